@@ -1,0 +1,39 @@
+# make demo [DATA=folder]   pretrain, fine-tune and evaluate in minutes, on made-up sound or on your own folder
+# make test                 all tests;   make check: style and types;   make format: put the style right
+# Each sets up .venv on its first call. PYTHON=python3.12 chooses the interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SOURCES := src tests $(wildcard examples benchmarks)
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check format clean
+
+demo: $(INSTALLED)
+	$(BIN)/melpatch demo --out demo $(if $(DATA),--data "$(DATA)")
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+clean:
+	rm -rf .venv build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; \
+	  sys.version_info >= (3, 11) or sys.exit(f"melpatch needs Python 3.11 or newer, this is {v}; try make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing melpatch and its tools into .venv; torch makes the first time take some minutes."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	@touch $@

@@ -1,0 +1,201 @@
+"""Augmentation of waves and spectrograms: pure functions of a clip and its random state, all off unless asked for.
+
+Every function leaves padding as it is. All but :func:`mixup` give a clip the same result alone and in a batch.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from melpatch.config import check
+from melpatch.rng import normal, stream, uniform
+
+
+class Augment:
+    """The augmentations of one run, in the order of the published SSAST: mixup first, the spectrogram's masks last."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Settings of the augmentation; by default there is none."""
+
+        mixup_rate: float = 0.0
+        """Share of clips that are mixed with another one of the batch, from 0 to 1."""
+        mixup_alpha: int = 10
+        """Both parameters of the Beta distribution of the mixing weight, a whole number; the larger, the nearer 1/2."""
+        roll: float = 0.0
+        """Farthest that a clip is rolled in time, either way, as a share of its length, from 0 to 1."""
+        gain_db: float = 0.0
+        """Largest change of loudness, either way, in dB."""
+        noise_snr_db: tuple[float, float] | None = None
+        """Lowest and highest ratio of clip to added white noise, in dB; None adds none."""
+        masks: int = 1
+        """Number of frequency masks and of time masks, where those have a width."""
+        freq_mask: int = 0
+        """Width that every frequency mask stays below, in mel bins; 0 is no mask."""
+        time_mask: int = 0
+        """Width that every time mask stays below, in frames; 0 is no mask."""
+
+        def __post_init__(self) -> None:
+            check(0.0 <= self.mixup_rate <= 1.0, "mixup_rate", self.mixup_rate, "0 to 1")
+            check(self.mixup_alpha >= 1, "mixup_alpha", self.mixup_alpha, "a whole number of 1 or more")
+            check(0.0 <= self.roll <= 1.0, "roll", self.roll, "0 to 1")
+            check(0.0 <= self.gain_db < math.inf, "gain_db", self.gain_db, "0 dB or more")
+            low, high = self.noise_snr_db or (0.0, 0.0)
+            check(
+                -math.inf < low <= high < math.inf, "noise_snr_db", self.noise_snr_db, "two numbers in dB, low <= high"
+            )
+            for name in ("masks", "freq_mask", "time_mask"):
+                check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+
+    def __init__(self, config: Config = Config()) -> None:
+        self.config = config
+
+    def wave(
+        self,
+        wave: Float[Tensor, "clip sample"],
+        lengths: Int[Tensor, " clip"],
+        targets: Float[Tensor, "clip label"] | None,
+        keys: Int[Tensor, " clip"],
+        seed: int,
+        step: int,
+    ) -> tuple[Float[Tensor, "clip sample"], Float[Tensor, "clip label"] | None]:
+        """Return the augmented waves of a batch and their targets, mixed where the waves were."""
+        config = self.config
+        if config.mixup_rate:
+            state = stream(seed, "augment/mixup", keys, step)
+            wave, targets = mixup(wave, lengths, targets, state, config.mixup_rate, config.mixup_alpha)
+        if config.roll:
+            wave = roll(wave, lengths, stream(seed, "augment/roll", keys, step), config.roll)
+        if config.gain_db:
+            wave = gain(wave, lengths, stream(seed, "augment/gain", keys, step), config.gain_db)
+        if config.noise_snr_db is not None:
+            wave = noise(wave, lengths, stream(seed, "augment/noise", keys, step), config.noise_snr_db)
+        return wave, targets
+
+    def spectrogram(
+        self,
+        spectrogram: Float[Tensor, "clip mel frame"],
+        frames: Int[Tensor, " clip"],
+        keys: Int[Tensor, " clip"],
+        seed: int,
+        step: int,
+    ) -> Float[Tensor, "clip mel frame"]:
+        """Return the normalised spectrograms of a batch with bands of frequency and time masked."""
+        config = self.config
+        if not config.masks or not (config.freq_mask or config.time_mask):
+            return spectrogram
+        state = stream(seed, "augment/spec_augment", keys, step)
+        return spec_augment(spectrogram, frames, state, config.freq_mask, config.time_mask, config.masks)
+
+
+def mixup(
+    wave: Float[Tensor, "clip sample"],
+    lengths: Int[Tensor, " clip"],
+    targets: Float[Tensor, "clip label"] | None,
+    state: Int[Tensor, " clip"],
+    rate: float,
+    alpha: int,
+) -> tuple[Float[Tensor, "clip sample"], Float[Tensor, "clip label"] | None]:
+    """Mix a share of the clips, mean taken off, with another clip of the batch, cut or zero-padded to their length.
+
+    The weight is Beta(alpha, alpha) distributed: the middle one of 2 alpha - 1 uniform numbers, which holds for whole
+    alpha only but needs a fixed count of numbers, as counter-based draws do (rejection sampling does not).
+
+    Source: Zhang et al. 2018 (arXiv 1710.09412), on waves as in the published SSAST.
+    *Differs:* there the partner is any clip of the corpus, and the mixture's mean is taken off once more, which the
+    front end does in every frame anyway. A batch of one is left alone.
+    """
+    clips = len(wave)
+    if clips < 2:
+        return wave, targets
+    draws = uniform(state, 2 * alpha + 1)
+    mixed, others, weight = draws[:, 0] < rate, draws[:, 1], draws[:, 2:].median(dim=1).values
+    own = torch.arange(clips, device=wave.device)
+    partner = (own + 1 + (others * (clips - 1)).long()) % clips
+    inside = _inside(wave, lengths)
+    sound = torch.where(inside, wave, 0.0)
+    centred = torch.where(inside, wave - sound.sum(1, keepdim=True) / lengths.clamp(min=1)[:, None], 0.0)
+    wave = torch.where(inside & mixed[:, None], _blend(centred, partner, weight), wave)
+    if targets is not None:
+        targets = torch.where(mixed[:, None], _blend(targets, partner, weight), targets)
+    return wave, targets
+
+
+def _blend(
+    x: Float[Tensor, "clip value"], partner: Int[Tensor, " clip"], weight: Float[Tensor, " clip"]
+) -> Float[Tensor, "clip value"]:
+    return weight[:, None] * x + (1.0 - weight[:, None]) * x[partner]
+
+
+def roll(
+    wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"], state: Int[Tensor, " clip"], share: float
+) -> Float[Tensor, "clip sample"]:
+    """Roll every clip in time by up to a share of its length, either way; what leaves one end enters at the other."""
+    shift = ((2.0 * uniform(state, 1) - 1.0) * share * lengths[:, None]).round().long()
+    at = torch.arange(wave.shape[1], device=wave.device)
+    source = torch.where(_inside(wave, lengths), (at - shift) % lengths.clamp(min=1)[:, None], at)
+    return wave.gather(1, source)
+
+
+def gain(
+    wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"], state: Int[Tensor, " clip"], most_db: float
+) -> Float[Tensor, "clip sample"]:
+    """Make every clip up to so many dB louder or softer, evenly in dB. Samples may then lie outside [-1, 1]."""
+    factor = 10.0 ** ((2.0 * uniform(state, 1) - 1.0) * (most_db / 20.0))
+    return torch.where(_inside(wave, lengths), wave * factor, wave)
+
+
+def noise(
+    wave: Float[Tensor, "clip sample"],
+    lengths: Int[Tensor, " clip"],
+    state: Int[Tensor, " clip"],
+    snr_db: tuple[float, float],
+) -> Float[Tensor, "clip sample"]:
+    """Add white noise at a ratio of powers drawn evenly in dB from a range. Silence stays silent."""
+    low, high = snr_db
+    inside = _inside(wave, lengths)
+    power = torch.where(inside, wave, 0.0).square().sum(1, keepdim=True) / lengths.clamp(min=1)[:, None]
+    scale = (power * 10.0 ** (-(low + uniform(state, 1) * (high - low)) / 10.0)).sqrt()
+    added = normal(state, wave.shape[1] + 1)[:, 1:]  # the stream's first number has drawn the ratio
+    return torch.where(inside, wave + scale * added, wave)
+
+
+def spec_augment(
+    spectrogram: Float[Tensor, "clip mel frame"],
+    frames: Int[Tensor, " clip"],
+    state: Int[Tensor, " clip"],
+    freq_mask: int,
+    time_mask: int,
+    masks: int = 1,
+) -> Float[Tensor, "clip mel frame"]:
+    """Set bands of frequency and of time to 0, the mean after normalisation, within every clip's valid frames.
+
+    Widths are drawn evenly from 0 to below ``freq_mask`` mels and ``time_mask`` frames, and below the whole clip.
+
+    Source: Park et al. 2019 (arXiv 1904.08779), section 2, without time warping.
+    *Differs:* the published SSAST fills with 0 before normalisation and lets the time mask fall into padding.
+    """
+    _, n_mels, width = spectrogram.shape
+    draws = uniform(state, masks, 4)
+    hidden_mels = _bands(draws[..., :2], freq_mask, torch.full_like(frames, n_mels), n_mels)
+    hidden_frames = _bands(draws[..., 2:], time_mask, frames, width)
+    hidden = hidden_mels[:, :, None] | hidden_frames[:, None, :]
+    valid = torch.arange(width, device=frames.device) < frames[:, None, None]
+    return torch.where(hidden & valid, 0.0, spectrogram)
+
+
+def _bands(
+    draws: Float[Tensor, "clip mask 2"], limit: int, sizes: Int[Tensor, " clip"], total: int
+) -> Bool[Tensor, "clip place"]:
+    """Return which of ``total`` places lie in a random band, narrower than the limit, of the first ``sizes`` places."""
+    width = (draws[..., 0] * sizes[:, None].clamp(max=limit)).long()
+    start = (draws[..., 1] * (sizes[:, None] - width + 1)).long()
+    at = torch.arange(total, device=sizes.device)
+    return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(1)
+
+
+def _inside(wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"]) -> Bool[Tensor, "clip sample"]:
+    return torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]

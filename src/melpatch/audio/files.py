@@ -1,0 +1,140 @@
+"""Sound files in: what a file states, a segment of it, or all of it in windows; mono, float32, at the rate asked for.
+
+Everything that libsndfile decodes is read: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, W64, CAF and more. Values are not
+clipped, for lossy codecs overshoot 1.
+"""
+
+from collections.abc import Iterator
+from math import ceil, gcd
+from pathlib import Path
+
+import numpy as np
+import soxr
+from jaxtyping import Float
+
+from melpatch.audio.decoder import AudioInfo, Decoder, open_sound
+from melpatch.errors import AudioError
+
+__all__ = ["AudioInfo", "count_samples", "probe", "read", "stream"]
+
+_QUALITY = "HQ"
+_REACH = 128
+"""How far soxr's HQ filter is felt, in samples of the slower rate; beyond, a segment differs by rounding only."""
+
+
+def probe(path: str | Path) -> AudioInfo:
+    """Return what a sound file states about itself, decoding nothing.
+
+    The length of an MP3 file without a Xing header is libsndfile's estimate from its first frame.
+
+    Raises:
+        AudioError: the file is missing, not sound, empty, cut short, or states an impossible rate.
+    """
+    with open_sound(path) as sound:
+        return sound.info
+
+
+def count_samples(path: str | Path) -> int:
+    """Return the length of a sound file in samples per channel, by decoding all of it.
+
+    Raises:
+        AudioError: as :func:`read`.
+    """
+    with open_sound(path) as sound:
+        return sum(len(block) for block in sound.blocks())
+
+
+def read(
+    path: str | Path, *, start: float = 0.0, duration: float | None = None, sample_rate: int | None = None
+) -> tuple[Float[np.ndarray, " sample"], int]:
+    """Return a segment of a sound file, and its sampling rate. Only the segment and a little around it is decoded.
+
+    A segment is the same slice of the whole resampled file, but for rounding. With Opus they differ by some 1e-3, for
+    its decoder adds noise that depends on where it began. MP3's decoder, begun in mid-file, may write harmless notes
+    to stderr.
+
+    Args:
+        path: the file; told by its content, not by its name.
+        start: first moment wanted, in seconds.
+        duration: length wanted, in seconds; None for all that follows. Near the end of the file less is returned.
+        sample_rate: rate wanted, in Hz; None for the file's own.
+
+    Raises:
+        AudioError: the file is missing, not sound, or damaged; or the segment lies beyond its end.
+    """
+    if not start >= 0 or not (duration is None or duration > 0):
+        reason = f"has no segment from {start} s of {duration} s"
+        raise AudioError(path, reason, "ask for a start of at least 0 s and a duration above 0 s")
+    with open_sound(path) as sound:
+        rate = sample_rate or sound.info.sample_rate
+        wave = _segment(sound, start, duration, rate)
+        if not len(wave):
+            end = (sound.info.samples or sound.position) / sound.info.sample_rate
+            raise AudioError(
+                path, f"ends at {end:.3f} s, so nothing is left from {start:.3f} s on", "ask for an earlier start"
+            )
+        return wave, rate
+
+
+def _segment(sound: Decoder, start: float, duration: float | None, rate: int) -> Float[np.ndarray, " sample"]:
+    """Decode around the segment, from a moment at which samples of both rates fall together; resample, and trim."""
+    own = sound.info.sample_rate
+    begin = round(start * rate)
+    end = None if duration is None else begin + max(1, round(duration * rate))
+    reach = 0 if own == rate else ceil(_REACH * max(1, rate / own))
+    step = rate // gcd(own, rate)
+    origin = max(0, begin - reach) // step * step
+    first = origin * own // rate
+    if sound.info.samples is not None and first >= sound.info.samples:
+        return np.empty(0, np.float32)
+    count = None if end is None else ceil((end + reach) * own / rate) - first
+    blocks = [*sound.blocks(first, count)]
+    wave = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+    return _resample(wave, own, rate)[begin - origin : None if end is None else end - origin]
+
+
+def _resample(wave: Float[np.ndarray, " sample"], own: int, rate: int) -> Float[np.ndarray, " resampled"]:
+    return wave if own == rate else np.asarray(soxr.resample(wave, own, rate, quality=_QUALITY), np.float32)
+
+
+def stream(
+    path: str | Path, seconds: float, hop: float, sample_rate: int | None = None
+) -> Iterator[tuple[float, Float[np.ndarray, " sample"]]]:
+    """Yield the moment each window begins, in seconds, and the window, decoding once forward in bounded memory.
+
+    The last window may be shorter; one that would lie wholly in the window before it is not made.
+
+    Args:
+        path: the file.
+        seconds: length of a window, in seconds.
+        hop: from the beginning of a window to that of the next, in seconds.
+        sample_rate: rate wanted, in Hz; None for the file's own.
+
+    Raises:
+        AudioError: as :func:`read`; what was decoded up to the damage has been yielded by then.
+    """
+    with open_sound(path) as sound:
+        rate = sample_rate or sound.info.sample_rate
+        size = max(1, round(seconds * rate))
+        held, offset, index = np.empty(0, np.float32), 0, 0  # `held` begins at sample `offset` of the file
+        for block in _resampled(sound, rate):
+            held = np.concatenate((held, block))
+            while (begin := round(index * hop * rate)) + size <= offset + len(held):
+                yield begin / rate, held[begin - offset : begin - offset + size]
+                index += 1
+            drop = min(begin - offset, len(held))
+            held, offset = held[drop:], offset + drop
+        covered = round((index - 1) * hop * rate) + size if index else 0
+        if begin < offset + len(held) and covered < offset + len(held):
+            yield begin / rate, held[begin - offset :]
+
+
+def _resampled(sound: Decoder, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
+    own = sound.info.sample_rate
+    if own == rate:
+        yield from sound.blocks()
+        return
+    resampler = soxr.ResampleStream(own, rate, 1, dtype="float32", quality=_QUALITY)
+    for block in sound.blocks():
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.empty(0, np.float32), last=True)

@@ -1,0 +1,87 @@
+"""What commands share: flags that decide the defaults of other flags, and opening a run folder."""
+
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from melpatch.config import to_dict
+from melpatch.data.manifest import Corpus, load_corpus
+from melpatch.errors import ConfigError
+from melpatch.progress import notice
+from melpatch.training.config import RunConfig
+from melpatch.training.run import Run
+
+T = TypeVar("T")
+
+
+def early(arguments: list[str], flag: str, default: str | None) -> str | None:
+    """Return the value of a flag that has to be known before the others can be read."""
+    for number, word in enumerate(arguments):
+        if word == flag and number + 1 < len(arguments):
+            return arguments[number + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return default
+
+
+def read_flags(default: T, arguments: list[str], prog: str, description: str) -> T:
+    """Return the defaults with the command line's flags put in."""
+    return tyro.cli(type(default), default=default, args=arguments, prog=prog, description=description)
+
+
+def corpus_of(config: RunConfig) -> Corpus:
+    """Read the corpus of a run, and say how much of it there is."""
+    if not config.data:
+        raise ConfigError("--data is missing; give a folder of audio, or a CSV with the header path,label,split")
+    corpus = load_corpus(config.data, split_column=config.split_column, label_column=config.label_column)
+    if corpus.rejected:
+        notice(f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are left out; melpatch prepare lists them")
+    return corpus
+
+
+def check_resumed(asked: RunConfig, default: RunConfig, recorded: RunConfig, folder: Path) -> None:
+    """Raise a ConfigError if a flag asks for another value than the run was started with."""
+    before, wanted, kept = (_flat(to_dict(config)) for config in (default, asked, recorded))
+    for name, value in wanted.items():
+        if value != before.get(name) and value != kept.get(name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} = {value!r}, but {folder} was started with {kept.get(name)!r}, which --resume keeps; "
+                "leave the flag out, or start a new run with another --out"
+            )
+
+
+def open_run(out: Path, resume: bool) -> Run | None:
+    """Return the run to go on with, or None if a new one is to be started."""
+    if resume and (out / "config.toml").exists():
+        return Run.reopen(out)
+    if resume:
+        notice(f"{out} holds no run yet; starting one")
+    return None
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, "" if name in ("loader", "train") else f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def recordings(sources: tuple[str, ...]) -> list[Path]:
+    """Return the files that are named, and all audio-like files of the folders that are named, each once.
+
+    Raises:
+        DataError: a source does not exist, or there is no file at all.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if not path.exists():
+            raise DataError(f"{source}: no such file or folder")
+        found |= dict.fromkeys(audio_files(path) if path.is_dir() else [path])
+    if not found:
+        raise DataError(f"{', '.join(sources) or 'nothing'}: no audio file; name files, or folders that hold some")
+    return list(found)

@@ -1,0 +1,127 @@
+"""Train a classifier on labelled sound, from a pretrained run or from random weights."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from melpatch.commands.base import check_resumed, corpus_of, early, open_run, read_flags
+from melpatch.commands.pretrain import describe
+from melpatch.config import from_toml
+from melpatch.data.manifest import Corpus, label_matrix
+from melpatch.data.splits import Split, divide, few_labels
+from melpatch.errors import ConfigError
+from melpatch.evaluation.inference import over_clips
+from melpatch.evaluation.metrics import primary_metric, scores
+from melpatch.objectives.base import Objective
+from melpatch.objectives.classify import Classify
+from melpatch.progress import notice
+from melpatch.recipes.base import recipe
+from melpatch.training.config import RunConfig, build
+from melpatch.training.loop import fit
+from melpatch.training.run import Run
+from melpatch.training.start import fitted, measured, start_from
+from melpatch.training.tracking import Track, make_tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of a fine-tuning run; every field of the recipe is a flag."""
+
+    out: Path
+    """Run folder to write."""
+    init: str
+    """Run folder whose encoder to start from, or scratch for random weights."""
+    like: Path | None = None
+    """With --init scratch: run folder whose front end and encoder settings to take, for a fair comparison."""
+    size: str = "tiny"
+    """With --init scratch and no --like: nano, mini, tiny, small or base."""
+    test_fold: str | None = None
+    """Split or fold left alone; all others (but val) train."""
+    val_fold: str | None = None
+    """Split or fold on which the best weights are chosen; by default the split called val, if any."""
+    few: int | None = None
+    """Train on so many clips per class only, chosen by the seed."""
+    resume: bool = False
+    """Go on with the run in --out, if there is one."""
+    track: Track = "none"
+    """Where curves go besides metrics.jsonl."""
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+
+def parse(arguments: list[str]) -> Config:
+    """Return the settings that the arguments spell; ears and encoder are those of --init or --like."""
+    return read_flags(_default(arguments), arguments, "melpatch finetune", __doc__ or "")
+
+
+def _default(arguments: list[str]) -> Config:
+    size = early(arguments, "--size", "tiny") or "tiny"
+    base = recipe("finetune")(size)
+    init, like = early(arguments, "--init", None), early(arguments, "--like", None)
+    source = like if init in (None, "scratch") else init
+    if source is not None:
+        theirs = from_toml(RunConfig, Path(source) / "config.toml")
+        base = replace(base, front_end=theirs.front_end, encoder=theirs.encoder)
+    return Config(out=tyro.MISSING, init=tyro.MISSING, size=size, run=base)
+
+
+def run(config: Config) -> None:
+    """Fine-tune, and leave a run folder with the best weights by validation, or the last ones without."""
+    opened = open_run(config.out, config.resume)
+    if opened is not None:
+        check_resumed(config.run, config.run, opened.config, config.out)
+    settings = opened.config if opened else config.run
+    corpus = corpus_of(settings)
+    split = divide(corpus, config.test_fold, config.val_fold)
+    train = few_labels(split.train, config.few, settings.seed) if config.few else split.train
+    if opened is None:
+        settings = _resolve(config, corpus, train)
+    objective = build(settings)
+    if config.init != "scratch":
+        start_from(objective, Path(config.init))
+    metric = primary_metric(corpus.multi_label)
+    select = f"val_{metric}" if split.val else None
+    notice(f"{len(train.clips)} labelled clips of {len(settings.labels)} classes; {describe(objective)}")
+    if select is None:
+        notice("no validation split: the last weights are kept, not the best; name one with --val-fold")
+    run = opened or Run.create(config.out, settings)
+    validate = _Validation(split, settings, metric) if split.val else None
+    progress = fit(objective, train, run, evaluate=validate, select=select, tracker=make_tracker(config.track, config.out))
+    best = f"; best {metric} on validation {progress.best:.3f} at step {progress.best_step}" if progress.best else ""
+    notice(f"done: {config.out}{best}")
+
+
+def _resolve(config: Config, corpus: Corpus, train: Corpus) -> RunConfig:
+    if not corpus.labels:
+        raise ConfigError(f"{corpus.name}: has no labels; give a folder with one sub-folder per class, or a CSV with a label column")
+    objective = replace(config.run.objective, multi_label=corpus.multi_label)
+    settings = replace(config.run, labels=corpus.labels, objective=objective)
+    if config.init == "scratch" and config.like is None:
+        settings = measured(settings, train, 512)
+    return fitted(settings)
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """The score on the validation split, which chooses the weights to keep."""
+
+    split: Split
+    config: RunConfig
+    metric: str
+
+    def __call__(self, objective: Objective, step: int) -> dict[str, float]:
+        """Return the metric under its name with ``val_`` in front."""
+        if not isinstance(objective, Classify) or self.split.val is None:
+            raise TypeError("validation takes a classifier and a validation split")
+        device = next(objective.parameters()).device
+        table = over_clips(
+            lambda batch: objective.probabilities(batch.to(device)),
+            self.split.val.clips,
+            sample_rate=objective.front_end.sample_rate,
+            seconds=self.config.loader.seconds,
+            batch_size=self.config.loader.batch_size,
+        )
+        targets = label_matrix(table.clips, self.config.labels)
+        found = scores(table.rows, targets, self.config.labels, self.split.val.multi_label)
+        return {f"val_{self.metric}": float(found[self.metric])}

@@ -1,0 +1,70 @@
+"""Label recordings of any length."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from melpatch.checkpoint import written_aside
+from melpatch.commands.base import recordings
+from melpatch.data.manifest import Rejected, write_rejected
+from melpatch.errors import AudioError, ConfigError, DataError
+from melpatch.model import load
+from melpatch.objectives.classify import Classify
+from melpatch.progress import notice, track
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to label, and where to write it."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of a classifier."""
+    recordings: tyro.conf.Positional[tuple[str, ...]]
+    """Audio files, or folders of them."""
+    out: Path
+    """CSV to write: path, start and end in seconds, label, probability, then one column per class."""
+    hop: float | None = None
+    """Seconds between the starts of windows; without, one line per recording."""
+    threshold: float = 0.5
+    """Probability from which a label of a multi-label model counts."""
+
+
+def run(config: Config) -> None:
+    """Write predictions as they are made; unreadable files are named beside them."""
+    model = load(config.run)
+    if not isinstance(model.objective, Classify):
+        raise ConfigError(f"{config.run}: has no labels to predict; fine-tune it first with melpatch finetune --init {config.run}")
+    multi = model.objective.config.multi_label
+    files = recordings(config.recordings)
+    rejected: list[Rejected] = []
+    with written_aside(config.out) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "start", "end", "label", "probability", *model.labels])
+        for path in track(files, len(files), "predicting"):
+            try:
+                found = model.predict(path, hop=config.hop)
+            except AudioError as error:
+                rejected.append(Rejected(str(path), error.reason))
+                continue
+            for one in found:
+                best = one.probabilities[one.label]
+                heard = [name for name, value in one.probabilities.items() if value >= config.threshold] if multi else [one.label]
+                numbers = [f"{value:.6g}" for value in one.probabilities.values()]
+                writer.writerow([path, f"{one.start:.3f}", f"{one.end:.3f}", ";".join(heard), f"{best:.6g}", *numbers])
+    finish(config.out, len(files), rejected)
+
+
+def finish(out: Path, count: int, rejected: list[Rejected]) -> None:
+    """Say what was written, and name the files that could not be read.
+
+    Raises:
+        DataError: none could.
+    """
+    if rejected:
+        write_rejected(tuple(rejected), out.with_name(f"{out.stem}.rejected.csv"))
+        notice(f"{len(rejected)} of {count} files cannot be read; see {out.with_name(f'{out.stem}.rejected.csv')}")
+    if len(rejected) == count:
+        raise DataError(f"none of the {count} files can be read; the first: {rejected[0].path} ({rejected[0].reason})")
+    notice(f"{count - len(rejected)} files done: {out}")

@@ -1,0 +1,122 @@
+"""Learn an encoder from unlabelled sound."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from melpatch.commands.base import check_resumed, corpus_of, early, open_run, read_flags
+from melpatch.data.loader import evaluation_batches
+from melpatch.data.manifest import Corpus
+from melpatch.data.segments import crop
+from melpatch.errors import ConfigError
+from melpatch.nn.pooling import pool
+from melpatch.objectives.base import Objective
+from melpatch.progress import notice
+from melpatch.recipes.base import recipe, recipes
+from melpatch.training.config import RunConfig, build, objective_names
+from melpatch.training.health import health, warning
+from melpatch.training.loop import fit
+from melpatch.training.run import Run
+from melpatch.training.start import fitted, measured, start_from
+from melpatch.training.tracking import Track, make_tracker
+
+_HEALTH_CLIPS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of a pretraining run; every field of the recipe is a flag."""
+
+    recipe: tyro.conf.Positional[str]
+    """An objective (ssast) with defaults for own data, or a paper's recipe (ssast_patch, ssast_frame)."""
+    out: Path
+    """Run folder to write."""
+    size: str = "tiny"
+    """Encoder: nano, mini, tiny, small or base."""
+    init: Path | None = None
+    """Run folder whose encoder to start from; random weights without."""
+    resume: bool = False
+    """Go on with the run in --out, if there is one."""
+    exclude: tuple[str, ...] = ("val", "test")
+    """Splits or folds that stay out of pretraining."""
+    measure: int = 512
+    """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones."""
+    track: Track = "none"
+    """Where curves and pictures go besides metrics.jsonl."""
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+
+def parse(arguments: list[str]) -> Config:
+    """Return the settings that the arguments spell; the first word is the recipe."""
+    names = sorted({*recipes(), *objective_names(with_labels=False)} - {"finetune"})
+    if not arguments or arguments[0].startswith("-"):
+        if set(arguments) & {"-h", "--help"}:
+            arguments = ["ssast", "--help"]
+        else:
+            raise ConfigError(f"melpatch pretrain needs a recipe as its first word; there are: {', '.join(names)}")
+    return read_flags(_default(arguments), arguments, "melpatch pretrain", __doc__ or "")
+
+
+def _default(arguments: list[str]) -> Config:
+    name, size = arguments[0], early(arguments, "--size", "tiny") or "tiny"
+    base = recipe(name)(size)
+    published = base.front_end.padding == "legacy"
+    return Config(recipe=name, out=tyro.MISSING, size=size, measure=0 if published else 512, run=base)
+
+
+def run(config: Config) -> None:
+    """Pretrain, and leave a run folder."""
+    opened = open_run(config.out, config.resume)
+    if opened is not None:
+        check_resumed(config.run, recipe(config.recipe)(config.size), opened.config, config.out)
+    settings = opened.config if opened else config.run
+    corpus = corpus_of(settings).without(config.exclude)
+    if opened is None:
+        settings = fitted(measured(settings, corpus, config.measure) if config.measure else settings)
+    objective = build(settings)
+    if config.init is not None:
+        start_from(objective, config.init)
+    objective.check(settings.loader.seconds)
+    opened = opened or Run.create(config.out, settings)
+    notice(f"{len(corpus.clips)} clips, {sum(clip.duration for clip in corpus.clips) / 3600:.2f} h; {describe(objective)}")
+    fit(objective, corpus, opened, evaluate=Gauge(corpus, settings), tracker=make_tracker(config.track, config.out))
+    notice(f"done: {config.out}")
+
+
+def describe(objective: Objective) -> str:
+    """Return the number of weights in words."""
+    millions = sum(parameter.numel() for parameter in objective.parameters()) / 1e6
+    return f"{type(objective).__name__} with {millions:.2f} M parameters"
+
+
+class Gauge:
+    """The health of the embeddings on a fixed choice of clips, measured while a run goes on."""
+
+    def __init__(self, corpus: Corpus, config: RunConfig) -> None:
+        chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_HEALTH_CLIPS]
+        self.clips = [crop(clip, config.loader.seconds, config.seed, 0) for clip in chosen]
+        self.batch_size = config.loader.batch_size
+        self.first: dict[str, float] | None = None
+
+    def __call__(self, objective: Objective, step: int) -> dict[str, float]:
+        """Return the embeddings' std and effective rank; say so when they have collapsed."""
+        encoder = objective.export_encoder()
+        device = next(encoder.parameters()).device
+        found = []
+        rate = objective.front_end.sample_rate
+        for loaded in evaluation_batches(self.clips, rate, batch_size=self.batch_size):
+            if loaded.batch is not None:
+                spectrogram, valid = objective.features(loaded.batch.to(device))
+                encoded = encoder(spectrogram, valid)
+                found.append(pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean"))
+        if sum(map(len, found)) < 2:
+            return {}
+        now = health(torch.cat(found).float())
+        self.first = self.first or now
+        collapsed = warning(now, self.first)
+        if collapsed:
+            notice(f"step {step}: {collapsed}")
+        return now

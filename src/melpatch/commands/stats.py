@@ -1,0 +1,53 @@
+"""Measure mean and std of a corpus's log-mel spectrogram."""
+
+import json
+from dataclasses import dataclass, field
+
+import tyro
+
+from melpatch.audio.logmel import LogMel
+from melpatch.commands.base import corpus_of
+from melpatch.data.loader import LoaderConfig
+from melpatch.progress import console
+from melpatch.training.config import RunConfig
+from melpatch.training.start import measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which corpus to measure, with which ears."""
+
+    data: tyro.conf.Positional[tuple[str, ...]]
+    """Folders of audio, or CSV files with the header path,label,split."""
+    split_column: str = "split"
+    """Column of the CSV that holds the split or fold."""
+    exclude: tuple[str, ...] = ("val", "test")
+    """Splits or folds to leave out."""
+    clips: int | None = None
+    """Measure on so many clips, chosen at random; all without."""
+    seconds: float = 10.0
+    """Longest segment taken of a clip, in seconds."""
+    seed: int = 0
+    """Chooses clips and segments."""
+    front_end: LogMel.Config = field(default_factory=LogMel.Config)
+    """Waveform to spectrogram."""
+    json: bool = False
+    """Print JSON for scripts."""
+
+
+def run(config: Config) -> None:
+    """Print mean and std over all valid frames, as flags for the other commands."""
+    settings = RunConfig(
+        data=config.data,
+        split_column=config.split_column,
+        seed=config.seed,
+        front_end=config.front_end,
+        loader=LoaderConfig(seconds=config.seconds),
+    )
+    corpus = corpus_of(settings).without(config.exclude)
+    front = measured(settings, corpus, config.clips or len(corpus.clips)).front_end
+    count = min(config.clips or len(corpus.clips), len(corpus.clips))
+    if config.json:
+        console().print_json(json.dumps({"mean": front.mean, "std": front.std, "clips": count}))
+    else:
+        console().print(f"--front-end.mean {front.mean} --front-end.std {front.std}   ({count} clips of {corpus.name})")

@@ -1,0 +1,162 @@
+"""Frozen dataclasses to TOML and back, strictly: an unknown or ill-typed key names its path and what is known.
+
+A field annotated with ``piece("encoders")`` metadata holds the ``Config`` of any registered piece; it is written with
+the piece's ``name`` beside its settings, and read back through the registry.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import tomli_w
+
+from melpatch import registry
+from melpatch.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def piece(folder: str) -> dict[str, str]:
+    """Return field metadata that says: the value is the nested ``Config`` of a class registered in ``folder``."""
+    return {"registry": folder}
+
+
+def owner(config: Any) -> type:
+    """Return the class whose nested ``Config`` this is an instance of (``SSAST`` for an ``SSAST.Config``)."""
+    cls = config if isinstance(config, type) else type(config)
+    module = __import__(cls.__module__, fromlist=["_"])
+    found = module
+    for part in cls.__qualname__.split(".")[:-1]:
+        found = getattr(found, part)
+    return typing.cast(type, found)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a dataclass as nested plain values, in field order.
+
+    TOML has no null: a ``None`` that is also the field's default is left out, any other is written as ``"none"``.
+    """
+    out: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is None and field.default is None:
+            continue
+        out[field.name] = _plain(value)
+        if "registry" in field.metadata and value is not None:
+            out[field.name] = {"name": registry.name_of(owner(value))} | out[field.name]
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return "none" if value is None else value
+
+
+def to_toml(config: Any) -> str:
+    """Return a dataclass as TOML text."""
+    return tomli_w.dumps(to_dict(config))
+
+
+def from_toml(cls: type[T], path: Path) -> T:
+    """Read a dataclass from a TOML file.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or a key is unknown, ill-typed or out of range.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give a run folder that holds config.toml"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML ({error}); mend that line or take the file from another run") from error
+    return from_dict(cls, data, str(path))
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T:
+    """Build a dataclass from nested plain values; the inverse of :func:`to_dict`.
+
+    Args:
+        cls: the dataclass to build.
+        data: its fields; missing ones take their defaults.
+        where: the path so far, for messages.
+
+    Raises:
+        ConfigError: a key is unknown, a value ill-typed or out of range, or a field without default is missing.
+    """
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        folder, hint, place = fields[key].metadata.get("registry"), hints[key], f"{where}.{key}"
+        if value == "none" and type(None) in get_args(hint):
+            values[key] = None
+        else:
+            values[key] = _piece_from_dict(folder, value, place) if folder else _convert(hint, value, place)
+    try:
+        return cls(**values)
+    except (TypeError, ConfigError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _piece_from_dict(folder: str, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping) or "name" not in data:
+        raise ConfigError(f"{where}: needs a table with a name; known: {', '.join(registry.names(folder))}")
+    settings = {key: value for key, value in data.items() if key != "name"}
+    return from_dict(registry.find(folder, data["name"]).Config, settings, where)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as the annotated type, or raise a ConfigError that says what was wanted."""
+    origin, args = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_dict(typing.cast(type, hint), value, where)
+    if origin in (Union, types.UnionType):
+        return _convert_union(args, value, where)
+    if origin is Literal and (type(value), value) in [(type(known), known) for known in args]:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) == len(value):
+            return tuple(
+                _convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+            )
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is Any or (isinstance(hint, type) and type(value) is hint):
+        return value
+    wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+    raise ConfigError(f"{where}: {value!r} is not of type {wanted}")
+
+
+def _convert_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    errors = []
+    for kind in kinds:
+        if kind is type(None):
+            continue
+        try:
+            return _convert(kind, value, where)
+        except ConfigError as error:
+            errors.append(str(error))
+    raise ConfigError("; or ".join(errors))
+
+
+def check(condition: bool, field: str, value: Any, allowed: str) -> None:
+    """Raise a ConfigError naming the field, its value and what is allowed, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{field} = {value!r}; allowed: {allowed}")

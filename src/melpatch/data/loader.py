@@ -1,0 +1,183 @@
+"""From clips to batches: the order, the crops and the labels are functions of (seed, clip, epoch), whatever the workers do.
+
+A clip that cannot be read at run time is left out of its batch, counted, and reported; the run stops only when more than
+a stated share of the corpus is bad.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.utils.data import DataLoader, Dataset
+
+from melpatch.audio.files import read
+from melpatch.config import check
+from melpatch.data.clip import Batch, Clip
+from melpatch.data.manifest import Corpus, Rejected, label_matrix
+from melpatch.data.segments import crop
+from melpatch.errors import AudioError, DataError
+from melpatch.rng import permutation, stream, uniform
+
+
+class Draw(NamedTuple):
+    """One place in the order of a run: which clip, and in which pass over the corpus."""
+
+    clip: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A batch, and the clips that could not be read for it."""
+
+    batch: Batch | None
+    rejected: tuple[Rejected, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How clips become batches."""
+
+    batch_size: int = 32
+    """Clips per step and process, over which one gradient is averaged (times accumulate)."""
+    seconds: float = 10.0
+    """Longest segment, in seconds; longer clips are cropped at random, shorter ones are padded and masked."""
+    workers: int = 2
+    """Processes that decode beside the training; 0 decodes in the training process."""
+    balanced: bool = False
+    """Draw clips so that every label comes up equally often, with replacement."""
+    max_bad_share: float = 0.01
+    """Share of the corpus that may prove unreadable at run time before the run stops (one clip always may)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        check(self.seconds > 0, "seconds", self.seconds, "above 0")
+        check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
+
+
+class Clips(Dataset[tuple[Clip, Float[np.ndarray, " sample"]] | Rejected]):
+    """Decoded segments by place in the order."""
+
+    def __init__(self, clips: Sequence[Clip], sample_rate: int, seconds: float, seed: int) -> None:
+        self.clips, self.sample_rate, self.seconds, self.seed = clips, sample_rate, seconds, seed
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.clips)
+
+    def __getitem__(self, draw: Draw) -> tuple[Clip, Float[np.ndarray, " sample"]] | Rejected:
+        clip = crop(self.clips[draw.clip], self.seconds, self.seed, draw.epoch)
+        try:
+            wave, _ = read(clip.path, start=clip.start, duration=clip.duration, sample_rate=self.sample_rate)
+        except AudioError as error:
+            return Rejected(str(clip.path), error.reason)
+        return clip, wave
+
+
+def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterator[Draw]:
+    """Yield the endless order of a run from its ``first`` draw on.
+
+    Each pass over the corpus is one seeded permutation; a balanced order draws clips with replacement instead, by weights
+    1 / count of the clip's rarest label.
+    """
+    size = len(corpus.clips)
+    weights = _balance(corpus).cumsum(0) if config.balanced else None
+    for epoch in range(first // size, 2**62):
+        if weights is None:
+            indices = permutation(seed, "order", epoch, size)
+        else:
+            draws = uniform(stream(seed, "order", torch.zeros(1, dtype=torch.int64), epoch), size)[0].double()
+            indices = torch.searchsorted(weights, draws * weights[-1], right=True).clamp(max=size - 1)
+        skip = first % size if epoch == first // size else 0
+        for index in indices[skip:].tolist():
+            yield Draw(index, epoch)
+
+
+def _balance(corpus: Corpus) -> torch.Tensor:
+    targets = label_matrix(corpus.clips, corpus.labels)
+    if not targets.any(axis=1).all():
+        raise DataError(f"{corpus.name}: balanced drawing needs a label on every clip; drop the others or leave out --balanced")
+    share = np.where(targets > 0, 1 / np.maximum(targets.sum(axis=0), 1), 0)
+    return torch.from_numpy(share.max(axis=1).astype(np.float64))
+
+
+def collate(items: Sequence[tuple[Clip, Float[np.ndarray, " sample"]] | Rejected], labels: tuple[str, ...]) -> Loaded:
+    """Pad the readable segments of a batch to the longest of them, and pass the others on."""
+    rejected = tuple(item for item in items if isinstance(item, Rejected))
+    good = [item for item in items if not isinstance(item, Rejected)]
+    if not good:
+        return Loaded(None, rejected)
+    lengths = [len(wave) for _, wave in good]
+    padded = np.zeros((len(good), max(lengths)), dtype=np.float32)
+    for row, (_, wave) in zip(padded, good, strict=True):
+        row[: len(wave)] = wave
+    clips = [clip for clip, _ in good]
+    targets = torch.from_numpy(label_matrix(clips, labels)) if labels else None
+    keys = torch.tensor([clip.key for clip in clips])
+    return Loaded(Batch(torch.from_numpy(padded), torch.tensor(lengths), keys, targets), rejected)
+
+
+class Collate:
+    """:func:`collate` with its labels, in a form that travels to worker processes."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+
+    def __call__(self, items: Sequence[tuple[Clip, Float[np.ndarray, " sample"]] | Rejected]) -> Loaded:
+        """Return the items as one batch."""
+        return collate(items, self.labels)
+
+
+def training_batches(
+    corpus: Corpus,
+    config: LoaderConfig,
+    sample_rate: int,
+    *,
+    seed: int,
+    first_batch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    with_labels: bool = False,
+) -> Iterator[Loaded]:
+    """Yield the endless sequence of training batches of one process, from ``first_batch`` on.
+
+    The order of draws is one for all processes: together they take ``world_size * batch_size`` draws a batch.
+    """
+    if not corpus.clips:
+        raise DataError(f"{corpus.name}: no clip is left to train on; look at --data and the split that was asked for")
+    together = config.batch_size * world_size
+
+    def batches() -> Iterator[list[Draw]]:
+        draws = order(corpus, config, seed, first_batch * together)
+        while True:
+            yield [next(draws) for _ in range(together)][rank::world_size]
+
+    dataset = Clips(corpus.clips, sample_rate, config.seconds, seed)
+    yield from _loader(dataset, batches(), config.workers, corpus.labels if with_labels else ())
+
+
+def evaluation_batches(
+    clips: Sequence[Clip], sample_rate: int, *, batch_size: int, workers: int = 0, labels: tuple[str, ...] = ()
+) -> Iterator[Loaded]:
+    """Yield the clips, whole and once, in batches of like length (clips that are to be windowed are windowed before)."""
+    by_length = sorted(range(len(clips)), key=lambda index: clips[index].duration)
+    draws = [Draw(index, 0) for index in by_length]
+    batches = (draws[at : at + batch_size] for at in range(0, len(draws), batch_size))
+    yield from _loader(Clips(clips, sample_rate, float("inf"), 0), batches, workers, labels)
+
+
+def _loader(dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels: tuple[str, ...]) -> Iterator[Loaded]:
+    # A DataLoader wants sized samplers in its annotations; an iterator of batches is all that it uses.
+    loader: DataLoader[Loaded] = DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=Collate(labels),
+        pin_memory=torch.cuda.is_available(),
+    )
+    yield from loader

@@ -1,0 +1,168 @@
+"""Where clips are listed: a folder of sound, or a CSV file. Both become rows; no sound file is opened here."""
+
+import csv
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from melpatch.errors import DataError
+
+PATH, LABEL, SPLIT, START, DURATION, KEY = COLUMNS = ("path", "label", "split", "start", "duration", "key")
+_OPTIONAL = {LABEL, SPLIT}  # a column of another name has been asked for, and must exist
+_NOT_SOUND = frozenset(
+    ".bmp .cfg .csv .db .doc .docx .gif .gz .h5 .hdf5 .htm .html .ini .ipynb .jpeg .jpg .json .jsonl .lab .log .md .mid"
+    " .midi .npy .npz .parquet .pdf .pickle .pkl .png .pt .py .rar .rst .safetensors .sh .srt .svg .tar .textgrid .tgz"
+    " .tif .tiff .toml .tsv .txt .vtt .xls .xlsx .xml .yaml .yml .zip".split()
+)
+
+
+class Row(NamedTuple):
+    """One clip as its source lists it.
+
+    Attributes:
+        path: the sound file, absolute.
+        name: the path below the source, with forward slashes.
+        labels: its classes.
+        split: its split or fold.
+        start: in seconds.
+        duration: in seconds; None where the file must be asked.
+        key: the clip's number, where the source lists it.
+    """
+
+    path: Path
+    name: str
+    labels: tuple[str, ...] = ()
+    split: str = ""
+    start: float = 0.0
+    duration: float | None = None
+    key: int | None = None
+
+
+def dataset_name(source: Path) -> str:
+    """Return the name of a source's folder, from which its clips get their keys."""
+    folder = source if source.is_dir() else source.parent
+    return folder.resolve().name
+
+
+def rows(source: Path, *, split_column: str, label_column: str) -> Iterator[Row]:
+    """Yield what a folder or CSV file lists.
+
+    Raises:
+        DataError: there is no such source, or the CSV file is not what it should be.
+    """
+    if source.is_dir():
+        return _folder_rows(source)
+    if not source.exists():
+        raise DataError(f"{source}: no such folder or CSV file; check the path")
+    if source.suffix.lower() != ".csv":
+        raise DataError(f"{source}: neither a folder nor a .csv file; give the folder that holds the sound")
+    return _csv_rows(source, split_column, label_column)
+
+
+def split_labels(cell: str) -> tuple[str, ...]:
+    """Return the labels of a cell, in which semicolons part them."""
+    return tuple(dict.fromkeys(label.strip() for label in cell.split(";") if label.strip()))
+
+
+def _folder_rows(folder: Path) -> Iterator[Row]:
+    """Yield the files of a folder that may be sound, sorted; the first sub-folder is the label."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        if (real := os.path.realpath(root)) in seen:  # a link that leads back, or here again
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            path = Path(root, file)
+            if file.startswith(".") or path.suffix.lower() in _NOT_SOUND:
+                continue
+            below = path.relative_to(folder)
+            label = below.parts[0] if len(below.parts) > 1 else ""
+            yield Row(path.absolute(), below.as_posix(), split_labels(label))
+
+
+def _raise(error: OSError) -> None:
+    raise DataError(
+        f"{error.filename}: the folder cannot be listed ({error.strerror}); check who may read it"
+    ) from error
+
+
+def _csv_rows(path: Path, split_column: str, label_column: str) -> Iterator[Row]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+            _require_columns(path, reader.fieldnames, split_column, label_column)
+            for cells in reader:
+                if any((cell or "").strip() for cell in cells.values()):
+                    yield _csv_row(path.parent, cells, split_column, label_column, f"{path}, line {reader.line_num}")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.object[error.start]:#x}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file ({error}); save it with commas and double quotes") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check who may read it") from error
+
+
+def _require_columns(path: Path, found: list[str], split_column: str, label_column: str) -> None:
+    wanted = [PATH, *({split_column, label_column} - _OPTIONAL)]
+    for name in wanted:
+        if name not in found:
+            raise DataError(
+                f"{path}: no column {name!r}; found: {', '.join(map(repr, found)) or 'none'}; "
+                "the first line names the columns, parted by commas"
+            )
+    doubled = {name for name in found if found.count(name) > 1} & {*COLUMNS, *wanted}
+    if doubled:
+        raise DataError(f"{path}: column {min(doubled)!r} comes twice; rename or drop one of them")
+
+
+def _csv_row(folder: Path, cells: Mapping[str | None, str], split_column: str, label_column: str, where: str) -> Row:
+    if None in cells or None in cells.values():
+        raise DataError(f"{where}: not as many cells as the header has; put cells with commas into double quotes")
+    if not cells[PATH].strip():
+        raise DataError(f"{where}: no path; fill it in, or drop the row")
+    path = Path(os.path.abspath(folder / cells[PATH]))  # not resolved: a link stays what the user called it
+    root = folder.absolute()
+    name = path.relative_to(root) if path.is_relative_to(root) else path
+    start = _number(cells.get(START), START, where)
+    duration = _number(cells.get(DURATION), DURATION, where)
+    if duration == 0:
+        raise DataError(f"{where}: duration = 0; allowed: seconds above 0, or blank")
+    return Row(
+        path,
+        name.as_posix(),
+        split_labels(cells.get(label_column, "")),
+        cells.get(split_column, "").strip(),
+        start or 0.0,
+        duration,
+        _key(cells.get(KEY), where),
+    )
+
+
+def _number(cell: str | None, column: str, where: str) -> float | None:
+    """Return a cell in seconds, None where it is blank."""
+    if not cell or not cell.strip():
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise DataError(f"{where}: {column} = {cell!r}; allowed: seconds, 0 or more, or blank")
+    return value
+
+
+def _key(cell: str | None, where: str) -> int | None:
+    if not cell or not cell.strip():
+        return None
+    try:
+        value = int(cell)
+    except ValueError:
+        value = 1 << 64
+    if not -(1 << 63) <= value < 1 << 63:
+        raise DataError(f"{where}: key = {cell!r}; allowed: a signed 64-bit number, or blank to have it made")
+    return value

@@ -1,0 +1,67 @@
+"""Which clips train, which choose the best weights, and which are left alone until the end."""
+
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+
+from melpatch.data.manifest import Corpus
+from melpatch.errors import DataError
+from melpatch.rng import stream, uniform
+
+
+@dataclass(frozen=True)
+class Split:
+    """A corpus in parts that share no clip."""
+
+    train: Corpus
+    val: Corpus | None
+    test: Corpus | None
+
+
+def divide(corpus: Corpus, test_fold: str | None = None, val_fold: str | None = None) -> Split:
+    """Return the training, validation and test clips of a labelled corpus.
+
+    With a test fold, or a validation fold, all other splits but ``val`` and ``test`` train. Without, and if there is a
+    split called ``train``, that one trains; a corpus without any split trains whole. Unlabelled clips are left out.
+
+    Raises:
+        DataError: a fold does not exist, or nothing is left to train on.
+    """
+    labelled = dataclasses.replace(corpus, clips=tuple(clip for clip in corpus.clips if clip.labels))
+    splits = labelled.splits
+    for fold in (test_fold, val_fold):
+        if fold is not None and fold not in splits:
+            raise DataError(f"{corpus.name}: no split or fold is called {fold!r}; there are: {_listed(splits)}")
+    test, val = test_fold or "test", val_fold or "val"
+    if test_fold is None and val_fold is None and "train" in splits:
+        train = labelled.select(["train"])
+    else:
+        held_out = {test, val, "test", "val"} & set(splits)
+        if held_out == set(splits):
+            raise DataError(f"{corpus.name}: no labelled clip is left to train on; the splits are: {_listed(splits)}")
+        train = labelled.without(held_out)
+    return Split(
+        train,
+        labelled.select([val]) if val in splits else None,
+        labelled.select([test]) if test in splits else None,
+    )
+
+
+def few_labels(corpus: Corpus, per_class: int, seed: int) -> Corpus:
+    """Keep so many clips of each class, chosen by (seed, clip key) alone; a smaller choice is part of a larger one."""
+    rank = uniform(stream(seed, "few labels", torch.tensor([clip.key for clip in corpus.clips])), 1)[:, 0].tolist()
+    taken: dict[str, int] = defaultdict(int)
+    kept = set()
+    for _, index in sorted((number, index) for index, number in enumerate(rank)):
+        wanted = [label for label in corpus.clips[index].labels if taken[label] < per_class]
+        if wanted:
+            kept.add(index)
+            for label in corpus.clips[index].labels:
+                taken[label] += 1
+    return dataclasses.replace(corpus, clips=tuple(clip for index, clip in enumerate(corpus.clips) if index in kept))
+
+
+def _listed(splits: dict[str, int]) -> str:
+    return ", ".join(f"{name or 'none'} ({count})" for name, count in splits.items())

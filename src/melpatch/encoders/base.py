@@ -1,0 +1,71 @@
+"""What every encoder offers: patches in, tokens out, and a joint between the two where objectives mask or drop."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from melpatch.nn.grid import PatchGrid
+
+
+class Encoded(NamedTuple):
+    """What an encoder returns."""
+
+    patches: Float[Tensor, "clip token dim"]
+    """Patch tokens after the final norm, in the order they were given."""
+    cls: Float[Tensor, "clip cls dim"]
+    """Special tokens after the final norm; there may be none."""
+    layers: tuple[Float[Tensor, "clip clsandtoken dim"], ...]
+    """Output of every block before the final norm, special tokens first; empty unless asked for."""
+
+
+class Encoder(nn.Module, ABC):
+    """A spectrogram encoder: it knows patches and positions, and nothing of masks, labels or losses.
+
+    Attributes:
+        embed_dim: channels of a token.
+        num_layers: number of blocks.
+        grid: the patch geometry.
+    """
+
+    embed_dim: int
+    num_layers: int
+    grid: PatchGrid
+
+    @abstractmethod
+    def embed(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
+        """Return the projected patches, without positions."""
+
+    @abstractmethod
+    def positions(self, columns: int) -> Float[Tensor, "token dim"]:
+        """Return the positions of a grid with so many columns; a column's vector never depends on their number."""
+
+    @abstractmethod
+    def run(
+        self,
+        tokens: Float[Tensor, "clip token dim"],
+        valid: Bool[Tensor, "clip token"] | None = None,
+        layers: bool = False,
+    ) -> Encoded:
+        """Transform any subset of tokens, in any order.
+
+        Args:
+            tokens: what :meth:`tokens` returned, or part of it, or something put in its place.
+            valid: False for padding, which then influences nothing; None, the fast way, when there is no padding.
+            layers: whether to return every block's output too.
+        """
+
+    def tokens(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
+        """Return the projected patches with their positions added, in the precision of the projection."""
+        embedded = self.embed(spectrogram)
+        return embedded + self.positions(self.grid.columns(spectrogram.shape[2])).to(embedded.dtype)
+
+    def forward(
+        self,
+        spectrogram: Float[Tensor, "clip mel frame"],
+        valid: Bool[Tensor, "clip token"] | None = None,
+        layers: bool = False,
+    ) -> Encoded:
+        """Encode whole spectrograms; the arguments are those of :meth:`tokens` and :meth:`run`."""
+        return self.run(self.tokens(spectrogram), valid, layers)

@@ -1,0 +1,38 @@
+"""The errors that melpatch raises on purpose: one sentence that names the thing, what is wrong with it, and the fix.
+
+The command line prints such a message on one line and exits with code 2; anything else that escapes is a defect.
+"""
+
+
+class MelpatchError(Exception):
+    """Something a user can put right. The message names the file or field, the value, what is allowed, and the fix."""
+
+
+class ConfigError(MelpatchError):
+    """A setting that is unknown, ill-typed, out of range, or at odds with another one."""
+
+
+class DataError(MelpatchError):
+    """A corpus that cannot be used: empty folder, manifest without the wanted column or split, too many bad clips."""
+
+
+class CheckpointError(MelpatchError):
+    """A run or model folder that is missing, incomplete, or made for something else."""
+
+
+class AudioError(MelpatchError):
+    """A recording that cannot be read.
+
+    Attributes:
+        path: the file as the caller named it.
+        reason: what is wrong, short enough for a table cell.
+        fix: what to do about it.
+    """
+
+    def __init__(self, path: object, reason: str, fix: str) -> None:
+        super().__init__(f"{path}: {reason}; {fix}")
+        self.path, self.reason, self.fix = str(path), reason, fix
+
+    def __reduce__(self) -> tuple[type["AudioError"], tuple[str, str, str]]:
+        """Rebuild from the three parts, so that the error survives the way back from a worker process."""
+        return AudioError, (self.path, self.reason, self.fix)

@@ -1,0 +1,56 @@
+"""Linear probe on frozen embeddings: standardised features and logistic regression, the field's usual yardstick."""
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from melpatch.evaluation.metrics import check_finite
+
+
+def predict(
+    train_features: Float[np.ndarray, "train feature"],
+    train_targets: Shaped[np.ndarray, "train label"],
+    test_features: Float[np.ndarray, "test feature"],
+    *,
+    multi_label: bool,
+    C: float = 0.1,  # noqa: N803 - scikit-learn's name
+) -> Float[np.ndarray, "test label"]:
+    """Return the probability of every label: softmax over labels, or for multi-label tasks one sigmoid per label.
+
+    Mean and variance of the features come from the training clips alone. A label that no training clip has gets 0, one
+    that all have gets 1.
+
+    Args:
+        train_features: embeddings of the training clips.
+        train_targets: 1 where a training clip has the label, else 0.
+        test_features: embeddings of the clips to score.
+        multi_label: whether a clip may have several labels or none.
+        C: inverse strength of the L2 penalty, as in scikit-learn.
+
+    Raises:
+        MelpatchError: a feature is not finite.
+    """
+    check_finite("training features", train_features)
+    check_finite("test features", test_features)
+    scaler = StandardScaler().fit(train_features)
+    train, test = scaler.transform(train_features), scaler.transform(test_features)
+    if not multi_label:
+        return _probabilities(train, train_targets.argmax(axis=1), test, train_targets.shape[1], C)
+    return np.stack([_probabilities(train, column > 0.5, test, 2, C)[:, 1] for column in train_targets.T], axis=1)
+
+
+def _probabilities(
+    train: Float[np.ndarray, "train feature"],
+    classes: Shaped[np.ndarray, " train"],
+    test: Float[np.ndarray, "test feature"],
+    count: int,
+    C: float,  # noqa: N803
+) -> Float[np.ndarray, "test class"]:
+    """Return the probability of each of ``count`` classes; those without a training clip get 0."""
+    seen = np.unique(classes.astype(int))
+    result = np.zeros((len(test), count))
+    result[:, seen] = 1.0
+    if len(seen) > 1:
+        result[:, seen] = LogisticRegression(C=C, max_iter=2000).fit(train, classes).predict_proba(test)
+    return result

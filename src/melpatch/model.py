@@ -1,0 +1,233 @@
+"""What users hold: a trained model that embeds and labels recordings of any length.
+
+>>> import melpatch
+>>> model = melpatch.load("runs/b")
+>>> model.predict("dawn.flac", hop=1.0)
+>>> vector = model.embed(wave, sample_rate=44100)
+"""
+
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from melpatch.audio.files import stream
+from melpatch.data.clip import Batch
+from melpatch.errors import ConfigError, MelpatchError
+from melpatch.nn.pooling import Pooling, pool
+from melpatch.objectives.base import Features, Objective
+from melpatch.objectives.classify import Classify
+from melpatch.training.config import RunConfig
+from melpatch.training.start import load_run
+
+Audio = str | PathLike[str] | Float[np.ndarray, " sample"] | Float[Tensor, " sample"]
+
+
+class Frames(NamedTuple):
+    """Embeddings along a recording."""
+
+    start: Float[np.ndarray, " frame"]
+    """Where each frame begins, in seconds from the start of the recording."""
+    end: Float[np.ndarray, " frame"]
+    """Where each frame ends, in seconds."""
+    vectors: Float[np.ndarray, "frame dim"]
+
+
+class Prediction(NamedTuple):
+    """What a stretch of a recording was taken for."""
+
+    start: float
+    """Seconds from the start of the recording."""
+    end: float
+    probabilities: dict[str, float]
+    """One number per label; they sum to one unless the task is multi-label."""
+
+    @property
+    def label(self) -> str:
+        """Return the most probable label."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+def load(path: str | PathLike[str], device: str | torch.device | None = None) -> "Model":
+    """Return the model of a run folder.
+
+    Args:
+        path: a folder that ``melpatch pretrain`` or ``melpatch finetune`` wrote.
+        device: where to compute; a GPU if there is one.
+    """
+    config, objective = load_run(Path(path))
+    return Model(config, objective, device)
+
+
+class Model:
+    """A trained objective with its ears: it resamples what it is given, and never guesses a rate."""
+
+    def __init__(self, config: RunConfig, objective: Objective, device: str | torch.device | None = None) -> None:
+        self.config = config
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.objective = objective.eval().to(self.device)
+        self.sample_rate, self.seconds = objective.front_end.sample_rate, config.loader.seconds
+        self.labels = config.labels
+
+    @property
+    def default_pooling(self) -> Pooling:
+        """Return the pooling a classifier was trained with; else ``frequency``, which keeps the rows of the grid."""
+        return self.objective.config.pooling if isinstance(self.objective, Classify) else "frequency"
+
+    @overload
+    def embed(
+        self, audio: Audio, sample_rate: int | None = None, *, pooling: Pooling | None = None, layer: int | None = None
+    ) -> Float[np.ndarray, " dim"]: ...
+    @overload
+    def embed(
+        self,
+        audio: Audio,
+        sample_rate: int | None = None,
+        *,
+        pooling: Pooling | None = None,
+        layer: int | None = None,
+        hop: float,
+    ) -> Frames: ...
+    def embed(
+        self,
+        audio: Audio,
+        sample_rate: int | None = None,
+        *,
+        pooling: Pooling | None = None,
+        layer: int | None = None,
+        hop: float | None = None,
+    ) -> Float[np.ndarray, " dim"] | Frames:
+        """Return one vector for a recording, or with ``hop`` one per so many seconds with its times.
+
+        Args:
+            audio: a file, or samples in [-1, 1] of one channel.
+            sample_rate: rate of the samples in Hz; files know their own.
+            pooling: tokens to vector, see :func:`melpatch.nn.pooling.pool`; by default :attr:`default_pooling`.
+            layer: block whose output to take, -1 being the last, before the final norm; None takes the final norm's.
+            hop: length of a frame in seconds; at least one column of patches (0.16 s with 16-frame patches).
+
+        Recordings longer than the model's input go through in windows, each half over the one before, in bounded memory.
+        """
+        pooling = pooling or self.default_pooling
+        if hop is not None:
+            return self._frames(audio, sample_rate, pooling, layer, hop)
+        total, weight = np.zeros(()), 0.0
+        for _, batch in self._windows(audio, sample_rate, self.seconds):
+            length = float(batch.lengths[0])
+            total = total + length * self.embed_batch(batch, pooling, layer)[0].double().cpu().numpy()
+            weight += length
+        return np.asarray(total / weight, dtype=np.float32)
+
+    def predict(self, audio: Audio, sample_rate: int | None = None, *, hop: float | None = None) -> list[Prediction]:
+        """Return labels with probabilities for a whole recording, or with ``hop`` for a window every so many seconds.
+
+        Args:
+            audio: a file, or samples in [-1, 1] of one channel.
+            sample_rate: rate of the samples in Hz; files know their own.
+            hop: seconds between the starts of windows, each as long as the model's input; None gives one prediction, the
+                mean over windows.
+
+        Raises:
+            ConfigError: the model was not trained with labels.
+        """
+        found = list(self.predict_windows(audio, sample_rate, hop))
+        if hop is not None:
+            return found
+        weights = np.array([one.end - one.start for one in found])
+        table = np.array([list(one.probabilities.values()) for one in found])
+        mean = weights @ table / weights.sum()
+        return [Prediction(0.0, found[-1].end, dict(zip(self.labels, mean.tolist(), strict=True)))]
+
+    def predict_windows(self, audio: Audio, sample_rate: int | None = None, hop: float | None = None) -> Iterator[Prediction]:
+        """Yield the predictions of a recording's windows as they are made."""
+        for start, batch in self._windows(audio, sample_rate, hop or self.seconds):
+            row = self.predict_batch(batch)[0].tolist()
+            end = start + int(batch.lengths[0]) / self.sample_rate
+            yield Prediction(start, end, dict(zip(self.labels, row, strict=True)))
+
+    @torch.inference_mode()
+    def predict_batch(self, batch: Batch) -> Float[Tensor, "clip label"]:
+        """Return the probability of each label for a batch at the model's rate."""
+        if not isinstance(self.objective, Classify):
+            raise ConfigError(
+                f"a {type(self.objective).__name__} run has no labels to predict; fine-tune it first: "
+                "melpatch finetune --init RUN --data labels.csv --out OTHER"
+            )
+        return self.objective.probabilities(batch.to(self.device))
+
+    @torch.inference_mode()
+    def embed_batch(self, batch: Batch, pooling: Pooling, layer: int | None = None) -> Float[Tensor, "clip dim"]:
+        """Return one vector per clip of a batch at the model's rate."""
+        features = self.objective.features(batch.to(self.device))
+        patches, cls = self._tokens(features, layer)
+        if pooling == "cls" and cls.shape[1] == 0:
+            raise ConfigError("pooling = 'cls', but this encoder has no class token; use mean or frequency")
+        return pool(patches, cls, features.valid, self.objective.encoder.grid.rows, pooling)
+
+    def _tokens(self, features: Features, layer: int | None) -> tuple[Tensor, Tensor]:
+        encoder = self.objective.export_encoder()
+        encoded = encoder(features.spectrogram, features.valid, layers=layer is not None)
+        if layer is None:
+            return encoded.patches, encoded.cls
+        if not -encoder.num_layers <= layer < encoder.num_layers:
+            raise ConfigError(f"layer = {layer}; allowed: {-encoder.num_layers} to {encoder.num_layers - 1}")
+        count = encoded.cls.shape[1]
+        return encoded.layers[layer][:, count:], encoded.layers[layer][:, :count]
+
+    @torch.inference_mode()
+    def _frames(self, audio: Audio, sample_rate: int | None, pooling: Pooling, layer: int | None, hop: float) -> Frames:
+        """Average the columns of tokens whose middle falls into each frame, over all windows that show them."""
+        grid, front = self.objective.encoder.grid, self.objective.front_end
+        column = grid.stride[1] * front.config.hop_ms / 1000
+        if hop < column - 1e-9 or pooling == "cls":
+            what = f"hop = {hop:g}" if hop < column - 1e-9 else "pooling = 'cls' with a hop"
+            raise ConfigError(f"{what}; allowed: {column:g} s or more, with mean or frequency pooling")
+        sums: dict[int, Tensor] = {}
+        counts: dict[int, int] = {}
+        end = 0.0
+        for start, batch in self._windows(audio, sample_rate, self.seconds / 2):
+            features = self.objective.features(batch.to(self.device))
+            patches, _ = self._tokens(features, layer)
+            by_column = patches[0].unflatten(0, (grid.rows, -1)).transpose(0, 1).float()
+            vectors = by_column.mean(dim=1) if pooling == "mean" else by_column.flatten(1)
+            end = start + int(batch.lengths[0]) / self.sample_rate
+            for number, vector in enumerate(vectors):
+                frame = int((start + (number + 0.5) * column) / hop)
+                sums[frame] = sums.get(frame, torch.zeros_like(vector)) + vector
+                counts[frame] = counts.get(frame, 0) + 1
+        order = sorted(sums)
+        starts = np.array(order, dtype=np.float64) * hop
+        vectors = torch.stack([sums[frame] / counts[frame] for frame in order]).cpu().numpy()
+        return Frames(starts, np.minimum(starts + hop, max(end, starts[-1] + 1e-6)), vectors)
+
+    def _windows(self, audio: Audio, sample_rate: int | None, hop: float) -> Iterator[tuple[float, Batch]]:
+        """Yield the start in seconds and a one-clip batch for each window of a recording."""
+        if isinstance(audio, str | PathLike):
+            pieces = stream(audio, self.seconds, hop, self.sample_rate)
+        else:
+            pieces = _cut(self._samples(audio, sample_rate), self.seconds, hop, self.sample_rate)
+        for start, wave in pieces:
+            yield start, Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.zeros(1, dtype=torch.int64))
+
+    def _samples(self, audio: Float[np.ndarray, " sample"] | Float[Tensor, " sample"], rate: int | None) -> np.ndarray:
+        if rate is None:
+            raise MelpatchError("samples were given without sample_rate; say at how many Hz they were taken")
+        wave = np.ascontiguousarray(audio.numpy(force=True) if isinstance(audio, Tensor) else audio, dtype=np.float32)
+        if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
+            raise MelpatchError(f"samples of shape {wave.shape}; allowed: one channel, one or more finite numbers in [-1, 1]")
+        return wave if rate == self.sample_rate else soxr.resample(wave, rate, self.sample_rate, quality="HQ")
+
+
+def _cut(wave: np.ndarray, seconds: float, hop: float, rate: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the start in seconds and the samples of windows that cover the wave; the last may be shorter."""
+    length, step = round(seconds * rate), max(1, round(hop * rate))
+    for start in range(0, len(wave), step):
+        yield start / rate, wave[start : start + length]
+        if start + length >= len(wave):
+            return

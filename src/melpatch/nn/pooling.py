@@ -1,0 +1,51 @@
+"""From a clip's tokens to one vector."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Pooling = Literal["mean", "cls", "frequency"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+
+
+def masked_mean(
+    values: Float[Tensor, "clip *middle token dim"], valid: Bool[Tensor, "clip #*middle token"] | None
+) -> Float[Tensor, "clip *middle dim"]:
+    """Return the mean over the valid tokens, in float32."""
+    values = values.float() if values.dtype != torch.float64 else values
+    if valid is None:
+        return values.mean(dim=-2)
+    weight = valid[..., None].to(values.dtype)
+    return (values * weight).sum(dim=-2) / weight.sum(dim=-2).clamp(min=1)
+
+
+def pool(
+    patches: Float[Tensor, "clip token dim"],
+    cls: Float[Tensor, "clip cls dim"],
+    valid: Bool[Tensor, "clip token"] | None,
+    rows: int,
+    how: Pooling,
+) -> Float[Tensor, "clip out"]:
+    """Return one float32 vector per clip.
+
+    Args:
+        patches: tokens of a grid with ``rows`` frequency rows, numbered frequency-major.
+        cls: class tokens, if any.
+        valid: tokens that hold sound, or None if all do.
+        rows: frequency rows of the grid.
+        how: ``mean`` over all patch tokens (``dim`` numbers); ``cls``, the mean of the class tokens; ``frequency``, the mean
+            over time of each frequency row, rows side by side (``rows * dim`` numbers), which keeps pitch.
+    """
+    if how == "cls":
+        return masked_mean(cls, None)
+    if how == "mean":
+        return masked_mean(patches, valid)
+    by_row = patches.unflatten(1, (rows, -1))
+    return masked_mean(by_row, None if valid is None else valid.unflatten(1, (rows, -1))).flatten(1)
+
+
+def pooled_dim(embed_dim: int, rows: int, how: Pooling) -> int:
+    """Return the length of the vector that :func:`pool` gives."""
+    return embed_dim * rows if how == "frequency" else embed_dim

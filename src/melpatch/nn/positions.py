@@ -1,0 +1,65 @@
+"""Position embeddings of a patch grid: fixed 2-D sine-cosine ones, and the resizing of learned tables."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Resize = Literal["bilinear", "bicubic", "crop", "legacy"]
+
+
+def sincos(rows: int, columns: int, dim: int, device: torch.device | None = None) -> Float[Tensor, "token dim"]:
+    """Return 2-D sine-cosine positions: half of the channels tell the row, half the column.
+
+    A function of the absolute row and column alone: any length works, and a longer grid gives the same vectors to the
+    columns it shares with a shorter one. ``dim`` must be a multiple of 4. Frequencies as in Vaswani et al. 2017
+    (arXiv 1706.03762), section 3.5; two axes as in the published MAE (He et al. 2022, arXiv 2111.06377).
+    """
+    row = _waves(rows, dim // 2, device)[:, None].expand(-1, columns, -1)
+    column = _waves(columns, dim // 2, device)[None].expand(rows, -1, -1)
+    return torch.cat([row, column], dim=-1).flatten(0, 1)
+
+
+def _waves(count: int, dim: int, device: torch.device | None) -> Tensor:
+    rate = 10000.0 ** (-torch.arange(dim // 2, device=device) / (dim // 2))
+    angle = torch.arange(count, device=device)[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def resize(
+    table: Float[Tensor, "token dim"], old: tuple[int, int], new: tuple[int, int], how: Resize
+) -> Float[Tensor, "newtoken dim"]:
+    """Return a learned position table made for the grid ``old`` (rows, columns), resized for the grid ``new``.
+
+    Args:
+        table: one vector per patch, frequency-major.
+        old: rows and columns the table has.
+        new: rows and columns wanted.
+        how: "bilinear" and "bicubic" stretch the whole table (half-pixel centres, no antialiasing); "crop" keeps the
+            first rows and columns, so that a position goes on meaning the same patch index, and stretches an axis that
+            grows; "legacy" does as published for SSAST and AST fine-tuning: the centre of an axis that shrinks,
+            bilinear where it grows, time before frequency.
+
+    *Differs:* the published code crops frequency at a place computed from the number of columns, and raises whenever
+    there are fewer rows than before; "legacy" here crops the centre rows, as evidently meant.
+    """
+    image = table.reshape(*old, -1).movedim(-1, 0)[None]
+    if how in ("crop", "legacy"):
+        image = _crop_or_stretch(image, 3, new[1], centre=how == "legacy")
+        image = _crop_or_stretch(image, 2, new[0], centre=how == "legacy")
+    else:
+        image = _stretch(image, new, how)
+    return image[0].movedim(0, -1).flatten(0, 1)
+
+
+def _crop_or_stretch(image: Tensor, axis: int, size: int, centre: bool) -> Tensor:
+    old = image.shape[axis]
+    if size < old:
+        return image.narrow(axis, old // 2 - size // 2 if centre else 0, size)
+    return _stretch(image, (image.shape[2], size) if axis == 3 else (size, image.shape[3]), "bilinear")
+
+
+def _stretch(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    return F.interpolate(image, size=size, mode=mode, align_corners=False)

@@ -1,0 +1,128 @@
+"""The pre-norm transformer of ViT and DeiT, on any number of tokens, with padding masked out of the attention."""
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Tokens = Float[Tensor, "clip token dim"]
+KeyMask = Bool[Tensor, "clip 1 1 token"]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the mask says which tokens may be attended to."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
+        """Return what each token gathers from the others."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        output: Tensor = self.proj(gathered)
+        return output
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, a clip skips a residual branch with probability ``rate``.
+
+    Source: Huang et al. 2016 (arXiv 1603.09382); the branches that stay are scaled up, as in timm.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tokens) -> Tokens:
+        """Return the branch, zeroed for the clips that skip it."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        return x * x.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each on the normalised input and added to it.
+
+    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), equations 2 and 3; details as in timm 0.4.5: LayerNorm epsilon
+    1e-6, biases everywhere, exact (erf) GELU.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+        super().__init__()
+        hidden = int(dim * mlp_ratio)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
+        """Return the tokens after one round of exchange."""
+        x = x + self.drop_path(self.attn(self.norm1(x), mask))
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a final LayerNorm.
+
+    Linear weights start truncated-normal with standard deviation 0.02, biases at 0, as in timm.
+
+    Args:
+        dim: channels of a token.
+        depth: number of blocks.
+        num_heads: attention heads; must divide ``dim``.
+        mlp_ratio: hidden width of the MLPs, as a multiple of ``dim``.
+        drop_path: probability that a clip skips a branch of the last block; from 0 in the first, growing linearly.
+        checkpointing: recompute activations in the backward pass, for less memory and about a third more time.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
+        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, rate) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.apply(init_linear)
+
+    def forward(
+        self, x: Tokens, valid: Bool[Tensor, "clip token"] | None = None, layers: bool = False
+    ) -> tuple[Tokens, tuple[Tensor, ...]]:
+        """Return the normalised output and, if asked, the output of every block before the final norm.
+
+        Args:
+            x: any number of tokens; their order means nothing here.
+            valid: tokens that may be attended to; None if all may, which is faster. The outputs of the others are void.
+            layers: whether to collect the blocks' outputs.
+        """
+        mask = None if valid is None else valid[:, None, None]
+        outputs: list[Tensor] = []
+        for block in self.blocks:
+            x = (
+                checkpoint(block, x, mask, use_reentrant=False)
+                if self.checkpointing and self.training
+                else block(x, mask)
+            )
+            if layers:
+                outputs.append(x)
+        return self.norm(x), tuple(outputs)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Set a linear layer's weights truncated-normal with standard deviation 0.02 and its bias to 0, as timm does."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,83 @@
+"""What the training loop knows of a method: a module that turns a batch into a loss.
+
+An objective owns an encoder and whatever private heads, decoder or teacher it needs. Pretraining, fine-tuning and
+distillation are the same kind of thing to the loop.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from melpatch.audio.logmel import LogMel
+from melpatch.data.clip import Batch
+from melpatch.encoders.base import Encoder
+
+
+class Features(NamedTuple):
+    """A batch after the front end, as the encoder takes it."""
+
+    spectrogram: Float[Tensor, "clip mel frame"]
+    valid: Bool[Tensor, "clip token"] | None
+
+
+class Picture(NamedTuple):
+    """What a masked objective saw and said of one clip: log-mel values, NaN where hidden in ``masked``."""
+
+    clean: Float[Tensor, "mel frame"]
+    masked: Float[Tensor, "mel frame"]
+    rebuilt: Float[Tensor, "mel frame"]
+
+
+@dataclass
+class ObjectiveOutput:
+    """One step's loss.
+
+    Attributes:
+        loss: mean over ``weight`` units, to be minimised.
+        weight: number of units (hidden patches, clips, ...) behind the mean, so that averages over accumulation steps and
+            processes are exact.
+        metrics: further means over the same units, by name.
+    """
+
+    loss: Float[Tensor, ""]
+    weight: Float[Tensor, ""]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """A training method on top of a front end and an encoder."""
+
+    Config: ClassVar[type]
+    needs_labels: ClassVar[bool] = False
+
+    def __init__(self, config: Any, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0) -> None:
+        super().__init__()
+        self.config, self.front_end, self.encoder, self.labels, self.seed = config, front_end, encoder, labels, seed
+
+    def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
+        """Return the loss of a batch; all chance in it is a function of (seed, clip key, step)."""
+        raise NotImplementedError
+
+    def after_step(self, step: int) -> None:
+        """Do what follows an optimiser step, such as moving a teacher. Nothing by default."""
+
+    def check(self, seconds: float) -> None:
+        """Raise a ConfigError if clips of this length cannot be trained on. Called once, before the first step."""
+
+    def export_encoder(self) -> Encoder:
+        """Return the encoder that users take away."""
+        return self.encoder
+
+    def picture(self, batch: Batch, step: int) -> Picture | None:
+        """Return what to draw of the batch's first clip, or None if the method has nothing to show."""
+        return None
+
+    def features(self, batch: Batch) -> Features:
+        """Return the normalised log-mel spectrograms of a batch and which of their tokens hold sound."""
+        spectrogram, frames = self.front_end(batch.wave, batch.lengths)
+        grid = self.encoder.grid
+        valid = grid.valid(frames, grid.columns(spectrogram.shape[-1]))
+        return Features(spectrogram, None if bool(valid.all()) else valid)

@@ -1,0 +1,61 @@
+"""SSAST: as published (patches and frames), and as it works on a laptop with own data."""
+
+from melpatch.audio.logmel import LogMel
+from melpatch.data.loader import LoaderConfig
+from melpatch.encoders.vit import ViT, size
+from melpatch.objectives.ssast import SSAST
+from melpatch.training.config import RunConfig, TrainConfig
+
+
+def ssast(size_name: str) -> RunConfig:
+    """Return settings for own data: sine-cosine positions (any length), AdamW, cosine, 75 % of the patches hidden.
+
+    Source: learning rate, decay and warm-up from the runs of 2026-11-20 in LAB.md; statistics are measured at the start.
+    """
+    return RunConfig(
+        encoder=ViT.Config(**size(size_name)),
+        objective=SSAST.Config(),
+        front_end=LogMel.Config(scale=1.0),
+        loader=LoaderConfig(batch_size=32, seconds=2.0),
+        train=TrainConfig(epochs=20, lr=1e-3),
+    )
+
+
+def ssast_patch(size_name: str) -> RunConfig:
+    """Return the published settings for 16x16 patches: 400 of 512 hidden in squares of side 3 to 5.
+
+    Source: Gong et al. 2022 (arXiv 2110.09784), section 3.1, and the published pretraining scripts: Adam, betas 0.95 and
+    0.999, decay 5e-7 in the gradient, float32, no clipping; batch and learning rate by size. *Differs*: one pass with one
+    mask instead of two; linear warm-up and cosine instead of halving on a plateau of the validation accuracy.
+    """
+    return _published(size_name, patch=(16, 16), mask="cluster")
+
+
+def ssast_frame(size_name: str) -> RunConfig:
+    """Return the published settings for frames of 128 mels x 2: 400 of 512 hidden at random.
+
+    Source and *Differs*: as :func:`ssast_patch`; squares were found to hurt frames (comment in the published code).
+    """
+    return _published(size_name, patch=(128, 2), mask="random")
+
+
+def _published(size_name: str, patch: tuple[int, int], mask: str) -> RunConfig:
+    base = size_name == "base"
+    return RunConfig(
+        front_end=LogMel.Config(padding="legacy", target_frames=1024),  # AudioSet's mean and std are the defaults
+        encoder=ViT.Config(
+            **size(size_name), patch=patch, cls_tokens=2, positions="learned", columns=1024 // patch[1], partial="drop"
+        ),
+        objective=SSAST.Config(num_masked=400, mask="cluster" if mask == "cluster" else "random"),
+        loader=LoaderConfig(batch_size=24 if base else 120, seconds=10.255),  # 1024 frames
+        train=TrainConfig(
+            epochs=10,
+            optimizer="adam",
+            lr=1e-4 if base else 5e-4,
+            betas=(0.95, 0.999),
+            weight_decay=5e-7,
+            clip_norm=None,
+            warmup=0.01,
+            precision="32-true",
+        ),
+    )

@@ -1,0 +1,82 @@
+"""Random numbers that are a pure function of (seed, purpose, clip key, step): no ambient state, nothing to save.
+
+A *stream* is one 64-bit state per clip. Number ``i`` of a stream depends on that state and on ``i`` alone, so a clip
+gets the same mask, crop and augmentation alone or in a batch, on one process or eight, before or after a crash.
+
+The generator is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"), written in
+int64 tensor arithmetic, which wraps as the unsigned original does, so that a whole batch is drawn at once on any
+device.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift right; torch's own keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def hash_text(text: str) -> int:
+    """Return a signed 64-bit number that is the same for the same text on every machine and in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def stream(seed: int, purpose: str, keys: Int[Tensor, " clip"], step: int = 0) -> Int[Tensor, " clip"]:
+    """Return one stream state per clip, for one purpose ("mask", "crop", ...) at one step."""
+    state = torch.full_like(keys, hash_text(f"{seed}/{purpose}/{step}"), dtype=torch.int64)
+    return _mix(_mix(state) + keys.long() * _GOLDEN)
+
+
+def _numbers(state: Int[Tensor, " clip"], shape: tuple[int, ...]) -> Int[Tensor, "clip ..."]:
+    count = 1
+    for size in shape:
+        count *= size
+    counter = torch.arange(1, count + 1, device=state.device, dtype=torch.int64)
+    return _mix(state[:, None] + counter * _GOLDEN).view(len(state), *shape)
+
+
+def uniform(state: Int[Tensor, " clip"], *shape: int) -> Float[Tensor, "clip ..."]:
+    """Draw float32 numbers in [0, 1): ``(clip, *shape)``. Number i does not depend on how many are drawn."""
+    return _shift_right(_numbers(state, shape), 40).to(torch.float32) * 2.0**-24
+
+
+def normal(state: Int[Tensor, " clip"], *shape: int) -> Float[Tensor, "clip ..."]:
+    """Draw float32 standard-normal numbers: ``(clip, *shape)`` (Box-Muller on the two halves of each number)."""
+    bits = _numbers(state, shape)
+    radius = (_shift_right(bits, 40).to(torch.float32) + 1.0) * 2.0**-24
+    angle = (bits & 0xFFFFFF).to(torch.float32) * (2.0**-24 * 2.0 * torch.pi)
+    return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(angle)
+
+
+def integers(state: Int[Tensor, " clip"], low: int, high: int, *shape: int) -> Int[Tensor, "clip ..."]:
+    """Draw integers in [low, high): ``(clip, *shape)``, from 53 bits, so that ranges beyond 2^24 have no gaps."""
+    return low + (_shift_right(_numbers(state, shape), 11).double() * 2.0**-53 * (high - low)).long()
+
+
+def permutation(seed: int, purpose: str, step: int, size: int) -> Int[Tensor, " size"]:
+    """Return a random order of ``range(size)`` that is a function of the arguments alone."""
+    return _numbers(stream(seed, purpose, torch.zeros(1, dtype=torch.int64), step), (size,))[0].argsort(stable=True)
+
+
+@contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Run the body (building layers, say) with torch's own generators set from (seed, purpose); restore them after."""
+    with torch.random.fork_rng():
+        torch.manual_seed(hash_text(f"{seed}/{purpose}") & (2**63 - 1))
+        yield

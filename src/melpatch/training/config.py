@@ -1,0 +1,120 @@
+"""The settings of a run: what config.toml records and the command line sets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from melpatch import registry
+from melpatch.audio.logmel import LogMel
+from melpatch.config import check, owner, piece
+from melpatch.data.loader import LoaderConfig
+from melpatch.encoders.base import Encoder
+from melpatch.objectives.base import Objective
+from melpatch.rng import seeded
+from melpatch.training.schedules import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how fast and how carefully to train. Shares are shares of the run, so that a 10-step run is legal."""
+
+    epochs: float = 10.0
+    """Passes over the corpus; ignored when steps is given."""
+    steps: int | None = None
+    """Optimiser steps."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one step."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """Decoupled weight decay, or Adam with the decay in the gradient (as published SSAST)."""
+    lr: float = 1e-3
+    """Base learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of the optimiser's two averages."""
+    weight_decay: float = 0.05
+    """Weight decay; biases, norms, tokens and positions have none."""
+    clip_norm: float | None = 1.0
+    """Largest norm of the gradient; longer ones are scaled down. None leaves them."""
+    schedule: Schedule = "cosine"
+    """Course of the learning rate after the warm-up."""
+    warmup: float = 0.08
+    """Share of the run over which the learning rate rises."""
+    floor: float = 0.0
+    """Where a cosine ends, as a factor of lr."""
+    decay_start: float = 0.5
+    """Share of the run at which the step schedule decays first."""
+    decay_every: float = 0.1
+    """Share of the run between decays of the step schedule."""
+    decay: float = 0.5
+    """Factor of each decay of the step schedule."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate per block below the top; 1 trains all blocks alike."""
+    head_lr_scale: float = 1.0
+    """Factor of the learning rate outside the encoder."""
+    average: float = 0.0
+    """Share of the run's end over whose evaluations the weights are averaged; 0 keeps the best or last ones."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """Arithmetic of the encoder; auto is bf16 where the processor has it. Losses are always float32."""
+    compile: bool = False
+    """Compile the encoder with torch.compile: slow to start, faster on GPUs."""
+    log_every: int = 10
+    """Steps between lines in metrics.jsonl."""
+    save_every: int = 500
+    """Steps between saves that a crash can be resumed from."""
+    evaluations: int = 10
+    """How often in a run the validation score or the health of the embeddings is measured."""
+    nonfinite_limit: int = 10
+    """Steps in a row without a finite loss or gradient (skipped and counted) after which the run stops."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.steps is None or self.steps >= 1, "steps", self.steps, "1 or more")
+        check(self.epochs > 0, "epochs", self.epochs, "above 0")
+        for name in ("accumulate", "log_every", "save_every", "evaluations", "nonfinite_limit"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check(self.lr > 0, "lr", self.lr, "above 0")
+        check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the run, 0 to below 1")
+        check(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
+        check(0 <= self.average < 1, "average", self.average, "a share of the run, 0 to below 1")
+        check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run: the sound, the ears, the encoder, the objective and the training."""
+
+    data: tuple[str, ...] = ()
+    """Folders of audio, or CSV files with the header path,label,split."""
+    split_column: str = "split"
+    """Column of the CSV that holds the split or fold."""
+    label_column: str = "label"
+    """Column of the CSV that holds the labels, separated by ';'."""
+    seed: int = 0
+    """Everything random is a function of this number."""
+    labels: tuple[str, ...] = ()
+    """The classes, in the order of the model's outputs; taken from the data."""
+    front_end: LogMel.Config = field(default_factory=LogMel.Config)
+    """Waveform to spectrogram."""
+    encoder: Annotated[Any, tyro.conf.arg(prefix_name=True)] = field(default=None, metadata=piece("encoders"))
+    """Spectrogram to tokens."""
+    objective: Annotated[Any, tyro.conf.arg(prefix_name=True)] = field(default=None, metadata=piece("objectives"))
+    """Tokens to loss."""
+    loader: Annotated[LoaderConfig, tyro.conf.arg(name="")] = field(default_factory=LoaderConfig)
+    """Clips to batches."""
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    """Batches to weights."""
+
+
+def build(config: RunConfig) -> Objective:
+    """Return the objective that a config describes, with weights drawn from its seed."""
+    with seeded(config.seed, "weights"):
+        front_end = LogMel(config.front_end)
+        encoder: Encoder = owner(config.encoder)(config.encoder, config.front_end.n_mels)
+        objective: Objective = owner(config.objective)(config.objective, front_end, encoder, config.labels, config.seed)
+    return objective
+
+
+def objective_names(*, with_labels: bool) -> Sequence[str]:
+    """Return the registered objectives that do, or do not, learn from labels."""
+    return [name for name in registry.names("objectives") if registry.find("objectives", name).needs_labels == with_labels]

@@ -1,0 +1,295 @@
+"""The training loop: one for pretraining and fine-tuning, written out.
+
+Order of a step: learning rate, losses and gradients over the accumulated batches, clip, optimiser, ``after_step``, log,
+evaluate, save. Whatever is random in a step is a function of (seed, clip key, step), so a run that was interrupted
+anywhere goes on as if it had not been.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
+
+from melpatch.data.clip import Batch
+from melpatch.data.loader import Loaded, training_batches
+from melpatch.data.manifest import Corpus
+from melpatch.errors import DataError, MelpatchError
+from melpatch.objectives.base import Objective
+from melpatch.progress import Bar, bar, notice
+from melpatch.rng import hash_text
+from melpatch.training.config import RunConfig, TrainConfig
+from melpatch.training.param_groups import param_groups
+from melpatch.training.run import Progress, Run
+from melpatch.training.schedules import factor
+from melpatch.training.tracking import Tracker
+
+Evaluate = Callable[[Objective, int], dict[str, float]]
+
+
+@dataclass
+class Work:
+    """Everything a step touches."""
+
+    fabric: Fabric
+    objective: Objective
+    module: torch.nn.Module  # the objective as Fabric wraps it: precision, processes
+    optimizer: Optimizer
+    run: Run
+    total: int
+    tracker: Tracker
+    progress: Progress = field(default_factory=Progress)
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+
+def fit(
+    objective: Objective,
+    corpus: Corpus,
+    run: Run,
+    *,
+    evaluate: Evaluate | None = None,
+    select: str | None = None,
+    tracker: Tracker | None = None,
+) -> Progress:
+    """Train an objective on a corpus until the run's last step, from wherever the run folder stands.
+
+    Args:
+        objective: what to train; it ends with its last weights, the run folder with the ones to use.
+        corpus: the training clips.
+        run: an open run folder.
+        evaluate: called ``train.evaluations`` times with the objective in evaluation mode; returns numbers to log.
+        select: name of the evaluated number whose best step's weights are kept (higher is better); None keeps the last.
+        tracker: where curves and pictures go besides metrics.jsonl.
+
+    Raises:
+        DataError: too many clips proved unreadable.
+        MelpatchError: too many steps in a row had no finite loss.
+    """
+    config = run.config
+    objective.check(config.loader.seconds)
+    fabric = Fabric(devices="auto" if _launched() else 1, precision=precision(config.train.precision))
+    fabric.launch()
+    if config.train.compile:
+        objective.encoder.compile()
+    optimizer = make_optimizer(objective, config.train)
+    total = total_steps(config, len(corpus.clips), fabric.world_size)
+    work = Work(fabric, objective, objective, optimizer, run, total, tracker or Tracker())
+    work.progress, work.average = run.restore(objective, optimizer)
+    work.module, work.optimizer = fabric.setup(objective, optimizer)
+    batches = training_batches(
+        corpus,
+        config.loader,
+        objective.front_end.sample_rate,
+        seed=config.seed,
+        first_batch=work.progress.step * config.train.accumulate,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        with_labels=objective.needs_labels,
+    )
+    readable = _readable(batches, run, corpus, config.loader.max_bad_share)
+    with bar(total, "training", done=work.progress.step) as shown:
+        while work.progress.step < total:
+            micro = list(islice(readable, config.train.accumulate))
+            record = step(work, [batch.to(fabric.device) for batch in micro if batch is not None])
+            _after(work, record, evaluate, select, micro, shown)
+    _finish(work, select)
+    return work.progress
+
+
+def step(work: Work, batches: list[Batch]) -> dict[str, float]:
+    """Do one optimiser step over the batches; return loss, metrics, learning rate and gradient norm.
+
+    Each batch's gradient is weighted with the number of units its mean is over, so that accumulation and several processes
+    give the gradient of one large batch exactly.
+    """
+    config, at, fabric = work.run.config.train, work.progress.step, work.fabric
+    rate = config.lr * _factor(config, at, work.total)
+    for group in work.optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+    torch.manual_seed(hash_text(f"{work.run.config.seed}/step/{at}/{fabric.global_rank}") & (2**63 - 1))
+    work.module.train()
+    sums: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches):
+        with fabric.no_backward_sync(work.module, enabled=number < len(batches) - 1):
+            output = work.module(batch, at)
+            fabric.backward(output.loss * output.weight)
+        found = {"weight": output.weight, "loss": output.loss * output.weight}
+        found |= {name: value * output.weight for name, value in output.metrics.items()}
+        for name, value in found.items():
+            sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
+    if not sums:
+        return {}
+    sums = {name: _sum_over_processes(fabric, value) for name, value in sums.items()}
+    weight = sums.pop("weight").clamp(min=1)
+    norm = _apply(work, weight / fabric.world_size, config.clip_norm)
+    metrics = {name: float(value / weight) for name, value in sums.items()}
+    return {**metrics, "lr": rate, "grad_norm": float(norm)}
+
+
+def _apply(work: Work, divisor: Tensor, clip_norm: float | None) -> Tensor:
+    """Scale, clip and use the gradients; a step that is not finite is skipped and counted."""
+    parameters = [p for group in work.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    torch._foreach_div_(gradients, divisor)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    progress = work.progress
+    if torch.isfinite(norm):
+        if clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+        work.optimizer.step()
+        work.objective.after_step(progress.step)
+        progress.skipped_in_a_row = 0
+    else:
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+    work.optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def _after(
+    work: Work, record: dict[str, float], evaluate: Evaluate | None, select: str | None, micro: list[Batch | None], shown: Bar
+) -> None:
+    """Count, log, evaluate and save after a step."""
+    progress, config, run = work.progress, work.run.config.train, work.run
+    progress.step += 1
+    if progress.skipped_in_a_row:
+        _note_skipped(work, micro)
+    last = progress.step == work.total
+    if progress.step % config.log_every == 0 or last or progress.step == 1:
+        run.log({"step": progress.step, **record})
+        work.tracker.scalars(record, progress.step)
+    clips = progress.step * run.config.loader.batch_size * config.accumulate
+    rate = (progress.step - shown.before) / max(time.monotonic() - shown.start, 1e-9)
+    per_second = rate * clips / progress.step
+    shown.advance(loss=record.get("loss", float("nan")), **{"clips/s": per_second}, memory=f"{memory_gib():.1f} GiB")
+    if progress.step == shown.before + 5 and work.total > 50:
+        minutes = (work.total - progress.step) / rate / 60
+        notice(f"{per_second:.1f} clips/s; the remaining {work.total - progress.step} steps take about {minutes:.1f} min")
+    due = evaluation_steps(config, work.total)
+    if evaluate is not None and progress.step in due:
+        _evaluate(work, evaluate, select)
+        run.log_speed({"step": progress.step, "clips_per_second": round(per_second, 2), "memory_gib": round(memory_gib(), 3)})
+        drawn = next((batch for batch in micro if batch is not None), None)
+        if drawn is not None:
+            work.tracker.picture(work.objective, drawn.to(work.fabric.device), progress.step)
+    if progress.step % config.save_every == 0 or last:
+        _save(work, select)
+
+
+def _evaluate(work: Work, evaluate: Evaluate, select: str | None) -> None:
+    progress, config = work.progress, work.run.config.train
+    work.objective.eval()
+    with torch.no_grad(), work.fabric.autocast():
+        scores = evaluate(work.objective, progress.step)
+    work.run.log({"step": progress.step, **scores})
+    work.tracker.scalars(scores, progress.step)
+    if config.average and progress.step > (1 - config.average) * work.total:
+        progress.averaged += 1
+        for name, value in work.objective.state_dict().items():
+            mean = work.average.get(name, torch.zeros_like(value))
+            work.average[name] = mean + (value - mean) / progress.averaged
+    elif select is not None and (progress.best is None or scores[select] > progress.best):
+        progress.best, progress.best_step = scores[select], progress.step
+        if work.fabric.is_global_zero:
+            work.run.publish(work.objective.state_dict())
+
+
+def _save(work: Work, select: str | None) -> None:
+    if work.fabric.is_global_zero:
+        state = work.objective.state_dict()
+        work.run.save(work.progress, state, work.optimizer, work.average)
+        if select is None:
+            work.run.publish(state)
+    work.fabric.barrier()
+
+
+def _finish(work: Work, select: str | None) -> None:
+    if work.average and work.fabric.is_global_zero:
+        work.run.publish(work.average)
+    work.tracker.close()
+
+
+def _note_skipped(work: Work, micro: list[Batch | None]) -> None:
+    progress, limit = work.progress, work.run.config.train.nonfinite_limit
+    keys = [key for batch in micro if batch is not None for key in batch.keys.tolist()]
+    work.run.log({"step": progress.step, "skipped": True, "clip_keys": keys})
+    if progress.skipped_in_a_row >= limit:
+        raise MelpatchError(
+            f"{work.run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys are in metrics.jsonl; "
+            "lower --lr, use --precision 32-true, or look at those clips"
+        )
+
+
+def _readable(batches: Iterator[Loaded], run: Run, corpus: Corpus, share: float) -> Iterator[Batch | None]:
+    """Yield the batches, note the clips that could not be read, and stop the run when they are too many."""
+    limit = max(1, int(share * len(corpus.clips)))
+    for loaded in batches:
+        if loaded.rejected and run.reject(loaded.rejected) > limit:
+            worst = loaded.rejected[0]
+            raise DataError(
+                f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last being {worst.path} "
+                f"({worst.reason}); see {run.folder / 'rejected.csv'}, mend or drop them, or raise --max-bad-share"
+            )
+        yield loaded.batch
+
+
+def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
+    """Return the optimiser over the trainable parameters; its groups keep their ``lr_scale``."""
+    groups = param_groups(
+        objective, weight_decay=config.weight_decay, layer_decay=config.layer_decay, head_lr_scale=config.head_lr_scale
+    )
+    kind = AdamW if config.optimizer == "adamw" else Adam
+    return kind(groups, lr=config.lr, betas=config.betas)
+
+
+def total_steps(config: RunConfig, clips: int, world_size: int) -> int:
+    """Return the number of optimiser steps of a run."""
+    per_step = config.loader.batch_size * config.train.accumulate * world_size
+    return config.train.steps or max(1, round(config.train.epochs * clips / per_step))
+
+
+def evaluation_steps(config: TrainConfig, total: int) -> set[int]:
+    """Return after which steps to evaluate: evenly spread, the last among them."""
+    return {max(1, round(total * (number + 1) / config.evaluations)) for number in range(config.evaluations)}
+
+
+def precision(wanted: str) -> str:
+    """Return the precision to use: bf16 autocast by default where the processor computes in it."""
+    if wanted != "auto":
+        return wanted
+    has_bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if has_bf16 else "32-true"
+
+
+def memory_gib() -> float:
+    """Return the peak memory of this process: of its GPU if it has one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _factor(config: TrainConfig, at: int, total: int) -> float:
+    return factor(
+        (at + 0.5) / total,
+        schedule=config.schedule,
+        warmup=config.warmup,
+        floor=config.floor,
+        decay_start=config.decay_start,
+        decay_every=config.decay_every,
+        decay=config.decay,
+    )
+
+
+def _sum_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
+    return value if fabric.world_size == 1 else torch.as_tensor(fabric.all_reduce(value, reduce_op="sum"))
+
+
+def _launched() -> bool:
+    return torch.distributed.is_torchelastic_launched()

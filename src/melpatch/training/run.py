@@ -1,0 +1,175 @@
+"""The run folder is the whole truth: settings, metrics, weights, and what a resumed run needs.
+
+::
+
+    config.toml         the resolved settings; reloadable
+    environment.json    versions, machine, command, git commit, one entry per start
+    metrics.jsonl       what was measured, a pure function of settings and data: equal runs give equal files
+    speed.jsonl         what was timed
+    rejected.csv        clips that could not be read
+    model.safetensors   the weights to use
+    resume/step-N/      the newest complete state of the run
+
+Weights and states are written aside, synced, then renamed; a crash at any moment leaves the last complete ones.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from melpatch.checkpoint import load_weights, save_weights, written_aside
+from melpatch.config import from_toml, to_toml
+from melpatch.data.manifest import Rejected, write_rejected
+from melpatch.errors import CheckpointError
+from melpatch.training.config import RunConfig
+
+_PACKAGES = ("melpatch", "torch", "numpy", "soundfile", "soxr", "lightning-fabric", "scikit-learn")
+
+
+@dataclass
+class Progress:
+    """What a run remembers beside weights and optimiser."""
+
+    step: int = 0
+    skipped: int = 0
+    """Steps without a finite loss or gradient, in all."""
+    skipped_in_a_row: int = 0
+    best: float | None = None
+    """Best validation score so far."""
+    best_step: int = 0
+    averaged: int = 0
+    """How many evaluations' weights the running average holds."""
+
+
+class Run:
+    """An open run folder."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder, self.config = folder, config
+        self.rejected: dict[str, Rejected] = {}
+
+    @classmethod
+    def create(cls, folder: Path, config: RunConfig) -> "Run":
+        """Start a new run.
+
+        Raises:
+            CheckpointError: the folder holds a run already.
+        """
+        if (folder / "config.toml").exists():
+            raise CheckpointError(f"{folder}: holds a run already; add --resume to go on with it, or give another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_aside(folder / "config.toml") as aside:
+            aside.write_text(to_toml(config), encoding="utf-8")
+        run = cls(folder, config)
+        run._note_environment()
+        return run
+
+    @classmethod
+    def reopen(cls, folder: Path) -> "Run":
+        """Go on with the run in a folder, under the settings it was started with."""
+        run = cls(folder, from_toml(RunConfig, folder / "config.toml"))
+        run._note_environment()
+        return run
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl: numbers that an equal run would give too."""
+        _append(self.folder / "metrics.jsonl", record)
+
+    def log_speed(self, record: Mapping[str, Any]) -> None:
+        """Append a line to speed.jsonl."""
+        _append(self.folder / "speed.jsonl", record)
+
+    def reject(self, rejected: Iterable[Rejected]) -> int:
+        """Note unreadable clips in rejected.csv; return how many different files there are so far."""
+        new = {one.path: one for one in rejected if one.path not in self.rejected}
+        if new:
+            self.rejected |= new
+            write_rejected(tuple(self.rejected.values()), self.folder / "rejected.csv")
+        return len(self.rejected)
+
+    def publish(self, state: Mapping[str, Tensor]) -> None:
+        """Make these the weights to use."""
+        save_weights(self.folder / "model.safetensors", state)
+
+    def save(self, progress: Progress, model: Mapping[str, Tensor], optimizer: Optimizer, average: Mapping[str, Tensor]) -> None:
+        """Write the state that a resumed run starts from, then drop the older one."""
+        target = self.folder / "resume" / f"step-{progress.step:09d}"
+        with written_aside(target) as aside:
+            aside.mkdir(parents=True)
+            save_weights(aside / "model.safetensors", model)
+            if average:
+                save_weights(aside / "average.safetensors", average)
+            torch.save(optimizer.state_dict(), aside / "optimizer.pt")
+            (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        for older in target.parent.iterdir():
+            if older.name < target.name or older.name.startswith("."):
+                shutil.rmtree(older)
+
+    def restore(self, model: torch.nn.Module, optimizer: Optimizer) -> tuple[Progress, dict[str, Tensor]]:
+        """Load the newest complete state into model and optimiser; drop the metrics that were written after it.
+
+        Returns the progress and the running average of the weights (empty if there is none yet).
+        """
+        saved = sorted((self.folder / "resume").glob("step-*"))
+        progress, average = Progress(), {}
+        if saved:
+            newest = saved[-1]
+            model.load_state_dict(load_weights(newest / "model.safetensors"))
+            optimizer.load_state_dict(torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True))
+            progress = Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8")))
+            if (newest / "average.safetensors").exists():
+                average = load_weights(newest / "average.safetensors")
+        for name in ("metrics.jsonl", "speed.jsonl"):
+            _cut(self.folder / name, progress.step)
+        return progress, average
+
+    def _note_environment(self) -> None:
+        path = self.folder / "environment.json"
+        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        starts.append(environment())
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(starts, indent=1), encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, machine, command and git commit."""
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "git_commit": git.stdout.strip() or None,
+    }
+
+
+def _append(path: Path, record: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _cut(path: Path, step: int) -> None:
+    """Keep the complete lines up to a step; a crash may have left later ones, and half a line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and json.loads(line)["step"] <= step:
+            kept.append(line)
+    with written_aside(path) as aside:
+        aside.write_text("".join(kept), encoding="utf-8")

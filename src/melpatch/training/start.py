@@ -1,0 +1,94 @@
+"""What a run settles before its first step: the statistics of its corpus, and the weights it starts from."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from melpatch.audio.logmel import LogMel
+from melpatch.audio.stats import measure
+from melpatch.checkpoint import load_weights
+from melpatch.config import from_toml
+from melpatch.data.clip import Batch
+from melpatch.data.loader import LoaderConfig, training_batches
+from melpatch.data.manifest import Corpus
+from melpatch.errors import ConfigError, DataError
+from melpatch.objectives.base import Objective
+from melpatch.training.config import RunConfig, build
+
+
+def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
+    """Return the config with mean and std measured on (at most) so many clips of the corpus, in the order of the run."""
+    loader = replace(config.loader, batch_size=16, workers=0, balanced=False)
+    batches = sound(corpus, loader, config, -(-min(clips, len(corpus.clips)) // 16))
+    mean, std = measure(LogMel(config.front_end), batches)
+    return replace(config, front_end=replace(config.front_end, mean=round(mean, 5), std=round(std, 5)))
+
+
+def sound(corpus: Corpus, loader: LoaderConfig, config: RunConfig, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield wave and lengths of the first batches of a run."""
+    loaded = training_batches(corpus, loader, config.front_end.sample_rate, seed=config.seed)
+    found = 0
+    for number, (one) in enumerate(loaded):
+        if one.batch is not None:
+            found += 1
+            yield one.batch.wave, one.batch.lengths
+        if number + 1 >= count:
+            break
+    if not found:
+        raise DataError(f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to see why")
+
+
+def fitted(config: RunConfig) -> RunConfig:
+    """Return the config with a learned position table as long as the segments it will see."""
+    encoder: Any = config.encoder
+    if getattr(encoder, "positions", None) != "learned":
+        return config
+    frames = LogMel(config.front_end).frames(round(config.loader.seconds * config.front_end.sample_rate))
+    columns = encoder.grid(config.front_end.n_mels).columns(frames)
+    return replace(config, encoder=replace(encoder, columns=columns))
+
+
+def load_run(folder: Path) -> tuple[RunConfig, Objective]:
+    """Return the settings and the trained objective of a run folder.
+
+    Raises:
+        CheckpointError: weights are missing or damaged.
+        ConfigError: the settings are missing or damaged.
+    """
+    config = from_toml(RunConfig, folder / "config.toml")
+    objective = build(config)
+    state = load_weights(folder / "model.safetensors")
+    try:
+        objective.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{folder}: model.safetensors does not fit config.toml; {str(error).splitlines()[-1].strip()}") from error
+    return config, objective
+
+
+def start_from(objective: Objective, folder: Path) -> None:
+    """Copy the encoder of a run into an objective, with positions resized to the objective's grid.
+
+    Raises:
+        ConfigError: the encoders differ in more than geometry, or the front ends in what a spectrogram means.
+    """
+    config, source = load_run(folder)
+    theirs, ours = config.front_end, objective.front_end.config
+    for name in ("sample_rate", "window_ms", "hop_ms", "n_mels", "low_hz", "high_hz"):
+        if getattr(theirs, name) != getattr(ours, name):
+            raise ConfigError(
+                f"front_end.{name} = {getattr(ours, name)!r} but {folder} was trained with {getattr(theirs, name)!r}; "
+                "leave it out, or start from other weights"
+            )
+    encoder: Any = source.export_encoder()
+    target: Any = objective.encoder
+    if getattr(target, "position_table", None) is not None and hasattr(encoder, "resize_positions"):
+        encoder.resize_positions(target.config.columns, "bilinear", target.grid)
+    try:
+        target.load_state_dict(encoder.state_dict())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"encoder settings do not fit the weights of {folder}: {reason}; leave them out to take its own") from error

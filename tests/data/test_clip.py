@@ -1,0 +1,65 @@
+import dataclasses
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melpatch.data.clip import Batch, Clip, clip_key
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+STARTS = st.integers(0, 10**12).map(lambda microseconds: microseconds / 1e6)
+
+
+def batch(clips=3, samples=100, labels=2):
+    targets = torch.zeros(clips, labels) if labels else None
+    return Batch(torch.zeros(clips, samples), torch.full((clips,), samples), torch.arange(clips), targets)
+
+
+def test_key_never_changes():
+    # Written down once: a new number here would give every user's clips other masks and crops.
+    assert clip_key("birds", "wren/song.wav", 1.5) == -3309181422598310130
+
+
+def test_key_is_the_same_in_another_process():
+    code = "from melpatch.data.clip import clip_key; print(clip_key('a', 'b/ü.wav', 0.25))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(other.stdout) == clip_key("a", "b/ü.wav", 0.25)
+
+
+@given(NAMES, NAMES, STARTS, NAMES, NAMES, STARTS)
+def test_keys_differ_exactly_where_clips_differ(dataset, path, start, other_dataset, other_path, other_start):
+    same = (dataset, path, start) == (other_dataset, other_path, other_start)
+    key = clip_key(dataset, path, start)
+    assert -(2**63) <= key < 2**63
+    assert (key == clip_key(other_dataset, other_path, other_start)) == same
+
+
+def test_key_takes_the_parts_apart():
+    assert clip_key("a", "b/c", 0.0) != clip_key("a/b", "c", 0.0)
+
+
+def test_clip_is_a_value():
+    clip = Clip(Path("a.wav"), 1, 0.0, 2.0)
+    assert clip == pickle.loads(pickle.dumps(clip))
+    assert (clip.labels, clip.split) == ((), "")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        clip.key = 2
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_batch_moves_whole(labels):
+    moved = batch(labels=labels).to("meta")
+    values = [getattr(moved, field.name) for field in dataclasses.fields(moved)]
+    assert len(moved) == 3
+    assert all(value.is_meta for value in values if value is not None)
+    assert (moved.targets is None) == (labels == 0)
+
+
+def test_batch_of_unequal_parts_is_refused():
+    with pytest.raises(Exception, match="clip"):
+        Batch(torch.zeros(3, 10), torch.zeros(2, dtype=torch.int64), torch.arange(3))

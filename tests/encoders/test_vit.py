@@ -1,0 +1,144 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from melpatch.encoders.vit import SIZES, ViT, size
+from melpatch.errors import ConfigError
+from melpatch.nn.grid import PatchGrid
+from melpatch.nn.positions import resize, sincos
+
+
+def build(n_mels=32, **settings):
+    torch.manual_seed(0)
+    small = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch": (8, 8), "columns": 12}
+    return ViT(ViT.Config(**small | settings), n_mels).eval()
+
+
+@pytest.mark.parametrize(("patch", "stride"), [((8, 8), None), ((8, 8), (5, 6)), ((32, 2), (32, 1))])
+def test_projection_is_a_convolution(patch, stride):
+    vit, x = build(patch=patch, stride=stride, partial="drop"), torch.randn(2, 32, 50)
+    kernel = vit.projection.weight.view(24, 1, *patch)
+    expected = F.conv2d(x[:, None], kernel, vit.projection.bias, stride=stride or patch).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(vit.embed(x), expected)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "learned"])
+def test_tokens_are_projected_patches_plus_positions(positions):
+    vit, x = build(positions=positions), torch.randn(2, 32, 50)
+    table = sincos(4, 7, 24) if positions == "sincos" else vit.position_table.view(4, 12, 24)[:, :7].flatten(0, 1)
+    assert torch.equal(vit.positions(7), table)
+    assert torch.equal(vit.tokens(x), vit.embed(x) + table)
+
+
+@pytest.mark.parametrize("positions", ["sincos", "learned"])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_cls_tokens_stand_in_front(positions, count):
+    vit, x = build(positions=positions, cls_tokens=count), torch.randn(2, 32, 50)
+    encoded = vit(x, layers=True)
+    assert encoded.cls.shape == (2, count, 24)
+    assert encoded.patches.shape == (2, 28, 24)
+    front = torch.zeros(0, 24) if count == 0 else vit.cls_token
+    front = front + vit.cls_position if count and positions == "learned" else front
+    expected, layers = vit.transformer(torch.cat([front.expand(2, -1, -1), vit.tokens(x)], 1), layers=True)
+    assert torch.equal(torch.cat([encoded.cls, encoded.patches], 1), expected)
+    assert torch.equal(encoded.layers[0], layers[0])
+    assert (vit.cls_position is not None) == (count > 0 and positions == "learned")
+
+
+def test_cls_tokens_are_always_attended_to():
+    vit, tokens = build(cls_tokens=2), torch.randn(1, 5, 24)
+    valid = torch.tensor([[True, True, True, False, False]])
+    torch.testing.assert_close(vit.run(tokens, valid).cls, vit.run(tokens[:, :3]).cls)
+
+
+def test_learned_positions_refuse_a_longer_clip_and_say_what_to_do():
+    with pytest.raises(ConfigError, match=r"columns = 13 .* up to 12, .*resize_positions\(13\)"):
+        build(positions="learned")(torch.randn(1, 32, 13 * 8))
+
+
+@pytest.mark.parametrize("how", ["bilinear", "bicubic", "crop", "legacy"])
+def test_resizing_positions_makes_room_for_longer_clips(how):
+    vit = build(positions="learned", cls_tokens=2)
+    before, cls = vit.position_table.detach().clone(), vit.cls_position.detach().clone()
+    vit.resize_positions(20, how)
+    assert vit.config.columns == 20
+    assert torch.equal(vit.positions(20), resize(before, (4, 12), (4, 20), how))
+    assert torch.equal(vit.cls_position, cls)
+    assert vit(torch.randn(1, 32, 160)).patches.shape == (1, 80, 24)
+
+
+def test_resizing_to_another_grid_is_the_same_as_building_for_it():
+    vit = build(positions="learned", patch=(8, 8))
+    vit.position_table.requires_grad_(False)
+    vit.resize_positions(30, grid=PatchGrid(n_mels=48, patch=(8, 8), stride=(6, 4), partial="drop"))
+    rebuilt = ViT(vit.config, n_mels=48).eval()
+    rebuilt.load_state_dict(vit.state_dict())
+    x = torch.randn(2, 48, 100)
+    assert torch.equal(rebuilt(x).patches, vit(x).patches)
+    assert vit.config.stride == (6, 4)
+    assert vit.config.partial == "drop"
+    assert not vit.position_table.requires_grad
+
+
+def test_resizing_a_sincos_vit_changes_its_grid_alone():
+    vit = build()
+    grid = PatchGrid(n_mels=32, patch=(8, 8), stride=(4, 4))
+    vit.resize_positions(12, grid=grid)
+    assert vit.grid == grid
+    assert torch.equal(vit.positions(9), sincos(grid.rows, 9, 24))
+
+
+def test_another_patch_size_is_refused():
+    with pytest.raises(ConfigError, match=r"patch = \(16, 16\); allowed: \(8, 8\)"):
+        build().resize_positions(12, grid=PatchGrid(n_mels=32))
+
+
+@pytest.mark.parametrize("positions", ["sincos", "learned"])
+def test_autocast_is_not_undone_by_positions_or_cls(positions):
+    vit, x = build(positions=positions), torch.randn(2, 32, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert vit.tokens(x).dtype == torch.bfloat16
+        assert vit(x, layers=True).layers[-1].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"embed_dim": 0}, "embed_dim = 0"),
+        ({"depth": 0}, "depth = 0"),
+        ({"num_heads": 5}, "num_heads = 5; allowed: a divisor of embed_dim = 24"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio"),
+        ({"cls_tokens": 3}, "cls_tokens = 3"),
+        ({"embed_dim": 6}, "embed_dim = 6; allowed: a multiple of 4, or positions = 'learned'"),
+        ({"columns": 0}, "columns = 0"),
+        ({"drop_path": 1.0}, "drop_path = 1.0"),
+        ({"patch": (0, 8)}, "patch"),
+        ({"stride": (9, 8)}, "stride"),
+    ],
+)
+def test_wrong_settings_are_named(settings, named):
+    with pytest.raises(ConfigError, match=named):
+        build(**settings)
+
+
+def test_a_wrong_choice_is_named_where_no_type_checker_runs():
+    config = ViT.Config()
+    object.__setattr__(config, "positions", "rotary")
+    with pytest.raises(ConfigError, match="positions = 'rotary'; allowed: 'sincos' or 'learned'"):
+        config.__post_init__()
+
+
+@pytest.mark.parametrize(("name", "millions"), [("tiny", 5.7), ("small", 22.1), ("base", 86.6)])
+def test_sizes_are_those_of_deit(name, millions):
+    """Parameters as published for DeiT: with a head of 1000 classes, and two more colours in every patch."""
+    config = ViT.Config(**size(name), positions="learned", columns=14)
+    with torch.device("meta"):
+        vit = ViT(config, n_mels=14 * 16)
+    dim = config.embed_dim
+    count = sum(parameter.numel() for parameter in vit.parameters()) + 2 * 256 * dim + 1000 * (dim + 1)
+    assert count / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_an_unknown_size_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="size = 'huge'; allowed: " + ", ".join(SIZES)):
+        size("huge")

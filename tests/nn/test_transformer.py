@@ -1,0 +1,135 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from melpatch.nn.transformer import Attention, Block, DropPath, Transformer
+
+
+def noise(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.fixture
+def transformer():
+    torch.manual_seed(0)
+    model = Transformer(dim=12, depth=3, num_heads=3).double().eval()
+    for parameter in model.parameters():  # from 0.02 up, so that attention is far from uniform
+        nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def test_attention_one_pair_at_a_time():
+    torch.manual_seed(0)
+    attention = Attention(12, 3).double()
+    x = noise(1, 5, 12)
+    q, k, v = attention.qkv(x)[0].detach().split(12, dim=-1)
+    gathered = torch.zeros(5, 12, dtype=torch.float64)
+    for head in range(3):
+        channels = slice(4 * head, 4 * head + 4)
+        for i in range(5):
+            scores = [float(q[i, channels] @ k[j, channels]) / math.sqrt(4) for j in range(5)]
+            total = sum(math.exp(score) for score in scores)
+            for j in range(5):
+                gathered[i, channels] += math.exp(scores[j]) / total * v[j, channels]
+    torch.testing.assert_close(attention(x)[0], attention.proj(gathered))
+
+
+def test_block_adds_two_branches_with_erf_gelu():
+    torch.manual_seed(0)
+    block = Block(12, 3, mlp_ratio=2.0).double()
+    x = noise(2, 5, 12)
+
+    def norm(y):
+        return (y - y.mean(-1, keepdim=True)) / (y.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+
+    after_attention = x + block.attn(norm(x))
+    hidden = block.mlp[0](norm(after_attention))
+    gelu = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+    torch.testing.assert_close(block(x), after_attention + block.mlp[2](gelu))
+    assert hidden.shape[-1] == 24
+
+
+def test_masking_tokens_out_is_leaving_them_out(transformer):
+    x = noise(2, 7, 12)
+    valid = torch.tensor([[1, 1, 0, 1, 0, 1, 1], [1, 1, 1, 1, 0, 0, 0]]).bool()
+    masked, layers = transformer(x, valid, layers=True)
+    for clip in range(2):
+        alone, layers_alone = transformer(x[clip : clip + 1, valid[clip]], layers=True)
+        torch.testing.assert_close(masked[clip, valid[clip]], alone[0])
+        torch.testing.assert_close(layers[-1][clip, valid[clip]], layers_alone[-1][0])
+
+
+def test_masked_tokens_receive_no_gradient(transformer):
+    x = noise(1, 7, 12).requires_grad_()
+    valid = torch.tensor([[1, 1, 1, 1, 1, 0, 0]]).bool()
+    transformer(x, valid)[0][valid].sum().backward()
+    assert x.grad[:, 5:].abs().max() == 0
+    assert x.grad[:, :5].abs().min() > 0
+
+
+def test_order_of_tokens_means_nothing(transformer):
+    x, order = noise(2, 7, 12), torch.tensor([3, 0, 6, 1, 2, 5, 4])
+    torch.testing.assert_close(transformer(x[:, order])[0], transformer(x)[0][:, order])
+
+
+def test_layers_are_the_outputs_of_the_blocks_before_the_norm(transformer):
+    x = noise(2, 7, 12)
+    output, layers = transformer(x, layers=True)
+    for block, layer in zip(transformer.blocks, layers, strict=True):
+        x = block(x)
+        assert torch.equal(layer, x)
+    assert torch.equal(output, transformer.norm(x))
+    assert transformer(x)[1] == ()
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_checkpointing_changes_neither_loss_nor_gradients(drop_path):
+    results = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = Transformer(12, 3, 3, drop_path=drop_path, checkpointing=checkpointing).double().train()
+        x = noise(4, 7, 12).requires_grad_()
+        loss = model(x)[0].pow(3).sum()
+        loss.backward()
+        results.append([loss.detach(), x.grad, *(parameter.grad for parameter in model.parameters())])
+    for plain, recomputed in zip(*results, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
+@pytest.mark.parametrize(("checkpointing", "training", "runs"), [(False, True, 1), (True, True, 2), (True, False, 1)])
+def test_checkpointing_runs_the_blocks_again_in_training_only(checkpointing, training, runs):
+    model = Transformer(12, 2, 3, checkpointing=checkpointing).train(training)
+    calls = []
+    model.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    model(torch.randn(2, 5, 12))[0].pow(3).sum().backward()
+    assert len(calls) == runs
+
+
+def test_drop_path_skips_whole_clips_and_keeps_the_mean():
+    torch.manual_seed(0)
+    dropped = DropPath(0.25)(torch.ones(4000, 2, 3))
+    per_clip = dropped[:, 0, 0]
+    assert torch.equal(dropped, per_clip[:, None, None].expand_as(dropped))
+    torch.testing.assert_close(per_clip.unique(), torch.tensor([0.0, 4 / 3]))
+    assert per_clip.eq(0).double().mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_drop_path_rests_in_evaluation():
+    x = torch.ones(50, 2, 3)
+    assert torch.equal(DropPath(0.9).eval()(x), x)
+
+
+def test_drop_path_grows_linearly_with_depth():
+    rates = [block.drop_path.rate for block in Transformer(12, 5, 3, drop_path=0.2).blocks]
+    assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    model = Transformer(96, 2, 3)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+            assert module.bias.abs().max() == 0
