@@ -140,7 +140,7 @@ def test_a_file_that_is_missing_or_not_toml_is_named(tmp_path):
 
 def test_check_names_field_value_and_allowed():
     config.check(True, "rate", 1, "above 0")
-    with pytest.raises(ConfigError, match="^rate = 0; allowed: above 0$"):
+    with pytest.raises(ConfigError, match=r"^rate = 0; allowed: above 0$"):
         config.check(False, "rate", 0, "above 0")
 
 

@@ -73,4 +73,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); take it from a backup or train again") from error
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({error}); take it from a backup or train again"
+        ) from error

@@ -144,7 +144,9 @@ class Model:
         mean = weights @ table / weights.sum()
         return [Prediction(0.0, found[-1].end, dict(zip(self.labels, mean.tolist(), strict=True)))]
 
-    def predict_windows(self, audio: Audio, sample_rate: int | None = None, hop: float | None = None) -> Iterator[Prediction]:
+    def predict_windows(
+        self, audio: Audio, sample_rate: int | None = None, hop: float | None = None
+    ) -> Iterator[Prediction]:
         """Yield the predictions of a recording's windows as they are made."""
         for start, batch in self._windows(audio, sample_rate, hop or self.seconds):
             row = self.predict_batch(batch)[0].tolist()
@@ -194,7 +196,7 @@ class Model:
         for start, batch in self._windows(audio, sample_rate, self.seconds / 2):
             features = self.objective.features(batch.to(self.device))
             patches, _ = self._tokens(features, layer)
-            by_column = patches[0].unflatten(0, (grid.rows, -1)).transpose(0, 1).float()
+            by_column = patches[0].view(grid.rows, -1, patches.shape[-1]).transpose(0, 1).float()
             vectors = by_column.mean(dim=1) if pooling == "mean" else by_column.flatten(1)
             end = start + int(batch.lengths[0]) / self.sample_rate
             for number, vector in enumerate(vectors):
@@ -209,18 +211,23 @@ class Model:
     def _windows(self, audio: Audio, sample_rate: int | None, hop: float) -> Iterator[tuple[float, Batch]]:
         """Yield the start in seconds and a one-clip batch for each window of a recording."""
         if isinstance(audio, str | PathLike):
-            pieces = stream(audio, self.seconds, hop, self.sample_rate)
+            pieces = stream(Path(audio), self.seconds, hop, self.sample_rate)
         else:
             pieces = _cut(self._samples(audio, sample_rate), self.seconds, hop, self.sample_rate)
         for start, wave in pieces:
-            yield start, Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.zeros(1, dtype=torch.int64))
+            yield (
+                start,
+                Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.zeros(1, dtype=torch.int64)),
+            )
 
     def _samples(self, audio: Float[np.ndarray, " sample"] | Float[Tensor, " sample"], rate: int | None) -> np.ndarray:
         if rate is None:
             raise MelpatchError("samples were given without sample_rate; say at how many Hz they were taken")
         wave = np.ascontiguousarray(audio.numpy(force=True) if isinstance(audio, Tensor) else audio, dtype=np.float32)
         if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
-            raise MelpatchError(f"samples of shape {wave.shape}; allowed: one channel, one or more finite numbers in [-1, 1]")
+            raise MelpatchError(
+                f"samples of shape {wave.shape}; allowed: one channel, one or more finite numbers in [-1, 1]"
+            )
         return wave if rate == self.sample_rate else soxr.resample(wave, rate, self.sample_rate, quality="HQ")
 
 

@@ -102,7 +102,7 @@ def test_checkpointing_changes_neither_loss_nor_gradients(drop_path):
 def test_checkpointing_runs_the_blocks_again_in_training_only(checkpointing, training, runs):
     model = Transformer(12, 2, 3, checkpointing=checkpointing).train(training)
     calls = []
-    model.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    model.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
     model(torch.randn(2, 5, 12))[0].pow(3).sum().backward()
     assert len(calls) == runs
 

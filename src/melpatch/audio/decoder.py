@@ -67,16 +67,17 @@ class AudioInfo:
         return None if self.samples is None else self.samples / self.sample_rate
 
 
-class _Bytes(io.FileIO):
+class _Bytes(io.BufferedReader):
     """A file without its name, from which soundfile would take ``.raw`` for headerless sound.
 
     A WAV file whose writer died states no data and a wrong RIFF size. libsndfile reads such a file on to its end only
     where that size is 8, so 8 is what it is shown wherever the size is wrong.
     """
 
+    name = ""
+
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.name = ""
+        super().__init__(io.FileIO(path))
         head = self.read(8)
         size = self.seek(0, io.SEEK_END)
         self.seek(0)
@@ -86,8 +87,15 @@ class _Bytes(io.FileIO):
         start = self.tell()
         count = super().readinto(buffer)
         for position in range(max(start, 4), min(start + count, 8)) if self._unclosed else ():
-            buffer[position - start] = b"RIFF\x08\0\0\0"[position]
+            buffer[position - start] = b"RIFF\x08\0\0\0"[position : position + 1]
         return count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go where a header points; libsndfile, which checks, is told the old place where that is before the file."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return self.tell()
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
@@ -142,7 +150,13 @@ class Decoder:
         if first == self.position:
             return
         if soundfile.SoundFile.seekable(self._sound):
-            self.position = self._sound.seek(first)
+            try:
+                self.position = self._sound.seek(first)
+            except soundfile.LibsndfileError as error:
+                seconds = first / self.info.sample_rate
+                raise AudioError(
+                    self.path, f"cannot be read from {seconds:.2f} s on: {_words(error)}", _COPY
+                ) from error
         for _ in self.blocks(self.position, first - self.position):
             pass
 
@@ -171,10 +185,10 @@ def open_sound(path: str | Path) -> Iterator[Decoder]:
     """
     _require_file(path)
     try:
-        source = _Bytes(Path(path))
+        file = _Bytes(Path(path))
     except OSError as error:
         raise AudioError(path, f"cannot be opened ({error.strerror})", "check who may read it") from error
-    with io.BufferedReader(source) as file:
+    with file:
         try:
             sound = _Forward(file)
         except soundfile.LibsndfileError as error:

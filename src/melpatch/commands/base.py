@@ -1,7 +1,5 @@
 """What commands share: flags that decide the defaults of other flags, and opening a run folder."""
 
-import sys
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +7,8 @@ import tyro
 
 from melpatch.config import to_dict
 from melpatch.data.manifest import Corpus, load_corpus
-from melpatch.errors import ConfigError
+from melpatch.data.sources import rows
+from melpatch.errors import ConfigError, DataError
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.run import Run
@@ -38,8 +37,15 @@ def corpus_of(config: RunConfig) -> Corpus:
         raise ConfigError("--data is missing; give a folder of audio, or a CSV with the header path,label,split")
     corpus = load_corpus(config.data, split_column=config.split_column, label_column=config.label_column)
     if corpus.rejected:
-        notice(f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are left out; melpatch prepare lists them")
+        notice(
+            f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are left out; melpatch prepare lists them"
+        )
     return corpus
+
+
+def without(corpus: Corpus, exclude: tuple[str, ...] | None) -> Corpus:
+    """Return the corpus less some splits; None leaves out val and test where they exist."""
+    return corpus.without(exclude if exclude is not None else {"val", "test"} & set(corpus.splits))
 
 
 def check_resumed(asked: RunConfig, default: RunConfig, recorded: RunConfig, folder: Path) -> None:
@@ -66,7 +72,11 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{prefix}{key}"
-        found |= _flat(value, "" if name in ("loader", "train") else f"{name}.") if isinstance(value, dict) else {name: value}
+        found |= (
+            _flat(value, "" if name in ("loader", "train") else f"{name}.")
+            if isinstance(value, dict)
+            else {name: value}
+        )
     return found
 
 
@@ -81,7 +91,10 @@ def recordings(sources: tuple[str, ...]) -> list[Path]:
         path = Path(source)
         if not path.exists():
             raise DataError(f"{source}: no such file or folder")
-        found |= dict.fromkeys(audio_files(path) if path.is_dir() else [path])
+        listed = (
+            [row.path for row in rows(path, split_column="split", label_column="label")] if path.is_dir() else [path]
+        )
+        found |= dict.fromkeys(listed)
     if not found:
         raise DataError(f"{', '.join(sources) or 'nothing'}: no audio file; name files, or folders that hold some")
     return list(found)

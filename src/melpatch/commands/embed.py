@@ -56,7 +56,9 @@ def run(config: Config) -> None:
         rows.append(vectors)
         paths.extend([str(path)] * len(vectors))
     if not rows:
-        raise DataError(f"none of the {len(files)} files can be read; the first: {rejected[0].path} ({rejected[0].reason})")
+        raise DataError(
+            f"none of the {len(files)} files can be read; the first: {rejected[0].path} ({rejected[0].reason})"
+        )
     arrays = {"embeddings": np.concatenate(rows), "path": np.array(paths)}
     if times:
         arrays["start"], arrays["end"] = np.concatenate(times).T

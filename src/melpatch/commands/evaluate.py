@@ -97,7 +97,9 @@ class Result:
 def _classifier(model: Model, corpus: Corpus, config: Config) -> Result:
     unknown = sorted(set(corpus.labels) - set(model.labels))
     if unknown:
-        raise ConfigError(f"{corpus.name}: label {unknown[0]!r} is not one of {config.run}'s: {', '.join(model.labels)}")
+        raise ConfigError(
+            f"{corpus.name}: label {unknown[0]!r} is not one of {config.run}'s: {', '.join(model.labels)}"
+        )
     chosen = _labelled(corpus.select([config.split]))
     table = _over(model, chosen, config, model.predict_batch)
     targets = label_matrix(table.clips, model.labels)
@@ -137,7 +139,9 @@ def _labelled(corpus: Corpus) -> Corpus:
     return Corpus(corpus.name, clips, corpus.labels, corpus.multi_label, corpus.rejected)
 
 
-def _over(model: Model, corpus: Corpus, config: Config, function: Callable[[Batch], Float[Tensor, "clip column"]]) -> Table:
+def _over(
+    model: Model, corpus: Corpus, config: Config, function: Callable[[Batch], Float[Tensor, "clip column"]]
+) -> Table:
     return over_clips(
         function,
         corpus.clips,
@@ -177,7 +181,9 @@ def _draw(out: Path, name: str, result: Result) -> None:
 
         path = out / (f"confusion-{name}.png" if name else "confusion.png")
         try:
-            confusion(path, np.array(result.scores["confusion"]), result.labels, f"accuracy {result.scores['accuracy']:.3f}")
+            confusion(
+                path, np.array(result.scores["confusion"]), result.labels, f"accuracy {result.scores['accuracy']:.3f}"
+            )
         except ConfigError as error:
             notice(str(error))
 

@@ -87,14 +87,18 @@ def run(config: Config) -> None:
         notice("no validation split: the last weights are kept, not the best; name one with --val-fold")
     run = opened or Run.create(config.out, settings)
     validate = _Validation(split, settings, metric) if split.val else None
-    progress = fit(objective, train, run, evaluate=validate, select=select, tracker=make_tracker(config.track, config.out))
+    progress = fit(
+        objective, train, run, evaluate=validate, select=select, tracker=make_tracker(config.track, config.out)
+    )
     best = f"; best {metric} on validation {progress.best:.3f} at step {progress.best_step}" if progress.best else ""
     notice(f"done: {config.out}{best}")
 
 
 def _resolve(config: Config, corpus: Corpus, train: Corpus) -> RunConfig:
     if not corpus.labels:
-        raise ConfigError(f"{corpus.name}: has no labels; give a folder with one sub-folder per class, or a CSV with a label column")
+        raise ConfigError(
+            f"{corpus.name}: has no labels; give a folder with one sub-folder per class, or a CSV with a label column"
+        )
     objective = replace(config.run.objective, multi_label=corpus.multi_label)
     settings = replace(config.run, labels=corpus.labels, objective=objective)
     if config.init == "scratch" and config.like is None:

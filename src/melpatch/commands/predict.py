@@ -35,7 +35,9 @@ def run(config: Config) -> None:
     """Write predictions as they are made; unreadable files are named beside them."""
     model = load(config.run)
     if not isinstance(model.objective, Classify):
-        raise ConfigError(f"{config.run}: has no labels to predict; fine-tune it first with melpatch finetune --init {config.run}")
+        raise ConfigError(
+            f"{config.run}: has no labels to predict; fine-tune it first with melpatch finetune --init {config.run}"
+        )
     multi = model.objective.config.multi_label
     files = recordings(config.recordings)
     rejected: list[Rejected] = []
@@ -50,7 +52,11 @@ def run(config: Config) -> None:
                 continue
             for one in found:
                 best = one.probabilities[one.label]
-                heard = [name for name, value in one.probabilities.items() if value >= config.threshold] if multi else [one.label]
+                heard = (
+                    [name for name, value in one.probabilities.items() if value >= config.threshold]
+                    if multi
+                    else [one.label]
+                )
                 numbers = [f"{value:.6g}" for value in one.probabilities.values()]
                 writer.writerow([path, f"{one.start:.3f}", f"{one.end:.3f}", ";".join(heard), f"{best:.6g}", *numbers])
     finish(config.out, len(files), rejected)

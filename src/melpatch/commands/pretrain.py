@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from melpatch.commands.base import check_resumed, corpus_of, early, open_run, read_flags
+from melpatch.commands.base import check_resumed, corpus_of, early, open_run, read_flags, without
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
@@ -40,8 +40,8 @@ class Config:
     """Run folder whose encoder to start from; random weights without."""
     resume: bool = False
     """Go on with the run in --out, if there is one."""
-    exclude: tuple[str, ...] = ("val", "test")
-    """Splits or folds that stay out of pretraining."""
+    exclude: tuple[str, ...] | None = None
+    """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
     measure: int = 512
     """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones."""
     track: Track = "none"
@@ -73,7 +73,7 @@ def run(config: Config) -> None:
     if opened is not None:
         check_resumed(config.run, recipe(config.recipe)(config.size), opened.config, config.out)
     settings = opened.config if opened else config.run
-    corpus = corpus_of(settings).without(config.exclude)
+    corpus = without(corpus_of(settings), config.exclude)
     if opened is None:
         settings = fitted(measured(settings, corpus, config.measure) if config.measure else settings)
     objective = build(settings)
@@ -81,7 +81,9 @@ def run(config: Config) -> None:
         start_from(objective, config.init)
     objective.check(settings.loader.seconds)
     opened = opened or Run.create(config.out, settings)
-    notice(f"{len(corpus.clips)} clips, {sum(clip.duration for clip in corpus.clips) / 3600:.2f} h; {describe(objective)}")
+    notice(
+        f"{len(corpus.clips)} clips, {sum(clip.duration for clip in corpus.clips) / 3600:.2f} h; {describe(objective)}"
+    )
     fit(objective, corpus, opened, evaluate=Gauge(corpus, settings), tracker=make_tracker(config.track, config.out))
     notice(f"done: {config.out}")
 

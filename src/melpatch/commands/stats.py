@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import tyro
 
 from melpatch.audio.logmel import LogMel
-from melpatch.commands.base import corpus_of
+from melpatch.commands.base import corpus_of, without
 from melpatch.data.loader import LoaderConfig
 from melpatch.progress import console
 from melpatch.training.config import RunConfig
@@ -21,8 +21,8 @@ class Config:
     """Folders of audio, or CSV files with the header path,label,split."""
     split_column: str = "split"
     """Column of the CSV that holds the split or fold."""
-    exclude: tuple[str, ...] = ("val", "test")
-    """Splits or folds to leave out."""
+    exclude: tuple[str, ...] | None = None
+    """Splits or folds to leave out; by default val and test, where they exist."""
     clips: int | None = None
     """Measure on so many clips, chosen at random; all without."""
     seconds: float = 10.0
@@ -44,7 +44,7 @@ def run(config: Config) -> None:
         front_end=config.front_end,
         loader=LoaderConfig(seconds=config.seconds),
     )
-    corpus = corpus_of(settings).without(config.exclude)
+    corpus = without(corpus_of(settings), config.exclude)
     front = measured(settings, corpus, config.clips or len(corpus.clips)).front_end
     count = min(config.clips or len(corpus.clips), len(corpus.clips))
     if config.json:

@@ -6,7 +6,7 @@ a stated share of the corpus is bad.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -101,7 +101,9 @@ def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterat
 def _balance(corpus: Corpus) -> torch.Tensor:
     targets = label_matrix(corpus.clips, corpus.labels)
     if not targets.any(axis=1).all():
-        raise DataError(f"{corpus.name}: balanced drawing needs a label on every clip; drop the others or leave out --balanced")
+        raise DataError(
+            f"{corpus.name}: balanced drawing needs a label on every clip; drop the others or leave out --balanced"
+        )
     share = np.where(targets > 0, 1 / np.maximum(targets.sum(axis=0), 1), 0)
     return torch.from_numpy(share.max(axis=1).astype(np.float64))
 
@@ -173,7 +175,7 @@ def evaluation_batches(
 
 def _loader(dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels: tuple[str, ...]) -> Iterator[Loaded]:
     # A DataLoader wants sized samplers in its annotations; an iterator of batches is all that it uses.
-    loader: DataLoader[Loaded] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,

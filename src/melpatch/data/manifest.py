@@ -1,77 +1,17 @@
-"""A corpus: the clips that folders and CSV files list, their closed set of labels, and the files that were no good."""
+"""Corpora in and out: the union of folders and CSV files becomes a :class:`Corpus`, and a corpus becomes a CSV file."""
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float
-
 from melpatch.data.clip import Clip, clip_key
+from melpatch.data.corpus import Corpus, Rejected, label_matrix
 from melpatch.data.scan import Probed, scan
 from melpatch.data.sources import COLUMNS, LABEL, SPLIT, Row, dataset_name, rows
 from melpatch.errors import AudioError, DataError
 
-
-@dataclass(frozen=True)
-class Rejected:
-    """A file that a corpus does without, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Clips and what is known of them together.
-
-    Attributes:
-        name: the names of the sources, joined by ``+``.
-        clips: in the order of the sources; folders are sorted.
-        labels: all labels of all splits, sorted.
-        multi_label: whether some clip has more than one label.
-        rejected: what was left out.
-    """
-
-    name: str
-    clips: tuple[Clip, ...]
-    labels: tuple[str, ...]
-    multi_label: bool
-    rejected: tuple[Rejected, ...] = ()
-
-    @property
-    def splits(self) -> dict[str, int]:
-        """The number of clips of each split, sorted by its name; ``""`` stands for none."""
-        return dict(sorted(Counter(clip.split for clip in self.clips).items()))
-
-    def select(self, splits: Iterable[str]) -> "Corpus":
-        """Return the clips of some splits; the labels stay those of the whole corpus.
-
-        Raises:
-            DataError: no clip stands in one of the splits.
-        """
-        wanted = self._known(splits)
-        return replace(self, clips=tuple(clip for clip in self.clips if clip.split in wanted))
-
-    def without(self, splits: Iterable[str]) -> "Corpus":
-        """Return the clips of all other splits; the labels stay those of the whole corpus.
-
-        Raises:
-            DataError: no clip stands in one of the splits, so that nothing would be held out.
-        """
-        unwanted = self._known(splits)
-        return replace(self, clips=tuple(clip for clip in self.clips if clip.split not in unwanted))
-
-    def _known(self, splits: Iterable[str]) -> set[str]:
-        asked = {splits} if isinstance(splits, str) else set(splits)
-        unknown = sorted(asked - set(self.splits))
-        if unknown:
-            there = ", ".join(f"{split or '(none)'} ({count} clips)" for split, count in self.splits.items())
-            raise DataError(f"{self.name}: no split {unknown[0]!r}; there are: {there or 'no clips'}")
-        return asked
+__all__ = ["Corpus", "Rejected", "label_matrix", "load_corpus", "survey", "write_corpus", "write_rejected"]
 
 
 def load_corpus(
@@ -79,12 +19,12 @@ def load_corpus(
 ) -> Corpus:
     """Return the union of folders and CSV files as one corpus.
 
-    A *folder* is searched with all its sub-folders; the first sub-folder on the way to a file is its label. Hidden files,
-    and files whose ending says that they are not sound, are passed over.
+    A *folder* is searched with all its sub-folders; the first one on the way to a file is its label. Hidden files are
+    passed over, and files whose ending says that they are not sound.
 
     A *CSV file* has a column ``path`` (absolute, or relative to the file's folder), and may have ``label`` (several are
-    parted by semicolons), ``split``, ``start`` and ``duration`` (seconds) and ``key``. A row with a duration is believed;
-    the others are probed.
+    parted by semicolons), ``split``, ``start`` and ``duration`` (seconds) and ``key``. A row with a duration is
+    believed; the others are probed.
 
     Args:
         sources: folders and CSV files.
@@ -109,20 +49,17 @@ def survey(
     rates: Counter[int] = Counter()
     for source in map(Path, sources):
         listed = [*rows(source, split_column=split_column, label_column=label_column)]
-        if not listed:
-            raise DataError(f"{source}: lists no sound files; give a folder that holds some, or a CSV file with rows")
-        before, name = len(clips), dataset_name(source)
-        for row, found in zip(listed, _probe_rows(listed, workers), strict=True):
-            clip = _clip(name, row, found)
-            if isinstance(clip, Rejected):
-                rejected.append(clip)
-            else:
-                clips.append(clip)
-                rates.update([found.sample_rate] if isinstance(found, Probed) else [])
-        if len(clips) == before:
-            first = rejected[-len(listed)]
+        found = _probe_rows(listed, workers)
+        made = [_clip(dataset_name(source), row, probed) for row, probed in zip(listed, found, strict=True)]
+        rejected += (bad := [each for each in made if isinstance(each, Rejected)])
+        clips += (good := [each for each in made if isinstance(each, Clip)])
+        rates.update(probed.sample_rate for probed in found if isinstance(probed, Probed))
+        if not good:
+            first = (
+                f"none of its {len(bad)} files can be used; the first, {bad[0].path}, {bad[0].reason}" if bad else ""
+            )
             raise DataError(
-                f"{source}: none of its {len(listed)} files can be used; the first, {first.path}, {first.reason}"
+                f"{source}: {first or 'lists no sound files'}; give a folder that holds sound, or a CSV of it"
             )
     _refuse_doubles(clips)
     labels = tuple(sorted({label for clip in clips for label in clip.labels}))
@@ -139,15 +76,16 @@ def _probe_rows(listed: Sequence[Row], workers: int) -> list[Probed | AudioError
 
 
 def _clip(dataset: str, row: Row, found: Probed | AudioError | None) -> Clip | Rejected:
+    try:
+        str(row.path).encode()
+    except UnicodeEncodeError:
+        return Rejected(ascii(str(row.path)), "has a name that is not UTF-8")
     if isinstance(found, AudioError):
         return Rejected(str(row.path), found.reason)
     duration = row.duration or (found.duration - row.start if found else 0.0)
     if duration <= 0:
         return Rejected(str(row.path), f"starts at {row.start} s, beyond its end")
-    try:
-        key = clip_key(dataset, row.name, row.start) if row.key is None else row.key
-    except UnicodeEncodeError:
-        return Rejected(repr(str(row.path)), "has a name that is not UTF-8")
+    key = clip_key(dataset, row.name, row.start) if row.key is None else row.key
     return Clip(row.path, key, row.start, duration, row.labels, row.split)
 
 
@@ -164,24 +102,6 @@ def _refuse_doubles(clips: Iterable[Clip]) -> None:
             hint = "rename one of their folders, or correct the column 'key'"
             raise DataError(f"{clip.path} and {other.path} have the same key, {clip.key}; {hint}")
         keys[clip.key] = clip
-
-
-def label_matrix(clips: Sequence[Clip], labels: Sequence[str]) -> Float[np.ndarray, "clip label"]:
-    """Return 1 where a clip has a label and 0 elsewhere, float32.
-
-    Raises:
-        DataError: a clip has a label that is not among ``labels``.
-    """
-    column = {label: index for index, label in enumerate(labels)}
-    matrix = np.zeros((len(clips), len(labels)), np.float32)
-    for row, clip in zip(matrix, clips, strict=True):
-        for label in clip.labels:
-            if label not in column:
-                raise DataError(
-                    f"{clip.path}: label {label!r} is not among the {len(labels)} known; see the column 'label'"
-                )
-            row[column[label]] = 1
-    return matrix
 
 
 def write_corpus(corpus: Corpus, path: Path) -> None:
@@ -205,6 +125,10 @@ def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
 
 def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     aside = path.with_name(f".{path.name}.part")
-    with aside.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *lines])
-    os.replace(aside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *lines])
+        aside.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error

@@ -27,7 +27,7 @@ def scan(paths: Sequence[Path], workers: int = 0) -> Iterator[Probed | AudioErro
         paths: sound files.
         workers: processes that share the work; 0 does it in this one.
     """
-    if workers == 0:
+    if workers == 0 or len(paths) <= _CHUNK:
         yield from track(map(_probe, paths), len(paths), "probing")
         return
     # Spawned, not forked: a fork of a process with torch's threads in it may hang.

@@ -12,9 +12,9 @@ from melpatch.errors import DataError
 PATH, LABEL, SPLIT, START, DURATION, KEY = COLUMNS = ("path", "label", "split", "start", "duration", "key")
 _OPTIONAL = {LABEL, SPLIT}  # a column of another name has been asked for, and must exist
 _NOT_SOUND = frozenset(
-    ".bmp .cfg .csv .db .doc .docx .gif .gz .h5 .hdf5 .htm .html .ini .ipynb .jpeg .jpg .json .jsonl .lab .log .md .mid"
-    " .midi .npy .npz .parquet .pdf .pickle .pkl .png .pt .py .rar .rst .safetensors .sh .srt .svg .tar .textgrid .tgz"
-    " .tif .tiff .toml .tsv .txt .vtt .xls .xlsx .xml .yaml .yml .zip".split()
+    "bmp cfg csv db doc docx gif gz h5 hdf5 htm html ini ipynb jpeg jpg json jsonl lab log md mid midi"  # noqa: SIM905
+    " npy npz parquet pdf pickle pkl png pt py rar rst safetensors sh srt svg tar textgrid tgz tif tiff toml tsv txt"
+    " vtt xls xlsx xml yaml yml zip".split()
 )
 
 
@@ -77,7 +77,7 @@ def _folder_rows(folder: Path) -> Iterator[Row]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
             path = Path(root, file)
-            if file.startswith(".") or path.suffix.lower() in _NOT_SOUND:
+            if file.startswith(".") or path.suffix[1:].lower() in _NOT_SOUND:
                 continue
             below = path.relative_to(folder)
             label = below.parts[0] if len(below.parts) > 1 else ""
@@ -93,12 +93,18 @@ def _raise(error: OSError) -> None:
 def _csv_rows(path: Path, split_column: str, label_column: str) -> Iterator[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-            _require_columns(path, reader.fieldnames, split_column, label_column)
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            _require_columns(path, header, split_column, label_column)
             for cells in reader:
-                if any((cell or "").strip() for cell in cells.values()):
-                    yield _csv_row(path.parent, cells, split_column, label_column, f"{path}, line {reader.line_num}")
+                where = f"{path}, line {reader.line_num}"
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(header):
+                    reason = f"{len(cells)} cells, but the header has {len(header)}"
+                    raise DataError(f"{where}: {reason}; put cells with commas into double quotes")
+                row = dict(zip(header, cells, strict=True))
+                yield _csv_row(path.parent.absolute(), row, split_column, label_column, where)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.object[error.start]:#x}); save it as UTF-8") from error
     except csv.Error as error:
@@ -120,16 +126,12 @@ def _require_columns(path: Path, found: list[str], split_column: str, label_colu
         raise DataError(f"{path}: column {min(doubled)!r} comes twice; rename or drop one of them")
 
 
-def _csv_row(folder: Path, cells: Mapping[str | None, str], split_column: str, label_column: str, where: str) -> Row:
-    if None in cells or None in cells.values():
-        raise DataError(f"{where}: not as many cells as the header has; put cells with commas into double quotes")
+def _csv_row(folder: Path, cells: Mapping[str, str], split_column: str, label_column: str, where: str) -> Row:
     if not cells[PATH].strip():
         raise DataError(f"{where}: no path; fill it in, or drop the row")
-    path = Path(os.path.abspath(folder / cells[PATH]))  # not resolved: a link stays what the user called it
-    root = folder.absolute()
-    name = path.relative_to(root) if path.is_relative_to(root) else path
-    start = _number(cells.get(START), START, where)
-    duration = _number(cells.get(DURATION), DURATION, where)
+    path = folder / cells[PATH]
+    name = path.relative_to(folder) if path.is_relative_to(folder) else path
+    duration = _number(cells.get(DURATION, ""), DURATION, where)
     if duration == 0:
         raise DataError(f"{where}: duration = 0; allowed: seconds above 0, or blank")
     return Row(
@@ -137,15 +139,15 @@ def _csv_row(folder: Path, cells: Mapping[str | None, str], split_column: str, l
         name.as_posix(),
         split_labels(cells.get(label_column, "")),
         cells.get(split_column, "").strip(),
-        start or 0.0,
+        _number(cells.get(START, ""), START, where) or 0.0,
         duration,
-        _key(cells.get(KEY), where),
+        _key(cells.get(KEY, ""), where),
     )
 
 
-def _number(cell: str | None, column: str, where: str) -> float | None:
+def _number(cell: str, column: str, where: str) -> float | None:
     """Return a cell in seconds, None where it is blank."""
-    if not cell or not cell.strip():
+    if not cell.strip():
         return None
     try:
         value = float(cell)
@@ -156,8 +158,8 @@ def _number(cell: str | None, column: str, where: str) -> float | None:
     return value
 
 
-def _key(cell: str | None, where: str) -> int | None:
-    if not cell or not cell.strip():
+def _key(cell: str, where: str) -> int | None:
+    if not cell.strip():
         return None
     try:
         value = int(cell)

@@ -15,19 +15,10 @@ tone_noise     noise_tone     one steady harmonic tone, then one burst of band n
 =============  =============  ================================================================  ========
 """
 
-import csv
-import json
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-import soundfile
 from jaxtyping import Float
-
-from melpatch.config import check
-from melpatch.datasets.base import Card, Entry
-from melpatch.errors import DataError
 
 SAMPLE_RATE = 16_000
 
@@ -164,14 +155,14 @@ def _in_room(rng: Rng, wave: Wave) -> Wave:
     echo[0] = 1.0
     size = len(wave) + len(echo)
     spectrum = np.fft.rfft(wave, size) * np.fft.rfft(echo, size)
-    tilt = rng.uniform(-6, 6) * _octaves(size)
+    tilt = rng.uniform(-4, 4) * _octaves(size)
     return np.fft.irfft(spectrum * 10 ** (tilt / 20), size)[: len(wave)]
 
 
 def scene(seed: int, number: int, seconds: float) -> Wave:
     """Return the sound of one clip at 16 kHz in [-1, 1], a function of the arguments alone.
 
-    The event lies 3 to 20 dB above the background; the peak of the clip lies 1 to 30 dB below full scale.
+    The event lies 5 to 25 dB above the background; the peak of the clip lies 1 to 20 dB below full scale.
     """
     rng = np.random.default_rng((seed, number))
     samples = round(seconds * SAMPLE_RATE)
@@ -181,7 +172,36 @@ def scene(seed: int, number: int, seconds: float) -> Wave:
     wave = _distraction(rng, samples)
     wave[start : start + len(event)] += (event[::-1] if backwards else event) / event.std()
     wave = _in_room(rng, wave)
-    slope = rng.uniform(-6, 1)
+    slope = rng.uniform(-6, 0)
     background = _noise(rng, samples, lambda octaves: 10 ** (slope * octaves / 20))
-    wave = wave / wave.std() + background * 10 ** (rng.uniform(-20, -3) / 20)
-    return wave / np.abs(wave).max() * 10 ** (rng.uniform(-30, -1) / 20)
+    wave = wave / wave.std() + background * 10 ** (rng.uniform(-25, -5) / 20)
+    return wave / np.abs(wave).max() * 10 ** (rng.uniform(-20, -1) / 20)
+
+
+def generate(root: Path, *, clips: int, seconds: float, seed: int, unlabelled: int) -> Path:
+    """Write a corpus as 16-bit FLAC with its manifest ``corpus.csv`` (path, label, split), and return the manifest's path.
+
+    A complete corpus of the same settings is left as it is. The folder appears only when all of it is written.
+
+    Args:
+        root: the folder to make.
+        clips: how many labelled clips; with a multiple of 100, every class is equally frequent in every split.
+        seconds: length of a clip, 0.5 to 60.
+        seed: another seed gives other sounds.
+        unlabelled: how many further clips without label, in the split ``pretrain``.
+
+    Raises:
+        ConfigError: a number is out of range.
+        DataError: the folder holds something else.
+    """
+    check(clips >= 0 and unlabelled >= 0 and clips + unlabelled > 0, "clips, unlabelled", (clips, unlabelled), "0 or more")
+    check(0.5 <= seconds <= 60, "seconds", seconds, "0.5 to 60")
+    check(seed >= 0, "seed", seed, "0 or more")
+    settings = {"clips": clips, "seconds": seconds, "seed": seed, "unlabelled": unlabelled, "version": _VERSION}
+    root = root.resolve()
+    if not _holds(root, settings):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as aside:
+            _write(Path(aside) / root.name, settings)
+            _move(Path(aside) / root.name, root, settings)
+    return root / "corpus.csv"

@@ -1,7 +1,7 @@
 """What every encoder offers: patches in, tokens out, and a joint between the two where objectives mask or drop."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -24,11 +24,13 @@ class Encoder(nn.Module, ABC):
     """A spectrogram encoder: it knows patches and positions, and nothing of masks, labels or losses.
 
     Attributes:
+        config: the settings it was built with, a ``Config`` nested in the encoder's class.
         embed_dim: channels of a token.
         num_layers: number of blocks.
         grid: the patch geometry.
     """
 
+    config: Any
     embed_dim: int
     num_layers: int
     grid: PatchGrid

@@ -103,6 +103,7 @@ class ViT(Encoder):
             """Return the patch grid on so many mel bins."""
             return PatchGrid(n_mels=n_mels, patch=self.patch, stride=self.stride or self.patch, partial=self.partial)
 
+    config: Config
     cls_token: nn.Parameter | None
     cls_position: nn.Parameter | None
     position_table: nn.Parameter | None
@@ -168,12 +169,8 @@ class ViT(Encoder):
             ConfigError: the new grid has another patch size, for which the projection has no weights.
         """
         grid = grid or self.grid
-        check(
-            grid.patch == self.grid.patch,
-            "patch",
-            grid.patch,
-            f"{self.grid.patch}, the size the weights were trained for",
-        )
+        allowed = f"{self.grid.patch}, the size the weights were trained for"
+        check(grid.patch == self.grid.patch, "patch", grid.patch, allowed)
         config = replace(self.config, columns=columns, stride=grid.stride, partial=grid.partial)
         if self.position_table is not None:
             old, new = (self.grid.rows, self.config.columns), (grid.rows, columns)

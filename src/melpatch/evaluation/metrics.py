@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from melpatch.errors import DataError, MelpatchError
 from melpatch.evaluation.bootstrap import interval
@@ -141,13 +141,13 @@ def _ranking(probabilities: Scores, positive: Positive, ranked: Shaped[np.ndarra
 def _decisions(probabilities: Scores, positive: Positive) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Return the metrics of the arg-max, and the columns precision, recall and F1 of the table of classes."""
     true, predicted = positive.argmax(axis=1), probabilities.argmax(axis=1)
-    classes = range(positive.shape[1])
+    classes = np.arange(positive.shape[1])
     precision, recall, f1, support = precision_recall_fscore_support(true, predicted, labels=classes, zero_division=0)
     metrics = {
         "accuracy": accuracy(probabilities, positive),
         "balanced_accuracy": float(recall[support > 0].mean()),
         "macro_f1": float(f1[support > 0].mean()),
-        "confusion": confusion_matrix(true, predicted, labels=classes).tolist(),
+        "confusion": (positive.T.astype(int) @ (predicted[:, None] == classes)).tolist(),
     }
     return metrics, {"precision": precision.tolist(), "recall": recall.tolist(), "F1": f1.tolist()}
 

@@ -19,17 +19,17 @@ Priority = Float[Tensor, "clip token"]
 class Hidden(NamedTuple):
     """The hidden patches of a batch: token numbers, and which of them are real (clips may hide different numbers)."""
 
-    index: Int[Tensor, "clip hidden"]
+    tokens: Int[Tensor, "clip hidden"]
     valid: Bool[Tensor, "clip hidden"]
 
     def mask(self, tokens: int) -> Bool[Tensor, "clip token"]:
         """Return True at every hidden token."""
-        empty = torch.zeros(len(self.index), tokens, dtype=torch.bool, device=self.index.device)
-        return empty.scatter(1, self.index, self.valid)
+        empty = torch.zeros(len(self.tokens), tokens, dtype=torch.bool, device=self.tokens.device)
+        return empty.scatter(1, self.tokens, self.valid)
 
     def gather(self, values: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip hidden dim"]:
         """Return the values of the hidden tokens."""
-        return values.gather(1, self.index[..., None].expand(-1, -1, values.shape[-1]))
+        return values.gather(1, self.tokens[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def amount(patches: Int[Tensor, " clip"], *, ratio: float, number: int | None, window: int) -> Int[Tensor, " clip"]:

@@ -42,8 +42,8 @@ def pool(
         return masked_mean(cls, None)
     if how == "mean":
         return masked_mean(patches, valid)
-    by_row = patches.unflatten(1, (rows, -1))
-    return masked_mean(by_row, None if valid is None else valid.unflatten(1, (rows, -1))).flatten(1)
+    by_row = patches.reshape(len(patches), rows, -1, patches.shape[-1])
+    return masked_mean(by_row, None if valid is None else valid.reshape(len(valid), rows, -1)).flatten(1)
 
 
 def pooled_dim(embed_dim: int, rows: int, how: Pooling) -> int:

@@ -53,7 +53,9 @@ class Objective(nn.Module):
     Config: ClassVar[type]
     needs_labels: ClassVar[bool] = False
 
-    def __init__(self, config: Any, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0) -> None:
+    def __init__(
+        self, config: Any, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+    ) -> None:
         super().__init__()
         self.config, self.front_end, self.encoder, self.labels, self.seed = config, front_end, encoder, labels, seed
 

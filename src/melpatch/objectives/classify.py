@@ -46,7 +46,9 @@ class Classify(Objective):
             """Check the ranges."""
             check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 to below 1")
 
-    def __init__(self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0) -> None:
+    def __init__(
+        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+    ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: Classify.Config = config
         if len(labels) < 2 and not (config.multi_label and labels):

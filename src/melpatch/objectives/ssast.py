@@ -53,9 +53,16 @@ class SSAST(Objective):
             """Check the ranges."""
             check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
             check(self.num_masked is None or self.num_masked > 0, "num_masked", self.num_masked, "1 or more")
-            check(min(self.cluster_sides, default=0) > 0, "cluster_sides", self.cluster_sides, "one or more sides of 1 or more")
+            check(
+                min(self.cluster_sides, default=0) > 0,
+                "cluster_sides",
+                self.cluster_sides,
+                "one or more sides of 1 or more",
+            )
 
-    def __init__(self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0) -> None:
+    def __init__(
+        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+    ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: SSAST.Config = config
         self.window: int | None = None  # patches of a clip that fills the window; known after check()
@@ -95,7 +102,7 @@ class SSAST(Objective):
         if features.valid is None:
             columns = torch.full_like(keys, width)
         else:
-            columns = features.valid.unflatten(1, (grid.rows, width))[:, 0].sum(dim=1)
+            columns = features.valid.view(-1, grid.rows, width)[:, 0].sum(dim=1)
         window = self.window if self.window is not None else grid.rows * width
         counts = masking.amount(columns * grid.rows, ratio=config.mask_ratio, number=config.num_masked, window=window)
         full = torch.tensor([grid.rows * width])
@@ -162,7 +169,7 @@ class SSAST(Objective):
         rebuilt = self.generative_head(self.encode(features, hidden)).to(features.spectrogram.dtype)
         patches = grid.split(features.spectrogram)
         mask = hidden.mask(patches.shape[1])[..., None]
-        index = hidden.index[..., None].expand_as(rebuilt)
+        index = hidden.tokens[..., None].expand_as(rebuilt)
         filled = torch.where(mask, patches.scatter(1, index, rebuilt), patches)
         stages = (patches, patches.masked_fill(mask, torch.nan), filled)
         return Picture(*(self.front_end.denormalise(grid.join(stage, frames))[0].detach() for stage in stages))

@@ -14,7 +14,7 @@ Recipe = Callable[[str], RunConfig]
 
 def recipes() -> dict[str, Recipe]:
     """Return all recipes by name; each takes the size of the encoder ("tiny", ...)."""
-    found = {}
+    found: dict[str, Recipe] = {}
     for name in registry.names("recipes"):
         module = importlib.import_module(f"melpatch.recipes.{name}")
         for function_name, function in inspect.getmembers(module, inspect.isfunction):

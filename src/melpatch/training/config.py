@@ -117,4 +117,6 @@ def build(config: RunConfig) -> Objective:
 
 def objective_names(*, with_labels: bool) -> Sequence[str]:
     """Return the registered objectives that do, or do not, learn from labels."""
-    return [name for name in registry.names("objectives") if registry.find("objectives", name).needs_labels == with_labels]
+    return [
+        name for name in registry.names("objectives") if registry.find("objectives", name).needs_labels == with_labels
+    ]

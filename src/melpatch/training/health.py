@@ -34,4 +34,6 @@ def warning(now: dict[str, float], start: dict[str, float]) -> str | None:
         what = f"their effective rank fell from {start['effective_rank']:.1f} to {now['effective_rank']:.1f}"
     else:
         return None
-    return f"the clips' embeddings collapse: {what}; lower --lr, lengthen --warmup, or look at the corpus for silent clips"
+    return (
+        f"the clips' embeddings collapse: {what}; lower --lr, lengthen --warmup, or look at the corpus for silent clips"
+    )

@@ -153,7 +153,12 @@ def _apply(work: Work, divisor: Tensor, clip_norm: float | None) -> Tensor:
 
 
 def _after(
-    work: Work, record: dict[str, float], evaluate: Evaluate | None, select: str | None, micro: list[Batch | None], shown: Bar
+    work: Work,
+    record: dict[str, float],
+    evaluate: Evaluate | None,
+    select: str | None,
+    micro: list[Batch | None],
+    shown: Bar,
 ) -> None:
     """Count, log, evaluate and save after a step."""
     progress, config, run = work.progress, work.run.config.train, work.run
@@ -167,14 +172,19 @@ def _after(
     clips = progress.step * run.config.loader.batch_size * config.accumulate
     rate = (progress.step - shown.before) / max(time.monotonic() - shown.start, 1e-9)
     per_second = rate * clips / progress.step
-    shown.advance(loss=record.get("loss", float("nan")), **{"clips/s": per_second}, memory=f"{memory_gib():.1f} GiB")
+    loss = record.get("loss", float("nan"))
+    shown.advance(1, loss=loss, clips=f"{per_second:.1f}/s", memory=f"{memory_gib():.1f} GiB")
     if progress.step == shown.before + 5 and work.total > 50:
         minutes = (work.total - progress.step) / rate / 60
-        notice(f"{per_second:.1f} clips/s; the remaining {work.total - progress.step} steps take about {minutes:.1f} min")
+        notice(
+            f"{per_second:.1f} clips/s; the remaining {work.total - progress.step} steps take about {minutes:.1f} min"
+        )
     due = evaluation_steps(config, work.total)
     if evaluate is not None and progress.step in due:
         _evaluate(work, evaluate, select)
-        run.log_speed({"step": progress.step, "clips_per_second": round(per_second, 2), "memory_gib": round(memory_gib(), 3)})
+        run.log_speed(
+            {"step": progress.step, "clips_per_second": round(per_second, 2), "memory_gib": round(memory_gib(), 3)}
+        )
         drawn = next((batch for batch in micro if batch is not None), None)
         if drawn is not None:
             work.tracker.picture(work.objective, drawn.to(work.fabric.device), progress.step)

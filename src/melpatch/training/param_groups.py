@@ -14,7 +14,9 @@ from melpatch.objectives.base import Objective
 _TOKENS = re.compile(r"(^|\.)(mask_embed|cls_tokens?|cls_positions?|position_table|positions?)(\.|$)")
 
 
-def param_groups(objective: Objective, *, weight_decay: float, layer_decay: float, head_lr_scale: float) -> list[dict[str, Any]]:
+def param_groups(
+    objective: Objective, *, weight_decay: float, layer_decay: float, head_lr_scale: float
+) -> list[dict[str, Any]]:
     """Return optimiser groups with ``params``, ``weight_decay``, ``lr_scale`` and ``names``, in a fixed order."""
     layers = objective.encoder.num_layers
     groups: dict[tuple[float, float], dict[str, Any]] = {}

@@ -68,7 +68,9 @@ class Run:
             CheckpointError: the folder holds a run already.
         """
         if (folder / "config.toml").exists():
-            raise CheckpointError(f"{folder}: holds a run already; add --resume to go on with it, or give another --out")
+            raise CheckpointError(
+                f"{folder}: holds a run already; add --resume to go on with it, or give another --out"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with written_aside(folder / "config.toml") as aside:
             aside.write_text(to_toml(config), encoding="utf-8")
@@ -103,7 +105,9 @@ class Run:
         """Make these the weights to use."""
         save_weights(self.folder / "model.safetensors", state)
 
-    def save(self, progress: Progress, model: Mapping[str, Tensor], optimizer: Optimizer, average: Mapping[str, Tensor]) -> None:
+    def save(
+        self, progress: Progress, model: Mapping[str, Tensor], optimizer: Optimizer, average: Mapping[str, Tensor]
+    ) -> None:
         """Write the state that a resumed run starts from, then drop the older one."""
         target = self.folder / "resume" / f"step-{progress.step:09d}"
         with written_aside(target) as aside:

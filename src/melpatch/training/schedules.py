@@ -7,7 +7,14 @@ Schedule = Literal["cosine", "step", "constant"]
 
 
 def factor(
-    done: float, *, schedule: Schedule, warmup: float, floor: float, decay_start: float, decay_every: float, decay: float
+    done: float,
+    *,
+    schedule: Schedule,
+    warmup: float,
+    floor: float,
+    decay_start: float,
+    decay_every: float,
+    decay: float,
 ) -> float:
     """Return what to multiply the base learning rate with.
 

@@ -5,14 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_weights
 from melpatch.config import from_toml
-from melpatch.data.clip import Batch
 from melpatch.data.loader import LoaderConfig, training_batches
 from melpatch.data.manifest import Corpus
 from melpatch.errors import ConfigError, DataError
@@ -65,7 +63,9 @@ def load_run(folder: Path) -> tuple[RunConfig, Objective]:
     try:
         objective.load_state_dict(state)
     except RuntimeError as error:
-        raise ConfigError(f"{folder}: model.safetensors does not fit config.toml; {str(error).splitlines()[-1].strip()}") from error
+        raise ConfigError(
+            f"{folder}: model.safetensors does not fit config.toml; {str(error).splitlines()[-1].strip()}"
+        ) from error
     return config, objective
 
 
@@ -91,4 +91,6 @@ def start_from(objective: Objective, folder: Path) -> None:
         target.load_state_dict(encoder.state_dict())
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ConfigError(f"encoder settings do not fit the weights of {folder}: {reason}; leave them out to take its own") from error
+        raise ConfigError(
+            f"encoder settings do not fit the weights of {folder}: {reason}; leave them out to take its own"
+        ) from error

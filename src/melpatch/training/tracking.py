@@ -38,7 +38,9 @@ class TensorBoard(Tracker):
             self.logger: Any = TensorBoardLogger(folder, name="", version="tensorboard")
             _ = self.logger.experiment
         except ModuleNotFoundError as error:
-            raise MelpatchError("--track tensorboard needs TensorBoard; install it: pip install 'melpatch[track]'") from error
+            raise MelpatchError(
+                "--track tensorboard needs TensorBoard; install it: pip install 'melpatch[track]'"
+            ) from error
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Note numbers by name."""

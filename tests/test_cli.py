@@ -1,0 +1,178 @@
+"""The front door: instant help, exit codes, and errors that take one line."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+
+from melpatch import __version__, cli, registry
+from melpatch.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Greeting."""
+
+    times: int = 1
+    """How often to greet."""
+
+    def __post_init__(self) -> None:
+        if self.times < 0:
+            raise ConfigError(f"times = {self.times}; allowed: 0 or more")
+
+
+@pytest.fixture
+def greet(monkeypatch):
+    """A command ``greet-all`` that exists for this test only; ``module.run`` may be replaced."""
+    module = ModuleType("melpatch.commands.greet_all", "Greet everybody.\n\nAs often as asked.")
+    module.Config, module.run = Config, lambda config: sys.stdout.write("hello\n" * config.times)
+    names, summary = registry.names, registry.summary
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(registry, "names", lambda folder: sorted([*names(folder), "greet_all"]))
+    monkeypatch.setattr(registry, "summary", lambda f, name: "Greet." if name == "greet_all" else summary(f, name))
+    return module
+
+
+def failing(error):
+    def run(config):
+        raise error
+
+    return run
+
+
+def in_a_process(code, **options):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **options)
+
+
+def test_help_and_version_import_nothing_heavy():
+    heavy = "{'torch', 'numpy', 'tyro', 'rich', 'sklearn'}"
+    code = "import sys; from melpatch.cli import main; print(main([{!r}]), sorted({} & sys.modules.keys()))"
+    for word in ("--help", "--version"):
+        done = in_a_process(code.format(word, heavy))
+        assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+@pytest.mark.usefixtures("greet")
+def test_help_lists_every_command_with_its_line(arguments, capsys):
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    for name in registry.names("commands"):
+        assert f"{name.replace('_', '-')}  " in out
+        assert registry.summary("commands", name) in out
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"melpatch {__version__}\n"
+
+
+@pytest.mark.usefixtures("greet")
+def test_a_command_runs_with_its_arguments(capsys):
+    assert cli.main(["greet-all", "--times", "2"]) == 0
+    assert capsys.readouterr().out == "hello\nhello\n"
+
+
+@pytest.mark.usefixtures("greet")
+def test_the_arguments_of_the_process_are_the_default(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["melpatch", "greet-all"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_a_command_may_read_its_arguments_itself(greet, capsys):
+    greet.parse = lambda arguments: Config(times=len(arguments))
+    assert cli.main(["greet-all", "--any", "thing", "goes"]) == 0
+    assert capsys.readouterr().out == "hello\n" * 3
+
+
+@pytest.mark.usefixtures("greet")
+def test_the_help_of_a_command_tells_what_it_does_and_each_option(capsys):
+    assert cli.main(["greet-all", "--help"]) == 0
+    out = capsys.readouterr().out
+    for part in ("usage: melpatch greet-all", "Greet everybody.", "--times INT", "How often to greet."):
+        assert part in out
+
+
+@pytest.mark.usefixtures("greet")
+@pytest.mark.parametrize("arguments", [["--tims", "2"], ["--times", "two"], ["stray"]])
+def test_a_wrong_argument_is_exit_code_2(arguments, capsys):
+    assert cli.main(["greet-all", *arguments]) == 2
+    assert "melpatch greet-all --help" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("greet")
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("great-all", "did you mean greet-all?"),
+        ("zzz", "'melpatch --help' lists them"),
+        ("--zzz", "'melpatch --help' lists them"),
+    ],
+)
+def test_an_unknown_command_is_exit_code_2_with_advice(word, advice, capsys):
+    assert cli.main([word]) == 2
+    assert capsys.readouterr().err == f"melpatch {word}: error: no command is called '{word}'; {advice}\n"
+
+
+@pytest.mark.usefixtures("greet")
+def test_a_setting_out_of_range_is_one_line_and_exit_code_2(capsys):
+    assert cli.main(["greet-all", "--times", "-1"]) == 2
+    assert capsys.readouterr().err == "melpatch greet-all: error: times = -1; allowed: 0 or more\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("birds: empty;\nadd recordings"), 2, "error: birds: empty; add recordings"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (
+            KeyError("x"),
+            1,
+            "KeyError: 'x'; this is a defect; run again with --debug for the traceback",
+        ),
+        (
+            AssertionError(),
+            1,
+            "AssertionError; this is a defect; run again with --debug for the traceback",
+        ),
+    ],
+)
+def test_what_ends_a_command_is_one_line_and_an_exit_code(greet, error, code, line, capsys):
+    greet.run = failing(error)
+    assert cli.main(["greet-all"]) == code
+    assert capsys.readouterr().err == f"melpatch greet-all: {line}\n"
+
+
+@pytest.mark.parametrize("error", [DataError("birds: empty"), ValueError("x")])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_debug_anywhere_lets_the_exception_through(greet, error, place):
+    greet.run = failing(error)
+    arguments = ["greet-all", "--times", "1"]
+    arguments.insert(place, "--debug")
+    with pytest.raises(type(error)):
+        cli.main(arguments)
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """As in ``melpatch list | head -1``: nothing on stderr, and the exit code of a program stopped by SIGPIPE."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "melpatch", "list", "--json"],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_python_dash_m_is_the_same_door():
+    done = subprocess.run([sys.executable, "-m", "melpatch", "lst"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "did you mean list?" in done.stderr
