@@ -1,4 +1,5 @@
-"""Where tests find the shared audio, golden numbers and specifications; they skip with a reason where these are absent."""
+"""Where tests find the shared audio, golden numbers and specifications; they skip with a reason where these are
+absent."""
 
 from pathlib import Path
 

@@ -90,7 +90,7 @@ def test_only_the_first_process_shows_anything(variable, monkeypatch, clock, cap
 
 def test_a_notice_is_a_line_on_stderr(capsys):
     progress.notice("3 recordings could not be read")
-    assert capsys.readouterr() == ("", "note: 3 recordings could not be read\n")
+    assert capsys.readouterr() == ("", "3 recordings could not be read\n")
 
 
 def test_tables_in_a_pipe_are_wide_and_brackets_are_text(capsys):

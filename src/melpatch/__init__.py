@@ -1,4 +1,5 @@
-"""melpatch: pretrain spectrogram transformers on unlabelled sound, fine-tune them with few labels, predict and embed."""
+"""melpatch: pretrain spectrogram transformers on unlabelled sound, fine-tune them with few labels, predict and
+embed."""
 
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any

@@ -28,7 +28,7 @@ def written_aside(path: Path) -> Iterator[Path]:
             _sync(written)
         if path.is_dir():
             _remove(path)  # a folder cannot be renamed over another
-        os.replace(aside, path)
+        aside.replace(path)
         _sync(path.parent)
     finally:
         _remove(aside)

@@ -112,7 +112,8 @@ class Model:
             layer: block whose output to take, -1 being the last, before the final norm; None takes the final norm's.
             hop: length of a frame in seconds; at least one column of patches (0.16 s with 16-frame patches).
 
-        Recordings longer than the model's input go through in windows, each half over the one before, in bounded memory.
+        Recordings longer than the model's input go through in windows, each half over the one before, in bounded
+        memory.
         """
         pooling = pooling or self.default_pooling
         if hop is not None:
@@ -130,7 +131,8 @@ class Model:
         Args:
             audio: a file, or samples in [-1, 1] of one channel.
             sample_rate: rate of the samples in Hz; files know their own.
-            hop: seconds between the starts of windows, each as long as the model's input; None gives one prediction, the
+            hop: seconds between the starts of windows, each as long as the model's input; None gives one prediction,
+            the
                 mean over windows.
 
         Raises:
@@ -205,8 +207,8 @@ class Model:
                 counts[frame] = counts.get(frame, 0) + 1
         order = sorted(sums)
         starts = np.array(order, dtype=np.float64) * hop
-        vectors = torch.stack([sums[frame] / counts[frame] for frame in order]).cpu().numpy()
-        return Frames(starts, np.minimum(starts + hop, max(end, starts[-1] + 1e-6)), vectors)
+        means = torch.stack([sums[frame] / counts[frame] for frame in order]).cpu().numpy()
+        return Frames(starts, np.minimum(starts + hop, max(end, starts[-1] + 1e-6)), means)
 
     def _windows(self, audio: Audio, sample_rate: int | None, hop: float) -> Iterator[tuple[float, Batch]]:
         """Yield the start in seconds and a one-clip batch for each window of a recording."""

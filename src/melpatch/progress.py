@@ -25,9 +25,9 @@ def console() -> Console:
 
 
 def notice(text: str) -> None:
-    """Show a one-line warning on stderr."""
+    """Show a line on stderr: a warning, or where the results are."""
     if _first_process():
-        sys.stderr.write(f"note: {text}\n")
+        sys.stderr.write(f"{text}\n")
 
 
 class Bar:

@@ -10,6 +10,7 @@ import pytest
 import melpatch
 from melpatch import cli, registry
 from melpatch.commands.list import Kind, pieces
+from melpatch.recipes.base import recipes
 
 
 def test_json_holds_every_piece_of_every_kind(capsys):
@@ -18,7 +19,11 @@ def test_json_holds_every_piece_of_every_kind(capsys):
     assert list(found) == list(get_args(Kind))
     for kind in ("objectives", "encoders", "datasets", "commands"):
         assert found[kind] == {name: registry.summary(kind, name) for name in registry.names(kind)}
-    assert found["protocols"].keys() == set(registry.names("evaluation/protocols"))
+
+
+def test_recipes_are_those_that_can_be_run(capsys):
+    assert cli.main(["list", "recipes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipes"].keys() == recipes().keys()
 
 
 def test_a_kind_shows_its_pieces_only(capsys):

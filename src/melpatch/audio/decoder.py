@@ -5,16 +5,17 @@ Decoding is libsndfile's, through soundfile. The file is told by its content, ne
 
 import io
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from jaxtyping import Float
 
+from melpatch.audio.refusals import COPY_AGAIN, explain, require_file, words
 from melpatch.errors import AudioError
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
@@ -25,22 +26,8 @@ _BLOCK = 1 << 18  # values decoded at a time, all channels together: 1 MB
 _LOUDEST = 1e10  # float files at integer scale reach 2^31; beyond lies only damage
 _NO_LENGTH = 1 << 62  # libsndfile states 2^63 - 1 where a stream states nothing
 _PIPED = range(0x7FFFF000, 1 << 32)  # sizes that sox, arecord and ffmpeg write when they cannot go back to the header
+# How libsndfile's log names a chunk of sound that goes on beyond the end of the file.
 _CUT = re.compile(r"(?:data|SSND|BODY|Data Size|[Rr]iff(?: size)?)\s*: (\d+) \(should be (\d+)\)")
-_CONVERT = "convert it, for example with: ffmpeg -i IN OUT.flac"
-_COPY = "copy or download it again, or leave it out"
-
-_FOREIGN = (
-    (0, b"version https://git-lfs", "is a Git LFS pointer, not the sound itself", "run: git lfs pull"),
-    (0, b"<", "is a saved web page or XML text", "download it again from the direct link"),
-    (4, b"ftyp", "is MP4 or M4A, which libsndfile does not decode", _CONVERT),
-    (0, b"\x30\x26\xb2\x75", "is WMA, which libsndfile does not decode", _CONVERT),
-    (0, b"\x1a\x45\xdf\xa3", "is WebM or Matroska, which libsndfile does not decode", _CONVERT),
-    (0, b"#!AMR", "is AMR, which libsndfile does not decode", _CONVERT),
-    (0, b"wvpk", "is WavPack, which libsndfile does not decode", _CONVERT),
-    (0, b"PK\x03\x04", "is a zip archive", "unpack it first"),
-    (0, b"\x1f\x8b", "is a gzip archive", "unpack it first"),
-    (0, bytes(64), "begins with nothing but zeros: a transfer broke off", _COPY),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +70,12 @@ class _Bytes(io.BufferedReader):
         self.seek(0)
         self._unclosed = head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") + 8 != size
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:  # a buffer of cffi, which is of no public type
         start = self.tell()
         count = super().readinto(buffer)
-        for position in range(max(start, 4), min(start + count, 8)) if self._unclosed else ():
-            buffer[position - start] = b"RIFF\x08\0\0\0"[position : position + 1]
+        low, high = max(start, 4), min(start + count, 8)
+        if self._unclosed and low < high:
+            buffer[low - start : high - start] = b"RIFF\x08\0\0\0"[low:high]
         return count
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -119,13 +107,13 @@ class Decoder:
         self.path, self.position, self._sound = path, 0, sound
         self.info = AudioInfo(sound.samplerate, sound.channels, samples, sound.format, sound.subtype)
         if samples == 0:
-            raise AudioError(path, "holds no samples", _COPY)
+            raise AudioError(path, "holds no samples", COPY_AGAIN)
         if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
             allowed = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            raise AudioError(path, f"states a sampling rate of {sound.samplerate} Hz; allowed: {allowed}", _COPY)
+            raise AudioError(path, f"states a sampling rate of {sound.samplerate} Hz; allowed: {allowed}", COPY_AGAIN)
         for stated, there in _CUT.findall(sound.extra_info):
             if samples and int(there) > 0 and int(stated) not in _PIPED:
-                self._check_length(samples * int(stated) / int(there), samples)
+                self._check_length(samples * int(stated) // int(there), samples)
 
     def blocks(self, first: int = 0, count: int | None = None) -> Iterator[Float[np.ndarray, " sample"]]:
         """Decode from sample ``first`` on: ``count`` samples, or up to the end, as mono float32, the mean of channels.
@@ -134,28 +122,30 @@ class Decoder:
             AudioError: decoding fails, ends more than :data:`SLACK` before the stated end, or gives NaN or Inf.
         """
         self._go_to(first)
-        stop = self.info.samples if count is None else min(first + count, self.info.samples or first + count)
+        stated = self.info.samples
+        stop = stated if count is None else first + count if stated is None else min(first + count, stated)
         while stop is None or self.position < stop:
             room = _BLOCK // self.info.channels
             block = self._decode(room if stop is None else min(room, stop - self.position))
             if not len(block):
-                self._check_length(stop or 0, self.position)
+                if stated is not None and stop is not None:
+                    self._check_length(stop, self.position)
                 return
             if not np.abs(block).max() <= _LOUDEST:
                 seconds = self.position / self.info.sample_rate
-                raise AudioError(self.path, f"holds NaN, infinite or absurd samples near {seconds:.2f} s", _COPY)
+                raise AudioError(self.path, f"holds NaN, infinite or absurd samples near {seconds:.2f} s", COPY_AGAIN)
             yield block[:, 0] if self.info.channels == 1 else block.mean(axis=1)
 
     def _go_to(self, first: int) -> None:
         if first == self.position:
             return
-        if soundfile.SoundFile.seekable(self._sound):
+        if self.info.samples is not None and soundfile.SoundFile.seekable(self._sound):
             try:
                 self.position = self._sound.seek(first)
             except soundfile.LibsndfileError as error:
                 seconds = first / self.info.sample_rate
                 raise AudioError(
-                    self.path, f"cannot be read from {seconds:.2f} s on: {_words(error)}", _COPY
+                    self.path, f"cannot be read from {seconds:.2f} s on: {words(error)}", COPY_AGAIN
                 ) from error
         for _ in self.blocks(self.position, first - self.position):
             pass
@@ -165,15 +155,15 @@ class Decoder:
             block: np.ndarray = self._sound.read(out=np.empty((samples, self.info.channels), np.float32))
         except soundfile.LibsndfileError as error:
             seconds = self.position / self.info.sample_rate
-            raise AudioError(self.path, f"breaks off after {seconds:.2f} s: {_words(error)}", _COPY) from error
+            raise AudioError(self.path, f"breaks off after {seconds:.2f} s: {words(error)}", COPY_AGAIN) from error
         self.position += len(block)
         return block
 
-    def _check_length(self, stated: float, there: float) -> None:
+    def _check_length(self, stated: int, there: int) -> None:
         rate = self.info.sample_rate
         if stated - there > SLACK * rate:
             reason = f"is truncated: it states {stated / rate:.2f} s, but only {there / rate:.2f} s are there"
-            raise AudioError(self.path, reason, _COPY)
+            raise AudioError(self.path, reason, COPY_AGAIN)
 
 
 @contextmanager
@@ -183,7 +173,7 @@ def open_sound(path: str | Path) -> Iterator[Decoder]:
     Raises:
         AudioError: there is no such file, it is not sound, or it states something impossible.
     """
-    _require_file(path)
+    require_file(path)
     try:
         file = _Bytes(Path(path))
     except OSError as error:
@@ -192,35 +182,6 @@ def open_sound(path: str | Path) -> Iterator[Decoder]:
         try:
             sound = _Forward(file)
         except soundfile.LibsndfileError as error:
-            raise AudioError(path, *_explain(Path(path), error)) from error
+            raise AudioError(path, *explain(path, error)) from error
         with sound:
             yield Decoder(path, sound)
-
-
-def _require_file(path: str | Path) -> None:
-    """Refuse what is no file with bytes in it; opening a pipe or a device could wait forever."""
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be reached ({error})"
-        raise AudioError(path, reason, "check the path") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise AudioError(path, "is a folder", "give a sound file")
-    if not stat.S_ISREG(status.st_mode):
-        raise AudioError(path, "is a pipe, device or socket", "give a regular file")
-    if status.st_size == 0:
-        raise AudioError(path, "is empty (0 bytes)", _COPY)
-
-
-def _explain(path: Path, error: soundfile.LibsndfileError) -> tuple[str, str]:
-    """Return why libsndfile did not take a file, and what to do."""
-    with path.open("rb") as file:
-        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
-    for offset, magic, reason, fix in _FOREIGN:
-        if head[offset:].startswith(magic):
-            return reason, fix
-    return f"is not sound that libsndfile decodes ({_words(error)})", _CONVERT
-
-
-def _words(error: soundfile.LibsndfileError) -> str:
-    return str(error.error_string).strip().removeprefix("Error : ").rstrip(".")

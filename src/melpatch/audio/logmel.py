@@ -164,9 +164,9 @@ class LogMel(nn.Module):
         wave = F.pad(wave, (0, max(0, config.win_length - wave.shape[-1])))
         frames = wave.unfold(-1, config.win_length, config.hop_length)
         frames = frames - frames.mean(-1, keepdim=True)
-        # Within the frame, so that no frame depends on the sample before it; the first sample stands for its own past.
-        previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
-        spectrum = torch.fft.rfft((frames - config.preemphasis * previous) * window, n=config.n_fft)
+        # Within the frame, and without its first sample, where the window is 0: that only turns phases, not the power.
+        emphasised = frames[..., 1:] - config.preemphasis * frames[..., :-1]
+        spectrum = torch.fft.rfft(emphasised * window[1:], n=config.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()  # twice as fast as abs().square()
         log_mel = torch.matmul(filters, power.mT).clamp(min=LOG_FLOOR).log()
         return (log_mel - config.mean) / (config.scale * config.std)

@@ -1,4 +1,4 @@
-"""List what there is to choose from: objectives, encoders, recipes, datasets, protocols and commands."""
+"""List what there is to choose from: objectives, encoders, recipes, datasets and commands."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ import melpatch
 from melpatch import registry
 from melpatch.progress import console
 
-Kind = Literal["objectives", "encoders", "recipes", "datasets", "protocols", "commands"]
+Kind = Literal["objectives", "encoders", "recipes", "datasets", "commands"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,9 @@ def run(config: Config) -> None:
 
 def pieces(kind: Kind) -> dict[str, str]:
     """Return the first docstring line of every piece of a kind by its name, read without importing the piece."""
-    folder = "evaluation/protocols" if kind == "protocols" else kind
     if kind == "recipes":
         return _recipes()
-    return {name: registry.summary(folder, name) for name in registry.names(folder)}
+    return {name: registry.summary(kind, name) for name in registry.names(kind)}
 
 
 def _recipes() -> dict[str, str]:

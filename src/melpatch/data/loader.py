@@ -1,9 +1,11 @@
-"""From clips to batches: the order, the crops and the labels are functions of (seed, clip, epoch), whatever the workers do.
+"""From clips to batches: the order, the crops and the labels are functions of (seed, clip, epoch), whatever the workers
+do.
 
-A clip that cannot be read at run time is left out of its batch, counted, and reported; the run stops only when more than
-a stated share of the corpus is bad.
+A clip that cannot be read at run time is left out of its batch, counted, and reported; the run stops only when more
+than a stated share of the corpus is bad.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -45,6 +47,8 @@ class LoaderConfig:
     """Clips per step and process, over which one gradient is averaged (times accumulate)."""
     seconds: float = 10.0
     """Longest segment, in seconds; longer clips are cropped at random, shorter ones are padded and masked."""
+    bucket: int = 16
+    """Steps whose clips are sorted by length together, so that little is padded; 1 leaves the order as it is."""
     workers: int = 2
     """Processes that decode beside the training; 0 decodes in the training process."""
     balanced: bool = False
@@ -55,6 +59,7 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        check(self.bucket >= 1, "bucket", self.bucket, "1 or more")
         check(self.seconds > 0, "seconds", self.seconds, "above 0")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
         check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
@@ -82,12 +87,12 @@ class Clips(Dataset[tuple[Clip, Float[np.ndarray, " sample"]] | Rejected]):
 def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterator[Draw]:
     """Yield the endless order of a run from its ``first`` draw on.
 
-    Each pass over the corpus is one seeded permutation; a balanced order draws clips with replacement instead, by weights
-    1 / count of the clip's rarest label.
+    Each pass over the corpus is one seeded permutation; a balanced order draws clips with replacement instead, by
+    weights 1 / count of the clip's rarest label.
     """
     size = len(corpus.clips)
     weights = _balance(corpus).cumsum(0) if config.balanced else None
-    for epoch in range(first // size, 2**62):
+    for epoch in itertools.count(first // size):
         if weights is None:
             indices = permutation(seed, "order", epoch, size)
         else:
@@ -96,6 +101,23 @@ def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterat
         skip = first % size if epoch == first // size else 0
         for index in indices[skip:].tolist():
             yield Draw(index, epoch)
+
+
+def step_draws(corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, first_step: int) -> Iterator[list[Draw]]:
+    """Yield the draws of each optimiser step, from ``first_step`` on, whoever computes them.
+
+    The order is cut into groups of ``bucket`` steps; within a group, clips of like length come into the same step, and
+    the steps are shuffled. So little is padded, and every clip still comes up once per pass.
+    """
+    steps = max(1, min(config.bucket, len(corpus.clips) // per_step))  # within one pass, lest a clip meet itself
+    group, skip = divmod(first_step, steps)
+    draws = order(corpus, config, seed, group * steps * per_step)
+    for number in itertools.count(group):
+        held = [next(draws) for _ in range(steps * per_step)]
+        held.sort(key=lambda draw: min(corpus.clips[draw.clip].duration, config.seconds))
+        shuffled = permutation(seed, "steps", number, steps).tolist()
+        for at in shuffled[skip if number == group else 0 :]:
+            yield held[at * per_step : (at + 1) * per_step]
 
 
 def _balance(corpus: Corpus) -> torch.Tensor:
@@ -141,23 +163,27 @@ def training_batches(
     sample_rate: int,
     *,
     seed: int,
-    first_batch: int = 0,
+    first_step: int = 0,
+    accumulate: int = 1,
     rank: int = 0,
     world_size: int = 1,
     with_labels: bool = False,
 ) -> Iterator[Loaded]:
-    """Yield the endless sequence of training batches of one process, from ``first_batch`` on.
+    """Yield the endless sequence of one process's training batches, ``accumulate`` per step, from ``first_step`` on.
 
-    The order of draws is one for all processes: together they take ``world_size * batch_size`` draws a batch.
+    The clips of a step are the same however they are divided among processes and accumulated batches.
+
+    Raises:
+        DataError: the corpus is empty.
     """
     if not corpus.clips:
-        raise DataError(f"{corpus.name}: no clip is left to train on; look at --data and the split that was asked for")
-    together = config.batch_size * world_size
+        raise DataError(f"{corpus.name}: no clip is left to train on; look at --data and the splits that were left out")
+    shares = world_size * accumulate
 
     def batches() -> Iterator[list[Draw]]:
-        draws = order(corpus, config, seed, first_batch * together)
-        while True:
-            yield [next(draws) for _ in range(together)][rank::world_size]
+        for draws in step_draws(corpus, config, seed, config.batch_size * shares, first_step):
+            for number in range(accumulate):
+                yield draws[rank * accumulate + number :: shares]
 
     dataset = Clips(corpus.clips, sample_rate, config.seconds, seed)
     yield from _loader(dataset, batches(), config.workers, corpus.labels if with_labels else ())
@@ -166,7 +192,8 @@ def training_batches(
 def evaluation_batches(
     clips: Sequence[Clip], sample_rate: int, *, batch_size: int, workers: int = 0, labels: tuple[str, ...] = ()
 ) -> Iterator[Loaded]:
-    """Yield the clips, whole and once, in batches of like length (clips that are to be windowed are windowed before)."""
+    """Yield the clips, whole and once, in batches of like length (clips that are to be windowed are windowed
+    before)."""
     by_length = sorted(range(len(clips)), key=lambda index: clips[index].duration)
     draws = [Draw(index, 0) for index in by_length]
     batches = (draws[at : at + batch_size] for at in range(0, len(draws), batch_size))
@@ -177,7 +204,7 @@ def _loader(dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels:
     # A DataLoader wants sized samplers in its annotations; an iterator of batches is all that it uses.
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=Collate(labels),
         pin_memory=torch.cuda.is_available(),

@@ -19,7 +19,8 @@ def crop(clip: Clip, seconds: float, seed: int, epoch: int) -> Clip:
 
 
 def windows(clip: Clip, seconds: float, hop: float | None = None) -> Iterator[Clip]:
-    """Yield the parts of ``seconds`` that cover the clip, ``hop`` seconds apart (default: end to end); the last may be shorter."""
+    """Yield the parts of ``seconds`` that cover the clip, ``hop`` seconds apart (default: end to end); the last may be
+    shorter."""
     start, hop = 0.0, hop or seconds
     while True:
         yield dataclasses.replace(clip, start=clip.start + start, duration=min(seconds, clip.duration - start))

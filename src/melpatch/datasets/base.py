@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One row of a manifest: a clip's path below the dataset's folder, its label and its split (either may be empty)."""
+    """One row of a manifest: a clip's path below the dataset's folder, its label and its split; both may be empty."""
 
     path: str
     label: str

@@ -15,49 +15,67 @@ tone_noise     noise_tone     one steady harmonic tone, then one burst of band n
 =============  =============  ================================================================  ========
 """
 
+import csv
+import json
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import soundfile
 from jaxtyping import Float
 
+from melpatch.config import check
+from melpatch.datasets.base import Card, Entry
+from melpatch.errors import DataError
+from melpatch.progress import track
+
 SAMPLE_RATE = 16_000
+"""Of every clip, in Hz."""
+_VERSION = 1  # to be raised with every change to the sounds, so that no older corpus is taken for a new one
 
 Wave = Float[np.ndarray, " sample"]
+Spectrum = Float[np.ndarray, " bin"]
+Gain = Callable[[Spectrum], Spectrum]
 Rng = np.random.Generator
 
 
 def _edges(samples: int) -> Wave:
     """Return a level that opens and closes over 10 ms, so that tones and bursts begin and end without a click."""
     from_end = np.minimum(np.arange(samples), np.arange(samples)[::-1]) + 0.5
-    return np.sin(0.5 * np.pi * np.minimum(from_end / (0.010 * SAMPLE_RATE), 1.0)) ** 2
+    level: Wave = np.sin(0.5 * np.pi * np.minimum(from_end / (0.010 * SAMPLE_RATE), 1.0)) ** 2
+    return level
 
 
 def _tone(rng: Rng, pitch: Wave, partials: int, rolloff: float) -> Wave:
     """Return a harmonic tone of the given pitch in Hz; partial k has level ``k ** -rolloff``."""
     phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
-    wave = np.zeros_like(phase)
+    wave: Wave = np.zeros_like(phase)
     for k in range(1, partials + 1):
         audible = k * pitch < 0.475 * SAMPLE_RATE
         wave += audible * k**-rolloff * np.sin(k * phase + rng.uniform(0, 2 * np.pi))
-    return wave / wave.std() * _edges(len(wave))
+    wave *= _edges(len(wave)) / wave.std()
+    return wave
 
 
-def _octaves(samples: int) -> Float[np.ndarray, " bin"]:
-    """Return how far above 1 kHz, in octaves, each bin of a spectrum lies; from 60 Hz, as levels go by octaves."""
-    return np.log2(np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 60.0) / 1000)
+def _octaves(samples: int) -> Spectrum:
+    """Return how far above 1 kHz, in octaves, each bin of a spectrum lies; bins below 60 Hz count as 60 Hz."""
+    octaves: Spectrum = np.log2(np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 60.0) / 1000)
+    return octaves
 
 
-def _noise(rng: Rng, samples: int, gain: Callable[[Float[np.ndarray, " bin"]], Float[np.ndarray, " bin"]]) -> Wave:
+def _noise(rng: Rng, samples: int, gain: Gain) -> Wave:
     """Return Gaussian noise of unit deviation, its spectrum shaped by ``gain`` of octaves above 1 kHz."""
     size = 1 << (samples - 1).bit_length()  # transforms of other sizes can be many times slower
     real, imaginary = rng.standard_normal((2, size // 2 + 1))
     spectrum = (real + 1j * imaginary) * gain(_octaves(size))
     spectrum[0] = 0
-    wave = np.fft.irfft(spectrum, size)[:samples]
-    return wave / wave.std()
+    wave: Wave = np.fft.irfft(spectrum, size)[:samples]
+    wave /= wave.std()
+    return wave
 
 
-def _band(rng: Rng) -> Callable[[Float[np.ndarray, " bin"]], Float[np.ndarray, " bin"]]:
+def _band(rng: Rng) -> Gain:
     centre, width = rng.uniform(-1.3, 2.2), rng.uniform(0.5, 2.0)
     return lambda octaves: np.exp(-0.5 * ((octaves - centre) / (0.5 * width)) ** 2)
 
@@ -106,9 +124,7 @@ def _clicks(rng: Rng, samples: int) -> Wave:
 def _swells(rng: Rng, samples: int) -> Wave:
     band, rise = _band(rng), rng.uniform(1.0, 1.6)
     count = int(rng.integers(2, 6))
-    return _train(
-        rng, samples, count, lambda n: _noise(rng, n, band) * 10 ** (rise * np.linspace(-1, 0, n)) * _edges(n)
-    )
+    return _train(rng, samples, count, lambda n: _noise(rng, n, band) * 10 ** np.linspace(-rise, 0, n) * _edges(n))
 
 
 def _tone_then_noise(rng: Rng, samples: int) -> Wave:
@@ -118,25 +134,32 @@ def _tone_then_noise(rng: Rng, samples: int) -> Wave:
     return np.concatenate([tone, noise * rng.uniform(1, 3)])
 
 
-# (name, event, whether it is played backwards)
-_CLASSES: tuple[tuple[str, Callable[[Rng, int], Wave], bool], ...] = (
-    ("sweep_up", _sweeps, False),
-    ("sweep_down", _sweeps, True),
-    ("notes_up", _notes, False),
-    ("notes_down", _notes, True),
-    ("clicks_faster", _clicks, False),
-    ("clicks_slower", _clicks, True),
-    ("noise_swell", _swells, False),
-    ("noise_fade", _swells, True),
-    ("tone_noise", _tone_then_noise, False),
-    ("noise_tone", _tone_then_noise, True),
+# (what is heard, its class when it is played forwards, and backwards)
+_PAIRS = (
+    (_sweeps, "sweep_up", "sweep_down"),
+    (_notes, "notes_up", "notes_down"),
+    (_clicks, "clicks_faster", "clicks_slower"),
+    (_swells, "noise_swell", "noise_fade"),
+    (_tone_then_noise, "tone_noise", "noise_tone"),
 )
-# The split goes by tens of clips, each of which holds every class once: of each hundred 60 train, 10 validate, 30 test.
+_LABELS = tuple(label for _, *pair in _PAIRS for label in pair)
+# By tens of clips, each of which holds every class once: of a hundred clips 60 are for training and 30 for the test.
 _SPLITS = ("train", "test", "train", "val", "train", "test", "train", "train", "test", "train")
 
 
+def _event(rng: Rng, number: int, samples: int) -> Wave:
+    """Return silence with what the clip's class says in it, for half to nine tenths of the time."""
+    sounds, *_ = _PAIRS[number // 2 % len(_PAIRS)]
+    event = sounds(rng, int(samples * rng.uniform(0.5, 0.9)))
+    event /= event.std()
+    start = rng.integers(0, samples - len(event))
+    wave = np.zeros(samples)
+    wave[start : start + len(event)] = event[::-1] if number % 2 else event
+    return wave
+
+
 def _distraction(rng: Rng, samples: int) -> Wave:
-    """Return up to four short tones and bursts of noise, at most as loud as the event, that say nothing of the class."""
+    """Return up to four short tones and bursts of noise, no louder than the event, that say nothing of the class."""
     wave = np.zeros(samples)
     for _ in range(rng.integers(0, 5)):
         length = int(SAMPLE_RATE * rng.uniform(0.03, 0.15))
@@ -162,46 +185,103 @@ def _in_room(rng: Rng, wave: Wave) -> Wave:
 def scene(seed: int, number: int, seconds: float) -> Wave:
     """Return the sound of one clip at 16 kHz in [-1, 1], a function of the arguments alone.
 
-    The event lies 5 to 25 dB above the background; the peak of the clip lies 1 to 20 dB below full scale.
+    The sounds lie 5 to 25 dB above the background; the peak of the clip lies 1 to 20 dB below full scale.
     """
     rng = np.random.default_rng((seed, number))
     samples = round(seconds * SAMPLE_RATE)
-    _, kind, backwards = _CLASSES[number % len(_CLASSES)]
-    event = kind(rng, int(samples * rng.uniform(0.5, 0.9)))
-    start = rng.integers(0, samples - len(event))
-    wave = _distraction(rng, samples)
-    wave[start : start + len(event)] += (event[::-1] if backwards else event) / event.std()
+    wave = _event(rng, number, samples)
+    wave += _distraction(rng, samples)
     wave = _in_room(rng, wave)
     slope = rng.uniform(-6, 0)
     background = _noise(rng, samples, lambda octaves: 10 ** (slope * octaves / 20))
-    wave = wave / wave.std() + background * 10 ** (rng.uniform(-25, -5) / 20)
-    return wave / np.abs(wave).max() * 10 ** (rng.uniform(-20, -1) / 20)
+    wave /= wave.std()
+    wave += background * 10 ** (rng.uniform(-25, -5) / 20)
+    wave *= 10 ** (rng.uniform(-20, -1) / 20) / np.abs(wave).max()
+    return wave
 
 
 def generate(root: Path, *, clips: int, seconds: float, seed: int, unlabelled: int) -> Path:
-    """Write a corpus as 16-bit FLAC with its manifest ``corpus.csv`` (path, label, split), and return the manifest's path.
+    """Write a corpus of 16-bit FLAC files with its manifest ``corpus.csv``; return the manifest's path.
 
-    A complete corpus of the same settings is left as it is. The folder appears only when all of it is written.
+    A complete corpus of the same settings is left as it is. The folder takes its name when all of it is written.
 
     Args:
         root: the folder to make.
         clips: how many labelled clips; with a multiple of 100, every class is equally frequent in every split.
         seconds: length of a clip, 0.5 to 60.
         seed: another seed gives other sounds.
-        unlabelled: how many further clips without label, in the split ``pretrain``.
+        unlabelled: how many further clips, without label, in the split ``pretrain``.
 
     Raises:
         ConfigError: a number is out of range.
         DataError: the folder holds something else.
     """
-    check(clips >= 0 and unlabelled >= 0 and clips + unlabelled > 0, "clips, unlabelled", (clips, unlabelled), "0 or more")
+    some = clips >= 0 and unlabelled >= 0 and clips + unlabelled > 0
+    check(some, "(clips, unlabelled)", (clips, unlabelled), "0 or more each, and not both 0")
     check(0.5 <= seconds <= 60, "seconds", seconds, "0.5 to 60")
     check(seed >= 0, "seed", seed, "0 or more")
-    settings = {"clips": clips, "seconds": seconds, "seed": seed, "unlabelled": unlabelled, "version": _VERSION}
+    settings = json.dumps([_VERSION, clips, float(seconds), seed, unlabelled])
     root = root.resolve()
     if not _holds(root, settings):
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as aside:
-            _write(Path(aside) / root.name, settings)
-            _move(Path(aside) / root.name, root, settings)
+            made = Path(aside) / root.name
+            _write(made, _entries(clips, unlabelled), seed, seconds)
+            (made / "settings.json").write_text(settings, encoding="utf-8")
+            if not _holds(root, settings):  # another process may have been faster
+                made.rename(root)
     return root / "corpus.csv"
+
+
+def clips(root: Path) -> list[Entry]:
+    """Return what :func:`generate` wrote into a folder, labelled clips first.
+
+    Raises:
+        DataError: there is no corpus.
+    """
+    manifest = root / "corpus.csv"
+    if not manifest.exists():
+        raise DataError(f"{manifest}: no such file; make the corpus with melpatch.datasets.scenes.generate")
+    with manifest.open(encoding="utf-8", newline="") as file:
+        return [Entry(**row) for row in csv.DictReader(file)]
+
+
+def _holds(root: Path, settings: str) -> bool:
+    """Return whether the folder holds the corpus of these settings; raise a DataError if it holds anything else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    about = root / "settings.json"
+    same = about.is_file() and about.read_text(encoding="utf-8") == settings
+    if same and all((root / entry.path).is_file() for entry in clips(root)):
+        return True
+    raise DataError(f"{root}: is not the whole corpus of these settings; remove it or name another folder")
+
+
+def _write(root: Path, entries: list[Entry], seed: int, seconds: float) -> None:
+    (root / "audio").mkdir(parents=True)
+    for number, entry in track(enumerate(entries), len(entries), "making scenes"):
+        soundfile.write(root / entry.path, scene(seed, number, seconds), SAMPLE_RATE, subtype="PCM_16")
+    with (root / "corpus.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([Entry._fields, *entries])
+
+
+def _entries(labelled: int, unlabelled: int) -> list[Entry]:
+    """Return the manifest's rows; the place of a row is the number of its scene."""
+    paths = [f"audio/{number:06d}.flac" for number in range(labelled + unlabelled)]
+    known = [
+        Entry(path, _LABELS[number % 10], _SPLITS[number // 10 % 10]) for number, path in enumerate(paths[:labelled])
+    ]
+    return known + [Entry(path, "", "pretrain") for path in paths[labelled:]]
+
+
+CARD = Card(
+    name="scenes",
+    summary="Ten made-up sounds that differ only in the order of things in time.",
+    licence="CC0-1.0",
+    size="any number of clips of any length; 1000 clips of 2 s take 40 MB",
+    metric="accuracy",
+    splits=("pretrain", "train", "val", "test"),
+    labels=tuple(sorted(_LABELS)),
+    clips=clips,
+)
+__registered__ = "CARD"

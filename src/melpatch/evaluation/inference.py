@@ -1,4 +1,5 @@
-"""Running a trained network over a corpus: long clips in windows, one row per clip, unreadable clips left out and named."""
+"""Running a trained network over a corpus: long clips in windows, one row per clip, unreadable clips left out and
+named."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

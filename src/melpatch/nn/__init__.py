@@ -1,0 +1,1 @@
+"""Parts that networks and objectives are made of."""

@@ -1,7 +1,7 @@
 """InfoNCE over the hidden patches of one clip: each prediction has to find its own patch among the others.
 
-Source: Gong et al. 2022 (arXiv 2110.09784), section 2.3, equation 1. Scores are plain dot products, without temperature and
-without normalisation of either side.
+Source: Gong et al. 2022 (arXiv 2110.09784), section 2.3, equation 1. Scores are plain dot products, without temperature
+and without normalisation of either side.
 """
 
 from typing import Literal
@@ -25,11 +25,12 @@ def info_nce(
         predictions: head outputs c_i.
         patches: raw patches x_i, the positives and, for the other predictions of the same clip, the negatives.
         valid: which entries are real; the others are neither predicted nor candidates.
-        axis: what the softmax runs over. ``patches`` is the paper's equation; ``predictions`` is what the published code
+        axis: what the softmax runs over. ``patches`` is the paper's equation; ``predictions`` is what the published
+        code
             does (softmax over predictions for a fixed patch), whose loss values are not comparable.
 
-    A hit is a best-scored patch that equals the right one in every pixel: among identical patches, such as digital silence,
-    there is nothing to tell apart (*Differs* from the published accuracy, which counts them as wrong).
+    A hit is a best-scored patch that equals the right one in every pixel: among identical patches, such as digital
+    silence, there is nothing to tell apart (*Differs* from the published accuracy, which counts them as wrong).
     """
     scores = torch.bmm(predictions, patches.transpose(1, 2))  # [clip, prediction, patch]
     real = valid[:, :, None] & valid[:, None, :]

@@ -1,7 +1,8 @@
 """Which patches are hidden: every sampler ranks a clip's patches, and :func:`take` hides the first of the ranking.
 
-A sampler returns a *priority* ``(clip, token)``; lower is hidden earlier, infinity is never hidden. All are batched tensor
-operations on the device, and draw from counter-based streams in which the numbers of a patch depend on its row and column
+A sampler returns a *priority* ``(clip, token)``; lower is hidden earlier, infinity is never hidden. All are batched
+tensor operations on the device, and draw from counter-based streams in which the numbers of a patch depend on its row
+and column
 alone: a clip's mask is the same alone, in a batch, and beside a longer clip.
 """
 
@@ -47,7 +48,8 @@ def amount(patches: Int[Tensor, " clip"], *, ratio: float, number: int | None, w
 
 
 def take(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> Hidden:
-    """Hide the ``counts`` first patches of each clip's ranking; ``most`` is the largest count, known without a look at it."""
+    """Hide the ``counts`` first patches of each clip's ranking; ``most`` is the largest count, known without a look at
+    it."""
     index = priority.argsort(dim=1, stable=True)[:, :most]
     return Hidden(index, torch.arange(most, device=index.device) < counts[:, None])
 
@@ -71,9 +73,9 @@ def cluster(
     """Rank patches by the first of a sequence of random squares that covers them; the surplus falls to chance.
 
     Gong et al. 2022 (arXiv 2110.09784), section 2.2: the side C is drawn once per clip, squares of C x C until enough
-    patches are covered. *Differs* from the published sampler, which favours high mels (see :func:`cluster_legacy`): corners
-    are drawn from [-(C-1), rows-1] x [-(C-1), columns-1] and squares clipped to the grid, so that every patch is equally
-    likely; surplus patches of the last square are dropped at random.
+    patches are covered. *Differs* from the published sampler, which favours high mels (see :func:`cluster_legacy`):
+    corners are drawn from [-(C-1), rows-1] x [-(C-1), columns-1] and squares clipped to the grid, so that every patch
+    is equally likely; surplus patches of the last square are dropped at random.
     """
     side, largest = _sides(states, sides), max(sides)
     # Four times the expected need of a half-covered grid; what no square reaches ranks behind, at random.
@@ -98,8 +100,9 @@ def cluster_legacy(
 ) -> Priority:
     """Rank patches as the published code does, biases included; needs fewer than ``rows * columns - 2`` hidden patches.
 
-    Squares start at a uniform patch number and grow upward, wrap at a row's end into the next row, and never hold patch 0.
-    Once more than ``number`` patches are covered, the lowest numbers are kept, so low mels stay visible far more often.
+    Squares start at a uniform patch number and grow upward, wrap at a row's end into the next row, and never hold patch
+    0. Once more than ``number`` patches are covered, the lowest numbers are kept, so low mels stay visible far more
+    often.
 
     Source: the published SSAST code (commit a1a3eec), ``gen_maskid_patch``. *Differs*: sorts where the original lists a
     Python set, which is the same for 512 patches and more than 70 hidden ones.

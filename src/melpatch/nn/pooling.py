@@ -35,7 +35,8 @@ def pool(
         cls: class tokens, if any.
         valid: tokens that hold sound, or None if all do.
         rows: frequency rows of the grid.
-        how: ``mean`` over all patch tokens (``dim`` numbers); ``cls``, the mean of the class tokens; ``frequency``, the mean
+        how: ``mean`` over all patch tokens (``dim`` numbers); ``cls``, the mean of the class tokens; ``frequency``, the
+        mean
             over time of each frequency row, rows side by side (``rows * dim`` numbers), which keeps pitch.
     """
     if how == "cls":

@@ -1,0 +1,1 @@
+"""Tokens to loss, one file per method."""

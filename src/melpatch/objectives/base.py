@@ -37,7 +37,8 @@ class ObjectiveOutput:
 
     Attributes:
         loss: mean over ``weight`` units, to be minimised.
-        weight: number of units (hidden patches, clips, ...) behind the mean, so that averages over accumulation steps and
+        weight: number of units (hidden patches, clips, ...) behind the mean, so that averages over accumulation steps
+        and
             processes are exact.
         metrics: further means over the same units, by name.
     """

@@ -21,8 +21,9 @@ from melpatch.objectives.base import Features, Objective, ObjectiveOutput
 class Classify(Objective):
     """Supervised training of an encoder and a LayerNorm + linear head, single-label or multi-label.
 
-    Source: the fine-tuning of AST and SSAST (Gong et al. 2022, section 3.1, and the published code). *Differs*: no token of
-    padding is pooled, and cross-entropy takes soft targets, so that it goes with mixup (the published code truncates them).
+    Source: the fine-tuning of AST and SSAST (Gong et al. 2022, section 3.1, and the published code). *Differs*: no
+    token of padding is pooled, and cross-entropy takes soft targets, so that it goes with mixup (the published code
+    truncates them).
     """
 
     needs_labels = True

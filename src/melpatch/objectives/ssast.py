@@ -1,7 +1,7 @@
 """SSAST: hide patches of a spectrogram; tell each hidden patch from the others, and rebuild it.
 
-Gong, Lai, Chung and Glass 2022, "SSAST: Self-Supervised Audio Spectrogram Transformer" (AAAI 2022, arXiv 2110.09784). Where
-paper and published code (commit a1a3eec) differ, the paper is the default and the code is a setting.
+Gong, Lai, Chung and Glass 2022, "SSAST: Self-Supervised Audio Spectrogram Transformer" (AAAI 2022, arXiv 2110.09784).
+Where paper and published code (commit a1a3eec) differ, the paper is the default and the code is a setting.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,8 @@ class SSAST(Objective):
         mask: Literal["auto", "cluster", "random"] = "auto"
         """Squares of patches, or single patches; auto takes single ones where the grid has one row (frames)."""
         sampler: Literal["uniform", "legacy"] = "uniform"
-        """How squares are drawn: every patch equally likely, or as the published code does (low mels often stay visible)."""
+        """How squares are drawn: every patch equally likely, or as the published code does (low mels often stay
+        visible)."""
         cluster_sides: tuple[int, ...] = (3, 4, 5)
         """Sides of the squares, in patches; one is drawn per clip."""
         pretext: Literal["joint", "discriminative", "generative"] = "joint"
@@ -118,7 +119,8 @@ class SSAST(Objective):
         return masking.take(priority, counts, most)
 
     def encode(self, features: Features, hidden: masking.Hidden) -> Float[Tensor, "clip hidden dim"]:
-        """Return the encoder's outputs at the hidden patches, whose inputs are the mask embedding plus their position."""
+        """Return the encoder's outputs at the hidden patches, whose inputs are the mask embedding plus their
+        position."""
         tokens = self.encoder.tokens(features.spectrogram)
         positions = self.encoder.positions(self.encoder.grid.columns(features.spectrogram.shape[-1]))
         mask = hidden.mask(tokens.shape[1])[..., None]

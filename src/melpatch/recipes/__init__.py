@@ -1,0 +1,1 @@
+"""A paper's settings, and ours for own data: functions that return a complete config."""

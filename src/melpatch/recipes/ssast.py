@@ -10,7 +10,8 @@ from melpatch.training.config import RunConfig, TrainConfig
 def ssast(size_name: str) -> RunConfig:
     """Return settings for own data: sine-cosine positions (any length), AdamW, cosine, 75 % of the patches hidden.
 
-    Source: learning rate, decay and warm-up from the runs of 2026-11-20 in LAB.md; statistics are measured at the start.
+    Source: learning rate, decay and warm-up from the runs of 2026-11-20 in LAB.md; statistics are measured at the
+    start.
     """
     return RunConfig(
         encoder=ViT.Config(**size(size_name)),
@@ -24,9 +25,9 @@ def ssast(size_name: str) -> RunConfig:
 def ssast_patch(size_name: str) -> RunConfig:
     """Return the published settings for 16x16 patches: 400 of 512 hidden in squares of side 3 to 5.
 
-    Source: Gong et al. 2022 (arXiv 2110.09784), section 3.1, and the published pretraining scripts: Adam, betas 0.95 and
-    0.999, decay 5e-7 in the gradient, float32, no clipping; batch and learning rate by size. *Differs*: one pass with one
-    mask instead of two; linear warm-up and cosine instead of halving on a plateau of the validation accuracy.
+    Source: Gong et al. 2022 (arXiv 2110.09784), section 3.1, and the published pretraining scripts: Adam, betas 0.95
+    and 0.999, decay 5e-7 in the gradient, float32, no clipping; batch and learning rate by size. *Differs*: one pass
+    with one mask instead of two; linear warm-up and cosine instead of halving on a plateau of the validation accuracy.
     """
     return _published(size_name, patch=(16, 16), mask="cluster")
 

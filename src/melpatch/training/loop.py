@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -39,7 +40,7 @@ class Work:
 
     fabric: Fabric
     objective: Objective
-    module: torch.nn.Module  # the objective as Fabric wraps it: precision, processes
+    module: Any  # the objective as Fabric wraps it: precision, processes
     optimizer: Optimizer
     run: Run
     total: int
@@ -87,7 +88,8 @@ def fit(
         config.loader,
         objective.front_end.sample_rate,
         seed=config.seed,
-        first_batch=work.progress.step * config.train.accumulate,
+        first_step=work.progress.step,
+        accumulate=config.train.accumulate,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         with_labels=objective.needs_labels,
@@ -105,8 +107,8 @@ def fit(
 def step(work: Work, batches: list[Batch]) -> dict[str, float]:
     """Do one optimiser step over the batches; return loss, metrics, learning rate and gradient norm.
 
-    Each batch's gradient is weighted with the number of units its mean is over, so that accumulation and several processes
-    give the gradient of one large batch exactly.
+    Each batch's gradient is weighted with the number of units its mean is over, so that accumulation and several
+    processes give the gradient of one large batch exactly.
     """
     config, at, fabric = work.run.config.train, work.progress.step, work.fabric
     rate = config.lr * _factor(config, at, work.total)
@@ -269,7 +271,7 @@ def evaluation_steps(config: TrainConfig, total: int) -> set[int]:
     return {max(1, round(total * (number + 1) / config.evaluations)) for number in range(config.evaluations)}
 
 
-def precision(wanted: str) -> str:
+def precision(wanted: Literal["auto", "32-true", "bf16-mixed"]) -> Literal["32-true", "bf16-mixed"]:
     """Return the precision to use: bf16 autocast by default where the processor computes in it."""
     if wanted != "auto":
         return wanted

@@ -1,7 +1,7 @@
 """Which parameters are decayed, and which learn slower or faster than the rest.
 
-Biases, norms, tokens and position tables carry no weight decay. Layer-wise decay multiplies the learning rate of a block by
-``layer_decay`` for every block above it (Clark et al. 2020, "ELECTRA"; Bao et al. 2021, "BEiT", appendix).
+Biases, norms, tokens and position tables carry no weight decay. Layer-wise decay multiplies the learning rate of a
+block by ``layer_decay`` for every block above it (Clark et al. 2020, "ELECTRA"; Bao et al. 2021, "BEiT", appendix).
 """
 
 import re

@@ -19,7 +19,8 @@ from melpatch.training.config import RunConfig, build
 
 
 def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
-    """Return the config with mean and std measured on (at most) so many clips of the corpus, in the order of the run."""
+    """Return the config with mean and std measured on (at most) so many clips of the corpus, in the order of the
+    run."""
     loader = replace(config.loader, batch_size=16, workers=0, balanced=False)
     batches = sound(corpus, loader, config, -(-min(clips, len(corpus.clips)) // 16))
     mean, std = measure(LogMel(config.front_end), batches)

@@ -33,7 +33,7 @@ class TensorBoard(Tracker):
 
     def __init__(self, folder: Path) -> None:
         try:
-            from lightning_fabric.loggers import TensorBoardLogger
+            from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
             self.logger: Any = TensorBoardLogger(folder, name="", version="tensorboard")
             _ = self.logger.experiment
@@ -47,7 +47,8 @@ class TensorBoard(Tracker):
         self.logger.log_metrics(dict(values), step)
 
     def picture(self, objective: Objective, batch: Batch, step: int) -> None:
-        """Add the clean, masked and rebuilt spectrogram of the first clip, one above the other, low mels at the bottom."""
+        """Add the clean, masked and rebuilt spectrogram of the first clip, one above the other, low mels at the
+        bottom."""
         with torch.no_grad():
             drawn = objective.picture(batch, step)
         if drawn is not None:

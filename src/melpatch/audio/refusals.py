@@ -1,0 +1,58 @@
+"""Why a file is not sound: what it is instead, and what to do about it."""
+
+import stat
+from pathlib import Path
+
+import soundfile
+
+from melpatch.errors import AudioError
+
+CONVERT = "leave it out, or convert it, for example with: ffmpeg -i IN OUT.flac"
+COPY_AGAIN = "copy or download it again, or leave it out"
+
+_FOREIGN = (
+    (0, b"version https://git-lfs", "is a Git LFS pointer, not the sound itself", "run: git lfs pull"),
+    (0, b"<", "is a saved web page or XML text", "download it again from the direct link"),
+    (4, b"ftyp", "is MP4 or M4A, which libsndfile does not decode", CONVERT),
+    (0, b"\x30\x26\xb2\x75", "is WMA, which libsndfile does not decode", CONVERT),
+    (0, b"\x1a\x45\xdf\xa3", "is WebM or Matroska, which libsndfile does not decode", CONVERT),
+    (0, b"#!AMR", "is AMR, which libsndfile does not decode", CONVERT),
+    (0, b"wvpk", "is WavPack, which libsndfile does not decode", CONVERT),
+    (0, b"PK\x03\x04", "is a zip archive", "unpack it first"),
+    (0, b"\x1f\x8b", "is a gzip archive", "unpack it first"),
+    (0, bytes(64), "begins with nothing but zeros: a transfer broke off", COPY_AGAIN),
+)
+
+
+def require_file(path: str | Path) -> None:
+    """Refuse what is no file with bytes in it; opening a pipe or a device could wait forever.
+
+    Raises:
+        AudioError: there is no such file, or nothing in it.
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be reached ({error})"
+        raise AudioError(path, reason, "check the path") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError(path, "is a folder", "give a sound file")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(path, "is a pipe, device or socket", "give a regular file")
+    if status.st_size == 0:
+        raise AudioError(path, "is empty (0 bytes)", COPY_AGAIN)
+
+
+def explain(path: str | Path, error: soundfile.LibsndfileError) -> tuple[str, str]:
+    """Return why libsndfile did not take a file, and what to do."""
+    with Path(path).open("rb") as file:
+        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
+    for offset, magic, reason, fix in _FOREIGN:
+        if head[offset:].startswith(magic):
+            return reason, fix
+    return f"is not sound that libsndfile decodes ({words(error)})", CONVERT
+
+
+def words(error: soundfile.LibsndfileError) -> str:
+    """Return what libsndfile says, without its punctuation."""
+    return str(error.error_string).strip().removeprefix("Error : ").rstrip(".")

@@ -1,0 +1,376 @@
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from places import shared
+
+from melpatch.data import scan as scanning
+from melpatch.data.clip import Clip, clip_key
+from melpatch.data.leaks import leaks
+from melpatch.data.manifest import (
+    Corpus,
+    Rejected,
+    label_matrix,
+    load_corpus,
+    survey,
+    write_corpus,
+    write_rejected,
+)
+from melpatch.errors import DataError
+
+RATE = 8000
+
+
+def sound(path, seconds=0.25, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * RATE))
+    soundfile.write(path, wave, RATE, format="WAV")
+    return path
+
+
+def table(path, text, encoding="utf-8"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def seen(corpus):
+    return [(clip.path.name, clip.labels, clip.split, clip.start, clip.duration) for clip in corpus.clips]
+
+
+# Folders
+
+
+def test_a_folder_is_searched_and_its_first_sub_folder_is_the_label(tmp_path):
+    birds = tmp_path / "birds"
+    for name in ("wren/b.wav", "wren/old/a.wav", "robin/c.WAV", "loose.flac", "owl;night/d.wav"):
+        sound(birds / name)
+    corpus = load_corpus([birds])
+    assert corpus.name == "birds"
+    assert corpus.labels == ("night", "owl", "robin", "wren")
+    assert corpus.multi_label
+    assert {str(clip.path.relative_to(birds)): clip.labels for clip in corpus.clips} == {
+        "loose.flac": (),
+        "owl;night/d.wav": ("owl", "night"),
+        "robin/c.WAV": ("robin",),
+        "wren/b.wav": ("wren",),
+        "wren/old/a.wav": ("wren",),
+    }
+    for clip in corpus.clips:
+        assert clip.key == clip_key("birds", clip.path.relative_to(birds).as_posix(), 0.0)
+        assert (clip.start, clip.duration, clip.split) == (0.0, 0.25, "")
+
+
+def test_a_folder_gives_up_bad_files_and_passes_over_what_is_no_sound(tmp_path):
+    sound(tmp_path / "good.wav")
+    for name in ("README.md", "notes.TXT", "labels.csv", ".hidden.wav", ".cache/x.wav", "cover.jpg"):
+        table(tmp_path / name, "not sound")
+    table(tmp_path / "bad.wav", "not sound")
+    table(tmp_path / "empty.flac", "")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere")
+    corpus = load_corpus([tmp_path])
+    assert [clip.path.name for clip in corpus.clips] == ["good.wav"]
+    assert {Path(each.path).name: each.reason.split(" (")[0] for each in corpus.rejected} == {
+        "bad.wav": "is not sound that libsndfile decodes",
+        "empty.flac": "is empty",
+        "gone.wav": "does not exist",
+    }
+
+
+def test_links_that_lead_in_a_circle_end(tmp_path):
+    sound(tmp_path / "a" / "x.wav")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    outside = sound(tmp_path.parent / f"{tmp_path.name}_outside" / "y.wav").parent
+    (tmp_path / "linked").symlink_to(outside)
+    corpus = load_corpus([tmp_path])
+    assert seen(corpus) == [("x.wav", ("a",), "", 0.0, 0.25), ("y.wav", ("linked",), "", 0.0, 0.25)]
+
+
+def test_a_name_that_is_not_utf8_is_given_up(tmp_path):
+    good = sound(tmp_path / "good.wav")
+    try:
+        os.link(good, os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    corpus = load_corpus([tmp_path])
+    assert len(corpus.clips) == 1
+    assert corpus.rejected[0].reason == "has a name that is not UTF-8"
+    write_rejected(corpus.rejected, tmp_path / "rejected.csv")
+
+
+# CSV files
+
+
+def test_a_csv_gives_paths_labels_splits_and_segments(tmp_path):
+    elsewhere = sound(tmp_path / "elsewhere" / "c.wav")
+    sound(tmp_path / "set" / "audio" / "a.wav")
+    sound(tmp_path / "set" / "audio" / "b, c.wav", seconds=1.0)
+    path = table(
+        tmp_path / "set" / "list.csv",
+        " split ,path,label,extra,start,duration\n"
+        "train,audio/a.wav,dog,1,,\n"
+        ",,,,,\n"
+        "\n"
+        '2,"audio/b, c.wav", dog ; cat;dog,2,0.25,\n'
+        '2,"audio/b, c.wav",,3,0.5,0.125\n'
+        f"test,{elsewhere},,4,0.1,\n"
+        "test,audio/missing.wav,owl,5,,\n"
+        "test,audio/a.wav,owl,6,99,\n",
+    )
+    corpus = load_corpus([path])
+    assert corpus.name == "set"
+    assert seen(corpus) == [
+        ("a.wav", ("dog",), "train", 0.0, 0.25),
+        ("b, c.wav", ("dog", "cat"), "2", 0.25, 0.75),
+        ("b, c.wav", (), "2", 0.5, 0.125),
+        ("c.wav", (), "test", 0.1, 0.15),
+    ]
+    assert [clip.key for clip in corpus.clips[:3]] == [
+        clip_key("set", "audio/a.wav", 0.0),
+        clip_key("set", "audio/b, c.wav", 0.25),
+        clip_key("set", "audio/b, c.wav", 0.5),
+    ]
+    assert (corpus.labels, corpus.multi_label) == (("cat", "dog"), True)
+    assert [each.reason for each in corpus.rejected] == ["does not exist", "starts at 99.0 s, beyond its end"]
+    assert corpus.splits == {"2": 2, "test": 1, "train": 1}
+
+
+def test_columns_may_have_other_names_and_a_byte_order_mark(tmp_path):
+    sound(tmp_path / "a.wav")
+    path = table(tmp_path / "x.CSV", "\ufeffpath,species,fold\r\na.wav,Häher,3\r\n")
+    corpus = load_corpus([path], split_column="fold", label_column="species")
+    assert seen(corpus) == [("a.wav", ("Häher",), "3", 0.0, 0.25)]
+    assert load_corpus([path]).labels == ()  # 'label' and 'split' need not be there
+
+
+def test_only_rows_without_duration_are_probed_and_each_file_once(tmp_path, monkeypatch):
+    sound(tmp_path / "a.wav", seconds=2.0)
+    path = table(tmp_path / "x.csv", "path,start,duration\na.wav,0,\na.wav,1,\nnot_there.wav,0,5.5\n")
+    probed = []
+    monkeypatch.setattr(scanning, "probe", lambda path, probe=scanning.probe: probed.append(path) or probe(path))
+    assert [clip.duration for clip in load_corpus([path]).clips] == [2.0, 1.0, 5.5]
+    assert probed == [tmp_path / "a.wav"]
+
+
+REFUSED = {
+    "no path column": ("file,label\na.wav,x\n", "no column 'path'; found: 'file', 'label'"),
+    "semicolons": ("path;label\na.wav;x\n", "no column 'path'; found: 'path;label'.*commas"),
+    "no bytes": ("", "no column 'path'; found: none"),
+    "no rows": ("path,label\n\n,\n", "lists no sound files"),
+    "column twice": ("path,label,label\na.wav,x,y\n", "column 'label' comes twice"),
+    "no path": ("path,label\n,dog\n", "line 2: no path"),
+    "too many cells": ("path,label\na.wav,dog,1\n", "line 2: 3 cells, but the header has 2"),
+    "too few cells": ("path,label\n\na.wav\n", "line 3: 1 cells, but the header has 2"),
+    "open quote": ('path,label\n"a.wav,dog\n', "not a CSV file"),
+    "start": ("path,start\na.wav,-1\n", "line 2: start = '-1'; allowed"),
+    "start is a word": ("path,start\na.wav,soon\n", "line 2: start = 'soon'; allowed"),
+    "start is nan": ("path,start\na.wav,nan\n", "line 2: start = 'nan'; allowed"),
+    "duration": ("path,duration\na.wav,inf\n", "line 2: duration = 'inf'; allowed"),
+    "no duration": ("path,duration\na.wav,0.0\n", "line 2: duration = 0; allowed"),
+    "key": ("path,key\na.wav,x7\n", "line 2: key = 'x7'; allowed"),
+    "long key": ("path,key\na.wav,9223372036854775808\n", "line 2: key = '9223372036854775808'; allowed"),
+    "same key": ("path,key,duration\na.wav,7,1\nb.wav,7,1\n", "b.wav and .*a.wav have the same key, 7"),
+    "row twice": ("path,label\na.wav,dog\na.wav,cat\n", "a.wav: listed twice, from 0.0 s; keep one row.*'a;b'"),
+    "all bad": ("path\nb.wav\nc.wav\n", "none of its 2 files can be used; the first, .*b.wav, does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_csv_that_is_not_as_it_should_be_is_refused(tmp_path, case):
+    text, message = REFUSED[case]
+    sound(tmp_path / "a.wav")
+    with pytest.raises(DataError, match=message) as caught:
+        load_corpus([table(tmp_path / "x.csv", text)])
+    assert "\n" not in str(caught.value)
+
+
+def test_other_sources_that_cannot_be_are_refused(tmp_path):
+    one = sound(tmp_path / "one.wav")
+    latin = table(tmp_path / "latin.csv", "path,label\na.wav,Häher\n", encoding="latin-1")
+    (tmp_path / "empty").mkdir()
+    renamed = table(tmp_path / "x.csv", "path\none.wav\n")
+    for sources, columns, message in [
+        ([], {}, "no source of sound"),
+        ([tmp_path / "nowhere"], {}, "no such folder or CSV file"),
+        ([one], {}, "neither a folder nor a .csv file"),
+        ([tmp_path / "empty"], {}, "lists no sound files"),
+        ([latin], {}, "latin.csv: not UTF-8 text.*byte 0xe4.*save it as UTF-8"),
+        ([renamed], {"split_column": "fold"}, "no column 'fold'; found: 'path'"),
+        ([renamed], {"label_column": "species"}, "no column 'species'; found: 'path'"),
+        ([renamed, tmp_path], {}, "one.wav: listed twice"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            load_corpus(sources, **columns)
+
+
+def test_sources_make_a_union_with_keys_of_their_own(tmp_path):
+    sound(tmp_path / "a" / "dog" / "1.wav")
+    sound(tmp_path / "b" / "1.wav")
+    path = table(tmp_path / "b" / "list.csv", "path,label,split\n1.wav,cat,train\n")
+    corpus = load_corpus([tmp_path / "a", str(path)])
+    assert corpus.name == "a+b"
+    assert corpus.labels == ("cat", "dog")
+    assert set(corpus.clips) == {*load_corpus([path]).clips, *load_corpus([tmp_path / "a"]).clips}
+    sound(tmp_path / "other" / "b" / "1.wav")
+    with pytest.raises(DataError, match=r"have the same key.*rename one of their folders"):
+        load_corpus([path, tmp_path / "other" / "b"])
+
+
+def test_keys_depend_neither_on_the_order_of_rows_nor_on_the_place(tmp_path):
+    def keys(root, rows):
+        for row in rows:
+            sound(root / row)
+        return {
+            clip.path.name: clip.key for clip in load_corpus([table(root / "l.csv", "\n".join(["path", *rows]))]).clips
+        }
+
+    assert keys(tmp_path / "here" / "set", ["a.wav", "b.wav"]) == keys(tmp_path / "set", ["b.wav", "a.wav"])
+
+
+def test_workers_find_what_one_process_finds(tmp_path):
+    for index in range(70):  # more than one process is handed at a time
+        sound(tmp_path / f"{index}.wav", seconds=0.01 * (index + 1))
+    table(tmp_path / "bad.wav", "not sound")
+    assert survey([tmp_path], workers=2) == survey([tmp_path], workers=0)
+    assert survey([tmp_path])[1] == {RATE: 70}
+
+
+def test_shared_manifests_work_as_they_are():
+    expected = {
+        "fsdd": (3000, 10, {"test": 300, "train": 2400, "val": 300}),
+        "emodb_2s": (535, 7, {"1": 107, "2": 81, "3": 116, "4": 104, "5": 127}),
+        "librispeech_251spk_unlabelled": (251, 0, {"pretrain": 251}),
+    }
+    for name, (clips, labels, splits) in expected.items():
+        corpus = load_corpus([shared(f"data/{name}/manifest.csv")], split_column="split_or_fold")
+        assert (len(corpus.clips), len(corpus.labels), corpus.splits) == (clips, labels, splits)
+        assert not corpus.rejected
+
+
+# What a corpus offers
+
+
+def corpus_of(*clips, name="set"):
+    labels = tuple(sorted({label for clip in clips for label in clip.labels}))
+    return Corpus(name, clips, labels, any(len(clip.labels) > 1 for clip in clips))
+
+
+@pytest.fixture
+def three():
+    clips = [Clip(Path(f"{s}.wav"), i, 0.0, 1.0, (f"l{i}",), s) for i, s in enumerate(["train", "test", ""])]
+    return corpus_of(*clips)
+
+
+def test_splits_are_selected_and_left_out(three):
+    assert three.splits == {"": 1, "test": 1, "train": 1}
+    assert [clip.split for clip in three.select(["train", ""]).clips] == ["train", ""]
+    assert [clip.split for clip in three.without(["train"]).clips] == ["test", ""]
+    assert three.select("test").clips == three.select(["test"]).clips  # not the letters of the word
+    assert three.select(["train"]).labels == three.labels
+    for choose in (three.select, three.without):
+        with pytest.raises(
+            DataError, match=r"no split 'valid'; there are: \(none\) \(1 clips\), test \(1 clips\), train"
+        ):
+            choose(["train", "valid"])
+
+
+def test_label_matrix_has_a_one_for_each_label(three):
+    several = corpus_of(*three.clips, Clip(Path("m.wav"), 9, 0.0, 1.0, ("l2", "l0"), ""), Clip(Path("u"), 8, 0.0, 1.0))
+    matrix = label_matrix(several.clips, several.labels)
+    assert matrix.dtype == np.float32
+    assert matrix.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]]
+    assert label_matrix([], ["a"]).shape == (0, 1)
+    with pytest.raises(DataError, match=r"train.wav: label 'l0' is not among the 1 known"):
+        label_matrix(three.clips, ["l1"])
+
+
+def test_leaks_are_recordings_with_the_same_bytes_in_several_splits(tmp_path):
+    names = {"train": ["a", "copy_a", "b"], "test": ["renamed_a", "c"], "val": ["d", "d_again"]}
+    seeds = {"a": 1, "copy_a": 1, "renamed_a": 1, "b": 2, "c": 3, "d": 4, "d_again": 4}
+    lines = ["path,split"]
+    for split, stems in names.items():
+        for stem in stems:
+            sound(tmp_path / f"{stem}.wav", seed=seeds[stem])
+            lines.append(f"{stem}.wav,{split}")
+    corpus = load_corpus([table(tmp_path / "l.csv", "\n".join(lines))])
+    assert [{clip.path.stem for clip in group} for group in leaks(corpus)] == [{"a", "copy_a", "renamed_a"}]
+    assert leaks(corpus.without(["test"])) == []
+    cut = [Clip(tmp_path / "b.wav", key, start, 0.1, (), split) for key, start, split in [(1, 0.0, "x"), (2, 0.1, "y")]]
+    assert leaks(corpus_of(*cut, Clip(tmp_path / "gone.wav", 3, 0.0, 1.0))) == [tuple(cut)]
+
+
+# Writing
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/;\0"), min_size=1, max_size=12)
+NAMES = (WORDS | st.sampled_from([" x ", 'a"b', "a,b", "l\nm", "r\rs", "=1+1", "ü", "-"])).filter(
+    lambda n: n not in {".", ".."}
+)
+LABELS = WORDS.map(str.strip).filter(bool)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.lists(NAMES, min_size=1, max_size=3),
+            st.lists(LABELS, max_size=3, unique=True),
+            LABELS | st.just(""),
+            st.floats(0, 1e6),
+            st.floats(1e-3, 1e6),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda row: (tuple(row[0]), row[5], row[3]),
+    ),
+    data=st.data(),
+)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_is_read_back(tmp_path, rows, data):
+    inside, outside = tmp_path / "out", Path("/some where/else")
+    clips = {}
+    for parts, labels, split, start, duration, within in rows:
+        path = Path(inside if within else outside, *parts)
+        if path.name.strip():
+            key = clip_key("set", "/".join(parts), start)
+            clips[key] = Clip(path, key, start, duration, tuple(labels), split)
+    if not clips:
+        return
+    corpus = corpus_of(*clips.values(), name="out")
+    written = inside / "corpus.csv"
+    write_corpus(corpus, written)
+    assert load_corpus([written]) == corpus
+    assert sorted(path.name for path in inside.iterdir()) == ["corpus.csv"]
+
+    lines = data.draw(st.permutations([*csv.reader(written.open(encoding="utf-8", newline=""))][1:]))
+    with written.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "split", "start", "duration", "key"], *lines])
+    assert set(load_corpus([written]).clips) == set(corpus.clips)
+
+
+def test_a_prepared_corpus_keeps_its_keys_and_moves_with_its_files(tmp_path):
+    sound(tmp_path / "birds" / "wren" / "a.wav")
+    corpus = load_corpus([tmp_path / "birds"])
+    write_corpus(corpus, tmp_path / "corpus.csv")
+    assert load_corpus([tmp_path / "corpus.csv"]).clips == corpus.clips
+    (moved := tmp_path / "moved").mkdir()
+    (tmp_path / "corpus.csv").rename(moved / "corpus.csv")
+    (tmp_path / "birds").rename(moved / "birds")
+    (clip,) = load_corpus([moved / "corpus.csv"]).clips
+    assert (clip.path, clip.key) == (moved / "birds" / "wren" / "a.wav", corpus.clips[0].key)
+
+
+def test_rejected_files_are_written_and_an_impossible_place_is_refused(tmp_path):
+    rejected = (Rejected("a, b.wav", 'says "no"'), Rejected("c.wav", "is empty"))
+    path = tmp_path / "new" / "rejected.csv"
+    write_rejected(rejected, path)
+    rows = [*csv.reader(path.open(encoding="utf-8", newline=""))]
+    assert rows == [["path", "reason"], ["a, b.wav", 'says "no"'], ["c.wav", "is empty"]]
+    with pytest.raises(DataError, match="cannot be written"):
+        write_rejected(rejected, path / "below_a_file.csv")
