@@ -51,8 +51,8 @@ def main(config: Config) -> None:
                 train, test = (table(one, part.clips, pooling) for part in (split.train, split.test))
                 wanted = label_matrix(test.clips, corpus.labels)
                 known = label_matrix(train.clips, corpus.labels)
-                record = {"run": str(run), "seed": one.config.seed, "weights": name, "pooling": pooling, "clips":
-                len(wanted)} record["knn"] = accuracy(knn.predict(train.rows, known, test.rows), wanted)
+                record = {"run": str(run), "seed": one.config.seed, "weights": name, "pooling": pooling}
+                record["knn"] = accuracy(knn.predict(train.rows, known, test.rows), wanted)
                 record["linear"] = accuracy(linear.predict(train.rows, known, test.rows, multi_label=False), wanted)
                 place = {clip.key: number for number, clip in enumerate(train.clips)}
                 for few in config.few:

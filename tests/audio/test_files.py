@@ -14,7 +14,7 @@ from places import shared
 
 from melpatch.audio import decoder
 from melpatch.audio.files import count_samples, probe, read, stream
-from melpatch.errors import AudioError
+from melpatch.errors import AudioError, ConfigError
 
 RATE = 16_000
 FORMATS = [
@@ -322,6 +322,28 @@ def test_windows_are_slices_of_the_whole(tmp_path, monkeypatch, seconds, hop, ra
         assert begin + len(wave) > covered  # it shows something new
         covered = begin + len(wave)
     assert covered == len(whole) or round(len(windows) * hop * own) >= len(whole)  # or the end lies between windows
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hop", "expected"),
+    [
+        (1.0, 0.5, [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0)]),  # one from 1.5 s on would lie within the last
+        (0.8, 0.5, [(0.0, 0.8), (0.5, 0.8), (1.0, 0.8), (1.5, 0.5)]),
+        (1.0, 1.0, [(0.0, 1.0), (1.0, 1.0)]),
+        (3.0, 1.0, [(0.0, 2.0)]),
+        (0.25, 1.5, [(0.0, 0.25), (1.5, 0.25)]),
+        (0.25, 5.0, [(0.0, 0.25)]),
+    ],
+)
+def test_windows_go_to_the_end_and_none_lies_in_another(tmp_path, seconds, hop, expected):
+    path = saved(tmp_path, encoded())
+    assert [(start, len(wave) / 8000) for start, wave in stream(path, seconds, hop, 8000)] == expected
+
+
+@pytest.mark.parametrize(("seconds", "hop"), [(0.0, 1.0), (1.0, 0.0), (1.0, -1.0), (1e-6, 1.0), (1.0, 1e-6)])
+def test_windows_and_hops_below_a_sample_are_refused(tmp_path, seconds, hop):
+    with pytest.raises(ConfigError, match="at least one sample"):
+        next(stream(saved(tmp_path, encoded()), seconds, hop))
 
 
 @pytest.mark.parametrize("content", [encoded("FLAC", seconds=60.0), flac_without_length()])

@@ -13,6 +13,7 @@ import soxr
 from jaxtyping import Float
 
 from melpatch.audio.decoder import AudioInfo, Decoder, open_sound
+from melpatch.config import check
 from melpatch.errors import AudioError
 
 __all__ = ["AudioInfo", "count_samples", "probe", "read", "stream"]
@@ -111,11 +112,14 @@ def stream(
         sample_rate: rate wanted, in Hz; None for the file's own.
 
     Raises:
+        ConfigError: a window or hop is shorter than a sample.
         AudioError: as :func:`read`; what was decoded up to the damage has been yielded by then.
     """
     with open_sound(path) as sound:
         rate = sample_rate or sound.info.sample_rate
-        size = max(1, round(seconds * rate))
+        size = round(seconds * rate)
+        check(size >= 1, "seconds", seconds, f"at least one sample, 1/{rate} s")
+        check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
         held, offset, index = np.empty(0, np.float32), 0, 0  # `held` begins at sample `offset` of the file
         for block in _resampled(sound, rate):
             held = np.concatenate((held, block))

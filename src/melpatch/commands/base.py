@@ -37,9 +37,8 @@ def corpus_of(config: RunConfig) -> Corpus:
         raise ConfigError("--data is missing; give a folder of audio, or a CSV with the header path,label,split")
     corpus = load_corpus(config.data, split_column=config.split_column, label_column=config.label_column)
     if corpus.rejected:
-        notice(
-            f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are left out; melpatch prepare lists them"
-        )
+        count = len(corpus.rejected)
+        notice(f"{count} files of {corpus.name} cannot be read and are left out; melpatch prepare lists them")
     return corpus
 
 
@@ -54,8 +53,8 @@ def check_resumed(asked: RunConfig, default: RunConfig, recorded: RunConfig, fol
     for name, value in wanted.items():
         if value != before.get(name) and value != kept.get(name):
             raise ConfigError(
-                f"--{name.replace('_', '-')} = {value!r}, but {folder} was started with {kept.get(name)!r}, which --resume keeps; "
-                "leave the flag out, or start a new run with another --out"
+                f"--{name.replace('_', '-')} = {value!r}, but {folder} was started with {kept.get(name)!r}, "
+                "which --resume keeps; leave the flag out, or start a new run with another --out"
             )
 
 

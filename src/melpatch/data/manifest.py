@@ -123,6 +123,12 @@ def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
     _write(path, ("path", "reason"), [(each.path, each.reason) for each in rejected])
 
 
+def read_rejected(path: Path) -> tuple[Rejected, ...]:
+    """Return what :func:`write_rejected` wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple(Rejected(**row) for row in csv.DictReader(file))
+
+
 def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     aside = path.with_name(f".{path.name}.part")
     try:

@@ -157,8 +157,8 @@ class SSAST(Objective):
             1 <= wanted <= most,
             "objective.num_masked" if config.num_masked else "objective.mask_ratio",
             config.num_masked or config.mask_ratio,
-            f"1 to {most} hidden patches, since {seconds:g} s give {grid.rows} x {self.window // grid.rows} = {self.window}; "
-            "hide fewer, or take longer segments or smaller patches",
+            f"1 to {most} hidden patches, since {seconds:g} s give {grid.rows} x {self.window // grid.rows} = "
+            f"{self.window}; hide fewer, or take longer segments or smaller patches",
         )
 
     def picture(self, batch: Batch, step: int) -> Picture | None:
@@ -179,6 +179,7 @@ class SSAST(Objective):
     def _legacy(self, states: Int[Tensor, " clip"], features: Features, width: int, number: int) -> masking.Priority:
         if features.valid is not None:
             raise ConfigError(
-                "objective.sampler = 'legacy' knows no padding; set --front-end.padding legacy, or use the uniform sampler"
+                "objective.sampler = 'legacy' knows no padding; "
+                "set --front-end.padding legacy, or use the uniform sampler"
             )
         return masking.cluster_legacy(states, self.encoder.grid.rows, width, number, self.config.cluster_sides)

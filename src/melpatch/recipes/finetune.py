@@ -21,5 +21,5 @@ def finetune(size_name: str) -> RunConfig:
         ),
         front_end=LogMel.Config(scale=1.0),
         loader=LoaderConfig(batch_size=32, seconds=5.0),
-        train=TrainConfig(epochs=30, lr=5e-4, layer_decay=0.8),
+        train=TrainConfig(epochs=30.0, lr=5e-4, layer_decay=0.8),
     )

@@ -18,7 +18,7 @@ def ssast(size_name: str) -> RunConfig:
         objective=SSAST.Config(),
         front_end=LogMel.Config(scale=1.0),
         loader=LoaderConfig(batch_size=32, seconds=2.0),
-        train=TrainConfig(epochs=20, lr=1e-3),
+        train=TrainConfig(epochs=20.0, lr=1e-3),
     )
 
 
@@ -50,7 +50,7 @@ def _published(size_name: str, patch: tuple[int, int], mask: str) -> RunConfig:
         objective=SSAST.Config(num_masked=400, mask="cluster" if mask == "cluster" else "random"),
         loader=LoaderConfig(batch_size=24 if base else 120, seconds=10.255),  # 1024 frames
         train=TrainConfig(
-            epochs=10,
+            epochs=10.0,
             optimizer="adam",
             lr=1e-4 if base else 5e-4,
             betas=(0.95, 0.999),

@@ -233,8 +233,8 @@ def _note_skipped(work: Work, micro: list[Batch | None]) -> None:
     work.run.log({"step": progress.step, "skipped": True, "clip_keys": keys})
     if progress.skipped_in_a_row >= limit:
         raise MelpatchError(
-            f"{work.run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys are in metrics.jsonl; "
-            "lower --lr, use --precision 32-true, or look at those clips"
+            f"{work.run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys are in "
+            "metrics.jsonl; lower --lr, use --precision 32-true, or look at those clips"
         )
 
 
@@ -245,8 +245,9 @@ def _readable(batches: Iterator[Loaded], run: Run, corpus: Corpus, share: float)
         if loaded.rejected and run.reject(loaded.rejected) > limit:
             worst = loaded.rejected[0]
             raise DataError(
-                f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last being {worst.path} "
-                f"({worst.reason}); see {run.folder / 'rejected.csv'}, mend or drop them, or raise --max-bad-share"
+                f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last being "
+                f"{worst.path} ({worst.reason}); see {run.folder / 'rejected.csv'}, mend or drop them, "
+                "or raise --max-bad-share"
             )
         yield loaded.batch
 

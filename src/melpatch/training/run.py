@@ -31,7 +31,7 @@ from torch.optim import Optimizer
 
 from melpatch.checkpoint import load_weights, save_weights, written_aside
 from melpatch.config import from_toml, to_toml
-from melpatch.data.manifest import Rejected, write_rejected
+from melpatch.data.manifest import Rejected, read_rejected, write_rejected
 from melpatch.errors import CheckpointError
 from melpatch.training.config import RunConfig
 
@@ -82,6 +82,8 @@ class Run:
     def reopen(cls, folder: Path) -> "Run":
         """Go on with the run in a folder, under the settings it was started with."""
         run = cls(folder, from_toml(RunConfig, folder / "config.toml"))
+        if (folder / "rejected.csv").exists():
+            run.rejected = {one.path: one for one in read_rejected(folder / "rejected.csv")}
         run._note_environment()
         return run
 
