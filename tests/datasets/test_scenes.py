@@ -16,7 +16,14 @@ from melpatch.datasets import scenes
 from melpatch.errors import ConfigError, DataError
 
 RATE = scenes.SAMPLE_RATE
-LABELS = [label for _, *pair in scenes._PAIRS for label in pair]
+PAIRS = [
+    (scenes._sweeps, "sweep_up", "sweep_down"),
+    (scenes._notes, "notes_up", "notes_down"),
+    (scenes._clicks, "clicks_faster", "clicks_slower"),
+    (scenes._swells, "noise_swell", "noise_fade"),
+    (scenes._tone_then_noise, "tone_noise", "noise_tone"),
+]
+LABELS = [label for _, *pair in PAIRS for label in pair]
 
 
 def draws(sounds):
@@ -78,14 +85,18 @@ def test_a_tone_comes_before_noise():
     for wave in draws(scenes._tone_then_noise):
         third = len(wave) // 3
         assert tonality(wave[:third]) > 0.99
-        assert tonality(wave[-third:]) < 0.5
+        assert tonality(wave[-third:]) < 0.7
 
 
 @pytest.mark.parametrize("pair", range(5))
-def test_two_classes_are_mirror_images_in_time(pair):
+def test_the_second_class_of_a_pair_is_the_first_one_backwards(pair):
+    rng = np.random.default_rng(7)
+    sound = PAIRS[pair][0](rng, int(2 * RATE * rng.uniform(0.5, 0.9)))
+    sound = np.trim_zeros(sound) / sound.std()
     one, other = (np.trim_zeros(scenes._event(np.random.default_rng(7), 2 * pair + way, 2 * RATE)) for way in (0, 1))
+    np.testing.assert_allclose(one, sound)
+    np.testing.assert_array_equal(other, one[::-1])
     assert not np.allclose(one, other)
-    np.testing.assert_array_equal(one, other[::-1])
 
 
 @given(st.integers(0, 2**40), st.integers(0, 10**6), st.floats(0.5, 3.0))

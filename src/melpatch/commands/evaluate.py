@@ -17,13 +17,14 @@ from melpatch.checkpoint import written_aside
 from melpatch.data.clip import Batch
 from melpatch.data.manifest import Corpus, label_matrix, load_corpus
 from melpatch.data.splits import divide, few_labels
-from melpatch.errors import ConfigError, DataError
+from melpatch.errors import ConfigError, DataError, MelpatchError
 from melpatch.evaluation import knn, linear
 from melpatch.evaluation.inference import Table, over_clips
 from melpatch.evaluation.metrics import primary_metric, scores
 from melpatch.model import Model, load
 from melpatch.nn.pooling import Pooling
 from melpatch.objectives.classify import Classify
+from melpatch.plots.confusion import confusion
 from melpatch.progress import console, notice
 from melpatch.training.run import environment
 
@@ -67,9 +68,9 @@ def run(config: Config) -> None:
     model = load(config.run)
     corpus = load_corpus(config.data, split_column=config.split_column, label_column=config.label_column)
     if isinstance(model.objective, Classify):
-        results = {"classifier": _classifier(model, corpus, config)}
+        results = {"classifier": classified(model, corpus, config)}
     else:
-        results = _probes(model, corpus, config)
+        results = probes(model, corpus, config)
     out = config.out or config.run / f"evaluation-{config.split}"
     out.mkdir(parents=True, exist_ok=True)
     record = _record(model, corpus, config, results)
@@ -94,7 +95,8 @@ class Result:
     labels: tuple[str, ...]
 
 
-def _classifier(model: Model, corpus: Corpus, config: Config) -> Result:
+def classified(model: Model, corpus: Corpus, config: Config) -> Result:
+    """Return the scores of a classifier on the split."""
     unknown = sorted(set(corpus.labels) - set(model.labels))
     if unknown:
         raise ConfigError(
@@ -107,7 +109,8 @@ def _classifier(model: Model, corpus: Corpus, config: Config) -> Result:
     return Result(scores(table.rows, targets, model.labels, multi, seed=config.seed), table, model.labels)
 
 
-def _probes(model: Model, corpus: Corpus, config: Config) -> dict[str, Result]:
+def probes(model: Model, corpus: Corpus, config: Config) -> dict[str, Result]:
+    """Return the scores of kNN and of a linear probe on frozen embeddings, which learn from the training clips."""
     split = divide(corpus, config.split)
     if split.test is None:
         raise DataError(f"{corpus.name}: no labelled clip is in split {config.split!r}")
@@ -177,14 +180,11 @@ def _write_predictions(path: Path, result: Result) -> None:
 
 def _draw(out: Path, name: str, result: Result) -> None:
     if "confusion" in result.scores:
-        from melpatch.plots.confusion import confusion
-
         path = out / (f"confusion-{name}.png" if name else "confusion.png")
+        title = f"accuracy {result.scores['accuracy']:.3f}"
         try:
-            confusion(
-                path, np.array(result.scores["confusion"]), result.labels, f"accuracy {result.scores['accuracy']:.3f}"
-            )
-        except ConfigError as error:
+            confusion(path, np.array(result.scores["confusion"]), result.labels, title)
+        except MelpatchError as error:  # matplotlib is an extra; scores must not be lost for want of it
             notice(str(error))
 
 

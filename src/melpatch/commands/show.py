@@ -10,6 +10,7 @@ from rich.table import Table
 
 from melpatch.config import from_toml, owner
 from melpatch.errors import CheckpointError
+from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
 from melpatch.training.config import RunConfig
 
@@ -38,8 +39,6 @@ def run(config: Config) -> None:
             table.add_row(name, value if isinstance(value, str) else json.dumps(value))
         console().print(table)
     if config.curve is not None:
-        from melpatch.plots.curve import curve
-
         curve(config.curve, config.run / "metrics.jsonl")
         notice(f"drawn to {config.curve}")
 

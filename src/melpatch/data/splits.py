@@ -65,3 +65,19 @@ def few_labels(corpus: Corpus, per_class: int, seed: int) -> Corpus:
 
 def _listed(splits: dict[str, int]) -> str:
     return ", ".join(f"{name or 'none'} ({count})" for name, count in splits.items())
+
+
+def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
+    """Return a corpus without splits with ``share`` of each class's clips as split ``test``, the others as ``train``.
+
+    The choice is by (seed, clip key) alone. Recordings of one source may fall on both sides: for an honest score give
+    the corpus splits of its own.
+    """
+    rank = uniform(stream(seed, "hold out", torch.tensor([clip.key for clip in corpus.clips])), 1)[:, 0].tolist()
+    by_class: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for _, index in sorted((number, index) for index, number in enumerate(rank)):
+        by_class[corpus.clips[index].labels].append(index)
+    test = {index for members in by_class.values() for index in members[: round(share * len(members))]}
+    sides = ("test" if index in test else "train" for index in range(len(corpus.clips)))
+    clips = (dataclasses.replace(clip, split=side) for clip, side in zip(corpus.clips, sides, strict=True))
+    return dataclasses.replace(corpus, clips=tuple(clips))

@@ -48,10 +48,12 @@ def amount(patches: Int[Tensor, " clip"], *, ratio: float, number: int | None, w
 
 
 def take(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> Hidden:
-    """Hide the ``counts`` first patches of each clip's ranking; ``most`` is the largest count, known without a look at
-    it."""
-    index = priority.argsort(dim=1, stable=True)[:, :most]
-    return Hidden(index, torch.arange(most, device=index.device) < counts[:, None])
+    """Hide the ``counts`` first patches of each clip's ranking; ``most`` is the largest count, known without a look.
+
+    There is always one place, if need be an invalid one, so that losses never meet an empty axis.
+    """
+    index = priority.argsort(dim=1, stable=True)[:, : max(most, 1)]
+    return Hidden(index, torch.arange(index.shape[1], device=index.device) < counts[:, None])
 
 
 def random(states: Int[Tensor, " clip"], rows: int, columns: Int[Tensor, " clip"], width: int) -> Priority:
@@ -74,8 +76,9 @@ def cluster(
 
     Gong et al. 2022 (arXiv 2110.09784), section 2.2: the side C is drawn once per clip, squares of C x C until enough
     patches are covered. *Differs* from the published sampler, which favours high mels (see :func:`cluster_legacy`):
-    corners are drawn from [-(C-1), rows-1] x [-(C-1), columns-1] and squares clipped to the grid, so that every patch
-    is equally likely; surplus patches of the last square are dropped at random.
+    corners are drawn from [-(C-1), rows-1] x [-(C-1), columns-1] and squares clipped to the grid, so that a square
+    covers every patch equally often; surplus patches of the last square are dropped at random. Low and high mels are
+    hidden alike; edges up to 0.01 more or less often than the middle where 75 % are hidden, more where few are.
     """
     side, largest = _sides(states, sides), max(sides)
     # Four times the expected need of a half-covered grid; what no square reaches ranks behind, at random.
@@ -98,11 +101,11 @@ def cluster(
 def cluster_legacy(
     states: Int[Tensor, " clip"], rows: int, columns: int, number: int, sides: tuple[int, ...] = (3, 4, 5)
 ) -> Priority:
-    """Rank patches as the published code does, biases included; needs fewer than ``rows * columns - 2`` hidden patches.
+    """Rank the patches of clips without padding as the published code does, biases included.
 
     Squares start at a uniform patch number and grow upward, wrap at a row's end into the next row, and never hold patch
     0. Once more than ``number`` patches are covered, the lowest numbers are kept, so low mels stay visible far more
-    often.
+    often. Where squares cannot cover so many, the lowest numbers but 0 are hidden; the published code never returns.
 
     Source: the published SSAST code (commit a1a3eec), ``gen_maskid_patch``. *Differs*: sorts where the original lists a
     Python set, which is the same for 512 patches and more than 70 hidden ones.
@@ -115,8 +118,11 @@ def cluster_legacy(
     cell = start[..., None, None] + columns * step[:, None] + step
     cell = cell.masked_fill(~inside | (cell == 0) | (cell >= tokens), tokens)
     first = _first_cover(cell.flatten(2), tokens)
-    last = first.sort(dim=1).values[:, number, None]  # the square with which the set outgrows ``number``
-    return torch.arange(tokens, device=states.device).double().masked_fill(first > last, torch.inf)
+    # The square with which the set outgrows ``number``.
+    last = first.sort(dim=1).values[:, min(number, tokens - 1), None]
+    lowest_first = torch.arange(tokens, device=states.device, dtype=torch.float64)
+    lowest_first[0] = torch.inf
+    return lowest_first.masked_fill(first > last, torch.inf)
 
 
 def _sides(states: Int[Tensor, " clip"], sides: tuple[int, ...]) -> Int[Tensor, " clip"]:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from melpatch.config import check
+
 Pooling = Literal["mean", "cls", "frequency"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 
@@ -36,10 +38,13 @@ def pool(
         valid: tokens that hold sound, or None if all do.
         rows: frequency rows of the grid.
         how: ``mean`` over all patch tokens (``dim`` numbers); ``cls``, the mean of the class tokens; ``frequency``, the
-        mean
-            over time of each frequency row, rows side by side (``rows * dim`` numbers), which keeps pitch.
+            mean over time of each frequency row, rows side by side (``rows * dim`` numbers), which keeps pitch.
+
+    Raises:
+        ConfigError: ``cls`` is asked of an encoder without class tokens.
     """
     if how == "cls":
+        check(cls.shape[1] > 0, "pooling", how, "'mean' or 'frequency', since this encoder has no class token")
         return masked_mean(cls, None)
     if how == "mean":
         return masked_mean(patches, valid)

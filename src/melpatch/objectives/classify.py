@@ -64,6 +64,7 @@ class Classify(Objective):
         if batch.targets is None:
             raise ConfigError("a classifier was given clips without labels; give a corpus that has them")
         wave, targets = self.augment.wave(batch.wave, batch.lengths, batch.targets, batch.keys, self.seed, step)
+        assert targets is not None  # since batch.targets is not
         spectrogram, frames = self.front_end(wave, batch.lengths)
         spectrogram = self.augment.spectrogram(spectrogram, frames, batch.keys, self.seed, step)
         grid = self.encoder.grid
@@ -80,7 +81,8 @@ class Classify(Objective):
         """Return float32 scores before softmax or sigmoid."""
         encoded = self.encoder(features.spectrogram, features.valid)
         pooled = pool(encoded.patches, encoded.cls, features.valid, self.encoder.grid.rows, self.config.pooling)
-        return self.head(pooled).float() if pooled.dtype != torch.float64 else self.head(pooled)
+        scores: Tensor = self.head(pooled)
+        return scores.to(pooled.dtype)
 
     def probabilities(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label: they sum to one unless the task is multi-label."""

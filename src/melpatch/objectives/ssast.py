@@ -15,7 +15,6 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
-from melpatch.errors import ConfigError
 from melpatch.nn import masking
 from melpatch.nn.heads import mlp_head
 from melpatch.nn.info_nce import Axis, info_nce
@@ -69,6 +68,12 @@ class SSAST(Objective):
         self.window: int | None = None  # patches of a clip that fills the window; known after check()
         rows = encoder.grid.rows
         self.clusters = config.mask == "cluster" or (config.mask == "auto" and rows > 1)
+        check(
+            config.sampler == "uniform" or not self.clusters or front_end.config.padding == "legacy",
+            "objective.sampler",
+            config.sampler,
+            "'uniform', or 'legacy' with --front-end.padding legacy, since it knows no padding",
+        )
         pixels = encoder.grid.patch[0] * encoder.grid.patch[1]
         self.mask_embed = nn.Parameter(torch.empty(1, 1, encoder.embed_dim))
         nn.init.xavier_normal_(self.mask_embed)
@@ -115,7 +120,7 @@ class SSAST(Objective):
             ties = stream(self.seed, f"{purpose} ties", keys, step)
             priority = masking.cluster(states, ties, grid.rows, columns, width, config.cluster_sides)
         else:
-            priority = self._legacy(states, features, width, most)
+            priority = masking.cluster_legacy(states, grid.rows, width, most, config.cluster_sides)
         return masking.take(priority, counts, most)
 
     def encode(self, features: Features, hidden: masking.Hidden) -> Float[Tensor, "clip hidden dim"]:
@@ -147,10 +152,11 @@ class SSAST(Objective):
         return {"mse": (error * hidden.valid).sum() / hidden.valid.sum().clamp(min=1)}
 
     def check(self, seconds: float) -> None:
-        """Raise a ConfigError if a clip of this length leaves no patch visible, or none hidden."""
+        """Raise a ConfigError if patches overlap, or a clip of this length leaves no patch visible, or none hidden."""
         grid, config = self.encoder.grid, self.config
+        check(grid.stride == grid.patch, "encoder.stride", grid.stride, f"{grid.patch}; overlaps tell what is hidden")
         frames = self.front_end.frames(round(seconds * self.front_end.sample_rate))
-        self.window = grid.count(frames)
+        self.window = grid.count(self.front_end.config.target_frames or frames)
         most = self.window - (3 if config.sampler == "legacy" else 1)
         wanted = self.window * config.mask_ratio if config.num_masked is None else config.num_masked
         check(
@@ -175,11 +181,3 @@ class SSAST(Objective):
         filled = torch.where(mask, patches.scatter(1, index, rebuilt), patches)
         stages = (patches, patches.masked_fill(mask, torch.nan), filled)
         return Picture(*(self.front_end.denormalise(grid.join(stage, frames))[0].detach() for stage in stages))
-
-    def _legacy(self, states: Int[Tensor, " clip"], features: Features, width: int, number: int) -> masking.Priority:
-        if features.valid is not None:
-            raise ConfigError(
-                "objective.sampler = 'legacy' knows no padding; "
-                "set --front-end.padding legacy, or use the uniform sampler"
-            )
-        return masking.cluster_legacy(states, self.encoder.grid.rows, width, number, self.config.cluster_sides)

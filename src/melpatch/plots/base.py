@@ -1,0 +1,45 @@
+"""The sheet that pictures are drawn on: matplotlib, fetched when it is first needed, without its global state."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from melpatch.errors import MelpatchError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 150
+"""Dots per inch of every picture."""
+
+
+def sheet(width: float, height: float, title: str) -> "Figure":
+    """Return an empty figure of that size in inches; it never opens a window.
+
+    Raises:
+        MelpatchError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MelpatchError("pictures need matplotlib; install it with: pip install 'melpatch[plots]'") from error
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
+    return figure
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG file.
+
+    Raises:
+        MelpatchError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise MelpatchError(
+            f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours"
+        ) from error

@@ -1,0 +1,53 @@
+"""The picture of a classifier's confusions: which classes it takes for which."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from melpatch.errors import ConfigError, MelpatchError
+from melpatch.plots.base import save, sheet
+
+_MOST_CLASSES = 50
+_WITH_COUNTS = 15  # classes up to which there is room for numbers in the cells
+
+
+def confusion(path: Path, matrix: Int[np.ndarray, "_true _predicted"], labels: Sequence[str], title: str = "") -> None:
+    """Draw a confusion matrix, coloured by the share of each true class; counts stand in the cells of a small one.
+
+    Args:
+        path: PNG file to write.
+        matrix: how many clips of each true class (row) were taken for each class (column).
+        labels: the names of the classes.
+        title: words above the picture.
+
+    Raises:
+        ConfigError: there are more than 50 classes.
+        MelpatchError: the matrix does not fit the labels, or matplotlib is missing.
+    """
+    size = len(labels)
+    if matrix.shape != (size, size):
+        raise MelpatchError(f"a confusion matrix of shape {matrix.shape} for {size} labels; allowed: {(size, size)}")
+    if size > _MOST_CLASSES:
+        raise ConfigError(f"a confusion matrix of {size} classes cannot be read as a picture; at most {_MOST_CLASSES}")
+    side = 4.0 + 0.45 * min(size, _WITH_COUNTS) + 0.1 * max(size - _WITH_COUNTS, 0)
+    figure = sheet(side + 1.0, side, title)
+    panel = figure.subplots()
+    totals = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
+    image = panel.imshow(np.ma.masked_invalid(share), cmap="magma_r", vmin=0, vmax=1)
+    image.set_cmap(image.get_cmap().with_extremes(bad="0.85"))
+    fontsize = 10 if size <= _WITH_COUNTS else 7
+    panel.set_xticks(range(size), labels, rotation=90, fontsize=fontsize, parse_math=False)
+    panel.set_yticks(range(size), labels, fontsize=fontsize, parse_math=False)
+    panel.set_xlabel("predicted class")
+    panel.set_ylabel("true class")
+    panel.tick_params(length=0)
+    if size <= _WITH_COUNTS:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if share[row, column] > 0.5 else "black"
+                panel.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    save(figure, path)

@@ -1,0 +1,125 @@
+"""The picture of how a run went: every metric against the step."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from melpatch.errors import MelpatchError
+from melpatch.plots.base import save, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TRAINING, _VALIDATION = "#2f5f9e", "#d9541e"
+_VALIDATED = "val_"  # in front of the name of a metric that was measured on the validation split
+_SPARSE = 30  # up to so many values are drawn as points
+
+
+def curve(path: Path, metrics: Path | Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None) -> None:
+    """Draw metrics against the step: each value thin, their running mean thick, validation as points.
+
+    Args:
+        path: PNG file to write.
+        metrics: a run's metrics.jsonl, or its lines as mappings with ``step`` and numbers.
+        keys: which metrics to draw, the first one largest; all of them, the loss first, if not given. ``val_`` metrics
+            are drawn with the ones they belong to.
+
+    Raises:
+        MelpatchError: the file is no such file, or holds no such metric; or matplotlib is missing.
+    """
+    records = _read(metrics) if isinstance(metrics, Path) else metrics
+    names = _names(records)
+    keys = names if keys is None else keys
+    unknown = [key for key in keys if key not in names]
+    if unknown or not keys:
+        what = f"no metric {unknown[0]!r}" if unknown else "no metric to draw"
+        raise MelpatchError(f"{what}; there are: {', '.join(names) or 'none'}")
+    figure = sheet(10.0, 1.2 + 2.3 * math.ceil((len(keys) + 1) / 2), "")
+    panels = figure.subplot_mosaic(_layout(keys), sharex=True)
+    for key in keys:
+        _draw(panels[key], records, key)
+    handles = {
+        line.get_label(): line for panel in panels.values() for line in panel.lines if line.get_label()[0] != "_"
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=len(handles), frameon=False)
+    save(figure, path)
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise MelpatchError(f"{file}: cannot be read ({error.strerror}); give a run's metrics.jsonl") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise MelpatchError(f"{file}, line {number}: not JSON ({error.msg}); take that line out") from error
+    return records
+
+
+def _number(value: object) -> float:
+    """Return a value as a float; NaN if it is not a finite number."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else math.nan
+
+
+def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the metrics that have a finite number anywhere, the loss first, the others in order of appearance."""
+    found = {
+        key.removeprefix(_VALIDATED): None
+        for record in records
+        for key, value in record.items()
+        if not math.isnan(_number(value))
+    }
+    found.pop("step", None)
+    return sorted(found, key=lambda key: key != "loss")
+
+
+def _layout(keys: Sequence[str]) -> list[list[str]]:
+    """Return rows of two panels; the first metric has a row to itself, and so has a last one without neighbour."""
+    first, *others = keys
+    return [[first, first]] + [[*others[i : i + 2], others[i]][:2] for i in range(0, len(others), 2)]
+
+
+def _series(
+    records: Sequence[Mapping[str, Any]], key: str
+) -> tuple[Float[np.ndarray, " value"], Float[np.ndarray, " value"]]:
+    """Return the steps at which a metric was logged, in order, and its values."""
+    pairs = sorted(
+        ((_number(one["step"]), _number(one[key])) for one in records if key in one), key=lambda pair: pair[0]
+    )
+    steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
+    return steps, values
+
+
+def _smooth(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " value"]:
+    """Return the mean over the neighbouring finite values, a twentieth of all of them."""
+    window = np.ones(2 * (len(values) // 40) + 1)
+    finite = np.isfinite(values)
+    total = np.convolve(np.where(finite, values, 0.0), window, mode="same")
+    count = np.convolve(finite, window, mode="same")
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def _draw(panel: "Axes", records: Sequence[Mapping[str, Any]], key: str) -> None:
+    steps, values = _series(records, key)
+    if len(values) > _SPARSE:
+        panel.plot(steps, values, color=_TRAINING, linewidth=0.6, alpha=0.45, label="training")
+        panel.plot(steps, _smooth(values), color=_TRAINING, linewidth=2, label="training, running mean")
+    elif len(values):
+        panel.plot(steps, values, "o-", color=_TRAINING, markersize=3, linewidth=1, label="training")
+    steps, values = _series(records, _VALIDATED + key)
+    if len(values):
+        panel.plot(steps, values, "o-", color=_VALIDATION, markersize=5, linewidth=1, label="validation")
+    panel.set_xlabel("step")
+    panel.set_ylabel(key, parse_math=False)
+    panel.grid(color="0.9", linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,115 @@
+import math
+
+import pytest
+import torch
+
+from melpatch.nn.info_nce import info_nce
+
+AXES = ["patches", "predictions"]
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def ragged(clips=4, hidden=7, pixels=5):
+    """Predictions, patches, and clips with 7, 3, 1 and 0 hidden patches."""
+    valid = torch.arange(hidden) < torch.tensor([7, 3, 1, 0])[:clips, None]
+    return noise(clips, hidden, pixels), noise(clips, hidden, pixels, seed=1), valid
+
+
+def slow_info_nce(predictions, patches, axis):
+    """One clip without padding: loss and hit per prediction, one score at a time."""
+    size = range(len(predictions))
+    score = [[sum(c * x for c, x in zip(predictions[i], patches[j], strict=True)) for j in size] for i in size]
+    share = [[0.0] * len(size) for _ in size]  # softmax of score[i][j] over j, or over i
+    for i in size:
+        for j in size:
+            others = score[i] if axis == "patches" else [score[k][j] for k in size]
+            share[i][j] = math.exp(score[i][j]) / sum(map(math.exp, others))
+    losses = [-math.log(share[i][i]) for i in size]
+    hits = [patches[max(size, key=lambda j: share[i][j])] == patches[i] for i in size]
+    return losses, hits
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_loss_and_hits_are_those_of_the_slow_loop(axis):
+    predictions, patches, valid = ragged()
+    patches[0, 4] = patches[0, 2]  # identical patches
+    predictions[0, 4] += 3 * patches[0, 4]
+    loss, hit = info_nce(predictions, patches, valid, axis)
+    assert hit[0].any()
+    assert not hit[0].all()
+    for clip, count in enumerate(valid.sum(dim=1).tolist()):
+        own = predictions[clip, :count].tolist(), patches[clip, :count].tolist()
+        losses, hits = slow_info_nce(*own, axis)
+        assert loss[clip, :count].tolist() == pytest.approx(losses, abs=1e-12)
+        assert hit[clip, :count].tolist() == hits
+        assert not loss[clip, count:].any()
+        assert not hit[clip, count:].any()
+
+
+def test_the_two_axes_differ():
+    predictions, patches, valid = ragged()
+    assert not torch.allclose(info_nce(predictions, patches, valid)[0], info_nce(predictions, patches, valid, AXES[1])[0])
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_padding_touches_neither_loss_nor_gradient(axis):
+    _, patches, valid = ragged()
+    results = []
+    for rubbish in (0.0, 1e30, -7.0):
+        predictions, targets = ragged()[0].requires_grad_(), patches.clone()
+        with torch.no_grad():
+            predictions[~valid] = rubbish
+            targets[~valid] = -rubbish
+        loss, hit = info_nce(predictions, targets, valid, axis)
+        loss.sum().backward()
+        assert not predictions.grad[~valid].any()
+        results.append((loss.detach(), hit, predictions.grad))
+    assert results[0][2][valid].any()
+    for result in results[1:]:
+        assert all(torch.equal(mine, first) for mine, first in zip(result, results[0], strict=True))
+
+
+def test_identical_patches_count_as_hits():
+    """Prediction 0 takes patch 1 for its own, which it equals; prediction 2 takes patch 0, which it does not."""
+    patches = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    predictions = torch.tensor([[[2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]])
+    _, hit = info_nce(predictions, patches, torch.ones(1, 3, dtype=torch.bool))
+    assert hit.tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_constant_clip_gives_the_logarithm_of_the_number_of_patches(axis):
+    predictions = noise(1, 1, 4).expand(1, 400, 4)
+    loss, hit = info_nce(predictions, torch.full((1, 400, 4), -1.28, dtype=torch.float64), torch.ones(1, 400).bool(), axis)
+    torch.testing.assert_close(loss, torch.full_like(loss, math.log(400)))
+    assert hit.all()
+
+
+def test_silence_is_unanswerable_whatever_is_predicted():
+    """Over patches; the published axis compares predictions, which may differ over identical patches."""
+    loss, _ = info_nce(noise(1, 9, 4), torch.full((1, 9, 4), -1.28, dtype=torch.float64), torch.ones(1, 9).bool())
+    torch.testing.assert_close(loss, torch.full_like(loss, math.log(9)))
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_large_scores_stay_finite(axis):
+    predictions, patches, valid = (1e3 * part if part.is_floating_point() else part for part in ragged())
+    predictions = predictions.float().requires_grad_()
+    loss, _ = info_nce(predictions, patches.float(), valid, axis)
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert predictions.grad.isfinite().all()
+
+
+def test_the_last_bias_learns_only_under_the_papers_axis():
+    """One vector added to all predictions shifts every published softmax by a constant."""
+    bias = {}
+    for axis in AXES:
+        added = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+        predictions, patches, valid = ragged()
+        info_nce(predictions + added, patches, valid, axis)[0].sum().backward()
+        bias[axis] = added.grad.abs().max()
+    assert bias["predictions"] < 1e-12 < 1e-3 < bias["patches"]
