@@ -51,7 +51,9 @@ def test_loss_and_hits_are_those_of_the_slow_loop(axis):
 
 def test_the_two_axes_differ():
     predictions, patches, valid = ragged()
-    assert not torch.allclose(info_nce(predictions, patches, valid)[0], info_nce(predictions, patches, valid, AXES[1])[0])
+    assert not torch.allclose(
+        info_nce(predictions, patches, valid)[0], info_nce(predictions, patches, valid, AXES[1])[0]
+    )
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -73,7 +75,7 @@ def test_padding_touches_neither_loss_nor_gradient(axis):
 
 
 def test_identical_patches_count_as_hits():
-    """Prediction 0 takes patch 1 for its own, which it equals; prediction 2 takes patch 0, which it does not."""
+    """All three predictions point at patches 0 and 1, which are one and the same; the third should not."""
     patches = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     predictions = torch.tensor([[[2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]])
     _, hit = info_nce(predictions, patches, torch.ones(1, 3, dtype=torch.bool))
@@ -83,7 +85,9 @@ def test_identical_patches_count_as_hits():
 @pytest.mark.parametrize("axis", AXES)
 def test_a_constant_clip_gives_the_logarithm_of_the_number_of_patches(axis):
     predictions = noise(1, 1, 4).expand(1, 400, 4)
-    loss, hit = info_nce(predictions, torch.full((1, 400, 4), -1.28, dtype=torch.float64), torch.ones(1, 400).bool(), axis)
+    loss, hit = info_nce(
+        predictions, torch.full((1, 400, 4), -1.28, dtype=torch.float64), torch.ones(1, 400).bool(), axis
+    )
     torch.testing.assert_close(loss, torch.full_like(loss, math.log(400)))
     assert hit.all()
 

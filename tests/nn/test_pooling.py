@@ -22,9 +22,7 @@ def slow_pool(patches, cls, rows, columns, own, how):
     return torch.cat([sum(row) / own for row in by_row])
 
 
-@given(
-    st.sampled_from(POOLINGS), st.integers(1, 4), st.lists(st.integers(1, 6), min_size=1, max_size=4), st.booleans()
-)
+@given(st.sampled_from(POOLINGS), st.integers(1, 4), st.lists(st.integers(1, 6), min_size=1, max_size=4), st.booleans())
 def test_pooling_is_that_of_the_slow_loop(how, rows, own, all_valid):
     columns = max(own)
     own = [columns] * len(own) if all_valid else own

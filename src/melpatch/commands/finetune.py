@@ -57,20 +57,27 @@ def parse(arguments: list[str]) -> Config:
 
 def _default(arguments: list[str]) -> Config:
     size = early(arguments, "--size", "tiny") or "tiny"
-    base = recipe("finetune")(size)
-    init, like = early(arguments, "--init", None), early(arguments, "--like", None)
-    source = like if init in (None, "scratch") else init
-    if source is not None:
-        theirs = from_toml(RunConfig, Path(source) / "config.toml")
-        base = replace(base, front_end=theirs.front_end, encoder=theirs.encoder)
+    base = _base(early(arguments, "--init", "scratch") or "scratch", early(arguments, "--like", None), size)
     return Config(out=tyro.MISSING, init=tyro.MISSING, size=size, run=base)
+
+
+def _base(init: str, like: str | Path | None, size: str) -> RunConfig:
+    """Return the recipe's settings, with the ears and the encoder of the run that is started from."""
+    base = recipe("finetune")(size)
+    source = like if init == "scratch" else init
+    if init == "scratch":  # blocks that know nothing yet all learn at the full rate
+        base = replace(base, train=replace(base.train, layer_decay=1.0))
+    if source is None:
+        return base
+    theirs = from_toml(RunConfig, Path(source) / "config.toml")
+    return replace(base, front_end=theirs.front_end, encoder=theirs.encoder)
 
 
 def run(config: Config) -> None:
     """Fine-tune, and leave a run folder with the best weights by validation, or the last ones without."""
     opened = open_run(config.out, config.resume)
     if opened is not None:
-        check_resumed(config.run, config.run, opened.config, config.out)
+        check_resumed(config.run, _base(config.init, config.like, config.size), opened.config, config.out)
     settings = opened.config if opened else config.run
     corpus = corpus_of(settings)
     split = divide(corpus, config.test_fold, config.val_fold)

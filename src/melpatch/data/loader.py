@@ -47,7 +47,7 @@ class LoaderConfig:
     """Clips per step and process, over which one gradient is averaged (times accumulate)."""
     seconds: float = 10.0
     """Longest segment, in seconds; longer clips are cropped at random, shorter ones are padded and masked."""
-    bucket: int = 16
+    bucket: int = 4
     """Steps whose clips are sorted by length together, so that little is padded; 1 leaves the order as it is."""
     workers: int = 2
     """Processes that decode beside the training; 0 decodes in the training process."""

@@ -1,6 +1,7 @@
 """Which seconds of a clip are used: a random crop for training, all windows in order for evaluation."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import torch
@@ -18,12 +19,8 @@ def crop(clip: Clip, seconds: float, seed: int, epoch: int) -> Clip:
     return dataclasses.replace(clip, start=clip.start + spare * share, duration=seconds)
 
 
-def windows(clip: Clip, seconds: float, hop: float | None = None) -> Iterator[Clip]:
-    """Yield the parts of ``seconds`` that cover the clip, ``hop`` seconds apart (default: end to end); the last may be
-    shorter."""
-    start, hop = 0.0, hop or seconds
-    while True:
+def windows(clip: Clip, seconds: float) -> Iterator[Clip]:
+    """Yield the parts of ``seconds`` that cover the clip, end to end; the last may be shorter."""
+    for number in range(max(1, math.ceil((clip.duration - 1e-6) / seconds))):
+        start = number * seconds
         yield dataclasses.replace(clip, start=clip.start + start, duration=min(seconds, clip.duration - start))
-        if start + seconds >= clip.duration - 1e-6:
-            return
-        start += hop

@@ -26,14 +26,18 @@ def divide(corpus: Corpus, test_fold: str | None = None, val_fold: str | None = 
     With a test fold, or a validation fold, all other splits but ``val`` and ``test`` train. Without, and if there is a
     split called ``train``, that one trains; a corpus without any split trains whole. Unlabelled clips are left out.
 
+    A fold asked for as test is not validated on too, be it called ``val``, nor the other way round.
+
     Raises:
-        DataError: a fold does not exist, or nothing is left to train on.
+        DataError: a fold does not exist, is asked for as both, or nothing is left to train on.
     """
     labelled = dataclasses.replace(corpus, clips=tuple(clip for clip in corpus.clips if clip.labels))
     splits = labelled.splits
     for fold in (test_fold, val_fold):
         if fold is not None and fold not in splits:
             raise DataError(f"{corpus.name}: no split or fold is called {fold!r}; there are: {_listed(splits)}")
+    if test_fold is not None and test_fold == val_fold:
+        raise DataError(f"{corpus.name}: {test_fold!r} cannot both choose the best weights and be left alone; name two")
     test, val = test_fold or "test", val_fold or "val"
     if test_fold is None and val_fold is None and "train" in splits:
         train = labelled.select(["train"])
@@ -44,8 +48,8 @@ def divide(corpus: Corpus, test_fold: str | None = None, val_fold: str | None = 
         train = labelled.without(held_out)
     return Split(
         train,
-        labelled.select([val]) if val in splits else None,
-        labelled.select([test]) if test in splits else None,
+        labelled.select([val]) if val in splits and val != test_fold else None,
+        labelled.select([test]) if test in splits and test != val_fold else None,
     )
 
 
@@ -54,7 +58,7 @@ def few_labels(corpus: Corpus, per_class: int, seed: int) -> Corpus:
     rank = uniform(stream(seed, "few labels", torch.tensor([clip.key for clip in corpus.clips])), 1)[:, 0].tolist()
     taken: dict[str, int] = defaultdict(int)
     kept = set()
-    for _, index in sorted((number, index) for index, number in enumerate(rank)):
+    for index in sorted(range(len(rank)), key=lambda index: (rank[index], corpus.clips[index].key)):
         wanted = [label for label in corpus.clips[index].labels if taken[label] < per_class]
         if wanted:
             kept.add(index)

@@ -12,7 +12,7 @@ DPI = 150
 """Dots per inch of every picture."""
 
 
-def sheet(width: float, height: float, title: str) -> "Figure":
+def sheet(width: float, height: float, title: str = "") -> "Figure":
     """Return an empty figure of that size in inches; it never opens a window.
 
     Raises:

@@ -31,23 +31,26 @@ def confusion(path: Path, matrix: Int[np.ndarray, "_true _predicted"], labels: S
         raise MelpatchError(f"a confusion matrix of shape {matrix.shape} for {size} labels; allowed: {(size, size)}")
     if size > _MOST_CLASSES:
         raise ConfigError(f"a confusion matrix of {size} classes cannot be read as a picture; at most {_MOST_CLASSES}")
-    side = 4.0 + 0.45 * min(size, _WITH_COUNTS) + 0.1 * max(size - _WITH_COUNTS, 0)
-    figure = sheet(side + 1.0, side, title)
+    side = min(3.2 + 0.45 * size, 10.0)
+    figure = sheet(side + 0.7, side, title)
     panel = figure.subplots()
     totals = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
-    image = panel.imshow(np.ma.masked_invalid(share), cmap="magma_r", vmin=0, vmax=1)
-    image.set_cmap(image.get_cmap().with_extremes(bad="0.85"))
+    image = panel.imshow(np.ma.masked_invalid(share), cmap="magma_r", vmin=1e-9, vmax=1)
+    image.set_cmap(image.get_cmap().with_extremes(under="white", bad="0.85"))  # no such clip; no clip of that class
     fontsize = 10 if size <= _WITH_COUNTS else 7
     panel.set_xticks(range(size), labels, rotation=90, fontsize=fontsize, parse_math=False)
     panel.set_yticks(range(size), labels, fontsize=fontsize, parse_math=False)
     panel.set_xlabel("predicted class")
     panel.set_ylabel("true class")
-    panel.tick_params(length=0)
+    panel.set_xticks(np.arange(size - 1) + 0.5, minor=True)
+    panel.set_yticks(np.arange(size - 1) + 0.5, minor=True)
+    panel.grid(which="minor", color="0.9", linewidth=0.5)
+    panel.tick_params(which="both", length=0)
     if size <= _WITH_COUNTS:
         for (row, column), count in np.ndenumerate(matrix):
             if count:
                 colour = "white" if share[row, column] > 0.5 else "black"
                 panel.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    figure.colorbar(image, label="share of the true class", shrink=0.8, pad=0.02)
     save(figure, path)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,13 @@ from melpatch.plots.base import save, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 _TRAINING, _VALIDATION = "#2f5f9e", "#d9541e"
 _VALIDATED = "val_"  # in front of the name of a metric that was measured on the validation split
 _SPARSE = 30  # up to so many values are drawn as points
+_EXACT = {"lr"}  # not measured but set, so that there is no noise to smooth
 
 
 def curve(path: Path, metrics: Path | Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None) -> None:
@@ -32,27 +35,27 @@ def curve(path: Path, metrics: Path | Sequence[Mapping[str, Any]], keys: Sequenc
     Raises:
         MelpatchError: the file is no such file, or holds no such metric; or matplotlib is missing.
     """
-    records = _read(metrics) if isinstance(metrics, Path) else metrics
+    records = [one for one in (_read(metrics) if isinstance(metrics, Path) else metrics) if "step" in one]
     names = _names(records)
     keys = names if keys is None else keys
     unknown = [key for key in keys if key not in names]
     if unknown or not keys:
         what = f"no metric {unknown[0]!r}" if unknown else "no metric to draw"
         raise MelpatchError(f"{what}; there are: {', '.join(names) or 'none'}")
-    figure = sheet(10.0, 1.2 + 2.3 * math.ceil((len(keys) + 1) / 2), "")
-    panels = figure.subplot_mosaic(_layout(keys), sharex=True)
-    for key in keys:
-        _draw(panels[key], records, key)
-    handles = {
-        line.get_label(): line for panel in panels.values() for line in panel.lines if line.get_label()[0] != "_"
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=len(handles), frameon=False)
+    figure = sheet(10.0, 0.7 + 2.4 * (len(keys) // 2 + 1))
+    last = max(one["step"] for one in records)
+    lines: dict[str, Line2D] = {}
+    for key, panel in zip(keys, _panels(figure, len(keys)), strict=True):
+        panel.set_xlim(-0.02 * last, 1.02 * last + 1)
+        _draw(panel, records, key)
+        lines = {str(line.get_label()): line for line in panel.lines} | lines
+    figure.legend(lines.values(), lines.keys(), loc="outside upper right", ncols=len(lines), frameon=False)
     save(figure, path)
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise MelpatchError(f"{file}: cannot be read ({error.strerror}); give a run's metrics.jsonl") from error
     records = []
@@ -66,8 +69,9 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 def _number(value: object) -> float:
     """Return a value as a float; NaN if it is not a finite number."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return math.nan
 
 
 def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -82,10 +86,13 @@ def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(found, key=lambda key: key != "loss")
 
 
-def _layout(keys: Sequence[str]) -> list[list[str]]:
-    """Return rows of two panels; the first metric has a row to itself, and so has a last one without neighbour."""
-    first, *others = keys
-    return [[first, first]] + [[*others[i : i + 2], others[i]][:2] for i in range(0, len(others), 2)]
+def _panels(figure: "Figure", count: int) -> Iterator["Axes"]:
+    """Yield rows of two panels; the first one has a row to itself, and so has a last one without neighbour."""
+    grid = figure.add_gridspec(count // 2 + 1, 2)
+    for number in range(count):
+        wide = number == 0 or (number == count - 1 and number % 2 == 1)
+        row, column = divmod(number + 1, 2)
+        yield figure.add_subplot(grid[row, :] if wide else grid[row, column])
 
 
 def _series(
@@ -105,21 +112,24 @@ def _smooth(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " value"]:
     finite = np.isfinite(values)
     total = np.convolve(np.where(finite, values, 0.0), window, mode="same")
     count = np.convolve(finite, window, mode="same")
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    mean: Float[np.ndarray, " value"] = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return mean
 
 
 def _draw(panel: "Axes", records: Sequence[Mapping[str, Any]], key: str) -> None:
     steps, values = _series(records, key)
-    if len(values) > _SPARSE:
+    if len(values) <= _SPARSE or key in _EXACT:
+        marker = "o" if len(values) <= _SPARSE else ""
+        panel.plot(steps, values, color=_TRAINING, linewidth=1.5, marker=marker, markersize=3, label="training")
+    else:
         panel.plot(steps, values, color=_TRAINING, linewidth=0.6, alpha=0.45, label="training")
         panel.plot(steps, _smooth(values), color=_TRAINING, linewidth=2, label="training, running mean")
-    elif len(values):
-        panel.plot(steps, values, "o-", color=_TRAINING, markersize=3, linewidth=1, label="training")
     steps, values = _series(records, _VALIDATED + key)
     if len(values):
-        panel.plot(steps, values, "o-", color=_VALIDATION, markersize=5, linewidth=1, label="validation")
+        panel.plot(steps, values, color=_VALIDATION, linewidth=1, marker="o", markersize=5, label="validation")
     panel.set_xlabel("step")
     panel.set_ylabel(key, parse_math=False)
+    panel.ticklabel_format(axis="y", scilimits=(-3, 4))
     panel.grid(color="0.9", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

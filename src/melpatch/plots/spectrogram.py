@@ -65,5 +65,5 @@ def reconstruction(
             panel.set_xlabel("time (s)")
         if not beside or values is clean:
             panel.set_ylabel("mel bin")
-    figure.colorbar(image, ax=panels, label="log-mel value", extend="both", pad=0.015, aspect=25)
+    figure.colorbar(image, ax=panels, label="log-mel value", extend="both", extendfrac=0.02, pad=0.015, aspect=25)
     save(figure, path)

@@ -1,7 +1,6 @@
 """Fine-tuning with few labels on own data."""
 
 from melpatch.audio.augment import Augment
-from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT, size
 from melpatch.objectives.classify import Classify
@@ -17,9 +16,8 @@ def finetune(size_name: str) -> RunConfig:
     return RunConfig(
         encoder=ViT.Config(**size(size_name)),
         objective=Classify.Config(
-            label_smoothing=0.1, augment=Augment.Config(roll=1.0, freq_mask=24, time_mask=24, gain_db=6.0)
+            label_smoothing=0.1, augment=Augment.Config(roll=0.2, freq_mask=24, time_mask=24, gain_db=6.0)
         ),
-        front_end=LogMel.Config(scale=1.0),
         loader=LoaderConfig(batch_size=32, seconds=5.0),
         train=TrainConfig(epochs=30.0, lr=5e-4, layer_decay=0.8),
     )

@@ -15,10 +15,9 @@ def ssast(size_name: str) -> RunConfig:
     """
     return RunConfig(
         encoder=ViT.Config(**size(size_name)),
-        objective=SSAST.Config(),
-        front_end=LogMel.Config(scale=1.0),
-        loader=LoaderConfig(batch_size=32, seconds=2.0),
-        train=TrainConfig(epochs=20.0, lr=1e-3),
+        objective=SSAST.Config(cluster_sides=(1, 2, 3)),
+        loader=LoaderConfig(batch_size=48, seconds=2.0),
+        train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
     )
 
 

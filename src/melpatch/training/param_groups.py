@@ -11,7 +11,7 @@ from torch import nn
 
 from melpatch.objectives.base import Objective
 
-_TOKENS = re.compile(r"(^|\.)(mask_embed|cls_tokens?|cls_positions?|position_table|positions?)(\.|$)")
+_TOKENS = re.compile(r"(^|\.)(mask_embed|cls_token|cls_position|position_table)$")
 
 
 def param_groups(
@@ -37,7 +37,7 @@ def _undecayed(name: str, parameter: nn.Parameter) -> bool:
 
 def _depth(name: str, layers: int) -> int:
     """Return 0 for what lies before the blocks, 1 to ``layers`` for them, ``layers + 1`` for the final norm."""
-    block = re.match(r"encoder\.blocks\.(\d+)\.", name)
+    block = re.match(r"encoder\.(?:\w+\.)?blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
-    return layers + 1 if name.startswith("encoder.norm") else 0
+    return layers + 1 if re.match(r"encoder\.(?:\w+\.)?norm\.", name) else 0

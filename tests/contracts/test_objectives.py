@@ -1,0 +1,170 @@
+"""What every objective of the catalogue promises, whoever wrote it."""
+
+import pytest
+import safetensors.torch
+import torch
+
+from melpatch import registry
+from melpatch.audio.logmel import LogMel
+from melpatch.config import from_toml, to_toml
+from melpatch.data.clip import Batch
+from melpatch.encoders.vit import ViT, size
+from melpatch.objectives.base import Features
+from melpatch.training.config import RunConfig, build
+
+LABELS = ("high", "low")
+LENGTHS = (16000, 5000, 9000, 12000)
+
+
+@pytest.fixture(params=registry.names("objectives"))
+def piece(request):
+    return registry.find("objectives", request.param)
+
+
+def run_config(piece, seed=0):
+    """The objective's own defaults on a nano encoder."""
+    encoder = ViT.Config(**size("nano"), patch=(16, 16))
+    front_end = LogMel.Config(n_mels=64, scale=1.0)
+    labels = LABELS if piece.needs_labels else ()
+    return RunConfig(seed=seed, front_end=front_end, encoder=encoder, objective=piece.Config(), labels=labels)
+
+
+def double(piece, seed=0):
+    """In double precision, so that differences are not rounding."""
+    return build(run_config(piece, seed)).double()
+
+
+def batch(piece, lengths=LENGTHS, dtype=torch.float64):
+    """Tones over noise, high and low in turn, one pitch per clip; zeros past a clip's end."""
+    clip, sample = torch.arange(len(lengths))[:, None], torch.arange(max(lengths), dtype=torch.float64)
+    pitch = torch.where(clip % 2 == 0, 2000.0, 200.0) * (1 + 0.1 * clip)
+    noise = torch.randn(len(lengths), max(lengths), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wave = 0.3 * torch.sin(2 * torch.pi * pitch * sample / 16000) + 0.01 * noise
+    targets = torch.stack([clip[:, 0] % 2 == 0, clip[:, 0] % 2 == 1], dim=1).to(dtype) if piece.needs_labels else None
+    inside = sample < torch.tensor(lengths)[:, None]
+    return Batch((wave * inside).to(dtype), torch.tensor(lengths), 7 + clip[:, 0], targets)
+
+
+def one_clip(data, clip):
+    one, length = slice(clip, clip + 1), int(data.lengths[clip])
+    targets = None if data.targets is None else data.targets[one]
+    return Batch(data.wave[one, :length], data.lengths[one], data.keys[one], targets)
+
+
+def test_loss_weight_and_metrics_are_finite_scalars(piece):
+    output = double(piece)(batch(piece), 0)
+    for name, value in {"loss": output.loss, "weight": output.weight, **output.metrics}.items():
+        assert value.shape == (), name
+        assert value.isfinite(), name
+    assert output.weight > 0
+    assert output.metrics
+
+
+def test_gradient_reaches_the_encoder_and_all_that_is_trained(piece):
+    objective, data = double(piece), batch(piece)
+    for step in range(3):
+        objective(data, step).loss.backward()
+    untouched = {"encoder.cls_token"}  # may take part in no loss
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad and name not in untouched:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+
+def test_chance_is_a_function_of_seed_key_and_step(piece):
+    data = batch(piece)
+    first = double(piece)(data, 4).loss
+    torch.manual_seed(123)
+    assert torch.equal(double(piece)(data, 4).loss, first)
+    weights = double(piece)
+    weights.seed = 1
+    if not piece.needs_labels:  # a plain classifier has no chance in it
+        assert not torch.equal(weights(data, 4).loss, first)
+        assert not torch.equal(double(piece)(data, 5).loss, first)
+
+
+@torch.inference_mode()
+def test_neighbours_and_padding_cannot_change_a_clips_loss(piece):
+    """So accumulation, several processes and other batches give the loss of one large batch."""
+    objective, data = double(piece), batch(piece)
+    objective.check(1.0)
+    together = objective(data, 3)
+    parts = [objective(one_clip(data, clip), 3) for clip in range(len(data))]
+    weight = sum(part.weight for part in parts)
+    assert weight == together.weight
+    loss = sum(part.loss * part.weight for part in parts) / weight
+    torch.testing.assert_close(loss, together.loss, rtol=1e-9, atol=0)
+    for name, value in together.metrics.items():
+        mean = sum(part.metrics[name] * part.weight for part in parts) / weight
+        torch.testing.assert_close(mean, value, rtol=1e-6, atol=0)
+
+
+@torch.inference_mode()
+def test_rubbish_past_a_clips_end_changes_nothing(piece):
+    objective, data = double(piece), batch(piece)
+    clean = objective(data, 0).loss
+    data.wave[torch.arange(data.wave.shape[1]) >= data.lengths[:, None]] = 1e6
+    assert torch.equal(objective(data, 0).loss, clean)
+
+
+@torch.inference_mode()
+def test_what_is_hidden_cannot_leak(piece):
+    """Where an objective shows what it hid and rebuilt: what it rebuilt does not depend on what lay there."""
+    objective, data = double(piece), batch(piece, (16000,))
+    picture = objective.picture(data, 0)
+    if picture is None:
+        pytest.skip(f"{piece.__name__} hides nothing that it shows")
+    hidden, features = picture.masked.isnan(), objective.features(data)
+    assert hidden.any()
+    assert not hidden.all()
+    for changed, same in ((hidden, True), (~hidden, False)):
+        spectrogram = torch.where(changed, features.spectrogram + 100.0, features.spectrogram)
+        objective.features = lambda _, spectrogram=spectrogram: Features(spectrogram, None)
+        again = objective.picture(data, 0)
+        assert torch.equal(again.masked.isnan(), hidden)
+        assert torch.equal(again.rebuilt[hidden], picture.rebuilt[hidden]) == same
+
+
+def test_eight_clips_are_learnt_by_heart(piece):
+    objective, data = build(run_config(piece)).train(), batch(piece, (8000,) * 8, torch.float32)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-3)
+    before, losses = objective(data, 0).loss.item(), []
+    for step in range(40):
+        loss = objective(data, step % 4).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objective.after_step(step)
+        losses.append(loss.item())
+    assert sum(losses[-4:]) / 4 < 0.6 * before
+
+
+def test_config_survives_toml(piece, tmp_path):
+    config = run_config(piece)
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    again = from_toml(RunConfig, tmp_path / "config.toml")
+    assert again == config
+    assert type(again.objective) is piece.Config
+
+
+@torch.inference_mode()
+def test_state_survives_safetensors(piece, tmp_path):
+    objective, other, data = double(piece), double(piece, seed=1), batch(piece)
+    other.seed = objective.seed
+    loss = objective(data, 0).loss
+    assert not torch.equal(other(data, 0).loss, loss)
+    safetensors.torch.save_file(objective.state_dict(), tmp_path / "model.safetensors")
+    other.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(other(data, 0).loss, loss)
+
+
+def test_a_training_step_in_bfloat16_is_finite_and_near(piece):
+    objective, data = build(run_config(piece)), batch(piece, dtype=torch.float32)
+    exact = objective(data, 0).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        output = objective(data, 0)
+    output.loss.backward()
+    assert output.loss.dtype == torch.float32
+    assert abs(output.loss - exact) < 0.02 * exact
+    assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melpatch.data.clip import Clip
+from melpatch.data.segments import crop, windows
+
+STARTS = st.floats(0, 1e4)
+LENGTHS = st.floats(1e-3, 1e4)
+
+
+def clip(start=0.0, duration=10.0, key=1):
+    return Clip(Path("a.wav"), key, start, duration, ("wren",), "train")
+
+
+@given(STARTS, LENGTHS, LENGTHS, st.integers(-(2**63), 2**63 - 1), st.integers(0, 9), st.integers(0, 9))
+def test_a_crop_lies_within_its_clip(start, duration, seconds, key, seed, epoch):
+    whole = clip(start, duration, key)
+    part = crop(whole, seconds, seed, epoch)
+    assert part.duration == min(seconds, duration)
+    assert start <= part.start <= start + duration - part.duration + 1e-9
+    assert (part.path, part.key, part.labels, part.split) == (whole.path, whole.key, whole.labels, whole.split)
+
+
+def test_a_crop_hangs_on_seed_key_and_epoch_alone():
+    assert crop(clip(), 1.0, 0, 0) == crop(clip(), 1.0, 0, 0)
+    starts = {crop(clip(key=key), 1.0, seed, epoch).start for key in (1, 2) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(starts) == 8
+    moved = crop(clip(start=5.0), 1.0, 0, 0).start
+    assert moved == pytest.approx(crop(clip(), 1.0, 0, 0).start + 5)
+
+
+def test_crops_fall_evenly_over_the_clip():
+    starts = [crop(clip(key=key), 2.0, 0, 0).start for key in range(1000)]
+    counts, _ = np.histogram(starts, bins=8, range=(0, 8))
+    assert counts.sum() == 1000
+    assert abs(counts - 125).max() < 5 * 125**0.5
+
+
+@given(STARTS, LENGTHS, st.floats(0.01, 2))
+def test_windows_lie_end_to_end_and_cover_the_clip(start, duration, share):
+    seconds = duration * share
+    found = list(windows(clip(start, duration), seconds))
+    assert found[0].start == start
+    assert found[-1].start + found[-1].duration == pytest.approx(start + duration)
+    for before, after in zip(found, found[1:], strict=False):
+        assert after.start == pytest.approx(before.start + before.duration)
+        assert before.duration == seconds
+    assert 0 < found[-1].duration <= seconds + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [(4.0, [(0, 2), (2, 2)]), (4.5, [(0, 2), (2, 2), (4, 0.5)]), (2.0, [(0, 2)]), (0.7, [(0, 0.7)])],
+)
+def test_only_the_last_window_is_shorter(duration, expected):
+    assert [(part.start, part.duration) for part in windows(clip(duration=duration), 2.0)] == expected
+
+
+def test_no_window_is_added_for_a_rounding_error():
+    assert len(list(windows(clip(duration=0.1 + 0.2), 0.3))) == 1

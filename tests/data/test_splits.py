@@ -1,0 +1,128 @@
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melpatch.data.clip import Clip
+from melpatch.data.manifest import Corpus
+from melpatch.data.splits import divide, few_labels
+from melpatch.errors import DataError
+
+
+def corpus(*clips):
+    """Return a corpus of (labels, split) pairs; the clips' keys are their numbers."""
+    made = [
+        Clip(Path(f"{key}.wav"), key, 0.0, 1.0, tuple(labels.split()), split)
+        for key, (labels, split) in enumerate(clips)
+    ]
+    labels = sorted({label for clip in made for label in clip.labels})
+    return Corpus("birds", tuple(made), tuple(labels), any(len(clip.labels) > 1 for clip in made))
+
+
+def parts(found):
+    return [None if part is None else {clip.split for clip in part.clips} for part in (found.train, found.val, found.test)]
+
+
+def of(*splits):
+    return corpus(*(("ab"[number % 2], split) for number, split in enumerate(splits)))
+
+
+@pytest.mark.parametrize(
+    ("there", "folds", "expected"),
+    [
+        (["", ""], {}, [{""}, None, None]),
+        (["train", "val", "test"], {}, [{"train"}, {"val"}, {"test"}]),
+        (["train", "val", "test", "other"], {}, [{"train"}, {"val"}, {"test"}]),
+        (["train", "test"], {}, [{"train"}, None, {"test"}]),
+        (["1", "2", "3"], {}, [{"1", "2", "3"}, None, None]),
+        (["1", "2", "val"], {}, [{"1", "2"}, {"val"}, None]),
+        (["1", "2", "3"], {"test_fold": "3"}, [{"1", "2"}, None, {"3"}]),
+        (["1", "2", "3"], {"test_fold": "3", "val_fold": "2"}, [{"1"}, {"2"}, {"3"}]),
+        (["1", "2", "3"], {"val_fold": "2"}, [{"1", "3"}, {"2"}, None]),
+        (["1", "2", "val"], {"test_fold": "2"}, [{"1"}, {"val"}, {"2"}]),
+        (["1", "2", "test"], {"val_fold": "2"}, [{"1"}, {"2"}, {"test"}]),
+        (["1", "val", "test"], {"test_fold": "val"}, [{"1"}, None, {"val"}]),
+        (["1", "val", "test"], {"val_fold": "test"}, [{"1"}, {"test"}, None]),
+        (["train", "extra", "test"], {"val_fold": "extra"}, [{"train"}, {"extra"}, {"test"}]),
+    ],
+)
+def test_who_trains_who_chooses_and_who_is_left_alone(there, folds, expected):
+    assert parts(divide(of(*there), **folds)) == expected
+
+
+def test_unlabelled_clips_are_left_out_of_every_part():
+    found = divide(corpus(("a", "train"), ("", "train"), ("b", "val"), ("", "val"), ("", "test")))
+    assert [len(found.train.clips), len(found.val.clips), found.test] == [1, 1, None]
+
+
+def test_every_part_keeps_all_labels():
+    found = divide(corpus(("a", "train"), ("b", "val")))
+    assert found.train.labels == found.val.labels == ("a", "b")
+
+
+@pytest.mark.parametrize("fold", ["test_fold", "val_fold"])
+def test_a_fold_that_does_not_exist_is_named_beside_those_that_do(fold):
+    with pytest.raises(DataError, match=r"birds: no split or fold is called '9'; there are: 1 \(2\), 2 \(1\)"):
+        divide(of("1", "2", "1"), **{fold: "9"})
+
+
+@pytest.mark.parametrize(
+    ("there", "folds"),
+    [(["1"], {"test_fold": "1"}), (["val", "test"], {}), (["1", "2"], {"test_fold": "1", "val_fold": "2"})],
+)
+def test_nothing_to_train_on_is_an_error(there, folds):
+    with pytest.raises(DataError, match="no labelled clip is left to train on"):
+        divide(of(*there), **folds)
+
+
+def test_a_corpus_without_labels_is_an_error():
+    with pytest.raises(DataError, match="no labelled clip"):
+        divide(corpus(("", "train"), ("", "val")))
+
+
+def test_a_fold_cannot_both_choose_and_test():
+    with pytest.raises(DataError, match="birds: '1' cannot both choose the best weights and be left alone"):
+        divide(of("1", "2"), test_fold="1", val_fold="1")
+
+
+def test_few_labels_keeps_so_many_of_each_class():
+    many = corpus(*(("abc"[number % 3], "") for number in range(60)))
+    assert Counter(clip.labels for clip in few_labels(many, 4, 0).clips) == {("a",): 4, ("b",): 4, ("c",): 4}
+
+
+def test_few_labels_keeps_all_of_a_class_that_has_fewer():
+    kept = few_labels(corpus(("a", ""), ("b", ""), ("b", ""), ("b", "")), 2, 0)
+    assert Counter(clip.labels for clip in kept.clips) == {("a",): 1, ("b",): 2}
+
+
+def test_few_labels_differ_by_seed():
+    many = corpus(*(("ab"[number % 2], "") for number in range(40)))
+    chosen = {tuple(clip.key for clip in few_labels(many, 3, seed).clips) for seed in range(10)}
+    assert len(chosen) == 10
+
+
+LABELS = st.sets(st.sampled_from("abcd"), max_size=3).map(lambda labels: " ".join(sorted(labels)))
+CORPORA = st.lists(LABELS.map(lambda labels: (labels, "")), min_size=1, max_size=30).map(lambda rows: corpus(*rows))
+
+
+@given(CORPORA, st.integers(1, 6), st.integers(0, 5))
+def test_a_smaller_choice_is_part_of_a_larger_one_and_keeps_the_order(many, per_class, seed):
+    small, large = few_labels(many, per_class, seed).clips, few_labels(many, per_class + 1, seed).clips
+    assert set(small) <= set(large)
+    assert [clip.key for clip in small] == sorted(clip.key for clip in small)
+
+
+@given(CORPORA, st.integers(1, 6))
+def test_the_choice_hangs_on_the_keys_not_on_the_order(many, per_class):
+    turned = replace(many, clips=many.clips[::-1])
+    assert set(few_labels(turned, per_class, 0).clips) == set(few_labels(many, per_class, 0).clips)
+
+
+@given(CORPORA, st.integers(1, 6))
+def test_every_label_of_several_gets_its_number(many, per_class):
+    there = Counter(label for clip in many.clips for label in clip.labels)
+    kept = Counter(label for clip in few_labels(many, per_class, 0).clips for label in clip.labels)
+    assert all(min(per_class, count) <= kept[label] for label, count in there.items())

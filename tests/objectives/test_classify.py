@@ -1,0 +1,157 @@
+import math
+
+import pytest
+import torch
+
+from melpatch.audio.augment import Augment
+from melpatch.data.clip import Batch
+from melpatch.encoders.vit import ViT, size
+from melpatch.errors import ConfigError
+from melpatch.nn.pooling import POOLINGS
+from melpatch.objectives.base import Features
+from melpatch.objectives.classify import Classify
+from melpatch.training.config import RunConfig, build
+
+LABELS = ("bird", "car", "rain")
+LENGTHS = (16000, 5000, 9000, 12000)
+MIXUP = Augment.Config(mixup_rate=0.7, roll=0.5, freq_mask=24, time_mask=24)
+
+
+def classifier(labels=LABELS, cls_tokens=1, **settings):
+    """A nano classifier, in double precision so that differences are not rounding."""
+    encoder = ViT.Config(**size("nano"), cls_tokens=cls_tokens)
+    return build(RunConfig(labels=labels, encoder=encoder, objective=Classify.Config(**settings))).double()
+
+
+def batch(targets=((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 0)), lengths=LENGTHS):
+    noise = torch.randn(len(lengths), max(lengths), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inside = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    keys = torch.arange(7, 7 + len(lengths))
+    return Batch(0.1 * noise * inside, torch.tensor(lengths), keys, torch.tensor(targets, dtype=torch.float64))
+
+
+def slow_cross_entropy(scores, targets, smoothing=0.0):
+    """One clip: the target, part of it spread over all labels, against the softmax."""
+    total = sum(math.exp(score) for score in scores)
+    wanted = [(1 - smoothing) * target + smoothing * sum(targets) / len(targets) for target in targets]
+    return -sum(target * math.log(math.exp(score) / total) for target, score in zip(wanted, scores, strict=True))
+
+
+def slow_binary(scores, targets):
+    """One clip: every label a question of its own."""
+    shares = [1 / (1 + math.exp(-score)) for score in scores]
+    pairs = zip(targets, shares, strict=True)
+    return -sum(t * math.log(p) + (1 - t) * math.log(1 - p) for t, p in pairs) / len(scores)
+
+
+def slow_scores(objective, spectrogram, frames):
+    """Clip by clip, from the clip's own frames alone."""
+    clips = zip(spectrogram, frames.tolist(), strict=True)
+    return torch.cat([objective.logits(Features(clip[None, :, :own], None)) for clip, own in clips])
+
+
+def scores_of(objective, data):
+    return slow_scores(objective, *objective.front_end(data.wave, data.lengths))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@torch.inference_mode()
+def test_loss_of_single_labels(smoothing):
+    objective, data = classifier(label_smoothing=smoothing), batch()
+    output, scores = objective(data, 0), scores_of(objective, data).tolist()
+    losses = [slow_cross_entropy(s, t, smoothing) for s, t in zip(scores, data.targets.tolist(), strict=True)]
+    assert float(output.loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
+    assert output.weight == 4
+    right = [t[max(range(3), key=lambda label: s[label])] for s, t in zip(scores, data.targets.tolist(), strict=True)]
+    assert output.metrics["accuracy"] == sum(right) / 4
+
+
+@torch.inference_mode()
+def test_loss_of_several_labels():
+    objective, data = classifier(multi_label=True), batch(((1, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1)))
+    output, scores = objective(data, 0), scores_of(objective, data).tolist()
+    losses = [slow_binary(s, t) for s, t in zip(scores, data.targets.tolist(), strict=True)]
+    assert float(output.loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@torch.inference_mode()
+def test_mixed_clips_have_mixed_targets(multi_label):
+    objective, data = classifier(multi_label=multi_label, augment=MIXUP), batch()
+    wave, targets = objective.augment.wave(data.wave, data.lengths, data.targets, data.keys, objective.seed, 5)
+    assert ((targets > 0) & (targets < 1)).any()
+    spectrogram, frames = objective.front_end(wave, data.lengths)
+    spectrogram = objective.augment.spectrogram(spectrogram, frames, data.keys, objective.seed, 5)
+    scores = slow_scores(objective, spectrogram, frames).tolist()
+    slow = slow_binary if multi_label else slow_cross_entropy
+    losses = [slow(s, t) for s, t in zip(scores, targets.tolist(), strict=True)]
+    assert float(objective(data, 5).loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
+    assert not torch.equal(objective(data, 6).loss, objective(data, 5).loss)
+
+
+@torch.inference_mode()
+def test_probabilities_are_those_of_the_clips_as_they_are():
+    data = batch()
+    single, several = classifier(augment=MIXUP), classifier(augment=MIXUP, multi_label=True)
+    several.load_state_dict(single.state_dict())
+    scores = scores_of(single, data)
+    torch.testing.assert_close(single.probabilities(data), scores.exp() / scores.exp().sum(dim=1, keepdim=True))
+    torch.testing.assert_close(several.probabilities(data), 1 / (1 + (-scores).exp()))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@torch.inference_mode()
+def test_every_pooling_gives_a_clip_the_same_scores_alone_and_in_a_batch(pooling):
+    objective, data = classifier(pooling=pooling), batch()
+    together = objective.logits(objective.features(data))
+    torch.testing.assert_close(together, scores_of(objective, data), rtol=0, atol=1e-10)
+    assert objective.head[1].in_features == (8 * 96 if pooling == "frequency" else 96)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_frozen_encoder_has_no_gradient_and_the_head_has(frozen):
+    objective = classifier(frozen=frozen)
+    objective(batch(), 0).loss.backward()
+    assert all((p.grad is None) == frozen for p in objective.encoder.parameters())
+    assert all(p.grad.any() for p in objective.head.parameters())
+
+
+@torch.inference_mode()
+def test_scores_are_float32_under_autocast():
+    objective, data = classifier().float(), batch()
+    data.wave = data.wave.float()
+    exact = objective.logits(objective.features(data))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = objective.logits(objective.features(data))
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().max() < 0.05
+    assert not torch.equal(rough, exact)
+
+
+@pytest.mark.parametrize(("labels", "multi_label"), [((), False), (("one",), False), ((), True)])
+def test_too_few_labels_are_refused(labels, multi_label):
+    with pytest.raises(ConfigError, match="a classifier needs two or more"):
+        classifier(labels, multi_label=multi_label)
+
+
+def test_one_label_may_be_there_or_not():
+    objective = classifier(("bird",), multi_label=True)
+    assert objective(batch(((1,), (0,), (0,), (1,))), 0).loss.isfinite()
+
+
+def test_clips_without_labels_are_refused():
+    data = batch()
+    data.targets = None
+    with pytest.raises(ConfigError, match="clips without labels"):
+        classifier()(data, 0)
+
+
+def test_class_pooling_without_a_class_token_is_refused():
+    with pytest.raises(ConfigError, match="pooling = 'cls'"):
+        classifier(pooling="cls", cls_tokens=0)(batch(), 0)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_label_smoothing_out_of_range_is_refused(smoothing):
+    with pytest.raises(ConfigError, match="label_smoothing"):
+        Classify.Config(label_smoothing=smoothing)

@@ -1,0 +1,228 @@
+"""Pictures: real PNG files of a sensible size, which show the numbers they are given."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from melpatch.errors import ConfigError, MelpatchError
+from melpatch.plots import base
+from melpatch.plots import confusion as confusion_module
+from melpatch.plots import curve as curve_module
+from melpatch.plots import spectrogram as spectrogram_module
+from melpatch.plots.confusion import confusion
+from melpatch.plots.curve import curve
+from melpatch.plots.spectrogram import reconstruction
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were drawn, in order."""
+    figures = []
+
+    def keep(figure, path):
+        figures.append(figure)
+        base.save(figure, path)
+
+    for module in (confusion_module, curve_module, spectrogram_module):
+        monkeypatch.setattr(module, "save", keep)
+    return figures
+
+
+def assert_png(path):
+    assert path.read_bytes().startswith(b"\x89PNG\r\n")
+    height, width, _ = imread(path).shape
+    assert 500 <= height <= 2500
+    assert 600 <= width <= 2000
+
+
+def stages(mels=32, frames=48):
+    rng = np.random.default_rng(0)
+    clean = rng.normal(size=(mels, frames)).astype(np.float32)
+    masked = clean.copy()
+    masked[: mels // 2] = np.nan
+    return clean, masked, clean + 9
+
+
+def records(count=100):
+    training = [{"step": step, "lr": 1e-4 * step, "loss": 5.0 / step, "skipped": False} for step in range(1, count + 1)]
+    return [*training, {"step": 50, "val_loss": 0.3, "rank": 7.0}, {"step": 100, "val_loss": 0.2, "rank": 8.0}]
+
+
+@pytest.mark.parametrize(("frames", "grid"), [(48, (1, 3)), (300, (3, 1))])
+def test_three_spectrograms_share_scale_and_axes(tmp_path, drawn, frames, grid):
+    given = stages(frames=frames)
+    reconstruction(tmp_path / "deep/x.png", *given, seconds_per_frame=0.02, title="a clip")
+    assert_png(tmp_path / "deep/x.png")
+    panels = drawn[0].axes[:3]
+    assert panels[0].get_gridspec().get_geometry() == grid
+    images = [panel.images[0] for panel in panels]
+    for values, image in zip(given, images, strict=True):
+        np.testing.assert_array_equal(image.get_array().filled(np.nan), values)
+        assert image.get_extent() == pytest.approx([0, 0.02 * frames, 0, 32])
+        assert image.origin == "lower"
+    assert len({image.get_clim() for image in images}) == 1
+    assert images[0].get_clim() == pytest.approx(np.percentile(given[0], (0.5, 99.9)))
+    assert [panel.get_title(loc="left") for panel in panels] == ["clean", "masked (50% hidden)", "rebuilt"]
+    assert panels[2].get_xlabel() == "time (s)"
+    assert panels[0].get_ylabel() == "mel bin"
+
+
+def test_hidden_values_are_grey(tmp_path, drawn):
+    reconstruction(tmp_path / "x.png", *stages(), seconds_per_frame=0.01)
+    image = drawn[0].axes[1].images[0]
+    red, green, blue, _ = image.to_rgba(image.get_array())[0, 0]
+    assert red == green == blue
+    colours = image.cmap(np.linspace(0, 1, 256))[1:-1]
+    assert np.ptp(colours[:, :3], axis=1).min() > 0.01  # the colour map itself holds no grey
+
+
+def test_numbers_that_are_not_finite_do_not_spoil_the_scale(tmp_path, drawn):
+    clean, masked, rebuilt = stages()
+    expected = np.percentile(clean[1:], (0.5, 99.9))
+    clean[0], rebuilt[3, 3] = -np.inf, np.nan
+    reconstruction(tmp_path / "x.png", clean, masked, rebuilt, seconds_per_frame=0.01)
+    assert drawn[0].axes[0].images[0].get_clim() == pytest.approx(expected)
+
+
+def test_spectrograms_of_different_shapes_are_refused(tmp_path):
+    clean, masked, rebuilt = stages()
+    with pytest.raises(MelpatchError, match=r"masked \(32, 40\)"):
+        reconstruction(tmp_path / "x.png", clean, masked[:, :40], rebuilt, seconds_per_frame=0.01)
+    with pytest.raises(MelpatchError, match="nothing to draw"):
+        reconstruction(tmp_path / "x.png", clean * np.nan, masked, rebuilt, seconds_per_frame=0.01)
+    assert not (tmp_path / "x.png").exists()
+
+
+def lines(panel):
+    return {line.get_label(): line.get_xydata() for line in panel.lines}
+
+
+def test_curves_hold_the_numbers_of_the_records(tmp_path, drawn):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records()))
+    curve(tmp_path / "x.png", file)
+    assert_png(tmp_path / "x.png")
+    loss, lr, rank = drawn[0].axes
+    assert [panel.get_ylabel() for panel in (loss, lr, rank)] == ["loss", "lr", "rank"]
+    assert {panel.get_xlabel() for panel in (loss, lr, rank)} == {"step"}
+    steps = np.arange(1, 101)
+    np.testing.assert_allclose(lines(loss)["training"], np.stack([steps, 5 / steps], axis=1))
+    np.testing.assert_allclose(lines(loss)["validation"], [[50, 0.3], [100, 0.2]])
+    np.testing.assert_allclose(lines(lr)["training"][:, 1], 1e-4 * steps)
+    assert lines(lr).keys() == {"training"}  # nothing to smooth
+    np.testing.assert_allclose(lines(rank)["training"], [[50, 7], [100, 8]])
+    assert [text.get_text() for text in drawn[0].legends[0].texts] == [
+        "training",
+        "training, running mean",
+        "validation",
+    ]
+
+
+def test_asked_metrics_are_drawn_in_the_asked_order(tmp_path, drawn):
+    curve(tmp_path / "x.png", records(), ["rank", "loss"])
+    assert [panel.get_ylabel() for panel in drawn[0].axes] == ["rank", "loss"]
+
+
+def test_a_metric_of_the_validation_split_alone_is_drawn(tmp_path, drawn):
+    curve(tmp_path / "x.png", [{"step": 1, "val_mAP": 0.5}])
+    np.testing.assert_allclose(lines(drawn[0].axes[0])["validation"], [[1, 0.5]])
+    assert drawn[0].axes[0].get_ylabel() == "mAP"
+
+
+@pytest.mark.parametrize("count", [31, 80, 200])
+def test_the_running_mean_is_that_of_the_finite_neighbours(tmp_path, drawn, count):
+    values = np.random.default_rng(count).normal(size=count)
+    values[10:25] = np.nan
+    values[30] = np.inf
+    curve(tmp_path / "x.png", [{"step": step, "loss": float(value)} for step, value in enumerate(values)])
+    values[30] = np.nan
+    shown = lines(drawn[0].axes[0])
+    np.testing.assert_allclose(shown["training"][:, 1], values)
+    reach = count // 40
+    windows = [values[max(i - reach, 0) : i + reach + 1] for i in range(count)]
+    expected = [np.mean(w[np.isfinite(w)]) if np.isfinite(w).any() else np.nan for w in windows]
+    np.testing.assert_allclose(shown["training, running mean"][:, 1], expected)
+
+
+def test_records_of_skipped_steps_are_passed_over(tmp_path, drawn):
+    curve(tmp_path / "x.png", [{"step": 2, "skipped": True, "clip_keys": [1]}, {"step": 1, "loss": 1.0}, {"loss": 9.0}])
+    assert len(drawn[0].axes) == 1
+    np.testing.assert_allclose(lines(drawn[0].axes[0])["training"], [[1, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no metric to draw; there are: none"),
+        ('{"step": 1, "loss": NaN}', "no metric to draw"),
+        ('{"step": 1, "loss": 2}\n{"step": 2, "lo', r"metrics.jsonl, line 2: not JSON"),
+        (None, "metrics.jsonl: cannot be read"),
+    ],
+)
+def test_a_file_without_curves_says_so(tmp_path, content, message):
+    file = tmp_path / "metrics.jsonl"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(MelpatchError, match=message):
+        curve(tmp_path / "x.png", file)
+
+
+def test_an_unknown_metric_is_named_with_the_known_ones(tmp_path):
+    with pytest.raises(MelpatchError, match="no metric 'los'; there are: loss, lr, rank"):
+        curve(tmp_path / "x.png", records(), ["los"])
+
+
+def test_confusions_are_shares_of_their_rows_with_counts(tmp_path, drawn):
+    matrix = np.array([[6, 2, 0], [0, 0, 0], [1, 0, 3]])
+    confusion(tmp_path / "x.png", matrix, ("dog", "a$b$c", "cat"), "accuracy 0.75")
+    assert_png(tmp_path / "x.png")
+    panel = drawn[0].axes[0]
+    shares = panel.images[0].get_array()
+    np.testing.assert_allclose(shares.filled(-1), [[0.75, 0.25, 0], [-1, -1, -1], [0.25, 0, 0.75]])
+    written = {text.get_position(): text.get_text() for text in panel.texts}
+    assert written == {(0, 0): "6", (1, 0): "2", (0, 2): "1", (2, 2): "3"}
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["dog", "a$b$c", "cat"]
+    assert (panel.get_ylabel(), panel.get_xlabel()) == ("true class", "predicted class")
+    assert drawn[0].get_suptitle() == "accuracy 0.75"
+
+
+@pytest.mark.parametrize(("size", "counts"), [(1, 1), (15, 15), (16, 0), (50, 0)])
+def test_large_matrices_bear_no_numbers(tmp_path, drawn, size, counts):
+    confusion(tmp_path / "x.png", 3 * np.eye(size, dtype=int), [f"class {i}" for i in range(size)])
+    assert len(drawn[0].axes[0].texts) == counts
+    assert imread(tmp_path / "x.png").shape[1] <= 2000
+
+
+def test_matrices_that_cannot_be_drawn_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="51 classes"):
+        confusion(tmp_path / "x.png", np.eye(51, dtype=int), ["a"] * 51)
+    with pytest.raises(MelpatchError, match=r"\(3, 3\) for 2 labels"):
+        confusion(tmp_path / "x.png", np.eye(3, dtype=int), ["a", "b"])
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(MelpatchError, match="cannot be written"):
+        confusion(tmp_path, np.eye(2, dtype=int), ["a", "b"])
+
+
+def test_without_matplotlib_the_message_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MelpatchError, match=r"pip install 'melpatch\[plots\]'"):
+        confusion(tmp_path / "x.png", np.eye(2, dtype=int), ["a", "b"])
+
+
+def test_matplotlib_is_fetched_late_and_its_global_state_left_alone(tmp_path):
+    code = f"""
+import sys, pathlib, numpy
+from melpatch.plots.confusion import confusion
+from melpatch.plots import curve, spectrogram
+assert "matplotlib" not in sys.modules
+confusion(pathlib.Path({str(tmp_path)!r}) / "x.png", numpy.eye(2, dtype=int), ["a", "b"])
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert (tmp_path / "x.png").exists()
