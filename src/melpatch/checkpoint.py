@@ -12,6 +12,8 @@ from torch import Tensor
 
 from melpatch.errors import CheckpointError
 
+_PARTIAL = ".partial"
+
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
@@ -19,19 +21,25 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     A crash leaves ``path`` as it was. What was written is on the disk before it takes its name.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     _remove(aside)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield aside
         for written in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
-            _sync(written)
+            sync(written)
         if path.is_dir():
             _remove(path)  # a folder cannot be renamed over another
         aside.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         _remove(aside)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what a crash left half-written in a folder; nobody else may be writing there."""
+    for left in folder.glob(f".*{_PARTIAL}"):
+        _remove(left)
 
 
 def _remove(path: Path) -> None:
@@ -41,7 +49,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -6,6 +6,7 @@
 >>> vector = model.embed(wave, sample_rate=44100)
 """
 
+import itertools
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -18,15 +19,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melpatch.audio.files import stream
+from melpatch.config import check
 from melpatch.data.clip import Batch
-from melpatch.errors import ConfigError, MelpatchError
+from melpatch.errors import AudioError, ConfigError
 from melpatch.nn.pooling import Pooling, pool
 from melpatch.objectives.base import Features, Objective
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig
 from melpatch.training.start import load_run
 
-Audio = str | PathLike[str] | Float[np.ndarray, " sample"] | Float[Tensor, " sample"]
+Audio = str | PathLike[str] | np.ndarray | Tensor
+"""A sound file, or samples of one channel; what samples must be is checked with a message, not by their type."""
 
 
 class Frames(NamedTuple):
@@ -112,8 +115,12 @@ class Model:
             layer: block whose output to take, -1 being the last, before the final norm; None takes the final norm's.
             hop: length of a frame in seconds; at least one column of patches (0.16 s with 16-frame patches).
 
-        Recordings longer than the model's input go through in windows, each half over the one before, in bounded
-        memory.
+        Recordings longer than the model's input go through in windows, in bounded memory: end to end for one vector,
+        each half over the one before for frames, so that none is heard at the edge of a window only.
+
+        Raises:
+            AudioError: the file cannot be read.
+            ConfigError: the samples, pooling, layer or hop are not what the model can take.
         """
         pooling = pooling or self.default_pooling
         if hop is not None:
@@ -132,11 +139,11 @@ class Model:
             audio: a file, or samples in [-1, 1] of one channel.
             sample_rate: rate of the samples in Hz; files know their own.
             hop: seconds between the starts of windows, each as long as the model's input; None gives one prediction,
-            the
-                mean over windows.
+                the mean over windows end to end.
 
         Raises:
-            ConfigError: the model was not trained with labels.
+            AudioError: the file cannot be read.
+            ConfigError: the model was not trained with labels, or the samples or hop are not what it can take.
         """
         found = list(self.predict_windows(audio, sample_rate, hop))
         if hop is not None:
@@ -150,7 +157,7 @@ class Model:
         self, audio: Audio, sample_rate: int | None = None, hop: float | None = None
     ) -> Iterator[Prediction]:
         """Yield the predictions of a recording's windows as they are made."""
-        for start, batch in self._windows(audio, sample_rate, hop or self.seconds):
+        for start, batch in self._windows(audio, sample_rate, self.seconds if hop is None else hop):
             row = self.predict_batch(batch)[0].tolist()
             end = start + int(batch.lengths[0]) / self.sample_rate
             yield Prediction(start, end, dict(zip(self.labels, row, strict=True)))
@@ -184,31 +191,39 @@ class Model:
         count = encoded.cls.shape[1]
         return encoded.layers[layer][:, count:], encoded.layers[layer][:, :count]
 
-    @torch.inference_mode()
     def _frames(self, audio: Audio, sample_rate: int | None, pooling: Pooling, layer: int | None, hop: float) -> Frames:
         """Average the columns of tokens whose middle falls into each frame, over all windows that show them."""
-        grid, front = self.objective.encoder.grid, self.objective.front_end
-        column = grid.stride[1] * front.config.hop_ms / 1000
-        if hop < column - 1e-9 or pooling == "cls":
-            what = f"hop = {hop:g}" if hop < column - 1e-9 else "pooling = 'cls' with a hop"
+        column = self.objective.encoder.grid.stride[1] * self.objective.front_end.config.hop_ms / 1000
+        if not hop >= column - 1e-9 or pooling == "cls":
+            what = "pooling = 'cls' with a hop" if pooling == "cls" else f"hop = {hop:g}"
             raise ConfigError(f"{what}; allowed: {column:g} s or more, with mean or frequency pooling")
         sums: dict[int, Tensor] = {}
         counts: dict[int, int] = {}
         end = 0.0
-        for start, batch in self._windows(audio, sample_rate, self.seconds / 2):
-            features = self.objective.features(batch.to(self.device))
-            patches, _ = self._tokens(features, layer)
-            by_column = patches[0].view(grid.rows, -1, patches.shape[-1]).transpose(0, 1).float()
-            vectors = by_column.mean(dim=1) if pooling == "mean" else by_column.flatten(1)
-            end = start + int(batch.lengths[0]) / self.sample_rate
-            for number, vector in enumerate(vectors):
-                frame = int((start + (number + 0.5) * column) / hop)
-                sums[frame] = sums.get(frame, torch.zeros_like(vector)) + vector
-                counts[frame] = counts.get(frame, 0) + 1
+        for middle, heard, tokens in self._columns(audio, sample_rate, layer, column):
+            vector = tokens.mean(dim=0) if pooling == "mean" else tokens.flatten()
+            frame, end = int((middle + 1e-9) / hop), heard
+            sums[frame] = sums.get(frame, torch.zeros_like(vector)) + vector
+            counts[frame] = counts.get(frame, 0) + 1
         order = sorted(sums)
         starts = np.array(order, dtype=np.float64) * hop
         means = torch.stack([sums[frame] / counts[frame] for frame in order]).cpu().numpy()
-        return Frames(starts, np.minimum(starts + hop, max(end, starts[-1] + 1e-6)), means)
+        return Frames(starts, np.append(starts[1:], end), means)
+
+    @torch.inference_mode()
+    def _columns(
+        self, audio: Audio, sample_rate: int | None, layer: int | None, column: float
+    ) -> Iterator[tuple[float, float, Float[Tensor, "row dim"]]]:
+        """Yield, for each column of patches of ``column`` seconds in each window, its middle, the window's end, and
+        its tokens."""
+        grid, hop_ms = self.objective.encoder.grid, self.objective.front_end.config.hop_ms
+        for start, batch in self._windows(audio, sample_rate, self.seconds / 2):
+            patches, _ = self._tokens(self.objective.features(batch.to(self.device)), layer)
+            end = start + int(batch.lengths[0]) / self.sample_rate
+            for number, tokens in enumerate(patches[0].view(grid.rows, -1, patches.shape[-1]).transpose(0, 1).float()):
+                begin = start + number * column
+                if begin < end:  # legacy padding has columns that lie wholly behind the sound
+                    yield min(begin + grid.patch[1] * hop_ms / 2000, end - 1e-6), end, tokens
 
     def _windows(self, audio: Audio, sample_rate: int | None, hop: float) -> Iterator[tuple[float, Batch]]:
         """Yield the start in seconds and a one-clip batch for each window of a recording."""
@@ -216,27 +231,38 @@ class Model:
             pieces = stream(Path(audio), self.seconds, hop, self.sample_rate)
         else:
             pieces = _cut(self._samples(audio, sample_rate), self.seconds, hop, self.sample_rate)
+        found = False
         for start, wave in pieces:
-            yield (
-                start,
-                Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.zeros(1, dtype=torch.int64)),
-            )
+            found = True
+            batch = Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.zeros(1, dtype=torch.int64))
+            yield start, batch
+        if not found:
+            name = audio if isinstance(audio, str | PathLike) else "the samples"
+            raise AudioError(name, f"shorter than one sample at {self.sample_rate} Hz", "give a longer recording")
 
-    def _samples(self, audio: Float[np.ndarray, " sample"] | Float[Tensor, " sample"], rate: int | None) -> np.ndarray:
+    def _samples(self, audio: np.ndarray | Tensor, rate: int | None) -> Float[np.ndarray, " sample"]:
         if rate is None:
-            raise MelpatchError("samples were given without sample_rate; say at how many Hz they were taken")
-        wave = np.ascontiguousarray(audio.numpy(force=True) if isinstance(audio, Tensor) else audio, dtype=np.float32)
-        if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
-            raise MelpatchError(
-                f"samples of shape {wave.shape}; allowed: one channel, one or more finite numbers in [-1, 1]"
+            raise ConfigError("samples were given without sample_rate; say at how many Hz they were taken")
+        check(rate > 0, "sample_rate", rate, "the rate of the samples in Hz")
+        wave = audio.numpy(force=True) if isinstance(audio, Tensor) else np.asarray(audio)
+        fits = wave.ndim == 1 and len(wave) and np.issubdtype(wave.dtype, np.floating) and np.isfinite(wave).all()
+        if not fits:
+            raise ConfigError(
+                f"samples of shape {wave.shape} and type {wave.dtype}; allowed: one channel of finite floats in "
+                "[-1, 1]; average channels, and divide 16-bit integers by 32768"
             )
+        wave = np.ascontiguousarray(wave, dtype=np.float32)
         return wave if rate == self.sample_rate else soxr.resample(wave, rate, self.sample_rate, quality="HQ")
 
 
 def _cut(wave: np.ndarray, seconds: float, hop: float, rate: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield the start in seconds and the samples of windows that cover the wave; the last may be shorter."""
-    length, step = round(seconds * rate), max(1, round(hop * rate))
-    for start in range(0, len(wave), step):
-        yield start / rate, wave[start : start + length]
+    """Yield what :func:`melpatch.audio.files.stream` yields for a file: windows that cover the wave, and their starts
+    in seconds; the last may be shorter."""
+    check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
+    length = round(seconds * rate)
+    for number in itertools.count():
+        start = round(number * hop * rate)
+        if start < len(wave):
+            yield start / rate, wave[start : start + length]
         if start + length >= len(wave):
             return

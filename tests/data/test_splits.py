@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus
-from melpatch.data.splits import divide, few_labels
+from melpatch.data.splits import divide, few_labels, hold_out
 from melpatch.errors import DataError
 
 
@@ -104,25 +104,37 @@ def test_few_labels_differ_by_seed():
     assert len(chosen) == 10
 
 
-LABELS = st.sets(st.sampled_from("abcd"), max_size=3).map(lambda labels: " ".join(sorted(labels)))
-CORPORA = st.lists(LABELS.map(lambda labels: (labels, "")), min_size=1, max_size=30).map(lambda rows: corpus(*rows))
+ROWS = st.lists(
+    st.tuples(st.sets(st.sampled_from("abcd"), max_size=3).map(sorted).map(" ".join), st.just("")), min_size=1, max_size=30
+)
 
 
-@given(CORPORA, st.integers(1, 6), st.integers(0, 5))
-def test_a_smaller_choice_is_part_of_a_larger_one_and_keeps_the_order(many, per_class, seed):
+@given(ROWS, st.integers(1, 6), st.integers(0, 5))
+def test_a_smaller_choice_is_part_of_a_larger_one_and_keeps_the_order(rows, per_class, seed):
+    many = corpus(*rows)
     small, large = few_labels(many, per_class, seed).clips, few_labels(many, per_class + 1, seed).clips
     assert set(small) <= set(large)
     assert [clip.key for clip in small] == sorted(clip.key for clip in small)
 
 
-@given(CORPORA, st.integers(1, 6))
-def test_the_choice_hangs_on_the_keys_not_on_the_order(many, per_class):
+@given(ROWS, st.integers(1, 6))
+def test_the_choice_hangs_on_the_keys_not_on_the_order(rows, number):
+    many = corpus(*rows)
     turned = replace(many, clips=many.clips[::-1])
-    assert set(few_labels(turned, per_class, 0).clips) == set(few_labels(many, per_class, 0).clips)
+    assert set(few_labels(turned, number, 0).clips) == set(few_labels(many, number, 0).clips)
+    assert set(hold_out(turned, number / 6, 0).clips) == set(hold_out(many, number / 6, 0).clips)
 
 
-@given(CORPORA, st.integers(1, 6))
-def test_every_label_of_several_gets_its_number(many, per_class):
+@given(ROWS, st.integers(1, 6))
+def test_every_label_of_several_gets_its_number(rows, per_class):
+    many = corpus(*rows)
     there = Counter(label for clip in many.clips for label in clip.labels)
     kept = Counter(label for clip in few_labels(many, per_class, 0).clips for label in clip.labels)
     assert all(min(per_class, count) <= kept[label] for label, count in there.items())
+
+
+def test_hold_out_takes_its_share_of_each_class():
+    found = hold_out(corpus(*(("aab"[number % 3], "") for number in range(60))), 0.25, 0)
+    counts = Counter((clip.labels[0], clip.split) for clip in found.clips)
+    assert counts == {("a", "test"): 10, ("a", "train"): 30, ("b", "test"): 5, ("b", "train"): 15}
+    assert [clip.key for clip in found.clips] == list(range(60))

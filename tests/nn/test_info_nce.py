@@ -12,9 +12,9 @@ def noise(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def ragged(clips=4, hidden=7, pixels=5):
-    """Predictions, patches, and clips with 7, 3, 1 and 0 hidden patches."""
-    valid = torch.arange(hidden) < torch.tensor([7, 3, 1, 0])[:clips, None]
+def ragged(clips=48, hidden=7, pixels=5):
+    """Predictions and patches of clips with 7, 6, ... 0 hidden patches."""
+    valid = torch.arange(hidden) < 7 - torch.arange(clips)[:, None] % 8
     return noise(clips, hidden, pixels), noise(clips, hidden, pixels, seed=1), valid
 
 

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from melpatch.nn.masking import Hidden, amount, cluster, cluster_legacy, random, take
@@ -82,7 +82,7 @@ def ragged(draw):
     """Rows, and the columns of clips that may be shorter than their batch is wide."""
     rows, width = draw(st.integers(1, 9)), draw(st.integers(1, 24))
     columns = draw(st.lists(st.integers(1, width), min_size=1, max_size=4))
-    share = draw(st.sampled_from([0.02, 0.3, 0.5, 0.75, 0.98]))
+    share = draw(st.sampled_from([0.02, 0.3, 0.5, 0.75, 0.98, 0.999]))
     return rows, width, torch.tensor(columns), share
 
 
@@ -131,6 +131,7 @@ def test_legacy_never_hides_patch_0_even_where_the_published_loop_does_not_end(g
 
 
 @given(ragged(), st.sampled_from(["random", "cluster"]))
+@example((9, 90, torch.tensor([40] * 8 + [90]), 0.999), "cluster")  # more than the clip's own squares reach
 def test_a_clip_has_the_same_mask_alone_and_beside_a_longer_one(case, kind):
     rows, width, columns, share = case
     clips = keys(len(columns))

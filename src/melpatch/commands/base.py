@@ -1,5 +1,6 @@
 """What commands share: flags that decide the defaults of other flags, and opening a run folder."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ import tyro
 from melpatch.config import to_dict
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.sources import rows
+from melpatch.data.splits import few_labels
 from melpatch.errors import ConfigError, DataError
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
@@ -45,6 +47,18 @@ def corpus_of(config: RunConfig) -> Corpus:
 def without(corpus: Corpus, exclude: tuple[str, ...] | None) -> Corpus:
     """Return the corpus less some splits; None leaves out val and test where they exist."""
     return corpus.without(exclude if exclude is not None else {"val", "test"} & set(corpus.splits))
+
+
+def few_clips(corpus: Corpus, few: int | None, seed: int) -> Corpus:
+    """Return so many clips of each class, or all without a number; say so where a class has fewer."""
+    if few is None:
+        return corpus
+    counts = Counter(label for clip in corpus.clips for label in clip.labels)
+    scarce = [label for label, count in counts.items() if count < few]
+    if scarce:
+        example = f"{scarce[0]} with {counts[scarce[0]]}"
+        notice(f"{len(scarce)} classes have fewer than {few} clips, such as {example}; they give all they have")
+    return few_labels(corpus, few, seed)
 
 
 def check_resumed(asked: RunConfig, default: RunConfig, recorded: RunConfig, folder: Path) -> None:

@@ -14,9 +14,11 @@ from rich.table import Table as Grid
 from torch import Tensor
 
 from melpatch.checkpoint import written_aside
+from melpatch.commands.base import few_clips
+from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.data.manifest import Corpus, label_matrix, load_corpus
-from melpatch.data.splits import divide, few_labels
+from melpatch.data.splits import divide
 from melpatch.errors import ConfigError, DataError, MelpatchError
 from melpatch.evaluation import knn, linear
 from melpatch.evaluation.inference import Table, over_clips
@@ -61,6 +63,12 @@ class Config:
     """Folder for scores.json, predictions.csv and confusion.png; by default RUN/evaluation-SPLIT."""
     json: bool = False
     """Print JSON for scripts instead of a table."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.few is None or self.few >= 1, "few", self.few, "1 or more")
+        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        check(self.workers >= 0, "workers", self.workers, "0 or more")
 
 
 def run(config: Config) -> None:
@@ -114,7 +122,7 @@ def probes(model: Model, corpus: Corpus, config: Config) -> dict[str, Result]:
     split = divide(corpus, config.split)
     if split.test is None:
         raise DataError(f"{corpus.name}: no labelled clip is in split {config.split!r}")
-    train = few_labels(split.train, config.few, config.seed) if config.few else split.train
+    train = few_clips(split.train, config.few, config.seed)
     pooling = config.pooling or model.default_pooling
     embedded = [
         _over(model, part, config, lambda batch: model.embed_batch(batch, pooling)) for part in (train, split.test)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from melpatch.commands.base import check_resumed, corpus_of, early, open_run, read_flags
+from melpatch.commands.base import check_resumed, corpus_of, early, few_clips, open_run, read_flags
 from melpatch.commands.pretrain import describe
-from melpatch.config import from_toml
+from melpatch.config import check, from_toml
 from melpatch.data.manifest import Corpus, label_matrix
-from melpatch.data.splits import Split, divide, few_labels
-from melpatch.errors import ConfigError
+from melpatch.data.splits import Split, divide
+from melpatch.errors import ConfigError, DataError
 from melpatch.evaluation.inference import over_clips
 from melpatch.evaluation.metrics import primary_metric, scores
 from melpatch.objectives.base import Objective
@@ -49,6 +49,10 @@ class Config:
     """Where curves go besides metrics.jsonl."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.few is None or self.few >= 1, "few", self.few, "1 or more")
+
 
 def parse(arguments: list[str]) -> Config:
     """Return the settings that the arguments spell; ears and encoder are those of --init or --like."""
@@ -81,7 +85,7 @@ def run(config: Config) -> None:
     settings = opened.config if opened else config.run
     corpus = corpus_of(settings)
     split = divide(corpus, config.test_fold, config.val_fold)
-    train = few_labels(split.train, config.few, settings.seed) if config.few else split.train
+    train = few_clips(split.train, config.few, settings.seed)
     if opened is None:
         settings = _resolve(config, corpus, train)
     objective = build(settings)
@@ -93,11 +97,16 @@ def run(config: Config) -> None:
     if select is None:
         notice("no validation split: the last weights are kept, not the best; name one with --val-fold")
     run = opened or Run.create(config.out, settings)
+    run.reject(corpus.rejected)
     validate = _Validation(split, settings, metric) if split.val else None
     progress = fit(
         objective, train, run, evaluate=validate, select=select, tracker=make_tracker(config.track, config.out)
     )
-    best = f"; best {metric} on validation {progress.best:.3f} at step {progress.best_step}" if progress.best else ""
+    best = (
+        f"; best {metric} on validation {progress.best:.3f} at step {progress.best_step}"
+        if progress.best is not None
+        else ""
+    )
     notice(f"done: {config.out}{best}")
 
 
@@ -134,5 +143,10 @@ class _Validation:
             batch_size=self.config.loader.batch_size,
         )
         targets = label_matrix(table.clips, self.config.labels)
-        found = scores(table.rows, targets, self.config.labels, self.split.val.multi_label)
-        return {f"val_{self.metric}": float(found[self.metric])}
+        found = scores(table.rows, targets, self.config.labels, self.split.val.multi_label)[self.metric]
+        if found is None:
+            raise DataError(
+                f"{self.split.val.name}: no class has validation clips both with and without it, so that {self.metric} "
+                "is not defined; validate on more clips, or on another --val-fold"
+            )
+        return {f"val_{self.metric}": float(found)}

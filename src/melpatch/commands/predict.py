@@ -8,6 +8,7 @@ import tyro
 
 from melpatch.checkpoint import written_aside
 from melpatch.commands.base import recordings
+from melpatch.config import check
 from melpatch.data.manifest import Rejected, write_rejected
 from melpatch.errors import AudioError, ConfigError, DataError
 from melpatch.model import load
@@ -29,6 +30,11 @@ class Config:
     """Seconds between the starts of windows; without, one line per recording."""
     threshold: float = 0.5
     """Probability from which a label of a multi-label model counts."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.hop is None or self.hop > 0, "hop", self.hop, "seconds above 0")
+        check(0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
 
 
 def run(config: Config) -> None:

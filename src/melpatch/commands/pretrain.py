@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
 
 from melpatch.commands.base import check_resumed, corpus_of, early, open_run, read_flags, without
+from melpatch.config import check, owner
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
@@ -48,6 +49,10 @@ class Config:
     """Where curves and pictures go besides metrics.jsonl."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.measure >= 0, "measure", self.measure, "0 or more")
+
 
 def parse(arguments: list[str]) -> Config:
     """Return the settings that the arguments spell; the first word is the recipe."""
@@ -57,12 +62,16 @@ def parse(arguments: list[str]) -> Config:
             arguments = ["ssast", "--help"]
         else:
             raise ConfigError(f"melpatch pretrain needs a recipe as its first word; there are: {', '.join(names)}")
-    return read_flags(_default(arguments), arguments, "melpatch pretrain", __doc__ or "")
+    about = f"{__doc__}\n\nRecipes: {', '.join(names)}, or package.module:Class for an objective of your own."
+    return read_flags(_default(arguments), arguments, f"melpatch pretrain {arguments[0]}", about)
 
 
 def _default(arguments: list[str]) -> Config:
     name, size = arguments[0], early(arguments, "--size", "tiny") or "tiny"
     base = recipe(name)(size)
+    kind: Any = owner(base.objective)
+    if kind.needs_labels:
+        raise ConfigError(f"{name} learns from labels, so it cannot pretrain; melpatch finetune trains a classifier")
     published = base.front_end.padding == "legacy"
     return Config(recipe=name, out=tyro.MISSING, size=size, measure=0 if published else 512, run=base)
 
@@ -81,6 +90,7 @@ def run(config: Config) -> None:
         start_from(objective, config.init)
     objective.check(settings.loader.seconds)
     opened = opened or Run.create(config.out, settings)
+    opened.reject(corpus.rejected)
     notice(
         f"{len(corpus.clips)} clips, {sum(clip.duration for clip in corpus.clips) / 3600:.2f} h; {describe(objective)}"
     )

@@ -7,6 +7,7 @@ import tyro
 
 from melpatch.audio.logmel import LogMel
 from melpatch.commands.base import corpus_of, without
+from melpatch.config import check
 from melpatch.data.loader import LoaderConfig
 from melpatch.progress import console
 from melpatch.training.config import RunConfig
@@ -34,6 +35,10 @@ class Config:
     json: bool = False
     """Print JSON for scripts."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.clips is None or self.clips >= 1, "clips", self.clips, "1 or more")
+
 
 def run(config: Config) -> None:
     """Print mean and std over all valid frames, as flags for the other commands."""
@@ -45,8 +50,8 @@ def run(config: Config) -> None:
         loader=LoaderConfig(seconds=config.seconds),
     )
     corpus = without(corpus_of(settings), config.exclude)
-    front = measured(settings, corpus, config.clips or len(corpus.clips)).front_end
     count = min(config.clips or len(corpus.clips), len(corpus.clips))
+    front = measured(settings, corpus, count).front_end
     if config.json:
         console().print_json(json.dumps({"mean": front.mean, "std": front.std, "clips": count}))
     else:

@@ -23,6 +23,9 @@ from melpatch.data.segments import crop
 from melpatch.errors import AudioError, DataError
 from melpatch.rng import permutation, stream, uniform
 
+Segment = tuple[Clip, Float[np.ndarray, " _"]]
+"""A clip and its samples, of which every clip has another number."""
+
 
 class Draw(NamedTuple):
     """One place in the order of a run: which clip, and in which pass over the corpus."""
@@ -65,7 +68,7 @@ class LoaderConfig:
         check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
 
 
-class Clips(Dataset[tuple[Clip, Float[np.ndarray, " sample"]] | Rejected]):
+class Clips(Dataset[Segment | Rejected]):
     """Decoded segments by place in the order."""
 
     def __init__(self, clips: Sequence[Clip], sample_rate: int, seconds: float, seed: int) -> None:
@@ -75,7 +78,7 @@ class Clips(Dataset[tuple[Clip, Float[np.ndarray, " sample"]] | Rejected]):
         """Return the number of clips."""
         return len(self.clips)
 
-    def __getitem__(self, draw: Draw) -> tuple[Clip, Float[np.ndarray, " sample"]] | Rejected:
+    def __getitem__(self, draw: Draw) -> Segment | Rejected:
         clip = crop(self.clips[draw.clip], self.seconds, self.seed, draw.epoch)
         try:
             wave, _ = read(clip.path, start=clip.start, duration=clip.duration, sample_rate=self.sample_rate)
@@ -130,7 +133,7 @@ def _balance(corpus: Corpus) -> torch.Tensor:
     return torch.from_numpy(share.max(axis=1).astype(np.float64))
 
 
-def collate(items: Sequence[tuple[Clip, Float[np.ndarray, " sample"]] | Rejected], labels: tuple[str, ...]) -> Loaded:
+def collate(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> Loaded:
     """Pad the readable segments of a batch to the longest of them, and pass the others on."""
     rejected = tuple(item for item in items if isinstance(item, Rejected))
     good = [item for item in items if not isinstance(item, Rejected)]
@@ -152,7 +155,7 @@ class Collate:
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
 
-    def __call__(self, items: Sequence[tuple[Clip, Float[np.ndarray, " sample"]] | Rejected]) -> Loaded:
+    def __call__(self, items: Sequence[Segment | Rejected]) -> Loaded:
         """Return the items as one batch."""
         return collate(items, self.labels)
 

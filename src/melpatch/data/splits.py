@@ -55,16 +55,22 @@ def divide(corpus: Corpus, test_fold: str | None = None, val_fold: str | None = 
 
 def few_labels(corpus: Corpus, per_class: int, seed: int) -> Corpus:
     """Keep so many clips of each class, chosen by (seed, clip key) alone; a smaller choice is part of a larger one."""
-    rank = uniform(stream(seed, "few labels", torch.tensor([clip.key for clip in corpus.clips])), 1)[:, 0].tolist()
     taken: dict[str, int] = defaultdict(int)
     kept = set()
-    for index in sorted(range(len(rank)), key=lambda index: (rank[index], corpus.clips[index].key)):
+    for index in _shuffled(corpus, seed, "few labels"):
         wanted = [label for label in corpus.clips[index].labels if taken[label] < per_class]
         if wanted:
             kept.add(index)
             for label in corpus.clips[index].labels:
                 taken[label] += 1
     return dataclasses.replace(corpus, clips=tuple(clip for index, clip in enumerate(corpus.clips) if index in kept))
+
+
+def _shuffled(corpus: Corpus, seed: int, purpose: str) -> list[int]:
+    """Return the places of all clips in an order that hangs on (seed, clip key) alone."""
+    keys = [clip.key for clip in corpus.clips]
+    rank = uniform(stream(seed, purpose, torch.tensor(keys, dtype=torch.int64)), 1)[:, 0].tolist()
+    return sorted(range(len(keys)), key=lambda index: (rank[index], keys[index]))
 
 
 def _listed(splits: dict[str, int]) -> str:
@@ -77,9 +83,8 @@ def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
     The choice is by (seed, clip key) alone. Recordings of one source may fall on both sides: for an honest score give
     the corpus splits of its own.
     """
-    rank = uniform(stream(seed, "hold out", torch.tensor([clip.key for clip in corpus.clips])), 1)[:, 0].tolist()
     by_class: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for _, index in sorted((number, index) for index, number in enumerate(rank)):
+    for index in _shuffled(corpus, seed, "hold out"):
         by_class[corpus.clips[index].labels].append(index)
     test = {index for members in by_class.values() for index in members[: round(share * len(members))]}
     sides = ("test" if index in test else "train" for index in range(len(corpus.clips)))

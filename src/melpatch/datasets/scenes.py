@@ -1,7 +1,7 @@
-"""Sound scenes of known content, made offline: ten classes that differ only in the order of things in time.
+"""Sound scenes of known content, made offline: ten classes in five pairs, the two of a pair mirror images in time.
 
-Five kinds of event, each played forwards or backwards. What forgets time, such as a mean spectrum, cannot tell a class
-from its mirror image, and what looks at fixed places finds nothing there: start, length, pitch, rate, timbre, level,
+Five kinds of sound, each played forwards or backwards. What forgets time, such as a mean spectrum, cannot tell a class
+from its mirror image, and what looks at fixed places finds little there: start, length, pitch, rate, timbre, level,
 tilt, room, background and distracting bursts are drawn alike for all classes.
 
 =============  =============  ================================================================  ========
@@ -276,7 +276,7 @@ def _entries(labelled: int, unlabelled: int) -> list[Entry]:
 
 CARD = Card(
     name="scenes",
-    summary="Ten made-up sounds that differ only in the order of things in time.",
+    summary="Ten classes of made-up sound in five pairs, the two of a pair mirror images in time.",
     licence="CC0-1.0",
     size="any number of clips of any length; 1000 clips of 2 s take 40 MB",
     metric="accuracy",

@@ -13,7 +13,7 @@ POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
 def masked_mean(
-    values: Float[Tensor, "clip *middle token dim"], valid: Bool[Tensor, "clip #*middle token"] | None
+    values: Float[Tensor, "clip *middle token dim"], valid: Bool[Tensor, "clip *middle token"] | None
 ) -> Float[Tensor, "clip *middle dim"]:
     """Return the mean over the valid tokens, in float32."""
     values = values.float() if values.dtype != torch.float64 else values

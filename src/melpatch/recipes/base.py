@@ -7,6 +7,7 @@ from collections.abc import Callable
 from melpatch import registry
 from melpatch.encoders.vit import ViT, size
 from melpatch.errors import ConfigError
+from melpatch.objectives.base import Objective
 from melpatch.training.config import RunConfig
 
 Recipe = Callable[[str], RunConfig]
@@ -37,4 +38,6 @@ def recipe(name: str) -> Recipe:
         names = sorted({*known, *registry.names("objectives")})
         raise ConfigError(f"no recipe or objective is called {name!r}; there are: {', '.join(names)}")
     objective = registry.find("objectives", name)
+    if not (isinstance(objective, type) and issubclass(objective, Objective)):
+        raise ConfigError(f"{name} is no objective; name a class derived from melpatch.objectives.base.Objective")
     return lambda named: RunConfig(objective=objective.Config(), encoder=ViT.Config(**size(named)))

@@ -77,12 +77,13 @@ def fit(
     fabric = Fabric(devices="auto" if _launched() else 1, precision=precision(config.train.precision))
     fabric.launch()
     if config.train.compile:
-        objective.encoder.compile()
+        setattr(objective.encoder, "run", torch.compile(objective.encoder.run))  # noqa: B010 - a method, replaced
     optimizer = make_optimizer(objective, config.train)
     total = total_steps(config, len(corpus.clips), fabric.world_size)
     work = Work(fabric, objective, objective, optimizer, run, total, tracker or Tracker())
-    work.progress, work.average = run.restore(objective, optimizer)
     work.module, work.optimizer = fabric.setup(objective, optimizer)
+    work.progress, average = run.restore(objective, optimizer)  # now that the weights are on their device
+    work.average = {name: value.to(fabric.device) for name, value in average.items()}
     batches = training_batches(
         corpus,
         config.loader,
@@ -129,19 +130,19 @@ def step(work: Work, batches: list[Batch]) -> dict[str, float]:
         return {}
     sums = {name: _sum_over_processes(fabric, value) for name, value in sums.items()}
     weight = sums.pop("weight").clamp(min=1)
-    norm = _apply(work, weight / fabric.world_size, config.clip_norm)
+    norm = _apply(work, weight / fabric.world_size, sums["loss"], config.clip_norm)
     metrics = {name: float(value / weight) for name, value in sums.items()}
     return {**metrics, "lr": rate, "grad_norm": float(norm)}
 
 
-def _apply(work: Work, divisor: Tensor, clip_norm: float | None) -> Tensor:
-    """Scale, clip and use the gradients; a step that is not finite is skipped and counted."""
+def _apply(work: Work, divisor: Tensor, loss: Tensor, clip_norm: float | None) -> Tensor:
+    """Scale, clip and use the gradients; a step without finite loss or gradients is skipped and counted."""
     parameters = [p for group in work.optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradients = [p.grad for p in parameters if p.grad is not None]
     torch._foreach_div_(gradients, divisor)
     norm = torch.nn.utils.get_total_norm(gradients)
     progress = work.progress
-    if torch.isfinite(norm):
+    if torch.isfinite(norm) and torch.isfinite(loss):
         if clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
         work.optimizer.step()
@@ -182,7 +183,7 @@ def _after(
             f"{per_second:.1f} clips/s; the remaining {work.total - progress.step} steps take about {minutes:.1f} min"
         )
     due = evaluation_steps(config, work.total)
-    if evaluate is not None and progress.step in due:
+    if progress.step in due:
         _evaluate(work, evaluate, select)
         run.log_speed(
             {"step": progress.step, "clips_per_second": round(per_second, 2), "memory_gib": round(memory_gib(), 3)}
@@ -194,13 +195,16 @@ def _after(
         _save(work, select)
 
 
-def _evaluate(work: Work, evaluate: Evaluate, select: str | None) -> None:
+def _evaluate(work: Work, evaluate: Evaluate | None, select: str | None) -> None:
+    """Measure, keep the best weights, and average the last ones."""
     progress, config = work.progress, work.run.config.train
     work.objective.eval()
-    with torch.no_grad(), work.fabric.autocast():
-        scores = evaluate(work.objective, progress.step)
-    work.run.log({"step": progress.step, **scores})
-    work.tracker.scalars(scores, progress.step)
+    scores: dict[str, float] = {}
+    if evaluate is not None:
+        with torch.no_grad(), work.fabric.autocast():
+            scores = evaluate(work.objective, progress.step)
+        work.run.log({"step": progress.step, **scores})
+        work.tracker.scalars(scores, progress.step)
     if config.average and progress.step > (1 - config.average) * work.total:
         progress.averaged += 1
         for name, value in work.objective.state_dict().items():
@@ -240,9 +244,10 @@ def _note_skipped(work: Work, micro: list[Batch | None]) -> None:
 
 def _readable(batches: Iterator[Loaded], run: Run, corpus: Corpus, share: float) -> Iterator[Batch | None]:
     """Yield the batches, note the clips that could not be read, and stop the run when they are too many."""
-    limit = max(1, int(share * len(corpus.clips)))
+    limit, paths = max(1, int(share * len(corpus.clips))), {str(clip.path) for clip in corpus.clips}
     for loaded in batches:
-        if loaded.rejected and run.reject(loaded.rejected) > limit:
+        run.reject(loaded.rejected)
+        if loaded.rejected and len(paths & run.rejected.keys()) > limit:
             worst = loaded.rejected[0]
             raise DataError(
                 f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last being "

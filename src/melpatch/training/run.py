@@ -14,6 +14,7 @@ Weights and states are written aside, synced, then renamed; a crash at any momen
 """
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from melpatch.checkpoint import load_weights, save_weights, written_aside
+from melpatch.checkpoint import clear_partial, load_weights, save_weights, sync, written_aside
 from melpatch.config import from_toml, to_toml
 from melpatch.data.manifest import Rejected, read_rejected, write_rejected
 from melpatch.errors import CheckpointError
@@ -95,13 +96,12 @@ class Run:
         """Append a line to speed.jsonl."""
         _append(self.folder / "speed.jsonl", record)
 
-    def reject(self, rejected: Iterable[Rejected]) -> int:
-        """Note unreadable clips in rejected.csv; return how many different files there are so far."""
+    def reject(self, rejected: Iterable[Rejected]) -> None:
+        """Note unreadable files in rejected.csv, each once."""
         new = {one.path: one for one in rejected if one.path not in self.rejected}
         if new:
             self.rejected |= new
             write_rejected(tuple(self.rejected.values()), self.folder / "rejected.csv")
-        return len(self.rejected)
 
     def publish(self, state: Mapping[str, Tensor]) -> None:
         """Make these the weights to use."""
@@ -110,8 +110,10 @@ class Run:
     def save(
         self, progress: Progress, model: Mapping[str, Tensor], optimizer: Optimizer, average: Mapping[str, Tensor]
     ) -> None:
-        """Write the state that a resumed run starts from, then drop the older one."""
+        """Write the state that a resumed run starts from, then drop the older one and what crashes left behind."""
         target = self.folder / "resume" / f"step-{progress.step:09d}"
+        if (self.folder / "metrics.jsonl").exists():
+            sync(self.folder / "metrics.jsonl")  # a state without the lines before it would leave a gap
         with written_aside(target) as aside:
             aside.mkdir(parents=True)
             save_weights(aside / "model.safetensors", model)
@@ -119,9 +121,11 @@ class Run:
                 save_weights(aside / "average.safetensors", average)
             torch.save(optimizer.state_dict(), aside / "optimizer.pt")
             (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-        for older in target.parent.iterdir():
-            if older.name < target.name or older.name.startswith("."):
+        for older in target.parent.glob("step-*"):
+            if older.name < target.name:
                 shutil.rmtree(older)
+        clear_partial(target.parent)
+        clear_partial(self.folder)
 
     def restore(self, model: torch.nn.Module, optimizer: Optimizer) -> tuple[Progress, dict[str, Tensor]]:
         """Load the newest complete state into model and optimiser; drop the metrics that were written after it.
@@ -151,22 +155,33 @@ class Run:
 
 def environment() -> dict[str, Any]:
     """Return versions, machine, command and git commit."""
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-    )
     return {
         "command": sys.argv,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
         "machine": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git_commit": git.stdout.strip() or None,
+        "git_commit": _git_commit(),
     }
+
+
+def _git_commit() -> str | None:
+    """Return the commit that this code is checked out at; None where there is no checkout, or no git."""
+    if shutil.which("git") is None:
+        return None
+    asked = ["git", "rev-parse", "HEAD"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return found.stdout.strip() or None
 
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return null for a number that is not finite, which JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cut(path: Path, step: int) -> None:

@@ -1,0 +1,310 @@
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_runs import RATE, noises
+
+from melpatch.audio.files import read
+from melpatch.data.clip import Clip
+from melpatch.data.loader import (
+    LoaderConfig,
+    collate,
+    evaluation_batches,
+    order,
+    step_draws,
+    training_batches,
+)
+from melpatch.data.manifest import Corpus, Rejected
+from melpatch.errors import ConfigError, DataError
+
+SEEDS, SIZES = st.integers(0, 5), st.integers(1, 30)
+
+
+def imagined(size, labels=("",), longest=10.0):
+    """Return a corpus whose files do not exist, with durations from 1 s upward."""
+    durations = np.linspace(1, longest, size)[np.random.default_rng(0).permutation(size)]
+    names = [tuple(labels[number % len(labels)].split()) for number in range(size)]
+    clips = [Clip(Path(f"{n}.wav"), n, 0.0, float(durations[n]), names[n]) for n in range(size)]
+    closed = sorted({label for several in names for label in several})
+    return Corpus("imagined", tuple(clips), tuple(closed), any(len(several) > 1 for several in names))
+
+
+def config(**changes):
+    return LoaderConfig(**({"batch_size": 4, "seconds": 0.4, "workers": 0} | changes))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return noises(tmp_path_factory.mktemp("noise"), labels=("a", "b", "b"))
+
+
+def taken(corpus, count, loader, **settings):
+    return list(islice(training_batches(corpus, loader, RATE, **({"seed": 0} | settings)), count))
+
+
+def same(first, second):
+    """Return whether two sequences of loaded batches are equal to the last bit."""
+    return len(first) == len(second) and all(
+        torch.equal(x.batch.wave, y.batch.wave)
+        and torch.equal(x.batch.lengths, y.batch.lengths)
+        and torch.equal(x.batch.keys, y.batch.keys)
+        for x, y in zip(first, second, strict=True)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- order
+
+
+@given(SIZES, SEEDS)
+def test_every_clip_comes_once_per_pass(size, seed):
+    draws = islice(order(imagined(size), config(), seed, 0), 3 * size)
+    for epoch, found in enumerate(zip(*[draws] * size, strict=True)):
+        assert {draw.epoch for draw in found} == {epoch}
+        assert sorted(draw.clip for draw in found) == list(range(size))
+
+
+@given(SIZES, SEEDS, st.integers(0, 100), st.booleans())
+def test_the_order_can_be_entered_anywhere(size, seed, first, balanced):
+    many, loader = imagined(size, labels=("a", "b")), config(balanced=balanced)
+    assert list(islice(order(many, loader, seed, first), 40)) == list(
+        islice(order(many, loader, seed, 0), first, first + 40)
+    )
+
+
+def test_every_pass_and_every_seed_has_its_own_order():
+    passes = {
+        tuple(draw.clip for draw in islice(order(imagined(20), config(), seed, 20 * epoch), 20))
+        for seed in range(4)
+        for epoch in range(4)
+    }
+    assert len(passes) == 16
+
+
+@given(SIZES, SEEDS, st.integers(1, 8), st.integers(1, 6), st.integers(0, 50))
+def test_steps_can_be_entered_anywhere(size, seed, bucket, per_step, first):
+    many, loader = imagined(size), config(bucket=bucket)
+    whole = list(islice(step_draws(many, loader, seed, per_step, 0), first, first + 12))
+    assert list(islice(step_draws(many, loader, seed, per_step, first), 12)) == whole
+
+
+@given(SIZES, SEEDS, st.integers(1, 8), st.integers(1, 6))
+def test_bucketed_steps_lose_nothing(size, seed, bucket, per_step):
+    many, loader = imagined(size), config(bucket=bucket)
+    steps = max(1, min(bucket, size // per_step))
+    draws = [draw for step in islice(step_draws(many, loader, seed, per_step, 0), 3 * steps) for draw in step]
+    assert Counter(draws) == Counter(islice(order(many, loader, seed, 0), 3 * steps * per_step))
+
+
+def test_without_buckets_steps_follow_the_order():
+    many = imagined(20)
+    draws = [draw for step in islice(step_draws(many, config(bucket=1), 0, 4, 0), 10) for draw in step]
+    assert sorted(draws) == sorted(islice(order(many, config(), 0, 0), 40))
+    assert [set(draws[at : at + 4]) for at in range(0, 40, 4)] == [
+        set(found) for found in zip(*[islice(order(many, config(), 0, 0), 40)] * 4, strict=True)
+    ]
+
+
+def test_bucketed_steps_are_padded_less():
+    many = imagined(400)
+
+    def padding(bucket):
+        steps = islice(step_draws(many, config(bucket=bucket, seconds=100.0), 0, 8, 0), 50)
+        lengths = [[many.clips[draw.clip].duration for draw in step] for step in steps]
+        return sum(len(step) * max(step) - sum(step) for step in lengths) / sum(map(sum, lengths))
+
+    assert padding(16) < 0.3 * padding(1)
+
+
+def test_bucketed_steps_do_not_come_in_the_order_of_their_lengths():
+    many = imagined(400)
+    steps = islice(step_draws(many, config(bucket=16, seconds=100.0), 0, 8, 0), 50)
+    longest = [max(many.clips[draw.clip].duration for draw in step) for step in steps]
+    assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.5
+
+
+# ---------------------------------------------------------------------------------------------------------- balanced
+
+
+def counts(corpus, draws=6000):
+    found = islice(order(corpus, config(balanced=True), 0, 0), draws)
+    return Counter(label for draw in found for label in corpus.clips[draw.clip].labels)
+
+
+def test_balanced_drawing_draws_every_label_equally_often():
+    found = counts(imagined(200, labels=("a", "a", "a", "a", "a", "a", "b", "b", "b", "c")))
+    assert sum(found.values()) == 6000
+    assert all(abs(found[label] - 2000) < 5 * (6000 * 2 / 9) ** 0.5 for label in "abc"), found
+
+
+def test_balanced_drawing_draws_the_clips_of_a_label_equally_often():
+    many = imagined(60, labels=("a", "a", "b"))
+    found = Counter(draw.clip for draw in islice(order(many, config(balanced=True), 0, 0), 6000))
+    share = {number: 6000 / 2 / (40 if number % 3 < 2 else 20) for number in range(60)}
+    assert all(abs(found[number] - expected) < 5 * expected**0.5 for number, expected in share.items())
+
+
+def test_balanced_drawing_weighs_a_clip_of_several_labels_by_the_rarest():
+    # Weights: a alone 1/16, "a b" 1/8 for b's count of 8.
+    found = counts(imagined(16, labels=("a", "a b")))
+    assert found["b"] / found["a"] == pytest.approx(2 / 3, abs=0.03)
+
+
+def test_balanced_drawing_passes_over_labels_that_no_clip_here_has():
+    many = replace(imagined(10, labels=("a", "b")), labels=("a", "b", "unheard"))
+    assert set(counts(many, 100)) == {"a", "b"}
+
+
+def test_balanced_drawing_needs_labels():
+    with pytest.raises(DataError, match="imagined: balanced drawing needs a label on every clip"):
+        next(order(imagined(4, labels=("a", "")), config(balanced=True), 0, 0))
+
+
+# ----------------------------------------------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(corpus, workers):
+    alone = taken(corpus, 7, config())
+    assert same(taken(corpus, 7, config(workers=workers)), alone)
+
+
+@pytest.mark.parametrize("first", [1, 3, 5])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_can_be_entered_at_any_step(corpus, first, workers):
+    whole = taken(corpus, 2 * 8, config(batch_size=2), accumulate=2)
+    rest = taken(corpus, 2 * (8 - first), config(batch_size=2, workers=workers), accumulate=2, first_step=first)
+    assert same(rest, whole[2 * first :])
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])
+@pytest.mark.parametrize("loader", [config(), config(balanced=True), config(bucket=1)], ids=["", "balanced", "flat"])
+def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, accumulate, loader):
+    def steps(shares, **division):
+        found = taken(corpus, 6 * shares, replace(loader, batch_size=4 // world_size // accumulate), **division)
+        keys = [one.batch.keys.tolist() for one in found]
+        return [[keys[at : at + shares]] for at in range(0, len(keys), shares)]
+
+    alone = [Counter(one.batch.keys.tolist()) for one in taken(corpus, 6, loader)]
+    ranks = [steps(accumulate, rank=rank, world_size=world_size, accumulate=accumulate) for rank in range(world_size)]
+    for expected, *parts in zip(alone, *ranks, strict=True):
+        batches = [batch for part in parts for step in part for batch in step]
+        assert {len(batch) for batch in batches} == {4 // world_size // accumulate}
+        assert Counter(key for batch in batches for key in batch) == expected
+
+
+def test_batches_hold_crops_of_their_clips(corpus):
+    clips = {clip.key: clip for clip in corpus.clips}
+    cropped = set()
+    for loaded in taken(corpus, 12, config()):
+        for wave, length, key in zip(loaded.batch.wave, loaded.batch.lengths, loaded.batch.keys.tolist(), strict=True):
+            clip = clips[key]
+            assert length == round(min(clip.duration, 0.4) * RATE)
+            assert not wave[length:].any()
+            whole = read(clip.path)[0]
+            places = [
+                at for at in range(len(whole) - length + 1) if np.array_equal(wave[:length], whole[at : at + length])
+            ]
+            assert len(places) == 1
+            cropped.add((key, places[0]))
+    long = [key for key, clip in clips.items() if clip.duration > 0.4]
+    assert all(len([place for key, place in cropped if key == one]) > 1 for one in long)
+
+
+def test_targets_come_with_labels_only(corpus):
+    assert taken(corpus, 1, config())[0].batch.targets is None
+    batch = taken(corpus, 1, config(), with_labels=True)[0].batch
+    labels = {clip.key: clip.labels for clip in corpus.clips}
+    expected = [[float(name in labels[key]) for name in corpus.labels] for key in batch.keys.tolist()]
+    assert batch.targets.tolist() == expected
+
+
+def test_an_empty_corpus_is_an_error():
+    with pytest.raises(DataError, match="imagined: no clip is left to train on"):
+        next(training_batches(replace(imagined(1), clips=()), config(), RATE, seed=0))
+
+
+# -------------------------------------------------------------------------------------------------------- unreadable
+
+
+def damaged(tmp_path, bad):
+    corpus = noises(tmp_path, seconds=(0.3,) * 8)
+    for number in bad:
+        corpus.clips[number].path.write_bytes(b"this is no sound" * 20)
+    return corpus
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_clips_are_left_out_and_reported(tmp_path, workers):
+    corpus = damaged(tmp_path, bad=[2, 5])
+    corpus.clips[7].path.unlink()
+    found = taken(corpus, 2, config(workers=workers))
+    reported = {one.path: one.reason for loaded in found for one in loaded.rejected}
+    assert set(reported) == {str(corpus.clips[number].path) for number in (2, 5, 7)}
+    assert all(reported.values())
+    keys = [key for loaded in found for key in loaded.batch.keys.tolist()]
+    assert sorted(keys) == sorted(clip.key for number, clip in enumerate(corpus.clips) if number not in (2, 5, 7))
+
+
+def test_the_readable_clips_of_a_batch_are_as_without_the_others(tmp_path):
+    whole = taken(noises(tmp_path, seconds=(0.3,) * 8), 1, config(batch_size=8))[0].batch
+    left = taken(damaged(tmp_path, bad=[3]), 1, config(batch_size=8))[0].batch
+    kept = torch.isin(whole.keys, left.keys)
+    assert kept.sum() == 7
+    assert torch.equal(left.wave, whole.wave[kept])
+
+
+def test_a_batch_of_nothing_readable_is_none(tmp_path):
+    found = taken(damaged(tmp_path, bad=range(8)), 2, config())
+    assert [loaded.batch for loaded in found] == [None, None]
+    assert [len(loaded.rejected) for loaded in found] == [4, 4]
+
+
+# ----------------------------------------------------------------------------------------------------------- collate
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=6))
+def test_collate_pads_with_zeros_and_keeps_lengths(lengths):
+    clips = imagined(len(lengths)).clips
+    waves = [np.full(length, number + 1.0, np.float32) for number, length in enumerate(lengths)]
+    batch = collate(list(zip(clips, waves, strict=True)), ()).batch
+    assert batch.wave.shape == (len(lengths), max(lengths))
+    assert batch.lengths.tolist() == lengths
+    assert batch.keys.tolist() == [clip.key for clip in clips]
+    for row, wave in zip(batch.wave, waves, strict=True):
+        assert torch.equal(row, torch.nn.functional.pad(torch.from_numpy(wave), (0, max(lengths) - len(wave))))
+
+
+def test_collate_keeps_64_bit_keys_and_passes_rejects_on():
+    key = -(2**63) + 1
+    clip = replace(imagined(1).clips[0], key=key)
+    loaded = collate([(clip, np.ones(3, np.float32)), Rejected("b.wav", "is no sound")], ())
+    assert loaded.batch.keys.tolist() == [key]
+    assert loaded.rejected == (Rejected("b.wav", "is no sound"),)
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluation_takes_every_clip_whole_and_once(corpus):
+    found = list(evaluation_batches(corpus.clips, RATE, batch_size=5, labels=corpus.labels))
+    lengths = {clip.key: round(clip.duration * RATE) for clip in corpus.clips}
+    seen = {k: n for one in found for k, n in zip(one.batch.keys.tolist(), one.batch.lengths.tolist(), strict=True)}
+    assert seen == lengths
+    assert [len(one.batch) for one in found] == [5, 5, 2]
+    in_turn = [length for one in found for length in one.batch.lengths.tolist()]
+    assert in_turn == sorted(in_turn)
+    assert all(one.batch.targets.shape[1] == len(corpus.labels) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("batch_size", 0), ("seconds", 0.0), ("workers", -1), ("bucket", 0), ("max_bad_share", 1.1)]
+)
+def test_settings_out_of_range_are_named(field, value):
+    with pytest.raises(ConfigError, match=f"{field} = {value}"):
+        LoaderConfig(**{field: value})
