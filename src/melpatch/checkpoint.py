@@ -28,8 +28,8 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield aside
         for written in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
             sync(written)
-        if path.is_dir():
-            _remove(path)  # a folder cannot be renamed over another
+        if path.is_dir() and aside.is_dir():
+            _remove(path)  # a folder cannot be renamed over another; over a file's name it is not ours to remove
         aside.replace(path)
         sync(path.parent)
     finally:

@@ -103,6 +103,8 @@ def _report(error: BaseException, command: str) -> int:
             line, code = "interrupted", _INTERRUPTED
         case MelpatchError():
             line, code = f"error: {text}", _USER_ERROR
+        case OSError() if error.filename is not None:  # a full disk, a folder that may not be written
+            line, code = f"error: {error.filename}: {error.strerror}", _USER_ERROR
         case _:
             defect = f"{type(error).__name__}: {text}".removesuffix(": ")
             line, code = f"{defect}; this is a defect; run again with --debug for the traceback", _DEFECT

@@ -181,6 +181,7 @@ class Model:
             raise ConfigError("pooling = 'cls', but this encoder has no class token; use mean or frequency")
         return pool(patches, cls, features.valid, self.objective.encoder.grid.rows, pooling)
 
+    @torch.inference_mode()
     def _tokens(self, features: Features, layer: int | None) -> tuple[Tensor, Tensor]:
         encoder = self.objective.export_encoder()
         encoded = encoder(features.spectrogram, features.valid, layers=layer is not None)
@@ -210,7 +211,6 @@ class Model:
         means = torch.stack([sums[frame] / counts[frame] for frame in order]).cpu().numpy()
         return Frames(starts, np.append(starts[1:], end), means)
 
-    @torch.inference_mode()
     def _columns(
         self, audio: Audio, sample_rate: int | None, layer: int | None, column: float
     ) -> Iterator[tuple[float, float, Float[Tensor, "row dim"]]]:

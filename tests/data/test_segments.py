@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_windows_lie_end_to_end_and_cover_the_clip(start, duration, share):
     found = list(windows(clip(start, duration), seconds))
     assert found[0].start == start
     assert found[-1].start + found[-1].duration == pytest.approx(start + duration)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert after.start == pytest.approx(before.start + before.duration)
         assert before.duration == seconds
     assert 0 < found[-1].duration <= seconds + 1e-6

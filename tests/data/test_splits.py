@@ -23,7 +23,9 @@ def corpus(*clips):
 
 
 def parts(found):
-    return [None if part is None else {clip.split for clip in part.clips} for part in (found.train, found.val, found.test)]
+    return [
+        None if part is None else {clip.split for clip in part.clips} for part in (found.train, found.val, found.test)
+    ]
 
 
 def of(*splits):
@@ -105,7 +107,9 @@ def test_few_labels_differ_by_seed():
 
 
 ROWS = st.lists(
-    st.tuples(st.sets(st.sampled_from("abcd"), max_size=3).map(sorted).map(" ".join), st.just("")), min_size=1, max_size=30
+    st.tuples(st.sets(st.sampled_from("abcd"), max_size=3).map(sorted).map(" ".join), st.just("")),
+    min_size=1,
+    max_size=30,
 )
 
 

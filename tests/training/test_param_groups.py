@@ -35,7 +35,9 @@ def test_frozen_parameters_are_in_none():
 
 def test_matrices_are_decayed_and_nothing_else():
     decayed = {name for name, group in by_name(objective()).items() if group["weight_decay"]}
-    blocks = [f"transformer.blocks.{n}.{part}" for n in range(3) for part in ("attn.qkv", "attn.proj", "mlp.0", "mlp.2")]
+    blocks = [
+        f"transformer.blocks.{n}.{part}" for n in range(3) for part in ("attn.qkv", "attn.proj", "mlp.0", "mlp.2")
+    ]
     heads = [f"{head}_head.{layer}" for head in ("discriminative", "generative") for layer in (0, 2)]
     assert decayed == {f"{name}.weight" for name in ("encoder.projection", *(f"encoder.{b}" for b in blocks), *heads)}
 

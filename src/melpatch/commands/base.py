@@ -1,6 +1,7 @@
 """What commands share: flags that decide the defaults of other flags, and opening a run folder."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,8 +29,10 @@ def early(arguments: list[str], flag: str, default: str | None) -> str | None:
     return default
 
 
-def read_flags(default: T, arguments: list[str], prog: str, description: str) -> T:
-    """Return the defaults with the command line's flags put in."""
+def read_flags(default: T, arguments: list[str], prog: str, description: str, required: Sequence[str]) -> T:
+    """Return the defaults with the command line's flags put in; the required ones it must give."""
+    for name in required:
+        object.__setattr__(default, name, tyro.MISSING)
     return tyro.cli(type(default), default=default, args=arguments, prog=prog, description=description)
 
 

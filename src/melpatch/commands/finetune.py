@@ -56,13 +56,13 @@ class Config:
 
 def parse(arguments: list[str]) -> Config:
     """Return the settings that the arguments spell; ears and encoder are those of --init or --like."""
-    return read_flags(_default(arguments), arguments, "melpatch finetune", __doc__ or "")
+    return read_flags(_default(arguments), arguments, "melpatch finetune", __doc__ or "", ["out", "init"])
 
 
 def _default(arguments: list[str]) -> Config:
     size = early(arguments, "--size", "tiny") or "tiny"
     base = _base(early(arguments, "--init", "scratch") or "scratch", early(arguments, "--like", None), size)
-    return Config(out=tyro.MISSING, init=tyro.MISSING, size=size, run=base)
+    return Config(out=Path(), init="scratch", size=size, run=base)
 
 
 def _base(init: str, like: str | Path | None, size: str) -> RunConfig:

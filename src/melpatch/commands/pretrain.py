@@ -63,7 +63,7 @@ def parse(arguments: list[str]) -> Config:
         else:
             raise ConfigError(f"melpatch pretrain needs a recipe as its first word; there are: {', '.join(names)}")
     about = f"{__doc__}\n\nRecipes: {', '.join(names)}, or package.module:Class for an objective of your own."
-    return read_flags(_default(arguments), arguments, f"melpatch pretrain {arguments[0]}", about)
+    return read_flags(_default(arguments), arguments, f"melpatch pretrain {arguments[0]}", about, ["out"])
 
 
 def _default(arguments: list[str]) -> Config:
@@ -73,7 +73,7 @@ def _default(arguments: list[str]) -> Config:
     if kind.needs_labels:
         raise ConfigError(f"{name} learns from labels, so it cannot pretrain; melpatch finetune trains a classifier")
     published = base.front_end.padding == "legacy"
-    return Config(recipe=name, out=tyro.MISSING, size=size, measure=0 if published else 512, run=base)
+    return Config(recipe=name, out=Path(), size=size, measure=0 if published else 512, run=base)
 
 
 def run(config: Config) -> None:

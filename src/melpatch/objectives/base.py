@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.audio.logmel import LogMel
@@ -80,7 +80,10 @@ class Objective(nn.Module):
 
     def features(self, batch: Batch) -> Features:
         """Return the normalised log-mel spectrograms of a batch and which of their tokens hold sound."""
-        spectrogram, frames = self.front_end(batch.wave, batch.lengths)
+        return self.with_valid(*self.front_end(batch.wave, batch.lengths))
+
+    def with_valid(self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]) -> Features:
+        """Return spectrograms with their valid tokens, from the valid frames; None where no clip is padded."""
         grid = self.encoder.grid
         valid = grid.valid(frames, grid.columns(spectrogram.shape[-1]))
         return Features(spectrogram, None if bool(valid.all()) else valid)

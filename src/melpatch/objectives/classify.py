@@ -67,9 +67,7 @@ class Classify(Objective):
         assert targets is not None  # since batch.targets is not
         spectrogram, frames = self.front_end(wave, batch.lengths)
         spectrogram = self.augment.spectrogram(spectrogram, frames, batch.keys, self.seed, step)
-        grid = self.encoder.grid
-        valid = grid.valid(frames, grid.columns(spectrogram.shape[-1]))
-        logits = self.logits(Features(spectrogram, None if bool(valid.all()) else valid))
+        logits = self.logits(self.with_valid(spectrogram, frames))
         if self.config.multi_label:
             loss = F.binary_cross_entropy_with_logits(logits, targets)
         else:

@@ -1,0 +1,511 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_runs import RAGGED, RATE, noises, settings, with_loader, write_noise
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from melpatch.audio.augment import Augment
+from melpatch.checkpoint import load_weights
+from melpatch.cli import main
+from melpatch.data.loader import training_batches
+from melpatch.data.manifest import Rejected, read_rejected
+from melpatch.errors import DataError, MelpatchError
+from melpatch.objectives.base import ObjectiveOutput
+from melpatch.objectives.classify import Classify
+from melpatch.training.config import TrainConfig, build
+from melpatch.training.loop import evaluation_steps, fit, precision, total_steps
+from melpatch.training.run import Run
+from melpatch.training.schedules import factor
+from melpatch.training.start import load_run
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return noises(tmp_path_factory.mktemp("noise"), labels=("a", "b", "c"))
+
+
+def train(corpus, folder, config, *, prepare=lambda objective: None, **how):
+    """Run, or go on with, a run in a folder; ``prepare`` may tamper with the objective. Return the progress."""
+    run = Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, config)
+    objective = build(run.config)
+    prepare(objective)
+    return fit(objective, corpus, run, **how)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_of(folder):
+    return [line for line in lines(folder) if "loss" in line]
+
+
+def published(folder):
+    return load_weights(folder / "model.safetensors")
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def copied(objective):
+    return {name: value.clone() for name, value in objective.state_dict().items()}
+
+
+def after_every_step(do):
+    """Return what makes an objective call ``do(objective, step)`` between the optimiser's step and the log."""
+
+    def prepare(objective):
+        objective.after_step = lambda step: do(objective, step)
+
+    return prepare
+
+
+def losing(change):
+    """Return what makes an objective change its output: ``change(output, step)`` returns the new loss."""
+
+    def prepare(objective):
+        forward = objective.forward
+
+        def changed(batch, step):
+            output = forward(batch, step)
+            return ObjectiveOutput(change(output, step), output.weight, output.metrics)
+
+        objective.forward = changed
+
+    return prepare
+
+
+# --------------------------------------------------------------------------------------------------------- one step
+
+
+def one_step(corpus, folder, batch_size, accumulate):
+    """Return gradient, micro-batch losses and weights, and the logged line, of a single unclipped step."""
+    config = with_loader(settings(steps=1, accumulate=accumulate, clip_norm=None), batch_size=batch_size)
+    gradients, outputs = {}, []
+
+    def watch(objective):
+        forward = objective.forward
+        objective.forward = lambda *arguments: outputs.append(forward(*arguments)) or outputs[-1]
+        objective.after_step = lambda _: gradients.update((n, p.grad.clone()) for n, p in objective.named_parameters())
+
+    train(corpus, folder, config, prepare=watch)
+    vector = torch.cat([gradients[name].flatten() for name in sorted(gradients)])
+    return vector, [(one.loss.item(), one.weight.item()) for one in outputs], steps_of(folder)[0]
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(tmp_path):
+    corpus = noises(tmp_path / "noise", seconds=tuple(0.06 + 0.011 * number for number in range(32)))
+    large, _, line = one_step(corpus, tmp_path / "1x32", 32, 1)
+    small, parts, same_line = one_step(corpus, tmp_path / "4x8", 8, 4)
+    assert len(parts) == 4
+    assert len({weight for _, weight in parts}) > 1
+    assert (small - large).norm() < 1e-5 * large.norm()
+    assert same_line == pytest.approx(line, rel=1e-5)
+    assert line["grad_norm"] == pytest.approx(large.norm().item(), rel=1e-5)
+    unweighted = sum(loss for loss, _ in parts) / 4
+    assert abs(unweighted - line["loss"]) > 100 * abs(same_line["loss"] - line["loss"])
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_only_longer_gradients_are_scaled_down(corpus, tmp_path, share):
+    whole, _, line = one_step(corpus, tmp_path / "whole", 4, 1)
+    limit = share * line["grad_norm"]
+    norms = []
+
+    def measure(objective, step):
+        norms.append(torch.cat([p.grad.flatten() for p in objective.parameters()]).norm().item())
+
+    train(corpus, tmp_path / "clipped", settings(steps=1, clip_norm=limit), prepare=after_every_step(measure))
+    assert norms == [pytest.approx(min(limit, whole.norm().item()), rel=1e-4)]
+    assert steps_of(tmp_path / "clipped")[0]["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-5)
+
+
+def test_every_group_learns_at_its_share_of_the_scheduled_rate(corpus, tmp_path):
+    config = settings(steps=10, warmup=0.25, layer_decay=0.5, head_lr_scale=3.0, lr=0.01)
+    seen = []
+
+    def note(optimizer, *_):
+        seen.append({name: group["lr"] for group in optimizer.param_groups for name in group["names"]})
+
+    hook = register_optimizer_step_pre_hook(note)
+    train(corpus, tmp_path / "run", config)
+    hook.remove()
+    plain = {"schedule": "cosine", "warmup": 0.25, "floor": 0.0, "decay_start": 0.5, "decay_every": 0.1, "decay": 0.5}
+    base = [0.01 * factor((step + 0.5) / 10, **plain) for step in range(10)]
+    assert [line["lr"] for line in steps_of(tmp_path / "run")] == pytest.approx(base)
+    for name, scale in (("mask_embed", 3), ("encoder.transformer.norm.weight", 1), ("encoder.projection.bias", 1 / 8)):
+        assert [rates[name] for rates in seen] == pytest.approx([scale * rate for rate in base])
+
+
+# ------------------------------------------------------------------------------------------------------ what is kept
+
+
+def test_without_a_score_the_last_weights_are_kept(corpus, tmp_path):
+    last = {}
+    train(corpus, tmp_path / "run", settings(), prepare=after_every_step(lambda o, _: last.update(copied(o))))
+    assert equal(published(tmp_path / "run"), last)
+
+
+class Scores:
+    """Gives scores in turn, and remembers the weights that each was given to."""
+
+    def __init__(self, *scores):
+        self.scores, self.states, self.training = scores, {}, []
+
+    def __call__(self, objective, step):
+        self.states[step] = copied(objective)
+        self.training.append((objective.training, torch.is_grad_enabled()))
+        return {"score": self.scores[len(self.states) - 1], "other": -float(step)}
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.1, 0.9, 0.5), 8), ((0.3, 0.3, 0.2), 4), ((-2.0, -1.0, -0.5), 12)])
+def test_the_weights_of_the_best_score_are_kept_the_earlier_of_equals(corpus, tmp_path, scores, best):
+    evaluate = Scores(*scores)
+    progress = train(corpus, tmp_path / "run", settings(), evaluate=evaluate, select="score")
+    assert (progress.best, progress.best_step) == (max(scores), best)
+    assert equal(published(tmp_path / "run"), evaluate.states[best])
+
+
+def test_scores_are_measured_in_evaluation_mode_and_logged(corpus, tmp_path):
+    evaluate = Scores(1.0, 2.0, 3.0)
+    train(corpus, tmp_path / "run", settings(), evaluate=evaluate)
+    assert evaluate.training == [(False, False)] * 3
+    found = [line for line in lines(tmp_path / "run") if "score" in line]
+    assert found == [{"step": step, "score": step / 4, "other": -step} for step in (4, 8, 12)]
+
+
+def test_averaged_weights_are_the_mean_of_those_evaluated_late(corpus, tmp_path):
+    evaluate = Scores(9.0, 0.0, 1.0, 2.0, 3.0, 4.0)
+    config = settings(average=0.5, evaluations=6)
+    train(corpus, tmp_path / "run", config, evaluate=evaluate, select="score")
+    late = [evaluate.states[step] for step in (8, 10, 12)]
+    kept = published(tmp_path / "run")
+    assert kept.keys() == late[0].keys()
+    for name, value in kept.items():
+        torch.testing.assert_close(value, torch.stack([state[name] for state in late]).mean(dim=0))
+
+
+def test_progress_and_speed_are_written(corpus, tmp_path):
+    config = settings(steps=25, log_every=10, save_every=100)
+    assert train(corpus, tmp_path / "run", config).step == 25
+    assert [line["step"] for line in steps_of(tmp_path / "run")] == [1, 10, 20, 25]
+    assert (tmp_path / "run" / "resume" / "step-000000025").is_dir()
+    speed = [json.loads(line) for line in (tmp_path / "run" / "speed.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in speed] == [8, 17, 25]
+    assert all(line["clips_per_second"] > 0 for line in speed)
+
+
+# -------------------------------------------------------------------------------------------------------- non-finite
+
+
+def keys_of(corpus, config, step):
+    batches = training_batches(corpus, config.loader, RATE, seed=config.seed, first_step=step)
+    return next(batches).batch.keys.tolist()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [lambda loss: loss * torch.nan, lambda loss: loss + torch.inf, lambda loss: (loss - loss.detach()).sqrt()],
+    ids=["loss", "loss alone", "gradient alone"],
+)
+def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus, tmp_path, bad):
+    states = []
+    prepare = losing(lambda output, step: bad(output.loss) if step in (3, 7) else output.loss)
+
+    def watched(objective):
+        prepare(objective)
+        forward = objective.forward
+        objective.forward = lambda *arguments: states.append(copied(objective)) or forward(*arguments)
+
+    config = settings()
+    progress = train(corpus, tmp_path / "run", config, prepare=watched)
+    assert (progress.step, progress.skipped, progress.skipped_in_a_row) == (12, 2, 0)
+    still = [step for step in range(11) if equal(states[step], states[step + 1])]
+    assert still == [3, 7]
+    skipped = [line for line in lines(tmp_path / "run") if "skipped" in line]
+    assert skipped == [
+        {"step": step + 1, "skipped": True, "clip_keys": keys_of(corpus, config, step)} for step in (3, 7)
+    ]
+    assert all(torch.isfinite(value).all() for value in published(tmp_path / "run").values())
+
+
+def test_too_many_steps_in_a_row_that_are_not_finite_stop_the_run(corpus, tmp_path):
+    prepare = losing(lambda output, step: output.loss * torch.nan if step in (0, 2, 4, 5, 6, 7) else output.loss)
+    config = settings(nonfinite_limit=3)
+    with pytest.raises(MelpatchError, match="no finite loss or gradient in 3 steps in a row; the clips' keys are in"):
+        train(corpus, tmp_path / "run", config, prepare=prepare)
+    skipped = {line["step"]: line["clip_keys"] for line in lines(tmp_path / "run") if "skipped" in line}
+    assert skipped == {step + 1: keys_of(corpus, config, step) for step in (0, 2, 4, 5, 6)}
+
+
+# -------------------------------------------------------------------------------------------------------- unreadable
+
+
+def damaged(tmp_path, count):
+    corpus = noises(tmp_path / "noise")
+    for clip in corpus.clips[:count]:
+        clip.path.write_bytes(b"this is no sound")
+    return corpus, {str(clip.path) for clip in corpus.clips[:count]}
+
+
+def test_one_unreadable_clip_is_left_out_and_listed(tmp_path):
+    corpus, paths = damaged(tmp_path, 1)
+    assert train(corpus, tmp_path / "run", settings()).step == 12
+    assert {one.path for one in read_rejected(tmp_path / "run" / "rejected.csv")} == paths
+
+
+def test_too_many_unreadable_clips_stop_the_run(tmp_path):
+    corpus, paths = damaged(tmp_path, 2)
+    with pytest.raises(DataError, match=r"more than 1 of 12 clips cannot be read, .* see .*rejected\.csv"):
+        train(corpus, tmp_path / "run", settings())
+    assert {one.path for one in read_rejected(tmp_path / "run" / "rejected.csv")} == paths
+
+
+def test_how_many_may_be_unreadable_is_a_setting(tmp_path):
+    corpus, _ = damaged(tmp_path, 4)
+    config = with_loader(settings(), max_bad_share=4 / 12)
+    assert train(corpus, tmp_path / "run", config).step == 12
+
+
+def test_a_step_without_a_readable_clip_changes_nothing(tmp_path):
+    corpus, _ = damaged(tmp_path, 12)
+    config = with_loader(settings(), max_bad_share=1.0)
+    train(corpus, tmp_path / "run", config)
+    assert equal(published(tmp_path / "run"), build(config).state_dict())
+
+
+def test_files_that_were_no_clips_from_the_start_do_not_count(tmp_path):
+    corpus, _ = damaged(tmp_path, 1)
+    run = Run.create(tmp_path / "run", settings())
+    run.reject([Rejected(f"{number}.wav", "is no sound") for number in range(5)])
+    assert fit(build(run.config), corpus, run).step == 12
+    assert len(read_rejected(tmp_path / "run" / "rejected.csv")) == 6
+
+
+# ------------------------------------------------------------------------------------------------------ exact resume
+
+RUNS = {
+    "ssast": settings(),
+    "ssast in bf16": settings(precision="bf16-mixed", accumulate=2),
+    "adam": settings(optimizer="adam", clip_norm=None),
+    "classify": replace(
+        settings(average=0.5, evaluations=6, layer_decay=0.7),
+        objective=Classify.Config(
+            label_smoothing=0.1,
+            augment=Augment.Config(
+                mixup_rate=0.5, roll=1.0, gain_db=6.0, noise_snr_db=(5.0, 20.0), freq_mask=8, time_mask=8
+            ),
+        ),
+        encoder=replace(settings().encoder, drop_path=0.5),
+        labels=("a", "b", "c"),
+    ),
+}
+
+
+def score(objective, step):
+    """Return a number that hangs on all weights, rises and falls."""
+    norm = torch.stack([parameter.double().norm() for parameter in objective.parameters()]).sum()
+    return {"score": torch.sin(1000 * norm).item()}
+
+
+def finish(corpus, folder, name, **how):
+    select = "score" if name == "classify" else None
+    return train(corpus, folder, RUNS[name], select=select, **({"evaluate": score} | how))
+
+
+def left(folder):
+    """Return all that a resumed run must leave as an uninterrupted one does, to the byte."""
+    names = ["metrics.jsonl", "model.safetensors", "resume/step-000000012/model.safetensors"]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus, tmp_path_factory):
+    """Return, by name of the run, what it leaves when nothing happens."""
+    found = {}
+    for name in RUNS:
+        folder = tmp_path_factory.mktemp("whole")
+        finish(corpus, folder, name)
+        found[name] = left(folder)
+    return found
+
+
+def kill_at(wanted):
+    def kill(objective, step):
+        if step == wanted:
+            raise Killed
+
+    return kill
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("stops", [(0,), (2,), (3,), (4,), (7, 9), (11,), (1, 2, 5, 10)], ids=str)
+def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not_been(corpus, tmp_path, uninterrupted, name, stops):
+    for stop in stops:
+        with pytest.raises(Killed):
+            finish(corpus, tmp_path, name, prepare=after_every_step(kill_at(stop)))
+    finish(corpus, tmp_path, name)
+    assert left(tmp_path) == uninterrupted[name]
+
+
+@pytest.mark.parametrize("name", ["ssast", "classify"])
+@pytest.mark.parametrize("stop", [4, 8, 12])
+def test_a_run_stopped_in_an_evaluation_goes_on_as_if_it_had_not_been(corpus, tmp_path, uninterrupted, name, stop):
+    def stopped(objective, step):
+        kill_at(stop)(objective, step)
+        return score(objective, step)
+
+    with pytest.raises(Killed):
+        finish(corpus, tmp_path, name, evaluate=stopped)
+    finish(corpus, tmp_path, name)
+    assert left(tmp_path) == uninterrupted[name]
+
+
+@pytest.mark.parametrize("name", ["ssast", "classify"])
+@pytest.mark.parametrize("calls", [0, 1, 2])
+@pytest.mark.parametrize("place", ["save", "publish"])
+def test_a_run_stopped_while_saving_goes_on_as_if_it_had_not_been(
+    corpus, tmp_path, uninterrupted, name, calls, place, monkeypatch
+):
+    """Before the call's work or after it: both are tried."""
+    for after in (False, True):
+        folder, count, real = tmp_path / str(after), iter(range(100)), getattr(Run, place)
+
+        def stopped(run, *args, after=after, count=count, real=real):
+            now = next(count) == calls
+            if not now or after:
+                real(run, *args)
+            if now:
+                raise Killed
+
+        monkeypatch.setattr(Run, place, stopped)
+        with pytest.raises(Killed):
+            finish(corpus, folder, name)
+        monkeypatch.undo()
+        finish(corpus, folder, name)
+        assert left(folder) == uninterrupted[name]
+
+
+def test_a_finished_run_is_left_as_it_is(corpus, tmp_path, uninterrupted):
+    for _ in range(2):
+        finish(corpus, tmp_path, "classify")
+    assert left(tmp_path) == uninterrupted["classify"]
+
+
+def test_workers_do_not_change_a_run(corpus, tmp_path, uninterrupted):
+    config, stopped = with_loader(RUNS["ssast"], workers=1), after_every_step(kill_at(6))
+    with pytest.raises(Killed):
+        train(corpus, tmp_path, config, prepare=stopped, evaluate=score)
+    finish(corpus, tmp_path, "ssast")
+    assert left(tmp_path) == uninterrupted["ssast"]
+
+
+def test_skipped_steps_and_bad_clips_survive_an_interruption(tmp_path):
+    def run(folder, stop=None):
+        corpus, _ = damaged(tmp_path, 1)
+        spoil = losing(lambda output, step: output.loss * torch.nan if step in (5, 6, 8) else output.loss)
+
+        def prepare(objective):
+            spoil(objective)
+            objective.after_step = lambda step: kill_at(stop)(objective, step)
+
+        return train(corpus, folder, settings(), prepare=prepare)
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "stopped", stop=9)
+    assert run(tmp_path / "stopped") == whole
+    assert whole.skipped == 3
+    assert left(tmp_path / "stopped") == left(tmp_path / "whole")
+
+
+# ------------------------------------------------------------------------------------------------- an own objective
+
+OWN = '''
+from dataclasses import dataclass
+
+import torch
+
+from melpatch.objectives.base import Objective, ObjectiveOutput
+
+
+class Loudness(Objective):
+    """Tell how loud a clip is from its tokens."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Settings."""
+
+        power: float = 1.0
+        """Of the loudness."""
+
+    def __init__(self, config, front_end, encoder, labels=(), seed=0):
+        super().__init__(config, front_end, encoder, labels, seed)
+        self.head = torch.nn.Linear(encoder.embed_dim, 1)
+
+    def forward(self, batch, step):
+        spectrogram, valid = self.features(batch)
+        told = self.head(self.encoder(spectrogram, valid).patches.mean(dim=1))[:, 0].float()
+        error = (told - spectrogram.mean(dim=(1, 2)) ** self.config.power).square().mean()
+        return ObjectiveOutput(error, torch.tensor(float(len(batch))))
+'''
+
+
+def test_an_objective_of_ones_own_trains_under_its_name(tmp_path, monkeypatch, capsys):
+    (tmp_path / "ownlab.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    for number, seconds in enumerate(RAGGED):
+        write_noise(tmp_path / "noise" / f"{number}.wav", seconds, number)
+    flags = "--size nano --steps 6 --batch-size 4 --seconds 0.4 --workers 0 --log-every 1 --precision 32-true"
+    words = ["pretrain", "ownlab:Loudness", "--data", str(tmp_path / "noise"), "--out", str(tmp_path / "run")]
+    assert main([*words, *flags.split(), "--front-end.sample-rate", "8000", "--objective.power", "2"]) == 0
+    config, objective = load_run(tmp_path / "run")
+    assert type(objective).__qualname__ == "Loudness"
+    assert config.objective.power == 2.0
+    losses = [line["loss"] for line in steps_of(tmp_path / "run")]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    assert "Loudness with" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------ small pieces
+
+
+@pytest.mark.parametrize(
+    ("train", "world_size", "expected"),
+    [
+        ({"epochs": 10.0}, 1, 80),
+        ({"epochs": 10.0}, 2, 40),
+        ({"epochs": 10.0, "accumulate": 2}, 2, 20),
+        ({"epochs": 0.3}, 1, 2),
+        ({"epochs": 0.001}, 1, 1),
+        ({"epochs": 10.0, "steps": 7}, 2, 7),
+    ],
+)
+def test_a_run_is_so_many_passes_long(train, world_size, expected):
+    assert total_steps(settings(**{"steps": None, **train}), 32, world_size) == expected
+
+
+@pytest.mark.parametrize("total", [1, 2, 9, 10, 11, 1000])
+@pytest.mark.parametrize("evaluations", [1, 3, 10])
+def test_evaluations_are_spread_evenly_up_to_the_last_step(total, evaluations):
+    due = sorted(evaluation_steps(TrainConfig(evaluations=evaluations), total))
+    assert due[-1] == total
+    assert len(due) == min(total, evaluations)
+    gaps = [after - before for before, after in zip([0, *due], due, strict=False)]
+    assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_precision_is_bf16_where_the_processor_has_it(monkeypatch, has, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    assert precision("auto") == expected
+    assert [precision(asked) for asked in ("32-true", "bf16-mixed")] == ["32-true", "bf16-mixed"]
