@@ -7,15 +7,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SOURCES := src tests $(wildcard examples benchmarks)
 
-export OMP_NUM_THREADS ?= 1
-
 .PHONY: demo test check format clean
 
 demo: $(INSTALLED)
 	$(BIN)/melpatch demo --out demo $(if $(DATA),--data "$(DATA)")
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check $(SOURCES)

@@ -1,20 +1,24 @@
 """The house rules: floors, sizes, names, docstrings, no ambient randomness, and documents whose commands exist."""
 
 import ast
+import itertools
 import re
 import shlex
 import statistics
 import tomllib
 from functools import cache
+from pathlib import Path
 
 import pytest
 from places import ROOT
 
 from melpatch import cli
+from melpatch.config import to_toml
+from melpatch.recipes.base import recipe
 
 PACKAGE = ROOT / "src" / "melpatch"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "LAB.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 # A room imports from its own folder and from floors above it in this list, never from a neighbour on its own floor.
 FLOORS = [
@@ -239,6 +243,10 @@ def test_every_make_target_that_a_document_shows_exists():
 def test_every_command_that_a_document_shows_can_be_read(words, tmp_path, monkeypatch, capsys):
     """Its command and flags exist and its values are allowed; nothing is run."""
     monkeypatch.chdir(tmp_path)
+    for flag, run in itertools.pairwise(words):  # fine-tuning takes its defaults from the run it starts from
+        if flag in {"--init", "--like"} and run != "scratch":
+            Path(run).mkdir(parents=True)
+            Path(run, "config.toml").write_text(to_toml(recipe("ssast")("nano")), encoding="utf-8")
     try:
         cli.parse(words[1], words[2:])
     except SystemExit as wrong:

@@ -24,7 +24,7 @@ class Table:
     Attributes:
         clips: the clips that could be read, in the order they were given.
         rows: their numbers.
-        rejected: the others.
+        rejected: the others, and the windows that could not be read of clips that end before they should.
     """
 
     clips: tuple[Clip, ...]

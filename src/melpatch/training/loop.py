@@ -219,9 +219,9 @@ def _evaluate(work: Work, evaluate: Evaluate | None, select: str | None) -> None
 def _save(work: Work, select: str | None) -> None:
     if work.fabric.is_global_zero:
         state = work.objective.state_dict()
-        work.run.save(work.progress, state, work.optimizer, work.average)
         if select is None:
-            work.run.publish(state)
+            work.run.publish(state)  # before the state: nothing after the last one would make up for it
+        work.run.save(work.progress, state, work.optimizer, work.average)
     work.fabric.barrier()
 
 
