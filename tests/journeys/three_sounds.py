@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 
 from melpatch.audio.logmel import LogMel
+from melpatch.cli import main
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT
 from melpatch.objectives.classify import Classify
@@ -89,3 +90,14 @@ def write_run(path: Path, config: RunConfig) -> Path:
     run.publish(build(config).state_dict())
     run.log({"step": 1, "loss": 1.0})
     return path
+
+
+SHORT = ("--seconds", "1", "--batch-size", "6", "--workers", "0", "--precision", "32-true")
+"""Flags of a training that is over soon."""
+SMALL = ("--front-end.n-mels", "32", "--encoder.embed-dim", "16", "--encoder.depth", "1", "--encoder.num-heads", "2")
+"""Flags of ears and an encoder that are small."""
+
+
+def melpatch(*words) -> None:
+    """Run a command in this process, errors with their traceback."""
+    assert main([str(word) for word in words] + ["--debug"]) == 0

@@ -62,8 +62,16 @@ def test_loss_of_single_labels(smoothing):
     losses = [slow_cross_entropy(s, t, smoothing) for s, t in zip(scores, data.targets.tolist(), strict=True)]
     assert float(output.loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
     assert output.weight == 4
-    right = [t[max(range(3), key=lambda label: s[label])] for s, t in zip(scores, data.targets.tolist(), strict=True)]
-    assert output.metrics["accuracy"] == sum(right) / 4
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@torch.inference_mode()
+def test_accuracy_is_the_share_of_clips_whose_best_label_is_one_of_theirs(multi_label):
+    objective, data = classifier(multi_label=multi_label), batch()
+    best = scores_of(objective, data).argmax(dim=1)
+    data.targets = torch.eye(3, dtype=torch.float64)[best]
+    data.targets[2] = 1 - data.targets[2]
+    assert objective(data, 0).metrics["accuracy"] == 0.75
 
 
 @torch.inference_mode()

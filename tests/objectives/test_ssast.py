@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
@@ -183,6 +184,18 @@ def test_bfloat16_is_finite_and_near():
     torch.testing.assert_close(rough.loss, exact.loss, rtol=5e-3, atol=0)
 
 
+@torch.inference_mode()
+def test_scores_of_raw_patches_are_float32_under_autocast():
+    objective, data = ssast().float(), batch()
+    data.wave = data.wave.float()
+    features, hidden = objective.features(data), hidden_patches(objective, data)
+    objective.discriminative_head = nn.Identity()
+    predictions = torch.randn(*hidden.tokens.shape, 256, generator=torch.Generator().manual_seed(0))
+    exact = objective.discriminate(features, hidden, predictions)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(objective.discriminate(features, hidden, predictions)["nce"], exact["nce"])
+
+
 @pytest.mark.parametrize("patch", PATCHES)
 def test_any_patch_and_any_length_from_one_patch_up(patch):
     objective = ssast(patch).float()
@@ -232,17 +245,16 @@ def test_silence_is_unanswerable_but_harmless(axis):
         assert whole_patches.metrics["nce"].item() == pytest.approx(math.log(24))
 
 
-def test_chance_is_a_function_of_seed_key_and_step():
-    data = batch()
-    base = hidden_patches(ssast(), data).tokens
-    assert torch.equal(hidden_patches(ssast(), data).tokens, base)
-    assert not torch.equal(hidden_patches(ssast(seed=1), data).tokens, base)
-    objective = ssast()
-    later = objective.hide(data.keys, objective.features(data), 1, "mask").tokens
-    assert not torch.equal(later, base)
+@pytest.mark.parametrize("mask", ["cluster", "random"])
+def test_chance_is_a_function_of_seed_key_and_step(mask):
+    data, objective = batch(), ssast(mask=mask)
+    base = hidden_patches(objective, data).mask(56)
+    assert torch.equal(hidden_patches(ssast(mask=mask), data).mask(56), base)
+    other_seed = hidden_patches(ssast(mask=mask, seed=1), data)
+    other_step = objective.hide(data.keys, objective.features(data), 1, "mask")
     data.keys = data.keys + 1
-    shifted = hidden_patches(ssast(), data).tokens
-    assert (shifted != base).any(dim=1).all()
+    for other in (other_seed, other_step, hidden_patches(objective, data)):
+        assert (other.mask(56) != base).any(dim=1).all()
 
 
 def test_squares_on_patches_and_single_ones_on_frames():
@@ -259,6 +271,18 @@ def test_the_legacy_sampler_is_used_where_asked():
     assert not mask[:, 0, 0].any()
     assert mask[:, 0].double().mean() < mask[:, 4].double().mean() - 0.2
     assert mask.sum(dim=(1, 2)).eq(42).all()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"sampler": "uniform"}, {"sampler": "legacy", "front_end": {"padding": "legacy"}}], ids=str
+)
+def test_larger_squares_hide_more_neighbours_together(settings):
+    pairs = []
+    for side in (1, 5):
+        objective = ssast(cluster_sides=(side,), mask_ratio=0.3, **settings)
+        mask = hidden_patches(objective, batch((16000,) * 64)).mask(56).view(64, 8, 7).double()
+        pairs.append((mask[:, :, 1:] * mask[:, :, :-1]).sum())
+    assert pairs[1] > 2 * pairs[0]
 
 
 @pytest.mark.parametrize(

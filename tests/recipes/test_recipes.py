@@ -2,6 +2,7 @@
 
 import inspect
 import tomllib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def built(config):
 
 def settings(name, size):
     config = recipe(name)(size)
-    return RunConfig(**vars(config) | {"labels": ("a", "b")}) if owner(config.objective).needs_labels else config
+    return replace(config, labels=("a", "b")) if owner(config.objective).needs_labels else config
 
 
 def test_what_is_found_is_what_the_files_hold():
@@ -71,6 +72,11 @@ def test_published_ssast_has_512_patches_of_256_pixels_and_hides_400(name, grid)
     assert objective.encoder.grid.pixels == 256
     assert objective.window == 512
     assert config.objective.num_masked == 400
+
+
+def test_published_ssast_takes_segments_of_any_length_as_they_are_padded_to_1024_frames():
+    config = recipe("ssast_patch")("nano")
+    assert fitted(replace(config, loader=replace(config.loader, seconds=5.0))).encoder.columns == 64
 
 
 def test_clusters_hide_patches_and_chance_hides_frames():

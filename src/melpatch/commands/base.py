@@ -1,20 +1,20 @@
 """What commands share: flags that decide the defaults of other flags, and opening a run folder."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from melpatch.config import to_dict
+from melpatch.config import from_toml, to_dict
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.sources import rows
 from melpatch.data.splits import few_labels
 from melpatch.errors import ConfigError, DataError
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
-from melpatch.training.run import Run
+from melpatch.training.run import COMMAND, Run
 
 T = TypeVar("T")
 
@@ -29,11 +29,27 @@ def early(arguments: list[str], flag: str, default: str | None) -> str | None:
     return default
 
 
-def read_flags(default: T, arguments: list[str], prog: str, description: str, required: Sequence[str]) -> T:
-    """Return the defaults with the command line's flags put in; the required ones it must give."""
-    for name in required:
-        object.__setattr__(default, name, tyro.MISSING)
-    return tyro.cli(type(default), default=default, args=arguments, prog=prog, description=description)
+def read_flags(
+    kind: type[T],
+    default: Callable[[list[str]], T],
+    arguments: list[str],
+    *,
+    prog: str,
+    about: str,
+    required: Sequence[str],
+) -> T:
+    """Return a training command's settings: the flags that are given, the defaults of the others.
+
+    With --resume and a run in --out, what is left out is as the run was started.
+    """
+    started = Path(early(arguments, "--out", "") or "", COMMAND)
+    if "--resume" in arguments and started.exists():
+        settings = from_toml(kind, started)
+    else:
+        settings = default(arguments)
+        for name in required:  # the command line must give them
+            object.__setattr__(settings, name, tyro.MISSING)
+    return tyro.cli(kind, default=settings, args=arguments, prog=prog, description=about)
 
 
 def corpus_of(config: RunConfig) -> Corpus:
@@ -64,35 +80,35 @@ def few_clips(corpus: Corpus, few: int | None, seed: int) -> Corpus:
     return few_labels(corpus, few, seed)
 
 
-def check_resumed(asked: RunConfig, default: RunConfig, recorded: RunConfig, folder: Path) -> None:
-    """Raise a ConfigError if a flag asks for another value than the run was started with."""
-    before, wanted, kept = (_flat(to_dict(config)) for config in (default, asked, recorded))
-    for name, value in wanted.items():
-        if value != before.get(name) and value != kept.get(name):
+def open_run(config: Any) -> Run | None:
+    """Return the run that a training command goes on with, or None if a new one is to be started.
+
+    Raises:
+        ConfigError: a setting is not that which the run was started with.
+    """
+    if not config.resume:
+        return None
+    if not (config.out / "config.toml").exists():
+        notice(f"{config.out} holds no run yet; starting one")
+        return None
+    wanted, kept = (_flat(to_dict(each)) for each in (config, from_toml(type(config), config.out / COMMAND)))
+    for name in sorted((wanted.keys() | kept.keys()) - {"out", "resume", "track"}):
+        if wanted.get(name) != kept.get(name):
             raise ConfigError(
-                f"--{name.replace('_', '-')} = {value!r}, but {folder} was started with {kept.get(name)!r}, "
-                "which --resume keeps; leave the flag out, or start a new run with another --out"
+                f"--{name.replace('_', '-')} = {wanted.get(name)!r}, but {config.out} was started with "
+                f"{kept.get(name)!r}, which --resume keeps; leave the flag out, or start a new run with another --out"
             )
-
-
-def open_run(out: Path, resume: bool) -> Run | None:
-    """Return the run to go on with, or None if a new one is to be started."""
-    if resume and (out / "config.toml").exists():
-        return Run.reopen(out)
-    if resume:
-        notice(f"{out} holds no run yet; starting one")
-    return None
+    return Run.reopen(config.out)
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under the names of their flags."""
     found: dict[str, Any] = {}
     for key, value in data.items():
-        name = f"{prefix}{key}"
-        found |= (
-            _flat(value, "" if name in ("loader", "train") else f"{name}.")
-            if isinstance(value, dict)
-            else {name: value}
-        )
+        if isinstance(value, dict):
+            found |= _flat(value, "" if key in ("run", "loader", "train") else f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
     return found
 
 

@@ -119,7 +119,7 @@ def classified(model: Model, corpus: Corpus, config: Config) -> Result:
 
 def probes(model: Model, corpus: Corpus, config: Config) -> dict[str, Result]:
     """Return the scores of kNN and of a linear probe on frozen embeddings, which learn from the training clips."""
-    split = divide(corpus, config.split)
+    split = divide(_labelled(corpus), config.split)
     if split.test is None:
         raise DataError(f"{corpus.name}: no labelled clip is in split {config.split!r}")
     train = few_clips(split.train, config.few, config.seed)

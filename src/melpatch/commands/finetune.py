@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from melpatch.commands.base import check_resumed, corpus_of, early, few_clips, open_run, read_flags
+from melpatch.commands.base import corpus_of, early, few_clips, open_run, read_flags
 from melpatch.commands.pretrain import describe
 from melpatch.config import check, from_toml
 from melpatch.data.manifest import Corpus, label_matrix
@@ -56,34 +56,33 @@ class Config:
 
 def parse(arguments: list[str]) -> Config:
     """Return the settings that the arguments spell; ears and encoder are those of --init or --like."""
-    return read_flags(_default(arguments), arguments, "melpatch finetune", __doc__ or "", ["out", "init"])
+    return read_flags(
+        Config, _default, arguments, prog="melpatch finetune", about=__doc__ or "", required=["out", "init"]
+    )
 
 
 def _default(arguments: list[str]) -> Config:
     size = early(arguments, "--size", "tiny") or "tiny"
-    base = _base(early(arguments, "--init", "scratch") or "scratch", early(arguments, "--like", None), size)
-    return Config(out=Path(), init="scratch", size=size, run=base)
-
-
-def _base(init: str, like: str | Path | None, size: str) -> RunConfig:
-    """Return the recipe's settings, with the ears and the encoder of the run that is started from."""
+    init, like = early(arguments, "--init", "scratch"), early(arguments, "--like", None)
     base = recipe("finetune")(size)
     source = like if init == "scratch" else init
     if init == "scratch":  # blocks that know nothing yet all learn at the full rate
         base = replace(base, train=replace(base.train, layer_decay=1.0))
-    if source is None:
-        return base
-    theirs = from_toml(RunConfig, Path(source) / "config.toml")
-    return replace(base, front_end=theirs.front_end, encoder=theirs.encoder)
+    if source is not None:
+        theirs = from_toml(RunConfig, Path(source) / "config.toml")
+        base = replace(base, front_end=theirs.front_end, encoder=theirs.encoder)
+    return Config(out=Path(), init="scratch", size=size, run=base)
 
 
 def run(config: Config) -> None:
     """Fine-tune, and leave a run folder with the best weights by validation, or the last ones without."""
-    opened = open_run(config.out, config.resume)
-    if opened is not None:
-        check_resumed(config.run, _base(config.init, config.like, config.size), opened.config, config.out)
+    opened = open_run(config)
     settings = opened.config if opened else config.run
     corpus = corpus_of(settings)
+    if not corpus.labels:
+        raise ConfigError(
+            f"{corpus.name}: has no labels; give a folder with one sub-folder per class, or a CSV with a label column"
+        )
     split = divide(corpus, config.test_fold, config.val_fold)
     train = few_clips(split.train, config.few, settings.seed)
     if opened is None:
@@ -96,7 +95,7 @@ def run(config: Config) -> None:
     notice(f"{len(train.clips)} labelled clips of {len(settings.labels)} classes; {describe(objective)}")
     if select is None:
         notice("no validation split: the last weights are kept, not the best; name one with --val-fold")
-    run = opened or Run.create(config.out, settings)
+    run = opened or Run.create(config.out, settings, config)
     run.reject(corpus.rejected)
     validate = _Validation(split, settings, metric) if split.val else None
     progress = fit(
@@ -111,10 +110,6 @@ def run(config: Config) -> None:
 
 
 def _resolve(config: Config, corpus: Corpus, train: Corpus) -> RunConfig:
-    if not corpus.labels:
-        raise ConfigError(
-            f"{corpus.name}: has no labels; give a folder with one sub-folder per class, or a CSV with a label column"
-        )
     objective = replace(config.run.objective, multi_label=corpus.multi_label)
     settings = replace(config.run, labels=corpus.labels, objective=objective)
     if config.init == "scratch" and config.like is None:

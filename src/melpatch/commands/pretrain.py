@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from melpatch.commands.base import check_resumed, corpus_of, early, open_run, read_flags, without
+from melpatch.commands.base import corpus_of, early, open_run, read_flags, without
 from melpatch.config import check, owner
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
@@ -63,7 +63,9 @@ def parse(arguments: list[str]) -> Config:
         else:
             raise ConfigError(f"melpatch pretrain needs a recipe as its first word; there are: {', '.join(names)}")
     about = f"{__doc__}\n\nRecipes: {', '.join(names)}, or package.module:Class for an objective of your own."
-    return read_flags(_default(arguments), arguments, f"melpatch pretrain {arguments[0]}", about, ["out"])
+    return read_flags(
+        Config, _default, arguments, prog=f"melpatch pretrain {arguments[0]}", about=about, required=["out"]
+    )
 
 
 def _default(arguments: list[str]) -> Config:
@@ -78,9 +80,7 @@ def _default(arguments: list[str]) -> Config:
 
 def run(config: Config) -> None:
     """Pretrain, and leave a run folder."""
-    opened = open_run(config.out, config.resume)
-    if opened is not None:
-        check_resumed(config.run, recipe(config.recipe)(config.size), opened.config, config.out)
+    opened = open_run(config)
     settings = opened.config if opened else config.run
     corpus = without(corpus_of(settings), config.exclude)
     if opened is None:
@@ -89,7 +89,7 @@ def run(config: Config) -> None:
     if config.init is not None:
         start_from(objective, config.init)
     objective.check(settings.loader.seconds)
-    opened = opened or Run.create(config.out, settings)
+    opened = opened or Run.create(config.out, settings, config)
     opened.reject(corpus.rejected)
     notice(
         f"{len(corpus.clips)} clips, {sum(clip.duration for clip in corpus.clips) / 3600:.2f} h; {describe(objective)}"

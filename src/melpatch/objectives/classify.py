@@ -59,6 +59,12 @@ class Classify(Objective):
             encoder.requires_grad_(False)
         self.augment = Augment(config.augment)
 
+    def train(self, mode: bool = True) -> "Classify":
+        """Set training mode; a frozen encoder stays as it is in use."""
+        super().train(mode)
+        self.encoder.train(mode and not self.config.frozen)
+        return self
+
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the mean loss over the clips of an augmented batch, and the share of clips got right."""
         if batch.targets is None:

@@ -2,6 +2,7 @@
 
 ::
 
+    command.toml        the settings of the command, as they were asked for
     config.toml         the resolved settings; reloadable
     environment.json    versions, machine, command, git commit, one entry per start
     metrics.jsonl       what was measured, a pure function of settings and data: equal runs give equal files
@@ -36,6 +37,7 @@ from melpatch.data.manifest import Rejected, read_rejected, write_rejected
 from melpatch.errors import CheckpointError
 from melpatch.training.config import RunConfig
 
+COMMAND = "command.toml"
 _PACKAGES = ("melpatch", "torch", "numpy", "soundfile", "soxr", "lightning-fabric", "scikit-learn")
 
 
@@ -62,8 +64,13 @@ class Run:
         self.rejected: dict[str, Rejected] = {}
 
     @classmethod
-    def create(cls, folder: Path, config: RunConfig) -> "Run":
+    def create(cls, folder: Path, config: RunConfig, command: Any = None) -> "Run":
         """Start a new run.
+
+        Args:
+            folder: where; it need not exist.
+            config: the resolved settings.
+            command: the settings of the command that starts it, if it is one.
 
         Raises:
             CheckpointError: the folder holds a run already.
@@ -73,8 +80,10 @@ class Run:
                 f"{folder}: holds a run already; add --resume to go on with it, or give another --out"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        with written_aside(folder / "config.toml") as aside:
-            aside.write_text(to_toml(config), encoding="utf-8")
+        for name, settings in ((COMMAND, command), ("config.toml", config)):  # this order: the latter makes it a run
+            if settings is not None:
+                with written_aside(folder / name) as aside:
+                    aside.write_text(to_toml(settings), encoding="utf-8")
         run = cls(folder, config)
         run._note_environment()
         return run

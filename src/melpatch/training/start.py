@@ -1,44 +1,40 @@
 """What a run settles before its first step: the statistics of its corpus, and the weights it starts from."""
 
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_weights
 from melpatch.config import from_toml
-from melpatch.data.loader import LoaderConfig, training_batches
+from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
+from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
 from melpatch.objectives.base import Objective
+from melpatch.rng import permutation
 from melpatch.training.config import RunConfig, build
 
 
 def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
-    """Return the config with mean and std measured on (at most) so many clips of the corpus, in the order of the
-    run."""
-    loader = replace(config.loader, batch_size=16, workers=0, balanced=False)
-    batches = sound(corpus, loader, config, -(-min(clips, len(corpus.clips)) // 16))
-    mean, std = measure(LogMel(config.front_end), batches)
-    return replace(config, front_end=replace(config.front_end, mean=round(mean, 5), std=round(std, 5)))
+    """Return the config with mean and std measured on so many clips (at most) of the corpus, those that come first in
+    the order of the run.
 
-
-def sound(corpus: Corpus, loader: LoaderConfig, config: RunConfig, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield wave and lengths of the first batches of a run."""
-    loaded = training_batches(corpus, loader, config.front_end.sample_rate, seed=config.seed)
-    found = 0
-    for number, (one) in enumerate(loaded):
-        if one.batch is not None:
-            found += 1
-            yield one.batch.wave, one.batch.lengths
-        if number + 1 >= count:
-            break
-    if not found:
+    Raises:
+        DataError: none of them can be read.
+    """
+    chosen = permutation(config.seed, "order", 0, len(corpus.clips))[:clips].tolist()
+    pieces = [crop(corpus.clips[number], config.loader.seconds, config.seed, 0) for number in chosen]
+    loaded = evaluation_batches(pieces, config.front_end.sample_rate, batch_size=16)
+    batches = (one.batch for one in loaded if one.batch is not None)
+    first = next(batches, None)
+    if first is None:
         raise DataError(f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to see why")
+    sound = ((batch.wave, batch.lengths) for batch in chain([first], batches))
+    mean, std = measure(LogMel(config.front_end), sound)
+    return replace(config, front_end=replace(config.front_end, mean=round(mean, 5), std=round(std, 5)))
 
 
 def fitted(config: RunConfig) -> RunConfig:
@@ -47,7 +43,7 @@ def fitted(config: RunConfig) -> RunConfig:
     if getattr(encoder, "positions", None) != "learned":
         return config
     frames = LogMel(config.front_end).frames(round(config.loader.seconds * config.front_end.sample_rate))
-    columns = encoder.grid(config.front_end.n_mels).columns(frames)
+    columns = encoder.grid(config.front_end.n_mels).columns(config.front_end.target_frames or frames)
     return replace(config, encoder=replace(encoder, columns=columns))
 
 
@@ -78,7 +74,7 @@ def start_from(objective: Objective, folder: Path) -> None:
     """
     config, source = load_run(folder)
     theirs, ours = config.front_end, objective.front_end.config
-    for name in ("sample_rate", "window_ms", "hop_ms", "n_mels", "low_hz", "high_hz"):
+    for name in ("sample_rate", "window_ms", "hop_ms", "n_mels", "low_hz", "high_hz", "preemphasis"):
         if getattr(theirs, name) != getattr(ours, name):
             raise ConfigError(
                 f"front_end.{name} = {getattr(ours, name)!r} but {folder} was trained with {getattr(theirs, name)!r}; "

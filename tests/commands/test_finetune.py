@@ -1,0 +1,209 @@
+"""``melpatch finetune``: where its weights and labels come from, which clips train, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from journeys.three_sounds import (
+    LABELS,
+    SHORT,
+    SMALL,
+    melpatch,
+    read_table,
+    settings,
+    write_corpus,
+    write_folder,
+    write_run,
+    write_table,
+)
+
+from melpatch.checkpoint import load_weights
+from melpatch.cli import main
+from melpatch.config import from_toml
+from melpatch.training.config import RunConfig
+
+HERE = ("--steps", "2", *SHORT)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("sounds"))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "pretrained", settings(depth=1))
+
+
+def finetune(corpus, out, *words):
+    melpatch("finetune", "--data", corpus, "--out", out, *HERE, *words)
+    return from_toml(RunConfig, out / "config.toml")
+
+
+def encoder_of(run):
+    state = load_weights(run / "model.safetensors")
+    return {name: value for name, value in state.items() if name.startswith("encoder.")}
+
+
+def validated(run):
+    """The validation scores of a run, by step."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{name for name in line if name.startswith("val_")} for line in lines if "loss" not in line]
+
+
+def test_ears_and_encoder_come_from_the_pretrained_run(corpus, pretrained, tmp_path, capsys):
+    config = finetune(corpus, tmp_path / "run", "--init", pretrained, "--objective.frozen")
+    theirs = from_toml(RunConfig, pretrained / "config.toml")
+    assert (config.front_end, config.encoder) == (theirs.front_end, theirs.encoder)
+    assert (config.labels, config.objective.multi_label) == (LABELS, False)
+    before, after = encoder_of(pretrained), encoder_of(tmp_path / "run")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    told = capsys.readouterr().err
+    assert "9 labelled clips of 3 classes" in told
+    assert "best accuracy on validation" in told
+
+
+def test_all_weights_are_trained_unless_frozen(corpus, pretrained, tmp_path):
+    finetune(corpus, tmp_path / "run", "--init", pretrained)
+    before, after = encoder_of(pretrained), encoder_of(tmp_path / "run")
+    assert not any(torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+
+
+def test_scratch_like_a_run_takes_its_settings_and_none_of_its_weights(corpus, pretrained, tmp_path):
+    words = ("--init", "scratch", "--like", pretrained, "--seed", "5")
+    config = finetune(corpus, tmp_path / "run", *words, "--objective.frozen")
+    theirs = from_toml(RunConfig, pretrained / "config.toml")
+    assert (config.front_end, config.encoder) == (theirs.front_end, theirs.encoder)
+    before, after = encoder_of(pretrained), encoder_of(tmp_path / "run")
+    weights = [name for name in before if name.endswith("weight") and "norm" not in name]
+    assert weights
+    assert not any(torch.allclose(before[name], after[name], atol=1e-4) for name in weights)
+
+
+def test_scratch_measures_its_statistics_on_what_trains(corpus, tmp_path, capsys):
+    config = finetune(corpus, tmp_path / "run", "--init", "scratch", "--size", "nano", *SMALL)
+    capsys.readouterr()
+    melpatch("stats", corpus, "--seconds", "1", "--front-end.n-mels", "32", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert config.front_end.mean == pytest.approx(found["mean"], abs=1e-4)
+    assert config.front_end.std == pytest.approx(found["std"], abs=1e-4)
+
+
+def test_without_validation_the_last_weights_are_kept_and_it_is_said(tmp_path, pretrained, capsys):
+    folder = write_folder(tmp_path / "sounds", per_class=2)
+    finetune(folder, tmp_path / "run", "--init", pretrained)
+    assert "no validation split: the last weights are kept, not the best" in capsys.readouterr().err
+    (last,) = (tmp_path / "run" / "resume").iterdir()
+    kept, latest = (load_weights(run / "model.safetensors") for run in (tmp_path / "run", last))
+    assert all(torch.equal(kept[name], latest[name]) for name in latest)
+    assert validated(tmp_path / "run") == []
+
+
+def test_folds_divide_the_clips(corpus, pretrained, tmp_path, capsys):
+    fold = ("--init", pretrained, "--split-column", "fold", "--test-fold", "0")
+    finetune(corpus, tmp_path / "a", *fold)
+    told = capsys.readouterr().err
+    assert "12 labelled clips" in told
+    assert "no validation split" in told
+    finetune(corpus, tmp_path / "b", *fold, "--val-fold", "1")
+    told = capsys.readouterr().err
+    assert "6 labelled clips" in told
+    assert "no validation split" not in told
+    assert validated(tmp_path / "b") == [{"val_accuracy"}] * 2
+
+
+def test_few_labels_are_so_many_of_each_class(corpus, pretrained, tmp_path, capsys):
+    finetune(corpus, tmp_path / "run", "--init", pretrained, "--few", "2")
+    assert "6 labelled clips of 3 classes" in capsys.readouterr().err
+
+
+def test_more_labels_than_there_are_is_said(corpus, pretrained, tmp_path, capsys):
+    finetune(corpus, tmp_path / "run", "--init", pretrained, "--few", "100")
+    told = capsys.readouterr().err
+    assert "3 classes have fewer than 100 clips, such as high with 3; they give all they have" in told
+    assert "9 labelled clips" in told
+
+
+def test_several_labels_make_it_a_multi_label_task(corpus, pretrained, tmp_path, capsys):
+    rows = [(row["path"], f"{row['label']};sound", row["split"]) for row in read_table(corpus)]
+    several = write_table(corpus.with_name("several.csv"), ("path", "label", "split"), rows)
+    config = finetune(several, tmp_path / "run", "--init", pretrained)
+    assert config.objective.multi_label
+    assert config.labels == (*LABELS, "sound")
+    assert validated(tmp_path / "run") == [{"val_mAP"}] * 2
+
+
+def test_validation_clips_that_rank_nothing_are_refused(corpus, pretrained, tmp_path, capsys):
+    rows = [(row["path"], "a;b", row["split"]) for row in read_table(corpus)]
+    same = write_table(corpus.with_name("same.csv"), ("path", "label", "split"), rows)
+    words = ["finetune", "--data", str(same), "--init", str(pretrained), "--out", str(tmp_path / "run"), *HERE]
+    assert main(words) == 2
+    assert "no class has validation clips both with and without it, so that mAP" in capsys.readouterr().err
+
+
+def test_a_damaged_file_costs_nothing_but_itself(corpus, pretrained, tmp_path, capsys):
+    (corpus.parent / "bad.wav").write_bytes(b"RIFF, but no more")
+    rows = [*((row["path"], row["label"]) for row in read_table(corpus)), ("bad.wav", "low")]
+    listed = write_table(corpus.with_name("damaged.csv"), ("path", "label"), rows)
+    finetune(listed, tmp_path / "run", "--init", pretrained)
+    told = capsys.readouterr().err
+    assert "1 files of" in told
+    assert "18 labelled clips" in told
+
+
+def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_path, capsys):
+    words = ("--init", pretrained, "--resume")
+    finetune(corpus, tmp_path / "run", *words)
+    assert "holds no run yet; starting one" in capsys.readouterr().err
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    finetune(corpus, tmp_path / "run", *words)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    asked = ["finetune", "--data", corpus, "--out", tmp_path / "run", *HERE, *words, "--lr", "0.5"]
+    assert main([str(word) for word in asked]) == 2
+    assert "--lr = 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--init", "scratch", "--few", "0"), "few = 0; allowed: 1 or more"),
+        (("--init", "scratch", "--size", "huge"), "size = 'huge'; allowed: nano"),
+        (("--init", "scratch", "--test-fold", "9"), "no split or fold is called '9'; there are: test (6), train (9)"),
+        (("--init", "scratch", "--val-fold", "9"), "no split or fold is called '9'"),
+        (("--init", "nowhere"), "config.toml: cannot be read (No such file or directory); give a run folder"),
+        (("--init", "scratch", "--like", "nowhere"), "config.toml: cannot be read"),
+        (("--init", "scratch", "--data"), "--data is missing"),
+        (("--init", "scratch", "--label-column", "species"), "no column 'species'; found: 'path', 'label', 'split'"),
+        ((), "--init"),
+    ],
+)
+def test_what_cannot_be_trained_is_exit_code_2_with_advice(corpus, words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", "--data", str(corpus), "--out", "x", *SHORT, *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sound_without_labels_is_refused(corpus, tmp_path, capsys):
+    bare = write_table(corpus.with_name("bare.csv"), ("path",), [(row["path"],) for row in read_table(corpus)])
+    one = write_table(
+        corpus.with_name("one.csv"), ("path", "label"), [(row["path"], "a") for row in read_table(corpus)]
+    )
+    for listed, message in ((bare, "a CSV with a label column"), (one, "a classifier needs two or more")):
+        words = ["finetune", "--data", str(listed), "--init", "scratch", "--size", "nano", "--out", str(tmp_path / "x")]
+        assert main([*words, *HERE]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_help_tells_of_every_flag_unit_and_default(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")  # wider, and tyro sets the options side by side
+    assert main(["finetune", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part in (
+        "--init STR Run folder whose encoder to start from, or scratch for random weights. (required)",
+        "--test-fold {None}|STR Split or fold left alone; all others (but val) train. (default: None)",
+        "--seconds FLOAT Longest segment, in seconds;",
+        "--objective.label-smoothing FLOAT",
+    ):
+        assert part in told

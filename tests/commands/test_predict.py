@@ -1,0 +1,90 @@
+"""``melpatch predict``: one line per recording or window, with times, and the files that could not be read."""
+
+import pytest
+from journeys.three_sounds import LABELS, melpatch, read_table, settings, write_folder, write_run, write_sound
+
+from melpatch.cli import main
+from melpatch.model import load
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "classifier", settings(LABELS))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "sounds", per_class=2)
+
+
+def test_one_line_per_recording_in_order(classifier, folder, tmp_path, capsys):
+    melpatch("predict", classifier, folder, "--out", tmp_path / "out" / "found.csv")
+    lines = read_table(tmp_path / "out" / "found.csv")
+    assert list(lines[0]) == ["path", "start", "end", "label", "probability", *LABELS]
+    assert [line["path"] for line in lines] == sorted(str(path) for path in folder.rglob("*.*"))
+    model = load(classifier)
+    for line in lines:
+        (expected,) = model.predict(line["path"])
+        assert {name: float(line[name]) for name in LABELS} == pytest.approx(expected.probabilities, abs=1e-5)
+        assert sum(float(line[name]) for name in LABELS) == pytest.approx(1.0, abs=1e-4)
+        assert line["label"] == expected.label
+        assert line["probability"] == line[line["label"]]
+        assert (float(line["start"]), float(line["end"])) == (0.0, pytest.approx(expected.end, abs=1e-3))
+    assert "6 files done" in capsys.readouterr().err
+
+
+def test_windows_of_a_long_recording_have_their_times(classifier, tmp_path):
+    path = write_sound(tmp_path / "long.wav", seconds=3.2)
+    melpatch("predict", classifier, path, "--hop", "0.5", "--out", tmp_path / "found.csv")
+    times = [(float(line["start"]), float(line["end"])) for line in read_table(tmp_path / "found.csv")]
+    assert times == [(0.0, 1.0), (0.5, 1.5), (1.0, 2.0), (1.5, 2.5), (2.0, 3.0), (2.5, 3.2)]
+
+
+def test_labels_above_the_threshold_count_where_there_may_be_several(tmp_path):
+    run = write_run(tmp_path / "run", settings(LABELS, multi_label=True))
+    path = write_sound(tmp_path / "a.wav")
+    (probabilities,) = [one.probabilities for one in load(run).predict(path)]
+    between = sorted(probabilities.values())[1] - 1e-4
+    for threshold, expected in ((0, LABELS), (between, [n for n in LABELS if probabilities[n] >= between]), (1, ())):
+        melpatch("predict", run, path, "--threshold", threshold, "--out", tmp_path / "found.csv")
+        (line,) = read_table(tmp_path / "found.csv")
+        assert line["label"] == ";".join(expected)
+        assert float(line["probability"]) == pytest.approx(max(probabilities.values()), abs=1e-5)
+
+
+def test_files_that_cannot_be_read_are_named_beside(classifier, folder, tmp_path, capsys):
+    (folder / "bad.wav").write_bytes(b"RIFF, but no more")
+    melpatch("predict", classifier, folder, "--out", tmp_path / "found.csv")
+    assert len(read_table(tmp_path / "found.csv")) == 6
+    (bad,) = read_table(tmp_path / "found.rejected.csv")
+    assert bad["path"].endswith("bad.wav")
+    assert bad["reason"]
+    assert "1 of 7 files cannot be read" in capsys.readouterr().err
+
+
+def test_nothing_readable_is_exit_code_2(classifier, tmp_path, capsys):
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"RIFF, but no more")
+    assert main(["predict", str(classifier), str(bad), "--out", str(tmp_path / "found.csv")]) == 2
+    assert "none of the 1 files can be read; the first: " in capsys.readouterr().err
+
+
+def test_a_pretrained_run_is_exit_code_2_with_advice(folder, tmp_path, capsys):
+    run = write_run(tmp_path / "run", settings())
+    assert main(["predict", str(run), str(folder), "--out", str(tmp_path / "found.csv")]) == 2
+    assert f"melpatch finetune --init {run}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nothing.wav",), "nothing.wav: no such file or folder"),
+        ((), "name files, or folders that hold some"),
+        (("nothing.wav", "--hop", "0"), "hop = 0.0; allowed: seconds above 0"),
+        (("nothing.wav", "--threshold", "2"), "threshold = 2.0; allowed: 0 to 1"),
+    ],
+)
+def test_what_cannot_be_predicted_is_exit_code_2(classifier, words, message, tmp_path, capsys):
+    assert main(["predict", str(classifier), *words, "--out", str(tmp_path / "found.csv")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "found.csv").exists()

@@ -1,0 +1,194 @@
+"""``melpatch pretrain``: what its flags do to a run, what it leaves behind, and what it refuses."""
+
+import json
+import tomllib
+from dataclasses import replace
+
+import pytest
+import torch
+from journeys.three_sounds import LABELS, SHORT, SMALL, melpatch, settings, write_corpus, write_run, write_sound
+
+from melpatch.checkpoint import load_weights
+from melpatch.cli import main
+from melpatch.config import from_toml
+from melpatch.encoders.vit import ViT
+from melpatch.objectives.ssast import SSAST
+from melpatch.training.config import RunConfig
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("sounds"))
+
+
+def pretrain(corpus, out, *words, recipe="ssast", small=SMALL):
+    melpatch("pretrain", recipe, "--data", corpus, "--out", out, "--steps", "2", *SHORT, *small, *words)
+
+
+def config_of(run):
+    return from_toml(RunConfig, run / "config.toml")
+
+
+def metrics_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_folder_holds_settings_metrics_and_weights(corpus, tmp_path, capsys):
+    out = tmp_path / "run"
+    pretrain(corpus, out, "--evaluations", "1")
+    told = capsys.readouterr().err
+    assert "9 clips" in told  # without val and test
+    assert f"done: {out}" in told
+    config = config_of(out)
+    assert config.data == (str(corpus),)
+    assert (config.train.steps, config.loader.seconds, config.labels) == (2, 1.0, ())
+    assert config.encoder == ViT.Config(embed_dim=16, depth=1, num_heads=2)
+    assert isinstance(config.objective, SSAST.Config)
+    assert [line["step"] for line in metrics_of(out)] == [1, 2, 2]
+    assert {"loss", "nce", "mse", "lr", "grad_norm"} <= metrics_of(out)[0].keys()
+    assert metrics_of(out)[-1].keys() == {"step", "embedding_std", "effective_rank"}
+    assert "encoder.projection.weight" in load_weights(out / "model.safetensors")
+    assert json.loads((out / "environment.json").read_text(encoding="utf-8"))[0]["packages"]["melpatch"]
+
+
+def test_statistics_are_measured_unless_they_are_given(corpus, tmp_path, capsys):
+    pretrain(corpus, tmp_path / "measured")
+    melpatch("stats", corpus, "--seconds", "1", "--front-end.n-mels", "32", "--front-end.scale", "1", "--json")
+    found = json.loads(capsys.readouterr().out)
+    front = config_of(tmp_path / "measured").front_end
+    assert (front.mean, front.std) == (pytest.approx(found["mean"], abs=1e-4), pytest.approx(found["std"], abs=1e-4))
+    pretrain(corpus, tmp_path / "given", "--measure", "0", "--front-end.mean", "-5", "--front-end.std", "3")
+    front = config_of(tmp_path / "given").front_end
+    assert (front.mean, front.std) == (-5.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "clips"), [(("--exclude", "train"), 9), (("--exclude",), 18), (("--split-column", "fold"), 18)]
+)
+def test_splits_that_stay_out(corpus, tmp_path, capsys, words, clips):
+    pretrain(corpus, tmp_path / "run", *words)
+    assert f"{clips} clips, " in capsys.readouterr().err
+
+
+def test_folds_that_stay_out(corpus, tmp_path, capsys):
+    pretrain(corpus, tmp_path / "run", "--split-column", "fold", "--exclude", "0", "2")
+    assert "6 clips, " in capsys.readouterr().err
+
+
+def test_an_encoder_may_be_gone_on_with(corpus, tmp_path):
+    first = write_run(tmp_path / "first", settings(depth=1))
+    pretrain(corpus, tmp_path / "second", "--init", first, "--lr", "1e-9", "--seed", "7")
+    before, after = (load_weights(run / "model.safetensors") for run in (first, tmp_path / "second"))
+    names = [name for name in before if name.startswith("encoder.")]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in names)
+    assert not torch.allclose(before["mask_embed"], after["mask_embed"], atol=1e-3)
+
+
+def test_learned_positions_are_as_long_as_the_segments(corpus, tmp_path):
+    pretrain(corpus, tmp_path / "run", "--encoder.positions", "learned")
+    assert config_of(tmp_path / "run").encoder.columns == 7
+
+
+def test_a_papers_recipe_does_a_step_on_ten_seconds(tmp_path):
+    path = write_sound(tmp_path / "sounds" / "a.wav", "noise", 10.4)
+    write_sound(path.with_name("b.wav"), "low", 2.0)
+    melpatch("pretrain", "ssast_patch", "--size", "nano", "--data", path.parent, "--out", tmp_path / "run",
+             "--steps", "1", "--batch-size", "2", "--workers", "0")  # fmt: skip
+    config = config_of(tmp_path / "run")
+    assert config.front_end.mean == -4.2677393  # AudioSet's
+    assert config.objective.num_masked == 400
+    assert metrics_of(tmp_path / "run")[0]["loss"] > 0
+
+
+def test_a_run_is_gone_on_with_under_its_own_settings(corpus, tmp_path, capsys):
+    out = tmp_path / "run"
+    pretrain(corpus, out)
+    before = (out / "metrics.jsonl").read_bytes()
+    pretrain(corpus, out, "--resume")
+    assert (out / "metrics.jsonl").read_bytes() == before
+    words = ["pretrain", "ssast", "--data", str(corpus), "--out", str(out), "--resume", "--lr", "0.5"]
+    assert main(words) == 2
+    assert "--lr = 0.5" in capsys.readouterr().err
+
+
+def test_a_run_is_not_written_over(corpus, tmp_path, capsys):
+    run = write_run(tmp_path / "run", settings())
+    assert main(["pretrain", "ssast", "--data", str(corpus), "--out", str(run), *SHORT]) == 2
+    assert "holds a run already; add --resume to go on with it, or give another --out" in capsys.readouterr().err
+
+
+def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_made(corpus, tmp_path, capsys):
+    words = ["--data", str(corpus), "--out", str(tmp_path / "run"), "--objective.num-masked", "1000", *SHORT]
+    assert main(["pretrain", "ssast", *words]) == 2
+    assert "objective.num_masked = 1000; allowed: 1 to" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "needs a recipe as its first word; there are: ssast, ssast_frame, ssast_patch"),
+        (("--out", "x", "ssast"), "needs a recipe as its first word"),
+        (("nope",), "no recipe or objective is called 'nope'; there are: "),
+        (("nowhere:X",), "cannot be imported"),
+        (("finetune",), "finetune learns from labels, so it cannot pretrain; melpatch finetune trains a classifier"),
+        (("classify",), "classify learns from labels"),
+        (("ssast",), "--out"),
+        (("ssast", "--out", "x"), "--data is missing; give a folder of audio"),
+        (("ssast", "--out", "x", "--data", "nowhere"), "nowhere: no such folder or CSV file"),
+        (("ssast", "--out", "x", "--size", "huge"), "size = 'huge'; allowed: nano"),
+        (("ssast", "--out", "x", "--measure", "-1"), "measure = -1; allowed: 0 or more"),
+        (("ssast", "--out", "x", "--steps", "0"), "steps = 0; allowed: 1 or more"),
+        (("ssast", "--out", "x", "--objective.mask-ratio", "1"), "mask_ratio = 1.0; allowed: between 0 and 1"),
+        (("ssast", "--out", "x", "--objective.mask", "nope"), "--objective.mask"),
+        (("ssast", "--out", "x", "--nope"), "--nope"),
+    ],
+)
+def test_what_cannot_be_run_is_exit_code_2_with_advice(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_that_is_not_there_is_refused(corpus, tmp_path, capsys):
+    assert main(["pretrain", "ssast", "--data", str(corpus), "--out", str(tmp_path / "x"), "--exclude", "nope"]) == 2
+    assert "no split 'nope'; there are: test (6 clips), train (9 clips), val (3 clips)" in capsys.readouterr().err
+
+
+def test_an_init_with_other_ears_or_another_encoder_is_refused(corpus, tmp_path, capsys):
+    words = ["pretrain", "ssast", "--data", str(corpus), "--out", str(tmp_path / "x"), *SHORT, *SMALL, "--init"]
+    ears = settings(depth=1)
+    ears = replace(ears, front_end=replace(ears.front_end, hop_ms=20.0))
+    for name, config, message in (
+        ("ears", ears, "front_end.hop_ms = 10.0 but"),
+        ("encoder", settings(depth=1, embed_dim=32), "encoder settings do not fit the weights of"),
+    ):
+        assert main([*words, str(write_run(tmp_path / name, config))]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "nowhere")]) == 2
+    assert "config.toml: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--help",), ("ssast", "--help")])
+def test_help_tells_the_recipes_and_of_every_flag_unit_and_default(words, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")  # wider, and tyro sets the options side by side
+    assert main(["pretrain", *words]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part in (
+        "usage: melpatch pretrain ssast",
+        "Recipes: ssast, ssast_frame, ssast_patch, or package.module:Class",
+        "Longest segment, in seconds;",
+        "--front-end.window-ms FLOAT Length of a frame, in milliseconds. (default: 25.0)",
+        "--objective.mask-ratio FLOAT Share of a clip's patches that is hidden",
+        "--out PATH Run folder to write. (required)",
+    ):
+        assert part in told
+
+
+def test_the_settings_that_are_written_are_toml(corpus, tmp_path):
+    pretrain(corpus, tmp_path / "run", "--measure", "0")
+    written = tomllib.loads((tmp_path / "run" / "config.toml").read_text(encoding="utf-8"))
+    assert written["encoder"]["name"] == "vit"
+    assert written["objective"]["name"] == "ssast"
+    assert set(LABELS).isdisjoint(written["labels"])

@@ -1,0 +1,128 @@
+"""A run is killed at an unforeseen moment and goes on: what it leaves is, to the byte, what it would have left."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from melpatch.cli import main
+from melpatch.objectives.classify import Classify
+
+FLAGS = ["pretrain", "ssast", "--size", "nano", "--steps", "30", "--batch-size", "4", "--seconds", "0.5"]
+FLAGS += ["--workers", "0", "--log-every", "1", "--save-every", "5", "--measure", "8"]
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        soundfile.write(folder / f"{number}.wav", 0.1 * rng.normal(size=rng.integers(4000, 14000)), 16000)
+    return folder
+
+
+def started(noise, out, *more):
+    words = [sys.executable, "-m", "melpatch", *FLAGS, "--data", str(noise), "--out", str(out), *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finished(process):
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+
+
+def kill_after(process, metrics, lines, seconds):
+    """Kill a process once it has written so many lines, and a moment later still."""
+    while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < lines):
+        time.sleep(0.005)
+    time.sleep(seconds)
+    process.kill()
+    _, told = process.communicate()
+    assert process.returncode == -9, told
+
+
+@pytest.fixture(scope="module")
+def whole(noise, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    finished(started(noise, out))
+    return out
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(noise, whole, tmp_path):
+    out, lines, moment = tmp_path / "run", random.randint(1, 15), random.uniform(0, 0.1)
+    kill_after(started(noise, out, "--resume"), out / "metrics.jsonl", lines, moment)  # of a folder that holds no run
+    finished(started(noise, out, "--resume"))
+    for name in ("metrics.jsonl", "model.safetensors", "config.toml"):
+        same = (out / name).read_bytes() == (whole / name).read_bytes()
+        assert same, f"{name} differs when killed {moment} s after {lines} lines"
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 31))
+    assert [path.name for path in (out / "resume").iterdir()] == ["step-000000030"]
+    assert len(json.loads((out / "environment.json").read_text())) == 2
+
+
+def test_flags_may_be_left_out_when_a_run_goes_on(whole, capsys):
+    before = {path: path.read_bytes() for path in whole.rglob("*.safetensors")}
+    assert main(["pretrain", "ssast", "--out", str(whole), "--resume"]) == 0
+    assert {path: path.read_bytes() for path in whole.rglob("*.safetensors")} == before
+    assert f"done: {whole}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ("--lr 0.5", "--lr = 0.5"),
+        ("--objective.mask-ratio 0.5", "--objective.mask-ratio = 0.5"),
+        ("--size mini", "--size = 'mini'"),
+        ("--measure 9", "--measure = 9"),
+        ("--exclude x y", "--exclude = ['x', 'y']"),
+    ],
+)
+def test_a_flag_that_differs_from_the_runs_is_refused_in_one_line(noise, whole, capsys, flags, named):
+    before = (whole / "metrics.jsonl").read_bytes()
+    assert main(["pretrain", "ssast", "--out", str(whole), "--resume", *flags.split()]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{named}, but {whole} was started with" in told
+    assert "leave the flag out, or start a new run with another --out" in told
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_recipe_cannot_go_on_with_a_run(whole, capsys):
+    assert main(["pretrain", "ssast_patch", "--out", str(whole), "--resume"]) == 2
+    assert "--recipe = 'ssast_patch', but" in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(noise, whole, capsys):
+    assert main([*FLAGS, "--data", str(noise), "--out", str(whole)]) == 2
+    assert f"{whole}: holds a run already; add --resume to go on with it" in capsys.readouterr().err
+
+
+def test_a_fine_tuning_stopped_by_ctrl_c_goes_on_with_the_clips_it_had(noise, whole, tmp_path, monkeypatch, capsys):
+    """Which clips train is settled by flags of the command; they need not be given again."""
+    rows = [f"{number}.wav,{'ab'[number % 2]},{'val' if number > 7 else number % 4}" for number in range(10)]
+    (noise / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    flags = "--test-fold 3 --few 2 --steps 8 --save-every 3 --log-every 1 --batch-size 2 --seconds 0.5 --workers 0"
+    words = ["finetune", "--data", str(noise / "labels.csv"), "--init", str(whole), *flags.split()]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+
+    def interrupt(objective, step):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classify, "after_step", interrupt)
+        assert main([*words, "--out", str(tmp_path / "stopped")]) == 130
+    assert main(["finetune", "--out", str(tmp_path / "stopped"), "--resume"]) == 0
+    assert capsys.readouterr().err.count("4 labelled clips of 2 classes") == 3
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert main(["finetune", "--out", str(tmp_path / "stopped"), "--resume", "--few", "1"]) == 2
+    assert "--few = 1, but" in capsys.readouterr().err

@@ -1,0 +1,213 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import noises, settings, with_loader
+
+from melpatch.audio.files import read
+from melpatch.audio.logmel import LogMel
+from melpatch.data.segments import crop
+from melpatch.errors import CheckpointError, ConfigError, DataError
+from melpatch.nn.positions import resize
+from melpatch.objectives.classify import Classify
+from melpatch.objectives.ssast import SSAST
+from melpatch.training.config import build
+from melpatch.training.run import Run
+from melpatch.training.start import fitted, load_run, measured, start_from
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return noises(tmp_path_factory.mktemp("noise"), labels=("a", "b"))
+
+
+def saved(folder, config):
+    """Return the objective of a run that was left in the folder, with weights of its own."""
+    objective = build(replace(config, seed=config.seed + 100))
+    Run.create(folder, config).publish(objective.state_dict())
+    return objective
+
+
+def classifier(config):
+    return replace(config, objective=Classify.Config(), labels=("a", "b"))
+
+
+def learned(columns, **changes):
+    config = settings()
+    return replace(config, encoder=replace(config.encoder, positions="learned", columns=columns, **changes))
+
+
+# -------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_mean_and_std_are_those_of_all_valid_frames(corpus):
+    config = settings()
+    plain = LogMel(replace(config.front_end, mean=0.0, std=1.0, scale=1.0))
+    values = []
+    for clip in corpus.clips:
+        part = crop(clip, config.loader.seconds, config.seed, 0)
+        wave, _ = read(part.path, start=part.start, duration=part.duration)
+        values.append(plain(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))[0].double().flatten().numpy())
+    every = np.concatenate(values)
+    found = measured(config, corpus, 100)
+    assert found.front_end.mean == pytest.approx(every.mean(), abs=2e-4)
+    assert found.front_end.std == pytest.approx(every.std(), abs=2e-4)
+    assert replace(found, front_end=config.front_end) == config
+
+
+def test_statistics_are_a_function_of_seed_and_corpus(corpus):
+    first = measured(settings(), corpus, 5)
+    assert measured(with_loader(settings(), batch_size=2, workers=2, bucket=1), corpus, 5).front_end == first.front_end
+    assert measured(first, corpus, 5).front_end.mean == pytest.approx(first.front_end.mean, abs=2e-5)
+    assert measured(replace(settings(), seed=1), corpus, 5).front_end != first.front_end
+
+
+def test_statistics_of_a_corpus_of_which_nothing_can_be_read(tmp_path):
+    corpus = noises(tmp_path)
+    for clip in corpus.clips:
+        clip.path.write_bytes(b"this is no sound")
+    with pytest.raises(DataError, match="none of the first clips can be read; run melpatch prepare"):
+        measured(settings(), corpus, 5)
+
+
+@pytest.mark.parametrize(("seconds", "columns"), [(0.4, 5), (0.2, 3), (0.025, 1)])
+def test_a_learned_table_is_as_long_as_the_segments(seconds, columns):
+    """There are 38, 18 and 1 frames: as many patches of 8 as begin in them."""
+    config = fitted(with_loader(learned(99), seconds=seconds))
+    assert config.encoder.columns == columns
+    objective = build(config)
+    objective.encoder.positions(columns)
+    with pytest.raises(ConfigError, match="columns"):
+        objective.encoder.positions(columns + 1)
+
+
+def test_sine_cosine_positions_need_no_fitting():
+    assert fitted(settings()) == settings()
+
+
+# ---------------------------------------------------------------------------------------------------------- load_run
+
+
+def test_a_run_is_loaded_with_its_settings_and_weights(tmp_path):
+    objective = saved(tmp_path, settings())
+    config, back = load_run(tmp_path)
+    assert config == settings()
+    assert isinstance(back, SSAST)
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in objective.state_dict().items())
+
+
+def test_a_folder_without_settings_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing/config\.toml: cannot be read .*; give a run folder"):
+        load_run(tmp_path / "nothing")
+
+
+def test_a_run_without_weights_is_named(tmp_path):
+    Run.create(tmp_path, settings())
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
+        load_run(tmp_path)
+
+
+def test_damaged_weights_are_named(tmp_path):
+    saved(tmp_path, settings())
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable safetensors file"):
+        load_run(tmp_path)
+
+
+def test_weights_that_do_not_fit_the_settings_are_named(tmp_path):
+    saved(tmp_path, settings())
+    text = (tmp_path / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(text.replace("depth = 2", "depth = 1"))
+    with pytest.raises(ConfigError, match=r"model\.safetensors does not fit config\.toml; .*blocks\.1") as caught:
+        load_run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------------------- start_from
+
+
+@pytest.mark.parametrize("config", [settings(), learned(5), learned(5, cls_tokens=2)])
+def test_the_encoder_is_copied_and_the_rest_is_left(tmp_path, config):
+    source = saved(tmp_path, config)
+    target = build(classifier(config))
+    head = {name: value.clone() for name, value in target.head.state_dict().items()}
+    start_from(target, tmp_path)
+    theirs, ours = source.encoder.state_dict(), target.encoder.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    assert all(torch.equal(value, target.head.state_dict()[name]) for name, value in head.items())
+
+
+@pytest.mark.parametrize("columns", [3, 9])
+def test_learned_positions_are_resized_to_the_new_length(tmp_path, columns):
+    source = saved(tmp_path, learned(5)).encoder
+    target = build(classifier(learned(columns)))
+    start_from(target, tmp_path)
+    expected = resize(source.position_table.detach(), (4, 5), (4, columns), "bilinear")
+    assert torch.equal(target.encoder.position_table, expected)
+    assert target.encoder.config == learned(columns).encoder
+    assert torch.equal(target.encoder.projection.weight, source.projection.weight)
+
+
+def test_learned_positions_are_resized_to_another_stride(tmp_path):
+    source = saved(tmp_path, learned(5)).encoder
+    target = build(classifier(learned(9, stride=(4, 4))))
+    start_from(target, tmp_path)
+    expected = resize(source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bilinear")
+    assert target.encoder.grid.rows > 4
+    assert torch.equal(target.encoder.position_table, expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sample_rate", 16000),
+        ("n_mels", 40),
+        ("hop_ms", 5.0),
+        ("window_ms", 32.0),
+        ("low_hz", 50.0),
+        ("high_hz", 3e3),
+        ("preemphasis", 0.0),
+    ],
+)
+def test_a_spectrogram_that_means_something_else_is_refused(tmp_path, field, value):
+    saved(tmp_path, settings())
+    other = settings()
+    target = build(replace(other, front_end=replace(other.front_end, **{field: value})))
+    with pytest.raises(ConfigError, match=f"front_end.{field} = {value!r} but .* was trained with .*; leave it out"):
+        start_from(target, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["mean", "std", "scale"])
+def test_another_level_is_not_refused(tmp_path, field):
+    """Statistics belong to a corpus; a new one may have its own."""
+    saved(tmp_path, settings())
+    other = settings()
+    start_from(build(replace(other, front_end=replace(other.front_end, **{field: 2.5}))), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"embed_dim": 32}, {"depth": 3}, {"depth": 1}, {"cls_tokens": 2}, {"patch": (8, 4)}, {"positions": "learned"}],
+    ids=str,
+)
+def test_an_encoder_of_another_make_is_refused(tmp_path, changes):
+    saved(tmp_path, settings())
+    other = settings()
+    target = build(replace(other, encoder=replace(other.encoder, **changes)))
+    with pytest.raises(ConfigError, match=r"encoder settings do not fit the weights of .*; leave them out") as caught:
+        start_from(target, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_learned_positions_for_other_patches_are_refused(tmp_path):
+    saved(tmp_path, learned(5))
+    with pytest.raises(ConfigError, match="patch = "):
+        start_from(build(learned(5, patch=(16, 8))), tmp_path)
+
+
+def test_starting_from_a_folder_that_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
+        start_from(build(settings()), tmp_path)
