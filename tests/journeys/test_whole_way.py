@@ -65,7 +65,6 @@ def test_from_a_folder_to_a_classifier_and_answers(tmp_path, capsys):
     assert load_weights(tuned / "model.safetensors").keys() == load_weights(scratch / "model.safetensors").keys()
 
     record = answer(capsys, "evaluate", tuned, "--data", corpus)
-    print("acc", record["scores"]["classifier"]["accuracy"])
     assert record["scores"]["classifier"]["accuracy"] >= 0.9
     folder = tuned / "evaluation-test"
     assert json.loads((folder / "scores.json").read_text(encoding="utf-8")) == record
@@ -84,7 +83,6 @@ def predicted_folder(run, folder, tmp_path):
     melpatch("predict", run, folder, "--out", tmp_path / "folder.csv")
     lines = read_table(tmp_path / "folder.csv")
     assert list(lines[0]) == ["path", "start", "end", "label", "probability", *LABELS]
-    print("folder", np.mean([Path(line["path"]).parent.name == line["label"] for line in lines]))
     assert np.mean([Path(line["path"]).parent.name == line["label"] for line in lines]) >= 0.9
     assert len(lines) == 36
     for line in lines:
@@ -104,7 +102,6 @@ def predicted_long_recording(run, tmp_path):
     assert [float(line["end"]) for line in lines] == [0.5 * number + 1 for number in range(17)]
     inside = [(int(float(line["start"]) // 3), line["label"]) for line in lines if float(line["start"]) % 3 <= 2]
     assert len(inside) == 15
-    print("long", np.mean([LABELS[stretch] == label for stretch, label in inside]), inside)
     assert np.mean([LABELS[stretch] == label for stretch, label in inside]) >= 0.9
 
 
@@ -142,12 +139,10 @@ def test_several_labels_to_a_clip(tmp_path, capsys):
     words = ("--size", "nano", "--front-end.n-mels", "64", "--lr", "2e-3", *SHORT)
     melpatch("finetune", "--init", "scratch", "--data", corpus, "--out", run, "--steps", "30", *words)
     scores = answer(capsys, "evaluate", run, "--data", corpus)["scores"]["classifier"]
-    print("mAP", scores["mAP"])
     assert scores["mAP"] >= 0.9
     melpatch("predict", run, corpus.parent, "--out", tmp_path / "found.csv")
     lines = read_table(tmp_path / "found.csv")
     right = [set(both[Path(line["path"]).parent.name].split(";")) == set(line["label"].split(";")) for line in lines]
-    print("right", np.mean(right))
     assert np.mean(right) >= 0.7
 
 
