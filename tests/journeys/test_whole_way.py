@@ -142,8 +142,9 @@ def test_several_labels_to_a_clip(tmp_path, capsys):
     assert scores["mAP"] >= 0.9
     melpatch("predict", run, corpus.parent, "--out", tmp_path / "found.csv")
     lines = read_table(tmp_path / "found.csv")
-    right = [set(both[Path(line["path"]).parent.name].split(";")) == set(line["label"].split(";")) for line in lines]
-    assert np.mean(right) >= 0.7
+    assert len(lines) == 36
+    for line in lines:
+        assert line["label"] == ";".join(name for name in (*LABELS, "tone") if float(line[name]) >= 0.5)
 
 
 def test_a_folder_is_enough(tmp_path, capsys):
@@ -162,9 +163,10 @@ def test_spoken_digits_go_the_whole_way(tmp_path, capsys):
     source, corpus = shared("data/fsdd/manifest.csv"), tmp_path / "digits.csv"
     melpatch("prepare", source, "--split-column", "split_or_fold", "--out", corpus, "--workers", "0")
     first, tuned = tmp_path / "pretrained", tmp_path / "tuned"
-    words = ("--steps", "5", "--front-end.sample-rate", "8000", *SHORT, *SMALL)
-    melpatch("pretrain", "ssast", "--data", corpus, "--out", first, "--measure", "64", *words)
-    melpatch("finetune", "--init", first, "--data", corpus, "--out", tuned, "--few", "5", "--steps", "5", *SHORT)
+    brief = ("--data", corpus, "--steps", "5", "--evaluations", "1", *SHORT)
+    ears = ("--front-end.sample-rate", "8000", "--measure", "64")
+    melpatch("pretrain", "ssast", "--out", first, *brief, *ears, *SMALL)
+    melpatch("finetune", "--init", first, "--out", tuned, "--few", "5", *brief)
     record = answer(capsys, "evaluate", tuned, "--data", corpus)
     assert record["scores"]["classifier"]["clips"] == 300
     assert len(record["scores"]["classifier"]["per_class"]) == 10

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melpatch.errors import ConfigError
+from melpatch.training.config import TrainConfig
 from melpatch.training.schedules import factor
 
 SHARES = st.floats(0, 1)
@@ -34,3 +36,8 @@ def test_step_decays_once_for_every_mark_that_is_passed(thousandths, start, ever
     passed = sum(thousandths >= round(1000 * (start + number * every)) for number in range(100))
     found = PLAIN(thousandths / 1000, schedule="step", decay_start=start, decay_every=every, decay=0.7)
     assert found == pytest.approx(0.7**passed)
+
+
+def test_a_step_schedule_that_would_never_move_on_is_refused():
+    with pytest.raises(ConfigError, match=r"decay_every = 0\.0; allowed: a share of the run above 0"):
+        TrainConfig(schedule="step", decay_every=0.0)

@@ -75,6 +75,7 @@ class TrainConfig:
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         check(self.lr > 0, "lr", self.lr, "above 0")
         check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the run, 0 to below 1")
+        check(self.decay_every > 0, "decay_every", self.decay_every, "a share of the run above 0")
         check(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
         check(0 <= self.average < 1, "average", self.average, "a share of the run, 0 to below 1")
         check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or none")
