@@ -7,7 +7,6 @@ memory is its own too.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from lightning_fabric import Fabric
 from melpatch.data.clip import Batch
 from melpatch.recipes.base import recipe
 from melpatch.training.config import build
-from melpatch.training.loop import make_optimizer
+from melpatch.training.loop import make_optimizer, memory_gib
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,6 @@ def measure(config: Config) -> None:
         if step:
             best_wall = min(best_wall, time.perf_counter() - wall)
             best_cpu = min(best_cpu, time.process_time() - cpu)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     record = {
         "recipe": config.recipe,
         "size": size,
@@ -89,7 +87,7 @@ def measure(config: Config) -> None:
         "device": str(fabric.device),
         "seconds_per_step": round(best_wall, 3),
         "cpu_seconds_per_clip": round(best_cpu / config.batch_size, 4),
-        "peak_memory_mib": round(peak),
+        "peak_memory_mib": round(memory_gib() * 1024),
         "matmul_gflops": round(ceiling(precision, fabric.device)),
     }
     print(json.dumps(record), flush=True)

@@ -194,7 +194,7 @@ class Model:
 
     def _frames(self, audio: Audio, sample_rate: int | None, pooling: Pooling, layer: int | None, hop: float) -> Frames:
         """Average the columns of tokens whose middle falls into each frame, over all windows that show them."""
-        column = self.objective.encoder.grid.stride[1] * self.objective.front_end.config.hop_ms / 1000
+        column = self.objective.encoder.grid.stride[1] * self.objective.front_end.hop_seconds
         if not hop >= column - 1e-9 or pooling == "cls":
             what = "pooling = 'cls' with a hop" if pooling == "cls" else f"hop = {hop:g}"
             raise ConfigError(f"{what}; allowed: {column:g} s or more, with mean or frequency pooling")
@@ -216,14 +216,14 @@ class Model:
     ) -> Iterator[tuple[float, float, Float[Tensor, "row dim"]]]:
         """Yield, for each column of patches of ``column`` seconds in each window, its middle, the window's end, and
         its tokens."""
-        grid, hop_ms = self.objective.encoder.grid, self.objective.front_end.config.hop_ms
+        grid, hop_seconds = self.objective.encoder.grid, self.objective.front_end.hop_seconds
         for start, batch in self._windows(audio, sample_rate, self.seconds / 2):
             patches, _ = self._tokens(self.objective.features(batch.to(self.device)), layer)
             end = start + int(batch.lengths[0]) / self.sample_rate
             for number, tokens in enumerate(patches[0].view(grid.rows, -1, patches.shape[-1]).transpose(0, 1).float()):
                 begin = start + number * column
                 if begin < end:  # legacy padding has columns that lie wholly behind the sound
-                    yield min(begin + grid.patch[1] * hop_ms / 2000, end - 1e-6), end, tokens
+                    yield min(begin + grid.patch[1] * hop_seconds / 2, end - 1e-6), end, tokens
 
     def _windows(self, audio: Audio, sample_rate: int | None, hop: float) -> Iterator[tuple[float, Batch]]:
         """Yield the start in seconds and a one-clip batch for each window of a recording."""

@@ -11,7 +11,7 @@ def test_it_walks_the_whole_way_and_leaves_pictures(tmp_path, capsys):
     for row in ("fine-tuned", "frozen, kNN", "frozen, linear"):
         assert row in told.out
     assert "a quarter of each class is held out" in told.err
-    pictures = tmp_path / "demo" / "pictures"
+    pictures = tmp_path / "demo" / "sounds" / "pictures"
     assert str(pictures) in told.out.replace("\n", "")
     drawn = {path.name for path in pictures.iterdir()}
     assert drawn == {"pretraining.png", "reconstruction.png", "confusion-random.png", "confusion-pretrained.png"}
@@ -20,7 +20,7 @@ def test_it_walks_the_whole_way_and_leaves_pictures(tmp_path, capsys):
 def test_it_goes_on_where_it_was_interrupted(tmp_path, capsys):
     words = ("demo", "--data", write_folder(tmp_path / "sounds"), "--out", tmp_path / "demo", *BRIEF)
     melpatch(*words)
-    metrics = tmp_path / "demo" / "pretrained" / "metrics.jsonl"
+    metrics = tmp_path / "demo" / "sounds" / "pretrained" / "metrics.jsonl"
     before, table = metrics.read_bytes(), capsys.readouterr().out
     melpatch(*words)
     assert metrics.read_bytes() == before
@@ -31,5 +31,12 @@ def test_a_folder_without_classes_is_pretrained_on_and_drawn(tmp_path, capsys):
     sounds = write_folder(tmp_path / "sounds") / "noise"
     melpatch("demo", "--data", sounds, "--out", tmp_path / "demo", *BRIEF)
     assert "no classes, so there is nothing to fine-tune" in capsys.readouterr().err
-    drawn = {path.name for path in (tmp_path / "demo" / "pictures").iterdir()}
+    drawn = {path.name for path in (tmp_path / "demo" / "noise" / "pictures").iterdir()}
     assert drawn == {"pretraining.png", "reconstruction.png"}
+
+
+def test_another_folder_gets_runs_of_its_own(tmp_path, capsys):
+    for name in ("first", "second"):
+        melpatch("demo", "--data", write_folder(tmp_path / name), "--out", tmp_path / "demo", *BRIEF)
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"first", "second"}
+    capsys.readouterr()

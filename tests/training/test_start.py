@@ -145,7 +145,7 @@ def test_learned_positions_are_resized_to_the_new_length(tmp_path, columns):
     source = saved(tmp_path, learned(5)).encoder
     target = build(classifier(learned(columns)))
     start_from(target, tmp_path)
-    expected = resize(source.position_table.detach(), (4, 5), (4, columns), "bilinear")
+    expected = resize(source.position_table.detach(), (4, 5), (4, columns), "crop")
     assert torch.equal(target.encoder.position_table, expected)
     assert target.encoder.config == learned(columns).encoder
     assert torch.equal(target.encoder.projection.weight, source.projection.weight)

@@ -120,7 +120,7 @@ def stream(
         size = round(seconds * rate)
         check(size >= 1, "seconds", seconds, f"at least one sample, 1/{rate} s")
         check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
-        held, offset, index = np.empty(0, np.float32), 0, 0  # `held` begins at sample `offset` of the file
+        held, offset, index, begin = np.empty(0, np.float32), 0, 0, 0  # `held` begins at sample `offset` of the file
         for block in _resampled(sound, rate):
             held = np.concatenate((held, block))
             while (begin := round(index * hop * rate)) + size <= offset + len(held):
@@ -128,6 +128,8 @@ def stream(
                 index += 1
             drop = min(begin - offset, len(held))
             held, offset = held[drop:], offset + drop
+        if not offset + len(held):
+            raise AudioError(path, "holds no samples", "record or copy it again")
         covered = round((index - 1) * hop * rate) + size if index else 0
         if begin < offset + len(held) and covered < offset + len(held):
             yield begin / rate, held[begin - offset :]

@@ -101,6 +101,11 @@ class LogMel(nn.Module):
         self.config = config
         self.sample_rate, self.n_mels = config.sample_rate, config.n_mels
 
+    @property
+    def hop_seconds(self) -> float:
+        """Seconds between the starts of neighbouring frames, a whole number of samples."""
+        return self.config.hop_length / self.sample_rate
+
     @overload
     def frames(self, samples: int) -> int: ...
     @overload

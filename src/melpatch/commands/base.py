@@ -68,6 +68,13 @@ def without(corpus: Corpus, exclude: tuple[str, ...] | None) -> Corpus:
     return corpus.without(exclude if exclude is not None else {"val", "test"} & set(corpus.splits))
 
 
+def hours(corpus: Corpus) -> str:
+    """Return in words how much there is to train on, and which splits it stands in."""
+    total = sum(clip.duration for clip in corpus.clips) / 3600
+    splits = ", ".join(split for split in corpus.splits if split)
+    return f"{len(corpus.clips)} clips, {total:.2f} h" + (f", splits {splits}" if splits else "")
+
+
 def few_clips(corpus: Corpus, few: int | None, seed: int) -> Corpus:
     """Return so many clips of each class, or all without a number; say so where a class has fewer."""
     if few is None:

@@ -14,7 +14,7 @@ from melpatch.data.splits import hold_out
 from melpatch.datasets.scenes import generate
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.model import Model, load
-from melpatch.plots.confusion import confusion
+from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.curve import curve
 from melpatch.plots.spectrogram import reconstruction
 from melpatch.progress import console, notice
@@ -46,6 +46,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Walk the whole way, print a table, and leave pictures."""
+    config = replace(config, out=config.out / (Path(config.data).resolve().stem if config.data else "scenes"))
     corpus_file = _prepared(config)
     corpus = load_corpus([corpus_file])
     first = config.out / "pretrained"
@@ -71,7 +72,7 @@ def run(config: Config) -> None:
 def _prepared(config: Config) -> Path:
     """Return the manifest of the corpus, with a train and a test split if it has labels."""
     if config.data is None:
-        return generate(config.out / "scenes", clips=800, seconds=2.0, seed=config.seed, unlabelled=1200)
+        return generate(config.out / "corpus", clips=800, seconds=2.0, seed=config.seed, unlabelled=1200)
     path = config.out / "corpus.csv"
     corpus = load_corpus([config.data], split_column=config.split_column)
     splits = set(corpus.splits)
@@ -109,7 +110,7 @@ def _compare(config: Config, corpus_file: Path, corpus: Corpus, first: Path, pic
         asked = evaluate.Config(run=out, data=(str(corpus_file),), few=config.few, seed=config.seed)
         scored = evaluate.classified(load(out), corpus, asked).scores
         found["fine-tuned"].append("{:.3f} ({:.3f} to {:.3f})".format(scored[metric], *scored[f"{metric}_95"]))
-        if not corpus.multi_label:
+        if not corpus.multi_label and len(corpus.labels) <= MOST_CLASSES:
             title = f"{name} weights, fine-tuned: accuracy {scored[metric]:.3f}"
             confusion(pictures / f"confusion-{name}.png", np.array(scored["confusion"]), corpus.labels, title)
         probed = evaluate.probes(frozen, corpus, asked)
@@ -133,5 +134,5 @@ def _draw_reconstruction(path: Path, run: Path, corpus: Corpus) -> None:
     loaded = next(evaluation_batches([piece], model.sample_rate, batch_size=1))
     drawn = model.objective.picture(loaded.batch, 0) if loaded.batch is not None else None
     if drawn is not None:
-        hop = model.objective.front_end.config.hop_ms / 1000
+        hop = model.objective.front_end.hop_seconds
         reconstruction(path, *(stage.numpy() for stage in drawn), seconds_per_frame=hop, title=piece.path.name)

@@ -67,6 +67,8 @@ class Config:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.few is None or self.few >= 1, "few", self.few, "1 or more")
+        check(self.k >= 1, "k", self.k, "1 or more")
+        check(self.C > 0, "C", self.C, "above 0")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
 
@@ -75,6 +77,8 @@ def run(config: Config) -> None:
     """Score, write scores.json, predictions.csv and confusion.png, and print the scores."""
     model = load(config.run)
     corpus = load_corpus(config.data, split_column=config.split_column, label_column=config.label_column)
+    if corpus.rejected:
+        notice(f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are not scored; see scores.json")
     if isinstance(model.objective, Classify):
         results = {"classifier": classified(model, corpus, config)}
     else:
@@ -171,7 +175,10 @@ def _record(model: Model, corpus: Corpus, config: Config, results: dict[str, Res
         "corpus": corpus.name,
         "asked": asked,
         "scores": {name: result.scores for name, result in results.items()},
-        "rejected": sorted({one.path for result in results.values() for one in result.table.rejected}),
+        "rejected": sorted(
+            {one.path for one in corpus.rejected}
+            | {one.path for result in results.values() for one in result.table.rejected}
+        ),
         "environment": environment(),
     }
 

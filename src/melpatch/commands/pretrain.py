@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from melpatch.commands.base import corpus_of, early, open_run, read_flags, without
+from melpatch.commands.base import corpus_of, early, hours, open_run, read_flags, without
 from melpatch.config import check, owner
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
@@ -86,15 +86,15 @@ def run(config: Config) -> None:
     if opened is None:
         settings = fitted(measured(settings, corpus, config.measure) if config.measure else settings)
     objective = build(settings)
-    if config.init is not None:
+    if config.init is not None and not (config.out / "resume").exists():
         start_from(objective, config.init)
     objective.check(settings.loader.seconds)
     opened = opened or Run.create(config.out, settings, config)
+    opened.remember(corpus)
     opened.reject(corpus.rejected)
-    notice(
-        f"{len(corpus.clips)} clips, {sum(clip.duration for clip in corpus.clips) / 3600:.2f} h; {describe(objective)}"
-    )
-    fit(objective, corpus, opened, evaluate=Gauge(corpus, settings), tracker=make_tracker(config.track, config.out))
+    notice(f"{hours(corpus)}; {describe(objective)}")
+    gauge = Gauge(corpus, settings, objective)
+    fit(objective, corpus, opened, evaluate=gauge, tracker=make_tracker(config.track, config.out))
     notice(f"done: {config.out}")
 
 
@@ -107,14 +107,23 @@ def describe(objective: Objective) -> str:
 class Gauge:
     """The health of the embeddings on a fixed choice of clips, measured while a run goes on."""
 
-    def __init__(self, corpus: Corpus, config: RunConfig) -> None:
+    def __init__(self, corpus: Corpus, config: RunConfig, untrained: Objective) -> None:
         chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_HEALTH_CLIPS]
         self.clips = [crop(clip, config.loader.seconds, config.seed, 0) for clip in chosen]
         self.batch_size = config.loader.batch_size
-        self.first: dict[str, float] | None = None
+        with torch.no_grad():  # before a resumed run loads its weights: the start is the same for both
+            self.first = self.measure(untrained.eval())
 
     def __call__(self, objective: Objective, step: int) -> dict[str, float]:
         """Return the embeddings' std and effective rank; say so when they have collapsed."""
+        now = self.measure(objective)
+        collapsed = warning(now, self.first) if now else None
+        if collapsed:
+            notice(f"step {step}: {collapsed}")
+        return now
+
+    def measure(self, objective: Objective) -> dict[str, float]:
+        """Return the embeddings' std and effective rank, or nothing where fewer than two clips can be read."""
         encoder = objective.export_encoder()
         device = next(encoder.parameters()).device
         found = []
@@ -126,9 +135,4 @@ class Gauge:
                 found.append(pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean"))
         if sum(map(len, found)) < 2:
             return {}
-        now = health(torch.cat(found).float())
-        self.first = self.first or now
-        collapsed = warning(now, self.first)
-        if collapsed:
-            notice(f"step {step}: {collapsed}")
-        return now
+        return health(torch.cat(found).float())

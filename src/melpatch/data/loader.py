@@ -28,7 +28,7 @@ Segment = tuple[Clip, Float[np.ndarray, " _"]]
 
 
 class Draw(NamedTuple):
-    """One place in the order of a run: which clip, and in which pass over the corpus."""
+    """One place in the order of a run: which clip, and in which pass over the corpus (or, balanced, in which draw)."""
 
     clip: int
     epoch: int
@@ -94,7 +94,8 @@ def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterat
     weights 1 / count of the clip's rarest label.
     """
     size = len(corpus.clips)
-    weights = _balance(corpus).cumsum(0) if config.balanced else None
+    by_key = sorted(range(size), key=lambda index: corpus.clips[index].key)  # however the corpus is listed
+    weights = _balance(corpus)[by_key].cumsum(0) if config.balanced else None
     for epoch in itertools.count(first // size):
         if weights is None:
             indices = permutation(seed, "order", epoch, size)
@@ -102,8 +103,9 @@ def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterat
             draws = uniform(stream(seed, "order", torch.zeros(1, dtype=torch.int64), epoch), size)[0].double()
             indices = torch.searchsorted(weights, draws * weights[-1], right=True).clamp(max=size - 1)
         skip = first % size if epoch == first // size else 0
-        for index in indices[skip:].tolist():
-            yield Draw(index, epoch)
+        for number, index in enumerate(indices[skip:].tolist(), start=epoch * size + skip):
+            # With replacement, a clip that comes again within a pass is cut elsewhere.
+            yield Draw(by_key[index], epoch if weights is None else number)
 
 
 def step_draws(corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, first_step: int) -> Iterator[list[Draw]]:
@@ -112,7 +114,9 @@ def step_draws(corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, f
     The order is cut into groups of ``bucket`` steps; within a group, clips of like length come into the same step, and
     the steps are shuffled. So little is padded, and every clip still comes up once per pass.
     """
-    steps = max(1, min(config.bucket, len(corpus.clips) // per_step))  # within one pass, lest a clip meet itself
+    steps = max(
+        1, min(config.bucket, len(corpus.clips) // per_step)
+    )  # no more than a pass, or clips would meet themselves
     group, skip = divmod(first_step, steps)
     draws = order(corpus, config, seed, group * steps * per_step)
     for number in itertools.count(group):

@@ -86,7 +86,11 @@ def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
     by_class: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for index in _shuffled(corpus, seed, "hold out"):
         by_class[corpus.clips[index].labels].append(index)
-    test = {index for members in by_class.values() for index in members[: round(share * len(members))]}
+    test = {
+        index
+        for members in by_class.values()
+        for index in members[: max(round(share * len(members)), len(members) > 1)]
+    }
     sides = ("test" if index in test else "train" for index in range(len(corpus.clips)))
     clips = (dataclasses.replace(clip, split=side) for clip, side in zip(corpus.clips, sides, strict=True))
     return dataclasses.replace(corpus, clips=tuple(clips))

@@ -134,7 +134,9 @@ class ViT(Encoder):
             ConfigError: the learned table is shorter than that.
         """
         if self.position_table is None:
-            return sincos(self.grid.rows, columns, self.embed_dim, self.projection.weight.device)
+            # In patches, so that a place keeps its vector when fine-tuning takes another stride.
+            step = (self.grid.stride[0] / self.grid.patch[0], self.grid.stride[1] / self.grid.patch[1])
+            return sincos(self.grid.rows, columns, self.embed_dim, self.projection.weight.device, step)
         if columns > self.config.columns:
             raise ConfigError(
                 f"columns = {columns} patches along time; allowed: up to {self.config.columns}, the learned positions; "

@@ -2,6 +2,7 @@
 named."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,8 @@ def over_clips(
     weights: dict[int, float] = {}
     rejected: list[Rejected] = []
     batches = evaluation_batches(pieces, sample_rate, batch_size=batch_size, workers=workers)
-    with bar(len(pieces) if description else None, description or "evaluating") as shown, torch.inference_mode():
+    shown = bar(len(pieces), description) if description else nullcontext()
+    with shown as told, torch.inference_mode():
         for loaded in batches:
             rejected.extend(loaded.rejected)
             if loaded.batch is None:
@@ -71,8 +73,8 @@ def over_clips(
             for key, length, row in zip(loaded.batch.keys.tolist(), lengths, found, strict=True):
                 sums[key] = sums.get(key, np.zeros_like(row)) + length * row
                 weights[key] = weights.get(key, 0.0) + length
-            if description:
-                shown.advance(len(found))
+            if told is not None:
+                told.advance(len(found))
     kept = tuple(clip for clip in clips if clip.key in sums)
     if not kept:
         reason = f"; the first: {rejected[0].path} ({rejected[0].reason})" if rejected else ""

@@ -10,21 +10,28 @@ from torch import Tensor
 Resize = Literal["bilinear", "bicubic", "crop", "legacy"]
 
 
-def sincos(rows: int, columns: int, dim: int, device: torch.device | None = None) -> Float[Tensor, "token dim"]:
+def sincos(
+    rows: int,
+    columns: int,
+    dim: int,
+    device: torch.device | None = None,
+    step: tuple[float, float] = (1.0, 1.0),
+) -> Float[Tensor, "token dim"]:
     """Return 2-D sine-cosine positions: half of the channels tell the row, half the column.
 
-    A function of the absolute row and column alone: any length works, and a longer grid gives the same vectors to the
-    columns it shares with a shorter one. ``dim`` must be a multiple of 4. Frequencies as in Vaswani et al. 2017
-    (arXiv 1706.03762), section 3.5; two axes as in the published MAE (He et al. 2022, arXiv 2111.06377).
+    A function of the absolute place alone, which is the row and column times ``step``: any length works, and a longer
+    grid gives the same vectors to the columns it shares with a shorter one. ``dim`` must be a multiple of 4.
+    Frequencies as in Vaswani et al. 2017 (arXiv 1706.03762), section 3.5; two axes as in the published MAE (He et al.
+    2022, arXiv 2111.06377).
     """
-    row = _waves(rows, dim // 2, device)[:, None].expand(-1, columns, -1)
-    column = _waves(columns, dim // 2, device)[None].expand(rows, -1, -1)
+    row = _waves(rows, dim // 2, step[0], device)[:, None].expand(-1, columns, -1)
+    column = _waves(columns, dim // 2, step[1], device)[None].expand(rows, -1, -1)
     return torch.cat([row, column], dim=-1).flatten(0, 1)
 
 
-def _waves(count: int, dim: int, device: torch.device | None) -> Tensor:
+def _waves(count: int, dim: int, step: float, device: torch.device | None) -> Tensor:
     rate = 10000.0 ** (-torch.arange(dim // 2, device=device) / (dim // 2))
-    angle = torch.arange(count, device=device)[:, None] * rate
+    angle = torch.arange(count, device=device)[:, None] * step * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 

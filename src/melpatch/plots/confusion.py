@@ -9,7 +9,8 @@ from jaxtyping import Int
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.plots.base import save, sheet
 
-_MOST_CLASSES = 50
+MOST_CLASSES = 50
+"""More than so many classes cannot be read in one picture."""
 _WITH_COUNTS = 15  # classes up to which there is room for numbers in the cells
 
 
@@ -29,8 +30,8 @@ def confusion(path: Path, matrix: Int[np.ndarray, "_true _predicted"], labels: S
     size = len(labels)
     if matrix.shape != (size, size):
         raise MelpatchError(f"a confusion matrix of shape {matrix.shape} for {size} labels; allowed: {(size, size)}")
-    if size > _MOST_CLASSES:
-        raise ConfigError(f"a confusion matrix of {size} classes cannot be read as a picture; at most {_MOST_CLASSES}")
+    if size > MOST_CLASSES:
+        raise ConfigError(f"a confusion matrix of {size} classes cannot be read as a picture; at most {MOST_CLASSES}")
     side = min(3.2 + 0.45 * size, 10.0)
     figure = sheet(side + 0.7, side, title)
     panel = figure.subplots()

@@ -75,6 +75,10 @@ class TrainConfig:
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         check(self.lr > 0, "lr", self.lr, "above 0")
         check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the run, 0 to below 1")
+        check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers, 0 to below 1")
+        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        check(0 <= self.floor <= 1, "floor", self.floor, "0 to 1")
+        check(self.head_lr_scale > 0, "head_lr_scale", self.head_lr_scale, "above 0")
         check(self.decay_every > 0, "decay_every", self.decay_every, "a share of the run above 0")
         check(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
         check(0 <= self.average < 1, "average", self.average, "a share of the run, 0 to below 1")
@@ -105,6 +109,16 @@ class RunConfig:
     """Clips to batches."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     """Batches to weights."""
+
+    def __post_init__(self) -> None:
+        """Check that a front end of fixed length hears whole segments."""
+        front = self.front_end
+        if front.target_frames is not None:
+            heard = (front.win_length + front.target_frames * front.hop_length) / front.sample_rate
+            allowed = (
+                f"up to {heard:.3f} s, which front_end.target_frames = {front.target_frames} hears; raise that too"
+            )
+            check(self.loader.seconds <= heard, "seconds", self.loader.seconds, allowed)
 
 
 def build(config: RunConfig) -> Objective:

@@ -74,7 +74,10 @@ def fit(
     """
     config = run.config
     objective.check(config.loader.seconds)
-    fabric = Fabric(devices="auto" if _launched() else 1, precision=precision(config.train.precision))
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # masks need float64, which Apple's GPUs lack
+    fabric = Fabric(
+        accelerator=accelerator, devices="auto" if _launched() else 1, precision=precision(config.train.precision)
+    )
     fabric.launch()
     if config.train.compile:
         setattr(objective.encoder, "run", torch.compile(objective.encoder.run))  # noqa: B010 - a method, replaced
@@ -281,7 +284,11 @@ def precision(wanted: Literal["auto", "32-true", "bf16-mixed"]) -> Literal["32-t
     """Return the precision to use: bf16 autocast by default where the processor computes in it."""
     if wanted != "auto":
         return wanted
-    has_bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    has_bf16 = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if torch.cuda.is_available()
+        else torch.cpu._is_avx512_bf16_supported()
+    )
     return "bf16-mixed" if has_bf16 else "32-true"
 
 

@@ -4,6 +4,7 @@
 
     command.toml        the settings of the command, as they were asked for
     config.toml         the resolved settings; reloadable
+    corpus.json         how many clips, and a hash that tells a changed corpus
     environment.json    versions, machine, command, git commit, one entry per start
     metrics.jsonl       what was measured, a pure function of settings and data: equal runs give equal files
     speed.jsonl         what was timed
@@ -14,6 +15,7 @@
 Weights and states are written aside, synced, then renamed; a crash at any moment leaves the last complete ones.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -33,7 +35,7 @@ from torch.optim import Optimizer
 
 from melpatch.checkpoint import clear_partial, load_weights, save_weights, sync, written_aside
 from melpatch.config import from_toml, to_toml
-from melpatch.data.manifest import Rejected, read_rejected, write_rejected
+from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.errors import CheckpointError
 from melpatch.training.config import RunConfig
 
@@ -96,6 +98,25 @@ class Run:
             run.rejected = {one.path: one for one in read_rejected(folder / "rejected.csv")}
         run._note_environment()
         return run
+
+    def remember(self, corpus: Corpus) -> None:
+        """Note which clips the run is trained on; one that goes on must be given the same.
+
+        Raises:
+            CheckpointError: the corpus is not the one the run was started with.
+        """
+        path = self.folder / "corpus.json"
+        known = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
+        now = {"clips": len(known), "sha256": hashlib.sha256(repr(known).encode()).hexdigest()}
+        if not path.exists():
+            with written_aside(path) as aside:
+                aside.write_text(json.dumps(now), encoding="utf-8")
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != now:
+            raise CheckpointError(
+                f"{self.folder}: was started on other clips ({before['clips']} then, {now['clips']} now); "
+                "restore the corpus, or start a new run with another --out"
+            )
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl: numbers that an equal run would give too."""

@@ -13,6 +13,7 @@ from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
+from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
 from melpatch.rng import permutation
 from melpatch.training.config import RunConfig, build
@@ -66,8 +67,8 @@ def load_run(folder: Path) -> tuple[RunConfig, Objective]:
     return config, objective
 
 
-def start_from(objective: Objective, folder: Path) -> None:
-    """Copy the encoder of a run into an objective, with positions resized to the objective's grid.
+def start_from(objective: Objective, folder: Path, how: Resize = "crop") -> None:
+    """Copy the encoder of a run into an objective, with learned positions resized to the objective's grid.
 
     Raises:
         ConfigError: the encoders differ in more than geometry, or the front ends in what a spectrogram means.
@@ -83,7 +84,7 @@ def start_from(objective: Objective, folder: Path) -> None:
     encoder: Any = source.export_encoder()
     target: Any = objective.encoder
     if getattr(target, "position_table", None) is not None and hasattr(encoder, "resize_positions"):
-        encoder.resize_positions(target.config.columns, "bilinear", target.grid)
+        encoder.resize_positions(target.config.columns, how, target.grid)
     try:
         target.load_state_dict(encoder.state_dict())
     except RuntimeError as error:
