@@ -308,3 +308,20 @@ def test_evaluation_takes_every_clip_whole_and_once(corpus):
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(ConfigError, match=f"{field} = {value}"):
         LoaderConfig(**{field: value})
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_order_does_not_hang_on_how_the_clips_are_listed(balanced):
+    listed = imagined(7, ("a", "b"))
+    turned = replace(listed, clips=listed.clips[::-1])
+    found, again = (
+        [one.clips[draw.clip].key for draw in islice(order(one, config(balanced=balanced), 3, 0), 30)]
+        for one in (listed, turned)
+    )
+    assert found == again
+
+
+def test_a_clip_drawn_again_in_a_balanced_pass_is_cut_elsewhere():
+    listed = imagined(7, ("a", "b"))
+    draws = [*islice(order(listed, config(balanced=True), 3, 0), 70)]
+    assert len({draw.epoch for draw in draws}) == 70

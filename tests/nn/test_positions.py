@@ -103,3 +103,8 @@ def test_an_axis_that_grows_is_stretched_while_the_other_is_cropped(how, start):
     table = random_table(4, 7)
     kept = table.view(4, 7, 3)[:, start : start + 3].flatten(0, 1)
     torch.testing.assert_close(resize(table, (4, 7), (6, 3), how), slow_stretch(kept, (4, 3), (6, 3), linear_taps))
+
+
+def test_at_half_the_stride_a_place_keeps_its_vector():
+    whole, half = sincos(3, 4, 16), sincos(6, 8, 16, step=(0.5, 0.5))
+    torch.testing.assert_close(half.view(6, 8, 16)[::2, ::2].flatten(0, 1), whole)

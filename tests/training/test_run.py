@@ -2,13 +2,15 @@ import json
 import subprocess
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_runs import settings
 
 from melpatch.checkpoint import load_weights
-from melpatch.data.manifest import Rejected, read_rejected
+from melpatch.data.clip import Clip
+from melpatch.data.manifest import Corpus, Rejected, read_rejected
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.training import run as run_module
 from melpatch.training.config import build
@@ -229,3 +231,13 @@ def test_rejected_clips_are_listed_once_and_survive_a_resume(run):
 def test_without_rejected_clips_there_is_no_list_of_them(run):
     run.reject([])
     assert not (run.folder / "rejected.csv").exists()
+
+
+def test_a_run_goes_on_with_the_clips_it_was_started_with_only(run):
+    clips = tuple(Clip(Path(f"{name}.wav"), key, 0.0, 1.0) for key, name in enumerate("abc"))
+    corpus = Corpus("sounds", clips, (), False)
+    run.remember(corpus)
+    run.remember(replace(corpus, clips=clips[::-1]))
+    for other in (clips[:2], (*clips[:2], replace(clips[2], labels=("dog",))), (*clips, replace(clips[0], key=9))):
+        with pytest.raises(CheckpointError, match="was started on other clips"):
+            run.remember(replace(corpus, clips=other))
