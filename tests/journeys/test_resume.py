@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from melpatch.cli import main
 from melpatch.objectives.classify import Classify
@@ -105,24 +106,26 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(noise, whole, capsys):
     assert f"{whole}: holds a run already; add --resume to go on with it" in capsys.readouterr().err
 
 
-def test_a_fine_tuning_stopped_by_ctrl_c_goes_on_with_the_clips_it_had(noise, whole, tmp_path, monkeypatch, capsys):
-    """Which clips train is settled by flags of the command; they need not be given again."""
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["in a step", "in the first save"])
+def test_a_fine_tuning_stopped_by_ctrl_c_goes_on_with_what_it_had(noise, whole, tmp_path, monkeypatch, capsys, where):
+    """Which clips train, and from which weights, is settled by flags of the command; none need be given again."""
     rows = [f"{number}.wav,{'ab'[number % 2]},{'val' if number > 7 else number % 4}" for number in range(10)]
     (noise / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
     flags = "--test-fold 3 --few 2 --steps 8 --save-every 3 --log-every 1 --batch-size 2 --seconds 0.5 --workers 0"
     words = ["finetune", "--data", str(noise / "labels.csv"), "--init", str(whole), *flags.split()]
     assert main([*words, "--out", str(tmp_path / "whole")]) == 0
-
-    def interrupt(objective, step):
-        if step == 4:
-            raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(Classify, "after_step", interrupt)
+        if where == "in a step":
+            patch.setattr(Classify, "after_step", lambda _, step: step == 4 and interrupt())
+        else:
+            patch.setattr(torch, "save", interrupt)
         assert main([*words, "--out", str(tmp_path / "stopped")]) == 130
     assert main(["finetune", "--out", str(tmp_path / "stopped"), "--resume"]) == 0
-    assert capsys.readouterr().err.count("4 labelled clips of 2 classes") == 3
-    for name in ("metrics.jsonl", "model.safetensors"):
+    for name in ("metrics.jsonl", "model.safetensors", "corpus.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert main(["finetune", "--out", str(tmp_path / "stopped"), "--resume", "--few", "1"]) == 2
     assert "--few = 1, but" in capsys.readouterr().err

@@ -140,12 +140,13 @@ def test_the_encoder_is_copied_and_the_rest_is_left(tmp_path, config):
     assert all(torch.equal(value, target.head.state_dict()[name]) for name, value in head.items())
 
 
+@pytest.mark.parametrize("how", ["crop", "bilinear"])
 @pytest.mark.parametrize("columns", [3, 9])
-def test_learned_positions_are_resized_to_the_new_length(tmp_path, columns):
+def test_learned_positions_are_resized_to_the_new_length(tmp_path, columns, how):
     source = saved(tmp_path, learned(5)).encoder
     target = build(classifier(learned(columns)))
-    start_from(target, tmp_path)
-    expected = resize(source.position_table.detach(), (4, 5), (4, columns), "crop")
+    start_from(target, tmp_path, how)
+    expected = resize(source.position_table.detach(), (4, 5), (4, columns), how)
     assert torch.equal(target.encoder.position_table, expected)
     assert target.encoder.config == learned(columns).encoder
     assert torch.equal(target.encoder.projection.weight, source.projection.weight)
@@ -154,7 +155,7 @@ def test_learned_positions_are_resized_to_the_new_length(tmp_path, columns):
 def test_learned_positions_are_resized_to_another_stride(tmp_path):
     source = saved(tmp_path, learned(5)).encoder
     target = build(classifier(learned(9, stride=(4, 4))))
-    start_from(target, tmp_path)
+    start_from(target, tmp_path, "bilinear")
     expected = resize(source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bilinear")
     assert target.encoder.grid.rows > 4
     assert torch.equal(target.encoder.position_table, expected)

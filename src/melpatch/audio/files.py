@@ -128,7 +128,7 @@ def stream(
                 index += 1
             drop = min(begin - offset, len(held))
             held, offset = held[drop:], offset + drop
-        if not offset + len(held):
+        if not sound.position:
             raise AudioError(path, "holds no samples", "record or copy it again")
         covered = round((index - 1) * hop * rate) + size if index else 0
         if begin < offset + len(held) and covered < offset + len(held):

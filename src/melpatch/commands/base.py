@@ -68,11 +68,11 @@ def without(corpus: Corpus, exclude: tuple[str, ...] | None) -> Corpus:
     return corpus.without(exclude if exclude is not None else {"val", "test"} & set(corpus.splits))
 
 
-def hours(corpus: Corpus) -> str:
-    """Return in words how much there is to train on, and which splits it stands in."""
+def extent(corpus: Corpus) -> str:
+    """Return in words how long a corpus is, and which splits it stands in."""
     total = sum(clip.duration for clip in corpus.clips) / 3600
     splits = ", ".join(split for split in corpus.splits if split)
-    return f"{len(corpus.clips)} clips, {total:.2f} h" + (f", splits {splits}" if splits else "")
+    return f"{total:.2f} h" + (f", splits {splits}" if splits else "")
 
 
 def few_clips(corpus: Corpus, few: int | None, seed: int) -> Corpus:

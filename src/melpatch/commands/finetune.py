@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from melpatch.commands.base import corpus_of, early, few_clips, hours, open_run, read_flags
+from melpatch.commands.base import corpus_of, early, extent, few_clips, open_run, read_flags
 from melpatch.commands.pretrain import describe
 from melpatch.config import check, from_toml
 from melpatch.data.manifest import Corpus, label_matrix
@@ -42,9 +42,9 @@ class Config:
     """Split or fold left alone; all others (but val) train."""
     val_fold: str | None = None
     """Split or fold on which the best weights are chosen; by default the split called val, if any."""
-    resize: Resize = "crop"
-    """How learned positions are fitted to another grid: crop keeps the first, bilinear and bicubic stretch all, legacy
-    is the published rule."""
+    resize: Resize | None = None
+    """How learned positions are fitted to another grid: crop keeps the first (the default at the same stride), bilinear
+    (the default at another) and bicubic stretch all, legacy is the published rule."""
     few: int | None = None
     """Train on so many clips per class only, chosen by the seed."""
     resume: bool = False
@@ -92,11 +92,13 @@ def run(config: Config) -> None:
     if opened is None:
         settings = _resolve(config, corpus, train)
     objective = build(settings)
-    if config.init != "scratch" and not (config.out / "resume").exists():
+    if config.init != "scratch" and not (opened and opened.newest):
         start_from(objective, Path(config.init), config.resize)
     metric = primary_metric(corpus.multi_label)
     select = f"val_{metric}" if split.val else None
-    notice(f"{hours(train)} of {len(settings.labels)} classes; {describe(objective)}")
+    notice(
+        f"{len(train.clips)} labelled clips of {len(settings.labels)} classes, {extent(train)}; {describe(objective)}"
+    )
     if split.test is None and len(corpus.splits) > 1:
         notice(
             "nothing is left out for a test: name a fold with --test-fold, or scores on these clips will be too good"

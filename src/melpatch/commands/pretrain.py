@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from melpatch.commands.base import corpus_of, early, hours, open_run, read_flags, without
+from melpatch.commands.base import corpus_of, early, extent, open_run, read_flags, without
 from melpatch.config import check, owner
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
@@ -86,13 +86,13 @@ def run(config: Config) -> None:
     if opened is None:
         settings = fitted(measured(settings, corpus, config.measure) if config.measure else settings)
     objective = build(settings)
-    if config.init is not None and not (config.out / "resume").exists():
+    if config.init is not None and not (opened and opened.newest):
         start_from(objective, config.init)
     objective.check(settings.loader.seconds)
     opened = opened or Run.create(config.out, settings, config)
     opened.remember(corpus)
     opened.reject(corpus.rejected)
-    notice(f"{hours(corpus)}; {describe(objective)}")
+    notice(f"{len(corpus.clips)} clips, {extent(corpus)}; {describe(objective)}")
     gauge = Gauge(corpus, settings, objective)
     fit(objective, corpus, opened, evaluate=gauge, tracker=make_tracker(config.track, config.out))
     notice(f"done: {config.out}")

@@ -100,13 +100,13 @@ class Run:
         return run
 
     def remember(self, corpus: Corpus) -> None:
-        """Note which clips the run is trained on; one that goes on must be given the same.
+        """Note which clips the run is trained on; one that goes on must be given the same, in the same order.
 
         Raises:
             CheckpointError: the corpus is not the one the run was started with.
         """
         path = self.folder / "corpus.json"
-        known = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
+        known = [(clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips]
         now = {"clips": len(known), "sha256": hashlib.sha256(repr(known).encode()).hexdigest()}
         if not path.exists():
             with written_aside(path) as aside:
@@ -114,7 +114,8 @@ class Run:
         before = json.loads(path.read_text(encoding="utf-8"))
         if before != now:
             raise CheckpointError(
-                f"{self.folder}: was started on other clips ({before['clips']} then, {now['clips']} now); "
+                f"{self.folder}: was started on other clips, or other lengths, labels or order of them "
+                f"({before['clips']} clips then, {now['clips']} now); "
                 "restore the corpus, or start a new run with another --out"
             )
 
@@ -157,15 +158,19 @@ class Run:
         clear_partial(target.parent)
         clear_partial(self.folder)
 
+    @property
+    def newest(self) -> Path | None:
+        """The newest complete state; None before the first save."""
+        return max((self.folder / "resume").glob("step-*"), default=None)
+
     def restore(self, model: torch.nn.Module, optimizer: Optimizer) -> tuple[Progress, dict[str, Tensor]]:
         """Load the newest complete state into model and optimiser; drop the metrics that were written after it.
 
         Returns the progress and the running average of the weights (empty if there is none yet).
         """
-        saved = sorted((self.folder / "resume").glob("step-*"))
+        newest = self.newest
         progress, average = Progress(), {}
-        if saved:
-            newest = saved[-1]
+        if newest is not None:
             model.load_state_dict(load_weights(newest / "model.safetensors"))
             optimizer.load_state_dict(torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True))
             progress = Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8")))

@@ -67,7 +67,7 @@ def load_run(folder: Path) -> tuple[RunConfig, Objective]:
     return config, objective
 
 
-def start_from(objective: Objective, folder: Path, how: Resize = "crop") -> None:
+def start_from(objective: Objective, folder: Path, how: Resize | None = None) -> None:
     """Copy the encoder of a run into an objective, with learned positions resized to the objective's grid.
 
     Raises:
@@ -84,7 +84,8 @@ def start_from(objective: Objective, folder: Path, how: Resize = "crop") -> None
     encoder: Any = source.export_encoder()
     target: Any = objective.encoder
     if getattr(target, "position_table", None) is not None and hasattr(encoder, "resize_positions"):
-        encoder.resize_positions(target.config.columns, how, target.grid)
+        same = encoder.grid.stride == target.grid.stride
+        encoder.resize_positions(target.config.columns, how or ("crop" if same else "bilinear"), target.grid)
     try:
         target.load_state_dict(encoder.state_dict())
     except RuntimeError as error:
