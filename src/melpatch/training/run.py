@@ -100,13 +100,13 @@ class Run:
         return run
 
     def remember(self, corpus: Corpus) -> None:
-        """Note which clips the run is trained on; one that goes on must be given the same, in the same order.
+        """Note which clips the run is trained on; one that goes on must be given the same.
 
         Raises:
             CheckpointError: the corpus is not the one the run was started with.
         """
         path = self.folder / "corpus.json"
-        known = [(clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips]
+        known = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
         now = {"clips": len(known), "sha256": hashlib.sha256(repr(known).encode()).hexdigest()}
         if not path.exists():
             with written_aside(path) as aside:
@@ -114,7 +114,7 @@ class Run:
         before = json.loads(path.read_text(encoding="utf-8"))
         if before != now:
             raise CheckpointError(
-                f"{self.folder}: was started on other clips, or other lengths, labels or order of them "
+                f"{self.folder}: was started on other clips, or other lengths or labels of them "
                 f"({before['clips']} clips then, {now['clips']} now); "
                 "restore the corpus, or start a new run with another --out"
             )
