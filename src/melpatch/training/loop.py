@@ -79,6 +79,10 @@ def fit(
         accelerator=accelerator, devices="auto" if _launched() else 1, precision=precision(config.train.precision)
     )
     fabric.launch()
+    if fabric.world_size > 1:
+        raise MelpatchError(
+            f"{fabric.world_size} processes were started, but a run is one process so far; start melpatch without torchrun"
+        )
     if config.train.compile:
         setattr(objective.encoder, "run", torch.compile(objective.encoder.run))  # noqa: B010 - a method, replaced
     optimizer = make_optimizer(objective, config.train)
