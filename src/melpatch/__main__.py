@@ -1,4 +1,4 @@
-"""``python -m melpatch``: the same as the ``melpatch`` command, for ``torchrun -m melpatch`` and broken PATHs."""
+"""``python -m melpatch``: the same as the ``melpatch`` command, where the PATH does not find that."""
 
 import sys
 

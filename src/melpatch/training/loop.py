@@ -81,7 +81,8 @@ def fit(
     fabric.launch()
     if fabric.world_size > 1:
         raise MelpatchError(
-            f"{fabric.world_size} processes were started, but a run is one process so far; start melpatch without torchrun"
+            f"{fabric.world_size} processes were started, but a run is one process so far; "
+            "start melpatch without torchrun"
         )
     if config.train.compile:
         setattr(objective.encoder, "run", torch.compile(objective.encoder.run))  # noqa: B010 - a method, replaced
