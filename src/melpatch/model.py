@@ -145,13 +145,15 @@ class Model:
             AudioError: the file cannot be read.
             ConfigError: the model was not trained with labels, or the samples or hop are not what it can take.
         """
-        found = list(self.predict_windows(audio, sample_rate, hop))
+        windows = self.predict_windows(audio, sample_rate, hop)
         if hop is not None:
-            return found
-        weights = np.array([one.end - one.start for one in found])
-        table = np.array([list(one.probabilities.values()) for one in found])
-        mean = weights @ table / weights.sum()
-        return [Prediction(0.0, found[-1].end, dict(zip(self.labels, mean.tolist(), strict=True)))]
+            return list(windows)
+        total, weight, end = np.zeros(len(self.labels)), 0.0, 0.0
+        for one in windows:
+            end = one.end
+            total += (one.end - one.start) * np.array([*one.probabilities.values()])
+            weight += one.end - one.start
+        return [Prediction(0.0, end, dict(zip(self.labels, (total / weight).tolist(), strict=True)))]
 
     def predict_windows(
         self, audio: Audio, sample_rate: int | None = None, hop: float | None = None

@@ -11,7 +11,7 @@ from melpatch.commands.base import recordings
 from melpatch.config import check
 from melpatch.data.manifest import Rejected, write_rejected
 from melpatch.errors import AudioError, ConfigError, DataError
-from melpatch.model import load
+from melpatch.model import Prediction, load
 from melpatch.objectives.classify import Classify
 from melpatch.progress import notice, track
 
@@ -52,20 +52,21 @@ def run(config: Config) -> None:
         writer.writerow(["path", "start", "end", "label", "probability", *model.labels])
         for path in track(files, len(files), "predicting"):
             try:
-                found = model.predict(path, hop=config.hop)
+                found = model.predict(path) if config.hop is None else model.predict_windows(path, hop=config.hop)
+                for one in found:  # written one by one: a recording may last for days
+                    writer.writerow([path, *_cells(one, config.threshold if multi else None)])
             except AudioError as error:
                 rejected.append(Rejected(str(path), error.reason))
-                continue
-            for one in found:
-                best = one.probabilities[one.label]
-                heard = (
-                    [name for name, value in one.probabilities.items() if value >= config.threshold]
-                    if multi
-                    else [one.label]
-                )
-                numbers = [f"{value:.6g}" for value in one.probabilities.values()]
-                writer.writerow([path, f"{one.start:.3f}", f"{one.end:.3f}", ";".join(heard), f"{best:.6g}", *numbers])
     finish(config.out, len(files), rejected)
+
+
+def _cells(one: Prediction, threshold: float | None) -> list[str]:
+    """Return start, end, label, probability and all probabilities; several labels where there is a threshold."""
+    numbers = [f"{value:.6g}" for value in one.probabilities.values()]
+    heard = [one.label]
+    if threshold is not None:
+        heard = [name for name, value in one.probabilities.items() if value >= threshold]
+    return [f"{one.start:.3f}", f"{one.end:.3f}", ";".join(heard), f"{one.probabilities[one.label]:.6g}", *numbers]
 
 
 def finish(out: Path, count: int, rejected: list[Rejected]) -> None:
