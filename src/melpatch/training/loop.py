@@ -74,16 +74,7 @@ def fit(
     """
     config = run.config
     objective.check(config.loader.seconds)
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # masks need float64, which Apple's GPUs lack
-    fabric = Fabric(
-        accelerator=accelerator, devices="auto" if _launched() else 1, precision=precision(config.train.precision)
-    )
-    fabric.launch()
-    if fabric.world_size > 1:
-        raise MelpatchError(
-            f"{fabric.world_size} processes were started, but a run is one process so far; "
-            "start melpatch without torchrun"
-        )
+    fabric = _launch(config.train)
     if config.train.compile:
         setattr(objective.encoder, "run", torch.compile(objective.encoder.run))  # noqa: B010 - a method, replaced
     optimizer = make_optimizer(objective, config.train)
@@ -263,6 +254,25 @@ def _readable(batches: Iterator[Loaded], run: Run, corpus: Corpus, share: float)
                 "or raise --max-bad-share"
             )
         yield loaded.batch
+
+
+def _launch(config: TrainConfig) -> Fabric:
+    """Return the device and its arithmetic.
+
+    Raises:
+        MelpatchError: several processes were started.
+    """
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # masks need float64, which Apple's GPUs lack
+    fabric = Fabric(
+        accelerator=accelerator, devices="auto" if _launched() else 1, precision=precision(config.precision)
+    )
+    fabric.launch()
+    if fabric.world_size > 1:
+        raise MelpatchError(
+            f"{fabric.world_size} processes were started, but a run is one process so far; "
+            "start melpatch without torchrun"
+        )
+    return fabric
 
 
 def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
