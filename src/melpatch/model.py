@@ -179,8 +179,6 @@ class Model:
         """Return one vector per clip of a batch at the model's rate."""
         features = self.objective.features(batch.to(self.device))
         patches, cls = self._tokens(features, layer)
-        if pooling == "cls" and cls.shape[1] == 0:
-            raise ConfigError("pooling = 'cls', but this encoder has no class token; use mean or frequency")
         return pool(patches, cls, features.valid, self.objective.encoder.grid.rows, pooling)
 
     @torch.inference_mode()
