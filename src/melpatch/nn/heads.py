@@ -1,6 +1,17 @@
-"""Projection heads: small networks between an encoder's tokens and what an objective compares them with."""
+"""Heads: small networks between an encoder's tokens and what an objective compares them with."""
 
-from torch import nn
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from melpatch.nn.transformer import init_linear
+
+Sharing = Literal["trunk", "none", "all"]
 
 
 def mlp_head(in_dim: int, out_dim: int) -> nn.Sequential:
@@ -14,3 +25,100 @@ def mlp_head(in_dim: int, out_dim: int) -> nn.Sequential:
 def linear_head(in_dim: int, out_dim: int) -> nn.Sequential:
     """Return LayerNorm, Linear: the classification head of AST and SSAST (LayerNorm eps 1e-5, as published)."""
     return nn.Sequential(nn.LayerNorm(in_dim, eps=1e-5), nn.Linear(in_dim, out_dim))
+
+
+def gelu_mlp(widths: tuple[int, ...], *, last: bool) -> nn.Sequential:
+    """Return linear layers of these widths, the input's first, with GELUs between them and, with ``last``, at the end.
+
+    Weights start truncated-normal with standard deviation 0.02 and biases at 0, as in the published DINO and ASiT.
+    """
+    layers: list[nn.Module] = []
+    for ins, outs in pairwise(widths):
+        layers += [nn.Linear(ins, outs), nn.GELU()]
+    return nn.Sequential(*layers if last else layers[:-1]).apply(init_linear)
+
+
+class PatchDecoder(nn.Module):
+    """Tokens to pixels: an MLP and a transposed convolution whose stride is its kernel, hence one product per token.
+
+    Source: ASiT (Atito et al. 2022, arXiv 2211.13189), section III-A, and the published code.
+    """
+
+    def __init__(self, in_dim: int, widths: tuple[int, ...], pixels: int, *, last_gelu: bool) -> None:
+        super().__init__()
+        self.mlp = gelu_mlp((in_dim, *widths), last=last_gelu)
+        self.unpatch = nn.Linear((in_dim, *widths)[-1], pixels, bias=False)
+        self.bias = nn.Parameter(torch.zeros(1))  # a convolution with one output channel has one
+
+    def forward(self, tokens: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token pixel"]:
+        """Return the pixels of each patch, row-major (mel, frame)."""
+        pixels: Tensor = self.unpatch(self.mlp(tokens)) + self.bias
+        return pixels
+
+
+class Prototypes(nn.Module):
+    """One direction per class: a bias-free linear layer whose rows have unit length (weight norm), times a gain.
+
+    Directions start as torch initialises a linear layer. The gain is fixed at 1 unless ``train_gain``.
+
+    Source: Caron et al. 2021 (arXiv 2104.14294), appendix C, and the published code (``norm_last_layer``).
+    """
+
+    def __init__(self, dim: int, classes: int, *, train_gain: bool) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(nn.Linear(dim, classes, bias=False).weight.detach())
+        self.gain = nn.Parameter(torch.ones(classes, 1)) if train_gain else None
+
+    def forward(self) -> Float[Tensor, "class dim"]:
+        """Return the weight of the layer."""
+        unit = F.normalize(self.direction, dim=-1)
+        return unit if self.gain is None else unit * self.gain
+
+
+class DistillationHeads(nn.Module):
+    """What self-distillation puts on tokens: a trunk to a unit vector, and the prototypes it is compared with.
+
+    Sources: Caron et al. 2021, appendix C: Linear, GELU, Linear, GELU, Linear to the bottleneck, L2 norm, prototypes;
+    ASiT (Atito et al. 2022), section III-B, has them for class tokens ("global") and for patch tokens ("local").
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: int,
+        bottleneck: int,
+        classes: Mapping[str, int],
+        *,
+        shared: Sharing,
+        train_gain: bool,
+    ) -> None:
+        """Build the heads.
+
+        Args:
+            in_dim: channels of the tokens.
+            hidden: width of the trunk.
+            bottleneck: length of the unit vectors.
+            classes: number of prototypes by the name of what is supervised.
+            shared: what the names have in common: the ``trunk``, ``none`` of it, or ``all`` (trunk and prototypes).
+            train_gain: see :class:`Prototypes`.
+        """
+        super().__init__()
+        self.trunk_of = {name: name if shared == "none" else "shared" for name in classes}
+        self.prototypes_of = {name: "shared" if shared == "all" else name for name in classes}
+        widths = (in_dim, hidden, hidden, bottleneck)
+        trunks = dict.fromkeys(self.trunk_of.values())
+        self.trunks = nn.ModuleDict({name: gelu_mlp(widths, last=False) for name in trunks})
+        sizes = {self.prototypes_of[name]: count for name, count in classes.items()}
+        self.prototypes = nn.ModuleDict(
+            {name: Prototypes(bottleneck, count, train_gain=train_gain) for name, count in sizes.items()}
+        )
+
+    def project(self, tokens: Float[Tensor, "*token dim"], name: str) -> Float[Tensor, "*token bottleneck"]:
+        """Return the unit vectors of tokens, in float32 at least."""
+        projected: Tensor = self.trunks[self.trunk_of[name]](tokens)
+        return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
+
+    def classes(self, name: str) -> Float[Tensor, "class bottleneck"]:
+        """Return the prototypes that those vectors are compared with; logits are the products."""
+        weight: Tensor = self.prototypes[self.prototypes_of[name]]()
+        return weight

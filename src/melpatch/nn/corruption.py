@@ -1,0 +1,127 @@
+"""Corrupted spectrograms: random rectangles of each clip are overwritten, and a model is to rebuild what was there."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from melpatch.config import check
+from melpatch.nn.masking import blocks
+from melpatch.rng import normal, stream, uniform
+
+LARGEST_SHARE = 0.9
+"""Largest share of a clip that may be asked for; more would need thousands of rectangles."""
+
+
+class Corrupted(NamedTuple):
+    """Corrupted spectrograms, and where they are."""
+
+    spectrogram: Float[Tensor, "clip mel frame"]
+    hidden: Bool[Tensor, "clip mel frame"]
+    """True at every pixel that was overwritten, be it with the same value by chance."""
+
+
+class Corruption:
+    """The block corruption of GMML and ASiT: a clip's rectangles show one fill, or all of them another clip.
+
+    Atito, Awais and Kittler 2022 (arXiv 2205.14986); Atito et al. 2022 (ASiT, arXiv 2211.13189). The defaults are those
+    of the published ASiT (commit 1f1d63c), which reads the paper's "70 %" as the upper end of a range of areas.
+
+    *Differs:* there a clip's donor may be the clip itself, which then counts as corrupted but is not. Here it is always
+    another one, and a batch of one falls back to the fill.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Settings of the corruption."""
+
+        fill: Literal["zeros", "noise", "silence"] = "zeros"
+        """What is written: 0, the mean of all data; standard normal noise; or the level of digital silence."""
+        share: tuple[float, float] = (0.5, 0.7)
+        """Lowest and highest share of a clip's pixels that the fill overwrites; drawn evenly for each clip."""
+        alien_share: float = 0.3
+        """Share of a clip's pixels that another clip overwrites."""
+        alien_rate: float = 0.5
+        """Probability that a clip shows parts of another clip of the batch instead of the fill, 0 to 1."""
+        block_share: float = 0.3
+        """What the sides of a rectangle stay below, as a share of the clip's frames and mels."""
+        align: bool = False
+        """Whether rectangles consist of whole patches."""
+
+        def __post_init__(self) -> None:
+            """Check the ranges."""
+            known, (low, high) = ("zeros", "noise", "silence"), self.share
+            check(self.fill in known, "fill", self.fill, ", ".join(known))
+            met = f"above 0, up to {LARGEST_SHARE}, more cannot be met"
+            check(0 < low <= high <= LARGEST_SHARE, "share", self.share, f"two shares, low <= high, {met}")
+            check(0 < self.alien_share <= LARGEST_SHARE, "alien_share", self.alien_share, met)
+            check(0 <= self.alien_rate <= 1, "alien_rate", self.alien_rate, "0 to 1")
+            check(0.01 <= self.block_share <= 1, "block_share", self.block_share, "0.01 to 1")
+
+    def __init__(self, config: Config, patch: tuple[int, int]) -> None:
+        self.config = config
+        self.align = patch if config.align else (1, 1)
+
+    def __call__(
+        self,
+        spectrogram: Float[Tensor, "clip mel frame"],
+        frames: Int[Tensor, " clip"],
+        keys: Int[Tensor, " clip"],
+        *,
+        seed: int,
+        step: int,
+        purpose: str,
+        silence: float,
+    ) -> Corrupted:
+        """Return normalised spectrograms with some of each clip's own frames' pixels overwritten.
+
+        What is hidden, and the fill, depend on (seed, purpose, key, step) and the clip's length alone; the donor also
+        on which clips are in the batch, but not on their order.
+
+        Args:
+            spectrogram: normalised log-mel values.
+            frames: each clip's own frames; what follows stays as it is, and is not looked at.
+            keys: the clips' keys.
+            seed: the run's seed.
+            step: the step of training.
+            purpose: tells several views of a clip apart.
+            silence: the normalised value of digital silence.
+        """
+        config, (_, n_mels, width) = self.config, spectrogram.shape
+        chance = uniform(stream(seed, f"{purpose}/choice", keys, step), 3)
+        alien = (chance[:, 0] < config.alien_rate) & (len(keys) > 1)
+        low, high = config.share
+        share = torch.where(alien, config.alien_share, low + (high - low) * chance[:, 1].double())
+        states = stream(seed, f"{purpose}/blocks", keys, step)
+        hidden = blocks(states, frames, n_mels, width, share, block_share=config.block_share, align=self.align)
+        written: Tensor | float = silence if config.fill == "silence" else 0.0
+        if config.fill == "noise":
+            # Numbered frame by frame, so that a longer neighbour leaves a pixel its number.
+            noise = normal(stream(seed, f"{purpose}/noise", keys, step), width, n_mels)
+            written = noise.transpose(1, 2).to(spectrogram.dtype)
+        donated = _repeated(spectrogram, frames, donors(keys, chance[:, 2]))
+        written = torch.where(alien[:, None, None], donated, written)
+        return Corrupted(torch.where(hidden, written, spectrogram), hidden)
+
+
+def donors(keys: Int[Tensor, " clip"], chance: Float[Tensor, " clip"]) -> Int[Tensor, " clip"]:
+    """Return the row of another clip of the batch for each clip, chosen by a number in [0, 1).
+
+    Any other is equally likely, and the same one is chosen whatever the batch's order, as clips are ranked by key. A
+    batch of one has itself. Of rows that share a key, one may be given another.
+    """
+    clips = len(keys)
+    order = keys.argsort(stable=True)
+    rank = order.argsort()
+    return order[(rank + 1 + (chance * (clips - 1)).long()) % clips]
+
+
+def _repeated(
+    spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"], rows: Int[Tensor, " clip"]
+) -> Float[Tensor, "clip mel frame"]:
+    """Return these rows of the batch, each one's own frames repeated from its start to the full width."""
+    frame = torch.arange(spectrogram.shape[2], device=rows.device) % frames[rows].clamp(min=1)[:, None]
+    mel = torch.arange(spectrogram.shape[1], device=rows.device)
+    return spectrogram[rows[:, None, None], mel[:, None], frame[:, None]]

@@ -1,0 +1,201 @@
+"""The student's and the teacher's heads, what they are told by, and how both change in the course of a run.
+
+Sources: Caron et al. 2021, "DINO" (arXiv 2104.14294), section 3.1 and appendix C; Atito et al. 2022, "ASiT" (arXiv
+2211.13189), section III-B and C, which has it for class tokens ("global") and for patch tokens ("local").
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from melpatch.config import check
+from melpatch.nn.distillation import Target, across_views, chunked_cross_entropy
+from melpatch.nn.ema import default_momentum, follow, frozen_copy
+from melpatch.nn.heads import DistillationHeads, Sharing
+from melpatch.progress import notice
+from melpatch.schedules import cosine, ramp
+
+_STUCK, _ONE, _SURE = 0.01, 0.9, 0.01  # shares of ln K: so near to it nothing is learnt; above, below: collapse
+
+
+class SelfDistillation(nn.Module):
+    """Heads, targets and schedules of self-distillation; the encoders are the objective's own.
+
+    Attributes:
+        student: heads that are trained.
+        teacher: heads that follow them.
+        targets: centres and gauges by name.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Settings of self-distillation. Shares are shares of the run."""
+
+        global_classes: int = 8192
+        """Number of classes that class tokens are put into."""
+        local_classes: int = 1024
+        """Number of classes that patch tokens are put into."""
+        shared: Sharing = "trunk"
+        """What the two heads have in common: the trunk, none of it, or all."""
+        hidden: int = 2048
+        """Width of the heads' trunk."""
+        bottleneck: int = 256
+        """Length of the unit vectors that are compared with the classes' prototypes."""
+        train_gain: bool = False
+        """Whether the prototypes' length is trained; fixed at 1 is the stabler choice."""
+        freeze: float = 0.025
+        """Share at the start during which the prototypes stay as they are."""
+        student_temperature: float = 0.1
+        """Temperature of the student's distributions."""
+        teacher_temperature: tuple[float, float] = (0.04, 0.07)
+        """Temperature of the teacher's, at the start and after the warm-up; lower than the student's."""
+        temperature_warmup: float = 0.1
+        """Share over which it rises."""
+        momentum: float | None = None
+        """Share of the teacher that stays in a step; rises to 1 over the run. None: by batch size and run length."""
+
+        def __post_init__(self) -> None:
+            """Check the ranges."""
+            for name in ("global_classes", "local_classes"):
+                check(getattr(self, name) >= 2, name, getattr(self, name), "2 or more")
+            alike = self.shared != "all" or self.global_classes == self.local_classes
+            check(alike, "local_classes", self.local_classes, f"{self.global_classes} as global_classes: all is shared")
+            for name in ("hidden", "bottleneck"):
+                check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+            for name in ("freeze", "temperature_warmup"):
+                check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
+            start, end = self.teacher_temperature
+            limit = f"0 < start <= end < student_temperature = {self.student_temperature:g}"
+            check(0 < start <= end < self.student_temperature, "teacher_temperature", self.teacher_temperature, limit)
+            check(self.momentum is None or 0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1, or none")
+
+    def __init__(self, config: Config, dim: int, names: tuple[str, ...]) -> None:
+        """Build the heads of tokens with ``dim`` channels, for ``names`` out of "global" and "local"."""
+        super().__init__()
+        self.config = config
+        classes = {name: int(getattr(config, f"{name}_classes")) for name in names}
+        self.student = DistillationHeads(
+            dim, config.hidden, config.bottleneck, classes, shared=config.shared, train_gain=config.train_gain
+        )
+        self.teacher = frozen_copy(self.student)
+        self.targets = nn.ModuleDict({name: Target(count) for name, count in classes.items()})
+        self.steps, self.momentum = 1, config.momentum or 0.0
+
+    def begin(self, steps: int, batch_size: int) -> None:
+        """Start the teacher's heads as a copy of the student's, for a run of so many steps of so many clips."""
+        self.teacher.load_state_dict(self.student.state_dict())
+        told, self.steps = self.steps == steps, steps
+        wanted = self.config.momentum
+        self.momentum = default_momentum(batch_size, steps) if wanted is None else wanted
+        if wanted is None and not told:
+            notice(
+                f"the teacher's momentum starts at {self.momentum:.5f}, for {steps} steps of {batch_size} clips; "
+                "--objective.distillation.momentum sets another"
+            )
+
+    def train(self, mode: bool = True) -> "SelfDistillation":
+        """Set training mode; the teacher stays as it is in use."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def tokens(
+        self,
+        name: str,
+        said: Float[Tensor, "token dim"],
+        told: Float[Tensor, "token dim"],
+        weights: Float[Tensor, " token"],
+        step: int,
+    ) -> dict[str, Tensor]:
+        """Return the weighted sum of the cross-entropies of each token with the teacher's, and the gauges.
+
+        Args:
+            name: whose heads.
+            said: the student's tokens.
+            told: the teacher's tokens of the same places.
+            weights: of each token; a sum of 1 makes a mean.
+            step: of the run.
+        """
+        with torch.no_grad():
+            answers, prototypes = self.teacher.project(told, name), self.teacher.classes(name)
+        target, temperature, entropies = self._target(name), self.temperature(step), [weights.new_zeros(0)]
+
+        def distribution(part: slice) -> Float[Tensor, "chunk class"]:
+            probabilities, entropy = target.distribution(F.linear(answers[part], prototypes), temperature, step)
+            entropies.append(entropy)
+            return probabilities
+
+        vectors, student = self.student.project(said, name), self._prototypes(name, step)
+        loss = chunked_cross_entropy(vectors, student, weights, distribution, self.config.student_temperature)
+        return {name: loss, f"{name}_entropy": weights @ torch.cat(entropies).to(weights.dtype)} | self._gauges(name)
+
+    def views(
+        self,
+        name: str,
+        said: Float[Tensor, "anyview clip dim"],
+        told: Float[Tensor, "view clip dim"],
+        step: int,
+    ) -> dict[str, Tensor]:
+        """Return the mean cross-entropy of each view's token with the teacher's of every other view, and the gauges."""
+        with torch.no_grad():
+            answers = F.linear(self.teacher.project(told, name), self.teacher.classes(name))
+        logits = F.linear(self.student.project(said, name), self._prototypes(name, step))
+        probabilities, entropy = self._target(name).distribution(answers, self.temperature(step), step)
+        loss = across_views(probabilities, logits, self.config.student_temperature).mean()
+        return {name: loss, f"{name}_entropy": entropy.mean()} | self._gauges(name)
+
+    def classes(self, name: str, told: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token class"]:
+        """Return the teacher's centred logits of tokens."""
+        return F.linear(self.teacher.project(told, name), self.teacher.classes(name)) - self._target(name).centre
+
+    def after_step(self, step: int) -> None:
+        """Move the teacher's heads towards the student's, and the centres to what the teacher said."""
+        for name in self.targets:
+            self._target(name).update()
+        follow(self.teacher, self.student, self.momentum_at(step))
+
+    def momentum_at(self, step: int) -> float:
+        """Return the teacher's momentum in a step: half a cosine from its start to 1 at the end of the run."""
+        return cosine(self.momentum, 1.0, self._done(step))
+
+    def temperature(self, step: int) -> float:
+        """Return the teacher's temperature in a step. *Differs* from the published code: not in stairs of an epoch."""
+        warmup = self.config.temperature_warmup
+        return ramp(*self.config.teacher_temperature, self._done(step) / warmup if warmup else 1.0)
+
+    def warning(self, metrics: Mapping[str, float]) -> str | None:
+        """Return in words that a loss sits at ln K, or that the teacher's variety or doubt is gone; else None."""
+        for name in self.targets:
+            most = math.log(self._target(name).classes)
+            if abs(metrics.get(name, 0.0) - most) < _STUCK * most:
+                what, cure = f"loss sits at ln K = {most:.2f}: it knows nothing", "a lower teacher-temperature"
+            elif metrics.get(f"{name}_kl_uniform", 0.0) > _ONE * most:
+                what, cure = "teacher has one class for nearly everything", "a longer --warmup, a lower --lr"
+            elif metrics.get(f"{name}_entropy", most) < _SURE * most:
+                what, cure = "teacher has lost all doubt", "a longer temperature-warmup"
+            else:
+                continue
+            flag = "--objective.distillation"
+            return f"collapse: the {name} {what}; try {cure}, or another momentum (now {self.momentum:.4f}) ({flag}.*)"
+        return None
+
+    def _target(self, name: str) -> Target:
+        target = self.targets[name]
+        assert isinstance(target, Target)  # a ModuleDict forgets what it holds
+        return target
+
+    def _gauges(self, name: str) -> dict[str, Tensor]:
+        return {f"{name}_{gauge}": value for gauge, value in self._target(name).gauges().items()}
+
+    def _prototypes(self, name: str, step: int) -> Float[Tensor, "class bottleneck"]:
+        """Return the student's prototypes, out of the gradient's reach while they are frozen."""
+        prototypes = self.student.classes(name)
+        return prototypes.detach() if self._done(step) < self.config.freeze else prototypes
+
+    def _done(self, step: int) -> float:
+        return min(1.0, step / self.steps)

@@ -1,0 +1,67 @@
+"""Views: pieces cut at random from spectrograms, so that a batch shows every clip several times."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from melpatch.rng import uniform
+
+
+class Cut(NamedTuple):
+    """Pieces: the first ones of all clips, then the second ones, and so on."""
+
+    spectrogram: Float[Tensor, "piece mel frame"]
+    frames: Int[Tensor, " piece"]
+    """Valid frames of each piece; fewer than it has where the clip is shorter."""
+    start: Int[Tensor, " piece"]
+    """Frame of the clip at which the piece starts."""
+
+
+def cut(
+    states: Int[Tensor, " clip"], spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"], width: int
+) -> Cut:
+    """Return a piece of ``width`` frames from anywhere in each clip, every place alike; short clips stay whole.
+
+    Cutting at a frame is cutting the wave at a multiple of the hop, at half the price: views that overlap share it.
+
+    Args:
+        states: one stream per clip.
+        spectrogram: padded with zeros past each clip's frames.
+        frames: valid frames of each clip.
+        width: frames of a piece, if any clip has so many.
+    """
+    width = min(width, spectrogram.shape[2])
+    places = (frames - width).clamp(min=0) + 1
+    start = (uniform(states, 1)[:, 0].double() * places).long()
+    index = start[:, None, None] + torch.arange(width, device=start.device)
+    piece = spectrogram.gather(2, index.expand(-1, spectrogram.shape[1], -1))
+    return Cut(piece, frames.clamp(max=width), start)
+
+
+def cut_several(
+    states: Iterable[Int[Tensor, " clip"]],
+    spectrogram: Float[Tensor, "clip mel frame"],
+    frames: Int[Tensor, " clip"],
+    width: int,
+) -> Cut:
+    """Return as many pieces of every clip as there are groups of streams; see :func:`cut`."""
+    pieces = (cut(state, spectrogram, frames, width) for state in states)
+    return Cut(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+
+
+def mean_weights(chosen: Float[Tensor, "piece ..."], pieces: int, *, by_clip: bool) -> Float[Tensor, "piece ..."]:
+    """Return weights whose sum over everything, divided by the number of clips, is a mean over what is chosen.
+
+    Args:
+        chosen: 1 for what is in the mean, 0 for the rest; pieces in the order of :class:`Cut`.
+        pieces: pieces of each clip.
+        by_clip: take the mean within each clip, then over clips, which any division of the batch leaves as it is; else
+            over all that is chosen in the batch, so that clips with more of it weigh more.
+    """
+    items = chosen.reshape(pieces, len(chosen) // pieces, -1)
+    total = items.sum(dim=(0, 2) if by_clip else (0, 1, 2), keepdim=True).clamp(min=1)
+    weights: Tensor = items / total * (1 if by_clip else items.shape[1])
+    return weights.view_as(chosen)
