@@ -17,6 +17,7 @@ from melpatch.data.clip import Batch
 from melpatch.errors import AudioError, CheckpointError, ConfigError
 from melpatch.model import Model
 from melpatch.nn.pooling import pool
+from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import build
 from melpatch.training.start import fitted
 
@@ -326,6 +327,19 @@ def test_ten_minutes_go_through_in_windows_and_little_memory(tmp_path, monkeypat
     assert [(one.start, one.end) for one in found] == [(10.0 * n, 10.0 * n + 10.0) for n in range(60)]
     assert len(frames.vectors) == 120
     assert frames.end[-1] == 600.0
+
+
+def test_windows_are_as_long_as_what_a_method_of_short_views_was_given(monkeypatch):
+    monkeypatch.setattr(SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds))
+    model = model_of((), positions="learned", seconds=2.0)
+    assert (model.seconds, model.config.encoder.columns) == (1.5, 10)
+    long = batch_of(samples(2.0))
+    with pytest.raises(ConfigError, match="columns = 13"):
+        model.embed_batch(long, "mean")
+    sound = samples(3.0)
+    whole = model.embed(sound, RATE, pooling="mean")
+    halves = [model.embed_batch(batch_of(part), "mean")[0] for part in (sound[:24000], sound[24000:])]
+    np.testing.assert_allclose(whole, sum(halves).numpy() / 2, rtol=1e-5)
 
 
 def test_learned_positions_take_shorter_and_longer_recordings():

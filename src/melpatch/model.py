@@ -75,7 +75,8 @@ class Model:
         self.config = config
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.objective = objective.eval().to(self.device)
-        self.sample_rate, self.seconds = objective.front_end.sample_rate, config.loader.seconds
+        self.sample_rate = objective.front_end.sample_rate
+        self.seconds = objective.heard(config.objective, config.loader.seconds)
         self.labels = config.labels
 
     @property

@@ -10,10 +10,13 @@ from journeys.three_sounds import LABELS, SHORT, SMALL, melpatch, settings, writ
 
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
+from melpatch.commands.pretrain import Gauge
 from melpatch.config import from_toml
+from melpatch.data.manifest import load_corpus
 from melpatch.encoders.vit import ViT
 from melpatch.objectives.ssast import SSAST
-from melpatch.training.config import RunConfig
+from melpatch.training.config import RunConfig, build
+from melpatch.training.start import fitted
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,15 @@ def test_learned_positions_are_as_long_as_the_segments(corpus, tmp_path):
     assert config_of(tmp_path / "run").encoder.columns == 7
 
 
+def test_the_gauge_hears_no_more_at_once_than_the_method(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds))
+    config = fitted(settings(positions="learned"))
+    assert config.encoder.columns == 5  # for 0.75 of a second
+    gauge = Gauge(load_corpus([corpus]), config, build(config))
+    assert max(clip.duration for clip in gauge.clips) == 0.75
+    assert gauge.first["effective_rank"] > 1
+
+
 def test_a_papers_recipe_does_a_step_on_ten_seconds(tmp_path):
     path = write_sound(tmp_path / "sounds" / "a.wav", "noise", 10.4)
     write_sound(path.with_name("b.wav"), "low", 2.0)
@@ -127,7 +139,7 @@ def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_mad
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "needs a recipe as its first word; there are: ssast, ssast_frame, ssast_patch"),
+        ((), "needs a recipe as its first word; there are: asit, asit_2023, asit_2024, "),
         (("--out", "x", "ssast"), "needs a recipe as its first word"),
         (("nope",), "no recipe or objective is called 'nope'; there are: "),
         (("nowhere:X",), "cannot be imported"),
@@ -177,7 +189,7 @@ def test_help_tells_the_recipes_and_of_every_flag_unit_and_default(words, monkey
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for part in (
         "usage: melpatch pretrain ssast",
-        "Recipes: ssast, ssast_frame, ssast_patch, or package.module:Class",
+        "Recipes: asit, asit_2023, asit_2024, ",
         "Longest segment, in seconds;",
         "--front-end.window-ms FLOAT Length of a frame, in milliseconds. (default: 25.0)",
         "--objective.mask-ratio FLOAT Share of a clip's patches that is hidden",

@@ -3,9 +3,13 @@
 import json
 
 import pytest
-from journeys.three_sounds import LABELS, melpatch, settings, write_run
+import torch
+from journeys.three_sounds import LABELS, melpatch, settings, write_run, write_sound
 
 from melpatch.cli import main
+from melpatch.commands import base
+from melpatch.objectives.base import Picture
+from melpatch.objectives.ssast import SSAST
 from melpatch.training.run import Run
 
 
@@ -28,6 +32,16 @@ def test_json_tells_settings_and_the_latest_of_every_number(run, capsys):
     assert found["latest"] == {"step": 2, "loss": 0.5, "val_accuracy": 0.75}
 
 
+def test_the_last_warning_is_told_with_its_step(run, capsys):
+    told = []
+    for record in ({}, {"step": 3, "warning": "early"}, {"step": 5, "warning": "it fails"}, {"step": 7, "loss": 0.4}):
+        Run(run, settings(LABELS)).log({"step": 2} | record)
+        melpatch("show", run, "--json")
+        told.append(json.loads(capsys.readouterr().out))
+    assert [found["warning"] for found in told] == ["none", "step 3: early", "step 5: it fails", "step 5: it fails"]
+    assert told[-1]["latest"] == {"step": 7, "loss": 0.4, "val_accuracy": 0.75}
+
+
 def test_the_table_tells_the_same(run, capsys):
     melpatch("show", run)
     out = capsys.readouterr().out
@@ -45,6 +59,58 @@ def test_curves_are_drawn_if_asked(run, tmp_path, capsys):
     melpatch("show", run, "--curve", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "curve.png" in capsys.readouterr().err
+
+
+def test_a_recording_is_drawn_as_a_pretraining_run_sees_it(tmp_path, monkeypatch, capsys):
+    pictures = []
+    draw = base.reconstruction
+
+    def keep(path, picture, **words):
+        pictures.append(picture)
+        draw(path, picture, **words)
+
+    monkeypatch.setattr(base, "reconstruction", keep)
+    run, sound = write_run(tmp_path / "run", settings()), write_sound(tmp_path / "low.wav", seconds=2.5, rate=8000)
+    for _ in range(2):
+        melpatch("show", run, "--sound", sound, "--pictures", tmp_path / "pictures")
+    (file,) = (tmp_path / "pictures").iterdir()
+    assert file.name == "reconstruction.png"
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert "reconstruction.png" in capsys.readouterr().err
+    assert pictures[0].clean.shape == (32, 98)  # one segment of a second, at the run's own rate
+    assert torch.equal(pictures[0].rebuilt, pictures[1].rebuilt)
+
+
+def test_classes_are_drawn_where_there_are_some(tmp_path, monkeypatch, capsys):
+    def shown(self, batch, step):
+        clean, _ = (one[0] for one in self.front_end(batch.wave, batch.lengths))
+        return Picture(clean, clean, clean > 0, clean, classes=torch.arange(14).view(2, 7))
+
+    monkeypatch.setattr(SSAST, "picture", shown)
+    run, sound = write_run(tmp_path / "run", settings()), write_sound(tmp_path / "low.wav")
+    melpatch("show", run, "--sound", sound, "--pictures", tmp_path / "pictures")
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"reconstruction.png", "classes.png"}
+    assert "classes.png" in capsys.readouterr().err
+
+
+def test_a_run_that_rebuilds_nothing_says_so(run, tmp_path, capsys):
+    words = ["show", run, "--sound", write_sound(tmp_path / "low.wav"), "--pictures", tmp_path / "pictures"]
+    assert main([str(word) for word in words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Classify rebuilds nothing that could be drawn" in line
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_a_recording_that_cannot_be_read_is_named(tmp_path, capsys):
+    run = write_run(tmp_path / "run", settings())
+    assert main(["show", str(run), "--sound", str(tmp_path / "no.wav"), "--pictures", str(tmp_path / "pictures")]) == 2
+    assert "no.wav: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--sound", "--pictures"])
+def test_a_recording_and_a_folder_for_its_pictures_go_together(run, flag, capsys):
+    assert main(["show", str(run), flag, "somewhere"]) == 2
+    assert "a folder with --sound FILE, none without it" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_exit_code_2(tmp_path, capsys):

@@ -30,7 +30,7 @@ def test_tokens_are_projected_patches_plus_positions(positions):
     assert torch.equal(vit.tokens(x), vit.embed(x) + table)
 
 
-@pytest.mark.parametrize("positions", ["sincos", "learned"])
+@pytest.mark.parametrize("positions", ["sincos", "learned", "stretched"])
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_cls_tokens_stand_in_front(positions, count):
     vit, x = build(positions=positions, cls_tokens=count), torch.randn(2, 32, 50)
@@ -38,11 +38,11 @@ def test_cls_tokens_stand_in_front(positions, count):
     assert encoded.cls.shape == (2, count, 24)
     assert encoded.patches.shape == (2, 28, 24)
     front = torch.zeros(0, 24) if count == 0 else vit.cls_token
-    front = front + vit.cls_position if count and positions == "learned" else front
+    front = front + vit.cls_position if count and positions != "sincos" else front
     expected, layers = vit.transformer(torch.cat([front.expand(2, -1, -1), vit.tokens(x)], 1), layers=True)
     assert torch.equal(torch.cat([encoded.cls, encoded.patches], 1), expected)
     assert torch.equal(encoded.layers[0], layers[0])
-    assert (vit.cls_position is not None) == (count > 0 and positions == "learned")
+    assert (vit.cls_position is not None) == (count > 0 and positions != "sincos")
 
 
 def test_cls_tokens_are_always_attended_to():
@@ -54,6 +54,25 @@ def test_cls_tokens_are_always_attended_to():
 def test_learned_positions_refuse_a_longer_clip_and_say_what_to_do():
     with pytest.raises(ConfigError, match=r"columns = 13 .* up to 12, .*resize_positions\(13\)"):
         build(positions="learned")(torch.randn(1, 32, 13 * 8))
+
+
+@pytest.mark.parametrize("columns", [1, 5, 13, 40])
+def test_stretched_positions_span_whatever_grid_there_is(columns):
+    vit = build(positions="stretched")
+    assert torch.equal(vit.positions(columns), resize(vit.position_table, (4, 12), (4, columns), "bicubic"))
+    assert torch.equal(vit.positions(12), vit.position_table)
+    x = torch.randn(2, 32, 8 * columns)
+    assert torch.equal(vit.tokens(x), vit.embed(x) + vit.positions(columns))
+    vit.positions(columns).square().sum().backward()
+    assert vit.position_table.grad.any()
+
+
+def test_a_stretched_table_that_is_made_longer_gives_what_stretching_gave():
+    vit = build(positions="stretched")
+    before = vit.positions(30).detach()
+    vit.resize_positions(30, "bicubic")
+    assert torch.equal(vit.position_table, before)
+    assert torch.equal(vit.positions(30), before)
 
 
 @pytest.mark.parametrize("how", ["bilinear", "bicubic", "crop", "legacy"])
@@ -93,7 +112,7 @@ def test_another_patch_size_is_refused():
         build().resize_positions(12, grid=PatchGrid(n_mels=32))
 
 
-@pytest.mark.parametrize("positions", ["sincos", "learned"])
+@pytest.mark.parametrize("positions", ["sincos", "learned", "stretched"])
 def test_autocast_is_not_undone_by_positions_or_cls(positions):
     vit, x = build(positions=positions), torch.randn(2, 32, 50)
     with torch.autocast("cpu", torch.bfloat16):
@@ -124,7 +143,7 @@ def test_wrong_settings_are_named(settings, named):
 def test_a_wrong_choice_is_named_where_no_type_checker_runs():
     config = ViT.Config()
     object.__setattr__(config, "positions", "rotary")
-    with pytest.raises(ConfigError, match="positions = 'rotary'; allowed: 'sincos' or 'learned'"):
+    with pytest.raises(ConfigError, match="positions = 'rotary'; allowed: sincos, learned, stretched"):
         config.__post_init__()
 
 

@@ -8,7 +8,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
 from melpatch.encoders.vit import ViT, size
 from melpatch.errors import ConfigError
-from melpatch.objectives.base import Features
+from melpatch.objectives.base import Features, Plan
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import RunConfig, build
 
@@ -34,6 +34,10 @@ def batch(lengths=LENGTHS, silent=False):
     inside = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     wave = 0.1 * noise.cumsum(dim=1).diff(dim=1, prepend=torch.zeros(len(lengths), 1)) * inside
     return Batch(wave * (not silent), torch.tensor(lengths), torch.arange(7, 7 + len(lengths)))
+
+
+def plan(seconds):
+    return Plan(steps=1, batch_size=1, seconds=seconds, longest=seconds)
 
 
 def hidden_patches(objective, data, purpose="mask"):
@@ -132,7 +136,7 @@ def test_one_pretext_alone_has_its_head_its_loss_and_no_other(pretext):
 @torch.inference_mode()
 def test_neighbours_cannot_change_a_clips_loss(settings):
     objective, data = ssast(**settings), batch()
-    objective.check(1.0)
+    objective.begin(plan(1.0))
     together, sums, weights = objective(data, 3), 0.0, 0.0
     for clip, length in enumerate(LENGTHS):
         one = slice(clip, clip + 1)
@@ -145,14 +149,14 @@ def test_neighbours_cannot_change_a_clips_loss(settings):
 @torch.inference_mode()
 def test_the_paper_hides_400_of_512_and_as_large_a_share_of_shorter_clips():
     objective, data = ssast(num_masked=400), batch((164080, 82000))
-    objective.check(10.255)
+    objective.begin(plan(10.255))
     assert objective.window == 512
     assert hidden_patches(objective, data).valid.sum(dim=1).tolist() == [400, 200]
 
 
 def test_the_window_is_what_the_front_end_pads_to():
     objective = ssast(num_masked=400, front_end={"padding": "legacy", "target_frames": 1024})
-    objective.check(10.0)
+    objective.begin(plan(10.0))
     assert objective.window == 512
     assert hidden_patches(objective, batch((160000, 16000))).valid.sum(dim=1).tolist() == [400, 400]
 
@@ -303,7 +307,7 @@ def test_larger_squares_hide_more_neighbours_together(settings):
 def test_what_cannot_be_trained_is_refused_before_the_first_step(settings, seconds, message):
     objective = ssast(**settings)
     with pytest.raises(ConfigError, match=message):
-        objective.check(seconds)
+        objective.begin(plan(seconds))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +315,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(settings, secon
 )
 def test_the_ends_of_what_is_allowed_are_trained(settings):
     objective, data = ssast(**settings), batch((16000,))
-    objective.check(1.0)
+    objective.begin(plan(1.0))
     output = objective(data, 0)
     assert output.loss.isfinite()
     assert output.weight == settings.get("num_masked", int(56 * settings.get("mask_ratio", 0)))
@@ -347,8 +351,10 @@ def test_picture_shows_what_was_seen_and_what_was_rebuilt():
     mask = grid.join(hidden.mask(56)[:1, :, None].double().expand(-1, -1, 256), 98)[0] > 0
     clean = objective.front_end.denormalise(features.spectrogram)[0]
     torch.testing.assert_close(picture.clean, clean)
-    assert torch.equal(picture.masked.isnan(), mask)
-    torch.testing.assert_close(picture.masked[~mask], clean[~mask])
+    assert torch.equal(picture.hidden, mask)
+    assert torch.equal(picture.seen.isnan(), mask)
+    assert picture.blank
+    torch.testing.assert_close(picture.seen[~mask], clean[~mask])
     torch.testing.assert_close(picture.rebuilt[~mask], clean[~mask])
     rebuilt = objective.generative_head(objective.encode(features, hidden))[0, 5]
     row, column = divmod(int(hidden.tokens[0, 5]), 7)

@@ -6,45 +6,41 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
+from melpatch.colours import class_colours
 from melpatch.errors import ConfigError, MelpatchError
+from melpatch.objectives.base import Picture
 from melpatch.plots import base
 from melpatch.plots import confusion as confusion_module
 from melpatch.plots import curve as curve_module
+from melpatch.plots import pseudo_labels as pseudo_labels_module
 from melpatch.plots import spectrogram as spectrogram_module
 from melpatch.plots.confusion import confusion
 from melpatch.plots.curve import curve
+from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that were drawn, in order."""
+    """The figures that were drawn, in order; they are not written."""
     figures = []
-
-    def keep(figure, path):
-        figures.append(figure)
-        base.save(figure, path)
-
-    for module in (confusion_module, curve_module, spectrogram_module):
-        monkeypatch.setattr(module, "save", keep)
+    for module in (confusion_module, curve_module, pseudo_labels_module, spectrogram_module):
+        monkeypatch.setattr(module, "save", lambda figure, path: figures.append(figure))
     return figures
 
 
-def assert_png(path):
-    assert path.read_bytes().startswith(b"\x89PNG\r\n")
-    height, width, _ = imread(path).shape
-    assert 500 <= height <= 2500
-    assert 600 <= width <= 2000
+def picture(mels=32, frames=48, fill=torch.nan, start=0, classes=None):
+    """A picture whose lower half is hidden."""
+    clean = torch.from_numpy(np.random.default_rng(0).normal(size=(mels, frames)).astype(np.float32))
+    hidden = torch.zeros(mels, frames, dtype=torch.bool)
+    hidden[: mels // 2] = True
+    return Picture(clean, clean.masked_fill(hidden, fill), hidden, clean + 9, start, classes)
 
 
-def stages(mels=32, frames=48):
-    rng = np.random.default_rng(0)
-    clean = rng.normal(size=(mels, frames)).astype(np.float32)
-    masked = clean.copy()
-    masked[: mels // 2] = np.nan
-    return clean, masked, clean + 9
+MAP = picture(classes=torch.arange(24).view(4, 6))
 
 
 def records(count=100):
@@ -52,27 +48,66 @@ def records(count=100):
     return [*training, {"step": 50, "val_loss": 0.3, "rank": 7.0}, {"step": 100, "val_loss": 0.2, "rank": 8.0}]
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: reconstruction(path, picture(frames=300, fill=-3.0), seconds_per_frame=0.02, title="a clip"),
+        lambda path: pseudo_labels(path, MAP, stride=(8, 8), seconds_per_frame=0.02, title="a clip"),
+        lambda path: curve(path, records()),
+        lambda path: confusion(path, np.eye(3, dtype=int), ["a", "b", "c"]),
+    ],
+    ids=["reconstruction", "pseudo_labels", "curve", "confusion"],
+)
+def test_a_picture_is_a_png_of_a_sensible_size(tmp_path, draw):
+    draw(tmp_path / "deep/x.png")
+    assert (tmp_path / "deep/x.png").read_bytes().startswith(b"\x89PNG\r\n")
+    height, width, _ = imread(tmp_path / "deep/x.png").shape
+    assert 500 <= height <= 2500
+    assert 600 <= width <= 2000
+
+
+def titles(panels):
+    return [panel.get_title(loc="left") for panel in panels]
+
+
 @pytest.mark.parametrize(("frames", "grid"), [(48, (1, 3)), (300, (3, 1))])
 def test_three_spectrograms_share_scale_and_axes(tmp_path, drawn, frames, grid):
-    given = stages(frames=frames)
-    reconstruction(tmp_path / "deep/x.png", *given, seconds_per_frame=0.02, title="a clip")
-    assert_png(tmp_path / "deep/x.png")
-    panels = drawn[0].axes[:3]
+    given = picture(frames=frames)
+    reconstruction(tmp_path / "x.png", given, seconds_per_frame=0.02, title="a clip")
+    *panels, _ = drawn[0].axes  # the last one is the bar of colours
     assert panels[0].get_gridspec().get_geometry() == grid
     images = [panel.images[0] for panel in panels]
-    for values, image in zip(given, images, strict=True):
+    for values, image in zip((given.clean, given.seen, given.rebuilt), images, strict=True):
         np.testing.assert_array_equal(image.get_array().filled(np.nan), values)
         assert image.get_extent() == pytest.approx([0, 0.02 * frames, 0, 32])
         assert image.origin == "lower"
     assert len({image.get_clim() for image in images}) == 1
-    assert images[0].get_clim() == pytest.approx(np.percentile(given[0], (0.5, 99.9)))
-    assert [panel.get_title(loc="left") for panel in panels] == ["clean", "masked (50% hidden)", "rebuilt"]
+    assert images[0].get_clim() == pytest.approx(np.percentile(given.clean, (0.5, 99.9)))
+    assert titles(panels) == ["clean", "masked (50% hidden)", "rebuilt"]
     assert panels[2].get_xlabel() == "time (s)"
     assert panels[0].get_ylabel() == "mel bin"
+    assert drawn[0].get_suptitle() == "a clip"
+
+
+@pytest.mark.parametrize(("frames", "grid"), [(48, (1, 4)), (300, (4, 1))])
+def test_a_mask_that_other_values_cover_has_a_panel_of_its_own(tmp_path, drawn, frames, grid):
+    given = picture(frames=frames, fill=-3.0, start=50)
+    reconstruction(tmp_path / "x.png", given, seconds_per_frame=0.02)
+    *panels, _ = drawn[0].axes
+    assert panels[0].get_gridspec().get_geometry() == grid
+    assert titles(panels) == ["clean", "corrupted", "mask (50% hidden)", "rebuilt"]
+    clean, corrupted, mask, rebuilt = (panel.images[0] for panel in panels)
+    for values, image in zip((given.clean, given.seen, given.rebuilt), (clean, corrupted, rebuilt), strict=True):
+        np.testing.assert_array_equal(image.get_array(), values)
+        assert image.get_clim() == clean.get_clim()
+    np.testing.assert_array_equal(mask.get_array().mask, given.hidden)
+    for panel in panels:
+        assert panel.images[0].get_extent() == pytest.approx([1, 1 + 0.02 * frames, 0, 32])
+        assert panel.get_xlim() == pytest.approx((1, 1 + 0.02 * frames))
 
 
 def test_hidden_values_are_grey(tmp_path, drawn):
-    reconstruction(tmp_path / "x.png", *stages(), seconds_per_frame=0.01)
+    reconstruction(tmp_path / "x.png", picture(), seconds_per_frame=0.01)
     image = drawn[0].axes[1].images[0]
     red, green, blue, _ = image.to_rgba(image.get_array())[0, 0]
     assert red == green == blue
@@ -81,20 +116,58 @@ def test_hidden_values_are_grey(tmp_path, drawn):
 
 
 def test_numbers_that_are_not_finite_do_not_spoil_the_scale(tmp_path, drawn):
-    clean, masked, rebuilt = stages()
-    expected = np.percentile(clean[1:], (0.5, 99.9))
-    clean[0], rebuilt[3, 3] = -np.inf, np.nan
-    reconstruction(tmp_path / "x.png", clean, masked, rebuilt, seconds_per_frame=0.01)
+    given = picture()
+    expected = np.percentile(given.clean[1:], (0.5, 99.9))
+    given.clean[0], given.rebuilt[3, 3] = -torch.inf, torch.nan
+    reconstruction(tmp_path / "x.png", given, seconds_per_frame=0.01)
     assert drawn[0].axes[0].images[0].get_clim() == pytest.approx(expected)
 
 
-def test_spectrograms_of_different_shapes_are_refused(tmp_path):
-    clean, masked, rebuilt = stages()
-    with pytest.raises(MelpatchError, match=r"masked \(32, 40\)"):
-        reconstruction(tmp_path / "x.png", clean, masked[:, :40], rebuilt, seconds_per_frame=0.01)
+def test_a_picture_without_numbers_is_refused(tmp_path):
+    given = picture()
+    given.clean[:] = torch.nan
     with pytest.raises(MelpatchError, match="nothing to draw"):
-        reconstruction(tmp_path / "x.png", clean * np.nan, masked, rebuilt, seconds_per_frame=0.01)
+        reconstruction(tmp_path / "x.png", given, seconds_per_frame=0.01)
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(("frames", "grid"), [(44, (1, 2)), (300, (2, 1))])
+def test_every_patch_has_the_colour_of_its_class(tmp_path, drawn, frames, grid):
+    columns = -(-frames // 8)
+    classes = torch.arange(4 * columns).view(4, columns) // 2 * 7
+    given = picture(frames=frames, start=50, classes=classes)
+    pseudo_labels(tmp_path / "x.png", given, stride=(8, 8), seconds_per_frame=0.02, title="a clip")
+    clean, below = drawn[0].axes
+    assert clean.get_gridspec().get_geometry() == grid
+    np.testing.assert_array_equal(clean.images[0].get_array(), given.clean)
+    np.testing.assert_array_equal(below.images[0].get_array(), class_colours(classes))
+    assert below.images[0].origin == "lower"
+    assert below.images[0].get_extent() == pytest.approx([1, 1 + 0.02 * 8 * columns, 0, 32])
+    assert below.get_xlim() == pytest.approx((1, 1 + 0.02 * frames))  # a patch may reach beyond the last frame
+    assert titles(drawn[0].axes) == ["clean", f"the teacher's classes: {2 * columns} in {4 * columns} patches"]
+    assert drawn[0].get_suptitle() == "a clip"
+
+
+def test_the_most_frequent_classes_are_named_and_the_others_counted(tmp_path, drawn):
+    numbers = [900] * 9 + [3] * 7 + [*range(100, 148)]
+    given = picture(frames=128, classes=torch.tensor(numbers).view(4, 16))
+    pseudo_labels(tmp_path / "x.png", given, stride=(8, 8), seconds_per_frame=0.01)
+    (legend,) = drawn[0].legends
+    told = [text.get_text() for text in legend.get_texts()]
+    assert told == ["900: 9", "3: 7", *(f"{number}: 1" for number in range(100, 110)), "38 more: 38"]
+    shown = [patch.get_facecolor()[:3] for patch in legend.get_patches()]
+    np.testing.assert_allclose(shown, class_colours(torch.tensor([900, 3, *range(100, 110)])), atol=1e-6)
+
+
+def test_few_classes_are_all_named(tmp_path, drawn):
+    given = picture(frames=16, classes=torch.tensor([[5, 5], [5, 5], [5, 2], [2, 5]]))
+    pseudo_labels(tmp_path / "x.png", given, stride=(8, 8), seconds_per_frame=0.01)
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["5: 6", "2: 2"]
+
+
+def test_a_picture_without_classes_is_refused(tmp_path):
+    with pytest.raises(MelpatchError, match="without classes"):
+        pseudo_labels(tmp_path / "x.png", picture(), stride=(8, 8), seconds_per_frame=0.01)
 
 
 def lines(panel):
@@ -105,7 +178,6 @@ def test_curves_hold_the_numbers_of_the_records(tmp_path, drawn):
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(record) + "\n" for record in records()))
     curve(tmp_path / "x.png", file)
-    assert_png(tmp_path / "x.png")
     loss, lr, rank = drawn[0].axes
     assert [panel.get_ylabel() for panel in (loss, lr, rank)] == ["loss", "lr", "rank"]
     assert {panel.get_xlabel() for panel in (loss, lr, rank)} == {"step"}
@@ -148,8 +220,9 @@ def test_the_running_mean_is_that_of_the_finite_neighbours(tmp_path, drawn, coun
     np.testing.assert_allclose(shown["training, running mean"][:, 1], expected)
 
 
-def test_records_of_skipped_steps_are_passed_over(tmp_path, drawn):
-    curve(tmp_path / "x.png", [{"step": 2, "skipped": True, "clip_keys": [1]}, {"step": 1, "loss": 1.0}, {"loss": 9.0}])
+def test_records_of_skipped_steps_and_warnings_are_passed_over(tmp_path, drawn):
+    others = [{"step": 2, "skipped": True, "clip_keys": [1]}, {"step": 3, "warning": "it fails"}, {"loss": 9.0}]
+    curve(tmp_path / "x.png", [*others, {"step": 1, "loss": 1.0}])
     assert len(drawn[0].axes) == 1
     np.testing.assert_allclose(lines(drawn[0].axes[0])["training"], [[1, 1.0]])
 
@@ -179,7 +252,6 @@ def test_an_unknown_metric_is_named_with_the_known_ones(tmp_path):
 def test_confusions_are_shares_of_their_rows_with_counts(tmp_path, drawn):
     matrix = np.array([[6, 2, 0], [0, 0, 0], [1, 0, 3]])
     confusion(tmp_path / "x.png", matrix, ("dog", "a$b$c", "cat"), "accuracy 0.75")
-    assert_png(tmp_path / "x.png")
     panel = drawn[0].axes[0]
     shares = panel.images[0].get_array()
     np.testing.assert_allclose(shares.filled(-1), [[0.75, 0.25, 0], [-1, -1, -1], [0.25, 0, 0.75]])
@@ -194,7 +266,7 @@ def test_confusions_are_shares_of_their_rows_with_counts(tmp_path, drawn):
 def test_large_matrices_bear_no_numbers(tmp_path, drawn, size, counts):
     confusion(tmp_path / "x.png", 3 * np.eye(size, dtype=int), [f"class {i}" for i in range(size)])
     assert len(drawn[0].axes[0].texts) == counts
-    assert imread(tmp_path / "x.png").shape[1] <= 2000
+    assert drawn[0].get_figwidth() * base.DPI <= 2000
 
 
 def test_matrices_that_cannot_be_drawn_are_refused(tmp_path):
@@ -219,7 +291,7 @@ def test_matplotlib_is_fetched_late_and_its_global_state_left_alone(tmp_path):
     code = f"""
 import sys, pathlib, numpy
 from melpatch.plots.confusion import confusion
-from melpatch.plots import curve, spectrogram
+from melpatch.plots import curve, pseudo_labels, spectrogram
 assert "matplotlib" not in sys.modules
 confusion(pathlib.Path({str(tmp_path)!r}) / "x.png", numpy.eye(2, dtype=int), ["a", "b"])
 assert "matplotlib.pyplot" not in sys.modules

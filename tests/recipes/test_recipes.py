@@ -1,19 +1,25 @@
 """Recipes: every one builds, survives TOML, and has the sizes that its source states."""
 
 import inspect
+import json
 import tomllib
 from dataclasses import replace
 
 import pytest
 import torch
+from tiny_runs import noises
 
 from melpatch import recipes as folder
 from melpatch.config import from_dict, owner, to_toml
 from melpatch.encoders.vit import SIZES, ViT
 from melpatch.errors import ConfigError
+from melpatch.objectives.asit import ASiT
+from melpatch.objectives.base import Plan
 from melpatch.objectives.ssast import SSAST
 from melpatch.recipes.base import recipe, recipes
 from melpatch.training.config import RunConfig, build, objective_names
+from melpatch.training.loop import fit
+from melpatch.training.run import Run
 from melpatch.training.start import fitted
 
 PUBLISHED = {"tiny": 6.046, "small": 22.854, "base": 88.763}
@@ -26,13 +32,17 @@ def built(config):
         return build(config)
 
 
+def plan_of(config):
+    return Plan(steps=100, batch_size=8, seconds=config.loader.seconds, longest=config.loader.seconds)
+
+
 def settings(name, size):
     config = recipe(name)(size)
     return replace(config, labels=("a", "b")) if owner(config.objective).needs_labels else config
 
 
 def test_what_is_found_is_what_the_files_hold():
-    assert {"ssast", "ssast_patch", "ssast_frame", "finetune"} <= recipes().keys()
+    assert {"ssast", "ssast_patch", "ssast_frame", "finetune", "asit", "asit_2023", "asit_pixel"} <= recipes().keys()
     assert all(inspect.isfunction(one) and one.__module__.startswith(folder.__name__) for one in recipes().values())
 
 
@@ -41,7 +51,7 @@ def test_what_is_found_is_what_the_files_hold():
 def test_every_recipe_builds_and_may_be_trained(name, size):
     config = fitted(settings(name, size))
     objective = built(config)
-    objective.check(config.loader.seconds)
+    objective.begin(plan_of(config))
     assert objective.encoder.embed_dim == SIZES[size]["embed_dim"]
     assert objective.encoder.num_layers == SIZES[size]["depth"]
 
@@ -65,7 +75,7 @@ def test_published_ssast_has_512_patches_of_256_pixels_and_hides_400(name, grid)
     config = recipe(name)("base")
     assert fitted(config) == config
     objective = built(config)
-    objective.check(config.loader.seconds)
+    objective.begin(plan_of(config))
     rows, columns = grid
     frames = objective.front_end.frames(round(config.loader.seconds * objective.front_end.sample_rate))
     assert (frames, objective.encoder.grid.rows, objective.encoder.grid.columns(frames)) == (1024, rows, columns)
@@ -89,6 +99,142 @@ def test_published_batch_and_rate_go_by_size(size, batch_size, lr):
     config = recipe("ssast_patch")(size)
     assert (config.loader.batch_size, config.train.lr) == (batch_size, lr)
     assert (config.train.optimizer, config.train.betas, config.train.weight_decay) == ("adam", (0.95, 0.999), 5e-7)
+
+
+# What the paper and the releases of ASiT differ in: (decoder, GELU after it), weights of (pixel, local, global), areas
+# corrupted, (classes, what heads share, gain trained), shares of the run (frozen, warm-up of the temperature), (rate,
+# crops, precision, positions), (epochs, clips on each of 4 GPUs).
+PAPER = (
+    ((2048, 2048, 256), False),
+    (1.0, 1.0, 1.0),
+    (0.5, 0.7),
+    (1024, "trunk", False),
+    (1 / 40, 0.1),
+    (16000, 0, "auto", "learned"),
+    (40.0, 32),
+)
+RELEASE_2023 = (
+    ((768, 768, 128), True),
+    (2.0, 1.0, 1.0),
+    (0.5, 0.7),
+    (1024, "trunk", False),
+    (0.0, 30 / 100),
+    (32000, 0, "auto", "learned"),
+    (100.0, 32),
+)
+RELEASE_2024 = (
+    ((384, 384, 384), True),
+    (1.0, 0.5, 0.5),
+    (0.5, 0.5),
+    (8192, "all", True),
+    (1 / 100, 5 / 100),
+    (16000, 4, "32-true", "stretched"),
+    (100.0, 20),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("asit", PAPER), ("asit_2023", RELEASE_2023), ("asit_2024", RELEASE_2024)]
+)
+def test_published_asit_has_the_published_numbers(name, expected):
+    config = recipe(name)("small")
+    one, heads = config.objective, config.objective.distillation
+    assert expected == (
+        (one.decoder, one.decoder_last_gelu),
+        (one.pixel_weight, one.local_weight, one.global_weight),
+        one.corruption.share,
+        (heads.local_classes, heads.shared, heads.train_gain),
+        (heads.freeze, heads.temperature_warmup),
+        (config.front_end.sample_rate, one.crops, config.train.precision, config.encoder.positions),
+        (config.train.epochs, config.loader.batch_size),
+    )
+
+
+@pytest.mark.parametrize("name", ["asit", "asit_2023", "asit_2024"])
+def test_what_the_paper_and_the_releases_of_asit_have_in_common(name):
+    config = recipe(name)("base")
+    one, heads, train = config.objective, config.objective.distillation, config.train
+    assert (one.views, one.view_seconds, one.crop_seconds) == (2, 6.0, 2.0)
+    assert (one.local_tokens, one.pixels) == ("all", "corrupted")
+    corruption = one.corruption
+    assert (corruption.fill, corruption.alien_share, corruption.alien_rate) == ("zeros", 0.3, 0.5)
+    assert (corruption.block_share, corruption.align) == (0.3, False)
+    assert (heads.global_classes, heads.hidden, heads.bottleneck) == (8192, 2048, 256)
+    assert (heads.student_temperature, heads.teacher_temperature) == (0.1, (0.04, 0.07))
+    assert heads.momentum == (None if name == "asit" else 0.996)
+    assert (train.optimizer, train.betas, train.accumulate) == ("adamw", (0.9, 0.999), 4)
+    assert (train.weight_decay, train.weight_decay_end, train.decay_tokens) == (0.04, 0.4, True)
+    assert (train.clip, train.clip_norm, train.schedule, train.warmup) == ("tensor", 3.0, "dino", 0.1)
+    assert train.lr == (1.5625e-4 if name == "asit_2024" else 2.5e-4)
+    assert train.lr * train.floor == pytest.approx(1e-6)
+    assert (config.encoder.num_heads, config.encoder.drop_path, config.encoder.cls_tokens) == (12, 0.1, 1)
+
+
+@pytest.mark.parametrize("name", ["asit", "asit_2023", "asit_2024"])
+def test_published_asit_sees_296_patches_of_six_seconds(name):
+    config = recipe(name)("nano")
+    assert fitted(config) == config
+    objective = built(config)
+    objective.begin(plan_of(config))
+    for seconds, frames, columns in ((6.0, 598, 37), (2.0, 198, 12)):
+        assert objective.front_end.frames(round(seconds * objective.front_end.sample_rate)) == frames
+        assert objective.encoder.grid.columns(frames) == columns
+    assert objective.encoder.grid.count(598) == 296
+
+
+@pytest.mark.parametrize(
+    ("name", "corrupt", "losses"),
+    [
+        ("asit_clean_pixel", False, ("pixel",)),
+        ("asit_clean_global", False, ("global",)),
+        ("asit_local", True, ("local",)),
+        ("asit_pixel", True, ("pixel",)),
+        ("asit_local_global", True, ("local", "global")),
+        ("asit_pixel_global", True, ("pixel", "global")),
+        ("asit_pixel_local", True, ("pixel", "local")),
+        ("asit_pixel_local_global", True, ("pixel", "local", "global")),
+    ],
+)
+def test_rows_of_asits_ablation_differ_in_their_switches_alone(name, corrupt, losses):
+    whole, row = recipe("asit")("small"), recipe(name)("small")
+    assert row.objective.corrupt == corrupt
+    weights = {f"{loss}_weight": float(loss in losses) for loss in ("pixel", "local", "global")}
+    assert {name: getattr(row.objective, name) for name in weights} == weights
+    switches = {"corrupt": True, "pixels": "corrupted"} | dict.fromkeys(weights, 1.0)
+    assert replace(row.objective, **switches) == whole.objective
+    assert row.train.epochs == 10.0
+    assert replace(row, objective=whole.objective, train=replace(row.train, epochs=40.0)) == whole
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return noises(tmp_path_factory.mktemp("noise"), (6.5, 6.1), labels=("a", "b"))
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
+    """Its schedules are shares of the run. Widths are cut down, the geometry of time and frequency is not."""
+    config = settings(name, "nano")
+    objective = config.objective
+    if isinstance(objective, ASiT.Config):
+        classes = 8 if objective.distillation.shared == "all" else 6
+        heads = {"global_classes": 8, "local_classes": classes, "hidden": 8, "bottleneck": 4}
+        objective = replace(objective, decoder=(8,), distillation=replace(objective.distillation, **heads))
+    small = replace(
+        config,
+        objective=objective,
+        encoder=replace(config.encoder, embed_dim=12, depth=1, num_heads=1),
+        loader=replace(config.loader, batch_size=2, workers=0),
+        train=replace(config.train, steps=10, accumulate=1, log_every=1, evaluations=1),
+    )
+    run = Run.create(tmp_path, fitted(small))
+    progress = fit(build(run.config), corpus, run)
+    assert (progress.step, progress.skipped) == (10, 0)
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in logged if "loss" in line]
+    assert len(rates) == 10
+    assert max(rates) <= config.train.lr * (1 + 1e-9)
+    assert rates[-1] < max(rates)
 
 
 def test_an_objective_is_a_recipe_of_its_plain_defaults():

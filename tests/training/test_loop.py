@@ -13,12 +13,12 @@ from melpatch.cli import main
 from melpatch.data.loader import training_batches
 from melpatch.data.manifest import Rejected, read_rejected
 from melpatch.errors import DataError, MelpatchError
-from melpatch.objectives.base import ObjectiveOutput
+from melpatch.objectives.base import ObjectiveOutput, Plan
 from melpatch.objectives.classify import Classify
+from melpatch.schedules import cosine, factor
 from melpatch.training.config import TrainConfig, build
-from melpatch.training.loop import evaluation_steps, fit, precision, total_steps
+from melpatch.training.loop import evaluation_steps, fit, precision
 from melpatch.training.run import Run
-from melpatch.training.schedules import factor
 from melpatch.training.start import load_run
 
 
@@ -86,6 +86,11 @@ def losing(change):
 # --------------------------------------------------------------------------------------------------------- one step
 
 
+def keeping(gradients):
+    """Return what makes an objective leave the gradients of its step in a dictionary, by name."""
+    return after_every_step(lambda o, _: gradients.update((n, p.grad.clone()) for n, p in o.named_parameters()))
+
+
 def one_step(corpus, folder, batch_size, accumulate):
     """Return gradient, micro-batch losses and weights, and the logged line, of a single unclipped step."""
     config = with_loader(settings(steps=1, accumulate=accumulate, clip_norm=None), batch_size=batch_size)
@@ -94,7 +99,7 @@ def one_step(corpus, folder, batch_size, accumulate):
     def watch(objective):
         forward = objective.forward
         objective.forward = lambda *arguments: outputs.append(forward(*arguments)) or outputs[-1]
-        objective.after_step = lambda _: gradients.update((n, p.grad.clone()) for n, p in objective.named_parameters())
+        keeping(gradients)(objective)
 
     train(corpus, folder, config, prepare=watch)
     vector = torch.cat([gradients[name].flatten() for name in sorted(gradients)])
@@ -128,21 +133,96 @@ def test_only_longer_gradients_are_scaled_down(corpus, tmp_path, share):
     assert steps_of(tmp_path / "clipped")[0]["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-5)
 
 
-def test_every_group_learns_at_its_share_of_the_scheduled_rate(corpus, tmp_path):
-    config = settings(steps=10, warmup=0.25, layer_decay=0.5, head_lr_scale=3.0, lr=0.01)
+def test_each_tensors_own_gradient_is_scaled_down_if_asked(corpus, tmp_path):
+    whole, clipped = {}, {}
+    train(corpus, tmp_path / "whole", settings(steps=1, clip_norm=None), prepare=keeping(whole))
+    limit = sorted(gradient.norm().item() for gradient in whole.values())[len(whole) // 2]
+    config = settings(steps=1, clip_norm=limit, clip="tensor")
+    train(corpus, tmp_path / "clipped", config, prepare=keeping(clipped))
+    for name, gradient in whole.items():
+        scale = min(1.0, limit / (gradient.norm().item() + 1e-6))  # the published code's epsilon
+        torch.testing.assert_close(clipped[name], scale * gradient)
+    assert steps_of(tmp_path / "clipped")[0]["grad_norm"] == steps_of(tmp_path / "whole")[0]["grad_norm"]
+
+
+def rates_of(corpus, folder, config, key):
+    """Return what the optimiser used as learning rate ("lr") or "weight_decay", by step and name of the parameter."""
     seen = []
 
     def note(optimizer, *_):
-        seen.append({name: group["lr"] for group in optimizer.param_groups for name in group["names"]})
+        seen.append({name: group[key] for group in optimizer.param_groups for name in group["names"]})
 
     hook = register_optimizer_step_pre_hook(note)
-    train(corpus, tmp_path / "run", config)
+    train(corpus, folder, config)
     hook.remove()
+    return seen
+
+
+def test_every_group_learns_at_its_share_of_the_scheduled_rate(corpus, tmp_path):
+    config = settings(steps=10, warmup=0.25, layer_decay=0.5, head_lr_scale=3.0, lr=0.01)
+    seen = rates_of(corpus, tmp_path / "run", config, "lr")
     plain = {"schedule": "cosine", "warmup": 0.25, "floor": 0.0, "decay_start": 0.5, "decay_every": 0.1, "decay": 0.5}
-    base = [0.01 * factor((step + 0.5) / 10, **plain) for step in range(10)]
+    base = [0.01 * factor(step, 10, **plain) for step in range(10)]
     assert [line["lr"] for line in steps_of(tmp_path / "run")] == pytest.approx(base)
     for name, scale in (("mask_embed", 3), ("encoder.transformer.norm.weight", 1), ("encoder.projection.bias", 1 / 8)):
         assert [rates[name] for rates in seen] == pytest.approx([scale * rate for rate in base])
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "decay_tokens"), [(0.04, 0.4, True), (0.0, 0.4, False), (0.3, 0.0, False), (0.1, None, True)]
+)
+def test_weight_decay_follows_its_cosine_where_there_is_any(corpus, tmp_path, start, end, decay_tokens):
+    config = settings(steps=5, weight_decay=start, weight_decay_end=end, decay_tokens=decay_tokens, layer_decay=0.5)
+    seen = rates_of(corpus, tmp_path / "run", config, "weight_decay")
+    course = [cosine(start, start if end is None else end, step / 5) for step in range(5)]
+    decayed = {"encoder.projection.weight": 1, "encoder.projection.bias": 0, "encoder.cls_token": decay_tokens}
+    for name, scale in decayed.items():
+        assert [decays[name] for decays in seen] == pytest.approx([scale * decay for decay in course])
+
+
+def test_a_parameter_without_a_gradient_is_left_as_it_is(corpus, tmp_path):
+    def prepare(objective):
+        objective.idle = torch.nn.Parameter(torch.ones(3, 3))
+
+    train(corpus, tmp_path / "run", settings(weight_decay=0.5, clip="tensor"), prepare=prepare)
+    assert torch.equal(published(tmp_path / "run")["idle"], torch.ones(3, 3))
+
+
+# ------------------------------------------------------------------------------------------ what an objective is told
+
+
+def beginning(do):
+    """Return what makes an objective call ``do(objective, plan)`` as it begins."""
+
+    def prepare(objective):
+        begin = objective.begin
+        objective.begin = lambda plan: (begin(plan), do(objective, plan))
+
+    return prepare
+
+
+def test_an_objective_is_told_the_plan_before_the_first_step(corpus, tmp_path):
+    plans, config = [], settings(accumulate=2)
+    start = copied(build(config))
+
+    def note(objective, plan):
+        plans.append(plan)
+        assert equal(copied(objective), start)
+
+    train(corpus, tmp_path / "run", config, prepare=beginning(note))
+    assert plans == [Plan(steps=12, batch_size=8, seconds=0.4, longest=0.4)]
+
+
+def test_what_an_objective_warns_of_is_shown_and_logged(corpus, tmp_path, capsys):
+    heard = []
+
+    def prepare(objective):
+        objective.warning = lambda metrics: heard.append(metrics) or ("it fails" if len(heard) == 2 else None)
+
+    train(corpus, tmp_path / "run", settings(), prepare=prepare)
+    assert heard == [{k: v for k, v in line.items() if k != "step"} for line in steps_of(tmp_path / "run")[3::4]]
+    assert [line for line in lines(tmp_path / "run") if "warning" in line] == [{"step": 8, "warning": "it fails"}]
+    assert "step 8: it fails\n" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ what is kept
@@ -276,9 +356,12 @@ def test_how_many_may_be_unreadable_is_a_setting(tmp_path):
 
 
 def test_a_step_without_a_readable_clip_changes_nothing(tmp_path):
+    def prepare(objective):
+        objective.warning = lambda metrics: f"a loss of {metrics['loss']}"  # there is none to judge
+
     corpus, _ = damaged(tmp_path, 12)
     config = with_loader(settings(), max_bad_share=1.0)
-    train(corpus, tmp_path / "run", config)
+    train(corpus, tmp_path / "run", config, prepare=prepare)
     assert equal(published(tmp_path / "run"), build(config).state_dict())
 
 
@@ -296,6 +379,7 @@ RUNS = {
     "ssast": settings(),
     "ssast in bf16": settings(precision="bf16-mixed", accumulate=2),
     "adam": settings(optimizer="adam", clip_norm=None),
+    "dino": settings(schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip="tensor"),
     "classify": replace(
         settings(average=0.5, evaluations=6, layer_decay=0.7),
         objective=Classify.Config(
@@ -347,7 +431,7 @@ def kill_at(wanted):
 
 
 STOPS = [(0,), (2,), (3,), (4,), (7, 9), (11,), (1, 2, 5, 10)]
-STOPPED = [("ssast in bf16", STOPS[-1]), ("adam", STOPS[-1]), *product(["ssast", "classify"], STOPS)]
+STOPPED = [*((name, STOPS[-1]) for name in ("ssast in bf16", "adam", "dino")), *product(["ssast", "classify"], STOPS)]
 
 
 @pytest.mark.parametrize(("name", "stops"), STOPPED, ids=str)
@@ -395,6 +479,17 @@ def test_a_run_stopped_at_a_save_goes_on_as_if_it_had_not_been(
     monkeypatch.undo()
     finish(corpus, tmp_path, name)
     assert left(tmp_path) == uninterrupted[name]
+
+
+def test_weights_that_are_gone_on_with_are_not_those_an_objective_begins_with(corpus, tmp_path, uninterrupted):
+    def spoil(objective, _):
+        with torch.no_grad():
+            objective.mask_embed.zero_()
+
+    with pytest.raises(Killed):
+        finish(corpus, tmp_path, "ssast", prepare=after_every_step(kill_at(6)))
+    finish(corpus, tmp_path, "ssast", prepare=beginning(spoil))
+    assert left(tmp_path) == uninterrupted["ssast"]
 
 
 def test_a_finished_run_is_left_as_it_is(corpus, tmp_path, uninterrupted):
@@ -480,21 +575,6 @@ def test_an_objective_of_ones_own_trains_under_its_name(tmp_path, monkeypatch, c
 
 
 # ------------------------------------------------------------------------------------------------------ small pieces
-
-
-@pytest.mark.parametrize(
-    ("train", "world_size", "expected"),
-    [
-        ({"epochs": 10.0}, 1, 80),
-        ({"epochs": 10.0}, 2, 40),
-        ({"epochs": 10.0, "accumulate": 2}, 2, 20),
-        ({"epochs": 0.3}, 1, 2),
-        ({"epochs": 0.001}, 1, 1),
-        ({"epochs": 10.0, "steps": 7}, 2, 7),
-    ],
-)
-def test_a_run_is_so_many_passes_long(train, world_size, expected):
-    assert total_steps(settings(**{"steps": None, **train}), 32, world_size) == expected
 
 
 @pytest.mark.parametrize("total", [1, 2, 9, 10, 11, 1000])

@@ -15,8 +15,8 @@ def objective(**changes):
     return build(replace(config, encoder=encoder, **changes))
 
 
-def by_name(model, *, weight_decay=0.1, layer_decay=1.0, head_lr_scale=1.0):
-    groups = param_groups(model, weight_decay=weight_decay, layer_decay=layer_decay, head_lr_scale=head_lr_scale)
+def by_name(model, **changes):
+    groups = param_groups(model, **{"weight_decay": 0.1, "layer_decay": 1.0, "head_lr_scale": 1.0} | changes)
     return {name: group for group in groups for name in group["names"]}
 
 
@@ -48,6 +48,20 @@ def test_tokens_and_positions_are_not_decayed(name):
     model = objective()
     assert model.get_parameter(name).ndim > 1
     assert by_name(model)[name]["weight_decay"] == 0
+
+
+def test_with_decayed_tokens_only_biases_and_norms_are_not_decayed():
+    model = objective()
+    undecayed = {name for name, group in by_name(model, decay_tokens=True).items() if not group["weight_decay"]}
+    assert undecayed == {name for name, _ in model.named_parameters() if re.search(r"bias$|norm\d?\.weight$", name)}
+
+
+@pytest.mark.parametrize("weight_decay", [0.1, 0.0])
+def test_a_group_says_whether_it_is_decayed_even_where_the_decay_is_nought_so_far(weight_decay):
+    decayed = {name: group["weight_decay"] > 0 for name, group in by_name(objective()).items()}
+    groups = by_name(objective(), weight_decay=weight_decay)
+    assert {name: group["decay_scale"] for name, group in groups.items()} == decayed
+    assert {group["weight_decay"] for group in groups.values()} == {0.0, weight_decay}
 
 
 def test_layer_decay_falls_from_the_final_norm_to_the_patches():

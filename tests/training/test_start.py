@@ -14,7 +14,7 @@ from melpatch.objectives.classify import Classify
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import build
 from melpatch.training.run import Run
-from melpatch.training.start import fitted, load_run, measured, start_from
+from melpatch.training.start import fitted, load_run, measured, plan, start_from
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,8 @@ def classifier(config):
 
 def learned(columns, **changes):
     config = settings()
-    return replace(config, encoder=replace(config.encoder, positions="learned", columns=columns, **changes))
+    changes = {"positions": "learned", "columns": columns} | changes
+    return replace(config, encoder=replace(config.encoder, **changes))
 
 
 # -------------------------------------------------------------------------------------------------------- statistics
@@ -84,6 +85,40 @@ def test_a_learned_table_is_as_long_as_the_segments(seconds, columns):
 
 def test_sine_cosine_positions_need_no_fitting():
     assert fitted(settings()) == settings()
+
+
+@pytest.mark.parametrize("positions", ["learned", "stretched"])
+def test_a_method_of_short_views_has_a_table_as_long_as_these(positions, monkeypatch):
+    monkeypatch.setattr(SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds))
+    config = replace(learned(99, positions=positions), objective=SSAST.Config(mask_ratio=0.5))
+    assert fitted(config).encoder.columns == 3  # as for segments of 0.2 s
+    assert fitted(classifier(config)).encoder.columns == 5
+
+
+# -------------------------------------------------------------------------------------------------------------- plan
+
+
+@pytest.mark.parametrize(
+    ("train", "world_size", "steps", "batch_size"),
+    [
+        ({"epochs": 10.0}, 1, 30, 4),
+        ({"epochs": 10.0}, 2, 15, 8),
+        ({"epochs": 10.0, "accumulate": 3}, 2, 5, 24),
+        ({"epochs": 0.5}, 1, 2, 4),
+        ({"epochs": 0.001}, 1, 1, 4),
+        ({"epochs": 10.0, "steps": 7}, 2, 7, 8),
+    ],
+)
+def test_a_run_is_so_many_passes_long(corpus, train, world_size, steps, batch_size):
+    found = plan(settings(**{"steps": None, **train}), corpus, world_size)
+    assert (found.steps, found.batch_size) == (steps, batch_size)
+
+
+@pytest.mark.parametrize(("seconds", "longest"), [(0.4, 0.4), (0.9, 0.9), (10.0, 0.9)])
+def test_a_plan_knows_the_longest_segment_there_is(corpus, seconds, longest):
+    found = plan(with_loader(settings(), seconds=seconds), corpus)
+    assert found.seconds == seconds
+    assert found.longest == pytest.approx(longest)
 
 
 # ---------------------------------------------------------------------------------------------------------- load_run
@@ -159,6 +194,17 @@ def test_learned_positions_are_resized_to_another_stride(tmp_path):
     expected = resize(source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bilinear")
     assert target.encoder.grid.rows > 4
     assert torch.equal(target.encoder.position_table, expected)
+
+
+@pytest.mark.parametrize("stride", [None, (4, 4)])
+def test_a_stretched_table_is_stretched_as_it_was_in_training(tmp_path, stride):
+    source = saved(tmp_path, learned(5, positions="stretched")).encoder
+    target = build(classifier(learned(9, positions="stretched", stride=stride)))
+    start_from(target, tmp_path)
+    expected = resize(source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bicubic")
+    assert torch.equal(target.encoder.position_table, expected)
+    if stride is None:
+        assert torch.equal(target.encoder.positions(9), source.positions(9))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_runs import noises, settings
 
+from melpatch.colours import class_colours
 from melpatch.data.clip import Batch
 from melpatch.errors import MelpatchError
 from melpatch.objectives.base import Picture
@@ -16,7 +17,8 @@ from melpatch.training.tracking import Tracker, make_tracker
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 image = pytest.importorskip("PIL.Image")
-TAG = "clean, masked, rebuilt"
+TAG = "clean, seen, rebuilt"
+CLEAN = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 10.0]])
 
 
 def events(folder):
@@ -40,22 +42,54 @@ def test_curves_and_pictures_of_a_run_are_kept(tmp_path):
 
 
 def test_a_picture_shows_its_stages_one_above_the_other_with_low_mels_below(tmp_path):
-    clean = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 10.0]])
-    masked = clean.clone()
-    masked[0, 1] = torch.nan
-    drawn = Picture(clean, masked, clean + 100)
+    drawn = picture(torch.nan)
+    track(tmp_path, drawn, None)
+    white, grey = np.ones((2, 3)), np.where(drawn.hidden, 0.5, CLEAN / 10)[::-1]
+    expected = np.concatenate([CLEAN.numpy()[::-1] / 10, white, grey, white, np.ones((2, 3))])
+    np.testing.assert_allclose(shown(tmp_path, TAG)[..., 0], expected, atol=1 / 255)
+    assert events(tmp_path).Tags()["images"] == [TAG]
+
+
+def test_a_mask_that_other_values_cover_is_shown_by_itself(tmp_path):
+    track(tmp_path, picture(8.0))
+    stages = np.split(shown(tmp_path, "clean, seen, mask, rebuilt")[::-1, :, 0], [2, 4, 6, 8, 10, 12])
+    rebuilt, _, mask, _, seen, _, clean = stages
+    np.testing.assert_allclose(clean, CLEAN / 10, atol=1 / 255)
+    np.testing.assert_allclose(seen, [[0, 0.8, 0.2], [0.3, 0.4, 1.0]], atol=1 / 255)
+    np.testing.assert_allclose(mask, [[1, 0.5, 1], [1, 1, 1]], atol=1 / 255)
+    assert rebuilt.min() == 1
+
+
+def test_classes_are_a_second_picture_in_their_own_colours(tmp_path):
+    classes = torch.tensor([[3, 700, 3]])
+    track(tmp_path, picture(torch.nan)._replace(classes=torch.cat([classes, classes + 1])))
+    assert events(tmp_path).Tags()["images"] == [TAG, "classes"]
+    seen = shown(tmp_path, "classes")
+    assert seen.shape == (32, 48, 3)
+    np.testing.assert_allclose(seen[8::16, 8::16], class_colours(torch.cat([classes + 1, classes])), atol=1 / 255)
+    assert np.ptp(seen[:16, 16:32], axis=(0, 1)).max() == 0  # a patch has one colour
+
+
+def picture(fill):
+    """Return a picture of two mels and three frames, of which one value is hidden."""
+    hidden = torch.tensor([[False, True, False], [False, False, False]])
+    return Picture(CLEAN, CLEAN.masked_fill(hidden, fill), hidden, CLEAN + 100)
+
+
+def track(folder, *drawn):
+    """Track what objectives have to show, one after the other."""
     batch = Batch(torch.zeros(1, 8), torch.tensor([8]), torch.tensor([1]))
-    tracker = make_tracker("tensorboard", tmp_path)
-    tracker.picture(with_picture(drawn), batch, 3)
-    tracker.picture(with_picture(None), batch, 4)
+    tracker = make_tracker("tensorboard", folder)
+    for step, one in enumerate(drawn, start=3):
+        tracker.picture(with_picture(one), batch, step)
     tracker.close()
-    (found,) = events(tmp_path).Images(TAG)
-    shown = np.asarray(image.open(io.BytesIO(found.encoded_image_string)))[..., 0] / 255
-    white = np.ones((2, 3))
-    grey = np.where(torch.isnan(masked), 0.5, clean / 10)[::-1]
-    expected = np.concatenate([clean.numpy()[::-1] / 10, white, grey, white, np.ones((2, 3))])
+
+
+def shown(folder, tag):
+    """Return the one picture of that name, (height, width, colour) in [0, 1]."""
+    (found,) = events(folder).Images(tag)
     assert found.step == 3
-    np.testing.assert_allclose(shown, expected, atol=1 / 255)
+    return np.asarray(image.open(io.BytesIO(found.encoded_image_string))) / 255
 
 
 def with_picture(drawn):

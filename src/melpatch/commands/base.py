@@ -1,17 +1,23 @@
-"""What commands share: flags that decide the defaults of other flags, and opening a run folder."""
+"""What commands share: flags that decide the defaults of other flags, opening a run folder, drawing a clip."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import tyro
 
+from melpatch.audio.files import read
 from melpatch.config import from_toml, to_dict
+from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.sources import rows
 from melpatch.data.splits import few_labels
 from melpatch.errors import ConfigError, DataError
+from melpatch.model import Model
+from melpatch.plots.pseudo_labels import pseudo_labels
+from melpatch.plots.spectrogram import reconstruction
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.run import COMMAND, Run
@@ -137,3 +143,25 @@ def recordings(sources: tuple[str, ...]) -> list[Path]:
     if not found:
         raise DataError(f"{', '.join(sources) or 'nothing'}: no audio file; name files, or folders that hold some")
     return list(found)
+
+
+def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
+    """Draw what a run's method hides, sees and makes of a clip; return the files, none if it has nothing to show.
+
+    Raises:
+        AudioError: the clip cannot be read.
+    """
+    wave, _ = read(clip.path, start=clip.start, duration=clip.duration, sample_rate=model.sample_rate)
+    batch = Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.tensor([clip.key]))
+    with torch.inference_mode():
+        picture = model.objective.picture(batch.to(model.device), 0)
+    if picture is None:
+        return []
+    hop, title = model.objective.front_end.hop_seconds, clip.path.name
+    files = [folder / "reconstruction.png"]
+    reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
+    if picture.classes is not None:
+        files.append(folder / "classes.png")
+        stride = model.objective.encoder.grid.stride
+        pseudo_labels(files[1], picture, stride=stride, seconds_per_frame=hop, title=title)
+    return files

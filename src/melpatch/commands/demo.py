@@ -7,16 +7,16 @@ import numpy as np
 from rich.table import Table as Grid
 
 from melpatch.commands import evaluate, finetune, pretrain
-from melpatch.data.loader import evaluation_batches
+from melpatch.commands.base import draw_pictures
 from melpatch.data.manifest import Corpus, load_corpus, write_corpus
 from melpatch.data.segments import crop
 from melpatch.data.splits import hold_out
 from melpatch.datasets.scenes import generate
+from melpatch.errors import AudioError
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.model import Model, load
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.curve import curve
-from melpatch.plots.spectrogram import reconstruction
 from melpatch.progress import console, notice
 from melpatch.recipes.base import recipe
 from melpatch.training.config import build
@@ -55,7 +55,7 @@ def run(config: Config) -> None:
     pictures = config.out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     curve(pictures / "pretraining.png", first / "metrics.jsonl")
-    _draw_reconstruction(pictures / "reconstruction.png", first, corpus)
+    _draw_clip(pictures, first, corpus)
     if len(corpus.labels) < 2:
         notice(f"{corpus.name} has no classes, so there is nothing to fine-tune; pictures are in {pictures}")
         return
@@ -127,13 +127,11 @@ def _finetune(config: Config, corpus_file: Path, init: str, like: Path, out: Pat
     finetune.run(finetune.parse([*words, "--seconds", str(load(like).seconds), "--resume"]))
 
 
-def _draw_reconstruction(path: Path, run: Path, corpus: Corpus) -> None:
+def _draw_clip(pictures: Path, run: Path, corpus: Corpus) -> None:
     """Draw the first test clip as the pretrained model hides and rebuilds it."""
     model = load(run)
     chosen = corpus.select(["test"]) if "test" in corpus.splits else corpus
-    piece = crop(chosen.clips[0], model.seconds, model.config.seed, 0)
-    loaded = next(evaluation_batches([piece], model.sample_rate, batch_size=1))
-    drawn = model.objective.picture(loaded.batch, 0) if loaded.batch is not None else None
-    if drawn is not None:
-        hop = model.objective.front_end.hop_seconds
-        reconstruction(path, *(stage.numpy() for stage in drawn), seconds_per_frame=hop, title=piece.path.name)
+    try:
+        draw_pictures(pictures, model, crop(chosen.clips[0], model.config.loader.seconds, model.config.seed, 0))
+    except AudioError as error:
+        notice(f"no picture of a clip: {error}")

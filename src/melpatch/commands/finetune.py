@@ -44,7 +44,8 @@ class Config:
     """Split or fold on which the best weights are chosen; by default the split called val, if any."""
     resize: Resize | None = None
     """How learned positions are fitted to another grid: crop keeps the first (the default at the same stride), bilinear
-    (the default at another) and bicubic stretch all, legacy is the published rule."""
+    (the default at another) and bicubic (the default of stretched ones) stretch all, legacy is SSAST's published
+    rule."""
     few: int | None = None
     """Train on so many clips per class only, chosen by the seed."""
     resume: bool = False

@@ -21,7 +21,7 @@ from melpatch.training.config import RunConfig, build, objective_names
 from melpatch.training.health import health, warning
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
-from melpatch.training.start import fitted, measured, start_from
+from melpatch.training.start import fitted, measured, plan, start_from
 from melpatch.training.tracking import Track, make_tracker
 
 _HEALTH_CLIPS = 256
@@ -88,7 +88,7 @@ def run(config: Config) -> None:
     objective = build(settings)
     if config.init is not None and not (opened and opened.newest):
         start_from(objective, config.init)
-    objective.check(settings.loader.seconds)
+    objective.begin(plan(settings, corpus))  # before there is a folder: what cannot be trained leaves none
     opened = opened or Run.create(config.out, settings, config)
     opened.remember(corpus)
     opened.reject(corpus.rejected)
@@ -109,7 +109,8 @@ class Gauge:
 
     def __init__(self, corpus: Corpus, config: RunConfig, untrained: Objective) -> None:
         chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_HEALTH_CLIPS]
-        self.clips = [crop(clip, config.loader.seconds, config.seed, 0) for clip in chosen]
+        heard = untrained.heard(config.objective, config.loader.seconds)
+        self.clips = [crop(clip, heard, config.seed, 0) for clip in chosen]
         self.batch_size = config.loader.batch_size
         with torch.no_grad():  # before a resumed run loads its weights: the start is the same for both
             self.first = self.measure(untrained.eval())

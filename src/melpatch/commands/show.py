@@ -8,8 +8,11 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from melpatch.config import from_toml, owner
-from melpatch.errors import CheckpointError
+from melpatch.commands.base import draw_pictures
+from melpatch.config import check, from_toml, owner
+from melpatch.data.clip import Clip, clip_key
+from melpatch.errors import CheckpointError, ConfigError
+from melpatch.model import load
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
 from melpatch.training.config import RunConfig
@@ -17,7 +20,7 @@ from melpatch.training.config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which run to show."""
+    """Which run to show, and what of it to draw."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
@@ -25,10 +28,19 @@ class Config:
     """Print JSON for scripts."""
     curve: Path | None = None
     """PNG to draw the curves of metrics.jsonl to."""
+    sound: Path | None = None
+    """Recording of whose first segment to draw what a pretraining run hides, sees and makes of it."""
+    pictures: Path | None = None
+    """Folder to draw it to: reconstruction.png, and classes.png where a teacher tells classes of patches."""
+
+    def __post_init__(self) -> None:
+        """Check that what belongs together comes together."""
+        both = (self.sound is None) == (self.pictures is None)
+        check(both, "pictures", self.pictures, "a folder with --sound FILE, none without it")
 
 
 def run(config: Config) -> None:
-    """Print the run's settings and last metrics; draw its curves if asked."""
+    """Print the run's settings and last metrics; draw its curves, and a recording as it sees it, if asked."""
     settings = from_toml(RunConfig, config.run / "config.toml")
     summary = _summary(config.run, settings)
     if config.json:
@@ -41,6 +53,21 @@ def run(config: Config) -> None:
     if config.curve is not None:
         curve(config.curve, config.run / "metrics.jsonl")
         notice(f"drawn to {config.curve}")
+    if config.sound is not None and config.pictures is not None:
+        _draw_sound(config.run, config.sound, config.pictures)
+
+
+def _draw_sound(folder: Path, sound: Path, pictures: Path) -> None:
+    """Draw the first segment of a recording as the run sees it."""
+    model = load(folder)
+    segment = Clip(sound, clip_key("", sound.name, 0.0), 0.0, model.config.loader.seconds)
+    drawn = draw_pictures(pictures, model, segment)
+    if not drawn:
+        raise ConfigError(
+            f"{folder}: {type(model.objective).__name__} rebuilds nothing that could be drawn; leave out --sound, or "
+            "give a pretraining run of a method that rebuilds what it hides"
+        )
+    notice(f"drawn to {', '.join(map(str, drawn))}")
 
 
 def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
@@ -49,8 +76,12 @@ def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: has no metrics.jsonl; it was started, but did no step")
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     latest: dict[str, Any] = {}
+    warning = "none"
     for record in records:
-        latest |= record
+        if "warning" in record:
+            warning = f"step {record['step']}: {record['warning']}"
+        else:
+            latest |= record
     encoder, front = settings.encoder, settings.front_end
     return {
         "objective": owner(settings.objective).__name__,
@@ -60,5 +91,6 @@ def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
         "labels": ", ".join(settings.labels) or "none",
         "segment": f"{settings.loader.seconds:g} s",
         "weights": "complete" if (folder / "model.safetensors").exists() else "none yet",
+        "warning": warning,
         "latest": latest,
     }

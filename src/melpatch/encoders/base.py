@@ -41,7 +41,8 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def positions(self, columns: int) -> Float[Tensor, "token dim"]:
-        """Return the positions of a grid with so many columns; a column's vector never depends on their number."""
+        """Return the positions of a grid with so many columns; a column's vector does not depend on their number,
+        unless a setting of the encoder says that it does."""
 
     @abstractmethod
     def run(

@@ -53,7 +53,8 @@ class ViT(Encoder):
 
     *Differs:* published SSAST stretches or crops its position table to one fixed length; here a shorter grid takes the
     first columns, so that a clip's result does not depend on its neighbours, and a longer one needs
-    :meth:`resize_positions` or sine-cosine positions.
+    :meth:`resize_positions` or sine-cosine positions. Stretched positions are those of ASiT as published in 2024: the
+    table spans whatever grid a batch has, so that a clip's result does depend on the length of its batch.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,9 @@ class ViT(Encoder):
         """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores them."""
         cls_tokens: int = 1
         """Number of special tokens: 0, 1 (cls) or 2 (cls and distillation token, as in AST and SSAST)."""
-        positions: Literal["sincos", "learned"] = "sincos"
-        """Position embedding: "sincos" is fixed and fits any length, "learned" is a table."""
+        positions: Literal["sincos", "learned", "stretched"] = "sincos"
+        """Position embedding: "sincos" is fixed and fits any length, "learned" is a table of which shorter clips take
+        the first columns, "stretched" one that is stretched to each batch's length (as published ASiT of 2024)."""
         columns: int = 64
         """Length of the learned position table, in patches along time; unused with sincos."""
         drop_path: float = 0.0
@@ -92,8 +94,9 @@ class ViT(Encoder):
             check(divides, "num_heads", self.num_heads, f"a divisor of embed_dim = {self.embed_dim}")
             check(self.mlp_ratio > 0, "mlp_ratio", self.mlp_ratio, "more than 0")
             check(self.cls_tokens in (0, 1, 2), "cls_tokens", self.cls_tokens, "0, 1 or 2")
-            check(self.positions in ("sincos", "learned"), "positions", self.positions, "'sincos' or 'learned'")
-            fits = self.positions == "learned" or self.embed_dim % 4 == 0
+            known = ("sincos", "learned", "stretched")
+            check(self.positions in known, "positions", self.positions, ", ".join(known))
+            fits = self.positions != "sincos" or self.embed_dim % 4 == 0
             check(fits, "embed_dim", self.embed_dim, "a multiple of 4, or positions = 'learned'")
             check(self.columns >= 1, "columns", self.columns, "1 or more")
             check(0.0 <= self.drop_path < 1.0, "drop_path", self.drop_path, "from 0 up to, not including, 1")
@@ -113,7 +116,7 @@ class ViT(Encoder):
         self.config = config
         self.grid = config.grid(n_mels)
         self.embed_dim, self.num_layers = config.embed_dim, config.depth
-        learned = config.positions == "learned"
+        learned = config.positions != "sincos"
         self.projection = nn.Linear(self.grid.pixels, config.embed_dim)
         self.cls_token = _table(config.cls_tokens, config.embed_dim)
         self.cls_position = _table(config.cls_tokens if learned else 0, config.embed_dim)
@@ -131,16 +134,19 @@ class ViT(Encoder):
         """Return the position embedding of a grid with so many columns.
 
         Raises:
-            ConfigError: the learned table is shorter than that.
+            ConfigError: the learned table is shorter than that, and is not to be stretched.
         """
         if self.position_table is None:
             # In patches, so that a place keeps its vector when fine-tuning takes another stride.
             step = (self.grid.stride[0] / self.grid.patch[0], self.grid.stride[1] / self.grid.patch[1])
             return sincos(self.grid.rows, columns, self.embed_dim, self.projection.weight.device, step)
+        if self.config.positions == "stretched" and columns != self.config.columns:
+            rows = self.grid.rows
+            return resize(self.position_table, (rows, self.config.columns), (rows, columns), "bicubic")
         if columns > self.config.columns:
             raise ConfigError(
                 f"columns = {columns} patches along time; allowed: up to {self.config.columns}, the learned positions; "
-                f"cut the clips, call resize_positions({columns}), or use positions = 'sincos'"
+                f"cut the clips, call resize_positions({columns}), or use other positions"
             )
         return self.position_table.view(self.grid.rows, -1, self.embed_dim)[:, :columns].flatten(0, 1)
 

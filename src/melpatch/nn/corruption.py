@@ -52,9 +52,7 @@ class Corruption:
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            known, (low, high) = ("zeros", "noise", "silence"), self.share
-            check(self.fill in known, "fill", self.fill, ", ".join(known))
-            met = f"above 0, up to {LARGEST_SHARE}, more cannot be met"
+            (low, high), met = self.share, f"above 0 and up to {LARGEST_SHARE}, since more cannot be met"
             check(0 < low <= high <= LARGEST_SHARE, "share", self.share, f"two shares, low <= high, {met}")
             check(0 < self.alien_share <= LARGEST_SHARE, "alien_share", self.alien_share, met)
             check(0 <= self.alien_rate <= 1, "alien_rate", self.alien_rate, "0 to 1")

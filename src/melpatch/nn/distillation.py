@@ -87,7 +87,7 @@ class Target(nn.Module):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
         self.seen = None
-        if total[-1] == 0:
+        if total[-1] == 0:  # no token was chosen on any process
             return
         means = (total[:-1] / total[-1]).view(3, self.classes)
         for buffer, mean in zip((self.centre, self.mean, self.votes), means, strict=True):
@@ -143,7 +143,7 @@ def chunked_cross_entropy(
             one where there are no tokens.
         temperature: of the student.
     """
-    summed: Tensor = _ChunkedCrossEntropy.apply(vectors, prototypes, weights, distribution, temperature)
+    summed: Tensor = _ChunkedCrossEntropy.apply(vectors, prototypes, weights, distribution, temperature)  # type: ignore[no-untyped-call]
     return summed
 
 

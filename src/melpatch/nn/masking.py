@@ -170,7 +170,7 @@ def blocks(
             and the cost, grow with its inverse square.
         align: (mels, frames) of which corners and sides are multiples.
     """
-    # More than any of 80,000 simulated clips needed for share 0.9, of 1 to 592 frames, block_share 0.05 to 1.
+    # More than any of 100,000 simulated clips of 1 to 592 frames needed for share 0.9, at block_share 0.05 to 1.
     steps = [128] * (2 + int(0.085 / block_share**2)) + [64, 32, 16, 8, 4, 2, 1]
     draws = uniform(states, sum(steps) + 1, 2, 2).double()
     edges = (

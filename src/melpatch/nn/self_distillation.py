@@ -132,7 +132,7 @@ class SelfDistillation(nn.Module):
 
         vectors, student = self.student.project(said, name), self._prototypes(name, step)
         loss = chunked_cross_entropy(vectors, student, weights, distribution, self.config.student_temperature)
-        return {name: loss, f"{name}_entropy": weights @ torch.cat(entropies).to(weights.dtype)} | self._gauges(name)
+        return self._metrics(name, loss, weights @ torch.cat(entropies).to(weights.dtype))
 
     def views(
         self,
@@ -147,7 +147,7 @@ class SelfDistillation(nn.Module):
         logits = F.linear(self.student.project(said, name), self._prototypes(name, step))
         probabilities, entropy = self._target(name).distribution(answers, self.temperature(step), step)
         loss = across_views(probabilities, logits, self.config.student_temperature).mean()
-        return {name: loss, f"{name}_entropy": entropy.mean()} | self._gauges(name)
+        return self._metrics(name, loss, entropy.mean())
 
     def classes(self, name: str, told: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token class"]:
         """Return the teacher's centred logits of tokens."""
@@ -189,8 +189,11 @@ class SelfDistillation(nn.Module):
         assert isinstance(target, Target)  # a ModuleDict forgets what it holds
         return target
 
-    def _gauges(self, name: str) -> dict[str, Tensor]:
-        return {f"{name}_{gauge}": value for gauge, value in self._target(name).gauges().items()}
+    def _metrics(self, name: str, loss: Tensor, entropy: Tensor) -> dict[str, Tensor]:
+        """Return a loss, as it is and as a share of ln K (1 is what knowing nothing costs), and the gauges."""
+        target = self._target(name)
+        gauges = {"over_ln_k": loss / math.log(target.classes), "entropy": entropy, **target.gauges()}
+        return {name: loss} | {f"{name}_{gauge}": value for gauge, value in gauges.items()}
 
     def _prototypes(self, name: str, step: int) -> Float[Tensor, "class bottleneck"]:
         """Return the student's prototypes, out of the gradient's reach while they are frozen."""

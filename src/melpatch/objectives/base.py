@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -24,11 +25,36 @@ class Features(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What a masked objective saw and said of one clip: log-mel values, NaN where hidden in ``masked``."""
+    """What a masked objective hid, saw and said of one clip, in log-mel values."""
 
     clean: Float[Tensor, "mel frame"]
-    masked: Float[Tensor, "mel frame"]
+    seen: Float[Tensor, "mel frame"]
+    """What the encoder was given; NaN where it was given nothing."""
+    hidden: Bool[Tensor, "mel frame"]
     rebuilt: Float[Tensor, "mel frame"]
+    """What was made of it: the hidden parts rebuilt, the others as they were."""
+    start: int = 0
+    """Frame of the clip's spectrogram at which the picture starts."""
+    classes: Int[Tensor, "row column"] | None = None
+    """The class that a teacher gives each patch, where there is one."""
+
+    @property
+    def blank(self) -> bool:
+        """Whether ``seen`` is NaN exactly where ``hidden``, and so shows the mask by itself."""
+        return torch.equal(self.seen.isnan(), self.hidden)
+
+
+class Plan(NamedTuple):
+    """What a run is going to be, so that schedules and checks can be shares of it."""
+
+    steps: int
+    """Optimiser steps in all."""
+    batch_size: int
+    """Clips per optimiser step, of all processes and accumulated batches."""
+    seconds: float
+    """Longest segment that a batch may hold."""
+    longest: float
+    """Longest segment that the corpus has to give, at most ``seconds``."""
 
 
 @dataclass
@@ -53,6 +79,10 @@ class Objective(nn.Module):
 
     Config: ClassVar[type]
     needs_labels: ClassVar[bool] = False
+    mixes_clips: ClassVar[bool] = False
+    """Whether a clip's loss depends on the other clips of its batch (negatives, donors)."""
+    falling: ClassVar[str] = "loss"
+    """The metric that falls as training succeeds, where a moving target keeps the loss itself up."""
 
     def __init__(
         self, config: Any, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
@@ -67,8 +97,21 @@ class Objective(nn.Module):
     def after_step(self, step: int) -> None:
         """Do what follows an optimiser step, such as moving a teacher. Nothing by default."""
 
-    def check(self, seconds: float) -> None:
-        """Raise a ConfigError if clips of this length cannot be trained on. Called once, before the first step."""
+    @classmethod
+    def heard(cls, config: Any, seconds: float) -> float:
+        """Return how many seconds the encoder is given at once, where segments are so long."""
+        return seconds
+
+    def begin(self, plan: Plan) -> None:
+        """Settle what hangs on the whole run; called before the first step, with the weights it starts from.
+
+        Raises:
+            ConfigError: such a run cannot be trained.
+        """
+
+    def warning(self, metrics: Mapping[str, float]) -> str | None:
+        """Return a sentence if a step's metrics show that training fails, with what to change; else None."""
+        return None
 
     def export_encoder(self) -> Encoder:
         """Return the encoder that users take away."""

@@ -18,7 +18,7 @@ from melpatch.encoders.base import Encoder
 from melpatch.nn import masking
 from melpatch.nn.heads import mlp_head
 from melpatch.nn.info_nce import Axis, info_nce
-from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Picture
+from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Picture, Plan
 from melpatch.rng import stream
 
 
@@ -65,7 +65,7 @@ class SSAST(Objective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: SSAST.Config = config
-        self.window: int | None = None  # patches of a clip that fills the window; known after check()
+        self.window: int | None = None  # patches of a clip that fills the window; known after begin()
         rows = encoder.grid.rows
         self.clusters = config.mask == "cluster" or (config.mask == "auto" and rows > 1)
         check(
@@ -151,11 +151,15 @@ class SSAST(Objective):
         error = (self.generative_head(tokens).to(patches.dtype) - patches).square().mean(dim=2)
         return {"mse": (error * hidden.valid).sum() / hidden.valid.sum().clamp(min=1)}
 
-    def check(self, seconds: float) -> None:
-        """Raise a ConfigError if patches overlap, or a clip of this length leaves no patch visible, or none hidden."""
+    def begin(self, plan: Plan) -> None:
+        """Note how many patches the longest segment has.
+
+        Raises:
+            ConfigError: patches overlap, or such a segment leaves no patch visible, or none hidden.
+        """
         grid, config = self.encoder.grid, self.config
         check(grid.stride == grid.patch, "encoder.stride", grid.stride, f"{grid.patch}; overlaps tell what is hidden")
-        frames = self.front_end.frames(round(seconds * self.front_end.sample_rate))
+        frames = self.front_end.frames(round(plan.seconds * self.front_end.sample_rate))
         self.window = grid.count(self.front_end.config.target_frames or frames)
         most = self.window - (3 if config.sampler == "legacy" else 1)
         wanted = self.window * config.mask_ratio if config.num_masked is None else config.num_masked
@@ -163,7 +167,7 @@ class SSAST(Objective):
             1 <= wanted <= most,
             "objective.num_masked" if config.num_masked else "objective.mask_ratio",
             config.num_masked or config.mask_ratio,
-            f"1 to {most} hidden patches, since {seconds:g} s give {grid.rows} x {self.window // grid.rows} = "
+            f"1 to {most} hidden patches, since {plan.seconds:g} s give {grid.rows} x {self.window // grid.rows} = "
             f"{self.window}; hide fewer, or take longer segments or smaller patches",
         )
 
@@ -180,4 +184,5 @@ class SSAST(Objective):
         index = hidden.tokens[..., None].expand_as(rebuilt)
         filled = torch.where(mask, patches.scatter(1, index, rebuilt), patches)
         stages = (patches, patches.masked_fill(mask, torch.nan), filled)
-        return Picture(*(self.front_end.denormalise(grid.join(stage, frames))[0].detach() for stage in stages))
+        clean, seen, rebuilt = (self.front_end.denormalise(grid.join(one, frames))[0].detach() for one in stages)
+        return Picture(clean, seen, seen.isnan(), rebuilt)

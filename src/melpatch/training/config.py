@@ -13,7 +13,7 @@ from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.base import Encoder
 from melpatch.objectives.base import Objective
 from melpatch.rng import seeded
-from melpatch.training.schedules import Schedule
+from melpatch.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,18 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay rates of the optimiser's two averages."""
     weight_decay: float = 0.05
-    """Weight decay; biases, norms, tokens and positions have none."""
+    """Weight decay; biases and norms have none, tokens and positions only with decay_tokens."""
+    weight_decay_end: float | None = None
+    """Where the weight decay ends, along half a cosine over the whole run; None keeps it."""
+    decay_tokens: bool = False
+    """Decay special tokens, mask embeddings and position tables too (as published DINO and ASiT)."""
     clip_norm: float | None = 1.0
     """Largest norm of the gradient; longer ones are scaled down. None leaves them."""
+    clip: Literal["global", "tensor"] = "global"
+    """What clip_norm limits: the norm of all gradients together, or that of each parameter's own (as published DINO and
+    ASiT)."""
     schedule: Schedule = "cosine"
-    """Course of the learning rate after the warm-up."""
+    """Course of the learning rate after the warm-up; dino is the cosine to the step as DINO and ASiT published it."""
     warmup: float = 0.08
     """Share of the run over which the learning rate rises."""
     floor: float = 0.0
@@ -77,6 +84,8 @@ class TrainConfig:
         check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the run, 0 to below 1")
         check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers, 0 to below 1")
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        end = self.weight_decay_end
+        check(end is None or end >= 0, "weight_decay_end", end, "0 or more, or none")
         check(0 <= self.floor <= 1, "floor", self.floor, "0 to 1")
         check(self.head_lr_scale > 0, "head_lr_scale", self.head_lr_scale, "above 0")
         check(self.decay_every > 0, "decay_every", self.decay_every, "a share of the run above 0")

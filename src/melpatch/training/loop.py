@@ -1,8 +1,8 @@
 """The training loop: one for pretraining and fine-tuning, written out.
 
-Order of a step: learning rate, losses and gradients over the accumulated batches, clip, optimiser, ``after_step``, log,
-evaluate, save. Whatever is random in a step is a function of (seed, clip key, step), so a run that was interrupted
-anywhere goes on as if it had not been.
+Order of a step: learning rate and weight decay, losses and gradients over the accumulated batches, clip, optimiser,
+``after_step``, log, evaluate, save. Whatever is random in a step is a function of (seed, clip key, step), so a run that
+was interrupted anywhere goes on as if it had not been.
 """
 
 import resource
@@ -25,10 +25,11 @@ from melpatch.errors import DataError, MelpatchError
 from melpatch.objectives.base import Objective
 from melpatch.progress import Bar, bar, notice
 from melpatch.rng import hash_text
-from melpatch.training.config import RunConfig, TrainConfig
+from melpatch.schedules import cosine, factor
+from melpatch.training.config import TrainConfig
 from melpatch.training.param_groups import param_groups
 from melpatch.training.run import Progress, Run
-from melpatch.training.schedules import factor
+from melpatch.training.start import plan
 from melpatch.training.tracking import Tracker
 
 Evaluate = Callable[[Objective, int], dict[str, float]]
@@ -69,17 +70,18 @@ def fit(
         tracker: where curves and pictures go besides metrics.jsonl.
 
     Raises:
+        ConfigError: the objective cannot be trained so.
         DataError: too many clips proved unreadable.
         MelpatchError: too many steps in a row had no finite loss.
     """
     config = run.config
-    objective.check(config.loader.seconds)
     fabric = _launch(config.train)
+    planned = plan(config, corpus, fabric.world_size)
+    objective.begin(planned)
     if config.train.compile:
         setattr(objective.encoder, "run", torch.compile(objective.encoder.run))  # noqa: B010 - a method, replaced
     optimizer = make_optimizer(objective, config.train)
-    total = total_steps(config, len(corpus.clips), fabric.world_size)
-    work = Work(fabric, objective, objective, optimizer, run, total, tracker or Tracker())
+    work = Work(fabric, objective, objective, optimizer, run, planned.steps, tracker or Tracker())
     work.module, work.optimizer = fabric.setup(objective, optimizer)
     work.progress, average = run.restore(objective, optimizer)  # now that the weights are on their device
     work.average = {name: value.to(fabric.device) for name, value in average.items()}
@@ -95,8 +97,8 @@ def fit(
         with_labels=objective.needs_labels,
     )
     readable = _readable(batches, run, corpus, config.loader.max_bad_share)
-    with bar(total, "training", done=work.progress.step) as shown:
-        while work.progress.step < total:
+    with bar(work.total, "training", done=work.progress.step) as shown:
+        while work.progress.step < work.total:
             micro = list(islice(readable, config.train.accumulate))
             record = step(work, [batch.to(fabric.device) for batch in micro if batch is not None])
             _after(work, record, evaluate, select, micro, shown)
@@ -111,9 +113,7 @@ def step(work: Work, batches: list[Batch]) -> dict[str, float]:
     processes give the gradient of one large batch exactly.
     """
     config, at, fabric = work.run.config.train, work.progress.step, work.fabric
-    rate = config.lr * _factor(config, at, work.total)
-    for group in work.optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
+    rate = _set_rates(work.optimizer, config, at, work.total)
     torch.manual_seed(hash_text(f"{work.run.config.seed}/step/{at}/{fabric.global_rank}") & (2**63 - 1))
     work.module.train()
     sums: dict[str, Tensor] = {}
@@ -129,12 +129,32 @@ def step(work: Work, batches: list[Batch]) -> dict[str, float]:
         return {}
     sums = {name: _sum_over_processes(fabric, value) for name, value in sums.items()}
     weight = sums.pop("weight").clamp(min=1)
-    norm = _apply(work, weight / fabric.world_size, sums["loss"], config.clip_norm)
+    norm = _apply(work, weight / fabric.world_size, sums["loss"], config)
     metrics = {name: float(value / weight) for name, value in sums.items()}
     return {**metrics, "lr": rate, "grad_norm": float(norm)}
 
 
-def _apply(work: Work, divisor: Tensor, loss: Tensor, clip_norm: float | None) -> Tensor:
+def _set_rates(optimizer: Optimizer, config: TrainConfig, at: int, total: int) -> float:
+    """Set every group's learning rate and weight decay for a step; return the learning rate before their scales."""
+    rate = config.lr * factor(
+        at,
+        total,
+        schedule=config.schedule,
+        warmup=config.warmup,
+        floor=config.floor,
+        decay_start=config.decay_start,
+        decay_every=config.decay_every,
+        decay=config.decay,
+    )
+    end = config.weight_decay_end
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+        if end is not None:
+            group["weight_decay"] = cosine(config.weight_decay, end, at / total) * group["decay_scale"]
+    return rate
+
+
+def _apply(work: Work, divisor: Tensor, loss: Tensor, config: TrainConfig) -> Tensor:
     """Scale, clip and use the gradients; a step without finite loss or gradients is skipped and counted."""
     parameters = [p for group in work.optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -142,8 +162,11 @@ def _apply(work: Work, divisor: Tensor, loss: Tensor, clip_norm: float | None) -
     norm = torch.nn.utils.get_total_norm(gradients)
     progress = work.progress
     if torch.isfinite(norm) and torch.isfinite(loss):
-        if clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+        if config.clip_norm is not None and config.clip == "global":
+            torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
+        elif config.clip_norm is not None:
+            for parameter in parameters:
+                torch.nn.utils.clip_grad_norm_(parameter, config.clip_norm)
         work.optimizer.step()
         work.objective.after_step(progress.step)
         progress.skipped_in_a_row = 0
@@ -183,7 +206,7 @@ def _after(
         )
     due = evaluation_steps(config, work.total)
     if progress.step in due:
-        _evaluate(work, evaluate, select)
+        _evaluate(work, record, evaluate, select)
         run.log_speed(
             {"step": progress.step, "clips_per_second": round(per_second, 2), "memory_gib": round(memory_gib(), 3)}
         )
@@ -194,9 +217,13 @@ def _after(
         _save(work, select)
 
 
-def _evaluate(work: Work, evaluate: Evaluate | None, select: str | None) -> None:
-    """Measure, keep the best weights, and average the last ones."""
+def _evaluate(work: Work, record: dict[str, float], evaluate: Evaluate | None, select: str | None) -> None:
+    """Pass on the objective's warning, measure, keep the best weights, and average the last ones."""
     progress, config = work.progress, work.run.config.train
+    warned = work.objective.warning(record) if record else None
+    if warned:
+        notice(f"step {progress.step}: {warned}")
+        work.run.log({"step": progress.step, "warning": warned})
     work.objective.eval()
     scores: dict[str, float] = {}
     if evaluate is not None:
@@ -276,18 +303,16 @@ def _launch(config: TrainConfig) -> Fabric:
 
 
 def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
-    """Return the optimiser over the trainable parameters; its groups keep their ``lr_scale``."""
+    """Return the optimiser over the trainable parameters; its groups keep their ``lr_scale`` and ``decay_scale``."""
     groups = param_groups(
-        objective, weight_decay=config.weight_decay, layer_decay=config.layer_decay, head_lr_scale=config.head_lr_scale
+        objective,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
+        head_lr_scale=config.head_lr_scale,
+        decay_tokens=config.decay_tokens,
     )
     kind = AdamW if config.optimizer == "adamw" else Adam
     return kind(groups, lr=config.lr, betas=config.betas)
-
-
-def total_steps(config: RunConfig, clips: int, world_size: int) -> int:
-    """Return the number of optimiser steps of a run."""
-    per_step = config.loader.batch_size * config.train.accumulate * world_size
-    return config.train.steps or max(1, round(config.train.epochs * clips / per_step))
 
 
 def evaluation_steps(config: TrainConfig, total: int) -> set[int]:
@@ -313,18 +338,6 @@ def memory_gib() -> float:
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def _factor(config: TrainConfig, at: int, total: int) -> float:
-    return factor(
-        (at + 0.5) / total,
-        schedule=config.schedule,
-        warmup=config.warmup,
-        floor=config.floor,
-        decay_start=config.decay_start,
-        decay_every=config.decay_every,
-        decay=config.decay,
-    )
 
 
 def _sum_over_processes(fabric: Fabric, value: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""What a run settles before its first step: the statistics of its corpus, and the weights it starts from."""
+"""What a run settles before its first step: the statistics of its corpus, its length, and the weights it starts
+from."""
 
 from dataclasses import replace
 from itertools import chain
@@ -8,13 +9,13 @@ from typing import Any
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_weights
-from melpatch.config import from_toml
+from melpatch.config import from_toml, owner
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
 from melpatch.nn.positions import Resize
-from melpatch.objectives.base import Objective
+from melpatch.objectives.base import Objective, Plan
 from melpatch.rng import permutation
 from melpatch.training.config import RunConfig, build
 
@@ -39,13 +40,23 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
 
 
 def fitted(config: RunConfig) -> RunConfig:
-    """Return the config with a learned position table as long as the segments it will see."""
+    """Return the config with a learned position table as long as what the encoder will be given at once."""
     encoder: Any = config.encoder
-    if getattr(encoder, "positions", None) != "learned":
+    if getattr(encoder, "positions", "sincos") == "sincos":
         return config
-    frames = LogMel(config.front_end).frames(round(config.loader.seconds * config.front_end.sample_rate))
+    method: Any = owner(config.objective)
+    heard = method.heard(config.objective, config.loader.seconds)
+    frames = LogMel(config.front_end).frames(round(heard * config.front_end.sample_rate))
     columns = encoder.grid(config.front_end.n_mels).columns(config.front_end.target_frames or frames)
     return replace(config, encoder=replace(encoder, columns=columns))
+
+
+def plan(config: RunConfig, corpus: Corpus, world_size: int = 1) -> Plan:
+    """Return how long a run on the corpus is, in so many processes, and what its batches hold."""
+    batch_size = config.loader.batch_size * config.train.accumulate * world_size
+    steps = config.train.steps or max(1, round(config.train.epochs * len(corpus.clips) / batch_size))
+    longest = max((clip.duration for clip in corpus.clips), default=0.0)
+    return Plan(steps, batch_size, config.loader.seconds, min(longest, config.loader.seconds))
 
 
 def load_run(folder: Path) -> tuple[RunConfig, Objective]:
@@ -70,6 +81,12 @@ def load_run(folder: Path) -> tuple[RunConfig, Objective]:
 def start_from(objective: Objective, folder: Path, how: Resize | None = None) -> None:
     """Copy the encoder of a run into an objective, with learned positions resized to the objective's grid.
 
+    Args:
+        objective: where to copy it to.
+        folder: the run.
+        how: the way of resizing, see :func:`melpatch.nn.positions.resize`. By default a table that was trained to be
+            stretched is stretched as it was then; another one is cropped, or stretched where the stride changes.
+
     Raises:
         ConfigError: the encoders differ in more than geometry, or the front ends in what a spectrogram means.
     """
@@ -84,8 +101,7 @@ def start_from(objective: Objective, folder: Path, how: Resize | None = None) ->
     encoder: Any = source.export_encoder()
     target: Any = objective.encoder
     if getattr(target, "position_table", None) is not None and hasattr(encoder, "resize_positions"):
-        same = encoder.grid.stride == target.grid.stride
-        encoder.resize_positions(target.config.columns, how or ("crop" if same else "bilinear"), target.grid)
+        encoder.resize_positions(target.config.columns, how or _way(encoder, target), target.grid)
     try:
         target.load_state_dict(encoder.state_dict())
     except RuntimeError as error:
@@ -93,3 +109,9 @@ def start_from(objective: Objective, folder: Path, how: Resize | None = None) ->
         raise ConfigError(
             f"encoder settings do not fit the weights of {folder}: {reason}; leave them out to take its own"
         ) from error
+
+
+def _way(encoder: Any, target: Any) -> Resize:
+    if encoder.config.positions == "stretched":
+        return "bicubic"
+    return "crop" if encoder.grid.stride == target.grid.stride else "bilinear"

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from melpatch.colours import class_colours
 from melpatch.data.clip import Batch
 from melpatch.errors import MelpatchError
 from melpatch.objectives.base import Objective, Picture
 
 Track = Literal["none", "tensorboard"]
+_LINE = 2  # white pixels between two spectrograms
+_PATCH = 16  # pixels on a side of a patch in the map of classes
 
 
 class Tracker:
@@ -47,23 +51,40 @@ class TensorBoard(Tracker):
         self.logger.log_metrics(dict(values), step)
 
     def picture(self, objective: Objective, batch: Batch, step: int) -> None:
-        """Add the clean, masked and rebuilt spectrogram of the first clip, one above the other, low mels at the
-        bottom."""
+        """Add the spectrograms of the first clip, one above the other, and its map of classes if there is one; low
+        mels at the bottom, hidden parts grey."""
         with torch.no_grad():
             drawn = objective.picture(batch, step)
-        if drawn is not None:
-            self.logger.experiment.add_image("clean, masked, rebuilt", _grey(drawn), step, dataformats="HW")
+        if drawn is None:
+            return
+        stages = _stages(drawn)
+        self.logger.experiment.add_image(", ".join(stages), _grey(drawn.clean, stages), step, dataformats="HW")
+        if drawn.classes is not None:
+            self.logger.experiment.add_image("classes", _coloured(drawn.classes), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write out what is left."""
         self.logger.finalize("success")
 
 
-def _grey(picture: Picture) -> Float[Tensor, "height frame"]:
-    low, high = picture.clean.min(), picture.clean.max()
-    stages = [((stage - low) / (high - low).clamp(min=1e-6)).nan_to_num(0.5).clamp(0, 1).flip(0) for stage in picture]
-    line = torch.ones(2, picture.clean.shape[1])
-    return torch.cat([stages[0], line, stages[1], line, stages[2]]).float().cpu()
+def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
+    """Return the spectrograms by name, with the mask where what was seen does not show it."""
+    mask = {} if picture.blank else {"mask": torch.where(picture.hidden, torch.nan, picture.clean.max())}
+    return {"clean": picture.clean, "seen": picture.seen, **mask, "rebuilt": picture.rebuilt}
+
+
+def _grey(
+    clean: Float[Tensor, "mel frame"], stages: Mapping[str, Float[Tensor, "mel frame"]]
+) -> Float[Tensor, "height frame"]:
+    """Return the spectrograms one above the other, in the scale of the clean one."""
+    low, high = clean.min(), clean.max()
+    shades = [((stage - low) / (high - low).clamp(min=1e-6)).nan_to_num(0.5).clamp(0, 1) for stage in stages.values()]
+    return torch.cat([F.pad(shade.flip(0), (0, 0, 0, _LINE), value=1.0) for shade in shades])[:-_LINE].float().cpu()
+
+
+def _coloured(classes: Int[Tensor, "row column"]) -> Float[Tensor, "height width 3"]:
+    """Return the map of classes, lowest row at the bottom."""
+    return class_colours(classes.flip(0)).repeat_interleave(_PATCH, 0).repeat_interleave(_PATCH, 1).cpu()
 
 
 def make_tracker(kind: Track, folder: Path) -> Tracker:

@@ -1,0 +1,110 @@
+"""ASiT: the paper, its two published releases, and settings that work on small collections of short clips."""
+
+from dataclasses import replace
+
+from melpatch.audio.logmel import LogMel
+from melpatch.data.loader import LoaderConfig
+from melpatch.encoders.vit import ViT, size
+from melpatch.nn.corruption import Corruption
+from melpatch.nn.self_distillation import SelfDistillation
+from melpatch.objectives.asit import ASiT
+from melpatch.training.config import RunConfig, TrainConfig
+
+
+def asit(size_name: str) -> RunConfig:
+    """Return the paper's settings: two views of 6 s, three losses of weight one, 40 epochs.
+
+    Source: Atito et al. 2022 (arXiv 2211.13189), sections III and IV-A. Where its text leaves a number out, the release
+    of 2023 fills it in (classes, bottleneck, schedules in shares of its 100 epochs). *Differs*: the momentum follows
+    the batch size and the length of the run, and mean and std are measured (``--measure 0`` takes AudioSet's); clips
+    shorter than a view are masked instead of filled up with silence; the prototypes' freeze, which the release intends
+    and misses, happens.
+    """
+    return _published(size_name, ASiT.Config(view_seconds=6.0), epochs=40.0, clips=32)
+
+
+def asit_2023(size_name: str) -> RunConfig:
+    """Return the settings of the code released in April 2023: 32 kHz, pixels weighed double, no freeze.
+
+    Source: its command line's defaults and README (32 clips on each of 4 GPUs). *Differs*: as :func:`asit` but for the
+    momentum and the freeze, which are as released; no circular shift of the wave; bfloat16 in the place of float16.
+    """
+    objective = ASiT.Config(
+        view_seconds=6.0,
+        pixel_weight=2.0,
+        average="batch",
+        decoder=(768, 768, 128),
+        decoder_last_gelu=True,
+        # It looks for the layer to freeze under a name that no layer has.
+        distillation=SelfDistillation.Config(freeze=0.0, temperature_warmup=0.3, momentum=0.996),
+    )
+    config = _published(size_name, objective, epochs=100.0, clips=32)
+    return replace(config, front_end=LogMel.Config(sample_rate=32000))
+
+
+def asit_2024(size_name: str) -> RunConfig:
+    """Return the settings of the code released in March 2024, with the weights: four crops of 2 s, one head for all.
+
+    Source: its command line's defaults (20 clips on each of 4 GPUs, float32). *Differs*: as :func:`asit` but for
+    momentum and freeze; it starts from random weights, where the release starts from ImageNet weights that it does
+    not supply (``--init`` takes a run's).
+    """
+    width = size(size_name)["embed_dim"]
+    objective = ASiT.Config(
+        view_seconds=6.0,
+        crops=4,
+        corruption=Corruption.Config(share=(0.5, 0.5)),
+        local_weight=0.5,
+        global_weight=0.5,
+        average="batch",
+        decoder=(width, width, width),
+        decoder_last_gelu=True,
+        distillation=SelfDistillation.Config(
+            shared="all", local_classes=8192, train_gain=True, freeze=0.01, temperature_warmup=0.05, momentum=0.996
+        ),
+    )
+    config = _published(size_name, objective, epochs=100.0, clips=20)
+    encoder = replace(config.encoder, positions="stretched")
+    return replace(config, encoder=encoder, train=replace(config.train, precision="32-true"))
+
+
+def asit_short(size_name: str) -> RunConfig:
+    """Return settings for own data with short clips and few hours: views of 2 s, any length, light heads.
+
+    Source: the runs of 2026-11-21 in LAB.md.
+    """
+    width = size(size_name)["embed_dim"]
+    return RunConfig(
+        encoder=ViT.Config(**size(size_name)),
+        objective=ASiT.Config(
+            view_seconds=2.0,
+            pixel_weight=2.0,
+            decoder=(4 * width, 256),
+            distillation=SelfDistillation.Config(global_classes=1024, local_classes=512, hidden=4 * width),
+        ),
+        loader=LoaderConfig(batch_size=24, seconds=3.0),
+        train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
+    )
+
+
+def _published(size_name: str, objective: ASiT.Config, *, epochs: float, clips: int) -> RunConfig:
+    lr = 5e-4 * 4 * clips / 256
+    return RunConfig(
+        encoder=ViT.Config(**size(size_name), positions="learned", columns=37, partial="drop", drop_path=0.1),
+        objective=objective,
+        loader=LoaderConfig(batch_size=clips, seconds=10.0),
+        train=TrainConfig(
+            epochs=epochs,
+            accumulate=4,  # stands for the four GPUs
+            lr=lr,
+            betas=(0.9, 0.999),
+            weight_decay=0.04,
+            weight_decay_end=0.4,
+            decay_tokens=True,
+            clip_norm=3.0,
+            clip="tensor",
+            schedule="dino",
+            warmup=0.1,
+            floor=1e-6 / lr,
+        ),
+    )

@@ -1,0 +1,248 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melpatch.config import from_dict, to_dict
+from melpatch.errors import ConfigError
+from melpatch.nn.corruption import Corruption, donors
+from melpatch.rng import stream, uniform
+
+MELS, WIDTH, PATCH = 32, 60, (8, 4)
+FRAMES = torch.tensor([60, 41, 7, 1, 60])
+KEYS = torch.tensor([11, -7, 3, 2**40, 0])
+GARBAGE = [0.0, 7.0, math.nan]
+SILENCE = -1.25
+
+
+def named(frames=FRAMES, garbage=0.0, n_mels=MELS, width=None):
+    """Spectrograms whose every pixel says which it is: clip, mel and frame, as 1-based digits."""
+    width = int(frames.max()) if width is None else width
+    clip, mel, frame = (torch.arange(1.0, size + 1) for size in (len(frames), n_mels, width))
+    pixels = clip[:, None, None] * 1e4 + mel[:, None] * 100 + frame
+    return torch.where(torch.arange(width) < frames[:, None, None], pixels, garbage)
+
+
+def corrupt(spectrogram, frames=FRAMES, keys=KEYS, seed=0, step=0, purpose="view", **settings):
+    corruption = Corruption(Corruption.Config(**settings), PATCH)
+    return corruption(spectrogram, frames, keys, seed=seed, step=step, purpose=purpose, silence=SILENCE)
+
+
+def same(a, b):
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@st.composite
+def batches(draw):
+    """Frames and keys of a batch, no key twice, and settings."""
+    count = draw(st.integers(1, 5))
+    signed = st.integers(-(2**63), 2**63 - 1)
+    low, high = sorted(draw(st.lists(st.floats(0.05, 0.9), min_size=2, max_size=2)))
+    return (
+        torch.tensor(draw(st.lists(st.integers(1, 50), min_size=count, max_size=count))),
+        torch.tensor(draw(st.lists(signed, min_size=count, max_size=count, unique=True))),
+        {
+            "fill": draw(st.sampled_from(["zeros", "noise", "silence"])),
+            "share": (low, high),
+            "alien_share": draw(st.floats(0.05, 0.9)),
+            "alien_rate": draw(st.sampled_from([0.0, 0.5, 1.0])),
+            "align": draw(st.booleans()),
+        },
+    )
+
+
+@given(batches(), st.sampled_from(GARBAGE))
+def test_only_hidden_pixels_change_and_padding_is_neither_hidden_nor_looked_at(batch, garbage):
+    frames, keys, settings = batch
+    before = named(frames, garbage, width=55)
+    after, hidden = corrupt(before, frames, keys, **settings)
+    same(before, named(frames, garbage, width=55))
+    same(after[~hidden], before[~hidden])
+    assert (after != before)[hidden].all()
+    assert hidden.flatten(1).any(1).all()
+    assert not hidden[torch.arange(55).expand_as(hidden) >= frames[:, None, None]].any()
+    clean = corrupt(named(frames, width=55), frames, keys, **settings).spectrogram
+    for one, other, own in zip(after, clean, frames.tolist(), strict=True):
+        same(one[:, :own], other[:, :own])
+
+
+@given(batches(), st.randoms(use_true_random=False))
+def test_the_order_of_the_batch_does_not_matter(batch, chance):
+    frames, keys, settings = batch
+    order = chance.sample(range(len(keys)), len(keys))
+    straight, shuffled = (
+        corrupt(named(frames)[rows], frames[rows], keys[rows], **settings) for rows in (list(range(len(keys))), order)
+    )
+    for one, other in zip(straight, shuffled, strict=True):
+        same(one[order], other)
+
+
+@given(batches())
+def test_a_clip_fares_the_same_alone_and_in_a_batch_unless_it_has_a_donor(batch):
+    frames, keys, settings = batch
+    settings |= {"alien_rate": 0.0}
+    together = corrupt(named(frames, width=55), frames, keys, **settings)
+    for clip, own in enumerate(frames.tolist()):
+        one = slice(clip, clip + 1)
+        alone = corrupt(named(frames)[one, :, :own], frames[one], keys[one], **settings)
+        for part, whole in zip(alone, together, strict=True):
+            same(part, whole[one, :, :own])
+
+
+@given(batches())
+def test_every_alien_pixel_is_the_one_at_its_place_in_one_other_clip(batch):
+    frames, keys, settings = batch
+    if len(keys) == 1:
+        return
+    before = named(frames)
+    after, hidden = corrupt(before, frames, keys, **settings | {"alien_rate": 1.0})
+    for clip in range(len(keys)):
+        mel, frame = hidden[clip].nonzero().unbind(1)
+        shown = after[clip][hidden[clip]]
+        donor = int(shown[0]) // 10_000 - 1
+        assert donor != clip
+        same(shown, before[donor, mel, frame % frames[donor]])
+
+
+@pytest.mark.parametrize("settings", [{}, {"align": True}, {"alien_rate": 0.1, "share": (0.2, 0.2)}])
+def test_a_clip_is_all_fill_or_all_alien_at_the_rate_and_each_has_its_share(settings):
+    clips = 1000
+    frames, config = torch.full((clips,), 40), Corruption.Config(**settings)
+    before = torch.ones(clips, MELS, 40)
+    after, hidden = corrupt(before, frames, torch.arange(clips), **settings)
+    zeros = (after == 0).flatten(1).sum(1)
+    alien, area = zeros == 0, hidden.double().mean(dim=(1, 2))
+    assert torch.equal(zeros[~alien], hidden.flatten(1).sum(1)[~alien])
+    error = math.sqrt(config.alien_rate * (1 - config.alien_rate) / clips)
+    assert abs(alien.double().mean() - config.alien_rate) < 4 * error
+    block = (12 / 40) * (9 / 32) if not settings.get("align") else (12 / 40) * (8 / 32)
+    for which, low, high in ((alien, config.alien_share, config.alien_share), (~alien, *config.share)):
+        assert area[which].min() >= low - 1e-9
+        assert area[which].max() < high + block
+    if "share" not in settings:
+        assert area[~alien].quantile(0.1) < 0.56
+        assert area[~alien].quantile(0.9) > 0.66
+
+
+def test_the_target_is_drawn_evenly_from_its_range():
+    """Read off clips so long that a rectangle is small beside them."""
+    clips = 400
+    frames = torch.full((clips,), 100)
+    settings = {"share": (0.1, 0.9), "alien_rate": 0.0, "block_share": 0.1}
+    area = corrupt(torch.ones(clips, 40, 100), frames, torch.arange(clips), **settings).hidden.double().mean(dim=(1, 2))
+    torch.testing.assert_close(
+        area.quantile(torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]).double()),
+        torch.tensor([0.14, 0.3, 0.5, 0.7, 0.86]).double(),
+        rtol=0,
+        atol=0.06,
+    )
+
+
+@pytest.mark.parametrize(("fill", "value"), [("zeros", 0.0), ("silence", SILENCE)])
+def test_constant_fills(fill, value):
+    after, hidden = corrupt(named(), fill=fill, alien_rate=0.0)
+    assert after[hidden].eq(value).all()
+
+
+def test_noise_is_standard_normal_and_anew_for_every_clip_step_and_purpose():
+    frames, keys = torch.full((20,), 60), torch.arange(20)
+    settings = {"fill": "noise", "alien_rate": 0.0, "share": (0.9, 0.9)}
+    drawn = []
+    for step, purpose in ((0, "view"), (1, "view"), (0, "other")):
+        after, hidden = corrupt(named(frames), frames, keys, step=step, purpose=purpose, **settings)
+        values = after[hidden]
+        assert abs(values.mean()) < 4 / math.sqrt(len(values))
+        assert abs(values.std() - 1) < 4 / math.sqrt(2 * len(values))
+        drawn += values.tolist()
+    assert len(set(drawn)) > 0.99 * len(drawn)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=9), st.integers(0, 10**6))
+def test_donors_are_never_the_clip_itself_even_where_keys_are_shared(keys, seed):
+    keys = torch.tensor(keys)
+    chosen = donors(keys, uniform(stream(seed, "donor", keys), 1)[:, 0])
+    assert (chosen != torch.arange(len(keys))).all()
+    assert chosen.min() >= 0
+
+
+def test_every_other_clip_is_donor_as_often():
+    times = torch.zeros(5, 5)
+    for step in range(600):
+        chosen = donors(KEYS, uniform(stream(0, "donor", KEYS, step), 1)[:, 0])
+        times[torch.arange(5), chosen] += 1
+    assert times.diagonal().eq(0).all()
+    others = times[~torch.eye(5, dtype=torch.bool)]
+    assert (others - 150).abs().max() < 4.2 * math.sqrt(600 * 0.25 * 0.75)
+
+
+def test_who_is_donor_is_drawn_apart_from_who_has_one():
+    clips = 400
+    frames, rows = torch.full((clips,), 6), torch.arange(clips)
+    shown = (corrupt(named(frames, n_mels=4), frames, rows).spectrogram.flatten(1) // 10_000).long() - 1
+    donor = torch.where(shown == rows[:, None], -1, shown).amax(dim=1)  # -1: the fill, or the clip itself
+    distance = (donor - rows)[donor >= 0] % clips
+    assert abs(distance.double().mean() - clips / 2) < 4 * clips / math.sqrt(12 * len(distance))
+
+
+def test_a_batch_of_one_falls_back_to_the_fill_and_its_share():
+    frames, keys = FRAMES[:1], KEYS[:1]
+    alone, filled = (corrupt(named(frames), frames, keys, alien_rate=rate) for rate in (1.0, 0.0))
+    for one, other in zip(alone, filled, strict=True):
+        same(one, other)
+    assert alone.spectrogram[alone.hidden].eq(0).all()
+
+
+def test_rectangles_may_be_aligned_to_patches():
+    for align in (False, True):
+        hidden = corrupt(named(), align=align).hidden[:1].float()
+        share = torch.nn.functional.avg_pool2d(hidden, PATCH)
+        assert bool((share.eq(0) | share.eq(1)).all()) == align
+
+
+def test_seeds_steps_and_purposes_have_their_own_corruption():
+    first, *others = (
+        corrupt(named(), **where, share=(0.5, 0.5), alien_rate=0.0).hidden
+        for where in ({}, {"seed": 1}, {"step": 1}, {"purpose": "second view"}, {"seed": 1, "step": 1})
+    )
+    assert all(not torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("fill", ["zeros", "noise", "silence"])
+def test_precision_and_autocast_change_nothing(fill):
+    plain = corrupt(named(), fill=fill)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = corrupt(named(), fill=fill)
+    double = corrupt(named().double(), fill=fill)
+    assert plain.spectrogram.dtype == torch.float32
+    assert double.spectrogram.dtype == torch.float64
+    same(plain.spectrogram, under.spectrogram)
+    same(plain.spectrogram.double(), double.spectrogram)
+    assert torch.equal(plain.hidden, under.hidden)
+    assert torch.equal(plain.hidden, double.hidden)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("share", (0.0, 0.5)),
+        ("share", (0.7, 0.5)),
+        ("share", (0.5, 0.95)),
+        ("share", (math.nan, 0.5)),
+        ("alien_share", 0.0),
+        ("alien_share", 0.91),
+        ("alien_rate", 1.1),
+        ("alien_rate", -0.1),
+        ("block_share", 0.0),
+        ("block_share", 1.1),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(field, wrong):
+    with pytest.raises(ConfigError, match=rf"^{field} = .*; allowed: .*0"):
+        Corruption.Config(**{field: wrong})
+
+
+def test_settings_survive_toml():
+    config = Corruption.Config(fill="noise", share=(0.5, 0.5), align=True)
+    assert from_dict(Corruption.Config, to_dict(config)) == config

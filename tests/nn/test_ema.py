@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from melpatch.nn.ema import default_momentum, follow, frozen_copy
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.LayerNorm(4), nn.Linear(4, 2)).double()
+
+
+def test_a_frozen_copy_is_the_same_but_apart():
+    student = network(0)
+    teacher, x = frozen_copy(student), torch.randn(5, 3, dtype=torch.float64)
+    assert torch.equal(teacher(x), student.eval()(x))
+    assert not any(module.training for module in teacher.modules())
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert all(p.requires_grad for p in student.parameters())
+    before = teacher(x)
+    with torch.no_grad():
+        student[0].weight.add_(1.0)
+    assert torch.equal(teacher(x), before)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.996, 1.0])
+def test_the_teacher_is_a_running_mean_of_the_students_it_followed(momentum):
+    teacher, students = frozen_copy(network(0)), [network(seed) for seed in (1, 2, 3)]
+    expected = [p.tolist() for p in teacher.parameters()]
+
+    def blend(old, new):
+        if isinstance(old, list):
+            return [blend(*pair) for pair in zip(old, new, strict=True)]
+        return momentum * old + (1 - momentum) * new
+
+    for student in students:
+        copy = [p.tolist() for p in student.parameters()]
+        follow(teacher, student, momentum)
+        expected = blend(expected, copy)
+        assert [p.tolist() for p in student.parameters()] == copy
+    for parameter, values in zip(teacher.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.data, torch.tensor(values, dtype=torch.float64), rtol=0, atol=1e-14)
+        assert not parameter.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "steps", "remembered"),
+    [
+        (1024, 1_000_000, 250),  # DINO's 0.996
+        (256, 1_000_000, 1000),
+        (48, 1_000_000, 256_000 / 48),
+        (48, 2000, 100),  # a twentieth of a short run
+        (1024, 4000, 200),
+        (1024, 100, 5),
+        (48, 10, 2),  # and never less than two steps
+    ],
+)
+def test_the_default_teacher_remembers_so_many_clips_or_a_twentieth_of_the_run(batch_size, steps, remembered):
+    momentum = default_momentum(batch_size, steps)
+    assert 0.5 <= momentum < 1
+    assert math.isclose(1 / (1 - momentum), remembered, rel_tol=1e-9)
+
+
+def test_the_default_momentum_is_the_published_one_at_the_published_batch():
+    assert default_momentum(1024, 100_000) == pytest.approx(0.996, abs=1e-12)

@@ -1,0 +1,350 @@
+import math
+from itertools import chain
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import nn
+
+from melpatch.errors import ConfigError
+from melpatch.nn import distillation
+from melpatch.nn.ema import default_momentum
+from melpatch.nn.self_distillation import SelfDistillation
+
+DIM, BOTH = 6, ("global", "local")
+SMALL = {"hidden": 10, "bottleneck": 4}
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def build(names=BOTH, *, global_classes=9, local_classes=7, **settings):
+    """Return heads in float64 whose teacher knows other things than the student, and whose centres are not zero."""
+    config = SelfDistillation.Config(
+        global_classes=global_classes, local_classes=local_classes, **(SMALL | {"momentum": 0.9} | settings)
+    )
+    torch.manual_seed(0)
+    module = SelfDistillation(config, DIM, names).double()
+    for layer in module.modules():  # tiny layers with the published start say much the same of everything
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.5)
+    for number, target in enumerate(module.targets.values()):
+        target.centre.copy_(0.1 * noise(target.classes, seed=number))
+    module.steps = 100
+    return module.train()
+
+
+def material(*shape):
+    """Return the student's and the teacher's tokens."""
+    return noise(*shape, DIM).requires_grad_(), noise(*shape, DIM, seed=1).requires_grad_()
+
+
+def gradients(module):
+    """Return the names of the parameters that have one."""
+    return {name for name, parameter in module.named_parameters() if parameter.grad is not None}
+
+
+# ---------------------------------------------------------------------------------------------------------- the losses
+
+
+def slow_pair(module, name, said, told, temperature):
+    """Return the cross-entropy of one token with the teacher's, and the entropy of what the teacher says."""
+    target = module.targets[name]
+    answer = module.teacher.classes(name) @ module.teacher.project(told, name)
+    probabilities = ((answer - target.centre) / temperature).softmax(dim=-1).tolist()
+    said = (module.student.classes(name) @ module.student.project(said, name) / 0.1).log_softmax(dim=-1).tolist()
+    loss = -sum(p * q for p, q in zip(probabilities, said, strict=True))
+    return loss, -sum(p * math.log(p) for p in probabilities)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_tokens_are_told_what_the_teacher_says_of_the_same_place(name, monkeypatch):
+    module, (said, told), weights = build(), material(11), noise(11, seed=2).abs()
+    slow = [slow_pair(module, name, *pair, 0.055) for pair in zip(said, told, strict=True)]  # half-way to 0.07
+    monkeypatch.setattr(distillation, "_ELEMENTS", 4 * module.targets[name].classes)
+    metrics = module.tokens(name, said, told, weights, step=5)
+    for key, column in ((name, 0), (f"{name}_entropy", 1)):
+        expected = sum(weight * one[column] for weight, one in zip(weights.tolist(), slow, strict=True))
+        assert metrics[key].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("crops", [0, 3])
+def test_views_are_told_what_the_teacher_says_of_the_other_views(name, crops):
+    module, (said, _), (_, told) = build(), material(2 + crops, 3), material(2, 3)
+    losses, entropies = [], []
+    for clip in range(3):
+        for teacher in range(2):
+            pairs = [slow_pair(module, name, one, told[teacher, clip], 0.07) for one in said[:, clip]]
+            losses += [loss for student, (loss, _) in enumerate(pairs) if student != teacher]
+            entropies.append(pairs[0][1])
+    metrics = module.views(name, said, told, step=50)
+    assert metrics[name].item() == pytest.approx(sum(losses) / len(losses), abs=1e-12)
+    assert metrics[f"{name}_entropy"].item() == pytest.approx(sum(entropies) / len(entropies), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_metrics_are_the_loss_its_share_of_ln_k_the_teachers_entropy_and_its_gauges(name):
+    module, (said, told) = build(), material(2, 3)
+    for metrics in (
+        module.views(name, said, told, step=50),
+        module.tokens(name, said[0], told[0], torch.ones(3).double(), step=50),
+    ):
+        assert metrics.keys() == {name, *(f"{name}_{part}" for part in ("over_ln_k", "entropy", "kl_uniform", "used"))}
+        share = metrics[name].item() / math.log(module.targets[name].classes)
+        assert metrics[f"{name}_over_ln_k"].item() == pytest.approx(share)
+        for gauge, value in module.targets[name].gauges().items():
+            assert metrics[f"{name}_{gauge}"] == value
+
+
+def test_classes_are_the_teachers_centred_logits():
+    module, (_, told) = build(), material(2, 3)
+    logits = module.classes("local", told)
+    slow = (
+        module.teacher.classes("local") @ module.teacher.project(told[1, 2], "local") - module.targets["local"].centre
+    )
+    assert logits.shape == (2, 3, 7)
+    torch.testing.assert_close(logits[1, 2], slow)
+
+
+# ----------------------------------------------------------------------------------------------------- the gradients
+
+
+def backward(module, step):
+    """Take the gradients of both losses, and return both tokens."""
+    (said, told), (cls, told_cls) = material(5), material(2, 3)
+    weights = torch.full((5,), 0.2, dtype=torch.float64)
+    loss = module.tokens("local", said, told, weights, step)["local"]
+    (loss + module.views("global", cls, told_cls, step)["global"]).backward()
+    return (said, cls), (told, told_cls)
+
+
+def test_no_gradient_reaches_the_teacher_or_its_tokens():
+    module = build(freeze=0.0)
+    said, told = backward(module, 50)
+    assert gradients(module) == {f"student.{name}" for name, _ in module.student.named_parameters()}
+    assert not any(parameter.requires_grad for parameter in module.teacher.parameters())
+    assert all(tokens.grad is None for tokens in told)
+    assert all(tokens.grad.any() for tokens in said)
+
+
+@pytest.mark.parametrize("train_gain", [True, False])
+@pytest.mark.parametrize("shared", ["trunk", "none", "all"])
+def test_prototypes_are_frozen_for_the_first_share_of_the_run_and_only_they(shared, train_gain):
+    module = build(local_classes=9, shared=shared, train_gain=train_gain, freeze=0.25)
+    everything = {f"student.{name}" for name, _ in module.student.named_parameters()}
+    trunks = {name for name in everything if "trunks" in name}
+    assert trunks < everything
+    for step, expected in ((0, trunks), (24, trunks), (25, everything), (99, everything)):
+        module.zero_grad(set_to_none=True)
+        backward(module, step)
+        assert gradients(module) == expected
+
+
+def test_a_frozen_loss_is_the_same_loss():
+    values = []
+    for freeze in (0.0, 1.0):
+        module, (said, told) = build(freeze=freeze), material(5)
+        values.append(module.tokens("local", said, told, torch.ones(5).double(), step=9)["local"].item())
+    assert values[0] == values[1]
+
+
+def test_tokens_may_be_none():
+    module, (said, told) = build(), material(0)
+    metrics = module.tokens("local", said, told, noise(0), step=50)
+    metrics["local"].backward()
+    assert metrics["local"] == metrics["local_entropy"] == 0.0
+    before = module.targets["local"].centre.clone()
+    module.after_step(50)
+    assert torch.equal(module.targets["local"].centre, before)
+
+
+def test_bf16_autocast_is_near():
+    module, results = build().float(), []
+    for autocast in (False, True):
+        module.zero_grad()
+        (said, told), (cls, told_cls) = material(5), material(2, 3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            metrics = module.tokens("local", said.float(), told.float(), torch.full((5,), 0.2), 50)
+            metrics |= module.views("global", cls.float(), told_cls.float(), 50)
+        (metrics["local"] + metrics["global"]).backward()
+        results.append(torch.cat([p.grad.flatten() for p in module.student.parameters()]))
+        results.append(torch.stack([metrics[name].detach() for name in BOTH]))
+        assert metrics["local"].dtype == metrics["global"].dtype == torch.float32
+    assert not torch.equal(results[0], results[2])  # it is bf16
+    assert (results[2] - results[0]).norm() < 0.05 * results[0].norm()
+    torch.testing.assert_close(results[3], results[1], rtol=0.02, atol=0)
+
+
+# ----------------------------------------------------------------------------------------- in the course of a run
+
+
+def test_the_temperature_rises_to_its_end_and_stays():
+    module = build(teacher_temperature=(0.02, 0.06), temperature_warmup=0.2)
+    found = [module.temperature(step) for step in (0, 5, 10, 20, 60, 99)]
+    assert found == pytest.approx([0.02, 0.03, 0.04, 0.06, 0.06, 0.06])
+    assert build(teacher_temperature=(0.02, 0.06), temperature_warmup=0.0).temperature(0) == 0.06
+
+
+def test_the_momentum_rises_to_one_in_half_a_cosine():
+    module = build(momentum=0.6)
+    module.begin(steps=100, batch_size=4)
+    found = [module.momentum_at(step) for step in (0, 25, 50, 75, 100)]
+    half = math.cos(math.pi / 4)
+    assert found == pytest.approx([0.6, 1 - 0.2 * (1 + half), 0.8, 1 - 0.2 * (1 - half), 1.0])
+
+
+def test_a_momentum_of_zero_is_a_momentum():
+    module = build(momentum=0.0)
+    module.begin(steps=100, batch_size=4)
+    assert module.momentum_at(0) == 0.0
+
+
+def test_a_run_begins_with_a_teacher_that_is_the_student():
+    module = build()
+    with torch.no_grad():
+        for parameter in module.student.parameters():
+            parameter.add_(1.0)
+    module.begin(steps=10, batch_size=4)
+    teacher, student = module.teacher.state_dict(), module.student.state_dict()
+    assert all(torch.equal(teacher[name], value) for name, value in student.items())
+    assert not {id(p) for p in module.teacher.parameters()} & {id(p) for p in module.student.parameters()}
+    assert module.steps == 10
+
+
+def test_a_momentum_that_nobody_set_is_told_once(capsys):
+    module = build(momentum=None)
+    module.begin(steps=2000, batch_size=48)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "momentum starts at 0.99000, for 2000 steps of 48 clips" in told
+    assert module.momentum_at(0) == pytest.approx(default_momentum(48, 2000))
+    module.begin(steps=2000, batch_size=48)
+    build(momentum=0.9).begin(steps=2000, batch_size=48)
+    assert capsys.readouterr().err == ""
+
+
+def test_after_a_step_the_teacher_has_followed_and_both_centres_have_moved():
+    module = build()
+    module.begin(steps=100, batch_size=4)
+    before = [p.clone() for p in module.teacher.parameters()]
+    with torch.no_grad():
+        for parameter in module.student.parameters():
+            parameter.add_(torch.ones_like(parameter))
+    centres = {name: target.centre.clone() for name, target in module.targets.items()}
+    (_, (told, told_cls)) = backward(module, 30)
+    answers = {"local": (told, 5), "global": (told_cls, 6)}
+    expected = {}
+    for name, (tokens, rows) in answers.items():
+        logits = F.linear(module.teacher.project(tokens, name), module.teacher.classes(name)).reshape(rows, -1)
+        expected[name] = 0.9 * centres[name] + 0.1 * logits.mean(dim=0)
+    module.after_step(30)
+    momentum = module.momentum_at(30)
+    assert 0.9 < momentum < 1.0
+    followed = zip(module.teacher.parameters(), before, module.student.parameters(), strict=True)
+    for teacher, old, student in followed:
+        torch.testing.assert_close(teacher.data, momentum * old + (1 - momentum) * student.detach(), rtol=0, atol=1e-12)
+    for name, target in module.targets.items():
+        torch.testing.assert_close(target.centre, expected[name].detach(), rtol=0, atol=1e-12)
+
+
+def train(module, steps):
+    """Do so many steps of plain descent."""
+    for step in steps:
+        module.zero_grad()
+        backward(module, step)
+        with torch.no_grad():
+            for parameter in module.student.parameters():
+                parameter -= 0 if parameter.grad is None else 0.1 * parameter.grad
+        module.after_step(step)
+
+
+def test_a_resumed_run_goes_on_the_same():
+    whole, first, second = build(), build(), build()
+    for module in (whole, first):
+        module.begin(steps=6, batch_size=4)
+    train(whole, range(6))
+    train(first, range(3))
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.zero_()
+    second.begin(steps=6, batch_size=4)
+    second.load_state_dict(load(save(first.state_dict())))
+    train(second, range(3, 6))
+    resumed = second.state_dict()
+    assert all(torch.equal(resumed[name], value) for name, value in whole.state_dict().items())
+
+
+def test_in_evaluation_nothing_is_noted_and_in_training_the_teacher_stays_as_in_use():
+    module = build()
+    assert not any(one.training for one in module.teacher.modules())
+    assert all(one.training for one in chain(module.student.modules(), module.targets.modules()))
+    module.eval()
+    before = {name: value.clone() for name, value in module.targets.state_dict().items()}
+    backward(module, 0)
+    for target in module.targets.values():
+        target.update()
+    assert all(torch.equal(value, before[name]) for name, value in module.targets.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------------------- what there is
+
+
+@pytest.mark.parametrize("train_gain", [True, False])
+@pytest.mark.parametrize("shared", ["trunk", "none", "all"])
+@pytest.mark.parametrize("names", [BOTH, ("global",), ("local",)])
+def test_every_way_of_sharing_can_be_saved_and_learns_with_all_it_has(names, shared, train_gain):
+    module = build(names, local_classes=9, shared=shared, train_gain=train_gain, freeze=0.0)
+    state = module.state_dict()
+    restored = load(save(state))  # safetensors refuses tensors that share memory
+    assert restored.keys() == state.keys()
+    assert {name.split(".")[1] for name in state if name.startswith("targets")} == set(names)
+    said, told = material(2, 3)
+    loss = sum(module.views(name, said, told, 50)[name] for name in names)
+    loss.backward()
+    assert gradients(module) == {f"student.{name}" for name, _ in module.student.named_parameters()}
+
+
+def test_each_name_has_its_own_number_of_classes_and_its_own_centre():
+    module = build()
+    assert {name: target.centre.shape for name, target in module.targets.items()} == {"global": (9,), "local": (7,)}
+    shared = build(local_classes=9, shared="all")
+    assert shared.targets["global"] is not shared.targets["local"]
+
+
+# ----------------------------------------------------------------------------------------------------- bad settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"global_classes": 1}, "global_classes = 1; allowed: 2 or more"),
+        ({"local_classes": 0}, "local_classes = 0; allowed: 2 or more"),
+        ({"shared": "all"}, "local_classes = 1024; allowed: 8192 as global_classes"),
+        ({"hidden": 0}, "hidden = 0; allowed: 1 or more"),
+        ({"bottleneck": -1}, "bottleneck = -1; allowed: 1 or more"),
+        ({"freeze": 1.01}, "freeze = 1.01; allowed: 0 to 1"),
+        ({"temperature_warmup": -0.1}, "temperature_warmup = -0.1; allowed: 0 to 1"),
+        ({"temperature_warmup": math.nan}, "temperature_warmup = nan; allowed: 0 to 1"),
+        ({"teacher_temperature": (0.0, 0.07)}, "0 < start <= end < student_temperature = 0.1"),
+        ({"teacher_temperature": (0.07, 0.04)}, "0 < start <= end < student_temperature = 0.1"),
+        ({"teacher_temperature": (0.04, 0.1)}, "teacher_temperature = (0.04, 0.1); allowed: 0 < start"),
+        ({"student_temperature": 0.05}, "0 < start <= end < student_temperature = 0.05"),
+        ({"student_temperature": math.nan}, "student_temperature = nan"),
+        ({"momentum": 1.0}, "momentum = 1.0; allowed: 0 to below 1, or none"),
+        ({"momentum": -0.1}, "momentum = -0.1; allowed: 0 to below 1, or none"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_what_is_allowed(settings, message):
+    with pytest.raises(ConfigError) as refused:
+        SelfDistillation.Config(**settings)
+    assert message in str(refused.value)
+
+
+def test_settings_at_their_limits_are_allowed():
+    SelfDistillation.Config(
+        **{"global_classes": 2, "local_classes": 2, "shared": "all", "hidden": 1, "bottleneck": 1, "freeze": 1.0},
+        **{"temperature_warmup": 1.0, "teacher_temperature": (0.099, 0.099), "momentum": 0.0},
+    )

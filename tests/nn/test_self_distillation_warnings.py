@@ -1,0 +1,100 @@
+"""What a run says of self-distillation that has collapsed."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from melpatch.nn.self_distillation import SelfDistillation
+
+DIM, BOTH = 6, ("global", "local")
+LOG_GLOBAL, LOG_LOCAL = math.log(8192), math.log(1024)
+
+
+def of_size(names=BOTH):
+    """Return heads with as many classes as published; nothing is computed with them."""
+    config = SelfDistillation.Config(hidden=4, bottleneck=2, momentum=0.996)
+    return SelfDistillation(config, DIM, names)
+
+
+HEALTHY = {
+    "global": 8.5,
+    "global_entropy": 6.0,
+    "global_kl_uniform": 2.0,
+    "local": 6.2,
+    "local_entropy": 4.0,
+    "local_kl_uniform": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        HEALTHY,
+        {"loss": 3.0},
+        HEALTHY | {"global": LOG_GLOBAL - 0.1, "local": LOG_LOCAL - 0.08},
+        HEALTHY | {"global": LOG_GLOBAL + 0.1},  # a teacher that knows otherwise
+        HEALTHY | {"global": 0.2, "local": 0.1},
+        HEALTHY | {"global_kl_uniform": 0.89 * LOG_GLOBAL, "local_entropy": 0.011 * LOG_LOCAL},
+        HEALTHY | {"global_used": 1 / 8192},
+    ],
+)
+def test_a_healthy_run_is_met_with_silence(metrics):
+    assert of_size().warning(metrics) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"global": 9.0}, ["global loss sits at ln K = 9.01", "lower teacher-temperature"]),
+        ({"local": LOG_LOCAL + 0.05}, ["local loss sits at ln K = 6.93", "lower teacher-temperature"]),
+        ({"global_kl_uniform": 8.2}, ["global teacher has one class for nearly everything", "--warmup", "--lr"]),
+        ({"local_kl_uniform": 6.3}, ["local teacher has one class for nearly everything", "--warmup", "--lr"]),
+        ({"global_entropy": 0.08}, ["global teacher has lost all doubt", "temperature-warmup"]),
+        ({"local_entropy": 0.0}, ["local teacher has lost all doubt", "temperature-warmup"]),
+    ],
+)
+def test_a_collapse_is_told_in_words_with_a_cure(change, words):
+    warned = of_size().warning(HEALTHY | change)
+    for word in ["collapse: the ", *words, "momentum (now 0.9960)", "--objective.distillation"]:
+        assert word in warned
+    assert "\n" not in warned
+
+
+def test_what_is_not_supervised_is_not_warned_of():
+    assert of_size(("local",)).warning(HEALTHY | {"global": 9.0}) is None
+
+
+@torch.no_grad()
+def one_class(module):
+    """Make the teacher say one class of everything, as if centring had failed."""
+    module.targets["local"].centre.copy_(-100.0 * torch.eye(64)[3])
+
+
+@torch.no_grad()
+def one_prototype(module):
+    """Make all classes look alike."""
+    for heads in (module.student, module.teacher):
+        heads.prototypes["local"].direction.fill_(1.0)
+
+
+@pytest.mark.parametrize(
+    ("collapse", "words"),
+    [(lambda module: None, None), (one_class, "one class for nearly everything"), (one_prototype, "ln K = 4.16")],
+)
+def test_a_real_start_is_healthy_and_real_collapses_are_not(collapse, words):
+    torch.manual_seed(0)
+    config = SelfDistillation.Config(local_classes=64, hidden=10, bottleneck=4, momentum=0.9)
+    module, tokens = SelfDistillation(config, DIM, ("local",)).train(), torch.randn(40, DIM)
+    for layer in module.student.trunks.modules():  # with the published start, layers this thin make one of all tokens
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight)
+    module.begin(steps=100, batch_size=4)
+    module.targets["local"].momentum = 0.0  # gauges of the last step alone
+    for step in range(2):  # the second reads the gauges of the first
+        collapse(module)
+        metrics = module.tokens("local", tokens, tokens, torch.full((40,), 1 / 40), step)
+        module.targets["local"].update()
+    warned = module.warning({name: value.item() for name, value in metrics.items()})
+    assert warned is None if words is None else words in warned

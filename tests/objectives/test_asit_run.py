@@ -1,0 +1,142 @@
+"""Runs of ASiT: from other weights, stopped and gone on with, and on two processes."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from objectives.tiny_asit import HEADS, asit, batch, plan
+from places import ROOT
+from tiny_runs import noises, settings
+
+from melpatch.objectives.asit import ASiT
+from melpatch.training.config import TrainConfig, build
+from melpatch.training.loop import Work, fit, make_optimizer, step
+from melpatch.training.run import Run
+from melpatch.training.start import load_run, start_from
+from melpatch.training.tracking import Tracker
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+RUN = replace(
+    settings(accumulate=2, schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip_norm=0.5, clip="tensor"),
+    encoder=replace(settings().encoder, drop_path=0.5),
+    objective=ASiT.Config(
+        crops=1, crop_seconds=0.1, decoder=(16,), distillation=replace(HEADS, freeze=0.4, momentum=None)
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return noises(tmp_path_factory.mktemp("noise"))
+
+
+def train(corpus, folder, stop=None):
+    """Run, or go on with, the run in a folder; be killed after a step's teacher has moved."""
+    run = Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, RUN)
+    objective = build(run.config)
+    move = objective.after_step
+
+    def after_step(at):
+        move(at)
+        if at == stop:
+            raise Killed
+
+    objective.after_step = after_step
+    fit(objective, corpus, run)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    train(corpus, folder)
+    return folder
+
+
+@pytest.mark.parametrize("stops", [(0,), (3,), (5, 9), (11,)], ids=str)
+def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not_been(corpus, tmp_path, uninterrupted, stops):
+    for stop in stops:
+        with pytest.raises(Killed):
+            train(corpus, tmp_path, stop)
+    train(corpus, tmp_path)
+    for name in ("metrics.jsonl", "model.safetensors", "resume/step-000000012/model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_a_run_that_starts_from_another_has_its_teacher_as_both_student_and_teacher(uninterrupted):
+    _, source = load_run(uninterrupted)
+    objective = build(replace(RUN, seed=1))
+    start_from(objective, uninterrupted)
+    objective.begin(plan(0.4))
+    for name, value in source.teacher.state_dict().items():
+        assert torch.equal(objective.encoder.state_dict()[name], value)
+        assert torch.equal(objective.teacher.state_dict()[name], value)
+    student = source.encoder.state_dict()
+    assert not all(torch.equal(value, student[name]) for name, value in source.teacher.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------------------------ two processes
+
+STEPS = 4
+TRAIN = TrainConfig(steps=STEPS, accumulate=2, lr=0.01, clip_norm=0.5, precision="32-true")
+FRAMES = [(48, 20, 31, 5), (9, 30, 24), (12, 48), (40, 40, 17, 1), (25, 3), (33, 8, 8), (48, 7, 30, 30), (21, 22)]
+
+
+def trained(fabric, folder, batches):
+    """Do the steps on these batches of each; return what was logged, and the state after each step."""
+    objective = asit(crops=1, distillation=replace(HEADS, freeze=0.3)).float()
+    objective.begin(plan()._replace(steps=STEPS))
+    run = Run(folder, replace(RUN, train=TRAIN))
+    optimizer = make_optimizer(objective, TRAIN)
+    module, wrapped = fabric.setup(objective, optimizer)
+    work, found = Work(fabric, objective, module, wrapped, run, STEPS, Tracker()), []
+    for at in range(STEPS):
+        record = step(work, batches[at])
+        work.progress.step += 1
+        found.append((record, {name: value.clone() for name, value in objective.state_dict().items()}))
+    return found
+
+
+def sound(number):
+    one = batch(FRAMES[number])
+    one.wave, one.keys = one.wave.float() * (1 + 0.1 * number), one.keys + 10 * number
+    return one
+
+
+def process(rank, folder):
+    """Be one of two that take turns at the batches."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/meeting", timedelta(minutes=2), rank=rank, world_size=2
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", str(rank))  # Fabric is to take part, not to start processes of its own
+        strategy = DDPStrategy(find_unused_parameters=True, process_group_backend="gloo")  # frozen prototypes
+        fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy, precision="32-true")
+        fabric.launch()
+    assert (fabric.global_rank, fabric.world_size) == (rank, 2)
+    torch.save(trained(fabric, folder, [[sound(2 * at + rank)] for at in range(STEPS)]), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_learn_bit_for_bit_what_one_learns_from_accumulated_batches(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # the processes import this file by its name below it
+    monkeypatch.syspath_prepend(ROOT / "tests")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.spawn(process, (tmp_path,), nprocs=2)
+    both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+    alone = trained(fabric, tmp_path, [[sound(2 * at), sound(2 * at + 1)] for at in range(STEPS)])
+    for at, (record, state) in enumerate(alone):
+        for told, weights in (both[0][at], both[1][at]):
+            assert told == record
+            assert [name for name, value in weights.items() if not torch.equal(value, state[name])] == []
+    prototypes = [state["distillation.student.prototypes.local.direction"] for _, state in alone]
+    assert torch.equal(prototypes[0], prototypes[1])  # frozen
+    assert not torch.equal(prototypes[1], prototypes[2])
