@@ -14,8 +14,7 @@ def grids(draw, partial=None):
     partial = partial or draw(st.sampled_from(["pad", "drop"]))
     patch = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
     stride = tuple(draw(st.integers(1, size)) for size in patch)
-    smallest = patch if partial == "drop" else (1, 1)
-    n_mels, frames = (draw(st.integers(low, 25)) for low in smallest)
+    n_mels, frames = draw(st.integers(patch[0] if partial == "drop" else 1, 25)), draw(st.integers(1, 25))
     return PatchGrid(n_mels=n_mels, patch=patch, stride=stride, partial=partial), frames
 
 
@@ -162,9 +161,13 @@ def test_a_wrong_choice_is_named_where_no_type_checker_runs():
         grid.__post_init__()
 
 
-def test_a_spectrogram_smaller_than_a_patch_is_refused_with_drop():
-    with pytest.raises(ConfigError, match="frames = 15; allowed: the patch length 16 or more"):
-        PatchGrid(n_mels=128, partial="drop").columns(15)
+def test_a_spectrogram_shorter_than_a_patch_is_completed_with_drop_too():
+    grid, spectrogram = PatchGrid(n_mels=16, partial="drop"), torch.randn(2, 16, 7)
+    assert grid.columns(7) == 1
+    patches = grid.split(spectrogram)
+    assert patches.shape == (2, 1, 256)
+    assert torch.equal(grid.join(patches, 7), spectrogram)
+    assert torch.equal(patches.view(2, 16, 16)[:, :, 7:], torch.zeros(2, 16, 9))
 
 
 def test_a_spectrogram_with_other_mels_is_refused():

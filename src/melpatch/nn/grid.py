@@ -19,7 +19,7 @@ class PatchGrid:
     of a patch are row-major, (mel, frame). Both as in the published SSAST and in ``torch.nn.functional.unfold``.
 
     Raises:
-        ConfigError: a field is out of range; with "drop", also where a spectrogram is smaller than one patch.
+        ConfigError: a field is out of range; with "drop", also where there are fewer mels than one patch has.
     """
 
     n_mels: int
@@ -29,7 +29,8 @@ class PatchGrid:
     stride: tuple[int, int] = (16, 16)
     """Distance between the starts of neighbouring patches (mels, frames); smaller than the patch, they overlap."""
     partial: Literal["pad", "drop"] = "pad"
-    """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores them (published)."""
+    """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores them (published), but
+    for a spectrogram shorter than one patch, which is completed."""
 
     def __post_init__(self) -> None:
         check(min(self.patch) >= 1, "patch", self.patch, "two sizes (mels, frames) of 1 or more")
@@ -56,9 +57,7 @@ class PatchGrid:
         return self.patch[0] * self.patch[1]
 
     def columns(self, frames: int) -> int:
-        """Return the number of patches along time in a spectrogram of so many frames."""
-        whole = self.partial == "pad" or frames >= self.patch[1]
-        check(whole, "frames", frames, f"the patch length {self.patch[1]} or more, or partial = 'pad'")
+        """Return the number of patches along time in a spectrogram of so many frames: at least one."""
         return max(1, self._number(frames, 1))
 
     def count(self, frames: int) -> int:

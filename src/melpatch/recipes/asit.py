@@ -18,7 +18,7 @@ def asit(size_name: str) -> RunConfig:
     of 2023 fills it in (classes, bottleneck, schedules in shares of its 100 epochs). *Differs*: the momentum follows
     the batch size and the length of the run, and mean and std are measured (``--measure 0`` takes AudioSet's); clips
     shorter than a view are masked instead of filled up with silence; the prototypes' freeze, which the release intends
-    and misses, happens.
+    and misses, happens; the class token's position is a parameter of its own, and its gradient clipped as one.
     """
     return _published(size_name, ASiT.Config(view_seconds=6.0), epochs=40.0, clips=32)
 
