@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from melpatch.nn import transformer as transformer_module
 from melpatch.nn.transformer import Attention, Block, DropPath, Transformer
 
 
@@ -34,6 +35,28 @@ def test_attention_one_pair_at_a_time():
             for j in range(5):
                 gathered[i, channels] += math.exp(scores[j]) / total * v[j, channels]
     torch.testing.assert_close(attention(x)[0], attention.proj(gathered))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_in_bfloat16_on_a_cpu_is_as_exact_as_the_fused_one(padded, monkeypatch):
+    torch.manual_seed(0)
+    attention, x = Attention(32, 4), noise(3, 50, 32).float() * 2
+    mask = torch.arange(50) < torch.tensor([50, 20, 1])[:, None] if padded else None
+    mask = mask if mask is None else mask[:, None, None]
+
+    def outputs():
+        with torch.autocast("cpu", torch.bfloat16):
+            output = attention(x, mask)
+        return [output.float(), *torch.autograd.grad(output.float().square().sum(), list(attention.parameters()))]
+
+    exact = [attention(x, mask)]
+    exact += torch.autograd.grad(exact[0].square().sum(), list(attention.parameters()))
+    plain = outputs()
+    monkeypatch.setattr(transformer_module, "_PLAIN_TOKENS", 0)
+    fused = outputs()
+    assert not all(torch.equal(a, b) for a, b in zip(plain, fused, strict=True))  # two ways indeed
+    for one, other, wanted in zip(plain, fused, exact, strict=True):
+        assert (one - wanted).norm() <= 1.5 * (other - wanted).norm() + 1e-3 * wanted.norm()
 
 
 def test_block_adds_two_branches_with_erf_gelu():
