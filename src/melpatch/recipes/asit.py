@@ -82,7 +82,7 @@ def asit_short(size_name: str) -> RunConfig:
             decoder=(4 * width, 256),
             distillation=SelfDistillation.Config(global_classes=1024, local_classes=512, hidden=4 * width),
         ),
-        loader=LoaderConfig(batch_size=24, seconds=3.0),
+        loader=LoaderConfig(batch_size=24, seconds=3.0, bucket=1),  # centring wants batches that are like the corpus
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
     )
 
@@ -92,7 +92,7 @@ def _published(size_name: str, objective: ASiT.Config, *, epochs: float, clips: 
     return RunConfig(
         encoder=ViT.Config(**size(size_name), positions="learned", columns=37, partial="drop", drop_path=0.1),
         objective=objective,
-        loader=LoaderConfig(batch_size=clips, seconds=10.0),
+        loader=LoaderConfig(batch_size=clips, seconds=10.0, bucket=1),
         train=TrainConfig(
             epochs=epochs,
             accumulate=4,  # stands for the four GPUs
