@@ -41,7 +41,9 @@ def logits(objective, part, dtype):
     """Of the class tokens ("global") or the patch tokens ("local")."""
     tokens, heads = draw("heads/tokens", (2, 297, 96)).to(dtype), objective.distillation.student
     with torch.inference_mode():
-        return F.linear(heads.project(tokens[:, 0] if part == "global" else tokens[:, 1:], part), heads.classes(part))
+        return F.linear(
+            heads.project(tokens[:, 0] if part == "global" else tokens[:, 1:], part), heads.prototypes_for(part)
+        )
 
 
 def columns(name):

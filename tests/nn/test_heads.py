@@ -98,6 +98,20 @@ def test_patch_decoder_is_an_mlp_and_a_transposed_convolution(widths, last_gelu)
     )
 
 
+def test_a_patch_decoders_pixels_start_as_a_transposed_convolution_does():
+    torch.manual_seed(0)
+    decoder, convolution = PatchDecoder(600, (), 20, last_gelu=False), nn.ConvTranspose2d(600, 1, (4, 5), (4, 5))
+    for weight in (decoder.unpatch.weight, convolution.weight):  # uniform
+        assert 0.99 < weight.abs().max().item() * 20**0.5 <= 1.0
+        assert weight.std().item() == pytest.approx((3 * 20) ** -0.5, rel=0.03)
+    decoders = [PatchDecoder(1, (), 20, last_gelu=False) for _ in range(300)]
+    convolutions = [nn.ConvTranspose2d(1, 1, (4, 5), (4, 5)) for _ in range(300)]
+    for models in (decoders, convolutions):
+        biases = torch.cat([model.bias.detach() for model in models])
+        assert 0.95 < biases.abs().max().item() * 20**0.5 <= 1.0
+        assert biases.std().item() == pytest.approx((3 * 20) ** -0.5, rel=0.15)
+
+
 # ------------------------------------------------------------------------------------------------------ prototypes
 
 
@@ -151,7 +165,7 @@ def test_projection_is_three_layers_and_a_unit_vector():
     slow = slow_mlp(module.trunks["shared"], tokens, last=False)
     torch.testing.assert_close(projected, slow / slow.square().sum(dim=-1, keepdim=True).sqrt())
     assert [layer.weight.shape for layer in linears(module)] == [(10, 6), (10, 10), (4, 10)]
-    assert torch.equal(module.classes("local"), module.prototypes["local"]())
+    assert torch.equal(module.prototypes_for("local"), module.prototypes["local"]())
 
 
 def test_projections_are_float32_at_least():
@@ -189,7 +203,7 @@ def test_sharing_decides_which_parameters_there_are(shared, trunks, prototypes, 
 def test_what_is_shared_answers_alike_and_what_is_not_does_not(shared):
     module, tokens = heads(shared, classes={"global": 9, "local": 9}).double(), noise(5, 6)
     same_trunk = torch.equal(module.project(tokens, "global"), module.project(tokens, "local"))
-    same_prototypes = torch.equal(module.classes("global"), module.classes("local"))
+    same_prototypes = torch.equal(module.prototypes_for("global"), module.prototypes_for("local"))
     assert (same_trunk, same_prototypes) == (shared != "none", shared == "all")
 
 

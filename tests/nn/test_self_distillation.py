@@ -52,9 +52,9 @@ def gradients(module):
 def slow_pair(module, name, said, told, temperature):
     """Return the cross-entropy of one token with the teacher's, and the entropy of what the teacher says."""
     target = module.targets[name]
-    answer = module.teacher.classes(name) @ module.teacher.project(told, name)
+    answer = module.teacher.prototypes_for(name) @ module.teacher.project(told, name)
     probabilities = ((answer - target.centre) / temperature).softmax(dim=-1).tolist()
-    said = (module.student.classes(name) @ module.student.project(said, name) / 0.1).log_softmax(dim=-1).tolist()
+    said = (module.student.prototypes_for(name) @ module.student.project(said, name) / 0.1).log_softmax(dim=-1).tolist()
     loss = -sum(p * q for p, q in zip(probabilities, said, strict=True))
     return loss, -sum(p * math.log(p) for p in probabilities)
 
@@ -64,7 +64,7 @@ def test_tokens_are_told_what_the_teacher_says_of_the_same_place(name, monkeypat
     module, (said, told), weights = build(), material(11), noise(11, seed=2).abs()
     slow = [slow_pair(module, name, *pair, 0.055) for pair in zip(said, told, strict=True)]  # half-way to 0.07
     monkeypatch.setattr(distillation, "_ELEMENTS", 4 * module.targets[name].classes)
-    metrics = module.tokens(name, said, told, weights, step=5)
+    metrics = module.token_loss(name, said, told, weights, step=5)
     for key, column in ((name, 0), (f"{name}_entropy", 1)):
         expected = sum(weight * one[column] for weight, one in zip(weights.tolist(), slow, strict=True))
         assert metrics[key].item() == pytest.approx(expected, abs=1e-12)
@@ -80,7 +80,7 @@ def test_views_are_told_what_the_teacher_says_of_the_other_views(name, crops):
             pairs = [slow_pair(module, name, one, told[teacher, clip], 0.07) for one in said[:, clip]]
             losses += [loss for student, (loss, _) in enumerate(pairs) if student != teacher]
             entropies.append(pairs[0][1])
-    metrics = module.views(name, said, told, step=50)
+    metrics = module.view_loss(name, said, told, step=50)
     assert metrics[name].item() == pytest.approx(sum(losses) / len(losses), abs=1e-12)
     assert metrics[f"{name}_entropy"].item() == pytest.approx(sum(entropies) / len(entropies), abs=1e-12)
 
@@ -89,8 +89,8 @@ def test_views_are_told_what_the_teacher_says_of_the_other_views(name, crops):
 def test_metrics_are_the_loss_its_share_of_ln_k_the_teachers_entropy_and_its_gauges(name):
     module, (said, told) = build(), material(2, 3)
     for metrics in (
-        module.views(name, said, told, step=50),
-        module.tokens(name, said[0], told[0], torch.ones(3).double(), step=50),
+        module.view_loss(name, said, told, step=50),
+        module.token_loss(name, said[0], told[0], torch.ones(3).double(), step=50),
     ):
         assert metrics.keys() == {name, *(f"{name}_{part}" for part in ("over_ln_k", "entropy", "kl_uniform", "used"))}
         share = metrics[name].item() / math.log(module.targets[name].classes)
@@ -99,12 +99,11 @@ def test_metrics_are_the_loss_its_share_of_ln_k_the_teachers_entropy_and_its_gau
             assert metrics[f"{name}_{gauge}"] == value
 
 
-def test_classes_are_the_teachers_centred_logits():
+def test_logits_are_the_teachers_centred_logits():
     module, (_, told) = build(), material(2, 3)
-    logits = module.classes("local", told)
-    slow = (
-        module.teacher.classes("local") @ module.teacher.project(told[1, 2], "local") - module.targets["local"].centre
-    )
+    logits = module.logits("local", told)
+    slow = module.teacher.prototypes_for("local") @ module.teacher.project(told[1, 2], "local")
+    slow = slow - module.targets["local"].centre
     assert logits.shape == (2, 3, 7)
     torch.testing.assert_close(logits[1, 2], slow)
 
@@ -116,8 +115,8 @@ def backward(module, step):
     """Take the gradients of both losses, and return both tokens."""
     (said, told), (cls, told_cls) = material(5), material(2, 3)
     weights = torch.full((5,), 0.2, dtype=torch.float64)
-    loss = module.tokens("local", said, told, weights, step)["local"]
-    (loss + module.views("global", cls, told_cls, step)["global"]).backward()
+    loss = module.token_loss("local", said, told, weights, step)["local"]
+    (loss + module.view_loss("global", cls, told_cls, step)["global"]).backward()
     return (said, cls), (told, told_cls)
 
 
@@ -147,13 +146,13 @@ def test_a_frozen_loss_is_the_same_loss():
     values = []
     for freeze in (0.0, 1.0):
         module, (said, told) = build(freeze=freeze), material(5)
-        values.append(module.tokens("local", said, told, torch.ones(5).double(), step=9)["local"].item())
+        values.append(module.token_loss("local", said, told, torch.ones(5).double(), step=9)["local"].item())
     assert values[0] == values[1]
 
 
 def test_tokens_may_be_none():
     module, (said, told) = build(), material(0)
-    metrics = module.tokens("local", said, told, noise(0), step=50)
+    metrics = module.token_loss("local", said, told, noise(0), step=50)
     metrics["local"].backward()
     assert metrics["local"] == metrics["local_entropy"] == 0.0
     before = module.targets["local"].centre.clone()
@@ -161,21 +160,42 @@ def test_tokens_may_be_none():
     assert torch.equal(module.targets["local"].centre, before)
 
 
+def in_float32(module, autocast):
+    """Return the metrics, and the gradients of tokens and parameters, with bf16 autocast or without."""
+    module.zero_grad()
+    said, cls = (noise(*shape, DIM).float().requires_grad_() for shape in ((5,), (2, 3)))
+    told, told_cls = (noise(*shape, DIM, seed=1).float() for shape in ((5,), (2, 3)))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        metrics = module.token_loss("local", said, told, torch.full((5,), 0.2), 50)
+        metrics |= module.view_loss("global", cls, told_cls, 50)
+    (metrics["local"] + metrics["global"]).backward()
+    return metrics, [one.grad.clone() for one in (said, cls, *module.student.parameters())]
+
+
+def assert_near(found, expected, share):
+    assert (found - expected).norm() < share * expected.norm()
+
+
 def test_bf16_autocast_is_near():
-    module, results = build().float(), []
-    for autocast in (False, True):
-        module.zero_grad()
-        (said, told), (cls, told_cls) = material(5), material(2, 3)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            metrics = module.tokens("local", said.float(), told.float(), torch.full((5,), 0.2), 50)
-            metrics |= module.views("global", cls.float(), told_cls.float(), 50)
-        (metrics["local"] + metrics["global"]).backward()
-        results.append(torch.cat([p.grad.flatten() for p in module.student.parameters()]))
-        results.append(torch.stack([metrics[name].detach() for name in BOTH]))
-        assert metrics["local"].dtype == metrics["global"].dtype == torch.float32
-    assert not torch.equal(results[0], results[2])  # it is bf16
-    assert (results[2] - results[0]).norm() < 0.05 * results[0].norm()
-    torch.testing.assert_close(results[3], results[1], rtol=0.02, atol=0)
+    module = build().float()
+    (exact, wanted), (near, found) = (in_float32(module, autocast) for autocast in (False, True))
+    found, wanted = (torch.cat([one.flatten() for one in both]) for both in (found, wanted))
+    assert not torch.equal(found, wanted)  # it is bf16
+    assert_near(found, wanted, 0.05)
+    for name in BOTH:
+        torch.testing.assert_close(near[name], exact[name], rtol=0.02, atol=0)
+
+
+def test_after_the_trunk_all_is_float32_even_under_autocast():
+    module = build(bottleneck=DIM).float()
+    for heads in (module.student, module.teacher):
+        heads.trunks["shared"] = nn.Identity()  # the same vectors for both
+    (exact, wanted), (near, found) = (in_float32(module, autocast) for autocast in (False, True))
+    for name, value in near.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[name], rtol=1e-5, atol=1e-6)
+    for one, other in zip(found, wanted, strict=True):
+        assert_near(one, other, 1e-3)
 
 
 # ----------------------------------------------------------------------------------------- in the course of a run
@@ -238,7 +258,7 @@ def test_after_a_step_the_teacher_has_followed_and_both_centres_have_moved():
     answers = {"local": (told, 5), "global": (told_cls, 6)}
     expected = {}
     for name, (tokens, rows) in answers.items():
-        logits = F.linear(module.teacher.project(tokens, name), module.teacher.classes(name)).reshape(rows, -1)
+        logits = F.linear(module.teacher.project(tokens, name), module.teacher.prototypes_for(name)).reshape(rows, -1)
         expected[name] = 0.9 * centres[name] + 0.1 * logits.mean(dim=0)
     module.after_step(30)
     momentum = module.momentum_at(30)
@@ -285,7 +305,7 @@ def test_in_evaluation_nothing_is_noted_and_in_training_the_teacher_stays_as_in_
     before = {name: value.clone() for name, value in module.targets.state_dict().items()}
     backward(module, 0)
     for target in module.targets.values():
-        target.update()
+        target.update(0)
     assert all(torch.equal(value, before[name]) for name, value in module.targets.state_dict().items())
 
 
@@ -302,7 +322,7 @@ def test_every_way_of_sharing_can_be_saved_and_learns_with_all_it_has(names, sha
     assert restored.keys() == state.keys()
     assert {name.split(".")[1] for name in state if name.startswith("targets")} == set(names)
     said, told = material(2, 3)
-    loss = sum(module.views(name, said, told, 50)[name] for name in names)
+    loss = sum(module.view_loss(name, said, told, 50)[name] for name in names)
     loss.backward()
     assert gradients(module) == {f"student.{name}" for name, _ in module.student.named_parameters()}
 

@@ -12,10 +12,12 @@ DIM, BOTH = 6, ("global", "local")
 LOG_GLOBAL, LOG_LOCAL = math.log(8192), math.log(1024)
 
 
-def of_size(names=BOTH):
-    """Return heads with as many classes as published; nothing is computed with them."""
-    config = SelfDistillation.Config(hidden=4, bottleneck=2, momentum=0.996)
-    return SelfDistillation(config, DIM, names)
+def of_size(names=BOTH, **settings):
+    """Return heads with as many classes as published, in a run of 100 steps; nothing is computed with them."""
+    config = SelfDistillation.Config(hidden=4, bottleneck=2, momentum=0.996, **settings)
+    module = SelfDistillation(config, DIM, names)
+    module.steps = 100
+    return module
 
 
 HEALTHY = {
@@ -34,42 +36,57 @@ HEALTHY = {
         HEALTHY,
         {"loss": 3.0},
         HEALTHY | {"global": LOG_GLOBAL - 0.1, "local": LOG_LOCAL - 0.08},
-        HEALTHY | {"global": LOG_GLOBAL + 0.1},  # a teacher that knows otherwise
         HEALTHY | {"global": 0.2, "local": 0.1},
-        HEALTHY | {"global_kl_uniform": 0.89 * LOG_GLOBAL, "local_entropy": 0.011 * LOG_LOCAL},
+        HEALTHY | {"global_kl_uniform": 0.89 * LOG_GLOBAL, "local_entropy": 0.021 * LOG_LOCAL},
         HEALTHY | {"global_used": 1 / 8192},
     ],
 )
 def test_a_healthy_run_is_met_with_silence(metrics):
-    assert of_size().warning(metrics) is None
+    assert of_size().warning(metrics, 10) is None
 
 
-@pytest.mark.parametrize(
+COLLAPSES = pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"global": 9.0}, ["global loss sits at ln K = 9.01", "lower teacher-temperature"]),
-        ({"local": LOG_LOCAL + 0.05}, ["local loss sits at ln K = 6.93", "lower teacher-temperature"]),
+        ({"local": 0.991 * LOG_LOCAL}, ["local loss sits at ln K = 6.93", "lower teacher-temperature"]),
+        ({"local": 1.5 * LOG_LOCAL}, ["local loss sits at ln K = 6.93", "lower teacher-temperature"]),
         ({"global_kl_uniform": 8.2}, ["global teacher has one class for nearly everything", "--warmup", "--lr"]),
         ({"local_kl_uniform": 6.3}, ["local teacher has one class for nearly everything", "--warmup", "--lr"]),
-        ({"global_entropy": 0.08}, ["global teacher has lost all doubt", "temperature-warmup"]),
+        ({"global_entropy": 0.019 * LOG_GLOBAL}, ["global teacher has lost all doubt", "temperature-warmup"]),
         ({"local_entropy": 0.0}, ["local teacher has lost all doubt", "temperature-warmup"]),
     ],
 )
+
+
+@COLLAPSES
 def test_a_collapse_is_told_in_words_with_a_cure(change, words):
-    warned = of_size().warning(HEALTHY | change)
+    warned = of_size().warning(HEALTHY | change, 10)
     for word in ["collapse: the ", *words, "momentum (now 0.9960)", "--objective.distillation"]:
         assert word in warned
     assert "\n" not in warned
 
 
+@COLLAPSES
+def test_nothing_is_said_while_the_temperature_rises(change, words):
+    module = of_size(temperature_warmup=0.5)
+    assert module.warning(HEALTHY | change, 0) is None
+    assert module.warning(HEALTHY | change, 49) is None
+    assert words[0] in module.warning(HEALTHY | change, 50)
+    assert words[0] in of_size(temperature_warmup=0.0).warning(HEALTHY | change, 0)
+
+
 def test_what_is_not_supervised_is_not_warned_of():
-    assert of_size(("local",)).warning(HEALTHY | {"global": 9.0}) is None
+    assert of_size(("local",)).warning(HEALTHY | {"global": 9.0}, 10) is None
 
 
 @torch.no_grad()
 def one_class(module):
-    """Make the teacher say one class of everything, as if centring had failed."""
+    """Make teacher and student say one class of everything, as if centring had failed."""
     module.targets["local"].centre.copy_(-100.0 * torch.eye(64)[3])
+    last = module.student.trunks["shared"][-1]
+    last.weight.zero_()
+    last.bias.copy_(module.student.prototypes_for("local")[3])
 
 
 @torch.no_grad()
@@ -91,10 +108,9 @@ def test_a_real_start_is_healthy_and_real_collapses_are_not(collapse, words):
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight)
     module.begin(steps=100, batch_size=4)
-    module.targets["local"].momentum = 0.0  # gauges of the last step alone
-    for step in range(2):  # the second reads the gauges of the first
+    for step in (10, 11):  # after the warm-up; the second reads the gauges of the first
         collapse(module)
-        metrics = module.tokens("local", tokens, tokens, torch.full((40,), 1 / 40), step)
-        module.targets["local"].update()
-    warned = module.warning({name: value.item() for name, value in metrics.items()})
+        metrics = module.token_loss("local", tokens, tokens, torch.full((40,), 1 / 40), step)
+        module.targets["local"].update(step)
+    warned = module.warning({name: value.item() for name, value in metrics.items()}, step)
     assert warned is None if words is None else words in warned

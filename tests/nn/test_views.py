@@ -140,6 +140,15 @@ def test_a_mean_by_clip_is_left_as_it_is_by_any_division_of_the_batch():
 
 
 @pytest.mark.parametrize("by_clip", [True, False])
+@pytest.mark.parametrize("share", [0.3, 0.001])
+def test_what_is_chosen_in_shares_however_small_has_a_mean_all_the_same(by_clip, share):
+    _, chosen = ragged(2, 3)
+    weights = mean_weights(share * chosen, 2, by_clip=by_clip)
+    assert weights.sum().item() / 3 == pytest.approx(1.0)
+    torch.testing.assert_close(weights, mean_weights(chosen, 2, by_clip=by_clip))
+
+
+@pytest.mark.parametrize("by_clip", [True, False])
 def test_where_nothing_is_chosen_nothing_weighs(by_clip):
     _, chosen = ragged(2, 3)
     chosen[1::3] = 0.0

@@ -24,7 +24,7 @@ class Killed(BaseException):
 
 
 RUN = replace(
-    settings(accumulate=2, schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip_norm=0.5, clip="tensor"),
+    settings(accumulate=2, schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip_norm=0.5, clip_by="tensor"),
     encoder=replace(settings().encoder, drop_path=0.5),
     objective=ASiT.Config(
         crops=1, crop_seconds=0.1, decoder=(16,), distillation=replace(HEADS, freeze=0.4, momentum=None)

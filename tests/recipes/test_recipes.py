@@ -164,7 +164,7 @@ def test_what_the_paper_and_the_releases_of_asit_have_in_common(name):
     assert heads.momentum == (None if name == "asit" else 0.996)
     assert (train.optimizer, train.betas, train.accumulate) == ("adamw", (0.9, 0.999), 4)
     assert (train.weight_decay, train.weight_decay_end, train.decay_tokens) == (0.04, 0.4, True)
-    assert (train.clip, train.clip_norm, train.schedule, train.warmup) == ("tensor", 3.0, "dino", 0.1)
+    assert (train.clip_by, train.clip_norm, train.schedule, train.warmup) == ("tensor", 3.0, "dino", 0.1)
     assert train.lr == (1.5625e-4 if name == "asit_2024" else 2.5e-4)
     assert train.lr * train.floor == pytest.approx(1e-6)
     assert (config.encoder.num_heads, config.encoder.drop_path, config.encoder.cls_tokens) == (12, 0.1, 1)
@@ -201,7 +201,9 @@ def test_rows_of_asits_ablation_differ_in_their_switches_alone(name, corrupt, lo
     weights = {f"{loss}_weight": float(loss in losses) for loss in ("pixel", "local", "global")}
     assert {name: getattr(row.objective, name) for name in weights} == weights
     switches = {"corrupt": True, "pixels": "corrupted"} | dict.fromkeys(weights, 1.0)
-    assert replace(row.objective, **switches) == whole.objective
+    assert replace(row.objective, **switches, distillation=whole.objective.distillation) == whole.objective
+    one_epoch = replace(whole.objective.distillation, freeze=1 / row.train.epochs)
+    assert row.objective.distillation == one_epoch
     assert row.train.epochs == 10.0
     assert replace(row, objective=whole.objective, train=replace(row.train, epochs=40.0)) == whole
 

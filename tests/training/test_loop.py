@@ -137,7 +137,7 @@ def test_each_tensors_own_gradient_is_scaled_down_if_asked(corpus, tmp_path):
     whole, clipped = {}, {}
     train(corpus, tmp_path / "whole", settings(steps=1, clip_norm=None), prepare=keeping(whole))
     limit = sorted(gradient.norm().item() for gradient in whole.values())[len(whole) // 2]
-    config = settings(steps=1, clip_norm=limit, clip="tensor")
+    config = settings(steps=1, clip_norm=limit, clip_by="tensor")
     train(corpus, tmp_path / "clipped", config, prepare=keeping(clipped))
     for name, gradient in whole.items():
         scale = min(1.0, limit / (gradient.norm().item() + 1e-6))  # the published code's epsilon
@@ -184,7 +184,7 @@ def test_a_parameter_without_a_gradient_is_left_as_it_is(corpus, tmp_path):
     def prepare(objective):
         objective.idle = torch.nn.Parameter(torch.ones(3, 3))
 
-    train(corpus, tmp_path / "run", settings(weight_decay=0.5, clip="tensor"), prepare=prepare)
+    train(corpus, tmp_path / "run", settings(weight_decay=0.5, clip_by="tensor"), prepare=prepare)
     assert torch.equal(published(tmp_path / "run")["idle"], torch.ones(3, 3))
 
 
@@ -217,7 +217,7 @@ def test_what_an_objective_warns_of_is_shown_and_logged(corpus, tmp_path, capsys
     heard = []
 
     def prepare(objective):
-        objective.warning = lambda metrics: heard.append(metrics) or ("it fails" if len(heard) == 2 else None)
+        objective.warning = lambda metrics, step: heard.append(metrics) or ("it fails" if len(heard) == 2 else None)
 
     train(corpus, tmp_path / "run", settings(), prepare=prepare)
     assert heard == [{k: v for k, v in line.items() if k != "step"} for line in steps_of(tmp_path / "run")[3::4]]
@@ -357,7 +357,7 @@ def test_how_many_may_be_unreadable_is_a_setting(tmp_path):
 
 def test_a_step_without_a_readable_clip_changes_nothing(tmp_path):
     def prepare(objective):
-        objective.warning = lambda metrics: f"a loss of {metrics['loss']}"  # there is none to judge
+        objective.warning = lambda metrics, step: f"a loss of {metrics['loss']}"  # there is none to judge
 
     corpus, _ = damaged(tmp_path, 12)
     config = with_loader(settings(), max_bad_share=1.0)
@@ -379,7 +379,7 @@ RUNS = {
     "ssast": settings(),
     "ssast in bf16": settings(precision="bf16-mixed", accumulate=2),
     "adam": settings(optimizer="adam", clip_norm=None),
-    "dino": settings(schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip="tensor"),
+    "dino": settings(schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip_by="tensor"),
     "classify": replace(
         settings(average=0.5, evaluations=6, layer_decay=0.7),
         objective=Classify.Config(

@@ -21,7 +21,7 @@ from melpatch.training.config import RunConfig, build, objective_names
 from melpatch.training.health import health, warning
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
-from melpatch.training.start import fitted, measured, plan, start_from
+from melpatch.training.start import fitted, measured, plan, shortened, start_from
 from melpatch.training.tracking import Track, make_tracker
 
 _HEALTH_CLIPS = 256
@@ -32,7 +32,7 @@ class Config:
     """Settings of a pretraining run; every field of the recipe is a flag."""
 
     recipe: tyro.conf.Positional[str]
-    """An objective (ssast) with defaults for own data, or a paper's recipe (ssast_patch, ssast_frame)."""
+    """A recipe, for own data (ssast, asit_short) or a paper's (melpatch list), or an objective with its defaults."""
     out: Path
     """Run folder to write."""
     size: str = "tiny"
@@ -62,7 +62,10 @@ def parse(arguments: list[str]) -> Config:
             arguments = ["ssast", "--help"]
         else:
             raise ConfigError(f"melpatch pretrain needs a recipe as its first word; there are: {', '.join(names)}")
-    about = f"{__doc__}\n\nRecipes: {', '.join(names)}, or package.module:Class for an objective of your own."
+    about = (
+        f"{__doc__} 'melpatch pretrain RECIPE --help' shows a recipe's own flags and defaults.\n\n"
+        f"Recipes: {', '.join(names)}, or package.module:Class for an objective of your own."
+    )
     return read_flags(
         Config, _default, arguments, prog=f"melpatch pretrain {arguments[0]}", about=about, required=["out"]
     )
@@ -84,6 +87,7 @@ def run(config: Config) -> None:
     settings = opened.config if opened else config.run
     corpus = without(corpus_of(settings), config.exclude)
     if opened is None:
+        settings = shortened(settings, corpus)
         settings = fitted(measured(settings, corpus, config.measure) if config.measure else settings)
     objective = build(settings)
     if config.init is not None and not (opened and opened.newest):

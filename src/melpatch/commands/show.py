@@ -9,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from melpatch.commands.base import draw_pictures
-from melpatch.config import check, from_toml, owner
+from melpatch.config import from_toml, owner
 from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.model import load
@@ -35,8 +35,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check that what belongs together comes together."""
-        both = (self.sound is None) == (self.pictures is None)
-        check(both, "pictures", self.pictures, "a folder with --sound FILE, none without it")
+        for name, other in (("sound", "pictures"), ("pictures", "sound")):
+            if getattr(self, name) is not None and getattr(self, other) is None:
+                raise ConfigError(
+                    f"--{name} is given but --{other} is not; they go together: --sound FILE --pictures FOLDER"
+                )
 
 
 def run(config: Config) -> None:

@@ -38,14 +38,16 @@ class Target(nn.Module):
     accumulated batch and every process. They are buffers, so a resumed run goes on with them.
 
     Attributes:
-        centre: running mean of the logits.
-        mean: running mean of the distributions.
-        votes: running share of rows whose first choice a class was.
+        centre: running mean of the logits, from 0 on, as published.
+        mean: running mean of the distributions; over all steps at first, so that it is right from the first on.
+        votes: the same of the share of rows whose first choice a class was.
+        updates: steps behind them.
     """
 
     centre: Tensor
     mean: Tensor
     votes: Tensor
+    updates: Tensor
 
     def __init__(self, classes: int, momentum: float = 0.9) -> None:
         super().__init__()
@@ -53,6 +55,7 @@ class Target(nn.Module):
         self.register_buffer("centre", torch.zeros(classes))
         self.register_buffer("mean", torch.full((classes,), 1.0 / classes))
         self.register_buffer("votes", torch.full((classes,), 1.0 / classes))
+        self.register_buffer("updates", torch.zeros(()))
         self.seen: _Seen | None = None
 
     @torch.no_grad()
@@ -78,20 +81,22 @@ class Target(nn.Module):
         self.seen.rows += len(logits)
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, step: int) -> None:
         """Move the centre and the gauges by what was seen in this step, on every process alike."""
-        if self.seen is None:
-            return
-        rows = torch.full((1,), float(self.seen.rows), dtype=torch.float64, device=self.seen.sums.device)
-        total = torch.cat([self.seen.sums.flatten(), rows])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total)
+        total = torch.zeros(3 * self.classes + 1, dtype=torch.float64, device=self.centre.device)
+        if self.seen is not None and self.seen.step == step:
+            total[:-1], total[-1] = self.seen.sums.flatten(), self.seen.rows
         self.seen = None
-        if total[-1] == 0:  # no token was chosen on any process
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(total)  # also of a process that saw nothing, since the others wait for it
+        if total[-1] == 0:
             return
-        means = (total[:-1] / total[-1]).view(3, self.classes)
-        for buffer, mean in zip((self.centre, self.mean, self.votes), means, strict=True):
-            buffer.lerp_(mean.to(buffer.dtype), 1.0 - self.momentum)
+        means = (total[:-1] / total[-1]).view(3, self.classes).to(self.centre.dtype)
+        self.updates += 1
+        self.centre.lerp_(means[0], 1.0 - self.momentum)
+        rate = (1 / self.updates).clamp(min=1.0 - self.momentum)
+        self.mean.lerp_(means[1], rate)
+        self.votes.lerp_(means[2], rate)
 
     def gauges(self) -> dict[str, Tensor]:
         """Return how evenly the classes have been used of late.

@@ -29,8 +29,8 @@ class PatchGrid:
     stride: tuple[int, int] = (16, 16)
     """Distance between the starts of neighbouring patches (mels, frames); smaller than the patch, they overlap."""
     partial: Literal["pad", "drop"] = "pad"
-    """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores them (published), but
-    for a spectrogram shorter than one patch, which is completed."""
+    """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores them (published),
+    but completes a spectrogram that is shorter than one patch."""
 
     def __post_init__(self) -> None:
         check(min(self.patch) >= 1, "patch", self.patch, "two sizes (mels, frames) of 1 or more")

@@ -48,7 +48,9 @@ class PatchDecoder(nn.Module):
         super().__init__()
         self.mlp = gelu_mlp((in_dim, *widths), last=last_gelu)
         self.unpatch = nn.Linear((in_dim, *widths)[-1], pixels, bias=False)
-        self.bias = nn.Parameter(torch.zeros(1))  # a convolution with one output channel has one
+        self.bias = nn.Parameter(torch.empty(1))  # a convolution with one output channel has one
+        for parameter in (self.unpatch.weight, self.bias):  # as torch starts a transposed convolution
+            nn.init.uniform_(parameter, -(pixels**-0.5), pixels**-0.5)
 
     def forward(self, tokens: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token pixel"]:
         """Return the pixels of each patch, row-major (mel, frame)."""
@@ -118,7 +120,7 @@ class DistillationHeads(nn.Module):
         projected: Tensor = self.trunks[self.trunk_of[name]](tokens)
         return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
 
-    def classes(self, name: str) -> Float[Tensor, "class bottleneck"]:
+    def prototypes_for(self, name: str) -> Float[Tensor, "class bottleneck"]:
         """Return the prototypes that those vectors are compared with; logits are the products."""
         weight: Tensor = self.prototypes[self.prototypes_of[name]]()
         return weight

@@ -20,7 +20,7 @@ from melpatch.nn.heads import DistillationHeads, Sharing
 from melpatch.progress import notice
 from melpatch.schedules import cosine, ramp
 
-_STUCK, _ONE, _SURE = 0.01, 0.9, 0.01  # shares of ln K: so near to it nothing is learnt; above, below: collapse
+_STUCK, _ONE, _SURE = 0.99, 0.9, 0.02  # shares of ln K: a loss, a KL above, or an entropy below, has collapsed
 
 
 class SelfDistillation(nn.Module):
@@ -104,7 +104,7 @@ class SelfDistillation(nn.Module):
         self.teacher.eval()
         return self
 
-    def tokens(
+    def token_loss(
         self,
         name: str,
         said: Float[Tensor, "token dim"],
@@ -122,7 +122,7 @@ class SelfDistillation(nn.Module):
             step: of the run.
         """
         with torch.no_grad():
-            answers, prototypes = self.teacher.project(told, name), self.teacher.classes(name)
+            answers, prototypes = self.teacher.project(told, name), self.teacher.prototypes_for(name)
         target, temperature, entropies = self._target(name), self.temperature(step), [weights.new_zeros(0)]
 
         def distribution(part: slice) -> Float[Tensor, "chunk class"]:
@@ -131,10 +131,11 @@ class SelfDistillation(nn.Module):
             return probabilities
 
         vectors, student = self.student.project(said, name), self._prototypes(name, step)
-        loss = chunked_cross_entropy(vectors, student, weights, distribution, self.config.student_temperature)
-        return self._metrics(name, loss, weights @ torch.cat(entropies).to(weights.dtype))
+        with torch.autocast(said.device.type, enabled=False):  # what is divided by small temperatures must be exact
+            loss = chunked_cross_entropy(vectors, student, weights, distribution, self.config.student_temperature)
+            return self._metrics(name, loss, weights @ torch.cat(entropies).to(weights.dtype))
 
-    def views(
+    def view_loss(
         self,
         name: str,
         said: Float[Tensor, "anyview clip dim"],
@@ -143,20 +144,23 @@ class SelfDistillation(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the mean cross-entropy of each view's token with the teacher's of every other view, and the gauges."""
         with torch.no_grad():
-            answers = F.linear(self.teacher.project(told, name), self.teacher.classes(name))
-        logits = F.linear(self.student.project(said, name), self._prototypes(name, step))
-        probabilities, entropy = self._target(name).distribution(answers, self.temperature(step), step)
-        loss = across_views(probabilities, logits, self.config.student_temperature).mean()
-        return self._metrics(name, loss, entropy.mean())
+            answers, prototypes = self.teacher.project(told, name), self.teacher.prototypes_for(name)
+        vectors, student = self.student.project(said, name), self._prototypes(name, step)
+        with torch.autocast(said.device.type, enabled=False):  # as in token_loss
+            answers = F.linear(answers, prototypes)
+            probabilities, entropy = self._target(name).distribution(answers, self.temperature(step), step)
+            logits = F.linear(vectors, student)
+            loss = across_views(probabilities, logits, self.config.student_temperature).mean()
+            return self._metrics(name, loss, entropy.mean())
 
-    def classes(self, name: str, told: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token class"]:
+    def logits(self, name: str, told: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token class"]:
         """Return the teacher's centred logits of tokens."""
-        return F.linear(self.teacher.project(told, name), self.teacher.classes(name)) - self._target(name).centre
+        return F.linear(self.teacher.project(told, name), self.teacher.prototypes_for(name)) - self._target(name).centre
 
     def after_step(self, step: int) -> None:
         """Move the teacher's heads towards the student's, and the centres to what the teacher said."""
         for name in self.targets:
-            self._target(name).update()
+            self._target(name).update(step)
         follow(self.teacher, self.student, self.momentum_at(step))
 
     def momentum_at(self, step: int) -> float:
@@ -168,11 +172,16 @@ class SelfDistillation(nn.Module):
         warmup = self.config.temperature_warmup
         return ramp(*self.config.teacher_temperature, self._done(step) / warmup if warmup else 1.0)
 
-    def warning(self, metrics: Mapping[str, float]) -> str | None:
-        """Return in words that a loss sits at ln K, or that the teacher's variety or doubt is gone; else None."""
+    def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
+        """Return in words that a loss sits at ln K, or that the teacher's variety or doubt is gone; else None.
+
+        Nothing is said while the temperature rises, when losses may pass ln K without harm.
+        """
+        if self._done(step) < self.config.temperature_warmup:
+            return None
         for name in self.targets:
             most = math.log(self._target(name).classes)
-            if abs(metrics.get(name, 0.0) - most) < _STUCK * most:
+            if metrics.get(name, 0.0) > _STUCK * most:
                 what, cure = f"loss sits at ln K = {most:.2f}: it knows nothing", "a lower teacher-temperature"
             elif metrics.get(f"{name}_kl_uniform", 0.0) > _ONE * most:
                 what, cure = "teacher has one class for nearly everything", "a longer --warmup, a lower --lr"
@@ -197,7 +206,7 @@ class SelfDistillation(nn.Module):
 
     def _prototypes(self, name: str, step: int) -> Float[Tensor, "class bottleneck"]:
         """Return the student's prototypes, out of the gradient's reach while they are frozen."""
-        prototypes = self.student.classes(name)
+        prototypes = self.student.prototypes_for(name)
         return prototypes.detach() if self._done(step) < self.config.freeze else prototypes
 
     def _done(self, step: int) -> float:

@@ -156,10 +156,11 @@ class ASiT(Objective):
         """
         config, front, patch = self.config, self.front_end, self.encoder.grid.patch[1]
         least = (front.config.win_length + (max(patch, 2) - 1) * front.config.hop_length) / front.sample_rate
-        lengths = {"view_seconds": self.heard(config, plan.longest), "crop_seconds": config.crop_seconds}
-        for name in ("view_seconds", "crop_seconds") if config.crops else ("view_seconds",):
-            allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment there is"
-            check(least <= lengths[name] <= plan.longest, f"objective.{name}", lengths[name], allowed)
+        view, crop = self.heard(config, plan.seconds), config.crop_seconds
+        allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
+        check(least <= view <= plan.longest, "objective.view_seconds", view, allowed)
+        allowed = f"{least:g} (one patch) to {view:g}, the length of a view"
+        check(not config.crops or least <= crop <= view, "objective.crop_seconds", crop, allowed)
         self.plan = plan
         if self.distillation is not None and self.teacher is not None:
             self.distillation.begin(plan.steps, plan.batch_size)
@@ -224,7 +225,7 @@ class ASiT(Objective):
         weights = self._token_weights(views)
         chosen = weights > 0
         weights = weights[chosen] / self._clips(views)
-        return distillation.tokens("local", said.patches[chosen], told.patches[chosen], weights, step)
+        return distillation.token_loss("local", said.patches[chosen], told.patches[chosen], weights, step)
 
     def recognise(
         self, distillation: SelfDistillation, views: Views, said: Encoded, told: Encoded, step: int
@@ -232,7 +233,7 @@ class ASiT(Objective):
         """Return the global loss: cross-entropy of class tokens with the teacher's of the other views (equation 5)."""
         cls = said.cls if views.crops is None else torch.cat([said.cls, self.encoder(*views.crops).cls])
         said_by, told_by = (rows.mean(dim=1).view(-1, self._clips(views), rows.shape[2]) for rows in (cls, told.cls))
-        return distillation.views("global", said_by, told_by, step)
+        return distillation.view_loss("global", said_by, told_by, step)
 
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student."""
@@ -244,36 +245,33 @@ class ASiT(Objective):
         """Return the teacher's encoder, or the student's where that is asked for or there is no teacher."""
         return self.encoder if self.teacher is None or self.config.export == "student" else self.teacher
 
-    def warning(self, metrics: Mapping[str, float]) -> str | None:
+    def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a sentence if self-distillation has collapsed."""
-        return None if self.distillation is None else self.distillation.warning(metrics)
+        return None if self.distillation is None else self.distillation.warning(metrics, step)
 
-    def picture(self, batch: Batch, step: int) -> Picture | None:
+    def picture(self, batch: Batch, step: int) -> Picture:
         """Return the first clip's first view, clean, corrupted and rebuilt, with the teacher's class of each patch."""
-        if self.decoder is None:
-            return None
         views, grid = self.views(batch, step), self.encoder.grid
         clean, seen, hidden, inside = (one[:1] for one in (views.clean, views.seen, views.hidden, views.inside))
         valid, frames = None if views.valid is None else views.valid[:1], int(inside[0, 0].sum())
-        pixels = self.decoder(self.encoder(seen, valid).patches).to(clean.dtype)
-        wanted = hidden if self.config.pixels == "corrupted" else inside
-        rebuilt = torch.where(wanted, grid.join(pixels, clean.shape[2]), clean)
-        classes = None
+        rebuilt, classes, show = None, None, self.front_end.denormalise
+        if self.decoder is not None:
+            pixels = grid.join(self.decoder(self.encoder(seen, valid).patches).to(clean.dtype), clean.shape[2])
+            wanted = hidden if self.config.pixels == "corrupted" else inside
+            rebuilt = show(torch.where(wanted, pixels, clean))[0, :, :frames].detach()
         if self.distillation is not None and self.teacher is not None and self.config.local_weight:
-            choice = self.distillation.classes("local", self.teacher(clean, valid).patches)[0].argmax(dim=-1)
+            choice = self.distillation.logits("local", self.teacher(clean, valid).patches)[0].argmax(dim=-1)
             classes = choice.view(grid.rows, -1)[:, : math.ceil(frames / grid.patch[1])]
-        stages = (self.front_end.denormalise(stage)[0, :, :frames].detach() for stage in (clean, seen, rebuilt))
-        clean, seen, rebuilt = stages
-        return Picture(
-            clean, seen, hidden[0, :, :frames], rebuilt, 0 if views.start is None else int(views.start[0]), classes
-        )
+        clean, seen = (show(stage)[0, :, :frames] for stage in (clean, seen))
+        start = 0 if views.start is None else int(views.start[0])
+        return Picture(clean, seen, hidden[0, :, :frames], rebuilt, start, classes)
 
     def _cut(self, purpose: str, count: int, spectrogram: Spectrograms, batch: Batch, step: int) -> Cut:
         """Return so many pieces of every clip."""
-        rate, longest = self.front_end.sample_rate, self.plan.longest
-        if math.isinf(longest):  # a loaded run has no plan
-            longest = batch.wave.shape[1] / rate
-        seconds = self.config.crop_seconds if purpose == "crop" else self.heard(self.config, longest)
+        rate, segment = self.front_end.sample_rate, self.plan.seconds
+        if math.isinf(segment):  # a loaded run has no plan
+            segment = batch.wave.shape[1] / rate
+        seconds = self.config.crop_seconds if purpose == "crop" else self.heard(self.config, segment)
         width = self.front_end.frames(round(seconds * rate))
         states = (stream(self.seed, f"{purpose} {number}", batch.keys, step) for number in range(count))
         pieces = cut_several(states, spectrogram, self.front_end.frames(batch.lengths), width)
@@ -314,7 +312,8 @@ class ASiT(Objective):
         if config.local_tokens == "corrupted":
             return weights
         intact = self._mean_weights(((inside > 0) & ~corrupted).to(dtype))
-        return config.intact_weight * intact + (1 - config.intact_weight) * weights
+        # Again, for clips that have tokens of one kind only.
+        return self._mean_weights(config.intact_weight * intact + (1 - config.intact_weight) * weights)
 
     def _mean_weights(self, chosen: Float[Tensor, "view ..."]) -> Float[Tensor, "view ..."]:
         return mean_weights(chosen, self.config.views, by_clip=self.config.average == "clip")

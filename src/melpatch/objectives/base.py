@@ -31,8 +31,9 @@ class Picture(NamedTuple):
     seen: Float[Tensor, "mel frame"]
     """What the encoder was given; NaN where it was given nothing."""
     hidden: Bool[Tensor, "mel frame"]
-    rebuilt: Float[Tensor, "mel frame"]
-    """What was made of it: the hidden parts rebuilt, the others as they were."""
+    rebuilt: Float[Tensor, "mel frame"] | None
+    """What was made of it: the hidden parts rebuilt, the others as they were, or all where all is to be rebuilt; None
+    if nothing is."""
     start: int = 0
     """Frame of the clip's spectrogram at which the picture starts."""
     classes: Int[Tensor, "row column"] | None = None
@@ -109,8 +110,8 @@ class Objective(nn.Module):
             ConfigError: such a run cannot be trained.
         """
 
-    def warning(self, metrics: Mapping[str, float]) -> str | None:
-        """Return a sentence if a step's metrics show that training fails, with what to change; else None."""
+    def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
+        """Return a sentence if the metrics of a step show that training fails, with what to change; else None."""
         return None
 
     def export_encoder(self) -> Encoder:

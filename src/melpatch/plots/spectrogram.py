@@ -24,7 +24,8 @@ def reconstruction(path: Path, picture: Picture, *, seconds_per_frame: float, ti
     """Draw what a method hid, saw and made of a clip: log-mel spectrograms in one colour scale, that of the clean one.
 
     They are three where nothing stood in the place of what is hidden, which is drawn grey; four, the mask by itself,
-    where other values did. They stand side by side; those of long clips, one above the other.
+    where other values did; one less for a method that rebuilds nothing. They stand side by side; those of long clips,
+    one above the other.
 
     Args:
         path: PNG file to write.
@@ -35,13 +36,15 @@ def reconstruction(path: Path, picture: Picture, *, seconds_per_frame: float, ti
     Raises:
         MelpatchError: there is no number to draw, or matplotlib is missing.
     """
-    clean, seen, hidden, rebuilt = (stage.numpy(force=True) for stage in picture[:4])
+    clean, seen, hidden = (stage.numpy(force=True) for stage in (picture.clean, picture.seen, picture.hidden))
     share = f"({hidden.mean():.0%} hidden)"
     blank = np.where(hidden, np.nan, 0)
     if picture.blank:
-        stages = {"clean": clean, f"masked {share}": seen, "rebuilt": rebuilt}
+        stages = {"clean": clean, f"masked {share}": seen}
     else:
-        stages = {"clean": clean, "corrupted": seen, f"mask {share}": blank, "rebuilt": rebuilt}
+        stages = {"clean": clean, "corrupted": seen, f"mask {share}": blank}
+    if picture.rebuilt is not None:
+        stages["rebuilt"] = picture.rebuilt.numpy(force=True)
     figure, panels = time_panels(picture, tuple(stages), seconds_per_frame, title)
     for panel, values in zip(panels, stages.values(), strict=True):
         if values is blank:

@@ -15,10 +15,11 @@ def asit(size_name: str) -> RunConfig:
     """Return the paper's settings: two views of 6 s, three losses of weight one, 40 epochs.
 
     Source: Atito et al. 2022 (arXiv 2211.13189), sections III and IV-A. Where its text leaves a number out, the release
-    of 2023 fills it in (classes, bottleneck, schedules in shares of its 100 epochs). *Differs*: the momentum follows
-    the batch size and the length of the run, and mean and std are measured (``--measure 0`` takes AudioSet's); clips
-    shorter than a view are masked instead of filled up with silence; the prototypes' freeze, which the release intends
-    and misses, happens; the class token's position is a parameter of its own, and its gradient clipped as one.
+    of 2023 fills it in (classes, bottleneck, the learning rate's warm-up as a share of its 100 epochs). *Differs*: the
+    momentum follows the batch size and the length of the run; the teacher's temperature rises over a tenth of the run,
+    step by step; mean and std are measured (``--measure 0`` takes AudioSet's); clips shorter than a view are masked
+    instead of filled up with silence; the prototypes' freeze, which the release intends and misses, happens; the class
+    token's position is a parameter of its own, and its gradient clipped as one.
     """
     return _published(size_name, ASiT.Config(view_seconds=6.0), epochs=40.0, clips=32)
 
@@ -69,7 +70,7 @@ def asit_2024(size_name: str) -> RunConfig:
 
 
 def asit_short(size_name: str) -> RunConfig:
-    """Return settings for own data with short clips and few hours: views of 2 s, any length, light heads.
+    """Return settings for own data with short clips and few hours: views of six tenths of a segment, light heads.
 
     Source: the runs of 2026-11-21 in LAB.md.
     """
@@ -77,10 +78,9 @@ def asit_short(size_name: str) -> RunConfig:
     return RunConfig(
         encoder=ViT.Config(**size(size_name)),
         objective=ASiT.Config(
-            view_seconds=2.0,
             pixel_weight=2.0,
             decoder=(4 * width, 256),
-            distillation=SelfDistillation.Config(global_classes=1024, local_classes=512, hidden=4 * width),
+            distillation=SelfDistillation.Config(global_classes=1024, local_classes=512, hidden=4 * width, freeze=0.05),
         ),
         loader=LoaderConfig(batch_size=24, seconds=3.0, bucket=1),  # centring wants batches that are like the corpus
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
@@ -102,7 +102,7 @@ def _published(size_name: str, objective: ASiT.Config, *, epochs: float, clips: 
             weight_decay_end=0.4,
             decay_tokens=True,
             clip_norm=3.0,
-            clip="tensor",
+            clip_by="tensor",
             schedule="dino",
             warmup=0.1,
             floor=1e-6 / lr,

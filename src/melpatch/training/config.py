@@ -40,7 +40,7 @@ class TrainConfig:
     """Decay special tokens, mask embeddings and position tables too (as published DINO and ASiT)."""
     clip_norm: float | None = 1.0
     """Largest norm of the gradient; longer ones are scaled down. None leaves them."""
-    clip: Literal["global", "tensor"] = "global"
+    clip_by: Literal["global", "tensor"] = "global"
     """What clip_norm limits: the norm of all gradients together, or that of each parameter's own (as published DINO and
     ASiT)."""
     schedule: Schedule = "cosine"

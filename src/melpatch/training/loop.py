@@ -21,6 +21,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from melpatch.data.clip import Batch
 from melpatch.data.loader import Loaded, training_batches
 from melpatch.data.manifest import Corpus
+from melpatch.encoders.base import Encoder
 from melpatch.errors import DataError, MelpatchError
 from melpatch.objectives.base import Objective
 from melpatch.progress import Bar, bar, notice
@@ -78,8 +79,9 @@ def fit(
     fabric = _launch(config.train)
     planned = plan(config, corpus, fabric.world_size)
     objective.begin(planned)
-    if config.train.compile:
-        setattr(objective.encoder, "run", torch.compile(objective.encoder.run))  # noqa: B010 - a method, replaced
+    for module in objective.modules():
+        if config.train.compile and isinstance(module, Encoder):  # a teacher's too
+            setattr(module, "run", torch.compile(module.run))  # noqa: B010 - a method, replaced
     optimizer = make_optimizer(objective, config.train)
     work = Work(fabric, objective, objective, optimizer, run, planned.steps, tracker or Tracker())
     work.module, work.optimizer = fabric.setup(objective, optimizer)
@@ -130,8 +132,8 @@ def step(work: Work, batches: list[Batch]) -> dict[str, float]:
     sums = {name: _sum_over_processes(fabric, value) for name, value in sums.items()}
     weight = sums.pop("weight").clamp(min=1)
     norm = _apply(work, weight / fabric.world_size, sums["loss"], config)
-    metrics = {name: float(value / weight) for name, value in sums.items()}
-    return {**metrics, "lr": rate, "grad_norm": float(norm)}
+    numbers = torch.stack([*(value / weight for value in sums.values()), norm]).tolist()  # waits for the device once
+    return {**dict(zip(sums, numbers, strict=False)), "lr": rate, "grad_norm": numbers[-1]}
 
 
 def _set_rates(optimizer: Optimizer, config: TrainConfig, at: int, total: int) -> float:
@@ -162,7 +164,7 @@ def _apply(work: Work, divisor: Tensor, loss: Tensor, config: TrainConfig) -> Te
     norm = torch.nn.utils.get_total_norm(gradients)
     progress = work.progress
     if torch.isfinite(norm) and torch.isfinite(loss):
-        if config.clip_norm is not None and config.clip == "global":
+        if config.clip_norm is not None and config.clip_by == "global":
             torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
         elif config.clip_norm is not None:
             for parameter in parameters:
@@ -220,7 +222,7 @@ def _after(
 def _evaluate(work: Work, record: dict[str, float], evaluate: Evaluate | None, select: str | None) -> None:
     """Pass on the objective's warning, measure, keep the best weights, and average the last ones."""
     progress, config = work.progress, work.run.config.train
-    warned = work.objective.warning(record) if record else None
+    warned = work.objective.warning(record, progress.step) if record else None
     if warned:
         notice(f"step {progress.step}: {warned}")
         work.run.log({"step": progress.step, "warning": warned})

@@ -1,6 +1,7 @@
 """What a run settles before its first step: the statistics of its corpus, its length, and the weights it starts
 from."""
 
+import math
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -37,6 +38,15 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
     sound = ((batch.wave, batch.lengths) for batch in chain([first], batches))
     mean, std = measure(LogMel(config.front_end), sound)
     return replace(config, front_end=replace(config.front_end, mean=round(mean, 5), std=round(std, 5)))
+
+
+def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:
+    """Return the config with segments no longer than the longest clip, rounded up to a millisecond.
+
+    What hangs on their length (views, position tables, the windows of the trained model) is then as long as sound is.
+    """
+    longest = math.ceil(1000 * max((clip.duration for clip in corpus.clips), default=config.loader.seconds)) / 1000
+    return replace(config, loader=replace(config.loader, seconds=min(config.loader.seconds, longest)))
 
 
 def fitted(config: RunConfig) -> RunConfig:

@@ -70,7 +70,8 @@ class TensorBoard(Tracker):
 def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
     """Return the spectrograms by name, with the mask where what was seen does not show it."""
     mask = {} if picture.blank else {"mask": torch.where(picture.hidden, torch.nan, picture.clean.max())}
-    return {"clean": picture.clean, "seen": picture.seen, **mask, "rebuilt": picture.rebuilt}
+    rebuilt = {} if picture.rebuilt is None else {"rebuilt": picture.rebuilt}
+    return {"clean": picture.clean, "seen": picture.seen, **mask, **rebuilt}
 
 
 def _grey(
