@@ -30,7 +30,9 @@ def test_the_walk_and_the_python_run_as_they_are_written(tmp_path, monkeypatch, 
     for words in walked:
         kept = [word for i, word in enumerate(words[1:]) if not {"--size", "--epochs"} & {word, words[i]}]
         melpatch(*kept, *SMALL.get(words[1], ()))
-    assert [words[1] for words in walked] == ["prepare", "pretrain", "finetune", "evaluate", "predict", "embed"]
+    walk = ["prepare", "pretrain", "finetune", "evaluate", "predict", "embed"]
+    assert [words[1] for words in walked] == [*walk, "pretrain", "show"]
+    assert (tmp_path / "pictures" / "classes.png").exists()
     assert (tmp_path / "predictions.csv").exists()
     assert (tmp_path / "embeddings.npz").exists()
     (python,) = blocks("python")

@@ -181,10 +181,10 @@ class SelfDistillation(nn.Module):
             return None
         for name in self.targets:
             most = math.log(self._target(name).classes)
-            if metrics.get(name, 0.0) > _STUCK * most:
-                what, cure = f"loss sits at ln K = {most:.2f}: it knows nothing", "a lower teacher-temperature"
-            elif metrics.get(f"{name}_kl_uniform", 0.0) > _ONE * most:
+            if metrics.get(f"{name}_kl_uniform", 0.0) > _ONE * most:
                 what, cure = "teacher has one class for nearly everything", "a longer --warmup, a lower --lr"
+            elif metrics.get(name, 0.0) > _STUCK * most:
+                what, cure = f"loss sits at ln K = {most:.2f}: it knows nothing", "a lower teacher-temperature"
             elif metrics.get(f"{name}_entropy", most) < _SURE * most:
                 what, cure = "teacher has lost all doubt", "a longer temperature-warmup"
             else:
