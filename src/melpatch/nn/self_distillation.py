@@ -89,10 +89,10 @@ class SelfDistillation(nn.Module):
     def begin(self, steps: int, batch_size: int) -> None:
         """Start the teacher's heads as a copy of the student's, for a run of so many steps of so many clips."""
         self.teacher.load_state_dict(self.student.state_dict())
-        told, self.steps = self.steps == steps, steps
+        again, self.steps = self.steps == steps, steps
         wanted = self.config.momentum
         self.momentum = default_momentum(batch_size, steps) if wanted is None else wanted
-        if wanted is None and not told:
+        if wanted is None and not again:
             notice(
                 f"the teacher's momentum starts at {self.momentum:.5f}, for {steps} steps of {batch_size} clips; "
                 "--objective.distillation.momentum sets another"
