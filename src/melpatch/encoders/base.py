@@ -1,9 +1,9 @@
-"""What every encoder offers: patches in, tokens out, and a joint between the two where objectives mask or drop."""
+"""What every encoder offers: spectrograms in, tokens out; and those with a joint where objectives mask or drop tokens."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.nn.grid import PatchGrid
@@ -16,8 +16,9 @@ class Encoded(NamedTuple):
     """Patch tokens after the final norm, in the order they were given."""
     cls: Float[Tensor, "clip cls dim"]
     """Special tokens after the final norm; there may be none."""
-    layers: tuple[Float[Tensor, "clip clsandtoken dim"], ...]
-    """Output of every block before the final norm, special tokens first; empty unless asked for."""
+    layers: tuple[Float[Tensor, "clip clsandtoken _"], ...]
+    """Output of every block before the final norm, special tokens first; empty unless asked for. Blocks of a CNN have
+    channels of their own number."""
 
 
 class Encoder(nn.Module, ABC):
@@ -27,13 +28,47 @@ class Encoder(nn.Module, ABC):
         config: the settings it was built with, a ``Config`` nested in the encoder's class.
         embed_dim: channels of a token.
         num_layers: number of blocks.
-        grid: the patch geometry.
+        grid: the geometry of its tokens.
     """
 
     config: Any
     embed_dim: int
     num_layers: int
     grid: PatchGrid
+
+    @classmethod
+    @abstractmethod
+    def sized(cls, name: str) -> Any:
+        """Return the settings of a named size (nano, mini, tiny, small, base).
+
+        Raises:
+            ConfigError: no size is called so.
+        """
+
+    def normalise(
+        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]
+    ) -> Float[Tensor, "clip mel frame"]:
+        """Return the spectrograms as the encoder wants them, given each clip's valid frames; by default as they are."""
+        return spectrogram
+
+    @abstractmethod
+    def forward(
+        self,
+        spectrogram: Float[Tensor, "clip mel frame"],
+        valid: Bool[Tensor, "clip token"] | None = None,
+        layers: bool = False,
+    ) -> Encoded:
+        """Encode whole spectrograms, which :meth:`normalise` returned.
+
+        Args:
+            spectrogram: zeros past each clip's end.
+            valid: False for padding, which then influences nothing; None, the fast way, when there is no padding.
+            layers: whether to return every block's output too.
+        """
+
+
+class TokenEncoder(Encoder):
+    """An encoder of tokens, of which it takes any subset: what objectives that mask or drop patches need."""
 
     @abstractmethod
     def embed(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
@@ -55,8 +90,8 @@ class Encoder(nn.Module, ABC):
 
         Args:
             tokens: what :meth:`tokens` returned, or part of it, or something put in its place.
-            valid: False for padding, which then influences nothing; None, the fast way, when there is no padding.
-            layers: whether to return every block's output too.
+            valid: see :meth:`forward`.
+            layers: see :meth:`forward`.
         """
 
     def tokens(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
@@ -70,5 +105,5 @@ class Encoder(nn.Module, ABC):
         valid: Bool[Tensor, "clip token"] | None = None,
         layers: bool = False,
     ) -> Encoded:
-        """Encode whole spectrograms; the arguments are those of :meth:`tokens` and :meth:`run`."""
+        """Encode whole spectrograms: :meth:`run` of :meth:`tokens`."""
         return self.run(self.tokens(spectrogram), valid, layers)

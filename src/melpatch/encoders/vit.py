@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.encoders.base import Encoded, Encoder
+from melpatch.encoders.base import Encoded, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.positions import Resize, resize, sincos
@@ -42,7 +42,7 @@ def size(name: str) -> Size:
     return SIZES[name]
 
 
-class ViT(Encoder):
+class ViT(TokenEncoder):
     """A ViT of any size on patches of any shape; padded tokens never influence valid ones.
 
     Special tokens ("cls") are learned vectors put in front inside :meth:`run`. With learned positions each of them has
@@ -124,6 +124,11 @@ class ViT(Encoder):
         self.transformer = Transformer(
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path, config.checkpointing
         )
+
+    @classmethod
+    def sized(cls, name: str) -> "ViT.Config":
+        """Return the settings of a named size, see :func:`size`."""
+        return cls.Config(**size(name))
 
     def embed(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
         """Return the projected patches, without positions."""

@@ -55,6 +55,7 @@ class Views(NamedTuple):
 class ASiT(Objective):
     """Group-masked modelling with local and global self-distillation (section III of the paper)."""
 
+    needs_tokens = True
     mixes_clips = True  # corrupted blocks may come from another clip of the batch
     falling = "pixel"  # the other losses hang on how sure the teacher is
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
-from melpatch.encoders.base import Encoder
+from melpatch.encoders.base import Encoder, TokenEncoder
+from melpatch.errors import ConfigError
+from melpatch.registry import name_of
 
 
 class Features(NamedTuple):
@@ -80,6 +82,8 @@ class Objective(nn.Module):
 
     Config: ClassVar[type]
     needs_labels: ClassVar[bool] = False
+    needs_tokens: ClassVar[bool] = False
+    """Whether it works on patch tokens, and so trains none but a :class:`TokenEncoder`."""
     mixes_clips: ClassVar[bool] = False
     """Whether a clip's loss depends on the other clips of its batch (negatives, donors)."""
     falling: ClassVar[str] = "loss"
@@ -89,6 +93,11 @@ class Objective(nn.Module):
         self, config: Any, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
     ) -> None:
         super().__init__()
+        if self.needs_tokens and not isinstance(encoder, TokenEncoder):
+            raise ConfigError(
+                f"{type(self).__name__} works on patch tokens, which {name_of(type(encoder))} has not; leave --encoder "
+                "out for a vit, or pretrain it with cola, or train it with labels"
+            )
         self.config, self.front_end, self.encoder, self.labels, self.seed = config, front_end, encoder, labels, seed
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
@@ -124,7 +133,14 @@ class Objective(nn.Module):
 
     def features(self, batch: Batch) -> Features:
         """Return the normalised log-mel spectrograms of a batch and which of their tokens hold sound."""
-        return self.with_valid(*self.front_end(batch.wave, batch.lengths))
+        return self.with_valid(*self.spectrograms(batch.wave, batch.lengths))
+
+    def spectrograms(
+        self, wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"]
+    ) -> tuple[Float[Tensor, "clip mel frame"], Int[Tensor, " clip"]]:
+        """Return the log-mel spectrograms of waves, as the encoder wants them, and their valid frames."""
+        spectrogram, frames = self.front_end(wave, lengths)
+        return self.encoder.normalise(spectrogram, frames), frames
 
     def with_valid(self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]) -> Features:
         """Return spectrograms with their valid tokens, from the valid frames; None where no clip is padded."""

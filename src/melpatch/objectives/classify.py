@@ -71,7 +71,7 @@ class Classify(Objective):
             raise ConfigError("a classifier was given clips without labels; give a corpus that has them")
         wave, targets = self.augment.wave(batch.wave, batch.lengths, batch.targets, batch.keys, self.seed, step)
         assert targets is not None  # since batch.targets is not
-        spectrogram, frames = self.front_end(wave, batch.lengths)
+        spectrogram, frames = self.spectrograms(wave, batch.lengths)
         spectrogram = self.augment.spectrogram(spectrogram, frames, batch.keys, self.seed, step)
         logits = self.logits(self.with_valid(spectrogram, frames))
         if self.config.multi_label:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
-from melpatch.encoders.base import Encoder
+from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.nn import masking
 from melpatch.nn.heads import mlp_head
 from melpatch.nn.info_nce import Axis, info_nce
@@ -24,6 +24,9 @@ from melpatch.rng import stream
 
 class SSAST(Objective):
     """Masked spectrogram patch modelling, discriminative and generative together (section 2 of the paper)."""
+
+    needs_tokens = True
+    encoder: TokenEncoder
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

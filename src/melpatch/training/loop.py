@@ -21,7 +21,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from melpatch.data.clip import Batch
 from melpatch.data.loader import Loaded, training_batches
 from melpatch.data.manifest import Corpus
-from melpatch.encoders.base import Encoder
+from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import DataError, MelpatchError
 from melpatch.objectives.base import Objective
 from melpatch.progress import Bar, bar, notice
@@ -81,7 +81,8 @@ def fit(
     objective.begin(planned)
     for module in objective.modules():
         if config.train.compile and isinstance(module, Encoder):  # a teacher's too
-            setattr(module, "run", torch.compile(module.run))  # noqa: B010 - a method, replaced
+            method = "run" if isinstance(module, TokenEncoder) else "forward"
+            setattr(module, method, torch.compile(getattr(module, method)))
     optimizer = make_optimizer(objective, config.train)
     work = Work(fabric, objective, objective, optimizer, run, planned.steps, tracker or Tracker())
     work.module, work.optimizer = fabric.setup(objective, optimizer)
