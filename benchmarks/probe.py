@@ -6,7 +6,7 @@ Prints one JSON line per run, pooling and probe. Probes see frozen embeddings; n
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from melpatch.data.clip import Clip
-from melpatch.data.manifest import Corpus, label_matrix, load_corpus
+from melpatch.data.manifest import label_matrix, load_corpus
 from melpatch.data.splits import Split, divide, few_labels
 from melpatch.evaluation import knn, linear
 from melpatch.evaluation.inference import Table, over_clips
@@ -44,20 +44,37 @@ class Config:
 
 
 def main(config: Config) -> None:
-    corpus = load_corpus(config.data, split_column=config.split_column)
-    split = divide(corpus, config.split)
-    if split.test is None:
-        raise SystemExit(f"no labelled clip is in split {config.split}")
+    split = parted(config.data, config.split_column, config.split)
     for run in config.runs:
         model = load(run)
-        weights = {"random": Model(model.config, build(model.config))} if config.random else {}
+        weights = {"random": untrained(model)} if config.random else {}
         for name, one in (weights | {"trained": model}).items():
-            train, test = (embedded(one, part.clips) for part in (split.train, split.test))
-            rows = one.objective.encoder.grid.rows
-            for pooling in ("mean", "frequency"):
+            for pooling, found in scores(one, split, config.few, config.draws):
                 record = {"run": str(run), "seed": one.config.seed, "weights": name, "pooling": pooling}
-                features = (pooled(table.rows, rows, pooling) for table in (train, test))
-                print(json.dumps(record | probes(*features, train, test, corpus, split, config)), flush=True)
+                print(json.dumps(record | found), flush=True)
+
+
+def parted(data: Sequence[str], split_column: str, scored: str) -> Split:
+    """Return a labelled corpus in parts, of which the split or fold that is to be scored is the test."""
+    split = divide(load_corpus(data, split_column=split_column), scored)
+    if split.test is None:
+        raise SystemExit(f"no labelled clip is in split {scored}")
+    return split
+
+
+def untrained(model: Model) -> Model:
+    """Return the same network at random weights."""
+    return Model(model.config, build(model.config))
+
+
+def scores(
+    model: Model, split: Split, few: Sequence[int] = (), draws: int = 1
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield the scores of each pooling; every clip is embedded once for all."""
+    train, test = (embedded(model, part.clips) for part in (split.train, split.test))
+    for pooling in ("mean", "frequency"):
+        known, asked = (pooled(table.rows, model.objective.encoder.grid.rows, pooling) for table in (train, test))
+        yield pooling, probes(known, asked, train, test, split, few, draws)
 
 
 def embedded(model: Model, clips: Sequence[Clip]) -> Table:
@@ -75,21 +92,21 @@ def pooled(features: np.ndarray, rows: int, pooling: str) -> np.ndarray:
 
 
 def probes(
-    known: np.ndarray, asked: np.ndarray, train: Table, test: Table, corpus: Corpus, split: Split, config: Config
+    known: np.ndarray, asked: np.ndarray, train: Table, test: Table, split: Split, few: Sequence[int], draws: int
 ) -> dict[str, float]:
-    labels, wanted = (label_matrix(table.clips, corpus.labels) for table in (train, test))
+    labels, wanted = (label_matrix(table.clips, split.train.labels) for table in (train, test))
     found = {
         "knn": accuracy(knn.predict(known, labels, asked), wanted),
         "linear": accuracy(linear.predict(known, labels, asked, multi_label=False), wanted),
     }
     place = {clip.key: number for number, clip in enumerate(train.clips)}
-    for few in config.few:
-        scores = []
-        for seed in range(config.draws):
-            chosen = [place[clip.key] for clip in few_labels(split.train, few, seed).clips]
+    for count in few:
+        drawn = []
+        for seed in range(draws):
+            chosen = [place[clip.key] for clip in few_labels(split.train, count, seed).clips]
             rows = linear.predict(known[chosen], labels[chosen], asked, multi_label=False)
-            scores.append(accuracy(rows, wanted))
-        found[f"linear_{few}_per_class"] = float(np.mean(scores))
+            drawn.append(accuracy(rows, wanted))
+        found[f"linear_{count}_per_class"] = float(np.mean(drawn))
     return {name: round(value, 4) for name, value in found.items()}
 
 

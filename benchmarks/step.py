@@ -1,21 +1,25 @@
 """Time and peak memory of one pretraining step, beside the rate of a plain matrix product on the same machine.
 
     python benchmarks/step.py [--sizes tiny small] [--precisions 32-true bf16-mixed] [--seconds 10] [--batch-size 8]
+    python benchmarks/step.py --recipes ssast mae_ast cola --sizes tiny --seconds 3 --steps 8
     python benchmarks/step.py --recipe asit_2023 --sizes small --batch-size 4 8 --parts
 
 Prints one JSON line per setting. CPU seconds count all threads. Each setting runs in a process of its own, so that peak
-memory is its own too. ``--parts`` adds where an ASiT step's seconds go: what is left of the whole after the forward
-parts is the backward pass, the optimiser and the teacher's movement.
+memory is its own too. Several recipes take their steps in turns, so that what else the machine does hits all alike; the
+ratio is that of their CPU seconds to those of the first. ``--parts`` adds where an ASiT step's seconds go: what is left
+of the whole after the forward parts is the backward pass, the optimiser and the teacher's movement.
 """
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, ClassVar
+from multiprocessing import get_context
+from statistics import median
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 import tyro
@@ -32,8 +36,8 @@ from melpatch.training.loop import make_optimizer, memory_gib
 class Config:
     """What to time."""
 
-    recipe: str = "ssast"
-    """Recipe or objective."""
+    recipes: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--recipe"])] = ("ssast",)
+    """Recipes or objectives."""
     sizes: tuple[str, ...] = ("tiny", "small")
     """Encoders."""
     precisions: tuple[str, ...] = ("32-true", "bf16-mixed")
@@ -46,60 +50,108 @@ class Config:
     """Timed steps, after one to warm up; the fastest counts."""
     parts: bool = False
     """Tell the parts of an ASiT step apart."""
-    inner: bool = False
-    """Used by the script itself."""
+
+
+class Setting(NamedTuple):
+    """What a process times."""
+
+    recipe: str
+    size: str
+    precision: str
+    clip_seconds: float
+    batch_size: int
+    steps: int
+    parts: bool
 
 
 def main(config: Config) -> None:
-    if config.inner:
-        measure(config)
-        return
     for size, precision, batch_size in product(config.sizes, config.precisions, config.batch_size):
-        words = ["--recipe", config.recipe, "--sizes", size, "--precisions", precision, "--inner"]
-        words += ["--seconds", f"{config.seconds}", "--batch-size", f"{batch_size}", *["--parts"] * config.parts]
-        subprocess.run([sys.executable, __file__, *words, "--steps", f"{config.steps}"], check=True)
+        rest = (size, precision, config.seconds, batch_size, config.steps, config.parts)
+        for record in in_turns([Setting(name, *rest) for name in config.recipes]):
+            print(json.dumps(record), flush=True)
 
 
-def measure(config: Config) -> None:
-    size, precision, clips = config.sizes[0], config.precisions[0], config.batch_size[0]
-    settings = recipe(config.recipe)(size)
-    settings = replace(settings, loader=replace(settings.loader, seconds=config.seconds))
-    objective = build(settings)
-    objective.begin(Plan(config.steps + 1, clips, config.seconds, config.seconds))
-    fabric = Fabric(devices=1, precision=precision)  # type: ignore[arg-type]
-    module, optimizer = fabric.setup(objective, make_optimizer(objective, settings.train))
-    samples = round(config.seconds * objective.front_end.sample_rate)
-    wave = torch.randn(clips, samples) * 0.1
-    lengths = torch.full((clips,), samples)
-    batch = Batch(wave, lengths, torch.arange(clips)).to(fabric.device)
-    best_wall, best_cpu, parts = float("inf"), float("inf"), Parts(objective if config.parts else None)
-    for step in range(config.steps + 1):
-        parts.seconds.clear()
+def in_turns(settings: list[Setting]) -> Iterator[dict[str, Any]]:
+    """Yield a record per setting, each in a process of its own, after all have taken their steps in turns."""
+    with ExitStack() as stack:
+        processes = [stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for _ in settings]
+        for process, setting in zip(processes, settings, strict=True):
+            process.submit(prepare, setting).result()
+        for step, process in product(range(settings[0].steps + 1), processes):
+            process.submit(take, step).result()
+        first = 0.0
+        for process in processes:
+            record = process.submit(report).result()
+            first = first or record["cpu_seconds_per_clip"]
+            yield record | {"ratio": round(record["cpu_seconds_per_clip"] / first, 3)}
+
+
+stepper: "Stepper"
+"""What a process times, between its turns."""
+
+
+def prepare(setting: Setting) -> None:
+    global stepper
+    stepper = Stepper(setting)
+
+
+def take(step: int) -> None:
+    stepper.take(step)
+
+
+def report() -> dict[str, Any]:
+    return stepper.report()
+
+
+class Stepper:
+    """An objective on made-up sound, and what its steps took."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        config = recipe(setting.recipe)(setting.size)
+        config = replace(config, loader=replace(config.loader, seconds=setting.clip_seconds))
+        self.objective = build(config)
+        clips, seconds = setting.batch_size, setting.clip_seconds
+        self.objective.begin(Plan(setting.steps + 1, clips, seconds, seconds))
+        self.fabric = Fabric(devices=1, precision=setting.precision)  # type: ignore[arg-type]
+        self.module, self.optimizer = self.fabric.setup(self.objective, make_optimizer(self.objective, config.train))
+        samples = round(seconds * self.objective.front_end.sample_rate)
+        batch = Batch(torch.randn(clips, samples) * 0.1, torch.full((clips,), samples), torch.arange(clips))
+        self.batch = batch.to(self.fabric.device)
+        self.parts = Parts(self.objective if setting.parts else None)
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def take(self, step: int) -> None:
+        self.parts.seconds.clear()
         wall, cpu = time.perf_counter(), time.process_time()
-        output = module(batch, step)
-        fabric.backward(output.loss)
-        optimizer.step()
-        optimizer.zero_grad()
-        objective.after_step(step)
-        synchronise(fabric.device)
+        output = self.module(self.batch, step)
+        self.fabric.backward(output.loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.objective.after_step(step)
+        synchronise(self.fabric.device)
         if step:
-            best_wall = min(best_wall, time.perf_counter() - wall)
-            best_cpu = min(best_cpu, time.process_time() - cpu)
-    record = {
-        "recipe": config.recipe,
-        "size": size,
-        "precision": precision,
-        "clip_seconds": config.seconds,
-        "batch_size": clips,
-        "threads": torch.get_num_threads(),
-        "device": str(fabric.device),
-        "seconds_per_step": round(best_wall, 3),
-        "cpu_seconds_per_clip": round(best_cpu / clips, 4),
-        "peak_memory_mib": round(memory_gib() * 1024),
-        "matmul_gflops": round(ceiling(precision, fabric.device)),
-        **parts.record(),
-    }
-    print(json.dumps(record), flush=True)
+            self.wall.append(time.perf_counter() - wall)
+            self.cpu.append(time.process_time() - cpu)
+
+    def report(self) -> dict[str, Any]:
+        setting, device = self.setting, self.fabric.device
+        return {
+            "recipe": setting.recipe,
+            "size": setting.size,
+            "precision": setting.precision,
+            "clip_seconds": setting.clip_seconds,
+            "batch_size": setting.batch_size,
+            "threads": torch.get_num_threads(),
+            "device": str(device),
+            "seconds_per_step": round(min(self.wall), 3),
+            "cpu_seconds_per_clip": round(min(self.cpu) / setting.batch_size, 5),
+            "median_cpu_seconds_per_clip": round(median(self.cpu) / setting.batch_size, 5),
+            "peak_memory_mib": round(memory_gib() * 1024),
+            "matmul_gflops": round(ceiling(setting.precision, device)),
+            **self.parts.record(),
+        }
 
 
 class Parts:

@@ -33,7 +33,7 @@ def test_a_ramp_is_straight_and_a_cosine_round(start, end, done):
 def test_every_schedule_warms_up_linearly_to_the_middle_of_each_step(warmup, total):
     for step in range(total):
         if (step + 0.5) / total < warmup:
-            for schedule in ("cosine", "step", "constant"):
+            for schedule in ("cosine", "linear", "step", "constant"):
                 assert PLAIN(step, total, schedule=schedule, warmup=warmup) == pytest.approx(
                     (step + 0.5) / (warmup * total)
                 )
@@ -51,6 +51,15 @@ def test_cosine_falls_from_one_to_the_floor(total, warmup, floor):
             expected = floor + (1 - floor) * math.cos(math.pi / 2 * (done - warmup) / (1 - warmup)) ** 2
             found = PLAIN(step, total, schedule="cosine", warmup=warmup, floor=floor)
             assert found == pytest.approx(expected, abs=1e-12)
+
+
+@given(TOTALS, st.floats(0, 0.9), SHARES)
+def test_linear_falls_by_as_much_in_every_step_from_one_to_the_floor(total, warmup, floor):
+    for step in range(total):
+        left = (total - step - 0.5) / (total - warmup * total)
+        if left < 1:
+            found = PLAIN(step, total, schedule="linear", warmup=warmup, floor=floor)
+            assert found == pytest.approx(floor + (1 - floor) * left)
 
 
 @given(st.integers(0, 499), st.sampled_from([0.1, 0.3, 0.5]), st.sampled_from([0.01, 0.05, 0.1]))

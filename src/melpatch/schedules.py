@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-Schedule = Literal["cosine", "step", "constant", "dino"]
+Schedule = Literal["cosine", "linear", "step", "constant", "dino"]
 
 
 def ramp(start: float, end: float, done: float) -> float:
@@ -32,13 +32,13 @@ def factor(
     Args:
         step: how many steps lie behind, 0 to ``total - 1``.
         total: steps of the whole run.
-        schedule: ``cosine`` falls from 1 to ``floor`` after the warm-up; ``step`` is multiplied with ``decay`` at
-            ``decay_start`` and every ``decay_every`` after it; ``constant`` stays. All three take the rate of the
-            middle of the step. ``dino`` is the cosine to the step as the published code of DINO (Caron et al. 2021,
-            arXiv 2104.14294) and ASiT has it: 0 in the first step, 1 in the last of the warm-up and in the one after
-            it, ``floor`` not quite reached.
+        schedule: ``cosine`` falls from 1 to ``floor`` after the warm-up, ``linear`` does so on a straight line;
+            ``step`` is multiplied with ``decay`` at ``decay_start`` and every ``decay_every`` after it; ``constant``
+            stays. These four take the rate of the middle of the step. ``dino`` is the cosine to the step as the
+            published code of DINO (Caron et al. 2021, arXiv 2104.14294) and ASiT has it: 0 in the first step, 1 in the
+            last of the warm-up and in the one after it, ``floor`` not quite reached.
         warmup: share of the run over which the rate rises linearly from near 0.
-        floor: where a cosine ends, as a factor.
+        floor: where a cosine or line ends, as a factor.
         decay_start: share of the run at which ``step`` decays first.
         decay_every: share of the run between decays.
         decay: factor of each decay.
@@ -55,6 +55,8 @@ def factor(
         return 1.0
     if schedule == "cosine":
         return cosine(1.0, floor, (done - warmup) / (1 - warmup))
+    if schedule == "linear":
+        return ramp(1.0, floor, (done - warmup) / (1 - warmup))
     if done < decay_start:
         return 1.0
     return float(decay ** (1 + math.floor((done - decay_start) / decay_every + 1e-9)))

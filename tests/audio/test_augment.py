@@ -143,13 +143,26 @@ def test_mixup_is_the_weighted_sum_of_two_centred_clips_that_the_targets_tell():
         torch.testing.assert_close(wave[i, :n], weight * centred[i] + (1 - weight) * cut, rtol=0, atol=1e-6)
 
 
+def test_mixup_of_spectrograms_is_the_weighted_sum_of_two_that_the_targets_tell():
+    mixed, targets = mixup(spectrograms(), FRAMES, torch.eye(4), STATE, 1.0, 1)
+    for i, n in enumerate(FRAMES.tolist()):
+        weight = targets[i, i]
+        partner = next(j for j in range(4) if j != i and targets[i, j] > 0)
+        cut = torch.zeros(20, n)
+        shared = min(n, FRAMES[partner])
+        cut[:, :shared] = spectrograms()[partner, :, :shared]
+        expected = weight * spectrograms()[i, :, :n] + (1 - weight) * cut
+        torch.testing.assert_close(mixed[i, :, :n], expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("garbage", GARBAGE)
-def test_mixup_leaves_padding_alone_and_does_not_look_at_it(garbage):
-    before = waves(garbage)
-    after, clean = mixup(before, LENGTHS, None, STATE, 1.0, 10)[0], mixup(waves(), LENGTHS, None, STATE, 1.0, 10)[0]
-    for i, length in enumerate(LENGTHS.tolist()):
-        same(after[i, length:], before[i, length:])
-        same(after[i, :length], clean[i, :length])
+@pytest.mark.parametrize(("inputs", "sizes"), [(waves, LENGTHS), (spectrograms, FRAMES)], ids=["wave", "spectrogram"])
+def test_mixup_leaves_padding_alone_and_does_not_look_at_it(inputs, sizes, garbage):
+    before = inputs(garbage)
+    after, clean = mixup(before, sizes, None, STATE, 1.0, 10)[0], mixup(inputs(), sizes, None, STATE, 1.0, 10)[0]
+    for i, size in enumerate(sizes.tolist()):
+        same(after[i, ..., size:], before[i, ..., size:])
+        same(after[i, ..., :size], clean[i, ..., :size])
 
 
 def test_mixup_repeats_under_its_state_and_changes_with_the_step():
@@ -241,7 +254,8 @@ def through(config, permute=None, step=0):
     order = torch.arange(4) if permute is None else permute
     augment = Augment(config)
     wave, targets = augment.wave(waves()[order], LENGTHS[order], torch.eye(4)[order], KEYS[order], 5, step)
-    return wave, targets, augment.spectrogram(spectrograms()[order], FRAMES[order], KEYS[order], 5, step)
+    spectrogram, targets = augment.spectrogram(spectrograms()[order], FRAMES[order], targets, KEYS[order], 5, step)
+    return wave, targets, spectrogram
 
 
 def test_by_default_nothing_happens():
@@ -253,6 +267,7 @@ def test_by_default_nothing_happens():
     ("config", "changed"),
     [
         ({"mixup_rate": 1.0}, (True, True, False)),
+        ({"mixup_rate": 1.0, "mixup_on": "spectrogram"}, (False, True, True)),
         ({"roll": 0.5}, (True, False, False)),
         ({"gain_db": 6.0}, (True, False, False)),
         ({"noise_snr_db": (0.0, 10.0)}, (True, False, False)),
@@ -267,6 +282,17 @@ def test_every_setting_changes_its_own_part_and_anew_at_every_step(config, chang
     for part in range(3):
         assert torch.equal(before[part], first[part]) != changed[part]
         assert torch.equal(first[part], second[part]) != changed[part]
+
+
+def test_spectrograms_are_masked_before_they_are_mixed():
+    """So a masked band of one clip holds the other's values, as in the published PANNs."""
+    masked = Augment.Config(freq_mask=8, time_mask=8, masks=2)
+    mixed = Augment.Config(freq_mask=8, time_mask=8, masks=2, mixup_rate=1.0, mixup_on="spectrogram")
+    state = stream(5, "augment/mixup", KEYS, 0)
+    expected = mixup(through(masked)[2], FRAMES, torch.eye(4), state, 1.0, 10)
+    _, targets, spectrogram = through(mixed)
+    same(spectrogram, expected[0])
+    same(targets, expected[1])
 
 
 def test_the_order_of_the_batch_does_not_matter_without_mixup():

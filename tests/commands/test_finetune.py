@@ -1,9 +1,11 @@
 """``melpatch finetune``: where its weights and labels come from, which clips train, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from interop.inventories import drawn, timm
 from journeys.three_sounds import (
     LABELS,
     SHORT,
@@ -16,10 +18,16 @@ from journeys.three_sounds import (
     write_run,
     write_table,
 )
+from safetensors.torch import save_file
 
+from melpatch.audio.logmel import LogMel
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
+from melpatch.commands.base import recipe_names, recipe_settings
+from melpatch.commands.finetune import parse
 from melpatch.config import from_toml
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.nn.positions import resize
 from melpatch.training.config import RunConfig
 
 HERE = ("--steps", "2", *SHORT)
@@ -88,6 +96,75 @@ def test_scratch_measures_its_statistics_on_what_trains(corpus, tmp_path, capsys
     found = json.loads(capsys.readouterr().out)
     assert config.front_end.mean == pytest.approx(found["mean"], abs=1e-4)
     assert config.front_end.std == pytest.approx(found["std"], abs=1e-4)
+
+
+def test_statistics_may_be_given(corpus, tmp_path):
+    given = ("--front-end.mean", "-5", "--front-end.std", "3", "--measure", "0")
+    config = finetune(corpus, tmp_path / "run", "--init", "scratch", "--size", "nano", *SMALL, *given)
+    assert (config.front_end.mean, config.front_end.std) == (-5.0, 3.0)
+
+
+def test_other_peoples_weights_fill_an_encoder_of_the_recipe(corpus, tmp_path, capsys):
+    foreign = {name: value.float() for name, value in drawn(timm(16, 1, patches=16)).items()}
+    save_file(foreign, tmp_path / "vit.safetensors")
+    words = ("--init", tmp_path / "vit.safetensors", *SMALL, "--encoder.positions", "learned", "--objective.frozen")
+    config = finetune(corpus, tmp_path / "run", *words, "--init-channels", "mean", "--resize", "bicubic")
+    ours = encoder_of(tmp_path / "run")
+    table = resize(foreign["pos_embed"][0, 1:], (4, 4), (2, 7), "bicubic")
+    assert torch.equal(ours["encoder.position_table"], table)
+    kernel = foreign["patch_embed.proj.weight"].mean(dim=1).flatten(1)
+    assert torch.equal(ours["encoder.projection.weight"], kernel)
+    told = capsys.readouterr().err
+    assert "the encoder starts from" in told
+    assert "3 colours averaged; positions 4 x 4 fitted to 2 x 7 (bicubic); left out: head" in told
+    assert config.front_end.mean != LogMel.Config().mean  # measured, as nobody else's ears are known
+    assert config.train.layer_decay == 0.8
+
+
+def test_another_encoder_takes_the_place_of_the_recipes(corpus, tmp_path):
+    words = ("--encoder", "cnn14", "--encoder.width", "2", "--size", "nano", "--front-end.n-mels", "32")
+    config = finetune(corpus, tmp_path / "run", "--init", "scratch", *words)
+    assert config.encoder == CNN14.Config(width=2)
+    again = finetune(corpus, tmp_path / "again", "--init", tmp_path / "run")
+    assert again.encoder == config.encoder
+
+
+def test_every_recipe_with_labels_can_be_chosen():
+    allowed = recipe_names(with_labels=True)
+    assert {"classify", "finetune"} <= set(allowed)
+    for name in allowed:
+        config = parse(["--init", "scratch", "--out", "x", "--recipe", name, "--size", "nano"])
+        assert config.recipe == name
+        assert config.run == recipe_settings(name, "nano", None, with_labels=True) or name == "finetune"
+
+
+def test_a_recipe_takes_ears_and_encoder_of_a_run_and_all_else_from_itself(pretrained):
+    config = parse(["--init", str(pretrained), "--out", "x", "--recipe", "maskspec_finetune"])
+    theirs = from_toml(RunConfig, pretrained / "config.toml")
+    recipe = recipe_settings("maskspec_finetune", "tiny", None, with_labels=True)
+    assert config.run == replace(recipe, front_end=theirs.front_end, encoder=theirs.encoder)
+    assert config.measure == 0
+
+
+def test_ears_of_a_fixed_length_are_given_no_more_than_they_hear(tmp_path):
+    short = settings(depth=1, seconds=0.5)
+    short = replace(short, front_end=replace(short.front_end, padding="legacy", target_frames=48))
+    run = write_run(tmp_path / "short", short)
+    assert parse(["--init", str(run), "--out", "x"]).run.loader.seconds == 0.5
+
+
+def test_blocks_that_know_nothing_learn_at_the_full_rate_in_our_own_recipe():
+    words = ["--out", "x", "--size", "nano"]
+    assert parse(["--init", "scratch", *words]).run.train.layer_decay == 1.0
+    assert parse(["--init", "weights.pth", *words]).run.train.layer_decay == 0.8
+
+
+@pytest.mark.parametrize("words", [("--size", "nano"), ("--encoder", "vit"), ("--like", "elsewhere")])
+def test_what_a_run_settles_is_not_asked_for(corpus, pretrained, words, tmp_path, capsys):
+    asked = ["finetune", "--data", str(corpus), "--out", str(tmp_path / "x"), "--init", str(pretrained), *words]
+    assert main(asked) == 2
+    told = capsys.readouterr().err
+    assert f"{words[0]} = {words[1]!r}; allowed: nothing, since front end and encoder are those of" in told
 
 
 def test_without_validation_the_last_weights_are_kept_and_it_is_said(tmp_path, pretrained, capsys):
@@ -171,7 +248,15 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
         (("--init", "scratch", "--size", "huge"), "size = 'huge'; allowed: nano"),
         (("--init", "scratch", "--test-fold", "9"), "no split or fold is called '9'; there are: test (6), train (9)"),
         (("--init", "scratch", "--val-fold", "9"), "no split or fold is called '9'"),
-        (("--init", "nowhere"), "config.toml: cannot be read (No such file or directory); give a run folder"),
+        (("--init", "nowhere"), "init = 'nowhere'; allowed: a run folder, a weight file (.safetensors, .pth, "),
+        (("--init", "nowhere.pth"), "nowhere.pth: no such file; give a weight file"),
+        (("--init", "scratch", "--recipe", "nope"), "no recipe or objective is called 'nope'; there are: "),
+        (
+            ("--init", "scratch", "--recipe", "ssast"),
+            "ssast learns without labels, so it trains no classifier; allowed",
+        ),
+        (("--init", "scratch", "--encoder", "nope"), "no encoders piece is called 'nope'; there are: cnn14, vit"),
+        (("--init", "scratch", "--measure", "-1"), "measure = -1; allowed: 0 or more"),
         (("--init", "scratch", "--like", "nowhere"), "config.toml: cannot be read"),
         (("--init", "scratch", "--data"), "--data is missing"),
         (("--init", "scratch", "--label-column", "species"), "no column 'species'; found: 'path', 'label', 'split'"),
@@ -201,7 +286,11 @@ def test_help_tells_of_every_flag_unit_and_default(monkeypatch, capsys):
     assert main(["finetune", "--help"]) == 0
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for part in (
-        "--init STR Run folder whose encoder to start from, or scratch for random weights. (required)",
+        "--init STR Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or",
+        "--recipe STR A recipe that learns from labels: finetune, for own data, or a paper's",
+        "Recipes: ",
+        "--encoder {None}|STR Kind of encoder: vit, cnn14",
+        "--encoder.patch INT INT Patch size",
         "--test-fold {None}|STR Split or fold left alone; all others (but val) train. (default: None)",
         "--seconds FLOAT Longest segment, in seconds;",
         "--objective.label-smoothing FLOAT",

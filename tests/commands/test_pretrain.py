@@ -6,14 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from interop.inventories import drawn, timm
 from journeys.three_sounds import LABELS, SHORT, SMALL, melpatch, settings, write_corpus, write_run, write_sound
 
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
-from melpatch.commands.pretrain import Gauge
+from melpatch.commands.pretrain import Gauge, parse
 from melpatch.config import from_toml
 from melpatch.data.manifest import load_corpus
+from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
+from melpatch.nn.positions import resize
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import RunConfig, build
 from melpatch.training.start import fitted
@@ -87,6 +90,43 @@ def test_an_encoder_may_be_gone_on_with(corpus, tmp_path):
     assert not torch.allclose(before["mask_embed"], after["mask_embed"], atol=1e-3)
 
 
+def test_other_peoples_weights_may_be_gone_on_with(corpus, tmp_path, capsys):
+    foreign = {name: value.float() for name, value in drawn(timm(16, 1, patches=16)).items()}
+    torch.save({"model": foreign}, tmp_path / "mae.pth")
+    words = ("--init", tmp_path / "mae.pth", "--init-channels", "mean", "--lr", "1e-9")
+    pretrain(corpus, tmp_path / "run", *words)
+    assert f"the encoder starts from {tmp_path / 'mae.pth'}: a ViT under timm's names" in capsys.readouterr().err
+    ours = load_weights(tmp_path / "run" / "model.safetensors")["encoder.projection.weight"]
+    assert torch.allclose(ours, foreign["patch_embed.proj.weight"].mean(dim=1).flatten(1), atol=1e-6)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    pretrain(corpus, tmp_path / "run", *words, "--resume")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_positions_of_a_run_are_fitted_as_asked(corpus, tmp_path):
+    first = write_run(tmp_path / "first", settings(depth=1, positions="learned", columns=7))
+    words = ("--init", first, "--encoder.positions", "learned", "--seconds", "0.5", "--lr", "1e-9")
+    pretrain(corpus, tmp_path / "second", *words, "--resize", "bicubic")
+    before, after = (load_weights(run / "model.safetensors") for run in (first, tmp_path / "second"))
+    columns = config_of(tmp_path / "second").encoder.columns
+    expected = resize(before["encoder.position_table"], (2, 7), (2, columns), "bicubic")
+    assert torch.allclose(after["encoder.position_table"], expected, atol=1e-6)
+
+
+def test_another_encoder_takes_the_place_of_the_recipes():
+    config = parse(["cola", "--out", "x", "--size", "nano", "--encoder", "cnn14", "--encoder.dropout", "0.1"])
+    assert config.run.encoder == replace(CNN14.sized("nano"), dropout=0.1)
+    assert parse(["ssast", "--out", "x", "--encoder", "vit"]).run.encoder == ViT.sized("tiny")
+    assert parse(["ssast_patch", "--out", "x", "--encoder", "vit"]).run.encoder.cls_tokens == 2  # the recipe's own
+
+
+def test_a_method_that_hides_tokens_wants_an_encoder_of_tokens(corpus, tmp_path, capsys):
+    words = ["--data", str(corpus), "--out", str(tmp_path / "x"), "--encoder", "cnn14", "--measure", "0", *SHORT]
+    assert main(["pretrain", "ssast", *words]) == 2
+    assert "SSAST works on patch tokens, which cnn14 has not" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
 def test_learned_positions_are_as_long_as_the_segments(corpus, tmp_path):
     pretrain(corpus, tmp_path / "run", "--encoder.positions", "learned")
     assert config_of(tmp_path / "run").encoder.columns == 7
@@ -143,7 +183,10 @@ def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_mad
         (("--out", "x", "ssast"), "needs a recipe as its first word"),
         (("nope",), "no recipe or objective is called 'nope'; there are: "),
         (("nowhere:X",), "cannot be imported"),
-        (("finetune",), "finetune learns from labels, so it cannot pretrain; melpatch finetune trains a classifier"),
+        (
+            ("finetune",),
+            "finetune learns from labels, so it cannot pretrain; melpatch finetune --recipe finetune trains",
+        ),
         (("classify",), "classify learns from labels"),
         (("ssast",), "--out"),
         (("ssast", "--out", "x"), "--data is missing; give a folder of audio"),
@@ -179,7 +222,7 @@ def test_an_init_with_other_ears_or_another_encoder_is_refused(corpus, tmp_path,
         assert main([*words, str(write_run(tmp_path / name, config))]) == 2
         assert message in capsys.readouterr().err
     assert main([*words, str(tmp_path / "nowhere")]) == 2
-    assert "config.toml: cannot be read" in capsys.readouterr().err
+    assert "nowhere'; allowed: a run folder, a weight file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [("--help",), ("ssast", "--help")])

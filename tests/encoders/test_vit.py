@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from melpatch.encoders.vit import SIZES, ViT, size
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.positions import resize, sincos
+from melpatch.nn.positions import resize, sequence, sincos
+from melpatch.nn.transformer import Transformer
 
 
 def build(n_mels=32, **settings):
@@ -22,15 +23,16 @@ def test_projection_is_a_convolution(patch, stride):
     torch.testing.assert_close(vit.embed(x), expected)
 
 
-@pytest.mark.parametrize("positions", ["sincos", "learned"])
+@pytest.mark.parametrize("positions", ["sincos", "sequence", "learned"])
 def test_tokens_are_projected_patches_plus_positions(positions):
     vit, x = build(positions=positions), torch.randn(2, 32, 50)
-    table = sincos(4, 7, 24) if positions == "sincos" else vit.position_table.view(4, 12, 24)[:, :7].flatten(0, 1)
+    tables = {"sincos": sincos(4, 7, 24), "sequence": sequence(4, 7, 24)}
+    table = tables[positions] if positions in tables else vit.position_table.view(4, 12, 24)[:, :7].flatten(0, 1)
     assert torch.equal(vit.positions(7), table)
     assert torch.equal(vit.tokens(x), vit.embed(x) + table)
 
 
-@pytest.mark.parametrize("positions", ["sincos", "learned", "stretched"])
+@pytest.mark.parametrize("positions", ["sincos", "sequence", "learned", "stretched"])
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_cls_tokens_stand_in_front(positions, count):
     vit, x = build(positions=positions, cls_tokens=count), torch.randn(2, 32, 50)
@@ -38,11 +40,12 @@ def test_cls_tokens_stand_in_front(positions, count):
     assert encoded.cls.shape == (2, count, 24)
     assert encoded.patches.shape == (2, 28, 24)
     front = torch.zeros(0, 24) if count == 0 else vit.cls_token
-    front = front + vit.cls_position if count and positions != "sincos" else front
+    learned = positions in ("learned", "stretched")
+    front = front + vit.cls_position if count and learned else front
     expected, layers = vit.transformer(torch.cat([front.expand(2, -1, -1), vit.tokens(x)], 1), layers=True)
     assert torch.equal(torch.cat([encoded.cls, encoded.patches], 1), expected)
     assert torch.equal(encoded.layers[0], layers[0])
-    assert (vit.cls_position is not None) == (count > 0 and positions != "sincos")
+    assert (vit.cls_position is not None) == (count > 0 and learned)
 
 
 def test_cls_tokens_are_always_attended_to():
@@ -107,12 +110,79 @@ def test_resizing_a_sincos_vit_changes_its_grid_alone():
     assert torch.equal(vit.positions(9), sincos(grid.rows, 9, 24, step=(0.5, 0.5)))
 
 
+@pytest.mark.parametrize("partial", ["pad", "drop"])
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_in_a_sequence_a_place_keeps_its_vector_when_patches_come_to_overlap(step, partial):
+    vit = build(positions="sequence", partial=partial, n_mels=40)
+    vit.resize_positions(12, grid=PatchGrid(n_mels=40, patch=(8, 8), stride=(8 // step, 8 // step), partial=partial))
+    columns = 6 * step + 1
+    fine = vit.positions(columns).view(-1, columns, 24)[::step, ::step]
+    torch.testing.assert_close(fine.flatten(0, 1), sequence(5, 7, 24))
+
+
+def unequal_clips():
+    """Loud clips of several lengths, and their frames."""
+    x, frames = 5 + 3 * torch.randn(3, 32, 50), torch.tensor([50, 7, 23])
+    return x * (torch.arange(50) < frames[:, None])[:, None], frames
+
+
+def test_in_training_a_batch_gets_mean_0_and_standard_deviation_a_half_without_its_padding():
+    vit, (x, frames) = build(input_norm="batch").train(), unequal_clips()
+    sound = [clip[:, :own] for clip, own in zip(x, frames.tolist(), strict=True)]
+    values = torch.cat([one.flatten() for one in sound])
+    for clip, one in zip(vit.normalise(x, frames), sound, strict=True):
+        expected = 0.5 * (one - values.mean()) / (values.var(correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(clip[:, : one.shape[1]], expected)
+        assert not clip[:, one.shape[1] :].any()
+
+
+def test_in_use_spectrograms_are_normalised_by_the_running_statistics_that_the_weights_hold():
+    vit, (x, frames) = build(input_norm="batch").train(), unequal_clips()
+    for _ in range(60):  # each takes a tenth
+        vit.normalise(x, frames)
+    trained = vit.normalise(x, frames)
+    torch.testing.assert_close(vit.eval().normalise(x, frames), trained, atol=0.02, rtol=0)
+    again = build(input_norm="batch")
+    assert not torch.allclose(again.normalise(x, frames), trained, atol=0.1)
+    again.load_state_dict(vit.state_dict())
+    assert torch.equal(again.normalise(x, frames), vit.normalise(x, frames))
+    alone = again.normalise(x[1:2, :, :7], frames[1:2])
+    assert torch.equal(alone[0], again.normalise(x, frames)[1, :, :7])
+
+
+def test_without_a_norm_spectrograms_stay_and_nothing_more_is_saved():
+    vit, (x, frames) = build(), unequal_clips()
+    assert vit.train().normalise(x, frames) is x
+    extra = build(input_norm="batch").state_dict().keys() - vit.state_dict().keys()
+    assert extra == {f"input_norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_blocks_normalise_where_the_settings_say(norm):
+    vit, tokens = build(norm=norm, cls_tokens=0), torch.randn(2, 5, 24)
+    plain = Transformer(24, 2, 3, norm=norm).eval()
+    plain.load_state_dict(vit.transformer.state_dict())
+    assert torch.equal(vit.run(tokens).patches, plain(tokens)[0])
+
+
+def test_dropout_is_of_tokens_and_blocks_and_for_training_alone():
+    vit, x = build(dropout=0.25), torch.randn(4, 32, 50)
+    assert torch.equal(vit(x).patches, build()(x).patches)
+    assert [block.dropout.p for block in vit.transformer.blocks] == [0.25, 0.25]
+    given = []
+    vit.train().transformer.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    assert not torch.equal(vit(x).patches, vit(x).patches)
+    tokens = torch.cat([vit.cls_token.expand(4, -1, -1), vit.tokens(x)], dim=1)
+    torch.testing.assert_close(given[0], torch.where(given[0] == 0, 0.0, tokens / 0.75))
+    assert given[0].eq(0).double().mean() == pytest.approx(0.25, abs=0.05)
+
+
 def test_another_patch_size_is_refused():
     with pytest.raises(ConfigError, match=r"patch = \(16, 16\); allowed: \(8, 8\)"):
         build().resize_positions(12, grid=PatchGrid(n_mels=32))
 
 
-@pytest.mark.parametrize("positions", ["sincos", "learned", "stretched"])
+@pytest.mark.parametrize("positions", ["sincos", "sequence", "learned", "stretched"])
 def test_autocast_is_not_undone_by_positions_or_cls(positions):
     vit, x = build(positions=positions), torch.randn(2, 32, 50)
     with torch.autocast("cpu", torch.bfloat16):
@@ -131,6 +201,8 @@ def test_autocast_is_not_undone_by_positions_or_cls(positions):
         ({"embed_dim": 6}, "embed_dim = 6; allowed: a multiple of 4, or positions = 'learned'"),
         ({"columns": 0}, "columns = 0"),
         ({"drop_path": 1.0}, "drop_path = 1.0"),
+        ({"dropout": 1.0}, "dropout = 1.0"),
+        ({"embed_dim": 6, "positions": "sequence"}, "embed_dim = 6; allowed: a multiple of 4, or positions"),
         ({"patch": (0, 8)}, "patch"),
         ({"stride": (9, 8)}, "stride"),
     ],
@@ -143,7 +215,7 @@ def test_wrong_settings_are_named(settings, named):
 def test_a_wrong_choice_is_named_where_no_type_checker_runs():
     config = ViT.Config()
     object.__setattr__(config, "positions", "rotary")
-    with pytest.raises(ConfigError, match="positions = 'rotary'; allowed: sincos, learned, stretched"):
+    with pytest.raises(ConfigError, match="positions = 'rotary'; allowed: sincos, sequence, learned, stretched"):
         config.__post_init__()
 
 

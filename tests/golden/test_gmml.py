@@ -13,7 +13,7 @@ import torch
 from nn.slow_blocks import slow_blocks
 from places import shared
 
-from melpatch.nn.masking import blocks
+from melpatch.nn.rectangles import rectangles
 from melpatch.rng import stream, uniform
 
 DRAWS = 1500
@@ -65,7 +65,7 @@ def close(stated, values):
 
 def test_the_batched_masks_are_those_of_the_slow_loop(case):
     some, frames = slice(32), torch.full((32,), FRAMES)
-    masks = blocks(case.states[some], frames, MELS, FRAMES, case.shares[some], align=(case.unit, case.unit))
+    masks = rectangles(case.states[some], frames, MELS, FRAMES, case.shares[some], align=(case.unit, case.unit))
     assert np.array_equal(masks.numpy(), case.masks[some])
 
 

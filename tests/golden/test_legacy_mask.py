@@ -6,7 +6,8 @@ import pytest
 import torch
 from golden.official import golden
 
-from melpatch.nn.masking import cluster_legacy, take
+from melpatch.nn.mask_samplers import cluster_legacy
+from melpatch.nn.masking import take
 from melpatch.rng import stream
 
 DRAWS = 4000
@@ -18,7 +19,7 @@ def masks(number):
     """Whether each patch is hidden, (draw, row, column), from a fixed seed."""
     drawn = []
     for keys in torch.arange(DRAWS).split(20):
-        priority = cluster_legacy(stream(0, "mask", keys), ROWS, COLUMNS, number)
+        priority = cluster_legacy(stream(0, "mask", keys), ROWS, COLUMNS, number, sides=(3, 4, 5))
         drawn.append(take(priority, torch.full_like(keys, number), number).mask(ROWS * COLUMNS))
     return torch.cat(drawn).view(DRAWS, ROWS, COLUMNS)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
-from melpatch.nn.masking import Hidden
+from melpatch.nn.masking import Masked, Subset
 from melpatch.objectives.base import Features
 from melpatch.objectives.ssast import SSAST
 
@@ -37,7 +37,12 @@ def objective(variant, dtype=torch.float64, **settings):
 def hide(index):
     """The hidden patches that a list of patch numbers per clip states."""
     tokens = torch.tensor(index)
-    return Hidden(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    return Subset(tokens, torch.ones_like(tokens, dtype=torch.bool))
+
+
+def always(hidden):
+    """An objective's choice of patches that is always the same; the visible ones are not looked at."""
+    return lambda *_: Masked(hidden, visible=hidden)
 
 
 @pytest.fixture(scope="module", params=[torch.float64, torch.float32], ids=["float64", "float32"])
@@ -59,7 +64,7 @@ def case(request, variant, dtype):
     seen = {}
     for name in ("encoder.transformer", "discriminative_head", "generative_head"):
         ssast.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
-    ssast.features, ssast.hide = lambda _: features, lambda *_: hidden
+    ssast.features, ssast.hide = lambda _: features, always(hidden)
     output = ssast(Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0)
     output.loss.backward()
     return SimpleNamespace(
@@ -175,7 +180,7 @@ def test_one_pretext_alone(pretext, stated):
     ssast.load_state_dict({name: whole[name] for name in ssast.state_dict()})
     case = golden("pretrain_patch")["float64"]["N100"]
     ssast.features = lambda _: Features(spectrogram(), None)
-    ssast.hide = lambda *_: hide(case["mask_index"])
+    ssast.hide = always(hide(case["mask_index"]))
     with torch.inference_mode():
         output = ssast.double()(Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0)
     close(output.loss, case[stated], 1e-9)

@@ -1,4 +1,4 @@
-"""The block corruption one rectangle at a time, as the published loop draws it, on the numbers of `masking.blocks`."""
+"""The block corruption one rectangle at a time, as the published loop draws it, on the numbers of `rectangles`."""
 
 import math
 

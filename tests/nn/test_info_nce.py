@@ -1,7 +1,11 @@
 import math
+from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed
+from places import ROOT
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from melpatch.nn.info_nce import info_nce
 
@@ -117,3 +121,104 @@ def test_the_last_bias_learns_only_under_the_papers_axis():
         info_nce(predictions + added, patches, valid, axis)[0].sum().backward()
         bias[axis] = added.grad.abs().max()
     assert bias["predictions"] < 1e-12 < 1e-3 < bias["patches"]
+
+
+# ---------------------------------------------------------------------------------------------------- other negatives
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("negatives", ["batch", "processes"])
+def test_over_the_batch_every_item_is_told_from_those_of_all_clips(axis, negatives):
+    """Without processes, theirs are those of the batch."""
+    predictions, targets, valid = ragged(clips=6)
+    predictions, targets = predictions[:, :, :3] / 2, targets[:, :, :3]
+    targets[3, 2] = targets[0, 4]
+    predictions[3, 2] = predictions[0, 4] = 3 * targets[0, 4]
+    loss, hit = info_nce(predictions, targets, valid, axis, negatives)
+    losses, hits = slow_info_nce(predictions[valid].tolist(), targets[valid].tolist(), axis)
+    assert loss[valid].tolist() == pytest.approx(losses, abs=1e-12)
+    assert hit[valid].tolist() == hits
+    assert hit[3, 2]
+    assert hit[0, 4]
+    assert not loss[~valid].any()
+    assert not hit[~valid].any()
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_the_batch_of_one_clip_is_the_clip(axis):
+    items = (part[:1] for part in ragged())
+    assert all(map(torch.equal, info_nce(*(one := tuple(items)), axis, "batch"), info_nce(*one, axis)))
+
+
+def test_the_other_axis_is_the_other_direction():
+    predictions, targets, valid = ragged(clips=6)
+    there, _ = info_nce(predictions, targets, valid, "predictions", "batch")
+    back, _ = info_nce(targets, predictions, valid, "patches", "batch")
+    torch.testing.assert_close(there, back, rtol=0, atol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest result of any operation that makes a new tensor."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.size = max(self.size, result.untyped_storage().nbytes() // result.element_size())
+        return result
+
+
+@pytest.mark.parametrize("negatives", ["clip", "batch"])
+def test_nothing_larger_than_the_scores_is_made(negatives):
+    clips, items, dim = 4, 8, 100
+    predictions, targets = noise(clips, items, dim).requires_grad_(), noise(clips, items, dim, seed=1)
+    with Largest() as largest:
+        info_nce(predictions, targets, torch.ones(clips, items).bool(), "patches", negatives)[0].sum().backward()
+    assert largest.size == clips * items * dim
+
+
+# --------------------------------------------------------------------------------------------------------- processes
+
+SHAPES = [((3, 4), (2, 6)), ((1, 1), (4, 2)), ((2, 3), (2, 3))]
+"""Clips and items of each process, per step."""
+
+
+def held(step, rank):
+    """Return what a process has: predictions, targets and which of them are real."""
+    clips, items = SHAPES[step][rank]
+    seed = 10 * step + rank
+    valid = torch.arange(items) < items - torch.arange(clips)[:, None] % 2
+    return noise(clips, items, 3, seed=seed), noise(clips, items, 3, seed=seed + 5), valid
+
+
+def done(predictions, targets, valid, axis, negatives):
+    """Return losses, hits and the gradients of a weighted sum of the losses."""
+    predictions, targets = predictions.requires_grad_(), targets.requires_grad_()
+    loss, hit = info_nce(predictions, targets, valid, axis, negatives)
+    (loss * predictions.detach().sum(dim=2)).sum().backward()
+    return tuple(part[valid] for part in (loss.detach(), hit, predictions.grad, targets.grad))
+
+
+def process(rank, folder):
+    """Be one of two."""
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/meeting", timedelta(minutes=2), rank=rank, world_size=2
+    )
+    found = [[done(*held(step, rank), axis, "processes") for axis in AXES] for step in range(len(SHAPES))]
+    torch.save(found, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_are_as_one_with_the_items_of_both(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # the processes import this file by its name below it
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.spawn(process, (tmp_path,), nprocs=2)
+    both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for step in range(len(SHAPES)):
+        real = [tuple(part[items[2]] for part in items) for items in (held(step, rank) for rank in range(2))]
+        for number, axis in enumerate(AXES):
+            alone = done(*(torch.cat(parts)[None] for parts in zip(*real, strict=True)), axis, "batch")
+            together = (torch.cat(parts) for parts in zip(*(one[step][number] for one in both), strict=True))
+            for mine, expected in zip(together, alone, strict=True):
+                torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)

@@ -19,6 +19,8 @@ def slow_pool(patches, cls, rows, columns, own, how):
         return sum(cls) / len(cls)
     if how == "mean":
         return sum(token for row in by_row for token in row) / (rows * own)
+    if how == "max":
+        return torch.stack([max(values) for values in zip(*(token for row in by_row for token in row), strict=True)])
     return torch.cat([sum(row) / own for row in by_row])
 
 
@@ -50,5 +52,5 @@ def test_nothing_valid_gives_zeros():
 
 
 def test_class_pooling_without_class_tokens_is_refused():
-    with pytest.raises(ConfigError, match="pooling = 'cls'; allowed: 'mean' or 'frequency'"):
+    with pytest.raises(ConfigError, match="pooling = 'cls'; allowed: 'mean', 'max' or 'frequency'"):
         pool(noise(2, 6, 3), noise(2, 0, 3), None, 2, "cls")

@@ -1,9 +1,10 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from melpatch.nn.positions import resize, sincos
+from melpatch.nn.positions import resize, sequence, sincos
 
 
 def numbered(rows, columns):
@@ -60,13 +61,25 @@ def test_sincos_one_number_at_a_time():
             torch.testing.assert_close(table[row * columns + column], torch.tensor(expected))
 
 
-def test_sincos_of_a_longer_grid_begins_with_the_shorter_one():
-    longer = sincos(8, 100, 48).view(8, 100, 48)
-    assert torch.equal(longer[:, :37].flatten(0, 1), sincos(8, 37, 48))
+def test_sequence_one_number_at_a_time():
+    rows, columns, dim = 3, 5, 10
+    table = sequence(rows, columns, dim)
+    for place in range(rows * columns):
+        column, row = divmod(place, rows)  # numbered in the order of time
+        angles = [place / 10000 ** (i / (dim // 2)) for i in range(dim // 2)]
+        expected = [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+        torch.testing.assert_close(table[row * columns + column], torch.tensor(expected))
 
 
-def test_sincos_tells_every_place_apart():
-    table = sincos(8, 1000, 96)
+@pytest.mark.parametrize("fixed", [sincos, sequence])
+def test_fixed_positions_of_a_longer_grid_begin_with_the_shorter_one(fixed):
+    longer = fixed(8, 100, 48).view(8, 100, 48)
+    assert torch.equal(longer[:, :37].flatten(0, 1), fixed(8, 37, 48))
+
+
+@pytest.mark.parametrize("fixed", [sincos, sequence])
+def test_fixed_positions_tell_every_place_apart(fixed):
+    table = fixed(8, 1000, 96)
     nearest = torch.cdist(table, table).fill_diagonal_(torch.inf).min()
     assert nearest > 0.05
 
@@ -105,6 +118,9 @@ def test_an_axis_that_grows_is_stretched_while_the_other_is_cropped(how, start):
     torch.testing.assert_close(resize(table, (4, 7), (6, 3), how), slow_stretch(kept, (4, 3), (6, 3), linear_taps))
 
 
-def test_at_half_the_stride_a_place_keeps_its_vector():
-    whole, half = sincos(3, 4, 16), sincos(6, 8, 16, step=(0.5, 0.5))
-    torch.testing.assert_close(half.view(6, 8, 16)[::2, ::2].flatten(0, 1), whole)
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("fixed", [sincos, partial(sequence, height=3)])
+def test_at_a_part_of_the_stride_a_place_keeps_its_vector(fixed, parts):
+    rows, columns, step = 2 * parts + 1, 3 * parts + 1, (1 / parts, 1 / parts)
+    fine = fixed(rows, columns, 16, step=step).view(rows, columns, 16)[::parts, ::parts]
+    torch.testing.assert_close(fine.flatten(0, 1), fixed(3, 4, 16))

@@ -12,10 +12,10 @@ def noise(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.fixture
-def transformer():
+@pytest.fixture(params=["pre", "post"])
+def transformer(request):
     torch.manual_seed(0)
-    model = Transformer(dim=12, depth=3, num_heads=3).double().eval()
+    model = Transformer(dim=12, depth=3, num_heads=3, norm=request.param).double().eval()
     for parameter in model.parameters():  # from 0.02 up, so that attention is far from uniform
         nn.init.normal_(parameter, std=0.5)
     return model
@@ -74,6 +74,59 @@ def test_block_adds_two_branches_with_erf_gelu():
     assert hidden.shape[-1] == 24
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_block_is_torchs_encoder_layer(norm, padded):
+    torch.manual_seed(0)
+    block, x = Block(12, 3, mlp_ratio=2.0, norm=norm).double(), noise(3, 7, 12)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    layer = nn.TransformerEncoderLayer(
+        12, 3, 24, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=norm == "pre", dtype=torch.float64
+    )
+    names = {
+        "attn.qkv.": "self_attn.in_proj_",
+        "attn.proj.": "self_attn.out_proj.",
+        "mlp.0": "linear1",
+        "mlp.2": "linear2",
+    }
+    state = block.state_dict()
+    for ours, theirs in names.items():
+        state = {name.replace(ours, theirs): value for name, value in state.items()}
+    layer.load_state_dict(state)
+    valid = torch.arange(7) < torch.tensor([7, 3, 1] if padded else [7, 7, 7])[:, None]
+    found = block(x, valid[:, None, None] if padded else None)
+    torch.testing.assert_close(found[valid], layer(x, src_key_padding_mask=~valid if padded else None)[valid])
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_dropout_is_of_both_branches_and_for_training_alone(norm):
+    torch.manual_seed(0)
+    block, plain, x = Block(12, 3, norm=norm, dropout=0.25).double(), Block(12, 3, norm=norm).double(), noise(2, 5, 12)
+    plain.load_state_dict(block.state_dict())
+    assert torch.equal(block.eval()(x), plain(x))
+    branches = []
+    block.train().dropout.register_forward_hook(lambda _, branch, dropped: branches.append((branch[0], dropped)))
+    output = block(x)
+    (attention, after_attention), (mlp, after_mlp) = branches
+    first = norm == "pre"
+    middle = x + after_attention if first else block.norm1(x + after_attention)
+    assert torch.equal(attention, block.attn(block.norm1(x) if first else x))
+    assert torch.equal(mlp, block.mlp(block.norm2(middle) if first else middle))
+    assert torch.equal(output, middle + after_mlp if first else block.norm2(middle + after_mlp))
+    for branch, dropped in branches:
+        torch.testing.assert_close(dropped, torch.where(dropped == 0, 0.0, branch / 0.75))
+
+
+def test_dropout_drops_so_many_channels_and_drop_path_whole_clips_of_what_is_left():
+    torch.manual_seed(0)
+    dropped = Block(12, 3, dropout=0.25, drop_path=0.5).branch(torch.ones(2000, 5, 12))
+    skipped = dropped.eq(0).all(dim=2).all(dim=1)
+    assert skipped.double().mean() == pytest.approx(0.5, abs=0.03)
+    assert dropped[~skipped].eq(0).double().mean() == pytest.approx(0.25, abs=0.01)
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
+
+
 def test_masking_tokens_out_is_leaving_them_out(transformer):
     x = noise(2, 7, 12)
     valid = torch.tensor([[1, 1, 0, 1, 0, 1, 1], [1, 1, 1, 1, 0, 0, 0]]).bool()
@@ -97,13 +150,14 @@ def test_order_of_tokens_means_nothing(transformer):
     torch.testing.assert_close(transformer(x[:, order])[0], transformer(x)[0][:, order])
 
 
-def test_layers_are_the_outputs_of_the_blocks_before_the_norm(transformer):
+def test_layers_are_the_outputs_of_the_blocks_and_the_norm_comes_last_or_first(transformer):
     x = noise(2, 7, 12)
     output, layers = transformer(x, layers=True)
+    x = x if transformer.norm_first else transformer.norm(x)
     for block, layer in zip(transformer.blocks, layers, strict=True):
         x = block(x)
         assert torch.equal(layer, x)
-    assert torch.equal(output, transformer.norm(x))
+    assert torch.equal(output, transformer.norm(x) if transformer.norm_first else x)
     assert transformer(x)[1] == ()
 
 

@@ -1,10 +1,12 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from melpatch.audio.augment import Augment
 from melpatch.data.clip import Batch
+from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT, size
 from melpatch.errors import ConfigError
 from melpatch.nn.pooling import POOLINGS
@@ -82,16 +84,22 @@ def test_loss_of_several_labels():
     assert float(output.loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("mixup_on", ["wave", "spectrogram"])
+@pytest.mark.parametrize(
+    ("multi_label", "loss", "slow"),
+    [(False, "auto", slow_cross_entropy), (False, "sigmoid", slow_binary), (True, "auto", slow_binary)],
+)
 @torch.inference_mode()
-def test_mixed_clips_have_mixed_targets(multi_label):
-    objective, data = classifier(multi_label=multi_label, augment=MIXUP), batch()
-    wave, targets = objective.augment.wave(data.wave, data.lengths, data.targets, data.keys, objective.seed, 5)
-    assert ((targets > 0) & (targets < 1)).any()
+def test_mixed_clips_have_mixed_targets(multi_label, loss, slow, mixup_on):
+    augment = replace(MIXUP, mixup_on=mixup_on)
+    objective, data = classifier(multi_label=multi_label, loss=loss, augment=augment), batch()
+    at = (data.keys, objective.seed, 5)
+    wave, targets = objective.augment.wave(data.wave, data.lengths, data.targets, *at)
+    assert ((targets > 0) & (targets < 1)).any() == (mixup_on == "wave")
     spectrogram, frames = objective.front_end(wave, data.lengths)
-    spectrogram = objective.augment.spectrogram(spectrogram, frames, data.keys, objective.seed, 5)
+    spectrogram, targets = objective.augment.spectrogram(spectrogram, frames, targets, *at)
+    assert ((targets > 0) & (targets < 1)).any()
     scores = slow_scores(objective, spectrogram, frames).tolist()
-    slow = slow_binary if multi_label else slow_cross_entropy
     losses = [slow(s, t) for s, t in zip(scores, targets.tolist(), strict=True)]
     assert float(objective(data, 5).loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
     assert not torch.equal(objective(data, 6).loss, objective(data, 5).loss)
@@ -105,6 +113,95 @@ def test_probabilities_are_those_of_the_clips_as_they_are():
     scores = scores_of(single, data)
     torch.testing.assert_close(single.probabilities(data), scores.exp() / scores.exp().sum(dim=1, keepdim=True))
     torch.testing.assert_close(several.probabilities(data), 1 / (1 + (-scores).exp()))
+
+
+@torch.inference_mode()
+def test_yes_or_no_to_every_label_where_one_is_right():
+    """Loss: a question per label. Probabilities: of each where exactly one is right, so that they sum to one."""
+    objective, data = classifier(loss="sigmoid"), batch()
+    scores = scores_of(objective, data)
+    losses = [slow_binary(s, t) for s, t in zip(scores.tolist(), data.targets.tolist(), strict=True)]
+    assert float(objective(data, 0).loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
+    yes = 1 / (1 + (-scores).exp())
+    only = torch.stack([yes[:, i] * (1 - yes).prod(1) / (1 - yes[:, i]) for i in range(3)], dim=1)
+    torch.testing.assert_close(objective.probabilities(data), only / only.sum(1, keepdim=True))
+
+
+def test_a_softmax_over_several_right_labels_is_refused():
+    with pytest.raises(ConfigError, match="loss = 'softmax'; allowed: auto or sigmoid, since clips have several"):
+        Classify.Config(multi_label=True, loss="softmax")
+
+
+def slow_partial_scores(objective, data, step):
+    """Clip by clip: the encoder is given the tokens that are left, one by one, and each row is pooled by itself."""
+    encoder, pooling, found = objective.encoder, objective.config.pooling, []
+    for clip, length in enumerate(data.lengths.tolist()):
+        spectrogram, _ = objective.front_end(data.wave[clip : clip + 1, :length], data.lengths[clip : clip + 1])
+        tokens, key = encoder.tokens(spectrogram), data.keys[clip : clip + 1]
+        columns = tokens.shape[1] // 8
+        masked = objective.patch_out(key, None, columns, seed=objective.seed, step=step, purpose="patch-out")
+        left = sorted(masked.visible.tokens[0].tolist())
+        assert len(left) == 8 * columns - math.floor(0.4 * 8 * columns)
+        encoded = encoder.run(tokens[:, left])
+        rows = [encoded.patches[0, [i for i, token in enumerate(left) if token // columns == row]] for row in range(8)]
+        pooled = {
+            "mean": encoded.patches[0].mean(0),
+            "max": encoded.patches[0].amax(0),
+            "cls": encoded.cls[0, 0],
+            "frequency": torch.cat([row.mean(0) if len(row) else row.new_zeros(96) for row in rows]),
+        }
+        found.append(objective.head(pooled[pooling]))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, (9000,) * 4], ids=["padded", "equal"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@torch.inference_mode()
+def test_training_leaves_patches_out_and_pools_those_that_are_left(pooling, lengths):
+    objective, data = classifier(pooling=pooling, patch_out=0.4).train(), batch(lengths=lengths)
+    for step in (0, 1):
+        scores = slow_partial_scores(objective, data, step).tolist()
+        losses = [slow_cross_entropy(s, t) for s, t in zip(scores, data.targets.tolist(), strict=True)]
+        assert float(objective(data, step).loss) == pytest.approx(sum(losses) / 4, abs=1e-10)
+    assert not torch.equal(objective(data, 0).loss, objective(data, 1).loss)
+
+
+@torch.inference_mode()
+def test_in_use_no_patch_is_left_out():
+    whole, objective, data = classifier().eval(), classifier(patch_out=0.4).eval(), batch()
+    objective.load_state_dict(whole.state_dict())
+    assert torch.equal(objective(data, 0).loss, whole(data, 0).loss)
+    assert torch.equal(objective.probabilities(data), whole.probabilities(data))
+    assert not torch.equal(objective.train()(data, 0).loss, whole(data, 0).loss)
+
+
+@torch.inference_mode()
+def test_a_clip_of_one_patch_keeps_it():
+    encoder = ViT.Config(**size("nano"), patch=(128, 16))
+    config = RunConfig(labels=LABELS, encoder=encoder, objective=Classify.Config(patch_out=0.9))
+    objective, data = build(config).double().train(), batch(lengths=(400,) * 4)
+    losses = [
+        slow_cross_entropy(s, t)
+        for s, t in zip(scores_of(objective, data).tolist(), data.targets.tolist(), strict=True)
+    ]
+    assert float(objective(data, 0).loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
+
+
+def test_patches_cannot_be_left_out_of_an_encoder_that_takes_no_part():
+    config = RunConfig(labels=LABELS, encoder=CNN14.Config(width=1), objective=Classify.Config(patch_out=0.4))
+    with pytest.raises(ConfigError, match=r"objective.patch_out = 0.4; allowed: 0, since this encoder"):
+        build(config)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_cnn_is_pooled_too(pooling):
+    encoder = CNN14.Config(width=1, dropout=0.0, neck_dropout=0.0)
+    config = RunConfig(labels=LABELS, encoder=encoder, objective=Classify.Config(pooling=pooling))
+    objective, data = build(config).double().eval(), batch()
+    torch.testing.assert_close(objective.logits(objective.features(data)), scores_of(objective, data))
+    objective(data, 0).loss.backward()
+    assert all(p.grad is not None for p in objective.encoder.blocks.parameters())
+    assert (objective.encoder.neck.weight.grad is not None) == (pooling == "cls")
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -159,7 +256,8 @@ def test_class_pooling_without_a_class_token_is_refused():
         classifier(pooling="cls", cls_tokens=0)(batch(), 0)
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
-def test_label_smoothing_out_of_range_is_refused(smoothing):
-    with pytest.raises(ConfigError, match="label_smoothing"):
-        Classify.Config(label_smoothing=smoothing)
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+@pytest.mark.parametrize("field", ["label_smoothing", "patch_out"])
+def test_shares_out_of_range_are_refused(field, share):
+    with pytest.raises(ConfigError, match=f"{field} = {share}; allowed: 0 to below 1"):
+        Classify.Config(**{field: share})

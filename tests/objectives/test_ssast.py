@@ -41,7 +41,7 @@ def plan(seconds):
 
 
 def hidden_patches(objective, data, purpose="mask"):
-    return objective.hide(data.keys, objective.features(data), 0, purpose)
+    return objective.hide(data, objective.features(data), 0, purpose).hidden
 
 
 # A slow version of one pass: clip by clip, hidden patch by hidden patch.
@@ -150,14 +150,14 @@ def test_neighbours_cannot_change_a_clips_loss(settings):
 def test_the_paper_hides_400_of_512_and_as_large_a_share_of_shorter_clips():
     objective, data = ssast(num_masked=400), batch((164080, 82000))
     objective.begin(plan(10.255))
-    assert objective.window == 512
+    assert objective.masking.window == 512
     assert hidden_patches(objective, data).valid.sum(dim=1).tolist() == [400, 200]
 
 
 def test_the_window_is_what_the_front_end_pads_to():
     objective = ssast(num_masked=400, front_end={"padding": "legacy", "target_frames": 1024})
     objective.begin(plan(10.0))
-    assert objective.window == 512
+    assert objective.masking.window == 512
     assert hidden_patches(objective, batch((160000, 16000))).valid.sum(dim=1).tolist() == [400, 400]
 
 
@@ -165,7 +165,7 @@ def test_the_window_is_what_the_front_end_pads_to():
 def test_what_is_hidden_does_not_reach_the_tokens():
     objective, data = ssast(), batch()
     features, grid = objective.features(data), objective.encoder.grid
-    hidden = objective.hide(data.keys, features, 0, "mask")
+    hidden = objective.hide(data, features, 0).hidden
     shown = ~hidden.mask(features.valid.shape[1]) & features.valid
     seen = objective.encode(features, hidden)
     for changed, same in ((~shown, True), (shown, False)):
@@ -212,7 +212,7 @@ def test_any_patch_and_any_length_from_one_patch_up(patch):
         output.loss.backward()
         assert output.loss.isfinite()
         features = objective.features(data)
-        hidden = objective.hide(data.keys, features, count, "mask")
+        hidden = objective.hide(data, features, count).hidden
         patches = features.valid.sum(dim=1)
         assert torch.equal(hidden.valid.sum(dim=1), torch.minimum(patches * 3 // 4, patches - 1))
         assert not (hidden.mask(features.valid.shape[1]) & ~features.valid).any()
@@ -255,17 +255,17 @@ def test_chance_is_a_function_of_seed_key_and_step(mask):
     base = hidden_patches(objective, data).mask(56)
     assert torch.equal(hidden_patches(ssast(mask=mask), data).mask(56), base)
     other_seed = hidden_patches(ssast(mask=mask, seed=1), data)
-    other_step = objective.hide(data.keys, objective.features(data), 1, "mask")
+    other_step = objective.hide(data, objective.features(data), 1).hidden
     data.keys = data.keys + 1
     for other in (other_seed, other_step, hidden_patches(objective, data)):
         assert (other.mask(56) != base).any(dim=1).all()
 
 
 def test_squares_on_patches_and_single_ones_on_frames():
-    assert ssast((16, 16)).clusters
-    assert not ssast((128, 2)).clusters
-    assert ssast((128, 2), mask="cluster").clusters
-    assert not ssast((16, 16), mask="random").clusters
+    assert ssast((16, 16)).masking.config.kind == "cluster"
+    assert ssast((128, 2)).masking.config.kind == "random"
+    assert ssast((128, 2), mask="cluster").masking.config.kind == "cluster"
+    assert ssast((16, 16), mask="random").masking.config.kind == "random"
 
 
 def test_the_legacy_sampler_is_used_where_asked():
@@ -292,7 +292,7 @@ def test_larger_squares_hide_more_neighbours_together(settings):
 @pytest.mark.parametrize(
     ("settings", "seconds", "message"),
     [
-        ({"num_masked": 56}, 1.0, r"num_masked = 56; allowed: 1 to 55 hidden patches, since 1 s give 8 x 7 = 56"),
+        ({"num_masked": 56}, 1.0, r"num_masked = 56; allowed: 1 to 55 hidden patches, since 98 frames give 8 x 7 = 56"),
         ({"mask_ratio": 0.999}, 1.0, r"mask_ratio = 0.999; allowed: 1 to 55"),
         ({"mask_ratio": 0.01}, 1.0, r"mask_ratio = 0.01; allowed: 1 to 55"),
         ({"patch": (128, 16)}, 0.1, r"mask_ratio = 0.75; allowed: 1 to 0 .* 1 x 1"),
@@ -324,7 +324,7 @@ def test_the_ends_of_what_is_allowed_are_trained(settings):
 def test_the_legacy_sampler_is_refused_with_padding():
     with pytest.raises(ConfigError, match=r"objective.sampler = 'legacy'; allowed: 'uniform', or 'legacy' with"):
         ssast(sampler="legacy")
-    assert not ssast((128, 2), sampler="legacy").clusters  # single patches know padding
+    assert ssast((128, 2), sampler="legacy").masking.config.kind == "random"  # single patches know padding
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_picture_shows_what_was_seen_and_what_was_rebuilt():
     objective, data = ssast(), batch((9000, 16000))
     picture = objective.picture(data, 0)
     features, grid = objective.features(data), objective.encoder.grid
-    hidden = objective.hide(data.keys, features, 0, "mask")
+    hidden = objective.hide(data, features, 0).hidden
     mask = grid.join(hidden.mask(56)[:1, :, None].double().expand(-1, -1, 256), 98)[0] > 0
     clean = objective.front_end.denormalise(features.spectrogram)[0]
     torch.testing.assert_close(picture.clean, clean)

@@ -10,15 +10,18 @@ import torch
 from tiny_runs import noises
 
 from melpatch import recipes as folder
+from melpatch.audio.logmel import LogMel
 from melpatch.config import from_dict, owner, to_toml
+from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import SIZES, ViT
 from melpatch.errors import ConfigError
 from melpatch.objectives.asit import ASiT
 from melpatch.objectives.base import Plan
 from melpatch.objectives.ssast import SSAST
 from melpatch.recipes.base import recipe, recipes
+from melpatch.schedules import factor
 from melpatch.training.config import RunConfig, build, objective_names
-from melpatch.training.loop import fit
+from melpatch.training.loop import evaluation_steps, fit
 from melpatch.training.run import Run
 from melpatch.training.start import fitted
 
@@ -42,7 +45,8 @@ def settings(name, size):
 
 
 def test_what_is_found_is_what_the_files_hold():
-    assert {"ssast", "ssast_patch", "ssast_frame", "finetune", "asit", "asit_2023", "asit_pixel"} <= recipes().keys()
+    some = {"ssast", "ssast_patch", "finetune", "asit", "asit_2023", "asit_pixel", "ast_esc50", "cnn14", "maskspec"}
+    assert some <= recipes().keys()
     assert all(inspect.isfunction(one) and one.__module__.startswith(folder.__name__) for one in recipes().values())
 
 
@@ -52,8 +56,11 @@ def test_every_recipe_builds_and_may_be_trained(name, size):
     config = fitted(settings(name, size))
     objective = built(config)
     objective.begin(plan_of(config))
-    assert objective.encoder.embed_dim == SIZES[size]["embed_dim"]
-    assert objective.encoder.num_layers == SIZES[size]["depth"]
+    if isinstance(config.encoder, CNN14.Config):
+        assert config.encoder.width == CNN14.sized(size).width
+    else:
+        assert objective.encoder.embed_dim == SIZES[size]["embed_dim"]
+        assert objective.encoder.num_layers == SIZES[size]["depth"]
 
 
 @pytest.mark.parametrize("size", ["nano", "base"])
@@ -80,7 +87,7 @@ def test_published_ssast_has_512_patches_of_256_pixels_and_hides_400(name, grid)
     frames = objective.front_end.frames(round(config.loader.seconds * objective.front_end.sample_rate))
     assert (frames, objective.encoder.grid.rows, objective.encoder.grid.columns(frames)) == (1024, rows, columns)
     assert objective.encoder.grid.pixels == 256
-    assert objective.window == 512
+    assert objective.masking.window == 512
     assert config.objective.num_masked == 400
 
 
@@ -90,8 +97,8 @@ def test_published_ssast_takes_segments_of_any_length_as_they_are_padded_to_1024
 
 
 def test_clusters_hide_patches_and_chance_hides_frames():
-    assert built(recipe("ssast_patch")("nano")).clusters
-    assert not built(recipe("ssast_frame")("nano")).clusters
+    assert built(recipe("ssast_patch")("nano")).masking.config.kind == "cluster"
+    assert built(recipe("ssast_frame")("nano")).masking.config.kind == "random"
 
 
 @pytest.mark.parametrize(("size", "batch_size", "lr"), [("tiny", 120, 5e-4), ("base", 24, 1e-4)])
@@ -208,6 +215,103 @@ def test_rows_of_asits_ablation_differ_in_their_switches_alone(name, corrupt, lo
     assert replace(row, objective=whole.objective, train=replace(row.train, epochs=40.0)) == whole
 
 
+# What AST's recipes differ in: (frames, columns of patches), mean, (clips, balanced), (rate, the epochs after which it
+# falls, by how much), (epochs averaged, loss), (mixed clips, mels and frames masked, roll).
+AST = {
+    "ast_audioset": ((1024, 101), -4.26774, (12, True), (1e-5, [2, 3, 4], 0.5), (5, "auto"), (0.5, 48, 192, 0.0)),
+    "ast_audioset_20k": (
+        (1024, 101),
+        -4.26774,
+        (12, False),
+        (5e-5, [10, 15, 20], 0.5),
+        (20, "auto"),
+        (0.5, 48, 192, 0.0),
+    ),
+    "ast_esc50": ((512, 50), -6.62681, (48, False), (1e-4, range(5, 25), 0.85), (0, "auto"), (0.0, 24, 96, 0.0)),
+    "ast_speech_commands": (
+        (128, 12),
+        -6.84598,
+        (128, False),
+        (2.5e-4, range(5, 30), 0.85),
+        (0, "sigmoid"),
+        (0.6, 48, 48, 0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AST)
+def test_published_ast_has_the_published_numbers(name):
+    (frames, columns), mean, batch, (lr, decays, decay), (averaged, loss), augment = AST[name]
+    config = recipe(name)("base")
+    assert fitted(config) == config
+    front_end, grid = LogMel(config.front_end), config.encoder.grid(128)
+    assert front_end.frames(round(config.loader.seconds * 16000)) == frames
+    assert (grid.rows, grid.columns(frames)) == (12, columns)
+    assert round(config.front_end.mean, 5) == mean
+    assert (config.loader.batch_size, config.loader.balanced) == batch
+    one = config.objective
+    assert (one.loss, one.pooling, config.encoder.cls_tokens) == (loss, "cls", 2)
+    assert (one.augment.mixup_rate, one.augment.freq_mask, one.augment.time_mask, one.augment.roll) == augment
+    train, epochs = config.train, int(config.train.epochs)
+    assert (train.optimizer, train.betas, train.weight_decay, train.clip_norm) == ("adam", (0.95, 0.999), 5e-7, None)
+    keys = ("schedule", "warmup", "floor", "decay_start", "decay_every", "decay")
+    course = {key: getattr(train, key) for key in keys}
+    rates = [train.lr * factor(100 * epoch + 99, 100 * epochs, **course) for epoch in range(epochs)]
+    assert rates == pytest.approx([lr * decay ** sum(at <= epoch for at in decays) for epoch in range(epochs)])
+    evaluated = evaluation_steps(train, 100 * epochs)
+    assert evaluated == {100 * (epoch + 1) for epoch in range(epochs)}
+    late = [step for step in evaluated if step > (1 - train.average) * 100 * epochs]
+    assert (len(late) if train.average else 0) == averaged
+
+
+def millions(name, classes):
+    config = replace(recipe(name)("base"), labels=tuple(map(str, range(classes))))
+    return sum(parameter.numel() for parameter in built(config).parameters()) / 1e6
+
+
+def test_published_classifiers_have_the_published_number_of_parameters():
+    assert round(millions("ast_audioset", 527), 1) == 86.6
+    norm = 2 * 2048 / 1e6  # which the published CNN14 has not
+    assert round(millions("cnn14", 527) - norm, 2) == 80.75
+
+
+@pytest.mark.parametrize(("name", "rate", "window"), [("cnn14", 32000, 1024), ("cnn14_16k", 16000, 512)])
+def test_published_cnn14_has_the_published_numbers(name, rate, window):
+    config = recipe(name)("base")
+    front = config.front_end
+    assert (front.sample_rate, front.win_length, front.hop_length, front.n_mels) == (rate, window, rate // 100, 64)
+    assert config.encoder == CNN14.Config(width=64, dropout=0.2, neck_dropout=0.5)
+    assert (config.loader.batch_size, config.loader.balanced, config.loader.seconds) == (32, True, 10.0)
+    train, augment = config.train, config.objective.augment
+    assert (train.optimizer, train.lr, train.schedule, train.steps) == ("amsgrad", 1e-3, "constant", 600_000)
+    assert (train.weight_decay, train.clip_norm, train.warmup) == (0.0, None, 0.0)
+    assert (augment.mixup_on, augment.mixup_rate, augment.mixup_alpha) == ("spectrogram", 1.0, 1)
+    assert (augment.masks, augment.freq_mask, augment.time_mask) == (2, 8, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "patches", "out", "epochs", "decay", "pooling"),
+    [
+        ("maskspec_finetune", 496, 200, 80, 0.05, "mean"),
+        ("maskspec_finetune_cls", 496, 200, 80, 0.05, "cls"),
+        ("audiomae_finetune", 512, 184, 60, 5e-4, "mean"),
+    ],
+)
+def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(name, patches, out, epochs, decay, pooling):
+    config = settings(name, "base")
+    frames = LogMel(config.front_end).frames(round(config.loader.seconds * config.front_end.sample_rate))
+    objective, columns = built(config), patches // 8
+    assert config.encoder.grid(128).count(frames) == patches
+    masked = objective.patch_out(torch.arange(2), None, columns, seed=0, step=0)
+    assert masked.hidden.tokens.shape == (2, out)
+    train = config.train
+    assert (train.epochs, train.weight_decay, train.layer_decay) == (epochs, decay, 0.75)
+    assert (train.lr, train.lr * train.floor) == pytest.approx((1e-3 * 64 / 256, 1e-6))
+    assert train.warmup * train.epochs == pytest.approx(5)
+    assert (config.objective.pooling, config.encoder.drop_path) == (pooling, 0.1)
+    assert config.objective.augment.mixup_rate == 0.5
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return noises(tmp_path_factory.mktemp("noise"), (6.5, 6.1), labels=("a", "b"))
@@ -222,10 +326,13 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
         classes = 8 if objective.distillation.shared == "all" else 6
         heads = {"global_classes": 8, "local_classes": classes, "hidden": 8, "bottleneck": 4}
         objective = replace(objective, decoder=(8,), distillation=replace(objective.distillation, **heads))
+    elif hasattr(objective, "decoder"):
+        objective = replace(objective, decoder=replace(objective.decoder, dim=12, depth=1, num_heads=1))
+    narrow = {"width": 1} if isinstance(config.encoder, CNN14.Config) else {"embed_dim": 12, "depth": 1, "num_heads": 1}
     small = replace(
         config,
         objective=objective,
-        encoder=replace(config.encoder, embed_dim=12, depth=1, num_heads=1),
+        encoder=replace(config.encoder, **narrow),
         loader=replace(config.loader, batch_size=2, workers=0),
         train=replace(config.train, steps=10, accumulate=1, log_every=1, evaluations=1),
     )
@@ -236,7 +343,7 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
     rates = [line["lr"] for line in logged if "loss" in line]
     assert len(rates) == 10
     assert max(rates) <= config.train.lr * (1 + 1e-9)
-    assert rates[-1] < max(rates)
+    assert (rates[-1] < max(rates)) == (config.train.schedule != "constant")
 
 
 def test_an_objective_is_a_recipe_of_its_plain_defaults():

@@ -5,6 +5,7 @@ from itertools import count, product
 import pytest
 import torch
 from tiny_runs import RAGGED, RATE, noises, settings, with_loader, write_noise
+from torch.optim import Adam, AdamW
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from melpatch.audio.augment import Augment
@@ -17,7 +18,7 @@ from melpatch.objectives.base import ObjectiveOutput, Plan
 from melpatch.objectives.classify import Classify
 from melpatch.schedules import cosine, factor
 from melpatch.training.config import TrainConfig, build
-from melpatch.training.loop import evaluation_steps, fit, precision
+from melpatch.training.loop import evaluation_steps, fit, make_optimizer, precision
 from melpatch.training.run import Run
 from melpatch.training.start import load_run
 
@@ -180,6 +181,15 @@ def test_weight_decay_follows_its_cosine_where_there_is_any(corpus, tmp_path, st
         assert [decays[name] for decays in seen] == pytest.approx([scale * decay for decay in course])
 
 
+@pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("adam", Adam), ("amsgrad", Adam)])
+def test_optimisers_go_by_their_names(name, kind):
+    config = settings(optimizer=name, lr=3e-3, betas=(0.8, 0.9))
+    optimizer = make_optimizer(build(config), config.train)
+    assert type(optimizer) is kind
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["betas"], group["amsgrad"]) == (3e-3, (0.8, 0.9), name == "amsgrad")
+
+
 def test_a_parameter_without_a_gradient_is_left_as_it_is(corpus, tmp_path):
     def prepare(objective):
         objective.idle = torch.nn.Parameter(torch.ones(3, 3))
@@ -210,7 +220,7 @@ def test_an_objective_is_told_the_plan_before_the_first_step(corpus, tmp_path):
         assert equal(copied(objective), start)
 
     train(corpus, tmp_path / "run", config, prepare=beginning(note))
-    assert plans == [Plan(steps=12, batch_size=8, seconds=0.4, longest=0.4)]
+    assert plans == [Plan(steps=12, batch_size=8, seconds=0.4, longest=0.4, accumulate=2)]
 
 
 def test_what_an_objective_warns_of_is_shown_and_logged(corpus, tmp_path, capsys):
@@ -379,6 +389,7 @@ RUNS = {
     "ssast": settings(),
     "ssast in bf16": settings(precision="bf16-mixed", accumulate=2),
     "adam": settings(optimizer="adam", clip_norm=None),
+    "amsgrad": settings(optimizer="amsgrad"),
     "dino": settings(schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip_by="tensor"),
     "classify": replace(
         settings(average=0.5, evaluations=6, layer_decay=0.7),
@@ -431,7 +442,8 @@ def kill_at(wanted):
 
 
 STOPS = [(0,), (2,), (3,), (4,), (7, 9), (11,), (1, 2, 5, 10)]
-STOPPED = [*((name, STOPS[-1]) for name in ("ssast in bf16", "adam", "dino")), *product(["ssast", "classify"], STOPS)]
+OTHERS = ("ssast in bf16", "adam", "amsgrad", "dino")
+STOPPED = [*((name, STOPS[-1]) for name in OTHERS), *product(["ssast", "classify"], STOPS)]
 
 
 @pytest.mark.parametrize(("name", "stops"), STOPPED, ids=str)

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from tiny_runs import settings
 
+from melpatch.encoders.cnn14 import CNN14
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import build
 from melpatch.training.param_groups import param_groups
@@ -70,6 +71,16 @@ def test_layer_decay_falls_from_the_final_norm_to_the_patches():
     expected = {r"head\.": 1, r"encoder\.transformer\.norm\.": 1}
     expected |= {rf"encoder\.transformer\.blocks\.{number}\.": 0.5 ** (3 - number) for number in range(3)}
     expected |= {r"encoder\.(projection|cls_token|cls_position|position_table)": 0.5**4}
+    for name, scale in scales.items():
+        (wanted,) = [value for pattern, value in expected.items() if re.match(pattern, name)]
+        assert scale == pytest.approx(wanted), name
+
+
+def test_layer_decay_of_a_cnn_falls_from_the_neck_to_the_first_norm():
+    model = build(replace(settings(), encoder=CNN14.Config(width=1), objective=Classify.Config(), labels=("a", "b")))
+    scales = {name: group["lr_scale"] for name, group in by_name(model, layer_decay=0.5).items()}
+    expected = {r"head\.": 1, r"encoder\.neck\.": 1, r"encoder\.bn0\.": 0.5**7}
+    expected |= {rf"encoder\.blocks\.{number}\.": 0.5 ** (6 - number) for number in range(6)}
     for name, scale in scales.items():
         (wanted,) = [value for pattern, value in expected.items() if re.match(pattern, name)]
         assert scale == pytest.approx(wanted), name

@@ -217,6 +217,9 @@ def test_a_stretched_table_is_stretched_as_it_was_in_training(tmp_path, stride):
         ("low_hz", 50.0),
         ("high_hz", 3e3),
         ("preemphasis", 0.0),
+        ("centred", True),
+        ("window", "povey"),
+        ("floor", 1e-5),
     ],
 )
 def test_a_spectrogram_that_means_something_else_is_refused(tmp_path, field, value):

@@ -5,9 +5,10 @@ Every function leaves padding as it is. All but :func:`mixup` give a clip the sa
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from melpatch.config import check
@@ -15,7 +16,7 @@ from melpatch.rng import normal, stream, uniform
 
 
 class Augment:
-    """The augmentations of one run, in the order of the published SSAST: mixup first, the spectrogram's masks last."""
+    """The augmentations of one run: of waves, mixup first, as in SSAST; of spectrograms, masks first, as in PANNs."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -25,6 +26,8 @@ class Augment:
         """Share of clips that are mixed with another one of the batch, from 0 to 1."""
         mixup_alpha: int = 10
         """Both parameters of the Beta distribution of the mixing weight, a whole number; the larger, the nearer 1/2."""
+        mixup_on: Literal["wave", "spectrogram"] = "wave"
+        """What is mixed: waves, as in SSAST and AST, or normalised log-mel spectrograms, as in PANNs."""
         roll: float = 0.0
         """Farthest that a clip is rolled in time, either way, as a share of its length, from 0 to 1."""
         gain_db: float = 0.0
@@ -64,9 +67,8 @@ class Augment:
     ) -> tuple[Float[Tensor, "clip sample"], Float[Tensor, "clip label"] | None]:
         """Return the augmented waves of a batch and their targets, mixed where the waves were."""
         config = self.config
-        if config.mixup_rate:
-            state = stream(seed, "augment/mixup", keys, step)
-            wave, targets = mixup(wave, lengths, targets, state, config.mixup_rate, config.mixup_alpha)
+        if config.mixup_on == "wave":
+            wave, targets = self._mixup(wave, lengths, targets, keys, seed, step)
         if config.roll:
             wave = roll(wave, lengths, stream(seed, "augment/roll", keys, step), config.roll)
         if config.gain_db:
@@ -79,55 +81,81 @@ class Augment:
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
         frames: Int[Tensor, " clip"],
+        targets: Float[Tensor, "clip label"] | None,
         keys: Int[Tensor, " clip"],
         seed: int,
         step: int,
-    ) -> Float[Tensor, "clip mel frame"]:
-        """Return the normalised spectrograms of a batch with bands of frequency and time masked."""
+    ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"] | None]:
+        """Return the normalised spectrograms of a batch, masked and mixed, and their targets, mixed alike."""
         config = self.config
-        if not config.masks or not (config.freq_mask or config.time_mask):
-            return spectrogram
-        state = stream(seed, "augment/spec_augment", keys, step)
-        return spec_augment(spectrogram, frames, state, config.freq_mask, config.time_mask, config.masks)
+        if config.masks and (config.freq_mask or config.time_mask):
+            state = stream(seed, "augment/spec_augment", keys, step)
+            spectrogram = spec_augment(spectrogram, frames, state, config.freq_mask, config.time_mask, config.masks)
+        if config.mixup_on == "spectrogram":
+            spectrogram, targets = self._mixup(spectrogram, frames, targets, keys, seed, step)
+        return spectrogram, targets
+
+    def _mixup(
+        self,
+        sound: Float[Tensor, "clip *mel time"],
+        sizes: Int[Tensor, " clip"],
+        targets: Float[Tensor, "clip label"] | None,
+        keys: Int[Tensor, " clip"],
+        seed: int,
+        step: int,
+    ) -> tuple[Float[Tensor, "clip *mel time"], Float[Tensor, "clip label"] | None]:
+        if not self.config.mixup_rate:
+            return sound, targets
+        state = stream(seed, "augment/mixup", keys, step)
+        return mixup(sound, sizes, targets, state, self.config.mixup_rate, self.config.mixup_alpha)
 
 
 def mixup(
-    wave: Float[Tensor, "clip sample"],
-    lengths: Int[Tensor, " clip"],
+    sound: Float[Tensor, "clip *mel time"],
+    sizes: Int[Tensor, " clip"],
     targets: Float[Tensor, "clip label"] | None,
     state: Int[Tensor, " clip"],
     rate: float,
     alpha: int,
-) -> tuple[Float[Tensor, "clip sample"], Float[Tensor, "clip label"] | None]:
-    """Mix a share of the clips, mean taken off, with another clip of the batch, cut or zero-padded to their length.
+) -> tuple[Float[Tensor, "clip *mel time"], Float[Tensor, "clip label"] | None]:
+    """Mix a share of the clips with another clip of the batch, cut or zero-padded to their length.
 
-    The weight is Beta(alpha, alpha) distributed: the middle one of 2 alpha - 1 uniform numbers, which holds for whole
-    alpha only but needs a fixed count of numbers, as counter-based draws do (rejection sampling does not).
+    Takes waves, whose mean is taken off first, or spectrograms, which are mixed as they are. The weight is Beta(alpha,
+    alpha) distributed: the middle one of 2 alpha - 1 uniform numbers, which holds for whole alpha only but needs a
+    fixed count of numbers, as counter-based draws do (rejection sampling does not).
 
-    Source: Zhang et al. 2018 (arXiv 1710.09412), on waves as in the published SSAST.
-    *Differs:* there the partner is any clip of the corpus, and the mixture's mean is taken off once more, which the
-    front end does in every frame anyway. A batch of one is left alone.
+    Source: Zhang et al. 2018 (arXiv 1710.09412), on waves as in the published SSAST, on spectrograms as in PANNs (Kong
+    et al. 2020, arXiv 1912.10211).
+    *Differs:* SSAST's partner is any clip of the corpus, and the mixture's mean is taken off once more, which the front
+    end does in every frame anyway; PANNs draw twice the clips and mix them in pairs. A batch of one is left alone.
     """
-    clips = len(wave)
+    clips = len(sound)
     if clips < 2:
-        return wave, targets
+        return sound, targets
     draws = uniform(state, 2 * alpha + 1)
     mixed, others, weight = draws[:, 0] < rate, draws[:, 1], draws[:, 2:].median(dim=1).values
-    own = torch.arange(clips, device=wave.device)
+    own = torch.arange(clips, device=sound.device)
     partner = (own + 1 + (others * (clips - 1)).long()) % clips
-    inside = _inside(wave, lengths)
-    sound = torch.where(inside, wave, 0.0)
-    centred = torch.where(inside, wave - sound.sum(1, keepdim=True) / lengths.clamp(min=1)[:, None], 0.0)
-    wave = torch.where(inside & mixed[:, None], _blend(centred, partner, weight), wave)
+    inside = _inside(sound, sizes)
+    clean = torch.where(inside, sound, 0.0)
+    if sound.ndim == 2:  # waves
+        clean = torch.where(inside, sound - clean.sum(1, keepdim=True) / sizes.clamp(min=1)[:, None], 0.0)
+    sound = torch.where(inside & _per_clip(mixed, sound), _blend(clean, partner, weight), sound)
     if targets is not None:
         targets = torch.where(mixed[:, None], _blend(targets, partner, weight), targets)
-    return wave, targets
+    return sound, targets
 
 
 def _blend(
-    x: Float[Tensor, "clip value"], partner: Int[Tensor, " clip"], weight: Float[Tensor, " clip"]
-) -> Float[Tensor, "clip value"]:
-    return weight[:, None] * x + (1.0 - weight[:, None]) * x[partner]
+    x: Float[Tensor, "clip *mel time"], partner: Int[Tensor, " clip"], weight: Float[Tensor, " clip"]
+) -> Float[Tensor, "clip *mel time"]:
+    weight = _per_clip(weight, x)
+    return weight * x + (1.0 - weight) * x[partner]
+
+
+def _per_clip(values: Shaped[Tensor, " clip"], x: Float[Tensor, "clip *mel time"]) -> Shaped[Tensor, "clip *ones 1"]:
+    """Return one value per clip in a shape that goes with ``x``."""
+    return values.view(-1, *[1] * (x.ndim - 1))
 
 
 def roll(
@@ -197,5 +225,5 @@ def _bands(
     return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(1)
 
 
-def _inside(wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"]) -> Bool[Tensor, "clip sample"]:
-    return torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
+def _inside(sound: Float[Tensor, "clip *mel time"], sizes: Int[Tensor, " clip"]) -> Bool[Tensor, "clip *ones time"]:
+    return torch.arange(sound.shape[-1], device=sound.device) < _per_clip(sizes, sound)

@@ -1,4 +1,4 @@
-"""Train a classifier on labelled sound, from a pretrained run or from random weights."""
+"""Train a classifier on labelled sound, from a pretrained run, other people's weights or random ones."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,7 +6,19 @@ from typing import Annotated
 
 import tyro
 
-from melpatch.commands.base import corpus_of, early, extent, few_clips, open_run, read_flags
+from melpatch.commands.base import (
+    clips_to_measure,
+    corpus_of,
+    early,
+    extent,
+    few_clips,
+    is_run,
+    open_run,
+    read_flags,
+    recipe_names,
+    recipe_settings,
+    start,
+)
 from melpatch.commands.pretrain import describe
 from melpatch.config import check, from_toml
 from melpatch.data.manifest import Corpus, label_matrix
@@ -14,15 +26,15 @@ from melpatch.data.splits import Split, divide
 from melpatch.errors import ConfigError, DataError
 from melpatch.evaluation.inference import over_clips
 from melpatch.evaluation.metrics import primary_metric, scores
+from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
 from melpatch.progress import notice
-from melpatch.recipes.base import recipe
 from melpatch.training.config import RunConfig, build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
-from melpatch.training.start import fitted, measured, start_from
+from melpatch.training.start import fitted, measured
 from melpatch.training.tracking import Track, make_tracker
 
 
@@ -33,21 +45,31 @@ class Config:
     out: Path
     """Run folder to write."""
     init: str
-    """Run folder whose encoder to start from, or scratch for random weights."""
+    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or scratch for random
+    weights."""
+    init_channels: Channels = "sum"
+    """What is done with the three colours of an image model that --init names."""
     like: Path | None = None
-    """With --init scratch: run folder whose front end and encoder settings to take, for a fair comparison."""
+    """Where --init is no run: run folder whose front end and encoder settings to take, for a fair comparison."""
+    recipe: str = "finetune"
+    """A recipe that learns from labels: finetune, for own data, or a paper's (melpatch list)."""
     size: str = "tiny"
-    """With --init scratch and no --like: nano, mini, tiny, small or base."""
+    """Encoder: nano, mini, tiny, small or base; that of a run has a size already."""
+    encoder: str | None = None
+    """Kind of encoder: vit, cnn14 (melpatch list encoders); by default the recipe's. That of a run stays what it is."""
     test_fold: str | None = None
     """Split or fold left alone; all others (but val) train."""
     val_fold: str | None = None
     """Split or fold on which the best weights are chosen; by default the split called val, if any."""
     resize: Resize | None = None
     """How learned positions are fitted to another grid: crop keeps the first (the default at the same stride), bilinear
-    (the default at another) and bicubic (the default of stretched ones) stretch all, legacy is SSAST's published
-    rule."""
+    (the default at another) and bicubic (the default of stretched ones) stretch all, legacy is the published rule of
+    AST and SSAST (the default with other people's weights)."""
     few: int | None = None
     """Train on so many clips per class only, chosen by the seed."""
+    measure: int = 512
+    """Clips on which the spectrogram's mean and std are measured; 0, the default with a run's front end or a paper's,
+    takes the given ones."""
     resume: bool = False
     """Go on with the run in --out, if there is one."""
     track: Track = "none"
@@ -57,26 +79,34 @@ class Config:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.few is None or self.few >= 1, "few", self.few, "1 or more")
+        check(self.measure >= 0, "measure", self.measure, "0 or more")
 
 
 def parse(arguments: list[str]) -> Config:
-    """Return the settings that the arguments spell; ears and encoder are those of --init or --like."""
-    return read_flags(
-        Config, _default, arguments, prog="melpatch finetune", about=__doc__ or "", required=["out", "init"]
-    )
+    """Return the settings that the arguments spell; ears and encoder are those of --init or --like, where one is a
+    run."""
+    about = f"{__doc__}\n\nRecipes: {', '.join(recipe_names(with_labels=True))}."
+    return read_flags(Config, _default, arguments, prog="melpatch finetune", about=about, required=["out", "init"])
 
 
 def _default(arguments: list[str]) -> Config:
-    size = early(arguments, "--size", "tiny") or "tiny"
-    init, like = early(arguments, "--init", "scratch"), early(arguments, "--like", None)
-    base = recipe("finetune")(size)
-    source = like if init == "scratch" else init
-    if init == "scratch":  # blocks that know nothing yet all learn at the full rate
+    init, like = early(arguments, "--init", None) or "scratch", early(arguments, "--like", None)
+    name, size = early(arguments, "--recipe", None) or "finetune", early(arguments, "--size", None) or "tiny"
+    base = recipe_settings(name, size, early(arguments, "--encoder", None), with_labels=True)
+    if init == "scratch" and name == "finetune":  # blocks that know nothing yet all learn at the full rate
         base = replace(base, train=replace(base.train, layer_decay=1.0))
-    if source is not None:
-        theirs = from_toml(RunConfig, Path(source) / "config.toml")
-        base = replace(base, front_end=theirs.front_end, encoder=theirs.encoder)
-    return Config(out=Path(), init="scratch", size=size, run=base)
+    theirs = init if init != "scratch" and is_run(init) else like
+    if theirs is None:
+        return Config(out=Path(), init="scratch", size=size, measure=clips_to_measure(base), run=base)
+    for flag in ("--size", "--encoder", *(["--like"] if theirs == init else [])):
+        given = early(arguments, flag, None)
+        check(given is None, flag, given, f"nothing, since front end and encoder are those of {theirs}; leave it out")
+    settings = from_toml(RunConfig, Path(theirs) / "config.toml")
+    loader = base.loader
+    if settings.front_end.target_frames is not None:  # it hears no more at once than it did
+        loader = replace(loader, seconds=min(loader.seconds, settings.loader.seconds))
+    base = replace(base, front_end=settings.front_end, encoder=settings.encoder, loader=loader)
+    return Config(out=Path(), init="scratch", size=size, measure=0, run=base)
 
 
 def run(config: Config) -> None:
@@ -94,7 +124,7 @@ def run(config: Config) -> None:
         settings = _resolve(config, corpus, train)
     objective = build(settings)
     if config.init != "scratch" and not (opened and opened.newest):
-        start_from(objective, Path(config.init), config.resize)
+        start(objective, config.init, config.resize, config.init_channels)
     metric = primary_metric(corpus.multi_label)
     select = f"val_{metric}" if split.val else None
     notice(
@@ -124,9 +154,7 @@ def run(config: Config) -> None:
 def _resolve(config: Config, corpus: Corpus, train: Corpus) -> RunConfig:
     objective = replace(config.run.objective, multi_label=corpus.multi_label)
     settings = replace(config.run, labels=corpus.labels, objective=objective)
-    if config.init == "scratch" and config.like is None:
-        settings = measured(settings, train, 512)
-    return fitted(settings)
+    return fitted(measured(settings, train, config.measure) if config.measure else settings)
 
 
 @dataclass(frozen=True)

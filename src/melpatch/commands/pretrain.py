@@ -2,26 +2,39 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
 
-from melpatch.commands.base import corpus_of, early, extent, open_run, read_flags, without
-from melpatch.config import check, owner
+from melpatch.commands.base import (
+    clips_to_measure,
+    corpus_of,
+    early,
+    extent,
+    is_run,
+    open_run,
+    read_flags,
+    recipe_names,
+    recipe_settings,
+    start,
+    without,
+)
+from melpatch.config import check
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError
+from melpatch.interop.base import Channels
 from melpatch.nn.pooling import pool
+from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
 from melpatch.progress import notice
-from melpatch.recipes.base import recipe, recipes
-from melpatch.training.config import RunConfig, build, objective_names
+from melpatch.training.config import RunConfig, build
 from melpatch.training.health import health, warning
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
-from melpatch.training.start import fitted, measured, plan, shortened, start_from
+from melpatch.training.start import fitted, measured, plan, shortened
 from melpatch.training.tracking import Track, make_tracker
 
 _HEALTH_CLIPS = 256
@@ -37,8 +50,15 @@ class Config:
     """Run folder to write."""
     size: str = "tiny"
     """Encoder: nano, mini, tiny, small or base."""
-    init: Path | None = None
-    """Run folder whose encoder to start from; random weights without."""
+    encoder: str | None = None
+    """Kind of encoder: vit, cnn14 (melpatch list encoders); by default the recipe's."""
+    init: str | None = None
+    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from; random weights
+    without."""
+    init_channels: Channels = "sum"
+    """What is done with the three colours of an image model that --init names."""
+    resize: Resize | None = None
+    """How learned positions of --init are fitted to another grid; see melpatch finetune --help."""
     resume: bool = False
     """Go on with the run in --out, if there is one."""
     exclude: tuple[str, ...] | None = None
@@ -56,7 +76,7 @@ class Config:
 
 def parse(arguments: list[str]) -> Config:
     """Return the settings that the arguments spell; the first word is the recipe."""
-    names = sorted({*recipes(), *objective_names(with_labels=False)} - {"finetune"})
+    names = recipe_names(with_labels=False)
     if not arguments or arguments[0].startswith("-"):
         if set(arguments) & {"-h", "--help"}:
             arguments = ["ssast", "--help"]
@@ -73,12 +93,11 @@ def parse(arguments: list[str]) -> Config:
 
 def _default(arguments: list[str]) -> Config:
     name, size = arguments[0], early(arguments, "--size", "tiny") or "tiny"
-    base = recipe(name)(size)
-    kind: Any = owner(base.objective)
-    if kind.needs_labels:
-        raise ConfigError(f"{name} learns from labels, so it cannot pretrain; melpatch finetune trains a classifier")
-    published = base.front_end.padding == "legacy"
-    return Config(recipe=name, out=Path(), size=size, measure=0 if published else 512, run=base)
+    base = recipe_settings(name, size, early(arguments, "--encoder", None), with_labels=False)
+    init = early(arguments, "--init", None)
+    if init is not None:
+        is_run(init)  # or else it is refused, before the corpus is read
+    return Config(recipe=name, out=Path(), size=size, measure=clips_to_measure(base), run=base)
 
 
 def run(config: Config) -> None:
@@ -91,7 +110,7 @@ def run(config: Config) -> None:
         settings = fitted(measured(settings, corpus, config.measure) if config.measure else settings)
     objective = build(settings)
     if config.init is not None and not (opened and opened.newest):
-        start_from(objective, config.init)
+        start(objective, config.init, config.resize, config.init_channels)
     objective.begin(plan(settings, corpus))  # before there is a folder: what cannot be trained leaves none
     opened = opened or Run.create(config.out, settings, config)
     opened.remember(corpus)

@@ -5,15 +5,16 @@ from typing import Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.config import check
 from melpatch.encoders.base import Encoded, TokenEncoder
 from melpatch.errors import ConfigError
+from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.positions import Resize, resize, sincos
-from melpatch.nn.transformer import Transformer
+from melpatch.nn.positions import Resize, resize, sequence, sincos
+from melpatch.nn.transformer import Norm, Transformer
 
 
 class Size(TypedDict):
@@ -77,13 +78,21 @@ class ViT(TokenEncoder):
         """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores them."""
         cls_tokens: int = 1
         """Number of special tokens: 0, 1 (cls) or 2 (cls and distillation token, as in AST and SSAST)."""
-        positions: Literal["sincos", "learned", "stretched"] = "sincos"
-        """Position embedding: "sincos" is fixed and fits any length, "learned" is a table of which shorter clips take
-        the first columns, "stretched" one that is stretched to each batch's length (as published ASiT of 2024)."""
+        positions: Literal["sincos", "sequence", "learned", "stretched"] = "sincos"
+        """Position embedding: "sincos" is fixed and fits any length, "sequence" too, but numbers the patches in the
+        order of time (as published MAE-AST); "learned" is a table of which shorter clips take the first columns,
+        "stretched" one that is stretched to each batch's length (as published ASiT of 2024)."""
         columns: int = 64
-        """Length of the learned position table, in patches along time; unused with sincos."""
+        """Length of the learned position table, in patches along time; unused with fixed positions."""
         drop_path: float = 0.0
         """Probability that a clip skips a branch of the last block in training; linear from 0 in the first."""
+        norm: Norm = "pre"
+        """Where the blocks normalise: the "pre" of ViT, or the "post" of BERT (as published MAE-AST)."""
+        dropout: float = 0.0
+        """Probability that a channel is dropped in training, from the tokens and from each branch of a block."""
+        input_norm: Literal["none", "batch"] = "none"
+        """Spectrograms as the front end gives them, or with mean 0 and std 0.5 by the batch's statistics in training
+        and their running averages in use (as published MAE-AST)."""
         checkpointing: bool = False
         """Recompute activations in the backward pass: less memory, about a third more time."""
 
@@ -94,13 +103,19 @@ class ViT(TokenEncoder):
             check(divides, "num_heads", self.num_heads, f"a divisor of embed_dim = {self.embed_dim}")
             check(self.mlp_ratio > 0, "mlp_ratio", self.mlp_ratio, "more than 0")
             check(self.cls_tokens in (0, 1, 2), "cls_tokens", self.cls_tokens, "0, 1 or 2")
-            known = ("sincos", "learned", "stretched")
+            known = ("sincos", "sequence", "learned", "stretched")
             check(self.positions in known, "positions", self.positions, ", ".join(known))
-            fits = self.positions != "sincos" or self.embed_dim % 4 == 0
+            fits = self.learned or self.embed_dim % 4 == 0
             check(fits, "embed_dim", self.embed_dim, "a multiple of 4, or positions = 'learned'")
             check(self.columns >= 1, "columns", self.columns, "1 or more")
             check(0.0 <= self.drop_path < 1.0, "drop_path", self.drop_path, "from 0 up to, not including, 1")
+            check(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "from 0 up to, not including, 1")
             self.grid(self.patch[0])
+
+        @property
+        def learned(self) -> bool:
+            """Whether positions are a table."""
+            return self.positions in ("learned", "stretched")
 
         def grid(self, n_mels: int) -> PatchGrid:
             """Return the patch grid on so many mel bins."""
@@ -116,19 +131,37 @@ class ViT(TokenEncoder):
         self.config = config
         self.grid = config.grid(n_mels)
         self.embed_dim, self.num_layers = config.embed_dim, config.depth
-        learned = config.positions != "sincos"
         self.projection = nn.Linear(self.grid.pixels, config.embed_dim)
         self.cls_token = _table(config.cls_tokens, config.embed_dim)
-        self.cls_position = _table(config.cls_tokens if learned else 0, config.embed_dim)
-        self.position_table = _table(self.grid.rows * config.columns if learned else 0, config.embed_dim)
+        self.cls_position = _table(config.cls_tokens if config.learned else 0, config.embed_dim)
+        self.position_table = _table(self.grid.rows * config.columns if config.learned else 0, config.embed_dim)
         self.transformer = Transformer(
-            config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path, config.checkpointing
+            config.embed_dim,
+            config.depth,
+            config.num_heads,
+            config.mlp_ratio,
+            config.drop_path,
+            config.checkpointing,
+            config.norm,
+            config.dropout,
         )
+        self.dropout = nn.Dropout(config.dropout)
+        self.input_norm = MaskedBatchNorm(1, affine=False) if config.input_norm == "batch" else None
 
     @classmethod
     def sized(cls, name: str) -> "ViT.Config":
         """Return the settings of a named size, see :func:`size`."""
         return cls.Config(**size(name))
+
+    def normalise(
+        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]
+    ) -> Float[Tensor, "clip mel frame"]:
+        """Return the spectrograms with mean 0 and standard deviation 0.5, or as they are; see ``input_norm``."""
+        if self.input_norm is None:
+            return spectrogram
+        valid = torch.arange(spectrogram.shape[2], device=frames.device) < frames[:, None]
+        normalised: Tensor = self.input_norm(spectrogram[:, None], valid)
+        return 0.5 * normalised[:, 0]
 
     def embed(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
         """Return the projected patches, without positions."""
@@ -144,7 +177,10 @@ class ViT(TokenEncoder):
         if self.position_table is None:
             # In patches, so that a place keeps its vector when fine-tuning takes another stride.
             step = (self.grid.stride[0] / self.grid.patch[0], self.grid.stride[1] / self.grid.patch[1])
-            return sincos(self.grid.rows, columns, self.embed_dim, self.projection.weight.device, step)
+            place = (self.grid.rows, columns, self.embed_dim, self.projection.weight.device, step)
+            if self.config.positions == "sincos":
+                return sincos(*place)
+            return sequence(*place, height=replace(self.grid, stride=self.grid.patch).rows)
         if self.config.positions == "stretched" and columns != self.config.columns:
             rows = self.grid.rows
             return resize(self.position_table, (rows, self.config.columns), (rows, columns), "bicubic")
@@ -167,7 +203,7 @@ class ViT(TokenEncoder):
             cls = self.cls_token if self.cls_position is None else self.cls_token + self.cls_position
             tokens = torch.cat([cls.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
             valid = valid if valid is None else F.pad(valid, (count, 0), value=True)
-        output, outputs = self.transformer(tokens, valid, layers)
+        output, outputs = self.transformer(self.dropout(tokens), valid, layers)
         return Encoded(output[:, count:], output[:, :count], outputs)
 
     def resize_positions(self, columns: int, how: Resize = "bilinear", grid: PatchGrid | None = None) -> None:

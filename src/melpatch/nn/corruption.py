@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melpatch.config import check
-from melpatch.nn.masking import blocks
+from melpatch.nn.rectangles import rectangles
 from melpatch.rng import normal, stream, uniform
 
 LARGEST_SHARE = 0.9
@@ -93,7 +93,7 @@ class Corruption:
         low, high = config.share
         share = torch.where(alien, config.alien_share, low + (high - low) * chance[:, 1].double())
         states = stream(seed, f"{purpose}/blocks", keys, step)
-        hidden = blocks(states, frames, n_mels, width, share, block_share=config.block_share, align=self.align)
+        hidden = rectangles(states, frames, n_mels, width, share, block_share=config.block_share, align=self.align)
         written: Tensor | float = silence if config.fill == "silence" else 0.0
         if config.fill == "noise":
             # Numbered frame by frame, so that a longer neighbour leaves a pixel its number.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from melpatch.config import check
 
-Pooling = Literal["mean", "cls", "frequency"]
+Pooling = Literal["mean", "max", "cls", "frequency"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
@@ -21,6 +21,14 @@ def masked_mean(
         return values.mean(dim=-2)
     weight = valid[..., None].to(values.dtype)
     return (values * weight).sum(dim=-2) / weight.sum(dim=-2).clamp(min=1)
+
+
+def masked_max(
+    values: Float[Tensor, "clip *middle token dim"], valid: Bool[Tensor, "clip *middle token"] | None
+) -> Float[Tensor, "clip *middle dim"]:
+    """Return the maximum over the valid tokens, of which there is at least one, in float32."""
+    values = values.float() if values.dtype != torch.float64 else values
+    return (values if valid is None else values.masked_fill(~valid[..., None], -torch.inf)).amax(dim=-2)
 
 
 def pool(
@@ -37,17 +45,20 @@ def pool(
         cls: class tokens, if any.
         valid: tokens that hold sound, or None if all do.
         rows: frequency rows of the grid.
-        how: ``mean`` over all patch tokens (``dim`` numbers); ``cls``, the mean of the class tokens; ``frequency``, the
-            mean over time of each frequency row, rows side by side (``rows * dim`` numbers), which keeps pitch.
+        how: ``mean`` or ``max`` over all patch tokens (``dim`` numbers); ``cls``, the mean of the class tokens;
+            ``frequency``, the mean over time of each frequency row, rows side by side (``rows * dim`` numbers), which
+            keeps pitch.
 
     Raises:
         ConfigError: ``cls`` is asked of an encoder without class tokens.
     """
     if how == "cls":
-        check(cls.shape[1] > 0, "pooling", how, "'mean' or 'frequency', since this encoder has no class token")
+        check(cls.shape[1] > 0, "pooling", how, "'mean', 'max' or 'frequency', since this encoder has no class token")
         return masked_mean(cls, None)
     if how == "mean":
         return masked_mean(patches, valid)
+    if how == "max":
+        return masked_max(patches, valid)
     by_row = patches.reshape(len(patches), rows, -1, patches.shape[-1])
     return masked_mean(by_row, None if valid is None else valid.reshape(len(valid), rows, -1)).flatten(1)
 

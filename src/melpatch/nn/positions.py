@@ -1,10 +1,11 @@
-"""Position embeddings of a patch grid: fixed 2-D sine-cosine ones, and the resizing of learned tables."""
+"""Position embeddings of a patch grid: fixed sine-cosine ones in two dimensions or one, and the resizing of learned
+tables."""
 
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Resize = Literal["bilinear", "bicubic", "crop", "legacy"]
@@ -29,9 +30,33 @@ def sincos(
     return torch.cat([row, column], dim=-1).flatten(0, 1)
 
 
+def sequence(
+    rows: int,
+    columns: int,
+    dim: int,
+    device: torch.device | None = None,
+    step: tuple[float, float] = (1.0, 1.0),
+    height: int | None = None,
+) -> Float[Tensor, "token dim"]:
+    """Return 1-D sine-cosine positions: the place of each patch in the order of time, and within a column of mels.
+
+    As :func:`sincos`, a function of the absolute place alone, in which a column counts for ``height`` patches: the rows
+    that there are where patches do not overlap, and by default those that there are. ``dim`` must be even. Source: the
+    positions of MAE-AST (Baade et al. 2022, arXiv 2203.16691), whose patches are numbered column by column.
+    """
+    column = torch.arange(columns, device=device) * step[1] * (height or rows)
+    place = torch.arange(rows, device=device)[:, None] * step[0] + column
+    return _turned(place.flatten(), dim)
+
+
 def _waves(count: int, dim: int, step: float, device: torch.device | None) -> Tensor:
-    rate = 10000.0 ** (-torch.arange(dim // 2, device=device) / (dim // 2))
-    angle = torch.arange(count, device=device)[:, None] * step * rate
+    return _turned(torch.arange(count, device=device) * step, dim)
+
+
+def _turned(place: Float[Tensor, " place"] | Int[Tensor, " place"], dim: int) -> Float[Tensor, "place dim"]:
+    """Return sine and cosine of each place at falling frequencies."""
+    rate = 10000.0 ** (-torch.arange(dim // 2, device=place.device) / (dim // 2))
+    angle = place[:, None] * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 

@@ -1,4 +1,6 @@
-"""The pre-norm transformer of ViT and DeiT, on any number of tokens, with padding masked out of the attention."""
+"""The transformer of ViT and DeiT, or of BERT, on any number of tokens, with padding masked out of the attention."""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 Tokens = Float[Tensor, "clip token dim"]
 KeyMask = Bool[Tensor, "clip 1 1 token"]
 Heads = Float[Tensor, "clip head token channel"]
+Norm = Literal["pre", "post"]
 
 _PLAIN_TOKENS = 1024  # beyond, a matrix of all pairs takes more memory than its speed is worth
 
@@ -63,30 +66,48 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on the normalised input and added to it.
+    """Attention and MLP, each added to its input.
 
-    Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), equations 2 and 3; details as in timm 0.4.5: LayerNorm epsilon
-    1e-6, biases everywhere, exact (erf) GELU.
+    "pre" normalises what each of the two is given: Dosovitskiy et al. 2021 (arXiv 2010.11929), equations 2 and 3;
+    details as in timm 0.4.5: LayerNorm epsilon 1e-6, biases everywhere, exact (erf) GELU. "post" normalises each sum:
+    Vaswani et al. 2017 (arXiv 1706.03762), section 3.1, as in BERT and the published MAE-AST.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        norm: Norm = "pre",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.norm_first = norm == "pre"
         hidden = int(dim * mlp_ratio)
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
-        self.drop_path = DropPath(drop_path)
+        self.dropout, self.drop_path = nn.Dropout(dropout), DropPath(drop_path)
 
     def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
         """Return the tokens after one round of exchange."""
-        x = x + self.drop_path(self.attn(self.norm1(x), mask))
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
-        return x
+        if self.norm_first:
+            x = x + self.branch(self.attn(self.norm1(x), mask))
+            return x + self.branch(self.mlp(self.norm2(x)))
+        x = self.norm1(x + self.branch(self.attn(x, mask)))
+        normalised: Tensor = self.norm2(x + self.branch(self.mlp(x)))
+        return normalised
+
+    def branch(self, x: Tokens) -> Tokens:
+        """Return what is added to the input: dropped in parts, or whole, in training."""
+        dropped: Tensor = self.drop_path(self.dropout(x))
+        return dropped
 
 
 class Transformer(nn.Module):
-    """A stack of blocks and a final LayerNorm.
+    """A stack of blocks with a LayerNorm: after the last block, or before the first of those that normalise sums.
 
     Linear weights start truncated-normal with standard deviation 0.02, biases at 0, as in timm.
 
@@ -97,6 +118,8 @@ class Transformer(nn.Module):
         mlp_ratio: hidden width of the MLPs, as a multiple of ``dim``.
         drop_path: probability that a clip skips a branch of the last block; from 0 in the first, growing linearly.
         checkpointing: recompute activations in the backward pass, for less memory and about a third more time.
+        norm: where the blocks normalise, see :class:`Block`.
+        dropout: probability that a channel of a branch is dropped in training.
     """
 
     def __init__(
@@ -107,11 +130,13 @@ class Transformer(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         checkpointing: bool = False,
+        norm: Norm = "pre",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.checkpointing = checkpointing
+        self.checkpointing, self.norm_first = checkpointing, norm == "pre"
         rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
-        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, rate) for rate in rates)
+        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, rate, norm, dropout) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.apply(init_linear)
 
@@ -127,6 +152,7 @@ class Transformer(nn.Module):
         """
         mask = None if valid is None else valid[:, None, None]
         outputs: list[Tensor] = []
+        x = x if self.norm_first else self.norm(x)
         for block in self.blocks:
             x = (
                 checkpoint(block, x, mask, use_reentrant=False)
@@ -135,7 +161,7 @@ class Transformer(nn.Module):
             )
             if layers:
                 outputs.append(x)
-        return self.norm(x), tuple(outputs)
+        return self.norm(x) if self.norm_first else x, tuple(outputs)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from melpatch.audio.logmel import LOG_FLOOR, LogMel
+from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoded, Encoder
@@ -156,7 +156,7 @@ class ASiT(Objective):
             ConfigError: a view or crop is longer than every clip, or too short for a patch.
         """
         config, front, patch = self.config, self.front_end, self.encoder.grid.patch[1]
-        least = (front.config.win_length + (max(patch, 2) - 1) * front.config.hop_length) / front.sample_rate
+        least = (front.config.overhead + (max(patch, 2) - 1) * front.config.hop_length) / front.sample_rate
         view, crop = self.heard(config, plan.seconds), config.crop_seconds
         allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
         check(least <= view <= plan.longest, "objective.view_seconds", view, allowed)
@@ -286,8 +286,7 @@ class ASiT(Objective):
         """Return the views corrupted, each time with blocks of its own, and which pixels were."""
         if self.corruption is None:
             return clean, torch.zeros_like(clean, dtype=torch.bool)
-        front, count = self.front_end.config, self.config.views
-        silence = (math.log(LOG_FLOOR) - front.mean) / (front.scale * front.std)
+        count, silence = self.config.views, self.front_end.silence
         done = [
             self.corruption(
                 view, frames, keys, seed=self.seed, step=step, purpose=f"corruption {number}", silence=silence

@@ -16,6 +16,8 @@ from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import ConfigError
+from melpatch.nn.decoder import Decoder
+from melpatch.nn.masking import Masked, Masking, Subset
 from melpatch.registry import name_of
 
 
@@ -58,6 +60,8 @@ class Plan(NamedTuple):
     """Longest segment that a batch may hold."""
     longest: float
     """Longest segment that the corpus has to give, at most ``seconds``."""
+    accumulate: int = 1
+    """Batches that a process makes a step of, which see nothing of each other."""
 
 
 @dataclass
@@ -67,8 +71,7 @@ class ObjectiveOutput:
     Attributes:
         loss: mean over ``weight`` units, to be minimised.
         weight: number of units (hidden patches, clips, ...) behind the mean, so that averages over accumulation steps
-        and
-            processes are exact.
+            and processes are exact.
         metrics: further means over the same units, by name.
     """
 
@@ -147,3 +150,47 @@ class Objective(nn.Module):
         grid = self.encoder.grid
         valid = grid.valid(frames, grid.columns(spectrogram.shape[-1]))
         return Features(spectrogram, None if bool(valid.all()) else valid)
+
+
+class MaskedObjective(Objective):
+    """An objective that hides patches and has them told or rebuilt."""
+
+    needs_tokens = True
+    encoder: TokenEncoder
+    masking: Masking
+
+    def hide(self, batch: Batch, features: Features, step: int, purpose: str = "mask") -> Masked:
+        """Choose the patches to hide; padding is never among them."""
+        width = self.encoder.grid.columns(features.spectrogram.shape[-1])
+        return self.masking(batch.keys, features.valid, width, seed=self.seed, step=step, purpose=purpose)
+
+    def tell(self, decoder: Decoder, features: Features, masked: Masked) -> Float[Tensor, "clip hidden dim"]:
+        """Return a decoder's tokens of the hidden patches, where the encoder is given the visible ones only."""
+        grid, visible, valid = self.encoder.grid, masked.visible, features.valid
+        tokens = visible.gather(self.encoder.tokens(features.spectrogram))
+        seen = self.encoder.run(tokens, None if valid is None else visible.valid)
+        size = (grid.rows, grid.columns(features.spectrogram.shape[-1]))
+        return masked.hidden.gather(decoder(seen.patches, seen.cls, visible, size, valid))
+
+    def begin(self, plan: Plan) -> None:
+        """Note how many patches the longest segment has.
+
+        Raises:
+            ConfigError: patches overlap, or such a segment leaves no patch visible, or none hidden.
+        """
+        frames = self.front_end.frames(round(plan.seconds * self.front_end.sample_rate))
+        self.masking.begin(self.front_end.config.target_frames or frames)
+
+    def picture_of(
+        self,
+        spectrogram: Float[Tensor, "clip mel frame"],
+        hidden: Subset,
+        rebuilt: Float[Tensor, "clip hidden pixel"],
+    ) -> Picture:
+        """Return the first of some spectrograms, the same with its hidden patches blank, and with them rebuilt."""
+        grid, frames = self.encoder.grid, spectrogram.shape[-1]
+        patches = grid.split(spectrogram)
+        blank = hidden.scatter(torch.full_like(rebuilt, torch.nan).to(patches.dtype), patches)
+        stages = (patches, blank, hidden.scatter(rebuilt.to(patches.dtype), patches))
+        clean, seen, filled = (self.front_end.denormalise(grid.join(one, frames))[0].detach() for one in stages)
+        return Picture(clean, seen, seen.isnan(), filled)

@@ -1,19 +1,21 @@
 """Classification: a pooled encoder, a linear head, and the labels of a few clips."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melpatch.audio.augment import Augment
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
-from melpatch.encoders.base import Encoder
+from melpatch.encoders.base import Encoded, Encoder, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.heads import linear_head
+from melpatch.nn.masking import Masking
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput
 
@@ -33,11 +35,18 @@ class Classify(Objective):
         """Settings of classification."""
 
         pooling: Pooling = "frequency"
-        """Tokens to vector: mean of all, class token, or mean over time with the frequency rows kept."""
+        """Tokens to vector: mean of all, class token (a CNN14's embedding), or mean over time with the frequency rows
+        kept."""
         multi_label: bool = False
-        """Several labels per clip (binary cross-entropy) instead of one (cross-entropy). Set from the data."""
+        """Several labels per clip instead of one. Set from the data."""
+        loss: Literal["auto", "softmax", "sigmoid"] = "auto"
+        """Cross-entropy over the labels (softmax), or a yes or no to each of them (sigmoid); auto takes softmax where a
+        clip has one label, sigmoid where it has several."""
         label_smoothing: float = 0.0
-        """Share of the target spread over all labels, in [0, 1); single-label only."""
+        """Share of the target spread over all labels, in [0, 1); softmax only."""
+        patch_out: float = 0.0
+        """Share of a clip's patches that the encoder is not given in training, in [0, 1): faster, and less overfitting.
+        Needs an encoder of patch tokens."""
         frozen: bool = False
         """Train the head alone; the encoder stays as it was loaded."""
         augment: Augment.Config = field(default_factory=Augment.Config)
@@ -46,6 +55,9 @@ class Classify(Objective):
         def __post_init__(self) -> None:
             """Check the ranges."""
             check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 to below 1")
+            check(0 <= self.patch_out < 1, "patch_out", self.patch_out, "0 to below 1")
+            fits = not (self.multi_label and self.loss == "softmax")
+            check(fits, "loss", self.loss, "auto or sigmoid, since clips have several labels")
 
     def __init__(
         self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
@@ -54,10 +66,13 @@ class Classify(Objective):
         self.config: Classify.Config = config
         if len(labels) < 2 and not (config.multi_label and labels):
             raise ConfigError(f"labels = {list(labels)}: a classifier needs two or more; give a corpus that has them")
+        fits = config.patch_out == 0 or isinstance(encoder, TokenEncoder)
+        check(fits, "objective.patch_out", config.patch_out, "0, since this encoder takes spectrograms only as a whole")
         self.head = linear_head(pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling), len(labels))
         if config.frozen:
             encoder.requires_grad_(False)
         self.augment = Augment(config.augment)
+        self.patch_out = Masking(Masking.Config(ratio=config.patch_out), encoder.grid) if config.patch_out else None
 
     def train(self, mode: bool = True) -> "Classify":
         """Set training mode; a frozen encoder stays as it is in use."""
@@ -70,11 +85,13 @@ class Classify(Objective):
         if batch.targets is None:
             raise ConfigError("a classifier was given clips without labels; give a corpus that has them")
         wave, targets = self.augment.wave(batch.wave, batch.lengths, batch.targets, batch.keys, self.seed, step)
-        assert targets is not None  # since batch.targets is not
         spectrogram, frames = self.spectrograms(wave, batch.lengths)
-        spectrogram = self.augment.spectrogram(spectrogram, frames, batch.keys, self.seed, step)
-        logits = self.logits(self.with_valid(spectrogram, frames))
-        if self.config.multi_label:
+        spectrogram, targets = self.augment.spectrogram(spectrogram, frames, targets, batch.keys, self.seed, step)
+        assert targets is not None  # since batch.targets is not
+        features = self.with_valid(spectrogram, frames)
+        dropping = self.training and self.patch_out is not None
+        logits = self.partial_logits(features, batch.keys, step) if dropping else self.logits(features)
+        if self.config.multi_label or self.config.loss == "sigmoid":
             loss = F.binary_cross_entropy_with_logits(logits, targets)
         else:
             loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
@@ -83,12 +100,35 @@ class Classify(Objective):
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
         """Return float32 scores before softmax or sigmoid."""
-        encoded = self.encoder(features.spectrogram, features.valid)
-        pooled = pool(encoded.patches, encoded.cls, features.valid, self.encoder.grid.rows, self.config.pooling)
+        return self._scores(self.encoder(features.spectrogram, features.valid), features.valid)
+
+    def partial_logits(self, features: Features, keys: Int[Tensor, " clip"], step: int) -> Float[Tensor, "clip label"]:
+        """Return the scores of clips without the patches that ``patch_out`` leaves out; pooled are those that are left.
+
+        Source: unstructured patch-out of Koutini et al. 2022 (PaSST, arXiv 2110.05069), section 3.
+        """
+        assert isinstance(self.encoder, TokenEncoder)
+        assert self.patch_out is not None
+        spectrogram, valid = features
+        columns = self.encoder.grid.columns(spectrogram.shape[2])
+        left = self.patch_out(keys, valid, columns, seed=self.seed, step=step, purpose="patch-out").visible
+        tokens = self.encoder.tokens(spectrogram)
+        encoded = self.encoder.run(left.gather(tokens), None if valid is None else left.valid)
+        nothing = torch.zeros_like(tokens, dtype=encoded.patches.dtype)
+        whole = encoded._replace(patches=left.scatter(encoded.patches, nothing))
+        return self._scores(whole, left.mask(tokens.shape[1]))
+
+    def _scores(self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None) -> Float[Tensor, "clip label"]:
+        pooled = pool(encoded.patches, encoded.cls, valid, self.encoder.grid.rows, self.config.pooling)
         scores: Tensor = self.head(pooled)
         return scores.to(pooled.dtype)
 
     def probabilities(self, batch: Batch) -> Float[Tensor, "clip label"]:
-        """Return the probability of each label: they sum to one unless the task is multi-label."""
+        """Return the probability of each label: they sum to one unless the task is multi-label.
+
+        With a sigmoid loss and one label per clip, that is of each label where exactly one is right: if every score
+        answers a question of its own, p is proportional to sigmoid(s) times 1 - sigmoid of all the others, which is
+        exp(s) but for a factor, hence a softmax too.
+        """
         logits = self.logits(self.features(batch))
         return logits.sigmoid() if self.config.multi_label else logits.softmax(dim=1)

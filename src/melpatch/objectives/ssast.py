@@ -8,25 +8,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
-from melpatch.encoders.base import Encoder, TokenEncoder
-from melpatch.nn import masking
+from melpatch.encoders.base import Encoder
 from melpatch.nn.heads import mlp_head
 from melpatch.nn.info_nce import Axis, info_nce
-from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Picture, Plan
-from melpatch.rng import stream
+from melpatch.nn.masking import Masking, Subset
+from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture
 
 
-class SSAST(Objective):
+class SSAST(MaskedObjective):
     """Masked spectrogram patch modelling, discriminative and generative together (section 2 of the paper)."""
-
-    needs_tokens = True
-    encoder: TokenEncoder
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -68,15 +64,21 @@ class SSAST(Objective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: SSAST.Config = config
-        self.window: int | None = None  # patches of a clip that fills the window; known after begin()
-        rows = encoder.grid.rows
-        self.clusters = config.mask == "cluster" or (config.mask == "auto" and rows > 1)
+        clusters = config.mask == "cluster" or (config.mask == "auto" and encoder.grid.rows > 1)
+        legacy = clusters and config.sampler == "legacy"
         check(
-            config.sampler == "uniform" or not self.clusters or front_end.config.padding == "legacy",
+            not legacy or front_end.config.padding == "legacy",
             "objective.sampler",
             config.sampler,
             "'uniform', or 'legacy' with --front-end.padding legacy, since it knows no padding",
         )
+        mask = Masking.Config(
+            kind="cluster_legacy" if legacy else "cluster" if clusters else "random",
+            ratio=config.mask_ratio,
+            number=config.num_masked,
+            sides=config.cluster_sides,
+        )
+        self.masking = Masking(mask, encoder.grid, fields=("objective.mask_ratio", "objective.num_masked"))
         pixels = encoder.grid.patch[0] * encoder.grid.patch[1]
         self.mask_embed = nn.Parameter(torch.empty(1, 1, encoder.embed_dim))
         nn.init.xavier_normal_(self.mask_embed)
@@ -88,13 +90,13 @@ class SSAST(Objective):
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return L = L_d + lambda * L_g, means over the hidden patches of the batch (section 2.3)."""
         features = self.features(batch)
-        hidden = self.hide(batch.keys, features, step, "mask")
+        hidden = self.hide(batch, features, step).hidden
         tokens = self.encode(features, hidden)
         losses: dict[str, Tensor] = {}
         if self.config.pretext != "generative":
             losses |= self.discriminate(features, hidden, tokens)
         if self.config.two_pass:
-            hidden = self.hide(batch.keys, features, step, "second mask")
+            hidden = self.hide(batch, features, step, "second mask").hidden
             tokens = self.encode(features, hidden)
         if self.config.pretext != "discriminative":
             losses |= self.generate(features, hidden, tokens)
@@ -104,29 +106,7 @@ class SSAST(Objective):
             loss = losses["nce"] if self.config.pretext == "discriminative" else losses["mse"]
         return ObjectiveOutput(loss, hidden.valid.sum().float(), losses)
 
-    def hide(self, keys: Int[Tensor, " clip"], features: Features, step: int, purpose: str) -> masking.Hidden:
-        """Choose the hidden patches; padding is never among them (section 2.2)."""
-        grid, config = self.encoder.grid, self.config
-        width = grid.columns(features.spectrogram.shape[-1])
-        if features.valid is None:
-            columns = torch.full_like(keys, width)
-        else:
-            columns = features.valid.view(-1, grid.rows, width)[:, 0].sum(dim=1)
-        window = self.window if self.window is not None else grid.rows * width
-        counts = masking.amount(columns * grid.rows, ratio=config.mask_ratio, number=config.num_masked, window=window)
-        full = torch.tensor([grid.rows * width])
-        most = int(masking.amount(full, ratio=config.mask_ratio, number=config.num_masked, window=window))
-        states = stream(self.seed, purpose, keys, step)
-        if not self.clusters:
-            priority = masking.random(states, grid.rows, columns, width)
-        elif config.sampler == "uniform":
-            ties = stream(self.seed, f"{purpose} ties", keys, step)
-            priority = masking.cluster(states, ties, grid.rows, columns, width, config.cluster_sides)
-        else:
-            priority = masking.cluster_legacy(states, grid.rows, width, most, config.cluster_sides)
-        return masking.take(priority, counts, most)
-
-    def encode(self, features: Features, hidden: masking.Hidden) -> Float[Tensor, "clip hidden dim"]:
+    def encode(self, features: Features, hidden: Subset) -> Float[Tensor, "clip hidden dim"]:
         """Return the encoder's outputs at the hidden patches, whose inputs are the mask embedding plus their
         position."""
         tokens = self.encoder.tokens(features.spectrogram)
@@ -136,7 +116,7 @@ class SSAST(Objective):
         return hidden.gather(self.encoder.run(tokens, features.valid).patches)
 
     def discriminate(
-        self, features: Features, hidden: masking.Hidden, tokens: Float[Tensor, "clip hidden dim"]
+        self, features: Features, hidden: Subset, tokens: Float[Tensor, "clip hidden dim"]
     ) -> dict[str, Tensor]:
         """Return the InfoNCE loss (equation 1) and the share of hidden patches that were told from the others."""
         predictions = self.discriminative_head(tokens)
@@ -147,45 +127,17 @@ class SSAST(Objective):
         return {"nce": loss.sum() / count, "accuracy": hit.sum() / count}
 
     def generate(
-        self, features: Features, hidden: masking.Hidden, tokens: Float[Tensor, "clip hidden dim"]
+        self, features: Features, hidden: Subset, tokens: Float[Tensor, "clip hidden dim"]
     ) -> dict[str, Tensor]:
         """Return the mean squared error between hidden patches and their reconstruction (equation 2)."""
         patches = hidden.gather(self.encoder.grid.split(features.spectrogram))
         error = (self.generative_head(tokens).to(patches.dtype) - patches).square().mean(dim=2)
         return {"mse": (error * hidden.valid).sum() / hidden.valid.sum().clamp(min=1)}
 
-    def begin(self, plan: Plan) -> None:
-        """Note how many patches the longest segment has.
-
-        Raises:
-            ConfigError: patches overlap, or such a segment leaves no patch visible, or none hidden.
-        """
-        grid, config = self.encoder.grid, self.config
-        check(grid.stride == grid.patch, "encoder.stride", grid.stride, f"{grid.patch}; overlaps tell what is hidden")
-        frames = self.front_end.frames(round(plan.seconds * self.front_end.sample_rate))
-        self.window = grid.count(self.front_end.config.target_frames or frames)
-        most = self.window - (3 if config.sampler == "legacy" else 1)
-        wanted = self.window * config.mask_ratio if config.num_masked is None else config.num_masked
-        check(
-            1 <= wanted <= most,
-            "objective.num_masked" if config.num_masked else "objective.mask_ratio",
-            config.num_masked or config.mask_ratio,
-            f"1 to {most} hidden patches, since {plan.seconds:g} s give {grid.rows} x {self.window // grid.rows} = "
-            f"{self.window}; hide fewer, or take longer segments or smaller patches",
-        )
-
     def picture(self, batch: Batch, step: int) -> Picture | None:
         """Return the first clip, the same with its hidden patches blank, and with them rebuilt."""
         if self.config.pretext == "discriminative":
             return None
         features = self.features(batch)
-        hidden = self.hide(batch.keys, features, step, "mask")
-        grid, frames = self.encoder.grid, features.spectrogram.shape[-1]
-        rebuilt = self.generative_head(self.encode(features, hidden)).to(features.spectrogram.dtype)
-        patches = grid.split(features.spectrogram)
-        mask = hidden.mask(patches.shape[1])[..., None]
-        index = hidden.tokens[..., None].expand_as(rebuilt)
-        filled = torch.where(mask, patches.scatter(1, index, rebuilt), patches)
-        stages = (patches, patches.masked_fill(mask, torch.nan), filled)
-        clean, seen, rebuilt = (self.front_end.denormalise(grid.join(one, frames))[0].detach() for one in stages)
-        return Picture(clean, seen, seen.isnan(), rebuilt)
+        hidden = self.hide(batch, features, step).hidden
+        return self.picture_of(features.spectrogram, hidden, self.generative_head(self.encode(features, hidden)))

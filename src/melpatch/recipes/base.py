@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 
 from melpatch import registry
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.objectives.base import Objective
 from melpatch.training.config import RunConfig
@@ -40,4 +40,4 @@ def recipe(name: str) -> Recipe:
     objective = registry.find("objectives", name)
     if not (isinstance(objective, type) and issubclass(objective, Objective)):
         raise ConfigError(f"{name} is no objective; name a class derived from melpatch.objectives.base.Objective")
-    return lambda named: RunConfig(objective=objective.Config(), encoder=ViT.Config(**size(named)))
+    return lambda named: RunConfig(objective=objective.Config(), encoder=ViT.sized(named))

@@ -26,8 +26,9 @@ class TrainConfig:
     """Optimiser steps."""
     accumulate: int = 1
     """Batches whose gradients are averaged into one step."""
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """Decoupled weight decay, or Adam with the decay in the gradient (as published SSAST)."""
+    optimizer: Literal["adamw", "adam", "amsgrad"] = "adamw"
+    """Decoupled weight decay, or Adam with the decay in the gradient (as published SSAST), or that with the largest
+    second moment so far (as published PANNs)."""
     lr: float = 1e-3
     """Base learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -48,7 +49,7 @@ class TrainConfig:
     warmup: float = 0.08
     """Share of the run over which the learning rate rises."""
     floor: float = 0.0
-    """Where a cosine ends, as a factor of lr."""
+    """Where a cosine or line ends, as a factor of lr."""
     decay_start: float = 0.5
     """Share of the run at which the step schedule decays first."""
     decay_every: float = 0.1
@@ -123,7 +124,7 @@ class RunConfig:
         """Check that a front end of fixed length hears whole segments."""
         front = self.front_end
         if front.target_frames is not None:
-            heard = (front.win_length + front.target_frames * front.hop_length) / front.sample_rate
+            heard = (front.overhead + front.target_frames * front.hop_length) / front.sample_rate
             allowed = (
                 f"up to {heard:.3f} s, which front_end.target_frames = {front.target_frames} hears; raise that too"
             )

@@ -314,8 +314,9 @@ def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
         head_lr_scale=config.head_lr_scale,
         decay_tokens=config.decay_tokens,
     )
-    kind = AdamW if config.optimizer == "adamw" else Adam
-    return kind(groups, lr=config.lr, betas=config.betas)
+    if config.optimizer == "adamw":
+        return AdamW(groups, lr=config.lr, betas=config.betas)
+    return Adam(groups, lr=config.lr, betas=config.betas, amsgrad=config.optimizer == "amsgrad")
 
 
 def evaluation_steps(config: TrainConfig, total: int) -> set[int]:

@@ -37,8 +37,8 @@ def param_groups(
 
 
 def _depth(name: str, layers: int) -> int:
-    """Return 0 for what lies before the blocks, 1 to ``layers`` for them, ``layers + 1`` for the final norm."""
+    """Return 0 for what lies before the blocks, 1 to ``layers`` for them, ``layers + 1`` for the last norm or neck."""
     block = re.match(r"encoder\.(?:\w+\.)?blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
-    return layers + 1 if re.match(r"encoder\.(?:\w+\.)?norm\.", name) else 0
+    return layers + 1 if re.match(r"encoder\.(?:\w+\.)?(norm|neck)\.", name) else 0

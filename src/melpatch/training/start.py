@@ -2,7 +2,7 @@
 from."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective, Plan
 from melpatch.rng import permutation
 from melpatch.training.config import RunConfig, build
+
+_OF_A_CORPUS = ("mean", "std", "scale", "padding", "target_frames")
+"""Settings of a front end that hang on the sound at hand; the others say what a spectrogram means."""
 
 
 def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
@@ -52,7 +55,7 @@ def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:
 def fitted(config: RunConfig) -> RunConfig:
     """Return the config with a learned position table as long as what the encoder will be given at once."""
     encoder: Any = config.encoder
-    if getattr(encoder, "positions", "sincos") == "sincos":
+    if not getattr(encoder, "learned", False):
         return config
     method: Any = owner(config.objective)
     heard = method.heard(config.objective, config.loader.seconds)
@@ -66,7 +69,7 @@ def plan(config: RunConfig, corpus: Corpus, world_size: int = 1) -> Plan:
     batch_size = config.loader.batch_size * config.train.accumulate * world_size
     steps = config.train.steps or max(1, round(config.train.epochs * len(corpus.clips) / batch_size))
     longest = max((clip.duration for clip in corpus.clips), default=0.0)
-    return Plan(steps, batch_size, config.loader.seconds, min(longest, config.loader.seconds))
+    return Plan(steps, batch_size, config.loader.seconds, min(longest, config.loader.seconds), config.train.accumulate)
 
 
 def load_run(folder: Path) -> tuple[RunConfig, Objective]:
@@ -102,7 +105,7 @@ def start_from(objective: Objective, folder: Path, how: Resize | None = None) ->
     """
     config, source = load_run(folder)
     theirs, ours = config.front_end, objective.front_end.config
-    for name in ("sample_rate", "window_ms", "hop_ms", "n_mels", "low_hz", "high_hz", "preemphasis"):
+    for name in (field.name for field in fields(ours) if field.name not in _OF_A_CORPUS):
         if getattr(theirs, name) != getattr(ours, name):
             raise ConfigError(
                 f"front_end.{name} = {getattr(ours, name)!r} but {folder} was trained with {getattr(theirs, name)!r}; "

@@ -1,0 +1,95 @@
+"""The front ends of published systems, by name: settings for :class:`melpatch.audio.logmel.LogMel`.
+
+Their ``mean`` and ``std`` are placeholders where the system has none for its log-mel values; ``melpatch pretrain``
+measures them, and ``melpatch stats`` prints them.
+"""
+
+import math
+from dataclasses import replace
+
+from melpatch.audio.logmel import LogMel
+
+
+def kaldi() -> LogMel.Config:
+    """Return the settings of SSAST and AST, which are the defaults: Kaldi's, with Hann's window.
+
+    Source: Gong et al. 2022 (arXiv 2110.09784), published code.
+    """
+    return LogMel.Config()
+
+
+def mae_ast() -> LogMel.Config:
+    """Return the settings of MAE-AST: Kaldi's own, with Povey's window, to a standard deviation of a half.
+
+    Source: Baade et al. 2022 (arXiv 2203.16691), published code.
+    *Differs:* there a batch normalisation takes the mean and deviation of each batch.
+    """
+    return replace(kaldi(), window="povey")
+
+
+def maskspec(sample_rate: int = 32000) -> LogMel.Config:
+    """Return the settings of MaskSpec, those of PaSST: Kaldi's filters on a centred transform.
+
+    Source: Chong et al. 2022 (arXiv 2204.12768), published code; there at 32 kHz only.
+    *Differs:* there each mel bin has its own mean and deviation, and the edges of the filters are moved at random in
+    training, the upper one by up to 1 kHz either way; here they stand where they do in evaluation.
+    """
+    return LogMel.Config(
+        sample_rate=sample_rate,
+        low_hz=0.0,
+        high_hz=sample_rate / 2 - 1000.0,
+        preemphasis_over="wave",
+        centred=True,
+        remove_offset=False,
+        floor=1e-5,
+        floor_added=True,
+        mean=-4.5,
+        std=5.0,
+        scale=1.0,
+    )
+
+
+def panns(sample_rate: int = 32000) -> LogMel.Config:
+    """Return the settings of PANNs: librosa's log-mel spectrogram in decibels of power.
+
+    Source: Kong et al. 2020 (arXiv 1912.10211), published code, which has models for 32, 16 and 8 kHz.
+    """
+    return LogMel.Config(
+        sample_rate=sample_rate,
+        window_ms=32.0,
+        n_mels=64,
+        low_hz=50.0,
+        high_hz=min(14000.0, sample_rate / 2),
+        preemphasis=0.0,
+        centred=True,
+        remove_offset=False,
+        window="hann_periodic",
+        mel="slaney",
+        floor=1e-10,
+        mean=0.0,
+        std=math.log(10.0) / 10.0,  # a decibel, in natural logarithms
+        scale=1.0,
+    )
+
+
+def cola() -> LogMel.Config:
+    """Return the settings of COLA: TensorFlow's log-mel spectrogram of magnitudes, of a clip of L2 norm 1.
+
+    Source: Saeed et al. 2020 (arXiv 2010.10915), published code.
+    *Differs:* the clip that is scaled is the segment that was read, not the whole recording.
+    """
+    return LogMel.Config(
+        n_mels=64,
+        low_hz=60.0,
+        high_hz=7800.0,
+        unit_norm=True,
+        preemphasis=0.0,
+        remove_offset=False,
+        window="hann_periodic",
+        fft_length=1024,
+        spectrum="magnitude",
+        floor=1e-5,
+        mean=0.0,
+        std=1.0,
+        scale=1.0,
+    )

@@ -1,0 +1,153 @@
+"""From the visible patches' tokens to a token for every patch: the decoder of masked autoencoders."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from melpatch.config import check
+from melpatch.nn.masking import Subset
+from melpatch.nn.positions import sequence, sincos
+from melpatch.nn.transformer import Norm, Transformer, init_linear
+
+Tokens = Float[Tensor, "clip token dim"]
+Valid = Bool[Tensor, "clip token"]
+
+
+class Decoder(nn.Module):
+    """A mask embedding where nothing was seen, positions everywhere, and a few transformer blocks.
+
+    Sources: He et al. 2022, "MAE" (arXiv 2111.06377), section 3, for blocks that see the whole grid; Huang et al. 2022,
+    "Audio-MAE" (arXiv 2207.06405), section 3, for blocks that see windows, of which every other one is shifted by half
+    a window along time. *Differs* from the latter: no bias by relative place, since every patch has its position.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Settings of a decoder."""
+
+        dim: int | None = None
+        """Channels of a token; none: those of the encoder."""
+        depth: int = 2
+        """Number of transformer blocks, at most twice those of the encoder."""
+        num_heads: int = 4
+        """Attention heads; must divide dim."""
+        attention: Literal["global", "windows"] = "global"
+        """Whether a block sees all patches, or those of one window."""
+        window: tuple[int, int] = (4, 4)
+        """Size of a window, in patches (rows, columns)."""
+        positions: Literal["sincos", "sequence"] = "sincos"
+        """Fixed positions, as those of the encoder."""
+        norm: Norm = "pre"
+        """Where the blocks normalise."""
+        dropout: float = 0.0
+        """Probability that a channel is dropped in training."""
+
+        def __post_init__(self) -> None:
+            """Check the ranges."""
+            check(self.dim is None or (self.dim > 0 and self.dim % 4 == 0), "dim", self.dim, "a multiple of 4, or none")
+            check(self.depth >= 1, "depth", self.depth, "1 or more")
+            check(self.num_heads >= 1, "num_heads", self.num_heads, "1 or more")
+            check(min(self.window) >= 1, "window", self.window, "two sizes (rows, columns) of 1 or more")
+            check(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "from 0 up to, not including, 1")
+
+    def __init__(self, config: Config, embed_dim: int, encoder_depth: int) -> None:
+        """Build the decoder.
+
+        Args:
+            config: its settings.
+            embed_dim: channels of the encoder's tokens.
+            encoder_depth: number of the encoder's blocks.
+
+        Raises:
+            ConfigError: it is deeper than twice the encoder, or its channels do not fit its positions or its heads.
+        """
+        super().__init__()
+        most, dim = 2 * encoder_depth, config.dim or embed_dim
+        allowed = f"1 to {most}, twice the encoder's blocks; a deeper one would do the encoder's work"
+        check(config.depth <= most, "objective.decoder.depth", config.depth, allowed)
+        allowed = f"a multiple of 4, which the {embed_dim} channels of the encoder are not"
+        check(dim % 4 == 0, "objective.decoder.dim", config.dim, allowed)
+        allowed = f"a divisor of {dim}, the decoder's channels; set --objective.decoder.num-heads"
+        check(dim % config.num_heads == 0, "objective.decoder.num_heads", config.num_heads, allowed)
+        self.config, self.dim = config, dim
+        self.embed = nn.Linear(embed_dim, dim)
+        init_linear(self.embed)
+        self.mask_embed = nn.Parameter(torch.empty(dim))
+        nn.init.trunc_normal_(self.mask_embed, std=0.02)
+        self.dropout = nn.Dropout(config.dropout)
+        self.transformer = Transformer(dim, config.depth, config.num_heads, norm=config.norm, dropout=config.dropout)
+
+    def forward(
+        self,
+        seen: Float[Tensor, "clip place dim"],
+        cls: Float[Tensor, "clip cls dim"],
+        visible: Subset,
+        size: tuple[int, int],
+        valid: Valid | None = None,
+    ) -> Float[Tensor, "clip token out"]:
+        """Return a token for every patch of the grid, normalised.
+
+        Args:
+            seen: the encoder's tokens of the visible patches.
+            cls: its class tokens, which a decoder that sees the whole grid sees too.
+            visible: where the visible patches lie.
+            size: rows and columns of the grid.
+            valid: patches that hold sound, None if all do; the tokens of the others are void.
+        """
+        rows, columns = size
+        x = self.embed(seen)
+        x = visible.scatter(x, self.mask_embed.to(x.dtype).expand(len(x), rows * columns, -1))
+        fixed = sincos if self.config.positions == "sincos" else sequence
+        x = self.dropout(x + fixed(rows, columns, self.dim, x.device).to(x.dtype))
+        if self.config.attention == "windows":
+            return self._by_windows(x, size, valid)
+        count = cls.shape[1]
+        x = torch.cat([self.embed(cls).to(x.dtype), x], dim=1)
+        decoded: Tensor = self.transformer(x, valid if valid is None else F.pad(valid, (count, 0), value=True))[0]
+        return decoded[:, count:]
+
+    def _by_windows(self, x: Tokens, size: tuple[int, int], valid: Valid | None) -> Tokens:
+        """Return the decoded tokens where each block sees windows of the grid."""
+        sound = torch.ones_like(x[..., :1], dtype=torch.bool) if valid is None else valid[..., None]
+        norm = self.transformer.norm
+        x = x if self.transformer.norm_first else norm(x)
+        for number, block in enumerate(self.transformer.blocks):
+            windows = Windows(size, self.config.window, shifted=number % 2 == 1)
+            inside = windows.split(sound)[..., 0]
+            inside = inside | ~inside.any(dim=1, keepdim=True)  # softmax over nothing would be NaN
+            x = windows.join(block(windows.split(x), inside[:, None, None]))
+        return norm(x) if self.transformer.norm_first else x
+
+
+class Windows:
+    """Rectangles that a grid of patches falls into; those at the edge hold less.
+
+    Liu et al. 2021, "Swin" (arXiv 2103.14030), section 3.2, whose cyclic shift with a mask is the same as windows cut
+    off at the edge.
+    """
+
+    def __init__(self, grid: tuple[int, int], size: tuple[int, int], *, shifted: bool) -> None:
+        """Lay windows of ``size`` patches over a grid, with ``shifted`` half a window earlier in time."""
+        self.grid, self.size = grid, size
+        rows, columns = grid
+        before = size[1] // 2 if shifted else 0
+        below, after = -rows % size[0], -(before + columns) % size[1]
+        self.margin = (0, 0, before, after, 0, below)
+        self.count = ((rows + below) // size[0], (before + columns + after) // size[1])
+
+    def split(self, x: Shaped[Tensor, "clip token dim"]) -> Shaped[Tensor, "window place dim"]:
+        """Return the tokens of each window; 0 or False beyond the grid."""
+        image = F.pad(x.view(-1, *self.grid, x.shape[-1]), self.margin)
+        tiles = image.view(-1, self.count[0], self.size[0], self.count[1], self.size[1], x.shape[-1])
+        return tiles.transpose(2, 3).reshape(-1, self.size[0] * self.size[1], x.shape[-1])
+
+    def join(self, windows: Float[Tensor, "window place dim"]) -> Float[Tensor, "clip token dim"]:
+        """Return the tokens in the order of the grid; the inverse of :meth:`split`."""
+        tiles = windows.view(-1, *self.count, *self.size, windows.shape[-1]).transpose(2, 3)
+        image = tiles.flatten(3, 4).flatten(1, 2)
+        before = self.margin[2]
+        return image[:, : self.grid[0], before : before + self.grid[1]].flatten(1, 2)

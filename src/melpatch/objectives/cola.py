@@ -1,0 +1,181 @@
+"""COLA: two crops of one clip are to find each other among the crops of all clips.
+
+Saeed, Grangier and Zeghidour 2020, "Contrastive learning of general-purpose audio representations" (ICASSP 2021, arXiv
+2010.10915), and the published code. It asks nothing of its encoder but a vector per crop, so any will do.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from melpatch.audio.augment import noise
+from melpatch.audio.logmel import LogMel
+from melpatch.config import check
+from melpatch.data.clip import Batch
+from melpatch.encoders.base import Encoder
+from melpatch.nn.info_nce import Negatives, info_nce, processes
+from melpatch.nn.pooling import Pooling, pool, pooled_dim
+from melpatch.nn.views import cut
+from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Plan
+from melpatch.rng import stream
+
+_CROP, _CROP_SHARE = 1.0, 0.5  # seconds, as published, and most of a segment, so that two crops mostly differ
+_LATE, _STUCK, _ALIKE = 0.1, 0.99, 0.01  # share of the run; of the loss of guessing; of the spread of tanh
+
+Vectors = Float[Tensor, "clip dim"]
+
+
+class COLA(Objective):
+    """Contrastive learning of clips (section 2 of the paper)."""
+
+    mixes_clips = True  # the other clips are the negatives
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Settings of COLA."""
+
+        crop_seconds: float | None = None
+        """Length of a crop, in seconds; none: 1 s as published, but at most half of the longest segment."""
+        noise_snr_db: float | None = None
+        """Ratio of a clip to the white noise added to it for its second crop, in dB; none adds none. The published
+        option, a deviation of 0.001 on waves of unit energy, is 8 dB in clips of 10 s."""
+        pooling: Pooling = "mean"
+        """Tokens to the vector of a crop; published, on a convolutional net: max."""
+        projection: int = 512
+        """Length of the vectors that are compared."""
+        similarity: Literal["bilinear", "cosine"] = "bilinear"
+        """How they are compared: through a matrix that is learned, or by their angle."""
+        start: Literal["identity", "random"] = "identity"
+        """What that matrix starts as: a plain product of the vectors, or normal numbers of deviation 0.05, as
+        published, with which clips take longer to be told apart."""
+        temperature: float = 0.2
+        """What the cosine is divided by."""
+        symmetric: bool = False
+        """Let the second crops look for the first ones too, and take the mean; published: one way only."""
+        negatives: Negatives = "processes"
+        """Whose crops are told apart: those of the batch of one process, or of those of all processes."""
+
+        def __post_init__(self) -> None:
+            """Check the ranges."""
+            crop, snr = self.crop_seconds, self.noise_snr_db
+            check(crop is None or 0 < crop < math.inf, "crop_seconds", crop, "seconds above 0, or none")
+            check(snr is None or math.isfinite(snr), "noise_snr_db", snr, "a finite number of dB, or none")
+            check(self.projection >= 1, "projection", self.projection, "1 or more")
+            check(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0")
+            check(self.negatives != "clip", "negatives", self.negatives, "'batch' or 'processes'; a clip has one pair")
+
+    def __init__(
+        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+    ) -> None:
+        super().__init__(config, front_end, encoder, labels, seed)
+        self.config: COLA.Config = config
+        padding = front_end.config.padding
+        check(padding == "masked", "front_end.padding", padding, "'masked', so that no crop is padding")
+        self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest=math.inf)
+        pooled = pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling)
+        self.projection = nn.Sequential(
+            nn.Linear(pooled, config.projection), nn.LayerNorm(config.projection), nn.Tanh()
+        )
+        if config.similarity == "bilinear":
+            self.bilinear = nn.Parameter(torch.eye(config.projection))
+            if config.start == "random":
+                nn.init.normal_(self.bilinear, std=0.05)
+
+    @classmethod
+    def heard(cls, config: Any, seconds: float) -> float:
+        """Return the length of a crop, in seconds."""
+        return float(config.crop_seconds or min(_CROP, _CROP_SHARE * seconds))
+
+    def begin(self, plan: Plan) -> None:
+        """Note the length of the segments and of the run.
+
+        Raises:
+            ConfigError: a crop is longer than every clip or too short for a patch, or a batch has nothing to tell
+                apart.
+        """
+        front, patch = self.front_end.config, self.encoder.grid.patch[1]
+        least = (front.overhead + (patch - 1) * front.hop_length) / front.sample_rate
+        crop = self.heard(self.config, plan.seconds)
+        allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
+        check(least <= crop <= plan.longest, "objective.crop_seconds", crop, allowed)
+        together = self._together(plan)
+        allowed = "2 or more, since other clips are what a clip is told from; accumulated batches do not see each other"
+        check(together >= 2, "batch_size", together, allowed)
+        self.plan = plan
+
+    def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
+        """Return the mean over clips of -ln softmax of the similarity of a clip's crops among all (equation 1).
+
+        Metrics: ``accuracy``, the share of first crops whose own second crop is the most similar, and ``spread``, the
+        standard deviation over the clips of what is compared: near 0, the encoder says the same of all.
+        """
+        anchors, positives = self.embed(self.crops(batch, step))
+        loss, hit = self.compare(anchors, positives)
+        metrics = {"accuracy": hit.to(loss.dtype).mean(), "spread": anchors.detach().std(dim=0, correction=0).mean()}
+        return ObjectiveOutput(loss.mean(), loss.new_full((), len(batch)), metrics)
+
+    def crops(self, batch: Batch, step: int) -> Features:
+        """Return the first crops of all clips, then the second ones, each cut from anywhere in its clip.
+
+        A clip that is no longer than a crop stays whole, so its two differ in their noise at most. Clips are cut as
+        spectrograms, so an encoder without noise has them computed once. *Differs:* the published code fills short
+        clips up with silence, and adds the noise after the cut, of one deviation for clips of all lengths.
+        """
+        first, frames = self.front_end(batch.wave, batch.lengths)
+        second, ratio = first, self.config.noise_snr_db
+        if ratio is not None:
+            state = stream(self.seed, "noise", batch.keys, step)
+            second, _ = self.front_end(noise(batch.wave, batch.lengths, state, (ratio, ratio)), batch.lengths)
+        rate, segment = self.front_end.sample_rate, self.plan.seconds
+        if math.isinf(segment):  # a loaded run has no plan
+            segment = batch.wave.shape[1] / rate
+        width = self.front_end.frames(round(self.heard(self.config, segment) * rate))
+        anchor, positive = (
+            cut(stream(self.seed, purpose, batch.keys, step), spectrogram, frames, width)
+            for purpose, spectrogram in (("anchor", first), ("positive", second))
+        )
+        return self.with_valid(
+            torch.cat([anchor.spectrogram, positive.spectrogram]), torch.cat([anchor.frames, positive.frames])
+        )
+
+    def embed(self, crops: Features) -> tuple[Vectors, Vectors]:
+        """Return the projections of the first and the second crops, in float32 at least, from -1 to 1."""
+        encoded = self.encoder(crops.spectrogram, crops.valid)
+        pooled = pool(encoded.patches, encoded.cls, crops.valid, self.encoder.grid.rows, self.config.pooling)
+        with torch.autocast(pooled.device.type, enabled=False):  # sums of so many products are large: float32
+            anchors, positives = self.projection(pooled).chunk(2)
+        return anchors, positives
+
+    def compare(self, anchors: Vectors, positives: Vectors) -> tuple[Float[Tensor, " clip"], Bool[Tensor, " clip"]]:
+        """Return the loss of each clip, and whether its first crop found its second one."""
+        with torch.autocast(anchors.device.type, enabled=False):  # as in embed
+            if self.config.similarity == "bilinear":
+                asked = anchors @ self.bilinear
+            else:
+                asked, positives = F.normalize(anchors, dim=1) / self.config.temperature, F.normalize(positives, dim=1)
+            items = asked[:, None], positives[:, None], torch.ones_like(asked[:, :1], dtype=torch.bool)
+            loss, hit = info_nce(*items, negatives=self.config.negatives)
+            if self.config.symmetric:
+                loss = (loss + info_nce(*items, axis="predictions", negatives=self.config.negatives)[0]) / 2
+        return loss[:, 0], hit[:, 0]
+
+    def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
+        """Return in words that clips are still not told apart after a tenth of the run; else None."""
+        together, cure = self._together(self.plan), "a lower --lr, a longer --warmup or --objective.similarity cosine"
+        guessing = math.log(max(together, 1))
+        if step < _LATE * self.plan.steps or metrics.get("loss", 0.0) < _STUCK * guessing:
+            return None
+        if metrics.get("spread", 1.0) < _ALIKE:
+            return f"collapse: all clips have the same embedding; try {cure}"
+        return f"the loss sits at ln {together} = {guessing:.2f}, what guessing costs; try {cure}"
+
+    def _together(self, plan: Plan) -> int:
+        """Return how many clips are told apart at once."""
+        clips = plan.batch_size // plan.accumulate
+        return clips if self.config.negatives == "processes" else clips // processes()

@@ -1,0 +1,105 @@
+"""MAE-AST: SSAST's two tasks on a masked autoencoder, whose encoder is given the visible patches only.
+
+Baade, Peng and Harwath 2022, "MAE-AST: Masked Autoencoding Audio Spectrogram Transformer" (arXiv 2203.16691).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from melpatch.audio.logmel import LogMel
+from melpatch.config import check
+from melpatch.data.clip import Batch
+from melpatch.encoders.base import Encoder
+from melpatch.nn.decoder import Decoder
+from melpatch.nn.info_nce import Negatives, info_nce
+from melpatch.nn.masking import Masking, Subset
+from melpatch.nn.transformer import init_linear
+from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
+
+
+class MAEAST(MaskedObjective):
+    """Masked autoencoding, discriminative and generative together (section 2 of the paper).
+
+    *Differs:* squares are drawn for each clip, where the published code gives all clips of a batch the same ones and
+    lets them wrap around from one column into the next.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Settings of MAE-AST."""
+
+        mask: Masking.Config = field(default_factory=Masking.Config)
+        """Which patches are hidden; the paper hides 75 %, in squares (its "chunks") or at random."""
+        decoder: Decoder.Config = field(default_factory=Decoder.Config)
+        """What tells them from the visible ones: by default two blocks as wide as the encoder."""
+        pretext: Literal["joint", "discriminative", "generative"] = "joint"
+        """Which of the two losses are used."""
+        generative_weight: float = 10.0
+        """Weight of the generative loss beside the discriminative one."""
+        negatives: Negatives = "clip"
+        """Among which hidden patches each one is to be told: those of its clip, its batch, or all processes."""
+
+        def __post_init__(self) -> None:
+            """Check the ranges."""
+            check(self.generative_weight > 0, "generative_weight", self.generative_weight, "above 0")
+
+    def __init__(
+        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+    ) -> None:
+        super().__init__(config, front_end, encoder, labels, seed)
+        self.config: MAEAST.Config = config
+        grid = encoder.grid
+        self.masking = Masking(config.mask, grid)
+        self.decoder = Decoder(config.decoder, encoder.embed_dim, encoder.num_layers)
+        if config.pretext != "generative":
+            self.discriminative_head = nn.Linear(self.decoder.dim, grid.pixels)
+            init_linear(self.discriminative_head)
+        if config.pretext != "discriminative":
+            self.generative_head = nn.Linear(self.decoder.dim, grid.pixels)
+            init_linear(self.generative_head)
+
+    def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
+        """Return L = L_d + 10 L_g, means over the hidden patches of the batch (section 2.4)."""
+        features = self.features(batch)
+        masked = self.hide(batch, features, step)
+        decoded, hidden = self.tell(self.decoder, features, masked), masked.hidden
+        patches = hidden.gather(self.encoder.grid.split(features.spectrogram))
+        count = hidden.valid.sum()
+        losses: dict[str, Tensor] = {}
+        if self.config.pretext != "generative":
+            losses |= self.discriminate(decoded, patches, hidden)
+        if self.config.pretext != "discriminative":
+            error = (self.generative_head(decoded).to(patches.dtype) - patches).square().mean(dim=2)
+            losses["mse"] = (error * hidden.valid).sum() / count.clamp(min=1)
+        if self.config.pretext == "joint":
+            loss = losses["nce"] + self.config.generative_weight * losses["mse"]
+        else:
+            loss = losses["nce"] if self.config.pretext == "discriminative" else losses["mse"]
+        return ObjectiveOutput(loss, count.float(), losses)
+
+    def discriminate(
+        self,
+        decoded: Float[Tensor, "clip hidden dim"],
+        patches: Float[Tensor, "clip hidden pixel"],
+        hidden: Subset,
+    ) -> dict[str, Tensor]:
+        """Return the InfoNCE loss and the share of hidden patches that were told from the others."""
+        said = self.discriminative_head(decoded).to(patches.dtype)
+        with torch.autocast(said.device.type, enabled=False):  # dot products of raw patches are large: float32
+            loss, hit = info_nce(said, patches, hidden.valid, negatives=self.config.negatives)
+        count = hidden.valid.sum().clamp(min=1)
+        return {"nce": loss.sum() / count, "accuracy": hit.sum() / count}
+
+    def picture(self, batch: Batch, step: int) -> Picture | None:
+        """Return the first clip, the same with its hidden patches blank, and with them rebuilt."""
+        if self.config.pretext == "discriminative":
+            return None
+        features = self.features(batch)
+        masked = self.hide(batch, features, step)
+        return self.picture_of(
+            features.spectrogram, masked.hidden, self.generative_head(self.tell(self.decoder, features, masked))
+        )

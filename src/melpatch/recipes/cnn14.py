@@ -1,0 +1,73 @@
+"""PANNs' CNN14, the supervised baseline: as published on AudioSet, and for own data."""
+
+from dataclasses import replace
+
+from melpatch.audio import ears
+from melpatch.audio.augment import Augment
+from melpatch.audio.logmel import LogMel
+from melpatch.data.loader import LoaderConfig
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.objectives.classify import Classify
+from melpatch.recipes.finetune import finetune
+from melpatch.training.config import RunConfig, TrainConfig
+
+
+def cnn14(size_name: str) -> RunConfig:
+    """Return the published settings of CNN14 at 32 kHz: 600,000 steps, spectrograms mixed. Published: 0.431 mAP.
+
+    Source: Kong et al. 2020 (arXiv 1912.10211), section IV, and the published code: AMSGrad at a constant 1e-3, no
+    decay, float32; two masks of up to 64 frames and two of up to 8 mels, then mixtures with weights Beta(1, 1).
+    *Differs*: masked bands hold 0 dB, where the published code masks after the first norm, so that they hold the mean;
+    a mixture's partner is another clip of the batch; a clip's chance to be drawn goes by its rarest label, where the
+    published code draws a label and then a clip; LayerNorm before the last linear layer.
+    """
+    return _published(size_name, ears.panns())
+
+
+def cnn14_16k(size_name: str) -> RunConfig:
+    """Return the published settings of CNN14 at 16 kHz, with windows of 512 samples. Published: 0.438 mAP.
+
+    Source and *Differs*: as :func:`cnn14`.
+    """
+    return _published(size_name, ears.panns(16000))
+
+
+def cnn14_own(size_name: str) -> RunConfig:
+    """Return settings of a CNN14 for own data: those of fine-tuning, with the published learning rate.
+
+    Source: :func:`melpatch.recipes.finetune.finetune`, so that the two kinds of encoder can be compared; the pooling
+    and the rate are the published ones.
+    """
+    config = finetune(size_name)
+    return replace(
+        config,
+        encoder=CNN14.sized(size_name),
+        objective=replace(config.objective, pooling="cls"),
+        train=replace(config.train, lr=1e-3, layer_decay=1.0),
+    )
+
+
+def _published(size_name: str, front_end: LogMel.Config) -> RunConfig:
+    return RunConfig(
+        front_end=front_end,
+        encoder=CNN14.sized(size_name),
+        objective=Classify.Config(
+            pooling="cls",
+            augment=Augment.Config(
+                mixup_rate=1.0, mixup_alpha=1, mixup_on="spectrogram", masks=2, freq_mask=8, time_mask=64
+            ),
+        ),
+        loader=LoaderConfig(batch_size=32, seconds=10.0, balanced=True),
+        train=TrainConfig(
+            steps=600_000,
+            optimizer="amsgrad",
+            lr=1e-3,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
+            clip_norm=None,
+            schedule="constant",
+            warmup=0.0,
+            precision="32-true",
+            evaluations=300,  # every 2000 steps
+        ),
+    )

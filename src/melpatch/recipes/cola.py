@@ -1,0 +1,71 @@
+"""COLA: for own data, and as published, with fine-tuning."""
+
+from melpatch.audio import ears
+from melpatch.data.loader import LoaderConfig
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.encoders.vit import ViT, size
+from melpatch.objectives.classify import Classify
+from melpatch.objectives.cola import COLA
+from melpatch.training.config import RunConfig, TrainConfig
+
+
+def cola(size_name: str) -> RunConfig:
+    """Return settings for own data with short clips: crops of half a segment of up to 2 s, 48 clips told apart.
+
+    Source: the paper's loss and head (arXiv 2010.10915), the rest as :func:`melpatch.recipes.ssast.ssast` has it, but
+    for batches of any lengths: in those of one length, a clip would be told from clips of its own corpus only.
+    """
+    return RunConfig(
+        encoder=ViT.Config(**size(size_name)),
+        objective=COLA.Config(),
+        loader=LoaderConfig(batch_size=48, seconds=2.0, bucket=1),
+        train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
+    )
+
+
+def cola_published(size_name: str) -> RunConfig:
+    """Return the published settings: crops of 1 s from clips of 10 s, 64 at once, 100 epochs of 1000 steps.
+
+    Source: Saeed et al. 2020 (arXiv 2010.10915), section 3.1, and the published code's defaults: Adam without decay,
+    warm-up or clipping, at a constant rate. *Differs*: a CNN14 of the named size in the place of EfficientNet-B0,
+    whose outputs are averaged over frequency before their maximum over time is taken; and as
+    :func:`melpatch.audio.ears.cola` says.
+    """
+    return RunConfig(
+        front_end=ears.cola(),
+        encoder=CNN14.sized(size_name),
+        objective=COLA.Config(crop_seconds=1.0, pooling="max", start="random"),
+        loader=LoaderConfig(batch_size=64, seconds=10.0, bucket=1),
+        train=_adam(steps=100_000),
+    )
+
+
+def cola_finetune(size_name: str) -> RunConfig:
+    """Return the published settings of a classifier on the encoder of :func:`cola_published`: random pieces of 1 s.
+
+    Long clips are tested in windows of 1 s, end to end. Source: Saeed et al. 2020 (arXiv 2010.10915), section 3.2, and
+    the published code's defaults. *Differs*: the windows' probabilities are averaged, there their logits; the linear
+    layer stands behind a layer norm; epochs are passes over the corpus, there 1000 steps.
+    """
+    return RunConfig(
+        front_end=ears.cola(),
+        encoder=CNN14.sized(size_name),
+        objective=Classify.Config(pooling="max"),
+        loader=LoaderConfig(batch_size=64, seconds=1.0),
+        train=_adam(epochs=100.0),
+    )
+
+
+def _adam(*, steps: int | None = None, epochs: float = 10.0) -> TrainConfig:
+    return TrainConfig(
+        steps=steps,
+        epochs=epochs,
+        optimizer="adam",
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        weight_decay=0.0,
+        clip_norm=None,
+        schedule="constant",
+        warmup=0.0,
+        precision="32-true",
+    )

@@ -1,0 +1,75 @@
+"""MAE-AST: as published (patches and frames), and for own data."""
+
+from melpatch.audio import ears
+from melpatch.data.loader import LoaderConfig
+from melpatch.encoders.vit import ViT, size
+from melpatch.nn.decoder import Decoder
+from melpatch.nn.masking import Masking
+from melpatch.objectives.mae_ast import MAEAST
+from melpatch.training.config import RunConfig, TrainConfig
+
+
+def mae_ast(size_name: str) -> RunConfig:
+    """Return settings for own data: any length, pre-norm, fixed statistics, AdamW, cosine, single patches hidden.
+
+    Source: loss, ratio and decoder of the paper (arXiv 2203.16691), the rest as :func:`melpatch.recipes.ssast.ssast`
+    has it.
+    """
+    return RunConfig(
+        encoder=ViT.Config(**size(size_name)),
+        objective=MAEAST.Config(decoder=Decoder.Config(depth=2, num_heads=size(size_name)["num_heads"])),
+        loader=LoaderConfig(batch_size=48, seconds=2.0),
+        train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
+    )
+
+
+def mae_ast_patch(size_name: str) -> RunConfig:
+    """Return the published settings for 16x16 patches: 75 % hidden in squares of side 3 to 5.
+
+    Source: Baade et al. 2022 (arXiv 2203.16691), section 3, and the published code: post-norm, batch statistics, Adam
+    with betas 0.9 and 0.98, linear warm-up and decay over 550,000 steps of about 33 clips of up to 15.6 s. *Differs*:
+    padding instead of cropping a batch to its shortest clip; whole clips skip a branch (drop path, rising to 0.05)
+    where whole batches skip a layer; no dropout inside the attention; bfloat16 for float16; Adam's epsilon is torch's.
+    """
+    return _published(size_name, patch=(16, 16), mask=Masking.Config(kind="cluster", sides=(3, 4, 5)))
+
+
+def mae_ast_frame(size_name: str) -> RunConfig:
+    """Return the published settings for frames of 128 mels x 2: 75 % hidden at random.
+
+    Source and *Differs*: as :func:`mae_ast_patch`.
+    """
+    return _published(size_name, patch=(128, 2), mask=Masking.Config(kind="random"))
+
+
+def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> RunConfig:
+    return RunConfig(
+        front_end=ears.mae_ast(),
+        encoder=ViT.Config(
+            **size(size_name),
+            patch=patch,
+            cls_tokens=0,
+            positions="sequence",
+            norm="post",
+            dropout=0.1,
+            drop_path=0.05,
+            input_norm="batch",
+        ),
+        objective=MAEAST.Config(
+            mask=mask,
+            decoder=Decoder.Config(
+                depth=2, num_heads=size(size_name)["num_heads"], positions="sequence", norm="post", dropout=0.1
+            ),
+        ),
+        loader=LoaderConfig(batch_size=33, seconds=15.625),
+        train=TrainConfig(
+            steps=550_000,
+            optimizer="adam",
+            lr=1e-4,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+            clip_norm=10.0,
+            schedule="linear",
+            warmup=32 / 550,
+        ),
+    )

@@ -1,0 +1,88 @@
+"""MaskSpec and Audio-MAE: as published, and for own data."""
+
+from dataclasses import replace
+
+from melpatch.audio import ears
+from melpatch.audio.logmel import LogMel
+from melpatch.data.loader import LoaderConfig
+from melpatch.encoders.vit import ViT, size
+from melpatch.nn.decoder import Decoder
+from melpatch.nn.masking import Masking
+from melpatch.objectives.maskspec import MaskSpec
+from melpatch.training.config import RunConfig, TrainConfig
+
+
+def maskspec(size_name: str) -> RunConfig:
+    """Return settings for own data: any length, 75 % of the patches hidden at random, a decoder of half the width.
+
+    Source: loss, ratio and target of the paper (arXiv 2204.12768); a decoder of two blocks is enough for frozen
+    features (He et al. 2022, arXiv 2111.06377, table 1); the rest as :func:`melpatch.recipes.ssast.ssast` has it.
+    """
+    width = max(64, size(size_name)["embed_dim"] // 2)
+    return RunConfig(
+        encoder=ViT.Config(**size(size_name)),
+        objective=MaskSpec.Config(decoder=Decoder.Config(dim=width, depth=2, num_heads=width // 32)),
+        loader=LoaderConfig(batch_size=48, seconds=2.0),
+        train=TrainConfig(epochs=20.0, lr=1e-3),
+    )
+
+
+def maskspec_32k(size_name: str) -> RunConfig:
+    """Return the published settings: 32 kHz, 496 patches of 10 s, 75 % hidden, a decoder of 8 blocks of 512 channels.
+
+    Source: Chong et al. 2022 (arXiv 2204.12768), section 3, and the published code: AdamW, 1e-3 per 256 clips, 8 GPUs
+    of 64 clips. Of the 400 epochs that it asks for, its fine-tuning starts from the 60th and 75th; here it is 80 in
+    all. *Differs*: the front end, see :func:`melpatch.audio.ears.maskspec`.
+    """
+    return RunConfig(
+        front_end=ears.maskspec(),
+        encoder=ViT.Config(**size(size_name), partial="drop"),
+        objective=MaskSpec.Config(decoder=Decoder.Config(dim=512, depth=8, num_heads=16)),
+        loader=LoaderConfig(batch_size=64, seconds=9.92),  # 992 frames
+        train=TrainConfig(
+            epochs=80.0,
+            accumulate=8,  # stands for the eight GPUs
+            lr=1e-3 * 512 / 256,
+            betas=(0.9, 0.95),
+            weight_decay=0.05,
+            clip_norm=None,
+            warmup=0.1,
+        ),
+    )
+
+
+def maskspec_16k(size_name: str) -> RunConfig:
+    """Return :func:`maskspec_32k` for sound at 16 kHz.
+
+    Source: :func:`maskspec_32k`; the paper has no such model.
+    """
+    return replace(maskspec_32k(size_name), front_end=ears.maskspec(16000))
+
+
+def audiomae(size_name: str) -> RunConfig:
+    """Return the published settings of Audio-MAE: 80 % hidden, 16 decoder blocks that see windows of 4 x 4 patches.
+
+    Source: Huang et al. 2022 (arXiv 2207.06405), section 4, and the published code: AdamW, 2e-4 per 256 clips, 64 GPUs
+    of 8 clips, 33 epochs. *Differs*: no bias by relative place in the decoder, and none of the class token; at most
+    twice as many decoder blocks as the encoder has.
+    """
+    return RunConfig(
+        front_end=LogMel.Config(padding="legacy", target_frames=1024),  # AudioSet's mean and std are the defaults
+        encoder=ViT.Config(**size(size_name), partial="drop"),
+        objective=MaskSpec.Config(
+            mask=Masking.Config(ratio=0.8),
+            decoder=Decoder.Config(
+                dim=512, depth=min(16, 2 * size(size_name)["depth"]), num_heads=16, attention="windows"
+            ),
+        ),
+        loader=LoaderConfig(batch_size=64, seconds=10.255),  # 1024 frames
+        train=TrainConfig(
+            epochs=33.0,
+            accumulate=8,  # stands for the 64 GPUs
+            lr=2e-4 * 512 / 256,
+            betas=(0.9, 0.95),
+            weight_decay=1e-4,
+            clip_norm=None,
+            warmup=3 / 33,
+        ),
+    )

@@ -1,0 +1,116 @@
+"""Every named front end against a slow version that is written from what is known of its system."""
+
+import math
+
+import kaldi_native_fbank as knf
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+
+from melpatch.audio import ears
+from melpatch.audio.logmel import LogMel
+from melpatch.audio.mel import mel_filters
+from melpatch.config import from_dict, to_dict
+
+ALL = {
+    "kaldi": ears.kaldi(),
+    "mae_ast": ears.mae_ast(),
+    "maskspec": ears.maskspec(),
+    "maskspec at 16 kHz": ears.maskspec(16000),
+    "panns": ears.panns(),
+    "panns at 16 kHz": ears.panns(16000),
+    "panns at 8 kHz": ears.panns(8000),
+    "cola": ears.cola(),
+}
+
+
+def sound(samples, seed=0):
+    """Noise under a tone that swells, so that frames differ and some bins are near the floor."""
+    time = np.arange(samples) / samples
+    noise = np.random.default_rng(seed).standard_normal(samples)
+    return 0.05 * noise * time**2 + 0.3 * np.sin(300 * time**2)
+
+
+def features(config, wave):
+    """The spectrogram of one clip in double precision, (mel, frame)."""
+    return LogMel(config)(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))[0][0].numpy()
+
+
+def spectrum(wave, window, hop, n_fft):
+    """Magnitudes (bin, frame) of all whole frames; a shorter window lies in the middle of ``n_fft`` samples."""
+    window = np.pad(window, (n_fft - len(window)) // 2)
+    starts = range(0, len(wave) - n_fft + 1, hop)
+    return np.stack([np.abs(np.fft.rfft(wave[start : start + n_fft] * window)) for start in starts], axis=1)
+
+
+def filters(scale, rate, n_fft, n_mels, low, high):
+    """Tested in test_mel.py."""
+    return mel_filters(scale, sample_rate=rate, n_fft=n_fft, n_mels=n_mels, low_hz=low, high_hz=high)
+
+
+def test_kaldi_is_the_default():
+    assert ears.kaldi() == LogMel.Config()
+
+
+def test_mae_ast_is_kaldi_with_poveys_window():
+    wave, options = sound(20011).astype(np.float32), knf.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.frame_opts.window_type = "povey"
+    options.mel_opts.num_bins = 128
+    bank = knf.OnlineFbank(options)
+    bank.accept_waveform(16000, wave.tolist())
+    bank.input_finished()
+    expected = np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)], axis=1)
+    config = ears.mae_ast()
+    ours = features(config, wave)
+    np.testing.assert_allclose(ours * (2 * config.std) + config.mean, expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(("rate", "n_fft"), [(32000, 1024), (16000, 512)])
+def test_maskspec(rate, n_fft):
+    wave, hop = sound(20011), rate // 100
+    emphasised = np.convolve(wave, [1.0, -0.97], mode="valid")
+    window = scipy.signal.get_window("hann", rate // 40, fftbins=False)
+    power = spectrum(np.pad(emphasised, n_fft // 2, mode="reflect"), window, hop, n_fft) ** 2
+    mel = filters("kaldi", rate, n_fft, 128, 0.0, rate / 2 - 1000) @ power
+    np.testing.assert_allclose(features(ears.maskspec(rate), wave), (np.log(mel + 1e-5) + 4.5) / 5, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("rate", "n_fft", "high"), [(32000, 1024, 14e3), (16000, 512, 8e3), (8000, 256, 4e3)])
+def test_panns(rate, n_fft, high):
+    wave, window = sound(20011), scipy.signal.get_window("hann", n_fft)
+    power = spectrum(np.pad(wave, n_fft // 2, mode="reflect"), window, rate // 100, n_fft) ** 2
+    decibels = 10 * np.log10(np.maximum(filters("slaney", rate, n_fft, 64, 50.0, high) @ power, 1e-10))
+    np.testing.assert_allclose(features(ears.panns(rate), wave), decibels, rtol=0, atol=1e-8)
+
+
+def test_cola():
+    wave, window = sound(16000), scipy.signal.get_window("hann", 400)
+    unit, energies = wave / math.sqrt((wave**2).sum()), []
+    for start in range(0, 16000 - 400 + 1, 160):
+        energies.append(np.abs(np.fft.rfft(unit[start : start + 400] * window, 1024)))
+    mel = filters("kaldi", 16000, 1024, 64, 60.0, 7800.0) @ np.array(energies).T
+    assert mel.shape == (64, 98)  # what COLA's encoder is given of a second
+    np.testing.assert_allclose(features(ears.cola(), wave), np.log(np.maximum(mel, 1e-5)), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("config", ALL.values(), ids=ALL)
+def test_ten_seconds_have_about_a_thousand_frames(config):
+    assert LogMel(config).frames(10 * config.sample_rate) in (998, 1000, 1001)
+
+
+@pytest.mark.parametrize("config", ALL.values(), ids=ALL)
+def test_single_precision_deviates_by_rounding_only(config):
+    """Absolutely where a bin holds no more than the frame's own rounding noise, otherwise closely."""
+    wave = sound(20011)
+    exact, single = features(config, wave), features(config, wave.astype(np.float32))
+    assert (exact.dtype, single.dtype) == (np.float64, np.float32)
+    error = np.abs(single - exact) * config.std * config.scale
+    assert error.max() < 0.05
+    assert error.mean() < 1e-4
+
+
+@pytest.mark.parametrize("config", ALL.values(), ids=ALL)
+def test_settings_survive_toml(config):
+    assert from_dict(LogMel.Config, to_dict(config)) == config

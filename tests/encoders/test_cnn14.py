@@ -1,0 +1,203 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.encoders.vit import ViT
+from melpatch.errors import ConfigError
+
+SIZES = ["nano", "mini", "tiny", "small", "base"]
+N_MELS = 40  # halved five times with two remainders: 20, 10, 5, 2, 1
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def build(n_mels=N_MELS, **settings):
+    """A narrow one with norms that are not as they start, so that 0 is not mapped to 0."""
+    torch.manual_seed(0)
+    cnn = CNN14(CNN14.Config(**{"width": 2, "dropout": 0.0, "neck_dropout": 0.0} | settings), n_mels).double()
+    for name, value in cnn.state_dict().items():
+        if "bn" in name and value.ndim:
+            value.copy_(noise(*value.shape, seed=len(name)).abs() + 0.5)
+    return cnn.eval()
+
+
+class Norm(nn.BatchNorm2d):
+    """Batch norm written out: torch 2.13 on processors gets the gradients of some layouts in memory wrong."""
+
+    def forward(self, x):
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            values = x.transpose(0, 1).flatten(1)
+            mean, variance = values.mean(dim=1), values.var(dim=1, correction=0)
+            self.running_mean.lerp_(mean.detach(), 0.1)
+            self.running_var.lerp_(values.var(dim=1).detach(), 0.1)
+            self.num_batches_tracked += 1
+        mean, deviation, gain, bias = (
+            value[:, None, None] for value in (mean, (variance + 1e-5).sqrt(), self.weight, self.bias)
+        )
+        return (x - mean) / deviation * gain + bias
+
+
+class Published(nn.Module):
+    """The network as published, written out: images are (frame, mel), clips have one length, and nothing is masked."""
+
+    def __init__(self, cnn):
+        super().__init__()
+        self.bn0 = Norm(cnn.bn0.num_features)
+        self.neck = nn.Linear(cnn.embed_dim, cnn.embed_dim)
+        self.blocks = nn.ModuleList()
+        for block in cnn.blocks:
+            channels, channels_in = block.conv1.weight.shape[:2]
+            ours = nn.Module()
+            ours.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+            ours.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+            ours.bn1, ours.bn2 = Norm(channels), Norm(channels)
+            self.blocks.append(ours)
+        turned = {name: value.mT if "conv" in name else value for name, value in cnn.state_dict().items()}
+        self.double().load_state_dict(turned)
+        self.train(cnn.training)
+
+    def forward(self, spectrogram):
+        """Return the output of every block, (clip, channel, frame, mel), and the embedding."""
+        x = self.bn0(spectrogram.mT[:, None].transpose(1, 3)).transpose(1, 3)
+        outputs = []
+        for block in self.blocks:
+            x = F.relu(block.bn1(block.conv1(x)))
+            x = F.relu(block.bn2(block.conv2(x)))
+            x = x if block is self.blocks[-1] else F.avg_pool2d(x, kernel_size=(2, 2))
+            outputs.append(x)
+        return outputs, F.relu(self.neck(overall(x)))
+
+
+def overall(x):
+    """Return maximum plus mean over time of the mean over frequency."""
+    x = x.mean(dim=3)
+    return x.max(dim=2).values + x.mean(dim=2)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_it_is_the_published_network(mode):
+    cnn, spectrogram = build().train(mode), noise(3, N_MELS, 96)
+    slow = Published(cnn)
+    outputs, embedding = slow(spectrogram)
+    encoded = cnn(spectrogram, layers=True)
+    torch.testing.assert_close(encoded.patches, outputs[-1].mean(dim=3).mT, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(encoded.cls, embedding[:, None], rtol=1e-9, atol=1e-12)
+    assert encoded.cls.any()
+    for layer, output in zip(encoded.layers, outputs, strict=True):
+        columns = [part.mean(dim=(2, 3)) for part in output.chunk(3, dim=2)]
+        torch.testing.assert_close(layer, torch.stack([overall(output), *columns], dim=1), rtol=1e-9, atol=1e-12)
+    for name, value in slow.state_dict().items():  # what training notes
+        torch.testing.assert_close(cnn.state_dict()[name], value.mT if "conv" in name else value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_mels", [40, 64])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_same_gradient_as_the_published_network(n_mels, columns):
+    cnn, spectrogram = build(n_mels).train(), noise(3, n_mels, 32 * columns)
+    slow = Published(cnn)
+    outputs, embedding = slow(spectrogram)
+    (outputs[-1].mean(dim=3).pow(3).sum() + embedding.pow(3).sum()).backward()
+    encoded = cnn(spectrogram)
+    (encoded.patches.pow(3).sum() + encoded.cls.pow(3).sum()).backward()
+    for name, parameter in slow.named_parameters():
+        gradient = parameter.grad.mT if "conv" in name else parameter.grad
+        error = (cnn.get_parameter(name).grad - gradient).abs().max()
+        assert error <= 1e-9 * gradient.abs().max(), name
+
+
+def test_a_clip_of_any_length_is_the_same_alone_and_in_a_batch():
+    cnn, lengths = build(32, width=1), torch.arange(1, 130, 3)
+    spectrogram = noise(len(lengths), 32, 140)
+    spectrogram *= (torch.arange(140) < lengths[:, None])[:, None]
+    valid = cnn.grid.valid(lengths, 4)
+    together = cnn(spectrogram, valid)
+    for clip, own in enumerate(lengths.tolist()):
+        alone = cnn(spectrogram[clip : clip + 1, :, :own])
+        torch.testing.assert_close(together.patches[clip, valid[clip]], alone.patches[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(together.cls[clip], alone.cls[0], rtol=1e-9, atol=1e-12)
+    assert not together.patches[~valid].any()
+
+
+def test_training_with_padding_is_training_on_what_stands_before_it():
+    """A batch of one length, with padding behind it, is that batch without."""
+    results = []
+    for pad in (0, 64):
+        cnn = build().train()
+        spectrogram = F.pad(noise(3, N_MELS, 64), (0, pad), value=7.0)
+        valid = cnn.grid.valid(torch.tensor([64, 64, 64]), 2 + pad // 32) if pad else None
+        encoded = cnn(spectrogram, valid)
+        (encoded.patches.pow(3).sum() + encoded.cls.pow(3).sum()).backward()
+        gradients = [parameter.grad for parameter in cnn.parameters()]
+        results.append([encoded.patches[:, :2], encoded.cls, *gradients, *cnn.buffers()])
+    for plain, padded in zip(*results, strict=True):
+        torch.testing.assert_close(padded, plain, rtol=1e-6, atol=1e-9)
+
+
+def test_frames_left_over_are_cut_and_a_short_clip_is_completed_with_zeros():
+    cnn, spectrogram = build(), noise(2, N_MELS, 95)
+    assert torch.equal(cnn(spectrogram).patches, cnn(spectrogram[..., :64]).patches)
+    assert torch.equal(cnn(spectrogram[..., :20]).patches, cnn(F.pad(spectrogram[..., :20], (0, 12))).patches)
+
+
+def test_dropout_is_for_training_and_stands_in_two_places():
+    spectrogram = noise(2, N_MELS, 64)
+    for settings, patches_change in (({"dropout": 0.5}, True), ({"neck_dropout": 0.5}, False)):
+        cnn = build(**settings).train()
+        first, second = cnn(spectrogram), cnn(spectrogram)
+        assert torch.equal(first.patches, second.patches) != patches_change
+        assert not torch.equal(first.cls, second.cls)
+        assert torch.equal(build(**settings)(spectrogram).cls, build()(spectrogram).cls)
+
+
+def test_it_starts_xavier_uniform_with_plain_norms():
+    cnn = CNN14(CNN14.Config(width=8), N_MELS)
+    for name, value in cnn.named_parameters():
+        if value.ndim == 1:
+            assert torch.equal(value, torch.full_like(value, float("bn" in name and "weight" in name))), name
+            continue
+        fans = value.shape[0] + value.shape[1]
+        bound = math.sqrt(6 / (fans * math.prod(value.shape[2:])))
+        assert value.abs().max() <= bound, name
+        assert float(value.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.15), name
+
+
+def count(encoder):
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def test_base_has_as_many_parameters_as_published():
+    """80.75 million, with the linear layer of 527 classes."""
+    with torch.device("meta"):
+        assert count(CNN14(CNN14.sized("base"), 64)) + 527 * (2048 + 1) == 80_753_615
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_has_about_as_many_parameters_as_the_vit_of_that_name(name):
+    with torch.device("meta"):
+        assert count(CNN14(CNN14.sized(name), 64)) == pytest.approx(count(ViT(ViT.sized(name), 128)), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"width": 0}, "width = 0; allowed: 1 or more"),
+        ({"dropout": 1.0}, "dropout = 1.0"),
+        ({"neck_dropout": -0.1}, "neck_dropout = -0.1"),
+        ({"n_mels": 31}, "n_mels = 31; allowed: 32 or more"),
+    ],
+)
+def test_wrong_settings_are_named(settings, named):
+    with pytest.raises(ConfigError, match=named):
+        build(**settings)
+
+
+def test_another_number_of_mels_is_refused():
+    with pytest.raises(ConfigError, match="n_mels = 64; allowed: 40"):
+        build()(noise(1, 64, 64))

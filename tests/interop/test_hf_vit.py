@@ -1,0 +1,97 @@
+import pytest
+import torch
+from golden.official import golden
+from interop.inventories import blank, drawn, hugging_face
+from interop.slow_vit import slow_hugging_face
+
+from melpatch.encoders.vit import ViT, size
+from melpatch.errors import ConfigError
+from melpatch.interop.hf_vit import HFViT
+
+AST = {"stride": (10, 10), "partial": "drop", "positions": "learned", "columns": 101, "cls_tokens": 2}
+NAMES = {
+    4: (
+        "encoder.layer.",
+        *(f"attention.attention.{name}" for name in ("query", "key", "value")),
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ),
+    5: ("layers.", *(f"attention.{name}_proj" for name in ("q", "k", "v", "o")), "mlp.fc1", "mlp.fc2"),
+}
+
+
+def convert(state, encoder):
+    return HFViT().convert(state, encoder, "sum", "legacy")
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize(
+    ("published", "tensors", "settings"),
+    [
+        ({}, 200, {}),
+        ({"prefix": "deit.", "distilled": True}, 201, {"positions": "learned", "cls_tokens": 2}),
+        ({"prefix": "audio_spectrogram_transformer.", "distilled": True, "colours": 1, "patches": 1212}, 201, AST),
+    ],
+    ids=["ViT", "DeiT", "AST"],
+)
+def test_every_published_weight_has_its_place(published, tensors, settings, version):
+    shapes = hugging_face(**published, version=version)
+    assert len(shapes) == tensors
+    assert HFViT().recognises(shapes.keys())
+    with torch.device("meta"):
+        encoder = ViT(ViT.Config(**size("base"), **settings), 128)
+    found = convert(blank(shapes), encoder)
+    expected = {name: value.shape for name, value in encoder.state_dict().items()}
+    assert {name: value.shape for name, value in found.state.items()} == expected
+    assert "left out: classifier" in found.notes
+
+
+def test_the_keys_that_transformers_writes_are_all_known():
+    shapes = {name: tuple(shape) for name, shape in golden("ast_supervised")["huggingface"]["on_disk_keys"].items()}
+    assert HFViT().recognises(shapes.keys())
+    encoder = ViT(ViT.Config(**size("tiny"), **AST), 128)
+    found = convert(blank(shapes), encoder)
+    encoder.load_state_dict(found.state)
+    assert found.notes == ["left out: classifier"]
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+@pytest.mark.parametrize("version", [4, 5])
+def test_it_computes_what_the_foreign_model_computes(version, distilled):
+    shapes = hugging_face(16, 2, version=version, prefix="deit.", distilled=distilled, patches=16)
+    state = drawn(shapes)
+    settings = {"embed_dim": 16, "depth": 2, "num_heads": 2, "positions": "learned", "columns": 4}
+    encoder = ViT(ViT.Config(**settings, cls_tokens=1 + distilled), 64).double().eval()
+    encoder.load_state_dict(convert(state, encoder).state)
+    spectrogram = torch.randn(2, 64, 64, dtype=torch.float64)
+    with torch.inference_mode():
+        found = encoder(spectrogram)
+    image = spectrogram[:, None].expand(-1, 3, -1, -1)
+    expected = slow_hugging_face(state, image, 2, "deit.", NAMES[version])
+    torch.testing.assert_close(torch.cat([found.cls, found.patches], dim=1), expected, rtol=0, atol=1e-12)
+
+
+def test_a_model_without_a_head_has_no_prefix():
+    shapes = {
+        name.removeprefix("vit."): shape
+        for name, shape in hugging_face(16, 2, patches=16).items()
+        if name.startswith("vit.")
+    }
+    assert HFViT().recognises(shapes.keys())
+    encoder = ViT(ViT.Config(embed_dim=16, depth=2, num_heads=2), 64)
+    encoder.load_state_dict(convert(drawn(shapes | {"pooler.dense.weight": (16, 16)}), encoder).state)
+
+
+@pytest.mark.parametrize("part", ["encoder.layer.0.attention.attention.relative", "encoder.layer.0.lambda_1"])
+def test_a_part_that_a_plain_vit_has_not_is_refused(part):
+    shapes = hugging_face(16, 2, patches=16) | {f"vit.{part}": (16,)}
+    with pytest.raises(ConfigError, match="has no place in a plain ViT"):
+        convert(blank(shapes), ViT(ViT.Config(embed_dim=16, depth=2, num_heads=2), 64))
+
+
+def test_queries_without_their_keys_are_refused():
+    shapes = hugging_face(16, 2, patches=16)
+    del shapes["vit.encoder.layer.1.attention.attention.key.weight"]
+    with pytest.raises(ConfigError, match=r"blocks\.1\.attn\.q\.weight has no place"):
+        convert(blank(shapes), ViT(ViT.Config(embed_dim=16, depth=2, num_heads=2), 64))

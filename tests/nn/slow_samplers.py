@@ -1,0 +1,85 @@
+"""The samplers of masks, one clip, block and patch at a time, on the random numbers of `mask_samplers`."""
+
+from melpatch.rng import integers, uniform
+
+
+def chances(ties, rows, columns, width):
+    """What is left to chance: a number for each real patch (row, column)."""
+    drawn = uniform(ties, width, rows)[0].tolist()
+    return {(row, column): drawn[column][row] for row in range(rows) for column in range(columns)}
+
+
+def groups(blocks, chance):
+    """Lists of patches that are ranked alike but for chance: what each block adds, then what none of them covers."""
+    left, found = dict(chance), []
+    for cells in blocks:
+        found.append(sorted((patch for patch in cells if patch in left), key=chance.get))
+        for patch in found[-1]:
+            del left[patch]
+        if not left:
+            break
+    return [*found, sorted(left, key=chance.get)]
+
+
+def corner(number, size, side):
+    """From the first place at which a block of this side still touches an axis of this size, to the last."""
+    return int(number * (size + side - 1)) - (side - 1)
+
+
+def cells(place, rows, columns, height, length):
+    top, left = corner(place[0], rows, height), corner(place[1], columns, length)
+    return [(top + i, left + j) for i in range(height) for j in range(length)]
+
+
+def squares(state, rows, columns, sides):
+    side = sides[int(integers(state, 0, len(sides), 1))]
+    number = 4 * (rows + max(sides) - 1) * (columns + max(sides) - 1) // min(sides) ** 2 + 8
+    return (cells(place, rows, columns, side, side) for place in uniform(state, number + 1, 2)[0, 1:])
+
+
+def rectangles(state, rows, columns, sides):
+    number = 4 * (rows + max(sides) - 1) * (columns + max(sides) - 1) // min(sides) ** 2 + 8
+    for place in uniform(state, number, 4)[0]:
+        height, length = (sides[int(place[axis] * len(sides))] for axis in (2, 3))
+        yield cells(place, rows, columns, height, length)
+
+
+def spans(state, rows, columns, length):
+    number = 4 * (rows * columns + length - 1) // length + 8
+    for _, place in uniform(state, number, 2)[0]:
+        start = corner(place, rows * columns, length)
+        yield [(patch % rows, patch // rows) for patch in range(start, start + length)]
+
+
+def slow_sampler(kind, state, ties, rows, columns, width, sides, length):
+    """Return the token numbers of one clip's real patches in the order in which they are hidden."""
+    chance = chances(state if kind == "random" else ties, rows, columns, width)
+    if kind == "random":
+        ranked = groups([], chance)
+    elif kind == "cluster":
+        ranked = groups(squares(state, rows, columns, sides), chance)
+    elif kind == "inverse_block":
+        ranked = groups(squares(state, rows, columns, sides), chance)[::-1]
+    elif kind == "block":
+        ranked = groups(rectangles(state, rows, columns, sides), chance)
+    elif kind == "span":
+        ranked = groups(spans(state, rows, columns, length), chance)
+    elif kind == "time":
+        order = sorted(range(columns), key=uniform(state, columns)[0].tolist().__getitem__)
+        ranked = groups(([(row, column) for row in range(rows)] for column in order), chance)
+    elif kind == "frequency":
+        order = sorted(range(rows), key=uniform(state, rows)[0].tolist().__getitem__)
+        ranked = groups(([(row, column) for column in range(columns)] for row in order), chance)
+    return [row * width + column for group in ranked for row, column in group]
+
+
+def slow_legacy(state, rows, columns, sides, count):
+    """The published loop: a set that grows upward and wraps; its lowest numbers are kept."""
+    side = sides[int(integers(state, 0, len(sides), 1))]
+    starts = iter(integers(state, 0, rows * columns, 10 * rows * columns)[0, 1:].tolist())
+    covered = set()
+    while len(covered) <= count:
+        start = next(starts)
+        block = (start + columns * i + j for i in range(side) for j in range(side))
+        covered |= {cell for cell in block if 0 < cell < rows * columns}
+    return set(sorted(covered)[:count])

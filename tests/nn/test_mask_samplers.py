@@ -1,0 +1,197 @@
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from nn.slow_samplers import slow_legacy, slow_sampler
+
+from melpatch.nn import mask_samplers
+from melpatch.rng import stream
+
+KINDS = ["random", "cluster", "block", "inverse_block", "span", "time", "frequency"]
+GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 512), (8, 64), (8, 5), (16, 128), (64, 1)]
+SIDES = [(3, 4, 5), (2,), (1,), (1, 6)]
+
+
+def keys(count, first=0):
+    return torch.arange(first, first + count)
+
+
+def whole(clips, columns):
+    return torch.full_like(clips, columns)
+
+
+def states(clips, step=0):
+    """The two streams that samplers draw from."""
+    return stream(0, "mask", clips, step), stream(0, "ties", clips, step)
+
+
+def rank(kind, clips, rows, columns, width, step=0, sides=(3, 4, 5), length=10):
+    """The priority of a sampler that knows padding."""
+    state, ties = states(clips, step)
+    if kind == "random":
+        return mask_samplers.random(state, rows, columns, width)
+    more = {"cluster": [sides], "block": [sides], "inverse_block": [sides], "span": [length]}.get(kind, [])
+    return getattr(mask_samplers, kind)(state, ties, rows, columns, width, *more)
+
+
+def hidden(priority, count):
+    """Whether each patch is among the first ``count`` of its clip's ranking, (clip, token)."""
+    return priority.argsort(dim=1, stable=True).argsort(dim=1) < count
+
+
+@st.composite
+def ragged(draw):
+    """Rows, and the columns of clips that may be shorter than their batch is wide."""
+    rows, width = draw(st.integers(1, 9)), draw(st.integers(1, 24))
+    return rows, width, torch.tensor(draw(st.lists(st.integers(1, width), min_size=1, max_size=4)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(ragged(), st.sampled_from(SIDES), st.sampled_from([1, 3, 10, 40]), st.integers(0, 10**6))
+def test_rankings_are_those_of_the_slow_loop(kind, case, sides, length, first):
+    rows, width, columns = case
+    clips = keys(len(columns), first)
+    order = rank(kind, clips, rows, columns, width, sides=sides, length=length).argsort(dim=1, stable=True)
+    for number, own in enumerate(columns.tolist()):
+        slow = slow_sampler(kind, *states(clips[number : number + 1]), rows, own, width, sides, length)
+        assert order[number, : rows * own].tolist() == slow
+
+
+@given(
+    st.sampled_from([(1, 9), (2, 2), (3, 5), (8, 8), (4, 16)]),
+    st.sampled_from([(3, 4, 5), (2,), (2, 6)]),
+    st.floats(0, 1),
+    st.integers(0, 10**6),
+)
+def test_legacy_masks_are_those_of_the_published_loop(grid, sides, share, first):
+    rows, columns = grid
+    count = 1 + int(share * (rows * columns - 4))
+    clips = keys(3, first)
+    found = hidden(mask_samplers.cluster_legacy(stream(0, "mask", clips), rows, columns, count, sides), count)
+    for mask, clip in zip(found, clips.split(1), strict=True):
+        assert set(mask.nonzero().flatten().tolist()) == slow_legacy(stream(0, "mask", clip), *grid, sides, count)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_legacy_never_hides_patch_0_even_where_the_published_loop_does_not_end(grid):
+    tokens = grid[0] * grid[1]
+    for count in {0, tokens // 2, max(0, tokens - 2), tokens - 1}:
+        priority = mask_samplers.cluster_legacy(stream(0, "mask", keys(5)), *grid, count, (3, 4, 5))
+        assert priority.isfinite().all()
+        assert not hidden(priority, count)[:, 0].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(case=ragged())
+@example(case=(9, 90, torch.tensor([40] * 8 + [90])))  # with more blocks than a short clip uses alone
+def test_a_clip_has_the_same_ranking_alone_and_beside_a_longer_one(kind, case):
+    rows, width, columns = case
+    together = rank(kind, keys(len(columns)), rows, columns, width).view(-1, rows, width)
+    for number, own in enumerate(columns.tolist()):
+        alone = rank(kind, keys(1, number), rows, columns[number : number + 1], own)
+        beside = together[number, :, :own].flatten()
+        assert torch.equal(beside.argsort(stable=True), alone[0].argsort(stable=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_padding_alone_is_infinite_on_every_grid(kind, grid):
+    rows, width = grid
+    columns = (keys(6) * width // 6).clamp(min=1)
+    priority = rank(kind, keys(6), rows, columns, width).view(6, rows, width)
+    assert torch.equal(priority.isfinite(), (torch.arange(width) < columns[:, None, None]).expand(-1, rows, -1))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "legacy"])
+def test_keys_and_steps_have_their_own_masks(kind):
+    clips, seen = keys(20), set()
+    for step in range(20):
+        if kind == "legacy":
+            priority = mask_samplers.cluster_legacy(states(clips, step)[0], 8, 20, 70, (3, 4, 5))
+        else:
+            priority = rank(kind, clips, 8, whole(clips, 20), 20, step)
+        seen |= {tuple(row) for row in hidden(priority, 70).tolist()}
+    assert len(seen) == 400
+
+
+def masks(kind, draws, rows, columns, count):
+    """Whether each patch is hidden, (draw, row, column)."""
+    drawn = [hidden(rank(kind, clips, rows, whole(clips, columns), columns), count) for clips in keys(draws).split(100)]
+    return torch.cat(drawn).view(draws, rows, columns).double()
+
+
+def deviations(values, expected):
+    """How many standard errors the means over all draws are from what is expected."""
+    return (values.mean(dim=0) - expected) / (values.var(dim=0) / len(values)).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "columns", "count"),
+    [
+        ("cluster", 8, 64, 400),
+        ("cluster", 8, 20, 120),
+        ("cluster", 16, 32, 384),
+        ("block", 8, 20, 120),
+        ("block", 16, 32, 384),
+        ("inverse_block", 8, 20, 120),
+    ],
+)
+def test_squares_and_rectangles_favour_no_part_of_the_grid(kind, rows, columns, count):
+    drawn = masks(kind, 1500, rows, columns, count)
+    share = count / (rows * columns)
+    for axis in (1, 2):
+        line = drawn.mean(dim=3 - axis)
+        # By symmetry a row and its mirror image are hidden equally often; the published squares differ by 0.4 here.
+        mirrored = (line - line.flip(1))[:, : line.shape[1] // 2]
+        assert deviations(mirrored, 0.0).abs().max() < 4
+        error = (line.var(dim=0) / len(line)).sqrt()
+        assert ((line.mean(dim=0) - share).abs() < 0.01 + 3 * error).all()
+
+
+@pytest.mark.parametrize("kind", ["random", "time", "frequency"])
+@pytest.mark.parametrize("count", [120, 93])
+def test_single_patches_rows_and_columns_are_hidden_equally_often(kind, count):
+    drawn = masks(kind, 3000, 8, 20, count)
+    assert deviations(drawn.flatten(1), count / 160).abs().max() < 4.2
+    if kind == "random":
+        neighbours = (drawn[:, :, 1:] * drawn[:, :, :-1]).sum(dim=(1, 2))
+        assert abs(deviations(neighbours[:, None], 8 * 19 * count / 160 * (count - 1) / 159)) < 4
+
+
+@pytest.mark.parametrize(("kind", "axis"), [("time", 1), ("frequency", 2)])
+def test_rows_and_columns_are_hidden_whole_but_for_one(kind, axis):
+    within = masks(kind, 100, 8, 20, 93).mean(dim=axis)
+    assert ((within > 0) & (within < 1)).sum(dim=1).eq(1).all()
+
+
+def test_spans_favour_no_part_of_the_clip_and_are_long():
+    in_time, scattered = (masks(kind, 3000, 4, 16, 40).transpose(1, 2).flatten(1) for kind in ("span", "random"))
+    assert deviations((in_time - in_time.flip(1))[:, :32], 0.0).abs().max() < 4
+    assert (in_time.mean(dim=0) - 40 / 64).abs().max() < 0.06
+    ends = [(drawn.diff(dim=1) != 0).sum(dim=1).double().mean() for drawn in (in_time, scattered)]
+    assert ends[0] < 0.4 * ends[1]
+
+
+def test_the_first_rectangle_has_any_height_and_any_length():
+    clips = keys(1000)
+    first = (rank("block", clips, 16, whole(clips, 16), 16) < 1).view(-1, 16, 16)
+    inner = first[~(first[:, [0, -1]].any(dim=(1, 2)) | first[:, :, [0, -1]].any(dim=(1, 2)))]
+    sides = torch.stack([inner.any(dim=2).sum(dim=1), inner.any(dim=1).sum(dim=1)], dim=1)
+    found, times = sides.unique(dim=0, return_counts=True)
+    assert found.tolist() == [[height, length] for height in (3, 4, 5) for length in (3, 4, 5)]
+    assert times.min() > 0.5 * len(inner) / 9
+
+
+def pairs(drawn):
+    """The mean number of neighbours in time that are both marked."""
+    return (drawn[:, :, 1:] * drawn[:, :, :-1]).sum(dim=(1, 2)).mean()
+
+
+@pytest.mark.parametrize("kind", ["cluster", "block"])
+def test_squares_and_rectangles_hide_neighbours_together(kind):
+    """In a block of hidden patches most neighbours are hidden too; that is what makes the task hard."""
+    assert pairs(masks(kind, 200, 8, 64, 100)) > 2.5 * pairs(masks("random", 200, 8, 64, 100))
+
+
+def test_inverse_blocks_show_neighbours_together():
+    assert pairs(1 - masks("inverse_block", 200, 8, 64, 412)) > 2.5 * pairs(1 - masks("random", 200, 8, 64, 412))

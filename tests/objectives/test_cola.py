@@ -1,0 +1,281 @@
+import math
+import re
+
+import pytest
+import torch
+from objectives.tiny_asit import FRAMES, batch, samples, seconds
+from objectives.tiny_cola import CROP, LONGEST, cola, plan
+
+from melpatch.audio.augment import noise
+from melpatch.data.clip import Batch
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.errors import ConfigError
+from melpatch.nn.pooling import POOLINGS
+from melpatch.objectives.cola import COLA
+from melpatch.rng import stream
+
+STEP = 2
+MANY = (48, 20, 31, 5, 24, 40, 29)
+
+
+def begun(**settings):
+    """Ready, and with a projection in which no number is a round one."""
+    objective, generator = cola(**settings), torch.Generator().manual_seed(0)
+    objective.begin(plan())
+    with torch.no_grad():
+        for name, parameter in objective.named_parameters():
+            if not name.startswith("encoder."):
+                parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return objective.eval()
+
+
+# ---------------------------------------------------------------------------------------------------------- the crops
+
+
+def pieces(objective, data, step=STEP):
+    """Return the crops of each clip without padding: the first ones, the second ones."""
+    crops = objective.crops(data, step)
+    frames = objective.front_end.frames(data.lengths).clamp(max=CROP).tolist()
+    cut = [crop[:, :own] for crop, own in zip(crops.spectrogram, 2 * frames, strict=True)]
+    return cut[: len(data)], cut[len(data) :]
+
+
+def places(piece, whole):
+    """Return the frames of a clip's spectrogram at which a piece of it starts."""
+    width = piece.shape[1]
+    return [at for at in range(whole.shape[1] - width + 1) if torch.equal(whole[:, at : at + width], piece)]
+
+
+def test_crops_are_pieces_of_their_clip_from_anywhere():
+    objective, data = begun(), batch((28, 20))
+    spectrogram, frames = objective.front_end(data.wave, data.lengths)
+    starts = [set(), set()]
+    for step in range(40):
+        for number, crops in enumerate(pieces(objective, data, step)):
+            for clip, (piece, own) in enumerate(zip(crops, frames.tolist(), strict=True)):
+                (at,) = places(piece, spectrogram[clip, :, :own])
+                assert piece.shape[1] == min(own, CROP)
+                if clip == 0:
+                    starts[number].add(at)
+    assert starts == [set(range(28 - CROP + 1))] * 2
+
+
+def test_the_two_crops_of_a_clip_are_drawn_apart_and_those_of_a_short_one_are_it():
+    first, second = pieces(begun(), batch())
+    assert [torch.equal(*both) for both in zip(first, second, strict=True)] == [False, True, False, True]
+
+
+def test_padding_is_not_valid():
+    valid = begun().crops(batch(), STEP).valid.view(2, 4, 4, 3)  # crop, clip, row, column
+    assert valid.sum(dim=3).unique(dim=2)[..., 0].tolist() == [[3, 3, 3, 1]] * 2
+    assert begun().crops(batch((24, 30)), STEP).valid is None
+
+
+@pytest.mark.parametrize(
+    ("crop_seconds", "segment", "expected"), [(None, 10.0, 1.0), (None, 1.2, 0.6), (0.3, 10.0, 0.3), (4.0, 5.0, 4.0)]
+)
+def test_a_crop_is_of_a_second_or_half_a_segment_unless_told_otherwise(crop_seconds, segment, expected):
+    assert COLA.heard(COLA.Config(crop_seconds=crop_seconds), segment) == expected
+
+
+def test_crops_are_as_long_as_the_plan_says_and_without_one_as_the_batch_does():
+    objective, data = cola(crop_seconds=None), batch()
+    assert objective.crops(data, STEP).spectrogram.shape[2] == objective.front_end.frames(samples(48) // 2)
+    objective.begin(plan(seconds=1.5, longest=1.5))
+    assert objective.crops(batch((150, 20)), STEP).spectrogram.shape[2] == objective.front_end.frames(6000)
+
+
+def test_noise_is_in_the_second_crops_alone_and_as_loud_as_told():
+    plain, noisy, data = begun(), begun(noise_snr_db=6.0), batch()
+    state = stream(0, "noise", data.keys, STEP)
+    wave = noise(data.wave, data.lengths, state, (6.0, 6.0))
+    ratio = data.wave.square().sum(dim=1) / (wave - data.wave).square().sum(dim=1)
+    torch.testing.assert_close(10 * ratio.log10(), torch.full_like(ratio, 6.0), rtol=0, atol=0.5)
+    whole, _ = plain.front_end(wave, data.lengths)
+    (first, second), (same, changed) = pieces(plain, data), pieces(noisy, data)
+    assert all(map(torch.equal, first, same))
+    for clip in range(len(data)):
+        assert not torch.equal(second[clip], changed[clip])
+        assert places(changed[clip], whole[clip, :, : FRAMES[clip]])
+    again = pieces(noisy, data, STEP + 1)[1]
+    assert not torch.equal(again[3], changed[3])  # a whole clip, whose place cannot have changed
+
+
+# ----------------------------------------------------------------------------------------------------------- the loss
+
+
+def slow_vector(objective, piece):
+    """Return the projection of a crop, encoded by itself, as a list."""
+    tokens = objective.encoder(piece[None]).patches[0]
+    pooled = tokens.mean(dim=0) if objective.config.pooling == "mean" else tokens.max(dim=0).values
+    linear, norm, _ = objective.projection
+    line = (linear.weight @ pooled + linear.bias).tolist()
+    mean = sum(line) / len(line)
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in line) / len(line) + norm.eps)
+    scaled = zip(line, norm.weight.tolist(), norm.bias.tolist(), strict=True)
+    return [math.tanh((x - mean) / deviation * gain + offset) for x, gain, offset in scaled]
+
+
+def slow_similarity(objective, one, other):
+    if objective.config.similarity == "bilinear":
+        size, weight = range(len(one)), objective.bilinear.tolist()
+        return sum(one[i] * weight[i][j] * other[j] for i in size for j in size)
+    lengths = [math.sqrt(sum(x * x for x in vector)) for vector in (one, other)]
+    return sum(x * y for x, y in zip(one, other, strict=True)) / lengths[0] / lengths[1] / objective.config.temperature
+
+
+def slow_loss(objective, data):
+    """Return the loss, the accuracy and the spread, one score at a time."""
+    first, second = ([slow_vector(objective, piece) for piece in crops] for crops in pieces(objective, data))
+    clips = range(len(data))
+    score = [[slow_similarity(objective, first[i], second[j]) for j in clips] for i in clips]
+    losses = [-math.log(math.exp(score[i][i]) / sum(map(math.exp, score[i]))) for i in clips]
+    if objective.config.symmetric:
+        losses += [-math.log(math.exp(score[i][i]) / sum(math.exp(score[j][i]) for j in clips)) for i in clips]
+    accuracy = sum(max(clips, key=lambda j: score[i][j]) == i for i in clips) / len(data)
+    columns = list(zip(*first, strict=True))
+    deviations = [math.sqrt(sum((x - sum(one) / len(one)) ** 2 for x in one) / len(one)) for one in columns]
+    return sum(losses) / len(losses), accuracy, sum(deviations) / len(deviations)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("how", [{}, {"similarity": "cosine", "temperature": 0.3}, {"pooling": "max"}], ids=str)
+@torch.inference_mode()
+def test_loss_and_metrics_are_those_of_the_slow_loop(how, symmetric):
+    objective, data = begun(symmetric=symmetric, **how), batch(MANY)
+    output = objective(data, STEP)
+    loss, accuracy, spread = slow_loss(objective, data)
+    assert output.loss.item() == pytest.approx(loss, abs=1e-12)
+    assert output.metrics["accuracy"].item() == pytest.approx(accuracy)
+    assert output.metrics["spread"].item() == pytest.approx(spread, abs=1e-12)
+    assert output.weight == len(MANY)
+
+
+@torch.inference_mode()
+def test_the_settings_differ():
+    settings = [{}, {"symmetric": True}, {"similarity": "cosine"}, {"pooling": "max"}, {"noise_snr_db": 3.0}]
+    assert len({begun(**one)(batch(MANY), STEP).loss.item() for one in settings}) == len(settings)
+
+
+def test_the_matrix_starts_as_the_identity_or_as_published():
+    assert torch.equal(cola().bilinear, torch.eye(6).double())
+    random = cola(start="random", projection=300).bilinear
+    assert random.std().item() == pytest.approx(0.05, rel=0.02)
+    assert random.diagonal().mean().abs() < 0.02
+    assert "bilinear" not in dict(cola(similarity="cosine").named_parameters())
+
+
+@torch.inference_mode()
+def test_clips_that_are_the_same_cannot_be_told_apart():
+    data = batch((24, 24, 24))
+    data.wave[:] = data.wave[0]
+    output = begun()(data, STEP)
+    assert output.loss.item() == pytest.approx(math.log(3))
+    assert output.metrics["spread"].item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_lone_clip_costs_nothing_and_teaches_nothing():
+    """As where the others of its batch could not be read."""
+    objective = begun()
+    output = objective(batch((48,)), STEP)
+    output.loss.backward()
+    assert output.loss == 0
+    assert all(not parameter.grad.any() for parameter in objective.encoder.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_any_encoder_learns_by_any_pooling(pooling):
+    objective = begun(encoder=CNN14.Config(width=2), pooling=pooling, crop_seconds=seconds(40)).train()
+    objective(batch((80, 70, 33)), STEP).loss.backward()
+    assert all(block.conv1.weight.grad.any() for block in objective.encoder.blocks)
+    assert objective.export_encoder() is objective.encoder
+    assert objective.picture(batch(), STEP) is None
+
+
+def test_losses_are_float32_under_autocast():
+    objective, data = begun().float(), batch()
+    data.wave = data.wave.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        crops = objective.crops(data, STEP)
+        vectors = objective.embed(crops)
+        assert objective.encoder(*crops).patches.dtype == torch.bfloat16
+        loss, _ = objective.compare(*vectors)
+    assert {one.dtype for one in (*vectors, loss)} == {torch.float32}
+    torch.testing.assert_close(loss, objective.compare(*vectors)[0], rtol=0, atol=0)
+
+
+# -------------------------------------------------------------------------------------------------- refusals, warnings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop_seconds": 0.0}, "crop_seconds = 0.0; allowed: seconds above 0, or none"),
+        ({"noise_snr_db": math.inf}, "noise_snr_db = inf; allowed: a finite number of dB, or none"),
+        ({"projection": 0}, "projection = 0; allowed: 1 or more"),
+        ({"temperature": 0.0}, "temperature = 0.0; allowed: above 0"),
+        ({"negatives": "clip"}, "negatives = 'clip'; allowed: 'batch' or 'processes'; a clip has one pair"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ConfigError) as wrong:
+        COLA.Config(**settings)
+    assert str(wrong.value) == message
+
+
+def test_a_front_end_whose_padding_is_sound_is_refused():
+    with pytest.raises(ConfigError, match=r"front_end.padding = 'legacy'; allowed: 'masked', so that no crop is padd"):
+        cola(front_end={"padding": "legacy"})
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}], ids=str)
+@pytest.mark.parametrize("negatives", ["batch", "processes"])
+def test_a_batch_of_one_clip_is_refused(changes, negatives):
+    with pytest.raises(ConfigError, match="batch_size = 1; allowed: 2 or more, since other clips are what a clip is"):
+        cola(negatives=negatives).begin(plan(**changes))
+    cola(negatives=negatives).begin(plan(batch_size=4, accumulate=2))
+
+
+@pytest.mark.parametrize(("crop", "fits"), [(8, True), (7, False), (48, True), (49, False)])
+def test_a_crop_is_of_a_patch_at_least_and_no_longer_than_the_longest_segment(crop, fits):
+    objective = cola(crop_seconds=seconds(crop))
+    if fits:
+        return objective.begin(plan())
+    allowed = f"allowed: {seconds(8):g} \\(one patch\\) to {LONGEST:g}, the longest segment"
+    with pytest.raises(ConfigError, match=f"objective.crop_seconds = .*; {allowed}"):
+        objective.begin(plan())
+
+
+@pytest.mark.parametrize(
+    ("step", "found", "message"),
+    [
+        (0, {"loss": 9.0, "spread": 0.0}, None),
+        (1, {"loss": 1.37, "spread": 0.3}, None),
+        (1, {"loss": 1.38, "spread": 0.3}, "the loss sits at ln 4 = 1.39, what guessing costs; try a lower --lr, .*"),
+        (9, {"loss": 1.38, "spread": 0.005}, "collapse: all clips have the same embedding; try a lower --lr, .*cosine"),
+        (9, {"loss": 1.0, "spread": 0.005}, None),
+    ],
+    ids=str,
+)
+def test_a_run_that_learns_nothing_is_told(step, found, message):
+    objective = cola()
+    objective.begin(plan(steps=10, batch_size=8, accumulate=2))
+    said = objective.warning(found, step)
+    assert said is message or re.fullmatch(message, said)
+
+
+def test_what_is_told_is_what_a_collapsed_encoder_gives():
+    objective, data = begun(), batch((24, 30, 40, 48))
+    with torch.no_grad():
+        objective.projection[0].weight.zero_()
+    output = objective(data, STEP)
+    record = {"loss": output.loss.item(), **{name: value.item() for name, value in output.metrics.items()}}
+    assert objective.warning(record, 5).startswith("collapse: ")
+
+
+def test_a_clip_is_the_same_whatever_its_place_in_the_batch():
+    objective, data = begun(), batch(MANY)
+    back = Batch(data.wave.flip(0), data.lengths.flip(0), data.keys.flip(0))
+    losses = [objective.compare(*objective.embed(objective.crops(one, STEP)))[0] for one in (data, back)]
+    torch.testing.assert_close(losses[0], losses[1].flip(0), rtol=0, atol=1e-12)

@@ -1,0 +1,93 @@
+"""COLA on two processes."""
+
+from dataclasses import replace
+from datetime import timedelta
+from itertools import product
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from objectives.tiny_asit import batch, samples
+from objectives.tiny_cola import cola, config, plan
+from places import ROOT
+
+from melpatch.data.clip import Batch
+from melpatch.training.config import TrainConfig
+from melpatch.training.loop import Work, step
+from melpatch.training.param_groups import param_groups
+from melpatch.training.run import Run
+from melpatch.training.tracking import Tracker
+
+TRAIN = TrainConfig(steps=2, accumulate=2, lr=0.5, warmup=0.0, clip_norm=None, weight_decay=0.0)
+FRAMES = [((48, 20, 31), (30, 5)), ((40,), (25, 48, 12, 33))]
+"""Of the clips of each process, per step."""
+SETTINGS = [{"symmetric": True, "noise_snr_db": 6.0}, {"similarity": "cosine"}, {"negatives": "batch"}]
+
+
+def sound(at, rank):
+    """Return what a process hears in a step."""
+    one = batch(FRAMES[at][rank])
+    return Batch(one.wave * (1 + at + 0.3 * rank), one.lengths, one.keys + 100 * at + 10 * rank)
+
+
+def joined(at):
+    """Return the clips of both as one batch."""
+    both = [sound(at, rank) for rank in range(2)]
+    wave = torch.zeros(sum(map(len, both)), samples(48), dtype=torch.float64)
+    for row, clip in zip(wave, (clip for one in both for clip in one.wave), strict=True):
+        row[: len(clip)] = clip
+    return Batch(wave, *(torch.cat([getattr(one, name) for one in both]) for name in ("lengths", "keys")))
+
+
+def trained(fabric, folder, batches, settings):
+    """Do the steps by plain descent, so that weights are sums of gradients; return the record and weights of each."""
+    objective = cola(**settings)
+    objective.begin(plan())
+    run = Run(folder, replace(config(**settings), train=TRAIN))
+    optimizer = torch.optim.SGD(param_groups(objective, weight_decay=0.0, layer_decay=1.0, head_lr_scale=1.0))
+    module, wrapped = fabric.setup(objective, optimizer)
+    work, found = Work(fabric, objective, module, wrapped, run, len(batches), Tracker()), []
+    for one in batches:
+        record = step(work, one)
+        work.progress.step += 1
+        found.append((record, {name: value.clone() for name, value in objective.state_dict().items()}))
+    return found
+
+
+def process(rank, folder):
+    """Be one of two."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/meeting", timedelta(minutes=2), rank=rank, world_size=2
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", str(rank))  # Fabric is to take part, not to start processes of its own
+        strategy = DDPStrategy(process_group_backend="gloo")
+        fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy, precision="64-true")
+        fabric.launch()
+    batches = [[sound(at, rank)] for at in range(len(FRAMES))]
+    torch.save([trained(fabric, folder, batches, settings) for settings in SETTINGS], folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_learn_what_one_learns_from_both_batches(tmp_path, monkeypatch):
+    """Joined into one, or accumulated where each process has its own negatives."""
+    monkeypatch.syspath_prepend(ROOT)  # the processes import this file by its name below it
+    monkeypatch.syspath_prepend(ROOT / "tests")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    torch.multiprocessing.spawn(process, (tmp_path,), nprocs=2)
+    both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    fabric = Fabric(accelerator="cpu", devices=1, precision="64-true")
+    for number, settings in enumerate(SETTINGS):
+        steps = range(len(FRAMES))
+        apart = settings.get("negatives") == "batch"
+        batches = [[sound(at, 0), sound(at, 1)] if apart else [joined(at)] for at in steps]
+        alone = trained(fabric, tmp_path, batches, settings)
+        for (at, (record, state)), rank in product(enumerate(alone), range(2)):
+            told, weights = both[rank][number][at]
+            assert (told["loss"], told["accuracy"]) == pytest.approx((record["loss"], record["accuracy"]), rel=1e-6)
+            for name, value in weights.items():
+                torch.testing.assert_close(value, state[name], rtol=0, atol=1e-9, msg=f"{settings}, step {at}: {name}")
+        started, ended = cola(**settings).projection[0].weight, alone[-1][1]["projection.0.weight"]
+        assert (ended - started).abs().max() > 1e-3

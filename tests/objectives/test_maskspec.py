@@ -1,0 +1,90 @@
+import statistics
+
+import pytest
+import torch
+from objectives.tiny_asit import batch
+from objectives.tiny_masked import masked, slow_clips
+
+from melpatch.objectives.base import Features
+from melpatch.objectives.maskspec import MaskSpec
+
+
+def maskspec(**settings):
+    return masked(MaskSpec, **settings)
+
+
+def mean_and_deviation(pixels):
+    """By MAE's rule: n - 1 below the squares, and 1e-6 more."""
+    values = pixels.tolist()
+    return statistics.mean(values), (statistics.variance(values) + 1e-6) ** 0.5
+
+
+@pytest.mark.parametrize("target", ["normalised", "raw"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"encoder": {"cls_tokens": 2}}, {"decoder": {"attention": "windows", "depth": 3}}, {"encoder": {"cls_tokens": 0}}],
+    ids=str,
+)
+@torch.inference_mode()
+def test_loss_is_that_of_the_slow_loop(settings, target):
+    objective, data = maskspec(target=target, **settings), batch()
+    total, count = 0.0, 0
+    for decoded, pixels in slow_clips(objective, data):
+        for place, token in decoded.items():
+            mean, deviation = mean_and_deviation(pixels[place]) if target == "normalised" else (0.0, 1.0)
+            wanted = [(pixel - mean) / deviation for pixel in pixels[place].tolist()]
+            total += statistics.mean((a - b) ** 2 for a, b in zip(objective.head(token).tolist(), wanted, strict=True))
+            count += 1
+    output = objective(data, 0)
+    assert output.loss.item() == pytest.approx(total / count)
+    assert torch.equal(output.metrics["mse"], output.loss)
+    assert output.weight == count == 18 + 9 + 12 + 3
+
+
+def test_a_normalised_target_knows_neither_level_nor_contrast():
+    objective, patches = maskspec(), torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0)).double()
+    target = objective.target(patches)
+    torch.testing.assert_close(target.mean(dim=2), torch.zeros(2, 5).double())
+    torch.testing.assert_close(target.std(dim=2), torch.ones(2, 5).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(objective.target(7 * patches - 3), target, atol=1e-5, rtol=0)
+    assert not objective.target(torch.full_like(patches, 4.0)).any()
+    assert maskspec(target="raw").target(patches) is patches
+
+
+def test_silence_is_harmless():
+    objective, data = maskspec(), batch()
+    data.wave = torch.zeros_like(data.wave)
+    output = objective(data, 0)
+    output.loss.backward()
+    assert output.loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in objective.parameters())
+
+
+@pytest.mark.parametrize("target", ["normalised", "raw"])
+@torch.inference_mode()
+def test_the_picture_borrows_level_and_contrast_from_what_is_seen(target):
+    objective, data = maskspec(target=target), batch((20, 48))
+    picture = objective.picture(data, 0)
+    decoded, pixels = next(slow_clips(objective, data))
+    seen = [mean_and_deviation(pixels[place]) for place in pixels if place not in decoded]
+    level, contrast = (statistics.mean(column) for column in zip(*seen, strict=True))
+    for (row, column), token in decoded.items():
+        rebuilt = objective.head(token) * contrast + level if target == "normalised" else objective.head(token)
+        expected = objective.front_end.denormalise(rebuilt.view(8, 8))
+        shown = picture.rebuilt[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        torch.testing.assert_close(shown, expected[: shown.shape[0], : shown.shape[1]])
+    assert picture.blank
+    torch.testing.assert_close(picture.rebuilt[~picture.hidden], picture.clean[~picture.hidden])
+
+
+@torch.inference_mode()
+def test_the_picture_of_what_is_hidden_does_not_depend_on_it():
+    objective, data = maskspec(), batch((20, 48))
+    picture, (spectrogram, valid) = objective.picture(data, 0), objective.features(data)
+    for changed, same in ((picture.hidden, True), (~picture.hidden, False)):
+        other = spectrogram.clone()
+        other[0][changed] += 10 * other[0][changed].square()
+        objective.features = lambda _, other=other: Features(other, valid)
+        again = objective.picture(data, 0)
+        assert torch.equal(again.hidden, picture.hidden)
+        assert torch.equal(again.rebuilt[picture.hidden], picture.rebuilt[picture.hidden]) == same
