@@ -22,9 +22,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
@@ -33,6 +31,7 @@ from unittest.mock import patch
 
 import tyro
 from probe import parted, scores, untrained
+from step import one_process
 
 from melpatch.commands import pretrain
 from melpatch.data.manifest import Corpus
@@ -114,7 +113,7 @@ def compare(config: Config, results: "Results", tasks: Sequence[Task], settings:
     cost = results.once({"what": "cost", **settings}, step_cost, words, config.timed_steps)
     for seconds in config.cpu_seconds if cost else ():
         settings = settings | {"seed": seed, "budget": seconds}
-        name = " ".join(str(settings[key]) for key in ("recipe", "size", "budget", "seed"))
+        name = f"{settings['recipe']} {settings['size']} {seconds:g} {seed}"
         folder = config.out / "runs" / re.sub(r"[^\w.]+", "-", name)
         steps = max(1, round(seconds / cost["cpu_seconds_per_step"]))
         run = results.once({"what": "run", **settings}, train, [*words, "--seed", f"{seed}"], steps, folder)
@@ -179,10 +178,6 @@ class Results:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         return {} if error else line
-
-
-def one_process() -> Executor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))  # a fork would inherit the threads of torch
 
 
 def step_cost(words: list[str], steps: int) -> dict[str, float]:

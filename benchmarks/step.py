@@ -13,7 +13,7 @@ of the whole after the forward parts is the backward pass, the optimiser and the
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
@@ -74,33 +74,36 @@ def main(config: Config) -> None:
 def in_turns(settings: list[Setting]) -> Iterator[dict[str, Any]]:
     """Yield a record per setting, each in a process of its own, after all have taken their steps in turns."""
     with ExitStack() as stack:
-        processes = [stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for _ in settings]
-        for process, setting in zip(processes, settings, strict=True):
-            process.submit(prepare, setting).result()
-        for step, process in product(range(settings[0].steps + 1), processes):
-            process.submit(take, step).result()
+        turns = [(stack.enter_context(one_process()), setting) for setting in settings]
+        for future in [process.submit(prepare, setting) for process, setting in turns]:
+            future.result()
+        for step, (process, setting) in product(range(settings[0].steps + 1), turns):
+            process.submit(take, setting, step).result()
         first = 0.0
-        for process in processes:
-            record = process.submit(report).result()
+        for process, setting in turns:
+            record = process.submit(report, setting).result()
             first = first or record["cpu_seconds_per_clip"]
             yield record | {"ratio": round(record["cpu_seconds_per_clip"] / first, 3)}
 
 
-stepper: "Stepper"
+def one_process() -> Executor:
+    return ProcessPoolExecutor(1, get_context("spawn"))  # a fork would inherit the threads of torch
+
+
+steppers: "dict[Setting, Stepper]" = {}
 """What a process times, between its turns."""
 
 
 def prepare(setting: Setting) -> None:
-    global stepper
-    stepper = Stepper(setting)
+    steppers[setting] = Stepper(setting)
 
 
-def take(step: int) -> None:
-    stepper.take(step)
+def take(setting: Setting, step: int) -> None:
+    steppers[setting].take(step)
 
 
-def report() -> dict[str, Any]:
-    return stepper.report()
+def report(setting: Setting) -> dict[str, Any]:
+    return steppers[setting].report()
 
 
 class Stepper:

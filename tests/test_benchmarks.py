@@ -20,20 +20,39 @@ def lines(script, *words):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_step_times_every_setting():
-    words = ("--sizes", "nano", "--precisions", "32-true", "bf16-mixed", "--seconds", "1", "--batch-size", "2")
-    found = lines("step.py", *words, "--steps", "1")
-    assert [one["precision"] for one in found] == ["32-true", "bf16-mixed"]
-    assert all(one["cpu_seconds_per_clip"] > 0 and one["peak_memory_mib"] > 0 for one in found)
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A benchmark by its name, whose processes are threads, which start faster."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def load(name):
+        module = importlib.import_module(name)
+        monkeypatch.setattr(module, "one_process", lambda: ThreadPoolExecutor(1))
+        return module
+
+    return load
 
 
-def test_several_recipes_are_timed_side_by_side():
-    words = ("--recipes", "ssast", "maskspec", "--sizes", "nano", "--precisions", "32-true", "--seconds", "1")
-    first, second = lines("step.py", *words, "--batch-size", "2", "--steps", "2")
-    assert (first["recipe"], second["recipe"], first["ratio"]) == ("ssast", "maskspec", 1)
-    assert second["ratio"] == pytest.approx(second["cpu_seconds_per_clip"] / first["cpu_seconds_per_clip"], abs=1e-3)
-    for one in (first, second):
-        assert 0 < one["cpu_seconds_per_clip"] <= one["median_cpu_seconds_per_clip"]
+@pytest.fixture
+def budget(benchmark):
+    return benchmark("budget")
+
+
+def test_step_times_every_setting_and_recipes_side_by_side(benchmark, capsys):
+    step, precisions = benchmark("step"), ("32-true", "bf16-mixed")
+    rest = {"sizes": ("nano",), "precisions": precisions, "seconds": 1.0, "batch_size": (2,), "steps": 2}
+    step.main(step.Config(recipes=("ssast", "maskspec"), **rest))
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    settings = [(precision, recipe) for precision in precisions for recipe in ("ssast", "maskspec")]
+    assert [(one["precision"], one["recipe"]) for one in found] == settings
+    assert all(0 < one["cpu_seconds_per_clip"] <= one["median_cpu_seconds_per_clip"] for one in found)
+    assert all(one["peak_memory_mib"] > 0 for one in found)
+    for first, second in (found[:2], found[2:]):
+        assert first["ratio"] == 1
+        assert second["ratio"] == pytest.approx(
+            second["cpu_seconds_per_clip"] / first["cpu_seconds_per_clip"], abs=1e-3
+        )
 
 
 def test_the_parts_of_an_asit_step_are_told_apart():
@@ -59,16 +78,6 @@ def test_probe_scores_a_run_beside_random_weights(tmp_path):
         (weights, pooling) for weights in ("random", "trained") for pooling in ("mean", "frequency")
     ]
     assert all(0 <= one[score] <= 1 for one in found for score in ("knn", "linear", "linear_2_per_class"))
-
-
-@pytest.fixture
-def budget(monkeypatch, capfd):
-    """benchmarks/budget.py, whose processes are threads here, which start faster."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    module = importlib.import_module("budget")
-    monkeypatch.setattr(module, "one_process", lambda: ThreadPoolExecutor(1))
-    return module
 
 
 def results(out):

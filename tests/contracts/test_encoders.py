@@ -154,7 +154,7 @@ def test_bfloat16_is_finite_and_close(variant):
 @every(VARIANTS)
 def test_gradient_reaches_every_parameter(variant):
     encoder = build(variant, columns=8).train()
-    encoded = encoder(noise(2, N_MELS, 64))
+    encoded = encoder(encoder.normalise(noise(2, N_MELS, 64), torch.tensor([64, 64])))
     (encoded.patches.pow(3).sum() + encoded.cls.pow(3).sum()).backward()
     without = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []

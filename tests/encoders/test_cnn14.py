@@ -81,12 +81,19 @@ def overall(x):
     return x.max(dim=2).values + x.mean(dim=2)
 
 
+def encode(cnn, spectrogram, lengths=None, layers=False):
+    """Return what an objective has of the encoder, for clips of these lengths, or without padding."""
+    frames = torch.full((len(spectrogram),), spectrogram.shape[2]) if lengths is None else lengths
+    valid = None if lengths is None else cnn.grid.valid(lengths, cnn.grid.columns(spectrogram.shape[2]))
+    return cnn(cnn.normalise(spectrogram, frames), valid, layers)
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_it_is_the_published_network(mode):
     cnn, spectrogram = build().train(mode), noise(3, N_MELS, 96)
     slow = Published(cnn)
     outputs, embedding = slow(spectrogram)
-    encoded = cnn(spectrogram, layers=True)
+    encoded = encode(cnn, spectrogram, layers=True)
     torch.testing.assert_close(encoded.patches, outputs[-1].mean(dim=3).mT, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(encoded.cls, embedding[:, None], rtol=1e-9, atol=1e-12)
     assert encoded.cls.any()
@@ -104,7 +111,7 @@ def test_the_same_gradient_as_the_published_network(n_mels, columns):
     slow = Published(cnn)
     outputs, embedding = slow(spectrogram)
     (outputs[-1].mean(dim=3).pow(3).sum() + embedding.pow(3).sum()).backward()
-    encoded = cnn(spectrogram)
+    encoded = encode(cnn, spectrogram)
     (encoded.patches.pow(3).sum() + encoded.cls.pow(3).sum()).backward()
     for name, parameter in slow.named_parameters():
         gradient = parameter.grad.mT if "conv" in name else parameter.grad
@@ -117,9 +124,9 @@ def test_a_clip_of_any_length_is_the_same_alone_and_in_a_batch():
     spectrogram = noise(len(lengths), 32, 140)
     spectrogram *= (torch.arange(140) < lengths[:, None])[:, None]
     valid = cnn.grid.valid(lengths, 4)
-    together = cnn(spectrogram, valid)
+    together = encode(cnn, spectrogram, lengths)
     for clip, own in enumerate(lengths.tolist()):
-        alone = cnn(spectrogram[clip : clip + 1, :, :own])
+        alone = encode(cnn, spectrogram[clip : clip + 1, :, :own])
         torch.testing.assert_close(together.patches[clip, valid[clip]], alone.patches[0], rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(together.cls[clip], alone.cls[0], rtol=1e-9, atol=1e-12)
     assert not together.patches[~valid].any()
@@ -131,8 +138,7 @@ def test_training_with_padding_is_training_on_what_stands_before_it():
     for pad in (0, 64):
         cnn = build().train()
         spectrogram = F.pad(noise(3, N_MELS, 64), (0, pad), value=7.0)
-        valid = cnn.grid.valid(torch.tensor([64, 64, 64]), 2 + pad // 32) if pad else None
-        encoded = cnn(spectrogram, valid)
+        encoded = encode(cnn, spectrogram, torch.tensor([64, 64, 64]) if pad else None)
         (encoded.patches.pow(3).sum() + encoded.cls.pow(3).sum()).backward()
         gradients = [parameter.grad for parameter in cnn.parameters()]
         results.append([encoded.patches[:, :2], encoded.cls, *gradients, *cnn.buffers()])

@@ -48,7 +48,7 @@ def test_it_computes_what_the_foreign_model_computes():
     encoder.load_state_dict(convert(state, encoder).state)
     spectrogram = torch.randn(2, 32, 96, dtype=torch.float64)
     with torch.inference_mode():
-        found = encoder(spectrogram).cls[:, 0]
+        found = encoder(encoder.normalise(spectrogram, torch.tensor([96, 96]))).cls[:, 0]
     expected = slow_cnn14(state, spectrogram.transpose(1, 2)[:, None])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 

@@ -51,6 +51,13 @@ def test_nothing_valid_gives_zeros():
     assert masked_mean(noise(2, 3, 4), torch.zeros(2, 3, dtype=torch.bool)).eq(0).all()
 
 
+def test_a_maximum_below_zero_is_not_that_of_padding():
+    patches, valid = -1 - noise(2, 4, 3).abs(), torch.tensor([[True, True, True, True], [True, False, False, False]])
+    patches[1, 1:] = 0.0
+    pooled = pool(patches.bfloat16(), noise(2, 0, 3).bfloat16(), valid, 1, "max")
+    assert torch.equal(pooled, torch.stack([patches[0].amax(dim=0), patches[1, 0]]).bfloat16().float())
+
+
 def test_class_pooling_without_class_tokens_is_refused():
     with pytest.raises(ConfigError, match="pooling = 'cls'; allowed: 'mean', 'max' or 'frequency'"):
         pool(noise(2, 6, 3), noise(2, 0, 3), None, 2, "cls")

@@ -65,6 +65,18 @@ def test_the_two_crops_of_a_clip_are_drawn_apart_and_those_of_a_short_one_are_it
     assert [torch.equal(*both) for both in zip(first, second, strict=True)] == [False, True, False, True]
 
 
+def test_of_a_short_clip_a_crop_is_a_share_but_a_patch_at_least():
+    data = batch((60, 30, 17, 9))
+    crops = begun(crop_share=0.5).crops(data, STEP)
+    columns = crops.valid.view(2, 4, 4, 3).any(dim=2).sum(dim=2)
+    assert columns.tolist() == [[3, 2, 2, 1]] * 2  # 24, 15, 9 and 8 frames, in patches of 8
+    first, second = crops.spectrogram.chunk(2)
+    assert first.shape[2] == CROP
+    for clip, own in enumerate((24, 15, 9, 8)):
+        assert not first[clip, :, own:].any()
+        assert clip == 3 or not torch.equal(first[clip], second[clip])  # of 9 frames there are two pieces only
+
+
 def test_padding_is_not_valid():
     valid = begun().crops(batch(), STEP).valid.view(2, 4, 4, 3)  # crop, clip, row, column
     assert valid.sum(dim=3).unique(dim=2)[..., 0].tolist() == [[3, 3, 3, 1]] * 2
@@ -79,7 +91,7 @@ def test_a_crop_is_of_a_second_or_half_a_segment_unless_told_otherwise(crop_seco
 
 
 def test_crops_are_as_long_as_the_plan_says_and_without_one_as_the_batch_does():
-    objective, data = cola(crop_seconds=None), batch()
+    objective, data = cola(crop_seconds=None, crop_share=0.5), batch()
     assert objective.crops(data, STEP).spectrogram.shape[2] == objective.front_end.frames(samples(48) // 2)
     objective.begin(plan(seconds=1.5, longest=1.5))
     assert objective.crops(batch((150, 20)), STEP).spectrogram.shape[2] == objective.front_end.frames(6000)
@@ -214,7 +226,6 @@ def test_losses_are_float32_under_autocast():
         ({"noise_snr_db": math.inf}, "noise_snr_db = inf; allowed: a finite number of dB, or none"),
         ({"projection": 0}, "projection = 0; allowed: 1 or more"),
         ({"temperature": 0.0}, "temperature = 0.0; allowed: above 0"),
-        ({"negatives": "clip"}, "negatives = 'clip'; allowed: 'batch' or 'processes'; a clip has one pair"),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""What every encoder offers: spectrograms in, tokens out; and those with a joint where objectives mask or drop tokens."""
+"""What every encoder offers: spectrograms in, tokens out; and a joint where objectives mask or drop tokens."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple

@@ -5,14 +5,14 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.config import check
 from melpatch.encoders.base import Encoded, Encoder
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.pooling import masked_mean
+from melpatch.nn.pooling import masked_max, masked_mean
 
 BLOCKS = 6
 FRAMES = 2 ** (BLOCKS - 1)
@@ -28,9 +28,10 @@ class CNN14(Encoder):
     and ReLU. The layers have the channels of their blocks: ``width`` in the first, twice as many in each that follows;
     their special token is the same maximum and mean over time, and their tokens are averaged to 32 frames.
 
-    Convolutions and linear layers start Xavier-uniform, biases at 0.
+    Convolutions and the linear layer start Xavier-uniform, biases at 0. There is no gradient checkpointing: what is
+    computed twice would be noted twice in the running statistics.
 
-    Source: Kong et al. 2020 (arXiv 1912.10211), table 2 and section IV, and the published code. *Differs*: images are
+    Source: Kong et al. 2020 (arXiv 1912.10211) and the published code. *Differs*: images are
     (mel, frame), not (frame, mel), and so are the kernels; of more than 32 frames, those left over at the end are cut
     before the first convolution, not in the poolings, so that a clip is the same alone and beside a longer one; a
     shorter clip is completed with zeros.
@@ -76,6 +77,14 @@ class CNN14(Encoder):
         check(name in WIDTHS, "size", name, ", ".join(WIDTHS))
         return cls.Config(width=WIDTHS[name])
 
+    def normalise(
+        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]
+    ) -> Float[Tensor, "clip mel frame"]:
+        """Return the spectrograms after the first norm, of which the mels are the channels: what SpecAugment masks."""
+        valid = torch.arange(spectrogram.shape[2], device=frames.device) < frames[:, None]
+        normalised: Tensor = self.bn0(spectrogram[:, :, None], None if bool(valid.all()) else valid)
+        return normalised[:, :, 0]
+
     def forward(
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
@@ -84,9 +93,8 @@ class CNN14(Encoder):
     ) -> Encoded:
         """Encode whole spectrograms; see :meth:`Encoder.forward`."""
         images = self.grid.pad(spectrogram)[:, None]
-        columns = images.shape[3] // FRAMES
-        # The mels are the channels of the first norm.
-        images = self.bn0(images.transpose(1, 2), _repeated(valid, FRAMES)).transpose(1, 2)
+        columns, inside = images.shape[3] // FRAMES, _repeated(valid, FRAMES)
+        images = images if inside is None else images.masked_fill(~inside[:, None, None], 0.0)
         outputs: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             images = block(images, _repeated(valid, FRAMES >> number))
@@ -129,6 +137,6 @@ def _tokens(
     """Return maximum plus mean over time, and then the mean of each column, all of the mean over frequency."""
     steps = images.mean(dim=2).transpose(1, 2)
     by_column = steps.reshape(len(steps), columns, -1, steps.shape[2])
-    # Nothing is below 0, so that the zeros at padding cannot be a maximum of their own.
-    overall = steps.amax(dim=1) + masked_mean(steps, _repeated(valid, by_column.shape[2]))
+    inside = _repeated(valid, by_column.shape[2])
+    overall = masked_max(steps, inside) + masked_mean(steps, inside)
     return torch.cat([overall[:, None], by_column.mean(dim=2)], dim=1)

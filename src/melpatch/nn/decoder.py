@@ -67,7 +67,7 @@ class Decoder(nn.Module):
         """
         super().__init__()
         most, dim = 2 * encoder_depth, config.dim or embed_dim
-        allowed = f"1 to {most}, twice the encoder's blocks; a deeper one would do the encoder's work"
+        allowed = f"1 to {most}, twice the encoder's blocks, since a deeper one would do the encoder's work; set it"
         check(config.depth <= most, "objective.decoder.depth", config.depth, allowed)
         allowed = f"a multiple of 4, which the {embed_dim} channels of the encoder are not"
         check(dim % 4 == 0, "objective.decoder.dim", config.dim, allowed)

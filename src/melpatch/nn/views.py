@@ -21,7 +21,11 @@ class Cut(NamedTuple):
 
 
 def cut(
-    states: Int[Tensor, " clip"], spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"], width: int
+    states: Int[Tensor, " clip"],
+    spectrogram: Float[Tensor, "clip mel frame"],
+    frames: Int[Tensor, " clip"],
+    width: int,
+    most: Int[Tensor, " clip"] | None = None,
 ) -> Cut:
     """Return a piece of ``width`` frames from anywhere in each clip, every place alike; short clips stay whole.
 
@@ -32,13 +36,15 @@ def cut(
         spectrogram: padded with zeros past each clip's frames.
         frames: valid frames of each clip.
         width: frames of a piece, if any clip has so many.
+        most: frames that a piece of each clip may have, where that is fewer; None where it is not.
     """
     width = min(width, spectrogram.shape[2])
-    places = (frames - width).clamp(min=0) + 1
-    start = (uniform(states, 1)[:, 0].double() * places).long()
-    index = start[:, None, None] + torch.arange(width, device=start.device)
-    piece = spectrogram.gather(2, index.expand(-1, spectrogram.shape[1], -1))
-    return Cut(piece, frames.clamp(max=width), start)
+    own = frames.clamp(max=width) if most is None else torch.minimum(frames, most).clamp(max=width)
+    start = (uniform(states, 1)[:, 0].double() * (frames - own + 1)).long()
+    place = torch.arange(width, device=start.device)
+    index = (start[:, None] + place).clamp(max=spectrogram.shape[2] - 1)
+    piece = spectrogram.gather(2, index[:, None].expand(-1, spectrogram.shape[1], -1))
+    return Cut(piece.masked_fill((place >= own[:, None])[:, None], 0.0), own, start)
 
 
 def cut_several(

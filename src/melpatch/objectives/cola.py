@@ -19,13 +19,13 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
-from melpatch.nn.info_nce import Negatives, info_nce, processes
+from melpatch.nn.info_nce import info_nce, processes
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
 from melpatch.nn.views import cut
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream
 
-_CROP, _CROP_SHARE = 1.0, 0.5  # seconds, as published, and most of a segment, so that two crops mostly differ
+_CROP = 1.0  # seconds, as published
 _LATE, _STUCK, _ALIKE = 0.1, 0.99, 0.01  # share of the run; of the loss of guessing; of the spread of tanh
 
 Vectors = Float[Tensor, "clip dim"]
@@ -41,7 +41,10 @@ class COLA(Objective):
         """Settings of COLA."""
 
         crop_seconds: float | None = None
-        """Length of a crop, in seconds; none: 1 s as published, but at most half of the longest segment."""
+        """Length of a crop, in seconds; none: 1 s as published, but at most crop_share of the longest segment."""
+        crop_share: float = 0.5
+        """Largest share of a clip that a crop may be, so that the two crops of a short one mostly differ; published: 1,
+        with which the two crops of a clip no longer than a crop are the same."""
         noise_snr_db: float | None = None
         """Ratio of a clip to the white noise added to it for its second crop, in dB; none adds none. The published
         option, a deviation of 0.001 on waves of unit energy, is 8 dB in clips of 10 s."""
@@ -58,17 +61,17 @@ class COLA(Objective):
         """What the cosine is divided by."""
         symmetric: bool = False
         """Let the second crops look for the first ones too, and take the mean; published: one way only."""
-        negatives: Negatives = "processes"
+        negatives: Literal["batch", "processes"] = "processes"
         """Whose crops are told apart: those of the batch of one process, or of those of all processes."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
             crop, snr = self.crop_seconds, self.noise_snr_db
             check(crop is None or 0 < crop < math.inf, "crop_seconds", crop, "seconds above 0, or none")
+            check(0 < self.crop_share <= 1, "crop_share", self.crop_share, "above 0, at most 1")
             check(snr is None or math.isfinite(snr), "noise_snr_db", snr, "a finite number of dB, or none")
             check(self.projection >= 1, "projection", self.projection, "1 or more")
             check(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0")
-            check(self.negatives != "clip", "negatives", self.negatives, "'batch' or 'processes'; a clip has one pair")
 
     def __init__(
         self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
@@ -90,7 +93,7 @@ class COLA(Objective):
     @classmethod
     def heard(cls, config: Any, seconds: float) -> float:
         """Return the length of a crop, in seconds."""
-        return float(config.crop_seconds or min(_CROP, _CROP_SHARE * seconds))
+        return float(config.crop_seconds or min(_CROP, config.crop_share * seconds))
 
     def begin(self, plan: Plan) -> None:
         """Note the length of the segments and of the run.
@@ -123,21 +126,22 @@ class COLA(Objective):
     def crops(self, batch: Batch, step: int) -> Features:
         """Return the first crops of all clips, then the second ones, each cut from anywhere in its clip.
 
-        A clip that is no longer than a crop stays whole, so its two differ in their noise at most. Clips are cut as
-        spectrograms, so an encoder without noise has them computed once. *Differs:* the published code fills short
+        Of a short clip a crop is its largest share, but a patch at least. Clips are cut as spectrograms, which without
+        noise are computed once. *Differs:* the published code fills short
         clips up with silence, and adds the noise after the cut, of one deviation for clips of all lengths.
         """
-        first, frames = self.front_end(batch.wave, batch.lengths)
+        first, frames = self.spectrograms(batch.wave, batch.lengths)
         second, ratio = first, self.config.noise_snr_db
         if ratio is not None:
             state = stream(self.seed, "noise", batch.keys, step)
-            second, _ = self.front_end(noise(batch.wave, batch.lengths, state, (ratio, ratio)), batch.lengths)
+            second, _ = self.spectrograms(noise(batch.wave, batch.lengths, state, (ratio, ratio)), batch.lengths)
         rate, segment = self.front_end.sample_rate, self.plan.seconds
         if math.isinf(segment):  # a loaded run has no plan
             segment = batch.wave.shape[1] / rate
         width = self.front_end.frames(round(self.heard(self.config, segment) * rate))
+        share = (frames * self.config.crop_share).ceil().long().clamp(min=self.encoder.grid.patch[1])
         anchor, positive = (
-            cut(stream(self.seed, purpose, batch.keys, step), spectrogram, frames, width)
+            cut(stream(self.seed, purpose, batch.keys, step), spectrogram, frames, width, share)
             for purpose, spectrogram in (("anchor", first), ("positive", second))
         )
         return self.with_valid(

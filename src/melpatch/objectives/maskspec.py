@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from melpatch.audio.logmel import LogMel
+from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
 from melpatch.nn.decoder import Decoder
@@ -43,6 +44,8 @@ class MaskSpec(MaskedObjective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: MaskSpec.Config = config
+        several = config.target == "raw" or encoder.grid.pixels > 1
+        check(several, "objective.target", config.target, "'raw', since a patch of one pixel has no shape")
         self.masking = Masking(config.mask, encoder.grid)
         self.decoder = Decoder(config.decoder, encoder.embed_dim, encoder.num_layers)
         self.head = nn.Linear(self.decoder.dim, encoder.grid.pixels)
