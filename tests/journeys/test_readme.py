@@ -1,39 +1,70 @@
-"""The README's walk, run line by line on a small corpus, and its Python."""
+"""The commands of the README and of the pages in docs/, run line by line on a small corpus, and the README's Python."""
 
 import re
 import shlex
 import shutil
 
+import pytest
+import torch
+from interop import inventories
 from journeys.three_sounds import melpatch, wave, write_corpus, write_folder, write_sound
 from places import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.encoders.vit import size
+
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 SMALL = {
     "pretrain": ("--size", "nano", "--steps", "3", "--seconds", "1", "--batch-size", "6", "--workers", "0"),
     "finetune": ("--steps", "3", "--seconds", "1", "--batch-size", "6", "--workers", "0"),
 }
+WALK = ["prepare", "pretrain", "finetune", "evaluate", "predict", "embed", "pretrain", "show"]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-def test_the_walk_and_the_python_run_as_they_are_written(tmp_path, monkeypatch, capsys):
+def run(page):
+    """Run a page's commands, small and short; return their names."""
+    walked = [shlex.split(line) for line in "".join(blocks(page, "sh")).splitlines() if line.startswith("melpatch ")]
+    for words in walked:
+        kept = [word for i, word in enumerate(words[1:]) if not {"--size", "--epochs"} & {word, words[i]}]
+        foreign = words[1] == "finetune" and not words[words.index("--init") + 1].startswith("runs/")
+        melpatch(*kept, *SMALL.get(words[1], ()), *(("--size", "nano") if foreign else ()))
+    return [words[1] for words in walked]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with what the documents speak of: recordings, labels, other people's weights."""
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "recordings")
     table = write_corpus(tmp_path / "labelled")
     shutil.copytree(table.parent, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "corpus.csv").rename(tmp_path / "labels.csv")
+    shutil.copy(tmp_path / "corpus.csv", tmp_path / "labels.csv")
     write_sound(tmp_path / "new_recordings" / "dusk.flac", "noise", 2.5)
     write_sound(tmp_path / "dawn.flac", "high", 2.5)
-    walked = [shlex.split(line) for line in "".join(blocks("sh")).splitlines() if line.startswith("melpatch ")]
-    for words in walked:
-        kept = [word for i, word in enumerate(words[1:]) if not {"--size", "--epochs"} & {word, words[i]}]
-        melpatch(*kept, *SMALL.get(words[1], ()))
-    walk = ["prepare", "pretrain", "finetune", "evaluate", "predict", "embed"]
-    assert [words[1] for words in walked] == [*walk, "pretrain", "show"]
-    assert (tmp_path / "pictures" / "classes.png").exists()
-    assert (tmp_path / "predictions.csv").exists()
-    assert (tmp_path / "embeddings.npz").exists()
-    (python,) = blocks("python")
+    nano = size("nano")
+    deit = inventories.timm(nano["embed_dim"], nano["depth"], patches=196, distilled=True)
+    cnn14 = inventories.cnn14(CNN14.sized("nano").width)
+    for name, shapes in (("deit.pth", deit), ("Cnn14_mAP=0.431.pth", cnn14)):
+        state = {key: value.float() for key, value in inventories.drawn(shapes).items()}
+        torch.save({"model": state}, tmp_path / name)
+    return tmp_path
+
+
+def test_the_walk_and_the_python_run_as_they_are_written(place):
+    (place / "corpus.csv").unlink()
+    assert run(README)[: len(WALK)] == WALK
+    assert (place / "pictures" / "classes.png").exists()
+    assert (place / "predictions.csv").exists()
+    assert (place / "embeddings.npz").exists()
+    (python,) = blocks(README, "python")
     exec(compile(python, "README.md", "exec"), {"samples": wave(rate=44100)})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_a_pages_commands_run_as_they_are_written(place, page):
+    assert run(page)

@@ -98,7 +98,7 @@ def _default(arguments: list[str]) -> Config:
     theirs = init if init != "scratch" and is_run(init) else like
     if theirs is None:
         return Config(out=Path(), init="scratch", size=size, measure=clips_to_measure(base), run=base)
-    for flag in ("--size", "--encoder", *(["--like"] if theirs == init else [])):
+    for flag in ("--size", "--encoder", *(["--like"] if like not in (None, theirs) else [])):
         given = early(arguments, flag, None)
         check(given is None, flag, given, f"nothing, since front end and encoder are those of {theirs}; leave it out")
     settings = from_toml(RunConfig, Path(theirs) / "config.toml")
