@@ -17,6 +17,7 @@ from melpatch.data.loader import (
     collate,
     evaluation_batches,
     order,
+    repeated,
     step_draws,
     training_batches,
 )
@@ -325,3 +326,36 @@ def test_a_clip_drawn_again_in_a_balanced_pass_is_cut_elsewhere():
     listed = imagined(7, ("a", "b"))
     draws = [*islice(order(listed, config(balanced=True), 3, 0), 70)]
     assert len({draw.epoch for draw in draws}) == 70
+
+
+# ------------------------------------------------------------------------------------------------------- short clips
+
+
+@given(st.integers(1, 20), st.integers(1, 50), st.floats(0, 1, exclude_max=True))
+def test_a_short_wave_is_repeated_from_a_place_within_it(length, samples, start):
+    wave = np.arange(length, dtype=np.float32)
+    found = repeated(wave, samples, start)
+    first = int(start * length) if length < samples else 0
+    assert found.dtype == np.float32
+    assert found.tolist() == [(first + at) % length for at in range(max(length, samples))]
+
+
+def test_repeated_clips_fill_their_segments_and_start_elsewhere_each_pass(corpus):
+    short = config(short="repeat", seconds=2.0, batch_size=len(corpus.clips))
+    first, second = taken(corpus, 2, short)
+    longest = max(int(clip.duration * RATE) for clip in corpus.clips)
+    assert longest < 2 * RATE
+    for loaded in (first, second):
+        assert set(loaded.batch.lengths.tolist()) == {2 * RATE}
+    assert same([first, second], taken(corpus, 2, short))
+    waves = [dict(zip(one.batch.keys.tolist(), one.batch.wave, strict=True)) for one in (first, second)]
+    for clip in corpus.clips:
+        whole, _ = read(clip.path)
+        once, again = (wave[clip.key] for wave in waves)
+        torch.testing.assert_close(once[len(whole) :], once[: -len(whole)])
+        assert sorted(once[: len(whole)].tolist()) == sorted(whole.tolist())
+        assert not torch.equal(once, again)
+
+
+def test_long_clips_are_cropped_all_the_same(corpus):
+    assert same(*(taken(corpus, 3, config(seconds=0.1, short=short)) for short in ("pad", "repeat")))

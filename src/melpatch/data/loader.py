@@ -8,7 +8,7 @@ than a stated share of the corpus is bad.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +49,10 @@ class LoaderConfig:
     batch_size: int = 32
     """Clips per step and process, over which one gradient is averaged (times accumulate)."""
     seconds: float = 10.0
-    """Longest segment, in seconds; longer clips are cropped at random, shorter ones are padded and masked."""
+    """Longest segment, in seconds; longer clips are cropped at random."""
+    short: Literal["pad", "repeat"] = "pad"
+    """What training makes of a clip that is shorter than a segment: padding, which is masked, or a whole segment of it
+    over and over, from a random place on."""
     bucket: int = 4
     """Steps whose clips are sorted by length together, so that little is padded; 1 leaves the order as it is."""
     workers: int = 2
@@ -71,8 +74,11 @@ class LoaderConfig:
 class Clips(Dataset[Segment | Rejected]):
     """Decoded segments by place in the order."""
 
-    def __init__(self, clips: Sequence[Clip], sample_rate: int, seconds: float, seed: int) -> None:
+    def __init__(
+        self, clips: Sequence[Clip], sample_rate: int, seconds: float, seed: int, *, repeat: bool = False
+    ) -> None:
         self.clips, self.sample_rate, self.seconds, self.seed = clips, sample_rate, seconds, seed
+        self.repeat = repeat
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -84,7 +90,19 @@ class Clips(Dataset[Segment | Rejected]):
             wave, _ = read(clip.path, start=clip.start, duration=clip.duration, sample_rate=self.sample_rate)
         except AudioError as error:
             return Rejected(str(clip.path), error.reason)
+        if self.repeat:
+            states = stream(self.seed, "repeat", torch.tensor([clip.key]), draw.epoch)
+            wave = repeated(wave, round(self.seconds * self.sample_rate), uniform(states, 1).item())
         return clip, wave
+
+
+def repeated(wave: Float[np.ndarray, " sample"], samples: int, start: float) -> Float[np.ndarray, " _"]:
+    """Return a wave that has so many samples as it is, and so many of a shorter one that is repeated without end, from
+    ``start``, a share of it, on."""
+    if len(wave) >= samples:
+        return wave
+    first = int(start * len(wave))
+    return np.resize(np.roll(wave, -first), samples)
 
 
 def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterator[Draw]:
@@ -192,7 +210,7 @@ def training_batches(
             for number in range(accumulate):
                 yield draws[rank * accumulate + number :: shares]
 
-    dataset = Clips(corpus.clips, sample_rate, config.seconds, seed)
+    dataset = Clips(corpus.clips, sample_rate, config.seconds, seed, repeat=config.short == "repeat")
     yield from _loader(dataset, batches(), config.workers, corpus.labels if with_labels else ())
 
 
