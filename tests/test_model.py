@@ -295,7 +295,11 @@ def test_published_padding_leaves_no_frame_behind_the_sound():
 
 @pytest.mark.parametrize(
     ("hop", "pooling", "message"),
-    [(0.15, None, "hop = 0.15; allowed: 0.16 s or more"), (1.0, "cls", "pooling = 'cls' with a hop")],
+    [
+        (0.15, None, "hop = 0.15; allowed: 0.16 s or more"),
+        (1.0, "cls", "pooling = 'cls' with a hop"),
+        (1.0, "max", "pooling = 'max' with a hop; allowed: .* mean or frequency pooling"),
+    ],
 )
 def test_frames_that_no_token_stands_for_are_refused(hop, pooling, message):
     with pytest.raises(ConfigError, match=message):

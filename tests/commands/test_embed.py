@@ -80,7 +80,8 @@ def test_nothing_readable_is_exit_code_2_and_no_file(run, tmp_path, capsys):
         (("--hop", "0.1"), "hop = 0.1; allowed: 0.16 s or more"),
         (("--hop", "1", "--pooling", "cls"), "pooling = 'cls' with a hop"),
         (("--layer", "2"), "layer = 2; allowed: -2 to 1"),
-        (("--pooling", "max"), "--pooling"),
+        (("--hop", "1", "--pooling", "max"), "pooling = 'max' with a hop"),
+        (("--pooling", "median"), "--pooling"),
     ],
 )
 def test_what_cannot_be_embedded_is_exit_code_2(run, folder, words, message, tmp_path, capsys):

@@ -181,3 +181,17 @@ def test_two_processes_are_one_that_sees_all_clips(tmp_path, monkeypatch):
         for ours, expected in zip([*apart, *one[4:]], alone, strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
         assert all(torch.equal(a, b) for a, b in zip(one[4:], two[4:], strict=True))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_numbers_that_overflow_leave_no_trace_in_what_is_used_afterwards(padded):
+    norm = MaskedBatchNorm(2).train()
+    x, valid = torch.ones(3, 2, 4, 5), torch.ones(3, 5, dtype=torch.bool) if padded else None
+    norm(x, valid)
+    before = norm.running_mean.clone(), norm.running_var.clone()
+    x[0, 0, 0, 0] = torch.inf
+    norm(x, valid)
+    for now, kept in zip((norm.running_mean, norm.running_var), before, strict=True):
+        assert now[0] == kept[0]
+        assert now.isfinite().all()
+        assert now[1] != kept[1]

@@ -45,6 +45,16 @@ def test_the_teacher_is_a_running_mean_of_the_students_it_followed(momentum):
         assert not parameter.requires_grad
 
 
+def test_the_teacher_has_the_statistics_of_the_student():
+    student = nn.BatchNorm1d(3)
+    teacher = frozen_copy(student)
+    student(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)) + 5)
+    follow(teacher, student, 0.9)
+    for name, value in student.named_buffers():
+        assert torch.equal(teacher.get_buffer(name), value), name
+    assert teacher.running_mean.data_ptr() != student.running_mean.data_ptr()
+
+
 @pytest.mark.parametrize(
     ("batch_size", "steps", "remembered"),
     [

@@ -186,6 +186,16 @@ def test_clips_that_are_the_same_cannot_be_told_apart():
     assert output.metrics["spread"].item() == pytest.approx(0.0, abs=1e-12)
 
 
+@torch.inference_mode()
+def test_a_clip_that_a_batch_holds_twice_counts_once():
+    once, data = batch((24, 30, 28)), batch((24, 30, 28, 30))
+    data.wave[3], data.keys[3] = data.wave[1], data.keys[1]
+    output, expected = begun()(data, STEP), begun()(once, STEP)
+    assert output.weight == expected.weight == 3
+    torch.testing.assert_close(output.loss, expected.loss, rtol=1e-9, atol=0)
+    assert output.metrics["accuracy"] == expected.metrics["accuracy"]
+
+
 def test_a_lone_clip_costs_nothing_and_teaches_nothing():
     """As where the others of its batch could not be read."""
     objective = begun()

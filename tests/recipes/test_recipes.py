@@ -312,6 +312,20 @@ def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(name, 
     assert config.objective.augment.mixup_rate == 0.5
 
 
+@pytest.mark.parametrize(("name", "kind", "patch"), [("mae_ast_patch", "cluster", 16), ("mae_ast_frame", "random", 2)])
+def test_published_mae_ast_has_the_published_numbers(name, kind, patch):
+    config = recipe(name)("base")
+    encoder, train, one = config.encoder, config.train, config.objective
+    assert (encoder.patch[1], encoder.norm, encoder.input_norm, encoder.cls_tokens) == (patch, "post", "batch", 0)
+    assert (encoder.dropout, encoder.drop_path, encoder.positions) == (0.1, 0.05, "sequence")
+    assert (one.mask.kind, one.mask.ratio, one.generative_weight, one.negatives) == (kind, 0.75, 10.0, "clip")
+    assert (one.decoder.depth, one.decoder.dim, one.decoder.num_heads, one.decoder.norm) == (2, None, 12, "post")
+    assert (train.steps, train.lr, train.betas, train.clip_norm) == (550_000, 1e-4, (0.9, 0.98), 10.0)
+    assert (train.schedule, train.warmup * train.steps) == ("linear", pytest.approx(32_000))
+    # What fairseq calls Adam takes the decay from the weights, not into the gradient.
+    assert (train.optimizer, train.weight_decay) == ("adamw", 0.01)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return noises(tmp_path_factory.mktemp("noise"), (6.5, 6.1), labels=("a", "b"))

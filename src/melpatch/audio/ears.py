@@ -1,7 +1,8 @@
 """The front ends of published systems, by name: settings for :class:`melpatch.audio.logmel.LogMel`.
 
-Their ``mean`` and ``std`` are placeholders where the system has none for its log-mel values; ``melpatch pretrain``
-measures them, and ``melpatch stats`` prints them.
+``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as those of MAE-AST. Those of PANNs and
+COLA only set the unit, since the first norm of a CNN14 sees to level and scale: for another encoder, measure them
+(``--measure 512``; ``melpatch stats`` prints them).
 """
 
 import math

@@ -82,7 +82,8 @@ def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: b
         with_labels: whether the recipe is to learn from labels.
 
     Raises:
-        ConfigError: there is no such recipe, or one that learns the other way; the message lists what there is.
+        ConfigError: there is no such recipe, or one that learns the other way; the message lists what there is. Or its
+            objective cannot train such an encoder.
     """
     spelled = name if ":" in name else name.replace("-", "_")
     allowed, others = (recipe_names(with_labels=labels) for labels in (with_labels, not with_labels))
@@ -99,7 +100,9 @@ def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: b
         )
     if encoder is None or registry.name_of(owner(config.encoder)) == encoder.replace("-", "_"):
         return config
-    return replace(config, encoder=registry.find("encoders", encoder).sized(size))
+    kind, objective = registry.find("encoders", encoder), owner(config.objective)
+    objective.check_encoder(kind)  # type: ignore[attr-defined]  # before a corpus is read
+    return replace(config, encoder=kind.sized(size))
 
 
 def _learns_from_labels(config: RunConfig) -> bool:

@@ -29,7 +29,8 @@ class Config:
     hop: float | None = None
     """Length of a frame in seconds; without, one vector per recording."""
     pooling: Pooling | None = None
-    """Tokens to vector: mean, cls or frequency; by default the classifier's own, or frequency."""
+    """Tokens to vector: mean, max, cls or frequency (with --hop mean or frequency); by default the classifier's own, or
+    frequency."""
     layer: int | None = None
     """Block whose output to take, -1 being the last; without, the final norm's."""
 

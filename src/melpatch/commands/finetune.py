@@ -105,7 +105,10 @@ def _default(arguments: list[str]) -> Config:
     loader = base.loader
     if settings.front_end.target_frames is not None:  # it hears no more at once than it did
         loader = replace(loader, seconds=min(loader.seconds, settings.loader.seconds))
-    base = replace(base, front_end=settings.front_end, encoder=settings.encoder, loader=loader)
+    encoder, drop_path = settings.encoder, getattr(base.encoder, "drop_path", 0.0)
+    if drop_path and isinstance(encoder, type(base.encoder)):  # a matter of the training, not of the weights
+        encoder = replace(encoder, drop_path=drop_path)
+    base = replace(base, front_end=settings.front_end, encoder=encoder, loader=loader)
     return Config(out=Path(), init="scratch", size=size, measure=0, run=base)
 
 

@@ -90,7 +90,7 @@ class Clips(Dataset[Segment | Rejected]):
             wave, _ = read(clip.path, start=clip.start, duration=clip.duration, sample_rate=self.sample_rate)
         except AudioError as error:
             return Rejected(str(clip.path), error.reason)
-        if self.repeat:
+        if self.repeat and clip.duration < self.seconds:
             states = stream(self.seed, "repeat", torch.tensor([clip.key]), draw.epoch)
             wave = repeated(wave, round(self.seconds * self.sample_rate), uniform(states, 1).item())
         return clip, wave

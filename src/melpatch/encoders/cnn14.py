@@ -28,6 +28,7 @@ class CNN14(Encoder):
     and ReLU. The layers have the channels of their blocks: ``width`` in the first, twice as many in each that follows;
     their special token is the same maximum and mean over time, and their tokens are averaged to 32 frames.
 
+    An objective that pools the tokens leaves the linear layer as it starts; pooling "cls" after it means nothing then.
     Convolutions and the linear layer start Xavier-uniform, biases at 0. There is no gradient checkpointing: what is
     computed twice would be noted twice in the running statistics.
 

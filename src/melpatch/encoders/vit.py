@@ -14,7 +14,7 @@ from melpatch.errors import ConfigError
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.positions import Resize, resize, sequence, sincos
-from melpatch.nn.transformer import Norm, Transformer
+from melpatch.nn.transformer import Norm, Transformer, init_xavier
 
 
 class Size(TypedDict):
@@ -49,8 +49,9 @@ class ViT(TokenEncoder):
     Special tokens ("cls") are learned vectors put in front inside :meth:`run`. With learned positions each of them has
     a position vector of its own too.
 
-    The patch projection starts as torch initialises a linear layer, which is what timm leaves its convolution at; cls
-    tokens and learned positions start truncated-normal with standard deviation 0.02 (published SSAST).
+    Unless told otherwise, the patch projection starts as torch initialises a linear layer, which is what timm leaves
+    its convolution at; cls tokens and learned positions start truncated-normal with standard deviation 0.02 (published
+    SSAST).
 
     *Differs:* published SSAST stretches or crops its position table to one fixed length; here a shorter grid takes the
     first columns, so that a clip's result does not depend on its neighbours, and a longer one needs
@@ -86,6 +87,9 @@ class ViT(TokenEncoder):
         """Length of the learned position table, in patches along time; unused with fixed positions."""
         drop_path: float = 0.0
         """Probability that a clip skips a branch of the last block in training; linear from 0 in the first."""
+        start: Literal["timm", "mae"] = "timm"
+        """What linear weights start as: truncated-normal numbers of deviation 0.02, in the projection torch's own, as
+        timm and SSAST have it; or Xavier-uniform throughout, as MAE has it, larger where the encoder is narrow."""
         norm: Norm = "pre"
         """Where the blocks normalise: the "pre" of ViT, or the "post" of BERT (as published MAE-AST)."""
         dropout: float = 0.0
@@ -145,6 +149,8 @@ class ViT(TokenEncoder):
             config.norm,
             config.dropout,
         )
+        if config.start == "mae":
+            self.apply(init_xavier)
         self.dropout = nn.Dropout(config.dropout)
         self.input_norm = MaskedBatchNorm(1, affine=False) if config.input_norm == "batch" else None
 

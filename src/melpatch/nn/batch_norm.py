@@ -41,6 +41,16 @@ class MaskedBatchNorm(nn.BatchNorm1d):
             x: the input; what it holds at padding means nothing.
             valid: False for padding; None, the fast way on one process, when there is none.
         """
+        if not self.training:
+            return self._normalised(x, valid)
+        before = self.running_mean.clone(), self.running_var.clone()
+        normalised = self._normalised(x, valid)
+        # A step whose numbers overflow is skipped by the loop, and must not stay in what is used in its place.
+        for now, kept in zip((self.running_mean, self.running_var), before, strict=True):
+            now.data.copy_(torch.where(now.isfinite(), now, kept))  # autograd needs not know: it has no part in them
+        return normalised
+
+    def _normalised(self, x: Images, valid: Bool[Tensor, "clip frame"] | None) -> Images:
         padding = None if valid is None else ~valid[:, None, None]
         x = _zeroed(x, padding)
         plain = padding is None and not _several() and x.numel() > self.num_features

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from melpatch.config import check
 from melpatch.nn.masking import Subset
 from melpatch.nn.positions import sequence, sincos
-from melpatch.nn.transformer import Norm, Transformer, init_linear
+from melpatch.nn.transformer import Norm, Transformer, init_xavier
 
 Tokens = Float[Tensor, "clip token dim"]
 Valid = Bool[Tensor, "clip token"]
@@ -22,7 +22,8 @@ class Decoder(nn.Module):
 
     Sources: He et al. 2022, "MAE" (arXiv 2111.06377), section 3, for blocks that see the whole grid; Huang et al. 2022,
     "Audio-MAE" (arXiv 2207.06405), section 3, for blocks that see windows, of which every other one is shifted by half
-    a window along time. *Differs* from the latter: no bias by relative place, since every patch has its position.
+    a window along time. Linear weights start Xavier-uniform, as in the published MAE. *Differs* from Audio-MAE: no bias
+    by relative place, since every patch has its position.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -75,11 +76,11 @@ class Decoder(nn.Module):
         check(dim % config.num_heads == 0, "objective.decoder.num_heads", config.num_heads, allowed)
         self.config, self.dim = config, dim
         self.embed = nn.Linear(embed_dim, dim)
-        init_linear(self.embed)
         self.mask_embed = nn.Parameter(torch.empty(dim))
         nn.init.trunc_normal_(self.mask_embed, std=0.02)
         self.dropout = nn.Dropout(config.dropout)
         self.transformer = Transformer(dim, config.depth, config.num_heads, norm=config.norm, dropout=config.dropout)
+        self.apply(init_xavier)
 
     def forward(
         self,

@@ -25,8 +25,13 @@ def frozen_copy(module: M) -> M:
 
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move every parameter of the teacher: ``teacher = momentum * teacher + (1 - momentum) * student``."""
+    """Move every parameter of the teacher: ``teacher = momentum * teacher + (1 - momentum) * student``.
+
+    Buffers, such as the statistics of an input's norm, which are running averages already, become the student's.
+    """
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1.0 - momentum)
+    for own, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
+        own.copy_(theirs)
 
 
 def default_momentum(batch_size: int, steps: int) -> float:

@@ -96,12 +96,17 @@ class Objective(nn.Module):
         self, config: Any, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
     ) -> None:
         super().__init__()
-        if self.needs_tokens and not isinstance(encoder, TokenEncoder):
-            raise ConfigError(
-                f"{type(self).__name__} works on patch tokens, which {name_of(type(encoder))} has not; leave --encoder "
-                "out for a vit, or pretrain it with cola, or train it with labels"
-            )
+        self.check_encoder(type(encoder))
         self.config, self.front_end, self.encoder, self.labels, self.seed = config, front_end, encoder, labels, seed
+
+    @classmethod
+    def check_encoder(cls, encoder: type) -> None:
+        """Raise a ConfigError if encoders of such a class are none that this objective can train."""
+        if cls.needs_tokens and not issubclass(encoder, TokenEncoder):
+            raise ConfigError(
+                f"{cls.__name__} works on patch tokens, which {name_of(encoder)} has not; leave --encoder out for a "
+                "vit, or pretrain it with cola, or train it with labels"
+            )
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the loss of a batch; all chance in it is a function of (seed, clip key, step)."""

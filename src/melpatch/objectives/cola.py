@@ -119,16 +119,19 @@ class COLA(Objective):
         standard deviation over the clips of what is compared: near 0, the encoder says the same of all.
         """
         anchors, positives = self.embed(self.crops(batch, step))
-        loss, hit = self.compare(anchors, positives)
-        metrics = {"accuracy": hit.to(loss.dtype).mean(), "spread": anchors.detach().std(dim=0, correction=0).mean()}
-        return ObjectiveOutput(loss.mean(), loss.new_full((), len(batch)), metrics)
+        # A clip that a batch holds twice, at the seam of two passes, cannot be told from itself.
+        single = ~(batch.keys[:, None] == batch.keys).tril(-1).any(dim=1)
+        loss, hit = self.compare(anchors, positives, single)
+        count = single.sum().to(loss.dtype)
+        metrics = {"accuracy": hit.sum() / count, "spread": anchors.detach().std(dim=0, correction=0).mean()}
+        return ObjectiveOutput(loss.sum() / count, count, metrics)
 
     def crops(self, batch: Batch, step: int) -> Features:
         """Return the first crops of all clips, then the second ones, each cut from anywhere in its clip.
 
         Of a short clip a crop is its largest share, but a patch at least. Clips are cut as spectrograms, which without
-        noise are computed once. *Differs:* the published code fills short
-        clips up with silence, and adds the noise after the cut, of one deviation for clips of all lengths.
+        noise are computed once. *Differs:* the published code fills short clips up with silence, and adds the noise
+        after the cut, of one deviation for clips of all lengths.
         """
         first, frames = self.spectrograms(batch.wave, batch.lengths)
         second, ratio = first, self.config.noise_snr_db
@@ -156,14 +159,17 @@ class COLA(Objective):
             anchors, positives = self.projection(pooled).chunk(2)
         return anchors, positives
 
-    def compare(self, anchors: Vectors, positives: Vectors) -> tuple[Float[Tensor, " clip"], Bool[Tensor, " clip"]]:
-        """Return the loss of each clip, and whether its first crop found its second one."""
+    def compare(
+        self, anchors: Vectors, positives: Vectors, valid: Bool[Tensor, " clip"]
+    ) -> tuple[Float[Tensor, " clip"], Bool[Tensor, " clip"]]:
+        """Return the loss of each valid clip, and whether its first crop found its second one; 0 and False of the
+        others."""
         with torch.autocast(anchors.device.type, enabled=False):  # as in embed
             if self.config.similarity == "bilinear":
                 asked = anchors @ self.bilinear
             else:
                 asked, positives = F.normalize(anchors, dim=1) / self.config.temperature, F.normalize(positives, dim=1)
-            items = asked[:, None], positives[:, None], torch.ones_like(asked[:, :1], dtype=torch.bool)
+            items = asked[:, None], positives[:, None], valid[:, None]
             loss, hit = info_nce(*items, negatives=self.config.negatives)
             if self.config.symmetric:
                 loss = (loss + info_nce(*items, axis="predictions", negatives=self.config.negatives)[0]) / 2

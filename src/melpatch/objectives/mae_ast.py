@@ -17,7 +17,7 @@ from melpatch.encoders.base import Encoder
 from melpatch.nn.decoder import Decoder
 from melpatch.nn.info_nce import Negatives, info_nce
 from melpatch.nn.masking import Masking, Subset
-from melpatch.nn.transformer import init_linear
+from melpatch.nn.transformer import init_xavier
 from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
 
 
@@ -57,10 +57,10 @@ class MAEAST(MaskedObjective):
         self.decoder = Decoder(config.decoder, encoder.embed_dim, encoder.num_layers)
         if config.pretext != "generative":
             self.discriminative_head = nn.Linear(self.decoder.dim, grid.pixels)
-            init_linear(self.discriminative_head)
+            init_xavier(self.discriminative_head)
         if config.pretext != "discriminative":
             self.generative_head = nn.Linear(self.decoder.dim, grid.pixels)
-            init_linear(self.generative_head)
+            init_xavier(self.generative_head)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return L = L_d + 10 L_g, means over the hidden patches of the batch (section 2.4)."""

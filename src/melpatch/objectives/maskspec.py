@@ -18,7 +18,7 @@ from melpatch.encoders.base import Encoder
 from melpatch.nn.decoder import Decoder
 from melpatch.nn.masking import Masking
 from melpatch.nn.pooling import masked_mean
-from melpatch.nn.transformer import init_linear
+from melpatch.nn.transformer import init_xavier
 from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
 
 Patches = Float[Tensor, "clip patch pixel"]
@@ -49,7 +49,7 @@ class MaskSpec(MaskedObjective):
         self.masking = Masking(config.mask, encoder.grid)
         self.decoder = Decoder(config.decoder, encoder.embed_dim, encoder.num_layers)
         self.head = nn.Linear(self.decoder.dim, encoder.grid.pixels)
-        init_linear(self.head)
+        init_xavier(self.head)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the mean squared error of the hidden patches of the batch (equation 1)."""

@@ -12,13 +12,13 @@ from melpatch.training.config import RunConfig, TrainConfig
 def mae_ast(size_name: str) -> RunConfig:
     """Return settings for own data: any length, pre-norm, fixed statistics, AdamW, cosine, single patches hidden.
 
-    Source: loss, ratio and decoder of the paper (arXiv 2203.16691), the rest as :func:`melpatch.recipes.ssast.ssast`
-    has it.
+    Source: loss, ratio and decoder of the paper (arXiv 2203.16691), the rest as
+    :func:`melpatch.recipes.maskspec.maskspec` has it, for the same reasons.
     """
     return RunConfig(
-        encoder=ViT.Config(**size(size_name)),
+        encoder=ViT.Config(**size(size_name), cls_tokens=0, start="mae"),
         objective=MAEAST.Config(decoder=Decoder.Config(depth=2, num_heads=size(size_name)["num_heads"])),
-        loader=LoaderConfig(batch_size=48, seconds=2.0),
+        loader=LoaderConfig(batch_size=48, seconds=2.0, short="repeat", bucket=1),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
     )
 
@@ -27,9 +27,11 @@ def mae_ast_patch(size_name: str) -> RunConfig:
     """Return the published settings for 16x16 patches: 75 % hidden in squares of side 3 to 5.
 
     Source: Baade et al. 2022 (arXiv 2203.16691), section 3, and the published code: post-norm, batch statistics, Adam
-    with betas 0.9 and 0.98, linear warm-up and decay over 550,000 steps of about 33 clips of up to 15.6 s. *Differs*:
-    padding instead of cropping a batch to its shortest clip; whole clips skip a branch (drop path, rising to 0.05)
-    where whole batches skip a layer; no dropout inside the attention; bfloat16 for float16; Adam's epsilon is torch's.
+    with betas 0.9 and 0.98 (fairseq's, whose weight decay is AdamW's), linear warm-up and decay over 550,000 steps of
+    about 33 clips of up to 15.6 s. *Differs*: padding instead of cropping a batch to its shortest clip; whole clips
+    skip a branch (drop path, rising to 0.05) where whole batches skip a layer; dropout before the first LayerNorm, and
+    none inside the attention; the decoder starts as MAE's (there as BERT), behind a linear map; biases and norms are
+    not decayed; LayerNorm's epsilon is 1e-6, Adam's torch's; bfloat16 for float16.
     """
     return _published(size_name, patch=(16, 16), mask=Masking.Config(kind="cluster", sides=(3, 4, 5)))
 
@@ -64,7 +66,7 @@ def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> 
         loader=LoaderConfig(batch_size=33, seconds=15.625),
         train=TrainConfig(
             steps=550_000,
-            optimizer="adam",
+            optimizer="adamw",
             lr=1e-4,
             betas=(0.9, 0.98),
             weight_decay=0.01,

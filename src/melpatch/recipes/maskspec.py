@@ -15,14 +15,15 @@ from melpatch.training.config import RunConfig, TrainConfig
 def maskspec(size_name: str) -> RunConfig:
     """Return settings for own data: any length, 75 % of the patches hidden at random, a decoder of half the width.
 
-    Source: loss, ratio and target of the paper (arXiv 2204.12768); a decoder of two blocks is enough for frozen
-    features (He et al. 2022, arXiv 2111.06377, table 1); the rest as :func:`melpatch.recipes.ssast.ssast` has it.
+    Source: loss, ratio and target of the paper (arXiv 2204.12768). Short clips are repeated, weights start as MAE's and
+    there is no class token, since small encoders learnt next to nothing without (LAB.md, 2026-11-21). The rest as
+    :func:`melpatch.recipes.ssast.ssast` has it.
     """
     width = max(64, size(size_name)["embed_dim"] // 2)
     return RunConfig(
-        encoder=ViT.Config(**size(size_name)),
+        encoder=ViT.Config(**size(size_name), cls_tokens=0, start="mae"),
         objective=MaskSpec.Config(decoder=Decoder.Config(dim=width, depth=2, num_heads=width // 32)),
-        loader=LoaderConfig(batch_size=48, seconds=2.0),
+        loader=LoaderConfig(batch_size=48, seconds=2.0, short="repeat", bucket=1),
         train=TrainConfig(epochs=20.0, lr=1e-3),
     )
 
@@ -36,7 +37,7 @@ def maskspec_32k(size_name: str) -> RunConfig:
     """
     return RunConfig(
         front_end=ears.maskspec(),
-        encoder=ViT.Config(**size(size_name), partial="drop"),
+        encoder=ViT.Config(**size(size_name), partial="drop", start="mae"),
         objective=MaskSpec.Config(decoder=Decoder.Config(dim=512, depth=8, num_heads=16)),
         loader=LoaderConfig(batch_size=64, seconds=9.92),  # 992 frames
         train=TrainConfig(
@@ -68,7 +69,7 @@ def audiomae(size_name: str) -> RunConfig:
     """
     return RunConfig(
         front_end=LogMel.Config(padding="legacy", target_frames=1024),  # AudioSet's mean and std are the defaults
-        encoder=ViT.Config(**size(size_name), partial="drop"),
+        encoder=ViT.Config(**size(size_name), partial="drop", start="mae"),
         objective=MaskSpec.Config(
             mask=Masking.Config(ratio=0.8),
             decoder=Decoder.Config(

@@ -26,7 +26,7 @@ def param_groups(
     for name, parameter in objective.named_parameters():
         if not parameter.requires_grad:
             continue
-        decay = float(parameter.ndim > 1 and (decay_tokens or _TOKENS.search(name) is None))
+        decay = float(decay_tokens if _TOKENS.search(name) else parameter.ndim > 1)
         scale = layer_decay ** (layers + 1 - _depth(name, layers)) if name.startswith("encoder.") else head_lr_scale
         scales = {"lr_scale": scale, "decay_scale": decay}
         new = {"params": [], "names": [], "weight_decay": decay * weight_decay, **scales}
