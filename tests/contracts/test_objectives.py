@@ -206,5 +206,5 @@ def test_a_training_step_in_bfloat16_is_finite_and_near(piece):
         output = objective(data, 0)
     output.loss.backward()
     assert output.loss.dtype == torch.float32
-    assert abs(output.loss - exact) < 0.02 * exact
+    assert abs(output.loss - exact) < 0.02 * exact.clamp(min=0.1)  # a loss near 0 is a difference of rounded numbers
     assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)
