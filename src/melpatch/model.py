@@ -196,10 +196,9 @@ class Model:
     def _frames(self, audio: Audio, sample_rate: int | None, pooling: Pooling, layer: int | None, hop: float) -> Frames:
         """Average the columns of tokens whose middle falls into each frame, over all windows that show them."""
         column = self.objective.encoder.grid.stride[1] * self.objective.front_end.hop_seconds
-        known = pooling in ("mean", "frequency")
-        if not hop >= column - 1e-9 or not known:
-            what = f"hop = {hop:g}" if known else f"pooling = {pooling!r} with a hop"
-            raise ConfigError(f"{what}; allowed: {column:g} s or more, with mean or frequency pooling")
+        check(hop >= column - 1e-9, "hop", hop, f"{column:g} s or more, the length of a column of patches")
+        allowed = "'mean' or 'frequency' where there is a hop"
+        check(pooling in ("mean", "frequency"), "pooling", pooling, allowed)
         sums: dict[int, Tensor] = {}
         counts: dict[int, int] = {}
         end = 0.0

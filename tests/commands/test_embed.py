@@ -78,9 +78,9 @@ def test_nothing_readable_is_exit_code_2_and_no_file(run, tmp_path, capsys):
     ("words", "message"),
     [
         (("--hop", "0.1"), "hop = 0.1; allowed: 0.16 s or more"),
-        (("--hop", "1", "--pooling", "cls"), "pooling = 'cls' with a hop"),
+        (("--hop", "1", "--pooling", "cls"), "pooling = 'cls'; allowed: 'mean' or 'frequency' where there is a hop"),
         (("--layer", "2"), "layer = 2; allowed: -2 to 1"),
-        (("--hop", "1", "--pooling", "max"), "pooling = 'max' with a hop"),
+        (("--hop", "1", "--pooling", "max"), "pooling = 'max'; allowed: 'mean' or 'frequency' where there is a hop"),
         (("--pooling", "median"), "--pooling"),
     ],
 )

@@ -38,6 +38,11 @@ def test_every_piece_has_a_summary():
     assert empty == []
 
 
+def test_summaries_are_plain_text():
+    marked = [(kind, name) for kind in get_args(Kind) for name, summary in pieces(kind).items() if "`" in summary]
+    assert marked == []
+
+
 def test_recipes_are_the_public_functions_of_their_files(tmp_path, monkeypatch):
     folder = tmp_path / "recipes"
     folder.mkdir()

@@ -163,9 +163,9 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, tmp_path, capsys):
     assert "--lr = 0.5" in capsys.readouterr().err
 
 
-def test_a_run_is_not_written_over(corpus, tmp_path, capsys):
+def test_a_run_is_not_written_over_which_is_said_before_the_corpus_is_read(tmp_path, capsys):
     run = write_run(tmp_path / "run", settings())
-    assert main(["pretrain", "ssast", "--data", str(corpus), "--out", str(run), *SHORT]) == 2
+    assert main(["pretrain", "ssast", "--data", "nowhere", "--out", str(run), *SHORT]) == 2
     assert "holds a run already; add --resume to go on with it, or give another --out" in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
 """Opening weight files, and saying whose they are."""
 
 import argparse
+import pickle
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -72,6 +73,16 @@ def test_a_pickle_that_names_code_stays_closed(tmp_path, capsys):
     with pytest.raises(CheckpointError, match=r"would run code \(.*print\), so it stays closed; .*\.safetensors"):
         read_state(str(tmp_path / "weights.pth"))
     assert "this ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", [False, True])
+def test_a_pickle_that_torch_did_not_write_stays_closed_and_nobody_advises_to_open_it(code, tmp_path, capsys, recwarn):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps({"model": Code() if code else TENSORS}))
+    with pytest.raises(CheckpointError, match=r"weights\.pth: not a readable torch file \(.*\.safetensors") as caught:
+        read_state(str(path))
+    assert "weights_only" not in str(caught.value)
+    assert (capsys.readouterr().out, list(recwarn)) == ("", [])
 
 
 @pytest.mark.parametrize("cut", [0, 10, -100])

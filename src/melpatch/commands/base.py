@@ -179,6 +179,7 @@ def open_run(config: Any) -> Run | None:
         ConfigError: a setting is not that which the run was started with.
     """
     if not config.resume:
+        Run.refuse(config.out)  # now, not once the corpus is measured
         return None
     if not (config.out / "config.toml").exists():
         notice(f"{config.out} holds no run yet; starting one")

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -166,7 +167,7 @@ def read_state(source: str) -> dict[str, Tensor]:
 
 def _unpickled(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_PLAIN):
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
@@ -175,7 +176,8 @@ def _unpickled(path: Path) -> Any:
                 f"{path}: opening it would run code ({code.group(1)}), so it stays closed; where you trust it, save "
                 "its state dict as .safetensors and give that"
             ) from error
-        reason = str(error).split("\n")[0]
+        # Of torch's own words not the first, which advise to open it all the same.
+        reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
         raise CheckpointError(
             f"{path}: not a readable torch file ({type(error).__name__}: {reason}); fetch it again, or give "
             "a .safetensors file"

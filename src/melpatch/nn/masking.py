@@ -140,7 +140,7 @@ class Masking:
             purpose: tells several masks of a clip apart.
         """
         rows, config = self.grid.rows, self.config
-        allowed = "another one where clips are padded, since it knows no padding"
+        allowed = "another one where clips are padded, since it knows no padding; --short repeat leaves none"
         check(config.kind != "cluster_legacy" or valid is None, "objective.mask.kind", config.kind, allowed)
         columns = torch.full_like(keys, width) if valid is None else valid.view(-1, rows, width)[:, 0].sum(dim=1)
         window = self.window if self.window is not None else rows * width

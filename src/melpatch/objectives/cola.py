@@ -27,6 +27,7 @@ from melpatch.rng import stream
 
 _CROP = 1.0  # seconds, as published
 _LATE, _STUCK, _ALIKE = 0.1, 0.99, 0.01  # share of the run; of the loss of guessing; of the spread of tanh
+_CHANCE = 2.0  # times the accuracy of guessing
 
 Vectors = Float[Tensor, "clip dim"]
 
@@ -176,14 +177,20 @@ class COLA(Objective):
         return loss[:, 0], hit[:, 0]
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return in words that clips are still not told apart after a tenth of the run; else None."""
+        """Return in words that clips are still not told apart after a tenth of the run; else None.
+
+        Crops that are found far more often than by chance are learned from, whatever the loss: through a bilinear
+        similarity, a few that are surely mistaken cost more than guessing does.
+        """
         together, cure = self._together(self.plan), "a lower --lr, a longer --warmup or --objective.similarity cosine"
         guessing = math.log(max(together, 1))
         if step < _LATE * self.plan.steps or metrics.get("loss", 0.0) < _STUCK * guessing:
             return None
+        if metrics.get("accuracy", 0.0) > _CHANCE / max(together, 1):
+            return None
         if metrics.get("spread", 1.0) < _ALIKE:
             return f"collapse: all clips have the same embedding; try {cure}"
-        return f"the loss sits at ln {together} = {guessing:.2f}, what guessing costs; try {cure}"
+        return f"the loss is no better than ln {together} = {guessing:.2f}, what guessing costs; try {cure}"
 
     def _together(self, plan: Plan) -> int:
         """Return how many clips are told apart at once."""

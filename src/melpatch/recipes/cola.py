@@ -41,7 +41,7 @@ def cola_published(size_name: str) -> RunConfig:
 
 
 def cola_finetune(size_name: str) -> RunConfig:
-    """Return the published settings of a classifier on the encoder of :func:`cola_published`: random pieces of 1 s.
+    """Return the published settings of a classifier on the encoder of cola_published: random pieces of 1 s.
 
     Long clips are tested in windows of 1 s, end to end. Source: Saeed et al. 2020 (arXiv 2010.10915), section 3.2, and
     the published code's defaults. *Differs*: the windows' probabilities are averaged, there their logits; the linear

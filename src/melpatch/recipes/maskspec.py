@@ -53,7 +53,7 @@ def maskspec_32k(size_name: str) -> RunConfig:
 
 
 def maskspec_16k(size_name: str) -> RunConfig:
-    """Return :func:`maskspec_32k` for sound at 16 kHz.
+    """Return the settings of maskspec_32k for sound at 16 kHz.
 
     Source: :func:`maskspec_32k`; the paper has no such model.
     """

@@ -77,10 +77,7 @@ class Run:
         Raises:
             CheckpointError: the folder holds a run already.
         """
-        if (folder / "config.toml").exists():
-            raise CheckpointError(
-                f"{folder}: holds a run already; add --resume to go on with it, or give another --out"
-            )
+        cls.refuse(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, settings in ((COMMAND, command), ("config.toml", config)):  # this order: the latter makes it a run
             if settings is not None:
@@ -89,6 +86,14 @@ class Run:
         run = cls(folder, config)
         run._note_environment()
         return run
+
+    @staticmethod
+    def refuse(folder: Path) -> None:
+        """Raise CheckpointError if the folder holds a run already."""
+        if (folder / "config.toml").exists():
+            raise CheckpointError(
+                f"{folder}: holds a run already; add --resume to go on with it, or give another --out"
+            )
 
     @classmethod
     def reopen(cls, folder: Path) -> "Run":
