@@ -186,10 +186,10 @@ class COLA(Objective):
         guessing = math.log(max(together, 1))
         if step < _LATE * self.plan.steps or metrics.get("loss", 0.0) < _STUCK * guessing:
             return None
+        if metrics.get("spread", 1.0) < _ALIKE:  # then anything is found, as all are alike
+            return f"collapse: all clips have the same embedding; try {cure}"
         if metrics.get("accuracy", 0.0) > _CHANCE / max(together, 1):
             return None
-        if metrics.get("spread", 1.0) < _ALIKE:
-            return f"collapse: all clips have the same embedding; try {cure}"
         return f"the loss is no better than ln {together} = {guessing:.2f}, what guessing costs; try {cure}"
 
     def _together(self, plan: Plan) -> int:
