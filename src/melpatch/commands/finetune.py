@@ -52,7 +52,8 @@ class Config:
     like: Path | None = None
     """Where --init is no run: run folder whose front end and encoder settings to take, for a fair comparison."""
     recipe: str = "finetune"
-    """A recipe that learns from labels: finetune, for own data, or a paper's (melpatch list)."""
+    """A recipe that learns from labels: finetune, for own data, or a paper's (melpatch list). With a run in --init,
+    front end and encoder stay those of the run."""
     size: str = "tiny"
     """Encoder: nano, mini, tiny, small or base; that of a run has a size already."""
     encoder: str | None = None

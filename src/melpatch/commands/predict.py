@@ -27,7 +27,8 @@ class Config:
     out: Path
     """CSV to write: path, start and end in seconds, label, probability, then one column per class."""
     hop: float | None = None
-    """Seconds between the starts of windows; without, one line per recording."""
+    """Seconds between the starts of windows, each as long as the segments that the classifier was trained on
+    (melpatch finetune --seconds); without, one line per recording."""
     threshold: float = 0.5
     """Probability from which a label of a multi-label model counts."""
 
