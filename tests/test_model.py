@@ -231,6 +231,15 @@ def test_the_default_pooling_is_the_classifiers_own():
     assert PRETRAINED.embed(sound, RATE).shape == (32,)
 
 
+def test_frames_of_a_classifier_whose_pooling_has_none_are_means():
+    sound = samples(1.0)
+    for pooling in ("cls", "max"):
+        model = model_of(pooling=pooling)
+        found, expected = model.embed(sound, RATE, hop=0.5), model.embed(sound, RATE, hop=0.5, pooling="mean")
+        assert np.array_equal(found.vectors, expected.vectors)
+    assert model_of(pooling="frequency").embed(sound, RATE, hop=0.5).vectors.shape[1] == 32
+
+
 def test_a_class_token_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="no class token"):
         model_of(cls_tokens=0).embed(samples(1.0), RATE, pooling="cls")

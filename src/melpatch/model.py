@@ -112,7 +112,8 @@ class Model:
         Args:
             audio: a file, or samples in [-1, 1] of one channel.
             sample_rate: rate of the samples in Hz; files know their own.
-            pooling: tokens to vector, see :func:`melpatch.nn.pooling.pool`; by default :attr:`default_pooling`.
+            pooling: tokens to vector, see :func:`melpatch.nn.pooling.pool`; by default :attr:`default_pooling`,
+                or with ``hop`` the mean where that does not go with it.
             layer: block whose output to take, -1 being the last, before the final norm; None takes the final norm's.
             hop: length of a frame in seconds; at least one column of patches (0.16 s with 16-frame patches).
 
@@ -123,7 +124,9 @@ class Model:
             AudioError: the file cannot be read.
             ConfigError: the samples, pooling, layer or hop are not what the model can take.
         """
-        pooling = pooling or self.default_pooling
+        if pooling is None and (hop is None or self.default_pooling in ("mean", "frequency")):
+            pooling = self.default_pooling
+        pooling = pooling or "mean"  # a frame has no class token, and no maximum over time
         if hop is not None:
             return self._frames(audio, sample_rate, pooling, layer, hop)
         total, weight = np.zeros(()), 0.0
