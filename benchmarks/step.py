@@ -29,7 +29,8 @@ from melpatch.data.clip import Batch
 from melpatch.objectives.base import Objective, Plan
 from melpatch.recipes.base import recipe
 from melpatch.training.config import build
-from melpatch.training.loop import make_optimizer, memory_gib
+from melpatch.training.launching import memory_gib
+from melpatch.training.stepping import make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

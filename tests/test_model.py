@@ -369,6 +369,66 @@ def test_learned_positions_take_shorter_and_longer_recordings():
     torch.testing.assert_close(short, table[:, :3])
 
 
+# --- many recordings ---
+
+
+@given(
+    seconds=st.lists(st.floats(0.02, 3.2), min_size=1, max_size=6),
+    batch_size=st.integers(1, 7),
+    hop=st.none() | st.floats(COLUMN, 1.5),
+    stride=st.sampled_from([None, (16, 10)]),
+)
+def test_many_at_a_time_are_as_each_alone(sounds, seconds, batch_size, hop, stride):
+    model = model_of(stride=stride)
+    files = [sounds(one) for one in seconds]
+    found = [*model.embed_many(files, hop=hop, batch_size=batch_size)]
+    assert [path for path, _ in found] == files
+    for path, one in found:
+        for part, other in zip(np.atleast_2d(one), np.atleast_2d(model.embed(path, hop=hop)), strict=True):
+            np.testing.assert_allclose(part, other, atol=2e-5)
+    found = [*model.predict_many(files, hop=hop, batch_size=batch_size)]
+    for path, predictions in found:
+        alone = model.predict(path, hop=hop)
+        assert [one[:2] for one in predictions] == [one[:2] for one in alone]
+        for one, other in zip(predictions, alone, strict=True):
+            np.testing.assert_allclose(numbers(one), numbers(other), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """A recording of so many seconds."""
+    folder = tmp_path_factory.mktemp("sounds")
+    return lambda seconds: write_sound(folder / f"{seconds}.wav", "high", seconds, RATE, seed=int(seconds * 100))
+
+
+def test_positions_that_stretch_to_the_batch_hear_no_longer_neighbour(sounds):
+    model = model_of(positions="stretched")
+    files = [sounds(one) for one in (0.4, 1.0, 0.7, 0.4, 2.3)]
+    for path, one in model.embed_many(files, batch_size=4):
+        np.testing.assert_allclose(one, model.embed(path), atol=1e-5)
+
+
+def test_files_that_cannot_be_read_are_an_error_or_named(sounds, tmp_path):
+    files = [sounds(0.4), tmp_path / "none.wav", sounds(0.7)]
+    with pytest.raises(AudioError, match=r"none\.wav: does not exist"):
+        [*MODEL.embed_many(files)]
+    rejected = []
+    found = [path for path, _ in MODEL.predict_many(files, rejected=rejected, workers=1)]
+    assert found == [files[0], files[2]]
+    assert [(one.path, one.reason) for one in rejected] == [(str(files[1]), "does not exist")]
+    assert [*MODEL.embed_many([])] == []
+
+
+def test_bf16_is_asked_for_and_near(sounds):
+    half = Model(MODEL.config, MODEL.objective, "cpu", "bf16-mixed")
+    for hop in (None, 0.5):
+        exact, near = (np.asarray(model.embed(sounds(1.0), hop=hop)[-1]) for model in (MODEL, half))
+        np.testing.assert_allclose(near, exact, atol=0.1)
+        assert (near != exact).any()
+    assert numbers(half.predict(sounds(1.0))[0]).sum() == pytest.approx(1.0, abs=1e-2)
+    assert Model(MODEL.config, MODEL.objective, "cpu", "auto").precision == "32-true"
+
+
 # --- run folders ---
 
 

@@ -1,18 +1,22 @@
 """Files that are either complete or not there: written aside, synced, renamed; and weights as safetensors."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from melpatch.errors import CheckpointError
 
 _PARTIAL = ".partial"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, a quota, the largest file that this process may write
 
 
 @contextmanager
@@ -21,7 +25,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     A crash leaves ``path`` as it was. What was written is on the disk before it takes its name.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    aside = _aside(path)
     _remove(aside)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -40,6 +44,18 @@ def clear_partial(folder: Path) -> None:
     """Remove what a crash left half-written in a folder; nobody else may be writing there."""
     for left in folder.glob(f".*{_PARTIAL}"):
         _remove(left)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder such that a crash leaves all of it or, under its name, nothing."""
+    aside = _aside(folder)
+    _remove(aside)
+    folder.rename(aside)
+    _remove(aside)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
 
 
 def _remove(path: Path) -> None:
@@ -66,9 +82,33 @@ def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, st
         state: tensors by name.
         about: text to keep in the file's header.
     """
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     with written_aside(path) as aside:
-        save_file(plain, aside, metadata={"format": "pt", **(about or {})})
+        write_weights(aside, copied(state), about)
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Write tensors that :func:`copied` returned to a safetensors file, which a crash may leave half-written."""
+    # Not save_file, which hides what the system said, and leaves files of other names where it is killed.
+    path.write_bytes(serialised(dict(state), metadata={"format": "pt", **(about or {})}))
+
+
+def copied(value: Any) -> Any:
+    """Return tensors, or dictionaries and lists of them, with memory of their own on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, Mapping):
+        return {name: copied(each) for name, each in value.items()}
+    return [copied(each) for each in value] if isinstance(value, list) else value
+
+
+def lack_of_space(error: BaseException | None) -> OSError | None:
+    """Return the error that says that there is no room left, which may be the cause of the given one; None if none
+    does."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__cause__ or error.__context__  # torch.save covers up what the file said
+    return None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -8,12 +8,14 @@ import importlib
 import inspect
 import os
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import melpatch
 from melpatch import registry
-from melpatch.errors import ConfigError, MelpatchError
+from melpatch.errors import ConfigError, MelpatchError, Stopped
 
 _SUCCESS, _DEFECT, _USER_ERROR, _INTERRUPTED, _BROKEN_PIPE = 0, 1, 2, 130, 141  # the last two as shells count signals
 
@@ -34,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _SUCCESS
     except SystemExit as done:  # tyro has shown its help or the wrong flag
         return done.code if isinstance(done.code, int) else _SUCCESS
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        if _several() and not importlib.import_module("melpatch.processes").first_to_fail():
+            return _DEFECT  # of what another process has said already
         if debug:
             raise
         return _report(error, " ".join(["melpatch", *words[:1]]))
@@ -43,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(command: str, arguments: list[str]) -> tuple[ModuleType, Any]:
     """Return the module of a command and the configuration that the arguments spell, without running it.
 
-    A module whose settings depend on the arguments themselves (on which objective, say) brings its own
+    A module of which several processes share the work, if torchrun starts them, says ``TOGETHER = True``. One whose
+    settings depend on the arguments themselves (on which objective, say) brings its own
     ``parse(arguments)``; for the others tyro reads their ``Config``.
 
     Raises:
@@ -68,8 +73,32 @@ def _run(words: list[str]) -> None:
         sys.stdout.write(_help() + "\n")
     elif words[0] == "--version":
         sys.stdout.write(f"melpatch {melpatch.__version__}\n")
+    elif _several():
+        _run_together(words[0], words[1:])
     else:
         module, config = parse(words[0], words[1:])
+        module.run(config)
+
+
+def _several() -> bool:
+    """Return whether torchrun started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _run_together(command: str, arguments: list[str]) -> None:
+    """Run a command as one of several processes, of which the first one alone says anything but an error."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns of settings that are as they have to be
+    from melpatch import processes  # here, since it imports torch
+
+    with ExitStack() as stack:
+        stack.enter_context(processes.together())
+        if not processes.is_first():
+            silence = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(silence))
+            stack.enter_context(redirect_stderr(silence))
+        module, config = parse(command, arguments)
+        if not getattr(module, "TOGETHER", False):
+            raise ConfigError(f"melpatch {command} is the work of one process; start it without torchrun")
         module.run(config)
 
 
@@ -101,6 +130,8 @@ def _report(error: BaseException, command: str) -> int:
             return _BROKEN_PIPE
         case KeyboardInterrupt():
             line, code = "interrupted", _INTERRUPTED
+        case Stopped():
+            line, code = text, 128 + error.signal  # as shells count signals
         case MelpatchError():
             line, code = f"error: {text}", _USER_ERROR
         case OSError() if error.filename is not None:  # a full disk, a folder that may not be written

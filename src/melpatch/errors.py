@@ -20,6 +20,18 @@ class CheckpointError(MelpatchError):
     """A run or model folder that is missing, incomplete, or made for something else."""
 
 
+class Stopped(BaseException):
+    """A signal asked for an end, and the work stands where it can be gone on with.
+
+    Attributes:
+        signal: number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class AudioError(MelpatchError):
     """A recording that cannot be read.
 

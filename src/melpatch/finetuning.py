@@ -16,8 +16,9 @@ from melpatch.objectives.classify import Classify
 from melpatch.recipes.base import onto, recipe_settings
 from melpatch.training.config import RunConfig, build
 from melpatch.training.loop import Evaluate, fit
-from melpatch.training.run import Progress, Run
-from melpatch.training.start import fitted, measured
+from melpatch.training.run import Run
+from melpatch.training.start import fitted, measured, plan
+from melpatch.training.states import Progress
 from melpatch.training.tracking import Tracker
 
 SCRATCH = "scratch"
@@ -181,5 +182,5 @@ class Validation:
             self.corpus.clips,
             sample_rate=objective.front_end.sample_rate,
             seconds=self.config.loader.seconds,
-            batch_size=self.config.loader.batch_size,
+            batch_size=plan(self.config, self.corpus).at_once,
         )

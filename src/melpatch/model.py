@@ -4,32 +4,36 @@
 >>> model = melpatch.load("runs/b")
 >>> model.predict("dawn.flac", hop=1.0)
 >>> vector = model.embed(wave, sample_rate=44100)
+>>> for path, vector in model.embed_many(paths): ...
 """
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
-import soxr
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from melpatch.audio.files import stream
 from melpatch.config import check
 from melpatch.data.clip import Batch
-from melpatch.errors import AudioError, ConfigError
+from melpatch.data.corpus import Rejected
+from melpatch.errors import ConfigError
 from melpatch.nn.pooling import Pooling, pool
 from melpatch.objectives.base import Features, Objective
 from melpatch.objectives.classify import Classify
+from melpatch.recordings.rows import Row, each, frames, means
+from melpatch.recordings.task import Audio, Reduce, Task, of_many, of_one
+from melpatch.recordings.windows import Cut, whole
 from melpatch.training.config import RunConfig
 from melpatch.training.start import load_run
 
-Audio = str | PathLike[str] | np.ndarray | Tensor
-"""A sound file, or samples of one channel; what samples must be is checked with a message, not by their type."""
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+"""Arithmetic of a trained network. "auto" is bf16-mixed on a GPU that computes in it, as in training, and float32
+elsewhere: on a CPU the answers are the same to rounding, whatever the batches."""
 
 
 class Frames(NamedTuple):
@@ -57,23 +61,34 @@ class Prediction(NamedTuple):
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
 
-def load(path: str | PathLike[str], device: str | torch.device | None = None) -> "Model":
+def load(
+    path: str | PathLike[str], device: str | torch.device | None = None, precision: Precision = "32-true"
+) -> "Model":
     """Return the model of a run folder.
 
     Args:
         path: a folder that ``melpatch pretrain`` or ``melpatch finetune`` wrote.
         device: where to compute; a GPU if there is one.
+        precision: arithmetic of the network; float32 unless told otherwise.
     """
     config, objective = load_run(Path(path))
-    return Model(config, objective, device)
+    return Model(config, objective, device, precision)
 
 
 class Model:
     """A trained objective with its ears: it resamples what it is given, and never guesses a rate."""
 
-    def __init__(self, config: RunConfig, objective: Objective, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        objective: Objective,
+        device: str | torch.device | None = None,
+        precision: Precision = "32-true",
+    ) -> None:
         self.config = config
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        self.precision = precision if precision != "auto" else "bf16-mixed" if has_bf16 else "32-true"
         self.objective = objective.eval().to(self.device)
         self.sample_rate = objective.front_end.sample_rate
         self.seconds = objective.heard(config.objective, config.loader.seconds)
@@ -124,17 +139,7 @@ class Model:
             AudioError: the file cannot be read.
             ConfigError: the samples, pooling, layer or hop are not what the model can take.
         """
-        if pooling is None and (hop is None or self.default_pooling in ("mean", "frequency")):
-            pooling = self.default_pooling
-        pooling = pooling or "mean"  # a frame has no class token, and no maximum over time
-        if hop is not None:
-            return self._frames(audio, sample_rate, pooling, layer, hop)
-        total, weight = np.zeros(()), 0.0
-        for _, batch in self._windows(audio, sample_rate, self.seconds):
-            length = float(batch.lengths[0])
-            total = total + length * self.embed_batch(batch, pooling, layer)[0].double().cpu().numpy()
-            weight += length
-        return np.asarray(total / weight, dtype=np.float32)
+        return _embedding([*of_one(self.embedding(pooling, layer, hop), audio, sample_rate)], hop)
 
     def predict(self, audio: Audio, sample_rate: int | None = None, *, hop: float | None = None) -> list[Prediction]:
         """Return labels with probabilities for a whole recording, or with ``hop`` for a window every so many seconds.
@@ -149,34 +154,97 @@ class Model:
             AudioError: the file cannot be read.
             ConfigError: the model was not trained with labels, or the samples or hop are not what it can take.
         """
-        windows = self.predict_windows(audio, sample_rate, hop)
-        if hop is not None:
-            return list(windows)
-        total, weight, end = np.zeros(len(self.labels)), 0.0, 0.0
-        for one in windows:
-            end = one.end
-            total += (one.end - one.start) * np.array([*one.probabilities.values()])
-            weight += one.end - one.start
-        return [Prediction(0.0, end, dict(zip(self.labels, (total / weight).tolist(), strict=True)))]
+        return [self._prediction(row) for row in of_one(self.prediction(hop), audio, sample_rate)]
 
     def predict_windows(
         self, audio: Audio, sample_rate: int | None = None, hop: float | None = None
     ) -> Iterator[Prediction]:
-        """Yield the predictions of a recording's windows as they are made."""
-        for start, batch in self._windows(audio, sample_rate, self.seconds if hop is None else hop):
-            row = self.predict_batch(batch)[0].tolist()
-            end = start + int(batch.lengths[0]) / self.sample_rate
-            yield Prediction(start, end, dict(zip(self.labels, row, strict=True)))
+        """Yield the predictions of a recording's windows, by default end to end, as they are made."""
+        task = self.prediction(self.seconds if hop is None else hop)
+        yield from map(self._prediction, of_one(task, audio, sample_rate))
+
+    def embed_many(
+        self,
+        paths: Iterable[str | PathLike[str]],
+        *,
+        pooling: Pooling | None = None,
+        layer: int | None = None,
+        hop: float | None = None,
+        batch_size: int | None = None,
+        workers: int = 0,
+        rejected: list[Rejected] | None = None,
+    ) -> Iterator[tuple[Path, Float[np.ndarray, " dim"] | Frames]]:
+        """Yield each file with what :meth:`embed` returns for it, in the order of the files, many windows at a time.
+
+        Args:
+            paths: sound files.
+            pooling: see :meth:`embed`.
+            layer: see :meth:`embed`.
+            hop: see :meth:`embed`.
+            batch_size: windows at a time; by default :attr:`default_batch_size`.
+            workers: decoding processes; 0 decodes in a thread beside the network.
+            rejected: takes the files that cannot be read; without it the first of them is an error.
+
+        Raises:
+            AudioError: a file cannot be read.
+            ConfigError: the pooling, layer or hop is not what the model can take.
+        """
+        task = self.embedding(pooling, layer, hop)
+        for path, rows in self._of_many(task, paths, batch_size, workers, rejected):
+            yield path, _embedding(rows, hop)
+
+    def predict_many(
+        self,
+        paths: Iterable[str | PathLike[str]],
+        *,
+        hop: float | None = None,
+        batch_size: int | None = None,
+        workers: int = 0,
+        rejected: list[Rejected] | None = None,
+    ) -> Iterator[tuple[Path, list[Prediction]]]:
+        """Yield each file with what :meth:`predict` returns for it, as :meth:`embed_many` does."""
+        for path, rows in self._of_many(self.prediction(hop), paths, batch_size, workers, rejected):
+            yield path, [*map(self._prediction, rows)]
+
+    @property
+    def default_batch_size(self) -> int:
+        """Return how many windows to compute at a time: more where there is a GPU to fill."""
+        return 64 if self.device.type == "cuda" else 8
+
+    def embedding(self, pooling: Pooling | None, layer: int | None, hop: float | None) -> Task:
+        """Return what :meth:`embed` asks of a recording.
+
+        Raises:
+            ConfigError: the pooling or hop is not what the model can take.
+        """
+        if pooling is None and (hop is None or self.default_pooling in ("mean", "frequency")):
+            pooling = self.default_pooling
+        pooling = pooling or "mean"  # a frame has no class token, and no maximum over time
+        if hop is None:
+            return self._task(self.seconds, lambda batch: _arrays(self.embed_batch(batch, pooling, layer)), means)
+        grid, hop_seconds = self.objective.encoder.grid, self.objective.front_end.hop_seconds
+        column = grid.stride[1] * hop_seconds
+        check(hop >= column - 1e-9, "hop", hop, f"{column:g} s or more, the length of a column of patches")
+        allowed = "'mean' or 'frequency' where there is a hop"
+        check(pooling in ("mean", "frequency"), "pooling", pooling, allowed)
+        rows = partial(frames, hop=hop, column=column, width=grid.patch[1] * hop_seconds)
+        return self._task(self.seconds / 2, lambda batch: self._columns(batch, pooling, layer), rows)
+
+    def prediction(self, hop: float | None) -> Task:
+        """Return what :meth:`predict` asks of a recording.
+
+        Raises:
+            ConfigError: the model was not trained with labels.
+        """
+        self._classifier()
+        hop, rows = (self.seconds, means) if hop is None else (hop, each)
+        return self._task(hop, lambda batch: _arrays(self.predict_batch(batch)), rows)
 
     @torch.inference_mode()
     def predict_batch(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label for a batch at the model's rate."""
-        if not isinstance(self.objective, Classify):
-            raise ConfigError(
-                f"a {type(self.objective).__name__} run has no labels to predict; fine-tune it first: "
-                "melpatch finetune --init RUN --data labels.csv --out OTHER"
-            )
-        return self.objective.probabilities(batch.to(self.device))
+        with self._arithmetic():
+            return self._classifier().probabilities(batch.to(self.device))
 
     @torch.inference_mode()
     def embed_batch(self, batch: Batch, pooling: Pooling, layer: int | None = None) -> Float[Tensor, "clip dim"]:
@@ -186,9 +254,21 @@ class Model:
         return pool(patches, cls, features.valid, self.objective.encoder.grid.rows, pooling)
 
     @torch.inference_mode()
+    def _columns(self, batch: Batch, pooling: Pooling, layer: int | None) -> list[Float[np.ndarray, "column dim"]]:
+        """Return one vector per column of patches of each clip."""
+        features, rows = self.objective.features(batch.to(self.device)), self.objective.encoder.grid.rows
+        patches, _ = self._tokens(features, layer)
+        by_row = patches.view(len(patches), rows, -1, patches.shape[-1]).float()
+        found = by_row.mean(dim=1) if pooling == "mean" else by_row.transpose(1, 2).flatten(2)
+        if features.valid is None:
+            return _arrays(found)
+        own = features.valid.view(len(found), rows, -1)[:, 0].sum(dim=1).tolist()
+        return [columns[:count] for columns, count in zip(_arrays(found), own, strict=True)]
+
     def _tokens(self, features: Features, layer: int | None) -> tuple[Tensor, Tensor]:
         encoder = self.objective.export_encoder()
-        encoded = encoder(features.spectrogram, features.valid, layers=layer is not None)
+        with self._arithmetic():
+            encoded = encoder(features.spectrogram, features.valid, layers=layer is not None)
         if layer is None:
             return encoded.patches, encoded.cls
         if not -encoder.num_layers <= layer < encoder.num_layers:
@@ -196,77 +276,58 @@ class Model:
         count = encoded.cls.shape[1]
         return encoded.layers[layer][:, count:], encoded.layers[layer][:, :count]
 
-    def _frames(self, audio: Audio, sample_rate: int | None, pooling: Pooling, layer: int | None, hop: float) -> Frames:
-        """Average the columns of tokens whose middle falls into each frame, over all windows that show them."""
-        column = self.objective.encoder.grid.stride[1] * self.objective.front_end.hop_seconds
-        check(hop >= column - 1e-9, "hop", hop, f"{column:g} s or more, the length of a column of patches")
-        allowed = "'mean' or 'frequency' where there is a hop"
-        check(pooling in ("mean", "frequency"), "pooling", pooling, allowed)
-        sums: dict[int, Tensor] = {}
-        counts: dict[int, int] = {}
-        end = 0.0
-        for middle, heard, tokens in self._columns(audio, sample_rate, layer, column):
-            vector = tokens.mean(dim=0) if pooling == "mean" else tokens.flatten()
-            frame, end = int((middle + 1e-9) / hop), heard
-            sums[frame] = sums.get(frame, torch.zeros_like(vector)) + vector
-            counts[frame] = counts.get(frame, 0) + 1
-        order = sorted(sums)
-        starts = np.array(order, dtype=np.float64) * hop
-        means = torch.stack([sums[frame] / counts[frame] for frame in order]).cpu().numpy()
-        return Frames(starts, np.append(starts[1:], end), means)
-
-    def _columns(
-        self, audio: Audio, sample_rate: int | None, layer: int | None, column: float
-    ) -> Iterator[tuple[float, float, Float[Tensor, "row dim"]]]:
-        """Yield, for each column of patches of ``column`` seconds in each window, its middle, the window's end, and
-        its tokens."""
-        grid, hop_seconds = self.objective.encoder.grid, self.objective.front_end.hop_seconds
-        for start, batch in self._windows(audio, sample_rate, self.seconds / 2):
-            patches, _ = self._tokens(self.objective.features(batch.to(self.device)), layer)
-            end = start + int(batch.lengths[0]) / self.sample_rate
-            for number, tokens in enumerate(patches[0].view(grid.rows, -1, patches.shape[-1]).transpose(0, 1).float()):
-                begin = start + number * column
-                if begin < end:  # legacy padding has columns that lie wholly behind the sound
-                    yield min(begin + grid.patch[1] * hop_seconds / 2, end - 1e-6), end, tokens
-
-    def _windows(self, audio: Audio, sample_rate: int | None, hop: float) -> Iterator[tuple[float, Batch]]:
-        """Yield the start in seconds and a one-clip batch for each window of a recording."""
-        if isinstance(audio, str | PathLike):
-            pieces = stream(Path(audio), self.seconds, hop, self.sample_rate)
-        else:
-            pieces = _cut(self._samples(audio, sample_rate), self.seconds, hop, self.sample_rate)
-        found = False
-        for start, wave in pieces:
-            found = True
-            batch = Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.zeros(1, dtype=torch.int64))
-            yield start, batch
-        if not found:
-            name = audio if isinstance(audio, str | PathLike) else "the samples"
-            raise AudioError(name, f"shorter than one sample at {self.sample_rate} Hz", "give a longer recording")
-
-    def _samples(self, audio: np.ndarray | Tensor, rate: int | None) -> Float[np.ndarray, " sample"]:
-        if rate is None:
-            raise ConfigError("samples were given without sample_rate; say at how many Hz they were taken")
-        check(rate > 0, "sample_rate", rate, "the rate of the samples in Hz")
-        wave = audio.numpy(force=True) if isinstance(audio, Tensor) else np.asarray(audio)
-        fits = wave.ndim == 1 and len(wave) and np.issubdtype(wave.dtype, np.floating) and np.isfinite(wave).all()
-        if not fits:
+    def _classifier(self) -> Classify:
+        if not isinstance(self.objective, Classify):
             raise ConfigError(
-                f"samples of shape {wave.shape} and type {wave.dtype}; allowed: one channel of finite floats in "
-                "[-1, 1]; average channels, and divide 16-bit integers by 32768"
+                f"a {type(self.objective).__name__} run has no labels to predict; fine-tune it first: "
+                "melpatch finetune --init RUN --data labels.csv --out OTHER"
             )
-        wave = np.ascontiguousarray(wave, dtype=np.float32)
-        return wave if rate == self.sample_rate else soxr.resample(wave, rate, self.sample_rate, quality="HQ")
+        return self.objective
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+
+    def _task(self, hop: float, function: Callable[[Batch], list[np.ndarray]], rows: Reduce) -> Task:
+        alike = getattr(self.objective.encoder.config, "positions", None) == "stretched"  # to the length of the batch
+        cut = Cut(self.seconds, hop, self.sample_rate)
+        return Task(cut, function, rows, alike=alike, pin=self.device.type == "cuda")
+
+    def _of_many(
+        self,
+        task: Task,
+        paths: Iterable[str | PathLike[str]],
+        batch_size: int | None,
+        workers: int,
+        rejected: list[Rejected] | None,
+    ) -> Iterator[tuple[Path, list[Row]]]:
+        """Yield each file that can be read with its rows."""
+        files, rows = [Path(path) for path in paths], list[Row]()
+        numbered = [*enumerate(map(whole, files))]
+        for item in of_many(
+            task, [numbered] if files else [], batch_size=batch_size or self.default_batch_size, workers=workers
+        ):
+            if isinstance(item, Row):
+                rows.append(item)
+                continue
+            if item.error is None:
+                yield files[item.recording], rows
+            elif rejected is None:
+                raise item.error
+            else:
+                rejected.append(Rejected(str(files[item.recording]), item.error.reason))
+            rows = []
+
+    def _prediction(self, row: Row) -> Prediction:
+        return Prediction(row.start, row.end, dict(zip(self.labels, row.values.tolist(), strict=True)))
 
 
-def _cut(wave: np.ndarray, seconds: float, hop: float, rate: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield what :func:`melpatch.audio.files.stream` yields for a file: windows that cover the wave, and their starts
-    in seconds; the last may be shorter."""
-    check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
-    length = round(seconds * rate)
-    for number in itertools.count():
-        start = round(number * hop * rate)
-        if start < len(wave):
-            yield start / rate, wave[start : start + length]
-        if start + length >= len(wave):
-            return
+def _arrays(values: Float[Tensor, "clip ..."]) -> list[np.ndarray]:
+    return [*values.float().cpu().numpy()]
+
+
+def _embedding(rows: Sequence[Row], hop: float | None) -> Float[np.ndarray, " dim"] | Frames:
+    """Return the vector of a recording's only row, or its frames."""
+    if hop is None:
+        return rows[0].values
+    starts, ends = (np.array([getattr(row, name) for row in rows]) for name in ("start", "end"))
+    return Frames(starts, ends, np.stack([row.values for row in rows]))

@@ -3,15 +3,18 @@ other. Alone, every function here does the obvious thing at once.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
+_board: list[Store] = []  # on which all can write, while they are together
 _PATIENCE = timedelta(minutes=30)  # how long one process waits for another, which may be measuring or saving
 
 
@@ -39,7 +42,8 @@ def is_first() -> bool:
 def together() -> Iterator[None]:
     """Meet the others for the body of a ``with``, where there are others; a GPU each, where there are GPUs.
 
-    A body that raises ends this process without waiting for the others, which torchrun then stops.
+    A body that raises ends this process without waiting for the others, which torchrun then stops; that it was the
+    first to, if it was, :func:`first_to_fail` knows.
     """
     if not started() or _together():
         yield
@@ -48,9 +52,28 @@ def together() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, timeout=_PATIENCE)
+    store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
+    distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
+    _board[:] = [PrefixStore("melpatch", store)]
     yield
     distributed.destroy_process_group()
+    _board.clear()
+
+
+def first_to_fail() -> bool:
+    """Return whether no other process has said so before: what then ended this one is what all of them end of."""
+    if not _board:
+        return True
+    name = str(rank())
+    try:
+        return bool(_board[0].compare_set("failed", "", name) == name.encode())
+    except RuntimeError:  # torchrun, which keeps the board, has gone
+        return False
+
+
+def restarted() -> bool:
+    """Return whether torchrun started this process in the place of one that had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def mine(items: Sequence[T]) -> Sequence[T]:
@@ -73,6 +96,48 @@ def from_first(value: T) -> T:
     if _together():
         distributed.broadcast_object_list(held, src=0)
     return held[0]
+
+
+def by_first(make: Callable[[], T]) -> T:
+    """Return what the first process makes, while the others wait; all must call it.
+
+    Raises:
+        Exception: what the first process raised, in all of them.
+    """
+    made: T | Exception | None = None
+    if is_first():
+        try:
+            made = make()
+        except Exception as error:
+            if world_size() == 1:
+                raise
+            made = error
+    found: Any = from_first(made)
+    if isinstance(found, Exception):
+        raise found
+    return found  # type: ignore[no-any-return]
+
+
+def gathered(rows: Tensor) -> list[Tensor]:
+    """Return the rows that each process gave, of which each may have another number; all must call it."""
+    if not _together():
+        return [rows]
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(count) for _ in range(world_size())]
+    distributed.all_gather(counts, count)
+    sizes = torch.cat(counts).tolist()
+    padded = torch.cat([rows, rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])])  # one size for all
+    parts = [torch.empty_like(padded) for _ in sizes]
+    distributed.all_gather(parts, padded)
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
+
+
+def summed(values: Tensor) -> Tensor:
+    """Return the sum of the tensors that the processes gave, which are of one shape; all must call it."""
+    if _together():
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values
 
 
 def wait() -> None:

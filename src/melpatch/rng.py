@@ -11,22 +11,26 @@ device.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+N = TypeVar("N", Tensor, np.ndarray)
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
+def _shift_right(x: N, bits: int) -> N:
     """Logical shift right; torch's own keeps the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: N) -> N:
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)
@@ -39,8 +43,8 @@ def hash_text(text: str) -> int:
 
 def stream(seed: int, purpose: str, keys: Int[Tensor, " clip"], step: int = 0) -> Int[Tensor, " clip"]:
     """Return one stream state per clip, for one purpose ("mask", "crop", ...) at one step."""
-    state = torch.full_like(keys, hash_text(f"{seed}/{purpose}/{step}"), dtype=torch.int64)
-    return _mix(_mix(state) + keys.long() * _GOLDEN)
+    start = _mix(np.array([hash_text(f"{seed}/{purpose}/{step}")]))  # one number, for which no device is to be asked
+    return _mix(int(start[0]) + keys.long() * _GOLDEN)
 
 
 def _numbers(state: Int[Tensor, " clip"], shape: tuple[int, ...]) -> Int[Tensor, "clip ..."]:

@@ -14,33 +14,53 @@ from melpatch.checkpoint import written_aside
 from melpatch.config import to_dict
 from melpatch.data.leaks import warn_of_groups
 from melpatch.data.splits import scarce
-from melpatch.errors import MelpatchError
+from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.rounds import Round
 from melpatch.evaluation.summary import Trial, summary
 from melpatch.objectives.classify import Classify
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.per_class import per_class
+from melpatch.processes import by_first, world_size
 from melpatch.progress import notice
 from melpatch.protocols.base import Job, Protocol
 from melpatch.registry import name_of
 from melpatch.training.run import COMMAND, Run, environment
+
+_SCORES = "scores.json"
 
 
 def score(protocol: Protocol, job: Job) -> dict[str, Any]:
     """Run a protocol and return the record of it, as plain values that JSON can hold.
 
     ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial (``predictions.csv``) and, if
-    matplotlib is there, the pictures ``confusion.png`` and ``per_class.png``.
+    matplotlib is there, the pictures ``confusion.png`` and ``per_class.png``. All processes must call it, and get the
+    same; the first one writes.
     """
     trials, told = protocol.run(job)
+    return by_first(lambda: _written(protocol, job, trials, told))
+
+
+def _written(protocol: Protocol, job: Job, trials: Sequence[Trial], told: dict[str, Any]) -> dict[str, Any]:
     labels, multi_label = protocol.labels(job), protocol.multi_label(job)
     found = summary(trials, labels, multi_label, protocol.metric(multi_label))
     record = _about(protocol, job, trials) | found | told
-    with written_aside(job.out / "scores.json") as aside:
+    with written_aside(job.out / _SCORES) as aside:
         aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
     _write_predictions(job.out / "predictions.csv", trials, labels)
     _draw(job.out, found, labels)
     return record
+
+
+def refuse_others(jobs: Sequence[Job]) -> None:
+    """Raise ConfigError if the folder for the results of a job holds scores of something else, which would be lost."""
+    for job in jobs:
+        if not (job.out / _SCORES).exists():
+            continue
+        there = json.loads((job.out / _SCORES).read_text(encoding="utf-8"))
+        run, name = Path(there["run"]), there.get("name", job.name)
+        if (run.resolve(), name) != (job.run.resolve(), job.name):
+            asked = f"{job.name} by {job.run}"
+            raise ConfigError(f"{job.out}: holds the scores of {name} by {run}, not {asked}; give another --out")
 
 
 def warn(protocols: Sequence[Protocol], jobs: Sequence[Job]) -> None:
@@ -100,12 +120,14 @@ def _about(protocol: Protocol, job: Job, trials: Sequence[Trial]) -> dict[str, A
     rejected = {one.path for one in job.corpus.rejected}
     rejected |= {path for trial in trials for path in trial.details.get("rejected", ())}
     seconds = [trial.details["seconds"] for trial in trials]
+    embedding = [trial.details["embedding_seconds"] for trial in trials if "embedding_seconds" in trial.details]
     details = [{name: value for name, value in trial.details.items() if name != "rejected"} for trial in trials]
     return {
         "run": str(job.run),
         "method": type(job.model.objective).__name__,
         "initialisation": "random weights" if job.untrained else _origin(job.run),
         "corpus": job.corpus.name,
+        "name": job.name,
         "protocol": name_of(type(protocol)),
         "version": protocol.version,
         "settings": to_dict(protocol),
@@ -117,6 +139,8 @@ def _about(protocol: Protocol, job: Job, trials: Sequence[Trial]) -> dict[str, A
         "scored_clips_heard_in_training": heard_in_training(job, [clip.key for one in trials for clip in one.clips]),
         "trials": [{"round": one.round, "seed": one.seed, **each} for one, each in zip(trials, details, strict=True)],
         "seconds": None if None in seconds else round(sum(seconds), 2),
+        "embedding_seconds": round(sum(embedding), 2) if embedding else None,
+        "processes": world_size(),
         "rejected": sorted(rejected),
         "environment": environment(),
     }
@@ -141,7 +165,7 @@ def _write_predictions(path: Path, trials: Sequence[Trial], labels: Sequence[str
         for trial in trials:
             for clip, row in zip(trial.clips, trial.probabilities, strict=True):
                 said = [labels[int(np.argmax(row))], trial.round, trial.seed, *(f"{value:.6g}" for value in row)]
-                writer.writerow([clip.path, f"{clip.start:g}", ";".join(clip.labels), *said])
+                writer.writerow([clip.place, f"{clip.start:g}", ";".join(clip.labels), *said])
 
 
 def _draw(out: Path, found: dict[str, Any], labels: Sequence[str]) -> None:

@@ -1,9 +1,22 @@
 """``melpatch embed``: vectors with the paths, and with a hop the times, that they stand for."""
 
+import re
+
 import numpy as np
 import pytest
-from journeys.three_sounds import LABELS, melpatch, read_table, settings, write_folder, write_run, write_sound
+import soundfile
+from journeys.three_sounds import (
+    LABELS,
+    melpatch,
+    read_table,
+    settings,
+    write_folder,
+    write_run,
+    write_sound,
+    write_table,
+)
 
+from melpatch.audio import decoder
 from melpatch.cli import main
 from melpatch.model import load
 
@@ -74,6 +87,51 @@ def test_nothing_readable_is_exit_code_2_and_no_file(run, tmp_path, capsys):
     assert not (tmp_path / "f.npz").exists()
 
 
+def test_what_was_heard_before_the_damage_is_not_embedded(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder, "_BLOCK", 8000)
+    path = write_sound(tmp_path / "a.flac", "noise", 4.0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    write_sound(tmp_path / "b.wav")
+    melpatch("embed", run, path, tmp_path / "b.wav", "--hop", "0.5", "--workers", "0", "--out", tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as found:
+        assert set(found["path"]) == {str(tmp_path / "b.wav")}
+    (bad,) = read_table(tmp_path / "f.rejected.csv")
+    assert "breaks off" in bad["reason"] or "truncated" in bad["reason"]
+
+
+def test_csv_and_parquet_say_the_same(run, folder, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for ending in ("csv", "parquet", "npz"):
+        melpatch("embed", run, folder, "--hop", "0.5", "--out", tmp_path / f"f.{ending}")
+    lines, table = read_table(tmp_path / "f.csv"), parquet.read_table(tmp_path / "f.parquet").to_pydict()
+    with np.load(tmp_path / "f.npz") as found:
+        assert [line["path"] for line in lines] == table["path"] == found["path"].tolist()
+        assert table["start"] == found["start"].tolist()
+        np.testing.assert_array_equal(np.array(table["embeddings"], np.float32), found["embeddings"])
+        cells = np.array([[line[f"embeddings_{n}"] for n in range(32)] for line in lines], np.float32)
+        np.testing.assert_array_equal(cells, found["embeddings"])
+
+
+def test_clips_of_a_csv_are_rows_with_key_and_times(run, tmp_path):
+    path = write_sound(tmp_path / "a.wav", "noise", 3.0)
+    table = write_table(
+        tmp_path / "clips.csv", ("path", "start", "duration", "key"), [("a.wav", 0, 1.0, 5), ("a.wav", 1.5, 1.2, 6)]
+    )
+    melpatch("embed", run, table, "--out", tmp_path / "f.npz")
+    wave, model = soundfile.read(path, dtype="float32")[0], load(run)
+    with np.load(tmp_path / "f.npz") as found:
+        assert (found["key"].tolist(), found["path"].tolist()) == ([5, 6], [str(path)] * 2)
+        np.testing.assert_allclose([found["start"], found["end"]], [[0, 1.5], [1.0, 2.7]])
+        for vector, piece in zip(found["embeddings"], (wave[:16000], wave[24000:43200]), strict=True):
+            np.testing.assert_allclose(vector, model.embed(piece, 16000), atol=1e-5)
+
+
+def test_what_is_told_in_the_end_has_hours_and_rate(run, folder, tmp_path, capsys):
+    melpatch("embed", run, folder, "--out", tmp_path / "f.npz", "--resume")  # of nothing: it begins
+    told = capsys.readouterr().err
+    assert re.search(r"6 files done: .*f\.npz \(0\.00 h of sound, \d+ times real time\)", told)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -82,9 +140,12 @@ def test_nothing_readable_is_exit_code_2_and_no_file(run, tmp_path, capsys):
         (("--layer", "2"), "layer = 2; allowed: -2 to 1"),
         (("--hop", "1", "--pooling", "max"), "pooling = 'max'; allowed: 'mean' or 'frequency' where there is a hop"),
         (("--pooling", "median"), "--pooling"),
+        (("--batch-size", "0"), "batch_size = 0; allowed: 1 or more"),
+        (("--workers", "-1"), "workers = -1; allowed: 0 or more"),
     ],
 )
 def test_what_cannot_be_embedded_is_exit_code_2(run, folder, words, message, tmp_path, capsys):
     assert main(["embed", str(run), str(folder), "--out", str(tmp_path / "f.npz"), *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "f.npz").exists()
+    assert not (tmp_path / "f.npz.parts").exists()

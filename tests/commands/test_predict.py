@@ -1,8 +1,10 @@
 """``melpatch predict``: one line per recording or window, with times, and the files that could not be read."""
 
+import numpy as np
 import pytest
 from journeys.three_sounds import LABELS, melpatch, read_table, settings, write_folder, write_run, write_sound
 
+from melpatch.audio import decoder
 from melpatch.cli import main
 from melpatch.model import load
 
@@ -60,6 +62,31 @@ def test_files_that_cannot_be_read_are_named_beside(classifier, folder, tmp_path
     assert bad["path"].endswith("bad.wav")
     assert bad["reason"]
     assert "1 of 7 files cannot be read" in capsys.readouterr().err
+
+
+def test_windows_before_the_damage_are_kept(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder, "_BLOCK", 8000)
+    path = write_sound(tmp_path / "a.flac", "noise", 4.0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    melpatch("predict", classifier, path, "--hop", "0.5", "--workers", "0", "--out", tmp_path / "found.csv")
+    assert [float(line["start"]) for line in read_table(tmp_path / "found.csv")][:2] == [0.0, 0.5]
+    (bad,) = read_table(tmp_path / "found.rejected.csv")
+    assert bad["path"] == str(path)
+
+
+def test_npz_and_parquet_say_the_same(classifier, folder, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for ending in ("csv", "parquet", "npz"):
+        melpatch("predict", classifier, folder, "--out", tmp_path / f"f.{ending}")
+    lines, table = read_table(tmp_path / "f.csv"), parquet.read_table(tmp_path / "f.parquet").to_pydict()
+    assert [*table] == [*lines[0]]
+    with np.load(tmp_path / "f.npz") as found:
+        assert found["labels"].tolist() == [*LABELS]
+        for number, line in enumerate(lines):
+            assert line["label"] == table["label"][number] == found["label"][number]
+            for place, name in enumerate(LABELS):
+                assert float(line[name]) == pytest.approx(found["probabilities"][number, place], rel=1e-5)
+                assert table[name][number] == found["probabilities"][number, place]
 
 
 def test_nothing_readable_is_exit_code_2(classifier, tmp_path, capsys):

@@ -17,6 +17,8 @@ from melpatch.data.clip import Clip
 from melpatch.data.loader import (
     LoaderConfig,
     collate,
+    Draw,
+    dealt,
     evaluation_batches,
     order,
     repeated,
@@ -204,8 +206,8 @@ def test_workers_change_nothing(corpus, workers):
 @pytest.mark.parametrize("first", [1, 3, 5])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_can_be_entered_at_any_step(corpus, first, workers):
-    whole = taken(corpus, 2 * 8, config(batch_size=2), accumulate=2)
-    rest = taken(corpus, 2 * (8 - first), config(batch_size=2, workers=workers), accumulate=2, first_step=first)
+    whole = taken(corpus, 2 * 8, config(), accumulate=2)
+    rest = taken(corpus, 2 * (8 - first), config(workers=workers), accumulate=2, first_step=first)
     assert same(rest, whole[2 * first :])
 
 
@@ -213,7 +215,7 @@ def test_batches_can_be_entered_at_any_step(corpus, first, workers):
 @pytest.mark.parametrize("loader", [config(), config(balanced=True), config(bucket=1)], ids=["", "balanced", "flat"])
 def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, accumulate, loader):
     def steps(shares, **division):
-        found = taken(corpus, 6 * shares, replace(loader, batch_size=4 // world_size // accumulate), **division)
+        found = taken(corpus, 6 * shares, loader, **division)
         keys = [one.batch.keys.tolist() for one in found]
         return [[keys[at : at + shares]] for at in range(0, len(keys), shares)]
 
@@ -223,6 +225,36 @@ def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, 
         batches = [batch for part in parts for step in part for batch in step]
         assert {len(batch) for batch in batches} == {4 // world_size // accumulate}
         assert Counter(key for batch in batches for key in batch) == expected
+
+
+@pytest.mark.parametrize(("batch_size", "shares"), [(8, 1), (8, 2), (8, 4), (6, 1)])
+def test_neighbours_stay_together_and_are_partners(corpus, batch_size, shares):
+    def pairs(count, shares):
+        batches = [one.batch for one in taken(corpus, count, config(batch_size=batch_size), accumulate=shares)]
+        keys = [(batch.keys.tolist(), batch.keys[batch.partners].tolist()) for batch in batches]
+        return Counter(pair for both in keys for pair in zip(*both, strict=True))
+
+    assert pairs(3 * shares, shares) == pairs(3, 1)
+    assert all(one != other for one, other in pairs(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("clips", "shares", "first"), [(6, 2, [0, 2, 4]), (5, 1, [0, 1, 2, 3, 4]), (8, 2, [0, 1, 4, 5]), (4, 4, [0])]
+)
+def test_a_step_is_dealt_in_pairs_where_all_shares_have_whole_ones(clips, shares, first):
+    draws = [Draw(number, 0) for number in range(clips)]
+    dealt_out = [dealt(draws, number, shares) for number in range(shares)]
+    assert [draw.clip for draw in dealt_out[0]] == first
+    assert sorted(draw.clip for share in dealt_out for draw in share) == list(range(clips))
+
+
+def test_who_loses_a_partner_to_a_damaged_file_is_its_own(tmp_path):
+    whole = taken(noises(tmp_path, seconds=(0.3,) * 8), 1, config(batch_size=8))[0].batch
+    left = taken(damaged(tmp_path, bad=[3]), 1, config(batch_size=8))[0].batch
+    partner = dict(zip(whole.keys.tolist(), whole.keys[whole.partners].tolist(), strict=True))
+    (bad,) = set(whole.keys.tolist()) - set(left.keys.tolist())
+    expected = [key if partner[key] == bad else partner[key] for key in left.keys.tolist()]
+    assert left.keys[left.partners].tolist() == expected
 
 
 def test_batches_hold_crops_of_their_clips(corpus):

@@ -3,10 +3,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from melpatch.data.clip import Clip
+from melpatch.data.leaks import groups_are_labels, shared_groups
 from melpatch.data.manifest import Corpus
 from melpatch.data.splits import divide, few_labels, hold_out
 from melpatch.errors import DataError
@@ -143,3 +144,43 @@ def test_hold_out_takes_its_share_of_each_class():
     counts = Counter((clip.labels[0], clip.split) for clip in found.clips)
     assert counts == {("a", "test"): 10, ("a", "train"): 30, ("b", "test"): 5, ("b", "train"): 15}
     assert [clip.key for clip in found.clips] == list(range(60))
+
+
+TWO = ("train", "test")
+
+
+def grouped(*rows):
+    """A corpus of clips given as labels and a group."""
+    made = corpus(*((labels, "") for labels, _ in rows))
+    clips = tuple(replace(clip, group=group) for clip, (_, group) in zip(made.clips, rows, strict=True))
+    return replace(made, clips=clips)
+
+
+def held_out(many, share=0.25):
+    return [clip for clip in hold_out(many, share, 0).clips if clip.split == "test"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", *"123456"])), min_size=1, max_size=60))
+def test_hold_out_keeps_groups_whole_and_every_label_in_training(rows):
+    many = grouped(*rows)
+    assume(not groups_are_labels(many.clips))
+    found = hold_out(many, 0.25, 0)
+    train, test = (replace(found, clips=tuple(clip for clip in found.clips if clip.split == split)) for split in TWO)
+    assert shared_groups(train, test) == []
+    assert {clip.labels for clip in train.clips} == {clip.labels for clip in many.clips}
+
+
+def test_hold_out_takes_about_as_many_clips_of_groups_as_it_is_asked_for():
+    many = grouped(*(("ab"[number % 2], f"{number // 5}") for number in range(200)))
+    counts = Counter(clip.labels for clip in held_out(many))
+    assert all(counts[label,] == pytest.approx(25, abs=3) for label in "ab")
+
+
+def test_of_few_groups_the_smallest_is_held_out():
+    many = grouped(*[("a", "anna"), ("b", "anna")] * 9, *[("a", "ben"), ("b", "ben")] * 7, *[("c", "carl")] * 2)
+    assert {clip.group for clip in held_out(many, 0.1)} == {"ben"}  # without carl nobody would teach what a c is
+
+
+def test_speakers_who_are_to_be_told_apart_are_on_both_sides():
+    many = grouped(*((name, name) for name in "ab" * 20))
+    assert Counter(clip.group for clip in held_out(many)) == {"a": 5, "b": 5}

@@ -1,228 +1,44 @@
-"""Frozen features: what Model.embed and the encoder say, computed once, and anew whatever changes."""
+"""What probes see of clips: a choice of them, in any order, of which nothing is copied before it is asked for."""
 
-import os
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
-from journeys.three_sounds import settings, write_sound
 
-from melpatch.audio.files import read
-from melpatch.data.clip import Batch
-from melpatch.data.corpus import Corpus
-from melpatch.data.manifest import load_corpus
-from melpatch.encoders.cnn14 import CNN14
-from melpatch.errors import CheckpointError, ConfigError, DataError
-from melpatch.evaluation.features import Frozen
-from melpatch.model import Model
-from melpatch.objectives.cola import COLA
-from melpatch.training.config import build
+from melpatch.data.clip import Clip
+from melpatch.evaluation.features import Tokens, Vectors
 
-CONFIG = settings(cls_tokens=2)
-LENGTHS = (0.7, 1.0, 2.3, 0.3, 1.6)
+CLIPS = tuple(Clip(Path(f"{number}.wav"), number, 0.0, 1.0) for number in range(4))
+OTHER = Clip(Path("other.wav"), 99, 0.0, 1.0)
+SPANS = [[(0, 2)], [(2, 3), (6, 9)], [(3, 6)], [(9, 10)]]
+ORDER = (CLIPS[3], CLIPS[1], OTHER, CLIPS[2])
 
 
-@pytest.fixture
-def corpus(tmp_path) -> Corpus:
-    for number, seconds in enumerate(LENGTHS):
-        write_sound(tmp_path / "sounds" / f"{number}.wav", ("low", "noise")[number % 2], seconds, seed=number)
-    return load_corpus([tmp_path / "sounds"])
+def drawn(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def frozen(folder, config=CONFIG, objective=None):
-    """A network that counts how often its encoder is asked."""
-    objective = objective or build(config)
-    made = Frozen(config, objective, folder, seconds=1.0, batch_size=3)
-    made.asked = 0
-
-    def count(*_):
-        made.asked += 1
-
-    made.encoder.register_forward_hook(count)
-    return made
-
-
-def windows(corpus, number):
-    """The windows of a clip, each as a batch, and their lengths."""
-    wave, rate = read(corpus.clips[number].path, sample_rate=16000)
-    parts = [wave[at : at + rate] for at in range(0, len(wave), rate)]
-    return [
-        Batch(torch.from_numpy(part)[None], torch.tensor([len(part)]), torch.zeros(1, dtype=torch.int64))
-        for part in parts
-    ]
+def test_vectors_come_in_the_order_that_is_asked_for():
+    mean, layers = drawn(4, 5), drawn(4, 2, 5)
+    some = Vectors(CLIPS, {"mean": mean}, layers).select(ORDER)
+    assert some.clips == (CLIPS[3], CLIPS[1], CLIPS[2])
+    np.testing.assert_array_equal(some.of("mean"), mean[[3, 1, 2]])
+    np.testing.assert_array_equal(some.mix(), layers[[3, 1, 2]])
+    fewer = some.select([CLIPS[2], CLIPS[0], CLIPS[3]])
+    np.testing.assert_array_equal(fewer.of("mean"), mean[[2, 3]])
+    assert fewer.pooled["mean"] is mean
+    assert some.select([]).of("mean").shape == (0, 5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "frequency"])
-def test_vectors_are_those_of_embed(corpus, pooling):
-    model = Model(CONFIG, build(CONFIG))
-    found = frozen(None, objective=model.objective).vectors(corpus)
-    assert found.clips == corpus.clips
-    expected = [model.embed(clip.path, pooling=pooling) for clip in corpus.clips]
-    np.testing.assert_allclose(found.of(pooling), expected, atol=2e-5)
-
-
-def test_layers_are_means_over_the_patch_tokens_of_each_block(corpus):
-    one = frozen(None)
-    found = one.vectors(corpus).mix()
-    assert found.shape == (len(LENGTHS), 2, 16)
-    for number, row in enumerate(found):
-        parts = windows(corpus, number)
-        with torch.inference_mode():
-            told = [one.encoder(one.objective.features(part).spectrogram, layers=True).layers for part in parts]
-        means = [[layer[0, 2:].mean(0).numpy() for layer in layers] for layers in told]
-        np.testing.assert_allclose(
-            row, np.average(means, axis=0, weights=[int(part.lengths) for part in parts]), atol=2e-5
-        )
-
-
-def test_tokens_are_the_encoders_own_without_padding(corpus):
-    one = frozen(None)
-    found = one.tokens(corpus)
-    assert found.values.dtype == np.float16
-    batch, valid = found.batch([3, 2, 0])
-    assert batch.dtype == torch.float32
-    assert (batch[~valid] == 0).all()
-    for row, real, number in zip(batch, valid, (3, 2, 0), strict=True):
-        with torch.inference_mode():
-            parts = [
-                one.encoder(one.objective.features(part).spectrogram).patches[0] for part in windows(corpus, number)
-            ]
-        inside = row[real]
-        assert len(inside) == sum(map(len, parts))
-        expected = torch.cat(parts)
-        # Windows come in an order of their own.
-        ours, theirs = (tokens[tokens[:, 0].argsort()] for tokens in (inside, expected))
-        torch.testing.assert_close(ours.sum(0), theirs.sum(0), rtol=0, atol=0.02 * len(theirs) ** 0.5)
-        assert (torch.cdist(inside, expected).amin(1) < 0.02).all()
-        assert (torch.cdist(expected, inside).amin(1) < 0.02).all()
-
-
-@pytest.mark.parametrize("kind", ["vectors", "tokens"])
-def test_what_is_selected_comes_in_the_order_that_is_asked_for(corpus, kind):
-    every = getattr(frozen(None), kind)(corpus)
-    order = [4, 0, 2]
-    some = every.select([corpus.clips[number] for number in order])
-    assert some.clips == tuple(corpus.clips[number] for number in order)
-    if kind == "vectors":
-        np.testing.assert_array_equal(some.of("mean"), every.of("mean")[order])
-        np.testing.assert_array_equal(some.mix(), every.mix()[order])
-    else:
-        for at, number in enumerate(order):
-            torch.testing.assert_close(some.batch([at])[0], every.batch([number])[0])
-    assert len(every.select([]).clips) == 0
-
-
-@pytest.mark.parametrize("kind", ["vectors", "tokens"])
-def test_they_are_computed_once(corpus, tmp_path, kind):
-    first = frozen(tmp_path / "features")
-    found = getattr(first, kind)(corpus)
-    asked = first.asked
-    assert asked > 0
-    assert getattr(first, kind)(corpus) is not None
-    assert first.asked == asked  # in memory
-    second = frozen(tmp_path / "features")
-    again = getattr(second, kind)(corpus)
-    assert second.asked == 0  # on disk
-    assert again.clips == found.clips
-    for name in ("pooled", "layers") if kind == "vectors" else ("values", "ends"):
-        np.testing.assert_equal(getattr(again, name), getattr(found, name))
-    assert len([*(tmp_path / "features").iterdir()]) == 1
-
-
-def touched(corpus):
-    os.utime(corpus.clips[1].path, ns=(1, 1))
-    return corpus
-
-
-def other_order(corpus):
-    return replace(corpus, clips=corpus.clips[::-1])
-
-
-def fewer(corpus):
-    return replace(corpus, clips=corpus.clips[1:])
-
-
-def shorter(corpus):
-    return replace(corpus, clips=(replace(corpus.clips[0], duration=0.2), *corpus.clips[1:]))
-
-
-@pytest.mark.parametrize("change", [touched, other_order, fewer, shorter])
-def test_clips_that_change_are_heard_anew(corpus, tmp_path, change):
-    frozen(tmp_path / "features").vectors(corpus)
-    now = change(corpus)
-    one = frozen(tmp_path / "features")
-    found = one.vectors(now)
-    assert one.asked > 0
-    np.testing.assert_allclose(found.of("mean"), frozen(None).vectors(now).of("mean"))
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        replace(CONFIG, seed=1),
-        replace(CONFIG, front_end=replace(CONFIG.front_end, mean=1.0)),
-        replace(CONFIG, encoder=replace(CONFIG.encoder, num_heads=4)),
-    ],
-    ids=["weights", "front end", "encoder"],
-)
-def test_another_network_has_features_of_its_own(corpus, tmp_path, changed):
-    first = frozen(tmp_path / "features")
-    other = frozen(tmp_path / "features", changed)
-    assert first.identity != other.identity
-    assert not np.array_equal(first.vectors(corpus).of("mean"), other.vectors(corpus).of("mean"))
-    assert other.asked > 0
-
-
-def test_a_file_of_another_network_is_refused(corpus, tmp_path):
-    first, other = frozen(tmp_path / "a"), frozen(tmp_path / "b", replace(CONFIG, seed=1))
-    first.vectors(corpus)
-    other.vectors(corpus)
-    (mine,), (theirs,) = (tmp_path / "a").iterdir(), (tmp_path / "b").iterdir()
-    mine.write_bytes(theirs.read_bytes())
-    with pytest.raises(CheckpointError, match=f"{mine}: features of another network.*delete the file"):
-        frozen(tmp_path / "a").vectors(corpus)
-
-
-def test_a_damaged_file_is_named(corpus, tmp_path):
-    frozen(tmp_path).vectors(corpus)
-    (file,) = tmp_path.glob("*.safetensors")
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=f"{file}: features cannot be read.*delete the file"):
-        frozen(tmp_path).vectors(corpus)
-
-
-@pytest.mark.parametrize("kind", ["vectors", "tokens"])
-def test_clips_that_cannot_be_read_are_left_out_and_stay_known(corpus, tmp_path, kind):
-    corpus.clips[1].path.write_bytes(b"RIFF, but no more")
-    left = corpus.clips[:1] + corpus.clips[2:]
-    for _ in range(2):
-        found = getattr(frozen(tmp_path / "features"), kind)(corpus)
-        assert found.clips == left
-        assert [one.path for one in found.rejected] == [str(corpus.clips[1].path)]
-        assert found.select(corpus.clips).clips == left
-
-
-@pytest.mark.parametrize("kind", ["vectors", "tokens"])
-def test_nothing_readable_is_an_error(corpus, kind):
-    for clip in corpus.clips:
-        clip.path.unlink()
-    with pytest.raises(DataError, match="none of 5 clips can be read"):
-        getattr(frozen(None), kind)(corpus)
-
-
-def test_an_encoder_without_class_tokens_has_no_vectors_of_them(corpus):
-    found = frozen(None, settings(cls_tokens=0)).vectors(corpus)
-    with pytest.raises(ConfigError, match="pooling = 'cls'; allowed: mean, max, frequency"):
-        found.of("cls")
-
-
-def test_blocks_of_different_width_have_no_mixture(corpus, tmp_path):
-    config = replace(settings(seconds=2.0), encoder=CNN14.sized("nano"), objective=COLA.Config())
-    for _ in range(2):
-        found = frozen(tmp_path / "features", config).vectors(corpus)
-        assert found.layers is None
-        assert found.select(corpus.clips[:2]).layers is None
-        with pytest.raises(ConfigError, match="blocks differ in width, so they cannot be mixed"):
-            found.mix()
-    assert found.of("cls").shape == (5, 32 * config.encoder.width)
+def test_tokens_come_in_the_order_that_is_asked_for():
+    values = drawn(10, 5).astype(np.float16)
+    some = Tokens(CLIPS, values, SPANS).select(ORDER)
+    assert some.clips == (CLIPS[3], CLIPS[1], CLIPS[2])
+    assert some.values is values
+    padded, valid = some.batch([1, 0])  # the clip of two windows, and the one of a single token
+    assert padded.dtype == torch.float32
+    np.testing.assert_array_equal(padded[0], values[[2, 6, 7, 8]].astype(np.float32))
+    np.testing.assert_array_equal(padded[1, :1], values[9:].astype(np.float32))
+    assert valid.tolist() == [[True] * 4, [True, False, False, False]]
+    assert (padded[1, 1:] == 0).all()
+    assert len(some.select([]).clips) == 0

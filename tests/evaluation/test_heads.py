@@ -115,7 +115,7 @@ def test_dropout_is_for_training_only():
 
 def test_clips_of_tokens_are_padded_to_the_longest_of_a_batch():
     values = np.arange(12, dtype=np.float16).reshape(6, 2)
-    padded, valid = tokens(Tokens((), values, np.array([1, 4, 6])))(torch.tensor([2, 0]))
+    padded, valid = tokens(Tokens((), values, [[(0, 1)], [(1, 4)], [(4, 6)]]))(torch.tensor([2, 0]))
     assert padded.tolist() == [[[8, 9], [10, 11]], [[0, 1], [0, 0]]]
     assert valid.tolist() == [[True, True], [True, False]]
 

@@ -1,5 +1,6 @@
 """Rounds: nobody is learnt from, chosen by and scored at once, whatever the splits are called and whoever chooses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
+from melpatch.data.leaks import shared_groups
 from melpatch.errors import DataError
-from melpatch.evaluation.rounds import RULES, Choice, labelled, rounds, to_score
+from melpatch.evaluation.rounds import Choice, labelled, rounds, rule, to_score
 
 CHOICES = get_args(Choice)
 
@@ -118,6 +120,20 @@ def test_a_tenth_of_each_class_is_held_out_and_no_more():
     assert {clip.split for clip in one.val.clips} == {"train"}  # as it was
 
 
+def test_another_share_may_be_held_out():
+    (one,) = rounds(of("train", "test", each=40), (), "held out", 0.2)
+    assert (len(one.train.clips), len(one.val.clips)) == (32, 8)
+
+
+def test_nobody_is_both_learnt_from_and_held_out():
+    known = of("train", "test", each=40)
+    known = replace(known, clips=tuple(replace(clip, group=f"speaker {n // 4}") for n, clip in enumerate(known.clips)))
+    (one,) = rounds(known, (), "held out")
+    assert len(one.val.clips) == 4
+    assert len({clip.group for clip in one.val.clips}) == 1
+    assert not shared_groups(one.train, one.val)
+
+
 def test_every_fold_is_scored_once_and_chooses_once():
     known = of("1", "2", "3", "4", "5")
     found = rounds(known, (), "next")
@@ -184,4 +200,5 @@ def test_labels_that_nobody_learns_are_told():
 
 
 def test_every_choice_has_its_rule_in_words():
-    assert [*RULES] == [*CHOICES]
+    assert len({rule(choice) for choice in CHOICES}) == 4
+    assert "or else 20% of the training clips of each class, groups kept whole" in rule("held out", 0.2)

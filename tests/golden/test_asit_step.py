@@ -26,7 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 from melpatch.data.clip import Batch
 from melpatch.objectives.asit import Views
 from melpatch.objectives.base import Plan
-from melpatch.training.loop import Work, make_optimizer, step
+from melpatch.training.stepping import Work, make_optimizer, step
 from melpatch.training.run import Run
 from melpatch.training.tracking import Tracker
 

@@ -1,8 +1,10 @@
-"""A run is killed at an unforeseen moment and goes on: what it leaves is, to the byte, what it would have left."""
+"""A run is killed, or asked to end, at an unforeseen moment and goes on: what it leaves is, to the byte, what it would
+have left."""
 
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -28,10 +30,10 @@ def noise(tmp_path_factory):
     return folder
 
 
-def started(noise, out, *more):
+def started(noise, out, *more, **how):
     words = [sys.executable, "-m", "melpatch", *FLAGS, "--data", str(noise), "--out", str(out), *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, **how)
 
 
 def finished(process):
@@ -41,12 +43,16 @@ def finished(process):
 
 def kill_after(process, metrics, lines, seconds):
     """Kill a process once it has written so many lines, and a moment later still."""
-    while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < lines):
-        time.sleep(0.005)
+    wait_for(process, metrics, lines)
     time.sleep(seconds)
     process.kill()
     _, told = process.communicate()
     assert process.returncode == -9, told
+
+
+def wait_for(process, metrics, lines):
+    while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < lines):
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +71,44 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(noise, whole, tmp_path):
         assert same, f"{name} differs when killed {moment} s after {lines} lines"
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert sorted(set(steps)) == list(range(1, 31))
-    assert [path.name for path in (out / "resume").iterdir()] == ["step-000000030"]
+    assert sorted(path.name for path in (out / "resume").iterdir()) == ["step-000000025", "step-000000030"]
     assert len(json.loads((out / "environment.json").read_text())) == 2
+
+
+def test_a_run_that_gets_sigterm_saves_and_goes_on_as_if_it_had_not(noise, whole, tmp_path):
+    """As a scheduler sends it, to the workers too."""
+    out = tmp_path / "run"
+    process = started(noise, out, "--workers", "1", start_new_session=True)
+    wait_for(process, out / "metrics.jsonl", 7)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, told = process.communicate()
+    assert process.returncode == 143, told
+    last = told.splitlines()[-1]
+    step = max(json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines())
+    assert last.startswith(f"melpatch pretrain: {out}: stopped by SIGTERM and saved after step {step} of 30; ")
+    assert "Traceback" not in told
+    assert (out / "resume" / f"step-{step:09d}").is_dir()
+    words = ["pretrain", "ssast", "--out", str(out), "--resume"]
+    assert main(words) == 0
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="cannot try as another user")
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_read(tmp_path, capsys):
+    place = tmp_path / "locked"
+    place.mkdir(mode=0o555)
+    words = ["pretrain", "ssast", "--data", str(tmp_path / "missing"), "--out", str(place / "run")]
+    before = os.geteuid()
+    if before == 0:  # whom nothing is forbidden
+        tmp_path.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        assert main(words) == 2
+    finally:
+        os.seteuid(before)
+    told = f"{place}: cannot be written; make it writable, or give another --out\n"
+    assert capsys.readouterr().err == f"melpatch pretrain: error: {told}"
 
 
 def test_flags_may_be_left_out_when_a_run_goes_on(whole, capsys):

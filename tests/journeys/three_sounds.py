@@ -87,7 +87,8 @@ def settings(labels=(), *, seconds=1.0, multi_label=False, pooling="frequency", 
 def write_run(path: Path, config: RunConfig) -> Path:
     """Write a run folder with random weights, as if it had been trained for a step; return it."""
     run = Run.create(path, config)
-    run.publish(build(config).state_dict())
+    with run.states:
+        run.publish(build(config).state_dict())
     run.log({"step": 1, "loss": 1.0})
     return path
 

@@ -11,9 +11,10 @@ from two_processes import fabric_of, in_both
 
 from melpatch.objectives.asit import ASiT
 from melpatch.training.config import TrainConfig, build
-from melpatch.training.loop import Work, fit, make_optimizer, step
+from melpatch.training.loop import fit
 from melpatch.training.run import Run
 from melpatch.training.start import load_run, start_from
+from melpatch.training.stepping import Work, make_optimizer, step
 from melpatch.training.tracking import Tracker
 
 
@@ -95,7 +96,7 @@ def trained(fabric, folder, batches):
     module, wrapped = fabric.setup(objective, optimizer)
     work, found = Work(fabric, objective, module, wrapped, run, STEPS, Tracker()), []
     for at in range(STEPS):
-        record = step(work, batches[at])
+        record = step(work, batches[at]).record
         work.progress.step += 1
         found.append((record, {name: value.clone() for name, value in objective.state_dict().items()}))
     return found

@@ -12,7 +12,7 @@ from melpatch.nn.corruption import Corruption
 from melpatch.nn.self_distillation import SelfDistillation
 from melpatch.objectives.asit import ASiT
 from melpatch.training.config import TrainConfig
-from melpatch.training.loop import make_optimizer
+from melpatch.training.stepping import make_optimizer
 
 NAMES = ("pixel", "local", "global")
 LOSSES = [("pixel",), ("local",), ("global",), ("pixel", "local"), ("pixel", "global"), ("local", "global"), NAMES]

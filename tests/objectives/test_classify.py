@@ -93,7 +93,7 @@ def test_loss_of_several_labels():
 def test_mixed_clips_have_mixed_targets(multi_label, loss, slow, mixup_on):
     augment = replace(MIXUP, mixup_on=mixup_on)
     objective, data = classifier(multi_label=multi_label, loss=loss, augment=augment), batch()
-    at = (data.keys, objective.seed, 5)
+    at = (data.keys, data.partners, objective.seed, 5)
     wave, targets = objective.augment.wave(data.wave, data.lengths, data.targets, *at)
     assert ((targets > 0) & (targets < 1)).any() == (mixup_on == "wave")
     spectrogram, frames = objective.front_end(wave, data.lengths)

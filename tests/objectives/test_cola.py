@@ -11,7 +11,7 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.errors import ConfigError
 from melpatch.nn.pooling import POOLINGS
-from melpatch.objectives.cola import COLA
+from melpatch.objectives.cola import COLA, Compared
 from melpatch.rng import stream
 
 STEP = 2
@@ -27,6 +27,11 @@ def begun(**settings):
             if not name.startswith("encoder."):
                 parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
     return objective.eval()
+
+
+def nobody(own):
+    """No others to compare with."""
+    return Compared(*(part[:0] for part in own))
 
 
 # ---------------------------------------------------------------------------------------------------------- the crops
@@ -187,13 +192,18 @@ def test_clips_that_are_the_same_cannot_be_told_apart():
 
 
 @torch.inference_mode()
-def test_a_clip_that_a_batch_holds_twice_counts_once():
-    once, data = batch((24, 30, 28)), batch((24, 30, 28, 30))
+def test_a_clip_that_a_batch_holds_twice_is_not_told_from_itself():
+    data = batch((24, 30, 28, 30))
     data.wave[3], data.keys[3] = data.wave[1], data.keys[1]
-    output, expected = begun()(data, STEP), begun()(once, STEP)
-    assert output.weight == expected.weight == 3
-    torch.testing.assert_close(output.loss, expected.loss, rtol=1e-9, atol=0)
-    assert output.metrics["accuracy"] == expected.metrics["accuracy"]
+    objective = begun()
+    own = Compared(*objective.embed(objective.crops(data, STEP)), data.keys)
+    loss, hit = objective.compare(own, nobody(own))
+    for row in range(4):
+        rows = [other for other in range(4) if other == row or data.keys[other] != data.keys[row]]
+        among = Compared(*(part[rows] for part in own))
+        expected, found = objective.compare(among, nobody(among))
+        torch.testing.assert_close(loss[row], expected[rows.index(row)], rtol=1e-9, atol=0)
+        assert hit[row] == found[rows.index(row)]
 
 
 def test_a_lone_clip_costs_nothing_and_teaches_nothing():
@@ -216,14 +226,14 @@ def test_any_encoder_learns_by_any_pooling(pooling):
 
 def test_losses_are_float32_under_autocast():
     objective, data = begun().float(), batch()
-    data.wave, everyone = data.wave.float(), torch.ones(len(data), dtype=torch.bool)
+    data.wave = data.wave.float()
     with torch.autocast("cpu", torch.bfloat16):
         crops = objective.crops(data, STEP)
-        vectors = objective.embed(crops)
+        vectors = Compared(*objective.embed(crops), data.keys)
         assert objective.encoder(*crops).patches.dtype == torch.bfloat16
-        loss, _ = objective.compare(*vectors, everyone)
-    assert {one.dtype for one in (*vectors, loss)} == {torch.float32}
-    torch.testing.assert_close(loss, objective.compare(*vectors, everyone)[0], rtol=0, atol=0)
+        loss, _ = objective.compare(vectors, nobody(vectors))
+    assert {one.dtype for one in (vectors.anchors, vectors.positives, loss)} == {torch.float32}
+    torch.testing.assert_close(loss, objective.compare(vectors, nobody(vectors))[0], rtol=0, atol=0)
 
 
 # -------------------------------------------------------------------------------------------------- refusals, warnings
@@ -250,12 +260,19 @@ def test_a_front_end_whose_padding_is_sound_is_refused():
         cola(front_end={"padding": "legacy"})
 
 
-@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 4, "accumulate": 4}], ids=str)
-@pytest.mark.parametrize("negatives", ["batch", "processes"])
-def test_a_batch_of_one_clip_is_refused(changes, negatives):
-    with pytest.raises(ConfigError, match="batch_size = 1; allowed: 2 or more, since other clips are what a clip is"):
+@pytest.mark.parametrize(
+    ("negatives", "changes", "least"),
+    [
+        ("processes", {"batch_size": 1}, 2),
+        ("batch", {"batch_size": 4, "accumulate": 4}, 8),
+        ("batch", {"batch_size": 4, "accumulate": 2, "processes": 2}, 8),
+    ],
+)
+def test_a_clip_that_has_no_other_to_be_told_from_is_refused(negatives, changes, least):
+    message = f"batch_size = {changes['batch_size']}; allowed: {least} or more, since other clips are what a clip is"
+    with pytest.raises(ConfigError, match=message):
         cola(negatives=negatives).begin(plan(**changes))
-    cola(negatives=negatives).begin(plan(batch_size=4, accumulate=2))
+    cola(negatives="processes").begin(plan(batch_size=4, accumulate=2, processes=2))
 
 
 @pytest.mark.parametrize(("crop", "fits"), [(8, True), (7, False), (48, True), (49, False)])
@@ -283,7 +300,7 @@ def test_a_crop_is_of_a_patch_at_least_and_no_longer_than_the_longest_segment(cr
 )
 def test_a_run_that_learns_nothing_is_told(step, found, message):
     objective = cola()
-    objective.begin(plan(steps=10, batch_size=8, accumulate=2))
+    objective.begin(plan(steps=10, batch_size=4, accumulate=2))
     said = objective.warning(found, step)
     assert said is message or re.fullmatch(message, said)
 
@@ -300,8 +317,6 @@ def test_what_is_told_is_what_a_collapsed_encoder_gives():
 def test_a_clip_is_the_same_whatever_its_place_in_the_batch():
     objective, data = begun(), batch(MANY)
     back = Batch(data.wave.flip(0), data.lengths.flip(0), data.keys.flip(0))
-    losses = [
-        objective.compare(*objective.embed(objective.crops(one, STEP)), torch.ones(len(one), dtype=torch.bool))[0]
-        for one in (data, back)
-    ]
+    found = (Compared(*objective.embed(objective.crops(one, STEP)), one.keys) for one in (data, back))
+    losses = [objective.compare(own, nobody(own))[0] for own in found]
     torch.testing.assert_close(losses[0], losses[1].flip(0), rtol=0, atol=1e-12)

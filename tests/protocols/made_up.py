@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from journeys.three_sounds import settings
 
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus
-from melpatch.evaluation.features import Frozen, Tokens, Vectors
+from melpatch.evaluation.features import Tokens, Vectors
+from melpatch.evaluation.frozen import Frozen
 from melpatch.model import Model
 from melpatch.protocols.base import Job
 from melpatch.training.config import build
@@ -64,7 +66,8 @@ class Features(Frozen):
     def tokens(self, corpus: Corpus) -> Tokens:
         """Return the tokens."""
         found = [self.of(clip)[0].astype(np.float16) for clip in corpus.clips]
-        return Tokens(corpus.clips, np.concatenate(found), np.cumsum([len(tokens) for tokens in found]))
+        ends = np.cumsum([len(tokens) for tokens in found]).tolist()
+        return Tokens(corpus.clips, np.concatenate(found), [[span] for span in pairwise([0, *ends])])
 
 
 @cache

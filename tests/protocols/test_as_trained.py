@@ -9,7 +9,7 @@ from protocols.made_up import job
 
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError, DataError
-from melpatch.evaluation.features import Frozen
+from melpatch.evaluation.frozen import Frozen
 from melpatch.model import Model
 from melpatch.protocols.as_trained import AsTrained
 from melpatch.training.config import build
@@ -23,7 +23,7 @@ def sounds(tmp_path_factory):
 def asked(sounds, out, config=None, **changes):
     config = config or settings(LABELS)
     model = Model(config, build(config))
-    frozen = Frozen(config, model.objective, None, seconds=model.seconds)
+    frozen = Frozen(config, model.objective, out, seconds=model.seconds)
     return replace(job(out, load_corpus([sounds])), model=model, frozen=frozen, **changes)
 
 
@@ -41,7 +41,7 @@ def test_another_head_is_another_network(sounds, tmp_path):
     one = asked(sounds, tmp_path)
     (before,), _ = AsTrained().run(one)
     one.model.objective.head[-1].weight.data *= -3
-    frozen = Frozen(one.model.config, one.model.objective, None, seconds=1.0)
+    frozen = Frozen(one.model.config, one.model.objective, tmp_path, seconds=1.0)
     (after,), _ = AsTrained().run(replace(one, frozen=frozen))
     assert not np.allclose(before.probabilities, after.probabilities)
 

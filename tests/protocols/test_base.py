@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from protocols.made_up import LABELS, Features, corpus, job, relabelled
 
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
-from melpatch.evaluation.rounds import RULES
+from melpatch.evaluation.rounds import Choice, rule
 from melpatch.protocols.base import Protocol
 from melpatch.protocols.few_shot import FewShot
 from melpatch.protocols.knn import KNN
@@ -163,14 +163,14 @@ def test_unlabelled_clips_are_not_even_heard(tmp_path):
 
 
 def test_the_rule_is_that_of_the_choice():
-    for choice in RULES:
+    for choice in get_args(Choice):
 
         @dataclass(frozen=True, kw_only=True)
         class Chosen(KNN):
             pass
 
-        Chosen.choice = choice
-        assert Chosen().split_rule() == RULES[choice]
+        Chosen.choice, Chosen.held_out = choice, 0.3
+        assert Chosen().split_rule() == rule(choice, 0.3)
 
 
 def test_a_protocol_without_a_trial_is_none():

@@ -44,10 +44,10 @@ GRIDS = {
 SUPERB = {
     "ssast_keywords": ((100, 1.015), (32, True, 1), 20_000, 500, 1e-4),
     "ssast_keywords_frame": ((100, 1.015), (32, True, 1), 20_000, 500, 5e-5),
-    "ssast_speakers": ((1000, 8.0), (4, False, 8), 40_000, 500, 1e-4),
-    "ssast_speakers_frame": ((1000, 8.0), (4, False, 8), 40_000, 500, 1e-4),
-    "ssast_emotion": ((600, 6.015), (4, False, 8), 10_000, 200, 1e-4),
-    "ssast_emotion_frame": ((600, 6.015), (4, False, 8), 10_000, 200, 1e-4),
+    "ssast_speakers": ((1000, 8.0), (32, False, 8), 40_000, 500, 1e-4),
+    "ssast_speakers_frame": ((1000, 8.0), (32, False, 8), 40_000, 500, 1e-4),
+    "ssast_emotion": ((600, 6.015), (32, False, 8), 10_000, 200, 1e-4),
+    "ssast_emotion_frame": ((600, 6.015), (32, False, 8), 10_000, 200, 1e-4),
 }
 
 

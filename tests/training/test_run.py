@@ -8,14 +8,14 @@ import pytest
 import torch
 from tiny_runs import settings
 
-from melpatch.checkpoint import load_weights
 from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus, Rejected, read_rejected
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.training import run as run_module
 from melpatch.training.config import build
-from melpatch.training.loop import make_optimizer
-from melpatch.training.run import Progress, Run
+from melpatch.training.run import Run
+from melpatch.training.states import Progress, State
+from melpatch.training.stepping import make_optimizer
 
 
 class Killed(BaseException):
@@ -83,116 +83,6 @@ def test_the_commit_is_that_of_the_code(monkeypatch, tmp_path):
     assert run_module.environment()["git_commit"] == (asked.stdout.strip() or None)
 
 
-# ------------------------------------------------------------------------------------------------------------- state
-
-
-def test_a_saved_state_comes_back_whole(run, model):
-    optimizer = optimizer_after(model, 3)
-    progress = Progress(step=3, skipped=2, skipped_in_a_row=1, best=1 / 3, best_step=2, averaged=1)
-    average = {"x": torch.tensor([0.1, 0.2])}
-    run.save(progress, model.state_dict(), optimizer, average)
-    other = build(replace(settings(), seed=9))
-    blank = make_optimizer(other, settings().train)
-    found, averaged = Run.reopen(run.folder).restore(other, blank)
-    assert found == progress
-    assert torch.equal(averaged["x"], average["x"])
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
-    before, after = optimizer.state_dict(), blank.state_dict()
-    assert before["param_groups"] == after["param_groups"]
-    for number, state in before["state"].items():
-        assert all(torch.equal(value, after["state"][number][name]) for name, value in state.items())
-
-
-def test_without_a_saved_state_a_run_starts_over(run, model):
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    run.log({"step": 1, "loss": 1.0})
-    progress, average = run.restore(model, make_optimizer(model, settings().train))
-    assert (progress, average) == (Progress(), {})
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert (run.folder / "metrics.jsonl").read_text() == ""
-
-
-def save(run, model, step):
-    with torch.no_grad():
-        model.mask_embed.fill_(float(step))
-    run.save(Progress(step=step), model.state_dict(), make_optimizer(model, settings().train), {})
-
-
-def restored(run):
-    """Return the step and the weights that a resumed run would begin with."""
-    model = build(settings())
-    progress, _ = Run.reopen(run.folder).restore(model, make_optimizer(model, settings().train))
-    return progress.step, model.mask_embed.flatten()[0].item()
-
-
-def test_the_newest_state_is_taken_and_only_it_is_kept(run, model):
-    for step in (2, 10, 9_999_999):
-        save(run, model, step)
-        assert restored(run) == (step, float(step))
-        assert [path.name for path in (run.folder / "resume").iterdir()] == [f"step-{step:09d}"]
-
-
-def test_of_two_complete_states_the_newer_is_taken(run, model):
-    """So a crash after the new state took its name, and before the old one was dropped, loses nothing."""
-    save(run, model, 2)
-    (run.folder / "resume" / "step-000000002").rename(run.folder / "kept")
-    save(run, model, 4)
-    (run.folder / "kept").rename(run.folder / "resume" / "step-000000002")
-    assert restored(run) == (4, 4.0)
-
-
-@pytest.mark.parametrize("at", ["save_weights", "optimizer", "progress", "sync", "rename"])
-def test_a_crash_while_saving_leaves_the_state_before(run, model, monkeypatch, at):
-    save(run, model, 2)
-    seen = []
-
-    def crash(*args, **settings):
-        seen.append(args)
-        raise Killed
-
-    if at == "save_weights":
-        monkeypatch.setattr(run_module, "save_weights", crash)
-    elif at == "optimizer":
-        monkeypatch.setattr(torch, "save", crash)
-    elif at == "progress":
-        monkeypatch.setattr(run_module.json, "dumps", crash)
-    elif at == "sync":
-        monkeypatch.setattr("melpatch.checkpoint.sync", crash)
-    else:
-        monkeypatch.setattr(run_module.Path, "replace", crash)
-    with pytest.raises(Killed):
-        save(run, model, 4)
-    monkeypatch.undo()
-    assert seen
-    assert restored(run) == (2, 2.0)
-
-
-def test_what_a_kill_left_half_written_is_passed_over_and_cleared(run, model):
-    save(run, model, 2)
-    half = run.folder / "resume" / ".step-000000004.77.partial"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
-    (run.folder / ".model.safetensors.77.partial").write_bytes(b"half")
-    assert restored(run) == (2, 2.0)
-    save(run, model, 4)
-    assert [path for path in run.folder.rglob("*") if path.name.startswith(".")] == []
-
-
-def test_a_file_that_is_not_ours_is_left_alone(run, model):
-    save(run, model, 2)
-    (run.folder / "resume" / ".DS_Store").write_bytes(b"")
-    save(run, model, 4)
-    assert restored(run) == (4, 4.0)
-    assert (run.folder / "resume" / ".DS_Store").exists()
-
-
-def test_published_weights_are_the_weights_to_use(run, model):
-    run.publish(model.state_dict())
-    back = load_weights(run.folder / "model.safetensors")
-    assert back.keys() == model.state_dict().keys()
-    assert all(torch.equal(back[name], value) for name, value in model.state_dict().items())
-
-
 # ------------------------------------------------------------------------------------------------------------- lines
 
 
@@ -202,8 +92,9 @@ def test_lines_after_the_saved_step_and_half_lines_are_cut(run, model):
             log({"step": step, "loss": step / 3})
         with (run.folder / name).open("a") as file:
             file.write('{"step": 3, "lo')
-    save(run, model, 4)
-    restored(run)
+    run.save(State(Progress(step=4), {}, {}))
+    run.states.wait()
+    Run.reopen(run.folder).restore()
     for name in ("metrics.jsonl", "speed.jsonl"):
         assert lines(run.folder / name) == [{"step": step, "loss": step / 3} for step in range(1, 5)]
 

@@ -5,11 +5,13 @@ import pytest
 import torch
 from tiny_runs import noises, settings, with_loader
 
+from melpatch import processes
 from melpatch.audio.files import read
 from melpatch.audio.logmel import LogMel
 from melpatch.data.segments import crop
 from melpatch.errors import CheckpointError, ConfigError, DataError
 from melpatch.nn.positions import resize
+from melpatch.objectives.asit import ASiT
 from melpatch.objectives.classify import Classify
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import build
@@ -25,7 +27,9 @@ def corpus(tmp_path_factory):
 def saved(folder, config):
     """Return the objective of a run that was left in the folder, with weights of its own."""
     objective = build(replace(config, seed=config.seed + 100))
-    Run.create(folder, config).publish(objective.state_dict())
+    run = Run.create(folder, config)
+    with run.states:
+        run.publish(objective.state_dict())
     return objective
 
 
@@ -98,20 +102,45 @@ def test_a_method_of_short_views_has_a_table_as_long_as_these(positions, monkeyp
 # -------------------------------------------------------------------------------------------------------------- plan
 
 
+def mixing(**train):
+    """A run of ASiT, whose clips show parts of each other."""
+    return replace(settings(**train), objective=ASiT.Config())
+
+
 @pytest.mark.parametrize(
-    ("train", "world_size", "steps", "batch_size"),
+    ("train", "together", "steps", "at_once"),
     [
         ({"epochs": 10.0}, 1, 30, 4),
-        ({"epochs": 10.0}, 2, 15, 8),
-        ({"epochs": 10.0, "accumulate": 3}, 2, 5, 24),
+        ({"epochs": 10.0}, 2, 30, 2),
+        ({"epochs": 10.0, "accumulate": 2}, 2, 30, 1),
         ({"epochs": 0.5}, 1, 2, 4),
         ({"epochs": 0.001}, 1, 1, 4),
-        ({"epochs": 10.0, "steps": 7}, 2, 7, 8),
+        ({"epochs": 10.0, "steps": 7}, 2, 7, 2),
     ],
 )
-def test_a_run_is_so_many_passes_long(corpus, train, world_size, steps, batch_size):
-    found = plan(settings(**{"steps": None, **train}), corpus, world_size)
-    assert (found.steps, found.batch_size) == (steps, batch_size)
+def test_a_run_is_so_many_passes_long_on_any_number_of_processes(corpus, train, together, steps, at_once, monkeypatch):
+    monkeypatch.setattr(processes, "world_size", lambda: together)
+    found = plan(settings(**{"steps": None, **train}), corpus)
+    assert (found.steps, found.batch_size, found.at_once) == (steps, 4, at_once)
+
+
+@pytest.mark.parametrize(
+    ("change", "together", "accumulate", "allowed"),
+    [
+        (settings, 3, 1, "a multiple of 3, which is 3 processes x accumulate = 1"),
+        (settings, 2, 3, "a multiple of 6, which is 2 processes x accumulate = 3"),
+        (mixing, 2, 2, "a multiple of 8, which is 2 processes x accumulate = 2 x 2, since clips are mixed in pairs"),
+    ],
+)
+def test_a_batch_that_cannot_be_divided_is_refused(corpus, change, together, accumulate, allowed, monkeypatch):
+    monkeypatch.setattr(processes, "world_size", lambda: together)
+    with pytest.raises(ConfigError) as error:
+        plan(change(accumulate=accumulate), corpus)
+    assert str(error.value) == f"batch_size = 4; allowed: {allowed}"
+
+
+def test_mixed_clips_need_pairs_only_where_they_are_divided(corpus):
+    assert plan(with_loader(mixing(), batch_size=3), corpus).at_once == 3
 
 
 @pytest.mark.parametrize(("seconds", "longest"), [(0.4, 0.4), (0.9, 0.9), (10.0, 0.9)])

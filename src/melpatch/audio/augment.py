@@ -23,7 +23,7 @@ class Augment:
         """Settings of the augmentation; by default there is none."""
 
         mixup_rate: float = 0.0
-        """Share of clips that are mixed with another one of the batch, from 0 to 1."""
+        """Share of clips that are mixed with their partner, the other one of a pair, from 0 to 1."""
         mixup_alpha: int = 10
         """Both parameters of the Beta distribution of the mixing weight, a whole number; the larger, the nearer 1/2."""
         mixup_on: Literal["wave", "spectrogram"] = "wave"
@@ -65,13 +65,14 @@ class Augment:
         lengths: Int[Tensor, " clip"],
         targets: Float[Tensor, "clip label"] | None,
         keys: Int[Tensor, " clip"],
+        partners: Int[Tensor, " clip"],
         seed: int,
         step: int,
     ) -> tuple[Float[Tensor, "clip sample"], Float[Tensor, "clip label"] | None]:
         """Return the augmented waves of a batch and their targets, mixed where the waves were."""
         config = self.config
         if config.mixup_on == "wave":
-            wave, targets = self._mixup(wave, lengths, targets, keys, seed, step)
+            wave, targets = self._mixup(wave, lengths, targets, keys, partners, seed, step)
         if config.roll:
             wave = roll(wave, lengths, stream(seed, "augment/roll", keys, step), config.roll)
         if config.gain_db:
@@ -86,6 +87,7 @@ class Augment:
         frames: Int[Tensor, " clip"],
         targets: Float[Tensor, "clip label"] | None,
         keys: Int[Tensor, " clip"],
+        partners: Int[Tensor, " clip"],
         seed: int,
         step: int,
     ) -> tuple[Float[Tensor, "clip mel frame"], Float[Tensor, "clip label"] | None]:
@@ -98,7 +100,7 @@ class Augment:
             state = stream(seed, "augment/pixel_noise", keys, step)
             spectrogram = pixel_noise(spectrogram, frames, state, config.pixel_noise)
         if config.mixup_on == "spectrogram":
-            spectrogram, targets = self._mixup(spectrogram, frames, targets, keys, seed, step)
+            spectrogram, targets = self._mixup(spectrogram, frames, targets, keys, partners, seed, step)
         return spectrogram, targets
 
     def _mixup(
@@ -107,24 +109,27 @@ class Augment:
         sizes: Int[Tensor, " clip"],
         targets: Float[Tensor, "clip label"] | None,
         keys: Int[Tensor, " clip"],
+        partners: Int[Tensor, " clip"],
         seed: int,
         step: int,
     ) -> tuple[Float[Tensor, "clip *mel time"], Float[Tensor, "clip label"] | None]:
         if not self.config.mixup_rate:
             return sound, targets
         state = stream(seed, "augment/mixup", keys, step)
-        return mixup(sound, sizes, targets, state, self.config.mixup_rate, self.config.mixup_alpha)
+        return mixup(sound, sizes, targets, partners, state, self.config.mixup_rate, self.config.mixup_alpha)
 
 
 def mixup(
     sound: Float[Tensor, "clip *mel time"],
     sizes: Int[Tensor, " clip"],
     targets: Float[Tensor, "clip label"] | None,
+    partners: Int[Tensor, " clip"],
     state: Int[Tensor, " clip"],
     rate: float,
     alpha: int,
 ) -> tuple[Float[Tensor, "clip *mel time"], Float[Tensor, "clip label"] | None]:
-    """Mix a share of the clips with another clip of the batch, cut or zero-padded to their length.
+    """Mix a share of the clips with their partners, cut or zero-padded to their length; one that is its own partner is
+    left alone.
 
     Takes waves, whose mean is taken off first, or spectrograms, which are mixed as they are. The weight is Beta(alpha,
     alpha) distributed: the middle one of 2 alpha - 1 uniform numbers, which holds for whole alpha only but needs a
@@ -133,22 +138,19 @@ def mixup(
     Source: Zhang et al. 2018 (arXiv 1710.09412), on waves as in the published SSAST, on spectrograms as in PANNs (Kong
     et al. 2020, arXiv 1912.10211).
     *Differs:* SSAST's partner is any clip of the corpus, and the mixture's mean is taken off once more, which the front
-    end does in every frame anyway; PANNs draw twice the clips and mix them in pairs. A batch of one is left alone.
+    end does in every frame anyway; PANNs draw twice the clips and make one of each pair. Here each of a pair may take
+    the other into itself, so that a step is the same however its pairs are divided among processes.
     """
-    clips = len(sound)
-    if clips < 2:
-        return sound, targets
-    draws = uniform(state, 2 * alpha + 1)
-    mixed, others, weight = draws[:, 0] < rate, draws[:, 1], draws[:, 2:].median(dim=1).values
-    own = torch.arange(clips, device=sound.device)
-    partner = (own + 1 + (others * (clips - 1)).long()) % clips
+    draws = uniform(state, 2 * alpha)
+    mixed, weight = draws[:, 0] < rate, draws[:, 1:].median(dim=1).values
+    mixed &= partners != torch.arange(len(sound), device=sound.device)
     inside = _inside(sound, sizes)
     clean = torch.where(inside, sound, 0.0)
     if sound.ndim == 2:  # waves
         clean = torch.where(inside, sound - clean.sum(1, keepdim=True) / sizes.clamp(min=1)[:, None], 0.0)
-    sound = torch.where(inside & _per_clip(mixed, sound), _blend(clean, partner, weight), sound)
+    sound = torch.where(inside & _per_clip(mixed, sound), _blend(clean, partners, weight), sound)
     if targets is not None:
-        targets = torch.where(mixed[:, None], _blend(targets, partner, weight), targets)
+        targets = torch.where(mixed[:, None], _blend(targets, partners, weight), targets)
     return sound, targets
 
 

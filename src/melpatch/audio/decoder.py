@@ -16,8 +16,11 @@ import soundfile
 from jaxtyping import Float
 
 from melpatch.audio.refusals import COPY_AGAIN, explain, require_file, words
+from melpatch.audio.stretch import Stretch
 from melpatch.errors import AudioError
 
+Source = str | Path | Stretch
+"""A sound file, or a stretch of a file that is one in itself."""
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Sampling rates taken for sound, in Hz: telephones have 8 000, bat detectors 384 000."""
 SLACK = 0.1
@@ -63,8 +66,8 @@ class _Bytes(io.BufferedReader):
 
     name = ""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.open() if isinstance(source, Stretch) else io.FileIO(source))
         head = self.read(8)
         size = self.seek(0, io.SEEK_END)
         self.seek(0)
@@ -102,7 +105,7 @@ class Decoder:
         position: the sample, per channel, that is decoded next.
     """
 
-    def __init__(self, path: str | Path, sound: soundfile.SoundFile) -> None:
+    def __init__(self, path: Source, sound: soundfile.SoundFile) -> None:
         samples = None if sound.frames >= _NO_LENGTH else sound.frames
         self.path, self.position, self._sound = path, 0, sound
         self.info = AudioInfo(sound.samplerate, sound.channels, samples, sound.format, sound.subtype)
@@ -167,21 +170,21 @@ class Decoder:
 
 
 @contextmanager
-def open_sound(path: str | Path) -> Iterator[Decoder]:
-    """Open a sound file for the body of a ``with``.
+def open_sound(path: Source) -> Iterator[Decoder]:
+    """Open a sound file, or a stretch of a file, for the body of a ``with``.
 
     Raises:
-        AudioError: there is no such file, it is not sound, or it states something impossible.
+        AudioError: there is no such file, it is damaged or not sound, or it states something impossible.
     """
     require_file(path)
     try:
-        file = _Bytes(Path(path))
+        file = _Bytes(path)
     except OSError as error:
         raise AudioError(path, f"cannot be opened ({error.strerror})", "check who may read it") from error
     with file:
         try:
             sound = _Forward(file)
         except soundfile.LibsndfileError as error:
-            raise AudioError(path, *explain(path, error)) from error
+            raise AudioError(path, *explain(file, error)) from error
         with sound:
             yield Decoder(path, sound)

@@ -1,29 +1,29 @@
 """Sound files in: what a file states, a segment of it, or all of it in windows; mono, float32, at the rate asked for.
 
 Everything that libsndfile decodes is read: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, W64, CAF and more. Values are not
-clipped, for lossy codecs overshoot 1.
+clipped, for lossy codecs overshoot 1. Where a file is asked for, a :class:`~melpatch.audio.stretch.Stretch` of one will
+do.
 """
 
 from collections.abc import Iterator
 from math import ceil, gcd
-from pathlib import Path
 
 import numpy as np
 import soxr
 from jaxtyping import Float
 
-from melpatch.audio.decoder import AudioInfo, Decoder, open_sound
+from melpatch.audio.decoder import AudioInfo, Decoder, Source, open_sound
 from melpatch.config import check
 from melpatch.errors import AudioError
 
-__all__ = ["AudioInfo", "count_samples", "probe", "read", "stream"]
+__all__ = ["AudioInfo", "Source", "count_samples", "probe", "read", "stream"]
 
 _QUALITY = "HQ"
 _REACH = 128
 """How far soxr's HQ filter is felt, in samples of the slower rate; beyond, a segment differs by rounding only."""
 
 
-def probe(path: str | Path) -> AudioInfo:
+def probe(path: Source) -> AudioInfo:
     """Return what a sound file states about itself, decoding nothing.
 
     The length of an MP3 file without a Xing header is libsndfile's estimate from its first frame.
@@ -35,7 +35,7 @@ def probe(path: str | Path) -> AudioInfo:
         return sound.info
 
 
-def count_samples(path: str | Path) -> int:
+def count_samples(path: Source) -> int:
     """Return the length of a sound file in samples per channel, by decoding all of it.
 
     Raises:
@@ -46,7 +46,7 @@ def count_samples(path: str | Path) -> int:
 
 
 def read(
-    path: str | Path, *, start: float = 0.0, duration: float | None = None, sample_rate: int | None = None
+    path: Source, *, start: float = 0.0, duration: float | None = None, sample_rate: int | None = None
 ) -> tuple[Float[np.ndarray, " sample"], int]:
     """Return a segment of a sound file, and its sampling rate. Only the segment and a little around it is decoded.
 
@@ -99,7 +99,7 @@ def _resample(wave: Float[np.ndarray, " sample"], own: int, rate: int) -> Float[
 
 
 def stream(
-    path: str | Path, seconds: float, hop: float, sample_rate: int | None = None
+    path: Source, seconds: float, hop: float, sample_rate: int | None = None
 ) -> Iterator[tuple[float, Float[np.ndarray, " sample"]]]:
     """Yield the moment each window begins, in seconds, and the window, decoding once forward in bounded memory.
 

@@ -1,10 +1,12 @@
 """Why a file is not sound: what it is instead, and what to do about it."""
 
 import stat
+from io import BufferedReader
 from pathlib import Path
 
 import soundfile
 
+from melpatch.audio.stretch import Stretch
 from melpatch.errors import AudioError
 
 CONVERT = "leave it out, or convert it, for example with: ffmpeg -i IN OUT.flac"
@@ -24,14 +26,14 @@ _FOREIGN = (
 )
 
 
-def require_file(path: str | Path) -> None:
-    """Refuse what is no file with bytes in it; opening a pipe or a device could wait forever.
+def require_file(path: str | Path | Stretch) -> None:
+    """Refuse what is, or lies in, no file with bytes in it; opening a pipe or a device could wait forever.
 
     Raises:
         AudioError: there is no such file, or nothing in it.
     """
     try:
-        status = Path(path).stat()
+        status = Path(path.path if isinstance(path, Stretch) else path).stat()
     except (OSError, ValueError) as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be reached ({error})"
         raise AudioError(path, reason, "check the path") from error
@@ -43,10 +45,10 @@ def require_file(path: str | Path) -> None:
         raise AudioError(path, "is empty (0 bytes)", COPY_AGAIN)
 
 
-def explain(path: str | Path, error: soundfile.LibsndfileError) -> tuple[str, str]:
-    """Return why libsndfile did not take a file, and what to do."""
-    with Path(path).open("rb") as file:
-        head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
+def explain(file: BufferedReader, error: soundfile.LibsndfileError) -> tuple[str, str]:
+    """Return why libsndfile did not take an open file, and what to do."""
+    file.seek(0)
+    head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
     for offset, magic, reason, fix in _FOREIGN:
         if head[offset:].startswith(magic):
             return reason, fix

@@ -7,17 +7,17 @@ from typing import Any, TypeVar
 import torch
 import tyro
 
-from melpatch.audio.files import read
 from melpatch.config import from_toml, to_dict
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Corpus, load_corpus
-from melpatch.data.sources import rows
+from melpatch.data.sound import decode
 from melpatch.data.splits import few_labels, scarce
-from melpatch.errors import ConfigError, DataError
+from melpatch.errors import ConfigError
 from melpatch.interop.base import is_weights, require_weights
 from melpatch.model import Model
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
+from melpatch.processes import restarted
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.run import COMMAND, Run
@@ -46,8 +46,11 @@ def read_flags(
 ) -> T:
     """Return a training command's settings: the flags that are given, the defaults of the others.
 
-    With --resume and a run in --out, what is left out is as the run was started.
+    With --resume and a run in --out, what is left out is as the run was started. Processes that torchrun starts in the
+    place of others that failed go on as if they had been given it.
     """
+    if restarted() and "--resume" not in arguments:
+        arguments = [*arguments, "--resume"]
     started = Path(early(arguments, "--out", "") or "", COMMAND)
     if "--resume" in arguments and started.exists():
         settings = from_toml(kind, started)
@@ -94,11 +97,13 @@ def open_run(config: Any) -> Run | None:
     """Return the run that a training command goes on with, or None if a new one is to be started.
 
     Raises:
-        CheckpointError: there is a run and no --resume, or --init names a weight file that is not there.
+        CheckpointError: there is a run and no --resume, or the folder cannot be written, or --init names a weight file
+            that is not there.
         ConfigError: a setting is not that which the run was started with.
     """
     if config.init is not None and is_weights(config.init):  # now, not once the corpus is measured
         require_weights(config.init)
+    Run.require_writable(config.out)
     if not config.resume:
         Run.refuse(config.out)
         return None
@@ -126,39 +131,19 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def recordings(sources: tuple[str, ...]) -> list[Path]:
-    """Return the files that are named, and all audio-like files of the folders that are named, each once.
-
-    Raises:
-        DataError: a source does not exist, or there is no file at all.
-    """
-    found: dict[Path, None] = {}
-    for source in sources:
-        path = Path(source)
-        if not path.exists():
-            raise DataError(f"{source}: no such file or folder")
-        listed = (
-            [row.path for row in rows(path, split_column="split", label_column="label")] if path.is_dir() else [path]
-        )
-        found |= dict.fromkeys(listed)
-    if not found:
-        raise DataError(f"{', '.join(sources) or 'nothing'}: no audio file; name files, or folders that hold some")
-    return list(found)
-
-
 def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
     """Draw what a run's method hides, sees and makes of a clip; return the files, none if it has nothing to show.
 
     Raises:
         AudioError: the clip cannot be read.
     """
-    wave, _ = read(clip.path, start=clip.start, duration=clip.duration, sample_rate=model.sample_rate)
+    wave = decode(clip, model.sample_rate)
     batch = Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.tensor([clip.key]))
     with torch.inference_mode():
         picture = model.objective.picture(batch.to(model.device), 0)
     if picture is None:
         return []
-    hop, title = model.objective.front_end.hop_seconds, clip.path.name
+    hop, title = model.objective.front_end.hop_seconds, clip.place.rpartition("/")[2]
     files = [folder / "reconstruction.png"]
     reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
     if picture.classes is not None:

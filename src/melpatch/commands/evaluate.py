@@ -9,8 +9,9 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.table import Table as Grid
@@ -20,13 +21,15 @@ from melpatch.config import check, from_dict
 from melpatch.data.manifest import load_corpus
 from melpatch.data.sources import dataset_name
 from melpatch.errors import ConfigError
-from melpatch.evaluation.features import Frozen
+from melpatch.evaluation.frozen import Frozen
 from melpatch.model import Model, load
 from melpatch.objectives.classify import Classify
 from melpatch.progress import console, notice
 from melpatch.protocols.base import Job, Probe, Protocol
-from melpatch.scoring import score, warn
+from melpatch.scoring import refuse_others, score, warn
 from melpatch.training.config import build
+
+TOGETHER = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class Config:
     protocol: tuple[str, ...] = ()
     """Protocols (melpatch list protocols), one after the other; by default knn and linear for an encoder, as_trained
     for a classifier."""
-    set: tuple[str, ...] = ()
+    set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Settings of the protocols that differ from the named ones, such as k=20; each goes to the protocols that have it,
     and is written beside the scores."""
     split: tuple[str, ...] = ()
@@ -63,7 +66,8 @@ class Config:
     """Folder for the results, one sub-folder per protocol, and another where --set changes its settings; by default
     RUN/evaluation/ and the names of corpus and splits."""
     features: Path | None = None
-    """Folder in which the answers of the frozen network are kept for the next time; by default RUN/features."""
+    """Folder in which the answers of the frozen network are kept for the next time; by default RUN/features. The tokens
+    of attentive and prototype are large: 2 bytes for each number of each token of each clip."""
     json: bool = False
     """Print JSON for scripts instead of a table."""
 
@@ -94,8 +98,10 @@ def scored(config: Config) -> dict[str, dict[str, Any]]:
         MelpatchError: something cannot be scored as it is asked for; nothing is written then.
     """
     trained = load(config.run)
-    chosen = protocols(config.protocol or _default(trained), config.set)
+    chosen = protocols(config.protocol or _default(trained), list(chain.from_iterable(config.set)))
     jobs = _jobs(config, trained, chosen)
+    if config.out is not None:  # the default one has a name that tells
+        refuse_others(jobs)
     warn(chosen, jobs)
     _check_writable(results(config), "--out")
     if any(isinstance(one, Probe) for one in chosen):
@@ -115,6 +121,7 @@ def protocols(names: Sequence[str], changes: Sequence[str] = ()) -> list[Protoco
         ConfigError: there is no such protocol, none of them has such a setting, or a value is out of range.
     """
     values = dict(_setting(change) for change in changes)
+    check(len(values) == len(changes), "set", [*changes], "each setting but once")
     known = {name: _kind(name) for name in names}
     fields = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in known.items()}
     every = sorted({field for each in fields.values() for field in each})
@@ -129,13 +136,16 @@ def protocols(names: Sequence[str], changes: Sequence[str] = ()) -> list[Protoco
 def results(config: Config) -> Path:
     """Return the folder for the results; by default its name tells what was scored apart from other scores of the
     run."""
-    if config.out is not None:
-        return config.out
+    return config.out or config.run / "evaluation" / _name(config)
+
+
+def _name(config: Config) -> str:
+    """Return what is scored in one word, that tells it from whatever else may be scored of the run."""
     sources = [(dataset_name(path), [] if path.is_dir() else [path.stem]) for path in map(Path, config.data)]
     parts = ["+".join("-".join([folder, *stem]) for folder, stem in sources)]
     parts += [name for name, usual in ((config.split_column, "split"), (config.label_column, "label")) if name != usual]
     parts += [*config.split, *([f"few-{config.few}"] if config.few else []), *["untrained"] * config.untrained]
-    return config.run / "evaluation" / "-".join(parts).replace("/", "-")
+    return "-".join(parts).replace("/", "-")
 
 
 def _jobs(config: Config, trained: Model, chosen: Sequence[Protocol]) -> list[Job]:
@@ -156,6 +166,7 @@ def _jobs(config: Config, trained: Model, chosen: Sequence[Protocol]) -> list[Jo
             few=config.few,
             frozen=frozen,
             out=results(config) / _place(one),
+            name=_name(config),
             untrained=config.untrained,
             **windows,
         )
@@ -209,8 +220,9 @@ def _grid(config: Config, records: dict[str, dict[str, Any]]) -> Grid:
     weights = " at random weights" if config.untrained else ""
     splits = ", ".join(one["scored"] for one in first["rounds"])
     grid = Grid(title=f"{config.run}{weights} on {first['corpus']} ({splits}): {first['n']} clips")
-    for column in ("protocol", "metric", "value", "95 %", "seeds", "balanced accuracy", "macro F1", "mAP", "mAUC", "s"):
+    for column in ("protocol", "metric", "value", "95 %", "seeds", "balanced accuracy", "macro F1", "mAP", "mAUC"):
         grid.add_column(column)
+    grid.add_column("s (embedding)")
     left_out: dict[str, None] = {}
     for name, found in records.items():
         bounds, metrics = found["interval_95"], found["metrics"]
@@ -220,6 +232,8 @@ def _grid(config: Config, records: dict[str, dict[str, Any]]) -> Grid:
         cells = ["-" if value is None else f"{value:.3f}" for value in (found["value"], *numbers)]
         version = f"{name} {found['version']}" + (" *" if found["settings_changed"] else "")
         seconds = "-" if found["seconds"] is None else f"{found['seconds']:.1f}"
+        if found["embedding_seconds"] is not None:
+            seconds += f" ({found['embedding_seconds']:.1f})"
         grid.add_row(version, found["metric"], cells[0], interval, spread, *cells[1:], seconds)
         for kind in ("classes_without_positives", "classes_without_negatives"):
             if found[kind]:

@@ -20,7 +20,10 @@ from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, recipe_names
 from melpatch.training.config import RunConfig
 from melpatch.training.run import Run
+from melpatch.training.start import plan
 from melpatch.training.tracking import Track, make_tracker
+
+TOGETHER = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +117,7 @@ def run(config: Config) -> None:
     averaged = settings.train.average > 0
     if split.val is None and not averaged:
         notice("no validation split: the last weights are kept, not the best; name one with --val-fold")
+    plan(settings, train)  # before there is a folder: what cannot be trained leaves none
     run = opened or Run.create(config.out, settings, config)
     run.reject(corpus.rejected)
     progress = train_classifier(objective, run, train, split.val, tracker=make_tracker(config.track, config.out))

@@ -97,7 +97,7 @@ def _listed(corpus: Corpus, missing: Sequence[Row]) -> int:
 def _card(config: Config) -> Card | None:
     """Return the card of the public dataset that is named, None where folders or CSV files are."""
     given = " ".join(config.sources)
-    name = given.replace("-", "_")
+    name = given.replace("-", "_").lower()
     known = name in registry.names("datasets")
     if config.root is None and (not known or Path(given).exists()):
         check(not config.subset, "subset", config.subset, "with --root and the name of a public dataset only")
@@ -144,5 +144,5 @@ def _warn_of_lost_labels(corpus: Corpus, listed: set[str]) -> None:
 def _warn_of_leaks(groups: Sequence[tuple[Clip, ...]]) -> None:
     if groups:
         one, other = groups[0][0], next(clip for clip in groups[0] if clip.split != groups[0][0].split)
-        example = f"{one.path} ({one.split or 'none'}) and {other.path} ({other.split or 'none'})"
+        example = f"{one.place} ({one.split or 'none'}) and {other.place} ({other.split or 'none'})"
         notice(f"{len(groups)} recordings stand in more than one split, such as {example}; scores would be too good")

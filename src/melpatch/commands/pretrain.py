@@ -1,12 +1,15 @@
 """Learn an encoder from unlabelled sound."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
+from torch import Tensor
 
+from melpatch import processes
 from melpatch.commands.base import corpus_of, early, extent, open_run, read_flags, without
 from melpatch.config import check
 from melpatch.data.loader import evaluation_batches
@@ -26,6 +29,7 @@ from melpatch.training.run import Run
 from melpatch.training.start import fitted, measured, plan, shortened
 from melpatch.training.tracking import Track, make_tracker
 
+TOGETHER = True
 _HEALTH_CLIPS = 256
 
 
@@ -123,7 +127,7 @@ class Gauge:
         chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_HEALTH_CLIPS]
         heard = untrained.heard(config.objective, config.loader.seconds)
         self.clips = [crop(clip, heard, config.seed, 0) for clip in chosen]
-        self.batch_size = config.loader.batch_size
+        self.batch_size = plan(config, corpus).at_once
         with torch.no_grad():  # before a resumed run loads its weights: the start is the same for both
             self.first = self.measure(untrained.eval())
 
@@ -139,13 +143,14 @@ class Gauge:
         """Return the embeddings' std and effective rank, or nothing where fewer than two clips can be read."""
         encoder = objective.export_encoder()
         device = next(encoder.parameters()).device
-        found = []
+        own: list[Tensor] = []
         rate = objective.front_end.sample_rate
-        for loaded in evaluation_batches(self.clips, rate, batch_size=self.batch_size):
+        for loaded in evaluation_batches(processes.mine(self.clips), rate, batch_size=self.batch_size):
             if loaded.batch is not None:
                 spectrogram, valid = objective.features(loaded.batch.to(device))
                 encoded = encoder(spectrogram, valid)
-                found.append(pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean"))
+                own.append(pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean").float().cpu())
+        found = list(chain.from_iterable(processes.everyones(own)))
         if sum(map(len, found)) < 2:
             return {}
-        return health(torch.cat(found).float())
+        return health(torch.cat(found))

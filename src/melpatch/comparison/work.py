@@ -156,7 +156,7 @@ def spent(folder: Path) -> dict[str, Any]:
     config, speed = from_toml(RunConfig, folder / "config.toml"), Run.speed(folder)
     clips = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["clips"]
     steps = speed.get("step", 0)
-    heard = steps * config.loader.batch_size * config.train.accumulate
+    heard = steps * config.loader.batch_size
     return {
         "cpu_seconds": speed.get("cpu_seconds", 0.0),
         "seconds": speed.get("seconds", 0.0),

@@ -3,11 +3,11 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TypeVar
 
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
+from melpatch.data.sound import held
 from melpatch.progress import notice
 
 T = TypeVar("T")
@@ -17,14 +17,15 @@ K = TypeVar("K")
 def leaks(corpus: Corpus) -> list[tuple[Clip, ...]]:
     """Return the groups of clips whose files have the same bytes and that stand in different splits.
 
-    Only files of the same size are read. Files that are gone are passed over.
+    Only files of the same size are read, and of packed clips those of the same checksum. Files that are gone are passed
+    over.
     """
-    clips = _grouped(corpus.clips, lambda clip: clip.path)
-    by_size = _grouped((path for path in clips if path.is_file()), lambda path: path.stat().st_size)
+    clips = _grouped(corpus.clips, lambda clip: (clip.path, clip.offset))
+    there = (group[0] for group in clips.values() if group[0].size or group[0].path.is_file())
     found = []
-    for paths in by_size.values():
-        same = _grouped(paths, _digest).values() if len(paths) > 1 else [paths]
-        groups = [tuple(clip for path in group for clip in clips[path]) for group in same]
+    for alike in _grouped(there, _size).values():
+        same = _grouped(alike, _digest).values() if len(alike) > 1 else [alike]
+        groups = [tuple(clip for one in group for clip in clips[one.path, one.offset]) for group in same]
         found += [group for group in groups if len({clip.split for clip in group}) > 1]
     return found
 
@@ -41,12 +42,17 @@ def warn_of_groups(*parts: Corpus) -> None:
     Not where each label is one group: who is to be told apart as a speaker has to be heard in training.
     """
     shared = shared_groups(*parts)
-    pairs = {(label, clip.group) for part in parts for clip in part.clips for label in clip.labels} if shared else set()
-    if len(pairs) > len({label for label, _ in pairs}):
+    if shared and not groups_are_labels(clip for part in parts for clip in part.clips):
         notice(
             f"{len(shared):,} groups (column group or speaker) stand in more than one split, such as {shared[0]!r}: "
             "scores will tell how well these are remembered, not how well new ones are heard; give each group one split"
         )
+
+
+def groups_are_labels(clips: Iterable[Clip]) -> bool:
+    """Return whether each label is one group, as where speakers are to be told apart."""
+    pairs = {(label, clip.group) for clip in clips for label in clip.labels}
+    return len(pairs) == len({label for label, _ in pairs})
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -56,6 +62,12 @@ def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _size(clip: Clip) -> tuple[int, int]:
+    return (clip.size, clip.crc32) if clip.size else (clip.path.stat().st_size, 0)
+
+
+def _digest(clip: Clip) -> bytes:
+    if clip.size:
+        return hashlib.blake2b(held(clip).content()).digest()
+    with clip.path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()

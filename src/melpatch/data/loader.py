@@ -6,9 +6,11 @@ than a stated share of the corpus is bad.
 """
 
 import itertools
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch.utils.data import DataLoader, Dataset
 
-from melpatch.audio.files import read
 from melpatch.config import check
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
 from melpatch.data.segments import crop
+from melpatch.data.sound import decode
 from melpatch.errors import AudioError, DataError
 from melpatch.rng import integers, permutation, stream, uniform
 
@@ -48,7 +50,7 @@ class LoaderConfig:
     """How clips become batches."""
 
     batch_size: int = 32
-    """Clips per step and process, over which one gradient is averaged (times accumulate)."""
+    """Clips per optimiser step, over which one gradient is averaged: of all processes and accumulated batches."""
     seconds: float = 10.0
     """Longest segment, in seconds; longer clips are cropped at random."""
     short: Literal["pad", "repeat"] = "pad"
@@ -58,6 +60,9 @@ class LoaderConfig:
     """Steps whose clips are sorted by length together, so that little is padded; 1 leaves the order as it is."""
     workers: int = 2
     """Processes that decode beside the training; 0 decodes in the training process."""
+    locality: int | None = None
+    """Shards (or files, where clips are parts of files) whose clips are mixed at a time, for stores that are slow to
+    jump about; None mixes all clips of the corpus."""
     balanced: bool = False
     """Draw clips so that every label comes up equally often, with replacement."""
     max_bad_share: float = 0.01
@@ -69,6 +74,8 @@ class LoaderConfig:
         check(self.bucket >= 1, "bucket", self.bucket, "1 or more")
         check(self.seconds > 0, "seconds", self.seconds, "above 0")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check(self.locality is None or self.locality >= 1, "locality", self.locality, "1 or more, or none")
+        check(not (self.balanced and self.locality), "locality", self.locality, "none, where drawing is balanced")
         check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
 
 
@@ -88,9 +95,9 @@ class Clips(Dataset[Segment | Rejected]):
     def __getitem__(self, draw: Draw) -> Segment | Rejected:
         clip = crop(self.clips[draw.clip], self.seconds, self.seed, draw.epoch)
         try:
-            wave, _ = read(clip.path, start=clip.start, duration=clip.duration, sample_rate=self.sample_rate)
+            wave = decode(clip, self.sample_rate)
         except AudioError as error:
-            return Rejected(str(clip.path), error.reason)
+            return Rejected(clip.place, error.reason)
         if self.repeat and clip.duration < self.seconds:
             states = stream(self.seed, "repeat", torch.tensor([clip.key]), draw.epoch)
             wave = repeated(wave, round(self.seconds * self.sample_rate), uniform(states, 1).item())
@@ -109,15 +116,20 @@ def repeated(wave: Float[np.ndarray, " sample"], samples: int, start: float) -> 
 def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterator[Draw]:
     """Yield the endless order of a run from its ``first`` draw on.
 
-    Each pass over the corpus is one seeded permutation; a balanced order draws clips with replacement instead, by the
+    Each pass over the corpus is one seeded permutation. With locality the shards are shuffled, and all clips of a few
+    of them, shuffled, come before those of the next few. A balanced order draws clips with replacement instead, by the
     sum of 1 / count over a clip's labels: as if a label were drawn and then a clip that has it.
     """
     size = len(corpus.clips)
     by_key = sorted(range(size), key=lambda index: corpus.clips[index].key)  # however the corpus is listed
     weights = _balance(corpus)[by_key].cumsum(0) if config.balanced else None
+    shards = _shards([corpus.clips[index].path for index in by_key]) if config.locality else None
     for epoch in itertools.count(first // size):
         if weights is None:
             indices = permutation(seed, "order", epoch, size)
+            if shards is not None and config.locality:
+                turn = permutation(seed, "shards", epoch, int(shards.max()) + 1).argsort() // config.locality
+                indices = indices[turn[shards[indices]].argsort(stable=True)]
         else:
             state = stream(seed, "order", torch.zeros(1, dtype=torch.int64), epoch)
             # 53 bits, since the 24 of uniform never meet most clips of AudioSet's commonest labels.
@@ -127,6 +139,12 @@ def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterat
         for number, index in enumerate(indices[skip:].tolist(), start=epoch * size + skip):
             # With replacement, a clip that comes again within a pass is cut elsewhere.
             yield Draw(by_key[index], epoch if weights is None else number)
+
+
+def _shards(paths: Sequence[Path]) -> torch.Tensor:
+    """Return the number of each path, which counts them in the order in which they come first."""
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(str(path), len(numbers)) for path in paths])
 
 
 def step_draws(corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, first_step: int) -> Iterator[list[Draw]]:
@@ -146,6 +164,15 @@ def step_draws(corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, f
         shuffled = permutation(seed, "steps", number, steps).tolist()
         for at in shuffled[skip if number == group else 0 :]:
             yield held[at * per_step : (at + 1) * per_step]
+
+
+def dealt(draws: Sequence[Draw], number: int, shares: int) -> list[Draw]:
+    """Return one of so many equal shares of a step's draws, in each of which are clips of all lengths.
+
+    Two neighbours, of which each is the other's partner in mixtures, stay together where shares are of even size.
+    """
+    size = 2 if len(draws) % (2 * shares) == 0 else 1
+    return [draw for at in range(number * size, len(draws), shares * size) for draw in draws[at : at + size]]
 
 
 def _balance(corpus: Corpus) -> torch.Tensor:
@@ -172,7 +199,14 @@ def collate(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> Loa
     clips = [clip for clip, _ in good]
     targets = torch.from_numpy(label_matrix(clips, labels)) if labels else None
     keys = torch.tensor([clip.key for clip in clips])
-    return Loaded(Batch(torch.from_numpy(padded), torch.tensor(lengths), keys, targets), rejected)
+    return Loaded(Batch(torch.from_numpy(padded), torch.tensor(lengths), keys, targets, _partners(items)), rejected)
+
+
+def _partners(items: Sequence[Segment | Rejected]) -> torch.Tensor:
+    """Return the row of each readable item's partner, which is the other one of two neighbours; else its own."""
+    places = [place for place, item in enumerate(items) if not isinstance(item, Rejected)]
+    rows = {place: row for row, place in enumerate(places)}
+    return torch.tensor([rows.get(place ^ 1, row) for place, row in rows.items()])
 
 
 class Collate:
@@ -200,7 +234,8 @@ def training_batches(
 ) -> Iterator[Loaded]:
     """Yield the endless sequence of one process's training batches, ``accumulate`` per step, from ``first_step`` on.
 
-    The clips of a step are the same however they are divided among processes and accumulated batches.
+    The clips of a step are the same however they are divided among processes and accumulated batches, of which there
+    must be as many as divide the batch size; see :func:`dealt`.
 
     Raises:
         DataError: the corpus is empty.
@@ -210,9 +245,9 @@ def training_batches(
     shares = world_size * accumulate
 
     def batches() -> Iterator[list[Draw]]:
-        for draws in step_draws(corpus, config, seed, config.batch_size * shares, first_step):
+        for draws in step_draws(corpus, config, seed, config.batch_size, first_step):
             for number in range(accumulate):
-                yield draws[rank * accumulate + number :: shares]
+                yield dealt(draws, rank * accumulate + number, shares)
 
     dataset = Clips(corpus.clips, sample_rate, config.seconds, seed, repeat=config.short == "repeat")
     yield from _loader(dataset, batches(), config.workers, corpus.labels if with_labels else ())
@@ -236,6 +271,14 @@ def _loader(dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels:
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=Collate(labels),
+        worker_init_fn=_undisturbed,
         pin_memory=torch.cuda.is_available(),
     )
     yield from loader
+
+
+def _undisturbed(worker: int) -> None:
+    """Have a worker ignore the signals that a terminal or a scheduler sends to all processes at once: the training
+    needs it for what it does then."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Corpora in and out: the union of folders and CSV files becomes a :class:`Corpus`, and a corpus becomes a CSV file."""
+"""Corpora in and out: the union of folders, CSV files and shards becomes a :class:`Corpus`, and a corpus a CSV file."""
 
 import csv
 from collections import Counter
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
+from melpatch.data.presence import lost_rows
 from melpatch.data.scan import Probed, scan
-from melpatch.data.sources import COLUMNS, LABEL, SPLIT, Row, dataset_name, rows
+from melpatch.data.sources import COLUMNS, LABEL, PACKED_COLUMNS, SPLIT, Row, dataset_name, rows
 from melpatch.errors import AudioError, DataError
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
 def load_corpus(
     sources: Sequence[str | Path], *, split_column: str = SPLIT, label_column: str = LABEL, workers: int = 0
 ) -> Corpus:
-    """Return the union of folders and CSV files as one corpus.
+    """Return the union of folders, CSV files and shards as one corpus.
 
     A *folder* is searched with all its sub-folders; the first one on the way to a file is its label. Hidden files are
     passed over, and files whose ending says that they are not sound.
@@ -36,8 +37,11 @@ def load_corpus(
     believed; the others are probed. The column ``group``, or ``speaker`` where there is none, tells what recording,
     speaker or patient a clip belongs to.
 
+    A *folder of shards*, or its URL, has been written by ``melpatch pack``. Clips of shards that are missing or cut
+    short are left out as bad files are.
+
     Args:
-        sources: folders and CSV files.
+        sources: folders, CSV files, and URLs of folders of shards.
         split_column: the CSV files' column of splits or folds.
         label_column: the CSV files' column of labels.
         workers: processes that probe files; 0 probes in this one.
@@ -56,17 +60,21 @@ def survey(
         raise DataError("no source of sound is given; name a folder or a CSV file")
     parts: list[Corpus] = []
     rates: Counter[int] = Counter()
-    for source in map(Path, sources):
+    for source in sources:
         listed = [*rows(source, split_column=split_column, label_column=label_column)]
         part, found = survey_rows(dataset_name(source), source, listed, workers=workers)
         parts.append(part)
         rates += found
+    if len(parts) == 1:
+        return parts[0], rates
     clips = tuple(clip for part in parts for clip in part.clips)
     rejected = tuple(each for part in parts for each in part.rejected)
     return _corpus("+".join(part.name for part in parts), clips, rejected), rates
 
 
-def survey_rows(name: str, source: Path, listed: Sequence[Row], *, workers: int = 0) -> tuple[Corpus, Counter[int]]:
+def survey_rows(
+    name: str, source: str | Path, listed: Sequence[Row], *, workers: int = 0
+) -> tuple[Corpus, Counter[int]]:
     """Return the rows of one source as a corpus, and the number of probed clips at each sampling rate.
 
     Args:
@@ -95,10 +103,12 @@ def _corpus(name: str, clips: tuple[Clip, ...], rejected: tuple[Rejected, ...]) 
 
 
 def _probe_rows(listed: Sequence[Row], workers: int) -> list[Probed | AudioError | None]:
-    """Probe each file once, however many rows lie in it, and none whose rows all state their durations."""
+    """Probe each file once, however many rows lie in it, and none whose rows all state their durations; look whether
+    the shards are there."""
     paths = [*dict.fromkeys(row.path for row in listed if row.duration is None)]
     found = dict(zip(paths, scan(paths, workers), strict=True))
-    return [found[row.path] if row.duration is None else None for row in listed]
+    lost = lost_rows(listed)
+    return [found[row.path] if row.duration is None else lost.get(number) for number, row in enumerate(listed)]
 
 
 def _clip(dataset: str, row: Row, found: Probed | AudioError | None) -> Clip | Rejected:
@@ -106,27 +116,30 @@ def _clip(dataset: str, row: Row, found: Probed | AudioError | None) -> Clip | R
         str(row.path).encode()
     except UnicodeEncodeError:
         return Rejected(ascii(str(row.path)), "has a name that is not UTF-8")
-    if isinstance(found, AudioError):
-        return Rejected(str(row.path), found.reason)
-    duration = row.duration or (found.duration - row.start if found else 0.0)
-    if duration <= 0:
-        return Rejected(str(row.path), f"starts at {row.start} s, beyond its end")
     key = clip_key(dataset, row.name, row.start) if row.key is None else row.key
-    return Clip(row.path, key, row.start, duration, row.labels, row.split, row.group)
+    duration = row.duration or (found.duration - row.start if isinstance(found, Probed) else 0.0)
+    packed = row.offset, row.size, row.crc32, row.url
+    clip = Clip(row.path, key, row.start, duration, row.labels, row.split, row.group, *packed)
+    if isinstance(found, AudioError):
+        return Rejected(clip.place, found.reason)
+    if duration <= 0:
+        return Rejected(clip.place, f"starts at {row.start} s, beyond its end")
+    return clip
 
 
 def _refuse_doubles(clips: Iterable[Clip]) -> None:
     """Refuse a clip that is listed twice: which labels and split it has would be chance, and it would count double."""
-    places: set[tuple[Path, float]] = set()
+    places: set[tuple[str, int, float]] = set()
     keys: dict[int, Clip] = {}
     for clip in clips:
-        if (clip.path, clip.start) in places:
+        place = str(clip.path), clip.offset, clip.start
+        if place in places:
             hint = "keep one row, with several labels as 'a;b', or drop the source that lies within another"
-            raise DataError(f"{clip.path}: listed twice, from {clip.start} s; {hint}")
-        places.add((clip.path, clip.start))
+            raise DataError(f"{clip.place}: listed twice, from {clip.start} s; {hint}")
+        places.add(place)
         if other := keys.get(clip.key):
             hint = "rename one of their folders, or correct the column 'key'"
-            raise DataError(f"{clip.path} and {other.path} have the same key, {clip.key}; {hint}")
+            raise DataError(f"{clip.place} and {other.place} have the same key, {clip.key}; {hint}")
         keys[clip.key] = clip
 
 
@@ -136,18 +149,21 @@ def write_corpus(corpus: Corpus, path: Path) -> None:
     Files below the CSV file's folder are named relative to it, so that the two can move together.
     """
     folder = path.absolute().parent
-    _write(path, COLUMNS, [_cells(clip, folder) for clip in corpus.clips])
+    columns = (*COLUMNS, *PACKED_COLUMNS) if any(clip.size for clip in corpus.clips) else COLUMNS
+    write_table(path, columns, (cells(clip, folder)[: len(columns)] for clip in corpus.clips))
 
 
-def _cells(clip: Clip, folder: Path) -> tuple[str, ...]:
+def cells(clip: Clip, folder: Path) -> tuple[str, ...]:
+    """Return a clip as the cells of a CSV file in a folder, in the order of the columns."""
     place = clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path
-    times = repr(clip.start), repr(clip.duration)
-    return (str(place), ";".join(clip.labels), clip.split, *times, str(clip.key), clip.group)
+    about = ";".join(clip.labels), clip.split, repr(clip.start), repr(clip.duration), str(clip.key), clip.group
+    packed = (str(clip.offset), str(clip.size), str(clip.crc32)) if clip.size else ("", "", "")
+    return (clip.url or str(place), *about, *packed)
 
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
     """Write the files that a corpus does without as a CSV file with the columns ``path`` and ``reason``."""
-    _write(path, ("path", "reason"), [(each.path, each.reason) for each in rejected])
+    write_table(path, ("path", "reason"), [(each.path, each.reason) for each in rejected])
 
 
 def read_rejected(path: Path) -> tuple[Rejected, ...]:
@@ -156,12 +172,19 @@ def read_rejected(path: Path) -> tuple[Rejected, ...]:
         return tuple(Rejected(**row) for row in csv.DictReader(file))
 
 
-def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """Write a CSV file aside, and move it to its place when it is whole.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     aside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([header, *lines])
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(lines)
         aside.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error

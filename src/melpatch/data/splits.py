@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from melpatch.data.leaks import groups_are_labels
 from melpatch.data.manifest import Corpus
 from melpatch.errors import DataError
 from melpatch.rng import stream, uniform
@@ -90,17 +91,38 @@ def _listed(splits: dict[str, int]) -> str:
 def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
     """Return a corpus without splits with ``share`` of each class's clips as split ``test``, the others as ``train``.
 
-    The choice is by (seed, clip key) alone. Recordings of one source may fall on both sides: for an honest score give
-    the corpus splits of its own.
+    The choice is by (seed, clip key) alone. Groups (recordings, speakers, patients) stay whole where the corpus has
+    them, unless each label is a group: in a drawn order, a group is held out if more than half of its clips are still
+    wanted and other groups have its labels too; where there is none, the smallest one that can be spared. Without
+    groups, recordings of one source may fall on both sides: for an honest score give the corpus splits of its own.
     """
-    by_class: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index in _shuffled(corpus, seed, "hold out"):
-        by_class[corpus.clips[index].labels].append(index)
-    test = {
-        index
-        for members in by_class.values()
-        for index in members[: max(round(share * len(members)), len(members) > 1)]
-    }
-    sides = ("test" if index in test else "train" for index in range(len(corpus.clips)))
+    groups, labels = _groups(corpus, seed), [clip.labels for clip in corpus.clips]
+    wanted = Counter({one: max(round(share * count), int(count > 1)) for one, count in Counter(labels).items()})
+    left = Counter(label for one in labels for label in one)
+    test: set[int] = set()
+
+    def spared(group: list[int]) -> bool:
+        counts = Counter(label for index in group for label in labels[index])
+        return all(left[label] > count for label, count in counts.items())
+
+    for group in groups:
+        held = Counter(labels[index] for index in group)
+        if 2 * (held & wanted).total() > len(group) and (len(group) == 1 or spared(group)):
+            test.update(group)
+            wanted -= held
+            left -= Counter(label for index in group for label in labels[index])
+    if not test and len(groups) < len(labels):
+        test.update(*sorted((group for group in groups if spared(group)), key=len)[:1])
+    sides = ("test" if index in test else "train" for index in range(len(labels)))
     clips = (dataclasses.replace(clip, split=side) for clip, side in zip(corpus.clips, sides, strict=True))
     return dataclasses.replace(corpus, clips=tuple(clips))
+
+
+def _groups(corpus: Corpus, seed: int) -> list[list[int]]:
+    """Return the places of the clips by group, in a drawn order; a clip without one is its own."""
+    alone = groups_are_labels(corpus.clips)
+    found: dict[str | int, list[int]] = defaultdict(list)
+    for index in _shuffled(corpus, seed, "hold out"):
+        group = corpus.clips[index].group
+        found[index if alone or not group else group].append(index)
+    return [*found.values()]

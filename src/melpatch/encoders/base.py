@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -19,6 +20,15 @@ class Encoded(NamedTuple):
     layers: tuple[Float[Tensor, "clip clsandtoken _"], ...]
     """Output of every block before the final norm, special tokens first; empty unless asked for. Blocks of a CNN have
     channels of their own number."""
+
+
+def valid_frames(
+    spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
+) -> Bool[Tensor, "clip frame"] | None:
+    """Return which frames are valid, given their number in each clip; None where no clip is padded."""
+    if frames is None:
+        return None
+    return torch.arange(spectrogram.shape[2], device=frames.device) < frames[:, None]
 
 
 class Encoder(nn.Module, ABC):
@@ -46,9 +56,10 @@ class Encoder(nn.Module, ABC):
         """
 
     def normalise(
-        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]
+        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip mel frame"]:
-        """Return the spectrograms as the encoder wants them, given each clip's valid frames; by default as they are."""
+        """Return the spectrograms as the encoder wants them, given each clip's valid frames, or None where no clip is
+        padded; by default as they are."""
         return spectrogram
 
     @abstractmethod

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.encoders.base import Encoded, Encoder
+from melpatch.encoders.base import Encoded, Encoder, valid_frames
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.pooling import masked_max, masked_mean
@@ -79,11 +79,10 @@ class CNN14(Encoder):
         return cls.Config(width=WIDTHS[name])
 
     def normalise(
-        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]
+        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip mel frame"]:
         """Return the spectrograms after the first norm, of which the mels are the channels: what SpecAugment masks."""
-        valid = torch.arange(spectrogram.shape[2], device=frames.device) < frames[:, None]
-        normalised: Tensor = self.bn0(spectrogram[:, :, None], None if bool(valid.all()) else valid)
+        normalised: Tensor = self.bn0(spectrogram[:, :, None], valid_frames(spectrogram, frames))
         return normalised[:, :, 0]
 
     def forward(

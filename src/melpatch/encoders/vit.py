@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.encoders.base import Encoded, TokenEncoder
+from melpatch.encoders.base import Encoded, TokenEncoder, valid_frames
 from melpatch.errors import ConfigError
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
@@ -160,13 +160,12 @@ class ViT(TokenEncoder):
         return cls.Config(**size(name))
 
     def normalise(
-        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]
+        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip mel frame"]:
         """Return the spectrograms with mean 0 and standard deviation 0.5, or as they are; see ``input_norm``."""
         if self.input_norm is None:
             return spectrogram
-        valid = torch.arange(spectrogram.shape[2], device=frames.device) < frames[:, None]
-        normalised: Tensor = self.input_norm(spectrogram[:, None], valid)
+        normalised: Tensor = self.input_norm(spectrogram[:, None], valid_frames(spectrogram, frames))
         return 0.5 * normalised[:, 0]
 
     def embed(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -131,6 +131,46 @@ def fit(
             break
     head.load_state_dict(kept)
     return best
+
+
+def by_epochs(
+    head: nn.Module,
+    train: Material,
+    val: Material,
+    test: Material,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    multi_label: bool,
+    seed: int,
+    gradient_clip: float | None = None,
+) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
+    """Train a head by AdamW on half a cosine, with a validation after every pass; see :func:`fit`.
+
+    Args:
+        head: to logits, (clip, label).
+        train: clips to learn from.
+        val: clips by which the weights are chosen.
+        test: clips to score.
+        epochs: passes over the training clips.
+        batch_size: clips per step.
+        lr: learning rate at the start of the cosine.
+        weight_decay: of all weights.
+        multi_label: whether a clip may have several labels or none.
+        seed: of the order of the clips.
+        gradient_clip: largest norm of the gradient; None for none.
+
+    Returns:
+        The probability of each label for each test clip; and the epoch that was chosen, with its score.
+    """
+    every = math.ceil(len(train.targets) / batch_size)
+    course = Course(steps=epochs * every, every=every, batch_size=batch_size, gradient_clip=gradient_clip, cosine=True)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
+    best = fit(head, optimizer, course, train, val, multi_label=multi_label, seed=seed)
+    found = probabilities(head, test, batch_size, multi_label=multi_label)
+    return found, {"epoch": best.step // every, "val": best.score}
 
 
 def probabilities(

@@ -1,15 +1,15 @@
 """Running a trained network over a corpus: long clips in windows, one row per clip, unreadable clips left out and
-named."""
+named. Several processes share the clips out, and each gets what all have found."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from itertools import compress
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from melpatch.data.clip import Batch, Clip
@@ -17,6 +17,7 @@ from melpatch.data.loader import Loaded, evaluation_batches
 from melpatch.data.manifest import Rejected
 from melpatch.data.segments import windows
 from melpatch.errors import DataError
+from melpatch.processes import everyones, mine
 from melpatch.progress import bar
 
 
@@ -35,6 +36,16 @@ class Table:
     rejected: tuple[Rejected, ...]
 
 
+class Share(NamedTuple):
+    """What one process found of the clips that are its own."""
+
+    rows: Float[np.ndarray, "clip column"]
+    """Those of clips that could not be read are 0; without any that could, there is no column."""
+    read: Bool[np.ndarray, " clip"]
+    """Which clips could be read."""
+    rejected: tuple[Rejected, ...]
+
+
 def over_clips(
     function: Callable[[Batch], Float[Tensor, "clip column"]],
     clips: Sequence[Clip],
@@ -44,9 +55,10 @@ def over_clips(
     batch_size: int = 32,
     workers: int = 0,
     description: str = "",
-    dtype: type[np.floating[Any]] = np.float64,
 ) -> Table:
     """Return the function's rows for clips of any length, averaged over windows end to end, weighted by their length.
+
+    Of several processes each computes its share, and all get the whole table; all must call it.
 
     Args:
         function: batch to one row per clip.
@@ -56,38 +68,67 @@ def over_clips(
         batch_size: windows at a time.
         workers: decoding processes.
         description: words for the progress bar; none is shown without.
-        dtype: of the rows; narrower ones take less memory.
 
     Raises:
         DataError: no clip could be read.
     """
-    place = {clip.key: number for number, clip in enumerate(clips)}
-    means, weights = np.empty((len(clips), 0), dtype), np.zeros(len(clips))
+    asked = {"sample_rate": sample_rate, "seconds": seconds, "batch_size": batch_size, "workers": workers}
+    shares = everyones(share(function, clips, np.zeros, description=description, **asked))
+    read = whole([one.read for one in shares])
+    rejected = tuple(each for one in shares for each in one.rejected)
+    kept = tuple(compress(clips, read))
+    require_some(kept, clips, rejected)
+    rows = whole([one.rows for one in shares])
+    return Table(kept, rows if read.all() else rows[read], rejected)
+
+
+def share(
+    function: Callable[[Batch], Float[Tensor, "clip column"]],
+    clips: Sequence[Clip],
+    made: Callable[[tuple[int, int]], Float[np.ndarray, "clip column"]],
+    **asked: Any,
+) -> Share:
+    """Return the rows of this process's share of the clips.
+
+    Args:
+        function: batch to one row per clip.
+        clips: those of all processes.
+        made: from a shape to the zeros that become the rows, wherever these are to lie.
+        **asked: see :func:`over_clips`.
+    """
+    own = mine(clips)
+    place = {clip.key: number for number, clip in enumerate(own)}
+    rows, weights = np.zeros((len(own), 0)), np.zeros(len(own))
     rejected: list[Rejected] = []
-    found = over_windows(
-        clips,
-        sample_rate=sample_rate,
-        seconds=seconds,
-        batch_size=batch_size,
-        workers=workers,
-        description=description,
-    )
-    for loaded in found:
+    for loaded in over_windows(clips, **asked):
         rejected.extend(loaded.rejected)
         if loaded.batch is None:
             continue
         with torch.inference_mode():
-            rows = function(loaded.batch).double().cpu().numpy()
-        if not means.size:  # all rows at once, since those of a large corpus fill the memory
-            means = np.zeros((len(clips), rows.shape[1]), dtype)
-        for key, length, row in zip(loaded.batch.keys.tolist(), loaded.batch.lengths.tolist(), rows, strict=True):
+            found = function(loaded.batch).double().cpu().numpy()
+        if not rows.size:  # all at once, since the rows of a large corpus fill the memory
+            rows = made((len(own), found.shape[1]))
+        for key, length, row in zip(loaded.batch.keys.tolist(), loaded.batch.lengths.tolist(), found, strict=True):
             at = place[key]
             weights[at] += length
-            means[at] += (row - means[at]) * (length / weights[at])
-    read = weights > 0
-    kept = tuple(itertools.compress(clips, read))
-    require_some(kept, clips, rejected)
-    return Table(kept, means if read.all() else means[read], tuple(rejected))
+            rows[at] += (row - rows[at]) * (length / weights[at])
+    return Share(rows, weights > 0, tuple(rejected))
+
+
+def whole(shares: Sequence[np.ndarray], made: Callable[[tuple[int, ...], Any], np.ndarray] = np.empty) -> np.ndarray:
+    """Return the shares of all processes as one array, in the order of what was shared out.
+
+    Args:
+        shares: in the order of the processes; one without columns stands for nothing but zeros.
+        made: from shape and dtype to the array to fill.
+    """
+    if len(shares) == 1:
+        return shares[0]
+    widest = max(shares, key=lambda one: one.size)
+    found = made((sum(map(len, shares)), *widest.shape[1:]), widest.dtype)
+    for number, one in enumerate(shares):
+        found[number :: len(shares)] = one if one.shape[1:] == widest.shape[1:] else 0
+    return found
 
 
 def over_windows(
@@ -99,9 +140,9 @@ def over_windows(
     workers: int = 0,
     description: str = "",
 ) -> Iterator[Loaded]:
-    """Yield clips of any length as batches of windows end to end; for the arguments see
+    """Yield this process's share of clips of any length as batches of windows end to end; for the arguments see
     :func:`over_clips`. All windows of a clip have its key, and come in a fixed order, but not in that of time."""
-    pieces = [piece for clip in clips for piece in windows(clip, seconds)]
+    pieces = [piece for clip in mine(clips) for piece in windows(clip, seconds)]
     shown = bar(len(pieces), description) if description else nullcontext()
     with shown as told:
         for loaded in evaluation_batches(pieces, sample_rate, batch_size=batch_size, workers=workers):

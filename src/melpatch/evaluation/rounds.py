@@ -10,21 +10,25 @@ from melpatch.errors import DataError
 
 Choice = Literal["none", "val", "next", "held out"]
 """What chooses among weights or settings: nothing (clips of a split ``val`` stay out); the split ``val``, or nothing
-where there is none; the fold after the scored one, or ``val``; a tenth of the training clips of each class, or ``val``.
-Where ``next`` finds neither, a tenth is held out too."""
+where there is none; the fold after the scored one, or ``val``; a share of the training clips of each class, or ``val``.
+Where ``next`` finds neither, a share is held out too."""
 
 HELD_OUT = 0.1
-"""Share of the training clips that chooses, where nothing else does."""
+"""Share of the training clips that chooses by default, where nothing else does."""
 
-_LEARNS = "learns from train, or where folds are scored from all splits but the scored one, val and test"
-RULES: Mapping[Choice, str] = {
-    "none": _LEARNS,
-    "val": f"{_LEARNS}; val chooses, if there is one",
-    "next": f"{_LEARNS}; the fold after the scored one chooses and is not learnt from, or else val, or else "
-    f"{HELD_OUT:.0%} of the training clips of each class",
-    "held out": f"{_LEARNS}; val chooses, or else {HELD_OUT:.0%} of the training clips of each class",
-}
-"""The choices in words."""
+
+def rule(choice: Choice, held_out: float = HELD_OUT) -> str:
+    """Return a choice in words."""
+    learns = "learns from train, or where folds are scored from all splits but the scored one, val and test"
+    some = f"{held_out:.0%} of the training clips of each class, groups kept whole"
+    following = "the fold after the scored one chooses and is not learnt from, or else val"
+    words: Mapping[Choice, str] = {
+        "none": "",
+        "val": "; val chooses, if there is one",
+        "next": f"; {following}, or else {some}",
+        "held out": f"; val chooses, or else {some}",
+    }
+    return learns + words[choice]
 
 
 @dataclass(frozen=True)
@@ -83,19 +87,22 @@ def to_score(corpus: Corpus, name: str) -> Corpus:
     return corpus.select([name])
 
 
-def rounds(corpus: Corpus, scored: Sequence[str] = (), choice: Choice = "none") -> list[Round]:
+def rounds(
+    corpus: Corpus, scored: Sequence[str] = (), choice: Choice = "none", held_out: float = HELD_OUT
+) -> list[Round]:
     """Return the rounds of a corpus; unlabelled clips are left out.
 
     Args:
         corpus: clips with splits or folds.
         scored: splits or folds to score, each in a round of its own; by default ``test``, or else every fold.
         choice: what chooses.
+        held_out: share of the training clips that does, where nothing else can.
 
     Raises:
         DataError: a split does not exist, or nothing is left to learn from or to choose by.
     """
     known = labelled(corpus)
-    return [_round(known, name, choice) for name in scored or _scored(known)]
+    return [_round(known, name, choice, held_out) for name in scored or _scored(known)]
 
 
 def _scored(corpus: Corpus) -> list[str]:
@@ -109,23 +116,23 @@ def _scored(corpus: Corpus) -> list[str]:
     return splits
 
 
-def _round(corpus: Corpus, name: str, choice: Choice) -> Round:
+def _round(corpus: Corpus, name: str, choice: Choice, held_out: float) -> Round:
     test = to_score(corpus, name)
     folds = [split for split in corpus.splits if split not in ("", "val", "test", "train")]
     following = folds[(folds.index(name) + 1) % len(folds)] if name in folds and len(folds) > 2 else None
     split = divide(corpus, None if name == "test" else name, following if choice == "next" else None)
     train, val = split.train, None if choice == "none" else split.val
     if val is None and choice in ("next", "held out"):
-        train, val = _held_out(train)
+        train, val = _held_out(train, held_out)
     return Round(name, train, val, test)
 
 
-def _held_out(train: Corpus) -> tuple[Corpus, Corpus]:
-    parts = hold_out(train, HELD_OUT, seed=0)
+def _held_out(train: Corpus, share: float) -> tuple[Corpus, Corpus]:
+    parts = hold_out(train, share, seed=0)
     if "test" not in parts.splits:
         raise DataError(
             f"{train.name}: none of the {len(train.clips)} training clips can be held out to choose by, since no two "
-            "have the same labels; give some clips the split 'val'"
+            "have the same labels, or all are of one group; give some clips the split 'val'"
         )
     chosen = {clip.key for clip in parts.select(["test"]).clips}
     val = tuple(clip for clip in train.clips if clip.key in chosen)

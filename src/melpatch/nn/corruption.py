@@ -29,8 +29,9 @@ class Corruption:
     Atito, Awais and Kittler 2022 (arXiv 2205.14986); Atito et al. 2022 (ASiT, arXiv 2211.13189). The defaults are those
     of the published ASiT (commit 1f1d63c), which reads the paper's "70 %" as the upper end of a range of areas.
 
-    *Differs:* there a clip's donor may be the clip itself, which then counts as corrupted but is not. Here it is always
-    another one, and a batch of one falls back to the fill.
+    *Differs:* there a clip's donor is any one of the batch, itself too, which then counts as corrupted but is not. Here
+    it is the other one of a pair, so that a step is the same however its pairs are divided among processes; without
+    such a partner a clip shows the fill.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Corruption:
         alien_share: float = 0.3
         """Share of a clip's pixels that another clip overwrites."""
         alien_rate: float = 0.5
-        """Probability that a clip shows parts of another clip of the batch instead of the fill, 0 to 1."""
+        """Probability that a clip shows parts of its partner, the other one of a pair, instead of the fill, 0 to 1."""
         block_share: float = 0.3
         """What the sides of a rectangle stay below, as a share of the clip's frames and mels."""
         align: bool = False
@@ -67,6 +68,7 @@ class Corruption:
         spectrogram: Float[Tensor, "clip mel frame"],
         frames: Int[Tensor, " clip"],
         keys: Int[Tensor, " clip"],
+        partners: Int[Tensor, " clip"],
         *,
         seed: int,
         step: int,
@@ -75,21 +77,21 @@ class Corruption:
     ) -> Corrupted:
         """Return normalised spectrograms with some of each clip's own frames' pixels overwritten.
 
-        What is hidden, and the fill, depend on (seed, purpose, key, step) and the clip's length alone; the donor also
-        on which clips are in the batch, but not on their order.
+        What is hidden, and the fill, depend on (seed, purpose, key, step) and the clip's length alone.
 
         Args:
             spectrogram: normalised log-mel values.
             frames: each clip's own frames; what follows stays as it is, and is not looked at.
             keys: the clips' keys.
+            partners: row of the clip that each one may show parts of; one of the same key is none.
             seed: the run's seed.
             step: the step of training.
             purpose: tells several views of a clip apart.
             silence: the normalised value of digital silence.
         """
         config, (_, n_mels, width) = self.config, spectrogram.shape
-        chance = uniform(stream(seed, f"{purpose}/choice", keys, step), 3)
-        alien = (chance[:, 0] < config.alien_rate) & (len(keys) > 1)
+        chance = uniform(stream(seed, f"{purpose}/choice", keys, step), 2)
+        alien = (chance[:, 0] < config.alien_rate) & (keys[partners] != keys)
         low, high = config.share
         share = torch.where(alien, config.alien_share, low + (high - low) * chance[:, 1].double())
         states = stream(seed, f"{purpose}/blocks", keys, step)
@@ -99,21 +101,9 @@ class Corruption:
             # Numbered frame by frame, so that a longer neighbour leaves a pixel its number.
             noise = normal(stream(seed, f"{purpose}/noise", keys, step), width, n_mels)
             written = noise.transpose(1, 2).to(spectrogram.dtype)
-        donated = _repeated(spectrogram, frames, donors(keys, chance[:, 2]))
+        donated = _repeated(spectrogram, frames, partners)
         written = torch.where(alien[:, None, None], donated, written)
         return Corrupted(torch.where(hidden, written, spectrogram), hidden)
-
-
-def donors(keys: Int[Tensor, " clip"], chance: Float[Tensor, " clip"]) -> Int[Tensor, " clip"]:
-    """Return the row of another clip of the batch for each clip, chosen by a number in [0, 1).
-
-    Any other is equally likely, and the same one is chosen whatever the batch's order, as clips are ranked by key. A
-    batch of one has itself. Of rows that share a key, one may be given another.
-    """
-    clips = len(keys)
-    order = keys.argsort(stable=True)
-    rank = order.argsort()
-    return order[(rank + 1 + (chance * (clips - 1)).long()) % clips]
 
 
 def _repeated(

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_ELEMENTS = 2**22
-"""Logits held at once by the chunked cross-entropy: 16 MiB in float32, whatever the number of tokens and classes."""
+_ELEMENTS = 2**20
+"""Logits held at once by the chunked cross-entropy, whatever the number of tokens and classes: on a processor 4 MiB in
+float32, which stay in its cache."""
+_TIMES_ON_GPU = 64  # which wants few large kernels
 
 Logits = Float[Tensor, "*row class"]
 
@@ -164,7 +166,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         summed = vectors.new_zeros(())
         to_vectors, to_prototypes = torch.zeros_like(vectors), torch.zeros_like(prototypes)
-        chunk = max(1, _ELEMENTS // len(prototypes))
+        chunk = max(1, _ELEMENTS * (_TIMES_ON_GPU if vectors.is_cuda else 1) // len(prototypes))
         for start in range(0, max(1, len(vectors)), chunk):  # once without tokens: processes wait for each other's sums
             part = slice(start, start + chunk)
             told = distribution(part)

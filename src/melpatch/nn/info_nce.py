@@ -23,6 +23,7 @@ def info_nce(
     valid: Bool[Tensor, "clip item"],
     axis: Axis = "patches",
     negatives: Negatives = "clip",
+    alike: Bool[Tensor, "clip item item"] | None = None,
 ) -> tuple[Float[Tensor, "clip item"], Bool[Tensor, "clip item"]]:
     """Return the loss in nats and whether the prediction hit, per item.
 
@@ -35,6 +36,7 @@ def info_nce(
             symmetric loss. Loss values are not comparable.
         negatives: the group: the items of one clip, of the batch, or of the batches of all processes, each of which
             then has to call this as often, forwards and backwards. Without processes that is the batch.
+        alike: which items of a clip are not to be told from which others.
 
     A hit is a best-scored target that equals the right one in every number: among identical ones, such as digital
     silence, there is nothing to tell apart (*Differs* from the published accuracy, which counts them as wrong).
@@ -51,7 +53,7 @@ def info_nce(
         joined, own = _gathered(torch.cat([predictions[0], targets[0], valid[0, :, None].to(targets.dtype)], dim=1))
         dim = targets.shape[2]
         predictions, targets, valid = joined[None, :, :dim], joined[None, :, dim:-1], joined[None, :, -1] > 0
-    loss, hit = _among(predictions, targets, valid, own, axis)
+    loss, hit = _among(predictions, targets, valid, own, axis, alike)
     return loss.view(shape), hit.view(shape)
 
 
@@ -67,11 +69,13 @@ def _among(
     valid: Bool[Tensor, "group item"],
     own: slice,
     axis: Axis,
+    alike: Bool[Tensor, "clip item item"] | None = None,
 ) -> tuple[Float[Tensor, "group own"], Bool[Tensor, "group own"]]:
     """Return losses and hits of the ``own`` items of each group among all of the group."""
     asked = own if axis == "patches" else slice(None)  # a softmax over predictions needs them all
     scores = torch.bmm(predictions[:, asked], targets.transpose(1, 2))  # [group, prediction, target]
     real = valid[:, asked, None] & valid[:, None, :]
+    real = real if alike is None else real & ~alike
     scores = scores.masked_fill(~real, torch.finfo(scores.dtype).min)
     likelihood = scores.log_softmax(dim=2 if axis == "patches" else 1)
     if axis == "predictions":

@@ -9,6 +9,7 @@ Samplers share their arguments: ``states`` and ``ties`` are one stream per clip,
 ``rows`` of patches are the same for all, ``columns`` are each clip's own, ``width`` is their padded number.
 """
 
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -80,7 +81,7 @@ def block(
     and aspect ratios, and corners as in :func:`cluster`.
     """
     draws = uniform(states, _enough(rows, width, sides, sides), 4)
-    size = torch.tensor(sides, device=states.device)[(draws[..., 2:] * len(sides)).long()]
+    size = _table(sides, states.device)[(draws[..., 2:] * len(sides)).long()]
     first = _first_block(draws[..., :2], size, rows, columns, width, sides, sides)
     return first + random(ties, rows, columns, width).double()
 
@@ -102,7 +103,7 @@ def span(
     """
     patches, tokens, high, long = columns * rows, width * rows, (1,), (length,)
     place = uniform(states, _enough(1, tokens, high, long), 2)
-    size = torch.tensor((1, length), device=states.device).expand_as(place)
+    size = _table((1, length), states.device).expand_as(place)
     first = _first_block(place, size, 1, patches, tokens, high, long)
     first = first.view(-1, width, rows).transpose(1, 2).flatten(1)
     return first + random(ties, rows, columns, width).double()
@@ -162,7 +163,14 @@ def _squares(
 
 def _sides(states: Int[Tensor, " clip"], sides: tuple[int, ...]) -> Int[Tensor, " clip"]:
     choice = integers(states, 0, len(sides), 1)[:, 0]
-    return torch.tensor(sides, device=states.device)[choice]
+    return _table(sides, states.device)[choice]
+
+
+@lru_cache(maxsize=16)
+def _table(sizes: tuple[int, ...], device: torch.device) -> Int[Tensor, " size"]:
+    """Return these sizes on the device, which has to be waited for the first time only."""
+    with torch.inference_mode(False):
+        return torch.tensor(sizes, device=device)
 
 
 def _enough(rows: int, columns: Count, heights: tuple[int, ...], widths: tuple[int, ...]) -> Count:

@@ -4,9 +4,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from melpatch.rng import stream, uniform
 
 Tokens = Float[Tensor, "clip token dim"]
 KeyMask = Bool[Tensor, "clip 1 1 token"]
@@ -51,18 +53,34 @@ class DropPath(nn.Module):
     """Stochastic depth: in training, a clip skips a residual branch with probability ``rate``.
 
     Source: Huang et al. 2016 (arXiv 1603.09382); the branches that stay are scaled up, as in timm.
+
+    Attributes:
+        states: random states of a batch's clips, see :func:`deal_chance`; without, torch's own generator draws.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.states: Int[Tensor, " clip"] | None = None
 
-    def forward(self, x: Tokens) -> Tokens:
-        """Return the branch, zeroed for the clips that skip it."""
-        if not self.training or self.rate == 0.0:
+    def forward(self, x: Tokens, branch: int = 0) -> Tokens:
+        """Return the branch of a block, which has two, zeroed for the clips that skip it."""
+        if not self.training or self.rate == 0.0 or not len(x):
             return x
         keep = 1.0 - self.rate
-        return x * x.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
+        if self.states is None:
+            kept = x.new_empty(len(x)).bernoulli_(keep)
+        else:  # first views of all clips, then second ones, and so on
+            views = len(x) // len(self.states)
+            kept = (uniform(self.states, 2, views)[:, branch].T.flatten() < keep).to(x.dtype)
+        return x * (kept / keep)[:, None, None]
+
+
+def deal_chance(module: nn.Module, seed: int, keys: Int[Tensor, " clip"], step: int) -> None:
+    """Have all drop paths of a module draw by (seed, clip key, step), whatever else is in the batch."""
+    dropping = [part for part in module.modules() if isinstance(part, DropPath) and part.rate and part.training]
+    for number, part in enumerate(dropping):
+        part.states = stream(seed, f"drop path {number}", keys, step)
 
 
 class Block(nn.Module):
@@ -94,15 +112,15 @@ class Block(nn.Module):
     def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
         """Return the tokens after one round of exchange."""
         if self.norm_first:
-            x = x + self.branch(self.attn(self.norm1(x), mask))
-            return x + self.branch(self.mlp(self.norm2(x)))
-        x = self.norm1(x + self.branch(self.attn(x, mask)))
-        normalised: Tensor = self.norm2(x + self.branch(self.mlp(x)))
+            x = x + self.branch(self.attn(self.norm1(x), mask), 0)
+            return x + self.branch(self.mlp(self.norm2(x)), 1)
+        x = self.norm1(x + self.branch(self.attn(x, mask), 0))
+        normalised: Tensor = self.norm2(x + self.branch(self.mlp(x), 1))
         return normalised
 
-    def branch(self, x: Tokens) -> Tokens:
+    def branch(self, x: Tokens, number: int = 0) -> Tokens:
         """Return what is added to the input: dropped in parts, or whole, in training."""
-        dropped: Tensor = self.drop_path(self.dropout(x))
+        dropped: Tensor = self.drop_path(self.dropout(x), number)
         return dropped
 
 

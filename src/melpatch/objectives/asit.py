@@ -145,6 +145,11 @@ class ASiT(Objective):
             self.teacher = frozen_copy(encoder)
 
     @classmethod
+    def in_pairs(cls, config: Any) -> bool:
+        """Return whether clips show parts of their partners."""
+        return bool(config.corrupt and config.corruption.alien_rate)
+
+    @classmethod
     def heard(cls, config: Any, seconds: float) -> float:
         """Return the length of a view, in seconds."""
         return float(config.view_seconds or _VIEW * seconds)
@@ -182,14 +187,15 @@ class ASiT(Objective):
         """Cut the views and crops of a batch, and corrupt the views (section III-A)."""
         grid, spectrogram = self.encoder.grid, self.features(batch).spectrogram
         clean, own, start = self._cut("view", self.config.views, spectrogram, batch, step)
-        clean, valid = self.with_valid(clean, own)
+        shortest = self.front_end.frames(batch.shortest)
+        clean, valid = self.with_valid(clean, own, shortest)
         if grid.partial == "drop":  # frames that are in no patch are not corrupted
             own = torch.minimum(own, (own // grid.patch[1]).clamp(min=1) * grid.patch[1])
         inside = (torch.arange(clean.shape[2], device=own.device) < own[:, None, None]).expand_as(clean)
-        seen, hidden = self._corrupt(clean, own, batch.keys, step)
+        seen, hidden = self._corrupt(clean, own, batch, step)
         crops = None
         if self.config.crops and self.config.global_weight:
-            crops = self.with_valid(*self._cut("crop", self.config.crops, spectrogram, batch, step)[:2])
+            crops = self.with_valid(*self._cut("crop", self.config.crops, spectrogram, batch, step)[:2], shortest)
         return Views(clean, seen, hidden, inside, valid, crops, start)
 
     def learn(self, views: Views, step: int) -> ObjectiveOutput:
@@ -223,10 +229,11 @@ class ASiT(Objective):
 
         *Differs:* over all tokens by default, as in both releases; the paper's equation takes the corrupted ones.
         """
-        weights = self._token_weights(views)
-        chosen = weights > 0
-        weights = weights[chosen] / self._clips(views)
-        return distillation.token_loss("local", said.patches[chosen], told.patches[chosen], weights, step)
+        weights = self._token_weights(views).flatten() / self._clips(views)
+        everywhere = self.config.local_tokens == "all" and views.valid is None  # then no device has to say where
+        chosen = slice(None) if everywhere else weights > 0
+        said_there, told_there = (tokens.patches.flatten(0, 1)[chosen] for tokens in (said, told))
+        return distillation.token_loss("local", said_there, told_there, weights[chosen], step)
 
     def recognise(
         self, distillation: SelfDistillation, views: Views, said: Encoded, told: Encoded, step: int
@@ -281,15 +288,15 @@ class ASiT(Objective):
         return pieces._replace(spectrogram=F.pad(pieces.spectrogram, (0, whole_patches - frames)))
 
     def _corrupt(
-        self, clean: Spectrograms, own: Int[Tensor, " view"], keys: Int[Tensor, " clip"], step: int
+        self, clean: Spectrograms, own: Int[Tensor, " view"], batch: Batch, step: int
     ) -> tuple[Spectrograms, Pixels]:
         """Return the views corrupted, each time with blocks of its own, and which pixels were."""
         if self.corruption is None:
             return clean, torch.zeros_like(clean, dtype=torch.bool)
-        count, silence = self.config.views, self.front_end.silence
+        count, whose, silence = self.config.views, (batch.keys, batch.partners), self.front_end.silence
         done = [
             self.corruption(
-                view, frames, keys, seed=self.seed, step=step, purpose=f"corruption {number}", silence=silence
+                view, frames, *whose, seed=self.seed, step=step, purpose=f"corruption {number}", silence=silence
             )
             for number, (view, frames) in enumerate(zip(clean.chunk(count), own.chunk(count), strict=True))
         ]

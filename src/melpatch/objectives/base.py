@@ -4,7 +4,7 @@ An objective owns an encoder and whatever private heads, decoder or teacher it n
 distillation are the same kind of thing to the loop.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,6 +18,7 @@ from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.decoder import Decoder
 from melpatch.nn.masking import Masked, Masking, Subset
+from melpatch.nn.transformer import deal_chance
 from melpatch.registry import name_of
 
 
@@ -61,7 +62,14 @@ class Plan(NamedTuple):
     longest: float
     """Longest segment that the corpus has to give, at most ``seconds``."""
     accumulate: int = 1
-    """Batches that a process makes a step of, which see nothing of each other."""
+    """Batches that a process makes a step of, one after the other."""
+    processes: int = 1
+    """Processes that train together."""
+
+    @property
+    def at_once(self) -> int:
+        """Clips of one batch of one process."""
+        return self.batch_size // (self.accumulate * self.processes)
 
 
 @dataclass
@@ -88,7 +96,7 @@ class Objective(nn.Module):
     needs_tokens: ClassVar[bool] = False
     """Whether it works on patch tokens, and so trains none but a :class:`TokenEncoder`."""
     mixes_clips: ClassVar[bool] = False
-    """Whether a clip's loss depends on the other clips of its batch (negatives, donors)."""
+    """Whether a clip's loss depends on the other clips of its step (negatives) or on its partner (donors)."""
     falling: ClassVar[str] = "loss"
     """The metric that falls as training succeeds, where a moving target keeps the loss itself up."""
 
@@ -98,6 +106,7 @@ class Objective(nn.Module):
         super().__init__()
         self.check_encoder(type(encoder))
         self.config, self.front_end, self.encoder, self.labels, self.seed = config, front_end, encoder, labels, seed
+        self.register_forward_pre_hook(_deal_chance)
 
     @classmethod
     def check_encoder(cls, encoder: type) -> None:
@@ -109,11 +118,26 @@ class Objective(nn.Module):
             )
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the loss of a batch; all chance in it is a function of (seed, clip key, step)."""
+        """Return the loss of a batch; all chance in it is a function of (seed, clip key, step).
+
+        A batch may be without clips: that of a process that could read none of its own.
+        """
         raise NotImplementedError
+
+    def prepare(self, batches: Sequence[Batch], step: int) -> None:
+        """Look at all batches of a step that one process makes of several, before it learns from the first one.
+
+        Nothing by default. An objective that compares the clips of different batches notes here what the others are
+        compared with; gradients are of no use to it.
+        """
 
     def after_step(self, step: int) -> None:
         """Do what follows an optimiser step, such as moving a teacher. Nothing by default."""
+
+    @classmethod
+    def in_pairs(cls, config: Any) -> bool:
+        """Return whether clips are mixed with their partners, so that pairs have to stay together."""
+        return False
 
     @classmethod
     def heard(cls, config: Any, seconds: float) -> float:
@@ -141,20 +165,42 @@ class Objective(nn.Module):
 
     def features(self, batch: Batch) -> Features:
         """Return the normalised log-mel spectrograms of a batch and which of their tokens hold sound."""
-        return self.with_valid(*self.spectrograms(batch.wave, batch.lengths))
+        return self.with_valid(*self.spectrograms(batch))
 
     def spectrograms(
-        self, wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"]
-    ) -> tuple[Float[Tensor, "clip mel frame"], Int[Tensor, " clip"]]:
-        """Return the log-mel spectrograms of waves, as the encoder wants them, and their valid frames."""
-        spectrogram, frames = self.front_end(wave, lengths)
-        return self.encoder.normalise(spectrogram, frames), frames
+        self, batch: Batch, wave: Float[Tensor, "clip sample"] | None = None
+    ) -> tuple[Float[Tensor, "clip mel frame"], Int[Tensor, " clip"], int]:
+        """Return the log-mel spectrograms of a batch as the encoder wants them, the valid frames of each, and those of
+        the shortest.
 
-    def with_valid(self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"]) -> Features:
-        """Return spectrograms with their valid tokens, from the valid frames; None where no clip is padded."""
+        Args:
+            batch: the clips.
+            wave: what has become of their samples, if they were changed.
+        """
+        spectrogram, frames = self.front_end(batch.wave if wave is None else wave, batch.lengths)
+        width = spectrogram.shape[2]
+        shortest = width if self.front_end.config.padding == "legacy" else self.front_end.frames(batch.shortest)
+        return self.encoder.normalise(spectrogram, frames if shortest < width else None), frames, shortest
+
+    def with_valid(
+        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"], shortest: int
+    ) -> Features:
+        """Return spectrograms with their valid tokens; None where no clip is padded.
+
+        Args:
+            spectrogram: of each clip.
+            frames: valid ones of each clip.
+            shortest: the fewest of them, known without a look at the device, which would have to be waited for.
+        """
         grid = self.encoder.grid
-        valid = grid.valid(frames, grid.columns(spectrogram.shape[-1]))
-        return Features(spectrogram, None if bool(valid.all()) else valid)
+        columns = grid.columns(spectrogram.shape[2])
+        padded = grid.columns(shortest) < columns
+        return Features(spectrogram, grid.valid(frames, columns) if padded else None)
+
+
+def _deal_chance(objective: Any, arguments: Any) -> None:
+    batch, step = arguments
+    deal_chance(objective, objective.seed, batch.keys, step)
 
 
 class MaskedObjective(Objective):

@@ -1,7 +1,7 @@
 """Classification: a pooled encoder, a linear head, and the labels of a few clips."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +87,11 @@ class Classify(Objective):
         self.augment = Augment(config.augment)
         self.patch_out = Masking(Masking.Config(ratio=config.patch_out), encoder.grid) if config.patch_out else None
 
+    @classmethod
+    def in_pairs(cls, config: Any) -> bool:
+        """Return whether there is mixup."""
+        return bool(config.augment.mixup_rate)
+
     def train(self, mode: bool = True) -> "Classify":
         """Set training mode; a frozen encoder stays as it is in use."""
         super().train(mode)
@@ -97,11 +102,12 @@ class Classify(Objective):
         """Return the mean loss over the clips of an augmented batch, and the share of clips got right."""
         if batch.targets is None:
             raise ConfigError("a classifier was given clips without labels; give a corpus that has them")
-        wave, targets = self.augment.wave(batch.wave, batch.lengths, batch.targets, batch.keys, self.seed, step)
-        spectrogram, frames = self.spectrograms(wave, batch.lengths)
-        spectrogram, targets = self.augment.spectrogram(spectrogram, frames, targets, batch.keys, self.seed, step)
+        whose = batch.keys, batch.partners, self.seed, step
+        wave, targets = self.augment.wave(batch.wave, batch.lengths, batch.targets, *whose)
+        spectrogram, frames, shortest = self.spectrograms(batch, wave)
+        spectrogram, targets = self.augment.spectrogram(spectrogram, frames, targets, *whose)
         assert targets is not None  # since batch.targets is not
-        features = self.with_valid(spectrogram, frames)
+        features = self.with_valid(spectrogram, frames, shortest)
         dropping = self.training and self.patch_out is not None
         logits = self.partial_logits(features, batch.keys, step) if dropping else self.logits(features)
         if self.config.multi_label or self.config.loss == "sigmoid":
@@ -109,7 +115,7 @@ class Classify(Objective):
         else:
             loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
         right = (batch.targets.gather(1, logits.argmax(dim=1, keepdim=True)) > 0).float().mean()
-        return ObjectiveOutput(loss, torch.tensor(float(len(batch)), device=loss.device), {"accuracy": right})
+        return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"accuracy": right})
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
         """Return float32 scores before softmax or sigmoid."""

@@ -5,22 +5,25 @@ Saeed, Grangier and Zeghidour 2020, "Contrastive learning of general-purpose aud
 """
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from melpatch import processes
 from melpatch.audio.augment import noise
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
-from melpatch.nn.info_nce import info_nce, processes
+from melpatch.nn.info_nce import info_nce
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
+from melpatch.nn.transformer import deal_chance
 from melpatch.nn.views import cut
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream
@@ -30,6 +33,17 @@ _LATE, _STUCK, _ALIKE = 0.1, 0.99, 0.01  # share of the run; of the loss of gues
 _CHANCE = 2.0  # times the accuracy of guessing
 
 Vectors = Float[Tensor, "clip dim"]
+
+
+class Compared(NamedTuple):
+    """What is compared of some clips."""
+
+    anchors: Vectors
+    """Projections of the first crops."""
+    positives: Vectors
+    """Projections of the second ones."""
+    keys: Int[Tensor, " clip"]
+    """The clips' keys: a clip is not told from itself, which a step may hold twice at the seam of two passes."""
 
 
 class COLA(Objective):
@@ -63,7 +77,8 @@ class COLA(Objective):
         symmetric: bool = False
         """Let the second crops look for the first ones too, and take the mean; published: one way only."""
         negatives: Literal["batch", "processes"] = "processes"
-        """Whose crops are told apart: those of the batch of one process, or of those of all processes."""
+        """Whose crops are told apart: those of one batch of one process, or those of the whole step, of all processes
+        and accumulated batches, which are then encoded twice."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
@@ -82,6 +97,7 @@ class COLA(Objective):
         padding = front_end.config.padding
         check(padding == "masked", "front_end.padding", padding, "'masked', so that no crop is padding")
         self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest=math.inf)
+        self.others: deque[Compared] = deque()  # what the batches of the step that are to come are compared with
         pooled = pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling)
         self.projection = nn.Sequential(
             nn.Linear(pooled, config.projection), nn.LayerNorm(config.projection), nn.Tanh()
@@ -108,9 +124,9 @@ class COLA(Objective):
         crop = self.heard(self.config, plan.seconds)
         allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
         check(least <= crop <= plan.longest, "objective.crop_seconds", crop, allowed)
-        together = self._together(plan)
-        allowed = "2 or more, since other clips are what a clip is told from; accumulated batches do not see each other"
-        check(together >= 2, "batch_size", together, allowed)
+        shares = 1 if self.config.negatives == "processes" else plan.accumulate * plan.processes
+        allowed = f"{2 * shares} or more, since other clips are what a clip is told from"
+        check(plan.batch_size >= 2 * shares, "batch_size", plan.batch_size, allowed)
         self.plan = plan
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
@@ -119,13 +135,39 @@ class COLA(Objective):
         Metrics: ``accuracy``, the share of first crops whose own second crop is the most similar, and ``spread``, the
         standard deviation over the clips of what is compared: near 0, the encoder says the same of all.
         """
-        anchors, positives = self.embed(self.crops(batch, step))
-        # A clip that a batch holds twice, at the seam of two passes, cannot be told from itself.
-        single = ~(batch.keys[:, None] == batch.keys).tril(-1).any(dim=1)
-        loss, hit = self.compare(anchors, positives, single)
-        count = single.sum().to(loss.dtype)
-        metrics = {"accuracy": hit.sum() / count, "spread": anchors.detach().std(dim=0, correction=0).mean()}
-        return ObjectiveOutput(loss.sum() / count, count, metrics)
+        own = Compared(*self.embed(self.crops(batch, step)), batch.keys)
+        others = self.others.popleft() if self.others else _but(0, [own, *self._of_other_processes(own)])
+        loss, hit = self.compare(own, others)
+        mine, count = loss[: len(batch)].sum(), max(1, len(batch))
+        # What the others' clips lose hangs on these ones too, but is theirs to tell.
+        taught = loss.sum() - (loss.sum() - mine).detach()
+        anchors = torch.cat([own.anchors.detach(), others.anchors])
+        found = hit[: len(batch)].to(loss.dtype).sum()
+        metrics = {"accuracy": found / count, "spread": anchors.std(dim=0, correction=0).mean()}
+        return ObjectiveOutput(taught / count, taught.new_full((), len(batch)), metrics)
+
+    def prepare(self, batches: Sequence[Batch], step: int) -> None:
+        """Encode all batches of the step, so that each can be compared with the others.
+
+        Gradients are exact: each batch brings those of the whole step's loss by its own clips. Source: gradient caching
+        (Gao et al. 2021, arXiv 2101.06983).
+        """
+        self.others.clear()
+        if self.config.negatives == "batch":
+            return
+        own = []
+        for batch in batches:
+            deal_chance(self, self.seed, batch.keys, step)
+            own.append(Compared(*self.embed(self.crops(batch, step)), batch.keys))
+        theirs = self._of_other_processes(Compared(*map(torch.cat, zip(*own, strict=True))))
+        self.others.extend(_but(number, [*own, *theirs]) for number in range(len(own)))
+
+    def _of_other_processes(self, own: Compared) -> list[Compared]:
+        """Return what the other processes compare at the same time."""
+        if self.config.negatives == "batch":
+            return []
+        found = zip(*(processes.gathered(part.detach()) for part in own), strict=True)
+        return [Compared(*parts) for number, parts in enumerate(found) if number != processes.rank()]
 
     def crops(self, batch: Batch, step: int) -> Features:
         """Return the first crops of all clips, then the second ones, each cut from anywhere in its clip.
@@ -134,22 +176,27 @@ class COLA(Objective):
         noise are computed once. *Differs:* the published code fills short clips up with silence, and adds the noise
         after the cut, of one deviation for clips of all lengths.
         """
-        first, frames = self.spectrograms(batch.wave, batch.lengths)
+        first, frames, shortest = self.spectrograms(batch)
         second, ratio = first, self.config.noise_snr_db
         if ratio is not None:
             state = stream(self.seed, "noise", batch.keys, step)
-            second, _ = self.spectrograms(noise(batch.wave, batch.lengths, state, (ratio, ratio)), batch.lengths)
+            second = self.spectrograms(batch, noise(batch.wave, batch.lengths, state, (ratio, ratio)))[0]
         rate, segment = self.front_end.sample_rate, self.plan.seconds
         if math.isinf(segment):  # a loaded run has no plan
             segment = batch.wave.shape[1] / rate
         width = self.front_end.frames(round(self.heard(self.config, segment) * rate))
-        share = (frames * self.config.crop_share).ceil().long().clamp(min=self.encoder.grid.patch[1])
+        share, least = (
+            (whole * self.config.crop_share).ceil().long().clamp(min=self.encoder.grid.patch[1])
+            for whole in (frames, torch.tensor([shortest]))
+        )
         anchor, positive = (
             cut(stream(self.seed, purpose, batch.keys, step), spectrogram, frames, width, share)
             for purpose, spectrogram in (("anchor", first), ("positive", second))
         )
         return self.with_valid(
-            torch.cat([anchor.spectrogram, positive.spectrogram]), torch.cat([anchor.frames, positive.frames])
+            torch.cat([anchor.spectrogram, positive.spectrogram]),
+            torch.cat([anchor.frames, positive.frames]),
+            min(shortest, int(least)),
         )
 
     def embed(self, crops: Features) -> tuple[Vectors, Vectors]:
@@ -160,21 +207,21 @@ class COLA(Objective):
             anchors, positives = self.projection(pooled).chunk(2)
         return anchors, positives
 
-    def compare(
-        self, anchors: Vectors, positives: Vectors, valid: Bool[Tensor, " clip"]
-    ) -> tuple[Float[Tensor, " clip"], Bool[Tensor, " clip"]]:
-        """Return the loss of each valid clip, and whether its first crop found its second one; 0 and False of the
-        others."""
+    def compare(self, own: Compared, others: Compared) -> tuple[Float[Tensor, " any"], Bool[Tensor, " any"]]:
+        """Return the loss of each clip, one's own first, and whether its first crop found its second one."""
+        anchors, positives, keys = (torch.cat(parts) for parts in zip(own, others, strict=True))
         with torch.autocast(anchors.device.type, enabled=False):  # as in embed
             if self.config.similarity == "bilinear":
-                asked = anchors @ self.bilinear
+                # The matrix learns from its product with one's own crops; the others bring theirs.
+                asked = torch.cat([own.anchors @ self.bilinear, others.anchors @ self.bilinear.detach()])
             else:
                 asked, positives = F.normalize(anchors, dim=1) / self.config.temperature, F.normalize(positives, dim=1)
-            items = asked[:, None], positives[:, None], valid[:, None]
-            loss, hit = info_nce(*items, negatives=self.config.negatives)
+            alike = (keys[:, None] == keys) & ~torch.eye(len(keys), dtype=torch.bool, device=keys.device)
+            items = asked[None], positives[None], torch.ones_like(keys, dtype=torch.bool)[None]
+            loss, hit = info_nce(*items, alike=alike[None])
             if self.config.symmetric:
-                loss = (loss + info_nce(*items, axis="predictions", negatives=self.config.negatives)[0]) / 2
-        return loss[:, 0], hit[:, 0]
+                loss = (loss + info_nce(*items, axis="predictions", alike=alike[None])[0]) / 2
+        return loss[0], hit[0]
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return in words that clips are still not told apart after a tenth of the run; else None.
@@ -194,5 +241,10 @@ class COLA(Objective):
 
     def _together(self, plan: Plan) -> int:
         """Return how many clips are told apart at once."""
-        clips = plan.batch_size // plan.accumulate
-        return clips if self.config.negatives == "processes" else clips // processes()
+        return plan.batch_size if self.config.negatives == "processes" else plan.at_once
+
+
+def _but(number: int, parts: Sequence[Compared]) -> Compared:
+    """Return what is compared of all parts but one, out of the gradient's reach."""
+    rest = [part for at, part in enumerate(parts) if at != number] or [Compared(*(one[:0] for one in parts[number]))]
+    return Compared(*(torch.cat(columns).detach() for columns in zip(*rest, strict=True)))

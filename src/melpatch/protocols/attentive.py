@@ -1,7 +1,6 @@
 """Attentive probe: one learned query gathers from all tokens of a clip what a linear classifier needs."""
 
 from dataclasses import dataclass
-from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.evaluation.heads import Course, Material, fit, probabilities, tokens
+from melpatch.evaluation.heads import Material, by_epochs, tokens
 from melpatch.evaluation.rounds import Choice
 from melpatch.protocols.base import Examples, Probe
 from melpatch.rng import seeded
@@ -27,6 +26,7 @@ class Attentive(Probe):
     thousand clips; no MLP after the attention (V-JEPA); LayerNorm in the place of BatchNorm (CAE).
     """
 
+    version: ClassVar[int] = 2  # 1 held out clips of the same groups that it learnt from
     tokens: ClassVar[bool] = True
     choice: ClassVar[Choice] = "held out"
     selection: ClassVar[str] = "the weights of the epoch with the best validation score"
@@ -54,15 +54,19 @@ class Attentive(Probe):
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
         """See :meth:`melpatch.protocols.base.Probe.predict`."""
         assert val is not None  # since clips are held out where there is no split for it
-        learnt, chosen, asked = (Material(tokens(part.features), part.targets) for part in (train, val, test))
-        every = ceil(len(train.targets) / self.batch_size)
-        course = Course(steps=self.epochs * every, every=every, batch_size=self.batch_size, cosine=True)
+        dim, labels = train.features.values.shape[1], train.targets.shape[1]
+        parts = (Material(tokens(part.features), part.targets) for part in (train, val, test))
         with seeded(seed, "attentive"):
-            head = AttentiveHead(train.features.values.shape[1], self.heads, train.targets.shape[1])
-            optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-            best = fit(head, optimizer, course, learnt, chosen, multi_label=multi_label, seed=seed)
-        found = probabilities(head, asked, self.batch_size, multi_label=multi_label)
-        return found, {"epoch": best.step // every, "val": best.score}
+            return by_epochs(
+                AttentiveHead(dim, self.heads, labels),
+                *parts,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                multi_label=multi_label,
+                seed=seed,
+            )
 
 
 class AttentiveHead(nn.Module):

@@ -25,12 +25,14 @@ from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.data.splits import few_labels
 from melpatch.errors import CheckpointError
-from melpatch.evaluation.features import Frozen, Tokens, Vectors, listing
+from melpatch.evaluation.features import Tokens, Vectors
+from melpatch.evaluation.frozen import Frozen, listing
 from melpatch.evaluation.inference import require_some
 from melpatch.evaluation.metrics import primary_metric
-from melpatch.evaluation.rounds import RULES, Choice, Round, labelled, rounds
+from melpatch.evaluation.rounds import HELD_OUT, Choice, Round, labelled, rounds, rule
 from melpatch.evaluation.summary import Trial
 from melpatch.model import Model
+from melpatch.processes import by_first
 from melpatch.progress import track
 from melpatch.registry import name_of
 
@@ -48,6 +50,7 @@ class Job:
         few: training clips per class, chosen by the seed; None takes all.
         frozen: what keeps the network's answers.
         out: folder for trials and for runs that a protocol trains.
+        name: a word for what is scored: corpus, splits, few labels, random weights.
         untrained: whether the network has random weights.
         batch_size: windows at a time.
         workers: decoding processes.
@@ -61,6 +64,7 @@ class Job:
     few: int | None
     frozen: Frozen
     out: Path
+    name: str = ""
     untrained: bool = False
     batch_size: int = 32
     workers: int = 0
@@ -78,6 +82,8 @@ class Protocol(ABC):
     version: ClassVar[int] = 1
     choice: ClassVar[Choice] = "none"
     """Which clips choose."""
+    held_out: ClassVar[float] = HELD_OUT
+    """Which share of the training clips does, where there are no others for it."""
     selection: ClassVar[str]
     """What is chosen by them and how, in words; or that nothing is."""
     repetitions: ClassVar[int] = 1
@@ -94,7 +100,7 @@ class Protocol(ABC):
 
     def split_rule(self) -> str:
         """Return in words which clips are learnt from, and which choose."""
-        return RULES[self.choice]
+        return rule(self.choice, self.held_out)
 
     def multi_label(self, job: Job) -> bool:
         """Return whether a clip may have several labels."""
@@ -110,11 +116,11 @@ class Protocol(ABC):
 
     def rounds(self, job: Job) -> list[Round]:
         """Return which clips are learnt from, choose and are scored, once for each split or fold to score."""
-        return rounds(job.corpus, job.scored, self.choice)
+        return rounds(job.corpus, job.scored, self.choice, self.held_out)
 
     @abstractmethod
     def trial(self, job: Job, one: Round, seed: int) -> Trial:
-        """Learn from a round's training clips, and score its test clips."""
+        """Learn from a round's training clips, and score its test clips; all processes call it, and get the same."""
 
     def clear(self, job: Job, one: Round, seed: int) -> None:  # noqa: B027 - most protocols leave nothing
         """Remove what a trial leaves beside its file, and nobody needs once that is written; nothing by default."""
@@ -128,7 +134,10 @@ class Protocol(ABC):
         return trials, {}
 
     def run(self, job: Job) -> tuple[list[Trial], dict[str, Any]]:
-        """Return all trials, and what else is to be told; those that were done before are taken from ``job.out``."""
+        """Return all trials, and what else is to be told; those that were done before are taken from ``job.out``.
+
+        All processes must call it, and get the same; the first one reads and writes.
+        """
         parts = self.rounds(job)
         asked = [(one, seed) for seed in job.seeds for one in parts]
         done: list[Trial] = []
@@ -153,19 +162,12 @@ class Protocol(ABC):
 
     def _once(self, job: Job, one: Round, seed: int) -> Trial:
         path, asked = job.out / "trials" / f"{one.name}-{seed}.npz", self.asked(job, one)
-        trial = _kept(path, asked, one, seed)
+        trial = by_first(lambda: _kept(path, asked, one, seed))
         if trial is None:
-            path.unlink(missing_ok=True)  # what else a trial keeps is about to be that of this one
-            trial = self._timed(job, one, seed)
-            with written_aside(path) as aside, aside.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    asked=asked,
-                    keys=np.array([clip.key for clip in trial.clips]),
-                    probabilities=trial.probabilities,
-                    details=json.dumps(trial.details),
-                )
-        self.clear(job, one, seed)
+            made = self._timed(job, one, seed)
+            by_first(lambda: _keep(made, path, asked))
+            trial = made
+        by_first(lambda: self.clear(job, one, seed))
         return trial
 
     def _timed(self, job: Job, one: Round, seed: int) -> Trial:
@@ -201,21 +203,29 @@ class Probe(Protocol):
         """Return the probability of each label for each test clip, and what was chosen on the way."""
 
     def trial(self, job: Job, one: Round, seed: int) -> Trial:
-        """See :meth:`Protocol.trial`."""
-        every = job.labelled
-        features: Vectors | Tokens = job.frozen.tokens(every) if self.tokens else job.frozen.vectors(every)
+        """See :meth:`Protocol.trial`; all processes embed, and the first one learns.
 
+        ``seconds`` are those of the learning, ``embedding_seconds`` those before, few where features were kept.
+        """
+        begun, every = time.monotonic(), job.labelled
+        features: Vectors | Tokens = job.frozen.tokens(every) if self.tokens else job.frozen.vectors(every)
+        spent = round(time.monotonic() - begun, 2)
+        trial = by_first(lambda: self._learnt(job, one, seed, features))
+        return replace(trial, details=trial.details | {"embedding_seconds": spent})
+
+    def _learnt(self, job: Job, one: Round, seed: int, features: Vectors | Tokens) -> Trial:
         def seen(part: Corpus) -> Examples:
             chosen = features.select(part.clips)
             require_some(chosen.clips, part.clips, features.rejected)
             return Examples(chosen, label_matrix(chosen.clips, job.corpus.labels))
 
-        test = seen(one.test)
+        begun, test = time.monotonic(), seen(one.test)
         found, details = self.predict(
             seen(one.train), seen(one.val) if one.val else None, test, multi_label=job.corpus.multi_label, seed=seed
         )
+        cost = {"seconds": round(time.monotonic() - begun, 2)}
         rejected = {"rejected": [each.path for each in features.rejected]}
-        return Trial(one.name, seed, test.features.clips, found, details | rejected)
+        return Trial(one.name, seed, test.features.clips, found, details | cost | rejected)
 
 
 def _hashed(one: Round) -> list[str]:
@@ -228,8 +238,19 @@ def _hashed(one: Round) -> list[str]:
     return [hashed(part.clips) if part else "" for part in (one.train, one.val, one.test)]
 
 
+def _keep(trial: Trial, path: Path, asked: str) -> None:
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez_compressed(
+            file,
+            asked=asked,
+            keys=np.array([clip.key for clip in trial.clips]),
+            probabilities=trial.probabilities,
+            details=json.dumps(trial.details),
+        )
+
+
 def _kept(path: Path, asked: str, one: Round, seed: int) -> Trial | None:
-    """Return a trial that was done before under the same settings, on the same clips.
+    """Return a trial that was done before under the same settings, on the same clips; remove one that was not.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -239,6 +260,7 @@ def _kept(path: Path, asked: str, one: Round, seed: int) -> Trial | None:
     try:
         with np.load(path) as kept:
             if str(kept["asked"]) != asked:
+                path.unlink()  # what else a trial keeps is about to be that of the new one
                 return None
             place = {clip.key: clip for clip in one.test.clips}
             clips = tuple(place[key] for key in kept["keys"].tolist())

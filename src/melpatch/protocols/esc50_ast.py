@@ -10,11 +10,13 @@ import numpy as np
 from melpatch.checkpoint import written_aside
 from melpatch.config import check
 from melpatch.errors import CheckpointError
+from melpatch.evaluation.inference import Table
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
 from melpatch.finetuning import Validation
 from melpatch.objectives.base import Objective
+from melpatch.processes import by_first
 from melpatch.protocols.base import Job
 from melpatch.protocols.finetune import FineTune
 from melpatch.training.loop import Evaluate
@@ -50,9 +52,8 @@ class ESC50AST(FineTune):
 
         def keep(objective: Objective, step: int) -> dict[str, float]:
             table = seen.table(objective)
-            score, keys = seen.score(table), [clip.key for clip in table.clips]
-            with written_aside(run.folder / "epochs" / f"step-{step:09d}.npz") as aside, aside.open("wb") as file:
-                np.savez_compressed(file, keys=np.array(keys), probabilities=table.rows, score=score)
+            score, path = seen.score(table), run.folder / "epochs" / f"step-{step:09d}.npz"
+            by_first(lambda: _write(path, table, score))
             return {f"test_{metric}": score}
 
         return keep
@@ -98,6 +99,12 @@ class ESC50AST(FineTune):
         return replace(
             trial, clips=tuple(place[key] for key in kept["keys"].tolist()), probabilities=kept["probabilities"]
         )
+
+
+def _write(path: Path, table: Table, score: float) -> None:
+    with written_aside(path) as aside, aside.open("wb") as file:
+        keys = np.array([clip.key for clip in table.clips])
+        np.savez_compressed(file, keys=keys, probabilities=table.rows, score=score)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -16,11 +16,13 @@ from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
 from melpatch.finetuning import SCRATCH, classifier, resolved, starting_settings, train_classifier
 from melpatch.model import load
+from melpatch.processes import by_first, everyones, wait
 from melpatch.protocols.as_trained import AsTrained
 from melpatch.protocols.base import Job, Protocol
 from melpatch.training.config import RunConfig
 from melpatch.training.loop import Evaluate
-from melpatch.training.run import COMMAND, Progress, Run
+from melpatch.training.run import COMMAND, Run
+from melpatch.training.states import Progress
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,12 @@ class FineTune(Protocol):
     def trial(self, job: Job, one: Round, seed: int) -> Trial:
         """See :meth:`melpatch.protocols.base.Protocol.trial`.
 
-        The details are how many steps the training had, its time on the processor in seconds, and the step whose
-        weights were kept with its score, or how many were averaged. Where it was killed in between, the time is None,
-        on the processor and by the clock.
+        The details are how many steps the training had, its time on the processors of all processes in seconds, and
+        the step whose weights were kept with its score, or how many were averaged. Where it was killed in between, the
+        time is None, on the processors and by the clock.
         """
         begun, folder = time.process_time(), self.folder(job, one.name, seed)
-        started = Started(self.init(job), self.asked(job, one))
+        started = by_first(lambda: Started(self.init(job), self.asked(job, one)))
         opened = _left(folder, started)
         whole = opened is None or opened.newest is None
         settings = (
@@ -127,7 +129,8 @@ class FineTune(Protocol):
         objective = classifier(settings, started.init, opened=opened)
         run = opened or Run.create(folder, settings, started)
         progress = train_classifier(objective, run, one.train, one.val, evaluate=self.evaluate(one, run))
-        spent = round(time.process_time() - begun, 2)
+        spent = round(sum(everyones(time.process_time() - begun)), 2)
+        wait()  # for the weights, which the first process writes
         cost = {"cpu_seconds": spent} if whole else {"cpu_seconds": None, "seconds": None}
         scored = AsTrained().trial(replace(job, model=load(folder)), one, seed)
         return replace(scored, details={**scored.details, **cost, **_kept(progress)})
@@ -141,13 +144,17 @@ class FineTune(Protocol):
 
 
 def _left(folder: Path, started: Started) -> Run | None:
-    """Return the run that a killed trial left behind; None if there is none, or one that was started for something
-    else, which is removed."""
+    """Return the run that a killed trial left behind; None if there is none."""
+    return Run.reopen(folder) if by_first(lambda: _goes_on(folder, started)) else None
+
+
+def _goes_on(folder: Path, started: Started) -> bool:
+    """Return whether there is a run to go on with; one that was started for something else is removed."""
     if (folder / "config.toml").exists() and from_toml(Started, folder / COMMAND) == started:
-        return Run.reopen(folder)
+        return True
     if folder.exists():
         shutil.rmtree(folder)
-    return None
+    return False
 
 
 def _kept(progress: Progress) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Hear(Probe):
     (there: in the order of the files).
     """
 
+    version: ClassVar[int] = 2  # 1 held out clips of the same groups that it learnt from, where no fold chooses
     choice: ClassVar[Choice] = "next"
     selection: ClassVar[str] = (
         "by validation score: settings of the MLP in the first round, the weights of an epoch in every round"
@@ -100,11 +101,11 @@ class Hear(Probe):
             batch_size=self.batch_size,
             patience=self.patience,
         )
-        dim, labels = train.features.of(self.pooling).shape[1], train.targets.shape[1]
+        (first,), labels = learnt.given(torch.tensor([0])), train.targets.shape[1]
         tried: list[tuple[Setting, Best, nn.Module]] = []
         for setting in self.grid():
             with seeded(seed, "hear"):
-                mlp = self.mlp(setting, dim, labels)
+                mlp = self.mlp(setting, first.shape[1], labels)
                 optimizer = torch.optim.Adam(mlp.parameters(), lr=setting.lr)
                 best = fit(mlp, optimizer, course, learnt, chosen, multi_label=multi_label, seed=seed)
             tried.append((setting, best, mlp))

@@ -1,7 +1,6 @@
 """Prototype probe: a class is there if some token of the clip is near one of the class's learned prototypes."""
 
 from dataclasses import dataclass
-from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.evaluation.heads import Course, Material, fit, probabilities, tokens
+from melpatch.evaluation.heads import Material, by_epochs, tokens
 from melpatch.evaluation.rounds import Choice
 from melpatch.nn.pooling import masked_max
 from melpatch.protocols.base import Examples, Probe
@@ -33,6 +32,7 @@ class Prototype(Probe):
     prototypes start normal, hence in all directions; neither orthogonality nor margin is asked of them.
     """
 
+    version: ClassVar[int] = 2  # 1 held out clips of the same groups that it learnt from
     tokens: ClassVar[bool] = True
     choice: ClassVar[Choice] = "held out"
     selection: ClassVar[str] = "the weights of the epoch with the best validation score"
@@ -60,17 +60,20 @@ class Prototype(Probe):
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
         """See :meth:`melpatch.protocols.base.Probe.predict`."""
         assert val is not None  # since clips are held out where there is no split for it
-        learnt, chosen, asked = (Material(tokens(part.features), part.targets) for part in (train, val, test))
-        every = ceil(len(train.targets) / self.batch_size)
-        course = Course(
-            steps=self.epochs * every, every=every, batch_size=self.batch_size, gradient_clip=2.0, cosine=True
-        )
+        dim, labels = train.features.values.shape[1], train.targets.shape[1]
+        parts = (Material(tokens(part.features), part.targets) for part in (train, val, test))
         with seeded(seed, "prototype"):
-            head = PrototypeHead(train.features.values.shape[1], self.prototypes, train.targets.shape[1])
-            optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-            best = fit(head, optimizer, course, learnt, chosen, multi_label=multi_label, seed=seed)
-        found = probabilities(head, asked, self.batch_size, multi_label=multi_label)
-        return found, {"epoch": best.step // every, "val": best.score}
+            return by_epochs(
+                PrototypeHead(dim, self.prototypes, labels),
+                *parts,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                gradient_clip=2.0,
+                multi_label=multi_label,
+                seed=seed,
+            )
 
 
 class PrototypeHead(nn.Module):

@@ -17,12 +17,14 @@ class SuperbFinetune(FineTune):
     is frozen (``superb_frozen``). Recipes for speakers and emotions are ``ssast_speakers`` and ``ssast_emotion``.
 
     Source: Gong et al. 2022 (arXiv 2110.09784), table 2, and the published scripts for s3prl; the weights of the
-    best development score are those that are tested. *Differs:* without a split ``val`` a tenth of the training clips
-    chooses (emotions: a fifth); all layers are mixed for every task, where MAE-AST takes the last one for keywords and
-    emotions (``--set "flags=--objective.layers last"``).
+    best development score are those that are tested. *Differs:* the fifth that chooses where there is no split ``val``,
+    as of emotions, is of each class and of whole speakers (s3prl draws it clip by clip); all layers are mixed for every
+    task, where MAE-AST takes the last one for keywords and emotions (``--set "flags=--objective.layers last"``).
     """
 
+    version: ClassVar[int] = 2  # 1 held out a tenth, without regard to groups
     choice: ClassVar[Choice] = "held out"
+    held_out: ClassVar[float] = 0.2  # as of emotions, the one task of SUPERB's without clips to choose by
     selection: ClassVar[str] = (
         "the weights of the best validation score; the encoder is trained too, so this is no SUPERB of the leaderboard"
     )

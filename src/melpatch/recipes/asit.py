@@ -21,7 +21,7 @@ def asit(size_name: str) -> RunConfig:
     instead of filled up with silence; the prototypes' freeze, which the release intends and misses, happens; the class
     token's position is a parameter of its own, and its gradient clipped as one.
     """
-    return _published(size_name, ASiT.Config(view_seconds=6.0), epochs=40.0, clips=32)
+    return _published(size_name, ASiT.Config(view_seconds=6.0), epochs=40.0, clips=128)
 
 
 def asit_2023(size_name: str) -> RunConfig:
@@ -39,7 +39,7 @@ def asit_2023(size_name: str) -> RunConfig:
         # It looks for the layer to freeze under a name that no layer has.
         distillation=SelfDistillation.Config(freeze=0.0, temperature_warmup=0.3, momentum=0.996),
     )
-    config = _published(size_name, objective, epochs=100.0, clips=32)
+    config = _published(size_name, objective, epochs=100.0, clips=128)
     return replace(config, front_end=LogMel.Config(sample_rate=32000))
 
 
@@ -64,7 +64,7 @@ def asit_2024(size_name: str) -> RunConfig:
             shared="all", local_classes=8192, train_gain=True, freeze=0.01, temperature_warmup=0.05, momentum=0.996
         ),
     )
-    config = _published(size_name, objective, epochs=100.0, clips=20)
+    config = _published(size_name, objective, epochs=100.0, clips=80)
     encoder = replace(config.encoder, positions="stretched")
     return replace(config, encoder=encoder, train=replace(config.train, precision="32-true"))
 
@@ -88,14 +88,14 @@ def asit_short(size_name: str) -> RunConfig:
 
 
 def _published(size_name: str, objective: ASiT.Config, *, epochs: float, clips: int) -> RunConfig:
-    lr = 5e-4 * 4 * clips / 256
+    lr = 5e-4 * clips / 256
     return RunConfig(
         encoder=ViT.Config(**size(size_name), positions="learned", columns=37, partial="drop", drop_path=0.1),
         objective=objective,
         loader=LoaderConfig(batch_size=clips, seconds=10.0, bucket=1),
         train=TrainConfig(
             epochs=epochs,
-            accumulate=4,  # stands for the four GPUs
+            accumulate=4,  # on one GPU; it stands for the four
             lr=lr,
             betas=(0.9, 0.999),
             weight_decay=0.04,

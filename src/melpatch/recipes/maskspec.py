@@ -40,10 +40,10 @@ def maskspec_32k(size_name: str) -> RunConfig:
         front_end=ears.maskspec(),
         encoder=ViT.Config(**size(size_name), partial="drop", start="mae"),
         objective=MaskSpec.Config(decoder=Decoder.Config(dim=512, depth=8, num_heads=16)),
-        loader=LoaderConfig(batch_size=64, seconds=9.92),  # 992 frames
+        loader=LoaderConfig(batch_size=512, seconds=9.92),  # 992 frames
         train=TrainConfig(
             epochs=80.0,
-            accumulate=8,  # stands for the eight GPUs
+            accumulate=8,  # on one GPU; it stands for the eight
             lr=1e-3 * 512 / 256,
             betas=(0.9, 0.95),
             weight_decay=0.05,
@@ -77,10 +77,10 @@ def audiomae(size_name: str) -> RunConfig:
                 dim=512, depth=min(16, 2 * size(size_name)["depth"]), num_heads=16, attention="windows"
             ),
         ),
-        loader=LoaderConfig(batch_size=64, seconds=10.255),  # 1024 frames
+        loader=LoaderConfig(batch_size=512, seconds=10.255),  # 1024 frames
         train=TrainConfig(
             epochs=33.0,
-            accumulate=8,  # stands for the 64 GPUs
+            accumulate=8,  # on one GPU; it stands for the 64
             lr=2e-4 * 512 / 256,
             betas=(0.9, 0.95),
             weight_decay=1e-4,

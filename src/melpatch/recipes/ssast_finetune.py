@@ -103,7 +103,7 @@ def ssast_speakers(size_name: str) -> RunConfig:
     Published: 64.3 %. *Differs*: as :func:`ssast_keywords`; of longer clips, the windows' probabilities are averaged,
     where the published code hears the first 10 s.
     """
-    return _superb(size_name, frames=1000, steps=40_000, every=500, loader=_batches(4, 8.0), accumulate=8)
+    return _superb(size_name, frames=1000, steps=40_000, every=500, loader=_batches(32, 8.0), accumulate=8)
 
 
 def ssast_speakers_frame(size_name: str) -> RunConfig:
@@ -120,7 +120,7 @@ def ssast_emotion(size_name: str) -> RunConfig:
     Source: Gong et al. 2022 (arXiv 2110.09784), table 2, and the published scripts for s3prl: up to 6 s, five folds.
     Published: 59.6 %. *Differs*: as :func:`ssast_speakers`.
     """
-    return _superb(size_name, frames=600, steps=10_000, every=200, loader=_batches(4, 6.015), accumulate=8)
+    return _superb(size_name, frames=600, steps=10_000, every=200, loader=_batches(32, 6.015), accumulate=8)
 
 
 def ssast_emotion_frame(size_name: str) -> RunConfig:

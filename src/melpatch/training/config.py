@@ -25,7 +25,10 @@ class TrainConfig:
     steps: int | None = None
     """Optimiser steps; 0 leaves the weights that the run starts from, such as those of --init."""
     accumulate: int = 1
-    """Batches whose gradients are averaged into one step."""
+    """Batches that each process makes a step of, one after the other, to save memory; the step stays the same."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """What several processes hold: each all weights (ddp), or a share of them and of the optimiser's averages (fsdp)
+    for encoders that one GPU cannot train."""
     optimizer: Literal["adamw", "adam", "amsgrad"] = "adamw"
     """Decoupled weight decay, or Adam with the decay in the gradient (as published SSAST), or that with the largest
     second moment so far (as published PANNs)."""
@@ -70,6 +73,10 @@ class TrainConfig:
     """Steps between lines in metrics.jsonl."""
     save_every: int = 500
     """Steps between saves that a crash can be resumed from."""
+    keep_last: int = 2
+    """Newest saves that are kept; a second one stands in for a newest one that proves damaged."""
+    keep_every: int | None = None
+    """Steps between saves that are kept for good, a multiple of save_every; None keeps only the newest."""
     evaluations: int = 10
     """How often in a run the validation score or the health of the embeddings is measured."""
     nonfinite_limit: int = 10
@@ -79,8 +86,10 @@ class TrainConfig:
         """Check the ranges."""
         check(self.steps is None or self.steps >= 0, "steps", self.steps, "0 or more")
         check(self.epochs > 0, "epochs", self.epochs, "above 0")
-        for name in ("accumulate", "log_every", "save_every", "evaluations", "nonfinite_limit"):
+        for name in ("accumulate", "log_every", "save_every", "keep_last", "evaluations", "nonfinite_limit"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        multiple = self.keep_every is None or (self.keep_every >= 1 and self.keep_every % self.save_every == 0)
+        check(multiple, "keep_every", self.keep_every, f"a multiple of save_every = {self.save_every}, or none")
         check(self.lr > 0, "lr", self.lr, "above 0")
         check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the run, 0 to below 1")
         check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers, 0 to below 1")

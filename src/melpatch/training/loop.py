@@ -1,57 +1,40 @@
 """The training loop: one for pretraining and fine-tuning, written out.
 
-Order of a step: learning rate and weight decay, losses and gradients over the accumulated batches, clip, optimiser,
-``after_step``, log, evaluate, save. Whatever is random in a step is a function of (seed, clip key, step), so a run that
-was interrupted anywhere goes on as if it had not been.
+Order of a step: learning rate and weight decay, losses and gradients over the accumulated batches of all processes,
+clip, optimiser, ``after_step``, log, evaluate, save. Whatever is random in a step is a function of (seed, clip key,
+step), so a run that was interrupted anywhere goes on as if it had not been, on any number of processes.
 """
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Literal
+from itertools import chain, islice
+from signal import Signals
+from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
+from melpatch import processes
 from melpatch.data.clip import Batch
 from melpatch.data.loader import Loaded, training_batches
-from melpatch.data.manifest import Corpus
+from melpatch.data.manifest import Corpus, Rejected
 from melpatch.encoders.base import Encoder, TokenEncoder
-from melpatch.errors import DataError, MelpatchError
-from melpatch.objectives.base import Objective
+from melpatch.errors import DataError, MelpatchError, Stopped
+from melpatch.objectives.base import Objective, Plan
 from melpatch.progress import Bar, bar, notice
-from melpatch.rng import hash_text
-from melpatch.schedules import cosine, factor
+from melpatch.training import stopping
 from melpatch.training.config import TrainConfig
-from melpatch.training.param_groups import param_groups
-from melpatch.training.run import Progress, Run
+from melpatch.training.feeding import on_device
+from melpatch.training.launching import launch, memory_gib
+from melpatch.training.run import Run
+from melpatch.training.sharding import gathered, load_averages_into, load_weights_into, whole
 from melpatch.training.start import plan
+from melpatch.training.states import Progress, State
+from melpatch.training.stepping import Work, make_optimizer, step
 from melpatch.training.tracking import Tracker
 
 Evaluate = Callable[[Objective, int], dict[str, float]]
-
-
-@dataclass
-class Work:
-    """Everything a step touches."""
-
-    fabric: Fabric
-    objective: Objective
-    module: Any  # the objective as Fabric wraps it: precision, processes
-    optimizer: Optimizer
-    run: Run
-    total: int
-    tracker: Tracker
-    progress: Progress = field(default_factory=Progress)
-    average: dict[str, Tensor] = field(default_factory=dict)
-    cpu_seconds: float = 0.0  # of this process in all steps so far, decoding included, evaluations and saves not
-    seconds: float = 0.0  # by the clock, of the same
 
 
 def fit(
@@ -76,52 +59,105 @@ def fit(
     Raises:
         ConfigError: the objective cannot be trained so.
         DataError: too many clips proved unreadable.
+        CheckpointError: a save failed; for lack of space only the last one does.
         MelpatchError: too many steps in a row had no finite loss.
+        Stopped: a signal asked for an end; the run is saved.
     """
     config = run.config
-    fabric = _launch(config.train)
-    planned = plan(config, corpus, fabric.world_size)
+    work, optimizer = set_up(objective, run, plan(config, corpus), tracker or Tracker())
+    _restore(work, optimizer)  # now that the weights are on their device
+    batches = _batches(work, corpus)
+    with stopping.heeded(), run.states, bar(work.total, "training", done=work.progress.step) as shown:
+        while work.progress.step < work.total and not work.signal:
+            with _clocked(work):
+                loaded = list(islice(batches, config.train.accumulate))
+                rejected = [one for part in loaded for one in part.rejected]
+                micro = _taking_part(work, loaded)
+                done = step(work, micro, news=bool(rejected or stopping.requested()))
+            if done.news or processes.world_size() == 1:  # one that is alone need not agree with others in the step
+                _hear(work, corpus, rejected)
+            _after(work, done.record, evaluate, select, micro, shown)
+    return _finish(work)
+
+
+def set_up(objective: Objective, run: Run, planned: Plan, tracker: Tracker) -> tuple[Work, Optimizer]:
+    """Return everything that the first step of a run touches, on its device, and the optimiser itself."""
+    config = run.config.train
+    fabric = launch(config)
     objective.begin(planned)
     for module in objective.modules():
-        if config.train.compile and isinstance(module, Encoder):  # a teacher's too
+        if config.compile and isinstance(module, Encoder):  # a teacher's too
             method = "run" if isinstance(module, TokenEncoder) else "forward"
             setattr(module, method, torch.compile(getattr(module, method)))
-    optimizer = make_optimizer(objective, config.train)
-    work = Work(fabric, objective, objective, optimizer, run, planned.steps, tracker or Tracker())
-    work.module, work.optimizer = fabric.setup(objective, optimizer)
-    _restore(work, optimizer)  # now that the weights are on their device
+    module = fabric.setup_module(objective)
+    optimizer = make_optimizer(objective, config)
+    wrapped: Any = fabric.setup_optimizers(optimizer)
+    return Work(fabric, objective, module, wrapped, run, planned.steps, tracker), optimizer
+
+
+def _batches(work: Work, corpus: Corpus) -> Iterator[Loaded]:
+    """Yield the batches of this process, on its device, from the run's next step on."""
+    config = work.run.config
     batches = training_batches(
         corpus,
         config.loader,
-        objective.front_end.sample_rate,
+        work.objective.front_end.sample_rate,
         seed=config.seed,
         first_step=work.progress.step,
         accumulate=config.train.accumulate,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        with_labels=objective.needs_labels,
+        rank=processes.rank(),
+        world_size=processes.world_size(),
+        with_labels=work.objective.needs_labels,
     )
-    readable = _readable(batches, run, corpus, config.loader.max_bad_share)
-    with bar(work.total, "training", done=work.progress.step) as shown:
-        while work.progress.step < work.total:
-            with _clocked(work):
-                micro = list(islice(readable, config.train.accumulate))
-                record = step(work, [batch.to(fabric.device) for batch in micro if batch is not None])
-            _after(work, record, evaluate, select, micro, shown)
-    _finish(work, select)
-    return work.progress
+    return on_device(batches, work.fabric.device)
+
+
+def _taking_part(work: Work, loaded: list[Loaded]) -> list[Batch]:
+    """Return the batches to learn from; of several processes each takes part in every one, if without a clip."""
+    if processes.world_size() == 1:
+        return [part.batch for part in loaded if part.batch is not None]
+    config, objective = work.run.config, work.objective
+    samples = round(config.loader.seconds * objective.front_end.sample_rate)
+    nothing = Batch.empty(samples, len(config.labels) if objective.needs_labels else None).to(work.fabric.device)
+    return [nothing if part.batch is None else part.batch for part in loaded]
+
+
+def _hear(work: Work, corpus: Corpus, rejected: list[Rejected]) -> None:
+    """Note what any process has to tell: clips that it could not read, and a signal that asked for an end.
+
+    Raises:
+        DataError: too many clips cannot be read.
+    """
+    run, share = work.run, work.run.config.loader.max_bad_share
+    told = processes.everyones((rejected, stopping.requested()))
+    work.signal = max(signal for _, signal in told)
+    new = list(chain.from_iterable(rejects for rejects, _ in told))
+    run.reject(new)
+    limit, names = max(1, int(share * len(corpus.clips))), {clip.place for clip in corpus.clips} if new else set()
+    if len(names & run.rejected.keys()) > limit:
+        raise DataError(
+            f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last being "
+            f"{new[-1].path} ({new[-1].reason}); see {run.folder / 'rejected.csv'}, mend or drop them, "
+            "or raise --max-bad-share"
+        )
 
 
 def _restore(work: Work, optimizer: Optimizer) -> None:
     """Go on from the newest state; of a run of no steps, make the weights that it starts from the ones to use."""
     run = work.run
-    work.progress, average = run.restore(work.objective, optimizer)
-    work.average = {name: value.to(work.fabric.device) for name, value in average.items()}
+    state = run.restore()
+    if state is not None:
+        load_weights_into(work.objective, state.model)
+        load_averages_into(optimizer, state.optimizer)
+        work.progress = state.progress
+        work.average = {name: value.to(work.fabric.device) for name, value in state.average.items()}
     before = run.speed(run.folder)
-    work.cpu_seconds, work.seconds = before.get("cpu_seconds", 0.0), before.get("seconds", 0.0)
-    if not work.total and run.newest is None:
+    work.seconds = before.get("seconds", 0.0)
+    work.cpu_seconds = before.get("cpu_seconds", 0.0) if processes.is_first() else 0.0  # they are summed over all
+    if not work.total and state is None:
         run.log({"step": 0})
-        _save(work, None)
+        with run.states:
+            _save(work, None)
 
 
 @contextmanager
@@ -133,83 +169,12 @@ def _clocked(work: Work) -> Iterator[None]:
     work.seconds += time.monotonic() - clock
 
 
-def step(work: Work, batches: list[Batch]) -> dict[str, float]:
-    """Do one optimiser step over the batches; return loss, metrics, learning rate and gradient norm.
-
-    Each batch's gradient is weighted with the number of units its mean is over, so that accumulation and several
-    processes give the gradient of one large batch exactly.
-    """
-    config, at, fabric = work.run.config.train, work.progress.step, work.fabric
-    rate = _set_rates(work.optimizer, config, at, work.total)
-    torch.manual_seed(hash_text(f"{work.run.config.seed}/step/{at}/{fabric.global_rank}") & (2**63 - 1))
-    work.module.train()
-    sums: dict[str, Tensor] = {}
-    for number, batch in enumerate(batches):
-        with fabric.no_backward_sync(work.module, enabled=number < len(batches) - 1):
-            output = work.module(batch, at)
-            fabric.backward(output.loss * output.weight)
-        found = {"weight": output.weight, "loss": output.loss * output.weight}
-        found |= {name: value * output.weight for name, value in output.metrics.items()}
-        for name, value in found.items():
-            sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
-    if not sums:
-        return {}
-    sums = {name: _sum_over_processes(fabric, value) for name, value in sums.items()}
-    weight = sums.pop("weight").clamp(min=1)
-    norm = _apply(work, weight / fabric.world_size, sums["loss"], config)
-    numbers = torch.stack([*(value / weight for value in sums.values()), norm]).tolist()  # waits for the device once
-    return {**dict(zip(sums, numbers, strict=False)), "lr": rate, "grad_norm": numbers[-1]}
-
-
-def _set_rates(optimizer: Optimizer, config: TrainConfig, at: int, total: int) -> float:
-    """Set every group's learning rate and weight decay for a step; return the learning rate before their scales."""
-    rate = config.lr * factor(
-        at,
-        total,
-        schedule=config.schedule,
-        warmup=config.warmup,
-        floor=config.floor,
-        decay_start=config.decay_start,
-        decay_every=config.decay_every,
-        decay=config.decay,
-    )
-    end = config.weight_decay_end
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
-        if end is not None:
-            group["weight_decay"] = cosine(config.weight_decay, end, at / total) * group["decay_scale"]
-    return rate
-
-
-def _apply(work: Work, divisor: Tensor, loss: Tensor, config: TrainConfig) -> Tensor:
-    """Scale, clip and use the gradients; a step without finite loss or gradients is skipped and counted."""
-    parameters = [p for group in work.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    torch._foreach_div_(gradients, divisor)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    progress = work.progress
-    if torch.isfinite(norm) and torch.isfinite(loss):
-        if config.clip_norm is not None and config.clip_by == "global":
-            torch.nn.utils.clip_grads_with_norm_(parameters, config.clip_norm, norm)
-        elif config.clip_norm is not None:
-            for parameter in parameters:
-                torch.nn.utils.clip_grad_norm_(parameter, config.clip_norm)
-        work.optimizer.step()
-        work.objective.after_step(progress.step)
-        progress.skipped_in_a_row = 0
-    else:
-        progress.skipped += 1
-        progress.skipped_in_a_row += 1
-    work.optimizer.zero_grad(set_to_none=True)
-    return norm
-
-
 def _after(
     work: Work,
     record: dict[str, float],
     evaluate: Evaluate | None,
     select: str | None,
-    micro: list[Batch | None],
+    micro: list[Batch],
     shown: Bar,
 ) -> None:
     """Count, log, evaluate and save after a step."""
@@ -221,9 +186,8 @@ def _after(
     if progress.step % config.log_every == 0 or last or progress.step == 1:
         run.log({"step": progress.step, **record})
         work.tracker.scalars(record, progress.step)
-    clips = progress.step * run.config.loader.batch_size * config.accumulate
     rate = (progress.step - shown.before) / max(time.monotonic() - shown.start, 1e-9)
-    per_second = rate * clips / progress.step
+    per_second = rate * run.config.loader.batch_size
     loss = record.get("loss", float("nan"))
     shown.advance(1, loss=loss, clips=f"{per_second:.1f}/s", memory=f"{memory_gib():.1f} GiB")
     if progress.step == shown.before + 5 and work.total > 50:
@@ -232,23 +196,27 @@ def _after(
             f"{per_second:.1f} clips/s; the remaining {work.total - progress.step} steps take about {minutes:.1f} min"
         )
     due = evaluation_steps(config, work.total)
-    saving = progress.step % config.save_every == 0 or last
+    saving = progress.step % config.save_every == 0 or last or bool(work.signal)
     if progress.step in due or saving:
-        spent = {"cpu_seconds": round(work.cpu_seconds, 3), "seconds": round(work.seconds, 3)}
+        cpu_seconds = sum(processes.everyones(work.cpu_seconds))
+        spent = {"cpu_seconds": round(cpu_seconds, 3), "seconds": round(work.seconds, 3)}
         speed = {"clips_per_second": round(per_second, 2), "memory_gib": round(memory_gib(), 3)}
         run.log_speed({"step": progress.step, **speed, **spent})
     if progress.step in due:
-        _evaluate(work, record, evaluate, select)
-        drawn = next((batch for batch in micro if batch is not None), None)
-        if drawn is not None:
-            work.tracker.picture(work.objective, drawn.to(work.fabric.device), progress.step)
+        with gathered(work.objective):
+            scores = _evaluate(work, record, evaluate)
+            drawn = next((batch for batch in micro if len(batch)), None)
+            if drawn is not None:
+                work.tracker.picture(work.objective, drawn, progress.step)
+        _choose(work, scores, select)
     if saving:
         _save(work, select)
+    run.states.check()
 
 
-def _evaluate(work: Work, record: dict[str, float], evaluate: Evaluate | None, select: str | None) -> None:
-    """Pass on the objective's warning, measure, keep the best weights, and average the last ones."""
-    progress, config = work.progress, work.run.config.train
+def _evaluate(work: Work, record: dict[str, float], evaluate: Evaluate | None) -> dict[str, float]:
+    """Pass on the objective's warning; measure, and return what was found, which is the same on all processes."""
+    progress = work.progress
     warned = work.objective.warning(record, progress.step) if record else None
     if warned:
         notice(f"step {progress.step}: {warned}")
@@ -257,38 +225,50 @@ def _evaluate(work: Work, record: dict[str, float], evaluate: Evaluate | None, s
     scores: dict[str, float] = {}
     if evaluate is not None:
         with torch.no_grad(), work.fabric.autocast():
-            scores = evaluate(work.objective, progress.step)
+            scores = processes.from_first(evaluate(work.objective, progress.step))
         work.run.log({"step": progress.step, **scores})
         work.tracker.scalars(scores, progress.step)
+    return scores
+
+
+def _choose(work: Work, scores: dict[str, float], select: str | None) -> None:
+    """Keep the best weights, or average the last ones."""
+    progress, config = work.progress, work.run.config.train
     if config.average and progress.step > (1 - config.average) * work.total:
         progress.averaged += 1
-        for name, value in work.objective.state_dict().items():
+        for name, value in whole(work.objective.state_dict()).items():
             mean = work.average.get(name, torch.zeros_like(value))
             work.average[name] = mean + (value - mean) / progress.averaged
     elif select is not None and (progress.best is None or scores[select] > progress.best):
         progress.best, progress.best_step = scores[select], progress.step
-        if work.fabric.is_global_zero:
-            work.run.publish(work.objective.state_dict())
+        work.run.publish(whole(work.objective.state_dict()))
 
 
 def _save(work: Work, select: str | None) -> None:
-    if work.fabric.is_global_zero:
-        state = work.objective.state_dict()
-        if select is None:
-            work.run.publish(state)  # before the state: nothing after the last one would make up for it
-        work.run.save(work.progress, state, work.optimizer, work.average)
-    work.fabric.barrier()
+    """Have the state saved, and the weights to use with it: in the end their running average, if there is one, else
+    the last ones, unless the best ones are kept, which are there already."""
+    model, optimizer = whole((work.objective.state_dict(), work.optimizer.state_dict()))
+    averaged = work.average if work.progress.step == work.total else None
+    last = model if select is None else None
+    work.run.save(State(work.progress, model, optimizer, work.average), averaged or last)
 
 
-def _finish(work: Work, select: str | None) -> None:
-    if work.average and work.fabric.is_global_zero:
-        work.run.publish(work.average)
+def _finish(work: Work) -> Progress:
+    """Close what is open, and say so if the run was asked to end before its last step."""
     work.tracker.close()
+    if work.progress.step < work.total:
+        raise Stopped(
+            f"{work.run.folder}: stopped by {Signals(work.signal).name} and saved after step {work.progress.step} of "
+            f"{work.total}; the same command goes on from there, a training one with --resume",
+            work.signal,
+        )
+    return work.progress
 
 
-def _note_skipped(work: Work, micro: list[Batch | None]) -> None:
+def _note_skipped(work: Work, micro: list[Batch]) -> None:
     progress, limit = work.progress, work.run.config.train.nonfinite_limit
-    keys = [key for batch in micro if batch is not None for key in batch.keys.tolist()]
+    told = processes.everyones([key for batch in micro for key in batch.keys.tolist()])
+    keys = list(chain.from_iterable(told))
     work.run.log({"step": progress.step, "skipped": True, "clip_keys": keys})
     if progress.skipped_in_a_row >= limit:
         raise MelpatchError(
@@ -297,82 +277,6 @@ def _note_skipped(work: Work, micro: list[Batch | None]) -> None:
         )
 
 
-def _readable(batches: Iterator[Loaded], run: Run, corpus: Corpus, share: float) -> Iterator[Batch | None]:
-    """Yield the batches, note the clips that could not be read, and stop the run when they are too many."""
-    limit, paths = max(1, int(share * len(corpus.clips))), {str(clip.path) for clip in corpus.clips}
-    for loaded in batches:
-        run.reject(loaded.rejected)
-        if loaded.rejected and len(paths & run.rejected.keys()) > limit:
-            worst = loaded.rejected[0]
-            raise DataError(
-                f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last being "
-                f"{worst.path} ({worst.reason}); see {run.folder / 'rejected.csv'}, mend or drop them, "
-                "or raise --max-bad-share"
-            )
-        yield loaded.batch
-
-
-def _launch(config: TrainConfig) -> Fabric:
-    """Return the device and its arithmetic.
-
-    Raises:
-        MelpatchError: several processes were started.
-    """
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # masks need float64, which Apple's GPUs lack
-    fabric = Fabric(
-        accelerator=accelerator, devices="auto" if _launched() else 1, precision=precision(config.precision)
-    )
-    fabric.launch()
-    if fabric.world_size > 1:
-        raise MelpatchError(
-            f"{fabric.world_size} processes were started, but a run is one process so far; "
-            "start melpatch without torchrun"
-        )
-    return fabric
-
-
-def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
-    """Return the optimiser over the trainable parameters; its groups keep their ``lr_scale`` and ``decay_scale``."""
-    groups = param_groups(
-        objective,
-        weight_decay=config.weight_decay,
-        layer_decay=config.layer_decay,
-        head_lr_scale=config.head_lr_scale,
-        decay_tokens=config.decay_tokens,
-    )
-    if config.optimizer == "adamw":
-        return AdamW(groups, lr=config.lr, betas=config.betas)
-    return Adam(groups, lr=config.lr, betas=config.betas, amsgrad=config.optimizer == "amsgrad")
-
-
 def evaluation_steps(config: TrainConfig, total: int) -> set[int]:
     """Return after which steps to evaluate: evenly spread, the last among them."""
     return {max(1, round(total * (number + 1) / config.evaluations)) for number in range(config.evaluations)}
-
-
-def precision(wanted: Literal["auto", "32-true", "bf16-mixed"]) -> Literal["32-true", "bf16-mixed"]:
-    """Return the precision to use: bf16 autocast by default where the processor computes in it."""
-    if wanted != "auto":
-        return wanted
-    has_bf16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if torch.cuda.is_available()
-        else torch.cpu._is_avx512_bf16_supported()
-    )
-    return "bf16-mixed" if has_bf16 else "32-true"
-
-
-def memory_gib() -> float:
-    """Return the peak memory of this process: of its GPU if it has one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def _sum_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
-    return value if fabric.world_size == 1 else torch.as_tensor(fabric.all_reduce(value, reduce_op="sum"))
-
-
-def _launched() -> bool:
-    return torch.distributed.is_torchelastic_launched()

@@ -11,21 +11,20 @@
     speed.jsonl         what was timed, since the start of the run, whatever interrupted it
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
-    resume/step-N/      the newest complete state of the run
+    resume/step-N/      the newest complete states of the run, see :mod:`melpatch.training.states`
 
-Weights and states are written aside, synced, then renamed; a crash at any moment leaves the last complete ones.
+Weights and states are written aside, synced, then renamed; a crash at any moment leaves the last complete ones. Of
+several processes the first one alone writes; all read, so that the folder must be one that all of them see.
 """
 
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,32 +32,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from melpatch.checkpoint import clear_partial, load_weights, save_weights, sync, written_aside
+from melpatch.checkpoint import lack_of_space, written_aside
 from melpatch.config import from_toml, to_toml
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
-from melpatch.errors import CheckpointError
+from melpatch.errors import CheckpointError, DataError
+from melpatch.processes import by_first, is_first
 from melpatch.training.config import RunConfig
+from melpatch.training.lines import Lines
+from melpatch.training.states import State, States, load_state, step_of
 
 COMMAND = "command.toml"
 _CLIPS = "clips.npy"
 _PACKAGES = ("melpatch", "torch", "numpy", "soundfile", "soxr", "lightning-fabric", "scikit-learn")
-
-
-@dataclass
-class Progress:
-    """What a run remembers beside weights and optimiser."""
-
-    step: int = 0
-    skipped: int = 0
-    """Steps without a finite loss or gradient, in all."""
-    skipped_in_a_row: int = 0
-    best: float | None = None
-    """Best validation score so far."""
-    best_step: int = 0
-    averaged: int = 0
-    """How many evaluations' weights the running average holds."""
 
 
 class Run:
@@ -67,6 +53,10 @@ class Run:
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder, self.config = folder, config
         self.rejected: dict[str, Rejected] = {}
+        self._listed = 0
+        self._metrics, self._speed = Lines(folder / "metrics.jsonl"), Lines(folder / "speed.jsonl")
+        train, logs = config.train, (self._metrics, self._speed)
+        self.states = States(folder, logs, keep_last=train.keep_last, keep_every=train.keep_every)
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig, command: Any = None) -> "Run":
@@ -78,16 +68,10 @@ class Run:
             command: the settings of the command that starts it, if it is one.
 
         Raises:
-            CheckpointError: the folder holds a run already.
+            CheckpointError: the folder holds a run already, or cannot be written.
         """
-        cls.refuse(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, settings in ((COMMAND, command), ("config.toml", config)):  # this order: the latter makes it a run
-            if settings is not None:
-                with written_aside(folder / name) as aside:
-                    aside.write_text(to_toml(settings), encoding="utf-8")
         run = cls(folder, config)
-        run._note_environment()
+        by_first(lambda: run._begin(command))
         return run
 
     @staticmethod
@@ -98,13 +82,23 @@ class Run:
                 f"{folder}: holds a run already; add --resume to go on with it, or give another --out"
             )
 
+    @staticmethod
+    def require_writable(folder: Path) -> None:
+        """Raise CheckpointError if nothing can be written to the folder, or no such folder can be made."""
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        if not there.is_dir():
+            raise CheckpointError(f"{there}: is a file, not a folder; give another --out")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise CheckpointError(f"{there}: cannot be written; make it writable, or give another --out")
+
     @classmethod
     def reopen(cls, folder: Path) -> "Run":
         """Go on with the run in a folder, under the settings it was started with."""
         run = cls(folder, from_toml(RunConfig, folder / "config.toml"))
         if (folder / "rejected.csv").exists():
             run.rejected = {one.path: one for one in read_rejected(folder / "rejected.csv")}
-        run._note_environment()
+            run._listed = len(run.rejected)
+        by_first(run._note_environment)
         return run
 
     def remember(self, corpus: Corpus) -> None:
@@ -113,6 +107,9 @@ class Run:
         Raises:
             CheckpointError: the corpus is not the one the run was started with.
         """
+        by_first(lambda: self._remember(corpus))
+
+    def _remember(self, corpus: Corpus) -> None:
         path = self.folder / "corpus.json"
         known = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
         now = {"clips": len(known), "sha256": hashlib.sha256(repr(known).encode()).hexdigest()}
@@ -137,11 +134,13 @@ class Run:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl: numbers that an equal run would give too."""
-        _append(self.folder / "metrics.jsonl", record)
+        if is_first():
+            self._metrics.add(record)
 
     def log_speed(self, record: Mapping[str, Any]) -> None:
         """Append a line to speed.jsonl."""
-        _append(self.folder / "speed.jsonl", record)
+        if is_first():
+            self._speed.add(record)
 
     @staticmethod
     def speed(folder: Path) -> dict[str, Any]:
@@ -151,57 +150,59 @@ class Run:
         return dict(json.loads(lines[-1])) if lines else {}
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
-        """Note unreadable files in rejected.csv, each once."""
-        new = {one.path: one for one in rejected if one.path not in self.rejected}
-        if new:
-            self.rejected |= new
+        """Note unreadable files in rejected.csv, each once; while the disk is full, in memory."""
+        self.rejected |= {one.path: one for one in rejected if one.path not in self.rejected}
+        if len(self.rejected) == self._listed or not is_first():
+            return
+        try:
             write_rejected(tuple(self.rejected.values()), self.folder / "rejected.csv")
+            self._listed = len(self.rejected)
+        except (OSError, DataError) as error:
+            if lack_of_space(error) is None:
+                raise
 
-    def publish(self, state: Mapping[str, Tensor]) -> None:
-        """Make these the weights to use."""
-        save_weights(self.folder / "model.safetensors", state)
+    def publish(self, weights: Mapping[str, Tensor]) -> None:
+        """Make these the weights to use; they are copied, and written while the run goes on."""
+        if is_first():
+            self.states.publish(weights)
 
-    def save(
-        self, progress: Progress, model: Mapping[str, Tensor], optimizer: Optimizer, average: Mapping[str, Tensor]
-    ) -> None:
-        """Write the state that a resumed run starts from, then drop the older one and what crashes left behind."""
-        target = self.folder / "resume" / f"step-{progress.step:09d}"
-        if (self.folder / "metrics.jsonl").exists():
-            sync(self.folder / "metrics.jsonl")  # a state without the lines before it would leave a gap
-        with written_aside(target) as aside:
-            aside.mkdir(parents=True)
-            save_weights(aside / "model.safetensors", model)
-            if average:
-                save_weights(aside / "average.safetensors", average)
-            torch.save(optimizer.state_dict(), aside / "optimizer.pt")
-            (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-        for older in target.parent.glob("step-*"):
-            if older.name < target.name:
-                shutil.rmtree(older)
-        clear_partial(target.parent)
-        clear_partial(self.folder)
+    def save(self, state: State, publish: Mapping[str, Tensor] | None = None) -> None:
+        """Save what a resumed run starts from, and the weights to use, if they change; see
+        :meth:`melpatch.training.states.States.save`."""
+        if is_first():
+            self.states.save(state, publish)
 
     @property
     def newest(self) -> Path | None:
-        """The newest complete state; None before the first save."""
-        return max((self.folder / "resume").glob("step-*"), default=None)
+        """The newest state; None before the first save."""
+        return self.states.newest
 
-    def restore(self, model: torch.nn.Module, optimizer: Optimizer) -> tuple[Progress, dict[str, Tensor]]:
-        """Load the newest complete state into model and optimiser; drop the metrics that were written after it.
+    def restore(self) -> State | None:
+        """Return the newest whole state, None before the first save; drop the metrics that were written after it.
 
-        Returns the progress and the running average of the weights (empty if there is none yet).
+        Raises:
+            CheckpointError: all states are damaged.
         """
-        newest = self.newest
-        progress, average = Progress(), {}
-        if newest is not None:
-            model.load_state_dict(load_weights(newest / "model.safetensors"))
-            optimizer.load_state_dict(torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True))
-            progress = Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8")))
-            if (newest / "average.safetensors").exists():
-                average = load_weights(newest / "average.safetensors")
-        for name in ("metrics.jsonl", "speed.jsonl"):
-            _cut(self.folder / name, progress.step)
-        return progress, average
+        newest = by_first(self._rewind)
+        return None if newest is None else load_state(newest)
+
+    def _rewind(self) -> Path | None:
+        newest = self.states.choose()
+        step = 0 if newest is None else step_of(newest)
+        for log in (self._metrics, self._speed):
+            log.cut(step)
+        return newest
+
+    def _begin(self, command: Any) -> None:
+        self.refuse(self.folder)
+        self.require_writable(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = {COMMAND: command, "config.toml": self.config}  # in this order: the latter makes it a run
+        for name, each in settings.items():
+            if each is not None:
+                with written_aside(self.folder / name) as aside:
+                    aside.write_text(to_toml(each), encoding="utf-8")
+        self._note_environment()
 
     def _note_environment(self) -> None:
         path = self.folder / "environment.json"
@@ -230,25 +231,3 @@ def _git_commit() -> str | None:
     asked = ["git", "rev-parse", "HEAD"]
     found = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
     return found.stdout.strip() or None
-
-
-def _append(path: Path, record: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """Return null for a number that is not finite, which JSON cannot hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cut(path: Path, step: int) -> None:
-    """Keep the complete lines up to a step; a crash may have left later ones, and half a line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line)["step"] <= step:
-            kept.append(line)
-    with written_aside(path) as aside:
-        aside.write_text("".join(kept), encoding="utf-8")

@@ -3,21 +3,21 @@ from."""
 
 import math
 from dataclasses import fields, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from melpatch import processes
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_weights
-from melpatch.config import from_toml, owner
-from melpatch.data.loader import evaluation_batches
+from melpatch.config import check, from_toml, owner
+from melpatch.data.loader import evaluation_batches, order
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective, Plan
-from melpatch.rng import permutation
 from melpatch.training.config import RunConfig, build
 
 OF_A_CORPUS = ("mean", "std", "scale", "padding", "target_frames")
@@ -26,13 +26,18 @@ OF_A_CORPUS = ("mean", "std", "scale", "padding", "target_frames")
 
 def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
     """Return the config with mean and std measured on so many clips (at most) of the corpus, those that come first in
-    the order of the run.
+    the order of the run; of several processes the first measures for all.
 
     Raises:
         DataError: none of them can be read.
     """
-    chosen = permutation(config.seed, "order", 0, len(corpus.clips))[:clips].tolist()
-    pieces = [crop(corpus.clips[number], config.loader.seconds, config.seed, 0) for number in chosen]
+    mean, std = processes.by_first(lambda: _statistics(config, corpus, clips))
+    return replace(config, front_end=replace(config.front_end, mean=mean, std=std))
+
+
+def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, float]:
+    draws = islice(order(corpus, replace(config.loader, balanced=False), config.seed, 0), min(clips, len(corpus.clips)))
+    pieces = [crop(corpus.clips[draw.clip], config.loader.seconds, config.seed, 0) for draw in draws]
     loaded = evaluation_batches(pieces, config.front_end.sample_rate, batch_size=16)
     batches = (one.batch for one in loaded if one.batch is not None)
     first = next(batches, None)
@@ -40,7 +45,7 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
         raise DataError(f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to see why")
     sound = ((batch.wave, batch.lengths) for batch in chain([first], batches))
     mean, std = measure(LogMel(config.front_end), sound)
-    return replace(config, front_end=replace(config.front_end, mean=round(mean, 5), std=round(std, 5)))
+    return round(mean, 5), round(std, 5)
 
 
 def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:
@@ -64,14 +69,25 @@ def fitted(config: RunConfig) -> RunConfig:
     return replace(config, encoder=replace(encoder, columns=columns))
 
 
-def plan(config: RunConfig, corpus: Corpus, world_size: int = 1) -> Plan:
-    """Return how long a run on the corpus is, in so many processes, and what its batches hold."""
-    batch_size = config.loader.batch_size * config.train.accumulate * world_size
+def plan(config: RunConfig, corpus: Corpus) -> Plan:
+    """Return how long a run on the corpus is, in all processes together, and what its batches hold.
+
+    Raises:
+        ConfigError: the batch size cannot be divided among them.
+    """
+    batch_size, accumulate, together = config.loader.batch_size, config.train.accumulate, processes.world_size()
+    method: Any = owner(config.objective)
+    shares = together * accumulate
+    pairs = 2 if shares > 1 and method.in_pairs(config.objective) else 1
+    allowed = f"a multiple of {shares * pairs}, which is {together} processes x accumulate = {accumulate}"
+    allowed += " x 2, since clips are mixed in pairs" if pairs == 2 else ""
+    check(batch_size % (shares * pairs) == 0, "batch_size", batch_size, allowed)
     steps = config.train.steps
     if steps is None:
         steps = max(1, round(config.train.epochs * len(corpus.clips) / batch_size))
     longest = max((clip.duration for clip in corpus.clips), default=0.0)
-    return Plan(steps, batch_size, config.loader.seconds, min(longest, config.loader.seconds), config.train.accumulate)
+    seconds = config.loader.seconds
+    return Plan(steps, batch_size, seconds, min(longest, seconds), accumulate, together)
 
 
 def load_run(folder: Path) -> tuple[RunConfig, Objective]:

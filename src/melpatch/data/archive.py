@@ -1,0 +1,178 @@
+"""One shard: clips are decoded and coded into a tar archive, which an ordinary tar reader opens."""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from melpatch.audio.encoder import ENDINGS, Codec, encode
+from melpatch.config import from_dict, to_dict
+from melpatch.data.clip import Clip, member
+from melpatch.data.corpus import Rejected
+from melpatch.data.manifest import cells
+from melpatch.data.shards import UNFINISHED, Shard, digest, shard_name
+from melpatch.data.sound import decode
+from melpatch.data.sources import COLUMNS, PACKED_COLUMNS
+from melpatch.errors import AudioError, MelpatchError
+
+INDEX_COLUMNS = (*COLUMNS, *PACKED_COLUMNS, "member", "name")
+"""What an index says of a clip: as every CSV file, and what it is called in the archive and was called before."""
+_MOST_BEYOND = 0.1  # share of samples beyond full scale from which on cutting them off leaves noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How clips are stored.
+
+    Attributes:
+        sample_rate: in Hz.
+        codec: ``flac`` or ``pcm``.
+        shard_mib: mebibytes of samples in a shard, before they are coded.
+    """
+
+    sample_rate: int
+    codec: Codec
+    shard_mib: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A shard to be written: into which folder, of which clips, and what these are called outside."""
+
+    number: int
+    folder: Path
+    settings: Packing
+    clips: tuple[Clip, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What is known of a finished shard.
+
+    Attributes:
+        shard: the archive; one without clips has no file.
+        seconds: length of its clips together.
+        clipped: how many clips had samples beyond full scale.
+        lines: its part of the index.
+        rejected: clips that could not be read, with the reason.
+    """
+
+    shard: Shard
+    seconds: float
+    clipped: int
+    lines: tuple[tuple[str, ...], ...]
+    rejected: tuple[Rejected, ...]
+
+
+def write_shard(job: Job, done: Callable[[], None]) -> Packed:
+    """Write a shard, and a note of what is in it; one that is there already, as its note has it, is left as it is.
+
+    Args:
+        job: what to write.
+        done: called after each clip.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = job.folder / shard_name(job.number)
+    note = job.folder / UNFINISHED / f"{path.stem}.json"
+    if (packed := _finished(path, note)) is None:
+        packed = _write(job, path, done)
+        note.write_text(json.dumps(to_dict(packed)), encoding="utf-8")  # cut short, it is no JSON
+    else:
+        for _ in job.clips:
+            done()
+    return packed
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file aside, and move it to its place when it is on the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _finished(path: Path, note: Path) -> Packed | None:
+    try:
+        packed = from_dict(Packed, json.loads(note.read_text(encoding="utf-8")))
+        whole = not packed.lines or (path.stat().st_size == packed.shard.size and digest(path) == packed.shard.sha256)
+    except (OSError, ValueError, MelpatchError):  # there is none, or a crash of the machine has cut it short
+        return None
+    return packed if whole else None
+
+
+def _write(job: Job, path: Path, done: Callable[[], None]) -> Packed:
+    aside = path.with_name(f".{path.name}.part")
+    stored: list[_Stored] = []
+    rejected: list[Rejected] = []
+    with aside.open("wb") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for clip, name in zip(job.clips, job.names, strict=True):
+                try:
+                    stored.append(_store(archive, clip, name, path, job.settings))
+                except AudioError as error:
+                    rejected.append(Rejected(clip.place, error.reason))
+                done()
+        file.flush()
+        os.fsync(file.fileno())
+    shard = Shard(path.name, aside.stat().st_size, digest(aside), len(stored))
+    if stored:
+        aside.replace(path)
+    else:
+        aside.unlink()
+    seconds, clipped = sum((each.clip.duration for each in stored), 0.0), sum(each.clipped for each in stored)
+    lines = tuple((*cells(each.clip, job.folder), each.member, each.name) for each in stored)
+    return Packed(shard, seconds, clipped, lines, tuple(rejected))
+
+
+class _Stored(NamedTuple):
+    """A clip as it lies in the shard, its member there, its name outside, and whether samples were cut off."""
+
+    clip: Clip
+    member: str
+    name: str
+    clipped: bool
+
+
+def _store(archive: tarfile.TarFile, clip: Clip, name: str, path: Path, settings: Packing) -> _Stored:
+    """Decode a clip and append it to an archive; an AudioError says why that cannot be."""
+    rate = settings.sample_rate
+    wave = decode(clip, rate)
+    content, beyond = encode(wave, rate, settings.codec)
+    if beyond > _MOST_BEYOND:
+        reason = f"has {beyond:.0%} of its samples beyond full scale, up to {abs(wave).max():.3g}"
+        raise AudioError(clip.place, reason, "scale it to [-1, 1] first")
+    # The stated length is kept where it means the same samples, so that crops fall where they fall in the file.
+    exact = len(wave) / rate
+    seconds = clip.duration if abs(exact - clip.duration) * rate < 1 else exact
+    stem = member(clip.key)
+    file = f"{stem}.{ENDINGS[settings.codec]}"
+    offset = _add(archive, file, content)
+    about = {"key": clip.key, "path": name, "start": clip.start, "duration": seconds, "sample_rate": rate}
+    about |= {"labels": clip.labels, "split": clip.split, "group": clip.group}
+    _add(archive, f"{stem}.json", json.dumps(about, ensure_ascii=False).encode())
+    packed = offset, len(content), crc32(content)
+    kept = Clip(path, clip.key, 0.0, seconds, clip.labels, clip.split, clip.group, *packed)
+    return _Stored(kept, file, name, beyond > 0)
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Append a member, which has no owner and no time so that archives repeat; return the offset of its content."""
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    offset = archive.offset + tarfile.BLOCKSIZE
+    archive.addfile(header, io.BytesIO(content))
+    return offset

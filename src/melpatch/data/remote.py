@@ -1,0 +1,216 @@
+"""Shards that lie elsewhere: each is fetched whole when it is first wanted, into a bounded cache that processes share.
+
+The cache has a folder for each set of shards, named after its URL and its ``shards.json``, so that what is packed anew
+is fetched anew. Where room is needed, the shards that were used least lately go. Environment variables say where the
+cache lies (``MELPATCH_CACHE``, by default ``~/.cache/melpatch``) and how large it may grow (``MELPATCH_CACHE_GIB``, by
+default 20); fsspec's own settings say how a store is entered.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
+
+from melpatch.data.shards import ABOUT, INDEX, read_about
+from melpatch.errors import AudioError, ConfigError, DataError
+from melpatch.progress import notice
+
+T = TypeVar("T")
+_FOLDER, _LIMIT, _DEFAULT_GIB = "MELPATCH_CACHE", "MELPATCH_CACHE_GIB", "20"
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+_PATIENCE = (1.0, 4.0, 15.0)  # seconds before each further try of a transfer that broke off
+_POLL = 0.2  # seconds between looks whether other processes are done with their transfers
+
+
+def is_url(source: str | Path) -> bool:
+    """Return whether a source is named by a URL, such as ``s3://bucket/shards``."""
+    return isinstance(source, str) and "://" in source
+
+
+def mirror(url: str) -> tuple[Path, str]:
+    """Return where the copies of a folder of shards are to lie, with their index there already, and its URL; of a URL
+    of this machine, such as ``file:///data/shards``, the folder itself and ``""``.
+
+    Raises:
+        DataError: there are no shards at that URL, it cannot be reached, or a library is missing.
+    """
+    return _mirror(url.rstrip("/"), _root())
+
+
+def locate(url: str) -> tuple[Path, str]:
+    """Return where the copy of a shard is to lie, and its URL; ``""`` where it needs no copy.
+
+    Raises:
+        DataError: as :func:`mirror`.
+    """
+    folder, _, name = url.rpartition("/")
+    path, kept = mirror(folder)
+    return path / name, f"{kept}/{name}" if kept else ""
+
+
+def sizes(url: str) -> dict[str, int] | None:
+    """Return the sizes of the files in a remote folder by their names, None where the store does not list them."""
+    if url.startswith(("http:", "https:")):  # there may be a page of links, or none
+        return None
+    system, place = _filesystem(url)
+    listed = _tried(lambda: system.ls(place, detail=True), url)
+    return {entry["name"].rpartition("/")[2]: entry["size"] for entry in listed}
+
+
+def fetch(url: str, path: Path) -> None:
+    """See that the copy of a shard lies in the cache, and note that it was used; processes wait for each other.
+
+    Raises:
+        AudioError: it does not exist, or cannot be fetched.
+        ConfigError: it is larger than the cache may be.
+    """
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                _transfer(url, path)
+
+
+@lru_cache
+def _mirror(url: str, root: Path) -> tuple[Path, str]:
+    system, place = _filesystem(url)
+    if isinstance(system, LocalFileSystem):
+        return Path(place), ""
+    try:
+        about = _tried(lambda: system.cat_file(f"{place}/{ABOUT}"), f"{url}/{ABOUT}")
+        identity = hashlib.blake2b(f"{url}\0".encode() + about, digest_size=8).hexdigest()
+        folder = root / f"{url.rpartition('/')[2]}-{identity}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if not (folder / ABOUT).exists():
+                aside = folder / f".{ABOUT}.part"
+                aside.write_bytes(about)
+                _tried(lambda: system.get_file(f"{place}/{INDEX}", str(folder / INDEX)), f"{url}/{INDEX}")
+                aside.replace(folder / ABOUT)  # last: an index that was cut short is fetched again
+    except AudioError as error:
+        raise DataError(str(error)) from error
+    size, limit = read_about(folder, url).size, _limit()
+    if size > limit:
+        notice(
+            f"{url}: holds {size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}, so that shards are "
+            f"fetched again and again; give --locality where you train, or raise {_LIMIT}"
+        )
+    return folder, url
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """Return fsspec's way to a URL, and what it calls the place."""
+    protocol = url.partition("://")[0]
+    try:
+        system, place = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        hint = f"pip install 'melpatch[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
+        raise DataError(f"{url}: a library for {protocol}:// is missing; {hint}") from error
+    except ValueError as error:
+        raise DataError(f"{url}: not a URL that fsspec knows ({error}); known: {', '.join(_EXTRAS)}, file") from error
+    return system, str(place).rstrip("/")
+
+
+def _tried(action: Callable[[], T], url: str) -> T:
+    """Return what an action brings from a URL; what breaks off is tried again."""
+    for wait in (*_PATIENCE, None):
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError) as error:
+            reason = "does not exist" if isinstance(error, FileNotFoundError) else "may not be read"
+            raise AudioError(url, reason, "check the URL and your credentials, or copy it there again") from error
+        except Exception as error:  # each store has errors of its own
+            if wait is None:
+                reason = f"cannot be fetched ({type(error).__name__}: {error})"
+                raise AudioError(url, reason, "check the network and the room on your disk") from error
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _transfer(url: str, path: Path) -> None:
+    """Fetch a shard, whose lock this process holds, beside its place in the cache, and move it there when it is
+    whole."""
+    known = {shard.name: shard.size for shard in read_about(path.parent, url.rpartition("/")[0]).shards}
+    if path.name not in known:
+        raise AudioError(url, f"is not in {ABOUT}", "take the list of clips that was packed with the shards")
+    system, place = _filesystem(url)
+    part = _reserve(path, known[path.name])
+
+    def copy() -> None:
+        system.get_file(place, str(part))
+        if (there := part.stat().st_size) != known[path.name]:
+            raise OSError(f"{there} of {known[path.name]} bytes came")
+
+    try:
+        _tried(copy, url)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _reserve(path: Path, size: int) -> Path:
+    """Make room for a shard and return the file to fetch it into; its name tells the others how much it takes."""
+    limit, root = _limit(), path.parent.parent
+    if size > limit:
+        raise ConfigError(f"{_LIMIT} = {limit / 2**30:g}; allowed: at least the {size / 2**30:.3g} GiB of {path.name}")
+    for stale in path.parent.glob(f"{path.name}.*.part"):
+        stale.unlink()  # of a process that was killed, for this one holds the lock
+    part = path.with_name(f"{path.name}.{size}.part")
+    while True:
+        with FileLock(root / ".lock"):
+            if _make_room(root, limit - size):
+                part.touch()
+                return part
+        time.sleep(_POLL)
+
+
+def _make_room(root: Path, limit: int) -> bool:
+    """Delete the shards that were used least lately until the cache takes no more than ``limit`` bytes; return whether
+    that could be reached now, or only once the transfers of others are done."""
+    coming = sum(int(part.suffixes[-2][1:]) for part in root.glob("*/*.part") if not _stale(part))
+    kept = sorted((file.stat().st_mtime_ns, file.stat().st_size, file) for file in root.glob("*/*.tar"))
+    taken = coming + sum(size for _, size, _ in kept)
+    for _, size, file in kept:
+        if taken <= limit:
+            break
+        file.unlink()
+        taken -= size
+    return taken <= limit
+
+
+def _stale(part: Path) -> bool:
+    """Return whether a transfer's process has died; what it left is deleted then."""
+    shard = part.name.rsplit(".", 2)[0]
+    try:
+        with FileLock(part.with_name(f"{shard}.lock"), timeout=0):
+            part.unlink(missing_ok=True)
+            return True
+    except Timeout:
+        return False
+
+
+def _root() -> Path:
+    given = os.environ.get(_FOLDER)
+    return Path(given).absolute() if given else Path.home() / ".cache" / "melpatch"
+
+
+def _limit() -> int:
+    """Return how many bytes of shards the cache may keep."""
+    given = os.environ.get(_LIMIT, _DEFAULT_GIB)
+    try:
+        gib = float(given)
+    except ValueError:
+        gib = 0.0
+    if not gib > 0:
+        raise ConfigError(f"{_LIMIT} = {given!r}; allowed: gibibytes above 0")
+    return int(min(gib, 1 << 20) * (1 << 30))

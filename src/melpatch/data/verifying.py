@@ -1,0 +1,56 @@
+"""Every byte of a folder of shards against the checksums that were taken when it was packed."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from melpatch.config import check
+from melpatch.data.clip import Clip
+from melpatch.data.manifest import load_corpus
+from melpatch.data.remote import fetch, is_url, mirror
+from melpatch.data.shards import Shard, digest, is_shards, read_about
+from melpatch.data.sound import held
+from melpatch.errors import AudioError
+from melpatch.progress import track
+
+
+def faults(shards: str) -> Iterator[str]:
+    """Yield a sentence on each shard that is missing or not as it was packed, with the first damaged clip in it.
+
+    Args:
+        shards: a folder of shards, or its URL.
+
+    Raises:
+        ConfigError: it is no folder of shards.
+        DataError: its index is damaged, or all its shards are missing.
+    """
+    folder, url = mirror(shards) if is_url(shards) else (Path(shards), "")
+    check(is_shards(folder), "sources", shards, "with --check, folders that melpatch pack wrote, or their URLs")
+    about = read_about(folder, shards)
+    clips = defaultdict(list)
+    for clip in load_corpus([shards]).clips:
+        clips[clip.path.name].append(clip)
+    for shard in track(about.shards, len(about.shards), "reading shards"):
+        path = folder / shard.name
+        try:
+            if url:
+                fetch(f"{url}/{shard.name}", path)
+            if not path.exists():
+                yield f"{shards}/{shard.name}: does not exist; {shard.clips:,} clips are lost"
+            elif digest(path) != shard.sha256:
+                yield _damage(shard, f"{shards}/{shard.name}", path, clips[shard.name])
+        except AudioError as error:
+            yield f"{error.path}: {error.reason}; {shard.clips:,} clips are lost"
+
+
+def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
+    there, bad = path.stat().st_size, []
+    for clip in clips:
+        try:
+            held(clip).content()
+        except AudioError:
+            bad.append(clip)
+    lost = shard.clips - len(clips) + len(bad)
+    size = f"has {there:,} bytes, not {shard.size:,}" if there != shard.size else "has other bytes than were packed"
+    first = f", such as {bad[0].place}" if bad else ""
+    return f"{shown}: {size}; {lost:,} of {shard.clips:,} clips are damaged{first}"

@@ -1,0 +1,1 @@
+"""From recordings, however many and however long, to one output: windows, batches, rows, parts, tables."""

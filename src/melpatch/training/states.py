@@ -1,0 +1,262 @@
+"""The states that a run goes on from: written while it trains on, and checked before they are used.
+
+::
+
+    resume/step-000000500/
+        model.safetensors      the weights of the objective
+        average.safetensors    the running average of weights, where there is one
+        optimizer.pt           what the optimiser remembers
+        progress.json          steps done, the best score
+        SHA256SUMS             of the files above, as ``sha256sum --check`` reads it
+
+A step waits for a copy of the tensors only; a thread writes them. A disk that is full ends no run before its last save.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent import futures
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melpatch import processes
+from melpatch.checkpoint import (
+    clear_partial,
+    copied,
+    discard,
+    lack_of_space,
+    load_weights,
+    write_weights,
+    written_aside,
+)
+from melpatch.errors import CheckpointError
+from melpatch.progress import notice
+from melpatch.training.lines import Lines
+
+_SUMS = "SHA256SUMS"
+
+
+@dataclass
+class Progress:
+    """What a run remembers beside weights and optimiser."""
+
+    step: int = 0
+    skipped: int = 0
+    """Steps without a finite loss or gradient, in all."""
+    skipped_in_a_row: int = 0
+    best: float | None = None
+    """Best validation score so far."""
+    best_step: int = 0
+    averaged: int = 0
+    """How many evaluations' weights the running average holds."""
+
+
+@dataclass
+class State:
+    """All that a run goes on from."""
+
+    progress: Progress
+    model: Mapping[str, Tensor]
+    """Weights of the objective."""
+    optimizer: Mapping[str, Any]
+    """The optimiser's ``state_dict``."""
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    """Running average of the weights; empty if there is none yet."""
+
+
+class States:
+    """The states of a run, the weights to use, and the thread that writes both.
+
+    As a context it waits, when its body ends, for what any process is still writing; then a last save that found no
+    room is an error.
+
+    Args:
+        folder: of the run.
+        logs: files whose lines must be on the disk before a state is.
+        keep_last: how many of the newest states are kept.
+        keep_every: the steps at whose multiples they are kept for good.
+    """
+
+    def __init__(
+        self, folder: Path, logs: Sequence[Lines] = (), *, keep_last: int = 2, keep_every: int | None = None
+    ) -> None:
+        self.folder, self.logs, self.keep_last, self.keep_every = folder, logs, keep_last, keep_every
+        self._thread = futures.ThreadPoolExecutor(1, "saving")
+        self._pending: dict[str, futures.Future[None]] = {}
+        self._unpublished: Mapping[str, Tensor] | None = None  # for which there was no room yet; the thread's own
+        self._refused: OSError | None = None
+
+    def __enter__(self) -> "States":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # the body's own error is the one to tell
+            futures.wait(self._pending.values())
+            return
+        self.wait()
+        if self._refused is not None:
+            raise CheckpointError(
+                f"{self._refused.filename or self.folder}: no room for the last weights ({self._refused.strerror}); "
+                "free some space, then go on with --resume"
+            )
+        processes.wait()  # or the others, whose end torchrun takes for a reason to end this one, would be first
+
+    @property
+    def newest(self) -> Path | None:
+        """The newest state, which may prove damaged; None before the first save."""
+        return max(self._all(), key=step_of, default=None)
+
+    def publish(self, weights: Mapping[str, Tensor]) -> None:
+        """Have the weights to use written; where there is no room, every save tries again."""
+        self._settle("publish")
+        self._pending["publish"] = self._thread.submit(self._write, None, copied(weights))
+
+    def save(self, state: State, publish: Mapping[str, Tensor] | None = None) -> None:
+        """Have a state written, once that before it is; then drop those that are not to be kept.
+
+        Args:
+            state: what the run goes on from.
+            publish: the weights to use, if they change; written before the state, since nothing after the last one
+                would make up for them.
+
+        Raises:
+            CheckpointError: the state before it could not be written, for another reason than lack of space.
+        """
+        self._settle("save")
+        own = State(replace(state.progress), copied(state.model), copied(state.optimizer), copied(state.average))
+        weights = own.model if publish is state.model else copied(publish)
+        self._pending["save"] = self._thread.submit(self._write, own, weights)
+
+    def check(self) -> None:
+        """Raise what a write that has ended failed of."""
+        for kind in [kind for kind, writing in self._pending.items() if writing.done()]:
+            self._settle(kind)
+
+    def wait(self) -> None:
+        """Return once all is written; raise what it failed of."""
+        for kind in list(self._pending):
+            self._settle(kind)
+
+    def _settle(self, kind: str) -> None:
+        writing = self._pending.pop(kind, None)
+        if writing is not None:
+            writing.result()
+
+    def choose(self) -> Path | None:
+        """Return the newest state that is whole, and clear away what a crash left; None before the first save.
+
+        Raises:
+            CheckpointError: there are states, but all are damaged.
+        """
+        clear_partial(self.folder)
+        clear_partial(self.folder / "resume")
+        damaged: list[Path] = []
+        for found in sorted(self._all(), key=step_of, reverse=True):
+            wrong = _damage(found)
+            if wrong is None:
+                for newer in damaged:  # or it would be counted among those to keep
+                    discard(newer)
+                return found
+            notice(f"{found}: damaged ({wrong}); going on from the state before it")
+            damaged.append(found)
+        if damaged:
+            raise CheckpointError(
+                f"{self.folder / 'resume'}: none of its {len(damaged)} states is whole; take one from a backup, or "
+                "remove the folder to train from the start"
+            )
+        return None
+
+    def _all(self) -> list[Path]:
+        return list((self.folder / "resume").glob("step-*"))
+
+    def _write(self, state: State | None, publish: Mapping[str, Tensor] | None) -> None:
+        """Write the weights to use, if they have changed, and a state, if one is given."""
+        if publish is not None:
+            self._unpublished = publish
+        try:
+            if self._unpublished is not None:
+                with written_aside(self.folder / "model.safetensors") as aside:
+                    write_weights(aside, self._unpublished)
+                self._unpublished = None
+            if state is not None:
+                for log in self.logs:
+                    log.flush()  # a state without the lines before it would leave a gap
+                clear_partial(self.folder / "resume")  # what could not be removed takes room
+                target = self.folder / "resume" / f"step-{state.progress.step:09d}"
+                with written_aside(target) as aside:
+                    _put(aside, state)
+                self._drop_older(target)
+            self._refused = None
+        except (OSError, RuntimeError) as error:
+            self._refused = lack_of_space(error)
+            if self._refused is None:
+                raise self._told(error) from error
+            notice(
+                f"{self._refused.filename or self.folder}: no room to save ({self._refused.strerror}); the run goes "
+                "on, and the next save tries again; free some space"
+            )
+
+    def _told(self, error: OSError | RuntimeError) -> Exception:
+        """Return what the user is told of a write that failed for another reason than lack of space."""
+        if not isinstance(error, OSError):
+            return error
+        return CheckpointError(
+            f"{error.filename or self.folder}: cannot be written ({error.strerror}); mend the disk, or make the folder "
+            "writable, then go on with --resume"
+        )
+
+    def _drop_older(self, target: Path) -> None:
+        for each in sorted(self._all(), key=step_of)[: -self.keep_last]:
+            if each != target and not (self.keep_every and step_of(each) % self.keep_every == 0):
+                discard(each)
+
+
+def step_of(folder: Path) -> int:
+    """Return after how many steps a state was saved, from its name."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def load_state(folder: Path) -> State:
+    """Return a state that :meth:`States.choose` has found to be whole."""
+    average = folder / "average.safetensors"
+    return State(
+        Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8"))),
+        load_weights(folder / "model.safetensors"),
+        torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
+        load_weights(average) if average.exists() else {},
+    )
+
+
+def _put(folder: Path, state: State) -> None:
+    folder.mkdir(parents=True)
+    write_weights(folder / "model.safetensors", state.model)
+    if state.average:
+        write_weights(folder / "average.safetensors", state.average)
+    with (folder / "optimizer.pt").open("wb") as file:  # torch tells no reason where it opens the file itself
+        torch.save(state.optimizer, file)
+    (folder / "progress.json").write_text(json.dumps(asdict(state.progress)), encoding="utf-8")
+    sums = [f"{_sum(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    (folder / _SUMS).write_text("".join(sums), encoding="utf-8")
+
+
+def _damage(folder: Path) -> str | None:
+    """Return in words what is wrong with a state; None if it is whole."""
+    try:
+        sums = dict(line.split("  ")[::-1] for line in (folder / _SUMS).read_text(encoding="utf-8").splitlines())
+        for name in sorted(sums.keys() | {"model.safetensors", "optimizer.pt", "progress.json"}):
+            if _sum(folder / name) != sums.get(name):
+                return f"{name} does not match {_SUMS}"
+    except OSError as error:
+        return f"{Path(error.filename or _SUMS).name}: {error.strerror}"
+    except ValueError:  # not text, or not such lines
+        return f"{_SUMS} cannot be read"
+    return None
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,49 @@
+"""Sound files of 16 bits: nothing is lost that 16 bits hold, and what they cannot hold is told."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melpatch.audio.encoder import encode
+
+CODECS = pytest.mark.parametrize("codec", ["flac", "pcm"])
+
+
+def decoded(content):
+    return soundfile.read(io.BytesIO(content), dtype="float32")
+
+
+@CODECS
+@given(samples=st.integers(1, 5000), rate=st.sampled_from([1000, 8000, 16_000, 44_100, 655_350]))
+def test_sixteen_bits_come_back_to_the_last_bit(codec, samples, rate):
+    wave = (np.random.default_rng(samples).integers(-(1 << 15), 1 << 15, samples) / 2**15).astype(np.float32)
+    content, beyond = encode(wave, rate, codec)
+    found, found_rate = decoded(content)
+    assert np.array_equal(found, wave)
+    assert (found_rate, beyond) == (rate, 0.0)
+
+
+@CODECS
+def test_other_values_are_rounded_to_the_nearest_step(codec):
+    wave = np.linspace(-1, 0.9999, 999, dtype=np.float32)
+    content, beyond = encode(wave, 8000, codec)
+    assert np.abs(decoded(content)[0] - wave).max() <= 0.5 / 2**15
+    assert beyond == 0
+
+
+@CODECS
+def test_what_is_beyond_full_scale_is_cut_off_and_told(codec):
+    wave = np.array([0.5, 1.0, 1.01, -1.0, -1.01, 3e4, -3e4, 0.0], np.float32)
+    content, beyond = encode(wave, 8000, codec)
+    top = 1 - 1 / 2**15
+    assert decoded(content)[0].tolist() == [0.5, top, top, -1, -1, top, -1, 0]
+    assert beyond == 4 / 8  # 1.0 and -1.0 are full scale itself
+
+
+def test_flac_is_smaller_than_pcm():
+    wave = 0.1 * np.sin(np.arange(16_000, dtype=np.float32) / 20)
+    assert len(encode(wave, 16_000, "flac")[0]) < 0.6 * len(encode(wave, 16_000, "pcm")[0])

@@ -1,0 +1,244 @@
+"""What is packed comes out again: the same bytes every time, with any number of processes and after a crash, and for
+other people's tar readers."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_shards import RATE, content, packed, shards, write_sounds
+
+from melpatch.audio.files import read
+from melpatch.data import archive
+from melpatch.data.archive import Packing
+from melpatch.data.clip import Clip, clip_key, member
+from melpatch.data.corpus import Corpus
+from melpatch.data.manifest import load_corpus, read_rejected
+from melpatch.data.packing import pack
+from melpatch.data.shards import read_about
+from melpatch.data.sound import decode
+from melpatch.errors import ConfigError, DataError
+
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/;\0"), min_size=1, max_size=8)
+LABELS = WORDS.map(str.strip).filter(bool)
+CLIPS = st.lists(
+    st.tuples(
+        WORDS,
+        st.integers(20, 6000),
+        st.sampled_from([8000, 16_000, 44_100]),
+        st.lists(LABELS, max_size=3, unique=True),
+        LABELS | st.just(""),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def corpus_of(folder: Path, described) -> Corpus:
+    """Return a corpus of clips as described: name, samples, rate, labels, split, and whether it is a part of a file."""
+    clips = []
+    for number, (name, samples, rate, labels, split, part) in enumerate(described):
+        path = folder / f"{number}.wav"
+        wave = np.random.default_rng(samples).uniform(-0.4, 0.4, (samples, 1 + number % 2))
+        soundfile.write(path, wave, rate)
+        start, duration = (samples // 3 / rate, samples / 2 / rate) if part else (0.0, samples / rate)
+        key = clip_key("made up", f"{number} {name}", start)
+        clips.append(Clip(path, key, start, duration, tuple(labels), split, name.strip()))
+    closed = tuple(sorted({label for clip in clips for label in clip.labels}))
+    return Corpus("made up", tuple(clips), closed, any(len(clip.labels) > 1 for clip in clips))
+
+
+@pytest.mark.parametrize("codec", ["flac", "pcm"])
+@given(described=CLIPS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+def test_what_is_packed_is_read_back(tmp_path_factory, codec, described):
+    folder = tmp_path_factory.mktemp("any")
+    corpus = corpus_of(folder, described)
+    names = [name for name, *_ in described]
+    pack(corpus, names, folder / "shards", Packing(sample_rate=RATE, codec=codec, shard_mib=0.01))
+    found = load_corpus([folder / "shards"])
+    assert (found.labels, found.multi_label, found.rejected) == (corpus.labels, corpus.multi_label, ())
+    assert [clip.key for clip in found.clips] == sorted(clip.key for clip in corpus.clips)
+    before = {clip.key: (clip, name) for clip, name in zip(corpus.clips, names, strict=True)}
+    for clip in found.clips:
+        was, name = before[clip.key]
+        assert (clip.labels, clip.split, clip.group, clip.start) == (was.labels, was.split, was.group, 0.0)
+        wave, slow = decode(clip, RATE), read(was.path, start=was.start, duration=was.duration, sample_rate=RATE)[0]
+        assert np.abs(wave - slow).max() <= 0.5001 / 2**15
+        assert len(wave) == len(slow)
+        assert abs(clip.duration - len(wave) / RATE) < 1 / RATE
+        with tarfile.open(clip.path) as archive:
+            about = json.load(archive.extractfile(f"{member(clip.key)}.json"))
+            assert (about["key"], about["path"], about["labels"]) == (clip.key, name, list(clip.labels))
+
+
+def test_standard_readers_open_the_archives(tmp_path):
+    """Each sample is two neighbouring members of one stem, as WebDataset has it, and the index points at the first."""
+    folder = shards(tmp_path)
+    by_place = {(clip.path.name, clip.offset): clip for clip in load_corpus([folder]).clips}
+    assert len({clip.path for clip in by_place.values()}) == 3
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path, errorlevel=2) as archive:
+            members = archive.getmembers()
+            for sound, text in zip(members[::2], members[1::2], strict=True):
+                stem, ending = sound.name.split(".")
+                clip = by_place.pop((path.name, sound.offset_data))
+                assert (stem, ending, text.name) == (member(clip.key), "flac", f"{stem}.json")
+                assert (sound.mtime, sound.uid, sound.uname, sound.size) == (0, 0, "", clip.size)
+                wave, rate = soundfile.read(io.BytesIO(archive.extractfile(sound).read()), dtype="float32")
+                assert rate == RATE
+                assert np.array_equal(wave, decode(clip, RATE))
+    assert not by_place
+
+
+def test_the_same_bytes_come_from_any_number_of_processes_and_any_listing(tmp_path):
+    corpus = load_corpus([write_sounds(tmp_path / "sounds")])
+    turned = Corpus(corpus.name, corpus.clips[::-1], corpus.labels, corpus.multi_label)
+    one, two = packed(corpus, tmp_path / "one"), packed(corpus, tmp_path / "two", workers=2)
+    assert content(one) == content(two) == content(packed(turned, tmp_path / "listed"))
+    assert sorted(content(one)) == ["index.csv", *(f"shard-{n:06}.tar" for n in range(3)), "shards.json"]
+
+
+def test_durations_stay_where_they_mean_the_same_samples(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(44_100 // 3), 44_100)
+    soundfile.write(tmp_path / "b.wav", np.zeros(4000), 8000)
+    path = tmp_path / "list.csv"
+    path.write_text("path,duration\na.wav,\nb.wav,2.5\n")
+    before = load_corpus([path])
+    after = {clip.key: clip.duration for clip in load_corpus([packed(before, tmp_path / "shards")]).clips}
+    assert [after[clip.key] for clip in before.clips] == [before.clips[0].duration, 0.5]  # there is no more of b
+
+
+class Killed(BaseException):
+    """What ends a process on the spot."""
+
+
+def test_packing_goes_on_after_it_was_cut_off(tmp_path, monkeypatch):
+    corpus = load_corpus([write_sounds(tmp_path / "sounds")])
+    whole = content(packed(corpus, tmp_path / "whole"))
+    for moment in range(0, 10, 2):
+        decoded, out = [], tmp_path / f"cut_{moment}"
+
+        def until(clip, rate, decoded=decoded, moment=moment):
+            if len(decoded) == moment:
+                raise Killed
+            decoded.append(clip.key)
+            return decode(clip, rate)
+
+        monkeypatch.setattr(archive, "decode", until)
+        with pytest.raises(Killed):
+            packed(corpus, out)
+        with pytest.raises(DataError, match="packing has not come to its end; run the same melpatch pack again"):
+            load_corpus([out])
+        first = {path.name for path in out.glob("*.tar")}
+        again = []
+        monkeypatch.setattr(
+            archive, "decode", lambda clip, rate, again=again: again.append(clip.key) or decode(clip, rate)
+        )
+        packed(corpus, out)
+        assert content(out) == whole
+        kept = {clip.key for clip in load_corpus([out]).clips if clip.path.name in first}
+        assert kept == {*decoded} - {*again}
+        packed(corpus, out)  # nothing is left to do
+        assert len(again) == 10 - len(kept)
+
+
+def test_a_finished_shard_that_was_damaged_meanwhile_is_written_again(tmp_path, monkeypatch):
+    corpus = load_corpus([write_sounds(tmp_path / "sounds")])
+    whole, out = content(packed(corpus, tmp_path / "whole")), tmp_path / "out"
+    for damage in (
+        lambda tar, note: tar.write_bytes(tar.read_bytes()[:-1] + b"x"),
+        lambda tar, note: tar.unlink(),
+        lambda tar, note: note.write_text("{"),
+        lambda tar, note: note.write_text("{}"),
+    ):
+        seen = []
+
+        def stop(clip, rate, seen=seen):
+            seen.append(clip)
+            if len(seen) == 9:
+                raise Killed
+            return decode(clip, rate)
+
+        monkeypatch.setattr(archive, "decode", stop)
+        with pytest.raises(Killed):
+            packed(corpus, out)
+        damage(out / "shard-000001.tar", out / ".packing" / "shard-000001.json")
+        monkeypatch.setattr(archive, "decode", decode)
+        packed(corpus, out)
+        assert content(out) == whole
+        for path in out.iterdir():
+            path.unlink()
+
+
+def test_what_changed_since_is_refused(tmp_path, monkeypatch):
+    sounds = write_sounds(tmp_path / "sounds")
+    corpus, out = load_corpus([sounds]), tmp_path / "out"
+    fewer = Corpus(corpus.name, corpus.clips[1:], corpus.labels, corpus.multi_label)
+
+    def killed(clip, rate):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "decode", killed)
+        with pytest.raises(Killed):
+            packed(corpus, out)
+    with pytest.raises(ConfigError, match=r"codec = 'pcm'; allowed: 'flac', with which .*out is packed in part"):
+        packed(corpus, out, codec="pcm")
+    with pytest.raises(
+        ConfigError, match=r"allowed: another folder, for here another corpus, or this one before it ch"
+    ):
+        packed(fewer, out)
+    packed(corpus, out)
+    for other, changes in [(fewer, {}), (corpus, {"sample_rate": 4000})]:
+        with pytest.raises(ConfigError, match=r"allowed: another folder, for here are shards of other clips or sett"):
+            packed(other, out, **changes)
+    assert len(load_corpus([out]).clips) == 10
+
+
+def test_clips_that_cannot_be_stored_are_listed_and_the_others_packed(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds")
+    soundfile.write(sounds / "loud.wav", np.full(800, 30.0), RATE, subtype="FLOAT")
+    overshoot = np.zeros(800)
+    overshoot[7] = 1.1
+    soundfile.write(sounds / "over.wav", overshoot, RATE, subtype="FLOAT")
+    (sounds / "text.wav").write_text("no sound")
+    corpus = load_corpus([sounds])
+    (sounds / "owl" / "001.wav").write_text("damaged since")
+    about = read_about(packed(corpus, tmp_path / "shards"))
+    assert (about.clips, about.clipped, about.rejected) == (10, 1, 3)
+    found = {Path(one.path).name: one.reason for one in read_rejected(tmp_path / "shards" / "rejected.csv")}
+    assert found["loud.wav"] == "has 100% of its samples beyond full scale, up to 30"
+    assert {name: found[name].split(" (")[0] for name in ("text.wav", "001.wav")} == dict.fromkeys(
+        ["text.wav", "001.wav"], "is not sound that libsndfile decodes"
+    )
+    assert len(load_corpus([tmp_path / "shards"]).clips) == 10
+    for path in sounds.rglob("*.wav"):
+        path.write_text("all damaged")
+    with pytest.raises(DataError, match=r"sounds: no clip can be read; the first, .*, is not sound"):
+        packed(corpus, tmp_path / "none")
+
+
+def test_only_one_process_packs_into_a_folder(tmp_path, monkeypatch):
+    corpus = load_corpus([write_sounds(tmp_path / "sounds")])
+
+    def meanwhile(clip, rate):
+        with pytest.raises(ConfigError, match="allowed: a folder where no other melpatch pack is at work"):
+            packed(corpus, tmp_path / "out")
+        return decode(clip, rate)
+
+    monkeypatch.setattr(archive, "decode", meanwhile)
+    packed(corpus, tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    corpus = load_corpus([write_sounds(tmp_path / "sounds")])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot be written .*make room or choose another place"):
+        packed(corpus, tmp_path / "file" / "out")

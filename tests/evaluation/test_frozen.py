@@ -1,0 +1,238 @@
+"""Frozen networks: what Model.embed and the encoder say, computed once, and anew whatever changes."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from journeys.three_sounds import settings, write_sound
+
+from melpatch.audio.files import read
+from melpatch.data.clip import Batch
+from melpatch.data.corpus import Corpus
+from melpatch.data.manifest import load_corpus
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.errors import CheckpointError, ConfigError, DataError
+from melpatch.evaluation.frozen import Frozen, listing
+from melpatch.model import Model
+from melpatch.objectives.cola import COLA
+from melpatch.training.config import build
+
+CONFIG = settings(cls_tokens=2)
+LENGTHS = (0.7, 1.0, 2.3, 0.3, 1.6)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Corpus:
+    for number, seconds in enumerate(LENGTHS):
+        write_sound(tmp_path / "sounds" / f"{number}.wav", ("low", "noise")[number % 2], seconds, seed=number)
+    return load_corpus([tmp_path / "sounds"])
+
+
+def frozen(folder, config=CONFIG, objective=None):
+    """A network that counts how often its encoder is asked, and keeps its features in a folder."""
+    objective = objective or build(config)
+    made = Frozen(config, objective, folder, seconds=1.0, batch_size=3)
+    made.asked = 0
+
+    def count(*_):
+        made.asked += 1
+
+    made.encoder.register_forward_hook(count)
+    return made
+
+
+def windows(corpus, number):
+    """The windows of a clip, each as a batch, and their lengths."""
+    wave, rate = read(corpus.clips[number].path, sample_rate=16000)
+    parts = [wave[at : at + rate] for at in range(0, len(wave), rate)]
+    return [
+        Batch(torch.from_numpy(part)[None], torch.tensor([len(part)]), torch.zeros(1, dtype=torch.int64))
+        for part in parts
+    ]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "frequency"])
+def test_vectors_are_those_of_embed(corpus, tmp_path, pooling):
+    model = Model(CONFIG, build(CONFIG))
+    found = frozen(tmp_path, objective=model.objective).vectors(corpus)
+    assert found.clips == corpus.clips
+    expected = [model.embed(clip.path, pooling=pooling) for clip in corpus.clips]
+    np.testing.assert_allclose(found.of(pooling), expected, atol=2e-5)
+
+
+def test_layers_are_means_over_the_patch_tokens_of_each_block(corpus, tmp_path):
+    one = frozen(tmp_path)
+    found = one.vectors(corpus).mix()
+    assert found.shape == (len(LENGTHS), 2, 16)
+    for number, row in enumerate(found):
+        parts = windows(corpus, number)
+        with torch.inference_mode():
+            told = [one.encoder(one.objective.features(part).spectrogram, layers=True).layers for part in parts]
+        means = [[layer[0, 2:].mean(0).numpy() for layer in layers] for layers in told]
+        np.testing.assert_allclose(
+            row, np.average(means, axis=0, weights=[int(part.lengths) for part in parts]), atol=2e-5
+        )
+
+
+def test_tokens_are_the_encoders_own_without_padding(corpus, tmp_path):
+    one = frozen(tmp_path)
+    found = one.tokens(corpus)
+    assert found.values.dtype == np.float16
+    batch, valid = found.batch([3, 2, 0])
+    assert batch.dtype == torch.float32
+    assert (batch[~valid] == 0).all()
+    for row, real, number in zip(batch, valid, (3, 2, 0), strict=True):
+        with torch.inference_mode():
+            parts = [
+                one.encoder(one.objective.features(part).spectrogram).patches[0] for part in windows(corpus, number)
+            ]
+        inside = row[real]
+        assert len(inside) == sum(map(len, parts))
+        expected = torch.cat(parts)
+        # Windows come in an order of their own.
+        ours, theirs = (tokens[tokens[:, 0].argsort()] for tokens in (inside, expected))
+        torch.testing.assert_close(ours.sum(0), theirs.sum(0), rtol=0, atol=0.02 * len(theirs) ** 0.5)
+        assert (torch.cdist(inside, expected).amin(1) < 0.02).all()
+        assert (torch.cdist(expected, inside).amin(1) < 0.02).all()
+
+
+@pytest.mark.parametrize("kind", ["vectors", "tokens"])
+def test_they_are_computed_once(corpus, tmp_path, kind):
+    first = frozen(tmp_path / "features")
+    found = getattr(first, kind)(corpus)
+    asked = first.asked
+    assert asked > 0
+    assert getattr(first, kind)(corpus) is not None
+    assert first.asked == asked
+    second = frozen(tmp_path / "features")
+    again = getattr(second, kind)(corpus)
+    assert second.asked == 0
+    assert again.clips == found.clips
+    for name in ("pooled", "layers") if kind == "vectors" else ("values", "spans"):
+        np.testing.assert_equal(getattr(again, name), getattr(found, name))
+    assert len([*(tmp_path / "features").iterdir()]) == 1
+
+
+def touched(corpus):
+    os.utime(corpus.clips[1].path, ns=(1, 1))
+    return corpus
+
+
+def other_order(corpus):
+    return replace(corpus, clips=corpus.clips[::-1])
+
+
+def fewer(corpus):
+    return replace(corpus, clips=corpus.clips[1:])
+
+
+def shorter(corpus):
+    return replace(corpus, clips=(replace(corpus.clips[0], duration=0.2), *corpus.clips[1:]))
+
+
+@pytest.mark.parametrize("change", [touched, other_order, fewer, shorter])
+def test_clips_that_change_are_heard_anew(corpus, tmp_path, change):
+    frozen(tmp_path / "features").vectors(corpus)
+    now = change(corpus)
+    one = frozen(tmp_path / "features")
+    found = one.vectors(now)
+    assert one.asked > 0
+    np.testing.assert_allclose(found.of("mean"), frozen(tmp_path / "new").vectors(now).of("mean"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(CONFIG, seed=1),
+        replace(CONFIG, front_end=replace(CONFIG.front_end, mean=1.0)),
+        replace(CONFIG, encoder=replace(CONFIG.encoder, num_heads=4)),
+    ],
+    ids=["weights", "front end", "encoder"],
+)
+def test_another_network_has_features_of_its_own(corpus, tmp_path, changed):
+    first = frozen(tmp_path / "features")
+    other = frozen(tmp_path / "features", changed)
+    assert first.identity != other.identity
+    assert not np.array_equal(first.vectors(corpus).of("mean"), other.vectors(corpus).of("mean"))
+    assert other.asked > 0
+
+
+def test_a_file_of_another_network_is_refused(corpus, tmp_path):
+    first, other = frozen(tmp_path / "a"), frozen(tmp_path / "b", replace(CONFIG, seed=1))
+    first.vectors(corpus)
+    other.vectors(corpus)
+    (mine,), (theirs,) = (tmp_path / "a").iterdir(), (tmp_path / "b").iterdir()
+    shutil.copytree(theirs, mine, dirs_exist_ok=True)
+    with pytest.raises(CheckpointError, match=f"{mine}: features of another network.*delete the folder"):
+        frozen(tmp_path / "a").vectors(corpus)
+
+
+@pytest.mark.parametrize("kind", ["vectors", "tokens"])
+@pytest.mark.parametrize("name", ["about.json", "values"])
+@pytest.mark.parametrize("left", [0, 0.7, None])
+def test_damaged_features_are_named(corpus, tmp_path, kind, name, left):
+    getattr(frozen(tmp_path), kind)(corpus)
+    (folder,) = tmp_path.glob(f"{kind}-*")
+    file = folder / name
+    if left is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: int(left * file.stat().st_size)])
+    with pytest.raises(CheckpointError, match=f"{folder}: features cannot be read.*delete the folder"):
+        getattr(frozen(tmp_path), kind)(corpus)
+
+
+@pytest.mark.parametrize("kind", ["vectors", "tokens"])
+def test_clips_that_cannot_be_read_are_left_out_and_stay_known(corpus, tmp_path, kind):
+    corpus.clips[1].path.write_bytes(b"RIFF, but no more")
+    left = corpus.clips[:1] + corpus.clips[2:]
+    for _ in range(2):
+        found = getattr(frozen(tmp_path / "features"), kind)(corpus)
+        assert found.clips == left
+        assert [one.path for one in found.rejected] == [str(corpus.clips[1].path)]
+        assert found.select(corpus.clips).clips == left
+
+
+@pytest.mark.parametrize("kind", ["vectors", "tokens"])
+def test_features_stay_on_the_disk_until_they_are_asked_for(corpus, tmp_path, kind):
+    found = getattr(frozen(tmp_path), kind)(corpus)
+    some = found.select(corpus.clips[1:4])
+    for one in (found, some):
+        held = [one.values] if kind == "tokens" else [*one.pooled.values(), one.layers]
+        assert all(isinstance(values, np.memmap) for values in held)
+
+
+def test_a_clip_in_a_shard_is_known_by_its_checksum_wherever_the_shard_lies(corpus, tmp_path):
+    packed = [replace(clip, size=8, crc32=clip.key & 255) for clip in corpus.clips]
+    moved = [replace(clip, path=tmp_path / "not fetched yet") for clip in packed]
+    assert listing(packed) == listing(moved) != listing(corpus.clips)
+    assert listing(packed) != listing([replace(packed[0], crc32=7), *packed[1:]])
+
+
+@pytest.mark.parametrize("kind", ["vectors", "tokens"])
+def test_nothing_readable_is_an_error_and_leaves_nothing(corpus, tmp_path, kind):
+    for clip in corpus.clips:
+        clip.path.unlink()
+    with pytest.raises(DataError, match="none of 5 clips can be read"):
+        getattr(frozen(tmp_path / "features"), kind)(corpus)
+    assert not any((tmp_path / "features").iterdir())
+
+
+def test_an_encoder_without_class_tokens_has_no_vectors_of_them(corpus, tmp_path):
+    found = frozen(tmp_path, settings(cls_tokens=0)).vectors(corpus)
+    with pytest.raises(ConfigError, match="pooling = 'cls'; allowed: mean, max, frequency"):
+        found.of("cls")
+
+
+def test_blocks_of_different_width_have_no_mixture(corpus, tmp_path):
+    config = replace(settings(seconds=2.0), encoder=CNN14.sized("nano"), objective=COLA.Config())
+    for _ in range(2):
+        found = frozen(tmp_path / "features", config).vectors(corpus)
+        assert found.layers is None
+        assert found.select(corpus.clips[:2]).layers is None
+        with pytest.raises(ConfigError, match="blocks differ in width, so they cannot be mixed"):
+            found.mix()
+    assert found.of("cls").shape == (5, 32 * config.encoder.width)

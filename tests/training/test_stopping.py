@@ -1,0 +1,112 @@
+import os
+import signal
+import threading
+
+import pytest
+from tiny_runs import noises, settings
+
+from melpatch.cli import main
+from melpatch.errors import Stopped
+from melpatch.training import stopping
+from melpatch.training.config import build
+from melpatch.training.loop import fit
+from melpatch.training.run import Run
+
+SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+
+
+def send(number):
+    """Send a signal to this process, and return once Python has heard of it."""
+    os.kill(os.getpid(), number)
+    for _ in range(10):
+        pass
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_noted_while_it_is_heeded_and_then_does_what_it_did_before(number):
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        with stopping.heeded():
+            assert stopping.requested() == 0
+            send(number)
+            assert stopping.requested() == number
+        assert heard == []
+        send(number)
+        assert heard == [number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_what_was_asked_of_one_training_is_not_asked_of_the_next():
+    for _ in range(2):
+        with stopping.heeded():
+            assert stopping.requested() == 0
+            send(signal.SIGTERM)
+
+
+def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not():
+    with stopping.heeded():
+        for _ in range(3):
+            send(signal.SIGTERM)
+        assert stopping.requested() == signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt), stopping.heeded():  # noqa: PT012
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_in_another_thread_signals_are_left_alone():
+    found = []
+
+    def work():
+        with stopping.heeded():
+            found.append([signal.getsignal(number) for number in SIGNALS])
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return noises(tmp_path_factory.mktemp("noise"))
+
+
+def train(corpus, folder, ask=None):
+    """Train in a folder, from wherever it stands; ``ask`` is called after every step."""
+    run = Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, settings(log_every=5))
+    objective = build(run.config)
+    if ask is not None:
+        objective.after_step = ask
+    return fit(objective, corpus, run)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_training_that_is_asked_ends_after_its_step_saved_and_goes_on_as_if_it_had_not(corpus, tmp_path, number):
+    with pytest.raises(
+        Stopped, match=rf"{signal.Signals(number).name} and saved after step 7 of 12; .* --resume"
+    ) as caught:
+        train(corpus, tmp_path / "run", lambda step: send(number) if step == 6 else None)
+    assert caught.value.signal == number
+    assert max(path.name for path in (tmp_path / "run" / "resume").iterdir()) == "step-000000007"
+    assert train(corpus, tmp_path / "run").step == 12
+    train(corpus, tmp_path / "whole")
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_training_asked_in_its_last_step_is_done(corpus, tmp_path):
+    assert train(corpus, tmp_path, lambda step: send(signal.SIGTERM) if step == 11 else None).step == 12
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)])
+def test_the_command_line_tells_how_to_go_on_and_its_code_names_the_signal(monkeypatch, capsys, number, code):
+    def stopped(config):
+        raise Stopped("runs/x: stopped; go on with --resume", number)
+
+    monkeypatch.setattr("melpatch.commands.list.run", stopped)
+    assert main(["list"]) == code
+    assert capsys.readouterr().err == "melpatch list: runs/x: stopped; go on with --resume\n"
