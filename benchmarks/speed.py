@@ -258,7 +258,7 @@ class Stepper:
             "wall": self.wall[1:],
             "cpu": self.cpu[1:],
             "ceiling_tflops": ceiling(self.setting.precision, device),
-            "gflop_per_clip": round(self.gflop, 2),
+            "gflop_per_clip": round(self.gflop, 4),
             "peak_memory_mib": round(peak * 1024),
             "threads": torch.get_num_threads(),
             "device": name,

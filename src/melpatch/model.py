@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -303,19 +304,19 @@ class Model:
         """Yield each file that can be read with its rows."""
         files, rows = [Path(path) for path in paths], list[Row]()
         numbered = [*enumerate(map(whole, files))]
-        for item in of_many(
-            task, [numbered] if files else [], batch_size=batch_size or self.default_batch_size, workers=workers
-        ):
-            if isinstance(item, Row):
-                rows.append(item)
-                continue
-            if item.error is None:
-                yield files[item.recording], rows
-            elif rejected is None:
-                raise item.error
-            else:
-                rejected.append(Rejected(str(files[item.recording]), item.error.reason))
-            rows = []
+        size, groups = batch_size or self.default_batch_size, [numbered] if files else []
+        with closing(of_many(task, groups, batch_size=size, workers=workers)) as found:
+            for item in found:
+                if isinstance(item, Row):
+                    rows.append(item)
+                    continue
+                if item.error is None:
+                    yield files[item.recording], rows
+                elif rejected is None:
+                    raise item.error
+                else:
+                    rejected.append(Rejected(str(files[item.recording]), item.error.reason))
+                rows = []
 
     def _prediction(self, row: Row) -> Prediction:
         return Prediction(row.start, row.end, dict(zip(self.labels, row.values.tolist(), strict=True)))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+import melpatch
 from melpatch import processes
 from melpatch.config import check
 from melpatch.data.clip import Clip
@@ -76,14 +77,14 @@ def write_rows(
         DataError: a source does not exist, or no recording can be read.
     """
     kind, found = tables.kind(config.out, kind), recordings(config.recordings)
-    same = {"recordings": fingerprint(found), "model": _digest(config.run), "precision": model.precision}
+    same = {"melpatch": melpatch.__version__, "recordings": fingerprint(found), "model": _digest(config.run)}
     job = Job(
         out=config.out,
         kind=kind,
         recordings=found,
         task=task,
         columns=[*_places(found, timed), *columns],
-        about=same | dict(about),
+        about=same | {"precision": model.precision} | dict(about),
         keep=keep,
         batch_size=config.batch_size or model.default_batch_size,
         workers=config.workers,

@@ -18,6 +18,7 @@ from journeys.three_sounds import (
 
 from melpatch.audio import decoder
 from melpatch.cli import main
+from melpatch.data.manifest import load_corpus
 from melpatch.model import load
 
 
@@ -124,6 +125,22 @@ def test_clips_of_a_csv_are_rows_with_key_and_times(run, tmp_path):
         np.testing.assert_allclose([found["start"], found["end"]], [[0, 1.5], [1.0, 2.7]])
         for vector, piece in zip(found["embeddings"], (wave[:16000], wave[24000:43200]), strict=True):
             np.testing.assert_allclose(vector, model.embed(piece, 16000), atol=1e-5)
+
+
+def test_shards_are_embedded_as_the_files_they_were_packed_of(run, tmp_path):
+    for number in range(3):
+        write_sound(tmp_path / "sounds" / f"{number}.wav", "noise", 0.5 + number, seed=number)
+    melpatch("pack", tmp_path / "sounds", "--out", tmp_path / "shards", "--workers", "0")
+    for source in ("sounds", "shards"):
+        melpatch("embed", run, tmp_path / source, "--out", tmp_path / f"{source}.npz", "--workers", "1")
+    with np.load(tmp_path / "sounds.npz") as files, np.load(tmp_path / "shards.npz") as shards:
+        assert sorted(shards["key"].tolist()) == sorted(
+            load_corpus([tmp_path / "shards"]).clips[n].key for n in range(3)
+        )
+        assert all("shard-000000.tar[" in path for path in shards["path"])
+        np.testing.assert_allclose(
+            sorted(shards["embeddings"].tolist()), sorted(files["embeddings"].tolist()), atol=1e-5
+        )
 
 
 def test_what_is_told_in_the_end_has_hours_and_rate(run, folder, tmp_path, capsys):

@@ -306,6 +306,34 @@ def test_labels_that_are_not_learnt_are_told(corpus, encoder, tmp_path, capsys):
     assert capsys.readouterr().err.count("round 1: 6 clips to score, such as") == 1
 
 
+def test_settings_may_be_given_together_or_one_by_one(corpus, encoder, tmp_path, capsys):
+    words = ("--protocol", "knn", "linear", "--set", "k=2", "C=0.5", "--set", "pooling=mean")
+    records = evaluate(encoder, corpus, tmp_path / "out", capsys, *words)
+    assert records["knn"]["settings"] == {"k": 2, "pooling": "mean"}
+    assert records["linear"]["settings"] == {"C": 0.5, "pooling": "mean"}
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("--few", "1"), "{corpus}-few-1"),
+        (("--untrained",), "{corpus}-untrained"),
+        (("--split", "val"), "{corpus}-val"),
+        (("--data", "{folder}"), "{folder.name}"),
+    ],
+)
+def test_scores_of_something_else_are_not_overwritten(corpus, encoder, tmp_path, capsys, words, name):
+    out, ours = tmp_path / "out", ("evaluate", encoder, "--data", corpus, "--protocol", "knn")
+    for _ in range(2):  # the same again is no harm
+        melpatch(*ours, "--out", out)
+    before = (out / "knn" / "scores.json").read_bytes()
+    assert main([str(word).format(folder=corpus.parent) for word in (*ours, "--out", out, *words)]) == 2
+    there = f"{corpus.parent.name}-corpus"
+    other = name.format(corpus=there, folder=corpus.parent)
+    assert f"{out / 'knn'}: holds the scores of {there} by {encoder}, not {other} by" in capsys.readouterr().err
+    assert (out / "knn" / "scores.json").read_bytes() == before
+
+
 def test_changed_settings_have_folders_of_their_own(corpus, encoder, tmp_path):
     out = tmp_path / "out"
     for setting in ("k=10", "k=3", "k=2", "k=3"):  # the first is the protocol's own
@@ -346,6 +374,7 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
     [
         (("nope",), (), "no protocols piece is called 'nope'; there are: .*knn, linear"),
         (("knn",), ("k",), "set = 'k'; allowed: NAME=VALUE, such as k=20"),
+        (("knn",), ("k=1", "k=2"), r"set = \['k=1', 'k=2'\]; allowed: each setting but once"),
         (("knn",), ("C=1",), "set = 'C'; allowed: the settings of knn, which are k, pooling"),
         (("knn", "linear"), ("D=1",), "set = 'D'; allowed: the settings of knn, linear, which are C, k, pooling"),
         (("as_trained",), ("k=1",), "set = 'k'; allowed: the settings of as_trained, which are none"),

@@ -101,10 +101,13 @@ def esc(tmp_path):
     return tmp_path / "esc50"
 
 
-@pytest.mark.parametrize(("subset", "written"), [("", "esc50.csv"), ("50", "esc50-50.csv"), ("10", "esc50-10.csv")])
-def test_a_dataset_is_prepared_by_name_and_its_list_named_after_it(esc, tmp_path, monkeypatch, subset, written):
+@pytest.mark.parametrize(
+    ("name", "subset", "written"),
+    [("esc50", "", "esc50.csv"), ("ESC50", "50", "esc50-50.csv"), ("Esc50", "10", "esc50-10.csv")],
+)
+def test_a_dataset_is_prepared_by_name_and_its_list_named_after_it(esc, tmp_path, monkeypatch, name, subset, written):
     monkeypatch.chdir(tmp_path)  # where a folder of the dataset's name lies as well
-    run(Config(sources=("esc50",), root=esc, subset=subset, workers=0))
+    run(Config(sources=(name,), root=esc, subset=subset, workers=0))
     corpus = load_corpus([written])
     assert len(corpus.clips) == (5 if subset == "10" else 10)
     assert corpus.clips[0].key == clip_key("esc50", "audio/1-1001-A-0.wav", 0.0)

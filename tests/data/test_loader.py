@@ -15,9 +15,9 @@ from melpatch.audio.files import read
 from melpatch.data import loader
 from melpatch.data.clip import Clip
 from melpatch.data.loader import (
+    Draw,
     LoaderConfig,
     collate,
-    Draw,
     dealt,
     evaluation_batches,
     order,
@@ -131,6 +131,76 @@ def test_bucketed_steps_do_not_come_in_the_order_of_their_lengths():
     steps = islice(step_draws(many, config(bucket=16, seconds=100.0), 0, 8, 0), 50)
     longest = [max(many.clips[draw.clip].duration for draw in step) for step in steps]
     assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.5
+
+
+# ---------------------------------------------------------------------------------------------------------- locality
+
+
+def in_shards(size, per_shard):
+    """Return a corpus whose clips lie in shards, not in the order of their numbers."""
+    many = imagined(size)
+    places = np.random.default_rng(1).permutation(size) // per_shard
+    clips = (replace(clip, path=Path(f"{place}.tar")) for clip, place in zip(many.clips, places, strict=True))
+    return replace(many, clips=tuple(clips))
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5), SEEDS)
+def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(size, per_shard, locality, seed):
+    many, shards = in_shards(size, per_shard), -(-size // per_shard)
+    draws = list(islice(order(many, config(locality=locality), seed, 0), 3 * size))
+    for epoch in range(3):
+        found = draws[epoch * size : (epoch + 1) * size]
+        assert {draw.epoch for draw in found} == {epoch}
+        assert sorted(draw.clip for draw in found) == list(range(size))
+        windows, left = [], [many.clips[draw.clip].path for draw in found]
+        while left:
+            opened = [*dict.fromkeys(left)][:locality]  # of which all clips come before the next shard is opened
+            end = sum(path in opened for path in left)
+            windows.append({*left[:end]})
+            left = left[end:]
+        assert all(len(window) <= locality for window in windows)
+        assert sum(map(len, windows)) == shards
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5), SEEDS, st.integers(0, 100))
+def test_an_order_with_locality_can_be_entered_anywhere(size, per_shard, locality, seed, first):
+    many, loader = in_shards(size, per_shard), config(locality=locality)
+    whole = list(islice(order(many, loader, seed, 0), first, first + 40))
+    assert list(islice(order(many, loader, seed, first), 40)) == whole
+
+
+@given(SIZES, SEEDS)
+def test_locality_of_all_shards_is_none(size, seed):
+    many = in_shards(size, 3)
+    wide = list(islice(order(many, config(locality=99), seed, 0), 2 * size))
+    assert wide == list(islice(order(many, config(), seed, 0), 2 * size))
+
+
+def test_with_locality_shards_and_clips_have_other_neighbours_in_every_pass():
+    many = in_shards(60, 5)
+    passes = [list(islice(order(many, config(locality=3), 0, 60 * epoch), 60)) for epoch in range(4)]
+    firsts = {frozenset(many.clips[draw.clip].path for draw in one[:15]) for one in passes}
+    assert len(firsts) == 4
+    assert len({tuple(draw.clip for draw in one) for one in passes}) == 4
+    # Within a window the shards are mixed: the clips of a shard do not come one after the other.
+    assert len({many.clips[draw.clip].path for draw in passes[0][:6]}) > 1
+
+
+def test_the_order_with_locality_does_not_hang_on_the_listing():
+    many = in_shards(30, 4)
+    turned = replace(many, clips=many.clips[::-1])
+    one, other = (
+        [corpus.clips[draw.clip].key for draw in islice(order(corpus, config(locality=2), 0, 0), 60)]
+        for corpus in (many, turned)
+    )
+    assert one == other
+
+
+def test_locality_that_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match="locality = 0; allowed: 1 or more, or none"):
+        config(locality=0)
+    with pytest.raises(ConfigError, match="locality = 2; allowed: none, where drawing is balanced"):
+        config(locality=2, balanced=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- balanced

@@ -143,7 +143,7 @@ def test_shards_that_are_cut_or_missing_are_named_once_with_the_fix(folder, caps
     assert len(corpus.rejected) + len(corpus.clips) == 10
     assert [line.rpartition("; ")[2].split(", such")[0] for line in faults(str(folder))] == [
         f"{sum(str(first) in one.path for one in corpus.rejected)} clips are lost",
-        f"{sum(str(second) in one.path for one in corpus.rejected)} of 4 clips are damaged",
+        f"{sum(str(second) in one.path for one in corpus.rejected)} of 3 clips are damaged",
     ]
     for path in (second, third):
         path.unlink()
@@ -240,10 +240,10 @@ def test_no_damage_to_a_list_ends_in_a_crash(whole, tmp_path_factory, name, plac
     data = bytearray((folder / name).read_bytes())
     data[place % len(data)] ^= 1 << bit
     (folder / name).write_bytes(data)
+    told = ""
     try:
-        corpus = load_corpus([folder])
+        assert len(load_corpus([folder]).clips) == 10
     except MelpatchError as error:
-        assert "\n" not in str(error)
-    else:
-        assert name == "shards.json"  # a count or a name that nothing hangs on
-        assert len(corpus.clips) == 10
+        told = str(error)
+    assert "\n" not in told
+    assert told or name == "shards.json"  # where a count may be wrong that nothing hangs on

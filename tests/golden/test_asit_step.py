@@ -26,8 +26,9 @@ from torch.nn.utils import clip_grad_norm_
 from melpatch.data.clip import Batch
 from melpatch.objectives.asit import Views
 from melpatch.objectives.base import Plan
-from melpatch.training.stepping import Work, make_optimizer, step
+from melpatch.training import stepping
 from melpatch.training.run import Run
+from melpatch.training.stepping import Work, make_optimizer, step
 from melpatch.training.tracking import Tracker
 
 LONG = 10**9  # steps of a run, so that its schedules stand still in the three steps
@@ -170,7 +171,9 @@ def test_three_steps(release, variant, tmp_path, monkeypatch):
     objective, outputs = prepared(release, settings, dtype), []
     objective.register_forward_hook(lambda module, given, output: outputs.append(output))
     measured, work = Measured(release, objective), training(objective, release, settings["clip"], tmp_path)
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", measured.clip)
+    monkeypatch.setattr(
+        stepping, "clip_each", lambda parameters, limit: [measured.clip(one, limit) for one in parameters]
+    )
     batch = Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2))
     for number in range(3):
         step(work, [batch])

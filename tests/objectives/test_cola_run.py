@@ -12,9 +12,9 @@ from two_processes import fabric_of, in_both
 
 from melpatch.data.clip import Batch
 from melpatch.training.config import TrainConfig
-from melpatch.training.stepping import Work, step
 from melpatch.training.param_groups import param_groups
 from melpatch.training.run import Run
+from melpatch.training.stepping import Work, step
 from melpatch.training.tracking import Tracker
 
 TRAIN = TrainConfig(steps=2, accumulate=2, lr=0.5, warmup=0.0, clip_norm=None, weight_decay=0.0)

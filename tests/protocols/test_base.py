@@ -1,5 +1,6 @@
 """What every protocol does alike: trials are kept, taken again as long as nothing has changed, and tell their cost."""
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar, get_args
@@ -42,6 +43,14 @@ class Network(Features):
         return replace(super().vectors(replace(corpus, clips=there)), rejected=gone)
 
 
+class Slow(Network):
+    """A network that takes its time."""
+
+    def vectors(self, corpus):
+        time.sleep(0.3)
+        return super().vectors(corpus)
+
+
 @pytest.fixture(autouse=True)
 def forget():
     Counted.calls.clear()
@@ -72,6 +81,11 @@ def test_finished_trials_are_taken_again(tmp_path):
     for one, other in zip(first, again, strict=False):
         assert (one.round, one.seed, one.clips, one.details) == (other.round, other.seed, other.clips, other.details)
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
+def test_what_the_embedding_took_is_told_apart(tmp_path):
+    (one,), _ = KNN(k=3).run(replace(job(tmp_path, WHOLE), frozen=Slow(WHOLE)))
+    assert one.details["embedding_seconds"] >= 0.3 > one.details["seconds"]
 
 
 def test_the_order_of_the_clips_is_no_change(tmp_path):

@@ -1,5 +1,6 @@
 """Windows of many recordings in batches: nobody's answer hangs on who shared the batch, and the order stays."""
 
+import gc
 import threading
 
 import numpy as np
@@ -107,6 +108,17 @@ def test_one_that_stops_early_stops_the_making():
     coming.close()
     assert closed
     assert len(made) <= 2
+
+
+def test_one_that_is_forgotten_in_a_ring_hangs_nobody():
+    """The garbage collector ends the executor's thread before it closes the generator."""
+    made, closed = [], []
+    ring = [ahead(numbers(1000, made, closed))]
+    ring.append(ring)
+    next(ring[0])
+    del ring
+    gc.collect()
+    assert closed
 
 
 def test_an_error_in_the_making_is_one_of_the_using():

@@ -120,6 +120,14 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path):
         Parts(tmp_path / "file" / "out.npz", ABOUT, resume=False)
 
 
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path):
+    (tmp_path / "out.npz.parts").mkdir()
+    (tmp_path / "out.npz.parts" / "thesis.txt").write_text("all of it")
+    with pytest.raises(DataError, match="holds something else"):
+        Parts(tmp_path / "out.npz", ABOUT, resume=True)
+    assert (tmp_path / "out.npz.parts" / "thesis.txt").read_text() == "all of it"
+
+
 def test_groups_are_small_and_those_of_large_files_have_one_each(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_BYTES", 100)
     monkeypatch.setattr(module, "_RECORDINGS", 3)

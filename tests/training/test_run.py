@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 from dataclasses import replace
 from importlib.metadata import version
@@ -59,6 +60,31 @@ def test_a_folder_that_holds_a_run_is_refused(run):
 def test_a_folder_that_holds_no_run_cannot_be_reopened(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
         Run.reopen(tmp_path)
+
+
+def test_a_folder_that_may_not_be_written_is_told(tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if os.geteuid() == 0:  # whom nothing is forbidden
+            os.setuid(65534)
+        try:
+            Run.require_writable(locked / "below" / "run")
+        except CheckpointError as error:
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    told = os.read(reader, 1000).decode()
+    assert told.endswith(": cannot be written; make it writable, or give another --out")
+    assert str(locked).startswith(told.partition(":")[0])  # or a folder above it
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"file: is a file, not a folder; give another --out"):
+        Run.create(tmp_path / "file" / "run", settings())
 
 
 def test_environment_says_with_what_each_start_was_made(run):

@@ -1,11 +1,14 @@
+import json
 import os
 import signal
 import threading
 
 import pytest
 from tiny_runs import noises, settings
+from two_processes import in_both
 
 from melpatch.cli import main
+from melpatch.data.manifest import load_corpus
 from melpatch.errors import Stopped
 from melpatch.training import stopping
 from melpatch.training.config import build
@@ -75,9 +78,10 @@ def corpus(tmp_path_factory):
     return noises(tmp_path_factory.mktemp("noise"))
 
 
-def train(corpus, folder, ask=None):
+def train(corpus, folder, ask=None, **how):
     """Train in a folder, from wherever it stands; ``ask`` is called after every step."""
-    run = Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, settings(log_every=5))
+    config = settings(**{"log_every": 5} | how)
+    run = Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, config)
     objective = build(run.config)
     if ask is not None:
         objective.after_step = ask
@@ -100,6 +104,38 @@ def test_a_training_that_is_asked_ends_after_its_step_saved_and_goes_on_as_if_it
 
 def test_a_training_asked_in_its_last_step_is_done(corpus, tmp_path):
     assert train(corpus, tmp_path, lambda step: send(signal.SIGTERM) if step == 11 else None).step == 12
+
+
+def stopped_at(wanted):
+    return lambda step: send(signal.SIGTERM) if step == wanted else None
+
+
+def one_of_two(rank, folder):
+    """Go on with a run in two processes, of which the second alone is asked to end; return what was raised."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29501"}
+    with pytest.raises(Stopped) as caught:
+        train(load_corpus([folder / "noise"]), folder / "run", stopped_at(8) if rank else None)
+    return str(caught.value)
+
+
+def test_a_run_goes_on_in_another_number_of_processes_with_the_clips_that_are_next(tmp_path, monkeypatch):
+    """One process up to step 5, two up to step 10, in which they agree on what one heard after step 9; then one."""
+    corpus = noises(tmp_path / "noise")
+    train(corpus, tmp_path / "whole", log_every=1)
+    with pytest.raises(Stopped):
+        train(corpus, tmp_path / "run", stopped_at(4), log_every=1)
+    told = in_both(one_of_two, tmp_path, monkeypatch)
+    assert all("stopped by SIGTERM and saved after step 10 of 12" in each for each in told)
+    assert train(corpus, tmp_path / "run").step == 12
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("run", "whole")
+    ]
+    assert len(losses[0]) == 12
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    starts = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert len(starts) == 3  # the first of several processes writes
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)])

@@ -64,7 +64,7 @@ def read_flags(
 def corpus_of(config: RunConfig) -> Corpus:
     """Read the corpus of a run, and say how much of it there is."""
     if not config.data:
-        raise ConfigError("--data is missing; give a folder of audio, or a CSV with the header path,label,split")
+        raise ConfigError("--data is missing; give a folder of audio or shards, or a CSV with path,label,split on top")
     corpus = load_corpus(config.data, split_column=config.split_column, label_column=config.label_column)
     if corpus.rejected:
         count = len(corpus.rejected)

@@ -19,6 +19,7 @@ from rich.table import Table as Grid
 from melpatch import registry
 from melpatch.config import check, from_dict
 from melpatch.data.manifest import load_corpus
+from melpatch.data.remote import is_url
 from melpatch.data.sources import dataset_name
 from melpatch.errors import ConfigError
 from melpatch.evaluation.frozen import Frozen
@@ -141,7 +142,11 @@ def results(config: Config) -> Path:
 
 def _name(config: Config) -> str:
     """Return what is scored in one word, that tells it from whatever else may be scored of the run."""
-    sources = [(dataset_name(path), [] if path.is_dir() else [path.stem]) for path in map(Path, config.data)]
+    folders = [is_url(source) or Path(source).is_dir() for source in config.data]
+    sources = [
+        (dataset_name(source), [] if folder else [Path(source).stem])
+        for source, folder in zip(config.data, folders, strict=True)
+    ]
     parts = ["+".join("-".join([folder, *stem]) for folder, stem in sources)]
     parts += [name for name, usual in ((config.split_column, "split"), (config.label_column, "label")) if name != usual]
     parts += [*config.split, *([f"few-{config.few}"] if config.few else []), *["untrained"] * config.untrained]

@@ -99,7 +99,7 @@ def _command(config: Config) -> str:
 
 
 def _report(about: ShardSet, out: Path) -> None:
-    table = Table(title=str(out), title_justify="left", show_header=False, box=None)
+    table = Table(title=out.name, title_justify="left", show_header=False, box=None)
     table.add_row("clips", f"{about.clips:,}")
     table.add_row("hours", f"{about.seconds / 3600:.3f}")
     table.add_row("shards", f"{len(about.shards):,}, {about.size / 2**20:,.1f} MiB")
@@ -109,3 +109,4 @@ def _report(about: ShardSet, out: Path) -> None:
         notice(f"{about.clipped:,} clips have samples beyond full scale, which are cut off as 16 bits must")
     if about.rejected:
         notice(f"{about.rejected:,} clips are left out, listed in {out / REJECTED}")
+    console().print(f"written: {out}")

@@ -26,8 +26,8 @@ class Config:
     """What to look through, and where to write what was found."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Folders (the first sub-folder is the label) and CSV files (columns path, label, split, start, duration, group);
-    or the name of a public dataset (melpatch datasets)."""
+    """Folders (the first sub-folder is the label), CSV files (columns path, label, split, start, duration, group), and
+    shards (melpatch pack) here or by their URL; or the name of a public dataset (melpatch datasets)."""
     root: Path | None = None
     """Folder that holds the public dataset."""
     subset: str = ""

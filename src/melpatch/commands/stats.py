@@ -19,7 +19,7 @@ class Config:
     """Which corpus to measure, with which ears."""
 
     data: tyro.conf.Positional[tuple[str, ...]]
-    """Folders of audio, or CSV files with the header path,label,split."""
+    """Folders of audio, CSV files with the header path,label,split, and shards (melpatch pack) here or by their URL."""
     split_column: str = "split"
     """Column of the CSV that holds the split or fold."""
     exclude: tuple[str, ...] | None = None

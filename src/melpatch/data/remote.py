@@ -18,7 +18,7 @@ import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
-from melpatch.data.shards import ABOUT, INDEX, read_about
+from melpatch.data.shards import ABOUT, INDEX, Shard, read_about
 from melpatch.errors import AudioError, ConfigError, DataError
 from melpatch.progress import notice
 
@@ -86,23 +86,24 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
     if isinstance(system, LocalFileSystem):
         return Path(place), ""
     try:
-        about = _tried(lambda: system.cat_file(f"{place}/{ABOUT}"), f"{url}/{ABOUT}")
-        identity = hashlib.blake2b(f"{url}\0".encode() + about, digest_size=8).hexdigest()
+        said = _tried(lambda: system.cat_file(f"{place}/{ABOUT}"), f"{url}/{ABOUT}")
+        identity = hashlib.blake2b(f"{url}\0".encode() + said, digest_size=8).hexdigest()
         folder = root / f"{url.rpartition('/')[2]}-{identity}"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             if not (folder / ABOUT).exists():
                 aside = folder / f".{ABOUT}.part"
-                aside.write_bytes(about)
+                aside.write_bytes(said)
                 _tried(lambda: system.get_file(f"{place}/{INDEX}", str(folder / INDEX)), f"{url}/{INDEX}")
                 aside.replace(folder / ABOUT)  # last: an index that was cut short is fetched again
     except AudioError as error:
         raise DataError(str(error)) from error
-    size, limit = read_about(folder, url).size, _limit()
-    if size > limit:
+    about, limit = read_about(folder, url), _limit()
+    _require_room(max(about.shards, key=lambda shard: shard.size), limit)
+    if about.size > limit:
         notice(
-            f"{url}: holds {size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}, so that shards are "
-            f"fetched again and again; give --locality where you train, or raise {_LIMIT}"
+            f"{url}: holds {about.size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}, so that "
+            f"shards are fetched again and again; give --locality where you train, or raise {_LIMIT}"
         )
     return folder, url
 
@@ -140,16 +141,20 @@ def _tried(action: Callable[[], T], url: str) -> T:
 def _transfer(url: str, path: Path) -> None:
     """Fetch a shard, whose lock this process holds, beside its place in the cache, and move it there when it is
     whole."""
-    known = {shard.name: shard.size for shard in read_about(path.parent, url.rpartition("/")[0]).shards}
-    if path.name not in known:
+    folder = url.rpartition("/")[0]
+    if not (path.parent / ABOUT).exists():  # somebody has emptied the cache meanwhile
+        _mirror.cache_clear()
+        mirror(folder)
+    shard = next((shard for shard in read_about(path.parent, folder).shards if shard.name == path.name), None)
+    if shard is None:
         raise AudioError(url, f"is not in {ABOUT}", "take the list of clips that was packed with the shards")
     system, place = _filesystem(url)
-    part = _reserve(path, known[path.name])
+    part = _reserve(path, shard)
 
     def copy() -> None:
         system.get_file(place, str(part))
-        if (there := part.stat().st_size) != known[path.name]:
-            raise OSError(f"{there} of {known[path.name]} bytes came")
+        if (there := part.stat().st_size) != shard.size:
+            raise OSError(f"{there} of {shard.size} bytes came")
 
     try:
         _tried(copy, url)
@@ -158,17 +163,22 @@ def _transfer(url: str, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _reserve(path: Path, size: int) -> Path:
+def _require_room(shard: Shard, limit: int) -> None:
+    if shard.size > limit:
+        wanted = f"at least the {shard.size / 2**30:.3g} GiB of {shard.name}"
+        raise ConfigError(f"{_LIMIT} = {limit / 2**30:g}; allowed: {wanted}")
+
+
+def _reserve(path: Path, shard: Shard) -> Path:
     """Make room for a shard and return the file to fetch it into; its name tells the others how much it takes."""
     limit, root = _limit(), path.parent.parent
-    if size > limit:
-        raise ConfigError(f"{_LIMIT} = {limit / 2**30:g}; allowed: at least the {size / 2**30:.3g} GiB of {path.name}")
+    _require_room(shard, limit)
     for stale in path.parent.glob(f"{path.name}.*.part"):
         stale.unlink()  # of a process that was killed, for this one holds the lock
-    part = path.with_name(f"{path.name}.{size}.part")
+    part = path.with_name(f"{path.name}.{shard.size}.part")
     while True:
         with FileLock(root / ".lock"):
-            if _make_room(root, limit - size):
+            if _make_room(root, limit - shard.size):
                 part.touch()
                 return part
         time.sleep(_POLL)

@@ -91,12 +91,11 @@ class Target(nn.Module):
         self.seen = None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)  # also of a process that saw nothing, since the others wait for it
-        if total[-1] == 0:
-            return
-        means = (total[:-1] / total[-1]).view(3, self.classes).to(self.centre.dtype)
-        self.updates += 1
-        self.centre.lerp_(means[0], 1.0 - self.momentum)
-        rate = (1 / self.updates).clamp(min=1.0 - self.momentum)
+        means = (total[:-1] / total[-1].clamp(min=1)).view(3, self.classes).to(self.centre.dtype)
+        any_seen = (total[-1] > 0).to(self.centre.dtype)  # a factor, since the device need not be waited for then
+        self.updates += any_seen
+        self.centre.lerp_(means[0], (1.0 - self.momentum) * any_seen)
+        rate = (1 / self.updates.clamp(min=1)).clamp(min=1.0 - self.momentum) * any_seen
         self.mean.lerp_(means[1], rate)
         self.votes.lerp_(means[2], rate)
 

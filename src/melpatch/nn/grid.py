@@ -85,7 +85,7 @@ class PatchGrid:
         """Return the patches of a spectrogram, one row of pixels each. Frames past a clip's own end should be 0."""
         padded = self.pad(spectrogram)
         patches = padded.unfold(1, self.patch[0], self.stride[0]).unfold(2, self.patch[1], self.stride[1])
-        return patches.reshape(len(padded), -1, self.pixels)
+        return patches.reshape(len(padded), patches.shape[1] * patches.shape[2], self.pixels)
 
     def join(self, patches: Float[Tensor, "clip token pixel"], frames: int) -> Float[Tensor, "clip mel frame"]:
         """Return the spectrogram of so many frames that these patches make up; the inverse of :meth:`split`.

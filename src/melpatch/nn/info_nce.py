@@ -53,6 +53,8 @@ def info_nce(
         joined, own = _gathered(torch.cat([predictions[0], targets[0], valid[0, :, None].to(targets.dtype)], dim=1))
         dim = targets.shape[2]
         predictions, targets, valid = joined[None, :, :dim], joined[None, :, dim:-1], joined[None, :, -1] > 0
+    if not valid.shape[1]:
+        return predictions.sum(dim=2), valid  # there is nothing to tell
     loss, hit = _among(predictions, targets, valid, own, axis, alike)
     return loss.view(shape), hit.view(shape)
 

@@ -50,7 +50,8 @@ def rectangles(
         _edges(draws[:, :, 1], frames, align[1], block_share),
     )
     target = share.double() * frames * n_mels - 1e-9  # 1e-9: 0.1 of 30 pixels is to be 3
-    covered, used = torch.zeros(len(states), n_mels, width, device=states.device), torch.zeros_like(states)
+    used = torch.zeros_like(states)
+    covered = torch.zeros(len(states), n_mels, width, dtype=torch.float32, device=states.device)
     with torch.autocast(states.device.type, enabled=False):  # sums must be exact
         # A binary search for the longest sequence that still falls short; one more rectangle reaches the target.
         for step in steps:

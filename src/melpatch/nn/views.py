@@ -67,7 +67,7 @@ def mean_weights(chosen: Float[Tensor, "piece ..."], pieces: int, *, by_clip: bo
         by_clip: take the mean within each clip, then over clips, which any division of the batch leaves as it is; else
             over all that is chosen in the batch, so that clips with more of it weigh more.
     """
-    items = chosen.reshape(pieces, len(chosen) // pieces, -1)
+    items = chosen.view(pieces, len(chosen) // pieces, *chosen.shape[1:]).flatten(2)
     total = items.sum(dim=(0, 2) if by_clip else (0, 1, 2), keepdim=True).clamp(min=1e-6)  # 0 of 0 is 0
     weights: Tensor = items / total * (1 if by_clip else items.shape[1])
     return weights.view_as(chosen)

@@ -217,9 +217,10 @@ class ASiT(Objective):
             return {}
         grid = self.encoder.grid
         wanted = views.hidden if self.config.pixels == "corrupted" else views.inside
-        weights = self._mean_weights(grid.split(wanted.to(views.clean.dtype)))
-        chosen = (weights > 0).any(dim=2)
-        error = self.decoder(said.patches[chosen]).to(views.clean.dtype) - grid.split(views.clean)[chosen]
+        weights = self._mean_weights(grid.split(wanted.to(views.clean.dtype))).flatten(0, 1)
+        chosen = (weights > 0).any(dim=1).nonzero()[:, 0]  # once: the device has to be waited for
+        tokens, clean = said.patches.flatten(0, 1)[chosen], grid.split(views.clean).flatten(0, 1)[chosen]
+        error = self.decoder(tokens).to(clean.dtype) - clean
         return {"pixel": (weights[chosen] * error.abs()).sum() / self._clips(views)}
 
     def agree(
@@ -231,7 +232,7 @@ class ASiT(Objective):
         """
         weights = self._token_weights(views).flatten() / self._clips(views)
         everywhere = self.config.local_tokens == "all" and views.valid is None  # then no device has to say where
-        chosen = slice(None) if everywhere else weights > 0
+        chosen = slice(None) if everywhere else weights.nonzero()[:, 0]
         said_there, told_there = (tokens.patches.flatten(0, 1)[chosen] for tokens in (said, told))
         return distillation.token_loss("local", said_there, told_there, weights[chosen], step)
 
@@ -240,7 +241,9 @@ class ASiT(Objective):
     ) -> dict[str, Tensor]:
         """Return the global loss: cross-entropy of class tokens with the teacher's of the other views (equation 5)."""
         cls = said.cls if views.crops is None else torch.cat([said.cls, self.encoder(*views.crops).cls])
-        said_by, told_by = (rows.mean(dim=1).view(-1, self._clips(views), rows.shape[2]) for rows in (cls, told.cls))
+        clips = self._clips(views)
+        sizes = [(len(rows) // max(1, clips), clips, rows.shape[2]) for rows in (cls, told.cls)]
+        said_by, told_by = (rows.mean(dim=1).view(size) for rows, size in zip((cls, told.cls), sizes, strict=True))
         return distillation.view_loss("global", said_by, told_by, step)
 
     def after_step(self, step: int) -> None:

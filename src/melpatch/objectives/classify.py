@@ -114,7 +114,7 @@ class Classify(Objective):
             loss = F.binary_cross_entropy_with_logits(logits, targets)
         else:
             loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
-        right = (batch.targets.gather(1, logits.argmax(dim=1, keepdim=True)) > 0).float().mean()
+        right = (batch.targets.gather(1, logits.argmax(dim=1, keepdim=True)) > 0).to(loss.dtype).mean()
         return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"accuracy": right})
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:

@@ -112,11 +112,11 @@ def _padded(waves: list[torch.Tensor], pin: bool) -> Batch:
 
 def ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
     """Yield the items, each made in a thread while the one before it is used."""
-    with ThreadPoolExecutor(1) as thread:
-        try:
+    try:
+        with ThreadPoolExecutor(1) as thread:  # whose end waits for what is being made
             coming = thread.submit(next, items, None)
             while (item := coming.result()) is not None:
                 coming = thread.submit(next, items, None)
                 yield item
-        finally:
-            thread.submit(items.close).result()
+    finally:
+        items.close()

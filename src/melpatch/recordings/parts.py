@@ -96,12 +96,15 @@ class Parts:
                     f"{self.folder}: holds what a run has done that was cut off; add --resume to go on, or delete it"
                 )
             self._compare()
+        elif self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / _ABOUT).exists():
+            raise DataError(f"{self.folder}: holds something else, and is where parts are kept; choose another --out")
         try:
             if not self.complete():
                 shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             clear_partial(self.folder)
-            (self.folder / _ABOUT).write_text(self._about, encoding="utf-8")
+            with written_aside(self.folder / _ABOUT) as aside:
+                aside.write_text(self._about, encoding="utf-8")
         except OSError as error:
             raise DataError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from error
 

@@ -1,6 +1,6 @@
 """What is asked of each recording, and asking it: of one after the other, or of many at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from os import PathLike
 from pathlib import Path
@@ -66,8 +66,8 @@ def of_many(
     batch_size: int,
     workers: int = 0,
     heard: Callable[[float], None] = lambda _: None,
-) -> Iterator[Row | End]:
-    """Yield the rows of recordings as they are made, and the end of each, in their order.
+) -> Generator[Row | End, None, None]:
+    """Yield the rows of recordings as they are made, and the end of each, in their order; to be closed, if left early.
 
     Args:
         task: what is asked.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,11 @@ def carry_out(job: Job) -> None:
 
 def _fill(parts: Parts, missing: Mapping[int, Numbered], job: Job) -> None:
     """Make this process's share of the parts that are missing."""
-    with bar(sum(map(len, missing.values())), job.about["command"]) as shown:
-        rate = _Rate(shown.advance)
-        events = of_many(
-            job.task, [*missing.values()], batch_size=job.batch_size, workers=job.workers, heard=rate.heard
-        )
+    with ExitStack() as stack:
+        shown = stack.enter_context(bar(sum(map(len, missing.values())), job.about["command"]))
+        size, rate = job.batch_size, _Rate(shown.advance)
+        coming = of_many(job.task, [*missing.values()], batch_size=size, workers=job.workers, heard=rate.heard)
+        events = stack.enter_context(closing(coming))
         for number, group in missing.items():
             with parts.written(number) as part:
                 for event in events:

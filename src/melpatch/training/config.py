@@ -109,7 +109,7 @@ class RunConfig:
     """A whole run: the sound, the ears, the encoder, the objective and the training."""
 
     data: tuple[str, ...] = ()
-    """Folders of audio, or CSV files with the header path,label,split."""
+    """Folders of audio, CSV files with the header path,label,split, and shards (melpatch pack) here or by their URL."""
     split_column: str = "split"
     """Column of the CSV that holds the split or fold."""
     label_column: str = "label"

@@ -41,9 +41,8 @@ def launch(config: TrainConfig) -> Fabric:
 def _strategy(config: TrainConfig, together: int) -> Strategy:
     if config.strategy == "fsdp":
         return ModelParallelStrategy(_sharded, data_parallel_size=together, tensor_parallel_size=1)
-    # Which parameters take part can change with the step (frozen prototypes) and the encoder (special tokens). Buffers
-    # move by what all processes have seen, so that they are equal everywhere already.
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True)
+    # Which parameters take part changes with the step (frozen prototypes) and the encoder (special tokens).
+    return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True)
 
 
 def _sharded(module: nn.Module, mesh: DeviceMesh) -> nn.Module:

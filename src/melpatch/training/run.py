@@ -85,7 +85,7 @@ class Run:
     @staticmethod
     def require_writable(folder: Path) -> None:
         """Raise CheckpointError if nothing can be written to the folder, or no such folder can be made."""
-        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        there = next(each for each in (folder, *folder.absolute().parents) if os.access(each, os.F_OK))
         if not there.is_dir():
             raise CheckpointError(f"{there}: is a file, not a folder; give another --out")
         if not os.access(there, os.W_OK | os.X_OK):

@@ -153,11 +153,17 @@ def _apply(work: Work, norm: float, finite: bool) -> None:
         if norm > config.clip_norm:
             torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], config.clip_norm / norm)
     elif config.clip_norm is not None:
-        for parameter in parameters:
-            torch.nn.utils.clip_grad_norm_(parameter, config.clip_norm)
+        clip_each(parameters, config.clip_norm)
     work.optimizer.step()
     work.objective.after_step(progress.step)
     progress.skipped_in_a_row = 0
+
+
+def clip_each(parameters: list[Tensor], longest: float) -> None:
+    """Scale down every gradient that is longer than that, each by itself."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    lengths = torch.stack([whole(one) for one in torch._foreach_norm(gradients)]).tolist()  # waits once, not per tensor
+    torch._foreach_mul_(gradients, [min(1.0, longest / (length + 1e-6)) for length in lengths])
 
 
 def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:

@@ -1,0 +1,271 @@
+"""Shards behind URLs: fetched once, kept within bounds, shared by processes; what goes wrong is told with the URL."""
+
+import functools
+import http.server
+import shutil
+import threading
+import time
+from itertools import islice
+
+import fsspec
+import pytest
+import torch
+from filelock import FileLock
+from tiny_shards import RATE, shards
+
+from melpatch.data import remote
+from melpatch.data.loader import LoaderConfig, training_batches
+from melpatch.data.manifest import load_corpus, write_corpus
+from melpatch.data.remote import fetch, mirror
+from melpatch.data.sound import decode
+from melpatch.data.verifying import faults
+from melpatch.errors import AudioError, ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    return shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Return the folder of an empty cache; transfers are not tried again."""
+    monkeypatch.setenv("MELPATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "_PATIENCE", ())
+    remote._mirror.cache_clear()
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def memory(local, tmp_path):
+    """Return the URL of a copy of the shards in memory."""
+    url = f"memory://{tmp_path.name}/shards"
+    fsspec.filesystem("memory").put(str(local), url, recursive=True)
+    return url
+
+
+@pytest.fixture
+def served(local, tmp_path):
+    """Return the folder behind a web server, and its URL."""
+    folder = shutil.copytree(local, tmp_path / "web" / "shards")
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    handler = functools.partial(quiet, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/shards"
+        server.shutdown()
+
+
+def waves(corpus):
+    return {clip.key: decode(clip, RATE).tobytes() for clip in corpus.clips}
+
+
+def kept(cache):
+    return sorted(path.name for path in cache.glob("*/*.tar"))
+
+
+def limit(monkeypatch, byte_count):
+    monkeypatch.setenv("MELPATCH_CACHE_GIB", repr(byte_count / 2**30))
+
+
+def test_a_url_is_read_as_its_folder_is(local, memory, cache, tmp_path):
+    here, there = load_corpus([local]), load_corpus([memory])
+    assert [(c.key, c.duration, c.labels, c.split) for c in there.clips] == [
+        (c.key, c.duration, c.labels, c.split) for c in here.clips
+    ]
+    assert kept(cache) == []  # nothing is fetched before it is wanted
+    assert waves(there) == waves(here)
+    assert kept(cache) == [f"shard-{number:06}.tar" for number in range(3)]
+    assert there.clips[0].place.startswith(f"{memory}/shard-000000.tar[")
+    write_corpus(there, tmp_path / "mine.csv")
+    assert load_corpus([tmp_path / "mine.csv"]).clips == there.clips
+    assert load_corpus([f"{memory}/"]).clips == there.clips
+
+
+def test_a_url_of_this_machine_needs_no_copy(local, cache):
+    corpus = load_corpus([f"file://{local}"])
+    assert corpus.clips == load_corpus([local]).clips
+    assert not cache.exists()
+
+
+def test_the_cache_keeps_its_bound_and_what_was_used_last(local, memory, cache, monkeypatch):
+    sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
+    limit(monkeypatch, sum(sizes) - 1)
+    corpus = load_corpus([memory])
+    firsts = {clip.path.name: clip for clip in reversed(corpus.clips)}
+    a, b, c = (firsts[f"shard-{number:06}.tar"] for number in range(3))
+    for clips, left in [([a, b, a, c], "02"), ([b], "12"), ([b, c], "12"), ([a], "02")]:
+        for clip in clips:
+            decode(clip, RATE)
+            time.sleep(0.01)  # the clock of a file system ticks slowly
+        assert kept(cache) == [f"shard-00000{number}.tar" for number in left]
+    limit(monkeypatch, max(sizes))
+    assert waves(corpus) == waves(load_corpus([local]))
+    assert len(kept(cache)) == 1
+    assert not [*cache.glob("*/*.part")]
+    shutil.rmtree(cache)  # by somebody who needs the room
+    assert waves(corpus) == waves(load_corpus([local]))
+    limit(monkeypatch, 100)
+    shutil.rmtree(cache)
+    with pytest.raises(
+        ConfigError, match=r"MELPATCH_CACHE_GIB = .*; allowed: at least the .* GiB of shard-00000\d.tar"
+    ):
+        waves(corpus)
+
+
+def test_a_corpus_larger_than_the_cache_is_told_of(memory, cache, monkeypatch, capsys):
+    limit(monkeypatch, 50_000)
+    load_corpus([memory])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith(f"{memory}: holds ")
+    assert "give --locality where you train, or raise MELPATCH_CACHE_GIB" in told
+
+
+@pytest.mark.parametrize("given", ["much", "0", "-1", "nan"])
+def test_a_bound_that_is_none_is_refused(memory, cache, monkeypatch, given):
+    monkeypatch.setenv("MELPATCH_CACHE_GIB", given)
+    with pytest.raises(ConfigError, match=f"MELPATCH_CACHE_GIB = '{given}'; allowed: gibibytes above 0"):
+        load_corpus([memory])
+
+
+def test_shards_packed_anew_at_the_same_url_are_fetched_anew(memory, cache, tmp_path):
+    waves(load_corpus([memory]))
+    other = shards(tmp_path / "other", codec="pcm")
+    fsspec.filesystem("memory").rm(memory, recursive=True)
+    fsspec.filesystem("memory").put(str(other), memory, recursive=True)
+    remote._mirror.cache_clear()  # as in a new process
+    assert waves(load_corpus([memory])) == waves(load_corpus([other]))
+    assert len(kept(cache)) == 6
+
+
+def one_wave(clip, expected):
+    assert decode(clip, RATE).tobytes() == expected
+
+
+def test_processes_share_a_cache_too_small_for_them_all(local, served, cache, monkeypatch):
+    """Two workers want other shards than each other all the time, and there is room for two at most."""
+    sizes = sorted(path.stat().st_size for path in local.glob("*.tar"))
+    limit(monkeypatch, sum(sizes[-2:]))
+    config = LoaderConfig(batch_size=2, seconds=1.0, workers=2, bucket=1)
+    here, there = (islice(training_batches(load_corpus([s]), config, RATE, seed=0), 15) for s in (local, served[1]))
+    for one, other in zip(here, there, strict=True):
+        assert not other.rejected
+        assert torch.equal(one.batch.wave, other.batch.wave)
+        assert sum(path.stat().st_size for path in cache.glob("*/*.tar")) <= sum(sizes[-2:])
+
+
+def test_what_a_killed_process_left_is_cleared(memory, cache, monkeypatch, local):
+    sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
+    limit(monkeypatch, sum(sizes))
+    folder, url = mirror(memory)
+    dead, alive = folder / f"shard-000001.tar.{sizes[1]}.part", folder / f"shard-000002.tar.{sizes[2]}.part"
+    for part in (dead, alive):
+        part.touch()
+    own = folder / f"shard-000000.tar.{sizes[0]}.part"
+    own.write_bytes(b"x")
+    with FileLock(folder / "shard-000002.tar.lock"):
+        fetch(f"{url}/shard-000000.tar", folder / "shard-000000.tar")
+    assert [path.exists() for path in (own, dead, alive)] == [False, False, True]
+
+
+def test_a_process_waits_for_room_that_anothers_transfer_takes(memory, cache, monkeypatch, local):
+    sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
+    limit(monkeypatch, max(sizes))
+    folder, url = mirror(memory)
+    monkeypatch.setattr(remote, "_POLL", 0.01)
+    (folder / f"shard-000002.tar.{sizes[2]}.part").touch()
+    lock = FileLock(folder / "shard-000002.tar.lock", thread_local=False)
+    lock.acquire()
+    done = threading.Timer(0.3, lock.release)
+    done.start()
+    before = time.monotonic()
+    fetch(f"{url}/shard-000000.tar", folder / "shard-000000.tar")
+    assert time.monotonic() - before >= 0.25
+    assert kept(cache) == ["shard-000000.tar"]
+
+
+# --------------------------------------------------------------------------------------------------------------- damage
+
+
+def test_missing_and_cut_shards_are_left_out_where_the_store_lists_them(memory, cache, capsys):
+    store = fsspec.filesystem("memory")
+    store.rm(f"{memory}/shard-000000.tar")
+    store.pipe(f"{memory}/shard-000001.tar", store.cat(f"{memory}/shard-000001.tar")[:2000])
+    corpus = load_corpus([memory])
+    assert {clip.path.name for clip in corpus.clips} == {"shard-000002.tar"}
+    told = capsys.readouterr().err
+    assert f"{memory}/shard-000000.tar: does not exist, or is empty; 4 clips in it are left out" in told
+    assert f"{memory}/shard-000001.tar: is truncated: only 2000 bytes are there" in told
+    assert len([*faults(memory)]) == 2
+
+
+def test_where_nothing_is_listed_a_missing_shard_costs_its_clips_when_they_are_read(served, cache):
+    folder, url = served
+    (folder / "shard-000000.tar").unlink()
+    cut = folder / "shard-000001.tar"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    clips = {clip.path.name: clip for clip in load_corpus([url]).clips}
+    assert len(clips) == 3
+    with pytest.raises(AudioError, match=rf"{url}/shard-000000\.tar: does not exist; check the URL"):
+        decode(clips["shard-000000.tar"], RATE)
+    with pytest.raises(AudioError, match=r"/shard-000001\.tar: cannot be fetched \(OSError: 2000 of \d+ bytes came\)"):
+        decode(clips["shard-000001.tar"], RATE)
+    decode(clips["shard-000002.tar"], RATE)
+    assert kept(cache) == ["shard-000002.tar"]
+
+
+def test_a_flipped_bit_is_told_with_the_url(memory, cache):
+    store, path = fsspec.filesystem("memory"), f"{memory}/shard-000000.tar"
+    clip = load_corpus([memory]).clips[0]
+    data = bytearray(store.cat(path))
+    data[clip.offset + 9] ^= 4
+    store.pipe(path, bytes(data))
+    with pytest.raises(AudioError) as caught:
+        decode(clip, RATE)
+    assert str(caught.value).startswith(
+        f"{path}[{clip.key & (1 << 64) - 1:016x} at byte 512]: is damaged: the checksum"
+    )
+
+
+def test_transfers_that_break_off_are_tried_again(memory, cache, monkeypatch):
+    monkeypatch.setattr(remote, "_PATIENCE", (0.0, 0.0))
+    clip = load_corpus([memory]).clips[0]
+    tries, whole = [], type(fsspec.filesystem("memory")).get_file
+
+    def shaky(self, *arguments, **settings):
+        tries.append(arguments)
+        if len(tries) < 3:
+            raise TimeoutError("no answer")
+        return whole(self, *arguments, **settings)
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", shaky)
+    decode(clip, RATE)
+    assert len(tries) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://nowhere/shards", r"memory://nowhere/shards/shards\.json: does not exist; check the URL"),
+        ("http://127.0.0.1:9/shards", r"http://127\.0\.0\.1:9/shards/shards\.json: cannot be fetched \("),
+        ("carrier://pigeon/shards", r"carrier://pigeon/shards: not a URL that fsspec knows .*known: s3, s3a, gs"),
+        ("file:///nowhere/shards", r"/shards\.json: cannot be read \(No such file or directory\)"),
+    ],
+)
+def test_urls_without_shards_are_refused(cache, url, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load_corpus([url])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "extra"), [("s3://bucket/x", "s3"), ("gs://bucket/x", "gcs"), ("https://a.b/x", "http")]
+)
+def test_a_library_that_is_missing_is_named_with_what_installs_it(cache, monkeypatch, url, extra):
+    def missing(url):
+        raise ImportError("Install it")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(DataError, match=rf"{url}: a library for .*:// is missing; pip install 'melpatch\[{extra}\]'"):
+        load_corpus([url])
