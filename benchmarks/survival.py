@@ -1,11 +1,12 @@
 """A pretraining that is killed over and over, beside the same one left in peace.
 
-    OMP_NUM_THREADS=1 python benchmarks/survival.py [--kills 20 --steps 400 --save-every 10]
+    OMP_NUM_THREADS=1 python benchmarks/survival.py [--kills 20 --steps 300 --save-every 10]
 
-Every kill is ``kill -9`` at a random moment: one in five while the process starts, the others while it trains or saves;
-then the same command goes on with --resume. Prints one JSON line per kill (the step that was logged last, the newest
-state to go on from, and whether a half-written file was left behind) and one that says whether, in the end, metrics and
-weights are those of the run left in peace, to the byte. The exit code is 1 if they are not.
+Every kill is ``kill -9`` at a random moment: one in five while the process starts, the others a moment after a random
+step, spread over the whole run, while it trains or saves; then the same command goes on with --resume. Prints one JSON
+line per kill (the step that was logged last, the newest state to go on from, and whether a half-written file was left
+behind) and one that says whether, in the end, metrics and weights are those of the run left in peace, to the byte. The
+exit code is 1 if they are not.
 """
 
 import json
@@ -27,7 +28,7 @@ class Config:
 
     kills: int = 20
     """How many there are."""
-    steps: int = 400
+    steps: int = 300
     """Steps of the run."""
     save_every: int = 10
     """Steps between saves."""
@@ -48,10 +49,12 @@ def main(config: Config) -> int:
             wave = 0.1 * np.random.default_rng(number).normal(size=8000 + 500 * number)
             soundfile.write(data / f"{number:02}.wav", wave, 16000)
         starting, training = _left_in_peace(config, data, whole)
-        for number in range(config.kills):
+        after = np.sort(rng.integers(0, config.steps - config.save_every, config.kills)).tolist()
+        for number, step in enumerate(after):
             in_start = number % 5 == 0
-            wait = rng.uniform(0, starting if in_start else 1.5 * training / config.kills)
-            print(json.dumps({"kill": number + 1, **_killed(config, data, killed, wait, in_start)}), flush=True)
+            wait = rng.uniform(0, starting if in_start else 3 * training / config.steps)
+            found = _killed(config, data, killed, None if in_start else step, wait)
+            print(json.dumps({"kill": number + 1, **found}), flush=True)
         _started(config, data, killed).communicate()
         same = {
             name: (whole / name).read_bytes() == (killed / name).read_bytes()
@@ -80,26 +83,32 @@ def _left_in_peace(config: Config, data: Path, out: Path) -> tuple[float, float]
     return first - start, time.monotonic() - first
 
 
-def _killed(config: Config, data: Path, out: Path, wait: float, in_start: bool) -> dict[str, object]:
-    """Go on with the run, and kill it so many seconds after it was started or has logged a step."""
+def _killed(config: Config, data: Path, out: Path, step: int | None, wait: float) -> dict[str, object]:
+    """Go on with the run, and kill it so many seconds after it has logged a step, or has been started."""
     metrics = out / "metrics.jsonl"
     process = _started(config, data, out)
-    if not in_start:
+    if step is not None:
         _wait_for_a_line(process, metrics)
+        while process.poll() is None and _logged(metrics) < step:
+            time.sleep(0.002)
     time.sleep(wait)
     process.kill()
     if process.wait() == 0:
         sys.exit("the run was over before it could be killed so often; give more --steps or fewer --kills")
-    lines = metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else []
-    logged = [json.loads(line)["step"] for line in lines if line.endswith(b"\n")]
     states = sorted(path.name for path in out.glob("resume/step-*"))
     return {
-        "when": "starting" if in_start else "training",
+        "after": "start" if step is None else f"step {step}",
         "seconds": round(wait, 3),
-        "logged": logged[-1] if logged else 0,
+        "logged": _logged(metrics),
         "saved": int(states[-1].removeprefix("step-")) if states else 0,
         "half_written": bool([*out.glob(".*"), *out.glob("resume/.*")]),
     }
+
+
+def _logged(metrics: Path) -> int:
+    """Return the step of the last whole line; 0 without any."""
+    lines = metrics.read_bytes().splitlines(keepends=True) if metrics.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith(b"\n")), default=0)
 
 
 def _wait_for_a_line(process: subprocess.Popen[bytes], metrics: Path) -> None:

@@ -95,3 +95,9 @@ def test_attention_is_timed_both_ways():
         (precision, way) for precision in ("float32", "bfloat16") for way in ("fused", "plain")
     ]
     assert all(one["forward_ms"] >= 0 and one["backward_ms"] >= 0 for one in found)
+
+
+def test_a_run_survives():
+    found = lines("survival.py", "--kills", "1", "--steps", "4", "--save-every", "2")
+    assert (found[0]["after"], found[0]["logged"] <= 4) == ("start", True)
+    assert (found[1]["equal_metrics"], found[1]["equal_model"]) == (True, True)

@@ -235,7 +235,7 @@ class Model:
         """Return what :meth:`predict` asks of a recording.
 
         Raises:
-            ConfigError: the model was not trained with labels.
+            ConfigError: the model was not trained with labels, or the hop is shorter than a sample.
         """
         self._classifier()
         hop, rows = (self.seconds, means) if hop is None else (hop, each)
@@ -290,6 +290,7 @@ class Model:
 
     def _task(self, hop: float, function: Callable[[Batch], list[np.ndarray]], rows: Reduce) -> Task:
         alike = getattr(self.objective.encoder.config, "positions", None) == "stretched"  # to the length of the batch
+        check(hop * self.sample_rate >= 1, "hop", hop, f"at least one sample, 1/{self.sample_rate} s")
         cut = Cut(self.seconds, hop, self.sample_rate)
         return Task(cut, function, rows, alike=alike, pin=self.device.type == "cuda")
 

@@ -13,6 +13,8 @@ from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from melpatch.errors import MelpatchError
+
 T = TypeVar("T")
 _board: list[Store] = []  # on which all can write, while they are together
 _PATIENCE = timedelta(minutes=30)  # how long one process waits for another, which may be measuring or saving
@@ -44,6 +46,9 @@ def together() -> Iterator[None]:
 
     A body that raises ends this process without waiting for the others, which torchrun then stops; that it was the
     first to, if it was, :func:`first_to_fail` knows.
+
+    Raises:
+        MelpatchError: another process was ended while this one waited for it.
     """
     if not started() or _together():
         yield
@@ -53,9 +58,18 @@ def together() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
     store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
+    store = PrefixStore(f"attempt {_restarts()}", store)  # torchrun may keep what those before wrote
     distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
     _board[:] = [PrefixStore("melpatch", store)]
-    yield
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise MelpatchError(
+                "another process has gone without a word, perhaps killed for lack of memory (torchrun tells its exit "
+                "code); go on with --resume"
+            ) from error
+        raise
     distributed.destroy_process_group()
     _board.clear()
 
@@ -73,7 +87,7 @@ def first_to_fail() -> bool:
 
 def restarted() -> bool:
     """Return whether torchrun started this process in the place of one that had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _restarts() > 0
 
 
 def mine(items: Sequence[T]) -> Sequence[T]:
@@ -144,6 +158,10 @@ def wait() -> None:
     """Return once all processes have come here."""
     if _together():
         distributed.barrier()
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def _together() -> bool:

@@ -27,7 +27,8 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 def _shift_right(x: N, bits: int) -> N:
     """Logical shift right; torch's own keeps the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    shifted: N = (x >> bits) & ((1 << (64 - bits)) - 1)
+    return shifted
 
 
 def _mix(x: N) -> N:

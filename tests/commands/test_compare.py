@@ -6,18 +6,15 @@ import os
 import re
 import shlex
 import time
-from functools import cache
 
 import pytest
 from journeys.three_sounds import SHORT, SMALL, melpatch, write_corpus
 
-from melpatch import cli
-from melpatch.commands import pretrain
+from melpatch import cli, scoring
 from melpatch.comparison import processes
 from melpatch.comparison.results import alone
 from melpatch.comparison.spec import shipped
 from melpatch.errors import MelpatchError
-from melpatch.recipes import base
 
 SPEC = f"""
 title = "Two ways"
@@ -67,7 +64,9 @@ class Here:
     def melpatch(self, words, log):
         self.ran.append(words)
         module, config = cli.parse(words[0], words[1:])
-        module.run(config)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scoring, "_draw", lambda *_: None)  # pictures of single scores take longer than all else
+            module.run(config)
 
     def stop(self):
         """Nothing is running."""
@@ -287,15 +286,6 @@ def test_without_a_spec_the_shipped_ones_are_listed(capsys):
     assert all(name in told and spec.title in told for name, spec in shipped().items())
 
 
-@pytest.fixture
-def fast(monkeypatch):
-    """Every run's flags are read, but the recipes are made once."""
-    known = cache(base.recipe_names)
-    for module in (base, pretrain):
-        monkeypatch.setattr(module, "recipe_names", known)
-
-
-@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_comparison_can_be_started(here, name, tmp_path, monkeypatch, capsys):
     """At each of its scales: its recipes, flags and protocols exist."""

@@ -155,14 +155,14 @@ def test_few_labels_are_enough_for_what_is_easy(probe, tmp_path):
 
 
 def test_what_is_done_is_not_done_again(probe, tmp_path, monkeypatch):
-    folds = corpus(90, splits=("a", "b", "c"))
-    first = predicted(probe, job(tmp_path, folds, seeds=(0, 1)))
+    whole = corpus(90)
+    first = predicted(probe, job(tmp_path, whole, seeds=(0, 1)))
 
     def fails(*_, **__):
         pytest.fail("trained again")
 
     monkeypatch.setattr(type(probe), "predict", fails)
-    again = predicted(probe, job(tmp_path, folds, seeds=(0, 1)))
+    again = predicted(probe, job(tmp_path, whole, seeds=(0, 1)))
     assert all(np.array_equal(first[key], again[key]) for key in first)
 
 

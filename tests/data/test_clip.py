@@ -63,3 +63,10 @@ def test_batch_moves_whole(labels):
 def test_batch_of_unequal_parts_is_refused():
     with pytest.raises(Exception, match="clip"):
         Batch(torch.zeros(3, 10), torch.zeros(2, dtype=torch.int64), torch.arange(3))
+
+
+def test_a_batch_on_its_device_still_knows_its_shortest_clip():
+    data = Batch(torch.zeros(3, 10), torch.tensor([10, 4, 7]), torch.arange(3))
+    assert data.shortest == 4
+    assert data.to("meta").to("meta").shortest == 4
+    assert Batch.empty(10).shortest == 10

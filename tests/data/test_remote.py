@@ -139,10 +139,6 @@ def test_shards_packed_anew_at_the_same_url_are_fetched_anew(memory, cache, tmp_
     assert len(kept(cache)) == 6
 
 
-def one_wave(clip, expected):
-    assert decode(clip, RATE).tobytes() == expected
-
-
 def test_processes_share_a_cache_too_small_for_them_all(local, served, cache, monkeypatch):
     """Two workers want other shards than each other all the time, and there is room for two at most."""
     sizes = sorted(path.stat().st_size for path in local.glob("*.tar"))
@@ -164,6 +160,7 @@ def test_what_a_killed_process_left_is_cleared(memory, cache, monkeypatch, local
         part.touch()
     own = folder / f"shard-000000.tar.{sizes[0]}.part"
     own.write_bytes(b"x")
+    (folder / ".shards.json.part").touch()
     with FileLock(folder / "shard-000002.tar.lock"):
         fetch(f"{url}/shard-000000.tar", folder / "shard-000000.tar")
     assert [path.exists() for path in (own, dead, alive)] == [False, False, True]
@@ -242,6 +239,18 @@ def test_transfers_that_break_off_are_tried_again(memory, cache, monkeypatch):
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", shaky)
     decode(clip, RATE)
     assert len(tries) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_told(memory, cache):
+    cache.write_text("a file")
+    with pytest.raises(DataError, match=rf"{memory}: cannot be kept in {cache} \(.*\); make room there, or let MELP"):
+        load_corpus([memory])
+    cache.unlink()
+    clip = load_corpus([memory]).clips[0]
+    shutil.rmtree(cache)
+    cache.write_text("a file")
+    with pytest.raises(AudioError, match=rf"shard-000000\.tar: cannot be kept in {cache}/shards-\w+ \(.*; make room"):
+        decode(clip, RATE)
 
 
 @pytest.mark.parametrize(

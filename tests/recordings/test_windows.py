@@ -39,6 +39,8 @@ def slow_windows(sound, cut):
     found, start = [], 0
     while True:
         first = round(start * cut.hop * RATE)
+        if first >= len(sound):
+            return found
         found.append((first / RATE, sound[first : first + round(cut.seconds * RATE)]))
         if first + round(cut.seconds * RATE) >= len(sound):
             return found
@@ -93,7 +95,7 @@ def test_the_numbers_of_recordings_are_those_given(files):
     start=st.just(0.0) | st.floats(0.0, 3.0),
     duration=st.floats(0.05, 4.0),
     short=st.sampled_from([120.0, 0.0]),
-    hop=st.floats(0.3, 1.0),
+    hop=st.floats(0.3, 1.7),
 )
 def test_a_clip_is_cut_as_if_it_were_a_file_of_its_own(long, start, duration, short, hop):
     cut = Cut(1.0, hop, RATE)

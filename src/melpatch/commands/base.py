@@ -17,7 +17,7 @@ from melpatch.interop.base import is_weights, require_weights
 from melpatch.model import Model
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
-from melpatch.processes import restarted
+from melpatch.processes import by_first, restarted
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.run import COMMAND, Run
@@ -103,13 +103,18 @@ def open_run(config: Any) -> Run | None:
     """
     if config.init is not None and is_weights(config.init):  # now, not once the corpus is measured
         require_weights(config.init)
+    # By one of several processes, since what it does next another, which is late, would find done.
+    return Run.reopen(config.out) if by_first(lambda: _goes_on(config)) else None
+
+
+def _goes_on(config: Any) -> bool:
     Run.require_writable(config.out)
     if not config.resume:
         Run.refuse(config.out)
-        return None
+        return False
     if not (config.out / "config.toml").exists():
         notice(f"{config.out} holds no run yet; starting one")
-        return None
+        return False
     wanted, kept = (_flat(to_dict(each)) for each in (config, from_toml(type(config), config.out / COMMAND)))
     for name in sorted((wanted.keys() | kept.keys()) - {"out", "resume", "track"}):
         if wanted.get(name) != kept.get(name):
@@ -117,7 +122,7 @@ def open_run(config: Any) -> Run | None:
                 f"--{name.replace('_', '-')} = {wanted.get(name)!r}, but {config.out} was started with "
                 f"{kept.get(name)!r}, which --resume keeps; leave the flag out, or start a new run with another --out"
             )
-    return Run.reopen(config.out)
+    return True
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Corpora in and out: the union of folders, CSV files and shards becomes a :class:`Corpus`, and a corpus a CSV file."""
 
 import csv
+import gc
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from melpatch.data.clip import Clip, clip_key
@@ -60,16 +62,30 @@ def survey(
         raise DataError("no source of sound is given; name a folder or a CSV file")
     parts: list[Corpus] = []
     rates: Counter[int] = Counter()
-    for source in sources:
-        listed = [*rows(source, split_column=split_column, label_column=label_column)]
-        part, found = survey_rows(dataset_name(source), source, listed, workers=workers)
-        parts.append(part)
-        rates += found
+    with _uncollected():
+        for source in sources:
+            listed = [*rows(source, split_column=split_column, label_column=label_column)]
+            part, found = survey_rows(dataset_name(source), source, listed, workers=workers)
+            parts.append(part)
+            rates += found
     if len(parts) == 1:
         return parts[0], rates
     clips = tuple(clip for part in parts for clip in part.clips)
     rejected = tuple(each for part in parts for each in part.rejected)
     return _corpus("+".join(part.name for part in parts), clips, rejected), rates
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Do without the garbage collector, which would look through millions of new objects again and again, none of them
+    garbage."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def survey_rows(

@@ -61,23 +61,27 @@ def sizes(url: str) -> dict[str, int] | None:
         return None
     system, place = _filesystem(url)
     listed = _tried(lambda: system.ls(place, detail=True), url)
-    return {entry["name"].rpartition("/")[2]: entry["size"] for entry in listed}
+    found = {entry["name"].rpartition("/")[2]: entry["size"] for entry in listed}
+    return None if None in found.values() else found
 
 
 def fetch(url: str, path: Path) -> None:
     """See that the copy of a shard lies in the cache, and note that it was used; processes wait for each other.
 
     Raises:
-        AudioError: it does not exist, or cannot be fetched.
+        AudioError: it does not exist, or cannot be fetched or kept.
         ConfigError: it is larger than the cache may be.
     """
     try:
-        os.utime(path)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                _transfer(url, path)
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not path.exists():
+                    _transfer(url, path)
+    except OSError as error:
+        raise _unkept(url, path.parent, error) from error
 
 
 @lru_cache
@@ -96,6 +100,8 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
                 aside.write_bytes(said)
                 _tried(lambda: system.get_file(f"{place}/{INDEX}", str(folder / INDEX)), f"{url}/{INDEX}")
                 aside.replace(folder / ABOUT)  # last: an index that was cut short is fetched again
+    except OSError as error:
+        raise DataError(str(_unkept(url, root, error))) from error
     except AudioError as error:
         raise DataError(str(error)) from error
     about, limit = read_about(folder, url), _limit()
@@ -136,6 +142,11 @@ def _tried(action: Callable[[], T], url: str) -> T:
                 raise AudioError(url, reason, "check the network and the room on your disk") from error
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def _unkept(url: str, folder: Path, error: OSError) -> AudioError:
+    reason = f"cannot be kept in {folder} ({error.strerror})"
+    return AudioError(url, reason, f"make room there, or let {_FOLDER} name another folder")
 
 
 def _transfer(url: str, path: Path) -> None:
@@ -187,13 +198,13 @@ def _reserve(path: Path, shard: Shard) -> Path:
 def _make_room(root: Path, limit: int) -> bool:
     """Delete the shards that were used least lately until the cache takes no more than ``limit`` bytes; return whether
     that could be reached now, or only once the transfers of others are done."""
-    coming = sum(int(part.suffixes[-2][1:]) for part in root.glob("*/*.part") if not _stale(part))
+    coming = sum(int(part.suffixes[-2][1:]) for part in root.glob("*/shard-*.part") if not _stale(part))
     kept = sorted((file.stat().st_mtime_ns, file.stat().st_size, file) for file in root.glob("*/*.tar"))
     taken = coming + sum(size for _, size, _ in kept)
     for _, size, file in kept:
         if taken <= limit:
             break
-        file.unlink()
+        file.unlink(missing_ok=True)
         taken -= size
     return taken <= limit
 

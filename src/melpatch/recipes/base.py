@@ -4,6 +4,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from melpatch import registry
@@ -48,10 +49,11 @@ def recipe(name: str) -> Recipe:
     return lambda named: RunConfig(objective=objective.Config(), encoder=ViT.sized(named))
 
 
-def recipe_names(*, with_labels: bool) -> list[str]:
+@cache
+def recipe_names(*, with_labels: bool) -> tuple[str, ...]:
     """Return the recipes, and the objectives with their defaults, that do or do not learn from labels, sorted."""
     found = {name for name, one in recipes().items() if _learns_from_labels(one("nano")) == with_labels}
-    return sorted({*found, *objective_names(with_labels=with_labels)})
+    return tuple(sorted({*found, *objective_names(with_labels=with_labels)}))
 
 
 def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: bool) -> RunConfig:

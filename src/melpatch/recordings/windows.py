@@ -34,7 +34,7 @@ class Cut(NamedTuple):
     seconds: float
     """Length of a window; the last one of a recording may be shorter."""
     hop: float
-    """Seconds from the beginning of a window to that of the next."""
+    """Seconds from the beginning of a window to that of the next; one sample at least."""
     sample_rate: int
     """Hz."""
 
@@ -136,7 +136,9 @@ def _pieces(clip: Clip, cut: Cut) -> Iterator[tuple[float, Samples]]:
         for number in itertools.count():
             start = number * cut.hop
             length = min(cut.seconds, duration - start)
-            yield start, read(source(clip), start=clip.start + start, duration=length, sample_rate=cut.sample_rate)[0]
+            if length > 0:  # else the hop has led over the end
+                wave, _ = read(source(clip), start=clip.start + start, duration=length, sample_rate=cut.sample_rate)
+                yield start, wave
             if start + cut.seconds >= duration - 0.5 / cut.sample_rate:
                 return
 
@@ -157,7 +159,7 @@ def _until(duration: float, pieces: Iterator[tuple[float, Samples]], rate: int) 
     stop, covered = max(1, round(duration * rate)), 0
     for start, wave in pieces:
         first = round(start * rate)
-        if covered == stop:
+        if covered == stop or first >= stop:
             return
         wave = wave[: stop - first]
         covered = first + len(wave)
@@ -183,11 +185,10 @@ def windows_of_samples(audio: np.ndarray | Tensor, rate: int | None, cut: Cut) -
         cut: into which windows, of which rate.
 
     Raises:
-        ConfigError: they are no such samples, their rate is not given, or the hop is shorter than a sample.
+        ConfigError: they are no such samples, or their rate is not given.
         AudioError: no sample is left at the rate that is asked for.
     """
     wave = _resampled(audio, rate, cut.sample_rate)
-    check(cut.hop * cut.sample_rate >= 1, "hop", cut.hop, f"at least one sample, 1/{cut.sample_rate} s")
     if not len(wave):
         raise _too_short("the samples", cut.sample_rate)
     for start, piece in _slices(wave, cut):

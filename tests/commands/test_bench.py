@@ -1,0 +1,59 @@
+"""``melpatch bench data``: every stage on the way from a file to a training step, over the same clips."""
+
+import json
+import re
+
+import pytest
+from journeys.three_sounds import melpatch, write_corpus
+
+from melpatch.cli import main
+from melpatch.commands import bench
+
+FAST = ("--size", "nano", "--batch-size", "4", "--batches", "3", "--precision", "32-true")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("sounds"), per_class=6)
+
+
+def test_every_stage_has_its_rates(corpus, capsys):
+    melpatch("bench", "data", "--data", corpus, "--json", "--workers", "1", *FAST)
+    found = json.loads(capsys.readouterr().out)
+    decode, pack, load, front_end, held, fed = found["stages"]
+    assert [stage["stage"].partition(",")[0] for stage in (decode, pack, load, front_end)] == [
+        "decode",
+        "pack",
+        "load",
+        "front end",
+    ]
+    assert {(stage["clips"], stage["audio_seconds"]) for stage in found["stages"]} == {(12, fed["audio_seconds"])}
+    for stage in found["stages"]:
+        assert stage["clips_per_second"] == pytest.approx(12 / stage["seconds"])
+        assert stage["cpu_ms_per_clip"] == pytest.approx(1000 * stage["cpu_seconds"] / 12)
+    assert load["cpu_seconds"] > 0.1 * decode["cpu_seconds"]  # those of the loader's process
+    assert held["cpu_ms_per_clip"] > front_end["cpu_ms_per_clip"]
+    assert found["share"]["by_clock"] == pytest.approx(held["seconds"] / fed["seconds"])
+    assert found["share"]["by_cpu_seconds"] == pytest.approx(held["cpu_seconds"] / fed["cpu_seconds"])
+
+
+def test_a_table_for_people_and_what_to_do_when_the_training_waits(corpus, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "_ENOUGH", 1000.0)
+    melpatch("bench", "data", "--data", corpus, "--workers", "0", *FAST)
+    captured = capsys.readouterr()
+    assert re.search(r"With data the training keeps \d[\d.]*% of its rate by the clock", captured.out)
+    assert "the training waits for its data" in captured.err
+
+
+def test_a_training_with_labels_is_fed_labels(corpus, capsys):
+    melpatch("bench", "data", "--data", corpus, "--recipe", "classify", "--workers", "0", "--json", *FAST)
+    assert len(json.loads(capsys.readouterr().out)["stages"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("data", "--batches", "1"), "batches = 1; allowed: 2 or more"), (("data",), "--data is missing")],
+)
+def test_what_cannot_be_measured_is_told(words, told, capsys):
+    assert main(["bench", *words]) == 2
+    assert told in capsys.readouterr().err
