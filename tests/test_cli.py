@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 
 import pytest
 
-from melpatch import __version__, cli, registry
+from melpatch import __version__, cli, processes, registry
 from melpatch.errors import ConfigError, DataError
 
 
@@ -176,3 +177,40 @@ def test_python_dash_m_is_the_same_door():
     done = subprocess.run([sys.executable, "-m", "melpatch", "lst"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "did you mean list?" in done.stderr
+
+
+# ----------------------------------------------------------------------------------------------------------- processes
+
+
+@pytest.fixture
+def several(monkeypatch):
+    """As if torchrun had started two processes, of which this is the one whose number is set; say who failed first."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "together", nullcontext)
+    return monkeypatch.setattr
+
+
+def test_a_command_that_is_the_work_of_one_process_says_so(greet, several, capsys):
+    assert cli.main(["greet-all"]) == 2
+    line = "melpatch greet-all: error: melpatch greet-all is the work of one process; start it without torchrun\n"
+    assert capsys.readouterr().err == line
+    greet.TOGETHER = True
+    assert cli.main(["greet-all"]) == 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_first_process_alone_says_what_goes_on(greet, several, capsys, number):
+    greet.TOGETHER = True
+    several(processes, "rank", lambda: number)
+    assert cli.main(["greet-all", "--times", "2"]) == 0
+    assert capsys.readouterr().out == ("hello\n" * 2 if number == 0 else "")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_process_that_fails_first_alone_says_of_what(greet, several, capsys, number, first):
+    greet.TOGETHER, greet.run = True, failing(DataError("no sound"))
+    several(processes, "rank", lambda: number)
+    several(processes, "first_to_fail", lambda: first)
+    assert cli.main(["greet-all"]) != 0
+    assert capsys.readouterr().err == ("melpatch greet-all: error: no sound\n" if first else "")

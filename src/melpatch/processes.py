@@ -17,7 +17,8 @@ from melpatch.errors import MelpatchError
 
 T = TypeVar("T")
 _board: list[Store] = []  # on which all can write, while they are together
-_PATIENCE = timedelta(minutes=30)  # how long one process waits for another, which may be measuring or saving
+_MEETING = timedelta(minutes=30)  # within which all have to come
+_PATIENCE = timedelta(hours=12)  # of one for another, which may fit a large probe; a failure ends the waiting at once
 
 
 def started() -> bool:
@@ -57,7 +58,7 @@ def together() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
-    store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
+    store, number, count = next(rendezvous("env://", timeout=_MEETING))
     store = PrefixStore(f"attempt {_restarts()}", store)  # torchrun may keep what those before wrote
     distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
     _board[:] = [PrefixStore("melpatch", store)]

@@ -44,7 +44,7 @@ def config(name, **train):
 
 
 def trained(folder, sounds, settings):
-    """Train in double precision, and return what is logged of each step, the weights in the end, and what could not be read."""
+    """Train in double precision; return what is logged of each step, the weights, and what could not be read."""
     run = Run.create(folder, settings)
     corpus = load_corpus([sounds])
     with pytest.MonkeyPatch.context() as patch:

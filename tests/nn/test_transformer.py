@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from melpatch.nn import transformer as transformer_module
-from melpatch.nn.transformer import Attention, Block, DropPath, Transformer
+from melpatch.nn.transformer import Attention, Block, DropPath, Transformer, deal_chance
 
 
 def noise(*shape):
@@ -191,6 +191,24 @@ def test_drop_path_skips_whole_clips_and_keeps_the_mean():
     assert torch.equal(dropped, per_clip[:, None, None].expand_as(dropped))
     torch.testing.assert_close(per_clip.unique(), torch.tensor([0.0, 4 / 3]))
     assert per_clip.eq(0).double().mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_who_skips_a_branch_hangs_on_seed_key_and_step_and_not_on_the_batch():
+    model, keys = Transformer(12, 3, 3, drop_path=0.5).train(), torch.arange(40)
+
+    def kept(rows, views=1, **changes):
+        deal_chance(model, **{"seed": 0, "keys": keys[rows], "step": 0} | changes)
+        ones = torch.ones(views * len(keys[rows]), 2, 12)
+        return torch.stack([block.branch(ones, branch)[:, 0, 0] for block in model.blocks[1:] for branch in (0, 1)])
+
+    whole, some = kept(slice(None)), torch.tensor([3, 17, 21])
+    assert torch.equal(kept(some), whole[:, some])
+    assert not torch.equal(kept(slice(None), seed=1), whole)
+    assert not torch.equal(kept(slice(None), step=1), whole)
+    assert len(whole.bool().unique(dim=0)) == 4  # each branch of each block has its own
+    twice = kept(slice(None), views=2)
+    assert torch.equal(kept(some, views=2), torch.cat([twice[:, some], twice[:, 40 + some]], dim=1))
+    assert not torch.equal(twice[:, :40], twice[:, 40:])
 
 
 def test_drop_path_rests_in_evaluation():

@@ -18,7 +18,6 @@ from melpatch.objectives.base import ObjectiveOutput, Plan
 from melpatch.objectives.classify import Classify
 from melpatch.schedules import cosine, factor
 from melpatch.training.config import TrainConfig, build
-from melpatch.training.launching import precision
 from melpatch.training.loop import evaluation_steps, fit
 from melpatch.training.run import Run
 from melpatch.training.start import load_run
@@ -619,11 +618,3 @@ def test_evaluations_are_spread_evenly_up_to_the_last_step(total, evaluations):
     assert len(due) == min(total, evaluations)
     gaps = [after - before for before, after in zip([0, *due], due, strict=False)]
     assert max(gaps) - min(gaps) <= 1
-
-
-@pytest.mark.parametrize(("has", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_precision_is_bf16_where_the_processor_has_it(monkeypatch, has, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
-    assert precision("auto") == expected
-    assert [precision(asked) for asked in ("32-true", "bf16-mixed")] == ["32-true", "bf16-mixed"]

@@ -1,5 +1,7 @@
 """What a step does with its gradients; the step as a whole is tested with the loop."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from tiny_runs import settings
@@ -40,7 +42,7 @@ def test_fused_optimisers_move_as_plain_ones_and_take_their_state(name, plain):
     theirs = plain([{**group, "fused": False} for group in groups], lr=config.train.lr, betas=config.train.betas)
     for step in range(4):
         if step == 2:  # as a run goes on that was saved by the plain one
-            ours.load_state_dict(theirs.state_dict())
+            ours.load_state_dict(deepcopy(theirs.state_dict()))
         for objective, optimizer in zip(objectives, (ours, theirs), strict=True):
             for number, parameter in enumerate(objective.parameters()):
                 parameter.grad = torch.full_like(parameter, 0.1 * (number % 7 - 3) + 0.01 * step)

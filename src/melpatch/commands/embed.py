@@ -8,6 +8,8 @@ from melpatch.nn.pooling import Pooling
 from melpatch.recordings.tables import Column
 from melpatch.using import UseConfig, write_rows
 
+TOGETHER = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(UseConfig):

@@ -12,6 +12,8 @@ from melpatch.objectives.classify import Classify
 from melpatch.recordings.tables import Column
 from melpatch.using import UseConfig, write_rows
 
+TOGETHER = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(UseConfig):

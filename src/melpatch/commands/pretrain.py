@@ -96,6 +96,7 @@ def _default(arguments: list[str]) -> Config:
 def run(config: Config) -> None:
     """Pretrain, and leave a run folder."""
     opened = open_run(config)
+    processes.wait()  # or one might find the folder that the first one makes
     settings = opened.config if opened else config.run
     corpus = without(corpus_of(settings), config.exclude)
     if opened is None:

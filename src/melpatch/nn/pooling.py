@@ -59,8 +59,8 @@ def pool(
         return masked_mean(patches, valid)
     if how == "max":
         return masked_max(patches, valid)
-    by_row = patches.unflatten(1, (rows, -1))
-    return masked_mean(by_row, None if valid is None else valid.unflatten(1, (rows, -1))).flatten(1)
+    by_row = patches.reshape(len(patches), rows, patches.shape[1] // rows, patches.shape[2])
+    return masked_mean(by_row, None if valid is None else valid.reshape(by_row.shape[:3])).flatten(1)
 
 
 def pooled_dim(embed_dim: int, rows: int, how: Pooling) -> int:
