@@ -138,8 +138,8 @@ def main(config: Config) -> None:
         for record in in_turns(list(group), config):
             print(json.dumps(record), flush=True)
             records.append(record)
-    if config.plot is not None:
-        draw(records, config.plot)
+            if config.plot is not None:
+                draw(records, config.plot)
 
 
 def in_turns(settings: Sequence[Setting], config: Config) -> Iterator[dict[str, Any]]:

@@ -34,7 +34,8 @@ def _shift_right(x: N, bits: int) -> N:
 def _mix(x: N) -> N:
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
-    return x ^ _shift_right(x, 31)
+    mixed: N = x ^ _shift_right(x, 31)
+    return mixed
 
 
 def hash_text(text: str) -> int:
