@@ -47,4 +47,8 @@ class AudioError(MelpatchError):
 
     def __reduce__(self) -> tuple[type["AudioError"], tuple[str, str, str]]:
         """Rebuild from the three parts, so that the error survives the way back from a worker process."""
-        return AudioError, (self.path, self.reason, self.fix)
+        return type(self), (self.path, self.reason, self.fix)
+
+
+class UnreachableError(AudioError):
+    """A recording that may be well, but cannot be fetched now: the network, the rights or the disk are in the way."""

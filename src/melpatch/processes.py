@@ -2,6 +2,7 @@
 other. Alone, every function here does the obvious thing at once.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch import Tensor, distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from melpatch.errors import MelpatchError
+from melpatch.errors import ConfigError, DataError, MelpatchError
 
 T = TypeVar("T")
 _board: list[Store] = []  # on which all can write, while they are together
@@ -49,19 +50,23 @@ def together() -> Iterator[None]:
     first to, if it was, :func:`first_to_fail` knows.
 
     Raises:
+        ConfigError: there are more processes on this machine than GPUs.
         MelpatchError: another process was ended while this one waited for it.
     """
     if not started() or _together():
         yield
         return
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend, here, own = "gloo", *(int(os.environ.get(name, "0")) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK"))
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus:
+        torch.cuda.set_device(min(own, gpus - 1))
         backend = "cpu:gloo,cuda:nccl"
     store, number, count = next(rendezvous("env://", timeout=_MEETING))
     store = PrefixStore(f"attempt {_restarts()}", store)  # torchrun may keep what those before wrote
     distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
     _board[:] = [PrefixStore("melpatch", store)]
+    if 0 < gpus < here:  # told now that they have met, so that one alone tells it
+        raise ConfigError(f"--nproc-per-node = {here}; allowed: at most {gpus}, the GPUs of this machine, one for each")
     try:
         yield
     except RuntimeError as error:
@@ -103,6 +108,27 @@ def everyones(value: T) -> list[T]:
     found: list[Any] = [None] * world_size()
     distributed.all_gather_object(found, value)
     return found
+
+
+def agree(value: object, what: str) -> None:
+    """Make sure that all processes have the same; all must call it.
+
+    Args:
+        value: of which equal ones are written alike.
+        what: in words, as "the clips of birds".
+
+    Raises:
+        DataError: a process has something else than the first one.
+    """
+    if world_size() == 1:
+        return
+    found = everyones(hashlib.sha256(repr(value).encode()).digest())
+    others = [str(number) for number, each in enumerate(found) if each != found[0]]
+    if others:
+        raise DataError(
+            f"{what} are not the same in process {', '.join(others)} as in process 0; give all machines the same "
+            "files and lists, by a folder that all see or by whole copies"
+        )
 
 
 def from_first(value: T) -> T:

@@ -73,6 +73,16 @@ def test_settings_out_of_range_are_refused(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("source", "out"), [("sounds", "sounds"), ("list.csv", "."), ("sounds", "link")])
+def test_a_folder_of_the_sources_is_no_place_for_shards(folder, tmp_path, source, out, capsys):
+    (tmp_path / "link").symlink_to(folder / "sounds")
+    place = tmp_path / out if out == "link" else folder / out
+    before = content(folder)
+    assert main(["pack", str(folder / source), "--out", str(place), *FLAGS]) == 2
+    assert f"out = '{place}'; allowed: a folder that is none of the sources'" in capsys.readouterr().err
+    assert content(folder) == before
+
+
 def test_rejects_and_cut_off_samples_are_told(tmp_path, capsys):
     sounds = write_sounds(tmp_path / "sounds", seconds=(0.1, 0.2))
     (sounds / "text.wav").write_text("no sound")

@@ -1,3 +1,7 @@
+import multiprocessing
+import os
+import signal
+import time
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import RATE, noises
+from torch.utils.data import _utils
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from melpatch.audio.files import read
 from melpatch.data import loader
@@ -26,7 +32,7 @@ from melpatch.data.loader import (
     training_batches,
 )
 from melpatch.data.manifest import Corpus, Rejected
-from melpatch.errors import ConfigError, DataError
+from melpatch.errors import ConfigError, DataError, MelpatchError
 
 SEEDS, SIZES = st.integers(0, 5), st.integers(1, 30)
 
@@ -392,6 +398,41 @@ def test_a_batch_of_nothing_readable_is_none(tmp_path):
     found = taken(damaged(tmp_path, bad=range(8)), 2, config())
     assert [loaded.batch for loaded in found] == [None, None]
     assert [len(loaded.rejected) for loaded in found] == [4, 4]
+
+
+# ----------------------------------------------------------------------------------------------------------- workers
+
+
+def test_a_worker_that_is_stuck_ends_with_its_batches(corpus, monkeypatch):
+    def stuck_after_a_batch(clip, rate, decode=loader.decode, calls=[]):  # noqa: B006 - how many in this process
+        calls.append(clip)
+        return decode(clip, rate) if len(calls) <= 4 else time.sleep(60)
+
+    monkeypatch.setattr(loader, "decode", stuck_after_a_batch)
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds that torch gives it
+    batches = training_batches(corpus, config(workers=1), RATE, seed=0)
+    assert len(next(batches).batch) == 4
+    assert multiprocessing.active_children()
+    batches.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_is_killed_is_told_in_one_line(corpus, monkeypatch):
+    monkeypatch.setattr(loader, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(MelpatchError, match=r"a decoding process was killed, .* fewer --workers"):
+        taken(corpus, 1, config(workers=1))
+
+
+def test_batches_are_pinned_by_torchs_loader(corpus, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda value: value + 1)  # as no GPU is needed to tell
+    loaded = replace(taken(corpus, 1, config())[0], rejected=(Rejected("a.wav", "empty"),))
+    pinned = pin_memory(loaded)
+    assert pinned.rejected == loaded.rejected
+    assert torch.equal(pinned.batch.wave, loaded.batch.wave + 1)
+    assert torch.equal(pinned.batch.keys, loaded.batch.keys + 1)
+    assert pinned.batch.shortest == loaded.batch.shortest
+    nothing = loader.Loaded(None, loaded.rejected)
+    assert pin_memory(nothing) == nothing
 
 
 # ----------------------------------------------------------------------------------------------------------- collate

@@ -3,6 +3,7 @@ other people's tar readers."""
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -242,3 +243,33 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be written .*make room or choose another place"):
         packed(corpus, tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("name", ["shard-000001.tar", "index.csv"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
+def test_a_finished_folder_that_is_not_whole_is_packed_anew(tmp_path, capsys, name, damage):
+    corpus = load_corpus([write_sounds(tmp_path / "sounds")])
+    out = packed(corpus, tmp_path / "out")
+    whole = content(out)
+    damage(out / name)
+    packed(corpus, out)
+    assert content(out) == whole
+    assert f"{out / name}: missing, or not as it was packed" in capsys.readouterr().err
+
+
+def test_a_source_file_with_another_time_is_another_one(tmp_path):
+    corpus = load_corpus([write_sounds(tmp_path / "sounds")])
+    out = packed(corpus, tmp_path / "out")
+    os.utime(corpus.clips[0].path, ns=(1, 1))
+    with pytest.raises(ConfigError, match="here are shards of other clips"):
+        packed(corpus, out)
+    assert not (out / ".packing").exists()
+
+
+def test_what_is_refused_before_anything_is_packed_leaves_no_trace(tmp_path):
+    corpus = load_corpus([write_sounds(tmp_path / "sounds")])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "shards.json").write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        packed(corpus, tmp_path / "out")
+    assert [*content(tmp_path / "out")] == ["shards.json"]

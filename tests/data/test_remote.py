@@ -5,21 +5,25 @@ import http.server
 import shutil
 import threading
 import time
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import fsspec
 import pytest
 import torch
 from filelock import FileLock
-from tiny_shards import RATE, shards
+from tiny_shards import RATE, packed, shards
 
-from melpatch.data import remote
+from melpatch.data import remote, sound
 from melpatch.data.loader import LoaderConfig, training_batches
 from melpatch.data.manifest import load_corpus, write_corpus
 from melpatch.data.remote import fetch, mirror
+from melpatch.data.shards import read_about
 from melpatch.data.sound import decode
 from melpatch.data.verifying import faults
-from melpatch.errors import AudioError, ConfigError, DataError
+from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
+from melpatch.recordings import windows
 
 
 @pytest.fixture(scope="module")
@@ -212,17 +216,89 @@ def test_where_nothing_is_listed_a_missing_shard_costs_its_clips_when_they_are_r
     assert kept(cache) == ["shard-000002.tar"]
 
 
-def test_a_flipped_bit_is_told_with_the_url(memory, cache):
-    store, path = fsspec.filesystem("memory"), f"{memory}/shard-000000.tar"
-    clip = load_corpus([memory]).clips[0]
-    data = bytearray(store.cat(path))
-    data[clip.offset + 9] ^= 4
-    store.pipe(path, bytes(data))
-    with pytest.raises(AudioError) as caught:
+def damaging(monkeypatch, name, times):
+    """The first times that a file is fetched, a bit of it flips on the way; return the list of all fetches of it."""
+    tries, whole = [], type(fsspec.filesystem("memory")).get_file
+
+    def shaky(self, there, here, *arguments, **settings):
+        whole(self, there, here, *arguments, **settings)
+        if there.endswith(name):
+            tries.append(there)
+            if len(tries) <= times:
+                data = bytearray(Path(here).read_bytes())
+                data[600] ^= 4
+                Path(here).write_bytes(data)
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", shaky)
+    return tries
+
+
+def test_a_shard_that_is_damaged_on_the_way_is_fetched_once_more(memory, cache, monkeypatch):
+    tries, clip = damaging(monkeypatch, "shard-000000.tar", 1), load_corpus([memory]).clips[0]
+    decode(clip, RATE)
+    assert len(tries) == 2
+
+
+def test_a_damaged_shard_is_told_with_the_url_and_not_kept(memory, cache, monkeypatch):
+    tries, clip = damaging(monkeypatch, "shard-000000.tar", 2), load_corpus([memory]).clips[0]
+    with pytest.raises(AudioError, match=rf"^{memory}/shard-000000\.tar: is damaged: its checksum is not that in sh"):
         decode(clip, RATE)
-    assert str(caught.value).startswith(
-        f"{path}[{clip.key & (1 << 64) - 1:016x} at byte 512]: is damaged: the checksum"
-    )
+    assert (len(tries), kept(cache), [*cache.glob("*/*.part")]) == (2, [], [])
+    decode(clip, RATE)  # it is well by now
+    assert len(tries) == 3
+
+
+def test_an_index_that_is_damaged_on_the_way_or_in_the_cache_is_fetched_again(memory, cache, monkeypatch):
+    monkeypatch.setattr(remote, "_PATIENCE", (0.0,))
+    tries = damaging(monkeypatch, "index.csv", 3)
+    with pytest.raises(DataError, match=rf"{memory}/index\.csv: cannot be fetched .*does not match shards\.json"):
+        load_corpus([memory])
+    whole = load_corpus([memory]).clips
+    assert len(tries) == 4
+    for spoil in (lambda path: path.write_text("x"), lambda path: path.unlink()):
+        spoil(next(cache.glob("*/index.csv")))
+        remote._mirror.cache_clear()  # as in a new process
+        assert load_corpus([memory]).clips == whole
+    next(cache.glob("*/shards.json")).write_text("{")
+    remote._mirror.cache_clear()
+    assert load_corpus([memory]).clips == whole
+    assert len(tries) == 6
+
+
+@pytest.mark.parametrize("short", [120.0, 0.0])
+@pytest.mark.parametrize("start", [0.0, 0.1])
+def test_a_shard_that_is_evicted_before_it_is_open_is_fetched_again(memory, cache, monkeypatch, short, start):
+    clip = max(load_corpus([memory]).clips, key=lambda clip: clip.duration)
+    clip = replace(clip, start=start, duration=clip.duration - start)
+    monkeypatch.setattr(windows, "_SHORT", short)
+    fetched = []
+
+    def evicted(url, path):
+        fetch(url, path)
+        fetched.append(url)
+        if len(fetched) % 2:
+            path.unlink()  # by another process, which needs the room
+
+    monkeypatch.setattr(sound, "fetch", evicted)
+    *pieces, end = windows.windows([(0, clip)], windows.Cut(0.2, 0.2, RATE))
+    assert end.error is None
+    assert torch.cat([piece.wave for piece in pieces]).tolist() == pytest.approx(decode(clip, RATE), abs=1e-6)
+
+
+def test_packing_ends_where_a_shard_is_out_of_reach(memory, cache, monkeypatch, tmp_path):
+    corpus = load_corpus([memory])
+
+    def offline(*_, **__):
+        raise TimeoutError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(fsspec.filesystem("memory")), "get_file", offline)
+        with pytest.raises(
+            UnreachableError, match=r"shard-00000\d\.tar: cannot be fetched \(TimeoutError: no answer\)"
+        ):
+            packed(corpus, tmp_path / "again")
+    packed(corpus, tmp_path / "again")
+    assert read_about(tmp_path / "again").rejected == 0
 
 
 def test_transfers_that_break_off_are_tried_again(memory, cache, monkeypatch):

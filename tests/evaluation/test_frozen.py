@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from journeys.three_sounds import settings, write_sound
+from tiny_shards import shards
 
 from melpatch.audio.files import read
 from melpatch.data.clip import Batch
@@ -210,6 +211,24 @@ def test_a_clip_in_a_shard_is_known_by_its_checksum_wherever_the_shard_lies(corp
     moved = [replace(clip, path=tmp_path / "not fetched yet") for clip in packed]
     assert listing(packed) == listing(moved) != listing(corpus.clips)
     assert listing(packed) != listing([replace(packed[0], crc32=7), *packed[1:]])
+
+
+@pytest.mark.parametrize("kind", ["vectors", "tokens"])
+def test_what_lacks_clips_of_shards_is_made_anew_by_the_next_run(tmp_path, kind):
+    corpus = load_corpus([shards(tmp_path)])
+    path = corpus.clips[0].path
+    path.rename(tmp_path / "aside")
+    first = frozen(tmp_path / "features")
+    for _ in range(2):
+        assert 0 < len(getattr(first, kind)(corpus).clips) < len(corpus.clips)
+    asked = first.asked
+    getattr(first, kind)(corpus)
+    assert first.asked == asked  # once in a run is enough
+    (tmp_path / "aside").rename(path)
+    for again in (True, False):
+        other = frozen(tmp_path / "features")
+        assert getattr(other, kind)(corpus).clips == corpus.clips
+        assert (other.asked > 0) == again
 
 
 @pytest.mark.parametrize("kind", ["vectors", "tokens"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from two_processes import in_both
 
-from melpatch.nn.batch_norm import MaskedBatchNorm
+from melpatch.nn.batch_norm import MaskedBatchNorm, unnoted
 
 CHANNELS = 3
 
@@ -185,3 +185,13 @@ def test_numbers_that_overflow_leave_no_trace_in_what_is_used_afterwards(padded)
         assert now[0] == kept[0]
         assert now.isfinite().all()
         assert now[1] != kept[1]
+
+
+@pytest.mark.parametrize("valid", [None, inside([9, 2, 5, 1])])
+def test_unnoted_normalises_as_ever_and_leaves_the_statistics(valid):
+    made, other = norm(), norm()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    with unnoted(nn.Sequential(made)):
+        assert torch.equal(made(images(), valid), other(images(), valid))
+    for name, value in before.items():
+        assert torch.equal(made.state_dict()[name], value), name

@@ -224,6 +224,15 @@ def test_any_encoder_learns_by_any_pooling(pooling):
     assert objective.picture(batch(), STEP) is None
 
 
+def test_what_is_encoded_to_be_compared_leaves_the_running_statistics():
+    objective = begun(encoder=CNN14.Config(width=2), crop_seconds=seconds(40)).train()
+    before = {name: value.clone() for name, value in objective.named_buffers()}
+    assert any("running_mean" in name for name in before)
+    with torch.no_grad():
+        objective.prepare([batch((80, 70)), batch((33, 80))], STEP)
+    assert all(torch.equal(value, before[name]) for name, value in objective.named_buffers())
+
+
 def test_losses_are_float32_under_autocast():
     objective, data = begun().float(), batch()
     data.wave = data.wave.float()

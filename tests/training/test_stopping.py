@@ -102,8 +102,20 @@ def test_a_training_that_is_asked_ends_after_its_step_saved_and_goes_on_as_if_it
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_training_asked_in_its_last_step_is_done(corpus, tmp_path):
-    assert train(corpus, tmp_path, lambda step: send(signal.SIGTERM) if step == 11 else None).step == 12
+def test_a_training_asked_in_its_last_step_is_complete_and_ends_the_command_all_the_same(corpus, tmp_path):
+    with pytest.raises(Stopped, match=r"complete and saved after step 12 when SIGTERM") as caught:
+        train(corpus, tmp_path / "run", stopped_at(11))
+    assert caught.value.signal == signal.SIGTERM
+    train(corpus, tmp_path / "whole")
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert train(corpus, tmp_path / "run").step == 12
+
+
+def test_a_training_asked_while_it_is_saved_for_the_last_time_ends_the_command(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "save", lambda run, state, publish: send(signal.SIGTERM))
+    with pytest.raises(Stopped, match="complete"):
+        train(corpus, tmp_path, save_every=12)
 
 
 def stopped_at(wanted):

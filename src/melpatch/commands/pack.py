@@ -61,6 +61,8 @@ def run(config: Config) -> None:
     if config.check or config.out is None:
         _check(config)
         return
+    folders = {_folder(source).resolve() for source in config.sources if not is_url(source)}
+    check(config.out.resolve() not in folders, "out", str(config.out), "a folder that is none of the sources'")
     columns = {"split_column": config.split_column, "label_column": config.label_column}
     corpus = load_corpus(config.sources, **columns, workers=config.workers)
     settings = Packing(sample_rate=config.sample_rate, codec=config.codec, shard_mib=config.shard_mib)
@@ -83,9 +85,13 @@ def _names(corpus: Corpus, sources: Sequence[str]) -> list[str]:
     machine."""
     roots = {}
     for source in sources:
-        folder = source if is_url(source) or Path(source).is_dir() else str(Path(source).parent)
-        roots[f"{folder if is_url(source) else Path(folder).absolute()}/"] = dataset_name(source)
+        roots[f"{source if is_url(source) else _folder(source).absolute()}/"] = dataset_name(source)
     return [_name(clip.place, roots) for clip in corpus.clips]
+
+
+def _folder(source: str) -> Path:
+    """Return the folder that is a source, or in which its list lies."""
+    return Path(source) if Path(source).is_dir() else Path(source).parent
 
 
 def _name(place: str, roots: dict[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from melpatch.config import from_dict, to_dict
 from melpatch.data.clip import Clip, member
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import cells
-from melpatch.data.shards import UNFINISHED, Shard, digest, shard_name
+from melpatch.data.shards import UNFINISHED, Shard, digest, settle, shard_name
 from melpatch.data.sound import decode
 from melpatch.data.sources import COLUMNS, PACKED_COLUMNS
-from melpatch.errors import AudioError, MelpatchError
+from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
 INDEX_COLUMNS = (*COLUMNS, *PACKED_COLUMNS, "member", "name")
 """What an index says of a clip: as every CSV file, and what it is called in the archive and was called before."""
@@ -98,11 +97,8 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: it cannot be written.
     """
     aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    aside.write_bytes(content)
+    settle(aside, path)
 
 
 def _finished(path: Path, note: Path) -> Packed | None:
@@ -118,19 +114,18 @@ def _write(job: Job, path: Path, done: Callable[[], None]) -> Packed:
     aside = path.with_name(f".{path.name}.part")
     stored: list[_Stored] = []
     rejected: list[Rejected] = []
-    with aside.open("wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for clip, name in zip(job.clips, job.names, strict=True):
-                try:
-                    stored.append(_store(archive, clip, name, path, job.settings))
-                except AudioError as error:
-                    rejected.append(Rejected(clip.place, error.reason))
-                done()
-        file.flush()
-        os.fsync(file.fileno())
+    with aside.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for clip, name in zip(job.clips, job.names, strict=True):
+            try:
+                stored.append(_store(archive, clip, name, path, job.settings))
+            except UnreachableError:
+                raise  # for the clip may be well: what is finished is kept, and it goes on later
+            except AudioError as error:
+                rejected.append(Rejected(clip.place, error.reason))
+            done()
     shard = Shard(path.name, aside.stat().st_size, digest(aside), len(stored))
     if stored:
-        aside.replace(path)
+        settle(aside, path)
     else:
         aside.unlink()
     seconds, clipped = sum((each.clip.duration for each in stored), 0.0), sum(each.clipped for each in stored)

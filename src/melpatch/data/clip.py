@@ -1,5 +1,6 @@
 """How sound travels: a :class:`Clip` says where a piece of it lies, a :class:`Batch` holds such pieces decoded."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,8 +103,14 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on another device; a copy from pinned memory does not block."""
-        kept = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved = Batch(**{name: value.to(device, non_blocking=True) for name, value in kept.items()})
+        return self._moved(lambda value: value.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch from where a GPU copies without a wait; torch's loader asks for it by this name."""
+        return self._moved(lambda value: value.pin_memory())
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        moved = Batch(**{name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
         moved.shortest = self.shortest
         return moved
 

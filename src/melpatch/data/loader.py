@@ -9,7 +9,8 @@ import itertools
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
 from melpatch.data.segments import crop
 from melpatch.data.sound import decode
-from melpatch.errors import AudioError, DataError
+from melpatch.errors import AudioError, DataError, MelpatchError
 from melpatch.rng import integers, permutation, stream, uniform
 
 Segment = tuple[Clip, Float[np.ndarray, " _"]]
@@ -43,6 +44,10 @@ class Loaded:
 
     batch: Batch | None
     rejected: tuple[Rejected, ...] = ()
+
+    def pin_memory(self) -> "Loaded":
+        """Return the same from where a GPU copies without a wait; torch's loader asks for it by this name."""
+        return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +279,29 @@ def _loader(dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels:
         worker_init_fn=_undisturbed,
         pin_memory=torch.cuda.is_available(),
     )
-    yield from loader
+    with decoding():
+        loaded = iter(loader)
+        for worker in getattr(loaded, "_workers", ()):
+            # How torch ends a worker that is stuck, which then waits for it; and workers ignore SIGTERM.
+            worker.terminate = worker.kill
+        yield from loaded
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Tell in a user's words that a worker process was killed, which torch raises wherever the body is then.
+
+    Raises:
+        MelpatchError: one was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise MelpatchError(
+            "a decoding process was killed, perhaps for lack of memory; give fewer --workers, or 0"
+        ) from error
 
 
 def _undisturbed(worker: int) -> None:

@@ -11,6 +11,7 @@ from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
 from melpatch.data.presence import lost_rows
 from melpatch.data.scan import Probed, scan
+from melpatch.data.shards import settle
 from melpatch.data.sources import COLUMNS, LABEL, PACKED_COLUMNS, SPLIT, Row, dataset_name, rows
 from melpatch.errors import AudioError, DataError
 
@@ -201,6 +202,6 @@ def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]
             writer = csv.writer(file)
             writer.writerow(header)
             writer.writerows(lines)
-        aside.replace(path)
+        settle(aside, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error

@@ -28,7 +28,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.data.manifest import write_rejected, write_table
 from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_about
 from melpatch.errors import ConfigError, DataError
-from melpatch.progress import Bar, bar
+from melpatch.progress import Bar, bar, notice
 
 REJECTED = "rejected.csv"
 _PLAN = "plan.json"
@@ -61,13 +61,16 @@ def pack(
         with FileLock(state / "lock", timeout=0):
             plan = {"layout": LAYOUT, **asdict(settings), "corpus": _listing(corpus, names)}
             identity = hashlib.blake2b(json.dumps(plan).encode(), digest_size=16).hexdigest()
-            if _is_done(out, plan, identity):
-                about = read_about(out)
-            else:
-                write_whole(state / _PLAN, json.dumps(plan).encode())
-                packed = _all(_jobs(corpus, names, out, settings), len(corpus.clips), workers)
-                about = _finish(corpus, out, settings, packed, command, identity)
-            shutil.rmtree(state)
+            try:
+                if _is_done(out, plan, identity):
+                    about = read_about(out)
+                else:
+                    write_whole(state / _PLAN, json.dumps(plan).encode())
+                    packed = _all(_jobs(corpus, names, out, settings), len(corpus.clips), workers)
+                    about = _finish(corpus, out, settings, packed, command, identity)
+            finally:
+                if (out / ABOUT).exists() or not (state / _PLAN).exists():  # else it is to be gone on with
+                    shutil.rmtree(state)
             return about
     except Timeout:
         raise ConfigError(f"out = {str(out)!r}; allowed: a folder where no other melpatch pack is at work") from None
@@ -80,19 +83,24 @@ def _listing(corpus: Corpus, names: Sequence[str]) -> str:
     """Return a hash of all that shards hang on but the settings."""
     found = hashlib.blake2b(digest_size=16)
     for clip, name in sorted(zip(corpus.clips, names, strict=True), key=lambda pair: pair[0].key):
-        size = clip.size or (clip.path.stat().st_size if clip.path.exists() else 0)
-        listed = clip.key, name, clip.start, clip.duration, clip.labels, clip.split, clip.group, size, clip.crc32
+        state = clip.path.stat() if not clip.size and clip.path.exists() else None
+        seen = (state.st_size, state.st_mtime_ns) if state else (clip.size, clip.crc32)
+        listed = clip.key, name, clip.start, clip.duration, clip.labels, clip.split, clip.group, seen
         found.update(repr(listed).encode())
     return found.hexdigest()
 
 
 def _is_done(out: Path, plan: dict[str, Any], identity: str) -> bool:
-    """Return whether the folder holds all shards; refuse one that holds others, or a part of others."""
+    """Return whether the folder holds all shards, whole; refuse one that holds others, or a part of others."""
     here = f"out = {str(out)!r}; allowed: another folder, for here"
     if (out / ABOUT).exists():
-        if read_about(out).identity != identity:
+        about = read_about(out)
+        if about.identity != identity:
             raise ConfigError(f"{here} are shards of other clips or settings")
-        return True
+        if (lost := _lost(out, about)) is None:
+            return True
+        notice(f"{out / lost}: missing, or not as it was packed; the folder is packed anew")
+        (out / ABOUT).unlink()
     noted = out / UNFINISHED / _PLAN
     begun = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else plan
     for name in (name for name in plan if plan[name] != begun.get(name)):
@@ -100,6 +108,16 @@ def _is_done(out: Path, plan: dict[str, Any], identity: str) -> bool:
             raise ConfigError(f"{here} another corpus, or this one before it changed, is packed in part")
         raise ConfigError(f"{name} = {plan[name]!r}; allowed: {begun.get(name)!r}, with which {out} is packed in part")
     return False
+
+
+def _lost(out: Path, about: ShardSet) -> str | None:
+    """Return the name of a file that is missing, or that has another size, or of the index another checksum."""
+    for shard in about.shards:
+        path = out / shard.name
+        if not path.exists() or path.stat().st_size != shard.size:
+            return shard.name
+    index = out / INDEX
+    return None if index.exists() and digest(index) == about.index else INDEX
 
 
 def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) -> list[Job]:

@@ -18,8 +18,8 @@ import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
-from melpatch.data.shards import ABOUT, INDEX, Shard, read_about
-from melpatch.errors import AudioError, ConfigError, DataError
+from melpatch.data.shards import ABOUT, INDEX, Shard, digest, read_about, settle
+from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
 from melpatch.progress import notice
 
 T = TypeVar("T")
@@ -69,7 +69,8 @@ def fetch(url: str, path: Path) -> None:
     """See that the copy of a shard lies in the cache, and note that it was used; processes wait for each other.
 
     Raises:
-        AudioError: it does not exist, or cannot be fetched or kept.
+        UnreachableError: it cannot be fetched or kept.
+        AudioError: it does not exist, or is damaged.
         ConfigError: it is larger than the cache may be.
     """
     try:
@@ -95,11 +96,10 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
         folder = root / f"{url.rpartition('/')[2]}-{identity}"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if not (folder / ABOUT).exists():
-                aside = folder / f".{ABOUT}.part"
-                aside.write_bytes(said)
-                _tried(lambda: system.get_file(f"{place}/{INDEX}", str(folder / INDEX)), f"{url}/{INDEX}")
-                aside.replace(folder / ABOUT)  # last: an index that was cut short is fetched again
+            aside = folder / f".{ABOUT}.part"
+            aside.write_bytes(said)
+            settle(aside, folder / ABOUT)
+            _keep_index(system, place, url, folder)
     except OSError as error:
         raise DataError(str(_unkept(url, root, error))) from error
     except AudioError as error:
@@ -112,6 +112,24 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
             f"shards are fetched again and again; give --locality where you train, or raise {_LIMIT}"
         )
     return folder, url
+
+
+def _keep_index(system: Any, place: str, url: str, folder: Path) -> None:
+    """See that the index in the cache is the one that ``shards.json`` tells of; another one is fetched again."""
+    wanted, path, aside = read_about(folder, url).index, folder / INDEX, folder / f".{INDEX}.part"
+    if path.exists() and digest(path) == wanted:
+        return
+
+    def copy() -> None:
+        system.get_file(f"{place}/{INDEX}", str(aside))
+        if digest(aside) != wanted:
+            raise OSError(f"does not match {ABOUT}, by its checksum")
+
+    try:
+        _tried(copy, f"{url}/{INDEX}")
+        settle(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -134,19 +152,20 @@ def _tried(action: Callable[[], T], url: str) -> T:
         try:
             return action()
         except (FileNotFoundError, PermissionError) as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else "may not be read"
-            raise AudioError(url, reason, "check the URL and your credentials, or copy it there again") from error
+            gone = isinstance(error, FileNotFoundError)
+            kind, reason = (AudioError, "does not exist") if gone else (UnreachableError, "may not be read")
+            raise kind(url, reason, "check the URL and your credentials, or copy it there again") from error
         except Exception as error:  # each store has errors of its own
             if wait is None:
                 reason = f"cannot be fetched ({type(error).__name__}: {error})"
-                raise AudioError(url, reason, "check the network and the room on your disk") from error
+                raise UnreachableError(url, reason, "check the network and the room on your disk") from error
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
 
-def _unkept(url: str, folder: Path, error: OSError) -> AudioError:
+def _unkept(url: str, folder: Path, error: OSError) -> UnreachableError:
     reason = f"cannot be kept in {folder} ({error.strerror})"
-    return AudioError(url, reason, f"make room there, or let {_FOLDER} name another folder")
+    return UnreachableError(url, reason, f"make room there, or let {_FOLDER} name another folder")
 
 
 def _transfer(url: str, path: Path) -> None:
@@ -169,7 +188,13 @@ def _transfer(url: str, path: Path) -> None:
 
     try:
         _tried(copy, url)
-        part.replace(path)
+        if digest(part) != shard.sha256:
+            _tried(copy, url)  # once more, for it may have been the way
+        if digest(part) != shard.sha256:
+            raise AudioError(
+                url, f"is damaged: its checksum is not that in {ABOUT}", "copy it there again or pack anew"
+            )
+        settle(part, path)
     finally:
         part.unlink(missing_ok=True)
 

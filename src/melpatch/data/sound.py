@@ -1,5 +1,8 @@
 """The samples of a clip, wherever it lies: a file, a part of one, or a stretch of a shard here or elsewhere."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 from jaxtyping import Float
 
@@ -9,6 +12,8 @@ from melpatch.data.clip import Clip
 from melpatch.data.remote import fetch
 from melpatch.errors import AudioError
 
+T = TypeVar("T")
+
 
 def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
     """Return a clip's samples: mono, at the rate asked for, nominally in [-1, 1].
@@ -16,10 +21,20 @@ def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
     Raises:
         AudioError: it is missing, damaged or not sound, or its shard cannot be fetched.
     """
+    return opened(clip, lambda found: read(found, start=clip.start, duration=clip.duration, sample_rate=sample_rate)[0])
+
+
+def opened(clip: Clip, action: Callable[[Source], T]) -> T:
+    """Return what an action makes of the file or stretch of a clip, which it opens; a shard that goes from the cache
+    before it is open is fetched again.
+
+    Raises:
+        AudioError: the shard cannot be fetched, or what the action raised.
+    """
     while True:
         found = source(clip)
         try:
-            return read(found, start=clip.start, duration=clip.duration, sample_rate=sample_rate)[0]
+            return action(found)
         except AudioError:
             if not clip.url or clip.path.exists():
                 raise

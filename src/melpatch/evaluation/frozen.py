@@ -1,9 +1,10 @@
 """What a frozen encoder says of a corpus: computed once for all layers and poolings, and kept on disk.
 
 A folder of features is named after a hash of all that they hang on: the weights, the settings of front end and encoder,
-the clips (their keys, places, and the sizes and times of their files). Whatever changes, another folder is made. Arrays
-are written as they come and stay on the disk: what is asked for is read from there, and nothing else is in memory.
-Several processes share the clips out; the first joins what they found, in a folder that all of them can see.
+the clips (their keys, places, and the sizes and times of their files). Whatever changes, another folder is made; one
+that lacks clips of shards, which may only have been out of reach, is made anew by the next run. Arrays are written as
+they come and stay on the disk: what is asked for is read from there, and nothing else is in memory. Several processes
+share the clips out; the first joins what they found, in a folder that all of them can see.
 """
 
 import hashlib
@@ -65,6 +66,7 @@ class Frozen:
         self.objective, self.encoder = objective.eval(), objective.export_encoder()
         self.folder, self.seconds, self.batch_size, self.workers = folder, seconds, batch_size, workers
         self.identity = _identity(config, objective.state_dict(), seconds)
+        self._made: set[Path] = set()  # folders that this one has written
 
     def vectors(self, corpus: Corpus) -> Vectors:
         """Return the vectors of a corpus; clips that cannot be read are left out and named.
@@ -98,8 +100,9 @@ class Frozen:
     def _kept(self, kind: Literal["vectors", "tokens"], corpus: Corpus) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Give the file of what is kept of a corpus, made now unless it is there, and what stands beside it."""
         folder = by_first(lambda: self.folder / f"{kind}-{listing(corpus.clips, self.identity)}")
-        if not by_first(folder.exists):
+        if not by_first(lambda: folder.exists() and (folder in self._made or not _lacking(folder, corpus.clips))):
             self._make(kind, corpus.clips, folder)
+            self._made.add(folder)
         try:
             about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
             if about["identity"] != self.identity:
@@ -210,6 +213,16 @@ def _unread(
     every = [one for some in rejected for one in some]
     require_some([clip for clip, there in zip(clips, read, strict=True) if there], clips, every)
     return [(one.path, one.reason) for one in every]
+
+
+def _lacking(folder: Path, clips: Sequence[Clip]) -> bool:
+    """Return whether a folder of features lacks clips of shards: these may be well by now, which no hash tells, for
+    their checksums are the same however their shards fare."""
+    try:
+        rejected = {path for path, _ in json.loads((folder / _ABOUT).read_text(encoding="utf-8"))["rejected"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # whoever reads it tells what is wrong
+    return bool(rejected) and any(clip.size and clip.place in rejected for clip in clips)
 
 
 def _rejected(about: Mapping[str, Any]) -> tuple[Rejected, ...]:

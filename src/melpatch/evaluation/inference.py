@@ -17,7 +17,7 @@ from melpatch.data.loader import Loaded, evaluation_batches
 from melpatch.data.manifest import Rejected
 from melpatch.data.segments import windows
 from melpatch.errors import DataError
-from melpatch.processes import everyones, mine
+from melpatch.processes import agree, everyones, mine
 from melpatch.progress import bar
 
 
@@ -70,7 +70,7 @@ def over_clips(
         description: words for the progress bar; none is shown without.
 
     Raises:
-        DataError: no clip could be read.
+        DataError: no clip could be read, or the processes were given other ones.
     """
     asked = {"sample_rate": sample_rate, "seconds": seconds, "batch_size": batch_size, "workers": workers}
     shares = everyones(share(function, clips, np.zeros, description=description, **asked))
@@ -141,7 +141,12 @@ def over_windows(
     description: str = "",
 ) -> Iterator[Loaded]:
     """Yield this process's share of clips of any length as batches of windows end to end; for the arguments see
-    :func:`over_clips`. All windows of a clip have its key, and come in a fixed order, but not in that of time."""
+    :func:`over_clips`. All windows of a clip have its key, and come in a fixed order, but not in that of time.
+
+    Raises:
+        DataError: the processes were given other clips, or the same in another order.
+    """
+    agree([(clip.key, clip.start, clip.duration) for clip in clips], "the clips to go through, or their order,")
     pieces = [piece for clip in mine(clips) for piece in windows(clip, seconds)]
     shown = bar(len(pieces), description) if description else nullcontext()
     with shown as told:

@@ -1,5 +1,7 @@
 """Batch normalisation that padding has no part in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,6 +79,16 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         if not self.affine:
             return (centred * scale[:, None, None]).to(x.dtype)
         return (centred * (self.weight * scale)[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+@contextmanager
+def unnoted(module: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of a module's norms as they are, whatever these are given in the body."""
+    norms = [each for each in module.modules() if isinstance(each, MaskedBatchNorm)]
+    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    yield
+    for buffer, before in kept:
+        buffer.data.copy_(before)
 
 
 class _Sum(torch.autograd.Function):

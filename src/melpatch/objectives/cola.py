@@ -21,6 +21,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
+from melpatch.nn.batch_norm import unnoted
 from melpatch.nn.info_nce import info_nce
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
 from melpatch.nn.transformer import deal_chance
@@ -156,9 +157,10 @@ class COLA(Objective):
         if self.config.negatives == "batch":
             return
         own = []
-        for batch in batches:
-            deal_chance(self, self.seed, batch.keys, step)
-            own.append(Compared(*self.embed(self.crops(batch, step)), batch.keys))
+        with unnoted(self):  # a batch is to be noted once, when it is learned from
+            for batch in batches:
+                deal_chance(self, self.seed, batch.keys, step)
+                own.append(Compared(*self.embed(self.crops(batch, step)), batch.keys))
         theirs = self._of_other_processes(Compared(*map(torch.cat, zip(*own, strict=True))))
         self.others.extend(_but(number, [*own, *theirs]) for number in range(len(own)))
 

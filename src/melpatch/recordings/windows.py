@@ -4,6 +4,7 @@ beside it.
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from melpatch.audio.files import count_samples, probe, read, stream
+from melpatch.audio.files import Source, count_samples, probe, stream
 from melpatch.config import check
 from melpatch.data.clip import Clip
-from melpatch.data.sound import decode, source
+from melpatch.data.loader import decoding
+from melpatch.data.sound import decode, opened
 from melpatch.errors import AudioError, ConfigError
 from melpatch.rng import hash_text
 
@@ -93,11 +95,12 @@ def windows(recordings: Numbered, cut: Cut, workers: int = 0) -> Iterator[Window
         iter(DataLoader(_Share(recordings[first::workers], cut), None, num_workers=1, prefetch_factor=_AHEAD))
         for first in range(workers)
     ]
-    for place in range(len(recordings)):
-        for item in loaders[place % workers]:
-            yield item
-            if isinstance(item, End):
-                break
+    with decoding():
+        for place in range(len(recordings)):
+            for item in loaders[place % workers]:
+                yield item
+                if isinstance(item, End):
+                    break
 
 
 class _Share(IterableDataset[Window | End]):
@@ -129,7 +132,7 @@ def _pieces(clip: Clip, cut: Cut) -> Iterator[tuple[float, Samples]]:
     if clip.duration <= _SHORT:
         yield from _slices(decode(clip, cut.sample_rate), cut)
     elif clip.start == 0:
-        pieces = stream(source(clip), cut.seconds, cut.hop, cut.sample_rate)
+        pieces = opened(clip, lambda found: _streamed(found, cut))
         yield from pieces if clip.duration == inf else _until(clip.duration, pieces, cut.sample_rate)
     else:
         duration = clip.duration if clip.duration < inf else _length(clip) - clip.start
@@ -137,10 +140,15 @@ def _pieces(clip: Clip, cut: Cut) -> Iterator[tuple[float, Samples]]:
             start = number * cut.hop
             length = min(cut.seconds, duration - start)
             if length > 0:  # else the hop has led over the end
-                wave, _ = read(source(clip), start=clip.start + start, duration=length, sample_rate=cut.sample_rate)
-                yield start, wave
+                yield start, decode(replace(clip, start=clip.start + start, duration=length), cut.sample_rate)
             if start + cut.seconds >= duration - 0.5 / cut.sample_rate:
                 return
+
+
+def _streamed(found: Source, cut: Cut) -> Iterator[tuple[float, Samples]]:
+    """Return the windows of a file that is open already: that it is gone later does no harm."""
+    pieces = stream(found, cut.seconds, cut.hop, cut.sample_rate)
+    return itertools.chain([*itertools.islice(pieces, 1)], pieces)
 
 
 def _slices(wave: Samples, cut: Cut) -> Iterator[tuple[float, Samples]]:
@@ -168,8 +176,8 @@ def _until(duration: float, pieces: Iterator[tuple[float, Samples]], rate: int) 
 
 def _length(clip: Clip) -> float:
     """Return how long the file of a clip is that goes up to its end, in seconds."""
-    info = probe(source(clip))
-    return info.duration or count_samples(source(clip)) / info.sample_rate
+    info = opened(clip, probe)
+    return info.duration or opened(clip, count_samples) / info.sample_rate
 
 
 def _too_short(name: object, rate: int) -> AudioError:

@@ -11,7 +11,7 @@ from melpatch import processes
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import write_rejected
-from melpatch.errors import DataError
+from melpatch.errors import DataError, UnreachableError
 from melpatch.progress import bar, notice
 from melpatch.recordings import tables
 from melpatch.recordings.parts import Part, Parts, groups
@@ -57,6 +57,7 @@ def carry_out(job: Job) -> None:
     Raises:
         CheckpointError: parts of a killed run are there that must not be mixed with new ones.
         DataError: no recording can be read.
+        UnreachableError: a shard cannot be fetched; the parts that are complete stay.
     """
     began = time.monotonic()
     parts, made = Parts(job.out, job.about, resume=job.resume), groups(job.recordings)
@@ -94,6 +95,8 @@ def _fill(parts: Parts, missing: Mapping[int, Numbered], job: Job) -> None:
                     if isinstance(event, Row):
                         part.add(event)
                         continue
+                    if isinstance(event.error, UnreachableError):
+                        raise event.error  # the part is made when the network is there again
                     rejected = None
                     if event.error is not None:
                         rejected = Rejected(job.recordings[event.recording].place, event.error.reason)

@@ -1,6 +1,6 @@
 """Batches to the device, each while the one before it is worked on."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from melpatch.data.loader import Loaded
 
 
-def on_device(batches: Iterator[Loaded], device: torch.device) -> Iterator[Loaded]:
+def on_device(batches: Iterator[Loaded], device: torch.device) -> Generator[Loaded, None, None]:
     """Yield the batches on a device, in their order.
 
     To a GPU the next batch is copied, from pinned memory and on a stream of its own, before the one before it is

@@ -6,8 +6,8 @@ step), so a run that was interrupted anywhere goes on as if it had not been, on 
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from itertools import chain, islice
 from signal import Signals
 from typing import Any
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from melpatch import processes
 from melpatch.data.clip import Batch
-from melpatch.data.loader import Loaded, training_batches
+from melpatch.data.loader import Loaded, decoding, training_batches
 from melpatch.data.manifest import Corpus, Rejected
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import DataError, MelpatchError, Stopped
@@ -61,23 +61,28 @@ def fit(
         DataError: too many clips proved unreadable.
         CheckpointError: a save failed; for lack of space only the last one does.
         MelpatchError: too many steps in a row had no finite loss.
-        Stopped: a signal asked for an end; the run is saved.
+        Stopped: a signal asked for an end, be it in the last step; the run is saved.
     """
     config = run.config
     work, optimizer = set_up(objective, run, plan(config, corpus), tracker or Tracker())
     _restore(work, optimizer)  # now that the weights are on their device
-    batches = _batches(work, corpus)
-    with stopping.heeded(), run.states, bar(work.total, "training", done=work.progress.step) as shown:
-        while work.progress.step < work.total and not work.signal:
-            with _clocked(work):
-                loaded = list(islice(batches, config.train.accumulate))
-                rejected = [one for part in loaded for one in part.rejected]
-                micro = _taking_part(work, loaded)
-                done = step(work, micro, news=bool(rejected or stopping.requested()))
-            if done.news or processes.world_size() == 1:  # one that is alone need not agree with others in the step
-                _hear(work, corpus, rejected)
-            _after(work, done.record, evaluate, select, micro, shown)
-    return _finish(work)
+    with stopping.heeded():
+        with (
+            decoding(),
+            run.states,
+            closing(_batches(work, corpus)) as batches,
+            bar(work.total, "training", done=work.progress.step) as shown,
+        ):
+            while work.progress.step < work.total and not work.signal:
+                with _clocked(work):
+                    loaded = list(islice(batches, config.train.accumulate))
+                    rejected = [one for part in loaded for one in part.rejected]
+                    micro = _taking_part(work, loaded)
+                    done = step(work, micro, news=bool(rejected or stopping.requested()))
+                if done.news or processes.world_size() == 1:  # one that is alone need not agree with others in the step
+                    _hear(work, corpus, rejected)
+                _after(work, done.record, evaluate, select, micro, shown)
+        return _finish(work)
 
 
 def set_up(objective: Objective, run: Run, planned: Plan, tracker: Tracker) -> tuple[Work, Optimizer]:
@@ -95,7 +100,7 @@ def set_up(objective: Objective, run: Run, planned: Plan, tracker: Tracker) -> t
     return Work(fabric, objective, module, wrapped, run, planned.steps, tracker), optimizer
 
 
-def _batches(work: Work, corpus: Corpus) -> Iterator[Loaded]:
+def _batches(work: Work, corpus: Corpus) -> Generator[Loaded, None, None]:
     """Yield the batches of this process, on its device, from the run's next step on."""
     config = work.run.config
     batches = training_batches(
@@ -254,15 +259,17 @@ def _save(work: Work, select: str | None) -> None:
 
 
 def _finish(work: Work) -> Progress:
-    """Close what is open, and say so if the run was asked to end before its last step."""
+    """Close what is open, and end the command if any process was asked to, be it when all was done: what comes after
+    the training is not to keep a scheduler waiting."""
     work.tracker.close()
-    if work.progress.step < work.total:
-        raise Stopped(
-            f"{work.run.folder}: stopped by {Signals(work.signal).name} and saved after step {work.progress.step} of "
-            f"{work.total}; the same command goes on from there, a training one with --resume",
-            work.signal,
-        )
-    return work.progress
+    work.signal = max(processes.everyones(stopping.requested()))
+    if not work.signal:
+        return work.progress
+    folder, name, step = work.run.folder, Signals(work.signal).name, work.progress.step
+    done = f"stopped by {name} and saved after step {step} of {work.total}"
+    if step == work.total:
+        done = f"complete and saved after step {step} when {name} stopped the command"
+    raise Stopped(f"{folder}: {done}; the same command goes on from there, a training one with --resume", work.signal)
 
 
 def _note_skipped(work: Work, micro: list[Batch]) -> None:

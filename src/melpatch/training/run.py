@@ -37,7 +37,7 @@ from melpatch.checkpoint import lack_of_space, written_aside
 from melpatch.config import from_toml, to_toml
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.errors import CheckpointError, DataError
-from melpatch.processes import by_first, is_first
+from melpatch.processes import agree, by_first, is_first
 from melpatch.training.config import RunConfig
 from melpatch.training.lines import Lines
 from melpatch.training.states import State, States, load_state, step_of
@@ -106,12 +106,14 @@ class Run:
 
         Raises:
             CheckpointError: the corpus is not the one the run was started with.
+            DataError: it is not the same in all processes.
         """
-        by_first(lambda: self._remember(corpus))
-
-    def _remember(self, corpus: Corpus) -> None:
-        path = self.folder / "corpus.json"
         known = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
+        agree(known, f"the clips of {corpus.name}, their lengths or labels")
+        by_first(lambda: self._remember(known))
+
+    def _remember(self, known: list[tuple[int, float, float, tuple[str, ...]]]) -> None:
+        path = self.folder / "corpus.json"
         now = {"clips": len(known), "sha256": hashlib.sha256(repr(known).encode()).hexdigest()}
         if not path.exists():
             with written_aside(self.folder / _CLIPS) as aside, aside.open("wb") as file:

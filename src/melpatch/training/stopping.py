@@ -15,8 +15,7 @@ _asked = [0]  # the signal that came first; all that a handler may safely do is 
 @contextmanager
 def heeded() -> Iterator[None]:
     """Note the signals that ask for an end while the body runs; without, or in another thread than the main one, they
-    do what they did before."""
-    _asked[0] = 0
+    do what they did before. What was asked is forgotten when the body ends, who is to have looked before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -26,10 +25,11 @@ def heeded() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _asked[0] = 0
 
 
 def requested() -> int:
-    """Return the number of the signal that asked for an end since :func:`heeded` began; 0 if none did."""
+    """Return the number of the signal that asked for an end while it is heeded; 0 if none did."""
     return _asked[0]
 
 
