@@ -228,7 +228,6 @@ class Stepper:
         self.setting, self.config, self.task = setting, config, task(setting)
         self.wall: list[float] = []
         self.cpu: list[float] = []
-        self.gflop = self.count()
 
     def count(self) -> float:
         """Return the operations of one clip: a step of two, without compilation and without fused kernels, which the
@@ -252,13 +251,13 @@ class Stepper:
 
     def report(self) -> dict[str, Any]:
         """Return what was found; see :func:`together` for what several processes make of it."""
-        device, peak = self.task.device, memory_gib()
+        device, peak = self.task.device, memory_gib()  # before counting, which takes more of it
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         record = {
             "wall": self.wall[1:],
             "cpu": self.cpu[1:],
             "ceiling_tflops": ceiling(self.setting.precision, device),
-            "gflop_per_clip": round(self.gflop, 4),
+            "gflop_per_clip": round(self.count(), 4),
             "peak_memory_mib": round(peak * 1024),
             "threads": torch.get_num_threads(),
             "device": name,
@@ -304,11 +303,10 @@ class Embedding(Training):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.model = Model(self.config, self.work.objective, self.device)
+        self.model = Model(self.config, self.work.objective, self.device, setting.precision)
 
     def step(self, batch: Batch) -> None:
-        with self.work.fabric.autocast():
-            self.model.embed_batch(batch, "mean").cpu()
+        self.model.embed_batch(batch, "mean").cpu()
 
 
 def settings(setting: Setting) -> RunConfig:

@@ -19,6 +19,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 SMALL = {
     "pretrain": ("--size", "nano", "--steps", "3", "--seconds", "1", "--batch-size", "6", "--workers", "0"),
     "finetune": ("--steps", "3", "--seconds", "1", "--batch-size", "6", "--workers", "0"),
+    "bench": ("--size", "nano", "--batches", "2", "--seconds", "1", "--batch-size", "6", "--workers", "0"),
     "compare": ("--size", "nano", "--steps", "2", "--protocol", "knn", "--only", "SSAST"),
 }
 WALK = ["prepare", "pretrain", "finetune", "evaluate", "predict", "embed", "pretrain", "show"]

@@ -106,7 +106,7 @@ class Objective(nn.Module):
         super().__init__()
         self.check_encoder(type(encoder))
         self.config, self.front_end, self.encoder, self.labels, self.seed = config, front_end, encoder, labels, seed
-        self.register_forward_pre_hook(_deal_chance)
+        self.register_forward_pre_hook(_deal_chance, with_kwargs=True)
 
     @classmethod
     def check_encoder(cls, encoder: type) -> None:
@@ -198,8 +198,8 @@ class Objective(nn.Module):
         return Features(spectrogram, grid.valid(frames, columns) if padded else None)
 
 
-def _deal_chance(objective: Any, arguments: Any) -> None:
-    batch, step = arguments
+def _deal_chance(objective: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    batch, step = (*arguments, *(named[name] for name in ("batch", "step") if name in named))
     deal_chance(objective, objective.seed, batch.keys, step)
 
 
