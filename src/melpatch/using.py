@@ -34,8 +34,8 @@ class UseConfig:
     """File to write."""
     batch_size: int | None = None
     """Windows at a time, of many recordings together; by default 8, or 64 on a GPU."""
-    workers: int = 2
-    """Processes that decode beside the network; 0 decodes in a thread."""
+    workers: int = 0
+    """Processes that decode beside the network, for a GPU; 0 decodes in a thread beside it."""
     precision: Precision = "auto"
     """Arithmetic of the network; auto is bf16-mixed on a GPU that computes in it, and 32-true elsewhere."""
     resume: bool = False
