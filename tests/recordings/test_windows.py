@@ -1,7 +1,5 @@
 """Recordings in windows: the right samples, in order, whoever decodes them, with an end to each."""
 
-import os
-import signal
 from math import inf
 
 import numpy as np
@@ -13,7 +11,6 @@ from journeys.three_sounds import wave, write_sound
 
 from melpatch.audio.files import read
 from melpatch.data.clip import Clip
-from melpatch.errors import MelpatchError
 from melpatch.recordings import windows as module
 from melpatch.recordings.windows import Cut, End, whole, windows
 
@@ -135,10 +132,3 @@ def test_the_windows_before_the_damage_are_given_and_the_end_tells_of_it(tmp_pat
         assert end.error is not None
         assert len(found[number]) > 10
         assert end.seconds == pytest.approx(found[number][-1][0] + 1)
-
-
-def test_a_decoding_process_that_is_killed_is_told_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    clip = Clip(write_sound(tmp_path / "a.wav", "noise", 1.0, RATE, 0), 1, 0.0, 1.0)
-    with pytest.raises(MelpatchError, match="a decoding process was killed"):
-        list(windows([(0, clip)], CUT, workers=1))

@@ -276,15 +276,20 @@ def _loader(dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels:
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=Collate(labels),
-        worker_init_fn=_undisturbed,
+        worker_init_fn=undisturbed,
         pin_memory=torch.cuda.is_available(),
     )
     with decoding():
-        loaded = iter(loader)
-        for worker in getattr(loaded, "_workers", ()):
-            # How torch ends a worker that is stuck, which then waits for it; and workers ignore SIGTERM.
-            worker.terminate = worker.kill
-        yield from loaded
+        yield from started(loader)
+
+
+def started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Return what a loader loads; its worker processes run from now on, and end when this is let go of."""
+    items = iter(loader)
+    for worker in getattr(items, "_workers", ()):
+        # How torch ends a worker that is stuck, which then waits for it; and workers ignore SIGTERM.
+        worker.terminate = worker.kill
+    return items
 
 
 @contextmanager
@@ -304,8 +309,8 @@ def decoding() -> Iterator[None]:
         ) from error
 
 
-def _undisturbed(worker: int) -> None:
-    """Have a worker ignore the signals that a terminal or a scheduler sends to all processes at once: the training
-    needs it for what it does then."""
+def undisturbed(worker: int) -> None:
+    """Have a worker ignore the signals that a terminal or a scheduler sends to all processes at once: the process
+    that it works for says when it ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

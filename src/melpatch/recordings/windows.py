@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from melpatch.audio.files import Source, count_samples, probe, stream
 from melpatch.config import check
 from melpatch.data.clip import Clip
-from melpatch.data.loader import decoding
+from melpatch.data.loader import started, undisturbed
 from melpatch.data.sound import decode, opened
 from melpatch.errors import AudioError, ConfigError
 from melpatch.rng import hash_text
@@ -79,7 +79,7 @@ def whole(path: Path) -> Clip:
 
 
 def windows(recordings: Numbered, cut: Cut, workers: int = 0) -> Iterator[Window | End]:
-    """Yield the windows of each recording and then its end, in the order of the recordings.
+    """Return the windows of each recording and then its end, in the order of the recordings.
 
     Args:
         recordings: what to decode.
@@ -87,20 +87,33 @@ def windows(recordings: Numbered, cut: Cut, workers: int = 0) -> Iterator[Window
         workers: processes that decode, a recording at a time each; none holds more than a few windows. 0 decodes here.
     """
     if workers == 0:
-        yield from _decoded(recordings, cut)
-        return
+        return _decoded(recordings, cut)
     workers = min(workers, len(recordings))
     # A loader each, since one loader would take from all in turn, and not a recording from its beginning to its end.
+    # They start at once, for what is forked in an executor's thread, where the windows may be asked for, ends as if it
+    # had failed: Python has every thread of an executor joined at the end, and this one would have to join itself.
     loaders = [
-        iter(DataLoader(_Share(recordings[first::workers], cut), None, num_workers=1, prefetch_factor=_AHEAD))
+        started(
+            DataLoader(
+                _Share(recordings[first::workers], cut),
+                batch_size=None,
+                num_workers=1,
+                prefetch_factor=_AHEAD,
+                worker_init_fn=undisturbed,
+            )
+        )
         for first in range(workers)
     ]
-    with decoding():
-        for place in range(len(recordings)):
-            for item in loaders[place % workers]:
-                yield item
-                if isinstance(item, End):
-                    break
+    return _in_turn(loaders, len(recordings))
+
+
+def _in_turn(loaders: Sequence[Iterator[Window | End]], count: int) -> Iterator[Window | End]:
+    """Yield a recording from each loader in turn."""
+    for place in range(count):
+        for item in loaders[place % len(loaders)]:
+            yield item
+            if isinstance(item, End):
+                break
 
 
 class _Share(IterableDataset[Window | End]):

@@ -10,6 +10,7 @@ from typing import Any
 from melpatch import processes
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
+from melpatch.data.loader import decoding
 from melpatch.data.manifest import write_rejected
 from melpatch.errors import DataError, UnreachableError
 from melpatch.progress import bar, notice
@@ -57,6 +58,7 @@ def carry_out(job: Job) -> None:
     Raises:
         CheckpointError: parts of a killed run are there that must not be mixed with new ones.
         DataError: no recording can be read.
+        MelpatchError: a decoding process was killed; the parts that are complete stay.
         UnreachableError: a shard cannot be fetched; the parts that are complete stay.
     """
     began = time.monotonic()
@@ -85,6 +87,7 @@ def carry_out(job: Job) -> None:
 def _fill(parts: Parts, missing: Mapping[int, Numbered], job: Job) -> None:
     """Make this process's share of the parts that are missing."""
     with ExitStack() as stack:
+        stack.enter_context(decoding())
         shown = stack.enter_context(bar(sum(map(len, missing.values())), job.about["command"]))
         size, rate = job.batch_size, _Rate(shown.advance)
         coming = of_many(job.task, [*missing.values()], batch_size=size, workers=job.workers, heard=rate.heard)
