@@ -3,11 +3,13 @@
     python benchmarks/speed.py                                     # every task at tiny, a few minutes on two cores
     python benchmarks/speed.py short --tasks ssast mae_ast --sizes tiny base --compile eager compiled --processes 1 2
     python benchmarks/speed.py lengths --plot lengths.png          # cost of a step against the length of clips
-    python benchmarks/speed.py aims                                # what a processor is to reach
+    python benchmarks/speed.py aim-ssast                           # beside the published step, on a processor
+    python benchmarks/speed.py aim-asit
     python benchmarks/speed.py gpu                                 # what a GPU is to reach
 
 Prints one JSON line per setting. A task is a recipe or an objective, whose step is the one of training: losses,
-gradients, clipping, optimiser and teacher; or ``embed``, vectors of clips. Sound is made up and lies on the device.
+gradients, clipping, optimiser and teacher; or ``embed``, vectors of clips; or a step as published (published.py), whose
+clips are as long as published. Sound is made up and lies on the device.
 
 Each setting has a process of its own, so that peak memory is its own too (with two processes: of the larger). On a
 processor those that differ in task or compilation only take their steps in turns, so that what else the machine does
@@ -33,6 +35,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
+from published import MELS, SSAST, ASiT
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,6 +56,7 @@ from melpatch.training.tracking import Tracker
 
 Precision = Literal["32-true", "bf16-mixed"]
 Way = Literal["eager", "compiled"]
+PUBLISHED = {"ssast_published": SSAST, "asit_published": ASiT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,7 @@ class Config:
     """What to time: every combination."""
 
     tasks: tuple[str, ...] = ("ssast", "asit", "classify", "embed")
-    """Recipes or objectives to train, and embed."""
+    """Recipes or objectives to train, embed, and ssast_published and asit_published, the steps of their releases."""
     sizes: tuple[str, ...] = ("tiny",)
     """Encoders."""
     precisions: tuple[Precision, ...] = ("32-true", "bf16-mixed")
@@ -90,9 +95,13 @@ PRESETS = {
         "every size, way and number of processes",
         Config(sizes=("tiny", "small", "base"), compile=("eager", "compiled"), processes=(1, 2)),
     ),
-    "aims": (
-        "SSAST base at 10 s and ASiT small as published, on a processor",
-        Config(tasks=("ssast_patch", "asit", "asit_2023"), sizes=("small", "base"), batch_size=(4,)),
+    "aim-ssast": (
+        "SSAST base at 10 s beside the published step: a fifth of its cost in float32, on a processor",
+        Config(tasks=("ssast_published", "ssast_patch"), sizes=("base",), batch_size=(4,)),
+    ),
+    "aim-asit": (
+        "ASiT small beside the published step: a third of its cost in float32, on a processor",
+        Config(tasks=("asit_published", "asit_2023", "asit"), sizes=("small",), batch_size=(4,)),
     ),
     "lengths": (
         "SSAST tiny on clips of 1 to 60 s",
@@ -224,7 +233,7 @@ class Stepper:
     """A task on made-up sound, and what its steps took."""
 
     def __init__(self, setting: Setting, config: Config) -> None:
-        task = Embedding if setting.task == "embed" else Training
+        task = Published if setting.task in PUBLISHED else Embedding if setting.task == "embed" else Training
         self.setting, self.config, self.task = setting, config, task(setting)
         self.wall: list[float] = []
         self.cpu: list[float] = []
@@ -307,6 +316,25 @@ class Embedding(Training):
 
     def step(self, batch: Batch) -> None:
         self.model.embed_batch(batch, "mean").cpu()
+
+
+class Published:
+    """A step as published, in one process and without compilation."""
+
+    def __init__(self, setting: Setting) -> None:
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+        self.autocast = torch.autocast(kind, torch.bfloat16, enabled=setting.precision == "bf16-mixed")
+        self.device = torch.device(kind)
+        with self.device:
+            self.task = PUBLISHED[setting.task](setting.size)
+
+    def step(self, spectrograms: Tensor) -> None:
+        with self.device, self.autocast:
+            self.task.step(spectrograms)
+
+    def made_up(self, clips: int) -> Tensor:
+        """Return so many spectrograms of noise, of the length that was published."""
+        return torch.randn(clips, MELS, self.task.frames, device=self.device) * 0.5
 
 
 def settings(setting: Setting) -> RunConfig:

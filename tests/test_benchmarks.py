@@ -62,6 +62,14 @@ def test_operations_are_those_of_the_arithmetic_by_hand(benchmark, capsys):
     assert found["gflop_per_clip"] * 1e9 == pytest.approx(2 * (blocks + (tokens - 1) * pixels * dim + ears), rel=0.02)
 
 
+def test_the_published_steps_take_the_operations_of_ours_and_ssast_of_two_passes(benchmark, capsys):
+    tasks = ("ssast_published", "ssast_patch", "asit_published", "asit_2023")
+    settings = {"sizes": ("tiny",), "precisions": ("32-true",), "batch_size": (1,)}
+    two_passes, one_pass, theirs, ours = records(benchmark, capsys, tasks=tasks, **settings)
+    assert two_passes["gflop_per_clip"] == pytest.approx(2 * one_pass["gflop_per_clip"], rel=0.03)
+    assert theirs["gflop_per_clip"] == pytest.approx(ours["gflop_per_clip"], rel=0.08)
+
+
 def test_the_cost_is_drawn_against_the_length_of_clips(benchmark, capsys, tmp_path):
     settings = {"tasks": ("ssast",), "precisions": ("32-true",), "seconds": (0.5, 1.0), "batch_seconds": 2.0}
     found = records(benchmark, capsys, plot=tmp_path / "lengths.png", **settings)

@@ -1,5 +1,6 @@
 """What users hold: the same answer for a file and its samples, in windows with the right times, or a clear refusal."""
 
+import os
 import tracemalloc
 from dataclasses import replace
 
@@ -420,6 +421,13 @@ def test_files_that_cannot_be_read_are_an_error_or_named(sounds, tmp_path):
     assert found == [files[0], files[2]]
     assert [(one.path, one.reason) for one in rejected] == [(str(files[1]), "does not exist")]
     assert [*MODEL.embed_many([])] == []
+
+
+def test_processes_decode_beside_a_gpu_only():
+    held = Model(MODEL.config, MODEL.objective, "cpu")
+    assert held.default_workers == 0
+    held.device = torch.device("cuda")
+    assert held.default_workers == min(8, os.cpu_count())
 
 
 def test_bf16_is_asked_for_and_near(sounds):

@@ -7,6 +7,7 @@
 >>> for path, vector in model.embed_many(paths): ...
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melpatch import processes
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Rejected
@@ -172,7 +174,7 @@ class Model:
         layer: int | None = None,
         hop: float | None = None,
         batch_size: int | None = None,
-        workers: int = 0,
+        workers: int | None = None,
         rejected: list[Rejected] | None = None,
     ) -> Iterator[tuple[Path, Float[np.ndarray, " dim"] | Frames]]:
         """Yield each file with what :meth:`embed` returns for it, in the order of the files, many windows at a time.
@@ -183,7 +185,7 @@ class Model:
             layer: see :meth:`embed`.
             hop: see :meth:`embed`.
             batch_size: windows at a time; by default :attr:`default_batch_size`.
-            workers: decoding processes; 0 decodes in a thread beside the network.
+            workers: decoding processes, by default :attr:`default_workers`; 0 decodes in a thread beside the network.
             rejected: takes the files that cannot be read; without it the first of them is an error.
 
         Raises:
@@ -200,7 +202,7 @@ class Model:
         *,
         hop: float | None = None,
         batch_size: int | None = None,
-        workers: int = 0,
+        workers: int | None = None,
         rejected: list[Rejected] | None = None,
     ) -> Iterator[tuple[Path, list[Prediction]]]:
         """Yield each file with what :meth:`predict` returns for it, as :meth:`embed_many` does."""
@@ -211,6 +213,11 @@ class Model:
     def default_batch_size(self) -> int:
         """Return how many windows to compute at a time: more where there is a GPU to fill."""
         return 64 if self.device.type == "cuda" else 8
+
+    @property
+    def default_workers(self) -> int:
+        """Return how many processes to decode with: up to 8 where there is a GPU to feed."""
+        return min(8, (os.cpu_count() or 1) // processes.world_size()) if self.device.type == "cuda" else 0
 
     def embedding(self, pooling: Pooling | None, layer: int | None, hop: float | None) -> Task:
         """Return what :meth:`embed` asks of a recording.
@@ -299,13 +306,14 @@ class Model:
         task: Task,
         paths: Iterable[str | PathLike[str]],
         batch_size: int | None,
-        workers: int,
+        workers: int | None,
         rejected: list[Rejected] | None,
     ) -> Iterator[tuple[Path, list[Row]]]:
         """Yield each file that can be read with its rows."""
         files, rows = [Path(path) for path in paths], list[Row]()
         numbered = [*enumerate(map(whole, files))]
         size, groups = batch_size or self.default_batch_size, [numbered] if files else []
+        workers = self.default_workers if workers is None else workers
         with closing(of_many(task, groups, batch_size=size, workers=workers)) as found:
             for item in found:
                 if isinstance(item, Row):

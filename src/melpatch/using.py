@@ -34,8 +34,9 @@ class UseConfig:
     """File to write."""
     batch_size: int | None = None
     """Windows at a time, of many recordings together; by default 8, or 64 on a GPU."""
-    workers: int = 0
-    """Processes that decode beside the network, for a GPU; 0 decodes in a thread beside it."""
+    workers: int | None = None
+    """Processes that decode beside the network; 0 decodes in a thread beside it. By default 0, or one per processor, up
+    to 8, on a GPU."""
     precision: Precision = "auto"
     """Arithmetic of the network; auto is bf16-mixed on a GPU that computes in it, and 32-true elsewhere."""
     resume: bool = False
@@ -44,7 +45,7 @@ class UseConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
 
 
 def write_rows(
@@ -87,7 +88,7 @@ def write_rows(
         about=same | {"precision": model.precision} | dict(about),
         keep=keep,
         batch_size=config.batch_size or model.default_batch_size,
-        workers=config.workers,
+        workers=model.default_workers if config.workers is None else config.workers,
         resume=config.resume or processes.restarted(),
     )
     carry_out(job)
