@@ -9,7 +9,7 @@ from journeys.three_sounds import melpatch, write_corpus
 from melpatch.cli import main
 from melpatch.commands import bench
 
-FAST = ("--size", "nano", "--batch-size", "4", "--batches", "3", "--precision", "32-true")
+FAST = ("--size", "nano", "--batch-size", "4", "--batches", "3", "--rounds", "1", "--precision", "32-true")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,11 @@ def test_every_stage_has_its_rates(corpus, capsys):
     assert found["share"]["by_cpu_seconds"] == pytest.approx(held["cpu_seconds"] / fed["cpu_seconds"])
 
 
+def test_of_several_rounds_the_middle_one_counts():
+    rates = [bench.Rate("a", 4, 8.0, seconds, 2 * seconds) for seconds in (3.0, 1.0, 9.0)]
+    assert bench.middle(rates) == rates[0]
+
+
 def test_a_table_for_people_and_what_to_do_when_the_training_waits(corpus, capsys, monkeypatch):
     monkeypatch.setattr(bench, "_ENOUGH", 1000.0)
     melpatch("bench", "data", "--data", corpus, "--workers", "0", *FAST)
@@ -52,7 +57,11 @@ def test_a_training_with_labels_is_fed_labels(corpus, capsys):
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(("data", "--batches", "1"), "batches = 1; allowed: 2 or more"), (("data",), "--data is missing")],
+    [
+        (("data", "--batches", "1"), "batches = 1; allowed: 2 or more"),
+        (("data", "--rounds", "0"), "rounds = 0; allowed: 1 or more"),
+        (("data",), "--data is missing"),
+    ],
 )
 def test_what_cannot_be_measured_is_told(words, told, capsys):
     assert main(["bench", *words]) == 2

@@ -4,10 +4,11 @@ import json
 import resource
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Literal
 
 import torch
@@ -50,6 +51,8 @@ class Config:
     """Splits or folds to leave out; by default val and test, where they exist."""
     batches: int = 30
     """Batches that every rate is measured over; they are held in memory."""
+    rounds: int = 3
+    """Turns that training with data and without takes; what counts is the median."""
     json: bool = False
     """Print JSON for scripts."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
@@ -57,6 +60,7 @@ class Config:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.batches >= 2, "batches", self.batches, "2 or more")
+        check(self.rounds >= 1, "rounds", self.rounds, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def run(config: Config) -> None:
     settings = shortened(config.run, corpus)
     settings = resolved(settings, corpus, corpus, 0) if _learns(config.recipe) else settings
     settings = fitted(settings)
-    bench = Bench(settings, corpus, config.batches)
+    bench = Bench(settings, corpus, config.batches, config.rounds)
     notice(f"{len(corpus.clips)} clips, {extent(corpus)}; {describe(bench.work.objective)}")
     rates = []
     with bar(6, "measuring") as shown:
@@ -127,6 +131,12 @@ def run(config: Config) -> None:
             "the training waits for its data: raise --workers where processors are idle, pack the sound "
             "(melpatch pack) where decoding or the disk is slow"
         )
+
+
+def middle(rates: Sequence[Rate]) -> Rate:
+    """Return what a stage took that was measured more than once."""
+    seconds, cpu_seconds = median(rate.seconds for rate in rates), median(rate.cpu_seconds for rate in rates)
+    return replace(rates[0], seconds=seconds, cpu_seconds=cpu_seconds)
 
 
 def _show(rates: list[Rate], shares: dict[str, float]) -> None:
@@ -151,13 +161,14 @@ class Bench:
         config: of the training.
         corpus: the sound.
         batches: how many steps' clips go through each stage.
+        rounds: how often the training is measured.
 
     Raises:
         DataError: a batch of them cannot be read at all.
     """
 
-    def __init__(self, config: RunConfig, corpus: Corpus, batches: int) -> None:
-        self.config, self.corpus, self.batches = config, corpus, batches
+    def __init__(self, config: RunConfig, corpus: Corpus, batches: int, rounds: int) -> None:
+        self.config, self.corpus, self.batches, self.rounds = config, corpus, batches, rounds
         self.sample_rate = config.front_end.sample_rate
         self.work, _ = set_up(build(config), Run(Path(), config), plan(config, corpus), Tracker())
         found = [one.batch for one in islice(self.load(first_step=1), batches)]
@@ -184,12 +195,12 @@ class Bench:
         yield self.timed(f"front end, {device}", map(self.front_end, there))
         in_memory = [Loaded(batch) for batch in self.held]
         deque(self.train(in_memory), maxlen=0)  # the first steps are slower
-        before = self.timed("train, data in memory", self.train(in_memory))
-        fed = self.timed("train, data from the loader", self.train(self.loading()))
-        after = self.timed(before.stage, self.train(in_memory))
-        seconds, cpu_seconds = (before.seconds + after.seconds) / 2, (before.cpu_seconds + after.cpu_seconds) / 2
-        yield replace(before, seconds=seconds, cpu_seconds=cpu_seconds)
-        yield fed
+        held, fed = [self.timed("train, data in memory", self.train(in_memory))], []
+        for _ in range(self.rounds):  # in turns, so that what else the machine does hits both alike
+            fed.append(self.timed("train, data from the loader", self.train(self.loading())))
+            held.append(self.timed(held[0].stage, self.train(in_memory)))
+        yield middle(held)
+        yield middle(fed)
 
     def timed(self, stage: str, batches: Iterator[object]) -> Rate:
         """Return what the batches took; at every stage they hold the same clips.
