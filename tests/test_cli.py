@@ -131,6 +131,11 @@ def test_a_setting_out_of_range_is_one_line_and_exit_code_2(capsys):
         (DataError("birds: empty;\nadd recordings"), 2, "error: birds: empty; add recordings"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (
+            RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."),
+            2,
+            "error: a decoding process was killed, perhaps for lack of memory; give fewer --workers, or 0",
+        ),
+        (
             KeyError("x"),
             1,
             "KeyError: 'x'; this is a defect; run again with --debug for the traceback",

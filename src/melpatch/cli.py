@@ -15,7 +15,7 @@ from typing import Any
 
 import melpatch
 from melpatch import registry
-from melpatch.errors import ConfigError, MelpatchError, Stopped
+from melpatch.errors import ConfigError, MelpatchError, Stopped, telling_of_lost_workers
 
 _SUCCESS, _DEFECT, _USER_ERROR, _INTERRUPTED, _BROKEN_PIPE = 0, 1, 2, 130, 141  # the last two as shells count signals
 
@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        _run(words)
+        with telling_of_lost_workers():
+            _run(words)
         sys.stdout.flush()
         return _SUCCESS
     except SystemExit as done:  # tyro has shown its help or the wrong flag

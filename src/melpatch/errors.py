@@ -3,6 +3,9 @@
 The command line prints such a message on one line and exits with code 2; anything else that escapes is a defect.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MelpatchError(Exception):
     """Something a user can put right. The message names the file or field, the value, what is allowed, and the fix."""
@@ -52,3 +55,20 @@ class AudioError(MelpatchError):
 
 class UnreachableError(AudioError):
     """A recording that may be well, but cannot be fetched now: the network, the rights or the disk are in the way."""
+
+
+@contextmanager
+def telling_of_lost_workers() -> Iterator[None]:
+    """Tell in a user's words that a decoding process was killed, which torch raises wherever the main thread is then.
+
+    Raises:
+        MelpatchError: one was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise MelpatchError(
+            "a decoding process was killed, perhaps for lack of memory; give fewer --workers, or 0"
+        ) from error

@@ -1,6 +1,7 @@
 import json
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +56,35 @@ def test_a_folder_that_holds_a_run_is_refused(run):
     with pytest.raises(CheckpointError, match="holds a run already; add --resume to go on with it, or give another"):
         Run.create(run.folder, replace(settings(), seed=1))
     assert Run.reopen(run.folder).config.seed == 0
+
+
+def test_one_training_at_a_time(run, monkeypatch):
+    monkeypatch.setattr(run_module, "_PATIENCE", 0.0)
+    with run.alone():
+        other = Run.reopen(run.folder)
+        with pytest.raises(CheckpointError, match="another process trains in it; wait for its end, or stop it"):
+            other.alone().__enter__()
+    with other.alone():
+        pass
+
+
+def test_a_training_waits_for_what_a_killed_one_left_running(run):
+    # It holds the lock as the decoding processes of a training do.
+    held = f"import filelock, time; filelock.FileLock({str(run.folder / 'lock')!r}).acquire(); print(flush=True)"
+    with subprocess.Popen([sys.executable, "-c", f"{held}; time.sleep(1)"], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with run.alone():
+            assert process.wait(10) == 0
+
+
+def test_where_there_are_no_locks_it_is_told(run, monkeypatch, capsys):
+    def acquire(_lock):
+        raise NotImplementedError
+
+    monkeypatch.setattr(run_module.FileLock, "acquire", acquire)
+    with run.alone():
+        pass
+    assert "its file system has no locks" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_no_run_cannot_be_reopened(tmp_path):

@@ -9,7 +9,6 @@ import itertools
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,7 +23,7 @@ from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
 from melpatch.data.segments import crop
 from melpatch.data.sound import decode
-from melpatch.errors import AudioError, DataError, MelpatchError
+from melpatch.errors import AudioError, DataError, telling_of_lost_workers
 from melpatch.rng import integers, permutation, stream, uniform
 
 Segment = tuple[Clip, Float[np.ndarray, " _"]]
@@ -279,7 +278,7 @@ def _loader(dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels:
         worker_init_fn=undisturbed,
         pin_memory=torch.cuda.is_available(),
     )
-    with decoding():
+    with telling_of_lost_workers():
         yield from started(loader)
 
 
@@ -290,23 +289,6 @@ def started(loader: DataLoader[Any]) -> Iterator[Any]:
         # How torch ends a worker that is stuck, which then waits for it; and workers ignore SIGTERM.
         worker.terminate = worker.kill
     return items
-
-
-@contextmanager
-def decoding() -> Iterator[None]:
-    """Tell in a user's words that a worker process was killed, which torch raises wherever the body is then.
-
-    Raises:
-        MelpatchError: one was.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        raise MelpatchError(
-            "a decoding process was killed, perhaps for lack of memory; give fewer --workers, or 0"
-        ) from error
 
 
 def undisturbed(worker: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from melpatch.data.clip import Batch
-from melpatch.data.loader import decoding
+from melpatch.errors import telling_of_lost_workers
 from melpatch.recordings.batches import Answer, ahead, answers, gather, told
 from melpatch.recordings.rows import Row
 from melpatch.recordings.windows import Cut, End, Numbered, whole, windows, windows_of_samples
@@ -70,9 +70,6 @@ def of_many(
 ) -> Generator[Row | End, None, None]:
     """Yield the rows of recordings as they are made, and the end of each, in their order; to be closed, if left early.
 
-    A decoding process that is killed is told of by torch wherever the main thread is then; what takes the rows is to
-    do so within :func:`melpatch.data.loader.decoding`.
-
     Args:
         task: what is asked.
         groups: the recordings; what is said of those of a group hangs, to the last bit, on no other group.
@@ -86,5 +83,5 @@ def of_many(
     items = windows([one for group in groups for one in group], task.cut, workers)
     close = {group[-1][0] for group in groups}
     gathered = gather(items, batch_size, alike=task.alike, close=close, pin=task.pin)
-    with decoding(), closing(ahead(gathered)) as coming:
+    with telling_of_lost_workers(), closing(ahead(gathered)) as coming:
         yield from task.rows(told(answers(coming, task.function), heard))

@@ -10,7 +10,6 @@ from typing import Any
 from melpatch import processes
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
-from melpatch.data.loader import decoding
 from melpatch.data.manifest import write_rejected
 from melpatch.errors import DataError, UnreachableError
 from melpatch.progress import bar, notice
@@ -87,7 +86,6 @@ def carry_out(job: Job) -> None:
 def _fill(parts: Parts, missing: Mapping[int, Numbered], job: Job) -> None:
     """Make this process's share of the parts that are missing."""
     with ExitStack() as stack:
-        stack.enter_context(decoding())
         shown = stack.enter_context(bar(sum(map(len, missing.values())), job.about["command"]))
         size, rate = job.batch_size, _Rate(shown.advance)
         coming = of_many(job.task, [*missing.values()], batch_size=size, workers=job.workers, heard=rate.heard)

@@ -17,10 +17,10 @@ from torch.optim import Optimizer
 
 from melpatch import processes
 from melpatch.data.clip import Batch
-from melpatch.data.loader import Loaded, decoding, training_batches
+from melpatch.data.loader import Loaded, training_batches
 from melpatch.data.manifest import Corpus, Rejected
 from melpatch.encoders.base import Encoder, TokenEncoder
-from melpatch.errors import DataError, MelpatchError, Stopped
+from melpatch.errors import DataError, MelpatchError, Stopped, telling_of_lost_workers
 from melpatch.objectives.base import Objective, Plan
 from melpatch.progress import Bar, bar, notice
 from melpatch.training import stopping
@@ -59,16 +59,17 @@ def fit(
     Raises:
         ConfigError: the objective cannot be trained so.
         DataError: too many clips proved unreadable.
-        CheckpointError: a save failed; for lack of space only the last one does.
+        CheckpointError: another process trains in the run folder, or a save failed; for lack of space only the last one
+            does.
         MelpatchError: too many steps in a row had no finite loss.
         Stopped: a signal asked for an end, be it in the last step; the run is saved.
     """
     config = run.config
     work, optimizer = set_up(objective, run, plan(config, corpus), tracker or Tracker())
-    _restore(work, optimizer)  # now that the weights are on their device
-    with stopping.heeded():
+    with run.alone(), stopping.heeded():
+        _restore(work, optimizer)  # now that the weights are on their device
         with (
-            decoding(),
+            telling_of_lost_workers(),
             run.states,
             closing(_batches(work, corpus)) as batches,
             bar(work.total, "training", done=work.progress.step) as shown,

@@ -11,6 +11,7 @@
     speed.jsonl         what was timed, since the start of the run, whatever interrupted it
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
+    lock                held by the process that trains
     resume/step-N/      the newest complete states of the run, see :mod:`melpatch.training.states`
 
 Weights and states are written aside, synced, then renamed; a crash at any moment leaves the last complete ones. Of
@@ -24,13 +25,15 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from melpatch.checkpoint import lack_of_space, written_aside
@@ -38,12 +41,16 @@ from melpatch.config import from_toml, to_toml
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.errors import CheckpointError, DataError
 from melpatch.processes import agree, by_first, is_first
+from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.lines import Lines
 from melpatch.training.states import State, States, load_state, step_of
 
 COMMAND = "command.toml"
 _CLIPS = "clips.npy"
+# Seconds for another training to let go of the folder: the decoding processes of one that was killed, which inherited
+# its lock, notice up to 5 s later.
+_PATIENCE = 15.0
 _PACKAGES = ("melpatch", "torch", "numpy", "soundfile", "soxr", "lightning-fabric", "scikit-learn")
 
 
@@ -133,6 +140,31 @@ class Run:
         """Return the keys of the clips that the run in a folder was trained on; none where it did not note them."""
         path = folder / _CLIPS
         return frozenset(np.load(path).tolist()) if path.exists() else frozenset()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the folder from other trainings for the body of a ``with``; the lock ends with the process, however that
+        ends.
+
+        Raises:
+            CheckpointError: another process trains in it.
+        """
+        lock = FileLock(self.folder / "lock", timeout=_PATIENCE)
+        by_first(lambda: self._acquire(lock))
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self, lock: BaseFileLock) -> None:
+        try:
+            lock.acquire()
+        except Timeout:
+            raise CheckpointError(
+                f"{self.folder}: another process trains in it; wait for its end, or stop it"
+            ) from None
+        except NotImplementedError:
+            notice(f"{self.folder}: its file system has no locks; see to it that no two trainings write to it")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl: numbers that an equal run would give too."""
