@@ -1,83 +1,10 @@
-import os
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melpatch.checkpoint import clear_partial, load_weights, save_weights, written_aside
+from melpatch.checkpoint import load_weights, save_weights
 from melpatch.errors import CheckpointError
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def write_file(path, text):
-    path.write_text(text)
-
-
-def write_folder(path, text):
-    path.mkdir()
-    (path / "inside.txt").write_text(text)
-
-
-def content(path):
-    return (path / "inside.txt" if path.is_dir() else path).read_text()
-
-
-@pytest.fixture
-def place(tmp_path):
-    return tmp_path / "below" / "place"
-
-
-@pytest.fixture(params=[write_file, write_folder])
-def write(request):
-    return request.param
-
-
-def test_what_was_written_aside_takes_its_place(place, write):
-    for text in ("old", "new"):
-        with written_aside(place) as aside:
-            write(aside, text)
-            assert not place.exists() or content(place) == "old"
-        assert content(place) == text
-    assert names(place.parent) == ["place"]
-
-
-def test_an_error_leaves_the_old_and_nothing_else(place, write):
-    with written_aside(place) as aside:
-        write(aside, "old")
-    with pytest.raises(ZeroDivisionError), written_aside(place) as aside:  # noqa: PT012
-        write(aside, "half")
-        raise ZeroDivisionError
-    assert content(place) == "old"
-    assert names(place.parent) == ["place"]
-
-
-def test_a_crash_leaves_the_old_and_what_is_half_written_can_be_cleared(place, write):
-    with written_aside(place) as aside:
-        write(aside, "old")
-    child = os.fork()
-    if child == 0:
-        with written_aside(place) as aside:
-            write(aside, "half")
-            os._exit(9)  # as a kill: nothing is cleaned up
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert content(place) == "old"
-    assert names(place.parent) == [f".place.{child}.partial", "place"]
-    clear_partial(place.parent)
-    assert names(place.parent) == ["place"]
-
-
-def test_what_an_earlier_process_of_the_same_number_left_is_no_hindrance(place, write):
-    place.parent.mkdir()
-    write(place.with_name(f".place.{os.getpid()}.partial"), "half")
-    with written_aside(place) as aside:
-        write(aside, "new")
-    assert content(place) == "new"
-    assert names(place.parent) == ["place"]
-
 
 TENSORS = st.dictionaries(
     st.text("abc.", min_size=1, max_size=8),

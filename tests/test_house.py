@@ -24,7 +24,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "LAB.md", *sor
 # A room imports from its own folder and from floors above it in this list, never from a neighbour on its own floor.
 FLOORS = [
     {"errors"},
-    {"registry", "rng", "progress", "processes", "colours", "schedules"},
+    {"atomic", "registry", "rng", "progress", "processes", "colours", "schedules"},
     {"config"},
     {"audio", "nn"},
     {"data", "checkpoint", "encoders"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from melpatch.checkpoint import written_aside
+from melpatch.atomic import written_aside
 from melpatch.config import to_dict
 from melpatch.data.leaks import warn_of_groups
 from melpatch.data.splits import scarce

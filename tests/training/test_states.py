@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny_runs import noises, settings
 
-from melpatch import checkpoint
+from melpatch import atomic, checkpoint
 from melpatch.checkpoint import load_weights
 from melpatch.data.manifest import Rejected
 from melpatch.errors import CheckpointError
@@ -405,7 +405,7 @@ def test_files_that_really_find_no_room(run, little_room, capsys):
 def test_a_device_that_is_full_is_recognised():
     with pytest.raises(OSError, match="No space left on device") as caught:
         checkpoint.write_weights(Path("/dev/full"), {"x": torch.zeros(9)})
-    assert checkpoint.lack_of_space(caught.value) is caught.value
+    assert atomic.lack_of_space(caught.value) is caught.value
 
 
 def test_a_last_save_without_room_is_an_error(run, little_room):

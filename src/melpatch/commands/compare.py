@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from melpatch.checkpoint import written_aside
+from melpatch.atomic import written_aside
 from melpatch.commands import evaluate, pretrain
 from melpatch.comparison import table
 from melpatch.comparison.plan import Pretraining, plan, refuse_leaks

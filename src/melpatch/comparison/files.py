@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from melpatch.atomic import state_of
 from melpatch.data.sources import LABEL, rows
 
 
@@ -14,20 +15,14 @@ def of_clips(source: str, split_column: str) -> str:
         DataError: there is no such source, or the CSV file is not what it should be.
     """
     listed = rows(Path(source), split_column=split_column, label_column=LABEL)
-    return _hash((*row[1:], _state(row.path)) for row in listed)  # the folder's own path is in the words already
+    return _hash((*row[1:], state_of(row.path)) for row in listed)  # the folder's own path is in the words already
 
 
 def of_weights(init: str) -> str:
     """Return a hash of the size and time of a weight file, or of a run folder's weights; there are none yet where it
     is downloaded, and its name says all."""
     path = Path(init)
-    return _hash([(_state(path / "model.safetensors" if path.is_dir() else path),)])
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """Return size and time of a file; None where there is none."""
-    state = path.stat() if path.exists() else None
-    return (state.st_size, state.st_mtime_ns) if state else None
+    return _hash([(state_of(path / "model.safetensors" if path.is_dir() else path),)])
 
 
 def _hash(parts: Iterable[tuple[object, ...]]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scipy.stats import t as student
 
-from melpatch.checkpoint import written_aside
+from melpatch.atomic import written_aside
 from melpatch.comparison.plan import Pretraining
 from melpatch.comparison.results import Line, Results
 from melpatch.comparison.work import score_keys

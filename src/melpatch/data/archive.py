@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from melpatch.atomic import settle
 from melpatch.audio.encoder import ENDINGS, Codec, encode
 from melpatch.config import from_dict, to_dict
 from melpatch.data.clip import Clip, member
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import cells
-from melpatch.data.shards import UNFINISHED, Shard, digest, settle, shard_name
+from melpatch.data.shards import UNFINISHED, Shard, digest, shard_name
 from melpatch.data.sound import decode
 from melpatch.data.sources import COLUMNS, PACKED_COLUMNS
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
@@ -90,17 +91,6 @@ def write_shard(job: Job, done: Callable[[], None]) -> Packed:
     return packed
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside, and move it to its place when it is on the disk.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_bytes(content)
-    settle(aside, path)
-
-
 def _finished(path: Path, note: Path) -> Packed | None:
     try:
         packed = from_dict(Packed, json.loads(note.read_text(encoding="utf-8")))
@@ -111,7 +101,7 @@ def _finished(path: Path, note: Path) -> Packed | None:
 
 
 def _write(job: Job, path: Path, done: Callable[[], None]) -> Packed:
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(f".{path.name}.partial")
     stored: list[_Stored] = []
     rejected: list[Rejected] = []
     with aside.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from melpatch.atomic import state_of
 from melpatch.rng import hash_text
 
 
@@ -42,6 +43,12 @@ class Clip:
     size: int = 0
     crc32: int = 0
     url: str = ""
+
+    @property
+    def state(self) -> tuple[int, int] | None:
+        """What tells that the sound was changed: the size and checksum of what is packed in a shard, wherever that
+        lies, or the size and time of a file; None where there is none."""
+        return (self.size, self.crc32) if self.size else state_of(self.path)
 
     @property
     def place(self) -> str:

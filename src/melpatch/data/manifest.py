@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from melpatch.atomic import written_aside
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
 from melpatch.data.presence import lost_rows
 from melpatch.data.scan import Probed, scan
-from melpatch.data.shards import settle
 from melpatch.data.sources import COLUMNS, LABEL, PACKED_COLUMNS, SPLIT, Row, dataset_name, rows
 from melpatch.errors import AudioError, DataError
 
@@ -195,13 +195,10 @@ def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]
     Raises:
         DataError: it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8", newline="") as file:
+        with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(header)
             writer.writerows(lines)
-        settle(aside, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error

@@ -22,8 +22,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import melpatch
+from melpatch.atomic import clear_partial, written_aside
 from melpatch.config import to_dict
-from melpatch.data.archive import INDEX_COLUMNS, Job, Packed, Packing, write_shard, write_whole
+from melpatch.data.archive import INDEX_COLUMNS, Job, Packed, Packing, write_shard
 from melpatch.data.corpus import Corpus
 from melpatch.data.manifest import write_rejected, write_table
 from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_about
@@ -65,7 +66,9 @@ def pack(
                 if _is_done(out, plan, identity):
                     about = read_about(out)
                 else:
-                    write_whole(state / _PLAN, json.dumps(plan).encode())
+                    clear_partial(out)
+                    with written_aside(state / _PLAN) as aside:
+                        aside.write_text(json.dumps(plan), encoding="utf-8")
                     packed = _all(_jobs(corpus, names, out, settings), len(corpus.clips), workers)
                     about = _finish(corpus, out, settings, packed, command, identity)
             finally:
@@ -83,9 +86,7 @@ def _listing(corpus: Corpus, names: Sequence[str]) -> str:
     """Return a hash of all that shards hang on but the settings."""
     found = hashlib.blake2b(digest_size=16)
     for clip, name in sorted(zip(corpus.clips, names, strict=True), key=lambda pair: pair[0].key):
-        state = clip.path.stat() if not clip.size and clip.path.exists() else None
-        seen = (state.st_size, state.st_mtime_ns) if state else (clip.size, clip.crc32)
-        listed = clip.key, name, clip.start, clip.duration, clip.labels, clip.split, clip.group, seen
+        listed = clip.key, name, clip.start, clip.duration, clip.labels, clip.split, clip.group, clip.state
         found.update(repr(listed).encode())
     return found.hexdigest()
 
@@ -218,5 +219,6 @@ def _finish(
         index=digest(out / INDEX),
         shards=tuple(each.shard for each in full),
     )
-    write_whole(out / ABOUT, (json.dumps(to_dict(about), indent=1) + "\n").encode())
+    with written_aside(out / ABOUT) as aside:
+        aside.write_text(json.dumps(to_dict(about), indent=1) + "\n", encoding="utf-8")
     return about

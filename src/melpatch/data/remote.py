@@ -18,7 +18,8 @@ import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
-from melpatch.data.shards import ABOUT, INDEX, Shard, digest, read_about, settle
+from melpatch.atomic import settle, written_aside
+from melpatch.data.shards import ABOUT, INDEX, Shard, digest, read_about
 from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
 from melpatch.progress import notice
 
@@ -96,9 +97,8 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
         folder = root / f"{url.rpartition('/')[2]}-{identity}"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            aside = folder / f".{ABOUT}.part"
-            aside.write_bytes(said)
-            settle(aside, folder / ABOUT)
+            with written_aside(folder / ABOUT) as aside:
+                aside.write_bytes(said)
             _keep_index(system, place, url, folder)
     except OSError as error:
         raise DataError(str(_unkept(url, root, error))) from error

@@ -7,7 +7,6 @@ each clip lies; ``shards.json``, which is written last, says what belongs togeth
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,17 +122,6 @@ def checked_index(folder: Path, shown: str = "") -> Path:
         hint = "for labels of your own give a CSV file of another name"
         raise DataError(f"{shown or folder}/{INDEX}: does not match {ABOUT}, by its checksum; {_AGAIN}; {hint}")
     return index
-
-
-def settle(aside: Path, path: Path) -> None:
-    """Move a file to its place once it is on the disk, so that a crash leaves there what was before, or all of it.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def digest(path: Path, shown: str = "") -> str:

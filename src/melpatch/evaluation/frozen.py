@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from melpatch.checkpoint import written_aside
+from melpatch.atomic import written_aside
 from melpatch.config import to_dict
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.corpus import Corpus, Rejected
@@ -277,14 +277,5 @@ def listing(clips: Sequence[Clip], about: str = "") -> str:
     checksums, which are the same wherever it lies; and of some text."""
     digest = hashlib.blake2b(about.encode(), digest_size=16)
     for clip in clips:
-        seen = (clip.size, clip.crc32) if clip.size else _state(clip.path)
-        digest.update(repr((clip.key, clip.start, clip.duration, seen)).encode())
+        digest.update(repr((clip.key, clip.start, clip.duration, clip.state)).encode())
     return digest.hexdigest()
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """Return the size and the time of a file; None if it is not there."""
-    if not path.exists():
-        return None
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from melpatch.checkpoint import written_aside
+from melpatch.atomic import written_aside
 from melpatch.config import to_dict
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus, label_matrix

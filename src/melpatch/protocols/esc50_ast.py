@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from melpatch.checkpoint import written_aside
+from melpatch.atomic import written_aside
 from melpatch.config import check
 from melpatch.errors import CheckpointError
 from melpatch.evaluation.inference import Table

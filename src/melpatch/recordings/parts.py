@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from melpatch import processes
-from melpatch.checkpoint import clear_partial, discard, sync, written_aside
+from melpatch.atomic import clear_partial, discard, sync, written_aside
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError

@@ -51,7 +51,5 @@ def fingerprint(found: Sequence[Clip]) -> str:
     """Return a text that is another one where the recordings, their order, or the sizes or times of their files are."""
     digest = hashlib.blake2b(digest_size=8)
     for clip in found:
-        state = clip.path.stat() if clip.path.exists() else None
-        seen = (state.st_size, state.st_mtime_ns) if state and not clip.url else None
-        digest.update(repr((clip.place, clip.start, clip.duration, seen)).encode())
+        digest.update(repr((clip.place, clip.start, clip.duration, clip.state)).encode())
     return f"{len(found)} ({digest.hexdigest()})"

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from melpatch.checkpoint import lack_of_space, sync, written_aside
+from melpatch.atomic import lack_of_space, sync, written_aside
 
 
 class Lines:

@@ -36,7 +36,7 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
-from melpatch.checkpoint import lack_of_space, written_aside
+from melpatch.atomic import lack_of_space, written_aside
 from melpatch.config import from_toml, to_toml
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.errors import CheckpointError, DataError

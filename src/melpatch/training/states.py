@@ -24,15 +24,8 @@ import torch
 from torch import Tensor
 
 from melpatch import processes
-from melpatch.checkpoint import (
-    clear_partial,
-    copied,
-    discard,
-    lack_of_space,
-    load_weights,
-    write_weights,
-    written_aside,
-)
+from melpatch.atomic import clear_partial, discard, lack_of_space, written_aside
+from melpatch.checkpoint import copied, load_weights, write_weights
 from melpatch.errors import CheckpointError
 from melpatch.progress import notice
 from melpatch.training.lines import Lines
