@@ -8,9 +8,18 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melpatch.audio.encoder import encode
+from melpatch.audio import encoder
 
 CODECS = pytest.mark.parametrize("codec", ["flac", "pcm"])
+
+
+def encode(wave, rate, codec):
+    """The bytes of a wave, and which share of it was beyond full scale."""
+    file = io.BytesIO()
+    coded = encoder.encode([wave], rate, codec, file)
+    assert coded.samples == len(wave)
+    assert coded.loudest == np.abs(wave).max()
+    return file.getvalue(), coded.beyond / coded.samples
 
 
 def decoded(content):
@@ -47,3 +56,14 @@ def test_what_is_beyond_full_scale_is_cut_off_and_told(codec):
 def test_flac_is_smaller_than_pcm():
     wave = 0.1 * np.sin(np.arange(16_000, dtype=np.float32) / 20)
     assert len(encode(wave, 16_000, "flac")[0]) < 0.6 * len(encode(wave, 16_000, "pcm")[0])
+
+
+@CODECS
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=4).filter(any))
+def test_the_same_bytes_come_of_any_pieces(codec, lengths):
+    wave = np.random.default_rng(0).normal(0, 0.3, sum(lengths)).astype(np.float32)
+    file = io.BytesIO()
+    coded = encoder.encode(np.split(wave, np.cumsum(lengths)[:-1]), 8000, codec, file)
+    whole, beyond = encode(wave, 8000, codec)
+    assert file.getvalue() == whole
+    assert coded == (len(wave), round(beyond * len(wave)), np.abs(wave).max())

@@ -306,13 +306,14 @@ def test_damage_gives_sound_or_an_audio_error(tmp_path, kind, cut, flips, near, 
     hop=st.floats(0.05, 3),
     rate=st.sampled_from([None, 8000, 22_050]),
     block=st.sampled_from([500, 7919, 1 << 18]),
+    segment=st.just((0.0, None)) | st.tuples(st.floats(0, 1.9), st.none() | st.floats(0.01, 3)),
 )
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_windows_are_slices_of_the_whole(tmp_path, monkeypatch, seconds, hop, rate, block):
-    path = saved(tmp_path, encoded())
-    whole, own = read(path, sample_rate=rate)
+def test_windows_are_slices_of_the_segment(tmp_path, monkeypatch, seconds, hop, rate, block, segment):
+    path, (start, duration) = saved(tmp_path, encoded()), segment
+    whole, own = read(path, start=start, duration=duration, sample_rate=rate)
     monkeypatch.setattr(decoder, "_BLOCK", block)
-    windows = list(stream(path, seconds, hop, rate))
+    windows = list(stream(path, seconds, hop, rate, start=start, duration=duration))
     size = round(seconds * own)
     covered = 0
     for index, (start, wave) in enumerate(windows):

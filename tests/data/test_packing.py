@@ -5,6 +5,8 @@ import io
 import json
 import os
 import tarfile
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +226,38 @@ def test_clips_that_cannot_be_stored_are_listed_and_the_others_packed(tmp_path):
         path.write_text("all damaged")
     with pytest.raises(DataError, match=r"sounds: no clip can be read; the first, .*, is not sound"):
         packed(corpus, tmp_path / "none")
+
+
+@pytest.mark.parametrize("codec", ["flac", "pcm"])
+def test_long_clips_are_packed_piece_by_piece(tmp_path, monkeypatch, codec):
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    noise = np.random.default_rng(0).uniform(-0.4, 0.4, 600 * RATE)
+    soundfile.write(sounds / "a.wav", noise, RATE)
+    soundfile.write(sounds / "b.wav", noise[: 10 * RATE], 2 * RATE)
+    part = Clip(sounds / "a.wav", 7, 1.5, 20.25)
+    corpus = load_corpus([sounds])
+    corpus = replace(corpus, clips=(*corpus.clips, part))
+    at_once = load_corpus([packed(corpus, tmp_path / "at once", codec=codec)])
+    monkeypatch.setattr(archive, "_LONG", 0.7)
+    tracemalloc.start()
+    by_pieces = load_corpus([packed(corpus, tmp_path / "by pieces", codec=codec)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * noise.astype(np.float32).nbytes
+    for one, other in zip(at_once.clips, by_pieces.clips, strict=True):
+        assert (one.key, one.duration) == (other.key, other.duration)
+        difference = np.abs(decode(one, RATE) - decode(other, RATE)).max()
+        assert difference <= (1 / 2**15 if one.duration == 5.0 else 0)  # what was resampled may be rounded otherwise
+
+
+def test_what_no_wav_file_holds_is_told(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds")
+    corpus = load_corpus([sounds])
+    endless = replace(corpus.clips[0], duration=2.0**31 / RATE)
+    packed(replace(corpus, clips=(*corpus.clips[1:], endless)), tmp_path / "shards", codec="pcm")
+    (found,) = read_rejected(tmp_path / "shards" / "rejected.csv")
+    assert found.reason == "is longer than a WAV file can be"
 
 
 def test_only_one_process_packs_into_a_folder(tmp_path, monkeypatch):

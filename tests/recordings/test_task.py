@@ -58,6 +58,6 @@ def test_worker_processes_change_nothing_and_end_well(groups, monkeypatch):
 
 
 def test_a_decoding_process_that_is_killed_is_told_in_one_line(groups, monkeypatch):
-    monkeypatch.setattr(windows_module, "stream", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(windows_module, "streamed", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(MelpatchError, match="a decoding process was killed"):
         list(of_many(TASK, groups, batch_size=2, workers=1))

@@ -1,7 +1,8 @@
 """Samples to the bytes of a 16-bit sound file."""
 
 import io
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -15,20 +16,34 @@ HIGHEST_FLAC_RATE = 655_350
 _FULL = 1 << 15
 
 
-def encode(wave: Float[np.ndarray, " sample"], sample_rate: int, codec: Codec) -> tuple[bytes, float]:
-    """Return samples as a mono sound file of 16 bits, and which share of them was beyond full scale and is cut off
-    there.
+class Coded(NamedTuple):
+    """What was coded.
 
-    What was decoded from 16 bits comes back to the last bit.
+    Attributes:
+        samples: how many.
+        beyond: how many of them were beyond full scale, and are cut off there.
+        loudest: the largest of them, without its sign.
+    """
+
+    samples: int
+    beyond: int
+    loudest: float
+
+
+def encode(pieces: Iterable[Float[np.ndarray, " _"]], sample_rate: int, codec: Codec, file: io.BufferedIOBase) -> Coded:
+    """Write samples as a mono sound file of 16 bits. What was decoded from 16 bits comes back to the last bit.
 
     Args:
-        wave: samples, nominally in [-1, 1].
+        pieces: the samples one after the other, nominally in [-1, 1].
         sample_rate: in Hz.
         codec: ``flac``, which is half as large, or ``pcm``, which is decoded in no time.
+        file: where to, and read from; it stays open.
     """
-    scaled = np.rint(wave * np.float32(_FULL))
-    beyond = float(np.mean((scaled > _FULL) | (scaled < -_FULL)))  # 1.0 itself, one step too much, is no harm
-    whole = np.clip(scaled, -_FULL, _FULL - 1).astype(np.int16)
-    file = io.BytesIO()
-    soundfile.write(file, whole, sample_rate, subtype="PCM_16", format=ENDINGS[codec].upper())
-    return file.getvalue(), beyond
+    samples, beyond, loudest = 0, 0, 0.0
+    with soundfile.SoundFile(file, "w", sample_rate, 1, "PCM_16", format=ENDINGS[codec].upper()) as sound:
+        for wave in pieces:
+            scaled = np.rint(wave * np.float32(_FULL))
+            samples, loudest = samples + len(wave), max(loudest, float(np.abs(wave).max(initial=0.0)))
+            beyond += int(np.sum(np.abs(scaled) > _FULL))  # 1.0 itself, one step too much, is no harm
+            sound.write(np.clip(scaled, -_FULL, _FULL - 1).astype(np.int16))
+    return Coded(samples, beyond, loudest)

@@ -7,6 +7,7 @@ do.
 
 from collections.abc import Iterator
 from math import ceil, gcd
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -63,35 +64,49 @@ def read(
     Raises:
         AudioError: the file is missing, not sound, or damaged; or the segment lies beyond its end.
     """
-    if not start >= 0 or not (duration is None or duration > 0):
-        reason = f"has no segment from {start} s of {duration} s"
-        raise AudioError(path, reason, "ask for a start of at least 0 s and a duration above 0 s")
     with open_sound(path) as sound:
         rate = sample_rate or sound.info.sample_rate
-        wave = _segment(sound, start, duration, rate)
+        part = _around(sound, start, duration, rate)
+        blocks = [*sound.blocks(part.first, part.samples)]
+        wave = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        wave = _resample(wave, sound.info.sample_rate, rate)[part.skip :][: part.keep]
         if not len(wave):
-            end = (sound.info.samples or sound.position) / sound.info.sample_rate
-            raise AudioError(
-                path, f"ends at {end:.3f} s, so nothing is left from {start:.3f} s on", "ask for an earlier start"
-            )
+            raise _beyond(sound, start)
         return wave, rate
 
 
-def _segment(sound: Decoder, start: float, duration: float | None, rate: int) -> Float[np.ndarray, " sample"]:
-    """Decode around the segment, from a moment at which samples of both rates fall together; resample, and trim."""
+class _Part(NamedTuple):
+    """What to decode for a segment: from which sample on and how many, if not all, of the file's own; and which samples
+    these give belong to it once they are resampled: all after ``skip``, ``keep`` at most."""
+
+    first: int
+    samples: int | None
+    skip: int
+    keep: int | None
+
+
+def _around(sound: Decoder, start: float, duration: float | None, rate: int) -> _Part:
+    """Return what lies around a segment, from a moment at which samples of both rates fall together."""
+    if not start >= 0 or not (duration is None or duration > 0):
+        reason = f"has no segment from {start} s of {duration} s"
+        raise AudioError(sound.path, reason, "ask for a start of at least 0 s and a duration above 0 s")
     own = sound.info.sample_rate
     begin = round(start * rate)
-    end = None if duration is None else begin + max(1, round(duration * rate))
+    keep = None if duration is None else max(1, round(duration * rate))
     reach = 0 if own == rate else ceil(_REACH * max(1, rate / own))
     step = rate // gcd(own, rate)
     origin = max(0, begin - reach) // step * step
     first = origin * own // rate
-    if sound.info.samples is not None and first >= sound.info.samples:
-        return np.empty(0, np.float32)
-    count = None if end is None else ceil((end + reach) * own / rate) - first
-    blocks = [*sound.blocks(first, count)]
-    wave = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
-    return _resample(wave, own, rate)[begin - origin : None if end is None else end - origin]
+    samples = None if keep is None else ceil((begin + keep + reach) * own / rate) - first
+    if sound.info.samples is not None:
+        first = min(first, sound.info.samples)
+    return _Part(first, samples, begin - origin, keep)
+
+
+def _beyond(sound: Decoder, start: float) -> AudioError:
+    end = (sound.info.samples or sound.position) / sound.info.sample_rate
+    reason = f"ends at {end:.3f} s, so nothing is left from {start:.3f} s on"
+    return AudioError(sound.path, reason, "ask for an earlier start")
 
 
 def _resample(wave: Float[np.ndarray, " sample"], own: int, rate: int) -> Float[np.ndarray, " resampled"]:
@@ -99,9 +114,16 @@ def _resample(wave: Float[np.ndarray, " sample"], own: int, rate: int) -> Float[
 
 
 def stream(
-    path: Source, seconds: float, hop: float, sample_rate: int | None = None
+    path: Source,
+    seconds: float,
+    hop: float,
+    sample_rate: int | None = None,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
 ) -> Iterator[tuple[float, Float[np.ndarray, " sample"]]]:
-    """Yield the moment each window begins, in seconds, and the window, decoding once forward in bounded memory.
+    """Yield the moment each window begins, in seconds from the start of the segment, and the window, decoding once
+    forward in bounded memory.
 
     The last window may be shorter; one that would lie wholly in the window before it is not made.
 
@@ -110,6 +132,8 @@ def stream(
         seconds: length of a window, in seconds.
         hop: from the beginning of a window to that of the next, in seconds.
         sample_rate: rate wanted, in Hz; None for the file's own.
+        start: first moment wanted, in seconds, as for :func:`read`.
+        duration: length wanted, in seconds; None for all that follows.
 
     Raises:
         ConfigError: a window or hop is shorter than a sample.
@@ -120,8 +144,8 @@ def stream(
         size = round(seconds * rate)
         check(size >= 1, "seconds", seconds, f"at least one sample, 1/{rate} s")
         check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
-        held, offset, index, begin = np.empty(0, np.float32), 0, 0, 0  # `held` begins at sample `offset` of the file
-        for block in _resampled(sound, rate):
+        held, offset, index, begin = np.empty(0, np.float32), 0, 0, 0  # `held` begins at sample `offset` of the segment
+        for block in _resampled(sound, _around(sound, start, duration, rate), rate):
             held = np.concatenate((held, block))
             while (begin := round(index * hop * rate)) + size <= offset + len(held):
                 yield begin / rate, held[begin - offset : begin - offset + size]
@@ -130,17 +154,29 @@ def stream(
             held, offset = held[drop:], offset + drop
         if not sound.position:
             raise AudioError(path, "holds no samples", "record or copy it again")
+        if start and not index and not len(held):
+            raise _beyond(sound, start)
         covered = round((index - 1) * hop * rate) + size if index else 0
         if begin < offset + len(held) and covered < offset + len(held):
             yield begin / rate, held[begin - offset :]
 
 
-def _resampled(sound: Decoder, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
-    own = sound.info.sample_rate
+def _resampled(sound: Decoder, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
+    """Yield the samples of a segment as they are decoded."""
+    skip, left = part.skip, part.keep
+    for block in _at_rate(sound, part, rate):
+        kept = block[skip:][:left]
+        skip = max(0, skip - len(block))
+        left = None if left is None else left - len(kept)
+        yield kept
+
+
+def _at_rate(sound: Decoder, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
+    own, blocks = sound.info.sample_rate, sound.blocks(part.first, part.samples)
     if own == rate:
-        yield from sound.blocks()
+        yield from blocks
         return
     resampler = soxr.ResampleStream(own, rate, 1, dtype="float32", quality=_QUALITY)
-    for block in sound.blocks():
+    for block in blocks:
         yield resampler.resample_chunk(block)
     yield resampler.resample_chunk(np.empty(0, np.float32), last=True)

@@ -1,5 +1,6 @@
 """Measure what feeds a training: the rates of decoding, packing, loading and the front end alone, and all together."""
 
+import io
 import json
 import resource
 import time
@@ -226,7 +227,7 @@ class Bench:
         """Yield packed clips, batch by batch."""
         for batch in self.held:
             waves = zip(batch.wave.numpy(), batch.lengths.tolist(), strict=True)
-            yield [encode(wave[:length], self.sample_rate, "flac") for wave, length in waves]
+            yield [encode([wave[:length]], self.sample_rate, "flac", io.BytesIO()) for wave, length in waves]
 
     def front_end(self, batch: Batch) -> object:
         """Return the spectrograms of a batch."""

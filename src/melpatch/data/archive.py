@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 from zlib import crc32
 
@@ -16,12 +18,15 @@ from melpatch.data.clip import Clip, member
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import cells
 from melpatch.data.shards import UNFINISHED, Shard, digest, shard_name
-from melpatch.data.sound import decode
+from melpatch.data.sound import Samples, decode, streamed
 from melpatch.data.sources import COLUMNS, PACKED_COLUMNS
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
 INDEX_COLUMNS = (*COLUMNS, *PACKED_COLUMNS, "member", "name")
 """What an index says of a clip: as every CSV file, and what it is called in the archive and was called before."""
+_LONG = 300.0  # seconds of a clip that are held in memory at once
+_READ = 1 << 20  # bytes
+_LARGEST_WAV = (1 << 32) - (1 << 10)  # bytes of samples
 _MOST_BEYOND = 0.1  # share of samples beyond full scale from which on cutting them off leaves noise
 
 
@@ -135,29 +140,43 @@ class _Stored(NamedTuple):
 def _store(archive: tarfile.TarFile, clip: Clip, name: str, path: Path, settings: Packing) -> _Stored:
     """Decode a clip and append it to an archive; an AudioError says why that cannot be."""
     rate = settings.sample_rate
-    wave = decode(clip, rate)
-    content, beyond = encode(wave, rate, settings.codec)
-    if beyond > _MOST_BEYOND:
-        reason = f"has {beyond:.0%} of its samples beyond full scale, up to {abs(wave).max():.3g}"
-        raise AudioError(clip.place, reason, "scale it to [-1, 1] first")
-    # The stated length is kept where it means the same samples, so that crops fall where they fall in the file.
-    exact = len(wave) / rate
-    seconds = clip.duration if abs(exact - clip.duration) * rate < 1 else exact
-    stem = member(clip.key)
-    file = f"{stem}.{ENDINGS[settings.codec]}"
-    offset = _add(archive, file, content)
+    if settings.codec == "pcm" and 2 * clip.duration * rate > _LARGEST_WAV:
+        raise AudioError(clip.place, "is longer than a WAV file can be", "pack it as flac, or list it in parts")
+    with TemporaryFile(dir=path.parent) if clip.duration > _LONG else io.BytesIO() as content:
+        coded = encode(_pieces(clip, rate), rate, settings.codec, content)
+        if coded.beyond > _MOST_BEYOND * coded.samples:
+            share = f"{coded.beyond / coded.samples:.0%}"
+            reason = f"has {share} of its samples beyond full scale, up to {coded.loudest:.3g}"
+            raise AudioError(clip.place, reason, "scale it to [-1, 1] first")
+        # The stated length is kept where it means the same samples, so that crops fall where they fall in the file.
+        exact = coded.samples / rate
+        seconds = clip.duration if abs(exact - clip.duration) * rate < 1 else exact
+        stem = member(clip.key)
+        file = f"{stem}.{ENDINGS[settings.codec]}"
+        packed = _add(archive, file, content)
     about = {"key": clip.key, "path": name, "start": clip.start, "duration": seconds, "sample_rate": rate}
     about |= {"labels": clip.labels, "split": clip.split, "group": clip.group}
-    _add(archive, f"{stem}.json", json.dumps(about, ensure_ascii=False).encode())
-    packed = offset, len(content), crc32(content)
+    _add(archive, f"{stem}.json", io.BytesIO(json.dumps(about, ensure_ascii=False).encode()))
     kept = Clip(path, clip.key, 0.0, seconds, clip.labels, clip.split, clip.group, *packed)
-    return _Stored(kept, file, name, beyond > 0)
+    return _Stored(kept, file, name, coded.beyond > 0)
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Append a member, which has no owner and no time so that archives repeat; return the offset of its content."""
-    header = tarfile.TarInfo(name)
-    header.size = len(content)
-    offset = archive.offset + tarfile.BLOCKSIZE
-    archive.addfile(header, io.BytesIO(content))
-    return offset
+def _pieces(clip: Clip, rate: int) -> Iterator[Samples]:
+    """Yield a clip's samples: all at once, or where they are many, one piece after the other."""
+    if clip.duration <= _LONG:
+        yield decode(clip, rate)
+    else:
+        yield from (wave for _, wave in streamed(clip, _LONG, _LONG, rate))
+
+
+def _add(archive: tarfile.TarFile, name: str, content: io.BufferedIOBase) -> tuple[int, int, int]:
+    """Append a member, which has no owner and no time so that archives repeat; return offset, size and checksum of its
+    content."""
+    header, check, offset = tarfile.TarInfo(name), 0, archive.offset + tarfile.BLOCKSIZE
+    header.size = content.seek(0, os.SEEK_END)
+    content.seek(0)
+    while part := content.read(_READ):
+        check = crc32(part, check)
+    content.seek(0)
+    archive.addfile(header, content)
+    return offset, header.size, check

@@ -1,18 +1,22 @@
 """The samples of a clip, wherever it lies: a file, a part of one, or a stretch of a shard here or elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from math import inf
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from melpatch.audio.files import Source, read
+from melpatch.audio.files import Source, read, stream
 from melpatch.audio.stretch import Stretch
 from melpatch.data.clip import Clip
 from melpatch.data.remote import fetch
 from melpatch.errors import AudioError
 
 T = TypeVar("T")
+Samples = Float[np.ndarray, " _"]
+"""One channel; of every window another number."""
 
 
 def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
@@ -22,6 +26,21 @@ def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
         AudioError: it is missing, damaged or not sound, or its shard cannot be fetched.
     """
     return opened(clip, lambda found: read(found, start=clip.start, duration=clip.duration, sample_rate=sample_rate)[0])
+
+
+def streamed(clip: Clip, seconds: float, hop: float, sample_rate: int) -> Iterator[tuple[float, Samples]]:
+    """Return a clip's windows as :func:`melpatch.audio.files.stream` yields them, in bounded memory.
+
+    Raises:
+        AudioError: as :func:`decode`, when this is called or as it is read.
+    """
+    duration = None if clip.duration == inf else clip.duration
+
+    def begin(found: Source) -> Iterator[tuple[float, Samples]]:
+        pieces = stream(found, seconds, hop, sample_rate, start=clip.start, duration=duration)
+        return chain([*islice(pieces, 1)], pieces)  # the file is open now: that it goes later does no harm
+
+    return opened(clip, begin)
 
 
 def opened(clip: Clip, action: Callable[[Source], T]) -> T:

@@ -4,7 +4,6 @@ beside it.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -16,16 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from melpatch.audio.files import Source, count_samples, probe, stream
 from melpatch.config import check
 from melpatch.data.clip import Clip
 from melpatch.data.loader import started, undisturbed
-from melpatch.data.sound import decode, opened
+from melpatch.data.sound import Samples, decode, streamed
 from melpatch.errors import AudioError, ConfigError
 from melpatch.rng import hash_text
 
-Samples = Float[np.ndarray, " _"]
-"""One channel; of every window another number."""
 _AHEAD = 4  # windows that a decoding process has ready
 _SHORT = 120.0  # seconds of a clip up to which it is decoded at once, as training does
 
@@ -141,27 +137,10 @@ def _decoded(recordings: Numbered, cut: Cut) -> Iterator[Window | End]:
 
 
 def _pieces(clip: Clip, cut: Cut) -> Iterator[tuple[float, Samples]]:
-    """Yield the start within the clip and the samples of each window."""
+    """Return the start within the clip and the samples of each window."""
     if clip.duration <= _SHORT:
-        yield from _slices(decode(clip, cut.sample_rate), cut)
-    elif clip.start == 0:
-        pieces = opened(clip, lambda found: _streamed(found, cut))
-        yield from pieces if clip.duration == inf else _until(clip.duration, pieces, cut.sample_rate)
-    else:
-        duration = clip.duration if clip.duration < inf else _length(clip) - clip.start
-        for number in itertools.count():
-            start = number * cut.hop
-            length = min(cut.seconds, duration - start)
-            if length > 0:  # else the hop has led over the end
-                yield start, decode(replace(clip, start=clip.start + start, duration=length), cut.sample_rate)
-            if start + cut.seconds >= duration - 0.5 / cut.sample_rate:
-                return
-
-
-def _streamed(found: Source, cut: Cut) -> Iterator[tuple[float, Samples]]:
-    """Return the windows of a file that is open already: that it is gone later does no harm."""
-    pieces = stream(found, cut.seconds, cut.hop, cut.sample_rate)
-    return itertools.chain([*itertools.islice(pieces, 1)], pieces)
+        return _slices(decode(clip, cut.sample_rate), cut)
+    return streamed(clip, cut.seconds, cut.hop, cut.sample_rate)
 
 
 def _slices(wave: Samples, cut: Cut) -> Iterator[tuple[float, Samples]]:
@@ -173,24 +152,6 @@ def _slices(wave: Samples, cut: Cut) -> Iterator[tuple[float, Samples]]:
             yield first / rate, wave[first : first + length]
         if first + length >= len(wave):
             return
-
-
-def _until(duration: float, pieces: Iterator[tuple[float, Samples]], rate: int) -> Iterator[tuple[float, Samples]]:
-    """Yield windows up to an end; one that would lie wholly in the window before it is left out."""
-    stop, covered = max(1, round(duration * rate)), 0
-    for start, wave in pieces:
-        first = round(start * rate)
-        if covered == stop or first >= stop:
-            return
-        wave = wave[: stop - first]
-        covered = first + len(wave)
-        yield start, wave
-
-
-def _length(clip: Clip) -> float:
-    """Return how long the file of a clip is that goes up to its end, in seconds."""
-    info = opened(clip, probe)
-    return info.duration or opened(clip, count_samples) / info.sample_rate
 
 
 def _too_short(name: object, rate: int) -> AudioError:
