@@ -41,6 +41,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from melpatch import processes
+from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.model import Model
 from melpatch.objectives.base import Plan
@@ -271,6 +272,8 @@ class Stepper:
             "threads": torch.get_num_threads(),
             "device": name,
         }
+        if isinstance(self.task, Published):
+            record["clip_seconds"] = self.task.task.frames / 100  # as published, whatever was asked for
         return record | ({"operators": self.operators()} if self.config.operators else {})
 
     def operators(self) -> dict[str, float]:
@@ -322,6 +325,8 @@ class Published:
     """A step as published, in one process and without compilation."""
 
     def __init__(self, setting: Setting) -> None:
+        check(setting.way == "eager", "compile", setting.way, f"eager for {setting.task}")
+        check(setting.processes == 1, "processes", setting.processes, f"1 for {setting.task}")
         kind = "cuda" if torch.cuda.is_available() else "cpu"
         self.autocast = torch.autocast(kind, torch.bfloat16, enabled=setting.precision == "bf16-mixed")
         self.device = torch.device(kind)

@@ -427,7 +427,7 @@ def test_processes_decode_beside_a_gpu_only():
     held = Model(MODEL.config, MODEL.objective, "cpu")
     assert held.default_workers == 0
     held.device = torch.device("cuda")
-    assert held.default_workers == min(8, os.cpu_count())
+    assert held.default_workers == min(8, len(os.sched_getaffinity(0)))
 
 
 def test_bf16_is_asked_for_and_near(sounds):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PARTIAL = ".partial"
+_NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP}  # of folders that may not be listed, or are never synced
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, a quota, the largest file that this process may write
 
 
@@ -35,7 +36,11 @@ def settle(aside: Path, path: Path) -> None:
     if path.is_dir() and aside.is_dir():
         _remove(path)  # a folder cannot be renamed over another; over a file's name it is not ours to remove
     aside.replace(path)
-    sync(path.parent)
+    try:
+        sync(path.parent)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def clear_partial(folder: Path) -> None:

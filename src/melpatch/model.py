@@ -7,6 +7,7 @@
 >>> for path, vector in model.embed_many(paths): ...
 """
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -217,7 +218,9 @@ class Model:
     @property
     def default_workers(self) -> int:
         """Return how many processes to decode with: up to 8 where there is a GPU to feed."""
-        return min(8, (os.cpu_count() or 1) // processes.world_size()) if self.device.type == "cuda" else 0
+        if self.device.type != "cuda" or multiprocessing.current_process().daemon:  # which may have no processes
+            return 0
+        return min(8, len(os.sched_getaffinity(0)) // processes.on_this_machine())
 
     def embedding(self, pooling: Pooling | None, layer: int | None, hop: float | None) -> Task:
         """Return what :meth:`embed` asks of a recording.

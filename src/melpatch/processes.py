@@ -37,6 +37,11 @@ def rank() -> int:
     return distributed.get_rank() if _together() else 0
 
 
+def on_this_machine() -> int:
+    """Return how many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _together() else 1
+
+
 def is_first() -> bool:
     """Return whether this is the process that writes what all have made."""
     return rank() == 0

@@ -1,5 +1,6 @@
 """Sound files of 16 bits: nothing is lost that 16 bits hold, and what they cannot hold is told."""
 
+import errno
 import io
 
 import numpy as np
@@ -67,3 +68,35 @@ def test_the_same_bytes_come_of_any_pieces(codec, lengths):
     whole, beyond = encode(wave, 8000, codec)
     assert file.getvalue() == whole
     assert coded == (len(wave), round(beyond * len(wave)), np.abs(wave).max())
+
+
+class Full(io.BytesIO):
+    """A file of which one call fails, and only that one."""
+
+    def __init__(self, which):
+        super().__init__()
+        self.which, self.calls = which, 0
+
+    def _count(self):
+        self.calls += 1
+        if self.calls == self.which:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write(self, data):
+        self._count()
+        return super().write(data)
+
+    def seek(self, *where):
+        self._count()
+        return super().seek(*where)
+
+
+@CODECS
+def test_a_disk_that_is_full_at_any_moment_is_told(codec):
+    wave = np.random.default_rng(0).normal(0, 0.3, 30_000).astype(np.float32)
+    whole = Full(None)
+    encoder.encode([wave], 8000, codec, whole)
+    assert whole.calls > 3
+    for which in range(1, whole.calls + 1):
+        with pytest.raises(OSError, match="No space left"):
+            encoder.encode([wave], 8000, codec, Full(which))

@@ -38,8 +38,8 @@ def test_every_stage_has_its_rates(corpus, capsys):
 
 
 def test_of_several_rounds_the_middle_one_counts():
-    rates = [bench.Rate("a", 4, 8.0, seconds, 2 * seconds) for seconds in (3.0, 1.0, 9.0)]
-    assert bench.middle(rates) == rates[0]
+    rates = [bench.Rate("a", 4, 8.0, *times) for times in [(9.0, 2.0), (1.0, 5.0), (3.0, 7.0)]]
+    assert bench.middle(rates) == bench.Rate("a", 4, 8.0, 3.0, 5.0)
 
 
 def test_a_table_for_people_and_what_to_do_when_the_training_waits(corpus, capsys, monkeypatch):

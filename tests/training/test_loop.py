@@ -4,6 +4,7 @@ from itertools import count, product
 
 import pytest
 import torch
+from filelock import FileLock
 from tiny_runs import RAGGED, RATE, noises, settings, with_loader, write_noise
 from torch.optim import Adam, AdamW
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -13,10 +14,11 @@ from melpatch.checkpoint import load_weights
 from melpatch.cli import main
 from melpatch.data.loader import training_batches
 from melpatch.data.manifest import Rejected, read_rejected
-from melpatch.errors import DataError, MelpatchError
+from melpatch.errors import CheckpointError, DataError, MelpatchError
 from melpatch.objectives.base import ObjectiveOutput, Plan
 from melpatch.objectives.classify import Classify
 from melpatch.schedules import cosine, factor
+from melpatch.training import run as run_module
 from melpatch.training.config import TrainConfig, build
 from melpatch.training.loop import evaluation_steps, fit
 from melpatch.training.run import Run
@@ -222,6 +224,14 @@ def test_an_objective_is_told_the_plan_before_the_first_step(corpus, tmp_path):
 
     train(corpus, tmp_path / "run", config, prepare=beginning(note))
     assert plans == [Plan(steps=12, batch_size=4, seconds=0.4, longest=0.4, accumulate=2)]
+
+
+def test_a_folder_that_another_process_trains_in_is_left_alone(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_PATIENCE", 0.0)
+    with FileLock(tmp_path / "run" / "lock"), pytest.raises(CheckpointError, match="another process trains in it"):
+        train(corpus, tmp_path / "run", settings())
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    train(corpus, tmp_path / "again", settings())
 
 
 def test_what_an_objective_warns_of_is_shown_and_logged(corpus, tmp_path, capsys):
@@ -564,6 +574,7 @@ OWN = '''
 from dataclasses import dataclass
 
 import torch
+from filelock import FileLock
 
 from melpatch.objectives.base import Objective, ObjectiveOutput
 

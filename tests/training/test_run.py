@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -77,14 +79,21 @@ def test_a_training_waits_for_what_a_killed_one_left_running(run):
             assert process.wait(10) == 0
 
 
-def test_where_there_are_no_locks_it_is_told(run, monkeypatch, capsys):
-    def acquire(_lock):
-        raise NotImplementedError
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_where_there_are_no_locks_it_is_told(run, monkeypatch, capsys, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_module.FileLock, "acquire", acquire)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with run.alone():
         pass
     assert "its file system has no locks" in capsys.readouterr().err
+
+
+def test_a_lock_that_cannot_be_made_is_told(run):
+    (run.folder / "lock").mkdir()
+    with pytest.raises(CheckpointError, match=r"cannot be locked \(Is a directory\)"):
+        run.alone().__enter__()
 
 
 def test_a_folder_that_holds_no_run_cannot_be_reopened(tmp_path):
@@ -118,7 +127,9 @@ def test_a_file_is_no_folder(tmp_path):
 
 
 def test_environment_says_with_what_each_start_was_made(run):
-    Run.reopen(run.folder)
+    for start in (run, Run.reopen(run.folder)):
+        with start.alone():
+            pass
     starts = json.loads((run.folder / "environment.json").read_text())
     assert len(starts) == 2
     for name in ("torch", "numpy", "soundfile", "melpatch"):

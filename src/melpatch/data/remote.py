@@ -18,7 +18,7 @@ import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
-from melpatch.atomic import settle, written_aside
+from melpatch.atomic import clear_partial, settle, written_aside
 from melpatch.data.shards import ABOUT, INDEX, Shard, digest, read_about
 from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
 from melpatch.progress import notice
@@ -97,6 +97,7 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
         folder = root / f"{url.rpartition('/')[2]}-{identity}"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
+            clear_partial(folder)
             with written_aside(folder / ABOUT) as aside:
                 aside.write_bytes(said)
             _keep_index(system, place, url, folder)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from melpatch.config import check
 from melpatch.rng import stream, uniform
 
 Tokens = Float[Tensor, "clip token dim"]
@@ -15,6 +16,8 @@ KeyMask = Bool[Tensor, "clip 1 1 token"]
 Heads = Float[Tensor, "clip head token channel"]
 Norm = Literal["pre", "post"]
 
+MOST_VIEWS = 32
+"""Views of a clip that a transformer with stochastic depth can be given at a time."""
 _PLAIN_TOKENS = 1024  # beyond, a matrix of all pairs takes more memory than its speed is worth
 
 
@@ -55,32 +58,37 @@ class DropPath(nn.Module):
     Source: Huang et al. 2016 (arXiv 1603.09382); the branches that stay are scaled up, as in timm.
 
     Attributes:
-        states: random states of a batch's clips, see :func:`deal_chance`; without, torch's own generator draws.
+        chance: numbers in [0, 1) for the clips of a batch, :data:`MOST_VIEWS` views of each and both branches, see
+            :func:`deal_chance`; without, torch's own generator draws.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.states: Int[Tensor, " clip"] | None = None
+        self.chance: Float[Tensor, "clip view branch"] | None = None
 
     def forward(self, x: Tokens, branch: int = 0) -> Tokens:
         """Return the branch of a block, which has two, zeroed for the clips that skip it."""
         if not self.training or self.rate == 0.0 or not len(x):
             return x
         keep = 1.0 - self.rate
-        if self.states is None:
+        if self.chance is None:
             kept = x.new_empty(len(x)).bernoulli_(keep)
         else:  # first views of all clips, then second ones, and so on
-            views = len(x) // len(self.states)
-            kept = (uniform(self.states, 2, views)[:, branch].T.flatten() < keep).to(x.dtype)
+            views = len(x) // len(self.chance)
+            check(views <= MOST_VIEWS, "views", views, f"{MOST_VIEWS} or fewer of a clip at a time")
+            kept = (self.chance[:, :views, branch].T.flatten() < keep).to(x.dtype)
         return x * (kept / keep)[:, None, None]
 
 
 def deal_chance(module: nn.Module, seed: int, keys: Int[Tensor, " clip"], step: int) -> None:
-    """Have all drop paths of a module draw by (seed, clip key, step), whatever else is in the batch."""
+    """Have all drop paths of a module draw by (seed, clip key, step), whatever else is in the batch.
+
+    They are given their numbers here, for torch.compile does not take the integers that these are made of.
+    """
     dropping = [part for part in module.modules() if isinstance(part, DropPath) and part.rate and part.training]
     for number, part in enumerate(dropping):
-        part.states = stream(seed, f"drop path {number}", keys, step)
+        part.chance = uniform(stream(seed, f"drop path {number}", keys, step), MOST_VIEWS, 2)
 
 
 class Block(nn.Module):

@@ -48,7 +48,8 @@ def _clip(dataset: str, row: Row) -> Clip:
 
 
 def fingerprint(found: Sequence[Clip]) -> str:
-    """Return a text that is another one where the recordings, their order, or the sizes or times of their files are."""
+    """Return a text that is another one where the recordings, their order, or the sizes, times or checksums of their
+    sounds are."""
     digest = hashlib.blake2b(digest_size=8)
     for clip in found:
         digest.update(repr((clip.place, clip.start, clip.duration, clip.state)).encode())

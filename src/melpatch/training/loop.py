@@ -91,14 +91,20 @@ def set_up(objective: Objective, run: Run, planned: Plan, tracker: Tracker) -> t
     config = run.config.train
     fabric = launch(config)
     objective.begin(planned)
-    for module in objective.modules():
-        if config.compile and isinstance(module, Encoder):  # a teacher's too
-            method = "run" if isinstance(module, TokenEncoder) else "forward"
-            setattr(module, method, torch.compile(getattr(module, method)))
+    if config.compile:
+        compile_encoders(objective)
     module = fabric.setup_module(objective)
     optimizer = make_optimizer(objective, config)
     wrapped: Any = fabric.setup_optimizers(optimizer)
     return Work(fabric, objective, module, wrapped, run, planned.steps, tracker), optimizer
+
+
+def compile_encoders(objective: Objective) -> None:
+    """Have torch compile what an objective's encoders compute, a teacher's too, when they are first used."""
+    for module in objective.modules():
+        if isinstance(module, Encoder):
+            method = "run" if isinstance(module, TokenEncoder) else "forward"
+            setattr(module, method, torch.compile(getattr(module, method)))
 
 
 def _batches(work: Work, corpus: Corpus) -> Generator[Loaded, None, None]:

@@ -18,6 +18,7 @@ Weights and states are written aside, synced, then renamed; a crash at any momen
 several processes the first one alone writes; all read, so that the folder must be one that all of them see.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -51,6 +52,7 @@ _CLIPS = "clips.npy"
 # Seconds for another training to let go of the folder: the decoding processes of one that was killed, which inherited
 # its lock, notice up to 5 s later.
 _PATIENCE = 15.0
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # what file systems say that know none
 _PACKAGES = ("melpatch", "torch", "numpy", "soundfile", "soxr", "lightning-fabric", "scikit-learn")
 
 
@@ -102,11 +104,14 @@ class Run:
     def reopen(cls, folder: Path) -> "Run":
         """Go on with the run in a folder, under the settings it was started with."""
         run = cls(folder, from_toml(RunConfig, folder / "config.toml"))
-        if (folder / "rejected.csv").exists():
-            run.rejected = {one.path: one for one in read_rejected(folder / "rejected.csv")}
-            run._listed = len(run.rejected)
-        by_first(run._note_environment)
+        run._read_rejected()
         return run
+
+    def _read_rejected(self) -> None:
+        path = self.folder / "rejected.csv"
+        if path.exists():
+            listed = {one.path: one for one in read_rejected(path)}
+            self._listed, self.rejected = len(listed), listed | self.rejected
 
     def remember(self, corpus: Corpus) -> None:
         """Note which clips the run is trained on; one that goes on must be given the same.
@@ -143,28 +148,43 @@ class Run:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep the folder from other trainings for the body of a ``with``; the lock ends with the process, however that
-        ends.
+        """Keep the folder from other trainings for the body of a ``with``, and note with what this one is made.
+
+        The lock ends with the process, however that ends.
 
         Raises:
             CheckpointError: another process trains in it.
         """
-        lock = FileLock(self.folder / "lock", timeout=_PATIENCE)
+        lock = FileLock(self.folder / "lock")
         by_first(lambda: self._acquire(lock))
         try:
+            self._read_rejected()  # which the one before may have added to
             yield
         finally:
             lock.release()
 
     def _acquire(self, lock: BaseFileLock) -> None:
         try:
-            lock.acquire()
+            self._wait_for(lock)
         except Timeout:
             raise CheckpointError(
-                f"{self.folder}: another process trains in it; wait for its end, or stop it"
+                f"{self.folder}: another process trains in it; wait for its end, or stop it; if there is none, remove "
+                f"{lock.lock_file}"
             ) from None
-        except NotImplementedError:
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                raise CheckpointError(
+                    f"{self.folder}: cannot be locked ({error.strerror}); make it writable"
+                ) from error
             notice(f"{self.folder}: its file system has no locks; see to it that no two trainings write to it")
+        self._note_environment()
+
+    def _wait_for(self, lock: BaseFileLock) -> None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            notice(f"{self.folder}: another process trains in it; waiting for up to {_PATIENCE:g} s")
+            lock.acquire(timeout=_PATIENCE)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl: numbers that an equal run would give too."""
@@ -236,7 +256,6 @@ class Run:
             if each is not None:
                 with written_aside(self.folder / name) as aside:
                     aside.write_text(to_toml(each), encoding="utf-8")
-        self._note_environment()
 
     def _note_environment(self) -> None:
         path = self.folder / "environment.json"
