@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -415,6 +417,18 @@ def test_a_worker_that_is_stuck_ends_with_its_batches(corpus, monkeypatch):
     assert multiprocessing.active_children()
     batches.close()
     assert not multiprocessing.active_children()
+
+
+def test_workers_that_are_left_at_exit_do_not_hold_it_up(corpus):
+    code = f"""
+from melpatch.data.loader import LoaderConfig, training_batches
+from melpatch.data.manifest import load_corpus
+corpus = load_corpus([{str(corpus.clips[0].path.parent)!r}])
+batches = training_batches(corpus, LoaderConfig(seconds=0.2, batch_size=2, workers=1), {RATE}, seed=0)
+print(len(next(batches).batch))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "2\n")
 
 
 def test_a_worker_that_is_killed_is_told_in_one_line(corpus, monkeypatch):

@@ -286,8 +286,9 @@ def started(loader: DataLoader[Any]) -> Iterator[Any]:
     """Return what a loader loads; its worker processes run from now on, and end when this is let go of."""
     items = iter(loader)
     for worker in getattr(items, "_workers", ()):
-        # How torch ends a worker that is stuck, which then waits for it; and workers ignore SIGTERM.
-        worker.terminate = worker.kill
+        # How torch ends a worker that is stuck, and Python one that is left at exit, to wait for it then; and workers
+        # ignore SIGTERM.
+        worker._popen.terminate = worker._popen.kill
     return items
 
 
