@@ -26,6 +26,7 @@ import tyro
 
 RATE = 16000
 SHORT = 2.0  # seconds
+NAMES = 10_000  # of a file; file systems allow some tens of thousands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +90,13 @@ def write_run(path: Path, size: str, seconds: float) -> None:
 def many_files(folder: Path, count: int) -> Path:
     """Write a recording, and give it many names."""
     folder.mkdir()
-    first = folder / f"{0:06}.wav"
-    soundfile.write(first, 0.1 * np.random.default_rng(0).standard_normal(round(SHORT * RATE)), RATE)
-    for number in range(1, count):
-        os.link(first, folder / f"{number:06}.wav")
+    for number in range(count):
+        path = folder / f"{number:06}.wav"
+        if number % NAMES == 0:
+            first = path
+            soundfile.write(first, 0.1 * np.random.default_rng(0).standard_normal(round(SHORT * RATE)), RATE)
+        else:
+            os.link(first, path)
     return folder
 
 

@@ -81,6 +81,14 @@ def test_neighbours_are_uncorrelated(draw):
     assert {name: r for name, r in found.items() if abs(r) > 0.011} == {}
 
 
+@given(seed=st.integers(0, 2**32), step=st.integers(0, 10**6), purposes=st.lists(st.text(max_size=5), max_size=4))
+def test_streams_of_several_purposes_are_those_of_each(seed, step, purposes):
+    together = rng.streams(seed, purposes, KEYS, step)
+    assert together.shape == (len(purposes), len(KEYS))
+    for found, purpose in zip(together, purposes, strict=True):
+        assert torch.equal(found, rng.stream(seed, purpose, KEYS, step))
+
+
 def test_streams_of_neighbouring_keys_share_no_numbers():
     numbers = rng._numbers(rng.stream(0, "test", KEYS), (10,))
     assert len(numbers.unique()) == numbers.numel()

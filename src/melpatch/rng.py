@@ -9,7 +9,7 @@ device.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -47,6 +47,13 @@ def stream(seed: int, purpose: str, keys: Int[Tensor, " clip"], step: int = 0) -
     """Return one stream state per clip, for one purpose ("mask", "crop", ...) at one step."""
     start = _mix(np.array([hash_text(f"{seed}/{purpose}/{step}")]))  # one number, for which no device is to be asked
     return _mix(int(start[0]) + keys.long() * _GOLDEN)
+
+
+def streams(seed: int, purposes: Sequence[str], keys: Int[Tensor, " clip"], step: int) -> Int[Tensor, "purpose clip"]:
+    """Return what :func:`stream` does for each of several purposes, with few calls of the device."""
+    texts = [f"{seed}/{purpose}/{step}" for purpose in purposes]
+    starts = torch.from_numpy(_mix(np.array([hash_text(text) for text in texts], dtype=np.int64)))
+    return _mix(starts.to(keys.device, non_blocking=True)[:, None] + keys.long() * _GOLDEN)
 
 
 def _numbers(state: Int[Tensor, " clip"], shape: tuple[int, ...]) -> Int[Tensor, "clip ..."]:

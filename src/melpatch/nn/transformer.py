@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from melpatch.config import check
-from melpatch.rng import stream, uniform
+from melpatch.rng import streams, uniform
 
 Tokens = Float[Tensor, "clip token dim"]
 KeyMask = Bool[Tensor, "clip 1 1 token"]
@@ -87,8 +87,11 @@ def deal_chance(module: nn.Module, seed: int, keys: Int[Tensor, " clip"], step: 
     They are given their numbers here, for torch.compile does not take the integers that these are made of.
     """
     dropping = [part for part in module.modules() if isinstance(part, DropPath) and part.rate and part.training]
-    for number, part in enumerate(dropping):
-        part.chance = uniform(stream(seed, f"drop path {number}", keys, step), MOST_VIEWS, 2)
+    if dropping:
+        states = streams(seed, [f"drop path {number}" for number in range(len(dropping))], keys, step)
+        chances = uniform(states.flatten(), MOST_VIEWS, 2).view(len(dropping), len(keys), MOST_VIEWS, 2)
+        for part, chance in zip(dropping, chances, strict=True):
+            part.chance = chance
 
 
 class Block(nn.Module):
