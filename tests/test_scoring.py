@@ -51,20 +51,22 @@ def test_where_a_run_started_from_is_told(asked):
 
 
 def test_a_run_that_did_not_note_its_clips_has_heard_none(asked):
-    assert heard_in_training(asked, [clip.key for clip in asked.corpus.clips]) == 0
+    assert heard_in_training(asked, asked.corpus.clips) == 0
 
 
 @pytest.mark.parametrize("first_init", ["scratch", "{run}"])  # or in a ring
-def test_clips_that_an_earlier_run_heard_are_told(asked, tmp_path, capsys, first_init):
+@pytest.mark.parametrize("other", [False, True])  # whether its listing gave them other keys
+def test_clips_that_an_earlier_run_heard_are_told(asked, tmp_path, capsys, first_init, other):
     """The scored run came from a second that noted no clips, and that from a first, which heard three scored clips."""
     first, second = tmp_path / "first", tmp_path / "second"
     for run, init in ((asked.run, second), (second, first), (first, first_init.format(run=asked.run))):
         run.mkdir(exist_ok=True)
         (run / "command.toml").write_text(f'init = "{init}"\n')
     scored = asked.corpus.select(["test"])
-    Run(first, settings()).remember(replace(scored, clips=scored.clips[:3]))
-    assert heard_in_training(asked, [clip.key for clip in asked.corpus.clips]) == 3
-    assert heard_in_training(replace(asked, untrained=True), [clip.key for clip in asked.corpus.clips]) == 0
+    listed = [replace(clip, key=~clip.key) if other else clip for clip in scored.clips[:3]]
+    Run(first, settings()).remember(replace(scored, clips=tuple(listed)))
+    assert heard_in_training(asked, asked.corpus.clips) == 3
+    assert heard_in_training(replace(asked, untrained=True), asked.corpus.clips) == 0
     warn([KNN()], [asked])
     told = " ".join(capsys.readouterr().err.split())
     assert f"3 of the scored clips trained {first}, from which {asked.run} started; scores may be too good" in told

@@ -12,6 +12,7 @@ import numpy as np
 
 from melpatch.atomic import written_aside
 from melpatch.config import to_dict
+from melpatch.data.clip import Clip
 from melpatch.data.leaks import warn_of_groups
 from melpatch.data.splits import scarce
 from melpatch.errors import ConfigError, MelpatchError
@@ -77,7 +78,7 @@ def warn(protocols: Sequence[Protocol], jobs: Sequence[Job]) -> None:
     for protocol, job in zip(protocols, jobs, strict=True):
         protocol.labels(job)
         parts = protocol.rounds(job)
-        heard = _heard(job, [clip.key for one in parts for clip in one.test.clips])
+        heard = _heard(job, [clip for one in parts for clip in one.test.clips])
         for run, clips in heard.items():
             how = "with" if isinstance(job.model.objective, Classify) else "without"
             which = f"{run} itself, {how} their labels" if run == job.run else f"{run}, from which {job.run} started"
@@ -93,18 +94,20 @@ def warn(protocols: Sequence[Protocol], jobs: Sequence[Job]) -> None:
         _warn_of_groups(learnt)
 
 
-def heard_in_training(job: Job, keys: Sequence[int]) -> int:
-    """Return how many of some clips, by their keys, the run was trained on, or one that it started from."""
-    return len(frozenset[int]().union(*_heard(job, keys).values()))
+def heard_in_training(job: Job, clips: Sequence[Clip]) -> int:
+    """Return how many of some clips, by their marks, the run was trained on, or one that it started from."""
+    return len(frozenset[int]().union(*_heard(job, clips).values()))
 
 
-def _heard(job: Job, keys: Sequence[int]) -> dict[Path, frozenset[int]]:
-    """Return the runs behind the weights, the last first, that were trained on some of these clips, and on which."""
+def _heard(job: Job, clips: Sequence[Clip]) -> dict[Path, frozenset[int]]:
+    """Return the runs behind the weights, the last first, that were trained on some of these clips, and the keys of
+    these."""
     runs = [] if job.untrained else [job.run]
     while runs and (init := _init(runs[-1])) and Path(init) not in runs:  # a run made anew may name its own heir
         runs.append(Path(init))
-    found = {run: Run.heard(run).intersection(keys) for run in runs}
-    return {run: clips for run, clips in found.items() if clips}
+    noted = {run: Run.heard(run) for run in runs}
+    found = {run: frozenset(clip.key for clip in clips if not noted[run].isdisjoint(clip.marks)) for run in runs}
+    return {run: keys for run, keys in found.items() if keys}
 
 
 def _warn_of_groups(parts: Sequence[Round]) -> None:
@@ -136,7 +139,7 @@ def _about(protocol: Protocol, job: Job, trials: Sequence[Trial]) -> dict[str, A
         "selection_rule": protocol.selection,
         "seeds": [*job.seeds],
         "few": protocol.few(job),
-        "scored_clips_heard_in_training": heard_in_training(job, [clip.key for one in trials for clip in one.clips]),
+        "scored_clips_heard_in_training": heard_in_training(job, [clip for one in trials for clip in one.clips]),
         "trials": [{"round": one.round, "seed": one.seed, **each} for one, each in zip(trials, details, strict=True)],
         "seconds": None if None in seconds else round(sum(seconds), 2),
         "embedding_seconds": round(sum(embedding), 2) if embedding else None,

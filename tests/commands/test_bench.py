@@ -48,6 +48,9 @@ def test_a_table_for_people_and_what_to_do_when_the_training_waits(corpus, capsy
     captured = capsys.readouterr()
     assert re.search(r"With data the training keeps \d[\d.]*% of its rate by the clock", captured.out)
     assert "the training waits for its data" in captured.err
+    monkeypatch.setattr(bench, "_ENOUGH", 0.0)
+    melpatch("bench", "data", "--data", corpus, "--workers", "0", *FAST)
+    assert "the training does not wait for its data" in capsys.readouterr().err
 
 
 def test_a_training_with_labels_is_fed_labels(corpus, capsys):

@@ -39,6 +39,15 @@ def metrics_of(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def test_it_is_told_how_little_of_long_recordings_a_pass_hears(tmp_path, capsys):
+    for number, seconds in enumerate((0.5, 0.5, 9.0)):
+        write_sound(tmp_path / "sounds" / f"{number}.wav", "noise", seconds, 8000, number)
+    pretrain(tmp_path / "sounds", tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "a pass hears" in told
+    assert "of each clip, of which the longest has 9 s" in told
+
+
 def test_a_run_folder_holds_settings_metrics_and_weights(corpus, tmp_path, capsys):
     out = tmp_path / "run"
     pretrain(corpus, out, "--evaluations", "1")

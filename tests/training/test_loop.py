@@ -377,9 +377,10 @@ def damaged(tmp_path, count):
     return corpus, {str(clip.path) for clip in corpus.clips[:count]}
 
 
-def test_one_unreadable_clip_is_left_out_and_listed(tmp_path):
+def test_one_unreadable_clip_is_left_out_listed_and_told(tmp_path, capsys):
     corpus, paths = damaged(tmp_path, 1)
     assert train(corpus, tmp_path / "run", settings()).step == 12
+    assert "clips left out because they could not be read: 1; see" in capsys.readouterr().err
     assert {one.path for one in read_rejected(tmp_path / "run" / "rejected.csv")} == paths
 
 

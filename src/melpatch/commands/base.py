@@ -1,6 +1,7 @@
 """What commands share: flags that decide the defaults of other flags, opening a run folder, drawing a clip."""
 
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +83,18 @@ def extent(corpus: Corpus) -> str:
     total = sum(clip.duration for clip in corpus.clips) / 3600
     splits = ", ".join(split for split in corpus.splits if split)
     return f"{total:.2f} h" + (f", splits {splits}" if splits else "")
+
+
+def share_heard(corpus: Corpus, seconds: float) -> str | None:
+    """Return a sentence where segments of so many seconds, one of each clip in a pass, leave out most of a corpus."""
+    total, heard = (sum(min(clip.duration, most) for clip in corpus.clips) for most in (inf, seconds))
+    if heard > 0.5 * total:
+        return None
+    longest = max(clip.duration for clip in corpus.clips)
+    return (
+        f"a pass hears {heard / total:.0%} of this corpus: {seconds:g} s of each clip, of which the longest has "
+        f"{longest:.0f} s; give more --epochs, longer --seconds, or list long recordings in parts (start, duration)"
+    )
 
 
 def few_clips(corpus: Corpus, few: int | None, seed: int) -> Corpus:

@@ -132,6 +132,8 @@ def run(config: Config) -> None:
             "the training waits for its data: raise --workers where processors are idle, pack the sound "
             "(melpatch pack) where decoding or the disk is slow"
         )
+    else:
+        notice("the training does not wait for its data")
 
 
 def middle(rates: Sequence[Rate]) -> Rate:

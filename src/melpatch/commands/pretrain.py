@@ -10,7 +10,7 @@ import tyro
 from torch import Tensor
 
 from melpatch import processes
-from melpatch.commands.base import corpus_of, early, extent, open_run, read_flags, without
+from melpatch.commands.base import corpus_of, early, extent, open_run, read_flags, share_heard, without
 from melpatch.config import check
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
@@ -110,6 +110,8 @@ def run(config: Config) -> None:
     opened.remember(corpus)
     opened.reject(corpus.rejected)
     notice(f"{len(corpus.clips)} clips, {extent(corpus)}; {describe(objective)}")
+    if (told := share_heard(corpus, settings.loader.seconds)) is not None:
+        notice(told)
     gauge = Gauge(corpus, settings, objective)
     fit(objective, corpus, opened, evaluate=gauge, tracker=make_tracker(config.track, config.out))
     notice(f"done: {config.out}")

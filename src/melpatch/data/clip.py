@@ -1,5 +1,6 @@
 """How sound travels: a :class:`Clip` says where a piece of it lies, a :class:`Batch` holds such pieces decoded."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +50,14 @@ class Clip:
         """What tells that the sound was changed: the size and checksum of what is packed in a shard, wherever that
         lies, or the size and time of a file; None where there is none."""
         return (self.size, self.crc32) if self.size else state_of(self.path)
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """Numbers that the clip is known by again: its key, and for a file its place on this machine with its start,
+        which is the same where another listing gives it another key."""
+        if self.size:
+            return (self.key,)
+        return self.key, hash_text(f"{os.path.abspath(self.path)}\0{self.start:.6f}")  # noqa: PTH100 - asks no disk
 
     @property
     def place(self) -> str:

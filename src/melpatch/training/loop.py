@@ -92,6 +92,7 @@ def set_up(objective: Objective, run: Run, planned: Plan, tracker: Tracker) -> t
     fabric = launch(config)
     objective.begin(planned)
     if config.compile:
+        notice("the encoder is compiled at the first step, which may take minutes")
         compile_encoders(objective)
     module = fabric.setup_module(objective)
     optimizer = make_optimizer(objective, config)
@@ -269,6 +270,8 @@ def _finish(work: Work) -> Progress:
     """Close what is open, and end the command if any process was asked to, be it when all was done: what comes after
     the training is not to keep a scheduler waiting."""
     work.tracker.close()
+    if count := len(work.run.rejected):
+        notice(f"clips left out because they could not be read: {count}; see {work.run.folder / 'rejected.csv'}")
     work.signal = max(processes.everyones(stopping.requested()))
     if not work.signal:
         return work.progress

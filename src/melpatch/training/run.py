@@ -5,7 +5,7 @@
     command.toml        the settings of the command, as they were asked for
     config.toml         the resolved settings; reloadable
     corpus.json         how many clips, and a hash that tells a changed corpus
-    clips.npy           the keys of these clips, sorted: what the run has heard
+    clips.npy           the marks of these clips, sorted: what the run has heard
     environment.json    versions, machine, command, git commit, one entry per start
     metrics.jsonl       what was measured, a pure function of settings and data: equal runs give equal files
     speed.jsonl         what was timed, since the start of the run, whatever interrupted it
@@ -39,6 +39,7 @@ from torch import Tensor
 
 from melpatch.atomic import lack_of_space, written_aside
 from melpatch.config import from_toml, to_toml
+from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.errors import CheckpointError, DataError
 from melpatch.processes import agree, by_first, is_first
@@ -122,14 +123,14 @@ class Run:
         """
         known = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
         agree(known, f"the clips of {corpus.name}, their lengths or labels")
-        by_first(lambda: self._remember(known))
+        by_first(lambda: self._remember(known, corpus.clips))
 
-    def _remember(self, known: list[tuple[int, float, float, tuple[str, ...]]]) -> None:
+    def _remember(self, known: list[tuple[int, float, float, tuple[str, ...]]], clips: Iterable[Clip]) -> None:
         path = self.folder / "corpus.json"
         now = {"clips": len(known), "sha256": hashlib.sha256(repr(known).encode()).hexdigest()}
         if not path.exists():
             with written_aside(self.folder / _CLIPS) as aside, aside.open("wb") as file:
-                np.save(file, np.array([key for key, *_ in known], dtype=np.int64))
+                np.save(file, np.unique(np.array([mark for clip in clips for mark in clip.marks], dtype=np.int64)))
             with written_aside(path) as aside:
                 aside.write_text(json.dumps(now), encoding="utf-8")
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -142,7 +143,7 @@ class Run:
 
     @staticmethod
     def heard(folder: Path) -> frozenset[int]:
-        """Return the keys of the clips that the run in a folder was trained on; none where it did not note them."""
+        """Return the marks of the clips that the run in a folder was trained on; none where it did not note them."""
         path = folder / _CLIPS
         return frozenset(np.load(path).tolist()) if path.exists() else frozenset()
 
