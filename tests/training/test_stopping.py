@@ -10,6 +10,7 @@ from two_processes import in_both
 from melpatch.cli import main
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import Stopped
+from melpatch.processes import by_first
 from melpatch.training import stopping
 from melpatch.training.config import build
 from melpatch.training.loop import fit
@@ -82,7 +83,7 @@ def corpus(tmp_path_factory):
 def train(corpus, folder, ask=None, **how):
     """Train in a folder, from wherever it stands; ``ask`` is called after every step."""
     config = settings(**{"log_every": 5} | how)
-    run = Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, config)
+    run = Run.reopen(folder) if by_first((folder / "config.toml").exists) else Run.create(folder, config)
     objective = build(run.config)
     if ask is not None:
         objective.after_step = ask
