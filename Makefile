@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-SOURCES := src tests $(wildcard examples benchmarks)
+SOURCES := src tests $(wildcard examples benchmarks tools)
 
 .PHONY: demo test check format clean
 
@@ -19,6 +19,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/python tools/style.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format $(SOURCES)

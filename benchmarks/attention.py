@@ -36,7 +36,11 @@ def main(config: Config) -> None:
         best = {name: [float("inf"), float("inf")] for name in ways}
         for _ in range(config.repetitions):
             for name, attend in ways.items():
-                packed = torch.randn(config.clips, config.tokens, 3, config.heads, 64).to(kind).requires_grad_()
+                packed = (
+                    torch.randn(config.clips, config.tokens, 3, config.heads, 64)
+                    .to(kind)
+                    .requires_grad_()
+                )
                 start = time.process_time()
                 output = attend(*packed.permute(2, 0, 3, 1, 4))
                 middle = time.process_time()
@@ -45,7 +49,10 @@ def main(config: Config) -> None:
                 best[name] = [min(pair) for pair in zip(best[name], taken, strict=True)]
         for name, (forward, backward) in best.items():
             record = {"way": name, "precision": str(kind).removeprefix("torch."), **vars(config)}
-            milliseconds = {"forward_ms": round(1000 * forward, 1), "backward_ms": round(1000 * backward, 1)}
+            milliseconds = {
+                "forward_ms": round(1000 * forward, 1),
+                "backward_ms": round(1000 * backward, 1),
+            }
             print(json.dumps(record | milliseconds), flush=True)
 
 

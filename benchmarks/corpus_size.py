@@ -78,7 +78,9 @@ def write(path: Path, clips: int, labels: int) -> None:
         file.write("path,label,split,start,duration\n")
         for number in range(clips):
             names = f"class {number % labels};class {number * 7 % labels}"
-            file.write(f"{number // 1000:05d}/{number:09d}.flac,{names},train,0.0,{5 + number % 6}.0\n")
+            file.write(
+                f"{number // 1000:05d}/{number:09d}.flac,{names},train,0.0,{5 + number % 6}.0\n"
+            )
 
 
 def draw(records: list[dict[str, Any]], path: Path) -> None:
@@ -86,10 +88,21 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
     left, right = drawn.subplots(1, 2)
     sizes = [record["clips"] for record in records]
     for name in ("read_cpu_seconds", "note_cpu_seconds", "two_draws_cpu_seconds"):
-        left.plot(sizes, [max(record[name], 1e-3) for record in records], marker="o", label=name.replace("_", " "))
-    right.plot(sizes, [record["memory_mib"] - record["memory_mib_before"] for record in records], marker="o")
+        left.plot(
+            sizes,
+            [max(record[name], 1e-3) for record in records],
+            marker="o",
+            label=name.replace("_", " "),
+        )
+    right.plot(
+        sizes,
+        [record["memory_mib"] - record["memory_mib_before"] for record in records],
+        marker="o",
+    )
     left.set(xscale="log", yscale="log", xlabel="clips", ylabel="CPU seconds")
-    right.set(xscale="log", yscale="log", xlabel="clips", ylabel="memory above an empty process, MiB")
+    right.set(
+        xscale="log", yscale="log", xlabel="clips", ylabel="memory above an empty process, MiB"
+    )
     left.legend()
     save(drawn, path)
 

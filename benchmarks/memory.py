@@ -94,7 +94,9 @@ def many_files(folder: Path, count: int) -> Path:
         path = folder / f"{number:06}.wav"
         if number % NAMES == 0:
             first = path
-            soundfile.write(first, 0.1 * np.random.default_rng(0).standard_normal(round(SHORT * RATE)), RATE)
+            soundfile.write(
+                first, 0.1 * np.random.default_rng(0).standard_normal(round(SHORT * RATE)), RATE
+            )
         else:
             os.link(first, path)
     return folder
@@ -130,7 +132,9 @@ def embed(run: Path, source: Path, workers: int, hop: float | None) -> dict[str,
 
 
 def cpu_seconds() -> float:
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(
+        sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
 
 
 def peak_mib(who: int) -> float:
@@ -144,7 +148,10 @@ def draw(path: Path, records: list[dict[str, Any]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    sides = (("files", "files of 2 s", lambda one: one["files"] > 1), ("hours", "hours", lambda one: one["files"] == 1))
+    sides = (
+        ("files", "files of 2 s", lambda one: one["files"] > 1),
+        ("hours", "hours", lambda one: one["files"] == 1),
+    )
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
     for axis, (name, label, belongs) in zip(axes, sides, strict=True):
         chosen = [one for one in records if belongs(one)]
@@ -153,7 +160,11 @@ def draw(path: Path, records: list[dict[str, Any]]) -> None:
         for one in chosen:
             speed = 3600 * one["hours"] / one["seconds"]
             axis.annotate(
-                f"{speed:,.0f} x", (one[name], one["peak_mib"]), (0, 6), textcoords="offset points", ha="center"
+                f"{speed:,.0f} x",
+                (one[name], one["peak_mib"]),
+                (0, 6),
+                textcoords="offset points",
+                ha="center",
             )
     axes[0].set_ylabel("peak memory, MiB")
     figure.suptitle("melpatch embed (times real time beside each point)")

@@ -40,7 +40,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         clips, tokens, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).reshape(clips, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(self.norm1(x)).reshape(clips, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )
         weights = (q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5).softmax(-1)
         x = x + self.project((weights @ v).transpose(1, 2).reshape(clips, tokens, width))
         return x + self.shrink(gelu(self.grow(self.norm2(x))))
@@ -97,7 +99,10 @@ class SSAST:
 
     def contrast(self, spectrograms: Tensor) -> Tensor:
         predicted, wanted = self.predict(self.heads[0], spectrograms)
-        return cross_entropy((wanted @ predicted.transpose(1, 2)).flatten(0, 1), torch.arange(400).repeat(len(wanted)))
+        return cross_entropy(
+            (wanted @ predicted.transpose(1, 2)).flatten(0, 1),
+            torch.arange(400).repeat(len(wanted)),
+        )
 
     def rebuilding(self, spectrograms: Tensor) -> Tensor:
         return mse_loss(*self.predict(self.heads[1], spectrograms))
@@ -109,7 +114,9 @@ class SSAST:
         chosen = torch.rand(clips, count).argsort(1)[:, :400]
         hidden = torch.zeros(clips, count, dtype=torch.bool).scatter_(1, chosen, True)
         tokens = self.encoder(spectrograms, hidden)[:, 2:]
-        return head(tokens[hidden]).view(clips, 400, pixels), patches[hidden].view(clips, 400, pixels)
+        return head(tokens[hidden]).view(clips, 400, pixels), patches[hidden].view(
+            clips, 400, pixels
+        )
 
 
 class ASiT:
@@ -146,7 +153,9 @@ class ASiT:
         with torch.no_grad():
             for centre, found in zip(self.centres, (wanted_clip, wanted_patch), strict=True):
                 centre.lerp_(found.float().flatten(0, -2).mean(0), 0.1)
-            for mean, weight in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            for mean, weight in zip(
+                self.teacher.parameters(), self.student.parameters(), strict=True
+            ):
                 mean.mul_(0.996).add_(weight, alpha=0.004)
 
 

@@ -106,7 +106,9 @@ PRESETS = {
     ),
     "lengths": (
         "SSAST tiny on clips of 1 to 60 s",
-        Config(tasks=("ssast",), seconds=(1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0), batch_seconds=60.0),
+        Config(
+            tasks=("ssast",), seconds=(1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0), batch_seconds=60.0
+        ),
     ),
     "gpu": (
         "SSAST, ASiT and vectors in bfloat16, in large batches, on a GPU",
@@ -139,8 +141,13 @@ def main(config: Config) -> None:
         loads = list(product(config.seconds, config.batch_size))
     else:
         loads = [(one, max(1, round(config.batch_seconds / one))) for one in config.seconds]
-    found = product(config.sizes, config.precisions, config.processes, loads, config.tasks, config.compile)
-    settings = [Setting(size, precision, count, *load, task, way) for size, precision, count, load, task, way in found]
+    found = product(
+        config.sizes, config.precisions, config.processes, loads, config.tasks, config.compile
+    )
+    settings = [
+        Setting(size, precision, count, *load, task, way)
+        for size, precision, count, load, task, way in found
+    ]
     records = []
     # GPUs are nobody else's, and hold no more than one.
     alike = (lambda one: one) if torch.cuda.is_available() else (lambda one: one[:5])
@@ -168,7 +175,10 @@ class Team:
 
     def __init__(self, stack: ExitStack, setting: Setting, config: Config) -> None:
         port = free_port()
-        self.ranks = [(stack.enter_context(one_process()), (setting, rank)) for rank in range(setting.processes)]
+        self.ranks = [
+            (stack.enter_context(one_process()), (setting, rank))
+            for rank in range(setting.processes)
+        ]
         self.each(meet, port, config)
 
     def each(self, function: Any, *arguments: Any) -> list[Any]:
@@ -196,8 +206,15 @@ def meet(name: Name, port: int, config: Config) -> None:
     """Begin, beside the other processes of the setting, as torchrun would have it."""
     setting, rank = name
     if setting.processes > 1:
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": setting.processes, "MASTER_PORT": port}
-        os.environ |= {key: str(value) for key, value in told.items()} | {"MASTER_ADDR": "localhost"}
+        told = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": setting.processes,
+            "MASTER_PORT": port,
+        }
+        os.environ |= {key: str(value) for key, value in told.items()} | {
+            "MASTER_ADDR": "localhost"
+        }
         ExitStack().enter_context(processes.together())  # for as long as the process lives
     steppers[name] = Stepper(setting, config)
 
@@ -234,7 +251,13 @@ class Stepper:
     """A task on made-up sound, and what its steps took."""
 
     def __init__(self, setting: Setting, config: Config) -> None:
-        task = Published if setting.task in PUBLISHED else Embedding if setting.task == "embed" else Training
+        task = (
+            Published
+            if setting.task in PUBLISHED
+            else Embedding
+            if setting.task == "embed"
+            else Training
+        )
         self.setting, self.config, self.task = setting, config, task(setting)
         self.wall: list[float] = []
         self.cpu: list[float] = []
@@ -273,7 +296,9 @@ class Stepper:
             "device": name,
         }
         if isinstance(self.task, Published):
-            record["clip_seconds"] = self.task.task.frames / 100  # as published, whatever was asked for
+            record["clip_seconds"] = (
+                self.task.task.frames / 100
+            )  # as published, whatever was asked for
         return record | ({"operators": self.operators()} if self.config.operators else {})
 
     def operators(self) -> dict[str, float]:
@@ -306,7 +331,9 @@ class Training:
         samples = round(self.config.loader.seconds * self.config.front_end.sample_rate)
         keys, classes = clips * self.rank + torch.arange(clips), len(self.config.labels)
         targets = torch.eye(classes)[keys % classes] if classes else None
-        batch = Batch(torch.randn(clips, samples) * 0.1, torch.full((clips,), samples), keys, targets)
+        batch = Batch(
+            torch.randn(clips, samples) * 0.1, torch.full((clips,), samples), keys, targets
+        )
         return batch.to(self.device)
 
 
@@ -328,7 +355,9 @@ class Published:
         check(setting.way == "eager", "compile", setting.way, f"eager for {setting.task}")
         check(setting.processes == 1, "processes", setting.processes, f"1 for {setting.task}")
         kind = "cuda" if torch.cuda.is_available() else "cpu"
-        self.autocast = torch.autocast(kind, torch.bfloat16, enabled=setting.precision == "bf16-mixed")
+        self.autocast = torch.autocast(
+            kind, torch.bfloat16, enabled=setting.precision == "bf16-mixed"
+        )
         self.device = torch.device(kind)
         with self.device:
             self.task = PUBLISHED[setting.task](setting.size)
@@ -346,7 +375,9 @@ def settings(setting: Setting) -> RunConfig:
     """Return the settings of a run that is such a task."""
     config = recipe("ssast" if setting.task == "embed" else setting.task)(setting.size)
     learns = bool(getattr(config.objective, "augment", None))
-    train = replace(config.train, precision=setting.precision, compile=setting.way == "compiled", accumulate=1)
+    train = replace(
+        config.train, precision=setting.precision, compile=setting.way == "compiled", accumulate=1
+    )
     loader = replace(config.loader, seconds=setting.clip_seconds, batch_size=setting.batch_size)
     labels = tuple(str(number) for number in range(50)) if learns else ()
     return fitted(replace(config, labels=labels, loader=loader, train=train))
@@ -382,7 +413,9 @@ def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for one in records:
         name = f"{one['task']} {one['size']}, {one['precision']}, {one['way']}"
-        cost = one["cpu_seconds_per_clip"] if one["device"] == "cpu" else 1 / one["clips_per_second"]
+        cost = (
+            one["cpu_seconds_per_clip"] if one["device"] == "cpu" else 1 / one["clips_per_second"]
+        )
         lines.setdefault(name, []).append((one["clip_seconds"], cost / one["clip_seconds"]))
     for name, points in lines.items():
         panel.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
@@ -395,4 +428,8 @@ def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.extras.overridable_config_cli(PRESETS, args=sys.argv[1:] or ["short"], description=__doc__))
+    main(
+        tyro.extras.overridable_config_cli(
+            PRESETS, args=sys.argv[1:] or ["short"], description=__doc__
+        )
+    )

@@ -66,9 +66,36 @@ def main(config: Config) -> int:
 
 
 def _started(config: Config, data: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = ["--size", config.size, "--steps", str(config.steps), "--save-every", str(config.save_every)]
-    words += ["--log-every", "1", "--seconds", "0.5", "--batch-size", "4", "--measure", "8", "--workers", "0"]
-    command = [sys.executable, "-m", "melpatch", "pretrain", config.recipe, "--data", str(data), *words]
+    words = [
+        "--size",
+        config.size,
+        "--steps",
+        str(config.steps),
+        "--save-every",
+        str(config.save_every),
+    ]
+    words += [
+        "--log-every",
+        "1",
+        "--seconds",
+        "0.5",
+        "--batch-size",
+        "4",
+        "--measure",
+        "8",
+        "--workers",
+        "0",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "melpatch",
+        "pretrain",
+        config.recipe,
+        "--data",
+        str(data),
+        *words,
+    ]
     return subprocess.Popen([*command, "--out", str(out), "--resume"], stderr=subprocess.DEVNULL)
 
 
@@ -83,7 +110,9 @@ def _left_in_peace(config: Config, data: Path, out: Path) -> tuple[float, float]
     return first - start, time.monotonic() - first
 
 
-def _killed(config: Config, data: Path, out: Path, step: int | None, wait: float) -> dict[str, object]:
+def _killed(
+    config: Config, data: Path, out: Path, step: int | None, wait: float
+) -> dict[str, object]:
     """Go on with the run, and kill it so many seconds after it has logged a step, or has been started."""
     metrics = out / "metrics.jsonl"
     process = _started(config, data, out)
@@ -94,7 +123,9 @@ def _killed(config: Config, data: Path, out: Path, step: int | None, wait: float
     time.sleep(wait)
     process.kill()
     if process.wait() == 0:
-        sys.exit("the run was over before it could be killed so often; give more --steps or fewer --kills")
+        sys.exit(
+            "the run was over before it could be killed so often; give more --steps or fewer --kills"
+        )
     states = sorted(path.name for path in out.glob("resume/step-*"))
     return {
         "after": "start" if step is None else f"step {step}",

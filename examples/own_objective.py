@@ -29,7 +29,12 @@ class Denoise(Objective):
         """Standard deviation of the noise, where samples lie in [-1, 1]."""
 
     def __init__(
-        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+        self,
+        config: Config,
+        front_end: LogMel,
+        encoder: Encoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.head = nn.Linear(encoder.embed_dim, encoder.grid.pixels)

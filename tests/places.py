@@ -13,5 +13,7 @@ def shared(path: str) -> Path:
     """Return a path below the shared folder, or skip the test that asks for it."""
     found = SHARED / path
     if not found.exists():
-        pytest.skip(f"needs ../shared/{path}, which lies beside the project only on development machines and in CI")
+        pytest.skip(
+            f"needs ../shared/{path}, which lies beside the project only on development machines and in CI"
+        )
     return found

@@ -43,11 +43,21 @@ def records(benchmark, capsys, **settings):
 
 def test_every_task_is_timed_in_every_arithmetic(benchmark, capsys):
     tasks, precisions = ("ssast", "classify", "embed"), ("32-true", "bf16-mixed")
-    found = records(benchmark, capsys, tasks=tasks, precisions=precisions, seconds=(1.0,), batch_size=(2,), rounds=2)
+    found = records(
+        benchmark,
+        capsys,
+        tasks=tasks,
+        precisions=precisions,
+        seconds=(1.0,),
+        batch_size=(2,),
+        rounds=2,
+    )
     assert [(one["precision"], one["task"]) for one in found] == list(product(precisions, tasks))
     for one in found:
         assert 0 < one["cpu_seconds_per_clip"] <= one["median_cpu_seconds_per_clip"]
-        assert one["tflops"] == pytest.approx(one["gflop_per_clip"] / one["cpu_seconds_per_clip"] / 1e3, rel=0.01)
+        assert one["tflops"] == pytest.approx(
+            one["gflop_per_clip"] / one["cpu_seconds_per_clip"] / 1e3, rel=0.01
+        )
         assert one["share"] == pytest.approx(one["tflops"] / one["ceiling_tflops"], rel=0.05)
         assert one["peak_memory_mib"] > 0
     training, vectors = found[0]["gflop_per_clip"], found[2]["gflop_per_clip"]
@@ -55,11 +65,20 @@ def test_every_task_is_timed_in_every_arithmetic(benchmark, capsys):
 
 
 def test_operations_are_those_of_the_arithmetic_by_hand(benchmark, capsys):
-    (found,) = records(benchmark, capsys, tasks=("embed",), precisions=("32-true",), seconds=(1.0,), batch_size=(1,))
+    (found,) = records(
+        benchmark,
+        capsys,
+        tasks=("embed",),
+        precisions=("32-true",),
+        seconds=(1.0,),
+        batch_size=(1,),
+    )
     tokens, dim, depth, pixels, mels = 8 * 7 + 1, 96, 4, 256, 128  # 98 frames
     blocks = depth * (12 * dim**2 * tokens + 2 * tokens**2 * dim)
     ears = 98 * mels * 257
-    assert found["gflop_per_clip"] * 1e9 == pytest.approx(2 * (blocks + (tokens - 1) * pixels * dim + ears), rel=0.02)
+    assert found["gflop_per_clip"] * 1e9 == pytest.approx(
+        2 * (blocks + (tokens - 1) * pixels * dim + ears), rel=0.02
+    )
 
 
 def test_the_published_steps_take_the_operations_of_ours_and_ssast_of_two_passes(benchmark, capsys):
@@ -71,14 +90,30 @@ def test_the_published_steps_take_the_operations_of_ours_and_ssast_of_two_passes
 
 
 def test_the_cost_is_drawn_against_the_length_of_clips(benchmark, capsys, tmp_path):
-    settings = {"tasks": ("ssast",), "precisions": ("32-true",), "seconds": (0.5, 1.0), "batch_seconds": 2.0}
+    settings = {
+        "tasks": ("ssast",),
+        "precisions": ("32-true",),
+        "seconds": (0.5, 1.0),
+        "batch_seconds": 2.0,
+    }
     found = records(benchmark, capsys, plot=tmp_path / "lengths.png", **settings)
     assert [(one["clip_seconds"], one["batch_size"]) for one in found] == [(0.5, 4), (1.0, 2)]
     assert (tmp_path / "lengths.png").stat().st_size > 1000
 
 
 def test_two_processes_train_together():
-    words = ("short", "--tasks", "ssast", "--sizes", "nano", "--precisions", "32-true", "--rounds", "1", "--operators")
+    words = (
+        "short",
+        "--tasks",
+        "ssast",
+        "--sizes",
+        "nano",
+        "--precisions",
+        "32-true",
+        "--rounds",
+        "1",
+        "--operators",
+    )
     (found,) = lines("speed.py", *words, "--processes", "2", "--seconds", "1", "--batch-size", "2")
     assert found["processes"] == 2
     assert found["clips_per_second"] > 0
@@ -89,7 +124,13 @@ def test_memory_is_measured_and_drawn_against_files_and_hours(monkeypatch, capsy
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     memory = importlib.import_module("memory")
     monkeypatch.setattr(memory, "alone", lambda function, *arguments: function(*arguments))
-    settings = {"files": (2, 3), "hours": (1 / 60,), "workers": 0, "seconds": 5.0, "plot": tmp_path / "memory.png"}
+    settings = {
+        "files": (2, 3),
+        "hours": (1 / 60,),
+        "workers": 0,
+        "seconds": 5.0,
+        "plot": tmp_path / "memory.png",
+    }
     memory.main(memory.Config(**settings))
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(one["files"], one["rows"]) for one in found] == [(2, 2), (3, 3), (1, 63)]

@@ -33,7 +33,9 @@ def greet(monkeypatch):
     names, summary = registry.names, registry.summary
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(registry, "names", lambda folder: sorted([*names(folder), "greet_all"]))
-    monkeypatch.setattr(registry, "summary", lambda f, name: "Greet." if name == "greet_all" else summary(f, name))
+    monkeypatch.setattr(
+        registry, "summary", lambda f, name: "Greet." if name == "greet_all" else summary(f, name)
+    )
     return module
 
 
@@ -45,7 +47,9 @@ def failing(error):
 
 
 def in_a_process(code, **options):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **options
+    )
 
 
 def test_help_and_version_import_nothing_heavy():
@@ -94,7 +98,12 @@ def test_a_command_may_read_its_arguments_itself(greet, capsys):
 def test_the_help_of_a_command_tells_what_it_does_and_each_option(capsys):
     assert cli.main(["greet-all", "--help"]) == 0
     out = capsys.readouterr().out
-    for part in ("usage: melpatch greet-all", "Greet everybody.", "--times INT", "How often to greet."):
+    for part in (
+        "usage: melpatch greet-all",
+        "Greet everybody.",
+        "--times INT",
+        "How often to greet.",
+    ):
         assert part in out
 
 
@@ -116,7 +125,10 @@ def test_a_wrong_argument_is_exit_code_2(arguments, capsys):
 )
 def test_an_unknown_command_is_exit_code_2_with_advice(word, advice, capsys):
     assert cli.main([word]) == 2
-    assert capsys.readouterr().err == f"melpatch {word}: error: no command is called '{word}'; {advice}\n"
+    assert (
+        capsys.readouterr().err
+        == f"melpatch {word}: error: no command is called '{word}'; {advice}\n"
+    )
 
 
 @pytest.mark.usefixtures("greet")
@@ -179,7 +191,9 @@ def test_a_reader_that_goes_away_is_no_error():
 
 
 def test_python_dash_m_is_the_same_door():
-    done = subprocess.run([sys.executable, "-m", "melpatch", "lst"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "melpatch", "lst"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 2
     assert "did you mean list?" in done.stderr
 

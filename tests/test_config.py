@@ -83,7 +83,9 @@ def test_toml_and_back_is_the_identity(settings, tmp_path_factory):
 
 def test_fields_keep_their_order_and_a_none_that_is_the_default_is_left_out():
     written = config.to_dict(Outer(count=1, window=None))
-    assert list(written) == [f.name for f in dataclasses.fields(Outer) if f.name not in ("limit", "maybe")]
+    assert list(written) == [
+        f.name for f in dataclasses.fields(Outer) if f.name not in ("limit", "maybe")
+    ]
     assert written["window"] == "none"
 
 
@@ -105,7 +107,10 @@ def test_an_integer_may_stand_for_a_float():
         ({"count": True}, "run.count: True is not of type int"),
         ({"count": 1.0}, "run.count: 1.0 is not of type int"),
         ({"count": 1, "flag": 1}, "run.flag: 1 is not of type bool"),
-        ({"count": 1, "mode": "quick"}, "run.mode: 'quick' is not of type Literal['fast', 'exact', 1]"),
+        (
+            {"count": 1, "mode": "quick"},
+            "run.mode: 'quick' is not of type Literal['fast', 'exact', 1]",
+        ),
         ({"count": 1, "mode": True}, "run.mode: True is not of type Literal['fast', 'exact', 1]"),
         ({"count": 1, "patch": [16]}, "run.patch: [16] is not of type tuple[int, int]"),
         ({"count": 1, "patch": [16, "x"]}, "run.patch[1]: 'x' is not of type int"),
@@ -117,7 +122,10 @@ def test_an_integer_may_stand_for_a_float():
         ({"count": 1, "folder": 3}, "run.folder: 3 is not of type Path"),
         ({"count": 1, "inner": 3}, "run.inner: 3 is not of type Inner"),
         ({"count": 1, "inner": {"rate": -1.0}}, "run.inner: rate = -1.0; allowed: above 0"),
-        ({"count": 1, "others": [{}, {"rate": "x"}]}, "run.others[1].rate: 'x' is not of type float"),
+        (
+            {"count": 1, "others": [{}, {"rate": "x"}]},
+            "run.others[1].rate: 'x' is not of type float",
+        ),
         ({}, "run: Outer.__init__() missing 1 required keyword-only argument: 'count'"),
     ],
 )
@@ -129,7 +137,8 @@ def test_messages(data, message):
 
 def test_a_file_that_is_missing_or_not_toml_is_named(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"absent\.toml: cannot be read \(No such file or directory\); give a run folder"
+        ConfigError,
+        match=r"absent\.toml: cannot be read \(No such file or directory\); give a run folder",
     ):
         config.from_toml(Outer, tmp_path / "absent.toml")
     for content in (b"count = ", b"\xff"):

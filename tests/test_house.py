@@ -19,7 +19,12 @@ from melpatch.recipes.base import recipe
 
 PACKAGE = ROOT / "src" / "melpatch"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "LAB.md", *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "LAB.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 
 # A room imports from its own folder and from floors above it in this list, never from a neighbour on its own floor.
 FLOORS = [
@@ -42,7 +47,16 @@ FLOORS = [
 ]
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
-FORBIDDEN_LIBRARIES = {"torchaudio", "torchvision", "torchcodec", "timm", "librosa", "fairseq", "random", "pickle"}
+FORBIDDEN_LIBRARIES = {
+    "torchaudio",
+    "torchvision",
+    "torchcodec",
+    "timm",
+    "librosa",
+    "fairseq",
+    "random",
+    "pickle",
+}
 AMBIENT = re.compile(
     r"\btorch\.(rand|randn|randint|randperm|bernoulli|multinomial|normal)\("
     r"|\bnp\.random\.(?!default_rng\b|Generator\b)\w+"
@@ -94,7 +108,11 @@ def public(body):
     """Yield the public classes, functions and methods of a module or class; the overloads of one count as one."""
     for node in body:
         overload = "overload" in map(ast.unparse, getattr(node, "decorator_list", []))
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not overload:
+        if (
+            isinstance(node, ast.FunctionDef | ast.ClassDef)
+            and not node.name.startswith("_")
+            and not overload
+        ):
             yield node
             if isinstance(node, ast.ClassDef):
                 yield from public(node.body)
@@ -130,7 +148,9 @@ def test_objectives_do_not_know_each_other():
     wrong = [
         f"{place(node, path)} imports {name}"
         for path, node, name in imports()
-        if room(path) == "objectives" and name.startswith("melpatch.objectives") and name != "melpatch.objectives.base"
+        if room(path) == "objectives"
+        and name.startswith("melpatch.objectives")
+        and name != "melpatch.objectives.base"
     ]
     assert wrong == []
 
@@ -155,7 +175,11 @@ def test_no_ambient_randomness():
 
 
 def test_nothing_prints():
-    calls = [place(node, path) for path, node in everywhere(ast.Call) if ast.unparse(node.func) == "print"]
+    calls = [
+        place(node, path)
+        for path, node in everywhere(ast.Call)
+        if ast.unparse(node.func) == "print"
+    ]
     assert calls == []
 
 
@@ -175,14 +199,29 @@ def test_functions_fit_on_a_screen():
 
 
 def test_rooms_are_named_after_what_lives_in_them():
-    paths = [path for folder in ("src", "tests", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py")]
-    wrong = [place(path) for path in paths if FORBIDDEN_NAMES & {part.removesuffix(".py") for part in path.parts}]
+    paths = [
+        path
+        for folder in ("src", "tests", "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    wrong = [
+        place(path)
+        for path in paths
+        if FORBIDDEN_NAMES & {part.removesuffix(".py") for part in path.parts}
+    ]
     assert wrong == []
 
 
 def test_everything_public_has_a_docstring():
-    modules = [place(path) for path in SOURCES if tree(path).body and not ast.get_docstring(tree(path))]
-    nodes = [place(n, path) for path in SOURCES for n in public(tree(path).body) if not ast.get_docstring(n)]
+    modules = [
+        place(path) for path in SOURCES if tree(path).body and not ast.get_docstring(tree(path))
+    ]
+    nodes = [
+        place(n, path)
+        for path in SOURCES
+        for n in public(tree(path).body)
+        if not ast.get_docstring(n)
+    ]
     assert modules + nodes == []
 
 
@@ -192,7 +231,11 @@ def test_every_setting_says_what_it_is():
     for path, cls in configs():
         for node, after in zip(cls.body, [*cls.body[1:], None], strict=True):
             told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            if isinstance(node, ast.AnnAssign) and not told and "Config" not in ast.unparse(node.annotation):
+            if (
+                isinstance(node, ast.AnnAssign)
+                and not told
+                and "Config" not in ast.unparse(node.annotation)
+            ):
                 silent.append(f"{place(node, path)} {node.target.id}")
     assert silent == []
 
@@ -215,12 +258,20 @@ def test_every_recipe_names_its_source():
         if room(path) == "recipes" and path.stem != "base"
         for node in public(tree(path).body)
     ]
-    assert [place(node, path) for path, node in recipes if not source.search(ast.get_docstring(node) or "")] == []
+    assert [
+        place(node, path)
+        for path, node in recipes
+        if not source.search(ast.get_docstring(node) or "")
+    ] == []
 
 
 def commands(document):
     """Yield the commands of a document's shell blocks as lists of words, each up to a pipe or the like."""
-    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```(?:bash|sh)\n(.*?)^```",
+        document.read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
     for line in "".join(blocks).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         end = next((i for i, word in enumerate(words) if word in {"|", ">", "&&", ";"}), len(words))
@@ -239,16 +290,26 @@ def test_the_readme_shows_the_two_commands_that_do_everything():
 
 
 def test_every_make_target_that_a_document_shows_exists():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    missing = [f"{place(path)}: {' '.join(words)}" for path, words in written("make") if words[1] not in targets]
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    missing = [
+        f"{place(path)}: {' '.join(words)}"
+        for path, words in written("make")
+        if words[1] not in targets
+    ]
     assert missing == []
 
 
-@pytest.mark.parametrize("words", [pytest.param(words, id=" ".join(words)) for _, words in written("melpatch")])
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, id=" ".join(words)) for _, words in written("melpatch")]
+)
 def test_every_command_that_a_document_shows_can_be_read(words, tmp_path, monkeypatch, capsys):
     """Its command and flags exist and its values are allowed; nothing is run."""
     monkeypatch.chdir(tmp_path)
-    for flag, run in itertools.pairwise(words):  # fine-tuning takes its defaults from the run it starts from
+    for flag, run in itertools.pairwise(
+        words
+    ):  # fine-tuning takes its defaults from the run it starts from
         if flag in {"--init", "--like"} and run != "scratch" and not is_weights(run):
             Path(run).mkdir(parents=True)
             Path(run, "config.toml").write_text(to_toml(recipe("ssast")("nano")), encoding="utf-8")
@@ -259,15 +320,21 @@ def test_every_command_that_a_document_shows_can_be_read(words, tmp_path, monkey
 
 
 def test_the_version_is_the_one_on_top_of_the_changelog():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    top = re.search(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
+    top = re.search(
+        r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert top is not None
     assert top.group(1) == version
 
 
 def test_no_path_of_somebodys_machine_is_left_in_a_file():
     folders = ("src", "tests", "docs", "examples", "benchmarks", ".ci")
-    found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix != ".pyc"]
+    found = [
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix != ".pyc"
+    ]
     leak = re.compile(rb"(?<![\w.])/(work|root|home|Users)/")
     files = [path for path in [*ROOT.iterdir(), *found] if path.is_file()]
     assert [place(path) for path in files if leak.search(path.read_bytes())] == []

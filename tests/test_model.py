@@ -91,7 +91,11 @@ def test_samples_of_another_rate_are_resampled():
 
 def test_doubles_and_tensors_are_samples_too():
     sound = samples(0.7)
-    for same in (sound.astype(np.float64), torch.from_numpy(sound), torch.from_numpy(sound).double().requires_grad_()):
+    for same in (
+        sound.astype(np.float64),
+        torch.from_numpy(sound),
+        torch.from_numpy(sound).double().requires_grad_(),
+    ):
         np.testing.assert_array_equal(MODEL.embed(same, RATE), MODEL.embed(sound, RATE))
 
 
@@ -141,7 +145,9 @@ def test_predictions_are_those_of_the_windows(seconds, hop):
     expected = windows(sound, MODEL.seconds, hop)
     found = MODEL.predict(sound, RATE, hop=hop)
     assert [one.start for one in found] == [start / RATE for start, _ in expected]
-    assert [one.end for one in found] == pytest.approx([(start + len(one)) / RATE for start, one in expected])
+    assert [one.end for one in found] == pytest.approx(
+        [(start + len(one)) / RATE for start, one in expected]
+    )
     alone = MODEL.predict_batch(batch_of(expected[-1][1]))[0].numpy()
     np.testing.assert_allclose(numbers(found[-1]), alone, atol=1e-6)
 
@@ -150,7 +156,9 @@ def test_one_prediction_is_the_mean_over_windows_weighted_by_their_length():
     sound = samples(2.5)
     parts = [MODEL.predict_batch(batch_of(one))[0].numpy() for _, one in windows(sound, 1.0, 1.0)]
     (found,) = MODEL.predict(sound, RATE)
-    np.testing.assert_allclose(numbers(found), (parts[0] + parts[1] + 0.5 * parts[2]) / 2.5, atol=1e-6)
+    np.testing.assert_allclose(
+        numbers(found), (parts[0] + parts[1] + 0.5 * parts[2]) / 2.5, atol=1e-6
+    )
     assert (found.start, found.end) == (0.0, 2.5)
     assert tuple(found.probabilities) == LABELS
     assert sum(found.probabilities.values()) == pytest.approx(1.0)
@@ -186,7 +194,9 @@ def test_padding_changes_no_prediction_and_no_embedding():
     )  # what is there is not heard
     for pooling in ("mean", "cls", "frequency"):
         alone = torch.cat([MODEL.embed_batch(batch_of(one), pooling) for one in waves])
-        torch.testing.assert_close(MODEL.embed_batch(together, pooling), alone, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            MODEL.embed_batch(together, pooling), alone, atol=1e-5, rtol=1e-5
+        )
     alone = torch.cat([MODEL.predict_batch(batch_of(one)) for one in waves])
     torch.testing.assert_close(MODEL.predict_batch(together), alone, atol=1e-6, rtol=1e-5)
 
@@ -196,7 +206,10 @@ def test_padding_changes_no_prediction_and_no_embedding():
 
 def test_the_embedding_of_a_long_recording_is_the_mean_over_windows():
     sound = samples(2.5)
-    parts = [MODEL.embed_batch(batch_of(one), "frequency")[0].numpy() for _, one in windows(sound, 1.0, 1.0)]
+    parts = [
+        MODEL.embed_batch(batch_of(one), "frequency")[0].numpy()
+        for _, one in windows(sound, 1.0, 1.0)
+    ]
     expected = (parts[0] + parts[1] + 0.5 * parts[2]) / 2.5
     np.testing.assert_allclose(MODEL.embed(sound, RATE), expected, atol=1e-5)
     assert MODEL.embed(sound, RATE).dtype == np.float32
@@ -237,7 +250,10 @@ def test_frames_of_a_classifier_whose_pooling_has_none_are_means():
     sound = samples(1.0)
     for pooling in ("cls", "max"):
         model = model_of(pooling=pooling)
-        found, expected = model.embed(sound, RATE, hop=0.5), model.embed(sound, RATE, hop=0.5, pooling="mean")
+        found, expected = (
+            model.embed(sound, RATE, hop=0.5),
+            model.embed(sound, RATE, hop=0.5, pooling="mean"),
+        )
         assert np.array_equal(found.vectors, expected.vectors)
     assert model_of(pooling="frequency").embed(sound, RATE, hop=0.5).vectors.shape[1] == 32
 
@@ -250,7 +266,12 @@ def test_a_class_token_that_is_not_there_is_refused():
 # --- frames ---
 
 
-@given(st.floats(0.01, 4.5), st.floats(COLUMN, 1.3), st.floats(0.4, 1.3), st.sampled_from([None, (16, 10)]))
+@given(
+    st.floats(0.01, 4.5),
+    st.floats(COLUMN, 1.3),
+    st.floats(0.4, 1.3),
+    st.sampled_from([None, (16, 10)]),
+)
 def test_frames_cover_the_recording_without_gap_or_overlap(seconds, hop, window, stride):
     model = model_of(seconds=window, stride=stride)
     sound = samples(seconds)
@@ -268,7 +289,9 @@ def test_frames_cover_the_recording_without_gap_or_overlap(seconds, hop, window,
 def test_a_frame_of_one_column_is_that_column(pooling, size):
     sound = samples(1.0)
     with torch.inference_mode():
-        tokens = MODEL.objective.encoder(*MODEL.objective.features(batch_of(sound))).patches[0].numpy()
+        tokens = (
+            MODEL.objective.encoder(*MODEL.objective.features(batch_of(sound))).patches[0].numpy()
+        )
     by_column = tokens.reshape(2, 7, 16).transpose(1, 0, 2)
     expected = by_column.mean(axis=1) if pooling == "mean" else by_column.reshape(7, 32)
     found = MODEL.embed(sound, RATE, pooling=pooling, hop=COLUMN)
@@ -281,13 +304,17 @@ def test_frames_average_the_columns_of_all_windows_that_hear_them():
     heard = [[] for _ in range(7)]
     for start, one in windows(sound, 1.0, 0.5):
         with torch.inference_mode():
-            tokens = MODEL.objective.encoder(*MODEL.objective.features(batch_of(one))).patches[0].numpy()
+            tokens = (
+                MODEL.objective.encoder(*MODEL.objective.features(batch_of(one))).patches[0].numpy()
+            )
         by_column = tokens.reshape(2, -1, 16).transpose(1, 0, 2).reshape(-1, 32)
         for number, vector in enumerate(by_column):
             middle = start / RATE + (number + 0.5) * COLUMN
             heard[int(min(middle, (start + len(one)) / RATE - 1e-6) / hop)].append(vector)
     found = MODEL.embed(sound, RATE, hop=hop)
-    np.testing.assert_allclose(found.vectors, [np.mean(vectors, axis=0) for vectors in heard], atol=1e-5)
+    np.testing.assert_allclose(
+        found.vectors, [np.mean(vectors, axis=0) for vectors in heard], atol=1e-5
+    )
 
 
 def test_frames_take_a_layer():
@@ -298,7 +325,9 @@ def test_frames_take_a_layer():
 
 def test_published_padding_leaves_no_frame_behind_the_sound():
     config = settings()
-    config = replace(config, front_end=replace(config.front_end, padding="legacy", target_frames=98))
+    config = replace(
+        config, front_end=replace(config.front_end, padding="legacy", target_frames=98)
+    )
     found = Model(config, build(config), "cpu").embed(samples(0.5), RATE, hop=COLUMN)
     assert found.end[-1] == 0.5
     assert len(found.vectors) == 4
@@ -327,7 +356,9 @@ def test_ten_minutes_go_through_in_windows_and_little_memory(tmp_path, monkeypat
     shapes = set()
     forward = model.objective.front_end.forward
     monkeypatch.setattr(
-        model.objective.front_end, "forward", lambda w, n: (shapes.add(tuple(w.shape)), forward(w, n))[1]
+        model.objective.front_end,
+        "forward",
+        lambda w, n: (shapes.add(tuple(w.shape)), forward(w, n))[1],
     )
     whole = 600 * RATE * 4  # bytes of the samples
     tracemalloc.start()
@@ -339,13 +370,17 @@ def test_ten_minutes_go_through_in_windows_and_little_memory(tmp_path, monkeypat
     finally:
         tracemalloc.stop()
     assert shapes == {(1, 10 * RATE)}
-    assert [(one.start, one.end) for one in found] == [(10.0 * n, 10.0 * n + 10.0) for n in range(60)]
+    assert [(one.start, one.end) for one in found] == [
+        (10.0 * n, 10.0 * n + 10.0) for n in range(60)
+    ]
     assert len(frames.vectors) == 120
     assert frames.end[-1] == 600.0
 
 
 def test_windows_are_as_long_as_what_a_method_of_short_views_was_given(monkeypatch):
-    monkeypatch.setattr(SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds))
+    monkeypatch.setattr(
+        SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
+    )
     model = model_of((), positions="learned", seconds=2.0)
     assert (model.seconds, model.config.encoder.columns) == (1.5, 10)
     long = batch_of(samples(2.0))
@@ -353,7 +388,9 @@ def test_windows_are_as_long_as_what_a_method_of_short_views_was_given(monkeypat
         model.embed_batch(long, "mean")
     sound = samples(3.0)
     whole = model.embed(sound, RATE, pooling="mean")
-    halves = [model.embed_batch(batch_of(part), "mean")[0] for part in (sound[:24000], sound[24000:])]
+    halves = [
+        model.embed_batch(batch_of(part), "mean")[0] for part in (sound[:24000], sound[24000:])
+    ]
     np.testing.assert_allclose(whole, sum(halves).numpy() / 2, rtol=1e-5)
 
 
@@ -402,7 +439,9 @@ def test_many_at_a_time_are_as_each_alone(sounds, seconds, batch_size, hop, stri
 def sounds(tmp_path_factory):
     """A recording of so many seconds."""
     folder = tmp_path_factory.mktemp("sounds")
-    return lambda seconds: write_sound(folder / f"{seconds}.wav", "high", seconds, RATE, seed=int(seconds * 100))
+    return lambda seconds: write_sound(
+        folder / f"{seconds}.wav", "high", seconds, RATE, seed=int(seconds * 100)
+    )
 
 
 def test_positions_that_stretch_to_the_batch_hear_no_longer_neighbour(sounds):

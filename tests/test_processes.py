@@ -30,7 +30,9 @@ def process(rank, folder):
     with pytest.raises(DataError, match="no sound"):
         processes.by_first(failing)
     processes.agree(["a", 0.5], "the clips")
-    with pytest.raises(DataError, match=r"^the clips are not the same in process 1 as in process 0; give"):
+    with pytest.raises(
+        DataError, match=r"^the clips are not the same in process 1 as in process 0; give"
+    ):
         processes.agree(["a", 0.5 * rank], "the clips")
     processes.wait()
     return found
@@ -68,10 +70,17 @@ def test_more_processes_than_gpus_are_refused_in_one_line(monkeypatch):
     for name, value in {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes, "_board", [])
-    monkeypatch.setattr(processes, "rendezvous", lambda *_, **__: iter([(distributed.HashStore(), 2, 3)]))
+    monkeypatch.setattr(
+        processes, "rendezvous", lambda *_, **__: iter([(distributed.HashStore(), 2, 3)])
+    )
     monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", range(2).index)  # fails for a GPU that is not there
-    with pytest.raises(ConfigError, match="--nproc-per-node = 3; allowed: at most 2"), processes.together():
+    monkeypatch.setattr(
+        torch.cuda, "set_device", range(2).index
+    )  # fails for a GPU that is not there
+    with (
+        pytest.raises(ConfigError, match="--nproc-per-node = 3; allowed: at most 2"),
+        processes.together(),
+    ):
         pass

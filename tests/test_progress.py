@@ -50,7 +50,9 @@ def test_steps_of_an_earlier_run_do_not_count_towards_the_rate(clock, capsys):
     with progress.bar(1000, "pretrain", done=900) as bar:
         clock.now = 40
         bar.advance(20)
-    assert capsys.readouterr().err == "pretrain: 920/1000, 2.0 s each, 0:00:40 elapsed, 0:02:40 left\n"
+    assert (
+        capsys.readouterr().err == "pretrain: 920/1000, 2.0 s each, 0:00:40 elapsed, 0:02:40 left\n"
+    )
 
 
 def test_a_loop_of_unknown_length_tells_no_time_left(clock, capsys):
@@ -98,7 +100,11 @@ def test_a_bar_within_another_stands_on_the_same_screen_and_goes_when_it_is_done
 
 def test_a_bar_that_fails_leaves_the_screen_to_the_next(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with pytest.raises(ValueError, match="no luck"), progress.bar(2, "outer"), progress.bar(2, "inner"):
+    with (
+        pytest.raises(ValueError, match="no luck"),
+        progress.bar(2, "outer"),
+        progress.bar(2, "inner"),
+    ):
         raise ValueError("no luck")
     assert progress._on_screen == []
 

@@ -21,7 +21,9 @@ def shelf(tmp_path, monkeypatch):
     (folder / "weather.py").write_text('"""Tell the weather."""\ndef weather(): ...\n')
     (folder / "odd.py").write_text("raise RuntimeError\n")
     (folder / "nothing.py").write_text('"""Nothing."""\nfrom pathlib import Path as Nothing\n')
-    (folder / "named.py").write_text('"""Named."""\n__registered__ = "Other"\nclass Named: ...\nclass Other: ...\n')
+    (folder / "named.py").write_text(
+        '"""Named."""\n__registered__ = "Other"\nclass Named: ...\nclass Other: ...\n'
+    )
     monkeypatch.setattr(registry, "_ROOT", folder.parent)
     import melpatch
 
@@ -46,7 +48,13 @@ def test_a_summary_needs_no_import():
 @pytest.mark.usefixtures("shelf")
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("mae_ast", "MAEAST"), ("mae-ast", "MAEAST"), ("MAE-AST", "MAEAST"), ("weather", "weather"), ("named", "Other")],
+    [
+        ("mae_ast", "MAEAST"),
+        ("mae-ast", "MAEAST"),
+        ("MAE-AST", "MAEAST"),
+        ("weather", "weather"),
+        ("named", "Other"),
+    ],
 )
 def test_find_gives_the_class_or_function_that_is_called_like_its_file(name, found):
     assert registry.find("shelf", name).__name__ == found
@@ -56,7 +64,10 @@ def test_find_gives_the_class_or_function_that_is_called_like_its_file(name, fou
 def test_find_and_name_of_are_inverse():
     assert registry.name_of(registry.find("shelf", "mae_ast")) == "mae_ast"
     assert registry.find("shelf", "json:JSONDecoder").__name__ == "JSONDecoder"
-    assert registry.name_of(registry.find("shelf", "json.decoder:JSONDecoder")) == "json.decoder:JSONDecoder"
+    assert (
+        registry.name_of(registry.find("shelf", "json.decoder:JSONDecoder"))
+        == "json.decoder:JSONDecoder"
+    )
 
 
 @pytest.mark.usefixtures("shelf")
@@ -64,9 +75,18 @@ def test_find_and_name_of_are_inverse():
     ("name", "message"),
     [
         ("mae", "no shelf piece is called 'mae'; there are: mae_ast, named, nothing, odd, weather"),
-        ("nothing", "melpatch.shelf.nothing registers nothing: name its class like the file, or set __registered__"),
-        ("no_such_module:X", "shelf 'no_such_module:X' cannot be imported: .*; write package.module:Class"),
-        ("json:NoSuchClass", "shelf 'json:NoSuchClass' cannot be imported: .*; write package.module:Class"),
+        (
+            "nothing",
+            "melpatch.shelf.nothing registers nothing: name its class like the file, or set __registered__",
+        ),
+        (
+            "no_such_module:X",
+            "shelf 'no_such_module:X' cannot be imported: .*; write package.module:Class",
+        ),
+        (
+            "json:NoSuchClass",
+            "shelf 'json:NoSuchClass' cannot be imported: .*; write package.module:Class",
+        ),
     ],
 )
 def test_what_is_not_there_is_said_with_what_is(name, message):

@@ -9,7 +9,11 @@ PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 LAB = (ROOT / "LAB.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 PUBLISHED = [name for name in SECTIONS if name.startswith(("Published", "What came after"))]
-REPRODUCED = dict(re.findall(r"^### (.+?)\n(.*?)(?=^### |\Z)", SECTIONS["Reproduced here"], re.DOTALL | re.MULTILINE))
+REPRODUCED = dict(
+    re.findall(
+        r"^### (.+?)\n(.*?)(?=^### |\Z)", SECTIONS["Reproduced here"], re.DOTALL | re.MULTILINE
+    )
+)
 FIGURE = re.compile(r"(?<![\d.])[01]\.\d{3}(?!\d)")
 
 
@@ -41,7 +45,9 @@ def test_every_published_row_names_its_source_by_a_mark(name):
 def test_every_reproduced_table_names_its_command_budget_seeds_and_selection(name):
     words = REPRODUCED[name]
     assert re.search(r"^(melpatch|python benchmarks/)", words, re.MULTILINE)
-    assert [word for word in ("Budget:", "Seeds:", "Selection:") if word not in " ".join(words.split())] == []
+    assert [
+        word for word in ("Budget:", "Seeds:", "Selection:") if word not in " ".join(words.split())
+    ] == []
 
 
 def test_every_reproduced_figure_stands_in_the_notebook():

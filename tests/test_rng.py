@@ -45,7 +45,9 @@ def test_numbers_are_those_of_every_release_before():
     state = rng.stream(7, "mask", torch.tensor([3, -(2**63), 2**63 - 1]), step=11)
     assert state.tolist() == PINNED["stream"]
     assert rng.uniform(state, 2).tolist() == PINNED["uniform"]
-    torch.testing.assert_close(rng.normal(state, 2), torch.tensor(PINNED["normal"]), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        rng.normal(state, 2), torch.tensor(PINNED["normal"]), rtol=1e-6, atol=1e-6
+    )
     assert rng.integers(state, -5, 1000, 2).tolist() == PINNED["integers"]
     assert rng.permutation(7, "order", 2, 8).tolist() == PINNED["permutation"]
     assert rng.hash_text("melpatch") == PINNED["hash"]
@@ -81,7 +83,11 @@ def test_neighbours_are_uncorrelated(draw):
     assert {name: r for name, r in found.items() if abs(r) > 0.011} == {}
 
 
-@given(seed=st.integers(0, 2**32), step=st.integers(0, 10**6), purposes=st.lists(st.text(max_size=5), max_size=4))
+@given(
+    seed=st.integers(0, 2**32),
+    step=st.integers(0, 10**6),
+    purposes=st.lists(st.text(max_size=5), max_size=4),
+)
 def test_streams_of_several_purposes_are_those_of_each(seed, step, purposes):
     together = rng.streams(seed, purposes, KEYS, step)
     assert together.shape == (len(purposes), len(KEYS))
@@ -101,7 +107,9 @@ def test_a_number_depends_neither_on_the_count_nor_on_the_batch(key, seed, count
     for draw in (rng.uniform, rng.normal):
         assert torch.equal(draw(alone, count)[0], draw(batch, count + more)[1, :count])
         assert torch.equal(draw(alone, 2, count)[0].flatten(), draw(alone, 2 * count)[0])
-    assert torch.equal(rng.integers(alone, 3, 9, count)[0], rng.integers(batch, 3, 9, count + more)[1, :count])
+    assert torch.equal(
+        rng.integers(alone, 3, 9, count)[0], rng.integers(batch, 3, 9, count + more)[1, :count]
+    )
 
 
 def test_keys_of_any_integer_type_give_the_same_stream():
@@ -119,7 +127,9 @@ def test_integers_stay_in_range(low, size):
 def test_integers_are_uniform_and_reach_every_residue_of_a_long_range():
     small = rng.integers(rng.stream(0, "test", KEYS), 0, 7, 10)
     assert chisquare(small.flatten().bincount().numpy()).pvalue > 0.001
-    long = rng.integers(rng.stream(0, "test", KEYS), 0, 2**40, 10)  # hours of audio need more than 24 bits
+    long = rng.integers(
+        rng.stream(0, "test", KEYS), 0, 2**40, 10
+    )  # hours of audio need more than 24 bits
     assert chisquare((long.flatten() % 16).bincount().numpy()).pvalue > 0.001
 
 

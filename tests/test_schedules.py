@@ -18,7 +18,10 @@ PLAIN = partial(factor, warmup=0.0, floor=0.0, decay_start=0.5, decay_every=0.1,
 @given(NUMBERS, NUMBERS)
 def test_a_curve_goes_from_start_to_end_and_stays_there(curve, start, end):
     assert [curve(start, end, done) for done in (-1.0, 0.0)] == pytest.approx([start, start])
-    assert [curve(start, end, done) for done in (1.0, 7.0)] == [pytest.approx(end), pytest.approx(end)]
+    assert [curve(start, end, done) for done in (1.0, 7.0)] == [
+        pytest.approx(end),
+        pytest.approx(end),
+    ]
     assert curve(start, end, 0.5) == pytest.approx((start + end) / 2)
 
 
@@ -48,7 +51,9 @@ def test_cosine_falls_from_one_to_the_floor(total, warmup, floor):
     for step in range(total):
         done = (step + 0.5) / total
         if done >= warmup:
-            expected = floor + (1 - floor) * math.cos(math.pi / 2 * (done - warmup) / (1 - warmup)) ** 2
+            expected = (
+                floor + (1 - floor) * math.cos(math.pi / 2 * (done - warmup) / (1 - warmup)) ** 2
+            )
             found = PLAIN(step, total, schedule="cosine", warmup=warmup, floor=floor)
             assert found == pytest.approx(expected, abs=1e-12)
 
@@ -73,7 +78,9 @@ def test_step_decays_once_for_every_mark_that_is_passed(step, start, every):
 def test_dino_starts_at_zero_has_its_peak_twice_and_never_reaches_the_floor():
     found = [PLAIN(step, 10, schedule="dino", warmup=0.4, floor=0.1) for step in range(10)]
     assert found[:5] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
-    assert found[5:] == pytest.approx([0.1 + 0.9 * math.cos(math.pi / 12 * number) ** 2 for number in range(1, 6)])
+    assert found[5:] == pytest.approx(
+        [0.1 + 0.9 * math.cos(math.pi / 12 * number) ** 2 for number in range(1, 6)]
+    )
     assert found[-1] > 0.1
 
 
@@ -86,5 +93,7 @@ def test_dino_is_defined_on_runs_shorter_than_their_warmup(total, warmup):
 
 
 def test_a_step_schedule_that_would_never_move_on_is_refused():
-    with pytest.raises(ConfigError, match=r"decay_every = 0\.0; allowed: a share of the run above 0"):
+    with pytest.raises(
+        ConfigError, match=r"decay_every = 0\.0; allowed: a share of the run above 0"
+    ):
         TrainConfig(schedule="step", decay_every=0.0)

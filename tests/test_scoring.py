@@ -37,7 +37,11 @@ def test_the_record_says_how_it_came_about_and_is_what_is_written(asked):
     assert json.loads((asked.out / "scores.json").read_text(encoding="utf-8")) == record
     assert record["split_rule"].startswith("learns from train")
     assert record["selection_rule"] == "nothing is selected"
-    assert (record["run"], record["method"], record["corpus"]) == (str(asked.run), "SSAST", "made up")
+    assert (record["run"], record["method"], record["corpus"]) == (
+        str(asked.run),
+        "SSAST",
+        "made up",
+    )
     assert record["environment"]["packages"].keys() >= {"melpatch", "scikit-learn"}
     for name in ("seconds", "embedding_seconds"):
         assert record[name] == pytest.approx(sum(one[name] for one in record["trials"]), abs=0.01)
@@ -59,7 +63,11 @@ def test_a_run_that_did_not_note_its_clips_has_heard_none(asked):
 def test_clips_that_an_earlier_run_heard_are_told(asked, tmp_path, capsys, first_init, other):
     """The scored run came from a second that noted no clips, and that from a first, which heard three scored clips."""
     first, second = tmp_path / "first", tmp_path / "second"
-    for run, init in ((asked.run, second), (second, first), (first, first_init.format(run=asked.run))):
+    for run, init in (
+        (asked.run, second),
+        (second, first),
+        (first, first_init.format(run=asked.run)),
+    ):
         run.mkdir(exist_ok=True)
         (run / "command.toml").write_text(f'init = "{init}"\n')
     scored = asked.corpus.select(["test"])
@@ -69,7 +77,10 @@ def test_clips_that_an_earlier_run_heard_are_told(asked, tmp_path, capsys, first
     assert heard_in_training(replace(asked, untrained=True), asked.corpus.clips) == 0
     warn([KNN()], [asked])
     told = " ".join(capsys.readouterr().err.split())
-    assert f"3 of the scored clips trained {first}, from which {asked.run} started; scores may be too good" in told
+    assert (
+        f"3 of the scored clips trained {first}, from which {asked.run} started; scores may be too good"
+        in told
+    )
     assert "itself" not in told
 
 
@@ -77,4 +88,8 @@ def test_scores_stand_without_matplotlib(asked, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     assert score(KNN(), asked)["value"] > 0.9
     assert "pip install 'melpatch[plots]'" in capsys.readouterr().err
-    assert {path.name for path in asked.out.iterdir()} == {"scores.json", "predictions.csv", "trials"}
+    assert {path.name for path in asked.out.iterdir()} == {
+        "scores.json",
+        "predictions.csv",
+        "trials",
+    }

@@ -27,7 +27,9 @@ def write_noise(path: Path, seconds: float, seed: int = 0) -> Path:
     return path
 
 
-def noises(folder: Path, seconds: tuple[float, ...] = RAGGED, labels: tuple[str, ...] = ("",)) -> Corpus:
+def noises(
+    folder: Path, seconds: tuple[float, ...] = RAGGED, labels: tuple[str, ...] = ("",)
+) -> Corpus:
     """Return a corpus of one noise per length, the labels in turn as sub-folders."""
     for number, length in enumerate(seconds):
         write_noise(folder / labels[number % len(labels)] / f"{number:03}.wav", length, seed=number)
@@ -36,7 +38,13 @@ def noises(folder: Path, seconds: tuple[float, ...] = RAGGED, labels: tuple[str,
 
 def settings(folder: Path | str = "nowhere", **train: object) -> RunConfig:
     """Return a run of SSAST on that folder: 12 steps of 4 clips of up to 0.4 s, unless told otherwise."""
-    chosen = {"steps": 12, "log_every": 1, "save_every": 4, "evaluations": 3, "precision": "32-true"} | train
+    chosen = {
+        "steps": 12,
+        "log_every": 1,
+        "save_every": 4,
+        "evaluations": 3,
+        "precision": "32-true",
+    } | train
     return RunConfig(
         data=(str(folder),),
         front_end=LogMel.Config(sample_rate=RATE, n_mels=32, mean=-9.0, std=3.0),

@@ -13,7 +13,9 @@ RATE = 8000
 SECONDS = (0.4, 0.15, 0.33, 0.4, 0.22, 0.9, 0.4, 0.18, 0.29, 0.6)
 
 
-def write_sounds(folder: Path, seconds: tuple[float, ...] = SECONDS, labels: tuple[str, ...] = ("wren", "owl")) -> Path:
+def write_sounds(
+    folder: Path, seconds: tuple[float, ...] = SECONDS, labels: tuple[str, ...] = ("wren", "owl")
+) -> Path:
     """Write a 16-bit noise of each length, other for every number, the labels in turn as sub-folders."""
     for number, length in enumerate(seconds):
         wave = np.random.default_rng(number).uniform(-0.5, 0.5, round(length * RATE))
@@ -38,4 +40,8 @@ def shards(folder: Path, **changes: object) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Return all files of a folder, hidden ones too, with their bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

@@ -27,7 +27,9 @@ def in_both(function, folder, monkeypatch):
 def fabric_of(rank, precision, **strategy):
     """Return Fabric as one of the two processes has it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", str(rank))  # it is to take part, not to start processes of its own
+        patch.setenv(
+            "LOCAL_RANK", str(rank)
+        )  # it is to take part, not to start processes of its own
         ddp = DDPStrategy(process_group_backend="gloo", **strategy)
         fabric = Fabric(accelerator="cpu", devices=2, strategy=ddp, precision=precision)
         fabric.launch()
@@ -37,6 +39,8 @@ def fabric_of(rank, precision, **strategy):
 def _be_one(rank, function, folder):
     torch.set_num_threads(1)
     place = f"file://{folder}/meeting"
-    torch.distributed.init_process_group("gloo", place, timedelta(minutes=2), rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", place, timedelta(minutes=2), rank=rank, world_size=2
+    )
     torch.save(function(rank, folder), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -8,8 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PARTIAL = ".partial"
-_NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP}  # of folders that may not be listed, or are never synced
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, a quota, the largest file that this process may write
+_NO_SYNC = {
+    errno.EACCES,
+    errno.EINVAL,
+    errno.ENOTSUP,
+}  # of folders that may not be listed, or are never synced
+_FULL = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+}  # the disk, a quota, the largest file that this process may write
 
 
 @contextmanager
@@ -34,7 +42,9 @@ def settle(aside: Path, path: Path) -> None:
     for written in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
         sync(written)
     if path.is_dir() and aside.is_dir():
-        _remove(path)  # a folder cannot be renamed over another; over a file's name it is not ours to remove
+        _remove(
+            path
+        )  # a folder cannot be renamed over another; over a file's name it is not ours to remove
     aside.replace(path)
     try:
         sync(path.parent)

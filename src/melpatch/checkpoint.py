@@ -13,7 +13,9 @@ from melpatch.atomic import written_aside
 from melpatch.errors import CheckpointError
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    path: Path, state: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+) -> None:
     """Write tensors to a safetensors file, whole or not at all.
 
     Args:
@@ -25,7 +27,9 @@ def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, st
         write_weights(aside, copied(state), about)
 
 
-def write_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+def write_weights(
+    path: Path, state: Mapping[str, Tensor], about: Mapping[str, str] | None = None
+) -> None:
     """Write tensors that :func:`copied` returned to a safetensors file, which a crash may leave half-written."""
     # Not save_file, which hides what the system said, and leaves files of other names where it is killed.
     path.write_bytes(serialised(dict(state), metadata={"format": "pt", **(about or {})}))
@@ -47,7 +51,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the folder of a finished or interrupted run")
+        raise CheckpointError(
+            f"{path}: no such file; give the folder of a finished or interrupted run"
+        )
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

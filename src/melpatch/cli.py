@@ -17,7 +17,13 @@ import melpatch
 from melpatch import registry
 from melpatch.errors import ConfigError, MelpatchError, Stopped, telling_of_lost_workers
 
-_SUCCESS, _DEFECT, _USER_ERROR, _INTERRUPTED, _BROKEN_PIPE = 0, 1, 2, 130, 141  # the last two as shells count signals
+_SUCCESS, _DEFECT, _USER_ERROR, _INTERRUPTED, _BROKEN_PIPE = (
+    0,
+    1,
+    2,
+    130,
+    141,
+)  # the last two as shells count signals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,7 +94,9 @@ def _several() -> bool:
 
 def _run_together(command: str, arguments: list[str]) -> None:
     """Run a command as one of several processes, of which the first one alone says anything but an error."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns of settings that are as they have to be
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # torch warns of settings that are as they have to be
     from melpatch import processes  # here, since it imports torch
 
     with ExitStack() as stack:
@@ -99,13 +107,18 @@ def _run_together(command: str, arguments: list[str]) -> None:
             stack.enter_context(redirect_stderr(silence))
         module, config = parse(command, arguments)
         if not getattr(module, "TOGETHER", False):
-            raise ConfigError(f"melpatch {command} is the work of one process; start it without torchrun")
+            raise ConfigError(
+                f"melpatch {command} is the work of one process; start it without torchrun"
+            )
         module.run(config)
 
 
 def _summaries() -> dict[str, str]:
     """Return every command as it is typed, with its one line of help, read without importing it."""
-    return {name.replace("_", "-"): registry.summary("commands", name) for name in registry.names("commands")}
+    return {
+        name.replace("_", "-"): registry.summary("commands", name)
+        for name in registry.names("commands")
+    }
 
 
 def _help() -> str:
@@ -135,10 +148,15 @@ def _report(error: BaseException, command: str) -> int:
             line, code = text, 128 + error.signal  # as shells count signals
         case MelpatchError():
             line, code = f"error: {text}", _USER_ERROR
-        case OSError() if error.filename is not None:  # a full disk, a folder that may not be written
+        case OSError() if (
+            error.filename is not None
+        ):  # a full disk, a folder that may not be written
             line, code = f"error: {error.filename}: {error.strerror}", _USER_ERROR
         case _:
             defect = f"{type(error).__name__}: {text}".removesuffix(": ")
-            line, code = f"{defect}; this is a defect; run again with --debug for the traceback", _DEFECT
+            line, code = (
+                f"{defect}; this is a defect; run again with --debug for the traceback",
+                _DEFECT,
+            )
     sys.stderr.write(f"{command}: {line}\n")
     return code

@@ -79,7 +79,9 @@ def from_toml(cls: type[T], path: Path) -> T:
             f"{path}: cannot be read ({error.strerror}); give a run folder that holds config.toml"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML ({error}); mend that line or take the file from another run") from error
+        raise ConfigError(
+            f"{path}: not TOML ({error}); mend that line or take the file from another run"
+        ) from error
     return from_dict(cls, data, str(path))
 
 
@@ -94,7 +96,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
     Raises:
         ConfigError: a key is unknown, a value ill-typed or out of range, or a field without default is missing.
     """
-    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
+    fields = {
+        field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init
+    }
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
@@ -105,7 +109,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
         if value == "none" and type(None) in get_args(hint):
             values[key] = None
         else:
-            values[key] = _piece_from_dict(folder, value, place) if folder else _convert(hint, value, place)
+            values[key] = (
+                _piece_from_dict(folder, value, place) if folder else _convert(hint, value, place)
+            )
     try:
         return cls(**values)
     except (TypeError, ConfigError) as error:
@@ -114,7 +120,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
 
 def _piece_from_dict(folder: str, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping) or "name" not in data:
-        raise ConfigError(f"{where}: needs a table with a name; known: {', '.join(registry.names(folder))}")
+        raise ConfigError(
+            f"{where}: needs a table with a name; known: {', '.join(registry.names(folder))}"
+        )
     settings = {key: value for key, value in data.items() if key != "name"}
     return from_dict(registry.find(folder, data["name"]).Config, settings, where)
 
@@ -132,7 +140,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(kinds) == len(value):
             return tuple(
-                _convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+                _convert(kind, item, f"{where}[{i}]")
+                for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
             )
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
@@ -140,7 +149,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return Path(value)
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
-    wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+    wanted = (
+        getattr(hint, "__name__", None)
+        if isinstance(hint, type)
+        else str(hint).replace("typing.", "")
+    )
     raise ConfigError(f"{where}: {value!r} is not of type {wanted}")
 
 

@@ -35,7 +35,12 @@ def run_of(init: str, like: Path | None = None) -> Path | None:
 
 
 def starting_settings(
-    name: str, init: str, *, size: str = "tiny", encoder: str | None = None, like: Path | None = None
+    name: str,
+    init: str,
+    *,
+    size: str = "tiny",
+    encoder: str | None = None,
+    like: Path | None = None,
 ) -> RunConfig:
     """Return a recipe's settings for a classifier that starts from a run, other people's weights, or nothing.
 
@@ -50,7 +55,9 @@ def starting_settings(
         ConfigError: the recipe, or a run's settings, cannot be used.
     """
     base = recipe_settings(name, size, encoder, with_labels=True)
-    if init == SCRATCH and name == "finetune":  # blocks that know nothing yet all learn at the full rate
+    if (
+        init == SCRATCH and name == "finetune"
+    ):  # blocks that know nothing yet all learn at the full rate
         base = replace(base, train=replace(base.train, layer_decay=1.0))
     theirs = run_of(init, like)
     if theirs is None:

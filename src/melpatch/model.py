@@ -66,7 +66,9 @@ class Prediction(NamedTuple):
 
 
 def load(
-    path: str | PathLike[str], device: str | torch.device | None = None, precision: Precision = "32-true"
+    path: str | PathLike[str],
+    device: str | torch.device | None = None,
+    precision: Precision = "32-true",
 ) -> "Model":
     """Return the model of a run folder.
 
@@ -91,8 +93,12 @@ class Model:
     ) -> None:
         self.config = config
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        self.precision = precision if precision != "auto" else "bf16-mixed" if has_bf16 else "32-true"
+        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+        self.precision = (
+            precision if precision != "auto" else "bf16-mixed" if has_bf16 else "32-true"
+        )
         self.objective = objective.eval().to(self.device)
         self.sample_rate = objective.front_end.sample_rate
         self.seconds = objective.heard(config.objective, config.loader.seconds)
@@ -101,11 +107,18 @@ class Model:
     @property
     def default_pooling(self) -> Pooling:
         """Return the pooling a classifier was trained with; else ``frequency``, which keeps the rows of the grid."""
-        return self.objective.config.pooling if isinstance(self.objective, Classify) else "frequency"
+        return (
+            self.objective.config.pooling if isinstance(self.objective, Classify) else "frequency"
+        )
 
     @overload
     def embed(
-        self, audio: Audio, sample_rate: int | None = None, *, pooling: Pooling | None = None, layer: int | None = None
+        self,
+        audio: Audio,
+        sample_rate: int | None = None,
+        *,
+        pooling: Pooling | None = None,
+        layer: int | None = None,
     ) -> Float[np.ndarray, " dim"]: ...
     @overload
     def embed(
@@ -145,7 +158,9 @@ class Model:
         """
         return _embedding([*of_one(self.embedding(pooling, layer, hop), audio, sample_rate)], hop)
 
-    def predict(self, audio: Audio, sample_rate: int | None = None, *, hop: float | None = None) -> list[Prediction]:
+    def predict(
+        self, audio: Audio, sample_rate: int | None = None, *, hop: float | None = None
+    ) -> list[Prediction]:
         """Return labels with probabilities for a whole recording, or with ``hop`` for a window every so many seconds.
 
         Args:
@@ -218,7 +233,9 @@ class Model:
     @property
     def default_workers(self) -> int:
         """Return how many processes to decode with: up to 8 where there is a GPU to feed."""
-        if self.device.type != "cuda" or multiprocessing.current_process().daemon:  # which may have no processes
+        if (
+            self.device.type != "cuda" or multiprocessing.current_process().daemon
+        ):  # which may have no processes
             return 0
         return min(8, len(os.sched_getaffinity(0)) // processes.on_this_machine())
 
@@ -232,14 +249,23 @@ class Model:
             pooling = self.default_pooling
         pooling = pooling or "mean"  # a frame has no class token, and no maximum over time
         if hop is None:
-            return self._task(self.seconds, lambda batch: _arrays(self.embed_batch(batch, pooling, layer)), means)
+            return self._task(
+                self.seconds, lambda batch: _arrays(self.embed_batch(batch, pooling, layer)), means
+            )
         grid, hop_seconds = self.objective.encoder.grid, self.objective.front_end.hop_seconds
         column = grid.stride[1] * hop_seconds
-        check(hop >= column - 1e-9, "hop", hop, f"{column:g} s or more, the length of a column of patches")
+        check(
+            hop >= column - 1e-9,
+            "hop",
+            hop,
+            f"{column:g} s or more, the length of a column of patches",
+        )
         allowed = "'mean' or 'frequency' where there is a hop"
         check(pooling in ("mean", "frequency"), "pooling", pooling, allowed)
         rows = partial(frames, hop=hop, column=column, width=grid.patch[1] * hop_seconds)
-        return self._task(self.seconds / 2, lambda batch: self._columns(batch, pooling, layer), rows)
+        return self._task(
+            self.seconds / 2, lambda batch: self._columns(batch, pooling, layer), rows
+        )
 
     def prediction(self, hop: float | None) -> Task:
         """Return what :meth:`predict` asks of a recording.
@@ -258,16 +284,23 @@ class Model:
             return self._classifier().probabilities(batch.to(self.device))
 
     @torch.inference_mode()
-    def embed_batch(self, batch: Batch, pooling: Pooling, layer: int | None = None) -> Float[Tensor, "clip dim"]:
+    def embed_batch(
+        self, batch: Batch, pooling: Pooling, layer: int | None = None
+    ) -> Float[Tensor, "clip dim"]:
         """Return one vector per clip of a batch at the model's rate."""
         features = self.objective.features(batch.to(self.device))
         patches, cls = self._tokens(features, layer)
         return pool(patches, cls, features.valid, self.objective.encoder.grid.rows, pooling)
 
     @torch.inference_mode()
-    def _columns(self, batch: Batch, pooling: Pooling, layer: int | None) -> list[Float[np.ndarray, "column dim"]]:
+    def _columns(
+        self, batch: Batch, pooling: Pooling, layer: int | None
+    ) -> list[Float[np.ndarray, "column dim"]]:
         """Return one vector per column of patches of each clip."""
-        features, rows = self.objective.features(batch.to(self.device)), self.objective.encoder.grid.rows
+        features, rows = (
+            self.objective.features(batch.to(self.device)),
+            self.objective.encoder.grid.rows,
+        )
         patches, _ = self._tokens(features, layer)
         by_row = patches.view(len(patches), rows, -1, patches.shape[-1]).float()
         found = by_row.mean(dim=1) if pooling == "mean" else by_row.transpose(1, 2).flatten(2)
@@ -283,7 +316,9 @@ class Model:
         if layer is None:
             return encoded.patches, encoded.cls
         if not -encoder.num_layers <= layer < encoder.num_layers:
-            raise ConfigError(f"layer = {layer}; allowed: {-encoder.num_layers} to {encoder.num_layers - 1}")
+            raise ConfigError(
+                f"layer = {layer}; allowed: {-encoder.num_layers} to {encoder.num_layers - 1}"
+            )
         count = encoded.cls.shape[1]
         return encoded.layers[layer][:, count:], encoded.layers[layer][:, :count]
 
@@ -296,11 +331,19 @@ class Model:
         return self.objective
 
     def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"
+        )
 
-    def _task(self, hop: float, function: Callable[[Batch], list[np.ndarray]], rows: Reduce) -> Task:
-        alike = getattr(self.objective.encoder.config, "positions", None) == "stretched"  # to the length of the batch
-        check(hop * self.sample_rate >= 1, "hop", hop, f"at least one sample, 1/{self.sample_rate} s")
+    def _task(
+        self, hop: float, function: Callable[[Batch], list[np.ndarray]], rows: Reduce
+    ) -> Task:
+        alike = (
+            getattr(self.objective.encoder.config, "positions", None) == "stretched"
+        )  # to the length of the batch
+        check(
+            hop * self.sample_rate >= 1, "hop", hop, f"at least one sample, 1/{self.sample_rate} s"
+        )
         cut = Cut(self.seconds, hop, self.sample_rate)
         return Task(cut, function, rows, alike=alike, pin=self.device.type == "cuda")
 
@@ -331,7 +374,9 @@ class Model:
                 rows = []
 
     def _prediction(self, row: Row) -> Prediction:
-        return Prediction(row.start, row.end, dict(zip(self.labels, row.values.tolist(), strict=True)))
+        return Prediction(
+            row.start, row.end, dict(zip(self.labels, row.values.tolist(), strict=True))
+        )
 
 
 def _arrays(values: Float[Tensor, "clip ..."]) -> list[np.ndarray]:

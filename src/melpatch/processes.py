@@ -19,7 +19,9 @@ from melpatch.errors import ConfigError, DataError, MelpatchError
 T = TypeVar("T")
 _board: list[Store] = []  # on which all can write, while they are together
 _MEETING = timedelta(minutes=30)  # within which all have to come
-_PATIENCE = timedelta(hours=12)  # of one for another, which may fit a large probe; a failure ends the waiting at once
+_PATIENCE = timedelta(
+    hours=12
+)  # of one for another, which may fit a large probe; a failure ends the waiting at once
 
 
 def started() -> bool:
@@ -61,17 +63,26 @@ def together() -> Iterator[None]:
     if not started() or _together():
         yield
         return
-    backend, here, own = "gloo", *(int(os.environ.get(name, "0")) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK"))
+    backend, here, own = (
+        "gloo",
+        *(int(os.environ.get(name, "0")) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK")),
+    )
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus:
         torch.cuda.set_device(min(own, gpus - 1))
         backend = "cpu:gloo,cuda:nccl"
     store, number, count = next(rendezvous("env://", timeout=_MEETING))
-    store = PrefixStore(f"attempt {_restarts()}", store)  # torchrun may keep what those before wrote
-    distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
+    store = PrefixStore(
+        f"attempt {_restarts()}", store
+    )  # torchrun may keep what those before wrote
+    distributed.init_process_group(
+        backend, store=store, rank=number, world_size=count, timeout=_PATIENCE
+    )
     _board[:] = [PrefixStore("melpatch", store)]
     if 0 < gpus < here:  # told now that they have met, so that one alone tells it
-        raise ConfigError(f"--nproc-per-node = {here}; allowed: at most {gpus}, the GPUs of this machine, one for each")
+        raise ConfigError(
+            f"--nproc-per-node = {here}; allowed: at most {gpus}, the GPUs of this machine, one for each"
+        )
     try:
         yield
     except RuntimeError as error:
@@ -172,7 +183,9 @@ def gathered(rows: Tensor) -> list[Tensor]:
     counts = [torch.empty_like(count) for _ in range(world_size())]
     distributed.all_gather(counts, count)
     sizes = torch.cat(counts).tolist()
-    padded = torch.cat([rows, rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])])  # one size for all
+    padded = torch.cat(
+        [rows, rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])]
+    )  # one size for all
     parts = [torch.empty_like(padded) for _ in sizes]
     distributed.all_gather(parts, padded)
     return [part[:size] for part, size in zip(parts, sizes, strict=True)]

@@ -17,12 +17,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 T = TypeVar("T")
 _LOG_SECONDS, _LOG_COLUMNS = 30.0, 160
-_on_screen: list[Progress] = []  # of which there is one at most; the lines of two would overwrite each other
+_on_screen: list[
+    Progress
+] = []  # of which there is one at most; the lines of two would overwrite each other
 
 
 def console() -> Console:
     """Return the console for tables on stdout; one that is not a terminal gets wide lines, so that little is folded."""
-    return Console(width=None if sys.stdout.isatty() else _LOG_COLUMNS, markup=False, highlight=False)
+    return Console(
+        width=None if sys.stdout.isatty() else _LOG_COLUMNS, markup=False, highlight=False
+    )
 
 
 def notice(text: str) -> None:
@@ -54,8 +58,13 @@ class Bar:
             rate = (self.done - self.before) / elapsed
             parts.insert(0, f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
             if self.total:
-                parts.append(f"{timedelta(seconds=round(max(0, self.total - self.done) / rate))} left")
-        values = {name: value if isinstance(value, str) else f"{value:.4g}" for name, value in self.fields.items()}
+                parts.append(
+                    f"{timedelta(seconds=round(max(0, self.total - self.done) / rate))} left"
+                )
+        values = {
+            name: value if isinstance(value, str) else f"{value:.4g}"
+            for name, value in self.fields.items()
+        }
         return ", ".join([*parts, *(f"{name} {value}" for name, value in values.items())])
 
     def _show(self) -> None: ...
@@ -111,7 +120,12 @@ def _screen() -> Iterator[Progress]:
     if _on_screen:
         yield _on_screen[0]
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         _on_screen.append(progress)
         try:

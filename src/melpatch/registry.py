@@ -24,7 +24,9 @@ def names(folder: str) -> list[str]:
     Args:
         folder: path below the package, such as ``"objectives"``.
     """
-    return sorted(file.stem for file in (_ROOT / folder).glob("*.py") if file.stem not in NOT_PIECES)
+    return sorted(
+        file.stem for file in (_ROOT / folder).glob("*.py") if file.stem not in NOT_PIECES
+    )
 
 
 def summary(folder: str, name: str) -> str:
@@ -49,10 +51,14 @@ def find(folder: str, name: str) -> Any:
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{folder} {name!r} cannot be imported: {error}; write package.module:Class") from error
+            raise ConfigError(
+                f"{folder} {name!r} cannot be imported: {error}; write package.module:Class"
+            ) from error
     name = name.replace("-", "_").lower()
     if name not in names(folder):
-        raise ConfigError(f"no {folder} piece is called {name!r}; there are: {', '.join(names(folder))}")
+        raise ConfigError(
+            f"no {folder} piece is called {name!r}; there are: {', '.join(names(folder))}"
+        )
     module = importlib.import_module(f"melpatch.{folder.replace('/', '.')}.{name}")
     return getattr(module, _registered(module, name))
 
@@ -63,10 +69,14 @@ def _registered(module: ModuleType, name: str) -> str:
         return str(explicit)
     wanted = name.replace("_", "").lower()
     for attribute, value in vars(module).items():
-        own = (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
+        own = (
+            inspect.isclass(value) or inspect.isfunction(value)
+        ) and value.__module__ == module.__name__
         if own and attribute.replace("_", "").lower() == wanted:
             return attribute
-    raise ConfigError(f"{module.__name__} registers nothing: name its class like the file, or set __registered__")
+    raise ConfigError(
+        f"{module.__name__} registers nothing: name its class like the file, or set __registered__"
+    )
 
 
 def name_of(piece: type) -> str:

@@ -40,16 +40,24 @@ def _mix(x: N) -> N:
 
 def hash_text(text: str) -> int:
     """Return a signed 64-bit number that is the same for the same text on every machine and in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True
+    )
 
 
-def stream(seed: int, purpose: str, keys: Int[Tensor, " clip"], step: int = 0) -> Int[Tensor, " clip"]:
+def stream(
+    seed: int, purpose: str, keys: Int[Tensor, " clip"], step: int = 0
+) -> Int[Tensor, " clip"]:
     """Return one stream state per clip, for one purpose ("mask", "crop", ...) at one step."""
-    start = _mix(np.array([hash_text(f"{seed}/{purpose}/{step}")]))  # one number, for which no device is to be asked
+    start = _mix(
+        np.array([hash_text(f"{seed}/{purpose}/{step}")])
+    )  # one number, for which no device is to be asked
     return _mix(int(start[0]) + keys.long() * _GOLDEN)
 
 
-def streams(seed: int, purposes: Sequence[str], keys: Int[Tensor, " clip"], step: int) -> Int[Tensor, "purpose clip"]:
+def streams(
+    seed: int, purposes: Sequence[str], keys: Int[Tensor, " clip"], step: int
+) -> Int[Tensor, "purpose clip"]:
     """Return what :func:`stream` does for each of several purposes, with few calls of the device."""
     texts = [f"{seed}/{purpose}/{step}" for purpose in purposes]
     starts = torch.from_numpy(_mix(np.array([hash_text(text) for text in texts], dtype=np.int64)))
@@ -77,14 +85,20 @@ def normal(state: Int[Tensor, " clip"], *shape: int) -> Float[Tensor, "clip ..."
     return torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(angle)
 
 
-def integers(state: Int[Tensor, " clip"], low: int, high: int, *shape: int) -> Int[Tensor, "clip ..."]:
+def integers(
+    state: Int[Tensor, " clip"], low: int, high: int, *shape: int
+) -> Int[Tensor, "clip ..."]:
     """Draw integers in [low, high): ``(clip, *shape)``, from 53 bits, so that ranges beyond 2^24 have no gaps."""
-    return low + (_shift_right(_numbers(state, shape), 11).double() * 2.0**-53 * (high - low)).long()
+    return (
+        low + (_shift_right(_numbers(state, shape), 11).double() * 2.0**-53 * (high - low)).long()
+    )
 
 
 def permutation(seed: int, purpose: str, step: int, size: int) -> Int[Tensor, " size"]:
     """Return a random order of ``range(size)`` that is a function of the arguments alone."""
-    return _numbers(stream(seed, purpose, torch.zeros(1, dtype=torch.int64), step), (size,))[0].argsort(stable=True)
+    return _numbers(stream(seed, purpose, torch.zeros(1, dtype=torch.int64), step), (size,))[
+        0
+    ].argsort(stable=True)
 
 
 @contextmanager

@@ -41,7 +41,9 @@ def score(protocol: Protocol, job: Job) -> dict[str, Any]:
     return by_first(lambda: _written(protocol, job, trials, told))
 
 
-def _written(protocol: Protocol, job: Job, trials: Sequence[Trial], told: dict[str, Any]) -> dict[str, Any]:
+def _written(
+    protocol: Protocol, job: Job, trials: Sequence[Trial], told: dict[str, Any]
+) -> dict[str, Any]:
     labels, multi_label = protocol.labels(job), protocol.multi_label(job)
     found = summary(trials, labels, multi_label, protocol.metric(multi_label))
     record = _about(protocol, job, trials) | found | told
@@ -61,7 +63,9 @@ def refuse_others(jobs: Sequence[Job]) -> None:
         run, name = Path(there["run"]), there.get("name", job.name)
         if (run.resolve(), name) != (job.run.resolve(), job.name):
             asked = f"{job.name} by {job.run}"
-            raise ConfigError(f"{job.out}: holds the scores of {name} by {run}, not {asked}; give another --out")
+            raise ConfigError(
+                f"{job.out}: holds the scores of {name} by {run}, not {asked}; give another --out"
+            )
 
 
 def warn(protocols: Sequence[Protocol], jobs: Sequence[Job]) -> None:
@@ -81,8 +85,14 @@ def warn(protocols: Sequence[Protocol], jobs: Sequence[Job]) -> None:
         heard = _heard(job, [clip for one in parts for clip in one.test.clips])
         for run, clips in heard.items():
             how = "with" if isinstance(job.model.objective, Classify) else "without"
-            which = f"{run} itself, {how} their labels" if run == job.run else f"{run}, from which {job.run} started"
-            sentences[f"{len(clips)} of the scored clips trained {which}; scores may be too good"] = None
+            which = (
+                f"{run} itself, {how} their labels"
+                if run == job.run
+                else f"{run}, from which {job.run} started"
+            )
+            sentences[
+                f"{len(clips)} of the scored clips trained {which}; scores may be too good"
+            ] = None
         found = [one.unseen() for one in parts if one.train.clips]
         if (few := protocol.few(job)) is not None:
             found += [scarce(one.train, few) for one in parts if one.train.clips][:1]
@@ -103,10 +113,15 @@ def _heard(job: Job, clips: Sequence[Clip]) -> dict[Path, frozenset[int]]:
     """Return the runs behind the weights, the last first, that were trained on some of these clips, and the keys of
     these."""
     runs = [] if job.untrained else [job.run]
-    while runs and (init := _init(runs[-1])) and Path(init) not in runs:  # a run made anew may name its own heir
+    while (
+        runs and (init := _init(runs[-1])) and Path(init) not in runs
+    ):  # a run made anew may name its own heir
         runs.append(Path(init))
     noted = {run: Run.heard(run) for run in runs}
-    found = {run: frozenset(clip.key for clip in clips if not noted[run].isdisjoint(clip.marks)) for run in runs}
+    found = {
+        run: frozenset(clip.key for clip in clips if not noted[run].isdisjoint(clip.marks))
+        for run in runs
+    }
     return {run: keys for run, keys in found.items() if keys}
 
 
@@ -123,8 +138,15 @@ def _about(protocol: Protocol, job: Job, trials: Sequence[Trial]) -> dict[str, A
     rejected = {one.path for one in job.corpus.rejected}
     rejected |= {path for trial in trials for path in trial.details.get("rejected", ())}
     seconds = [trial.details["seconds"] for trial in trials]
-    embedding = [trial.details["embedding_seconds"] for trial in trials if "embedding_seconds" in trial.details]
-    details = [{name: value for name, value in trial.details.items() if name != "rejected"} for trial in trials]
+    embedding = [
+        trial.details["embedding_seconds"]
+        for trial in trials
+        if "embedding_seconds" in trial.details
+    ]
+    details = [
+        {name: value for name, value in trial.details.items() if name != "rejected"}
+        for trial in trials
+    ]
     return {
         "run": str(job.run),
         "method": type(job.model.objective).__name__,
@@ -139,8 +161,13 @@ def _about(protocol: Protocol, job: Job, trials: Sequence[Trial]) -> dict[str, A
         "selection_rule": protocol.selection,
         "seeds": [*job.seeds],
         "few": protocol.few(job),
-        "scored_clips_heard_in_training": heard_in_training(job, [clip for one in trials for clip in one.clips]),
-        "trials": [{"round": one.round, "seed": one.seed, **each} for one, each in zip(trials, details, strict=True)],
+        "scored_clips_heard_in_training": heard_in_training(
+            job, [clip for one in trials for clip in one.clips]
+        ),
+        "trials": [
+            {"round": one.round, "seed": one.seed, **each}
+            for one, each in zip(trials, details, strict=True)
+        ],
         "seconds": None if None in seconds else round(sum(seconds), 2),
         "embedding_seconds": round(sum(embedding), 2) if embedding else None,
         "processes": world_size(),
@@ -167,7 +194,12 @@ def _write_predictions(path: Path, trials: Sequence[Trial], labels: Sequence[str
         writer.writerow(["path", "start", "label", "predicted", "round", "seed", *labels])
         for trial in trials:
             for clip, row in zip(trial.clips, trial.probabilities, strict=True):
-                said = [labels[int(np.argmax(row))], trial.round, trial.seed, *(f"{value:.6g}" for value in row)]
+                said = [
+                    labels[int(np.argmax(row))],
+                    trial.round,
+                    trial.seed,
+                    *(f"{value:.6g}" for value in row),
+                ]
                 writer.writerow([clip.place, f"{clip.start:g}", ";".join(clip.labels), *said])
 
 
@@ -176,6 +208,8 @@ def _draw(out: Path, found: dict[str, Any], labels: Sequence[str]) -> None:
     try:
         if "confusion" in found and len(labels) <= MOST_CLASSES:
             confusion(out / "confusion.png", np.rint(found["confusion"]).astype(int), labels, title)
-        per_class(out / "per_class.png", found["per_class"], "F1" if "confusion" in found else "AP", title)
+        per_class(
+            out / "per_class.png", found["per_class"], "F1" if "confusion" in found else "AP", title
+        )
     except MelpatchError as error:  # matplotlib is an extra; scores must not be lost for want of it
         notice(str(error))

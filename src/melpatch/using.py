@@ -44,7 +44,12 @@ class UseConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.batch_size is None or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        check(
+            self.batch_size is None or self.batch_size >= 1,
+            "batch_size",
+            self.batch_size,
+            "1 or more",
+        )
         check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
 
 
@@ -78,7 +83,11 @@ def write_rows(
         DataError: a source does not exist, or no recording can be read.
     """
     kind, found = tables.kind(config.out, kind), recordings(config.recordings)
-    same = {"melpatch": melpatch.__version__, "recordings": fingerprint(found), "model": _digest(config.run)}
+    same = {
+        "melpatch": melpatch.__version__,
+        "recordings": fingerprint(found),
+        "model": _digest(config.run),
+    }
     job = Job(
         out=config.out,
         kind=kind,

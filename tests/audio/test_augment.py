@@ -54,7 +54,12 @@ def test_it_changes_its_input_in_a_way_that_its_state_decides(change, inputs, le
     assert changed[[0, 1, 3]].all()  # a clip of one sample has nothing to roll
     same(before, inputs())
     same(after, change(before, lengths, STATE))
-    assert (after != change(before, lengths, stream(0, "test", KEYS, step=1))).flatten(1).any(1)[[0, 1, 3]].all()
+    assert (
+        (after != change(before, lengths, stream(0, "test", KEYS, step=1)))
+        .flatten(1)
+        .any(1)[[0, 1, 3]]
+        .all()
+    )
 
 
 @single
@@ -87,7 +92,10 @@ def test_gain_is_one_factor_per_clip_spread_evenly_in_db():
     drawn = decibels[:, 0]
     assert drawn.abs().max() <= 6.0 + 1e-4
     torch.testing.assert_close(
-        drawn.quantile(torch.tensor([0.25, 0.5, 0.75])), torch.tensor([-3.0, 0.0, 3.0]), rtol=0, atol=0.3
+        drawn.quantile(torch.tensor([0.25, 0.5, 0.75])),
+        torch.tensor([-3.0, 0.0, 3.0]),
+        rtol=0,
+        atol=0.3,
     )
 
 
@@ -105,7 +113,10 @@ def test_noise_does_not_tell_its_ratio():
     wave, lengths, state = many(1000, 200)
     added = noise(wave, lengths, state, (0.0, 20.0)) - wave
     deviation = added.std(dim=1)
-    assert torch.corrcoef(torch.stack([deviation.log(), (added[:, 0] / deviation).abs()]))[0, 1].abs() < 0.15
+    assert (
+        torch.corrcoef(torch.stack([deviation.log(), (added[:, 0] / deviation).abs()]))[0, 1].abs()
+        < 0.15
+    )
 
 
 def test_silence_gets_no_noise():
@@ -124,10 +135,16 @@ def test_roll_is_a_rotation_by_at_most_its_share():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(-(2**63), 2**63 - 1), st.floats(0.0, 1.0))
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(0.0, 1.0),
+)
 def test_roll_keeps_the_samples_of_every_clip(lengths, key, share):
     wave = torch.arange(40.0).expand(len(lengths), 40)
-    rolled = roll(wave, torch.tensor(lengths), stream(0, "test", key + torch.arange(len(lengths))), share)
+    rolled = roll(
+        wave, torch.tensor(lengths), stream(0, "test", key + torch.arange(len(lengths))), share
+    )
     for i, length in enumerate(lengths):
         assert rolled[i, :length].sort().values.tolist() == list(range(length))
 
@@ -143,7 +160,9 @@ def test_mixup_is_the_weighted_sum_of_two_centred_clips_that_the_targets_tell():
         assert (targets[i] > 0).sum() == 2
         cut = torch.zeros(n)
         cut[: min(n, LENGTHS[partner])] = centred[partner][:n]
-        torch.testing.assert_close(wave[i, :n], weight * centred[i] + (1 - weight) * cut, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            wave[i, :n], weight * centred[i] + (1 - weight) * cut, rtol=0, atol=1e-6
+        )
 
 
 def test_mixup_of_spectrograms_is_the_weighted_sum_of_two_that_the_targets_tell():
@@ -159,10 +178,14 @@ def test_mixup_of_spectrograms_is_the_weighted_sum_of_two_that_the_targets_tell(
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-@pytest.mark.parametrize(("inputs", "sizes"), [(waves, LENGTHS), (spectrograms, FRAMES)], ids=["wave", "spectrogram"])
+@pytest.mark.parametrize(
+    ("inputs", "sizes"), [(waves, LENGTHS), (spectrograms, FRAMES)], ids=["wave", "spectrogram"]
+)
 def test_mixup_leaves_padding_alone_and_does_not_look_at_it(inputs, sizes, garbage):
     before = inputs(garbage)
-    after, clean = (mixup(one, sizes, None, PARTNERS, STATE, 1.0, 10)[0] for one in (before, inputs()))
+    after, clean = (
+        mixup(one, sizes, None, PARTNERS, STATE, 1.0, 10)[0] for one in (before, inputs())
+    )
     for i, size in enumerate(sizes.tolist()):
         same(after[i, ..., size:], before[i, ..., size:])
         same(after[i, ..., :size], clean[i, ..., :size])
@@ -170,7 +193,9 @@ def test_mixup_leaves_padding_alone_and_does_not_look_at_it(inputs, sizes, garba
 
 def test_mixup_repeats_under_its_state_and_changes_with_the_step():
     states = (stream(0, "test", KEYS, step) for step in (0, 0, 1))
-    first, again, other = (mixup(waves(), LENGTHS, None, PARTNERS, state, 1.0, 10) for state in states)
+    first, again, other = (
+        mixup(waves(), LENGTHS, None, PARTNERS, state, 1.0, 10) for state in states
+    )
     assert first[1] is None
     same(first[0], again[0])
     assert not torch.equal(first[0], other[0])
@@ -178,7 +203,9 @@ def test_mixup_repeats_under_its_state_and_changes_with_the_step():
 
 def test_mixup_mixes_its_share_and_leaves_the_rest():
     wave, lengths, state = many(2000, 2)
-    mixed_wave, targets = mixup(wave, lengths, torch.eye(2000), torch.arange(2000) ^ 1, state, 0.3, 10)
+    mixed_wave, targets = mixup(
+        wave, lengths, torch.eye(2000), torch.arange(2000) ^ 1, state, 0.3, 10
+    )
     untouched = targets.diagonal() == 1.0
     same(mixed_wave[untouched], wave[untouched])
     assert 0.27 < 1 - untouched.float().mean() < 0.33
@@ -187,7 +214,9 @@ def test_mixup_mixes_its_share_and_leaves_the_rest():
 @pytest.mark.parametrize("alpha", [1, 2, 10])
 def test_mixup_weights_follow_the_beta_distribution(alpha):
     wave, lengths, state = many(3000, 2)
-    weight = mixup(wave, lengths, torch.eye(3000), torch.arange(3000) ^ 1, state, 1.0, alpha)[1].diagonal()
+    weight = mixup(wave, lengths, torch.eye(3000), torch.arange(3000) ^ 1, state, 1.0, alpha)[
+        1
+    ].diagonal()
     variance = 1 / (4 * (2 * alpha + 1))
     assert weight.mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(variance / 3000))
     assert weight.var().item() == pytest.approx(variance, rel=0.12)
@@ -208,12 +237,19 @@ def test_mixup_leaves_a_clip_without_a_partner_alone():
     freq_mask=st.integers(0, 15),
     time_mask=st.integers(0, 40),
 )
-def test_one_mask_of_each_kind_is_one_band_narrower_than_its_limit(frames, key, freq_mask, time_mask):
+def test_one_mask_of_each_kind_is_one_band_narrower_than_its_limit(
+    frames, key, freq_mask, time_mask
+):
     state = stream(0, "test", key + torch.arange(len(frames)))
-    masked = spec_augment(torch.ones(len(frames), 10, 30), torch.tensor(frames), state, freq_mask, time_mask)
+    masked = spec_augment(
+        torch.ones(len(frames), 10, 30), torch.tensor(frames), state, freq_mask, time_mask
+    )
     for clip, count in zip(masked, frames, strict=True):
         assert clip[:, count:].eq(1).all()
-        rows, columns = (clip[:, :count] == 0).all(1).nonzero()[:, 0], (clip[:, :count] == 0).all(0).nonzero()[:, 0]
+        rows, columns = (
+            (clip[:, :count] == 0).all(1).nonzero()[:, 0],
+            (clip[:, :count] == 0).all(0).nonzero()[:, 0],
+        )
         for band, limit, size in ((rows, freq_mask, 10), (columns, time_mask, count)):
             assert len(band) < max(1, min(limit, size))
             assert len(band) == 0 or band[-1] - band[0] + 1 == len(band)
@@ -238,7 +274,8 @@ def test_several_masks_hide_more_than_one():
     clips = 500
     state, frames = stream(0, "test", torch.arange(clips)), torch.full((clips,), 200)
     one, three = (
-        spec_augment(torch.ones(clips, 64, 200), frames, state, 8, 20, n).eq(0).float().mean() for n in (1, 3)
+        spec_augment(torch.ones(clips, 64, 200), frames, state, 8, 20, n).eq(0).float().mean()
+        for n in (1, 3)
     )
     assert 2.0 < three / one < 3.0
 
@@ -249,30 +286,40 @@ def through(config, permute=None, step=0):
     augment = Augment(config)
     whose = KEYS[order], PARTNERS, 5, step
     wave, targets = augment.wave(waves()[order], LENGTHS[order], torch.eye(4)[order], *whose)
-    spectrogram, targets = augment.spectrogram(spectrograms()[order], FRAMES[order], targets, *whose)
+    spectrogram, targets = augment.spectrogram(
+        spectrograms()[order], FRAMES[order], targets, *whose
+    )
     return wave, targets, spectrogram
 
 
 def test_pixel_noise_is_even_up_to_a_strength_that_is_even_over_clips():
     quiet = torch.zeros(1000, 8, 30)
-    added = pixel_noise(quiet, torch.full((1000,), 30), stream(0, "test", torch.arange(1000)), 0.1).flatten(1)
+    added = pixel_noise(
+        quiet, torch.full((1000,), 30), stream(0, "test", torch.arange(1000)), 0.1
+    ).flatten(1)
     strength = added.amax(1)  # within 1/240 of it, on average
     assert added.min() >= 0
     assert strength.max() <= 0.1
-    assert strength.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx([0.025, 0.05, 0.075], abs=5e-3)
+    assert strength.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() == pytest.approx(
+        [0.025, 0.05, 0.075], abs=5e-3
+    )
     assert (added / strength[:, None]).mean().item() == pytest.approx(0.5, abs=0.01)
 
 
 def test_masked_values_become_noisy_too():
     """As published."""
-    masked, noisy = (through(Augment.Config(freq_mask=8, pixel_noise=most))[2] for most in (0.0, 0.1))
+    masked, noisy = (
+        through(Augment.Config(freq_mask=8, pixel_noise=most))[2] for most in (0.0, 0.1)
+    )
     hidden = (masked == 0) & (spectrograms() != 0)
     assert hidden.any()
     assert (noisy[hidden] > 0).all()
 
 
 def test_by_default_nothing_happens():
-    for after, before in zip(through(Augment.Config()), (waves(), torch.eye(4), spectrograms()), strict=True):
+    for after, before in zip(
+        through(Augment.Config()), (waves(), torch.eye(4), spectrograms()), strict=True
+    ):
         same(after, before)
 
 
@@ -292,7 +339,11 @@ def test_by_default_nothing_happens():
 )
 def test_every_setting_changes_its_own_part_and_anew_at_every_step(config, changed):
     config = Augment.Config(**config)
-    before, first, second = (waves(), torch.eye(4), spectrograms()), through(config), through(config, step=1)
+    before, first, second = (
+        (waves(), torch.eye(4), spectrograms()),
+        through(config),
+        through(config, step=1),
+    )
     for part in range(3):
         assert torch.equal(before[part], first[part]) != changed[part]
         assert torch.equal(first[part], second[part]) != changed[part]
@@ -301,7 +352,9 @@ def test_every_setting_changes_its_own_part_and_anew_at_every_step(config, chang
 def test_spectrograms_are_masked_before_they_are_mixed():
     """So a masked band of one clip holds the other's values, as in the published PANNs."""
     masked = Augment.Config(freq_mask=8, time_mask=8, masks=2)
-    mixed = Augment.Config(freq_mask=8, time_mask=8, masks=2, mixup_rate=1.0, mixup_on="spectrogram")
+    mixed = Augment.Config(
+        freq_mask=8, time_mask=8, masks=2, mixup_rate=1.0, mixup_on="spectrogram"
+    )
     state = stream(5, "augment/mixup", KEYS, 0)
     expected = mixup(through(masked)[2], FRAMES, torch.eye(4), PARTNERS, state, 1.0, 10)
     _, targets, spectrogram = through(mixed)
@@ -310,7 +363,9 @@ def test_spectrograms_are_masked_before_they_are_mixed():
 
 
 def test_the_order_of_the_batch_does_not_matter_without_mixup():
-    config = Augment.Config(roll=0.5, gain_db=6.0, noise_snr_db=(0.0, 10.0), freq_mask=8, time_mask=8)
+    config = Augment.Config(
+        roll=0.5, gain_db=6.0, noise_snr_db=(0.0, 10.0), freq_mask=8, time_mask=8
+    )
     order = torch.tensor([2, 0, 3, 1])
     for shuffled, straight in zip(through(config, order), through(config), strict=True):
         torch.testing.assert_close(shuffled, straight[order], rtol=0, atol=1e-6)

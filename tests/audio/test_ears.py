@@ -41,12 +41,16 @@ def spectrum(wave, window, hop, n_fft):
     """Magnitudes (bin, frame) of all whole frames; a shorter window lies in the middle of ``n_fft`` samples."""
     window = np.pad(window, (n_fft - len(window)) // 2)
     starts = range(0, len(wave) - n_fft + 1, hop)
-    return np.stack([np.abs(np.fft.rfft(wave[start : start + n_fft] * window)) for start in starts], axis=1)
+    return np.stack(
+        [np.abs(np.fft.rfft(wave[start : start + n_fft] * window)) for start in starts], axis=1
+    )
 
 
 def filters(scale, rate, n_fft, n_mels, low, high):
     """Tested in test_mel.py."""
-    return mel_filters(scale, sample_rate=rate, n_fft=n_fft, n_mels=n_mels, low_hz=low, high_hz=high)
+    return mel_filters(
+        scale, sample_rate=rate, n_fft=n_fft, n_mels=n_mels, low_hz=low, high_hz=high
+    )
 
 
 def test_kaldi_is_the_default():
@@ -74,14 +78,20 @@ def test_maskspec(rate, n_fft):
     window = scipy.signal.get_window("hann", rate // 40, fftbins=False)
     power = spectrum(np.pad(emphasised, n_fft // 2, mode="reflect"), window, hop, n_fft) ** 2
     mel = filters("kaldi", rate, n_fft, 128, 0.0, rate / 2 - 1000) @ power
-    np.testing.assert_allclose(features(ears.maskspec(rate), wave), (np.log(mel + 1e-5) + 4.5) / 5, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        features(ears.maskspec(rate), wave), (np.log(mel + 1e-5) + 4.5) / 5, rtol=0, atol=1e-9
+    )
 
 
-@pytest.mark.parametrize(("rate", "n_fft", "high"), [(32000, 1024, 14e3), (16000, 512, 8e3), (8000, 256, 4e3)])
+@pytest.mark.parametrize(
+    ("rate", "n_fft", "high"), [(32000, 1024, 14e3), (16000, 512, 8e3), (8000, 256, 4e3)]
+)
 def test_panns(rate, n_fft, high):
     wave, window = sound(20011), scipy.signal.get_window("hann", n_fft)
     power = spectrum(np.pad(wave, n_fft // 2, mode="reflect"), window, rate // 100, n_fft) ** 2
-    decibels = 10 * np.log10(np.maximum(filters("slaney", rate, n_fft, 64, 50.0, high) @ power, 1e-10))
+    decibels = 10 * np.log10(
+        np.maximum(filters("slaney", rate, n_fft, 64, 50.0, high) @ power, 1e-10)
+    )
     np.testing.assert_allclose(features(ears.panns(rate), wave), decibels, rtol=0, atol=1e-8)
 
 
@@ -92,7 +102,9 @@ def test_cola():
         energies.append(np.abs(np.fft.rfft(unit[start : start + 400] * window, 1024)))
     mel = filters("kaldi", 16000, 1024, 64, 60.0, 7800.0) @ np.array(energies).T
     assert mel.shape == (64, 98)  # what COLA's encoder is given of a second
-    np.testing.assert_allclose(features(ears.cola(), wave), np.log(np.maximum(mel, 1e-5)), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        features(ears.cola(), wave), np.log(np.maximum(mel, 1e-5)), rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("config", ALL.values(), ids=ALL)

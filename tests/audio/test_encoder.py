@@ -30,7 +30,9 @@ def decoded(content):
 @CODECS
 @given(samples=st.integers(1, 5000), rate=st.sampled_from([1000, 8000, 16_000, 44_100, 655_350]))
 def test_sixteen_bits_come_back_to_the_last_bit(codec, samples, rate):
-    wave = (np.random.default_rng(samples).integers(-(1 << 15), 1 << 15, samples) / 2**15).astype(np.float32)
+    wave = (np.random.default_rng(samples).integers(-(1 << 15), 1 << 15, samples) / 2**15).astype(
+        np.float32
+    )
     content, beyond = encode(wave, rate, codec)
     found, found_rate = decoded(content)
     assert np.array_equal(found, wave)

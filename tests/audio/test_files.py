@@ -85,7 +85,13 @@ def flac_without_length():
 def test_every_format_is_read_whole_and_in_segments(tmp_path, kind, codec):
     path = saved(tmp_path, encoded(kind, codec))
     info, (wave, rate) = probe(path), read(path)
-    assert (info.sample_rate, info.channels, info.format, info.subtype, rate) == (RATE, 1, kind, codec, RATE)
+    assert (info.sample_rate, info.channels, info.format, info.subtype, rate) == (
+        RATE,
+        1,
+        kind,
+        codec,
+        RATE,
+    )
     assert info.samples == len(wave) == count_samples(path)
     assert info.duration == pytest.approx(2.0, abs=0.06)  # ADPCM is padded to whole blocks
     assert wave.dtype == np.float32
@@ -98,7 +104,9 @@ def test_every_format_is_read_whole_and_in_segments(tmp_path, kind, codec):
     part, _ = read(path, start=0.5, duration=0.75)
     np.testing.assert_allclose(part, wave[8000:20_000], atol=tolerance)
     part, _ = read(path, start=1.25, duration=0.5, sample_rate=11_025)
-    np.testing.assert_allclose(part, soxr.resample(wave, RATE, 11_025)[13_781:19_293], atol=tolerance)
+    np.testing.assert_allclose(
+        part, soxr.resample(wave, RATE, 11_025)[13_781:19_293], atol=tolerance
+    )
 
 
 @given(
@@ -110,7 +118,9 @@ def test_every_format_is_read_whole_and_in_segments(tmp_path, kind, codec):
 @settings(max_examples=60, deadline=None)
 def test_a_segment_is_the_slice_of_the_whole(tmp_path_factory, own, rate, start, duration):
     path = tmp_path_factory.mktemp("segment") / "x.wav"
-    soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, 2 * own), own, subtype="FLOAT")
+    soundfile.write(
+        path, np.random.default_rng(1).uniform(-0.5, 0.5, 2 * own), own, subtype="FLOAT"
+    )
     whole, _ = read(path, sample_rate=rate)
     part, _ = read(path, start=start, duration=duration, sample_rate=rate)
     begin = round(start * rate)
@@ -124,7 +134,9 @@ def test_only_the_segment_and_a_little_more_is_decoded(tmp_path, monkeypatch):
     decoded = []
     decode = decoder.Decoder._decode
     monkeypatch.setattr(
-        decoder.Decoder, "_decode", lambda self, samples: decoded.append(samples) or decode(self, samples)
+        decoder.Decoder,
+        "_decode",
+        lambda self, samples: decoded.append(samples) or decode(self, samples),
     )
     read(path, start=10.0, duration=1.0, sample_rate=8000)
     assert RATE <= sum(decoded) < 1.1 * RATE
@@ -139,7 +151,9 @@ def test_channels_are_averaged_and_values_above_one_kept(tmp_path):
     np.testing.assert_array_equal(wave, np.full(2000, 1.5, np.float32))
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "sound.raw", "sound.gsm", "sound.mp3", "ünï cödé.wav"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "sound.raw", "sound.gsm", "sound.mp3", "ünï cödé.wav"]
+)
 def test_files_are_told_by_content_not_by_name(tmp_path, name):
     wave, _ = read(str(saved(tmp_path, encoded(), name)))
     np.testing.assert_allclose(wave, tone(), atol=1e-4)
@@ -159,7 +173,9 @@ def test_a_file_that_states_no_length_is_read_in_blocks(tmp_path, monkeypatch):
     assert (probe(path).samples, probe(path).duration) == (None, None)
     assert count_samples(path) == len(tone())
     np.testing.assert_allclose(read(path)[0], tone(), atol=1e-4)
-    np.testing.assert_allclose(read(path, start=0.5, duration=0.5)[0], tone()[8000:16_000], atol=1e-4)
+    np.testing.assert_allclose(
+        read(path, start=0.5, duration=0.5)[0], tone()[8000:16_000], atol=1e-4
+    )
     np.testing.assert_allclose(read(path, start=1.9, duration=9.0)[0], tone()[30_400:], atol=1e-4)
     with pytest.raises(AudioError, match=r"ends at 2\.000 s"):
         read(path, start=5.0)
@@ -183,16 +199,31 @@ REFUSED = {
     "noise": (bytes(range(1, 200)), "is not sound that libsndfile decodes"),
     "zeros": (bytes(5000), "nothing but zeros"),
     "web page": (b"\xef\xbb\xbf\n  <!DOCTYPE html><html>404</html>", "saved web page"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "Git LFS pointer.*git lfs pull",
+    ),
     "m4a": (b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom", "MP4 or M4A.*ffmpeg"),
     "webm": (b"\x1a\x45\xdf\xa3" + bytes(60), "WebM"),
     "zip": (b"PK\x03\x04" + bytes(60), "zip archive; unpack"),
     "aac in wav": (patched(encoded(), 20, b"\xff\0"), "not sound that libsndfile decodes"),
     "rate 0": (patched(encoded(), 24, bytes(4)), "not sound that libsndfile decodes"),
-    "rate 10 Hz": (patched(encoded(), 24, struct.pack("<I", 10)), "10 Hz; allowed: 1000 to 768000 Hz"),
-    "rate 1 GHz": (patched(encoded(), 24, struct.pack("<I", 10**9)), "1000000000 Hz; allowed: 1000 to 768000 Hz"),
-    "cut wav": (encoded()[: 44 + RATE], r"truncated: it states 2\.00 s, but only 0\.50 s are there"),
-    "cut mp3": (encoded("MP3", "MPEG_LAYER_III")[:3000], r"truncated: it states 2\.00 s, but only 0\.\d\d s"),
+    "rate 10 Hz": (
+        patched(encoded(), 24, struct.pack("<I", 10)),
+        "10 Hz; allowed: 1000 to 768000 Hz",
+    ),
+    "rate 1 GHz": (
+        patched(encoded(), 24, struct.pack("<I", 10**9)),
+        "1000000000 Hz; allowed: 1000 to 768000 Hz",
+    ),
+    "cut wav": (
+        encoded()[: 44 + RATE],
+        r"truncated: it states 2\.00 s, but only 0\.50 s are there",
+    ),
+    "cut mp3": (
+        encoded("MP3", "MPEG_LAYER_III")[:3000],
+        r"truncated: it states 2\.00 s, but only 0\.\d\d s",
+    ),
     "cut flac": (encoded("FLAC")[:30_000], r"breaks off after \d\.\d\d s"),
     "cut aiff": (encoded("AIFF")[:30_000], "truncated: it states 2"),
     "cut au": (encoded("AU")[:30_000], "truncated: it states 2"),
@@ -246,20 +277,25 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(decoder.io, "FileIO", denied)  # tests may run as root, whom no permission stops
+    monkeypatch.setattr(
+        decoder.io, "FileIO", denied
+    )  # tests may run as root, whom no permission stops
     with pytest.raises(AudioError, match=r"cannot be opened \(Permission denied\)"):
         probe(saved(tmp_path, encoded()))
 
 
 @pytest.mark.parametrize(
-    ("start", "duration"), [(-1.0, 1.0), (0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (2.0, 1.0), (1e9, 1.0)]
+    ("start", "duration"),
+    [(-1.0, 1.0), (0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (2.0, 1.0), (1e9, 1.0)],
 )
 def test_segments_that_cannot_be_are_refused(tmp_path, start, duration):
     with pytest.raises(AudioError, match=r"has no segment|nothing is left"):
         read(saved(tmp_path, encoded()), start=start, duration=duration, sample_rate=8000)
 
 
-@pytest.mark.parametrize("content", [REFUSED["2 GB stated"][0], wav_that_states(0xFFFFFFFF, 0xFFFFFFFF)])
+@pytest.mark.parametrize(
+    "content", [REFUSED["2 GB stated"][0], wav_that_states(0xFFFFFFFF, 0xFFFFFFFF)]
+)
 def test_a_lying_header_allocates_nothing(tmp_path, content):
     path = saved(tmp_path, content)
     tracemalloc.start()
@@ -283,14 +319,18 @@ BROKEN = [kind for kind in FORMATS if kind != ("WAV", "DOUBLE")]
     near=st.sampled_from([64, 300, 1 << 20]),
     segment=st.booleans(),
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_damage_gives_sound_or_an_audio_error(tmp_path, kind, cut, flips, near, segment):
     content = bytearray(encoded(*kind, seconds=0.3))
     for where, bits in flips:
         content[int(where * (min(near, len(content)) - 1))] ^= bits
     path = saved(tmp_path, bytes(content if cut is None else content[: int(cut * len(content))]))
     try:
-        wave, rate = read(path, start=0.1, duration=0.1, sample_rate=11_025) if segment else read(path)
+        wave, rate = (
+            read(path, start=0.1, duration=0.1, sample_rate=11_025) if segment else read(path)
+        )
     except AudioError:
         return
     assert len(wave) > 0
@@ -308,8 +348,12 @@ def test_damage_gives_sound_or_an_audio_error(tmp_path, kind, cut, flips, near, 
     block=st.sampled_from([500, 7919, 1 << 18]),
     segment=st.just((0.0, None)) | st.tuples(st.floats(0, 1.9), st.none() | st.floats(0.01, 3)),
 )
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_windows_are_slices_of_the_segment(tmp_path, monkeypatch, seconds, hop, rate, block, segment):
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_windows_are_slices_of_the_segment(
+    tmp_path, monkeypatch, seconds, hop, rate, block, segment
+):
     path, (start, duration) = saved(tmp_path, encoded()), segment
     whole, own = read(path, start=start, duration=duration, sample_rate=rate)
     monkeypatch.setattr(decoder, "_BLOCK", block)
@@ -322,13 +366,19 @@ def test_windows_are_slices_of_the_segment(tmp_path, monkeypatch, seconds, hop, 
         np.testing.assert_allclose(wave, whole[begin : begin + size], atol=1e-6)
         assert begin + len(wave) > covered  # it shows something new
         covered = begin + len(wave)
-    assert covered == len(whole) or round(len(windows) * hop * own) >= len(whole)  # or the end lies between windows
+    assert covered == len(whole) or round(len(windows) * hop * own) >= len(
+        whole
+    )  # or the end lies between windows
 
 
 @pytest.mark.parametrize(
     ("seconds", "hop", "expected"),
     [
-        (1.0, 0.5, [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0)]),  # one from 1.5 s on would lie within the last
+        (
+            1.0,
+            0.5,
+            [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0)],
+        ),  # one from 1.5 s on would lie within the last
         (0.8, 0.5, [(0.0, 0.8), (0.5, 0.8), (1.0, 0.8), (1.5, 0.5)]),
         (1.0, 1.0, [(0.0, 1.0), (1.0, 1.0)]),
         (3.0, 1.0, [(0.0, 2.0)]),
@@ -338,10 +388,14 @@ def test_windows_are_slices_of_the_segment(tmp_path, monkeypatch, seconds, hop, 
 )
 def test_windows_go_to_the_end_and_none_lies_in_another(tmp_path, seconds, hop, expected):
     path = saved(tmp_path, encoded())
-    assert [(start, len(wave) / 8000) for start, wave in stream(path, seconds, hop, 8000)] == expected
+    assert [
+        (start, len(wave) / 8000) for start, wave in stream(path, seconds, hop, 8000)
+    ] == expected
 
 
-@pytest.mark.parametrize(("seconds", "hop"), [(0.0, 1.0), (1.0, 0.0), (1.0, -1.0), (1e-6, 1.0), (1.0, 1e-6)])
+@pytest.mark.parametrize(
+    ("seconds", "hop"), [(0.0, 1.0), (1.0, 0.0), (1.0, -1.0), (1e-6, 1.0), (1.0, 1e-6)]
+)
 def test_windows_and_hops_below_a_sample_are_refused(tmp_path, seconds, hop):
     with pytest.raises(ConfigError, match="at least one sample"):
         next(stream(saved(tmp_path, encoded()), seconds, hop))

@@ -68,7 +68,9 @@ def by_the_book(config, wave):
 def test_equals_the_slow_version(changed):
     config = LogMel.Config(**UNSCALED | changed)
     wave = sound(config.sample_rate // 7)
-    np.testing.assert_allclose(features(config, wave.astype(np.float64)), by_the_book(config, wave), atol=1e-9)
+    np.testing.assert_allclose(
+        features(config, wave.astype(np.float64)), by_the_book(config, wave), atol=1e-9
+    )
 
 
 def kaldi(config, wave):
@@ -140,8 +142,12 @@ def test_no_clips_give_no_spectrograms():
 
 def test_silence_is_the_floor_and_the_fourth_bin_is_always_empty():
     config = LogMel.Config(**UNSCALED)
-    assert torch.allclose(features(config, np.zeros(4000, np.float32)), torch.tensor(math.log(LOG_FLOOR)))
-    bins_at_floor = features(config, sound(4000)).isclose(torch.tensor(math.log(LOG_FLOOR))).all(dim=1)
+    assert torch.allclose(
+        features(config, np.zeros(4000, np.float32)), torch.tensor(math.log(LOG_FLOOR))
+    )
+    bins_at_floor = (
+        features(config, sound(4000)).isclose(torch.tensor(math.log(LOG_FLOOR))).all(dim=1)
+    )
     assert bins_at_floor.nonzero().flatten().tolist() == [3]
 
 
@@ -156,7 +162,9 @@ def test_legacy_padding_is_raw_zero_before_normalisation_and_counts_as_valid():
     wave, lengths = torch.from_numpy(sound(8000)).repeat(2, 1), torch.tensor([8000, 3000])
     masked, valid = LogMel()(wave, lengths)
     for target in (None, 128, 20):
-        legacy, frames = LogMel(LogMel.Config(padding="legacy", target_frames=target))(wave, lengths)
+        legacy, frames = LogMel(LogMel.Config(padding="legacy", target_frames=target))(
+            wave, lengths
+        )
         expected = torch.full((2, 128, target or 48), 4.2677393 / (2 * 4.5689974))
         for i, count in enumerate(valid.clamp(max=target or 48).tolist()):
             expected[i, :, :count] = masked[i, :, :count]
@@ -185,7 +193,9 @@ def test_it_holds_no_state_and_survives_the_meta_device():
         front = LogMel()
     assert not front.state_dict()
     expected = features(LogMel.Config(), sound(4000))
-    assert torch.equal(front(torch.from_numpy(sound(4000))[None], torch.tensor([4000]))[0][0], expected)
+    assert torch.equal(
+        front(torch.from_numpy(sound(4000))[None], torch.tensor([4000]))[0][0], expected
+    )
 
 
 def test_gradients_flow_even_after_inference():

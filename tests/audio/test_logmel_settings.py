@@ -47,7 +47,9 @@ def features(config, wave):
 def window_of(config):
     if config.window == "povey":
         return scipy.signal.get_window("hann", config.win_length, fftbins=False) ** 0.85
-    return scipy.signal.get_window("hann", config.win_length, fftbins=config.window == "hann_periodic")
+    return scipy.signal.get_window(
+        "hann", config.win_length, fftbins=config.window == "hann_periodic"
+    )
 
 
 def filters_of(config):
@@ -70,7 +72,9 @@ def slow(config, wave):
     if config.preemphasis_over == "wave":
         wave = np.array([wave[i] - config.preemphasis * wave[i - 1] for i in range(1, len(wave))])
     if config.centred:
-        wave = np.pad(wave if len(wave) else np.zeros(1), (math.ceil(size / 2), size // 2), mode="reflect")
+        wave = np.pad(
+            wave if len(wave) else np.zeros(1), (math.ceil(size / 2), size // 2), mode="reflect"
+        )
     else:
         wave = np.pad(wave, (0, max(0, size - len(wave))))
     columns = []
@@ -82,7 +86,9 @@ def slow(config, wave):
             frame = frame - config.preemphasis * np.concatenate([frame[:1], frame[:-1]])
         magnitude = np.abs(np.fft.rfft(frame * window_of(config), config.n_fft))
         mel = filters_of(config) @ (magnitude**2 if config.spectrum == "power" else magnitude)
-        columns.append(np.log(mel + config.floor if config.floor_added else np.maximum(mel, config.floor)))
+        columns.append(
+            np.log(mel + config.floor if config.floor_added else np.maximum(mel, config.floor))
+        )
     return (np.array(columns).T - config.mean) / (config.scale * config.std)
 
 
@@ -94,7 +100,10 @@ def test_equals_the_slow_version(config, length, level):
     assert ours.shape == expected.shape == (12, front.frames(length))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(
-        front.denormalise(ours), expected * config.scale * config.std + config.mean, rtol=0, atol=1e-6
+        front.denormalise(ours),
+        expected * config.scale * config.std + config.mean,
+        rtol=0,
+        atol=1e-6,
     )
 
 
@@ -162,7 +171,9 @@ def test_centred_frames_lie_as_in_torch_stft(size):
         fft_length=400,
     )
     wave, window = torch.from_numpy(sound(3000)), torch.from_numpy(np.hanning(size))
-    spectrum = torch.stft(wave, 400, config.hop_length, size, window, return_complex=True).abs().square()
+    spectrum = (
+        torch.stft(wave, 400, config.hop_length, size, window, return_complex=True).abs().square()
+    )
     mel = torch.from_numpy(filters_of(config)) @ spectrum
     ours = LogMel(config).denormalise(features(config, wave))
     torch.testing.assert_close(ours, mel.clamp(min=2.0**-23).log(), rtol=0, atol=1e-9)
@@ -175,11 +186,19 @@ def test_unit_norm_takes_the_level_away():
 
 
 @pytest.mark.parametrize(
-    "chosen", [{}, {"spectrum": "magnitude"}, {"centred": True, "preemphasis_over": "wave"}, {"unit_norm": True}]
+    "chosen",
+    [
+        {},
+        {"spectrum": "magnitude"},
+        {"centred": True, "preemphasis_over": "wave"},
+        {"unit_norm": True},
+    ],
 )
 def test_gradients_are_finite_in_silence_as_in_sound(chosen):
     wave = torch.from_numpy(np.stack([sound(3000), np.zeros(3000)])).requires_grad_()
-    LogMel(LogMel.Config(floor_added=True, **chosen))(wave, torch.tensor([3000, 3000]))[0].sum().backward()
+    LogMel(LogMel.Config(floor_added=True, **chosen))(wave, torch.tensor([3000, 3000]))[
+        0
+    ].sum().backward()
     assert wave.grad.isfinite().all()
     assert wave.grad[0].ne(0).any()
 

@@ -32,7 +32,9 @@ def within(path: Path, before: int = 100, after: int = 77) -> Stretch:
     content = path.read_bytes()
     around = path.with_name(f"{path.name}.{before}.{after}.bin")
     around.write_bytes(bytes(before) + content + b"\1" * after)
-    return Stretch(around, before, len(content), zlib.crc32(content), f"{around}[x at byte {before}]")
+    return Stretch(
+        around, before, len(content), zlib.crc32(content), f"{around}[x at byte {before}]"
+    )
 
 
 @SHORT
@@ -47,7 +49,9 @@ def test_a_stretch_is_read_as_its_file_is(folder, name, checked, monkeypatch):
             assert np.array_equal(read(part, **segment)[0], read(path, **segment)[0])
         assert all(
             start == begin and np.array_equal(one, other)
-            for (start, one), (begin, other) in zip(stream(part, 0.3, 0.2), stream(path, 0.3, 0.2), strict=True)
+            for (start, one), (begin, other) in zip(
+                stream(part, 0.3, 0.2), stream(path, 0.3, 0.2), strict=True
+            )
         )
 
 
@@ -67,7 +71,9 @@ def test_any_flipped_bit_is_told(folder, name, place, bit):
     content[part.offset + place % part.size] ^= 1 << bit
     other = part._replace(path=folder / "flipped.bin")
     other.path.write_bytes(content)
-    with pytest.raises(AudioError, match=r"at byte 100\]: is damaged: the checksum of its \d+ bytes is wrong; copy"):
+    with pytest.raises(
+        AudioError, match=r"at byte 100\]: is damaged: the checksum of its \d+ bytes is wrong; copy"
+    ):
         read(other)
 
 
@@ -90,7 +96,10 @@ def test_a_file_that_ends_too_soon_is_told(folder, name, checked, kept):
 def test_what_is_missing_or_no_sound_is_told_by_the_name_of_the_stretch(folder):
     (folder / "text").write_bytes(b"<html>")
     for part, message in [
-        (Stretch(folder / "gone", 0, 5, 0, "gone[x at byte 0]"), r"gone\[x at byte 0\]: does not exist"),
+        (
+            Stretch(folder / "gone", 0, 5, 0, "gone[x at byte 0]"),
+            r"gone\[x at byte 0\]: does not exist",
+        ),
         (within(folder / "text"), r"text.*\[x at byte 100\]: is a saved web page"),
     ]:
         with pytest.raises(AudioError, match=message):

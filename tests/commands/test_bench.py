@@ -9,7 +9,18 @@ from journeys.three_sounds import melpatch, write_corpus
 from melpatch.cli import main
 from melpatch.commands import bench
 
-FAST = ("--size", "nano", "--batch-size", "4", "--batches", "3", "--rounds", "1", "--precision", "32-true")
+FAST = (
+    "--size",
+    "nano",
+    "--batch-size",
+    "4",
+    "--batches",
+    "3",
+    "--rounds",
+    "1",
+    "--precision",
+    "32-true",
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +38,18 @@ def test_every_stage_has_its_rates(corpus, capsys):
         "load",
         "front end",
     ]
-    assert {(stage["clips"], stage["audio_seconds"]) for stage in found["stages"]} == {(12, fed["audio_seconds"])}
+    assert {(stage["clips"], stage["audio_seconds"]) for stage in found["stages"]} == {
+        (12, fed["audio_seconds"])
+    }
     for stage in found["stages"]:
         assert stage["clips_per_second"] == pytest.approx(12 / stage["seconds"])
         assert stage["cpu_ms_per_clip"] == pytest.approx(1000 * stage["cpu_seconds"] / 12)
     assert load["cpu_seconds"] > 0.1 * decode["cpu_seconds"]  # those of the loader's process
     assert held["cpu_ms_per_clip"] > front_end["cpu_ms_per_clip"]
     assert found["share"]["by_clock"] == pytest.approx(held["seconds"] / fed["seconds"])
-    assert found["share"]["by_cpu_seconds"] == pytest.approx(held["cpu_seconds"] / fed["cpu_seconds"])
+    assert found["share"]["by_cpu_seconds"] == pytest.approx(
+        held["cpu_seconds"] / fed["cpu_seconds"]
+    )
 
 
 def test_of_several_rounds_the_middle_one_counts():
@@ -46,7 +61,9 @@ def test_a_table_for_people_and_what_to_do_when_the_training_waits(corpus, capsy
     monkeypatch.setattr(bench, "_ENOUGH", 1000.0)
     melpatch("bench", "data", "--data", corpus, "--workers", "0", *FAST)
     captured = capsys.readouterr()
-    assert re.search(r"With data the training keeps \d[\d.]*% of its rate by the clock", captured.out)
+    assert re.search(
+        r"With data the training keeps \d[\d.]*% of its rate by the clock", captured.out
+    )
     assert "the training waits for its data" in captured.err
     monkeypatch.setattr(bench, "_ENOUGH", 0.0)
     melpatch("bench", "data", "--data", corpus, "--workers", "0", *FAST)
@@ -54,7 +71,9 @@ def test_a_table_for_people_and_what_to_do_when_the_training_waits(corpus, capsy
 
 
 def test_a_training_with_labels_is_fed_labels(corpus, capsys):
-    melpatch("bench", "data", "--data", corpus, "--recipe", "classify", "--workers", "0", "--json", *FAST)
+    melpatch(
+        "bench", "data", "--data", corpus, "--recipe", "classify", "--workers", "0", "--json", *FAST
+    )
     assert len(json.loads(capsys.readouterr().out)["stages"]) == 6
 
 

@@ -65,7 +65,9 @@ class Here:
         self.ran.append(words)
         module, config = cli.parse(words[0], words[1:])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scoring, "_draw", lambda *_: None)  # pictures of single scores take longer than all else
+            patch.setattr(
+                scoring, "_draw", lambda *_: None
+            )  # pictures of single scores take longer than all else
             module.run(config)
 
     def stop(self):
@@ -109,7 +111,9 @@ def test_every_cell_is_made_once(done):
     assert len(lines(out)) == 20
     assert not any("error" in line for line in lines(out))
     found = rows(out)
-    names = [(row["method"], row["budget"], row["task"], row["protocol"], row["seeds"]) for row in found]
+    names = [
+        (row["method"], row["budget"], row["task"], row["protocol"], row["seeds"]) for row in found
+    ]
     assert names == [
         (method, budget, task, protocol, "2")
         for method, budget in (("random", "none"), ("masked", "2 steps"))
@@ -127,7 +131,9 @@ def test_scores_are_those_that_evaluate_wrote(done):
     out, _ = done
     for row in rows(out):
         scored = [
-            line for line in lines(out) if all(line.get(name) == row[name] for name in ("method", "task", "protocol"))
+            line
+            for line in lines(out)
+            if all(line.get(name) == row[name] for name in ("method", "task", "protocol"))
         ]
         assert [line["seed"] for line in scored] == [0, 1]
         values = []
@@ -143,7 +149,9 @@ def test_scores_are_those_that_evaluate_wrote(done):
 def test_nothing_is_done_twice_and_more_seeds_add_to_it(done, asked, commands):
     out, _ = done
     melpatch(*asked, "--out", out)
-    melpatch(*asked, "--out", out, "--seeds", "0", "1", "2", "--only", "random", "--protocol", "linear")
+    melpatch(
+        *asked, "--out", out, "--seeds", "0", "1", "2", "--only", "random", "--protocol", "linear"
+    )
     assert commands[0].ran == []
     assert [words[0] for words in commands[1].ran] == ["pretrain", "evaluate", "evaluate"]
     assert {(row["method"], row["protocol"], row["seeds"]) for row in rows(out)} == {
@@ -154,7 +162,18 @@ def test_nothing_is_done_twice_and_more_seeds_add_to_it(done, asked, commands):
 
 
 def test_a_budget_of_seconds_is_as_many_steps_as_it_pays_for(asked, tmp_path, commands):
-    words = ("--cpu-seconds", "0.5", "--only", "masked", "--seeds", "0", "--protocol", "linear", "--jobs", "2")
+    words = (
+        "--cpu-seconds",
+        "0.5",
+        "--only",
+        "masked",
+        "--seeds",
+        "0",
+        "--protocol",
+        "linear",
+        "--jobs",
+        "2",
+    )
     melpatch(*asked, "--out", tmp_path, *words)
     cost, run, *_ = lines(tmp_path)
     assert run["steps"] == max(1, round(0.5 / cost["cpu_seconds_per_step"]))
@@ -191,8 +210,15 @@ def test_cpu_seconds_are_no_budget_on_a_gpu(asked, tmp_path, commands, monkeypat
 
 def test_epochs_stand_in_the_place_of_the_steps_of_the_spec(asked, tmp_path, capsys):
     melpatch(*asked, "--epochs", "0.5", "2", "--only", "masked", "--seeds", "0", "--dry-run")
-    runs = [line for line in capsys.readouterr().out.splitlines() if line.startswith("melpatch pretrain")]
-    assert [re.search(r" (--epochs \S+) --seed", run)[1] for run in runs] == ["--epochs 0.5", "--epochs 2"]
+    runs = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("melpatch pretrain")
+    ]
+    assert [re.search(r" (--epochs \S+) --seed", run)[1] for run in runs] == [
+        "--epochs 0.5",
+        "--epochs 2",
+    ]
     assert not any("--steps" in run.partition("--epochs")[2] for run in runs)
 
 
@@ -221,11 +247,18 @@ def test_what_fails_is_told_and_tried_again(here, asked, tmp_path, commands, mon
     assert "there is no score of a trained network" not in told
     monkeypatch.setattr(Here, "melpatch", real)
     melpatch(*asked, "--out", tmp_path, "--seeds", "0", "--protocol", "knn")
-    assert [words[0] for words in commands[1].ran] == ["evaluate", "pretrain", "evaluate", "evaluate"]
+    assert [words[0] for words in commands[1].ran] == [
+        "evaluate",
+        "pretrain",
+        "evaluate",
+        "evaluate",
+    ]
     assert "failed" not in capsys.readouterr().out
 
 
-def test_an_interruption_is_no_failure_and_the_rest_is_done_later(asked, tmp_path, commands, monkeypatch):
+def test_an_interruption_is_no_failure_and_the_rest_is_done_later(
+    asked, tmp_path, commands, monkeypatch
+):
     real = Here.melpatch
 
     def interrupted(self, words, log):
@@ -261,13 +294,24 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
         (("--protocol", "knn l=3"), "set = 'l'; allowed: the settings of knn"),
         (("--protocol", "nearest"), "no protocols piece is called 'nearest'"),
         (("--recipe", "nope"), "no recipe or objective is called 'nope'"),
-        (("--steps", "2", "--cpu-seconds", "1"), "steps and cpu_seconds = [(2,), (1.0,)]; allowed: one of these lists"),
-        (("--steps", "2", "--epochs", "1"), "steps and epochs = [(2,), (1.0,)]; allowed: one of these lists"),
-        (("--exclude", "val"), "is scored by three but pretrained on; keep its split (test) out with --exclude"),
+        (
+            ("--steps", "2", "--cpu-seconds", "1"),
+            "steps and cpu_seconds = [(2,), (1.0,)]; allowed: one of these lists",
+        ),
+        (
+            ("--steps", "2", "--epochs", "1"),
+            "steps and epochs = [(2,), (1.0,)]; allowed: one of these lists",
+        ),
+        (
+            ("--exclude", "val"),
+            "is scored by three but pretrained on; keep its split (test) out with --exclude",
+        ),
         (("--jobs", "0"), "jobs = 0; allowed: 1 or more"),
     ],
 )
-def test_what_cannot_be_compared_is_exit_code_2_before_anything_is_done(asked, tmp_path, capsys, words, message):
+def test_what_cannot_be_compared_is_exit_code_2_before_anything_is_done(
+    asked, tmp_path, capsys, words, message
+):
     assert cli.main([str(word) for word in (*asked, "--out", tmp_path / "out", *words)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -275,7 +319,9 @@ def test_what_cannot_be_compared_is_exit_code_2_before_anything_is_done(asked, t
 
 def test_a_flag_that_no_pretraining_has_is_refused_with_its_method(here, asked, tmp_path, capsys):
     spec = tmp_path / "bad.toml"
-    spec.write_text(SPEC.replace('name = "masked"', 'name = "masked"\nflags = "--objective.nothing 3"'))
+    spec.write_text(
+        SPEC.replace('name = "masked"', 'name = "masked"\nflags = "--objective.nothing 3"')
+    )
     assert cli.main(["compare", str(spec), *map(str, asked[2:])]) == 2
     assert "method 'masked': melpatch pretrain cannot read maskspec" in capsys.readouterr().err
 
@@ -292,13 +338,33 @@ def test_every_shipped_comparison_can_be_started(here, name, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     corpus = here / "sounds" / "corpus.csv"
     for budget in shipped()[name].budgets:
-        melpatch("compare", name, "--budget", budget.name, "--data", corpus, "--task", f"three={corpus}", "--dry-run")
+        melpatch(
+            "compare",
+            name,
+            "--budget",
+            budget.name,
+            "--data",
+            corpus,
+            "--task",
+            f"three={corpus}",
+            "--dry-run",
+        )
         shown = capsys.readouterr().out
         assert all(size in shown for size in budget.sizes)
 
 
 def test_every_shipped_comparison_has_the_scales_it_is_known_by():
-    known = {"recipe-ablation", "corruption-share", "alignment", "mask-count", "pretext", "init", "size"}
+    known = {
+        "recipe-ablation",
+        "corruption-share",
+        "alignment",
+        "mask-count",
+        "pretext",
+        "init",
+        "size",
+    }
     assert known <= shipped().keys()
-    assert all([one.name for one in shipped()[name].budgets] == ["small", "paper"] for name in known)
+    assert all(
+        [one.name for one in shipped()[name].budgets] == ["small", "paper"] for name in known
+    )
     assert len(shipped()["recipe-ablation"].methods) == 8

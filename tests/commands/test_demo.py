@@ -14,7 +14,9 @@ def no_pictures_of_evaluations(monkeypatch):
 
 
 def test_it_walks_the_whole_way_and_leaves_pictures(tmp_path, capsys):
-    melpatch("demo", "--data", write_folder(tmp_path / "sounds"), "--out", tmp_path / "demo", *BRIEF)
+    melpatch(
+        "demo", "--data", write_folder(tmp_path / "sounds"), "--out", tmp_path / "demo", *BRIEF
+    )
     told = capsys.readouterr()
     for row in ("fine-tuned", "frozen, kNN", "frozen, linear"):
         assert row in told.out
@@ -22,11 +24,23 @@ def test_it_walks_the_whole_way_and_leaves_pictures(tmp_path, capsys):
     pictures = tmp_path / "demo" / "sounds" / "pictures"
     assert str(pictures) in told.out.replace("\n", "")
     drawn = {path.name for path in pictures.iterdir()}
-    assert drawn == {"pretraining.png", "reconstruction.png", "confusion-random.png", "confusion-pretrained.png"}
+    assert drawn == {
+        "pretraining.png",
+        "reconstruction.png",
+        "confusion-random.png",
+        "confusion-pretrained.png",
+    }
 
 
 def test_it_goes_on_where_it_was_interrupted(tmp_path, capsys):
-    words = ("demo", "--data", write_folder(tmp_path / "sounds"), "--out", tmp_path / "demo", *BRIEF)
+    words = (
+        "demo",
+        "--data",
+        write_folder(tmp_path / "sounds"),
+        "--out",
+        tmp_path / "demo",
+        *BRIEF,
+    )
     melpatch(*words)
     metrics = tmp_path / "demo" / "sounds" / "pretrained" / "metrics.jsonl"
     before, table = metrics.read_bytes(), capsys.readouterr().out
@@ -45,6 +59,8 @@ def test_a_folder_without_classes_is_pretrained_on_and_drawn(tmp_path, capsys):
 
 def test_another_folder_gets_runs_of_its_own(tmp_path, capsys):
     for name in ("first", "second"):
-        melpatch("demo", "--data", write_folder(tmp_path / name), "--out", tmp_path / "demo", *BRIEF)
+        melpatch(
+            "demo", "--data", write_folder(tmp_path / name), "--out", tmp_path / "demo", *BRIEF
+        )
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"first", "second"}
     capsys.readouterr()

@@ -46,12 +46,23 @@ def test_one_vector_per_recording_in_order(run, folder, tmp_path):
 
 def test_frames_have_their_times(run, folder, tmp_path):
     melpatch(
-        "embed", run, folder, write_sound(tmp_path / "z.wav", seconds=2.3), "--hop", "0.5", "--out", tmp_path / "f"
+        "embed",
+        run,
+        folder,
+        write_sound(tmp_path / "z.wav", seconds=2.3),
+        "--hop",
+        "0.5",
+        "--out",
+        tmp_path / "f",
     )
     with np.load(tmp_path / "f") as found:
         assert sorted(found) == ["embeddings", "end", "path", "start"]
         rows = len(found["path"])
-        assert (found["embeddings"].shape, found["start"].shape, found["end"].shape) == ((rows, 32), (rows,), (rows,))
+        assert (found["embeddings"].shape, found["start"].shape, found["end"].shape) == (
+            (rows, 32),
+            (rows,),
+            (rows,),
+        )
         last = found["path"] == str(tmp_path / "z.wav")
         assert found["start"][last].tolist() == [0.0, 0.5, 1.0, 1.5, 2.0]
         assert found["end"][last].tolist() == [0.5, 1.0, 1.5, 2.0, 2.3]
@@ -78,12 +89,16 @@ def test_files_that_cannot_be_read_are_named_beside(run, folder, tmp_path):
     melpatch("embed", run, folder, "--out", tmp_path / "f.npz")
     with np.load(tmp_path / "f.npz") as found:
         assert len(found["path"]) == 6
-    assert [line["path"] for line in read_table(tmp_path / "f.rejected.csv")] == [str(folder / "bad.wav")]
+    assert [line["path"] for line in read_table(tmp_path / "f.rejected.csv")] == [
+        str(folder / "bad.wav")
+    ]
 
 
 def test_nothing_readable_is_exit_code_2_and_no_file(run, tmp_path, capsys):
     (tmp_path / "bad.wav").write_bytes(b"RIFF, but no more")
-    assert main(["embed", str(run), str(tmp_path / "bad.wav"), "--out", str(tmp_path / "f.npz")]) == 2
+    assert (
+        main(["embed", str(run), str(tmp_path / "bad.wav"), "--out", str(tmp_path / "f.npz")]) == 2
+    )
     assert "none of the 1 files can be read; the first: " in capsys.readouterr().err
     assert not (tmp_path / "f.npz").exists()
 
@@ -93,7 +108,18 @@ def test_what_was_heard_before_the_damage_is_not_embedded(run, tmp_path, monkeyp
     path = write_sound(tmp_path / "a.flac", "noise", 4.0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     write_sound(tmp_path / "b.wav")
-    melpatch("embed", run, path, tmp_path / "b.wav", "--hop", "0.5", "--workers", "0", "--out", tmp_path / "f.npz")
+    melpatch(
+        "embed",
+        run,
+        path,
+        tmp_path / "b.wav",
+        "--hop",
+        "0.5",
+        "--workers",
+        "0",
+        "--out",
+        tmp_path / "f.npz",
+    )
     with np.load(tmp_path / "f.npz") as found:
         assert set(found["path"]) == {str(tmp_path / "b.wav")}
     (bad,) = read_table(tmp_path / "f.rejected.csv")
@@ -104,26 +130,37 @@ def test_csv_and_parquet_say_the_same(run, folder, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     for ending in ("csv", "parquet", "npz"):
         melpatch("embed", run, folder, "--hop", "0.5", "--out", tmp_path / f"f.{ending}")
-    lines, table = read_table(tmp_path / "f.csv"), parquet.read_table(tmp_path / "f.parquet").to_pydict()
+    lines, table = (
+        read_table(tmp_path / "f.csv"),
+        parquet.read_table(tmp_path / "f.parquet").to_pydict(),
+    )
     with np.load(tmp_path / "f.npz") as found:
         assert [line["path"] for line in lines] == table["path"] == found["path"].tolist()
         assert table["start"] == found["start"].tolist()
-        np.testing.assert_array_equal(np.array(table["embeddings"], np.float32), found["embeddings"])
-        cells = np.array([[line[f"embeddings_{n}"] for n in range(32)] for line in lines], np.float32)
+        np.testing.assert_array_equal(
+            np.array(table["embeddings"], np.float32), found["embeddings"]
+        )
+        cells = np.array(
+            [[line[f"embeddings_{n}"] for n in range(32)] for line in lines], np.float32
+        )
         np.testing.assert_array_equal(cells, found["embeddings"])
 
 
 def test_clips_of_a_csv_are_rows_with_key_and_times(run, tmp_path):
     path = write_sound(tmp_path / "a.wav", "noise", 3.0)
     table = write_table(
-        tmp_path / "clips.csv", ("path", "start", "duration", "key"), [("a.wav", 0, 1.0, 5), ("a.wav", 1.5, 1.2, 6)]
+        tmp_path / "clips.csv",
+        ("path", "start", "duration", "key"),
+        [("a.wav", 0, 1.0, 5), ("a.wav", 1.5, 1.2, 6)],
     )
     melpatch("embed", run, table, "--out", tmp_path / "f.npz")
     wave, model = soundfile.read(path, dtype="float32")[0], load(run)
     with np.load(tmp_path / "f.npz") as found:
         assert (found["key"].tolist(), found["path"].tolist()) == ([5, 6], [str(path)] * 2)
         np.testing.assert_allclose([found["start"], found["end"]], [[0, 1.5], [1.0, 2.7]])
-        for vector, piece in zip(found["embeddings"], (wave[:16000], wave[24000:43200]), strict=True):
+        for vector, piece in zip(
+            found["embeddings"], (wave[:16000], wave[24000:43200]), strict=True
+        ):
             np.testing.assert_allclose(vector, model.embed(piece, 16000), atol=1e-5)
 
 
@@ -132,7 +169,9 @@ def test_shards_are_embedded_as_the_files_they_were_packed_of(run, tmp_path):
         write_sound(tmp_path / "sounds" / f"{number}.wav", "noise", 0.5 + number, seed=number)
     melpatch("pack", tmp_path / "sounds", "--out", tmp_path / "shards", "--workers", "0")
     for source in ("sounds", "shards"):
-        melpatch("embed", run, tmp_path / source, "--out", tmp_path / f"{source}.npz", "--workers", "1")
+        melpatch(
+            "embed", run, tmp_path / source, "--out", tmp_path / f"{source}.npz", "--workers", "1"
+        )
     with np.load(tmp_path / "sounds.npz") as files, np.load(tmp_path / "shards.npz") as shards:
         assert sorted(shards["key"].tolist()) == sorted(
             load_corpus([tmp_path / "shards"]).clips[n].key for n in range(3)
@@ -153,9 +192,15 @@ def test_what_is_told_in_the_end_has_hours_and_rate(run, folder, tmp_path, capsy
     ("words", "message"),
     [
         (("--hop", "0.1"), "hop = 0.1; allowed: 0.16 s or more"),
-        (("--hop", "1", "--pooling", "cls"), "pooling = 'cls'; allowed: 'mean' or 'frequency' where there is a hop"),
+        (
+            ("--hop", "1", "--pooling", "cls"),
+            "pooling = 'cls'; allowed: 'mean' or 'frequency' where there is a hop",
+        ),
         (("--layer", "2"), "layer = 2; allowed: -2 to 1"),
-        (("--hop", "1", "--pooling", "max"), "pooling = 'max'; allowed: 'mean' or 'frequency' where there is a hop"),
+        (
+            ("--hop", "1", "--pooling", "max"),
+            "pooling = 'max'; allowed: 'mean' or 'frequency' where there is a hop",
+        ),
         (("--pooling", "median"), "--pooling"),
         (("--batch-size", "0"), "batch_size = 0; allowed: 1 or more"),
         (("--workers", "-1"), "workers = -1; allowed: 0 or more"),

@@ -57,7 +57,9 @@ def drawn(monkeypatch, request):
     names = []
     if "draws" not in request.fixturenames:
         for kind in ("confusion", "per_class"):
-            monkeypatch.setattr(f"melpatch.scoring.{kind}", lambda path, *_: names.append(path.name))
+            monkeypatch.setattr(
+                f"melpatch.scoring.{kind}", lambda path, *_: names.append(path.name)
+            )
     return names
 
 
@@ -85,19 +87,27 @@ def test_a_classifier_is_scored_by_its_predictions(corpus, classifier, tmp_path,
     folder = tmp_path / "out" / "as_trained"
     lines = read_table(folder / "predictions.csv")
     assert list(lines[0]) == ["path", "start", "label", "predicted", "round", "seed", *LABELS]
-    expected = [str(corpus.parent / row["path"]) for row in read_table(corpus) if row["split"] == "test"]
+    expected = [
+        str(corpus.parent / row["path"]) for row in read_table(corpus) if row["split"] == "test"
+    ]
     assert [line["path"] for line in lines] == expected
     model = load(classifier)
     for line in lines:
         row = {name: float(line[name]) for name in LABELS}
         assert sum(row.values()) == pytest.approx(1.0, abs=1e-4)
         assert line["predicted"] == max(row, key=row.get)
-        assert row == pytest.approx(model.predict(line["path"])[0].probabilities, abs=2e-3)  # another resampling
+        assert row == pytest.approx(
+            model.predict(line["path"])[0].probabilities, abs=2e-3
+        )  # another resampling
     assert record["value"] == record["metrics"]["accuracy"] == pytest.approx(accuracy(lines))
     low, high = record["interval_95"]
     assert low <= record["value"] <= high
     assert record["n"] == np.sum(record["confusion"]) == 6
-    assert (record["method"], record["protocol"], record["version"]) == ("Classify", "as_trained", 1)
+    assert (record["method"], record["protocol"], record["version"]) == (
+        "Classify",
+        "as_trained",
+        1,
+    )
     assert record["rejected"] == []
     for name in ("confusion.png", "per_class.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
@@ -113,7 +123,10 @@ def test_an_encoder_is_scored_by_probes(corpus, encoder, tmp_path, capsys, drawn
         assert len(lines) == 6
     assert records["linear"]["value"] > 0.9  # low, high and noise are told apart by any weights
     assert records["knn"]["settings"] == {"k": 3, "pooling": "frequency"}
-    assert (records["knn"]["settings_changed"], records["linear"]["settings_changed"]) == (["k"], [])
+    assert (records["knn"]["settings_changed"], records["linear"]["settings_changed"]) == (
+        ["k"],
+        [],
+    )
     assert drawn == ["confusion.png", "per_class.png"] * 2
 
 
@@ -123,7 +136,9 @@ def test_every_fold_is_scored_in_a_round_of_its_own(corpus, encoder, tmp_path, c
     for name, seeds in (("linear", 1), ("few_shot", 5)):
         (path,) = (tmp_path / "out").glob(f"{name}*/predictions.csv")
         record, lines = records[name], read_table(path)
-        assert record["rounds"] == [{"scored": fold, "train": 12, "val": 0, "test": 6} for fold in "012"]
+        assert record["rounds"] == [
+            {"scored": fold, "train": 12, "val": 0, "test": 6} for fold in "012"
+        ]
         assert record["seeds"] == [*range(seeds)]
         assert record["n"] == 18
         assert len(lines) == 18 * seeds
@@ -133,12 +148,16 @@ def test_every_fold_is_scored_in_a_round_of_its_own(corpus, encoder, tmp_path, c
             for fold in "012"
         ]
         assert record["value"] == pytest.approx(np.mean(by_trial))
-        assert [one["train"] for one in record["trials"]] == [12 if name == "linear" else 6] * 3 * seeds
+        assert [one["train"] for one in record["trials"]] == [
+            12 if name == "linear" else 6
+        ] * 3 * seeds
     assert records["few_shot"]["seed_std"] is not None
     assert (records["linear"]["few"], records["few_shot"]["few"]) == (None, 2)
 
 
-def test_the_folds_that_are_named_are_scored_and_no_others(corpus, encoder, classifier, tmp_path, capsys):
+def test_the_folds_that_are_named_are_scored_and_no_others(
+    corpus, encoder, classifier, tmp_path, capsys
+):
     for run in (encoder, classifier):
         words = ("--split-column", "fold", "--split", "0", "2")
         records = evaluate(run, corpus, tmp_path / run.name, capsys, *words)
@@ -152,9 +171,25 @@ def test_probes_may_learn_from_few_labels(corpus, encoder, tmp_path, capsys):
     record = evaluate(encoder, corpus, tmp_path / "one", capsys, *words)["knn"]
     assert (record["few"], record["seeds"]) == (1, [3, 5])
     assert [one["train"] for one in record["trials"]] == [3, 3]
-    melpatch("evaluate", encoder, "--data", corpus, "--out", tmp_path / "many", "--few", "99", "--set", "k=1")
-    assert capsys.readouterr().err.count("3 classes have fewer than 99 clips, such as high with 3") == 1
-    melpatch("evaluate", encoder, "--data", corpus, "--out", tmp_path / "shots", "--protocol", "few_shot")
+    melpatch(
+        "evaluate",
+        encoder,
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "many",
+        "--few",
+        "99",
+        "--set",
+        "k=1",
+    )
+    assert (
+        capsys.readouterr().err.count("3 classes have fewer than 99 clips, such as high with 3")
+        == 1
+    )
+    melpatch(
+        "evaluate", encoder, "--data", corpus, "--out", tmp_path / "shots", "--protocol", "few_shot"
+    )
     assert "3 classes have fewer than 10 clips" in capsys.readouterr().err
 
 
@@ -167,16 +202,28 @@ def test_random_weights_are_scored_apart(corpus, encoder, tmp_path, capsys):
     words = ("--protocol", "linear")
     ours = evaluate(trained, corpus, tmp_path / "ours", capsys, *words)["linear"]
     random = evaluate(trained, corpus, tmp_path / "random", capsys, *words, "--untrained")["linear"]
-    assert (ours["initialisation"], random["initialisation"]) == ("trained from random weights", "random weights")
-    as_drawn = evaluate(encoder, corpus, tmp_path / "drawn", capsys, *words)["linear"]  # the same seed, never trained
-    files = [read_table(tmp_path / name / "linear" / "predictions.csv") for name in ("ours", "random", "drawn")]
+    assert (ours["initialisation"], random["initialisation"]) == (
+        "trained from random weights",
+        "random weights",
+    )
+    as_drawn = evaluate(encoder, corpus, tmp_path / "drawn", capsys, *words)[
+        "linear"
+    ]  # the same seed, never trained
+    files = [
+        read_table(tmp_path / name / "linear" / "predictions.csv")
+        for name in ("ours", "random", "drawn")
+    ]
     assert files[1] == files[2] != files[0]
     assert random["metrics"] == as_drawn["metrics"]
 
 
 def test_several_labels_are_scored_by_their_ranking(corpus, encoder, tmp_path, capsys):
     rows = [
-        (row["path"], row["label"] if row["label"] == "noise" else f"{row['label']};tone", row["split"])
+        (
+            row["path"],
+            row["label"] if row["label"] == "noise" else f"{row['label']};tone",
+            row["split"],
+        )
         for row in read_table(corpus)
     ]
     several = write_table(corpus.with_name("several.csv"), ("path", "label", "split"), rows)
@@ -188,7 +235,10 @@ def test_several_labels_are_scored_by_their_ranking(corpus, encoder, tmp_path, c
         assert record["metric"] == "mAP"
         assert 0 <= record["value"] <= 1
         assert "accuracy" not in record["metrics"]
-    assert read_table(tmp_path / "classifier" / "as_trained" / "predictions.csv")[0]["label"] == "high;tone"
+    assert (
+        read_table(tmp_path / "classifier" / "as_trained" / "predictions.csv")[0]["label"]
+        == "high;tone"
+    )
 
 
 def test_a_classifier_may_be_probed_too(corpus, tmp_path, capsys):
@@ -213,7 +263,17 @@ def test_the_table_is_for_people(corpus, classifier, encoder, tmp_path, capsys):
     folder = classifier / "evaluation" / f"{corpus.parent.name}-corpus-val"
     assert f"written to {folder}" in told.err
     assert (folder / "as_trained" / "scores.json").exists()
-    melpatch("evaluate", encoder, "--data", corpus, "--untrained", "--set", "C=1", "--out", tmp_path / "out")
+    melpatch(
+        "evaluate",
+        encoder,
+        "--data",
+        corpus,
+        "--untrained",
+        "--set",
+        "C=1",
+        "--out",
+        tmp_path / "out",
+    )
     told = capsys.readouterr().out
     assert f"{encoder} at random weights" in told
     assert "linear 2 *" in told
@@ -245,18 +305,32 @@ def test_the_folder_tells_what_was_scored(tmp_path, changes, name):
 def test_clips_that_went_bad_are_named(corpus, classifier, encoder, tmp_path, capsys):
     """Whether the corpus says how long it was, or not."""
     rows = [(row["path"], row["label"], row["split"], "") for row in read_table(corpus)]
-    lost = [("gone.wav", "low", "test", 1.0), ("lost.wav", "low", "train", 1.0), ("never.wav", "low", "test", "")]
-    listed = write_table(corpus.with_name("gone.csv"), ("path", "label", "split", "duration"), [*rows, *lost])
+    lost = [
+        ("gone.wav", "low", "test", 1.0),
+        ("lost.wav", "low", "train", 1.0),
+        ("never.wav", "low", "test", ""),
+    ]
+    listed = write_table(
+        corpus.with_name("gone.csv"), ("path", "label", "split", "duration"), [*rows, *lost]
+    )
     for again in (False, True):  # the second time features and trials are taken from the disk
         for run in (classifier, encoder):
             for name, record in evaluate(run, listed, tmp_path / run.name, capsys).items():
-                named = {"gone.wav", "never.wav"} | ({"lost.wav"} if name != "as_trained" else set())
-                assert record["rejected"] == sorted(str(corpus.parent / file) for file in named), (name, again)
+                named = {"gone.wav", "never.wav"} | (
+                    {"lost.wav"} if name != "as_trained" else set()
+                )
+                assert record["rejected"] == sorted(str(corpus.parent / file) for file in named), (
+                    name,
+                    again,
+                )
                 assert record["n"] == 6
 
 
 def test_unlabelled_clips_are_not_scored(corpus, classifier, encoder, tmp_path, capsys):
-    rows = [(row["path"], "" if n % 2 else row["label"], row["split"]) for n, row in enumerate(read_table(corpus))]
+    rows = [
+        (row["path"], "" if n % 2 else row["label"], row["split"])
+        for n, row in enumerate(read_table(corpus))
+    ]
     listed = write_table(corpus.with_name("half.csv"), ("path", "label", "split"), rows)
     for run in (classifier, encoder):
         for record in evaluate(run, listed, tmp_path / run.name, capsys).values():
@@ -279,28 +353,47 @@ def test_scored_clips_that_the_run_was_trained_on_are_told(corpus, tmp_path, cap
         melpatch("evaluate", run, "--data", corpus, "--out", tmp_path / f"{how}-out")
         told = capsys.readouterr().err
         assert (
-            told.count(f"6 of the scored clips trained {run} itself, {how} their labels; scores may be too good") == 1
+            told.count(
+                f"6 of the scored clips trained {run} itself, {how} their labels; scores may be too good"
+            )
+            == 1
         )
         clean = remembering(tmp_path / f"{how}-clean", config, known.without(["test"]))
         melpatch("evaluate", clean, "--data", corpus)
         melpatch("evaluate", run, "--data", corpus, "--untrained", "--out", tmp_path / "untrained")
-        assert "trained" not in capsys.readouterr().err.replace("untrained", "").replace(str(tmp_path), "")
+        assert "trained" not in capsys.readouterr().err.replace("untrained", "").replace(
+            str(tmp_path), ""
+        )
 
 
 def test_groups_on_both_sides_are_told(corpus, encoder, tmp_path, capsys):
     header = ("path", "label", "split", "fold", "speaker")
-    rows = [(*row.values(), "anna" if n % 2 else f"speaker {row['fold']}") for n, row in enumerate(read_table(corpus))]
+    rows = [
+        (*row.values(), "anna" if n % 2 else f"speaker {row['fold']}")
+        for n, row in enumerate(read_table(corpus))
+    ]
     listed = write_table(corpus.with_name("speakers.csv"), header, rows)
-    melpatch("evaluate", encoder, "--data", listed, "--split-column", "fold", "--out", tmp_path / "out")
-    assert capsys.readouterr().err.count("1 groups (column group or speaker) stand in more than one split") == 1
+    melpatch(
+        "evaluate", encoder, "--data", listed, "--split-column", "fold", "--out", tmp_path / "out"
+    )
+    assert (
+        capsys.readouterr().err.count(
+            "1 groups (column group or speaker) stand in more than one split"
+        )
+        == 1
+    )
     rows = [(*row.values(), f"speaker {row['fold']}") for row in read_table(corpus)]
     write_table(listed, header, rows)
-    melpatch("evaluate", encoder, "--data", listed, "--split-column", "fold", "--out", tmp_path / "out")
+    melpatch(
+        "evaluate", encoder, "--data", listed, "--split-column", "fold", "--out", tmp_path / "out"
+    )
     assert "groups (column" not in capsys.readouterr().err
 
 
 def test_labels_that_are_not_learnt_are_told(corpus, encoder, tmp_path, capsys):
-    rows = [(row["path"], f"{row['label']}{row['fold']}", row["fold"]) for row in read_table(corpus)]
+    rows = [
+        (row["path"], f"{row['label']}{row['fold']}", row["fold"]) for row in read_table(corpus)
+    ]
     listed = write_table(corpus.with_name("strange.csv"), ("path", "label", "split"), rows)
     melpatch("evaluate", encoder, "--data", listed, "--split", "1", "--out", tmp_path / "out")
     assert capsys.readouterr().err.count("round 1: 6 clips to score, such as") == 1
@@ -322,33 +415,65 @@ def test_settings_may_be_given_together_or_one_by_one(corpus, encoder, tmp_path,
         (("--data", "{folder}"), "{folder.name}"),
     ],
 )
-def test_scores_of_something_else_are_not_overwritten(corpus, encoder, tmp_path, capsys, words, name):
+def test_scores_of_something_else_are_not_overwritten(
+    corpus, encoder, tmp_path, capsys, words, name
+):
     out, ours = tmp_path / "out", ("evaluate", encoder, "--data", corpus, "--protocol", "knn")
     for _ in range(2):  # the same again is no harm
         melpatch(*ours, "--out", out)
     before = (out / "knn" / "scores.json").read_bytes()
-    assert main([str(word).format(folder=corpus.parent) for word in (*ours, "--out", out, *words)]) == 2
+    assert (
+        main([str(word).format(folder=corpus.parent) for word in (*ours, "--out", out, *words)])
+        == 2
+    )
     there = f"{corpus.parent.name}-corpus"
     other = name.format(corpus=there, folder=corpus.parent)
-    assert f"{out / 'knn'}: holds the scores of {there} by {encoder}, not {other} by" in capsys.readouterr().err
+    assert (
+        f"{out / 'knn'}: holds the scores of {there} by {encoder}, not {other} by"
+        in capsys.readouterr().err
+    )
     assert (out / "knn" / "scores.json").read_bytes() == before
 
 
 def test_changed_settings_have_folders_of_their_own(corpus, encoder, tmp_path):
     out = tmp_path / "out"
     for setting in ("k=10", "k=3", "k=2", "k=3"):  # the first is the protocol's own
-        melpatch("evaluate", encoder, "--data", corpus, "--protocol", "knn", "--set", setting, "--out", out)
-    records = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in out.glob("*/scores.json")}
-    assert sorted(re.sub("-[0-9a-f]{8}$", "", name) for name in records) == ["knn", "knn-k-2", "knn-k-3"]
+        melpatch(
+            "evaluate",
+            encoder,
+            "--data",
+            corpus,
+            "--protocol",
+            "knn",
+            "--set",
+            setting,
+            "--out",
+            out,
+        )
+    records = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+        for path in out.glob("*/scores.json")
+    }
+    assert sorted(re.sub("-[0-9a-f]{8}$", "", name) for name in records) == [
+        "knn",
+        "knn-k-2",
+        "knn-k-3",
+    ]
     for name, record in records.items():
-        assert name.startswith(f"knn-k-{record['settings']['k']}-") or (name, record["settings"]["k"]) == ("knn", 10)
+        assert name.startswith(f"knn-k-{record['settings']['k']}-") or (
+            name,
+            record["settings"]["k"],
+        ) == ("knn", 10)
 
 
 def test_folders_of_long_settings_are_short_and_their_own():
     said = [f"flags=--é {'a/b ' * 100}{end}" for end in ("a", "b")]
     names = {_place(one) for text in said for one in protocols(("finetune",), (text,))}
     assert len(names) == 2
-    assert all(re.fullmatch(r"finetune-flags-[ab-]+-[0-9a-f]{8}", name) and len(name) < 80 for name in names)
+    assert all(
+        re.fullmatch(r"finetune-flags-[ab-]+-[0-9a-f]{8}", name) and len(name) < 80
+        for name in names
+    )
 
 
 def test_settings_go_to_the_protocols_that_have_them():
@@ -361,7 +486,17 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
     name = f"{Nearest.__module__}:Nearest"
     (made,) = protocols((name,))
     assert type(made).__name__ == "Nearest"
-    melpatch("evaluate", encoder, "--data", corpus, "--protocol", name, "--out", tmp_path / "out", "--json")
+    melpatch(
+        "evaluate",
+        encoder,
+        "--data",
+        corpus,
+        "--protocol",
+        name,
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
     (record,) = json.loads(capsys.readouterr().out).values()
     assert record["settings"]["k"] == 1
     assert record["settings_changed"] == []
@@ -376,12 +511,24 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
         (("knn",), ("k",), "set = 'k'; allowed: NAME=VALUE, such as k=20"),
         (("knn",), ("k=1", "k=2"), r"set = \['k=1', 'k=2'\]; allowed: each setting but once"),
         (("knn",), ("C=1",), "set = 'C'; allowed: the settings of knn, which are k, pooling"),
-        (("knn", "linear"), ("D=1",), "set = 'D'; allowed: the settings of knn, linear, which are C, k, pooling"),
-        (("as_trained",), ("k=1",), "set = 'k'; allowed: the settings of as_trained, which are none"),
+        (
+            ("knn", "linear"),
+            ("D=1",),
+            "set = 'D'; allowed: the settings of knn, linear, which are C, k, pooling",
+        ),
+        (
+            ("as_trained",),
+            ("k=1",),
+            "set = 'k'; allowed: the settings of as_trained, which are none",
+        ),
         (("knn",), ("k=0",), "protocol knn: k = 0; allowed: 1 or more"),
         (("knn", "linear"), ("k=x",), r"protocol knn\.k: 'x' is not of type int"),
         (("knn",), ("pooling=min",), r"protocol knn\.pooling: 'min' is not of type"),
-        (("melpatch.rng:uniform",), (), "melpatch.rng:uniform is no protocol; name a class derived from"),
+        (
+            ("melpatch.rng:uniform",),
+            (),
+            "melpatch.rng:uniform is no protocol; name a class derived from",
+        ),
         (("melpatch.model:Model",), (), "melpatch.model:Model is no protocol"),
     ],
 )
@@ -408,23 +555,43 @@ def test_protocols_that_cannot_be_made_say_why(names, changes, message):
     ],
 )
 @pytest.mark.parametrize("kind", ["classifier", "encoder"])
-def test_what_cannot_be_scored_is_exit_code_2(corpus, kind, words, message, request, tmp_path, capsys):
+def test_what_cannot_be_scored_is_exit_code_2(
+    corpus, kind, words, message, request, tmp_path, capsys
+):
     run = request.getfixturevalue(kind)
     words = [word.format(corpus=corpus) for word in words]
-    assert main(["evaluate", str(run), "--data", str(corpus), "--out", str(tmp_path / "out"), *words]) == 2
+    assert (
+        main(["evaluate", str(run), "--data", str(corpus), "--out", str(tmp_path / "out"), *words])
+        == 2
+    )
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_later_protocol_that_cannot_score_keeps_the_others_from_starting(corpus, encoder, tmp_path, capsys):
-    words = ["--data", str(corpus), "--out", str(tmp_path / "out"), "--protocol", "knn", "as_trained"]
+def test_a_later_protocol_that_cannot_score_keeps_the_others_from_starting(
+    corpus, encoder, tmp_path, capsys
+):
+    words = [
+        "--data",
+        str(corpus),
+        "--out",
+        str(tmp_path / "out"),
+        "--protocol",
+        "knn",
+        "as_trained",
+    ]
     assert main(["evaluate", str(encoder), *words]) == 2
-    assert "a SSAST run has no labels of its own to score; fine-tune it first" in capsys.readouterr().err
+    assert (
+        "a SSAST run has no labels of its own to score; fine-tune it first"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("flag", ["--out", "--features"])
-def test_a_run_that_may_not_be_written_to_says_what_to_give(corpus, encoder, tmp_path, flag, monkeypatch, capsys):
+def test_a_run_that_may_not_be_written_to_says_what_to_give(
+    corpus, encoder, tmp_path, flag, monkeypatch, capsys
+):
     monkeypatch.setattr(os, "access", lambda path, mode: encoder not in (path, *path.parents))
     words = {"--out": ["--features", str(tmp_path)], "--features": ["--out", str(tmp_path)]}[flag]
     assert main(["evaluate", str(encoder), "--data", str(corpus), *words]) == 2
@@ -434,14 +601,35 @@ def test_a_run_that_may_not_be_written_to_says_what_to_give(corpus, encoder, tmp
 
 
 def test_a_classifier_alone_keeps_no_features(corpus, classifier, tmp_path):
-    words = ("--features", corpus, "--out", tmp_path / "out")  # a file, below which nothing can be written
+    words = (
+        "--features",
+        corpus,
+        "--out",
+        tmp_path / "out",
+    )  # a file, below which nothing can be written
     melpatch("evaluate", classifier, "--data", corpus, *words)
-    assert main(["evaluate", str(classifier), "--data", str(corpus), *map(str, words), "--protocol", "knn"]) == 2
+    assert (
+        main(
+            [
+                "evaluate",
+                str(classifier),
+                "--data",
+                str(corpus),
+                *map(str, words),
+                "--protocol",
+                "knn",
+            ]
+        )
+        == 2
+    )
 
 
 def test_a_folder_that_is_no_run_is_exit_code_2(corpus, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path), "--data", str(corpus)]) == 2
-    assert "config.toml: cannot be read (No such file or directory); give a run folder" in capsys.readouterr().err
+    assert (
+        "config.toml: cannot be read (No such file or directory); give a run folder"
+        in capsys.readouterr().err
+    )
 
 
 def test_labels_that_the_model_does_not_know_are_refused(corpus, tmp_path, capsys):
@@ -469,4 +657,7 @@ def test_a_corpus_without_labels_is_refused(classifier, encoder, tmp_path, capsy
 
 def test_a_folder_without_splits_is_scored_whole_if_asked_for(classifier, tmp_path, capsys):
     folder = write_folder(tmp_path / "sounds", per_class=1)
-    assert evaluate(classifier, folder, tmp_path / "out", capsys, "--split", "")["as_trained"]["n"] == 3
+    assert (
+        evaluate(classifier, folder, tmp_path / "out", capsys, "--split", "")["as_trained"]["n"]
+        == 3
+    )

@@ -56,7 +56,9 @@ def encoder_of(run):
 def validated(run):
     """The validation scores of a run, by step."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [{name for name in line if name.startswith("val_")} for line in lines if "loss" not in line]
+    return [
+        {name for name in line if name.startswith("val_")} for line in lines if "loss" not in line
+    ]
 
 
 def test_ears_and_encoder_come_from_the_pretrained_run(corpus, pretrained, tmp_path, capsys):
@@ -75,10 +77,14 @@ def test_ears_and_encoder_come_from_the_pretrained_run(corpus, pretrained, tmp_p
 def test_all_weights_are_trained_unless_frozen(corpus, pretrained, tmp_path):
     finetune(corpus, tmp_path / "run", "--init", pretrained)
     before, after = encoder_of(pretrained), encoder_of(tmp_path / "run")
-    assert not any(torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+    assert not any(
+        torch.equal(before[name], after[name]) for name in before if name.endswith("weight")
+    )
 
 
-def test_scratch_like_a_run_takes_its_settings_and_none_of_its_weights(corpus, pretrained, tmp_path):
+def test_scratch_like_a_run_takes_its_settings_and_none_of_its_weights(
+    corpus, pretrained, tmp_path
+):
     words = ("--init", "scratch", "--like", pretrained, "--seed", "5")
     config = finetune(corpus, tmp_path / "run", *words, "--objective.frozen")
     theirs = from_toml(RunConfig, pretrained / "config.toml")
@@ -100,15 +106,26 @@ def test_scratch_measures_its_statistics_on_what_trains(corpus, tmp_path, capsys
 
 def test_statistics_may_be_given(corpus, tmp_path):
     given = ("--front-end.mean", "-5", "--front-end.std", "3", "--measure", "0")
-    config = finetune(corpus, tmp_path / "run", "--init", "scratch", "--size", "nano", *SMALL, *given)
+    config = finetune(
+        corpus, tmp_path / "run", "--init", "scratch", "--size", "nano", *SMALL, *given
+    )
     assert (config.front_end.mean, config.front_end.std) == (-5.0, 3.0)
 
 
 def test_other_peoples_weights_fill_an_encoder_of_the_recipe(corpus, tmp_path, capsys):
     foreign = {name: value.float() for name, value in drawn(timm(16, 1, patches=16)).items()}
     save_file(foreign, tmp_path / "vit.safetensors")
-    words = ("--init", tmp_path / "vit.safetensors", *SMALL, "--encoder.positions", "learned", "--objective.frozen")
-    config = finetune(corpus, tmp_path / "run", *words, "--init-channels", "mean", "--resize", "bicubic")
+    words = (
+        "--init",
+        tmp_path / "vit.safetensors",
+        *SMALL,
+        "--encoder.positions",
+        "learned",
+        "--objective.frozen",
+    )
+    config = finetune(
+        corpus, tmp_path / "run", *words, "--init-channels", "mean", "--resize", "bicubic"
+    )
     ours = encoder_of(tmp_path / "run")
     table = resize(foreign["pos_embed"][0, 1:], (4, 4), (2, 7), "bicubic")
     assert torch.equal(ours["encoder.position_table"], table)
@@ -117,12 +134,23 @@ def test_other_peoples_weights_fill_an_encoder_of_the_recipe(corpus, tmp_path, c
     told = capsys.readouterr().err
     assert "the encoder starts from" in told
     assert "3 colours averaged; positions 4 x 4 fitted to 2 x 7 (bicubic); left out: head" in told
-    assert config.front_end.mean != LogMel.Config().mean  # measured, as nobody else's ears are known
+    assert (
+        config.front_end.mean != LogMel.Config().mean
+    )  # measured, as nobody else's ears are known
     assert config.train.layer_decay == 0.8
 
 
 def test_another_encoder_takes_the_place_of_the_recipes(corpus, tmp_path):
-    words = ("--encoder", "cnn14", "--encoder.width", "2", "--size", "nano", "--front-end.n-mels", "32")
+    words = (
+        "--encoder",
+        "cnn14",
+        "--encoder.width",
+        "2",
+        "--size",
+        "nano",
+        "--front-end.n-mels",
+        "32",
+    )
     config = finetune(corpus, tmp_path / "run", "--init", "scratch", *words)
     assert config.encoder == CNN14.Config(width=2)
     again = finetune(corpus, tmp_path / "again", "--init", tmp_path / "run")
@@ -135,7 +163,10 @@ def test_every_recipe_with_labels_can_be_chosen():
     for name in allowed:
         config = parse(["--init", "scratch", "--out", "x", "--recipe", name, "--size", "nano"])
         assert config.recipe == name
-        assert config.run == recipe_settings(name, "nano", None, with_labels=True) or name == "finetune"
+        assert (
+            config.run == recipe_settings(name, "nano", None, with_labels=True)
+            or name == "finetune"
+        )
 
 
 def test_a_recipe_takes_ears_and_encoder_of_a_run_and_all_else_from_itself(pretrained):
@@ -161,12 +192,26 @@ def test_blocks_that_know_nothing_learn_at_the_full_rate_in_our_own_recipe():
     assert parse(["--init", "weights.pth", *words]).run.train.layer_decay == 0.8
 
 
-@pytest.mark.parametrize("words", [("--size", "nano"), ("--encoder", "vit"), ("--like", "elsewhere")])
+@pytest.mark.parametrize(
+    "words", [("--size", "nano"), ("--encoder", "vit"), ("--like", "elsewhere")]
+)
 def test_what_a_run_settles_is_not_asked_for(corpus, pretrained, words, tmp_path, capsys):
-    asked = ["finetune", "--data", str(corpus), "--out", str(tmp_path / "x"), "--init", str(pretrained), *words]
+    asked = [
+        "finetune",
+        "--data",
+        str(corpus),
+        "--out",
+        str(tmp_path / "x"),
+        "--init",
+        str(pretrained),
+        *words,
+    ]
     assert main(asked) == 2
     told = capsys.readouterr().err
-    assert f"{words[0]} = {words[1]!r}; allowed: nothing, since front end and encoder are those of" in told
+    assert (
+        f"{words[0]} = {words[1]!r}; allowed: nothing, since front end and encoder are those of"
+        in told
+    )
 
 
 def test_without_validation_the_last_weights_are_kept_and_it_is_said(tmp_path, pretrained, capsys):
@@ -200,7 +245,9 @@ def test_few_labels_are_so_many_of_each_class(corpus, pretrained, tmp_path, caps
 def test_more_labels_than_there_are_is_said(corpus, pretrained, tmp_path, capsys):
     finetune(corpus, tmp_path / "run", "--init", pretrained, "--few", "100")
     told = capsys.readouterr().err
-    assert "3 classes have fewer than 100 clips, such as high with 3; they give all they have" in told
+    assert (
+        "3 classes have fewer than 100 clips, such as high with 3; they give all they have" in told
+    )
     assert "9 labelled clips" in told
 
 
@@ -216,9 +263,21 @@ def test_several_labels_make_it_a_multi_label_task(corpus, pretrained, tmp_path,
 def test_validation_clips_that_rank_nothing_are_refused(corpus, pretrained, tmp_path, capsys):
     rows = [(row["path"], "a;b", row["split"]) for row in read_table(corpus)]
     same = write_table(corpus.with_name("same.csv"), ("path", "label", "split"), rows)
-    words = ["finetune", "--data", str(same), "--init", str(pretrained), "--out", str(tmp_path / "run"), *HERE]
+    words = [
+        "finetune",
+        "--data",
+        str(same),
+        "--init",
+        str(pretrained),
+        "--out",
+        str(tmp_path / "run"),
+        *HERE,
+    ]
     assert main(words) == 2
-    assert "no class has validation clips both with and without it, so that mAP" in capsys.readouterr().err
+    assert (
+        "no class has validation clips both with and without it, so that mAP"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_damaged_file_costs_nothing_but_itself(corpus, pretrained, tmp_path, capsys):
@@ -248,24 +307,41 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
     [
         (("--init", "scratch", "--few", "0"), "few = 0; allowed: 1 or more"),
         (("--init", "scratch", "--size", "huge"), "size = 'huge'; allowed: nano"),
-        (("--init", "scratch", "--test-fold", "9"), "no split or fold is called '9'; there are: test (6), train (9)"),
+        (
+            ("--init", "scratch", "--test-fold", "9"),
+            "no split or fold is called '9'; there are: test (6), train (9)",
+        ),
         (("--init", "scratch", "--val-fold", "9"), "no split or fold is called '9'"),
-        (("--init", "nowhere"), "init = 'nowhere'; allowed: a run folder, a weight file (.safetensors, .pth, "),
+        (
+            ("--init", "nowhere"),
+            "init = 'nowhere'; allowed: a run folder, a weight file (.safetensors, .pth, ",
+        ),
         (("--init", "nowhere.pth"), "nowhere.pth: no such file; give a weight file"),
-        (("--init", "scratch", "--recipe", "nope"), "no recipe or objective is called 'nope'; there are: "),
+        (
+            ("--init", "scratch", "--recipe", "nope"),
+            "no recipe or objective is called 'nope'; there are: ",
+        ),
         (
             ("--init", "scratch", "--recipe", "ssast"),
             "ssast learns without labels, so it trains no classifier; allowed",
         ),
-        (("--init", "scratch", "--encoder", "nope"), "no encoders piece is called 'nope'; there are: cnn14, vit"),
+        (
+            ("--init", "scratch", "--encoder", "nope"),
+            "no encoders piece is called 'nope'; there are: cnn14, vit",
+        ),
         (("--init", "scratch", "--measure", "-1"), "measure = -1; allowed: 0 or more"),
         (("--init", "scratch", "--like", "nowhere"), "config.toml: cannot be read"),
         (("--init", "scratch", "--data"), "--data is missing"),
-        (("--init", "scratch", "--label-column", "species"), "no column 'species'; found: 'path', 'label', 'split'"),
+        (
+            ("--init", "scratch", "--label-column", "species"),
+            "no column 'species'; found: 'path', 'label', 'split'",
+        ),
         ((), "--init"),
     ],
 )
-def test_what_cannot_be_trained_is_exit_code_2_with_advice(corpus, words, message, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_trained_is_exit_code_2_with_advice(
+    corpus, words, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert main(["finetune", "--data", str(corpus), "--out", "x", *SHORT, *words]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
@@ -273,12 +349,29 @@ def test_what_cannot_be_trained_is_exit_code_2_with_advice(corpus, words, messag
 
 
 def test_sound_without_labels_is_refused(corpus, tmp_path, capsys):
-    bare = write_table(corpus.with_name("bare.csv"), ("path",), [(row["path"],) for row in read_table(corpus)])
-    one = write_table(
-        corpus.with_name("one.csv"), ("path", "label"), [(row["path"], "a") for row in read_table(corpus)]
+    bare = write_table(
+        corpus.with_name("bare.csv"), ("path",), [(row["path"],) for row in read_table(corpus)]
     )
-    for listed, message in ((bare, "a CSV with a label column"), (one, "a classifier needs two or more")):
-        words = ["finetune", "--data", str(listed), "--init", "scratch", "--size", "nano", "--out", str(tmp_path / "x")]
+    one = write_table(
+        corpus.with_name("one.csv"),
+        ("path", "label"),
+        [(row["path"], "a") for row in read_table(corpus)],
+    )
+    for listed, message in (
+        (bare, "a CSV with a label column"),
+        (one, "a classifier needs two or more"),
+    ):
+        words = [
+            "finetune",
+            "--data",
+            str(listed),
+            "--init",
+            "scratch",
+            "--size",
+            "nano",
+            "--out",
+            str(tmp_path / "x"),
+        ]
         assert main([*words, *HERE]) == 2
         assert message in capsys.readouterr().err
 

@@ -34,12 +34,22 @@ def test_a_kind_shows_its_pieces_only(capsys):
 
 
 def test_every_piece_has_a_summary():
-    empty = [(kind, name) for kind in get_args(Kind) for name, summary in pieces(kind).items() if not summary]
+    empty = [
+        (kind, name)
+        for kind in get_args(Kind)
+        for name, summary in pieces(kind).items()
+        if not summary
+    ]
     assert empty == []
 
 
 def test_summaries_are_plain_text():
-    marked = [(kind, name) for kind in get_args(Kind) for name, summary in pieces(kind).items() if "`" in summary]
+    marked = [
+        (kind, name)
+        for kind in get_args(Kind)
+        for name, summary in pieces(kind).items()
+        if "`" in summary
+    ]
     assert marked == []
 
 

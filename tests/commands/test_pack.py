@@ -33,15 +33,23 @@ def folder(tmp_path_factory):
 
 
 def test_it_says_what_the_shards_hold(folder, capsys):
-    assert main(["pack", str(folder / "list.csv"), "--out", str(folder / "shards"), *FLAGS]) == 0  # nothing to do
-    said = {words[0]: words[1] for words in (line.split(None, 1) for line in capsys.readouterr().out.splitlines()[1:])}
+    assert (
+        main(["pack", str(folder / "list.csv"), "--out", str(folder / "shards"), *FLAGS]) == 0
+    )  # nothing to do
+    said = {
+        words[0]: words[1]
+        for words in (line.split(None, 1) for line in capsys.readouterr().out.splitlines()[1:])
+    }
     assert (said["clips"].strip(), said["hours"].strip()) == ("10", "0.001")
     assert said["stored"].strip() == "as  16-bit flac, 8000 Hz"
     with (folder / "shards" / "index.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
     assert {row["name"] for row in rows} >= {"set/sounds/wren/000.wav"}
     about = read_about(folder / "shards")
-    assert about.command == f"melpatch pack {folder / 'list.csv'} --sample-rate 8000 --codec flac --shard-mib 0.015"
+    assert (
+        about.command
+        == f"melpatch pack {folder / 'list.csv'} --sample-rate 8000 --codec flac --shard-mib 0.015"
+    )
     assert (about.clips, about.rejected, len(about.shards)) == (10, 0, 4)
 
 
@@ -56,7 +64,10 @@ def test_every_byte_can_be_checked(folder, tmp_path, capsys):
     assert main(["pack", "--check", str(shards), str(folder / "shards")]) == 2
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith(f"{path}: has other bytes than were packed; 1 of ")
-    assert told[-1] == "melpatch pack: error: 1 shards are damaged or missing; copy them again, or pack anew"
+    assert (
+        told[-1]
+        == "melpatch pack: error: 1 shards are damaged or missing; copy them again, or pack anew"
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,13 +84,18 @@ def test_settings_out_of_range_are_refused(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("source", "out"), [("sounds", "sounds"), ("list.csv", "."), ("sounds", "link")])
+@pytest.mark.parametrize(
+    ("source", "out"), [("sounds", "sounds"), ("list.csv", "."), ("sounds", "link")]
+)
 def test_a_folder_of_the_sources_is_no_place_for_shards(folder, tmp_path, source, out, capsys):
     (tmp_path / "link").symlink_to(folder / "sounds")
     place = tmp_path / out if out == "link" else folder / out
     before = content(folder)
     assert main(["pack", str(folder / source), "--out", str(place), *FLAGS]) == 2
-    assert f"out = '{place}'; allowed: a folder that is none of the sources'" in capsys.readouterr().err
+    assert (
+        f"out = '{place}'; allowed: a folder that is none of the sources'"
+        in capsys.readouterr().err
+    )
     assert content(folder) == before
 
 
@@ -87,7 +103,10 @@ def test_rejects_and_cut_off_samples_are_told(tmp_path, capsys):
     sounds = write_sounds(tmp_path / "sounds", seconds=(0.1, 0.2))
     (sounds / "text.wav").write_text("no sound")
     assert main(["pack", str(sounds), "--out", str(tmp_path / "shards"), *FLAGS]) == 0
-    assert f"1 clips are left out, listed in {tmp_path / 'shards' / 'rejected.csv'}" in capsys.readouterr().err
+    assert (
+        f"1 clips are left out, listed in {tmp_path / 'shards' / 'rejected.csv'}"
+        in capsys.readouterr().err
+    )
 
 
 def alive(pid):
@@ -101,7 +120,9 @@ def test_packing_that_was_killed_goes_on_and_leaves_no_process(folder, tmp_path)
     sounds = write_sounds(tmp_path / "many", seconds=(0.5,) * 400)
     words = [sys.executable, "-m", "melpatch", "pack", str(sounds), "--shard-mib", "0.05"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*words, "--out", str(tmp_path / "out"), "--workers", "1"], env=environment)
+    process = subprocess.Popen(
+        [*words, "--out", str(tmp_path / "out"), "--workers", "1"], env=environment
+    )
     notes = tmp_path / "out" / ".packing"
     while process.poll() is None and len([*notes.glob("shard-*.json")]) < 3:
         time.sleep(0.002)
@@ -119,7 +140,9 @@ def test_packing_that_was_killed_goes_on_and_leaves_no_process(folder, tmp_path)
         assert main([*words[3:], "--out", str(tmp_path / out), "--workers", "0"]) == 0
     assert content(tmp_path / "out") == content(tmp_path / "whole")
     assert len(finished) >= 2
-    assert sum(path.stat().st_mtime_ns == time for path, time in finished.items()) >= len(finished) - 1
+    assert (
+        sum(path.stat().st_mtime_ns == time for path, time in finished.items()) >= len(finished) - 1
+    )
 
 
 # ------------------------------------------------------------------------------------------------- other commands
@@ -127,11 +150,30 @@ def test_packing_that_was_killed_goes_on_and_leaves_no_process(folder, tmp_path)
 
 def test_a_run_on_shards_is_the_run_on_files(folder, tmp_path):
     """The same statistics and losses to the last digit, whatever the order in which clips are listed."""
-    flags = ["--size", "nano", "--batch-size", "4", "--seconds", "0.3", "--workers", "0", "--log-every", "1"]
+    flags = [
+        "--size",
+        "nano",
+        "--batch-size",
+        "4",
+        "--seconds",
+        "0.3",
+        "--workers",
+        "0",
+        "--log-every",
+        "1",
+    ]
     flags += ["--steps", "3", "--measure", "5", "--front-end.sample-rate", str(RATE)]
-    for kind, data in {"files": str(folder / "list.csv"), "shards": f"file://{folder / 'shards'}"}.items():
-        assert main(["pretrain", "ssast", *flags, "--data", data, "--out", str(tmp_path / kind)]) == 0
-    for name, different in {"metrics.jsonl": 0, "config.toml": 2}.items():  # the name of the data, there and here
+    for kind, data in {
+        "files": str(folder / "list.csv"),
+        "shards": f"file://{folder / 'shards'}",
+    }.items():
+        assert (
+            main(["pretrain", "ssast", *flags, "--data", data, "--out", str(tmp_path / kind)]) == 0
+        )
+    for name, different in {
+        "metrics.jsonl": 0,
+        "config.toml": 2,
+    }.items():  # the name of the data, there and here
         lines = [(tmp_path / kind / name).read_text().splitlines() for kind in ("files", "shards")]
         assert len({*lines[0]} ^ {*lines[1]}) == different
 

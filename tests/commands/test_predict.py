@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from journeys.three_sounds import LABELS, melpatch, read_table, settings, write_folder, write_run, write_sound
+from journeys.three_sounds import (
+    LABELS,
+    melpatch,
+    read_table,
+    settings,
+    write_folder,
+    write_run,
+    write_sound,
+)
 
 from melpatch.audio import decoder
 from melpatch.cli import main
@@ -27,18 +35,25 @@ def test_one_line_per_recording_in_order(classifier, folder, tmp_path, capsys):
     model = load(classifier)
     for line in lines:
         (expected,) = model.predict(line["path"])
-        assert {name: float(line[name]) for name in LABELS} == pytest.approx(expected.probabilities, abs=1e-5)
+        assert {name: float(line[name]) for name in LABELS} == pytest.approx(
+            expected.probabilities, abs=1e-5
+        )
         assert sum(float(line[name]) for name in LABELS) == pytest.approx(1.0, abs=1e-4)
         assert line["label"] == expected.label
         assert line["probability"] == line[line["label"]]
-        assert (float(line["start"]), float(line["end"])) == (0.0, pytest.approx(expected.end, abs=1e-3))
+        assert (float(line["start"]), float(line["end"])) == (
+            0.0,
+            pytest.approx(expected.end, abs=1e-3),
+        )
     assert "6 files done" in capsys.readouterr().err
 
 
 def test_windows_of_a_long_recording_have_their_times(classifier, tmp_path):
     path = write_sound(tmp_path / "long.wav", seconds=3.2)
     melpatch("predict", classifier, path, "--hop", "0.5", "--out", tmp_path / "found.csv")
-    times = [(float(line["start"]), float(line["end"])) for line in read_table(tmp_path / "found.csv")]
+    times = [
+        (float(line["start"]), float(line["end"])) for line in read_table(tmp_path / "found.csv")
+    ]
     assert times == [(0.0, 1.0), (0.5, 1.5), (1.0, 2.0), (1.5, 2.5), (2.0, 3.0), (2.5, 3.2)]
 
 
@@ -47,7 +62,11 @@ def test_labels_above_the_threshold_count_where_there_may_be_several(tmp_path):
     path = write_sound(tmp_path / "a.wav")
     (probabilities,) = [one.probabilities for one in load(run).predict(path)]
     between = sorted(probabilities.values())[1] - 1e-4
-    for threshold, expected in ((0, LABELS), (between, [n for n in LABELS if probabilities[n] >= between]), (1, ())):
+    for threshold, expected in (
+        (0, LABELS),
+        (between, [n for n in LABELS if probabilities[n] >= between]),
+        (1, ()),
+    ):
         melpatch("predict", run, path, "--threshold", threshold, "--out", tmp_path / "found.csv")
         (line,) = read_table(tmp_path / "found.csv")
         assert line["label"] == ";".join(expected)
@@ -68,7 +87,17 @@ def test_windows_before_the_damage_are_kept(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(decoder, "_BLOCK", 8000)
     path = write_sound(tmp_path / "a.flac", "noise", 4.0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    melpatch("predict", classifier, path, "--hop", "0.5", "--workers", "0", "--out", tmp_path / "found.csv")
+    melpatch(
+        "predict",
+        classifier,
+        path,
+        "--hop",
+        "0.5",
+        "--workers",
+        "0",
+        "--out",
+        tmp_path / "found.csv",
+    )
     assert [float(line["start"]) for line in read_table(tmp_path / "found.csv")][:2] == [0.0, 0.5]
     (bad,) = read_table(tmp_path / "found.rejected.csv")
     assert bad["path"] == str(path)
@@ -78,14 +107,19 @@ def test_npz_and_parquet_say_the_same(classifier, folder, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     for ending in ("csv", "parquet", "npz"):
         melpatch("predict", classifier, folder, "--out", tmp_path / f"f.{ending}")
-    lines, table = read_table(tmp_path / "f.csv"), parquet.read_table(tmp_path / "f.parquet").to_pydict()
+    lines, table = (
+        read_table(tmp_path / "f.csv"),
+        parquet.read_table(tmp_path / "f.parquet").to_pydict(),
+    )
     assert [*table] == [*lines[0]]
     with np.load(tmp_path / "f.npz") as found:
         assert found["labels"].tolist() == [*LABELS]
         for number, line in enumerate(lines):
             assert line["label"] == table["label"][number] == found["label"][number]
             for place, name in enumerate(LABELS):
-                assert float(line[name]) == pytest.approx(found["probabilities"][number, place], rel=1e-5)
+                assert float(line[name]) == pytest.approx(
+                    found["probabilities"][number, place], rel=1e-5
+                )
                 assert table[name][number] == found["probabilities"][number, place]
 
 

@@ -15,14 +15,20 @@ from melpatch.errors import ConfigError
 
 def sound(path, seconds=1.0, rate=8000, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * rate)), rate)
+    soundfile.write(
+        path, np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * rate)), rate
+    )
 
 
 @pytest.fixture
 def birds(tmp_path):
     for label in ("wren", "robin"):
         for index in range(3):
-            sound(tmp_path / "birds" / label / f"{index}.wav", seconds=index + 1, rate=8000 * (index + 1))
+            sound(
+                tmp_path / "birds" / label / f"{index}.wav",
+                seconds=index + 1,
+                rate=8000 * (index + 1),
+            )
     return tmp_path / "birds"
 
 
@@ -61,7 +67,11 @@ def test_prepare_warns_of_recordings_in_two_splits(tmp_path, capsys):
     listed = tmp_path / "list.csv"
     listed.write_text("path,species,fold\na.wav,wren,1\nb.wav,wren,2\nc.wav,,2\n", encoding="utf-8")
     config = Config(
-        sources=(str(listed),), out=tmp_path / "out.csv", split_column="fold", label_column="species", workers=0
+        sources=(str(listed),),
+        out=tmp_path / "out.csv",
+        split_column="fold",
+        label_column="species",
+        workers=0,
     )
     run(config)
     captured = capsys.readouterr()
@@ -89,10 +99,20 @@ def test_prepare_warns_of_speakers_in_two_splits(tmp_path, capsys):
     for number in range(4):
         sound(tmp_path / f"{number}.wav", seed=number)
     listed = tmp_path / "list.csv"
-    listed.write_text("path,label,split,speaker\n0.wav,a,1,ann\n1.wav,b,2,ann\n2.wav,a,2,bob\n3.wav,b,1,eve\n")
+    listed.write_text(
+        "path,label,split,speaker\n0.wav,a,1,ann\n1.wav,b,2,ann\n2.wav,a,2,bob\n3.wav,b,1,eve\n"
+    )
     run(Config(sources=(str(listed),), out=tmp_path / "out.csv", workers=0))
-    assert "1 groups (column group or speaker) stand in more than one split, such as 'ann'" in capsys.readouterr().err
-    assert [clip.group for clip in load_corpus([tmp_path / "out.csv"]).clips] == ["ann", "ann", "bob", "eve"]
+    assert (
+        "1 groups (column group or speaker) stand in more than one split, such as 'ann'"
+        in capsys.readouterr().err
+    )
+    assert [clip.group for clip in load_corpus([tmp_path / "out.csv"]).clips] == [
+        "ann",
+        "ann",
+        "bob",
+        "eve",
+    ]
 
 
 @pytest.fixture
@@ -105,7 +125,9 @@ def esc(tmp_path):
     ("name", "subset", "written"),
     [("esc50", "", "esc50.csv"), ("ESC50", "50", "esc50-50.csv"), ("Esc50", "10", "esc50-10.csv")],
 )
-def test_a_dataset_is_prepared_by_name_and_its_list_named_after_it(esc, tmp_path, monkeypatch, name, subset, written):
+def test_a_dataset_is_prepared_by_name_and_its_list_named_after_it(
+    esc, tmp_path, monkeypatch, name, subset, written
+):
     monkeypatch.chdir(tmp_path)  # where a folder of the dataset's name lies as well
     run(Config(sources=(name,), root=esc, subset=subset, workers=0))
     corpus = load_corpus([written])
@@ -136,7 +158,10 @@ def test_bad_and_missing_files_of_a_dataset_are_listed_apart(esc, tmp_path, caps
     told = " ".join(captured.out.split())
     assert "clips 8" in told
     assert "rejected 1 missing 1 of 10 licence CC-BY-NC-3.0" in told
-    for name, file in [("esc.missing.csv", "1-1001-A-0.wav"), ("esc.rejected.csv", "1-2001-B-47.wav")]:
+    for name, file in [
+        ("esc.missing.csv", "1-1001-A-0.wav"),
+        ("esc.rejected.csv", "1-2001-B-47.wav"),
+    ]:
         (row,) = csv.DictReader((tmp_path / name).open(encoding="utf-8"))
         assert row["path"] == str(esc / "audio" / file)
 
@@ -177,7 +202,10 @@ def test_of_many_such_labels_some_are_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sources": ("esc50",)}, "root = None; allowed: the folder that holds esc50; fetch https://"),
+        (
+            {"sources": ("esc50",)},
+            "root = None; allowed: the folder that holds esc50; fetch https://",
+        ),
         (
             {"sources": ("esc51",), "root": Path("x")},
             "sources = 'esc51'; allowed: with --root one name of audioset, esc50",
@@ -190,10 +218,15 @@ def test_of_many_such_labels_some_are_named(tmp_path, capsys):
             {"sources": ("birds",), "subset": "10"},
             "subset = '10'; allowed: with --root and the name of a public dataset",
         ),
-        ({"sources": ("esc50",), "root": Path(), "subset": "100"}, "subset = '100'; allowed: 50, 10"),
+        (
+            {"sources": ("esc50",), "root": Path(), "subset": "100"},
+            "subset = '100'; allowed: 50, 10",
+        ),
     ],
 )
-def test_a_root_goes_with_one_name_and_a_subset_with_a_root(tmp_path, monkeypatch, settings, message):
+def test_a_root_goes_with_one_name_and_a_subset_with_a_root(
+    tmp_path, monkeypatch, settings, message
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         run(Config(**settings))

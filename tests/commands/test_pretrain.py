@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 from interop.inventories import drawn, timm
-from journeys.three_sounds import LABELS, SHORT, SMALL, melpatch, settings, write_corpus, write_run, write_sound
+from journeys.three_sounds import (
+    LABELS,
+    SHORT,
+    SMALL,
+    melpatch,
+    settings,
+    write_corpus,
+    write_run,
+    write_sound,
+)
 
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
@@ -28,7 +37,9 @@ def corpus(tmp_path_factory):
 
 
 def pretrain(corpus, out, *words, recipe="ssast", small=SMALL):
-    melpatch("pretrain", recipe, "--data", corpus, "--out", out, "--steps", "2", *SHORT, *small, *words)
+    melpatch(
+        "pretrain", recipe, "--data", corpus, "--out", out, "--steps", "2", *SHORT, *small, *words
+    )
 
 
 def config_of(run):
@@ -36,7 +47,10 @@ def config_of(run):
 
 
 def metrics_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_it_is_told_how_little_of_long_recordings_a_pass_hears(tmp_path, capsys):
@@ -63,22 +77,47 @@ def test_a_run_folder_holds_settings_metrics_and_weights(corpus, tmp_path, capsy
     assert {"loss", "nce", "mse", "lr", "grad_norm"} <= metrics_of(out)[0].keys()
     assert metrics_of(out)[-1].keys() == {"step", "embedding_std", "effective_rank"}
     assert "encoder.projection.weight" in load_weights(out / "model.safetensors")
-    assert json.loads((out / "environment.json").read_text(encoding="utf-8"))[0]["packages"]["melpatch"]
+    assert json.loads((out / "environment.json").read_text(encoding="utf-8"))[0]["packages"][
+        "melpatch"
+    ]
 
 
 def test_statistics_are_measured_unless_they_are_given(corpus, tmp_path, capsys):
     pretrain(corpus, tmp_path / "measured")
-    melpatch("stats", corpus, "--seconds", "1", "--front-end.n-mels", "32", "--front-end.scale", "1", "--json")
+    melpatch(
+        "stats",
+        corpus,
+        "--seconds",
+        "1",
+        "--front-end.n-mels",
+        "32",
+        "--front-end.scale",
+        "1",
+        "--json",
+    )
     found = json.loads(capsys.readouterr().out)
     front = config_of(tmp_path / "measured").front_end
-    assert (front.mean, front.std) == (pytest.approx(found["mean"], abs=1e-4), pytest.approx(found["std"], abs=1e-4))
-    pretrain(corpus, tmp_path / "given", "--measure", "0", "--front-end.mean", "-5", "--front-end.std", "3")
+    assert (front.mean, front.std) == (
+        pytest.approx(found["mean"], abs=1e-4),
+        pytest.approx(found["std"], abs=1e-4),
+    )
+    pretrain(
+        corpus,
+        tmp_path / "given",
+        "--measure",
+        "0",
+        "--front-end.mean",
+        "-5",
+        "--front-end.std",
+        "3",
+    )
     front = config_of(tmp_path / "given").front_end
     assert (front.mean, front.std) == (-5.0, 3.0)
 
 
 @pytest.mark.parametrize(
-    ("words", "clips"), [(("--exclude", "train"), 9), (("--exclude",), 18), (("--split-column", "fold"), 18)]
+    ("words", "clips"),
+    [(("--exclude", "train"), 9), (("--exclude",), 18), (("--split-column", "fold"), 18)],
 )
 def test_splits_that_stay_out(corpus, tmp_path, capsys, words, clips):
     pretrain(corpus, tmp_path / "run", *words)
@@ -93,7 +132,9 @@ def test_folds_that_stay_out(corpus, tmp_path, capsys):
 def test_an_encoder_may_be_gone_on_with(corpus, tmp_path):
     first = write_run(tmp_path / "first", settings(depth=1))
     pretrain(corpus, tmp_path / "second", "--init", first, "--lr", "1e-9", "--seed", "7")
-    before, after = (load_weights(run / "model.safetensors") for run in (first, tmp_path / "second"))
+    before, after = (
+        load_weights(run / "model.safetensors") for run in (first, tmp_path / "second")
+    )
     names = [name for name in before if name.startswith("encoder.")]
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in names)
     assert not torch.allclose(before["mask_embed"], after["mask_embed"], atol=1e-3)
@@ -104,9 +145,14 @@ def test_other_peoples_weights_may_be_gone_on_with(corpus, tmp_path, capsys):
     torch.save({"model": foreign}, tmp_path / "mae.pth")
     words = ("--init", tmp_path / "mae.pth", "--init-channels", "mean", "--lr", "1e-9")
     pretrain(corpus, tmp_path / "run", *words)
-    assert f"the encoder starts from {tmp_path / 'mae.pth'}: a ViT under timm's names" in capsys.readouterr().err
+    assert (
+        f"the encoder starts from {tmp_path / 'mae.pth'}: a ViT under timm's names"
+        in capsys.readouterr().err
+    )
     ours = load_weights(tmp_path / "run" / "model.safetensors")["encoder.projection.weight"]
-    assert torch.allclose(ours, foreign["patch_embed.proj.weight"].mean(dim=1).flatten(1), atol=1e-6)
+    assert torch.allclose(
+        ours, foreign["patch_embed.proj.weight"].mean(dim=1).flatten(1), atol=1e-6
+    )
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     pretrain(corpus, tmp_path / "run", *words, "--resume")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
@@ -116,21 +162,37 @@ def test_positions_of_a_run_are_fitted_as_asked(corpus, tmp_path):
     first = write_run(tmp_path / "first", settings(depth=1, positions="learned", columns=7))
     words = ("--init", first, "--encoder.positions", "learned", "--seconds", "0.5", "--lr", "1e-9")
     pretrain(corpus, tmp_path / "second", *words, "--resize", "bicubic")
-    before, after = (load_weights(run / "model.safetensors") for run in (first, tmp_path / "second"))
+    before, after = (
+        load_weights(run / "model.safetensors") for run in (first, tmp_path / "second")
+    )
     columns = config_of(tmp_path / "second").encoder.columns
     expected = resize(before["encoder.position_table"], (2, 7), (2, columns), "bicubic")
     assert torch.allclose(after["encoder.position_table"], expected, atol=1e-6)
 
 
 def test_another_encoder_takes_the_place_of_the_recipes():
-    config = parse(["cola", "--out", "x", "--size", "nano", "--encoder", "cnn14", "--encoder.dropout", "0.1"])
+    config = parse(
+        ["cola", "--out", "x", "--size", "nano", "--encoder", "cnn14", "--encoder.dropout", "0.1"]
+    )
     assert config.run.encoder == replace(CNN14.sized("nano"), dropout=0.1)
     assert parse(["ssast", "--out", "x", "--encoder", "vit"]).run.encoder == ViT.sized("tiny")
-    assert parse(["ssast_patch", "--out", "x", "--encoder", "vit"]).run.encoder.cls_tokens == 2  # the recipe's own
+    assert (
+        parse(["ssast_patch", "--out", "x", "--encoder", "vit"]).run.encoder.cls_tokens == 2
+    )  # the recipe's own
 
 
 def test_a_method_that_hides_tokens_wants_an_encoder_of_tokens(corpus, tmp_path, capsys):
-    words = ["--data", str(corpus), "--out", str(tmp_path / "x"), "--encoder", "cnn14", "--measure", "0", *SHORT]
+    words = [
+        "--data",
+        str(corpus),
+        "--out",
+        str(tmp_path / "x"),
+        "--encoder",
+        "cnn14",
+        "--measure",
+        "0",
+        *SHORT,
+    ]
     assert main(["pretrain", "ssast", *words]) == 2
     assert "SSAST works on patch tokens, which cnn14 has not" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
@@ -142,7 +204,9 @@ def test_learned_positions_are_as_long_as_the_segments(corpus, tmp_path):
 
 
 def test_the_gauge_hears_no_more_at_once_than_the_method(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds))
+    monkeypatch.setattr(
+        SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
+    )
     config = fitted(settings(positions="learned"))
     assert config.encoder.columns == 5  # for 0.75 of a second
     gauge = Gauge(load_corpus([corpus]), config, build(config))
@@ -167,7 +231,17 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, tmp_path, capsys):
     before = (out / "metrics.jsonl").read_bytes()
     pretrain(corpus, out, "--resume")
     assert (out / "metrics.jsonl").read_bytes() == before
-    words = ["pretrain", "ssast", "--data", str(corpus), "--out", str(out), "--resume", "--lr", "0.5"]
+    words = [
+        "pretrain",
+        "ssast",
+        "--data",
+        str(corpus),
+        "--out",
+        str(out),
+        "--resume",
+        "--lr",
+        "0.5",
+    ]
     assert main(words) == 2
     assert "--lr = 0.5" in capsys.readouterr().err
 
@@ -175,11 +249,24 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, tmp_path, capsys):
 def test_a_run_is_not_written_over_which_is_said_before_the_corpus_is_read(tmp_path, capsys):
     run = write_run(tmp_path / "run", settings())
     assert main(["pretrain", "ssast", "--data", "nowhere", "--out", str(run), *SHORT]) == 2
-    assert "holds a run already; add --resume to go on with it, or give another --out" in capsys.readouterr().err
+    assert (
+        "holds a run already; add --resume to go on with it, or give another --out"
+        in capsys.readouterr().err
+    )
 
 
-def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_made(corpus, tmp_path, capsys):
-    words = ["--data", str(corpus), "--out", str(tmp_path / "run"), "--objective.num-masked", "1000", *SHORT]
+def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_made(
+    corpus, tmp_path, capsys
+):
+    words = [
+        "--data",
+        str(corpus),
+        "--out",
+        str(tmp_path / "run"),
+        "--objective.num-masked",
+        "1000",
+        *SHORT,
+    ]
     assert main(["pretrain", "ssast", *words]) == 2
     assert "objective.num_masked = 1000; allowed: 1 to" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -203,12 +290,17 @@ def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_mad
         (("ssast", "--out", "x", "--size", "huge"), "size = 'huge'; allowed: nano"),
         (("ssast", "--out", "x", "--measure", "-1"), "measure = -1; allowed: 0 or more"),
         (("ssast", "--out", "x", "--steps", "-1"), "steps = -1; allowed: 0 or more"),
-        (("ssast", "--out", "x", "--objective.mask-ratio", "1"), "mask_ratio = 1.0; allowed: between 0 and 1"),
+        (
+            ("ssast", "--out", "x", "--objective.mask-ratio", "1"),
+            "mask_ratio = 1.0; allowed: between 0 and 1",
+        ),
         (("ssast", "--out", "x", "--objective.mask", "nope"), "--objective.mask"),
         (("ssast", "--out", "x", "--nope"), "--nope"),
     ],
 )
-def test_what_cannot_be_run_is_exit_code_2_with_advice(words, message, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_run_is_exit_code_2_with_advice(
+    words, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert main(["pretrain", *words]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
@@ -216,12 +308,39 @@ def test_what_cannot_be_run_is_exit_code_2_with_advice(words, message, tmp_path,
 
 
 def test_a_split_that_is_not_there_is_refused(corpus, tmp_path, capsys):
-    assert main(["pretrain", "ssast", "--data", str(corpus), "--out", str(tmp_path / "x"), "--exclude", "nope"]) == 2
-    assert "no split 'nope'; there are: test (6 clips), train (9 clips), val (3 clips)" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "pretrain",
+                "ssast",
+                "--data",
+                str(corpus),
+                "--out",
+                str(tmp_path / "x"),
+                "--exclude",
+                "nope",
+            ]
+        )
+        == 2
+    )
+    assert (
+        "no split 'nope'; there are: test (6 clips), train (9 clips), val (3 clips)"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_init_with_other_ears_or_another_encoder_is_refused(corpus, tmp_path, capsys):
-    words = ["pretrain", "ssast", "--data", str(corpus), "--out", str(tmp_path / "x"), *SHORT, *SMALL, "--init"]
+    words = [
+        "pretrain",
+        "ssast",
+        "--data",
+        str(corpus),
+        "--out",
+        str(tmp_path / "x"),
+        *SHORT,
+        *SMALL,
+        "--init",
+    ]
     ears = settings(depth=1)
     ears = replace(ears, front_end=replace(ears.front_end, hop_ms=20.0))
     for name, config, message in (

@@ -34,18 +34,35 @@ def test_json_tells_settings_and_the_latest_of_every_number(run, capsys):
 
 def test_the_last_warning_is_told_with_its_step(run, capsys):
     told = []
-    for record in ({}, {"step": 3, "warning": "early"}, {"step": 5, "warning": "it fails"}, {"step": 7, "loss": 0.4}):
+    for record in (
+        {},
+        {"step": 3, "warning": "early"},
+        {"step": 5, "warning": "it fails"},
+        {"step": 7, "loss": 0.4},
+    ):
         Run(run, settings(LABELS)).log({"step": 2} | record)
         melpatch("show", run, "--json")
         told.append(json.loads(capsys.readouterr().out))
-    assert [found["warning"] for found in told] == ["none", "step 3: early", "step 5: it fails", "step 5: it fails"]
+    assert [found["warning"] for found in told] == [
+        "none",
+        "step 3: early",
+        "step 5: it fails",
+        "step 5: it fails",
+    ]
     assert told[-1]["latest"] == {"step": 7, "loss": 0.4, "val_accuracy": 0.75}
 
 
 def test_the_table_tells_the_same(run, capsys):
     melpatch("show", run)
     out = capsys.readouterr().out
-    for part in ("Classify", "embed_dim=16", "32 mels", "high, low, noise", '"val_accuracy": 0.75', "complete"):
+    for part in (
+        "Classify",
+        "embed_dim=16",
+        "32 mels",
+        "high, low, noise",
+        '"val_accuracy": 0.75',
+        "complete",
+    ):
         assert part in out
 
 
@@ -70,7 +87,10 @@ def test_a_recording_is_drawn_as_a_pretraining_run_sees_it(tmp_path, monkeypatch
         draw(path, picture, **words)
 
     monkeypatch.setattr(base, "reconstruction", keep)
-    run, sound = write_run(tmp_path / "run", settings()), write_sound(tmp_path / "low.wav", seconds=2.5, rate=8000)
+    run, sound = (
+        write_run(tmp_path / "run", settings()),
+        write_sound(tmp_path / "low.wav", seconds=2.5, rate=8000),
+    )
     for _ in range(2):
         melpatch("show", run, "--sound", sound, "--pictures", tmp_path / "pictures")
     (file,) = (tmp_path / "pictures").iterdir()
@@ -89,12 +109,22 @@ def test_classes_are_drawn_where_there_are_some(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(SSAST, "picture", shown)
     run, sound = write_run(tmp_path / "run", settings()), write_sound(tmp_path / "low.wav")
     melpatch("show", run, "--sound", sound, "--pictures", tmp_path / "pictures")
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"reconstruction.png", "classes.png"}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        "reconstruction.png",
+        "classes.png",
+    }
     assert "classes.png" in capsys.readouterr().err
 
 
 def test_a_run_that_rebuilds_nothing_says_so(run, tmp_path, capsys):
-    words = ["show", run, "--sound", write_sound(tmp_path / "low.wav"), "--pictures", tmp_path / "pictures"]
+    words = [
+        "show",
+        run,
+        "--sound",
+        write_sound(tmp_path / "low.wav"),
+        "--pictures",
+        tmp_path / "pictures",
+    ]
     assert main([str(word) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "Classify rebuilds nothing that could be drawn" in line
@@ -103,7 +133,19 @@ def test_a_run_that_rebuilds_nothing_says_so(run, tmp_path, capsys):
 
 def test_a_recording_that_cannot_be_read_is_named(tmp_path, capsys):
     run = write_run(tmp_path / "run", settings())
-    assert main(["show", str(run), "--sound", str(tmp_path / "no.wav"), "--pictures", str(tmp_path / "pictures")]) == 2
+    assert (
+        main(
+            [
+                "show",
+                str(run),
+                "--sound",
+                str(tmp_path / "no.wav"),
+                "--pictures",
+                str(tmp_path / "pictures"),
+            ]
+        )
+        == 2
+    )
     assert "no.wav: " in capsys.readouterr().err
 
 

@@ -26,7 +26,9 @@ def slowly(source, splits):
     for clip in load_corpus([source]).clips:
         if clip.split in splits:
             wave, _ = read(clip.path, sample_rate=16000)
-            values.append(front(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))[0].double().flatten())
+            values.append(
+                front(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))[0].double().flatten()
+            )
     return torch.cat(values).mean().item(), torch.cat(values).std(correction=0).item()
 
 
@@ -34,14 +36,22 @@ def test_what_trains_is_measured(corpus, capsys):
     melpatch("stats", corpus, "--json", *FAST)
     found = json.loads(capsys.readouterr().out)
     mean, std = slowly(corpus, {"train"})
-    assert found == {"mean": pytest.approx(mean, abs=1e-4), "std": pytest.approx(std, abs=1e-4), "clips": 9}
+    assert found == {
+        "mean": pytest.approx(mean, abs=1e-4),
+        "std": pytest.approx(std, abs=1e-4),
+        "clips": 9,
+    }
 
 
 def test_splits_may_be_left_out(corpus, capsys):
     melpatch("stats", corpus, "--json", "--exclude", "train", *FAST)
     found = json.loads(capsys.readouterr().out)
     mean, std = slowly(corpus, {"val", "test"})
-    assert found == {"mean": pytest.approx(mean, abs=1e-4), "std": pytest.approx(std, abs=1e-4), "clips": 9}
+    assert found == {
+        "mean": pytest.approx(mean, abs=1e-4),
+        "std": pytest.approx(std, abs=1e-4),
+        "clips": 9,
+    }
 
 
 def test_the_answer_is_in_flags_that_pretrain_takes(corpus, capsys):
@@ -49,7 +59,10 @@ def test_the_answer_is_in_flags_that_pretrain_takes(corpus, capsys):
     words = capsys.readouterr().out.split()
     assert (words[0], words[2]) == ("--front-end.mean", "--front-end.std")
     mean, std = slowly(corpus, {"train"})
-    assert (float(words[1]), float(words[3])) == (pytest.approx(mean, abs=1e-4), pytest.approx(std, abs=1e-4))
+    assert (float(words[1]), float(words[3])) == (
+        pytest.approx(mean, abs=1e-4),
+        pytest.approx(std, abs=1e-4),
+    )
 
 
 def test_a_few_clips_of_a_folder_are_measured(tmp_path, capsys):
@@ -72,6 +85,8 @@ def test_what_cannot_be_measured_is_one_line_and_exit_code_2(words, message, cap
 
 
 def test_no_clip_that_can_be_read_is_an_error_that_says_how_to_find_out(tmp_path, capsys):
-    gone = write_table(tmp_path / "corpus.csv", ("path", "duration"), [("a.wav", 1.0), ("b.wav", 1.0)])
+    gone = write_table(
+        tmp_path / "corpus.csv", ("path", "duration"), [("a.wav", 1.0), ("b.wav", 1.0)]
+    )
     assert main(["stats", str(gone)]) == 2
     assert "none of the first clips can be read; run melpatch prepare" in capsys.readouterr().err

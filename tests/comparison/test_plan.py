@@ -25,20 +25,50 @@ def test_runs_are_methods_by_lengths_by_seeds(tmp_path):
     sound = ("--data", "sounds.csv", "--split-column", "split", "--exclude", "1")
     assert runs[0].words == ("ssast", "--seconds", "1", "--size", "tiny", *sound, "--steps", "0")
     assert runs[1].words == ("maskspec", "--seconds", "1", "--lr", "1e-3", "--size", "tiny", *sound)
-    assert [run.size for run in planned(tmp_path, budget="large")] == ["small", "small", "base", "base"]
+    assert [run.size for run in planned(tmp_path, budget="large")] == [
+        "small",
+        "small",
+        "base",
+        "base",
+    ]
     assert planned(tmp_path, budget="large")[1].budget == "the recipe's"
 
 
 def test_scores_are_tasks_by_their_protocols(tmp_path):
     random, mine, *_ = planned(tmp_path)
-    birds = ("--data", "birds.csv", "--split-column", "fold", "--protocol", "knn", "--split", "1", "2")
-    words = ("--data", "words.csv", "--split-column", "split", "--protocol", "linear", "--set", "C=1.0")
-    assert [one.words for one in mine.scorings] == [(*birds, "--seeds", "0"), (*words, "--seeds", "0")]
+    birds = (
+        "--data",
+        "birds.csv",
+        "--split-column",
+        "fold",
+        "--protocol",
+        "knn",
+        "--split",
+        "1",
+        "2",
+    )
+    words = (
+        "--data",
+        "words.csv",
+        "--split-column",
+        "split",
+        "--protocol",
+        "linear",
+        "--set",
+        "C=1.0",
+    )
+    assert [one.words for one in mine.scorings] == [
+        (*birds, "--seeds", "0"),
+        (*words, "--seeds", "0"),
+    ]
     assert [one.words[-3] for one in random.scorings] == ["--untrained"] * 2
 
 
 def test_weights_of_others_are_scored_as_they_are(tmp_path):
-    changes = ("trained = false", "trained = false\ninit = true"), ("steps = [10", 'init = "deit.pth"\nsteps = [10')
+    changes = (
+        ("trained = false", "trained = false\ninit = true"),
+        ("steps = [10", 'init = "deit.pth"\nsteps = [10'),
+    )
     random, mine, *_ = planned(tmp_path, *changes)
     assert random.words[-4:] == ("--init", "deit.pth", "--steps", "0")
     assert "--untrained" not in random.scorings[0].words
@@ -49,7 +79,11 @@ def test_every_run_has_a_key_and_a_name_of_its_own(tmp_path):
     runs = planned(tmp_path)
     assert len({run.key for run in runs}) == len({run.name for run in runs}) == len(runs)
     assert planned(tmp_path)[1].name == runs[1].name
-    for change in (("--lr 1e-3", "--lr 2e-3"), ('"sounds.csv"', '"other.csv"'), ("steps = [10", "epochs = [10")):
+    for change in (
+        ("--lr 1e-3", "--lr 2e-3"),
+        ('"sounds.csv"', '"other.csv"'),
+        ("steps = [10", "epochs = [10"),
+    ):
         rest = [("1000000", "20")] if "epochs" in change[1] else []
         assert planned(tmp_path, change, *rest)[1].name != runs[1].name
     assert runs[1].name.startswith("mine-tiny-10-steps-seed-0-")
@@ -68,7 +102,9 @@ def test_other_clips_in_a_list_are_other_cells(lists, name, old, new, runs, scor
     (lists / name).write_text(listed.replace(old, new))
     after = planned(lists)[1]
     assert (after.key != before.key, after.name != before.name) == (runs, runs)
-    assert [new != old for new, old in zip(score_keys(after), score_keys(before), strict=True)] == scores
+    assert [
+        new != old for new, old in zip(score_keys(after), score_keys(before), strict=True)
+    ] == scores
     (lists / name).write_text(listed)
     assert planned(lists)[1].key == before.key
 
@@ -83,7 +119,10 @@ def test_another_sound_file_is_another_run(lists):
 @pytest.mark.parametrize("file", ["weights.pth", "run/model.safetensors"])
 def test_other_weights_to_start_from_are_another_run(lists, file):
     init = file.partition("/")[0]
-    changes = ('recipe = "maskspec"', "init = true"), ("steps = [10", f'init = "{init}"\nsteps = [10')
+    changes = (
+        ('recipe = "maskspec"', "init = true"),
+        ("steps = [10", f'init = "{init}"\nsteps = [10'),
+    )
     (lists / file).parent.mkdir(exist_ok=True)
     (lists / file).write_bytes(b"1")
     random, mine, *_ = planned(lists, *changes)
@@ -97,7 +136,10 @@ def test_another_version_of_a_protocol_is_another_score(lists, monkeypatch):
     monkeypatch.setattr("melpatch.protocols.knn.KNN.version", 99)
     after = planned(lists)[1]
     assert after.key == before.key
-    assert [new != old for new, old in zip(score_keys(after), score_keys(before), strict=True)] == [True, False]
+    assert [new != old for new, old in zip(score_keys(after), score_keys(before), strict=True)] == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,15 +159,20 @@ def test_what_is_missing_is_told_with_its_flag(tmp_path, changes, message):
 def test_a_scored_file_that_is_pretrained_on_is_refused_by_name(tmp_path):
     refuse_leaks(spec(tmp_path))
     with pytest.raises(
-        DataError, match=r"b\.wav: is scored by birds but pretrained on.*split \(1\) out with --exclude"
+        DataError,
+        match=r"b\.wav: is scored by birds but pretrained on.*split \(1\) out with --exclude",
     ):
         refuse_leaks(spec(tmp_path, ('exclude = ["1"]', 'exclude = ["0"]')))
-    with pytest.raises(DataError, match=r"a\.wav: is scored by birds"):  # without splits, every fold is scored
+    with pytest.raises(
+        DataError, match=r"a\.wav: is scored by birds"
+    ):  # without splits, every fold is scored
         refuse_leaks(spec(tmp_path, ('split = ["1", "2"]', "")))
 
 
 def test_without_a_word_test_is_scored_and_stays_out(tmp_path):
-    (tmp_path / "words.csv").write_text("path,split,label\na.wav,train,x\nc.wav,test,x\nb.wav,val,x\n")
+    (tmp_path / "words.csv").write_text(
+        "path,split,label\na.wav,train,x\nc.wav,test,x\nb.wav,val,x\n"
+    )
     refuse_leaks(spec(tmp_path, ('exclude = ["1"]', ""), ('split = ["1", "2"]', 'split = ["2"]')))
     with pytest.raises(DataError, match=r"c\.wav: is scored by words"):
         refuse_leaks(spec(tmp_path))  # --exclude 1 lets test in

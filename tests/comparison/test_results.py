@@ -46,16 +46,25 @@ def test_half_a_line_is_dropped(tmp_path):
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):
     told = f"{tmp_path}: process {os.getpid()} is comparing there; wait for its end, or give another --out"
-    with alone(tmp_path), pytest.raises(MelpatchError, match=f"^{re.escape(told)}$"), alone(tmp_path):
+    with (
+        alone(tmp_path),
+        pytest.raises(MelpatchError, match=f"^{re.escape(told)}$"),
+        alone(tmp_path),
+    ):
         pass
     with alone(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()}"
 
 
 def test_a_folder_that_a_dead_process_held_is_free(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(MelpatchError, match=f"process {process.pid} is comparing there"), alone(tmp_path):
+        with (
+            pytest.raises(MelpatchError, match=f"process {process.pid} is comparing there"),
+            alone(tmp_path),
+        ):
             pass
         process.send_signal(signal.SIGKILL)
     with alone(tmp_path):

@@ -11,7 +11,9 @@ def test_a_spec_says_what_it_says(tmp_path):
     found = spec(tmp_path)
     assert [one.name for one in found.methods] == ["random", "mine"]
     assert found.sound.exclude == ("1",)
-    assert found.tasks[0] == Task(name="birds", data="birds.csv", split_column="fold", split=("1", "2"))
+    assert found.tasks[0] == Task(
+        name="birds", data="birds.csv", split_column="fold", split=("1", "2")
+    )
     assert found.budget(None).lengths == (("steps", 10.0), ("steps", 1e6))
     assert found.budget("large").lengths == ((None, 0.0),)
 
@@ -20,14 +22,30 @@ def test_a_spec_says_what_it_says(tmp_path):
     ("old", "new", "message"),
     [
         ('title = "Two ways"', "", "title"),
-        ('recipe = "maskspec"', 'recipy = "maskspec"', r"methods\[1\]: unknown key 'recipy'; known: name, recipe"),
-        ("seeds = [0, 1]", "seeds = [0, 0]", r"budgets\[0\]: seeds = .*allowed: one or more, each but once"),
-        ("steps = [10", "epochs = [3]\nsteps = [10", r"budgets\[0\]: steps and epochs = .*allowed: one of these lists"),
+        (
+            'recipe = "maskspec"',
+            'recipy = "maskspec"',
+            r"methods\[1\]: unknown key 'recipy'; known: name, recipe",
+        ),
+        (
+            "seeds = [0, 1]",
+            "seeds = [0, 0]",
+            r"budgets\[0\]: seeds = .*allowed: one or more, each but once",
+        ),
+        (
+            "steps = [10",
+            "epochs = [3]\nsteps = [10",
+            r"budgets\[0\]: steps and epochs = .*allowed: one of these lists",
+        ),
         ("steps = [10", "steps = [0", r"steps = .*allowed: numbers above 0"),
         ('["knn"]', '["nearest"]', "no protocols piece is called 'nearest'; there are: .*knn"),
         ('["linear C=1.0"]', '[""]', r"tasks\[1\]: protocols = ''; allowed: a protocol's name"),
         ('"--lr 1e-3"', '"--lr \'1e-3"', r"methods\[1\]: flags = .*No closing quotation"),
-        ('name = "mine"', 'name = "random"', r"methods.name = \['random', 'random'\]; allowed: a name of its own"),
+        (
+            'name = "mine"',
+            'name = "random"',
+            r"methods.name = \['random', 'random'\]; allowed: a name of its own",
+        ),
         ('name = "words"', 'name = ""', r"tasks\[1\]: name = ''"),
     ],
 )
@@ -39,7 +57,10 @@ def test_what_is_wrong_is_named_with_file_and_key(tmp_path, old, new, message):
 def test_a_spec_is_a_file_or_a_shipped_one(tmp_path):
     assert read(str(write(tmp_path))).title == "Two ways"
     assert read("pretext") == shipped()["pretext"]
-    with pytest.raises(ConfigError, match="spec = 'nope'; allowed: a TOML file, or one of alignment, corruption-share"):
+    with pytest.raises(
+        ConfigError,
+        match="spec = 'nope'; allowed: a TOML file, or one of alignment, corruption-share",
+    ):
         read("nope")
     with pytest.raises(ConfigError, match=r"nope\.toml: cannot be read"):
         read("nope.toml")
@@ -50,7 +71,11 @@ def test_a_spec_is_a_file_or_a_shipped_one(tmp_path):
 def test_a_task_is_spelled_in_a_word():
     assert task("a b=x/y.csv") == Task(name="a b", data="x/y.csv")
     assert task("a=y.csv:fold") == Task(name="a", data="y.csv", split_column="fold")
-    assert task("a=y.csv:fold:1,2") == Task(name="a", data="y.csv", split_column="fold", split=("1", "2"))
+    assert task("a=y.csv:fold:1,2") == Task(
+        name="a", data="y.csv", split_column="fold", split=("1", "2")
+    )
     for text in ("y.csv", "a=", "=y.csv", "a=y.csv:fold:1:2"):
-        with pytest.raises(ConfigError, match=r"task = .*NAME=labels\.csv:split_column:split,split"):
+        with pytest.raises(
+            ConfigError, match=r"task = .*NAME=labels\.csv:split_column:split,split"
+        ):
             task(text)

@@ -31,10 +31,18 @@ def results(tmp_path, runs):
             known.add(run.key, {"run": run.name, "error": "melpatch pretrain: error: a | b"})
             continue
         cost = 10.0 * (seed + 1) if name == "mine" else 0.0
-        known.add(run.key, {"cpu_seconds": cost, "seconds": 2 * cost, "steps": 10, "passes": 0.5, "gpu": None})
+        known.add(
+            run.key,
+            {"cpu_seconds": cost, "seconds": 2 * cost, "steps": 10, "passes": 0.5, "gpu": None},
+        )
         for number, key in enumerate(score_keys(run)):
             value = SCORES[seed] + number / 10
-            found = {"metric": "accuracy", "value": value, "interval_95": [value - 0.1, value + 0.2], "n": 40 + number}
+            found = {
+                "metric": "accuracy",
+                "value": value,
+                "interval_95": [value - 0.1, value + 0.2],
+                "n": 40 + number,
+            }
             heard = seed if name == "mine" and number else 0
             known.add(key, found | {"scored_clips_heard_in_training": heard})
     return known
@@ -42,7 +50,13 @@ def results(tmp_path, runs):
 
 def test_a_cell_is_the_mean_over_seeds_with_both_intervals(runs, results):
     birds, words, *mine = cells(runs, results)
-    assert (birds.method, birds.task, birds.protocol, birds.n, birds.seeds) == ("random", "birds", "knn", 40, 3)
+    assert (birds.method, birds.task, birds.protocol, birds.n, birds.seeds) == (
+        "random",
+        "birds",
+        "knn",
+        40,
+        3,
+    )
     assert birds.value == pytest.approx(sum(SCORES) / 3)
     assert birds.seeds_std == pytest.approx(statistics.stdev(SCORES))
     assert birds.seeds_95 == pytest.approx(T_95 * statistics.stdev(SCORES) / 3**0.5)
@@ -66,14 +80,19 @@ def test_the_table_says_what_is_what(runs, results):
     second = "0.500 [0.400, 0.700] (2 seeds) failed [1] | 0.600 [0.500, 0.800] (2 seeds) failed [1]"
     assert told[7] == f"| mine | 10 steps | 15 | 10 | 0.5 | {second} |"
     assert told[-1] == "- failed [1]: melpatch pretrain: error: a | b"
-    assert told[-3] == "- heard in training: 1 of the 41 scored clips of words, by mine, tiny, 10 steps"
+    assert (
+        told[-3]
+        == "- heard in training: 1 of the 41 scored clips of words, by mine, tiny, 10 steps"
+    )
     assert sum("heard in training" in line for line in told) == 1
     assert "Student's t, from 3 seeds on" in told[9]
 
 
 def test_what_is_not_done_yet_is_a_dash_and_what_is_not_begun_no_row(runs, tmp_path):
     known = Results(tmp_path / "few.jsonl")
-    known.add(runs[1].key, {"cpu_seconds": 1.0, "seconds": 1.0, "steps": 10, "passes": 0.5, "gpu": None})
+    known.add(
+        runs[1].key, {"cpu_seconds": 1.0, "seconds": 1.0, "steps": 10, "passes": 0.5, "gpu": None}
+    )
     rows = markdown("", "", cells(runs, known)).splitlines()[6:]
     assert rows[0] == "| mine | 10 steps | 1 | 10 | 0.5 | - | - |"
     assert rows[1] == ""
@@ -87,10 +106,14 @@ def test_the_csv_has_a_line_per_cell_with_everything(runs, results, tmp_path):
         lines = list(csv.DictReader(file))
     assert len(lines) == 4
     for line, cell in zip(lines, found, strict=True):
-        assert line == {name: "" if value is None else str(value) for name, value in cell._asdict().items()}
+        assert line == {
+            name: "" if value is None else str(value) for name, value in cell._asdict().items()
+        }
 
 
-def test_the_picture_has_a_row_per_protocol_and_the_time_that_counts(runs, results, tmp_path, monkeypatch):
+def test_the_picture_has_a_row_per_protocol_and_the_time_that_counts(
+    runs, results, tmp_path, monkeypatch
+):
     drawn = []
     monkeypatch.setattr("melpatch.comparison.table.budget", lambda *asked: drawn.append(asked))
     found = cells(runs, results)

@@ -27,10 +27,14 @@ def objective_of(name, *, compiled, **changes):
 
 def learns_as_eager(name, monkeypatch, **changes):
     """Check losses and gradients of two steps, and that the second one finds all compiled."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its checks cannot be compiled
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # its checks cannot be compiled
     torch._dynamo.reset()
     counters.clear()
-    eager, compiled = (objective_of(name, compiled=compiled, **changes) for compiled in (False, True))
+    eager, compiled = (
+        objective_of(name, compiled=compiled, **changes) for compiled in (False, True)
+    )
     graphs = []
     for step in range(2):
         data = batch(registry.find("objectives", name), (16000,) * 4, torch.float32)
@@ -47,7 +51,9 @@ def learns_as_eager(name, monkeypatch, **changes):
 
 @pytest.mark.parametrize("name", registry.names("objectives"))
 def test_every_objective_is_captured_whole_and_once(name, monkeypatch):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # seconds, not half a minute
+    monkeypatch.setattr(
+        torch, "compile", partial(torch.compile, backend="aot_eager")
+    )  # seconds, not half a minute
     learns_as_eager(name, monkeypatch)
 
 

@@ -13,7 +13,11 @@ from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError, DataError
 
 CARDS = {name: registry.find("datasets", name) for name in registry.names("datasets")}
-CASES = [pytest.param(name, subset, id=f"{name}-{subset}") for name in CARDS for subset in CARDS[name].subsets or ("",)]
+CASES = [
+    pytest.param(name, subset, id=f"{name}-{subset}")
+    for name in CARDS
+    for subset in CARDS[name].subsets or ("",)
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,9 @@ def test_a_reader_finds_its_own_fake(name, subset, trees):
     assert entries == card.clips(root, subset)
     assert {entry.split for entry in entries} <= set(card.splits)
     if card.labels:
-        assert {label for entry in entries for label in entry.label.split(";")} - {""} <= set(card.labels)
+        assert {label for entry in entries for label in entry.label.split(";")} - {""} <= set(
+            card.labels
+        )
     assert len({(entry.path, entry.start) for entry in entries}) == len(entries)
     assert len({(entry.name or entry.path, entry.start) for entry in entries}) == len(entries)
     for entry in entries:
@@ -74,15 +80,24 @@ def test_the_default_subset_fills_every_split(name, trees):
 
 @pytest.mark.parametrize(("name", "subset"), CASES)
 def test_no_group_stands_in_two_splits(name, subset, trees):
-    splits = {(entry.group, entry.split) for entry in CARDS[name].clips(trees(name), subset) if entry.group}
-    assert [group for group, count in Counter(group for group, _ in splits).items() if count > 1] == []
+    splits = {
+        (entry.group, entry.split)
+        for entry in CARDS[name].clips(trees(name), subset)
+        if entry.group
+    }
+    assert [
+        group for group, count in Counter(group for group, _ in splits).items() if count > 1
+    ] == []
 
 
 @pytest.mark.parametrize(("name", "subset"), CASES)
 def test_prepared_it_is_read_back_as_listed(name, subset, trees, tmp_path, capsys):
     entries = CARDS[name].clips(trees(name), subset)
     corpus = prepared(name, trees(name), tmp_path / "out.csv", subset)
-    found = [(clip.path, clip.labels, clip.split, clip.start, clip.group, clip.key) for clip in corpus.clips]
+    found = [
+        (clip.path, clip.labels, clip.split, clip.start, clip.group, clip.key)
+        for clip in corpus.clips
+    ]
     assert found == [
         (
             trees(name) / entry.path,
@@ -108,7 +123,10 @@ def test_a_clip_that_is_gone_is_counted_and_stops_nothing(name, tmp_path, capsys
     (root / gone.path).unlink()
     corpus = prepared(name, root, tmp_path / "out.csv")
     assert len(corpus.clips) == len(before) - 1
-    assert f"1 of {len(before)} clips are missing, listed in {tmp_path / 'out.missing.csv'}" in capsys.readouterr().err
+    assert (
+        f"1 of {len(before)} clips are missing, listed in {tmp_path / 'out.missing.csv'}"
+        in capsys.readouterr().err
+    )
     assert Path(gone.path).stem[:11] in (tmp_path / "out.missing.csv").read_text(encoding="utf-8")
 
 

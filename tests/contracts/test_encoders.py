@@ -24,13 +24,18 @@ def positions_of(piece):
 
 ENCODERS = {name: registry.find("encoders", name) for name in registry.names("encoders")}
 VARIANTS = {
-    f"{name}-{positions}" if positions else name: (piece, {"positions": positions} if positions else {})
+    f"{name}-{positions}" if positions else name: (
+        piece,
+        {"positions": positions} if positions else {},
+    )
     for name, piece in ENCODERS.items()
     for positions in positions_of(piece) or [None]
 }
 STEADY = {name: variant for name, variant in VARIANTS.items() if not name.endswith("-stretched")}
 """Those in which a clip's tokens do not depend on the length of the batch."""
-OF_TOKENS = {name: variant for name, variant in VARIANTS.items() if issubclass(variant[0], TokenEncoder)}
+OF_TOKENS = {
+    name: variant for name, variant in VARIANTS.items() if issubclass(variant[0], TokenEncoder)
+}
 
 
 def every(variants):
@@ -45,7 +50,9 @@ def build(variant, n_mels=N_MELS, **changes):
     settings = {key: value for key, value in (SMALL | settings | changes).items() if key in known}
     torch.manual_seed(0)
     encoder = piece(piece.Config(**settings), n_mels).train()
-    for _ in range(10 if [*encoder.buffers()] else 0):  # until running statistics are no longer 0 and 1
+    for _ in range(
+        10 if [*encoder.buffers()] else 0
+    ):  # until running statistics are no longer 0 and 1
         encoder(noise(3, n_mels, 64))
     return encoder.eval()
 
@@ -99,11 +106,15 @@ def test_a_clip_alone_is_the_clip_beside_a_longer_one(variant):
     for clip, own in enumerate(frames.tolist()):
         one = slice(clip, clip + 1)
         _, alone = encode(encoder, spectrogram[one, :, :own], frames[one], layers=True)
-        torch.testing.assert_close(together.patches[clip, valid[clip]], alone.patches[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            together.patches[clip, valid[clip]], alone.patches[0], atol=1e-5, rtol=0
+        )
         torch.testing.assert_close(together.cls[clip], alone.cls[0], atol=1e-5, rtol=0)
         count = alone.cls.shape[1]
         for layer, own_layer in zip(together.layers, alone.layers, strict=True):
-            torch.testing.assert_close(layer[clip, count:][valid[clip]], own_layer[0, count:], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                layer[clip, count:][valid[clip]], own_layer[0, count:], atol=1e-5, rtol=0
+            )
             torch.testing.assert_close(layer[clip, :count], own_layer[0, :count], atol=1e-5, rtol=0)
 
 
@@ -134,7 +145,9 @@ def test_any_mels_and_any_length(variant, n_mels):
         assert encoded.patches.shape == (1, tokens, encoder.embed_dim)
         assert encoded.cls.shape == (1, special, encoder.embed_dim)
         assert encoded.patches.isfinite().all()
-        assert [layer.shape[:2] for layer in encoded.layers] == [(1, special + tokens)] * encoder.num_layers
+        assert [layer.shape[:2] for layer in encoded.layers] == [
+            (1, special + tokens)
+        ] * encoder.num_layers
         assert encoded.layers[-1].shape[2] == encoder.embed_dim
         assert encoder(noise(1, n_mels, frames)).layers == ()
 
@@ -180,7 +193,9 @@ def test_config_and_weights_survive_a_file(variant, tmp_path):
 @pytest.mark.parametrize("piece", ENCODERS.values(), ids=ENCODERS.keys())
 def test_sizes_grow_with_their_names(piece):
     with torch.device("meta"):
-        counts = [sum(p.numel() for p in piece(piece.sized(name), 128).parameters()) for name in NAMES]
+        counts = [
+            sum(p.numel() for p in piece(piece.sized(name), 128).parameters()) for name in NAMES
+        ]
     assert issubclass(piece, Encoder)
     assert counts == sorted(set(counts))
     with pytest.raises(ConfigError, match="size = 'huge'; allowed: " + ", ".join(NAMES)):
@@ -245,6 +260,11 @@ def test_gradient_checkpointing_changes_nothing(variant):
         encoder = build(variant, checkpointing=checkpointing).train()
         encoded = encoder(noise(2, N_MELS, 64))
         encoded.patches.pow(3).sum().backward()
-        results.append([encoded.patches.detach(), *(p.grad for p in encoder.parameters() if p.grad is not None)])
+        results.append(
+            [
+                encoded.patches.detach(),
+                *(p.grad for p in encoder.parameters() if p.grad is not None),
+            ]
+        )
     for plain, recomputed in zip(*results, strict=True):
         torch.testing.assert_close(recomputed, plain)

@@ -27,7 +27,9 @@ def run_config(piece, seed=0):
     encoder = ViT.Config(**size("nano"), patch=(16, 16))
     front_end = LogMel.Config(n_mels=64, scale=1.0)
     labels = LABELS if piece.needs_labels else ()
-    return RunConfig(seed=seed, front_end=front_end, encoder=encoder, objective=piece.Config(), labels=labels)
+    return RunConfig(
+        seed=seed, front_end=front_end, encoder=encoder, objective=piece.Config(), labels=labels
+    )
 
 
 def begun(piece, seed=0):
@@ -44,11 +46,20 @@ def double(piece, seed=0):
 
 def batch(piece, lengths=LENGTHS, dtype=torch.float64):
     """Tones over noise, high and low in turn, one pitch per clip; zeros past a clip's end."""
-    clip, sample = torch.arange(len(lengths))[:, None], torch.arange(max(lengths), dtype=torch.float64)
+    clip, sample = (
+        torch.arange(len(lengths))[:, None],
+        torch.arange(max(lengths), dtype=torch.float64),
+    )
     pitch = torch.where(clip % 2 == 0, 2000.0, 200.0) * (1 + 0.1 * clip)
-    noise = torch.randn(len(lengths), max(lengths), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(
+        len(lengths), max(lengths), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     wave = 0.3 * torch.sin(2 * torch.pi * pitch * sample / 16000) + 0.01 * noise
-    targets = torch.stack([clip[:, 0] % 2 == 0, clip[:, 0] % 2 == 1], dim=1).to(dtype) if piece.needs_labels else None
+    targets = (
+        torch.stack([clip[:, 0] % 2 == 0, clip[:, 0] % 2 == 1], dim=1).to(dtype)
+        if piece.needs_labels
+        else None
+    )
     inside = sample < torch.tensor(lengths)[:, None]
     return Batch((wave * inside).to(dtype), torch.tensor(lengths), 7 + clip[:, 0], targets)
 
@@ -93,7 +104,9 @@ def test_chance_is_a_function_of_seed_key_and_step(piece):
 
 
 def padded(data, samples):
-    return Batch(torch.nn.functional.pad(data.wave, (0, samples)), data.lengths, data.keys, data.targets)
+    return Batch(
+        torch.nn.functional.pad(data.wave, (0, samples)), data.lengths, data.keys, data.targets
+    )
 
 
 def backwards(data):
@@ -206,5 +219,7 @@ def test_a_training_step_in_bfloat16_is_finite_and_near(piece):
         output = objective(data, 0)
     output.loss.backward()
     assert output.loss.dtype == torch.float32
-    assert abs(output.loss - exact) < 0.02 * exact.clamp(min=0.1)  # a loss near 0 is a difference of rounded numbers
+    assert abs(output.loss - exact) < 0.02 * exact.clamp(
+        min=0.1
+    )  # a loss near 0 is a difference of rounded numbers
     assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)

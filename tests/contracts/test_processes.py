@@ -53,7 +53,11 @@ def trained(folder, sounds, settings):
         loop.fit(build(settings), with_damage(corpus, sounds), run)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rejected = (folder / "rejected.csv").read_text().splitlines()
-    return [line for line in lines if "loss" in line], load_weights(folder / "model.safetensors"), rejected
+    return (
+        [line for line in lines if "loss" in line],
+        load_weights(folder / "model.safetensors"),
+        rejected,
+    )
 
 
 def doubled(batches, device):
@@ -67,16 +71,32 @@ def with_damage(corpus, sounds):
     """The corpus as it was before one of its files was damaged."""
     clip = corpus.clips[BAD]
     return replace(
-        corpus, clips=(*corpus.clips[:BAD], replace(clip, path=sounds / "gone.wav"), *corpus.clips[BAD + 1 :])
+        corpus,
+        clips=(
+            *corpus.clips[:BAD],
+            replace(clip, path=sounds / "gone.wav"),
+            *corpus.clips[BAD + 1 :],
+        ),
     )
 
 
 def process(rank, folder):
     """Be one of two that torchrun has started."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+    }
     return {
-        (name, split): trained(folder / f"{name} {split}", folder / "noise", config(name, accumulate=accumulate))
+        (name, split): trained(
+            folder / f"{name} {split}", folder / "noise", config(name, accumulate=accumulate)
+        )
         for name in registry.names("objectives")
         for split, accumulate in SPLITS.items()
     }
@@ -103,7 +123,9 @@ def test_two_processes_and_accumulated_batches_train_as_one_process_does(both, n
             for one, other in zip(alone, lines, strict=True):
                 assert other == pytest.approx(one, rel=1e-6)  # Fabric makes them float32
             for key, value in weights.items():
-                torch.testing.assert_close(theirs[key], value, rtol=0, atol=1e-10, msg=f"{split}: {key}")
+                torch.testing.assert_close(
+                    theirs[key], value, rtol=0, atol=1e-10, msg=f"{split}: {key}"
+                )
 
 
 @pytest.mark.parametrize("name", registry.names("objectives"))
@@ -113,7 +135,11 @@ def test_a_batch_without_clips_weighs_and_teaches_nothing(name):
     objective.begin(Plan(steps=3, batch_size=8, seconds=0.4, longest=0.4))
     output = objective(Batch.empty(3200, len(LABELS) if objective.needs_labels else None), 0)
     assert output.weight == 0
-    torch.where(output.weight > 0, output.loss * output.weight, 0.0).backward()  # as the loop weighs it
-    gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]
+    torch.where(
+        output.weight > 0, output.loss * output.weight, 0.0
+    ).backward()  # as the loop weighs it
+    gradients = [
+        parameter.grad for parameter in objective.parameters() if parameter.grad is not None
+    ]
     assert gradients
     assert not any(gradient.any() for gradient in gradients)

@@ -19,7 +19,14 @@ from melpatch.protocols.base import Probe, Protocol
 QUICK = {
     "knn": {"k": 3},
     "superb_frozen": {"steps": 40, "every": 20, "lr": 0.1, "projection": 8},
-    "hear": {"lr": (0.03, 0.01), "hidden_layers": (1,), "points": 2, "hidden_dim": 16, "epochs": 9, "batch_size": 16},
+    "hear": {
+        "lr": (0.03, 0.01),
+        "hidden_layers": (1,),
+        "points": 2,
+        "hidden_dim": 16,
+        "epochs": 9,
+        "batch_size": 16,
+    },
     "attentive": {"epochs": 6, "heads": 2, "lr": 0.03, "batch_size": 16},
     "prototype": {"epochs": 8, "prototypes": 4, "lr": 0.1, "batch_size": 16},
 }
@@ -66,7 +73,9 @@ def test_numbers_below_0_are_refused_by_name(kind):
 def test_what_is_easy_is_learnt(probe, tmp_path):
     trials, told = probe.run(job(tmp_path, corpus()))
     assert accuracy(trials) > 0.9
-    assert told["rounds"] == [{"scored": "test", "train": 60, "val": 0 if probe.choice == "none" else 30, "test": 30}]
+    assert told["rounds"] == [
+        {"scored": "test", "train": 60, "val": 0 if probe.choice == "none" else 30, "test": 30}
+    ]
     for trial in trials:
         assert trial.probabilities.sum(axis=1) == pytest.approx(np.ones(len(trial.clips)), abs=1e-5)
 
@@ -74,14 +83,22 @@ def test_what_is_easy_is_learnt(probe, tmp_path):
 def test_every_fold_is_scored_once(probe, tmp_path):
     folds = corpus(90, splits=("a", "b", "c"))
     trials, _ = probe.run(job(tmp_path, folds))
-    assert sorted(clip.path for trial in trials for clip in trial.clips) == sorted(clip.path for clip in folds.clips)
+    assert sorted(clip.path for trial in trials for clip in trial.clips) == sorted(
+        clip.path for clip in folds.clips
+    )
     assert accuracy(trials) > 0.9
 
 
 def test_labels_that_say_nothing_are_chance(probe, tmp_path):
     """Features tell other labels than those that are learnt and scored."""
     whole = corpus(240)
-    drawn = dict(zip((clip.key for clip in whole.clips), np.random.default_rng(0).permutation(240) % 3, strict=True))
+    drawn = dict(
+        zip(
+            (clip.key for clip in whole.clips),
+            np.random.default_rng(0).permutation(240) % 3,
+            strict=True,
+        )
+    )
     shuffled = relabelled(whole, lambda clip: (LABELS[drawn[clip.key]],))
     trials, _ = probe.run(job(tmp_path, shuffled, told=whole))
     assert accuracy(trials) < 0.55  # a third of 60 clips, and 3.6 standard errors
@@ -102,7 +119,11 @@ def test_the_same_seed_gives_the_same_predictions(probe, tmp_path):
 def predicted(probe, one_job):
     """Probabilities by clip."""
     trials, _ = probe.run(one_job)
-    return {clip.key: row for trial in trials for clip, row in zip(trial.clips, trial.probabilities, strict=True)}
+    return {
+        clip.key: row
+        for trial in trials
+        for clip, row in zip(trial.clips, trial.probabilities, strict=True)
+    }
 
 
 def test_labels_of_scored_clips_have_no_part_in_their_predictions(probe, tmp_path):
@@ -118,7 +139,10 @@ def test_scored_clips_do_not_see_each_other(probe, tmp_path):
     whole = corpus()
     tests = [clip for clip in whole.clips if clip.split == "test"]
     fewer = replace(whole, clips=tuple(clip for clip in whole.clips if clip not in tests[::2]))
-    first, second = predicted(probe, job(tmp_path / "all", whole)), predicted(probe, job(tmp_path / "half", fewer))
+    first, second = (
+        predicted(probe, job(tmp_path / "all", whole)),
+        predicted(probe, job(tmp_path / "half", fewer)),
+    )
     assert second.keys() == {clip.key for clip in tests[1::2]}
     for key, row in second.items():
         assert row == pytest.approx(first[key], abs=1e-5)
@@ -126,7 +150,9 @@ def test_scored_clips_do_not_see_each_other(probe, tmp_path):
 
 def test_a_label_that_no_training_clip_has_is_only_improbable(probe, tmp_path):
     whole = corpus()
-    seen = replace(whole, clips=tuple(c for c in whole.clips if c.split == "test" or c.labels != ("dog",)))
+    seen = replace(
+        whole, clips=tuple(c for c in whole.clips if c.split == "test" or c.labels != ("dog",))
+    )
     trials, _ = probe.run(job(tmp_path, seen))
     column = LABELS.index("dog")
     for trial in trials:

@@ -17,7 +17,9 @@ STARTS = st.integers(0, 10**12).map(lambda microseconds: microseconds / 1e6)
 
 def batch(clips=3, samples=100, labels=2):
     targets = torch.zeros(clips, labels) if labels else None
-    return Batch(torch.zeros(clips, samples), torch.full((clips,), samples), torch.arange(clips), targets)
+    return Batch(
+        torch.zeros(clips, samples), torch.full((clips,), samples), torch.arange(clips), targets
+    )
 
 
 def test_key_never_changes():
@@ -32,7 +34,9 @@ def test_key_is_the_same_in_another_process():
 
 
 @given(NAMES, NAMES, STARTS, NAMES, NAMES, STARTS)
-def test_keys_differ_exactly_where_clips_differ(dataset, path, start, other_dataset, other_path, other_start):
+def test_keys_differ_exactly_where_clips_differ(
+    dataset, path, start, other_dataset, other_path, other_start
+):
     same = (dataset, path, start) == (other_dataset, other_path, other_start)
     key = clip_key(dataset, path, start)
     assert -(2**63) <= key < 2**63

@@ -11,13 +11,17 @@ from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import shared_groups, warn_of_groups
 
-ROWS = st.lists(st.tuples(st.sampled_from(["x", "y", ""]), st.sampled_from(["", "a", "b", "c", "d"])), max_size=12)
+ROWS = st.lists(
+    st.tuples(st.sampled_from(["x", "y", ""]), st.sampled_from(["", "a", "b", "c", "d"])),
+    max_size=12,
+)
 
 
 def corpus(*rows):
     """Return a corpus of (labels, group) pairs."""
     clips = [
-        Clip(Path(f"{n}.wav"), n, 0.0, 1.0, tuple(labels.split()), "", group) for n, (labels, group) in enumerate(rows)
+        Clip(Path(f"{n}.wav"), n, 0.0, 1.0, tuple(labels.split()), "", group)
+        for n, (labels, group) in enumerate(rows)
     ]
     return Corpus("birds", tuple(clips), ("x", "y"), multi_label=False)
 
@@ -31,9 +35,13 @@ def test_shared_groups_are_those_of_any_two_parts(parts):
 
 
 def test_a_group_in_two_splits_is_told_of_in_one_line(capsys):
-    warn_of_groups(corpus(("x", "ann"), ("y", "bob"), ("x", "eve")), corpus(("y", "bob"), ("y", "ann")))
+    warn_of_groups(
+        corpus(("x", "ann"), ("y", "bob"), ("x", "eve")), corpus(("y", "bob"), ("y", "ann"))
+    )
     told = capsys.readouterr().err
-    assert told.startswith("2 groups (column group or speaker) stand in more than one split, such as 'ann': scores")
+    assert told.startswith(
+        "2 groups (column group or speaker) stand in more than one split, such as 'ann': scores"
+    )
     assert told.count("\n") == 1
 
 

@@ -45,7 +45,9 @@ def imagined(size, labels=("",), longest=10.0):
     names = [tuple(labels[number % len(labels)].split()) for number in range(size)]
     clips = [Clip(Path(f"{n}.wav"), n, 0.0, float(durations[n]), names[n]) for n in range(size)]
     closed = sorted({label for several in names for label in several})
-    return Corpus("imagined", tuple(clips), tuple(closed), any(len(several) > 1 for several in names))
+    return Corpus(
+        "imagined", tuple(clips), tuple(closed), any(len(several) > 1 for several in names)
+    )
 
 
 def config(**changes):
@@ -110,13 +112,19 @@ def test_steps_can_be_entered_anywhere(size, seed, bucket, per_step, first):
 def test_bucketed_steps_lose_nothing(size, seed, bucket, per_step):
     many, loader = imagined(size), config(bucket=bucket)
     steps = max(1, min(bucket, size // per_step))
-    draws = [draw for step in islice(step_draws(many, loader, seed, per_step, 0), 3 * steps) for draw in step]
+    draws = [
+        draw
+        for step in islice(step_draws(many, loader, seed, per_step, 0), 3 * steps)
+        for draw in step
+    ]
     assert Counter(draws) == Counter(islice(order(many, loader, seed, 0), 3 * steps * per_step))
 
 
 def test_without_buckets_steps_follow_the_order():
     many = imagined(20)
-    draws = [draw for step in islice(step_draws(many, config(bucket=1), 0, 4, 0), 10) for draw in step]
+    draws = [
+        draw for step in islice(step_draws(many, config(bucket=1), 0, 4, 0), 10) for draw in step
+    ]
     assert sorted(draws) == sorted(islice(order(many, config(), 0, 0), 40))
     assert [set(draws[at : at + 4]) for at in range(0, 40, 4)] == [
         set(found) for found in zip(*[islice(order(many, config(), 0, 0), 40)] * 4, strict=True)
@@ -148,12 +156,17 @@ def in_shards(size, per_shard):
     """Return a corpus whose clips lie in shards, not in the order of their numbers."""
     many = imagined(size)
     places = np.random.default_rng(1).permutation(size) // per_shard
-    clips = (replace(clip, path=Path(f"{place}.tar")) for clip, place in zip(many.clips, places, strict=True))
+    clips = (
+        replace(clip, path=Path(f"{place}.tar"))
+        for clip, place in zip(many.clips, places, strict=True)
+    )
     return replace(many, clips=tuple(clips))
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5), SEEDS)
-def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(size, per_shard, locality, seed):
+def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(
+    size, per_shard, locality, seed
+):
     many, shards = in_shards(size, per_shard), -(-size // per_shard)
     draws = list(islice(order(many, config(locality=locality), seed, 0), 3 * size))
     for epoch in range(3):
@@ -162,7 +175,9 @@ def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(s
         assert sorted(draw.clip for draw in found) == list(range(size))
         windows, left = [], [many.clips[draw.clip].path for draw in found]
         while left:
-            opened = [*dict.fromkeys(left)][:locality]  # of which all clips come before the next shard is opened
+            opened = [*dict.fromkeys(left)][
+                :locality
+            ]  # of which all clips come before the next shard is opened
             end = sum(path in opened for path in left)
             windows.append({*left[:end]})
             left = left[end:]
@@ -186,7 +201,9 @@ def test_locality_of_all_shards_is_none(size, seed):
 
 def test_with_locality_shards_and_clips_have_other_neighbours_in_every_pass():
     many = in_shards(60, 5)
-    passes = [list(islice(order(many, config(locality=3), 0, 60 * epoch), 60)) for epoch in range(4)]
+    passes = [
+        list(islice(order(many, config(locality=3), 0, 60 * epoch), 60)) for epoch in range(4)
+    ]
     firsts = {frozenset(many.clips[draw.clip].path for draw in one[:15]) for one in passes}
     assert len(firsts) == 4
     assert len({tuple(draw.clip for draw in one) for one in passes}) == 4
@@ -198,7 +215,10 @@ def test_the_order_with_locality_does_not_hang_on_the_listing():
     many = in_shards(30, 4)
     turned = replace(many, clips=many.clips[::-1])
     one, other = (
-        [corpus.clips[draw.clip].key for draw in islice(order(corpus, config(locality=2), 0, 0), 60)]
+        [
+            corpus.clips[draw.clip].key
+            for draw in islice(order(corpus, config(locality=2), 0, 0), 60)
+        ]
         for corpus in (many, turned)
     )
     assert one == other
@@ -229,7 +249,9 @@ def test_balanced_drawing_draws_the_clips_of_a_label_equally_often():
     many = imagined(60, labels=("a", "a", "b"))
     found = Counter(draw.clip for draw in islice(order(many, config(balanced=True), 0, 0), 6000))
     share = {number: 6000 / 2 / (40 if number % 3 < 2 else 20) for number in range(60)}
-    assert all(abs(found[number] - expected) < 5 * expected**0.5 for number, expected in share.items())
+    assert all(
+        abs(found[number] - expected) < 5 * expected**0.5 for number, expected in share.items()
+    )
 
 
 def test_balanced_drawing_draws_a_label_and_then_a_clip_that_has_it():
@@ -290,7 +312,9 @@ def test_batches_can_be_entered_at_any_step(corpus, first, workers):
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])
-@pytest.mark.parametrize("loader", [config(), config(balanced=True), config(bucket=1)], ids=["", "balanced", "flat"])
+@pytest.mark.parametrize(
+    "loader", [config(), config(balanced=True), config(bucket=1)], ids=["", "balanced", "flat"]
+)
 def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, accumulate, loader):
     def steps(shares, **division):
         found = taken(corpus, 6 * shares, loader, **division)
@@ -298,7 +322,10 @@ def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, 
         return [[keys[at : at + shares]] for at in range(0, len(keys), shares)]
 
     alone = [Counter(one.batch.keys.tolist()) for one in taken(corpus, 6, loader)]
-    ranks = [steps(accumulate, rank=rank, world_size=world_size, accumulate=accumulate) for rank in range(world_size)]
+    ranks = [
+        steps(accumulate, rank=rank, world_size=world_size, accumulate=accumulate)
+        for rank in range(world_size)
+    ]
     for expected, *parts in zip(alone, *ranks, strict=True):
         batches = [batch for part in parts for step in part for batch in step]
         assert {len(batch) for batch in batches} == {4 // world_size // accumulate}
@@ -308,7 +335,10 @@ def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, 
 @pytest.mark.parametrize(("batch_size", "shares"), [(8, 1), (8, 2), (8, 4), (6, 1)])
 def test_neighbours_stay_together_and_are_partners(corpus, batch_size, shares):
     def pairs(count, shares):
-        batches = [one.batch for one in taken(corpus, count, config(batch_size=batch_size), accumulate=shares)]
+        batches = [
+            one.batch
+            for one in taken(corpus, count, config(batch_size=batch_size), accumulate=shares)
+        ]
         keys = [(batch.keys.tolist(), batch.keys[batch.partners].tolist()) for batch in batches]
         return Counter(pair for both in keys for pair in zip(*both, strict=True))
 
@@ -317,7 +347,8 @@ def test_neighbours_stay_together_and_are_partners(corpus, batch_size, shares):
 
 
 @pytest.mark.parametrize(
-    ("clips", "shares", "first"), [(6, 2, [0, 2, 4]), (5, 1, [0, 1, 2, 3, 4]), (8, 2, [0, 1, 4, 5]), (4, 4, [0])]
+    ("clips", "shares", "first"),
+    [(6, 2, [0, 2, 4]), (5, 1, [0, 1, 2, 3, 4]), (8, 2, [0, 1, 4, 5]), (4, 4, [0])],
 )
 def test_a_step_is_dealt_in_pairs_where_all_shares_have_whole_ones(clips, shares, first):
     draws = [Draw(number, 0) for number in range(clips)]
@@ -339,13 +370,17 @@ def test_batches_hold_crops_of_their_clips(corpus):
     clips = {clip.key: clip for clip in corpus.clips}
     cropped = set()
     for loaded in taken(corpus, 12, config()):
-        for wave, length, key in zip(loaded.batch.wave, loaded.batch.lengths, loaded.batch.keys.tolist(), strict=True):
+        for wave, length, key in zip(
+            loaded.batch.wave, loaded.batch.lengths, loaded.batch.keys.tolist(), strict=True
+        ):
             clip = clips[key]
             assert length == round(min(clip.duration, 0.4) * RATE)
             assert not wave[length:].any()
             whole = read(clip.path)[0]
             places = [
-                at for at in range(len(whole) - length + 1) if np.array_equal(wave[:length], whole[at : at + length])
+                at
+                for at in range(len(whole) - length + 1)
+                if np.array_equal(wave[:length], whole[at : at + length])
             ]
             assert len(places) == 1
             cropped.add((key, places[0]))
@@ -357,7 +392,9 @@ def test_targets_come_with_labels_only(corpus):
     assert taken(corpus, 1, config())[0].batch.targets is None
     batch = taken(corpus, 1, config(), with_labels=True)[0].batch
     labels = {clip.key: clip.labels for clip in corpus.clips}
-    expected = [[float(name in labels[key]) for name in corpus.labels] for key in batch.keys.tolist()]
+    expected = [
+        [float(name in labels[key]) for name in corpus.labels] for key in batch.keys.tolist()
+    ]
     assert batch.targets.tolist() == expected
 
 
@@ -385,7 +422,9 @@ def test_unreadable_clips_are_left_out_and_reported(tmp_path, workers):
     assert set(reported) == {str(corpus.clips[number].path) for number in (2, 5, 7)}
     assert all(reported.values())
     keys = [key for loaded in found for key in loaded.batch.keys.tolist()]
-    assert sorted(keys) == sorted(clip.key for number, clip in enumerate(corpus.clips) if number not in (2, 5, 7))
+    assert sorted(keys) == sorted(
+        clip.key for number, clip in enumerate(corpus.clips) if number not in (2, 5, 7)
+    )
 
 
 def test_the_readable_clips_of_a_batch_are_as_without_the_others(tmp_path):
@@ -438,7 +477,9 @@ def test_a_worker_that_is_killed_is_told_in_one_line(corpus, monkeypatch):
 
 
 def test_batches_are_pinned_by_torchs_loader(corpus, monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda value: value + 1)  # as no GPU is needed to tell
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda value: value + 1
+    )  # as no GPU is needed to tell
     loaded = replace(taken(corpus, 1, config())[0], rejected=(Rejected("a.wav", "empty"),))
     pinned = pin_memory(loaded)
     assert pinned.rejected == loaded.rejected
@@ -461,7 +502,9 @@ def test_collate_pads_with_zeros_and_keeps_lengths(lengths):
     assert batch.lengths.tolist() == lengths
     assert batch.keys.tolist() == [clip.key for clip in clips]
     for row, wave in zip(batch.wave, waves, strict=True):
-        assert torch.equal(row, torch.nn.functional.pad(torch.from_numpy(wave), (0, max(lengths) - len(wave))))
+        assert torch.equal(
+            row, torch.nn.functional.pad(torch.from_numpy(wave), (0, max(lengths) - len(wave)))
+        )
 
 
 def test_collate_keeps_64_bit_keys_and_passes_rejects_on():
@@ -478,7 +521,11 @@ def test_collate_keeps_64_bit_keys_and_passes_rejects_on():
 def test_evaluation_takes_every_clip_whole_and_once(corpus):
     found = list(evaluation_batches(corpus.clips, RATE, batch_size=5, labels=corpus.labels))
     lengths = {clip.key: round(clip.duration * RATE) for clip in corpus.clips}
-    seen = {k: n for one in found for k, n in zip(one.batch.keys.tolist(), one.batch.lengths.tolist(), strict=True)}
+    seen = {
+        k: n
+        for one in found
+        for k, n in zip(one.batch.keys.tolist(), one.batch.lengths.tolist(), strict=True)
+    }
     assert seen == lengths
     assert [len(one.batch) for one in found] == [5, 5, 2]
     in_turn = [length for one in found for length in one.batch.lengths.tolist()]
@@ -487,7 +534,8 @@ def test_evaluation_takes_every_clip_whole_and_once(corpus):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("batch_size", 0), ("seconds", 0.0), ("workers", -1), ("bucket", 0), ("max_bad_share", 1.1)]
+    ("field", "value"),
+    [("batch_size", 0), ("seconds", 0.0), ("workers", -1), ("bucket", 0), ("max_bad_share", 1.1)],
 )
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(ConfigError, match=f"{field} = {value}"):
@@ -499,7 +547,10 @@ def test_the_order_does_not_hang_on_how_the_clips_are_listed(balanced):
     listed = imagined(7, ("a", "b"))
     turned = replace(listed, clips=listed.clips[::-1])
     found, again = (
-        [one.clips[draw.clip].key for draw in islice(order(one, config(balanced=balanced), 3, 0), 30)]
+        [
+            one.clips[draw.clip].key
+            for draw in islice(order(one, config(balanced=balanced), 3, 0), 30)
+        ]
         for one in (listed, turned)
     )
     assert found == again
@@ -531,7 +582,9 @@ def test_repeated_clips_fill_their_segments_and_start_elsewhere_each_pass(corpus
     for loaded in (first, second):
         assert set(loaded.batch.lengths.tolist()) == {2 * RATE}
     assert same([first, second], taken(corpus, 2, short))
-    waves = [dict(zip(one.batch.keys.tolist(), one.batch.wave, strict=True)) for one in (first, second)]
+    waves = [
+        dict(zip(one.batch.keys.tolist(), one.batch.wave, strict=True)) for one in (first, second)
+    ]
     for clip in corpus.clips:
         whole, _ = read(clip.path)
         once, again = (wave[clip.key] for wave in waves)
@@ -541,4 +594,6 @@ def test_repeated_clips_fill_their_segments_and_start_elsewhere_each_pass(corpus
 
 
 def test_long_clips_are_cropped_all_the_same(corpus):
-    assert same(*(taken(corpus, 3, config(seconds=0.1, short=short)) for short in ("pad", "repeat")))
+    assert same(
+        *(taken(corpus, 3, config(seconds=0.1, short=short)) for short in ("pad", "repeat"))
+    )

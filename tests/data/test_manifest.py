@@ -40,7 +40,10 @@ def table(path, text, encoding="utf-8"):
 
 
 def seen(corpus):
-    return [(clip.path.name, clip.labels, clip.split, clip.start, clip.duration) for clip in corpus.clips]
+    return [
+        (clip.path.name, clip.labels, clip.split, clip.start, clip.duration)
+        for clip in corpus.clips
+    ]
 
 
 # Folders
@@ -68,7 +71,14 @@ def test_a_folder_is_searched_and_its_first_sub_folder_is_the_label(tmp_path):
 
 def test_a_folder_gives_up_bad_files_and_passes_over_what_is_no_sound(tmp_path):
     sound(tmp_path / "good.wav")
-    for name in ("README.md", "notes.TXT", "labels.csv", ".hidden.wav", ".cache/x.wav", "cover.jpg"):
+    for name in (
+        "README.md",
+        "notes.TXT",
+        "labels.csv",
+        ".hidden.wav",
+        ".cache/x.wav",
+        "cover.jpg",
+    ):
         table(tmp_path / name, "not sound")
     table(tmp_path / "bad.wav", "not sound")
     table(tmp_path / "empty.flac", "")
@@ -137,7 +147,10 @@ def test_a_csv_gives_paths_labels_splits_and_segments(tmp_path):
         clip_key("set", "audio/b, c.wav", 0.5),
     ]
     assert (corpus.labels, corpus.multi_label) == (("cat", "dog"), True)
-    assert [each.reason for each in corpus.rejected] == ["does not exist", "starts at 99.0 s, beyond its end"]
+    assert [each.reason for each in corpus.rejected] == [
+        "does not exist",
+        "starts at 99.0 s, beyond its end",
+    ]
     assert corpus.splits == {"2": 2, "test": 1, "train": 1}
 
 
@@ -151,9 +164,13 @@ def test_columns_may_have_other_names_and_a_byte_order_mark(tmp_path):
 
 def test_only_rows_without_duration_are_probed_and_each_file_once(tmp_path, monkeypatch):
     sound(tmp_path / "a.wav", seconds=2.0)
-    path = table(tmp_path / "x.csv", "path,start,duration\na.wav,0,\na.wav,1,\nnot_there.wav,0,5.5\n")
+    path = table(
+        tmp_path / "x.csv", "path,start,duration\na.wav,0,\na.wav,1,\nnot_there.wav,0,5.5\n"
+    )
     probed = []
-    monkeypatch.setattr(scanning, "probe", lambda path, probe=scanning.probe: probed.append(path) or probe(path))
+    monkeypatch.setattr(
+        scanning, "probe", lambda path, probe=scanning.probe: probed.append(path) or probe(path)
+    )
     assert [clip.duration for clip in load_corpus([path]).clips] == [2.0, 1.0, 5.5]
     assert probed == [tmp_path / "a.wav"]
 
@@ -188,10 +205,22 @@ REFUSED = {
     "duration": ("path,duration\na.wav,inf\n", "line 2: duration = 'inf'; allowed"),
     "no duration": ("path,duration\na.wav,0.0\n", "line 2: duration = 0; allowed"),
     "key": ("path,key\na.wav,x7\n", "line 2: key = 'x7'; allowed"),
-    "long key": ("path,key\na.wav,9223372036854775808\n", "line 2: key = '9223372036854775808'; allowed"),
-    "same key": ("path,key,duration\na.wav,7,1\nb.wav,7,1\n", "b.wav and .*a.wav have the same key, 7"),
-    "row twice": ("path,label\na.wav,dog\na.wav,cat\n", "a.wav: listed twice, from 0.0 s; keep one row.*'a;b'"),
-    "all bad": ("path\nb.wav\nc.wav\n", "none of its 2 files can be used; the first, .*b.wav, does not exist"),
+    "long key": (
+        "path,key\na.wav,9223372036854775808\n",
+        "line 2: key = '9223372036854775808'; allowed",
+    ),
+    "same key": (
+        "path,key,duration\na.wav,7,1\nb.wav,7,1\n",
+        "b.wav and .*a.wav have the same key, 7",
+    ),
+    "row twice": (
+        "path,label\na.wav,dog\na.wav,cat\n",
+        "a.wav: listed twice, from 0.0 s; keep one row.*'a;b'",
+    ),
+    "all bad": (
+        "path\nb.wav\nc.wav\n",
+        "none of its 2 files can be used; the first, .*b.wav, does not exist",
+    ),
 }
 
 
@@ -241,10 +270,13 @@ def test_keys_depend_neither_on_the_order_of_rows_nor_on_the_place(tmp_path):
         for row in rows:
             sound(root / row)
         return {
-            clip.path.name: clip.key for clip in load_corpus([table(root / "l.csv", "\n".join(["path", *rows]))]).clips
+            clip.path.name: clip.key
+            for clip in load_corpus([table(root / "l.csv", "\n".join(["path", *rows]))]).clips
         }
 
-    assert keys(tmp_path / "here" / "set", ["a.wav", "b.wav"]) == keys(tmp_path / "set", ["b.wav", "a.wav"])
+    assert keys(tmp_path / "here" / "set", ["a.wav", "b.wav"]) == keys(
+        tmp_path / "set", ["b.wav", "a.wav"]
+    )
 
 
 def test_workers_find_what_one_process_finds(tmp_path):
@@ -277,7 +309,10 @@ def corpus_of(*clips, name="set"):
 
 @pytest.fixture
 def three():
-    clips = [Clip(Path(f"{s}.wav"), i, 0.0, 1.0, (f"l{i}",), s) for i, s in enumerate(["train", "test", ""])]
+    clips = [
+        Clip(Path(f"{s}.wav"), i, 0.0, 1.0, (f"l{i}",), s)
+        for i, s in enumerate(["train", "test", ""])
+    ]
     return corpus_of(*clips)
 
 
@@ -289,13 +324,18 @@ def test_splits_are_selected_and_left_out(three):
     assert three.select(["train"]).labels == three.labels
     for choose in (three.select, three.without):
         with pytest.raises(
-            DataError, match=r"no split 'valid'; there are: \(none\) \(1 clips\), test \(1 clips\), train"
+            DataError,
+            match=r"no split 'valid'; there are: \(none\) \(1 clips\), test \(1 clips\), train",
         ):
             choose(["train", "valid"])
 
 
 def test_label_matrix_has_a_one_for_each_label(three):
-    several = corpus_of(*three.clips, Clip(Path("m.wav"), 9, 0.0, 1.0, ("l2", "l0"), ""), Clip(Path("u"), 8, 0.0, 1.0))
+    several = corpus_of(
+        *three.clips,
+        Clip(Path("m.wav"), 9, 0.0, 1.0, ("l2", "l0"), ""),
+        Clip(Path("u"), 8, 0.0, 1.0),
+    )
     matrix = label_matrix(several.clips, several.labels)
     assert matrix.dtype == np.float32
     assert matrix.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]]
@@ -313,16 +353,25 @@ def test_leaks_are_recordings_with_the_same_bytes_in_several_splits(tmp_path):
             sound(tmp_path / f"{stem}.wav", seed=seeds[stem])
             lines.append(f"{stem}.wav,{split}")
     corpus = load_corpus([table(tmp_path / "l.csv", "\n".join(lines))])
-    assert [{clip.path.stem for clip in group} for group in leaks(corpus)] == [{"a", "copy_a", "renamed_a"}]
+    assert [{clip.path.stem for clip in group} for group in leaks(corpus)] == [
+        {"a", "copy_a", "renamed_a"}
+    ]
     assert leaks(corpus.without(["test"])) == []
-    cut = [Clip(tmp_path / "b.wav", key, start, 0.1, (), split) for key, start, split in [(1, 0.0, "x"), (2, 0.1, "y")]]
+    cut = [
+        Clip(tmp_path / "b.wav", key, start, 0.1, (), split)
+        for key, start, split in [(1, 0.0, "x"), (2, 0.1, "y")]
+    ]
     assert leaks(corpus_of(*cut, Clip(tmp_path / "gone.wav", 3, 0.0, 1.0))) == [tuple(cut)]
 
 
 # Writing
 
 
-WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/;\0"), min_size=1, max_size=12)
+WORDS = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/;\0"),
+    min_size=1,
+    max_size=12,
+)
 NAMES = (WORDS | st.sampled_from([" x ", 'a"b', "a,b", "l\nm", "r\rs", "=1+1", "ü", "-"])).filter(
     lambda n: n not in {".", ".."}
 )
@@ -346,7 +395,9 @@ LABELS = WORDS.map(str.strip).filter(bool)
     ),
     data=st.data(),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_what_is_written_is_read_back(tmp_path, rows, data):
     inside, outside = tmp_path / "out", Path("/some where/else")
     clips = {}
@@ -363,9 +414,13 @@ def test_what_is_written_is_read_back(tmp_path, rows, data):
     assert load_corpus([written]) == corpus
     assert sorted(path.name for path in inside.iterdir()) == ["corpus.csv"]
 
-    lines = data.draw(st.permutations([*csv.reader(written.open(encoding="utf-8", newline=""))][1:]))
+    lines = data.draw(
+        st.permutations([*csv.reader(written.open(encoding="utf-8", newline=""))][1:])
+    )
     with written.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["path", "label", "split", "start", "duration", "key", "group"], *lines])
+        csv.writer(file).writerows(
+            [["path", "label", "split", "start", "duration", "key", "group"], *lines]
+        )
     assert set(load_corpus([written]).clips) == set(corpus.clips)
 
 

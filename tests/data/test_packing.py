@@ -27,7 +27,11 @@ from melpatch.data.shards import read_about
 from melpatch.data.sound import decode
 from melpatch.errors import ConfigError, DataError
 
-WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/;\0"), min_size=1, max_size=8)
+WORDS = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/;\0"),
+    min_size=1,
+    max_size=8,
+)
 LABELS = WORDS.map(str.strip).filter(bool)
 CLIPS = st.lists(
     st.tuples(
@@ -50,7 +54,9 @@ def corpus_of(folder: Path, described) -> Corpus:
         path = folder / f"{number}.wav"
         wave = np.random.default_rng(samples).uniform(-0.4, 0.4, (samples, 1 + number % 2))
         soundfile.write(path, wave, rate)
-        start, duration = (samples // 3 / rate, samples / 2 / rate) if part else (0.0, samples / rate)
+        start, duration = (
+            (samples // 3 / rate, samples / 2 / rate) if part else (0.0, samples / rate)
+        )
         key = clip_key("made up", f"{number} {name}", start)
         clips.append(Clip(path, key, start, duration, tuple(labels), split, name.strip()))
     closed = tuple(sorted({label for clip in clips for label in clip.labels}))
@@ -66,19 +72,35 @@ def test_what_is_packed_is_read_back(tmp_path_factory, codec, described):
     names = [name for name, *_ in described]
     pack(corpus, names, folder / "shards", Packing(sample_rate=RATE, codec=codec, shard_mib=0.01))
     found = load_corpus([folder / "shards"])
-    assert (found.labels, found.multi_label, found.rejected) == (corpus.labels, corpus.multi_label, ())
+    assert (found.labels, found.multi_label, found.rejected) == (
+        corpus.labels,
+        corpus.multi_label,
+        (),
+    )
     assert [clip.key for clip in found.clips] == sorted(clip.key for clip in corpus.clips)
     before = {clip.key: (clip, name) for clip, name in zip(corpus.clips, names, strict=True)}
     for clip in found.clips:
         was, name = before[clip.key]
-        assert (clip.labels, clip.split, clip.group, clip.start) == (was.labels, was.split, was.group, 0.0)
-        wave, slow = decode(clip, RATE), read(was.path, start=was.start, duration=was.duration, sample_rate=RATE)[0]
+        assert (clip.labels, clip.split, clip.group, clip.start) == (
+            was.labels,
+            was.split,
+            was.group,
+            0.0,
+        )
+        wave, slow = (
+            decode(clip, RATE),
+            read(was.path, start=was.start, duration=was.duration, sample_rate=RATE)[0],
+        )
         assert np.abs(wave - slow).max() <= 0.5001 / 2**15
         assert len(wave) == len(slow)
         assert abs(clip.duration - len(wave) / RATE) < 1 / RATE
         with tarfile.open(clip.path) as archive:
             about = json.load(archive.extractfile(f"{member(clip.key)}.json"))
-            assert (about["key"], about["path"], about["labels"]) == (clip.key, name, list(clip.labels))
+            assert (about["key"], about["path"], about["labels"]) == (
+                clip.key,
+                name,
+                list(clip.labels),
+            )
 
 
 def test_standard_readers_open_the_archives(tmp_path):
@@ -94,7 +116,9 @@ def test_standard_readers_open_the_archives(tmp_path):
                 clip = by_place.pop((path.name, sound.offset_data))
                 assert (stem, ending, text.name) == (member(clip.key), "flac", f"{stem}.json")
                 assert (sound.mtime, sound.uid, sound.uname, sound.size) == (0, 0, "", clip.size)
-                wave, rate = soundfile.read(io.BytesIO(archive.extractfile(sound).read()), dtype="float32")
+                wave, rate = soundfile.read(
+                    io.BytesIO(archive.extractfile(sound).read()), dtype="float32"
+                )
                 assert rate == RATE
                 assert np.array_equal(wave, decode(clip, RATE))
     assert not by_place
@@ -105,7 +129,11 @@ def test_the_same_bytes_come_from_any_number_of_processes_and_any_listing(tmp_pa
     turned = Corpus(corpus.name, corpus.clips[::-1], corpus.labels, corpus.multi_label)
     one, two = packed(corpus, tmp_path / "one"), packed(corpus, tmp_path / "two", workers=2)
     assert content(one) == content(two) == content(packed(turned, tmp_path / "listed"))
-    assert sorted(content(one)) == ["index.csv", *(f"shard-{n:06}.tar" for n in range(3)), "shards.json"]
+    assert sorted(content(one)) == [
+        "index.csv",
+        *(f"shard-{n:06}.tar" for n in range(3)),
+        "shards.json",
+    ]
 
 
 def test_durations_stay_where_they_mean_the_same_samples(tmp_path):
@@ -114,8 +142,13 @@ def test_durations_stay_where_they_mean_the_same_samples(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("path,duration\na.wav,\nb.wav,2.5\n")
     before = load_corpus([path])
-    after = {clip.key: clip.duration for clip in load_corpus([packed(before, tmp_path / "shards")]).clips}
-    assert [after[clip.key] for clip in before.clips] == [before.clips[0].duration, 0.5]  # there is no more of b
+    after = {
+        clip.key: clip.duration for clip in load_corpus([packed(before, tmp_path / "shards")]).clips
+    }
+    assert [after[clip.key] for clip in before.clips] == [
+        before.clips[0].duration,
+        0.5,
+    ]  # there is no more of b
 
 
 class Killed(BaseException):
@@ -137,12 +170,16 @@ def test_packing_goes_on_after_it_was_cut_off(tmp_path, monkeypatch):
         monkeypatch.setattr(archive, "decode", until)
         with pytest.raises(Killed):
             packed(corpus, out)
-        with pytest.raises(DataError, match="packing has not come to its end; run the same melpatch pack again"):
+        with pytest.raises(
+            DataError, match="packing has not come to its end; run the same melpatch pack again"
+        ):
             load_corpus([out])
         first = {path.name for path in out.glob("*.tar")}
         again = []
         monkeypatch.setattr(
-            archive, "decode", lambda clip, rate, again=again: again.append(clip.key) or decode(clip, rate)
+            archive,
+            "decode",
+            lambda clip, rate, again=again: again.append(clip.key) or decode(clip, rate),
         )
         packed(corpus, out)
         assert content(out) == whole
@@ -192,15 +229,21 @@ def test_what_changed_since_is_refused(tmp_path, monkeypatch):
         patch.setattr(archive, "decode", killed)
         with pytest.raises(Killed):
             packed(corpus, out)
-    with pytest.raises(ConfigError, match=r"codec = 'pcm'; allowed: 'flac', with which .*out is packed in part"):
+    with pytest.raises(
+        ConfigError, match=r"codec = 'pcm'; allowed: 'flac', with which .*out is packed in part"
+    ):
         packed(corpus, out, codec="pcm")
     with pytest.raises(
-        ConfigError, match=r"allowed: another folder, for here another corpus, or this one before it ch"
+        ConfigError,
+        match=r"allowed: another folder, for here another corpus, or this one before it ch",
     ):
         packed(fewer, out)
     packed(corpus, out)
     for other, changes in [(fewer, {}), (corpus, {"sample_rate": 4000})]:
-        with pytest.raises(ConfigError, match=r"allowed: another folder, for here are shards of other clips or sett"):
+        with pytest.raises(
+            ConfigError,
+            match=r"allowed: another folder, for here are shards of other clips or sett",
+        ):
             packed(other, out, **changes)
     assert len(load_corpus([out]).clips) == 10
 
@@ -216,7 +259,10 @@ def test_clips_that_cannot_be_stored_are_listed_and_the_others_packed(tmp_path):
     (sounds / "owl" / "001.wav").write_text("damaged since")
     about = read_about(packed(corpus, tmp_path / "shards"))
     assert (about.clips, about.clipped, about.rejected) == (10, 1, 3)
-    found = {Path(one.path).name: one.reason for one in read_rejected(tmp_path / "shards" / "rejected.csv")}
+    found = {
+        Path(one.path).name: one.reason
+        for one in read_rejected(tmp_path / "shards" / "rejected.csv")
+    }
     assert found["loud.wav"] == "has 100% of its samples beyond full scale, up to 30"
     assert {name: found[name].split(" (")[0] for name in ("text.wav", "001.wav")} == dict.fromkeys(
         ["text.wav", "001.wav"], "is not sound that libsndfile decodes"
@@ -224,7 +270,9 @@ def test_clips_that_cannot_be_stored_are_listed_and_the_others_packed(tmp_path):
     assert len(load_corpus([tmp_path / "shards"]).clips) == 10
     for path in sounds.rglob("*.wav"):
         path.write_text("all damaged")
-    with pytest.raises(DataError, match=r"sounds: no clip can be read; the first, .*, is not sound"):
+    with pytest.raises(
+        DataError, match=r"sounds: no clip can be read; the first, .*, is not sound"
+    ):
         packed(corpus, tmp_path / "none")
 
 
@@ -248,7 +296,9 @@ def test_long_clips_are_packed_piece_by_piece(tmp_path, monkeypatch, codec):
     for one, other in zip(at_once.clips, by_pieces.clips, strict=True):
         assert (one.key, one.duration) == (other.key, other.duration)
         difference = np.abs(decode(one, RATE) - decode(other, RATE)).max()
-        assert difference <= (1 / 2**15 if one.duration == 5.0 else 0)  # what was resampled may be rounded otherwise
+        assert difference <= (
+            1 / 2**15 if one.duration == 5.0 else 0
+        )  # what was resampled may be rounded otherwise
 
 
 def test_what_no_wav_file_holds_is_told(tmp_path):
@@ -264,7 +314,9 @@ def test_only_one_process_packs_into_a_folder(tmp_path, monkeypatch):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
 
     def meanwhile(clip, rate):
-        with pytest.raises(ConfigError, match="allowed: a folder where no other melpatch pack is at work"):
+        with pytest.raises(
+            ConfigError, match="allowed: a folder where no other melpatch pack is at work"
+        ):
             packed(corpus, tmp_path / "out")
         return decode(clip, rate)
 
@@ -280,7 +332,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["shard-000001.tar", "index.csv"])
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])]
+)
 def test_a_finished_folder_that_is_not_whole_is_packed_anew(tmp_path, capsys, name, damage):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     out = packed(corpus, tmp_path / "out")

@@ -113,7 +113,8 @@ def test_the_cache_keeps_its_bound_and_what_was_used_last(local, memory, cache, 
     limit(monkeypatch, 100)
     shutil.rmtree(cache)
     with pytest.raises(
-        ConfigError, match=r"MELPATCH_CACHE_GIB = .*; allowed: at least the .* GiB of shard-00000\d.tar"
+        ConfigError,
+        match=r"MELPATCH_CACHE_GIB = .*; allowed: at least the .* GiB of shard-00000\d.tar",
     ):
         waves(corpus)
 
@@ -130,7 +131,9 @@ def test_a_corpus_larger_than_the_cache_is_told_of(memory, cache, monkeypatch, c
 @pytest.mark.parametrize("given", ["much", "0", "-1", "nan"])
 def test_a_bound_that_is_none_is_refused(memory, cache, monkeypatch, given):
     monkeypatch.setenv("MELPATCH_CACHE_GIB", given)
-    with pytest.raises(ConfigError, match=f"MELPATCH_CACHE_GIB = '{given}'; allowed: gibibytes above 0"):
+    with pytest.raises(
+        ConfigError, match=f"MELPATCH_CACHE_GIB = '{given}'; allowed: gibibytes above 0"
+    ):
         load_corpus([memory])
 
 
@@ -149,11 +152,16 @@ def test_processes_share_a_cache_too_small_for_them_all(local, served, cache, mo
     sizes = sorted(path.stat().st_size for path in local.glob("*.tar"))
     limit(monkeypatch, sum(sizes[-2:]))
     config = LoaderConfig(batch_size=2, seconds=1.0, workers=2, bucket=1)
-    here, there = (islice(training_batches(load_corpus([s]), config, RATE, seed=0), 15) for s in (local, served[1]))
+    here, there = (
+        islice(training_batches(load_corpus([s]), config, RATE, seed=0), 15)
+        for s in (local, served[1])
+    )
     for one, other in zip(here, there, strict=True):
         assert not other.rejected
         assert torch.equal(one.batch.wave, other.batch.wave)
-        kept = [state_of(path) for path in cache.glob("*/*.tar")]  # of which a worker may just have removed one
+        kept = [
+            state_of(path) for path in cache.glob("*/*.tar")
+        ]  # of which a worker may just have removed one
         assert sum(state[0] for state in kept if state) <= sum(sizes[-2:])
 
 
@@ -161,7 +169,10 @@ def test_what_a_killed_process_left_is_cleared(memory, cache, monkeypatch, local
     sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
     limit(monkeypatch, sum(sizes))
     folder, url = mirror(memory)
-    dead, alive = folder / f"shard-000001.tar.{sizes[1]}.part", folder / f"shard-000002.tar.{sizes[2]}.part"
+    dead, alive = (
+        folder / f"shard-000001.tar.{sizes[1]}.part",
+        folder / f"shard-000002.tar.{sizes[2]}.part",
+    )
     for part in (dead, alive):
         part.touch()
     own = folder / f"shard-000000.tar.{sizes[0]}.part"
@@ -198,7 +209,10 @@ def test_missing_and_cut_shards_are_left_out_where_the_store_lists_them(memory, 
     corpus = load_corpus([memory])
     assert {clip.path.name for clip in corpus.clips} == {"shard-000002.tar"}
     told = capsys.readouterr().err
-    assert f"{memory}/shard-000000.tar: does not exist, or is empty; 4 clips in it are left out" in told
+    assert (
+        f"{memory}/shard-000000.tar: does not exist, or is empty; 4 clips in it are left out"
+        in told
+    )
     assert f"{memory}/shard-000001.tar: is truncated: only 2000 bytes are there" in told
     assert len([*faults(memory)]) == 2
 
@@ -210,9 +224,14 @@ def test_where_nothing_is_listed_a_missing_shard_costs_its_clips_when_they_are_r
     cut.write_bytes(cut.read_bytes()[:2000])
     clips = {clip.path.name: clip for clip in load_corpus([url]).clips}
     assert len(clips) == 3
-    with pytest.raises(AudioError, match=rf"{url}/shard-000000\.tar: does not exist; check the URL"):
+    with pytest.raises(
+        AudioError, match=rf"{url}/shard-000000\.tar: does not exist; check the URL"
+    ):
         decode(clips["shard-000000.tar"], RATE)
-    with pytest.raises(AudioError, match=r"/shard-000001\.tar: cannot be fetched \(OSError: 2000 of \d+ bytes came\)"):
+    with pytest.raises(
+        AudioError,
+        match=r"/shard-000001\.tar: cannot be fetched \(OSError: 2000 of \d+ bytes came\)",
+    ):
         decode(clips["shard-000001.tar"], RATE)
     decode(clips["shard-000002.tar"], RATE)
     assert kept(cache) == ["shard-000002.tar"]
@@ -243,17 +262,24 @@ def test_a_shard_that_is_damaged_on_the_way_is_fetched_once_more(memory, cache, 
 
 def test_a_damaged_shard_is_told_with_the_url_and_not_kept(memory, cache, monkeypatch):
     tries, clip = damaging(monkeypatch, "shard-000000.tar", 2), load_corpus([memory]).clips[0]
-    with pytest.raises(AudioError, match=rf"^{memory}/shard-000000\.tar: is damaged: its checksum is not that in sh"):
+    with pytest.raises(
+        AudioError,
+        match=rf"^{memory}/shard-000000\.tar: is damaged: its checksum is not that in sh",
+    ):
         decode(clip, RATE)
     assert (len(tries), kept(cache), [*cache.glob("*/*.part")]) == (2, [], [])
     decode(clip, RATE)  # it is well by now
     assert len(tries) == 3
 
 
-def test_an_index_that_is_damaged_on_the_way_or_in_the_cache_is_fetched_again(memory, cache, monkeypatch):
+def test_an_index_that_is_damaged_on_the_way_or_in_the_cache_is_fetched_again(
+    memory, cache, monkeypatch
+):
     monkeypatch.setattr(remote, "_PATIENCE", (0.0,))
     tries = damaging(monkeypatch, "index.csv", 3)
-    with pytest.raises(DataError, match=rf"{memory}/index\.csv: cannot be fetched .*does not match shards\.json"):
+    with pytest.raises(
+        DataError, match=rf"{memory}/index\.csv: cannot be fetched .*does not match shards\.json"
+    ):
         load_corpus([memory])
     whole = load_corpus([memory]).clips
     assert len(tries) == 4
@@ -269,7 +295,9 @@ def test_an_index_that_is_damaged_on_the_way_or_in_the_cache_is_fetched_again(me
 
 @pytest.mark.parametrize("short", [120.0, 0.0])
 @pytest.mark.parametrize("start", [0.0, 0.1])
-def test_a_shard_that_is_evicted_before_it_is_open_is_fetched_again(memory, cache, monkeypatch, short, start):
+def test_a_shard_that_is_evicted_before_it_is_open_is_fetched_again(
+    memory, cache, monkeypatch, short, start
+):
     clip = max(load_corpus([memory]).clips, key=lambda clip: clip.duration)
     clip = replace(clip, start=start, duration=clip.duration - start)
     monkeypatch.setattr(windows, "_SHORT", short)
@@ -284,7 +312,9 @@ def test_a_shard_that_is_evicted_before_it_is_open_is_fetched_again(memory, cach
     monkeypatch.setattr(sound, "fetch", evicted)
     *pieces, end = windows.windows([(0, clip)], windows.Cut(0.2, 0.2, RATE))
     assert end.error is None
-    assert torch.cat([piece.wave for piece in pieces]).tolist() == pytest.approx(decode(clip, RATE), abs=1e-6)
+    assert torch.cat([piece.wave for piece in pieces]).tolist() == pytest.approx(
+        decode(clip, RATE), abs=1e-6
+    )
 
 
 def test_packing_ends_where_a_shard_is_out_of_reach(memory, cache, monkeypatch, tmp_path):
@@ -296,7 +326,8 @@ def test_packing_ends_where_a_shard_is_out_of_reach(memory, cache, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(type(fsspec.filesystem("memory")), "get_file", offline)
         with pytest.raises(
-            UnreachableError, match=r"shard-00000\d\.tar: cannot be fetched \(TimeoutError: no answer\)"
+            UnreachableError,
+            match=r"shard-00000\d\.tar: cannot be fetched \(TimeoutError: no answer\)",
         ):
             packed(corpus, tmp_path / "again")
     packed(corpus, tmp_path / "again")
@@ -321,22 +352,37 @@ def test_transfers_that_break_off_are_tried_again(memory, cache, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_told(memory, cache):
     cache.write_text("a file")
-    with pytest.raises(DataError, match=rf"{memory}: cannot be kept in {cache} \(.*\); make room there, or let MELP"):
+    with pytest.raises(
+        DataError,
+        match=rf"{memory}: cannot be kept in {cache} \(.*\); make room there, or let MELP",
+    ):
         load_corpus([memory])
     cache.unlink()
     clip = load_corpus([memory]).clips[0]
     shutil.rmtree(cache)
     cache.write_text("a file")
-    with pytest.raises(AudioError, match=rf"shard-000000\.tar: cannot be kept in {cache}/shards-\w+ \(.*; make room"):
+    with pytest.raises(
+        AudioError,
+        match=rf"shard-000000\.tar: cannot be kept in {cache}/shards-\w+ \(.*; make room",
+    ):
         decode(clip, RATE)
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("memory://nowhere/shards", r"memory://nowhere/shards/shards\.json: does not exist; check the URL"),
-        ("http://127.0.0.1:9/shards", r"http://127\.0\.0\.1:9/shards/shards\.json: cannot be fetched \("),
-        ("carrier://pigeon/shards", r"carrier://pigeon/shards: not a URL that fsspec knows .*known: s3, s3a, gs"),
+        (
+            "memory://nowhere/shards",
+            r"memory://nowhere/shards/shards\.json: does not exist; check the URL",
+        ),
+        (
+            "http://127.0.0.1:9/shards",
+            r"http://127\.0\.0\.1:9/shards/shards\.json: cannot be fetched \(",
+        ),
+        (
+            "carrier://pigeon/shards",
+            r"carrier://pigeon/shards: not a URL that fsspec knows .*known: s3, s3a, gs",
+        ),
         ("file:///nowhere/shards", r"/shards\.json: cannot be read \(No such file or directory\)"),
     ],
 )
@@ -354,5 +400,8 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(cache, monkeyp
         raise ImportError("Install it")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
-    with pytest.raises(DataError, match=rf"{url}: a library for .*:// is missing; pip install 'melpatch\[{extra}\]'"):
+    with pytest.raises(
+        DataError,
+        match=rf"{url}: a library for .*:// is missing; pip install 'melpatch\[{extra}\]'",
+    ):
         load_corpus([url])

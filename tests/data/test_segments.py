@@ -17,18 +17,30 @@ def clip(start=0.0, duration=10.0, key=1):
     return Clip(Path("a.wav"), key, start, duration, ("wren",), "train")
 
 
-@given(STARTS, LENGTHS, LENGTHS, st.integers(-(2**63), 2**63 - 1), st.integers(0, 9), st.integers(0, 9))
+@given(
+    STARTS, LENGTHS, LENGTHS, st.integers(-(2**63), 2**63 - 1), st.integers(0, 9), st.integers(0, 9)
+)
 def test_a_crop_lies_within_its_clip(start, duration, seconds, key, seed, epoch):
     whole = clip(start, duration, key)
     part = crop(whole, seconds, seed, epoch)
     assert part.duration == min(seconds, duration)
     assert start <= part.start <= start + duration - part.duration + 1e-9
-    assert (part.path, part.key, part.labels, part.split) == (whole.path, whole.key, whole.labels, whole.split)
+    assert (part.path, part.key, part.labels, part.split) == (
+        whole.path,
+        whole.key,
+        whole.labels,
+        whole.split,
+    )
 
 
 def test_a_crop_hangs_on_seed_key_and_epoch_alone():
     assert crop(clip(), 1.0, 0, 0) == crop(clip(), 1.0, 0, 0)
-    starts = {crop(clip(key=key), 1.0, seed, epoch).start for key in (1, 2) for seed in (0, 1) for epoch in (0, 1)}
+    starts = {
+        crop(clip(key=key), 1.0, seed, epoch).start
+        for key in (1, 2)
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
     assert len(starts) == 8
     moved = crop(clip(start=5.0), 1.0, 0, 0).start
     assert moved == pytest.approx(crop(clip(), 1.0, 0, 0).start + 5)
@@ -55,10 +67,17 @@ def test_windows_lie_end_to_end_and_cover_the_clip(start, duration, share):
 
 @pytest.mark.parametrize(
     ("duration", "expected"),
-    [(4.0, [(0, 2), (2, 2)]), (4.5, [(0, 2), (2, 2), (4, 0.5)]), (2.0, [(0, 2)]), (0.7, [(0, 0.7)])],
+    [
+        (4.0, [(0, 2), (2, 2)]),
+        (4.5, [(0, 2), (2, 2), (4, 0.5)]),
+        (2.0, [(0, 2)]),
+        (0.7, [(0, 0.7)]),
+    ],
 )
 def test_only_the_last_window_is_shorter(duration, expected):
-    assert [(part.start, part.duration) for part in windows(clip(duration=duration), 2.0)] == expected
+    assert [
+        (part.start, part.duration) for part in windows(clip(duration=duration), 2.0)
+    ] == expected
 
 
 def test_no_window_is_added_for_a_rounding_error():

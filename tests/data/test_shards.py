@@ -79,7 +79,8 @@ def test_clips_that_are_the_same_in_two_splits_are_found(tmp_path):
     sounds = write_sounds(tmp_path / "sounds")
     shutil.copy(sounds / "wren" / "000.wav", sounds / "copy.wav")
     lines = [
-        f"{path.relative_to(sounds)},{'test' if path.stem == 'copy' else 'train'}" for path in sounds.rglob("*.wav")
+        f"{path.relative_to(sounds)},{'test' if path.stem == 'copy' else 'train'}"
+        for path in sounds.rglob("*.wav")
     ]
     (sounds / "list.csv").write_text("\n".join(["path,split", *lines]))
     files = load_corpus([sounds / "list.csv"])
@@ -93,25 +94,37 @@ def test_clips_that_are_the_same_in_two_splits_are_found(tmp_path):
 def read_all(corpus: Corpus) -> list[Rejected]:
     """Read every clip as a training does, and return those that cannot be."""
     items = Clips(corpus.clips, RATE, 10.0, 0)
-    return [item for item in (items[Draw(at, 0)] for at in range(len(items))) if isinstance(item, Rejected)]
+    return [
+        item
+        for item in (items[Draw(at, 0)] for at in range(len(items)))
+        if isinstance(item, Rejected)
+    ]
 
 
 @given(shard=st.integers(0, 2), place=st.integers(0, 10**6), bit=st.integers(0, 7))
 @ANY_DAMAGE
-def test_any_flipped_bit_costs_one_clip_at_most_and_is_told(whole, tmp_path_factory, shard, place, bit):
+def test_any_flipped_bit_costs_one_clip_at_most_and_is_told(
+    whole, tmp_path_factory, shard, place, bit
+):
     folder = shutil.copytree(whole, tmp_path_factory.mktemp("flipped") / "copy")
     path = folder / f"shard-{shard:06}.tar"
     data = bytearray(path.read_bytes())
     data[place % len(data)] ^= 1 << bit
     path.write_bytes(data)
     corpus = load_corpus([folder])
-    hit = [clip for clip in corpus.clips if clip.path == path and 0 <= place % len(data) - clip.offset < clip.size]
+    hit = [
+        clip
+        for clip in corpus.clips
+        if clip.path == path and 0 <= place % len(data) - clip.offset < clip.size
+    ]
     lost = read_all(corpus)
     assert [one.path for one in lost] == [clip.place for clip in hit]
     assert all(one.reason.startswith("is damaged: the checksum of its ") for one in lost)
     (told,) = faults(str(folder))
     held = sum(clip.path == path for clip in corpus.clips)
-    assert f"{path}: has other bytes than were packed; {len(hit)} of {held} clips are damaged" in told
+    assert (
+        f"{path}: has other bytes than were packed; {len(hit)} of {held} clips are damaged" in told
+    )
 
 
 @given(shard=st.integers(0, 2), kept=st.integers(0, 10**6))
@@ -122,9 +135,15 @@ def test_a_truncated_shard_costs_the_clips_beyond_its_end(whole, tmp_path_factor
     data = path.read_bytes()
     path.write_bytes(data[: kept % len(data)])
     before, corpus = load_corpus([whole]), load_corpus([folder])
-    beyond = [c for c in before.clips if c.path.name == path.name and c.offset + c.size > kept % len(data)]
-    assert {clip.key for clip in before.clips} - {clip.key for clip in corpus.clips} == {clip.key for clip in beyond}
-    assert [one.path.partition("[")[2] for one in corpus.rejected] == [c.place.partition("[")[2] for c in beyond]
+    beyond = [
+        c for c in before.clips if c.path.name == path.name and c.offset + c.size > kept % len(data)
+    ]
+    assert {clip.key for clip in before.clips} - {clip.key for clip in corpus.clips} == {
+        clip.key for clip in beyond
+    }
+    assert [one.path.partition("[")[2] for one in corpus.rejected] == [
+        c.place.partition("[")[2] for c in beyond
+    ]
     assert read_all(corpus) == []
     assert len([*faults(str(folder))]) == 1
 
@@ -139,7 +158,10 @@ def test_shards_that_are_cut_or_missing_are_named_once_with_the_fix(folder, caps
         [f"{first}: does not exist, or is empty", "copy it again, or pack it anew"],
         [f"{second}: is truncated: only 2000 bytes are there", "copy it again, or pack it anew"],
     ]
-    assert {one.reason.split(":")[0] for one in corpus.rejected} == {"does not exist, or is empty", "is truncated"}
+    assert {one.reason.split(":")[0] for one in corpus.rejected} == {
+        "does not exist, or is empty",
+        "is truncated",
+    }
     assert len(corpus.rejected) + len(corpus.clips) == 10
     assert [line.rpartition("; ")[2].split(", such")[0] for line in faults(str(folder))] == [
         f"{sum(str(first) in one.path for one in corpus.rejected)} clips are lost",
@@ -148,7 +170,8 @@ def test_shards_that_are_cut_or_missing_are_named_once_with_the_fix(folder, caps
     for path in (second, third):
         path.unlink()
     with pytest.raises(
-        DataError, match=r"none of its 10 files can be used; the first, .*000000\.tar\[.*, does not exi"
+        DataError,
+        match=r"none of its 10 files can be used; the first, .*000000\.tar\[.*, does not exi",
     ):
         load_corpus([folder])
 
@@ -180,15 +203,30 @@ REFUSED = {
         edited("index.csv", lambda data: data.replace(b"owl", b"elk")),
         r"give a CSV file of another name",
     ),
-    "index gone": (lambda folder: (folder / "index.csv").unlink(), r"index\.csv: cannot be read \(No such file"),
-    "about cut": (edited("shards.json", lambda data: data[:50]), r"shards\.json: damaged, or not of melpatch pack"),
+    "index gone": (
+        lambda folder: (folder / "index.csv").unlink(),
+        r"index\.csv: cannot be read \(No such file",
+    ),
+    "about cut": (
+        edited("shards.json", lambda data: data[:50]),
+        r"shards\.json: damaged, or not of melpatch pack",
+    ),
     "about no text": (
         edited("shards.json", lambda data: b"\xff\xfe"),
         r"shards\.json: damaged, or not of melpatch pack",
     ),
-    "about a list": (edited("shards.json", lambda data: b"[]"), r"shards\.json: damaged, or not of melpatch pack"),
-    "about lacks": (edited("shards.json", lambda data: b'{"layout": 1}'), r"shards\.json: .*copy or fetch the folder"),
-    "layout": (about(layout=2), r"shards\.json: layout = 2; allowed: 1; update melpatch, or pack anew"),
+    "about a list": (
+        edited("shards.json", lambda data: b"[]"),
+        r"shards\.json: damaged, or not of melpatch pack",
+    ),
+    "about lacks": (
+        edited("shards.json", lambda data: b'{"layout": 1}'),
+        r"shards\.json: .*copy or fetch the folder",
+    ),
+    "layout": (
+        about(layout=2),
+        r"shards\.json: layout = 2; allowed: 1; update melpatch, or pack anew",
+    ),
 }
 
 
@@ -205,7 +243,10 @@ ROWS = {
     "offset": ("-1,9,9,1", "offset = '-1'; allowed: as in the shard's index"),
     "size": ("0,x,9,1", "size = 'x'; allowed: as in the shard's index"),
     "checksum": ("0,9,4294967296,1", "crc32 = '4294967296'; allowed: as in"),
-    "no size": ("512,,9,1", "a part of a shard, but without its size or duration; take the row from"),
+    "no size": (
+        "512,,9,1",
+        "a part of a shard, but without its size or duration; take the row from",
+    ),
     "no duration": ("512,9,9,", "a part of a shard, but without its size or duration"),
 }
 
@@ -220,16 +261,24 @@ def test_rows_that_say_no_place_in_a_shard_are_refused(tmp_path, case):
 
 def test_rows_that_point_elsewhere_in_a_shard_are_told_when_they_are_read(folder):
     (clip, *_) = load_corpus([folder]).clips
-    (folder / "x.csv").write_text(f"path,offset,size,crc32,duration\n{clip.path.name},700,{clip.size},{clip.crc32},1\n")
+    (folder / "x.csv").write_text(
+        f"path,offset,size,crc32,duration\n{clip.path.name},700,{clip.size},{clip.crc32},1\n"
+    )
     (moved,) = load_corpus([folder / "x.csv"]).clips
-    with pytest.raises(AudioError, match=r"at byte 700\]: is damaged: the checksum of its .*; copy the file again"):
+    with pytest.raises(
+        AudioError, match=r"at byte 700\]: is damaged: the checksum of its .*; copy the file again"
+    ):
         decode(moved, RATE)
 
 
 def test_only_shards_are_checked_and_whole_ones_pass(whole, tmp_path):
     assert [*faults(str(whole))] == []
-    assert read_about(whole).size == sum(len(data) for name, data in content(whole).items() if name.endswith("tar"))
-    with pytest.raises(ConfigError, match="allowed: with --check, folders that melpatch pack wrote, or their URLs"):
+    assert read_about(whole).size == sum(
+        len(data) for name, data in content(whole).items() if name.endswith("tar")
+    )
+    with pytest.raises(
+        ConfigError, match="allowed: with --check, folders that melpatch pack wrote, or their URLs"
+    ):
         [*faults(str(tmp_path))]
 
 

@@ -25,7 +25,8 @@ def corpus(*clips):
 
 def parts(found):
     return [
-        None if part is None else {clip.split for clip in part.clips} for part in (found.train, found.val, found.test)
+        None if part is None else {clip.split for clip in part.clips}
+        for part in (found.train, found.val, found.test)
     ]
 
 
@@ -69,13 +70,19 @@ def test_every_part_keeps_all_labels():
 
 @pytest.mark.parametrize("fold", ["test_fold", "val_fold"])
 def test_a_fold_that_does_not_exist_is_named_beside_those_that_do(fold):
-    with pytest.raises(DataError, match=r"birds: no split or fold is called '9'; there are: 1 \(2\), 2 \(1\)"):
+    with pytest.raises(
+        DataError, match=r"birds: no split or fold is called '9'; there are: 1 \(2\), 2 \(1\)"
+    ):
         divide(of("1", "2", "1"), **{fold: "9"})
 
 
 @pytest.mark.parametrize(
     ("there", "folds"),
-    [(["1"], {"test_fold": "1"}), (["val", "test"], {}), (["1", "2"], {"test_fold": "1", "val_fold": "2"})],
+    [
+        (["1"], {"test_fold": "1"}),
+        (["val", "test"], {}),
+        (["1", "2"], {"test_fold": "1", "val_fold": "2"}),
+    ],
 )
 def test_nothing_to_train_on_is_an_error(there, folds):
     with pytest.raises(DataError, match="no labelled clip is left to train on"):
@@ -88,13 +95,19 @@ def test_a_corpus_without_labels_is_an_error():
 
 
 def test_a_fold_cannot_both_choose_and_test():
-    with pytest.raises(DataError, match="birds: '1' cannot both choose the best weights and be left alone"):
+    with pytest.raises(
+        DataError, match="birds: '1' cannot both choose the best weights and be left alone"
+    ):
         divide(of("1", "2"), test_fold="1", val_fold="1")
 
 
 def test_few_labels_keeps_so_many_of_each_class():
     many = corpus(*(("abc"[number % 3], "") for number in range(60)))
-    assert Counter(clip.labels for clip in few_labels(many, 4, 0).clips) == {("a",): 4, ("b",): 4, ("c",): 4}
+    assert Counter(clip.labels for clip in few_labels(many, 4, 0).clips) == {
+        ("a",): 4,
+        ("b",): 4,
+        ("c",): 4,
+    }
 
 
 def test_few_labels_keeps_all_of_a_class_that_has_fewer():
@@ -118,7 +131,10 @@ ROWS = st.lists(
 @given(ROWS, st.integers(1, 6), st.integers(0, 5))
 def test_a_smaller_choice_is_part_of_a_larger_one_and_keeps_the_order(rows, per_class, seed):
     many = corpus(*rows)
-    small, large = few_labels(many, per_class, seed).clips, few_labels(many, per_class + 1, seed).clips
+    small, large = (
+        few_labels(many, per_class, seed).clips,
+        few_labels(many, per_class + 1, seed).clips,
+    )
     assert set(small) <= set(large)
     assert [clip.key for clip in small] == sorted(clip.key for clip in small)
 
@@ -152,7 +168,9 @@ TWO = ("train", "test")
 def grouped(*rows):
     """A corpus of clips given as labels and a group."""
     made = corpus(*((labels, "") for labels, _ in rows))
-    clips = tuple(replace(clip, group=group) for clip, (_, group) in zip(made.clips, rows, strict=True))
+    clips = tuple(
+        replace(clip, group=group) for clip, (_, group) in zip(made.clips, rows, strict=True)
+    )
     return replace(made, clips=clips)
 
 
@@ -160,12 +178,19 @@ def held_out(many, share=0.25):
     return [clip for clip in hold_out(many, share, 0).clips if clip.split == "test"]
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", *"123456"])), min_size=1, max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from(["", *"123456"])), min_size=1, max_size=60
+    )
+)
 def test_hold_out_keeps_groups_whole_and_every_label_in_training(rows):
     many = grouped(*rows)
     assume(not groups_are_labels(many.clips))
     found = hold_out(many, 0.25, 0)
-    train, test = (replace(found, clips=tuple(clip for clip in found.clips if clip.split == split)) for split in TWO)
+    train, test = (
+        replace(found, clips=tuple(clip for clip in found.clips if clip.split == split))
+        for split in TWO
+    )
     assert shared_groups(train, test) == []
     assert {clip.labels for clip in train.clips} == {clip.labels for clip in many.clips}
 
@@ -177,8 +202,12 @@ def test_hold_out_takes_about_as_many_clips_of_groups_as_it_is_asked_for():
 
 
 def test_of_few_groups_the_smallest_is_held_out():
-    many = grouped(*[("a", "anna"), ("b", "anna")] * 9, *[("a", "ben"), ("b", "ben")] * 7, *[("c", "carl")] * 2)
-    assert {clip.group for clip in held_out(many, 0.1)} == {"ben"}  # without carl nobody would teach what a c is
+    many = grouped(
+        *[("a", "anna"), ("b", "anna")] * 9, *[("a", "ben"), ("b", "ben")] * 7, *[("c", "carl")] * 2
+    )
+    assert {clip.group for clip in held_out(many, 0.1)} == {
+        "ben"
+    }  # without carl nobody would teach what a c is
 
 
 def test_speakers_who_are_to_be_told_apart_are_on_both_sides():

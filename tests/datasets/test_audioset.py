@@ -69,8 +69,14 @@ def test_20k_trains_on_the_balanced_list_alone(root):
 @pytest.mark.parametrize("subset", ["20k", "2m"])
 def test_enhanced_labels_are_for_training_and_for_those_they_name(root, subset):
     plain, better = (audioset.clips(root, name) for name in (subset, f"{subset}-enhanced"))
-    assert [entry._replace(label="") for entry in better] == [entry._replace(label="") for entry in plain]
-    changed = {new.name: new.label for old, new in zip(plain, better, strict=True) if old.label != new.label}
+    assert [entry._replace(label="") for entry in better] == [
+        entry._replace(label="") for entry in plain
+    ]
+    changed = {
+        new.name: new.label
+        for old, new in zip(plain, better, strict=True)
+        if old.label != new.label
+    }
     assert changed == {"--PJHxphWEs": "Speech;Male speech, man speaking"}
 
 

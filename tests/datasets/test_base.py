@@ -11,7 +11,13 @@ from melpatch.errors import DataError
 
 def card(clips):
     about = dict.fromkeys(("name", "summary", "licence", "size", "metric", "download"), "x")
-    return Card(**about | {"download": "fetch it"}, splits=("train",), labels=(), clips=clips, fake=lambda root: None)
+    return Card(
+        **about | {"download": "fetch it"},
+        splits=("train",),
+        labels=(),
+        clips=clips,
+        fake=lambda root: None,
+    )
 
 
 def test_clips_become_rows_and_missing_ones_stand_apart(tmp_path):
@@ -46,8 +52,14 @@ def test_rows_are_absolute_however_the_folder_is_named(tmp_path, monkeypatch):
             lambda root, subset: (root / "list.csv").read_text(),
             r"list\.csv: cannot be read \(No such file.*\); fetch it",
         ),
-        (lambda root, subset: {}["fold"], r"its lists are not those of x \(KeyError: 'fold'\); fetch it"),
-        (lambda root, subset: [int("two")], r"its lists are not those of x \(ValueError: .*'two'\); fetch it"),
+        (
+            lambda root, subset: {}["fold"],
+            r"its lists are not those of x \(KeyError: 'fold'\); fetch it",
+        ),
+        (
+            lambda root, subset: [int("two")],
+            r"its lists are not those of x \(ValueError: .*'two'\); fetch it",
+        ),
         (lambda root, subset: [], "holds no list of clips, of x; fetch it"),
         (
             lambda root, subset: [Entry("a.wav", "", "")] * 1234,
@@ -64,7 +76,10 @@ def test_what_is_not_the_release_says_what_to_fetch(tmp_path, clips, message):
 def test_noises_are_short_repeat_and_differ_by_their_path(tmp_path):
     for folder in ("here", "there"):
         write_noises(tmp_path / folder, ["a/x.wav", "b/x.flac"], seconds=0.25)
-    waves = {path: soundfile.read(tmp_path / path)[0] for path in ("here/a/x.wav", "here/b/x.flac", "there/a/x.wav")}
+    waves = {
+        path: soundfile.read(tmp_path / path)[0]
+        for path in ("here/a/x.wav", "here/b/x.flac", "there/a/x.wav")
+    }
     assert {len(wave) for wave in waves.values()} == {4000}
     np.testing.assert_array_equal(waves["here/a/x.wav"], waves["there/a/x.wav"])
     assert abs(waves["here/a/x.wav"] - waves["here/b/x.flac"]).max() > 0.1

@@ -30,4 +30,9 @@ def test_four_recordings_stand_in_two_folds_with_two_classes():
         for row in csv.DictReader(file):
             folds[row["source"]].add(row["split_or_fold"])
             classes[row["source"]].add(row["label"])
-    assert [len(classes[source]) for source, found in folds.items() if len(found) > 1] == [2, 2, 2, 2]
+    assert [len(classes[source]) for source, found in folds.items() if len(found) > 1] == [
+        2,
+        2,
+        2,
+        2,
+    ]

@@ -29,10 +29,19 @@ def root(tmp_path):
 
 def test_four_emotions_remain_and_the_speaker_is_told_by_the_turn(root):
     folder = root / "Session1/dialog/EmoEvaluation"
-    write_lines(folder / "Ses01M_script01.txt", "[1.0000 - 2.0000]\tSes01M_script01_F000\tang\t[2.5, 2.5, 2.5]")
+    write_lines(
+        folder / "Ses01M_script01.txt",
+        "[1.0000 - 2.0000]\tSes01M_script01_F000\tang\t[2.5, 2.5, 2.5]",
+    )
     (folder / "Ses01F_impro01.txt").write_text(LINES, encoding="latin-1")
-    write_lines(folder / "._Ses01F_impro01.txt", "[1.0000 - 2.0000]\tSes01F_impro01_F009\tsad\t[2.5, 2.5, 2.5]")
-    write_lines(folder / "Categorical/Ses01F_e2.txt", "[1.0000 - 2.0000]\tSes01F_impro01_F008\tsad\t[2.5, 2.5, 2.5]")
+    write_lines(
+        folder / "._Ses01F_impro01.txt",
+        "[1.0000 - 2.0000]\tSes01F_impro01_F009\tsad\t[2.5, 2.5, 2.5]",
+    )
+    write_lines(
+        folder / "Categorical/Ses01F_e2.txt",
+        "[1.0000 - 2.0000]\tSes01F_impro01_F008\tsad\t[2.5, 2.5, 2.5]",
+    )
     found = [
         (entry.path.rpartition("/")[2], entry.label, entry.split, entry.group)
         for entry in iemocap.clips(root, "")
@@ -48,9 +57,14 @@ def test_four_emotions_remain_and_the_speaker_is_told_by_the_turn(root):
 
 def test_an_absent_session_says_what_to_fetch(root):
     shutil.rmtree(root / "Session4")
-    with pytest.raises(DataError, match=r"Session4.*: cannot be read .*; ask for IEMOCAP .* Session1 to Session5"):
+    with pytest.raises(
+        DataError, match=r"Session4.*: cannot be read .*; ask for IEMOCAP .* Session1 to Session5"
+    ):
         iemocap.CARD.look_up(root)
 
 
 def test_a_turn_lies_below_its_dialogue(root):
-    assert iemocap.clips(root, "")[0].path == "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+    assert (
+        iemocap.clips(root, "")[0].path
+        == "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+    )

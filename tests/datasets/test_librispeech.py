@@ -24,8 +24,12 @@ def test_a_subset_is_its_parts_for_training(root, subset, parts):
 def test_parts_for_validation_and_test_may_be_absent_those_for_training_not(root):
     for part in ("dev-clean", "test-other"):
         shutil.rmtree(root / part)
-    assert [entry.split for entry in librispeech.clips(root, "100")] == ["train"] * 2 + ["val"] * 2 + ["test"] * 2
+    assert [entry.split for entry in librispeech.clips(root, "100")] == ["train"] * 2 + [
+        "val"
+    ] * 2 + ["test"] * 2
     shutil.rmtree(root / "train-clean-360")
-    with pytest.raises(DataError, match=r"train-clean-360: cannot be read .*; fetch train-clean-100"):
+    with pytest.raises(
+        DataError, match=r"train-clean-360: cannot be read .*; fetch train-clean-100"
+    ):
         librispeech.CARD.look_up(root, "960")
     assert librispeech.CARD.look_up(root, "100")[1] == []

@@ -93,7 +93,10 @@ def test_the_second_class_of_a_pair_is_the_first_one_backwards(pair):
     rng = np.random.default_rng(7)
     sound = PAIRS[pair][0](rng, int(2 * RATE * rng.uniform(0.5, 0.9)))
     sound = np.trim_zeros(sound) / sound.std()
-    one, other = (np.trim_zeros(scenes._event(np.random.default_rng(7), 2 * pair + way, 2 * RATE)) for way in (0, 1))
+    one, other = (
+        np.trim_zeros(scenes._event(np.random.default_rng(7), 2 * pair + way, 2 * RATE))
+        for way in (0, 1)
+    )
     np.testing.assert_allclose(one, sound)
     np.testing.assert_array_equal(other, one[::-1])
     assert not np.allclose(one, other)
@@ -124,8 +127,14 @@ def corpus(tmp_path_factory):
 
 def test_the_corpus_holds_every_class_in_every_split(corpus):
     entries = scenes.clips(corpus)
-    expected = {(label, split): n for label in LABELS for split, n in (("train", 6), ("val", 1), ("test", 3))}
-    assert Counter((entry.label, entry.split) for entry in entries) == expected | {("", "pretrain"): 7}
+    expected = {
+        (label, split): n
+        for label in LABELS
+        for split, n in (("train", 6), ("val", 1), ("test", 3))
+    }
+    assert Counter((entry.label, entry.split) for entry in entries) == expected | {
+        ("", "pretrain"): 7
+    }
     assert len({entry.path for entry in entries}) == 107
     assert (corpus / "corpus.csv").read_text().splitlines()[0] == "path,label,split"
 
@@ -133,7 +142,12 @@ def test_the_corpus_holds_every_class_in_every_split(corpus):
 def test_files_hold_the_scenes_of_their_rows(corpus):
     for number, entry in enumerate(scenes.clips(corpus)):
         info = soundfile.info(corpus / entry.path)
-        assert (info.format, info.subtype, info.samplerate, info.channels) == ("FLAC", "PCM_16", RATE, 1)
+        assert (info.format, info.subtype, info.samplerate, info.channels) == (
+            "FLAC",
+            "PCM_16",
+            RATE,
+            1,
+        )
         wave, _ = soundfile.read(corpus / entry.path)
         np.testing.assert_allclose(wave, scenes.scene(3, number, 0.5), atol=2**-15)
         assert entry.label in ("", LABELS[number % 10])
@@ -144,11 +158,15 @@ def test_a_complete_corpus_is_left_as_it_is(corpus, monkeypatch):
     scenes.generate(corpus, clips=100, seconds=0.5, seed=3, unlabelled=7)
 
 
-@pytest.mark.parametrize("changed", [{"clips": 90}, {"seconds": 0.6}, {"seed": 4}, {"unlabelled": 8}])
+@pytest.mark.parametrize(
+    "changed", [{"clips": 90}, {"seconds": 0.6}, {"seed": 4}, {"unlabelled": 8}]
+)
 def test_another_corpus_is_not_overwritten(corpus, changed):
     before = sorted(corpus.rglob("*"))
     with pytest.raises(DataError, match="name another folder"):
-        scenes.generate(corpus, **{"clips": 100, "seconds": 0.5, "seed": 3, "unlabelled": 7} | changed)
+        scenes.generate(
+            corpus, **{"clips": 100, "seconds": 0.5, "seed": 3, "unlabelled": 7} | changed
+        )
     assert sorted(corpus.rglob("*")) == before
 
 
@@ -196,11 +214,21 @@ def test_of_two_that_generate_at_once_the_second_takes_the_first_ones(tmp_path, 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("clips", -1), ("clips", 0), ("unlabelled", -1), ("seconds", 0.4), ("seconds", 61.0), ("seed", -1)],
+    [
+        ("clips", -1),
+        ("clips", 0),
+        ("unlabelled", -1),
+        ("seconds", 0.4),
+        ("seconds", 61.0),
+        ("seed", -1),
+    ],
 )
 def test_numbers_out_of_range_are_named(tmp_path, field, value):
     with pytest.raises(ConfigError, match=field):
-        scenes.generate(tmp_path / "x", **{"clips": 2, "seconds": 0.5, "seed": 0, "unlabelled": 0} | {field: value})
+        scenes.generate(
+            tmp_path / "x",
+            **{"clips": 2, "seconds": 0.5, "seed": 0, "unlabelled": 0} | {field: value},
+        )
     assert not (tmp_path / "x").exists()
 
 
@@ -226,12 +254,16 @@ def floor_features(wave):
     frames = np.lib.stride_tricks.sliding_window_view(wave, 400)[::160] * np.hanning(400)
     log_mel = np.log(BANK @ (np.abs(np.fft.rfft(frames, 512)) ** 2).T + 1e-8)
     segments = np.array_split(log_mel, 4, axis=1)
-    return np.concatenate([part for segment in segments for part in (segment.mean(axis=1), segment.std(axis=1))])
+    return np.concatenate(
+        [part for segment in segments for part in (segment.mean(axis=1), segment.std(axis=1))]
+    )
 
 
 def test_a_linear_model_on_log_mel_statistics_is_far_from_solving_it():
     """Logistic regression, the floor of the other corpora, lies above chance (0.1) and well below what can be heard."""
     features = np.stack([floor_features(scenes.scene(0, number, 2.0)) for number in range(600)])
     labels = np.arange(600) % 10
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(features[:400], labels[:400])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(
+        features[:400], labels[:400]
+    )
     assert 0.2 < model.score(features[400:], labels[400:]) < 0.5

@@ -25,10 +25,13 @@ def slow_split(speaker):
 
 def test_the_rule_is_that_of_the_release():
     speakers = [f"{number:08x}" for number in range(3000)]
-    assert [speech_commands.split_of(name) for name in speakers] == [slow_split(name) for name in speakers]
+    assert [speech_commands.split_of(name) for name in speakers] == [
+        slow_split(name) for name in speakers
+    ]
     shares = Counter(map(speech_commands.split_of, speakers))
     assert all(
-        abs(shares[split] / 3000 - share) < 0.03 for split, share in [("train", 0.8), ("val", 0.1), ("test", 0.1)]
+        abs(shares[split] / 3000 - share) < 0.03
+        for split, share in [("train", 0.8), ("val", 0.1), ("test", 0.1)]
     )
 
 
@@ -49,15 +52,26 @@ def root(tmp_path):
 def test_version_2_splits_by_its_lists(root):
     found = {entry.path.partition("/")[2]: entry for entry in speech_commands.clips(root, "v2-35")}
     assert len(found) == 12
-    for name, split in [("cat/00000000", "val"), ("up/00000002", "test"), ("yes/00000001", "train")]:
+    for name, split in [
+        ("cat/00000000", "val"),
+        ("up/00000002", "test"),
+        ("yes/00000001", "train"),
+    ]:
         entry = found[f"{name}_nohash_0.wav"]
         assert (entry.label, entry.group, entry.split) == (*name.split("/"), split)
 
 
 def test_version_1_has_ten_words_and_the_rest_is_unknown(root):
-    entries = [entry for entry in speech_commands.clips(root, "v1-12") if entry.label != "_silence_"]
+    entries = [
+        entry for entry in speech_commands.clips(root, "v1-12") if entry.label != "_silence_"
+    ]
     expected = {
-        (f"speech_commands_v0.01/{word}/{speaker}_nohash_0.wav", "_unknown_" if word == "cat" else word, split, speaker)
+        (
+            f"speech_commands_v0.01/{word}/{speaker}_nohash_0.wav",
+            "_unknown_" if word == "cat" else word,
+            split,
+            speaker,
+        )
         for word in ("cat", "up", "yes")
         for speaker, split in [("00000000", "val"), ("00000001", "train"), ("00000003", "train")]
     } | {
@@ -84,5 +98,7 @@ def test_a_noise_that_is_gone_is_missing(root):
 @pytest.mark.parametrize("part", ["speech_commands_v0.01", "speech_commands_test_set_v0.01"])
 def test_a_part_that_is_not_there_is_to_be_fetched(root, part):
     shutil.rmtree(root / part)
-    with pytest.raises(DataError, match=rf"{part}: cannot be read \(No such file or directory\); fetch http"):
+    with pytest.raises(
+        DataError, match=rf"{part}: cannot be read \(No such file or directory\); fetch http"
+    ):
         speech_commands.CARD.look_up(root, "v1-12")

@@ -20,5 +20,7 @@ def test_the_keys_are_the_same_in_one_folder_as_in_two(tmp_path):
             speaker.rename(tmp_path / "wav" / speaker.name)
     after = voxceleb1.clips(tmp_path, "")
     assert {entry.path.partition("/")[0] for entry in after} == {"wav"}
-    assert [entry._replace(path="") for entry in after] == [entry._replace(path="") for entry in before]
+    assert [entry._replace(path="") for entry in after] == [
+        entry._replace(path="") for entry in before
+    ]
     assert voxceleb1.CARD.look_up(tmp_path)[1] == []

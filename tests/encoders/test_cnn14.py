@@ -20,7 +20,9 @@ def noise(*shape, seed=0):
 def build(n_mels=N_MELS, **settings):
     """A narrow one with norms that are not as they start, so that 0 is not mapped to 0."""
     torch.manual_seed(0)
-    cnn = CNN14(CNN14.Config(**{"width": 2, "dropout": 0.0, "neck_dropout": 0.0} | settings), n_mels).double()
+    cnn = CNN14(
+        CNN14.Config(**{"width": 2, "dropout": 0.0, "neck_dropout": 0.0} | settings), n_mels
+    ).double()
     for name, value in cnn.state_dict().items():
         if "bn" in name and value.ndim:
             value.copy_(noise(*value.shape, seed=len(name)).abs() + 0.5)
@@ -39,7 +41,8 @@ class Norm(nn.BatchNorm2d):
             self.running_var.lerp_(values.var(dim=1).detach(), 0.1)
             self.num_batches_tracked += 1
         mean, deviation, gain, bias = (
-            value[:, None, None] for value in (mean, (variance + 1e-5).sqrt(), self.weight, self.bias)
+            value[:, None, None]
+            for value in (mean, (variance + 1e-5).sqrt(), self.weight, self.bias)
         )
         return (x - mean) / deviation * gain + bias
 
@@ -59,7 +62,9 @@ class Published(nn.Module):
             ours.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
             ours.bn1, ours.bn2 = Norm(channels), Norm(channels)
             self.blocks.append(ours)
-        turned = {name: value.mT if "conv" in name else value for name, value in cnn.state_dict().items()}
+        turned = {
+            name: value.mT if "conv" in name else value for name, value in cnn.state_dict().items()
+        }
         self.double().load_state_dict(turned)
         self.train(cnn.training)
 
@@ -84,7 +89,9 @@ def overall(x):
 def encode(cnn, spectrogram, lengths=None, layers=False):
     """Return what an objective has of the encoder, for clips of these lengths, or without padding."""
     frames = torch.full((len(spectrogram),), spectrogram.shape[2]) if lengths is None else lengths
-    valid = None if lengths is None else cnn.grid.valid(lengths, cnn.grid.columns(spectrogram.shape[2]))
+    valid = (
+        None if lengths is None else cnn.grid.valid(lengths, cnn.grid.columns(spectrogram.shape[2]))
+    )
     return cnn(cnn.normalise(spectrogram, frames), valid, layers)
 
 
@@ -99,9 +106,13 @@ def test_it_is_the_published_network(mode):
     assert encoded.cls.any()
     for layer, output in zip(encoded.layers, outputs, strict=True):
         columns = [part.mean(dim=(2, 3)) for part in output.chunk(3, dim=2)]
-        torch.testing.assert_close(layer, torch.stack([overall(output), *columns], dim=1), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            layer, torch.stack([overall(output), *columns], dim=1), rtol=1e-9, atol=1e-12
+        )
     for name, value in slow.state_dict().items():  # what training notes
-        torch.testing.assert_close(cnn.state_dict()[name], value.mT if "conv" in name else value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            cnn.state_dict()[name], value.mT if "conv" in name else value, rtol=1e-9, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("n_mels", [40, 64])
@@ -127,7 +138,9 @@ def test_a_clip_of_any_length_is_the_same_alone_and_in_a_batch():
     together = encode(cnn, spectrogram, lengths)
     for clip, own in enumerate(lengths.tolist()):
         alone = encode(cnn, spectrogram[clip : clip + 1, :, :own])
-        torch.testing.assert_close(together.patches[clip, valid[clip]], alone.patches[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            together.patches[clip, valid[clip]], alone.patches[0], rtol=1e-9, atol=1e-12
+        )
         torch.testing.assert_close(together.cls[clip], alone.cls[0], rtol=1e-9, atol=1e-12)
     assert not together.patches[~valid].any()
 
@@ -149,7 +162,9 @@ def test_training_with_padding_is_training_on_what_stands_before_it():
 def test_frames_left_over_are_cut_and_a_short_clip_is_completed_with_zeros():
     cnn, spectrogram = build(), noise(2, N_MELS, 95)
     assert torch.equal(cnn(spectrogram).patches, cnn(spectrogram[..., :64]).patches)
-    assert torch.equal(cnn(spectrogram[..., :20]).patches, cnn(F.pad(spectrogram[..., :20], (0, 12))).patches)
+    assert torch.equal(
+        cnn(spectrogram[..., :20]).patches, cnn(F.pad(spectrogram[..., :20], (0, 12))).patches
+    )
 
 
 def test_dropout_is_for_training_and_stands_in_two_places():
@@ -166,7 +181,9 @@ def test_it_starts_xavier_uniform_with_plain_norms():
     cnn = CNN14(CNN14.Config(width=8), N_MELS)
     for name, value in cnn.named_parameters():
         if value.ndim == 1:
-            assert torch.equal(value, torch.full_like(value, float("bn" in name and "weight" in name))), name
+            assert torch.equal(
+                value, torch.full_like(value, float("bn" in name and "weight" in name))
+            ), name
             continue
         fans = value.shape[0] + value.shape[1]
         bound = math.sqrt(6 / (fans * math.prod(value.shape[2:])))
@@ -187,7 +204,9 @@ def test_base_has_as_many_parameters_as_published():
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_has_about_as_many_parameters_as_the_vit_of_that_name(name):
     with torch.device("meta"):
-        assert count(CNN14(CNN14.sized(name), 64)) == pytest.approx(count(ViT(ViT.sized(name), 128)), rel=0.1)
+        assert count(CNN14(CNN14.sized(name), 64)) == pytest.approx(
+            count(ViT(ViT.sized(name), 128)), rel=0.1
+        )
 
 
 @pytest.mark.parametrize(

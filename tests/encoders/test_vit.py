@@ -15,11 +15,17 @@ def build(n_mels=32, **settings):
     return ViT(ViT.Config(**small | settings), n_mels).eval()
 
 
-@pytest.mark.parametrize(("patch", "stride"), [((8, 8), None), ((8, 8), (5, 6)), ((32, 2), (32, 1))])
+@pytest.mark.parametrize(
+    ("patch", "stride"), [((8, 8), None), ((8, 8), (5, 6)), ((32, 2), (32, 1))]
+)
 def test_projection_is_a_convolution(patch, stride):
     vit, x = build(patch=patch, stride=stride, partial="drop"), torch.randn(2, 32, 50)
     kernel = vit.projection.weight.view(24, 1, *patch)
-    expected = F.conv2d(x[:, None], kernel, vit.projection.bias, stride=stride or patch).flatten(2).transpose(1, 2)
+    expected = (
+        F.conv2d(x[:, None], kernel, vit.projection.bias, stride=stride or patch)
+        .flatten(2)
+        .transpose(1, 2)
+    )
     torch.testing.assert_close(vit.embed(x), expected)
 
 
@@ -27,7 +33,11 @@ def test_projection_is_a_convolution(patch, stride):
 def test_tokens_are_projected_patches_plus_positions(positions):
     vit, x = build(positions=positions), torch.randn(2, 32, 50)
     tables = {"sincos": sincos(4, 7, 24), "sequence": sequence(4, 7, 24)}
-    table = tables[positions] if positions in tables else vit.position_table.view(4, 12, 24)[:, :7].flatten(0, 1)
+    table = (
+        tables[positions]
+        if positions in tables
+        else vit.position_table.view(4, 12, 24)[:, :7].flatten(0, 1)
+    )
     assert torch.equal(vit.positions(7), table)
     assert torch.equal(vit.tokens(x), vit.embed(x) + table)
 
@@ -42,7 +52,9 @@ def test_cls_tokens_stand_in_front(positions, count):
     front = torch.zeros(0, 24) if count == 0 else vit.cls_token
     learned = positions in ("learned", "stretched")
     front = front + vit.cls_position if count and learned else front
-    expected, layers = vit.transformer(torch.cat([front.expand(2, -1, -1), vit.tokens(x)], 1), layers=True)
+    expected, layers = vit.transformer(
+        torch.cat([front.expand(2, -1, -1), vit.tokens(x)], 1), layers=True
+    )
     assert torch.equal(torch.cat([encoded.cls, encoded.patches], 1), expected)
     assert torch.equal(encoded.layers[0], layers[0])
     assert (vit.cls_position is not None) == (count > 0 and learned)
@@ -62,7 +74,9 @@ def test_learned_positions_refuse_a_longer_clip_and_say_what_to_do():
 @pytest.mark.parametrize("columns", [1, 5, 13, 40])
 def test_stretched_positions_span_whatever_grid_there_is(columns):
     vit = build(positions="stretched")
-    assert torch.equal(vit.positions(columns), resize(vit.position_table, (4, 12), (4, columns), "bicubic"))
+    assert torch.equal(
+        vit.positions(columns), resize(vit.position_table, (4, 12), (4, columns), "bicubic")
+    )
     assert torch.equal(vit.positions(12), vit.position_table)
     x = torch.randn(2, 32, 8 * columns)
     assert torch.equal(vit.tokens(x), vit.embed(x) + vit.positions(columns))
@@ -114,7 +128,9 @@ def test_resizing_a_sincos_vit_changes_its_grid_alone():
 @pytest.mark.parametrize("step", [1, 2, 4])
 def test_in_a_sequence_a_place_keeps_its_vector_when_patches_come_to_overlap(step, partial):
     vit = build(positions="sequence", partial=partial, n_mels=40)
-    vit.resize_positions(12, grid=PatchGrid(n_mels=40, patch=(8, 8), stride=(8 // step, 8 // step), partial=partial))
+    vit.resize_positions(
+        12, grid=PatchGrid(n_mels=40, patch=(8, 8), stride=(8 // step, 8 // step), partial=partial)
+    )
     columns = 6 * step + 1
     fine = vit.positions(columns).view(-1, columns, 24)[::step, ::step]
     torch.testing.assert_close(fine.flatten(0, 1), sequence(5, 7, 24))
@@ -154,7 +170,9 @@ def test_without_a_norm_spectrograms_stay_and_nothing_more_is_saved():
     vit, (x, frames) = build(), unequal_clips()
     assert vit.train().normalise(x, frames) is x
     extra = build(input_norm="batch").state_dict().keys() - vit.state_dict().keys()
-    assert extra == {f"input_norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert extra == {
+        f"input_norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
+    }
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -170,7 +188,9 @@ def test_dropout_is_of_tokens_and_blocks_and_for_training_alone():
     assert torch.equal(vit(x).patches, build()(x).patches)
     assert [block.dropout.p for block in vit.transformer.blocks] == [0.25, 0.25]
     given = []
-    vit.train().transformer.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    vit.train().transformer.register_forward_pre_hook(
+        lambda _, arguments: given.append(arguments[0])
+    )
     assert not torch.equal(vit(x).patches, vit(x).patches)
     tokens = torch.cat([vit.cls_token.expand(4, -1, -1), vit.tokens(x)], dim=1)
     torch.testing.assert_close(given[0], torch.where(given[0] == 0, 0.0, tokens / 0.75))
@@ -202,7 +222,10 @@ def test_autocast_is_not_undone_by_positions_or_cls(positions):
         ({"columns": 0}, "columns = 0"),
         ({"drop_path": 1.0}, "drop_path = 1.0"),
         ({"dropout": 1.0}, "dropout = 1.0"),
-        ({"embed_dim": 6, "positions": "sequence"}, "embed_dim = 6; allowed: a multiple of 4, or positions"),
+        (
+            {"embed_dim": 6, "positions": "sequence"},
+            "embed_dim = 6; allowed: a multiple of 4, or positions",
+        ),
         ({"patch": (0, 8)}, "patch"),
         ({"stride": (9, 8)}, "stride"),
     ],
@@ -215,7 +238,9 @@ def test_wrong_settings_are_named(settings, named):
 def test_a_wrong_choice_is_named_where_no_type_checker_runs():
     config = ViT.Config()
     object.__setattr__(config, "positions", "rotary")
-    with pytest.raises(ConfigError, match="positions = 'rotary'; allowed: sincos, sequence, learned, stretched"):
+    with pytest.raises(
+        ConfigError, match="positions = 'rotary'; allowed: sincos, sequence, learned, stretched"
+    ):
         config.__post_init__()
 
 
@@ -226,7 +251,9 @@ def test_sizes_are_those_of_deit(name, millions):
     with torch.device("meta"):
         vit = ViT(config, n_mels=14 * 16)
     dim = config.embed_dim
-    count = sum(parameter.numel() for parameter in vit.parameters()) + 2 * 256 * dim + 1000 * (dim + 1)
+    count = (
+        sum(parameter.numel() for parameter in vit.parameters()) + 2 * 256 * dim + 1000 * (dim + 1)
+    )
     assert count / 1e6 == pytest.approx(millions, abs=0.05)
 
 

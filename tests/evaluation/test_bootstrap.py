@@ -32,7 +32,9 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     generator = np.random.default_rng(0)
     covered = 0
     for seed in range(100):
-        low, high = interval(resampled(mean_of((generator.random(60) < 0.7).astype(float)), 60, seed))
+        low, high = interval(
+            resampled(mean_of((generator.random(60) < 0.7).astype(float)), 60, seed)
+        )
         covered += low <= 0.7 <= high
     assert 85 <= covered <= 100
 

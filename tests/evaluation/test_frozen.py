@@ -28,7 +28,12 @@ LENGTHS = (0.7, 1.0, 2.3, 0.3, 1.6)
 @pytest.fixture
 def corpus(tmp_path) -> Corpus:
     for number, seconds in enumerate(LENGTHS):
-        write_sound(tmp_path / "sounds" / f"{number}.wav", ("low", "noise")[number % 2], seconds, seed=number)
+        write_sound(
+            tmp_path / "sounds" / f"{number}.wav",
+            ("low", "noise")[number % 2],
+            seconds,
+            seed=number,
+        )
     return load_corpus([tmp_path / "sounds"])
 
 
@@ -50,7 +55,11 @@ def windows(corpus, number):
     wave, rate = read(corpus.clips[number].path, sample_rate=16000)
     parts = [wave[at : at + rate] for at in range(0, len(wave), rate)]
     return [
-        Batch(torch.from_numpy(part)[None], torch.tensor([len(part)]), torch.zeros(1, dtype=torch.int64))
+        Batch(
+            torch.from_numpy(part)[None],
+            torch.tensor([len(part)]),
+            torch.zeros(1, dtype=torch.int64),
+        )
         for part in parts
     ]
 
@@ -71,7 +80,10 @@ def test_layers_are_means_over_the_patch_tokens_of_each_block(corpus, tmp_path):
     for number, row in enumerate(found):
         parts = windows(corpus, number)
         with torch.inference_mode():
-            told = [one.encoder(one.objective.features(part).spectrogram, layers=True).layers for part in parts]
+            told = [
+                one.encoder(one.objective.features(part).spectrogram, layers=True).layers
+                for part in parts
+            ]
         means = [[layer[0, 2:].mean(0).numpy() for layer in layers] for layers in told]
         np.testing.assert_allclose(
             row, np.average(means, axis=0, weights=[int(part.lengths) for part in parts]), atol=2e-5
@@ -88,14 +100,17 @@ def test_tokens_are_the_encoders_own_without_padding(corpus, tmp_path):
     for row, real, number in zip(batch, valid, (3, 2, 0), strict=True):
         with torch.inference_mode():
             parts = [
-                one.encoder(one.objective.features(part).spectrogram).patches[0] for part in windows(corpus, number)
+                one.encoder(one.objective.features(part).spectrogram).patches[0]
+                for part in windows(corpus, number)
             ]
         inside = row[real]
         assert len(inside) == sum(map(len, parts))
         expected = torch.cat(parts)
         # Windows come in an order of their own.
         ours, theirs = (tokens[tokens[:, 0].argsort()] for tokens in (inside, expected))
-        torch.testing.assert_close(ours.sum(0), theirs.sum(0), rtol=0, atol=0.02 * len(theirs) ** 0.5)
+        torch.testing.assert_close(
+            ours.sum(0), theirs.sum(0), rtol=0, atol=0.02 * len(theirs) ** 0.5
+        )
         assert (torch.cdist(inside, expected).amin(1) < 0.02).all()
         assert (torch.cdist(expected, inside).amin(1) < 0.02).all()
 
@@ -167,7 +182,9 @@ def test_a_file_of_another_network_is_refused(corpus, tmp_path):
     other.vectors(corpus)
     (mine,), (theirs,) = (tmp_path / "a").iterdir(), (tmp_path / "b").iterdir()
     shutil.copytree(theirs, mine, dirs_exist_ok=True)
-    with pytest.raises(CheckpointError, match=f"{mine}: features of another network.*delete the folder"):
+    with pytest.raises(
+        CheckpointError, match=f"{mine}: features of another network.*delete the folder"
+    ):
         frozen(tmp_path / "a").vectors(corpus)
 
 
@@ -182,7 +199,9 @@ def test_damaged_features_are_named(corpus, tmp_path, kind, name, left):
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[: int(left * file.stat().st_size)])
-    with pytest.raises(CheckpointError, match=f"{folder}: features cannot be read.*delete the folder"):
+    with pytest.raises(
+        CheckpointError, match=f"{folder}: features cannot be read.*delete the folder"
+    ):
         getattr(frozen(tmp_path), kind)(corpus)
 
 

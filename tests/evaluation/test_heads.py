@@ -11,14 +11,24 @@ from torch import nn
 
 from melpatch.errors import DataError, MelpatchError
 from melpatch.evaluation.features import Tokens
-from melpatch.evaluation.heads import Course, Material, _batches, fit, probabilities, tokens, vectors
+from melpatch.evaluation.heads import (
+    Course,
+    Material,
+    _batches,
+    fit,
+    probabilities,
+    tokens,
+    vectors,
+)
 
 
 def clouds(clips=40, labels=3, seed=0, noise=1.5):
     """Features that overlap, so that validation has its ups and downs."""
     generator = np.random.default_rng(seed)
     targets = np.eye(labels, dtype=np.float32)[np.arange(clips) % labels]
-    return Material(vectors("features", targets + noise * generator.normal(size=targets.shape)), targets)
+    return Material(
+        vectors("features", targets + noise * generator.normal(size=targets.shape)), targets
+    )
 
 
 def linear(seed=0):
@@ -32,7 +42,15 @@ def test_the_weights_kept_are_those_of_a_loop_that_keeps_the_first_best(multi_la
     train, val, head = clouds(), clouds(seed=1), linear()
     slow = deepcopy(head)
     course = Course(steps=23, every=5, batch_size=16, gradient_clip=0.5, cosine=True)
-    best = fit(head, torch.optim.SGD(head.parameters(), lr=2.0), course, train, val, multi_label=multi_label, seed=3)
+    best = fit(
+        head,
+        torch.optim.SGD(head.parameters(), lr=2.0),
+        course,
+        train,
+        val,
+        multi_label=multi_label,
+        seed=3,
+    )
 
     kept = None
     order = [rows for rows, _ in zip(_batches(40, 16, 3), range(23), strict=False)]
@@ -51,7 +69,11 @@ def test_the_weights_kept_are_those_of_a_loop_that_keeps_the_first_best(multi_la
                 p -= rate * p.grad * min(1, 0.5 / norm)
         if step % 5 == 0 or step == 23:
             found = slow(*val.given(torch.arange(40))).detach().numpy()
-            score = mean_ap(found, val.targets) if multi_label else (found.argmax(1) == val.targets.argmax(1)).mean()
+            score = (
+                mean_ap(found, val.targets)
+                if multi_label
+                else (found.argmax(1) == val.targets.argmax(1)).mean()
+            )
             if kept is None or score > kept[1]:
                 kept = step, score, slow.weight.detach().clone()
     assert best == pytest.approx(kept[:2])
@@ -75,7 +97,15 @@ def test_training_ends_when_patience_does(patience, batches):
     counted = Material(lambda rows: (seen.append(len(rows)), train.given(rows))[1], train.targets)
     head = linear()
     course = Course(steps=30, every=3, batch_size=20, patience=patience)
-    best = fit(head, torch.optim.SGD(head.parameters(), lr=0.0), course, counted, clouds(), multi_label=False, seed=0)
+    best = fit(
+        head,
+        torch.optim.SGD(head.parameters(), lr=0.0),
+        course,
+        counted,
+        clouds(),
+        multi_label=False,
+        seed=0,
+    )
     assert (best.step, len(seen)) == (3, batches)
 
 
@@ -100,7 +130,9 @@ def test_probabilities_are_softmax_or_sigmoid_of_the_logits_in_order(batch_size)
     asked, head = clouds(), linear()
     logits = head(*asked.given(torch.arange(40))).detach().numpy().astype(np.float64)
     powers = np.exp(logits)
-    single, several = (probabilities(head, asked, batch_size, multi_label=many) for many in (False, True))
+    single, several = (
+        probabilities(head, asked, batch_size, multi_label=many) for many in (False, True)
+    )
     assert single == pytest.approx(powers / powers.sum(axis=1, keepdims=True), abs=1e-6)
     assert several == pytest.approx(1 / (1 + 1 / powers), abs=1e-6)
 
@@ -123,7 +155,11 @@ def test_clips_of_tokens_are_padded_to_the_longest_of_a_batch():
 @pytest.mark.parametrize(
     ("train", "val", "message"),
     [
-        (1, 4, "1 training clips and 4 to choose by can be read; a trained head needs at least 2 and 1"),
+        (
+            1,
+            4,
+            "1 training clips and 4 to choose by can be read; a trained head needs at least 2 and 1",
+        ),
         (4, 0, "4 training clips and 0 to choose by"),
         (4, 1, "no label is on some, but not all of the 1 clips to choose by"),
     ],
@@ -139,7 +175,9 @@ def test_too_few_clips_are_refused(train, val, message):
 def test_a_head_that_diverged_says_so(multi_label):
     head, course = linear(), Course(steps=3, every=3, batch_size=40)
     optimizer = torch.optim.SGD(head.parameters(), lr=np.inf)
-    with pytest.raises(MelpatchError, match=r"head's probabilities of 40 of 40 clips .* lower learning rate") as caught:
+    with pytest.raises(
+        MelpatchError, match=r"head's probabilities of 40 of 40 clips .* lower learning rate"
+    ) as caught:
         fit(head, optimizer, course, clouds(), clouds(seed=1), multi_label=multi_label, seed=0)
     assert "\n" not in str(caught.value)
 

@@ -21,7 +21,9 @@ def summary(batch):
     """A row that only a clip's own samples decide, and not linearly: a window's energy, peak and length."""
     inside = torch.arange(batch.wave.shape[1]) < batch.lengths[:, None]
     own = torch.where(inside, batch.wave, 0.0)
-    return torch.stack([own.square().sum(1) / batch.lengths, own.abs().amax(1), batch.lengths.float()], dim=1)
+    return torch.stack(
+        [own.square().sum(1) / batch.lengths, own.abs().amax(1), batch.lengths.float()], dim=1
+    )
 
 
 def slowly(clip, seconds):
@@ -29,7 +31,9 @@ def slowly(clip, seconds):
     wave, _ = read(clip.path, start=clip.start, duration=clip.duration, sample_rate=RATE)
     size = round(seconds * RATE)
     parts = [wave[at : at + size] for at in range(0, len(wave), size)]
-    rows = [[np.mean(part.astype(np.float64) ** 2), np.abs(part).max(), len(part)] for part in parts]
+    rows = [
+        [np.mean(part.astype(np.float64) ** 2), np.abs(part).max(), len(part)] for part in parts
+    ]
     return np.average(rows, axis=0, weights=[len(part) for part in parts])
 
 
@@ -42,7 +46,9 @@ def clips(tmp_path_factory):
     root = tmp_path_factory.mktemp("sounds")
     found = []
     for number, seconds in enumerate((1.3, 0.2, 2.0, 0.5, 1.0, 0.07)):
-        path = write_sound(root / f"{number}.wav", ("noise", "low")[number % 2], seconds, RATE, number)
+        path = write_sound(
+            root / f"{number}.wav", ("noise", "low")[number % 2], seconds, RATE, number
+        )
         found.append(clip_of(path, seconds))
     found.append(clip_of(found[2].path, 0.6, start=0.7))  # a second clip of the same file
     return tuple(found)
@@ -62,7 +68,9 @@ def test_rows_are_those_of_the_windows_weighted_by_their_length(clips, order, se
 
 
 def test_processes_that_decode_change_nothing(clips):
-    alone, helped = (over_clips(summary, clips, sample_rate=RATE, seconds=0.5, workers=n) for n in (0, 1))
+    alone, helped = (
+        over_clips(summary, clips, sample_rate=RATE, seconds=0.5, workers=n) for n in (0, 1)
+    )
     np.testing.assert_array_equal(alone.rows, helped.rows)
 
 
@@ -99,7 +107,9 @@ def test_a_clip_said_to_be_longer_than_its_file_is_judged_by_what_there_is(clips
 
 def test_nothing_readable_is_an_error_that_names_the_first(tmp_path):
     lost = [clip_of(tmp_path / f"{number}.wav", 1.0) for number in range(3)]
-    with pytest.raises(DataError, match=r"none of 3 clips can be read; the first: .*\.wav \(.*melpatch prepare"):
+    with pytest.raises(
+        DataError, match=r"none of 3 clips can be read; the first: .*\.wav \(.*melpatch prepare"
+    ):
         over_clips(summary, lost, sample_rate=RATE, seconds=1.0)
 
 

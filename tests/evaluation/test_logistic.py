@@ -15,7 +15,9 @@ def drawn(clips, features, labels=9, seed=0):
     generator = np.random.default_rng(seed)
     hidden = generator.normal(size=(clips, features)) / np.sqrt(np.arange(1, features + 1))
     rows = StandardScaler().fit_transform(hidden @ generator.normal(size=(features, features)))
-    says = rows @ generator.normal(size=(features, labels)) + generator.logistic(size=(clips, labels))
+    says = rows @ generator.normal(size=(features, labels)) + generator.logistic(
+        size=(clips, labels)
+    )
     return rows, says > np.quantile(says, np.linspace(0.98, 0.3, labels), axis=0).diagonal()
 
 
@@ -36,7 +38,9 @@ def test_they_are_at_their_minimum_however_many_at_once(monkeypatch, at_once):
     rows, targets = drawn(200, 30)
     weights, bias = logistic(rows, targets, C=1.0)
     errors = expit(rows @ weights + bias) - targets
-    assert np.abs(rows.T @ errors + weights).max() < 30 * TOLERANCE * len(rows)  # along the axes it is the tolerance
+    assert np.abs(rows.T @ errors + weights).max() < 30 * TOLERANCE * len(
+        rows
+    )  # along the axes it is the tolerance
     assert np.abs(errors.sum(axis=0)).max() <= TOLERANCE * len(rows)
 
 

@@ -33,11 +33,15 @@ def test_decisions_agree_with_scikit_learn():
     probabilities, targets = task()
     result = scores(probabilities, targets, list("abcd"), multi_label=False)
     true, predicted = targets.argmax(1), probabilities.argmax(1)
-    assert result["accuracy"] == pytest.approx(np.mean([t == p for t, p in zip(true, predicted, strict=True)]))
+    assert result["accuracy"] == pytest.approx(
+        np.mean([t == p for t, p in zip(true, predicted, strict=True)])
+    )
     assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(true, predicted))
     assert result["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"))
     for t in range(4):
-        assert result["confusion"][t] == [int(((true == t) & (predicted == p)).sum()) for p in range(4)]
+        assert result["confusion"][t] == [
+            int(((true == t) & (predicted == p)).sum()) for p in range(4)
+        ]
     assert [row["recall"] for row in result["per_class"]] == pytest.approx(
         [np.mean(predicted[true == t] == t) for t in range(4)]
     )
@@ -46,23 +50,32 @@ def test_decisions_agree_with_scikit_learn():
 @given(st.data())
 def test_average_precision_is_that_of_scikit_learn_under_any_weights(data):
     clips = data.draw(st.integers(1, 20))
-    draw = lambda low, high: np.array(data.draw(st.lists(st.integers(low, high), min_size=clips, max_size=clips)))  # noqa: E731
+    def draw(low, high):
+        return np.array(
+            data.draw(st.lists(st.integers(low, high), min_size=clips, max_size=clips))
+        )
     score, positive, weights = draw(0, 6) / 6, draw(0, 1).astype(bool), draw(0, 3).astype(float)
     ours = average_precision(score, positive, np.stack([weights, np.ones(clips)]))
     for value, weight in zip(ours, (weights, np.ones(clips)), strict=True):
         if weight[positive].sum() == 0:
             assert np.isnan(value)
         else:
-            assert value == pytest.approx(average_precision_score(positive, score, sample_weight=weight))
+            assert value == pytest.approx(
+                average_precision_score(positive, score, sample_weight=weight)
+            )
 
 
 @given(seed=st.integers(0, 1000), multi_label=st.booleans())
 def test_the_order_of_clips_and_labels_does_not_matter(seed, multi_label):
     probabilities, targets = task(seed=seed, multi_label=multi_label)
-    probabilities += np.random.default_rng(seed).random(probabilities.shape) * 1e-3  # no ties in the arg-max
+    probabilities += (
+        np.random.default_rng(seed).random(probabilities.shape) * 1e-3
+    )  # no ties in the arg-max
     clips, labels = np.random.default_rng(seed).permutation(60), [2, 0, 3, 1]
     a = scores(probabilities, targets, list("abcd"), multi_label)
-    b = scores(probabilities[clips][:, labels], targets[clips][:, labels], list("cadb"), multi_label)
+    b = scores(
+        probabilities[clips][:, labels], targets[clips][:, labels], list("cadb"), multi_label
+    )
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "mAP", "mAUC", "d_prime"):
         assert a.get(name) == pytest.approx(b.get(name))
 
@@ -80,7 +93,9 @@ def test_a_class_without_positives_is_named_and_averaged_nowhere():
     probabilities, targets = task(labels=3)
     seen = scores(probabilities, targets, list("abc"), multi_label=False)
     more = np.column_stack([probabilities, np.zeros(60)])
-    result = strict_json(scores(more, np.column_stack([targets, np.zeros(60, int)]), list("abcd"), multi_label=False))
+    result = strict_json(
+        scores(more, np.column_stack([targets, np.zeros(60, int)]), list("abcd"), multi_label=False)
+    )
     assert result["classes_without_positives"] == ["d"]
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "mAP", "mAUC", "d_prime"):
         assert result[name] == pytest.approx(seen[name])
@@ -105,7 +120,9 @@ def test_a_single_class_has_nothing_to_rank(multi_label):
 
 
 def test_one_clip_is_enough():
-    result = strict_json(scores(np.array([[0.2, 0.8]]), np.array([[0, 1]]), ["a", "b"], multi_label=False))
+    result = strict_json(
+        scores(np.array([[0.2, 0.8]]), np.array([[0, 1]]), ["a", "b"], multi_label=False)
+    )
     assert (result["accuracy"], result["mAP"]) == (1.0, None)
 
 
@@ -144,7 +161,9 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_the_interval_holds_the_metric_and_is_the_same_for_the_same_seed(multi_label):
     probabilities, targets = task(multi_label=multi_label)
     name = primary_metric(multi_label)
-    first, again, other = (scores(probabilities, targets, list("abcd"), multi_label, seed=s) for s in (0, 0, 1))
+    first, again, other = (
+        scores(probabilities, targets, list("abcd"), multi_label, seed=s) for s in (0, 0, 1)
+    )
     low, high = first[f"{name}_95"]
     assert low < first[name] < high
     assert first == again

@@ -64,10 +64,19 @@ F = ["1", "2", "3"]
             F,
             [],
             "none",
-            [("1", {"2", "3"}, None, {"1"}), ("2", {"1", "3"}, None, {"2"}), ("3", {"1", "2"}, None, {"3"})],
+            [
+                ("1", {"2", "3"}, None, {"1"}),
+                ("2", {"1", "3"}, None, {"2"}),
+                ("3", {"1", "2"}, None, {"3"}),
+            ],
         ),
         (F, ["3"], "none", [("3", {"1", "2"}, None, {"3"})]),
-        (F, [], "next", [("1", {"3"}, {"2"}, {"1"}), ("2", {"1"}, {"3"}, {"2"}), ("3", {"2"}, {"1"}, {"3"})]),
+        (
+            F,
+            [],
+            "next",
+            [("1", {"3"}, {"2"}, {"1"}), ("2", {"1"}, {"3"}, {"2"}), ("3", {"2"}, {"1"}, {"3"})],
+        ),
         (F, ["2", "3"], "val", [("2", {"1", "3"}, None, {"2"}), ("3", {"1", "2"}, None, {"3"})]),
         (["1", "2"], [], "next", [("1", {"2"}, {"2"}, {"1"}), ("2", {"1"}, {"1"}, {"2"})]),
         ([*F, "val"], ["1"], "val", [("1", {"2", "3"}, {"val"}, {"1"})]),
@@ -84,20 +93,29 @@ def test_who_is_learnt_from_who_chooses_and_who_is_scored(there, scored, choice,
 
 @given(
     there=st.sets(st.sampled_from(["train", "val", "test", "1", "2", "3", "10"]), min_size=2),
-    clips=st.lists(st.tuples(st.sampled_from(["a", "b", "a b", ""]), st.integers(0, 6)), min_size=14, max_size=60),
+    clips=st.lists(
+        st.tuples(st.sampled_from(["a", "b", "a b", ""]), st.integers(0, 6)),
+        min_size=14,
+        max_size=60,
+    ),
     choice=st.sampled_from(CHOICES),
     pick=st.integers(0, 6),
 )
 def test_the_parts_are_disjoint_and_the_scored_ones_whole(there, clips, choice, pick):
     names = sorted(there)
-    known = corpus(*(("a", name) for name in names for _ in range(2)), *((x, names[n % len(names)]) for x, n in clips))
+    known = corpus(
+        *(("a", name) for name in names for _ in range(2)),
+        *((x, names[n % len(names)]) for x, n in clips),
+    )
     split = names[pick % len(names)]
     if set(names) <= {split, "val", "test"}:
         with pytest.raises(DataError, match="no labelled clip is left to train on"):
             rounds(known, [split], choice)
         return
     (one,) = rounds(known, [split], choice)
-    assert keys(one.test) == {clip.key for clip in known.clips if clip.split == split and clip.labels}
+    assert keys(one.test) == {
+        clip.key for clip in known.clips if clip.split == split and clip.labels
+    }
     train, val, test = keys(one.train), keys(one.val), keys(one.test)
     assert train
     assert len(train | val | test) == len(train) + len(val) + len(test)
@@ -127,7 +145,10 @@ def test_another_share_may_be_held_out():
 
 def test_nobody_is_both_learnt_from_and_held_out():
     known = of("train", "test", each=40)
-    known = replace(known, clips=tuple(replace(clip, group=f"speaker {n // 4}") for n, clip in enumerate(known.clips)))
+    known = replace(
+        known,
+        clips=tuple(replace(clip, group=f"speaker {n // 4}") for n, clip in enumerate(known.clips)),
+    )
     (one,) = rounds(known, (), "held out")
     assert len(one.val.clips) == 4
     assert len({clip.group for clip in one.val.clips}) == 1
@@ -171,7 +192,8 @@ def test_what_cannot_be_scored_is_told(there, scored, choice, message):
 def test_where_no_two_clips_have_the_same_labels_none_can_be_held_out():
     known = corpus(("a", "train"), ("b", "train"), ("a", "test"))
     with pytest.raises(
-        DataError, match=r"none of the 2 training clips can be held out.*give some clips the split 'val'"
+        DataError,
+        match=r"none of the 2 training clips can be held out.*give some clips the split 'val'",
     ):
         rounds(known, (), "held out")
 
@@ -201,4 +223,6 @@ def test_labels_that_nobody_learns_are_told():
 
 def test_every_choice_has_its_rule_in_words():
     assert len({rule(choice) for choice in CHOICES}) == 4
-    assert "or else 20% of the training clips of each class, groups kept whole" in rule("held out", 0.2)
+    assert "or else 20% of the training clips of each class, groups kept whole" in rule(
+        "held out", 0.2
+    )

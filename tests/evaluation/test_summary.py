@@ -17,7 +17,10 @@ LABELS = ("a", "b", "c")
 
 def trial(name, seed, labels, number=0):
     """A trial whose predictions are better than chance; its clips hang on the round alone."""
-    clips = tuple(Clip(Path(f"{name}-{i}.wav"), i, 0.0, 1.0, tuple(label.split())) for i, label in enumerate(labels))
+    clips = tuple(
+        Clip(Path(f"{name}-{i}.wav"), i, 0.0, 1.0, tuple(label.split()))
+        for i, label in enumerate(labels)
+    )
     generator = np.random.default_rng([number, seed])
     rows = generator.random((len(clips), 3)) + 0.5 * label_matrix(clips, LABELS)
     return Trial(name, seed, clips, rows / rows.sum(1, keepdims=True))
@@ -29,7 +32,10 @@ TRIALS = [trial(name, seed, FOLDS[name], int(name)) for seed in (0, 1, 5) for na
 
 def accuracy(one):
     return np.mean(
-        [LABELS[int(row.argmax())] == clip.labels[0] for row, clip in zip(one.probabilities, one.clips, strict=True)]
+        [
+            LABELS[int(row.argmax())] == clip.labels[0]
+            for row, clip in zip(one.probabilities, one.clips, strict=True)
+        ]
     )
 
 
@@ -39,15 +45,23 @@ def test_values_are_means_over_seeds_of_means_over_rounds():
     assert found["value"] == found["metrics"]["accuracy"] == pytest.approx(np.mean(by_seed))
     assert found["seed_std"] == pytest.approx(np.std(by_seed, ddof=1))
     assert found["n"] == 27 + 20 + 15
-    single = [scores(one.probabilities, label_matrix(one.clips, LABELS), LABELS, False) for one in TRIALS]
+    single = [
+        scores(one.probabilities, label_matrix(one.clips, LABELS), LABELS, False) for one in TRIALS
+    ]
     for name in ("balanced_accuracy", "macro_f1", "mAP", "mAUC"):
         assert found["metrics"][name] == pytest.approx(np.mean([one[name] for one in single]))
     assert found["metrics"]["d_prime"] == pytest.approx(2**0.5 * norm.ppf(found["metrics"]["mAUC"]))
-    assert np.array(found["confusion"]) == pytest.approx(np.sum([one["confusion"] for one in single], axis=0) / 3)
-    assert [row["positives"] for row in found["per_class"]] == ["".join(FOLDS.values()).count(x) for x in LABELS]
+    assert np.array(found["confusion"]) == pytest.approx(
+        np.sum([one["confusion"] for one in single], axis=0) / 3
+    )
+    assert [row["positives"] for row in found["per_class"]] == [
+        "".join(FOLDS.values()).count(x) for x in LABELS
+    ]
     for column, row in enumerate(found["per_class"]):
         for name in ("AP", "AUC", "F1", "recall", "precision"):
-            assert row[name] == pytest.approx(np.mean([one["per_class"][column][name] for one in single]))
+            assert row[name] == pytest.approx(
+                np.mean([one["per_class"][column][name] for one in single])
+            )
     json.dumps(found, allow_nan=False)
 
 
@@ -66,7 +80,10 @@ def test_the_interval_is_that_of_an_obvious_bootstrap_within_the_rounds():
     }  # fmt: skip
     draws = []
     for _ in range(4000):
-        chosen = {name: generator.integers(0, hits.shape[1], hits.shape[1]) for name, hits in right.items()}
+        chosen = {
+            name: generator.integers(0, hits.shape[1], hits.shape[1])
+            for name, hits in right.items()
+        }
         draws.append(np.mean([right[name][:, chosen[name]].mean() for name in right]))
     assert found == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.012)
 
@@ -75,7 +92,8 @@ def test_the_interval_of_several_seeds_is_no_narrower_for_there_being_more_of_th
     """Seeds that say the same are no further evidence."""
     again = [Trial(one.round, 7, one.clips, one.probabilities) for one in TRIALS[:3]]
     alone, twice = (
-        summary(trials, LABELS, False, "accuracy")["interval_95"] for trials in (TRIALS[:3], [*TRIALS[:3], *again])
+        summary(trials, LABELS, False, "accuracy")["interval_95"]
+        for trials in (TRIALS[:3], [*TRIALS[:3], *again])
     )
     assert twice == pytest.approx(alone)
 

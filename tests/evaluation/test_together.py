@@ -37,7 +37,9 @@ def evaluated(rank, folder):
         patch.setattr(scoring, "_draw", lambda *_: None)  # pictures take longer than all else
         records = scored(Config(run=folder / "encoder", protocol=PROBES, set=CHANGES, **asked))
         records |= scored(Config(run=folder / "classifier", **asked))
-        records |= scored(Config(run=folder / "encoder", protocol=("finetune",), set=(FLAGS,), **asked))
+        records |= scored(
+            Config(run=folder / "encoder", protocol=("finetune",), set=(FLAGS,), **asked)
+        )
     return {
         "rows": torch.from_numpy(table.rows),
         "keys": [[clip.key for clip in found.clips] for found in (table, tokens)],
@@ -82,5 +84,9 @@ def test_two_processes_evaluate_as_one(tmp_path, monkeypatch):
         np.testing.assert_allclose(ours[name][1], theirs[name][1], atol=5e-3)
     for name, record in json.loads(both[0]["records"]).items():
         assert (record["processes"], json.loads(alone["records"])[name]["processes"]) == (2, 1)
-    left = {path.name for folder in (tmp_path / "encoder" / "features").iterdir() for path in folder.iterdir()}
+    left = {
+        path.name
+        for folder in (tmp_path / "encoder" / "features").iterdir()
+        for path in folder.iterdir()
+    }
     assert left == {"about.json", "values"}

@@ -46,7 +46,11 @@ def weight(key: str, shape: tuple[int, ...]) -> Tensor:
 def official_state(variant: Variant) -> dict[str, Tensor]:
     """The official state dict, without `module.` and without the unused ImageNet heads."""
     shapes = golden("rule_check")["state_dict_keys"][variant]
-    return {key: weight(key, tuple(shape)) for key, shape in shapes.items() if not key.startswith("v.head")}
+    return {
+        key: weight(key, tuple(shape))
+        for key, shape in shapes.items()
+        if not key.startswith("v.head")
+    }
 
 
 def encoder_state(official: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -69,7 +73,12 @@ def encoder_state(official: dict[str, Tensor]) -> dict[str, Tensor]:
 def config(variant: Variant) -> ViT.Config:
     """The settings of the official tiny model, on spectrograms of 1024 frames and 128 mels."""
     stride = (10, 10) if variant == "ast" else None
-    settings = {"patch": PATCH[variant], "stride": stride, "partial": "drop", "columns": COLUMNS[variant]}
+    settings = {
+        "patch": PATCH[variant],
+        "stride": stride,
+        "partial": "drop",
+        "columns": COLUMNS[variant],
+    }
     return ViT.Config(**size("tiny"), **settings, cls_tokens=2, positions="learned")
 
 

@@ -121,7 +121,10 @@ def frequency_major(tokens: Tensor) -> Tensor:
 def ours(key: str, value: Tensor) -> dict[str, Tensor]:
     """An official weight under our name in the objective: positions are two of ours, gains that are fixed at 1 none."""
     if key == "backbone.pos_embed":
-        return {"encoder.cls_position": value[0, :1], "encoder.position_table": frequency_major(value[:, 1:])[0]}
+        return {
+            "encoder.cls_position": value[0, :1],
+            "encoder.position_table": frequency_major(value[:, 1:])[0],
+        }
     if key.startswith("head_cls.") and key.endswith("weight_g"):
         return {}
     if key == "backbone.cls_token":
@@ -139,7 +142,9 @@ def of_teacher(name: str) -> str | None:
     """Our name of the teacher's copy of a student's weight; None for the decoder, of which there is none."""
     if name.startswith("decoder"):
         return None
-    return name.replace("distillation.student", "distillation.teacher").replace("encoder.", "teacher.")
+    return name.replace("distillation.student", "distillation.teacher").replace(
+        "encoder.", "teacher."
+    )
 
 
 def official_state(release: Release, gain: float = 0.02, owner: str = "") -> dict[str, Tensor]:
@@ -163,7 +168,13 @@ def official_encoder(release: Release, gain: float, dtype: torch.dtype) -> ViT:
     """A fresh encoder with the official weights, in evaluation mode."""
     vit = ViT(config(release).encoder, n_mels=16 * ROWS)
     state = official_state(release, gain)
-    vit.load_state_dict({name.removeprefix("encoder."): state[name] for name in state if name.startswith("encoder.")})
+    vit.load_state_dict(
+        {
+            name.removeprefix("encoder."): state[name]
+            for name in state
+            if name.startswith("encoder.")
+        }
+    )
     return vit.to(dtype).eval()
 
 
@@ -177,7 +188,9 @@ def _built(release: Release) -> ASiT:
 def load_official(objective: ASiT, release: Release, gain: float, teacher: str = "") -> ASiT:
     """Load the official weights, the teacher's being those of an owner; centres stay as they are. Returns it."""
     state = dict(official_state(release, gain))
-    told = {of_teacher(name): value for name, value in official_state(release, gain, teacher).items()}
+    told = {
+        of_teacher(name): value for name, value in official_state(release, gain, teacher).items()
+    }
     state |= {name: value for name, value in told.items() if name is not None}
     assert state.keys() == dict(objective.named_parameters()).keys()
     objective.load_state_dict(state, strict=False)

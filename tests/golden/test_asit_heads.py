@@ -42,7 +42,8 @@ def logits(objective, part, dtype):
     tokens, heads = draw("heads/tokens", (2, 297, 96)).to(dtype), objective.distillation.student
     with torch.inference_mode():
         return F.linear(
-            heads.project(tokens[:, 0] if part == "global" else tokens[:, 1:], part), heads.prototypes_for(part)
+            heads.project(tokens[:, 0] if part == "global" else tokens[:, 1:], part),
+            heads.prototypes_for(part),
         )
 
 
@@ -51,7 +52,10 @@ def columns(name):
 
 
 def test_logits(objective, release, dtype):
-    found, name = {part: logits(objective, part, dtype) for part in ("global", "local")}, f"{release}/heads"
+    found, name = (
+        {part: logits(objective, part, dtype) for part in ("global", "local")},
+        f"{release}/heads",
+    )
     close(f"{name}/global", found["global"][:, columns(f"{name}/cols_global")], dtype)
     close(f"{name}/local", found["local"][:, TOKENS][..., columns(f"{name}/cols_local")], dtype)
     for part, values in found.items():
@@ -67,18 +71,25 @@ def test_logits(objective, release, dtype):
 def test_logits_with_a_gain(dtype):
     objective, name = official_objective("c24", dtype), "c24/heads"
     with torch.no_grad():
-        objective.distillation.student.prototypes["shared"].gain += 0.1 * draw("heads/gain", (8192, 1))
+        objective.distillation.student.prototypes["shared"].gain += 0.1 * draw(
+            "heads/gain", (8192, 1)
+        )
     found = logits(objective, "global", dtype)
     close(f"{name}/gain_global", found[:, columns(f"{name}/cols_global")], dtype)
     close(f"{name}/gain_global_lse_t0.1", (found / 0.1).logsumexp(dim=-1), dtype)
 
 
 def test_reconstruction(objective, release, dtype):
-    tokens, name = frequency_major(draw("heads/rectokens", (2, 296, 96)).to(dtype)), f"{release}/rec"
+    tokens, name = (
+        frequency_major(draw("heads/rectokens", (2, 296, 96)).to(dtype)),
+        f"{release}/rec",
+    )
     with torch.inference_mode():
         pixels = objective.decoder(tokens)
     rebuilt = objective.encoder.grid.join(pixels, 16 * COLUMNS)
     close(f"{name}/points", rebuilt[CLIPS, MELS, FRAMES], dtype)
-    sums = torch.stack([values.double().sum() for values in (rebuilt, rebuilt.abs(), rebuilt.square())])
+    sums = torch.stack(
+        [values.double().sum() for values in (rebuilt, rebuilt.abs(), rebuilt.square())]
+    )
     close(f"{name}/checksum", sums, dtype)
     close(f"{name}/mean_per_token_row", time_major(pixels.mean(dim=-1)), dtype)

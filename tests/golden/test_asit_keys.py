@@ -52,8 +52,12 @@ def test_drawing_rule(release):
 
 def test_every_official_weight_is_one_of_ours(release):
     wanted = {name: shape for name, shape, _ in listed(release)}
-    wanted |= {of_teacher(name): shape for name, shape, _ in listed(release, "teacher") if of_teacher(name)}
-    assert {name: tuple(value.shape) for name, value in objective(release).named_parameters()} == wanted
+    wanted |= {
+        of_teacher(name): shape for name, shape, _ in listed(release, "teacher") if of_teacher(name)
+    }
+    assert {
+        name: tuple(value.shape) for name, value in objective(release).named_parameters()
+    } == wanted
 
 
 def test_numbers_of_parameters(release):
@@ -72,7 +76,9 @@ def test_numbers_of_parameters(release):
 def test_weight_decay_of_every_parameter(release):
     groups = make_optimizer(objective(release), recipe(release).train).param_groups
     found = {name: group["weight_decay"] > 0 for group in groups for name in group["names"]}
-    assert found == {name: entry["optimizer_group"] == "decayed" for name, _, entry in listed(release)}
+    assert found == {
+        name: entry["optimizer_group"] == "decayed" for name, _, entry in listed(release)
+    }
 
 
 def test_drop_path(release):

@@ -37,7 +37,9 @@ def logits(name, shape, dtype):
 def global_loss(target, told, said, tau):
     """The global loss of logits (view and clip, class); the teacher has two views."""
     told = told.unflatten(0, (2, -1))
-    return across_views(target.distribution(told, tau, 0)[0], said.unflatten(0, (-1, told.shape[1])), STUDENT).mean()
+    return across_views(
+        target.distribution(told, tau, 0)[0], said.unflatten(0, (-1, told.shape[1])), STUDENT
+    ).mean()
 
 
 def local_loss(target, told, said, tau):
@@ -58,16 +60,23 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("part", LOSSES)
-@pytest.mark.parametrize(("release", "variant"), [("c23", "2view"), ("c24", "2view"), ("c24", "2view4local")])
+@pytest.mark.parametrize(
+    ("release", "variant"), [("c23", "2view"), ("c24", "2view"), ("c24", "2view4local")]
+)
 def test_three_calls_in_a_row(release, variant, part, dtype):
     loss_of, rows, shown, shown_rows = LOSSES[part]
-    classes, said_rows = CLASSES[release][part], (18,) if (part, variant) == ("global", "2view4local") else rows
+    classes, said_rows = (
+        CLASSES[release][part],
+        (18,) if (part, variant) == ("global", "2view4local") else rows,
+    )
     target = Target(classes).to(dtype)
     target.centre.copy_(0.05 * draw(f"loss/center_{part}", (1, classes))[0])
     for step, epoch in enumerate(EPOCHS[release]):
         name, tau = f"{release}/loss/{variant}/step{step}", temperature(release, epoch)
         told = logits(f"loss/step{step}/teacher_{part}", (*rows, classes), dtype)
-        said = logits(f"loss/step{step}/student_{part}", (*said_rows, classes), dtype).requires_grad_()
+        said = logits(
+            f"loss/step{step}/student_{part}", (*said_rows, classes), dtype
+        ).requires_grad_()
         loss = loss_of(target, told, said, tau)
         loss.backward()
         target.update(0)
@@ -88,27 +97,44 @@ def test_corrupted_pixels():
 
 @pytest.mark.parametrize(
     ("release", "variant"),
-    [("c23", "locals0"), *(("c24", f"locals{crops}{pixels}") for crops in (0, 4) for pixels in ("", "_all_pixels"))],
+    [
+        ("c23", "locals0"),
+        *(("c24", f"locals{crops}{pixels}") for crops in (0, 4) for pixels in ("", "_all_pixels")),
+    ],
 )
 def test_sum_of_the_losses(release, variant, dtype):
     losses, name = {}, f"{release}/recloss/{variant}"
     for part, rows in {"global": (4,), "local": (4, 8)}.items():
         classes = CLASSES[release][part]
-        told, said = (logits(f"recloss/{who}_{part}", (*rows, classes), dtype) for who in ("teacher", "student"))
+        told, said = (
+            logits(f"recloss/{who}_{part}", (*rows, classes), dtype)
+            for who in ("teacher", "student")
+        )
         if part == "global" and "locals4" in variant:
-            said = torch.cat([said, logits("recloss/student_global_localcrops", (8, classes), dtype)])
-        losses[part] = LOSSES[part][0](Target(classes).to(dtype), told, said, temperature(release, 0))
+            said = torch.cat(
+                [said, logits("recloss/student_global_localcrops", (8, classes), dtype)]
+            )
+        losses[part] = LOSSES[part][0](
+            Target(classes).to(dtype), told, said, temperature(release, 0)
+        )
 
     asit = official_objective(release, dtype)
     asit.config = replace(asit.config, pixels="all" if "all_pixels" in variant else "corrupted")
     clean = torch.cat([spectrogram(f"recloss/view{view}", 16 * COLUMNS, dtype) for view in (1, 2)])
-    rebuilt = 0.5 * draw("recloss/prediction", (4, 1, 16 * COLUMNS, 16 * ROWS))[:, 0].transpose(1, 2).to(dtype)
+    rebuilt = 0.5 * draw("recloss/prediction", (4, 1, 16 * COLUMNS, 16 * ROWS))[:, 0].transpose(
+        1, 2
+    ).to(dtype)
     # The networks give what is given here: the decoder its patches, the heads their losses.
     encoded = Encoded(asit.encoder.grid.split(rebuilt), torch.zeros(4, 1, 96, dtype=dtype), ())
     asit.encoder.forward = asit.teacher.forward = lambda *_: encoded
     asit.decoder = torch.nn.Identity()
-    asit.agree, asit.recognise = lambda *_: {"local": losses["local"]}, lambda *_: {"global": losses["global"]}
-    output = asit.learn(Views(clean, clean, corruption_masks(), torch.ones_like(clean, dtype=torch.bool), None), 0)
+    asit.agree, asit.recognise = (
+        lambda *_: {"local": losses["local"]},
+        lambda *_: {"global": losses["global"]},
+    )
+    output = asit.learn(
+        Views(clean, clean, corruption_masks(), torch.ones_like(clean, dtype=torch.bool), None), 0
+    )
 
     for part, metric in {"global": "global", "local": "local", "reconstruction": "pixel"}.items():
         close(f"{name}/{part}", output.metrics[metric], dtype)

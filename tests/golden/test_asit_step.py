@@ -48,12 +48,16 @@ CASES = {
 
 def shown(number, crops, dtype):
     """The views of a step: the first clip's rectangles are zero, in the second's stands the first clip."""
-    clean = torch.cat([spectrogram(f"step/step{number}/view{view}", 16 * COLUMNS, dtype) for view in (1, 2)])
+    clean = torch.cat(
+        [spectrogram(f"step/step{number}/view{view}", 16 * COLUMNS, dtype) for view in (1, 2)]
+    )
     hidden, zeros = corruption_masks(), torch.zeros_like(clean[0])
     written = torch.stack([zeros, clean[0], zeros, clean[2]])
     pieces = [spectrogram(f"step/step{number}/local{crop}", CROP, dtype) for crop in range(crops)]
     short = (torch.cat(pieces), None) if pieces else None
-    return Views(clean, torch.where(hidden, written, clean), hidden, torch.ones_like(hidden), None, short)
+    return Views(
+        clean, torch.where(hidden, written, clean), hidden, torch.ones_like(hidden), None, short
+    )
 
 
 def prepared(release, variant, dtype):
@@ -76,16 +80,29 @@ def prepared(release, variant, dtype):
 def training(objective, release, clip, folder):
     """The loop's work on an objective, with the recipe's optimiser at the rates of the golden case."""
     fixed, recipe = golden("step.json"), config(release)
-    rates = {"lr": fixed["lr"], "weight_decay": fixed["weight_decay"], "weight_decay_end": None, "clip_norm": clip}
+    rates = {
+        "lr": fixed["lr"],
+        "weight_decay": fixed["weight_decay"],
+        "weight_decay_end": None,
+        "clip_norm": clip,
+    }
     recipe = replace(recipe, train=replace(recipe.train, schedule="constant", warmup=0.0, **rates))
-    fabric, optimizer = Fabric(accelerator="cpu", devices=1), make_optimizer(objective, recipe.train)
+    fabric, optimizer = (
+        Fabric(accelerator="cpu", devices=1),
+        make_optimizer(objective, recipe.train),
+    )
     work = Work(fabric, objective, objective, optimizer, Run(folder, recipe), LONG, Tracker())
     work.module, work.optimizer = fabric.setup(objective, optimizer)
     return work
 
 
 def norm(tensors):
-    return math.hypot(*(float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)) for tensor in tensors))
+    return math.hypot(
+        *(
+            float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
+            for tensor in tensors
+        )
+    )
 
 
 def total(tensors):
@@ -96,7 +113,9 @@ class Measured:
     """Our parameters by their official key, and what the official loop measures of each."""
 
     def __init__(self, release, objective):
-        shapes = {entry["key"]: entry["shape"] for entry in golden("keys.json")["small_config"][release]}
+        shapes = {
+            entry["key"]: entry["shape"] for entry in golden("keys.json")["small_config"][release]
+        }
         named = dict(objective.named_parameters())
         self.student, self.teacher = {}, {}
         for key in golden("step.json")[release]["parameter_order"]:
@@ -105,7 +124,9 @@ class Measured:
                 self.student[key] = [named[name] for name in names]
             if names and of_teacher(names[0]):
                 self.teacher[key] = [named[of_teacher(name)] for name in names]
-        self.key = {parameter: key for key, parameters in self.student.items() for parameter in parameters}
+        self.key = {
+            parameter: key for key, parameters in self.student.items() for parameter in parameters
+        }
         self.start = {parameter: parameter.detach().clone() for parameter in objective.parameters()}
         self.before, self.after = {}, {}
 
@@ -129,7 +150,11 @@ class Measured:
             return [tensor.detach() - self.start[tensor] for tensor in tensors]
 
         state, student, teacher = optimizer.state, self.student.items(), self.teacher.items()
-        trained = [(key, [state[tensor] for tensor in tensors]) for key, tensors in student if tensors[0] in state]
+        trained = [
+            (key, [state[tensor] for tensor in tensors])
+            for key, tensors in student
+            if tensors[0] in state
+        ]
         return {
             "grad_norm_before_clip": self.before,
             "grad_norm_after_clip": self.after,
@@ -138,8 +163,12 @@ class Measured:
             "student_moved_sum": {key: total(moved(tensors)) for key, tensors in student},
             "teacher_norm": {key: norm(tensors) for key, tensors in teacher},
             "teacher_moved_norm": {key: norm(moved(tensors)) for key, tensors in teacher},
-            "adam_first_moment_norm": {key: norm([one["exp_avg"] for one in states]) for key, states in trained},
-            "adam_second_moment_sum": {key: total([one["exp_avg_sq"] for one in states]) for key, states in trained},
+            "adam_first_moment_norm": {
+                key: norm([one["exp_avg"] for one in states]) for key, states in trained
+            },
+            "adam_second_moment_sum": {
+                key: total([one["exp_avg_sq"] for one in states]) for key, states in trained
+            },
         }
 
 
@@ -149,30 +178,46 @@ def absent(name, key, variant):
     Prototypes' gains that are fixed at 1 are no parameter, the teacher has no decoder, and what is frozen gets no
     gradient, where the official code drops it after clipping.
     """
-    frozen = variant == "same" and "last_layer" in key and not name.startswith(("student", "teacher"))
+    frozen = (
+        variant == "same" and "last_layer" in key and not name.startswith(("student", "teacher"))
+    )
     decoder = name.startswith("teacher") and key.startswith("head_recons")
     return frozen or decoder or (key.startswith("head_cls") and key.endswith("weight_g"))
 
 
 def compare(name, found, release, variant, dtype):
     array, order = name.split("/")[-1], golden("step.json")[release]["parameter_order"]
-    assert {key for key in order if key not in found} == {key for key in order if absent(array, key, variant)}
+    assert {key for key in order if key not in found} == {
+        key for key in order if absent(array, key, variant)
+    }
     # A bias of keys has no gradient; in float32 the first steps turn its rounding into movements.
     weights = array.startswith(("student", "teacher"))
     noisy = [dtype == torch.float32 and weights and key.endswith("attn.qkv.bias") for key in order]
     where = torch.tensor([key in found for key in order]) & ~torch.tensor(noisy)
-    close(name, torch.tensor([found.get(key, -1.0) for key in order], dtype=torch.float64), dtype, where)
+    close(
+        name,
+        torch.tensor([found.get(key, -1.0) for key in order], dtype=torch.float64),
+        dtype,
+        where,
+    )
 
 
 @pytest.mark.parametrize(("release", "variant"), CASES, ids=[" ".join(case) for case in CASES])
 def test_three_steps(release, variant, tmp_path, monkeypatch):
     dtype = CASES[release, variant]
-    settings = next(one for one in golden("step.json")[release]["variants"] if one["name"] == variant)
+    settings = next(
+        one for one in golden("step.json")[release]["variants"] if one["name"] == variant
+    )
     objective, outputs = prepared(release, settings, dtype), []
     objective.register_forward_hook(lambda module, given, output: outputs.append(output))
-    measured, work = Measured(release, objective), training(objective, release, settings["clip"], tmp_path)
+    measured, work = (
+        Measured(release, objective),
+        training(objective, release, settings["clip"], tmp_path),
+    )
     monkeypatch.setattr(
-        stepping, "clip_each", lambda parameters, limit: [measured.clip(one, limit) for one in parameters]
+        stepping,
+        "clip_each",
+        lambda parameters, limit: [measured.clip(one, limit) for one in parameters],
     )
     batch = Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2))
     for number in range(3):
@@ -183,5 +228,7 @@ def test_three_steps(release, variant, tmp_path, monkeypatch):
         close(f"{name}/losses", torch.stack([*told, losses.loss.detach()]), dtype)
         for array, found in measured.arrays(work.optimizer).items():
             compare(f"{name}/{array}", found, release, variant, dtype)
-        centres = [objective.distillation.targets[part].centre.norm() for part in ("global", "local")]
+        centres = [
+            objective.distillation.targets[part].centre.norm() for part in ("global", "local")
+        ]
         close(f"{name}/center_norms_after", torch.stack(centres), dtype)

@@ -13,7 +13,9 @@ def stats(values):
 
 
 def close(actual, stated, tolerance=1e-9):
-    assert (torch.as_tensor(actual) - torch.tensor(stated, dtype=torch.float64)).abs().max() <= tolerance
+    assert (
+        torch.as_tensor(actual) - torch.tensor(stated, dtype=torch.float64)
+    ).abs().max() <= tolerance
 
 
 @pytest.fixture(scope="module", params=["patch", "frame"])
@@ -50,7 +52,12 @@ def test_tokens_of_a_masked_input(pretrained, masked):
 
 def logits(pooled, classes):
     """The official classifier: LayerNorm (epsilon 1e-5) and a linear layer."""
-    shapes = {"0.weight": (192,), "0.bias": (192,), "1.weight": (classes, 192), "1.bias": (classes,)}
+    shapes = {
+        "0.weight": (192,),
+        "0.bias": (192,),
+        "1.weight": (classes, 192),
+        "1.bias": (classes,),
+    }
     head = {key: weight(f"mlp_head.{key}", shape).double() for key, shape in shapes.items()}
     normed = F.layer_norm(pooled, (192,), head["0.weight"], head["0.bias"], eps=1e-5)
     return F.linear(normed, head["1.weight"], head["1.bias"])

@@ -37,13 +37,17 @@ def synthetic(name):
 def clip(request):
     """A clip's wave and what is known of its features."""
     known = golden("frontend")["clips"][request.param]
-    known["array"] = np.load(shared("golden/ssast/frontend_logmel.npz"))[known["npz_name"]].astype(np.float64)
+    known["array"] = np.load(shared("golden/ssast/frontend_logmel.npz"))[known["npz_name"]].astype(
+        np.float64
+    )
     if request.param.startswith("synthetic"):
         wave = synthetic(request.param)
     else:
         wave, _ = read(shared(f"data/{request.param}"), sample_rate=16000)
     if zlib.crc32(wave.tobytes()) != known.get("resampled", known["decoded"])["crc32_float32"]:
-        pytest.skip("libsndfile or soxr gives other samples here than where the golden numbers were made")
+        pytest.skip(
+            "libsndfile or soxr gives other samples here than where the golden numbers were made"
+        )
     return wave, known
 
 
@@ -86,7 +90,9 @@ def test_legacy_padding_and_normalisation_equal_the_official_input(clip, target,
     rows = expected["valid_rows"]
     assert ours.shape == (target, 128)
     assert [ours.mean(), ours.std()] == pytest.approx(expected["stats"], abs=atol)
-    assert [ours.sum(), (ours**2).sum()] == pytest.approx([expected["sum"], expected["sum_sq"]], abs=atol * ours.size)
+    assert [ours.sum(), (ours**2).sum()] == pytest.approx(
+        [expected["sum"], expected["sum_sq"]], abs=atol * ours.size
+    )
     assert ours[0, :4] == pytest.approx(expected["first_row_first4"], abs=atol)
     assert ours[rows - 1, -4:] == pytest.approx(expected["last_valid_row_last4"], abs=atol)
     for frame, mel, value in expected["points"]:

@@ -34,10 +34,14 @@ class Case(NamedTuple):
 
     def tokens(self):
         """Hidden share of each token's pixels, (draw, row, column)."""
-        return self.masks.reshape(DRAWS, MELS // PATCH, PATCH, FRAMES // PATCH, PATCH).mean(axis=(2, 4))
+        return self.masks.reshape(DRAWS, MELS // PATCH, PATCH, FRAMES // PATCH, PATCH).mean(
+            axis=(2, 4)
+        )
 
 
-@pytest.fixture(scope="module", params=[(fill, unit) for fill in SHARES for unit in (1, PATCH)], ids=str)
+@pytest.fixture(
+    scope="module", params=[(fill, unit) for fill in SHARES for unit in (1, PATCH)], ids=str
+)
 def case(request):
     (fill, unit), keys = request.param, torch.arange(DRAWS)
     name = f"{fill}_a{unit}"
@@ -65,7 +69,9 @@ def close(stated, values):
 
 def test_the_batched_masks_are_those_of_the_slow_loop(case):
     some, frames = slice(32), torch.full((32,), FRAMES)
-    masks = rectangles(case.states[some], frames, MELS, FRAMES, case.shares[some], align=(case.unit, case.unit))
+    masks = rectangles(
+        case.states[some], frames, MELS, FRAMES, case.shares[some], align=(case.unit, case.unit)
+    )
     assert np.array_equal(masks.numpy(), case.masks[some])
 
 

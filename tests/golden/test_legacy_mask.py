@@ -48,14 +48,18 @@ def test_rows(case):
     difference = hidden.mean(dim=(0, 2)) - torch.tensor(stated["p_row"], dtype=torch.float64)
     covariance = torch.tensor(stated["row_covariance_per_draw"], dtype=torch.float64)
     spread = covariance[:7, :7] * (1 / DRAWS + 1 / stated["draws"])
-    assert difference[:7] @ torch.linalg.solve(spread, difference[:7]) < 24.3  # chi-square, 7 degrees: p = 0.001
+    assert (
+        difference[:7] @ torch.linalg.solve(spread, difference[:7]) < 24.3
+    )  # chi-square, 7 degrees: p = 0.001
 
 
 def test_columns(case):
     stated, hidden = case
     by_column = hidden.mean(dim=1)
     difference = by_column.mean(dim=0) - torch.tensor(stated["p_column"], dtype=torch.float64)
-    assert (difference / error(stated, by_column)).abs().max() < 4.2  # of 64 normal numbers: p = 0.002
+    assert (
+        difference / error(stated, by_column)
+    ).abs().max() < 4.2  # of 64 normal numbers: p = 0.002
 
 
 def test_patches(case):
@@ -71,4 +75,6 @@ def test_neighbours(case, axis, name):
     size = hidden.shape[axis] - 1
     pairs = (hidden.narrow(axis, 0, size) * hidden.narrow(axis, 1, size)).sum(dim=(1, 2))
     assert abs(pairs.mean() - stated[name]["mean"]) < 3.3 * error(stated, pairs)  # p = 0.001
-    assert float(pairs.std()) == pytest.approx(stated[name]["std"], rel=0.05)  # four standard errors
+    assert float(pairs.std()) == pytest.approx(
+        stated[name]["std"], rel=0.05
+    )  # four standard errors

@@ -34,10 +34,14 @@ def test_every_class_is_as_in_the_official_code(golden, ours, name):
 
 
 def test_accuracy_takes_the_first_of_several_labels_as_the_official_code_does(golden):
-    assert accuracy(golden["scores"], golden["labels"]) == pytest.approx(golden["acc_argmax"], abs=1e-12)
+    assert accuracy(golden["scores"], golden["labels"]) == pytest.approx(
+        golden["acc_argmax"], abs=1e-12
+    )
 
 
-@pytest.mark.parametrize(("label", "named"), [(0, "classes_without_positives"), (1, "classes_without_negatives")])
+@pytest.mark.parametrize(
+    ("label", "named"), [(0, "classes_without_positives"), (1, "classes_without_negatives")]
+)
 def test_a_class_that_cannot_be_ranked_is_named_and_changes_no_mean(golden, ours, label, named):
     """The official code returns nan for mAUC and d' here, and another mAP."""
     more = np.pad(golden["scores"], ((0, 0), (0, 1)), constant_values=0.5)
@@ -47,4 +51,9 @@ def test_a_class_that_cannot_be_ranked_is_named_and_changes_no_mean(golden, ours
     assert {name: extended[name] for name in ("mAP", "mAUC", "d_prime")} == {
         name: ours[name] for name in ("mAP", "mAUC", "d_prime")
     }
-    assert extended["per_class"][20] == {"label": "class20", "positives": 200 * label, "AP": None, "AUC": None}
+    assert extended["per_class"][20] == {
+        "label": "class20",
+        "positives": 200 * label,
+        "AP": None,
+        "AUC": None,
+    }

@@ -23,20 +23,28 @@ def total(stated):
 
 def close(found, stated, key):
     """At the iterations that are stated, and in sum over the run."""
-    assert [found[step] for step in stated["iterations"]] == pytest.approx(stated[key], rel=1e-12, abs=0)
+    assert [found[step] for step in stated["iterations"]] == pytest.approx(
+        stated[key], rel=1e-12, abs=0
+    )
     assert math.fsum(found) == pytest.approx(stated[f"sum_{key}"], rel=1e-12, abs=0)
 
 
 def test_learning_rate(stated):
     lr = stated["base_lr"] * stated["global_batch"] / 256
-    settings = {"schedule": "dino", "warmup": stated["warmup_epochs_lr"] / stated["epochs"], "floor": 1e-6 / lr}
+    settings = {
+        "schedule": "dino",
+        "warmup": stated["warmup_epochs_lr"] / stated["epochs"],
+        "floor": 1e-6 / lr,
+    }
     unused = {"decay_start": 0.5, "decay_every": 0.1, "decay": 0.5}
     steps = range(total(stated))
     assert stated["min_lr"] == 1e-6
     close([lr * factor(step, len(steps), **settings, **unused) for step in steps], stated, "lr")
 
 
-@pytest.mark.parametrize(("key", "start", "end"), [("weight_decay", 0.04, 0.4), ("ema_momentum", 0.996, 1.0)])
+@pytest.mark.parametrize(
+    ("key", "start", "end"), [("weight_decay", 0.04, 0.4), ("ema_momentum", 0.996, 1.0)]
+)
 def test_weight_decay_and_momentum(stated, key, start, end):
     steps = range(total(stated))
     close([cosine(start, end, step / len(steps)) for step in steps], stated, key)

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from golden.official import draw, encoder_state, golden, official_encoder, official_state, spectrogram
+from golden.official import (
+    draw,
+    encoder_state,
+    golden,
+    official_encoder,
+    official_state,
+    spectrogram,
+)
 from torch import nn
 
 from melpatch.audio.logmel import LogMel
@@ -16,18 +23,36 @@ from melpatch.objectives.ssast import SSAST
 
 # Largest deviation by kind of number: golden/ssast/README.md, section "Precision".
 TOLERANCE = {
-    torch.float64: {"loss": 1e-9, "joint": 1e-9, "token": 1e-9, "head": 1e-9, "score": 1e-9, "gradient": 1e-9},
-    torch.float32: {"loss": 3e-6, "joint": 2e-5, "token": 1e-5, "head": 1e-6, "score": 1e-5, "gradient": 1e-4},
+    torch.float64: {
+        "loss": 1e-9,
+        "joint": 1e-9,
+        "token": 1e-9,
+        "head": 1e-9,
+        "score": 1e-9,
+        "gradient": 1e-9,
+    },
+    torch.float32: {
+        "loss": 3e-6,
+        "joint": 2e-5,
+        "token": 1e-5,
+        "head": 1e-6,
+        "score": 1e-5,
+        "gradient": 1e-4,
+    },
 }
 
 
 def objective(variant, dtype=torch.float64, **settings):
     """SSAST as the published code computes it, with all official weights."""
     official = official_state(variant)
-    ssast = SSAST(SSAST.Config(softmax_axis="predictions", **settings), LogMel(), official_encoder(variant))
+    ssast = SSAST(
+        SSAST.Config(softmax_axis="predictions", **settings), LogMel(), official_encoder(variant)
+    )
     state = {f"encoder.{key}": value for key, value in encoder_state(official).items()}
     for key, value in official.items():
-        name = key.replace("cpredlayer", "discriminative_head").replace("gpredlayer", "generative_head")
+        name = key.replace("cpredlayer", "discriminative_head").replace(
+            "gpredlayer", "generative_head"
+        )
         if name != key or key == "mask_embed":
             state[name] = value
     ssast.load_state_dict(state)
@@ -63,9 +88,13 @@ def case(request, variant, dtype):
     features, hidden = Features(spectrogram().to(dtype), None), hide(stated["mask_index"])
     seen = {}
     for name in ("encoder.transformer", "discriminative_head", "generative_head"):
-        ssast.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+        ssast.get_submodule(name).register_forward_hook(
+            lambda _, __, out, name=name: seen.update({name: out})
+        )
     ssast.features, ssast.hide = lambda _: features, always(hidden)
-    output = ssast(Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0)
+    output = ssast(
+        Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0
+    )
     output.loss.backward()
     return SimpleNamespace(
         variant=variant,
@@ -76,12 +105,17 @@ def case(request, variant, dtype):
         hidden=hidden,
         output=output,
         tokens=seen["encoder.transformer"][0].detach(),
-        heads={"head_c": seen["discriminative_head"].detach(), "head_g": seen["generative_head"].detach()},
+        heads={
+            "head_c": seen["discriminative_head"].detach(),
+            "head_g": seen["generative_head"].detach(),
+        },
     )
 
 
 def close(actual, stated, tolerance):
-    difference = torch.as_tensor(actual).detach().double() - torch.tensor(stated, dtype=torch.float64)
+    difference = torch.as_tensor(actual).detach().double() - torch.tensor(
+        stated, dtype=torch.float64
+    )
     assert difference.abs().max() <= tolerance
 
 
@@ -104,7 +138,9 @@ def test_published_losses_and_accuracy(case):
 
 def test_paper_loss_and_accuracy(case, monkeypatch):
     monkeypatch.setattr(case.ssast, "config", replace(case.ssast.config, softmax_axis="patches"))
-    metrics = case.ssast.discriminate(case.features, case.hidden, case.hidden.gather(case.tokens[:, 2:]))
+    metrics = case.ssast.discriminate(
+        case.features, case.hidden, case.hidden.gather(case.tokens[:, 2:])
+    )
     close(metrics["nce"], case.stated["nce_paper"], TOLERANCE[case.dtype]["loss"])
     assert count(metrics["accuracy"], case) == case.stated["acc_paper_count"]
 
@@ -113,9 +149,15 @@ def test_tokens_heads_and_scores(case):
     stated, tolerance = case.stated, TOLERANCE[case.dtype]
     close(stats(case.tokens), stated["norm_stats"], tolerance["token"])
     for point in stated["norm_points"]:
-        close(case.tokens[:, point["token"], point["channel"]], [point["clip0"], point["clip1"]], tolerance["token"])
+        close(
+            case.tokens[:, point["token"], point["channel"]],
+            [point["clip0"], point["clip1"]],
+            tolerance["token"],
+        )
     for name, found in case.heads.items():
-        close(torch.stack([stats(clip) for clip in found]), stated[name]["stats"], tolerance["head"])
+        close(
+            torch.stack([stats(clip) for clip in found]), stated[name]["stats"], tolerance["head"]
+        )
         for row in stated[name]["rows"]:
             assert case.hidden.tokens[row["clip"], row["position"]] == row["patch"]
             close(found[row["clip"], row["position"], :8], row["first8"], tolerance["head"])
@@ -147,7 +189,10 @@ def official_gradients(ssast):
 
 def test_gradients(case):
     stated, relative = case.stated["grad_norm"], TOLERANCE[case.dtype]["gradient"]
-    norms = {name: float(gradient.double().norm()) for name, gradient in official_gradients(case.ssast).items()}
+    norms = {
+        name: float(gradient.double().norm())
+        for name, gradient in official_gradients(case.ssast).items()
+    }
     assert norms.keys() == stated.keys()
     total = sum(norm**2 for norm in norms.values()) ** 0.5
     assert total == pytest.approx(case.stated["grad_norm_total"], rel=relative)
@@ -173,14 +218,22 @@ def test_losses_far_from_chance(variant, dtype):
         assert round(200 * float(found["accuracy"]), 3) == stated[f"acc_{name}_count"]
 
 
-@pytest.mark.parametrize(("pretext", "stated"), [("discriminative", "nce_legacy"), ("generative", "mse")])
+@pytest.mark.parametrize(
+    ("pretext", "stated"), [("discriminative", "nce_legacy"), ("generative", "mse")]
+)
 def test_one_pretext_alone(pretext, stated):
-    ssast = SSAST(SSAST.Config(softmax_axis="predictions", pretext=pretext), LogMel(), official_encoder("patch"))
+    ssast = SSAST(
+        SSAST.Config(softmax_axis="predictions", pretext=pretext),
+        LogMel(),
+        official_encoder("patch"),
+    )
     whole = objective("patch").state_dict()
     ssast.load_state_dict({name: whole[name] for name in ssast.state_dict()})
     case = golden("pretrain_patch")["float64"]["N100"]
     ssast.features = lambda _: Features(spectrogram(), None)
     ssast.hide = always(hide(case["mask_index"]))
     with torch.inference_mode():
-        output = ssast.double()(Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0)
+        output = ssast.double()(
+            Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0
+        )
     close(output.loss, case[stated], 1e-9)

@@ -14,7 +14,10 @@ def is_as_stated(value, stated):
     assert value.flatten()[:3].tolist() == pytest.approx(stated["first3"], abs=1e-12)
     assert value.double().mean().item() == pytest.approx(stated["mean"], abs=1e-12)
     assert value.double().std(correction=0).item() == pytest.approx(stated["std"], abs=1e-12)
-    assert zlib.crc32(value.contiguous().numpy().astype("<f4").tobytes()) == stated["crc32_of_float32_le_bytes"]
+    assert (
+        zlib.crc32(value.contiguous().numpy().astype("<f4").tobytes())
+        == stated["crc32_of_float32_le_bytes"]
+    )
 
 
 @pytest.mark.parametrize("group", ["patch", "frame", "ast", "finetune_35_classes"])
@@ -31,9 +34,13 @@ def test_inputs_are_those_of_the_rule():
 @pytest.mark.parametrize("variant", ["patch", "frame", "ast"])
 def test_every_official_encoder_weight_has_its_place(variant):
     state = encoder_state(official_state(variant))
-    expected = {key: value.shape for key, value in ViT(config(variant), n_mels=128).state_dict().items()}
+    expected = {
+        key: value.shape for key, value in ViT(config(variant), n_mels=128).state_dict().items()
+    }
     assert {key: value.shape for key, value in state.items()} == expected
-    taken = sum(value.numel() for key, value in official_state(variant).items() if key.startswith("v."))
+    taken = sum(
+        value.numel() for key, value in official_state(variant).items() if key.startswith("v.")
+    )
     assert sum(value.numel() for value in state.values()) == taken
 
 

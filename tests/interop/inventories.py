@@ -6,12 +6,17 @@ from torch import Tensor
 Shapes = dict[str, tuple[int, ...]]
 
 
-def timm(width=768, depth=12, *, colours=3, patches=576, distilled=False, classes=1000, patch=(16, 16)) -> Shapes:
+def timm(
+    width=768, depth=12, *, colours=3, patches=576, distilled=False, classes=1000, patch=(16, 16)
+) -> Shapes:
     """ViT-B/16 at 384 x 384 of timm; distilled, DeiT-base."""
     tokens = ("cls_token", "dist_token")[: 2 if distilled else 1]
     shapes: Shapes = dict.fromkeys(tokens, (1, 1, width))
     shapes |= {"pos_embed": (1, len(tokens) + patches, width)}
-    shapes |= {"patch_embed.proj.weight": (width, colours, *patch), "patch_embed.proj.bias": (width,)}
+    shapes |= {
+        "patch_embed.proj.weight": (width, colours, *patch),
+        "patch_embed.proj.bias": (width,),
+    }
     for number in range(depth):
         shapes |= _block(f"blocks.{number}.", width)
     shapes |= {"norm.weight": (width,), "norm.bias": (width,)}
@@ -23,7 +28,11 @@ def timm(width=768, depth=12, *, colours=3, patches=576, distilled=False, classe
 def _block(prefix: str, width: int) -> Shapes:
     layers = {"attn.qkv": (3 * width, width), "attn.proj": (width, width)}
     layers |= {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
-    shapes: Shapes = {f"{prefix}{norm}.{part}": (width,) for norm in ("norm1", "norm2") for part in ("weight", "bias")}
+    shapes: Shapes = {
+        f"{prefix}{norm}.{part}": (width,)
+        for norm in ("norm1", "norm2")
+        for part in ("weight", "bias")
+    }
     for name, shape in layers.items():
         shapes |= {f"{prefix}{name}.weight": shape, f"{prefix}{name}.bias": shape[:1]}
     return shapes
@@ -47,14 +56,27 @@ def mae(width=768, depth=12, *, patches=496, decoder=512, decoder_depth=8) -> Sh
 def ast(width=768, depth=12, patches=1212, classes=527) -> Shapes:
     """AST as published for AudioSet: 12 x 101 patches at a stride of 10; DeiT's heads are still in it."""
     inner = timm(width, depth, colours=1, patches=patches, distilled=True)
-    head = {"0.weight": (width,), "0.bias": (width,), "1.weight": (classes, width), "1.bias": (classes,)}
+    head = {
+        "0.weight": (width,),
+        "0.bias": (width,),
+        "1.weight": (classes, width),
+        "1.bias": (classes,),
+    }
     return {f"module.v.{name}": shape for name, shape in inner.items()} | {
         f"module.mlp_head.{name}": shape for name, shape in head.items()
     }
 
 
 def hugging_face(
-    width=768, depth=12, *, version=4, prefix="vit.", distilled=False, colours=3, patches=196, head="classifier"
+    width=768,
+    depth=12,
+    *,
+    version=4,
+    prefix="vit.",
+    distilled=False,
+    colours=3,
+    patches=196,
+    head="classifier",
 ) -> Shapes:
     """ViT (prefix "vit."), DeiT ("deit.") or AST ("audio_spectrogram_transformer.") of transformers 4 or 5."""
     count = 2 if distilled else 1
@@ -87,12 +109,18 @@ def hugging_face(
 
 def cnn14(width=64, mels=64, classes=527) -> Shapes:
     """CNN14 of PANNs, with its front end at 32 kHz."""
-    shapes: Shapes = {f"spectrogram_extractor.stft.conv_{part}.weight": (513, 1, 1024) for part in ("real", "imag")}
+    shapes: Shapes = {
+        f"spectrogram_extractor.stft.conv_{part}.weight": (513, 1, 1024)
+        for part in ("real", "imag")
+    }
     shapes |= {"logmel_extractor.melW": (513, mels), **_norm("bn0", mels)}
     channels = [1, *(width * 2**number for number in range(6))]
     for number in range(1, 7):
         block, ins, outs = f"conv_block{number}", channels[number - 1], channels[number]
-        shapes |= {f"{block}.conv1.weight": (outs, ins, 3, 3), f"{block}.conv2.weight": (outs, outs, 3, 3)}
+        shapes |= {
+            f"{block}.conv1.weight": (outs, ins, 3, 3),
+            f"{block}.conv2.weight": (outs, outs, 3, 3),
+        }
         shapes |= _norm(f"{block}.bn1", outs) | _norm(f"{block}.bn2", outs)
     top = channels[-1]
     shapes |= {"fc1.weight": (top, top), "fc1.bias": (top,)}
@@ -100,7 +128,9 @@ def cnn14(width=64, mels=64, classes=527) -> Shapes:
 
 
 def _norm(name: str, channels: int) -> Shapes:
-    shapes: Shapes = {f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+    shapes: Shapes = {
+        f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")
+    }
     return shapes | {f"{name}.num_batches_tracked": ()}
 
 

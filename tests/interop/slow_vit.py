@@ -7,13 +7,22 @@ import torch.nn.functional as F
 def slow_timm(state, images, heads):
     """Final tokens (clip, token, dim), special ones first, of a ViT whose weights have timm's names."""
     names = [name for name in ("cls_token", "dist_token") if name in state]
-    x = F.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=16)
-    x = torch.stack([x[:, :, row, column] for row in range(x.shape[2]) for column in range(x.shape[3])], dim=1)
-    x = torch.cat([*(state[name].expand(len(images), -1, -1) for name in names), x], dim=1) + state["pos_embed"]
+    x = F.conv2d(
+        images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=16
+    )
+    x = torch.stack(
+        [x[:, :, row, column] for row in range(x.shape[2]) for column in range(x.shape[3])], dim=1
+    )
+    x = (
+        torch.cat([*(state[name].expand(len(images), -1, -1) for name in names), x], dim=1)
+        + state["pos_embed"]
+    )
     depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
     for number in range(depth):
         at = f"blocks.{number}."
-        query, key, value = _linear(state, f"{at}attn.qkv", _norm(state, f"{at}norm1", x)).chunk(3, dim=-1)
+        query, key, value = _linear(state, f"{at}attn.qkv", _norm(state, f"{at}norm1", x)).chunk(
+            3, dim=-1
+        )
         x = x + _linear(state, f"{at}attn.proj", _attend(query, key, value, heads))
         hidden = F.gelu(_linear(state, f"{at}mlp.fc1", _norm(state, f"{at}norm2", x)))
         x = x + _linear(state, f"{at}mlp.fc2", hidden)
@@ -31,7 +40,9 @@ def slow_hugging_face(state, images, heads, prefix, names):
     tokens = [state[name].expand(len(images), -1, -1) for name in specials if name in state]
     x = torch.cat([*tokens, x], dim=1) + state[f"{at}position_embeddings"]
     blocks, query, key, value, out, first, second = names
-    depth = len({name.removeprefix(blocks).split(".")[0] for name in state if name.startswith(blocks)})
+    depth = len(
+        {name.removeprefix(blocks).split(".")[0] for name in state if name.startswith(blocks)}
+    )
     for number in range(depth):
         at = f"{blocks}{number}."
         normed = _norm(state, f"{at}layernorm_before", x)

@@ -8,12 +8,20 @@ from melpatch.interop.ast import AST
 from melpatch.interop.base import read_state
 from melpatch.nn.positions import resize
 
-GRID = {"stride": (10, 10), "partial": "drop", "positions": "learned", "columns": 101, "cls_tokens": 2}
+GRID = {
+    "stride": (10, 10),
+    "partial": "drop",
+    "positions": "learned",
+    "columns": 101,
+    "cls_tokens": 2,
+}
 
 
 def test_every_published_weight_has_its_place(tmp_path):
     shapes = ast(width=192)
-    torch.save({name: value.clone() for name, value in blank(shapes).items()}, tmp_path / "audioset.pth")
+    torch.save(
+        {name: value.clone() for name, value in blank(shapes).items()}, tmp_path / "audioset.pth"
+    )
     state = read_state(str(tmp_path / "audioset.pth"))
     assert len(state) == len(shapes) == 159
     assert AST().recognises(state.keys())
@@ -39,4 +47,6 @@ def test_ssast_says_how_many_rows_its_positions_have():
     expected = resize(state["v.pos_embed"][0, 2:], (8, 64), (12, 101), "legacy")
     assert torch.equal(found.state["position_table"], expected)
     assert found.notes[0] == "positions 8 x 64 fitted to 12 x 101 (legacy)"
-    assert found.notes[1] == "left out: cpredlayer, gpredlayer, mask_embed, p_input_fdim, p_input_tdim"
+    assert (
+        found.notes[1] == "left out: cpredlayer, gpredlayer, mask_embed, p_input_fdim, p_input_tdim"
+    )

@@ -29,7 +29,9 @@ class Code:
 
 
 def same(found):
-    return found.keys() == TENSORS.keys() and all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+    return found.keys() == TENSORS.keys() and all(
+        torch.equal(found[name], TENSORS[name]) for name in TENSORS
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -43,7 +45,11 @@ def same(found):
         {"state_dict": TENSORS},
         {f"module.{name}": value for name, value in TENSORS.items()},
         {"model": TENSORS, "optimizer": {}, "args": argparse.Namespace(batch_size=64)},
-        {"iteration": 1, "model": TENSORS, "sampler": {"indexes": [np.arange(4)], "pointer": np.float64(2)}},
+        {
+            "iteration": 1,
+            "model": TENSORS,
+            "sampler": {"indexes": [np.arange(4)], "pointer": np.float64(2)},
+        },
     ],
     ids=["plain", "model", "state_dict", "parallel", "as MAE", "as PANNs"],
 )
@@ -61,7 +67,9 @@ def test_a_safetensors_file_is_read(tmp_path):
 def test_arrays_of_numpy_1_are_read(tmp_path):
     """As in the checkpoints of PANNs, which were written when numpy's modules had other names."""
     path = tmp_path / "weights.pth"
-    torch.save({"model": TENSORS, "sampler": np.arange(4)}, path, _use_new_zipfile_serialization=False)
+    torch.save(
+        {"model": TENSORS, "sampler": np.arange(4)}, path, _use_new_zipfile_serialization=False
+    )
     written = path.read_bytes()
     assert b"numpy._core.multiarray" in written
     path.write_bytes(written.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
@@ -70,16 +78,22 @@ def test_arrays_of_numpy_1_are_read(tmp_path):
 
 def test_a_pickle_that_names_code_stays_closed(tmp_path, capsys):
     torch.save({"model": TENSORS, "extra": Code()}, tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match=r"would run code \(.*print\), so it stays closed; .*\.safetensors"):
+    with pytest.raises(
+        CheckpointError, match=r"would run code \(.*print\), so it stays closed; .*\.safetensors"
+    ):
         read_state(str(tmp_path / "weights.pth"))
     assert "this ran" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("code", [False, True])
-def test_a_pickle_that_torch_did_not_write_stays_closed_and_nobody_advises_to_open_it(code, tmp_path, capsys, recwarn):
+def test_a_pickle_that_torch_did_not_write_stays_closed_and_nobody_advises_to_open_it(
+    code, tmp_path, capsys, recwarn
+):
     path = tmp_path / "weights.pth"
     path.write_bytes(pickle.dumps({"model": Code() if code else TENSORS}))
-    with pytest.raises(CheckpointError, match=r"weights\.pth: not a readable torch file \(.*\.safetensors") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"weights\.pth: not a readable torch file \(.*\.safetensors"
+    ) as caught:
         read_state(str(path))
     assert "weights_only" not in str(caught.value)
     assert (capsys.readouterr().out, list(recwarn)) == ("", [])
@@ -110,7 +124,14 @@ def test_a_missing_file_is_named():
 
 @pytest.mark.parametrize(
     ("source", "weights"),
-    [("deit.pth", True), ("hf:a/b", True), ("odd", True), ("runs/a", False), ("named.pt", False), ("scratch", False)],
+    [
+        ("deit.pth", True),
+        ("hf:a/b", True),
+        ("odd", True),
+        ("runs/a", False),
+        ("named.pt", False),
+        ("scratch", False),
+    ],
 )
 def test_weights_are_told_from_runs(source, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -169,7 +190,9 @@ def test_what_the_hub_does_not_have_is_named(hub):
     ) as one:
         read_state("hf:owner/name")
     assert "\n" not in str(one.value)
-    with pytest.raises(CheckpointError, match=r"hf:nobody/name: cannot be fetched .*401 Client Error"):
+    with pytest.raises(
+        CheckpointError, match=r"hf:nobody/name: cannot be fetched .*401 Client Error"
+    ):
         read_state("hf:nobody/name")
 
 
@@ -181,7 +204,9 @@ def test_a_name_that_is_none_is_refused(hub, name):
 
 def test_the_library_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"hf:a/b needs huggingface_hub; pip install 'melpatch\[hub\]'"):
+    with pytest.raises(
+        ConfigError, match=r"hf:a/b needs huggingface_hub; pip install 'melpatch\[hub\]'"
+    ):
         read_state("hf:a/b")
 
 
@@ -207,10 +232,19 @@ def test_each_format_is_recognised_by_itself(shapes, found):
 @pytest.mark.parametrize(
     ("keys", "family"),
     [
-        (["encoder_mask_emb", "post_extract_proj.weight", "encoder.layers.0.fc1.weight"], "MAE-AST"),
+        (
+            ["encoder_mask_emb", "post_extract_proj.weight", "encoder.layers.0.fc1.weight"],
+            "MAE-AST",
+        ),
         (["patch_embedding.weight", "encoder.layers.0.self_attn.grep_linear.weight"], "BEATs"),
-        (["modality_encoders.IMAGE.local_encoder.proj.weight", "blocks.0.attn.qkv.weight"], "data2vec 2.0 or EAT"),
-        (["feature_extractor.conv_layers.0.0.weight", "encoder.layers.0.fc1.weight"], "wav2vec 2.0, HuBERT or WavLM"),
+        (
+            ["modality_encoders.IMAGE.local_encoder.proj.weight", "blocks.0.attn.qkv.weight"],
+            "data2vec 2.0 or EAT",
+        ),
+        (
+            ["feature_extractor.conv_layers.0.0.weight", "encoder.layers.0.fc1.weight"],
+            "wav2vec 2.0, HuBERT or WavLM",
+        ),
         (["hubert.feature_extractor.conv_layers.0.conv.weight"], "wav2vec 2.0, HuBERT or WavLM"),
         ([*timm(), "freq_new_pos_embed", "time_new_pos_embed"], "PaSST"),
         (["model.teacher.encoder.blocks.0.attn.qkv.weight"], "ATST"),
@@ -218,12 +252,16 @@ def test_each_format_is_recognised_by_itself(shapes, found):
     ],
 )
 def test_a_family_that_cannot_be_taken_is_named(keys, family):
-    with pytest.raises(ConfigError, match=f"looks like {family} .*which no encoder here can take; allowed: AST or"):
+    with pytest.raises(
+        ConfigError, match=f"looks like {family} .*which no encoder here can take; allowed: AST or"
+    ):
         recognise(set(keys))
 
 
 def test_unknown_keys_are_shown():
-    with pytest.raises(ConfigError, match=r"not known here \(keys fc\.bias, fc\.weight\.\.\.\); allowed: "):
+    with pytest.raises(
+        ConfigError, match=r"not known here \(keys fc\.bias, fc\.weight\.\.\.\); allowed: "
+    ):
         recognise({"fc.weight", "fc.bias"})
 
 
@@ -236,7 +274,10 @@ def classifier(encoder):
 
 
 def plain(**changes):
-    return ViT.Config(**{"embed_dim": 16, "depth": 2, "num_heads": 2, "positions": "learned", "columns": 6} | changes)
+    return ViT.Config(
+        **{"embed_dim": 16, "depth": 2, "num_heads": 2, "positions": "learned", "columns": 6}
+        | changes
+    )
 
 
 def test_the_encoder_is_filled_and_the_head_left(tmp_path):
@@ -268,14 +309,24 @@ def test_half_precision_becomes_single(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "encoder", "message"),
     [
-        (cnn14(2, 64), plain(), "looks like CNN14 of PANNs .*, but the encoder is vit; use --encoder cnn14"),
-        (timm(16, 2), CNN14.Config(width=2), "looks like a ViT under .*, but the encoder is cnn14; use --encoder vit"),
+        (
+            cnn14(2, 64),
+            plain(),
+            "looks like CNN14 of PANNs .*, but the encoder is vit; use --encoder cnn14",
+        ),
+        (
+            timm(16, 2),
+            CNN14.Config(width=2),
+            "looks like a ViT under .*, but the encoder is cnn14; use --encoder vit",
+        ),
         (timm(32, 2), plain(), "width 32 and 2 blocks, but the encoder has"),
         ({"fc.weight": (1, 1)}, plain(), "weights of a kind not known here"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(shapes, encoder, message, tmp_path):
-    torch.save({name: value.clone() for name, value in blank(shapes).items()}, tmp_path / "weights.pth")
+    torch.save(
+        {name: value.clone() for name, value in blank(shapes).items()}, tmp_path / "weights.pth"
+    )
     with pytest.raises(ConfigError, match=rf"weights\.pth: {message}"):
         start_from_weights(classifier(encoder), str(tmp_path / "weights.pth"))
 
@@ -283,6 +334,11 @@ def test_what_does_not_fit_is_refused_by_name(shapes, encoder, message, tmp_path
 def test_a_missing_tensor_is_named(tmp_path):
     shapes = timm(16, 2, patches=16)
     del shapes["blocks.1.attn.proj.bias"]
-    torch.save({name: value.clone() for name, value in blank(shapes).items()}, tmp_path / "weights.pth")
-    with pytest.raises(ConfigError, match=r'weights\.pth: .*Missing key.*"transformer\.blocks\.1\.attn\.proj\.bias"'):
+    torch.save(
+        {name: value.clone() for name, value in blank(shapes).items()}, tmp_path / "weights.pth"
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r'weights\.pth: .*Missing key.*"transformer\.blocks\.1\.attn\.proj\.bias"',
+    ):
         start_from_weights(classifier(plain()), str(tmp_path / "weights.pth"))

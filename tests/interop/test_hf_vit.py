@@ -8,7 +8,13 @@ from melpatch.encoders.vit import ViT, size
 from melpatch.errors import ConfigError
 from melpatch.interop.hf_vit import HFViT
 
-AST = {"stride": (10, 10), "partial": "drop", "positions": "learned", "columns": 101, "cls_tokens": 2}
+AST = {
+    "stride": (10, 10),
+    "partial": "drop",
+    "positions": "learned",
+    "columns": 101,
+    "cls_tokens": 2,
+}
 NAMES = {
     4: (
         "encoder.layer.",
@@ -17,7 +23,12 @@ NAMES = {
         "intermediate.dense",
         "output.dense",
     ),
-    5: ("layers.", *(f"attention.{name}_proj" for name in ("q", "k", "v", "o")), "mlp.fc1", "mlp.fc2"),
+    5: (
+        "layers.",
+        *(f"attention.{name}_proj" for name in ("q", "k", "v", "o")),
+        "mlp.fc1",
+        "mlp.fc2",
+    ),
 }
 
 
@@ -31,7 +42,16 @@ def convert(state, encoder):
     [
         ({}, 200, {}),
         ({"prefix": "deit.", "distilled": True}, 201, {"positions": "learned", "cls_tokens": 2}),
-        ({"prefix": "audio_spectrogram_transformer.", "distilled": True, "colours": 1, "patches": 1212}, 201, AST),
+        (
+            {
+                "prefix": "audio_spectrogram_transformer.",
+                "distilled": True,
+                "colours": 1,
+                "patches": 1212,
+            },
+            201,
+            AST,
+        ),
     ],
     ids=["ViT", "DeiT", "AST"],
 )
@@ -48,7 +68,10 @@ def test_every_published_weight_has_its_place(published, tensors, settings, vers
 
 
 def test_the_keys_that_transformers_writes_are_all_known():
-    shapes = {name: tuple(shape) for name, shape in golden("ast_supervised")["huggingface"]["on_disk_keys"].items()}
+    shapes = {
+        name: tuple(shape)
+        for name, shape in golden("ast_supervised")["huggingface"]["on_disk_keys"].items()
+    }
     assert HFViT().recognises(shapes.keys())
     encoder = ViT(ViT.Config(**size("tiny"), **AST), 128)
     found = convert(blank(shapes), encoder)
@@ -69,7 +92,9 @@ def test_it_computes_what_the_foreign_model_computes(version, distilled):
         found = encoder(spectrogram)
     image = spectrogram[:, None].expand(-1, 3, -1, -1)
     expected = slow_hugging_face(state, image, 2, "deit.", NAMES[version])
-    torch.testing.assert_close(torch.cat([found.cls, found.patches], dim=1), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        torch.cat([found.cls, found.patches], dim=1), expected, rtol=0, atol=1e-12
+    )
 
 
 def test_a_model_without_a_head_has_no_prefix():
@@ -80,10 +105,14 @@ def test_a_model_without_a_head_has_no_prefix():
     }
     assert HFViT().recognises(shapes.keys())
     encoder = ViT(ViT.Config(embed_dim=16, depth=2, num_heads=2), 64)
-    encoder.load_state_dict(convert(drawn(shapes | {"pooler.dense.weight": (16, 16)}), encoder).state)
+    encoder.load_state_dict(
+        convert(drawn(shapes | {"pooler.dense.weight": (16, 16)}), encoder).state
+    )
 
 
-@pytest.mark.parametrize("part", ["encoder.layer.0.attention.attention.relative", "encoder.layer.0.lambda_1"])
+@pytest.mark.parametrize(
+    "part", ["encoder.layer.0.attention.attention.relative", "encoder.layer.0.lambda_1"]
+)
 def test_a_part_that_a_plain_vit_has_not_is_refused(part):
     shapes = hugging_face(16, 2, patches=16) | {f"vit.{part}": (16,)}
     with pytest.raises(ConfigError, match="has no place in a plain ViT"):

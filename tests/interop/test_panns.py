@@ -16,7 +16,9 @@ def slow_cnn14(state, images):
     """The published embedding of images (clip, 1, frame, mel), in evaluation mode."""
 
     def norm(name, x):
-        parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        parts = (
+            state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
         return F.batch_norm(x, *parts)
 
     x = norm("bn0", images.transpose(1, 3)).transpose(1, 3)
@@ -58,9 +60,16 @@ def test_it_computes_what_the_foreign_model_computes():
     [
         (cnn14(width=64), "width 64, but the encoder has 2; use --size base"),
         (cnn14(width=3), "width 3, but the encoder has 2; use --encoder.width 3"),
-        (cnn14(width=2, mels=40), "made for 40 mels, but the front end gives 32; .*--front-end.n-mels 40"),
         (
-            {name: shape for name, shape in cnn14(width=2).items() if not name.startswith("conv_block5")},
+            cnn14(width=2, mels=40),
+            "made for 40 mels, but the front end gives 32; .*--front-end.n-mels 40",
+        ),
+        (
+            {
+                name: shape
+                for name, shape in cnn14(width=2).items()
+                if not name.startswith("conv_block5")
+            },
             "5 such blocks, not the 6",
         ),
     ],

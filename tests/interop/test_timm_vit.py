@@ -9,12 +9,24 @@ from melpatch.interop.timm_vit import TimmViT
 from melpatch.nn.positions import resize, sincos
 
 SMALL = {"width": 16, "depth": 2, "patches": 16}
-AST = {"stride": (10, 10), "partial": "drop", "positions": "learned", "columns": 101, "cls_tokens": 2}
+AST = {
+    "stride": (10, 10),
+    "partial": "drop",
+    "positions": "learned",
+    "columns": 101,
+    "cls_tokens": 2,
+}
 
 
 def small(n_mels=64, **changes):
     """An encoder on 4 x 4 patches, as the small files here."""
-    settings = {"embed_dim": 16, "depth": 2, "num_heads": 2, "positions": "learned", "columns": 4} | changes
+    settings = {
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "positions": "learned",
+        "columns": 4,
+    } | changes
     return ViT(ViT.Config(**settings), n_mels).double().eval()
 
 
@@ -69,7 +81,9 @@ def test_a_kernel_of_one_channel_is_taken_as_it_is():
     spectrogram = torch.randn(2, 64, 64, dtype=torch.float64)
     for channels in ("sum", "mean"):
         ours = encoded(loaded(state, small(), channels), spectrogram)
-        torch.testing.assert_close(ours, slow_timm(state, spectrogram[:, None], heads=2), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            ours, slow_timm(state, spectrogram[:, None], heads=2), rtol=0, atol=1e-12
+        )
 
 
 def test_a_class_token_is_taken_twice_for_an_encoder_of_two():
@@ -92,7 +106,9 @@ def test_a_distillation_token_is_left_out_for_an_encoder_of_one_and_both_for_one
 def test_a_square_of_positions_is_fitted_to_the_grid(how):
     state = drawn(timm(**SMALL))
     encoder = loaded(state, small(n_mels=32, columns=9), how=how)
-    assert torch.equal(encoder.position_table, resize(state["pos_embed"][0, 1:], (4, 4), (2, 9), how))
+    assert torch.equal(
+        encoder.position_table, resize(state["pos_embed"][0, 1:], (4, 4), (2, 9), how)
+    )
     assert f"positions 4 x 4 fitted to 2 x 9 ({how})" in convert(state, encoder, how=how).notes
 
 
@@ -105,7 +121,9 @@ def test_fixed_positions_stay_and_the_class_token_keeps_its_own():
     assert not any("positions" in note for note in convert(state, encoder).notes)
     spectrogram = torch.randn(2, 64, 64, dtype=torch.float64)
     expected = slow_timm(state, spectrogram[:, None].expand(-1, 3, -1, -1), heads=2)
-    torch.testing.assert_close(encoded(loaded(state, encoder), spectrogram), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        encoded(loaded(state, encoder), spectrogram), expected, rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
@@ -117,8 +135,12 @@ def test_patches_numbered_column_by_column_are_put_into_order(positions):
     state["pos_embed"][0, 1:][order] = sincos(rows, columns, 16).double()
     spectrogram = torch.randn(2, 32, 80, dtype=torch.float64)
     foreign = slow_timm(state, spectrogram.transpose(1, 2)[:, None], heads=2)
-    ours = encoded(loaded(state, small(n_mels=32, columns=columns, positions=positions)), spectrogram)
-    torch.testing.assert_close(ours[:, 1:], foreign[:, 1:][:, order], rtol=0, atol=1e-7)  # sines in single precision
+    ours = encoded(
+        loaded(state, small(n_mels=32, columns=columns, positions=positions)), spectrogram
+    )
+    torch.testing.assert_close(
+        ours[:, 1:], foreign[:, 1:][:, order], rtol=0, atol=1e-7
+    )  # sines in single precision
     assert torch.equal(order, torch.tensor([0, 2, 4, 6, 8, 1, 3, 5, 7, 9]))
 
 
@@ -129,7 +151,9 @@ def test_patches_numbered_row_by_row_stay_in_order():
     state["pos_embed"][0, 1:] = torch.cat([ours[:, 8:], ours[:, :8]], dim=1)
     spectrogram = torch.randn(2, 32, 80, dtype=torch.float64)
     found = encoded(loaded(state, small(n_mels=32, columns=5)), spectrogram)
-    torch.testing.assert_close(found, slow_timm(state, spectrogram[:, None], heads=2), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        found, slow_timm(state, spectrogram[:, None], heads=2), rtol=0, atol=1e-12
+    )
 
 
 def test_what_is_left_out_and_what_starts_afresh_is_said():
@@ -158,15 +182,35 @@ def test_statistics_of_the_input_are_kept():
 @pytest.mark.parametrize(
     ("shapes", "settings", "message"),
     [
-        (timm(768, 12), {}, "width 768 and 12 blocks, but the encoder has width 16 and 2 blocks; use --size base"),
-        (timm(24, 2), {}, "width 24 and 2 blocks, .*; use --encoder.embed-dim 24 --encoder.depth 2"),
+        (
+            timm(768, 12),
+            {},
+            "width 768 and 12 blocks, but the encoder has width 16 and 2 blocks; use --size base",
+        ),
+        (
+            timm(24, 2),
+            {},
+            "width 24 and 2 blocks, .*; use --encoder.embed-dim 24 --encoder.depth 2",
+        ),
         (timm(16, 3), {}, "width 16 and 3 blocks"),
-        (timm(**SMALL, patch=(8, 8)), {}, "patches of 8 x 8, but .* are 16 x 16; use --encoder.patch 8 8"),
+        (
+            timm(**SMALL, patch=(8, 8)),
+            {},
+            "patches of 8 x 8, but .* are 16 x 16; use --encoder.patch 8 8",
+        ),
         (timm(**SMALL), {"mlp_ratio": 2.0}, "MLPs 64 wide, .*; use --encoder.mlp-ratio 4"),
         (timm(**SMALL), {"norm": "post"}, "encoder.norm = 'post'; allowed: 'pre'"),
-        (timm(16, 2, patches=15), {}, "15 positions do not make 3 rows; .*--encoder.positions sincos"),
+        (
+            timm(16, 2, patches=15),
+            {},
+            "15 positions do not make 3 rows; .*--encoder.positions sincos",
+        ),
         (timm(16, 2, colours=1, patches=15), {}, "15 positions do not make 4 rows"),
-        (timm(**SMALL) | {"blocks.0.ls1.gamma": (16,)}, {}, "blocks.0.ls1.gamma has no place in a plain ViT"),
+        (
+            timm(**SMALL) | {"blocks.0.ls1.gamma": (16,)},
+            {},
+            "blocks.0.ls1.gamma has no place in a plain ViT",
+        ),
         (timm(**SMALL) | {"reg_token": (1, 4, 16)}, {}, "reg_token has no place"),
     ],
     ids=str,
@@ -185,4 +229,6 @@ def test_a_file_without_positions_needs_fixed_ones():
 
 def test_an_odd_grid_is_no_trouble_for_fixed_positions():
     state = drawn(timm(16, 2, colours=1, patches=15))
-    assert any("positions left out" in note for note in convert(state, small(positions="sincos")).notes)
+    assert any(
+        "positions left out" in note for note in convert(state, small(positions="sincos")).notes
+    )

@@ -41,8 +41,12 @@ def small_parts(monkeypatch):
 def killed(words, folder, after):
     """Kill a command once it has made so many parts, and a moment later still; return when it was."""
     command = [sys.executable, "-c", SMALL_PARTS + RUN, *map(str, words)]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and len([*folder.glob("*.json")]) <= after:  # one tells what they are parts of
+    process = subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    )
+    while (
+        process.poll() is None and len([*folder.glob("*.json")]) <= after
+    ):  # one tells what they are parts of
         time.sleep(0.002)
     moment = random.uniform(0, 0.02)
     time.sleep(moment)
@@ -108,7 +112,15 @@ def test_a_run_that_broke_off_is_gone_on_with_as_it_was_begun_or_not_at_all(
 
 def embed_as_one_of_two(rank, folder):
     parts._RECORDINGS = 2
-    words = ["embed", folder / "run", folder / "sounds", "--out", folder / "shared.npz", "--workers", "0"]
+    words = [
+        "embed",
+        folder / "run",
+        folder / "sounds",
+        "--out",
+        folder / "shared.npz",
+        "--workers",
+        "0",
+    ]
     return main([*map(str, words)])
 
 
@@ -117,8 +129,18 @@ def test_two_processes_write_what_one_does(small_parts, tmp_path, monkeypatch):
     for number in range(7):
         write_sound(tmp_path / "sounds" / f"{number}.wav", "noise", 0.3 + 0.3 * number, seed=number)
     (tmp_path / "sounds" / "3.wav").write_bytes(b"RIFF, but no more")
-    melpatch("embed", tmp_path / "run", tmp_path / "sounds", "--out", tmp_path / "alone.npz", "--workers", "0")
+    melpatch(
+        "embed",
+        tmp_path / "run",
+        tmp_path / "sounds",
+        "--out",
+        tmp_path / "alone.npz",
+        "--workers",
+        "0",
+    )
     assert in_both(embed_as_one_of_two, tmp_path, monkeypatch) == [0, 0]
     for ending in ("npz", "rejected.csv"):
-        assert (tmp_path / f"shared.{ending}").read_bytes() == (tmp_path / f"alone.{ending}").read_bytes()
+        assert (tmp_path / f"shared.{ending}").read_bytes() == (
+            tmp_path / f"alone.{ending}"
+        ).read_bytes()
     assert not (tmp_path / "shared.npz.parts").exists()

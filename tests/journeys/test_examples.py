@@ -9,7 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from journeys.three_sounds import LABELS, SHORT, SMALL, melpatch, settings, write_corpus, write_run, write_sound
+from journeys.three_sounds import (
+    LABELS,
+    SHORT,
+    SMALL,
+    melpatch,
+    settings,
+    write_corpus,
+    write_run,
+    write_sound,
+)
 from places import ROOT
 
 from melpatch.cli import main
@@ -37,10 +46,23 @@ def test_embed_folder_finds_what_sounds_alike(tmp_path, monkeypatch, capsys):
     assert "bad.wav: is not sound" in told.err
 
 
-def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(tmp_path, monkeypatch, capsys):
+def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(
+    tmp_path, monkeypatch, capsys
+):
     corpus = write_corpus(tmp_path / "sounds")
     out = tmp_path / "denoise"
-    words = ["pretrain", "own_objective:Denoise", "--data", corpus, "--out", out, "--steps", "30", "--log-every", "1"]
+    words = [
+        "pretrain",
+        "own_objective:Denoise",
+        "--data",
+        corpus,
+        "--out",
+        out,
+        "--steps",
+        "30",
+        "--log-every",
+        "1",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "melpatch", *words, "--objective.level", "0.1", *SHORT, *SMALL],
         env=os.environ | {"PYTHONPATH": str(EXAMPLES)},
@@ -50,7 +72,10 @@ def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(tmp_path, 
     )
     assert done.returncode == 0, done.stderr
     assert f"done: {out}" in done.stderr
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 30
     assert losses[-1] < 0.9 * losses[0]
@@ -58,7 +83,18 @@ def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(tmp_path, 
     monkeypatch.syspath_prepend(EXAMPLES)
     melpatch("show", out, "--json")
     assert json.loads(capsys.readouterr().out)["objective"] == "Denoise"
-    melpatch("finetune", "--init", out, "--data", corpus, "--out", tmp_path / "tuned", "--steps", "1", *SHORT)
+    melpatch(
+        "finetune",
+        "--init",
+        out,
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "tuned",
+        "--steps",
+        "1",
+        *SHORT,
+    )
     assert (tmp_path / "tuned" / "model.safetensors").exists()
 
 
@@ -81,5 +117,17 @@ def test_own_objective_hears_no_padding_and_repeats_itself(monkeypatch):
 
 
 def test_an_objective_that_is_not_on_the_path_is_exit_code_2(tmp_path, capsys):
-    assert main(["pretrain", "somebodys_objective:Denoise", "--data", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    assert (
+        main(
+            [
+                "pretrain",
+                "somebodys_objective:Denoise",
+                "--data",
+                str(tmp_path),
+                "--out",
+                str(tmp_path / "x"),
+            ]
+        )
+        == 2
+    )
     assert "cannot be imported: No module named 'somebodys_objective'" in capsys.readouterr().err

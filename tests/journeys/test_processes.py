@@ -62,9 +62,22 @@ def words(place, name, *more):
 
 def torchrun(place, *arguments):
     """Return what two processes leave behind that torchrun starts."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    environment = os.environ | {"PYTHONPATH": f"{place}{os.pathsep}{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *arguments,
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": f"{place}{os.pathsep}{ROOT / 'src'}",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def said(done):
@@ -73,13 +86,17 @@ def said(done):
 
 
 def test_a_killed_process_costs_nothing_but_a_restart(place, monkeypatch):
-    done = torchrun(place, "--max-restarts", "1", "-m", "melpatch", *words(place, "two", "--objective.kill"))
+    done = torchrun(
+        place, "--max-restarts", "1", "-m", "melpatch", *words(place, "two", "--objective.kill")
+    )
     assert done.returncode == 0, done.stderr
     assert len(said(done)) <= 1  # torchrun may be faster than the one that is left
     assert all("another process has gone without a word" in line for line in said(done))
     monkeypatch.syspath_prepend(place)
     assert main(words(place, "one")) == 0
-    one, two = ((place / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two"))
+    one, two = (
+        (place / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")
+    )
     assert len(one) == len(two) == 6
     for alone, together in zip(map(json.loads, one), map(json.loads, two), strict=True):
         assert together == pytest.approx(alone, rel=1e-4)

@@ -17,25 +17,59 @@ from melpatch.encoders.vit import size
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SMALL = {
-    "pretrain": ("--size", "nano", "--steps", "3", "--seconds", "1", "--batch-size", "6", "--workers", "0"),
+    "pretrain": (
+        "--size",
+        "nano",
+        "--steps",
+        "3",
+        "--seconds",
+        "1",
+        "--batch-size",
+        "6",
+        "--workers",
+        "0",
+    ),
     "finetune": ("--steps", "3", "--seconds", "1", "--batch-size", "6", "--workers", "0"),
-    "bench": ("--size", "nano", "--batches", "2", "--seconds", "1", "--batch-size", "6", "--workers", "0"),
+    "bench": (
+        "--size",
+        "nano",
+        "--batches",
+        "2",
+        "--seconds",
+        "1",
+        "--batch-size",
+        "6",
+        "--workers",
+        "0",
+    ),
     "compare": ("--size", "nano", "--steps", "2", "--protocol", "knn", "--only", "SSAST"),
 }
 WALK = ["prepare", "pretrain", "finetune", "evaluate", "predict", "embed", "pretrain", "show"]
 
 
 def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
 
 
 def run(page):
     """Run a page's commands, small and short; return their names."""
-    lines = [line for line in "".join(blocks(page, "sh")).splitlines() if line.startswith("melpatch ")]
+    lines = [
+        line for line in "".join(blocks(page, "sh")).splitlines() if line.startswith("melpatch ")
+    ]
     walked = [shlex.split(line, comments=True) for line in lines]
     for words in walked:
-        kept = [word for i, word in enumerate(words[1:]) if not {"--size", "--epochs"} & {word, words[i]}]
-        start = words[words.index("--like" if "--like" in words else "--init") + 1] if words[1] == "finetune" else ""
+        kept = [
+            word
+            for i, word in enumerate(words[1:])
+            if not {"--size", "--epochs"} & {word, words[i]}
+        ]
+        start = (
+            words[words.index("--like" if "--like" in words else "--init") + 1]
+            if words[1] == "finetune"
+            else ""
+        )
         foreign = words[1] == "finetune" and not start.startswith("runs/")
         melpatch(*kept, *SMALL.get(words[1], ()), *(("--size", "nano") if foreign else ()))
     return [words[1] for words in walked]

@@ -17,7 +17,18 @@ import torch
 from melpatch.cli import main
 from melpatch.objectives.classify import Classify
 
-FLAGS = ["pretrain", "ssast", "--size", "nano", "--steps", "30", "--batch-size", "4", "--seconds", "0.5"]
+FLAGS = [
+    "pretrain",
+    "ssast",
+    "--size",
+    "nano",
+    "--steps",
+    "30",
+    "--batch-size",
+    "4",
+    "--seconds",
+    "0.5",
+]
 FLAGS += ["--workers", "0", "--log-every", "1", "--save-every", "5", "--measure", "8"]
 
 
@@ -26,12 +37,24 @@ def noise(tmp_path_factory):
     folder = tmp_path_factory.mktemp("noise")
     rng = np.random.default_rng(0)
     for number in range(10):
-        soundfile.write(folder / f"{number}.wav", 0.1 * rng.normal(size=rng.integers(4000, 14000)), 16000)
+        soundfile.write(
+            folder / f"{number}.wav", 0.1 * rng.normal(size=rng.integers(4000, 14000)), 16000
+        )
     return folder
 
 
 def started(noise, out, *more, **how):
-    words = [sys.executable, "-m", "melpatch", *FLAGS, "--data", str(noise), "--out", str(out), *more]
+    words = [
+        sys.executable,
+        "-m",
+        "melpatch",
+        *FLAGS,
+        "--data",
+        str(noise),
+        "--out",
+        str(out),
+        *more,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, **how)
 
@@ -51,7 +74,9 @@ def kill_after(process, metrics, lines, seconds):
 
 
 def wait_for(process, metrics, lines):
-    while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < lines):
+    while process.poll() is None and (
+        not metrics.exists() or metrics.read_bytes().count(b"\n") < lines
+    ):
         time.sleep(0.005)
 
 
@@ -64,14 +89,19 @@ def whole(noise, tmp_path_factory):
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(noise, whole, tmp_path):
     out, lines, moment = tmp_path / "run", random.randint(1, 15), random.uniform(0, 0.1)
-    kill_after(started(noise, out, "--resume"), out / "metrics.jsonl", lines, moment)  # of a folder that holds no run
+    kill_after(
+        started(noise, out, "--resume"), out / "metrics.jsonl", lines, moment
+    )  # of a folder that holds no run
     finished(started(noise, out, "--resume"))
     for name in ("metrics.jsonl", "model.safetensors", "config.toml"):
         same = (out / name).read_bytes() == (whole / name).read_bytes()
         assert same, f"{name} differs when killed {moment} s after {lines} lines"
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert sorted(set(steps)) == list(range(1, 31))
-    assert sorted(path.name for path in (out / "resume").iterdir()) == ["step-000000025", "step-000000030"]
+    assert sorted(path.name for path in (out / "resume").iterdir()) == [
+        "step-000000025",
+        "step-000000030",
+    ]
     assert len(json.loads((out / "environment.json").read_text())) == 2
 
 
@@ -84,8 +114,12 @@ def test_a_run_that_gets_sigterm_saves_and_goes_on_as_if_it_had_not(noise, whole
     _, told = process.communicate()
     assert process.returncode == 143, told
     last = told.splitlines()[-1]
-    step = max(json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines())
-    assert last.startswith(f"melpatch pretrain: {out}: stopped by SIGTERM and saved after step {step} of 30; ")
+    step = max(
+        json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()
+    )
+    assert last.startswith(
+        f"melpatch pretrain: {out}: stopped by SIGTERM and saved after step {step} of 30; "
+    )
     assert "Traceback" not in told
     assert (out / "resume" / f"step-{step:09d}").is_dir()
     words = ["pretrain", "ssast", "--out", str(out), "--resume"]
@@ -95,9 +129,24 @@ def test_a_run_that_gets_sigterm_saves_and_goes_on_as_if_it_had_not(noise, whole
 
 
 @pytest.mark.parametrize("more", [[], ["--resume"]])
-def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch, capsys, more):
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, capsys, more
+):
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK)
-    assert main(["pretrain", "ssast", "--data", str(tmp_path / "missing"), "--out", str(tmp_path), *more]) == 2
+    assert (
+        main(
+            [
+                "pretrain",
+                "ssast",
+                "--data",
+                str(tmp_path / "missing"),
+                "--out",
+                str(tmp_path),
+                *more,
+            ]
+        )
+        == 2
+    )
     told = f"{tmp_path}: cannot be written; make it writable, or give another --out\n"
     assert capsys.readouterr().err == f"melpatch pretrain: error: {told}"
 
@@ -119,7 +168,9 @@ def test_flags_may_be_left_out_when_a_run_goes_on(whole, capsys):
         ("--exclude x y", "--exclude = ['x', 'y']"),
     ],
 )
-def test_a_flag_that_differs_from_the_runs_is_refused_in_one_line(noise, whole, capsys, flags, named):
+def test_a_flag_that_differs_from_the_runs_is_refused_in_one_line(
+    noise, whole, capsys, flags, named
+):
     before = (whole / "metrics.jsonl").read_bytes()
     assert main(["pretrain", "ssast", "--out", str(whole), "--resume", *flags.split()]) == 2
     told = capsys.readouterr().err
@@ -144,9 +195,14 @@ def interrupt(*_):
 
 
 @pytest.mark.parametrize("where", ["in a step", "in the first save"])
-def test_a_fine_tuning_stopped_by_ctrl_c_goes_on_with_what_it_had(noise, whole, tmp_path, monkeypatch, capsys, where):
+def test_a_fine_tuning_stopped_by_ctrl_c_goes_on_with_what_it_had(
+    noise, whole, tmp_path, monkeypatch, capsys, where
+):
     """Which clips train, and from which weights, is settled by flags of the command; none need be given again."""
-    rows = [f"{number}.wav,{'ab'[number % 2]},{'val' if number > 7 else number % 4}" for number in range(10)]
+    rows = [
+        f"{number}.wav,{'ab'[number % 2]},{'val' if number > 7 else number % 4}"
+        for number in range(10)
+    ]
     (noise / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
     flags = "--test-fold 3 --few 2 --steps 8 --save-every 3 --log-every 1 --batch-size 2 --seconds 0.5 --workers 0"
     words = ["finetune", "--data", str(noise / "labels.csv"), "--init", str(whole), *flags.split()]
@@ -159,6 +215,8 @@ def test_a_fine_tuning_stopped_by_ctrl_c_goes_on_with_what_it_had(noise, whole, 
         assert main([*words, "--out", str(tmp_path / "stopped")]) == 130
     assert main(["finetune", "--out", str(tmp_path / "stopped"), "--resume"]) == 0
     for name in ("metrics.jsonl", "model.safetensors", "corpus.json"):
-        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "stopped" / name).read_bytes() == (
+            tmp_path / "whole" / name
+        ).read_bytes()
     assert main(["finetune", "--out", str(tmp_path / "stopped"), "--resume", "--few", "1"]) == 2
     assert "--few = 1, but" in capsys.readouterr().err

@@ -61,22 +61,34 @@ def test_from_a_folder_to_a_classifier_and_answers(tmp_path, capsys):
     assert (recorded.mean, recorded.std) == (ears["mean"], ears["std"])
 
     melpatch("finetune", "--init", first, "--data", corpus, "--out", tuned, *TUNED)
-    melpatch("finetune", "--init", "scratch", "--like", first, "--data", corpus, "--out", scratch, *TUNED)
-    assert load_weights(tuned / "model.safetensors").keys() == load_weights(scratch / "model.safetensors").keys()
+    melpatch(
+        "finetune", "--init", "scratch", "--like", first, "--data", corpus, "--out", scratch, *TUNED
+    )
+    assert (
+        load_weights(tuned / "model.safetensors").keys()
+        == load_weights(scratch / "model.safetensors").keys()
+    )
 
     record = answer(capsys, "evaluate", tuned, "--data", corpus)
     assert record["as_trained"]["value"] >= 0.9
     folder = tuned / "evaluation" / "sounds-prepared" / "as_trained"
     assert json.loads((folder / "scores.json").read_text(encoding="utf-8")) == record["as_trained"]
     lines = read_table(folder / "predictions.csv")
-    assert np.mean([line["label"] == line["predicted"] for line in lines]) == record["as_trained"]["value"]
+    assert (
+        np.mean([line["label"] == line["predicted"] for line in lines])
+        == record["as_trained"]["value"]
+    )
     assert answer(capsys, "evaluate", first, "--data", corpus).keys() == {"knn", "linear"}
 
     predicted_folder(tuned, corpus.parent, tmp_path)
     predicted_long_recording(tuned, tmp_path)
     embedded(first, corpus.parent, tmp_path)
     shown = answer(capsys, "show", tuned)
-    assert (shown["objective"], shown["latest"]["step"], shown["labels"]) == ("Classify", 24, "high, low, noise")
+    assert (shown["objective"], shown["latest"]["step"], shown["labels"]) == (
+        "Classify",
+        24,
+        "high, low, noise",
+    )
 
 
 def predicted_folder(run, folder, tmp_path):
@@ -100,7 +112,11 @@ def predicted_long_recording(run, tmp_path):
     lines = read_table(tmp_path / "long.csv")
     assert [float(line["start"]) for line in lines] == [0.5 * number for number in range(17)]
     assert [float(line["end"]) for line in lines] == [0.5 * number + 1 for number in range(17)]
-    inside = [(int(float(line["start"]) // 3), line["label"]) for line in lines if float(line["start"]) % 3 <= 2]
+    inside = [
+        (int(float(line["start"]) // 3), line["label"])
+        for line in lines
+        if float(line["start"]) % 3 <= 2
+    ]
     assert len(inside) == 15
     assert np.mean([LABELS[stretch] == label for stretch, label in inside]) >= 0.9
 
@@ -128,7 +144,9 @@ def test_every_fold_is_held_out_once(tmp_path, capsys):
         answer(capsys, "evaluate", run, *words, "--split", fold)
         heard += [
             line["path"]
-            for line in read_table(run / f"evaluation/sounds-corpus-fold-{fold}/as_trained/predictions.csv")
+            for line in read_table(
+                run / f"evaluation/sounds-corpus-fold-{fold}/as_trained/predictions.csv"
+            )
         ]
     assert sorted(heard) == sorted(str(corpus.parent / row["path"]) for row in read_table(corpus))
 
@@ -140,13 +158,17 @@ def test_several_labels_to_a_clip(tmp_path, capsys):
     write_table(corpus, ("path", "label", "split"), rows)
     run = tmp_path / "run"
     words = ("--size", "nano", "--front-end.n-mels", "64", "--lr", "2e-3", *SHORT)
-    melpatch("finetune", "--init", "scratch", "--data", corpus, "--out", run, "--steps", "30", *words)
+    melpatch(
+        "finetune", "--init", "scratch", "--data", corpus, "--out", run, "--steps", "30", *words
+    )
     assert answer(capsys, "evaluate", run, "--data", corpus)["as_trained"]["metrics"]["mAP"] >= 0.9
     melpatch("predict", run, corpus.parent, "--out", tmp_path / "found.csv")
     lines = read_table(tmp_path / "found.csv")
     assert len(lines) == 36
     for line in lines:
-        assert line["label"] == ";".join(name for name in (*LABELS, "tone") if float(line[name]) >= 0.5)
+        assert line["label"] == ";".join(
+            name for name in (*LABELS, "tone") if float(line[name]) >= 0.5
+        )
 
 
 def test_a_folder_is_enough(tmp_path, capsys):
@@ -163,7 +185,9 @@ def test_a_folder_is_enough(tmp_path, capsys):
 
 def test_spoken_digits_go_the_whole_way(tmp_path, capsys):
     source, corpus = shared("data/fsdd/manifest.csv"), tmp_path / "digits.csv"
-    melpatch("prepare", source, "--split-column", "split_or_fold", "--out", corpus, "--workers", "0")
+    melpatch(
+        "prepare", source, "--split-column", "split_or_fold", "--out", corpus, "--workers", "0"
+    )
     first, tuned = tmp_path / "pretrained", tmp_path / "tuned"
     brief = ("--data", corpus, "--steps", "5", "--evaluations", "1", *SHORT)
     ears = ("--front-end.sample-rate", "8000", "--measure", "64")

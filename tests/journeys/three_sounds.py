@@ -45,7 +45,9 @@ def write_folder(root: Path, per_class=6) -> Path:
     for label in LABELS:
         for number in range(per_class):
             ending, rate = FORMATS[number % len(FORMATS)]
-            write_sound(root / label / f"{number}.{ending}", label, rng.uniform(0.6, 1.4), rate, number)
+            write_sound(
+                root / label / f"{number}.{ending}", label, rng.uniform(0.6, 1.4), rate, number
+            )
     return root
 
 
@@ -53,7 +55,12 @@ def write_corpus(root: Path, per_class=6) -> Path:
     """Write such a folder with a CSV that gives each recording a label, a split and one of three folds; return the
     CSV."""
     rows = [
-        (path.relative_to(root).as_posix(), path.parent.name, SPLITS[number % len(SPLITS)], number % 3)
+        (
+            path.relative_to(root).as_posix(),
+            path.parent.name,
+            SPLITS[number % len(SPLITS)],
+            number % 3,
+        )
         for label in LABELS
         for number, path in enumerate(sorted((write_folder(root, per_class) / label).iterdir()))
     ]
@@ -73,13 +80,17 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def settings(labels=(), *, seconds=1.0, multi_label=False, pooling="frequency", **encoder) -> RunConfig:
+def settings(
+    labels=(), *, seconds=1.0, multi_label=False, pooling="frequency", **encoder
+) -> RunConfig:
     """Return the settings of a classifier, or without labels of an SSAST run: 32 mels, two small blocks."""
     return RunConfig(
         labels=tuple(labels),
         front_end=LogMel.Config(n_mels=32, scale=1.0),
         encoder=ViT.Config(**{"embed_dim": 16, "depth": 2, "num_heads": 2} | encoder),
-        objective=Classify.Config(pooling=pooling, multi_label=multi_label) if labels else SSAST.Config(),
+        objective=Classify.Config(pooling=pooling, multi_label=multi_label)
+        if labels
+        else SSAST.Config(),
         loader=LoaderConfig(seconds=seconds, workers=0),
     )
 
@@ -95,7 +106,16 @@ def write_run(path: Path, config: RunConfig) -> Path:
 
 SHORT = ("--seconds", "1", "--batch-size", "6", "--workers", "0", "--precision", "32-true")
 """Flags of a training that is over soon."""
-SMALL = ("--front-end.n-mels", "32", "--encoder.embed-dim", "16", "--encoder.depth", "1", "--encoder.num-heads", "2")
+SMALL = (
+    "--front-end.n-mels",
+    "32",
+    "--encoder.embed-dim",
+    "16",
+    "--encoder.depth",
+    "1",
+    "--encoder.num-heads",
+    "2",
+)
 """Flags of ears and an encoder that are small."""
 
 

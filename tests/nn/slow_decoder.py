@@ -15,7 +15,9 @@ def window_of(place, size, shifted):
 def slow_decoder(decoder, seen, cls, rows, columns):
     """The decoded token of each place, from the encoder's tokens of the visible places and its class tokens."""
     config, transformer = decoder.config, decoder.transformer
-    positions = {"sincos": sincos, "sequence": sequence}[config.positions](rows, columns, decoder.dim)
+    positions = {"sincos": sincos, "sequence": sequence}[config.positions](
+        rows, columns, decoder.dim
+    )
     x = {}
     for row, column in product(range(rows), range(columns)):
         token = decoder.embed(seen[row, column]) if (row, column) in seen else decoder.mask_embed
@@ -30,5 +32,13 @@ def slow_decoder(decoder, seen, cls, rows, columns):
         for place in x:
             windows.setdefault(window_of(place, config.window, number % 2 == 1), []).append(place)
         for places in windows.values():
-            x.update(zip(places, block(torch.stack([x[place] for place in places])[None])[0], strict=True))
-    return {place: transformer.norm(token) for place, token in x.items()} if transformer.norm_first else x
+            x.update(
+                zip(
+                    places, block(torch.stack([x[place] for place in places])[None])[0], strict=True
+                )
+            )
+    return (
+        {place: transformer.norm(token) for place, token in x.items()}
+        if transformer.norm_first
+        else x
+    )

@@ -34,7 +34,9 @@ def cells(place, rows, columns, height, length):
 def squares(state, rows, columns, sides):
     side = sides[int(integers(state, 0, len(sides), 1))]
     number = 4 * (rows + max(sides) - 1) * (columns + max(sides) - 1) // min(sides) ** 2 + 8
-    return (cells(place, rows, columns, side, side) for place in uniform(state, number + 1, 2)[0, 1:])
+    return (
+        cells(place, rows, columns, side, side) for place in uniform(state, number + 1, 2)[0, 1:]
+    )
 
 
 def rectangles(state, rows, columns, sides):

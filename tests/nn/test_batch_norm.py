@@ -23,7 +23,11 @@ def images(clips=4, frames=9):
 def norm(kind=MaskedBatchNorm, **settings):
     """A norm in training whose gain, bias and running statistics are not those it starts with."""
     made = kind(CHANNELS, **settings).double()
-    state = {name: noise(*value.shape, seed=1).abs() + 0.5 for name, value in made.state_dict().items() if value.ndim}
+    state = {
+        name: noise(*value.shape, seed=1).abs() + 0.5
+        for name, value in made.state_dict().items()
+        if value.ndim
+    }
     made.load_state_dict(state | {"num_batches_tracked": torch.tensor(7)})
     return made.train()
 
@@ -75,7 +79,9 @@ def test_the_slow_way_without_padding_is_the_fast_way():
 
 def test_evaluation_uses_what_training_noted():
     made, valid = norm().eval(), inside([9, 2, 5, 1])
-    expected = nn.functional.batch_norm(images(), made.running_mean, made.running_var, made.weight, made.bias)
+    expected = nn.functional.batch_norm(
+        images(), made.running_mean, made.running_var, made.weight, made.bias
+    )
     assert torch.equal(made(images(), valid), expected * valid[:, None, None])
     assert made.num_batches_tracked == 7
 
@@ -89,7 +95,9 @@ def test_what_stands_at_padding_means_nothing(mode, rubbish):
         made, x = norm().train(mode), x.requires_grad_()
         output = made(x, valid)
         output.pow(3).sum().backward()
-        results.append([output, x.grad, made.weight.grad, made.bias.grad, made.running_mean, made.running_var])
+        results.append(
+            [output, x.grad, made.weight.grad, made.bias.grad, made.running_mean, made.running_var]
+        )
     for clean, dirty in zip(*results, strict=True):
         assert torch.equal(dirty, clean)
     assert not results[0][1].movedim(3, 1)[~valid].any()
@@ -98,14 +106,20 @@ def test_what_stands_at_padding_means_nothing(mode, rubbish):
 def test_gradient_is_that_of_torch_on_the_valid_frames_alone():
     """Put side by side, the valid frames are one image without padding."""
     valid, x = inside([9, 2, 5, 1]), images().requires_grad_()
-    packed = torch.cat([clip[..., own] for clip, own in zip(images(), valid, strict=True)], dim=-1)[None]
+    packed = torch.cat([clip[..., own] for clip, own in zip(images(), valid, strict=True)], dim=-1)[
+        None
+    ]
     packed.requires_grad_()
     ours, theirs = norm(), norm(nn.BatchNorm2d)
     ours(x, valid).pow(3).sum().backward()
     theirs(packed).pow(3).sum().backward()
-    torch.testing.assert_close(x.grad.movedim(3, 1)[valid], packed.grad[0].movedim(2, 0), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        x.grad.movedim(3, 1)[valid], packed.grad[0].movedim(2, 0), rtol=1e-9, atol=1e-12
+    )
     for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(parameter.grad, theirs.get_parameter(name).grad, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            parameter.grad, theirs.get_parameter(name).grad, rtol=1e-9, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("shape", [(1, CHANNELS, 1, 6), (1, CHANNELS, 6, 1), (4, CHANNELS, 1, 6)])
@@ -114,7 +128,9 @@ def test_the_gradients_layout_in_memory_means_nothing(shape):
     gradient, results = noise(*shape), []
     for order in itertools.permutations(range(4)):
         made, x = norm(), noise(*shape, seed=2).requires_grad_()
-        made(x).backward(gradient.permute(order).contiguous().permute([order.index(axis) for axis in range(4)]))
+        made(x).backward(
+            gradient.permute(order).contiguous().permute([order.index(axis) for axis in range(4)])
+        )
         results.append([x.grad, made.weight.grad, made.bias.grad])
     for other in results[1:]:
         torch.testing.assert_close(other, results[0], rtol=1e-9, atol=1e-12)
@@ -157,7 +173,9 @@ LENGTHS = [[9, 9, 9, 9], [9, 2, 5, 1]]
 def one_step(lengths, share):
     """Return what does not hang on other clips' outputs, then what is summed over clips, then what is the same."""
     made, x, valid = norm(), images()[share].requires_grad_(), inside(lengths)[share]
-    output = made(x, None if valid.all() else valid)  # so one process may have padding and the other none
+    output = made(
+        x, None if valid.all() else valid
+    )  # so one process may have padding and the other none
     output.pow(3).sum().backward()
     return output, x.grad, made.weight.grad, made.bias.grad, made.running_mean, made.running_var
 

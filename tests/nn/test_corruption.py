@@ -29,10 +29,14 @@ def neighbours(clips):
     return (torch.arange(clips) + 1) % clips
 
 
-def corrupt(spectrogram, frames=FRAMES, keys=KEYS, partners=None, seed=0, step=0, purpose="view", **settings):
+def corrupt(
+    spectrogram, frames=FRAMES, keys=KEYS, partners=None, seed=0, step=0, purpose="view", **settings
+):
     corruption = Corruption(Corruption.Config(**settings), PATCH)
     partners = neighbours(len(keys)) if partners is None else partners
-    return corruption(spectrogram, frames, keys, partners, seed=seed, step=step, purpose=purpose, silence=SILENCE)
+    return corruption(
+        spectrogram, frames, keys, partners, seed=seed, step=step, purpose=purpose, silence=SILENCE
+    )
 
 
 def same(a, b):
@@ -111,7 +115,9 @@ def test_every_alien_pixel_is_the_one_at_its_place_in_the_partner(batch):
         same(shown, before[donor, mel, frame % frames[donor]])
 
 
-@pytest.mark.parametrize("settings", [{}, {"align": True}, {"alien_rate": 0.1, "share": (0.2, 0.2)}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"align": True}, {"alien_rate": 0.1, "share": (0.2, 0.2)}]
+)
 def test_a_clip_is_all_fill_or_all_alien_at_the_rate_and_each_has_its_share(settings):
     clips = 1000
     frames, config = torch.full((clips,), 40), Corruption.Config(**settings)
@@ -123,7 +129,10 @@ def test_a_clip_is_all_fill_or_all_alien_at_the_rate_and_each_has_its_share(sett
     error = math.sqrt(config.alien_rate * (1 - config.alien_rate) / clips)
     assert abs(alien.double().mean() - config.alien_rate) < 4 * error
     block = (12 / 40) * (9 / 32) if not settings.get("align") else (12 / 40) * (8 / 32)
-    for which, low, high in ((alien, config.alien_share, config.alien_share), (~alien, *config.share)):
+    for which, low, high in (
+        (alien, config.alien_share, config.alien_share),
+        (~alien, *config.share),
+    ):
         assert area[which].min() >= low - 1e-9
         assert area[which].max() < high + block
     if "share" not in settings:
@@ -136,7 +145,11 @@ def test_the_target_is_drawn_evenly_from_its_range():
     clips = 400
     frames = torch.full((clips,), 100)
     settings = {"share": (0.1, 0.9), "alien_rate": 0.0, "block_share": 0.1}
-    area = corrupt(torch.ones(clips, 40, 100), frames, torch.arange(clips), **settings).hidden.double().mean(dim=(1, 2))
+    area = (
+        corrupt(torch.ones(clips, 40, 100), frames, torch.arange(clips), **settings)
+        .hidden.double()
+        .mean(dim=(1, 2))
+    )
     torch.testing.assert_close(
         area.quantile(torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]).double()),
         torch.tensor([0.14, 0.3, 0.5, 0.7, 0.86]).double(),
@@ -169,7 +182,9 @@ def test_a_clip_without_a_partner_falls_back_to_the_fill_and_its_share(partnerle
     partners, keys = torch.tensor([0, 2, 1, 4, 3]), KEYS.clone()
     if partnerless == "its twin":
         partners, keys[2] = torch.tensor([2, 3, 0, 1, 3]), keys[0]
-    alone, filled = (corrupt(named(), keys=keys, partners=partners, alien_rate=rate) for rate in (1.0, 0.0))
+    alone, filled = (
+        corrupt(named(), keys=keys, partners=partners, alien_rate=rate) for rate in (1.0, 0.0)
+    )
     for one, other in zip(alone, filled, strict=True):
         same(one[0], other[0])
     assert alone.spectrogram[0][alone.hidden[0]].eq(0).all()
@@ -186,7 +201,13 @@ def test_rectangles_may_be_aligned_to_patches():
 def test_seeds_steps_and_purposes_have_their_own_corruption():
     first, *others = (
         corrupt(named(), **where, share=(0.5, 0.5), alien_rate=0.0).hidden
-        for where in ({}, {"seed": 1}, {"step": 1}, {"purpose": "second view"}, {"seed": 1, "step": 1})
+        for where in (
+            {},
+            {"seed": 1},
+            {"step": 1},
+            {"purpose": "second view"},
+            {"seed": 1, "step": 1},
+        )
     )
     assert all(not torch.equal(first, other) for other in others)
 

@@ -39,7 +39,13 @@ def clips(rows, columns, width=None, cls=1):
     counts = (valid.sum(dim=1) / 3).ceil()
     tokens = order[:, : int(counts.max())]
     visible = Subset(tokens, torch.arange(tokens.shape[1]) < counts[:, None])
-    return noise(*tokens.shape, DIM, seed=1), noise(len(columns), cls, DIM, seed=2), visible, (rows, width), valid
+    return (
+        noise(*tokens.shape, DIM, seed=1),
+        noise(len(columns), cls, DIM, seed=2),
+        visible,
+        (rows, width),
+        valid,
+    )
 
 
 def alone(given, clip):
@@ -110,7 +116,11 @@ def test_windows_join_after_a_shift_and_no_sooner():
     """Of two neighbours on either side of a border, one knows of the other from the second block on."""
     for depth, knows in ((1, False), (2, True)):
         decoder, size = build(attention="windows", depth=depth), (4, 8)
-        seen, cls, visible = noise(1, 1, DIM), noise(1, 0, DIM), Subset(torch.tensor([[4]]), torch.tensor([[True]]))
+        seen, cls, visible = (
+            noise(1, 1, DIM),
+            noise(1, 0, DIM),
+            Subset(torch.tensor([[4]]), torch.tensor([[True]])),
+        )
         change = decoder(seen + 1, cls, visible, size) - decoder(seen, cls, visible, size)
         moved = change[0].abs().amax(dim=1).view(size) > 0
         assert moved[:, 4:].all()
@@ -129,7 +139,10 @@ def test_class_tokens_are_seen_by_a_decoder_of_the_whole_grid_alone():
 @BOTH
 @torch.inference_mode()
 def test_bfloat16_is_finite_and_near(attention):
-    (seen, cls, visible, size, valid), decoder = clips(3, (9, 4)), build(attention=attention).float()
+    (seen, cls, visible, size, valid), decoder = (
+        clips(3, (9, 4)),
+        build(attention=attention).float(),
+    )
     exact = decoder(seen.float(), cls.float(), visible, size, valid)
     with torch.autocast("cpu", torch.bfloat16):
         rough = decoder(seen.bfloat16(), cls.bfloat16(), visible, size, valid)
@@ -153,8 +166,13 @@ def test_dropout_is_for_training_alone(attention):
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.booleans(), st.integers(1, 3))
-def test_windows_are_those_of_the_slow_loop_and_joining_is_the_inverse(rows, columns, height, width, shifted, count):
-    windows, x = Windows((rows, columns), (height, width), shifted=shifted), noise(count, rows * columns, 2)
+def test_windows_are_those_of_the_slow_loop_and_joining_is_the_inverse(
+    rows, columns, height, width, shifted, count
+):
+    windows, x = (
+        Windows((rows, columns), (height, width), shifted=shifted),
+        noise(count, rows * columns, 2),
+    )
     numbers = torch.arange(1, 1 + count * rows * columns).double().view(count, -1, 1)
     slow = {}
     for clip, (row, column) in product(range(count), product(range(rows), range(columns))):
@@ -174,12 +192,24 @@ def test_windows_are_those_of_the_slow_loop_and_joining_is_the_inverse(rows, col
         ({"dim": 0}, "dim = 0"),
         ({"depth": 0}, "depth = 0; allowed: 1 or more"),
         ({"num_heads": 0}, "num_heads = 0; allowed: 1 or more"),
-        ({"window": (4, 0)}, r"window = \(4, 0\); allowed: two sizes \(rows, columns\) of 1 or more"),
+        (
+            {"window": (4, 0)},
+            r"window = \(4, 0\); allowed: two sizes \(rows, columns\) of 1 or more",
+        ),
         ({"dropout": 1.0}, "dropout = 1.0; allowed: from 0 up to"),
         ({"depth": 5}, "objective.decoder.depth = 5; allowed: 1 to 4, twice the encoder's blocks"),
-        ({"num_heads": 3}, "objective.decoder.num_heads = 3; allowed: a divisor of 8, the .* set --objective.decoder"),
-        ({"dim": None, "num_heads": 5}, "objective.decoder.num_heads = 5; allowed: a divisor of 12"),
-        ({"dim": None, "embed_dim": 6}, "objective.decoder.dim = None; allowed: a multiple of 4, which the 6 channels"),
+        (
+            {"num_heads": 3},
+            "objective.decoder.num_heads = 3; allowed: a divisor of 8, the .* set --objective.decoder",
+        ),
+        (
+            {"dim": None, "num_heads": 5},
+            "objective.decoder.num_heads = 5; allowed: a divisor of 12",
+        ),
+        (
+            {"dim": None, "embed_dim": 6},
+            "objective.decoder.dim = None; allowed: a multiple of 4, which the 6 channels",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

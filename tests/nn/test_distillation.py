@@ -34,24 +34,33 @@ class SlowTarget:
     """The running means of plain lists, a row at a time."""
 
     def __init__(self, classes=CLASSES):
-        self.buffers, self.updates = [[0.0] * classes, [1 / classes] * classes, [1 / classes] * classes], 0
+        self.buffers, self.updates = (
+            [[0.0] * classes, [1 / classes] * classes, [1 / classes] * classes],
+            0,
+        )
 
     def distribution(self, row, temperature):
-        return slow_softmax([(x - c) / temperature for x, c in zip(row, self.buffers[0], strict=True)])
+        return slow_softmax(
+            [(x - c) / temperature for x, c in zip(row, self.buffers[0], strict=True)]
+        )
 
     def update(self, rows, temperature):
         told = [self.distribution(row, temperature) for row in rows]
         votes = [[float(share == max(one)) for share in one] for one in told]
         self.updates += 1
         gauge = 1 / self.updates if self.updates < 10 else 0.1
-        for buffer, values, rate in zip(self.buffers, (rows, told, votes), (0.1, gauge, gauge), strict=True):
+        for buffer, values, rate in zip(
+            self.buffers, (rows, told, votes), (0.1, gauge, gauge), strict=True
+        ):
             for number, column in enumerate(zip(*values, strict=True)):
                 buffer[number] = (1 - rate) * buffer[number] + rate * sum(column) / len(column)
 
 
 def assert_same(made, slow):
     for buffer, values in zip((made.centre, made.mean, made.votes), slow.buffers, strict=True):
-        torch.testing.assert_close(buffer, torch.tensor(values, dtype=buffer.dtype), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            buffer, torch.tensor(values, dtype=buffer.dtype), rtol=0, atol=1e-12
+        )
 
 
 def test_the_distribution_is_centred_and_sharpened_and_has_that_entropy():
@@ -60,7 +69,9 @@ def test_the_distribution_is_centred_and_sharpened_and_has_that_entropy():
     for place in ((0, 0), (0, 2), (1, 1)):
         expected = slow_softmax(((logits[place] - centre) / 0.07).tolist())
         assert probabilities[place].tolist() == pytest.approx(expected, abs=1e-12)
-        assert entropy[place].item() == pytest.approx(-sum(p * math.log(p) for p in expected if p), abs=1e-12)
+        assert entropy[place].item() == pytest.approx(
+            -sum(p * math.log(p) for p in expected if p), abs=1e-12
+        )
 
 
 def test_a_distribution_without_doubt_has_an_entropy_of_zero():
@@ -74,7 +85,9 @@ def test_the_distribution_is_float32_at_least_and_out_of_the_gradients_reach():
     assert target().distribution(logits, 0.1, 0)[0].dtype == torch.float64
     half = logits.bfloat16()
     for answer, exact in zip(
-        Target(CLASSES).distribution(half, 0.1, 0), target().distribution(half.double(), 0.1, 0), strict=True
+        Target(CLASSES).distribution(half, 0.1, 0),
+        target().distribution(half.double(), 0.1, 0),
+        strict=True,
     ):
         assert answer.dtype == torch.float32
         assert not answer.requires_grad
@@ -85,11 +98,16 @@ def test_the_buffers_move_once_per_step_by_the_mean_of_all_accumulated_rows():
     made, slow = target(), SlowTarget()
     temperatures = [0.04, 0.05] + 11 * [0.07]
     for step, temperature in enumerate(temperatures):
-        batches = [noise(rows, CLASSES, seed=10 * step + rows) + torch.arange(CLASSES) for rows in (1, 2, 6)]
+        batches = [
+            noise(rows, CLASSES, seed=10 * step + rows) + torch.arange(CLASSES)
+            for rows in (1, 2, 6)
+        ]
         for batch in batches:  # after use: what is said within a step does not depend on it
             probabilities, _ = made.distribution(batch.view(-1, 1, CLASSES), temperature, step)
             expected = [slow.distribution(row, temperature) for row in batch.tolist()]
-            torch.testing.assert_close(probabilities[:, 0], torch.tensor(expected, dtype=torch.float64))
+            torch.testing.assert_close(
+                probabilities[:, 0], torch.tensor(expected, dtype=torch.float64)
+            )
         made.update(step)
         slow.update(torch.cat(batches).tolist(), temperature)
         assert_same(made, slow)
@@ -98,7 +116,9 @@ def test_the_buffers_move_once_per_step_by_the_mean_of_all_accumulated_rows():
 
 def test_a_skipped_step_leaves_nothing():
     made, plain = target(), target()
-    made.distribution(torch.full((3, CLASSES), math.nan, dtype=torch.float64), 0.04, 6)  # and no update
+    made.distribution(
+        torch.full((3, CLASSES), math.nan, dtype=torch.float64), 0.04, 6
+    )  # and no update
     for one in (made, plain):
         one.distribution(noise(4, CLASSES), 0.04, 7)
         one.update(7)
@@ -198,7 +218,9 @@ def test_a_class_counts_as_used_until_its_votes_have_faded_to_a_hundredth_of_an_
     used = []
     for step in range(40):
         rows = logits if step == 0 else logits[:3]
-        made.distribution(rows + made.centre, 0.04, step)  # the centre follows; the first choices stay
+        made.distribution(
+            rows + made.centre, 0.04, step
+        )  # the centre follows; the first choices stay
         made.update(step)
         used.append(made.gauges()["used"].item())
     assert used == [1.0] * 31 + [0.75] * 9  # a tenth after ten steps, and 0.1 * 0.9 ** 22 < 0.01
@@ -215,7 +237,10 @@ STALE = 4
 
 def logits_of(rank, step):
     """Return what a process sees in the batches of a step."""
-    return [noise(count, CLASSES, seed=100 * step + 10 * rank + part) for part, count in enumerate(ROWS[step][rank])]
+    return [
+        noise(count, CLASSES, seed=100 * step + 10 * rank + part)
+        for part, count in enumerate(ROWS[step][rank])
+    ]
 
 
 def process(rank, folder):
@@ -223,7 +248,9 @@ def process(rank, folder):
     made, states = target(), []
     for step in range(len(ROWS)):
         if (rank, step) == (1, STALE):
-            made.distribution(torch.full((3, CLASSES), math.nan, dtype=torch.float64), 0.05, step - 1)
+            made.distribution(
+                torch.full((3, CLASSES), math.nan, dtype=torch.float64), 0.05, step - 1
+            )
         for logits in logits_of(rank, step):
             made.distribution(logits, 0.05, step)
         made.update(step)

@@ -32,13 +32,20 @@ def slow_across_views(told, said, temperature):
 
 @pytest.mark.parametrize(("views", "crops"), [(2, 0), (3, 0), (2, 4), (1, 2)])
 def test_the_global_loss_is_that_of_the_loop_over_pairs(views, crops):
-    told, said = noise(views, 3, CLASSES).softmax(dim=-1), noise(views + crops, 3, CLASSES, seed=1).requires_grad_()
+    told, said = (
+        noise(views, 3, CLASSES).softmax(dim=-1),
+        noise(views + crops, 3, CLASSES, seed=1).requires_grad_(),
+    )
     losses = across_views(told, said, 0.1)
-    expected = [slow_across_views(told[:, clip].tolist(), said[:, clip].tolist(), 0.1) for clip in range(3)]
+    expected = [
+        slow_across_views(told[:, clip].tolist(), said[:, clip].tolist(), 0.1) for clip in range(3)
+    ]
     assert losses.tolist() == pytest.approx(expected, abs=1e-12)
     losses.sum().backward()
     pairs = views * (views + crops - 1)
-    for view in range(views + crops):  # of a cross-entropy: probabilities minus targets, over the temperature
+    for view in range(
+        views + crops
+    ):  # of a cross-entropy: probabilities minus targets, over the temperature
         others = [told[t] for t in range(views) if t != view]
         expected = (len(others) * (said[view] / 0.1).softmax(dim=-1) - sum(others)) / (0.1 * pairs)
         torch.testing.assert_close(said.grad[view], expected.detach())
@@ -100,7 +107,9 @@ def test_value_and_gradients_are_the_plain_ones_whatever_the_chunk(chunk, monkey
     rows = zip(weights.tolist(), told.tolist(), (vectors @ prototypes.T).tolist(), strict=True)
     slow = sum(weight * slow_cross_entropy(one, logits, 0.1) for weight, one, logits in rows)
     assert loss.item() == pytest.approx(slow, abs=1e-12)
-    for found, wanted in zip(torch.autograd.grad(7 * loss, (vectors, prototypes)), expected, strict=True):
+    for found, wanted in zip(
+        torch.autograd.grad(7 * loss, (vectors, prototypes)), expected, strict=True
+    ):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
     assert stretches == list(range(TOKENS))  # each token once and in order, the way back included
 
@@ -109,7 +118,8 @@ def test_gradients_are_those_of_finite_differences(monkeypatch):
     monkeypatch.setattr(distillation, "_ELEMENTS", 2 * CLASSES)
     vectors, prototypes, weights, told = material(tokens=5)
     torch.autograd.gradcheck(
-        lambda *leaves: chunked_cross_entropy(*leaves, weights, lambda part: told[part], 0.5), (vectors, prototypes)
+        lambda *leaves: chunked_cross_entropy(*leaves, weights, lambda part: told[part], 0.5),
+        (vectors, prototypes),
     )
 
 
@@ -119,7 +129,9 @@ def test_frozen_prototypes_or_vectors_get_no_gradient():
         leaves = [vectors, prototypes]
         leaves[frozen] = leaves[frozen].detach()
         chunked_cross_entropy(*leaves, weights, lambda part, told=told: told[part], 0.1).backward()
-        plain = torch.autograd.grad(plain_cross_entropy(*leaves, weights, told, 0.1), leaves[1 - frozen])[0]
+        plain = torch.autograd.grad(
+            plain_cross_entropy(*leaves, weights, told, 0.1), leaves[1 - frozen]
+        )[0]
         assert leaves[frozen].grad is None
         torch.testing.assert_close(leaves[1 - frozen].grad, plain)
 
@@ -127,12 +139,16 @@ def test_frozen_prototypes_or_vectors_get_no_gradient():
 def test_no_tokens_are_a_loss_of_zero_with_gradients_of_zero_and_are_told_of_once():
     vectors, prototypes, weights, told = material(tokens=0)
     calls = []
-    loss = chunked_cross_entropy(vectors, prototypes, weights, lambda part: calls.append(part) or told[part], 0.1)
+    loss = chunked_cross_entropy(
+        vectors, prototypes, weights, lambda part: calls.append(part) or told[part], 0.1
+    )
     loss.backward()
     assert loss.item() == 0.0
     assert vectors.grad.shape == (0, DIM)
     assert not prototypes.grad.any()
-    assert len(calls) == 1  # so that a target hears of every step, as it must where processes wait for each other
+    assert (
+        len(calls) == 1
+    )  # so that a target hears of every step, as it must where processes wait for each other
 
 
 class Largest(TorchDispatchMode):
@@ -155,7 +171,9 @@ def memory(loss_of, tokens=300, classes=200, dim=4):
     def distribution(part):
         return (answers[part] @ prototypes.detach().T).softmax(dim=-1)
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x)
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.append(x.numel()) or x, lambda x: x
+    )
     with Largest() as largest, hooks:
         loss_of(vectors, prototypes, weights, distribution).backward()
     return largest.elements, sum(kept)
@@ -182,7 +200,9 @@ def test_bf16_autocast_is_near():
         vectors = F.normalize(vectors, dim=1).requires_grad_()
         prototypes = F.normalize(prototypes, dim=1).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = chunked_cross_entropy(vectors, prototypes, weights, lambda part, told=told: told[part], 0.1)
+            loss = chunked_cross_entropy(
+                vectors, prototypes, weights, lambda part, told=told: told[part], 0.1
+            )
         loss.backward()
         assert loss.dtype == vectors.grad.dtype == prototypes.grad.dtype == torch.float32
         results.append((loss.detach(), vectors.grad, prototypes.grad))

@@ -9,7 +9,9 @@ from melpatch.nn.ema import default_momentum, follow, frozen_copy
 
 def network(seed):
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.LayerNorm(4), nn.Linear(4, 2)).double()
+    return nn.Sequential(
+        nn.Linear(3, 4), nn.Dropout(0.5), nn.LayerNorm(4), nn.Linear(4, 2)
+    ).double()
 
 
 def test_a_frozen_copy_is_the_same_but_apart():
@@ -41,7 +43,9 @@ def test_the_teacher_is_a_running_mean_of_the_students_it_followed(momentum):
         expected = blend(expected, copy)
         assert [p.tolist() for p in student.parameters()] == copy
     for parameter, values in zip(teacher.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.data, torch.tensor(values, dtype=torch.float64), rtol=0, atol=1e-14)
+        torch.testing.assert_close(
+            parameter.data, torch.tensor(values, dtype=torch.float64), rtol=0, atol=1e-14
+        )
         assert not parameter.requires_grad
 
 
@@ -67,7 +71,9 @@ def test_the_teacher_has_the_statistics_of_the_student():
         (48, 10, 2),  # and never less than two steps
     ],
 )
-def test_the_default_teacher_remembers_so_many_clips_or_a_twentieth_of_the_run(batch_size, steps, remembered):
+def test_the_default_teacher_remembers_so_many_clips_or_a_twentieth_of_the_run(
+    batch_size, steps, remembered
+):
     momentum = default_momentum(batch_size, steps)
     assert 0.5 <= momentum < 1
     assert math.isclose(1 / (1 - momentum), remembered, rel_tol=1e-9)

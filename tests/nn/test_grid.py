@@ -14,7 +14,10 @@ def grids(draw, partial=None):
     partial = partial or draw(st.sampled_from(["pad", "drop"]))
     patch = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
     stride = tuple(draw(st.integers(1, size)) for size in patch)
-    n_mels, frames = draw(st.integers(patch[0] if partial == "drop" else 1, 25)), draw(st.integers(1, 25))
+    n_mels, frames = (
+        draw(st.integers(patch[0] if partial == "drop" else 1, 25)),
+        draw(st.integers(1, 25)),
+    )
     return PatchGrid(n_mels=n_mels, patch=patch, stride=stride, partial=partial), frames
 
 
@@ -68,7 +71,9 @@ def noise(*shape):
 def test_counts_are_those_of_walking_along_the_axes(case):
     grid, frames = case
     assert grid.rows == len(slow_starts(grid.n_mels, grid.patch[0], grid.stride[0], grid.partial))
-    assert grid.columns(frames) == len(slow_starts(frames, grid.patch[1], grid.stride[1], grid.partial))
+    assert grid.columns(frames) == len(
+        slow_starts(frames, grid.patch[1], grid.stride[1], grid.partial)
+    )
     assert grid.count(frames) == len(slow_corners(grid, frames))
 
 

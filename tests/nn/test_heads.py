@@ -7,7 +7,14 @@ from safetensors.torch import load, save
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from melpatch.nn.heads import DistillationHeads, PatchDecoder, Prototypes, gelu_mlp, linear_head, mlp_head
+from melpatch.nn.heads import (
+    DistillationHeads,
+    PatchDecoder,
+    Prototypes,
+    gelu_mlp,
+    linear_head,
+    mlp_head,
+)
 
 CLASSES = {"global": 9, "local": 7}
 
@@ -62,7 +69,9 @@ def test_gelus_stand_between_the_layers_and_at_the_end_if_asked(widths, last):
     for layer in linears(layers):
         nn.init.normal_(layer.weight)
         nn.init.normal_(layer.bias)
-    assert [layer.weight.shape for layer in linears(layers)] == [(outs, ins) for ins, outs in pairwise(widths)]
+    assert [layer.weight.shape for layer in linears(layers)] == [
+        (outs, ins) for ins, outs in pairwise(widths)
+    ]
     torch.testing.assert_close(layers(x), slow_mlp(layers, x, last))
 
 
@@ -78,7 +87,10 @@ def test_layers_start_truncated_normal_with_biases_of_zero():
 def test_patch_decoder_is_an_mlp_and_a_transposed_convolution(widths, last_gelu):
     torch.manual_seed(0)
     rows, columns, patch = 2, 3, (4, 5)
-    decoder, tokens = PatchDecoder(6, widths, 20, last_gelu=last_gelu).double(), noise(2, rows * columns, 6)
+    decoder, tokens = (
+        PatchDecoder(6, widths, 20, last_gelu=last_gelu).double(),
+        noise(2, rows * columns, 6),
+    )
     nn.init.normal_(decoder.bias)
     width = (6, *widths)[-1]
     convolution = nn.ConvTranspose2d(width, 1, kernel_size=patch, stride=patch).double()
@@ -100,7 +112,10 @@ def test_patch_decoder_is_an_mlp_and_a_transposed_convolution(widths, last_gelu)
 
 def test_a_patch_decoders_pixels_start_as_a_transposed_convolution_does():
     torch.manual_seed(0)
-    decoder, convolution = PatchDecoder(600, (), 20, last_gelu=False), nn.ConvTranspose2d(600, 1, (4, 5), (4, 5))
+    decoder, convolution = (
+        PatchDecoder(600, (), 20, last_gelu=False),
+        nn.ConvTranspose2d(600, 1, (4, 5), (4, 5)),
+    )
     for weight in (decoder.unpatch.weight, convolution.weight):  # uniform
         assert 0.99 < weight.abs().max().item() * 20**0.5 <= 1.0
         assert weight.std().item() == pytest.approx((3 * 20) ** -0.5, rel=0.03)
@@ -120,7 +135,9 @@ def normed_layer(prototypes):
     classes, dim = prototypes.direction.shape
     layer = weight_norm(nn.Linear(dim, classes, bias=False, dtype=torch.float64))
     with torch.no_grad():
-        layer.parametrizations.weight.original0.copy_(1.0 if prototypes.gain is None else prototypes.gain)
+        layer.parametrizations.weight.original0.copy_(
+            1.0 if prototypes.gain is None else prototypes.gain
+        )
         layer.parametrizations.weight.original1.copy_(prototypes.direction)
     return layer
 
@@ -136,9 +153,13 @@ def test_prototypes_are_the_weight_of_torchs_weight_norm_with_its_gradients(trai
     (F.linear(x, prototypes()) * into).sum().backward()
     (layer(x) * into).sum().backward()
     originals = layer.parametrizations.weight
-    torch.testing.assert_close(prototypes.direction.grad, originals.original1.grad, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        prototypes.direction.grad, originals.original1.grad, rtol=0, atol=1e-12
+    )
     if train_gain:
-        torch.testing.assert_close(prototypes.gain.grad, originals.original0.grad, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            prototypes.gain.grad, originals.original0.grad, rtol=0, atol=1e-12
+        )
 
 
 def test_prototypes_start_as_a_linear_layer_with_a_gain_of_one():
@@ -148,7 +169,9 @@ def test_prototypes_start_as_a_linear_layer_with_a_gain_of_one():
     assert torch.equal(prototypes.direction, nn.Linear(5, 8, bias=False).weight)
     assert prototypes.gain.eq(1).all()
     torch.testing.assert_close(prototypes().norm(dim=1), torch.ones(8))
-    assert [name for name, _ in Prototypes(5, 8, train_gain=False).named_parameters()] == ["direction"]
+    assert [name for name, _ in Prototypes(5, 8, train_gain=False).named_parameters()] == [
+        "direction"
+    ]
 
 
 # ----------------------------------------------------------------------------------------------- distillation heads

@@ -24,7 +24,10 @@ def ragged(clips=48, hidden=7, pixels=5):
 def slow_info_nce(predictions, patches, axis):
     """One clip without padding: loss and hit per prediction, one score at a time."""
     size = range(len(predictions))
-    score = [[sum(c * x for c, x in zip(predictions[i], patches[j], strict=True)) for j in size] for i in size]
+    score = [
+        [sum(c * x for c, x in zip(predictions[i], patches[j], strict=True)) for j in size]
+        for i in size
+    ]
     share = [[0.0] * len(size) for _ in size]  # softmax of score[i][j] over j, or over i
     for i in size:
         for j in size:
@@ -89,7 +92,10 @@ def test_identical_patches_count_as_hits():
 def test_a_constant_clip_gives_the_logarithm_of_the_number_of_patches(axis):
     predictions = noise(1, 1, 4).expand(1, 400, 4)
     loss, hit = info_nce(
-        predictions, torch.full((1, 400, 4), -1.28, dtype=torch.float64), torch.ones(1, 400).bool(), axis
+        predictions,
+        torch.full((1, 400, 4), -1.28, dtype=torch.float64),
+        torch.ones(1, 400).bool(),
+        axis,
     )
     torch.testing.assert_close(loss, torch.full_like(loss, math.log(400)))
     assert hit.all()
@@ -97,13 +103,17 @@ def test_a_constant_clip_gives_the_logarithm_of_the_number_of_patches(axis):
 
 def test_silence_is_unanswerable_whatever_is_predicted():
     """Over patches; the published axis compares predictions, which may differ over identical patches."""
-    loss, _ = info_nce(noise(1, 9, 4), torch.full((1, 9, 4), -1.28, dtype=torch.float64), torch.ones(1, 9).bool())
+    loss, _ = info_nce(
+        noise(1, 9, 4), torch.full((1, 9, 4), -1.28, dtype=torch.float64), torch.ones(1, 9).bool()
+    )
     torch.testing.assert_close(loss, torch.full_like(loss, math.log(9)))
 
 
 @pytest.mark.parametrize("axis", AXES)
 def test_large_scores_stay_finite(axis):
-    predictions, patches, valid = (1e3 * part if part.is_floating_point() else part for part in ragged())
+    predictions, patches, valid = (
+        1e3 * part if part.is_floating_point() else part for part in ragged()
+    )
     predictions = predictions.float().requires_grad_()
     loss, _ = info_nce(predictions, patches.float(), valid, axis)
     loss.sum().backward()
@@ -146,7 +156,9 @@ def test_over_the_batch_every_item_is_told_from_those_of_all_clips(axis, negativ
 @pytest.mark.parametrize("axis", AXES)
 def test_the_batch_of_one_clip_is_the_clip(axis):
     items = (part[:1] for part in ragged())
-    assert all(map(torch.equal, info_nce(*(one := tuple(items)), axis, "batch"), info_nce(*one, axis)))
+    assert all(
+        map(torch.equal, info_nce(*(one := tuple(items)), axis, "batch"), info_nce(*one, axis))
+    )
 
 
 def test_the_other_axis_is_the_other_direction():
@@ -171,9 +183,14 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("negatives", ["clip", "batch"])
 def test_nothing_larger_than_the_scores_is_made(negatives):
     clips, items, dim = 4, 8, 100
-    predictions, targets = noise(clips, items, dim).requires_grad_(), noise(clips, items, dim, seed=1)
+    predictions, targets = (
+        noise(clips, items, dim).requires_grad_(),
+        noise(clips, items, dim, seed=1),
+    )
     with Largest() as largest:
-        info_nce(predictions, targets, torch.ones(clips, items).bool(), "patches", negatives)[0].sum().backward()
+        info_nce(predictions, targets, torch.ones(clips, items).bool(), "patches", negatives)[
+            0
+        ].sum().backward()
     assert largest.size == clips * items * dim
 
 
@@ -201,16 +218,25 @@ def done(predictions, targets, valid, axis, negatives):
 
 def process(rank, folder):
     """Be one of two."""
-    found = [[done(*held(step, rank), axis, "processes") for axis in AXES] for step in range(len(SHAPES))]
+    found = [
+        [done(*held(step, rank), axis, "processes") for axis in AXES] for step in range(len(SHAPES))
+    ]
     return found
 
 
 def test_two_processes_are_as_one_with_the_items_of_both(tmp_path, monkeypatch):
     both = in_both(process, tmp_path, monkeypatch)
     for step in range(len(SHAPES)):
-        real = [tuple(part[items[2]] for part in items) for items in (held(step, rank) for rank in range(2))]
+        real = [
+            tuple(part[items[2]] for part in items)
+            for items in (held(step, rank) for rank in range(2))
+        ]
         for number, axis in enumerate(AXES):
-            alone = done(*(torch.cat(parts)[None] for parts in zip(*real, strict=True)), axis, "batch")
-            together = (torch.cat(parts) for parts in zip(*(one[step][number] for one in both), strict=True))
+            alone = done(
+                *(torch.cat(parts)[None] for parts in zip(*real, strict=True)), axis, "batch"
+            )
+            together = (
+                torch.cat(parts) for parts in zip(*(one[step][number] for one in both), strict=True)
+            )
             for mine, expected in zip(together, alone, strict=True):
                 torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)

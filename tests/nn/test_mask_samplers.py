@@ -30,7 +30,9 @@ def rank(kind, clips, rows, columns, width, step=0, sides=(3, 4, 5), length=10):
     state, ties = states(clips, step)
     if kind == "random":
         return mask_samplers.random(state, rows, columns, width)
-    more = {"cluster": [sides], "block": [sides], "inverse_block": [sides], "span": [length]}.get(kind, [])
+    more = {"cluster": [sides], "block": [sides], "inverse_block": [sides], "span": [length]}.get(
+        kind, []
+    )
     return getattr(mask_samplers, kind)(state, ties, rows, columns, width, *more)
 
 
@@ -51,9 +53,13 @@ def ragged(draw):
 def test_rankings_are_those_of_the_slow_loop(kind, case, sides, length, first):
     rows, width, columns = case
     clips = keys(len(columns), first)
-    order = rank(kind, clips, rows, columns, width, sides=sides, length=length).argsort(dim=1, stable=True)
+    order = rank(kind, clips, rows, columns, width, sides=sides, length=length).argsort(
+        dim=1, stable=True
+    )
     for number, own in enumerate(columns.tolist()):
-        slow = slow_sampler(kind, *states(clips[number : number + 1]), rows, own, width, sides, length)
+        slow = slow_sampler(
+            kind, *states(clips[number : number + 1]), rows, own, width, sides, length
+        )
         assert order[number, : rows * own].tolist() == slow
 
 
@@ -67,9 +73,13 @@ def test_legacy_masks_are_those_of_the_published_loop(grid, sides, share, first)
     rows, columns = grid
     count = 1 + int(share * (rows * columns - 4))
     clips = keys(3, first)
-    found = hidden(mask_samplers.cluster_legacy(stream(0, "mask", clips), rows, columns, count, sides), count)
+    found = hidden(
+        mask_samplers.cluster_legacy(stream(0, "mask", clips), rows, columns, count, sides), count
+    )
     for mask, clip in zip(found, clips.split(1), strict=True):
-        assert set(mask.nonzero().flatten().tolist()) == slow_legacy(stream(0, "mask", clip), *grid, sides, count)
+        assert set(mask.nonzero().flatten().tolist()) == slow_legacy(
+            stream(0, "mask", clip), *grid, sides, count
+        )
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -83,7 +93,9 @@ def test_legacy_never_hides_patch_0_even_where_the_published_loop_does_not_end(g
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(case=ragged())
-@example(case=(9, 90, torch.tensor([40] * 8 + [90])))  # with more blocks than a short clip uses alone
+@example(
+    case=(9, 90, torch.tensor([40] * 8 + [90]))
+)  # with more blocks than a short clip uses alone
 def test_a_clip_has_the_same_ranking_alone_and_beside_a_longer_one(kind, case):
     rows, width, columns = case
     together = rank(kind, keys(len(columns)), rows, columns, width).view(-1, rows, width)
@@ -99,7 +111,9 @@ def test_padding_alone_is_infinite_on_every_grid(kind, grid):
     rows, width = grid
     columns = (keys(6) * width // 6).clamp(min=1)
     priority = rank(kind, keys(6), rows, columns, width).view(6, rows, width)
-    assert torch.equal(priority.isfinite(), (torch.arange(width) < columns[:, None, None]).expand(-1, rows, -1))
+    assert torch.equal(
+        priority.isfinite(), (torch.arange(width) < columns[:, None, None]).expand(-1, rows, -1)
+    )
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "legacy"])
@@ -116,7 +130,10 @@ def test_keys_and_steps_have_their_own_masks(kind):
 
 def masks(kind, draws, rows, columns, count):
     """Whether each patch is hidden, (draw, row, column)."""
-    drawn = [hidden(rank(kind, clips, rows, whole(clips, columns), columns), count) for clips in keys(draws).split(100)]
+    drawn = [
+        hidden(rank(kind, clips, rows, whole(clips, columns), columns), count)
+        for clips in keys(draws).split(100)
+    ]
     return torch.cat(drawn).view(draws, rows, columns).double()
 
 
@@ -165,7 +182,9 @@ def test_rows_and_columns_are_hidden_whole_but_for_one(kind, axis):
 
 
 def test_spans_favour_no_part_of_the_clip_and_are_long():
-    in_time, scattered = (masks(kind, 3000, 4, 16, 40).transpose(1, 2).flatten(1) for kind in ("span", "random"))
+    in_time, scattered = (
+        masks(kind, 3000, 4, 16, 40).transpose(1, 2).flatten(1) for kind in ("span", "random")
+    )
     assert deviations((in_time - in_time.flip(1))[:, :32], 0.0).abs().max() < 4
     assert (in_time.mean(dim=0) - 40 / 64).abs().max() < 0.06
     ends = [(drawn.diff(dim=1) != 0).sum(dim=1).double().mean() for drawn in (in_time, scattered)]
@@ -194,4 +213,6 @@ def test_squares_and_rectangles_hide_neighbours_together(kind):
 
 
 def test_inverse_blocks_show_neighbours_together():
-    assert pairs(1 - masks("inverse_block", 200, 8, 64, 412)) > 2.5 * pairs(1 - masks("random", 200, 8, 64, 412))
+    assert pairs(1 - masks("inverse_block", 200, 8, 64, 412)) > 2.5 * pairs(
+        1 - masks("random", 200, 8, 64, 412)
+    )

@@ -113,7 +113,9 @@ def test_exact_counts_on_every_grid(grid, kind, share):
     rows, width = grid
     columns = (keys(6) * width // 6).clamp(min=1)
     hidden = hide(masking(rows, kind=kind, ratio=share), columns, width).hidden
-    wanted = [min(rows * own - 1, int(Fraction(str(share)) * rows * own)) for own in columns.tolist()]
+    wanted = [
+        min(rows * own - 1, int(Fraction(str(share)) * rows * own)) for own in columns.tolist()
+    ]
     assert hidden.valid.sum(dim=1).tolist() == wanted
 
 
@@ -122,7 +124,10 @@ def test_seed_step_purpose_and_key_have_their_own_masks(kind):
     method, clips = masking(8, kind=kind, ratio=0.7), keys(10)
     seen = set()
     for seed, step, purpose in [(0, 0, "mask"), (1, 0, "mask"), (0, 1, "mask"), (0, 0, "second")]:
-        again = [method(clips, None, 20, seed=seed, step=step, purpose=purpose).hidden.mask(160) for _ in range(2)]
+        again = [
+            method(clips, None, 20, seed=seed, step=step, purpose=purpose).hidden.mask(160)
+            for _ in range(2)
+        ]
         assert torch.equal(*again)
         seen |= {tuple(row) for row in again[0].tolist()}
     assert len(seen) == 40
@@ -136,14 +141,18 @@ def test_legacy_squares_are_those_of_the_published_loop_and_the_others_stay_visi
 
 
 def test_legacy_squares_are_refused_with_padding():
-    with pytest.raises(ConfigError, match=r"objective.mask.kind = 'cluster_legacy'; .*short repeat"):
+    with pytest.raises(
+        ConfigError, match=r"objective.mask.kind = 'cluster_legacy'; .*short repeat"
+    ):
         hide(masking(8, kind="cluster_legacy"), torch.tensor([3, 7]), 7)
 
 
 def test_a_longer_span_hides_longer_runs():
     runs = []
     for length in (2, 20):
-        hidden = masking(1, kind="span", span=length, ratio=0.5)(keys(50), None, 200, seed=0, step=0).hidden
+        hidden = masking(1, kind="span", span=length, ratio=0.5)(
+            keys(50), None, 200, seed=0, step=0
+        ).hidden
         runs.append((hidden.mask(200).diff(dim=1)).sum())
     assert runs[1] < 0.3 * runs[0]
 
@@ -160,7 +169,10 @@ def test_begin_notes_the_window_of_which_number_is_a_share():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ratio": 0.999}, r"objective.mask.ratio = 0.999; allowed: 1 to 95 .* since 12 frames give 8 x 12 = 96; hide"),
+        (
+            {"ratio": 0.999},
+            r"objective.mask.ratio = 0.999; allowed: 1 to 95 .* since 12 frames give 8 x 12 = 96; hide",
+        ),
         ({"ratio": 0.01}, r"objective.mask.ratio = 0.01; allowed: 1 to 95"),
         ({"number": 96}, r"objective.mask.number = 96; allowed: 1 to 95"),
         ({"number": 94, "kind": "cluster_legacy"}, r"objective.mask.number = 94; allowed: 1 to 93"),
@@ -171,7 +183,9 @@ def test_what_leaves_nothing_visible_or_hidden_is_refused(settings, message):
         masking(8, **settings).begin(12)
 
 
-@pytest.mark.parametrize("settings", [{"ratio": 0.98}, {"ratio": 0.011}, {"number": 1}, {"number": 95}])
+@pytest.mark.parametrize(
+    "settings", [{"ratio": 0.98}, {"ratio": 0.011}, {"number": 1}, {"number": 95}]
+)
 def test_the_ends_of_what_is_allowed_are_hidden(settings):
     method = masking(8, **settings)
     method.begin(12)
@@ -180,15 +194,22 @@ def test_the_ends_of_what_is_allowed_are_hidden(settings):
 
 
 def test_overlapping_patches_are_refused():
-    with pytest.raises(ConfigError, match=r"encoder.stride = \(8, 8\); allowed: \(16, 16\); overlaps tell"):
+    with pytest.raises(
+        ConfigError, match=r"encoder.stride = \(8, 8\); allowed: \(16, 16\); overlaps tell"
+    ):
         Masking(Masking.Config(), PatchGrid(n_mels=128, stride=(8, 8))).begin(98)
 
 
 def test_errors_name_the_settings_as_the_user_does():
     grid = PatchGrid(n_mels=128)
-    for settings, name in (({"ratio": 0.001}, "mask_ratio = 0.001"), ({"number": 512}, "num_masked = 512")):
+    for settings, name in (
+        ({"ratio": 0.001}, "mask_ratio = 0.001"),
+        ({"number": 512}, "num_masked = 512"),
+    ):
         with pytest.raises(ConfigError, match=name):
-            Masking(Masking.Config(**settings), grid, fields=("mask_ratio", "num_masked")).begin(1024)
+            Masking(Masking.Config(**settings), grid, fields=("mask_ratio", "num_masked")).begin(
+                1024
+            )
 
 
 @pytest.mark.parametrize(
@@ -213,14 +234,22 @@ def test_amount_of_a_ratio(patches, percent):
     assert found.tolist() == [min(n * percent // 100, n - 1) for n in patches]
 
 
-@given(st.lists(st.integers(1, 2000), min_size=1, max_size=5), st.integers(1, 2000), st.integers(1, 2000))
+@given(
+    st.lists(st.integers(1, 2000), min_size=1, max_size=5),
+    st.integers(1, 2000),
+    st.integers(1, 2000),
+)
 def test_amount_of_a_number(patches, number, window):
     found = amount(torch.tensor(patches), ratio=0.5, number=number, window=window)
     assert found.tolist() == [min(n * number // window, n - 1) for n in patches]
 
 
 def test_amount_of_the_paper_is_exact():
-    assert amount(torch.tensor([512, 256, 0]), ratio=0.5, number=400, window=512).tolist() == [400, 200, 0]
+    assert amount(torch.tensor([512, 256, 0]), ratio=0.5, number=400, window=512).tolist() == [
+        400,
+        200,
+        0,
+    ]
 
 
 @given(st.floats(0.01, 0.99), st.integers(1, 600), st.integers(1, 600))
@@ -239,7 +268,9 @@ def test_take_hides_the_first_of_the_ranking_and_no_more(counts, seed):
     assert hidden.valid.sum(dim=1).tolist() == counts
     mask = hidden.mask(8)
     for row, chosen, count in zip(priority, mask, counts, strict=True):
-        assert set(chosen.nonzero().flatten().tolist()) == set(sorted(range(8), key=lambda i: row[i])[:count])
+        assert set(chosen.nonzero().flatten().tolist()) == set(
+            sorted(range(8), key=lambda i: row[i])[:count]
+        )
 
 
 def test_split_shows_the_real_patches_that_are_not_hidden():

@@ -18,10 +18,18 @@ def places():
 
 def test_the_mean_is_over_real_patches_whatever_the_others_hold():
     said, asked = noise(0), noise(1)
-    errors = [(said[clip, at, pixel] - asked[clip, at, pixel]) ** 2 for clip, at in places() for pixel in range(4)]
-    assert rebuilding_loss(said, asked, VALID).item() == pytest.approx(sum(errors).item() / len(errors), rel=1e-12)
+    errors = [
+        (said[clip, at, pixel] - asked[clip, at, pixel]) ** 2
+        for clip, at in places()
+        for pixel in range(4)
+    ]
+    assert rebuilding_loss(said, asked, VALID).item() == pytest.approx(
+        sum(errors).item() / len(errors), rel=1e-12
+    )
     said[1, 1:] = 1e9
-    assert rebuilding_loss(said, asked, VALID).item() == pytest.approx(sum(errors).item() / len(errors), rel=1e-12)
+    assert rebuilding_loss(said, asked, VALID).item() == pytest.approx(
+        sum(errors).item() / len(errors), rel=1e-12
+    )
 
 
 def test_a_patch_is_told_from_those_of_its_clip():

@@ -20,11 +20,21 @@ def slow_pool(patches, cls, rows, columns, own, how):
     if how == "mean":
         return sum(token for row in by_row for token in row) / (rows * own)
     if how == "max":
-        return torch.stack([max(values) for values in zip(*(token for row in by_row for token in row), strict=True)])
+        return torch.stack(
+            [
+                max(values)
+                for values in zip(*(token for row in by_row for token in row), strict=True)
+            ]
+        )
     return torch.cat([sum(row) / own for row in by_row])
 
 
-@given(st.sampled_from(POOLINGS), st.integers(1, 4), st.lists(st.integers(1, 6), min_size=1, max_size=4), st.booleans())
+@given(
+    st.sampled_from(POOLINGS),
+    st.integers(1, 4),
+    st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    st.booleans(),
+)
 def test_pooling_is_that_of_the_slow_loop(how, rows, own, all_valid):
     columns = max(own)
     own = [columns] * len(own) if all_valid else own
@@ -52,10 +62,15 @@ def test_nothing_valid_gives_zeros():
 
 
 def test_a_maximum_below_zero_is_not_that_of_padding():
-    patches, valid = -1 - noise(2, 4, 3).abs(), torch.tensor([[True, True, True, True], [True, False, False, False]])
+    patches, valid = (
+        -1 - noise(2, 4, 3).abs(),
+        torch.tensor([[True, True, True, True], [True, False, False, False]]),
+    )
     patches[1, 1:] = 0.0
     pooled = pool(patches.bfloat16(), noise(2, 0, 3).bfloat16(), valid, 1, "max")
-    assert torch.equal(pooled, torch.stack([patches[0].amax(dim=0), patches[1, 0]]).bfloat16().float())
+    assert torch.equal(
+        pooled, torch.stack([patches[0].amax(dim=0), patches[1, 0]]).bfloat16().float()
+    )
 
 
 def test_class_pooling_without_class_tokens_is_refused():

@@ -14,7 +14,9 @@ def numbered(rows, columns):
 
 
 def random_table(rows, columns):
-    return torch.randn(rows * columns, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.randn(
+        rows * columns, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
 
 
 def linear_taps(x):
@@ -57,7 +59,9 @@ def test_sincos_one_number_at_a_time():
             expected = []
             for place in (row, column):
                 angles = [place / 10000 ** (i / (dim // 4)) for i in range(dim // 4)]
-                expected += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+                expected += [math.sin(angle) for angle in angles] + [
+                    math.cos(angle) for angle in angles
+                ]
             torch.testing.assert_close(table[row * columns + column], torch.tensor(expected))
 
 
@@ -93,7 +97,9 @@ def test_the_same_grid_keeps_the_table(how):
 @pytest.mark.parametrize(("how", "taps"), [("bilinear", linear_taps), ("bicubic", cubic_taps)])
 def test_stretching_against_a_slow_version(how, taps, new):
     table = random_table(4, 7)
-    torch.testing.assert_close(resize(table, (4, 7), new, how), slow_stretch(table, (4, 7), new, taps))
+    torch.testing.assert_close(
+        resize(table, (4, 7), new, how), slow_stretch(table, (4, 7), new, taps)
+    )
 
 
 def test_crop_keeps_the_first_rows_and_columns():
@@ -115,7 +121,9 @@ def test_legacy_keeps_the_centre_rows_where_the_published_code_raises():
 def test_an_axis_that_grows_is_stretched_while_the_other_is_cropped(how, start):
     table = random_table(4, 7)
     kept = table.view(4, 7, 3)[:, start : start + 3].flatten(0, 1)
-    torch.testing.assert_close(resize(table, (4, 7), (6, 3), how), slow_stretch(kept, (4, 3), (6, 3), linear_taps))
+    torch.testing.assert_close(
+        resize(table, (4, 7), (6, 3), how), slow_stretch(kept, (4, 3), (6, 3), linear_taps)
+    )
 
 
 @pytest.mark.parametrize("parts", [2, 4])

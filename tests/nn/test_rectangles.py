@@ -42,7 +42,9 @@ def test_rectangles_are_those_of_the_slow_loop(case, first):
     n_mels, frames, shares, settings = case
     masks = hide(n_mels, frames, shares, settings, first)
     for clip, (own, share) in enumerate(zip(frames.tolist(), shares.tolist(), strict=True)):
-        slow, _ = slow_blocks(stream(0, "blocks", keys(1, first + clip)), own, n_mels, share, **settings)
+        slow, _ = slow_blocks(
+            stream(0, "blocks", keys(1, first + clip)), own, n_mels, share, **settings
+        )
         assert torch.equal(masks[clip, :, :own], torch.from_numpy(slow))
 
 
@@ -52,7 +54,9 @@ def test_rectangles_reach_their_share_by_less_than_one_of_them_and_stay_within_t
     masks = hide(n_mels, frames, shares, settings, extra=3)
     for mask, own, share in zip(masks, frames.tolist(), shares.tolist(), strict=True):
         unit = settings["align"]
-        block = largest(n_mels, unit[0], settings["block_share"]) * largest(own, unit[1], settings["block_share"])
+        block = largest(n_mels, unit[0], settings["block_share"]) * largest(
+            own, unit[1], settings["block_share"]
+        )
         beyond = int(mask.sum()) - share * own * n_mels
         assert -1e-6 < beyond < block
         assert not mask[:, own:].any()
@@ -86,10 +90,14 @@ def test_rectangles_reach_every_pixel_of_the_smallest_clips(size, align):
 
 @pytest.mark.parametrize("share", [0.9995, 1.0])
 @pytest.mark.parametrize(("n_mels", "own", "align"), [(40, 100, (1, 1)), (128, 590, (8, 8))])
-def test_what_all_rectangles_together_leave_short_is_taken_from_the_start(n_mels, own, align, share):
+def test_what_all_rectangles_together_leave_short_is_taken_from_the_start(
+    n_mels, own, align, share
+):
     slow, used = slow_blocks(stream(0, "blocks", keys(1)), own, n_mels, share, align=align)
     assert len(used) == 384
-    mask = hide(n_mels, torch.tensor([own]), torch.tensor([share]).double(), {"align": align}, extra=2)
+    mask = hide(
+        n_mels, torch.tensor([own]), torch.tensor([share]).double(), {"align": align}, extra=2
+    )
     assert torch.equal(mask[0, :, :own], torch.from_numpy(slow))
     assert share < 1 or mask[0, :, :own].all()
     assert not mask[0, :, own:].any()

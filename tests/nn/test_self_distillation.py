@@ -23,11 +23,15 @@ def noise(*shape, seed=0):
 def build(names=BOTH, *, global_classes=9, local_classes=7, **settings):
     """Return heads in float64 whose teacher knows other things than the student, and whose centres are not zero."""
     config = SelfDistillation.Config(
-        global_classes=global_classes, local_classes=local_classes, **(SMALL | {"momentum": 0.9} | settings)
+        global_classes=global_classes,
+        local_classes=local_classes,
+        **(SMALL | {"momentum": 0.9} | settings),
     )
     torch.manual_seed(0)
     module = SelfDistillation(config, DIM, names).double()
-    for layer in module.modules():  # tiny layers with the published start say much the same of everything
+    for (
+        layer
+    ) in module.modules():  # tiny layers with the published start say much the same of everything
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.5)
     for number, target in enumerate(module.targets.values()):
@@ -54,7 +58,11 @@ def slow_pair(module, name, said, told, temperature):
     target = module.targets[name]
     answer = module.teacher.prototypes_for(name) @ module.teacher.project(told, name)
     probabilities = ((answer - target.centre) / temperature).softmax(dim=-1).tolist()
-    said = (module.student.prototypes_for(name) @ module.student.project(said, name) / 0.1).log_softmax(dim=-1).tolist()
+    said = (
+        (module.student.prototypes_for(name) @ module.student.project(said, name) / 0.1)
+        .log_softmax(dim=-1)
+        .tolist()
+    )
     loss = -sum(p * q for p, q in zip(probabilities, said, strict=True))
     return loss, -sum(p * math.log(p) for p in probabilities)
 
@@ -62,11 +70,15 @@ def slow_pair(module, name, said, told, temperature):
 @pytest.mark.parametrize("name", BOTH)
 def test_tokens_are_told_what_the_teacher_says_of_the_same_place(name, monkeypatch):
     module, (said, told), weights = build(), material(11), noise(11, seed=2).abs()
-    slow = [slow_pair(module, name, *pair, 0.055) for pair in zip(said, told, strict=True)]  # half-way to 0.07
+    slow = [
+        slow_pair(module, name, *pair, 0.055) for pair in zip(said, told, strict=True)
+    ]  # half-way to 0.07
     monkeypatch.setattr(distillation, "_ELEMENTS", 4 * module.targets[name].classes)
     metrics = module.token_loss(name, said, told, weights, step=5)
     for key, column in ((name, 0), (f"{name}_entropy", 1)):
-        expected = sum(weight * one[column] for weight, one in zip(weights.tolist(), slow, strict=True))
+        expected = sum(
+            weight * one[column] for weight, one in zip(weights.tolist(), slow, strict=True)
+        )
         assert metrics[key].item() == pytest.approx(expected, abs=1e-12)
 
 
@@ -77,12 +89,16 @@ def test_views_are_told_what_the_teacher_says_of_the_other_views(name, crops):
     losses, entropies = [], []
     for clip in range(3):
         for teacher in range(2):
-            pairs = [slow_pair(module, name, one, told[teacher, clip], 0.07) for one in said[:, clip]]
+            pairs = [
+                slow_pair(module, name, one, told[teacher, clip], 0.07) for one in said[:, clip]
+            ]
             losses += [loss for student, (loss, _) in enumerate(pairs) if student != teacher]
             entropies.append(pairs[0][1])
     metrics = module.view_loss(name, said, told, step=50)
     assert metrics[name].item() == pytest.approx(sum(losses) / len(losses), abs=1e-12)
-    assert metrics[f"{name}_entropy"].item() == pytest.approx(sum(entropies) / len(entropies), abs=1e-12)
+    assert metrics[f"{name}_entropy"].item() == pytest.approx(
+        sum(entropies) / len(entropies), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -92,7 +108,10 @@ def test_metrics_are_the_loss_its_share_of_ln_k_the_teachers_entropy_and_its_gau
         module.view_loss(name, said, told, step=50),
         module.token_loss(name, said[0], told[0], torch.ones(3).double(), step=50),
     ):
-        assert metrics.keys() == {name, *(f"{name}_{part}" for part in ("over_ln_k", "entropy", "kl_uniform", "used"))}
+        assert metrics.keys() == {
+            name,
+            *(f"{name}_{part}" for part in ("over_ln_k", "entropy", "kl_uniform", "used")),
+        }
         share = metrics[name].item() / math.log(module.targets[name].classes)
         assert metrics[f"{name}_over_ln_k"].item() == pytest.approx(share)
         for gauge, value in module.targets[name].gauges().items():
@@ -146,7 +165,9 @@ def test_a_frozen_loss_is_the_same_loss():
     values = []
     for freeze in (0.0, 1.0):
         module, (said, told) = build(freeze=freeze), material(5)
-        values.append(module.token_loss("local", said, told, torch.ones(5).double(), step=9)["local"].item())
+        values.append(
+            module.token_loss("local", said, told, torch.ones(5).double(), step=9)["local"].item()
+        )
     assert values[0] == values[1]
 
 
@@ -230,7 +251,9 @@ def test_a_run_begins_with_a_teacher_that_is_the_student():
     module.begin(steps=10, batch_size=4)
     teacher, student = module.teacher.state_dict(), module.student.state_dict()
     assert all(torch.equal(teacher[name], value) for name, value in student.items())
-    assert not {id(p) for p in module.teacher.parameters()} & {id(p) for p in module.student.parameters()}
+    assert not {id(p) for p in module.teacher.parameters()} & {
+        id(p) for p in module.student.parameters()
+    }
     assert module.steps == 10
 
 
@@ -258,14 +281,18 @@ def test_after_a_step_the_teacher_has_followed_and_both_centres_have_moved():
     answers = {"local": (told, 5), "global": (told_cls, 6)}
     expected = {}
     for name, (tokens, rows) in answers.items():
-        logits = F.linear(module.teacher.project(tokens, name), module.teacher.prototypes_for(name)).reshape(rows, -1)
+        logits = F.linear(
+            module.teacher.project(tokens, name), module.teacher.prototypes_for(name)
+        ).reshape(rows, -1)
         expected[name] = 0.9 * centres[name] + 0.1 * logits.mean(dim=0)
     module.after_step(30)
     momentum = module.momentum_at(30)
     assert 0.9 < momentum < 1.0
     followed = zip(module.teacher.parameters(), before, module.student.parameters(), strict=True)
     for teacher, old, student in followed:
-        torch.testing.assert_close(teacher.data, momentum * old + (1 - momentum) * student.detach(), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            teacher.data, momentum * old + (1 - momentum) * student.detach(), rtol=0, atol=1e-12
+        )
     for name, target in module.targets.items():
         torch.testing.assert_close(target.centre, expected[name].detach(), rtol=0, atol=1e-12)
 
@@ -306,7 +333,9 @@ def test_in_evaluation_nothing_is_noted_and_in_training_the_teacher_stays_as_in_
     backward(module, 0)
     for target in module.targets.values():
         target.update(0)
-    assert all(torch.equal(value, before[name]) for name, value in module.targets.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in module.targets.state_dict().items()
+    )
 
 
 # ------------------------------------------------------------------------------------------------- what there is
@@ -329,7 +358,10 @@ def test_every_way_of_sharing_can_be_saved_and_learns_with_all_it_has(names, sha
 
 def test_each_name_has_its_own_number_of_classes_and_its_own_centre():
     module = build()
-    assert {name: target.centre.shape for name, target in module.targets.items()} == {"global": (9,), "local": (7,)}
+    assert {name: target.centre.shape for name, target in module.targets.items()} == {
+        "global": (9,),
+        "local": (7,),
+    }
     shared = build(local_classes=9, shared="all")
     assert shared.targets["global"] is not shared.targets["local"]
 
@@ -350,7 +382,10 @@ def test_each_name_has_its_own_number_of_classes_and_its_own_centre():
         ({"temperature_warmup": math.nan}, "temperature_warmup = nan; allowed: 0 to 1"),
         ({"teacher_temperature": (0.0, 0.07)}, "0 < start <= end < student_temperature = 0.1"),
         ({"teacher_temperature": (0.07, 0.04)}, "0 < start <= end < student_temperature = 0.1"),
-        ({"teacher_temperature": (0.04, 0.1)}, "teacher_temperature = (0.04, 0.1); allowed: 0 < start"),
+        (
+            {"teacher_temperature": (0.04, 0.1)},
+            "teacher_temperature = (0.04, 0.1); allowed: 0 < start",
+        ),
         ({"student_temperature": 0.05}, "0 < start <= end < student_temperature = 0.05"),
         ({"student_temperature": math.nan}, "student_temperature = nan"),
         ({"momentum": 1.0}, "momentum = 1.0; allowed: 0 to below 1, or none"),
@@ -365,6 +400,13 @@ def test_a_bad_setting_is_refused_with_what_is_allowed(settings, message):
 
 def test_settings_at_their_limits_are_allowed():
     SelfDistillation.Config(
-        **{"global_classes": 2, "local_classes": 2, "shared": "all", "hidden": 1, "bottleneck": 1, "freeze": 1.0},
+        **{
+            "global_classes": 2,
+            "local_classes": 2,
+            "shared": "all",
+            "hidden": 1,
+            "bottleneck": 1,
+            "freeze": 1.0,
+        },
         **{"temperature_warmup": 1.0, "teacher_temperature": (0.099, 0.099), "momentum": 0.0},
     )

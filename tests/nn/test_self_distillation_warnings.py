@@ -49,11 +49,26 @@ COLLAPSES = pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"global": 9.0}, ["global loss sits at ln K = 9.01", "lower teacher-temperature"]),
-        ({"local": 0.991 * LOG_LOCAL}, ["local loss sits at ln K = 6.93", "lower teacher-temperature"]),
-        ({"local": 1.5 * LOG_LOCAL}, ["local loss sits at ln K = 6.93", "lower teacher-temperature"]),
-        ({"global_kl_uniform": 8.2}, ["global teacher has one class for nearly everything", "--warmup", "--lr"]),
-        ({"local_kl_uniform": 6.3}, ["local teacher has one class for nearly everything", "--warmup", "--lr"]),
-        ({"global_entropy": 0.019 * LOG_GLOBAL}, ["global teacher has lost all doubt", "temperature-warmup"]),
+        (
+            {"local": 0.991 * LOG_LOCAL},
+            ["local loss sits at ln K = 6.93", "lower teacher-temperature"],
+        ),
+        (
+            {"local": 1.5 * LOG_LOCAL},
+            ["local loss sits at ln K = 6.93", "lower teacher-temperature"],
+        ),
+        (
+            {"global_kl_uniform": 8.2},
+            ["global teacher has one class for nearly everything", "--warmup", "--lr"],
+        ),
+        (
+            {"local_kl_uniform": 6.3},
+            ["local teacher has one class for nearly everything", "--warmup", "--lr"],
+        ),
+        (
+            {"global_entropy": 0.019 * LOG_GLOBAL},
+            ["global teacher has lost all doubt", "temperature-warmup"],
+        ),
         ({"local_entropy": 0.0}, ["local teacher has lost all doubt", "temperature-warmup"]),
     ],
 )
@@ -98,13 +113,19 @@ def one_prototype(module):
 
 @pytest.mark.parametrize(
     ("collapse", "words"),
-    [(lambda module: None, None), (one_class, "one class for nearly everything"), (one_prototype, "ln K = 4.16")],
+    [
+        (lambda module: None, None),
+        (one_class, "one class for nearly everything"),
+        (one_prototype, "ln K = 4.16"),
+    ],
 )
 def test_a_real_start_is_healthy_and_real_collapses_are_not(collapse, words):
     torch.manual_seed(0)
     config = SelfDistillation.Config(local_classes=64, hidden=10, bottleneck=4, momentum=0.9)
     module, tokens = SelfDistillation(config, DIM, ("local",)).train(), torch.randn(40, DIM)
-    for layer in module.student.trunks.modules():  # with the published start, layers this thin make one of all tokens
+    for layer in (
+        module.student.trunks.modules()
+    ):  # with the published start, layers this thin make one of all tokens
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight)
     module.begin(steps=100, batch_size=4)

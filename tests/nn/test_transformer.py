@@ -47,7 +47,10 @@ def test_attention_in_bfloat16_on_a_cpu_is_as_exact_as_the_fused_one(padded, mon
     def outputs():
         with torch.autocast("cpu", torch.bfloat16):
             output = attention(x, mask)
-        return [output.float(), *torch.autograd.grad(output.float().square().sum(), list(attention.parameters()))]
+        return [
+            output.float(),
+            *torch.autograd.grad(output.float().square().sum(), list(attention.parameters())),
+        ]
 
     exact = [attention(x, mask)]
     exact += torch.autograd.grad(exact[0].square().sum(), list(attention.parameters()))
@@ -65,7 +68,9 @@ def test_block_adds_two_branches_with_erf_gelu():
     x = noise(2, 5, 12)
 
     def norm(y):
-        return (y - y.mean(-1, keepdim=True)) / (y.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+        return (y - y.mean(-1, keepdim=True)) / (
+            y.var(-1, correction=0, keepdim=True) + 1e-6
+        ).sqrt()
 
     after_attention = x + block.attn(norm(x))
     hidden = block.mlp[0](norm(after_attention))
@@ -82,7 +87,15 @@ def test_block_is_torchs_encoder_layer(norm, padded):
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)
     layer = nn.TransformerEncoderLayer(
-        12, 3, 24, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=norm == "pre", dtype=torch.float64
+        12,
+        3,
+        24,
+        0.0,
+        "gelu",
+        layer_norm_eps=1e-6,
+        batch_first=True,
+        norm_first=norm == "pre",
+        dtype=torch.float64,
     )
     names = {
         "attn.qkv.": "self_attn.in_proj_",
@@ -96,17 +109,25 @@ def test_block_is_torchs_encoder_layer(norm, padded):
     layer.load_state_dict(state)
     valid = torch.arange(7) < torch.tensor([7, 3, 1] if padded else [7, 7, 7])[:, None]
     found = block(x, valid[:, None, None] if padded else None)
-    torch.testing.assert_close(found[valid], layer(x, src_key_padding_mask=~valid if padded else None)[valid])
+    torch.testing.assert_close(
+        found[valid], layer(x, src_key_padding_mask=~valid if padded else None)[valid]
+    )
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_dropout_is_of_both_branches_and_for_training_alone(norm):
     torch.manual_seed(0)
-    block, plain, x = Block(12, 3, norm=norm, dropout=0.25).double(), Block(12, 3, norm=norm).double(), noise(2, 5, 12)
+    block, plain, x = (
+        Block(12, 3, norm=norm, dropout=0.25).double(),
+        Block(12, 3, norm=norm).double(),
+        noise(2, 5, 12),
+    )
     plain.load_state_dict(block.state_dict())
     assert torch.equal(block.eval()(x), plain(x))
     branches = []
-    block.train().dropout.register_forward_hook(lambda _, branch, dropped: branches.append((branch[0], dropped)))
+    block.train().dropout.register_forward_hook(
+        lambda _, branch, dropped: branches.append((branch[0], dropped))
+    )
     output = block(x)
     (attention, after_attention), (mlp, after_mlp) = branches
     first = norm == "pre"
@@ -166,16 +187,22 @@ def test_checkpointing_changes_neither_loss_nor_gradients(drop_path):
     results = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = Transformer(12, 3, 3, drop_path=drop_path, checkpointing=checkpointing).double().train()
+        model = (
+            Transformer(12, 3, 3, drop_path=drop_path, checkpointing=checkpointing).double().train()
+        )
         x = noise(4, 7, 12).requires_grad_()
         loss = model(x)[0].pow(3).sum()
         loss.backward()
-        results.append([loss.detach(), x.grad, *(parameter.grad for parameter in model.parameters())])
+        results.append(
+            [loss.detach(), x.grad, *(parameter.grad for parameter in model.parameters())]
+        )
     for plain, recomputed in zip(*results, strict=True):
         assert torch.equal(plain, recomputed)
 
 
-@pytest.mark.parametrize(("checkpointing", "training", "runs"), [(False, True, 1), (True, True, 2), (True, False, 1)])
+@pytest.mark.parametrize(
+    ("checkpointing", "training", "runs"), [(False, True, 1), (True, True, 2), (True, False, 1)]
+)
 def test_checkpointing_runs_the_blocks_again_in_training_only(checkpointing, training, runs):
     model = Transformer(12, 2, 3, checkpointing=checkpointing).train(training)
     calls = []
@@ -199,7 +226,9 @@ def test_who_skips_a_branch_hangs_on_seed_key_and_step_and_not_on_the_batch():
     def kept(rows, views=1, **changes):
         deal_chance(model, **{"seed": 0, "keys": keys[rows], "step": 0} | changes)
         ones = torch.ones(views * len(keys[rows]), 2, 12)
-        return torch.stack([block.branch(ones, branch)[:, 0, 0] for block in model.blocks[1:] for branch in (0, 1)])
+        return torch.stack(
+            [block.branch(ones, branch)[:, 0, 0] for block in model.blocks[1:] for branch in (0, 1)]
+        )
 
     whole, some = kept(slice(None)), torch.tensor([3, 17, 21])
     assert torch.equal(kept(some), whole[:, some])

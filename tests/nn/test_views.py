@@ -31,10 +31,17 @@ def slow_cut(state, spectrogram, length, width):
     return torch.stack([spectrogram[:, start + frame] for frame in range(width)], dim=1), start
 
 
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 14), st.integers(0, 1000))
-def test_a_piece_is_that_of_the_slow_loop_alone_in_a_batch_or_beside_a_longer_clip(lengths, width, first):
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 14), st.integers(0, 1000)
+)
+def test_a_piece_is_that_of_the_slow_loop_alone_in_a_batch_or_beside_a_longer_clip(
+    lengths, width, first
+):
     drawn, own = states(len(lengths), first=first), torch.tensor(lengths)
-    batches = [padded(lengths), padded(lengths, frames=20)]  # the second as beside a clip of 20 frames
+    batches = [
+        padded(lengths),
+        padded(lengths, frames=20),
+    ]  # the second as beside a clip of 20 frames
     for batch in batches:
         pieces = cut(drawn, batch, own, width)
         assert pieces.spectrogram.shape == (len(lengths), 3, min(width, batch.shape[2]))
@@ -56,7 +63,10 @@ def test_a_piece_is_that_of_the_slow_loop_alone_in_a_batch_or_beside_a_longer_cl
 def test_every_place_is_alike(length, width):
     clips, places = 20_000, length - width + 1
     start = cut(
-        states(clips), torch.zeros(1, 1, length).expand(clips, -1, -1), torch.full((clips,), length), width
+        states(clips),
+        torch.zeros(1, 1, length).expand(clips, -1, -1),
+        torch.full((clips,), length),
+        width,
     ).start
     expected = clips / places
     assert start.min() >= 0
@@ -106,7 +116,9 @@ def slow_mean(values, chosen, pieces, by_clip):
     clips = len(values) // pieces
     found = [[] for _ in range(clips)]
     for row in range(len(values)):
-        for value, wanted in zip(values[row].flatten().tolist(), chosen[row].flatten().tolist(), strict=True):
+        for value, wanted in zip(
+            values[row].flatten().tolist(), chosen[row].flatten().tolist(), strict=True
+        ):
             if wanted:
                 found[row % clips].append(value)
     if by_clip:
@@ -128,7 +140,10 @@ def test_weights_make_the_mean_of_the_slow_loop(pieces, clips, by_clip):
 
 def test_the_two_means_differ_where_clips_have_more_or_less_of_it():
     values, chosen = ragged(2, 3)
-    means = [(mean_weights(chosen, 2, by_clip=by_clip) * values).sum().item() for by_clip in (True, False)]
+    means = [
+        (mean_weights(chosen, 2, by_clip=by_clip) * values).sum().item()
+        for by_clip in (True, False)
+    ]
     assert abs(means[0] - means[1]) > 0.01
 
 

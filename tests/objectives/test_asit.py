@@ -67,7 +67,9 @@ def slow_clip(objective, views, clip, frames):
                 wrong = (objective.decoder(said.patches[0, token]).view(PATCH, PATCH) - x).abs()
                 pixels += wrong[(m if config.pixels == "corrupted" else s) > 0]
             if config.local_weight:
-                entropies = told_from(objective, "local", said.patches[0, token], told.patches[0, token])
+                entropies = told_from(
+                    objective, "local", said.patches[0, token], told.patches[0, token]
+                )
                 tokens.append((*entropies, float(m.sum() / s.sum())))
     for crop in range(clip, clips * config.crops if views.crops else 0, clips):
         _, (short,) = alone(objective, min(frames, 12), views.crops.spectrogram[crop])
@@ -87,8 +89,12 @@ def mean(values):
 
 def slow_tokens(config, tokens, which):
     """The mean over the wanted tokens of their cross-entropy (which = 0) or entropy (1)."""
-    corrupted = [token[which] for token in tokens if token[2] > 0 and token[2] >= config.token_share]
-    intact = [token[which] for token in tokens if not (token[2] > 0 and token[2] >= config.token_share)]
+    corrupted = [
+        token[which] for token in tokens if token[2] > 0 and token[2] >= config.token_share
+    ]
+    intact = [
+        token[which] for token in tokens if not (token[2] > 0 and token[2] >= config.token_share)
+    ]
     if config.local_tokens == "all":
         return mean(corrupted + intact)
     if config.local_tokens == "corrupted":
@@ -121,7 +127,10 @@ CASES = [
     {"views": 2, "crops": 3},
     {"views": 3, "crops": 1, "encoder": {"cls_tokens": 2, "positions": "learned", "columns": 3}},
     {"corrupt": False, "pixels": "all"},
-    {"corruption": Corruption.Config(align=True, fill="noise"), "distillation": replace(HEADS, shared="none")},
+    {
+        "corruption": Corruption.Config(align=True, fill="noise"),
+        "distillation": replace(HEADS, shared="none"),
+    },
     {"decoder": (), "distillation": replace(HEADS, shared="all", local_classes=12)},
     {"encoder": {"partial": "drop"}},
     {"encoder": {"partial": "drop"}, "pixels": "all", "front_end": {"n_mels": 36}},
@@ -137,7 +146,9 @@ def test_losses_and_gradients_are_those_of_the_slow_loop(settings):
     objective, data = begun(**settings), batch()
     views = objective.views(data, STEP)
     slow = slow_metrics(objective, data, views)
-    weights = {name: getattr(objective.config, f"{name}_weight") for name in ("pixel", "local", "global")}
+    weights = {
+        name: getattr(objective.config, f"{name}_weight") for name in ("pixel", "local", "global")
+    }
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     expected = sum(weight * slow[name] for name, weight in weights.items())
     gradients = torch.autograd.grad(expected, trained, allow_unused=True)
@@ -148,14 +159,18 @@ def test_losses_and_gradients_are_those_of_the_slow_loop(settings):
     for name, value in slow.items():
         if weights[name.partition("_")[0]]:
             torch.testing.assert_close(output.metrics[name], value, rtol=1e-9, atol=0)
-    for found, gradient in zip(torch.autograd.grad(output.loss, trained, allow_unused=True), gradients, strict=True):
+    for found, gradient in zip(
+        torch.autograd.grad(output.loss, trained, allow_unused=True), gradients, strict=True
+    ):
         torch.testing.assert_close(found, gradient, rtol=1e-6, atol=1e-9)
 
 
 # --------------------------------------------------------------------------------------------------- views and chance
 
 
-@pytest.mark.parametrize(("view_seconds", "width"), [(seconds(24), 24), (None, 28), (seconds(48), 48)])
+@pytest.mark.parametrize(
+    ("view_seconds", "width"), [(seconds(24), 24), (None, 28), (seconds(48), 48)]
+)
 @torch.inference_mode()
 def test_views_and_crops_are_pieces_of_the_clips(view_seconds, width):
     objective, data = asit(view_seconds=view_seconds, views=3, crops=2), batch()
@@ -171,7 +186,9 @@ def test_views_and_crops_are_pieces_of_the_clips(view_seconds, width):
     for row, crop in enumerate(views.crops.spectrogram):
         frames = min(FRAMES[row % 4], 12)
         places = range(FRAMES[row % 4] - frames + 1)
-        assert any(torch.equal(crop[:, :frames], whole[row % 4, :, at : at + frames]) for at in places)
+        assert any(
+            torch.equal(crop[:, :frames], whole[row % 4, :, at : at + frames]) for at in places
+        )
     if width == 24:
         assert len(set(views.start[::4].tolist())) > 1
         assert not torch.equal(views.start, objective.views(data, 1).start)
@@ -190,7 +207,12 @@ def test_what_is_heard_at_once_is_a_view():
     assert ASiT.heard(ASiT.Config(view_seconds=2.5), 10.0) == 2.5
 
 
-SPLIT = [{}, {"crops": 2, "views": 3}, {"encoder": {"partial": "drop"}}, {"local_tokens": "separate"}]
+SPLIT = [
+    {},
+    {"crops": 2, "views": 3},
+    {"encoder": {"partial": "drop"}},
+    {"local_tokens": "separate"},
+]
 
 
 @pytest.mark.parametrize("fill", ["zeros", "noise", "silence"])
@@ -212,7 +234,9 @@ def test_without_aliens_neighbours_cannot_change_a_clips_loss(settings, fill):
 # ------------------------------------------------------------------------------------------------ corruption, padding
 
 
-@pytest.mark.parametrize("corruption", [replace(OWN, fill=fill) for fill in ("zeros", "noise", "silence")], ids=str)
+@pytest.mark.parametrize(
+    "corruption", [replace(OWN, fill=fill) for fill in ("zeros", "noise", "silence")], ids=str
+)
 @pytest.mark.parametrize("alien_rate", [0.0, 1.0])
 @torch.inference_mode()
 def test_what_is_hidden_does_not_reach_the_student(corruption, alien_rate):
@@ -220,19 +244,29 @@ def test_what_is_hidden_does_not_reach_the_student(corruption, alien_rate):
     views, whole = objective.views(data, 0), objective.features(data).spectrogram
     encoded = objective.encoder(views.seen, views.valid)
     for row, start in enumerate(views.start.tolist()):
-        for changed, same in ((views.hidden[row], True), (views.inside[row] & ~views.hidden[row], False)):
+        for changed, same in (
+            (views.hidden[row], True),
+            (views.inside[row] & ~views.hidden[row], False),
+        ):
             other, frames = whole.clone(), min(24, whole.shape[2] - start)
             other[row % 4, :, start : start + frames][changed[:, :frames]] += 100.0
             objective.features = lambda _, other=other: Features(other, None)
             again = objective.views(data, 0)
             assert torch.equal(again.hidden, views.hidden)
             assert not torch.equal(again.clean[row], views.clean[row])
-            assert torch.equal(objective.encoder(again.seen, again.valid).patches[row], encoded.patches[row]) == same
+            assert (
+                torch.equal(
+                    objective.encoder(again.seen, again.valid).patches[row], encoded.patches[row]
+                )
+                == same
+            )
 
 
 @torch.inference_mode()
 def test_silence_is_what_the_front_end_makes_of_zeros():
-    objective = asit(corruption=replace(OWN, fill="silence"), front_end={"mean": -7.0, "std": 3.0, "scale": 2.0})
+    objective = asit(
+        corruption=replace(OWN, fill="silence"), front_end={"mean": -7.0, "std": 3.0, "scale": 2.0}
+    )
     views = objective.views(batch(), 0)
     silence = objective.front_end(torch.zeros(1, 400, dtype=torch.float64), torch.tensor([400]))[0]
     torch.testing.assert_close(views.seen[views.hidden].unique(), silence.unique())
@@ -256,14 +290,20 @@ def test_padding_is_never_corrupted_and_in_no_loss(encoder):
 
 
 @pytest.mark.parametrize("frames", [(48,), (5,), (1,), (1, 1), (20, 1)], ids=str)
-@pytest.mark.parametrize("settings", [{}, {"crops": 2}, {"corruption": Corruption.Config(align=True)}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"crops": 2}, {"corruption": Corruption.Config(align=True)}], ids=str
+)
 def test_few_and_short_clips_are_harmless(frames, settings):
     objective = begun(**settings)
     output = objective(batch(frames), STEP)
     output.loss.backward()
     assert output.loss.isfinite()
     assert output.metrics["pixel"] > 0
-    assert all(parameter.grad.isfinite().all() for parameter in objective.parameters() if parameter.requires_grad)
+    assert all(
+        parameter.grad.isfinite().all()
+        for parameter in objective.parameters()
+        if parameter.requires_grad
+    )
 
 
 def test_a_batch_without_a_token_corrupted_enough_has_no_local_loss_and_is_harmless():
@@ -276,7 +316,11 @@ def test_a_batch_without_a_token_corrupted_enough_has_no_local_loss_and_is_harml
     output.loss.backward()
     objective.after_step(STEP)
     assert torch.equal(objective.distillation.targets["local"].centre, centre)
-    assert all(parameter.grad.isfinite().all() for parameter in objective.parameters() if parameter.requires_grad)
+    assert all(
+        parameter.grad.isfinite().all()
+        for parameter in objective.parameters()
+        if parameter.requires_grad
+    )
 
 
 def test_silent_clips_are_harmless():
@@ -285,4 +329,8 @@ def test_silent_clips_are_harmless():
     output = objective(data, STEP)
     output.loss.backward()
     assert output.loss.isfinite()
-    assert all(parameter.grad.isfinite().all() for parameter in objective.parameters() if parameter.requires_grad)
+    assert all(
+        parameter.grad.isfinite().all()
+        for parameter in objective.parameters()
+        if parameter.requires_grad
+    )

@@ -24,10 +24,20 @@ class Killed(BaseException):
 
 
 RUN = replace(
-    settings(accumulate=2, schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip_norm=0.5, clip_by="tensor"),
+    settings(
+        accumulate=2,
+        schedule="dino",
+        weight_decay_end=0.4,
+        decay_tokens=True,
+        clip_norm=0.5,
+        clip_by="tensor",
+    ),
     encoder=replace(settings().encoder, drop_path=0.5),
     objective=ASiT.Config(
-        crops=1, crop_seconds=0.1, decoder=(16,), distillation=replace(HEADS, freeze=0.4, momentum=None)
+        crops=1,
+        crop_seconds=0.1,
+        decoder=(16,),
+        distillation=replace(HEADS, freeze=0.4, momentum=None),
     ),
 )
 
@@ -39,7 +49,9 @@ def corpus(tmp_path_factory):
 
 def train(corpus, folder, stop=None):
     """Run, or go on with, the run in a folder; be killed after a step's teacher has moved."""
-    run = Run.reopen(folder) if by_first((folder / "config.toml").exists) else Run.create(folder, RUN)
+    run = (
+        Run.reopen(folder) if by_first((folder / "config.toml").exists) else Run.create(folder, RUN)
+    )
     objective = build(run.config)
     move = objective.after_step
 
@@ -60,7 +72,9 @@ def uninterrupted(corpus, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stops", [(0,), (5, 9), (11,)], ids=str)
-def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not_been(corpus, tmp_path, uninterrupted, stops):
+def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not_been(
+    corpus, tmp_path, uninterrupted, stops
+):
     for stop in stops:
         with pytest.raises(Killed):
             train(corpus, tmp_path, stop)
@@ -78,14 +92,25 @@ def test_a_run_that_starts_from_another_has_its_teacher_as_both_student_and_teac
         assert torch.equal(objective.encoder.state_dict()[name], value)
         assert torch.equal(objective.teacher.state_dict()[name], value)
     student = source.encoder.state_dict()
-    assert not all(torch.equal(value, student[name]) for name, value in source.teacher.state_dict().items())
+    assert not all(
+        torch.equal(value, student[name]) for name, value in source.teacher.state_dict().items()
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ two processes
 
 STEPS = 4
 TRAIN = TrainConfig(steps=STEPS, accumulate=2, lr=0.01, clip_norm=0.5, precision="32-true")
-FRAMES = [(48, 20, 31, 5), (9, 30, 24), (12, 48), (40, 40, 17, 1), (25, 3), (33, 8, 8), (48, 7, 30, 30), (21, 22)]
+FRAMES = [
+    (48, 20, 31, 5),
+    (9, 30, 24),
+    (12, 48),
+    (40, 40, 17, 1),
+    (25, 3),
+    (33, 8, 8),
+    (48, 7, 30, 30),
+    (21, 22),
+]
 
 
 def trained(fabric, folder, batches):
@@ -99,7 +124,9 @@ def trained(fabric, folder, batches):
     for at in range(STEPS):
         record = step(work, batches[at]).record
         work.progress.step += 1
-        found.append((record, {name: value.clone() for name, value in objective.state_dict().items()}))
+        found.append(
+            (record, {name: value.clone() for name, value in objective.state_dict().items()})
+        )
     return found
 
 
@@ -116,14 +143,18 @@ def process(rank, folder):
     return trained(fabric, folder, [[sound(2 * at + rank)] for at in range(STEPS)])
 
 
-def test_two_processes_learn_bit_for_bit_what_one_learns_from_accumulated_batches(tmp_path, monkeypatch):
+def test_two_processes_learn_bit_for_bit_what_one_learns_from_accumulated_batches(
+    tmp_path, monkeypatch
+):
     both = in_both(process, tmp_path, monkeypatch)
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     alone = trained(fabric, tmp_path, [[sound(2 * at), sound(2 * at + 1)] for at in range(STEPS)])
     for at, (record, state) in enumerate(alone):
         for told, weights in (both[0][at], both[1][at]):
             assert told == record
-            assert [name for name, value in weights.items() if not torch.equal(value, state[name])] == []
+            assert [
+                name for name, value in weights.items() if not torch.equal(value, state[name])
+            ] == []
     prototypes = [state["distillation.student.prototypes.local.direction"] for _, state in alone]
     assert torch.equal(prototypes[0], prototypes[1])  # frozen
     assert not torch.equal(prototypes[1], prototypes[2])

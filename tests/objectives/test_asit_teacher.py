@@ -15,7 +15,15 @@ from melpatch.training.config import TrainConfig
 from melpatch.training.stepping import make_optimizer
 
 NAMES = ("pixel", "local", "global")
-LOSSES = [("pixel",), ("local",), ("global",), ("pixel", "local"), ("pixel", "global"), ("local", "global"), NAMES]
+LOSSES = [
+    ("pixel",),
+    ("local",),
+    ("global",),
+    ("pixel", "local"),
+    ("pixel", "global"),
+    ("local", "global"),
+    NAMES,
+]
 
 
 def only(losses, **settings):
@@ -50,7 +58,11 @@ def test_a_loss_of_weight_zero_is_neither_built_nor_computed(losses):
     if teaches:
         assert set(objective.distillation.targets) == set(losses) - {"pixel"}
         assert set(objective.distillation.student.prototypes) == set(losses) - {"pixel"}
-    trained = {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    trained = {
+        name: parameter
+        for name, parameter in objective.named_parameters()
+        if parameter.requires_grad
+    }
     output.loss.backward()
     assert [name for name, parameter in trained.items() if parameter.grad is None] == []
 
@@ -77,12 +89,16 @@ def whole(objective, pixels):
 @torch.inference_mode()
 def test_heads_are_given_the_tokens_that_their_loss_needs(local_tokens, pixels):
     settings = {"share": (0.1, 0.1), "alien_rate": 0.0, "align": True}
-    objective = begun(corruption=Corruption.Config(**settings), local_tokens=local_tokens, pixels=pixels)
+    objective = begun(
+        corruption=Corruption.Config(**settings), local_tokens=local_tokens, pixels=pixels
+    )
     decoded = rows_into(objective.decoder)
     heads = [objective.distillation.student, objective.distillation.teacher]
     student, teacher = (rows_into(head.trunks["shared"]) for head in heads)
     views = objective.views(batch(), STEP)
-    corrupted, sound = (int(whole(objective, pixel).sum()) for pixel in (views.hidden, views.inside))
+    corrupted, sound = (
+        int(whole(objective, pixel).sum()) for pixel in (views.hidden, views.inside)
+    )
     assert 0 < corrupted < sound < whole(objective, torch.ones_like(views.inside)).sum()
     objective.learn(views, STEP)
     assert decoded == [corrupted if pixels == "corrupted" else sound]
@@ -115,28 +131,36 @@ def test_the_teacher_begins_as_a_copy():
     assert not any(torch.equal(*pair) for pair in taught(objective))
     objective.begin(plan())
     assert all(torch.equal(*pair) for pair in taught(objective))
-    assert not any(teacher.data_ptr() == student.data_ptr() for teacher, student in taught(objective))
+    assert not any(
+        teacher.data_ptr() == student.data_ptr() for teacher, student in taught(objective)
+    )
 
 
 @pytest.mark.parametrize("momentum", [0.9, None])
 def test_the_teacher_follows_by_a_momentum_that_rises_to_one(momentum, capsys):
     objective = begun(distillation=replace(HEADS, momentum=momentum))
     first = 0.9 if momentum else 0.5  # 1 - 1 / (a twentieth of 10 steps, but 2 at least)
-    assert ("the teacher's momentum starts at 0.50000" in capsys.readouterr().err) == (momentum is None)
+    assert ("the teacher's momentum starts at 0.50000" in capsys.readouterr().err) == (
+        momentum is None
+    )
     for step in (0, 3, 9):
         before = [(teacher.clone(), student.clone()) for teacher, student in taught(objective)]
         objective.after_step(step)
         share = 1 - (1 - first) * (math.cos(math.pi * step / 10) + 1) / 2
         for (teacher, student), (old, same) in zip(taught(objective), before, strict=True):
             assert torch.equal(student, same)
-            torch.testing.assert_close(teacher, share * old + (1 - share) * student, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(
+                teacher, share * old + (1 - share) * student, rtol=1e-12, atol=1e-12
+            )
 
 
 def test_no_gradient_reaches_the_teacher_and_no_optimiser_holds_it():
     objective = begun(crops=1)
     optimizer = make_optimizer(objective, TrainConfig(decay_tokens=True))
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert held == {id(parameter) for parameter in objective.parameters() if parameter.requires_grad}
+    assert held == {
+        id(parameter) for parameter in objective.parameters() if parameter.requires_grad
+    }
     objective(batch(), STEP).loss.backward()
     for teacher, student in taught(objective):
         assert not teacher.requires_grad
@@ -156,19 +180,32 @@ def test_the_teacher_is_never_in_training_mode():
     used = objective.teacher(views.clean).patches
     objective.train()
     assert torch.equal(objective.teacher(views.clean).patches, used)
-    assert not torch.equal(objective.encoder(views.clean).patches, objective.encoder(views.clean).patches)
+    assert not torch.equal(
+        objective.encoder(views.clean).patches, objective.encoder(views.clean).patches
+    )
 
 
 def test_centres_move_after_a_step_of_training_only():
     objective, data = begun(), batch()
-    centres = {name: target.centre.clone() for name, target in objective.distillation.targets.items()}
+    centres = {
+        name: target.centre.clone() for name, target in objective.distillation.targets.items()
+    }
     objective.eval()(data, STEP)
     objective.after_step(STEP)
-    assert all(torch.equal(target.centre, centres[name]) for name, target in objective.distillation.targets.items())
+    assert all(
+        torch.equal(target.centre, centres[name])
+        for name, target in objective.distillation.targets.items()
+    )
     objective.train()(data, STEP)
-    assert all(torch.equal(target.centre, centres[name]) for name, target in objective.distillation.targets.items())
+    assert all(
+        torch.equal(target.centre, centres[name])
+        for name, target in objective.distillation.targets.items()
+    )
     objective.after_step(STEP)
-    assert not any(torch.equal(target.centre, centres[name]) for name, target in objective.distillation.targets.items())
+    assert not any(
+        torch.equal(target.centre, centres[name])
+        for name, target in objective.distillation.targets.items()
+    )
 
 
 def test_prototypes_are_still_while_they_are_frozen():
@@ -203,15 +240,31 @@ LEAST = "0.095"  # seconds in the 8 frames of a patch
 @pytest.mark.parametrize(
     ("settings", "longest", "message"),
     [
-        ({"view_seconds": 2.0}, 1.0, rf"objective.view_seconds = 2.0; allowed: {LEAST} .* to 1, the longest segment"),
-        ({"view_seconds": 0.09}, 1.0, rf"objective.view_seconds = 0.09; allowed: {LEAST} \(one patch\) to 1"),
-        ({"view_seconds": None}, 0.15, rf"objective.view_seconds = 0.09; allowed: {LEAST} \(one patch\) to 0.15"),
+        (
+            {"view_seconds": 2.0},
+            1.0,
+            rf"objective.view_seconds = 2.0; allowed: {LEAST} .* to 1, the longest segment",
+        ),
+        (
+            {"view_seconds": 0.09},
+            1.0,
+            rf"objective.view_seconds = 0.09; allowed: {LEAST} \(one patch\) to 1",
+        ),
+        (
+            {"view_seconds": None},
+            0.15,
+            rf"objective.view_seconds = 0.09; allowed: {LEAST} \(one patch\) to 0.15",
+        ),
         (
             {"crops": 1, "crop_seconds": 2.0},
             1.0,
             rf"crop_seconds = 2.0; allowed: {LEAST} .* to 0.255, the length of a view",
         ),
-        ({"crops": 1, "crop_seconds": 0.05}, 1.0, rf"objective.crop_seconds = 0.05; allowed: {LEAST}"),
+        (
+            {"crops": 1, "crop_seconds": 0.05},
+            1.0,
+            rf"objective.crop_seconds = 0.05; allowed: {LEAST}",
+        ),
         (
             {"view_seconds": 0.03, "encoder": {"patch": (8, 1)}},
             1.0,
@@ -227,7 +280,11 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(settings, longe
 
 @pytest.mark.parametrize(
     "settings",
-    [{"view_seconds": 1.0}, {"view_seconds": seconds(PATCH)}, {"crops": 1, "crop_seconds": seconds(24)}],
+    [
+        {"view_seconds": 1.0},
+        {"view_seconds": seconds(PATCH)},
+        {"crops": 1, "crop_seconds": seconds(24)},
+    ],
     ids=str,
 )
 def test_the_ends_of_what_is_allowed_are_trained(settings):
@@ -246,7 +303,10 @@ def test_crops_that_are_not_used_may_be_of_any_length():
     [
         ({"encoder": {"stride": (8, 4)}}, r"encoder.stride = \(8, 4\); allowed: \(8, 8\)"),
         ({"front_end": {"padding": "legacy"}}, "front_end.padding = 'legacy'; allowed: 'masked'"),
-        ({"encoder": {"cls_tokens": 0}}, "encoder.cls_tokens = 0; allowed: 1 or 2 with a global loss"),
+        (
+            {"encoder": {"cls_tokens": 0}},
+            "encoder.cls_tokens = 0; allowed: 1 or 2 with a global loss",
+        ),
     ],
 )
 def test_encoders_and_front_ends_that_do_not_fit_are_refused(settings, message):
@@ -262,7 +322,10 @@ def test_without_a_global_loss_no_class_token_is_needed():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict.fromkeys(("pixel_weight", "local_weight", "global_weight"), 0.0), "pixel_weight = 0.0; allowed: above 0"),
+        (
+            dict.fromkeys(("pixel_weight", "local_weight", "global_weight"), 0.0),
+            "pixel_weight = 0.0; allowed: above 0",
+        ),
         ({"pixel_weight": -1.0}, "pixel_weight = -1.0; allowed: 0 or more"),
         ({"local_weight": math.inf}, "local_weight = inf; allowed: 0 or more"),
         ({"global_weight": math.nan}, "global_weight = nan; allowed: 0 or more"),
@@ -270,7 +333,10 @@ def test_without_a_global_loss_no_class_token_is_needed():
         ({"views": 0, "global_weight": 0.0}, "views = 0; allowed: 1 or more"),
         ({"crops": -1}, "crops = -1; allowed: 0 or more"),
         ({"corrupt": False}, "pixels = 'corrupted'; allowed: 'all' where nothing is corrupted"),
-        ({"corrupt": False, "pixels": "all", "local_tokens": "separate"}, "local_tokens = 'separate'; allowed: 'all'"),
+        (
+            {"corrupt": False, "pixels": "all", "local_tokens": "separate"},
+            "local_tokens = 'separate'; allowed: 'all'",
+        ),
         ({"view_seconds": 0.0}, "view_seconds = 0.0; allowed: seconds above 0"),
         ({"crop_seconds": math.inf}, "crop_seconds = inf; allowed: seconds above 0"),
         ({"intact_weight": 1.5}, "intact_weight = 1.5; allowed: 0 to 1"),
@@ -298,7 +364,11 @@ def test_wrong_settings_are_named(settings, message):
             {"teacher_temperature": (0.07, 0.04)},
             r"teacher_temperature = \(0.07, 0.04\); allowed: 0 <",
         ),
-        (Corruption, {"share": (0.7, 0.5)}, r"share = \(0.7, 0.5\); allowed: two shares, low <= high"),
+        (
+            Corruption,
+            {"share": (0.7, 0.5)},
+            r"share = \(0.7, 0.5\); allowed: two shares, low <= high",
+        ),
         (Corruption, {"share": (0.5, 0.95)}, r"share = \(0.5, 0.95\); allowed: .* up to 0.9"),
         (Corruption, {"alien_share": 0.0}, "alien_share = 0.0; allowed: above 0 and up to 0.9"),
         (Corruption, {"alien_rate": 1.1}, "alien_rate = 1.1; allowed: 0 to 1"),
@@ -311,7 +381,10 @@ def test_wrong_settings_of_its_parts_are_named(part, settings, message):
 
 def test_nothing_to_rebuild_or_to_tell_needs_no_corruption():
     assert ASiT.Config(corrupt=False, pixel_weight=0.0).pixels == "corrupted"
-    assert ASiT.Config(corrupt=False, pixels="all", local_weight=0.0, local_tokens="corrupted").pixels == "all"
+    assert (
+        ASiT.Config(corrupt=False, pixels="all", local_weight=0.0, local_tokens="corrupted").pixels
+        == "all"
+    )
 
 
 # -------------------------------------------------------------------------------------------------- pictures, bf16
@@ -321,7 +394,9 @@ def test_nothing_to_rebuild_or_to_tell_needs_no_corruption():
 @pytest.mark.parametrize("encoder", [{}, {"partial": "drop"}], ids=str)
 @pytest.mark.parametrize("pixels", ["corrupted", "all"])
 @torch.inference_mode()
-def test_a_picture_shows_the_first_view_its_corruption_what_was_rebuilt_and_the_classes(frames, encoder, pixels):
+def test_a_picture_shows_the_first_view_its_corruption_what_was_rebuilt_and_the_classes(
+    frames, encoder, pixels
+):
     objective, data = begun(encoder=encoder, pixels=pixels), batch(frames)
     picture, views = objective.picture(data, STEP), objective.views(data, STEP)
     shown = int(views.inside[0, 0].sum())
@@ -341,7 +416,9 @@ def test_a_picture_shows_the_first_view_its_corruption_what_was_rebuilt_and_the_
     assert picture.classes.shape == (32 // PATCH, columns)
     told = objective.teacher(views.clean[:1, :, own]).patches[0]
     distillation = objective.distillation
-    vectors = distillation.teacher.project(told, "local") @ distillation.teacher.prototypes_for("local").T
+    vectors = (
+        distillation.teacher.project(told, "local") @ distillation.teacher.prototypes_for("local").T
+    )
     choice = (vectors - distillation.targets["local"].centre).argmax(dim=1)
     assert torch.equal(picture.classes.flatten(), choice)
     assert len(choice.unique()) > 1 or len(choice) < 8
@@ -376,4 +453,8 @@ def test_bfloat16_is_finite_and_near():
     assert rough.loss.dtype == torch.float32
     for name in NAMES:
         torch.testing.assert_close(rough.metrics[name], exact.metrics[name], rtol=0.02, atol=0)
-    assert all(parameter.grad.isfinite().all() for parameter in objective.parameters() if parameter.requires_grad)
+    assert all(
+        parameter.grad.isfinite().all()
+        for parameter in objective.parameters()
+        if parameter.requires_grad
+    )

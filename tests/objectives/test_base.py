@@ -23,16 +23,24 @@ KINDS = get_args(get_type_hints(Masking.Config)["kind"])
 def passed(objective, data, features):
     """What flows through a forward pass: what the encoder is given and returns, and what each later part returns."""
     flow, objective.features = {}, lambda _: features
-    parts = {name: part for name, part in objective.named_children() if name == "decoder" or name.endswith("head")}
+    parts = {
+        name: part
+        for name, part in objective.named_children()
+        if name == "decoder" or name.endswith("head")
+    }
 
     def given(_, arguments, output):
         tokens, valid = arguments[:2]
-        flow["valid"] = torch.ones_like(tokens[..., 0], dtype=torch.bool) if valid is None else valid
+        flow["valid"] = (
+            torch.ones_like(tokens[..., 0], dtype=torch.bool) if valid is None else valid
+        )
         flow["given"], flow["encoded"] = tokens[flow["valid"]], output[0][flow["valid"]]
 
     hooks = [objective.encoder.transformer.register_forward_hook(given)]
     for name, part in parts.items():
-        hooks.append(part.register_forward_hook(lambda _, __, output, name=name: flow.update({name: output})))
+        hooks.append(
+            part.register_forward_hook(lambda _, __, output, name=name: flow.update({name: output}))
+        )
     flow["loss"] = objective(data, 0).loss
     for hook in hooks:
         hook.remove()
@@ -73,9 +81,15 @@ def test_the_encoder_is_given_the_visible_patches_and_no_others(piece, cls):
         objective, data = masked(piece, encoder={"cls_tokens": cls}), batch(frames)
         features = objective.features(data)
         visible = objective.hide(data, features, 0).visible
-        flow, tokens = passed(objective, data, features), objective.encoder.tokens(features.spectrogram)
+        flow, tokens = (
+            passed(objective, data, features),
+            objective.encoder.tokens(features.spectrogram),
+        )
         shown = [own[there] for own, there in zip(visible.tokens, visible.valid, strict=True)]
-        assert flow["valid"].shape == (len(frames), cls + 6)  # of the longest: the encoder works on no more
+        assert flow["valid"].shape == (
+            len(frames),
+            cls + 6,
+        )  # of the longest: the encoder works on no more
         counts = [cls + len(own) for own in shown]
         assert flow["valid"].sum(dim=1).tolist() == counts
         for clip, given in enumerate(flow["given"].split(counts)):
@@ -111,7 +125,9 @@ def test_every_mask_hides_its_share_and_is_learnt_from(piece, kind):
     assert hidden.valid.sum(dim=1).tolist() == [int(0.6 * count) for count in patches]
     assert visible.valid.sum(dim=1).tolist() == [count - int(0.6 * count) for count in patches]
     both = hidden.mask(24).int() + visible.mask(24).int()
-    assert torch.equal(both, torch.ones_like(both) if features.valid is None else features.valid.int())
+    assert torch.equal(
+        both, torch.ones_like(both) if features.valid is None else features.valid.int()
+    )
     output = objective(data, 0)
     output.loss.backward()
     assert output.loss.isfinite()
@@ -146,7 +162,10 @@ def test_a_clip_of_a_single_patch_hides_nothing_and_is_harmless(piece, kind, att
         ),
         ({"mask": Masking.Config(ratio=0.01)}, "objective.mask.ratio = 0.01; allowed: 1 to 23"),
         ({"mask": Masking.Config(number=24)}, "objective.mask.number = 24; allowed: 1 to 23"),
-        ({"encoder": {"patch": (8, 8), "stride": (8, 4)}}, r"encoder.stride = \(8, 4\); allowed: \(8, 8\); overlaps"),
+        (
+            {"encoder": {"patch": (8, 8), "stride": (8, 4)}},
+            r"encoder.stride = \(8, 4\); allowed: \(8, 8\); overlaps",
+        ),
     ],
     ids=str,
 )
@@ -187,8 +206,13 @@ def test_a_decoder_that_does_not_fit_the_encoder_is_refused(piece, decoder, mess
 
 @EVERY
 def test_an_encoder_without_patch_tokens_is_refused(piece):
-    config = RunConfig(front_end=LogMel.Config(), encoder=CNN14.Config(width=1), objective=piece.Config())
-    with pytest.raises(ConfigError, match=f"{piece.__name__} works on patch tokens, which cnn14 has not; leave --enc"):
+    config = RunConfig(
+        front_end=LogMel.Config(), encoder=CNN14.Config(width=1), objective=piece.Config()
+    )
+    with pytest.raises(
+        ConfigError,
+        match=f"{piece.__name__} works on patch tokens, which cnn14 has not; leave --enc",
+    ):
         build(config)
 
 
@@ -202,7 +226,10 @@ def test_features_are_normalised_as_the_encoder_wants_them(piece):
     sound = features.spectrogram.transpose(1, 2)[valid]
     assert sound.mean().item() == pytest.approx(0, abs=1e-9)
     assert sound.std(correction=0).item() == pytest.approx(0.5, abs=1e-4)
-    mean, variance = objective.encoder.input_norm.running_mean, objective.encoder.input_norm.running_var
+    mean, variance = (
+        objective.encoder.input_norm.running_mean,
+        objective.encoder.input_norm.running_var,
+    )
     rested = objective.eval().features(data).spectrogram
     expected = 0.5 * (spectrogram - mean) / (variance + 1e-5).sqrt()
     torch.testing.assert_close(rested, expected * valid[:, None])

@@ -22,21 +22,35 @@ MIXUP = Augment.Config(mixup_rate=0.7, roll=0.5, freq_mask=24, time_mask=24)
 def classifier(labels=LABELS, cls_tokens=1, **settings):
     """A nano classifier, in double precision so that differences are not rounding."""
     encoder = ViT.Config(**size("nano"), cls_tokens=cls_tokens)
-    return build(RunConfig(labels=labels, encoder=encoder, objective=Classify.Config(**settings))).double()
+    return build(
+        RunConfig(labels=labels, encoder=encoder, objective=Classify.Config(**settings))
+    ).double()
 
 
 def batch(targets=((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 0)), lengths=LENGTHS):
-    noise = torch.randn(len(lengths), max(lengths), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(
+        len(lengths), max(lengths), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     inside = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     keys = torch.arange(7, 7 + len(lengths))
-    return Batch(0.1 * noise * inside, torch.tensor(lengths), keys, torch.tensor(targets, dtype=torch.float64))
+    return Batch(
+        0.1 * noise * inside,
+        torch.tensor(lengths),
+        keys,
+        torch.tensor(targets, dtype=torch.float64),
+    )
 
 
 def slow_cross_entropy(scores, targets, smoothing=0.0):
     """One clip: the target, part of it spread over all labels, against the softmax."""
     total = sum(math.exp(score) for score in scores)
-    wanted = [(1 - smoothing) * target + smoothing * sum(targets) / len(targets) for target in targets]
-    return -sum(target * math.log(math.exp(score) / total) for target, score in zip(wanted, scores, strict=True))
+    wanted = [
+        (1 - smoothing) * target + smoothing * sum(targets) / len(targets) for target in targets
+    ]
+    return -sum(
+        target * math.log(math.exp(score) / total)
+        for target, score in zip(wanted, scores, strict=True)
+    )
 
 
 def slow_binary(scores, targets):
@@ -61,7 +75,10 @@ def scores_of(objective, data):
 def test_loss_of_single_labels(smoothing):
     objective, data = classifier(label_smoothing=smoothing), batch()
     output, scores = objective(data, 0), scores_of(objective, data).tolist()
-    losses = [slow_cross_entropy(s, t, smoothing) for s, t in zip(scores, data.targets.tolist(), strict=True)]
+    losses = [
+        slow_cross_entropy(s, t, smoothing)
+        for s, t in zip(scores, data.targets.tolist(), strict=True)
+    ]
     assert float(output.loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
     assert output.weight == 4
 
@@ -78,7 +95,10 @@ def test_accuracy_is_the_share_of_clips_whose_best_label_is_one_of_theirs(multi_
 
 @torch.inference_mode()
 def test_loss_of_several_labels():
-    objective, data = classifier(multi_label=True), batch(((1, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1)))
+    objective, data = (
+        classifier(multi_label=True),
+        batch(((1, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1))),
+    )
     output, scores = objective(data, 0), scores_of(objective, data).tolist()
     losses = [slow_binary(s, t) for s, t in zip(scores, data.targets.tolist(), strict=True)]
     assert float(output.loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
@@ -87,7 +107,11 @@ def test_loss_of_several_labels():
 @pytest.mark.parametrize("mixup_on", ["wave", "spectrogram"])
 @pytest.mark.parametrize(
     ("multi_label", "loss", "slow"),
-    [(False, "auto", slow_cross_entropy), (False, "sigmoid", slow_binary), (True, "auto", slow_binary)],
+    [
+        (False, "auto", slow_cross_entropy),
+        (False, "sigmoid", slow_binary),
+        (True, "auto", slow_binary),
+    ],
 )
 @torch.inference_mode()
 def test_mixed_clips_have_mixed_targets(multi_label, loss, slow, mixup_on):
@@ -111,7 +135,9 @@ def test_probabilities_are_those_of_the_clips_as_they_are():
     single, several = classifier(augment=MIXUP), classifier(augment=MIXUP, multi_label=True)
     several.load_state_dict(single.state_dict())
     scores = scores_of(single, data)
-    torch.testing.assert_close(single.probabilities(data), scores.exp() / scores.exp().sum(dim=1, keepdim=True))
+    torch.testing.assert_close(
+        single.probabilities(data), scores.exp() / scores.exp().sum(dim=1, keepdim=True)
+    )
     torch.testing.assert_close(several.probabilities(data), 1 / (1 + (-scores).exp()))
 
 
@@ -120,7 +146,9 @@ def test_yes_or_no_to_every_label_where_one_is_right():
     """Loss: a question per label. Probabilities: of each where exactly one is right, so that they sum to one."""
     objective, data = classifier(loss="sigmoid"), batch()
     scores = scores_of(objective, data)
-    losses = [slow_binary(s, t) for s, t in zip(scores.tolist(), data.targets.tolist(), strict=True)]
+    losses = [
+        slow_binary(s, t) for s, t in zip(scores.tolist(), data.targets.tolist(), strict=True)
+    ]
     assert float(objective(data, 0).loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
     yes = 1 / (1 + (-scores).exp())
     only = torch.stack([yes[:, i] * (1 - yes).prod(1) / (1 - yes[:, i]) for i in range(3)], dim=1)
@@ -128,7 +156,9 @@ def test_yes_or_no_to_every_label_where_one_is_right():
 
 
 def test_a_softmax_over_several_right_labels_is_refused():
-    with pytest.raises(ConfigError, match="loss = 'softmax'; allowed: auto or sigmoid, since clips have several"):
+    with pytest.raises(
+        ConfigError, match="loss = 'softmax'; allowed: auto or sigmoid, since clips have several"
+    ):
         Classify.Config(multi_label=True, loss="softmax")
 
 
@@ -136,19 +166,28 @@ def slow_partial_scores(objective, data, step):
     """Clip by clip: the encoder is given the tokens that are left, one by one, and each row is pooled by itself."""
     encoder, pooling, found = objective.encoder, objective.config.pooling, []
     for clip, length in enumerate(data.lengths.tolist()):
-        spectrogram, _ = objective.front_end(data.wave[clip : clip + 1, :length], data.lengths[clip : clip + 1])
+        spectrogram, _ = objective.front_end(
+            data.wave[clip : clip + 1, :length], data.lengths[clip : clip + 1]
+        )
         tokens, key = encoder.tokens(spectrogram), data.keys[clip : clip + 1]
         columns = tokens.shape[1] // 8
-        masked = objective.patch_out(key, None, columns, seed=objective.seed, step=step, purpose="patch-out")
+        masked = objective.patch_out(
+            key, None, columns, seed=objective.seed, step=step, purpose="patch-out"
+        )
         left = sorted(masked.visible.tokens[0].tolist())
         assert len(left) == 8 * columns - math.floor(0.4 * 8 * columns)
         encoded = encoder.run(tokens[:, left])
-        rows = [encoded.patches[0, [i for i, token in enumerate(left) if token // columns == row]] for row in range(8)]
+        rows = [
+            encoded.patches[0, [i for i, token in enumerate(left) if token // columns == row]]
+            for row in range(8)
+        ]
         pooled = {
             "mean": encoded.patches[0].mean(0),
             "max": encoded.patches[0].amax(0),
             "cls": encoded.cls[0, 0],
-            "frequency": torch.cat([row.mean(0) if len(row) else row.new_zeros(96) for row in rows]),
+            "frequency": torch.cat(
+                [row.mean(0) if len(row) else row.new_zeros(96) for row in rows]
+            ),
         }
         found.append(objective.head(pooled[pooling]))
     return torch.stack(found)
@@ -161,7 +200,9 @@ def test_training_leaves_patches_out_and_pools_those_that_are_left(pooling, leng
     objective, data = classifier(pooling=pooling, patch_out=0.4).train(), batch(lengths=lengths)
     for step in (0, 1):
         scores = slow_partial_scores(objective, data, step).tolist()
-        losses = [slow_cross_entropy(s, t) for s, t in zip(scores, data.targets.tolist(), strict=True)]
+        losses = [
+            slow_cross_entropy(s, t) for s, t in zip(scores, data.targets.tolist(), strict=True)
+        ]
         assert float(objective(data, step).loss) == pytest.approx(sum(losses) / 4, abs=1e-10)
     assert not torch.equal(objective(data, 0).loss, objective(data, 1).loss)
 
@@ -192,12 +233,16 @@ def slow_mixed_scores(objective, data):
     encoder, config, found = objective.encoder, objective.config, []
     shares = objective.mix.detach().exp() / objective.mix.detach().exp().sum()
     for clip, length in enumerate(data.lengths.tolist()):
-        spectrogram, _ = objective.front_end(data.wave[clip : clip + 1, :length], data.lengths[clip : clip + 1])
+        spectrogram, _ = objective.front_end(
+            data.wave[clip : clip + 1, :length], data.lengths[clip : clip + 1]
+        )
         layers = encoder(spectrogram, None, layers=True).layers
         tokens = [sum(share * layer[0, i] for share, layer in zip(shares, layers, strict=True))
                   for i in range(layers[0].shape[1])]  # fmt: skip
         if objective.projection is not None:
-            tokens = [objective.projection.weight @ token + objective.projection.bias for token in tokens]
+            tokens = [
+                objective.projection.weight @ token + objective.projection.bias for token in tokens
+            ]
         patches = torch.stack(tokens[1:])
         pooled = {
             "mean": patches.mean(0),
@@ -230,17 +275,26 @@ def test_layers_start_with_equal_weights_and_learn_others():
     objective = classifier(layers="mix", projection=5, pooling="mean")
     assert torch.equal(objective.mix.softmax(0), torch.full((4,), 0.25, dtype=torch.float64))
     objective(batch(), 0).loss.backward()
-    trained = {name for name, p in objective.named_parameters() if p.grad is not None and p.grad.any()}
+    trained = {
+        name for name, p in objective.named_parameters() if p.grad is not None and p.grad.any()
+    }
     assert {"mix", "projection.weight", "head.weight", "encoder.projection.weight"} <= trained
-    assert not any(name.startswith("encoder.transformer.norm") for name in trained)  # the mixture lies before it
+    assert not any(
+        name.startswith("encoder.transformer.norm") for name in trained
+    )  # the mixture lies before it
 
 
 @torch.inference_mode()
 def test_a_projection_takes_the_place_of_the_heads_norm():
     objective = classifier(projection=5, pooling="mean")
-    encoded, head = objective.encoder(*objective.features(data := batch(lengths=(9000,) * 4))), objective.head
+    encoded, head = (
+        objective.encoder(*objective.features(data := batch(lengths=(9000,) * 4))),
+        objective.head,
+    )
     by_hand = encoded.patches.mean(1) @ objective.projection.weight.T + objective.projection.bias
-    torch.testing.assert_close(objective.logits(objective.features(data)), by_hand @ head.weight.T + head.bias)
+    torch.testing.assert_close(
+        objective.logits(objective.features(data)), by_hand @ head.weight.T + head.bias
+    )
 
 
 @torch.inference_mode()
@@ -256,8 +310,12 @@ def test_patches_may_be_left_out_of_a_mixture():
 
 
 def test_blocks_of_different_widths_are_not_mixed():
-    config = RunConfig(labels=LABELS, encoder=CNN14.Config(width=1), objective=Classify.Config(layers="mix"))
-    with pytest.raises(ConfigError, match=r"objective.layers = 'mix'; allowed: 'last', since the blocks of this"):
+    config = RunConfig(
+        labels=LABELS, encoder=CNN14.Config(width=1), objective=Classify.Config(layers="mix")
+    )
+    with pytest.raises(
+        ConfigError, match=r"objective.layers = 'mix'; allowed: 'last', since the blocks of this"
+    ):
         build(config)
 
 
@@ -267,8 +325,12 @@ def test_a_projection_of_negative_width_is_refused():
 
 
 def test_patches_cannot_be_left_out_of_an_encoder_that_takes_no_part():
-    config = RunConfig(labels=LABELS, encoder=CNN14.Config(width=1), objective=Classify.Config(patch_out=0.4))
-    with pytest.raises(ConfigError, match=r"objective.patch_out = 0.4; allowed: 0, since this encoder"):
+    config = RunConfig(
+        labels=LABELS, encoder=CNN14.Config(width=1), objective=Classify.Config(patch_out=0.4)
+    )
+    with pytest.raises(
+        ConfigError, match=r"objective.patch_out = 0.4; allowed: 0, since this encoder"
+    ):
         build(config)
 
 
@@ -277,7 +339,9 @@ def test_a_cnn_is_pooled_too(pooling):
     encoder = CNN14.Config(width=1, dropout=0.0, neck_dropout=0.0)
     config = RunConfig(labels=LABELS, encoder=encoder, objective=Classify.Config(pooling=pooling))
     objective, data = build(config).double().eval(), batch()
-    torch.testing.assert_close(objective.logits(objective.features(data)), scores_of(objective, data))
+    torch.testing.assert_close(
+        objective.logits(objective.features(data)), scores_of(objective, data)
+    )
     objective(data, 0).loss.backward()
     assert all(p.grad is not None for p in objective.encoder.blocks.parameters())
     assert (objective.encoder.neck.weight.grad is not None) == (pooling == "cls")

@@ -25,7 +25,9 @@ def begun(**settings):
     with torch.no_grad():
         for name, parameter in objective.named_parameters():
             if not name.startswith("encoder."):
-                parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                parameter += 0.2 * torch.randn(
+                    parameter.shape, generator=generator, dtype=parameter.dtype
+                )
     return objective.eval()
 
 
@@ -48,7 +50,11 @@ def pieces(objective, data, step=STEP):
 def places(piece, whole):
     """Return the frames of a clip's spectrogram at which a piece of it starts."""
     width = piece.shape[1]
-    return [at for at in range(whole.shape[1] - width + 1) if torch.equal(whole[:, at : at + width], piece)]
+    return [
+        at
+        for at in range(whole.shape[1] - width + 1)
+        if torch.equal(whole[:, at : at + width], piece)
+    ]
 
 
 def test_crops_are_pieces_of_their_clip_from_anywhere():
@@ -67,7 +73,12 @@ def test_crops_are_pieces_of_their_clip_from_anywhere():
 
 def test_the_two_crops_of_a_clip_are_drawn_apart_and_those_of_a_short_one_are_it():
     first, second = pieces(begun(), batch())
-    assert [torch.equal(*both) for both in zip(first, second, strict=True)] == [False, True, False, True]
+    assert [torch.equal(*both) for both in zip(first, second, strict=True)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_of_a_short_clip_a_crop_is_a_share_but_a_patch_at_least():
@@ -79,7 +90,9 @@ def test_of_a_short_clip_a_crop_is_a_share_but_a_patch_at_least():
     assert first.shape[2] == CROP
     for clip, own in enumerate((24, 15, 9, 8)):
         assert not first[clip, :, own:].any()
-        assert clip == 3 or not torch.equal(first[clip], second[clip])  # of 9 frames there are two pieces only
+        assert clip == 3 or not torch.equal(
+            first[clip], second[clip]
+        )  # of 9 frames there are two pieces only
 
 
 def test_padding_is_not_valid():
@@ -89,17 +102,24 @@ def test_padding_is_not_valid():
 
 
 @pytest.mark.parametrize(
-    ("crop_seconds", "segment", "expected"), [(None, 10.0, 1.0), (None, 1.2, 0.6), (0.3, 10.0, 0.3), (4.0, 5.0, 4.0)]
+    ("crop_seconds", "segment", "expected"),
+    [(None, 10.0, 1.0), (None, 1.2, 0.6), (0.3, 10.0, 0.3), (4.0, 5.0, 4.0)],
 )
-def test_a_crop_is_of_a_second_or_half_a_segment_unless_told_otherwise(crop_seconds, segment, expected):
+def test_a_crop_is_of_a_second_or_half_a_segment_unless_told_otherwise(
+    crop_seconds, segment, expected
+):
     assert COLA.heard(COLA.Config(crop_seconds=crop_seconds), segment) == expected
 
 
 def test_crops_are_as_long_as_the_plan_says_and_without_one_as_the_batch_does():
     objective, data = cola(crop_seconds=None, crop_share=0.5), batch()
-    assert objective.crops(data, STEP).spectrogram.shape[2] == objective.front_end.frames(samples(48) // 2)
+    assert objective.crops(data, STEP).spectrogram.shape[2] == objective.front_end.frames(
+        samples(48) // 2
+    )
     objective.begin(plan(seconds=1.5, longest=1.5))
-    assert objective.crops(batch((150, 20)), STEP).spectrogram.shape[2] == objective.front_end.frames(6000)
+    assert objective.crops(batch((150, 20)), STEP).spectrogram.shape[
+        2
+    ] == objective.front_end.frames(6000)
 
 
 def test_noise_is_in_the_second_crops_alone_and_as_loud_as_told():
@@ -138,25 +158,39 @@ def slow_similarity(objective, one, other):
         size, weight = range(len(one)), objective.bilinear.tolist()
         return sum(one[i] * weight[i][j] * other[j] for i in size for j in size)
     lengths = [math.sqrt(sum(x * x for x in vector)) for vector in (one, other)]
-    return sum(x * y for x, y in zip(one, other, strict=True)) / lengths[0] / lengths[1] / objective.config.temperature
+    return (
+        sum(x * y for x, y in zip(one, other, strict=True))
+        / lengths[0]
+        / lengths[1]
+        / objective.config.temperature
+    )
 
 
 def slow_loss(objective, data):
     """Return the loss, the accuracy and the spread, one score at a time."""
-    first, second = ([slow_vector(objective, piece) for piece in crops] for crops in pieces(objective, data))
+    first, second = (
+        [slow_vector(objective, piece) for piece in crops] for crops in pieces(objective, data)
+    )
     clips = range(len(data))
     score = [[slow_similarity(objective, first[i], second[j]) for j in clips] for i in clips]
     losses = [-math.log(math.exp(score[i][i]) / sum(map(math.exp, score[i]))) for i in clips]
     if objective.config.symmetric:
-        losses += [-math.log(math.exp(score[i][i]) / sum(math.exp(score[j][i]) for j in clips)) for i in clips]
+        losses += [
+            -math.log(math.exp(score[i][i]) / sum(math.exp(score[j][i]) for j in clips))
+            for i in clips
+        ]
     accuracy = sum(max(clips, key=lambda j: score[i][j]) == i for i in clips) / len(data)
     columns = list(zip(*first, strict=True))
-    deviations = [math.sqrt(sum((x - sum(one) / len(one)) ** 2 for x in one) / len(one)) for one in columns]
+    deviations = [
+        math.sqrt(sum((x - sum(one) / len(one)) ** 2 for x in one) / len(one)) for one in columns
+    ]
     return sum(losses) / len(losses), accuracy, sum(deviations) / len(deviations)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("how", [{}, {"similarity": "cosine", "temperature": 0.3}, {"pooling": "max"}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{}, {"similarity": "cosine", "temperature": 0.3}, {"pooling": "max"}], ids=str
+)
 @torch.inference_mode()
 def test_loss_and_metrics_are_those_of_the_slow_loop(how, symmetric):
     objective, data = begun(symmetric=symmetric, **how), batch(MANY)
@@ -170,7 +204,13 @@ def test_loss_and_metrics_are_those_of_the_slow_loop(how, symmetric):
 
 @torch.inference_mode()
 def test_the_settings_differ():
-    settings = [{}, {"symmetric": True}, {"similarity": "cosine"}, {"pooling": "max"}, {"noise_snr_db": 3.0}]
+    settings = [
+        {},
+        {"symmetric": True},
+        {"similarity": "cosine"},
+        {"pooling": "max"},
+        {"noise_snr_db": 3.0},
+    ]
     assert len({begun(**one)(batch(MANY), STEP).loss.item() for one in settings}) == len(settings)
 
 
@@ -212,12 +252,18 @@ def test_a_lone_clip_costs_nothing_and_teaches_nothing():
     output = objective(batch((48,)), STEP)
     output.loss.backward()
     assert output.loss == 0
-    assert all(not parameter.grad.any() for parameter in objective.encoder.parameters() if parameter.grad is not None)
+    assert all(
+        not parameter.grad.any()
+        for parameter in objective.encoder.parameters()
+        if parameter.grad is not None
+    )
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_any_encoder_learns_by_any_pooling(pooling):
-    objective = begun(encoder=CNN14.Config(width=2), pooling=pooling, crop_seconds=seconds(40)).train()
+    objective = begun(
+        encoder=CNN14.Config(width=2), pooling=pooling, crop_seconds=seconds(40)
+    ).train()
     objective(batch((80, 70, 33)), STEP).loss.backward()
     assert all(block.conv1.weight.grad.any() for block in objective.encoder.blocks)
     assert objective.export_encoder() is objective.encoder
@@ -265,7 +311,10 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 
 def test_a_front_end_whose_padding_is_sound_is_refused():
-    with pytest.raises(ConfigError, match=r"front_end.padding = 'legacy'; allowed: 'masked', so that no crop is padd"):
+    with pytest.raises(
+        ConfigError,
+        match=r"front_end.padding = 'legacy'; allowed: 'masked', so that no crop is padd",
+    ):
         cola(front_end={"padding": "legacy"})
 
 
@@ -299,10 +348,22 @@ def test_a_crop_is_of_a_patch_at_least_and_no_longer_than_the_longest_segment(cr
     [
         (0, {"loss": 9.0, "spread": 0.0}, None),
         (1, {"loss": 1.37, "spread": 0.3}, None),
-        (1, {"loss": 1.38, "spread": 0.3}, "the loss is no better than ln 4 = 1.39, what guessing costs; try .*"),
-        (1, {"loss": 9.0, "spread": 0.3, "accuracy": 0.25}, "the loss is no better than ln 4 = 1.39, .*"),
+        (
+            1,
+            {"loss": 1.38, "spread": 0.3},
+            "the loss is no better than ln 4 = 1.39, what guessing costs; try .*",
+        ),
+        (
+            1,
+            {"loss": 9.0, "spread": 0.3, "accuracy": 0.25},
+            "the loss is no better than ln 4 = 1.39, .*",
+        ),
         (1, {"loss": 9.0, "spread": 0.3, "accuracy": 0.75}, None),
-        (9, {"loss": 1.38, "spread": 0.005}, "collapse: all clips have the same embedding; try a lower --lr, .*cosine"),
+        (
+            9,
+            {"loss": 1.38, "spread": 0.005},
+            "collapse: all clips have the same embedding; try a lower --lr, .*cosine",
+        ),
         (9, {"loss": 1.0, "spread": 0.005}, None),
     ],
     ids=str,
@@ -319,13 +380,18 @@ def test_what_is_told_is_what_a_collapsed_encoder_gives():
     with torch.no_grad():
         objective.projection[0].weight.zero_()
     output = objective(data, STEP)
-    record = {"loss": output.loss.item(), **{name: value.item() for name, value in output.metrics.items()}}
+    record = {
+        "loss": output.loss.item(),
+        **{name: value.item() for name, value in output.metrics.items()},
+    }
     assert objective.warning(record, 5).startswith("collapse: ")
 
 
 def test_a_clip_is_the_same_whatever_its_place_in_the_batch():
     objective, data = begun(), batch(MANY)
     back = Batch(data.wave.flip(0), data.lengths.flip(0), data.keys.flip(0))
-    found = (Compared(*objective.embed(objective.crops(one, STEP)), one.keys) for one in (data, back))
+    found = (
+        Compared(*objective.embed(objective.crops(one, STEP)), one.keys) for one in (data, back)
+    )
     losses = [objective.compare(own, nobody(own))[0] for own in found]
     torch.testing.assert_close(losses[0], losses[1].flip(0), rtol=0, atol=1e-12)

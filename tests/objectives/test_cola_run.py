@@ -20,7 +20,11 @@ from melpatch.training.tracking import Tracker
 TRAIN = TrainConfig(steps=2, accumulate=2, lr=0.5, warmup=0.0, clip_norm=None, weight_decay=0.0)
 FRAMES = [((48, 20, 31), (30, 5)), ((40,), (25, 48, 12, 33))]
 """Of the clips of each process, per step."""
-SETTINGS = [{"symmetric": True, "noise_snr_db": 6.0}, {"similarity": "cosine"}, {"negatives": "batch"}]
+SETTINGS = [
+    {"symmetric": True, "noise_snr_db": 6.0},
+    {"similarity": "cosine"},
+    {"negatives": "batch"},
+]
 
 
 def sound(at, rank):
@@ -35,7 +39,9 @@ def joined(at):
     wave = torch.zeros(sum(map(len, both)), samples(48), dtype=torch.float64)
     for row, clip in zip(wave, (clip for one in both for clip in one.wave), strict=True):
         row[: len(clip)] = clip
-    return Batch(wave, *(torch.cat([getattr(one, name) for one in both]) for name in ("lengths", "keys")))
+    return Batch(
+        wave, *(torch.cat([getattr(one, name) for one in both]) for name in ("lengths", "keys"))
+    )
 
 
 def trained(fabric, folder, batches, settings):
@@ -43,13 +49,17 @@ def trained(fabric, folder, batches, settings):
     objective = cola(**settings)
     objective.begin(plan())
     run = Run(folder, replace(config(**settings), train=TRAIN))
-    optimizer = torch.optim.SGD(param_groups(objective, weight_decay=0.0, layer_decay=1.0, head_lr_scale=1.0))
+    optimizer = torch.optim.SGD(
+        param_groups(objective, weight_decay=0.0, layer_decay=1.0, head_lr_scale=1.0)
+    )
     module, wrapped = fabric.setup(objective, optimizer)
     work, found = Work(fabric, objective, module, wrapped, run, len(batches), Tracker()), []
     for one in batches:
         record = step(work, one).record
         work.progress.step += 1
-        found.append((record, {name: value.clone() for name, value in objective.state_dict().items()}))
+        found.append(
+            (record, {name: value.clone() for name, value in objective.state_dict().items()})
+        )
     return found
 
 
@@ -68,16 +78,22 @@ def test_two_processes_learn_what_one_learns_from_both_batches(tmp_path, monkeyp
         steps = range(len(FRAMES))
         parts = [[sound(at, 0), sound(at, 1)] for at in steps]
         apart = settings.get("negatives") == "batch"
-        alone = trained(fabric, tmp_path, parts if apart else [[joined(at)] for at in steps], settings)
+        alone = trained(
+            fabric, tmp_path, parts if apart else [[joined(at)] for at in steps], settings
+        )
         accumulated = trained(fabric, tmp_path, parts, settings)
         for (one, state), (other, again) in zip(alone, accumulated, strict=True):
             assert one == pytest.approx(other, rel=1e-6)
             for name, value in state.items():
-                torch.testing.assert_close(value, again[name], rtol=0, atol=1e-9, msg=f"{settings}, {name}")
+                torch.testing.assert_close(
+                    value, again[name], rtol=0, atol=1e-9, msg=f"{settings}, {name}"
+                )
         for (at, (record, state)), rank in product(enumerate(alone), range(2)):
             told, weights = both[rank][number][at]
             assert told == pytest.approx(record, rel=1e-6)
             for name, value in weights.items():
-                torch.testing.assert_close(value, state[name], rtol=0, atol=1e-9, msg=f"{settings}, step {at}: {name}")
+                torch.testing.assert_close(
+                    value, state[name], rtol=0, atol=1e-9, msg=f"{settings}, step {at}: {name}"
+                )
         started, ended = cola(**settings).projection[0].weight, alone[-1][1]["projection.0.weight"]
         assert (ended - started).abs().max() > 1e-3

@@ -37,7 +37,13 @@ def slow_losses(objective, data):
             scores = torch.stack([said @ other for _, other in group])
             nce += scores.logsumexp(dim=0) - scores[index]
             hits += bool(scores.argmax() == index)
-            mse += sum((a - b) ** 2 for a, b in zip(objective.generative_head(token), target, strict=True)) / 64
+            mse += (
+                sum(
+                    (a - b) ** 2
+                    for a, b in zip(objective.generative_head(token), target, strict=True)
+                )
+                / 64
+            )
     return nce / count, hits / count, mse / count, count
 
 
@@ -98,7 +104,9 @@ def test_the_picture_shows_what_the_generative_head_says():
     picture, grid = objective.picture(data, 0), objective.encoder.grid
     decoded, _ = next(slow_clips(objective, data))
     for (row, column), token in decoded.items():
-        expected = objective.front_end.denormalise(objective.generative_head(token).view(grid.patch))
+        expected = objective.front_end.denormalise(
+            objective.generative_head(token).view(grid.patch)
+        )
         shown = picture.rebuilt[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         torch.testing.assert_close(shown, expected[: shown.shape[0], : shown.shape[1]])
         assert picture.hidden[8 * row : 8 * row + 8, 8 * column : 8 * column + 8].all()

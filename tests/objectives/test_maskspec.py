@@ -22,7 +22,11 @@ def mean_and_deviation(pixels):
 @pytest.mark.parametrize("target", ["normalised", "raw"])
 @pytest.mark.parametrize(
     "settings",
-    [{"encoder": {"cls_tokens": 2}}, {"decoder": {"attention": "windows", "depth": 3}}, {"encoder": {"cls_tokens": 0}}],
+    [
+        {"encoder": {"cls_tokens": 2}},
+        {"decoder": {"attention": "windows", "depth": 3}},
+        {"encoder": {"cls_tokens": 0}},
+    ],
     ids=str,
 )
 @torch.inference_mode()
@@ -31,9 +35,13 @@ def test_loss_is_that_of_the_slow_loop(settings, target):
     total, count = 0.0, 0
     for decoded, pixels in slow_clips(objective, data):
         for place, token in decoded.items():
-            mean, deviation = mean_and_deviation(pixels[place]) if target == "normalised" else (0.0, 1.0)
+            mean, deviation = (
+                mean_and_deviation(pixels[place]) if target == "normalised" else (0.0, 1.0)
+            )
             wanted = [(pixel - mean) / deviation for pixel in pixels[place].tolist()]
-            total += statistics.mean((a - b) ** 2 for a, b in zip(objective.head(token).tolist(), wanted, strict=True))
+            total += statistics.mean(
+                (a - b) ** 2 for a, b in zip(objective.head(token).tolist(), wanted, strict=True)
+            )
             count += 1
     output = objective(data, 0)
     assert output.loss.item() == pytest.approx(total / count)
@@ -42,7 +50,10 @@ def test_loss_is_that_of_the_slow_loop(settings, target):
 
 
 def test_a_normalised_target_knows_neither_level_nor_contrast():
-    objective, patches = maskspec(), torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0)).double()
+    objective, patches = (
+        maskspec(),
+        torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0)).double(),
+    )
     target = objective.target(patches)
     torch.testing.assert_close(target.mean(dim=2), torch.zeros(2, 5).double())
     torch.testing.assert_close(target.std(dim=2), torch.ones(2, 5).double(), atol=1e-5, rtol=0)
@@ -69,7 +80,11 @@ def test_the_picture_borrows_level_and_contrast_from_what_is_seen(target):
     seen = [mean_and_deviation(pixels[place]) for place in pixels if place not in decoded]
     level, contrast = (statistics.mean(column) for column in zip(*seen, strict=True))
     for (row, column), token in decoded.items():
-        rebuilt = objective.head(token) * contrast + level if target == "normalised" else objective.head(token)
+        rebuilt = (
+            objective.head(token) * contrast + level
+            if target == "normalised"
+            else objective.head(token)
+        )
         expected = objective.front_end.denormalise(rebuilt.view(8, 8))
         shown = picture.rebuilt[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         torch.testing.assert_close(shown, expected[: shown.shape[0], : shown.shape[1]])

@@ -30,7 +30,9 @@ def ssast(patch=(16, 16), front_end=None, stride=None, seed=0, **settings):
 
 def batch(lengths=LENGTHS, silent=False):
     """Coloured noise of several lengths, zeros after their ends."""
-    noise = torch.randn(len(lengths), max(lengths), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(
+        len(lengths), max(lengths), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     inside = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     wave = 0.1 * noise.cumsum(dim=1).diff(dim=1, prepend=torch.zeros(len(lengths), 1)) * inside
     return Batch(wave * (not silent), torch.tensor(lengths), torch.arange(7, 7 + len(lengths)))
@@ -49,11 +51,16 @@ def hidden_patches(objective, data, purpose="mask"):
 
 def slow_clip(objective, spectrogram, patches):
     """Sums over the hidden patches of one clip: loss of the discriminative, and of the generative pretext."""
-    (height, width), columns = objective.encoder.grid.patch, objective.encoder.grid.columns(spectrogram.shape[-1])
+    (height, width), columns = (
+        objective.encoder.grid.patch,
+        objective.encoder.grid.columns(spectrogram.shape[-1]),
+    )
     tokens = objective.encoder.embed(spectrogram[None])[0].clone()
     for patch in patches:
         tokens[patch] = objective.mask_embed[0, 0]
-    encoded = objective.encoder.run((tokens + objective.encoder.positions(columns))[None]).patches[0]
+    encoded = objective.encoder.run((tokens + objective.encoder.positions(columns))[None]).patches[
+        0
+    ]
 
     pixels = {}
     for patch in patches:
@@ -69,7 +76,9 @@ def slow_clip(objective, spectrogram, patches):
         if objective.config.softmax_axis == "patches":
             scores = [prediction @ pixels[other] for other in patches]
         else:
-            scores = [objective.discriminative_head(encoded[other]) @ pixels[patch] for other in patches]
+            scores = [
+                objective.discriminative_head(encoded[other]) @ pixels[patch] for other in patches
+            ]
         nce += torch.logsumexp(torch.stack(scores), dim=0) - prediction @ pixels[patch]
         mse += (objective.generative_head(encoded[patch]) - pixels[patch]).square().mean()
     return nce, mse
@@ -106,9 +115,14 @@ def test_loss_is_that_of_the_slow_loop(patch, mask, axis):
 def test_two_passes_have_a_mask_each():
     objective, data = ssast(two_pass=True), batch()
     output = objective(data, 0)
-    (first, _), (_, second) = slow_losses(objective, data)[0], slow_losses(objective, data, "second mask")[0]
+    (first, _), (_, second) = (
+        slow_losses(objective, data)[0],
+        slow_losses(objective, data, "second mask")[0],
+    )
     torch.testing.assert_close(output.loss, first + 10 * second)
-    masks = [hidden_patches(objective, data, purpose).mask(56) for purpose in ("mask", "second mask")]
+    masks = [
+        hidden_patches(objective, data, purpose).mask(56) for purpose in ("mask", "second mask")
+    ]
     assert (masks[0] != masks[1]).any(dim=1).all()
     assert torch.equal(masks[0].sum(dim=1), masks[1].sum(dim=1))
 
@@ -125,12 +139,20 @@ def test_one_pretext_alone_has_its_head_its_loss_and_no_other(pretext):
     assert other not in output.metrics
     torch.testing.assert_close(output.loss, joint(data, 0).metrics[name])
     output.loss.backward()
-    assert all(p.grad is not None for key, p in objective.named_parameters() if key != "encoder.cls_token")
+    assert all(
+        p.grad is not None for key, p in objective.named_parameters() if key != "encoder.cls_token"
+    )
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"mask": "random"}, {"two_pass": True}, {"softmax_axis": "predictions"}, {"num_masked": 40}, {"mask_ratio": 0.02}],
+    [
+        {"mask": "random"},
+        {"two_pass": True},
+        {"softmax_axis": "predictions"},
+        {"num_masked": 40},
+        {"mask_ratio": 0.02},
+    ],
     ids=str,
 )
 @torch.inference_mode()
@@ -197,7 +219,9 @@ def test_scores_of_raw_patches_are_float32_under_autocast():
     predictions = torch.randn(*hidden.tokens.shape, 256, generator=torch.Generator().manual_seed(0))
     exact = objective.discriminate(features, hidden, predictions)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(objective.discriminate(features, hidden, predictions)["nce"], exact["nce"])
+        assert torch.equal(
+            objective.discriminate(features, hidden, predictions)["nce"], exact["nce"]
+        )
 
 
 @pytest.mark.parametrize("patch", PATCHES)
@@ -219,14 +243,18 @@ def test_any_patch_and_any_length_from_one_patch_up(patch):
     assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("settings", [{}, {"sampler": "legacy", "front_end": {"padding": "legacy"}}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"sampler": "legacy", "front_end": {"padding": "legacy"}}], ids=str
+)
 @pytest.mark.parametrize("others", [(), (16000,)])
 def test_a_clip_of_a_single_patch_hides_nothing_and_is_harmless(others, settings):
     frames = settings.get("front_end", {}).get("padding") == "legacy" and others
     objective = ssast((128, 16), mask="cluster", **settings)
     data = batch((ONE_PATCH, *others))
     hidden = hidden_patches(objective, data)
-    assert bool(hidden.valid[0].any()) == bool(frames)  # legacy padding makes the clip as long as its neighbour
+    assert bool(hidden.valid[0].any()) == bool(
+        frames
+    )  # legacy padding makes the clip as long as its neighbour
     output = objective(data, 0)
     output.loss.backward()
     assert output.loss.isfinite()
@@ -278,7 +306,9 @@ def test_the_legacy_sampler_is_used_where_asked():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"sampler": "uniform"}, {"sampler": "legacy", "front_end": {"padding": "legacy"}}], ids=str
+    "settings",
+    [{"sampler": "uniform"}, {"sampler": "legacy", "front_end": {"padding": "legacy"}}],
+    ids=str,
 )
 def test_larger_squares_hide_more_neighbours_together(settings):
     pairs = []
@@ -292,7 +322,11 @@ def test_larger_squares_hide_more_neighbours_together(settings):
 @pytest.mark.parametrize(
     ("settings", "seconds", "message"),
     [
-        ({"num_masked": 56}, 1.0, r"num_masked = 56; allowed: 1 to 55 hidden patches, since 98 frames give 8 x 7 = 56"),
+        (
+            {"num_masked": 56},
+            1.0,
+            r"num_masked = 56; allowed: 1 to 55 hidden patches, since 98 frames give 8 x 7 = 56",
+        ),
         ({"mask_ratio": 0.999}, 1.0, r"mask_ratio = 0.999; allowed: 1 to 55"),
         ({"mask_ratio": 0.01}, 1.0, r"mask_ratio = 0.01; allowed: 1 to 55"),
         ({"patch": (128, 16)}, 0.1, r"mask_ratio = 0.75; allowed: 1 to 0 .* 1 x 1"),
@@ -322,9 +356,13 @@ def test_the_ends_of_what_is_allowed_are_trained(settings):
 
 
 def test_the_legacy_sampler_is_refused_with_padding():
-    with pytest.raises(ConfigError, match=r"objective.sampler = 'legacy'; allowed: 'uniform', or 'legacy' with"):
+    with pytest.raises(
+        ConfigError, match=r"objective.sampler = 'legacy'; allowed: 'uniform', or 'legacy' with"
+    ):
         ssast(sampler="legacy")
-    assert ssast((128, 2), sampler="legacy").masking.config.kind == "random"  # single patches know padding
+    assert (
+        ssast((128, 2), sampler="legacy").masking.config.kind == "random"
+    )  # single patches know padding
 
 
 @pytest.mark.parametrize(

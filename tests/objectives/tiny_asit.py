@@ -16,7 +16,13 @@ FRAMES = (48, 20, 31, 5)
 """Of the clips: longer and shorter than a view, than a crop, and than a patch."""
 STEP = 2
 HEADS = SelfDistillation.Config(
-    global_classes=12, local_classes=10, hidden=16, bottleneck=8, momentum=0.9, freeze=0.0, temperature_warmup=0.5
+    global_classes=12,
+    local_classes=10,
+    hidden=16,
+    bottleneck=8,
+    momentum=0.9,
+    freeze=0.0,
+    temperature_warmup=0.5,
 )
 OWN = Corruption.Config(alien_rate=0.0)
 
@@ -35,10 +41,17 @@ LONGEST = seconds(max(FRAMES))
 def asit(front_end=None, encoder=None, seed=0, **settings):
     """A tiny ASiT, in double precision so that differences are not rounding; views of 24 frames and crops of 12."""
     tiny = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch": (PATCH, PATCH)}
-    chosen = {"view_seconds": seconds(24), "crop_seconds": seconds(12), "decoder": (16, 8), "distillation": HEADS}
+    chosen = {
+        "view_seconds": seconds(24),
+        "crop_seconds": seconds(12),
+        "decoder": (16, 8),
+        "distillation": HEADS,
+    }
     config = RunConfig(
         seed=seed,
-        front_end=LogMel.Config(**({"sample_rate": RATE, "n_mels": 32, "scale": 1.0} | (front_end or {}))),
+        front_end=LogMel.Config(
+            **({"sample_rate": RATE, "n_mels": 32, "scale": 1.0} | (front_end or {}))
+        ),
         encoder=ViT.Config(**(tiny | (encoder or {}))),
         objective=ASiT.Config(**(chosen | settings)),
     )
@@ -55,8 +68,12 @@ def begun(**settings):
     objective.begin(plan())
     with torch.no_grad():
         for parameter in objective.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        for buffer in (value for name, value in objective.named_buffers() if name.endswith("centre")):
+            parameter += 0.2 * torch.randn(
+                parameter.shape, generator=generator, dtype=parameter.dtype
+            )
+        for buffer in (
+            value for name, value in objective.named_buffers() if name.endswith("centre")
+        ):
             buffer += 0.2 * torch.randn(buffer.shape, generator=generator, dtype=buffer.dtype)
     return objective
 
@@ -64,6 +81,8 @@ def begun(**settings):
 def batch(frames=FRAMES):
     """Coloured noise of several lengths, zeros after their ends."""
     lengths = torch.tensor([samples(count) for count in frames])
-    noise = torch.randn(len(frames), int(lengths.max()), generator=torch.Generator().manual_seed(0)).double()
+    noise = torch.randn(
+        len(frames), int(lengths.max()), generator=torch.Generator().manual_seed(0)
+    ).double()
     inside = torch.arange(noise.shape[1]) < lengths[:, None]
     return Batch(0.1 * noise.cumsum(dim=1) * inside, lengths, torch.arange(7, 7 + len(frames)))

@@ -18,9 +18,13 @@ def config(front_end=None, encoder=None, seed=0, **settings):
     tiny = ViT.Config(embed_dim=16, depth=2, num_heads=2, patch=(PATCH, PATCH))
     return RunConfig(
         seed=seed,
-        front_end=LogMel.Config(**({"sample_rate": RATE, "n_mels": 32, "scale": 1.0} | (front_end or {}))),
+        front_end=LogMel.Config(
+            **({"sample_rate": RATE, "n_mels": 32, "scale": 1.0} | (front_end or {}))
+        ),
         encoder=encoder or tiny,
-        objective=COLA.Config(**({"crop_seconds": seconds(CROP), "crop_share": 1.0, "projection": 6} | settings)),
+        objective=COLA.Config(
+            **({"crop_seconds": seconds(CROP), "crop_share": 1.0, "projection": 6} | settings)
+        ),
     )
 
 

@@ -23,7 +23,9 @@ def masked(piece, front_end=None, encoder=None, decoder=None, seed=0, **settings
     small = {"dim": 16, "depth": 2, "num_heads": 2, "window": (2, 2)}
     config = RunConfig(
         seed=seed,
-        front_end=LogMel.Config(**{"sample_rate": RATE, "n_mels": MELS, "scale": 1.0} | (front_end or {})),
+        front_end=LogMel.Config(
+            **{"sample_rate": RATE, "n_mels": MELS, "scale": 1.0} | (front_end or {})
+        ),
         encoder=ViT.Config(**tiny | (encoder or {})),
         objective=piece.Config(decoder=Decoder.Config(**small | (decoder or {})), **settings),
         loader=LoaderConfig(seconds=LONGEST),
@@ -41,7 +43,9 @@ def slow_clips(objective, data):
     width = objective.encoder.grid.columns(features.spectrogram.shape[-1])
     for clip, length in enumerate(data.lengths.tolist()):
         spectrogram = features.spectrogram[clip, :, : objective.front_end.frames(length)]
-        unseen = [divmod(token, width) for token in hidden.tokens[clip, hidden.valid[clip]].tolist()]
+        unseen = [
+            divmod(token, width) for token in hidden.tokens[clip, hidden.valid[clip]].tolist()
+        ]
         yield slow_clip(objective, spectrogram, unseen)
 
 
@@ -55,7 +59,9 @@ def slow_clip(objective, spectrogram, unseen):
         whole[: cut.shape[0], : cut.shape[1]] = cut
         pixels[row, column] = whole.flatten()
         if (row, column) not in unseen:
-            tokens[row, column] = encoder.projection(pixels[row, column]) + positions[row * columns + column]
+            tokens[row, column] = (
+                encoder.projection(pixels[row, column]) + positions[row * columns + column]
+            )
     encoded = encoder.run(torch.stack([*tokens.values()])[None])
     seen = dict(zip(tokens, encoded.patches[0], strict=True))
     decoded = slow_decoder(objective.decoder, seen, encoded.cls[0], rows, columns)

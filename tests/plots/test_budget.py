@@ -12,7 +12,11 @@ POINTS = [
     Point(size, task, method, seconds, level + seconds / 1000)
     for size, level in (("nano", 0.2), ("tiny", 0.3))
     for task in ("words", "birds", "digits")
-    for method, budgets in (("random vit", (0.0,)), ("ssast", (240.0, 60.0)), ("cola", (60.0, 240.0)))
+    for method, budgets in (
+        ("random vit", (0.0,)),
+        ("ssast", (240.0, 60.0)),
+        ("cola", (60.0, 240.0)),
+    )
     for seconds in budgets
 ]
 
@@ -46,7 +50,11 @@ def test_every_panel_holds_a_line_of_each_method_by_cost(tmp_path, drawn):
     assert len({tuple(line.get_color()) for line in panels[0].lines}) == 3
     assert panels[0].get_ylabel() == "accuracy"
     assert panels[-1].get_xscale() == "log"
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["random vit", "ssast", "cola"]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [
+        "random vit",
+        "ssast",
+        "cola",
+    ]
 
 
 def test_a_method_keeps_its_colour_where_others_are_missing(tmp_path, drawn):

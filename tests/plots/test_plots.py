@@ -29,14 +29,22 @@ from melpatch.plots.spectrogram import reconstruction
 def drawn(monkeypatch):
     """The figures that were drawn, in order; they are not written."""
     figures = []
-    for module in (confusion_module, curve_module, per_class_module, pseudo_labels_module, spectrogram_module):
+    for module in (
+        confusion_module,
+        curve_module,
+        per_class_module,
+        pseudo_labels_module,
+        spectrogram_module,
+    ):
         monkeypatch.setattr(module, "save", lambda figure, path: figures.append(figure))
     return figures
 
 
 def picture(mels=32, frames=48, fill=torch.nan, start=0, classes=None):
     """A picture whose lower half is hidden."""
-    clean = torch.from_numpy(np.random.default_rng(0).normal(size=(mels, frames)).astype(np.float32))
+    clean = torch.from_numpy(
+        np.random.default_rng(0).normal(size=(mels, frames)).astype(np.float32)
+    )
     hidden = torch.zeros(mels, frames, dtype=torch.bool)
     hidden[: mels // 2] = True
     return Picture(clean, clean.masked_fill(hidden, fill), hidden, clean + 9, start, classes)
@@ -47,19 +55,33 @@ MAP = picture(classes=torch.arange(24).view(4, 6))
 
 def classes(count):
     """A row per class; the scores rise, and the numbers of clips too."""
-    return [{"label": f"class {i}", "positives": i + 1, "F1": i / count, "AP": None} for i in range(count)]
+    return [
+        {"label": f"class {i}", "positives": i + 1, "F1": i / count, "AP": None}
+        for i in range(count)
+    ]
 
 
 def records(count=100):
-    training = [{"step": step, "lr": 1e-4 * step, "loss": 5.0 / step, "skipped": False} for step in range(1, count + 1)]
-    return [*training, {"step": 50, "val_loss": 0.3, "rank": 7.0}, {"step": 100, "val_loss": 0.2, "rank": 8.0}]
+    training = [
+        {"step": step, "lr": 1e-4 * step, "loss": 5.0 / step, "skipped": False}
+        for step in range(1, count + 1)
+    ]
+    return [
+        *training,
+        {"step": 50, "val_loss": 0.3, "rank": 7.0},
+        {"step": 100, "val_loss": 0.2, "rank": 8.0},
+    ]
 
 
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda path: reconstruction(path, picture(frames=300, fill=-3.0), seconds_per_frame=0.02, title="a clip"),
-        lambda path: pseudo_labels(path, MAP, stride=(8, 8), seconds_per_frame=0.02, title="a clip"),
+        lambda path: reconstruction(
+            path, picture(frames=300, fill=-3.0), seconds_per_frame=0.02, title="a clip"
+        ),
+        lambda path: pseudo_labels(
+            path, MAP, stride=(8, 8), seconds_per_frame=0.02, title="a clip"
+        ),
         lambda path: curve(path, records()),
         lambda path: confusion(path, np.eye(3, dtype=int), ["a", "b", "c"]),
         lambda path: per_class(path, classes(12), "F1"),
@@ -105,7 +127,9 @@ def test_a_mask_that_other_values_cover_has_a_panel_of_its_own(tmp_path, drawn, 
     assert panels[0].get_gridspec().get_geometry() == grid
     assert titles(panels) == ["clean", "corrupted", "mask (50% hidden)", "rebuilt"]
     clean, corrupted, mask, rebuilt = (panel.images[0] for panel in panels)
-    for values, image in zip((given.clean, given.seen, given.rebuilt), (clean, corrupted, rebuilt), strict=True):
+    for values, image in zip(
+        (given.clean, given.seen, given.rebuilt), (clean, corrupted, rebuilt), strict=True
+    ):
         np.testing.assert_array_equal(image.get_array(), values)
         assert image.get_clim() == clean.get_clim()
     np.testing.assert_array_equal(mask.get_array().mask, given.hidden)
@@ -151,8 +175,13 @@ def test_every_patch_has_the_colour_of_its_class(tmp_path, drawn, frames, grid):
     np.testing.assert_array_equal(below.images[0].get_array(), class_colours(classes))
     assert below.images[0].origin == "lower"
     assert below.images[0].get_extent() == pytest.approx([1, 1 + 0.02 * 8 * columns, 0, 32])
-    assert below.get_xlim() == pytest.approx((1, 1 + 0.02 * frames))  # a patch may reach beyond the last frame
-    assert titles(drawn[0].axes) == ["clean", f"the teacher's classes: {2 * columns} in {4 * columns} patches"]
+    assert below.get_xlim() == pytest.approx(
+        (1, 1 + 0.02 * frames)
+    )  # a patch may reach beyond the last frame
+    assert titles(drawn[0].axes) == [
+        "clean",
+        f"the teacher's classes: {2 * columns} in {4 * columns} patches",
+    ]
     assert drawn[0].get_suptitle() == "a clip"
 
 
@@ -162,9 +191,16 @@ def test_the_most_frequent_classes_are_named_and_the_others_counted(tmp_path, dr
     pseudo_labels(tmp_path / "x.png", given, stride=(8, 8), seconds_per_frame=0.01)
     (legend,) = drawn[0].legends
     told = [text.get_text() for text in legend.get_texts()]
-    assert told == ["900: 9", "3: 7", *(f"{number}: 1" for number in range(100, 110)), "38 more: 38"]
+    assert told == [
+        "900: 9",
+        "3: 7",
+        *(f"{number}: 1" for number in range(100, 110)),
+        "38 more: 38",
+    ]
     shown = [patch.get_facecolor()[:3] for patch in legend.get_patches()]
-    np.testing.assert_allclose(shown, class_colours(torch.tensor([900, 3, *range(100, 110)])), atol=1e-6)
+    np.testing.assert_allclose(
+        shown, class_colours(torch.tensor([900, 3, *range(100, 110)])), atol=1e-6
+    )
 
 
 def test_few_classes_are_all_named(tmp_path, drawn):
@@ -218,7 +254,10 @@ def test_the_running_mean_is_that_of_the_finite_neighbours(tmp_path, drawn, coun
     values = np.random.default_rng(count).normal(size=count)
     values[10:25] = np.nan
     values[30] = np.inf
-    curve(tmp_path / "x.png", [{"step": step, "loss": float(value)} for step, value in enumerate(values)])
+    curve(
+        tmp_path / "x.png",
+        [{"step": step, "loss": float(value)} for step, value in enumerate(values)],
+    )
     values[30] = np.nan
     shown = lines(drawn[0].axes[0])
     np.testing.assert_allclose(shown["training"][:, 1], values)
@@ -229,7 +268,11 @@ def test_the_running_mean_is_that_of_the_finite_neighbours(tmp_path, drawn, coun
 
 
 def test_records_of_skipped_steps_and_warnings_are_passed_over(tmp_path, drawn):
-    others = [{"step": 2, "skipped": True, "clip_keys": [1]}, {"step": 3, "warning": "it fails"}, {"loss": 9.0}]
+    others = [
+        {"step": 2, "skipped": True, "clip_keys": [1]},
+        {"step": 3, "warning": "it fails"},
+        {"loss": 9.0},
+    ]
     curve(tmp_path / "x.png", [*others, {"step": 1, "loss": 1.0}])
     assert len(drawn[0].axes) == 1
     np.testing.assert_allclose(lines(drawn[0].axes[0])["training"], [[1, 1.0]])
@@ -288,9 +331,19 @@ def test_classes_are_sorted_by_their_score_with_their_number_of_clips(tmp_path, 
     table = [*classes(4), {"label": "a$b$c", "positives": 0, "F1": None}]
     per_class(tmp_path / "x.png", table, "F1", "accuracy 0.50")
     (panel,) = drawn[0].axes
-    assert [label.get_text() for label in panel.get_yticklabels()] == ["class 3", "class 2", "class 1", "class 0"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == [
+        "class 3",
+        "class 2",
+        "class 1",
+        "class 0",
+    ]
     assert [bar.get_width() for bar in panel.patches] == [0.75, 0.5, 0.25, 0.0]
-    assert [text.get_text() for text in panel.texts] == ["0.75  (4)", "0.50  (3)", "0.25  (2)", "0.00  (1)"]
+    assert [text.get_text() for text in panel.texts] == [
+        "0.75  (4)",
+        "0.50  (3)",
+        "0.25  (2)",
+        "0.00  (1)",
+    ]
     assert panel.yaxis_inverted()  # the best on top
     assert panel.get_xlabel() == "F1 (number of clips); 1 without a score: a$b$c"
     assert drawn[0].get_suptitle() == "accuracy 0.50"
@@ -305,7 +358,9 @@ def test_of_many_classes_the_best_and_the_worst_are_shown(tmp_path, drawn):
 
 
 def test_classes_without_any_score_are_refused(tmp_path):
-    with pytest.raises(MelpatchError, match=r"no class can be drawn, since none has a score \(AP\)"):
+    with pytest.raises(
+        MelpatchError, match=r"no class can be drawn, since none has a score \(AP\)"
+    ):
         per_class(tmp_path / "x.png", classes(3), "AP")
 
 

@@ -19,10 +19,14 @@ def words(protocol: str, run: Path, corpus: Path, out: Path, flags: str) -> list
     return [*asked, "--set", f"flags={' '.join(FLAGS)} {flags}"]
 
 
-def evaluate(protocol: str, run: Path, corpus: Path, out: Path, flags: str, *more: str) -> dict[str, Any]:
+def evaluate(
+    protocol: str, run: Path, corpus: Path, out: Path, flags: str, *more: str
+) -> dict[str, Any]:
     """Score a run by a protocol, and return the record that was written; its settings may be among the other words."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "_draw", lambda *_: None)  # pictures take longer than such a training
+        patch.setattr(
+            scoring, "_draw", lambda *_: None
+        )  # pictures take longer than such a training
         melpatch(*words(protocol, run, corpus, out, flags), *more)
     record: dict[str, Any] = json.loads((results(out) / "scores.json").read_text(encoding="utf-8"))
     return record
@@ -36,5 +40,8 @@ def results(out: Path) -> Path:
 
 def measured(run: Path, name: str) -> dict[int, float]:
     """Return what a training measured under a name, by step."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return {line["step"]: line[name] for line in lines if name in line}

@@ -20,7 +20,9 @@ LABELS = ("bell", "dog", "rain")
 DIM = 8
 
 
-def corpus(clips=120, splits=("train", "train", "val", "test"), labels_of=lambda n: (LABELS[n % 3],)) -> Corpus:
+def corpus(
+    clips=120, splits=("train", "train", "val", "test"), labels_of=lambda n: (LABELS[n % 3],)
+) -> Corpus:
     """Return clips that have splits and labels in turn."""
     made = tuple(
         Clip(
@@ -34,7 +36,9 @@ def corpus(clips=120, splits=("train", "train", "val", "test"), labels_of=lambda
 
 def relabelled(whole: Corpus, labels_of) -> Corpus:
     """Return the same clips with the labels that ``labels_of(clip)`` gives them; the known labels stay."""
-    return replace(whole, clips=tuple(replace(clip, labels=labels_of(clip)) for clip in whole.clips))
+    return replace(
+        whole, clips=tuple(replace(clip, labels=labels_of(clip)) for clip in whole.clips)
+    )
 
 
 class Features(Frozen):
@@ -45,7 +49,9 @@ class Features(Frozen):
 
     def __init__(self, told: Corpus) -> None:
         self.identity = "made up"
-        self.told = {clip.key: [float(label in clip.labels) for label in LABELS] for clip in told.clips}
+        self.told = {
+            clip.key: [float(label in clip.labels) for label in LABELS] for clip in told.clips
+        }
 
     def of(self, clip: Clip):
         """Return a clip's tokens, and noise for its first layer."""
@@ -60,14 +66,18 @@ class Features(Frozen):
         """Return means of tokens, whatever the pooling, and two layers."""
         found = [self.of(clip) for clip in corpus.clips]
         mean = np.stack([tokens.mean(axis=0) for tokens, _ in found]).astype(np.float32)
-        layers = np.stack([np.stack([noise for _, noise in found]), mean], axis=1).astype(np.float32)
+        layers = np.stack([np.stack([noise for _, noise in found]), mean], axis=1).astype(
+            np.float32
+        )
         return Vectors(corpus.clips, {"mean": mean, "frequency": mean}, layers)
 
     def tokens(self, corpus: Corpus) -> Tokens:
         """Return the tokens."""
         found = [self.of(clip)[0].astype(np.float16) for clip in corpus.clips]
         ends = np.cumsum([len(tokens) for tokens in found]).tolist()
-        return Tokens(corpus.clips, np.concatenate(found), [[span] for span in pairwise([0, *ends])])
+        return Tokens(
+            corpus.clips, np.concatenate(found), [[span] for span in pairwise([0, *ends])]
+        )
 
 
 @cache
@@ -86,7 +96,9 @@ def job(folder: Path, whole: Corpus, *, told: Corpus | None = None, seeds=(0,), 
         seeds: one repetition each.
         few: training clips per class.
     """
-    return Job(folder / "run", model(), whole, (), seeds, few, Features(told or whole), folder / "out")
+    return Job(
+        folder / "run", model(), whole, (), seeds, few, Features(told or whole), folder / "out"
+    )
 
 
 def accuracy(trials) -> float:

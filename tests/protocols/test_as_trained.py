@@ -33,7 +33,9 @@ def test_probabilities_are_those_of_the_model(sounds, tmp_path):
     assert told["rounds"] == [{"scored": "test", "train": 0, "val": 0, "test": 6}]
     assert {clip.split for clip in trial.clips} == {"test"}
     for clip, row in zip(trial.clips, trial.probabilities, strict=True):
-        assert row == pytest.approx([*one.model.predict(clip.path)[0].probabilities.values()], abs=2e-3)
+        assert row == pytest.approx(
+            [*one.model.predict(clip.path)[0].probabilities.values()], abs=2e-3
+        )
 
 
 def test_another_head_is_another_network(sounds, tmp_path):
@@ -63,11 +65,17 @@ def test_whether_there_are_several_labels_is_up_to_the_run(sounds, tmp_path):
 
 
 def test_what_it_cannot_score_is_told(sounds, tmp_path):
-    with pytest.raises(ConfigError, match=r"label 'noise' is not one of .*/run's: high, low; give a corpus.*knn"):
+    with pytest.raises(
+        ConfigError, match=r"label 'noise' is not one of .*/run's: high, low; give a corpus.*knn"
+    ):
         AsTrained().labels(asked(sounds, tmp_path, settings(("high", "low"))))
-    with pytest.raises(ConfigError, match="a SSAST run has no labels of its own to score; fine-tune it"):
+    with pytest.raises(
+        ConfigError, match="a SSAST run has no labels of its own to score; fine-tune it"
+    ):
         AsTrained().labels(asked(sounds, tmp_path, settings()))
-    with pytest.raises(DataError, match=r"no labelled clip is in split '5'; there are: test \(6\), train \(9\)"):
+    with pytest.raises(
+        DataError, match=r"no labelled clip is in split '5'; there are: test \(6\), train \(9\)"
+    ):
         AsTrained().run(asked(sounds, tmp_path, scored=("5",)))
 
 
@@ -76,5 +84,7 @@ def test_a_clip_that_went_bad_is_told(sounds, tmp_path):
     bad = next(clip.path for clip in known.clips if clip.split == "test")
     bad.write_bytes(b"RIFF, but no more")
     (trial,), _ = AsTrained().run(replace(asked(sounds, tmp_path), corpus=known))
-    assert len(trial.clips) == len([row for row in read_table(sounds) if row["split"] == "test"]) - 1
+    assert (
+        len(trial.clips) == len([row for row in read_table(sounds) if row["split"] == "test"]) - 1
+    )
     assert set(trial.details["rejected"]) == {str(bad)}

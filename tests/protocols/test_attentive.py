@@ -21,7 +21,10 @@ def ragged(dim=12):
 def test_it_is_the_cross_attention_of_one_learned_query():
     """Torch's has a query, and projections of query, keys, values and output; ours joins what is linear."""
     torch.manual_seed(0)
-    attention, query = nn.MultiheadAttention(12, 3, batch_first=True).double(), torch.randn(12, dtype=torch.float64)
+    attention, query = (
+        nn.MultiheadAttention(12, 3, batch_first=True).double(),
+        torch.randn(12, dtype=torch.float64),
+    )
     nn.init.normal_(attention.in_proj_bias)
     nn.init.eye_(attention.out_proj.weight)
     head = AttentiveHead(dim=12, heads=3, labels=2).double()
@@ -49,5 +52,7 @@ def test_rubbish_past_a_clips_end_changes_nothing():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="heads = 3; allowed: a divisor of 8, the width of this encoder's tokens"):
+    with pytest.raises(
+        ConfigError, match="heads = 3; allowed: a divisor of 8, the width of this encoder's tokens"
+    ):
         Attentive(heads=3).run(job(tmp_path, corpus(12)))

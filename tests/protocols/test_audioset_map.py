@@ -22,12 +22,19 @@ def corpus(tmp_path_factory):
 
 def test_the_mean_of_the_last_epochs_weights_is_scored_by_map(run, corpus, tmp_path, monkeypatch):
     rows = [
-        (row["path"], row["label"] if row["label"] == "noise" else f"{row['label']};tone", row["split"])
+        (
+            row["path"],
+            row["label"] if row["label"] == "noise" else f"{row['label']};tone",
+            row["split"],
+        )
         for row in read_table(corpus)
     ]
     several = write_table(corpus.with_name("several.csv"), ("path", "label", "split"), rows)
     states = []
-    keep = lambda one, _: states.append({name: value.clone() for name, value in one.state_dict().items()})  # noqa: E731
+    def keep(one, _):
+        return states.append(
+            {name: value.clone() for name, value in one.state_dict().items()}
+        )
     monkeypatch.setattr(Classify, "after_step", keep)
     flags = "--epochs 4 --batch-size 9 --average 0.6"
     record = evaluate("audioset_map", run, several, tmp_path, flags, "keep_runs=true")
@@ -46,5 +53,8 @@ def test_the_mean_of_the_last_epochs_weights_is_scored_by_map(run, corpus, tmp_p
 
 def test_one_label_to_a_clip_is_refused(run, corpus, tmp_path, capsys):
     assert main(words("audioset_map", run, corpus, tmp_path / "out", "")) == 2
-    assert "no clip has several labels, for which audioset_map is; take --protocol finetune" in capsys.readouterr().err
+    assert (
+        "no clip has several labels, for which audioset_map is; take --protocol finetune"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()

@@ -39,7 +39,9 @@ class Network(Features):
     def vectors(self, corpus):
         self.heard += corpus.clips
         there = tuple(clip for clip in corpus.clips if clip.key not in self.lost)
-        gone = tuple(Rejected(str(clip.path), "gone") for clip in corpus.clips if clip.key in self.lost)
+        gone = tuple(
+            Rejected(str(clip.path), "gone") for clip in corpus.clips if clip.key in self.lost
+        )
         return replace(super().vectors(replace(corpus, clips=there)), rejected=gone)
 
 
@@ -62,12 +64,16 @@ WHOLE = corpus(36)
 
 def test_there_is_a_trial_for_every_round_and_seed(tmp_path):
     trials, told = Counted(k=3).run(job(tmp_path, FOLDS, seeds=(0, 4)))
-    assert [(one.round, one.seed) for one in trials] == [(fold, seed) for seed in (0, 4) for fold in "123"]
+    assert [(one.round, one.seed) for one in trials] == [
+        (fold, seed) for seed in (0, 4) for fold in "123"
+    ]
     assert told["rounds"] == [{"scored": fold, "train": 24, "val": 0, "test": 12} for fold in "123"]
     for one in trials:
         assert {clip.split for clip in one.clips} == {one.round}
         assert one.probabilities.shape == (12, 3)
-        assert one.probabilities.argmax(1).tolist() == [FOLDS.labels.index(clip.labels[0]) for clip in one.clips]
+        assert one.probabilities.argmax(1).tolist() == [
+            FOLDS.labels.index(clip.labels[0]) for clip in one.clips
+        ]
         assert one.details["train"] == 24
         assert one.details["seconds"] >= 0
 
@@ -79,7 +85,12 @@ def test_finished_trials_are_taken_again(tmp_path):
     again, _ = Counted().run(replace(asked, seeds=(0, 1)))
     assert Counted.calls == [0, 0, 0, 1, 1, 1]
     for one, other in zip(first, again, strict=False):
-        assert (one.round, one.seed, one.clips, one.details) == (other.round, other.seed, other.clips, other.details)
+        assert (one.round, one.seed, one.clips, one.details) == (
+            other.round,
+            other.seed,
+            other.clips,
+            other.details,
+        )
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
@@ -100,7 +111,11 @@ def test_the_order_of_the_clips_is_no_change(tmp_path):
         {"frozen": Network(FOLDS, "other")},
         {"few": 2},
         {"corpus": replace(FOLDS, clips=FOLDS.clips[1:])},
-        {"corpus": relabelled(FOLDS, lambda clip: clip.labels if clip.path.stem in "1 4 7" else (LABELS[0],))},
+        {
+            "corpus": relabelled(
+                FOLDS, lambda clip: clip.labels if clip.path.stem in "1 4 7" else (LABELS[0],)
+            )
+        },
         {"corpus": replace(FOLDS, labels=(*LABELS, "wind"))},
     ],
     ids=["network", "few", "clips", "labels", "classes"],
@@ -135,7 +150,9 @@ def test_a_damaged_trial_is_named(tmp_path):
     Counted().run(job(tmp_path, WHOLE))
     (path,) = (tmp_path / "out" / "trials").iterdir()
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match=f"{path}: a finished trial that cannot be read.*delete the file"):
+    with pytest.raises(
+        CheckpointError, match=f"{path}: a finished trial that cannot be read.*delete the file"
+    ):
         Counted().run(job(tmp_path, WHOLE))
 
 
@@ -158,14 +175,18 @@ def test_few_labels_are_drawn_by_the_seed(tmp_path):
 def test_clips_that_cannot_be_read_are_told_and_neither_learnt_from_nor_scored(tmp_path):
     lost = frozenset(clip.key for clip in WHOLE.clips[::5])
     (one,), _ = KNN(k=3).run(replace(job(tmp_path, WHOLE), frozen=Network(WHOLE, lost=lost)))
-    assert {clip.key for clip in one.clips} == {clip.key for clip in WHOLE.clips if clip.split == "test"} - lost
+    assert {clip.key for clip in one.clips} == {
+        clip.key for clip in WHOLE.clips if clip.split == "test"
+    } - lost
     assert one.details["rejected"] == [str(clip.path) for clip in WHOLE.clips[::5]]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_part_of_which_nothing_can_be_read_is_an_error(tmp_path, split):
     lost = frozenset(clip.key for clip in WHOLE.clips if clip.split == split)
-    with pytest.raises(DataError, match=r"none of \d+ clips can be read; the first: .*wav \(gone\)"):
+    with pytest.raises(
+        DataError, match=r"none of \d+ clips can be read; the first: .*wav \(gone\)"
+    ):
         KNN().run(replace(job(tmp_path, WHOLE), frozen=Network(WHOLE, lost=lost)))
 
 

@@ -56,7 +56,9 @@ def test_the_score_is_that_of_the_best_epoch_of_the_mean_of_the_folds(corpus, wh
         assert {clips[key].split for key in epochs[0]} == {fold}
         curves.append([])
         for rows in epochs:
-            right = [LABELS[int(np.argmax(row))] == clips[key].labels[0] for key, row in rows.items()]
+            right = [
+                LABELS[int(np.argmax(row))] == clips[key].labels[0] for key, row in rows.items()
+            ]
             curves[-1].append(sum(right) / 6)
         assert trial["curve"] == pytest.approx(curves[-1])
         assert trial["curve"] == [*measured(out / "runs" / f"{fold}-0", "test_accuracy").values()]
@@ -80,10 +82,17 @@ def test_nothing_chooses_in_training(whole):
     assert "too good by a little" in record["selection_rule"]
     assert [(one["train"], one["val"], one["test"]) for one in record["rounds"]] == [(12, 0, 6)] * 2
     assert not any("step" in trial for trial in record["trials"])
-    assert [*measured(out / "runs" / "0-0", "test_accuracy")] == [2, 4, 6, 8]  # two steps to an epoch
+    assert [*measured(out / "runs" / "0-0", "test_accuracy")] == [
+        2,
+        4,
+        6,
+        8,
+    ]  # two steps to an epoch
 
 
-def test_an_evaluation_that_is_stopped_in_its_second_fold_ends_as_if_it_had_not_been(corpus, run, whole, tmp_path):
+def test_an_evaluation_that_is_stopped_in_its_second_fold_ends_as_if_it_had_not_been(
+    corpus, run, whole, tmp_path
+):
     calls = []
 
     def stop(_, step):
@@ -122,14 +131,25 @@ def made_up(job, curves, seed=0):
         folder.mkdir(parents=True)
         for epoch, score in enumerate(curve):
             rows = np.tile([fold, epoch + 10.0 * seed], (3, 1))
-            np.savez(folder / f"step-{10 * epoch:09d}.npz", keys=[5, 7, 9], probabilities=rows, score=score)
-    return [Trial(str(fold), seed, CLIPS, np.zeros((3, 2)), {"curve": curve}) for fold, curve in enumerate(curves)]
+            np.savez(
+                folder / f"step-{10 * epoch:09d}.npz",
+                keys=[5, 7, 9],
+                probabilities=rows,
+                score=score,
+            )
+    return [
+        Trial(str(fold), seed, CLIPS, np.zeros((3, 2)), {"curve": curve})
+        for fold, curve in enumerate(curves)
+    ]
 
 
 def test_one_epoch_is_taken_for_all_folds_of_a_seed_the_first_of_equals(tmp_path):
     job = job_in(tmp_path)
     first = [[0.1, 0.75, 0.5, 0.0, 0.5], [0.9, 0.25, 0.5, 0.0, 0.1]]  # means 0.5, 0.5, 0.5, 0, 0.3
-    second = [[0.0, 0.0, 1.0, 0.5, 0.25], [0.0, 0.0, 0.0, 0.75, 0.75]]  # the fourth, which is best in no fold alone
+    second = [
+        [0.0, 0.0, 1.0, 0.5, 0.25],
+        [0.0, 0.0, 0.0, 0.75, 0.75],
+    ]  # the fourth, which is best in no fold alone
     trials = made_up(job, first) + made_up(job, second, seed=1)
     found, told = ESC50AST().conclude(job, trials)
     assert [(one.round, one.seed, one.probabilities[0].tolist()) for one in found] == [
@@ -154,5 +174,7 @@ def test_an_epoch_that_is_gone_is_named_and_no_other_is_taken_for_it(tmp_path, g
     job = job_in(tmp_path)
     trials = made_up(job, [[0.1, 0.9, 0.5]])
     (tmp_path / "runs" / "0-0" / "epochs" / f"step-{10 * gone:09d}.npz").unlink()
-    with pytest.raises(CheckpointError, match=r"runs/0-0: holds 2 of the 3 epochs .* delete .*trials/0-0\.npz"):
+    with pytest.raises(
+        CheckpointError, match=r"runs/0-0: holds 2 of the 3 epochs .* delete .*trials/0-0\.npz"
+    ):
         ESC50AST().conclude(job, trials)

@@ -20,7 +20,13 @@ def corpus(tmp_path_factory):
     for row in read_table(corpus):
         fold, label = row["fold"], row["label"]
         rows.append(
-            (row["path"], fold, label, WRONG[label] if fold == "0" else label, "high" if fold == "1" else label)
+            (
+                row["path"],
+                fold,
+                label,
+                WRONG[label] if fold == "0" else label,
+                "high" if fold == "1" else label,
+            )
         )
     return write_table(corpus, ("path", "fold", *LABEL_COLUMNS), rows)
 
@@ -32,7 +38,15 @@ def evaluations(corpus, tmp_path_factory):
     found = {}
     for column in LABEL_COLUMNS:
         out = tmp_path_factory.mktemp(column)
-        words = ("keep_runs=true", "--split-column", "fold", "--split", "0", "--label-column", column)
+        words = (
+            "keep_runs=true",
+            "--split-column",
+            "fold",
+            "--split",
+            "0",
+            "--label-column",
+            column,
+        )
         record = evaluate("esc50_clean", run, corpus, out, "--epochs 3", *words)
         found[column] = (results(out) / "runs" / "0-0", record)
     return found
@@ -59,5 +73,7 @@ def test_the_labels_of_the_fold_after_it_choose(evaluations):
 
 def test_the_third_fold_alone_is_learnt_from(corpus, evaluations):
     clips = load_corpus([corpus], split_column="fold").clips
-    assert Run.heard(evaluations["label"][0]) == {mark for clip in clips if clip.split == "2" for mark in clip.marks}
+    assert Run.heard(evaluations["label"][0]) == {
+        mark for clip in clips if clip.split == "2" for mark in clip.marks
+    }
     assert evaluations["label"][1]["rounds"] == [{"scored": "0", "train": 6, "val": 6, "test": 6}]

@@ -27,14 +27,19 @@ def drawn(tmp_path):
 
     def draw(k, known=None, few=None):
         Watched.seen.clear()
-        Watched(k=k).run(job(tmp_path / str(k), known or corpus(120), seeds=(0, 1, 2, 3, 4), few=few))
+        Watched(k=k).run(
+            job(tmp_path / str(k), known or corpus(120), seeds=(0, 1, 2, 3, 4), few=few)
+        )
         return [Watched.seen[k, seed] for seed in range(5)]
 
     return draw
 
 
 def per_class(known, keys):
-    return [sum(clip.key in keys for clip in known.clips if clip.labels == (label,)) for label in known.labels]
+    return [
+        sum(clip.key in keys for clip in known.clips if clip.labels == (label,))
+        for label in known.labels
+    ]
 
 
 def test_every_class_gives_as_many(drawn):

@@ -40,7 +40,17 @@ def whole(corpus, run, tmp_path_factory):
 
 
 def test_the_training_is_that_of_the_command(corpus, run, whole, tmp_path):
-    melpatch("finetune", "--data", corpus, "--init", run, "--out", tmp_path / "run", *FLAGS, *STEPS.split())
+    melpatch(
+        "finetune",
+        "--data",
+        corpus,
+        "--init",
+        run,
+        "--out",
+        tmp_path / "run",
+        *FLAGS,
+        *STEPS.split(),
+    )
     theirs, ours = tmp_path / "run", whole[0] / "runs" / "test-0"
     assert (ours / "metrics.jsonl").read_bytes() == (theirs / "metrics.jsonl").read_bytes()
     states = [load_weights(folder / "model.safetensors") for folder in (ours, theirs)]
@@ -53,15 +63,23 @@ def test_the_training_is_that_of_the_command(corpus, run, whole, tmp_path):
 def test_the_test_clips_are_scored_with_the_weights_that_validation_chose(corpus, whole):
     out, record = whole
     lines, model = read_table(out / "predictions.csv"), load(out / "runs" / "test-0")
-    tests = [str(corpus.parent / row["path"]) for row in read_table(corpus) if row["split"] == "test"]
+    tests = [
+        str(corpus.parent / row["path"]) for row in read_table(corpus) if row["split"] == "test"
+    ]
     assert [line["path"] for line in lines] == tests
     for line in lines:
         row = [float(line[name]) for name in LABELS]
-        assert row == pytest.approx([*model.predict(line["path"])[0].probabilities.values()], abs=2e-3)
-    assert record["value"] == pytest.approx(np.mean([line["label"] == line["predicted"] for line in lines]))
+        assert row == pytest.approx(
+            [*model.predict(line["path"])[0].probabilities.values()], abs=2e-3
+        )
+    assert record["value"] == pytest.approx(
+        np.mean([line["label"] == line["predicted"] for line in lines])
+    )
     (trial,) = record["trials"]
     scores = measured(out / "runs" / "test-0", "val_accuracy")
-    assert (trial["step"], trial["val"]) == max(scores.items(), key=lambda item: (item[1], -item[0]))
+    assert (trial["step"], trial["val"]) == max(
+        scores.items(), key=lambda item: (item[1], -item[0])
+    )
     assert (trial["steps"], trial["train"]) == (5, 9)
     assert trial["cpu_seconds"] > 0
     assert record["settings_changed"] == ["flags", "keep_runs"]
@@ -85,15 +103,26 @@ def halted(corpus, run, tmp_path_factory):
 def stopped(halted, tmp_path):
     """A copy of it."""
     shutil.copytree(halted, tmp_path, dirs_exist_ok=True)
-    assert [path.name for path in (results(tmp_path) / "runs" / "test-0" / "resume").iterdir()] == ["step-000000002"]
+    assert [path.name for path in (results(tmp_path) / "runs" / "test-0" / "resume").iterdir()] == [
+        "step-000000002"
+    ]
     assert not (results(tmp_path) / "trials").exists()
     return tmp_path
 
 
-def test_a_killed_trial_goes_on_and_a_finished_one_is_not_repeated(corpus, run, whole, stopped, monkeypatch):
-    record, folder = evaluate("finetune", run, corpus, stopped, STEPS), results(stopped) / "runs" / "test-0"
-    assert (folder / "metrics.jsonl").read_bytes() == (whole[0] / "runs" / "test-0" / "metrics.jsonl").read_bytes()
-    assert read_table(results(stopped) / "predictions.csv") == read_table(whole[0] / "predictions.csv")
+def test_a_killed_trial_goes_on_and_a_finished_one_is_not_repeated(
+    corpus, run, whole, stopped, monkeypatch
+):
+    record, folder = (
+        evaluate("finetune", run, corpus, stopped, STEPS),
+        results(stopped) / "runs" / "test-0",
+    )
+    assert (folder / "metrics.jsonl").read_bytes() == (
+        whole[0] / "runs" / "test-0" / "metrics.jsonl"
+    ).read_bytes()
+    assert read_table(results(stopped) / "predictions.csv") == read_table(
+        whole[0] / "predictions.csv"
+    )
     costs = (record["trials"][0]["cpu_seconds"], record["trials"][0]["seconds"], record["seconds"])
     assert costs == (None, None, None)  # of which there is no telling
     assert not {"resume", "model.safetensors"} & {path.name for path in folder.iterdir()}
@@ -107,18 +136,24 @@ def test_a_killed_trial_goes_on_from_another_working_directory(corpus, run, stop
     assert record["trials"][0]["cpu_seconds"] is None
 
 
-def test_a_trial_that_is_killed_before_it_is_written_is_not_trained_again(corpus, run, whole, tmp_path, monkeypatch):
+def test_a_trial_that_is_killed_before_it_is_written_is_not_trained_again(
+    corpus, run, whole, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez_compressed", interrupt)
         assert main(words("finetune", run, corpus, tmp_path, STEPS)) == 130
     monkeypatch.setattr(Classify, "after_step", interrupt)
     assert evaluate("finetune", run, corpus, tmp_path, STEPS)["value"] == whole[1]["value"]
     folder = results(tmp_path) / "runs" / "test-0"
-    assert (folder / "metrics.jsonl").read_bytes() == (whole[0] / "runs" / "test-0" / "metrics.jsonl").read_bytes()
+    assert (folder / "metrics.jsonl").read_bytes() == (
+        whole[0] / "runs" / "test-0" / "metrics.jsonl"
+    ).read_bytes()
     assert not {"resume", "model.safetensors"} & {path.name for path in folder.iterdir()}
 
 
-def test_what_was_begun_under_other_settings_stays_and_is_not_gone_on_with(corpus, run, stopped, monkeypatch):
+def test_what_was_begun_under_other_settings_stays_and_is_not_gone_on_with(
+    corpus, run, stopped, monkeypatch
+):
     begun = results(stopped)
     monkeypatch.setattr(scoring, "_draw", lambda *_: None)
     melpatch(*words("finetune", run, corpus, stopped, "--steps 2"))
@@ -127,7 +162,9 @@ def test_what_was_begun_under_other_settings_stays_and_is_not_gone_on_with(corpu
     assert (begun / "runs" / "test-0" / "resume").exists()
 
 
-def test_a_recipe_that_says_something_else_by_now_is_trained_anew(corpus, run, tmp_path, monkeypatch):
+def test_a_recipe_that_says_something_else_by_now_is_trained_anew(
+    corpus, run, tmp_path, monkeypatch
+):
     evaluate("finetune", run, corpus, tmp_path, "--steps 1")
     settings_of = finetuning.recipe_settings
 
@@ -142,13 +179,24 @@ def test_a_recipe_that_says_something_else_by_now_is_trained_anew(corpus, run, t
 
 
 def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
-    more = ("keep_runs=true", "--untrained", "--few", "2", "--seeds", "5")  # the run itself stands at seed 0
+    more = (
+        "keep_runs=true",
+        "--untrained",
+        "--few",
+        "2",
+        "--seeds",
+        "5",
+    )  # the run itself stands at seed 0
     record = evaluate("finetune", run, corpus, tmp_path, "--steps 1", *more)
     assert record["initialisation"] == "random weights"
     assert record["trials"][0]["train"] == 6
     folder = results(tmp_path) / "runs" / "test-5"
     ours, theirs = (from_toml(RunConfig, each / "config.toml") for each in (folder, run))
-    assert (ours.front_end, ours.encoder, ours.train.layer_decay) == (theirs.front_end, theirs.encoder, 1.0)
+    assert (ours.front_end, ours.encoder, ours.train.layer_decay) == (
+        theirs.front_end,
+        theirs.encoder,
+        1.0,
+    )
     before, after = (load_weights(each / "model.safetensors") for each in (run, folder))
     name = "encoder.projection.weight"
     assert (before[name] - after[name]).abs().mean() > 3 * 3e-3  # further than one step leads
@@ -163,12 +211,17 @@ def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
         ),
         ("flags=--lr 'x", 'flags = "--lr \'x"; allowed: flags of a training'),
         ("flags=--lr -1", "lr = -1.0; allowed: above 0"),
-        ("flags=--seed 3", "flags: seed = 3; allowed: nothing, since the evaluation itself settles it; leave it out"),
+        (
+            "flags=--seed 3",
+            "flags: seed = 3; allowed: nothing, since the evaluation itself settles it; leave it out",
+        ),
         ("recipe=ssast", "ssast learns without labels, so it trains no classifier; allowed"),
         ("recipe=nope", "no recipe or objective is called 'nope'"),
     ],
 )
-def test_what_cannot_be_trained_is_exit_code_2_before_anything_is(corpus, run, setting, message, tmp_path, capsys):
+def test_what_cannot_be_trained_is_exit_code_2_before_anything_is(
+    corpus, run, setting, message, tmp_path, capsys
+):
     asked = ["--out", str(tmp_path / "out"), "--protocol", "knn", "finetune", "--set", setting]
     assert main(["evaluate", str(run), "--data", str(corpus), *asked]) == 2
     assert message in capsys.readouterr().err

@@ -28,7 +28,9 @@ def test_eight_of_the_sixteen_points_are_tried_the_same_each_time():
 def test_the_mlp_is_as_published():
     layers = [type(layer) for layer in Hear().mlp(Setting(2, 1e-3, "xavier_normal"), 40, 7)]
     assert layers == 2 * [nn.Linear, nn.BatchNorm1d, nn.Dropout, nn.ReLU] + [nn.Linear]
-    assert [type(layer) for layer in Hear().mlp(Setting(0, 1e-3, "xavier_normal"), 40, 7)] == [nn.Linear]
+    assert [type(layer) for layer in Hear().mlp(Setting(0, 1e-3, "xavier_normal"), 40, 7)] == [
+        nn.Linear
+    ]
 
 
 @pytest.mark.parametrize("init", ["xavier_uniform", "xavier_normal"])

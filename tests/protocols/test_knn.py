@@ -21,14 +21,21 @@ def slow(train, targets, test, k):
 def test_scores_are_the_share_of_neighbours_that_have_the_label(k, multi_label):
     generator = np.random.default_rng(k)
     train, test = generator.normal(size=(30, 8)), generator.normal(size=(7, 8))
-    targets = generator.integers(0, 2, (30, 3)) if multi_label else np.eye(3)[generator.integers(0, 3, 30)]
+    targets = (
+        generator.integers(0, 2, (30, 3))
+        if multi_label
+        else np.eye(3)[generator.integers(0, 3, 30)]
+    )
     ours = votes(train, targets, test, k=k)
     assert ours == pytest.approx(slow(train, targets, test, k))
 
 
 def test_only_the_direction_counts():
     train, targets = np.array([[1.0, 0.0], [0.0, 1.0]]), np.eye(2)
-    assert votes(train, targets, np.array([[100.0, 1.0], [0.001, 0.002]]), k=1).tolist() == [[1, 0], [0, 1]]
+    assert votes(train, targets, np.array([[100.0, 1.0], [0.001, 0.002]]), k=1).tolist() == [
+        [1, 0],
+        [0, 1],
+    ]
 
 
 def test_embeddings_that_are_not_finite_are_refused():

@@ -12,7 +12,9 @@ def clouds(clips=90, labels=3, seed=0):
     generator = np.random.default_rng(seed)
     classes = np.arange(clips) % labels
     useful = 3 * np.eye(labels)[classes] + generator.normal(size=(clips, labels))
-    return np.column_stack([useful, generator.normal(scale=1e4, size=clips), np.ones(clips)]), np.eye(labels)[classes]
+    return np.column_stack(
+        [useful, generator.normal(scale=1e4, size=clips), np.ones(clips)]
+    ), np.eye(labels)[classes]
 
 
 def test_it_separates_what_is_separable_whatever_the_scale_of_the_features():
@@ -26,7 +28,9 @@ def test_it_separates_what_is_separable_whatever_the_scale_of_the_features():
 def test_rescaling_a_feature_changes_nothing():
     train, targets = clouds()
     scale = np.array([10.0, 0.1, 5.0, 1e-4, 3.0])
-    ours, scaled = (probabilities(train * s, targets, train[:9] * s, multi_label=False) for s in (1.0, scale))
+    ours, scaled = (
+        probabilities(train * s, targets, train[:9] * s, multi_label=False) for s in (1.0, scale)
+    )
     assert ours == pytest.approx(scaled, abs=1e-6)
 
 
@@ -34,7 +38,9 @@ def test_a_clip_is_scored_alike_alone_and_among_others():
     train, targets = clouds()
     test, _ = clouds(seed=1)
     together = probabilities(train, targets, test, multi_label=False)
-    assert probabilities(train, targets, test[4:5], multi_label=False)[0] == pytest.approx(together[4])
+    assert probabilities(train, targets, test[4:5], multi_label=False)[0] == pytest.approx(
+        together[4]
+    )
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

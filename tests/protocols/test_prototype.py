@@ -27,8 +27,12 @@ def test_scores_are_the_formula():
     for clip, length in enumerate(LENGTHS):
         for label in range(4):
             score = head.bias[label]
-            for prototype, connection in zip(head.prototypes[label], head.connections[label], strict=True):
-                nearest = max(cosine_similarity(prototype, token, dim=0) for token in tokens[clip, :length])
+            for prototype, connection in zip(
+                head.prototypes[label], head.connections[label], strict=True
+            ):
+                nearest = max(
+                    cosine_similarity(prototype, token, dim=0) for token in tokens[clip, :length]
+                )
                 score = score + max(connection, 0) * max(nearest, 0)
             torch.testing.assert_close(found[clip, label], score)
 

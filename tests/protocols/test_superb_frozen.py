@@ -12,7 +12,9 @@ def test_the_mean_over_time_may_come_first():
     torch.nn.init.normal_(head.mix)
     frames = [torch.randn(4, length, 6, dtype=torch.float64) for length in (1, 7, 3)]
     share = head.mix.exp() / head.mix.exp().sum()
-    for clip, found in zip(frames, head(torch.stack([clip.mean(dim=1) for clip in frames])), strict=True):
+    for clip, found in zip(
+        frames, head(torch.stack([clip.mean(dim=1) for clip in frames])), strict=True
+    ):
         projected = []
         for frame in range(clip.shape[1]):
             mixed = sum(share[layer] * clip[layer, frame] for layer in range(4))

@@ -39,11 +39,25 @@ class Script(NamedTuple):
 def script(config, steps):
     """Return the row of a recipe, in a run of so many steps."""
     train, augment = config.train, config.objective.augment
-    assert (train.optimizer, train.betas, train.weight_decay, train.clip_norm) == ("adam", (0.95, 0.999), 5e-7, None)
+    assert (train.optimizer, train.betas, train.weight_decay, train.clip_norm) == (
+        "adam",
+        (0.95, 0.999),
+        5e-7,
+        None,
+    )
     assert fitted(config) == config
-    assert (augment.mixup_alpha, augment.masks, augment.gain_db, augment.noise_snr_db) == (10, 1, 0.0, None)
+    assert (augment.mixup_alpha, augment.masks, augment.gain_db, augment.noise_snr_db) == (
+        10,
+        1,
+        0.0,
+        None,
+    )
     frames = LogMel(config.front_end).frames(round(config.loader.seconds * 16000))
-    assert (config.front_end.padding, config.front_end.target_frames, config.front_end.scale) == ("legacy", frames, 2.0)
+    assert (config.front_end.padding, config.front_end.target_frames, config.front_end.scale) == (
+        "legacy",
+        frames,
+        2.0,
+    )
     epochs = int(train.epochs)
     keys = ("schedule", "warmup", "floor", "decay_start", "decay_every", "decay")
     course = {key: getattr(train, key) for key in keys}
@@ -51,7 +65,11 @@ def script(config, steps):
     falls = tuple(epoch for epoch in range(1, epochs) if rates[epoch] < rates[epoch - 1])
     evaluated = evaluation_steps(train, 100 * epochs)
     assert evaluated == {100 * (epoch + 1) for epoch in range(epochs)}
-    late = [step for step in evaluated if step > (1 - train.average) * 100 * epochs] if train.average else []
+    late = (
+        [step for step in evaluated if step > (1 - train.average) * 100 * epochs]
+        if train.average
+        else []
+    )
     assert max(rates) == 1
     return Script(
         frames=frames,

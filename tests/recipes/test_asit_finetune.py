@@ -24,7 +24,16 @@ def test_a_recipe_is_another_ones_but_for_the_encoder(name):
     assert config == replace(recipe(theirs)("base"), encoder=config.encoder)
     encoder = config.encoder
     grid = encoder.grid(128)
-    assert (grid.rows, grid.columns(config.front_end.target_frames), encoder.columns) == (8, columns, columns)
-    assert (grid.patch, grid.stride, encoder.cls_tokens, encoder.num_heads) == ((16, 16), (16, 16), 1, 12)
+    assert (grid.rows, grid.columns(config.front_end.target_frames), encoder.columns) == (
+        8,
+        columns,
+        columns,
+    )
+    assert (grid.patch, grid.stride, encoder.cls_tokens, encoder.num_heads) == (
+        (16, 16),
+        (16, 16),
+        1,
+        12,
+    )
     assert encoder.positions == "stretched"
     assert config.objective.pooling == ("mean" if name == "asit_speakers" else "cls")

@@ -24,7 +24,9 @@ def pretrained(name):
     if hasattr(config.objective, "distillation"):
         heads = {"global_classes": 8, "local_classes": 6, "hidden": 8, "bottleneck": 4}
         distillation = replace(config.objective.distillation, **heads)
-        config = replace(config, objective=replace(config.objective, decoder=(8,), distillation=distillation))
+        config = replace(
+            config, objective=replace(config.objective, decoder=(8,), distillation=distillation)
+        )
     return config
 
 
@@ -42,7 +44,9 @@ def test_a_recipe_for_one_corpus_brings_its_statistics_its_padding_and_its_strid
     run = replace(run, front_end=replace(run.front_end, mean=-7.0, std=3.0))
     published = recipe("ssast_esc50")("base")
     found = onto(published, run)
-    assert found == replace(published, encoder=replace(run.encoder, stride=(10, 10), partial="drop"))
+    assert found == replace(
+        published, encoder=replace(run.encoder, stride=(10, 10), partial="drop")
+    )
     assert found.front_end.mean == -6.6268077
     assert found.encoder.positions == "sincos"
 
@@ -64,7 +68,9 @@ def test_ears_of_a_fixed_length_that_stay_are_given_no_more_than_they_hear():
 
 def test_learned_positions_are_stretched_where_the_recipe_says_so():
     learned, fixed = pretrained("asit"), pretrained("asit_short")
-    assert onto(recipe("asit_esc50")("nano"), learned).encoder == replace(learned.encoder, positions="stretched")
+    assert onto(recipe("asit_esc50")("nano"), learned).encoder == replace(
+        learned.encoder, positions="stretched"
+    )
     assert onto(recipe("asit_esc50")("nano"), fixed).encoder == fixed.encoder
 
 
@@ -73,9 +79,14 @@ def test_another_kind_of_encoder_stays_as_it_is():
     assert onto(recipe("ssast_esc50")("nano"), run).encoder == run.encoder
 
 
-@pytest.mark.parametrize(("name", "run"), [("ssast_esc50", "ssast_frame"), ("ssast_esc50_frame", "ssast_patch")])
+@pytest.mark.parametrize(
+    ("name", "run"), [("ssast_esc50", "ssast_frame"), ("ssast_esc50_frame", "ssast_patch")]
+)
 def test_a_stride_for_other_patches_is_refused(name, run):
-    with pytest.raises(ConfigError, match=r"^encoder.patch = \(\d+, \d+\); allowed: \(\d+, \d+\), which this recipe's"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^encoder.patch = \(\d+, \d+\); allowed: \(\d+, \d+\), which this recipe's",
+    ):
         onto(recipe(name)("nano"), pretrained(run))
 
 
@@ -96,15 +107,45 @@ def corpus(tmp_path_factory):
         ("asit", "asit_audioset_20k", (8, 64), "bicubic"),
     ],
 )
-def test_a_published_recipe_fine_tunes_a_run_on_its_own_grid(run, name, grid, how, corpus, tmp_path):
+def test_a_published_recipe_fine_tunes_a_run_on_its_own_grid(
+    run, name, grid, how, corpus, tmp_path
+):
     before = write_run(tmp_path / "before", pretrained(run))
-    flags = ("--steps", "2", "--batch-size", "2", "--workers", "0", "--evaluations", "1", "--objective.frozen")
-    melpatch("finetune", "--init", before, "--recipe", name, "--data", corpus, "--out", tmp_path / "after", *flags)
-    config, published = from_toml(RunConfig, tmp_path / "after" / "config.toml"), recipe(name)("nano")
+    flags = (
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--workers",
+        "0",
+        "--evaluations",
+        "1",
+        "--objective.frozen",
+    )
+    melpatch(
+        "finetune",
+        "--init",
+        before,
+        "--recipe",
+        name,
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "after",
+        *flags,
+    )
+    config, published = (
+        from_toml(RunConfig, tmp_path / "after" / "config.toml"),
+        recipe(name)("nano"),
+    )
     assert config.front_end == published.front_end
-    assert config.encoder == replace(published.encoder, **NARROW, drop_path=pretrained(run).encoder.drop_path)
+    assert config.encoder == replace(
+        published.encoder, **NARROW, drop_path=pretrained(run).encoder.drop_path
+    )
     assert config.encoder.grid(128).rows == grid[0]
     assert config.encoder.columns == grid[1]
-    source, classifier = (load_run(tmp_path / part)[1].export_encoder() for part in ("before", "after"))
+    source, classifier = (
+        load_run(tmp_path / part)[1].export_encoder() for part in ("before", "after")
+    )
     expected = resize(source.position_table, (source.grid.rows, source.config.columns), grid, how)
     torch.testing.assert_close(classifier.position_table, expected)

@@ -35,7 +35,9 @@ def built(config):
 
 
 def plan_of(config):
-    return Plan(steps=100, batch_size=8, seconds=config.loader.seconds, longest=config.loader.seconds)
+    return Plan(
+        steps=100, batch_size=8, seconds=config.loader.seconds, longest=config.loader.seconds
+    )
 
 
 def settings(name, size):
@@ -44,9 +46,22 @@ def settings(name, size):
 
 
 def test_what_is_found_is_what_the_files_hold():
-    some = {"ssast", "ssast_patch", "finetune", "asit", "asit_2023", "asit_pixel", "ast_esc50", "cnn14", "maskspec"}
+    some = {
+        "ssast",
+        "ssast_patch",
+        "finetune",
+        "asit",
+        "asit_2023",
+        "asit_pixel",
+        "ast_esc50",
+        "cnn14",
+        "maskspec",
+    }
     assert some <= recipes().keys()
-    assert all(inspect.isfunction(one) and one.__module__.startswith(folder.__name__) for one in recipes().values())
+    assert all(
+        inspect.isfunction(one) and one.__module__.startswith(folder.__name__)
+        for one in recipes().values()
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -83,8 +98,14 @@ def test_published_ssast_has_512_patches_of_256_pixels_and_hides_400(name, grid)
     objective = built(config)
     objective.begin(plan_of(config))
     rows, columns = grid
-    frames = objective.front_end.frames(round(config.loader.seconds * objective.front_end.sample_rate))
-    assert (frames, objective.encoder.grid.rows, objective.encoder.grid.columns(frames)) == (1024, rows, columns)
+    frames = objective.front_end.frames(
+        round(config.loader.seconds * objective.front_end.sample_rate)
+    )
+    assert (frames, objective.encoder.grid.rows, objective.encoder.grid.columns(frames)) == (
+        1024,
+        rows,
+        columns,
+    )
     assert objective.encoder.grid.pixels == 256
     assert objective.masking.window == 512
     assert config.objective.num_masked == 400
@@ -104,7 +125,11 @@ def test_clusters_hide_patches_and_chance_hides_frames():
 def test_published_batch_and_rate_go_by_size(size, batch_size, lr):
     config = recipe("ssast_patch")(size)
     assert (config.loader.batch_size, config.train.lr) == (batch_size, lr)
-    assert (config.train.optimizer, config.train.betas, config.train.weight_decay) == ("adam", (0.95, 0.999), 5e-7)
+    assert (config.train.optimizer, config.train.betas, config.train.weight_decay) == (
+        "adam",
+        (0.95, 0.999),
+        5e-7,
+    )
 
 
 # What the paper and the releases of ASiT differ in: (decoder, GELU after it), weights of (pixel, local, global), areas
@@ -140,7 +165,8 @@ RELEASE_2024 = (
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("asit", PAPER), ("asit_2023", RELEASE_2023), ("asit_2024", RELEASE_2024)]
+    ("name", "expected"),
+    [("asit", PAPER), ("asit_2023", RELEASE_2023), ("asit_2024", RELEASE_2024)],
 )
 def test_published_asit_has_the_published_numbers(name, expected):
     config = recipe(name)("small")
@@ -170,10 +196,19 @@ def test_what_the_paper_and_the_releases_of_asit_have_in_common(name):
     assert heads.momentum == (None if name == "asit" else 0.996)
     assert (train.optimizer, train.betas, train.accumulate) == ("adamw", (0.9, 0.999), 4)
     assert (train.weight_decay, train.weight_decay_end, train.decay_tokens) == (0.04, 0.4, True)
-    assert (train.clip_by, train.clip_norm, train.schedule, train.warmup) == ("tensor", 3.0, "dino", 0.1)
+    assert (train.clip_by, train.clip_norm, train.schedule, train.warmup) == (
+        "tensor",
+        3.0,
+        "dino",
+        0.1,
+    )
     assert train.lr == (1.5625e-4 if name == "asit_2024" else 2.5e-4)
     assert train.lr * train.floor == pytest.approx(1e-6)
-    assert (config.encoder.num_heads, config.encoder.drop_path, config.encoder.cls_tokens) == (12, 0.1, 1)
+    assert (config.encoder.num_heads, config.encoder.drop_path, config.encoder.cls_tokens) == (
+        12,
+        0.1,
+        1,
+    )
 
 
 @pytest.mark.parametrize("name", ["asit", "asit_2023", "asit_2024"])
@@ -183,7 +218,9 @@ def test_published_asit_sees_296_patches_of_six_seconds(name):
     objective = built(config)
     objective.begin(plan_of(config))
     for seconds, frames, columns in ((6.0, 598, 37), (2.0, 198, 12)):
-        assert objective.front_end.frames(round(seconds * objective.front_end.sample_rate)) == frames
+        assert (
+            objective.front_end.frames(round(seconds * objective.front_end.sample_rate)) == frames
+        )
         assert objective.encoder.grid.columns(frames) == columns
     assert objective.encoder.grid.count(598) == 296
 
@@ -207,7 +244,10 @@ def test_rows_of_asits_ablation_differ_in_their_switches_alone(name, corrupt, lo
     weights = {f"{loss}_weight": float(loss in losses) for loss in ("pixel", "local", "global")}
     assert {name: getattr(row.objective, name) for name in weights} == weights
     switches = {"corrupt": True, "pixels": "corrupted"} | dict.fromkeys(weights, 1.0)
-    assert replace(row.objective, **switches, distillation=whole.objective.distillation) == whole.objective
+    assert (
+        replace(row.objective, **switches, distillation=whole.objective.distillation)
+        == whole.objective
+    )
     one_epoch = replace(whole.objective.distillation, freeze=1 / row.train.epochs)
     assert row.objective.distillation == one_epoch
     assert row.train.epochs == 10.0
@@ -225,15 +265,31 @@ def test_published_classifiers_have_the_published_number_of_parameters():
     assert round(millions("cnn14", 527) - norm, 2) == 80.75
 
 
-@pytest.mark.parametrize(("name", "rate", "window"), [("cnn14", 32000, 1024), ("cnn14_16k", 16000, 512)])
+@pytest.mark.parametrize(
+    ("name", "rate", "window"), [("cnn14", 32000, 1024), ("cnn14_16k", 16000, 512)]
+)
 def test_published_cnn14_has_the_published_numbers(name, rate, window):
     config = recipe(name)("base")
     front = config.front_end
-    assert (front.sample_rate, front.win_length, front.hop_length, front.n_mels) == (rate, window, rate // 100, 64)
+    assert (front.sample_rate, front.win_length, front.hop_length, front.n_mels) == (
+        rate,
+        window,
+        rate // 100,
+        64,
+    )
     assert config.encoder == CNN14.Config(width=64, dropout=0.2, neck_dropout=0.5)
-    assert (config.loader.batch_size, config.loader.balanced, config.loader.seconds) == (32, True, 10.0)
+    assert (config.loader.batch_size, config.loader.balanced, config.loader.seconds) == (
+        32,
+        True,
+        10.0,
+    )
     train, augment = config.train, config.objective.augment
-    assert (train.optimizer, train.lr, train.schedule, train.steps) == ("amsgrad", 1e-3, "constant", 600_000)
+    assert (train.optimizer, train.lr, train.schedule, train.steps) == (
+        "amsgrad",
+        1e-3,
+        "constant",
+        600_000,
+    )
     assert (train.weight_decay, train.clip_norm, train.warmup) == (0.0, None, 0.0)
     assert (augment.mixup_on, augment.mixup_rate, augment.mixup_alpha) == ("spectrogram", 1.0, 1)
     assert (augment.masks, augment.freq_mask, augment.time_mask) == (2, 8, 64)
@@ -247,9 +303,13 @@ def test_published_cnn14_has_the_published_numbers(name, rate, window):
         ("audiomae_finetune", 512, 184, 60, 5e-4, "mean"),
     ],
 )
-def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(name, patches, out, epochs, decay, pooling):
+def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(
+    name, patches, out, epochs, decay, pooling
+):
     config = settings(name, "base")
-    frames = LogMel(config.front_end).frames(round(config.loader.seconds * config.front_end.sample_rate))
+    frames = LogMel(config.front_end).frames(
+        round(config.loader.seconds * config.front_end.sample_rate)
+    )
     objective, columns = built(config), patches // 8
     assert config.encoder.grid(128).count(frames) == patches
     masked = objective.patch_out(torch.arange(2), None, columns, seed=0, step=0)
@@ -262,15 +322,37 @@ def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(name, 
     assert config.objective.augment.mixup_rate == 0.5
 
 
-@pytest.mark.parametrize(("name", "kind", "patch"), [("mae_ast_patch", "cluster", 16), ("mae_ast_frame", "random", 2)])
+@pytest.mark.parametrize(
+    ("name", "kind", "patch"), [("mae_ast_patch", "cluster", 16), ("mae_ast_frame", "random", 2)]
+)
 def test_published_mae_ast_has_the_published_numbers(name, kind, patch):
     config = recipe(name)("base")
     encoder, train, one = config.encoder, config.train, config.objective
-    assert (encoder.patch[1], encoder.norm, encoder.input_norm, encoder.cls_tokens) == (patch, "post", "batch", 0)
+    assert (encoder.patch[1], encoder.norm, encoder.input_norm, encoder.cls_tokens) == (
+        patch,
+        "post",
+        "batch",
+        0,
+    )
     assert (encoder.dropout, encoder.drop_path, encoder.positions) == (0.1, 0.05, "sequence")
-    assert (one.mask.kind, one.mask.ratio, one.generative_weight, one.negatives) == (kind, 0.75, 10.0, "clip")
-    assert (one.decoder.depth, one.decoder.dim, one.decoder.num_heads, one.decoder.norm) == (2, None, 12, "post")
-    assert (train.steps, train.lr, train.betas, train.clip_norm) == (550_000, 1e-4, (0.9, 0.98), 10.0)
+    assert (one.mask.kind, one.mask.ratio, one.generative_weight, one.negatives) == (
+        kind,
+        0.75,
+        10.0,
+        "clip",
+    )
+    assert (one.decoder.depth, one.decoder.dim, one.decoder.num_heads, one.decoder.norm) == (
+        2,
+        None,
+        12,
+        "post",
+    )
+    assert (train.steps, train.lr, train.betas, train.clip_norm) == (
+        550_000,
+        1e-4,
+        (0.9, 0.98),
+        10.0,
+    )
     assert (train.schedule, train.warmup * train.steps) == ("linear", pytest.approx(32_000))
     # What fairseq calls Adam takes the decay from the weights, not into the gradient.
     assert (train.optimizer, train.weight_decay) == ("adamw", 0.01)
@@ -289,10 +371,18 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
     if isinstance(objective, ASiT.Config):
         classes = 8 if objective.distillation.shared == "all" else 6
         heads = {"global_classes": 8, "local_classes": classes, "hidden": 8, "bottleneck": 4}
-        objective = replace(objective, decoder=(8,), distillation=replace(objective.distillation, **heads))
+        objective = replace(
+            objective, decoder=(8,), distillation=replace(objective.distillation, **heads)
+        )
     elif hasattr(objective, "decoder"):
-        objective = replace(objective, decoder=replace(objective.decoder, dim=12, depth=1, num_heads=1))
-    narrow = {"width": 1} if isinstance(config.encoder, CNN14.Config) else {"embed_dim": 12, "depth": 1, "num_heads": 1}
+        objective = replace(
+            objective, decoder=replace(objective.decoder, dim=12, depth=1, num_heads=1)
+        )
+    narrow = (
+        {"width": 1}
+        if isinstance(config.encoder, CNN14.Config)
+        else {"embed_dim": 12, "depth": 1, "num_heads": 1}
+    )
     small = replace(
         config,
         objective=objective,
@@ -324,10 +414,16 @@ def test_a_class_of_ones_own_is_a_recipe_too():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nope", "no recipe or objective is called 'nope'; there are: .*, ssast, .*ssast_frame, .*ssast_patch"),
+        (
+            "nope",
+            "no recipe or objective is called 'nope'; there are: .*, ssast, .*ssast_frame, .*ssast_patch",
+        ),
         ("nowhere.at_all:X", "cannot be imported.*write package.module:Class"),
         ("melpatch.objectives.ssast:Nope", "cannot be imported.*write package.module:Class"),
-        ("melpatch.rng:uniform", "is no objective; name a class derived from melpatch.objectives.base.Objective"),
+        (
+            "melpatch.rng:uniform",
+            "is no objective; name a class derived from melpatch.objectives.base.Objective",
+        ),
         ("melpatch.encoders.vit:ViT", "is no objective"),
     ],
 )

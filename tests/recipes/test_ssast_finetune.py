@@ -5,11 +5,26 @@ from recipes.scripts import AUDIOSET, COMMANDS, ESC50, Script, script
 
 from melpatch.recipes.base import recipe
 
-ON_ESC50 = (1_667, Script(512, ESC50, 48, 1e-4, 50, tuple(range(6, 50)), 0.85, masks=(24, 96), noise=0.1))
+ON_ESC50 = (
+    1_667,
+    Script(512, ESC50, 48, 1e-4, 50, tuple(range(6, 50)), 0.85, masks=(24, 96), noise=0.1),
+)
 ON_COMMANDS = (
     19_885,
     Script(
-        128, COMMANDS, 128, 2.5e-4, 30, tuple(range(5, 30)), 0.85, False, 0.6, (48, 48), 0.1, "sigmoid", warmup=1000
+        128,
+        COMMANDS,
+        128,
+        2.5e-4,
+        30,
+        tuple(range(5, 30)),
+        0.85,
+        False,
+        0.6,
+        (48, 48),
+        0.1,
+        "sigmoid",
+        warmup=1000,
     ),
 )
 # Gong et al. 2022, published scripts, and the steps of a run on the published number of clips.
@@ -74,8 +89,23 @@ def test_a_recipe_of_superb_has_the_published_numbers(name):
     assert (config.front_end.mean, config.front_end.std) == AUDIOSET
     assert (config.loader.batch_size, config.loader.balanced) == (batch, balanced)
     train, objective = config.train, config.objective
-    assert (train.accumulate, train.steps, steps / train.evaluations, train.lr) == (accumulate, steps, every, lr)
-    assert (train.optimizer, train.betas, train.weight_decay, train.clip_norm) == ("adam", (0.9, 0.999), 0.0, 1.0)
-    assert (train.schedule, train.warmup, train.layer_decay, train.average) == ("constant", 0.0, 1.0, 0.0)
+    assert (train.accumulate, train.steps, steps / train.evaluations, train.lr) == (
+        accumulate,
+        steps,
+        every,
+        lr,
+    )
+    assert (train.optimizer, train.betas, train.weight_decay, train.clip_norm) == (
+        "adam",
+        (0.9, 0.999),
+        0.0,
+        1.0,
+    )
+    assert (train.schedule, train.warmup, train.layer_decay, train.average) == (
+        "constant",
+        0.0,
+        1.0,
+        0.0,
+    )
     assert (objective.layers, objective.projection, objective.frozen) == ("mix", 256, False)
     assert objective.augment == type(objective.augment)()

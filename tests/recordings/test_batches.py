@@ -30,34 +30,51 @@ def items_of(recordings):
 
 def sums(batch):
     """A function of each window alone; what lies in the padding would be noticed, were it not zero."""
-    assert all((wave[length:] == 0).all() for wave, length in zip(batch.wave, batch.lengths.tolist(), strict=True))
+    assert all(
+        (wave[length:] == 0).all()
+        for wave, length in zip(batch.wave, batch.lengths.tolist(), strict=True)
+    )
     return [*torch.stack([batch.wave.sum(1), batch.lengths.float()], dim=1).numpy()]
 
 
 @given(RECORDINGS, st.integers(1, 5), st.integers(1, 3), st.sets(st.integers(0, 7)), st.booleans())
-def test_answers_are_those_of_each_window_alone_in_their_order(recordings, size, bucket, close, alike):
+def test_answers_are_those_of_each_window_alone_in_their_order(
+    recordings, size, bucket, close, alike
+):
     items = items_of(recordings)
     expected = [
-        item if isinstance(item, End) else (item.span, [float(item.wave.sum()), float(len(item.wave))])
+        item
+        if isinstance(item, End)
+        else (item.span, [float(item.wave.sum()), float(len(item.wave))])
         for item in items
     ]
     gathered = [*gather(iter(items), size, bucket=bucket, close=close, alike=alike)]
     found = [*answers(iter(gathered), sums)]
-    assert [item if isinstance(item, End) else (item.span, item.value.tolist()) for item in found] == expected
+    assert [
+        item if isinstance(item, End) else (item.span, item.value.tolist()) for item in found
+    ] == expected
     for order, batches in gathered:
         assert sum(len(batch) for _, batch in batches) <= size * bucket
         assert all(len(batch) <= size for _, batch in batches)
         lengths = [length for _, batch in batches for length in batch.lengths.tolist()]
         assert lengths == sorted(lengths)  # like lengths share a batch
         assert not alike or all(len(set(batch.lengths.tolist())) == 1 for _, batch in batches)
-        closed = [place for place, item in enumerate(order) if isinstance(item, End) and item.recording in close]
+        closed = [
+            place
+            for place, item in enumerate(order)
+            if isinstance(item, End) and item.recording in close
+        ]
         assert closed in ([], [len(order) - 1])
 
 
 def test_what_is_closed_hangs_on_nothing_that_follows():
     first = items_of([[3, 9, 2], [5]])
     alone = [*gather(iter(first), 4, close={1})]
-    (both, _) = gather(iter([*first, *[Window(Span(2, 0.0, 1.0), torch.zeros(4)), End(2, 1.0, None)]]), 4, close={1})
+    (both, _) = gather(
+        iter([*first, *[Window(Span(2, 0.0, 1.0), torch.zeros(4)), End(2, 1.0, None)]]),
+        4,
+        close={1},
+    )
     assert both.order == alone[0].order
     assert [places for places, _ in both.batches] == [places for places, _ in alone[0].batches]
     for (_, one), (_, other) in zip(both.batches, alone[0].batches, strict=True):
@@ -73,7 +90,11 @@ def test_no_more_is_gathered_than_is_asked_for():
 
 def test_what_was_heard_counts_overlaps_once():
     spans = [Span(0, 0.0, 1.0), Span(0, 0.5, 1.5), Span(0, 1.0, 1.7), Span(2, 0.0, 0.4)]
-    found = [*(Answer(span, np.zeros(1)) for span in spans[:3]), End(0, 1.7, None), End(1, 0.0, None)]
+    found = [
+        *(Answer(span, np.zeros(1)) for span in spans[:3]),
+        End(0, 1.7, None),
+        End(1, 0.0, None),
+    ]
     found += [Answer(spans[3], np.zeros(1)), End(2, 0.4, None)]
     heard = []
     assert [*told(iter(found), heard.append)] == found

@@ -17,11 +17,17 @@ ABOUT = {"command": "embed", "hop": None}
 
 
 def row(recording, start=0.0, width=3):
-    return Row(recording, start, start + 0.5, np.arange(width, dtype=np.float32) + 10 * recording + start)
+    return Row(
+        recording, start, start + 0.5, np.arange(width, dtype=np.float32) + 10 * recording + start
+    )
 
 
 def rows_of(parts):
-    return [(one["recording"], one["start"], one["values"].tolist()) for chunk in parts.chunks() for one in chunk]
+    return [
+        (one["recording"], one["start"], one["values"].tolist())
+        for chunk in parts.chunks()
+        for one in chunk
+    ]
 
 
 @pytest.fixture
@@ -36,7 +42,9 @@ def test_rows_come_back_in_the_order_of_the_parts(parts, monkeypatch):
             for start in (0.0, 0.5, 1.0):
                 part.add(row(number, start))
             part.end(1.5, None, keep=True)
-    expected = [(n, start, row(n, start).values.tolist()) for n in range(3) for start in (0.0, 0.5, 1.0)]
+    expected = [
+        (n, start, row(n, start).values.tolist()) for n in range(3) for start in (0.0, 0.5, 1.0)
+    ]
     assert rows_of(parts) == expected
     assert [len(chunk) for chunk in parts.chunks()] == [2, 1] * 3
     assert parts.complete() == dict.fromkeys(range(3), Part(3, 3, 1, 1.5, ()))
@@ -70,11 +78,15 @@ def test_a_part_that_is_not_written_to_its_end_is_not_there(parts, tmp_path):
     with suppress(KeyboardInterrupt), parts.written(0) as part:
         part.add(row(0))
         raise KeyboardInterrupt
-    (parts.folder / "00000001.rows").write_bytes(b"what a crash left before it could say that it is complete")
+    (parts.folder / "00000001.rows").write_bytes(
+        b"what a crash left before it could say that it is complete"
+    )
     (parts.folder / ".00000002.rows.77.partial").write_bytes(b"half")
     assert parts.complete() == {}
     assert rows_of(parts) == []
-    Parts(tmp_path / "deep" / "out.npz", ABOUT | {"hop": 1.0}, resume=False)  # nothing is lost by beginning anew
+    Parts(
+        tmp_path / "deep" / "out.npz", ABOUT | {"hop": 1.0}, resume=False
+    )  # nothing is lost by beginning anew
     assert [path.name for path in parts.folder.iterdir()] == ["about.json"]
 
 
@@ -83,7 +95,9 @@ def test_parts_are_gone_on_with_only_where_that_is_asked_for_and_all_is_the_same
     with parts.written(0) as part:
         part.add(row(0))
         part.end(0.5, None, keep=True)
-    with pytest.raises(CheckpointError, match=r"out\.npz\.parts: holds what .* add --resume to go on, or delete it"):
+    with pytest.raises(
+        CheckpointError, match=r"out\.npz\.parts: holds what .* add --resume to go on, or delete it"
+    ):
         Parts(out, ABOUT, resume=False)
     for about, message in (
         (ABOUT | {"hop": 0.5}, "was begun with hop = None, now 0.5"),
@@ -95,7 +109,11 @@ def test_parts_are_gone_on_with_only_where_that_is_asked_for_and_all_is_the_same
     (parts.folder / ".00000001.rows.77.partial").write_bytes(b"half")
     again = Parts(out, ABOUT, resume=True)
     assert [*again.complete()] == [0]
-    assert sorted(path.name for path in again.folder.iterdir()) == ["00000000.json", "00000000.rows", "about.json"]
+    assert sorted(path.name for path in again.folder.iterdir()) == [
+        "00000000.json",
+        "00000000.rows",
+        "about.json",
+    ]
 
 
 def broken(path):
@@ -137,6 +155,20 @@ def test_groups_are_small_and_those_of_large_files_have_one_each(tmp_path, monke
         path = tmp_path / f"{number}.wav"
         path.write_bytes(bytes(size))
         clips.append(Clip(path, number, 0.0, inf))
-    found = groups([*clips, Clip(tmp_path / "none.wav", 99, 0.0, inf), Clip(tmp_path / "shard", 7, 0.0, 1.0, size=95)])
-    assert [[number for number, _ in group] for group in found] == [[0, 1, 2], [3, 4], [5], [6], [7, 8], [9, 10], [11]]
+    found = groups(
+        [
+            *clips,
+            Clip(tmp_path / "none.wav", 99, 0.0, inf),
+            Clip(tmp_path / "shard", 7, 0.0, 1.0, size=95),
+        ]
+    )
+    assert [[number for number, _ in group] for group in found] == [
+        [0, 1, 2],
+        [3, 4],
+        [5],
+        [6],
+        [7, 8],
+        [9, 10],
+        [11],
+    ]
     assert [clip for group in found for _, clip in group][:10] == clips

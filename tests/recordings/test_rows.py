@@ -21,7 +21,9 @@ def found_of(recordings, errors=()):
     for number, lengths in enumerate(recordings):
         edges = np.cumsum([0.0, *lengths])
         for start, end in pairwise(edges):
-            yield Answer(Span(number, float(start), float(end)), rng.normal(size=3).astype(np.float32))
+            yield Answer(
+                Span(number, float(start), float(end)), rng.normal(size=3).astype(np.float32)
+            )
         yield End(number, float(edges[-1]), BAD if number in errors else None)
 
 
@@ -29,7 +31,9 @@ def found_of(recordings, errors=()):
 def test_a_mean_is_weighted_by_length_and_has_no_part_of_another_recording(recordings, errors):
     found = [*found_of(recordings, errors)]
     rows = [*means(iter(found))]
-    assert [row for row in rows if isinstance(row, End)] == [item for item in found if isinstance(item, End)]
+    assert [row for row in rows if isinstance(row, End)] == [
+        item for item in found if isinstance(item, End)
+    ]
     good = [number for number in range(len(recordings)) if number not in errors]
     told = {row.recording: row for row in rows if isinstance(row, Row)}
     assert [*told] == good
@@ -44,7 +48,11 @@ def test_a_mean_is_weighted_by_length_and_has_no_part_of_another_recording(recor
 def test_each_window_is_a_row():
     found = [*found_of([[1.0, 0.5], [0.3]], errors={1})]
     rows = [*each(iter(found))]
-    assert [row[:3] for row in rows if isinstance(row, Row)] == [(0, 0.0, 1.0), (0, 1.0, 1.5), (1, 0.0, 0.3)]
+    assert [row[:3] for row in rows if isinstance(row, Row)] == [
+        (0, 0.0, 1.0),
+        (0, 1.0, 1.5),
+        (1, 0.0, 0.3),
+    ]
     assert [isinstance(row, End) for row in rows] == [isinstance(item, End) for item in found]
 
 
@@ -57,7 +65,9 @@ def test_frames_are_means_of_the_columns_in_them_and_come_as_soon_as_they_can(le
         sums.append({})
         for start in np.arange(0, max(seconds - 1, 0.01), 1.0).tolist():
             end = min(seconds, start + 2)
-            values = rng.normal(size=(max(1, int(np.ceil((end - start) / column - 1e-6))), 2)).astype(np.float32)
+            values = rng.normal(
+                size=(max(1, int(np.ceil((end - start) / column - 1e-6))), 2)
+            ).astype(np.float32)
             found.append(Answer(Span(number, start, end), values))
             for place, value in enumerate(values):
                 middle = min(start + (place + 0.5) * column, end - 1e-6)
@@ -81,7 +91,11 @@ def test_frames_are_means_of_the_columns_in_them_and_come_as_soon_as_they_can(le
         np.testing.assert_allclose([row.values for row in told], expected, atol=1e-5)
     for item, count in waiting:
         if isinstance(item, Answer):  # all frames that end a window's length before are out
-            before = [row for row in rows[:count] if isinstance(row, Row) and row.recording == item.span.recording]
+            before = [
+                row
+                for row in rows[:count]
+                if isinstance(row, Row) and row.recording == item.span.recording
+            ]
             assert item.span.start - (before[-1].end if before else 0) <= 1.0 + hop + column
 
 

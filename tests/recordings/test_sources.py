@@ -28,11 +28,16 @@ def test_what_a_csv_lists_are_clips_with_their_keys(tmp_path):
         ("a.wav", 0.5, 1.0, 11),
         ("a.wav", 1.5, 1.0, 12),
     ]
-    assert (rest.path.name, rest.start, rest.duration) == ("b.wav", 0.0, inf)  # that it is missing shows later
+    assert (rest.path.name, rest.start, rest.duration) == (
+        "b.wav",
+        0.0,
+        inf,
+    )  # that it is missing shows later
 
 
 @pytest.mark.parametrize(
-    ("sources", "message"), [([], "nothing: no audio file"), (["nowhere.wav"], "nowhere.wav: no such file or folder")]
+    ("sources", "message"),
+    [([], "nothing: no audio file"), (["nowhere.wav"], "nowhere.wav: no such file or folder")],
 )
 def test_what_is_no_source_is_refused(sources, message):
     with pytest.raises(DataError, match=message):

@@ -62,14 +62,28 @@ def test_csv_has_a_column_for_each_number(tmp_path, pieces):
     write(tmp_path / "a.csv", ".csv", COLUMNS, pieces)
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
-    assert header == ["path", "key", "start", "embeddings_0", "embeddings_1", "embeddings_2", "a", "b", "ü"]
+    assert header == [
+        "path",
+        "key",
+        "start",
+        "embeddings_0",
+        "embeddings_1",
+        "embeddings_2",
+        "a",
+        "b",
+        "ü",
+    ]
     table = rows(20)
     assert len(lines) == 20
     assert [line[0] for line in lines] == names(table).tolist()
     assert [line[1] for line in lines] == [str(2 * number) for number in range(20)]
     assert lines[5][2] == "1.667"
-    np.testing.assert_array_equal(np.array([line[3:6] for line in lines], np.float32), table["values"])
-    np.testing.assert_allclose(np.array([line[6:] for line in lines], float), table["values"] ** 2, rtol=1e-5)
+    np.testing.assert_array_equal(
+        np.array([line[3:6] for line in lines], np.float32), table["values"]
+    )
+    np.testing.assert_allclose(
+        np.array([line[6:] for line in lines], float), table["values"] ** 2, rtol=1e-5
+    )
 
 
 def test_parquet_has_vectors_as_lists_and_a_row_group_per_piece(tmp_path, pieces):
@@ -89,7 +103,9 @@ def test_the_kind_is_that_of_the_ending(tmp_path):
     assert kind(tmp_path / "a.csv", ".npz") == ".csv"
     assert kind(tmp_path / "a.NPZ", ".csv") == ".npz"
     assert kind(tmp_path / "a", ".npz") == ".npz"
-    with pytest.raises(ConfigError, match=r"out = .*a\.txt'; allowed: a name that ends in \.csv, \.npz, \.parquet"):
+    with pytest.raises(
+        ConfigError, match=r"out = .*a\.txt'; allowed: a name that ends in \.csv, \.npz, \.parquet"
+    ):
         kind(tmp_path / "a.txt", ".npz")
     with pytest.raises(ConfigError, match="there is a folder of this name"):
         kind(tmp_path, ".npz")

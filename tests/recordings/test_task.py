@@ -18,13 +18,20 @@ RATE = 8000
 
 def means(batch):
     """The mean of each window."""
-    return [wave[:length].mean(0, keepdim=True).numpy() for wave, length in zip(batch.wave, batch.lengths, strict=True)]
+    return [
+        wave[:length].mean(0, keepdim=True).numpy()
+        for wave, length in zip(batch.wave, batch.lengths, strict=True)
+    ]
 
 
 def rows(items):
     """A row per window."""
     for item in items:
-        yield item if isinstance(item, End) else Row(item.span.recording, item.span.start, item.span.end, item.value)
+        yield (
+            item
+            if isinstance(item, End)
+            else Row(item.span.recording, item.span.start, item.span.end, item.value)
+        )
 
 
 TASK = Task(Cut(0.5, 0.5, RATE), means, rows)
@@ -40,7 +47,9 @@ def groups(tmp_path_factory):
 def test_worker_processes_change_nothing_and_end_well(groups, monkeypatch):
     loaders = []
     started = windows_module.started
-    monkeypatch.setattr(windows_module, "started", lambda loader: loaders.append(started(loader)) or loaders[-1])
+    monkeypatch.setattr(
+        windows_module, "started", lambda loader: loaders.append(started(loader)) or loaders[-1]
+    )
     alone, beside = ([*of_many(TASK, groups, batch_size=2, workers=workers)] for workers in (0, 2))
     assert len(alone) == len(beside) > 10
     for one, other in zip(alone, beside, strict=True):

@@ -82,7 +82,11 @@ def test_each_recording_is_cut_as_it_would_be_alone_in_order(files, workers):
     for number, path in enumerate(files):
         if number not in wrong:
             sound, _ = read(path, sample_rate=RATE)
-            assert_same(found[number], slow_windows(sound, CUT), atol=2e-4 if path.suffix == ".flac" else 1e-6)
+            assert_same(
+                found[number],
+                slow_windows(sound, CUT),
+                atol=2e-4 if path.suffix == ".flac" else 1e-6,
+            )
             assert ends[number].seconds == pytest.approx(len(sound) / RATE)
 
 
@@ -106,7 +110,9 @@ def test_a_clip_is_cut_as_if_it_were_a_file_of_its_own(long, start, duration, sh
     assert end.error is None
     together = slow_windows(sound, cut)
     # Where neither the start nor the hop falls on a sample, a window may begin a sample earlier or later.
-    assert [start for start, _ in found[0]] == pytest.approx([start for start, _ in together], abs=1.1 / RATE)
+    assert [start for start, _ in found[0]] == pytest.approx(
+        [start for start, _ in together], abs=1.1 / RATE
+    )
     for (_, one), (_, other) in zip(found[0], together, strict=True):
         assert abs(len(one) - len(other)) <= 1
     if start == 0 or short:

@@ -20,7 +20,9 @@ def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch)
     monkeypatch.setattr(parts, "_RECORDINGS", 1)
     wrong = {
         1: AudioError("b", "is damaged", "copy it again"),
-        2: copy(UnreachableError("c", "cannot be fetched", "check the network")),  # as from a decoding process
+        2: copy(
+            UnreachableError("c", "cannot be fetched", "check the network")
+        ),  # as from a decoding process
     }
     made = []
 

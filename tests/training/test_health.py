@@ -12,18 +12,24 @@ def cross(scales):
 
 @pytest.mark.parametrize("directions", [1, 2, 7])
 def test_equal_directions_count_as_many(directions):
-    assert effective_rank(cross([3.0] * directions + [0.0] * 5)) == pytest.approx(directions, rel=1e-6)
+    assert effective_rank(cross([3.0] * directions + [0.0] * 5)) == pytest.approx(
+        directions, rel=1e-6
+    )
 
 
 def test_unequal_directions_count_by_their_entropy():
     share = torch.tensor([0.6, 0.3, 0.1])
-    assert effective_rank(cross([6.0, 3.0, 1.0])) == pytest.approx(torch.exp(-(share * share.log()).sum()).item())
+    assert effective_rank(cross([6.0, 3.0, 1.0])) == pytest.approx(
+        torch.exp(-(share * share.log()).sum()).item()
+    )
 
 
 def test_rank_ignores_place_size_and_rotation():
     points = cross([4.0, 2.0, 1.0])
     turn = torch.linalg.qr(torch.arange(9.0).view(3, 3) + torch.eye(3)).Q
-    assert effective_rank(100 * points @ turn + 50) == pytest.approx(effective_rank(points), rel=1e-4)
+    assert effective_rank(100 * points @ turn + 50) == pytest.approx(
+        effective_rank(points), rel=1e-4
+    )
 
 
 def test_clips_that_are_all_alike_have_no_rank_and_no_spread():

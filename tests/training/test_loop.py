@@ -56,7 +56,9 @@ def published(folder):
 
 
 def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) for name, value in first.items()
+    )
 
 
 def copied(objective):
@@ -92,12 +94,16 @@ def losing(change):
 
 def keeping(gradients):
     """Return what makes an objective leave the gradients of its step in a dictionary, by name."""
-    return after_every_step(lambda o, _: gradients.update((n, p.grad.clone()) for n, p in o.named_parameters()))
+    return after_every_step(
+        lambda o, _: gradients.update((n, p.grad.clone()) for n, p in o.named_parameters())
+    )
 
 
 def one_step(corpus, folder, batch_size, accumulate):
     """Return gradient, micro-batch losses and weights, and the logged line, of a single unclipped step."""
-    config = with_loader(settings(steps=1, accumulate=accumulate, clip_norm=None), batch_size=batch_size)
+    config = with_loader(
+        settings(steps=1, accumulate=accumulate, clip_norm=None), batch_size=batch_size
+    )
     gradients, outputs = {}, []
 
     def watch(objective):
@@ -111,7 +117,9 @@ def one_step(corpus, folder, batch_size, accumulate):
 
 
 def test_accumulated_batches_give_the_gradient_of_one_large_batch(tmp_path):
-    corpus = noises(tmp_path / "noise", seconds=tuple(0.06 + 0.011 * number for number in range(32)))
+    corpus = noises(
+        tmp_path / "noise", seconds=tuple(0.06 + 0.011 * number for number in range(32))
+    )
     large, _, line = one_step(corpus, tmp_path / "1x32", 32, 1)
     small, parts, same_line = one_step(corpus, tmp_path / "4x8", 32, 4)
     assert len(parts) == 4
@@ -132,9 +140,16 @@ def test_only_longer_gradients_are_scaled_down(corpus, tmp_path, share):
     def measure(objective, step):
         norms.append(torch.cat([p.grad.flatten() for p in objective.parameters()]).norm().item())
 
-    train(corpus, tmp_path / "clipped", settings(steps=1, clip_norm=limit), prepare=after_every_step(measure))
+    train(
+        corpus,
+        tmp_path / "clipped",
+        settings(steps=1, clip_norm=limit),
+        prepare=after_every_step(measure),
+    )
     assert norms == [pytest.approx(min(limit, whole.norm().item()), rel=1e-4)]
-    assert steps_of(tmp_path / "clipped")[0]["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-5)
+    assert steps_of(tmp_path / "clipped")[0]["grad_norm"] == pytest.approx(
+        line["grad_norm"], rel=1e-5
+    )
 
 
 def test_each_tensors_own_gradient_is_scaled_down_if_asked(corpus, tmp_path):
@@ -146,7 +161,10 @@ def test_each_tensors_own_gradient_is_scaled_down_if_asked(corpus, tmp_path):
     for name, gradient in whole.items():
         scale = min(1.0, limit / (gradient.norm().item() + 1e-6))  # the published code's epsilon
         torch.testing.assert_close(clipped[name], scale * gradient)
-    assert steps_of(tmp_path / "clipped")[0]["grad_norm"] == steps_of(tmp_path / "whole")[0]["grad_norm"]
+    assert (
+        steps_of(tmp_path / "clipped")[0]["grad_norm"]
+        == steps_of(tmp_path / "whole")[0]["grad_norm"]
+    )
 
 
 def rates_of(corpus, folder, config, key):
@@ -154,7 +172,9 @@ def rates_of(corpus, folder, config, key):
     seen = []
 
     def note(optimizer, *_):
-        seen.append({name: group[key] for group in optimizer.param_groups for name in group["names"]})
+        seen.append(
+            {name: group[key] for group in optimizer.param_groups for name in group["names"]}
+        )
 
     hook = register_optimizer_step_pre_hook(note)
     train(corpus, folder, config)
@@ -165,23 +185,49 @@ def rates_of(corpus, folder, config, key):
 def test_every_group_learns_at_its_share_of_the_scheduled_rate(corpus, tmp_path):
     config = settings(steps=10, warmup=0.25, layer_decay=0.5, head_lr_scale=3.0, lr=0.01)
     seen = rates_of(corpus, tmp_path / "run", config, "lr")
-    plain = {"schedule": "cosine", "warmup": 0.25, "floor": 0.0, "decay_start": 0.5, "decay_every": 0.1, "decay": 0.5}
+    plain = {
+        "schedule": "cosine",
+        "warmup": 0.25,
+        "floor": 0.0,
+        "decay_start": 0.5,
+        "decay_every": 0.1,
+        "decay": 0.5,
+    }
     base = [0.01 * factor(step, 10, **plain) for step in range(10)]
     assert [line["lr"] for line in steps_of(tmp_path / "run")] == pytest.approx(base)
-    for name, scale in (("mask_embed", 3), ("encoder.transformer.norm.weight", 1), ("encoder.projection.bias", 1 / 8)):
+    for name, scale in (
+        ("mask_embed", 3),
+        ("encoder.transformer.norm.weight", 1),
+        ("encoder.projection.bias", 1 / 8),
+    ):
         assert [rates[name] for rates in seen] == pytest.approx([scale * rate for rate in base])
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "decay_tokens"), [(0.04, 0.4, True), (0.0, 0.4, False), (0.3, 0.0, False), (0.1, None, True)]
+    ("start", "end", "decay_tokens"),
+    [(0.04, 0.4, True), (0.0, 0.4, False), (0.3, 0.0, False), (0.1, None, True)],
 )
-def test_weight_decay_follows_its_cosine_where_there_is_any(corpus, tmp_path, start, end, decay_tokens):
-    config = settings(steps=5, weight_decay=start, weight_decay_end=end, decay_tokens=decay_tokens, layer_decay=0.5)
+def test_weight_decay_follows_its_cosine_where_there_is_any(
+    corpus, tmp_path, start, end, decay_tokens
+):
+    config = settings(
+        steps=5,
+        weight_decay=start,
+        weight_decay_end=end,
+        decay_tokens=decay_tokens,
+        layer_decay=0.5,
+    )
     seen = rates_of(corpus, tmp_path / "run", config, "weight_decay")
     course = [cosine(start, start if end is None else end, step / 5) for step in range(5)]
-    decayed = {"encoder.projection.weight": 1, "encoder.projection.bias": 0, "encoder.cls_token": decay_tokens}
+    decayed = {
+        "encoder.projection.weight": 1,
+        "encoder.projection.bias": 0,
+        "encoder.cls_token": decay_tokens,
+    }
     for name, scale in decayed.items():
-        assert [decays[name] for decays in seen] == pytest.approx([scale * decay for decay in course])
+        assert [decays[name] for decays in seen] == pytest.approx(
+            [scale * decay for decay in course]
+        )
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("adam", Adam), ("amsgrad", Adam)])
@@ -190,7 +236,11 @@ def test_optimisers_go_by_their_names(name, kind):
     optimizer = make_optimizer(build(config), config.train)
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
-        assert (group["lr"], group["betas"], group["amsgrad"]) == (3e-3, (0.8, 0.9), name == "amsgrad")
+        assert (group["lr"], group["betas"], group["amsgrad"]) == (
+            3e-3,
+            (0.8, 0.9),
+            name == "amsgrad",
+        )
 
 
 def test_a_parameter_without_a_gradient_is_left_as_it_is(corpus, tmp_path):
@@ -228,7 +278,10 @@ def test_an_objective_is_told_the_plan_before_the_first_step(corpus, tmp_path):
 
 def test_a_folder_that_another_process_trains_in_is_left_alone(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "_PATIENCE", 0.0)
-    with FileLock(tmp_path / "run" / "lock"), pytest.raises(CheckpointError, match="another process trains in it"):
+    with (
+        FileLock(tmp_path / "run" / "lock"),
+        pytest.raises(CheckpointError, match="another process trains in it"),
+    ):
         train(corpus, tmp_path / "run", settings())
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     train(corpus, tmp_path / "again", settings())
@@ -238,11 +291,17 @@ def test_what_an_objective_warns_of_is_shown_and_logged(corpus, tmp_path, capsys
     heard = []
 
     def prepare(objective):
-        objective.warning = lambda metrics, step: heard.append(metrics) or ("it fails" if len(heard) == 2 else None)
+        objective.warning = lambda metrics, step: (
+            heard.append(metrics) or ("it fails" if len(heard) == 2 else None)
+        )
 
     train(corpus, tmp_path / "run", settings(), prepare=prepare)
-    assert heard == [{k: v for k, v in line.items() if k != "step"} for line in steps_of(tmp_path / "run")[3::4]]
-    assert [line for line in lines(tmp_path / "run") if "warning" in line] == [{"step": 8, "warning": "it fails"}]
+    assert heard == [
+        {k: v for k, v in line.items() if k != "step"} for line in steps_of(tmp_path / "run")[3::4]
+    ]
+    assert [line for line in lines(tmp_path / "run") if "warning" in line] == [
+        {"step": 8, "warning": "it fails"}
+    ]
     assert "step 8: it fails\n" in capsys.readouterr().err
 
 
@@ -251,7 +310,12 @@ def test_what_an_objective_warns_of_is_shown_and_logged(corpus, tmp_path, capsys
 
 def test_without_a_score_the_last_weights_are_kept(corpus, tmp_path):
     last = {}
-    train(corpus, tmp_path / "run", settings(), prepare=after_every_step(lambda o, _: last.update(copied(o))))
+    train(
+        corpus,
+        tmp_path / "run",
+        settings(),
+        prepare=after_every_step(lambda o, _: last.update(copied(o))),
+    )
     assert equal(published(tmp_path / "run"), last)
 
 
@@ -267,8 +331,12 @@ class Scores:
         return {"score": self.scores[len(self.states) - 1], "other": -float(step)}
 
 
-@pytest.mark.parametrize(("scores", "best"), [((0.1, 0.9, 0.5), 8), ((0.3, 0.3, 0.2), 4), ((-2.0, -1.0, -0.5), 12)])
-def test_the_weights_of_the_best_score_are_kept_the_earlier_of_equals(corpus, tmp_path, scores, best):
+@pytest.mark.parametrize(
+    ("scores", "best"), [((0.1, 0.9, 0.5), 8), ((0.3, 0.3, 0.2), 4), ((-2.0, -1.0, -0.5), 12)]
+)
+def test_the_weights_of_the_best_score_are_kept_the_earlier_of_equals(
+    corpus, tmp_path, scores, best
+):
     evaluate = Scores(*scores)
     progress = train(corpus, tmp_path / "run", settings(), evaluate=evaluate, select="score")
     assert (progress.best, progress.best_step) == (max(scores), best)
@@ -299,7 +367,9 @@ def test_progress_and_speed_are_written(corpus, tmp_path):
     assert train(corpus, tmp_path / "run", config).step == 25
     assert [line["step"] for line in steps_of(tmp_path / "run")] == [1, 10, 20, 25]
     assert (tmp_path / "run" / "resume" / "step-000000025").is_dir()
-    speed = [json.loads(line) for line in (tmp_path / "run" / "speed.jsonl").read_text().splitlines()]
+    speed = [
+        json.loads(line) for line in (tmp_path / "run" / "speed.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in speed] == [8, 17, 25]
     assert all(line["clips_per_second"] > 0 for line in speed)
     for name in ("cpu_seconds", "seconds"):
@@ -309,8 +379,13 @@ def test_progress_and_speed_are_written(corpus, tmp_path):
 def test_what_a_run_cost_is_counted_on_when_it_goes_on(corpus, tmp_path):
     with pytest.raises(Killed):
         train(corpus, tmp_path, settings(), prepare=after_every_step(kill_at(9)))
-    spent = {line["step"]: line for line in map(json.loads, (tmp_path / "speed.jsonl").read_text().splitlines())}
-    (tmp_path / "speed.jsonl").write_text(json.dumps(spent[8] | {"cpu_seconds": 1000.0, "seconds": 2000.0}) + "\n")
+    spent = {
+        line["step"]: line
+        for line in map(json.loads, (tmp_path / "speed.jsonl").read_text().splitlines())
+    }
+    (tmp_path / "speed.jsonl").write_text(
+        json.dumps(spent[8] | {"cpu_seconds": 1000.0, "seconds": 2000.0}) + "\n"
+    )
     train(corpus, tmp_path, settings())
     assert 1000 < Run.speed(tmp_path)["cpu_seconds"] < 1100
     assert 2000 < Run.speed(tmp_path)["seconds"] < 2100
@@ -334,7 +409,11 @@ def keys_of(corpus, config, step):
 
 @pytest.mark.parametrize(
     "bad",
-    [lambda loss: loss * torch.nan, lambda loss: loss + torch.inf, lambda loss: (loss - loss.detach()).sqrt()],
+    [
+        lambda loss: loss * torch.nan,
+        lambda loss: loss + torch.inf,
+        lambda loss: (loss - loss.detach()).sqrt(),
+    ],
     ids=["loss", "loss alone", "gradient alone"],
 )
 def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus, tmp_path, bad):
@@ -344,7 +423,9 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus, tmp_path, bad)
     def watched(objective):
         prepare(objective)
         forward = objective.forward
-        objective.forward = lambda *arguments: states.append(copied(objective)) or forward(*arguments)
+        objective.forward = lambda *arguments: (
+            states.append(copied(objective)) or forward(*arguments)
+        )
 
     config = settings()
     progress = train(corpus, tmp_path / "run", config, prepare=watched)
@@ -353,17 +434,25 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus, tmp_path, bad)
     assert still == [3, 7]
     skipped = [line for line in lines(tmp_path / "run") if "skipped" in line]
     assert skipped == [
-        {"step": step + 1, "skipped": True, "clip_keys": keys_of(corpus, config, step)} for step in (3, 7)
+        {"step": step + 1, "skipped": True, "clip_keys": keys_of(corpus, config, step)}
+        for step in (3, 7)
     ]
     assert all(torch.isfinite(value).all() for value in published(tmp_path / "run").values())
 
 
 def test_too_many_steps_in_a_row_that_are_not_finite_stop_the_run(corpus, tmp_path):
-    prepare = losing(lambda output, step: output.loss * torch.nan if step in (0, 2, 4, 5, 6, 7) else output.loss)
+    prepare = losing(
+        lambda output, step: output.loss * torch.nan if step in (0, 2, 4, 5, 6, 7) else output.loss
+    )
     config = settings(nonfinite_limit=3)
-    with pytest.raises(MelpatchError, match="no finite loss or gradient in 3 steps in a row; the clips' keys are in"):
+    with pytest.raises(
+        MelpatchError,
+        match="no finite loss or gradient in 3 steps in a row; the clips' keys are in",
+    ):
         train(corpus, tmp_path / "run", config, prepare=prepare)
-    skipped = {line["step"]: line["clip_keys"] for line in lines(tmp_path / "run") if "skipped" in line}
+    skipped = {
+        line["step"]: line["clip_keys"] for line in lines(tmp_path / "run") if "skipped" in line
+    }
     assert skipped == {step + 1: keys_of(corpus, config, step) for step in (0, 2, 4, 5, 6)}
 
 
@@ -386,7 +475,9 @@ def test_one_unreadable_clip_is_left_out_listed_and_told(tmp_path, capsys):
 
 def test_too_many_unreadable_clips_stop_the_run(tmp_path):
     corpus, paths = damaged(tmp_path, 2)
-    with pytest.raises(DataError, match=r"more than 1 of 12 clips cannot be read, .* see .*rejected\.csv"):
+    with pytest.raises(
+        DataError, match=r"more than 1 of 12 clips cannot be read, .* see .*rejected\.csv"
+    ):
         train(corpus, tmp_path / "run", settings())
     assert {one.path for one in read_rejected(tmp_path / "run" / "rejected.csv")} == paths
 
@@ -399,7 +490,9 @@ def test_how_many_may_be_unreadable_is_a_setting(tmp_path):
 
 def test_a_step_without_a_readable_clip_changes_nothing(tmp_path):
     def prepare(objective):
-        objective.warning = lambda metrics, step: f"a loss of {metrics['loss']}"  # there is none to judge
+        objective.warning = lambda metrics, step: (
+            f"a loss of {metrics['loss']}"
+        )  # there is none to judge
 
     corpus, _ = damaged(tmp_path, 12)
     config = with_loader(settings(), max_bad_share=1.0)
@@ -428,7 +521,12 @@ RUNS = {
         objective=Classify.Config(
             label_smoothing=0.1,
             augment=Augment.Config(
-                mixup_rate=0.5, roll=1.0, gain_db=6.0, noise_snr_db=(5.0, 20.0), freq_mask=8, time_mask=8
+                mixup_rate=0.5,
+                roll=1.0,
+                gain_db=6.0,
+                noise_snr_db=(5.0, 20.0),
+                freq_mask=8,
+                time_mask=8,
             ),
         ),
         encoder=replace(settings().encoder, drop_path=0.5),
@@ -479,7 +577,9 @@ STOPPED = [*((name, STOPS[-1]) for name in OTHERS), *product(["ssast", "classify
 
 
 @pytest.mark.parametrize(("name", "stops"), STOPPED, ids=str)
-def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not_been(corpus, tmp_path, uninterrupted, name, stops):
+def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not_been(
+    corpus, tmp_path, uninterrupted, name, stops
+):
     for stop in stops:
         with pytest.raises(Killed):
             finish(corpus, tmp_path, name, prepare=after_every_step(kill_at(stop)))
@@ -487,8 +587,12 @@ def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not_been(corpus, tmp_
     assert left(tmp_path) == uninterrupted[name]
 
 
-@pytest.mark.parametrize(("name", "stop"), [("ssast", 8), ("classify", 4), ("classify", 8), ("classify", 12)])
-def test_a_run_stopped_in_an_evaluation_goes_on_as_if_it_had_not_been(corpus, tmp_path, uninterrupted, name, stop):
+@pytest.mark.parametrize(
+    ("name", "stop"), [("ssast", 8), ("classify", 4), ("classify", 8), ("classify", 12)]
+)
+def test_a_run_stopped_in_an_evaluation_goes_on_as_if_it_had_not_been(
+    corpus, tmp_path, uninterrupted, name, stop
+):
     def stopped(objective, step):
         kill_at(stop)(objective, step)
         return score(objective, step)
@@ -502,7 +606,12 @@ def test_a_run_stopped_in_an_evaluation_goes_on_as_if_it_had_not_been(corpus, tm
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(
     ("name", "write", "number"),
-    [("ssast", "save", 1), ("ssast", "save", 2), ("classify", "save", 2), ("classify", "publish", 1)],
+    [
+        ("ssast", "save", 1),
+        ("ssast", "save", 2),
+        ("classify", "save", 2),
+        ("classify", "publish", 1),
+    ],
 )
 def test_a_run_stopped_at_a_save_goes_on_as_if_it_had_not_been(
     corpus, tmp_path, uninterrupted, name, write, number, done, monkeypatch
@@ -525,7 +634,9 @@ def test_a_run_stopped_at_a_save_goes_on_as_if_it_had_not_been(
     assert left(tmp_path) == uninterrupted[name]
 
 
-def test_weights_that_are_gone_on_with_are_not_those_an_objective_begins_with(corpus, tmp_path, uninterrupted):
+def test_weights_that_are_gone_on_with_are_not_those_an_objective_begins_with(
+    corpus, tmp_path, uninterrupted
+):
     def spoil(objective, _):
         with torch.no_grad():
             objective.mask_embed.zero_()
@@ -553,7 +664,9 @@ def test_workers_do_not_change_a_run(corpus, tmp_path, uninterrupted):
 def test_skipped_steps_and_bad_clips_survive_an_interruption(tmp_path):
     def run(folder, stop=None):
         corpus, _ = damaged(tmp_path, 1)
-        spoil = losing(lambda output, step: output.loss * torch.nan if step in (5, 6, 8) else output.loss)
+        spoil = losing(
+            lambda output, step: output.loss * torch.nan if step in (5, 6, 8) else output.loss
+        )
 
         def prepare(objective):
             spoil(objective)
@@ -608,8 +721,18 @@ def test_an_objective_of_ones_own_trains_under_its_name(tmp_path, monkeypatch, c
     for number, seconds in enumerate(RAGGED):
         write_noise(tmp_path / "noise" / f"{number}.wav", seconds, number)
     flags = "--size nano --steps 6 --batch-size 4 --seconds 0.4 --workers 0 --log-every 1 --precision 32-true"
-    words = ["pretrain", "ownlab:Loudness", "--data", str(tmp_path / "noise"), "--out", str(tmp_path / "run")]
-    assert main([*words, *flags.split(), "--front-end.sample-rate", "8000", "--objective.power", "2"]) == 0
+    words = [
+        "pretrain",
+        "ownlab:Loudness",
+        "--data",
+        str(tmp_path / "noise"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert (
+        main([*words, *flags.split(), "--front-end.sample-rate", "8000", "--objective.power", "2"])
+        == 0
+    )
     config, objective = load_run(tmp_path / "run")
     assert type(objective).__qualname__ == "Loudness"
     assert config.objective.power == 2.0

@@ -55,7 +55,9 @@ def test_a_new_run_records_its_settings(run):
 
 
 def test_a_folder_that_holds_a_run_is_refused(run):
-    with pytest.raises(CheckpointError, match="holds a run already; add --resume to go on with it, or give another"):
+    with pytest.raises(
+        CheckpointError, match="holds a run already; add --resume to go on with it, or give another"
+    ):
         Run.create(run.folder, replace(settings(), seed=1))
     assert Run.reopen(run.folder).config.seed == 0
 
@@ -64,7 +66,9 @@ def test_one_training_at_a_time(run, monkeypatch):
     monkeypatch.setattr(run_module, "_PATIENCE", 0.0)
     with run.alone():
         other = Run.reopen(run.folder)
-        with pytest.raises(CheckpointError, match="another process trains in it; wait for its end, or stop it"):
+        with pytest.raises(
+            CheckpointError, match="another process trains in it; wait for its end, or stop it"
+        ):
             other.alone().__enter__()
     with other.alone():
         pass
@@ -73,7 +77,9 @@ def test_one_training_at_a_time(run, monkeypatch):
 def test_a_training_waits_for_what_a_killed_one_left_running(run):
     # It holds the lock as the decoding processes of a training do.
     held = f"import filelock, time; filelock.FileLock({str(run.folder / 'lock')!r}).acquire(); print(flush=True)"
-    with subprocess.Popen([sys.executable, "-c", f"{held}; time.sleep(1)"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{held}; time.sleep(1)"], stdout=subprocess.PIPE
+    ) as process:
         process.stdout.readline()
         with run.alone():
             assert process.wait(10) == 0
@@ -145,7 +151,9 @@ def test_a_machine_without_git_can_train(tmp_path, monkeypatch):
 
 def test_the_commit_is_that_of_the_code(monkeypatch, tmp_path):
     folder = run_module.Path(run_module.__file__).parent
-    asked = subprocess.run(["git", "log", "-1", "--format=%H"], cwd=folder, capture_output=True, text=True, check=False)
+    asked = subprocess.run(
+        ["git", "log", "-1", "--format=%H"], cwd=folder, capture_output=True, text=True, check=False
+    )
     monkeypatch.chdir(tmp_path)
     assert run_module.environment()["git_commit"] == (asked.stdout.strip() or None)
 
@@ -163,7 +171,9 @@ def test_lines_after_the_saved_step_and_half_lines_are_cut(run, model):
     run.states.wait()
     Run.reopen(run.folder).restore()
     for name in ("metrics.jsonl", "speed.jsonl"):
-        assert lines(run.folder / name) == [{"step": step, "loss": step / 3} for step in range(1, 5)]
+        assert lines(run.folder / name) == [
+            {"step": step, "loss": step / 3} for step in range(1, 5)
+        ]
 
 
 def test_numbers_that_json_cannot_hold_are_null(run):
@@ -181,7 +191,11 @@ def test_rejected_clips_are_listed_once_and_survive_a_resume(run):
     run.reject([Rejected("a.wav", "is no sound")])
     again = Run.reopen(run.folder)
     again.reject([Rejected("b.wav", "ends, too\nearly"), Rejected("c.wav", "is gone")])
-    assert [one.path for one in read_rejected(run.folder / "rejected.csv")] == ["a.wav", "b.wav", "c.wav"]
+    assert [one.path for one in read_rejected(run.folder / "rejected.csv")] == [
+        "a.wav",
+        "b.wav",
+        "c.wav",
+    ]
     assert read_rejected(run.folder / "rejected.csv")[1].reason == "ends, too\nearly"
     assert sorted(again.rejected) == ["a.wav", "b.wav", "c.wav"]
 
@@ -196,6 +210,10 @@ def test_a_run_goes_on_with_the_clips_it_was_started_with_only(run):
     corpus = Corpus("sounds", clips, (), False)
     run.remember(corpus)
     run.remember(replace(corpus, clips=clips[::-1]))
-    for other in (clips[:2], (*clips[:2], replace(clips[2], labels=("dog",))), (*clips, replace(clips[0], key=9))):
+    for other in (
+        clips[:2],
+        (*clips[:2], replace(clips[2], labels=("dog",))),
+        (*clips, replace(clips[0], key=9)),
+    ):
         with pytest.raises(CheckpointError, match="was started on other clips"):
             run.remember(replace(corpus, clips=other))

@@ -20,7 +20,9 @@ STEPS = 4
 
 def trained(folder, sounds, **train):
     """Train, or go on; return what is logged, the weights, and what the optimiser remembers."""
-    started = by_first((folder / "config.toml").exists)  # or one would find what the first one makes
+    started = by_first(
+        (folder / "config.toml").exists
+    )  # or one would find what the first one makes
     config = settings(steps=STEPS, save_every=2, evaluations=2, **train)
     run = Run.reopen(folder) if started else Run.create(folder, config)
     corpus = load_corpus([sounds])
@@ -33,14 +35,30 @@ def trained(folder, sounds, **train):
 
 def score(objective, step):
     """A number that hangs on all weights."""
-    return {"score": float(sum(parameter.double().square().sum() for parameter in objective.parameters()))}
+    return {
+        "score": float(
+            sum(parameter.double().square().sum() for parameter in objective.parameters())
+        )
+    }
 
 
 def process(rank, folder):
     """Be one of two that torchrun has started; go on alone with what both have left is for others."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    return [trained(folder / name, folder / "noise", strategy=name, accumulate=2) for name in ("ddp", "fsdp")]
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+    }
+    return [
+        trained(folder / name, folder / "noise", strategy=name, accumulate=2)
+        for name in ("ddp", "fsdp")
+    ]
 
 
 def near(found, expected):
@@ -52,7 +70,9 @@ def near(found, expected):
     assert found[2].keys() == expected[2].keys()
     for number, values in expected[2].items():
         for name, value in values.items():
-            torch.testing.assert_close(found[2][number][name], value, rtol=1e-2, atol=1e-4, msg=f"{number} {name}")
+            torch.testing.assert_close(
+                found[2][number][name], value, rtol=1e-2, atol=1e-4, msg=f"{number} {name}"
+            )
 
 
 def test_shares_train_as_copies_do_and_leave_whole_states(tmp_path, monkeypatch):
@@ -60,5 +80,7 @@ def test_shares_train_as_copies_do_and_leave_whole_states(tmp_path, monkeypatch)
     for ddp, fsdp in in_both(process, tmp_path, monkeypatch):
         near(fsdp, ddp)
     again = tmp_path / "fsdp" / "resume"
-    (again / f"step-{STEPS:09d}" / "SHA256SUMS").unlink()  # damaged, so that it goes on from the one before
+    (
+        again / f"step-{STEPS:09d}" / "SHA256SUMS"
+    ).unlink()  # damaged, so that it goes on from the one before
     near(trained(tmp_path / "fsdp", tmp_path / "noise"), ddp)

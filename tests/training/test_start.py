@@ -53,7 +53,12 @@ def test_mean_and_std_are_those_of_all_valid_frames(corpus):
     for clip in corpus.clips:
         part = crop(clip, config.loader.seconds, config.seed, 0)
         wave, _ = read(part.path, start=part.start, duration=part.duration)
-        values.append(plain(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))[0].double().flatten().numpy())
+        values.append(
+            plain(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))[0]
+            .double()
+            .flatten()
+            .numpy()
+        )
     every = np.concatenate(values)
     found = measured(config, corpus, 100)
     assert found.front_end.mean == pytest.approx(every.mean(), abs=2e-4)
@@ -63,8 +68,13 @@ def test_mean_and_std_are_those_of_all_valid_frames(corpus):
 
 def test_statistics_are_a_function_of_seed_and_corpus(corpus):
     first = measured(settings(), corpus, 5)
-    assert measured(with_loader(settings(), batch_size=2, workers=2, bucket=1), corpus, 5).front_end == first.front_end
-    assert measured(first, corpus, 5).front_end.mean == pytest.approx(first.front_end.mean, abs=2e-5)
+    assert (
+        measured(with_loader(settings(), batch_size=2, workers=2, bucket=1), corpus, 5).front_end
+        == first.front_end
+    )
+    assert measured(first, corpus, 5).front_end.mean == pytest.approx(
+        first.front_end.mean, abs=2e-5
+    )
     assert measured(replace(settings(), seed=1), corpus, 5).front_end != first.front_end
 
 
@@ -72,7 +82,9 @@ def test_statistics_of_a_corpus_of_which_nothing_can_be_read(tmp_path):
     corpus = noises(tmp_path)
     for clip in corpus.clips:
         clip.path.write_bytes(b"this is no sound")
-    with pytest.raises(DataError, match="none of the first clips can be read; run melpatch prepare"):
+    with pytest.raises(
+        DataError, match="none of the first clips can be read; run melpatch prepare"
+    ):
         measured(settings(), corpus, 5)
 
 
@@ -93,7 +105,9 @@ def test_sine_cosine_positions_need_no_fitting():
 
 @pytest.mark.parametrize("positions", ["learned", "stretched"])
 def test_a_method_of_short_views_has_a_table_as_long_as_these(positions, monkeypatch):
-    monkeypatch.setattr(SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds))
+    monkeypatch.setattr(
+        SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
+    )
     config = replace(learned(99, positions=positions), objective=SSAST.Config(mask_ratio=0.5))
     assert fitted(config).encoder.columns == 3  # as for segments of 0.2 s
     assert fitted(classifier(config)).encoder.columns == 5
@@ -118,7 +132,9 @@ def mixing(**train):
         ({"epochs": 10.0, "steps": 7}, 2, 7, 2),
     ],
 )
-def test_a_run_is_so_many_passes_long_on_any_number_of_processes(corpus, train, together, steps, at_once, monkeypatch):
+def test_a_run_is_so_many_passes_long_on_any_number_of_processes(
+    corpus, train, together, steps, at_once, monkeypatch
+):
     monkeypatch.setattr(processes, "world_size", lambda: together)
     found = plan(settings(**{"steps": None, **train}), corpus)
     assert (found.steps, found.batch_size, found.at_once) == (steps, 4, at_once)
@@ -129,10 +145,17 @@ def test_a_run_is_so_many_passes_long_on_any_number_of_processes(corpus, train, 
     [
         (settings, 3, 1, "a multiple of 3, which is 3 processes x accumulate = 1"),
         (settings, 2, 3, "a multiple of 6, which is 2 processes x accumulate = 3"),
-        (mixing, 2, 2, "a multiple of 8, which is 2 processes x accumulate = 2 x 2, since clips are mixed in pairs"),
+        (
+            mixing,
+            2,
+            2,
+            "a multiple of 8, which is 2 processes x accumulate = 2 x 2, since clips are mixed in pairs",
+        ),
     ],
 )
-def test_a_batch_that_cannot_be_divided_is_refused(corpus, change, together, accumulate, allowed, monkeypatch):
+def test_a_batch_that_cannot_be_divided_is_refused(
+    corpus, change, together, accumulate, allowed, monkeypatch
+):
     monkeypatch.setattr(processes, "world_size", lambda: together)
     with pytest.raises(ConfigError) as error:
         plan(change(accumulate=accumulate), corpus)
@@ -158,11 +181,16 @@ def test_a_run_is_loaded_with_its_settings_and_weights(tmp_path):
     config, back = load_run(tmp_path)
     assert config == settings()
     assert isinstance(back, SSAST)
-    assert all(torch.equal(value, back.state_dict()[name]) for name, value in objective.state_dict().items())
+    assert all(
+        torch.equal(value, back.state_dict()[name])
+        for name, value in objective.state_dict().items()
+    )
 
 
 def test_a_folder_without_settings_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"nothing/config\.toml: cannot be read .*; give a run folder"):
+    with pytest.raises(
+        ConfigError, match=r"nothing/config\.toml: cannot be read .*; give a run folder"
+    ):
         load_run(tmp_path / "nothing")
 
 
@@ -176,7 +204,9 @@ def test_damaged_weights_are_named(tmp_path):
     saved(tmp_path, settings())
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable safetensors file"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors: not a readable safetensors file"
+    ):
         load_run(tmp_path)
 
 
@@ -184,7 +214,9 @@ def test_weights_that_do_not_fit_the_settings_are_named(tmp_path):
     saved(tmp_path, settings())
     text = (tmp_path / "config.toml").read_text()
     (tmp_path / "config.toml").write_text(text.replace("depth = 2", "depth = 1"))
-    with pytest.raises(ConfigError, match=r"model\.safetensors does not fit config\.toml; .*blocks\.1") as caught:
+    with pytest.raises(
+        ConfigError, match=r"model\.safetensors does not fit config\.toml; .*blocks\.1"
+    ) as caught:
         load_run(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -220,7 +252,9 @@ def test_learned_positions_are_resized_to_another_stride(tmp_path):
     source = saved(tmp_path, learned(5)).encoder
     target = build(classifier(learned(9, stride=(4, 4))))
     start_from(target, tmp_path, "bilinear")
-    expected = resize(source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bilinear")
+    expected = resize(
+        source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bilinear"
+    )
     assert target.encoder.grid.rows > 4
     assert torch.equal(target.encoder.position_table, expected)
 
@@ -230,7 +264,9 @@ def test_a_stretched_table_is_stretched_as_it_was_in_training(tmp_path, stride):
     source = saved(tmp_path, learned(5, positions="stretched")).encoder
     target = build(classifier(learned(9, positions="stretched", stride=stride)))
     start_from(target, tmp_path)
-    expected = resize(source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bicubic")
+    expected = resize(
+        source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bicubic"
+    )
     assert torch.equal(target.encoder.position_table, expected)
     if stride is None:
         assert torch.equal(target.encoder.positions(9), source.positions(9))
@@ -255,7 +291,9 @@ def test_a_spectrogram_that_means_something_else_is_refused(tmp_path, field, val
     saved(tmp_path, settings())
     other = settings()
     target = build(replace(other, front_end=replace(other.front_end, **{field: value})))
-    with pytest.raises(ConfigError, match=f"front_end.{field} = {value!r} but .* was trained with .*; leave it out"):
+    with pytest.raises(
+        ConfigError, match=f"front_end.{field} = {value!r} but .* was trained with .*; leave it out"
+    ):
         start_from(target, tmp_path)
 
 
@@ -269,14 +307,23 @@ def test_another_level_is_not_refused(tmp_path, field):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"embed_dim": 32}, {"depth": 3}, {"depth": 1}, {"cls_tokens": 2}, {"patch": (8, 4)}, {"positions": "learned"}],
+    [
+        {"embed_dim": 32},
+        {"depth": 3},
+        {"depth": 1},
+        {"cls_tokens": 2},
+        {"patch": (8, 4)},
+        {"positions": "learned"},
+    ],
     ids=str,
 )
 def test_an_encoder_of_another_make_is_refused(tmp_path, changes):
     saved(tmp_path, settings())
     other = settings()
     target = build(replace(other, encoder=replace(other.encoder, **changes)))
-    with pytest.raises(ConfigError, match=r"encoder settings do not fit the weights of .*; leave them out") as caught:
+    with pytest.raises(
+        ConfigError, match=r"encoder settings do not fit the weights of .*; leave them out"
+    ) as caught:
         start_from(target, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -61,14 +61,19 @@ def save(run, step, **more):
 
 
 def steps_kept(run):
-    return [int(path.name.removeprefix("step-")) for path in sorted((run.folder / "resume").glob("step-*"))]
+    return [
+        int(path.name.removeprefix("step-"))
+        for path in sorted((run.folder / "resume").glob("step-*"))
+    ]
 
 
 def restored(run):
     """Return the step that a resumed run begins with, once all that it begins with has been found to fit."""
     again = Run.reopen(run.folder)
     found = again.restore()
-    lines = [json.loads(line)["step"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)["step"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()
+    ]
     if found is None:
         assert lines == []
         return 0
@@ -85,7 +90,9 @@ def same(first, second):
     if isinstance(first, State):
         return same(vars(first), vars(second))
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(value, second[name]) for name, value in first.items())
+        return first.keys() == second.keys() and all(
+            same(value, second[name]) for name, value in first.items()
+        )
     return first == second
 
 
@@ -100,7 +107,9 @@ def test_a_saved_state_comes_back_whole(tmp_path):
             parameter.grad = torch.full_like(parameter, step + 1.0)
         optimizer.step()
     progress = Progress(step=3, skipped=2, skipped_in_a_row=1, best=1 / 3, best_step=2, averaged=1)
-    state = State(progress, model.state_dict(), optimizer.state_dict(), {"x": torch.tensor([0.1, 0.2])})
+    state = State(
+        progress, model.state_dict(), optimizer.state_dict(), {"x": torch.tensor([0.1, 0.2])}
+    )
     run.save(state)
     run.states.wait()
     found = Run.reopen(run.folder).restore()
@@ -153,7 +162,8 @@ def test_a_save_waits_for_the_one_before(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("keep", "kept"), [({}, [8, 10]), ({"keep_last": 1}, [10]), ({"keep_last": 3, "keep_every": 4}, [4, 6, 8, 10])]
+    ("keep", "kept"),
+    [({}, [8, 10]), ({"keep_last": 1}, [10]), ({"keep_last": 3, "keep_every": 4}, [4, 6, 8, 10])],
 )
 def test_the_newest_states_are_kept_and_every_so_manieth(tmp_path, keep, kept):
     run = Run.create(tmp_path / "run", settings(save_every=2, **keep))
@@ -231,14 +241,19 @@ def test_where_all_states_are_damaged_nothing_is_thrown_away(run):
         save(run, step)
     for path in (run.folder / "resume").iterdir():
         flip(path / "optimizer.pt", 0.5)
-    with pytest.raises(CheckpointError, match=r"none of its 2 states is whole; take one from a backup, or remove"):
+    with pytest.raises(
+        CheckpointError, match=r"none of its 2 states is whole; take one from a backup, or remove"
+    ):
         Run.reopen(run.folder).restore()
     assert steps_kept(run) == [2, 4]
 
 
 # ------------------------------------------------------------------------------------------------- at every call
 
-CALLS = [(os, name) for name in ("open", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "truncate")]
+CALLS = [
+    (os, name)
+    for name in ("open", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "truncate")
+]
 CALLS += [(io, "open"), (torch, "save")]
 
 
@@ -282,7 +297,9 @@ def twice_saved(tmp_path):
     first = Run.create(tmp_path / "first", settings())
     for step in (2, 4):
         save(first, step)
-    return lambda number: Run(Path(shutil.copytree(first.folder, tmp_path / f"{number}")), first.config)
+    return lambda number: Run(
+        Path(shutil.copytree(first.folder, tmp_path / f"{number}")), first.config
+    )
 
 
 def third_save(run):
@@ -295,7 +312,10 @@ def test_a_kill_at_any_call_of_a_save_leaves_a_state_that_is_whole(twice_saved, 
     for run, raised in faults(monkeypatch, twice_saved, third_save, Killed(), lasts=True):
         assert isinstance(raised, Killed)
         found.append(restored(run))
-        assert load_weights(run.folder / "model.safetensors")["x"].unique().tolist() in ([4.0], [6.0])
+        assert load_weights(run.folder / "model.safetensors")["x"].unique().tolist() in (
+            [4.0],
+            [6.0],
+        )
     assert found == sorted(found)
     assert set(found) == {4, 6}
 
@@ -308,7 +328,9 @@ def test_a_kill_at_any_call_of_a_resume_leaves_the_same_state_to_the_next(twice_
         (run.folder / "resume" / ".step-000000006.77.partial").mkdir()
         return run
 
-    for run, raised in faults(monkeypatch, prepare, lambda run: Run.reopen(run.folder).restore(), Killed(), lasts=True):
+    for run, raised in faults(
+        monkeypatch, prepare, lambda run: Run.reopen(run.folder).restore(), Killed(), lasts=True
+    ):
         assert isinstance(raised, Killed)
         assert restored(run) == 2
 
@@ -317,7 +339,9 @@ def test_a_kill_at_any_call_of_the_start_leaves_a_run_or_none(tmp_path, monkeypa
     def start(folder):
         Run.create(folder, settings(), settings())
 
-    for folder, raised in faults(monkeypatch, lambda number: tmp_path / f"{number}", start, Killed(), lasts=True):
+    for folder, raised in faults(
+        monkeypatch, lambda number: tmp_path / f"{number}", start, Killed(), lasts=True
+    ):
         assert isinstance(raised, Killed)
         if not (folder / "config.toml").exists():
             start(folder)
@@ -333,8 +357,16 @@ def corpus(tmp_path_factory):
 
 
 def train(corpus, folder):
-    run = Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, settings())
-    fit(build(run.config), corpus, run, evaluate=lambda objective, step: {"score": -1.0 * step}, select="score")
+    run = (
+        Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, settings())
+    )
+    fit(
+        build(run.config),
+        corpus,
+        run,
+        evaluate=lambda objective, step: {"score": -1.0 * step},
+        select="score",
+    )
     names = ("metrics.jsonl", "model.safetensors", "resume/step-000000012/model.safetensors")
     return [(folder / name).read_bytes() for name in names]
 
@@ -365,11 +397,18 @@ def test_a_disk_that_is_full_at_any_call_does_not_end_the_run(twice_saved, monke
         assert raised is None
         told = capsys.readouterr().err
         if told:  # what is logged may find room a moment later
-            assert "some file: no room to save (No space left on device); the run goes on, and" in told
+            assert (
+                "some file: no room to save (No space left on device); the run goes on, and" in told
+            )
             assert told.count("\n") == 1
         assert steps_kept(run) in ([2, 4], [4, 6], [2, 4, 6])
         third_save(run)
-        assert [json.loads(line)["step"] for line in (run.folder / "metrics.jsonl").open()] == [2, 4, 6, 6]
+        assert [json.loads(line)["step"] for line in (run.folder / "metrics.jsonl").open()] == [
+            2,
+            4,
+            6,
+            6,
+        ]
         assert steps_kept(run) == [4, 6]
         assert not list(run.folder.rglob(".*"))
         assert Run.reopen(run.folder).restore().progress.step == 6
@@ -439,7 +478,9 @@ def test_rejected_clips_that_found_no_room_are_listed_later(run, little_room):
     assert "a.wav" in (run.folder / "rejected.csv").read_text()
 
 
-def test_a_training_goes_on_through_a_full_disk(corpus, whole, tmp_path, little_room, capsys, monkeypatch):
+def test_a_training_goes_on_through_a_full_disk(
+    corpus, whole, tmp_path, little_room, capsys, monkeypatch
+):
     """The disk is full from step 3 to step 9, while lines, weights and a state are due."""
     room, log = {2: 400, 8: -1}, Run.log
 
@@ -462,7 +503,10 @@ def test_an_error_of_another_kind_is_raised_at_the_next_chance(run, monkeypatch)
         patch.setattr(states_module, "write_weights", lambda *_: (_ for _ in ()).throw(denied))
         run.save(state_of(2))
         run.states._thread.shutdown()
-        with pytest.raises(CheckpointError, match=r"the/file: cannot be written \(Input/output error\); mend the disk"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"the/file: cannot be written \(Input/output error\); mend the disk",
+        ):
             run.states.check()
     run.states.check()  # is raised once
 

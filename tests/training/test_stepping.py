@@ -39,7 +39,11 @@ def test_fused_optimisers_move_as_plain_ones_and_take_their_state(name, plain):
     objectives = [build(config), build(config)]
     ours = make_optimizer(objectives[0], config.train)
     groups = make_optimizer(objectives[1], config.train).param_groups
-    theirs = plain([{**group, "fused": False} for group in groups], lr=config.train.lr, betas=config.train.betas)
+    theirs = plain(
+        [{**group, "fused": False} for group in groups],
+        lr=config.train.lr,
+        betas=config.train.betas,
+    )
     for step in range(4):
         if step == 2:  # as a run goes on that was saved by the plain one
             ours.load_state_dict(deepcopy(theirs.state_dict()))

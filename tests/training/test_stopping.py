@@ -83,7 +83,11 @@ def corpus(tmp_path_factory):
 def train(corpus, folder, ask=None, **how):
     """Train in a folder, from wherever it stands; ``ask`` is called after every step."""
     config = settings(**{"log_every": 5} | how)
-    run = Run.reopen(folder) if by_first((folder / "config.toml").exists) else Run.create(folder, config)
+    run = (
+        Run.reopen(folder)
+        if by_first((folder / "config.toml").exists)
+        else Run.create(folder, config)
+    )
     objective = build(run.config)
     if ask is not None:
         objective.after_step = ask
@@ -91,7 +95,9 @@ def train(corpus, folder, ask=None, **how):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_training_that_is_asked_ends_after_its_step_saved_and_goes_on_as_if_it_had_not(corpus, tmp_path, number):
+def test_a_training_that_is_asked_ends_after_its_step_saved_and_goes_on_as_if_it_had_not(
+    corpus, tmp_path, number
+):
     with pytest.raises(
         Stopped, match=rf"{signal.Signals(number).name} and saved after step 7 of 12; .* --resume"
     ) as caught:
@@ -104,7 +110,9 @@ def test_a_training_that_is_asked_ends_after_its_step_saved_and_goes_on_as_if_it
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_training_asked_in_its_last_step_is_complete_and_ends_the_command_all_the_same(corpus, tmp_path):
+def test_a_training_asked_in_its_last_step_is_complete_and_ends_the_command_all_the_same(
+    corpus, tmp_path
+):
     with pytest.raises(Stopped, match=r"complete and saved after step 12 when SIGTERM") as caught:
         train(corpus, tmp_path / "run", stopped_at(11))
     assert caught.value.signal == signal.SIGTERM
@@ -114,7 +122,9 @@ def test_a_training_asked_in_its_last_step_is_complete_and_ends_the_command_all_
     assert train(corpus, tmp_path / "run").step == 12
 
 
-def test_a_training_asked_while_it_is_saved_for_the_last_time_ends_the_command(corpus, tmp_path, monkeypatch):
+def test_a_training_asked_while_it_is_saved_for_the_last_time_ends_the_command(
+    corpus, tmp_path, monkeypatch
+):
     monkeypatch.setattr(Run, "save", lambda run, state, publish: send(signal.SIGTERM))
     with pytest.raises(Stopped, match="complete"):
         train(corpus, tmp_path, save_every=12)
@@ -126,14 +136,25 @@ def stopped_at(wanted):
 
 def one_of_two(rank, folder):
     """Go on with a run in two processes, of which the second alone is asked to end; return what was raised."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29501"}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29501",
+    }
     with pytest.raises(Stopped) as caught:
         train(load_corpus([folder / "noise"]), folder / "run", stopped_at(8) if rank else None)
     return str(caught.value)
 
 
-def test_a_run_goes_on_in_another_number_of_processes_with_the_clips_that_are_next(tmp_path, monkeypatch):
+def test_a_run_goes_on_in_another_number_of_processes_with_the_clips_that_are_next(
+    tmp_path, monkeypatch
+):
     """One process up to step 5, two up to step 10, in which they agree on what one heard after step 9; then one."""
     corpus = noises(tmp_path / "noise")
     train(corpus, tmp_path / "whole", log_every=1)
@@ -143,7 +164,10 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_clips_that_are_ne
     assert all("stopped by SIGTERM and saved after step 10 of 12" in each for each in told)
     assert train(corpus, tmp_path / "run").step == 12
     losses = [
-        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)["loss"]
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
         for name in ("run", "whole")
     ]
     assert len(losses[0]) == 12
@@ -152,8 +176,12 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_clips_that_are_ne
     assert len(starts) == 3  # the first of several processes writes
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)])
-def test_the_command_line_tells_how_to_go_on_and_its_code_names_the_signal(monkeypatch, capsys, number, code):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)]
+)
+def test_the_command_line_tells_how_to_go_on_and_its_code_names_the_signal(
+    monkeypatch, capsys, number, code
+):
     def stopped(config):
         raise Stopped("runs/x: stopped; go on with --resume", number)
 

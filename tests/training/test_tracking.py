@@ -37,7 +37,9 @@ def test_curves_and_pictures_of_a_run_are_kept(tmp_path):
         for name in line.keys() - {"step"}:
             points = {point.step: point.value for point in found.Scalars(name)}
             assert points[line["step"]] == pytest.approx(line[name])
-    assert {"loss", "nce", "mse", "accuracy", "lr", "grad_norm", "health"} <= set(found.Tags()["scalars"])
+    assert {"loss", "nce", "mse", "accuracy", "lr", "grad_norm", "health"} <= set(
+        found.Tags()["scalars"]
+    )
     assert [picture.step for picture in found.Images(TAG)] == [2, 4]
 
 
@@ -52,7 +54,9 @@ def test_a_picture_shows_its_stages_one_above_the_other_with_low_mels_below(tmp_
 
 def test_a_mask_that_other_values_cover_is_shown_by_itself(tmp_path):
     track(tmp_path, picture(8.0))
-    stages = np.split(shown(tmp_path, "clean, seen, mask, rebuilt")[::-1, :, 0], [2, 4, 6, 8, 10, 12])
+    stages = np.split(
+        shown(tmp_path, "clean, seen, mask, rebuilt")[::-1, :, 0], [2, 4, 6, 8, 10, 12]
+    )
     rebuilt, _, mask, _, seen, _, clean = stages
     np.testing.assert_allclose(clean, CLEAN / 10, atol=1 / 255)
     np.testing.assert_allclose(seen, [[0, 0.8, 0.2], [0.3, 0.4, 1.0]], atol=1 / 255)
@@ -66,7 +70,9 @@ def test_classes_are_a_second_picture_in_their_own_colours(tmp_path):
     assert events(tmp_path).Tags()["images"] == [TAG, "classes"]
     seen = shown(tmp_path, "classes")
     assert seen.shape == (32, 48, 3)
-    np.testing.assert_allclose(seen[8::16, 8::16], class_colours(torch.cat([classes + 1, classes])), atol=1 / 255)
+    np.testing.assert_allclose(
+        seen[8::16, 8::16], class_colours(torch.cat([classes + 1, classes])), atol=1 / 255
+    )
     assert np.ptp(seen[:16, 16:32], axis=(0, 1)).max() == 0  # a patch has one colour
 
 
@@ -110,5 +116,7 @@ def test_without_a_tracker_nothing_is_kept(tmp_path):
 def test_a_missing_tensorboard_is_named_with_its_cure(tmp_path, monkeypatch):
     monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
     monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
-    with pytest.raises(MelpatchError, match=r"needs TensorBoard; install it: pip install 'melpatch\[track\]'"):
+    with pytest.raises(
+        MelpatchError, match=r"needs TensorBoard; install it: pip install 'melpatch\[track\]'"
+    ):
         make_tracker("tensorboard", tmp_path)

@@ -45,13 +45,21 @@ class Augment:
 
         def __post_init__(self) -> None:
             check(0.0 <= self.mixup_rate <= 1.0, "mixup_rate", self.mixup_rate, "0 to 1")
-            check(self.mixup_alpha >= 1, "mixup_alpha", self.mixup_alpha, "a whole number of 1 or more")
+            check(
+                self.mixup_alpha >= 1,
+                "mixup_alpha",
+                self.mixup_alpha,
+                "a whole number of 1 or more",
+            )
             check(0.0 <= self.roll <= 1.0, "roll", self.roll, "0 to 1")
             check(0.0 <= self.gain_db < math.inf, "gain_db", self.gain_db, "0 dB or more")
             check(0.0 <= self.pixel_noise < math.inf, "pixel_noise", self.pixel_noise, "0 or more")
             low, high = self.noise_snr_db or (0.0, 0.0)
             check(
-                -math.inf < low <= high < math.inf, "noise_snr_db", self.noise_snr_db, "two numbers in dB, low <= high"
+                -math.inf < low <= high < math.inf,
+                "noise_snr_db",
+                self.noise_snr_db,
+                "two numbers in dB, low <= high",
             )
             for name in ("masks", "freq_mask", "time_mask"):
                 check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
@@ -78,7 +86,9 @@ class Augment:
         if config.gain_db:
             wave = gain(wave, lengths, stream(seed, "augment/gain", keys, step), config.gain_db)
         if config.noise_snr_db is not None:
-            wave = noise(wave, lengths, stream(seed, "augment/noise", keys, step), config.noise_snr_db)
+            wave = noise(
+                wave, lengths, stream(seed, "augment/noise", keys, step), config.noise_snr_db
+            )
         return wave, targets
 
     def spectrogram(
@@ -95,12 +105,16 @@ class Augment:
         config = self.config
         if config.masks and (config.freq_mask or config.time_mask):
             state = stream(seed, "augment/spec_augment", keys, step)
-            spectrogram = spec_augment(spectrogram, frames, state, config.freq_mask, config.time_mask, config.masks)
+            spectrogram = spec_augment(
+                spectrogram, frames, state, config.freq_mask, config.time_mask, config.masks
+            )
         if config.pixel_noise:
             state = stream(seed, "augment/pixel_noise", keys, step)
             spectrogram = pixel_noise(spectrogram, frames, state, config.pixel_noise)
         if config.mixup_on == "spectrogram":
-            spectrogram, targets = self._mixup(spectrogram, frames, targets, keys, partners, seed, step)
+            spectrogram, targets = self._mixup(
+                spectrogram, frames, targets, keys, partners, seed, step
+            )
         return spectrogram, targets
 
     def _mixup(
@@ -116,7 +130,9 @@ class Augment:
         if not self.config.mixup_rate:
             return sound, targets
         state = stream(seed, "augment/mixup", keys, step)
-        return mixup(sound, sizes, targets, partners, state, self.config.mixup_rate, self.config.mixup_alpha)
+        return mixup(
+            sound, sizes, targets, partners, state, self.config.mixup_rate, self.config.mixup_alpha
+        )
 
 
 def mixup(
@@ -147,7 +163,9 @@ def mixup(
     inside = _inside(sound, sizes)
     clean = torch.where(inside, sound, 0.0)
     if sound.ndim == 2:  # waves
-        clean = torch.where(inside, sound - clean.sum(1, keepdim=True) / sizes.clamp(min=1)[:, None], 0.0)
+        clean = torch.where(
+            inside, sound - clean.sum(1, keepdim=True) / sizes.clamp(min=1)[:, None], 0.0
+        )
     sound = torch.where(inside & _per_clip(mixed, sound), _blend(clean, partners, weight), sound)
     if targets is not None:
         targets = torch.where(mixed[:, None], _blend(targets, partners, weight), targets)
@@ -155,19 +173,26 @@ def mixup(
 
 
 def _blend(
-    x: Float[Tensor, "clip *mel time"], partner: Int[Tensor, " clip"], weight: Float[Tensor, " clip"]
+    x: Float[Tensor, "clip *mel time"],
+    partner: Int[Tensor, " clip"],
+    weight: Float[Tensor, " clip"],
 ) -> Float[Tensor, "clip *mel time"]:
     weight = _per_clip(weight, x)
     return weight * x + (1.0 - weight) * x[partner]
 
 
-def _per_clip(values: Shaped[Tensor, " clip"], x: Float[Tensor, "clip *mel time"]) -> Shaped[Tensor, "clip *ones 1"]:
+def _per_clip(
+    values: Shaped[Tensor, " clip"], x: Float[Tensor, "clip *mel time"]
+) -> Shaped[Tensor, "clip *ones 1"]:
     """Return one value per clip in a shape that goes with ``x``."""
     return values.view(-1, *[1] * (x.ndim - 1))
 
 
 def roll(
-    wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"], state: Int[Tensor, " clip"], share: float
+    wave: Float[Tensor, "clip sample"],
+    lengths: Int[Tensor, " clip"],
+    state: Int[Tensor, " clip"],
+    share: float,
 ) -> Float[Tensor, "clip sample"]:
     """Roll every clip in time by up to a share of its length, either way; what leaves one end enters at the other."""
     shift = ((2.0 * uniform(state, 1) - 1.0) * share * lengths[:, None]).round().long()
@@ -177,7 +202,10 @@ def roll(
 
 
 def gain(
-    wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"], state: Int[Tensor, " clip"], most_db: float
+    wave: Float[Tensor, "clip sample"],
+    lengths: Int[Tensor, " clip"],
+    state: Int[Tensor, " clip"],
+    most_db: float,
 ) -> Float[Tensor, "clip sample"]:
     """Make every clip up to so many dB louder or softer, evenly in dB. Samples may then lie outside [-1, 1]."""
     factor = 10.0 ** ((2.0 * uniform(state, 1) - 1.0) * (most_db / 20.0))
@@ -193,7 +221,9 @@ def noise(
     """Add white noise at a ratio of powers drawn evenly in dB from a range. Silence stays silent."""
     low, high = snr_db
     inside = _inside(wave, lengths)
-    power = torch.where(inside, wave, 0.0).square().sum(1, keepdim=True) / lengths.clamp(min=1)[:, None]
+    power = (
+        torch.where(inside, wave, 0.0).square().sum(1, keepdim=True) / lengths.clamp(min=1)[:, None]
+    )
     scale = (power * 10.0 ** (-(low + uniform(state, 1) * (high - low)) / 10.0)).sqrt()
     added = normal(state, wave.shape[1] + 1)[:, 1:]  # the stream's first number has drawn the ratio
     return torch.where(inside, wave + scale * added, wave)
@@ -223,14 +253,19 @@ def spec_augment(
 
 
 def pixel_noise(
-    spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"], state: Int[Tensor, " clip"], most: float
+    spectrogram: Float[Tensor, "clip mel frame"],
+    frames: Int[Tensor, " clip"],
+    state: Int[Tensor, " clip"],
+    most: float,
 ) -> Float[Tensor, "clip mel frame"]:
     """Add noise to every value, drawn evenly from 0 to a strength, which is drawn once per clip, evenly up to ``most``.
 
     Source: the published code of AST and SSAST, which adds up to 0.1 to normalised values after masking them.
     """
     _, n_mels, width = spectrogram.shape
-    draws = uniform(state, 1 + width * n_mels)  # frame by frame, so that a clip's do not hang on the batch's width
+    draws = uniform(
+        state, 1 + width * n_mels
+    )  # frame by frame, so that a clip's do not hang on the batch's width
     added = most * draws[:, :1, None] * draws[:, 1:].view(-1, width, n_mels).mT
     return torch.where(_inside(spectrogram, frames), spectrogram + added, spectrogram)
 
@@ -245,5 +280,7 @@ def _bands(
     return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(1)
 
 
-def _inside(sound: Float[Tensor, "clip *mel time"], sizes: Int[Tensor, " clip"]) -> Bool[Tensor, "clip *ones time"]:
+def _inside(
+    sound: Float[Tensor, "clip *mel time"], sizes: Int[Tensor, " clip"]
+) -> Bool[Tensor, "clip *ones time"]:
     return torch.arange(sound.shape[-1], device=sound.device) < _per_clip(sizes, sound)

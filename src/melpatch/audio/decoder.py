@@ -28,7 +28,9 @@ SLACK = 0.1
 _BLOCK = 1 << 18  # values decoded at a time, all channels together: 1 MB
 _LOUDEST = 1e10  # float files at integer scale reach 2^31; beyond lies only damage
 _NO_LENGTH = 1 << 62  # libsndfile states 2^63 - 1 where a stream states nothing
-_PIPED = range(0x7FFFF000, 1 << 32)  # sizes that sox, arecord and ffmpeg write when they cannot go back to the header
+_PIPED = range(
+    0x7FFFF000, 1 << 32
+)  # sizes that sox, arecord and ffmpeg write when they cannot go back to the header
 # How libsndfile's log names a chunk of sound that goes on beyond the end of the file.
 _CUT = re.compile(r"(?:data|SSND|BODY|Data Size|[Rr]iff(?: size)?)\s*: (\d+) \(should be (\d+)\)")
 
@@ -108,17 +110,25 @@ class Decoder:
     def __init__(self, path: Source, sound: soundfile.SoundFile) -> None:
         samples = None if sound.frames >= _NO_LENGTH else sound.frames
         self.path, self.position, self._sound = path, 0, sound
-        self.info = AudioInfo(sound.samplerate, sound.channels, samples, sound.format, sound.subtype)
+        self.info = AudioInfo(
+            sound.samplerate, sound.channels, samples, sound.format, sound.subtype
+        )
         if samples == 0:
             raise AudioError(path, "holds no samples", COPY_AGAIN)
         if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
             allowed = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            raise AudioError(path, f"states a sampling rate of {sound.samplerate} Hz; allowed: {allowed}", COPY_AGAIN)
+            raise AudioError(
+                path,
+                f"states a sampling rate of {sound.samplerate} Hz; allowed: {allowed}",
+                COPY_AGAIN,
+            )
         for stated, there in _CUT.findall(sound.extra_info):
             if samples and int(there) > 0 and int(stated) not in _PIPED:
                 self._check_length(samples * int(stated) // int(there), samples)
 
-    def blocks(self, first: int = 0, count: int | None = None) -> Iterator[Float[np.ndarray, " sample"]]:
+    def blocks(
+        self, first: int = 0, count: int | None = None
+    ) -> Iterator[Float[np.ndarray, " sample"]]:
         """Decode from sample ``first`` on: ``count`` samples, or up to the end, as mono float32, the mean of channels.
 
         Raises:
@@ -126,7 +136,13 @@ class Decoder:
         """
         self._go_to(first)
         stated = self.info.samples
-        stop = stated if count is None else first + count if stated is None else min(first + count, stated)
+        stop = (
+            stated
+            if count is None
+            else first + count
+            if stated is None
+            else min(first + count, stated)
+        )
         while stop is None or self.position < stop:
             room = _BLOCK // self.info.channels
             block = self._decode(room if stop is None else min(room, stop - self.position))
@@ -136,7 +152,11 @@ class Decoder:
                 return
             if not np.abs(block).max() <= _LOUDEST:
                 seconds = self.position / self.info.sample_rate
-                raise AudioError(self.path, f"holds NaN, infinite or absurd samples near {seconds:.2f} s", COPY_AGAIN)
+                raise AudioError(
+                    self.path,
+                    f"holds NaN, infinite or absurd samples near {seconds:.2f} s",
+                    COPY_AGAIN,
+                )
             yield block[:, 0] if self.info.channels == 1 else block.mean(axis=1)
 
     def _go_to(self, first: int) -> None:
@@ -155,10 +175,14 @@ class Decoder:
 
     def _decode(self, samples: int) -> Float[np.ndarray, "sample channel"]:
         try:
-            block: np.ndarray = self._sound.read(out=np.empty((samples, self.info.channels), np.float32))
+            block: np.ndarray = self._sound.read(
+                out=np.empty((samples, self.info.channels), np.float32)
+            )
         except soundfile.LibsndfileError as error:
             seconds = self.position / self.info.sample_rate
-            raise AudioError(self.path, f"breaks off after {seconds:.2f} s: {words(error)}", COPY_AGAIN) from error
+            raise AudioError(
+                self.path, f"breaks off after {seconds:.2f} s: {words(error)}", COPY_AGAIN
+            ) from error
         self.position += len(block)
         return block
 
@@ -180,7 +204,9 @@ def open_sound(path: Source) -> Iterator[Decoder]:
     try:
         file = _Bytes(path)
     except OSError as error:
-        raise AudioError(path, f"cannot be opened ({error.strerror})", "check who may read it") from error
+        raise AudioError(
+            path, f"cannot be opened ({error.strerror})", "check who may read it"
+        ) from error
     with file:
         try:
             sound = _Forward(file)

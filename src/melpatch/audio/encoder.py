@@ -31,7 +31,12 @@ class Coded(NamedTuple):
     loudest: float
 
 
-def encode(pieces: Iterable[Float[np.ndarray, " _"]], sample_rate: int, codec: Codec, file: io.BufferedIOBase) -> Coded:
+def encode(
+    pieces: Iterable[Float[np.ndarray, " _"]],
+    sample_rate: int,
+    codec: Codec,
+    file: io.BufferedIOBase,
+) -> Coded:
     """Write samples as a mono sound file of 16 bits. What was decoded from 16 bits comes back to the last bit.
 
     Args:
@@ -45,11 +50,18 @@ def encode(pieces: Iterable[Float[np.ndarray, " _"]], sample_rate: int, codec: C
     """
     samples, beyond, loudest, told = 0, 0, 0.0, _Telling(file)
     try:
-        with soundfile.SoundFile(told, "w", sample_rate, 1, "PCM_16", format=ENDINGS[codec].upper()) as sound:
+        with soundfile.SoundFile(
+            told, "w", sample_rate, 1, "PCM_16", format=ENDINGS[codec].upper()
+        ) as sound:
             for wave in pieces:
                 scaled = np.rint(wave * np.float32(_FULL))
-                samples, loudest = samples + len(wave), max(loudest, float(np.abs(wave).max(initial=0.0)))
-                beyond += int(np.sum(np.abs(scaled) > _FULL))  # 1.0 itself, one step too much, is no harm
+                samples, loudest = (
+                    samples + len(wave),
+                    max(loudest, float(np.abs(wave).max(initial=0.0))),
+                )
+                beyond += int(
+                    np.sum(np.abs(scaled) > _FULL)
+                )  # 1.0 itself, one step too much, is no harm
                 sound.write(np.clip(scaled, -_FULL, _FULL - 1).astype(np.int16))
     finally:
         if told.error is not None:

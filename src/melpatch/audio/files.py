@@ -47,7 +47,11 @@ def count_samples(path: Source) -> int:
 
 
 def read(
-    path: Source, *, start: float = 0.0, duration: float | None = None, sample_rate: int | None = None
+    path: Source,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    sample_rate: int | None = None,
 ) -> tuple[Float[np.ndarray, " sample"], int]:
     """Return a segment of a sound file, and its sampling rate. Only the segment and a little around it is decoded.
 
@@ -89,7 +93,9 @@ def _around(sound: Decoder, start: float, duration: float | None, rate: int) -> 
     """Return what lies around a segment, from a moment at which samples of both rates fall together."""
     if not start >= 0 or not (duration is None or duration > 0):
         reason = f"has no segment from {start} s of {duration} s"
-        raise AudioError(sound.path, reason, "ask for a start of at least 0 s and a duration above 0 s")
+        raise AudioError(
+            sound.path, reason, "ask for a start of at least 0 s and a duration above 0 s"
+        )
     own = sound.info.sample_rate
     begin = round(start * rate)
     keep = None if duration is None else max(1, round(duration * rate))
@@ -109,8 +115,14 @@ def _beyond(sound: Decoder, start: float) -> AudioError:
     return AudioError(sound.path, reason, "ask for an earlier start")
 
 
-def _resample(wave: Float[np.ndarray, " sample"], own: int, rate: int) -> Float[np.ndarray, " resampled"]:
-    return wave if own == rate else np.asarray(soxr.resample(wave, own, rate, quality=_QUALITY), np.float32)
+def _resample(
+    wave: Float[np.ndarray, " sample"], own: int, rate: int
+) -> Float[np.ndarray, " resampled"]:
+    return (
+        wave
+        if own == rate
+        else np.asarray(soxr.resample(wave, own, rate, quality=_QUALITY), np.float32)
+    )
 
 
 def stream(
@@ -144,7 +156,12 @@ def stream(
         size = round(seconds * rate)
         check(size >= 1, "seconds", seconds, f"at least one sample, 1/{rate} s")
         check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
-        held, offset, index, begin = np.empty(0, np.float32), 0, 0, 0  # `held` begins at sample `offset` of the segment
+        held, offset, index, begin = (
+            np.empty(0, np.float32),
+            0,
+            0,
+            0,
+        )  # `held` begins at sample `offset` of the segment
         for block in _resampled(sound, _around(sound, start, duration, rate), rate):
             held = np.concatenate((held, block))
             while (begin := round(index * hop * rate)) + size <= offset + len(held):

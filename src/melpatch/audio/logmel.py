@@ -21,7 +21,13 @@ Window = Literal["hann", "hann_periodic", "povey"]
 Span = Literal["frame", "wave"]
 Spectrum = Literal["power", "magnitude"]
 Padding = Literal["masked", "legacy"]
-_CHOICES = {"window": Window, "preemphasis_over": Span, "spectrum": Spectrum, "mel": MelScale, "padding": Padding}
+_CHOICES = {
+    "window": Window,
+    "preemphasis_over": Span,
+    "spectrum": Spectrum,
+    "mel": MelScale,
+    "padding": Padding,
+}
 _Value = TypeVar("_Value", float, Tensor)
 
 
@@ -92,25 +98,74 @@ class LogMel(nn.Module):
 
         def __post_init__(self) -> None:
             for name in ("sample_rate", "window_ms", "hop_ms", "std", "scale"):
-                check(0.0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+                check(
+                    0.0 < getattr(self, name) < math.inf,
+                    name,
+                    getattr(self, name),
+                    "a finite number above 0",
+                )
             for name, choices in _CHOICES.items():
                 allowed = " or ".join(map(repr, get_args(choices)))
                 check(getattr(self, name) in get_args(choices), name, getattr(self, name), allowed)
             check(math.isfinite(self.mean), "mean", self.mean, "a finite number")
-            check(self.win_length >= 3, "window_ms", self.window_ms, f"{3000 / self.sample_rate:g} (3 samples) or more")
-            check(self.hop_length >= 1, "hop_ms", self.hop_ms, f"{1000 / self.sample_rate:g} (1 sample) or more")
-            holds = self.fft_length is None or (self.fft_length >= self.win_length and self.fft_length % 2 == 0)
-            check(holds, "fft_length", self.fft_length, f"even numbers from {self.win_length} (window_ms), or None")
+            check(
+                self.win_length >= 3,
+                "window_ms",
+                self.window_ms,
+                f"{3000 / self.sample_rate:g} (3 samples) or more",
+            )
+            check(
+                self.hop_length >= 1,
+                "hop_ms",
+                self.hop_ms,
+                f"{1000 / self.sample_rate:g} (1 sample) or more",
+            )
+            holds = self.fft_length is None or (
+                self.fft_length >= self.win_length and self.fft_length % 2 == 0
+            )
+            check(
+                holds,
+                "fft_length",
+                self.fft_length,
+                f"even numbers from {self.win_length} (window_ms), or None",
+            )
             bins, nyquist, top = self.n_fft // 2, self.sample_rate / 2, self.top_hz
             longer = "window_ms" if self.fft_length is None else "fft_length"
-            check(1 <= self.n_mels <= bins, "n_mels", self.n_mels, f"1 to {bins}, or more with a longer {longer}")
-            check(top <= nyquist, "high_hz", self.high_hz, f"at most {nyquist:g} Hz, half the sampling rate")
-            check(0.0 <= self.low_hz < top, "low_hz", self.low_hz, f"0 to below {top:g} Hz, the upper edge")
+            check(
+                1 <= self.n_mels <= bins,
+                "n_mels",
+                self.n_mels,
+                f"1 to {bins}, or more with a longer {longer}",
+            )
+            check(
+                top <= nyquist,
+                "high_hz",
+                self.high_hz,
+                f"at most {nyquist:g} Hz, half the sampling rate",
+            )
+            check(
+                0.0 <= self.low_hz < top,
+                "low_hz",
+                self.low_hz,
+                f"0 to below {top:g} Hz, the upper edge",
+            )
             check(0.0 <= self.preemphasis <= 1.0, "preemphasis", self.preemphasis, "0 to 1")
             # Below it, float32 has fewer digits and at last none: the logarithm of silence would be -infinity.
-            check(2.0**-126 <= self.floor < math.inf, "floor", self.floor, "1.2e-38 (2^-126) or more, and finite")
-            fits = self.target_frames is None or (self.target_frames >= 1 and self.padding == "legacy")
-            check(fits, "target_frames", self.target_frames, "1 or more, and only with padding = 'legacy'")
+            check(
+                2.0**-126 <= self.floor < math.inf,
+                "floor",
+                self.floor,
+                "1.2e-38 (2^-126) or more, and finite",
+            )
+            fits = self.target_frames is None or (
+                self.target_frames >= 1 and self.padding == "legacy"
+            )
+            check(
+                fits,
+                "target_frames",
+                self.target_frames,
+                "1 or more, and only with padding = 'legacy'",
+            )
 
         @property
         def win_length(self) -> int:
@@ -125,7 +180,11 @@ class LogMel(nn.Module):
         @property
         def n_fft(self) -> int:
             """Points of the Fourier transform."""
-            return 1 << (self.win_length - 1).bit_length() if self.fft_length is None else self.fft_length
+            return (
+                1 << (self.win_length - 1).bit_length()
+                if self.fft_length is None
+                else self.fft_length
+            )
 
         @property
         def top_hz(self) -> float:
@@ -175,14 +234,18 @@ class LogMel(nn.Module):
         wave = wave.to(torch.promote_types(wave.dtype, torch.float32))
         with torch.autocast(wave.device.type, enabled=False):
             # On a CPU a whole batch falls out of the cache: one clip at a time is several times as fast.
-            spectrogram = (self._clip_by_clip if wave.device.type == "cpu" else self._batched)(wave, lengths)
+            spectrogram = (self._clip_by_clip if wave.device.type == "cpu" else self._batched)(
+                wave, lengths
+            )
         if self.config.padding == "masked":
             return spectrogram, self.frames(lengths)
         wanted = self.config.target_frames or spectrogram.shape[2]
         padded = F.pad(spectrogram, (0, wanted - spectrogram.shape[2]), value=self._fill)
         return padded, torch.full_like(lengths, wanted)
 
-    def denormalise(self, spectrogram: Float[Tensor, "*clip mel frame"]) -> Float[Tensor, "*clip mel frame"]:
+    def denormalise(
+        self, spectrogram: Float[Tensor, "*clip mel frame"]
+    ) -> Float[Tensor, "*clip mel frame"]:
         """Return the log-mel values (natural log) behind a normalised spectrogram, for pictures."""
         return spectrogram * (self.config.scale * self.config.std) + self.config.mean
 
@@ -211,7 +274,10 @@ class LogMel(nn.Module):
         self, wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"]
     ) -> Float[Tensor, "clip mel frame"]:
         features = self._features(_cut(wave, lengths), lengths)
-        valid = torch.arange(features.shape[2], device=wave.device) < self.frames(lengths)[:, None, None]
+        valid = (
+            torch.arange(features.shape[2], device=wave.device)
+            < self.frames(lengths)[:, None, None]
+        )
         return torch.where(valid, features, self._fill)
 
     def _features(
@@ -230,7 +296,9 @@ class LogMel(nn.Module):
         spectrum = torch.fft.rfft(inner * window[1:], n=config.n_fft)
         energy = _power(spectrum) if config.spectrum == "power" else spectrum.abs()
         mel = torch.matmul(filters, energy.mT)
-        return self._normalised((mel + config.floor if config.floor_added else mel.clamp(min=config.floor)).log())
+        return self._normalised(
+            (mel + config.floor if config.floor_added else mel.clamp(min=config.floor)).log()
+        )
 
     def _prepared(
         self, wave: Float[Tensor, "*clip sample"], lengths: Int[Tensor, "*clip"]
@@ -248,9 +316,13 @@ class LogMel(nn.Module):
         return _mirrored(wave, lengths, config.win_length) if config.centred else wave
 
 
-def _cut(wave: Float[Tensor, "*clip sample"], lengths: Int[Tensor, "*clip"]) -> Float[Tensor, "*clip sample"]:
+def _cut(
+    wave: Float[Tensor, "*clip sample"], lengths: Int[Tensor, "*clip"]
+) -> Float[Tensor, "*clip sample"]:
     """Return the waves with zeros past their ends."""
-    return torch.where(torch.arange(wave.shape[-1], device=wave.device) < lengths[..., None], wave, 0.0)
+    return torch.where(
+        torch.arange(wave.shape[-1], device=wave.device) < lengths[..., None], wave, 0.0
+    )
 
 
 def _mirrored(
@@ -258,9 +330,15 @@ def _mirrored(
 ) -> Float[Tensor, "*clip mirrored"]:
     """Return the waves with half a window more at both ends of each clip: its own samples, mirrored at its first and
     last one as often as need be, as by ``numpy.pad(mode="reflect")``."""
-    left, right = win_length - win_length // 2, win_length // 2  # an odd window lies as in torch.stft
+    left, right = (
+        win_length - win_length // 2,
+        win_length // 2,
+    )  # an odd window lies as in torch.stft
     start, last = torch.arange(-left, 0, device=wave.device), (lengths - 1).clamp(min=0)[..., None]
-    beyond = torch.cat([start.expand(*lengths.shape, -1), last + 1 + torch.arange(right, device=wave.device)], dim=-1)
+    beyond = torch.cat(
+        [start.expand(*lengths.shape, -1), last + 1 + torch.arange(right, device=wave.device)],
+        dim=-1,
+    )
     source = last - (last - beyond % (2 * last).clamp(min=1)).abs()
     return F.pad(wave, (left, right)).scatter(-1, beyond + left, wave.gather(-1, source))
 
@@ -270,7 +348,9 @@ def _power(spectrum: Complex[Tensor, "*any"]) -> Float[Tensor, "*any"]:
 
 
 @lru_cache(maxsize=16)
-def _constants(config: LogMel.Config, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _constants(
+    config: LogMel.Config, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Return the window and the mel filters, rounded once from float64.
 
     Cached rather than buffers of the module: those would lose precision when a model is cast to bfloat16, and their

@@ -28,15 +28,22 @@ def mel_filters(
         low_hz: lower edge of the lowest mel bin, in Hz.
         high_hz: upper edge of the highest mel bin, in Hz.
     """
-    hz = np.arange(n_fft // 2) * sample_rate / n_fft  # the last bin, half the sampling rate, has no weight
+    hz = (
+        np.arange(n_fft // 2) * sample_rate / n_fft
+    )  # the last bin, half the sampling rate, has no weight
     if scale == "kaldi":
         bins, corners = _htk(hz), np.linspace(_htk(low_hz), _htk(high_hz), n_mels + 2)[:, None]
         height = 1.0
     else:
-        bins, corners = hz, _slaney_hz(np.linspace(_slaney(low_hz), _slaney(high_hz), n_mels + 2))[:, None]
+        bins, corners = (
+            hz,
+            _slaney_hz(np.linspace(_slaney(low_hz), _slaney(high_hz), n_mels + 2))[:, None],
+        )
         height = 2.0 / (corners[2:] - corners[:-2])
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
-    triangles = np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clip(min=0.0)
+    triangles = np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clip(
+        min=0.0
+    )
     return np.pad(height * triangles, [(0, 0), (0, 1)])
 
 
@@ -46,7 +53,9 @@ def _htk(hz: Any) -> Any:
 
 def _slaney(hz: Any) -> Any:
     """Return mels: 15 up to 1000 Hz, in even steps, and above it 27 for every factor of 6.4."""
-    return np.minimum(hz, 1000.0) * 0.015 + 27.0 * np.log(np.maximum(hz, 1000.0) / 1000.0) / np.log(6.4)
+    return np.minimum(hz, 1000.0) * 0.015 + 27.0 * np.log(np.maximum(hz, 1000.0) / 1000.0) / np.log(
+        6.4
+    )
 
 
 def _slaney_hz(mel: Any) -> Any:

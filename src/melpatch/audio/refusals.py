@@ -13,7 +13,12 @@ CONVERT = "leave it out, or convert it, for example with: ffmpeg -i IN OUT.flac"
 COPY_AGAIN = "copy or download it again, or leave it out"
 
 _FOREIGN = (
-    (0, b"version https://git-lfs", "is a Git LFS pointer, not the sound itself", "run: git lfs pull"),
+    (
+        0,
+        b"version https://git-lfs",
+        "is a Git LFS pointer, not the sound itself",
+        "run: git lfs pull",
+    ),
     (0, b"<", "is a saved web page or XML text", "download it again from the direct link"),
     (4, b"ftyp", "is MP4 or M4A, which libsndfile does not decode", CONVERT),
     (0, b"\x30\x26\xb2\x75", "is WMA, which libsndfile does not decode", CONVERT),
@@ -35,7 +40,11 @@ def require_file(path: str | Path | Stretch) -> None:
     try:
         status = Path(path.path if isinstance(path, Stretch) else path).stat()
     except (OSError, ValueError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be reached ({error})"
+        reason = (
+            "does not exist"
+            if isinstance(error, FileNotFoundError)
+            else f"cannot be reached ({error})"
+        )
         raise AudioError(path, reason, "check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise AudioError(path, "is a folder", "give a sound file")

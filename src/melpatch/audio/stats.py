@@ -26,8 +26,12 @@ def measure(log_mel: LogMel, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[
     """
     count, total, squares = 0, 0.0, 0.0
     for wave, lengths in batches:
-        normalised, _ = log_mel(wave, lengths)  # near mean 0 and deviation 1, where the sums lose the least
-        valid = torch.arange(normalised.shape[2], device=wave.device) < log_mel.frames(lengths)[:, None]
+        normalised, _ = log_mel(
+            wave, lengths
+        )  # near mean 0 and deviation 1, where the sums lose the least
+        valid = (
+            torch.arange(normalised.shape[2], device=wave.device) < log_mel.frames(lengths)[:, None]
+        )
         values = normalised.mT[valid].double()
         count, total, squares = (
             count + values.numel(),
@@ -37,4 +41,6 @@ def measure(log_mel: LogMel, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[
     if count == 0:
         raise DataError("no clip to measure; give a folder or manifest that holds sound")
     mean, spread = total / count, log_mel.config.scale * log_mel.config.std
-    return mean * spread + log_mel.config.mean, math.sqrt(max(0.0, squares / count - mean**2)) * spread
+    return mean * spread + log_mel.config.mean, math.sqrt(
+        max(0.0, squares / count - mean**2)
+    ) * spread

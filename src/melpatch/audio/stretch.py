@@ -44,9 +44,15 @@ class Stretch(NamedTuple):
             file.seek(self.offset)
             found = file.read(self.size)
         if len(found) < self.size:
-            raise AudioError(self, f"lies beyond the end of its file: {self.size - len(found)} bytes lack", _PACK_AGAIN)
+            raise AudioError(
+                self,
+                f"lies beyond the end of its file: {self.size - len(found)} bytes lack",
+                _PACK_AGAIN,
+            )
         if zlib.crc32(found) != self.crc32:
-            raise AudioError(self, f"is damaged: the checksum of its {self.size} bytes is wrong", _PACK_AGAIN)
+            raise AudioError(
+                self, f"is damaged: the checksum of its {self.size} bytes is wrong", _PACK_AGAIN
+            )
         return found
 
     def open(self) -> io.BytesIO | io.FileIO:

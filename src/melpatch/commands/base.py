@@ -65,11 +65,17 @@ def read_flags(
 def corpus_of(config: RunConfig) -> Corpus:
     """Read the corpus of a run, and say how much of it there is."""
     if not config.data:
-        raise ConfigError("--data is missing; give a folder of audio or shards, or a CSV with path,label,split on top")
-    corpus = load_corpus(config.data, split_column=config.split_column, label_column=config.label_column)
+        raise ConfigError(
+            "--data is missing; give a folder of audio or shards, or a CSV with path,label,split on top"
+        )
+    corpus = load_corpus(
+        config.data, split_column=config.split_column, label_column=config.label_column
+    )
     if corpus.rejected:
         count = len(corpus.rejected)
-        notice(f"{count} files of {corpus.name} cannot be read and are left out; melpatch prepare lists them")
+        notice(
+            f"{count} files of {corpus.name} cannot be read and are left out; melpatch prepare lists them"
+        )
     return corpus
 
 
@@ -87,7 +93,9 @@ def extent(corpus: Corpus) -> str:
 
 def share_heard(corpus: Corpus, seconds: float) -> str | None:
     """Return a sentence where segments of so many seconds, one of each clip in a pass, leave out most of a corpus."""
-    total, heard = (sum(min(clip.duration, most) for clip in corpus.clips) for most in (inf, seconds))
+    total, heard = (
+        sum(min(clip.duration, most) for clip in corpus.clips) for most in (inf, seconds)
+    )
     if heard > 0.5 * total:
         return None
     longest = max(clip.duration for clip in corpus.clips)
@@ -128,7 +136,9 @@ def _goes_on(config: Any) -> bool:
     if not (config.out / "config.toml").exists():
         notice(f"{config.out} holds no run yet; starting one")
         return False
-    wanted, kept = (_flat(to_dict(each)) for each in (config, from_toml(type(config), config.out / COMMAND)))
+    wanted, kept = (
+        _flat(to_dict(each)) for each in (config, from_toml(type(config), config.out / COMMAND))
+    )
     for name in sorted((wanted.keys() | kept.keys()) - {"out", "resume", "track"}):
         if wanted.get(name) != kept.get(name):
             raise ConfigError(

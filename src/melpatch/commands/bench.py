@@ -93,11 +93,16 @@ class Rate:
 
 def parse(arguments: list[str]) -> Config:
     """Return the settings that the arguments spell."""
-    return read_flags(Config, _default, arguments, prog="melpatch bench", about=__doc__ or "", required=["what"])
+    return read_flags(
+        Config, _default, arguments, prog="melpatch bench", about=__doc__ or "", required=["what"]
+    )
 
 
 def _default(arguments: list[str]) -> Config:
-    name, size = early(arguments, "--recipe", "ssast") or "ssast", early(arguments, "--size", "tiny") or "tiny"
+    name, size = (
+        early(arguments, "--recipe", "ssast") or "ssast",
+        early(arguments, "--size", "tiny") or "tiny",
+    )
     return Config(what="data", run=recipe_settings(name, size, None, with_labels=_learns(name)))
 
 
@@ -120,7 +125,10 @@ def run(config: Config) -> None:
             rates.append(rate)
             shown.advance(stage=rate.stage)
     held, fed = rates[-2:]
-    shares = {"by_clock": held.seconds / fed.seconds, "by_cpu_seconds": held.cpu_seconds / fed.cpu_seconds}
+    shares = {
+        "by_clock": held.seconds / fed.seconds,
+        "by_cpu_seconds": held.cpu_seconds / fed.cpu_seconds,
+    }
     if config.json:
         stages = [rate.record() for rate in rates]
         about = {"device": str(bench.work.fabric.device), "workers": settings.loader.workers}
@@ -138,7 +146,10 @@ def run(config: Config) -> None:
 
 def middle(rates: Sequence[Rate]) -> Rate:
     """Return what a stage took that was measured more than once."""
-    seconds, cpu_seconds = median(rate.seconds for rate in rates), median(rate.cpu_seconds for rate in rates)
+    seconds, cpu_seconds = (
+        median(rate.seconds for rate in rates),
+        median(rate.cpu_seconds for rate in rates),
+    )
     return replace(rates[0], seconds=seconds, cpu_seconds=cpu_seconds)
 
 
@@ -148,7 +159,9 @@ def _show(rates: list[Rate], shares: dict[str, float]) -> None:
         table.add_column(name, justify="left" if name == "stage" else "right")
     for rate in rates:
         record = rate.record()
-        numbers = (record[name] for name in ("clips_per_second", "times_real_time", "cpu_ms_per_clip"))
+        numbers = (
+            record[name] for name in ("clips_per_second", "times_real_time", "cpu_ms_per_clip")
+        )
         table.add_row(rate.stage, *(f"{number:,.4g}" for number in numbers))
     console().print(table)
     console().print(
@@ -177,14 +190,21 @@ class Bench:
         found = [one.batch for one in islice(self.load(first_step=1), batches)]
         self.held = [batch for batch in found if batch is not None]
         if len(self.held) < batches:
-            raise DataError(f"{corpus.name}: whole batches cannot be read; run melpatch prepare on it to see why")
+            raise DataError(
+                f"{corpus.name}: whole batches cannot be read; run melpatch prepare on it to see why"
+            )
 
     def load(self, first_step: int) -> Iterator[Loaded]:
         """Yield what the loader of a training yields from a step on."""
         labels = self.work.objective.needs_labels
         loader, seed = self.config.loader, self.config.seed
         return training_batches(
-            self.corpus, loader, self.sample_rate, seed=seed, first_step=first_step, with_labels=labels
+            self.corpus,
+            loader,
+            self.sample_rate,
+            seed=seed,
+            first_step=first_step,
+            with_labels=labels,
         )
 
     def rates(self) -> Iterator[Rate]:
@@ -217,19 +237,32 @@ class Bench:
         seconds = time.monotonic() - clock
         del batches  # the loader's processes count once they have ended
         samples = sum(int(batch.lengths.sum()) for batch in self.held)
-        return Rate(stage, sum(map(len, self.held)), samples / self.sample_rate, seconds, _cpu_seconds() - cpu)
+        return Rate(
+            stage,
+            sum(map(len, self.held)),
+            samples / self.sample_rate,
+            seconds,
+            _cpu_seconds() - cpu,
+        )
 
     def decode(self) -> Iterator[object]:
         """Yield decoded clips, batch by batch."""
-        clips = Clips(self.corpus.clips, self.sample_rate, self.config.loader.seconds, self.config.seed)
-        for draws in step_draws(self.corpus, self.config.loader, self.config.seed, self.config.loader.batch_size, 1):
+        clips = Clips(
+            self.corpus.clips, self.sample_rate, self.config.loader.seconds, self.config.seed
+        )
+        for draws in step_draws(
+            self.corpus, self.config.loader, self.config.seed, self.config.loader.batch_size, 1
+        ):
             yield [clips[draw] for draw in draws]
 
     def pack(self) -> Iterator[object]:
         """Yield packed clips, batch by batch."""
         for batch in self.held:
             waves = zip(batch.wave.numpy(), batch.lengths.tolist(), strict=True)
-            yield [encode([wave[:length]], self.sample_rate, "flac", io.BytesIO()) for wave, length in waves]
+            yield [
+                encode([wave[:length]], self.sample_rate, "flac", io.BytesIO())
+                for wave, length in waves
+            ]
 
     def front_end(self, batch: Batch) -> object:
         """Return the spectrograms of a batch."""

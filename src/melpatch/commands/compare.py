@@ -96,7 +96,9 @@ def run(config: Config) -> None:
         comparison.carry_out(config.jobs, after=lambda: _write(out, spec.title, found()))
         try:
             table.draw(out / "compare.png", found())
-        except MelpatchError as error:  # nothing trained, or no matplotlib: the table stands all the same
+        except (
+            MelpatchError
+        ) as error:  # nothing trained, or no matplotlib: the table stands all the same
             notice(str(error))
     sys.stdout.write((out / "table.md").read_text(encoding="utf-8"))
     notice(f"written to {out}")
@@ -105,7 +107,9 @@ def run(config: Config) -> None:
 def _write(out: Path, title: str, found: Sequence[table.Cell]) -> None:
     """Write the table as far as it is known."""
     with written_aside(out / "table.md") as aside:
-        aside.write_text(table.markdown(title, shlex.join(["melpatch", *sys.argv[1:]]), found), encoding="utf-8")
+        aside.write_text(
+            table.markdown(title, shlex.join(["melpatch", *sys.argv[1:]]), found), encoding="utf-8"
+        )
     table.write_csv(out / "table.csv", found)
 
 
@@ -136,7 +140,9 @@ def _check(runs: Sequence[Pretraining]) -> None:
         try:
             pretrain.parse([*words, "--out", "checked"])
         except SystemExit as error:  # tyro has shown which
-            raise ConfigError(f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}") from error
+            raise ConfigError(
+                f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}"
+            ) from error
     for protocol in {scoring.protocol for one in runs for scoring in one.scorings}:
         name, *changes = words_of("protocols", protocol)
         evaluate.protocols((name,), tuple(changes))
@@ -150,7 +156,9 @@ def _show(runs: Sequence[Pretraining]) -> None:
         end = [*length, "--seed", f"{one.seed}", "--out", f"runs/{one.name}"]
         sys.stdout.write(shlex.join(["melpatch", "pretrain", *one.words, *end]) + "\n")
         for scoring in one.scorings:
-            sys.stdout.write(f"  {shlex.join(['melpatch', 'evaluate', f'runs/{one.name}', *scoring.words])}\n")
+            sys.stdout.write(
+                f"  {shlex.join(['melpatch', 'evaluate', f'runs/{one.name}', *scoring.words])}\n"
+            )
     notice(f"{len(runs)} runs, {sum(len(one.scorings) for one in runs)} scores")
 
 

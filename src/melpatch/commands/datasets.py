@@ -38,7 +38,9 @@ def run(config: Config) -> None:
         return
     console().print(_heads(cards))
     console().print("melpatch datasets NAME tells what to download and what to type then.")
-    console().print("Own folders and CSV files work the same: melpatch prepare FOLDER --out corpus.csv")
+    console().print(
+        "Own folders and CSV files work the same: melpatch prepare FOLDER --out corpus.csv"
+    )
 
 
 def _names(config: Config) -> list[str]:
@@ -52,10 +54,14 @@ def _plain(card: Card) -> dict[str, Any]:
 
 
 def _heads(cards: dict[str, Card]) -> Table:
-    table = Table("name", "what is heard", "size", "licence", "metric", "splits", "subsets", box=None)
+    table = Table(
+        "name", "what is heard", "size", "licence", "metric", "splits", "subsets", box=None
+    )
     for card in cards.values():
         splits, subsets = ", ".join(card.splits), ", ".join(card.subsets)
-        table.add_row(card.name, card.summary, card.size, card.licence, card.metric, splits, subsets)
+        table.add_row(
+            card.name, card.summary, card.size, card.licence, card.metric, splits, subsets
+        )
     return table
 
 

@@ -57,7 +57,9 @@ def run(config: Config) -> None:
     curve(pictures / "pretraining.png", first / "metrics.jsonl")
     _draw_clip(pictures, first, corpus)
     if len(corpus.labels) < 2:
-        notice(f"{corpus.name} has no classes, so there is nothing to fine-tune; pictures are in {pictures}")
+        notice(
+            f"{corpus.name} has no classes, so there is nothing to fine-tune; pictures are in {pictures}"
+        )
         return
     grid = Grid(
         title=f"{corpus.name}: {primary_metric(corpus.multi_label)} with {config.few} labels per class, test split"
@@ -73,7 +75,9 @@ def run(config: Config) -> None:
 def _prepared(config: Config) -> Path:
     """Return the manifest of the corpus, with a train and a test split if it has labels."""
     if config.data is None:
-        return generate(config.out / "scenes", clips=800, seconds=2.0, seed=config.seed, unlabelled=1200)
+        return generate(
+            config.out / "scenes", clips=800, seconds=2.0, seed=config.seed, unlabelled=1200
+        )
     path = config.out / "corpus.csv"
     corpus = load_corpus([config.data], split_column=config.split_column)
     splits = set(corpus.splits)
@@ -96,10 +100,14 @@ def _pretrain(config: Config, corpus_file: Path, corpus: Corpus, out: Path) -> N
         train=replace(base.train, steps=config.pretrain_steps, save_every=100, evaluations=5),
     )
     notice(f"pretraining on {corpus.name}, labels unused")
-    pretrain.run(pretrain.Config(recipe="ssast", out=out, size=config.size, resume=True, run=settings))
+    pretrain.run(
+        pretrain.Config(recipe="ssast", out=out, size=config.size, resume=True, run=settings)
+    )
 
 
-def _compare(config: Config, corpus_file: Path, corpus: Corpus, first: Path, pictures: Path) -> dict[str, list[str]]:
+def _compare(
+    config: Config, corpus_file: Path, corpus: Corpus, first: Path, pictures: Path
+) -> dict[str, list[str]]:
     """Return each score at random weights and pretrained, with the same few labels."""
     found: dict[str, list[str]] = {"fine-tuned": [], "frozen, kNN": [], "frozen, linear": []}
     asked = evaluate.Config(run=first, data=(str(corpus_file),), seeds=(config.seed,))
@@ -110,9 +118,18 @@ def _compare(config: Config, corpus_file: Path, corpus: Corpus, first: Path, pic
         found["fine-tuned"].append(" ".join(_shown(tuned)))
         if "confusion" in tuned and len(corpus.labels) <= MOST_CLASSES:
             title = f"{name} weights, fine-tuned: accuracy {tuned['value']:.3f}"
-            confusion(pictures / f"confusion-{name}.png", np.array(tuned["confusion"], int), corpus.labels, title)
-        frozen = replace(asked, protocol=("knn", "linear"), few=config.few, untrained=name == "random")
-        for row, probed in zip(("frozen, kNN", "frozen, linear"), evaluate.scored(frozen).values(), strict=True):
+            confusion(
+                pictures / f"confusion-{name}.png",
+                np.array(tuned["confusion"], int),
+                corpus.labels,
+                title,
+            )
+        frozen = replace(
+            asked, protocol=("knn", "linear"), few=config.few, untrained=name == "random"
+        )
+        for row, probed in zip(
+            ("frozen, kNN", "frozen, linear"), evaluate.scored(frozen).values(), strict=True
+        ):
             found[row].append(_shown(probed)[0])
     return found
 
@@ -125,8 +142,26 @@ def _shown(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def _finetune(config: Config, corpus_file: Path, init: str, like: Path, out: Path) -> None:
-    words = ["--init", init, "--like", str(like), "--out", str(out), "--data", str(corpus_file), "--workers", "0"]
-    words += ["--few", str(config.few), "--steps", str(config.finetune_steps), "--seed", str(config.seed)]
+    words = [
+        "--init",
+        init,
+        "--like",
+        str(like),
+        "--out",
+        str(out),
+        "--data",
+        str(corpus_file),
+        "--workers",
+        "0",
+    ]
+    words += [
+        "--few",
+        str(config.few),
+        "--steps",
+        str(config.finetune_steps),
+        "--seed",
+        str(config.seed),
+    ]
     notice(f"fine-tuning from {init} on {config.few} labels per class")
     finetune.run(finetune.parse([*words, "--seconds", str(load(like).seconds), "--resume"]))
 
@@ -136,6 +171,10 @@ def _draw_clip(pictures: Path, run: Path, corpus: Corpus) -> None:
     model = load(run)
     chosen = corpus.select(["test"]) if "test" in corpus.splits else corpus
     try:
-        draw_pictures(pictures, model, crop(chosen.clips[0], model.config.loader.seconds, model.config.seed, 0))
+        draw_pictures(
+            pictures,
+            model,
+            crop(chosen.clips[0], model.config.loader.seconds, model.config.seed, 0),
+        )
     except AudioError as error:
         notice(f"no picture of a clip: {error}")

@@ -30,7 +30,21 @@ class Config(UseConfig):
 def run(config: Config) -> None:
     """Write one table; unreadable files are named beside it, and one that is damaged has no row."""
     model = load(config.run, precision=config.precision)
-    about = {"command": "embed", "hop": config.hop, "pooling": config.pooling, "layer": config.layer}
+    about = {
+        "command": "embed",
+        "hop": config.hop,
+        "pooling": config.pooling,
+        "layer": config.layer,
+    }
     task = model.embedding(config.pooling, config.layer, config.hop)
     columns = [Column("embeddings", lambda rows: rows["values"], ".9g")]
-    write_rows(config, model, task, columns, kind=".npz", about=about, timed=config.hop is not None, keep=False)
+    write_rows(
+        config,
+        model,
+        task,
+        columns,
+        kind=".npz",
+        about=about,
+        timed=config.hop is not None,
+        keep=False,
+    )

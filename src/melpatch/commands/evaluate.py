@@ -107,7 +107,9 @@ def scored(config: Config) -> dict[str, dict[str, Any]]:
     _check_writable(results(config), "--out")
     if any(isinstance(one, Probe) for one in chosen):
         _check_writable(_features(config), "--features")
-    return {registry.name_of(type(one)): score(one, job) for one, job in zip(chosen, jobs, strict=True)}
+    return {
+        registry.name_of(type(one)): score(one, job) for one, job in zip(chosen, jobs, strict=True)
+    }
 
 
 def protocols(names: Sequence[str], changes: Sequence[str] = ()) -> list[Protocol]:
@@ -124,12 +126,23 @@ def protocols(names: Sequence[str], changes: Sequence[str] = ()) -> list[Protoco
     values = dict(_setting(change) for change in changes)
     check(len(values) == len(changes), "set", [*changes], "each setting but once")
     known = {name: _kind(name) for name in names}
-    fields = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in known.items()}
+    fields = {
+        name: [field.name for field in dataclasses.fields(kind)] for name, kind in known.items()
+    }
     every = sorted({field for each in fields.values() for field in each})
     for name in values:
-        check(name in every, "set", name, f"the settings of {', '.join(names)}, which are {', '.join(every) or 'none'}")
+        check(
+            name in every,
+            "set",
+            name,
+            f"the settings of {', '.join(names)}, which are {', '.join(every) or 'none'}",
+        )
     return [
-        from_dict(kind, {key: value for key, value in values.items() if key in fields[name]}, f"protocol {name}")
+        from_dict(
+            kind,
+            {key: value for key, value in values.items() if key in fields[name]},
+            f"protocol {name}",
+        )
         for name, kind in known.items()
     ]
 
@@ -148,19 +161,33 @@ def _name(config: Config) -> str:
         for source, folder in zip(config.data, folders, strict=True)
     ]
     parts = ["+".join("-".join([folder, *stem]) for folder, stem in sources)]
-    parts += [name for name, usual in ((config.split_column, "split"), (config.label_column, "label")) if name != usual]
-    parts += [*config.split, *([f"few-{config.few}"] if config.few else []), *["untrained"] * config.untrained]
+    parts += [
+        name
+        for name, usual in ((config.split_column, "split"), (config.label_column, "label"))
+        if name != usual
+    ]
+    parts += [
+        *config.split,
+        *([f"few-{config.few}"] if config.few else []),
+        *["untrained"] * config.untrained,
+    ]
     return "-".join(parts).replace("/", "-")
 
 
 def _jobs(config: Config, trained: Model, chosen: Sequence[Protocol]) -> list[Job]:
     """Return what each protocol is to do, over the same corpus, network and features."""
-    corpus = load_corpus(config.data, split_column=config.split_column, label_column=config.label_column)
+    corpus = load_corpus(
+        config.data, split_column=config.split_column, label_column=config.label_column
+    )
     if corpus.rejected:
-        notice(f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are not scored; see scores.json")
+        notice(
+            f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are not scored; see scores.json"
+        )
     model = Model(trained.config, build(trained.config)) if config.untrained else trained
     windows = {"batch_size": config.batch_size, "workers": config.workers}
-    frozen = Frozen(model.config, model.objective, _features(config), seconds=model.seconds, **windows)
+    frozen = Frozen(
+        model.config, model.objective, _features(config), seconds=model.seconds, **windows
+    )
     return [
         Job(
             run=config.run,
@@ -200,7 +227,9 @@ def _features(config: Config) -> Path:
 def _kind(name: str) -> type[Protocol]:
     kind = registry.find("protocols", name)
     if not (isinstance(kind, type) and issubclass(kind, Protocol)):
-        raise ConfigError(f"{name} is no protocol; name a class derived from melpatch.protocols.base.Protocol")
+        raise ConfigError(
+            f"{name} is no protocol; name a class derived from melpatch.protocols.base.Protocol"
+        )
     return kind
 
 
@@ -217,7 +246,9 @@ def _check_writable(folder: Path, flag: str) -> None:
     """Refuse a folder that cannot be made or written to, before anything is computed."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise ConfigError(f"{folder}: cannot be written, since {there} is no folder that you may write to; give {flag}")
+        raise ConfigError(
+            f"{folder}: cannot be written, since {there} is no folder that you may write to; give {flag}"
+        )
 
 
 def _grid(config: Config, records: dict[str, dict[str, Any]]) -> Grid:
@@ -225,14 +256,26 @@ def _grid(config: Config, records: dict[str, dict[str, Any]]) -> Grid:
     weights = " at random weights" if config.untrained else ""
     splits = ", ".join(one["scored"] for one in first["rounds"])
     grid = Grid(title=f"{config.run}{weights} on {first['corpus']} ({splits}): {first['n']} clips")
-    for column in ("protocol", "metric", "value", "95 %", "seeds", "balanced accuracy", "macro F1", "mAP", "mAUC"):
+    for column in (
+        "protocol",
+        "metric",
+        "value",
+        "95 %",
+        "seeds",
+        "balanced accuracy",
+        "macro F1",
+        "mAP",
+        "mAUC",
+    ):
         grid.add_column(column)
     grid.add_column("s (embedding)")
     left_out: dict[str, None] = {}
     for name, found in records.items():
         bounds, metrics = found["interval_95"], found["metrics"]
         interval = f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "-"
-        spread = f"{len(found['seeds'])}" + (f" (±{found['seed_std']:.3f})" if found["seed_std"] is not None else "")
+        spread = f"{len(found['seeds'])}" + (
+            f" (±{found['seed_std']:.3f})" if found["seed_std"] is not None else ""
+        )
         numbers = (metrics.get(key) for key in ("balanced_accuracy", "macro_f1", "mAP", "mAUC"))
         cells = ["-" if value is None else f"{value:.3f}" for value in (found["value"], *numbers)]
         version = f"{name} {found['version']}" + (" *" if found["settings_changed"] else "")
@@ -242,7 +285,9 @@ def _grid(config: Config, records: dict[str, dict[str, Any]]) -> Grid:
         grid.add_row(version, found["metric"], cells[0], interval, spread, *cells[1:], seconds)
         for kind in ("classes_without_positives", "classes_without_negatives"):
             if found[kind]:
-                left_out[f"{kind.replace('_', ' ')}: {', '.join(found[kind])}; left out of mAP and mAUC"] = None
+                left_out[
+                    f"{kind.replace('_', ' ')}: {', '.join(found[kind])}; left out of mAP and mAUC"
+                ] = None
     for sentence in left_out:
         notice(sentence)
     if any(found["settings_changed"] for found in records.values()):

@@ -76,17 +76,31 @@ def parse(arguments: list[str]) -> Config:
     """Return the settings that the arguments spell; ears and encoder are those of --init or --like, where one is a
     run."""
     about = f"{__doc__}\n\nRecipes: {', '.join(recipe_names(with_labels=True))}."
-    return read_flags(Config, _default, arguments, prog="melpatch finetune", about=about, required=["out", "init"])
+    return read_flags(
+        Config, _default, arguments, prog="melpatch finetune", about=about, required=["out", "init"]
+    )
 
 
 def _default(arguments: list[str]) -> Config:
     init, like = early(arguments, "--init", None) or "scratch", early(arguments, "--like", None)
-    name, size = early(arguments, "--recipe", None) or "finetune", early(arguments, "--size", None) or "tiny"
+    name, size = (
+        early(arguments, "--recipe", None) or "finetune",
+        early(arguments, "--size", None) or "tiny",
+    )
     encoder = early(arguments, "--encoder", None)
     theirs = run_of(init, Path(like) if like else None)
-    for flag in ("--size", "--encoder", *(["--like"] if like not in (None, str(theirs)) else [])) if theirs else ():
+    for flag in (
+        ("--size", "--encoder", *(["--like"] if like not in (None, str(theirs)) else []))
+        if theirs
+        else ()
+    ):
         given = early(arguments, flag, None)
-        check(given is None, flag, given, f"nothing, since front end and encoder are those of {theirs}; leave it out")
+        check(
+            given is None,
+            flag,
+            given,
+            f"nothing, since front end and encoder are those of {theirs}; leave it out",
+        )
     settings = starting_settings(name, init, size=size, encoder=encoder, like=theirs)
     measure = 0 if theirs else clips_to_measure(settings)
     return Config(out=Path(), init="scratch", size=size, measure=measure, run=settings)
@@ -108,7 +122,9 @@ def run(config: Config) -> None:
     train = few_clips(split.train, config.few, settings.seed)
     if opened is None:
         settings = resolved(config.run, corpus, train, config.measure)
-    objective = classifier(settings, config.init, resize=config.resize, channels=config.init_channels, opened=opened)
+    objective = classifier(
+        settings, config.init, resize=config.resize, channels=config.init_channels, opened=opened
+    )
     notice(
         f"{len(train.clips)} labelled clips of {len(settings.labels)} classes, {extent(train)}; {describe(objective)}"
     )
@@ -118,11 +134,15 @@ def run(config: Config) -> None:
         )
     averaged = settings.train.average > 0
     if split.val is None and not averaged:
-        notice("no validation split: the last weights are kept, not the best; name one with --val-fold")
+        notice(
+            "no validation split: the last weights are kept, not the best; name one with --val-fold"
+        )
     plan(settings, train)  # before there is a folder: what cannot be trained leaves none
     run = opened or Run.create(config.out, settings, config)
     run.reject(corpus.rejected)
-    progress = train_classifier(objective, run, train, split.val, tracker=make_tracker(config.track, config.out))
+    progress = train_classifier(
+        objective, run, train, split.val, tracker=make_tracker(config.track, config.out)
+    )
     kept = ""
     if averaged:
         kept = f"; the mean of the weights after the last {progress.averaged} evaluations"

@@ -50,7 +50,12 @@ class Config:
     def __post_init__(self) -> None:
         """Check the ranges."""
         allowed = f"{LOWEST_RATE} to {HIGHEST_FLAC_RATE} Hz"
-        check(LOWEST_RATE <= self.sample_rate <= HIGHEST_FLAC_RATE, "sample_rate", self.sample_rate, allowed)
+        check(
+            LOWEST_RATE <= self.sample_rate <= HIGHEST_FLAC_RATE,
+            "sample_rate",
+            self.sample_rate,
+            allowed,
+        )
         check(self.shard_mib > 0, "shard_mib", self.shard_mib, "above 0")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
         check(self.check or self.out is not None, "out", None, "the folder for the shards")
@@ -62,12 +67,21 @@ def run(config: Config) -> None:
         _check(config)
         return
     folders = {_folder(source).resolve() for source in config.sources if not is_url(source)}
-    check(config.out.resolve() not in folders, "out", str(config.out), "a folder that is none of the sources'")
+    check(
+        config.out.resolve() not in folders,
+        "out",
+        str(config.out),
+        "a folder that is none of the sources'",
+    )
     columns = {"split_column": config.split_column, "label_column": config.label_column}
     corpus = load_corpus(config.sources, **columns, workers=config.workers)
-    settings = Packing(sample_rate=config.sample_rate, codec=config.codec, shard_mib=config.shard_mib)
+    settings = Packing(
+        sample_rate=config.sample_rate, codec=config.codec, shard_mib=config.shard_mib
+    )
     names = _names(corpus, config.sources)
-    about = pack(corpus, names, config.out, settings, workers=config.workers, command=_command(config))
+    about = pack(
+        corpus, names, config.out, settings, workers=config.workers, command=_command(config)
+    )
     _report(about, config.out)
 
 
@@ -76,7 +90,9 @@ def _check(config: Config) -> None:
     for fault in found:
         notice(fault)
     if found:
-        raise DataError(f"{len(found)} shards are damaged or missing; copy them again, or pack anew")
+        raise DataError(
+            f"{len(found)} shards are damaged or missing; copy them again, or pack anew"
+        )
     console().print("every byte is as it was packed")
 
 
@@ -100,7 +116,15 @@ def _name(place: str, roots: dict[str, str]) -> str:
 
 
 def _command(config: Config) -> str:
-    words = ["melpatch", "pack", *config.sources, "--sample-rate", str(config.sample_rate), "--codec", config.codec]
+    words = [
+        "melpatch",
+        "pack",
+        *config.sources,
+        "--sample-rate",
+        str(config.sample_rate),
+        "--codec",
+        config.codec,
+    ]
     return shlex.join([*words, "--shard-mib", str(config.shard_mib)])
 
 
@@ -112,7 +136,9 @@ def _report(about: ShardSet, out: Path) -> None:
     table.add_row("stored as", f"16-bit {about.codec}, {about.sample_rate} Hz")
     console().print(table)
     if about.clipped:
-        notice(f"{about.clipped:,} clips have samples beyond full scale, which are cut off as 16 bits must")
+        notice(
+            f"{about.clipped:,} clips have samples beyond full scale, which are cut off as 16 bits must"
+        )
     if about.rejected:
         notice(f"{about.rejected:,} clips are left out, listed in {out / REJECTED}")
     console().print(f"written: {out}")

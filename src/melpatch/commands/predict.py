@@ -51,10 +51,21 @@ def run(config: Config) -> None:
     ]
     about = {"command": "predict", "hop": config.hop}
     task = model.prediction(config.hop)
-    write_rows(config, model, task, columns, kind=".csv", about=about, timed=True, keep=config.hop is not None)
+    write_rows(
+        config,
+        model,
+        task,
+        columns,
+        kind=".csv",
+        about=about,
+        timed=True,
+        keep=config.hop is not None,
+    )
 
 
-def _heard(probabilities: np.ndarray, labels: tuple[str, ...], threshold: float | None) -> np.ndarray:
+def _heard(
+    probabilities: np.ndarray, labels: tuple[str, ...], threshold: float | None
+) -> np.ndarray:
     """Return the most probable label of each row, or where there is a threshold all that reach it, parted by
     semicolons."""
     if threshold is None:

@@ -13,7 +13,14 @@ from melpatch import registry
 from melpatch.config import check
 from melpatch.data.clip import Clip
 from melpatch.data.leaks import leaks, warn_of_groups
-from melpatch.data.manifest import Corpus, Rejected, survey, survey_rows, write_corpus, write_rejected
+from melpatch.data.manifest import (
+    Corpus,
+    Rejected,
+    survey,
+    survey_rows,
+    write_corpus,
+    write_rejected,
+)
 from melpatch.data.sources import Row
 from melpatch.datasets.base import Card
 from melpatch.progress import console, notice
@@ -58,13 +65,21 @@ def run(config: Config) -> None:
         table.add_row("missing", f"{len(missing):,} of {_listed(corpus, missing):,}")
         table.add_row("licence", card.licence)
     console().print(table)
-    out = config.out or Path("-".join(filter(None, [card.name if card else "corpus", config.subset])) + ".csv")
+    out = config.out or Path(
+        "-".join(filter(None, [card.name if card else "corpus", config.subset])) + ".csv"
+    )
     write_corpus(corpus, out)
     _list(corpus.rejected, out.with_suffix(".rejected.csv"), "files are left out")
     lacking = [Rejected(str(row.path), "does not exist") for row in missing]
-    _list(lacking, out.with_suffix(".missing.csv"), f"of {_listed(corpus, missing):,} clips are missing")
+    _list(
+        lacking,
+        out.with_suffix(".missing.csv"),
+        f"of {_listed(corpus, missing):,} clips are missing",
+    )
     _warn_of_lost_labels(corpus, labels)
-    if card is None:  # the splits of a public dataset are given, and two million files are too many to compare
+    if (
+        card is None
+    ):  # the splits of a public dataset are given, and two million files are too many to compare
         _warn_of_leaks(leaks(corpus))
     warn_of_groups(*(corpus.select([split]) for split in corpus.splits))
     console().print(f"written: {out}")
@@ -100,9 +115,16 @@ def _card(config: Config) -> Card | None:
     name = given.replace("-", "_").lower()
     known = name in registry.names("datasets")
     if config.root is None and (not known or Path(given).exists()):
-        check(not config.subset, "subset", config.subset, "with --root and the name of a public dataset only")
+        check(
+            not config.subset,
+            "subset",
+            config.subset,
+            "with --root and the name of a public dataset only",
+        )
         return None
-    check(known, "sources", name, f"with --root one name of {', '.join(registry.names('datasets'))}")
+    check(
+        known, "sources", name, f"with --root one name of {', '.join(registry.names('datasets'))}"
+    )
     card: Card = registry.find("datasets", name)
     check(config.root is not None, "root", None, f"the folder that holds {name}; {card.download}")
     return card
@@ -113,8 +135,14 @@ def _findings(corpus: Corpus, rates: Counter[int]) -> Iterator[tuple[str, str]]:
     middle = statistics.median(durations)
     yield "clips", str(len(corpus.clips))
     yield "hours", f"{sum(durations) / 3600:.3f}"
-    yield "seconds", f"{min(durations):.2f} shortest, {middle:.2f} median, {max(durations):.2f} longest"
-    yield "sampling rates", _counts([(f"{rate} Hz", count) for rate, count in rates.most_common()]) or "not looked at"
+    yield (
+        "seconds",
+        f"{min(durations):.2f} shortest, {middle:.2f} median, {max(durations):.2f} longest",
+    )
+    yield (
+        "sampling rates",
+        _counts([(f"{rate} Hz", count) for rate, count in rates.most_common()]) or "not looked at",
+    )
     yield "splits", _counts([(split or "(none)", count) for split, count in corpus.splits.items()])
     labels = Counter(label for clip in corpus.clips for label in clip.labels).most_common()
     several = ", several to a clip" if corpus.multi_label else ""
@@ -138,11 +166,18 @@ def _warn_of_lost_labels(corpus: Corpus, listed: set[str]) -> None:
     lost = sorted(listed.difference(corpus.labels))
     if lost:
         named = "; ".join(lost[:_SHOWN]) + ("; ..." if len(lost) > _SHOWN else "")
-        notice(f"{len(lost)} of {len(listed)} labels have no clip here and cannot be learnt or scored: {named}")
+        notice(
+            f"{len(lost)} of {len(listed)} labels have no clip here and cannot be learnt or scored: {named}"
+        )
 
 
 def _warn_of_leaks(groups: Sequence[tuple[Clip, ...]]) -> None:
     if groups:
-        one, other = groups[0][0], next(clip for clip in groups[0] if clip.split != groups[0][0].split)
+        one, other = (
+            groups[0][0],
+            next(clip for clip in groups[0] if clip.split != groups[0][0].split),
+        )
         example = f"{one.place} ({one.split or 'none'}) and {other.place} ({other.split or 'none'})"
-        notice(f"{len(groups)} recordings stand in more than one split, such as {example}; scores would be too good")
+        notice(
+            f"{len(groups)} recordings stand in more than one split, such as {example}; scores would be too good"
+        )

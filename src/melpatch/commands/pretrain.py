@@ -10,7 +10,15 @@ import tyro
 from torch import Tensor
 
 from melpatch import processes
-from melpatch.commands.base import corpus_of, early, extent, open_run, read_flags, share_heard, without
+from melpatch.commands.base import (
+    corpus_of,
+    early,
+    extent,
+    open_run,
+    read_flags,
+    share_heard,
+    without,
+)
 from melpatch.config import check
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.manifest import Corpus
@@ -74,13 +82,20 @@ def parse(arguments: list[str]) -> Config:
         if set(arguments) & {"-h", "--help"}:
             arguments = ["ssast", "--help"]
         else:
-            raise ConfigError(f"melpatch pretrain needs a recipe as its first word; there are: {', '.join(names)}")
+            raise ConfigError(
+                f"melpatch pretrain needs a recipe as its first word; there are: {', '.join(names)}"
+            )
     about = (
         f"{__doc__} 'melpatch pretrain RECIPE --help' shows a recipe's own flags and defaults.\n\n"
         f"Recipes: {', '.join(names)}, or package.module:Class for an objective of your own."
     )
     return read_flags(
-        Config, _default, arguments, prog=f"melpatch pretrain {arguments[0]}", about=about, required=["out"]
+        Config,
+        _default,
+        arguments,
+        prog=f"melpatch pretrain {arguments[0]}",
+        about=about,
+        required=["out"],
     )
 
 
@@ -101,11 +116,15 @@ def run(config: Config) -> None:
     corpus = without(corpus_of(settings), config.exclude)
     if opened is None:
         settings = shortened(settings, corpus)
-        settings = fitted(measured(settings, corpus, config.measure) if config.measure else settings)
+        settings = fitted(
+            measured(settings, corpus, config.measure) if config.measure else settings
+        )
     objective = build(settings)
     if config.init is not None and not (opened and opened.newest):
         start(objective, config.init, config.resize, config.init_channels)
-    objective.begin(plan(settings, corpus))  # before there is a folder: what cannot be trained leaves none
+    objective.begin(
+        plan(settings, corpus)
+    )  # before there is a folder: what cannot be trained leaves none
     opened = opened or Run.create(config.out, settings, config)
     opened.remember(corpus)
     opened.reject(corpus.rejected)
@@ -131,7 +150,9 @@ class Gauge:
         heard = untrained.heard(config.objective, config.loader.seconds)
         self.clips = [crop(clip, heard, config.seed, 0) for clip in chosen]
         self.batch_size = plan(config, corpus).at_once
-        with torch.no_grad():  # before a resumed run loads its weights: the start is the same for both
+        with (
+            torch.no_grad()
+        ):  # before a resumed run loads its weights: the start is the same for both
             self.first = self.measure(untrained.eval())
 
     def __call__(self, objective: Objective, step: int) -> dict[str, float]:
@@ -148,11 +169,17 @@ class Gauge:
         device = next(encoder.parameters()).device
         own: list[Tensor] = []
         rate = objective.front_end.sample_rate
-        for loaded in evaluation_batches(processes.mine(self.clips), rate, batch_size=self.batch_size):
+        for loaded in evaluation_batches(
+            processes.mine(self.clips), rate, batch_size=self.batch_size
+        ):
             if loaded.batch is not None:
                 spectrogram, valid = objective.features(loaded.batch.to(device))
                 encoded = encoder(spectrogram, valid)
-                own.append(pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean").float().cpu())
+                own.append(
+                    pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean")
+                    .float()
+                    .cpu()
+                )
         found = list(chain.from_iterable(processes.everyones(own)))
         if sum(map(len, found)) < 2:
             return {}

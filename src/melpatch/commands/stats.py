@@ -55,4 +55,6 @@ def run(config: Config) -> None:
     if config.json:
         console().print_json(json.dumps({"mean": front.mean, "std": front.std, "clips": count}))
     else:
-        console().print(f"--front-end.mean {front.mean} --front-end.std {front.std}   ({count} clips of {corpus.name})")
+        console().print(
+            f"--front-end.mean {front.mean} --front-end.std {front.std}   ({count} clips of {corpus.name})"
+        )

@@ -15,7 +15,9 @@ def of_clips(source: str, split_column: str) -> str:
         DataError: there is no such source, or the CSV file is not what it should be.
     """
     listed = rows(Path(source), split_column=split_column, label_column=LABEL)
-    return _hash((*row[1:], state_of(row.path)) for row in listed)  # the folder's own path is in the words already
+    return _hash(
+        (*row[1:], state_of(row.path)) for row in listed
+    )  # the folder's own path is in the words already
 
 
 def of_weights(init: str) -> str:

@@ -84,7 +84,11 @@ class Pretraining:
         """The length in words."""
         if not self.method.trained:
             return "none"
-        return f"{self.length} {self.unit.replace('cpu_seconds', 'CPU-s')}" if self.unit else "the recipe's"
+        return (
+            f"{self.length} {self.unit.replace('cpu_seconds', 'CPU-s')}"
+            if self.unit
+            else "the recipe's"
+        )
 
 
 def slug(key: tuple[str, ...], *parts: str) -> str:
@@ -100,12 +104,19 @@ def plan(spec: Spec, budget: Budget) -> list[Pretraining]:
         ConfigError: sound, a task, a recipe or an ``init`` is missing.
         DataError: a folder or CSV file is, or cannot be read.
     """
-    check(bool(spec.sound.data), "data", (), "the sound to pretrain on; give it with --data, or in [sound]")
+    check(
+        bool(spec.sound.data),
+        "data",
+        (),
+        "the sound to pretrain on; give it with --data, or in [sound]",
+    )
     check(bool(spec.tasks), "tasks", (), "what to score; give it with --task, or in [[tasks]]")
     for task in spec.tasks:
         told = "one or more; give them with --protocol, in the budget, or with the task"
         check(bool(task.protocols or budget.protocols), "protocols", (), told)
-    sound = tuple(f"clips {files.of_clips(data, spec.sound.split_column)}" for data in spec.sound.data)
+    sound = tuple(
+        f"clips {files.of_clips(data, spec.sound.split_column)}" for data in spec.sound.data
+    )
     weights = (f"weights {files.of_weights(budget.init)}",)
     scored = {task.name: files.of_clips(task.data, task.split_column) for task in spec.tasks}
     found = []
@@ -116,7 +127,9 @@ def plan(spec: Spec, budget: Budget) -> list[Pretraining]:
                 scorings = tuple(_scorings(spec, budget, method, seed, scored))
                 read = sound + weights if method.init else sound
                 for unit, amount in budget.lengths if method.trained else ((None, 0.0),):
-                    found.append(Pretraining(method, size, unit, amount, seed, words, read, scorings))
+                    found.append(
+                        Pretraining(method, size, unit, amount, seed, words, read, scorings)
+                    )
     return found
 
 
@@ -124,15 +137,28 @@ def _pretrain(sound: Sound, budget: Budget, method: Method, size: str) -> tuple[
     recipe = method.recipe or budget.recipe
     where = f"of method {method.name!r} in budget {budget.name!r}"
     check(bool(recipe), "recipe", recipe, f"a recipe of melpatch pretrain {where}")
-    check(bool(budget.init) or not method.init, "init", budget.init, f"the weights to start from {where}; give --init")
-    words = [recipe, *words_of("flags", budget.flags), *words_of("flags", method.flags), "--size", size]
+    check(
+        bool(budget.init) or not method.init,
+        "init",
+        budget.init,
+        f"the weights to start from {where}; give --init",
+    )
+    words = [
+        recipe,
+        *words_of("flags", budget.flags),
+        *words_of("flags", method.flags),
+        "--size",
+        size,
+    ]
     words += ["--data", *sound.data, "--split-column", sound.split_column]
     words += ["--exclude", *sound.exclude] if sound.exclude is not None else []
     words += ["--init", budget.init] if method.init else []
     return (*words, "--steps", "0") if not method.trained else tuple(words)
 
 
-def _scorings(spec: Spec, budget: Budget, method: Method, seed: int, scored: Mapping[str, str]) -> Iterator[Scoring]:
+def _scorings(
+    spec: Spec, budget: Budget, method: Method, seed: int, scored: Mapping[str, str]
+) -> Iterator[Scoring]:
     for task in spec.tasks:
         for protocol in task.protocols or budget.protocols:
             name, *changes = words_of("protocols", protocol)
@@ -141,7 +167,9 @@ def _scorings(spec: Spec, budget: Budget, method: Method, seed: int, scored: Map
             words += ["--set", *changes] if changes else []
             words += ["--untrained"] if not (method.trained or method.init) else []
             version = registry.find("protocols", name).version
-            yield Scoring(task, protocol, (*words, "--seeds", f"{seed}"), version, scored[task.name])
+            yield Scoring(
+                task, protocol, (*words, "--seeds", f"{seed}"), version, scored[task.name]
+            )
 
 
 def refuse_leaks(spec: Spec) -> None:
@@ -164,7 +192,11 @@ def refuse_leaks(spec: Spec) -> None:
 
 def _scored(task: Task) -> list[Row]:
     listed = [*_listed(task.data, task.split_column)]
-    splits = {*task.split} or ({"test"} & {row.split for row in listed}) or {row.split for row in listed} - {"val"}
+    splits = (
+        {*task.split}
+        or ({"test"} & {row.split for row in listed})
+        or {row.split for row in listed} - {"val"}
+    )
     return [row for row in listed if row.split in splits]
 
 

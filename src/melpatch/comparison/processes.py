@@ -47,7 +47,9 @@ class Processes:
             code = process.wait()
         with self._lock:
             self._running.discard(process)
-            if self._stopped or code in _INTERRUPTED:  # a terminal's Ctrl-C reaches the command before it reaches us
+            if (
+                self._stopped or code in _INTERRUPTED
+            ):  # a terminal's Ctrl-C reaches the command before it reaches us
                 raise Stopped
         if code:
             raise MelpatchError(_reason(log, code))
@@ -64,5 +66,7 @@ def _reason(log: Path, code: int) -> str:
     """Return what a command failed of: the last line of its log."""
     if code < 0:
         return f"ended by signal {-code}; see {log} (9 may mean that there was not enough memory)"
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [
+        line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
     return next((line for line in reversed(lines) if line), f"exit code {code}; see {log}")

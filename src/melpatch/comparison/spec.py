@@ -97,11 +97,21 @@ class Budget:
     def __post_init__(self) -> None:
         """Check the ranges."""
         given = [name for name in UNITS if getattr(self, name)]
-        check(len(given) < 2, " and ".join(given), [getattr(self, name) for name in given], "one of these lists")
+        check(
+            len(given) < 2,
+            " and ".join(given),
+            [getattr(self, name) for name in given],
+            "one of these lists",
+        )
         for name in given:
             check(min(getattr(self, name)) > 0, name, getattr(self, name), "numbers above 0")
         check(bool(self.sizes), "sizes", self.sizes, "one or more")
-        check(0 < len(self.seeds) == len({*self.seeds}), "seeds", self.seeds, "one or more, each but once")
+        check(
+            0 < len(self.seeds) == len({*self.seeds}),
+            "seeds",
+            self.seeds,
+            "one or more, each but once",
+        )
         words_of("flags", self.flags)
         _check_protocols(self.protocols)
 
@@ -155,13 +165,20 @@ def words_of(field: str, text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ConfigError(f"{field} = {text!r}: {error}; write it as on the command line") from error
+        raise ConfigError(
+            f"{field} = {text!r}: {error}; write it as on the command line"
+        ) from error
 
 
 def _check_protocols(protocols: tuple[str, ...]) -> None:
     for one in protocols:
         words = words_of("protocols", one)
-        check(bool(words), "protocols", one, "a protocol's name, and NAME=VALUE for each changed setting")
+        check(
+            bool(words),
+            "protocols",
+            one,
+            "a protocol's name, and NAME=VALUE for each changed setting",
+        )
         registry.find("protocols", words[0])
 
 
@@ -173,9 +190,19 @@ def task(text: str) -> Task:
     """
     name, _, place = text.partition("=")
     data, *rest = place.split(":")
-    check(bool(name and data) and len(rest) < 3, "task", text, "NAME=labels.csv:split_column:split,split")
+    check(
+        bool(name and data) and len(rest) < 3,
+        "task",
+        text,
+        "NAME=labels.csv:split_column:split,split",
+    )
     column, splits = [*rest, "", ""][:2]
-    return Task(name=name, data=data, split_column=column or "split", split=tuple(filter(None, splits.split(","))))
+    return Task(
+        name=name,
+        data=data,
+        split_column=column or "split",
+        split=tuple(filter(None, splits.split(","))),
+    )
 
 
 def shipped() -> dict[str, Spec]:

@@ -142,7 +142,11 @@ def markdown(title: str, command: str, found: Sequence[Cell]) -> str:
     lines += ["", _FOOT.format(fewest=FEWEST_SEEDS)]
     leaks = dict.fromkeys(_leak(cell) for cell in found if cell.heard_in_training)
     lines += ["", *leaks] if leaks else []
-    lines += ["", *(f"- failed [{number}]: {error}" for number, error in enumerate(errors, 1))] if errors else []
+    lines += (
+        ["", *(f"- failed [{number}]: {error}" for number, error in enumerate(errors, 1))]
+        if errors
+        else []
+    )
     return "\n".join([*lines, ""])
 
 
@@ -161,10 +165,14 @@ def _score(cell: Cell, errors: Sequence[str], seeds: int) -> str:
     """Return a score in words; how many seeds it has, if not all; and where one failed, the number of the reason."""
     text = "-"
     if cell.value is not None:
-        text = f"{cell.value:.3f}" + (f" ± {cell.seeds_95:.3f}" if cell.seeds_95 is not None else "")
+        text = f"{cell.value:.3f}" + (
+            f" ± {cell.seeds_95:.3f}" if cell.seeds_95 is not None else ""
+        )
         text += f" [{cell.low:.3f}, {cell.high:.3f}]" if cell.low is not None else ""
         text += f" ({cell.seeds} seed{'s' * (cell.seeds != 1)})" if cell.seeds < seeds else ""
-    return f"{text} failed [{errors.index(cell.error) + 1}]".removeprefix("- ") if cell.error else text
+    return (
+        f"{text} failed [{errors.index(cell.error) + 1}]".removeprefix("- ") if cell.error else text
+    )
 
 
 def _row(texts: Sequence[str]) -> str:
@@ -177,7 +185,12 @@ def draw(path: Path, found: Sequence[Cell]) -> None:
     Raises:
         MelpatchError: matplotlib is missing, or there is no score of a trained network.
     """
-    budget(path, [*_points(found)], "score", "seconds" if any(cell.gpu for cell in found) else "CPU seconds")
+    budget(
+        path,
+        [*_points(found)],
+        "score",
+        "seconds" if any(cell.gpu for cell in found) else "CPU seconds",
+    )
 
 
 def _points(found: Sequence[Cell]) -> Iterator[Point]:

@@ -41,7 +41,9 @@ class Comparison:
         keys = [*priced, *(key for run in self.runs for key in (run.key, *score_keys(run)))]
         pool = ThreadPoolExecutor(jobs)
         try:
-            with bar(len(keys), "comparing", done=sum(self._good(key) is not None for key in keys)) as shown:
+            with bar(
+                len(keys), "comparing", done=sum(self._good(key) is not None for key in keys)
+            ) as shown:
                 for run in priced.values():  # one at a time: beside others, a step costs more
                     self._price(run, shown)
                 for _ in pool.map(lambda run: self._chain(run, shown), self.runs):
@@ -70,9 +72,13 @@ class Comparison:
                 if "error" in trained:
                     shown.advance()
                 else:
-                    self._cell(key, shown, about, partial(self._score, run, scoring, key, trained["run"]))
+                    self._cell(
+                        key, shown, about, partial(self._score, run, scoring, key, trained["run"])
+                    )
 
-    def _cell(self, key: tuple[str, ...], shown: Bar, about: Line, make: Callable[[], Line]) -> Line:
+    def _cell(
+        self, key: tuple[str, ...], shown: Bar, about: Line, make: Callable[[], Line]
+    ) -> Line:
         """Return what is known of a cell, made now unless it is known."""
         known = self._good(key)
         if known is not None:
@@ -89,7 +95,12 @@ class Comparison:
         return None if line is None or "error" in line else line
 
     def _about(self, run: Pretraining) -> Line:
-        names = {"method": run.method.name, "size": run.size, "budget": run.budget, "seed": run.seed}
+        names = {
+            "method": run.method.name,
+            "size": run.size,
+            "budget": run.budget,
+            "seed": run.seed,
+        }
         return names | {"run": run.name}
 
     def _cost(self, run: Pretraining) -> Line:
@@ -102,18 +113,31 @@ class Comparison:
         folder, log = self.path("costs", name), self.path("logs", f"{name}.log")
         shutil.rmtree(folder, ignore_errors=True)
         words = ["pretrain", *run.words, "--steps", f"{WARM + TIMED}", "--save-every", f"{WARM}"]
-        self._processes.melpatch([*words, "--evaluations", "1", "--workers", "0", "--out", str(folder)], log)
+        self._processes.melpatch(
+            [*words, "--evaluations", "1", "--workers", "0", "--out", str(folder)], log
+        )
         lines = map(json.loads, (folder / "speed.jsonl").read_text(encoding="utf-8").splitlines())
         after, gpu = {line["step"]: line["cpu_seconds"] for line in lines}, _gpu(folder)
         shutil.rmtree(folder)
         if gpu:
-            raise MelpatchError(f"cpu_seconds: no budget for what runs on a GPU ({gpu}); give --steps or --epochs")
+            raise MelpatchError(
+                f"cpu_seconds: no budget for what runs on a GPU ({gpu}); give --steps or --epochs"
+            )
         return {"cpu_seconds_per_step": (after[WARM + TIMED] - after[WARM]) / TIMED}
 
     def _pretrain(self, run: Pretraining) -> Line:
         """Leave a run folder; return what it cost."""
         folder = self.path("runs", run.name)
-        words = ["pretrain", *run.words, *self._length(run), "--seed", f"{run.seed}", "--resume", "--out", str(folder)]
+        words = [
+            "pretrain",
+            *run.words,
+            *self._length(run),
+            "--seed",
+            f"{run.seed}",
+            "--resume",
+            "--out",
+            str(folder),
+        ]
         self._processes.melpatch(words, self.path("logs", f"{run.name}.log"))
         return spent(folder)
 
@@ -127,7 +151,14 @@ class Comparison:
         if "error" in cost:
             raise MelpatchError(cost["error"])
         steps = max(1, round(run.amount / cost["cpu_seconds_per_step"]))
-        return ["--steps", f"{steps}", "--evaluations", "1", "--workers", "0"]  # decoding is paid for too
+        return [
+            "--steps",
+            f"{steps}",
+            "--evaluations",
+            "1",
+            "--workers",
+            "0",
+        ]  # decoding is paid for too
 
     def _score(self, run: Pretraining, scoring: Scoring, key: tuple[str, ...], made: str) -> Line:
         """Leave scores of the run that was made under this name; return those that count."""
@@ -137,7 +168,15 @@ class Comparison:
         self._processes.melpatch(words, self.path("logs", f"{name}.log"))
         (path,) = folder.glob("*/scores.json")
         record = json.loads(path.read_text(encoding="utf-8"))
-        kept = ("metric", "value", "interval_95", "n", "version", "seconds", "scored_clips_heard_in_training")
+        kept = (
+            "metric",
+            "value",
+            "interval_95",
+            "n",
+            "version",
+            "seconds",
+            "scored_clips_heard_in_training",
+        )
         return {name: record[name] for name in kept} | {"folder": name}
 
 
@@ -168,5 +207,7 @@ def spent(folder: Path) -> dict[str, Any]:
 
 def _gpu(folder: Path) -> str | None:
     """Return the GPU that a run was last on, if any."""
-    gpu: str | None = json.loads((folder / "environment.json").read_text(encoding="utf-8"))[-1]["gpu"]
+    gpu: str | None = json.loads((folder / "environment.json").read_text(encoding="utf-8"))[-1][
+        "gpu"
+    ]
     return gpu

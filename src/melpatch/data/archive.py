@@ -99,8 +99,14 @@ def write_shard(job: Job, done: Callable[[], None]) -> Packed:
 def _finished(path: Path, note: Path) -> Packed | None:
     try:
         packed = from_dict(Packed, json.loads(note.read_text(encoding="utf-8")))
-        whole = not packed.lines or (path.stat().st_size == packed.shard.size and digest(path) == packed.shard.sha256)
-    except (OSError, ValueError, MelpatchError):  # there is none, or a crash of the machine has cut it short
+        whole = not packed.lines or (
+            path.stat().st_size == packed.shard.size and digest(path) == packed.shard.sha256
+        )
+    except (
+        OSError,
+        ValueError,
+        MelpatchError,
+    ):  # there is none, or a crash of the machine has cut it short
         return None
     return packed if whole else None
 
@@ -109,7 +115,10 @@ def _write(job: Job, path: Path, done: Callable[[], None]) -> Packed:
     aside = path.with_name(f".{path.name}.partial")
     stored: list[_Stored] = []
     rejected: list[Rejected] = []
-    with aside.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with (
+        aside.open("wb") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
         for clip, name in zip(job.clips, job.names, strict=True):
             try:
                 stored.append(_store(archive, clip, name, path, job.settings))
@@ -123,7 +132,10 @@ def _write(job: Job, path: Path, done: Callable[[], None]) -> Packed:
         settle(aside, path)
     else:
         aside.unlink()
-    seconds, clipped = sum((each.clip.duration for each in stored), 0.0), sum(each.clipped for each in stored)
+    seconds, clipped = (
+        sum((each.clip.duration for each in stored), 0.0),
+        sum(each.clipped for each in stored),
+    )
     lines = tuple((*cells(each.clip, job.folder), each.member, each.name) for each in stored)
     return Packed(shard, seconds, clipped, lines, tuple(rejected))
 
@@ -137,11 +149,15 @@ class _Stored(NamedTuple):
     clipped: bool
 
 
-def _store(archive: tarfile.TarFile, clip: Clip, name: str, path: Path, settings: Packing) -> _Stored:
+def _store(
+    archive: tarfile.TarFile, clip: Clip, name: str, path: Path, settings: Packing
+) -> _Stored:
     """Decode a clip and append it to an archive; an AudioError says why that cannot be."""
     rate = settings.sample_rate
     if settings.codec == "pcm" and 2 * clip.duration * rate > _LARGEST_WAV:
-        raise AudioError(clip.place, "is longer than a WAV file can be", "pack it as flac, or list it in parts")
+        raise AudioError(
+            clip.place, "is longer than a WAV file can be", "pack it as flac, or list it in parts"
+        )
     with TemporaryFile(dir=path.parent) if clip.duration > _LONG else io.BytesIO() as content:
         coded = encode(_pieces(clip, rate), rate, settings.codec, content)
         if coded.beyond > _MOST_BEYOND * coded.samples:
@@ -154,7 +170,13 @@ def _store(archive: tarfile.TarFile, clip: Clip, name: str, path: Path, settings
         stem = member(clip.key)
         file = f"{stem}.{ENDINGS[settings.codec]}"
         packed = _add(archive, file, content)
-    about = {"key": clip.key, "path": name, "start": clip.start, "duration": seconds, "sample_rate": rate}
+    about = {
+        "key": clip.key,
+        "path": name,
+        "start": clip.start,
+        "duration": seconds,
+        "sample_rate": rate,
+    }
     about |= {"labels": clip.labels, "split": clip.split, "group": clip.group}
     _add(archive, f"{stem}.json", io.BytesIO(json.dumps(about, ensure_ascii=False).encode()))
     kept = Clip(path, clip.key, 0.0, seconds, clip.labels, clip.split, clip.group, *packed)

@@ -126,7 +126,9 @@ class Batch:
         return self._moved(lambda value: value.pin_memory())
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> "Batch":
-        moved = Batch(**{name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
+        moved = Batch(
+            **{name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        )
         moved.shortest = self.shortest
         return moved
 
@@ -134,4 +136,6 @@ class Batch:
     def empty(cls, samples: int, labels: int | None = None) -> "Batch":
         """Return a batch without clips: what a process has that can read none of its own, but takes part in a step."""
         none = torch.zeros(0, dtype=torch.int64)
-        return cls(torch.zeros(0, samples), none, none, None if labels is None else torch.zeros(0, labels))
+        return cls(
+            torch.zeros(0, samples), none, none, None if labels is None else torch.zeros(0, labels)
+        )

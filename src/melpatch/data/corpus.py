@@ -64,8 +64,12 @@ class Corpus:
         asked = {splits} if isinstance(splits, str) else set(splits)
         unknown = sorted(asked - set(self.splits))
         if unknown:
-            there = ", ".join(f"{split or '(none)'} ({count} clips)" for split, count in self.splits.items())
-            raise DataError(f"{self.name}: no split {unknown[0]!r}; there are: {there or 'no clips'}")
+            there = ", ".join(
+                f"{split or '(none)'} ({count} clips)" for split, count in self.splits.items()
+            )
+            raise DataError(
+                f"{self.name}: no split {unknown[0]!r}; there are: {there or 'no clips'}"
+            )
         return asked
 
 

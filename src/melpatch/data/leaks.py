@@ -25,14 +25,18 @@ def leaks(corpus: Corpus) -> list[tuple[Clip, ...]]:
     found = []
     for alike in _grouped(there, _size).values():
         same = _grouped(alike, _digest).values() if len(alike) > 1 else [alike]
-        groups = [tuple(clip for one in group for clip in clips[one.path, one.offset]) for group in same]
+        groups = [
+            tuple(clip for one in group for clip in clips[one.path, one.offset]) for group in same
+        ]
         found += [group for group in groups if len({clip.split for clip in group}) > 1]
     return found
 
 
 def shared_groups(*parts: Corpus) -> list[str]:
     """Return the groups (recordings, speakers, patients) that stand in more than one part of a corpus, sorted."""
-    counts = Counter(group for part in parts for group in {clip.group for clip in part.clips} - {""})
+    counts = Counter(
+        group for part in parts for group in {clip.group for clip in part.clips} - {""}
+    )
     return sorted(group for group, count in counts.items() if count > 1)
 
 

@@ -78,8 +78,18 @@ class LoaderConfig:
         check(self.bucket >= 1, "bucket", self.bucket, "1 or more")
         check(self.seconds > 0, "seconds", self.seconds, "above 0")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
-        check(self.locality is None or self.locality >= 1, "locality", self.locality, "1 or more, or none")
-        check(not (self.balanced and self.locality), "locality", self.locality, "none, where drawing is balanced")
+        check(
+            self.locality is None or self.locality >= 1,
+            "locality",
+            self.locality,
+            "1 or more, or none",
+        )
+        check(
+            not (self.balanced and self.locality),
+            "locality",
+            self.locality,
+            "none, where drawing is balanced",
+        )
         check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
 
 
@@ -87,7 +97,13 @@ class Clips(Dataset[Segment | Rejected]):
     """Decoded segments by place in the order."""
 
     def __init__(
-        self, clips: Sequence[Clip], sample_rate: int, seconds: float, seed: int, *, repeat: bool = False
+        self,
+        clips: Sequence[Clip],
+        sample_rate: int,
+        seconds: float,
+        seed: int,
+        *,
+        repeat: bool = False,
     ) -> None:
         self.clips, self.sample_rate, self.seconds, self.seed = clips, sample_rate, seconds, seed
         self.repeat = repeat
@@ -108,7 +124,9 @@ class Clips(Dataset[Segment | Rejected]):
         return clip, wave
 
 
-def repeated(wave: Float[np.ndarray, " sample"], samples: int, start: float) -> Float[np.ndarray, " _"]:
+def repeated(
+    wave: Float[np.ndarray, " sample"], samples: int, start: float
+) -> Float[np.ndarray, " _"]:
     """Return a wave that has so many samples as it is, and so many of a shorter one that is repeated without end, from
     ``start``, a share of it, on."""
     if len(wave) >= samples:
@@ -125,20 +143,27 @@ def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterat
     sum of 1 / count over a clip's labels: as if a label were drawn and then a clip that has it.
     """
     size = len(corpus.clips)
-    by_key = sorted(range(size), key=lambda index: corpus.clips[index].key)  # however the corpus is listed
+    by_key = sorted(
+        range(size), key=lambda index: corpus.clips[index].key
+    )  # however the corpus is listed
     weights = _balance(corpus)[by_key].cumsum(0) if config.balanced else None
     shards = _shards([corpus.clips[index].path for index in by_key]) if config.locality else None
     for epoch in itertools.count(first // size):
         if weights is None:
             indices = permutation(seed, "order", epoch, size)
             if shards is not None and config.locality:
-                turn = permutation(seed, "shards", epoch, int(shards.max()) + 1).argsort() // config.locality
+                turn = (
+                    permutation(seed, "shards", epoch, int(shards.max()) + 1).argsort()
+                    // config.locality
+                )
                 indices = indices[turn[shards[indices]].argsort(stable=True)]
         else:
             state = stream(seed, "order", torch.zeros(1, dtype=torch.int64), epoch)
             # 53 bits, since the 24 of uniform never meet most clips of AudioSet's commonest labels.
             draws = integers(state, 0, 1 << 53, size)[0].double() * 2.0**-53
-            indices = torch.searchsorted(weights, draws * weights[-1], right=True).clamp(max=size - 1)
+            indices = torch.searchsorted(weights, draws * weights[-1], right=True).clamp(
+                max=size - 1
+            )
         skip = first % size if epoch == first // size else 0
         for number, index in enumerate(indices[skip:].tolist(), start=epoch * size + skip):
             # With replacement, a clip that comes again within a pass is cut elsewhere.
@@ -151,7 +176,9 @@ def _shards(paths: Sequence[Path]) -> torch.Tensor:
     return torch.tensor([numbers.setdefault(str(path), len(numbers)) for path in paths])
 
 
-def step_draws(corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, first_step: int) -> Iterator[list[Draw]]:
+def step_draws(
+    corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, first_step: int
+) -> Iterator[list[Draw]]:
     """Yield the draws of each optimiser step, from ``first_step`` on, whoever computes them.
 
     The order is cut into groups of ``bucket`` steps; within a group, clips of like length come into the same step, and
@@ -176,7 +203,11 @@ def dealt(draws: Sequence[Draw], number: int, shares: int) -> list[Draw]:
     Two neighbours, of which each is the other's partner in mixtures, stay together where shares are of even size.
     """
     size = 2 if len(draws) % (2 * shares) == 0 else 1
-    return [draw for at in range(number * size, len(draws), shares * size) for draw in draws[at : at + size]]
+    return [
+        draw
+        for at in range(number * size, len(draws), shares * size)
+        for draw in draws[at : at + size]
+    ]
 
 
 def _balance(corpus: Corpus) -> torch.Tensor:
@@ -203,7 +234,10 @@ def collate(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> Loa
     clips = [clip for clip, _ in good]
     targets = torch.from_numpy(label_matrix(clips, labels)) if labels else None
     keys = torch.tensor([clip.key for clip in clips])
-    return Loaded(Batch(torch.from_numpy(padded), torch.tensor(lengths), keys, targets, _partners(items)), rejected)
+    return Loaded(
+        Batch(torch.from_numpy(padded), torch.tensor(lengths), keys, targets, _partners(items)),
+        rejected,
+    )
 
 
 def _partners(items: Sequence[Segment | Rejected]) -> torch.Tensor:
@@ -245,7 +279,9 @@ def training_batches(
         DataError: the corpus is empty.
     """
     if not corpus.clips:
-        raise DataError(f"{corpus.name}: no clip is left to train on; look at --data and the splits that were left out")
+        raise DataError(
+            f"{corpus.name}: no clip is left to train on; look at --data and the splits that were left out"
+        )
     shares = world_size * accumulate
 
     def batches() -> Iterator[list[Draw]]:
@@ -253,12 +289,19 @@ def training_batches(
             for number in range(accumulate):
                 yield dealt(draws, rank * accumulate + number, shares)
 
-    dataset = Clips(corpus.clips, sample_rate, config.seconds, seed, repeat=config.short == "repeat")
+    dataset = Clips(
+        corpus.clips, sample_rate, config.seconds, seed, repeat=config.short == "repeat"
+    )
     yield from _loader(dataset, batches(), config.workers, corpus.labels if with_labels else ())
 
 
 def evaluation_batches(
-    clips: Sequence[Clip], sample_rate: int, *, batch_size: int, workers: int = 0, labels: tuple[str, ...] = ()
+    clips: Sequence[Clip],
+    sample_rate: int,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    labels: tuple[str, ...] = (),
 ) -> Iterator[Loaded]:
     """Yield the clips, whole and once, in batches of like length (clips that are to be windowed are windowed
     before)."""
@@ -268,7 +311,9 @@ def evaluation_batches(
     yield from _loader(Clips(clips, sample_rate, float("inf"), 0), batches, workers, labels)
 
 
-def _loader(dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels: tuple[str, ...]) -> Iterator[Loaded]:
+def _loader(
+    dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels: tuple[str, ...]
+) -> Iterator[Loaded]:
     # A DataLoader wants sized samplers in its annotations; an iterator of batches is all that it uses.
     loader: DataLoader[Any] = DataLoader(
         dataset,

@@ -28,7 +28,11 @@ __all__ = [
 
 
 def load_corpus(
-    sources: Sequence[str | Path], *, split_column: str = SPLIT, label_column: str = LABEL, workers: int = 0
+    sources: Sequence[str | Path],
+    *,
+    split_column: str = SPLIT,
+    label_column: str = LABEL,
+    workers: int = 0,
 ) -> Corpus:
     """Return the union of folders, CSV files and shards as one corpus.
 
@@ -56,7 +60,11 @@ def load_corpus(
 
 
 def survey(
-    sources: Sequence[str | Path], *, split_column: str = SPLIT, label_column: str = LABEL, workers: int = 0
+    sources: Sequence[str | Path],
+    *,
+    split_column: str = SPLIT,
+    label_column: str = LABEL,
+    workers: int = 0,
 ) -> tuple[Corpus, Counter[int]]:
     """Return a corpus as :func:`load_corpus` does, and the number of probed clips at each sampling rate."""
     if not sources:
@@ -108,9 +116,17 @@ def survey_rows(
     good = tuple(each for each in made if isinstance(each, Clip))
     bad = tuple(each for each in made if isinstance(each, Rejected))
     if not good:
-        first = f"none of its {len(bad)} files can be used; the first, {bad[0].path}, {bad[0].reason}" if bad else ""
-        raise DataError(f"{source}: {first or 'lists no sound files'}; give a folder that holds sound, or a CSV of it")
-    return _corpus(name, good, bad), Counter(probed.sample_rate for probed in found if isinstance(probed, Probed))
+        first = (
+            f"none of its {len(bad)} files can be used; the first, {bad[0].path}, {bad[0].reason}"
+            if bad
+            else ""
+        )
+        raise DataError(
+            f"{source}: {first or 'lists no sound files'}; give a folder that holds sound, or a CSV of it"
+        )
+    return _corpus(name, good, bad), Counter(
+        probed.sample_rate for probed in found if isinstance(probed, Probed)
+    )
 
 
 def _corpus(name: str, clips: tuple[Clip, ...], rejected: tuple[Rejected, ...]) -> Corpus:
@@ -125,7 +141,10 @@ def _probe_rows(listed: Sequence[Row], workers: int) -> list[Probed | AudioError
     paths = [*dict.fromkeys(row.path for row in listed if row.duration is None)]
     found = dict(zip(paths, scan(paths, workers), strict=True))
     lost = lost_rows(listed)
-    return [found[row.path] if row.duration is None else lost.get(number) for number, row in enumerate(listed)]
+    return [
+        found[row.path] if row.duration is None else lost.get(number)
+        for number, row in enumerate(listed)
+    ]
 
 
 def _clip(dataset: str, row: Row, found: Probed | AudioError | None) -> Clip | Rejected:
@@ -173,7 +192,14 @@ def write_corpus(corpus: Corpus, path: Path) -> None:
 def cells(clip: Clip, folder: Path) -> tuple[str, ...]:
     """Return a clip as the cells of a CSV file in a folder, in the order of the columns."""
     place = clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path
-    about = ";".join(clip.labels), clip.split, repr(clip.start), repr(clip.duration), str(clip.key), clip.group
+    about = (
+        ";".join(clip.labels),
+        clip.split,
+        repr(clip.start),
+        repr(clip.duration),
+        str(clip.key),
+        clip.group,
+    )
     packed = (str(clip.offset), str(clip.size), str(clip.crc32)) if clip.size else ("", "", "")
     return (clip.url or str(place), *about, *packed)
 
@@ -201,4 +227,6 @@ def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]
             writer.writerow(header)
             writer.writerows(lines)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from error

@@ -37,7 +37,13 @@ _LOOK = 0.5  # seconds between looks at how far the processes have come
 
 
 def pack(
-    corpus: Corpus, names: Sequence[str], out: Path, settings: Packing, *, workers: int = 0, command: str = ""
+    corpus: Corpus,
+    names: Sequence[str],
+    out: Path,
+    settings: Packing,
+    *,
+    workers: int = 0,
+    command: str = "",
 ) -> ShardSet:
     """Write a corpus as a folder of shards, and return what it holds; clips that cannot be read are listed there in
     ``rejected.csv``.
@@ -72,21 +78,36 @@ def pack(
                     packed = _all(_jobs(corpus, names, out, settings), len(corpus.clips), workers)
                     about = _finish(corpus, out, settings, packed, command, identity)
             finally:
-                if (out / ABOUT).exists() or not (state / _PLAN).exists():  # else it is to be gone on with
+                if (out / ABOUT).exists() or not (
+                    state / _PLAN
+                ).exists():  # else it is to be gone on with
                     shutil.rmtree(state)
             return about
     except Timeout:
-        raise ConfigError(f"out = {str(out)!r}; allowed: a folder where no other melpatch pack is at work") from None
+        raise ConfigError(
+            f"out = {str(out)!r}; allowed: a folder where no other melpatch pack is at work"
+        ) from None
     except OSError as error:
         hint = "make room or choose another place; what is finished is kept"
-        raise DataError(f"{error.filename or out}: cannot be written ({error.strerror}); {hint}") from error
+        raise DataError(
+            f"{error.filename or out}: cannot be written ({error.strerror}); {hint}"
+        ) from error
 
 
 def _listing(corpus: Corpus, names: Sequence[str]) -> str:
     """Return a hash of all that shards hang on but the settings."""
     found = hashlib.blake2b(digest_size=16)
     for clip, name in sorted(zip(corpus.clips, names, strict=True), key=lambda pair: pair[0].key):
-        listed = clip.key, name, clip.start, clip.duration, clip.labels, clip.split, clip.group, clip.state
+        listed = (
+            clip.key,
+            name,
+            clip.start,
+            clip.duration,
+            clip.labels,
+            clip.split,
+            clip.group,
+            clip.state,
+        )
         found.update(repr(listed).encode())
     return found.hexdigest()
 
@@ -106,8 +127,12 @@ def _is_done(out: Path, plan: dict[str, Any], identity: str) -> bool:
     begun = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else plan
     for name in (name for name in plan if plan[name] != begun.get(name)):
         if name == "corpus":
-            raise ConfigError(f"{here} another corpus, or this one before it changed, is packed in part")
-        raise ConfigError(f"{name} = {plan[name]!r}; allowed: {begun.get(name)!r}, with which {out} is packed in part")
+            raise ConfigError(
+                f"{here} another corpus, or this one before it changed, is packed in part"
+            )
+        raise ConfigError(
+            f"{name} = {plan[name]!r}; allowed: {begun.get(name)!r}, with which {out} is packed in part"
+        )
     return False
 
 
@@ -133,7 +158,13 @@ def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) ->
         groups[-1].append(index)
         full += corpus.clips[index].duration
     return [
-        Job(number, out.absolute(), settings, tuple(corpus.clips[i] for i in group), tuple(names[i] for i in group))
+        Job(
+            number,
+            out.absolute(),
+            settings,
+            tuple(corpus.clips[i] for i in group),
+            tuple(names[i] for i in group),
+        )
         for number, group in enumerate(groups)
     ]
 
@@ -195,13 +226,20 @@ def _tick() -> None:
 
 
 def _finish(
-    corpus: Corpus, out: Path, settings: Packing, packed: Sequence[Packed], command: str, identity: str
+    corpus: Corpus,
+    out: Path,
+    settings: Packing,
+    packed: Sequence[Packed],
+    command: str,
+    identity: str,
 ) -> ShardSet:
     """Write the lists, and last of all what says that the shards are complete."""
     full = [each for each in packed if each.lines]
     rejected = [*corpus.rejected, *chain.from_iterable(each.rejected for each in packed)]
     if not full:
-        raise DataError(f"{corpus.name}: no clip can be read; the first, {rejected[0].path}, {rejected[0].reason}")
+        raise DataError(
+            f"{corpus.name}: no clip can be read; the first, {rejected[0].path}, {rejected[0].reason}"
+        )
     write_table(out / INDEX, INDEX_COLUMNS, chain.from_iterable(each.lines for each in full))
     if rejected:
         write_rejected(rejected, out / REJECTED)

@@ -41,8 +41,12 @@ def _look(row: Row, shown: str, folders: dict[str, dict[str, int] | None]) -> _S
         if folder not in folders:
             folders[folder] = sizes(folder)
         there = folders[folder]
-        size = inf if there is None else there.get(name, 0)  # a store that tells nothing is believed
+        size = (
+            inf if there is None else there.get(name, 0)
+        )  # a store that tells nothing is believed
     else:
         size = row.path.stat().st_size if row.path.is_file() else 0
-    reason = f"is truncated: only {size:.0f} bytes are there" if size else "does not exist, or is empty"
+    reason = (
+        f"is truncated: only {size:.0f} bytes are there" if size else "does not exist, or is empty"
+    )
     return _Seen(size, AudioError(shown, reason, "copy it again, or pack it anew"))

@@ -140,10 +140,16 @@ def _filesystem(url: str) -> tuple[Any, str]:
         system, place = fsspec.core.url_to_fs(url)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        hint = f"pip install 'melpatch[{extra}]'" if extra else f"install what fsspec needs for it ({error})"
+        hint = (
+            f"pip install 'melpatch[{extra}]'"
+            if extra
+            else f"install what fsspec needs for it ({error})"
+        )
         raise DataError(f"{url}: a library for {protocol}:// is missing; {hint}") from error
     except ValueError as error:
-        raise DataError(f"{url}: not a URL that fsspec knows ({error}); known: {', '.join(_EXTRAS)}, file") from error
+        raise DataError(
+            f"{url}: not a URL that fsspec knows ({error}); known: {', '.join(_EXTRAS)}, file"
+        ) from error
     return system, str(place).rstrip("/")
 
 
@@ -154,12 +160,18 @@ def _tried(action: Callable[[], T], url: str) -> T:
             return action()
         except (FileNotFoundError, PermissionError) as error:
             gone = isinstance(error, FileNotFoundError)
-            kind, reason = (AudioError, "does not exist") if gone else (UnreachableError, "may not be read")
-            raise kind(url, reason, "check the URL and your credentials, or copy it there again") from error
+            kind, reason = (
+                (AudioError, "does not exist") if gone else (UnreachableError, "may not be read")
+            )
+            raise kind(
+                url, reason, "check the URL and your credentials, or copy it there again"
+            ) from error
         except Exception as error:  # each store has errors of its own
             if wait is None:
                 reason = f"cannot be fetched ({type(error).__name__}: {error})"
-                raise UnreachableError(url, reason, "check the network and the room on your disk") from error
+                raise UnreachableError(
+                    url, reason, "check the network and the room on your disk"
+                ) from error
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
@@ -176,9 +188,13 @@ def _transfer(url: str, path: Path) -> None:
     if not (path.parent / ABOUT).exists():  # somebody has emptied the cache meanwhile
         _mirror.cache_clear()
         mirror(folder)
-    shard = next((shard for shard in read_about(path.parent, folder).shards if shard.name == path.name), None)
+    shard = next(
+        (shard for shard in read_about(path.parent, folder).shards if shard.name == path.name), None
+    )
     if shard is None:
-        raise AudioError(url, f"is not in {ABOUT}", "take the list of clips that was packed with the shards")
+        raise AudioError(
+            url, f"is not in {ABOUT}", "take the list of clips that was packed with the shards"
+        )
     system, place = _filesystem(url)
     part = _reserve(path, shard)
 
@@ -193,7 +209,9 @@ def _transfer(url: str, path: Path) -> None:
             _tried(copy, url)  # once more, for it may have been the way
         if digest(part) != shard.sha256:
             raise AudioError(
-                url, f"is damaged: its checksum is not that in {ABOUT}", "copy it there again or pack anew"
+                url,
+                f"is damaged: its checksum is not that in {ABOUT}",
+                "copy it there again or pack anew",
             )
         settle(part, path)
     finally:
@@ -224,8 +242,12 @@ def _reserve(path: Path, shard: Shard) -> Path:
 def _make_room(root: Path, limit: int) -> bool:
     """Delete the shards that were used least lately until the cache takes no more than ``limit`` bytes; return whether
     that could be reached now, or only once the transfers of others are done."""
-    coming = sum(int(part.suffixes[-2][1:]) for part in root.glob("*/shard-*.part") if not _stale(part))
-    kept = sorted((file.stat().st_mtime_ns, file.stat().st_size, file) for file in root.glob("*/*.tar"))
+    coming = sum(
+        int(part.suffixes[-2][1:]) for part in root.glob("*/shard-*.part") if not _stale(part)
+    )
+    kept = sorted(
+        (file.stat().st_mtime_ns, file.stat().st_size, file) for file in root.glob("*/*.tar")
+    )
     taken = coming + sum(size for _, size, _ in kept)
     for _, size, file in kept:
         if taken <= limit:

@@ -23,4 +23,6 @@ def windows(clip: Clip, seconds: float) -> Iterator[Clip]:
     """Yield the parts of ``seconds`` that cover the clip, end to end; the last may be shorter."""
     for number in range(max(1, math.ceil((clip.duration - 1e-6) / seconds))):
         start = number * seconds
-        yield dataclasses.replace(clip, start=clip.start + start, duration=min(seconds, clip.duration - start))
+        yield dataclasses.replace(
+            clip, start=clip.start + start, duration=min(seconds, clip.duration - start)
+        )

@@ -81,7 +81,9 @@ def is_shards(folder: Path) -> bool:
     if (folder / ABOUT).exists():
         return True
     if (folder / UNFINISHED).exists():
-        raise DataError(f"{folder}: packing has not come to its end; run the same melpatch pack again, and it goes on")
+        raise DataError(
+            f"{folder}: packing has not come to its end; run the same melpatch pack again, and it goes on"
+        )
     return False
 
 
@@ -104,7 +106,9 @@ def read_about(folder: Path, shown: str = "") -> ShardSet:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where}: damaged, or not of melpatch pack ({error}); {_AGAIN}") from error
     if layout != LAYOUT:
-        raise DataError(f"{where}: layout = {layout!r}; allowed: {LAYOUT}; update melpatch, or pack anew")
+        raise DataError(
+            f"{where}: layout = {layout!r}; allowed: {LAYOUT}; update melpatch, or pack anew"
+        )
     try:
         return from_dict(ShardSet, about, where)
     except ConfigError as error:
@@ -120,7 +124,9 @@ def checked_index(folder: Path, shown: str = "") -> Path:
     about, index = read_about(folder, shown), folder / INDEX
     if digest(index, f"{shown or folder}/{INDEX}") != about.index:
         hint = "for labels of your own give a CSV file of another name"
-        raise DataError(f"{shown or folder}/{INDEX}: does not match {ABOUT}, by its checksum; {_AGAIN}; {hint}")
+        raise DataError(
+            f"{shown or folder}/{INDEX}: does not match {ABOUT}, by its checksum; {_AGAIN}; {hint}"
+        )
     return index
 
 

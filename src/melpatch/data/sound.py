@@ -25,10 +25,17 @@ def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
     Raises:
         AudioError: it is missing, damaged or not sound, or its shard cannot be fetched.
     """
-    return opened(clip, lambda found: read(found, start=clip.start, duration=clip.duration, sample_rate=sample_rate)[0])
+    return opened(
+        clip,
+        lambda found: read(
+            found, start=clip.start, duration=clip.duration, sample_rate=sample_rate
+        )[0],
+    )
 
 
-def streamed(clip: Clip, seconds: float, hop: float, sample_rate: int) -> Iterator[tuple[float, Samples]]:
+def streamed(
+    clip: Clip, seconds: float, hop: float, sample_rate: int
+) -> Iterator[tuple[float, Samples]]:
     """Return a clip's windows as :func:`melpatch.audio.files.stream` yields them, in bounded memory.
 
     Raises:
@@ -38,7 +45,9 @@ def streamed(clip: Clip, seconds: float, hop: float, sample_rate: int) -> Iterat
 
     def begin(found: Source) -> Iterator[tuple[float, Samples]]:
         pieces = stream(found, seconds, hop, sample_rate, start=clip.start, duration=duration)
-        return chain([*islice(pieces, 1)], pieces)  # the file is open now: that it goes later does no harm
+        return chain(
+            [*islice(pieces, 1)], pieces
+        )  # the file is open now: that it goes later does no harm
 
     return opened(clip, begin)
 

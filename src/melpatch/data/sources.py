@@ -87,7 +87,9 @@ def rows(source: str | Path, *, split_column: str, label_column: str) -> Iterato
     if not source.exists():
         raise DataError(f"{source}: no such folder or CSV file; check the path")
     if source.suffix.lower() != ".csv":
-        raise DataError(f"{source}: neither a folder nor a .csv file; give the folder that holds the sound")
+        raise DataError(
+            f"{source}: neither a folder nor a .csv file; give the folder that holds the sound"
+        )
     return _csv_rows(source, split_column, label_column)
 
 
@@ -149,11 +151,17 @@ def _csv_rows(path: Path, split_column: str, label_column: str, url: str = "") -
                 except ValueError as error:
                     raise DataError(f"{path}, line {reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.object[error.start]:#x}); save it as UTF-8") from error
+        raise DataError(
+            f"{path}: not UTF-8 text (byte {error.object[error.start]:#x}); save it as UTF-8"
+        ) from error
     except csv.Error as error:
-        raise DataError(f"{path}: not a CSV file ({error}); save it with commas and double quotes") from error
+        raise DataError(
+            f"{path}: not a CSV file ({error}); save it with commas and double quotes"
+        ) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check who may read it") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); check who may read it"
+        ) from error
 
 
 def _require_columns(path: Path, found: list[str], split_column: str, label_column: str) -> None:
@@ -172,9 +180,13 @@ def _require_columns(path: Path, found: list[str], split_column: str, label_colu
 class _Reader:
     """Makes a row of the cells of a line; a column that is not there is read as blank."""
 
-    def __init__(self, folder: Path, url: str, header: list[str], split_column: str, label_column: str) -> None:
+    def __init__(
+        self, folder: Path, url: str, header: list[str], split_column: str, label_column: str
+    ) -> None:
         self.folder, self.url, self.width = folder, url, len(header)
-        place = {name: number for number, name in enumerate(header)} | {"": len(header)}  # where a blank is put
+        place = {name: number for number, name in enumerate(header)} | {
+            "": len(header)
+        }  # where a blank is put
         group = GROUP if GROUP in place else _SPEAKER
         names = (PATH, label_column, split_column, START, DURATION, KEY, group, OFFSET, SIZE, CRC32)
         self.columns = itemgetter(*(place.get(name, place[""]) for name in names))
@@ -195,9 +207,15 @@ class _Reader:
         if seconds == 0:
             raise ValueError("duration = 0; allowed: seconds above 0, or blank")
         number = _whole(key, KEY, -(1 << 63), 1 << 63)
-        packed = (_whole(offset, OFFSET) or 0, _whole(size, SIZE) or 0, _whole(crc32, CRC32, 0, 1 << 32) or 0)
+        packed = (
+            _whole(offset, OFFSET) or 0,
+            _whole(size, SIZE) or 0,
+            _whole(crc32, CRC32, 0, 1 << 32) or 0,
+        )
         if any(packed) and not (packed[1] and seconds):
-            raise ValueError("a part of a shard, but without its size or duration; take the row from the shard's index")
+            raise ValueError(
+                "a part of a shard, but without its size or duration; take the row from the shard's index"
+            )
         # Splits and groups come again and again: each text is held once.
         about = split_labels(label), intern(split.strip()), _number(start, START) or 0.0, seconds
         name = self._name(path) if number is None else file
@@ -207,11 +225,16 @@ class _Reader:
         """Return the file and its URL, if any; that of the line before, where it is the same shard."""
         if cell != self.last:
             url = f"{self.url}/{cell}" if self.url else ""
-            self.last, self.found = cell, locate(cell) if is_url(cell) else (self.folder / cell, url)
+            self.last, self.found = (
+                cell,
+                locate(cell) if is_url(cell) else (self.folder / cell, url),
+            )
         return self.found
 
     def _name(self, path: Path) -> str:
-        return (path.relative_to(self.folder) if path.is_relative_to(self.folder) else path).as_posix()
+        return (
+            path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+        ).as_posix()
 
 
 def _number(cell: str, column: str) -> float | None:
@@ -236,6 +259,10 @@ def _whole(cell: str, column: str, low: int = 0, high: int = 1 << 62) -> int | N
     except ValueError:
         value = high
     if not low <= value < high:
-        allowed = "a signed 64-bit number, or blank to have it made" if column == KEY else "as in the shard's index"
+        allowed = (
+            "a signed 64-bit number, or blank to have it made"
+            if column == KEY
+            else "as in the shard's index"
+        )
         raise ValueError(f"{column} = {cell!r}; allowed: {allowed}")
     return value

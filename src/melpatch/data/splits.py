@@ -32,20 +32,28 @@ def divide(corpus: Corpus, test_fold: str | None = None, val_fold: str | None = 
     Raises:
         DataError: a fold does not exist, is asked for as both, or nothing is left to train on.
     """
-    labelled = dataclasses.replace(corpus, clips=tuple(clip for clip in corpus.clips if clip.labels))
+    labelled = dataclasses.replace(
+        corpus, clips=tuple(clip for clip in corpus.clips if clip.labels)
+    )
     splits = labelled.splits
     for fold in (test_fold, val_fold):
         if fold is not None and fold not in splits:
-            raise DataError(f"{corpus.name}: no split or fold is called {fold!r}; there are: {_listed(splits)}")
+            raise DataError(
+                f"{corpus.name}: no split or fold is called {fold!r}; there are: {_listed(splits)}"
+            )
     if test_fold is not None and test_fold == val_fold:
-        raise DataError(f"{corpus.name}: {test_fold!r} cannot both choose the best weights and be left alone; name two")
+        raise DataError(
+            f"{corpus.name}: {test_fold!r} cannot both choose the best weights and be left alone; name two"
+        )
     test, val = "test" if test_fold is None else test_fold, "val" if val_fold is None else val_fold
     if test_fold is None and val_fold is None and "train" in splits:
         train = labelled.select(["train"])
     else:
         held_out = {test, val, "test", "val"} & set(splits)
         if held_out == set(splits):
-            raise DataError(f"{corpus.name}: no labelled clip is left to train on; the splits are: {_listed(splits)}")
+            raise DataError(
+                f"{corpus.name}: no labelled clip is left to train on; the splits are: {_listed(splits)}"
+            )
         train = labelled.without(held_out)
     return Split(
         train,
@@ -64,7 +72,9 @@ def few_labels(corpus: Corpus, per_class: int, seed: int) -> Corpus:
             kept.add(index)
             for label in corpus.clips[index].labels:
                 taken[label] += 1
-    return dataclasses.replace(corpus, clips=tuple(clip for index, clip in enumerate(corpus.clips) if index in kept))
+    return dataclasses.replace(
+        corpus, clips=tuple(clip for index, clip in enumerate(corpus.clips) if index in kept)
+    )
 
 
 def scarce(corpus: Corpus, per_class: int) -> str | None:
@@ -97,7 +107,9 @@ def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
     groups, recordings of one source may fall on both sides: for an honest score give the corpus splits of its own.
     """
     groups, labels = _groups(corpus, seed), [clip.labels for clip in corpus.clips]
-    wanted = Counter({one: max(round(share * count), int(count > 1)) for one, count in Counter(labels).items()})
+    wanted = Counter(
+        {one: max(round(share * count), int(count > 1)) for one, count in Counter(labels).items()}
+    )
     left = Counter(label for one in labels for label in one)
     test: set[int] = set()
 
@@ -114,7 +126,10 @@ def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
     if not test and len(groups) < len(labels):
         test.update(*sorted((group for group in groups if spared(group)), key=len)[:1])
     sides = ("test" if index in test else "train" for index in range(len(labels)))
-    clips = (dataclasses.replace(clip, split=side) for clip, side in zip(corpus.clips, sides, strict=True))
+    clips = (
+        dataclasses.replace(clip, split=side)
+        for clip, side in zip(corpus.clips, sides, strict=True)
+    )
     return dataclasses.replace(corpus, clips=tuple(clips))
 
 

@@ -25,7 +25,12 @@ def faults(shards: str) -> Iterator[str]:
         DataError: its index is damaged, or all its shards are missing.
     """
     folder, url = mirror(shards) if is_url(shards) else (Path(shards), "")
-    check(is_shards(folder), "sources", shards, "with --check, folders that melpatch pack wrote, or their URLs")
+    check(
+        is_shards(folder),
+        "sources",
+        shards,
+        "with --check, folders that melpatch pack wrote, or their URLs",
+    )
     about = read_about(folder, shards)
     clips = defaultdict(list)
     for clip in load_corpus([shards]).clips:
@@ -51,6 +56,10 @@ def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
         except AudioError:
             bad.append(clip)
     lost = shard.clips - len(clips) + len(bad)
-    size = f"has {there:,} bytes, not {shard.size:,}" if there != shard.size else "has other bytes than were packed"
+    size = (
+        f"has {there:,} bytes, not {shard.size:,}"
+        if there != shard.size
+        else "has other bytes than were packed"
+    )
     first = f", such as {bad[0].place}" if bad else ""
     return f"{shown}: {size}; {lost:,} of {shard.clips:,} clips are damaged{first}"

@@ -23,7 +23,11 @@ from melpatch.data.sources import sound_files
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 
 _STEM = re.compile(r"Y??([\w-]{11})(?:_[\d.]+)*")
-_BALANCED, _UNBALANCED, _EVAL = ("balanced_train_segments", "unbalanced_train_segments", "eval_segments")
+_BALANCED, _UNBALANCED, _EVAL = (
+    "balanced_train_segments",
+    "unbalanced_train_segments",
+    "eval_segments",
+)
 _CLASSES = "class_labels_indices.csv"
 
 
@@ -83,7 +87,10 @@ def _paths(root: Path, wanted: set[str]) -> dict[str, str]:
 def fake(root: Path) -> None:
     """Write a clip or two of each list, named in various ways, with the enhanced labels of one."""
     write_lines(
-        root / _CLASSES, "index,mid,display_name", '0,/m/09x0r,"Speech"', '1,/m/05zppz,"Male speech, man speaking"'
+        root / _CLASSES,
+        "index,mid,display_name",
+        '0,/m/09x0r,"Speech"',
+        '1,/m/05zppz,"Male speech, man speaking"',
     )
     lists = {
         _BALANCED: {"--PJHxphWEs": "/m/09x0r", "Yab_cdefghi": "/m/05zppz"},
@@ -97,13 +104,17 @@ def fake(root: Path) -> None:
     ]
     for part, videos in lists.items():
         write_lines(
-            root / f"{part}.csv", *head, *(f'{name}, 30.000, 40.000, "{mids}"' for name, mids in videos.items())
+            root / f"{part}.csv",
+            *head,
+            *(f'{name}, 30.000, 40.000, "{mids}"' for name, mids in videos.items()),
         )
     enhanced = {"data": [{"wav": "/audio/--PJHxphWEs_30.000.flac", "labels": "/m/09x0r,/m/05zppz"}]}
     for subset in ("20k-enhanced", "2m-enhanced"):
         (root / f"{subset}.json").write_text(json.dumps(enhanced), encoding="utf-8")
     write_noises(root, ["balanced/Y--PJHxphWEs.wav", "balanced/Yab_cdefghi.flac"])
-    write_noises(root, ["unbalanced/00/---1_cCGK4M_30.000_40.000.wav", "eval/-0DdlOuIFUI_30000.flac"])
+    write_noises(
+        root, ["unbalanced/00/---1_cCGK4M_30.000_40.000.wav", "eval/-0DdlOuIFUI_30000.flac"]
+    )
 
 
 CARD = Card(

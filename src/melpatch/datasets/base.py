@@ -77,14 +77,21 @@ class Card:
             DataError: the lists of the release are not there or not what they should be, or no clip is there.
         """
         check(
-            not subset or subset in self.subsets, "subset", subset, ", ".join(self.subsets) or f"none for {self.name}"
+            not subset or subset in self.subsets,
+            "subset",
+            subset,
+            ", ".join(self.subsets) or f"none for {self.name}",
         )
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; {self.download}")
         listed = self._listed(root, subset or next(iter(self.subsets), ""))
         there = {entry.path for entry in listed}.intersection(sound_files(root))
         if not there:
-            what = f"none of {len(listed):,} clips, such as {listed[0].path}" if listed else "no list of clips"
+            what = (
+                f"none of {len(listed):,} clips, such as {listed[0].path}"
+                if listed
+                else "no list of clips"
+            )
             raise DataError(f"{root}: holds {what}, of {self.name}; {self.download}")
         found: list[Row] = []
         missing: list[Row] = []
@@ -96,10 +103,14 @@ class Card:
         try:
             return self.clips(root, subset)
         except OSError as error:
-            raise DataError(f"{error.filename}: cannot be read ({error.strerror}); {self.download}") from error
+            raise DataError(
+                f"{error.filename}: cannot be read ({error.strerror}); {self.download}"
+            ) from error
         except (KeyError, ValueError, csv.Error) as error:  # a list without a column, or cut short
             what = f"{type(error).__name__}: {error}"
-            raise DataError(f"{root}: its lists are not those of {self.name} ({what}); {self.download}") from error
+            raise DataError(
+                f"{root}: its lists are not those of {self.name} ({what}); {self.download}"
+            ) from error
 
 
 def _row(entry: Entry, root: Path) -> Row:
@@ -117,7 +128,9 @@ def _row(entry: Entry, root: Path) -> Row:
 def write_noises(root: Path, paths: Iterable[str], seconds: float = 0.1) -> None:
     """Write a short noise at 16 kHz to each path below a folder, other for every path: the clips of a fake release."""
     for path in paths:
-        wave = np.random.default_rng(zlib.crc32(path.encode())).uniform(-0.5, 0.5, round(seconds * 16_000))
+        wave = np.random.default_rng(zlib.crc32(path.encode())).uniform(
+            -0.5, 0.5, round(seconds * 16_000)
+        )
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(root / path, wave, 16_000)
 

@@ -24,7 +24,10 @@ def clips(root: Path, subset: str) -> list[Entry]:
     """Return the clips in the order of the release's list; their group is the recording on freesound.org."""
     with (root / "meta/esc50.csv").open(encoding="utf-8", newline="") as file:
         listed = [row for row in csv.DictReader(file) if subset == "50" or row["esc10"] == "True"]
-    return [Entry(f"audio/{row['filename']}", row["category"], row["fold"], group=row["src_file"]) for row in listed]
+    return [
+        Entry(f"audio/{row['filename']}", row["category"], row["fold"], group=row["src_file"])
+        for row in listed
+    ]
 
 
 def fake(root: Path) -> None:

@@ -40,7 +40,9 @@ def fake(root: Path) -> None:
         "fname,labels,mids,split",
         *(f'{name},"{labels}","/m/{name}",{split}' for name, (labels, split) in dev.items()),
     )
-    write_lines(lists / "eval.csv", "fname,labels,mids", '50,"Bark,Dog,Animal","/m/0"', '60,"Wind","/m/1"')
+    write_lines(
+        lists / "eval.csv", "fname,labels,mids", '50,"Bark,Dog,Animal","/m/0"', '60,"Wind","/m/1"'
+    )
     write_noises(root, [*(f"FSD50K.dev_audio/{name}.wav" for name in dev)])
     write_noises(root, ["FSD50K.eval_audio/50.wav", "FSD50K.eval_audio/60.wav"])
 

@@ -28,13 +28,19 @@ def clips(root: Path, subset: str) -> list[Entry]:
     for session in _SESSIONS:
         listed = root / f"Session{session}/dialog/EmoEvaluation"
         listed.stat()  # glob says nothing of a folder that is not there
-        turns = [turn for file in listed.glob("Ses*.txt") for turn in _LINE.findall(file.read_text(encoding="latin-1"))]
+        turns = [
+            turn
+            for file in listed.glob("Ses*.txt")
+            for turn in _LINE.findall(file.read_text(encoding="latin-1"))
+        ]
         for name, emotion in sorted(turns):
             dialogue, _, turn = name.rpartition("_")
             if emotion in _EMOTIONS:
                 path = f"Session{session}/sentences/wav/{dialogue}/{name}.wav"
                 # The dialogue is named after the one who wears markers, the turn after the one who speaks.
-                entries.append(Entry(path, _EMOTIONS[emotion], session, group=f"{name[:5]}{turn[0]}"))
+                entries.append(
+                    Entry(path, _EMOTIONS[emotion], session, group=f"{name[:5]}{turn[0]}")
+                )
     return entries
 
 
@@ -45,7 +51,9 @@ def fake(root: Path) -> None:
         lines = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
         for number, emotion in enumerate((*_EMOTIONS, "xxx", "fru")):
             turn = f"{dialogue}_{'FM'[number % 2]}{number:03}"
-            lines += [f"[{number}.5000 - {number}.9000]\t{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]"]
+            lines += [
+                f"[{number}.5000 - {number}.9000]\t{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]"
+            ]
             lines += [f"C-E2:\t{emotion};\t()", ""]
             write_noises(root, [f"Session{session}/sentences/wav/{dialogue}/{turn}.wav"])
         write_lines(root / f"Session{session}/dialog/EmoEvaluation/{dialogue}.txt", *lines)

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 
-_TRAIN = {"960": ("train-clean-100", "train-clean-360", "train-other-500"), "100": ("train-clean-100",)}
+_TRAIN = {
+    "960": ("train-clean-100", "train-clean-360", "train-other-500"),
+    "100": ("train-clean-100",),
+}
 _HELD_OUT = {"dev-clean": "val", "dev-other": "val", "test-clean": "test", "test-other": "test"}
 
 
@@ -31,7 +34,9 @@ def _clips(root: Path, part: str, split: str) -> Iterator[Entry]:
         for chapter in sorted(speaker.glob("*/*.trans.txt")):
             folder = chapter.parent.relative_to(root).as_posix()
             for line in chapter.read_text(encoding="utf-8").splitlines():
-                yield Entry(f"{folder}/{line.partition(' ')[0]}.flac", "", split, group=speaker.name)
+                yield Entry(
+                    f"{folder}/{line.partition(' ')[0]}.flac", "", split, group=speaker.name
+                )
 
 
 def fake(root: Path) -> None:
@@ -40,7 +45,9 @@ def fake(root: Path) -> None:
         chapter = f"{speaker}-7"
         names = [f"{chapter}-{number:04}" for number in range(2)]
         folder = f"{part}/{speaker}/7"
-        write_lines(root / folder / f"{chapter}.trans.txt", *(f"{name} SOME WORDS" for name in names))
+        write_lines(
+            root / folder / f"{chapter}.trans.txt", *(f"{name} SOME WORDS" for name in names)
+        )
         write_noises(root, [f"{folder}/{name}.flac" for name in names])
 
 

@@ -101,7 +101,12 @@ def _train(rng: Rng, samples: int, count: int, event: Callable[[int], Wave]) -> 
 def _sweeps(rng: Rng, samples: int) -> Wave:
     middle, rise, timbre = _pitch(rng), rng.uniform(0.5, 2.0), _timbre(rng)
     count = int(rng.integers(1, 5))
-    return _train(rng, samples, count, lambda n: _tone(rng, middle * 2 ** (rise * np.linspace(-0.5, 0.5, n)), *timbre))
+    return _train(
+        rng,
+        samples,
+        count,
+        lambda n: _tone(rng, middle * 2 ** (rise * np.linspace(-0.5, 0.5, n)), *timbre),
+    )
 
 
 def _notes(rng: Rng, samples: int) -> Wave:
@@ -125,7 +130,12 @@ def _clicks(rng: Rng, samples: int) -> Wave:
 def _swells(rng: Rng, samples: int) -> Wave:
     band, rise = _band(rng), rng.uniform(1.0, 1.6)
     count = int(rng.integers(2, 6))
-    return _train(rng, samples, count, lambda n: _noise(rng, n, band) * 10 ** np.linspace(-rise, 0, n) * _edges(n))
+    return _train(
+        rng,
+        samples,
+        count,
+        lambda n: _noise(rng, n, band) * 10 ** np.linspace(-rise, 0, n) * _edges(n),
+    )
 
 
 def _tone_then_noise(rng: Rng, samples: int) -> Wave:
@@ -165,7 +175,11 @@ def _distraction(rng: Rng, samples: int) -> Wave:
     for _ in range(rng.integers(0, 5)):
         length = int(SAMPLE_RATE * rng.uniform(0.03, 0.15))
         tonal = rng.random() < 0.5
-        burst = _tone(rng, np.full(length, _pitch(rng)), *_timbre(rng)) if tonal else _noise(rng, length, _band(rng))
+        burst = (
+            _tone(rng, np.full(length, _pitch(rng)), *_timbre(rng))
+            if tonal
+            else _noise(rng, length, _band(rng))
+        )
         start = rng.integers(0, samples - length)
         wave[start : start + length] += burst * _edges(length) * 10 ** (rng.uniform(-12, 0) / 20)
     return wave
@@ -242,7 +256,9 @@ def clips(root: Path, subset: str = "") -> list[Entry]:
     """
     manifest = root / "corpus.csv"
     if not manifest.exists():
-        raise DataError(f"{manifest}: no such file; make the corpus with melpatch.datasets.scenes.generate")
+        raise DataError(
+            f"{manifest}: no such file; make the corpus with melpatch.datasets.scenes.generate"
+        )
     with manifest.open(encoding="utf-8", newline="") as file:
         return [Entry(row["path"], row["label"], row["split"]) for row in csv.DictReader(file)]
 
@@ -255,13 +271,17 @@ def _holds(root: Path, settings: str) -> bool:
     same = about.is_file() and about.read_text(encoding="utf-8") == settings
     if same and all((root / entry.path).is_file() for entry in clips(root)):
         return True
-    raise DataError(f"{root}: is not the whole corpus of these settings; remove it or name another folder")
+    raise DataError(
+        f"{root}: is not the whole corpus of these settings; remove it or name another folder"
+    )
 
 
 def _write(root: Path, entries: list[Entry], seed: int, seconds: float) -> None:
     (root / "audio").mkdir(parents=True)
     for number, entry in track(enumerate(entries), len(entries), "making scenes"):
-        soundfile.write(root / entry.path, scene(seed, number, seconds), SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(
+            root / entry.path, scene(seed, number, seconds), SAMPLE_RATE, subtype="PCM_16"
+        )
     with (root / "corpus.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([_COLUMNS, *(entry[: len(_COLUMNS)] for entry in entries)])
 
@@ -270,7 +290,8 @@ def _entries(labelled: int, unlabelled: int) -> list[Entry]:
     """Return the manifest's rows; the place of a row is the number of its scene."""
     paths = [f"audio/{number:06d}.flac" for number in range(labelled + unlabelled)]
     known = [
-        Entry(path, _LABELS[number % 10], _SPLITS[number // 10 % 10]) for number, path in enumerate(paths[:labelled])
+        Entry(path, _LABELS[number % 10], _SPLITS[number // 10 % 10])
+        for number, path in enumerate(paths[:labelled])
     ]
     return known + [Entry(path, "", "pretrain") for path in paths[labelled:]]
 

@@ -26,8 +26,19 @@ _WORDS = (
     *"sheila six three tree two visual wow zero".split(),  # noqa: SIM905
 )
 _SILENCE, _UNKNOWN, _NOISE = "_silence_", "_unknown_", "_background_noise_"
-_V2, _V1, _V1_TEST = "speech_commands_v0.02", "speech_commands_v0.01", "speech_commands_test_set_v0.01"
-_NOISES = ("doing_the_dishes", "dude_miaowing", "exercise_bike", "pink_noise", "running_tap", "white_noise")
+_V2, _V1, _V1_TEST = (
+    "speech_commands_v0.02",
+    "speech_commands_v0.01",
+    "speech_commands_test_set_v0.01",
+)
+_NOISES = (
+    "doing_the_dishes",
+    "dude_miaowing",
+    "exercise_bike",
+    "pink_noise",
+    "running_tap",
+    "white_noise",
+)
 
 
 def clips(root: Path, subset: str) -> list[Entry]:
@@ -50,7 +61,9 @@ def _v2(root: Path) -> list[Entry]:
     }
     names = sorted(listed.keys() | set(_words(root / _V2)))
     return [
-        Entry(f"{_V2}/{name}", name.partition("/")[0], listed.get(name, "train"), group=_speaker(name))
+        Entry(
+            f"{_V2}/{name}", name.partition("/")[0], listed.get(name, "train"), group=_speaker(name)
+        )
         for name in names
     ]
 
@@ -60,7 +73,9 @@ def _v1(root: Path) -> list[Entry]:
     for name in _words(root / _V1):
         word, speaker = name.partition("/")[0], _speaker(name)
         if (split := split_of(speaker)) != "test":
-            entries.append(Entry(f"{_V1}/{name}", word if word in _TEN else _UNKNOWN, split, group=speaker))
+            entries.append(
+                Entry(f"{_V1}/{name}", word if word in _TEN else _UNKNOWN, split, group=speaker)
+            )
     return entries
 
 
@@ -77,8 +92,15 @@ def _silence(root: Path) -> list[Entry]:
 
 
 def _v1_test(root: Path) -> list[Entry]:
-    names = [name for name in _files(root / _V1_TEST) if name.partition("/")[0] in (*_TEN, _SILENCE, _UNKNOWN)]
-    return [Entry(f"{_V1_TEST}/{name}", name.partition("/")[0], "test", group=_speaker(name)) for name in names]
+    names = [
+        name
+        for name in _files(root / _V1_TEST)
+        if name.partition("/")[0] in (*_TEN, _SILENCE, _UNKNOWN)
+    ]
+    return [
+        Entry(f"{_V1_TEST}/{name}", name.partition("/")[0], "test", group=_speaker(name))
+        for name in names
+    ]
 
 
 def _words(folder: Path) -> list[str]:
@@ -98,13 +120,18 @@ def _speaker(name: str) -> str:
 def fake(root: Path) -> None:
     """Write words of both versions by four speakers, whom the rule puts into validation, test and twice training."""
     speakers = ["00000000", "00000002", "00000001", "00000003"]
-    names = [f"{word}/{speaker}_nohash_0.wav" for word in ("cat", "yes", "up") for speaker in speakers]
+    names = [
+        f"{word}/{speaker}_nohash_0.wav" for word in ("cat", "yes", "up") for speaker in speakers
+    ]
     write_noises(root / _V2, names)
     write_lines(root / _V2 / "validation_list.txt", *names[::4])
     write_lines(root / _V2 / "testing_list.txt", *names[1::4])
     write_noises(root / _V1, names)
     write_noises(root / _V1, [f"{_NOISE}/{noise}.wav" for noise in _NOISES], seconds=3.5)
-    write_noises(root / _V1_TEST, [f"yes/{speakers[1]}_nohash_1.wav", f"{_SILENCE}/1.wav", f"{_UNKNOWN}/1.wav"])
+    write_noises(
+        root / _V1_TEST,
+        [f"yes/{speakers[1]}_nohash_1.wav", f"{_SILENCE}/1.wav", f"{_UNKNOWN}/1.wav"],
+    )
 
 
 CARD = Card(

@@ -27,14 +27,20 @@ def clips(root: Path, subset: str) -> list[Entry]:
     for line in (root / "iden_split.txt").read_text(encoding="utf-8").splitlines():
         number, name = line.split()
         video, speaker = name.rpartition("/")[0], name.partition("/")[0]
-        entries.append(Entry(f"{home(speaker)}/{name}", speaker, _SPLITS[number], group=video, name=name))
+        entries.append(
+            Entry(f"{home(speaker)}/{name}", speaker, _SPLITS[number], group=video, name=name)
+        )
     return entries
 
 
 def fake(root: Path) -> None:
     """Write three videos each of two speakers, one of them in the archive for training and one in that for the test."""
     homes = {"id10001": "dev/wav", "id10270": "test/wav"}
-    names = {f"{speaker}/{'abc'[int(n) - 1]}BcDeFgHiJk/00001.wav": n for speaker in homes for n in _SPLITS}
+    names = {
+        f"{speaker}/{'abc'[int(n) - 1]}BcDeFgHiJk/00001.wav": n
+        for speaker in homes
+        for n in _SPLITS
+    }
     write_lines(root / "iden_split.txt", *(f"{number} {name}" for name, number in names.items()))
     write_noises(root, [f"{homes[name[:7]]}/{name}" for name in names])
 

@@ -82,7 +82,9 @@ class TokenEncoder(Encoder):
     """An encoder of tokens, of which it takes any subset: what objectives that mask or drop patches need."""
 
     @abstractmethod
-    def embed(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
+    def embed(
+        self, spectrogram: Float[Tensor, "clip mel frame"]
+    ) -> Float[Tensor, "clip token dim"]:
         """Return the projected patches, without positions."""
 
     @abstractmethod
@@ -105,7 +107,9 @@ class TokenEncoder(Encoder):
             layers: see :meth:`forward`.
         """
 
-    def tokens(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
+    def tokens(
+        self, spectrogram: Float[Tensor, "clip mel frame"]
+    ) -> Float[Tensor, "clip token dim"]:
         """Return the projected patches with their positions added, in the precision of the projection."""
         embedded = self.embed(spectrogram)
         return embedded + self.positions(self.grid.columns(spectrogram.shape[2])).to(embedded.dtype)

@@ -52,15 +52,27 @@ class CNN14(Encoder):
         def __post_init__(self) -> None:
             check(self.width >= 1, "width", self.width, "1 or more")
             for name in ("dropout", "neck_dropout"):
-                check(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "from 0 up to, not including, 1")
+                check(
+                    0.0 <= getattr(self, name) < 1.0,
+                    name,
+                    getattr(self, name),
+                    "from 0 up to, not including, 1",
+                )
 
     config: Config
 
     def __init__(self, config: Config, n_mels: int) -> None:
         super().__init__()
-        check(n_mels >= FRAMES, "n_mels", n_mels, f"{FRAMES} or more, since this encoder halves them five times")
+        check(
+            n_mels >= FRAMES,
+            "n_mels",
+            n_mels,
+            f"{FRAMES} or more, since this encoder halves them five times",
+        )
         self.config = config
-        self.grid = PatchGrid(n_mels=n_mels, patch=(n_mels, FRAMES), stride=(n_mels, FRAMES), partial="drop")
+        self.grid = PatchGrid(
+            n_mels=n_mels, patch=(n_mels, FRAMES), stride=(n_mels, FRAMES), partial="drop"
+        )
         self.embed_dim, self.num_layers = config.width * FRAMES, BLOCKS
         channels = [1, *(config.width * 2**number for number in range(BLOCKS))]
         self.bn0 = MaskedBatchNorm(n_mels)
@@ -119,20 +131,26 @@ class Block(nn.Module):
         nn.init.xavier_uniform_(self.conv2.weight)
 
     def forward(
-        self, images: Float[Tensor, "clip channel mel frame"], valid: Bool[Tensor, "clip frame"] | None
+        self,
+        images: Float[Tensor, "clip channel mel frame"],
+        valid: Bool[Tensor, "clip frame"] | None,
     ) -> Float[Tensor, "clip out mel frame"]:
         """Return images of the same size, with zeros at padding, as a convolution sees them past a clip's end."""
         images = F.relu(self.bn1(self.conv1(images), valid))
         return F.relu(self.bn2(self.conv2(images), valid))
 
 
-def _repeated(valid: Bool[Tensor, "clip column"] | None, times: int) -> Bool[Tensor, "clip frame"] | None:
+def _repeated(
+    valid: Bool[Tensor, "clip column"] | None, times: int
+) -> Bool[Tensor, "clip frame"] | None:
     """Return which frames are valid, where a column has so many."""
     return None if valid is None else valid.repeat_interleave(times, dim=1)
 
 
 def _tokens(
-    images: Float[Tensor, "clip channel mel frame"], valid: Bool[Tensor, "clip column"] | None, columns: int
+    images: Float[Tensor, "clip channel mel frame"],
+    valid: Bool[Tensor, "clip column"] | None,
+    columns: int,
 ) -> Float[Tensor, "clip clsandcolumn channel"]:
     """Return maximum plus mean over time, and then the mean of each column, all of the mean over frequency."""
     steps = images.mean(dim=2).transpose(1, 2)

@@ -104,7 +104,9 @@ class ViT(TokenEncoder):
             check(self.embed_dim >= 1, "embed_dim", self.embed_dim, "1 or more")
             check(self.depth >= 1, "depth", self.depth, "1 or more")
             divides = self.num_heads >= 1 and self.embed_dim % self.num_heads == 0
-            check(divides, "num_heads", self.num_heads, f"a divisor of embed_dim = {self.embed_dim}")
+            check(
+                divides, "num_heads", self.num_heads, f"a divisor of embed_dim = {self.embed_dim}"
+            )
             check(self.mlp_ratio > 0, "mlp_ratio", self.mlp_ratio, "more than 0")
             check(self.cls_tokens in (0, 1, 2), "cls_tokens", self.cls_tokens, "0, 1 or 2")
             known = ("sincos", "sequence", "learned", "stretched")
@@ -112,8 +114,15 @@ class ViT(TokenEncoder):
             fits = self.learned or self.embed_dim % 4 == 0
             check(fits, "embed_dim", self.embed_dim, "a multiple of 4, or positions = 'learned'")
             check(self.columns >= 1, "columns", self.columns, "1 or more")
-            check(0.0 <= self.drop_path < 1.0, "drop_path", self.drop_path, "from 0 up to, not including, 1")
-            check(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "from 0 up to, not including, 1")
+            check(
+                0.0 <= self.drop_path < 1.0,
+                "drop_path",
+                self.drop_path,
+                "from 0 up to, not including, 1",
+            )
+            check(
+                0.0 <= self.dropout < 1.0, "dropout", self.dropout, "from 0 up to, not including, 1"
+            )
             self.grid(self.patch[0])
 
         @property
@@ -123,7 +132,12 @@ class ViT(TokenEncoder):
 
         def grid(self, n_mels: int) -> PatchGrid:
             """Return the patch grid on so many mel bins."""
-            return PatchGrid(n_mels=n_mels, patch=self.patch, stride=self.stride or self.patch, partial=self.partial)
+            return PatchGrid(
+                n_mels=n_mels,
+                patch=self.patch,
+                stride=self.stride or self.patch,
+                partial=self.partial,
+            )
 
     config: Config
     cls_token: nn.Parameter | None
@@ -138,7 +152,9 @@ class ViT(TokenEncoder):
         self.projection = nn.Linear(self.grid.pixels, config.embed_dim)
         self.cls_token = _table(config.cls_tokens, config.embed_dim)
         self.cls_position = _table(config.cls_tokens if config.learned else 0, config.embed_dim)
-        self.position_table = _table(self.grid.rows * config.columns if config.learned else 0, config.embed_dim)
+        self.position_table = _table(
+            self.grid.rows * config.columns if config.learned else 0, config.embed_dim
+        )
         self.transformer = Transformer(
             config.embed_dim,
             config.depth,
@@ -165,10 +181,14 @@ class ViT(TokenEncoder):
         """Return the spectrograms with mean 0 and standard deviation 0.5, or as they are; see ``input_norm``."""
         if self.input_norm is None:
             return spectrogram
-        normalised: Tensor = self.input_norm(spectrogram[:, None], valid_frames(spectrogram, frames))
+        normalised: Tensor = self.input_norm(
+            spectrogram[:, None], valid_frames(spectrogram, frames)
+        )
         return 0.5 * normalised[:, 0]
 
-    def embed(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token dim"]:
+    def embed(
+        self, spectrogram: Float[Tensor, "clip mel frame"]
+    ) -> Float[Tensor, "clip token dim"]:
         """Return the projected patches, without positions."""
         projected: Tensor = self.projection(self.grid.split(spectrogram))
         return projected
@@ -181,20 +201,27 @@ class ViT(TokenEncoder):
         """
         if self.position_table is None:
             # In patches, so that a place keeps its vector when fine-tuning takes another stride.
-            step = (self.grid.stride[0] / self.grid.patch[0], self.grid.stride[1] / self.grid.patch[1])
+            step = (
+                self.grid.stride[0] / self.grid.patch[0],
+                self.grid.stride[1] / self.grid.patch[1],
+            )
             place = (self.grid.rows, columns, self.embed_dim, self.projection.weight.device, step)
             if self.config.positions == "sincos":
                 return sincos(*place)
             return sequence(*place, height=replace(self.grid, stride=self.grid.patch).rows)
         if self.config.positions == "stretched" and columns != self.config.columns:
             rows = self.grid.rows
-            return resize(self.position_table, (rows, self.config.columns), (rows, columns), "bicubic")
+            return resize(
+                self.position_table, (rows, self.config.columns), (rows, columns), "bicubic"
+            )
         if columns > self.config.columns:
             raise ConfigError(
                 f"columns = {columns} patches along time; allowed: up to {self.config.columns}, the learned positions; "
                 f"cut the clips, call resize_positions({columns}), or use other positions"
             )
-        return self.position_table.view(self.grid.rows, -1, self.embed_dim)[:, :columns].flatten(0, 1)
+        return self.position_table.view(self.grid.rows, -1, self.embed_dim)[:, :columns].flatten(
+            0, 1
+        )
 
     def run(
         self,
@@ -205,13 +232,17 @@ class ViT(TokenEncoder):
         """Transform any subset of tokens, with the cls tokens put in front; see :meth:`Encoder.run`."""
         count = self.config.cls_tokens
         if self.cls_token is not None:
-            cls = self.cls_token if self.cls_position is None else self.cls_token + self.cls_position
+            cls = (
+                self.cls_token if self.cls_position is None else self.cls_token + self.cls_position
+            )
             tokens = torch.cat([cls.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
             valid = valid if valid is None else F.pad(valid, (count, 0), value=True)
         output, outputs = self.transformer(self.dropout(tokens), valid, layers)
         return Encoded(output[:, count:], output[:, :count], outputs)
 
-    def resize_positions(self, columns: int, how: Resize = "bilinear", grid: PatchGrid | None = None) -> None:
+    def resize_positions(
+        self, columns: int, how: Resize = "bilinear", grid: PatchGrid | None = None
+    ) -> None:
         """Change the length of the learned position table, and the grid it is for; build the optimizer after this.
 
         Args:
@@ -229,7 +260,9 @@ class ViT(TokenEncoder):
         if self.position_table is not None:
             old, new = (self.grid.rows, self.config.columns), (grid.rows, columns)
             table = resize(self.position_table.detach(), old, new, how).contiguous()
-            self.position_table = nn.Parameter(table, requires_grad=self.position_table.requires_grad)
+            self.position_table = nn.Parameter(
+                table, requires_grad=self.position_table.requires_grad
+            )
         self.grid, self.config = grid, config
 
 

@@ -12,7 +12,9 @@ _AT_ONCE = 100  # bounds the memory of a set the size of AudioSet's to some ten 
 
 
 def resampled(
-    metric: Callable[[Float[np.ndarray, "resample clip"]], Float[np.ndarray, " resample"]], clips: int, seed: int
+    metric: Callable[[Float[np.ndarray, "resample clip"]], Float[np.ndarray, " resample"]],
+    clips: int,
+    seed: int,
 ) -> Float[np.ndarray, " resample"]:
     """Return a metric's values over 1000 draws of clips with replacement (Efron 1979).
 
@@ -24,7 +26,10 @@ def resampled(
     """
     generator = np.random.default_rng(hash_text(f"{seed}/bootstrap") % 2**64)
     even = np.full(clips, 1 / clips)
-    draws = (generator.multinomial(clips, even, size=_AT_ONCE).astype(np.float64) for _ in range(RESAMPLES // _AT_ONCE))
+    draws = (
+        generator.multinomial(clips, even, size=_AT_ONCE).astype(np.float64)
+        for _ in range(RESAMPLES // _AT_ONCE)
+    )
     return np.concatenate([metric(weights) for weights in draws])
 
 

@@ -54,13 +54,17 @@ class Vectors:
             ConfigError: the encoder's blocks differ in width.
         """
         if self.layers is None:
-            raise ConfigError("this encoder's blocks differ in width, so they cannot be mixed; take another protocol")
+            raise ConfigError(
+                "this encoder's blocks differ in width, so they cannot be mixed; take another protocol"
+            )
         return self.layers if self.at is None else self.layers[self.at]
 
     def select(self, clips: Sequence[Clip]) -> "Vectors":
         """Return the vectors of those of the given clips that could be read, in the given order."""
         rows, kept = _places(self.clips, clips)
-        return replace(self, clips=kept, at=np.array(rows, np.int64) if self.at is None else self.at[rows])
+        return replace(
+            self, clips=kept, at=np.array(rows, np.int64) if self.at is None else self.at[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,9 @@ class Tokens:
         rows, kept = _places(self.clips, clips)
         return replace(self, clips=kept, spans=[self.spans[row] for row in rows])
 
-    def batch(self, rows: Sequence[int]) -> tuple[Float[Tensor, "clip token dim"], Bool[Tensor, "clip token"]]:
+    def batch(
+        self, rows: Sequence[int]
+    ) -> tuple[Float[Tensor, "clip token dim"], Bool[Tensor, "clip token"]]:
         """Return the tokens of the clips in some rows padded to the longest, float32, and which of them are real."""
         lengths = [sum(end - begin for begin, end in self.spans[row]) for row in rows]
         padded = np.zeros((len(rows), max(lengths), self.values.shape[1]), np.float32)
@@ -93,7 +99,9 @@ class Tokens:
             for begin, end in self.spans[row]:
                 tokens[at : at + end - begin] = self.values[begin:end]
                 at += end - begin
-        return torch.from_numpy(padded), torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
+        return torch.from_numpy(padded), torch.arange(padded.shape[1]) < torch.tensor(lengths)[
+            :, None
+        ]
 
 
 def _places(known: Sequence[Clip], wanted: Sequence[Clip]) -> tuple[list[int], tuple[Clip, ...]]:

@@ -64,7 +64,12 @@ class Frozen:
             workers: decoding processes.
         """
         self.objective, self.encoder = objective.eval(), objective.export_encoder()
-        self.folder, self.seconds, self.batch_size, self.workers = folder, seconds, batch_size, workers
+        self.folder, self.seconds, self.batch_size, self.workers = (
+            folder,
+            seconds,
+            batch_size,
+            workers,
+        )
         self.identity = _identity(config, objective.state_dict(), seconds)
         self._made: set[Path] = set()  # folders that this one has written
 
@@ -92,27 +97,39 @@ class Frozen:
         """Return all tokens of a corpus; see :meth:`vectors`."""
         with self._kept("tokens", corpus) as (values, about):
             spans = [[(begin, end) for begin, end in own] for own in about["spans"]]
-            rows = np.memmap(values, np.float16, "c", shape=(about["tokens"], self.encoder.embed_dim))
+            rows = np.memmap(
+                values, np.float16, "c", shape=(about["tokens"], self.encoder.embed_dim)
+            )
         clips = tuple(clip for clip, own in zip(corpus.clips, spans, strict=True) if own)
         return Tokens(clips, rows, [own for own in spans if own], _rejected(about))
 
     @contextmanager
-    def _kept(self, kind: Literal["vectors", "tokens"], corpus: Corpus) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _kept(
+        self, kind: Literal["vectors", "tokens"], corpus: Corpus
+    ) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Give the file of what is kept of a corpus, made now unless it is there, and what stands beside it."""
         folder = by_first(lambda: self.folder / f"{kind}-{listing(corpus.clips, self.identity)}")
-        if not by_first(lambda: folder.exists() and (folder in self._made or not _lacking(folder, corpus.clips))):
+        if not by_first(
+            lambda: folder.exists() and (folder in self._made or not _lacking(folder, corpus.clips))
+        ):
             self._make(kind, corpus.clips, folder)
             self._made.add(folder)
         try:
             about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
             if about["identity"] != self.identity:
-                another = f"features of another network ({about['identity']}, wanted {self.identity})"
+                another = (
+                    f"features of another network ({about['identity']}, wanted {self.identity})"
+                )
                 raise CheckpointError(f"{folder}: {another}; delete the folder")
             yield folder / _VALUES, about
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise CheckpointError(f"{folder}: features cannot be read ({error}); delete the folder") from error
+            raise CheckpointError(
+                f"{folder}: features cannot be read ({error}); delete the folder"
+            ) from error
 
-    def _make(self, kind: Literal["vectors", "tokens"], clips: Sequence[Clip], folder: Path) -> None:
+    def _make(
+        self, kind: Literal["vectors", "tokens"], clips: Sequence[Clip], folder: Path
+    ) -> None:
         """Write a folder of features; every process a part of its own, and the first what all have found."""
         with written_aside(folder) if is_first() else nullcontext(folder) as named:
             aside = from_first(named)
@@ -135,14 +152,20 @@ class Frozen:
             shapes.update({name: tuple(values.shape[1:]) for name, values in found.items()})
             return torch.cat([values.flatten(1) for values in found.values()], dim=1)
 
-        own = share(flat, clips, partial(open_memmap, _part(folder), "w+", np.float32), **self._windows)
+        own = share(
+            flat, clips, partial(open_memmap, _part(folder), "w+", np.float32), **self._windows
+        )
         if isinstance(own.rows, np.memmap):
             own.rows.flush()  # since the first process is about to read them
         told = everyones((own.read, shapes, own.rejected))
         read = whole([one for one, _, _ in told])
         unread = _unread(clips, read, [one for _, _, one in told])
         by_first(lambda: _join_rows(folder, [len(one) for one, _, _ in told]))
-        return {"read": read.tolist(), "shapes": max((one for _, one, _ in told), key=len), "rejected": unread}
+        return {
+            "read": read.tolist(),
+            "shapes": max((one for _, one, _ in told), key=len),
+            "rejected": unread,
+        }
 
     def _write_tokens(self, clips: Sequence[Clip], folder: Path) -> dict[str, Any]:
         """Leave the tokens of all windows in a folder; return where those of each clip lie."""
@@ -156,9 +179,15 @@ class Frozen:
                     continue
                 with torch.inference_mode():
                     features = self.objective.features(loaded.batch.to(self._device))
-                    patches = self.encoder(features.spectrogram, features.valid).patches.half().cpu()
+                    patches = (
+                        self.encoder(features.spectrogram, features.valid).patches.half().cpu()
+                    )
                 for row, key in enumerate(loaded.batch.keys.tolist()):
-                    real = patches[row] if features.valid is None else patches[row][features.valid[row].cpu()]
+                    real = (
+                        patches[row]
+                        if features.valid is None
+                        else patches[row][features.valid[row].cpu()]
+                    )
                     file.write(real.numpy().tobytes())
                     begin, end = end, end + len(real)
                     spans.setdefault(key, []).append((begin, end))
@@ -172,7 +201,11 @@ class Frozen:
         unread = _unread(clips, [clip.key in found for clip in clips], [one for _, _, one in told])
         by_first(lambda: _join_files(folder, len(told)))
         tokens = sum(one for _, one, _ in told)
-        return {"spans": [found.get(clip.key, []) for clip in clips], "tokens": tokens, "rejected": unread}
+        return {
+            "spans": [found.get(clip.key, []) for clip in clips],
+            "tokens": tokens,
+            "rejected": unread,
+        }
 
     def _pooled(self, batch: Batch) -> dict[str, Tensor]:
         features = self.objective.features(batch.to(self._device))
@@ -203,7 +236,9 @@ class Frozen:
 
 
 def _unread(
-    clips: Sequence[Clip], read: Sequence[bool] | Bool[np.ndarray, " clip"], rejected: Sequence[Sequence[Rejected]]
+    clips: Sequence[Clip],
+    read: Sequence[bool] | Bool[np.ndarray, " clip"],
+    rejected: Sequence[Sequence[Rejected]],
 ) -> list[tuple[str, str]]:
     """Return what no process could read as plain values.
 
@@ -219,7 +254,10 @@ def _lacking(folder: Path, clips: Sequence[Clip]) -> bool:
     """Return whether a folder of features lacks clips of shards: these may be well by now, which no hash tells, for
     their checksums are the same however their shards fare."""
     try:
-        rejected = {path for path, _ in json.loads((folder / _ABOUT).read_text(encoding="utf-8"))["rejected"]}
+        rejected = {
+            path
+            for path, _ in json.loads((folder / _ABOUT).read_text(encoding="utf-8"))["rejected"]
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return False  # whoever reads it tells what is wrong
     return bool(rejected) and any(clip.size and clip.place in rejected for clip in clips)
@@ -268,7 +306,9 @@ def _identity(config: RunConfig, state: Mapping[str, Tensor], seconds: float) ->
     digest.update(json.dumps([_VERSION, said, seconds], sort_keys=True).encode())
     for name, value in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(
+            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 

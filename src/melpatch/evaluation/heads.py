@@ -105,15 +105,25 @@ def fit(
         MelpatchError: the head has diverged.
     """
     if len(train.targets) < 2 or not len(val.targets):
-        there = f"{len(train.targets)} training clips and {len(val.targets)} to choose by can be read"
-        raise DataError(f"{there}; a trained head needs at least 2 and 1: give a corpus with more labelled clips")
+        there = (
+            f"{len(train.targets)} training clips and {len(val.targets)} to choose by can be read"
+        )
+        raise DataError(
+            f"{there}; a trained head needs at least 2 and 1: give a corpus with more labelled clips"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head.to(device)
     targets = torch.from_numpy(train.targets)
     loss = F.binary_cross_entropy_with_logits if multi_label else F.cross_entropy
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps) if course.cosine else None
+    falling = (
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps)
+        if course.cosine
+        else None
+    )
     best, kept = Best(0, -math.inf), head.state_dict()
-    for step, rows in zip(range(1, course.steps + 1), _batches(len(targets), course.batch_size, seed), strict=False):
+    for step, rows in zip(
+        range(1, course.steps + 1), _batches(len(targets), course.batch_size, seed), strict=False
+    ):
         optimizer.zero_grad()
         error: Tensor = loss(_logits(head.train(), train, rows), targets[rows].to(device))
         error.backward()  # type: ignore[no-untyped-call]
@@ -124,7 +134,11 @@ def fit(
             falling.step()
         if step % course.every and step < course.steps:
             continue
-        score = _score(probabilities(head, val, course.batch_size, multi_label=multi_label), val.targets, multi_label)
+        score = _score(
+            probabilities(head, val, course.batch_size, multi_label=multi_label),
+            val.targets,
+            multi_label,
+        )
         if score > best.score:
             best, kept = Best(step, score), deepcopy(head.state_dict())
         elif course.patience is not None and step - best.step >= course.patience * course.every:
@@ -166,7 +180,13 @@ def by_epochs(
         The probability of each label for each test clip; and the epoch that was chosen, with its score.
     """
     every = math.ceil(len(train.targets) / batch_size)
-    course = Course(steps=epochs * every, every=every, batch_size=batch_size, gradient_clip=gradient_clip, cosine=True)
+    course = Course(
+        steps=epochs * every,
+        every=every,
+        batch_size=batch_size,
+        gradient_clip=gradient_clip,
+        cosine=True,
+    )
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
     best = fit(head, optimizer, course, train, val, multi_label=multi_label, seed=seed)
     found = probabilities(head, test, batch_size, multi_label=multi_label)
@@ -179,12 +199,17 @@ def probabilities(
     """Return the probability of each label for each clip: softmax, or for multi-label tasks one sigmoid per label."""
     head.eval()
     with torch.inference_mode():
-        parts = [_logits(head, asked, rows) for rows in torch.split(torch.arange(len(asked.targets)), batch_size)]
+        parts = [
+            _logits(head, asked, rows)
+            for rows in torch.split(torch.arange(len(asked.targets)), batch_size)
+        ]
     logits = torch.cat(parts).double().cpu()
     return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).numpy()
 
 
-def _logits(head: nn.Module, material: Material, rows: Int[Tensor, " row"]) -> Float[Tensor, "row label"]:
+def _logits(
+    head: nn.Module, material: Material, rows: Int[Tensor, " row"]
+) -> Float[Tensor, "row label"]:
     device = next(head.parameters()).device
     found: Tensor = head(*(part.to(device) for part in material.given(rows)))
     return found
@@ -198,12 +223,16 @@ def _batches(clips: int, size: int, seed: int) -> Iterator[Int[Tensor, " clip"]]
 
 
 def _score(
-    found: Float[np.ndarray, "clip label"], targets: Float[np.ndarray, "clip label"], multi_label: bool
+    found: Float[np.ndarray, "clip label"],
+    targets: Float[np.ndarray, "clip label"],
+    multi_label: bool,
 ) -> float:
     check_finite("the trained head's probabilities", found)
     if not multi_label:
         return accuracy(found, targets)
     ranked = targets.any(axis=0) & ~targets.all(axis=0)
     if not ranked.any():
-        raise DataError(f"no label is on some, but not all of the {len(targets)} clips to choose by; give more of them")
+        raise DataError(
+            f"no label is on some, but not all of the {len(targets)} clips to choose by; give more of them"
+        )
     return float(average_precision_score(targets[:, ranked], found[:, ranked]))

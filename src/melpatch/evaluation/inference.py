@@ -72,7 +72,12 @@ def over_clips(
     Raises:
         DataError: no clip could be read, or the processes were given other ones.
     """
-    asked = {"sample_rate": sample_rate, "seconds": seconds, "batch_size": batch_size, "workers": workers}
+    asked = {
+        "sample_rate": sample_rate,
+        "seconds": seconds,
+        "batch_size": batch_size,
+        "workers": workers,
+    }
     shares = everyones(share(function, clips, np.zeros, description=description, **asked))
     read = whole([one.read for one in shares])
     rejected = tuple(each for one in shares for each in one.rejected)
@@ -108,14 +113,18 @@ def share(
             found = function(loaded.batch).double().cpu().numpy()
         if not rows.size:  # all at once, since the rows of a large corpus fill the memory
             rows = made((len(own), found.shape[1]))
-        for key, length, row in zip(loaded.batch.keys.tolist(), loaded.batch.lengths.tolist(), found, strict=True):
+        for key, length, row in zip(
+            loaded.batch.keys.tolist(), loaded.batch.lengths.tolist(), found, strict=True
+        ):
             at = place[key]
             weights[at] += length
             rows[at] += (row - rows[at]) * (length / weights[at])
     return Share(rows, weights > 0, tuple(rejected))
 
 
-def whole(shares: Sequence[np.ndarray], made: Callable[[tuple[int, ...], Any], np.ndarray] = np.empty) -> np.ndarray:
+def whole(
+    shares: Sequence[np.ndarray], made: Callable[[tuple[int, ...], Any], np.ndarray] = np.empty
+) -> np.ndarray:
     """Return the shares of all processes as one array, in the order of what was shared out.
 
     Args:
@@ -146,18 +155,27 @@ def over_windows(
     Raises:
         DataError: the processes were given other clips, or the same in another order.
     """
-    agree([(clip.key, clip.start, clip.duration) for clip in clips], "the clips to go through, or their order,")
+    agree(
+        [(clip.key, clip.start, clip.duration) for clip in clips],
+        "the clips to go through, or their order,",
+    )
     pieces = [piece for clip in mine(clips) for piece in windows(clip, seconds)]
     shown = bar(len(pieces), description) if description else nullcontext()
     with shown as told:
-        for loaded in evaluation_batches(pieces, sample_rate, batch_size=batch_size, workers=workers):
+        for loaded in evaluation_batches(
+            pieces, sample_rate, batch_size=batch_size, workers=workers
+        ):
             yield loaded
             if told is not None:
-                told.advance(len(loaded.rejected) + (0 if loaded.batch is None else len(loaded.batch)))
+                told.advance(
+                    len(loaded.rejected) + (0 if loaded.batch is None else len(loaded.batch))
+                )
 
 
 def require_some(kept: Sequence[Clip], clips: Sequence[Clip], rejected: Sequence[Rejected]) -> None:
     """Raise a DataError if none of the clips could be read."""
     if not kept:
         reason = f"; the first: {rejected[0].path} ({rejected[0].reason})" if rejected else ""
-        raise DataError(f"none of {len(clips)} clips can be read{reason}; run melpatch prepare on the corpus")
+        raise DataError(
+            f"none of {len(clips)} clips can be read{reason}; run melpatch prepare on the corpus"
+        )

@@ -38,8 +38,12 @@ def logistic(
     turned = torch.cat([rows @ axes, rows.new_ones(len(rows), 1)], dim=1)
     spectrum = torch.cat([spectrum, spectrum.new_tensor([len(rows)])])
     found = turned.new_empty(len(spectrum), positive.shape[1])
-    for labels in torch.split(positive.sum(dim=0).argsort(), _AT_ONCE):  # the rare ones together, which take longest
-        found[:, labels] = _minimum(turned, turned.float(), spectrum[:, None], positive[:, labels].double(), C)
+    for labels in torch.split(
+        positive.sum(dim=0).argsort(), _AT_ONCE
+    ):  # the rare ones together, which take longest
+        found[:, labels] = _minimum(
+            turned, turned.float(), spectrum[:, None], positive[:, labels].double(), C
+        )
     return (axes @ found[:-1]).cpu().numpy(), found[-1].cpu().numpy()
 
 
@@ -105,7 +109,9 @@ def _way(
     slope: Float[Tensor, "axis label"],
 ) -> Float[Tensor, "axis label"]:
     """Return the way to where the slope, as it bends here, would end: conjugate gradients to a third of it."""
-    inverse = 1 / (bend.mean(dim=0) * spectrum + penalty)  # of the Hessian's diagonal, were all clips to bend alike
+    inverse = 1 / (
+        bend.mean(dim=0) * spectrum + penalty
+    )  # of the Hessian's diagonal, were all clips to bend alike
     curved, way, left = bend.float(), torch.zeros_like(slope), -slope
     ahead = inverse * left
     size = first = (left * ahead).sum(dim=0)

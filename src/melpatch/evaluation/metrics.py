@@ -64,7 +64,11 @@ def scores(
     count = positive.sum(axis=0)
     ranked = np.flatnonzero((count > 0) & (count < len(positive)))
     decisions, columns = ({}, {}) if multi_label else _decisions(probabilities, positive)
-    table = {"label": labels, "positives": count.tolist()} | _ranking(probabilities, positive, ranked) | columns
+    table = (
+        {"label": labels, "positives": count.tolist()}
+        | _ranking(probabilities, positive, ranked)
+        | columns
+    )
     mean_auc = _mean(table["AUC"])
     found = decisions | {
         "clips": len(positive),
@@ -73,7 +77,9 @@ def scores(
         "d_prime": d_prime(mean_auc),
         "classes_without_positives": list(compress(labels, count == 0)),
         "classes_without_negatives": list(compress(labels, count == len(positive))),
-        "per_class": [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)],
+        "per_class": [
+            dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)
+        ],
     }
     if seed is not None:
         primary = primary_metric(multi_label)
@@ -83,7 +89,11 @@ def scores(
 
 def d_prime(mean_auc: float | None) -> float | None:
     """Return sqrt(2) times the normal quantile of a mean AUC; None where that is not finite."""
-    return None if mean_auc is None or mean_auc in (0.0, 1.0) else 2**0.5 * NormalDist().inv_cdf(mean_auc)
+    return (
+        None
+        if mean_auc is None or mean_auc in (0.0, 1.0)
+        else 2**0.5 * NormalDist().inv_cdf(mean_auc)
+    )
 
 
 def accuracy(probabilities: Scores, targets: Shaped[np.ndarray, "clip label"]) -> float:
@@ -103,8 +113,12 @@ def redrawn(
         return np.asarray(weights @ correct / len(positive))
 
     def mean_aps(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
-        aps = np.stack([average_precision(probabilities[:, i], positive[:, i], weights) for i in ranked])
-        return np.asarray(np.ma.masked_invalid(aps).mean(axis=0).filled(np.nan))  # over the classes a draw can rank
+        aps = np.stack(
+            [average_precision(probabilities[:, i], positive[:, i], weights) for i in ranked]
+        )
+        return np.asarray(
+            np.ma.masked_invalid(aps).mean(axis=0).filled(np.nan)
+        )  # over the classes a draw can rank
 
     if metric == "mAP" and not len(ranked):
         return np.full(RESAMPLES, np.nan)
@@ -128,7 +142,9 @@ def average_precision(
     hits = np.cumsum(weights * positive[order], axis=1)[:, last_of_equals]
     with np.errstate(invalid="ignore"):  # 0 / 0: no positive, or nothing retrieved yet
         precision = np.nan_to_num(hits / retrieved)
-        return np.asarray((precision * np.diff(hits, axis=1, prepend=0.0)).sum(axis=1) / hits[:, -1])
+        return np.asarray(
+            (precision * np.diff(hits, axis=1, prepend=0.0)).sum(axis=1) / hits[:, -1]
+        )
 
 
 def check_finite(what: str, values: Float[np.ndarray, "clip value"]) -> None:
@@ -142,12 +158,17 @@ def check_finite(what: str, values: Float[np.ndarray, "clip value"]) -> None:
 
 
 def _check(
-    probabilities: Scores, targets: Shaped[np.ndarray, "clip label"], labels: Sequence[str], multi_label: bool
+    probabilities: Scores,
+    targets: Shaped[np.ndarray, "clip label"],
+    labels: Sequence[str],
+    multi_label: bool,
 ) -> None:
     if not len(targets):
         raise DataError("no clip to evaluate; check the split and the manifest's split column")
     if probabilities.shape != targets.shape or targets.shape[1] != len(labels):
-        raise ValueError(f"{probabilities.shape} probabilities, {targets.shape} targets, {len(labels)} labels")
+        raise ValueError(
+            f"{probabilities.shape} probabilities, {targets.shape} targets, {len(labels)} labels"
+        )
     check_finite("probabilities", probabilities)
     wrong = int(((targets > 0.5).sum(axis=1) != 1).sum())
     if wrong and not multi_label:
@@ -157,9 +178,14 @@ def _check(
         )
 
 
-def _ranking(probabilities: Scores, positive: Positive, ranked: Shaped[np.ndarray, " ranked"]) -> dict[str, list[Any]]:
+def _ranking(
+    probabilities: Scores, positive: Positive, ranked: Shaped[np.ndarray, " ranked"]
+) -> dict[str, list[Any]]:
     """Return the columns AP and AUC of the table of classes, None for a class that cannot be ranked."""
-    columns: dict[str, list[Any]] = {"AP": [None] * positive.shape[1], "AUC": [None] * positive.shape[1]}
+    columns: dict[str, list[Any]] = {
+        "AP": [None] * positive.shape[1],
+        "AUC": [None] * positive.shape[1],
+    }
     for i in ranked:
         score, hit = probabilities[:, i], positive[:, i]
         columns["AP"][i] = float(average_precision(score, hit, np.ones((1, len(hit))))[0])
@@ -167,11 +193,15 @@ def _ranking(probabilities: Scores, positive: Positive, ranked: Shaped[np.ndarra
     return columns
 
 
-def _decisions(probabilities: Scores, positive: Positive) -> tuple[dict[str, Any], dict[str, list[float]]]:
+def _decisions(
+    probabilities: Scores, positive: Positive
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Return the metrics of the arg-max, and the columns precision, recall and F1 of the table of classes."""
     true, predicted = positive.argmax(axis=1), probabilities.argmax(axis=1)
     classes = np.arange(positive.shape[1])
-    precision, recall, f1, support = precision_recall_fscore_support(true, predicted, labels=classes, zero_division=0)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        true, predicted, labels=classes, zero_division=0
+    )
     metrics = {
         "accuracy": accuracy(probabilities, positive),
         "balanced_accuracy": float(recall[support > 0].mean()),

@@ -119,8 +119,12 @@ def _scored(corpus: Corpus) -> list[str]:
 def _round(corpus: Corpus, name: str, choice: Choice, held_out: float) -> Round:
     test = to_score(corpus, name)
     folds = [split for split in corpus.splits if split not in ("", "val", "test", "train")]
-    following = folds[(folds.index(name) + 1) % len(folds)] if name in folds and len(folds) > 2 else None
-    split = divide(corpus, None if name == "test" else name, following if choice == "next" else None)
+    following = (
+        folds[(folds.index(name) + 1) % len(folds)] if name in folds and len(folds) > 2 else None
+    )
+    split = divide(
+        corpus, None if name == "test" else name, following if choice == "next" else None
+    )
     train, val = split.train, None if choice == "none" else split.val
     if val is None and choice in ("next", "held out"):
         train, val = _held_out(train, held_out)
@@ -136,9 +140,9 @@ def _held_out(train: Corpus, share: float) -> tuple[Corpus, Corpus]:
         )
     chosen = {clip.key for clip in parts.select(["test"]).clips}
     val = tuple(clip for clip in train.clips if clip.key in chosen)
-    return replace(train, clips=tuple(clip for clip in train.clips if clip.key not in chosen)), replace(
-        train, clips=val
-    )
+    return replace(
+        train, clips=tuple(clip for clip in train.clips if clip.key not in chosen)
+    ), replace(train, clips=val)
 
 
 def _listed(corpus: Corpus) -> str:

@@ -58,7 +58,8 @@ def summary(
         classes that could not be ranked in any round.
     """
     found = [
-        scores(one.probabilities, label_matrix(one.clips, labels), labels, multi_label, seed=None) for one in trials
+        scores(one.probabilities, label_matrix(one.clips, labels), labels, multi_label, seed=None)
+        for one in trials
     ]
     seeds = sorted({one.seed for one in trials})
 
@@ -67,7 +68,9 @@ def summary(
         return [_mean([value for seed, value in pairs if seed == wanted]) for wanted in seeds]
 
     known = [value for value in by_seed(metric) if value is not None]
-    plain = [name for name, value in found[0].items() if name != "clips" and not isinstance(value, list)]
+    plain = [
+        name for name, value in found[0].items() if name != "clips" and not isinstance(value, list)
+    ]
     metrics = {name: _mean(by_seed(name)) for name in plain}
     result: dict[str, Any] = {
         "metric": metric,
@@ -79,27 +82,37 @@ def summary(
         "per_class": _per_class([each["per_class"] for each in found], len(seeds)),
     }
     if "confusion" in found[0]:
-        result["confusion"] = (np.sum([each["confusion"] for each in found], axis=0) / len(seeds)).tolist()
+        result["confusion"] = (
+            np.sum([each["confusion"] for each in found], axis=0) / len(seeds)
+        ).tolist()
     for name in ("classes_without_positives", "classes_without_negatives"):
         result[name] = [label for label in labels if all(label in each[name] for each in found)]
     return result
 
 
-def _interval(trials: Sequence[Trial], labels: Sequence[str], metric: str, seed: int) -> list[float] | None:
+def _interval(
+    trials: Sequence[Trial], labels: Sequence[str], metric: str, seed: int
+) -> list[float] | None:
     if metric not in ("accuracy", "mAP"):
         return None
     order = {name: number for number, name in enumerate(dict.fromkeys(one.round for one in trials))}
     values = [
-        redrawn(one.probabilities, label_matrix(one.clips, labels), metric, seed + order[one.round]) for one in trials
+        redrawn(one.probabilities, label_matrix(one.clips, labels), metric, seed + order[one.round])
+        for one in trials
     ]
-    return interval(np.ma.masked_invalid(values).mean(axis=0).filled(np.nan))  # over the rounds that a draw can score
+    return interval(
+        np.ma.masked_invalid(values).mean(axis=0).filled(np.nan)
+    )  # over the rounds that a draw can score
 
 
 def _per_class(tables: Sequence[list[dict[str, Any]]], seeds: int) -> list[dict[str, Any]]:
     """Return one row per class: counts summed over rounds, all else the mean of what is defined."""
     rows = []
     for same in zip(*tables, strict=True):
-        row: dict[str, Any] = {"label": same[0]["label"], "positives": sum(one["positives"] for one in same) // seeds}
+        row: dict[str, Any] = {
+            "label": same[0]["label"],
+            "positives": sum(one["positives"] for one in same) // seeds,
+        }
         scored = [one for one in same if one["positives"]]
         row |= {name: _mean([one[name] for one in scored]) for name in same[0] if name not in row}
         rows.append(row)

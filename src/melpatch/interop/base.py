@@ -74,7 +74,9 @@ class WeightFormat(ABC):
         """Return whether a state dict with these keys is of this format."""
 
     @abstractmethod
-    def convert(self, state: Mapping[str, Tensor], encoder: Any, channels: Channels, how: Resize) -> Converted:
+    def convert(
+        self, state: Mapping[str, Tensor], encoder: Any, channels: Channels, how: Resize
+    ) -> Converted:
         """Return the weights as the encoder takes them.
 
         Args:
@@ -91,16 +93,22 @@ class WeightFormat(ABC):
 def is_weights(source: str) -> bool:
     """Return whether this names a weight file or a Hub repository, and not a run folder."""
     path = Path(source)
-    return source.startswith(HUB) or path.is_file() or (path.suffix in ENDINGS and not path.is_dir())
+    return (
+        source.startswith(HUB) or path.is_file() or (path.suffix in ENDINGS and not path.is_dir())
+    )
 
 
 def require_weights(source: str) -> None:
     """Raise a CheckpointError if this is no weight file, and no repository either."""
     if not source.startswith(HUB) and not Path(source).is_file():
-        raise CheckpointError(f"{source}: no such file; give a weight file ({', '.join(ENDINGS)}) or {HUB}owner/name")
+        raise CheckpointError(
+            f"{source}: no such file; give a weight file ({', '.join(ENDINGS)}) or {HUB}owner/name"
+        )
 
 
-def start_from_weights(objective: Objective, source: str, channels: Channels = "sum", how: Resize | None = None) -> str:
+def start_from_weights(
+    objective: Objective, source: str, channels: Channels = "sum", how: Resize | None = None
+) -> str:
     """Put foreign weights into an objective's encoder; return a sentence that says what was put where.
 
     Args:
@@ -134,16 +142,22 @@ def recognise(keys: Set[str]) -> WeightFormat:
     Raises:
         ConfigError: it is none of ours; the message names its family, where the keys tell.
     """
-    formats: list[WeightFormat] = [registry.find("interop", name)() for name in registry.names("interop")]
+    formats: list[WeightFormat] = [
+        registry.find("interop", name)() for name in registry.names("interop")
+    ]
     known = "; ".join(one.family for one in formats)
     for family, telltale in _STRANGERS.items():
         for key in keys:
             if re.search(telltale, key):
-                raise ConfigError(f"looks like {family} (key {key}), which no encoder here can take; allowed: {known}")
+                raise ConfigError(
+                    f"looks like {family} (key {key}), which no encoder here can take; allowed: {known}"
+                )
     for one in formats:
         if one.recognises(keys):
             return one
-    raise ConfigError(f"weights of a kind not known here (keys {', '.join(sorted(keys)[:3])}...); allowed: {known}")
+    raise ConfigError(
+        f"weights of a kind not known here (keys {', '.join(sorted(keys)[:3])}...); allowed: {known}"
+    )
 
 
 def read_state(source: str) -> dict[str, Tensor]:
@@ -167,9 +181,13 @@ def read_state(source: str) -> dict[str, Tensor]:
     if isinstance(loaded, Mapping):
         tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise CheckpointError(f"{source}: holds no state dict (tensors by name); save model.state_dict()")
+        raise CheckpointError(
+            f"{source}: holds no state dict (tensors by name); save model.state_dict()"
+        )
     wrapped = all(name.startswith("module.") for name in tensors)
-    return {name.removeprefix("module.") if wrapped else name: value for name, value in tensors.items()}
+    return {
+        name.removeprefix("module.") if wrapped else name: value for name, value in tensors.items()
+    }
 
 
 def _unpickled(path: Path) -> Any:
@@ -196,9 +214,13 @@ def _fetched(name: str) -> Path:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
     except ImportError as error:
-        raise ConfigError(f"{HUB}{name} needs huggingface_hub; pip install 'melpatch[hub]', or give a file") from error
+        raise ConfigError(
+            f"{HUB}{name} needs huggingface_hub; pip install 'melpatch[hub]', or give a file"
+        ) from error
     owner, repository, *inside = name.split("/", 2)[:3] if name.count("/") else ("", "")
-    check(bool(owner and repository), "init", HUB + name, f"{HUB}owner/name or {HUB}owner/name/FILE")
+    check(
+        bool(owner and repository), "init", HUB + name, f"{HUB}owner/name or {HUB}owner/name/FILE"
+    )
     reasons = []
     for file in inside or ("model.safetensors", "pytorch_model.bin"):
         try:

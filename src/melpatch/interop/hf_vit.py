@@ -50,7 +50,9 @@ class HFViT(TimmViT):
         for key in named:
             three = [key.replace(".attn.q.", f".attn.{part}.") for part in "qkv"]
             if ".attn.q." in key and set(three) <= named.keys():
-                found[key.replace(".attn.q.", ".attn.qkv.")] = torch.cat([found.pop(name) for name in three])
+                found[key.replace(".attn.q.", ".attn.qkv.")] = torch.cat(
+                    [found.pop(name) for name in three]
+                )
         return found
 
 

@@ -27,7 +27,9 @@ class PANNs(WeightFormat):
         """Return whether there are PANNs' blocks of convolutions."""
         return {"bn0.weight", "conv_block1.conv1.weight"} <= keys
 
-    def convert(self, state: Mapping[str, Tensor], encoder: CNN14, channels: Channels, how: Resize) -> Converted:
+    def convert(
+        self, state: Mapping[str, Tensor], encoder: CNN14, channels: Channels, how: Resize
+    ) -> Converted:
         """Return the weights as a :class:`CNN14` takes them; see :meth:`WeightFormat.convert`. There are no colours
         and no positions here."""
         _check_size(state, encoder)
@@ -39,10 +41,15 @@ class PANNs(WeightFormat):
 def _check_size(state: Mapping[str, Tensor], encoder: CNN14) -> None:
     depth = sum(name.endswith(".conv2.weight") for name in state)
     if depth != BLOCKS or "fc1.weight" not in state:
-        raise ConfigError(f"a network of PANNs with {depth} such blocks, not the {BLOCKS} and fc1 of CNN14")
+        raise ConfigError(
+            f"a network of PANNs with {depth} such blocks, not the {BLOCKS} and fc1 of CNN14"
+        )
     width = len(state["conv_block1.conv1.weight"])
     if width != encoder.config.width:
-        flag = next((f"--size {name}" for name, one in WIDTHS.items() if one == width), f"--encoder.width {width}")
+        flag = next(
+            (f"--size {name}" for name, one in WIDTHS.items() if one == width),
+            f"--encoder.width {width}",
+        )
         raise ConfigError(f"width {width}, but the encoder has {encoder.config.width}; use {flag}")
     mels = len(state["bn0.weight"])
     if mels != encoder.grid.n_mels:

@@ -49,7 +49,9 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         normalised = self._normalised(x, valid)
         # A step whose numbers overflow is skipped by the loop, and must not stay in what is used in its place.
         for now, kept in zip((self.running_mean, self.running_var), before, strict=True):
-            now.data.copy_(torch.where(now.isfinite(), now, kept))  # autograd needs not know: it has no part in them
+            now.data.copy_(
+                torch.where(now.isfinite(), now, kept)
+            )  # autograd needs not know: it has no part in them
         return normalised
 
     def _normalised(self, x: Images, valid: Bool[Tensor, "clip frame"] | None) -> Images:
@@ -74,11 +76,15 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_((squares / (number - 1).clamp(min=1)).to(self.running_var.dtype), self.momentum)
+            self.running_var.lerp_(
+                (squares / (number - 1).clamp(min=1)).to(self.running_var.dtype), self.momentum
+            )
         scale = (squares / number + self.eps).rsqrt()
         if not self.affine:
             return (centred * scale[:, None, None]).to(x.dtype)
-        return (centred * (self.weight * scale)[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centred * (self.weight * scale)[:, None, None] + self.bias[:, None, None]).to(
+            x.dtype
+        )
 
 
 @contextmanager

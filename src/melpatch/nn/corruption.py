@@ -53,8 +53,16 @@ class Corruption:
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            (low, high), met = self.share, f"above 0 and up to {LARGEST_SHARE}, since more cannot be met"
-            check(0 < low <= high <= LARGEST_SHARE, "share", self.share, f"two shares, low <= high, {met}")
+            (low, high), met = (
+                self.share,
+                f"above 0 and up to {LARGEST_SHARE}, since more cannot be met",
+            )
+            check(
+                0 < low <= high <= LARGEST_SHARE,
+                "share",
+                self.share,
+                f"two shares, low <= high, {met}",
+            )
             check(0 < self.alien_share <= LARGEST_SHARE, "alien_share", self.alien_share, met)
             check(0 <= self.alien_rate <= 1, "alien_rate", self.alien_rate, "0 to 1")
             check(0.01 <= self.block_share <= 1, "block_share", self.block_share, "0.01 to 1")
@@ -95,7 +103,9 @@ class Corruption:
         low, high = config.share
         share = torch.where(alien, config.alien_share, low + (high - low) * chance[:, 1].double())
         states = stream(seed, f"{purpose}/blocks", keys, step)
-        hidden = rectangles(states, frames, n_mels, width, share, block_share=config.block_share, align=self.align)
+        hidden = rectangles(
+            states, frames, n_mels, width, share, block_share=config.block_share, align=self.align
+        )
         written: Tensor | float = silence if config.fill == "silence" else 0.0
         if config.fill == "noise":
             # Numbered frame by frame, so that a longer neighbour leaves a pixel its number.
@@ -107,9 +117,13 @@ class Corruption:
 
 
 def _repeated(
-    spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"], rows: Int[Tensor, " clip"]
+    spectrogram: Float[Tensor, "clip mel frame"],
+    frames: Int[Tensor, " clip"],
+    rows: Int[Tensor, " clip"],
 ) -> Float[Tensor, "clip mel frame"]:
     """Return these rows of the batch, each one's own frames repeated from its start to the full width."""
-    frame = torch.arange(spectrogram.shape[2], device=rows.device) % frames[rows].clamp(min=1)[:, None]
+    frame = (
+        torch.arange(spectrogram.shape[2], device=rows.device) % frames[rows].clamp(min=1)[:, None]
+    )
     mel = torch.arange(spectrogram.shape[1], device=rows.device)
     return spectrogram[rows[:, None, None], mel[:, None], frame[:, None]]

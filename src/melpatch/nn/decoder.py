@@ -49,11 +49,23 @@ class Decoder(nn.Module):
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            check(self.dim is None or (self.dim > 0 and self.dim % 4 == 0), "dim", self.dim, "a multiple of 4, or none")
+            check(
+                self.dim is None or (self.dim > 0 and self.dim % 4 == 0),
+                "dim",
+                self.dim,
+                "a multiple of 4, or none",
+            )
             check(self.depth >= 1, "depth", self.depth, "1 or more")
             check(self.num_heads >= 1, "num_heads", self.num_heads, "1 or more")
-            check(min(self.window) >= 1, "window", self.window, "two sizes (rows, columns) of 1 or more")
-            check(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "from 0 up to, not including, 1")
+            check(
+                min(self.window) >= 1,
+                "window",
+                self.window,
+                "two sizes (rows, columns) of 1 or more",
+            )
+            check(
+                0.0 <= self.dropout < 1.0, "dropout", self.dropout, "from 0 up to, not including, 1"
+            )
 
     def __init__(self, config: Config, embed_dim: int, encoder_depth: int) -> None:
         """Build the decoder.
@@ -79,7 +91,9 @@ class Decoder(nn.Module):
         self.mask_embed = nn.Parameter(torch.empty(dim))
         nn.init.trunc_normal_(self.mask_embed, std=0.02)
         self.dropout = nn.Dropout(config.dropout)
-        self.transformer = Transformer(dim, config.depth, config.num_heads, norm=config.norm, dropout=config.dropout)
+        self.transformer = Transformer(
+            dim, config.depth, config.num_heads, norm=config.norm, dropout=config.dropout
+        )
         self.apply(init_xavier)
 
     def forward(
@@ -108,7 +122,9 @@ class Decoder(nn.Module):
             return self._by_windows(x, size, valid)
         count = cls.shape[1]
         x = torch.cat([self.embed(cls).to(x.dtype), x], dim=1)
-        decoded: Tensor = self.transformer(x, valid if valid is None else F.pad(valid, (count, 0), value=True))[0]
+        decoded: Tensor = self.transformer(
+            x, valid if valid is None else F.pad(valid, (count, 0), value=True)
+        )[0]
         return decoded[:, count:]
 
     def _by_windows(self, x: Tokens, size: tuple[int, int], valid: Valid | None) -> Tokens:
@@ -143,7 +159,9 @@ class Windows:
     def split(self, x: Shaped[Tensor, "clip token dim"]) -> Shaped[Tensor, "window place dim"]:
         """Return the tokens of each window; 0 or False beyond the grid."""
         image = F.pad(x.view(-1, *self.grid, x.shape[-1]), self.margin)
-        tiles = image.view(-1, self.count[0], self.size[0], self.count[1], self.size[1], x.shape[-1])
+        tiles = image.view(
+            -1, self.count[0], self.size[0], self.count[1], self.size[1], x.shape[-1]
+        )
         return tiles.transpose(2, 3).reshape(-1, self.size[0] * self.size[1], x.shape[-1])
 
     def join(self, windows: Float[Tensor, "window place dim"]) -> Float[Tensor, "clip token dim"]:

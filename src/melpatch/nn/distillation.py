@@ -61,7 +61,9 @@ class Target(nn.Module):
         self.seen: _Seen | None = None
 
     @torch.no_grad()
-    def distribution(self, logits: Logits, temperature: float, step: int) -> tuple[Logits, Float[Tensor, "*row"]]:
+    def distribution(
+        self, logits: Logits, temperature: float, step: int
+    ) -> tuple[Logits, Float[Tensor, "*row"]]:
         """Return softmax((logits - centre) / temperature) and its entropy in nats, in float32 at least.
 
         In training, the rows are noted for :meth:`update`.
@@ -74,8 +76,12 @@ class Target(nn.Module):
         return probabilities, -(probabilities * logarithms).sum(dim=-1)
 
     def _note(self, logits: Logits, probabilities: Logits, step: int) -> None:
-        if self.seen is None or self.seen.step != step:  # a step that was skipped leaves rows behind
-            self.seen = _Seen(step, torch.zeros(3, self.classes, dtype=torch.float64, device=logits.device), 0)
+        if (
+            self.seen is None or self.seen.step != step
+        ):  # a step that was skipped leaves rows behind
+            self.seen = _Seen(
+                step, torch.zeros(3, self.classes, dtype=torch.float64, device=logits.device), 0
+            )
         self.seen.sums[0] += logits.sum(dim=0, dtype=torch.float64)
         self.seen.sums[1] += probabilities.sum(dim=0, dtype=torch.float64)
         first = probabilities.argmax(dim=-1)
@@ -90,9 +96,13 @@ class Target(nn.Module):
             total[:-1], total[-1] = self.seen.sums.flatten(), self.seen.rows
         self.seen = None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total)  # also of a process that saw nothing, since the others wait for it
+            torch.distributed.all_reduce(
+                total
+            )  # also of a process that saw nothing, since the others wait for it
         means = (total[:-1] / total[-1].clamp(min=1)).view(3, self.classes).to(self.centre.dtype)
-        any_seen = (total[-1] > 0).to(self.centre.dtype)  # a factor, since the device need not be waited for then
+        any_seen = (total[-1] > 0).to(
+            self.centre.dtype
+        )  # a factor, since the device need not be waited for then
         self.updates += any_seen
         self.centre.lerp_(means[0], (1.0 - self.momentum) * any_seen)
         rate = (1 / self.updates.clamp(min=1)).clamp(min=1.0 - self.momentum) * any_seen
@@ -111,7 +121,9 @@ class Target(nn.Module):
 
 
 def across_views(
-    told: Float[Tensor, "view clip class"], said: Float[Tensor, "anyview clip class"], temperature: float
+    told: Float[Tensor, "view clip class"],
+    said: Float[Tensor, "anyview clip class"],
+    temperature: float,
 ) -> Float[Tensor, " clip"]:
     """Return the mean cross-entropy of each clip over all pairs of a teacher's view and another view of the student.
 
@@ -149,7 +161,9 @@ def chunked_cross_entropy(
             one where there are no tokens.
         temperature: of the student.
     """
-    summed: Tensor = _ChunkedCrossEntropy.apply(vectors, prototypes, weights, distribution, temperature)  # type: ignore[no-untyped-call]
+    summed: Tensor = _ChunkedCrossEntropy.apply(
+        vectors, prototypes, weights, distribution, temperature
+    )  # type: ignore[no-untyped-call]
     return summed
 
 
@@ -166,10 +180,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         summed = vectors.new_zeros(())
         to_vectors, to_prototypes = torch.zeros_like(vectors), torch.zeros_like(prototypes)
         chunk = max(1, _ELEMENTS * (_TIMES_ON_GPU if vectors.is_cuda else 1) // len(prototypes))
-        for start in range(0, max(1, len(vectors)), chunk):  # once without tokens: processes wait for each other's sums
+        for start in range(
+            0, max(1, len(vectors)), chunk
+        ):  # once without tokens: processes wait for each other's sums
             part = slice(start, start + chunk)
             told = distribution(part)
-            said = F.log_softmax((vectors[part] @ prototypes.T).to(told.dtype) / temperature, dim=-1)
+            said = F.log_softmax(
+                (vectors[part] @ prototypes.T).to(told.dtype) / temperature, dim=-1
+            )
             weight = weights[part, None]
             summed = summed - (weight * told * said).sum()
             difference = (said.exp() - told) * (weight / temperature)

@@ -44,7 +44,12 @@ class PatchGrid:
         )
         check(self.partial in ("pad", "drop"), "partial", self.partial, "'pad' or 'drop'")
         whole = self.partial == "pad" or self.n_mels >= self.patch[0]
-        check(whole, "n_mels", self.n_mels, f"the patch height {self.patch[0]} or more, or partial = 'pad'")
+        check(
+            whole,
+            "n_mels",
+            self.n_mels,
+            f"the patch height {self.patch[0]} or more, or partial = 'pad'",
+        )
 
     @property
     def rows(self) -> int:
@@ -74,20 +79,30 @@ class PatchGrid:
         valid = torch.arange(columns, device=frames.device) < own[:, None]
         return valid[:, None].expand(-1, self.rows, -1).flatten(1)
 
-    def pad(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip paddedmel paddedframe"]:
+    def pad(
+        self, spectrogram: Float[Tensor, "clip mel frame"]
+    ) -> Float[Tensor, "clip paddedmel paddedframe"]:
         """Return the spectrogram extended with zeros at the end of both axes, or with "drop" cut, to whole patches."""
         _, n_mels, frames = spectrogram.shape
-        check(n_mels == self.n_mels, "n_mels", n_mels, f"{self.n_mels}, for which this grid was made")
+        check(
+            n_mels == self.n_mels, "n_mels", n_mels, f"{self.n_mels}, for which this grid was made"
+        )
         height, width = self._extent(self.columns(frames))
         return F.pad(spectrogram, (0, width - frames, 0, height - n_mels))
 
-    def split(self, spectrogram: Float[Tensor, "clip mel frame"]) -> Float[Tensor, "clip token pixel"]:
+    def split(
+        self, spectrogram: Float[Tensor, "clip mel frame"]
+    ) -> Float[Tensor, "clip token pixel"]:
         """Return the patches of a spectrogram, one row of pixels each. Frames past a clip's own end should be 0."""
         padded = self.pad(spectrogram)
-        patches = padded.unfold(1, self.patch[0], self.stride[0]).unfold(2, self.patch[1], self.stride[1])
+        patches = padded.unfold(1, self.patch[0], self.stride[0]).unfold(
+            2, self.patch[1], self.stride[1]
+        )
         return patches.reshape(len(padded), patches.shape[1] * patches.shape[2], self.pixels)
 
-    def join(self, patches: Float[Tensor, "clip token pixel"], frames: int) -> Float[Tensor, "clip mel frame"]:
+    def join(
+        self, patches: Float[Tensor, "clip token pixel"], frames: int
+    ) -> Float[Tensor, "clip mel frame"]:
         """Return the spectrogram of so many frames that these patches make up; the inverse of :meth:`split`.
 
         Overlapping pixels are averaged; pixels that no patch covers are 0.
@@ -101,7 +116,10 @@ class PatchGrid:
     def _extent(self, columns: int) -> tuple[int, int]:
         """Mels and frames that whole patches span."""
         counts = (self.rows, columns)
-        height, width = ((n - 1) * step + size for n, step, size in zip(counts, self.stride, self.patch, strict=True))
+        height, width = (
+            (n - 1) * step + size
+            for n, step, size in zip(counts, self.stride, self.patch, strict=True)
+        )
         return height, width
 
     @overload
@@ -111,4 +129,6 @@ class PatchGrid:
     def _number(self, size: int | Tensor, axis: int) -> int | Tensor:
         """Patches along an axis; less than 1 where the axis is shorter than the patch."""
         left = size - self.patch[axis]
-        return 1 + (-(-left // self.stride[axis]) if self.partial == "pad" else left // self.stride[axis])
+        return 1 + (
+            -(-left // self.stride[axis]) if self.partial == "pad" else left // self.stride[axis]
+        )

@@ -44,12 +44,17 @@ class PatchDecoder(nn.Module):
     Source: ASiT (Atito et al. 2022, arXiv 2211.13189), section III-A, and the published code.
     """
 
-    def __init__(self, in_dim: int, widths: tuple[int, ...], pixels: int, *, last_gelu: bool) -> None:
+    def __init__(
+        self, in_dim: int, widths: tuple[int, ...], pixels: int, *, last_gelu: bool
+    ) -> None:
         super().__init__()
         self.mlp = gelu_mlp((in_dim, *widths), last=last_gelu)
         self.unpatch = nn.Linear((in_dim, *widths)[-1], pixels, bias=False)
         self.bias = nn.Parameter(torch.empty(1))  # a convolution with one output channel has one
-        for parameter in (self.unpatch.weight, self.bias):  # as torch starts a transposed convolution
+        for parameter in (
+            self.unpatch.weight,
+            self.bias,
+        ):  # as torch starts a transposed convolution
             nn.init.uniform_(parameter, -(pixels**-0.5), pixels**-0.5)
 
     def forward(self, tokens: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token pixel"]:
@@ -112,13 +117,20 @@ class DistillationHeads(nn.Module):
         self.trunks = nn.ModuleDict({name: gelu_mlp(widths, last=False) for name in trunks})
         sizes = {self.prototypes_of[name]: count for name, count in classes.items()}
         self.prototypes = nn.ModuleDict(
-            {name: Prototypes(bottleneck, count, train_gain=train_gain) for name, count in sizes.items()}
+            {
+                name: Prototypes(bottleneck, count, train_gain=train_gain)
+                for name, count in sizes.items()
+            }
         )
 
-    def project(self, tokens: Float[Tensor, "*token dim"], name: str) -> Float[Tensor, "*token bottleneck"]:
+    def project(
+        self, tokens: Float[Tensor, "*token dim"], name: str
+    ) -> Float[Tensor, "*token bottleneck"]:
         """Return the unit vectors of tokens, in float32 at least."""
         projected: Tensor = self.trunks[self.trunk_of[name]](tokens)
-        return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
+        return F.normalize(
+            projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1
+        )
 
     def prototypes_for(self, name: str) -> Float[Tensor, "class bottleneck"]:
         """Return the prototypes that those vectors are compared with; logits are the products."""

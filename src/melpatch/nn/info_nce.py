@@ -46,13 +46,21 @@ def info_nce(
     """
     shape = valid.shape
     if negatives != "clip":
-        predictions, targets, valid = (items.flatten(0, 1)[None] for items in (predictions, targets, valid))
+        predictions, targets, valid = (
+            items.flatten(0, 1)[None] for items in (predictions, targets, valid)
+        )
     own = slice(0, valid.shape[1])
     if negatives == "processes" and processes() > 1:
         # One exchange for all three.
-        joined, own = _gathered(torch.cat([predictions[0], targets[0], valid[0, :, None].to(targets.dtype)], dim=1))
+        joined, own = _gathered(
+            torch.cat([predictions[0], targets[0], valid[0, :, None].to(targets.dtype)], dim=1)
+        )
         dim = targets.shape[2]
-        predictions, targets, valid = joined[None, :, :dim], joined[None, :, dim:-1], joined[None, :, -1] > 0
+        predictions, targets, valid = (
+            joined[None, :, :dim],
+            joined[None, :, dim:-1],
+            joined[None, :, -1] > 0,
+        )
     if not valid.shape[1]:
         return predictions.sum(dim=2), valid  # there is nothing to tell
     loss, hit = _among(predictions, targets, valid, own, axis, alike)
@@ -75,7 +83,9 @@ def _among(
 ) -> tuple[Float[Tensor, "group own"], Bool[Tensor, "group own"]]:
     """Return losses and hits of the ``own`` items of each group among all of the group."""
     asked = own if axis == "patches" else slice(None)  # a softmax over predictions needs them all
-    scores = torch.bmm(predictions[:, asked], targets.transpose(1, 2))  # [group, prediction, target]
+    scores = torch.bmm(
+        predictions[:, asked], targets.transpose(1, 2)
+    )  # [group, prediction, target]
     real = valid[:, asked, None] & valid[:, None, :]
     real = real if alike is None else real & ~alike
     scores = scores.masked_fill(~real, torch.finfo(scores.dtype).min)
@@ -104,7 +114,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int], start: int) -> Tensor:
         ctx.own = slice(start, start + len(rows))
-        padded = F.pad(rows, (0, 0, 0, max(sizes) - len(rows)))  # what is gathered must be of one size
+        padded = F.pad(
+            rows, (0, 0, 0, max(sizes) - len(rows))
+        )  # what is gathered must be of one size
         parts = [torch.empty_like(padded) for _ in sizes]
         torch.distributed.all_gather(parts, padded.contiguous())
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])

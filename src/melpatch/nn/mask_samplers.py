@@ -22,7 +22,9 @@ Priority = Float[Tensor, "clip token"]
 Count = TypeVar("Count", int, Tensor)
 
 
-def random(states: Int[Tensor, " clip"], rows: int, columns: Int[Tensor, " clip"], width: int) -> Priority:
+def random(
+    states: Int[Tensor, " clip"], rows: int, columns: Int[Tensor, " clip"], width: int
+) -> Priority:
     """Rank the patches of each clip uniformly at random."""
     # Numbered column by column, so that a wider batch leaves a patch its number.
     rank = uniform(states, width, rows).transpose(1, 2)
@@ -47,7 +49,9 @@ def cluster(
     Low and high mels are hidden alike; edges up to 0.01 more or less often than the middle where 75 % are hidden, more
     where few are.
     """
-    return _squares(states, rows, columns, width, sides) + random(ties, rows, columns, width).double()
+    return (
+        _squares(states, rows, columns, width, sides) + random(ties, rows, columns, width).double()
+    )
 
 
 def inverse_block(
@@ -64,7 +68,9 @@ def inverse_block(
     2401.03497), squares of 5 x 5. *Differs:* squares are placed one after the other until they hold as many patches as
     stay visible, instead of a number of them that does so on average and random patches for the rest.
     """
-    return random(ties, rows, columns, width).double() - _squares(states, rows, columns, width, sides)
+    return random(ties, rows, columns, width).double() - _squares(
+        states, rows, columns, width, sides
+    )
 
 
 def block(
@@ -110,7 +116,11 @@ def span(
 
 
 def time(
-    states: Int[Tensor, " clip"], ties: Int[Tensor, " clip"], rows: int, columns: Int[Tensor, " clip"], width: int
+    states: Int[Tensor, " clip"],
+    ties: Int[Tensor, " clip"],
+    rows: int,
+    columns: Int[Tensor, " clip"],
+    width: int,
 ) -> Priority:
     """Rank whole columns at random; where a column is cut through, chance says which of its patches are hidden."""
     chance = random(states, 1, columns, width)
@@ -119,7 +129,11 @@ def time(
 
 
 def frequency(
-    states: Int[Tensor, " clip"], ties: Int[Tensor, " clip"], rows: int, columns: Int[Tensor, " clip"], width: int
+    states: Int[Tensor, " clip"],
+    ties: Int[Tensor, " clip"],
+    rows: int,
+    columns: Int[Tensor, " clip"],
+    width: int,
 ) -> Priority:
     """Rank whole rows at random; where a row is cut through, chance says which of its patches are hidden."""
     rank = uniform(states, rows).argsort(dim=1, stable=True).argsort(dim=1)
@@ -153,10 +167,16 @@ def cluster_legacy(
 
 
 def _squares(
-    states: Int[Tensor, " clip"], rows: int, columns: Int[Tensor, " clip"], width: int, sides: tuple[int, ...]
+    states: Int[Tensor, " clip"],
+    rows: int,
+    columns: Int[Tensor, " clip"],
+    width: int,
+    sides: tuple[int, ...],
 ) -> Float[Tensor, "clip token"]:
     """Return the first of a clip's squares, all of one random side, that covers each patch."""
-    place = uniform(states, _enough(rows, width, sides, sides) + 1, 2)[:, 1:]  # number 0 chose the side
+    place = uniform(states, _enough(rows, width, sides, sides) + 1, 2)[
+        :, 1:
+    ]  # number 0 chose the side
     size = _sides(states, sides)[:, None, None].expand_as(place)
     return _first_block(place, size, rows, columns, width, sides, sides)
 
@@ -175,7 +195,10 @@ def _table(sizes: tuple[int, ...], device: torch.device) -> Int[Tensor, " size"]
 
 def _enough(rows: int, columns: Count, heights: tuple[int, ...], widths: tuple[int, ...]) -> Count:
     """Return a number of blocks four times the expected need of a half-covered grid."""
-    return 4 * (rows + max(heights) - 1) * (columns + max(widths) - 1) // (min(heights) * min(widths)) + 8
+    return (
+        4 * (rows + max(heights) - 1) * (columns + max(widths) - 1) // (min(heights) * min(widths))
+        + 8
+    )
 
 
 def _first_block(
@@ -208,7 +231,10 @@ def _first_block(
         inside.append((step < size[..., axis, None]) & (line >= 0) & (line < ends[..., axis, None]))
         cell.append(line)
     # A clip has its own number of blocks, whatever the width of its batch.
-    used = torch.arange(place.shape[1], device=place.device) < _enough(rows, columns, heights, widths)[:, None]
+    used = (
+        torch.arange(place.shape[1], device=place.device)
+        < _enough(rows, columns, heights, widths)[:, None]
+    )
     covers = inside[0][..., :, None] & inside[1][..., None, :] & used[..., None, None]
     cells = cell[0][..., :, None] * width + cell[1][..., None, :]
     return _first_cover(cells.masked_fill(~covers, rows * width).flatten(2), rows * width)
@@ -217,6 +243,8 @@ def _first_block(
 def _first_cover(cell: Int[Tensor, "clip block cell"], tokens: int) -> Float[Tensor, "clip token"]:
     """Return the number of the first block that covers each token, or the number of blocks if none does."""
     clips, blocks, _ = cell.shape
-    block = torch.arange(blocks, device=cell.device, dtype=torch.float64)[:, None].expand(cell.shape)
+    block = torch.arange(blocks, device=cell.device, dtype=torch.float64)[:, None].expand(
+        cell.shape
+    )
     first = torch.full((clips, tokens + 1), float(blocks), dtype=torch.float64, device=cell.device)
     return first.scatter_reduce(1, cell.flatten(1), block.flatten(1), "amin")[:, :tokens]

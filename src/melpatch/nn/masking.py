@@ -39,7 +39,9 @@ class Subset(NamedTuple):
     ) -> Float[Tensor, "clip token dim"]:
         """Return ``into`` with these values at the subset's tokens; the inverse of :meth:`gather`."""
         index = self.tokens[..., None].expand_as(values)
-        return into.scatter(1, index, torch.where(self.valid[..., None], values, into.gather(1, index)))
+        return into.scatter(
+            1, index, torch.where(self.valid[..., None], values, into.gather(1, index))
+        )
 
 
 class Masked(NamedTuple):
@@ -64,9 +66,16 @@ class Masking:
     class Config:
         """Settings of the mask."""
 
-        kind: Literal["random", "cluster", "cluster_legacy", "block", "inverse_block", "span", "time", "frequency"] = (
-            "random"
-        )
+        kind: Literal[
+            "random",
+            "cluster",
+            "cluster_legacy",
+            "block",
+            "inverse_block",
+            "span",
+            "time",
+            "frequency",
+        ] = "random"
         """What is hidden: single patches; squares, also as the published SSAST draws them (without padding only);
         rectangles; all but squares; spans in the order of time; whole columns or whole rows of patches."""
         ratio: float = 0.75
@@ -103,7 +112,12 @@ class Masking:
             ConfigError: patches overlap, or such a clip leaves no patch visible, or none hidden.
         """
         grid, config = self.grid, self.config
-        check(grid.stride == grid.patch, "encoder.stride", grid.stride, f"{grid.patch}; overlaps tell what is hidden")
+        check(
+            grid.stride == grid.patch,
+            "encoder.stride",
+            grid.stride,
+            f"{grid.patch}; overlaps tell what is hidden",
+        )
         self.window = grid.count(window_frames)
         most = self.window - (3 if config.kind == "cluster_legacy" else 1)
         field, value, wanted = self.fields[0], config.ratio, self.window * config.ratio
@@ -141,15 +155,27 @@ class Masking:
         """
         rows, config = self.grid.rows, self.config
         allowed = "another one where clips are padded, since it knows no padding; --short repeat leaves none"
-        check(config.kind != "cluster_legacy" or valid is None, "objective.mask.kind", config.kind, allowed)
-        columns = torch.full_like(keys, width) if valid is None else valid.view(-1, rows, width)[:, 0].sum(dim=1)
+        check(
+            config.kind != "cluster_legacy" or valid is None,
+            "objective.mask.kind",
+            config.kind,
+            allowed,
+        )
+        columns = (
+            torch.full_like(keys, width)
+            if valid is None
+            else valid.view(-1, rows, width)[:, 0].sum(dim=1)
+        )
         window = self.window if self.window is not None else rows * width
         counts, full = (
             amount(patches, ratio=config.ratio, number=config.number, window=window)
             for patches in (columns * rows, torch.tensor([rows * width]))
         )
         most = int(full)  # lies on the CPU: nothing waits for the device
-        states, ties = stream(seed, purpose, keys, step), stream(seed, f"{purpose} ties", keys, step)
+        states, ties = (
+            stream(seed, purpose, keys, step),
+            stream(seed, f"{purpose} ties", keys, step),
+        )
         return split(self._rank(states, ties, columns, width, most), counts, most)
 
     def _rank(
@@ -183,7 +209,9 @@ class Masking:
                 return mask_samplers.frequency(*clips)
 
 
-def amount(patches: Int[Tensor, " clip"], *, ratio: float, number: int | None, window: int) -> Int[Tensor, " clip"]:
+def amount(
+    patches: Int[Tensor, " clip"], *, ratio: float, number: int | None, window: int
+) -> Int[Tensor, " clip"]:
     """Return how many patches each clip hides: its share of its own patches, and never all of them.
 
     Args:
@@ -193,7 +221,9 @@ def amount(patches: Int[Tensor, " clip"], *, ratio: float, number: int | None, w
         window: patches of a clip that fills the window.
     """
     share = ratio if number is None else number / window
-    wanted = torch.floor(patches.double() * share + 1e-9).long()  # 1e-9: 400 / 512 * 512 is to be 400
+    wanted = torch.floor(
+        patches.double() * share + 1e-9
+    ).long()  # 1e-9: 400 / 512 * 512 is to be 400
     return torch.minimum(wanted, (patches - 1).clamp(min=0))
 
 
@@ -216,7 +246,9 @@ def split(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> Masked
     """
     hidden, tokens = take(priority, counts, most), priority.shape[1]
     shown = priority.isfinite() & ~hidden.mask(tokens)
-    order = torch.arange(tokens, device=priority.device, dtype=priority.dtype).masked_fill(~shown, torch.inf)
+    order = torch.arange(tokens, device=priority.device, dtype=priority.dtype).masked_fill(
+        ~shown, torch.inf
+    )
     # No clip shows more than one without padding does, since of one patch more at most one more is hidden: a share up
     # to 1 hides at most one more, and so does amount()'s cap, which decides alone where the share is larger.
     return Masked(hidden, take(order, shown.sum(dim=1), tokens - most))

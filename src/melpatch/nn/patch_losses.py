@@ -18,11 +18,17 @@ def rebuilding_loss(predictions: Patches, patches: Patches, valid: Valid) -> Flo
 
 
 def telling_loss(
-    predictions: Patches, patches: Patches, valid: Valid, axis: Axis = "patches", negatives: Negatives = "clip"
+    predictions: Patches,
+    patches: Patches,
+    valid: Valid,
+    axis: Axis = "patches",
+    negatives: Negatives = "clip",
 ) -> dict[str, Tensor]:
     """Return InfoNCE as ``nce``, and as ``accuracy`` the share of hidden patches that were told from the others; for
     the arguments see :func:`melpatch.nn.info_nce.info_nce`."""
-    with torch.autocast(patches.device.type, enabled=False):  # dot products of raw patches are large: float32
+    with torch.autocast(
+        patches.device.type, enabled=False
+    ):  # dot products of raw patches are large: float32
         loss, hit = info_nce(predictions.to(patches.dtype), patches, valid, axis, negatives)
     count = valid.sum().clamp(min=1)
     return {"nce": loss.sum() / count, "accuracy": hit.sum() / count}

@@ -13,7 +13,8 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 def masked_mean(
-    values: Float[Tensor, "clip *middle token dim"], valid: Bool[Tensor, "clip *middle token"] | None
+    values: Float[Tensor, "clip *middle token dim"],
+    valid: Bool[Tensor, "clip *middle token"] | None,
 ) -> Float[Tensor, "clip *middle dim"]:
     """Return the mean over the valid tokens, in float32."""
     values = values.float() if values.dtype != torch.float64 else values
@@ -24,11 +25,14 @@ def masked_mean(
 
 
 def masked_max(
-    values: Float[Tensor, "clip *middle token dim"], valid: Bool[Tensor, "clip *middle token"] | None
+    values: Float[Tensor, "clip *middle token dim"],
+    valid: Bool[Tensor, "clip *middle token"] | None,
 ) -> Float[Tensor, "clip *middle dim"]:
     """Return the maximum over the valid tokens, of which there is at least one, in float32."""
     values = values.float() if values.dtype != torch.float64 else values
-    return (values if valid is None else values.masked_fill(~valid[..., None], -torch.inf)).amax(dim=-2)
+    return (values if valid is None else values.masked_fill(~valid[..., None], -torch.inf)).amax(
+        dim=-2
+    )
 
 
 def pool(
@@ -53,14 +57,21 @@ def pool(
         ConfigError: ``cls`` is asked of an encoder without class tokens.
     """
     if how == "cls":
-        check(cls.shape[1] > 0, "pooling", how, "'mean', 'max' or 'frequency', since this encoder has no class token")
+        check(
+            cls.shape[1] > 0,
+            "pooling",
+            how,
+            "'mean', 'max' or 'frequency', since this encoder has no class token",
+        )
         return masked_mean(cls, None)
     if how == "mean":
         return masked_mean(patches, valid)
     if how == "max":
         return masked_max(patches, valid)
     by_row = patches.reshape(len(patches), rows, patches.shape[1] // rows, patches.shape[2])
-    return masked_mean(by_row, None if valid is None else valid.reshape(by_row.shape[:3])).flatten(1)
+    return masked_mean(by_row, None if valid is None else valid.reshape(by_row.shape[:3])).flatten(
+        1
+    )
 
 
 def pooled_dim(embed_dim: int, rows: int, how: Pooling) -> int:

@@ -53,7 +53,9 @@ def _waves(count: int, dim: int, step: float, device: torch.device | None) -> Te
     return _turned(torch.arange(count, device=device) * step, dim)
 
 
-def _turned(place: Float[Tensor, " place"] | Int[Tensor, " place"], dim: int) -> Float[Tensor, "place dim"]:
+def _turned(
+    place: Float[Tensor, " place"] | Int[Tensor, " place"], dim: int
+) -> Float[Tensor, "place dim"]:
     """Return sine and cosine of each place at falling frequencies."""
     rate = 10000.0 ** (-torch.arange(dim // 2, device=place.device) / (dim // 2))
     angle = place[:, None] * rate
@@ -90,7 +92,9 @@ def _crop_or_stretch(image: Tensor, axis: int, size: int, centre: bool) -> Tenso
     old = image.shape[axis]
     if size < old:
         return image.narrow(axis, old // 2 - size // 2 if centre else 0, size)
-    return _stretch(image, (image.shape[2], size) if axis == 3 else (size, image.shape[3]), "bilinear")
+    return _stretch(
+        image, (image.shape[2], size) if axis == 3 else (size, image.shape[3]), "bilinear"
+    )
 
 
 def _stretch(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:

@@ -91,13 +91,19 @@ def _cover(
     block = (first[:, None] + torch.arange(number, device=first.device))[..., None]
     inside = []
     for axis_edges, size in zip(edges, covered.shape[1:], strict=True):
-        chosen, place = axis_edges.take_along_dim(block, dim=1), torch.arange(size, device=first.device)
+        chosen, place = (
+            axis_edges.take_along_dim(block, dim=1),
+            torch.arange(size, device=first.device),
+        )
         inside.append(((place >= chosen[..., :1]) & (place < chosen[..., 1:])).float())
     return torch.bmm(inside[0].mT, inside[1]).add_(covered).clamp_(max=1.0)
 
 
 def _remainder(
-    covered: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"], target: Float[Tensor, " clip"], unit: int
+    covered: Float[Tensor, "clip mel frame"],
+    frames: Int[Tensor, " clip"],
+    target: Float[Tensor, " clip"],
+    unit: int,
 ) -> Bool[Tensor, "clip frame"]:
     """Return the first frames of each clip, whole units, that hold as many uncovered pixels as its target lacks."""
     frame = torch.arange(covered.shape[2], device=frames.device)

@@ -20,7 +20,11 @@ from melpatch.nn.heads import DistillationHeads, Sharing
 from melpatch.progress import notice
 from melpatch.schedules import cosine, ramp
 
-_STUCK, _ONE, _SURE = 0.99, 0.9, 0.02  # shares of ln K: a loss, a KL above, or an entropy below, has collapsed
+_STUCK, _ONE, _SURE = (
+    0.99,
+    0.9,
+    0.02,
+)  # shares of ln K: a loss, a KL above, or an entropy below, has collapsed
 
 
 class SelfDistillation(nn.Module):
@@ -64,15 +68,30 @@ class SelfDistillation(nn.Module):
             for name in ("global_classes", "local_classes"):
                 check(getattr(self, name) >= 2, name, getattr(self, name), "2 or more")
             alike = self.shared != "all" or self.global_classes == self.local_classes
-            check(alike, "local_classes", self.local_classes, f"{self.global_classes} as global_classes: all is shared")
+            check(
+                alike,
+                "local_classes",
+                self.local_classes,
+                f"{self.global_classes} as global_classes: all is shared",
+            )
             for name in ("hidden", "bottleneck"):
                 check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
             for name in ("freeze", "temperature_warmup"):
                 check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
             start, end = self.teacher_temperature
             limit = f"0 < start <= end < student_temperature = {self.student_temperature:g}"
-            check(0 < start <= end < self.student_temperature, "teacher_temperature", self.teacher_temperature, limit)
-            check(self.momentum is None or 0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1, or none")
+            check(
+                0 < start <= end < self.student_temperature,
+                "teacher_temperature",
+                self.teacher_temperature,
+                limit,
+            )
+            check(
+                self.momentum is None or 0 <= self.momentum < 1,
+                "momentum",
+                self.momentum,
+                "0 to below 1, or none",
+            )
 
     def __init__(self, config: Config, dim: int, names: tuple[str, ...]) -> None:
         """Build the heads of tokens with ``dim`` channels, for ``names`` out of "global" and "local"."""
@@ -80,7 +99,12 @@ class SelfDistillation(nn.Module):
         self.config = config
         classes = {name: int(getattr(config, f"{name}_classes")) for name in names}
         self.student = DistillationHeads(
-            dim, config.hidden, config.bottleneck, classes, shared=config.shared, train_gain=config.train_gain
+            dim,
+            config.hidden,
+            config.bottleneck,
+            classes,
+            shared=config.shared,
+            train_gain=config.train_gain,
         )
         self.teacher = frozen_copy(self.student)
         self.targets = nn.ModuleDict({name: Target(count) for name, count in classes.items()})
@@ -122,17 +146,30 @@ class SelfDistillation(nn.Module):
             step: of the run.
         """
         with torch.no_grad():
-            answers, prototypes = self.teacher.project(told, name), self.teacher.prototypes_for(name)
-        target, temperature, entropies = self._target(name), self.temperature(step), [weights.new_zeros(0)]
+            answers, prototypes = (
+                self.teacher.project(told, name),
+                self.teacher.prototypes_for(name),
+            )
+        target, temperature, entropies = (
+            self._target(name),
+            self.temperature(step),
+            [weights.new_zeros(0)],
+        )
 
         def distribution(part: slice) -> Float[Tensor, "chunk class"]:
-            probabilities, entropy = target.distribution(F.linear(answers[part], prototypes), temperature, step)
+            probabilities, entropy = target.distribution(
+                F.linear(answers[part], prototypes), temperature, step
+            )
             entropies.append(entropy)
             return probabilities
 
         vectors, student = self.student.project(said, name), self._prototypes(name, step)
-        with torch.autocast(said.device.type, enabled=False):  # what is divided by small temperatures must be exact
-            loss = chunked_cross_entropy(vectors, student, weights, distribution, self.config.student_temperature)
+        with torch.autocast(
+            said.device.type, enabled=False
+        ):  # what is divided by small temperatures must be exact
+            loss = chunked_cross_entropy(
+                vectors, student, weights, distribution, self.config.student_temperature
+            )
             return self._metrics(name, loss, weights @ torch.cat(entropies).to(weights.dtype))
 
     def view_loss(
@@ -144,18 +181,26 @@ class SelfDistillation(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the mean cross-entropy of each view's token with the teacher's of every other view, and the gauges."""
         with torch.no_grad():
-            answers, prototypes = self.teacher.project(told, name), self.teacher.prototypes_for(name)
+            answers, prototypes = (
+                self.teacher.project(told, name),
+                self.teacher.prototypes_for(name),
+            )
         vectors, student = self.student.project(said, name), self._prototypes(name, step)
         with torch.autocast(said.device.type, enabled=False):  # as in token_loss
             answers = F.linear(answers, prototypes)
-            probabilities, entropy = self._target(name).distribution(answers, self.temperature(step), step)
+            probabilities, entropy = self._target(name).distribution(
+                answers, self.temperature(step), step
+            )
             logits = F.linear(vectors, student)
             loss = across_views(probabilities, logits, self.config.student_temperature).mean()
             return self._metrics(name, loss, entropy.mean())
 
     def logits(self, name: str, told: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token class"]:
         """Return the teacher's centred logits of tokens."""
-        return F.linear(self.teacher.project(told, name), self.teacher.prototypes_for(name)) - self._target(name).centre
+        return (
+            F.linear(self.teacher.project(told, name), self.teacher.prototypes_for(name))
+            - self._target(name).centre
+        )
 
     def after_step(self, step: int) -> None:
         """Move the teacher's heads towards the student's, and the centres to what the teacher said."""
@@ -182,9 +227,15 @@ class SelfDistillation(nn.Module):
         for name in self.targets:
             most = math.log(self._target(name).classes)
             if metrics.get(f"{name}_kl_uniform", 0.0) > _ONE * most:
-                what, cure = "teacher has one class for nearly everything", "a longer --warmup, a lower --lr"
+                what, cure = (
+                    "teacher has one class for nearly everything",
+                    "a longer --warmup, a lower --lr",
+                )
             elif metrics.get(name, 0.0) > _STUCK * most:
-                what, cure = f"loss sits at ln K = {most:.2f}: it knows nothing", "a lower teacher-temperature"
+                what, cure = (
+                    f"loss sits at ln K = {most:.2f}: it knows nothing",
+                    "a lower teacher-temperature",
+                )
             elif metrics.get(f"{name}_entropy", most) < _SURE * most:
                 what, cure = "teacher has lost all doubt", "a longer temperature-warmup"
             else:
@@ -201,7 +252,11 @@ class SelfDistillation(nn.Module):
     def _metrics(self, name: str, loss: Tensor, entropy: Tensor) -> dict[str, Tensor]:
         """Return a loss, as it is and as a share of ln K (1 is what knowing nothing costs), and the gauges."""
         target = self._target(name)
-        gauges = {"over_ln_k": loss / math.log(target.classes), "entropy": entropy, **target.gauges()}
+        gauges = {
+            "over_ln_k": loss / math.log(target.classes),
+            "entropy": entropy,
+            **target.gauges(),
+        }
         return {name: loss} | {f"{name}_{gauge}": value for gauge, value in gauges.items()}
 
     def _prototypes(self, name: str, step: int) -> Float[Tensor, "class bottleneck"]:

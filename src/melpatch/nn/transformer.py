@@ -34,7 +34,11 @@ class Attention(nn.Module):
         """Return what each token gathers from the others."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         plain = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= _PLAIN_TOKENS
-        gathered = plain_attention(q, k, v, mask) if plain else F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        gathered = (
+            plain_attention(q, k, v, mask)
+            if plain
+            else F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        )
         output: Tensor = self.proj(gathered.transpose(1, 2).flatten(2))
         return output
 
@@ -86,10 +90,18 @@ def deal_chance(module: nn.Module, seed: int, keys: Int[Tensor, " clip"], step: 
 
     They are given their numbers here, for torch.compile does not take the integers that these are made of.
     """
-    dropping = [part for part in module.modules() if isinstance(part, DropPath) and part.rate and part.training]
+    dropping = [
+        part
+        for part in module.modules()
+        if isinstance(part, DropPath) and part.rate and part.training
+    ]
     if dropping:
-        states = streams(seed, [f"drop path {number}" for number in range(len(dropping))], keys, step)
-        chances = uniform(states.flatten(), MOST_VIEWS, 2).view(len(dropping), len(keys), MOST_VIEWS, 2)
+        states = streams(
+            seed, [f"drop path {number}" for number in range(len(dropping))], keys, step
+        )
+        chances = uniform(states.flatten(), MOST_VIEWS, 2).view(
+            len(dropping), len(keys), MOST_VIEWS, 2
+        )
         for part, chance in zip(dropping, chances, strict=True):
             part.chance = chance
 
@@ -165,7 +177,9 @@ class Transformer(nn.Module):
         super().__init__()
         self.checkpointing, self.norm_first = checkpointing, norm == "pre"
         rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
-        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, rate, norm, dropout) for rate in rates)
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, mlp_ratio, rate, norm, dropout) for rate in rates
+        )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.apply(init_linear)
 

@@ -58,7 +58,9 @@ def cut_several(
     return Cut(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
 
-def mean_weights(chosen: Float[Tensor, "piece ..."], pieces: int, *, by_clip: bool) -> Float[Tensor, "piece ..."]:
+def mean_weights(
+    chosen: Float[Tensor, "piece ..."], pieces: int, *, by_clip: bool
+) -> Float[Tensor, "piece ..."]:
     """Return weights whose sum over everything, divided by the number of clips, is a mean over what is chosen.
 
     Args:
@@ -68,6 +70,8 @@ def mean_weights(chosen: Float[Tensor, "piece ..."], pieces: int, *, by_clip: bo
             over all that is chosen in the batch, so that clips with more of it weigh more.
     """
     items = chosen.view(pieces, len(chosen) // pieces, *chosen.shape[1:]).flatten(2)
-    total = items.sum(dim=(0, 2) if by_clip else (0, 1, 2), keepdim=True).clamp(min=1e-6)  # 0 of 0 is 0
+    total = items.sum(dim=(0, 2) if by_clip else (0, 1, 2), keepdim=True).clamp(
+        min=1e-6
+    )  # 0 of 0 is 0
     weights: Tensor = items / total * (1 if by_clip else items.shape[1])
     return weights.view_as(chosen)

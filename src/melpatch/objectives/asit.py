@@ -103,16 +103,29 @@ class ASiT(Objective):
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            weights = {name: getattr(self, f"{name}_weight") for name in ("pixel", "local", "global")}
+            weights = {
+                name: getattr(self, f"{name}_weight") for name in ("pixel", "local", "global")
+            }
             for name, weight in weights.items():
                 check(0 <= weight < math.inf, f"{name}_weight", weight, "0 or more")
-            check(any(weights.values()), "pixel_weight", 0.0, "above 0, or another of the three weights")
+            check(
+                any(weights.values()),
+                "pixel_weight",
+                0.0,
+                "above 0, or another of the three weights",
+            )
             least = 2 if self.global_weight else 1
             check(
-                self.views >= least, "views", self.views, f"{least} or more with global_weight {self.global_weight:g}"
+                self.views >= least,
+                "views",
+                self.views,
+                f"{least} or more with global_weight {self.global_weight:g}",
             )
             check(self.crops >= 0, "crops", self.crops, "0 or more")
-            for name, weight in (("pixels", self.pixel_weight), ("local_tokens", self.local_weight)):
+            for name, weight in (
+                ("pixels", self.pixel_weight),
+                ("local_tokens", self.local_weight),
+            ):
                 fits = self.corrupt or not weight or getattr(self, name) == "all"
                 check(fits, name, getattr(self, name), "'all' where nothing is corrupted")
             for name in ("view_seconds", "crop_seconds"):
@@ -123,15 +136,35 @@ class ASiT(Objective):
             check(min(self.decoder, default=1) >= 1, "decoder", self.decoder, "widths of 1 or more")
 
     def __init__(
-        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+        self,
+        config: Config,
+        front_end: LogMel,
+        encoder: Encoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: ASiT.Config = config
         grid, padding = encoder.grid, front_end.config.padding
-        check(grid.stride == grid.patch, "encoder.stride", grid.stride, f"{grid.patch}; patches are rebuilt one by one")
-        check(padding == "masked", "front_end.padding", padding, "'masked', so that padding is in no loss")
+        check(
+            grid.stride == grid.patch,
+            "encoder.stride",
+            grid.stride,
+            f"{grid.patch}; patches are rebuilt one by one",
+        )
+        check(
+            padding == "masked",
+            "front_end.padding",
+            padding,
+            "'masked', so that padding is in no loss",
+        )
         cls_tokens = getattr(encoder.config, "cls_tokens", 1)
-        check(cls_tokens > 0 or not config.global_weight, "encoder.cls_tokens", cls_tokens, "1 or 2 with a global loss")
+        check(
+            cls_tokens > 0 or not config.global_weight,
+            "encoder.cls_tokens",
+            cls_tokens,
+            "1 or 2 with a global loss",
+        )
         self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest=math.inf)
         self.corruption = Corruption(config.corruption, grid.patch) if config.corrupt else None
         self.decoder, self.distillation, self.teacher = None, None, None
@@ -161,7 +194,9 @@ class ASiT(Objective):
             ConfigError: a view or crop is longer than every clip, or too short for a patch.
         """
         config, front, patch = self.config, self.front_end, self.encoder.grid.patch[1]
-        least = (front.config.overhead + (max(patch, 2) - 1) * front.config.hop_length) / front.sample_rate
+        least = (
+            front.config.overhead + (max(patch, 2) - 1) * front.config.hop_length
+        ) / front.sample_rate
         view, crop = self.heard(config, plan.seconds), config.crop_seconds
         allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
         check(least <= view <= plan.longest, "objective.view_seconds", view, allowed)
@@ -191,11 +226,15 @@ class ASiT(Objective):
         clean, valid = self.with_valid(clean, own, shortest)
         if grid.partial == "drop":  # frames that are in no patch are not corrupted
             own = torch.minimum(own, (own // grid.patch[1]).clamp(min=1) * grid.patch[1])
-        inside = (torch.arange(clean.shape[2], device=own.device) < own[:, None, None]).expand_as(clean)
+        inside = (torch.arange(clean.shape[2], device=own.device) < own[:, None, None]).expand_as(
+            clean
+        )
         seen, hidden = self._corrupt(clean, own, batch, step)
         crops = None
         if self.config.crops and self.config.global_weight:
-            crops = self.with_valid(*self._cut("crop", self.config.crops, spectrogram, batch, step)[:2], shortest)
+            crops = self.with_valid(
+                *self._cut("crop", self.config.crops, spectrogram, batch, step)[:2], shortest
+            )
         return Views(clean, seen, hidden, inside, valid, crops, start)
 
     def learn(self, views: Views, step: int) -> ObjectiveOutput:
@@ -207,8 +246,12 @@ class ASiT(Objective):
                 metrics |= self.agree(self.distillation, views, said, told, step)
             if self.config.global_weight:
                 metrics |= self.recognise(self.distillation, views, said, told, step)
-        weights = {name: getattr(self.config, f"{name}_weight") for name in ("pixel", "local", "global")}
-        loss = torch.stack([weight * metrics[name] for name, weight in weights.items() if weight]).sum()
+        weights = {
+            name: getattr(self.config, f"{name}_weight") for name in ("pixel", "local", "global")
+        }
+        loss = torch.stack(
+            [weight * metrics[name] for name, weight in weights.items() if weight]
+        ).sum()
         return ObjectiveOutput(loss, loss.new_full((), self._clips(views)), metrics)
 
     def rebuild(self, views: Views, said: Encoded) -> dict[str, Tensor]:
@@ -219,7 +262,10 @@ class ASiT(Objective):
         wanted = views.hidden if self.config.pixels == "corrupted" else views.inside
         weights = self._mean_weights(grid.split(wanted.to(views.clean.dtype))).flatten(0, 1)
         chosen = (weights > 0).any(dim=1).nonzero()[:, 0]  # once: the device has to be waited for
-        tokens, clean = said.patches.flatten(0, 1)[chosen], grid.split(views.clean).flatten(0, 1)[chosen]
+        tokens, clean = (
+            said.patches.flatten(0, 1)[chosen],
+            grid.split(views.clean).flatten(0, 1)[chosen],
+        )
         error = self.decoder(tokens).to(clean.dtype) - clean
         return {"pixel": (weights[chosen] * error.abs()).sum() / self._clips(views)}
 
@@ -231,7 +277,9 @@ class ASiT(Objective):
         *Differs:* over all tokens by default, as in both releases; the paper's equation takes the corrupted ones.
         """
         weights = self._token_weights(views).flatten() / self._clips(views)
-        everywhere = self.config.local_tokens == "all" and views.valid is None  # then no device has to say where
+        everywhere = (
+            self.config.local_tokens == "all" and views.valid is None
+        )  # then no device has to say where
         chosen = slice(None) if everywhere else weights.nonzero()[:, 0]
         said_there, told_there = (tokens.patches.flatten(0, 1)[chosen] for tokens in (said, told))
         return distillation.token_loss("local", said_there, told_there, weights[chosen], step)
@@ -240,10 +288,16 @@ class ASiT(Objective):
         self, distillation: SelfDistillation, views: Views, said: Encoded, told: Encoded, step: int
     ) -> dict[str, Tensor]:
         """Return the global loss: cross-entropy of class tokens with the teacher's of the other views (equation 5)."""
-        cls = said.cls if views.crops is None else torch.cat([said.cls, self.encoder(*views.crops).cls])
+        cls = (
+            said.cls
+            if views.crops is None
+            else torch.cat([said.cls, self.encoder(*views.crops).cls])
+        )
         clips = self._clips(views)
         sizes = [(len(rows) // max(1, clips), clips, rows.shape[2]) for rows in (cls, told.cls)]
-        said_by, told_by = (rows.mean(dim=1).view(size) for rows, size in zip((cls, told.cls), sizes, strict=True))
+        said_by, told_by = (
+            rows.mean(dim=1).view(size) for rows, size in zip((cls, told.cls), sizes, strict=True)
+        )
         return distillation.view_loss("global", said_by, told_by, step)
 
     def after_step(self, step: int) -> None:
@@ -254,7 +308,11 @@ class ASiT(Objective):
 
     def export_encoder(self) -> Encoder:
         """Return the teacher's encoder, or the student's where that is asked for or there is no teacher."""
-        return self.encoder if self.teacher is None or self.config.export == "student" else self.teacher
+        return (
+            self.encoder
+            if self.teacher is None or self.config.export == "student"
+            else self.teacher
+        )
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a sentence if self-distillation has collapsed."""
@@ -263,28 +321,40 @@ class ASiT(Objective):
     def picture(self, batch: Batch, step: int) -> Picture:
         """Return the first clip's first view, clean, corrupted and rebuilt, with the teacher's class of each patch."""
         views, grid = self.views(batch, step), self.encoder.grid
-        clean, seen, hidden, inside = (one[:1] for one in (views.clean, views.seen, views.hidden, views.inside))
+        clean, seen, hidden, inside = (
+            one[:1] for one in (views.clean, views.seen, views.hidden, views.inside)
+        )
         valid, frames = None if views.valid is None else views.valid[:1], int(inside[0, 0].sum())
         rebuilt, classes, show = None, None, self.front_end.denormalise
         if self.decoder is not None:
-            pixels = grid.join(self.decoder(self.encoder(seen, valid).patches).to(clean.dtype), clean.shape[2])
+            pixels = grid.join(
+                self.decoder(self.encoder(seen, valid).patches).to(clean.dtype), clean.shape[2]
+            )
             wanted = hidden if self.config.pixels == "corrupted" else inside
             rebuilt = show(torch.where(wanted, pixels, clean))[0, :, :frames].detach()
         if self.distillation is not None and self.teacher is not None and self.config.local_weight:
-            choice = self.distillation.logits("local", self.teacher(clean, valid).patches)[0].argmax(dim=-1)
+            choice = self.distillation.logits("local", self.teacher(clean, valid).patches)[
+                0
+            ].argmax(dim=-1)
             classes = choice.view(grid.rows, -1)[:, : math.ceil(frames / grid.patch[1])]
         clean, seen = (show(stage)[0, :, :frames] for stage in (clean, seen))
         start = 0 if views.start is None else int(views.start[0])
         return Picture(clean, seen, hidden[0, :, :frames], rebuilt, start, classes)
 
-    def _cut(self, purpose: str, count: int, spectrogram: Spectrograms, batch: Batch, step: int) -> Cut:
+    def _cut(
+        self, purpose: str, count: int, spectrogram: Spectrograms, batch: Batch, step: int
+    ) -> Cut:
         """Return so many pieces of every clip."""
         rate, segment = self.front_end.sample_rate, self.plan.seconds
         if math.isinf(segment):  # a loaded run has no plan
             segment = batch.wave.shape[1] / rate
-        seconds = self.config.crop_seconds if purpose == "crop" else self.heard(self.config, segment)
+        seconds = (
+            self.config.crop_seconds if purpose == "crop" else self.heard(self.config, segment)
+        )
         width = self.front_end.frames(round(seconds * rate))
-        states = (stream(self.seed, f"{purpose} {number}", batch.keys, step) for number in range(count))
+        states = (
+            stream(self.seed, f"{purpose} {number}", batch.keys, step) for number in range(count)
+        )
         pieces = cut_several(states, spectrogram, self.front_end.frames(batch.lengths), width)
         grid, frames = self.encoder.grid, pieces.spectrogram.shape[2]
         whole_patches = grid.columns(frames) * grid.patch[1]
@@ -296,12 +366,24 @@ class ASiT(Objective):
         """Return the views corrupted, each time with blocks of its own, and which pixels were."""
         if self.corruption is None:
             return clean, torch.zeros_like(clean, dtype=torch.bool)
-        count, whose, silence = self.config.views, (batch.keys, batch.partners), self.front_end.silence
+        count, whose, silence = (
+            self.config.views,
+            (batch.keys, batch.partners),
+            self.front_end.silence,
+        )
         done = [
             self.corruption(
-                view, frames, *whose, seed=self.seed, step=step, purpose=f"corruption {number}", silence=silence
+                view,
+                frames,
+                *whose,
+                seed=self.seed,
+                step=step,
+                purpose=f"corruption {number}",
+                silence=silence,
             )
-            for number, (view, frames) in enumerate(zip(clean.chunk(count), own.chunk(count), strict=True))
+            for number, (view, frames) in enumerate(
+                zip(clean.chunk(count), own.chunk(count), strict=True)
+            )
         ]
         return torch.cat([one.spectrogram for one in done]), torch.cat([one.hidden for one in done])
 
@@ -323,7 +405,9 @@ class ASiT(Objective):
             return weights
         intact = self._mean_weights(((inside > 0) & ~corrupted).to(dtype))
         # Again, for clips that have tokens of one kind only.
-        return self._mean_weights(config.intact_weight * intact + (1 - config.intact_weight) * weights)
+        return self._mean_weights(
+            config.intact_weight * intact + (1 - config.intact_weight) * weights
+        )
 
     def _mean_weights(self, chosen: Float[Tensor, "view ..."]) -> Float[Tensor, "view ..."]:
         return mean_weights(chosen, self.config.views, by_clip=self.config.average == "clip")

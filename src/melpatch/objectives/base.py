@@ -101,11 +101,22 @@ class Objective(nn.Module):
     """The metric that falls as training succeeds, where a moving target keeps the loss itself up."""
 
     def __init__(
-        self, config: Any, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+        self,
+        config: Any,
+        front_end: LogMel,
+        encoder: Encoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.check_encoder(type(encoder))
-        self.config, self.front_end, self.encoder, self.labels, self.seed = config, front_end, encoder, labels, seed
+        self.config, self.front_end, self.encoder, self.labels, self.seed = (
+            config,
+            front_end,
+            encoder,
+            labels,
+            seed,
+        )
         self.register_forward_pre_hook(_deal_chance, with_kwargs=True)
 
     @classmethod
@@ -179,11 +190,22 @@ class Objective(nn.Module):
         """
         spectrogram, frames = self.front_end(batch.wave if wave is None else wave, batch.lengths)
         width = spectrogram.shape[2]
-        shortest = width if self.front_end.config.padding == "legacy" else self.front_end.frames(batch.shortest)
-        return self.encoder.normalise(spectrogram, frames if shortest < width else None), frames, shortest
+        shortest = (
+            width
+            if self.front_end.config.padding == "legacy"
+            else self.front_end.frames(batch.shortest)
+        )
+        return (
+            self.encoder.normalise(spectrogram, frames if shortest < width else None),
+            frames,
+            shortest,
+        )
 
     def with_valid(
-        self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"], shortest: int
+        self,
+        spectrogram: Float[Tensor, "clip mel frame"],
+        frames: Int[Tensor, " clip"],
+        shortest: int,
     ) -> Features:
         """Return spectrograms with their valid tokens; None where no clip is padded.
 
@@ -213,9 +235,13 @@ class MaskedObjective(Objective):
     def hide(self, batch: Batch, features: Features, step: int, purpose: str = "mask") -> Masked:
         """Choose the patches to hide; padding is never among them."""
         width = self.encoder.grid.columns(features.spectrogram.shape[-1])
-        return self.masking(batch.keys, features.valid, width, seed=self.seed, step=step, purpose=purpose)
+        return self.masking(
+            batch.keys, features.valid, width, seed=self.seed, step=step, purpose=purpose
+        )
 
-    def tell(self, decoder: Decoder, features: Features, masked: Masked) -> Float[Tensor, "clip hidden dim"]:
+    def tell(
+        self, decoder: Decoder, features: Features, masked: Masked
+    ) -> Float[Tensor, "clip hidden dim"]:
         """Return a decoder's tokens of the hidden patches, where the encoder is given the visible ones only."""
         grid, visible, valid = self.encoder.grid, masked.visible, features.valid
         tokens = visible.gather(self.encoder.tokens(features.spectrogram))
@@ -243,5 +269,7 @@ class MaskedObjective(Objective):
         patches = grid.split(spectrogram)
         blank = hidden.scatter(torch.full_like(rebuilt, torch.nan).to(patches.dtype), patches)
         stages = (patches, blank, hidden.scatter(rebuilt.to(patches.dtype), patches))
-        clean, seen, filled = (self.front_end.denormalise(grid.join(one, frames))[0].detach() for one in stages)
+        clean, seen, filled = (
+            self.front_end.denormalise(grid.join(one, frames))[0].detach() for one in stages
+        )
         return Picture(clean, seen, seen.isnan(), filled)

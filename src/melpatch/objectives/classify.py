@@ -62,30 +62,64 @@ class Classify(Objective):
         def __post_init__(self) -> None:
             """Check the ranges."""
             check(self.projection >= 0, "projection", self.projection, "0 for none, or a width")
-            check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 to below 1")
+            check(
+                0 <= self.label_smoothing < 1,
+                "label_smoothing",
+                self.label_smoothing,
+                "0 to below 1",
+            )
             check(0 <= self.patch_out < 1, "patch_out", self.patch_out, "0 to below 1")
             fits = not (self.multi_label and self.loss == "softmax")
             check(fits, "loss", self.loss, "auto or sigmoid, since clips have several labels")
 
     def __init__(
-        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+        self,
+        config: Config,
+        front_end: LogMel,
+        encoder: Encoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: Classify.Config = config
         if len(labels) < 2 and not (config.multi_label and labels):
-            raise ConfigError(f"labels = {list(labels)}: a classifier needs two or more; give a corpus that has them")
+            raise ConfigError(
+                f"labels = {list(labels)}: a classifier needs two or more; give a corpus that has them"
+            )
         fits = config.patch_out == 0 or isinstance(encoder, TokenEncoder)
-        check(fits, "objective.patch_out", config.patch_out, "0, since this encoder takes spectrograms only as a whole")
+        check(
+            fits,
+            "objective.patch_out",
+            config.patch_out,
+            "0, since this encoder takes spectrograms only as a whole",
+        )
         fits = config.layers == "last" or isinstance(encoder, TokenEncoder)
-        check(fits, "objective.layers", config.layers, "'last', since the blocks of this encoder differ in width")
+        check(
+            fits,
+            "objective.layers",
+            config.layers,
+            "'last', since the blocks of this encoder differ in width",
+        )
         self.mix = nn.Parameter(torch.zeros(encoder.num_layers)) if config.layers == "mix" else None
-        self.projection = nn.Linear(encoder.embed_dim, config.projection) if config.projection else None
-        pooled = pooled_dim(config.projection or encoder.embed_dim, encoder.grid.rows, config.pooling)
-        self.head = nn.Linear(pooled, len(labels)) if config.projection else linear_head(pooled, len(labels))
+        self.projection = (
+            nn.Linear(encoder.embed_dim, config.projection) if config.projection else None
+        )
+        pooled = pooled_dim(
+            config.projection or encoder.embed_dim, encoder.grid.rows, config.pooling
+        )
+        self.head = (
+            nn.Linear(pooled, len(labels))
+            if config.projection
+            else linear_head(pooled, len(labels))
+        )
         if config.frozen:
             encoder.requires_grad_(False)
         self.augment = Augment(config.augment)
-        self.patch_out = Masking(Masking.Config(ratio=config.patch_out), encoder.grid) if config.patch_out else None
+        self.patch_out = (
+            Masking(Masking.Config(ratio=config.patch_out), encoder.grid)
+            if config.patch_out
+            else None
+        )
 
     @classmethod
     def in_pairs(cls, config: Any) -> bool:
@@ -101,7 +135,9 @@ class Classify(Objective):
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the mean loss over the clips of an augmented batch, and the share of clips got right."""
         if batch.targets is None:
-            raise ConfigError("a classifier was given clips without labels; give a corpus that has them")
+            raise ConfigError(
+                "a classifier was given clips without labels; give a corpus that has them"
+            )
         whose = batch.keys, batch.partners, self.seed, step
         wave, targets = self.augment.wave(batch.wave, batch.lengths, batch.targets, *whose)
         spectrogram, frames, shortest = self.spectrograms(batch, wave)
@@ -109,12 +145,16 @@ class Classify(Objective):
         assert targets is not None  # since batch.targets is not
         features = self.with_valid(spectrogram, frames, shortest)
         dropping = self.training and self.patch_out is not None
-        logits = self.partial_logits(features, batch.keys, step) if dropping else self.logits(features)
+        logits = (
+            self.partial_logits(features, batch.keys, step) if dropping else self.logits(features)
+        )
         if self.config.multi_label or self.config.loss == "sigmoid":
             loss = F.binary_cross_entropy_with_logits(logits, targets)
         else:
             loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
-        right = (batch.targets.gather(1, logits.argmax(dim=1, keepdim=True)) > 0).to(loss.dtype).mean()
+        right = (
+            (batch.targets.gather(1, logits.argmax(dim=1, keepdim=True)) > 0).to(loss.dtype).mean()
+        )
         return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"accuracy": right})
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
@@ -122,7 +162,9 @@ class Classify(Objective):
         encoded = self.encoder(features.spectrogram, features.valid, layers=self.mix is not None)
         return self._scores(self._to_pool(encoded), features.valid)
 
-    def partial_logits(self, features: Features, keys: Int[Tensor, " clip"], step: int) -> Float[Tensor, "clip label"]:
+    def partial_logits(
+        self, features: Features, keys: Int[Tensor, " clip"], step: int
+    ) -> Float[Tensor, "clip label"]:
         """Return the scores of clips without the patches that ``patch_out`` leaves out; pooled are those that are left.
 
         Source: unstructured patch-out of Koutini et al. 2022 (PaSST, arXiv 2110.05069), section 3.
@@ -131,10 +173,16 @@ class Classify(Objective):
         assert self.patch_out is not None
         spectrogram, valid = features
         columns = self.encoder.grid.columns(spectrogram.shape[2])
-        left = self.patch_out(keys, valid, columns, seed=self.seed, step=step, purpose="patch-out").visible
+        left = self.patch_out(
+            keys, valid, columns, seed=self.seed, step=step, purpose="patch-out"
+        ).visible
         tokens = self.encoder.tokens(spectrogram)
         encoded = self._to_pool(
-            self.encoder.run(left.gather(tokens), None if valid is None else left.valid, layers=self.mix is not None)
+            self.encoder.run(
+                left.gather(tokens),
+                None if valid is None else left.valid,
+                layers=self.mix is not None,
+            )
         )
         nothing = encoded.patches.new_zeros(*tokens.shape[:2], encoded.patches.shape[2])
         whole = encoded._replace(patches=left.scatter(encoded.patches, nothing))
@@ -144,15 +192,21 @@ class Classify(Objective):
         """Return the tokens that are pooled: mixed and projected, as the settings say."""
         patches, cls, layers = encoded
         if self.mix is not None:
-            parts = [weight * layer for weight, layer in zip(self.mix.softmax(0), layers, strict=True)]
+            parts = [
+                weight * layer for weight, layer in zip(self.mix.softmax(0), layers, strict=True)
+            ]
             mixed = torch.stack(parts).sum(dim=0)
             cls, patches = mixed[:, : cls.shape[1]], mixed[:, cls.shape[1] :]
         if self.projection is not None:
             patches, cls = self.projection(patches), self.projection(cls)
         return Encoded(patches, cls, ())
 
-    def _scores(self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None) -> Float[Tensor, "clip label"]:
-        pooled = pool(encoded.patches, encoded.cls, valid, self.encoder.grid.rows, self.config.pooling)
+    def _scores(
+        self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None
+    ) -> Float[Tensor, "clip label"]:
+        pooled = pool(
+            encoded.patches, encoded.cls, valid, self.encoder.grid.rows, self.config.pooling
+        )
         scores: Tensor = self.head(pooled)
         return scores.to(pooled.dtype)
 

@@ -30,7 +30,11 @@ from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream
 
 _CROP = 1.0  # seconds, as published
-_LATE, _STUCK, _ALIKE = 0.1, 0.99, 0.01  # share of the run; of the loss of guessing; of the spread of tanh
+_LATE, _STUCK, _ALIKE = (
+    0.1,
+    0.99,
+    0.01,
+)  # share of the run; of the loss of guessing; of the spread of tanh
 _CHANCE = 2.0  # times the accuracy of guessing
 
 Vectors = Float[Tensor, "clip dim"]
@@ -84,21 +88,43 @@ class COLA(Objective):
         def __post_init__(self) -> None:
             """Check the ranges."""
             crop, snr = self.crop_seconds, self.noise_snr_db
-            check(crop is None or 0 < crop < math.inf, "crop_seconds", crop, "seconds above 0, or none")
+            check(
+                crop is None or 0 < crop < math.inf,
+                "crop_seconds",
+                crop,
+                "seconds above 0, or none",
+            )
             check(0 < self.crop_share <= 1, "crop_share", self.crop_share, "above 0, at most 1")
-            check(snr is None or math.isfinite(snr), "noise_snr_db", snr, "a finite number of dB, or none")
+            check(
+                snr is None or math.isfinite(snr),
+                "noise_snr_db",
+                snr,
+                "a finite number of dB, or none",
+            )
             check(self.projection >= 1, "projection", self.projection, "1 or more")
             check(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0")
 
     def __init__(
-        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+        self,
+        config: Config,
+        front_end: LogMel,
+        encoder: Encoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: COLA.Config = config
         padding = front_end.config.padding
-        check(padding == "masked", "front_end.padding", padding, "'masked', so that no crop is padding")
+        check(
+            padding == "masked",
+            "front_end.padding",
+            padding,
+            "'masked', so that no crop is padding",
+        )
         self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest=math.inf)
-        self.others: deque[Compared] = deque()  # what the batches of the step that are to come are compared with
+        self.others: deque[Compared] = (
+            deque()
+        )  # what the batches of the step that are to come are compared with
         pooled = pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling)
         self.projection = nn.Sequential(
             nn.Linear(pooled, config.projection), nn.LayerNorm(config.projection), nn.Tanh()
@@ -137,7 +163,9 @@ class COLA(Objective):
         standard deviation over the clips of what is compared: near 0, the encoder says the same of all.
         """
         own = Compared(*self.embed(self.crops(batch, step)), batch.keys)
-        others = self.others.popleft() if self.others else _but(0, [own, *self._of_other_processes(own)])
+        others = (
+            self.others.popleft() if self.others else _but(0, [own, *self._of_other_processes(own)])
+        )
         loss, hit = self.compare(own, others)
         mine, count = loss[: len(batch)].sum(), max(1, len(batch))
         # What the others' clips lose hangs on these ones too, but is theirs to tell.
@@ -169,7 +197,9 @@ class COLA(Objective):
         if self.config.negatives == "batch":
             return []
         found = zip(*(processes.gathered(part.detach()) for part in own), strict=True)
-        return [Compared(*parts) for number, parts in enumerate(found) if number != processes.rank()]
+        return [
+            Compared(*parts) for number, parts in enumerate(found) if number != processes.rank()
+        ]
 
     def crops(self, batch: Batch, step: int) -> Features:
         """Return the first crops of all clips, then the second ones, each cut from anywhere in its clip.
@@ -182,7 +212,9 @@ class COLA(Objective):
         second, ratio = first, self.config.noise_snr_db
         if ratio is not None:
             state = stream(self.seed, "noise", batch.keys, step)
-            second = self.spectrograms(batch, noise(batch.wave, batch.lengths, state, (ratio, ratio)))[0]
+            second = self.spectrograms(
+                batch, noise(batch.wave, batch.lengths, state, (ratio, ratio))
+            )[0]
         rate, segment = self.front_end.sample_rate, self.plan.seconds
         if math.isinf(segment):  # a loaded run has no plan
             segment = batch.wave.shape[1] / rate
@@ -204,21 +236,34 @@ class COLA(Objective):
     def embed(self, crops: Features) -> tuple[Vectors, Vectors]:
         """Return the projections of the first and the second crops, in float32 at least, from -1 to 1."""
         encoded = self.encoder(crops.spectrogram, crops.valid)
-        pooled = pool(encoded.patches, encoded.cls, crops.valid, self.encoder.grid.rows, self.config.pooling)
-        with torch.autocast(pooled.device.type, enabled=False):  # sums of so many products are large: float32
+        pooled = pool(
+            encoded.patches, encoded.cls, crops.valid, self.encoder.grid.rows, self.config.pooling
+        )
+        with torch.autocast(
+            pooled.device.type, enabled=False
+        ):  # sums of so many products are large: float32
             anchors, positives = self.projection(pooled).chunk(2)
         return anchors, positives
 
-    def compare(self, own: Compared, others: Compared) -> tuple[Float[Tensor, " any"], Bool[Tensor, " any"]]:
+    def compare(
+        self, own: Compared, others: Compared
+    ) -> tuple[Float[Tensor, " any"], Bool[Tensor, " any"]]:
         """Return the loss of each clip, one's own first, and whether its first crop found its second one."""
         anchors, positives, keys = (torch.cat(parts) for parts in zip(own, others, strict=True))
         with torch.autocast(anchors.device.type, enabled=False):  # as in embed
             if self.config.similarity == "bilinear":
                 # The matrix learns from its product with one's own crops; the others bring theirs.
-                asked = torch.cat([own.anchors @ self.bilinear, others.anchors @ self.bilinear.detach()])
+                asked = torch.cat(
+                    [own.anchors @ self.bilinear, others.anchors @ self.bilinear.detach()]
+                )
             else:
-                asked, positives = F.normalize(anchors, dim=1) / self.config.temperature, F.normalize(positives, dim=1)
-            alike = (keys[:, None] == keys) & ~torch.eye(len(keys), dtype=torch.bool, device=keys.device)
+                asked, positives = (
+                    F.normalize(anchors, dim=1) / self.config.temperature,
+                    F.normalize(positives, dim=1),
+                )
+            alike = (keys[:, None] == keys) & ~torch.eye(
+                len(keys), dtype=torch.bool, device=keys.device
+            )
             items = asked[None], positives[None], torch.ones_like(keys, dtype=torch.bool)[None]
             loss, hit = info_nce(*items, alike=alike[None])
             if self.config.symmetric:
@@ -231,7 +276,10 @@ class COLA(Objective):
         Crops that are found far more often than by chance are learned from, whatever the loss: through a bilinear
         similarity, a few that are surely mistaken cost more than guessing does.
         """
-        together, cure = self._together(self.plan), "a lower --lr, a longer --warmup or --objective.similarity cosine"
+        together, cure = (
+            self._together(self.plan),
+            "a lower --lr, a longer --warmup or --objective.similarity cosine",
+        )
         guessing = math.log(max(together, 1))
         if step < _LATE * self.plan.steps or metrics.get("loss", 0.0) < _STUCK * guessing:
             return None
@@ -248,5 +296,7 @@ class COLA(Objective):
 
 def _but(number: int, parts: Sequence[Compared]) -> Compared:
     """Return what is compared of all parts but one, out of the gradient's reach."""
-    rest = [part for at, part in enumerate(parts) if at != number] or [Compared(*(one[:0] for one in parts[number]))]
+    rest = [part for at, part in enumerate(parts) if at != number] or [
+        Compared(*(one[:0] for one in parts[number]))
+    ]
     return Compared(*(torch.cat(columns).detach() for columns in zip(*rest, strict=True)))

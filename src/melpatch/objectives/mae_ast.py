@@ -44,10 +44,17 @@ class MAEAST(MaskedObjective):
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            check(self.generative_weight > 0, "generative_weight", self.generative_weight, "above 0")
+            check(
+                self.generative_weight > 0, "generative_weight", self.generative_weight, "above 0"
+            )
 
     def __init__(
-        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+        self,
+        config: Config,
+        front_end: LogMel,
+        encoder: Encoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: MAEAST.Config = config
@@ -86,5 +93,7 @@ class MAEAST(MaskedObjective):
         features = self.features(batch)
         masked = self.hide(batch, features, step)
         return self.picture_of(
-            features.spectrogram, masked.hidden, self.generative_head(self.tell(self.decoder, features, masked))
+            features.spectrogram,
+            masked.hidden,
+            self.generative_head(self.tell(self.decoder, features, masked)),
         )

@@ -34,19 +34,31 @@ class MaskSpec(MaskedObjective):
 
         mask: Masking.Config = field(default_factory=Masking.Config)
         """Which patches are hidden; the paper hides 75 %, at random."""
-        decoder: Decoder.Config = field(default_factory=lambda: Decoder.Config(dim=512, depth=8, num_heads=16))
+        decoder: Decoder.Config = field(
+            default_factory=lambda: Decoder.Config(dim=512, depth=8, num_heads=16)
+        )
         """What rebuilds them."""
         target: Literal["normalised", "raw"] = "normalised"
         """What is rebuilt: each patch with its own mean taken off and its standard deviation divided out, or as it
         is."""
 
     def __init__(
-        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+        self,
+        config: Config,
+        front_end: LogMel,
+        encoder: Encoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: MaskSpec.Config = config
         several = config.target == "raw" or encoder.grid.pixels > 1
-        check(several, "objective.target", config.target, "'raw', since a patch of one pixel has no shape")
+        check(
+            several,
+            "objective.target",
+            config.target,
+            "'raw', since a patch of one pixel has no shape",
+        )
         self.masking = Masking(config.mask, encoder.grid)
         self.decoder = Decoder(config.decoder, encoder.embed_dim, encoder.num_layers)
         self.head = nn.Linear(self.decoder.dim, encoder.grid.pixels)
@@ -78,7 +90,8 @@ class MaskSpec(MaskedObjective):
         if self.config.target == "normalised":
             seen = masked.visible.gather(self.encoder.grid.split(features.spectrogram))
             level, contrast = (
-                masked_mean(one, masked.visible.valid)[:, None] for one in (seen.mean(2, keepdim=True), deviation(seen))
+                masked_mean(one, masked.visible.valid)[:, None]
+                for one in (seen.mean(2, keepdim=True), deviation(seen))
             )
             rebuilt = rebuilt * contrast + level
         return self.picture_of(features.spectrogram, masked.hidden, rebuilt)

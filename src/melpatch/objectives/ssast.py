@@ -51,8 +51,18 @@ class SSAST(MaskedObjective):
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
-            check(self.num_masked is None or self.num_masked > 0, "num_masked", self.num_masked, "1 or more")
+            check(
+                0 < self.mask_ratio < 1,
+                "mask_ratio",
+                self.mask_ratio,
+                "between 0 and 1, both excluded",
+            )
+            check(
+                self.num_masked is None or self.num_masked > 0,
+                "num_masked",
+                self.num_masked,
+                "1 or more",
+            )
             check(
                 min(self.cluster_sides, default=0) > 0,
                 "cluster_sides",
@@ -61,7 +71,12 @@ class SSAST(MaskedObjective):
             )
 
     def __init__(
-        self, config: Config, front_end: LogMel, encoder: Encoder, labels: tuple[str, ...] = (), seed: int = 0
+        self,
+        config: Config,
+        front_end: LogMel,
+        encoder: Encoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: SSAST.Config = config
@@ -79,7 +94,9 @@ class SSAST(MaskedObjective):
             number=config.num_masked,
             sides=config.cluster_sides,
         )
-        self.masking = Masking(mask, encoder.grid, fields=("objective.mask_ratio", "objective.num_masked"))
+        self.masking = Masking(
+            mask, encoder.grid, fields=("objective.mask_ratio", "objective.num_masked")
+        )
         pixels = encoder.grid.patch[0] * encoder.grid.patch[1]
         self.mask_embed = nn.Parameter(torch.empty(1, 1, encoder.embed_dim))
         nn.init.xavier_normal_(self.mask_embed)
@@ -111,7 +128,9 @@ class SSAST(MaskedObjective):
         """Return the encoder's outputs at the hidden patches, whose inputs are the mask embedding plus their
         position."""
         tokens = self.encoder.tokens(features.spectrogram)
-        positions = self.encoder.positions(self.encoder.grid.columns(features.spectrogram.shape[-1]))
+        positions = self.encoder.positions(
+            self.encoder.grid.columns(features.spectrogram.shape[-1])
+        )
         mask = hidden.mask(tokens.shape[1])[..., None]
         tokens = torch.where(mask, (self.mask_embed + positions).to(tokens.dtype), tokens)
         return hidden.gather(self.encoder.run(tokens, features.valid).patches)
@@ -121,7 +140,9 @@ class SSAST(MaskedObjective):
     ) -> dict[str, Tensor]:
         """Return the InfoNCE loss (equation 1) and the share of hidden patches that were told from the others."""
         patches = hidden.gather(self.encoder.grid.split(features.spectrogram))
-        return telling_loss(self.discriminative_head(tokens), patches, hidden.valid, self.config.softmax_axis)
+        return telling_loss(
+            self.discriminative_head(tokens), patches, hidden.valid, self.config.softmax_axis
+        )
 
     def generate(
         self, features: Features, hidden: Subset, tokens: Float[Tensor, "clip hidden dim"]
@@ -136,4 +157,6 @@ class SSAST(MaskedObjective):
             return None
         features = self.features(batch)
         hidden = self.hide(batch, features, step).hidden
-        return self.picture_of(features.spectrogram, hidden, self.generative_head(self.encode(features, hidden)))
+        return self.picture_of(
+            features.spectrogram, hidden, self.generative_head(self.encode(features, hidden))
+        )

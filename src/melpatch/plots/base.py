@@ -22,7 +22,9 @@ def sheet(width: float, height: float, title: str = "") -> "Figure":
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise MelpatchError("pictures need matplotlib; install it with: pip install 'melpatch[plots]'") from error
+        raise MelpatchError(
+            "pictures need matplotlib; install it with: pip install 'melpatch[plots]'"
+        ) from error
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:

@@ -44,13 +44,17 @@ def budget(path: Path, points: Sequence[Point], score: str, unit: str = "CPU sec
     """
     if not any(point.seconds > 0 for point in points):
         raise MelpatchError("no score of a trained network to draw; see what the runs failed of")
-    rows, tasks, methods = (list(dict.fromkeys(column)) for column in list(zip(*points, strict=True))[:3])
+    rows, tasks, methods = (
+        list(dict.fromkeys(column)) for column in list(zip(*points, strict=True))[:3]
+    )
     colours = class_colours(torch.arange(len(methods))).tolist()
     figure = sheet(max(6.0, 0.6 + 3.2 * len(tasks)), 1.0 + 2.8 * len(rows))
     grid = figure.subplots(len(rows), len(tasks), squeeze=False, sharex=True)
     for row, panels in zip(rows, grid, strict=True):
         for task, panel in zip(tasks, panels, strict=True):
-            panel.set_title(f"{task}, {row}" if row else task, loc="left", fontsize=10, parse_math=False)
+            panel.set_title(
+                f"{task}, {row}" if row else task, loc="left", fontsize=10, parse_math=False
+            )
             for number, method in enumerate(methods):
                 drawn = sorted(point[3:] for point in points if point[:3] == (row, task, method))
                 _draw(panel, drawn, method, colours[number], _MARKERS[number % len(_MARKERS)])
@@ -60,19 +64,25 @@ def budget(path: Path, points: Sequence[Point], score: str, unit: str = "CPU sec
     for panel in grid[:, 0]:
         panel.set_ylabel(score, parse_math=False)
     lines = {str(line.get_label()): line for panel in grid.flat for line in panel.lines}
-    legend = figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=4, frameon=False)
+    legend = figure.legend(
+        lines.values(), lines.keys(), loc="outside upper center", ncols=4, frameon=False
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)
     save(figure, path)
 
 
-def _draw(panel: "Axes", drawn: list[tuple[float, float]], method: str, colour: list[float], marker: str) -> None:
+def _draw(
+    panel: "Axes", drawn: list[tuple[float, float]], method: str, colour: list[float], marker: str
+) -> None:
     levels = [score for seconds, score in drawn if seconds == 0]
     for level in levels:
         panel.axhline(level, color=colour, linewidth=1, linestyle="--", label=method)
     if len(drawn) > len(levels):
         seconds, scores = zip(*drawn[len(levels) :], strict=True)
-        panel.plot(seconds, scores, color=colour, linewidth=1.5, marker=marker, markersize=5, label=method)
+        panel.plot(
+            seconds, scores, color=colour, linewidth=1.5, marker=marker, markersize=5, label=method
+        )
 
 
 def _dress(panel: "Axes") -> None:

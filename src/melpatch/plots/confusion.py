@@ -14,7 +14,9 @@ MOST_CLASSES = 50
 _WITH_COUNTS = 15  # classes up to which there is room for numbers in the cells
 
 
-def confusion(path: Path, matrix: Int[np.ndarray, "_true _predicted"], labels: Sequence[str], title: str = "") -> None:
+def confusion(
+    path: Path, matrix: Int[np.ndarray, "_true _predicted"], labels: Sequence[str], title: str = ""
+) -> None:
     """Draw a confusion matrix, coloured by the share of each true class; counts stand in the cells of a small one.
 
     Args:
@@ -29,16 +31,22 @@ def confusion(path: Path, matrix: Int[np.ndarray, "_true _predicted"], labels: S
     """
     size = len(labels)
     if matrix.shape != (size, size):
-        raise MelpatchError(f"a confusion matrix of shape {matrix.shape} for {size} labels; allowed: {(size, size)}")
+        raise MelpatchError(
+            f"a confusion matrix of shape {matrix.shape} for {size} labels; allowed: {(size, size)}"
+        )
     if size > MOST_CLASSES:
-        raise ConfigError(f"a confusion matrix of {size} classes cannot be read as a picture; at most {MOST_CLASSES}")
+        raise ConfigError(
+            f"a confusion matrix of {size} classes cannot be read as a picture; at most {MOST_CLASSES}"
+        )
     side = min(3.2 + 0.45 * size, 10.0)
     figure = sheet(side + 0.7, side, title)
     panel = figure.subplots()
     totals = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
     image = panel.imshow(np.ma.masked_invalid(share), cmap="magma_r", vmin=1e-9, vmax=1)
-    image.set_cmap(image.get_cmap().with_extremes(under="white", bad="0.85"))  # no such clip; no clip of that class
+    image.set_cmap(
+        image.get_cmap().with_extremes(under="white", bad="0.85")
+    )  # no such clip; no clip of that class
     fontsize = 10 if size <= _WITH_COUNTS else 7
     panel.set_xticks(range(size), labels, rotation=90, fontsize=fontsize, parse_math=False)
     panel.set_yticks(range(size), labels, fontsize=fontsize, parse_math=False)
@@ -52,6 +60,8 @@ def confusion(path: Path, matrix: Int[np.ndarray, "_true _predicted"], labels: S
         for (row, column), count in np.ndenumerate(matrix):
             if count:
                 colour = "white" if share[row, column] > 0.5 else "black"
-                panel.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+                panel.text(
+                    column, row, str(count), ha="center", va="center", color=colour, fontsize=9
+                )
     figure.colorbar(image, label="share of the true class", shrink=0.8, pad=0.02)
     save(figure, path)

@@ -23,7 +23,9 @@ _SPARSE = 30  # up to so many values are drawn as points
 _EXACT = {"lr"}  # not measured but set, so that there is no noise to smooth
 
 
-def curve(path: Path, metrics: Path | Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None) -> None:
+def curve(
+    path: Path, metrics: Path | Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None
+) -> None:
     """Draw metrics against the step: each value thin, their running mean thick, validation as points.
 
     Args:
@@ -35,7 +37,9 @@ def curve(path: Path, metrics: Path | Sequence[Mapping[str, Any]], keys: Sequenc
     Raises:
         MelpatchError: the file is no such file, or holds no such metric; or matplotlib is missing.
     """
-    records = [one for one in (_read(metrics) if isinstance(metrics, Path) else metrics) if "step" in one]
+    records = [
+        one for one in (_read(metrics) if isinstance(metrics, Path) else metrics) if "step" in one
+    ]
     names = _names(records)
     keys = names if keys is None else keys
     unknown = [key for key in keys if key not in names]
@@ -49,7 +53,9 @@ def curve(path: Path, metrics: Path | Sequence[Mapping[str, Any]], keys: Sequenc
         panel.set_xlim(-0.02 * last, 1.02 * last + 1)
         _draw(panel, records, key)
         lines = {str(line.get_label()): line for line in panel.lines} | lines
-    figure.legend(lines.values(), lines.keys(), loc="outside upper right", ncols=len(lines), frameon=False)
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside upper right", ncols=len(lines), frameon=False
+    )
     save(figure, path)
 
 
@@ -57,13 +63,17 @@ def _read(file: Path) -> list[dict[str, Any]]:
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise MelpatchError(f"{file}: cannot be read ({error.strerror}); give a run's metrics.jsonl") from error
+        raise MelpatchError(
+            f"{file}: cannot be read ({error.strerror}); give a run's metrics.jsonl"
+        ) from error
     records = []
     for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise MelpatchError(f"{file}, line {number}: not JSON ({error.msg}); take that line out") from error
+            raise MelpatchError(
+                f"{file}, line {number}: not JSON ({error.msg}); take that line out"
+            ) from error
     return records
 
 
@@ -100,7 +110,8 @@ def _series(
 ) -> tuple[Float[np.ndarray, " value"], Float[np.ndarray, " value"]]:
     """Return the steps at which a metric was logged, in order, and its values."""
     pairs = sorted(
-        ((_number(one["step"]), _number(one[key])) for one in records if key in one), key=lambda pair: pair[0]
+        ((_number(one["step"]), _number(one[key])) for one in records if key in one),
+        key=lambda pair: pair[0],
     )
     steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T
     return steps, values
@@ -112,7 +123,9 @@ def _smooth(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " value"]:
     finite = np.isfinite(values)
     total = np.convolve(np.where(finite, values, 0.0), window, mode="same")
     count = np.convolve(finite, window, mode="same")
-    mean: Float[np.ndarray, " value"] = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    mean: Float[np.ndarray, " value"] = np.divide(
+        total, count, out=np.full_like(total, np.nan), where=count > 0
+    )
     return mean
 
 
@@ -120,13 +133,31 @@ def _draw(panel: "Axes", records: Sequence[Mapping[str, Any]], key: str) -> None
     steps, values = _series(records, key)
     if len(values) <= _SPARSE or key in _EXACT:
         marker = "o" if len(values) <= _SPARSE else ""
-        panel.plot(steps, values, color=_TRAINING, linewidth=1.5, marker=marker, markersize=3, label="training")
+        panel.plot(
+            steps,
+            values,
+            color=_TRAINING,
+            linewidth=1.5,
+            marker=marker,
+            markersize=3,
+            label="training",
+        )
     else:
         panel.plot(steps, values, color=_TRAINING, linewidth=0.6, alpha=0.45, label="training")
-        panel.plot(steps, _smooth(values), color=_TRAINING, linewidth=2, label="training, running mean")
+        panel.plot(
+            steps, _smooth(values), color=_TRAINING, linewidth=2, label="training, running mean"
+        )
     steps, values = _series(records, _VALIDATED + key)
     if len(values):
-        panel.plot(steps, values, color=_VALIDATION, linewidth=1, marker="o", markersize=5, label="validation")
+        panel.plot(
+            steps,
+            values,
+            color=_VALIDATION,
+            linewidth=1,
+            marker="o",
+            markersize=5,
+            label="validation",
+        )
     panel.set_xlabel("step")
     panel.set_ylabel(key, parse_math=False)
     panel.ticklabel_format(axis="y", scilimits=(-3, 4))

@@ -22,17 +22,25 @@ def per_class(path: Path, table: Sequence[Mapping[str, Any]], score: str, title:
     Raises:
         MelpatchError: no class has a score; or matplotlib is missing.
     """
-    known = sorted((row for row in table if row[score] is not None), key=lambda row: -float(row[score]))
+    known = sorted(
+        (row for row in table if row[score] is not None), key=lambda row: -float(row[score])
+    )
     if not known:
-        raise MelpatchError(f"no class can be drawn, since none has a score ({score}); score more clips")
+        raise MelpatchError(
+            f"no class can be drawn, since none has a score ({score}); score more clips"
+        )
     shown = known if len(known) <= _MOST else [*known[: _MOST // 2], *known[-_MOST // 2 :]]
     figure = sheet(7.0, 1.2 + 0.22 * len(shown), title)
     panel = figure.subplots()
     values = [float(row[score]) for row in shown]
     panel.barh(range(len(shown)), values, color="#3b6ea5", height=0.75)
     for place, (row, value) in enumerate(zip(shown, values, strict=True)):
-        panel.text(value + 0.01, place, f"{value:.2f}  ({row['positives']})", va="center", fontsize=7)
-    panel.set_yticks(range(len(shown)), [str(row["label"]) for row in shown], fontsize=7, parse_math=False)
+        panel.text(
+            value + 0.01, place, f"{value:.2f}  ({row['positives']})", va="center", fontsize=7
+        )
+    panel.set_yticks(
+        range(len(shown)), [str(row["label"]) for row in shown], fontsize=7, parse_math=False
+    )
     panel.set_ylim(len(shown) - 0.4, -0.6)  # the best on top
     panel.set_xlim(0, 1.15)
     if len(shown) < len(known):

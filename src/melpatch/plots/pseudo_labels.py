@@ -14,7 +14,12 @@ _NAMED = 12  # classes that the legend has room for
 
 
 def pseudo_labels(
-    path: Path, picture: Picture, *, stride: tuple[int, int], seconds_per_frame: float, title: str = ""
+    path: Path,
+    picture: Picture,
+    *,
+    stride: tuple[int, int],
+    seconds_per_frame: float,
+    title: str = "",
 ) -> None:
     """Draw a clip's log-mel spectrogram, and over the same seconds and mels the class of every patch.
 
@@ -31,7 +36,9 @@ def pseudo_labels(
         MelpatchError: there are no classes or no number to draw, or matplotlib is missing.
     """
     if picture.classes is None:
-        raise MelpatchError("a picture without classes; give one of a method whose teacher tells classes of patches")
+        raise MelpatchError(
+            "a picture without classes; give one of a method whose teacher tells classes of patches"
+        )
     rows, columns = picture.classes.shape
     numbers, counts = torch.unique(picture.classes, return_counts=True)
     names = ("clean", f"the teacher's classes: {len(numbers)} in {rows * columns} patches")
@@ -47,10 +54,14 @@ def pseudo_labels(
         extent=(begin, begin + columns * stride[1] * seconds_per_frame, 0, rows * stride[0]),
     )
     most = counts.argsort(descending=True, stable=True)[:_NAMED]
-    for number, count, colour in zip(numbers[most], counts[most], class_colours(numbers[most]), strict=True):
+    for number, count, colour in zip(
+        numbers[most], counts[most], class_colours(numbers[most]), strict=True
+    ):
         classes.fill([], [], color=colour.tolist(), label=f"{number}: {count}")
     others = len(numbers) - len(most)
     if others:
-        classes.plot([], [], linestyle="", label=f"{others} more: {counts.sum() - counts[most].sum()}")
+        classes.plot(
+            [], [], linestyle="", label=f"{others} more: {counts.sum() - counts[most].sum()}"
+        )
     figure.legend(loc="outside right upper", title="class: patches", frameon=False, handlelength=1)
     save(figure, path)

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 _HIDDEN = "0.65"  # a grey, which the colour map does not hold
-_PERCENTILES = (0.5, 99.9)  # a few digital zeros, at the log's floor, must not take up the whole scale
+_PERCENTILES = (
+    0.5,
+    99.9,
+)  # a few digital zeros, at the log's floor, must not take up the whole scale
 
 
-def reconstruction(path: Path, picture: Picture, *, seconds_per_frame: float, title: str = "") -> None:
+def reconstruction(
+    path: Path, picture: Picture, *, seconds_per_frame: float, title: str = ""
+) -> None:
     """Draw what a method hid, saw and made of a clip: log-mel spectrograms in one colour scale, that of the clean one.
 
     They are three where nothing stood in the place of what is hidden, which is drawn grey; four, the mask by itself,
@@ -36,7 +41,9 @@ def reconstruction(path: Path, picture: Picture, *, seconds_per_frame: float, ti
     Raises:
         MelpatchError: there is no number to draw, or matplotlib is missing.
     """
-    clean, seen, hidden = (stage.numpy(force=True) for stage in (picture.clean, picture.seen, picture.hidden))
+    clean, seen, hidden = (
+        stage.numpy(force=True) for stage in (picture.clean, picture.seen, picture.hidden)
+    )
     share = f"({hidden.mean():.0%} hidden)"
     blank = np.where(hidden, np.nan, 0)
     if picture.blank:
@@ -52,7 +59,15 @@ def reconstruction(path: Path, picture: Picture, *, seconds_per_frame: float, ti
         else:
             image = log_mel(panel, values, clean)
     slender = 7 * figure.get_figheight()  # a bar of one width, however tall the picture
-    figure.colorbar(image, ax=panels, label="log-mel value", extend="both", extendfrac=0.02, pad=0.015, aspect=slender)
+    figure.colorbar(
+        image,
+        ax=panels,
+        label="log-mel value",
+        extend="both",
+        extendfrac=0.02,
+        pad=0.015,
+        aspect=slender,
+    )
     save(figure, path)
 
 
@@ -68,9 +83,13 @@ def time_panels(
     beside = frames <= 2 * mels
     count = len(names)
     figure = sheet(10.0, 3.6 if beside else 0.5 + 2 * count, title)
-    grid = figure.subplots(*(1, count) if beside else (count, 1), sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(
+        *(1, count) if beside else (count, 1), sharex=True, sharey=True, squeeze=False
+    )
     panels = [*grid.flat]
-    panels[0].set_xlim(picture.start * seconds_per_frame, (picture.start + frames) * seconds_per_frame)
+    panels[0].set_xlim(
+        picture.start * seconds_per_frame, (picture.start + frames) * seconds_per_frame
+    )
     panels[0].set_ylim(0, mels)
     for panel, name in zip(panels, names, strict=True):
         panel.set_title(name, fontsize=10, loc="left")
@@ -91,12 +110,16 @@ def log_mel(
     """
     finite = clean[np.isfinite(clean)]
     if not finite.size:
-        raise MelpatchError(f"the clean spectrogram {clean.shape} holds no finite number; there is nothing to draw")
+        raise MelpatchError(
+            f"the clean spectrogram {clean.shape} holds no finite number; there is nothing to draw"
+        )
     low, high = np.percentile(finite, _PERCENTILES)
     return _image(panel, values, "magma", low, high)
 
 
-def _image(panel: "Axes", values: Float[np.ndarray, "mel frame"], cmap: str, low: float, high: float) -> "AxesImage":
+def _image(
+    panel: "Axes", values: Float[np.ndarray, "mel frame"], cmap: str, low: float, high: float
+) -> "AxesImage":
     """Fill a panel with values, low mels below; those that are no numbers are grey."""
     image = panel.imshow(
         np.ma.masked_invalid(values),

@@ -43,7 +43,10 @@ class AsTrained(Protocol):
     def rounds(self, job: Job) -> list[Round]:
         """Return the scored splits, ``test`` by default, in one round each; nothing is learnt from the others."""
         nothing = replace(job.corpus, clips=())
-        return [Round(name, nothing, None, to_score(job.labelled, name)) for name in job.scored or ("test",)]
+        return [
+            Round(name, nothing, None, to_score(job.labelled, name))
+            for name in job.scored or ("test",)
+        ]
 
     def trial(self, job: Job, one: Round, seed: int) -> Trial:
         """See :meth:`melpatch.protocols.base.Protocol.trial`."""
@@ -56,7 +59,13 @@ class AsTrained(Protocol):
             workers=job.workers,
             description="predicting",
         )
-        return Trial(one.name, seed, table.clips, table.rows, {"rejected": [each.path for each in table.rejected]})
+        return Trial(
+            one.name,
+            seed,
+            table.clips,
+            table.rows,
+            {"rejected": [each.path for each in table.rejected]},
+        )
 
 
 def _classifier(job: Job) -> Classify:

@@ -84,7 +84,12 @@ class AttentiveHead(nn.Module):
 
     def __init__(self, dim: int, heads: int, labels: int) -> None:
         super().__init__()
-        check(dim % heads == 0, "heads", heads, f"a divisor of {dim}, the width of this encoder's tokens")
+        check(
+            dim % heads == 0,
+            "heads",
+            heads,
+            f"a divisor of {dim}, the width of this encoder's tokens",
+        )
         self.queries = nn.Parameter(nn.init.trunc_normal_(torch.empty(heads, dim), std=0.02))
         self.values = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)

@@ -92,7 +92,11 @@ class Protocol(ABC):
     @property
     def changed(self) -> dict[str, Any]:
         """The settings that are not those which the protocol's name stands for."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if getattr(self, one.name) != one.default
+        }
 
     def metric(self, multi_label: bool) -> str:
         """Return the metric that counts."""
@@ -157,7 +161,14 @@ class Protocol(ABC):
 
     def asked(self, job: Job, one: Round) -> str:
         """Return as text all that a trial hangs on but its seed: where that differs, it is done anew."""
-        about = [to_dict(self), self.version, job.frozen.identity, self.few(job), self.multi_label(job), _hashed(one)]
+        about = [
+            to_dict(self),
+            self.version,
+            job.frozen.identity,
+            self.few(job),
+            self.multi_label(job),
+            _hashed(one),
+        ]
         return json.dumps(about, sort_keys=True)
 
     def _once(self, job: Job, one: Round, seed: int) -> Trial:
@@ -208,7 +219,9 @@ class Probe(Protocol):
         ``seconds`` are those of the learning, ``embedding_seconds`` those before, few where features were kept.
         """
         begun, every = time.monotonic(), job.labelled
-        features: Vectors | Tokens = job.frozen.tokens(every) if self.tokens else job.frozen.vectors(every)
+        features: Vectors | Tokens = (
+            job.frozen.tokens(every) if self.tokens else job.frozen.vectors(every)
+        )
         spent = round(time.monotonic() - begun, 2)
         trial = by_first(lambda: self._learnt(job, one, seed, features))
         return replace(trial, details=trial.details | {"embedding_seconds": spent})
@@ -221,7 +234,11 @@ class Probe(Protocol):
 
         begun, test = time.monotonic(), seen(one.test)
         found, details = self.predict(
-            seen(one.train), seen(one.val) if one.val else None, test, multi_label=job.corpus.multi_label, seed=seed
+            seen(one.train),
+            seen(one.val) if one.val else None,
+            test,
+            multi_label=job.corpus.multi_label,
+            seed=seed,
         )
         cost = {"seconds": round(time.monotonic() - begun, 2)}
         rejected = {"rejected": [each.path for each in features.rejected]}
@@ -264,6 +281,18 @@ def _kept(path: Path, asked: str, one: Round, seed: int) -> Trial | None:
                 return None
             place = {clip.key: clip for clip in one.test.clips}
             clips = tuple(place[key] for key in kept["keys"].tolist())
-            return Trial(one.name, seed, clips, kept["probabilities"], json.loads(str(kept["details"])))
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{path}: a finished trial that cannot be read ({error}); delete the file") from error
+            return Trial(
+                one.name, seed, clips, kept["probabilities"], json.loads(str(kept["details"]))
+            )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise CheckpointError(
+            f"{path}: a finished trial that cannot be read ({error}); delete the file"
+        ) from error

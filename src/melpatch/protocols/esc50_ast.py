@@ -76,11 +76,18 @@ class ESC50AST(FineTune):
         for seed in dict.fromkeys(trial.seed for trial in trials):
             folds = [trial for trial in trials if trial.seed == seed]
             lengths = sorted({len(trial.details["curve"]) for trial in folds})
-            check(len(lengths) == 1, "evaluations", lengths, "as many in each fold; train for more steps in an epoch")
+            check(
+                len(lengths) == 1,
+                "evaluations",
+                lengths,
+                "as many in each fold; train for more steps in an epoch",
+            )
             curve = np.mean([trial.details["curve"] for trial in folds], axis=0).tolist()
             best = curve.index(max(curve))
             chosen += [self._after(job, trial, best) for trial in folds]
-            curves.append({"seed": seed, "best_epoch": best + 1, "last_epoch": curve[-1], "curve": curve})
+            curves.append(
+                {"seed": seed, "best_epoch": best + 1, "last_epoch": curve[-1], "curve": curve}
+            )
         return chosen, {"last_epoch": fmean(one["last_epoch"] for one in curves), "curves": curves}
 
     def _epochs(self, job: Job, trial: Trial) -> list[Path]:
@@ -97,7 +104,9 @@ class ESC50AST(FineTune):
             )
         kept, place = _read(known[epoch]), {clip.key: clip for clip in trial.clips}
         return replace(
-            trial, clips=tuple(place[key] for key in kept["keys"].tolist()), probabilities=kept["probabilities"]
+            trial,
+            clips=tuple(place[key] for key in kept["keys"].tolist()),
+            probabilities=kept["probabilities"],
         )
 
 

@@ -17,7 +17,9 @@ class ESC50Clean(FineTune):
     """
 
     choice: ClassVar[Choice] = "next"
-    selection: ClassVar[str] = "the epoch that is best on the fold after the scored one, which is not learnt from"
+    selection: ClassVar[str] = (
+        "the epoch that is best on the fold after the scored one, which is not learnt from"
+    )
     every_epoch: ClassVar[bool] = True
 
     recipe: str = "ast_esc50"

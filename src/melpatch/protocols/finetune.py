@@ -65,7 +65,9 @@ class FineTune(Protocol):
 
     def init(self, job: Job) -> str:
         """Return what the encoder starts from."""
-        return SCRATCH if job.untrained else str(job.run.resolve())  # the same from whatever working directory
+        return (
+            SCRATCH if job.untrained else str(job.run.resolve())
+        )  # the same from whatever working directory
 
     def starting(self, job: Job) -> RunConfig:
         """Return the settings from which the flags differ: the recipe's, with front end and encoder of the run."""
@@ -79,15 +81,22 @@ class FineTune(Protocol):
         """
         base = self.starting(job)
         try:
-            chosen = tyro.cli(RunConfig, default=base, args=shlex.split(self.flags), prog="flags", add_help=False)
+            chosen = tyro.cli(
+                RunConfig, default=base, args=shlex.split(self.flags), prog="flags", add_help=False
+            )
         except (SystemExit, ValueError) as error:  # tyro has said on stderr which word is wrong
             allowed = f"flags of a training, as melpatch finetune --recipe {self.recipe} --help lists them"
             raise ConfigError(f"flags = {self.flags!r}; allowed: {allowed}") from error
         for name in ("data", "split_column", "label_column", "seed", "labels"):
-            value, allowed = getattr(chosen, name), "nothing, since the evaluation itself settles it; leave it out"
+            value, allowed = (
+                getattr(chosen, name),
+                "nothing, since the evaluation itself settles it; leave it out",
+            )
             check(value == getattr(base, name), f"flags: {name}", value, allowed)
         if self.every_epoch and chosen.train.steps is None:
-            chosen = replace(chosen, train=replace(chosen.train, evaluations=max(1, round(chosen.train.epochs))))
+            chosen = replace(
+                chosen, train=replace(chosen.train, evaluations=max(1, round(chosen.train.epochs)))
+            )
         return chosen
 
     def rounds(self, job: Job) -> list[Round]:
@@ -124,11 +133,15 @@ class FineTune(Protocol):
         opened = _left(folder, started)
         whole = opened is None or opened.newest is None
         settings = (
-            opened.config if opened else resolved(replace(self.settings(job), seed=seed), job.corpus, one.train, 0)
+            opened.config
+            if opened
+            else resolved(replace(self.settings(job), seed=seed), job.corpus, one.train, 0)
         )
         objective = classifier(settings, started.init, opened=opened)
         run = opened or Run.create(folder, settings, started)
-        progress = train_classifier(objective, run, one.train, one.val, evaluate=self.evaluate(one, run))
+        progress = train_classifier(
+            objective, run, one.train, one.val, evaluate=self.evaluate(one, run)
+        )
         spent = round(sum(everyones(time.process_time() - begun)), 2)
         wait()  # for the weights, which the first process writes
         cost = {"cpu_seconds": spent} if whole else {"cpu_seconds": None, "seconds": None}

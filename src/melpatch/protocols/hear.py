@@ -41,7 +41,9 @@ class Hear(Probe):
     (there: in the order of the files).
     """
 
-    version: ClassVar[int] = 2  # 1 held out clips of the same groups that it learnt from, where no fold chooses
+    version: ClassVar[int] = (
+        2  # 1 held out clips of the same groups that it learnt from, where no fold chooses
+    )
     choice: ClassVar[Choice] = "next"
     selection: ClassVar[str] = (
         "by validation score: settings of the MLP in the first round, the weights of an epoch in every round"
@@ -74,7 +76,9 @@ class Hear(Probe):
         """Check the ranges."""
         for name in ("points", "hidden_dim", "epochs", "every", "patience"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        check(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more")  # for the sake of the batch norm
+        check(
+            self.batch_size >= 2, "batch_size", self.batch_size, "2 or more"
+        )  # for the sake of the batch norm
         check(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
         check(
             len(self.hidden_layers) > 0 and min(self.hidden_layers) >= 0,
@@ -92,7 +96,8 @@ class Hear(Probe):
         assert val is not None  # since clips are held out where no fold or split is there for it
         parts = zip(("training", "validation", "test"), (train, val, test), strict=True)
         learnt, chosen, asked = (
-            Material(vectors(f"{name} features", part.features.of(self.pooling)), part.targets) for name, part in parts
+            Material(vectors(f"{name} features", part.features.of(self.pooling)), part.targets)
+            for name, part in parts
         )
         per_epoch = ceil(len(train.targets) / self.batch_size)
         course = Course(
@@ -107,29 +112,42 @@ class Hear(Probe):
             with seeded(seed, "hear"):
                 mlp = self.mlp(setting, first.shape[1], labels)
                 optimizer = torch.optim.Adam(mlp.parameters(), lr=setting.lr)
-                best = fit(mlp, optimizer, course, learnt, chosen, multi_label=multi_label, seed=seed)
+                best = fit(
+                    mlp, optimizer, course, learnt, chosen, multi_label=multi_label, seed=seed
+                )
             tried.append((setting, best, mlp))
         setting, best, head = max(tried, key=lambda one: one[1].score)
         found = probabilities(head, asked, self.batch_size, multi_label=multi_label)
         grid = [each._asdict() | {"val": one.score} for each, one, _ in tried]
-        return found, {"setting": setting._asdict(), "epoch": best.step // per_epoch, "val": best.score, "grid": grid}
+        return found, {
+            "setting": setting._asdict(),
+            "epoch": best.step // per_epoch,
+            "val": best.score,
+            "grid": grid,
+        }
 
     def following(self, first: Trial) -> "Hear":
         """Return the same with a grid of one point: what the first round chose."""
         chosen = Setting(**first.details["setting"])
-        return replace(self, hidden_layers=(chosen.hidden_layers,), lr=(chosen.lr,), init=(chosen.init,))
+        return replace(
+            self, hidden_layers=(chosen.hidden_layers,), lr=(chosen.lr,), init=(chosen.init,)
+        )
 
     def grid(self) -> list[Setting]:
         """Return the points that are tried, the same under every seed."""
         every = [Setting(*values) for values in product(self.hidden_layers, self.lr, self.init)]
-        return [every[at] for at in permutation(42, "hear grid", 0, len(every))[: self.points].tolist()]
+        return [
+            every[at] for at in permutation(42, "hear grid", 0, len(every))[: self.points].tolist()
+        ]
 
     def mlp(self, setting: Setting, dim: int, labels: int) -> nn.Sequential:
         """Return the head: hidden layers with batch norm, dropout and ReLU, then a linear layer."""
         return nn.Sequential(*self._layers(setting, dim, labels))
 
     def _layers(self, setting: Setting, dim: int, labels: int) -> Iterator[nn.Module]:
-        start = nn.init.xavier_uniform_ if setting.init == "xavier_uniform" else nn.init.xavier_normal_
+        start = (
+            nn.init.xavier_uniform_ if setting.init == "xavier_uniform" else nn.init.xavier_normal_
+        )
         widths = [dim, *[self.hidden_dim] * setting.hidden_layers]
         for number, width in enumerate(widths):
             last = number == setting.hidden_layers

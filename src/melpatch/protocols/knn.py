@@ -53,6 +53,8 @@ def votes(
     """
     check_finite("training features", train_features)
     check_finite("test features", test_features)
-    index = NearestNeighbors(n_neighbors=min(k, len(train_features)), metric="cosine").fit(train_features)
+    index = NearestNeighbors(n_neighbors=min(k, len(train_features)), metric="cosine").fit(
+        train_features
+    )
     neighbours = index.kneighbors(test_features, return_distance=False)
     return np.asarray(train_targets[neighbours].mean(axis=1, dtype=np.float64))

@@ -90,5 +90,7 @@ def _softmax(
     result = np.zeros((len(test), count))
     result[:, seen] = 1.0
     if len(seen) > 1:
-        result[:, seen] = LogisticRegression(C=C, max_iter=2000).fit(train, classes).predict_proba(test)
+        result[:, seen] = (
+            LogisticRegression(C=C, max_iter=2000).fit(train, classes).predict_proba(test)
+        )
     return result

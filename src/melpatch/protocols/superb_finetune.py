@@ -24,7 +24,9 @@ class SuperbFinetune(FineTune):
 
     version: ClassVar[int] = 2  # 1 held out a tenth, without regard to groups
     choice: ClassVar[Choice] = "held out"
-    held_out: ClassVar[float] = 0.2  # as of emotions, the one task of SUPERB's without clips to choose by
+    held_out: ClassVar[float] = (
+        0.2  # as of emotions, the one task of SUPERB's without clips to choose by
+    )
     selection: ClassVar[str] = (
         "the weights of the best validation score; the encoder is trained too, so this is no SUPERB of the leaderboard"
     )
@@ -35,4 +37,7 @@ class SuperbFinetune(FineTune):
     def starting(self, job: Job) -> RunConfig:
         """See :meth:`melpatch.protocols.finetune.FineTune.starting`; with SUPERB's head."""
         settings = super().starting(job)
-        return replace(settings, objective=replace(settings.objective, layers="mix", projection=256, pooling="mean"))
+        return replace(
+            settings,
+            objective=replace(settings.objective, layers="mix", projection=256, pooling="mean"),
+        )

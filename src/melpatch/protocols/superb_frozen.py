@@ -31,7 +31,9 @@ class SuperbFrozen(Probe):
 
     version: ClassVar[int] = 2  # 1 held out a tenth, without regard to groups
     choice: ClassVar[Choice] = "held out"
-    held_out: ClassVar[float] = 0.2  # as of emotions, the one task of SUPERB's without clips to choose by
+    held_out: ClassVar[float] = (
+        0.2  # as of emotions, the one task of SUPERB's without clips to choose by
+    )
     selection: ClassVar[str] = "the weights of the step with the best validation score"
 
     steps: int = 20_000
@@ -58,16 +60,23 @@ class SuperbFrozen(Probe):
         assert val is not None  # since clips are held out where there is no split for it
         parts = zip(("training", "validation", "test"), (train, val, test), strict=True)
         learnt, chosen, asked = (
-            Material(vectors(f"{name} features", part.features.mix()), part.targets) for name, part in parts
+            Material(vectors(f"{name} features", part.features.mix()), part.targets)
+            for name, part in parts
         )
         (first,) = learnt.given(torch.tensor([0]))
-        course = Course(steps=self.steps, every=self.every, batch_size=self.batch_size, gradient_clip=1.0)
+        course = Course(
+            steps=self.steps, every=self.every, batch_size=self.batch_size, gradient_clip=1.0
+        )
         with seeded(seed, "superb_frozen"):
             head = LayerMix(first.shape[1], first.shape[2], self.projection, train.targets.shape[1])
             optimizer = torch.optim.Adam(head.parameters(), lr=self.lr)
             best = fit(head, optimizer, course, learnt, chosen, multi_label=multi_label, seed=seed)
         found = probabilities(head, asked, self.batch_size, multi_label=multi_label)
-        return found, {"step": best.step, "val": best.score, "layer_weights": head.mix.softmax(dim=0).tolist()}
+        return found, {
+            "step": best.step,
+            "val": best.score,
+            "layer_weights": head.mix.softmax(dim=0).tolist(),
+        }
 
 
 class LayerMix(nn.Module):

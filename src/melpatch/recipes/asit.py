@@ -61,7 +61,12 @@ def asit_2024(size_name: str) -> RunConfig:
         decoder=(width, width, width),
         decoder_last_gelu=True,
         distillation=SelfDistillation.Config(
-            shared="all", local_classes=8192, train_gain=True, freeze=0.01, temperature_warmup=0.05, momentum=0.996
+            shared="all",
+            local_classes=8192,
+            train_gain=True,
+            freeze=0.01,
+            temperature_warmup=0.05,
+            momentum=0.996,
         ),
     )
     config = _published(size_name, objective, epochs=100.0, clips=80)
@@ -80,9 +85,13 @@ def asit_short(size_name: str) -> RunConfig:
         objective=ASiT.Config(
             pixel_weight=2.0,
             decoder=(4 * width, 256),
-            distillation=SelfDistillation.Config(global_classes=1024, local_classes=512, hidden=4 * width, freeze=0.05),
+            distillation=SelfDistillation.Config(
+                global_classes=1024, local_classes=512, hidden=4 * width, freeze=0.05
+            ),
         ),
-        loader=LoaderConfig(batch_size=24, seconds=3.0, bucket=1),  # centring wants batches that are like the corpus
+        loader=LoaderConfig(
+            batch_size=24, seconds=3.0, bucket=1
+        ),  # centring wants batches that are like the corpus
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
     )
 
@@ -90,7 +99,9 @@ def asit_short(size_name: str) -> RunConfig:
 def _published(size_name: str, objective: ASiT.Config, *, epochs: float, clips: int) -> RunConfig:
     lr = 5e-4 * clips / 256
     return RunConfig(
-        encoder=ViT.Config(**size(size_name), positions="learned", columns=37, partial="drop", drop_path=0.1),
+        encoder=ViT.Config(
+            **size(size_name), positions="learned", columns=37, partial="drop", drop_path=0.1
+        ),
         objective=objective,
         loader=LoaderConfig(batch_size=clips, seconds=10.0, bucket=1),
         train=TrainConfig(

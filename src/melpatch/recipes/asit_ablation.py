@@ -55,5 +55,7 @@ def _row(size_name: str, *losses: str, corrupt: bool = True) -> RunConfig:
     weights = {f"{name}_weight": float(name in losses) for name in ("pixel", "local", "global")}
     one_epoch = replace(config.objective.distillation, freeze=0.1)
     pixels = "corrupted" if corrupt else "all"
-    objective = replace(config.objective, corrupt=corrupt, pixels=pixels, distillation=one_epoch, **weights)
+    objective = replace(
+        config.objective, corrupt=corrupt, pixels=pixels, distillation=one_epoch, **weights
+    )
     return replace(config, objective=objective, train=replace(config.train, epochs=10.0))

@@ -24,9 +24,13 @@ def ast_audioset(size_name: str) -> RunConfig:
     *Differs*: see the module.
     """
     return RunConfig(
-        front_end=LogMel.Config(padding="legacy", target_frames=1024),  # AudioSet's mean and std are the defaults
+        front_end=LogMel.Config(
+            padding="legacy", target_frames=1024
+        ),  # AudioSet's mean and std are the defaults
         encoder=_encoder(size_name, columns=101),
-        objective=Classify.Config(pooling="cls", augment=Augment.Config(mixup_rate=0.5, freq_mask=48, time_mask=192)),
+        objective=Classify.Config(
+            pooling="cls", augment=Augment.Config(mixup_rate=0.5, freq_mask=48, time_mask=192)
+        ),
         loader=LoaderConfig(batch_size=12, seconds=10.255, balanced=True),
         train=_train(epochs=5, lr=1e-5, first=2, every=1, decay=0.5, warmup=0.0012, average=0.9),
     )
@@ -56,7 +60,9 @@ def ast_esc50(size_name: str) -> RunConfig:
     return RunConfig(
         front_end=LogMel.Config(padding="legacy", target_frames=512, mean=-6.6268077, std=5.358466),
         encoder=_encoder(size_name, columns=50),
-        objective=Classify.Config(pooling="cls", augment=Augment.Config(freq_mask=24, time_mask=96)),
+        objective=Classify.Config(
+            pooling="cls", augment=Augment.Config(freq_mask=24, time_mask=96)
+        ),
         loader=LoaderConfig(batch_size=48, seconds=5.135),
         train=_train(epochs=25, lr=1e-4, first=5, every=1, decay=0.85),
     )
@@ -75,7 +81,9 @@ def ast_speech_commands(size_name: str) -> RunConfig:
         objective=Classify.Config(
             pooling="cls",
             loss="sigmoid",
-            augment=Augment.Config(mixup_rate=0.6, roll=0.1, freq_mask=48, time_mask=48, pixel_noise=0.1),
+            augment=Augment.Config(
+                mixup_rate=0.6, roll=0.1, freq_mask=48, time_mask=48, pixel_noise=0.1
+            ),
         ),
         loader=LoaderConfig(batch_size=128, seconds=1.295),
         train=_train(epochs=30, lr=2.5e-4, first=5, every=1, decay=0.85),
@@ -84,12 +92,24 @@ def ast_speech_commands(size_name: str) -> RunConfig:
 
 def _encoder(size_name: str, columns: int) -> ViT.Config:
     return ViT.Config(
-        **size(size_name), stride=(10, 10), partial="drop", cls_tokens=2, positions="learned", columns=columns
+        **size(size_name),
+        stride=(10, 10),
+        partial="drop",
+        cls_tokens=2,
+        positions="learned",
+        columns=columns,
     )
 
 
 def _train(
-    *, epochs: int, lr: float, first: int, every: int, decay: float, warmup: float = 0.0, average: float = 0.0
+    *,
+    epochs: int,
+    lr: float,
+    first: int,
+    every: int,
+    decay: float,
+    warmup: float = 0.0,
+    average: float = 0.0,
 ) -> TrainConfig:
     """Return a run that is evaluated after each epoch, with a rate that decays after epoch ``first`` and so on."""
     return TrainConfig(

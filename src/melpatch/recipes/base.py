@@ -42,17 +42,23 @@ def recipe(name: str) -> Recipe:
         return known[name]
     if ":" not in name and name not in registry.names("objectives"):
         names = sorted({*known, *registry.names("objectives")})
-        raise ConfigError(f"no recipe or objective is called {name!r}; there are: {', '.join(names)}")
+        raise ConfigError(
+            f"no recipe or objective is called {name!r}; there are: {', '.join(names)}"
+        )
     objective = registry.find("objectives", name)
     if not (isinstance(objective, type) and issubclass(objective, Objective)):
-        raise ConfigError(f"{name} is no objective; name a class derived from melpatch.objectives.base.Objective")
+        raise ConfigError(
+            f"{name} is no objective; name a class derived from melpatch.objectives.base.Objective"
+        )
     return lambda named: RunConfig(objective=objective.Config(), encoder=ViT.sized(named))
 
 
 @cache
 def recipe_names(*, with_labels: bool) -> tuple[str, ...]:
     """Return the recipes, and the objectives with their defaults, that do or do not learn from labels, sorted."""
-    found = {name for name, one in recipes().items() if _learns_from_labels(one("nano")) == with_labels}
+    found = {
+        name for name, one in recipes().items() if _learns_from_labels(one("nano")) == with_labels
+    }
     return tuple(sorted({*found, *objective_names(with_labels=with_labels)}))
 
 
@@ -70,9 +76,13 @@ def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: b
             objective cannot train such an encoder.
     """
     spelled = name if ":" in name else name.replace("-", "_")
-    allowed, others = (recipe_names(with_labels=labels) for labels in (with_labels, not with_labels))
+    allowed, others = (
+        recipe_names(with_labels=labels) for labels in (with_labels, not with_labels)
+    )
     if ":" not in name and spelled not in {*allowed, *others}:
-        raise ConfigError(f"no recipe or objective is called {name!r}; there are: {', '.join(allowed)}")
+        raise ConfigError(
+            f"no recipe or objective is called {name!r}; there are: {', '.join(allowed)}"
+        )
     config = recipe(name)(size)
     if _learns_from_labels(config) and not with_labels:
         raise ConfigError(

@@ -54,7 +54,12 @@ def _published(size_name: str, front_end: LogMel.Config) -> RunConfig:
         objective=Classify.Config(
             pooling="cls",
             augment=Augment.Config(
-                mixup_rate=1.0, mixup_alpha=1, mixup_on="spectrogram", masks=2, freq_mask=8, time_mask=64
+                mixup_rate=1.0,
+                mixup_alpha=1,
+                mixup_on="spectrogram",
+                masks=2,
+                freq_mask=8,
+                time_mask=64,
             ),
         ),
         loader=LoaderConfig(batch_size=32, seconds=10.0, balanced=True),

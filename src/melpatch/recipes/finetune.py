@@ -20,7 +20,8 @@ def finetune(size_name: str) -> RunConfig:
     return RunConfig(
         encoder=ViT.Config(**size(size_name)),
         objective=Classify.Config(
-            label_smoothing=0.1, augment=Augment.Config(roll=0.2, freq_mask=24, time_mask=24, gain_db=6.0)
+            label_smoothing=0.1,
+            augment=Augment.Config(roll=0.2, freq_mask=24, time_mask=24, gain_db=6.0),
         ),
         loader=LoaderConfig(batch_size=32, seconds=5.0),
         train=TrainConfig(epochs=30.0, lr=5e-4, layer_decay=0.8),
@@ -37,11 +38,15 @@ def maskspec_finetune(size_name: str) -> RunConfig:
     encoder's last norm stays, before the mean.
     """
     return _autoencoder(
-        replace(maskspec_32k(size_name), loader=LoaderConfig(batch_size=64, seconds=9.92)),  # 992 frames
+        replace(
+            maskspec_32k(size_name), loader=LoaderConfig(batch_size=64, seconds=9.92)
+        ),  # 992 frames
         Classify.Config(
             pooling="mean",
             patch_out=200 / 496,
-            augment=Augment.Config(mixup_rate=0.5, mixup_alpha=2, gain_db=7.0, freq_mask=48, time_mask=192),
+            augment=Augment.Config(
+                mixup_rate=0.5, mixup_alpha=2, gain_db=7.0, freq_mask=48, time_mask=192
+            ),
         ),
         epochs=80.0,
         weight_decay=0.05,
@@ -66,8 +71,12 @@ def audiomae_finetune(size_name: str) -> RunConfig:
     by patch; the encoder's last norm stays, before the mean.
     """
     return _autoencoder(
-        replace(audiomae(size_name), loader=LoaderConfig(batch_size=64, seconds=10.255)),  # 1024 frames
-        Classify.Config(pooling="mean", patch_out=1 - 0.8 * 0.8, augment=Augment.Config(mixup_rate=0.5)),
+        replace(
+            audiomae(size_name), loader=LoaderConfig(batch_size=64, seconds=10.255)
+        ),  # 1024 frames
+        Classify.Config(
+            pooling="mean", patch_out=1 - 0.8 * 0.8, augment=Augment.Config(mixup_rate=0.5)
+        ),
         epochs=60.0,
         weight_decay=5e-4,
     )

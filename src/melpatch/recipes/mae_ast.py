@@ -17,7 +17,9 @@ def mae_ast(size_name: str) -> RunConfig:
     """
     return RunConfig(
         encoder=ViT.Config(**size(size_name), cls_tokens=0, start="mae"),
-        objective=MAEAST.Config(decoder=Decoder.Config(depth=2, num_heads=size(size_name)["num_heads"])),
+        objective=MAEAST.Config(
+            decoder=Decoder.Config(depth=2, num_heads=size(size_name)["num_heads"])
+        ),
         loader=LoaderConfig(batch_size=48, seconds=2.0, short="repeat", bucket=1),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
     )
@@ -33,7 +35,9 @@ def mae_ast_patch(size_name: str) -> RunConfig:
     none inside the attention; the decoder starts as MAE's (there as BERT), behind a linear map; biases and norms are
     not decayed; LayerNorm's epsilon is 1e-6, Adam's torch's; bfloat16 for float16.
     """
-    return _published(size_name, patch=(16, 16), mask=Masking.Config(kind="cluster", sides=(3, 4, 5)))
+    return _published(
+        size_name, patch=(16, 16), mask=Masking.Config(kind="cluster", sides=(3, 4, 5))
+    )
 
 
 def mae_ast_frame(size_name: str) -> RunConfig:
@@ -60,7 +64,11 @@ def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> 
         objective=MAEAST.Config(
             mask=mask,
             decoder=Decoder.Config(
-                depth=2, num_heads=size(size_name)["num_heads"], positions="sequence", norm="post", dropout=0.1
+                depth=2,
+                num_heads=size(size_name)["num_heads"],
+                positions="sequence",
+                norm="post",
+                dropout=0.1,
             ),
         ),
         loader=LoaderConfig(batch_size=33, seconds=15.625),

@@ -23,7 +23,9 @@ def maskspec(size_name: str) -> RunConfig:
     return RunConfig(
         front_end=LogMel.Config(scale=1.0),
         encoder=ViT.Config(**size(size_name), cls_tokens=0, start="mae"),
-        objective=MaskSpec.Config(decoder=Decoder.Config(dim=width, depth=2, num_heads=width // 32), target="raw"),
+        objective=MaskSpec.Config(
+            decoder=Decoder.Config(dim=width, depth=2, num_heads=width // 32), target="raw"
+        ),
         loader=LoaderConfig(batch_size=48, seconds=2.0, short="repeat", bucket=1),
         train=TrainConfig(epochs=20.0, lr=1e-3),
     )
@@ -69,12 +71,17 @@ def audiomae(size_name: str) -> RunConfig:
     twice as many decoder blocks as the encoder has.
     """
     return RunConfig(
-        front_end=LogMel.Config(padding="legacy", target_frames=1024),  # AudioSet's mean and std are the defaults
+        front_end=LogMel.Config(
+            padding="legacy", target_frames=1024
+        ),  # AudioSet's mean and std are the defaults
         encoder=ViT.Config(**size(size_name), partial="drop", start="mae"),
         objective=MaskSpec.Config(
             mask=Masking.Config(ratio=0.8),
             decoder=Decoder.Config(
-                dim=512, depth=min(16, 2 * size(size_name)["depth"]), num_heads=16, attention="windows"
+                dim=512,
+                depth=min(16, 2 * size(size_name)["depth"]),
+                num_heads=16,
+                attention="windows",
             ),
         ),
         loader=LoaderConfig(batch_size=512, seconds=10.255),  # 1024 frames

@@ -42,9 +42,16 @@ def ssast_frame(size_name: str) -> RunConfig:
 def _published(size_name: str, patch: tuple[int, int], mask: str) -> RunConfig:
     base = size_name == "base"
     return RunConfig(
-        front_end=LogMel.Config(padding="legacy", target_frames=1024),  # AudioSet's mean and std are the defaults
+        front_end=LogMel.Config(
+            padding="legacy", target_frames=1024
+        ),  # AudioSet's mean and std are the defaults
         encoder=ViT.Config(
-            **size(size_name), patch=patch, cls_tokens=2, positions="learned", columns=1024 // patch[1], partial="drop"
+            **size(size_name),
+            patch=patch,
+            cls_tokens=2,
+            positions="learned",
+            columns=1024 // patch[1],
+            partial="drop",
         ),
         objective=SSAST.Config(num_masked=400, mask="cluster" if mask == "cluster" else "random"),
         loader=LoaderConfig(batch_size=24 if base else 120, seconds=10.255),  # 1024 frames

@@ -84,7 +84,9 @@ def ssast_keywords(size_name: str) -> RunConfig:
     class as often, gradients clipped at 1. Published: 96.0 %. *Differs*, as all that are SUPERB's: clips are padded
     before they are normalised, as in pretraining, where the published code pads them after it.
     """
-    return _superb(size_name, frames=100, steps=20_000, every=500, loader=_batches(32, 1.015, balanced=True))
+    return _superb(
+        size_name, frames=100, steps=20_000, every=500, loader=_batches(32, 1.015, balanced=True)
+    )
 
 
 def ssast_keywords_frame(size_name: str) -> RunConfig:
@@ -103,7 +105,9 @@ def ssast_speakers(size_name: str) -> RunConfig:
     Published: 64.3 %. *Differs*: as :func:`ssast_keywords`; of longer clips, the windows' probabilities are averaged,
     where the published code hears the first 10 s.
     """
-    return _superb(size_name, frames=1000, steps=40_000, every=500, loader=_batches(32, 8.0), accumulate=8)
+    return _superb(
+        size_name, frames=1000, steps=40_000, every=500, loader=_batches(32, 8.0), accumulate=8
+    )
 
 
 def ssast_speakers_frame(size_name: str) -> RunConfig:
@@ -120,7 +124,9 @@ def ssast_emotion(size_name: str) -> RunConfig:
     Source: Gong et al. 2022 (arXiv 2110.09784), table 2, and the published scripts for s3prl: up to 6 s, five folds.
     Published: 59.6 %. *Differs*: as :func:`ssast_speakers`.
     """
-    return _superb(size_name, frames=600, steps=10_000, every=200, loader=_batches(32, 6.015), accumulate=8)
+    return _superb(
+        size_name, frames=600, steps=10_000, every=200, loader=_batches(32, 6.015), accumulate=8
+    )
 
 
 def ssast_emotion_frame(size_name: str) -> RunConfig:
@@ -148,11 +154,19 @@ def _batches(batch_size: int, seconds: float, *, balanced: bool = False) -> Load
 
 
 def _superb(
-    size_name: str, *, frames: int, steps: int, every: int, loader: LoaderConfig, accumulate: int = 1
+    size_name: str,
+    *,
+    frames: int,
+    steps: int,
+    every: int,
+    loader: LoaderConfig,
+    accumulate: int = 1,
 ) -> RunConfig:
     """Return a run that is evaluated ``every`` so many steps, on clips of so many frames."""
     config = RunConfig(
-        front_end=LogMel.Config(padding="legacy", target_frames=frames),  # AudioSet's mean and std are the defaults
+        front_end=LogMel.Config(
+            padding="legacy", target_frames=frames
+        ),  # AudioSet's mean and std are the defaults
         encoder=ast_audioset(size_name).encoder,
         objective=Classify.Config(pooling="mean", layers="mix", projection=256),
         loader=loader,

@@ -35,7 +35,9 @@ class Gathered(NamedTuple):
     """The places of a batch's windows in the order, and the batch."""
 
 
-def answers(gathered: Iterator[Gathered], function: Callable[[Batch], list[np.ndarray]]) -> Iterator[Answer | End]:
+def answers(
+    gathered: Iterator[Gathered], function: Callable[[Batch], list[np.ndarray]]
+) -> Iterator[Answer | End]:
     """Yield the function's value of each window and the ends of recordings, in the order of :func:`gather`.
 
     Args:
@@ -95,7 +97,11 @@ def gather(
 def _in_batches(held: list[Window | End], batch_size: int, alike: bool, pin: bool) -> Gathered:
     waves = {place: item.wave for place, item in enumerate(held) if isinstance(item, Window)}
     places = sorted(waves, key=lambda place: len(waves[place]))
-    groups = [[*group] for _, group in groupby(places, lambda place: len(waves[place]))] if alike else [places]
+    groups = (
+        [[*group] for _, group in groupby(places, lambda place: len(waves[place]))]
+        if alike
+        else [places]
+    )
     batches = []
     for group in groups:
         for first in range(0, len(group), batch_size):
@@ -105,9 +111,14 @@ def _in_batches(held: list[Window | End], batch_size: int, alike: bool, pin: boo
 
 
 def _padded(waves: list[torch.Tensor], pin: bool) -> Batch:
-    wave, lengths = pad_sequence(waves, batch_first=True), torch.tensor([len(wave) for wave in waves])
+    wave, lengths = (
+        pad_sequence(waves, batch_first=True),
+        torch.tensor([len(wave) for wave in waves]),
+    )
     keys = torch.zeros(len(waves), dtype=torch.int64)
-    return Batch(wave.pin_memory(), lengths.pin_memory(), keys) if pin else Batch(wave, lengths, keys)
+    return (
+        Batch(wave.pin_memory(), lengths.pin_memory(), keys) if pin else Batch(wave, lengths, keys)
+    )
 
 
 def ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:

@@ -25,7 +25,10 @@ from melpatch.recordings.windows import Numbered
 
 _ABOUT, _JOINED = "about.json", "joined"
 _HEAD = struct.Struct("<qdd")  # recording, start, end; the values follow
-_BYTES, _RECORDINGS = 1 << 26, 512  # a part has no more of sound files or of recordings, but has one recording at least
+_BYTES, _RECORDINGS = (
+    1 << 26,
+    512,
+)  # a part has no more of sound files or of recordings, but has one recording at least
 _CHUNK_BYTES, _CHUNK_ROWS = 1 << 24, 1 << 12  # so much is read back at a time, at most
 
 
@@ -85,9 +88,13 @@ class Parts:
             same = (self.folder / _ABOUT).read_text(encoding="utf-8") == self._about
         except OSError as error:
             reason = "which all processes have to see; choose another --out"
-            raise DataError(f"{self.folder}: cannot be read ({error.strerror}), {reason}") from error
+            raise DataError(
+                f"{self.folder}: cannot be read ({error.strerror}), {reason}"
+            ) from error
         if not same:
-            raise DataError(f"{self.folder}: process {processes.rank()} lists other recordings, or has another model")
+            raise DataError(
+                f"{self.folder}: process {processes.rank()} lists other recordings, or has another model"
+            )
 
     def _prepare(self, resume: bool) -> None:
         if self.complete():
@@ -96,8 +103,14 @@ class Parts:
                     f"{self.folder}: holds what a run has done that was cut off; add --resume to go on, or delete it"
                 )
             self._compare()
-        elif self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / _ABOUT).exists():
-            raise DataError(f"{self.folder}: holds something else, and is where parts are kept; choose another --out")
+        elif (
+            self.folder.is_dir()
+            and any(self.folder.iterdir())
+            and not (self.folder / _ABOUT).exists()
+        ):
+            raise DataError(
+                f"{self.folder}: holds something else, and is where parts are kept; choose another --out"
+            )
         try:
             if not self.complete():
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -106,10 +119,15 @@ class Parts:
             with written_aside(self.folder / _ABOUT) as aside:
                 aside.write_text(self._about, encoding="utf-8")
         except OSError as error:
-            raise DataError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from error
+            raise DataError(
+                f"{self.folder}: cannot be written ({error.strerror}); choose another --out"
+            ) from error
 
     def _compare(self) -> None:
-        known, wanted = json.loads((self.folder / _ABOUT).read_text(encoding="utf-8")), json.loads(self._about)
+        known, wanted = (
+            json.loads((self.folder / _ABOUT).read_text(encoding="utf-8")),
+            json.loads(self._about),
+        )
         for name in known.keys() | wanted.keys():
             if known.get(name) != wanted.get(name):
                 raise CheckpointError(
@@ -139,7 +157,14 @@ class Parts:
         """Yield the rows of all complete parts, so many at a time as memory may hold: arrays with the fields
         ``recording``, ``start``, ``end`` and ``values``."""
         for number, part in self.complete().items():
-            kind = np.dtype([("recording", "<i8"), ("start", "<f8"), ("end", "<f8"), ("values", "<f4", (part.width,))])
+            kind = np.dtype(
+                [
+                    ("recording", "<i8"),
+                    ("start", "<f8"),
+                    ("end", "<f8"),
+                    ("values", "<f4", (part.width,)),
+                ]
+            )
             with self._rows(number).open("rb") as file:
                 count = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // kind.itemsize))
                 while len(chunk := np.fromfile(file, kind, count)):
@@ -171,7 +196,9 @@ class PartWriter:
 
     def add(self, row: Row) -> None:
         """Write a row."""
-        self._file.write(_HEAD.pack(row.recording, row.start, row.end) + row.values.astype("<f4").tobytes())
+        self._file.write(
+            _HEAD.pack(row.recording, row.start, row.end) + row.values.astype("<f4").tobytes()
+        )
         self._rows, self._width = self._rows + 1, len(row.values)
 
     def end(self, seconds: float, rejected: Rejected | None, *, keep: bool) -> None:
@@ -193,4 +220,10 @@ class PartWriter:
 
     def part(self) -> Part:
         """Return what there is to know of what was written."""
-        return Part(self._rows, self._width if self._rows else 0, self._recordings, self._seconds, (*self._rejected,))
+        return Part(
+            self._rows,
+            self._width if self._rows else 0,
+            self._recordings,
+            self._seconds,
+            (*self._rejected,),
+        )

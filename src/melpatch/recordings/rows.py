@@ -43,7 +43,9 @@ def each(found: Iterator[Answer | End]) -> Iterator[Row | End]:
         yield item if isinstance(item, End) else Row(*item.span, item.value)
 
 
-def frames(found: Iterator[Answer | End], hop: float, column: float, width: float) -> Iterator[Row | End]:
+def frames(
+    found: Iterator[Answer | End], hop: float, column: float, width: float
+) -> Iterator[Row | End]:
     """Yield the frames of each recording, a frame once no later window can show a column of it; and the ends.
 
     A frame is the mean of the columns whose middle falls into it, over all windows that show them, which may overlap.
@@ -64,7 +66,10 @@ def frames(found: Iterator[Answer | End], hop: float, column: float, width: floa
             sums.clear()
             continue
         begins = item.span.start + column * np.arange(len(item.value))
-        begins, end = begins[begins < item.span.end], item.span.end  # legacy padding goes on behind the sound
+        begins, end = (
+            begins[begins < item.span.end],
+            item.span.end,
+        )  # legacy padding goes on behind the sound
         numbers = ((np.minimum(begins + width / 2, end - 1e-6) + 1e-9) / hop).astype(np.int64)
         yield from _taken(sums, item.span.recording, hop, int(numbers[0]), end)
         for number in np.unique(numbers).tolist():
@@ -76,11 +81,18 @@ def frames(found: Iterator[Answer | End], hop: float, column: float, width: floa
 _Sums = dict[int, tuple[np.ndarray, int]]
 
 
-def _taken(sums: _Sums, recording: int, hop: float, before: int | None, end: float) -> Iterator[Row]:
+def _taken(
+    sums: _Sums, recording: int, hop: float, before: int | None, end: float
+) -> Iterator[Row]:
     """Take the frames with smaller numbers (None: all) out of the sums, and yield their means."""
     order = sorted(sums)
     for place, number in enumerate(order, start=1):
         if before is None or number < before:
             after = order[place] if place < len(order) else None
             total, count = sums.pop(number)
-            yield Row(recording, number * hop, end if after is None else after * hop, total / np.float32(count))
+            yield Row(
+                recording,
+                number * hop,
+                end if after is None else after * hop,
+                total / np.float32(count),
+            )

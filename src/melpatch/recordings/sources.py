@@ -25,7 +25,9 @@ def recordings(sources: Sequence[str]) -> list[Clip]:
         for clip in _clips(source):
             found.setdefault((clip.place, clip.start), clip)
     if not found:
-        raise DataError(f"{', '.join(sources) or 'nothing'}: no audio file; name files, or folders that hold some")
+        raise DataError(
+            f"{', '.join(sources) or 'nothing'}: no audio file; name files, or folders that hold some"
+        )
     return [*found.values()]
 
 
@@ -43,7 +45,17 @@ def _clip(dataset: str, row: Row) -> Clip:
     key = clip_key(dataset, row.name, row.start) if row.key is None else row.key
     duration = inf if row.duration is None else row.duration
     return Clip(
-        row.path, key, row.start, duration, row.labels, row.split, row.group, row.offset, row.size, row.crc32, row.url
+        row.path,
+        key,
+        row.start,
+        duration,
+        row.labels,
+        row.split,
+        row.group,
+        row.offset,
+        row.size,
+        row.crc32,
+        row.url,
     )
 
 

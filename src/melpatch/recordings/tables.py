@@ -71,7 +71,9 @@ def _csv(path: Path, columns: Sequence[Column], pieces: Pieces) -> None:
         for number, piece in enumerate(pieces()):
             found = [(column, column.of(piece)) for column in columns]
             if number == 0:
-                writer.writerow([name for column, values in found for name in _names(column, values)])
+                writer.writerow(
+                    [name for column, values in found for name in _names(column, values)]
+                )
             cells = [
                 [format(value, column.form) for value in one.tolist()]
                 for column, values in found
@@ -90,7 +92,9 @@ def _npz(path: Path, columns: Sequence[Column], pieces: Pieces) -> None:
     """Write what ``np.savez`` would of whole columns; to the byte the same whenever it is written."""
     with zipfile.ZipFile(path, "w") as archive:
         for column in columns:
-            found = [(values.shape, values.dtype) for values in map(column.of, pieces())]  # texts differ in length
+            found = [
+                (values.shape, values.dtype) for values in map(column.of, pieces())
+            ]  # texts differ in length
             shape = (sum(size[0] for size, _ in found), *found[0][0][1:])
             kind = np.result_type(*{each for _, each in found})
             _member(archive, column.name, kind, shape, map(column.of, pieces()))
@@ -100,11 +104,19 @@ def _npz(path: Path, columns: Sequence[Column], pieces: Pieces) -> None:
 
 
 def _member(
-    archive: zipfile.ZipFile, name: str, kind: np.dtype[Any], shape: tuple[int, ...], parts: Iterator[np.ndarray]
+    archive: zipfile.ZipFile,
+    name: str,
+    kind: np.dtype[Any],
+    shape: tuple[int, ...],
+    parts: Iterator[np.ndarray],
 ) -> None:
     # An own ZipInfo, since otherwise the time of day would stand in the file.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-        about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        about = {
+            "descr": np.lib.format.dtype_to_descr(kind),
+            "fortran_order": False,
+            "shape": shape,
+        }
         np.lib.format.write_array_header_1_0(file, about)
         for part in parts:
             file.write(np.ascontiguousarray(part, kind).tobytes())
@@ -137,7 +149,9 @@ def _arrow() -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ConfigError("Parquet needs pyarrow; install it with: pip install 'melpatch[parquet]'") from error
+        raise ConfigError(
+            "Parquet needs pyarrow; install it with: pip install 'melpatch[parquet]'"
+        ) from error
     return pyarrow, parquet
 
 

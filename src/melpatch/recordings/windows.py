@@ -158,7 +158,9 @@ def _too_short(name: object, rate: int) -> AudioError:
     return AudioError(name, f"shorter than one sample at {rate} Hz", "give a longer recording")
 
 
-def windows_of_samples(audio: np.ndarray | Tensor, rate: int | None, cut: Cut) -> Iterator[Window | End]:
+def windows_of_samples(
+    audio: np.ndarray | Tensor, rate: int | None, cut: Cut
+) -> Iterator[Window | End]:
     """Yield the windows of one channel's samples, as those of recording 0, and its end.
 
     Args:
@@ -180,14 +182,25 @@ def windows_of_samples(audio: np.ndarray | Tensor, rate: int | None, cut: Cut) -
 
 def _resampled(audio: np.ndarray | Tensor, rate: int | None, wanted: int) -> Samples:
     if rate is None:
-        raise ConfigError("samples were given without sample_rate; say at how many Hz they were taken")
+        raise ConfigError(
+            "samples were given without sample_rate; say at how many Hz they were taken"
+        )
     check(rate > 0, "sample_rate", rate, "the rate of the samples in Hz")
     wave = audio.numpy(force=True) if isinstance(audio, Tensor) else np.asarray(audio)
-    fits = wave.ndim == 1 and len(wave) and np.issubdtype(wave.dtype, np.floating) and np.isfinite(wave).all()
+    fits = (
+        wave.ndim == 1
+        and len(wave)
+        and np.issubdtype(wave.dtype, np.floating)
+        and np.isfinite(wave).all()
+    )
     if not fits:
         raise ConfigError(
             f"samples of shape {wave.shape} and type {wave.dtype}; allowed: one channel of finite floats in "
             "[-1, 1]; average channels, and divide 16-bit integers by 32768"
         )
     wave = np.ascontiguousarray(wave, dtype=np.float32)
-    return wave if rate == wanted else np.asarray(soxr.resample(wave, rate, wanted, quality="HQ"), np.float32)
+    return (
+        wave
+        if rate == wanted
+        else np.asarray(soxr.resample(wave, rate, wanted, quality="HQ"), np.float32)
+    )

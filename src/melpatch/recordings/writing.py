@@ -67,18 +67,31 @@ def carry_out(job: Job) -> None:
         done = sum(part.recordings for part in before.values())
         notice(f"going on after {done} of {len(job.recordings)} files: {parts.folder}")
     try:
-        _fill(parts, {number: made[number] for number in processes.mine(range(len(made))) if number not in before}, job)
+        _fill(
+            parts,
+            {
+                number: made[number]
+                for number in processes.mine(range(len(made)))
+                if number not in before
+            },
+            job,
+        )
     except BaseException:
         if processes.world_size() == 1 and not parts.complete():
             parts.remove()
         raise
     if not processes.is_first():
         return
-    while len(found := parts.complete()) < len(made):  # no barrier: its patience may end before a long part does
+    while len(found := parts.complete()) < len(
+        made
+    ):  # no barrier: its patience may end before a long part does
         time.sleep(_LOOK)
     _join(parts, found, job)
     now = sum(part.seconds for number, part in found.items() if number not in before)
-    hours, rate = sum(part.seconds for part in found.values()) / 3600, now / (time.monotonic() - began)
+    hours, rate = (
+        sum(part.seconds for part in found.values()) / 3600,
+        now / (time.monotonic() - began),
+    )
     count = len(job.recordings) - sum(len(part.rejected) for part in found.values())
     notice(f"{count} files done: {job.out} ({hours:.2f} h of sound, {rate:.0f} times real time)")
 
@@ -88,7 +101,9 @@ def _fill(parts: Parts, missing: Mapping[int, Numbered], job: Job) -> None:
     with ExitStack() as stack:
         shown = stack.enter_context(bar(sum(map(len, missing.values())), job.about["command"]))
         size, rate = job.batch_size, _Rate(shown.advance)
-        coming = of_many(job.task, [*missing.values()], batch_size=size, workers=job.workers, heard=rate.heard)
+        coming = of_many(
+            job.task, [*missing.values()], batch_size=size, workers=job.workers, heard=rate.heard
+        )
         events = stack.enter_context(closing(coming))
         for number, group in missing.items():
             with parts.written(number) as part:
@@ -100,7 +115,9 @@ def _fill(parts: Parts, missing: Mapping[int, Numbered], job: Job) -> None:
                         raise event.error  # the part is made when the network is there again
                     rejected = None
                     if event.error is not None:
-                        rejected = Rejected(job.recordings[event.recording].place, event.error.reason)
+                        rejected = Rejected(
+                            job.recordings[event.recording].place, event.error.reason
+                        )
                     part.end(event.seconds, rejected, keep=job.keep)
                     shown.advance()
                     if event.recording == group[-1][0]:
@@ -121,7 +138,10 @@ class _Rate:
 
 def _join(parts: Parts, found: Mapping[int, Part], job: Job) -> None:
     """Make one output of all parts, and name beside it what could not be read."""
-    rejected, count = tuple(one for part in found.values() for one in part.rejected), len(job.recordings)
+    rejected, count = (
+        tuple(one for part in found.values() for one in part.rejected),
+        len(job.recordings),
+    )
     beside = job.out.with_name(f"{job.out.stem}.rejected.csv")
     beside.unlink(missing_ok=True)
     if rejected:
@@ -129,5 +149,7 @@ def _join(parts: Parts, found: Mapping[int, Part], job: Job) -> None:
         notice(f"{len(rejected)} of {count} files cannot be read; see {beside}")
     if not any(part.rows for part in found.values()):
         parts.remove()
-        raise DataError(f"none of the {count} files can be read; the first: {rejected[0].path} ({rejected[0].reason})")
+        raise DataError(
+            f"none of the {count} files can be read; the first: {rejected[0].path} ({rejected[0].reason})"
+        )
     parts.publish(lambda path: tables.write(path, job.kind, job.columns, parts.chunks))

@@ -86,13 +86,32 @@ class TrainConfig:
         """Check the ranges."""
         check(self.steps is None or self.steps >= 0, "steps", self.steps, "0 or more")
         check(self.epochs > 0, "epochs", self.epochs, "above 0")
-        for name in ("accumulate", "log_every", "save_every", "keep_last", "evaluations", "nonfinite_limit"):
+        for name in (
+            "accumulate",
+            "log_every",
+            "save_every",
+            "keep_last",
+            "evaluations",
+            "nonfinite_limit",
+        ):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        multiple = self.keep_every is None or (self.keep_every >= 1 and self.keep_every % self.save_every == 0)
-        check(multiple, "keep_every", self.keep_every, f"a multiple of save_every = {self.save_every}, or none")
+        multiple = self.keep_every is None or (
+            self.keep_every >= 1 and self.keep_every % self.save_every == 0
+        )
+        check(
+            multiple,
+            "keep_every",
+            self.keep_every,
+            f"a multiple of save_every = {self.save_every}, or none",
+        )
         check(self.lr > 0, "lr", self.lr, "above 0")
         check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the run, 0 to below 1")
-        check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers, 0 to below 1")
+        check(
+            all(0 <= beta < 1 for beta in self.betas),
+            "betas",
+            self.betas,
+            "two numbers, 0 to below 1",
+        )
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         end = self.weight_decay_end
         check(end is None or end >= 0, "weight_decay_end", end, "0 or more, or none")
@@ -101,12 +120,17 @@ class TrainConfig:
         check(self.decay_every > 0, "decay_every", self.decay_every, "a share of the run above 0")
         check(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
         check(0 <= self.average < 1, "average", self.average, "a share of the run, 0 to below 1")
-        check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or none")
+        check(
+            self.clip_norm is None or self.clip_norm > 0,
+            "clip_norm",
+            self.clip_norm,
+            "above 0, or none",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole run: the sound, the ears, the encoder, the objective and the training."""
+    """Settings of a whole run: data, front end, encoder, objective and training."""
 
     data: tuple[str, ...] = ()
     """Folders of audio, CSV files with the header path,label,split, and shards (melpatch pack) here or by their URL."""
@@ -120,9 +144,13 @@ class RunConfig:
     """The classes, in the order of the model's outputs; taken from the data."""
     front_end: LogMel.Config = field(default_factory=LogMel.Config)
     """Waveform to spectrogram."""
-    encoder: Annotated[Any, tyro.conf.arg(prefix_name=True)] = field(default=None, metadata=piece("encoders"))
+    encoder: Annotated[Any, tyro.conf.arg(prefix_name=True)] = field(
+        default=None, metadata=piece("encoders")
+    )
     """Spectrogram to tokens."""
-    objective: Annotated[Any, tyro.conf.arg(prefix_name=True)] = field(default=None, metadata=piece("objectives"))
+    objective: Annotated[Any, tyro.conf.arg(prefix_name=True)] = field(
+        default=None, metadata=piece("objectives")
+    )
     """Tokens to loss."""
     loader: Annotated[LoaderConfig, tyro.conf.arg(name="")] = field(default_factory=LoaderConfig)
     """Clips to batches."""
@@ -135,7 +163,8 @@ class RunConfig:
         if front.target_frames is not None:
             heard = (front.overhead + front.target_frames * front.hop_length) / front.sample_rate
             allowed = (
-                f"up to {heard:.3f} s, which front_end.target_frames = {front.target_frames} hears; raise that too"
+                f"up to {heard:.3f} s, the length of front_end.target_frames = "
+                f"{front.target_frames}; raise that too"
             )
             check(self.loader.seconds <= heard, "seconds", self.loader.seconds, allowed)
 
@@ -145,12 +174,16 @@ def build(config: RunConfig) -> Objective:
     with seeded(config.seed, "weights"):
         front_end = LogMel(config.front_end)
         encoder: Encoder = owner(config.encoder)(config.encoder, config.front_end.n_mels)
-        objective: Objective = owner(config.objective)(config.objective, front_end, encoder, config.labels, config.seed)
+        objective: Objective = owner(config.objective)(
+            config.objective, front_end, encoder, config.labels, config.seed
+        )
     return objective
 
 
 def objective_names(*, with_labels: bool) -> Sequence[str]:
     """Return the registered objectives that do, or do not, learn from labels."""
     return [
-        name for name in registry.names("objectives") if registry.find("objectives", name).needs_labels == with_labels
+        name
+        for name in registry.names("objectives")
+        if registry.find("objectives", name).needs_labels == with_labels
     ]

@@ -35,5 +35,6 @@ def warning(now: dict[str, float], start: dict[str, float]) -> str | None:
     else:
         return None
     return (
-        f"the clips' embeddings collapse: {what}; lower --lr, lengthen --warmup, or look at the corpus for silent clips"
+        f"the clips' embeddings collapse: {what}; lower --lr, lengthen --warmup, "
+        "or look at the corpus for silent clips"
     )

@@ -21,7 +21,9 @@ from melpatch.training.config import TrainConfig
 
 def launch(config: TrainConfig) -> Fabric:
     """Return the device and its arithmetic, shared by all processes that :func:`melpatch.processes.together` joined."""
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # masks need float64, which Apple's GPUs lack
+    accelerator = (
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )  # masks need float64, which Apple's GPUs lack
     arithmetic = precision(config.precision)
     together = processes.world_size()
     if together == 1:

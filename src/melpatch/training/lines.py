@@ -27,7 +27,9 @@ class Lines:
         """Append a line, now or when there is room again; numbers that are not finite become null, for want of them in
         JSON."""
         with self._lock:
-            self._held.append(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
+            self._held.append(
+                json.dumps({name: _plain(value) for name, value in record.items()}) + "\n"
+            )
             try:
                 self._write()
             except OSError as error:
@@ -50,7 +52,9 @@ class Lines:
         """Keep the complete lines up to a step; a crash may have left later ones, and half a line."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_bytes().splitlines(keepends=True) if _up_to(line, step)]
+        kept = [
+            line for line in self.path.read_bytes().splitlines(keepends=True) if _up_to(line, step)
+        ]
         with written_aside(self.path) as aside:
             aside.write_bytes(b"".join(kept))
 

@@ -80,13 +80,17 @@ def fit(
                     rejected = [one for part in loaded for one in part.rejected]
                     micro = _taking_part(work, loaded)
                     done = step(work, micro, news=bool(rejected or stopping.requested()))
-                if done.news or processes.world_size() == 1:  # one that is alone need not agree with others in the step
+                if (
+                    done.news or processes.world_size() == 1
+                ):  # one that is alone need not agree with others in the step
                     _hear(work, corpus, rejected)
                 _after(work, done.record, evaluate, select, micro, shown)
         return _finish(work)
 
 
-def set_up(objective: Objective, run: Run, planned: Plan, tracker: Tracker) -> tuple[Work, Optimizer]:
+def set_up(
+    objective: Objective, run: Run, planned: Plan, tracker: Tracker
+) -> tuple[Work, Optimizer]:
     """Return everything that the first step of a run touches, on its device, and the optimiser itself."""
     config = run.config.train
     fabric = launch(config)
@@ -131,7 +135,9 @@ def _taking_part(work: Work, loaded: list[Loaded]) -> list[Batch]:
         return [part.batch for part in loaded if part.batch is not None]
     config, objective = work.run.config, work.objective
     samples = round(config.loader.seconds * objective.front_end.sample_rate)
-    nothing = Batch.empty(samples, len(config.labels) if objective.needs_labels else None).to(work.fabric.device)
+    nothing = Batch.empty(samples, len(config.labels) if objective.needs_labels else None).to(
+        work.fabric.device
+    )
     return [nothing if part.batch is None else part.batch for part in loaded]
 
 
@@ -146,7 +152,10 @@ def _hear(work: Work, corpus: Corpus, rejected: list[Rejected]) -> None:
     work.signal = max(signal for _, signal in told)
     new = list(chain.from_iterable(rejects for rejects, _ in told))
     run.reject(new)
-    limit, names = max(1, int(share * len(corpus.clips))), {clip.place for clip in corpus.clips} if new else set()
+    limit, names = (
+        max(1, int(share * len(corpus.clips))),
+        {clip.place for clip in corpus.clips} if new else set(),
+    )
     if len(names & run.rejected.keys()) > limit:
         raise DataError(
             f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last being "
@@ -166,7 +175,9 @@ def _restore(work: Work, optimizer: Optimizer) -> None:
         work.average = {name: value.to(work.fabric.device) for name, value in state.average.items()}
     before = run.speed(run.folder)
     work.seconds = before.get("seconds", 0.0)
-    work.cpu_seconds = before.get("cpu_seconds", 0.0) if processes.is_first() else 0.0  # they are summed over all
+    work.cpu_seconds = (
+        before.get("cpu_seconds", 0.0) if processes.is_first() else 0.0
+    )  # they are summed over all
     if not work.total and state is None:
         run.log({"step": 0})
         with run.states:
@@ -271,7 +282,9 @@ def _finish(work: Work) -> Progress:
     the training is not to keep a scheduler waiting."""
     work.tracker.close()
     if count := len(work.run.rejected):
-        notice(f"clips left out because they could not be read: {count}; see {work.run.folder / 'rejected.csv'}")
+        notice(
+            f"clips left out because they could not be read: {count}; see {work.run.folder / 'rejected.csv'}"
+        )
     work.signal = max(processes.everyones(stopping.requested()))
     if not work.signal:
         return work.progress
@@ -279,7 +292,10 @@ def _finish(work: Work) -> Progress:
     done = f"stopped by {name} and saved after step {step} of {work.total}"
     if step == work.total:
         done = f"complete and saved after step {step} when {name} stopped the command"
-    raise Stopped(f"{folder}: {done}; the same command goes on from there, a training one with --resume", work.signal)
+    raise Stopped(
+        f"{folder}: {done}; the same command goes on from there, a training one with --resume",
+        work.signal,
+    )
 
 
 def _note_skipped(work: Work, micro: list[Batch]) -> None:
@@ -296,4 +312,7 @@ def _note_skipped(work: Work, micro: list[Batch]) -> None:
 
 def evaluation_steps(config: TrainConfig, total: int) -> set[int]:
     """Return after which steps to evaluate: evenly spread, the last among them."""
-    return {max(1, round(total * (number + 1) / config.evaluations)) for number in range(config.evaluations)}
+    return {
+        max(1, round(total * (number + 1) / config.evaluations))
+        for number in range(config.evaluations)
+    }

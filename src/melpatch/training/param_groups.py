@@ -14,7 +14,12 @@ _TOKENS = re.compile(r"(^|\.)(mask_embed|cls_token|cls_position|position_table)$
 
 
 def param_groups(
-    objective: Objective, *, weight_decay: float, layer_decay: float, head_lr_scale: float, decay_tokens: bool = False
+    objective: Objective,
+    *,
+    weight_decay: float,
+    layer_decay: float,
+    head_lr_scale: float,
+    decay_tokens: bool = False,
 ) -> list[dict[str, Any]]:
     """Return optimiser groups with ``params`` and ``names``, in a fixed order.
 
@@ -27,7 +32,11 @@ def param_groups(
         if not parameter.requires_grad:
             continue
         decay = float(decay_tokens if _TOKENS.search(name) else parameter.ndim > 1)
-        scale = layer_decay ** (layers + 1 - _depth(name, layers)) if name.startswith("encoder.") else head_lr_scale
+        scale = (
+            layer_decay ** (layers + 1 - _depth(name, layers))
+            if name.startswith("encoder.")
+            else head_lr_scale
+        )
         scales = {"lr_scale": scale, "decay_scale": decay}
         new = {"params": [], "names": [], "weight_decay": decay * weight_decay, **scales}
         group = groups.setdefault((scale, decay), new)

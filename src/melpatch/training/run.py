@@ -53,7 +53,12 @@ _CLIPS = "clips.npy"
 # Seconds for another training to let go of the folder: the decoding processes of one that was killed, which inherited
 # its lock, notice up to 5 s later.
 _PATIENCE = 15.0
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # what file systems say that know none
+_NO_LOCKS = {
+    errno.ENOLCK,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+}  # what file systems say that know none
 _PACKAGES = ("melpatch", "torch", "numpy", "soundfile", "soxr", "lightning-fabric", "scikit-learn")
 
 
@@ -95,11 +100,15 @@ class Run:
     @staticmethod
     def require_writable(folder: Path) -> None:
         """Raise CheckpointError if nothing can be written to the folder, or no such folder can be made."""
-        there = next(each for each in (folder, *folder.absolute().parents) if os.access(each, os.F_OK))
+        there = next(
+            each for each in (folder, *folder.absolute().parents) if os.access(each, os.F_OK)
+        )
         if not there.is_dir():
             raise CheckpointError(f"{there}: is a file, not a folder; give another --out")
         if not os.access(there, os.W_OK | os.X_OK):
-            raise CheckpointError(f"{there}: cannot be written; make it writable, or give another --out")
+            raise CheckpointError(
+                f"{there}: cannot be written; make it writable, or give another --out"
+            )
 
     @classmethod
     def reopen(cls, folder: Path) -> "Run":
@@ -125,12 +134,19 @@ class Run:
         agree(known, f"the clips of {corpus.name}, their lengths or labels")
         by_first(lambda: self._remember(known, corpus.clips))
 
-    def _remember(self, known: list[tuple[int, float, float, tuple[str, ...]]], clips: Iterable[Clip]) -> None:
+    def _remember(
+        self, known: list[tuple[int, float, float, tuple[str, ...]]], clips: Iterable[Clip]
+    ) -> None:
         path = self.folder / "corpus.json"
         now = {"clips": len(known), "sha256": hashlib.sha256(repr(known).encode()).hexdigest()}
         if not path.exists():
             with written_aside(self.folder / _CLIPS) as aside, aside.open("wb") as file:
-                np.save(file, np.unique(np.array([mark for clip in clips for mark in clip.marks], dtype=np.int64)))
+                np.save(
+                    file,
+                    np.unique(
+                        np.array([mark for clip in clips for mark in clip.marks], dtype=np.int64)
+                    ),
+                )
             with written_aside(path) as aside:
                 aside.write_text(json.dumps(now), encoding="utf-8")
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -177,14 +193,18 @@ class Run:
                 raise CheckpointError(
                     f"{self.folder}: cannot be locked ({error.strerror}); make it writable"
                 ) from error
-            notice(f"{self.folder}: its file system has no locks; see to it that no two trainings write to it")
+            notice(
+                f"{self.folder}: its file system has no locks; see to it that no two trainings write to it"
+            )
         self._note_environment()
 
     def _wait_for(self, lock: BaseFileLock) -> None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            notice(f"{self.folder}: another process trains in it; waiting for up to {_PATIENCE:g} s")
+            notice(
+                f"{self.folder}: another process trains in it; waiting for up to {_PATIENCE:g} s"
+            )
             lock.acquire(timeout=_PATIENCE)
 
     def log(self, record: Mapping[str, Any]) -> None:
@@ -252,7 +272,10 @@ class Run:
         self.refuse(self.folder)
         self.require_writable(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = {COMMAND: command, "config.toml": self.config}  # in this order: the latter makes it a run
+        settings = {
+            COMMAND: command,
+            "config.toml": self.config,
+        }  # in this order: the latter makes it a run
         for name, each in settings.items():
             if each is not None:
                 with written_aside(self.folder / name) as aside:
@@ -272,7 +295,11 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "machine": {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
     }
@@ -283,5 +310,7 @@ def _git_commit() -> str | None:
     if shutil.which("git") is None:
         return None
     asked = ["git", "rev-parse", "HEAD"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    found = subprocess.run(
+        asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+    )
     return found.stdout.strip() or None

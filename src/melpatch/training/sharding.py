@@ -41,7 +41,9 @@ def _shared_as(value: Any, held: Tensor) -> Any:
     """Return a process's share of a value that is shaped as a tensor of which it holds a share; else the value."""
     if not isinstance(held, DTensor) or not isinstance(value, Tensor) or value.shape != held.shape:
         return value
-    return distribute_tensor(value.to(held.device), held.device_mesh, held.placements, src_data_rank=None)
+    return distribute_tensor(
+        value.to(held.device), held.device_mesh, held.placements, src_data_rank=None
+    )
 
 
 @contextmanager

@@ -36,13 +36,20 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
 
 
 def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, float]:
-    draws = islice(order(corpus, replace(config.loader, balanced=False), config.seed, 0), min(clips, len(corpus.clips)))
-    pieces = [crop(corpus.clips[draw.clip], config.loader.seconds, config.seed, 0) for draw in draws]
+    draws = islice(
+        order(corpus, replace(config.loader, balanced=False), config.seed, 0),
+        min(clips, len(corpus.clips)),
+    )
+    pieces = [
+        crop(corpus.clips[draw.clip], config.loader.seconds, config.seed, 0) for draw in draws
+    ]
     loaded = evaluation_batches(pieces, config.front_end.sample_rate, batch_size=16)
     batches = (one.batch for one in loaded if one.batch is not None)
     first = next(batches, None)
     if first is None:
-        raise DataError(f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to see why")
+        raise DataError(
+            f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to see why"
+        )
     sound = ((batch.wave, batch.lengths) for batch in chain([first], batches))
     mean, std = measure(LogMel(config.front_end), sound)
     return round(mean, 5), round(std, 5)
@@ -53,8 +60,15 @@ def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:
 
     What hangs on their length (views, position tables, the windows of the trained model) is then as long as sound is.
     """
-    longest = math.ceil(1000 * max((clip.duration for clip in corpus.clips), default=config.loader.seconds)) / 1000
-    return replace(config, loader=replace(config.loader, seconds=min(config.loader.seconds, longest)))
+    longest = (
+        math.ceil(
+            1000 * max((clip.duration for clip in corpus.clips), default=config.loader.seconds)
+        )
+        / 1000
+    )
+    return replace(
+        config, loader=replace(config.loader, seconds=min(config.loader.seconds, longest))
+    )
 
 
 def fitted(config: RunConfig) -> RunConfig:
@@ -65,7 +79,9 @@ def fitted(config: RunConfig) -> RunConfig:
     method: Any = owner(config.objective)
     heard = method.heard(config.objective, config.loader.seconds)
     frames = LogMel(config.front_end).frames(round(heard * config.front_end.sample_rate))
-    columns = encoder.grid(config.front_end.n_mels).columns(config.front_end.target_frames or frames)
+    columns = encoder.grid(config.front_end.n_mels).columns(
+        config.front_end.target_frames or frames
+    )
     return replace(config, encoder=replace(encoder, columns=columns))
 
 
@@ -75,11 +91,17 @@ def plan(config: RunConfig, corpus: Corpus) -> Plan:
     Raises:
         ConfigError: the batch size cannot be divided among them.
     """
-    batch_size, accumulate, together = config.loader.batch_size, config.train.accumulate, processes.world_size()
+    batch_size, accumulate, together = (
+        config.loader.batch_size,
+        config.train.accumulate,
+        processes.world_size(),
+    )
     method: Any = owner(config.objective)
     shares = together * accumulate
     pairs = 2 if shares > 1 and method.in_pairs(config.objective) else 1
-    allowed = f"a multiple of {shares * pairs}, which is {together} processes x accumulate = {accumulate}"
+    allowed = (
+        f"a multiple of {shares * pairs}, which is {together} processes x accumulate = {accumulate}"
+    )
     allowed += " x 2, since clips are mixed in pairs" if pairs == 2 else ""
     check(batch_size % (shares * pairs) == 0, "batch_size", batch_size, allowed)
     steps = config.train.steps

@@ -75,12 +75,24 @@ class States:
     """
 
     def __init__(
-        self, folder: Path, logs: Sequence[Lines] = (), *, keep_last: int = 2, keep_every: int | None = None
+        self,
+        folder: Path,
+        logs: Sequence[Lines] = (),
+        *,
+        keep_last: int = 2,
+        keep_every: int | None = None,
     ) -> None:
-        self.folder, self.logs, self.keep_last, self.keep_every = folder, logs, keep_last, keep_every
+        self.folder, self.logs, self.keep_last, self.keep_every = (
+            folder,
+            logs,
+            keep_last,
+            keep_every,
+        )
         self._thread = futures.ThreadPoolExecutor(1, "saving")
         self._pending: dict[str, futures.Future[None]] = {}
-        self._unpublished: Mapping[str, Tensor] | None = None  # for which there was no room yet; the thread's own
+        self._unpublished: Mapping[str, Tensor] | None = (
+            None  # for which there was no room yet; the thread's own
+        )
         self._refused: OSError | None = None
 
     def __enter__(self) -> "States":
@@ -120,7 +132,12 @@ class States:
             CheckpointError: the state before it could not be written, for another reason than lack of space.
         """
         self._settle("save")
-        own = State(replace(state.progress), copied(state.model), copied(state.optimizer), copied(state.average))
+        own = State(
+            replace(state.progress),
+            copied(state.model),
+            copied(state.optimizer),
+            copied(state.average),
+        )
         weights = own.model if publish is state.model else copied(publish)
         self._pending["save"] = self._thread.submit(self._write, own, weights)
 
@@ -229,7 +246,9 @@ def _put(folder: Path, state: State) -> None:
     write_weights(folder / "model.safetensors", state.model)
     if state.average:
         write_weights(folder / "average.safetensors", state.average)
-    with (folder / "optimizer.pt").open("wb") as file:  # torch tells no reason where it opens the file itself
+    with (folder / "optimizer.pt").open(
+        "wb"
+    ) as file:  # torch tells no reason where it opens the file itself
         torch.save(state.optimizer, file)
     (folder / "progress.json").write_text(json.dumps(asdict(state.progress)), encoding="utf-8")
     sums = [f"{_sum(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
@@ -239,7 +258,10 @@ def _put(folder: Path, state: State) -> None:
 def _damage(folder: Path) -> str | None:
     """Return in words what is wrong with a state; None if it is whole."""
     try:
-        sums = dict(line.split("  ")[::-1] for line in (folder / _SUMS).read_text(encoding="utf-8").splitlines())
+        sums = dict(
+            line.split("  ")[::-1]
+            for line in (folder / _SUMS).read_text(encoding="utf-8").splitlines()
+        )
         for name in sorted(sums.keys() | {"model.safetensors", "optimizer.pt", "progress.json"}):
             if _sum(folder / name) != sums.get(name):
                 return f"{name} does not match {_SUMS}"

@@ -38,7 +38,9 @@ class Work:
     progress: Progress = field(default_factory=Progress)
     average: dict[str, Tensor] = field(default_factory=dict)
     signal: int = 0  # that asked for an end after this step; 0 for none
-    cpu_seconds: float = 0.0  # of this process in all steps so far, decoding included, evaluations and saves not
+    cpu_seconds: float = (
+        0.0  # of this process in all steps so far, decoding included, evaluations and saves not
+    )
     seconds: float = 0.0  # by the clock, of the same
 
 
@@ -76,11 +78,19 @@ def step(work: Work, batches: list[Batch], *, news: bool = False) -> Done:
             output = work.module(batch, at)
             fabric.backward(_weighted(output.loss, output))
         names, sums = ["weight", "loss", *output.metrics], sums + _sums(output)
-    sums = processes.summed(torch.cat([sums.view(-1), torch.full_like(sums.view(-1)[:1], float(news))]))
+    sums = processes.summed(
+        torch.cat([sums.view(-1), torch.full_like(sums.view(-1)[:1], float(news))])
+    )
     norm = _average_gradients(work, sums[0])
-    *found, told, length = torch.cat([sums, norm.double()[None]]).tolist()  # waits for the device once
+    *found, told, length = torch.cat(
+        [sums, norm.double()[None]]
+    ).tolist()  # waits for the device once
     weight, *totals = found
-    record = {name: value / weight for name, value in zip(names[1:], totals, strict=True)} if weight else {}
+    record = (
+        {name: value / weight for name, value in zip(names[1:], totals, strict=True)}
+        if weight
+        else {}
+    )
     if weight:
         _apply(work, length, math.isfinite(length) and math.isfinite(record["loss"]))
         record |= {"lr": rate, "grad_norm": length}
@@ -102,7 +112,9 @@ def _weighted(value: Tensor, output: ObjectiveOutput) -> Tensor:
 def _sums(output: ObjectiveOutput) -> Tensor:
     """Return the weight, and the sums of loss and metrics."""
     means = [output.loss, *output.metrics.values()]
-    return torch.stack([output.weight, *(_weighted(value.detach(), output) for value in means)]).double()
+    return torch.stack(
+        [output.weight, *(_weighted(value.detach(), output) for value in means)]
+    ).double()
 
 
 def _set_rates(optimizer: Optimizer, config: TrainConfig, at: int, total: int) -> float:
@@ -121,13 +133,17 @@ def _set_rates(optimizer: Optimizer, config: TrainConfig, at: int, total: int) -
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
         if end is not None:
-            group["weight_decay"] = cosine(config.weight_decay, end, at / total) * group["decay_scale"]
+            group["weight_decay"] = (
+                cosine(config.weight_decay, end, at / total) * group["decay_scale"]
+            )
     return rate
 
 
 def _trained(work: Work) -> list[Tensor]:
     """Return the parameters that took part in the step."""
-    return [p for group in work.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return [
+        p for group in work.optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
 
 
 def _average_gradients(work: Work, weight: Tensor) -> Tensor:
@@ -151,7 +167,9 @@ def _apply(work: Work, norm: float, finite: bool) -> None:
     parameters = _trained(work)
     if config.clip_norm is not None and config.clip_by == "global":
         if norm > config.clip_norm:
-            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], config.clip_norm / norm)
+            torch._foreach_mul_(
+                [p.grad for p in parameters if p.grad is not None], config.clip_norm / norm
+            )
     elif config.clip_norm is not None:
         clip_each(parameters, config.clip_norm)
     work.optimizer.step()
@@ -162,7 +180,9 @@ def _apply(work: Work, norm: float, finite: bool) -> None:
 def clip_each(parameters: list[Tensor], longest: float) -> None:
     """Scale down every gradient that is longer than that, each by itself."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    lengths = torch.stack([whole(one) for one in torch._foreach_norm(gradients)]).tolist()  # waits once, not per tensor
+    lengths = torch.stack(
+        [whole(one) for one in torch._foreach_norm(gradients)]
+    ).tolist()  # waits once, not per tensor
     torch._foreach_mul_(gradients, [min(1.0, longest / (length + 1e-6)) for length in lengths])
 
 
@@ -177,4 +197,6 @@ def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
     )
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-    return Adam(groups, lr=config.lr, betas=config.betas, amsgrad=config.optimizer == "amsgrad", fused=True)
+    return Adam(
+        groups, lr=config.lr, betas=config.betas, amsgrad=config.optimizer == "amsgrad", fused=True
+    )

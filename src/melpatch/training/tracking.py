@@ -59,9 +59,13 @@ class TensorBoard(Tracker):
         if drawn is None:
             return
         stages = _stages(drawn)
-        self.logger.experiment.add_image(", ".join(stages), _grey(drawn.clean, stages), step, dataformats="HW")
+        self.logger.experiment.add_image(
+            ", ".join(stages), _grey(drawn.clean, stages), step, dataformats="HW"
+        )
         if drawn.classes is not None:
-            self.logger.experiment.add_image("classes", _coloured(drawn.classes), step, dataformats="HWC")
+            self.logger.experiment.add_image(
+                "classes", _coloured(drawn.classes), step, dataformats="HWC"
+            )
 
     def close(self) -> None:
         """Write out what is left."""
@@ -70,7 +74,11 @@ class TensorBoard(Tracker):
 
 def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
     """Return the spectrograms by name, with the mask where what was seen does not show it."""
-    mask = {} if picture.blank else {"mask": torch.where(picture.hidden, torch.nan, picture.clean.max())}
+    mask = (
+        {}
+        if picture.blank
+        else {"mask": torch.where(picture.hidden, torch.nan, picture.clean.max())}
+    )
     rebuilt = {} if picture.rebuilt is None else {"rebuilt": picture.rebuilt}
     return {"clean": picture.clean, "seen": picture.seen, **mask, **rebuilt}
 
@@ -80,13 +88,25 @@ def _grey(
 ) -> Float[Tensor, "height frame"]:
     """Return the spectrograms one above the other, in the scale of the clean one."""
     low, high = clean.min(), clean.max()
-    shades = [((stage - low) / (high - low).clamp(min=1e-6)).nan_to_num(0.5).clamp(0, 1) for stage in stages.values()]
-    return torch.cat([F.pad(shade.flip(0), (0, 0, 0, _LINE), value=1.0) for shade in shades])[:-_LINE].float().cpu()
+    shades = [
+        ((stage - low) / (high - low).clamp(min=1e-6)).nan_to_num(0.5).clamp(0, 1)
+        for stage in stages.values()
+    ]
+    return (
+        torch.cat([F.pad(shade.flip(0), (0, 0, 0, _LINE), value=1.0) for shade in shades])[:-_LINE]
+        .float()
+        .cpu()
+    )
 
 
 def _coloured(classes: Int[Tensor, "row column"]) -> Float[Tensor, "height width 3"]:
     """Return the map of classes, lowest row at the bottom."""
-    return class_colours(classes.flip(0)).repeat_interleave(_PATCH, 0).repeat_interleave(_PATCH, 1).cpu()
+    return (
+        class_colours(classes.flip(0))
+        .repeat_interleave(_PATCH, 0)
+        .repeat_interleave(_PATCH, 1)
+        .cpu()
+    )
 
 
 def make_tracker(kind: Track, folder: Path) -> Tracker:
