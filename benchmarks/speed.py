@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.model import Model
@@ -215,7 +215,7 @@ def meet(name: Name, port: int, config: Config) -> None:
         os.environ |= {key: str(value) for key, value in told.items()} | {
             "MASTER_ADDR": "localhost"
         }
-        ExitStack().enter_context(processes.together())  # for as long as the process lives
+        ExitStack().enter_context(distributed.process_group())  # for as long as the process lives
     steppers[name] = Stepper(setting, config)
 
 
@@ -320,7 +320,7 @@ class Training:
         objective, seconds = build(config), setting.clip_seconds
         plan = Plan(1000, setting.batch_size, seconds, seconds, processes=setting.processes)
         self.work, _ = set_up(objective, Run(Path("nowhere"), config), plan, Tracker())
-        self.device, self.rank, self.config = self.work.fabric.device, processes.rank(), config
+        self.device, self.rank, self.config = self.work.fabric.device, distributed.rank(), config
 
     def step(self, batch: Batch) -> None:
         step(self.work, [batch])

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from melpatch import __version__, cli, processes, registry
+from melpatch import __version__, cli, distributed, registry
 from melpatch.errors import ConfigError, DataError
 
 
@@ -205,7 +205,7 @@ def test_python_dash_m_is_the_same_door():
 def several(monkeypatch):
     """As if torchrun had started two processes, of which this is the one whose number is set; say who failed first."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(processes, "together", nullcontext)
+    monkeypatch.setattr(distributed, "together", nullcontext)
     return monkeypatch.setattr
 
 
@@ -220,7 +220,7 @@ def test_a_command_that_is_the_work_of_one_process_says_so(greet, several, capsy
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_first_process_alone_says_what_goes_on(greet, several, capsys, number):
     greet.TOGETHER = True
-    several(processes, "rank", lambda: number)
+    several(distributed, "rank", lambda: number)
     assert cli.main(["greet-all", "--times", "2"]) == 0
     assert capsys.readouterr().out == ("hello\n" * 2 if number == 0 else "")
 
@@ -229,7 +229,7 @@ def test_the_first_process_alone_says_what_goes_on(greet, several, capsys, numbe
 @pytest.mark.parametrize("first", [True, False])
 def test_the_process_that_fails_first_alone_says_of_what(greet, several, capsys, number, first):
     greet.TOGETHER, greet.run = True, failing(DataError("no sound"))
-    several(processes, "rank", lambda: number)
-    several(processes, "first_to_fail", lambda: first)
+    several(distributed, "rank", lambda: number)
+    several(distributed, "first_to_fail", lambda: first)
     assert cli.main(["greet-all"]) != 0
     assert capsys.readouterr().err == ("melpatch greet-all: error: no sound\n" if first else "")

@@ -29,7 +29,7 @@ DOCUMENTS = [
 # A room imports from its own folder and from floors above it in this list, never from a neighbour on its own floor.
 FLOORS = [
     {"errors"},
-    {"atomic", "registry", "rng", "progress", "processes", "colours", "schedules"},
+    {"atomic", "registry", "rng", "progress", "distributed", "colours", "schedules"},
     {"config"},
     {"audio", "nn"},
     {"data", "checkpoint", "encoders"},

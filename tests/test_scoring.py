@@ -9,7 +9,7 @@ from journeys.three_sounds import settings
 from protocols.made_up import corpus, job
 
 from melpatch.protocols.knn import KNN
-from melpatch.scoring import heard_in_training, score, warn
+from melpatch.scoring import score, trained_on, warn
 from melpatch.training.run import Run
 
 
@@ -55,7 +55,7 @@ def test_where_a_run_started_from_is_told(asked):
 
 
 def test_a_run_that_did_not_note_its_clips_has_heard_none(asked):
-    assert heard_in_training(asked, asked.corpus.clips) == 0
+    assert trained_on(asked, asked.corpus.clips) == 0
 
 
 @pytest.mark.parametrize("first_init", ["scratch", "{run}"])  # or in a ring
@@ -73,8 +73,8 @@ def test_clips_that_an_earlier_run_heard_are_told(asked, tmp_path, capsys, first
     scored = asked.corpus.select(["test"])
     listed = [replace(clip, key=~clip.key) if other else clip for clip in scored.clips[:3]]
     Run(first, settings()).remember(replace(scored, clips=tuple(listed)))
-    assert heard_in_training(asked, asked.corpus.clips) == 3
-    assert heard_in_training(replace(asked, untrained=True), asked.corpus.clips) == 0
+    assert trained_on(asked, asked.corpus.clips) == 3
+    assert trained_on(replace(asked, untrained=True), asked.corpus.clips) == 0
     warn([KNN()], [asked])
     told = " ".join(capsys.readouterr().err.split())
     assert (

@@ -15,7 +15,7 @@ from typing import Any
 
 import melpatch
 from melpatch import registry
-from melpatch.errors import ConfigError, MelpatchError, Stopped, telling_of_lost_workers
+from melpatch.errors import ConfigError, Interrupted, MelpatchError, report_lost_workers
 
 _SUCCESS, _DEFECT, _USER_ERROR, _INTERRUPTED, _BROKEN_PIPE = (
     0,
@@ -37,14 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        with telling_of_lost_workers():
+        with report_lost_workers():
             _run(words)
         sys.stdout.flush()
         return _SUCCESS
     except SystemExit as done:  # tyro has shown its help or the wrong flag
         return done.code if isinstance(done.code, int) else _SUCCESS
-    except (Exception, KeyboardInterrupt, Stopped) as error:
-        if _several() and not importlib.import_module("melpatch.processes").first_to_fail():
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
+        if _several() and not importlib.import_module("melpatch.distributed").first_to_fail():
             return _DEFECT  # of what another process has said already
         if debug:
             raise
@@ -144,7 +144,7 @@ def _report(error: BaseException, command: str) -> int:
             return _BROKEN_PIPE
         case KeyboardInterrupt():
             line, code = "interrupted", _INTERRUPTED
-        case Stopped():
+        case Interrupted():
             line, code = text, 128 + error.signal  # as shells count signals
         case MelpatchError():
             line, code = f"error: {text}", _USER_ERROR

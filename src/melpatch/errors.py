@@ -23,7 +23,7 @@ class CheckpointError(MelpatchError):
     """A run or model folder that is missing, incomplete, or made for something else."""
 
 
-class Stopped(BaseException):
+class Interrupted(BaseException):
     """A signal asked for an end, and the work stands where it can be gone on with.
 
     Attributes:
@@ -58,7 +58,7 @@ class UnreachableError(AudioError):
 
 
 @contextmanager
-def telling_of_lost_workers() -> Iterator[None]:
+def report_lost_workers() -> Iterator[None]:
     """Tell in a user's words that a decoding process was killed, which torch raises wherever the main thread is then.
 
     Raises:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Rejected
@@ -31,7 +31,7 @@ from melpatch.objectives.base import Features, Objective
 from melpatch.objectives.classify import Classify
 from melpatch.recordings.rows import Row, each, frames, means
 from melpatch.recordings.task import Audio, Reduce, Task, of_many, of_one
-from melpatch.recordings.windows import Cut, whole
+from melpatch.recordings.windows import Windowing, whole
 from melpatch.training.config import RunConfig
 from melpatch.training.start import load_run
 
@@ -101,7 +101,7 @@ class Model:
         )
         self.objective = objective.eval().to(self.device)
         self.sample_rate = objective.front_end.sample_rate
-        self.seconds = objective.heard(config.objective, config.loader.seconds)
+        self.seconds = objective.input_seconds(config.objective, config.loader.seconds)
         self.labels = config.labels
 
     @property
@@ -237,7 +237,7 @@ class Model:
             self.device.type != "cuda" or multiprocessing.current_process().daemon
         ):  # which may have no processes
             return 0
-        return min(8, len(os.sched_getaffinity(0)) // processes.on_this_machine())
+        return min(8, len(os.sched_getaffinity(0)) // distributed.local_world_size())
 
     def embedding(self, pooling: Pooling | None, layer: int | None, hop: float | None) -> Task:
         """Return what :meth:`embed` asks of a recording.
@@ -344,7 +344,7 @@ class Model:
         check(
             hop * self.sample_rate >= 1, "hop", hop, f"at least one sample, 1/{self.sample_rate} s"
         )
-        cut = Cut(self.seconds, hop, self.sample_rate)
+        cut = Windowing(self.seconds, hop, self.sample_rate)
         return Task(cut, function, rows, alike=alike, pin=self.device.type == "cuda")
 
     def _of_many(

@@ -15,22 +15,22 @@ from melpatch.config import to_dict
 from melpatch.data.clip import Clip
 from melpatch.data.leaks import warn_of_groups
 from melpatch.data.splits import scarce
+from melpatch.distributed import on_rank_zero, world_size
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.rounds import Round
 from melpatch.evaluation.summary import Trial, summary
 from melpatch.objectives.classify import Classify
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.per_class import per_class
-from melpatch.processes import by_first, world_size
 from melpatch.progress import notice
-from melpatch.protocols.base import Job, Protocol
+from melpatch.protocols.base import EvaluationJob, Protocol
 from melpatch.registry import name_of
 from melpatch.training.run import COMMAND, Run, environment
 
 _SCORES = "scores.json"
 
 
-def score(protocol: Protocol, job: Job) -> dict[str, Any]:
+def score(protocol: Protocol, job: EvaluationJob) -> dict[str, Any]:
     """Run a protocol and return the record of it, as plain values that JSON can hold.
 
     ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial (``predictions.csv``) and, if
@@ -38,11 +38,11 @@ def score(protocol: Protocol, job: Job) -> dict[str, Any]:
     same; the first one writes.
     """
     trials, told = protocol.run(job)
-    return by_first(lambda: _written(protocol, job, trials, told))
+    return on_rank_zero(lambda: _written(protocol, job, trials, told))
 
 
 def _written(
-    protocol: Protocol, job: Job, trials: Sequence[Trial], told: dict[str, Any]
+    protocol: Protocol, job: EvaluationJob, trials: Sequence[Trial], told: dict[str, Any]
 ) -> dict[str, Any]:
     labels, multi_label = protocol.labels(job), protocol.multi_label(job)
     found = summary(trials, labels, multi_label, protocol.metric(multi_label))
@@ -54,7 +54,7 @@ def _written(
     return record
 
 
-def refuse_others(jobs: Sequence[Job]) -> None:
+def refuse_others(jobs: Sequence[EvaluationJob]) -> None:
     """Raise ConfigError if the folder for the results of a job holds scores of something else, which would be lost."""
     for job in jobs:
         if not (job.out / _SCORES).exists():
@@ -68,7 +68,7 @@ def refuse_others(jobs: Sequence[Job]) -> None:
             )
 
 
-def warn(protocols: Sequence[Protocol], jobs: Sequence[Job]) -> None:
+def warn(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJob]) -> None:
     """Say, each thing once, what may make the scores of some jobs on one corpus too good or too bad.
 
     Too good: scored clips that the run was trained on, or one that it started from; recordings, speakers or patients on
@@ -104,12 +104,12 @@ def warn(protocols: Sequence[Protocol], jobs: Sequence[Job]) -> None:
         _warn_of_groups(learnt)
 
 
-def heard_in_training(job: Job, clips: Sequence[Clip]) -> int:
+def trained_on(job: EvaluationJob, clips: Sequence[Clip]) -> int:
     """Return how many of some clips, by their marks, the run was trained on, or one that it started from."""
     return len(frozenset[int]().union(*_heard(job, clips).values()))
 
 
-def _heard(job: Job, clips: Sequence[Clip]) -> dict[Path, frozenset[int]]:
+def _heard(job: EvaluationJob, clips: Sequence[Clip]) -> dict[Path, frozenset[int]]:
     """Return the runs behind the weights, the last first, that were trained on some of these clips, and the keys of
     these."""
     runs = [] if job.untrained else [job.run]
@@ -117,7 +117,7 @@ def _heard(job: Job, clips: Sequence[Clip]) -> dict[Path, frozenset[int]]:
         runs and (init := _init(runs[-1])) and Path(init) not in runs
     ):  # a run made anew may name its own heir
         runs.append(Path(init))
-    noted = {run: Run.heard(run) for run in runs}
+    noted = {run: Run.trained_on(run) for run in runs}
     found = {
         run: frozenset(clip.key for clip in clips if not noted[run].isdisjoint(clip.marks))
         for run in runs
@@ -133,7 +133,7 @@ def _warn_of_groups(parts: Sequence[Round]) -> None:
     warn_of_groups(rest, *(one.test for one in parts))
 
 
-def _about(protocol: Protocol, job: Job, trials: Sequence[Trial]) -> dict[str, Any]:
+def _about(protocol: Protocol, job: EvaluationJob, trials: Sequence[Trial]) -> dict[str, Any]:
     """Return under what conditions a score came about."""
     rejected = {one.path for one in job.corpus.rejected}
     rejected |= {path for trial in trials for path in trial.details.get("rejected", ())}
@@ -161,9 +161,7 @@ def _about(protocol: Protocol, job: Job, trials: Sequence[Trial]) -> dict[str, A
         "selection_rule": protocol.selection,
         "seeds": [*job.seeds],
         "few": protocol.few(job),
-        "scored_clips_heard_in_training": heard_in_training(
-            job, [clip for one in trials for clip in one.clips]
-        ),
+        "scored_clips_trained_on": trained_on(job, [clip for one in trials for clip in one.clips]),
         "trials": [
             {"round": one.round, "seed": one.seed, **each}
             for one, each in zip(trials, details, strict=True)

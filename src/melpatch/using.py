@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 import melpatch
-from melpatch import processes
+from melpatch import distributed
 from melpatch.config import check
 from melpatch.data.clip import Clip
 from melpatch.model import Model, Precision
@@ -19,7 +19,7 @@ from melpatch.recordings import tables
 from melpatch.recordings.sources import fingerprint, recordings
 from melpatch.recordings.tables import Column
 from melpatch.recordings.task import Task
-from melpatch.recordings.writing import Job, carry_out
+from melpatch.recordings.writing import InferenceJob, carry_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def write_rows(
         "recordings": fingerprint(found),
         "model": _digest(config.run),
     }
-    job = Job(
+    job = InferenceJob(
         out=config.out,
         kind=kind,
         recordings=found,
@@ -98,7 +98,7 @@ def write_rows(
         keep=keep,
         batch_size=config.batch_size or model.default_batch_size,
         workers=model.default_workers if config.workers is None else config.workers,
-        resume=config.resume or processes.restarted(),
+        resume=config.resume or distributed.restarted(),
     )
     carry_out(job)
 

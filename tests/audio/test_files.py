@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from places import shared
 
-from melpatch.audio import decoder
+from melpatch.audio import sound_file
 from melpatch.audio.files import count_samples, probe, read, stream
 from melpatch.errors import AudioError, ConfigError
 
@@ -132,9 +132,9 @@ def test_a_segment_is_the_slice_of_the_whole(tmp_path_factory, own, rate, start,
 def test_only_the_segment_and_a_little_more_is_decoded(tmp_path, monkeypatch):
     path = saved(tmp_path, encoded("FLAC", seconds=20.0))
     decoded = []
-    decode = decoder.Decoder._decode
+    decode = sound_file.SoundFile._decode
     monkeypatch.setattr(
-        decoder.Decoder,
+        sound_file.SoundFile,
         "_decode",
         lambda self, samples: decoded.append(samples) or decode(self, samples),
     )
@@ -168,7 +168,7 @@ def test_a_wav_that_a_pipe_or_a_dead_recorder_left_is_read_whole(tmp_path, riff,
 
 
 def test_a_file_that_states_no_length_is_read_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoder, "_BLOCK", 1000)
+    monkeypatch.setattr(sound_file, "_BLOCK", 1000)
     path = saved(tmp_path, flac_without_length())
     assert (probe(path).samples, probe(path).duration) == (None, None)
     assert count_samples(path) == len(tone())
@@ -278,7 +278,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(
-        decoder.io, "FileIO", denied
+        sound_file.io, "FileIO", denied
     )  # tests may run as root, whom no permission stops
     with pytest.raises(AudioError, match=r"cannot be opened \(Permission denied\)"):
         probe(saved(tmp_path, encoded()))
@@ -335,7 +335,7 @@ def test_damage_gives_sound_or_an_audio_error(tmp_path, kind, cut, flips, near, 
         return
     assert len(wave) > 0
     assert np.isfinite(wave).all()
-    assert decoder.LOWEST_RATE <= rate <= decoder.HIGHEST_RATE
+    assert sound_file.LOWEST_RATE <= rate <= sound_file.HIGHEST_RATE
 
 
 # Windows
@@ -356,7 +356,7 @@ def test_windows_are_slices_of_the_segment(
 ):
     path, (start, duration) = saved(tmp_path, encoded()), segment
     whole, own = read(path, start=start, duration=duration, sample_rate=rate)
-    monkeypatch.setattr(decoder, "_BLOCK", block)
+    monkeypatch.setattr(sound_file, "_BLOCK", block)
     windows = list(stream(path, seconds, hop, rate, start=start, duration=duration))
     size = round(seconds * own)
     covered = 0
@@ -405,16 +405,16 @@ def test_windows_and_hops_below_a_sample_are_refused(tmp_path, seconds, hop):
 def test_windows_decode_once_forward_in_bounded_memory(tmp_path, monkeypatch, content):
     path = saved(tmp_path, content)
     whole = count_samples(path)
-    monkeypatch.setattr(decoder, "_BLOCK", 4000)
+    monkeypatch.setattr(sound_file, "_BLOCK", 4000)
     decoded = []
-    decode = decoder.Decoder._decode
+    decode = sound_file.SoundFile._decode
 
     def counted(self, samples):
         block = decode(self, samples)
         decoded.append(len(block))
         return block
 
-    monkeypatch.setattr(decoder.Decoder, "_decode", counted)
+    monkeypatch.setattr(sound_file.SoundFile, "_decode", counted)
     monkeypatch.setattr(soundfile.SoundFile, "seek", None)
     tracemalloc.start()
     for _ in stream(path, 0.5, 0.1, 8000):

@@ -11,7 +11,7 @@ import pytest
 from journeys.three_sounds import SHORT, SMALL, melpatch, write_corpus
 
 from melpatch import cli, scoring
-from melpatch.comparison import processes
+from melpatch.comparison import subprocesses
 from melpatch.comparison.results import alone
 from melpatch.comparison.spec import shipped
 from melpatch.errors import MelpatchError
@@ -263,7 +263,7 @@ def test_an_interruption_is_no_failure_and_the_rest_is_done_later(
 
     def interrupted(self, words, log):
         if words[0] == "evaluate":
-            raise processes.Stopped
+            raise subprocesses.RunStopped
         real(self, words, log)
 
     monkeypatch.setattr(Here, "melpatch", interrupted)

@@ -16,7 +16,7 @@ from journeys.three_sounds import (
     write_table,
 )
 
-from melpatch.audio import decoder
+from melpatch.audio import sound_file
 from melpatch.cli import main
 from melpatch.data.manifest import load_corpus
 from melpatch.model import load
@@ -104,7 +104,7 @@ def test_nothing_readable_is_exit_code_2_and_no_file(run, tmp_path, capsys):
 
 
 def test_what_was_heard_before_the_damage_is_not_embedded(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoder, "_BLOCK", 8000)
+    monkeypatch.setattr(sound_file, "_BLOCK", 8000)
     path = write_sound(tmp_path / "a.flac", "noise", 4.0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     write_sound(tmp_path / "b.wav")

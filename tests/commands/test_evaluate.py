@@ -349,7 +349,7 @@ def test_scored_clips_that_the_run_was_trained_on_are_told(corpus, tmp_path, cap
     for config, how in ((settings(LABELS), "with"), (settings(), "without")):
         run = remembering(tmp_path / how, config, known)
         for record in evaluate(run, corpus, tmp_path / f"{how}-out", capsys).values():
-            assert record["scored_clips_heard_in_training"] == 6
+            assert record["scored_clips_trained_on"] == 6
         melpatch("evaluate", run, "--data", corpus, "--out", tmp_path / f"{how}-out")
         told = capsys.readouterr().err
         assert (

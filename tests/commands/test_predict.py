@@ -12,7 +12,7 @@ from journeys.three_sounds import (
     write_sound,
 )
 
-from melpatch.audio import decoder
+from melpatch.audio import sound_file
 from melpatch.cli import main
 from melpatch.model import load
 
@@ -84,7 +84,7 @@ def test_files_that_cannot_be_read_are_named_beside(classifier, folder, tmp_path
 
 
 def test_windows_before_the_damage_are_kept(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoder, "_BLOCK", 8000)
+    monkeypatch.setattr(sound_file, "_BLOCK", 8000)
     path = write_sound(tmp_path / "a.flac", "noise", 4.0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     melpatch(

@@ -44,7 +44,7 @@ def results(tmp_path, runs):
                 "n": 40 + number,
             }
             heard = seed if name == "mine" and number else 0
-            known.add(key, found | {"scored_clips_heard_in_training": heard})
+            known.add(key, found | {"scored_clips_trained_on": heard})
     return known
 
 

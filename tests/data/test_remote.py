@@ -310,7 +310,7 @@ def test_a_shard_that_is_evicted_before_it_is_open_is_fetched_again(
             path.unlink()  # by another process, which needs the room
 
     monkeypatch.setattr(sound, "fetch", evicted)
-    *pieces, end = windows.windows([(0, clip)], windows.Cut(0.2, 0.2, RATE))
+    *pieces, end = windows.windows([(0, clip)], windows.Windowing(0.2, 0.2, RATE))
     assert end.error is None
     assert torch.cat([piece.wave for piece in pieces]).tolist() == pytest.approx(
         decode(clip, RATE), abs=1e-6

@@ -50,10 +50,10 @@ def test_decisions_agree_with_scikit_learn():
 @given(st.data())
 def test_average_precision_is_that_of_scikit_learn_under_any_weights(data):
     clips = data.draw(st.integers(1, 20))
+
     def draw(low, high):
-        return np.array(
-            data.draw(st.lists(st.integers(low, high), min_size=clips, max_size=clips))
-        )
+        return np.array(data.draw(st.lists(st.integers(low, high), min_size=clips, max_size=clips)))
+
     score, positive, weights = draw(0, 6) / 6, draw(0, 1).astype(bool), draw(0, 3).astype(float)
     ours = average_precision(score, positive, np.stack([weights, np.ones(clips)]))
     for value, weight in zip(ours, (weights, np.ones(clips)), strict=True):

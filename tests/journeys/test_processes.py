@@ -18,7 +18,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.errors import DataError
 from melpatch.objectives.ssast import SSAST
 
@@ -34,7 +34,7 @@ class Frail(SSAST):
         """Whether it is killed, or raises."""
 
     def forward(self, batch, step):
-        if step == 2 and processes.rank() == 1 and not processes.restarted():
+        if step == 2 and distributed.rank() == 1 and not distributed.restarted():
             if self.config.kill:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise DataError("clip 7 is too loud")
@@ -91,7 +91,7 @@ def test_a_killed_process_costs_nothing_but_a_restart(place, monkeypatch):
     )
     assert done.returncode == 0, done.stderr
     assert len(said(done)) <= 1  # torchrun may be faster than the one that is left
-    assert all("another process has gone without a word" in line for line in said(done))
+    assert all("another process exited without a message" in line for line in said(done))
     monkeypatch.syspath_prepend(place)
     assert main(words(place, "one")) == 0
     one, two = (

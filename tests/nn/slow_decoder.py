@@ -1,4 +1,4 @@
-"""The decoder on one clip without padding, place by place, on the blocks of :class:`melpatch.nn.decoder.Decoder`."""
+"""The MAE decoder on one clip without padding, token by token."""
 
 from itertools import product
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from melpatch.nn.patch_losses import rebuilding_loss, telling_loss
+from melpatch.nn.patch_losses import patch_infonce, reconstruction_loss
 
 VALID = torch.tensor([[True, True, True], [True, False, False]])
 
@@ -23,11 +23,11 @@ def test_the_mean_is_over_real_patches_whatever_the_others_hold():
         for clip, at in places()
         for pixel in range(4)
     ]
-    assert rebuilding_loss(said, asked, VALID).item() == pytest.approx(
+    assert reconstruction_loss(said, asked, VALID).item() == pytest.approx(
         sum(errors).item() / len(errors), rel=1e-12
     )
     said[1, 1:] = 1e9
-    assert rebuilding_loss(said, asked, VALID).item() == pytest.approx(
+    assert reconstruction_loss(said, asked, VALID).item() == pytest.approx(
         sum(errors).item() / len(errors), rel=1e-12
     )
 
@@ -40,7 +40,7 @@ def test_a_patch_is_told_from_those_of_its_clip():
         scores = {other: float(said[clip, at] @ asked[clip, other]) for other in rivals}
         losses.append(math.log(sum(math.exp(score) for score in scores.values())) - scores[at])
         hits += max(scores, key=scores.get) == at
-    found = telling_loss(said, asked, VALID)
+    found = patch_infonce(said, asked, VALID)
     assert found["nce"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-12)
     assert found["accuracy"].item() == pytest.approx(hits / len(losses), rel=1e-6)
     assert 0 < hits < len(losses)
@@ -48,12 +48,12 @@ def test_a_patch_is_told_from_those_of_its_clip():
 
 def test_nothing_hidden_costs_nothing():
     nothing = torch.zeros_like(VALID)
-    assert rebuilding_loss(noise(0), noise(1), nothing) == 0
-    assert telling_loss(noise(0), noise(1), nothing)["nce"] == 0
+    assert reconstruction_loss(noise(0), noise(1), nothing) == 0
+    assert patch_infonce(noise(0), noise(1), nothing)["nce"] == 0
 
 
 def test_scores_are_float32_under_autocast():
     said, asked = noise(0).float(), noise(1).float()
     with torch.autocast("cpu", torch.bfloat16):
-        found = telling_loss(said, asked, VALID)["nce"]
-    assert torch.equal(found, telling_loss(said, asked, VALID)["nce"])
+        found = patch_infonce(said, asked, VALID)["nce"]
+    assert torch.equal(found, patch_infonce(said, asked, VALID)["nce"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from melpatch.nn import transformer as transformer_module
-from melpatch.nn.transformer import Attention, Block, DropPath, Transformer, deal_chance
+from melpatch.nn.transformer import Attention, Block, DropPath, Transformer, set_drop_path_noise
 
 
 def noise(*shape):
@@ -224,7 +224,7 @@ def test_who_skips_a_branch_hangs_on_seed_key_and_step_and_not_on_the_batch():
     model, keys = Transformer(12, 3, 3, drop_path=0.5).train(), torch.arange(40)
 
     def kept(rows, views=1, **changes):
-        deal_chance(model, **{"seed": 0, "keys": keys[rows], "step": 0} | changes)
+        set_drop_path_noise(model, **{"seed": 0, "keys": keys[rows], "step": 0} | changes)
         ones = torch.ones(views * len(keys[rows]), 2, 12)
         return torch.stack(
             [block.branch(ones, branch)[:, 0, 0] for block in model.blocks[1:] for branch in (0, 1)]

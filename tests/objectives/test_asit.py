@@ -203,8 +203,8 @@ def test_without_a_plan_views_are_as_long_as_said_or_else_six_tenths_of_the_batc
 
 
 def test_what_is_heard_at_once_is_a_view():
-    assert ASiT.heard(ASiT.Config(), 10.0) == 6.0
-    assert ASiT.heard(ASiT.Config(view_seconds=2.5), 10.0) == 2.5
+    assert ASiT.input_seconds(ASiT.Config(), 10.0) == 6.0
+    assert ASiT.input_seconds(ASiT.Config(view_seconds=2.5), 10.0) == 2.5
 
 
 SPLIT = [

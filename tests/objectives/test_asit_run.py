@@ -9,8 +9,8 @@ from objectives.tiny_asit import HEADS, asit, batch, plan
 from tiny_runs import noises, settings
 from two_processes import fabric_of, in_both
 
+from melpatch.distributed import on_rank_zero
 from melpatch.objectives.asit import ASiT
-from melpatch.processes import by_first
 from melpatch.training.config import TrainConfig, build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
@@ -50,7 +50,9 @@ def corpus(tmp_path_factory):
 def train(corpus, folder, stop=None):
     """Run, or go on with, the run in a folder; be killed after a step's teacher has moved."""
     run = (
-        Run.reopen(folder) if by_first((folder / "config.toml").exists) else Run.create(folder, RUN)
+        Run.reopen(folder)
+        if on_rank_zero((folder / "config.toml").exists)
+        else Run.create(folder, RUN)
     )
     objective = build(run.config)
     move = objective.after_step

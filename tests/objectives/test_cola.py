@@ -108,7 +108,7 @@ def test_padding_is_not_valid():
 def test_a_crop_is_of_a_second_or_half_a_segment_unless_told_otherwise(
     crop_seconds, segment, expected
 ):
-    assert COLA.heard(COLA.Config(crop_seconds=crop_seconds), segment) == expected
+    assert COLA.input_seconds(COLA.Config(crop_seconds=crop_seconds), segment) == expected
 
 
 def test_crops_are_as_long_as_the_plan_says_and_without_one_as_the_batch_does():

@@ -10,7 +10,7 @@ from torch import nn
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT
-from melpatch.nn.decoder import Decoder
+from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.training.config import RunConfig, build
 
 MELS = 30
@@ -27,7 +27,7 @@ def masked(piece, front_end=None, encoder=None, decoder=None, seed=0, **settings
             **{"sample_rate": RATE, "n_mels": MELS, "scale": 1.0} | (front_end or {})
         ),
         encoder=ViT.Config(**tiny | (encoder or {})),
-        objective=piece.Config(decoder=Decoder.Config(**small | (decoder or {})), **settings),
+        objective=piece.Config(decoder=MAEDecoder.Config(**small | (decoder or {})), **settings),
         loader=LoaderConfig(seconds=LONGEST),
     )
     objective, generator = build(config).double().eval(), torch.Generator().manual_seed(seed)

@@ -13,7 +13,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.evaluation.features import Tokens, Vectors
 from melpatch.evaluation.frozen import Frozen
 from melpatch.model import Model
-from melpatch.protocols.base import Job
+from melpatch.protocols.base import EvaluationJob
 from melpatch.training.config import build
 
 LABELS = ("bell", "dog", "rain")
@@ -86,7 +86,9 @@ def model() -> Model:
     return Model(settings(), build(settings()), "cpu")
 
 
-def job(folder: Path, whole: Corpus, *, told: Corpus | None = None, seeds=(0,), few=None) -> Job:
+def job(
+    folder: Path, whole: Corpus, *, told: Corpus | None = None, seeds=(0,), few=None
+) -> EvaluationJob:
     """Return a job on made-up clips.
 
     Args:
@@ -96,7 +98,7 @@ def job(folder: Path, whole: Corpus, *, told: Corpus | None = None, seeds=(0,), 
         seeds: one repetition each.
         few: training clips per class.
     """
-    return Job(
+    return EvaluationJob(
         folder / "run", model(), whole, (), seeds, few, Features(told or whole), folder / "out"
     )
 

@@ -31,10 +31,10 @@ def test_the_mean_of_the_last_epochs_weights_is_scored_by_map(run, corpus, tmp_p
     ]
     several = write_table(corpus.with_name("several.csv"), ("path", "label", "split"), rows)
     states = []
+
     def keep(one, _):
-        return states.append(
-            {name: value.clone() for name, value in one.state_dict().items()}
-        )
+        return states.append({name: value.clone() for name, value in one.state_dict().items()})
+
     monkeypatch.setattr(Classify, "after_step", keep)
     flags = "--epochs 4 --batch-size 9 --average 0.6"
     record = evaluate("audioset_map", run, several, tmp_path, flags, "keep_runs=true")

@@ -13,7 +13,7 @@ from melpatch.data.manifest import load_corpus
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.evaluation.summary import Trial
 from melpatch.objectives.classify import Classify
-from melpatch.protocols.base import Job
+from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.esc50_ast import ESC50AST
 
 FOLDS = ("--split-column", "fold", "--split", "0", "2")
@@ -119,7 +119,7 @@ CLIPS = tuple(Clip(Path(f"{key}.wav"), key, 0.0, 1.0) for key in (7, 5, 9))
 
 def job_in(folder):
     """A job of which nothing but the place of its results counts."""
-    job = Job.__new__(Job)
+    job = EvaluationJob.__new__(EvaluationJob)
     object.__setattr__(job, "out", folder)
     return job
 

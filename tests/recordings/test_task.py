@@ -11,7 +11,7 @@ from melpatch.errors import MelpatchError
 from melpatch.recordings import windows as windows_module
 from melpatch.recordings.rows import Row
 from melpatch.recordings.task import Task, of_many
-from melpatch.recordings.windows import Cut, End, whole
+from melpatch.recordings.windows import End, Windowing, whole
 
 RATE = 8000
 
@@ -34,7 +34,7 @@ def rows(items):
         )
 
 
-TASK = Task(Cut(0.5, 0.5, RATE), means, rows)
+TASK = Task(Windowing(0.5, 0.5, RATE), means, rows)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from journeys.three_sounds import wave, write_sound
 from melpatch.audio.files import read
 from melpatch.data.clip import Clip
 from melpatch.recordings import windows as module
-from melpatch.recordings.windows import Cut, End, whole, windows
+from melpatch.recordings.windows import End, Windowing, whole, windows
 
 RATE = 8000
-CUT = Cut(1.0, 0.5, RATE)
+CUT = Windowing(1.0, 0.5, RATE)
 
 
 def by_recording(items):
@@ -102,7 +102,7 @@ def test_the_numbers_of_recordings_are_those_given(files):
     hop=st.floats(0.3, 1.7),
 )
 def test_a_clip_is_cut_as_if_it_were_a_file_of_its_own(long, start, duration, short, hop):
-    cut = Cut(1.0, hop, RATE)
+    cut = Windowing(1.0, hop, RATE)
     sound, _ = read(long, start=start, duration=duration)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_SHORT", short)

@@ -10,10 +10,10 @@ from melpatch.errors import AudioError, UnreachableError
 from melpatch.recordings import parts, tables, writing
 from melpatch.recordings.rows import Row
 from melpatch.recordings.task import Task
-from melpatch.recordings.windows import Cut, End, whole
-from melpatch.recordings.writing import Job, carry_out
+from melpatch.recordings.windows import End, Windowing, whole
+from melpatch.recordings.writing import InferenceJob, carry_out
 
-CUT = Cut(1.0, 1.0, 8000)
+CUT = Windowing(1.0, 1.0, 8000)
 
 
 def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch):
@@ -36,7 +36,7 @@ def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch)
     monkeypatch.setattr(writing, "of_many", events)
 
     def job(resume):
-        return Job(
+        return InferenceJob(
             out=tmp_path / "out.npz",
             kind=".npz",
             recordings=[whole(tmp_path / name) for name in "abcd"],

@@ -5,7 +5,7 @@ import pytest
 from tiny_runs import settings
 
 from melpatch.encoders.cnn14 import CNN14
-from melpatch.nn.decoder import Decoder
+from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.objectives.classify import Classify
 from melpatch.objectives.maskspec import MaskSpec
 from melpatch.training.config import build
@@ -88,7 +88,7 @@ def test_with_decayed_tokens_only_biases_and_norms_are_not_decayed():
 @pytest.mark.parametrize("decay_tokens", [True, False])
 def test_the_mask_embedding_of_a_decoder_is_a_token_too(decay_tokens):
     """Though it has one dimension, as a bias has."""
-    model = objective(objective=MaskSpec.Config(decoder=Decoder.Config(depth=1)))
+    model = objective(objective=MaskSpec.Config(decoder=MAEDecoder.Config(depth=1)))
     group = by_name(model, decay_tokens=decay_tokens)["decoder.mask_embed"]
     assert group["weight_decay"] == (0.1 if decay_tokens else 0)
 

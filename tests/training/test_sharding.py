@@ -10,7 +10,7 @@ from two_processes import in_both
 
 from melpatch.checkpoint import load_weights
 from melpatch.data.manifest import load_corpus
-from melpatch.processes import by_first
+from melpatch.distributed import on_rank_zero
 from melpatch.training.config import build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
@@ -20,7 +20,7 @@ STEPS = 4
 
 def trained(folder, sounds, **train):
     """Train, or go on; return what is logged, the weights, and what the optimiser remembers."""
-    started = by_first(
+    started = on_rank_zero(
         (folder / "config.toml").exists
     )  # or one would find what the first one makes
     config = settings(steps=STEPS, save_every=2, evaluations=2, **train)

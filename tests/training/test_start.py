@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_runs import noises, settings, with_loader
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.audio.files import read
 from melpatch.audio.logmel import LogMel
 from melpatch.data.segments import crop
@@ -135,7 +135,7 @@ def mixing(**train):
 def test_a_run_is_so_many_passes_long_on_any_number_of_processes(
     corpus, train, together, steps, at_once, monkeypatch
 ):
-    monkeypatch.setattr(processes, "world_size", lambda: together)
+    monkeypatch.setattr(distributed, "world_size", lambda: together)
     found = plan(settings(**{"steps": None, **train}), corpus)
     assert (found.steps, found.batch_size, found.at_once) == (steps, 4, at_once)
 
@@ -156,7 +156,7 @@ def test_a_run_is_so_many_passes_long_on_any_number_of_processes(
 def test_a_batch_that_cannot_be_divided_is_refused(
     corpus, change, together, accumulate, allowed, monkeypatch
 ):
-    monkeypatch.setattr(processes, "world_size", lambda: together)
+    monkeypatch.setattr(distributed, "world_size", lambda: together)
     with pytest.raises(ConfigError) as error:
         plan(change(accumulate=accumulate), corpus)
     assert str(error.value) == f"batch_size = 4; allowed: {allowed}"

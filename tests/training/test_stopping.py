@@ -9,8 +9,8 @@ from two_processes import in_both
 
 from melpatch.cli import main
 from melpatch.data.manifest import load_corpus
-from melpatch.errors import Stopped
-from melpatch.processes import by_first
+from melpatch.distributed import on_rank_zero
+from melpatch.errors import Interrupted
 from melpatch.training import stopping
 from melpatch.training.config import build
 from melpatch.training.loop import fit
@@ -85,7 +85,7 @@ def train(corpus, folder, ask=None, **how):
     config = settings(**{"log_every": 5} | how)
     run = (
         Run.reopen(folder)
-        if by_first((folder / "config.toml").exists)
+        if on_rank_zero((folder / "config.toml").exists)
         else Run.create(folder, config)
     )
     objective = build(run.config)
@@ -99,7 +99,8 @@ def test_a_training_that_is_asked_ends_after_its_step_saved_and_goes_on_as_if_it
     corpus, tmp_path, number
 ):
     with pytest.raises(
-        Stopped, match=rf"{signal.Signals(number).name} and saved after step 7 of 12; .* --resume"
+        Interrupted,
+        match=rf"{signal.Signals(number).name} and saved after step 7 of 12; .* --resume",
     ) as caught:
         train(corpus, tmp_path / "run", lambda step: send(number) if step == 6 else None)
     assert caught.value.signal == number
@@ -113,7 +114,9 @@ def test_a_training_that_is_asked_ends_after_its_step_saved_and_goes_on_as_if_it
 def test_a_training_asked_in_its_last_step_is_complete_and_ends_the_command_all_the_same(
     corpus, tmp_path
 ):
-    with pytest.raises(Stopped, match=r"complete and saved after step 12 when SIGTERM") as caught:
+    with pytest.raises(
+        Interrupted, match=r"complete and saved after step 12 when SIGTERM"
+    ) as caught:
         train(corpus, tmp_path / "run", stopped_at(11))
     assert caught.value.signal == signal.SIGTERM
     train(corpus, tmp_path / "whole")
@@ -126,7 +129,7 @@ def test_a_training_asked_while_it_is_saved_for_the_last_time_ends_the_command(
     corpus, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(Run, "save", lambda run, state, publish: send(signal.SIGTERM))
-    with pytest.raises(Stopped, match="complete"):
+    with pytest.raises(Interrupted, match="complete"):
         train(corpus, tmp_path, save_every=12)
 
 
@@ -147,7 +150,7 @@ def one_of_two(rank, folder):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "29501",
     }
-    with pytest.raises(Stopped) as caught:
+    with pytest.raises(Interrupted) as caught:
         train(load_corpus([folder / "noise"]), folder / "run", stopped_at(8) if rank else None)
     return str(caught.value)
 
@@ -158,7 +161,7 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_clips_that_are_ne
     """One process up to step 5, two up to step 10, in which they agree on what one heard after step 9; then one."""
     corpus = noises(tmp_path / "noise")
     train(corpus, tmp_path / "whole", log_every=1)
-    with pytest.raises(Stopped):
+    with pytest.raises(Interrupted):
         train(corpus, tmp_path / "run", stopped_at(4), log_every=1)
     told = in_both(one_of_two, tmp_path, monkeypatch)
     assert all("stopped by SIGTERM and saved after step 10 of 12" in each for each in told)
@@ -183,7 +186,7 @@ def test_the_command_line_tells_how_to_go_on_and_its_code_names_the_signal(
     monkeypatch, capsys, number, code
 ):
     def stopped(config):
-        raise Stopped("runs/x: stopped; go on with --resume", number)
+        raise Interrupted("runs/x: stopped; go on with --resume", number)
 
     monkeypatch.setattr("melpatch.commands.list.run", stopped)
     assert main(["list"]) == code

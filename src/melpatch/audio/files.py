@@ -1,8 +1,7 @@
 """Sound files in: what a file states, a segment of it, or all of it in windows; mono, float32, at the rate asked for.
 
 Everything that libsndfile decodes is read: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, W64, CAF and more. Values are not
-clipped, for lossy codecs overshoot 1. Where a file is asked for, a :class:`~melpatch.audio.stretch.Stretch` of one will
-do.
+clipped, for lossy codecs overshoot 1. A :class:`~melpatch.audio.byte_range.ByteRange` may stand for a file.
 """
 
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from melpatch.audio.decoder import AudioInfo, Decoder, Source, open_sound
+from melpatch.audio.sound_file import AudioInfo, SoundFile, Source, open_sound
 from melpatch.config import check
 from melpatch.errors import AudioError
 
@@ -89,7 +88,7 @@ class _Part(NamedTuple):
     keep: int | None
 
 
-def _around(sound: Decoder, start: float, duration: float | None, rate: int) -> _Part:
+def _around(sound: SoundFile, start: float, duration: float | None, rate: int) -> _Part:
     """Return what lies around a segment, from a moment at which samples of both rates fall together."""
     if not start >= 0 or not (duration is None or duration > 0):
         reason = f"has no segment from {start} s of {duration} s"
@@ -109,7 +108,7 @@ def _around(sound: Decoder, start: float, duration: float | None, rate: int) -> 
     return _Part(first, samples, begin - origin, keep)
 
 
-def _beyond(sound: Decoder, start: float) -> AudioError:
+def _beyond(sound: SoundFile, start: float) -> AudioError:
     end = (sound.info.samples or sound.position) / sound.info.sample_rate
     reason = f"ends at {end:.3f} s, so nothing is left from {start:.3f} s on"
     return AudioError(sound.path, reason, "ask for an earlier start")
@@ -178,7 +177,7 @@ def stream(
             yield begin / rate, held[begin - offset :]
 
 
-def _resampled(sound: Decoder, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
+def _resampled(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
     """Yield the samples of a segment as they are decoded."""
     skip, left = part.skip, part.keep
     for block in _at_rate(sound, part, rate):
@@ -188,7 +187,7 @@ def _resampled(sound: Decoder, part: _Part, rate: int) -> Iterator[Float[np.ndar
         yield kept
 
 
-def _at_rate(sound: Decoder, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
+def _at_rate(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
     own, blocks = sound.info.sample_rate, sound.blocks(part.first, part.samples)
     if own == rate:
         yield from blocks

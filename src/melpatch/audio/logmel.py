@@ -36,7 +36,7 @@ class LogMel(nn.Module):
 
     By default, the features are those of Kaldi's ``compute-fbank-feats`` with ``--window-type=hanning --dither=0`` on
     samples in [-1, 1], which is what the published SSAST and AST are given (Gong et al. 2022, arXiv 2110.09784);
-    :mod:`melpatch.audio.ears` has the settings of other systems.
+    :mod:`melpatch.audio.front_ends` has the settings of other systems.
 
     *Differs:* the published code also subtracts the mean of the whole clip. Here it is left out: every frame loses its
     own mean anyway.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import soundfile
 
-from melpatch.audio.stretch import Stretch
+from melpatch.audio.byte_range import ByteRange
 from melpatch.errors import AudioError
 
 CONVERT = "leave it out, or convert it, for example with: ffmpeg -i IN OUT.flac"
@@ -31,14 +31,14 @@ _FOREIGN = (
 )
 
 
-def require_file(path: str | Path | Stretch) -> None:
+def require_file(path: str | Path | ByteRange) -> None:
     """Refuse what is, or lies in, no file with bytes in it; opening a pipe or a device could wait forever.
 
     Raises:
         AudioError: there is no such file, or nothing in it.
     """
     try:
-        status = Path(path.path if isinstance(path, Stretch) else path).stat()
+        status = Path(path.path if isinstance(path, ByteRange) else path).stat()
     except (OSError, ValueError) as error:
         reason = (
             "does not exist"

@@ -13,12 +13,12 @@ from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.sound import decode
 from melpatch.data.splits import few_labels, scarce
+from melpatch.distributed import on_rank_zero, restarted
 from melpatch.errors import ConfigError
 from melpatch.interop.base import is_weights, require_weights
 from melpatch.model import Model
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
-from melpatch.processes import by_first, restarted
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.run import COMMAND, Run
@@ -125,7 +125,7 @@ def open_run(config: Any) -> Run | None:
     if config.init is not None and is_weights(config.init):  # now, not once the corpus is measured
         require_weights(config.init)
     # By one of several processes, since what it does next another, which is late, would find done.
-    return Run.reopen(config.out) if by_first(lambda: _goes_on(config)) else None
+    return Run.reopen(config.out) if on_rank_zero(lambda: _goes_on(config)) else None
 
 
 def _goes_on(config: Any) -> bool:

@@ -16,7 +16,7 @@ import torch
 import tyro
 from rich.table import Table
 
-from melpatch.audio.encoder import encode
+from melpatch.audio.sound_writer import write_sound
 from melpatch.commands.base import corpus_of, early, extent, read_flags, without
 from melpatch.commands.pretrain import describe
 from melpatch.config import check
@@ -260,7 +260,7 @@ class Bench:
         for batch in self.held:
             waves = zip(batch.wave.numpy(), batch.lengths.tolist(), strict=True)
             yield [
-                encode([wave[:length]], self.sample_rate, "flac", io.BytesIO())
+                write_sound([wave[:length]], self.sample_rate, "flac", io.BytesIO())
                 for wave, length in waves
             ]
 

@@ -26,7 +26,7 @@ from melpatch.evaluation.frozen import Frozen
 from melpatch.model import Model, load
 from melpatch.objectives.classify import Classify
 from melpatch.progress import console, notice
-from melpatch.protocols.base import Job, Probe, Protocol
+from melpatch.protocols.base import EvaluationJob, Probe, Protocol
 from melpatch.scoring import refuse_others, score, warn
 from melpatch.training.config import build
 
@@ -174,7 +174,7 @@ def _name(config: Config) -> str:
     return "-".join(parts).replace("/", "-")
 
 
-def _jobs(config: Config, trained: Model, chosen: Sequence[Protocol]) -> list[Job]:
+def _jobs(config: Config, trained: Model, chosen: Sequence[Protocol]) -> list[EvaluationJob]:
     """Return what each protocol is to do, over the same corpus, network and features."""
     corpus = load_corpus(
         config.data, split_column=config.split_column, label_column=config.label_column
@@ -189,7 +189,7 @@ def _jobs(config: Config, trained: Model, chosen: Sequence[Protocol]) -> list[Jo
         model.config, model.objective, _features(config), seconds=model.seconds, **windows
     )
     return [
-        Job(
+        EvaluationJob(
             run=config.run,
             model=model,
             corpus=corpus,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.commands.base import corpus_of, early, extent, few_clips, open_run, read_flags
 from melpatch.commands.pretrain import describe
 from melpatch.config import check
@@ -110,7 +110,7 @@ def run(config: Config) -> None:
     """Fine-tune, and leave a run folder with the best weights by validation, or the last ones without; or with the mean
     of the last ones, where the settings say so."""
     opened = open_run(config)
-    processes.wait()  # or one might find the folder that the first one makes
+    distributed.barrier()  # or one might find the folder that the first one makes
     settings = opened.config if opened else config.run
     corpus = corpus_of(settings)
     if not corpus.labels:

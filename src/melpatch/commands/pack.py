@@ -8,8 +8,8 @@ from pathlib import Path
 import tyro
 from rich.table import Table
 
-from melpatch.audio.decoder import LOWEST_RATE
-from melpatch.audio.encoder import HIGHEST_FLAC_RATE, Codec
+from melpatch.audio.sound_file import LOWEST_RATE
+from melpatch.audio.sound_writer import HIGHEST_FLAC_RATE, Codec
 from melpatch.config import check
 from melpatch.data.archive import Packing
 from melpatch.data.corpus import Corpus

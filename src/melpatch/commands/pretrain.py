@@ -9,7 +9,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.commands.base import (
     corpus_of,
     early,
@@ -111,7 +111,7 @@ def _default(arguments: list[str]) -> Config:
 def run(config: Config) -> None:
     """Pretrain, and leave a run folder."""
     opened = open_run(config)
-    processes.wait()  # or one might find the folder that the first one makes
+    distributed.barrier()  # or one might find the folder that the first one makes
     settings = opened.config if opened else config.run
     corpus = without(corpus_of(settings), config.exclude)
     if opened is None:
@@ -147,7 +147,7 @@ class Gauge:
 
     def __init__(self, corpus: Corpus, config: RunConfig, untrained: Objective) -> None:
         chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_HEALTH_CLIPS]
-        heard = untrained.heard(config.objective, config.loader.seconds)
+        heard = untrained.input_seconds(config.objective, config.loader.seconds)
         self.clips = [crop(clip, heard, config.seed, 0) for clip in chosen]
         self.batch_size = plan(config, corpus).at_once
         with (
@@ -170,7 +170,7 @@ class Gauge:
         own: list[Tensor] = []
         rate = objective.front_end.sample_rate
         for loaded in evaluation_batches(
-            processes.mine(self.clips), rate, batch_size=self.batch_size
+            distributed.shard_of_rank(self.clips), rate, batch_size=self.batch_size
         ):
             if loaded.batch is not None:
                 spectrogram, valid = objective.features(loaded.batch.to(device))
@@ -180,7 +180,7 @@ class Gauge:
                     .float()
                     .cpu()
                 )
-        found = list(chain.from_iterable(processes.everyones(own)))
+        found = list(chain.from_iterable(distributed.all_gather_objects(own)))
         if sum(map(len, found)) < 2:
             return {}
         return health(torch.cat(found))

@@ -44,7 +44,7 @@ class Cell(NamedTuple):
     """Upper end."""
     n: int | None
     """Scored clips."""
-    heard_in_training: int | None
+    trained_on: int | None
     """How many of them the pretraining heard, the most of all seeds."""
     seeds: int
     """Seeds that are done."""
@@ -82,7 +82,7 @@ def _cell(names: tuple[str, str, str, str, str], trained: list[Line], scored: li
     good = [line for line in scored if line.get("value") is not None]
     values = [float(line["value"]) for line in good]
     bounds = [line["interval_95"] for line in good if line["interval_95"]]
-    heard = [line["scored_clips_heard_in_training"] for line in good]
+    heard = [line["scored_clips_trained_on"] for line in good]
     errors = [line["error"] for line in (*trained, *scored) if "error" in line]
     deviation = stdev(values) if len(values) > 1 else None
     half = None
@@ -97,7 +97,7 @@ def _cell(names: tuple[str, str, str, str, str], trained: list[Line], scored: li
         low=fmean(low for low, _ in bounds) if bounds else None,
         high=fmean(high for _, high in bounds) if bounds else None,
         n=good[0]["n"] if good else None,
-        heard_in_training=max(heard, default=None),
+        trained_on=max(heard, default=None),
         seeds=len(values),
         cpu_seconds=_mean(trained, "cpu_seconds"),
         seconds=_mean(trained, "seconds"),
@@ -140,7 +140,7 @@ def markdown(title: str, command: str, found: Sequence[Cell]) -> str:
         scores = [_score(cell, errors, seeds[cell.task, cell.protocol]) for cell in row]
         lines.append(_row([method, *[size] * sizes, length, *cost, *scores]))
     lines += ["", _FOOT.format(fewest=FEWEST_SEEDS)]
-    leaks = dict.fromkeys(_leak(cell) for cell in found if cell.heard_in_training)
+    leaks = dict.fromkeys(_leak(cell) for cell in found if cell.trained_on)
     lines += ["", *leaks] if leaks else []
     lines += (
         ["", *(f"- failed [{number}]: {error}" for number, error in enumerate(errors, 1))]
@@ -152,7 +152,7 @@ def markdown(title: str, command: str, found: Sequence[Cell]) -> str:
 
 def _leak(cell: Cell) -> str:
     row = ", ".join((cell.method, cell.size, cell.budget))
-    return f"- heard in training: {cell.heard_in_training} of the {cell.n} scored clips of {cell.task}, by {row}"
+    return f"- heard in training: {cell.trained_on} of the {cell.n} scored clips of {cell.task}, by {row}"
 
 
 def _head(column: Sequence[Cell], seeds: int) -> str:

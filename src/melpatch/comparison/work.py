@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from melpatch.comparison.plan import Pretraining, Scoring, slug
-from melpatch.comparison.processes import Processes, Stopped
 from melpatch.comparison.results import Line, Results
+from melpatch.comparison.subprocesses import RunStopped, Subprocesses
 from melpatch.config import from_toml
 from melpatch.errors import MelpatchError
 from melpatch.progress import Bar, bar
@@ -28,7 +28,7 @@ class Comparison:
     def __init__(self, folder: Path, runs: Sequence[Pretraining]) -> None:
         self.folder, self.runs = folder, runs
         self.results = Results(folder / "results.jsonl")
-        self._processes = Processes()
+        self._processes = Subprocesses()
 
     def carry_out(self, jobs: int, after: Callable[[], None]) -> None:
         """Do what is not done yet; what failed before is tried again.
@@ -59,13 +59,13 @@ class Comparison:
 
     def _price(self, run: Pretraining, shown: Bar) -> None:
         """Measure what a step costs."""
-        with suppress(Stopped):
+        with suppress(RunStopped):
             about = {"method": run.method.name, "size": run.size}
             self._cell(cost_key(run), shown, about, partial(self._cost, run))
 
     def _chain(self, run: Pretraining, shown: Bar) -> None:
         """Pretrain, and score what comes of it."""
-        with suppress(Stopped):
+        with suppress(RunStopped):
             trained = self._cell(run.key, shown, self._about(run), partial(self._pretrain, run))
             for scoring, key in zip(run.scorings, score_keys(run), strict=True):
                 about = self._about(run) | {"task": scoring.task.name, "protocol": scoring.protocol}
@@ -175,7 +175,7 @@ class Comparison:
             "n",
             "version",
             "seconds",
-            "scored_clips_heard_in_training",
+            "scored_clips_trained_on",
         )
         return {name: record[name] for name in kept} | {"folder": name}
 

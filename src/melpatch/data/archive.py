@@ -12,7 +12,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from melpatch.atomic import settle
-from melpatch.audio.encoder import ENDINGS, Codec, encode
+from melpatch.audio.sound_writer import ENDINGS, Codec, write_sound
 from melpatch.config import from_dict, to_dict
 from melpatch.data.clip import Clip, member
 from melpatch.data.corpus import Rejected
@@ -46,7 +46,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardJob:
     """A shard to be written: into which folder, of which clips, and what these are called outside."""
 
     number: int
@@ -75,7 +75,7 @@ class Packed:
     rejected: tuple[Rejected, ...]
 
 
-def write_shard(job: Job, done: Callable[[], None]) -> Packed:
+def write_shard(job: ShardJob, done: Callable[[], None]) -> Packed:
     """Write a shard, and a note of what is in it; one that is there already, as its note has it, is left as it is.
 
     Args:
@@ -111,7 +111,7 @@ def _finished(path: Path, note: Path) -> Packed | None:
     return packed if whole else None
 
 
-def _write(job: Job, path: Path, done: Callable[[], None]) -> Packed:
+def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> Packed:
     aside = path.with_name(f".{path.name}.partial")
     stored: list[_Stored] = []
     rejected: list[Rejected] = []
@@ -159,7 +159,7 @@ def _store(
             clip.place, "is longer than a WAV file can be", "pack it as flac, or list it in parts"
         )
     with TemporaryFile(dir=path.parent) if clip.duration > _LONG else io.BytesIO() as content:
-        coded = encode(_pieces(clip, rate), rate, settings.codec, content)
+        coded = write_sound(_pieces(clip, rate), rate, settings.codec, content)
         if coded.beyond > _MOST_BEYOND * coded.samples:
             share = f"{coded.beyond / coded.samples:.0%}"
             reason = f"has {share} of its samples beyond full scale, up to {coded.loudest:.3g}"

@@ -23,7 +23,7 @@ from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
 from melpatch.data.segments import crop
 from melpatch.data.sound import decode
-from melpatch.errors import AudioError, DataError, telling_of_lost_workers
+from melpatch.errors import AudioError, DataError, report_lost_workers
 from melpatch.rng import integers, permutation, stream, uniform
 
 Segment = tuple[Clip, Float[np.ndarray, " _"]]
@@ -323,7 +323,7 @@ def _loader(
         worker_init_fn=undisturbed,
         pin_memory=torch.cuda.is_available(),
     )
-    with telling_of_lost_workers():
+    with report_lost_workers():
         yield from started(loader)
 
 

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 import melpatch
 from melpatch.atomic import clear_partial, written_aside
 from melpatch.config import to_dict
-from melpatch.data.archive import INDEX_COLUMNS, Job, Packed, Packing, write_shard
+from melpatch.data.archive import INDEX_COLUMNS, Packed, Packing, ShardJob, write_shard
 from melpatch.data.corpus import Corpus
 from melpatch.data.manifest import write_rejected, write_table
 from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_about
@@ -146,7 +146,7 @@ def _lost(out: Path, about: ShardSet) -> str | None:
     return None if index.exists() and digest(index) == about.index else INDEX
 
 
-def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) -> list[Job]:
+def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) -> list[ShardJob]:
     order = sorted(range(len(corpus.clips)), key=lambda index: corpus.clips[index].key)
     room = settings.shard_mib * 2**20 / (2 * settings.sample_rate)  # seconds of 16-bit samples
     groups: list[list[int]] = []
@@ -158,7 +158,7 @@ def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) ->
         groups[-1].append(index)
         full += corpus.clips[index].duration
     return [
-        Job(
+        ShardJob(
             number,
             out.absolute(),
             settings,
@@ -169,7 +169,7 @@ def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) ->
     ]
 
 
-def _all(jobs: Sequence[Job], clips: int, workers: int) -> list[Packed]:
+def _all(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[Packed]:
     """Return what was written of each job, in their order, under a progress bar."""
     with bar(clips, "packing") as shown:
         if workers == 0:
@@ -216,7 +216,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Job) -> Packed:
+def _work(job: ShardJob) -> Packed:
     return write_shard(job, _tick)
 
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
+from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.files import Source, read, stream
-from melpatch.audio.stretch import Stretch
 from melpatch.data.clip import Clip
 from melpatch.data.remote import fetch
 from melpatch.errors import AudioError
@@ -78,7 +78,7 @@ def source(clip: Clip) -> Source:
     return held(clip) if clip.size else clip.path
 
 
-def held(clip: Clip) -> Stretch:
+def held(clip: Clip) -> ByteRange:
     """Return the stretch of a shard that holds a packed clip; the shard is fetched if it lies elsewhere.
 
     Raises:
@@ -86,4 +86,4 @@ def held(clip: Clip) -> Stretch:
     """
     if clip.url:
         fetch(clip.url, clip.path)
-    return Stretch(clip.path, clip.offset, clip.size, clip.crc32, clip.place)
+    return ByteRange(clip.path, clip.offset, clip.size, clip.crc32, clip.place)

@@ -28,12 +28,19 @@ from melpatch.atomic import written_aside
 from melpatch.config import to_dict
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.corpus import Corpus, Rejected
+from melpatch.distributed import (
+    all_gather_objects,
+    barrier,
+    broadcast_from_rank_zero,
+    is_rank_zero,
+    on_rank_zero,
+    rank,
+)
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.evaluation.features import Span, Tokens, Vectors
 from melpatch.evaluation.inference import over_windows, require_some, share, whole
 from melpatch.nn.pooling import POOLINGS, masked_mean, pool
 from melpatch.objectives.base import Objective
-from melpatch.processes import by_first, everyones, from_first, is_first, rank, wait
 from melpatch.training.config import RunConfig
 
 _VERSION = 1  # to be raised with every change to what is kept
@@ -108,8 +115,10 @@ class Frozen:
         self, kind: Literal["vectors", "tokens"], corpus: Corpus
     ) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Give the file of what is kept of a corpus, made now unless it is there, and what stands beside it."""
-        folder = by_first(lambda: self.folder / f"{kind}-{listing(corpus.clips, self.identity)}")
-        if not by_first(
+        folder = on_rank_zero(
+            lambda: self.folder / f"{kind}-{listing(corpus.clips, self.identity)}"
+        )
+        if not on_rank_zero(
             lambda: folder.exists() and (folder in self._made or not _lacking(folder, corpus.clips))
         ):
             self._make(kind, corpus.clips, folder)
@@ -131,17 +140,17 @@ class Frozen:
         self, kind: Literal["vectors", "tokens"], clips: Sequence[Clip], folder: Path
     ) -> None:
         """Write a folder of features; every process a part of its own, and the first what all have found."""
-        with written_aside(folder) if is_first() else nullcontext(folder) as named:
-            aside = from_first(named)
-            by_first(aside.mkdir)
+        with written_aside(folder) if is_rank_zero() else nullcontext(folder) as named:
+            aside = broadcast_from_rank_zero(named)
+            on_rank_zero(aside.mkdir)
             if not aside.exists():
                 raise ConfigError(
                     f"{folder.parent}: process {rank()} sees no such folder; give --features that all see"
                 )
             about = (self._write_vectors if kind == "vectors" else self._write_tokens)(clips, aside)
             text = json.dumps({"identity": self.identity, **about})
-            by_first(lambda: (aside / _ABOUT).write_text(text, encoding="utf-8"))
-        wait()
+            on_rank_zero(lambda: (aside / _ABOUT).write_text(text, encoding="utf-8"))
+        barrier()
 
     def _write_vectors(self, clips: Sequence[Clip], folder: Path) -> dict[str, Any]:
         """Leave one row per clip in a folder; return which clips could be read, and what lies in the columns."""
@@ -157,10 +166,10 @@ class Frozen:
         )
         if isinstance(own.rows, np.memmap):
             own.rows.flush()  # since the first process is about to read them
-        told = everyones((own.read, shapes, own.rejected))
+        told = all_gather_objects((own.read, shapes, own.rejected))
         read = whole([one for one, _, _ in told])
         unread = _unread(clips, read, [one for _, _, one in told])
-        by_first(lambda: _join_rows(folder, [len(one) for one, _, _ in told]))
+        on_rank_zero(lambda: _join_rows(folder, [len(one) for one, _, _ in told]))
         return {
             "read": read.tolist(),
             "shapes": max((one for _, one, _ in told), key=len),
@@ -191,7 +200,7 @@ class Frozen:
                     file.write(real.numpy().tobytes())
                     begin, end = end, end + len(real)
                     spans.setdefault(key, []).append((begin, end))
-        told = everyones((spans, end, rejected))
+        told = all_gather_objects((spans, end, rejected))
         starts = accumulate((one for _, one, _ in told), initial=0)
         found = {
             key: [(start + begin, start + end) for begin, end in own]
@@ -199,7 +208,7 @@ class Frozen:
             for key, own in some.items()
         }
         unread = _unread(clips, [clip.key in found for clip in clips], [one for _, _, one in told])
-        by_first(lambda: _join_files(folder, len(told)))
+        on_rank_zero(lambda: _join_files(folder, len(told)))
         tokens = sum(one for _, one, _ in told)
         return {
             "spans": [found.get(clip.key, []) for clip in clips],

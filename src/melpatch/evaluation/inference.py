@@ -16,8 +16,8 @@ from melpatch.data.clip import Batch, Clip
 from melpatch.data.loader import Loaded, evaluation_batches
 from melpatch.data.manifest import Rejected
 from melpatch.data.segments import windows
+from melpatch.distributed import all_gather_objects, require_same_on_all_ranks, shard_of_rank
 from melpatch.errors import DataError
-from melpatch.processes import agree, everyones, mine
 from melpatch.progress import bar
 
 
@@ -78,7 +78,7 @@ def over_clips(
         "batch_size": batch_size,
         "workers": workers,
     }
-    shares = everyones(share(function, clips, np.zeros, description=description, **asked))
+    shares = all_gather_objects(share(function, clips, np.zeros, description=description, **asked))
     read = whole([one.read for one in shares])
     rejected = tuple(each for one in shares for each in one.rejected)
     kept = tuple(compress(clips, read))
@@ -101,7 +101,7 @@ def share(
         made: from a shape to the zeros that become the rows, wherever these are to lie.
         **asked: see :func:`over_clips`.
     """
-    own = mine(clips)
+    own = shard_of_rank(clips)
     place = {clip.key: number for number, clip in enumerate(own)}
     rows, weights = np.zeros((len(own), 0)), np.zeros(len(own))
     rejected: list[Rejected] = []
@@ -155,11 +155,11 @@ def over_windows(
     Raises:
         DataError: the processes were given other clips, or the same in another order.
     """
-    agree(
+    require_same_on_all_ranks(
         [(clip.key, clip.start, clip.duration) for clip in clips],
         "the clips to go through, or their order,",
     )
-    pieces = [piece for clip in mine(clips) for piece in windows(clip, seconds)]
+    pieces = [piece for clip in shard_of_rank(clips) for piece in windows(clip, seconds)]
     shown = bar(len(pieces), description) if description else nullcontext()
     with shown as told:
         for loaded in evaluation_batches(

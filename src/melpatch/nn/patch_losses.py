@@ -10,14 +10,14 @@ Patches = Float[Tensor, "clip hidden pixel"]
 Valid = Bool[Tensor, "clip hidden"]
 
 
-def rebuilding_loss(predictions: Patches, patches: Patches, valid: Valid) -> Float[Tensor, ""]:
+def reconstruction_loss(predictions: Patches, patches: Patches, valid: Valid) -> Float[Tensor, ""]:
     """Return the mean squared error of hidden patches, in their precision (Gong et al. 2022, arXiv 2110.09784,
     equation 2); 0 where none is real."""
     error = (predictions.to(patches.dtype) - patches).square().mean(dim=2)
     return (error * valid).sum() / valid.sum().clamp(min=1)
 
 
-def telling_loss(
+def patch_infonce(
     predictions: Patches,
     patches: Patches,
     valid: Valid,

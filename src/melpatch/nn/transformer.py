@@ -63,7 +63,7 @@ class DropPath(nn.Module):
 
     Attributes:
         chance: numbers in [0, 1) for the clips of a batch, :data:`MOST_VIEWS` views of each and both branches, see
-            :func:`deal_chance`; without, torch's own generator draws.
+            :func:`set_drop_path_noise`; without, torch's own generator draws.
     """
 
     def __init__(self, rate: float) -> None:
@@ -85,7 +85,9 @@ class DropPath(nn.Module):
         return x * (kept / keep)[:, None, None]
 
 
-def deal_chance(module: nn.Module, seed: int, keys: Int[Tensor, " clip"], step: int) -> None:
+def set_drop_path_noise(
+    module: nn.Module, seed: int, keys: Int[Tensor, " clip"], step: int
+) -> None:
     """Have all drop paths of a module draw by (seed, clip key, step), whatever else is in the batch.
 
     They are given their numbers here, for torch.compile does not take the integers that these are made of.

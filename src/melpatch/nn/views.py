@@ -10,7 +10,7 @@ from torch import Tensor
 from melpatch.rng import uniform
 
 
-class Cut(NamedTuple):
+class Crops(NamedTuple):
     """Pieces: the first ones of all clips, then the second ones, and so on."""
 
     spectrogram: Float[Tensor, "piece mel frame"]
@@ -26,7 +26,7 @@ def cut(
     frames: Int[Tensor, " clip"],
     width: int,
     most: Int[Tensor, " clip"] | None = None,
-) -> Cut:
+) -> Crops:
     """Return a piece of ``width`` frames from anywhere in each clip, every place alike; short clips stay whole.
 
     Cutting at a frame is cutting the wave at a multiple of the hop, at half the price: views that overlap share it.
@@ -44,7 +44,7 @@ def cut(
     place = torch.arange(width, device=start.device)
     index = (start[:, None] + place).clamp(max=spectrogram.shape[2] - 1)
     piece = spectrogram.gather(2, index[:, None].expand(-1, spectrogram.shape[1], -1))
-    return Cut(piece.masked_fill((place >= own[:, None])[:, None], 0.0), own, start)
+    return Crops(piece.masked_fill((place >= own[:, None])[:, None], 0.0), own, start)
 
 
 def cut_several(
@@ -52,10 +52,10 @@ def cut_several(
     spectrogram: Float[Tensor, "clip mel frame"],
     frames: Int[Tensor, " clip"],
     width: int,
-) -> Cut:
+) -> Crops:
     """Return as many pieces of every clip as there are groups of streams; see :func:`cut`."""
     pieces = (cut(state, spectrogram, frames, width) for state in states)
-    return Cut(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+    return Crops(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
 
 def mean_weights(
@@ -64,7 +64,7 @@ def mean_weights(
     """Return weights whose sum over everything, divided by the number of clips, is a mean over what is chosen.
 
     Args:
-        chosen: 1 for what is in the mean, 0 for the rest; pieces in the order of :class:`Cut`.
+        chosen: 1 for what is in the mean, 0 for the rest; pieces in the order of :class:`Crops`.
         pieces: pieces of each clip.
         by_clip: take the mean within each clip, then over clips, which any division of the batch leaves as it is; else
             over all that is chosen in the batch, so that clips with more of it weigh more.

@@ -23,7 +23,7 @@ from melpatch.nn.corruption import Corruption
 from melpatch.nn.ema import follow, frozen_copy
 from melpatch.nn.heads import PatchDecoder
 from melpatch.nn.self_distillation import SelfDistillation
-from melpatch.nn.views import Cut, cut_several, mean_weights
+from melpatch.nn.views import Crops, cut_several, mean_weights
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Picture, Plan
 from melpatch.rng import stream
 
@@ -183,7 +183,7 @@ class ASiT(Objective):
         return bool(config.corrupt and config.corruption.alien_rate)
 
     @classmethod
-    def heard(cls, config: Any, seconds: float) -> float:
+    def input_seconds(cls, config: Any, seconds: float) -> float:
         """Return the length of a view, in seconds."""
         return float(config.view_seconds or _VIEW * seconds)
 
@@ -197,7 +197,7 @@ class ASiT(Objective):
         least = (
             front.config.overhead + (max(patch, 2) - 1) * front.config.hop_length
         ) / front.sample_rate
-        view, crop = self.heard(config, plan.seconds), config.crop_seconds
+        view, crop = self.input_seconds(config, plan.seconds), config.crop_seconds
         allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
         check(least <= view <= plan.longest, "objective.view_seconds", view, allowed)
         allowed = f"{least:g} (one patch) to {view:g}, the length of a view"
@@ -219,7 +219,7 @@ class ASiT(Objective):
         return self.learn(self.views(batch, step), step)
 
     def views(self, batch: Batch, step: int) -> Views:
-        """Cut the views and crops of a batch, and corrupt the views (section III-A)."""
+        """Crops the views and crops of a batch, and corrupt the views (section III-A)."""
         grid, spectrogram = self.encoder.grid, self.features(batch).spectrogram
         clean, own, start = self._cut("view", self.config.views, spectrogram, batch, step)
         shortest = self.front_end.frames(batch.shortest)
@@ -343,13 +343,15 @@ class ASiT(Objective):
 
     def _cut(
         self, purpose: str, count: int, spectrogram: Spectrograms, batch: Batch, step: int
-    ) -> Cut:
+    ) -> Crops:
         """Return so many pieces of every clip."""
         rate, segment = self.front_end.sample_rate, self.plan.seconds
         if math.isinf(segment):  # a loaded run has no plan
             segment = batch.wave.shape[1] / rate
         seconds = (
-            self.config.crop_seconds if purpose == "crop" else self.heard(self.config, segment)
+            self.config.crop_seconds
+            if purpose == "crop"
+            else self.input_seconds(self.config, segment)
         )
         width = self.front_end.frames(round(seconds * rate))
         states = (

@@ -16,9 +16,9 @@ from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import ConfigError
-from melpatch.nn.decoder import Decoder
+from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masked, Masking, Subset
-from melpatch.nn.transformer import deal_chance
+from melpatch.nn.transformer import set_drop_path_noise
 from melpatch.registry import name_of
 
 
@@ -151,7 +151,7 @@ class Objective(nn.Module):
         return False
 
     @classmethod
-    def heard(cls, config: Any, seconds: float) -> float:
+    def input_seconds(cls, config: Any, seconds: float) -> float:
         """Return how many seconds the encoder is given at once, where segments are so long."""
         return seconds
 
@@ -222,7 +222,7 @@ class Objective(nn.Module):
 
 def _deal_chance(objective: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
     batch, step = (*arguments, *(named[name] for name in ("batch", "step") if name in named))
-    deal_chance(objective, objective.seed, batch.keys, step)
+    set_drop_path_noise(objective, objective.seed, batch.keys, step)
 
 
 class MaskedObjective(Objective):
@@ -240,7 +240,7 @@ class MaskedObjective(Objective):
         )
 
     def tell(
-        self, decoder: Decoder, features: Features, masked: Masked
+        self, decoder: MAEDecoder, features: Features, masked: Masked
     ) -> Float[Tensor, "clip hidden dim"]:
         """Return a decoder's tokens of the hidden patches, where the encoder is given the visible ones only."""
         grid, visible, valid = self.encoder.grid, masked.visible, features.valid

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.audio.augment import noise
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
@@ -24,7 +24,7 @@ from melpatch.encoders.base import Encoder
 from melpatch.nn.batch_norm import unnoted
 from melpatch.nn.info_nce import info_nce
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
-from melpatch.nn.transformer import deal_chance
+from melpatch.nn.transformer import set_drop_path_noise
 from melpatch.nn.views import cut
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream
@@ -135,7 +135,7 @@ class COLA(Objective):
                 nn.init.normal_(self.bilinear, std=0.05)
 
     @classmethod
-    def heard(cls, config: Any, seconds: float) -> float:
+    def input_seconds(cls, config: Any, seconds: float) -> float:
         """Return the length of a crop, in seconds."""
         return float(config.crop_seconds or min(_CROP, config.crop_share * seconds))
 
@@ -148,7 +148,7 @@ class COLA(Objective):
         """
         front, patch = self.front_end.config, self.encoder.grid.patch[1]
         least = (front.overhead + (patch - 1) * front.hop_length) / front.sample_rate
-        crop = self.heard(self.config, plan.seconds)
+        crop = self.input_seconds(self.config, plan.seconds)
         allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
         check(least <= crop <= plan.longest, "objective.crop_seconds", crop, allowed)
         shares = 1 if self.config.negatives == "processes" else plan.accumulate * plan.processes
@@ -187,7 +187,7 @@ class COLA(Objective):
         own = []
         with unnoted(self):  # a batch is to be noted once, when it is learned from
             for batch in batches:
-                deal_chance(self, self.seed, batch.keys, step)
+                set_drop_path_noise(self, self.seed, batch.keys, step)
                 own.append(Compared(*self.embed(self.crops(batch, step)), batch.keys))
         theirs = self._of_other_processes(Compared(*map(torch.cat, zip(*own, strict=True))))
         self.others.extend(_but(number, [*own, *theirs]) for number in range(len(own)))
@@ -196,9 +196,9 @@ class COLA(Objective):
         """Return what the other processes compare at the same time."""
         if self.config.negatives == "batch":
             return []
-        found = zip(*(processes.gathered(part.detach()) for part in own), strict=True)
+        found = zip(*(distributed.all_gather_rows(part.detach()) for part in own), strict=True)
         return [
-            Compared(*parts) for number, parts in enumerate(found) if number != processes.rank()
+            Compared(*parts) for number, parts in enumerate(found) if number != distributed.rank()
         ]
 
     def crops(self, batch: Batch, step: int) -> Features:
@@ -218,7 +218,7 @@ class COLA(Objective):
         rate, segment = self.front_end.sample_rate, self.plan.seconds
         if math.isinf(segment):  # a loaded run has no plan
             segment = batch.wave.shape[1] / rate
-        width = self.front_end.frames(round(self.heard(self.config, segment) * rate))
+        width = self.front_end.frames(round(self.input_seconds(self.config, segment) * rate))
         share, least = (
             (whole * self.config.crop_share).ceil().long().clamp(min=self.encoder.grid.patch[1])
             for whole in (frames, torch.tensor([shortest]))

@@ -12,10 +12,10 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
-from melpatch.nn.decoder import Decoder
 from melpatch.nn.info_nce import Negatives
+from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
-from melpatch.nn.patch_losses import rebuilding_loss, telling_loss
+from melpatch.nn.patch_losses import patch_infonce, reconstruction_loss
 from melpatch.nn.transformer import init_xavier
 from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
 
@@ -33,7 +33,7 @@ class MAEAST(MaskedObjective):
 
         mask: Masking.Config = field(default_factory=Masking.Config)
         """Which patches are hidden; the paper hides 75 %, in squares (its "chunks") or at random."""
-        decoder: Decoder.Config = field(default_factory=Decoder.Config)
+        decoder: MAEDecoder.Config = field(default_factory=MAEDecoder.Config)
         """What tells them from the visible ones: by default two blocks as wide as the encoder."""
         pretext: Literal["joint", "discriminative", "generative"] = "joint"
         """Which of the two losses are used."""
@@ -60,7 +60,7 @@ class MAEAST(MaskedObjective):
         self.config: MAEAST.Config = config
         grid = encoder.grid
         self.masking = Masking(config.mask, grid)
-        self.decoder = Decoder(config.decoder, encoder.embed_dim, encoder.num_layers)
+        self.decoder = MAEDecoder(config.decoder, encoder.embed_dim, encoder.num_layers)
         if config.pretext != "generative":
             self.discriminative_head = nn.Linear(self.decoder.dim, grid.pixels)
             init_xavier(self.discriminative_head)
@@ -77,9 +77,11 @@ class MAEAST(MaskedObjective):
         losses: dict[str, Tensor] = {}
         if self.config.pretext != "generative":
             said = self.discriminative_head(decoded)
-            losses |= telling_loss(said, patches, hidden.valid, negatives=self.config.negatives)
+            losses |= patch_infonce(said, patches, hidden.valid, negatives=self.config.negatives)
         if self.config.pretext != "discriminative":
-            losses["mse"] = rebuilding_loss(self.generative_head(decoded), patches, hidden.valid)
+            losses["mse"] = reconstruction_loss(
+                self.generative_head(decoded), patches, hidden.valid
+            )
         if self.config.pretext == "joint":
             loss = losses["nce"] + self.config.generative_weight * losses["mse"]
         else:

@@ -15,9 +15,9 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
-from melpatch.nn.decoder import Decoder
+from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
-from melpatch.nn.patch_losses import rebuilding_loss
+from melpatch.nn.patch_losses import reconstruction_loss
 from melpatch.nn.pooling import masked_mean
 from melpatch.nn.transformer import init_xavier
 from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
@@ -34,8 +34,8 @@ class MaskSpec(MaskedObjective):
 
         mask: Masking.Config = field(default_factory=Masking.Config)
         """Which patches are hidden; the paper hides 75 %, at random."""
-        decoder: Decoder.Config = field(
-            default_factory=lambda: Decoder.Config(dim=512, depth=8, num_heads=16)
+        decoder: MAEDecoder.Config = field(
+            default_factory=lambda: MAEDecoder.Config(dim=512, depth=8, num_heads=16)
         )
         """What rebuilds them."""
         target: Literal["normalised", "raw"] = "normalised"
@@ -60,7 +60,7 @@ class MaskSpec(MaskedObjective):
             "'raw', since a patch of one pixel has no shape",
         )
         self.masking = Masking(config.mask, encoder.grid)
-        self.decoder = Decoder(config.decoder, encoder.embed_dim, encoder.num_layers)
+        self.decoder = MAEDecoder(config.decoder, encoder.embed_dim, encoder.num_layers)
         self.head = nn.Linear(self.decoder.dim, encoder.grid.pixels)
         init_xavier(self.head)
 
@@ -70,7 +70,7 @@ class MaskSpec(MaskedObjective):
         masked = self.hide(batch, features, step)
         target = self.target(masked.hidden.gather(self.encoder.grid.split(features.spectrogram)))
         rebuilt, valid = self.head(self.tell(self.decoder, features, masked)), masked.hidden.valid
-        loss = rebuilding_loss(rebuilt, target, valid)
+        loss = reconstruction_loss(rebuilt, target, valid)
         return ObjectiveOutput(loss, valid.sum().float(), {"mse": loss})
 
     def target(self, patches: Patches) -> Patches:

@@ -18,7 +18,7 @@ from melpatch.encoders.base import Encoder
 from melpatch.nn.heads import mlp_head
 from melpatch.nn.info_nce import Axis
 from melpatch.nn.masking import Masking, Subset
-from melpatch.nn.patch_losses import rebuilding_loss, telling_loss
+from melpatch.nn.patch_losses import patch_infonce, reconstruction_loss
 from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture
 
 
@@ -140,7 +140,7 @@ class SSAST(MaskedObjective):
     ) -> dict[str, Tensor]:
         """Return the InfoNCE loss (equation 1) and the share of hidden patches that were told from the others."""
         patches = hidden.gather(self.encoder.grid.split(features.spectrogram))
-        return telling_loss(
+        return patch_infonce(
             self.discriminative_head(tokens), patches, hidden.valid, self.config.softmax_axis
         )
 
@@ -149,7 +149,7 @@ class SSAST(MaskedObjective):
     ) -> dict[str, Tensor]:
         """Return the mean squared error between hidden patches and their reconstruction (equation 2)."""
         patches = hidden.gather(self.encoder.grid.split(features.spectrogram))
-        return {"mse": rebuilding_loss(self.generative_head(tokens), patches, hidden.valid)}
+        return {"mse": reconstruction_loss(self.generative_head(tokens), patches, hidden.valid)}
 
     def picture(self, batch: Batch, step: int) -> Picture | None:
         """Return the first clip, the same with its hidden patches blank, and with them rebuilt."""

@@ -8,7 +8,7 @@ from melpatch.evaluation.inference import over_clips
 from melpatch.evaluation.rounds import Round, to_score
 from melpatch.evaluation.summary import Trial
 from melpatch.objectives.classify import Classify
-from melpatch.protocols.base import Job, Protocol
+from melpatch.protocols.base import EvaluationJob, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,11 @@ class AsTrained(Protocol):
         """See :meth:`melpatch.protocols.base.Protocol.split_rule`."""
         return "nothing is learnt; the scored clips alone are heard"
 
-    def multi_label(self, job: Job) -> bool:
+    def multi_label(self, job: EvaluationJob) -> bool:
         """Return whether the classifier was trained on clips of several labels."""
         return _classifier(job).config.multi_label
 
-    def labels(self, job: Job) -> tuple[str, ...]:
+    def labels(self, job: EvaluationJob) -> tuple[str, ...]:
         """Return the classifier's classes.
 
         Raises:
@@ -40,7 +40,7 @@ class AsTrained(Protocol):
             )
         return known
 
-    def rounds(self, job: Job) -> list[Round]:
+    def rounds(self, job: EvaluationJob) -> list[Round]:
         """Return the scored splits, ``test`` by default, in one round each; nothing is learnt from the others."""
         nothing = replace(job.corpus, clips=())
         return [
@@ -48,7 +48,7 @@ class AsTrained(Protocol):
             for name in job.scored or ("test",)
         ]
 
-    def trial(self, job: Job, one: Round, seed: int) -> Trial:
+    def trial(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         """See :meth:`melpatch.protocols.base.Protocol.trial`."""
         table = over_clips(
             job.model.predict_batch,
@@ -68,7 +68,7 @@ class AsTrained(Protocol):
         )
 
 
-def _classifier(job: Job) -> Classify:
+def _classifier(job: EvaluationJob) -> Classify:
     if not isinstance(job.model.objective, Classify):
         raise ConfigError(
             f"{job.run}: a {type(job.model.objective).__name__} run has no labels of its own to score; fine-tune it "

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from melpatch.errors import DataError
 from melpatch.evaluation.rounds import Choice, Round
-from melpatch.protocols.base import Job
+from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.finetune import FineTune
 
 
@@ -31,7 +31,7 @@ class AudioSetMAP(FineTune):
         """Return mAP."""
         return "mAP"
 
-    def rounds(self, job: Job) -> list[Round]:
+    def rounds(self, job: EvaluationJob) -> list[Round]:
         """See :meth:`melpatch.protocols.finetune.FineTune.rounds`.
 
         Raises:

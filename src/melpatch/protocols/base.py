@@ -24,6 +24,7 @@ from melpatch.config import to_dict
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.data.splits import few_labels
+from melpatch.distributed import on_rank_zero
 from melpatch.errors import CheckpointError
 from melpatch.evaluation.features import Tokens, Vectors
 from melpatch.evaluation.frozen import Frozen, listing
@@ -32,13 +33,12 @@ from melpatch.evaluation.metrics import primary_metric
 from melpatch.evaluation.rounds import HELD_OUT, Choice, Round, labelled, rounds, rule
 from melpatch.evaluation.summary import Trial
 from melpatch.model import Model
-from melpatch.processes import by_first
 from melpatch.progress import track
 from melpatch.registry import name_of
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """What is to be scored, and where.
 
     Attributes:
@@ -106,38 +106,40 @@ class Protocol(ABC):
         """Return in words which clips are learnt from, and which choose."""
         return rule(self.choice, self.held_out)
 
-    def multi_label(self, job: Job) -> bool:
+    def multi_label(self, job: EvaluationJob) -> bool:
         """Return whether a clip may have several labels."""
         return job.corpus.multi_label
 
-    def few(self, job: Job) -> int | None:
+    def few(self, job: EvaluationJob) -> int | None:
         """Return how many training clips of each class are learnt from; None for all."""
         return job.few
 
-    def labels(self, job: Job) -> tuple[str, ...]:
+    def labels(self, job: EvaluationJob) -> tuple[str, ...]:
         """Return the classes that are told apart."""
         return job.corpus.labels
 
-    def rounds(self, job: Job) -> list[Round]:
+    def rounds(self, job: EvaluationJob) -> list[Round]:
         """Return which clips are learnt from, choose and are scored, once for each split or fold to score."""
         return rounds(job.corpus, job.scored, self.choice, self.held_out)
 
     @abstractmethod
-    def trial(self, job: Job, one: Round, seed: int) -> Trial:
+    def trial(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         """Learn from a round's training clips, and score its test clips; all processes call it, and get the same."""
 
-    def clear(self, job: Job, one: Round, seed: int) -> None:  # noqa: B027 - most protocols leave nothing
+    def clear(self, job: EvaluationJob, one: Round, seed: int) -> None:  # noqa: B027 - most protocols leave nothing
         """Remove what a trial leaves beside its file, and nobody needs once that is written; nothing by default."""
 
     def following(self, first: Trial) -> "Protocol":
         """Return the protocol for a seed's other rounds, given the trial of its first; the same, unless that chose."""
         return self
 
-    def conclude(self, job: Job, trials: list[Trial]) -> tuple[list[Trial], dict[str, Any]]:
+    def conclude(
+        self, job: EvaluationJob, trials: list[Trial]
+    ) -> tuple[list[Trial], dict[str, Any]]:
         """Return the trials as they are scored in the end, and what else is to be told of them together."""
         return trials, {}
 
-    def run(self, job: Job) -> tuple[list[Trial], dict[str, Any]]:
+    def run(self, job: EvaluationJob) -> tuple[list[Trial], dict[str, Any]]:
         """Return all trials, and what else is to be told; those that were done before are taken from ``job.out``.
 
         All processes must call it, and get the same; the first one reads and writes.
@@ -159,7 +161,7 @@ class Protocol(ABC):
         trials, told = self.conclude(job, done)
         return trials, {"rounds": counts, **told}
 
-    def asked(self, job: Job, one: Round) -> str:
+    def asked(self, job: EvaluationJob, one: Round) -> str:
         """Return as text all that a trial hangs on but its seed: where that differs, it is done anew."""
         about = [
             to_dict(self),
@@ -171,17 +173,17 @@ class Protocol(ABC):
         ]
         return json.dumps(about, sort_keys=True)
 
-    def _once(self, job: Job, one: Round, seed: int) -> Trial:
+    def _once(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         path, asked = job.out / "trials" / f"{one.name}-{seed}.npz", self.asked(job, one)
-        trial = by_first(lambda: _kept(path, asked, one, seed))
+        trial = on_rank_zero(lambda: _kept(path, asked, one, seed))
         if trial is None:
             made = self._timed(job, one, seed)
-            by_first(lambda: _keep(made, path, asked))
+            on_rank_zero(lambda: _keep(made, path, asked))
             trial = made
-        by_first(lambda: self.clear(job, one, seed))
+        on_rank_zero(lambda: self.clear(job, one, seed))
         return trial
 
-    def _timed(self, job: Job, one: Round, seed: int) -> Trial:
+    def _timed(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         """Return a trial that tells what it cost, unless it knows better."""
         few = self.few(job)
         begun, train = time.monotonic(), one.train
@@ -213,7 +215,7 @@ class Probe(Protocol):
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
         """Return the probability of each label for each test clip, and what was chosen on the way."""
 
-    def trial(self, job: Job, one: Round, seed: int) -> Trial:
+    def trial(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         """See :meth:`Protocol.trial`; all processes embed, and the first one learns.
 
         ``seconds`` are those of the learning, ``embedding_seconds`` those before, few where features were kept.
@@ -223,10 +225,12 @@ class Probe(Protocol):
             job.frozen.tokens(every) if self.tokens else job.frozen.vectors(every)
         )
         spent = round(time.monotonic() - begun, 2)
-        trial = by_first(lambda: self._learnt(job, one, seed, features))
+        trial = on_rank_zero(lambda: self._learnt(job, one, seed, features))
         return replace(trial, details=trial.details | {"embedding_seconds": spent})
 
-    def _learnt(self, job: Job, one: Round, seed: int, features: Vectors | Tokens) -> Trial:
+    def _learnt(
+        self, job: EvaluationJob, one: Round, seed: int, features: Vectors | Tokens
+    ) -> Trial:
         def seen(part: Corpus) -> Examples:
             chosen = features.select(part.clips)
             require_some(chosen.clips, part.clips, features.rejected)

@@ -9,6 +9,7 @@ import numpy as np
 
 from melpatch.atomic import written_aside
 from melpatch.config import check
+from melpatch.distributed import on_rank_zero
 from melpatch.errors import CheckpointError
 from melpatch.evaluation.inference import Table
 from melpatch.evaluation.metrics import primary_metric
@@ -16,8 +17,7 @@ from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
 from melpatch.finetuning import Validation
 from melpatch.objectives.base import Objective
-from melpatch.processes import by_first
-from melpatch.protocols.base import Job
+from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.finetune import FineTune
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import Run
@@ -53,18 +53,20 @@ class ESC50AST(FineTune):
         def keep(objective: Objective, step: int) -> dict[str, float]:
             table = seen.table(objective)
             score, path = seen.score(table), run.folder / "epochs" / f"step-{step:09d}.npz"
-            by_first(lambda: _write(path, table, score))
+            on_rank_zero(lambda: _write(path, table, score))
             return {f"test_{metric}": score}
 
         return keep
 
-    def trial(self, job: Job, one: Round, seed: int) -> Trial:
+    def trial(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         """See :meth:`melpatch.protocols.finetune.FineTune.trial`; the details have the score after each epoch too."""
         trial = super().trial(job, one, seed)
         curve = [float(_read(path)["score"]) for path in self._epochs(job, trial)]
         return replace(trial, details=trial.details | {"curve": curve})
 
-    def conclude(self, job: Job, trials: list[Trial]) -> tuple[list[Trial], dict[str, Any]]:
+    def conclude(
+        self, job: EvaluationJob, trials: list[Trial]
+    ) -> tuple[list[Trial], dict[str, Any]]:
         """Return the trials as they stood after the best epoch of their seed, and the seeds' mean curves.
 
         Raises:
@@ -90,10 +92,10 @@ class ESC50AST(FineTune):
             )
         return chosen, {"last_epoch": fmean(one["last_epoch"] for one in curves), "curves": curves}
 
-    def _epochs(self, job: Job, trial: Trial) -> list[Path]:
+    def _epochs(self, job: EvaluationJob, trial: Trial) -> list[Path]:
         return sorted((self.folder(job, trial.round, trial.seed) / "epochs").glob("*.npz"))
 
-    def _after(self, job: Job, trial: Trial, epoch: int) -> Trial:
+    def _after(self, job: EvaluationJob, trial: Trial, epoch: int) -> Trial:
         """Return a trial as it stood after an epoch, counted from 0."""
         known, wanted = self._epochs(job, trial), len(trial.details["curve"])
         if len(known) != wanted:

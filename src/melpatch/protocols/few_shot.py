@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from melpatch.config import check
-from melpatch.protocols.base import Job
+from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.linear import Linear
 
 
@@ -22,6 +22,6 @@ class FewShot(Linear):
         super().__post_init__()
         check(self.k >= 1, "k", self.k, "1 or more")
 
-    def few(self, job: Job) -> int:
+    def few(self, job: EvaluationJob) -> int:
         """Return ``k``, or the job's number where that is smaller."""
         return self.k if job.few is None else min(self.k, job.few)

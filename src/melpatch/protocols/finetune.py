@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import tyro
 
 from melpatch.config import check, from_toml, to_dict
+from melpatch.distributed import all_gather_objects, barrier, on_rank_zero
 from melpatch.errors import ConfigError
 from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
 from melpatch.finetuning import SCRATCH, classifier, resolved, starting_settings, train_classifier
 from melpatch.model import load
-from melpatch.processes import by_first, everyones, wait
 from melpatch.protocols.as_trained import AsTrained
-from melpatch.protocols.base import Job, Protocol
+from melpatch.protocols.base import EvaluationJob, Protocol
 from melpatch.training.config import RunConfig
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import COMMAND, Run
@@ -63,17 +63,17 @@ class FineTune(Protocol):
     keep_runs: bool = False
     """Keep the weights that each trial was scored with; runs/ROUND-SEED is then a run like any other."""
 
-    def init(self, job: Job) -> str:
+    def init(self, job: EvaluationJob) -> str:
         """Return what the encoder starts from."""
         return (
             SCRATCH if job.untrained else str(job.run.resolve())
         )  # the same from whatever working directory
 
-    def starting(self, job: Job) -> RunConfig:
+    def starting(self, job: EvaluationJob) -> RunConfig:
         """Return the settings from which the flags differ: the recipe's, with front end and encoder of the run."""
         return starting_settings(self.recipe, self.init(job), like=job.run)
 
-    def settings(self, job: Job) -> RunConfig:
+    def settings(self, job: EvaluationJob) -> RunConfig:
         """Return the settings of all trials, as far as they do not hang on the round or the seed.
 
         Raises:
@@ -99,7 +99,7 @@ class FineTune(Protocol):
             )
         return chosen
 
-    def rounds(self, job: Job) -> list[Round]:
+    def rounds(self, job: EvaluationJob) -> list[Round]:
         """See :meth:`melpatch.protocols.base.Protocol.rounds`.
 
         Raises:
@@ -108,12 +108,12 @@ class FineTune(Protocol):
         self.settings(job)
         return super().rounds(job)
 
-    def asked(self, job: Job, one: Round) -> str:
+    def asked(self, job: EvaluationJob, one: Round) -> str:
         """See :meth:`melpatch.protocols.base.Protocol.asked`; with all that the recipe says, which a name does not
         tell."""
         return json.dumps([super().asked(job, one), to_dict(self.settings(job))], sort_keys=True)
 
-    def folder(self, job: Job, name: str, seed: int) -> Path:
+    def folder(self, job: EvaluationJob, name: str, seed: int) -> Path:
         """Return the run folder of a trial."""
         return job.out / "runs" / f"{name}-{seed}"
 
@@ -121,7 +121,7 @@ class FineTune(Protocol):
         """Return what is measured in training where no clips choose; nothing by default."""
         return None
 
-    def trial(self, job: Job, one: Round, seed: int) -> Trial:
+    def trial(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         """See :meth:`melpatch.protocols.base.Protocol.trial`.
 
         The details are how many steps the training had, its time on the processors of all processes in seconds, and
@@ -129,7 +129,7 @@ class FineTune(Protocol):
         time is None, on the processors and by the clock.
         """
         begun, folder = time.process_time(), self.folder(job, one.name, seed)
-        started = by_first(lambda: Started(self.init(job), self.asked(job, one)))
+        started = on_rank_zero(lambda: Started(self.init(job), self.asked(job, one)))
         opened = _left(folder, started)
         whole = opened is None or opened.newest is None
         settings = (
@@ -142,13 +142,13 @@ class FineTune(Protocol):
         progress = train_classifier(
             objective, run, one.train, one.val, evaluate=self.evaluate(one, run)
         )
-        spent = round(sum(everyones(time.process_time() - begun)), 2)
-        wait()  # for the weights, which the first process writes
+        spent = round(sum(all_gather_objects(time.process_time() - begun)), 2)
+        barrier()  # for the weights, which the first process writes
         cost = {"cpu_seconds": spent} if whole else {"cpu_seconds": None, "seconds": None}
         scored = AsTrained().trial(replace(job, model=load(folder)), one, seed)
         return replace(scored, details={**scored.details, **cost, **_kept(progress)})
 
-    def clear(self, job: Job, one: Round, seed: int) -> None:
+    def clear(self, job: EvaluationJob, one: Round, seed: int) -> None:
         """See :meth:`melpatch.protocols.base.Protocol.clear`; that is the run's state, and its weights."""
         folder = self.folder(job, one.name, seed)
         shutil.rmtree(folder / "resume", ignore_errors=True)
@@ -158,7 +158,7 @@ class FineTune(Protocol):
 
 def _left(folder: Path, started: Started) -> Run | None:
     """Return the run that a killed trial left behind; None if there is none."""
-    return Run.reopen(folder) if by_first(lambda: _goes_on(folder, started)) else None
+    return Run.reopen(folder) if on_rank_zero(lambda: _goes_on(folder, started)) else None
 
 
 def _goes_on(folder: Path, started: Started) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from melpatch.evaluation.rounds import Choice
-from melpatch.protocols.base import Job
+from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.finetune import FineTune
 from melpatch.training.config import RunConfig
 
@@ -34,7 +34,7 @@ class SuperbFinetune(FineTune):
     recipe: str = "ssast_keywords"
     """A recipe that learns from labels (melpatch list recipes); its head is replaced by SUPERB's."""
 
-    def starting(self, job: Job) -> RunConfig:
+    def starting(self, job: EvaluationJob) -> RunConfig:
         """See :meth:`melpatch.protocols.finetune.FineTune.starting`; with SUPERB's head."""
         settings = super().starting(job)
         return replace(

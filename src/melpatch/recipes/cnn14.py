@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from melpatch.audio import ears
+from melpatch.audio import front_ends
 from melpatch.audio.augment import Augment
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
@@ -19,7 +19,7 @@ def cnn14(size_name: str) -> RunConfig:
     decay, float32; two masks of up to 64 frames and two of up to 8 mels, then mixtures with weights Beta(1, 1).
     *Differs*: a mixture's partner is another clip of the batch; LayerNorm before the last linear layer.
     """
-    return _published(size_name, ears.panns())
+    return _published(size_name, front_ends.panns())
 
 
 def cnn14_16k(size_name: str) -> RunConfig:
@@ -27,7 +27,7 @@ def cnn14_16k(size_name: str) -> RunConfig:
 
     Source and *Differs*: as :func:`cnn14`.
     """
-    return _published(size_name, ears.panns(16000))
+    return _published(size_name, front_ends.panns(16000))
 
 
 def cnn14_own(size_name: str) -> RunConfig:
@@ -40,7 +40,7 @@ def cnn14_own(size_name: str) -> RunConfig:
     config = finetune(size_name)
     return replace(
         config,
-        front_end=ears.panns(),
+        front_end=front_ends.panns(),
         encoder=CNN14.sized(size_name),
         objective=replace(config.objective, pooling="cls"),
         train=replace(config.train, lr=1e-3, layer_decay=1.0),

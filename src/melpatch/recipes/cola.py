@@ -1,6 +1,6 @@
 """COLA: for own data, and as published, with fine-tuning."""
 
-from melpatch.audio import ears
+from melpatch.audio import front_ends
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT, size
@@ -29,10 +29,10 @@ def cola_published(size_name: str) -> RunConfig:
     Source: Saeed et al. 2020 (arXiv 2010.10915), section 3.1, and the published code's defaults: Adam without decay,
     warm-up or clipping, at a constant rate. *Differs*: a CNN14 of the named size in the place of EfficientNet-B0,
     whose outputs are averaged over frequency before their maximum over time is taken; and as
-    :func:`melpatch.audio.ears.cola` says.
+    :func:`melpatch.audio.front_ends.cola` says.
     """
     return RunConfig(
-        front_end=ears.cola(),
+        front_end=front_ends.cola(),
         encoder=CNN14.sized(size_name),
         objective=COLA.Config(crop_seconds=1.0, crop_share=1.0, pooling="max", start="random"),
         loader=LoaderConfig(batch_size=64, seconds=10.0, bucket=1),
@@ -48,7 +48,7 @@ def cola_finetune(size_name: str) -> RunConfig:
     layer stands behind a layer norm; epochs are passes over the corpus, there 1000 steps.
     """
     return RunConfig(
-        front_end=ears.cola(),
+        front_end=front_ends.cola(),
         encoder=CNN14.sized(size_name),
         objective=Classify.Config(pooling="max"),
         loader=LoaderConfig(batch_size=64, seconds=1.0),

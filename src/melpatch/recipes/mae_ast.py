@@ -1,9 +1,9 @@
 """MAE-AST: as published (patches and frames), and for own data."""
 
-from melpatch.audio import ears
+from melpatch.audio import front_ends
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT, size
-from melpatch.nn.decoder import Decoder
+from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
 from melpatch.objectives.mae_ast import MAEAST
 from melpatch.training.config import RunConfig, TrainConfig
@@ -18,7 +18,7 @@ def mae_ast(size_name: str) -> RunConfig:
     return RunConfig(
         encoder=ViT.Config(**size(size_name), cls_tokens=0, start="mae"),
         objective=MAEAST.Config(
-            decoder=Decoder.Config(depth=2, num_heads=size(size_name)["num_heads"])
+            decoder=MAEDecoder.Config(depth=2, num_heads=size(size_name)["num_heads"])
         ),
         loader=LoaderConfig(batch_size=48, seconds=2.0, short="repeat", bucket=1),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
@@ -50,7 +50,7 @@ def mae_ast_frame(size_name: str) -> RunConfig:
 
 def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> RunConfig:
     return RunConfig(
-        front_end=ears.mae_ast(),
+        front_end=front_ends.mae_ast(),
         encoder=ViT.Config(
             **size(size_name),
             patch=patch,
@@ -63,7 +63,7 @@ def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> 
         ),
         objective=MAEAST.Config(
             mask=mask,
-            decoder=Decoder.Config(
+            decoder=MAEDecoder.Config(
                 depth=2,
                 num_heads=size(size_name)["num_heads"],
                 positions="sequence",

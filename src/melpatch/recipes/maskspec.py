@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from melpatch.audio import ears
+from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT, size
-from melpatch.nn.decoder import Decoder
+from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
 from melpatch.objectives.maskspec import MaskSpec
 from melpatch.training.config import RunConfig, TrainConfig
@@ -24,7 +24,7 @@ def maskspec(size_name: str) -> RunConfig:
         front_end=LogMel.Config(scale=1.0),
         encoder=ViT.Config(**size(size_name), cls_tokens=0, start="mae"),
         objective=MaskSpec.Config(
-            decoder=Decoder.Config(dim=width, depth=2, num_heads=width // 32), target="raw"
+            decoder=MAEDecoder.Config(dim=width, depth=2, num_heads=width // 32), target="raw"
         ),
         loader=LoaderConfig(batch_size=48, seconds=2.0, short="repeat", bucket=1),
         train=TrainConfig(epochs=20.0, lr=1e-3),
@@ -36,12 +36,12 @@ def maskspec_32k(size_name: str) -> RunConfig:
 
     Source: Chong et al. 2022 (arXiv 2204.12768), section 3, and the published code: AdamW, 1e-3 per 256 clips, 8 GPUs
     of 64 clips. Of the 400 epochs that it asks for, its fine-tuning starts from the 60th and 75th; here it is 80 in
-    all. *Differs*: the front end, see :func:`melpatch.audio.ears.maskspec`.
+    all. *Differs*: the front end, see :func:`melpatch.audio.front_ends.maskspec`.
     """
     return RunConfig(
-        front_end=ears.maskspec(),
+        front_end=front_ends.maskspec(),
         encoder=ViT.Config(**size(size_name), partial="drop", start="mae"),
-        objective=MaskSpec.Config(decoder=Decoder.Config(dim=512, depth=8, num_heads=16)),
+        objective=MaskSpec.Config(decoder=MAEDecoder.Config(dim=512, depth=8, num_heads=16)),
         loader=LoaderConfig(batch_size=512, seconds=9.92),  # 992 frames
         train=TrainConfig(
             epochs=80.0,
@@ -60,7 +60,7 @@ def maskspec_16k(size_name: str) -> RunConfig:
 
     Source: :func:`maskspec_32k`; the paper has no such model.
     """
-    return replace(maskspec_32k(size_name), front_end=ears.maskspec(16000))
+    return replace(maskspec_32k(size_name), front_end=front_ends.maskspec(16000))
 
 
 def audiomae(size_name: str) -> RunConfig:
@@ -77,7 +77,7 @@ def audiomae(size_name: str) -> RunConfig:
         encoder=ViT.Config(**size(size_name), partial="drop", start="mae"),
         objective=MaskSpec.Config(
             mask=Masking.Config(ratio=0.8),
-            decoder=Decoder.Config(
+            decoder=MAEDecoder.Config(
                 dim=512,
                 depth=min(16, 2 * size(size_name)["depth"]),
                 num_heads=16,

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.atomic import clear_partial, discard, sync, written_aside
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
@@ -81,9 +81,9 @@ class Parts:
     def __init__(self, out: Path, about: Mapping[str, Any], *, resume: bool) -> None:
         self._out, self.folder = out, out.with_name(f"{out.name}.parts")
         self._about = json.dumps(about, indent=1)
-        if processes.is_first():
+        if distributed.is_rank_zero():
             self._prepare(resume)
-        processes.wait()
+        distributed.barrier()
         try:
             same = (self.folder / _ABOUT).read_text(encoding="utf-8") == self._about
         except OSError as error:
@@ -93,7 +93,7 @@ class Parts:
             ) from error
         if not same:
             raise DataError(
-                f"{self.folder}: process {processes.rank()} lists other recordings, or has another model"
+                f"{self.folder}: process {distributed.rank()} lists other recordings, or has another model"
             )
 
     def _prepare(self, resume: bool) -> None:

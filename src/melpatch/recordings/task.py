@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from melpatch.data.clip import Batch
-from melpatch.errors import telling_of_lost_workers
+from melpatch.errors import report_lost_workers
 from melpatch.recordings.batches import Answer, ahead, answers, gather, told
 from melpatch.recordings.rows import Row
-from melpatch.recordings.windows import Cut, End, Numbered, whole, windows, windows_of_samples
+from melpatch.recordings.windows import End, Numbered, Windowing, whole, windows, windows_of_samples
 
 Audio = str | PathLike[str] | np.ndarray | Tensor
 """A sound file, or samples of one channel; what samples must be is checked with a message, not by their type."""
@@ -25,7 +25,7 @@ Reduce = Callable[[Iterator[Answer | End]], Iterator[Row | End]]
 class Task(NamedTuple):
     """What is asked of each recording."""
 
-    cut: Cut
+    cut: Windowing
     """How it is cut into windows."""
     function: Callable[[Batch], list[np.ndarray]]
     """A batch of windows to one array per window."""
@@ -83,5 +83,5 @@ def of_many(
     items = windows([one for group in groups for one in group], task.cut, workers)
     close = {group[-1][0] for group in groups}
     gathered = gather(items, batch_size, alike=task.alike, close=close, pin=task.pin)
-    with telling_of_lost_workers(), closing(ahead(gathered)) as coming:
+    with report_lost_workers(), closing(ahead(gathered)) as coming:
         yield from task.rows(told(answers(coming, task.function), heard))

@@ -26,7 +26,7 @@ _AHEAD = 4  # windows that a decoding process has ready
 _SHORT = 120.0  # seconds of a clip up to which it is decoded at once, as training does
 
 
-class Cut(NamedTuple):
+class Windowing(NamedTuple):
     """How recordings are cut into windows."""
 
     seconds: float
@@ -74,7 +74,7 @@ def whole(path: Path) -> Clip:
     return Clip(path, hash_text(str(path)), 0.0, inf)
 
 
-def windows(recordings: Numbered, cut: Cut, workers: int = 0) -> Iterator[Window | End]:
+def windows(recordings: Numbered, cut: Windowing, workers: int = 0) -> Iterator[Window | End]:
     """Return the windows of each recording and then its end, in the order of the recordings.
 
     Args:
@@ -115,14 +115,14 @@ def _in_turn(loaders: Sequence[Iterator[Window | End]], count: int) -> Iterator[
 class _Share(IterableDataset[Window | End]):
     """What one process decodes."""
 
-    def __init__(self, recordings: Numbered, cut: Cut) -> None:
+    def __init__(self, recordings: Numbered, cut: Windowing) -> None:
         self.recordings, self.cut = recordings, cut
 
     def __iter__(self) -> Iterator[Window | End]:
         return _decoded(self.recordings, self.cut)
 
 
-def _decoded(recordings: Numbered, cut: Cut) -> Iterator[Window | End]:
+def _decoded(recordings: Numbered, cut: Windowing) -> Iterator[Window | End]:
     for number, clip in recordings:
         end, wrong = 0.0, None
         try:
@@ -136,14 +136,14 @@ def _decoded(recordings: Numbered, cut: Cut) -> Iterator[Window | End]:
         yield End(number, end, wrong)
 
 
-def _pieces(clip: Clip, cut: Cut) -> Iterator[tuple[float, Samples]]:
+def _pieces(clip: Clip, cut: Windowing) -> Iterator[tuple[float, Samples]]:
     """Return the start within the clip and the samples of each window."""
     if clip.duration <= _SHORT:
         return _slices(decode(clip, cut.sample_rate), cut)
     return streamed(clip, cut.seconds, cut.hop, cut.sample_rate)
 
 
-def _slices(wave: Samples, cut: Cut) -> Iterator[tuple[float, Samples]]:
+def _slices(wave: Samples, cut: Windowing) -> Iterator[tuple[float, Samples]]:
     """Yield what :func:`melpatch.audio.files.stream` yields for a file; the samples are views."""
     length, rate = round(cut.seconds * cut.sample_rate), cut.sample_rate
     for number in itertools.count():
@@ -159,7 +159,7 @@ def _too_short(name: object, rate: int) -> AudioError:
 
 
 def windows_of_samples(
-    audio: np.ndarray | Tensor, rate: int | None, cut: Cut
+    audio: np.ndarray | Tensor, rate: int | None, cut: Windowing
 ) -> Iterator[Window | End]:
     """Yield the windows of one channel's samples, as those of recording 0, and its end.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import write_rejected
@@ -23,7 +23,7 @@ _LOOK = 0.5  # seconds between looks for the parts of other processes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class InferenceJob:
     """What to write, of what, and how.
 
     Attributes:
@@ -51,7 +51,7 @@ class Job:
     resume: bool
 
 
-def carry_out(job: Job) -> None:
+def carry_out(job: InferenceJob) -> None:
     """Write a job's output; recordings that cannot be read are named in ``OUT.rejected.csv``.
 
     Raises:
@@ -62,7 +62,7 @@ def carry_out(job: Job) -> None:
     """
     began = time.monotonic()
     parts, made = Parts(job.out, job.about, resume=job.resume), groups(job.recordings)
-    before = processes.from_first(parts.complete())
+    before = distributed.broadcast_from_rank_zero(parts.complete())
     if before:
         done = sum(part.recordings for part in before.values())
         notice(f"going on after {done} of {len(job.recordings)} files: {parts.folder}")
@@ -71,16 +71,16 @@ def carry_out(job: Job) -> None:
             parts,
             {
                 number: made[number]
-                for number in processes.mine(range(len(made)))
+                for number in distributed.shard_of_rank(range(len(made)))
                 if number not in before
             },
             job,
         )
     except BaseException:
-        if processes.world_size() == 1 and not parts.complete():
+        if distributed.world_size() == 1 and not parts.complete():
             parts.remove()
         raise
-    if not processes.is_first():
+    if not distributed.is_rank_zero():
         return
     while len(found := parts.complete()) < len(
         made
@@ -96,7 +96,7 @@ def carry_out(job: Job) -> None:
     notice(f"{count} files done: {job.out} ({hours:.2f} h of sound, {rate:.0f} times real time)")
 
 
-def _fill(parts: Parts, missing: Mapping[int, Numbered], job: Job) -> None:
+def _fill(parts: Parts, missing: Mapping[int, Numbered], job: InferenceJob) -> None:
     """Make this process's share of the parts that are missing."""
     with ExitStack() as stack:
         shown = stack.enter_context(bar(sum(map(len, missing.values())), job.about["command"]))
@@ -136,7 +136,7 @@ class _Rate:
         self._show(0, heard=f"{self._seconds / 3600:.2f} h", speed=f"{rate:.0f} times real time")
 
 
-def _join(parts: Parts, found: Mapping[int, Part], job: Job) -> None:
+def _join(parts: Parts, found: Mapping[int, Part], job: InferenceJob) -> None:
     """Make one output of all parts, and name beside it what could not be read."""
     rejected, count = (
         tuple(one for part in found.values() for one in part.rejected),

@@ -14,18 +14,18 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.nn.transformer import Block
 from melpatch.training.config import TrainConfig
 
 
 def launch(config: TrainConfig) -> Fabric:
-    """Return the device and its arithmetic, shared by all processes that :func:`melpatch.processes.together` joined."""
+    """Return the Fabric of a training: device, precision and the strategy for several processes."""
     accelerator = (
         "cuda" if torch.cuda.is_available() else "cpu"
     )  # masks need float64, which Apple's GPUs lack
     arithmetic = precision(config.precision)
-    together = processes.world_size()
+    together = distributed.world_size()
     if together == 1:
         return Fabric(accelerator=accelerator, devices=1, precision=arithmetic)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", together))

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.data.clip import Batch
 from melpatch.data.loader import Loaded, training_batches
 from melpatch.data.manifest import Corpus, Rejected
 from melpatch.encoders.base import Encoder, TokenEncoder
-from melpatch.errors import DataError, MelpatchError, Stopped, telling_of_lost_workers
+from melpatch.errors import DataError, Interrupted, MelpatchError, report_lost_workers
 from melpatch.objectives.base import Objective, Plan
 from melpatch.progress import Bar, bar, notice
 from melpatch.training import stopping
@@ -62,14 +62,14 @@ def fit(
         CheckpointError: another process trains in the run folder, or a save failed; for lack of space only the last one
             does.
         MelpatchError: too many steps in a row had no finite loss.
-        Stopped: a signal asked for an end, be it in the last step; the run is saved.
+        Interrupted: a signal asked for an end, be it in the last step; the run is saved.
     """
     config = run.config
     work, optimizer = set_up(objective, run, plan(config, corpus), tracker or Tracker())
     with run.alone(), stopping.heeded():
         _restore(work, optimizer)  # now that the weights are on their device
         with (
-            telling_of_lost_workers(),
+            report_lost_workers(),
             run.states,
             closing(_batches(work, corpus)) as batches,
             bar(work.total, "training", done=work.progress.step) as shown,
@@ -81,7 +81,7 @@ def fit(
                     micro = _taking_part(work, loaded)
                     done = step(work, micro, news=bool(rejected or stopping.requested()))
                 if (
-                    done.news or processes.world_size() == 1
+                    done.news or distributed.world_size() == 1
                 ):  # one that is alone need not agree with others in the step
                     _hear(work, corpus, rejected)
                 _after(work, done.record, evaluate, select, micro, shown)
@@ -122,8 +122,8 @@ def _batches(work: Work, corpus: Corpus) -> Generator[Loaded, None, None]:
         seed=config.seed,
         first_step=work.progress.step,
         accumulate=config.train.accumulate,
-        rank=processes.rank(),
-        world_size=processes.world_size(),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
         with_labels=work.objective.needs_labels,
     )
     return on_device(batches, work.fabric.device)
@@ -131,7 +131,7 @@ def _batches(work: Work, corpus: Corpus) -> Generator[Loaded, None, None]:
 
 def _taking_part(work: Work, loaded: list[Loaded]) -> list[Batch]:
     """Return the batches to learn from; of several processes each takes part in every one, if without a clip."""
-    if processes.world_size() == 1:
+    if distributed.world_size() == 1:
         return [part.batch for part in loaded if part.batch is not None]
     config, objective = work.run.config, work.objective
     samples = round(config.loader.seconds * objective.front_end.sample_rate)
@@ -148,7 +148,7 @@ def _hear(work: Work, corpus: Corpus, rejected: list[Rejected]) -> None:
         DataError: too many clips cannot be read.
     """
     run, share = work.run, work.run.config.loader.max_bad_share
-    told = processes.everyones((rejected, stopping.requested()))
+    told = distributed.all_gather_objects((rejected, stopping.requested()))
     work.signal = max(signal for _, signal in told)
     new = list(chain.from_iterable(rejects for rejects, _ in told))
     run.reject(new)
@@ -176,7 +176,7 @@ def _restore(work: Work, optimizer: Optimizer) -> None:
     before = run.speed(run.folder)
     work.seconds = before.get("seconds", 0.0)
     work.cpu_seconds = (
-        before.get("cpu_seconds", 0.0) if processes.is_first() else 0.0
+        before.get("cpu_seconds", 0.0) if distributed.is_rank_zero() else 0.0
     )  # they are summed over all
     if not work.total and state is None:
         run.log({"step": 0})
@@ -222,7 +222,7 @@ def _after(
     due = evaluation_steps(config, work.total)
     saving = progress.step % config.save_every == 0 or last or bool(work.signal)
     if progress.step in due or saving:
-        cpu_seconds = sum(processes.everyones(work.cpu_seconds))
+        cpu_seconds = sum(distributed.all_gather_objects(work.cpu_seconds))
         spent = {"cpu_seconds": round(cpu_seconds, 3), "seconds": round(work.seconds, 3)}
         speed = {"clips_per_second": round(per_second, 2), "memory_gib": round(memory_gib(), 3)}
         run.log_speed({"step": progress.step, **speed, **spent})
@@ -249,7 +249,7 @@ def _evaluate(work: Work, record: dict[str, float], evaluate: Evaluate | None) -
     scores: dict[str, float] = {}
     if evaluate is not None:
         with torch.no_grad(), work.fabric.autocast():
-            scores = processes.from_first(evaluate(work.objective, progress.step))
+            scores = distributed.broadcast_from_rank_zero(evaluate(work.objective, progress.step))
         work.run.log({"step": progress.step, **scores})
         work.tracker.scalars(scores, progress.step)
     return scores
@@ -285,14 +285,14 @@ def _finish(work: Work) -> Progress:
         notice(
             f"clips left out because they could not be read: {count}; see {work.run.folder / 'rejected.csv'}"
         )
-    work.signal = max(processes.everyones(stopping.requested()))
+    work.signal = max(distributed.all_gather_objects(stopping.requested()))
     if not work.signal:
         return work.progress
     folder, name, step = work.run.folder, Signals(work.signal).name, work.progress.step
     done = f"stopped by {name} and saved after step {step} of {work.total}"
     if step == work.total:
         done = f"complete and saved after step {step} when {name} stopped the command"
-    raise Stopped(
+    raise Interrupted(
         f"{folder}: {done}; the same command goes on from there, a training one with --resume",
         work.signal,
     )
@@ -300,7 +300,7 @@ def _finish(work: Work) -> Progress:
 
 def _note_skipped(work: Work, micro: list[Batch]) -> None:
     progress, limit = work.progress, work.run.config.train.nonfinite_limit
-    told = processes.everyones([key for batch in micro for key in batch.keys.tolist()])
+    told = distributed.all_gather_objects([key for batch in micro for key in batch.keys.tolist()])
     keys = list(chain.from_iterable(told))
     work.run.log({"step": progress.step, "skipped": True, "clip_keys": keys})
     if progress.skipped_in_a_row >= limit:

@@ -41,8 +41,8 @@ from melpatch.atomic import lack_of_space, written_aside
 from melpatch.config import from_toml, to_toml
 from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
+from melpatch.distributed import is_rank_zero, on_rank_zero, require_same_on_all_ranks
 from melpatch.errors import CheckpointError, DataError
-from melpatch.processes import agree, by_first, is_first
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.lines import Lines
@@ -86,7 +86,7 @@ class Run:
             CheckpointError: the folder holds a run already, or cannot be written.
         """
         run = cls(folder, config)
-        by_first(lambda: run._begin(command))
+        on_rank_zero(lambda: run._begin(command))
         return run
 
     @staticmethod
@@ -131,8 +131,8 @@ class Run:
             DataError: it is not the same in all processes.
         """
         known = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
-        agree(known, f"the clips of {corpus.name}, their lengths or labels")
-        by_first(lambda: self._remember(known, corpus.clips))
+        require_same_on_all_ranks(known, f"the clips of {corpus.name}, their lengths or labels")
+        on_rank_zero(lambda: self._remember(known, corpus.clips))
 
     def _remember(
         self, known: list[tuple[int, float, float, tuple[str, ...]]], clips: Iterable[Clip]
@@ -158,7 +158,7 @@ class Run:
             )
 
     @staticmethod
-    def heard(folder: Path) -> frozenset[int]:
+    def trained_on(folder: Path) -> frozenset[int]:
         """Return the marks of the clips that the run in a folder was trained on; none where it did not note them."""
         path = folder / _CLIPS
         return frozenset(np.load(path).tolist()) if path.exists() else frozenset()
@@ -173,7 +173,7 @@ class Run:
             CheckpointError: another process trains in it.
         """
         lock = FileLock(self.folder / "lock")
-        by_first(lambda: self._acquire(lock))
+        on_rank_zero(lambda: self._acquire(lock))
         try:
             self._read_rejected()  # which the one before may have added to
             yield
@@ -209,12 +209,12 @@ class Run:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl: numbers that an equal run would give too."""
-        if is_first():
+        if is_rank_zero():
             self._metrics.add(record)
 
     def log_speed(self, record: Mapping[str, Any]) -> None:
         """Append a line to speed.jsonl."""
-        if is_first():
+        if is_rank_zero():
             self._speed.add(record)
 
     @staticmethod
@@ -227,7 +227,7 @@ class Run:
     def reject(self, rejected: Iterable[Rejected]) -> None:
         """Note unreadable files in rejected.csv, each once; while the disk is full, in memory."""
         self.rejected |= {one.path: one for one in rejected if one.path not in self.rejected}
-        if len(self.rejected) == self._listed or not is_first():
+        if len(self.rejected) == self._listed or not is_rank_zero():
             return
         try:
             write_rejected(tuple(self.rejected.values()), self.folder / "rejected.csv")
@@ -238,13 +238,13 @@ class Run:
 
     def publish(self, weights: Mapping[str, Tensor]) -> None:
         """Make these the weights to use; they are copied, and written while the run goes on."""
-        if is_first():
+        if is_rank_zero():
             self.states.publish(weights)
 
     def save(self, state: State, publish: Mapping[str, Tensor] | None = None) -> None:
         """Save what a resumed run starts from, and the weights to use, if they change; see
         :meth:`melpatch.training.states.States.save`."""
-        if is_first():
+        if is_rank_zero():
             self.states.save(state, publish)
 
     @property
@@ -258,7 +258,7 @@ class Run:
         Raises:
             CheckpointError: all states are damaged.
         """
-        newest = by_first(self._rewind)
+        newest = on_rank_zero(self._rewind)
         return None if newest is None else load_state(newest)
 
     def _rewind(self) -> Path | None:

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_weights
@@ -31,7 +31,7 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
     Raises:
         DataError: none of them can be read.
     """
-    mean, std = processes.by_first(lambda: _statistics(config, corpus, clips))
+    mean, std = distributed.on_rank_zero(lambda: _statistics(config, corpus, clips))
     return replace(config, front_end=replace(config.front_end, mean=mean, std=std))
 
 
@@ -77,7 +77,7 @@ def fitted(config: RunConfig) -> RunConfig:
     if not getattr(encoder, "learned", False):
         return config
     method: Any = owner(config.objective)
-    heard = method.heard(config.objective, config.loader.seconds)
+    heard = method.input_seconds(config.objective, config.loader.seconds)
     frames = LogMel(config.front_end).frames(round(heard * config.front_end.sample_rate))
     columns = encoder.grid(config.front_end.n_mels).columns(
         config.front_end.target_frames or frames
@@ -94,7 +94,7 @@ def plan(config: RunConfig, corpus: Corpus) -> Plan:
     batch_size, accumulate, together = (
         config.loader.batch_size,
         config.train.accumulate,
-        processes.world_size(),
+        distributed.world_size(),
     )
     method: Any = owner(config.objective)
     shares = together * accumulate

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.atomic import clear_partial, discard, lack_of_space, written_aside
 from melpatch.checkpoint import copied, load_weights, write_weights
 from melpatch.errors import CheckpointError
@@ -108,7 +108,7 @@ class States:
                 f"{self._refused.filename or self.folder}: no room for the last weights ({self._refused.strerror}); "
                 "free some space, then go on with --resume"
             )
-        processes.wait()  # or the others, whose end torchrun takes for a reason to end this one, would be first
+        distributed.barrier()  # or the others, whose end torchrun takes for a reason to end this one, would be first
 
     @property
     def newest(self) -> Path | None:

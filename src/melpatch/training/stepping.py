@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.data.clip import Batch
 from melpatch.objectives.base import Objective, ObjectiveOutput
 from melpatch.rng import hash_text
@@ -78,7 +78,7 @@ def step(work: Work, batches: list[Batch], *, news: bool = False) -> Done:
             output = work.module(batch, at)
             fabric.backward(_weighted(output.loss, output))
         names, sums = ["weight", "loss", *output.metrics], sums + _sums(output)
-    sums = processes.summed(
+    sums = distributed.all_reduce_sum(
         torch.cat([sums.view(-1), torch.full_like(sums.view(-1)[:1], float(news))])
     )
     norm = _average_gradients(work, sums[0])
@@ -100,7 +100,7 @@ def step(work: Work, batches: list[Batch], *, news: bool = False) -> Done:
 
 def _seed(work: Work) -> None:
     """Set torch's own generator, from which only dropout draws: a function of seed, step and process."""
-    seed = f"{work.run.config.seed}/step/{work.progress.step}/{processes.rank()}"
+    seed = f"{work.run.config.seed}/step/{work.progress.step}/{distributed.rank()}"
     torch.manual_seed(hash_text(seed) & (2**63 - 1))
 
 
@@ -152,7 +152,7 @@ def _average_gradients(work: Work, weight: Tensor) -> Tensor:
     gradients = [p.grad for p in _trained(work) if p.grad is not None]
     if not gradients:
         return torch.zeros((), device=weight.device)
-    divisor = torch.where(weight > 0, weight, 1.0) / processes.world_size()
+    divisor = torch.where(weight > 0, weight, 1.0) / distributed.world_size()
     torch._foreach_div_(gradients, divisor.to(gradients[0].dtype))
     return whole(torch.nn.utils.get_total_norm(gradients))
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from melpatch.colours import class_colours
 from melpatch.data.clip import Batch
+from melpatch.distributed import is_rank_zero
 from melpatch.errors import MelpatchError
 from melpatch.objectives.base import Objective, Picture
-from melpatch.processes import is_first
 
 Track = Literal["none", "tensorboard"]
 _LINE = 2  # white pixels between two spectrograms
@@ -111,4 +111,4 @@ def _coloured(classes: Int[Tensor, "row column"]) -> Float[Tensor, "height width
 
 def make_tracker(kind: Track, folder: Path) -> Tracker:
     """Return the tracker of that name; of several processes the first one alone keeps anything."""
-    return TensorBoard(folder) if kind == "tensorboard" and is_first() else Tracker()
+    return TensorBoard(folder) if kind == "tensorboard" and is_rank_zero() else Tracker()

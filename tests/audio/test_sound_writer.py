@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melpatch.audio import encoder
+from melpatch.audio import sound_writer
 
 CODECS = pytest.mark.parametrize("codec", ["flac", "pcm"])
 
@@ -17,7 +17,7 @@ CODECS = pytest.mark.parametrize("codec", ["flac", "pcm"])
 def encode(wave, rate, codec):
     """The bytes of a wave, and which share of it was beyond full scale."""
     file = io.BytesIO()
-    coded = encoder.encode([wave], rate, codec, file)
+    coded = sound_writer.write_sound([wave], rate, codec, file)
     assert coded.samples == len(wave)
     assert coded.loudest == np.abs(wave).max()
     return file.getvalue(), coded.beyond / coded.samples
@@ -66,7 +66,7 @@ def test_flac_is_smaller_than_pcm():
 def test_the_same_bytes_come_of_any_pieces(codec, lengths):
     wave = np.random.default_rng(0).normal(0, 0.3, sum(lengths)).astype(np.float32)
     file = io.BytesIO()
-    coded = encoder.encode(np.split(wave, np.cumsum(lengths)[:-1]), 8000, codec, file)
+    coded = sound_writer.write_sound(np.split(wave, np.cumsum(lengths)[:-1]), 8000, codec, file)
     whole, beyond = encode(wave, 8000, codec)
     assert file.getvalue() == whole
     assert coded == (len(wave), round(beyond * len(wave)), np.abs(wave).max())
@@ -97,8 +97,8 @@ class Full(io.BytesIO):
 def test_a_disk_that_is_full_at_any_moment_is_told(codec):
     wave = np.random.default_rng(0).normal(0, 0.3, 30_000).astype(np.float32)
     whole = Full(None)
-    encoder.encode([wave], 8000, codec, whole)
+    sound_writer.write_sound([wave], 8000, codec, whole)
     assert whole.calls > 3
     for which in range(1, whole.calls + 1):
         with pytest.raises(OSError, match="No space left"):
-            encoder.encode([wave], 8000, codec, Full(which))
+            sound_writer.write_sound([wave], 8000, codec, Full(which))

@@ -8,7 +8,7 @@ from nn.slow_decoder import slow_decoder, window_of
 from torch import nn
 
 from melpatch.errors import ConfigError
-from melpatch.nn.decoder import Decoder, Windows
+from melpatch.nn.mae_decoder import MAEDecoder, Windows
 from melpatch.nn.masking import Subset
 
 DIM = 12
@@ -23,8 +23,8 @@ def noise(*shape, seed=0):
 def build(embed_dim=DIM, encoder_depth=2, **settings):
     """A small one whose attention is far from uniform; of its three blocks the second has its windows shifted."""
     torch.manual_seed(0)
-    config = Decoder.Config(**{"dim": 8, "depth": 3, "num_heads": 2} | settings)
-    decoder = Decoder(config, embed_dim, encoder_depth).double().eval()
+    config = MAEDecoder.Config(**{"dim": 8, "depth": 3, "num_heads": 2} | settings)
+    decoder = MAEDecoder(config, embed_dim, encoder_depth).double().eval()
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.5)
     return decoder

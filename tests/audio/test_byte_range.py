@@ -9,9 +9,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from melpatch.audio import stretch as stretches
+from melpatch.audio import byte_range
+from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.files import count_samples, probe, read, stream
-from melpatch.audio.stretch import Stretch
 from melpatch.errors import AudioError
 
 FORMATS = {"a.flac": {}, "a.wav": {}, "a.ogg": {}, "float.wav": {"subtype": "FLOAT"}, "a.mp3": {}}
@@ -27,12 +27,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def within(path: Path, before: int = 100, after: int = 77) -> Stretch:
+def within(path: Path, before: int = 100, after: int = 77) -> ByteRange:
     """Return the bytes of a file as a stretch of another one, with zeros before and ones after it."""
     content = path.read_bytes()
     around = path.with_name(f"{path.name}.{before}.{after}.bin")
     around.write_bytes(bytes(before) + content + b"\1" * after)
-    return Stretch(
+    return ByteRange(
         around, before, len(content), zlib.crc32(content), f"{around}[x at byte {before}]"
     )
 
@@ -40,7 +40,7 @@ def within(path: Path, before: int = 100, after: int = 77) -> Stretch:
 @SHORT
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_stretch_is_read_as_its_file_is(folder, name, checked, monkeypatch):
-    monkeypatch.setattr(stretches, "_CHECKED", checked)
+    monkeypatch.setattr(byte_range, "_CHECKED", checked)
     for before, after in [(0, 0), (512, 3)]:
         path, part = folder / name, within(folder / name, before, after)
         assert probe(part) == probe(path)
@@ -83,7 +83,7 @@ def test_any_flipped_bit_is_told(folder, name, place, bit):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
 def test_a_file_that_ends_too_soon_is_told(folder, name, checked, kept):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stretches, "_CHECKED", checked)
+        patch.setattr(byte_range, "_CHECKED", checked)
         part = within(folder / name)
         other = part._replace(path=folder / "cut.bin")
         other.path.write_bytes(part.path.read_bytes()[: kept % (part.offset + part.size // 2)])
@@ -97,7 +97,7 @@ def test_what_is_missing_or_no_sound_is_told_by_the_name_of_the_stretch(folder):
     (folder / "text").write_bytes(b"<html>")
     for part, message in [
         (
-            Stretch(folder / "gone", 0, 5, 0, "gone[x at byte 0]"),
+            ByteRange(folder / "gone", 0, 5, 0, "gone[x at byte 0]"),
             r"gone\[x at byte 0\]: does not exist",
         ),
         (within(folder / "text"), r"text.*\[x at byte 100\]: is a saved web page"),

@@ -15,11 +15,11 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
+from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.refusals import COPY_AGAIN, explain, require_file, words
-from melpatch.audio.stretch import Stretch
 from melpatch.errors import AudioError
 
-Source = str | Path | Stretch
+Source = str | Path | ByteRange
 """A sound file, or a stretch of a file that is one in itself."""
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Sampling rates taken for sound, in Hz: telephones have 8 000, bat detectors 384 000."""
@@ -69,7 +69,7 @@ class _Bytes(io.BufferedReader):
     name = ""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(source.open() if isinstance(source, Stretch) else io.FileIO(source))
+        super().__init__(source.open() if isinstance(source, ByteRange) else io.FileIO(source))
         head = self.read(8)
         size = self.seek(0, io.SEEK_END)
         self.seek(0)
@@ -98,7 +98,7 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-class Decoder:
+class SoundFile:
     """A sound file that :func:`open_sound` has opened.
 
     Attributes:
@@ -194,7 +194,7 @@ class Decoder:
 
 
 @contextmanager
-def open_sound(path: Source) -> Iterator[Decoder]:
+def open_sound(path: Source) -> Iterator[SoundFile]:
     """Open a sound file, or a stretch of a file, for the body of a ``with``.
 
     Raises:
@@ -213,4 +213,4 @@ def open_sound(path: Source) -> Iterator[Decoder]:
         except soundfile.LibsndfileError as error:
             raise AudioError(path, *explain(file, error)) from error
         with sound:
-            yield Decoder(path, sound)
+            yield SoundFile(path, sound)

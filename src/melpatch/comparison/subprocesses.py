@@ -13,11 +13,11 @@ from melpatch.errors import MelpatchError
 _INTERRUPTED = (130, -signal.SIGINT)
 
 
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
+class RunStopped(Exception):  # noqa: N818 - nothing went wrong
     """The comparison was interrupted; no further command is started."""
 
 
-class Processes:
+class Subprocesses:
     """The running commands, which end when the comparison does."""
 
     def __init__(self) -> None:
@@ -29,13 +29,13 @@ class Processes:
 
         Raises:
             MelpatchError: it failed; the message is its last line.
-            Stopped: the comparison was interrupted.
+            RunStopped: the comparison was interrupted.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             with self._lock:
                 if self._stopped:
-                    raise Stopped
+                    raise RunStopped
                 process = subprocess.Popen(
                     [sys.executable, "-m", "melpatch", *words],
                     env={"OMP_NUM_THREADS": "1", **os.environ},
@@ -50,7 +50,7 @@ class Processes:
             if (
                 self._stopped or code in _INTERRUPTED
             ):  # a terminal's Ctrl-C reaches the command before it reaches us
-                raise Stopped
+                raise RunStopped
         if code:
             raise MelpatchError(_reason(log, code))
 

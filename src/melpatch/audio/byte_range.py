@@ -13,7 +13,7 @@ decoded is read."""
 _PACK_AGAIN = "copy the file again or pack it anew; melpatch pack --check finds all damage"
 
 
-class Stretch(NamedTuple):
+class ByteRange(NamedTuple):
     """Where a sound lies within a file.
 
     Attributes:
@@ -68,7 +68,7 @@ class Stretch(NamedTuple):
 class _Window(io.FileIO):
     """The bytes of a stretch, counted from its beginning."""
 
-    def __init__(self, stretch: Stretch) -> None:
+    def __init__(self, stretch: ByteRange) -> None:
         super().__init__(stretch.path)
         self._offset, self._size = stretch.offset, stretch.size
         self.seek(0)

@@ -8,20 +8,20 @@ import pytest
 import scipy.signal
 import torch
 
-from melpatch.audio import ears
+from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.mel import mel_filters
 from melpatch.config import from_dict, to_dict
 
 ALL = {
-    "kaldi": ears.kaldi(),
-    "mae_ast": ears.mae_ast(),
-    "maskspec": ears.maskspec(),
-    "maskspec at 16 kHz": ears.maskspec(16000),
-    "panns": ears.panns(),
-    "panns at 16 kHz": ears.panns(16000),
-    "panns at 8 kHz": ears.panns(8000),
-    "cola": ears.cola(),
+    "kaldi": front_ends.kaldi(),
+    "mae_ast": front_ends.mae_ast(),
+    "maskspec": front_ends.maskspec(),
+    "maskspec at 16 kHz": front_ends.maskspec(16000),
+    "panns": front_ends.panns(),
+    "panns at 16 kHz": front_ends.panns(16000),
+    "panns at 8 kHz": front_ends.panns(8000),
+    "cola": front_ends.cola(),
 }
 
 
@@ -54,7 +54,7 @@ def filters(scale, rate, n_fft, n_mels, low, high):
 
 
 def test_kaldi_is_the_default():
-    assert ears.kaldi() == LogMel.Config()
+    assert front_ends.kaldi() == LogMel.Config()
 
 
 def test_mae_ast_is_kaldi_with_poveys_window():
@@ -66,7 +66,7 @@ def test_mae_ast_is_kaldi_with_poveys_window():
     bank.accept_waveform(16000, wave.tolist())
     bank.input_finished()
     expected = np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)], axis=1)
-    config = ears.mae_ast()
+    config = front_ends.mae_ast()
     ours = features(config, wave)
     np.testing.assert_allclose(ours * (2 * config.std) + config.mean, expected, rtol=0, atol=2e-3)
 
@@ -79,7 +79,7 @@ def test_maskspec(rate, n_fft):
     power = spectrum(np.pad(emphasised, n_fft // 2, mode="reflect"), window, hop, n_fft) ** 2
     mel = filters("kaldi", rate, n_fft, 128, 0.0, rate / 2 - 1000) @ power
     np.testing.assert_allclose(
-        features(ears.maskspec(rate), wave), (np.log(mel + 1e-5) + 4.5) / 5, rtol=0, atol=1e-9
+        features(front_ends.maskspec(rate), wave), (np.log(mel + 1e-5) + 4.5) / 5, rtol=0, atol=1e-9
     )
 
 
@@ -92,7 +92,7 @@ def test_panns(rate, n_fft, high):
     decibels = 10 * np.log10(
         np.maximum(filters("slaney", rate, n_fft, 64, 50.0, high) @ power, 1e-10)
     )
-    np.testing.assert_allclose(features(ears.panns(rate), wave), decibels, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(features(front_ends.panns(rate), wave), decibels, rtol=0, atol=1e-8)
 
 
 def test_cola():
@@ -103,7 +103,7 @@ def test_cola():
     mel = filters("kaldi", 16000, 1024, 64, 60.0, 7800.0) @ np.array(energies).T
     assert mel.shape == (64, 98)  # what COLA's encoder is given of a second
     np.testing.assert_allclose(
-        features(ears.cola(), wave), np.log(np.maximum(mel, 1e-5)), rtol=0, atol=1e-9
+        features(front_ends.cola(), wave), np.log(np.maximum(mel, 1e-5)), rtol=0, atol=1e-9
     )
 
 

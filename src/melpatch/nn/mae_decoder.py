@@ -17,7 +17,7 @@ Tokens = Float[Tensor, "clip token dim"]
 Valid = Bool[Tensor, "clip token"]
 
 
-class Decoder(nn.Module):
+class MAEDecoder(nn.Module):
     """A mask embedding where nothing was seen, positions everywhere, and a few transformer blocks.
 
     Sources: He et al. 2022, "MAE" (arXiv 2111.06377), section 3, for blocks that see the whole grid; Huang et al. 2022,

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from melpatch.comparison.processes import Processes, Stopped
+from melpatch.comparison.subprocesses import RunStopped, Subprocesses
 from melpatch.errors import MelpatchError
 
 
 def test_a_command_is_run_and_logged(tmp_path):
-    Processes().melpatch(["--version"], tmp_path / "logs" / "a.log")
+    Subprocesses().melpatch(["--version"], tmp_path / "logs" / "a.log")
     assert (tmp_path / "logs" / "a.log").read_text().startswith("melpatch ")
 
 
@@ -20,7 +20,7 @@ def test_a_failure_is_the_last_line_of_the_log(tmp_path):
     log = tmp_path / "a.log"
     log.write_text("an earlier try\n")
     with pytest.raises(MelpatchError, match=r"^melpatch nope: error: no command is called 'nope'"):
-        Processes().melpatch(["nope"], log)
+        Subprocesses().melpatch(["nope"], log)
     assert log.read_text().startswith("an earlier try\nmelpatch nope:")
 
 
@@ -43,14 +43,14 @@ def test_one_thread_unless_told_otherwise(tmp_path, scripted, monkeypatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if given:
             monkeypatch.setenv("OMP_NUM_THREADS", given)
-        Processes().melpatch(["show", "x"], tmp_path / f"{number}.log")
+        Subprocesses().melpatch(["show", "x"], tmp_path / f"{number}.log")
         assert (tmp_path / f"{number}.log").read_text() == f"{given or 1} -m melpatch show x\n"
 
 
 def test_an_end_by_a_signal_is_told(tmp_path, scripted):
     scripted("kill -9 $$")
     with pytest.raises(MelpatchError, match=r"ended by signal 9; see .*a\.log .*not enough memory"):
-        Processes().melpatch([], tmp_path / "a.log")
+        Subprocesses().melpatch([], tmp_path / "a.log")
 
 
 # A shell that was started in the background ignores SIGINT, and so do its children unless they say otherwise.
@@ -60,22 +60,22 @@ INTERRUPTED = f'exec {sys.executable} -c "import os, signal; signal.signal(2, si
 @pytest.mark.parametrize("text", ["exit 130", INTERRUPTED], ids=["130", "signal"])
 def test_an_interrupted_command_has_not_failed(tmp_path, scripted, text):
     scripted(text)
-    with pytest.raises(Stopped):
-        Processes().melpatch([], tmp_path / "a.log")
+    with pytest.raises(RunStopped):
+        Subprocesses().melpatch([], tmp_path / "a.log")
 
 
 def test_stopping_ends_what_runs_and_starts_nothing_more(tmp_path, scripted):
     scripted("echo started; exec sleep 60")
-    processes, log = Processes(), tmp_path / "a.log"
+    processes, log = Subprocesses(), tmp_path / "a.log"
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(processes.melpatch, [], log)
         while not (log.exists() and log.read_text()):
             time.sleep(0.01)
         begun = time.monotonic()
         processes.stop()
-        with pytest.raises(Stopped):
+        with pytest.raises(RunStopped):
             running.result()
         assert time.monotonic() - begun < 10
-    with pytest.raises(Stopped):
+    with pytest.raises(RunStopped):
         processes.melpatch([], tmp_path / "b.log")
     assert (tmp_path / "b.log").read_text() == ""

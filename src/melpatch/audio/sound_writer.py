@@ -17,7 +17,7 @@ HIGHEST_FLAC_RATE = 655_350
 _FULL = 1 << 15
 
 
-class Coded(NamedTuple):
+class WrittenSound(NamedTuple):
     """What was coded.
 
     Attributes:
@@ -31,12 +31,12 @@ class Coded(NamedTuple):
     loudest: float
 
 
-def encode(
+def write_sound(
     pieces: Iterable[Float[np.ndarray, " _"]],
     sample_rate: int,
     codec: Codec,
     file: io.BufferedIOBase,
-) -> Coded:
+) -> WrittenSound:
     """Write samples as a mono sound file of 16 bits. What was decoded from 16 bits comes back to the last bit.
 
     Args:
@@ -66,7 +66,7 @@ def encode(
     finally:
         if told.error is not None:
             raise told.error
-    return Coded(samples, beyond, loudest)
+    return WrittenSound(samples, beyond, loudest)
 
 
 class _Telling:

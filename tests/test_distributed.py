@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch import distributed
+import torch.distributed as dist
 from two_processes import in_both
 
-from melpatch import processes
+from melpatch import distributed
 from melpatch.errors import ConfigError, DataError
 
 
@@ -17,24 +17,24 @@ def process(rank, folder):
     """Be one of two."""
     values = torch.arange(4.0) * (rank + 1)
     found = {
-        "who": (processes.rank(), processes.world_size(), processes.is_first()),
-        "mine": processes.mine([10, 11, 12]),
-        "everyones": processes.everyones({"rank": rank}),
-        "from first": processes.from_first(f"of {rank}"),
-        "by first": processes.by_first(lambda: f"by {rank}"),
-        "summed": processes.summed(values),
+        "who": (distributed.rank(), distributed.world_size(), distributed.is_rank_zero()),
+        "mine": distributed.shard_of_rank([10, 11, 12]),
+        "everyones": distributed.all_gather_objects({"rank": rank}),
+        "from first": distributed.broadcast_from_rank_zero(f"of {rank}"),
+        "by first": distributed.on_rank_zero(lambda: f"by {rank}"),
+        "summed": distributed.all_reduce_sum(values),
         "untouched": values,
-        "gathered": processes.gathered(torch.full((1 + 2 * rank, 2), float(rank))),
-        "nothing": processes.gathered(torch.zeros(rank, 3, dtype=torch.int64)),
+        "gathered": distributed.all_gather_rows(torch.full((1 + 2 * rank, 2), float(rank))),
+        "nothing": distributed.all_gather_rows(torch.zeros(rank, 3, dtype=torch.int64)),
     }
     with pytest.raises(DataError, match="no sound"):
-        processes.by_first(failing)
-    processes.agree(["a", 0.5], "the clips")
+        distributed.on_rank_zero(failing)
+    distributed.require_same_on_all_ranks(["a", 0.5], "the clips")
     with pytest.raises(
-        DataError, match=r"^the clips are not the same in process 1 as in process 0; give"
+        DataError, match=r"^the clips are not the same on rank 1 as on rank 0; give"
     ):
-        processes.agree(["a", 0.5 * rank], "the clips")
-    processes.wait()
+        distributed.require_same_on_all_ranks(["a", 0.5 * rank], "the clips")
+    distributed.barrier()
     return found
 
 
@@ -52,28 +52,32 @@ def test_two_processes_know_of_each_other(tmp_path, monkeypatch):
 
 def test_one_that_is_alone_has_all_of_it():
     rows = torch.ones(2, 3)
-    assert not processes.started()
-    assert (processes.rank(), processes.world_size(), processes.is_first()) == (0, 1, True)
-    assert processes.mine([1, 2]) == [1, 2]
-    assert processes.everyones("x") == ["x"]
-    assert processes.from_first("x") == processes.by_first(lambda: "x") == "x"
-    assert processes.summed(rows) is rows
-    assert processes.gathered(rows) == [rows]
-    assert processes.first_to_fail()
+    assert not distributed.launched_by_torchrun()
+    assert (distributed.rank(), distributed.world_size(), distributed.is_rank_zero()) == (
+        0,
+        1,
+        True,
+    )
+    assert distributed.shard_of_rank([1, 2]) == [1, 2]
+    assert distributed.all_gather_objects("x") == ["x"]
+    assert distributed.broadcast_from_rank_zero("x") == distributed.on_rank_zero(lambda: "x") == "x"
+    assert distributed.all_reduce_sum(rows) is rows
+    assert distributed.all_gather_rows(rows) == [rows]
+    assert distributed.first_to_fail()
     with pytest.raises(DataError):
-        processes.by_first(failing)
-    with processes.together():
-        processes.wait()
+        distributed.on_rank_zero(failing)
+    with distributed.process_group():
+        distributed.barrier()
 
 
 def test_more_processes_than_gpus_are_refused_in_one_line(monkeypatch):
     for name, value in {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(processes, "_board", [])
+    monkeypatch.setattr(distributed, "_store", [])
     monkeypatch.setattr(
-        processes, "rendezvous", lambda *_, **__: iter([(distributed.HashStore(), 2, 3)])
+        distributed, "rendezvous", lambda *_, **__: iter([(dist.HashStore(), 2, 3)])
     )
-    monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(
@@ -81,6 +85,6 @@ def test_more_processes_than_gpus_are_refused_in_one_line(monkeypatch):
     )  # fails for a GPU that is not there
     with (
         pytest.raises(ConfigError, match="--nproc-per-node = 3; allowed: at most 2"),
-        processes.together(),
+        distributed.process_group(),
     ):
         pass
