@@ -205,7 +205,7 @@ def test_python_dash_m_is_the_same_door():
 def several(monkeypatch):
     """As if torchrun had started two processes, of which this is the one whose number is set; say who failed first."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(distributed, "together", nullcontext)
+    monkeypatch.setattr(distributed, "process_group", nullcontext)
     return monkeypatch.setattr
 
 

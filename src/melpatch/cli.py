@@ -97,11 +97,11 @@ def _run_together(command: str, arguments: list[str]) -> None:
     os.environ.setdefault(
         "TORCH_CPP_LOG_LEVEL", "ERROR"
     )  # torch warns of settings that are as they have to be
-    from melpatch import processes  # here, since it imports torch
+    from melpatch import distributed  # here, since it imports torch
 
     with ExitStack() as stack:
-        stack.enter_context(processes.together())
-        if not processes.is_first():
+        stack.enter_context(distributed.process_group())
+        if not distributed.is_rank_zero():
             silence = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(silence))
             stack.enter_context(redirect_stderr(silence))
