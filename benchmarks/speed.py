@@ -43,7 +43,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from melpatch import distributed
 from melpatch.config import check
 from melpatch.data.clip import Batch
-from melpatch.model import Model
+from melpatch.inference.model import Model
 from melpatch.objectives.base import Plan
 from melpatch.plots.base import save, sheet
 from melpatch.recipes.base import recipe

@@ -7,8 +7,8 @@ from pathlib import Path
 from melpatch.config import from_toml
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.errors import DataError
-from melpatch.evaluation.inference import Table, over_clips
 from melpatch.evaluation.metrics import primary_metric, scores
+from melpatch.inference.corpus import Table, over_clips
 from melpatch.interop.base import Channels, is_run, start
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective

@@ -23,7 +23,7 @@ from melpatch.cli import main
 from melpatch.commands.evaluate import Config, _place, protocols, results
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError
-from melpatch.model import load
+from melpatch.inference.model import load
 from melpatch.protocols.knn import KNN
 from melpatch.protocols.linear import Linear
 from melpatch.training.run import Run
@@ -529,7 +529,7 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
             (),
             "melpatch.rng:uniform is no protocol; name a class derived from",
         ),
-        (("melpatch.model:Model",), (), "melpatch.model:Model is no protocol"),
+        (("melpatch.inference.model:Model",), (), "melpatch.inference.model:Model is no protocol"),
     ],
 )
 def test_protocols_that_cannot_be_made_say_why(names, changes, message):

@@ -14,7 +14,7 @@ from journeys.three_sounds import (
 
 from melpatch.audio import sound_file
 from melpatch.cli import main
-from melpatch.model import load
+from melpatch.inference.model import load
 
 
 @pytest.fixture(scope="module")

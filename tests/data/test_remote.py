@@ -24,7 +24,7 @@ from melpatch.data.shards import read_about
 from melpatch.data.sound import decode
 from melpatch.data.verifying import faults
 from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
-from melpatch.recordings import windows
+from melpatch.inference import windows
 
 
 @pytest.fixture(scope="module")

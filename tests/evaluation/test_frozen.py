@@ -17,7 +17,7 @@ from melpatch.data.manifest import load_corpus
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.errors import CheckpointError, ConfigError, DataError
 from melpatch.evaluation.frozen import Frozen, listing
-from melpatch.model import Model
+from melpatch.inference.model import Model
 from melpatch.objectives.cola import COLA
 from melpatch.training.config import build
 

@@ -13,8 +13,8 @@ from melpatch import scoring
 from melpatch.commands.evaluate import Config, scored
 from melpatch.data.manifest import load_corpus
 from melpatch.evaluation.frozen import Frozen
-from melpatch.evaluation.inference import over_clips
-from melpatch.model import load
+from melpatch.inference.corpus import over_clips
+from melpatch.inference.model import load
 
 PROBES = ("knn", "linear", "attentive")
 CHANGES = (("epochs=1", "heads=2"),)

@@ -13,9 +13,9 @@ from journeys.three_sounds import LABELS, melpatch, settings, write_run, write_s
 from two_processes import in_both
 
 from melpatch.cli import main
-from melpatch.recordings import parts
+from melpatch.inference import parts
 
-SMALL_PARTS = "from melpatch.recordings import parts; parts._RECORDINGS = 2; "
+SMALL_PARTS = "from melpatch.inference import parts; parts._RECORDINGS = 2; "
 RUN = "import sys; from melpatch.cli import main; sys.exit(main(sys.argv[1:]))"
 
 

@@ -12,7 +12,7 @@ from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus
 from melpatch.evaluation.features import Tokens, Vectors
 from melpatch.evaluation.frozen import Frozen
-from melpatch.model import Model
+from melpatch.inference.model import Model
 from melpatch.protocols.base import EvaluationJob
 from melpatch.training.config import build
 

@@ -10,7 +10,7 @@ from protocols.made_up import job
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError, DataError
 from melpatch.evaluation.frozen import Frozen
-from melpatch.model import Model
+from melpatch.inference.model import Model
 from melpatch.protocols.as_trained import AsTrained
 from melpatch.training.config import build
 

@@ -14,7 +14,7 @@ from melpatch import finetuning, scoring
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
 from melpatch.config import from_toml
-from melpatch.model import load
+from melpatch.inference.model import load
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig
 

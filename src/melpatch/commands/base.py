@@ -15,8 +15,8 @@ from melpatch.data.sound import decode
 from melpatch.data.splits import few_labels, scarce
 from melpatch.distributed import on_rank_zero, restarted
 from melpatch.errors import ConfigError
+from melpatch.inference.model import Model
 from melpatch.interop.base import is_weights, require_weights
-from melpatch.model import Model
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
 from melpatch.progress import notice

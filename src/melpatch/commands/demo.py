@@ -15,7 +15,7 @@ from melpatch.data.splits import hold_out
 from melpatch.datasets.scenes import generate
 from melpatch.errors import AudioError
 from melpatch.evaluation.metrics import primary_metric
-from melpatch.model import load
+from melpatch.inference.model import load
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice

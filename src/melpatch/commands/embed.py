@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from melpatch.model import load
+from melpatch.inference.model import load
+from melpatch.inference.tables import Column
+from melpatch.inference.using import UseConfig, write_rows
 from melpatch.nn.pooling import Pooling
-from melpatch.recordings.tables import Column
-from melpatch.using import UseConfig, write_rows
 
 TOGETHER = True
 

@@ -23,7 +23,7 @@ from melpatch.data.remote import is_url
 from melpatch.data.sources import dataset_name
 from melpatch.errors import ConfigError
 from melpatch.evaluation.frozen import Frozen
-from melpatch.model import Model, load
+from melpatch.inference.model import Model, load
 from melpatch.objectives.classify import Classify
 from melpatch.progress import console, notice
 from melpatch.protocols.base import EvaluationJob, Probe, Protocol

@@ -7,10 +7,10 @@ import numpy as np
 
 from melpatch.config import check
 from melpatch.errors import ConfigError
-from melpatch.model import load
+from melpatch.inference.model import load
+from melpatch.inference.tables import Column
+from melpatch.inference.using import UseConfig, write_rows
 from melpatch.objectives.classify import Classify
-from melpatch.recordings.tables import Column
-from melpatch.using import UseConfig, write_rows
 
 TOGETHER = True
 

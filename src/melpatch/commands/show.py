@@ -12,7 +12,7 @@ from melpatch.commands.base import draw_pictures
 from melpatch.config import from_toml, owner
 from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import CheckpointError, ConfigError
-from melpatch.model import load
+from melpatch.inference.model import load
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
 from melpatch.training.config import RunConfig

@@ -38,7 +38,7 @@ from melpatch.distributed import (
 )
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.evaluation.features import Span, Tokens, Vectors
-from melpatch.evaluation.inference import over_windows, require_some, share, whole
+from melpatch.inference.corpus import over_windows, require_some, share, whole
 from melpatch.nn.pooling import POOLINGS, masked_mean, pool
 from melpatch.objectives.base import Objective
 from melpatch.training.config import RunConfig

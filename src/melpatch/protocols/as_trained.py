@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from melpatch.errors import ConfigError
-from melpatch.evaluation.inference import over_clips
 from melpatch.evaluation.rounds import Round, to_score
 from melpatch.evaluation.summary import Trial
+from melpatch.inference.corpus import over_clips
 from melpatch.objectives.classify import Classify
 from melpatch.protocols.base import EvaluationJob, Protocol
 

@@ -28,11 +28,11 @@ from melpatch.distributed import on_rank_zero
 from melpatch.errors import CheckpointError
 from melpatch.evaluation.features import Tokens, Vectors
 from melpatch.evaluation.frozen import Frozen, listing
-from melpatch.evaluation.inference import require_some
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.evaluation.rounds import HELD_OUT, Choice, Round, labelled, rounds, rule
 from melpatch.evaluation.summary import Trial
-from melpatch.model import Model
+from melpatch.inference.corpus import require_some
+from melpatch.inference.model import Model
 from melpatch.progress import track
 from melpatch.registry import name_of
 

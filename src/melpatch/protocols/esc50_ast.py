@@ -11,11 +11,11 @@ from melpatch.atomic import written_aside
 from melpatch.config import check
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import CheckpointError
-from melpatch.evaluation.inference import Table
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
 from melpatch.finetuning import Validation
+from melpatch.inference.corpus import Table
 from melpatch.objectives.base import Objective
 from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.finetune import FineTune

@@ -16,7 +16,7 @@ from melpatch.errors import ConfigError
 from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
 from melpatch.finetuning import SCRATCH, classifier, resolved, starting_settings, train_classifier
-from melpatch.model import load
+from melpatch.inference.model import load
 from melpatch.protocols.as_trained import AsTrained
 from melpatch.protocols.base import EvaluationJob, Protocol
 from melpatch.training.config import RunConfig

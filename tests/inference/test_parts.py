@@ -9,9 +9,9 @@ import pytest
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
-from melpatch.recordings import parts as module
-from melpatch.recordings.parts import Part, Parts, groups
-from melpatch.recordings.rows import Row
+from melpatch.inference import parts as module
+from melpatch.inference.parts import Part, Parts, groups
+from melpatch.inference.rows import Row
 
 ABOUT = {"command": "embed", "hop": None}
 

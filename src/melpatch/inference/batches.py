@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch.nn.utils.rnn import pad_sequence
 
 from melpatch.data.clip import Batch
-from melpatch.recordings.windows import End, Span, Window
+from melpatch.inference.windows import End, Span, Window
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ import pytest
 from journeys.three_sounds import write_sound
 
 from melpatch.errors import MelpatchError
-from melpatch.recordings import windows as windows_module
-from melpatch.recordings.rows import Row
-from melpatch.recordings.task import Task, of_many
-from melpatch.recordings.windows import End, Windowing, whole
+from melpatch.inference import windows as windows_module
+from melpatch.inference.rows import Row
+from melpatch.inference.task import Task, of_many
+from melpatch.inference.windows import End, Windowing, whole
 
 RATE = 8000
 

@@ -11,8 +11,8 @@ from journeys.three_sounds import wave, write_sound
 
 from melpatch.audio.files import read
 from melpatch.data.clip import Clip
-from melpatch.recordings import windows as module
-from melpatch.recordings.windows import End, Windowing, whole, windows
+from melpatch.inference import windows as module
+from melpatch.inference.windows import End, Windowing, whole, windows
 
 RATE = 8000
 CUT = Windowing(1.0, 0.5, RATE)

@@ -7,11 +7,11 @@ import pytest
 
 from melpatch.data.manifest import read_rejected
 from melpatch.errors import AudioError, UnreachableError
-from melpatch.recordings import parts, tables, writing
-from melpatch.recordings.rows import Row
-from melpatch.recordings.task import Task
-from melpatch.recordings.windows import End, Windowing, whole
-from melpatch.recordings.writing import InferenceJob, carry_out
+from melpatch.inference import parts, tables, writing
+from melpatch.inference.rows import Row
+from melpatch.inference.task import Task
+from melpatch.inference.windows import End, Windowing, whole
+from melpatch.inference.writing import InferenceJob, carry_out
 
 CUT = Windowing(1.0, 1.0, 8000)
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melpatch.recordings.batches import Answer, ahead, answers, gather, told
-from melpatch.recordings.windows import End, Span, Window
+from melpatch.inference.batches import Answer, ahead, answers, gather, told
+from melpatch.inference.windows import End, Span, Window
 
 RECORDINGS = st.lists(st.lists(st.integers(1, 9), max_size=5), max_size=8)
 """The lengths of each recording's windows."""

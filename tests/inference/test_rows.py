@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melpatch.errors import AudioError
-from melpatch.recordings.batches import Answer
-from melpatch.recordings.rows import Row, each, frames, means
-from melpatch.recordings.windows import End, Span
+from melpatch.inference.batches import Answer
+from melpatch.inference.rows import Row, each, frames, means
+from melpatch.inference.windows import End, Span
 
 BAD = AudioError("x.wav", "breaks off", "copy it again")
 LENGTHS = st.lists(st.lists(st.floats(0.01, 2.0), min_size=1, max_size=5), min_size=1, max_size=5)

@@ -14,12 +14,12 @@ import melpatch
 from melpatch import distributed
 from melpatch.config import check
 from melpatch.data.clip import Clip
-from melpatch.model import Model, Precision
-from melpatch.recordings import tables
-from melpatch.recordings.sources import fingerprint, recordings
-from melpatch.recordings.tables import Column
-from melpatch.recordings.task import Task
-from melpatch.recordings.writing import InferenceJob, carry_out
+from melpatch.inference import tables
+from melpatch.inference.model import Model, Precision
+from melpatch.inference.sources import fingerprint, recordings
+from melpatch.inference.tables import Column
+from melpatch.inference.task import Task
+from melpatch.inference.writing import InferenceJob, carry_out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from melpatch.atomic import clear_partial, discard, sync, written_aside
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
-from melpatch.recordings.rows import Row
-from melpatch.recordings.windows import Numbered
+from melpatch.inference.rows import Row
+from melpatch.inference.windows import Numbered
 
 _ABOUT, _JOINED = "about.json", "joined"
 _HEAD = struct.Struct("<qdd")  # recording, start, end; the values follow

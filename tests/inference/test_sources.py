@@ -7,7 +7,7 @@ import pytest
 from journeys.three_sounds import write_folder, write_sound, write_table
 
 from melpatch.errors import DataError
-from melpatch.recordings.sources import fingerprint, recordings
+from melpatch.inference.sources import fingerprint, recordings
 
 
 def test_files_and_folders_are_recordings_each_once(tmp_path):

@@ -12,7 +12,7 @@ from journeys.three_sounds import write_sound
 from melpatch.audio.files import read
 from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import DataError
-from melpatch.evaluation.inference import over_clips
+from melpatch.inference.corpus import over_clips
 
 RATE = 8000
 

@@ -17,7 +17,7 @@ from journeys.three_sounds import LABELS, settings, wave, write_run, write_sound
 import melpatch
 from melpatch.data.clip import Batch
 from melpatch.errors import AudioError, CheckpointError, ConfigError
-from melpatch.model import Model
+from melpatch.inference.model import Model
 from melpatch.nn.pooling import pool
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import build
@@ -379,7 +379,7 @@ def test_ten_minutes_go_through_in_windows_and_little_memory(tmp_path, monkeypat
 
 def test_windows_are_as_long_as_what_a_method_of_short_views_was_given(monkeypatch):
     monkeypatch.setattr(
-        SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
+        SSAST, "input_seconds", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
     )
     model = model_of((), positions="learned", seconds=2.0)
     assert (model.seconds, model.config.encoder.columns) == (1.5, 10)

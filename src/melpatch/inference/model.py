@@ -26,12 +26,12 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Rejected
 from melpatch.errors import ConfigError
+from melpatch.inference.rows import Row, each, frames, means
+from melpatch.inference.task import Audio, Reduce, Task, of_many, of_one
+from melpatch.inference.windows import Windowing, whole
 from melpatch.nn.pooling import Pooling, pool
 from melpatch.objectives.base import Features, Objective
 from melpatch.objectives.classify import Classify
-from melpatch.recordings.rows import Row, each, frames, means
-from melpatch.recordings.task import Audio, Reduce, Task, of_many, of_one
-from melpatch.recordings.windows import Windowing, whole
 from melpatch.training.config import RunConfig
 from melpatch.training.start import load_run
 

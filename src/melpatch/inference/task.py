@@ -11,9 +11,9 @@ from torch import Tensor
 
 from melpatch.data.clip import Batch
 from melpatch.errors import report_lost_workers
-from melpatch.recordings.batches import Answer, ahead, answers, gather, told
-from melpatch.recordings.rows import Row
-from melpatch.recordings.windows import End, Numbered, Windowing, whole, windows, windows_of_samples
+from melpatch.inference.batches import Answer, ahead, answers, gather, told
+from melpatch.inference.rows import Row
+from melpatch.inference.windows import End, Numbered, Windowing, whole, windows, windows_of_samples
 
 Audio = str | PathLike[str] | np.ndarray | Tensor
 """A sound file, or samples of one channel; what samples must be is checked with a message, not by their type."""

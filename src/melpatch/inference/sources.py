@@ -9,7 +9,7 @@ from melpatch.data.clip import Clip, clip_key
 from melpatch.data.remote import is_url
 from melpatch.data.sources import LABEL, SPLIT, Row, dataset_name, rows
 from melpatch.errors import DataError
-from melpatch.recordings.windows import whole
+from melpatch.inference.windows import whole
 
 
 def recordings(sources: Sequence[str]) -> list[Clip]:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from melpatch.recordings.batches import Answer
-from melpatch.recordings.windows import End
+from melpatch.inference.batches import Answer
+from melpatch.inference.windows import End
 
 
 class Row(NamedTuple):

@@ -12,12 +12,12 @@ from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import write_rejected
 from melpatch.errors import DataError, UnreachableError
+from melpatch.inference import tables
+from melpatch.inference.parts import Part, Parts, groups
+from melpatch.inference.rows import Row
+from melpatch.inference.task import Task, of_many
+from melpatch.inference.windows import Numbered
 from melpatch.progress import bar, notice
-from melpatch.recordings import tables
-from melpatch.recordings.parts import Part, Parts, groups
-from melpatch.recordings.rows import Row
-from melpatch.recordings.task import Task, of_many
-from melpatch.recordings.windows import Numbered
 
 _LOOK = 0.5  # seconds between looks for the parts of other processes
 
@@ -28,11 +28,11 @@ class InferenceJob:
 
     Attributes:
         out: the file, whose parts lie beside it until it is there.
-        kind: of table, see :func:`melpatch.recordings.tables.kind`.
+        kind: of table, see :func:`melpatch.inference.tables.kind`.
         recordings: in the order of the rows.
         task: what is asked of each.
         columns: from the rows of parts to columns.
-        about: what the rows hang on, see :class:`melpatch.recordings.parts.Parts`.
+        about: what the rows hang on, see :class:`melpatch.inference.parts.Parts`.
         keep: whether the rows stay of a recording that could not be read to its end.
         batch_size: windows at a time.
         workers: decoding processes beside each process.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from melpatch.errors import ConfigError
-from melpatch.recordings.tables import Column, kind, write
+from melpatch.inference.tables import Column, kind, write
 
 KIND = np.dtype([("number", "<i8"), ("values", "<f4", (3,))])
 
