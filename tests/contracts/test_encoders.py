@@ -210,16 +210,18 @@ def test_any_subset_in_any_order(variant):
     encoder = build(variant)
     tokens = encoder.tokens(noise(2, N_MELS, 64))
     order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(0))[:9]
-    some = encoder.run(tokens[:, order])
-    again = encoder.run(tokens[:, order.flip(0)])
+    some = encoder.encode_tokens(tokens[:, order])
+    again = encoder.encode_tokens(tokens[:, order.flip(0)])
     torch.testing.assert_close(again.patches.flip(1), some.patches, atol=1e-5, rtol=0)
     torch.testing.assert_close(again.cls, some.cls, atol=1e-5, rtol=0)
 
     kept = torch.zeros(tokens.shape[:2], dtype=torch.bool)
     kept[:, order] = True
-    masked = encoder.run(tokens, kept)
+    masked = encoder.encode_tokens(tokens, kept)
     torch.testing.assert_close(masked.patches[:, order], some.patches, atol=1e-5, rtol=0)
-    assert not torch.allclose(encoder.run(tokens).patches[:, order], some.patches, atol=1e-4)
+    assert not torch.allclose(
+        encoder.encode_tokens(tokens).patches[:, order], some.patches, atol=1e-4
+    )
 
 
 @every(OF_TOKENS)
@@ -229,7 +231,7 @@ def test_the_joint_is_where_forward_goes(variant):
     valid = encoder.grid.valid(frames, encoder.grid.columns(spectrogram.shape[2]))
     for valid_or_none in (valid, None):
         whole = encoder(spectrogram, valid_or_none)
-        jointed = encoder.run(encoder.tokens(spectrogram), valid_or_none)
+        jointed = encoder.encode_tokens(encoder.tokens(spectrogram), valid_or_none)
         assert torch.equal(jointed.patches, whole.patches)
         assert torch.equal(jointed.cls, whole.cls)
 

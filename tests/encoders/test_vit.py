@@ -63,7 +63,9 @@ def test_cls_tokens_stand_in_front(positions, count):
 def test_cls_tokens_are_always_attended_to():
     vit, tokens = build(cls_tokens=2), torch.randn(1, 5, 24)
     valid = torch.tensor([[True, True, True, False, False]])
-    torch.testing.assert_close(vit.run(tokens, valid).cls, vit.run(tokens[:, :3]).cls)
+    torch.testing.assert_close(
+        vit.encode_tokens(tokens, valid).cls, vit.encode_tokens(tokens[:, :3]).cls
+    )
 
 
 def test_learned_positions_refuse_a_longer_clip_and_say_what_to_do():
@@ -180,7 +182,7 @@ def test_blocks_normalise_where_the_settings_say(norm):
     vit, tokens = build(norm=norm, cls_tokens=0), torch.randn(2, 5, 24)
     plain = Transformer(24, 2, 3, norm=norm).eval()
     plain.load_state_dict(vit.transformer.state_dict())
-    assert torch.equal(vit.run(tokens).patches, plain(tokens)[0])
+    assert torch.equal(vit.encode_tokens(tokens).patches, plain(tokens)[0])
 
 
 def test_dropout_is_of_tokens_and_blocks_and_for_training_alone():

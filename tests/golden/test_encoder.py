@@ -42,7 +42,7 @@ def test_tokens_of_a_masked_input(pretrained, masked):
     for clip, index in enumerate(stated["mask_index"]):
         tokens[clip, index] = official_state(variant)["mask_embed"][0, 0].double()
     with torch.inference_mode():
-        encoded = vit.run(tokens + vit.positions(vit.grid.columns(1024)), layers=True)
+        encoded = vit.encode_tokens(tokens + vit.positions(vit.grid.columns(1024)), layers=True)
     close(torch.stack([stats(layer) for layer in encoded.layers]), stated["block_stats"])
     final = torch.cat([encoded.cls, encoded.patches], dim=1)
     close(stats(final), stated["norm_stats"])

@@ -176,7 +176,7 @@ def slow_partial_scores(objective, data, step):
         )
         left = sorted(masked.visible.tokens[0].tolist())
         assert len(left) == 8 * columns - math.floor(0.4 * 8 * columns)
-        encoded = encoder.run(tokens[:, left])
+        encoded = encoder.encode_tokens(tokens[:, left])
         rows = [
             encoded.patches[0, [i for i, token in enumerate(left) if token // columns == row]]
             for row in range(8)

@@ -58,9 +58,9 @@ def slow_clip(objective, spectrogram, patches):
     tokens = objective.encoder.embed(spectrogram[None])[0].clone()
     for patch in patches:
         tokens[patch] = objective.mask_embed[0, 0]
-    encoded = objective.encoder.run((tokens + objective.encoder.positions(columns))[None]).patches[
-        0
-    ]
+    encoded = objective.encoder.encode_tokens(
+        (tokens + objective.encoder.positions(columns))[None]
+    ).patches[0]
 
     pixels = {}
     for patch in patches:

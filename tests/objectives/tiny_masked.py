@@ -62,7 +62,7 @@ def slow_clip(objective, spectrogram, unseen):
             tokens[row, column] = (
                 encoder.projection(pixels[row, column]) + positions[row * columns + column]
             )
-    encoded = encoder.run(torch.stack([*tokens.values()])[None])
+    encoded = encoder.encode_tokens(torch.stack([*tokens.values()])[None])
     seen = dict(zip(tokens, encoded.patches[0], strict=True))
     decoded = slow_decoder(objective.decoder, seen, encoded.cls[0], rows, columns)
     return {place: decoded[place] for place in unseen}, pixels

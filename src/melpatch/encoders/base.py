@@ -93,7 +93,7 @@ class TokenEncoder(Encoder):
         unless a setting of the encoder says that it does."""
 
     @abstractmethod
-    def run(
+    def encode_tokens(
         self,
         tokens: Float[Tensor, "clip token dim"],
         valid: Bool[Tensor, "clip token"] | None = None,
@@ -120,5 +120,5 @@ class TokenEncoder(Encoder):
         valid: Bool[Tensor, "clip token"] | None = None,
         layers: bool = False,
     ) -> Encoded:
-        """Encode whole spectrograms: :meth:`run` of :meth:`tokens`."""
-        return self.run(self.tokens(spectrogram), valid, layers)
+        """Encode whole spectrograms: :meth:`encode_tokens` of :meth:`tokens`."""
+        return self.encode_tokens(self.tokens(spectrogram), valid, layers)

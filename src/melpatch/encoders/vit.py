@@ -46,8 +46,8 @@ def size(name: str) -> Size:
 class ViT(TokenEncoder):
     """A ViT of any size on patches of any shape; padded tokens never influence valid ones.
 
-    Special tokens ("cls") are learned vectors put in front inside :meth:`run`. With learned positions each of them has
-    a position vector of its own too.
+    Special tokens ("cls") are learned vectors that :meth:`encode_tokens` puts in front of the patches. With learned
+    positions, each has a position vector of its own.
 
     Unless told otherwise, the patch projection starts as torch initialises a linear layer, which is what timm leaves
     its convolution at; cls tokens and learned positions start truncated-normal with standard deviation 0.02 (published
@@ -87,7 +87,7 @@ class ViT(TokenEncoder):
         """Length of the learned position table, in patches along time; unused with fixed positions."""
         drop_path: float = 0.0
         """Probability that a clip skips a branch of the last block in training; linear from 0 in the first."""
-        start: Literal["timm", "mae"] = "timm"
+        init: Literal["timm", "mae"] = "timm"
         """What linear weights start as: truncated-normal numbers of deviation 0.02, in the projection torch's own, as
         timm and SSAST have it; or Xavier-uniform throughout, as MAE has it, larger where the encoder is narrow."""
         norm: Norm = "pre"
@@ -165,7 +165,7 @@ class ViT(TokenEncoder):
             config.norm,
             config.dropout,
         )
-        if config.start == "mae":
+        if config.init == "mae":
             self.apply(init_xavier)
         self.dropout = nn.Dropout(config.dropout)
         self.input_norm = MaskedBatchNorm(1, affine=False) if config.input_norm == "batch" else None
@@ -223,13 +223,13 @@ class ViT(TokenEncoder):
             0, 1
         )
 
-    def run(
+    def encode_tokens(
         self,
         tokens: Float[Tensor, "clip token dim"],
         valid: Bool[Tensor, "clip token"] | None = None,
         layers: bool = False,
     ) -> Encoded:
-        """Transform any subset of tokens, with the cls tokens put in front; see :meth:`Encoder.run`."""
+        """Transform any subset of tokens, with the cls tokens put in front; see :meth:`TokenEncoder.encode_tokens`."""
         count = self.config.cls_tokens
         if self.cls_token is not None:
             cls = (

@@ -245,7 +245,7 @@ class MaskedObjective(Objective):
         """Return a decoder's tokens of the hidden patches, where the encoder is given the visible ones only."""
         grid, visible, valid = self.encoder.grid, masked.visible, features.valid
         tokens = visible.gather(self.encoder.tokens(features.spectrogram))
-        seen = self.encoder.run(tokens, None if valid is None else visible.valid)
+        seen = self.encoder.encode_tokens(tokens, None if valid is None else visible.valid)
         size = (grid.rows, grid.columns(features.spectrogram.shape[-1]))
         return masked.hidden.gather(decoder(seen.patches, seen.cls, visible, size, valid))
 

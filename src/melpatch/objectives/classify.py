@@ -178,7 +178,7 @@ class Classify(Objective):
         ).visible
         tokens = self.encoder.tokens(spectrogram)
         encoded = self._to_pool(
-            self.encoder.run(
+            self.encoder.encode_tokens(
                 left.gather(tokens),
                 None if valid is None else left.valid,
                 layers=self.mix is not None,

@@ -133,7 +133,7 @@ class SSAST(MaskedObjective):
         )
         mask = hidden.mask(tokens.shape[1])[..., None]
         tokens = torch.where(mask, (self.mask_embed + positions).to(tokens.dtype), tokens)
-        return hidden.gather(self.encoder.run(tokens, features.valid).patches)
+        return hidden.gather(self.encoder.encode_tokens(tokens, features.valid).patches)
 
     def discriminate(
         self, features: Features, hidden: Subset, tokens: Float[Tensor, "clip hidden dim"]

@@ -16,7 +16,7 @@ def mae_ast(size_name: str) -> RunConfig:
     :func:`melpatch.recipes.maskspec.maskspec` has it, for the same reasons.
     """
     return RunConfig(
-        encoder=ViT.Config(**size(size_name), cls_tokens=0, start="mae"),
+        encoder=ViT.Config(**size(size_name), cls_tokens=0, init="mae"),
         objective=MAEAST.Config(
             decoder=MAEDecoder.Config(depth=2, num_heads=size(size_name)["num_heads"])
         ),

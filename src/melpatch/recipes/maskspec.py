@@ -22,7 +22,7 @@ def maskspec(size_name: str) -> RunConfig:
     width = max(64, size(size_name)["embed_dim"] // 2)
     return RunConfig(
         front_end=LogMel.Config(scale=1.0),
-        encoder=ViT.Config(**size(size_name), cls_tokens=0, start="mae"),
+        encoder=ViT.Config(**size(size_name), cls_tokens=0, init="mae"),
         objective=MaskSpec.Config(
             decoder=MAEDecoder.Config(dim=width, depth=2, num_heads=width // 32), target="raw"
         ),
@@ -40,7 +40,7 @@ def maskspec_32k(size_name: str) -> RunConfig:
     """
     return RunConfig(
         front_end=front_ends.maskspec(),
-        encoder=ViT.Config(**size(size_name), partial="drop", start="mae"),
+        encoder=ViT.Config(**size(size_name), partial="drop", init="mae"),
         objective=MaskSpec.Config(decoder=MAEDecoder.Config(dim=512, depth=8, num_heads=16)),
         loader=LoaderConfig(batch_size=512, seconds=9.92),  # 992 frames
         train=TrainConfig(
@@ -74,7 +74,7 @@ def audiomae(size_name: str) -> RunConfig:
         front_end=LogMel.Config(
             padding="legacy", target_frames=1024
         ),  # AudioSet's mean and std are the defaults
-        encoder=ViT.Config(**size(size_name), partial="drop", start="mae"),
+        encoder=ViT.Config(**size(size_name), partial="drop", init="mae"),
         objective=MaskSpec.Config(
             mask=Masking.Config(ratio=0.8),
             decoder=MAEDecoder.Config(

@@ -108,7 +108,7 @@ def compile_encoders(objective: Objective) -> None:
     """Have torch compile what an objective's encoders compute, a teacher's too, when they are first used."""
     for module in objective.modules():
         if isinstance(module, Encoder):
-            method = "run" if isinstance(module, TokenEncoder) else "forward"
+            method = "encode_tokens" if isinstance(module, TokenEncoder) else "forward"
             setattr(module, method, torch.compile(getattr(module, method)))
 
 
