@@ -20,7 +20,7 @@ from journeys.three_sounds import (
 
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
-from melpatch.commands.pretrain import Gauge, parse
+from melpatch.commands.pretrain import parse
 from melpatch.config import from_toml
 from melpatch.data.manifest import load_corpus
 from melpatch.encoders.cnn14 import CNN14
@@ -28,6 +28,7 @@ from melpatch.encoders.vit import ViT
 from melpatch.nn.positions import resize
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import RunConfig, build
+from melpatch.training.health import EmbeddingHealth
 from melpatch.training.start import fitted
 
 
@@ -205,13 +206,13 @@ def test_learned_positions_are_as_long_as_the_segments(corpus, tmp_path):
 
 def test_the_gauge_hears_no_more_at_once_than_the_method(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
+        SSAST, "input_seconds", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
     )
     config = fitted(settings(positions="learned"))
     assert config.encoder.columns == 5  # for 0.75 of a second
-    gauge = Gauge(load_corpus([corpus]), config, build(config))
+    gauge = EmbeddingHealth(load_corpus([corpus]), config, build(config))
     assert max(clip.duration for clip in gauge.clips) == 0.75
-    assert gauge.first["effective_rank"] > 1
+    assert gauge.start["effective_rank"] > 1
 
 
 def test_a_papers_recipe_does_a_step_on_ten_seconds(tmp_path):

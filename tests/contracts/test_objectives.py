@@ -70,6 +70,18 @@ def one_clip(data, clip):
     return Batch(data.wave[one, :length], data.lengths[one], data.keys[one], targets)
 
 
+def test_a_plan_is_checked_without_side_effects(piece):
+    objective = build(run_config(piece))
+    with torch.no_grad():
+        for parameter in objective.encoder.parameters():
+            parameter.add_(1.0)  # as loaded weights would, so that a teacher differs
+    attributes = dict(vars(objective))
+    weights = {name: value.clone() for name, value in objective.state_dict().items()}
+    objective.check_plan(Plan(steps=40, batch_size=8, seconds=1.0, longest=1.0))
+    assert vars(objective) == attributes
+    assert all(torch.equal(value, weights[name]) for name, value in objective.state_dict().items())
+
+
 def test_loss_weight_and_metrics_are_finite_scalars(piece):
     output = double(piece)(batch(piece), 0)
     for name, value in {"loss": output.loss, "weight": output.weight, **output.metrics}.items():

@@ -264,7 +264,6 @@ def test_a_momentum_that_nobody_set_is_told_once(capsys):
     assert told.count("\n") == 1
     assert "momentum starts at 0.99000, for 2000 steps of 48 clips" in told
     assert module.momentum_at(0) == pytest.approx(default_momentum(48, 2000))
-    module.begin(steps=2000, batch_size=48)
     build(momentum=0.9).begin(steps=2000, batch_size=48)
     assert capsys.readouterr().err == ""
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from melpatch.training.health import effective_rank, health, warning
+from melpatch.training.health import collapse_warning, effective_rank, health
 
 
 def cross(scales):
@@ -52,14 +52,14 @@ START = {"embedding_std": 1.0, "effective_rank": 20.0}
     ],
 )
 def test_a_collapse_is_told_with_its_numbers(now, word):
-    assert word in warning(now, START)
+    assert word in collapse_warning(now, START)
 
 
 @pytest.mark.parametrize(("std", "rank"), [(1.0, 20.0), (0.011, 1.6), (50.0, 100.0)])
 def test_what_still_differs_is_no_collapse(std, rank):
-    assert warning({"embedding_std": std, "effective_rank": rank}, START) is None
+    assert collapse_warning({"embedding_std": std, "effective_rank": rank}, START) is None
 
 
 def test_a_rank_that_was_small_from_the_start_is_no_collapse():
     few = {"embedding_std": 1.0, "effective_rank": 1.2}
-    assert warning(few, few) is None
+    assert collapse_warning(few, few) is None

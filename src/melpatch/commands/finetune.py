@@ -137,7 +137,8 @@ def run(config: Config) -> None:
         notice(
             "no validation split: the last weights are kept, not the best; name one with --val-fold"
         )
-    plan(settings, train)  # before there is a folder: what cannot be trained leaves none
+    # Checked before the run folder exists, so that a run that cannot be trained leaves none.
+    objective.check_plan(plan(settings, train))
     run = opened or Run.create(config.out, settings, config)
     run.reject(corpus.rejected)
     progress = train_classifier(

@@ -1,13 +1,10 @@
 """Learn an encoder from unlabelled sound."""
 
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
-from torch import Tensor
 
 from melpatch import distributed
 from melpatch.commands.base import (
@@ -20,25 +17,20 @@ from melpatch.commands.base import (
     without,
 )
 from melpatch.config import check
-from melpatch.data.loader import evaluation_batches
-from melpatch.data.manifest import Corpus
-from melpatch.data.segments import crop
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Channels, is_run, start
-from melpatch.nn.pooling import pool
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
 from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, recipe_names, recipe_settings
 from melpatch.training.config import RunConfig, build
-from melpatch.training.health import health, warning
+from melpatch.training.health import EmbeddingHealth
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
 from melpatch.training.start import fitted, measured, plan, shortened
 from melpatch.training.tracking import Track, make_tracker
 
 TOGETHER = True
-_HEALTH_CLIPS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +114,15 @@ def run(config: Config) -> None:
     objective = build(settings)
     if config.init is not None and not (opened and opened.newest):
         start(objective, config.init, config.resize, config.init_channels)
-    objective.begin(
-        plan(settings, corpus)
-    )  # before there is a folder: what cannot be trained leaves none
+    # Checked before the run folder exists, so that a run that cannot be trained leaves none.
+    objective.check_plan(plan(settings, corpus))
     opened = opened or Run.create(config.out, settings, config)
     opened.remember(corpus)
     opened.reject(corpus.rejected)
     notice(f"{len(corpus.clips)} clips, {extent(corpus)}; {describe(objective)}")
     if (told := share_heard(corpus, settings.loader.seconds)) is not None:
         notice(told)
-    gauge = Gauge(corpus, settings, objective)
+    gauge = EmbeddingHealth(corpus, settings, objective)
     fit(objective, corpus, opened, evaluate=gauge, tracker=make_tracker(config.track, config.out))
     notice(f"done: {config.out}")
 
@@ -140,47 +131,3 @@ def describe(objective: Objective) -> str:
     """Return the number of weights in words."""
     millions = sum(parameter.numel() for parameter in objective.parameters()) / 1e6
     return f"{type(objective).__name__} with {millions:.2f} M parameters"
-
-
-class Gauge:
-    """The health of the embeddings on a fixed choice of clips, measured while a run goes on."""
-
-    def __init__(self, corpus: Corpus, config: RunConfig, untrained: Objective) -> None:
-        chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_HEALTH_CLIPS]
-        heard = untrained.input_seconds(config.objective, config.loader.seconds)
-        self.clips = [crop(clip, heard, config.seed, 0) for clip in chosen]
-        self.batch_size = plan(config, corpus).at_once
-        with (
-            torch.no_grad()
-        ):  # before a resumed run loads its weights: the start is the same for both
-            self.first = self.measure(untrained.eval())
-
-    def __call__(self, objective: Objective, step: int) -> dict[str, float]:
-        """Return the embeddings' std and effective rank; say so when they have collapsed."""
-        now = self.measure(objective)
-        collapsed = warning(now, self.first) if now else None
-        if collapsed:
-            notice(f"step {step}: {collapsed}")
-        return now
-
-    def measure(self, objective: Objective) -> dict[str, float]:
-        """Return the embeddings' std and effective rank, or nothing where fewer than two clips can be read."""
-        encoder = objective.export_encoder()
-        device = next(encoder.parameters()).device
-        own: list[Tensor] = []
-        rate = objective.front_end.sample_rate
-        for loaded in evaluation_batches(
-            distributed.shard_of_rank(self.clips), rate, batch_size=self.batch_size
-        ):
-            if loaded.batch is not None:
-                spectrogram, valid = objective.features(loaded.batch.to(device))
-                encoded = encoder(spectrogram, valid)
-                own.append(
-                    pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean")
-                    .float()
-                    .cpu()
-                )
-        found = list(chain.from_iterable(distributed.all_gather_objects(own)))
-        if sum(map(len, found)) < 2:
-            return {}
-        return health(torch.cat(found))

@@ -109,7 +109,16 @@ class Masking:
         """Note how many patches a clip has that fills the window, given its frames.
 
         Raises:
-            ConfigError: patches overlap, or such a clip leaves no patch visible, or none hidden.
+            ConfigError: :meth:`check_window` refuses the window.
+        """
+        self.check_window(window_frames)
+        self.window = self.grid.count(window_frames)
+
+    def check_window(self, window_frames: int) -> None:
+        """Refuse a window in which this mask leaves no patch visible, or none masked.
+
+        Raises:
+            ConfigError: patches overlap, or too few or too many would be masked.
         """
         grid, config = self.grid, self.config
         check(
@@ -118,17 +127,17 @@ class Masking:
             grid.stride,
             f"{grid.patch}; overlaps tell what is hidden",
         )
-        self.window = grid.count(window_frames)
-        most = self.window - (3 if config.kind == "cluster_legacy" else 1)
-        field, value, wanted = self.fields[0], config.ratio, self.window * config.ratio
+        window = grid.count(window_frames)
+        most = window - (3 if config.kind == "cluster_legacy" else 1)
+        field, value, wanted = self.fields[0], config.ratio, window * config.ratio
         if config.number is not None:
             field, value, wanted = self.fields[1], config.number, config.number
         check(
             1 <= wanted <= most,
             field,
             value,
-            f"1 to {most} hidden patches, since {window_frames} frames give {grid.rows} x {self.window // grid.rows} = "
-            f"{self.window}; hide fewer, or take longer segments or smaller patches",
+            f"1 to {most} hidden patches, since {window_frames} frames give {grid.rows} x {window // grid.rows} = "
+            f"{window}; hide fewer, or take longer segments or smaller patches",
         )
 
     def __call__(

@@ -113,10 +113,10 @@ class SelfDistillation(nn.Module):
     def begin(self, steps: int, batch_size: int) -> None:
         """Start the teacher's heads as a copy of the student's, for a run of so many steps of so many clips."""
         self.teacher.load_state_dict(self.student.state_dict())
-        again, self.steps = self.steps == steps, steps
+        self.steps = steps
         wanted = self.config.momentum
         self.momentum = default_momentum(batch_size, steps) if wanted is None else wanted
-        if wanted is None and not again:
+        if wanted is None:
             notice(
                 f"the teacher's momentum starts at {self.momentum:.5f}, for {steps} steps of {batch_size} clips; "
                 "--objective.distillation.momentum sets another"

@@ -187,11 +187,11 @@ class ASiT(Objective):
         """Return the length of a view, in seconds."""
         return float(config.view_seconds or _VIEW * seconds)
 
-    def begin(self, plan: Plan) -> None:
-        """Make the teacher a copy of the student, and fit the schedules to the run.
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse views or crops that are longer than every clip, or too short for a patch.
 
         Raises:
-            ConfigError: a view or crop is longer than every clip, or too short for a patch.
+            ConfigError: a view or crop has such a length.
         """
         config, front, patch = self.config, self.front_end, self.encoder.grid.patch[1]
         least = (
@@ -202,6 +202,10 @@ class ASiT(Objective):
         check(least <= view <= plan.longest, "objective.view_seconds", view, allowed)
         allowed = f"{least:g} (one patch) to {view:g}, the length of a view"
         check(not config.crops or least <= crop <= view, "objective.crop_seconds", crop, allowed)
+
+    def begin(self, plan: Plan) -> None:
+        """Make the teacher a copy of the student, and fit the schedules to the run."""
+        super().begin(plan)
         self.plan = plan
         if self.distillation is not None and self.teacher is not None:
             self.distillation.begin(plan.steps, plan.batch_size)

@@ -155,12 +155,20 @@ class Objective(nn.Module):
         """Return how many seconds the encoder is given at once, where segments are so long."""
         return seconds
 
-    def begin(self, plan: Plan) -> None:
-        """Settle what hangs on the whole run; called before the first step, with the weights it starts from.
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse a run that cannot be trained; nothing is changed. Everything is accepted by default.
 
         Raises:
-            ConfigError: such a run cannot be trained.
+            ConfigError: the run cannot be trained.
         """
+
+    def begin(self, plan: Plan) -> None:
+        """Prepare for a run: set schedules, copy the teacher. Called once by ``fit``, after the initial weights.
+
+        Raises:
+            ConfigError: :meth:`check_plan` refuses the run.
+        """
+        self.check_plan(plan)
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a sentence if the metrics of a step show that training fails, with what to change; else None."""
@@ -249,14 +257,19 @@ class MaskedObjective(Objective):
         size = (grid.rows, grid.columns(features.spectrogram.shape[-1]))
         return masked.hidden.gather(decoder(seen.patches, seen.cls, visible, size, valid))
 
-    def begin(self, plan: Plan) -> None:
-        """Note how many patches the longest segment has.
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse overlapping patches, and segments in which no patch would be visible, or none masked."""
+        self.masking.check_window(self._window_frames(plan))
 
-        Raises:
-            ConfigError: patches overlap, or such a segment leaves no patch visible, or none hidden.
-        """
+    def begin(self, plan: Plan) -> None:
+        """Note how many patches the longest segment has."""
+        super().begin(plan)
+        self.masking.begin(self._window_frames(plan))
+
+    def _window_frames(self, plan: Plan) -> int:
+        """Return the frames of the longest segment, padding of the front end included."""
         frames = self.front_end.frames(round(plan.seconds * self.front_end.sample_rate))
-        self.masking.begin(self.front_end.config.target_frames or frames)
+        return self.front_end.config.target_frames or frames
 
     def picture_of(
         self,

@@ -139,12 +139,11 @@ class COLA(Objective):
         """Return the length of a crop, in seconds."""
         return float(config.crop_seconds or min(_CROP, config.crop_share * seconds))
 
-    def begin(self, plan: Plan) -> None:
-        """Note the length of the segments and of the run.
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse crops longer than every clip or too short for a patch, and batches without negatives.
 
         Raises:
-            ConfigError: a crop is longer than every clip or too short for a patch, or a batch has nothing to tell
-                apart.
+            ConfigError: one of these holds.
         """
         front, patch = self.front_end.config, self.encoder.grid.patch[1]
         least = (front.overhead + (patch - 1) * front.hop_length) / front.sample_rate
@@ -154,6 +153,10 @@ class COLA(Objective):
         shares = 1 if self.config.negatives == "processes" else plan.accumulate * plan.processes
         allowed = f"{2 * shares} or more, since other clips are what a clip is told from"
         check(plan.batch_size >= 2 * shares, "batch_size", plan.batch_size, allowed)
+
+    def begin(self, plan: Plan) -> None:
+        """Note the length of the segments and of the run."""
+        super().begin(plan)
         self.plan = plan
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:

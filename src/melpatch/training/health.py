@@ -1,14 +1,30 @@
-"""The collapse gauge: do the embeddings of different clips still differ, and in how many directions?"""
+"""Embedding health: do the embeddings of different clips still differ, and in how many directions?"""
+
+from itertools import chain
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melpatch import distributed
+from melpatch.data.corpus import Corpus
+from melpatch.data.loader import evaluation_batches
+from melpatch.data.segments import crop
+from melpatch.encoders.base import Encoder
+from melpatch.nn.pooling import pool
+from melpatch.objectives.base import Objective
+from melpatch.progress import notice
+from melpatch.training.config import RunConfig
+from melpatch.training.start import plan
+
+_CLIPS = 256
+
 
 def effective_rank(embeddings: Float[Tensor, "clip dim"]) -> float:
-    """Return exp of the entropy of the normalised singular values of the centred embeddings; 0 if they do not vary.
+    """Return exp of the entropy of the singular values' shares; 0 if the embeddings do not vary.
 
-    Source: Roy and Vetterli 2007, "The effective rank"; used as a gauge in Garrido et al. 2023, "RankMe".
+    The singular values are those of the centred embeddings. Source: Roy and Vetterli 2007, "The effective rank"; used
+    as a measure of collapse in Garrido et al. 2023, "RankMe".
     """
     centred = embeddings.double() - embeddings.double().mean(dim=0)
     singular = torch.linalg.svdvals(centred)
@@ -26,15 +42,69 @@ def health(embeddings: Float[Tensor, "clip dim"]) -> dict[str, float]:
     }
 
 
-def warning(now: dict[str, float], start: dict[str, float]) -> str | None:
+def collapse_warning(now: dict[str, float], start: dict[str, float]) -> str | None:
     """Return a sentence if the embeddings have collapsed since the start of the run, else None."""
     if now["embedding_std"] < 0.01 * start["embedding_std"]:
-        what = f"their std fell from {start['embedding_std']:.3g} to {now['embedding_std']:.3g}"
+        change = f"their std fell from {start['embedding_std']:.3g} to {now['embedding_std']:.3g}"
     elif now["effective_rank"] < min(1.5, 0.5 * start["effective_rank"]):
-        what = f"their effective rank fell from {start['effective_rank']:.1f} to {now['effective_rank']:.1f}"
+        change = (
+            f"their effective rank fell from {start['effective_rank']:.1f} "
+            f"to {now['effective_rank']:.1f}"
+        )
     else:
         return None
     return (
-        f"the clips' embeddings collapse: {what}; lower --lr, lengthen --warmup, "
+        f"the clips' embeddings collapse: {change}; lower --lr, lengthen --warmup, "
         "or look at the corpus for silent clips"
     )
+
+
+class EmbeddingHealth:
+    """Spread and rank of the embeddings of fixed clips: an ``evaluate`` for :func:`melpatch.training.loop.fit`.
+
+    Build it before ``fit``: the values at the start of the run are measured at once, on the encoder as it is given.
+
+    Args:
+        corpus: the training clips, of which the 256 with the lowest keys are measured.
+        config: the settings of the run.
+        objective: what will be trained, before its first step.
+
+    Attributes:
+        clips: the measured segments, each as long as the encoder's input.
+        start: the values before the first step; empty if fewer than two clips can be read.
+    """
+
+    def __init__(self, corpus: Corpus, config: RunConfig, objective: Objective) -> None:
+        chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_CLIPS]
+        seconds = objective.input_seconds(config.objective, config.loader.seconds)
+        self.clips = [crop(clip, seconds, config.seed, 0) for clip in chosen]
+        self.batch_size = plan(config, corpus).at_once
+        # A teacher is a copy of this encoder once the run begins, so the start is the same for both.
+        with torch.no_grad():
+            self.start = self._measure(objective.eval(), objective.encoder)
+
+    def __call__(self, objective: Objective, step: int) -> dict[str, float]:
+        """Return std and effective rank of the exported encoder's embeddings; print a notice if they collapsed."""
+        now = self._measure(objective, objective.export_encoder())
+        warning = collapse_warning(now, self.start) if now else None
+        if warning:
+            notice(f"step {step}: {warning}")
+        return now
+
+    def _measure(self, objective: Objective, encoder: Encoder) -> dict[str, float]:
+        """Return std and effective rank, or nothing if fewer than two clips can be read; a collective call."""
+        device = next(encoder.parameters()).device
+        own_clips = distributed.shard_of_rank(self.clips)
+        sample_rate = objective.front_end.sample_rate
+        own: list[Tensor] = []
+        for loaded in evaluation_batches(own_clips, sample_rate, batch_size=self.batch_size):
+            if loaded.batch is None:
+                continue
+            spectrogram, valid = objective.features(loaded.batch.to(device))
+            encoded = encoder(spectrogram, valid)
+            pooled = pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean")
+            own.append(pooled.float().cpu())
+        embeddings = list(chain.from_iterable(distributed.all_gather_objects(own)))
+        if sum(map(len, embeddings)) < 2:
+            return {}
+        return health(torch.cat(embeddings))
