@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kaldi_features import kaldi_features
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from melpatch.audio.logmel import LOG_FLOOR, LogMel
 from melpatch.config import from_dict, to_dict
@@ -198,6 +199,74 @@ def test_gradients_flow_even_after_inference():
     features(config, wave).sum().backward()
     assert wave.grad.isfinite().all()
     assert wave.grad.ne(0).any()
+
+
+def test_without_lengths_all_samples_are_valid():
+    waves = torch.stack([torch.from_numpy(sound(4000, seed)) for seed in range(3)])
+    expected, _ = LogMel()(waves, torch.full((3,), 4000))
+    assert torch.equal(LogMel()(waves), expected)
+    assert torch.equal(LogMel()(waves[1]), expected[1])
+    assert LogMel()(torch.zeros(0, 16000)).shape == (0, 128, 98)
+    assert LogMel()(torch.zeros(0)).shape == (128, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_arrays_are_taken_as_float32(dtype):
+    wave = sound(4000).astype(dtype)
+    spectrogram = LogMel()(wave)
+    assert spectrogram.dtype == torch.float32
+    assert torch.equal(spectrogram, LogMel()(torch.from_numpy(wave.astype(np.float32))))
+
+
+def test_legacy_padding_needs_no_lengths_either():
+    front = LogMel(padding="legacy", target_frames=50)
+    wave = torch.from_numpy(sound(4000))
+    assert torch.equal(front(wave), front(wave[None], torch.tensor([4000]))[0][0])
+
+
+@pytest.mark.parametrize(
+    ("wave", "allowed"),
+    [
+        (np.zeros(400, np.int16), "floating point in .-1, 1.; divide 16-bit samples by 32768"),
+        (torch.zeros(400, dtype=torch.int64), "floating point"),
+        (np.zeros((2, 1, 400), np.float32), r"\(sample,\) or \(clip, sample\)"),
+        (torch.tensor(0.5), r"\(sample,\) or \(clip, sample\)"),
+    ],
+)
+def test_what_is_no_wave_is_refused(wave, allowed):
+    with pytest.raises(ConfigError, match=f"^wave = .*; allowed: {allowed}"):
+        LogMel()(wave)
+
+
+def test_settings_may_be_keywords():
+    assert LogMel(sample_rate=8000, n_mels=40).config == LogMel.Config(sample_rate=8000, n_mels=40)
+    povey = LogMel.Config(window="povey")
+    assert LogMel(povey, n_mels=40).config == LogMel.Config(window="povey", n_mels=40)
+    with pytest.raises(ConfigError, match="^n_mels = "):
+        LogMel(n_mels=0)
+
+
+class _Dtypes(TorchDispatchMode):
+    """Records the dtypes of all tensors on the meta device that operations return."""
+
+    def __init__(self):
+        super().__init__()
+        self.on_device = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        if isinstance(result, torch.Tensor) and result.device.type == "meta":
+            self.on_device.add(result.dtype)
+        return result
+
+
+@pytest.mark.parametrize("config", [LogMel.Config(), LogMel.Config(centred=True, unit_norm=True)])
+def test_no_float64_reaches_the_device(config):
+    """Apple's GPUs have none."""
+    with _Dtypes() as dtypes:
+        LogMel(config)(torch.zeros(2, 4000, device="meta"))
+    assert torch.float32 in dtypes.on_device
+    assert torch.float64 not in dtypes.on_device
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

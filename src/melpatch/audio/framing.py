@@ -1,0 +1,49 @@
+"""What framing needs: zeros past the end of a clip, mirrored ends and the windows."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Window = Literal["hann", "hann_periodic", "povey"]
+
+
+def zero_padding(
+    wave: Float[Tensor, "*clip sample"], lengths: Int[Tensor, "*clip"]
+) -> Float[Tensor, "*clip sample"]:
+    """Return the waves with all samples past their lengths set to 0."""
+    sample = torch.arange(wave.shape[-1], device=wave.device)
+    return torch.where(sample < lengths[..., None], wave, 0.0)
+
+
+def mirror(
+    wave: Float[Tensor, "*clip sample"], lengths: Int[Tensor, "*clip"], win_length: int
+) -> Float[Tensor, "*clip mirrored"]:
+    """Return the waves extended by half a window at both ends of each clip.
+
+    The new samples are the clip's own, mirrored at its first and last sample as often as needed, as
+    by ``numpy.pad(mode="reflect")``.
+    """
+    right = win_length // 2
+    left = win_length - right  # an odd window is placed as in torch.stft
+    last = (lengths - 1).clamp(min=0)[..., None]
+
+    # Positions outside each clip: -left .. -1 before it, last + 1 .. last + right after it.
+    before = torch.arange(-left, 0, device=wave.device).expand(*lengths.shape, -1)
+    after = last + 1 + torch.arange(right, device=wave.device)
+    outside = torch.cat([before, after], dim=-1)
+
+    # Repeated mirroring is a triangle wave of period 2 * last: 0 .. last .. 0.
+    source = last - (last - outside % (2 * last).clamp(min=1)).abs()
+    return F.pad(wave, (left, right)).scatter(-1, outside + left, wave.gather(-1, source))
+
+
+def window_weights(kind: Window, size: int) -> Float[np.ndarray, " sample"]:
+    """Return the window in float64: Hann's, symmetric or periodic, or Povey's (Hann's **0.85)."""
+    if kind == "hann_periodic":
+        return np.hanning(size + 1)[:-1]
+    hann = np.hanning(size)
+    return hann**0.85 if kind == "povey" else hann
