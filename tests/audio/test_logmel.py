@@ -242,7 +242,7 @@ def test_settings_may_be_keywords():
     assert LogMel(sample_rate=8000, n_mels=40).config == LogMel.Config(sample_rate=8000, n_mels=40)
     povey = LogMel.Config(window="povey")
     assert LogMel(povey, n_mels=40).config == LogMel.Config(window="povey", n_mels=40)
-    with pytest.raises(ConfigError, match="^n_mels = "):
+    with pytest.raises(ConfigError, match="n_mels"):
         LogMel(n_mels=0)
 
 
