@@ -86,7 +86,7 @@ def test_every_clip_comes_once_per_pass(size, seed):
 
 @given(SIZES, SEEDS, st.integers(0, 100), st.booleans())
 def test_the_order_can_be_entered_anywhere(size, seed, first, balanced):
-    many, loader = imagined(size, labels=("a", "b")), config(balanced=balanced)
+    many, loader = imagined(size, labels=("a", "b")), config(balanced_sampling=balanced)
     assert list(islice(order(many, loader, seed, first), 40)) == list(
         islice(order(many, loader, seed, 0), first, first + 40)
     )
@@ -103,14 +103,14 @@ def test_every_pass_and_every_seed_has_its_own_order():
 
 @given(SIZES, SEEDS, st.integers(1, 8), st.integers(1, 6), st.integers(0, 50))
 def test_steps_can_be_entered_anywhere(size, seed, bucket, per_step, first):
-    many, loader = imagined(size), config(bucket=bucket)
+    many, loader = imagined(size), config(bucket_steps=bucket)
     whole = list(islice(step_draws(many, loader, seed, per_step, 0), first, first + 12))
     assert list(islice(step_draws(many, loader, seed, per_step, first), 12)) == whole
 
 
 @given(SIZES, SEEDS, st.integers(1, 8), st.integers(1, 6))
 def test_bucketed_steps_lose_nothing(size, seed, bucket, per_step):
-    many, loader = imagined(size), config(bucket=bucket)
+    many, loader = imagined(size), config(bucket_steps=bucket)
     steps = max(1, min(bucket, size // per_step))
     draws = [
         draw
@@ -123,7 +123,9 @@ def test_bucketed_steps_lose_nothing(size, seed, bucket, per_step):
 def test_without_buckets_steps_follow_the_order():
     many = imagined(20)
     draws = [
-        draw for step in islice(step_draws(many, config(bucket=1), 0, 4, 0), 10) for draw in step
+        draw
+        for step in islice(step_draws(many, config(bucket_steps=1), 0, 4, 0), 10)
+        for draw in step
     ]
     assert sorted(draws) == sorted(islice(order(many, config(), 0, 0), 40))
     assert [set(draws[at : at + 4]) for at in range(0, 40, 4)] == [
@@ -135,7 +137,7 @@ def test_bucketed_steps_are_padded_less():
     many = imagined(400)
 
     def padding(bucket):
-        steps = islice(step_draws(many, config(bucket=bucket, seconds=100.0), 0, 8, 0), 50)
+        steps = islice(step_draws(many, config(bucket_steps=bucket, seconds=100.0), 0, 8, 0), 50)
         lengths = [[many.clips[draw.clip].duration for draw in step] for step in steps]
         return sum(len(step) * max(step) - sum(step) for step in lengths) / sum(map(sum, lengths))
 
@@ -144,7 +146,7 @@ def test_bucketed_steps_are_padded_less():
 
 def test_bucketed_steps_do_not_come_in_the_order_of_their_lengths():
     many = imagined(400)
-    steps = islice(step_draws(many, config(bucket=16, seconds=100.0), 0, 8, 0), 50)
+    steps = islice(step_draws(many, config(bucket_steps=16, seconds=100.0), 0, 8, 0), 50)
     longest = [max(many.clips[draw.clip].duration for draw in step) for step in steps]
     assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.5
 
@@ -168,7 +170,7 @@ def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(
     size, per_shard, locality, seed
 ):
     many, shards = in_shards(size, per_shard), -(-size // per_shard)
-    draws = list(islice(order(many, config(locality=locality), seed, 0), 3 * size))
+    draws = list(islice(order(many, config(shards_at_once=locality), seed, 0), 3 * size))
     for epoch in range(3):
         found = draws[epoch * size : (epoch + 1) * size]
         assert {draw.epoch for draw in found} == {epoch}
@@ -187,7 +189,7 @@ def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5), SEEDS, st.integers(0, 100))
 def test_an_order_with_locality_can_be_entered_anywhere(size, per_shard, locality, seed, first):
-    many, loader = in_shards(size, per_shard), config(locality=locality)
+    many, loader = in_shards(size, per_shard), config(shards_at_once=locality)
     whole = list(islice(order(many, loader, seed, 0), first, first + 40))
     assert list(islice(order(many, loader, seed, first), 40)) == whole
 
@@ -195,14 +197,14 @@ def test_an_order_with_locality_can_be_entered_anywhere(size, per_shard, localit
 @given(SIZES, SEEDS)
 def test_locality_of_all_shards_is_none(size, seed):
     many = in_shards(size, 3)
-    wide = list(islice(order(many, config(locality=99), seed, 0), 2 * size))
+    wide = list(islice(order(many, config(shards_at_once=99), seed, 0), 2 * size))
     assert wide == list(islice(order(many, config(), seed, 0), 2 * size))
 
 
 def test_with_locality_shards_and_clips_have_other_neighbours_in_every_pass():
     many = in_shards(60, 5)
     passes = [
-        list(islice(order(many, config(locality=3), 0, 60 * epoch), 60)) for epoch in range(4)
+        list(islice(order(many, config(shards_at_once=3), 0, 60 * epoch), 60)) for epoch in range(4)
     ]
     firsts = {frozenset(many.clips[draw.clip].path for draw in one[:15]) for one in passes}
     assert len(firsts) == 4
@@ -217,7 +219,7 @@ def test_the_order_with_locality_does_not_hang_on_the_listing():
     one, other = (
         [
             corpus.clips[draw.clip].key
-            for draw in islice(order(corpus, config(locality=2), 0, 0), 60)
+            for draw in islice(order(corpus, config(shards_at_once=2), 0, 0), 60)
         ]
         for corpus in (many, turned)
     )
@@ -225,17 +227,19 @@ def test_the_order_with_locality_does_not_hang_on_the_listing():
 
 
 def test_locality_that_cannot_be_is_refused():
-    with pytest.raises(ConfigError, match="locality = 0; allowed: 1 or more, or none"):
-        config(locality=0)
-    with pytest.raises(ConfigError, match="locality = 2; allowed: none, where drawing is balanced"):
-        config(locality=2, balanced=True)
+    with pytest.raises(ConfigError, match="shards_at_once = 0; allowed: 1 or more, or none"):
+        config(shards_at_once=0)
+    with pytest.raises(
+        ConfigError, match="shards_at_once = 2; allowed: none, with balanced_sampling"
+    ):
+        config(shards_at_once=2, balanced_sampling=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- balanced
 
 
 def counts(corpus, draws=6000):
-    found = islice(order(corpus, config(balanced=True), 0, 0), draws)
+    found = islice(order(corpus, config(balanced_sampling=True), 0, 0), draws)
     return Counter(label for draw in found for label in corpus.clips[draw.clip].labels)
 
 
@@ -247,7 +251,9 @@ def test_balanced_drawing_draws_every_label_equally_often():
 
 def test_balanced_drawing_draws_the_clips_of_a_label_equally_often():
     many = imagined(60, labels=("a", "a", "b"))
-    found = Counter(draw.clip for draw in islice(order(many, config(balanced=True), 0, 0), 6000))
+    found = Counter(
+        draw.clip for draw in islice(order(many, config(balanced_sampling=True), 0, 0), 6000)
+    )
     share = {number: 6000 / 2 / (40 if number % 3 < 2 else 20) for number in range(60)}
     assert all(
         abs(found[number] - expected) < 5 * expected**0.5 for number, expected in share.items()
@@ -274,7 +280,7 @@ def test_balanced_drawing_draws_clips_of_the_smallest_weight():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "_balance", lambda corpus: weights)
         many = Corpus("many", clips, ("a",), False)
-        drawn = islice(order(many, config(balanced=True), 0, 0), 8 * len(clips))
+        drawn = islice(order(many, config(balanced_sampling=True), 0, 0), 8 * len(clips))
         rare = Counter(draw.clip % 4 for draw in drawn if draw.clip)
     assert sum(rare.values()) == pytest.approx(8 * len(clips) * 2**-11, rel=0.5)
     assert set(rare) == {0, 1, 2, 3}
@@ -283,15 +289,15 @@ def test_balanced_drawing_draws_clips_of_the_smallest_weight():
 def test_balanced_drawing_makes_no_matrix_of_clips_and_labels():
     many = imagined(4000, labels=[f"{number}" for number in range(500)])
     tracemalloc.start()
-    next(order(many, config(balanced=True), 0, 0))
+    next(order(many, config(balanced_sampling=True), 0, 0))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 4000 * 500  # bytes, of which a matrix has four times as many
 
 
 def test_balanced_drawing_needs_labels():
-    with pytest.raises(DataError, match="imagined: balanced drawing needs a label on every clip"):
-        next(order(imagined(4, labels=("a", "")), config(balanced=True), 0, 0))
+    with pytest.raises(DataError, match="imagined: --balanced-sampling needs a label on every clip"):
+        next(order(imagined(4, labels=("a", "")), config(balanced_sampling=True), 0, 0))
 
 
 # ----------------------------------------------------------------------------------------------------------- batches
@@ -313,7 +319,9 @@ def test_batches_can_be_entered_at_any_step(corpus, first, workers):
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])
 @pytest.mark.parametrize(
-    "loader", [config(), config(balanced=True), config(bucket=1)], ids=["", "balanced", "flat"]
+    "loader",
+    [config(), config(balanced_sampling=True), config(bucket_steps=1)],
+    ids=["", "balanced", "flat"],
 )
 def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, accumulate, loader):
     def steps(shares, **division):
@@ -535,7 +543,13 @@ def test_evaluation_takes_every_clip_whole_and_once(corpus):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch_size", 0), ("seconds", 0.0), ("workers", -1), ("bucket", 0), ("max_bad_share", 1.1)],
+    [
+        ("batch_size", 0),
+        ("seconds", 0.0),
+        ("workers", -1),
+        ("bucket_steps", 0),
+        ("max_bad_share", 1.1),
+    ],
 )
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(ConfigError, match=f"{field} = {value}"):
@@ -549,7 +563,7 @@ def test_the_order_does_not_hang_on_how_the_clips_are_listed(balanced):
     found, again = (
         [
             one.clips[draw.clip].key
-            for draw in islice(order(one, config(balanced=balanced), 3, 0), 30)
+            for draw in islice(order(one, config(balanced_sampling=balanced), 3, 0), 30)
         ]
         for one in (listed, turned)
     )
@@ -558,7 +572,7 @@ def test_the_order_does_not_hang_on_how_the_clips_are_listed(balanced):
 
 def test_a_clip_drawn_again_in_a_balanced_pass_is_cut_elsewhere():
     listed = imagined(7, ("a", "b"))
-    draws = [*islice(order(listed, config(balanced=True), 3, 0), 70)]
+    draws = [*islice(order(listed, config(balanced_sampling=True), 3, 0), 70)]
     assert len({draw.epoch for draw in draws}) == 70
 
 
@@ -575,7 +589,7 @@ def test_a_short_wave_is_repeated_from_a_place_within_it(length, samples, start)
 
 
 def test_repeated_clips_fill_their_segments_and_start_elsewhere_each_pass(corpus):
-    short = config(short="repeat", seconds=2.0, batch_size=len(corpus.clips))
+    short = config(short_clips="repeat", seconds=2.0, batch_size=len(corpus.clips))
     first, second = taken(corpus, 2, short)
     longest = max(int(clip.duration * RATE) for clip in corpus.clips)
     assert longest < 2 * RATE
@@ -595,5 +609,5 @@ def test_repeated_clips_fill_their_segments_and_start_elsewhere_each_pass(corpus
 
 def test_long_clips_are_cropped_all_the_same(corpus):
     assert same(
-        *(taken(corpus, 3, config(seconds=0.1, short=short)) for short in ("pad", "repeat"))
+        *(taken(corpus, 3, config(seconds=0.1, short_clips=short)) for short in ("pad", "repeat"))
     )

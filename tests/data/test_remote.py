@@ -125,7 +125,7 @@ def test_a_corpus_larger_than_the_cache_is_told_of(memory, cache, monkeypatch, c
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert told.startswith(f"{memory}: holds ")
-    assert "give --locality where you train, or raise MELPATCH_CACHE_GIB" in told
+    assert "give --shards-at-once where you train, or raise MELPATCH_CACHE_GIB" in told
 
 
 @pytest.mark.parametrize("given", ["much", "0", "-1", "nan"])
@@ -151,7 +151,7 @@ def test_processes_share_a_cache_too_small_for_them_all(local, served, cache, mo
     """Two workers want other shards than each other all the time, and there is room for two at most."""
     sizes = sorted(path.stat().st_size for path in local.glob("*.tar"))
     limit(monkeypatch, sum(sizes[-2:]))
-    config = LoaderConfig(batch_size=2, seconds=1.0, workers=2, bucket=1)
+    config = LoaderConfig(batch_size=2, seconds=1.0, workers=2, bucket_steps=1)
     here, there = (
         islice(training_batches(load_corpus([s]), config, RATE, seed=0), 15)
         for s in (local, served[1])

@@ -79,7 +79,7 @@ def script(config, steps):
         epochs=epochs,
         falls=falls,
         by=round(rates[-1] ** (1 / len(falls)), 9) if falls else 1.0,
-        balanced=config.loader.balanced,
+        balanced=config.loader.balanced_sampling,
         mixup=augment.mixup_rate,
         masks=(augment.freq_mask, augment.time_mask),
         noise=augment.pixel_noise,

@@ -278,7 +278,7 @@ def test_published_cnn14_has_the_published_numbers(name, rate, window):
         64,
     )
     assert config.encoder == CNN14.Config(width=64, dropout=0.2, neck_dropout=0.5)
-    assert (config.loader.batch_size, config.loader.balanced, config.loader.seconds) == (
+    assert (config.loader.batch_size, config.loader.balanced_sampling, config.loader.seconds) == (
         32,
         True,
         10.0,

@@ -87,7 +87,7 @@ def test_a_recipe_of_superb_has_the_published_numbers(name):
     config = recipe(name)("base")
     assert (config.front_end.target_frames, config.loader.seconds) == (frames, seconds)
     assert (config.front_end.mean, config.front_end.std) == AUDIOSET
-    assert (config.loader.batch_size, config.loader.balanced) == (batch, balanced)
+    assert (config.loader.batch_size, config.loader.balanced_sampling) == (batch, balanced)
     train, objective = config.train, config.objective
     assert (train.accumulate, train.steps, steps / train.evaluations, train.lr) == (
         accumulate,

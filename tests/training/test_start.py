@@ -69,7 +69,9 @@ def test_mean_and_std_are_those_of_all_valid_frames(corpus):
 def test_statistics_are_a_function_of_seed_and_corpus(corpus):
     first = measured(settings(), corpus, 5)
     assert (
-        measured(with_loader(settings(), batch_size=2, workers=2, bucket=1), corpus, 5).front_end
+        measured(
+            with_loader(settings(), batch_size=2, workers=2, bucket_steps=1), corpus, 5
+        ).front_end
         == first.front_end
     )
     assert measured(first, corpus, 5).front_end.mean == pytest.approx(

@@ -57,17 +57,17 @@ class LoaderConfig:
     """Clips per optimiser step, over which one gradient is averaged: of all processes and accumulated batches."""
     seconds: float = 10.0
     """Longest segment, in seconds; longer clips are cropped at random."""
-    short: Literal["pad", "repeat"] = "pad"
+    short_clips: Literal["pad", "repeat"] = "pad"
     """What training makes of a clip that is shorter than a segment: padding, which is masked, or a whole segment of it
     over and over, from a random place on."""
-    bucket: int = 4
+    bucket_steps: int = 4
     """Steps whose clips are sorted by length together, so that little is padded; 1 leaves the order as it is."""
     workers: int = 2
     """Processes that decode beside the training; 0 decodes in the training process."""
-    locality: int | None = None
+    shards_at_once: int | None = None
     """Shards (or files, where clips are parts of files) whose clips are mixed at a time, for stores that are slow to
     jump about; None mixes all clips of the corpus."""
-    balanced: bool = False
+    balanced_sampling: bool = False
     """Draw clips so that every label comes up equally often, with replacement."""
     max_bad_share: float = 0.01
     """Share of the corpus that may prove unreadable at run time before the run stops (one clip always may)."""
@@ -75,20 +75,20 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        check(self.bucket >= 1, "bucket", self.bucket, "1 or more")
+        check(self.bucket_steps >= 1, "bucket_steps", self.bucket_steps, "1 or more")
         check(self.seconds > 0, "seconds", self.seconds, "above 0")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
         check(
-            self.locality is None or self.locality >= 1,
-            "locality",
-            self.locality,
+            self.shards_at_once is None or self.shards_at_once >= 1,
+            "shards_at_once",
+            self.shards_at_once,
             "1 or more, or none",
         )
         check(
-            not (self.balanced and self.locality),
-            "locality",
-            self.locality,
-            "none, where drawing is balanced",
+            not (self.balanced_sampling and self.shards_at_once),
+            "shards_at_once",
+            self.shards_at_once,
+            "none, with balanced_sampling",
         )
         check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
 
@@ -146,15 +146,17 @@ def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterat
     by_key = sorted(
         range(size), key=lambda index: corpus.clips[index].key
     )  # however the corpus is listed
-    weights = _balance(corpus)[by_key].cumsum(0) if config.balanced else None
-    shards = _shards([corpus.clips[index].path for index in by_key]) if config.locality else None
+    weights = _balance(corpus)[by_key].cumsum(0) if config.balanced_sampling else None
+    shards = (
+        _shards([corpus.clips[index].path for index in by_key]) if config.shards_at_once else None
+    )
     for epoch in itertools.count(first // size):
         if weights is None:
             indices = permutation(seed, "order", epoch, size)
-            if shards is not None and config.locality:
+            if shards is not None and config.shards_at_once:
                 turn = (
                     permutation(seed, "shards", epoch, int(shards.max()) + 1).argsort()
-                    // config.locality
+                    // config.shards_at_once
                 )
                 indices = indices[turn[shards[indices]].argsort(stable=True)]
         else:
@@ -185,7 +187,7 @@ def step_draws(
     the steps are shuffled. So little is padded, and every clip still comes up once per pass.
     """
     steps = max(
-        1, min(config.bucket, len(corpus.clips) // per_step)
+        1, min(config.bucket_steps, len(corpus.clips) // per_step)
     )  # no more than a pass, or clips would meet themselves
     group, skip = divmod(first_step, steps)
     draws = order(corpus, config, seed, group * steps * per_step)
@@ -213,7 +215,7 @@ def dealt(draws: Sequence[Draw], number: int, shares: int) -> list[Draw]:
 def _balance(corpus: Corpus) -> torch.Tensor:
     if not all(clip.labels for clip in corpus.clips):
         raise DataError(
-            f"{corpus.name}: balanced drawing needs a label on every clip; drop the others or leave out --balanced"
+            f"{corpus.name}: --balanced-sampling needs a label on every clip; drop the unlabelled clips"
         )
     # No matrix of clips and labels, which for the whole of AudioSet would take 4 GB.
     counts = Counter(label for clip in corpus.clips for label in clip.labels)
@@ -290,7 +292,7 @@ def training_batches(
                 yield dealt(draws, rank * accumulate + number, shares)
 
     dataset = Clips(
-        corpus.clips, sample_rate, config.seconds, seed, repeat=config.short == "repeat"
+        corpus.clips, sample_rate, config.seconds, seed, repeat=config.short_clips == "repeat"
     )
     yield from _loader(dataset, batches(), config.workers, corpus.labels if with_labels else ())
 

@@ -110,7 +110,7 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
     if about.size > limit:
         notice(
             f"{url}: holds {about.size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}, so that "
-            f"shards are fetched again and again; give --locality where you train, or raise {_LIMIT}"
+            f"shards are fetched again and again; give --shards-at-once where you train, or raise {_LIMIT}"
         )
     return folder, url
 

@@ -163,7 +163,7 @@ class Masking:
             purpose: tells several masks of a clip apart.
         """
         rows, config = self.grid.rows, self.config
-        allowed = "another one where clips are padded, since it knows no padding; --short repeat leaves none"
+        allowed = "another one where clips are padded, since it knows no padding; --short-clips repeat leaves none"
         check(
             config.kind != "cluster_legacy" or valid is None,
             "objective.mask.kind",

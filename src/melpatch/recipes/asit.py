@@ -90,7 +90,7 @@ def asit_short(size_name: str) -> RunConfig:
             ),
         ),
         loader=LoaderConfig(
-            batch_size=24, seconds=3.0, bucket=1
+            batch_size=24, seconds=3.0, bucket_steps=1
         ),  # centring wants batches that are like the corpus
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
     )
@@ -103,7 +103,7 @@ def _published(size_name: str, objective: ASiT.Config, *, epochs: float, clips: 
             **size(size_name), positions="learned", columns=37, partial="drop", drop_path=0.1
         ),
         objective=objective,
-        loader=LoaderConfig(batch_size=clips, seconds=10.0, bucket=1),
+        loader=LoaderConfig(batch_size=clips, seconds=10.0, bucket_steps=1),
         train=TrainConfig(
             epochs=epochs,
             accumulate=4,  # on one GPU; it stands for the four

@@ -31,7 +31,7 @@ def ast_audioset(size_name: str) -> RunConfig:
         objective=Classify.Config(
             pooling="cls", augment=Augment.Config(mixup_rate=0.5, freq_mask=48, time_mask=192)
         ),
-        loader=LoaderConfig(batch_size=12, seconds=10.255, balanced=True),
+        loader=LoaderConfig(batch_size=12, seconds=10.255, balanced_sampling=True),
         train=_train(epochs=5, lr=1e-5, first=2, every=1, decay=0.5, warmup=0.0012, average=0.9),
     )
 

@@ -62,7 +62,7 @@ def _published(size_name: str, front_end: LogMel.Config) -> RunConfig:
                 time_mask=64,
             ),
         ),
-        loader=LoaderConfig(batch_size=32, seconds=10.0, balanced=True),
+        loader=LoaderConfig(batch_size=32, seconds=10.0, balanced_sampling=True),
         train=TrainConfig(
             steps=600_000,
             optimizer="amsgrad",

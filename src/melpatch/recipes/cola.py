@@ -18,7 +18,7 @@ def cola(size_name: str) -> RunConfig:
     return RunConfig(
         encoder=ViT.Config(**size(size_name)),
         objective=COLA.Config(),
-        loader=LoaderConfig(batch_size=48, seconds=2.0, bucket=1),
+        loader=LoaderConfig(batch_size=48, seconds=2.0, bucket_steps=1),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
     )
 
@@ -35,7 +35,7 @@ def cola_published(size_name: str) -> RunConfig:
         front_end=front_ends.cola(),
         encoder=CNN14.sized(size_name),
         objective=COLA.Config(crop_seconds=1.0, crop_share=1.0, pooling="max", start="random"),
-        loader=LoaderConfig(batch_size=64, seconds=10.0, bucket=1),
+        loader=LoaderConfig(batch_size=64, seconds=10.0, bucket_steps=1),
         train=_adam(steps=100_000),
     )
 

@@ -20,7 +20,7 @@ def mae_ast(size_name: str) -> RunConfig:
         objective=MAEAST.Config(
             decoder=MAEDecoder.Config(depth=2, num_heads=size(size_name)["num_heads"])
         ),
-        loader=LoaderConfig(batch_size=48, seconds=2.0, short="repeat", bucket=1),
+        loader=LoaderConfig(batch_size=48, seconds=2.0, short_clips="repeat", bucket_steps=1),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
     )
 

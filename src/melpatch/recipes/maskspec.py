@@ -26,7 +26,7 @@ def maskspec(size_name: str) -> RunConfig:
         objective=MaskSpec.Config(
             decoder=MAEDecoder.Config(dim=width, depth=2, num_heads=width // 32), target="raw"
         ),
-        loader=LoaderConfig(batch_size=48, seconds=2.0, short="repeat", bucket=1),
+        loader=LoaderConfig(batch_size=48, seconds=2.0, short_clips="repeat", bucket_steps=1),
         train=TrainConfig(epochs=20.0, lr=1e-3),
     )
 

@@ -150,7 +150,7 @@ def _framed(config: RunConfig) -> RunConfig:
 
 
 def _batches(batch_size: int, seconds: float, *, balanced: bool = False) -> LoaderConfig:
-    return LoaderConfig(batch_size=batch_size, seconds=seconds, balanced=balanced)
+    return LoaderConfig(batch_size=batch_size, seconds=seconds, balanced_sampling=balanced)
 
 
 def _superb(

@@ -37,7 +37,7 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
 
 def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, float]:
     draws = islice(
-        order(corpus, replace(config.loader, balanced=False), config.seed, 0),
+        order(corpus, replace(config.loader, balanced_sampling=False), config.seed, 0),
         min(clips, len(corpus.clips)),
     )
     pieces = [
