@@ -296,7 +296,9 @@ def test_balanced_drawing_makes_no_matrix_of_clips_and_labels():
 
 
 def test_balanced_drawing_needs_labels():
-    with pytest.raises(DataError, match="imagined: --balanced-sampling needs a label on every clip"):
+    with pytest.raises(
+        DataError, match="imagined: --balanced-sampling needs a label on every clip"
+    ):
         next(order(imagined(4, labels=("a", "")), config(balanced_sampling=True), 0, 0))
 
 
