@@ -39,7 +39,7 @@ FLOORS = [
     {"training"},
     {"inference"},
     {"evaluation", "interop", "recipes", "plots"},
-    {"finetuning"},
+    {"workflows"},
     {"protocols"},
     {"scoring"},
     {"comparison"},

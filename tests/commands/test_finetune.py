@@ -164,7 +164,7 @@ def test_every_recipe_with_labels_can_be_chosen():
         config = parse(["--init", "scratch", "--out", "x", "--recipe", name, "--size", "nano"])
         assert config.recipe == name
         assert (
-            config.run == recipe_settings(name, "nano", None, with_labels=True)
+            config.training == recipe_settings(name, "nano", None, with_labels=True)
             or name == "finetune"
         )
 
@@ -175,7 +175,7 @@ def test_a_recipe_takes_ears_and_encoder_of_a_run_and_all_else_from_itself(pretr
     recipe = recipe_settings("maskspec_finetune", "tiny", None, with_labels=True)
     encoder = replace(theirs.encoder, drop_path=0.1)  # which changes nothing about the weights
     assert (recipe.encoder.drop_path, theirs.encoder.drop_path) == (0.1, 0.0)
-    assert config.run == replace(recipe, front_end=theirs.front_end, encoder=encoder)
+    assert config.training == replace(recipe, front_end=theirs.front_end, encoder=encoder)
     assert config.measure == 0
 
 
@@ -183,13 +183,13 @@ def test_ears_of_a_fixed_length_are_given_no_more_than_they_hear(tmp_path):
     short = settings(depth=1, seconds=0.5)
     short = replace(short, front_end=replace(short.front_end, padding="legacy", target_frames=48))
     run = write_run(tmp_path / "short", short)
-    assert parse(["--init", str(run), "--out", "x"]).run.loader.seconds == 0.5
+    assert parse(["--init", str(run), "--out", "x"]).training.loader.seconds == 0.5
 
 
 def test_blocks_that_know_nothing_learn_at_the_full_rate_in_our_own_recipe():
     words = ["--out", "x", "--size", "nano"]
-    assert parse(["--init", "scratch", *words]).run.train.layer_decay == 1.0
-    assert parse(["--init", "weights.pth", *words]).run.train.layer_decay == 0.8
+    assert parse(["--init", "scratch", *words]).training.train.layer_decay == 1.0
+    assert parse(["--init", "weights.pth", *words]).training.train.layer_decay == 0.8
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import torch
 from journeys.three_sounds import LABELS, melpatch, settings, write_run, write_sound
 
 from melpatch.cli import main
-from melpatch.commands import base
 from melpatch.objectives.base import Picture
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.run import Run
@@ -79,14 +78,14 @@ def test_curves_are_drawn_if_asked(run, tmp_path, capsys):
 
 
 def test_a_recording_is_drawn_as_a_pretraining_run_sees_it(tmp_path, monkeypatch, capsys):
-    pictures = []
-    draw = base.reconstruction
+    drawn = []
+    draw = pictures.reconstruction
 
     def keep(path, picture, **words):
-        pictures.append(picture)
+        drawn.append(picture)
         draw(path, picture, **words)
 
-    monkeypatch.setattr(base, "reconstruction", keep)
+    monkeypatch.setattr(pictures, "reconstruction", keep)
     run, sound = (
         write_run(tmp_path / "run", settings()),
         write_sound(tmp_path / "low.wav", seconds=2.5, rate=8000),
@@ -97,8 +96,8 @@ def test_a_recording_is_drawn_as_a_pretraining_run_sees_it(tmp_path, monkeypatch
     assert file.name == "reconstruction.png"
     assert file.read_bytes().startswith(b"\x89PNG")
     assert "reconstruction.png" in capsys.readouterr().err
-    assert pictures[0].clean.shape == (32, 98)  # one segment of a second, at the run's own rate
-    assert torch.equal(pictures[0].rebuilt, pictures[1].rebuilt)
+    assert drawn[0].clean.shape == (32, 98)  # one segment of a second, at the run's own rate
+    assert torch.equal(drawn[0].rebuilt, drawn[1].rebuilt)
 
 
 def test_classes_are_drawn_where_there_are_some(tmp_path, monkeypatch, capsys):

@@ -14,9 +14,10 @@ from melpatch.objectives.asit import ASiT
 from melpatch.training.config import TrainConfig, build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
-from melpatch.training.start import load_run, start_from
+from melpatch.training.start import load_run
 from melpatch.training.stepping import Work, make_optimizer, step
 from melpatch.training.tracking import Tracker
+from melpatch.workflows.initialize import copy_encoder
 
 
 class Killed(BaseException):
@@ -88,7 +89,7 @@ def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not_been(
 def test_a_run_that_starts_from_another_has_its_teacher_as_both_student_and_teacher(uninterrupted):
     _, source = load_run(uninterrupted)
     objective = build(replace(RUN, seed=1))
-    start_from(objective, uninterrupted)
+    copy_encoder(objective, uninterrupted)
     objective.begin(plan(0.4))
     for name, value in source.teacher.state_dict().items():
         assert torch.equal(objective.encoder.state_dict()[name], value)

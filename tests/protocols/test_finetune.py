@@ -10,13 +10,14 @@ import torch
 from journeys.three_sounds import LABELS, melpatch, read_table, settings, write_corpus, write_run
 from protocols.fine_tuned import FLAGS, evaluate, measured, results, words
 
-from melpatch import finetuning, scoring
+from melpatch import scoring
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
 from melpatch.config import from_toml
 from melpatch.inference.model import load
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig
+from melpatch.workflows import finetune
 
 STEPS = "--steps 5 --evaluations 5"
 
@@ -126,7 +127,7 @@ def test_a_killed_trial_goes_on_and_a_finished_one_is_not_repeated(
     costs = (record["trials"][0]["cpu_seconds"], record["trials"][0]["seconds"], record["seconds"])
     assert costs == (None, None, None)  # of which there is no telling
     assert not {"resume", "model.safetensors"} & {path.name for path in folder.iterdir()}
-    monkeypatch.setattr(finetuning, "fit", interrupt)
+    monkeypatch.setattr(finetune, "fit", interrupt)
     assert evaluate("finetune", run, corpus, stopped, STEPS)["value"] == record["value"]
 
 
@@ -166,13 +167,13 @@ def test_a_recipe_that_says_something_else_by_now_is_trained_anew(
     corpus, run, tmp_path, monkeypatch
 ):
     evaluate("finetune", run, corpus, tmp_path, "--steps 1")
-    settings_of = finetuning.recipe_settings
+    settings_of = finetune.recipe_settings
 
     def other(*given, **named):
         config = settings_of(*given, **named)
         return replace(config, train=replace(config.train, weight_decay=0.5))
 
-    monkeypatch.setattr(finetuning, "recipe_settings", other)
+    monkeypatch.setattr(finetune, "recipe_settings", other)
     evaluate("finetune", run, corpus, tmp_path, "--steps 1")
     trained = from_toml(RunConfig, results(tmp_path) / "runs" / "test-0" / "config.toml")
     assert trained.train.weight_decay == 0.5

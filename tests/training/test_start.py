@@ -10,13 +10,12 @@ from melpatch.audio.files import read
 from melpatch.audio.logmel import LogMel
 from melpatch.data.segments import crop
 from melpatch.errors import CheckpointError, ConfigError, DataError
-from melpatch.nn.positions import resize
 from melpatch.objectives.asit import ASiT
 from melpatch.objectives.classify import Classify
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import build
 from melpatch.training.run import Run
-from melpatch.training.start import fitted, load_run, measured, plan, start_from
+from melpatch.training.start import fitted, load_run, measured, plan
 
 
 @pytest.fixture(scope="module")
@@ -221,121 +220,3 @@ def test_weights_that_do_not_fit_the_settings_are_named(tmp_path):
     ) as caught:
         load_run(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-# -------------------------------------------------------------------------------------------------------- start_from
-
-
-@pytest.mark.parametrize("config", [settings(), learned(5), learned(5, cls_tokens=2)])
-def test_the_encoder_is_copied_and_the_rest_is_left(tmp_path, config):
-    source = saved(tmp_path, config)
-    target = build(classifier(config))
-    head = {name: value.clone() for name, value in target.head.state_dict().items()}
-    start_from(target, tmp_path)
-    theirs, ours = source.encoder.state_dict(), target.encoder.state_dict()
-    assert theirs.keys() == ours.keys()
-    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
-    assert all(torch.equal(value, target.head.state_dict()[name]) for name, value in head.items())
-
-
-@pytest.mark.parametrize("how", ["crop", "bilinear"])
-@pytest.mark.parametrize("columns", [3, 9])
-def test_learned_positions_are_resized_to_the_new_length(tmp_path, columns, how):
-    source = saved(tmp_path, learned(5)).encoder
-    target = build(classifier(learned(columns)))
-    start_from(target, tmp_path, how)
-    expected = resize(source.position_table.detach(), (4, 5), (4, columns), how)
-    assert torch.equal(target.encoder.position_table, expected)
-    assert target.encoder.config == learned(columns).encoder
-    assert torch.equal(target.encoder.projection.weight, source.projection.weight)
-
-
-def test_learned_positions_are_resized_to_another_stride(tmp_path):
-    source = saved(tmp_path, learned(5)).encoder
-    target = build(classifier(learned(9, stride=(4, 4))))
-    start_from(target, tmp_path, "bilinear")
-    expected = resize(
-        source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bilinear"
-    )
-    assert target.encoder.grid.rows > 4
-    assert torch.equal(target.encoder.position_table, expected)
-
-
-@pytest.mark.parametrize("stride", [None, (4, 4)])
-def test_a_stretched_table_is_stretched_as_it_was_in_training(tmp_path, stride):
-    source = saved(tmp_path, learned(5, positions="stretched")).encoder
-    target = build(classifier(learned(9, positions="stretched", stride=stride)))
-    start_from(target, tmp_path)
-    expected = resize(
-        source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bicubic"
-    )
-    assert torch.equal(target.encoder.position_table, expected)
-    if stride is None:
-        assert torch.equal(target.encoder.positions(9), source.positions(9))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("sample_rate", 16000),
-        ("n_mels", 40),
-        ("hop_ms", 5.0),
-        ("window_ms", 32.0),
-        ("low_hz", 50.0),
-        ("high_hz", 3e3),
-        ("preemphasis", 0.0),
-        ("centred", True),
-        ("window", "povey"),
-        ("floor", 1e-5),
-    ],
-)
-def test_a_spectrogram_that_means_something_else_is_refused(tmp_path, field, value):
-    saved(tmp_path, settings())
-    other = settings()
-    target = build(replace(other, front_end=replace(other.front_end, **{field: value})))
-    with pytest.raises(
-        ConfigError, match=f"front_end.{field} = {value!r} but .* was trained with .*; leave it out"
-    ):
-        start_from(target, tmp_path)
-
-
-@pytest.mark.parametrize("field", ["mean", "std", "scale"])
-def test_another_level_is_not_refused(tmp_path, field):
-    """Statistics belong to a corpus; a new one may have its own."""
-    saved(tmp_path, settings())
-    other = settings()
-    start_from(build(replace(other, front_end=replace(other.front_end, **{field: 2.5}))), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"embed_dim": 32},
-        {"depth": 3},
-        {"depth": 1},
-        {"cls_tokens": 2},
-        {"patch": (8, 4)},
-        {"positions": "learned"},
-    ],
-    ids=str,
-)
-def test_an_encoder_of_another_make_is_refused(tmp_path, changes):
-    saved(tmp_path, settings())
-    other = settings()
-    target = build(replace(other, encoder=replace(other.encoder, **changes)))
-    with pytest.raises(
-        ConfigError, match=r"encoder settings do not fit the weights of .*; leave them out"
-    ) as caught:
-        start_from(target, tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_learned_positions_for_other_patches_are_refused(tmp_path):
-    saved(tmp_path, learned(5))
-    with pytest.raises(ConfigError, match="patch = "):
-        start_from(build(learned(5, patch=(16, 8))), tmp_path)
-
-
-def test_starting_from_a_folder_that_is_no_run_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
-        start_from(build(settings()), tmp_path)

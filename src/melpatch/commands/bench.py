@@ -17,14 +17,12 @@ import tyro
 from rich.table import Table
 
 from melpatch.audio.sound_writer import write_sound
-from melpatch.commands.base import corpus_of, early, extent, read_flags, without
-from melpatch.commands.pretrain import describe
+from melpatch.commands.base import flag_value, read_flags
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Corpus
 from melpatch.data.loader import Clips, Loaded, step_draws, training_batches
 from melpatch.errors import DataError
-from melpatch.finetuning import resolved
 from melpatch.progress import bar, console, notice
 from melpatch.recipes.base import recipe_names, recipe_settings
 from melpatch.training.config import RunConfig, build
@@ -34,6 +32,9 @@ from melpatch.training.run import Run
 from melpatch.training.start import fitted, plan, shortened
 from melpatch.training.stepping import step
 from melpatch.training.tracking import Tracker
+from melpatch.workflows.corpus import describe_corpus, read_corpus, without_splits
+from melpatch.workflows.finetune import resolved
+from melpatch.workflows.runs import describe_objective
 
 _ENOUGH = 0.95  # of the rate without data
 
@@ -56,7 +57,7 @@ class Config:
     """Turns that training with data and without takes; what counts is the median."""
     json: bool = False
     """Print JSON for scripts."""
-    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    training: Annotated[RunConfig, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -99,11 +100,11 @@ def parse(arguments: list[str]) -> Config:
 
 
 def _default(arguments: list[str]) -> Config:
-    name, size = (
-        early(arguments, "--recipe", "ssast") or "ssast",
-        early(arguments, "--size", "tiny") or "tiny",
+    name = flag_value(arguments, "--recipe") or "ssast"
+    size = flag_value(arguments, "--size") or "tiny"
+    return Config(
+        what="data", training=recipe_settings(name, size, None, with_labels=_learns(name))
     )
-    return Config(what="data", run=recipe_settings(name, size, None, with_labels=_learns(name)))
 
 
 def _learns(recipe: str) -> bool:
@@ -113,12 +114,14 @@ def _learns(recipe: str) -> bool:
 
 def run(config: Config) -> None:
     """Print a line per stage, and the share of the training rate without data that survives with data."""
-    corpus = without(corpus_of(config.run), config.exclude)
-    settings = shortened(config.run, corpus)
+    corpus = without_splits(read_corpus(config.training), config.exclude)
+    settings = shortened(config.training, corpus)
     settings = resolved(settings, corpus, corpus, 0) if _learns(config.recipe) else settings
     settings = fitted(settings)
     bench = Bench(settings, corpus, config.batches, config.rounds)
-    notice(f"{len(corpus.clips)} clips, {extent(corpus)}; {describe(bench.work.objective)}")
+    notice(
+        f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {describe_objective(bench.work.objective)}"
+    )
     rates = []
     with bar(6, "measuring") as shown:
         for rate in bench.rates():

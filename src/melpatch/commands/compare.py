@@ -11,7 +11,8 @@ import tyro
 from rich.table import Table
 
 from melpatch.atomic import written_aside
-from melpatch.commands import evaluate, pretrain
+from melpatch.commands import evaluate
+from melpatch.commands.base import read_pretrain_flags
 from melpatch.comparison import table
 from melpatch.comparison.plan import Pretraining, plan, refuse_leaks
 from melpatch.comparison.results import alone
@@ -138,7 +139,7 @@ def _check(runs: Sequence[Pretraining]) -> None:
     """Refuse flags and settings that no command would take, before the first one is started."""
     for words, name in {one.words: one.method.name for one in runs}.items():
         try:
-            pretrain.parse([*words, "--out", "checked"])
+            read_pretrain_flags([*words, "--out", "checked"], "")
         except SystemExit as error:  # tyro has shown which
             raise ConfigError(
                 f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}"

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table as Grid
 
-from melpatch.commands import evaluate, finetune, pretrain
-from melpatch.commands.base import draw_pictures
+from melpatch.commands import evaluate
 from melpatch.data.manifest import Corpus, load_corpus, write_corpus
 from melpatch.data.segments import crop
 from melpatch.data.splits import hold_out
@@ -19,7 +18,9 @@ from melpatch.inference.model import load
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
-from melpatch.recipes.base import recipe
+from melpatch.workflows.finetune import finetune, finetune_defaults
+from melpatch.workflows.pictures import draw_pictures
+from melpatch.workflows.pretrain import pretrain, pretrain_defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +91,10 @@ def _prepared(config: Config) -> Path:
 
 
 def _pretrain(config: Config, corpus_file: Path, corpus: Corpus, out: Path) -> None:
-    base = recipe("ssast")(config.size)
+    defaults = pretrain_defaults("ssast", size=config.size)
+    base = defaults.training
     longest = max(clip.duration for clip in corpus.clips)
-    settings = replace(
+    training = replace(
         base,
         data=(str(corpus_file),),
         seed=config.seed,
@@ -100,9 +102,7 @@ def _pretrain(config: Config, corpus_file: Path, corpus: Corpus, out: Path) -> N
         train=replace(base.train, steps=config.pretrain_steps, save_every=100, evaluations=5),
     )
     notice(f"pretraining on {corpus.name}, labels unused")
-    pretrain.run(
-        pretrain.Config(recipe="ssast", out=out, size=config.size, resume=True, run=settings)
-    )
+    pretrain(replace(defaults, out=out, resume=True, training=training))
 
 
 def _compare(
@@ -141,29 +141,18 @@ def _shown(found: dict[str, Any]) -> tuple[str, str]:
     return f"{found['value']:.3f}", "({:.3f} to {:.3f})".format(*found["interval_95"])
 
 
-def _finetune(config: Config, corpus_file: Path, init: str, like: Path, out: Path) -> None:
-    words = [
-        "--init",
-        init,
-        "--like",
-        str(like),
-        "--out",
-        str(out),
-        "--data",
-        str(corpus_file),
-        "--workers",
-        "0",
-    ]
-    words += [
-        "--few",
-        str(config.few),
-        "--steps",
-        str(config.finetune_steps),
-        "--seed",
-        str(config.seed),
-    ]
+def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, out: Path) -> None:
+    defaults = finetune_defaults(init, like=pretrained)
+    base = defaults.training
+    training = replace(
+        base,
+        data=(str(corpus_file),),
+        seed=config.seed,
+        loader=replace(base.loader, seconds=load(pretrained).seconds, workers=0),
+        train=replace(base.train, steps=config.finetune_steps),
+    )
     notice(f"fine-tuning from {init} on {config.few} labels per class")
-    finetune.run(finetune.parse([*words, "--seconds", str(load(like).seconds), "--resume"]))
+    finetune(replace(defaults, out=out, few=config.few, resume=True, training=training))
 
 
 def _draw_clip(pictures: Path, run: Path, corpus: Corpus) -> None:

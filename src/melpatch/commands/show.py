@@ -8,7 +8,6 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from melpatch.commands.base import draw_pictures
 from melpatch.config import from_toml, owner
 from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import CheckpointError, ConfigError
@@ -16,6 +15,7 @@ from melpatch.inference.model import load
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
 from melpatch.training.config import RunConfig
+from melpatch.workflows.pictures import draw_pictures
 
 
 @dataclass(frozen=True, kw_only=True)

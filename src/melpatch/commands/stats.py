@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import tyro
 
 from melpatch.audio.logmel import LogMel
-from melpatch.commands.base import corpus_of, without
 from melpatch.config import check
 from melpatch.data.loader import LoaderConfig
 from melpatch.progress import console
 from melpatch.training.config import RunConfig
 from melpatch.training.start import measured
+from melpatch.workflows.corpus import read_corpus, without_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def run(config: Config) -> None:
         front_end=config.front_end,
         loader=LoaderConfig(seconds=config.seconds),
     )
-    corpus = without(corpus_of(settings), config.exclude)
+    corpus = without_splits(read_corpus(settings), config.exclude)
     count = min(config.clips or len(corpus.clips), len(corpus.clips))
     front = measured(settings, corpus, count).front_end
     if config.json:

@@ -18,8 +18,6 @@ from melpatch.config import check
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
-from melpatch.progress import notice
-from melpatch.training.start import start_from
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 HUB = "hf:"
@@ -231,23 +229,3 @@ def _fetched(name: str) -> Path:
         f"{HUB}{name}: cannot be fetched ({'; '.join(reasons)}); check name, network and access, or name another file: "
         f"{HUB}{owner}/{repository}/FILE"
     )
-
-
-def is_run(init: str) -> bool:
-    """Return whether --init names a run folder, and not foreign weights.
-
-    Raises:
-        ConfigError: it names neither.
-    """
-    weights = is_weights(init)
-    allowed = f"a run folder, a weight file ({', '.join(ENDINGS)}), {HUB}owner/name or, for a classifier, scratch"
-    check(weights or Path(init, "config.toml").is_file(), "init", init, allowed)
-    return not weights
-
-
-def start(objective: Objective, init: str, how: Resize | None, channels: Channels) -> None:
-    """Put the weights that --init names into an objective's encoder; say so of foreign ones."""
-    if is_run(init):
-        start_from(objective, Path(init), how)
-    else:
-        notice(start_from_weights(objective, init, channels, how))

@@ -14,13 +14,13 @@ from melpatch.errors import CheckpointError
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
-from melpatch.finetuning import Validation
 from melpatch.inference.corpus import Table
 from melpatch.objectives.base import Objective
 from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.finetune import FineTune
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import Run
+from melpatch.workflows.finetune import Validation
 
 
 @dataclass(frozen=True, kw_only=True)

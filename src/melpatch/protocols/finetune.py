@@ -15,7 +15,6 @@ from melpatch.distributed import all_gather_objects, barrier, on_rank_zero
 from melpatch.errors import ConfigError
 from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
-from melpatch.finetuning import SCRATCH, classifier, resolved, starting_settings, train_classifier
 from melpatch.inference.model import load
 from melpatch.protocols.as_trained import AsTrained
 from melpatch.protocols.base import EvaluationJob, Protocol
@@ -23,6 +22,13 @@ from melpatch.training.config import RunConfig
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import COMMAND, Run
 from melpatch.training.states import Progress
+from melpatch.workflows.finetune import (
+    classifier,
+    resolved,
+    starting_settings,
+    train_classifier,
+)
+from melpatch.workflows.initialize import SCRATCH
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class FineTune(Protocol):
             if opened
             else resolved(replace(self.settings(job), seed=seed), job.corpus, one.train, 0)
         )
-        objective = classifier(settings, started.init, opened=opened)
+        objective = classifier(settings, started.init, run=opened)
         run = opened or Run.create(folder, settings, started)
         progress = train_classifier(
             objective, run, one.train, one.val, evaluate=self.evaluate(one, run)

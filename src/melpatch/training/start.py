@@ -2,7 +2,7 @@
 from."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from melpatch.data.loader import evaluation_batches, order
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
-from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective, Plan
 from melpatch.training.config import RunConfig, build
 
@@ -129,43 +128,3 @@ def load_run(folder: Path) -> tuple[RunConfig, Objective]:
             f"{folder}: model.safetensors does not fit config.toml; {str(error).splitlines()[-1].strip()}"
         ) from error
     return config, objective
-
-
-def start_from(objective: Objective, folder: Path, how: Resize | None = None) -> None:
-    """Copy the encoder of a run into an objective, with learned positions resized to the objective's grid.
-
-    Args:
-        objective: where to copy it to.
-        folder: the run.
-        how: the way of resizing, see :func:`melpatch.nn.positions.resize`. By default a table that was trained to be
-            stretched, or is to be from now on, is stretched so; another one is cropped, or stretched where the stride
-            changes.
-
-    Raises:
-        ConfigError: the encoders differ in more than geometry, or the front ends in what a spectrogram means.
-    """
-    config, source = load_run(folder)
-    theirs, ours = config.front_end, objective.front_end.config
-    for name in (field.name for field in fields(ours) if field.name not in OF_A_CORPUS):
-        if getattr(theirs, name) != getattr(ours, name):
-            raise ConfigError(
-                f"front_end.{name} = {getattr(ours, name)!r} but {folder} was trained with {getattr(theirs, name)!r}; "
-                "leave it out, or start from other weights"
-            )
-    encoder: Any = source.export_encoder()
-    target: Any = objective.encoder
-    if getattr(target, "position_table", None) is not None and hasattr(encoder, "resize_positions"):
-        encoder.resize_positions(target.config.columns, how or _way(encoder, target), target.grid)
-    try:
-        target.load_state_dict(encoder.state_dict())
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ConfigError(
-            f"encoder settings do not fit the weights of {folder}: {reason}; leave them out to take its own"
-        ) from error
-
-
-def _way(encoder: Any, target: Any) -> Resize:
-    if "stretched" in (encoder.config.positions, target.config.positions):
-        return "bicubic"
-    return "crop" if encoder.grid.stride == target.grid.stride else "bilinear"

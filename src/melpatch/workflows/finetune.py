@@ -1,0 +1,356 @@
+"""Fine-tune a classifier on labelled audio: from a config, or from an encoder, to a finished run."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from melpatch.config import check, from_toml
+from melpatch.data.corpus import Corpus, label_matrix
+from melpatch.data.leaks import warn_of_groups
+from melpatch.data.splits import Split, divide
+from melpatch.errors import ConfigError, DataError
+from melpatch.evaluation.metrics import primary_metric, scores
+from melpatch.inference.corpus import Table, over_clips
+from melpatch.interop.base import Channels
+from melpatch.nn.positions import Resize
+from melpatch.objectives.base import Objective
+from melpatch.objectives.classify import Classify
+from melpatch.progress import notice
+from melpatch.recipes.base import clips_to_measure, onto, recipe_settings
+from melpatch.training.config import RunConfig, build
+from melpatch.training.loop import Evaluate, fit
+from melpatch.training.run import Run
+from melpatch.training.start import fitted, measured, plan
+from melpatch.training.states import Progress
+from melpatch.training.tracking import Track, Tracker, make_tracker
+from melpatch.workflows.corpus import describe_corpus, limit_labels, read_corpus
+from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
+from melpatch.workflows.runs import describe_objective, reopen
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Settings of a fine-tuning run; every field of the recipe is a flag."""
+
+    out: Path
+    """Run folder to write."""
+    init: str
+    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or scratch for random
+    weights."""
+    init_channels: Channels = "sum"
+    """How the three input channels of an image model in --init become one."""
+    like: Path | None = None
+    """Where --init is no run: run folder whose front end and encoder settings to take, for a fair comparison."""
+    recipe: str = "finetune"
+    """A recipe that learns from labels: finetune, for own data, or a paper's (melpatch list). With a run in --init,
+    front end and encoder stay those of the run, except for a stride and statistics that a paper's recipe sets."""
+    size: str = "tiny"
+    """Encoder: nano, mini, tiny, small or base; that of a run has a size already."""
+    encoder: str | None = None
+    """Kind of encoder: vit, cnn14 (melpatch list encoders); by default the recipe's. A run in --init keeps its own."""
+    test_fold: str | None = None
+    """Split or fold left alone; all others (but val) train."""
+    val_fold: str | None = None
+    """Split or fold on which the best weights are chosen; by default the split called val, if any."""
+    resize: Resize | None = None
+    """How learned positions are fitted to another grid: crop keeps the first (the default at the same stride), bilinear
+    (the default at another) and bicubic (the default of stretched ones) stretch all, legacy is the published rule of
+    AST and SSAST (the default with other people's weights)."""
+    few: int | None = None
+    """Train on this many clips of each class only, chosen by the seed."""
+    measure: int = 512
+    """Clips on which the spectrogram's mean and std are measured; 0, the default with a run's front end or a paper's,
+    takes the given ones."""
+    resume: bool = False
+    """Continue the run in --out, if there is one."""
+    track: Track = "none"
+    """Where curves go besides metrics.jsonl."""
+    training: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.few is None or self.few >= 1, "few", self.few, "1 or more")
+        check(self.measure >= 0, "measure", self.measure, "0 or more")
+
+
+def finetune_defaults(
+    init: str = SCRATCH,
+    *,
+    recipe: str = "finetune",
+    size: str | None = None,
+    encoder: str | None = None,
+    like: Path | None = None,
+) -> FinetuneConfig:
+    """Return the config of a recipe for a classifier that starts from ``init``, without data and ``out``.
+
+    Args:
+        init: run folder, weight file, Hub repository or ``scratch``.
+        recipe: a recipe, or objective, that learns from labels.
+        size: size of the encoder; None is tiny, or that of the run.
+        encoder: kind of encoder; None takes the recipe's, or that of the run.
+        like: where ``init`` is no run, the run whose front end and encoder to take.
+
+    Raises:
+        ConfigError: there is no such recipe, a run's settings cannot be used, or a setting is given that the run
+            decides.
+    """
+    source = source_run(init, like)
+    if source is not None:
+        decided = {"--size": size, "--encoder": encoder}
+        if like != source:
+            decided["--like"] = None if like is None else str(like)
+        for flag, value in decided.items():
+            allowed = f"nothing, since front end and encoder are those of {source}; leave it out"
+            check(value is None, flag, value, allowed)
+    size = size or "tiny"
+    training = starting_settings(recipe, init, size=size, encoder=encoder, like=source)
+    return FinetuneConfig(
+        out=Path(),
+        init=init,
+        like=like,
+        recipe=recipe,
+        size=size,
+        encoder=encoder,
+        measure=0 if source else clips_to_measure(training),
+        training=training,
+    )
+
+
+def finetune(config: FinetuneConfig) -> Run:
+    """Fine-tune a classifier on labelled audio, and return the run.
+
+    The run holds the best weights by validation, or the last ones without validation clips, or the mean of the last
+    ones where the settings say so.
+
+    Raises:
+        MelpatchError: the run cannot be started, resumed or trained; the message says what to change.
+        Interrupted: a signal asked for an end; the run is saved.
+    """
+    run = reopen(config)
+    training = run.config if run else config.training
+    corpus = read_corpus(training)
+    if not corpus.labels:
+        raise ConfigError(
+            f"{corpus.name}: has no labels; give a folder with one sub-folder per class, or a CSV with a label column"
+        )
+    split = divide(corpus, config.test_fold, config.val_fold)
+    warn_of_groups(*filter(None, (split.train, split.val, split.test)))
+    train = limit_labels(split.train, config.few, training.seed)
+    if run is None:
+        training = resolved(training, corpus, train, config.measure)
+    objective = classifier(
+        training, config.init, resize=config.resize, channels=config.init_channels, run=run
+    )
+    notice(
+        f"{len(train.clips)} labelled clips of {len(training.labels)} classes, {describe_corpus(train)}; "
+        f"{describe_objective(objective)}"
+    )
+    _warn_of_missing_splits(corpus, split, training)
+    # Checked before the run folder exists, so that a run that cannot be trained leaves none.
+    objective.check_plan(plan(training, train))
+    run = run or Run.create(config.out, training, config)
+    run.reject(corpus.rejected)
+    tracker = make_tracker(config.track, config.out)
+    progress = train_classifier(objective, run, train, split.val, tracker=tracker)
+    notice(f"done: {config.out}{_kept_weights(progress, corpus.multi_label)}")
+    return run
+
+
+def _warn_of_missing_splits(corpus: Corpus, split: Split, training: RunConfig) -> None:
+    if split.test is None and len(corpus.splits) > 1:
+        notice(
+            "nothing is left out for a test: name a fold with --test-fold, or scores on these clips will be too good"
+        )
+    if split.val is None and training.train.average == 0:
+        notice(
+            "no validation split: the last weights are kept, not the best; name one with --val-fold"
+        )
+
+
+def _kept_weights(progress: Progress, multi_label: bool) -> str:
+    """Return in words which weights were kept, empty for the last ones."""
+    if progress.averaged:
+        return f"; the mean of the weights after the last {progress.averaged} evaluations"
+    if progress.best is not None:
+        metric = primary_metric(multi_label)
+        return f"; best {metric} on validation {progress.best:.3f} at step {progress.best_step}"
+    return ""
+
+
+def source_run(init: str, like: Path | None = None) -> Path | None:
+    """Return the run whose front end and encoder a classifier takes: ``init`` if it is a run, else ``like``.
+
+    Raises:
+        ConfigError: ``init`` is neither a run, nor a weight file, nor ``scratch``.
+    """
+    if init != SCRATCH and is_run(init):
+        return Path(init)
+    return like
+
+
+def starting_settings(
+    recipe: str,
+    init: str,
+    *,
+    size: str = "tiny",
+    encoder: str | None = None,
+    like: Path | None = None,
+) -> RunConfig:
+    """Return a recipe's settings for a classifier that starts from a run, foreign weights, or random ones.
+
+    Args:
+        recipe: a recipe, or objective, that learns from labels.
+        init: run folder, weight file, Hub repository or ``scratch``.
+        size: size of the encoder, where no run decides it.
+        encoder: kind of encoder, where no run decides it.
+        like: where ``init`` is no run, the run whose front end and encoder to take.
+
+    Raises:
+        ConfigError: the recipe, or a run's settings, cannot be used.
+    """
+    base = recipe_settings(recipe, size, encoder, with_labels=True)
+    if init == SCRATCH and recipe == "finetune":
+        # Random blocks all learn at the full rate.
+        base = replace(base, train=replace(base.train, layer_decay=1.0))
+    source = source_run(init, like)
+    if source is None:
+        return base
+    return onto(base, from_toml(RunConfig, source / "config.toml"))
+
+
+def resolved(training: RunConfig, corpus: Corpus, train: Corpus, clips: int) -> RunConfig:
+    """Return the settings with what the data decide: labels, whether a clip has several, and statistics.
+
+    Args:
+        training: settings of a classifier.
+        corpus: all clips, whose labels are the classes.
+        train: the training clips, on which mean and std are measured.
+        clips: on how many of them at most; 0 keeps the given mean and std.
+    """
+    objective = replace(training.objective, multi_label=corpus.multi_label)
+    training = replace(training, labels=corpus.labels, objective=objective)
+    if clips:
+        training = measured(training, train, clips)
+    return fitted(training)
+
+
+def classifier(
+    training: RunConfig,
+    init: str,
+    *,
+    resize: Resize | None = None,
+    channels: Channels = "sum",
+    run: Run | None = None,
+) -> Objective:
+    """Return a classifier whose encoder is initialised from ``init``.
+
+    Args:
+        training: what :func:`resolved` returned.
+        init: run folder, weight file, Hub repository or ``scratch``.
+        resize: how learned positions are fitted, see :func:`melpatch.workflows.initialize.initialize_encoder`.
+        channels: how the three input channels of an image model become one.
+        run: the run that is resumed, if any; if it has a state of its own, ``init`` is not read.
+
+    Raises:
+        MelpatchError: the weights cannot be read, or do not fit the settings.
+    """
+    objective = build(training)
+    if init != SCRATCH and not (run and run.newest):
+        initialize_encoder(objective, init, resize, channels)
+    return objective
+
+
+def train_classifier(
+    objective: Objective,
+    run: Run,
+    train: Corpus,
+    val: Corpus | None = None,
+    *,
+    evaluate: Evaluate | None = None,
+    tracker: Tracker | None = None,
+) -> Progress:
+    """Train a classifier from the newest state of its run to the last step.
+
+    The run then holds the weights with the best score on ``val``; without ``val`` the last ones; or the mean of the
+    last ones, where the settings say so.
+
+    Args:
+        objective: what :func:`classifier` returned.
+        run: an open run folder.
+        train: the training clips.
+        val: the clips that choose the best weights.
+        evaluate: without ``val``, what is measured instead; it chooses nothing.
+        tracker: see :func:`melpatch.training.loop.fit`.
+
+    Raises:
+        CheckpointError: the run was started on other clips.
+        MelpatchError: it cannot be trained with these settings.
+    """
+    run.remember(train)
+    select = None
+    if val is not None:
+        metric = primary_metric(run.config.objective.multi_label)
+        evaluate = Validation(val, run.config, metric)
+        select = f"val_{metric}"
+    return fit(objective, train, run, evaluate=evaluate, select=select, tracker=tracker)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The score of a classifier during training, on clips that it does not learn from.
+
+    Attributes:
+        corpus: the validation clips.
+        config: the run's settings.
+        metric: a metric of :func:`melpatch.evaluation.metrics.scores`.
+        name: prefix under which the metric is reported.
+    """
+
+    corpus: Corpus
+    config: RunConfig
+    metric: str
+    name: str = "val"
+
+    def __call__(self, objective: Objective, step: int) -> dict[str, float]:
+        """Return the metric by its prefixed name, such as ``val_accuracy``.
+
+        Raises:
+            DataError: the metric is not defined on these clips.
+        """
+        return {f"{self.name}_{self.metric}": self.score(self.table(objective))}
+
+    def score(self, table: Table) -> float:
+        """Return the metric of the probabilities that :meth:`table` returned.
+
+        Raises:
+            DataError: it is not defined on these clips.
+        """
+        labels = self.config.labels
+        targets = label_matrix(table.clips, labels)
+        multi_label = self.config.objective.multi_label
+        value = scores(table.rows, targets, labels, multi_label, seed=None)[self.metric]
+        if value is None:
+            raise DataError(
+                f"{self.corpus.name}: no class has validation clips both with and without it, so that {self.metric} "
+                "is not defined; validate on more clips, or on another --val-fold"
+            )
+        return float(value)
+
+    def table(self, objective: Objective) -> Table:
+        """Return the probability of each label for each readable clip.
+
+        Raises:
+            TypeError: the objective is no classifier.
+        """
+        if not isinstance(objective, Classify):
+            raise TypeError("validation takes a classifier")
+        device = next(objective.parameters()).device
+        return over_clips(
+            lambda batch: objective.probabilities(batch.to(device)),
+            self.corpus.clips,
+            sample_rate=objective.front_end.sample_rate,
+            seconds=self.config.loader.seconds,
+            batch_size=plan(self.config, self.corpus).at_once,
+        )

@@ -1,0 +1,37 @@
+"""Draw what an objective masks, sees and reconstructs of a clip."""
+
+from pathlib import Path
+
+import torch
+
+from melpatch.data.clip import Batch, Clip
+from melpatch.data.sound import decode
+from melpatch.inference.model import Model
+from melpatch.plots.pseudo_labels import pseudo_labels
+from melpatch.plots.spectrogram import reconstruction
+
+
+def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
+    """Draw a clip as the objective of a run masks, sees and reconstructs it; return the files.
+
+    The list is empty if the objective has nothing to show.
+
+    Raises:
+        AudioError: the clip cannot be read.
+    """
+    objective = model.objective
+    wave = decode(clip, model.sample_rate)
+    batch = Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.tensor([clip.key]))
+    with torch.inference_mode():
+        picture = objective.picture(batch.to(model.device), 0)
+    if picture is None:
+        return []
+    hop = objective.front_end.hop_seconds
+    title = clip.place.rpartition("/")[2]
+    files = [folder / "reconstruction.png"]
+    reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
+    if picture.classes is not None:
+        files.append(folder / "classes.png")
+        stride = objective.encoder.grid.stride
+        pseudo_labels(files[1], picture, stride=stride, seconds_per_frame=hop, title=title)
+    return files

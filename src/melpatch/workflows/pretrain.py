@@ -1,0 +1,128 @@
+"""Pretrain an encoder on unlabelled audio: from a config to a finished run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from melpatch.config import check
+from melpatch.data.manifest import Corpus
+from melpatch.interop.base import Channels
+from melpatch.nn.positions import Resize
+from melpatch.progress import notice
+from melpatch.recipes.base import clips_to_measure, recipe_settings
+from melpatch.training.config import RunConfig, build
+from melpatch.training.health import EmbeddingHealth
+from melpatch.training.loop import fit
+from melpatch.training.run import Run
+from melpatch.training.start import fitted, measured, plan, shortened
+from melpatch.training.tracking import Track, make_tracker
+from melpatch.workflows.corpus import (
+    describe_corpus,
+    low_coverage,
+    read_corpus,
+    without_splits,
+)
+from melpatch.workflows.initialize import initialize_encoder, is_run
+from melpatch.workflows.runs import describe_objective, reopen
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Settings of a pretraining run; every field of the recipe is a flag."""
+
+    recipe: tyro.conf.Positional[str]
+    """A recipe, for own data (ssast, asit_short) or a paper's (melpatch list), or an objective with its defaults."""
+    out: Path
+    """Run folder to write."""
+    size: str = "tiny"
+    """Encoder: nano, mini, tiny, small or base."""
+    encoder: str | None = None
+    """Kind of encoder: vit, cnn14 (melpatch list encoders); by default the recipe's."""
+    init: str | None = None
+    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from; by default random
+    weights."""
+    init_channels: Channels = "sum"
+    """How the three input channels of an image model in --init become one."""
+    resize: Resize | None = None
+    """How learned positions of --init are fitted to another grid; see melpatch finetune --help."""
+    resume: bool = False
+    """Continue the run in --out, if there is one."""
+    exclude: tuple[str, ...] | None = None
+    """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
+    measure: int = 512
+    """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones."""
+    track: Track = "none"
+    """Where curves and pictures go besides metrics.jsonl."""
+    training: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.measure >= 0, "measure", self.measure, "0 or more")
+
+
+def pretrain_defaults(
+    recipe: str, *, size: str = "tiny", encoder: str | None = None, init: str | None = None
+) -> PretrainConfig:
+    """Return the config of a recipe, without data and ``out``.
+
+    Args:
+        recipe: recipe, objective, or ``package.module:Class``.
+        size: size of the encoder.
+        encoder: kind of encoder; None takes the recipe's.
+        init: run, weight file or Hub repository, which is only checked here.
+
+    Raises:
+        ConfigError: there is no such recipe, it learns from labels, or ``init`` names nothing.
+    """
+    training = recipe_settings(recipe, size, encoder, with_labels=False)
+    if init is not None:
+        is_run(init)
+    return PretrainConfig(
+        recipe=recipe,
+        out=Path(),
+        size=size,
+        encoder=encoder,
+        init=init,
+        measure=clips_to_measure(training),
+        training=training,
+    )
+
+
+def pretrain(config: PretrainConfig) -> Run:
+    """Pretrain an encoder on unlabelled audio, and return the run.
+
+    Raises:
+        MelpatchError: the run cannot be started, resumed or trained; the message says what to change.
+        Interrupted: a signal asked for an end; the run is saved.
+    """
+    run = reopen(config)
+    training = run.config if run else config.training
+    corpus = without_splits(read_corpus(training), config.exclude)
+    if run is None:
+        training = _resolved(training, corpus, config.measure)
+    objective = build(training)
+    if config.init is not None and not (run and run.newest):
+        initialize_encoder(objective, config.init, config.resize, config.init_channels)
+    # Checked before the run folder exists, so that a run that cannot be trained leaves none.
+    objective.check_plan(plan(training, corpus))
+    run = run or Run.create(config.out, training, config)
+    run.remember(corpus)
+    run.reject(corpus.rejected)
+    notice(f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {describe_objective(objective)}")
+    warning_of_coverage = low_coverage(corpus, training.loader.seconds)
+    if warning_of_coverage is not None:
+        notice(warning_of_coverage)
+    health = EmbeddingHealth(corpus, training, objective)
+    fit(objective, corpus, run, evaluate=health, tracker=make_tracker(config.track, config.out))
+    notice(f"done: {config.out}")
+    return run
+
+
+def _resolved(training: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
+    """Return the settings with what the corpus decides: segment length, statistics, position table."""
+    training = shortened(training, corpus)
+    if clips:
+        training = measured(training, corpus, clips)
+    return fitted(training)

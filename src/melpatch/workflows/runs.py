@@ -1,0 +1,101 @@
+"""The run folder of a workflow: open it, resume it, and refuse settings that a resumed run cannot change."""
+
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from melpatch import distributed
+from melpatch.config import from_toml, to_dict
+from melpatch.errors import ConfigError
+from melpatch.interop.base import is_weights, require_weights
+from melpatch.objectives.base import Objective
+from melpatch.progress import notice
+from melpatch.training.run import COMMAND, Run
+
+T = TypeVar("T")
+
+FLAT = ("training", "loader", "train")
+"""Nested settings whose flags carry no prefix: ``--lr`` sets ``training.train.lr``."""
+_FREE_ON_RESUME = {"out", "resume", "track"}
+
+
+class RunSettings(Protocol):
+    """What every workflow config has."""
+
+    @property
+    def out(self) -> Path:
+        """Run folder to write."""
+
+    @property
+    def init(self) -> str | None:
+        """Run or weights whose encoder to start from."""
+
+    @property
+    def resume(self) -> bool:
+        """Whether to continue the run in ``out``."""
+
+
+def reopen(config: RunSettings) -> Run | None:
+    """Return the run to resume, or None if a new one is to be started.
+
+    Raises:
+        CheckpointError: there is a run and ``resume`` is off, the folder cannot be written, or ``init`` names a
+            weight file that does not exist.
+        ConfigError: a setting differs from the one that the run was started with.
+    """
+    if config.init is not None and is_weights(config.init):
+        # Checked here, because the weights are read only after the corpus was measured.
+        require_weights(config.init)
+    # Only rank 0 looks, so that a late rank does not take the folder that rank 0 creates for an old run.
+    resumes = distributed.on_rank_zero(lambda: _resumes(config))
+    run = Run.reopen(config.out) if resumes else None
+    distributed.barrier()
+    return run
+
+
+def recorded(kind: type[T], out: Path) -> T | None:
+    """Return the workflow config that the run in ``out`` was started with; None if there is no run."""
+    path = out / COMMAND
+    return from_toml(kind, path) if path.exists() else None
+
+
+def describe_objective(objective: Objective) -> str:
+    """Return the objective's name and number of parameters in words."""
+    millions = sum(parameter.numel() for parameter in objective.parameters()) / 1e6
+    return f"{type(objective).__name__} with {millions:.2f} M parameters"
+
+
+def _resumes(config: RunSettings) -> bool:
+    Run.require_writable(config.out)
+    if not config.resume:
+        Run.refuse(config.out)
+        return False
+    if not (config.out / "config.toml").exists():
+        notice(f"{config.out} holds no run yet; starting one")
+        return False
+    _refuse_changes(config, from_toml(type(config), config.out / COMMAND))
+    return True
+
+
+def _refuse_changes(config: RunSettings, started: RunSettings) -> None:
+    """Raise ConfigError if a setting differs from the one that the run was started with."""
+    now = flags_of(to_dict(config))
+    before = flags_of(to_dict(started))
+    for name in sorted((now.keys() | before.keys()) - _FREE_ON_RESUME):
+        if now.get(name) != before.get(name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} = {now.get(name)!r}, but {config.out} was started with "
+                f"{before.get(name)!r}, which --resume keeps; leave the flag out, or start a new run with another --out"
+            )
+
+
+def flags_of(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under the names of their flags, such as ``objective.mask_ratio`` and ``lr``."""
+    flags: dict[str, Any] = {}
+    for key, value in settings.items():
+        if not isinstance(value, dict):
+            flags[f"{prefix}{key}"] = value
+        elif key in FLAT:
+            flags |= flags_of(value)
+        else:
+            flags |= flags_of(value, f"{prefix}{key}.")
+    return flags

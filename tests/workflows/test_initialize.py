@@ -1,0 +1,150 @@
+"""An encoder initialised from a run: copied, resized to another grid, or refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_runs import settings
+
+from melpatch.errors import ConfigError
+from melpatch.nn.positions import resize
+from melpatch.objectives.classify import Classify
+from melpatch.training.config import build
+from melpatch.training.run import Run
+from melpatch.workflows.initialize import copy_encoder
+
+
+def saved(folder, config):
+    """Return the objective of a run in the folder, with weights of its own."""
+    objective = build(replace(config, seed=config.seed + 100))
+    run = Run.create(folder, config)
+    with run.states:
+        run.publish(objective.state_dict())
+    return objective
+
+
+def classifier(config):
+    return replace(config, objective=Classify.Config(), labels=("a", "b"))
+
+
+def learned(columns, **changes):
+    config = settings()
+    changes = {"positions": "learned", "columns": columns} | changes
+    return replace(config, encoder=replace(config.encoder, **changes))
+
+
+@pytest.mark.parametrize("config", [settings(), learned(5), learned(5, cls_tokens=2)])
+def test_the_encoder_is_copied_and_the_rest_is_left(tmp_path, config):
+    source = saved(tmp_path, config)
+    target = build(classifier(config))
+    head = {name: value.clone() for name, value in target.head.state_dict().items()}
+    copy_encoder(target, tmp_path)
+    theirs, ours = source.encoder.state_dict(), target.encoder.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    assert all(torch.equal(value, target.head.state_dict()[name]) for name, value in head.items())
+
+
+@pytest.mark.parametrize("how", ["crop", "bilinear"])
+@pytest.mark.parametrize("columns", [3, 9])
+def test_learned_positions_are_resized_to_the_new_length(tmp_path, columns, how):
+    source = saved(tmp_path, learned(5)).encoder
+    target = build(classifier(learned(columns)))
+    copy_encoder(target, tmp_path, how)
+    expected = resize(source.position_table.detach(), (4, 5), (4, columns), how)
+    assert torch.equal(target.encoder.position_table, expected)
+    assert target.encoder.config == learned(columns).encoder
+    assert torch.equal(target.encoder.projection.weight, source.projection.weight)
+
+
+def test_learned_positions_are_resized_to_another_stride(tmp_path):
+    source = saved(tmp_path, learned(5)).encoder
+    target = build(classifier(learned(9, stride=(4, 4))))
+    copy_encoder(target, tmp_path, "bilinear")
+    expected = resize(
+        source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bilinear"
+    )
+    assert target.encoder.grid.rows > 4
+    assert torch.equal(target.encoder.position_table, expected)
+
+
+@pytest.mark.parametrize("stride", [None, (4, 4)])
+def test_a_stretched_table_is_stretched_as_it_was_in_training(tmp_path, stride):
+    source = saved(tmp_path, learned(5, positions="stretched")).encoder
+    target = build(classifier(learned(9, positions="stretched", stride=stride)))
+    copy_encoder(target, tmp_path)
+    expected = resize(
+        source.position_table.detach(), (4, 5), (target.encoder.grid.rows, 9), "bicubic"
+    )
+    assert torch.equal(target.encoder.position_table, expected)
+    if stride is None:
+        assert torch.equal(target.encoder.positions(9), source.positions(9))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sample_rate", 16000),
+        ("n_mels", 40),
+        ("hop_ms", 5.0),
+        ("window_ms", 32.0),
+        ("low_hz", 50.0),
+        ("high_hz", 3e3),
+        ("preemphasis", 0.0),
+        ("centred", True),
+        ("window", "povey"),
+        ("floor", 1e-5),
+    ],
+)
+def test_a_spectrogram_that_means_something_else_is_refused(tmp_path, field, value):
+    saved(tmp_path, settings())
+    other = settings()
+    target = build(replace(other, front_end=replace(other.front_end, **{field: value})))
+    with pytest.raises(
+        ConfigError, match=f"front_end.{field} = {value!r} but .* was trained with .*; leave it out"
+    ):
+        copy_encoder(target, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["mean", "std", "scale"])
+def test_another_level_is_not_refused(tmp_path, field):
+    """Statistics belong to a corpus; a new one may have its own."""
+    saved(tmp_path, settings())
+    other = settings()
+    copy_encoder(
+        build(replace(other, front_end=replace(other.front_end, **{field: 2.5}))), tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"embed_dim": 32},
+        {"depth": 3},
+        {"depth": 1},
+        {"cls_tokens": 2},
+        {"patch": (8, 4)},
+        {"positions": "learned"},
+    ],
+    ids=str,
+)
+def test_an_encoder_of_another_make_is_refused(tmp_path, changes):
+    saved(tmp_path, settings())
+    other = settings()
+    target = build(replace(other, encoder=replace(other.encoder, **changes)))
+    with pytest.raises(
+        ConfigError, match=r"encoder settings do not fit the weights of .*; leave them out"
+    ) as caught:
+        copy_encoder(target, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_learned_positions_for_other_patches_are_refused(tmp_path):
+    saved(tmp_path, learned(5))
+    with pytest.raises(ConfigError, match="patch = "):
+        copy_encoder(build(learned(5, patch=(16, 8))), tmp_path)
+
+
+def test_starting_from_a_folder_that_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
+        copy_encoder(build(settings()), tmp_path)
