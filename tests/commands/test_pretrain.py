@@ -59,7 +59,7 @@ def test_it_is_told_how_little_of_long_recordings_a_pass_hears(tmp_path, capsys)
         write_sound(tmp_path / "sounds" / f"{number}.wav", "noise", seconds, 8000, number)
     pretrain(tmp_path / "sounds", tmp_path / "run")
     told = capsys.readouterr().err
-    assert "a pass hears" in told
+    assert "an epoch covers" in told
     assert "of each clip, of which the longest has 9 s" in told
 
 

@@ -10,6 +10,7 @@ from melpatch.cli import main
 from melpatch.objectives.base import Picture
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.run import Run
+from melpatch.workflows import pictures
 
 
 @pytest.fixture

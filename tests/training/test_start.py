@@ -107,7 +107,7 @@ def test_sine_cosine_positions_need_no_fitting():
 @pytest.mark.parametrize("positions", ["learned", "stretched"])
 def test_a_method_of_short_views_has_a_table_as_long_as_these(positions, monkeypatch):
     monkeypatch.setattr(
-        SSAST, "heard", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
+        SSAST, "input_seconds", classmethod(lambda _, config, seconds: config.mask_ratio * seconds)
     )
     config = replace(learned(99, positions=positions), objective=SSAST.Config(mask_ratio=0.5))
     assert fitted(config).encoder.columns == 3  # as for segments of 0.2 s

@@ -1,7 +1,7 @@
 """The run folder of a workflow: open it, resume it, and refuse settings that a resumed run cannot change."""
 
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from melpatch import distributed
 from melpatch.config import from_toml, to_dict
@@ -18,6 +18,7 @@ FLAT = ("training", "loader", "train")
 _FREE_ON_RESUME = {"out", "resume", "track"}
 
 
+@runtime_checkable
 class RunSettings(Protocol):
     """What every workflow config has."""
 
