@@ -50,8 +50,8 @@ def main(config: Config) -> None:
         for name, (forward, backward) in best.items():
             record = {"way": name, "precision": str(kind).removeprefix("torch."), **vars(config)}
             milliseconds = {
-                "forward_ms": round(1000 * forward, 1),
-                "backward_ms": round(1000 * backward, 1),
+                "forward_ms": round(1000 * forward, 6),
+                "backward_ms": round(1000 * backward, 6),
             }
             print(json.dumps(record | milliseconds), flush=True)
 

@@ -64,10 +64,10 @@ def measure(clips: int, config: Config) -> dict[str, Any]:
         return {
             "clips": clips,
             "manifest_mib": round(manifest.stat().st_size / 2**20, 2),
-            "read_cpu_seconds": round(read - start, 3),
-            "note_cpu_seconds": round(noted - read, 3),
-            "two_draws_cpu_seconds": round(drawn - noted, 3),
-            "seconds": round(time.monotonic() - clock, 3),
+            "read_cpu_seconds": round(read - start, 6),
+            "note_cpu_seconds": round(noted - read, 6),
+            "two_draws_cpu_seconds": round(drawn - noted, 6),
+            "seconds": round(time.monotonic() - clock, 6),
             "memory_mib_before": round(1024 * empty),
             "memory_mib": round(1024 * memory_gib()),
         }

@@ -126,8 +126,8 @@ def embed(run: Path, source: Path, workers: int, hop: float | None) -> dict[str,
         "rows": rows,
         "peak_mib": round(peak_mib(resource.RUSAGE_SELF)),
         "worker_mib": round(peak_mib(resource.RUSAGE_CHILDREN)),
-        "seconds": round(wall, 1),
-        "cpu_seconds": round(cpu, 1),
+        "seconds": round(wall, 6),
+        "cpu_seconds": round(cpu, 6),
     }
 
 

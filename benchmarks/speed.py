@@ -237,9 +237,9 @@ def together(first: dict[str, Any], others: list[dict[str, Any]], clips: int) ->
     seconds = min(cpu) if first["device"] == "cpu" else min(wall) * (1 + len(others))
     tflops = first["gflop_per_clip"] * clips / seconds / 1e3
     return {
-        "clips_per_second": round(clips / min(wall), 3),
-        "cpu_seconds_per_clip": round(min(cpu) / clips, 5),
-        "median_cpu_seconds_per_clip": round(median(cpu) / clips, 5),
+        "clips_per_second": round(clips / min(wall), 6),
+        "cpu_seconds_per_clip": round(min(cpu) / clips, 9),
+        "median_cpu_seconds_per_clip": round(median(cpu) / clips, 9),
         "tflops": round(tflops, 4),
         "ceiling_tflops": round(ceiling, 4),
         "share": round(tflops / ceiling, 3),

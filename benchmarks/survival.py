@@ -61,7 +61,7 @@ def main(config: Config) -> int:
             for name in ("metrics.jsonl", "model.safetensors")
         }
     equal = {f"equal_{name.partition('.')[0]}": value for name, value in same.items()}
-    print(json.dumps({**vars(config), "training_seconds": round(training, 1), **equal}), flush=True)
+    print(json.dumps({**vars(config), "training_seconds": round(training, 6), **equal}), flush=True)
     return 0 if all(same.values()) else 1
 
 
@@ -129,7 +129,7 @@ def _killed(
     states = sorted(path.name for path in out.glob("resume/step-*"))
     return {
         "after": "start" if step is None else f"step {step}",
-        "seconds": round(wait, 3),
+        "seconds": round(wait, 6),
         "logged": _logged(metrics),
         "saved": int(states[-1].removeprefix("step-")) if states else 0,
         "half_written": bool([*out.glob(".*"), *out.glob("resume/.*")]),

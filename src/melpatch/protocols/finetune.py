@@ -148,7 +148,7 @@ class FineTune(Protocol):
         progress = train_classifier(
             objective, run, one.train, one.val, evaluate=self.evaluate(one, run)
         )
-        spent = round(sum(all_gather_objects(time.process_time() - begun)), 2)
+        spent = round(sum(all_gather_objects(time.process_time() - begun)), 6)
         barrier()  # for the weights, which the first process writes
         cost = {"cpu_seconds": spent} if whole else {"cpu_seconds": None, "seconds": None}
         scored = AsTrained().trial(replace(job, model=load(folder)), one, seed)
