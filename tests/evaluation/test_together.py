@@ -13,7 +13,7 @@ from melpatch import scoring
 from melpatch.commands.evaluate import Config, scored
 from melpatch.data.manifest import load_corpus
 from melpatch.evaluation.frozen import Frozen
-from melpatch.inference.corpus import over_clips
+from melpatch.inference.corpus import infer_clips
 from melpatch.inference.model import load
 
 PROBES = ("knn", "linear", "attentive")
@@ -24,7 +24,7 @@ FLAGS = (" ".join(("flags=", *SHORT, "--steps", "2")),)
 def evaluated(rank, folder):
     """What a process has of a corpus, one clip of which cannot be read and some of which have several windows."""
     model, corpus = load(folder / "encoder"), load_corpus([folder / "corpus.csv"])
-    table = over_clips(
+    table = infer_clips(
         lambda batch: torch.stack([batch.wave.amax(1), batch.lengths.float()], dim=1),
         corpus.clips,
         sample_rate=8000,

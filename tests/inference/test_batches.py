@@ -9,22 +9,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melpatch.inference.batches import Answer, ahead, answers, gather, told
-from melpatch.inference.windows import End, Span, Window
+from melpatch.inference.batches import Output, make_buckets, prefetch, report_seconds, run_buckets
+from melpatch.inference.windows import RecordingEnd, Span, Window
 
 RECORDINGS = st.lists(st.lists(st.integers(1, 9), max_size=5), max_size=8)
 """The lengths of each recording's windows."""
 
 
 def items_of(recordings):
-    """Windows of consecutive whole numbers, so that each is told from all others."""
+    """Windows of consecutive whole numbers, so that each differs from all others."""
     found, count = [], 0
     for number, lengths in enumerate(recordings):
         for place, length in enumerate(lengths):
             wave = torch.arange(count, count + length, dtype=torch.float32)
             found.append(Window(Span(number, float(place), place + length / 10), wave))
             count += length
-        found.append(End(number, float(sum(lengths)), None))
+        found.append(RecordingEnd(number, float(sum(lengths)), None))
     return found
 
 
@@ -44,14 +44,15 @@ def test_answers_are_those_of_each_window_alone_in_their_order(
     items = items_of(recordings)
     expected = [
         item
-        if isinstance(item, End)
+        if isinstance(item, RecordingEnd)
         else (item.span, [float(item.wave.sum()), float(len(item.wave))])
         for item in items
     ]
-    gathered = [*gather(iter(items), size, bucket=bucket, close=close, alike=alike)]
-    found = [*answers(iter(gathered), sums)]
+    gathered = [*make_buckets(iter(items), size, batches=bucket, close=close, equal_lengths=alike)]
+    found = [*run_buckets(iter(gathered), sums)]
     assert [
-        item if isinstance(item, End) else (item.span, item.value.tolist()) for item in found
+        item if isinstance(item, RecordingEnd) else (item.span, item.values.tolist())
+        for item in found
     ] == expected
     for order, batches in gathered:
         assert sum(len(batch) for _, batch in batches) <= size * bucket
@@ -62,16 +63,16 @@ def test_answers_are_those_of_each_window_alone_in_their_order(
         closed = [
             place
             for place, item in enumerate(order)
-            if isinstance(item, End) and item.recording in close
+            if isinstance(item, RecordingEnd) and item.recording in close
         ]
         assert closed in ([], [len(order) - 1])
 
 
 def test_what_is_closed_hangs_on_nothing_that_follows():
     first = items_of([[3, 9, 2], [5]])
-    alone = [*gather(iter(first), 4, close={1})]
-    (both, _) = gather(
-        iter([*first, *[Window(Span(2, 0.0, 1.0), torch.zeros(4)), End(2, 1.0, None)]]),
+    alone = [*make_buckets(iter(first), 4, close={1})]
+    (both, _) = make_buckets(
+        iter([*first, *[Window(Span(2, 0.0, 1.0), torch.zeros(4)), RecordingEnd(2, 1.0, None)]]),
         4,
         close={1},
     )
@@ -84,24 +85,24 @@ def test_what_is_closed_hangs_on_nothing_that_follows():
 def test_no_more_is_gathered_than_is_asked_for():
     taken = []
     many = (taken.append(number) or item for number, item in enumerate(items_of([[1] * 1000])))
-    next(gather(many, 4, bucket=2))
+    next(make_buckets(many, 4, batches=2))
     assert len(taken) == 8
 
 
 def test_what_was_heard_counts_overlaps_once():
     spans = [Span(0, 0.0, 1.0), Span(0, 0.5, 1.5), Span(0, 1.0, 1.7), Span(2, 0.0, 0.4)]
     found = [
-        *(Answer(span, np.zeros(1)) for span in spans[:3]),
-        End(0, 1.7, None),
-        End(1, 0.0, None),
+        *(Output(span, np.zeros(1)) for span in spans[:3]),
+        RecordingEnd(0, 1.7, None),
+        RecordingEnd(1, 0.0, None),
     ]
-    found += [Answer(spans[3], np.zeros(1)), End(2, 0.4, None)]
+    found += [Output(spans[3], np.zeros(1)), RecordingEnd(2, 0.4, None)]
     heard = []
-    assert [*told(iter(found), heard.append)] == found
+    assert [*report_seconds(iter(found), heard.append)] == found
     assert heard == pytest.approx([1.0, 0.5, 0.2, 0.4])
 
 
-# --- ahead ---
+# --- prefetch ---
 
 
 def numbers(count, made, closed):
@@ -115,7 +116,7 @@ def numbers(count, made, closed):
 
 def test_the_next_item_is_made_in_a_thread_while_this_one_is_used():
     made, closed = [], []
-    coming = ahead(numbers(5, made, closed))
+    coming = prefetch(numbers(5, made, closed))
     assert next(coming) == 0
     assert [*coming] == [1, 2, 3, 4]
     assert threading.main_thread() not in [thread for _, thread in made]
@@ -124,7 +125,7 @@ def test_the_next_item_is_made_in_a_thread_while_this_one_is_used():
 
 def test_one_that_stops_early_stops_the_making():
     made, closed = [], []
-    coming = ahead(numbers(1000, made, closed))
+    coming = prefetch(numbers(1000, made, closed))
     next(coming)
     coming.close()
     assert closed
@@ -134,7 +135,7 @@ def test_one_that_stops_early_stops_the_making():
 def test_one_that_is_forgotten_in_a_ring_hangs_nobody():
     """The garbage collector ends the executor's thread before it closes the generator."""
     made, closed = [], []
-    ring = [ahead(numbers(1000, made, closed))]
+    ring = [prefetch(numbers(1000, made, closed))]
     ring.append(ring)
     next(ring[0])
     del ring
@@ -147,7 +148,7 @@ def test_an_error_in_the_making_is_one_of_the_using():
         yield 1
         raise ValueError("of the maker")
 
-    coming = ahead(broken())
+    coming = prefetch(broken())
     assert next(coming) == 1
     with pytest.raises(ValueError, match="of the maker"):
         next(coming)

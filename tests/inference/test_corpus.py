@@ -12,7 +12,7 @@ from journeys.three_sounds import write_sound
 from melpatch.audio.files import read
 from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import DataError
-from melpatch.inference.corpus import over_clips
+from melpatch.inference.corpus import infer_clips
 
 RATE = 8000
 
@@ -61,7 +61,7 @@ def clips(tmp_path_factory):
 )
 def test_rows_are_those_of_the_windows_weighted_by_their_length(clips, order, seconds, batch_size):
     chosen = [clips[number] for number in order]
-    table = over_clips(summary, chosen, sample_rate=RATE, seconds=seconds, batch_size=batch_size)
+    table = infer_clips(summary, chosen, sample_rate=RATE, seconds=seconds, batch_size=batch_size)
     assert table.clips == tuple(chosen)
     assert table.rejected == ()
     np.testing.assert_allclose(table.rows, [slowly(clip, seconds) for clip in chosen], rtol=1e-4)
@@ -69,7 +69,7 @@ def test_rows_are_those_of_the_windows_weighted_by_their_length(clips, order, se
 
 def test_processes_that_decode_change_nothing(clips):
     alone, helped = (
-        over_clips(summary, clips, sample_rate=RATE, seconds=0.5, workers=n) for n in (0, 1)
+        infer_clips(summary, clips, sample_rate=RATE, seconds=0.5, workers=n) for n in (0, 1)
     )
     np.testing.assert_array_equal(alone.rows, helped.rows)
 
@@ -82,7 +82,7 @@ def test_no_graph_is_built(clips):
         seen.append((summary(batch) * weight).requires_grad)
         return summary(batch)
 
-    over_clips(weighted, clips, sample_rate=RATE, seconds=5.0)
+    infer_clips(weighted, clips, sample_rate=RATE, seconds=5.0)
     assert seen == [False]
 
 
@@ -91,16 +91,16 @@ def test_clips_that_cannot_be_read_are_left_out_and_named(clips, tmp_path):
     bad.write_bytes(b"RIFF, but no more")
     gone = tmp_path / "gone.wav"
     mixed = [clip_of(gone, 1.0), *clips[:3], clip_of(bad, 0.2), *clips[3:]]
-    table = over_clips(summary, mixed, sample_rate=RATE, seconds=0.5, batch_size=2)
+    table = infer_clips(summary, mixed, sample_rate=RATE, seconds=0.5, batch_size=2)
     assert table.clips == clips
     assert {one.path for one in table.rejected} == {str(bad), str(gone)}
-    expected = over_clips(summary, clips, sample_rate=RATE, seconds=0.5).rows
+    expected = infer_clips(summary, clips, sample_rate=RATE, seconds=0.5).rows
     np.testing.assert_allclose(table.rows, expected, rtol=1e-6)
 
 
 def test_a_clip_said_to_be_longer_than_its_file_is_judged_by_what_there_is(clips):
     honest = clips[4]
-    table = over_clips(summary, [replace(honest, duration=3.0)], sample_rate=RATE, seconds=0.5)
+    table = infer_clips(summary, [replace(honest, duration=3.0)], sample_rate=RATE, seconds=0.5)
     np.testing.assert_allclose(table.rows[0], slowly(honest, 0.5), rtol=1e-4)
     assert {one.path for one in table.rejected} == {str(honest.path)}
 
@@ -110,9 +110,9 @@ def test_nothing_readable_is_an_error_that_names_the_first(tmp_path):
     with pytest.raises(
         DataError, match=r"none of 3 clips can be read; the first: .*\.wav \(.*melpatch prepare"
     ):
-        over_clips(summary, lost, sample_rate=RATE, seconds=1.0)
+        infer_clips(summary, lost, sample_rate=RATE, seconds=1.0)
 
 
 def test_no_clips_at_all_is_an_error():
     with pytest.raises(DataError, match="none of 0 clips"):
-        over_clips(summary, [], sample_rate=RATE, seconds=1.0)
+        infer_clips(summary, [], sample_rate=RATE, seconds=1.0)

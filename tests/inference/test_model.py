@@ -104,11 +104,11 @@ def test_doubles_and_tensors_are_samples_too():
     [
         (np.zeros(800, np.float32), None, "samples were given without sample_rate"),
         (np.zeros(800, np.float32), 0, "sample_rate = 0; allowed"),
-        (np.zeros((2, 800), np.float32), RATE, r"shape \(2, 800\).*average channels"),
-        (np.zeros(800, np.int16), RATE, "type int16; allowed.*divide 16-bit integers by 32768"),
-        (np.zeros(0, np.float32), RATE, r"shape \(0,\)"),
+        (np.zeros((2, 3), np.float32), RATE, r"shape \(2, 3\).*either axis may be the channels"),
+        (np.zeros(800, np.int64), RATE, "type int64: .*floats in .*int16 or int32"),
+        (np.zeros(0, np.float32), RATE, r"shape \(0,\).*no sample"),
         (np.full(800, np.nan, np.float32), RATE, "finite"),
-        (torch.zeros(1, 800), RATE, r"shape \(1, 800\)"),
+        (torch.zeros(1, 1, 800), RATE, r"shape \(1, 1, 800\).*one recording at a time"),
     ],
 )
 @pytest.mark.parametrize("use", ["embed", "predict", "frames"])
@@ -465,7 +465,7 @@ def test_files_that_cannot_be_read_are_an_error_or_named(sounds, tmp_path):
 def test_processes_decode_beside_a_gpu_only():
     held = Model(MODEL.config, MODEL.objective, "cpu")
     assert held.default_workers == 0
-    held.device = torch.device("cuda")
+    held.network.device = torch.device("cuda")
     assert held.default_workers == min(8, len(os.sched_getaffinity(0)))
 
 

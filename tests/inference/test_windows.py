@@ -11,18 +11,17 @@ from journeys.three_sounds import wave, write_sound
 
 from melpatch.audio.files import read
 from melpatch.data.clip import Clip
-from melpatch.inference import windows as module
-from melpatch.inference.windows import End, Windowing, whole, windows
+from melpatch.inference.windows import RecordingEnd, WindowSpec, clip_of_file, read_windows
 
 RATE = 8000
-CUT = Windowing(1.0, 0.5, RATE)
+CUT = WindowSpec(1.0, 0.5, RATE)
 
 
 def by_recording(items):
     """The windows of each recording as (start, samples), and the ends."""
     found, ends, last = {}, [], []
     for item in items:
-        if isinstance(item, End):
+        if isinstance(item, RecordingEnd):
             ends.append(item)
             found.setdefault(item.recording, [])
         else:
@@ -73,7 +72,7 @@ def long(tmp_path_factory):
 
 @pytest.mark.parametrize("workers", [0, 2, 20])
 def test_each_recording_is_cut_as_it_would_be_alone_in_order(files, workers):
-    found, ends = by_recording(windows([*enumerate(map(whole, files))], CUT, workers))
+    found, ends = by_recording(read_windows([*enumerate(map(clip_of_file, files))], CUT, workers))
     assert [end.recording for end in ends] == [*range(9)]
     wrong = {end.recording: end.error.reason for end in ends if end.error}
     assert sorted(wrong) == [2, 7, 8]
@@ -91,22 +90,21 @@ def test_each_recording_is_cut_as_it_would_be_alone_in_order(files, workers):
 
 
 def test_the_numbers_of_recordings_are_those_given(files):
-    _, ends = by_recording(windows([(7, whole(files[0])), (9, whole(files[1]))], CUT))
+    _, ends = by_recording(
+        read_windows([(7, clip_of_file(files[0])), (9, clip_of_file(files[1]))], CUT)
+    )
     assert [end.recording for end in ends] == [7, 9]
 
 
 @given(
     start=st.just(0.0) | st.floats(0.0, 3.0),
     duration=st.floats(0.05, 4.0),
-    short=st.sampled_from([120.0, 0.0]),
     hop=st.floats(0.3, 1.7),
 )
-def test_a_clip_is_cut_as_if_it_were_a_file_of_its_own(long, start, duration, short, hop):
-    cut = Windowing(1.0, hop, RATE)
+def test_a_clip_is_cut_as_if_it_were_a_file_of_its_own(long, start, duration, hop):
+    cut = WindowSpec(1.0, hop, RATE)
     sound, _ = read(long, start=start, duration=duration)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_SHORT", short)
-        found, (end,) = by_recording(windows([(0, Clip(long, 1, start, duration))], cut))
+    found, (end,) = by_recording(read_windows([(0, Clip(long, 1, start, duration))], cut))
     assert end.error is None
     together = slow_windows(sound, cut)
     # Where neither the start nor the hop falls on a sample, a window may begin a sample earlier or later.
@@ -115,7 +113,7 @@ def test_a_clip_is_cut_as_if_it_were_a_file_of_its_own(long, start, duration, sh
     )
     for (_, one), (_, other) in zip(found[0], together, strict=True):
         assert abs(len(one) - len(other)) <= 1
-    if start == 0 or short:
+    if start == 0:
         assert_same(found[0], together)
 
 
@@ -123,7 +121,7 @@ def test_a_clip_is_cut_as_if_it_were_a_file_of_its_own(long, start, duration, sh
 def test_a_clip_without_an_end_goes_to_that_of_its_file(tmp_path, start):
     path = write_sound(tmp_path / "a.wav", "noise", 3.1, RATE)
     sound, _ = read(path, start=start)
-    found, (end,) = by_recording(windows([(0, Clip(path, 1, start, inf))], CUT))
+    found, (end,) = by_recording(read_windows([(0, Clip(path, 1, start, inf))], CUT))
     assert_same(found[0], slow_windows(sound, CUT))
     assert end.seconds == pytest.approx(3.1 - start)
 
@@ -133,7 +131,9 @@ def test_the_windows_before_the_damage_are_given_and_the_end_tells_of_it(tmp_pat
     path = tmp_path / "cut.flac"
     soundfile.write(path, wave("noise", 100.0, RATE), RATE)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    found, ends = by_recording(windows([(0, whole(path)), (1, whole(path))], CUT, workers))
+    found, ends = by_recording(
+        read_windows([(0, clip_of_file(path)), (1, clip_of_file(path))], CUT, workers)
+    )
     for number, end in enumerate(ends):
         assert end.error is not None
         assert len(found[number]) > 10

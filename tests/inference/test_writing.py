@@ -8,12 +8,12 @@ import pytest
 from melpatch.data.manifest import read_rejected
 from melpatch.errors import AudioError, UnreachableError
 from melpatch.inference import parts, tables, writing
+from melpatch.inference.engine import InferenceTask
 from melpatch.inference.rows import Row
-from melpatch.inference.task import Task
-from melpatch.inference.windows import End, Windowing, whole
+from melpatch.inference.windows import RecordingEnd, WindowSpec, clip_of_file
 from melpatch.inference.writing import InferenceJob, carry_out
 
-CUT = Windowing(1.0, 1.0, 8000)
+CUT = WindowSpec(1.0, 1.0, 8000)
 
 
 def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch):
@@ -31,16 +31,16 @@ def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch)
             made.append(number)
             if number not in wrong:
                 yield Row(number, 0.0, 1.0, np.ones(2, np.float32))
-            yield End(number, 1.0, wrong.get(number))
+            yield RecordingEnd(number, 1.0, wrong.get(number))
 
-    monkeypatch.setattr(writing, "of_many", events)
+    monkeypatch.setattr(writing, "infer_many", events)
 
     def job(resume):
         return InferenceJob(
             out=tmp_path / "out.npz",
             kind=".npz",
-            recordings=[whole(tmp_path / name) for name in "abcd"],
-            task=Task(CUT, lambda batch: [], lambda items: items),
+            recordings=[clip_of_file(tmp_path / name) for name in "abcd"],
+            task=InferenceTask(CUT, lambda batch: [], lambda items: items),
             columns=[tables.Column("start", lambda rows: rows["start"])],
             about={"command": "embed"},
             keep=False,

@@ -183,7 +183,7 @@ def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
     more = (
         "keep_runs=true",
         "--untrained",
-        "--labels-per-class",
+        "--few",
         "2",
         "--seeds",
         "5",

@@ -36,7 +36,7 @@ def run(config: Config) -> None:
         "pooling": config.pooling,
         "layer": config.layer,
     }
-    task = model.embedding(config.pooling, config.layer, config.hop)
+    task = model.embedding_task(pooling=config.pooling, layer=config.layer, hop=config.hop)
     columns = [Column("embeddings", lambda rows: rows["values"], ".9g")]
     write_rows(
         config,

@@ -50,7 +50,7 @@ def run(config: Config) -> None:
         Column("probabilities", lambda rows: rows["values"], ".6g", names=model.labels),
     ]
     about = {"command": "predict", "hop": config.hop}
-    task = model.prediction(config.hop)
+    task = model.prediction_task(hop=config.hop)
     write_rows(
         config,
         model,

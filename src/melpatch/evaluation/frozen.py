@@ -35,10 +35,20 @@ from melpatch.distributed import (
     is_rank_zero,
     on_rank_zero,
     rank,
+    shard_of_rank,
 )
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.evaluation.features import Span, Tokens, Vectors
-from melpatch.inference.corpus import over_windows, require_some, share, whole
+from melpatch.inference.corpus import (
+    CorpusPass,
+    infer_rank_clips,
+    merge_ranks,
+    rank_rows,
+    rejection,
+    require_readable,
+)
+from melpatch.inference.rows import window_rows
+from melpatch.inference.windows import RecordingEnd
 from melpatch.nn.pooling import POOLINGS, masked_mean, pool
 from melpatch.objectives.base import Objective
 from melpatch.training.config import RunConfig
@@ -161,13 +171,12 @@ class Frozen:
             shapes.update({name: tuple(values.shape[1:]) for name, values in found.items()})
             return torch.cat([values.flatten(1) for values in found.values()], dim=1)
 
-        own = share(
-            flat, clips, partial(open_memmap, _part(folder), "w+", np.float32), **self._windows
-        )
+        allocate = partial(open_memmap, _part(folder), "w+", np.float32)
+        own = infer_rank_clips(flat, clips, self._pass, allocate)
         if isinstance(own.rows, np.memmap):
             own.rows.flush()  # since the first process is about to read them
-        told = all_gather_objects((own.read, shapes, own.rejected))
-        read = whole([one for one, _, _ in told])
+        told = all_gather_objects((own.readable, shapes, own.rejected))
+        read = merge_ranks([one for one, _, _ in told])
         unread = _unread(clips, read, [one for _, _, one in told])
         on_rank_zero(lambda: _join_rows(folder, [len(one) for one, _, _ in told]))
         return {
@@ -178,28 +187,19 @@ class Frozen:
 
     def _write_tokens(self, clips: Sequence[Clip], folder: Path) -> dict[str, Any]:
         """Leave the tokens of all windows in a folder; return where those of each clip lie."""
+        share = shard_of_rank(clips)
         spans: dict[int, list[Span]] = {}
         rejected: list[Rejected] = []
         end = 0
         with _part(folder).open("wb") as file:
-            for loaded in over_windows(clips, **self._windows):
-                rejected.extend(loaded.rejected)
-                if loaded.batch is None:
+            for item in rank_rows(self._real_tokens, clips, self._pass, window_rows):
+                clip = share[item.recording]
+                if isinstance(item, RecordingEnd):
+                    rejected.extend(rejection(clip, item, self.seconds))
                     continue
-                with torch.inference_mode():
-                    features = self.objective.features(loaded.batch.to(self._device))
-                    patches = (
-                        self.encoder(features.spectrogram, features.valid).patches.half().cpu()
-                    )
-                for row, key in enumerate(loaded.batch.keys.tolist()):
-                    real = (
-                        patches[row]
-                        if features.valid is None
-                        else patches[row][features.valid[row].cpu()]
-                    )
-                    file.write(real.numpy().tobytes())
-                    begin, end = end, end + len(real)
-                    spans.setdefault(key, []).append((begin, end))
+                file.write(item.values.tobytes())
+                begin, end = end, end + len(item.values)
+                spans.setdefault(clip.key, []).append((begin, end))
         told = all_gather_objects((spans, end, rejected))
         starts = accumulate((one for _, one, _ in told), initial=0)
         found = {
@@ -215,6 +215,16 @@ class Frozen:
             "tokens": tokens,
             "rejected": unread,
         }
+
+    def _real_tokens(self, batch: Batch) -> list[np.ndarray]:
+        """Return the tokens of each window that are not padding, (token, dim) in float16."""
+        with torch.inference_mode():
+            features = self.objective.features(batch.to(self._device))
+            patches = self.encoder(features.spectrogram, features.valid).patches.half().cpu()
+        if features.valid is None:
+            return [*patches.numpy()]
+        valid = features.valid.cpu()
+        return [tokens[real].numpy() for tokens, real in zip(patches, valid, strict=True)]
 
     def _pooled(self, batch: Batch) -> dict[str, Tensor]:
         features = self.objective.features(batch.to(self._device))
@@ -234,14 +244,14 @@ class Frozen:
         return next(self.encoder.parameters()).device
 
     @property
-    def _windows(self) -> dict[str, Any]:
-        return {
-            "sample_rate": self.objective.front_end.sample_rate,
-            "seconds": self.seconds,
-            "batch_size": self.batch_size,
-            "workers": self.workers,
-            "description": "embedding",
-        }
+    def _pass(self) -> CorpusPass:
+        return CorpusPass(
+            sample_rate=self.objective.front_end.sample_rate,
+            seconds=self.seconds,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            description="embedding",
+        )
 
 
 def _unread(
@@ -255,7 +265,7 @@ def _unread(
         DataError: that is all.
     """
     every = [one for some in rejected for one in some]
-    require_some([clip for clip, there in zip(clips, read, strict=True) if there], clips, every)
+    require_readable([clip for clip, there in zip(clips, read, strict=True) if there], clips, every)
     return [(one.path, one.reason) for one in every]
 
 
@@ -291,7 +301,7 @@ def _join_rows(folder: Path, lengths: Sequence[int]) -> None:
         np.load(part, mmap_mode="r") if part.exists() else np.empty((length, 0), np.float32)
         for part, length in zip(parts, lengths, strict=True)
     ]
-    whole(found, lambda shape, dtype: open_memmap(folder / _VALUES, "w+", dtype, shape))
+    merge_ranks(found, lambda shape, dtype: open_memmap(folder / _VALUES, "w+", dtype, shape))
     for part in parts:
         part.unlink(missing_ok=True)  # a process that could read nothing has written none
 

@@ -1,7 +1,7 @@
-"""Windows of many recordings through a network, many at a time, and its answers in the order of the windows.
+"""Windows of many recordings in batches through a network, and its outputs in the order of the windows.
 
-Windows of like length come into the same batch, so that little is padded; what is gathered for that is bounded, and the
-next of it is decoded and gathered while the network is at work.
+Windows of similar length share a batch, so that little is padded. For this a bounded number of windows, a bucket, is
+collected and sorted; the next bucket is decoded while the network computes the current one.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -15,119 +15,146 @@ from jaxtyping import Float
 from torch.nn.utils.rnn import pad_sequence
 
 from melpatch.data.clip import Batch
-from melpatch.inference.windows import End, Span, Window
+from melpatch.inference.windows import RecordingEnd, Span, Window
 
 T = TypeVar("T")
 
+BatchFunction = Callable[[Batch], list[np.ndarray]]
+"""Maps a batch of windows to one array per window."""
 
-class Answer(NamedTuple):
-    """What the network made of a window."""
+
+class Output(NamedTuple):
+    """The network's output for a window."""
 
     span: Span
-    value: Float[np.ndarray, "*_"]
+    values: Float[np.ndarray, "*_"]
 
 
-class Gathered(NamedTuple):
-    """Windows in batches, and what there was of them in which order."""
+class IndexedBatch(NamedTuple):
+    """A batch of windows that remembers where each of them belongs."""
 
-    order: list[Span | End]
-    batches: list[tuple[list[int], Batch]]
-    """The places of a batch's windows in the order, and the batch."""
+    positions: list[int]
+    """Position of each window in the order of its bucket."""
+    batch: Batch
 
 
-def answers(
-    gathered: Iterator[Gathered], function: Callable[[Batch], list[np.ndarray]]
-) -> Iterator[Answer | End]:
-    """Yield the function's value of each window and the ends of recordings, in the order of :func:`gather`.
+class Bucket(NamedTuple):
+    """Windows that were sorted by length and batched together."""
+
+    order: list[Span | RecordingEnd]
+    """Windows and ends as they came."""
+    batches: list[IndexedBatch]
+
+
+def run_buckets(
+    buckets: Iterator[Bucket], function: BatchFunction
+) -> Iterator[Output | RecordingEnd]:
+    """Yield the output for each window and the ends of recordings, in the order of the windows.
 
     Args:
-        gathered: what :func:`gather` yields.
+        buckets: what :func:`make_buckets` yields.
         function: a batch to one array per window.
     """
-    for order, batches in gathered:
-        found: dict[int, np.ndarray] = {}
-        for places, batch in batches:
-            found.update(zip(places, function(batch), strict=True))
-        for place, item in enumerate(order):
-            yield item if isinstance(item, End) else Answer(item, found[place])
+    for bucket in buckets:
+        values: dict[int, np.ndarray] = {}
+        for positions, batch in bucket.batches:
+            values.update(zip(positions, function(batch), strict=True))
+        for position, item in enumerate(bucket.order):
+            if isinstance(item, RecordingEnd):
+                yield item
+            else:
+                yield Output(item, values[position])
 
 
-def told(found: Iterator[Answer | End], heard: Callable[[float], None]) -> Iterator[Answer | End]:
-    """Yield the answers and ends, and tell after each window how many seconds of a recording it went on."""
+def report_seconds(
+    outputs: Iterator[Output | RecordingEnd], report: Callable[[float], None]
+) -> Iterator[Output | RecordingEnd]:
+    """Yield the items, and report the seconds of new audio in each window; overlaps count once."""
     end = 0.0
-    for item in found:
-        if isinstance(item, Answer):
-            heard(item.span.end - end)
-        end = item.span.end if isinstance(item, Answer) else 0.0
+    for item in outputs:
+        if isinstance(item, Output):
+            report(item.span.end - end)
+            end = item.span.end
+        else:
+            end = 0.0
         yield item
 
 
-def gather(
-    items: Iterator[Window | End],
+def make_buckets(
+    items: Iterator[Window | RecordingEnd],
     batch_size: int,
     *,
-    bucket: int = 4,
-    alike: bool = False,
+    batches: int = 4,
+    equal_lengths: bool = False,
     close: Collection[int] = (),
-    pin: bool = False,
-) -> Generator[Gathered, None, None]:
-    """Yield windows in batches of like length, a few batches at a time.
+    pin_memory: bool = False,
+) -> Generator[Bucket, None, None]:
+    """Yield windows in batches of similar length, one bucket of them at a time.
 
     Args:
         items: windows and ends, recording after recording.
         batch_size: windows in a batch, at most.
-        bucket: batches whose windows are gathered, and sorted by length, together.
-        alike: whether only windows of the same length may share a batch.
-        close: recordings after which no window waits for further ones, so that what they are computed with does not
-            hang on the recordings that follow.
-        pin: whether batches lie in memory from which a GPU copies without waiting.
+        batches: batches in a bucket, whose windows are sorted by length together.
+        equal_lengths: whether only windows of exactly the same length may share a batch.
+        close: recordings that end a bucket. What follows them cannot change their batches, and so
+            not one bit of their outputs.
+        pin_memory: whether batches are pinned, so that a GPU copies them without waiting.
     """
-    held: list[Window | End] = []
-    count = 0
+    pending: list[Window | RecordingEnd] = []
+    windows = 0
     for item in items:
-        held.append(item)
-        count += isinstance(item, Window)
-        if count == bucket * batch_size or (isinstance(item, End) and item.recording in close):
-            yield _in_batches(held, batch_size, alike, pin)
-            held, count = [], 0
-    if held:
-        yield _in_batches(held, batch_size, alike, pin)
+        pending.append(item)
+        if isinstance(item, Window):
+            windows += 1
+            full = windows == batches * batch_size
+        else:
+            full = item.recording in close
+        if full:
+            yield _make_bucket(pending, batch_size, equal_lengths, pin_memory)
+            pending = []
+            windows = 0
+    if pending:
+        yield _make_bucket(pending, batch_size, equal_lengths, pin_memory)
 
 
-def _in_batches(held: list[Window | End], batch_size: int, alike: bool, pin: bool) -> Gathered:
-    waves = {place: item.wave for place, item in enumerate(held) if isinstance(item, Window)}
-    places = sorted(waves, key=lambda place: len(waves[place]))
-    groups = (
-        [[*group] for _, group in groupby(places, lambda place: len(waves[place]))]
-        if alike
-        else [places]
-    )
+def _make_bucket(
+    items: list[Window | RecordingEnd], batch_size: int, equal_lengths: bool, pin_memory: bool
+) -> Bucket:
+    waves = {position: item.wave for position, item in enumerate(items) if isinstance(item, Window)}
+    # The sort is stable, so windows of the same length keep their order.
+    positions = sorted(waves, key=lambda position: len(waves[position]))
+    groups = [positions]
+    if equal_lengths:
+        by_length = groupby(positions, lambda position: len(waves[position]))
+        groups = [[*group] for _, group in by_length]
     batches = []
     for group in groups:
         for first in range(0, len(group), batch_size):
             chosen = group[first : first + batch_size]
-            batches.append((chosen, _padded([waves.pop(place) for place in chosen], pin)))
-    return Gathered([item.span if isinstance(item, Window) else item for item in held], batches)
+            # Popped, so that the memory of a window is freed once it is copied into its batch.
+            padded = _pad([waves.pop(position) for position in chosen])
+            if pin_memory:
+                padded = padded.pin_memory()
+            batches.append(IndexedBatch(chosen, padded))
+    order = [item.span if isinstance(item, Window) else item for item in items]
+    return Bucket(order, batches)
 
 
-def _padded(waves: list[torch.Tensor], pin: bool) -> Batch:
-    wave, lengths = (
-        pad_sequence(waves, batch_first=True),
-        torch.tensor([len(wave) for wave in waves]),
-    )
+def _pad(waves: list[torch.Tensor]) -> Batch:
+    """Return a batch padded with zeros to its longest window; its keys are 0, they name no clips."""
+    lengths = torch.tensor([len(wave) for wave in waves])
     keys = torch.zeros(len(waves), dtype=torch.int64)
-    return (
-        Batch(wave.pin_memory(), lengths.pin_memory(), keys) if pin else Batch(wave, lengths, keys)
-    )
+    return Batch(pad_sequence(waves, batch_first=True), lengths, keys)
 
 
-def ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
-    """Yield the items, each made in a thread while the one before it is used."""
+def prefetch(items: Generator[T, None, None]) -> Generator[T, None, None]:
+    """Yield the items; while one is in use, a thread makes the next."""
     try:
-        with ThreadPoolExecutor(1) as thread:  # whose end waits for what is being made
-            coming = thread.submit(next, items, None)
+        # Leaving the `with` waits for the item in the making, so that `items` can be closed after it.
+        with ThreadPoolExecutor(1) as executor:
+            coming = executor.submit(next, items, None)
             while (item := coming.result()) is not None:
-                coming = thread.submit(next, items, None)
+                coming = executor.submit(next, items, None)
                 yield item
     finally:
         items.close()

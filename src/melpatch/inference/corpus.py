@@ -1,10 +1,14 @@
-"""Running a trained network over a corpus: long clips in windows, one row per clip, unreadable clips left out and
-named. Several processes share the clips out, and each gets what all have found."""
+"""A network over a corpus: one row per clip, averaged over windows; unreadable clips are left out and named.
+
+With several ranks each computes its share of the clips, and all ranks get the whole result.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,22 +17,30 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from melpatch.data.clip import Batch, Clip
-from melpatch.data.loader import Loaded, evaluation_batches
 from melpatch.data.manifest import Rejected
-from melpatch.data.segments import windows
 from melpatch.distributed import all_gather_objects, require_same_on_all_ranks, shard_of_rank
 from melpatch.errors import DataError
+from melpatch.inference.batches import BatchFunction
+from melpatch.inference.engine import InferenceTask, infer_many
+from melpatch.inference.rows import Row, ToRows, mean_rows
+from melpatch.inference.windows import RecordingEnd, WindowSpec
 from melpatch.progress import bar
+
+ClipFunction = Callable[[Batch], Float[Tensor, "clip column"]]
+"""Maps a batch to one row per clip."""
+
+Allocate = Callable[[tuple[int, int]], Float[np.ndarray, "clip column"]]
+"""Makes zeros of a shape, in memory or on disk."""
 
 
 @dataclass(frozen=True)
-class Table:
+class ClipTable:
     """One row of numbers per clip.
 
     Attributes:
-        clips: the clips that could be read, in the order they were given.
+        clips: clips that could be read, in the order they were given.
         rows: their numbers.
-        rejected: the others, and the windows that could not be read of clips that end before they should.
+        rejected: clips that could not be read, or not to their end; the latter have rows too.
     """
 
     clips: tuple[Clip, ...]
@@ -36,18 +48,33 @@ class Table:
     rejected: tuple[Rejected, ...]
 
 
-class Share(NamedTuple):
-    """What one process found of the clips that are its own."""
+class RankRows(NamedTuple):
+    """The rows of one rank's share of the clips."""
 
     rows: Float[np.ndarray, "clip column"]
-    """Those of clips that could not be read are 0; without any that could, there is no column."""
-    read: Bool[np.ndarray, " clip"]
+    """Zeros for clips that could not be read; no columns if none could."""
+    readable: Bool[np.ndarray, " clip"]
     """Which clips could be read."""
     rejected: tuple[Rejected, ...]
 
 
-def over_clips(
-    function: Callable[[Batch], Float[Tensor, "clip column"]],
+class CorpusPass(NamedTuple):
+    """How clips are taken through a network."""
+
+    sample_rate: int
+    """Rate that the network expects, in Hz."""
+    seconds: float
+    """Longest window; longer clips are cut into windows end to end."""
+    batch_size: int = 32
+    """Windows at a time."""
+    workers: int = 0
+    """Decoding processes; 0 decodes in a thread beside the network."""
+    description: str = ""
+    """Label of the progress bar; none is shown without."""
+
+
+def infer_clips(
+    function: ClipFunction,
     clips: Sequence[Clip],
     *,
     sample_rate: int,
@@ -55,127 +82,153 @@ def over_clips(
     batch_size: int = 32,
     workers: int = 0,
     description: str = "",
-) -> Table:
-    """Return the function's rows for clips of any length, averaged over windows end to end, weighted by their length.
+) -> ClipTable:
+    """Return the function's rows for clips of any length, averaged over windows by their length.
 
-    Of several processes each computes its share, and all get the whole table; all must call it.
+    Every rank must call it: each computes its share, and all get the whole table.
 
     Args:
         function: batch to one row per clip.
-        clips: whose rows are wanted.
-        sample_rate: Hz at which the function wants its waves.
+        clips: clips whose rows are wanted.
+        sample_rate: see :class:`CorpusPass`, as the rest.
         seconds: longest window.
         batch_size: windows at a time.
         workers: decoding processes.
-        description: words for the progress bar; none is shown without.
+        description: label of the progress bar; none is shown without.
 
     Raises:
-        DataError: no clip could be read, or the processes were given other ones.
+        DataError: no clip could be read, or ranks were given different clips.
     """
-    asked = {
-        "sample_rate": sample_rate,
-        "seconds": seconds,
-        "batch_size": batch_size,
-        "workers": workers,
-    }
-    shares = all_gather_objects(share(function, clips, np.zeros, description=description, **asked))
-    read = whole([one.read for one in shares])
-    rejected = tuple(each for one in shares for each in one.rejected)
-    kept = tuple(compress(clips, read))
-    require_some(kept, clips, rejected)
-    rows = whole([one.rows for one in shares])
-    return Table(kept, rows if read.all() else rows[read], rejected)
+    how = CorpusPass(sample_rate, seconds, batch_size, workers, description)
+    ranks = all_gather_objects(infer_rank_clips(function, clips, how, np.zeros))
+    readable = merge_ranks([rank.readable for rank in ranks])
+    rejected = tuple(clip for rank in ranks for clip in rank.rejected)
+    kept = tuple(compress(clips, readable))
+    require_readable(kept, clips, rejected)
+    rows = merge_ranks([rank.rows for rank in ranks])
+    if not readable.all():
+        rows = rows[readable]
+    return ClipTable(kept, rows, rejected)
 
 
-def share(
-    function: Callable[[Batch], Float[Tensor, "clip column"]],
-    clips: Sequence[Clip],
-    made: Callable[[tuple[int, int]], Float[np.ndarray, "clip column"]],
-    **asked: Any,
-) -> Share:
-    """Return the rows of this process's share of the clips.
+def infer_rank_clips(
+    function: ClipFunction, clips: Sequence[Clip], how: CorpusPass, allocate: Allocate
+) -> RankRows:
+    """Return the rows of this rank's share of the clips.
 
     Args:
         function: batch to one row per clip.
-        clips: those of all processes.
-        made: from a shape to the zeros that become the rows, wherever these are to lie.
-        **asked: see :func:`over_clips`.
+        clips: clips of all ranks.
+        how: windows, batches and decoding.
+        allocate: makes the array that takes the rows, where they are to lie.
     """
-    own = shard_of_rank(clips)
-    place = {clip.key: number for number, clip in enumerate(own)}
-    rows, weights = np.zeros((len(own), 0)), np.zeros(len(own))
+    share = shard_of_rank(clips)
+    rows = np.zeros((len(share), 0))
+    readable = np.zeros(len(share), dtype=bool)
     rejected: list[Rejected] = []
-    for loaded in over_windows(clips, **asked):
-        rejected.extend(loaded.rejected)
-        if loaded.batch is None:
+    to_rows = partial(mean_rows, keep_partial=True)
+    for item in rank_rows(_per_window(function), clips, how, to_rows):
+        if isinstance(item, RecordingEnd):
+            rejected.extend(rejection(share[item.recording], item, how.seconds))
             continue
+        if not rows.size:
+            # Only the first row tells how many columns there are. All rows are allocated at once,
+            # because those of a large corpus fill the memory.
+            rows = allocate((len(share), len(item.values)))
+        rows[item.recording] = item.values
+        readable[item.recording] = True
+    return RankRows(rows, readable, tuple(rejected))
+
+
+def _per_window(function: ClipFunction) -> BatchFunction:
+    def run(batch: Batch) -> list[np.ndarray]:
         with torch.inference_mode():
-            found = function(loaded.batch).double().cpu().numpy()
-        if not rows.size:  # all at once, since the rows of a large corpus fill the memory
-            rows = made((len(own), found.shape[1]))
-        for key, length, row in zip(
-            loaded.batch.keys.tolist(), loaded.batch.lengths.tolist(), found, strict=True
-        ):
-            at = place[key]
-            weights[at] += length
-            rows[at] += (row - rows[at]) * (length / weights[at])
-    return Share(rows, weights > 0, tuple(rejected))
+            return [*function(batch).float().cpu().numpy()]
+
+    return run
 
 
-def whole(
-    shares: Sequence[np.ndarray], made: Callable[[tuple[int, ...], Any], np.ndarray] = np.empty
-) -> np.ndarray:
-    """Return the shares of all processes as one array, in the order of what was shared out.
+def rank_rows(
+    function: BatchFunction, clips: Sequence[Clip], how: CorpusPass, to_rows: ToRows
+) -> Iterator[Row | RecordingEnd]:
+    """Yield the rows of this rank's share of the clips, and the end of each clip, in a fixed order.
+
+    ``recording`` is the number of the clip in the share.
 
     Args:
-        shares: in the order of the processes; one without columns stands for nothing but zeros.
-        made: from shape and dtype to the array to fill.
-    """
-    if len(shares) == 1:
-        return shares[0]
-    widest = max(shares, key=lambda one: one.size)
-    found = made((sum(map(len, shares)), *widest.shape[1:]), widest.dtype)
-    for number, one in enumerate(shares):
-        found[number :: len(shares)] = one if one.shape[1:] == widest.shape[1:] else 0
-    return found
-
-
-def over_windows(
-    clips: Sequence[Clip],
-    *,
-    sample_rate: int,
-    seconds: float,
-    batch_size: int = 32,
-    workers: int = 0,
-    description: str = "",
-) -> Iterator[Loaded]:
-    """Yield this process's share of clips of any length as batches of windows end to end; for the arguments see
-    :func:`over_clips`. All windows of a clip have its key, and come in a fixed order, but not in that of time.
+        function: a batch of windows to one array per window.
+        clips: clips of all ranks.
+        how: windows, batches and decoding.
+        to_rows: from these arrays to rows.
 
     Raises:
-        DataError: the processes were given other clips, or the same in another order.
+        DataError: ranks were given different clips, or another order of them.
     """
     require_same_on_all_ranks(
         [(clip.key, clip.start, clip.duration) for clip in clips],
         "the clips to go through, or their order,",
     )
-    pieces = [piece for clip in shard_of_rank(clips) for piece in windows(clip, seconds)]
-    shown = bar(len(pieces), description) if description else nullcontext()
-    with shown as told:
-        for loaded in evaluation_batches(
-            pieces, sample_rate, batch_size=batch_size, workers=workers
-        ):
-            yield loaded
-            if told is not None:
-                told.advance(
-                    len(loaded.rejected) + (0 if loaded.batch is None else len(loaded.batch))
-                )
+    numbered = [*enumerate(shard_of_rank(clips))]
+    # Short clips first, so that batches hold clips of similar length. Clips of at least one window
+    # keep their order, so that the parts of a long file are read one after the other.
+    numbered.sort(key=lambda item: min(item[1].duration, how.seconds))
+    groups = [numbered] if numbered else []
+    windows = WindowSpec(how.seconds, how.seconds, how.sample_rate)
+    task = InferenceTask(windows, function, to_rows, pin_memory=torch.cuda.is_available())
+    with ExitStack() as stack:
+        shown = None
+        if how.description:
+            shown = stack.enter_context(bar(len(numbered), how.description))
+        items = infer_many(task, groups, batch_size=how.batch_size, workers=how.workers)
+        for item in stack.enter_context(closing(items)):
+            yield item
+            if shown is not None and isinstance(item, RecordingEnd):
+                shown.advance()
 
 
-def require_some(kept: Sequence[Clip], clips: Sequence[Clip], rejected: Sequence[Rejected]) -> None:
+def rejection(clip: Clip, end: RecordingEnd, seconds: float) -> list[Rejected]:
+    """Return what was wrong with a clip: an error, or whole windows that lie behind its file's end."""
+    if end.error is not None:
+        return [Rejected(clip.place, end.error.reason)]
+    if clip.duration == float("inf"):
+        return []
+    # A clip may be stated a little longer than it is, but not by a window. 1e-6 s absorb rounding.
+    last_window = (ceil((clip.duration - 1e-6) / seconds) - 1) * seconds
+    if end.seconds > last_window:
+        return []
+    reason = f"ends after {end.seconds:.3f} s of the {clip.duration:.3f} s that are listed"
+    return [Rejected(clip.place, reason)]
+
+
+def merge_ranks(
+    shares: Sequence[np.ndarray],
+    allocate: Callable[[tuple[int, ...], Any], np.ndarray] = np.empty,
+) -> np.ndarray:
+    """Return the shares of all ranks as one array, in the order of the clips.
+
+    Args:
+        shares: in the order of the ranks; one without columns stands for zeros.
+        allocate: from shape and dtype to the array to fill.
+    """
+    if len(shares) == 1:
+        return shares[0]
+    widest = max(shares, key=lambda share: share.size)
+    merged = allocate((sum(map(len, shares)), *widest.shape[1:]), widest.dtype)
+    # Rank r has the clips r, r + world size, r + 2 * world size, ...
+    for rank, share in enumerate(shares):
+        rows = share if share.shape[1:] == widest.shape[1:] else 0
+        merged[rank :: len(shares)] = rows
+    return merged
+
+
+def require_readable(
+    readable: Sequence[Clip], clips: Sequence[Clip], rejected: Sequence[Rejected]
+) -> None:
     """Raise a DataError if none of the clips could be read."""
-    if not kept:
-        reason = f"; the first: {rejected[0].path} ({rejected[0].reason})" if rejected else ""
+    if not readable:
+        first = ""
+        if rejected:
+            first = f"; the first: {rejected[0].path} ({rejected[0].reason})"
         raise DataError(
-            f"none of {len(clips)} clips can be read{reason}; run melpatch prepare on the corpus"
+            f"none of {len(clips)} clips can be read{first}; run melpatch prepare on the corpus"
         )

@@ -9,12 +9,11 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -22,67 +21,62 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melpatch import distributed
-from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Rejected
-from melpatch.errors import ConfigError
-from melpatch.inference.rows import Row, each, frames, means
-from melpatch.inference.task import Audio, Reduce, Task, of_many, of_one
-from melpatch.inference.windows import Windowing, whole
-from melpatch.nn.pooling import Pooling, pool
-from melpatch.objectives.base import Features, Objective
-from melpatch.objectives.classify import Classify
+from melpatch.inference.engine import InferenceTask, infer_many, infer_one
+from melpatch.inference.network import Network, Precision
+from melpatch.inference.results import (
+    Embedding,
+    Frames,
+    Prediction,
+    embedding_of,
+    prediction_of,
+    predictions_of,
+)
+from melpatch.inference.rows import Row
+from melpatch.inference.samples import Audio
+from melpatch.inference.tasks import embedding_task, prediction_task
+from melpatch.inference.windows import clip_of_file
+from melpatch.nn.pooling import Pooling
+from melpatch.objectives.base import Objective
 from melpatch.training.config import RunConfig
+from melpatch.training.run import Run
 from melpatch.training.start import load_run
 
-Precision = Literal["auto", "32-true", "bf16-mixed"]
-"""Arithmetic of a trained network. "auto" is bf16-mixed on a GPU that computes in it, as in training, and float32
-elsewhere: on a CPU the answers are the same to rounding, whatever the batches."""
-
-
-class Frames(NamedTuple):
-    """Embeddings along a recording."""
-
-    start: Float[np.ndarray, " frame"]
-    """Where each frame begins, in seconds from the start of the recording."""
-    end: Float[np.ndarray, " frame"]
-    """Where each frame ends, in seconds."""
-    vectors: Float[np.ndarray, "frame dim"]
-
-
-class Prediction(NamedTuple):
-    """What a stretch of a recording was taken for."""
-
-    start: float
-    """Seconds from the start of the recording."""
-    end: float
-    probabilities: dict[str, float]
-    """One number per label; they sum to one unless the task is multi-label."""
-
-    @property
-    def label(self) -> str:
-        """Return the most probable label."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
+FilePath = str | PathLike[str]
 
 
 def load(
-    path: str | PathLike[str],
+    run: FilePath | Run,
     device: str | torch.device | None = None,
     precision: Precision = "32-true",
 ) -> "Model":
-    """Return the model of a run folder.
+    """Return the model of a run.
 
     Args:
-        path: a folder that ``melpatch pretrain`` or ``melpatch finetune`` wrote.
+        run: what ``melpatch.pretrain`` or ``melpatch.finetune`` returned, or the run's folder.
         device: where to compute; a GPU if there is one.
-        precision: arithmetic of the network; float32 unless told otherwise.
+        precision: arithmetic of the network; float32 by default.
+
+    Raises:
+        ConfigError: the folder is no run, or its weights do not fit its settings.
+        CheckpointError: the weights are missing or damaged.
     """
-    config, objective = load_run(Path(path))
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    config, objective = load_run(folder)
     return Model(config, objective, device, precision)
 
 
 class Model:
-    """A trained objective with its ears: it resamples what it is given, and never guesses a rate."""
+    """A trained model with its front end. Audio is resampled to the model's rate; raw samples need `sample_rate`.
+
+    Attributes:
+        config: settings of the run.
+        network: the trained network on its device.
+        sample_rate: rate that the network works at, in Hz.
+        seconds: longest window that it takes; longer recordings go through in windows.
+        labels: names of the classes; empty without labels.
+    """
 
     def __init__(
         self,
@@ -91,25 +85,46 @@ class Model:
         device: str | torch.device | None = None,
         precision: Precision = "32-true",
     ) -> None:
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = config
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
-        self.precision = (
-            precision if precision != "auto" else "bf16-mixed" if has_bf16 else "32-true"
-        )
-        self.objective = objective.eval().to(self.device)
+        self.network = Network(objective, torch.device(device), precision)
         self.sample_rate = objective.front_end.sample_rate
         self.seconds = objective.input_seconds(config.objective, config.loader.seconds)
         self.labels = config.labels
 
     @property
+    def objective(self) -> Objective:
+        """The trained objective, in evaluation mode."""
+        return self.network.objective
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.network.device
+
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic of the network: ``32-true`` or ``bf16-mixed``."""
+        return self.network.precision
+
+    @property
     def default_pooling(self) -> Pooling:
-        """Return the pooling a classifier was trained with; else ``frequency``, which keeps the rows of the grid."""
-        return (
-            self.objective.config.pooling if isinstance(self.objective, Classify) else "frequency"
-        )
+        """The pooling of a classifier; ``frequency``, which keeps the rows of the grid, otherwise."""
+        return self.network.default_pooling
+
+    @property
+    def default_batch_size(self) -> int:
+        """Windows to compute at a time: more if there is a GPU to fill."""
+        return 64 if self.device.type == "cuda" else 8
+
+    @property
+    def default_workers(self) -> int:
+        """Processes to decode with: up to 8 per GPU, none on a CPU."""
+        # A daemonic process may not start processes of its own.
+        if self.device.type != "cuda" or multiprocessing.current_process().daemon:
+            return 0
+        return min(8, len(os.sched_getaffinity(0)) // distributed.local_world_size())
 
     @overload
     def embed(
@@ -138,53 +153,60 @@ class Model:
         pooling: Pooling | None = None,
         layer: int | None = None,
         hop: float | None = None,
-    ) -> Float[np.ndarray, " dim"] | Frames:
-        """Return one vector for a recording, or with ``hop`` one per so many seconds with its times.
+    ) -> Embedding:
+        """Return one vector for a recording or, with ``hop``, one per frame with its times.
+
+        Recordings longer than the model's input go through in windows, in bounded memory: end to end
+        for one vector; for frames overlapping by half, so that no part is seen at the edge of a
+        window only.
 
         Args:
-            audio: a file, or samples in [-1, 1] of one channel.
-            sample_rate: rate of the samples in Hz; files know their own.
-            pooling: tokens to vector, see :func:`melpatch.nn.pooling.pool`; by default :attr:`default_pooling`,
-                or with ``hop`` the mean where that does not go with it.
-            layer: block whose output to take, -1 being the last, before the final norm; None takes the final norm's.
-            hop: length of a frame in seconds; at least one column of patches (0.16 s with 16-frame patches).
-
-        Recordings longer than the model's input go through in windows, in bounded memory: end to end for one vector,
-        each half over the one before for frames, so that none is heard at the edge of a window only.
+            audio: a file or an open one, or samples as an array or tensor: floats in [-1, 1] or
+                integer PCM; the mean is taken of several channels.
+            sample_rate: rate of samples in Hz; files state their own.
+            pooling: tokens to vector, see :func:`melpatch.nn.pooling.pool`; by default
+                :attr:`default_pooling`, or the mean where frames cannot have that.
+            layer: block whose output to take, -1 being the last, before the final norm; None takes
+                the final norm's.
+            hop: length of a frame in seconds; at least one column of patches (0.16 s with 16-frame
+                patches).
 
         Raises:
             AudioError: the file cannot be read.
-            ConfigError: the samples, pooling, layer or hop are not what the model can take.
+            ConfigError: the model cannot take the samples, pooling, layer or hop.
         """
-        return _embedding([*of_one(self.embedding(pooling, layer, hop), audio, sample_rate)], hop)
+        task = self.embedding_task(pooling=pooling, layer=layer, hop=hop)
+        return embedding_of([*infer_one(task, audio, sample_rate)], hop)
 
     def predict(
         self, audio: Audio, sample_rate: int | None = None, *, hop: float | None = None
     ) -> list[Prediction]:
-        """Return labels with probabilities for a whole recording, or with ``hop`` for a window every so many seconds.
+        """Return labels with probabilities for a recording or, with ``hop``, for each of its windows.
 
         Args:
-            audio: a file, or samples in [-1, 1] of one channel.
-            sample_rate: rate of the samples in Hz; files know their own.
-            hop: seconds between the starts of windows, each as long as the model's input; None gives one prediction,
-                the mean over windows end to end.
+            audio: see :meth:`embed`.
+            sample_rate: rate of samples in Hz; files state their own.
+            hop: seconds between the starts of windows, each as long as the model's input; None gives
+                one prediction, the mean over windows end to end.
 
         Raises:
             AudioError: the file cannot be read.
-            ConfigError: the model was not trained with labels, or the samples or hop are not what it can take.
+            ConfigError: the model was not trained with labels, or cannot take the samples or hop.
         """
-        return [self._prediction(row) for row in of_one(self.prediction(hop), audio, sample_rate)]
+        task = self.prediction_task(hop=hop)
+        return predictions_of([*infer_one(task, audio, sample_rate)], self.labels)
 
     def predict_windows(
         self, audio: Audio, sample_rate: int | None = None, hop: float | None = None
     ) -> Iterator[Prediction]:
-        """Yield the predictions of a recording's windows, by default end to end, as they are made."""
-        task = self.prediction(self.seconds if hop is None else hop)
-        yield from map(self._prediction, of_one(task, audio, sample_rate))
+        """Yield the predictions for a recording's windows, by default end to end, as they are made."""
+        task = self.prediction_task(hop=self.seconds if hop is None else hop)
+        for row in infer_one(task, audio, sample_rate):
+            yield prediction_of(row, self.labels)
 
     def embed_many(
         self,
-        paths: Iterable[str | PathLike[str]],
+        paths: Iterable[FilePath],
         *,
         pooling: Pooling | None = None,
         layer: int | None = None,
@@ -192,8 +214,8 @@ class Model:
         batch_size: int | None = None,
         workers: int | None = None,
         rejected: list[Rejected] | None = None,
-    ) -> Iterator[tuple[Path, Float[np.ndarray, " dim"] | Frames]]:
-        """Yield each file with what :meth:`embed` returns for it, in the order of the files, many windows at a time.
+    ) -> Iterator[tuple[Path, Embedding]]:
+        """Yield each file with what :meth:`embed` returns for it, in order, many windows at a time.
 
         Args:
             paths: sound files.
@@ -201,191 +223,93 @@ class Model:
             layer: see :meth:`embed`.
             hop: see :meth:`embed`.
             batch_size: windows at a time; by default :attr:`default_batch_size`.
-            workers: decoding processes, by default :attr:`default_workers`; 0 decodes in a thread beside the network.
-            rejected: takes the files that cannot be read; without it the first of them is an error.
+            workers: decoding processes, by default :attr:`default_workers`; 0 decodes in a thread
+                beside the network.
+            rejected: list that takes the files that cannot be read; without it, the first of them
+                is an error.
 
         Raises:
             AudioError: a file cannot be read.
-            ConfigError: the pooling, layer or hop is not what the model can take.
+            ConfigError: the model cannot take the pooling, layer or hop.
         """
-        task = self.embedding(pooling, layer, hop)
-        for path, rows in self._of_many(task, paths, batch_size, workers, rejected):
-            yield path, _embedding(rows, hop)
+        task = self.embedding_task(pooling=pooling, layer=layer, hop=hop)
+        for path, rows in self._infer_files(task, paths, batch_size, workers, rejected):
+            yield path, embedding_of(rows, hop)
 
     def predict_many(
         self,
-        paths: Iterable[str | PathLike[str]],
+        paths: Iterable[FilePath],
         *,
         hop: float | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
         rejected: list[Rejected] | None = None,
     ) -> Iterator[tuple[Path, list[Prediction]]]:
-        """Yield each file with what :meth:`predict` returns for it, as :meth:`embed_many` does."""
-        for path, rows in self._of_many(self.prediction(hop), paths, batch_size, workers, rejected):
-            yield path, [*map(self._prediction, rows)]
+        """Yield each file with what :meth:`predict` returns for it; see :meth:`embed_many`."""
+        task = self.prediction_task(hop=hop)
+        for path, rows in self._infer_files(task, paths, batch_size, workers, rejected):
+            yield path, predictions_of(rows, self.labels)
 
-    @property
-    def default_batch_size(self) -> int:
-        """Return how many windows to compute at a time: more where there is a GPU to fill."""
-        return 64 if self.device.type == "cuda" else 8
-
-    @property
-    def default_workers(self) -> int:
-        """Return how many processes to decode with: up to 8 where there is a GPU to feed."""
-        if (
-            self.device.type != "cuda" or multiprocessing.current_process().daemon
-        ):  # which may have no processes
-            return 0
-        return min(8, len(os.sched_getaffinity(0)) // distributed.local_world_size())
-
-    def embedding(self, pooling: Pooling | None, layer: int | None, hop: float | None) -> Task:
-        """Return what :meth:`embed` asks of a recording.
-
-        Raises:
-            ConfigError: the pooling or hop is not what the model can take.
-        """
-        if pooling is None and (hop is None or self.default_pooling in ("mean", "frequency")):
-            pooling = self.default_pooling
-        pooling = pooling or "mean"  # a frame has no class token, and no maximum over time
-        if hop is None:
-            return self._task(
-                self.seconds, lambda batch: _arrays(self.embed_batch(batch, pooling, layer)), means
-            )
-        grid, hop_seconds = self.objective.encoder.grid, self.objective.front_end.hop_seconds
-        column = grid.stride[1] * hop_seconds
-        check(
-            hop >= column - 1e-9,
-            "hop",
-            hop,
-            f"{column:g} s or more, the length of a column of patches",
-        )
-        allowed = "'mean' or 'frequency' where there is a hop"
-        check(pooling in ("mean", "frequency"), "pooling", pooling, allowed)
-        rows = partial(frames, hop=hop, column=column, width=grid.patch[1] * hop_seconds)
-        return self._task(
-            self.seconds / 2, lambda batch: self._columns(batch, pooling, layer), rows
-        )
-
-    def prediction(self, hop: float | None) -> Task:
-        """Return what :meth:`predict` asks of a recording.
-
-        Raises:
-            ConfigError: the model was not trained with labels, or the hop is shorter than a sample.
-        """
-        self._classifier()
-        hop, rows = (self.seconds, means) if hop is None else (hop, each)
-        return self._task(hop, lambda batch: _arrays(self.predict_batch(batch)), rows)
-
-    @torch.inference_mode()
     def predict_batch(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label for a batch at the model's rate."""
-        with self._arithmetic():
-            return self._classifier().probabilities(batch.to(self.device))
+        return self.network.probabilities(batch)
 
-    @torch.inference_mode()
     def embed_batch(
         self, batch: Batch, pooling: Pooling, layer: int | None = None
     ) -> Float[Tensor, "clip dim"]:
         """Return one vector per clip of a batch at the model's rate."""
-        features = self.objective.features(batch.to(self.device))
-        patches, cls = self._tokens(features, layer)
-        return pool(patches, cls, features.valid, self.objective.encoder.grid.rows, pooling)
+        return self.network.vectors(batch, pooling, layer)
 
-    @torch.inference_mode()
-    def _columns(
-        self, batch: Batch, pooling: Pooling, layer: int | None
-    ) -> list[Float[np.ndarray, "column dim"]]:
-        """Return one vector per column of patches of each clip."""
-        features, rows = (
-            self.objective.features(batch.to(self.device)),
-            self.objective.encoder.grid.rows,
-        )
-        patches, _ = self._tokens(features, layer)
-        by_row = patches.view(len(patches), rows, -1, patches.shape[-1]).float()
-        found = by_row.mean(dim=1) if pooling == "mean" else by_row.transpose(1, 2).flatten(2)
-        if features.valid is None:
-            return _arrays(found)
-        own = features.valid.view(len(found), rows, -1)[:, 0].sum(dim=1).tolist()
-        return [columns[:count] for columns, count in zip(_arrays(found), own, strict=True)]
-
-    def _tokens(self, features: Features, layer: int | None) -> tuple[Tensor, Tensor]:
-        encoder = self.objective.export_encoder()
-        with self._arithmetic():
-            encoded = encoder(features.spectrogram, features.valid, layers=layer is not None)
-        if layer is None:
-            return encoded.patches, encoded.cls
-        if not -encoder.num_layers <= layer < encoder.num_layers:
-            raise ConfigError(
-                f"layer = {layer}; allowed: {-encoder.num_layers} to {encoder.num_layers - 1}"
-            )
-        count = encoded.cls.shape[1]
-        return encoded.layers[layer][:, count:], encoded.layers[layer][:, :count]
-
-    def _classifier(self) -> Classify:
-        if not isinstance(self.objective, Classify):
-            raise ConfigError(
-                f"a {type(self.objective).__name__} run has no labels to predict; fine-tune it first: "
-                "melpatch finetune --init RUN --data labels.csv --out OTHER"
-            )
-        return self.objective
-
-    def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"
-        )
-
-    def _task(
-        self, hop: float, function: Callable[[Batch], list[np.ndarray]], rows: Reduce
-    ) -> Task:
-        alike = (
-            getattr(self.objective.encoder.config, "positions", None) == "stretched"
-        )  # to the length of the batch
-        check(
-            hop * self.sample_rate >= 1, "hop", hop, f"at least one sample, 1/{self.sample_rate} s"
-        )
-        cut = Windowing(self.seconds, hop, self.sample_rate)
-        return Task(cut, function, rows, alike=alike, pin=self.device.type == "cuda")
-
-    def _of_many(
+    def embedding_task(
         self,
-        task: Task,
-        paths: Iterable[str | PathLike[str]],
+        *,
+        pooling: Pooling | None = None,
+        layer: int | None = None,
+        hop: float | None = None,
+    ) -> InferenceTask:
+        """Return what :meth:`embed` computes for a recording.
+
+        Raises:
+            ConfigError: the model cannot take the pooling or hop.
+        """
+        return embedding_task(self.network, self.seconds, pooling=pooling, layer=layer, hop=hop)
+
+    def prediction_task(self, *, hop: float | None = None) -> InferenceTask:
+        """Return what :meth:`predict` computes for a recording.
+
+        Raises:
+            ConfigError: the model was not trained with labels, or the hop is shorter than a sample.
+        """
+        return prediction_task(self.network, self.seconds, hop=hop)
+
+    def _infer_files(
+        self,
+        task: InferenceTask,
+        paths: Iterable[FilePath],
         batch_size: int | None,
         workers: int | None,
         rejected: list[Rejected] | None,
     ) -> Iterator[tuple[Path, list[Row]]]:
         """Yield each file that can be read with its rows."""
-        files, rows = [Path(path) for path in paths], list[Row]()
-        numbered = [*enumerate(map(whole, files))]
-        size, groups = batch_size or self.default_batch_size, [numbered] if files else []
-        workers = self.default_workers if workers is None else workers
-        with closing(of_many(task, groups, batch_size=size, workers=workers)) as found:
-            for item in found:
+        files = [Path(path) for path in paths]
+        numbered = [*enumerate(map(clip_of_file, files))]
+        items = infer_many(
+            task,
+            [numbered] if numbered else [],
+            batch_size=batch_size or self.default_batch_size,
+            workers=self.default_workers if workers is None else workers,
+        )
+        rows: list[Row] = []
+        with closing(items):
+            for item in items:
                 if isinstance(item, Row):
                     rows.append(item)
                     continue
+                path = files[item.recording]
                 if item.error is None:
-                    yield files[item.recording], rows
+                    yield path, rows
                 elif rejected is None:
                     raise item.error
                 else:
-                    rejected.append(Rejected(str(files[item.recording]), item.error.reason))
+                    rejected.append(Rejected(str(path), item.error.reason))
                 rows = []
-
-    def _prediction(self, row: Row) -> Prediction:
-        return Prediction(
-            row.start, row.end, dict(zip(self.labels, row.values.tolist(), strict=True))
-        )
-
-
-def _arrays(values: Float[Tensor, "clip ..."]) -> list[np.ndarray]:
-    return [*values.float().cpu().numpy()]
-
-
-def _embedding(rows: Sequence[Row], hop: float | None) -> Float[np.ndarray, " dim"] | Frames:
-    """Return the vector of a recording's only row, or its frames."""
-    if hop is None:
-        return rows[0].values
-    starts, ends = (np.array([getattr(row, name) for row in rows]) for name in ("start", "end"))
-    return Frames(starts, ends, np.stack([row.values for row in rows]))

@@ -21,7 +21,7 @@ from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
 from melpatch.inference.rows import Row
-from melpatch.inference.windows import Numbered
+from melpatch.inference.windows import NumberedClips
 
 _ABOUT, _JOINED = "about.json", "joined"
 _HEAD = struct.Struct("<qdd")  # recording, start, end; the values follow
@@ -51,7 +51,7 @@ class Part:
     rejected: tuple[Rejected, ...]
 
 
-def groups(recordings: Sequence[Clip]) -> list[Numbered]:
+def groups(recordings: Sequence[Clip]) -> list[NumberedClips]:
     """Return recordings, numbered, in groups for a part each: of 64 MiB or one recording, and of 512 at most."""
     found: list[list[tuple[int, Clip]]] = []
     held = _BYTES

@@ -1,98 +1,123 @@
-"""From the answers of windows to the rows of an output: one per recording, one per window, or one per frame."""
+"""From the outputs for windows to rows: one per recording, one per window, or one per frame."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from melpatch.inference.batches import Answer
-from melpatch.inference.windows import End
+from melpatch.inference.batches import Output
+from melpatch.inference.windows import RecordingEnd
 
 
 class Row(NamedTuple):
-    """What is said of a stretch of a recording."""
+    """The result for a stretch of a recording."""
 
     recording: int
-    """The number of the recording."""
+    """Number of the recording."""
     start: float
-    """Seconds from the beginning of the recording."""
+    """Seconds from the start of the recording."""
     end: float
-    values: Float[np.ndarray, " _"]
-    """float32."""
+    """Seconds from the start of the recording."""
+    values: Float[np.ndarray, "*_"]
 
 
-def means(found: Iterator[Answer | End]) -> Iterator[Row | End]:
-    """Yield the mean over each recording's windows, weighted by their length, and its end; of a recording with which
-    something is wrong only the end."""
-    total, weight, end = np.zeros(()), 0.0, 0.0
-    for item in found:
-        if isinstance(item, Answer):
-            seconds, end = item.span.end - item.span.start, item.span.end
-            total, weight = total + seconds * item.value.astype(np.float64), weight + seconds
-            continue
-        if item.error is None:
-            yield Row(item.recording, 0.0, end, (total / weight).astype(np.float32))
-        yield item
-        total, weight = np.zeros(()), 0.0
+ToRows = Callable[[Iterator[Output | RecordingEnd]], Iterator[Row | RecordingEnd]]
+"""Turns the outputs for the windows of recordings into their rows."""
 
 
-def each(found: Iterator[Answer | End]) -> Iterator[Row | End]:
-    """Yield a row per window, and the ends."""
-    for item in found:
-        yield item if isinstance(item, End) else Row(*item.span, item.value)
-
-
-def frames(
-    found: Iterator[Answer | End], hop: float, column: float, width: float
-) -> Iterator[Row | End]:
-    """Yield the frames of each recording, a frame once no later window can show a column of it; and the ends.
-
-    A frame is the mean of the columns whose middle falls into it, over all windows that show them, which may overlap.
+def mean_rows(
+    outputs: Iterator[Output | RecordingEnd], *, keep_partial: bool = False
+) -> Iterator[Row | RecordingEnd]:
+    """Yield the mean over each recording's windows, weighted by their length, and its end.
 
     Args:
-        found: the columns of each window, (column, dim).
-        hop: length of a frame, in seconds; at least one column.
-        column: from the beginning of a column to that of the next, in seconds.
-        width: length of a column, in seconds.
+        outputs: of windows end to end.
+        keep_partial: whether a recording that cannot be read to its end has the mean over the
+            windows before the damage; otherwise it has no row.
     """
-    sums: _Sums = {}
+    total = np.zeros(())
+    weight = 0.0
     end = 0.0
-    for item in found:
-        if isinstance(item, End):
+    for item in outputs:
+        if isinstance(item, Output):
+            seconds = item.span.end - item.span.start
+            total = total + seconds * item.values.astype(np.float64)
+            weight += seconds
+            end = item.span.end
+            continue
+        if item.error is None or (keep_partial and weight):
+            yield Row(item.recording, 0.0, end, (total / weight).astype(np.float32))
+        yield item
+        total = np.zeros(())
+        weight = 0.0
+
+
+def window_rows(outputs: Iterator[Output | RecordingEnd]) -> Iterator[Row | RecordingEnd]:
+    """Yield a row for each window, and the ends."""
+    for item in outputs:
+        if isinstance(item, RecordingEnd):
+            yield item
+        else:
+            yield Row(*item.span, item.values)
+
+
+def frame_rows(
+    outputs: Iterator[Output | RecordingEnd], hop: float, column_hop: float, column_width: float
+) -> Iterator[Row | RecordingEnd]:
+    """Yield the frames of each recording, each once no later window can contribute, and the ends.
+
+    A frame is the mean of the patch columns whose middle falls into it, over all windows that contain
+    them; windows may overlap.
+
+    Args:
+        outputs: the columns of each window, (column, dim).
+        hop: length of a frame, in seconds; at least one column.
+        column_hop: seconds between the starts of consecutive columns.
+        column_width: length of a column, in seconds.
+    """
+    sums: _FrameSums = {}
+    end = 0.0
+    for item in outputs:
+        if isinstance(item, RecordingEnd):
             if item.error is None:
-                yield from _taken(sums, item.recording, hop, None, end)
+                yield from _finished(sums, item.recording, hop, None, end)
             yield item
             sums.clear()
             continue
-        begins = item.span.start + column * np.arange(len(item.value))
-        begins, end = (
-            begins[begins < item.span.end],
-            item.span.end,
-        )  # legacy padding goes on behind the sound
-        numbers = ((np.minimum(begins + width / 2, end - 1e-6) + 1e-9) / hop).astype(np.int64)
-        yield from _taken(sums, item.span.recording, hop, int(numbers[0]), end)
-        for number in np.unique(numbers).tolist():
-            shown = item.value[: len(numbers)][numbers == number]
-            total, count = sums.get(number, (np.zeros((), np.float32), 0))
-            sums[number] = total + shown.sum(axis=0), count + len(shown)
+        end = item.span.end
+        starts = item.span.start + column_hop * np.arange(len(item.values))
+        # Legacy padding continues behind the end of the audio; those columns hold no sound.
+        starts = starts[starts < end]
+        # The frame of a column is floor(middle / hop). The middle is kept inside the recording, and
+        # 1e-9 s absorb the rounding of middles that fall exactly onto the edge of a frame.
+        middles = np.minimum(starts + column_width / 2, end - 1e-6)
+        frames = ((middles + 1e-9) / hop).astype(np.int64)
+        # Windows come in order of their start, so frames before this window's first are complete.
+        yield from _finished(sums, item.span.recording, hop, int(frames[0]), end)
+        for frame in np.unique(frames).tolist():
+            columns = item.values[: len(frames)][frames == frame]
+            total, count = sums.get(frame, (np.zeros((), np.float32), 0))
+            sums[frame] = (total + columns.sum(axis=0), count + len(columns))
 
 
-_Sums = dict[int, tuple[np.ndarray, int]]
+_FrameSums = dict[int, tuple[np.ndarray, int]]
+"""Sum and number of the columns of each unfinished frame."""
 
 
-def _taken(
-    sums: _Sums, recording: int, hop: float, before: int | None, end: float
+def _finished(
+    sums: _FrameSums, recording: int, hop: float, before: int | None, end: float
 ) -> Iterator[Row]:
-    """Take the frames with smaller numbers (None: all) out of the sums, and yield their means."""
-    order = sorted(sums)
-    for place, number in enumerate(order, start=1):
-        if before is None or number < before:
-            after = order[place] if place < len(order) else None
-            total, count = sums.pop(number)
-            yield Row(
-                recording,
-                number * hop,
-                end if after is None else after * hop,
-                total / np.float32(count),
-            )
+    """Remove the frames below a number from the sums, or all if it is None, and yield their means.
+
+    A frame lasts until the next one that has columns, the last until the end of the audio.
+    """
+    frames = sorted(sums)
+    for position, frame in enumerate(frames, start=1):
+        if before is not None and frame >= before:
+            return
+        frame_end = end
+        if position < len(frames):
+            frame_end = frames[position] * hop
+        total, count = sums.pop(frame)
+        yield Row(recording, frame * hop, frame_end, total / np.float32(count))

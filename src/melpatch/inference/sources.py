@@ -9,7 +9,7 @@ from melpatch.data.clip import Clip, clip_key
 from melpatch.data.remote import is_url
 from melpatch.data.sources import LABEL, SPLIT, Row, dataset_name, rows
 from melpatch.errors import DataError
-from melpatch.inference.windows import whole
+from melpatch.inference.windows import clip_of_file
 
 
 def recordings(sources: Sequence[str]) -> list[Clip]:
@@ -36,7 +36,7 @@ def _clips(source: str) -> list[Clip]:
     if not is_url(source) and not path.exists():
         raise DataError(f"{source}: no such file or folder")
     if not is_url(source) and path.is_file() and path.suffix.lower() != ".csv":
-        return [whole(path)]
+        return [clip_of_file(path)]
     listed, name = rows(source, split_column=SPLIT, label_column=LABEL), dataset_name(source)
     return [_clip(name, row) for row in listed]
 

@@ -15,10 +15,11 @@ from melpatch import distributed
 from melpatch.config import check
 from melpatch.data.clip import Clip
 from melpatch.inference import tables
-from melpatch.inference.model import Model, Precision
+from melpatch.inference.engine import InferenceTask
+from melpatch.inference.model import Model
+from melpatch.inference.network import Precision
 from melpatch.inference.sources import fingerprint, recordings
 from melpatch.inference.tables import Column
-from melpatch.inference.task import Task
 from melpatch.inference.writing import InferenceJob, carry_out
 
 
@@ -56,7 +57,7 @@ class UseConfig:
 def write_rows(
     config: UseConfig,
     model: Model,
-    task: Task,
+    task: InferenceTask,
     columns: Sequence[Column],
     *,
     kind: str,

@@ -13,10 +13,10 @@ from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import write_rejected
 from melpatch.errors import DataError, UnreachableError
 from melpatch.inference import tables
+from melpatch.inference.engine import InferenceTask, infer_many
 from melpatch.inference.parts import Part, Parts, groups
 from melpatch.inference.rows import Row
-from melpatch.inference.task import Task, of_many
-from melpatch.inference.windows import Numbered
+from melpatch.inference.windows import NumberedClips
 from melpatch.progress import bar, notice
 
 _LOOK = 0.5  # seconds between looks for the parts of other processes
@@ -42,7 +42,7 @@ class InferenceJob:
     out: Path
     kind: str
     recordings: Sequence[Clip]
-    task: Task
+    task: InferenceTask
     columns: Sequence[tables.Column]
     about: Mapping[str, Any]
     keep: bool
@@ -96,13 +96,13 @@ def carry_out(job: InferenceJob) -> None:
     notice(f"{count} files done: {job.out} ({hours:.2f} h of sound, {rate:.0f} times real time)")
 
 
-def _fill(parts: Parts, missing: Mapping[int, Numbered], job: InferenceJob) -> None:
+def _fill(parts: Parts, missing: Mapping[int, NumberedClips], job: InferenceJob) -> None:
     """Make this process's share of the parts that are missing."""
     with ExitStack() as stack:
         shown = stack.enter_context(bar(sum(map(len, missing.values())), job.about["command"]))
         size, rate = job.batch_size, _Rate(shown.advance)
-        coming = of_many(
-            job.task, [*missing.values()], batch_size=size, workers=job.workers, heard=rate.heard
+        coming = infer_many(
+            job.task, [*missing.values()], batch_size=size, workers=job.workers, report=rate.heard
         )
         events = stack.enter_context(closing(coming))
         for number, group in missing.items():

@@ -6,7 +6,7 @@ from typing import ClassVar
 from melpatch.errors import ConfigError
 from melpatch.evaluation.rounds import Round, to_score
 from melpatch.evaluation.summary import Trial
-from melpatch.inference.corpus import over_clips
+from melpatch.inference.corpus import infer_clips
 from melpatch.objectives.classify import Classify
 from melpatch.protocols.base import EvaluationJob, Protocol
 
@@ -50,7 +50,7 @@ class AsTrained(Protocol):
 
     def trial(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         """See :meth:`melpatch.protocols.base.Protocol.trial`."""
-        table = over_clips(
+        table = infer_clips(
             job.model.predict_batch,
             one.test.clips,
             sample_rate=job.model.sample_rate,

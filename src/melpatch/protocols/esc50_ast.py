@@ -14,7 +14,7 @@ from melpatch.errors import CheckpointError
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.evaluation.rounds import Choice, Round
 from melpatch.evaluation.summary import Trial
-from melpatch.inference.corpus import Table
+from melpatch.inference.corpus import ClipTable
 from melpatch.objectives.base import Objective
 from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.finetune import FineTune
@@ -112,7 +112,7 @@ class ESC50AST(FineTune):
         )
 
 
-def _write(path: Path, table: Table, score: float) -> None:
+def _write(path: Path, table: ClipTable, score: float) -> None:
     with written_aside(path) as aside, aside.open("wb") as file:
         keys = np.array([clip.key for clip in table.clips])
         np.savez_compressed(file, keys=keys, probabilities=table.rows, score=score)

@@ -9,9 +9,9 @@ from journeys.three_sounds import write_sound
 
 from melpatch.errors import MelpatchError
 from melpatch.inference import windows as windows_module
+from melpatch.inference.engine import InferenceTask, infer_many
 from melpatch.inference.rows import Row
-from melpatch.inference.task import Task, of_many
-from melpatch.inference.windows import End, Windowing, whole
+from melpatch.inference.windows import RecordingEnd, WindowSpec, clip_of_file
 
 RATE = 8000
 
@@ -29,19 +29,19 @@ def rows(items):
     for item in items:
         yield (
             item
-            if isinstance(item, End)
-            else Row(item.span.recording, item.span.start, item.span.end, item.value)
+            if isinstance(item, RecordingEnd)
+            else Row(item.span.recording, item.span.start, item.span.end, item.values)
         )
 
 
-TASK = Task(Windowing(0.5, 0.5, RATE), means, rows)
+TASK = InferenceTask(WindowSpec(0.5, 0.5, RATE), means, rows)
 
 
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sounds")
     files = [write_sound(folder / f"{n}.wav", "noise", 0.4 + 0.5 * n, RATE, n) for n in range(5)]
-    return [[*enumerate(map(whole, files))]]
+    return [[*enumerate(map(clip_of_file, files))]]
 
 
 def test_worker_processes_change_nothing_and_end_well(groups, monkeypatch):
@@ -50,7 +50,9 @@ def test_worker_processes_change_nothing_and_end_well(groups, monkeypatch):
     monkeypatch.setattr(
         windows_module, "started", lambda loader: loaders.append(started(loader)) or loaders[-1]
     )
-    alone, beside = ([*of_many(TASK, groups, batch_size=2, workers=workers)] for workers in (0, 2))
+    alone, beside = (
+        [*infer_many(TASK, groups, batch_size=2, workers=workers)] for workers in (0, 2)
+    )
     assert len(alone) == len(beside) > 10
     for one, other in zip(alone, beside, strict=True):
         assert type(one) is type(other)
@@ -69,4 +71,4 @@ def test_worker_processes_change_nothing_and_end_well(groups, monkeypatch):
 def test_a_decoding_process_that_is_killed_is_told_in_one_line(groups, monkeypatch):
     monkeypatch.setattr(windows_module, "streamed", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(MelpatchError, match="a decoding process was killed"):
-        list(of_many(TASK, groups, batch_size=2, workers=1))
+        list(infer_many(TASK, groups, batch_size=2, workers=1))

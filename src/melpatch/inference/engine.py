@@ -1,0 +1,90 @@
+"""The engine of all inference: recordings to windows, windows to batches, outputs to rows.
+
+``Model``, the commands ``embed`` and ``predict``, and the evaluation of corpora run through it.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from melpatch.errors import report_lost_workers
+from melpatch.inference.batches import (
+    BatchFunction,
+    make_buckets,
+    prefetch,
+    report_seconds,
+    run_buckets,
+)
+from melpatch.inference.rows import Row, ToRows
+from melpatch.inference.samples import Audio, windows_of
+from melpatch.inference.windows import NumberedClips, RecordingEnd, WindowSpec, read_windows
+
+
+class InferenceTask(NamedTuple):
+    """What to compute for each recording."""
+
+    windows: WindowSpec
+    """How it is cut."""
+    function: BatchFunction
+    """A batch of windows to one array per window."""
+    to_rows: ToRows
+    """From these arrays to rows."""
+    equal_lengths: bool = False
+    """Whether only windows of the same length may share a batch, for networks that padding changes."""
+    pin_memory: bool = False
+    """Whether batches are pinned because they will be copied to a GPU."""
+
+
+def infer_one(task: InferenceTask, audio: Audio, sample_rate: int | None) -> Iterator[Row]:
+    """Yield the rows of one recording as they are computed, window after window.
+
+    Args:
+        task: what to compute.
+        audio: a file, or samples.
+        sample_rate: rate of samples in Hz; files state their own.
+
+    Raises:
+        AudioError: the file cannot be read; the rows up to the damage have been yielded by then.
+        ConfigError: the samples are not audio.
+    """
+    windows = windows_of(audio, sample_rate, task.windows)
+    # One window at a time: no memory for a bucket, and rows come at once.
+    buckets = make_buckets(windows, batch_size=1, batches=1)
+    for item in task.to_rows(run_buckets(buckets, task.function)):
+        if isinstance(item, Row):
+            yield item
+        elif item.error is not None:
+            raise item.error
+
+
+def infer_many(
+    task: InferenceTask,
+    groups: Sequence[NumberedClips],
+    *,
+    batch_size: int,
+    workers: int = 0,
+    report: Callable[[float], None] = lambda _: None,
+) -> Generator[Row | RecordingEnd, None, None]:
+    """Yield the rows of recordings, and the end of each, in their order; close it if you stop early.
+
+    Args:
+        task: what to compute.
+        groups: recordings, at least one each; not one bit of a group's rows depends on the others.
+        batch_size: windows at a time.
+        workers: decoding processes; 0 decodes in a thread beside the network.
+        report: called with the seconds of audio done since its last call.
+
+    Raises:
+        MelpatchError: a decoding process was killed.
+    """
+    clips = [clip for group in groups for clip in group]
+    buckets = make_buckets(
+        read_windows(clips, task.windows, workers),
+        batch_size,
+        equal_lengths=task.equal_lengths,
+        close={group[-1][0] for group in groups},
+        pin_memory=task.pin_memory,
+    )
+    with report_lost_workers(), closing(prefetch(buckets)) as coming:
+        outputs = run_buckets(coming, task.function)
+        yield from task.to_rows(report_seconds(outputs, report))

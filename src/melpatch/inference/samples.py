@@ -1,0 +1,150 @@
+"""Audio as users have it, a file, an open file, an array or a tensor, as windows of one channel at the model's rate."""
+
+import itertools
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from melpatch.config import check
+from melpatch.errors import ConfigError
+from melpatch.inference.windows import (
+    RecordingEnd,
+    Span,
+    Window,
+    WindowSpec,
+    clip_of_file,
+    read_windows,
+    too_short,
+)
+
+Audio = str | PathLike[str] | BinaryIO | np.ndarray | Tensor
+"""A sound file, an open one, or samples. What samples may be is checked at run time, with a message."""
+
+Samples = Float[np.ndarray, " sample"]
+
+MOST_CHANNELS = 32
+"""Longest axis of a two-dimensional array that is taken for its channels."""
+
+_FULL_SCALE = {np.dtype(np.int8): 2**7, np.dtype(np.int16): 2**15, np.dtype(np.int32): 2**31}
+
+
+def windows_of(
+    audio: Audio, sample_rate: int | None, spec: WindowSpec
+) -> Iterator[Window | RecordingEnd]:
+    """Return the windows of one recording, whose number is 0, and its end.
+
+    Args:
+        audio: a file, or samples; see :func:`mono`.
+        sample_rate: rate of samples in Hz; files state their own.
+        spec: how the recording is cut.
+
+    Raises:
+        ConfigError: the samples are not audio, or their rate is not given.
+        AudioError: no sample is left at the model's rate.
+    """
+    if isinstance(audio, str | PathLike):
+        return read_windows([(0, clip_of_file(Path(audio)))], spec)
+    return _windows_of_samples(audio, sample_rate, spec)
+
+
+def _windows_of_samples(
+    audio: np.ndarray | Tensor, sample_rate: int | None, spec: WindowSpec
+) -> Iterator[Window | RecordingEnd]:
+    if sample_rate is None:
+        raise ConfigError(
+            "samples were given without sample_rate; say at how many Hz they were taken"
+        )
+    check(sample_rate > 0, "sample_rate", sample_rate, "the rate of the samples in Hz")
+    wave = mono(audio)
+    if sample_rate != spec.sample_rate:
+        wave = soxr.resample(wave, sample_rate, spec.sample_rate, quality="HQ")
+        wave = np.asarray(wave, np.float32)
+    if not len(wave):
+        raise too_short("the samples", spec.sample_rate)
+    for start, piece in _cut(wave, spec):
+        end = start + len(piece) / spec.sample_rate
+        yield Window(Span(0, start, end), torch.from_numpy(piece))
+    yield RecordingEnd(0, len(wave) / spec.sample_rate, None)
+
+
+def _cut(wave: Samples, spec: WindowSpec) -> Iterator[tuple[float, Samples]]:
+    """Yield start and samples of each window, as :func:`melpatch.audio.files.stream` does for a file."""
+    length = round(spec.seconds * spec.sample_rate)
+    for number in itertools.count():
+        first = round(number * spec.hop * spec.sample_rate)
+        if first < len(wave):
+            yield first / spec.sample_rate, wave[first : first + length]
+        if first + length >= len(wave):
+            return
+
+
+def mono(audio: np.ndarray | Tensor) -> Samples:
+    """Return samples as float32 of one channel, nominally in [-1, 1].
+
+    Floats are taken as they are, whatever their precision. Signed integers and uint8 are PCM and are
+    divided by the full scale of their type. Of a two-dimensional array the axis of at most
+    ``MOST_CHANNELS`` entries holds the channels, first or last, and their mean is taken, as of the
+    channels of a file.
+
+    Raises:
+        ConfigError: the samples are not of such a type or shape, empty, or not finite.
+    """
+    if isinstance(audio, Tensor):
+        # Only float32 and float64 have a counterpart in numpy for certain; bfloat16 has none.
+        wide = audio.float() if audio.dtype in (torch.bfloat16, torch.float16) else audio
+        wave = wide.numpy(force=True)
+    else:
+        wave = np.asarray(audio)
+    name = f"samples of shape {wave.shape} and type {wave.dtype}"
+    wave = _one_channel(_scaled(wave, name), name)
+    if not len(wave):
+        raise ConfigError(f"{name}: there is no sample; give at least one")
+    if not np.isfinite(wave).all():
+        raise ConfigError(f"{name}: not all are finite; replace NaN and infinity before")
+    return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def _scaled(wave: np.ndarray, name: str) -> np.ndarray:
+    """Return samples of any type as float32, those of integers divided by their full scale."""
+    if np.issubdtype(wave.dtype, np.floating):
+        return wave.astype(np.float32, copy=False)
+    if wave.dtype == np.uint8:
+        # 8-bit WAV files are unsigned, with silence at 128.
+        return (wave.astype(np.float32) - 128) / np.float32(128)
+    native = wave.dtype.newbyteorder("=")
+    if native in _FULL_SCALE:
+        return wave.astype(np.float32) / np.float32(_FULL_SCALE[native])
+    raise ConfigError(
+        f"{name}: no type of samples; give floats in [-1, 1], or PCM as int8, uint8, int16 or int32"
+    )
+
+
+def _one_channel(wave: Float[np.ndarray, "*_"], name: str) -> Samples:
+    if wave.ndim == 1:
+        return wave
+    if wave.ndim != 2:
+        raise ConfigError(
+            f"{name}: neither (sample,), (channel, sample) nor (sample, channel); "
+            "give one recording at a time"
+        )
+    axes = _channel_axes(wave.shape)
+    if len(axes) == 1:
+        return np.asarray(wave.mean(axis=axes[0]))
+    fix = "give one channel, such as audio[0], or their mean, such as audio.mean(0)"
+    if axes:
+        raise ConfigError(f"{name}: either axis may be the channels; {fix}")
+    raise ConfigError(f"{name}: no axis has {MOST_CHANNELS} or fewer entries to be channels; {fix}")
+
+
+def _channel_axes(shape: tuple[int, ...]) -> list[int]:
+    """Return the axes that may be the channels; an axis of one entry decides it on its own."""
+    if 1 in shape:
+        return [shape.index(1)]
+    return [axis for axis, size in enumerate(shape) if size <= MOST_CHANNELS]

@@ -1,0 +1,107 @@
+"""What to compute for each recording: its embedding, its frames, or its predictions."""
+
+from functools import partial
+
+import numpy as np
+
+from melpatch.config import check
+from melpatch.data.clip import Batch
+from melpatch.inference.batches import BatchFunction
+from melpatch.inference.engine import InferenceTask
+from melpatch.inference.network import Network, arrays
+from melpatch.inference.rows import ToRows, frame_rows, mean_rows, window_rows
+from melpatch.inference.windows import WindowSpec
+from melpatch.nn.pooling import Pooling
+
+_FRAME_POOLINGS = ("mean", "frequency")
+"""Poolings that a frame can have: it has no class token, and "max" is taken over time."""
+
+
+def embedding_task(
+    network: Network,
+    seconds: float,
+    *,
+    pooling: Pooling | None = None,
+    layer: int | None = None,
+    hop: float | None = None,
+) -> InferenceTask:
+    """Return the task of embedding recordings as one vector or, with a hop, as frames.
+
+    Args:
+        network: what computes.
+        seconds: longest window that it takes.
+        pooling: tokens to vector; None takes the network's own, or ``mean`` where frames rule that out.
+        layer: block whose output to take; None takes the final norm's.
+        hop: length of a frame in seconds; None gives one vector.
+
+    Raises:
+        ConfigError: frames cannot be that short, or have no such pooling.
+    """
+    if hop is not None:
+        return _frames_task(network, seconds, pooling, layer, hop)
+    how = pooling or network.default_pooling
+
+    def vectors(batch: Batch) -> list[np.ndarray]:
+        return arrays(network.vectors(batch, how, layer))
+
+    return _task(network, seconds, seconds, vectors, mean_rows)
+
+
+def _frames_task(
+    network: Network, seconds: float, pooling: Pooling | None, layer: int | None, hop: float
+) -> InferenceTask:
+    how = pooling or network.default_pooling
+    if pooling is None and how not in _FRAME_POOLINGS:
+        how = "mean"
+    grid = network.objective.encoder.grid
+    hop_seconds = network.objective.front_end.hop_seconds
+    column_hop = grid.stride[1] * hop_seconds
+    shortest = f"{column_hop:g} s or more, the length of a column of patches"
+    check(hop >= column_hop - 1e-9, "hop", hop, shortest)
+    check(how in _FRAME_POOLINGS, "pooling", how, "'mean' or 'frequency' where there is a hop")
+    to_rows = partial(
+        frame_rows, hop=hop, column_hop=column_hop, column_width=grid.patch[1] * hop_seconds
+    )
+
+    def columns(batch: Batch) -> list[np.ndarray]:
+        return network.columns(batch, how, layer)
+
+    # Windows overlap by half, so that no part of a recording is seen at the edge of a window only.
+    return _task(network, seconds, seconds / 2, columns, to_rows)
+
+
+def prediction_task(network: Network, seconds: float, *, hop: float | None = None) -> InferenceTask:
+    """Return the task of predicting labels for recordings or, with a hop, for each of their windows.
+
+    Args:
+        network: what computes.
+        seconds: longest window that it takes.
+        hop: seconds between the starts of windows; None averages over windows end to end.
+
+    Raises:
+        ConfigError: the network was not trained with labels, or the hop is shorter than a sample.
+    """
+    network.classifier()
+
+    def probabilities(batch: Batch) -> list[np.ndarray]:
+        return arrays(network.probabilities(batch))
+
+    if hop is None:
+        return _task(network, seconds, seconds, probabilities, mean_rows)
+    return _task(network, seconds, hop, probabilities, window_rows)
+
+
+def _task(
+    network: Network, seconds: float, hop: float, function: BatchFunction, to_rows: ToRows
+) -> InferenceTask:
+    sample_rate = network.objective.front_end.sample_rate
+    check(hop * sample_rate >= 1, "hop", hop, f"at least one sample, 1/{sample_rate} s")
+    # Positions that are stretched to the length of the batch depend on its longest window.
+    positions = getattr(network.objective.encoder.config, "positions", None)
+    return InferenceTask(
+        WindowSpec(seconds, hop, sample_rate),
+        function,
+        to_rows,
+        equal_lengths=positions == "stretched",
+        pin_memory=network.device.type == "cuda",
+    )
