@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from melpatch.atomic import clear_partial, state_of, written_aside
+from melpatch.atomic import clear_partial, file_state, written_aside
 
 
 def names(folder):
@@ -77,9 +77,9 @@ def test_what_an_earlier_process_of_the_same_number_left_is_no_hindrance(place, 
 
 def test_a_changed_file_is_told_by_its_size_and_time(tmp_path):
     path = tmp_path / "a"
-    assert state_of(path) is None
+    assert file_state(path) is None
     path.write_text("a")
-    before = state_of(path)
-    assert before == state_of(path)
+    before = file_state(path)
+    assert before == file_state(path)
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-    assert state_of(path) != before
+    assert file_state(path) != before

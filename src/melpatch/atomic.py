@@ -31,12 +31,12 @@ def written_aside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield aside
-        settle(aside, path)
+        move_into_place(aside, path)
     finally:
         _remove(aside)
 
 
-def settle(aside: Path, path: Path) -> None:
+def move_into_place(aside: Path, path: Path) -> None:
     """Move a file or folder to its place once it is on the disk, so that a crash leaves there what was before, or all
     of it."""
     for written in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
@@ -97,7 +97,7 @@ def lack_of_space(error: BaseException | None) -> OSError | None:
     return None
 
 
-def state_of(path: Path) -> tuple[int, int] | None:
+def file_state(path: Path) -> tuple[int, int] | None:
     """Return the size and the time of a file, which tell that it was changed; None where there is none."""
     try:
         state = path.stat()

@@ -13,8 +13,8 @@ import numpy as np
 from melpatch.atomic import written_aside
 from melpatch.config import to_dict
 from melpatch.data.clip import Clip
-from melpatch.data.leaks import warn_of_groups
-from melpatch.data.splits import scarce
+from melpatch.data.leaks import warn_of_shared_groups
+from melpatch.data.splits import describe_scarce_classes
 from melpatch.distributed import on_rank_zero, world_size
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.rounds import Round
@@ -95,7 +95,9 @@ def warn(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJob]) -> None:
             ] = None
         found = [one.unseen() for one in parts if one.train.clips]
         if (few := protocol.few(job)) is not None:
-            found += [scarce(one.train, few) for one in parts if one.train.clips][:1]
+            found += [describe_scarce_classes(one.train, few) for one in parts if one.train.clips][
+                :1
+            ]
         sentences |= dict.fromkeys(filter(None, found))
         learnt = learnt or [one for one in parts if one.train.clips]
     for sentence in sentences:
@@ -119,7 +121,7 @@ def _heard(job: EvaluationJob, clips: Sequence[Clip]) -> dict[Path, frozenset[in
         runs.append(Path(init))
     noted = {run: Run.trained_on(run) for run in runs}
     found = {
-        run: frozenset(clip.key for clip in clips if not noted[run].isdisjoint(clip.marks))
+        run: frozenset(clip.key for clip in clips if not noted[run].isdisjoint(clip.identities))
         for run in runs
     }
     return {run: keys for run, keys in found.items() if keys}
@@ -130,7 +132,7 @@ def _warn_of_groups(parts: Sequence[Round]) -> None:
     scored = {clip.key for one in parts for clip in one.test.clips}
     learnt = {clip.key: clip for one in parts for clip in one.train.clips if clip.key not in scored}
     rest = dataclasses.replace(parts[0].train, clips=tuple(learnt.values()))
-    warn_of_groups(rest, *(one.test for one in parts))
+    warn_of_shared_groups(rest, *(one.test for one in parts))
 
 
 def _about(protocol: Protocol, job: EvaluationJob, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -198,7 +200,7 @@ def _write_predictions(path: Path, trials: Sequence[Trial], labels: Sequence[str
                     trial.seed,
                     *(f"{value:.6g}" for value in row),
                 ]
-                writer.writerow([clip.place, f"{clip.start:g}", ";".join(clip.labels), *said])
+                writer.writerow([clip.location, f"{clip.start:g}", ";".join(clip.labels), *said])
 
 
 def _draw(out: Path, found: dict[str, Any], labels: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tiny_shards import RATE, content, write_sounds
 
 from melpatch.cli import main
-from melpatch.data.shards import read_about
+from melpatch.data.shards import read_shard_set
 
 FLAGS = ["--sample-rate", str(RATE), "--shard-mib", "0.015", "--workers", "0"]
 
@@ -45,7 +45,7 @@ def test_it_says_what_the_shards_hold(folder, capsys):
     with (folder / "shards" / "index.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]
     assert {row["name"] for row in rows} >= {"set/sounds/wren/000.wav"}
-    about = read_about(folder / "shards")
+    about = read_shard_set(folder / "shards")
     assert (
         about.command
         == f"melpatch pack {folder / 'list.csv'} --sample-rate 8000 --codec flac --shard-mib 0.015"

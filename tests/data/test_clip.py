@@ -59,10 +59,10 @@ def test_a_clip_is_known_again_by_its_key_or_its_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clip = Clip(tmp_path / "sounds" / "a.wav", 7, 1.5, 2.0)
     elsewhere = dataclasses.replace(clip, path=Path("sounds/../sounds/a.wav"), key=8)
-    assert set(clip.marks) & set(elsewhere.marks) == {clip.marks[1]}
-    assert not set(clip.marks) & set(dataclasses.replace(elsewhere, start=1.0).marks)
+    assert set(clip.identities) & set(elsewhere.identities) == {clip.identities[1]}
+    assert not set(clip.identities) & set(dataclasses.replace(elsewhere, start=1.0).identities)
     packed = dataclasses.replace(clip, offset=512, size=9)
-    assert packed.marks == (7,)
+    assert packed.identities == (7,)
 
 
 @pytest.mark.parametrize("labels", [0, 2])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
-from melpatch.data.leaks import shared_groups, warn_of_groups
+from melpatch.data.leaks import shared_groups, warn_of_shared_groups
 
 ROWS = st.lists(
     st.tuples(st.sampled_from(["x", "y", ""]), st.sampled_from(["", "a", "b", "c", "d"])),
@@ -35,7 +35,7 @@ def test_shared_groups_are_those_of_any_two_parts(parts):
 
 
 def test_a_group_in_two_splits_is_told_of_in_one_line(capsys):
-    warn_of_groups(
+    warn_of_shared_groups(
         corpus(("x", "ann"), ("y", "bob"), ("x", "eve")), corpus(("y", "bob"), ("y", "ann"))
     )
     told = capsys.readouterr().err
@@ -55,5 +55,5 @@ def test_a_group_in_two_splits_is_told_of_in_one_line(capsys):
     ],
 )
 def test_where_scores_say_what_they_should_nothing_is_told(train, test, capsys):
-    warn_of_groups(corpus(*train), corpus(*test))
+    warn_of_shared_groups(corpus(*train), corpus(*test))
     assert capsys.readouterr().err == ""

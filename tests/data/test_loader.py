@@ -23,15 +23,15 @@ from melpatch.audio.files import read
 from melpatch.data import loader
 from melpatch.data.clip import Clip
 from melpatch.data.loader import (
-    Draw,
+    ClipDraw,
     LoaderConfig,
-    collate,
-    dealt,
+    collate_clips,
     evaluation_batches,
-    order,
-    repeated,
+    repeat_to_length,
     step_draws,
+    step_share,
     training_batches,
+    training_order,
 )
 from melpatch.data.manifest import Corpus, Rejected
 from melpatch.errors import ConfigError, DataError, MelpatchError
@@ -78,7 +78,7 @@ def same(first, second):
 
 @given(SIZES, SEEDS)
 def test_every_clip_comes_once_per_pass(size, seed):
-    draws = islice(order(imagined(size), config(), seed, 0), 3 * size)
+    draws = islice(training_order(imagined(size), config(), seed, 0), 3 * size)
     for epoch, found in enumerate(zip(*[draws] * size, strict=True)):
         assert {draw.epoch for draw in found} == {epoch}
         assert sorted(draw.clip for draw in found) == list(range(size))
@@ -87,14 +87,17 @@ def test_every_clip_comes_once_per_pass(size, seed):
 @given(SIZES, SEEDS, st.integers(0, 100), st.booleans())
 def test_the_order_can_be_entered_anywhere(size, seed, first, balanced):
     many, loader = imagined(size, labels=("a", "b")), config(balanced_sampling=balanced)
-    assert list(islice(order(many, loader, seed, first), 40)) == list(
-        islice(order(many, loader, seed, 0), first, first + 40)
+    assert list(islice(training_order(many, loader, seed, first), 40)) == list(
+        islice(training_order(many, loader, seed, 0), first, first + 40)
     )
 
 
 def test_every_pass_and_every_seed_has_its_own_order():
     passes = {
-        tuple(draw.clip for draw in islice(order(imagined(20), config(), seed, 20 * epoch), 20))
+        tuple(
+            draw.clip
+            for draw in islice(training_order(imagined(20), config(), seed, 20 * epoch), 20)
+        )
         for seed in range(4)
         for epoch in range(4)
     }
@@ -117,7 +120,9 @@ def test_bucketed_steps_lose_nothing(size, seed, bucket, per_step):
         for step in islice(step_draws(many, loader, seed, per_step, 0), 3 * steps)
         for draw in step
     ]
-    assert Counter(draws) == Counter(islice(order(many, loader, seed, 0), 3 * steps * per_step))
+    assert Counter(draws) == Counter(
+        islice(training_order(many, loader, seed, 0), 3 * steps * per_step)
+    )
 
 
 def test_without_buckets_steps_follow_the_order():
@@ -127,9 +132,10 @@ def test_without_buckets_steps_follow_the_order():
         for step in islice(step_draws(many, config(bucket_steps=1), 0, 4, 0), 10)
         for draw in step
     ]
-    assert sorted(draws) == sorted(islice(order(many, config(), 0, 0), 40))
+    assert sorted(draws) == sorted(islice(training_order(many, config(), 0, 0), 40))
     assert [set(draws[at : at + 4]) for at in range(0, 40, 4)] == [
-        set(found) for found in zip(*[islice(order(many, config(), 0, 0), 40)] * 4, strict=True)
+        set(found)
+        for found in zip(*[islice(training_order(many, config(), 0, 0), 40)] * 4, strict=True)
     ]
 
 
@@ -170,7 +176,7 @@ def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(
     size, per_shard, locality, seed
 ):
     many, shards = in_shards(size, per_shard), -(-size // per_shard)
-    draws = list(islice(order(many, config(shards_at_once=locality), seed, 0), 3 * size))
+    draws = list(islice(training_order(many, config(shards_at_once=locality), seed, 0), 3 * size))
     for epoch in range(3):
         found = draws[epoch * size : (epoch + 1) * size]
         assert {draw.epoch for draw in found} == {epoch}
@@ -190,21 +196,22 @@ def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5), SEEDS, st.integers(0, 100))
 def test_an_order_with_locality_can_be_entered_anywhere(size, per_shard, locality, seed, first):
     many, loader = in_shards(size, per_shard), config(shards_at_once=locality)
-    whole = list(islice(order(many, loader, seed, 0), first, first + 40))
-    assert list(islice(order(many, loader, seed, first), 40)) == whole
+    whole = list(islice(training_order(many, loader, seed, 0), first, first + 40))
+    assert list(islice(training_order(many, loader, seed, first), 40)) == whole
 
 
 @given(SIZES, SEEDS)
 def test_locality_of_all_shards_is_none(size, seed):
     many = in_shards(size, 3)
-    wide = list(islice(order(many, config(shards_at_once=99), seed, 0), 2 * size))
-    assert wide == list(islice(order(many, config(), seed, 0), 2 * size))
+    wide = list(islice(training_order(many, config(shards_at_once=99), seed, 0), 2 * size))
+    assert wide == list(islice(training_order(many, config(), seed, 0), 2 * size))
 
 
 def test_with_locality_shards_and_clips_have_other_neighbours_in_every_pass():
     many = in_shards(60, 5)
     passes = [
-        list(islice(order(many, config(shards_at_once=3), 0, 60 * epoch), 60)) for epoch in range(4)
+        list(islice(training_order(many, config(shards_at_once=3), 0, 60 * epoch), 60))
+        for epoch in range(4)
     ]
     firsts = {frozenset(many.clips[draw.clip].path for draw in one[:15]) for one in passes}
     assert len(firsts) == 4
@@ -219,7 +226,7 @@ def test_the_order_with_locality_does_not_hang_on_the_listing():
     one, other = (
         [
             corpus.clips[draw.clip].key
-            for draw in islice(order(corpus, config(shards_at_once=2), 0, 0), 60)
+            for draw in islice(training_order(corpus, config(shards_at_once=2), 0, 0), 60)
         ]
         for corpus in (many, turned)
     )
@@ -239,7 +246,7 @@ def test_locality_that_cannot_be_is_refused():
 
 
 def counts(corpus, draws=6000):
-    found = islice(order(corpus, config(balanced_sampling=True), 0, 0), draws)
+    found = islice(training_order(corpus, config(balanced_sampling=True), 0, 0), draws)
     return Counter(label for draw in found for label in corpus.clips[draw.clip].labels)
 
 
@@ -252,7 +259,8 @@ def test_balanced_drawing_draws_every_label_equally_often():
 def test_balanced_drawing_draws_the_clips_of_a_label_equally_often():
     many = imagined(60, labels=("a", "a", "b"))
     found = Counter(
-        draw.clip for draw in islice(order(many, config(balanced_sampling=True), 0, 0), 6000)
+        draw.clip
+        for draw in islice(training_order(many, config(balanced_sampling=True), 0, 0), 6000)
     )
     share = {number: 6000 / 2 / (40 if number % 3 < 2 else 20) for number in range(60)}
     assert all(
@@ -280,7 +288,7 @@ def test_balanced_drawing_draws_clips_of_the_smallest_weight():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "_balance", lambda corpus: weights)
         many = Corpus("many", clips, ("a",), False)
-        drawn = islice(order(many, config(balanced_sampling=True), 0, 0), 8 * len(clips))
+        drawn = islice(training_order(many, config(balanced_sampling=True), 0, 0), 8 * len(clips))
         rare = Counter(draw.clip % 4 for draw in drawn if draw.clip)
     assert sum(rare.values()) == pytest.approx(8 * len(clips) * 2**-11, rel=0.5)
     assert set(rare) == {0, 1, 2, 3}
@@ -289,7 +297,7 @@ def test_balanced_drawing_draws_clips_of_the_smallest_weight():
 def test_balanced_drawing_makes_no_matrix_of_clips_and_labels():
     many = imagined(4000, labels=[f"{number}" for number in range(500)])
     tracemalloc.start()
-    next(order(many, config(balanced_sampling=True), 0, 0))
+    next(training_order(many, config(balanced_sampling=True), 0, 0))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 4000 * 500  # bytes, of which a matrix has four times as many
@@ -299,7 +307,7 @@ def test_balanced_drawing_needs_labels():
     with pytest.raises(
         DataError, match="imagined: --balanced-sampling needs a label on every clip"
     ):
-        next(order(imagined(4, labels=("a", "")), config(balanced_sampling=True), 0, 0))
+        next(training_order(imagined(4, labels=("a", "")), config(balanced_sampling=True), 0, 0))
 
 
 # ----------------------------------------------------------------------------------------------------------- batches
@@ -361,8 +369,8 @@ def test_neighbours_stay_together_and_are_partners(corpus, batch_size, shares):
     [(6, 2, [0, 2, 4]), (5, 1, [0, 1, 2, 3, 4]), (8, 2, [0, 1, 4, 5]), (4, 4, [0])],
 )
 def test_a_step_is_dealt_in_pairs_where_all_shares_have_whole_ones(clips, shares, first):
-    draws = [Draw(number, 0) for number in range(clips)]
-    dealt_out = [dealt(draws, number, shares) for number in range(shares)]
+    draws = [ClipDraw(number, 0) for number in range(clips)]
+    dealt_out = [step_share(draws, number, shares) for number in range(shares)]
     assert [draw.clip for draw in dealt_out[0]] == first
     assert sorted(draw.clip for share in dealt_out for draw in share) == list(range(clips))
 
@@ -496,7 +504,7 @@ def test_batches_are_pinned_by_torchs_loader(corpus, monkeypatch):
     assert torch.equal(pinned.batch.wave, loaded.batch.wave + 1)
     assert torch.equal(pinned.batch.keys, loaded.batch.keys + 1)
     assert pinned.batch.shortest == loaded.batch.shortest
-    nothing = loader.Loaded(None, loaded.rejected)
+    nothing = loader.LoadedBatch(None, loaded.rejected)
     assert pin_memory(nothing) == nothing
 
 
@@ -507,7 +515,7 @@ def test_batches_are_pinned_by_torchs_loader(corpus, monkeypatch):
 def test_collate_pads_with_zeros_and_keeps_lengths(lengths):
     clips = imagined(len(lengths)).clips
     waves = [np.full(length, number + 1.0, np.float32) for number, length in enumerate(lengths)]
-    batch = collate(list(zip(clips, waves, strict=True)), ()).batch
+    batch = collate_clips(list(zip(clips, waves, strict=True)), ()).batch
     assert batch.wave.shape == (len(lengths), max(lengths))
     assert batch.lengths.tolist() == lengths
     assert batch.keys.tolist() == [clip.key for clip in clips]
@@ -520,7 +528,7 @@ def test_collate_pads_with_zeros_and_keeps_lengths(lengths):
 def test_collate_keeps_64_bit_keys_and_passes_rejects_on():
     key = -(2**63) + 1
     clip = replace(imagined(1).clips[0], key=key)
-    loaded = collate([(clip, np.ones(3, np.float32)), Rejected("b.wav", "is no sound")], ())
+    loaded = collate_clips([(clip, np.ones(3, np.float32)), Rejected("b.wav", "is no sound")], ())
     assert loaded.batch.keys.tolist() == [key]
     assert loaded.rejected == (Rejected("b.wav", "is no sound"),)
 
@@ -565,7 +573,7 @@ def test_the_order_does_not_hang_on_how_the_clips_are_listed(balanced):
     found, again = (
         [
             one.clips[draw.clip].key
-            for draw in islice(order(one, config(balanced_sampling=balanced), 3, 0), 30)
+            for draw in islice(training_order(one, config(balanced_sampling=balanced), 3, 0), 30)
         ]
         for one in (listed, turned)
     )
@@ -574,7 +582,7 @@ def test_the_order_does_not_hang_on_how_the_clips_are_listed(balanced):
 
 def test_a_clip_drawn_again_in_a_balanced_pass_is_cut_elsewhere():
     listed = imagined(7, ("a", "b"))
-    draws = [*islice(order(listed, config(balanced_sampling=True), 3, 0), 70)]
+    draws = [*islice(training_order(listed, config(balanced_sampling=True), 3, 0), 70)]
     assert len({draw.epoch for draw in draws}) == 70
 
 
@@ -584,7 +592,7 @@ def test_a_clip_drawn_again_in_a_balanced_pass_is_cut_elsewhere():
 @given(st.integers(1, 20), st.integers(1, 50), st.floats(0, 1, exclude_max=True))
 def test_a_short_wave_is_repeated_from_a_place_within_it(length, samples, start):
     wave = np.arange(length, dtype=np.float32)
-    found = repeated(wave, samples, start)
+    found = repeat_to_length(wave, samples, start)
     first = int(start * length) if length < samples else 0
     assert found.dtype == np.float32
     assert found.tolist() == [(first + at) % length for at in range(max(length, samples))]

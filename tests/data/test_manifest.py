@@ -11,13 +11,13 @@ from places import shared
 
 from melpatch.data import scan as scanning
 from melpatch.data.clip import Clip, clip_key
-from melpatch.data.leaks import leaks
+from melpatch.data.leaks import find_leaks
 from melpatch.data.manifest import (
     Corpus,
     Rejected,
     label_matrix,
     load_corpus,
-    survey,
+    load_with_rates,
     write_corpus,
     write_rejected,
 )
@@ -283,8 +283,8 @@ def test_workers_find_what_one_process_finds(tmp_path):
     for index in range(70):  # more than one process is handed at a time
         sound(tmp_path / f"{index}.wav", seconds=0.01 * (index + 1))
     table(tmp_path / "bad.wav", "not sound")
-    assert survey([tmp_path], workers=2) == survey([tmp_path], workers=0)
-    assert survey([tmp_path])[1] == {RATE: 70}
+    assert load_with_rates([tmp_path], workers=2) == load_with_rates([tmp_path], workers=0)
+    assert load_with_rates([tmp_path])[1] == {RATE: 70}
 
 
 def test_shared_manifests_work_as_they_are():
@@ -353,15 +353,15 @@ def test_leaks_are_recordings_with_the_same_bytes_in_several_splits(tmp_path):
             sound(tmp_path / f"{stem}.wav", seed=seeds[stem])
             lines.append(f"{stem}.wav,{split}")
     corpus = load_corpus([table(tmp_path / "l.csv", "\n".join(lines))])
-    assert [{clip.path.stem for clip in group} for group in leaks(corpus)] == [
+    assert [{clip.path.stem for clip in group} for group in find_leaks(corpus)] == [
         {"a", "copy_a", "renamed_a"}
     ]
-    assert leaks(corpus.without(["test"])) == []
+    assert find_leaks(corpus.without(["test"])) == []
     cut = [
         Clip(tmp_path / "b.wav", key, start, 0.1, (), split)
         for key, start, split in [(1, 0.0, "x"), (2, 0.1, "y")]
     ]
-    assert leaks(corpus_of(*cut, Clip(tmp_path / "gone.wav", 3, 0.0, 1.0))) == [tuple(cut)]
+    assert find_leaks(corpus_of(*cut, Clip(tmp_path / "gone.wav", 3, 0.0, 1.0))) == [tuple(cut)]
 
 
 # Writing

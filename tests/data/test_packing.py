@@ -19,11 +19,11 @@ from tiny_shards import RATE, content, packed, shards, write_sounds
 from melpatch.audio.files import read
 from melpatch.data import archive
 from melpatch.data.archive import Packing
-from melpatch.data.clip import Clip, clip_key, member
+from melpatch.data.clip import Clip, clip_key, member_name
 from melpatch.data.corpus import Corpus
 from melpatch.data.manifest import load_corpus, read_rejected
 from melpatch.data.packing import pack
-from melpatch.data.shards import read_about
+from melpatch.data.shards import read_shard_set
 from melpatch.data.sound import decode
 from melpatch.errors import ConfigError, DataError
 
@@ -95,7 +95,7 @@ def test_what_is_packed_is_read_back(tmp_path_factory, codec, described):
         assert len(wave) == len(slow)
         assert abs(clip.duration - len(wave) / RATE) < 1 / RATE
         with tarfile.open(clip.path) as archive:
-            about = json.load(archive.extractfile(f"{member(clip.key)}.json"))
+            about = json.load(archive.extractfile(f"{member_name(clip.key)}.json"))
             assert (about["key"], about["path"], about["labels"]) == (
                 clip.key,
                 name,
@@ -114,7 +114,7 @@ def test_standard_readers_open_the_archives(tmp_path):
             for sound, text in zip(members[::2], members[1::2], strict=True):
                 stem, ending = sound.name.split(".")
                 clip = by_place.pop((path.name, sound.offset_data))
-                assert (stem, ending, text.name) == (member(clip.key), "flac", f"{stem}.json")
+                assert (stem, ending, text.name) == (member_name(clip.key), "flac", f"{stem}.json")
                 assert (sound.mtime, sound.uid, sound.uname, sound.size) == (0, 0, "", clip.size)
                 wave, rate = soundfile.read(
                     io.BytesIO(archive.extractfile(sound).read()), dtype="float32"
@@ -257,7 +257,7 @@ def test_clips_that_cannot_be_stored_are_listed_and_the_others_packed(tmp_path):
     (sounds / "text.wav").write_text("no sound")
     corpus = load_corpus([sounds])
     (sounds / "owl" / "001.wav").write_text("damaged since")
-    about = read_about(packed(corpus, tmp_path / "shards"))
+    about = read_shard_set(packed(corpus, tmp_path / "shards"))
     assert (about.clips, about.clipped, about.rejected) == (10, 1, 3)
     found = {
         Path(one.path).name: one.reason

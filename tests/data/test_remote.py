@@ -15,14 +15,14 @@ import torch
 from filelock import FileLock
 from tiny_shards import RATE, packed, shards
 
-from melpatch.atomic import state_of
+from melpatch.atomic import file_state
 from melpatch.data import remote, sound
 from melpatch.data.loader import LoaderConfig, training_batches
 from melpatch.data.manifest import load_corpus, write_corpus
 from melpatch.data.remote import fetch, mirror
-from melpatch.data.shards import read_about
+from melpatch.data.shards import read_shard_set
 from melpatch.data.sound import decode
-from melpatch.data.verifying import faults
+from melpatch.data.verify import damaged_shards
 from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
 from melpatch.inference import windows
 
@@ -81,7 +81,7 @@ def test_a_url_is_read_as_its_folder_is(local, memory, cache, tmp_path):
     assert kept(cache) == []  # nothing is fetched before it is wanted
     assert waves(there) == waves(here)
     assert kept(cache) == [f"shard-{number:06}.tar" for number in range(3)]
-    assert there.clips[0].place.startswith(f"{memory}/shard-000000.tar[")
+    assert there.clips[0].location.startswith(f"{memory}/shard-000000.tar[")
     write_corpus(there, tmp_path / "mine.csv")
     assert load_corpus([tmp_path / "mine.csv"]).clips == there.clips
     assert load_corpus([f"{memory}/"]).clips == there.clips
@@ -160,7 +160,7 @@ def test_processes_share_a_cache_too_small_for_them_all(local, served, cache, mo
         assert not other.rejected
         assert torch.equal(one.batch.wave, other.batch.wave)
         kept = [
-            state_of(path) for path in cache.glob("*/*.tar")
+            file_state(path) for path in cache.glob("*/*.tar")
         ]  # of which a worker may just have removed one
         assert sum(state[0] for state in kept if state) <= sum(sizes[-2:])
 
@@ -214,7 +214,7 @@ def test_missing_and_cut_shards_are_left_out_where_the_store_lists_them(memory, 
         in told
     )
     assert f"{memory}/shard-000001.tar: is truncated: only 2000 bytes are there" in told
-    assert len([*faults(memory)]) == 2
+    assert len([*damaged_shards(memory)]) == 2
 
 
 def test_where_nothing_is_listed_a_missing_shard_costs_its_clips_when_they_are_read(served, cache):
@@ -331,7 +331,7 @@ def test_packing_ends_where_a_shard_is_out_of_reach(memory, cache, monkeypatch, 
         ):
             packed(corpus, tmp_path / "again")
     packed(corpus, tmp_path / "again")
-    assert read_about(tmp_path / "again").rejected == 0
+    assert read_shard_set(tmp_path / "again").rejected == 0
 
 
 def test_transfers_that_break_off_are_tried_again(memory, cache, monkeypatch):

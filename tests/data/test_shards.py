@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_shards import RATE, content, packed, shards, write_sounds
 
-from melpatch.data.leaks import leaks
-from melpatch.data.loader import Clips, Draw, LoaderConfig, training_batches
+from melpatch.data.leaks import find_leaks
+from melpatch.data.loader import ClipDataset, ClipDraw, LoaderConfig, training_batches
 from melpatch.data.manifest import Corpus, Rejected, load_corpus, write_corpus
-from melpatch.data.shards import read_about
+from melpatch.data.shards import read_shard_set
 from melpatch.data.sound import decode
-from melpatch.data.verifying import faults
+from melpatch.data.verify import damaged_shards
 from melpatch.errors import AudioError, ConfigError, DataError, MelpatchError
 
 ANY_DAMAGE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -84,8 +84,8 @@ def test_clips_that_are_the_same_in_two_splits_are_found(tmp_path):
     ]
     (sounds / "list.csv").write_text("\n".join(["path,split", *lines]))
     files = load_corpus([sounds / "list.csv"])
-    (group,) = leaks(load_corpus([packed(files, tmp_path / "shards")]))
-    assert {clip.key for clip in group} == {clip.key for clip in leaks(files)[0]}
+    (group,) = find_leaks(load_corpus([packed(files, tmp_path / "shards")]))
+    assert {clip.key for clip in group} == {clip.key for clip in find_leaks(files)[0]}
 
 
 # --------------------------------------------------------------------------------------------------------------- damage
@@ -93,10 +93,10 @@ def test_clips_that_are_the_same_in_two_splits_are_found(tmp_path):
 
 def read_all(corpus: Corpus) -> list[Rejected]:
     """Read every clip as a training does, and return those that cannot be."""
-    items = Clips(corpus.clips, RATE, 10.0, 0)
+    items = ClipDataset(corpus.clips, RATE, 10.0, 0)
     return [
         item
-        for item in (items[Draw(at, 0)] for at in range(len(items)))
+        for item in (items[ClipDraw(at, 0)] for at in range(len(items)))
         if isinstance(item, Rejected)
     ]
 
@@ -118,9 +118,9 @@ def test_any_flipped_bit_costs_one_clip_at_most_and_is_told(
         if clip.path == path and 0 <= place % len(data) - clip.offset < clip.size
     ]
     lost = read_all(corpus)
-    assert [one.path for one in lost] == [clip.place for clip in hit]
+    assert [one.path for one in lost] == [clip.location for clip in hit]
     assert all(one.reason.startswith("is damaged: the checksum of its ") for one in lost)
-    (told,) = faults(str(folder))
+    (told,) = damaged_shards(str(folder))
     held = sum(clip.path == path for clip in corpus.clips)
     assert (
         f"{path}: has other bytes than were packed; {len(hit)} of {held} clips are damaged" in told
@@ -142,10 +142,10 @@ def test_a_truncated_shard_costs_the_clips_beyond_its_end(whole, tmp_path_factor
         clip.key for clip in beyond
     }
     assert [one.path.partition("[")[2] for one in corpus.rejected] == [
-        c.place.partition("[")[2] for c in beyond
+        c.location.partition("[")[2] for c in beyond
     ]
     assert read_all(corpus) == []
-    assert len([*faults(str(folder))]) == 1
+    assert len([*damaged_shards(str(folder))]) == 1
 
 
 def test_shards_that_are_cut_or_missing_are_named_once_with_the_fix(folder, capsys):
@@ -163,7 +163,9 @@ def test_shards_that_are_cut_or_missing_are_named_once_with_the_fix(folder, caps
         "is truncated",
     }
     assert len(corpus.rejected) + len(corpus.clips) == 10
-    assert [line.rpartition("; ")[2].split(", such")[0] for line in faults(str(folder))] == [
+    assert [
+        line.rpartition("; ")[2].split(", such")[0] for line in damaged_shards(str(folder))
+    ] == [
         f"{sum(str(first) in one.path for one in corpus.rejected)} clips are lost",
         f"{sum(str(second) in one.path for one in corpus.rejected)} of 3 clips are damaged",
     ]
@@ -272,14 +274,14 @@ def test_rows_that_point_elsewhere_in_a_shard_are_told_when_they_are_read(folder
 
 
 def test_only_shards_are_checked_and_whole_ones_pass(whole, tmp_path):
-    assert [*faults(str(whole))] == []
-    assert read_about(whole).size == sum(
+    assert [*damaged_shards(str(whole))] == []
+    assert read_shard_set(whole).size == sum(
         len(data) for name, data in content(whole).items() if name.endswith("tar")
     )
     with pytest.raises(
         ConfigError, match="allowed: with --check, folders that melpatch pack wrote, or their URLs"
     ):
-        [*faults(str(tmp_path))]
+        [*damaged_shards(str(tmp_path))]
 
 
 @given(st.sampled_from(["index.csv", "shards.json"]), st.integers(0, 10**6), st.integers(0, 7))

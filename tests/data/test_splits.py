@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from melpatch.data.clip import Clip
 from melpatch.data.leaks import groups_are_labels, shared_groups
 from melpatch.data.manifest import Corpus
-from melpatch.data.splits import divide, few_labels, hold_out
+from melpatch.data.splits import hold_out, split_corpus, take_per_class
 from melpatch.errors import DataError
 
 
@@ -55,16 +55,18 @@ def of(*splits):
     ],
 )
 def test_who_trains_who_chooses_and_who_is_left_alone(there, folds, expected):
-    assert parts(divide(of(*there), **folds)) == expected
+    assert parts(split_corpus(of(*there), **folds)) == expected
 
 
 def test_unlabelled_clips_are_left_out_of_every_part():
-    found = divide(corpus(("a", "train"), ("", "train"), ("b", "val"), ("", "val"), ("", "test")))
+    found = split_corpus(
+        corpus(("a", "train"), ("", "train"), ("b", "val"), ("", "val"), ("", "test"))
+    )
     assert [len(found.train.clips), len(found.val.clips), found.test] == [1, 1, None]
 
 
 def test_every_part_keeps_all_labels():
-    found = divide(corpus(("a", "train"), ("b", "val")))
+    found = split_corpus(corpus(("a", "train"), ("b", "val")))
     assert found.train.labels == found.val.labels == ("a", "b")
 
 
@@ -73,7 +75,7 @@ def test_a_fold_that_does_not_exist_is_named_beside_those_that_do(fold):
     with pytest.raises(
         DataError, match=r"birds: no split or fold is called '9'; there are: 1 \(2\), 2 \(1\)"
     ):
-        divide(of("1", "2", "1"), **{fold: "9"})
+        split_corpus(of("1", "2", "1"), **{fold: "9"})
 
 
 @pytest.mark.parametrize(
@@ -86,24 +88,24 @@ def test_a_fold_that_does_not_exist_is_named_beside_those_that_do(fold):
 )
 def test_nothing_to_train_on_is_an_error(there, folds):
     with pytest.raises(DataError, match="no labelled clip is left to train on"):
-        divide(of(*there), **folds)
+        split_corpus(of(*there), **folds)
 
 
 def test_a_corpus_without_labels_is_an_error():
     with pytest.raises(DataError, match="no labelled clip"):
-        divide(corpus(("", "train"), ("", "val")))
+        split_corpus(corpus(("", "train"), ("", "val")))
 
 
 def test_a_fold_cannot_both_choose_and_test():
     with pytest.raises(
         DataError, match="birds: '1' cannot both choose the best weights and be left alone"
     ):
-        divide(of("1", "2"), test_fold="1", val_fold="1")
+        split_corpus(of("1", "2"), test_fold="1", val_fold="1")
 
 
 def test_few_labels_keeps_so_many_of_each_class():
     many = corpus(*(("abc"[number % 3], "") for number in range(60)))
-    assert Counter(clip.labels for clip in few_labels(many, 4, 0).clips) == {
+    assert Counter(clip.labels for clip in take_per_class(many, 4, 0).clips) == {
         ("a",): 4,
         ("b",): 4,
         ("c",): 4,
@@ -111,13 +113,13 @@ def test_few_labels_keeps_so_many_of_each_class():
 
 
 def test_few_labels_keeps_all_of_a_class_that_has_fewer():
-    kept = few_labels(corpus(("a", ""), ("b", ""), ("b", ""), ("b", "")), 2, 0)
+    kept = take_per_class(corpus(("a", ""), ("b", ""), ("b", ""), ("b", "")), 2, 0)
     assert Counter(clip.labels for clip in kept.clips) == {("a",): 1, ("b",): 2}
 
 
 def test_few_labels_differ_by_seed():
     many = corpus(*(("ab"[number % 2], "") for number in range(40)))
-    chosen = {tuple(clip.key for clip in few_labels(many, 3, seed).clips) for seed in range(10)}
+    chosen = {tuple(clip.key for clip in take_per_class(many, 3, seed).clips) for seed in range(10)}
     assert len(chosen) == 10
 
 
@@ -132,8 +134,8 @@ ROWS = st.lists(
 def test_a_smaller_choice_is_part_of_a_larger_one_and_keeps_the_order(rows, per_class, seed):
     many = corpus(*rows)
     small, large = (
-        few_labels(many, per_class, seed).clips,
-        few_labels(many, per_class + 1, seed).clips,
+        take_per_class(many, per_class, seed).clips,
+        take_per_class(many, per_class + 1, seed).clips,
     )
     assert set(small) <= set(large)
     assert [clip.key for clip in small] == sorted(clip.key for clip in small)
@@ -143,7 +145,9 @@ def test_a_smaller_choice_is_part_of_a_larger_one_and_keeps_the_order(rows, per_
 def test_the_choice_hangs_on_the_keys_not_on_the_order(rows, number):
     many = corpus(*rows)
     turned = replace(many, clips=many.clips[::-1])
-    assert set(few_labels(turned, number, 0).clips) == set(few_labels(many, number, 0).clips)
+    assert set(take_per_class(turned, number, 0).clips) == set(
+        take_per_class(many, number, 0).clips
+    )
     assert set(hold_out(turned, number / 6, 0).clips) == set(hold_out(many, number / 6, 0).clips)
 
 
@@ -151,7 +155,9 @@ def test_the_choice_hangs_on_the_keys_not_on_the_order(rows, number):
 def test_every_label_of_several_gets_its_number(rows, per_class):
     many = corpus(*rows)
     there = Counter(label for clip in many.clips for label in clip.labels)
-    kept = Counter(label for clip in few_labels(many, per_class, 0).clips for label in clip.labels)
+    kept = Counter(
+        label for clip in take_per_class(many, per_class, 0).clips for label in clip.labels
+    )
     assert all(min(per_class, count) <= kept[label] for label, count in there.items())
 
 

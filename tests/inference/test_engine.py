@@ -46,9 +46,11 @@ def groups(tmp_path_factory):
 
 def test_worker_processes_change_nothing_and_end_well(groups, monkeypatch):
     loaders = []
-    started = windows_module.started
+    start_workers = windows_module.start_workers
     monkeypatch.setattr(
-        windows_module, "started", lambda loader: loaders.append(started(loader)) or loaders[-1]
+        windows_module,
+        "start_workers",
+        lambda loader: loaders.append(start_workers(loader)) or loaders[-1],
     )
     alone, beside = (
         [*infer_many(TASK, groups, batch_size=2, workers=workers)] for workers in (0, 2)
@@ -69,6 +71,8 @@ def test_worker_processes_change_nothing_and_end_well(groups, monkeypatch):
 
 
 def test_a_decoding_process_that_is_killed_is_told_in_one_line(groups, monkeypatch):
-    monkeypatch.setattr(windows_module, "streamed", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(
+        windows_module, "decode_windows", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    )
     with pytest.raises(MelpatchError, match="a decoding process was killed"):
         list(infer_many(TASK, groups, batch_size=2, workers=1))

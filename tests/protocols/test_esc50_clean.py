@@ -74,6 +74,6 @@ def test_the_labels_of_the_fold_after_it_choose(evaluations):
 def test_the_third_fold_alone_is_learnt_from(corpus, evaluations):
     clips = load_corpus([corpus], split_column="fold").clips
     assert Run.trained_on(evaluations["label"][0]) == {
-        mark for clip in clips if clip.split == "2" for mark in clip.marks
+        mark for clip in clips if clip.split == "2" for mark in clip.identities
     }
     assert evaluations["label"][1]["rounds"] == [{"scored": "0", "train": 6, "val": 6, "test": 6}]

@@ -16,7 +16,7 @@ import soundfile
 from jaxtyping import Float
 
 from melpatch.audio.byte_range import ByteRange
-from melpatch.audio.refusals import COPY_AGAIN, explain, require_file, words
+from melpatch.audio.unreadable import COPY_AGAIN, error_text, require_file, why_unreadable
 from melpatch.errors import AudioError
 
 Source = str | Path | ByteRange
@@ -168,7 +168,9 @@ class SoundFile:
             except soundfile.LibsndfileError as error:
                 seconds = first / self.info.sample_rate
                 raise AudioError(
-                    self.path, f"cannot be read from {seconds:.2f} s on: {words(error)}", COPY_AGAIN
+                    self.path,
+                    f"cannot be read from {seconds:.2f} s on: {error_text(error)}",
+                    COPY_AGAIN,
                 ) from error
         for _ in self.blocks(self.position, first - self.position):
             pass
@@ -181,7 +183,7 @@ class SoundFile:
         except soundfile.LibsndfileError as error:
             seconds = self.position / self.info.sample_rate
             raise AudioError(
-                self.path, f"breaks off after {seconds:.2f} s: {words(error)}", COPY_AGAIN
+                self.path, f"breaks off after {seconds:.2f} s: {error_text(error)}", COPY_AGAIN
             ) from error
         self.position += len(block)
         return block
@@ -211,6 +213,6 @@ def open_sound(path: Source) -> Iterator[SoundFile]:
         try:
             sound = _Forward(file)
         except soundfile.LibsndfileError as error:
-            raise AudioError(path, *explain(file, error)) from error
+            raise AudioError(path, *why_unreadable(file, error)) from error
         with sound:
             yield SoundFile(path, sound)

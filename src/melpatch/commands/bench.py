@@ -21,7 +21,7 @@ from melpatch.commands.base import flag_value, read_flags
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Corpus
-from melpatch.data.loader import Clips, Loaded, step_draws, training_batches
+from melpatch.data.loader import ClipDataset, LoadedBatch, step_draws, training_batches
 from melpatch.errors import DataError
 from melpatch.progress import bar, console, notice
 from melpatch.recipes.base import recipe_names, recipe_settings
@@ -197,7 +197,7 @@ class Bench:
                 f"{corpus.name}: whole batches cannot be read; run melpatch prepare on it to see why"
             )
 
-    def load(self, first_step: int) -> Iterator[Loaded]:
+    def load(self, first_step: int) -> Iterator[LoadedBatch]:
         """Yield what the loader of a training yields from a step on."""
         labels = self.work.objective.needs_labels
         loader, seed = self.config.loader, self.config.seed
@@ -219,7 +219,7 @@ class Bench:
         there = [batch.to(device) for batch in self.held]
         self.front_end(there[0])
         yield self.timed(f"front end, {device}", map(self.front_end, there))
-        in_memory = [Loaded(batch) for batch in self.held]
+        in_memory = [LoadedBatch(batch) for batch in self.held]
         deque(self.train(in_memory), maxlen=0)  # the first steps are slower
         held, fed = [self.timed("train, data in memory", self.train(in_memory))], []
         for _ in range(self.rounds):  # in turns, so that what else the machine does hits both alike
@@ -250,7 +250,7 @@ class Bench:
 
     def decode(self) -> Iterator[object]:
         """Yield decoded clips, batch by batch."""
-        clips = Clips(
+        clips = ClipDataset(
             self.corpus.clips, self.sample_rate, self.config.loader.seconds, self.config.seed
         )
         for draws in step_draws(
@@ -272,13 +272,13 @@ class Bench:
         with torch.inference_mode():
             return self.work.objective.spectrograms(batch)
 
-    def loading(self) -> Iterator[Loaded]:
+    def loading(self) -> Iterator[LoadedBatch]:
         """Return an iterator over the batches as a training has them, whose processes have started."""
         loaded = self.load(first_step=0)
         next(loaded)
         return loaded
 
-    def train(self, batches: Iterable[Loaded]) -> Iterator[object]:
+    def train(self, batches: Iterable[LoadedBatch]) -> Iterator[object]:
         """Yield what a step on each batch gives."""
         for loaded in on_device(iter(batches), self.work.fabric.device):
             yield step(self.work, [] if loaded.batch is None else [loaded.batch])

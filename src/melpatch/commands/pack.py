@@ -18,7 +18,7 @@ from melpatch.data.packing import REJECTED, pack
 from melpatch.data.remote import is_url
 from melpatch.data.shards import ShardSet
 from melpatch.data.sources import dataset_name
-from melpatch.data.verifying import faults
+from melpatch.data.verify import damaged_shards
 from melpatch.errors import DataError
 from melpatch.progress import console, notice
 
@@ -86,7 +86,7 @@ def run(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-    found = [fault for source in config.sources for fault in faults(source)]
+    found = [fault for source in config.sources for fault in damaged_shards(source)]
     for fault in found:
         notice(fault)
     if found:
@@ -102,7 +102,7 @@ def _names(corpus: Corpus, sources: Sequence[str]) -> list[str]:
     roots = {}
     for source in sources:
         roots[f"{source if is_url(source) else _folder(source).absolute()}/"] = dataset_name(source)
-    return [_name(clip.place, roots) for clip in corpus.clips]
+    return [_name(clip.location, roots) for clip in corpus.clips]
 
 
 def _folder(source: str) -> Path:

@@ -12,12 +12,12 @@ from rich.table import Table
 from melpatch import registry
 from melpatch.config import check
 from melpatch.data.clip import Clip
-from melpatch.data.leaks import leaks, warn_of_groups
+from melpatch.data.leaks import find_leaks, warn_of_shared_groups
 from melpatch.data.manifest import (
     Corpus,
     Rejected,
-    survey,
-    survey_rows,
+    corpus_from_rows,
+    load_with_rates,
     write_corpus,
     write_rejected,
 )
@@ -80,8 +80,8 @@ def run(config: Config) -> None:
     if (
         card is None
     ):  # the splits of a public dataset are given, and two million files are too many to compare
-        _warn_of_leaks(leaks(corpus))
-    warn_of_groups(*(corpus.select([split]) for split in corpus.splits))
+        _warn_of_leaks(find_leaks(corpus))
+    warn_of_shared_groups(*(corpus.select([split]) for split in corpus.splits))
     console().print(f"written: {out}")
 
 
@@ -90,10 +90,10 @@ def _survey(config: Config, card: Card | None) -> tuple[Corpus, Counter[int], li
     labels of all clips that it lists."""
     if card is None or config.root is None:
         columns = {"split_column": config.split_column, "label_column": config.label_column}
-        return *survey(config.sources, **columns, workers=config.workers), [], set()
+        return *load_with_rates(config.sources, **columns, workers=config.workers), [], set()
     there, missing = card.look_up(config.root, config.subset)
     labels = {label for row in (*there, *missing) for label in row.labels}
-    return *survey_rows(card.name, config.root, there, workers=config.workers), missing, labels
+    return *corpus_from_rows(card.name, config.root, there, workers=config.workers), missing, labels
 
 
 def _list(files: Sequence[Rejected], path: Path, what: str) -> None:
@@ -177,7 +177,9 @@ def _warn_of_leaks(groups: Sequence[tuple[Clip, ...]]) -> None:
             groups[0][0],
             next(clip for clip in groups[0] if clip.split != groups[0][0].split),
         )
-        example = f"{one.place} ({one.split or 'none'}) and {other.place} ({other.split or 'none'})"
+        example = (
+            f"{one.location} ({one.split or 'none'}) and {other.location} ({other.split or 'none'})"
+        )
         notice(
             f"{len(groups)} recordings stand in more than one split, such as {example}; scores would be too good"
         )

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from melpatch.atomic import state_of
+from melpatch.atomic import file_state
 from melpatch.data.sources import LABEL, rows
 
 
@@ -16,7 +16,7 @@ def of_clips(source: str, split_column: str) -> str:
     """
     listed = rows(Path(source), split_column=split_column, label_column=LABEL)
     return _hash(
-        (*row[1:], state_of(row.path)) for row in listed
+        (*row[1:], file_state(row.path)) for row in listed
     )  # the folder's own path is in the words already
 
 
@@ -24,7 +24,7 @@ def of_weights(init: str) -> str:
     """Return a hash of the size and time of a weight file, or of a run folder's weights; there are none yet where it
     is downloaded, and its name says all."""
     path = Path(init)
-    return _hash([(state_of(path / "model.safetensors" if path.is_dir() else path),)])
+    return _hash([(file_state(path / "model.safetensors" if path.is_dir() else path),)])
 
 
 def _hash(parts: Iterable[tuple[object, ...]]) -> str:

@@ -11,14 +11,14 @@ from tempfile import TemporaryFile
 from typing import NamedTuple
 from zlib import crc32
 
-from melpatch.atomic import settle
+from melpatch.atomic import move_into_place
 from melpatch.audio.sound_writer import ENDINGS, Codec, write_sound
 from melpatch.config import from_dict, to_dict
-from melpatch.data.clip import Clip, member
+from melpatch.data.clip import Clip, member_name
 from melpatch.data.corpus import Rejected
-from melpatch.data.manifest import cells
+from melpatch.data.manifest import csv_cells
 from melpatch.data.shards import UNFINISHED, Shard, digest, shard_name
-from melpatch.data.sound import Samples, decode, streamed
+from melpatch.data.sound import Samples, decode, decode_windows
 from melpatch.data.sources import COLUMNS, PACKED_COLUMNS
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
@@ -57,7 +57,7 @@ class ShardJob:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedShard:
     """What is known of a finished shard.
 
     Attributes:
@@ -75,7 +75,7 @@ class Packed:
     rejected: tuple[Rejected, ...]
 
 
-def write_shard(job: ShardJob, done: Callable[[], None]) -> Packed:
+def write_shard(job: ShardJob, done: Callable[[], None]) -> PackedShard:
     """Write a shard, and a note of what is in it; one that is there already, as its note has it, is left as it is.
 
     Args:
@@ -96,9 +96,9 @@ def write_shard(job: ShardJob, done: Callable[[], None]) -> Packed:
     return packed
 
 
-def _finished(path: Path, note: Path) -> Packed | None:
+def _finished(path: Path, note: Path) -> PackedShard | None:
     try:
-        packed = from_dict(Packed, json.loads(note.read_text(encoding="utf-8")))
+        packed = from_dict(PackedShard, json.loads(note.read_text(encoding="utf-8")))
         whole = not packed.lines or (
             path.stat().st_size == packed.shard.size and digest(path) == packed.shard.sha256
         )
@@ -111,7 +111,7 @@ def _finished(path: Path, note: Path) -> Packed | None:
     return packed if whole else None
 
 
-def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> Packed:
+def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> PackedShard:
     aside = path.with_name(f".{path.name}.partial")
     stored: list[_Stored] = []
     rejected: list[Rejected] = []
@@ -125,19 +125,19 @@ def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> Packed:
             except UnreachableError:
                 raise  # for the clip may be well: what is finished is kept, and it goes on later
             except AudioError as error:
-                rejected.append(Rejected(clip.place, error.reason))
+                rejected.append(Rejected(clip.location, error.reason))
             done()
     shard = Shard(path.name, aside.stat().st_size, digest(aside), len(stored))
     if stored:
-        settle(aside, path)
+        move_into_place(aside, path)
     else:
         aside.unlink()
     seconds, clipped = (
         sum((each.clip.duration for each in stored), 0.0),
         sum(each.clipped for each in stored),
     )
-    lines = tuple((*cells(each.clip, job.folder), each.member, each.name) for each in stored)
-    return Packed(shard, seconds, clipped, lines, tuple(rejected))
+    lines = tuple((*csv_cells(each.clip, job.folder), each.member, each.name) for each in stored)
+    return PackedShard(shard, seconds, clipped, lines, tuple(rejected))
 
 
 class _Stored(NamedTuple):
@@ -156,18 +156,20 @@ def _store(
     rate = settings.sample_rate
     if settings.codec == "pcm" and 2 * clip.duration * rate > _LARGEST_WAV:
         raise AudioError(
-            clip.place, "is longer than a WAV file can be", "pack it as flac, or list it in parts"
+            clip.location,
+            "is longer than a WAV file can be",
+            "pack it as flac, or list it in parts",
         )
     with TemporaryFile(dir=path.parent) if clip.duration > _LONG else io.BytesIO() as content:
         coded = write_sound(_pieces(clip, rate), rate, settings.codec, content)
         if coded.beyond > _MOST_BEYOND * coded.samples:
             share = f"{coded.beyond / coded.samples:.0%}"
             reason = f"has {share} of its samples beyond full scale, up to {coded.loudest:.3g}"
-            raise AudioError(clip.place, reason, "scale it to [-1, 1] first")
+            raise AudioError(clip.location, reason, "scale it to [-1, 1] first")
         # The stated length is kept where it means the same samples, so that crops fall where they fall in the file.
         exact = coded.samples / rate
         seconds = clip.duration if abs(exact - clip.duration) * rate < 1 else exact
-        stem = member(clip.key)
+        stem = member_name(clip.key)
         file = f"{stem}.{ENDINGS[settings.codec]}"
         packed = _add(archive, file, content)
     about = {
@@ -188,7 +190,7 @@ def _pieces(clip: Clip, rate: int) -> Iterator[Samples]:
     if clip.duration <= _LONG:
         yield decode(clip, rate)
     else:
-        yield from (wave for _, wave in streamed(clip, _LONG, _LONG, rate))
+        yield from (wave for _, wave in decode_windows(clip, _LONG, _LONG, rate))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: io.BufferedIOBase) -> tuple[int, int, int]:

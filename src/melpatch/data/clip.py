@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from melpatch.atomic import state_of
+from melpatch.atomic import file_state
 from melpatch.rng import hash_text
 
 
@@ -49,10 +49,10 @@ class Clip:
     def state(self) -> tuple[int, int] | None:
         """What tells that the sound was changed: the size and checksum of what is packed in a shard, wherever that
         lies, or the size and time of a file; None where there is none."""
-        return (self.size, self.crc32) if self.size else state_of(self.path)
+        return (self.size, self.crc32) if self.size else file_state(self.path)
 
     @property
-    def marks(self) -> tuple[int, ...]:
+    def identities(self) -> tuple[int, ...]:
         """Numbers that the clip is known by again: its key, and for a file its place on this machine with its start,
         which is the same where another listing gives it another key."""
         if self.size:
@@ -60,13 +60,13 @@ class Clip:
         return self.key, hash_text(f"{os.path.abspath(self.path)}\0{self.start:.6f}")  # noqa: PTH100 - asks no disk
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """What messages and lists call the clip: its file, or the shard with its member and offset."""
         file = self.url or str(self.path)
-        return f"{file}[{member(self.key)} at byte {self.offset}]" if self.size else file
+        return f"{file}[{member_name(self.key)} at byte {self.offset}]" if self.size else file
 
 
-def member(key: int) -> str:
+def member_name(key: int) -> str:
     """Return what a clip is called in a shard, without the ending: its key as 16 hexadecimal digits."""
     return f"{key & (1 << 64) - 1:016x}"
 

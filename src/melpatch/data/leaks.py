@@ -7,14 +7,14 @@ from typing import TypeVar
 
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
-from melpatch.data.sound import held
+from melpatch.data.sound import byte_range
 from melpatch.progress import notice
 
 T = TypeVar("T")
 K = TypeVar("K")
 
 
-def leaks(corpus: Corpus) -> list[tuple[Clip, ...]]:
+def find_leaks(corpus: Corpus) -> list[tuple[Clip, ...]]:
     """Return the groups of clips whose files have the same bytes and that stand in different splits.
 
     Only files of the same size are read, and of packed clips those of the same checksum. Files that are gone are passed
@@ -40,7 +40,7 @@ def shared_groups(*parts: Corpus) -> list[str]:
     return sorted(group for group, count in counts.items() if count > 1)
 
 
-def warn_of_groups(*parts: Corpus) -> None:
+def warn_of_shared_groups(*parts: Corpus) -> None:
     """Warn of recordings, speakers or patients that stand in several parts of a corpus, such as training and test.
 
     Not where each label is one group: who is to be told apart as a speaker has to be heard in training.
@@ -72,6 +72,6 @@ def _size(clip: Clip) -> tuple[int, int]:
 
 def _digest(clip: Clip) -> bytes:
     if clip.size:
-        return hashlib.blake2b(held(clip).content()).digest()
+        return hashlib.blake2b(byte_range(clip).content()).digest()
     with clip.path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()

@@ -30,7 +30,7 @@ Segment = tuple[Clip, Float[np.ndarray, " _"]]
 """A clip and its samples, of which every clip has another number."""
 
 
-class Draw(NamedTuple):
+class ClipDraw(NamedTuple):
     """One place in the order of a run: which clip, and in which pass over the corpus (or, balanced, in which draw)."""
 
     clip: int
@@ -38,13 +38,13 @@ class Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedBatch:
     """A batch, and the clips that could not be read for it."""
 
     batch: Batch | None
     rejected: tuple[Rejected, ...] = ()
 
-    def pin_memory(self) -> "Loaded":
+    def pin_memory(self) -> "LoadedBatch":
         """Return the same from where a GPU copies without a wait; torch's loader asks for it by this name."""
         return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
@@ -93,7 +93,7 @@ class LoaderConfig:
         check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
 
 
-class Clips(Dataset[Segment | Rejected]):
+class ClipDataset(Dataset[Segment | Rejected]):
     """Decoded segments by place in the order."""
 
     def __init__(
@@ -112,19 +112,21 @@ class Clips(Dataset[Segment | Rejected]):
         """Return the number of clips."""
         return len(self.clips)
 
-    def __getitem__(self, draw: Draw) -> Segment | Rejected:
+    def __getitem__(self, draw: ClipDraw) -> Segment | Rejected:
         clip = crop(self.clips[draw.clip], self.seconds, self.seed, draw.epoch)
         try:
             wave = decode(clip, self.sample_rate)
         except AudioError as error:
-            return Rejected(clip.place, error.reason)
+            return Rejected(clip.location, error.reason)
         if self.repeat and clip.duration < self.seconds:
             states = stream(self.seed, "repeat", torch.tensor([clip.key]), draw.epoch)
-            wave = repeated(wave, round(self.seconds * self.sample_rate), uniform(states, 1).item())
+            wave = repeat_to_length(
+                wave, round(self.seconds * self.sample_rate), uniform(states, 1).item()
+            )
         return clip, wave
 
 
-def repeated(
+def repeat_to_length(
     wave: Float[np.ndarray, " sample"], samples: int, start: float
 ) -> Float[np.ndarray, " _"]:
     """Return a wave that has so many samples as it is, and so many of a shorter one that is repeated without end, from
@@ -135,7 +137,9 @@ def repeated(
     return np.resize(np.roll(wave, -first), samples)
 
 
-def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterator[Draw]:
+def training_order(
+    corpus: Corpus, config: LoaderConfig, seed: int, first: int
+) -> Iterator[ClipDraw]:
     """Yield the endless order of a run from its ``first`` draw on.
 
     Each pass over the corpus is one seeded permutation. With locality the shards are shuffled, and all clips of a few
@@ -169,7 +173,7 @@ def order(corpus: Corpus, config: LoaderConfig, seed: int, first: int) -> Iterat
         skip = first % size if epoch == first // size else 0
         for number, index in enumerate(indices[skip:].tolist(), start=epoch * size + skip):
             # With replacement, a clip that comes again within a pass is cut elsewhere.
-            yield Draw(by_key[index], epoch if weights is None else number)
+            yield ClipDraw(by_key[index], epoch if weights is None else number)
 
 
 def _shards(paths: Sequence[Path]) -> torch.Tensor:
@@ -180,7 +184,7 @@ def _shards(paths: Sequence[Path]) -> torch.Tensor:
 
 def step_draws(
     corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, first_step: int
-) -> Iterator[list[Draw]]:
+) -> Iterator[list[ClipDraw]]:
     """Yield the draws of each optimiser step, from ``first_step`` on, whoever computes them.
 
     The order is cut into groups of ``bucket`` steps; within a group, clips of like length come into the same step, and
@@ -190,7 +194,7 @@ def step_draws(
         1, min(config.bucket_steps, len(corpus.clips) // per_step)
     )  # no more than a pass, or clips would meet themselves
     group, skip = divmod(first_step, steps)
-    draws = order(corpus, config, seed, group * steps * per_step)
+    draws = training_order(corpus, config, seed, group * steps * per_step)
     for number in itertools.count(group):
         held = [next(draws) for _ in range(steps * per_step)]
         held.sort(key=lambda draw: min(corpus.clips[draw.clip].duration, config.seconds))
@@ -199,7 +203,7 @@ def step_draws(
             yield held[at * per_step : (at + 1) * per_step]
 
 
-def dealt(draws: Sequence[Draw], number: int, shares: int) -> list[Draw]:
+def step_share(draws: Sequence[ClipDraw], number: int, shares: int) -> list[ClipDraw]:
     """Return one of so many equal shares of a step's draws, in each of which are clips of all lengths.
 
     Two neighbours, of which each is the other's partner in mixtures, stay together where shares are of even size.
@@ -223,12 +227,12 @@ def _balance(corpus: Corpus) -> torch.Tensor:
     return torch.tensor(shares, dtype=torch.float64)
 
 
-def collate(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> Loaded:
+def collate_clips(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> LoadedBatch:
     """Pad the readable segments of a batch to the longest of them, and pass the others on."""
     rejected = tuple(item for item in items if isinstance(item, Rejected))
     good = [item for item in items if not isinstance(item, Rejected)]
     if not good:
-        return Loaded(None, rejected)
+        return LoadedBatch(None, rejected)
     lengths = [len(wave) for _, wave in good]
     padded = np.zeros((len(good), max(lengths)), dtype=np.float32)
     for row, (_, wave) in zip(padded, good, strict=True):
@@ -236,7 +240,7 @@ def collate(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> Loa
     clips = [clip for clip, _ in good]
     targets = torch.from_numpy(label_matrix(clips, labels)) if labels else None
     keys = torch.tensor([clip.key for clip in clips])
-    return Loaded(
+    return LoadedBatch(
         Batch(torch.from_numpy(padded), torch.tensor(lengths), keys, targets, _partners(items)),
         rejected,
     )
@@ -249,15 +253,15 @@ def _partners(items: Sequence[Segment | Rejected]) -> torch.Tensor:
     return torch.tensor([rows.get(place ^ 1, row) for place, row in rows.items()])
 
 
-class Collate:
-    """:func:`collate` with its labels, in a form that travels to worker processes."""
+class Collator:
+    """:func:`collate_clips` with its labels, in a form that travels to worker processes."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
 
-    def __call__(self, items: Sequence[Segment | Rejected]) -> Loaded:
+    def __call__(self, items: Sequence[Segment | Rejected]) -> LoadedBatch:
         """Return the items as one batch."""
-        return collate(items, self.labels)
+        return collate_clips(items, self.labels)
 
 
 def training_batches(
@@ -271,11 +275,11 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     with_labels: bool = False,
-) -> Iterator[Loaded]:
+) -> Iterator[LoadedBatch]:
     """Yield the endless sequence of one process's training batches, ``accumulate`` per step, from ``first_step`` on.
 
     The clips of a step are the same however they are divided among processes and accumulated batches, of which there
-    must be as many as divide the batch size; see :func:`dealt`.
+    must be as many as divide the batch size; see :func:`step_share`.
 
     Raises:
         DataError: the corpus is empty.
@@ -286,12 +290,12 @@ def training_batches(
         )
     shares = world_size * accumulate
 
-    def batches() -> Iterator[list[Draw]]:
+    def batches() -> Iterator[list[ClipDraw]]:
         for draws in step_draws(corpus, config, seed, config.batch_size, first_step):
             for number in range(accumulate):
-                yield dealt(draws, rank * accumulate + number, shares)
+                yield step_share(draws, rank * accumulate + number, shares)
 
-    dataset = Clips(
+    dataset = ClipDataset(
         corpus.clips, sample_rate, config.seconds, seed, repeat=config.short_clips == "repeat"
     )
     yield from _loader(dataset, batches(), config.workers, corpus.labels if with_labels else ())
@@ -304,32 +308,32 @@ def evaluation_batches(
     batch_size: int,
     workers: int = 0,
     labels: tuple[str, ...] = (),
-) -> Iterator[Loaded]:
+) -> Iterator[LoadedBatch]:
     """Yield the clips, whole and once, in batches of like length (clips that are to be windowed are windowed
     before)."""
     by_length = sorted(range(len(clips)), key=lambda index: clips[index].duration)
-    draws = [Draw(index, 0) for index in by_length]
+    draws = [ClipDraw(index, 0) for index in by_length]
     batches = (draws[at : at + batch_size] for at in range(0, len(draws), batch_size))
-    yield from _loader(Clips(clips, sample_rate, float("inf"), 0), batches, workers, labels)
+    yield from _loader(ClipDataset(clips, sample_rate, float("inf"), 0), batches, workers, labels)
 
 
 def _loader(
-    dataset: Clips, batches: Iterator[list[Draw]], workers: int, labels: tuple[str, ...]
-) -> Iterator[Loaded]:
+    dataset: ClipDataset, batches: Iterator[list[ClipDraw]], workers: int, labels: tuple[str, ...]
+) -> Iterator[LoadedBatch]:
     # A DataLoader wants sized samplers in its annotations; an iterator of batches is all that it uses.
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=Collate(labels),
-        worker_init_fn=undisturbed,
+        collate_fn=Collator(labels),
+        worker_init_fn=ignore_signals,
         pin_memory=torch.cuda.is_available(),
     )
     with report_lost_workers():
-        yield from started(loader)
+        yield from start_workers(loader)
 
 
-def started(loader: DataLoader[Any]) -> Iterator[Any]:
+def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     """Return what a loader loads; its worker processes run from now on, and end when this is let go of."""
     items = iter(loader)
     for worker in getattr(items, "_workers", ()):
@@ -339,7 +343,7 @@ def started(loader: DataLoader[Any]) -> Iterator[Any]:
     return items
 
 
-def undisturbed(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Have a worker ignore the signals that a terminal or a scheduler sends to all processes at once: the process
     that it works for says when it ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):

@@ -10,7 +10,7 @@ from pathlib import Path
 from melpatch.atomic import written_aside
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
-from melpatch.data.presence import lost_rows
+from melpatch.data.missing_shards import unavailable_rows
 from melpatch.data.scan import Probed, scan
 from melpatch.data.sources import COLUMNS, LABEL, PACKED_COLUMNS, SPLIT, Row, dataset_name, rows
 from melpatch.errors import AudioError, DataError
@@ -18,10 +18,10 @@ from melpatch.errors import AudioError, DataError
 __all__ = [
     "Corpus",
     "Rejected",
+    "corpus_from_rows",
     "label_matrix",
     "load_corpus",
-    "survey",
-    "survey_rows",
+    "load_with_rates",
     "write_corpus",
     "write_rejected",
 ]
@@ -56,10 +56,12 @@ def load_corpus(
     Raises:
         DataError: a source is missing, malformed or empty; all its files are bad; or a clip is listed twice.
     """
-    return survey(sources, split_column=split_column, label_column=label_column, workers=workers)[0]
+    return load_with_rates(
+        sources, split_column=split_column, label_column=label_column, workers=workers
+    )[0]
 
 
-def survey(
+def load_with_rates(
     sources: Sequence[str | Path],
     *,
     split_column: str = SPLIT,
@@ -74,7 +76,7 @@ def survey(
     with _uncollected():
         for source in sources:
             listed = [*rows(source, split_column=split_column, label_column=label_column)]
-            part, found = survey_rows(dataset_name(source), source, listed, workers=workers)
+            part, found = corpus_from_rows(dataset_name(source), source, listed, workers=workers)
             parts.append(part)
             rates += found
     if len(parts) == 1:
@@ -97,7 +99,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def survey_rows(
+def corpus_from_rows(
     name: str, source: str | Path, listed: Sequence[Row], *, workers: int = 0
 ) -> tuple[Corpus, Counter[int]]:
     """Return the rows of one source as a corpus, and the number of probed clips at each sampling rate.
@@ -140,7 +142,7 @@ def _probe_rows(listed: Sequence[Row], workers: int) -> list[Probed | AudioError
     the shards are there."""
     paths = [*dict.fromkeys(row.path for row in listed if row.duration is None)]
     found = dict(zip(paths, scan(paths, workers), strict=True))
-    lost = lost_rows(listed)
+    lost = unavailable_rows(listed)
     return [
         found[row.path] if row.duration is None else lost.get(number)
         for number, row in enumerate(listed)
@@ -157,9 +159,9 @@ def _clip(dataset: str, row: Row, found: Probed | AudioError | None) -> Clip | R
     packed = row.offset, row.size, row.crc32, row.url
     clip = Clip(row.path, key, row.start, duration, row.labels, row.split, row.group, *packed)
     if isinstance(found, AudioError):
-        return Rejected(clip.place, found.reason)
+        return Rejected(clip.location, found.reason)
     if duration <= 0:
-        return Rejected(clip.place, f"starts at {row.start} s, beyond its end")
+        return Rejected(clip.location, f"starts at {row.start} s, beyond its end")
     return clip
 
 
@@ -171,11 +173,13 @@ def _refuse_doubles(clips: Iterable[Clip]) -> None:
         place = str(clip.path), clip.offset, clip.start
         if place in places:
             hint = "keep one row, with several labels as 'a;b', or drop the source that lies within another"
-            raise DataError(f"{clip.place}: listed twice, from {clip.start} s; {hint}")
+            raise DataError(f"{clip.location}: listed twice, from {clip.start} s; {hint}")
         places.add(place)
         if other := keys.get(clip.key):
             hint = "rename one of their folders, or correct the column 'key'"
-            raise DataError(f"{clip.place} and {other.place} have the same key, {clip.key}; {hint}")
+            raise DataError(
+                f"{clip.location} and {other.location} have the same key, {clip.key}; {hint}"
+            )
         keys[clip.key] = clip
 
 
@@ -186,10 +190,10 @@ def write_corpus(corpus: Corpus, path: Path) -> None:
     """
     folder = path.absolute().parent
     columns = (*COLUMNS, *PACKED_COLUMNS) if any(clip.size for clip in corpus.clips) else COLUMNS
-    write_table(path, columns, (cells(clip, folder)[: len(columns)] for clip in corpus.clips))
+    write_table(path, columns, (csv_cells(clip, folder)[: len(columns)] for clip in corpus.clips))
 
 
-def cells(clip: Clip, folder: Path) -> tuple[str, ...]:
+def csv_cells(clip: Clip, folder: Path) -> tuple[str, ...]:
     """Return a clip as the cells of a CSV file in a folder, in the order of the columns."""
     place = clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path
     about = (

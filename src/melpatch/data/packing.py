@@ -24,10 +24,10 @@ from filelock import FileLock, Timeout
 import melpatch
 from melpatch.atomic import clear_partial, written_aside
 from melpatch.config import to_dict
-from melpatch.data.archive import INDEX_COLUMNS, Packed, Packing, ShardJob, write_shard
+from melpatch.data.archive import INDEX_COLUMNS, PackedShard, Packing, ShardJob, write_shard
 from melpatch.data.corpus import Corpus
 from melpatch.data.manifest import write_rejected, write_table
-from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_about
+from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_shard_set
 from melpatch.errors import ConfigError, DataError
 from melpatch.progress import Bar, bar, notice
 
@@ -70,7 +70,7 @@ def pack(
             identity = hashlib.blake2b(json.dumps(plan).encode(), digest_size=16).hexdigest()
             try:
                 if _is_done(out, plan, identity):
-                    about = read_about(out)
+                    about = read_shard_set(out)
                 else:
                     clear_partial(out)
                     with written_aside(state / _PLAN) as aside:
@@ -116,7 +116,7 @@ def _is_done(out: Path, plan: dict[str, Any], identity: str) -> bool:
     """Return whether the folder holds all shards, whole; refuse one that holds others, or a part of others."""
     here = f"out = {str(out)!r}; allowed: another folder, for here"
     if (out / ABOUT).exists():
-        about = read_about(out)
+        about = read_shard_set(out)
         if about.identity != identity:
             raise ConfigError(f"{here} are shards of other clips or settings")
         if (lost := _lost(out, about)) is None:
@@ -169,7 +169,7 @@ def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) ->
     ]
 
 
-def _all(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[Packed]:
+def _all(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[PackedShard]:
     """Return what was written of each job, in their order, under a progress bar."""
     with bar(clips, "packing") as shown:
         if workers == 0:
@@ -191,7 +191,7 @@ def _all(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[Packed]:
                 raise
 
 
-def _watch(futures: Sequence[Future[Packed]], count: Any, shown: Bar) -> None:
+def _watch(futures: Sequence[Future[PackedShard]], count: Any, shown: Bar) -> None:
     """Move the bar until all is done, or one process has failed."""
     waiting = {*futures}
     while waiting and not any(future.done() and future.exception() for future in futures):
@@ -216,7 +216,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: ShardJob) -> Packed:
+def _work(job: ShardJob) -> PackedShard:
     return write_shard(job, _tick)
 
 
@@ -229,7 +229,7 @@ def _finish(
     corpus: Corpus,
     out: Path,
     settings: Packing,
-    packed: Sequence[Packed],
+    packed: Sequence[PackedShard],
     command: str,
     identity: str,
 ) -> ShardSet:

@@ -18,8 +18,8 @@ import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
-from melpatch.atomic import clear_partial, settle, written_aside
-from melpatch.data.shards import ABOUT, INDEX, Shard, digest, read_about
+from melpatch.atomic import clear_partial, move_into_place, written_aside
+from melpatch.data.shards import ABOUT, INDEX, Shard, digest, read_shard_set
 from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
 from melpatch.progress import notice
 
@@ -56,7 +56,7 @@ def locate(url: str) -> tuple[Path, str]:
     return path / name, f"{kept}/{name}" if kept else ""
 
 
-def sizes(url: str) -> dict[str, int] | None:
+def remote_sizes(url: str) -> dict[str, int] | None:
     """Return the sizes of the files in a remote folder by their names, None where the store does not list them."""
     if url.startswith(("http:", "https:")):  # there may be a page of links, or none
         return None
@@ -105,7 +105,7 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
         raise DataError(str(_unkept(url, root, error))) from error
     except AudioError as error:
         raise DataError(str(error)) from error
-    about, limit = read_about(folder, url), _limit()
+    about, limit = read_shard_set(folder, url), _limit()
     _require_room(max(about.shards, key=lambda shard: shard.size), limit)
     if about.size > limit:
         notice(
@@ -117,7 +117,11 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
 
 def _keep_index(system: Any, place: str, url: str, folder: Path) -> None:
     """See that the index in the cache is the one that ``shards.json`` tells of; another one is fetched again."""
-    wanted, path, aside = read_about(folder, url).index, folder / INDEX, folder / f".{INDEX}.part"
+    wanted, path, aside = (
+        read_shard_set(folder, url).index,
+        folder / INDEX,
+        folder / f".{INDEX}.part",
+    )
     if path.exists() and digest(path) == wanted:
         return
 
@@ -128,7 +132,7 @@ def _keep_index(system: Any, place: str, url: str, folder: Path) -> None:
 
     try:
         _tried(copy, f"{url}/{INDEX}")
-        settle(aside, path)
+        move_into_place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -189,7 +193,8 @@ def _transfer(url: str, path: Path) -> None:
         _mirror.cache_clear()
         mirror(folder)
     shard = next(
-        (shard for shard in read_about(path.parent, folder).shards if shard.name == path.name), None
+        (shard for shard in read_shard_set(path.parent, folder).shards if shard.name == path.name),
+        None,
     )
     if shard is None:
         raise AudioError(
@@ -213,7 +218,7 @@ def _transfer(url: str, path: Path) -> None:
                 f"is damaged: its checksum is not that in {ABOUT}",
                 "copy it there again or pack anew",
             )
-        settle(part, path)
+        move_into_place(part, path)
     finally:
         part.unlink(missing_ok=True)
 

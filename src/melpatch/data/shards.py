@@ -72,7 +72,7 @@ def shard_name(number: int) -> str:
     return f"shard-{number:06}.tar"
 
 
-def is_shards(folder: Path) -> bool:
+def is_shard_folder(folder: Path) -> bool:
     """Return whether a folder holds shards.
 
     Raises:
@@ -87,7 +87,7 @@ def is_shards(folder: Path) -> bool:
     return False
 
 
-def read_about(folder: Path, shown: str = "") -> ShardSet:
+def read_shard_set(folder: Path, shown: str = "") -> ShardSet:
     """Return what a folder of shards says of itself.
 
     Args:
@@ -115,13 +115,13 @@ def read_about(folder: Path, shown: str = "") -> ShardSet:
         raise DataError(f"{error}; {_AGAIN}") from error
 
 
-def checked_index(folder: Path, shown: str = "") -> Path:
+def verified_index(folder: Path, shown: str = "") -> Path:
     """Return the index of a folder of shards, which is the one that was written with them.
 
     Raises:
         DataError: the index is missing, damaged, or of other shards.
     """
-    about, index = read_about(folder, shown), folder / INDEX
+    about, index = read_shard_set(folder, shown), folder / INDEX
     if digest(index, f"{shown or folder}/{INDEX}") != about.index:
         hint = "for labels of your own give a CSV file of another name"
         raise DataError(

@@ -25,7 +25,7 @@ def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
     Raises:
         AudioError: it is missing, damaged or not sound, or its shard cannot be fetched.
     """
-    return opened(
+    return with_source(
         clip,
         lambda found: read(
             found, start=clip.start, duration=clip.duration, sample_rate=sample_rate
@@ -33,7 +33,7 @@ def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
     )
 
 
-def streamed(
+def decode_windows(
     clip: Clip, seconds: float, hop: float, sample_rate: int
 ) -> Iterator[tuple[float, Samples]]:
     """Return a clip's windows as :func:`melpatch.audio.files.stream` yields them, in bounded memory.
@@ -49,10 +49,10 @@ def streamed(
             [*islice(pieces, 1)], pieces
         )  # the file is open now: that it goes later does no harm
 
-    return opened(clip, begin)
+    return with_source(clip, begin)
 
 
-def opened(clip: Clip, action: Callable[[Source], T]) -> T:
+def with_source(clip: Clip, action: Callable[[Source], T]) -> T:
     """Return what an action makes of the file or stretch of a clip, which it opens; a shard that goes from the cache
     before it is open is fetched again.
 
@@ -60,7 +60,7 @@ def opened(clip: Clip, action: Callable[[Source], T]) -> T:
         AudioError: the shard cannot be fetched, or what the action raised.
     """
     while True:
-        found = source(clip)
+        found = clip_source(clip)
         try:
             return action(found)
         except AudioError:
@@ -69,16 +69,16 @@ def opened(clip: Clip, action: Callable[[Source], T]) -> T:
             # Between fetching and opening, another process has made room for a shard of its own.
 
 
-def source(clip: Clip) -> Source:
+def clip_source(clip: Clip) -> Source:
     """Return the file of a clip, or the stretch of a shard, which is fetched if it lies elsewhere.
 
     Raises:
         AudioError: the shard cannot be fetched.
     """
-    return held(clip) if clip.size else clip.path
+    return byte_range(clip) if clip.size else clip.path
 
 
-def held(clip: Clip) -> ByteRange:
+def byte_range(clip: Clip) -> ByteRange:
     """Return the stretch of a shard that holds a packed clip; the shard is fetched if it lies elsewhere.
 
     Raises:
@@ -86,4 +86,4 @@ def held(clip: Clip) -> ByteRange:
     """
     if clip.url:
         fetch(clip.url, clip.path)
-    return ByteRange(clip.path, clip.offset, clip.size, clip.crc32, clip.place)
+    return ByteRange(clip.path, clip.offset, clip.size, clip.crc32, clip.location)

@@ -14,7 +14,7 @@ from sys import intern
 from typing import NamedTuple
 
 from melpatch.data.remote import is_url, locate, mirror
-from melpatch.data.shards import checked_index, is_shards
+from melpatch.data.shards import is_shard_folder, verified_index
 from melpatch.errors import DataError
 
 COLUMNS = ("path", "label", "split", "start", "duration", "key", "group")
@@ -78,10 +78,10 @@ def rows(source: str | Path, *, split_column: str, label_column: str) -> Iterato
     """
     if is_url(source):
         folder, url = mirror(str(source))
-        return _csv_rows(checked_index(folder, str(source)), split_column, label_column, url)
+        return _csv_rows(verified_index(folder, str(source)), split_column, label_column, url)
     source = Path(source)
-    if is_shards(source):
-        return _csv_rows(checked_index(source), split_column, label_column)
+    if is_shard_folder(source):
+        return _csv_rows(verified_index(source), split_column, label_column)
     if source.is_dir():
         return _folder_rows(source)
     if not source.exists():

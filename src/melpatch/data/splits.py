@@ -21,7 +21,9 @@ class Split:
     test: Corpus | None
 
 
-def divide(corpus: Corpus, test_fold: str | None = None, val_fold: str | None = None) -> Split:
+def split_corpus(
+    corpus: Corpus, test_fold: str | None = None, val_fold: str | None = None
+) -> Split:
     """Return the training, validation and test clips of a labelled corpus.
 
     With a test fold, or a validation fold, all other splits but ``val`` and ``test`` train. Without, and if there is a
@@ -62,7 +64,7 @@ def divide(corpus: Corpus, test_fold: str | None = None, val_fold: str | None = 
     )
 
 
-def few_labels(corpus: Corpus, per_class: int, seed: int) -> Corpus:
+def take_per_class(corpus: Corpus, per_class: int, seed: int) -> Corpus:
     """Keep so many clips of each class, chosen by (seed, clip key) alone; a smaller choice is part of a larger one."""
     taken: dict[str, int] = defaultdict(int)
     kept = set()
@@ -77,8 +79,8 @@ def few_labels(corpus: Corpus, per_class: int, seed: int) -> Corpus:
     )
 
 
-def scarce(corpus: Corpus, per_class: int) -> str | None:
-    """Return a sentence on the classes that have fewer clips than :func:`few_labels` is to keep, None if none has."""
+def describe_scarce_classes(corpus: Corpus, per_class: int) -> str | None:
+    """Return a sentence on the classes with fewer than ``per_class`` clips, or None."""
     counts = Counter(label for clip in corpus.clips for label in clip.labels)
     few = [label for label, count in counts.items() if count < per_class]
     if not few:

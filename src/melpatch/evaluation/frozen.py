@@ -279,7 +279,7 @@ def _lacking(folder: Path, clips: Sequence[Clip]) -> bool:
         }
     except (OSError, ValueError, KeyError, TypeError):
         return False  # whoever reads it tells what is wrong
-    return bool(rejected) and any(clip.size and clip.place in rejected for clip in clips)
+    return bool(rejected) and any(clip.size and clip.location in rejected for clip in clips)
 
 
 def _rejected(about: Mapping[str, Any]) -> tuple[Rejected, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from melpatch.data.corpus import Corpus
-from melpatch.data.splits import divide, hold_out
+from melpatch.data.splits import hold_out, split_corpus
 from melpatch.errors import DataError
 
 Choice = Literal["none", "val", "next", "held out"]
@@ -122,7 +122,7 @@ def _round(corpus: Corpus, name: str, choice: Choice, held_out: float) -> Round:
     following = (
         folds[(folds.index(name) + 1) % len(folds)] if name in folds and len(folds) > 2 else None
     )
-    split = divide(
+    split = split_corpus(
         corpus, None if name == "test" else name, following if choice == "next" else None
     )
     train, val = split.train, None if choice == "none" else split.val

@@ -189,7 +189,7 @@ def rank_rows(
 def rejection(clip: Clip, end: RecordingEnd, seconds: float) -> list[Rejected]:
     """Return what was wrong with a clip: an error, or whole windows that lie behind its file's end."""
     if end.error is not None:
-        return [Rejected(clip.place, end.error.reason)]
+        return [Rejected(clip.location, end.error.reason)]
     if clip.duration == float("inf"):
         return []
     # A clip may be stated a little longer than it is, but not by a window. 1e-6 s absorb rounding.
@@ -197,7 +197,7 @@ def rejection(clip: Clip, end: RecordingEnd, seconds: float) -> list[Rejected]:
     if end.seconds > last_window:
         return []
     reason = f"ends after {end.seconds:.3f} s of the {clip.duration:.3f} s that are listed"
-    return [Rejected(clip.place, reason)]
+    return [Rejected(clip.location, reason)]
 
 
 def merge_ranks(

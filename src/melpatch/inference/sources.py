@@ -23,7 +23,7 @@ def recordings(sources: Sequence[str]) -> list[Clip]:
     found: dict[tuple[str, float], Clip] = {}
     for source in sources:
         for clip in _clips(source):
-            found.setdefault((clip.place, clip.start), clip)
+            found.setdefault((clip.location, clip.start), clip)
     if not found:
         raise DataError(
             f"{', '.join(sources) or 'nothing'}: no audio file; name files, or folders that hold some"
@@ -64,5 +64,5 @@ def fingerprint(found: Sequence[Clip]) -> str:
     sounds are."""
     digest = hashlib.blake2b(digest_size=8)
     for clip in found:
-        digest.update(repr((clip.place, clip.start, clip.duration, clip.state)).encode())
+        digest.update(repr((clip.location, clip.start, clip.duration, clip.state)).encode())
     return f"{len(found)} ({digest.hexdigest()})"

@@ -106,7 +106,7 @@ def write_rows(
 
 def _places(found: Sequence[Clip], timed: bool) -> list[Column]:
     """Return the columns that say which stretch of which recording a row stands for."""
-    names, keys = [clip.place for clip in found], np.array([clip.key for clip in found])
+    names, keys = [clip.location for clip in found], np.array([clip.key for clip in found])
     starts = np.array([clip.start for clip in found])
     path = Column("path", lambda rows: np.array([names[number] for number in rows["recording"]]))
     key = Column("key", lambda rows: keys[rows["recording"]])

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from melpatch.data.clip import Clip
-from melpatch.data.loader import started, undisturbed
-from melpatch.data.sound import streamed
+from melpatch.data.loader import ignore_signals, start_workers
+from melpatch.data.sound import decode_windows
 from melpatch.errors import AudioError
 from melpatch.rng import hash_text
 
@@ -88,13 +88,13 @@ def read_windows(
     # A process forked there exits as if it had failed, because at exit Python joins all threads
     # of executors, and the forked one would have to join itself.
     loaders = [
-        started(
+        start_workers(
             DataLoader(
                 _WorkerClips(clips[first::workers], spec),
                 batch_size=None,
                 num_workers=1,
                 prefetch_factor=_PREFETCHED_WINDOWS,
-                worker_init_fn=undisturbed,
+                worker_init_fn=ignore_signals,
             )
         )
         for first in range(workers)
@@ -130,12 +130,12 @@ def _decode(clips: NumberedClips, spec: WindowSpec) -> Iterator[Window | Recordi
         end = 0.0
         error: AudioError | None = None
         try:
-            for start, wave in streamed(clip, spec.seconds, spec.hop, spec.sample_rate):
+            for start, wave in decode_windows(clip, spec.seconds, spec.hop, spec.sample_rate):
                 end = start + len(wave) / spec.sample_rate
                 # A copy, because `wave` is a view that keeps the whole decoded block alive.
                 yield Window(Span(number, start, end), torch.from_numpy(wave.copy()))
             if not end:
-                error = too_short(clip.place, spec.sample_rate)
+                error = too_short(clip.location, spec.sample_rate)
         except AudioError as caught:
             error = caught
         yield RecordingEnd(number, end, error)

@@ -116,7 +116,7 @@ def _fill(parts: Parts, missing: Mapping[int, NumberedClips], job: InferenceJob)
                     rejected = None
                     if event.error is not None:
                         rejected = Rejected(
-                            job.recordings[event.recording].place, event.error.reason
+                            job.recordings[event.recording].location, event.error.reason
                         )
                     part.end(event.seconds, rejected, keep=job.keep)
                     shown.advance()

@@ -23,7 +23,7 @@ from melpatch.atomic import written_aside
 from melpatch.config import to_dict
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus, label_matrix
-from melpatch.data.splits import few_labels
+from melpatch.data.splits import take_per_class
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import CheckpointError
 from melpatch.evaluation.features import Tokens, Vectors
@@ -188,7 +188,7 @@ class Protocol(ABC):
         few = self.few(job)
         begun, train = time.monotonic(), one.train
         if few is not None:
-            train = few_labels(train, few, seed)
+            train = take_per_class(train, few, seed)
         trial = self.trial(job, replace(one, train=train), seed)
         cost = {"train": len(train.clips), "seconds": round(time.monotonic() - begun, 2)}
         return replace(trial, details=cost | trial.details)

@@ -6,10 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from melpatch.data.loader import Loaded
+from melpatch.data.loader import LoadedBatch
 
 
-def on_device(batches: Iterator[Loaded], device: torch.device) -> Generator[Loaded, None, None]:
+def on_device(
+    batches: Iterator[LoadedBatch], device: torch.device
+) -> Generator[LoadedBatch, None, None]:
     """Yield the batches on a device, in their order.
 
     To a GPU the next batch is copied, from pinned memory and on a stream of its own, before the one before it is
@@ -19,7 +21,7 @@ def on_device(batches: Iterator[Loaded], device: torch.device) -> Generator[Load
         yield from (_moved(loaded, device) for loaded in batches)
         return
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ahead: tuple[Loaded, torch.cuda.Event] | None = None
+    ahead: tuple[LoadedBatch, torch.cuda.Event] | None = None
     for loaded in batches:
         with torch.cuda.stream(side):
             copied = _moved(loaded, device), side.record_event()
@@ -30,11 +32,11 @@ def on_device(batches: Iterator[Loaded], device: torch.device) -> Generator[Load
         yield _handed_over(*ahead)
 
 
-def _moved(loaded: Loaded, device: torch.device) -> Loaded:
+def _moved(loaded: LoadedBatch, device: torch.device) -> LoadedBatch:
     return loaded if loaded.batch is None else replace(loaded, batch=loaded.batch.to(device))
 
 
-def _handed_over(loaded: Loaded, copied: torch.cuda.Event) -> Loaded:
+def _handed_over(loaded: LoadedBatch, copied: torch.cuda.Event) -> LoadedBatch:
     """Have the computing stream wait for the copy, whose memory is not to be used anew before that stream is done."""
     computing = torch.cuda.current_stream()
     computing.wait_event(copied)

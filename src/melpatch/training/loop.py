@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from melpatch import distributed
 from melpatch.data.clip import Batch
-from melpatch.data.loader import Loaded, training_batches
+from melpatch.data.loader import LoadedBatch, training_batches
 from melpatch.data.manifest import Corpus, Rejected
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import DataError, Interrupted, MelpatchError, report_lost_workers
@@ -112,7 +112,7 @@ def compile_encoders(objective: Objective) -> None:
             setattr(module, method, torch.compile(getattr(module, method)))
 
 
-def _batches(work: Work, corpus: Corpus) -> Generator[Loaded, None, None]:
+def _batches(work: Work, corpus: Corpus) -> Generator[LoadedBatch, None, None]:
     """Yield the batches of this process, on its device, from the run's next step on."""
     config = work.run.config
     batches = training_batches(
@@ -129,7 +129,7 @@ def _batches(work: Work, corpus: Corpus) -> Generator[Loaded, None, None]:
     return on_device(batches, work.fabric.device)
 
 
-def _taking_part(work: Work, loaded: list[Loaded]) -> list[Batch]:
+def _taking_part(work: Work, loaded: list[LoadedBatch]) -> list[Batch]:
     """Return the batches to learn from; of several processes each takes part in every one, if without a clip."""
     if distributed.world_size() == 1:
         return [part.batch for part in loaded if part.batch is not None]
@@ -154,7 +154,7 @@ def _hear(work: Work, corpus: Corpus, rejected: list[Rejected]) -> None:
     run.reject(new)
     limit, names = (
         max(1, int(share * len(corpus.clips))),
-        {clip.place for clip in corpus.clips} if new else set(),
+        {clip.location for clip in corpus.clips} if new else set(),
     )
     if len(names & run.rejected.keys()) > limit:
         raise DataError(

@@ -144,7 +144,9 @@ class Run:
                 np.save(
                     file,
                     np.unique(
-                        np.array([mark for clip in clips for mark in clip.marks], dtype=np.int64)
+                        np.array(
+                            [mark for clip in clips for mark in clip.identities], dtype=np.int64
+                        )
                     ),
                 )
             with written_aside(path) as aside:

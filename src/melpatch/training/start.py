@@ -12,7 +12,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_weights
 from melpatch.config import check, from_toml, owner
-from melpatch.data.loader import evaluation_batches, order
+from melpatch.data.loader import evaluation_batches, training_order
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
 
 def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, float]:
     draws = islice(
-        order(corpus, replace(config.loader, balanced_sampling=False), config.seed, 0),
+        training_order(corpus, replace(config.loader, balanced_sampling=False), config.seed, 0),
         min(clips, len(corpus.clips)),
     )
     pieces = [

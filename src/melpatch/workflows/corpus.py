@@ -1,7 +1,7 @@
 """The corpus of a run: read it, leave splits out, keep a few labels, and describe it to the user."""
 
 from melpatch.data.manifest import Corpus, load_corpus
-from melpatch.data.splits import few_labels, scarce
+from melpatch.data.splits import describe_scarce_classes, take_per_class
 from melpatch.errors import ConfigError
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
@@ -44,10 +44,10 @@ def limit_labels(corpus: Corpus, per_class: int | None, seed: int) -> Corpus:
     """Return at most this many clips of each class, or all clips for None; report smaller classes."""
     if per_class is None:
         return corpus
-    shortage = scarce(corpus, per_class)
+    shortage = describe_scarce_classes(corpus, per_class)
     if shortage:
         notice(shortage)
-    return few_labels(corpus, per_class, seed)
+    return take_per_class(corpus, per_class, seed)
 
 
 def describe_corpus(corpus: Corpus) -> str:

@@ -8,8 +8,8 @@ import tyro
 
 from melpatch.config import check, from_toml
 from melpatch.data.corpus import Corpus, label_matrix
-from melpatch.data.leaks import warn_of_groups
-from melpatch.data.splits import Split, divide
+from melpatch.data.leaks import warn_of_shared_groups
+from melpatch.data.splits import Split, split_corpus
 from melpatch.errors import ConfigError, DataError
 from melpatch.evaluation.metrics import primary_metric, scores
 from melpatch.inference.corpus import ClipTable, infer_clips
@@ -135,8 +135,8 @@ def finetune(config: FinetuneConfig) -> Run:
         raise ConfigError(
             f"{corpus.name}: has no labels; give a folder with one sub-folder per class, or a CSV with a label column"
         )
-    split = divide(corpus, config.test_fold, config.val_fold)
-    warn_of_groups(*filter(None, (split.train, split.val, split.test)))
+    split = split_corpus(corpus, config.test_fold, config.val_fold)
+    warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
     train = limit_labels(split.train, config.few, training.seed)
     if run is None:
         training = resolved(training, corpus, train, config.measure)

@@ -27,7 +27,7 @@ def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
     if picture is None:
         return []
     hop = objective.front_end.hop_seconds
-    title = clip.place.rpartition("/")[2]
+    title = clip.location.rpartition("/")[2]
     files = [folder / "reconstruction.png"]
     reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
     if picture.classes is not None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
-from melpatch.data.remote import sizes
+from melpatch.data.remote import remote_sizes
 from melpatch.data.sources import Row
 from melpatch.errors import AudioError
 from melpatch.progress import notice
@@ -18,7 +18,7 @@ class _Seen(NamedTuple):
     fault: AudioError
 
 
-def lost_rows(listed: Sequence[Row]) -> dict[int, AudioError]:
+def unavailable_rows(listed: Sequence[Row]) -> dict[int, AudioError]:
     """Return what is wrong with rows whose shard does not exist, or ends before them, by their numbers; warn once for
     each such shard."""
     folders: dict[str, dict[str, int] | None] = {}
@@ -39,7 +39,7 @@ def _look(row: Row, shown: str, folders: dict[str, dict[str, int] | None]) -> _S
     if row.url:
         folder, _, name = row.url.rpartition("/")
         if folder not in folders:
-            folders[folder] = sizes(folder)
+            folders[folder] = remote_sizes(folder)
         there = folders[folder]
         size = (
             inf if there is None else there.get(name, 0)

@@ -8,13 +8,13 @@ from melpatch.config import check
 from melpatch.data.clip import Clip
 from melpatch.data.manifest import load_corpus
 from melpatch.data.remote import fetch, is_url, mirror
-from melpatch.data.shards import Shard, digest, is_shards, read_about
-from melpatch.data.sound import held
+from melpatch.data.shards import Shard, digest, is_shard_folder, read_shard_set
+from melpatch.data.sound import byte_range
 from melpatch.errors import AudioError
 from melpatch.progress import track
 
 
-def faults(shards: str) -> Iterator[str]:
+def damaged_shards(shards: str) -> Iterator[str]:
     """Yield a sentence on each shard that is missing or not as it was packed, with the first damaged clip in it.
 
     Args:
@@ -26,12 +26,12 @@ def faults(shards: str) -> Iterator[str]:
     """
     folder, url = mirror(shards) if is_url(shards) else (Path(shards), "")
     check(
-        is_shards(folder),
+        is_shard_folder(folder),
         "sources",
         shards,
         "with --check, folders that melpatch pack wrote, or their URLs",
     )
-    about = read_about(folder, shards)
+    about = read_shard_set(folder, shards)
     clips = defaultdict(list)
     for clip in load_corpus([shards]).clips:
         clips[clip.path.name].append(clip)
@@ -52,7 +52,7 @@ def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
     there, bad = path.stat().st_size, []
     for clip in clips:
         try:
-            held(clip).content()
+            byte_range(clip).content()
         except AudioError:
             bad.append(clip)
     lost = shard.clips - len(clips) + len(bad)
@@ -61,5 +61,5 @@ def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
         if there != shard.size
         else "has other bytes than were packed"
     )
-    first = f", such as {bad[0].place}" if bad else ""
+    first = f", such as {bad[0].location}" if bad else ""
     return f"{shown}: {size}; {lost:,} of {shard.clips:,} clips are damaged{first}"

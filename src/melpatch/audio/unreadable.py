@@ -54,16 +54,16 @@ def require_file(path: str | Path | ByteRange) -> None:
         raise AudioError(path, "is empty (0 bytes)", COPY_AGAIN)
 
 
-def explain(file: BufferedReader, error: soundfile.LibsndfileError) -> tuple[str, str]:
+def why_unreadable(file: BufferedReader, error: soundfile.LibsndfileError) -> tuple[str, str]:
     """Return why libsndfile did not take an open file, and what to do."""
     file.seek(0)
     head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
     for offset, magic, reason, fix in _FOREIGN:
         if head[offset:].startswith(magic):
             return reason, fix
-    return f"is not sound that libsndfile decodes ({words(error)})", CONVERT
+    return f"is not sound that libsndfile decodes ({error_text(error)})", CONVERT
 
 
-def words(error: soundfile.LibsndfileError) -> str:
+def error_text(error: soundfile.LibsndfileError) -> str:
     """Return what libsndfile says, without its punctuation."""
     return str(error.error_string).strip().removeprefix("Error : ").rstrip(".")
