@@ -1,4 +1,4 @@
-"""What every encoder of the catalogue promises, whoever wrote it, and what those of tokens promise besides."""
+"""What every encoder promises, those of the catalogue and one of a user's own, and what token encoders add to it."""
 
 import dataclasses
 from typing import get_args, get_type_hints
@@ -6,33 +6,34 @@ from typing import get_args, get_type_hints
 import pytest
 import safetensors.torch
 import torch
+from encoders.toy_hybrid import ToyHybrid
 
 from melpatch import registry
 from melpatch.config import from_toml, to_toml
-from melpatch.encoders.base import Encoder, TokenEncoder
+from melpatch.encoders.base import Encoder, EncoderConfig, TokenEncoder
 from melpatch.errors import ConfigError
 
-SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch": (8, 8), "width": 2}
+SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch": (8, 8)}
+NARROW = {"cnn14": {"width": 2}}
 NAMES = ("nano", "mini", "tiny", "small", "base")
 N_MELS = 32
 
 
 def positions_of(piece):
-    """The kinds of positions to choose from; none where there is no such setting."""
+    """The kinds of positions to choose from; none if there is no such setting."""
     return get_args(get_type_hints(piece.Config).get("positions"))
 
 
 ENCODERS = {name: registry.find("encoders", name) for name in registry.names("encoders")}
+ENCODERS["toy"] = ToyHybrid
 VARIANTS = {
     f"{name}-{positions}" if positions else name: (
         piece,
-        {"positions": positions} if positions else {},
+        NARROW.get(name, {}) | ({"positions": positions} if positions else {}),
     )
     for name, piece in ENCODERS.items()
     for positions in positions_of(piece) or [None]
 }
-STEADY = {name: variant for name, variant in VARIANTS.items() if not name.endswith("-stretched")}
-"""Those in which a clip's tokens do not depend on the length of the batch."""
 OF_TOKENS = {
     name: variant for name, variant in VARIANTS.items() if issubclass(variant[0], TokenEncoder)
 }
@@ -43,18 +44,28 @@ def every(variants):
     return pytest.mark.parametrize("variant", variants.values(), ids=variants.keys())
 
 
-def build(variant, n_mels=N_MELS, **changes):
-    """A small one of its kind, with what settings it has."""
+def small_config(variant, **changes):
+    """Settings of a small encoder of a kind; settings that it has not are left out."""
     piece, settings = variant
     known = {field.name for field in dataclasses.fields(piece.Config)}
     settings = {key: value for key, value in (SMALL | settings | changes).items() if key in known}
+    return piece.Config(**settings)
+
+
+def build(variant, n_mels=N_MELS, **changes):
+    """A small encoder whose running statistics, if any, are no longer 0 and 1."""
+    piece, _ = variant
     torch.manual_seed(0)
-    encoder = piece(piece.Config(**settings), n_mels).train()
-    for _ in range(
-        10 if [*encoder.buffers()] else 0
-    ):  # until running statistics are no longer 0 and 1
-        encoder(noise(3, n_mels, 64))
+    encoder = piece(small_config(variant, **changes), n_mels).train()
+    if [*encoder.buffers()]:
+        for _ in range(10):
+            encoder(noise(3, n_mels, 64))
     return encoder.eval()
+
+
+def independent_of_length(variants):
+    """The variants in which a clip's tokens do not depend on the length of the batch."""
+    return {name: item for name, item in variants.items() if not build(item).length_dependent}
 
 
 def noise(*shape):
@@ -97,7 +108,7 @@ def test_evaluation_has_no_chance_and_no_memory(variant):
     assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
 
 
-@every(STEADY)
+@every(independent_of_length(VARIANTS))
 def test_a_clip_alone_is_the_clip_beside_a_longer_one(variant):
     encoder = build(variant)
     spectrogram, frames = unequal_clips()
@@ -135,13 +146,13 @@ def test_what_stands_at_padding_means_nothing(variant, mode):
     torch.testing.assert_close(rough.cls, quiet.cls, atol=1e-5, rtol=0)
 
 
-@every({name: (piece, {}) for name, piece in ENCODERS.items()})
+@every({name: (piece, NARROW.get(name, {})) for name, piece in ENCODERS.items()})
 @pytest.mark.parametrize("n_mels", [40, 64, 128])
 def test_any_mels_and_any_length(variant, n_mels):
     encoder = build(variant, n_mels)
     for frames in (1, 17, 100):
-        encoded, tokens = encoder(noise(1, n_mels, frames), layers=True), encoder.grid.count(frames)
-        special = encoded.cls.shape[1]
+        encoded = encoder(noise(1, n_mels, frames), layers=True)
+        tokens, special = encoder.grid.count(frames), encoder.num_cls_tokens
         assert encoded.patches.shape == (1, tokens, encoder.embed_dim)
         assert encoded.cls.shape == (1, special, encoder.embed_dim)
         assert encoded.patches.isfinite().all()
@@ -190,16 +201,109 @@ def test_config_and_weights_survive_a_file(variant, tmp_path):
     assert torch.equal(again(spectrogram).cls, encoder(spectrogram).cls)
 
 
+@every(VARIANTS)
+def test_every_parameter_belongs_to_a_layer(variant):
+    encoder = build(variant)
+    layers = encoder.parameter_layers()
+    assert layers.keys() == {name for name, _ in encoder.named_parameters()}
+    assert (
+        {*range(encoder.num_layers + 1)} <= {*layers.values()} <= {*range(encoder.num_layers + 2)}
+    )
+    assert len(encoder.ordered_layers()) == encoder.num_layers
+
+
+@every(VARIANTS)
+def test_a_layers_output_depends_on_no_parameter_of_a_later_layer(variant):
+    encoder = build(variant)
+    layers = encoder.parameter_layers()
+    outputs = encoder(noise(2, N_MELS, 64), layers=True).layers
+    for number, output in enumerate(outputs, start=1):
+        encoder.zero_grad()
+        output.pow(3).sum().backward(retain_graph=True)
+        reached = {
+            layers[name]
+            for name, parameter in encoder.named_parameters()
+            if parameter.grad is not None and parameter.grad.any()
+        }
+        assert reached - {0} == {*range(1, number + 1)}
+
+
+@every(VARIANTS)
+def test_learned_tokens_are_parameters_with_the_channels_of_a_token(variant):
+    encoder = build(variant)
+    parameters = dict(encoder.named_parameters())
+    # Some settings have none of the tokens that an encoder of the kind may have.
+    found = [parameters[name] for name in encoder.learned_tokens() if name in parameters]
+    assert all(parameter.shape[-1] == encoder.embed_dim for parameter in found)
+    if encoder.num_cls_tokens and isinstance(encoder, TokenEncoder):
+        assert found
+
+
+@every(VARIANTS)
+def test_positions_are_fitted_to_the_length_of_the_input(variant):
+    config = small_config(variant).fit_positions(N_MELS, 700)
+    encoder = variant[0](config, N_MELS).eval()
+    encoded = encoder(noise(1, N_MELS, 700))
+    assert encoded.patches.shape[1] == encoder.grid.count(700)
+
+
+@every(VARIANTS)
+@pytest.mark.parametrize("frames", [16, 300])
+def test_weights_fit_an_encoder_for_another_length(variant, frames):
+    source = build(variant)
+    config = small_config(variant).fit_positions(N_MELS, frames)
+    target = variant[0](config, N_MELS).eval()
+    source.match_geometry(target)
+    target.load_state_dict(source.state_dict())
+    spectrogram = noise(2, N_MELS, min(frames, 64))
+    assert source.grid == target.grid
+    assert torch.equal(source(spectrogram).patches, target(spectrogram).patches)
+
+
+@pytest.mark.parametrize("piece", ENCODERS.values(), ids=ENCODERS.keys())
+def test_an_encoder_alone_needs_a_size_or_nothing(piece):
+    with torch.device("meta"):
+        assert piece().config == piece.Config()
+        assert piece(size="nano").config == piece.Config.of_size("nano")
+        assert piece(size="nano").grid.n_mels == 128
+        assert piece(size="nano", n_mels=64).grid.n_mels == 64
+        with pytest.raises(ConfigError, match=r"^size = 'nano' beside a config; give one of them"):
+            piece(piece.Config(), size="nano")
+    encoded = piece(size="nano").eval()(noise(2, 128, 100))
+    assert encoded.patches.shape[0] == encoded.cls.shape[0] == 2
+
+
+@pytest.mark.parametrize("piece", ENCODERS.values(), ids=ENCODERS.keys())
+def test_settings_of_a_size_may_differ_from_it(piece):
+    assert issubclass(piece.Config, EncoderConfig)
+    field = next(field for field in dataclasses.fields(piece.Config) if field.type is int)
+    value = 3 * getattr(piece.Config.of_size("nano"), field.name)
+    config = piece.Config.of_size("nano", **{field.name: value})
+    assert config == dataclasses.replace(piece.Config.of_size("nano"), **{field.name: value})
+
+
+@pytest.mark.parametrize("piece", ENCODERS.values(), ids=ENCODERS.keys())
+@pytest.mark.parametrize("recipe", ENCODERS.values(), ids=ENCODERS.keys())
+def test_a_recipe_leaves_the_shapes_of_trained_weights(piece, recipe):
+    config = piece.Config.of_size("nano")
+    taken = config.with_recipe(recipe.Config.of_size("tiny"))
+    with torch.device("meta"):
+        before, after = piece(config), piece(taken)
+    assert type(taken) is piece.Config
+    assert [p.shape for p in before.parameters()] == [p.shape for p in after.parameters()]
+
+
 @pytest.mark.parametrize("piece", ENCODERS.values(), ids=ENCODERS.keys())
 def test_sizes_grow_with_their_names(piece):
     with torch.device("meta"):
         counts = [
-            sum(p.numel() for p in piece(piece.sized(name), 128).parameters()) for name in NAMES
+            sum(p.numel() for p in piece(piece.Config.of_size(name), 128).parameters())
+            for name in NAMES
         ]
     assert issubclass(piece, Encoder)
     assert counts == sorted(set(counts))
     with pytest.raises(ConfigError, match="size = 'huge'; allowed: " + ", ".join(NAMES)):
-        piece.sized("huge")
+        piece.Config.of_size("huge")
 
 
 # ------------------------------------------------------------------------------------------------ encoders of tokens
@@ -236,7 +340,7 @@ def test_the_joint_is_where_forward_goes(variant):
         assert torch.equal(jointed.cls, whole.cls)
 
 
-@every({name: variant for name, variant in OF_TOKENS.items() if name in STEADY})
+@every(independent_of_length(OF_TOKENS))
 def test_positions_of_a_shorter_grid_are_those_of_the_longer_ones_first_columns(variant):
     encoder = build(variant)
     longer = encoder.positions(9).view(encoder.grid.rows, 9, -1)
@@ -253,6 +357,24 @@ def test_any_patch(variant, patch, n_mels):
         assert encoded.patches.shape == (1, tokens, encoder.embed_dim)
         assert encoded.patches.isfinite().all()
         assert encoder.positions(encoder.grid.columns(frames)).shape == (tokens, encoder.embed_dim)
+
+
+@every(OF_TOKENS)
+def test_all_layers_have_the_channels_of_a_token(variant):
+    encoder = build(variant)
+    outputs = encoder(noise(1, N_MELS, 40), layers=True).layers
+    assert {output.shape[2] for output in outputs} == {encoder.embed_dim}
+
+
+@every(OF_TOKENS)
+def test_a_patchs_embedding_depends_on_its_own_pixels_alone(variant):
+    """Or else what is masked leaks into what is visible."""
+    encoder = build(variant)
+    spectrogram = noise(1, N_MELS, 64).requires_grad_()
+    token = 5
+    encoder.embed(spectrogram)[0, token].pow(3).sum().backward()
+    touched = encoder.grid.split((spectrogram.grad != 0).float())[0].any(dim=1)
+    assert touched.nonzero().flatten().tolist() == [token]
 
 
 @every(OF_TOKENS)

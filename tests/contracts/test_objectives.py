@@ -8,7 +8,7 @@ from melpatch import registry
 from melpatch.audio.logmel import LogMel
 from melpatch.config import from_toml, to_toml
 from melpatch.data.clip import Batch
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.objectives.base import Features, Plan
 from melpatch.training.config import RunConfig, build
 
@@ -24,7 +24,7 @@ def piece(request):
 
 def run_config(piece, seed=0):
     """The objective's own defaults on a nano encoder."""
-    encoder = ViT.Config(**size("nano"), patch=(16, 16))
+    encoder = ViT.Config.of_size("nano", patch=(16, 16))
     front_end = LogMel.Config(n_mels=64, scale=1.0)
     labels = LABELS if piece.needs_labels else ()
     return RunConfig(

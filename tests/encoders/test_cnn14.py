@@ -198,14 +198,14 @@ def count(encoder):
 def test_base_has_as_many_parameters_as_published():
     """80.75 million, with the linear layer of 527 classes."""
     with torch.device("meta"):
-        assert count(CNN14(CNN14.sized("base"), 64)) + 527 * (2048 + 1) == 80_753_615
+        assert count(CNN14(CNN14.Config.of_size("base"), 64)) + 527 * (2048 + 1) == 80_753_615
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_has_about_as_many_parameters_as_the_vit_of_that_name(name):
     with torch.device("meta"):
-        assert count(CNN14(CNN14.sized(name), 64)) == pytest.approx(
-            count(ViT(ViT.sized(name), 128)), rel=0.1
+        assert count(CNN14(CNN14.Config.of_size(name), 64)) == pytest.approx(
+            count(ViT(ViT.Config.of_size(name), 128)), rel=0.1
         )
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from melpatch.encoders.vit import SIZES, ViT, size
+from melpatch.encoders.vit import SIZES, ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.positions import resize, sequence, sincos
@@ -249,7 +249,7 @@ def test_a_wrong_choice_is_named_where_no_type_checker_runs():
 @pytest.mark.parametrize(("name", "millions"), [("tiny", 5.7), ("small", 22.1), ("base", 86.6)])
 def test_sizes_are_those_of_deit(name, millions):
     """Parameters as published for DeiT: with a head of 1000 classes, and two more colours in every patch."""
-    config = ViT.Config(**size(name), positions="learned", columns=14)
+    config = ViT.Config.of_size(name, positions="learned", columns=14)
     with torch.device("meta"):
         vit = ViT(config, n_mels=14 * 16)
     dim = config.embed_dim
@@ -261,4 +261,4 @@ def test_sizes_are_those_of_deit(name, millions):
 
 def test_an_unknown_size_lists_the_known_ones():
     with pytest.raises(ConfigError, match="size = 'huge'; allowed: " + ", ".join(SIZES)):
-        size("huge")
+        ViT.Config.of_size("huge")

@@ -266,7 +266,9 @@ def test_an_encoder_without_class_tokens_has_no_vectors_of_them(corpus, tmp_path
 
 
 def test_blocks_of_different_width_have_no_mixture(corpus, tmp_path):
-    config = replace(settings(seconds=2.0), encoder=CNN14.sized("nano"), objective=COLA.Config())
+    config = replace(
+        settings(seconds=2.0), encoder=CNN14.Config.of_size("nano"), objective=COLA.Config()
+    )
     for _ in range(2):
         found = frozen(tmp_path / "features", config).vectors(corpus)
         assert found.layers is None

@@ -13,7 +13,7 @@ import torch
 from places import shared
 from torch import Tensor
 
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 
 Variant = Literal["patch", "frame", "ast"]
 PATCH = {"patch": (16, 16), "frame": (128, 2), "ast": (16, 16)}
@@ -79,7 +79,7 @@ def config(variant: Variant) -> ViT.Config:
         "partial": "drop",
         "columns": COLUMNS[variant],
     }
-    return ViT.Config(**size("tiny"), **settings, cls_tokens=2, positions="learned")
+    return ViT.Config.of_size("tiny", **settings, cls_tokens=2, positions="learned")
 
 
 def load_official(vit: ViT, variant: Variant) -> ViT:

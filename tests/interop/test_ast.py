@@ -3,7 +3,7 @@ import torch
 from golden.official import config, load_official, official_state
 from interop.inventories import ast, blank
 
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.interop.ast import AST
 from melpatch.interop.base import read_state
 from melpatch.nn.positions import resize
@@ -25,7 +25,7 @@ def test_every_published_weight_has_its_place(tmp_path):
     state = read_state(str(tmp_path / "audioset.pth"))
     assert len(state) == len(shapes) == 159
     assert AST().recognises(state.keys())
-    encoder = ViT(ViT.Config(**size("tiny"), **GRID), 128)
+    encoder = ViT(ViT.Config.of_size("tiny", **GRID), 128)
     found = AST().convert(state, encoder, "sum", "legacy")
     encoder.load_state_dict(found.state)
     assert found.notes == ["left out: head, head_dist, mlp_head"]
@@ -43,7 +43,7 @@ def test_it_is_the_encoder_whose_golden_numbers_are_tested(variant):
 def test_ssast_says_how_many_rows_its_positions_have():
     """With a stride of 10 the encoder has 12 rows, which 512 positions do not make: they are 8 x 64."""
     state = official_state("patch")
-    found = AST().convert(state, ViT(ViT.Config(**size("tiny"), **GRID), 128), "sum", "legacy")
+    found = AST().convert(state, ViT(ViT.Config.of_size("tiny", **GRID), 128), "sum", "legacy")
     expected = resize(state["v.pos_embed"][0, 2:], (8, 64), (12, 101), "legacy")
     assert torch.equal(found.state["position_table"], expected)
     assert found.notes[0] == "positions 8 x 64 fitted to 12 x 101 (legacy)"

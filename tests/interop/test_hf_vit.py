@@ -4,7 +4,7 @@ from golden.official import golden
 from interop.inventories import blank, drawn, hugging_face
 from interop.slow_vit import slow_hugging_face
 
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.interop.hf_vit import HFViT
 
@@ -60,7 +60,7 @@ def test_every_published_weight_has_its_place(published, tensors, settings, vers
     assert len(shapes) == tensors
     assert HFViT().recognises(shapes.keys())
     with torch.device("meta"):
-        encoder = ViT(ViT.Config(**size("base"), **settings), 128)
+        encoder = ViT(ViT.Config.of_size("base", **settings), 128)
     found = convert(blank(shapes), encoder)
     expected = {name: value.shape for name, value in encoder.state_dict().items()}
     assert {name: value.shape for name, value in found.state.items()} == expected
@@ -73,7 +73,7 @@ def test_the_keys_that_transformers_writes_are_all_known():
         for name, shape in golden("ast_supervised")["huggingface"]["on_disk_keys"].items()
     }
     assert HFViT().recognises(shapes.keys())
-    encoder = ViT(ViT.Config(**size("tiny"), **AST), 128)
+    encoder = ViT(ViT.Config.of_size("tiny", **AST), 128)
     found = convert(blank(shapes), encoder)
     encoder.load_state_dict(found.state)
     assert found.notes == ["left out: classifier"]

@@ -3,7 +3,7 @@ import torch
 from interop.inventories import blank, drawn, mae, timm
 from interop.slow_vit import slow_timm
 
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.interop.timm_vit import TimmViT
 from melpatch.nn.positions import resize, sincos
@@ -59,7 +59,7 @@ def test_every_published_weight_has_its_place(shapes, tensors, settings):
     assert len(shapes) == tensors
     width = shapes["cls_token"][2]
     with torch.device("meta"):
-        encoder = ViT(ViT.Config(**size("base" if width == 768 else "small"), **settings), 128)
+        encoder = ViT(ViT.Config.of_size("base" if width == 768 else "small", **settings), 128)
     found = convert(blank(shapes), encoder).state
     expected = {name: value.shape for name, value in encoder.state_dict().items()}
     assert {name: value.shape for name, value in found.items()} == expected

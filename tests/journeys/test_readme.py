@@ -12,7 +12,7 @@ from places import ROOT
 
 from melpatch import registry
 from melpatch.encoders.cnn14 import CNN14
-from melpatch.encoders.vit import size
+from melpatch.encoders.vit import ViT
 
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -85,9 +85,9 @@ def place(tmp_path, monkeypatch):
     shutil.copy(tmp_path / "corpus.csv", tmp_path / "labels.csv")
     write_sound(tmp_path / "new_recordings" / "dusk.flac", "noise", 2.5)
     write_sound(tmp_path / "dawn.flac", "high", 2.5)
-    nano = size("nano")
-    deit = inventories.timm(nano["embed_dim"], nano["depth"], patches=196, distilled=True)
-    cnn14 = inventories.cnn14(CNN14.sized("nano").width)
+    nano = ViT.Config.of_size("nano")
+    deit = inventories.timm(nano.embed_dim, nano.depth, patches=196, distilled=True)
+    cnn14 = inventories.cnn14(CNN14.Config.of_size("nano").width)
     for name, shapes in (("deit.pth", deit), ("Cnn14_mAP=0.431.pth", cnn14)):
         state = {key: value.float() for key, value in inventories.drawn(shapes).items()}
         torch.save({"model": state}, tmp_path / name)

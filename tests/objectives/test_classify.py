@@ -7,7 +7,7 @@ import torch
 from melpatch.audio.augment import Augment
 from melpatch.data.clip import Batch
 from melpatch.encoders.cnn14 import CNN14
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.pooling import POOLINGS
 from melpatch.objectives.base import Features
@@ -21,7 +21,7 @@ MIXUP = Augment.Config(mixup_rate=0.7, roll=0.5, freq_mask=24, time_mask=24)
 
 def classifier(labels=LABELS, cls_tokens=1, **settings):
     """A nano classifier, in double precision so that differences are not rounding."""
-    encoder = ViT.Config(**size("nano"), cls_tokens=cls_tokens)
+    encoder = ViT.Config.of_size("nano", cls_tokens=cls_tokens)
     return build(
         RunConfig(labels=labels, encoder=encoder, objective=Classify.Config(**settings))
     ).double()
@@ -218,7 +218,7 @@ def test_in_use_no_patch_is_left_out():
 
 @torch.inference_mode()
 def test_a_clip_of_one_patch_keeps_it():
-    encoder = ViT.Config(**size("nano"), patch=(128, 16))
+    encoder = ViT.Config.of_size("nano", patch=(128, 16))
     config = RunConfig(labels=LABELS, encoder=encoder, objective=Classify.Config(patch_out=0.9))
     objective, data = build(config).double().train(), batch(lengths=(400,) * 4)
     losses = [

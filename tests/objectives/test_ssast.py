@@ -6,7 +6,7 @@ from torch import nn
 
 from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.objectives.base import Features, Plan
 from melpatch.objectives.ssast import SSAST
@@ -22,7 +22,7 @@ def ssast(patch=(16, 16), front_end=None, stride=None, seed=0, **settings):
     config = RunConfig(
         seed=seed,
         front_end=LogMel.Config(**(front_end or {})),
-        encoder=ViT.Config(**size("nano"), patch=patch, stride=stride),
+        encoder=ViT.Config.of_size("nano", patch=patch, stride=stride),
         objective=SSAST.Config(**settings),
     )
     return build(config).double()

@@ -71,7 +71,7 @@ def test_every_recipe_builds_and_may_be_trained(name, size):
     objective = built(config)
     objective.begin(plan_of(config))
     if isinstance(config.encoder, CNN14.Config):
-        assert config.encoder.width == CNN14.sized(size).width
+        assert config.encoder.width == CNN14.Config.of_size(size).width
     else:
         assert objective.encoder.embed_dim == SIZES[size]["embed_dim"]
         assert objective.encoder.num_layers == SIZES[size]["depth"]
@@ -402,7 +402,7 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
 
 def test_an_objective_is_a_recipe_of_its_plain_defaults():
     plain = recipe("classify")("nano")
-    assert plain == RunConfig(objective=plain.objective, encoder=ViT.Config(**SIZES["nano"]))
+    assert plain == RunConfig(objective=plain.objective, encoder=ViT.Config.of_size("nano"))
     assert plain.objective == type(plain.objective)()
 
 

@@ -1,13 +1,22 @@
-"""What every encoder offers: spectrograms in, tokens out; and a joint where objectives mask or drop tokens."""
+"""The contract of an encoder: spectrograms in, tokens out, and all that training and objectives need to know of it.
+
+An encoder of one's own is one file: a class derived from :class:`Encoder`, or from :class:`TokenEncoder` where
+objectives shall mask or drop patches, with its settings nested in it as ``Config``, a frozen dataclass derived from
+:class:`EncoderConfig`. Its layers may have any names. ``--encoder package.module:Class`` then trains it, and
+``tests/contracts/test_encoders.py`` checks what is promised here; ``tests/encoders/toy_hybrid.py`` is an example.
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
+from melpatch.nn.positions import Resize
 
 
 class Encoded(NamedTuple):
@@ -18,8 +27,8 @@ class Encoded(NamedTuple):
     cls: Float[Tensor, "clip cls dim"]
     """Special tokens after the final norm; there may be none."""
     layers: tuple[Float[Tensor, "clip clsandtoken _"], ...]
-    """Output of every block before the final norm, special tokens first; empty unless asked for. Blocks of a CNN have
-    channels of their own number."""
+    """Output of every layer before the final norm, special tokens first; empty unless asked for. Only a
+    :class:`TokenEncoder` promises ``dim`` channels in each."""
 
 
 def valid_frames(
@@ -31,35 +40,118 @@ def valid_frames(
     return torch.arange(spectrogram.shape[2], device=frames.device) < frames[:, None]
 
 
-class Encoder(nn.Module, ABC):
-    """A spectrogram encoder: it knows patches and positions, and nothing of masks, labels or losses.
-
-    Attributes:
-        config: the settings it was built with, a ``Config`` nested in the encoder's class.
-        embed_dim: channels of a token.
-        num_layers: number of blocks.
-        grid: the geometry of its tokens.
-    """
-
-    config: Any
-    embed_dim: int
-    num_layers: int
-    grid: PatchGrid
+class EncoderConfig(ABC):
+    """What the settings of every encoder can do; the settings are a frozen dataclass derived from this class."""
 
     @classmethod
     @abstractmethod
-    def sized(cls, name: str) -> Any:
-        """Return the settings of a named size (nano, mini, tiny, small, base).
+    def of_size(cls, size: str, **settings: Any) -> "EncoderConfig":
+        """Return the settings of a named size (nano, mini, tiny, small, base), with other settings as given.
 
         Raises:
-            ConfigError: no size is called so.
+            ConfigError: there is no such size, or a setting is out of range.
+        """
+
+    def fit_positions(self, n_mels: int, frames: int) -> "EncoderConfig":
+        """Return the settings with learned positions for spectrograms of this size; by default the same settings.
+
+        Args:
+            n_mels: mel bins of the spectrograms.
+            frames: the most frames that the encoder gets at once.
+        """
+        return self
+
+    def with_recipe(self, recipe: "EncoderConfig") -> "EncoderConfig":
+        """Return these settings of trained weights with what a recipe may change about them; by default nothing.
+
+        What a recipe may change leaves the shapes of the weights alone, apart from positions, which are resized: drop
+        path, another stride.
+
+        Args:
+            recipe: the encoder settings of the recipe, maybe of another kind of encoder.
+
+        Raises:
+            ConfigError: the recipe is for another geometry, such as another patch size.
+        """
+        return self
+
+
+class Encoder(nn.Module, ABC):
+    """A spectrogram encoder: it knows patches and positions, and nothing of masks, labels or losses.
+
+    It is built as ``Kind(config, n_mels)``; ``Kind()`` and ``Kind(size="tiny")`` work too, see :meth:`resolve`.
+
+    Attributes:
+        Config: the class of its settings, nested in the encoder's own class.
+        config: the settings it was built with.
+        embed_dim: channels of a token.
+        num_layers: number of layers, which layer-wise decay and ``Encoded.layers`` count.
+        num_cls_tokens: number of special tokens in ``Encoded.cls``; may be 0.
+        grid: the geometry of its tokens.
+    """
+
+    Config: type[EncoderConfig]
+    config: EncoderConfig
+    embed_dim: int
+    num_layers: int
+    num_cls_tokens: int
+    grid: PatchGrid
+
+    @property
+    def length_dependent(self) -> bool:
+        """Whether a clip's tokens depend on the length of its batch, not only on the clip; false by default."""
+        return False
+
+    @abstractmethod
+    def ordered_layers(self) -> Sequence[nn.Module]:
+        """Return the modules of the :attr:`num_layers` layers, the one nearest to the input first."""
+
+    def final_layers(self) -> Sequence[nn.Module]:
+        """Return what follows the last layer, such as a norm, and learns as fast as a head; nothing by default."""
+        return ()
+
+    def learned_tokens(self) -> Set[str]:
+        """Return the names of parameters that are tokens or positions: weight decay spares them, unless asked for.
+
+        Biases, and gains of norms, need not be listed.
+        """
+        return frozenset()
+
+    def parameter_layers(self) -> dict[str, int]:
+        """Return the layer of every parameter by the parameter's name, as layer-wise learning rate decay counts.
+
+        Layer 0 is what comes before the layers (patch projection, special tokens, positions), 1 to
+        :attr:`num_layers` are the layers, and ``num_layers + 1`` is what follows them.
+        """
+        layers: dict[Tensor, int] = {}
+        for number, module in enumerate(self.ordered_layers(), start=1):
+            layers |= dict.fromkeys(module.parameters(), number)
+        for module in self.final_layers():
+            layers |= dict.fromkeys(module.parameters(), self.num_layers + 1)
+        return {name: layers.get(parameter, 0) for name, parameter in self.named_parameters()}
+
+    def match_geometry(self, target: "Encoder", how: Resize | None = None) -> None:
+        """Resize what depends on mels, stride and length, so that the weights fit another encoder of this kind.
+
+        By default nothing depends on them. The encoder takes over the target's grid and the settings that describe it.
+
+        Args:
+            target: the encoder that will load the weights; it is not changed.
+            how: the way of resizing positions, see :func:`melpatch.nn.positions.resize`; None leaves it to the encoder.
+
+        Raises:
+            ConfigError: the geometries cannot be matched.
         """
 
     def normalise(
         self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip mel frame"]:
-        """Return the spectrograms as the encoder wants them, given each clip's valid frames, or None where no clip is
-        padded; by default as they are."""
+        """Return the spectrograms as :meth:`forward` expects them; by default unchanged.
+
+        Args:
+            spectrogram: what the front end returned.
+            frames: number of valid frames of each clip, None where no clip is padded.
+        """
         return spectrogram
 
     @abstractmethod
@@ -69,28 +161,52 @@ class Encoder(nn.Module, ABC):
         valid: Bool[Tensor, "clip token"] | None = None,
         layers: bool = False,
     ) -> Encoded:
-        """Encode whole spectrograms, which :meth:`normalise` returned.
+        """Encode whole spectrograms.
 
         Args:
-            spectrogram: zeros past each clip's end.
-            valid: False for padding, which then influences nothing; None, the fast way, when there is no padding.
-            layers: whether to return every block's output too.
+            spectrogram: what :meth:`normalise` returned, zeros past each clip's end.
+            valid: False for padding, which influences nothing; None, which is faster, if there is no padding.
+            layers: whether to return the output of every layer too.
         """
+
+    @classmethod
+    def resolve(cls, config: Any, size: str | None) -> Any:
+        """Return the settings to build an encoder with: the given ones, those of a size, or else the defaults.
+
+        Raises:
+            ConfigError: both settings and a size are given.
+        """
+        if size is None:
+            return cls.Config() if config is None else config
+        if config is not None:
+            raise ConfigError(
+                f"size = {size!r} beside a config; give one of them, or "
+                f"{cls.__name__}.Config.of_size({size!r}, ...) with the settings that differ"
+            )
+        return cls.Config.of_size(size)
 
 
 class TokenEncoder(Encoder):
-    """An encoder of tokens, of which it takes any subset: what objectives that mask or drop patches need."""
+    """An encoder of tokens that takes any subset of them, as objectives need that mask or drop patches.
+
+    Its layers all have :attr:`embed_dim` channels.
+    """
 
     @abstractmethod
     def embed(
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip token dim"]:
-        """Return the projected patches, without positions."""
+        """Return the embedded patches, without positions, numbered as in :attr:`grid`.
+
+        A patch's token may depend on the pixels of this patch only, else masked patches leak into visible ones.
+        """
 
     @abstractmethod
     def positions(self, columns: int) -> Float[Tensor, "token dim"]:
-        """Return the positions of a grid with so many columns; a column's vector does not depend on their number,
-        unless a setting of the encoder says that it does."""
+        """Return the positions of a grid with this many columns.
+
+        A column's vector does not depend on the number of columns, unless the encoder is :attr:`length_dependent`.
+        """
 
     @abstractmethod
     def encode_tokens(
@@ -102,7 +218,7 @@ class TokenEncoder(Encoder):
         """Transform any subset of tokens, in any order.
 
         Args:
-            tokens: what :meth:`tokens` returned, or part of it, or something put in its place.
+            tokens: what :meth:`tokens` returned, or part of it, or what replaces it (a mask embedding).
             valid: see :meth:`forward`.
             layers: see :meth:`forward`.
         """
@@ -110,9 +226,10 @@ class TokenEncoder(Encoder):
     def tokens(
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip token dim"]:
-        """Return the projected patches with their positions added, in the precision of the projection."""
+        """Return the embedded patches with their positions added, in the precision of the embedding."""
         embedded = self.embed(spectrogram)
-        return embedded + self.positions(self.grid.columns(spectrogram.shape[2])).to(embedded.dtype)
+        columns = self.grid.columns(spectrogram.shape[2])
+        return embedded + self.positions(columns).to(embedded.dtype)
 
     def forward(
         self,

@@ -1,7 +1,9 @@
 """Convolutional network of PANNs, CNN14: the supervised baseline of ASiT's and MaskSpec's tables."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,41 +11,53 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.encoders.base import Encoded, Encoder, valid_frames
+from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, valid_frames
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.pooling import masked_max, masked_mean
 
 BLOCKS = 6
 FRAMES = 2 ** (BLOCKS - 1)
-"""Frames, and mels, that make one: every block but the last halves them."""
+"""Frames, and mels, that become one: every block but the last halves both."""
 WIDTHS = {"nano": 5, "mini": 10, "tiny": 16, "small": 32, "base": 64}
+"""Width of each size: base is the published one; a ViT of the same name has about as many parameters."""
 
 
 class CNN14(Encoder):
-    """The CNN14 of PANNs, of any width; padding never influences sound.
+    """The CNN14 of PANNs, of any width; padding never influences valid frames.
 
-    Six blocks of two convolutions, whose output is averaged over frequency: that gives a token per 32 frames. The one
-    special token is the published embedding: maximum and mean of the tokens over time, summed, through a linear layer
-    and ReLU. The layers have the channels of their blocks: ``width`` in the first, twice as many in each that follows;
-    their special token is the same maximum and mean over time, and their tokens are averaged to 32 frames.
+    >>> encoder = CNN14(size="tiny", n_mels=64)  # random weights; CNN14(config, n_mels) takes all settings
+    >>> patches, cls, _ = encoder(torch.randn(2, 64, 1000))  # (clip, mel, frame)
+    >>> patches.shape, cls.shape
+    (torch.Size([2, 31, 512]), torch.Size([2, 1, 512]))
 
-    An objective that pools the tokens leaves the linear layer as it starts; pooling "cls" after it means nothing then.
-    Convolutions and the linear layer start Xavier-uniform, biases at 0. There is no gradient checkpointing: what is
-    computed twice would be noted twice in the running statistics.
+    Six blocks of two convolutions, whose output is averaged over frequency, give a token per 32 frames. The one special
+    token is the published embedding: maximum and mean of the tokens over time, summed, through a linear layer and ReLU.
+    A block has ``width`` channels if it is the first, else twice as many as the block before it, and so does its output
+    in ``Encoded.layers``; there, the special token is the same maximum and mean over time, and tokens are averages over
+    32 frames.
 
-    Source: Kong et al. 2020 (arXiv 1912.10211) and the published code. *Differs*: images are
-    (mel, frame), not (frame, mel), and so are the kernels; of more than 32 frames, those left over at the end are cut
-    before the first convolution, not in the poolings, so that a clip is the same alone and beside a longer one; a
-    shorter clip is completed with zeros.
+    An objective that pools the tokens leaves the linear layer untrained; pooling "cls" after such training means
+    nothing. Convolutions and the linear layer start Xavier-uniform, biases at 0. There is no gradient checkpointing,
+    since what is computed twice would enter the running statistics twice.
+
+    Source: Kong et al. 2020 (arXiv 1912.10211) and the published code. *Differs*: images and kernels are (mel, frame),
+    not (frame, mel). If the frames are no multiple of 32, the rest at the end is cut before the first convolution, not
+    in the poolings, so that a clip is the same alone and beside a longer one; a clip shorter than 32 frames is
+    completed with zeros.
+
+    Args:
+        config: the settings; None for those of ``size``, or the defaults.
+        n_mels: mel bins of the spectrograms.
+        size: nano, mini, tiny, small or base, instead of a config.
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(EncoderConfig):
         """Settings of a CNN14."""
 
         width: int = 64
-        """Channels of the first block; each of the other five has twice as many as the one before."""
+        """Channels of the first block; each of the other five has twice as many as the block before it."""
         dropout: float = 0.2
         """Probability that a value is dropped after a block in training."""
         neck_dropout: float = 0.5
@@ -52,28 +66,30 @@ class CNN14(Encoder):
         def __post_init__(self) -> None:
             check(self.width >= 1, "width", self.width, "1 or more")
             for name in ("dropout", "neck_dropout"):
-                check(
-                    0.0 <= getattr(self, name) < 1.0,
-                    name,
-                    getattr(self, name),
-                    "from 0 up to, not including, 1",
-                )
+                value = getattr(self, name)
+                check(0.0 <= value < 1.0, name, value, "from 0 up to, not including, 1")
+
+        @classmethod
+        def of_size(cls, size: str, **settings: Any) -> "CNN14.Config":
+            """Return the settings of a size in :data:`WIDTHS`; see :meth:`EncoderConfig.of_size`."""
+            check(size in WIDTHS, "size", size, ", ".join(WIDTHS))
+            return cls(**{"width": WIDTHS[size], **settings})
 
     config: Config
 
-    def __init__(self, config: Config, n_mels: int) -> None:
+    def __init__(
+        self, config: Config | None = None, n_mels: int = 128, *, size: str | None = None
+    ) -> None:
         super().__init__()
-        check(
-            n_mels >= FRAMES,
-            "n_mels",
-            n_mels,
-            f"{FRAMES} or more, since this encoder halves them five times",
-        )
+        allowed = f"{FRAMES} or more, since this encoder halves them five times"
+        check(n_mels >= FRAMES, "n_mels", n_mels, allowed)
+        config = self.resolve(config, size)
+        patch = (n_mels, FRAMES)
         self.config = config
-        self.grid = PatchGrid(
-            n_mels=n_mels, patch=(n_mels, FRAMES), stride=(n_mels, FRAMES), partial="drop"
-        )
-        self.embed_dim, self.num_layers = config.width * FRAMES, BLOCKS
+        self.grid = PatchGrid(n_mels=n_mels, patch=patch, stride=patch, partial="drop")
+        self.embed_dim = config.width * FRAMES
+        self.num_layers = BLOCKS
+        self.num_cls_tokens = 1
         channels = [1, *(config.width * 2**number for number in range(BLOCKS))]
         self.bn0 = MaskedBatchNorm(n_mels)
         self.blocks = nn.ModuleList(Block(*ends) for ends in pairwise(channels))
@@ -83,17 +99,18 @@ class CNN14(Encoder):
         nn.init.xavier_uniform_(self.neck.weight)
         nn.init.zeros_(self.neck.bias)
 
-    @classmethod
-    def sized(cls, name: str) -> "CNN14.Config":
-        """Return the settings of a named size: base is the published one, the others have about as many parameters as
-        a ViT of that name."""
-        check(name in WIDTHS, "size", name, ", ".join(WIDTHS))
-        return cls.Config(width=WIDTHS[name])
+    def ordered_layers(self) -> Sequence[nn.Module]:
+        """Return the blocks of convolutions."""
+        return [*self.blocks]
+
+    def final_layers(self) -> Sequence[nn.Module]:
+        """Return the linear layer of the special token."""
+        return [self.neck]
 
     def normalise(
         self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip mel frame"]:
-        """Return the spectrograms after the first norm, of which the mels are the channels: what SpecAugment masks."""
+        """Return the spectrograms after the first norm, whose channels are the mels; SpecAugment masks these."""
         normalised: Tensor = self.bn0(spectrogram[:, :, None], valid_frames(spectrogram, frames))
         return normalised[:, :, 0]
 
@@ -105,15 +122,21 @@ class CNN14(Encoder):
     ) -> Encoded:
         """Encode whole spectrograms; see :meth:`Encoder.forward`."""
         images = self.grid.pad(spectrogram)[:, None]
-        columns, inside = images.shape[3] // FRAMES, _repeated(valid, FRAMES)
-        images = images if inside is None else images.masked_fill(~inside[:, None, None], 0.0)
+        columns = images.shape[3] // FRAMES
+        inside = _repeated(valid, FRAMES)
+        if inside is not None:
+            images = images.masked_fill(~inside[:, None, None], 0.0)
         outputs: list[Tensor] = []
         for number, block in enumerate(self.blocks):
+            last = number == BLOCKS - 1
             images = block(images, _repeated(valid, FRAMES >> number))
-            images = self.dropout(images if number == BLOCKS - 1 else F.avg_pool2d(images, 2))
-            if layers or number == BLOCKS - 1:
+            if not last:
+                images = F.avg_pool2d(images, 2)
+            images = self.dropout(images)
+            if layers or last:
                 outputs.append(_tokens(images, valid, columns))
-        overall, patches = outputs[-1][:, :1], outputs[-1][:, 1:]
+        overall = outputs[-1][:, :1]
+        patches = outputs[-1][:, 1:]
         cls = F.relu(self.neck(self.neck_dropout(overall)))
         return Encoded(patches, cls, tuple(outputs) if layers else ())
 
@@ -143,7 +166,7 @@ class Block(nn.Module):
 def _repeated(
     valid: Bool[Tensor, "clip column"] | None, times: int
 ) -> Bool[Tensor, "clip frame"] | None:
-    """Return which frames are valid, where a column has so many."""
+    """Return which frames are valid where a column has ``times`` frames."""
     return None if valid is None else valid.repeat_interleave(times, dim=1)
 
 

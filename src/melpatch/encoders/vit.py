@@ -1,7 +1,8 @@
 """Vision transformer on spectrogram patches: the encoder of SSAST, ASiT, MAE-AST and most others."""
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.encoders.base import Encoded, TokenEncoder, valid_frames
+from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, TokenEncoder, valid_frames
 from melpatch.errors import ConfigError
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
@@ -32,35 +33,36 @@ SIZES: dict[str, Size] = {
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
 }
-
-
-def size(name: str) -> Size:
-    """Return the settings of a named size, to be written ``ViT.Config(**size("tiny"))``.
-
-    Source: tiny, small and base as in DeiT (Touvron et al. 2021, arXiv 2012.12877, table 1); nano and mini are ours.
-    """
-    check(name in SIZES, "size", name, ", ".join(SIZES))
-    return SIZES[name]
+"""Tiny, small and base as in DeiT (Touvron et al. 2021, arXiv 2012.12877, table 1); nano and mini are ours."""
 
 
 class ViT(TokenEncoder):
     """A ViT of any size on patches of any shape; padded tokens never influence valid ones.
 
+    >>> encoder = ViT(size="tiny")  # 128 mels, random weights; ViT(config, n_mels) takes all settings
+    >>> patches, cls, _ = encoder(torch.randn(2, 128, 1000))  # (clip, mel, frame)
+    >>> patches.shape, cls.shape
+    (torch.Size([2, 504, 192]), torch.Size([2, 1, 192]))
+
     Special tokens ("cls") are learned vectors that :meth:`encode_tokens` puts in front of the patches. With learned
     positions, each has a position vector of its own.
 
-    Unless told otherwise, the patch projection starts as torch initialises a linear layer, which is what timm leaves
-    its convolution at; cls tokens and learned positions start truncated-normal with standard deviation 0.02 (published
-    SSAST).
+    Unless ``init`` says otherwise, the patch projection starts as torch initialises a linear layer, as does timm's
+    convolution; cls tokens and learned positions start truncated-normal with standard deviation 0.02 (published SSAST).
 
     *Differs:* published SSAST stretches or crops its position table to one fixed length; here a shorter grid takes the
-    first columns, so that a clip's result does not depend on its neighbours, and a longer one needs
+    first columns, so that a clip's result does not depend on the other clips of its batch, and a longer grid needs
     :meth:`resize_positions` or sine-cosine positions. Stretched positions are those of ASiT as published in 2024: the
-    table spans whatever grid a batch has, so that a clip's result does depend on the length of its batch.
+    table spans the grid of each batch, so that a clip's result does depend on the length of its batch.
+
+    Args:
+        config: the settings; None for those of ``size``, or the defaults.
+        n_mels: mel bins of the spectrograms.
+        size: nano, mini, tiny, small or base, instead of a config.
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(EncoderConfig):
         """Settings of a ViT."""
 
         embed_dim: int = 192
@@ -80,23 +82,23 @@ class ViT(TokenEncoder):
         cls_tokens: int = 1
         """Number of special tokens: 0, 1 (cls) or 2 (cls and distillation token, as in AST and SSAST)."""
         positions: Literal["sincos", "sequence", "learned", "stretched"] = "sincos"
-        """Position embedding: "sincos" is fixed and fits any length, "sequence" too, but numbers the patches in the
-        order of time (as published MAE-AST); "learned" is a table of which shorter clips take the first columns,
-        "stretched" one that is stretched to each batch's length (as published ASiT of 2024)."""
+        """Position embedding. "sincos" and "sequence" are fixed and fit any length; "sequence" numbers the patches in
+        the order of time (published MAE-AST). "learned" is a table of which shorter clips take the first columns,
+        "stretched" a table that is stretched to the length of each batch (ASiT as published in 2024)."""
         columns: int = 64
         """Length of the learned position table, in patches along time; unused with fixed positions."""
         drop_path: float = 0.0
         """Probability that a clip skips a branch of the last block in training; linear from 0 in the first."""
         init: Literal["timm", "mae"] = "timm"
-        """What linear weights start as: truncated-normal numbers of deviation 0.02, in the projection torch's own, as
-        timm and SSAST have it; or Xavier-uniform throughout, as MAE has it, larger where the encoder is narrow."""
+        """Initial linear weights: "timm" is truncated-normal with standard deviation 0.02, and torch's default in the
+        patch projection (timm, SSAST); "mae" is Xavier-uniform throughout, which is larger in narrow encoders."""
         norm: Norm = "pre"
-        """Where the blocks normalise: the "pre" of ViT, or the "post" of BERT (as published MAE-AST)."""
+        """Where the blocks normalise: "pre" as in ViT, or "post" as in BERT (and published MAE-AST)."""
         dropout: float = 0.0
         """Probability that a channel is dropped in training, from the tokens and from each branch of a block."""
         input_norm: Literal["none", "batch"] = "none"
-        """Spectrograms as the front end gives them, or with mean 0 and std 0.5 by the batch's statistics in training
-        and their running averages in use (as published MAE-AST)."""
+        """"none" takes spectrograms as the front end returns them; "batch" brings them to mean 0 and std 0.5 by the
+        batch's statistics in training and running averages in use (published MAE-AST)."""
         checkpointing: bool = False
         """Recompute activations in the backward pass: less memory, about a third more time."""
 
@@ -104,9 +106,8 @@ class ViT(TokenEncoder):
             check(self.embed_dim >= 1, "embed_dim", self.embed_dim, "1 or more")
             check(self.depth >= 1, "depth", self.depth, "1 or more")
             divides = self.num_heads >= 1 and self.embed_dim % self.num_heads == 0
-            check(
-                divides, "num_heads", self.num_heads, f"a divisor of embed_dim = {self.embed_dim}"
-            )
+            allowed = f"a divisor of embed_dim = {self.embed_dim}"
+            check(divides, "num_heads", self.num_heads, allowed)
             check(self.mlp_ratio > 0, "mlp_ratio", self.mlp_ratio, "more than 0")
             check(self.cls_tokens in (0, 1, 2), "cls_tokens", self.cls_tokens, "0, 1 or 2")
             known = ("sincos", "sequence", "learned", "stretched")
@@ -114,47 +115,71 @@ class ViT(TokenEncoder):
             fits = self.learned or self.embed_dim % 4 == 0
             check(fits, "embed_dim", self.embed_dim, "a multiple of 4, or positions = 'learned'")
             check(self.columns >= 1, "columns", self.columns, "1 or more")
-            check(
-                0.0 <= self.drop_path < 1.0,
-                "drop_path",
-                self.drop_path,
-                "from 0 up to, not including, 1",
-            )
-            check(
-                0.0 <= self.dropout < 1.0, "dropout", self.dropout, "from 0 up to, not including, 1"
-            )
+            for name in ("drop_path", "dropout"):
+                value = getattr(self, name)
+                check(0.0 <= value < 1.0, name, value, "from 0 up to, not including, 1")
             self.grid(self.patch[0])
+
+        @classmethod
+        def of_size(cls, size: str, **settings: Any) -> "ViT.Config":
+            """Return the settings of a size in :data:`SIZES`; see :meth:`EncoderConfig.of_size`."""
+            check(size in SIZES, "size", size, ", ".join(SIZES))
+            return cls(**{**SIZES[size], **settings})
 
         @property
         def learned(self) -> bool:
-            """Whether positions are a table."""
+            """Whether positions are a learned table."""
             return self.positions in ("learned", "stretched")
 
         def grid(self, n_mels: int) -> PatchGrid:
-            """Return the patch grid on so many mel bins."""
-            return PatchGrid(
-                n_mels=n_mels,
-                patch=self.patch,
-                stride=self.stride or self.patch,
-                partial=self.partial,
-            )
+            """Return the patch grid on this many mel bins."""
+            stride = self.stride or self.patch
+            return PatchGrid(n_mels=n_mels, patch=self.patch, stride=stride, partial=self.partial)
+
+        def fit_positions(self, n_mels: int, frames: int) -> "ViT.Config":
+            """Return the settings with a learned table of as many columns as there are patches along time."""
+            if not self.learned:
+                return self
+            return replace(self, columns=self.grid(n_mels).columns(frames))
+
+        def with_recipe(self, recipe: EncoderConfig) -> "ViT.Config":
+            """Return these settings with a recipe's stride, stretched positions and drop path, if it sets them."""
+            if not isinstance(recipe, ViT.Config):
+                return self
+            changes: dict[str, Any] = {"drop_path": recipe.drop_path or self.drop_path}
+            if recipe.stride is not None:
+                allowed = (
+                    f"{recipe.patch}, which this recipe's stride is for; take a --recipe for the "
+                    "patches of the run"
+                )
+                check(self.patch == recipe.patch, "encoder.patch", self.patch, allowed)
+                changes |= {"stride": recipe.stride, "partial": recipe.partial}
+            if recipe.positions == "stretched" and self.learned:
+                changes["positions"] = "stretched"
+            return replace(self, **changes)
 
     config: Config
     cls_token: nn.Parameter | None
     cls_position: nn.Parameter | None
     position_table: nn.Parameter | None
 
-    def __init__(self, config: Config, n_mels: int) -> None:
+    def __init__(
+        self, config: Config | None = None, n_mels: int = 128, *, size: str | None = None
+    ) -> None:
         super().__init__()
+        config = self.resolve(config, size)
         self.config = config
         self.grid = config.grid(n_mels)
-        self.embed_dim, self.num_layers = config.embed_dim, config.depth
+        self.embed_dim = config.embed_dim
+        self.num_layers = config.depth
+        self.num_cls_tokens = config.cls_tokens
         self.projection = nn.Linear(self.grid.pixels, config.embed_dim)
         self.cls_token = _table(config.cls_tokens, config.embed_dim)
-        self.cls_position = _table(config.cls_tokens if config.learned else 0, config.embed_dim)
-        self.position_table = _table(
-            self.grid.rows * config.columns if config.learned else 0, config.embed_dim
-        )
+        self.cls_position = None
+        self.position_table = None
+        if config.learned:
+            self.cls_position = _table(config.cls_tokens, config.embed_dim)
+            self.position_table = _table(self.grid.rows * config.columns, config.embed_dim)
         self.transformer = Transformer(
             config.embed_dim,
             config.depth,
@@ -168,22 +193,35 @@ class ViT(TokenEncoder):
         if config.init == "mae":
             self.apply(init_xavier)
         self.dropout = nn.Dropout(config.dropout)
-        self.input_norm = MaskedBatchNorm(1, affine=False) if config.input_norm == "batch" else None
+        self.input_norm = None
+        if config.input_norm == "batch":
+            self.input_norm = MaskedBatchNorm(1, affine=False)
 
-    @classmethod
-    def sized(cls, name: str) -> "ViT.Config":
-        """Return the settings of a named size, see :func:`size`."""
-        return cls.Config(**size(name))
+    @property
+    def length_dependent(self) -> bool:
+        """Whether positions are stretched to the length of each batch."""
+        return self.config.positions == "stretched"
+
+    def ordered_layers(self) -> Sequence[nn.Module]:
+        """Return the transformer blocks."""
+        return [*self.transformer.blocks]
+
+    def final_layers(self) -> Sequence[nn.Module]:
+        """Return the transformer's LayerNorm, which post-norm blocks have before them."""
+        return [self.transformer.norm]
+
+    def learned_tokens(self) -> Set[str]:
+        """Return the names of special tokens and learned positions."""
+        return {"cls_token", "cls_position", "position_table"}
 
     def normalise(
         self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip mel frame"]:
-        """Return the spectrograms with mean 0 and standard deviation 0.5, or as they are; see ``input_norm``."""
+        """Return the spectrograms with mean 0 and standard deviation 0.5, or unchanged; see ``input_norm``."""
         if self.input_norm is None:
             return spectrogram
-        normalised: Tensor = self.input_norm(
-            spectrogram[:, None], valid_frames(spectrogram, frames)
-        )
+        valid = valid_frames(spectrogram, frames)
+        normalised: Tensor = self.input_norm(spectrogram[:, None], valid)
         return 0.5 * normalised[:, 0]
 
     def embed(
@@ -194,34 +232,33 @@ class ViT(TokenEncoder):
         return projected
 
     def positions(self, columns: int) -> Float[Tensor, "token dim"]:
-        """Return the position embedding of a grid with so many columns.
+        """Return the position embedding of a grid with this many columns.
 
         Raises:
             ConfigError: the learned table is shorter than that, and is not to be stretched.
         """
-        if self.position_table is None:
-            # In patches, so that a place keeps its vector when fine-tuning takes another stride.
-            step = (
-                self.grid.stride[0] / self.grid.patch[0],
-                self.grid.stride[1] / self.grid.patch[1],
-            )
-            place = (self.grid.rows, columns, self.embed_dim, self.projection.weight.device, step)
-            if self.config.positions == "sincos":
-                return sincos(*place)
-            return sequence(*place, height=replace(self.grid, stride=self.grid.patch).rows)
-        if self.config.positions == "stretched" and columns != self.config.columns:
-            rows = self.grid.rows
-            return resize(
-                self.position_table, (rows, self.config.columns), (rows, columns), "bicubic"
-            )
-        if columns > self.config.columns:
+        table = self.position_table
+        if table is None:
+            return self._fixed_positions(columns)
+        rows, length = self.grid.rows, self.config.columns
+        if self.length_dependent and columns != length:
+            return resize(table, (rows, length), (rows, columns), "bicubic")
+        if columns > length:
             raise ConfigError(
-                f"columns = {columns} patches along time; allowed: up to {self.config.columns}, the learned positions; "
-                f"cut the clips, call resize_positions({columns}), or use other positions"
+                f"columns = {columns} patches along time; allowed: up to {length}, the learned "
+                f"positions; cut the clips, call resize_positions({columns}), or use other positions"
             )
-        return self.position_table.view(self.grid.rows, -1, self.embed_dim)[:, :columns].flatten(
-            0, 1
-        )
+        return table.view(rows, -1, self.embed_dim)[:, :columns].flatten(0, 1)
+
+    def _fixed_positions(self, columns: int) -> Float[Tensor, "token dim"]:
+        grid = self.grid
+        device = self.projection.weight.device
+        # In units of a patch, so that a place keeps its vector when fine-tuning takes another stride.
+        step = (grid.stride[0] / grid.patch[0], grid.stride[1] / grid.patch[1])
+        if self.config.positions == "sincos":
+            return sincos(grid.rows, columns, self.embed_dim, device, step)
+        height = replace(grid, stride=grid.patch).rows
+        return sequence(grid.rows, columns, self.embed_dim, device, step, height)
 
     def encode_tokens(
         self,
@@ -230,15 +267,30 @@ class ViT(TokenEncoder):
         layers: bool = False,
     ) -> Encoded:
         """Transform any subset of tokens, with the cls tokens put in front; see :meth:`TokenEncoder.encode_tokens`."""
-        count = self.config.cls_tokens
+        count = self.num_cls_tokens
         if self.cls_token is not None:
-            cls = (
-                self.cls_token if self.cls_position is None else self.cls_token + self.cls_position
-            )
+            cls: Tensor = self.cls_token
+            if self.cls_position is not None:
+                cls = cls + self.cls_position
             tokens = torch.cat([cls.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
-            valid = valid if valid is None else F.pad(valid, (count, 0), value=True)
+            if valid is not None:
+                valid = F.pad(valid, (count, 0), value=True)
         output, outputs = self.transformer(self.dropout(tokens), valid, layers)
         return Encoded(output[:, count:], output[:, :count], outputs)
+
+    def match_geometry(self, target: Encoder, how: Resize | None = None) -> None:
+        """Resize learned positions to another ViT's grid; see :meth:`Encoder.match_geometry`.
+
+        By default a table that was, or will be, stretched to each batch is stretched here too (bicubic); another one is
+        cropped, or stretched (bilinear) where the stride changes.
+        """
+        if not isinstance(target, ViT) or target.position_table is None:
+            return
+        if how is None and (self.length_dependent or target.length_dependent):
+            how = "bicubic"
+        elif how is None:
+            how = "crop" if self.grid.stride == target.grid.stride else "bilinear"
+        self.resize_positions(target.config.columns, how, target.grid)
 
     def resize_positions(
         self, columns: int, how: Resize = "bilinear", grid: PatchGrid | None = None
@@ -256,16 +308,19 @@ class ViT(TokenEncoder):
         grid = grid or self.grid
         allowed = f"{self.grid.patch}, the size the weights were trained for"
         check(grid.patch == self.grid.patch, "patch", grid.patch, allowed)
-        config = replace(self.config, columns=columns, stride=grid.stride, partial=grid.partial)
-        if self.position_table is not None:
-            old, new = (self.grid.rows, self.config.columns), (grid.rows, columns)
-            table = resize(self.position_table.detach(), old, new, how).contiguous()
-            self.position_table = nn.Parameter(
-                table, requires_grad=self.position_table.requires_grad
-            )
-        self.grid, self.config = grid, config
+        table = self.position_table
+        if table is not None:
+            old = (self.grid.rows, self.config.columns)
+            resized = resize(table.detach(), old, (grid.rows, columns), how).contiguous()
+            self.position_table = nn.Parameter(resized, requires_grad=table.requires_grad)
+        self.grid = grid
+        self.config = replace(
+            self.config, columns=columns, stride=grid.stride, partial=grid.partial
+        )
 
 
 def _table(count: int, dim: int) -> nn.Parameter | None:
-    """Learned vectors, or None for none: an empty parameter would trouble sharding."""
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(count, dim), std=0.02)) if count else None
+    """Return learned vectors, or None for none, since sharding does not take an empty parameter."""
+    if count == 0:
+        return None
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(count, dim), std=0.02))

@@ -96,12 +96,10 @@ def _task(
 ) -> InferenceTask:
     sample_rate = network.objective.front_end.sample_rate
     check(hop * sample_rate >= 1, "hop", hop, f"at least one sample, 1/{sample_rate} s")
-    # Positions that are stretched to the length of the batch depend on its longest window.
-    positions = getattr(network.objective.encoder.config, "positions", None)
     return InferenceTask(
         WindowSpec(seconds, hop, sample_rate),
         function,
         to_rows,
-        equal_lengths=positions == "stretched",
+        equal_lengths=network.objective.encoder.length_dependent,
         pin_memory=network.device.type == "cuda",
     )

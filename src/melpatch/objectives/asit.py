@@ -158,7 +158,7 @@ class ASiT(Objective):
             padding,
             "'masked', so that padding is in no loss",
         )
-        cls_tokens = getattr(encoder.config, "cls_tokens", 1)
+        cls_tokens = encoder.num_cls_tokens
         check(
             cls_tokens > 0 or not config.global_weight,
             "encoder.cls_tokens",

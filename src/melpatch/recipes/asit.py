@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.nn.corruption import Corruption
 from melpatch.nn.self_distillation import SelfDistillation
 from melpatch.objectives.asit import ASiT
@@ -50,7 +50,7 @@ def asit_2024(size_name: str) -> RunConfig:
     momentum and freeze; it starts from random weights, where the release starts from ImageNet weights that it does
     not supply (``--init`` takes a run's).
     """
-    width = size(size_name)["embed_dim"]
+    width = ViT.Config.of_size(size_name).embed_dim
     objective = ASiT.Config(
         view_seconds=6.0,
         crops=4,
@@ -79,9 +79,9 @@ def asit_short(size_name: str) -> RunConfig:
 
     Source: the runs of 2026-11-21 in LAB.md.
     """
-    width = size(size_name)["embed_dim"]
+    width = ViT.Config.of_size(size_name).embed_dim
     return RunConfig(
-        encoder=ViT.Config(**size(size_name)),
+        encoder=ViT.Config.of_size(size_name),
         objective=ASiT.Config(
             pixel_weight=2.0,
             decoder=(4 * width, 256),
@@ -99,8 +99,8 @@ def asit_short(size_name: str) -> RunConfig:
 def _published(size_name: str, objective: ASiT.Config, *, epochs: float, clips: int) -> RunConfig:
     lr = 5e-4 * clips / 256
     return RunConfig(
-        encoder=ViT.Config(
-            **size(size_name), positions="learned", columns=37, partial="drop", drop_path=0.1
+        encoder=ViT.Config.of_size(
+            size_name, positions="learned", columns=37, partial="drop", drop_path=0.1
         ),
         objective=objective,
         loader=LoaderConfig(batch_size=clips, seconds=10.0, bucket_steps=1),

@@ -9,7 +9,7 @@ from AST's code as its recipes do (:mod:`melpatch.recipes.ast`).
 
 from dataclasses import replace
 
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.recipes.ast import ast_audioset, ast_audioset_20k, ast_esc50, ast_speech_commands
 from melpatch.recipes.ssast_finetune import ssast_speakers
 from melpatch.training.config import RunConfig
@@ -73,5 +73,5 @@ def asit_speakers(size_name: str) -> RunConfig:
 
 def _patched(config: RunConfig, size_name: str) -> RunConfig:
     """Return the same with ASiT's encoder in the place of AST's."""
-    encoder = ViT.Config(**size(size_name), partial="drop", positions="stretched")
+    encoder = ViT.Config.of_size(size_name, partial="drop", positions="stretched")
     return fitted(replace(config, encoder=encoder))

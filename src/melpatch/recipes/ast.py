@@ -11,7 +11,7 @@ from dataclasses import replace
 from melpatch.audio.augment import Augment
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig, TrainConfig
 
@@ -91,8 +91,8 @@ def ast_speech_commands(size_name: str) -> RunConfig:
 
 
 def _encoder(size_name: str, columns: int) -> ViT.Config:
-    return ViT.Config(
-        **size(size_name),
+    return ViT.Config.of_size(
+        size_name,
         stride=(10, 10),
         partial="drop",
         cls_tokens=2,

@@ -9,7 +9,7 @@ from typing import Any
 
 from melpatch import registry
 from melpatch.audio.logmel import LogMel
-from melpatch.config import check, owner
+from melpatch.config import owner
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.objectives.base import Objective
@@ -50,7 +50,7 @@ def recipe(name: str) -> Recipe:
         raise ConfigError(
             f"{name} is no objective; name a class derived from melpatch.objectives.base.Objective"
         )
-    return lambda named: RunConfig(objective=objective.Config(), encoder=ViT.sized(named))
+    return lambda named: RunConfig(objective=objective.Config(), encoder=ViT.Config.of_size(named))
 
 
 @cache
@@ -96,7 +96,7 @@ def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: b
         return config
     kind, objective = registry.find("encoders", encoder), owner(config.objective)
     objective.check_encoder(kind)  # type: ignore[attr-defined]  # before a corpus is read
-    return replace(config, encoder=kind.sized(size))
+    return replace(config, encoder=kind.Config.of_size(size))
 
 
 def onto(recipe: RunConfig, run: RunConfig) -> RunConfig:
@@ -111,26 +111,13 @@ def onto(recipe: RunConfig, run: RunConfig) -> RunConfig:
     """
     of_a_corpus = {name: getattr(recipe.front_end, name) for name in OF_A_CORPUS}
     fixed = recipe.front_end.target_frames is not None
-    encoder = _trained_on(recipe.encoder, run.encoder)
+    encoder = run.encoder.with_recipe(recipe.encoder)
     if fixed and replace(run.front_end, **of_a_corpus) == recipe.front_end:
         return replace(recipe, encoder=encoder)
     loader = recipe.loader
     if run.front_end.target_frames is not None:  # it hears no more at once than it did
         loader = replace(loader, seconds=min(loader.seconds, run.loader.seconds))
     return replace(recipe, front_end=run.front_end, encoder=encoder, loader=loader)
-
-
-def _trained_on(ours: Any, theirs: Any) -> Any:
-    """Return the settings of a run's encoder with those of a recipe's that leave the weights as they are."""
-    if not (isinstance(ours, ViT.Config) and isinstance(theirs, ViT.Config)):
-        return theirs
-    if ours.stride is not None:
-        allowed = f"{ours.patch}, which this recipe's stride is for; take a --recipe for the patches of the run"
-        check(theirs.patch == ours.patch, "encoder.patch", theirs.patch, allowed)
-        theirs = replace(theirs, stride=ours.stride, partial=ours.partial)
-    if ours.positions == "stretched" and theirs.learned:
-        theirs = replace(theirs, positions=ours.positions)
-    return replace(theirs, drop_path=ours.drop_path or theirs.drop_path)
 
 
 def _learns_from_labels(config: RunConfig) -> bool:

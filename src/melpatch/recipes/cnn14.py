@@ -41,7 +41,7 @@ def cnn14_own(size_name: str) -> RunConfig:
     return replace(
         config,
         front_end=front_ends.panns(),
-        encoder=CNN14.sized(size_name),
+        encoder=CNN14.Config.of_size(size_name),
         objective=replace(config.objective, pooling="cls"),
         train=replace(config.train, lr=1e-3, layer_decay=1.0),
     )
@@ -50,7 +50,7 @@ def cnn14_own(size_name: str) -> RunConfig:
 def _published(size_name: str, front_end: LogMel.Config) -> RunConfig:
     return RunConfig(
         front_end=front_end,
-        encoder=CNN14.sized(size_name),
+        encoder=CNN14.Config.of_size(size_name),
         objective=Classify.Config(
             pooling="cls",
             augment=Augment.Config(

@@ -3,7 +3,7 @@
 from melpatch.audio import front_ends
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.cnn14 import CNN14
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.objectives.classify import Classify
 from melpatch.objectives.cola import COLA
 from melpatch.training.config import RunConfig, TrainConfig
@@ -16,7 +16,7 @@ def cola(size_name: str) -> RunConfig:
     for batches of any lengths: in those of one length, a clip would be told from clips of its own corpus only.
     """
     return RunConfig(
-        encoder=ViT.Config(**size(size_name)),
+        encoder=ViT.Config.of_size(size_name),
         objective=COLA.Config(),
         loader=LoaderConfig(batch_size=48, seconds=2.0, bucket_steps=1),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
@@ -33,7 +33,7 @@ def cola_published(size_name: str) -> RunConfig:
     """
     return RunConfig(
         front_end=front_ends.cola(),
-        encoder=CNN14.sized(size_name),
+        encoder=CNN14.Config.of_size(size_name),
         objective=COLA.Config(crop_seconds=1.0, crop_share=1.0, pooling="max", start="random"),
         loader=LoaderConfig(batch_size=64, seconds=10.0, bucket_steps=1),
         train=_adam(steps=100_000),
@@ -49,7 +49,7 @@ def cola_finetune(size_name: str) -> RunConfig:
     """
     return RunConfig(
         front_end=front_ends.cola(),
-        encoder=CNN14.sized(size_name),
+        encoder=CNN14.Config.of_size(size_name),
         objective=Classify.Config(pooling="max"),
         loader=LoaderConfig(batch_size=64, seconds=1.0),
         train=_adam(epochs=100.0),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from melpatch.audio.augment import Augment
 from melpatch.data.loader import LoaderConfig
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.objectives.classify import Classify
 from melpatch.recipes.maskspec import audiomae, maskspec_32k
 from melpatch.training.config import RunConfig, TrainConfig
@@ -18,7 +18,7 @@ def finetune(size_name: str) -> RunConfig:
     2021, arXiv 2106.08254); strengths from the runs of 2026-11-20 in LAB.md.
     """
     return RunConfig(
-        encoder=ViT.Config(**size(size_name)),
+        encoder=ViT.Config.of_size(size_name),
         objective=Classify.Config(
             label_smoothing=0.1,
             augment=Augment.Config(roll=0.2, freq_mask=24, time_mask=24, gain_db=6.0),

@@ -2,7 +2,7 @@
 
 from melpatch.audio import front_ends
 from melpatch.data.loader import LoaderConfig
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
 from melpatch.objectives.mae_ast import MAEAST
@@ -16,9 +16,9 @@ def mae_ast(size_name: str) -> RunConfig:
     :func:`melpatch.recipes.maskspec.maskspec` has it, for the same reasons.
     """
     return RunConfig(
-        encoder=ViT.Config(**size(size_name), cls_tokens=0, init="mae"),
+        encoder=ViT.Config.of_size(size_name, cls_tokens=0, init="mae"),
         objective=MAEAST.Config(
-            decoder=MAEDecoder.Config(depth=2, num_heads=size(size_name)["num_heads"])
+            decoder=MAEDecoder.Config(depth=2, num_heads=ViT.Config.of_size(size_name).num_heads)
         ),
         loader=LoaderConfig(batch_size=48, seconds=2.0, short_clips="repeat", bucket_steps=1),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
@@ -51,8 +51,8 @@ def mae_ast_frame(size_name: str) -> RunConfig:
 def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> RunConfig:
     return RunConfig(
         front_end=front_ends.mae_ast(),
-        encoder=ViT.Config(
-            **size(size_name),
+        encoder=ViT.Config.of_size(
+            size_name,
             patch=patch,
             cls_tokens=0,
             positions="sequence",
@@ -65,7 +65,7 @@ def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> 
             mask=mask,
             decoder=MAEDecoder.Config(
                 depth=2,
-                num_heads=size(size_name)["num_heads"],
+                num_heads=ViT.Config.of_size(size_name).num_heads,
                 positions="sequence",
                 norm="post",
                 dropout=0.1,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
 from melpatch.objectives.maskspec import MaskSpec
@@ -19,10 +19,10 @@ def maskspec(size_name: str) -> RunConfig:
     standard deviation of 1, short clips are repeated, weights start as MAE's and there is no class token, since small
     encoders learnt far less without (LAB.md, 2026-11-21). The rest as :func:`melpatch.recipes.ssast.ssast` has it.
     """
-    width = max(64, size(size_name)["embed_dim"] // 2)
+    width = max(64, ViT.Config.of_size(size_name).embed_dim // 2)
     return RunConfig(
         front_end=LogMel.Config(scale=1.0),
-        encoder=ViT.Config(**size(size_name), cls_tokens=0, init="mae"),
+        encoder=ViT.Config.of_size(size_name, cls_tokens=0, init="mae"),
         objective=MaskSpec.Config(
             decoder=MAEDecoder.Config(dim=width, depth=2, num_heads=width // 32), target="raw"
         ),
@@ -40,7 +40,7 @@ def maskspec_32k(size_name: str) -> RunConfig:
     """
     return RunConfig(
         front_end=front_ends.maskspec(),
-        encoder=ViT.Config(**size(size_name), partial="drop", init="mae"),
+        encoder=ViT.Config.of_size(size_name, partial="drop", init="mae"),
         objective=MaskSpec.Config(decoder=MAEDecoder.Config(dim=512, depth=8, num_heads=16)),
         loader=LoaderConfig(batch_size=512, seconds=9.92),  # 992 frames
         train=TrainConfig(
@@ -74,12 +74,12 @@ def audiomae(size_name: str) -> RunConfig:
         front_end=LogMel.Config(
             padding="legacy", target_frames=1024
         ),  # AudioSet's mean and std are the defaults
-        encoder=ViT.Config(**size(size_name), partial="drop", init="mae"),
+        encoder=ViT.Config.of_size(size_name, partial="drop", init="mae"),
         objective=MaskSpec.Config(
             mask=Masking.Config(ratio=0.8),
             decoder=MAEDecoder.Config(
                 dim=512,
-                depth=min(16, 2 * size(size_name)["depth"]),
+                depth=min(16, 2 * ViT.Config.of_size(size_name).depth),
                 num_heads=16,
                 attention="windows",
             ),

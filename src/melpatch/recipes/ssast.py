@@ -2,7 +2,7 @@
 
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
-from melpatch.encoders.vit import ViT, size
+from melpatch.encoders.vit import ViT
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import RunConfig, TrainConfig
 
@@ -14,7 +14,7 @@ def ssast(size_name: str) -> RunConfig:
     short ones they hide all that is near, and smaller ones train better. Statistics are measured at the start.
     """
     return RunConfig(
-        encoder=ViT.Config(**size(size_name)),
+        encoder=ViT.Config.of_size(size_name),
         objective=SSAST.Config(cluster_sides=(1, 2, 3)),
         loader=LoaderConfig(batch_size=48, seconds=2.0),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
@@ -45,8 +45,8 @@ def _published(size_name: str, patch: tuple[int, int], mask: str) -> RunConfig:
         front_end=LogMel.Config(
             padding="legacy", target_frames=1024
         ),  # AudioSet's mean and std are the defaults
-        encoder=ViT.Config(
-            **size(size_name),
+        encoder=ViT.Config.of_size(
+            size_name,
             patch=patch,
             cls_tokens=2,
             positions="learned",

@@ -1,16 +1,16 @@
-"""Which parameters are decayed, and which learn slower or faster than the rest.
+"""Optimiser groups: which parameters are decayed, and which learn slower or faster than the rest.
 
 Biases and norms carry no weight decay, tokens and position tables only if asked. Layer-wise decay multiplies the
-learning rate of a block by ``layer_decay`` for every block above it (Clark et al. 2020, "ELECTRA"; Bao et al. 2021,
-"BEiT", appendix).
+learning rate of a layer by ``layer_decay`` once for every layer above it (Clark et al. 2020, "ELECTRA"; Bao et al.
+2021, "BEiT", appendix).
 """
 
-import re
 from typing import Any
 
 from melpatch.objectives.base import Objective
 
-_TOKENS = re.compile(r"(^|\.)(mask_embed|cls_token|cls_position|position_table)$")
+MASK_EMBED = "mask_embed"
+"""Name of the parameter that stands for masked patches, in objectives and decoders."""
 
 
 def param_groups(
@@ -23,31 +23,35 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Return optimiser groups with ``params`` and ``names``, in a fixed order.
 
-    For a loop that changes the rates, ``lr_scale`` and ``decay_scale`` (0 or 1) say what a group takes its learning
-    rate and weight decay times.
+    A loop that changes the rates multiplies a group's learning rate by its ``lr_scale`` and its weight decay by its
+    ``decay_scale`` (0 or 1).
     """
-    layers = objective.encoder.num_layers
+    encoder = objective.encoder
+    layers = {f"encoder.{name}": layer for name, layer in encoder.parameter_layers().items()}
+    tokens = {f"encoder.{name}" for name in encoder.learned_tokens()}
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in objective.named_parameters():
         if not parameter.requires_grad:
             continue
-        decay = float(decay_tokens if _TOKENS.search(name) else parameter.ndim > 1)
-        scale = (
-            layer_decay ** (layers + 1 - _depth(name, layers))
-            if name.startswith("encoder.")
-            else head_lr_scale
+        # Biases and the gains of norms have one dimension, weights have more.
+        decays = parameter.ndim > 1
+        if name in tokens or name.rpartition(".")[2] == MASK_EMBED:
+            decays = decay_tokens
+        lr_scale = head_lr_scale
+        if name in layers:
+            # The final norm (layer num_layers + 1) learns at the full rate, each layer below it slower.
+            lr_scale = layer_decay ** (encoder.num_layers + 1 - layers[name])
+        decay_scale = float(decays)
+        group = groups.setdefault(
+            (lr_scale, decay_scale),
+            {
+                "params": [],
+                "names": [],
+                "weight_decay": decay_scale * weight_decay,
+                "lr_scale": lr_scale,
+                "decay_scale": decay_scale,
+            },
         )
-        scales = {"lr_scale": scale, "decay_scale": decay}
-        new = {"params": [], "names": [], "weight_decay": decay * weight_decay, **scales}
-        group = groups.setdefault((scale, decay), new)
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
-
-
-def _depth(name: str, layers: int) -> int:
-    """Return 0 for what lies before the blocks, 1 to ``layers`` for them, ``layers + 1`` for the last norm or neck."""
-    block = re.match(r"encoder\.(?:\w+\.)?blocks\.(\d+)\.", name)
-    if block:
-        return int(block.group(1)) + 1
-    return layers + 1 if re.match(r"encoder\.(?:\w+\.)?(norm|neck)\.", name) else 0

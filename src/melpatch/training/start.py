@@ -72,16 +72,13 @@ def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:
 
 def fitted(config: RunConfig) -> RunConfig:
     """Return the config with a learned position table as long as what the encoder will be given at once."""
-    encoder: Any = config.encoder
-    if not getattr(encoder, "learned", False):
-        return config
     method: Any = owner(config.objective)
     heard = method.input_seconds(config.objective, config.loader.seconds)
     frames = LogMel(config.front_end).frames(round(heard * config.front_end.sample_rate))
-    columns = encoder.grid(config.front_end.n_mels).columns(
-        config.front_end.target_frames or frames
+    encoder = config.encoder.fit_positions(
+        config.front_end.n_mels, config.front_end.target_frames or frames
     )
-    return replace(config, encoder=replace(encoder, columns=columns))
+    return replace(config, encoder=encoder)
 
 
 def plan(config: RunConfig, corpus: Corpus) -> Plan:

@@ -2,7 +2,6 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from melpatch.config import check
 from melpatch.errors import ConfigError
@@ -55,8 +54,8 @@ def copy_encoder(objective: Objective, run: Path, resize: Resize | None = None) 
     Args:
         objective: where to copy it to.
         run: the run folder.
-        resize: see :func:`melpatch.nn.positions.resize`. The default is bicubic if either table is
-            stretched, crop at the same stride, and bilinear where the stride changes.
+        resize: see :func:`melpatch.nn.positions.resize`; None leaves it to the encoder, see
+            :meth:`melpatch.encoders.base.Encoder.match_geometry`.
 
     Raises:
         ConfigError: the encoders differ in more than geometry, or the front ends in what a spectrogram means.
@@ -70,21 +69,12 @@ def copy_encoder(objective: Objective, run: Path, resize: Resize | None = None) 
                 f"front_end.{name} = {getattr(ours, name)!r} but {run} was trained with {getattr(theirs, name)!r}; "
                 "leave it out, or start from other weights"
             )
-    encoder: Any = source.export_encoder()
-    target: Any = objective.encoder
-    if getattr(target, "position_table", None) is not None and hasattr(encoder, "resize_positions"):
-        mode = resize or _default_resize(encoder, target)
-        encoder.resize_positions(target.config.columns, mode, target.grid)
+    encoder = source.export_encoder()
+    encoder.match_geometry(objective.encoder, resize)
     try:
-        target.load_state_dict(encoder.state_dict())
+        objective.encoder.load_state_dict(encoder.state_dict())
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ConfigError(
             f"encoder settings do not fit the weights of {run}: {reason}; leave them out to take its own"
         ) from error
-
-
-def _default_resize(encoder: Any, target: Any) -> Resize:
-    if "stretched" in (encoder.config.positions, target.config.positions):
-        return "bicubic"
-    return "crop" if encoder.grid.stride == target.grid.stride else "bilinear"
