@@ -176,7 +176,9 @@ def test_another_encoder_takes_the_place_of_the_recipes():
         ["cola", "--out", "x", "--size", "nano", "--encoder", "cnn14", "--encoder.dropout", "0.1"]
     )
     assert config.training.encoder == replace(CNN14.Config.of_size("nano"), dropout=0.1)
-    assert parse(["ssast", "--out", "x", "--encoder", "vit"]).training.encoder == ViT.Config.of_size("tiny")
+    assert parse(
+        ["ssast", "--out", "x", "--encoder", "vit"]
+    ).training.encoder == ViT.Config.of_size("tiny")
     assert (
         parse(["ssast_patch", "--out", "x", "--encoder", "vit"]).training.encoder.cls_tokens == 2
     )  # the recipe's own
