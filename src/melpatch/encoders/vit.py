@@ -40,7 +40,7 @@ class ViT(TokenEncoder):
     """A ViT of any size on patches of any shape; padded tokens never influence valid ones.
 
     >>> encoder = ViT(size="tiny")  # 128 mels, random weights; ViT(config, n_mels) takes all settings
-    >>> patches, cls, _ = encoder(torch.randn(2, 128, 1000))  # (clip, mel, frame)
+    >>> patches, cls, _ = encoder(torch.zeros(2, 128, 1000))  # (clip, mel, frame)
     >>> patches.shape, cls.shape
     (torch.Size([2, 504, 192]), torch.Size([2, 1, 192]))
 
