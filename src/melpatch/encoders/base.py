@@ -8,6 +8,7 @@ objectives shall mask or drop patches, with its settings nested in it as ``Confi
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +41,7 @@ def valid_frames(
     return torch.arange(spectrogram.shape[2], device=frames.device) < frames[:, None]
 
 
+@dataclass(frozen=True, kw_only=True)
 class EncoderConfig(ABC):
     """What the settings of every encoder can do; the settings are a frozen dataclass derived from this class."""
 
