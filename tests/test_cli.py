@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from melpatch import __version__, cli, distributed, registry
-from melpatch.errors import ConfigError, DataError
+from melpatch.config import check
+from melpatch.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +22,7 @@ class Config:
     """How often to greet."""
 
     def __post_init__(self) -> None:
-        if self.times < 0:
-            raise ConfigError(f"times = {self.times}; allowed: 0 or more")
+        check(self.times >= 0, "times", self.times, "0 or more")
 
 
 @pytest.fixture
@@ -52,12 +52,63 @@ def in_a_process(code, **options):
     )
 
 
-def test_help_and_version_import_nothing_heavy():
-    heavy = "{'torch', 'numpy', 'tyro', 'rich', 'sklearn'}"
-    code = "import sys; from melpatch.cli import main; print(main([{!r}]), sorted({} & sys.modules.keys()))"
-    for word in ("--help", "--version"):
-        done = in_a_process(code.format(word, heavy))
-        assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+def imported_by(arguments):
+    """Return what melpatch prints for some arguments, and which heavy libraries it imports for that."""
+    libraries = {"torch", "numpy", "tyro", "rich", "sklearn", "scipy", "lightning_fabric"}
+    code = (
+        "import sys; from melpatch.cli import main; code = main(sys.argv[1:]); "
+        f"print('imported:', *sorted({libraries} & sys.modules.keys())); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    assert done.returncode == 0, done.stderr
+    out, _, names = done.stdout.rpartition("imported:")
+    return out, set(names.split())
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(word):
+    assert imported_by([word])[1] == set()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain"],
+        ["pretrain", "asit_2024", "--size", "base"],
+        ["pretrain", "cola", "--encoder", "cnn14"],
+        ["finetune", "--recipe", "ast_esc50"],
+        ["evaluate"],
+        ["embed"],
+    ],
+    ids=" ".join,
+)
+def test_the_help_of_a_command_needs_no_torch_and_is_the_same_as_with_it(
+    words, capsys, monkeypatch
+):
+    out, imported = imported_by([*words, "--help"])
+    assert imported <= {"numpy", "tyro"}
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli.main([*words, "--help"]) == 0  # the tests have imported torch
+    assert out == capsys.readouterr().out
+
+
+def test_after_help_the_libraries_are_the_real_ones():
+    code = (
+        "from melpatch import cli\n"
+        "assert cli.main(['pretrain', '--help']) == 0\n"
+        "from melpatch.objectives.ssast import SSAST\n"
+        "import torch, rich\n"
+        "assert issubclass(SSAST, torch.nn.Module)\n"
+        "assert torch.zeros(2).sum() == 0\n"
+    )
+    done = in_a_process(code)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
@@ -102,16 +153,27 @@ def test_the_help_of_a_command_tells_what_it_does_and_each_option(capsys):
         "usage: melpatch greet-all",
         "Greet everybody.",
         "--times INT",
-        "How often to greet.",
+        "How often to greet. (default: 1)",
     ):
         assert part in out
 
 
 @pytest.mark.usefixtures("greet")
-@pytest.mark.parametrize("arguments", [["--tims", "2"], ["--times", "two"], ["stray"]])
-def test_a_wrong_argument_is_exit_code_2(arguments, capsys):
+@pytest.mark.parametrize("arguments", [["--times", "two"], ["stray"]])
+def test_a_value_that_cannot_be_read_is_exit_code_2(arguments, capsys):
     assert cli.main(["greet-all", *arguments]) == 2
     assert "melpatch greet-all --help" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("greet")
+@pytest.mark.parametrize(
+    ("flag", "advice"),
+    [("--tims", "did you mean --times?"), ("--xyz=1", "'melpatch greet-all --help' lists them")],
+)
+def test_an_unknown_flag_is_one_line_that_names_the_nearest(flag, advice, capsys):
+    assert cli.main(["greet-all", flag, "2"]) == 2
+    line = f"melpatch greet-all: error: unknown flag {flag.partition('=')[0]}; {advice}\n"
+    assert capsys.readouterr().err == line
 
 
 @pytest.mark.usefixtures("greet")
@@ -134,7 +196,7 @@ def test_an_unknown_command_is_exit_code_2_with_advice(word, advice, capsys):
 @pytest.mark.usefixtures("greet")
 def test_a_setting_out_of_range_is_one_line_and_exit_code_2(capsys):
     assert cli.main(["greet-all", "--times", "-1"]) == 2
-    assert capsys.readouterr().err == "melpatch greet-all: error: times = -1; allowed: 0 or more\n"
+    assert capsys.readouterr().err == "melpatch greet-all: error: --times -1; allowed: 0 or more\n"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +273,7 @@ def several(monkeypatch):
 
 def test_a_command_that_is_the_work_of_one_process_says_so(greet, several, capsys):
     assert cli.main(["greet-all"]) == 2
-    line = "melpatch greet-all: error: melpatch greet-all is the work of one process; start it without torchrun\n"
+    line = "melpatch greet-all: error: melpatch greet-all runs in one process only; start it without torchrun\n"
     assert capsys.readouterr().err == line
     greet.TOGETHER = True
     assert cli.main(["greet-all"]) == 0

@@ -30,8 +30,19 @@ DOCUMENTS = [
 # A room imports from its own folder and from floors above it in this list, never from a neighbour on its own floor.
 FLOORS = [
     {"errors"},
-    {"atomic", "registry", "rng", "progress", "distributed", "colours", "schedules"},
-    {"config"},
+    {
+        "atomic",
+        "registry",
+        "rng",
+        "progress",
+        "distributed",
+        "colours",
+        "schedules",
+        "placeholders",
+    },
+    {"config", "flags"},
+    {"help_page"},
+    {"arguments"},
     {"audio", "nn"},
     {"data", "checkpoint", "encoders"},
     {"datasets"},

@@ -1,6 +1,6 @@
-"""The front door: ``melpatch COMMAND ...`` finds a file of ``commands/``, reads its settings and runs it.
+"""The ``melpatch`` command line: find a command in ``commands/``, read its configuration, run it.
 
-Nothing heavy is imported before the command is known, so that ``melpatch --help`` answers at once.
+Nothing heavy is imported before the command is known, and no torch to show help.
 """
 
 import difflib
@@ -8,6 +8,8 @@ import importlib
 import inspect
 import os
 import sys
+import textwrap
+from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -15,23 +17,30 @@ from typing import Any
 
 import melpatch
 from melpatch import registry
-from melpatch.errors import ConfigError, Interrupted, MelpatchError, report_lost_workers
+from melpatch.errors import (
+    ConfigError,
+    Interrupted,
+    MelpatchError,
+    SettingError,
+    report_lost_workers,
+)
 
-_SUCCESS, _DEFECT, _USER_ERROR, _INTERRUPTED, _BROKEN_PIPE = (
-    0,
-    1,
-    2,
-    130,
-    141,
-)  # the last two as shells count signals
+_SUCCESS = 0
+_DEFECT = 1
+_USER_ERROR = 2
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_BROKEN_PIPE = 141  # 128 + SIGPIPE
+_HELP_FLAGS = {"-h", "--help"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, or 2 for what the user can put right, or 1 for a defect of ours.
+    """Run one command and return the exit code.
+
+    It is 0 after success, 2 for what the user can put right and 1 for a defect of melpatch.
 
     Args:
-        arguments: the words after ``melpatch``; by default those of this process. ``--debug`` anywhere among them lets
-            every exception through with its traceback.
+        arguments: the words after ``melpatch``; by default those of this process. ``--debug``
+            anywhere among them lets every exception through with its traceback.
     """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
@@ -41,63 +50,98 @@ def main(arguments: list[str] | None = None) -> int:
             _run(words)
         sys.stdout.flush()
         return _SUCCESS
-    except SystemExit as done:  # tyro has shown its help or the wrong flag
-        return done.code if isinstance(done.code, int) else _SUCCESS
+    except SystemExit as end:  # help was shown, or tyro has named a value that it cannot read
+        return end.code if isinstance(end.code, int) else _SUCCESS
     except (Exception, KeyboardInterrupt, Interrupted) as error:
-        if _several() and not importlib.import_module("melpatch.distributed").first_to_fail():
-            return _DEFECT  # of what another process has said already
+        if (
+            _is_distributed()
+            and not importlib.import_module("melpatch.distributed").first_to_fail()
+        ):
+            return _DEFECT  # the process that failed first reports the error
         if debug:
             raise
-        return _report(error, " ".join(["melpatch", *words[:1]]))
+        return _report(error, words)
 
 
 def parse(command: str, arguments: list[str]) -> tuple[ModuleType, Any]:
-    """Return the module of a command and the configuration that the arguments spell, without running it.
+    """Return the module of a command and the configuration that the arguments spell.
 
-    A module of which several processes share the work, if torchrun starts them, says ``TOGETHER = True``. One whose
-    settings depend on the arguments themselves (on which objective, say) brings its own
-    ``parse(arguments)``; for the others tyro reads their ``Config``.
+    A command holds a ``Config`` and ``run(config)``. Where defaults depend on the arguments, such as
+    on the recipe, it also holds ``parse(arguments)``. ``TOGETHER = True`` says that the processes of
+    torchrun share its work.
 
     Raises:
-        ConfigError: no command has that name, or a setting is out of range.
-        SystemExit: tyro has shown the help (code 0) or what is wrong with the arguments (code 2).
+        ConfigError: no command has that name, or a flag or setting is wrong.
+        SystemExit: the help was shown (code 0), or a value cannot be read (code 2).
     """
-    if command not in _summaries():
-        close = difflib.get_close_matches(command, _summaries())
-        advice = f"did you mean {' or '.join(close)}?" if close else "'melpatch --help' lists them"
-        raise ConfigError(f"no command is called {command!r}; {advice}")
-    module = importlib.import_module(f"melpatch.commands.{command.replace('-', '_')}")
+    if not _HELP_FLAGS.isdisjoint(arguments):
+        _show_help_without_torch(command, arguments)
+    return _parse(command, arguments)
+
+
+def _parse(command: str, arguments: list[str]) -> tuple[ModuleType, Any]:
+    module = _command(command)
     if hasattr(module, "parse"):
         return module, module.parse(arguments)
-    import tyro  # here, so that the help of the front door does not wait for it
+    from melpatch.arguments import read_config  # not above: melpatch --help does without tyro
 
-    prog, description = f"melpatch {command}", inspect.getdoc(module)
-    return module, tyro.cli(module.Config, args=arguments, prog=prog, description=description)
+    about = inspect.getdoc(module) or ""
+    return module, read_config(module.Config, arguments, prog=f"melpatch {command}", about=about)
+
+
+def _show_help_without_torch(command: str, arguments: list[str]) -> None:
+    """Show the help of a command and exit; return where that takes the heavy libraries."""
+    from melpatch.placeholders import heavy_libraries_replaced
+
+    if any(
+        ":" in word for word in [command, *arguments]
+    ):  # code of one's own, which may do anything
+        return
+    try:
+        with heavy_libraries_replaced():
+            _parse(command, arguments)
+    except Exception:  # noqa: BLE001 - whatever it is, it is raised again with the real libraries
+        return
+
+
+def _command(name: str) -> ModuleType:
+    """Return the module of a command.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    summaries = _summaries()
+    if name not in summaries:
+        close = difflib.get_close_matches(name, summaries)
+        advice = "'melpatch --help' lists them"
+        if close:
+            advice = f"did you mean {' or '.join(close)}?"
+        raise ConfigError(f"no command is called {name!r}; {advice}")
+    return importlib.import_module(f"melpatch.commands.{name.replace('-', '_')}")
 
 
 def _run(words: list[str]) -> None:
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in _HELP_FLAGS:
         sys.stdout.write(_help() + "\n")
     elif words[0] == "--version":
         sys.stdout.write(f"melpatch {melpatch.__version__}\n")
-    elif _several():
-        _run_together(words[0], words[1:])
+    elif _is_distributed():
+        _run_distributed(words[0], words[1:])
     else:
         module, config = parse(words[0], words[1:])
         module.run(config)
 
 
-def _several() -> bool:
+def _is_distributed() -> bool:
     """Return whether torchrun started this process beside others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _run_together(command: str, arguments: list[str]) -> None:
-    """Run a command as one of several processes, of which the first one alone says anything but an error."""
-    os.environ.setdefault(
-        "TORCH_CPP_LOG_LEVEL", "ERROR"
-    )  # torch warns of settings that are as they have to be
-    from melpatch import distributed  # here, since it imports torch
+def _run_distributed(command: str, arguments: list[str]) -> None:
+    """Run a command as one of several processes; only rank 0 writes to stdout and stderr."""
+    # Otherwise torch warns of settings that are as they have to be.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from melpatch import distributed  # not above: it imports torch
 
     with ExitStack() as stack:
         stack.enter_context(distributed.process_group())
@@ -108,13 +152,13 @@ def _run_together(command: str, arguments: list[str]) -> None:
         module, config = parse(command, arguments)
         if not getattr(module, "TOGETHER", False):
             raise ConfigError(
-                f"melpatch {command} is the work of one process; start it without torchrun"
+                f"melpatch {command} runs in one process only; start it without torchrun"
             )
         module.run(config)
 
 
 def _summaries() -> dict[str, str]:
-    """Return every command as it is typed, with its one line of help, read without importing it."""
+    """Return the one-line summary of every command by its name as it is typed."""
     return {
         name.replace("_", "-"): registry.summary("commands", name)
         for name in registry.names("commands")
@@ -124,39 +168,55 @@ def _summaries() -> dict[str, str]:
 def _help() -> str:
     summaries = _summaries()
     width = max(map(len, summaries), default=0)
+    about = textwrap.fill(" ".join((inspect.getdoc(melpatch) or "").split()), 100)
     return "\n".join(
         [
-            inspect.getdoc(melpatch) or "",
+            about,
             "\nusage: melpatch COMMAND [options]\n",
             *(f"  {name:{width}}  {summary}" for name, summary in summaries.items()),
-            "\n'melpatch COMMAND --help' lists the options of a command. Anywhere, '--debug' shows the traceback of an",
-            "error. 'melpatch --version' tells the version.",
+            "\n'melpatch COMMAND --help' shows the options of a command, 'melpatch list' what there is",
+            "to choose from. '--debug' shows the traceback of an error, '--version' the version.",
         ]
     )
 
 
-def _report(error: BaseException, command: str) -> int:
-    """Tell the user in one line of stderr what ended the command, and return the exit code."""
+def _report(error: BaseException, words: Sequence[str]) -> int:
+    """Write one line to stderr about what ended a command, and return the exit code."""
     text = " ".join(str(error).splitlines())
     match error:
-        case BrokenPipeError():  # whoever reads us, head say, has had enough; Python must not complain at shutdown
+        case BrokenPipeError():
+            # The reader, such as head, has gone; Python must not complain of that at shutdown.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _BROKEN_PIPE
         case KeyboardInterrupt():
-            line, code = "interrupted", _INTERRUPTED
+            line = "interrupted"
+            code = _INTERRUPTED
         case Interrupted():
-            line, code = text, 128 + error.signal  # as shells count signals
+            line = text
+            code = 128 + error.signal  # as shells report signals
+        case SettingError():
+            line = f"error: {_as_typed(error, words) or text}"
+            code = _USER_ERROR
         case MelpatchError():
-            line, code = f"error: {text}", _USER_ERROR
-        case OSError() if (
-            error.filename is not None
-        ):  # a full disk, a folder that may not be written
-            line, code = f"error: {error.filename}: {error.strerror}", _USER_ERROR
+            line = f"error: {text}"
+            code = _USER_ERROR
+        case OSError() if error.filename is not None:  # a full disk, a folder without write access
+            line = f"error: {error.filename}: {error.strerror}"
+            code = _USER_ERROR
         case _:
             defect = f"{type(error).__name__}: {text}".removesuffix(": ")
-            line, code = (
-                f"{defect}; this is a defect; run again with --debug for the traceback",
-                _DEFECT,
-            )
-    sys.stderr.write(f"{command}: {line}\n")
+            line = f"{defect}; this is a defect; run again with --debug for the traceback"
+            code = _DEFECT
+    sys.stderr.write(f"{' '.join(['melpatch', *words[:1]])}: {line}\n")
     return code
+
+
+def _as_typed(error: SettingError, words: Sequence[str]) -> str | None:
+    """Return the message of an error with the flag as the user typed it; None where no flag was."""
+    wanted = error.field.removeprefix("--").replace("_", "-").rpartition(".")[2]
+    for word in words[1:]:
+        flag = word.partition("=")[0]
+        name = flag.removeprefix("--").replace("_", "-").rpartition(".")[2]
+        if flag.startswith("--") and name in {wanted, f"no-{wanted}"}:
+            return f"{flag} {error.shown}; allowed: {error.allowed}"
+    return None

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import tomli_w
 
 from melpatch import registry
-from melpatch.errors import ConfigError
+from melpatch.errors import ConfigError, SettingError
 
 T = TypeVar("T")
 
@@ -170,6 +170,6 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def check(condition: bool, field: str, value: Any, allowed: str) -> None:
-    """Raise a ConfigError naming the field, its value and what is allowed, unless the condition holds."""
+    """Raise a SettingError naming the field, its value and what is allowed, unless the condition holds."""
     if not condition:
-        raise ConfigError(f"{field} = {value!r}; allowed: {allowed}")
+        raise SettingError(field, value, allowed)

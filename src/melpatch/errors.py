@@ -15,6 +15,26 @@ class ConfigError(MelpatchError):
     """A setting that is unknown, ill-typed, out of range, or at odds with another one."""
 
 
+class SettingError(ConfigError):
+    """A setting that is out of range.
+
+    Attributes:
+        field: name of the setting, as its dataclass declares it.
+        shown: its value in words.
+        allowed: the values that it may have.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field} = {value!r}; allowed: {allowed}")
+        self.field = field
+        self.shown = str(value)
+        self.allowed = allowed
+
+    def __reduce__(self) -> tuple[type["SettingError"], tuple[str, str, str]]:
+        """Rebuild from the parts, so that the error survives the way back from a worker process."""
+        return type(self), (self.field, self.shown, self.allowed)
+
+
 class DataError(MelpatchError):
     """A corpus that cannot be used: empty folder, manifest without the wanted column or split, too many bad clips."""
 

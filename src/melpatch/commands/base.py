@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import tyro
 
+from melpatch.arguments import read_config
 from melpatch.distributed import restarted
 from melpatch.errors import ConfigError
 from melpatch.recipes.base import recipe_names
@@ -56,7 +57,7 @@ def read_flags(
         settings = default(arguments)
         for name in required:
             object.__setattr__(settings, name, tyro.MISSING)
-    return tyro.cli(kind, default=settings, args=arguments, prog=prog, description=about)
+    return read_config(kind, arguments, prog=prog, about=about, default=settings)
 
 
 def read_pretrain_flags(arguments: list[str], about: str) -> PretrainConfig:
