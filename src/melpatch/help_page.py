@@ -63,10 +63,15 @@ def _usage(prog: str, flags: Sequence[Flag], width: int) -> str:
             name = f"{flag.spelled}..." if flag.kind.endswith("...") else flag.spelled
             words.append(name if flag.required else f"[{name}]")
     for flag in flags:
-        if flag.required and not flag.positional:
+        if _is_required(flag) and not flag.positional:
             words.append(f"{flag.spelled} {flag.kind}")
     text = f"usage: {' '.join(words)} [options]"
     return textwrap.fill(text, width, subsequent_indent="       ", break_on_hyphens=False)
+
+
+def _is_required(flag: Flag) -> bool:
+    """Return whether a flag must be given; a run without data is refused once its settings are read."""
+    return flag.required or (flag.name == "data" and flag.default == ())
 
 
 def _grouped(flags: Sequence[Flag]) -> dict[str, list[Flag]]:
@@ -74,10 +79,10 @@ def _grouped(flags: Sequence[Flag]) -> dict[str, list[Flag]]:
     sections: dict[str, list[Flag]] = {"arguments": [flag for flag in flags if flag.positional]}
     named = [flag for flag in flags if not flag.positional]
     if len(flags) < _LONG_PAGE:
-        sections["options"] = sorted(named, key=lambda flag: not flag.required)
+        sections["options"] = sorted(named, key=lambda flag: not _is_required(flag))
     else:
         essential = [flag for flag in named if flag.name in ESSENTIAL]
-        essential.sort(key=lambda flag: (not flag.required, ESSENTIAL.index(flag.name)))
+        essential.sort(key=lambda flag: (not _is_required(flag), ESSENTIAL.index(flag.name)))
         sections["most used options"] = essential
         for group in GROUPS:
             sections[group] = [
@@ -118,7 +123,7 @@ def _entry(flag: Flag, width: int) -> Iterator[str]:
 
 def _default(flag: Flag) -> str:
     """Return in brackets what holds where a flag is not given."""
-    if flag.required:
+    if _is_required(flag):
         return "(required)"
     if flag.default is None or flag.default in ((), ""):
         return ""

@@ -80,8 +80,8 @@ def test_a_training_with_labels_is_fed_labels(corpus, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("data", "--batches", "1"), "batches = 1; allowed: 2 or more"),
-        (("data", "--rounds", "0"), "rounds = 0; allowed: 1 or more"),
+        (("data", "--batches", "1"), "--batches 1; allowed: 2 or more"),
+        (("data", "--rounds", "0"), "--rounds 0; allowed: 1 or more"),
         (("data",), "--data is missing"),
     ],
 )

@@ -290,7 +290,7 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
     ("words", "message"),
     [
         (("--only", "nobody"), "only = ['nobody']; allowed: random, masked"),
-        (("--budget", "huge"), "budget = 'huge'; allowed: small"),
+        (("--budget", "huge"), "--budget huge; allowed: small"),
         (("--protocol", "knn l=3"), "set = 'l'; allowed: the settings of knn"),
         (("--protocol", "nearest"), "no protocols piece is called 'nearest'"),
         (("--recipe", "nope"), "no recipe or objective is called 'nope'"),
@@ -306,7 +306,7 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
             ("--exclude", "val"),
             "is scored by three but pretrained on; keep its split (test) out with --exclude",
         ),
-        (("--jobs", "0"), "jobs = 0; allowed: 1 or more"),
+        (("--jobs", "0"), "--jobs 0; allowed: 1 or more"),
     ],
 )
 def test_what_cannot_be_compared_is_exit_code_2_before_anything_is_done(

@@ -191,19 +191,19 @@ def test_what_is_told_in_the_end_has_hours_and_rate(run, folder, tmp_path, capsy
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--hop", "0.1"), "hop = 0.1; allowed: 0.16 s or more"),
+        (("--hop", "0.1"), "--hop 0.1; allowed: 0.16 s or more"),
         (
             ("--hop", "1", "--pooling", "cls"),
-            "pooling = 'cls'; allowed: 'mean' or 'frequency' where there is a hop",
+            "--pooling cls; allowed: 'mean' or 'frequency' where there is a hop",
         ),
         (("--layer", "2"), "layer = 2; allowed: -2 to 1"),
         (
             ("--hop", "1", "--pooling", "max"),
-            "pooling = 'max'; allowed: 'mean' or 'frequency' where there is a hop",
+            "--pooling max; allowed: 'mean' or 'frequency' where there is a hop",
         ),
         (("--pooling", "median"), "--pooling"),
-        (("--batch-size", "0"), "batch_size = 0; allowed: 1 or more"),
-        (("--workers", "-1"), "workers = -1; allowed: 0 or more"),
+        (("--batch-size", "0"), "--batch-size 0; allowed: 1 or more"),
+        (("--workers", "-1"), "--workers -1; allowed: 0 or more"),
     ],
 )
 def test_what_cannot_be_embedded_is_exit_code_2(run, folder, words, message, tmp_path, capsys):

@@ -305,8 +305,8 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--init", "scratch", "--few", "0"), "few = 0; allowed: 1 or more"),
-        (("--init", "scratch", "--size", "huge"), "size = 'huge'; allowed: nano"),
+        (("--init", "scratch", "--few", "0"), "--few 0; allowed: 1 or more"),
+        (("--init", "scratch", "--size", "huge"), "--size huge; allowed: nano"),
         (
             ("--init", "scratch", "--test-fold", "9"),
             "no split or fold is called '9'; there are: test (6), train (9)",
@@ -314,7 +314,7 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
         (("--init", "scratch", "--val-fold", "9"), "no split or fold is called '9'"),
         (
             ("--init", "nowhere"),
-            "init = 'nowhere'; allowed: a run folder, a weight file (.safetensors, .pth, ",
+            "--init nowhere; allowed: a run folder, a weight file (.safetensors, .pth, ",
         ),
         (("--init", "nowhere.pth"), "nowhere.pth: no such file; give a weight file"),
         (
@@ -329,7 +329,7 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
             ("--init", "scratch", "--encoder", "nope"),
             "no encoders piece is called 'nope'; there are: cnn14, vit",
         ),
-        (("--init", "scratch", "--measure", "-1"), "measure = -1; allowed: 0 or more"),
+        (("--init", "scratch", "--measure", "-1"), "--measure -1; allowed: 0 or more"),
         (("--init", "scratch", "--like", "nowhere"), "config.toml: cannot be read"),
         (("--init", "scratch", "--data"), "--data is missing"),
         (
@@ -381,12 +381,12 @@ def test_help_tells_of_every_flag_unit_and_default(monkeypatch, capsys):
     assert main(["finetune", "--help"]) == 0
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for part in (
-        "--init STR Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or",
-        "--recipe STR A recipe that learns from labels: finetune, for own data, or a paper's",
+        "--init TEXT Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or",
+        "--recipe TEXT A recipe that learns from labels: finetune, for own data, or a paper's",
         "Recipes: ",
-        "--encoder {None}|STR Kind of encoder: vit, cnn14",
+        "--encoder TEXT Kind of encoder: vit, cnn14",
         "--encoder.patch INT INT Patch size",
-        "--test-fold {None}|STR Split or fold left alone; all others (but val) train. (default: None)",
+        "--test-fold TEXT Split or fold left alone; all others (but val) train.",
         "--seconds FLOAT Longest segment, in seconds;",
         "--objective.label-smoothing FLOAT",
     ):

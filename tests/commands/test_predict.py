@@ -141,8 +141,8 @@ def test_a_pretrained_run_is_exit_code_2_with_advice(folder, tmp_path, capsys):
     [
         (("nothing.wav",), "nothing.wav: no such file or folder"),
         ((), "name files, or folders that hold some"),
-        (("nothing.wav", "--hop", "0"), "hop = 0.0; allowed: seconds above 0"),
-        (("nothing.wav", "--threshold", "2"), "threshold = 2.0; allowed: 0 to 1"),
+        (("nothing.wav", "--hop", "0"), "--hop 0.0; allowed: seconds above 0"),
+        (("nothing.wav", "--threshold", "2"), "--threshold 2.0; allowed: 0 to 1"),
     ],
 )
 def test_what_cannot_be_predicted_is_exit_code_2(classifier, words, message, tmp_path, capsys):

@@ -271,7 +271,7 @@ def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_mad
         *SHORT,
     ]
     assert main(["pretrain", "ssast", *words]) == 2
-    assert "objective.num_masked = 1000; allowed: 1 to" in capsys.readouterr().err
+    assert "--objective.num-masked 1000; allowed: 1 to" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -290,12 +290,12 @@ def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_mad
         (("ssast",), "--out"),
         (("ssast", "--out", "x"), "--data is missing; give a folder of audio"),
         (("ssast", "--out", "x", "--data", "nowhere"), "nowhere: no such folder or CSV file"),
-        (("ssast", "--out", "x", "--size", "huge"), "size = 'huge'; allowed: nano"),
-        (("ssast", "--out", "x", "--measure", "-1"), "measure = -1; allowed: 0 or more"),
-        (("ssast", "--out", "x", "--steps", "-1"), "steps = -1; allowed: 0 or more"),
+        (("ssast", "--out", "x", "--size", "huge"), "--size huge; allowed: nano"),
+        (("ssast", "--out", "x", "--measure", "-1"), "--measure -1; allowed: 0 or more"),
+        (("ssast", "--out", "x", "--steps", "-1"), "--steps -1; allowed: 0 or more"),
         (
             ("ssast", "--out", "x", "--objective.mask-ratio", "1"),
-            "mask_ratio = 1.0; allowed: between 0 and 1",
+            "--objective.mask-ratio 1.0; allowed: between 0 and 1",
         ),
         (("ssast", "--out", "x", "--objective.mask", "nope"), "--objective.mask"),
         (("ssast", "--out", "x", "--nope"), "--nope"),
@@ -353,7 +353,7 @@ def test_an_init_with_other_ears_or_another_encoder_is_refused(corpus, tmp_path,
         assert main([*words, str(write_run(tmp_path / name, config))]) == 2
         assert message in capsys.readouterr().err
     assert main([*words, str(tmp_path / "nowhere")]) == 2
-    assert "nowhere'; allowed: a run folder, a weight file" in capsys.readouterr().err
+    assert "nowhere; allowed: a run folder, a weight file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [("--help",), ("ssast", "--help")])
@@ -362,7 +362,7 @@ def test_help_tells_the_recipes_and_of_every_flag_unit_and_default(words, monkey
     assert main(["pretrain", *words]) == 0
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for part in (
-        "usage: melpatch pretrain ssast",
+        "usage: melpatch pretrain RECIPE --out PATH --data TEXT... [options]",
         "Recipes: asit, asit_2023, asit_2024, ",
         "Longest segment, in seconds;",
         "--front-end.window-ms FLOAT Length of a frame, in milliseconds. (default: 25.0)",

@@ -76,7 +76,7 @@ def test_a_few_clips_of_a_folder_are_measured(tmp_path, capsys):
     [
         ((), "--data is missing; give a folder of audio"),
         (("nowhere",), "nowhere: no such folder or CSV file"),
-        (("--clips", "0", "nowhere"), "clips = 0; allowed: 1 or more"),
+        (("--clips", "0", "nowhere"), "--clips 0; allowed: 1 or more"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line_and_exit_code_2(words, message, capsys):

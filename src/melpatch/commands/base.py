@@ -82,9 +82,13 @@ def read_pretrain_flags(arguments: list[str], about: str) -> PretrainConfig:
         f"{about} 'melpatch pretrain RECIPE --help' shows a recipe's own flags and defaults.\n\n"
         f"Recipes: {names}, or package.module:Class for an objective of your own."
     )
-    prog = f"melpatch pretrain {arguments[0]}"
     return read_flags(
-        PretrainConfig, _pretrain_defaults, arguments, prog=prog, about=about, required=["out"]
+        PretrainConfig,
+        _pretrain_defaults,
+        arguments,
+        prog="melpatch pretrain",
+        about=about,
+        required=["recipe", "out"],
     )
 
 
