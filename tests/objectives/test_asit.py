@@ -71,8 +71,8 @@ def slow_clip(objective, views, clip, frames):
                     objective, "local", said.patches[0, token], told.patches[0, token]
                 )
                 tokens.append((*entropies, float(m.sum() / s.sum())))
-    for crop in range(clip, clips * config.crops if views.crops else 0, clips):
-        _, (short,) = alone(objective, min(frames, 12), views.crops.spectrogram[crop])
+    for crop in range(clip, clips * config.local_crops if views.local_crops else 0, clips):
+        _, (short,) = alone(objective, min(frames, 12), views.local_crops.spectrogram[crop])
         said_by.append(objective.encoder(short[None]).cls[0].mean(dim=0))
     pairs = [
         told_from(objective, "global", said, told)
@@ -189,7 +189,7 @@ def test_views_and_crops_are_pieces_of_the_clips(view_seconds, width):
         assert torch.equal(views.clean[row, :, :frames], whole[row % 4, :, start : start + frames])
         assert not views.clean[row, :, frames:].any()
         assert views.valid_pixels[row, 0].sum() == frames
-    for row, crop in enumerate(views.crops.spectrogram):
+    for row, crop in enumerate(views.local_crops.spectrogram):
         frames = min(FRAMES[row % 4], 12)
         places = range(FRAMES[row % 4] - frames + 1)
         assert any(
@@ -198,7 +198,7 @@ def test_views_and_crops_are_pieces_of_the_clips(view_seconds, width):
     if width == 24:
         assert len(set(views.start[::4].tolist())) > 1
         assert not torch.equal(views.start, objective.views(data, 1).start)
-        assert not torch.equal(views.crops.spectrogram[0], views.crops.spectrogram[4])
+        assert not torch.equal(views.local_crops.spectrogram[0], views.local_crops.spectrogram[4])
         assert not torch.equal(views.mask[1], views.mask[5])  # the same place, other blocks
 
 
@@ -292,11 +292,11 @@ def test_padding_is_never_corrupted_and_in_no_loss(encoder):
     assert not torch.equal(views.corrupted[views.mask], views.clean[views.mask])
     whole_tokens = 20 // PATCH * PATCH if encoder else 20
     assert views.valid_pixels.any(dim=1).sum(dim=1).tolist() == [24, whole_tokens, 24, 5] * 3
-    loss = objective.learn(views, STEP).loss
+    loss = objective.losses(views, STEP).loss
     padding = torch.zeros_like(views.clean)
     padding[1::4, :, 24:] = padding[3::4, :, PATCH:] = 1e3
     changed = views._replace(clean=views.clean + padding, corrupted=views.corrupted + padding)
-    assert torch.equal(objective.learn(changed, STEP).loss, loss)
+    assert torch.equal(objective.losses(changed, STEP).loss, loss)
 
 
 @pytest.mark.parametrize("frames", [(48,), (5,), (1,), (1, 1), (20, 1)], ids=str)

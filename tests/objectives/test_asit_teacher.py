@@ -73,8 +73,8 @@ def test_encoders_run_as_often_as_the_losses_need(losses):
     student = clips_into(objective.encoder)
     teacher = [] if objective.teacher is None else clips_into(objective.teacher)
     views = objective.views(batch(), STEP)
-    assert (views.crops is not None) == ("global" in losses)
-    objective.learn(views, STEP)
+    assert (views.local_crops is not None) == ("global" in losses)
+    objective.losses(views, STEP)
     assert student == ([8, 8] if "global" in losses else [8])
     assert teacher == ([] if losses == ("pixel",) else [8])
 
@@ -100,7 +100,7 @@ def test_heads_are_given_the_tokens_that_their_loss_needs(local_tokens, pixels):
         int(whole(objective, pixel).sum()) for pixel in (views.mask, views.valid_pixels)
     )
     assert 0 < corrupted < sound < whole(objective, torch.ones_like(views.valid_pixels)).sum()
-    objective.learn(views, STEP)
+    objective.losses(views, STEP)
     assert decoded == [corrupted if pixels == "corrupted" else sound]
     tokens = corrupted if local_tokens == "corrupted" else sound
     assert student == [tokens, 8]
@@ -367,9 +367,9 @@ def test_wrong_settings_are_named(settings, message):
         (
             Corruption,
             {"ratio": (0.7, 0.5)},
-            r"share = \(0.7, 0.5\); allowed: two shares, low <= high",
+            r"ratio = \(0.7, 0.5\); allowed: two shares, low <= high",
         ),
-        (Corruption, {"ratio": (0.5, 0.95)}, r"share = \(0.5, 0.95\); allowed: .* up to 0.9"),
+        (Corruption, {"ratio": (0.5, 0.95)}, r"ratio = \(0.5, 0.95\); allowed: .* up to 0.9"),
         (Corruption, {"alien_ratio": 0.0}, "alien_ratio = 0.0; allowed: above 0 and up to 0.9"),
         (Corruption, {"alien_probability": 1.1}, "alien_probability = 1.1; allowed: 0 to 1"),
     ],

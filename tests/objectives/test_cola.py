@@ -323,7 +323,7 @@ def test_a_front_end_whose_padding_is_sound_is_refused():
     [
         ("processes", {"batch_size": 1}, 2),
         ("batch", {"batch_size": 4, "accumulate": 4}, 8),
-        ("batch", {"batch_size": 4, "accumulate": 2, "processes": 2}, 8),
+        ("batch", {"batch_size": 4, "accumulate": 2, "world_size": 2}, 8),
     ],
 )
 def test_a_clip_that_has_no_other_to_be_told_from_is_refused(negatives, changes, least):
