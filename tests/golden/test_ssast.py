@@ -91,7 +91,7 @@ def case(request, variant, dtype):
         ssast.get_submodule(name).register_forward_hook(
             lambda _, __, out, name=name: seen.update({name: out})
         )
-    ssast.features, ssast.hide = lambda _: features, always(hidden)
+    ssast.features, ssast.mask_patches = lambda _: features, always(hidden)
     output = ssast(
         Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0
     )
@@ -231,7 +231,7 @@ def test_one_pretext_alone(pretext, stated):
     ssast.load_state_dict({name: whole[name] for name in ssast.state_dict()})
     case = golden("pretrain_patch")["float64"]["N100"]
     ssast.features = lambda _: Features(spectrogram(), None)
-    ssast.hide = always(hide(case["mask_index"]))
+    ssast.mask_patches = always(hide(case["mask_index"]))
     with torch.inference_mode():
         output = ssast.double()(
             Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0
