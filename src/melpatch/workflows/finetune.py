@@ -352,5 +352,5 @@ class Validation:
             self.corpus.clips,
             sample_rate=objective.front_end.sample_rate,
             seconds=self.config.loader.seconds,
-            batch_size=plan(self.config, self.corpus).at_once,
+            batch_size=plan(self.config, self.corpus).micro_batch_size,
         )
