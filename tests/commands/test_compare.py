@@ -31,7 +31,7 @@ recipe = "maskspec"
 name = "small"
 sizes = ["nano"]
 recipe = "ssast"
-flags = "{shlex.join((*SHORT, *SMALL, "--measure", "3"))}"
+flags = "{shlex.join((*SHORT, *SMALL, "--stats-clips", "3"))}"
 steps = [2]
 seeds = [0, 1]
 protocols = ["knn k=3", "linear"]
@@ -303,8 +303,8 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
             "steps and epochs = [(2,), (1.0,)]; allowed: one of these lists",
         ),
         (
-            ("--exclude", "val"),
-            "is scored by three but pretrained on; keep its split (test) out with --exclude",
+            ("--exclude-splits", "val"),
+            "is scored by three but pretrained on; keep its split (test) out with --exclude-splits",
         ),
         (("--jobs", "0"), "--jobs 0; allowed: 1 or more"),
     ],

@@ -10,7 +10,7 @@ from melpatch.errors import ConfigError
 def test_a_spec_says_what_it_says(tmp_path):
     found = spec(tmp_path)
     assert [one.name for one in found.methods] == ["random", "mine"]
-    assert found.sound.exclude == ("1",)
+    assert found.sound.exclude_splits == ("1",)
     assert found.tasks[0] == Task(
         name="birds", data="birds.csv", split_column="fold", split=("1", "2")
     )

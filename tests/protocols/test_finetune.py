@@ -183,7 +183,7 @@ def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
     more = (
         "keep_runs=true",
         "--untrained",
-        "--few",
+        "--labels-per-class",
         "2",
         "--seeds",
         "5",

@@ -17,7 +17,7 @@ def asit(size_name: str) -> RunConfig:
     Source: Atito et al. 2022 (arXiv 2211.13189), sections III and IV-A. Where its text leaves a number out, the release
     of 2023 fills it in (classes, bottleneck, the learning rate's warm-up as a share of its 100 epochs). *Differs*: the
     momentum follows the batch size and the length of the run; the teacher's temperature rises over a tenth of the run,
-    step by step; mean and std are measured (``--measure 0`` takes AudioSet's); clips shorter than a view are masked
+    step by step; mean and std are measured (``--stats-clips 0`` takes AudioSet's); clips shorter than a view are masked
     instead of filled up with silence; the prototypes' freeze, which the release intends and misses, happens; the class
     token's position is a parameter of its own, and its gradient clipped as one.
     """
