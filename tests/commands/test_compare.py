@@ -289,11 +289,11 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--only", "nobody"), "only = ['nobody']; allowed: random, masked"),
+        (("--only", "nobody"), "--only nobody; allowed: random, masked"),
         (("--budget", "huge"), "--budget huge; allowed: small"),
         (("--protocol", "knn l=3"), "set = 'l'; allowed: the settings of knn"),
-        (("--protocol", "nearest"), "no protocols piece is called 'nearest'"),
-        (("--recipe", "nope"), "no recipe or objective is called 'nope'"),
+        (("--protocol", "nearest"), "unknown protocol 'nearest'"),
+        (("--recipe", "nope"), "unknown recipe or objective 'nope'"),
         (
             ("--steps", "2", "--cpu-seconds", "1"),
             "steps and cpu_seconds = [(2,), (1.0,)]; allowed: one of these lists",

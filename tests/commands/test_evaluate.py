@@ -513,7 +513,7 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
 @pytest.mark.parametrize(
     ("names", "changes", "message"),
     [
-        (("nope",), (), "no protocols piece is called 'nope'; there are: .*knn, linear"),
+        (("nope",), (), "unknown protocol 'nope'; "),
         (("knn",), ("k",), "set = 'k'; allowed: NAME=VALUE, such as k=20"),
         (("knn",), ("k=1", "k=2"), r"set = \['k=1', 'k=2'\]; allowed: each setting but once"),
         (("knn",), ("C=1",), "set = 'C'; allowed: the settings of knn, which are k, pooling"),
@@ -550,7 +550,7 @@ def test_protocols_that_cannot_be_made_say_why(names, changes, message):
         (("--split", "test", "test"), "--split test test; allowed: each but once"),
         (("--seeds", "1", "1"), "--seeds 1 1; allowed: each but once"),
         (("--protocol", "knn", "knn"), "allowed: each but once"),
-        (("--protocol", "nope"), "no protocols piece is called 'nope'"),
+        (("--protocol", "nope"), "unknown protocol 'nope'"),
         (("--set", "nope=1"), "--set nope; allowed: the settings of"),
         (("--labels-per-class", "0"), "--labels-per-class 0; allowed: 1 or more"),
         (("--batch-size", "0"), "--batch-size 0; allowed: 1 or more"),

@@ -322,7 +322,7 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
         (("--init", "nowhere.pth"), "nowhere.pth: no such file; give a weight file"),
         (
             ("--init", "scratch", "--recipe", "nope"),
-            "no recipe or objective is called 'nope'; there are: ",
+            "unknown recipe or objective 'nope'; available: ",
         ),
         (
             ("--init", "scratch", "--recipe", "ssast"),
@@ -330,7 +330,7 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
         ),
         (
             ("--init", "scratch", "--encoder", "nope"),
-            "no encoders piece is called 'nope'; there are: cnn14, vit",
+            "unknown encoder 'nope'; available: cnn14, vit",
         ),
         (("--init", "scratch", "--stats-clips", "-1"), "--stats-clips -1; allowed: 0 or more"),
         (("--init", "scratch", "--encoder-from", "nowhere"), "config.toml: cannot be read"),

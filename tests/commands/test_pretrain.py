@@ -284,7 +284,7 @@ def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_mad
     [
         ((), "needs a recipe as its first word; there are: asit, asit_2023, asit_2024, "),
         (("--out", "x", "ssast"), "needs a recipe as its first word"),
-        (("nope",), "no recipe or objective is called 'nope'; there are: "),
+        (("nope",), "unknown recipe or objective 'nope'; available: "),
         (("nowhere:X",), "cannot be imported"),
         (
             ("finetune",),

@@ -423,7 +423,7 @@ def test_a_class_of_ones_own_is_a_recipe_too():
     [
         (
             "nope",
-            "no recipe or objective is called 'nope'; there are: .*, ssast, .*ssast_frame, .*ssast_patch",
+            "unknown recipe or objective 'nope'; available: .*, ssast, .*ssast_frame, .*ssast_patch",
         ),
         ("nowhere.at_all:X", "cannot be imported.*write package.module:Class"),
         ("melpatch.objectives.ssast:Nope", "cannot be imported.*write package.module:Class"),

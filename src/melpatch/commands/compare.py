@@ -146,6 +146,10 @@ def _check(runs: Sequence[Pretraining]) -> None:
             raise ConfigError(
                 f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}"
             ) from error
+        except ConfigError as error:
+            raise ConfigError(
+                f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}: {error}"
+            ) from error
     for protocol in {scoring.protocol for one in runs for scoring in one.scorings}:
         name, *changes = words_of("protocols", protocol)
         evaluate.protocols((name,), tuple(changes))
