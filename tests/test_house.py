@@ -40,6 +40,7 @@ FLOORS = [
         "schedules",
         "placeholders",
     },
+    {"registry"},
     {"config", "flags"},
     {"help_page"},
     {"arguments"},
