@@ -140,7 +140,7 @@ def files_of(audio: object) -> list[Path] | None:
     for clip in clips:
         if clip.size or clip.start or clip.duration != inf:
             raise ConfigError(
-                f"{clip.place}: part of a file or shard; write a table of them with the commands "
+                f"{clip.location}: part of a file or shard; write a table of them with the commands "
                 "melpatch embed and melpatch predict"
             )
     return [clip.path for clip in clips]

@@ -128,7 +128,7 @@ class _WorkerClips(IterableDataset[Window | RecordingEnd]):
 def _decode(clips: NumberedClips, spec: WindowSpec) -> Iterator[Window | RecordingEnd]:
     for number, clip in clips:
         pieces = partial(decode_windows, clip, spec.seconds, spec.hop, spec.sample_rate)
-        yield from recording_windows(number, clip.place, pieces, spec.sample_rate)
+        yield from recording_windows(number, clip.location, pieces, spec.sample_rate)
 
 
 def recording_windows(
