@@ -49,11 +49,9 @@ from melpatch.plots.base import save, sheet
 from melpatch.recipes.base import recipe
 from melpatch.training.config import RunConfig, build
 from melpatch.training.launching import memory_gib
-from melpatch.training.loop import set_up
-from melpatch.training.run import Run
 from melpatch.training.start import fitted
-from melpatch.training.stepping import step
-from melpatch.training.tracking import Tracker
+from melpatch.training.stepping import training_step
+from melpatch.training.trainer import set_up
 
 Precision = Literal["32-true", "bf16-mixed"]
 Way = Literal["eager", "compiled"]
@@ -319,12 +317,13 @@ class Training:
         config = settings(setting)
         objective, seconds = build(config), setting.clip_seconds
         plan = Plan(1000, setting.batch_size, seconds, seconds, processes=setting.processes)
-        self.work, _ = set_up(objective, Run(Path("nowhere"), config), plan, Tracker())
-        self.device, self.rank, self.config = self.work.fabric.device, distributed.rank(), config
+        self.trainer = set_up(objective, config, plan)
+        self.done = 0
+        self.device, self.rank, self.config = self.trainer.fabric.device, distributed.rank(), config
 
     def step(self, batch: Batch) -> None:
-        step(self.work, [batch])
-        self.work.progress.step += 1
+        training_step(self.trainer, [batch], self.done)
+        self.done += 1
 
     def made_up(self, clips: int) -> Batch:
         """Return so many clips of noise, on the device."""
@@ -342,7 +341,7 @@ class Embedding(Training):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.model = Model(self.config, self.work.objective, self.device, setting.precision)
+        self.model = Model(self.config, self.trainer.objective, self.device, setting.precision)
 
     def step(self, batch: Batch) -> None:
         self.model.embed_batch(batch, "mean").cpu()

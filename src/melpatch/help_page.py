@@ -23,7 +23,7 @@ GROUPS = {
     "training": (),
     "optimiser": (
         *("optimizer", "betas", "weight_decay", "weight_decay_end", "decay_tokens"),
-        *("clip_norm", "clip_by", "schedule", "warmup", "lr_floor", "lr_step_start"),
+        *("grad_clip", "grad_clip_by", "lr_schedule", "lr_warmup", "lr_floor", "lr_step_start"),
         *("lr_step_every", "lr_step_factor", "layer_decay", "head_lr_scale", "average_last"),
     ),
     "front end": (),

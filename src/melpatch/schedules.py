@@ -1,4 +1,4 @@
-"""Numbers that change in the course of a run: learning rate, weight decay, momentum, temperature."""
+"""Numbers that change during a run: learning rate, weight decay, momentum, temperature."""
 
 import math
 from typing import Literal
@@ -7,41 +7,42 @@ Schedule = Literal["cosine", "linear", "step", "constant", "dino"]
 
 
 def ramp(start: float, end: float, done: float) -> float:
-    """Return the value on a straight line from ``start``, where ``done`` is 0, to ``end``, where it is 1 or more."""
+    """Return the value on a straight line from ``start`` (``done`` = 0) to ``end`` (``done`` = 1 or more)."""
     return start + (end - start) * min(max(done, 0.0), 1.0)
 
 
 def cosine(start: float, end: float, done: float) -> float:
-    """Return the value on half a cosine from ``start``, where ``done`` is 0, to ``end``, where it is 1 or more."""
+    """Return the value on half a cosine from ``start`` (``done`` = 0) to ``end`` (``done`` = 1 or more)."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
 
-def factor(
+def lr_factor(
     step: int,
     total: int,
     *,
     schedule: Schedule,
     warmup: float,
     floor: float,
-    decay_start: float,
-    decay_every: float,
-    decay: float,
+    step_start: float,
+    step_every: float,
+    step_factor: float,
 ) -> float:
-    """Return what to multiply the base learning rate with.
+    """Return the factor of the base learning rate at a step.
+
+    After the warm-up, ``cosine`` and ``linear`` fall from 1 to ``floor``, ``step`` is multiplied with ``step_factor``
+    at ``step_start`` and every ``step_every`` after it, and ``constant`` stays at 1. These four use the middle of the
+    step. ``dino`` is the cosine as the published code of DINO (Caron et al. 2021, arXiv 2104.14294) and ASiT computes
+    it: 0 in the first step, 1 in the last step of the warm-up and in the next one, and not quite ``floor`` at the end.
 
     Args:
-        step: how many steps lie behind, 0 to ``total - 1``.
+        step: steps done before, 0 to ``total - 1``.
         total: steps of the whole run.
-        schedule: ``cosine`` falls from 1 to ``floor`` after the warm-up, ``linear`` does so on a straight line;
-            ``step`` is multiplied with ``decay`` at ``decay_start`` and every ``decay_every`` after it; ``constant``
-            stays. These four take the rate of the middle of the step. ``dino`` is the cosine to the step as the
-            published code of DINO (Caron et al. 2021, arXiv 2104.14294) and ASiT has it: 0 in the first step, 1 in the
-            last of the warm-up and in the one after it, ``floor`` not quite reached.
+        schedule: shape of the curve.
         warmup: share of the run over which the rate rises linearly from near 0.
-        floor: where a cosine or line ends, as a factor.
-        decay_start: share of the run at which ``step`` decays first.
-        decay_every: share of the run between decays.
-        decay: factor of each decay.
+        floor: end of a cosine or line, as a factor.
+        step_start: share of the run at which ``step`` decays first.
+        step_every: share of the run between decays.
+        step_factor: factor of each decay.
     """
     if schedule == "dino":
         rising = round(warmup * total)
@@ -57,6 +58,8 @@ def factor(
         return cosine(1.0, floor, (done - warmup) / (1 - warmup))
     if schedule == "linear":
         return ramp(1.0, floor, (done - warmup) / (1 - warmup))
-    if done < decay_start:
+    if done < step_start:
         return 1.0
-    return float(decay ** (1 + math.floor((done - decay_start) / decay_every + 1e-9)))
+    # 1e-9: a step that lies on a decay but for rounding has decayed.
+    decays = 1 + math.floor((done - step_start) / step_every + 1e-9)
+    return float(step_factor**decays)

@@ -10,7 +10,7 @@ title = "Two ways"
 
 [sound]
 data = ["sounds.csv"]
-exclude_splits = ["1"]
+exclude = ["1"]
 
 [[methods]]
 name = "random"

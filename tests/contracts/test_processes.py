@@ -17,7 +17,7 @@ from melpatch.data.manifest import load_corpus
 from melpatch.encoders.vit import ViT
 from melpatch.objectives.base import Plan
 from melpatch.objectives.classify import Classify
-from melpatch.training import launching, loop
+from melpatch.training import feeding, launching, loop
 from melpatch.training.config import build
 from melpatch.training.run import Run
 
@@ -49,7 +49,7 @@ def trained(folder, sounds, settings):
     corpus = load_corpus([sounds])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launching, "precision", lambda wanted: "64-true")
-        patch.setattr(loop, "on_device", doubled)
+        patch.setattr(feeding, "on_device", doubled)
         loop.fit(build(settings), with_damage(corpus, sounds), run)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rejected = (folder / "rejected.csv").read_text().splitlines()
@@ -132,7 +132,7 @@ def test_two_processes_and_accumulated_batches_train_as_one_process_does(both, n
 def test_a_batch_without_clips_weighs_and_teaches_nothing(name):
     """That of a process that can read none of its own."""
     objective = build(config(name)).train()
-    objective.begin(Plan(steps=3, batch_size=8, seconds=0.4, longest_segment=0.4))
+    objective.begin(Plan(steps=3, batch_size=8, seconds=0.4, longest=0.4))
     output = objective(Batch.empty(3200, len(LABELS) if objective.needs_labels else None), 0)
     assert output.weight == 0
     torch.where(

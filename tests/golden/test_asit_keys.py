@@ -9,7 +9,7 @@ import torch
 from golden.official_asit import RECIPES, draw, golden, of_teacher, ours, weight
 
 from melpatch.training.config import build
-from melpatch.training.stepping import make_optimizer
+from melpatch.training.trainer import make_optimizer
 
 PARTS = {
     "c23": {"backbone": "encoder", "head_cls": "distillation.student", "head_recons": "decoder"},

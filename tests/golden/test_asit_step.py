@@ -27,9 +27,8 @@ from melpatch.data.clip import Batch
 from melpatch.objectives.asit import Views
 from melpatch.objectives.base import Plan
 from melpatch.training import stepping
-from melpatch.training.run import Run
-from melpatch.training.stepping import Work, make_optimizer, step
-from melpatch.training.tracking import Tracker
+from melpatch.training.stepping import training_step
+from melpatch.training.trainer import Trainer, make_optimizer
 
 LONG = 10**9  # steps of a run, so that its schedules stand still in the three steps
 # All of them hold in both precisions; for time, each is run in one.
@@ -66,9 +65,9 @@ def prepared(release, variant, dtype):
     objective = official_objective(release, dtype, gain)
     distillation = objective.distillation
     fixed = {"momentum": golden("step.json")["ema_momentum"], "teacher_temperature": (tau, tau)}
-    freeze = distillation.config.freeze_prototypes if variant["epoch"] == 0 else 0.0
-    distillation.config = replace(distillation.config, freeze_prototypes=freeze, **fixed)
-    objective.begin(Plan(steps=LONG, batch_size=2, seconds=10.0, longest_segment=10.0))
+    freeze = distillation.config.freeze if variant["epoch"] == 0 else 0.0
+    distillation.config = replace(distillation.config, freeze=freeze, **fixed)
+    objective.begin(Plan(steps=LONG, batch_size=2, seconds=10.0, longest=10.0))
     if variant["teacher_own_weights"]:
         load_official(objective, release, gain, "teacher.")
     for part, target in distillation.targets.items() if variant["centres_drawn"] else ():
@@ -77,23 +76,24 @@ def prepared(release, variant, dtype):
     return objective
 
 
-def training(objective, release, clip, folder):
-    """The loop's work on an objective, with the recipe's optimiser at the rates of the golden case."""
+def training(objective, release, clip):
+    """The objective set up for training, with the recipe's optimiser at the rates of the golden case."""
     fixed, recipe = golden("step.json"), config(release)
     rates = {
         "lr": fixed["lr"],
         "weight_decay": fixed["weight_decay"],
         "weight_decay_end": None,
-        "clip_norm": clip,
+        "grad_clip": clip,
     }
-    recipe = replace(recipe, train=replace(recipe.train, schedule="constant", warmup=0.0, **rates))
+    recipe = replace(
+        recipe, train=replace(recipe.train, lr_schedule="constant", lr_warmup=0.0, **rates)
+    )
     fabric, optimizer = (
         Fabric(accelerator="cpu", devices=1),
         make_optimizer(objective, recipe.train),
     )
-    work = Work(fabric, objective, objective, optimizer, Run(folder, recipe), LONG, Tracker())
-    work.module, work.optimizer = fabric.setup(objective, optimizer)
-    return work
+    module, wrapped = fabric.setup(objective, optimizer)
+    return Trainer(fabric, objective, module, wrapped, recipe, LONG)
 
 
 def norm(tensors):
@@ -203,16 +203,16 @@ def compare(name, found, release, variant, dtype):
 
 
 @pytest.mark.parametrize(("release", "variant"), CASES, ids=[" ".join(case) for case in CASES])
-def test_three_steps(release, variant, tmp_path, monkeypatch):
+def test_three_steps(release, variant, monkeypatch):
     dtype = CASES[release, variant]
     settings = next(
         one for one in golden("step.json")[release]["variants"] if one["name"] == variant
     )
     objective, outputs = prepared(release, settings, dtype), []
     objective.register_forward_hook(lambda module, given, output: outputs.append(output))
-    measured, work = (
+    measured, trainer = (
         Measured(release, objective),
-        training(objective, release, settings["clip"], tmp_path),
+        training(objective, release, settings["clip"]),
     )
     monkeypatch.setattr(
         stepping,
@@ -221,12 +221,11 @@ def test_three_steps(release, variant, tmp_path, monkeypatch):
     )
     batch = Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2))
     for number in range(3):
-        step(work, [batch])
-        work.progress.step += 1
+        training_step(trainer, [batch], number)
         name, losses = f"{release}/step/{variant}/step{number}", outputs[-1]
         told = [losses.metrics[part].detach() for part in ("global", "local", "pixel")]
         close(f"{name}/losses", torch.stack([*told, losses.loss.detach()]), dtype)
-        for array, found in measured.arrays(work.optimizer).items():
+        for array, found in measured.arrays(trainer.optimizer).items():
             compare(f"{name}/{array}", found, release, variant, dtype)
         centres = [
             objective.distillation.targets[part].centre.norm() for part in ("global", "local")

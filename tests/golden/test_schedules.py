@@ -6,7 +6,7 @@ import math
 import pytest
 from places import shared
 
-from melpatch.schedules import cosine, factor, ramp
+from melpatch.schedules import cosine, lr_factor, ramp
 
 RUNS = [(release, run) for release in ("c23", "c24") for run in ("run100x50", "run40x7", "run12x3")]
 
@@ -36,10 +36,10 @@ def test_learning_rate(stated):
         "warmup": stated["warmup_epochs_lr"] / stated["epochs"],
         "floor": 1e-6 / lr,
     }
-    unused = {"decay_start": 0.5, "decay_every": 0.1, "decay": 0.5}
+    unused = {"step_start": 0.5, "step_every": 0.1, "step_factor": 0.5}
     steps = range(total(stated))
     assert stated["min_lr"] == 1e-6
-    close([lr * factor(step, len(steps), **settings, **unused) for step in steps], stated, "lr")
+    close([lr * lr_factor(step, len(steps), **settings, **unused) for step in steps], stated, "lr")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from melpatch.training.config import TrainConfig, build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
 from melpatch.training.start import load_run
-from melpatch.training.stepping import Work, make_optimizer, step
-from melpatch.training.tracking import Tracker
+from melpatch.training.stepping import training_step
+from melpatch.training.trainer import Trainer, make_optimizer
 from melpatch.workflows.initialize import copy_encoder
 
 
@@ -27,18 +27,18 @@ class Killed(BaseException):
 RUN = replace(
     settings(
         accumulate=2,
-        schedule="dino",
+        lr_schedule="dino",
         weight_decay_end=0.4,
         decay_tokens=True,
-        clip_norm=0.5,
-        clip_by="tensor",
+        grad_clip=0.5,
+        grad_clip_by="tensor",
     ),
     encoder=replace(settings().encoder, drop_path=0.5),
     objective=ASiT.Config(
-        local_crops=1,
-        local_crop_seconds=0.1,
+        crops=1,
+        crop_seconds=0.1,
         decoder=(16,),
-        distillation=replace(HEADS, freeze_prototypes=0.4, momentum=None),
+        distillation=replace(HEADS, freeze=0.4, momentum=None),
     ),
 )
 
@@ -103,7 +103,7 @@ def test_a_run_that_starts_from_another_has_its_teacher_as_both_student_and_teac
 # ------------------------------------------------------------------------------------------------------ two processes
 
 STEPS = 4
-TRAIN = TrainConfig(steps=STEPS, accumulate=2, lr=0.01, clip_norm=0.5, precision="32-true")
+TRAIN = TrainConfig(steps=STEPS, accumulate=2, lr=0.01, grad_clip=0.5, precision="32-true")
 FRAMES = [
     (48, 20, 31, 5),
     (9, 30, 24),
@@ -116,17 +116,16 @@ FRAMES = [
 ]
 
 
-def trained(fabric, folder, batches):
+def trained(fabric, batches):
     """Do the steps on these batches of each; return what was logged, and the state after each step."""
-    objective = asit(local_crops=1, distillation=replace(HEADS, freeze_prototypes=0.3)).float()
+    objective = asit(crops=1, distillation=replace(HEADS, freeze=0.3)).float()
     objective.begin(plan()._replace(steps=STEPS))
-    run = Run(folder, replace(RUN, train=TRAIN))
     optimizer = make_optimizer(objective, TRAIN)
     module, wrapped = fabric.setup(objective, optimizer)
-    work, found = Work(fabric, objective, module, wrapped, run, STEPS, Tracker()), []
+    trainer = Trainer(fabric, objective, module, wrapped, replace(RUN, train=TRAIN), STEPS)
+    found = []
     for at in range(STEPS):
-        record = step(work, batches[at]).record
-        work.progress.step += 1
+        record = training_step(trainer, batches[at], at)
         found.append(
             (record, {name: value.clone() for name, value in objective.state_dict().items()})
         )
@@ -143,7 +142,7 @@ def process(rank, folder):
     """Be one of two that take turns at the batches."""
     fabric = fabric_of(rank, "32-true", find_unused_parameters=True)  # frozen prototypes
     assert (fabric.global_rank, fabric.world_size) == (rank, 2)
-    return trained(fabric, folder, [[sound(2 * at + rank)] for at in range(STEPS)])
+    return trained(fabric, [[sound(2 * at + rank)] for at in range(STEPS)])
 
 
 def test_two_processes_learn_bit_for_bit_what_one_learns_from_accumulated_batches(
@@ -151,7 +150,7 @@ def test_two_processes_learn_bit_for_bit_what_one_learns_from_accumulated_batche
 ):
     both = in_both(process, tmp_path, monkeypatch)
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
-    alone = trained(fabric, tmp_path, [[sound(2 * at), sound(2 * at + 1)] for at in range(STEPS)])
+    alone = trained(fabric, [[sound(2 * at), sound(2 * at + 1)] for at in range(STEPS)])
     for at, (record, state) in enumerate(alone):
         for told, weights in (both[0][at], both[1][at]):
             assert told == record

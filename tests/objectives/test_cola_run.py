@@ -13,11 +13,10 @@ from two_processes import fabric_of, in_both
 from melpatch.data.clip import Batch
 from melpatch.training.config import TrainConfig
 from melpatch.training.param_groups import param_groups
-from melpatch.training.run import Run
-from melpatch.training.stepping import Work, step
-from melpatch.training.tracking import Tracker
+from melpatch.training.stepping import training_step
+from melpatch.training.trainer import Trainer
 
-TRAIN = TrainConfig(steps=2, accumulate=2, lr=0.5, warmup=0.0, clip_norm=None, weight_decay=0.0)
+TRAIN = TrainConfig(steps=2, accumulate=2, lr=0.5, lr_warmup=0.0, grad_clip=None, weight_decay=0.0)
 FRAMES = [((48, 20, 31), (30, 5)), ((40,), (25, 48, 12, 33))]
 """Of the clips of each process, per step."""
 SETTINGS = [
@@ -44,19 +43,19 @@ def joined(at):
     )
 
 
-def trained(fabric, folder, batches, settings):
+def trained(fabric, batches, settings):
     """Do the steps by plain descent, so that weights are sums of gradients; return the record and weights of each."""
     objective = cola(**settings)
     objective.begin(plan())
-    run = Run(folder, replace(config(**settings), train=TRAIN))
+    run_config = replace(config(**settings), train=TRAIN)
     optimizer = torch.optim.SGD(
         param_groups(objective, weight_decay=0.0, layer_decay=1.0, head_lr_scale=1.0)
     )
     module, wrapped = fabric.setup(objective, optimizer)
-    work, found = Work(fabric, objective, module, wrapped, run, len(batches), Tracker()), []
-    for one in batches:
-        record = step(work, one).record
-        work.progress.step += 1
+    trainer = Trainer(fabric, objective, module, wrapped, run_config, len(batches))
+    found = []
+    for at, parts in enumerate(batches):
+        record = training_step(trainer, parts, at)
         found.append(
             (record, {name: value.clone() for name, value in objective.state_dict().items()})
         )
@@ -67,7 +66,7 @@ def process(rank, folder):
     """Be one of two."""
     fabric = fabric_of(rank, "64-true")
     batches = [[sound(at, rank)] for at in range(len(FRAMES))]
-    return [trained(fabric, folder, batches, settings) for settings in SETTINGS]
+    return [trained(fabric, batches, settings) for settings in SETTINGS]
 
 
 def test_two_processes_learn_what_one_learns_from_both_batches(tmp_path, monkeypatch):
@@ -78,10 +77,8 @@ def test_two_processes_learn_what_one_learns_from_both_batches(tmp_path, monkeyp
         steps = range(len(FRAMES))
         parts = [[sound(at, 0), sound(at, 1)] for at in steps]
         apart = settings.get("negatives") == "batch"
-        alone = trained(
-            fabric, tmp_path, parts if apart else [[joined(at)] for at in steps], settings
-        )
-        accumulated = trained(fabric, tmp_path, parts, settings)
+        alone = trained(fabric, parts if apart else [[joined(at)] for at in steps], settings)
+        accumulated = trained(fabric, parts, settings)
         for (one, state), (other, again) in zip(alone, accumulated, strict=True):
             assert one == pytest.approx(other, rel=1e-6)
             for name, value in state.items():

@@ -36,7 +36,7 @@ def test_the_mean_of_the_last_epochs_weights_is_scored_by_map(run, corpus, tmp_p
         return states.append({name: value.clone() for name, value in one.state_dict().items()})
 
     monkeypatch.setattr(Classify, "after_step", keep)
-    flags = "--epochs 4 --batch-size 9 --average 0.6"
+    flags = "--epochs 4 --batch-size 9 --average-last 0.6"
     record = evaluate("audioset_map", run, several, tmp_path, flags, "keep_runs=true")
     assert (record["metric"], record["value"]) == ("mAP", record["metrics"]["mAP"])
     assert {"mAUC", "d_prime"} <= record["metrics"].keys()

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from melpatch.audio.logmel import LogMel
-from melpatch.schedules import factor
+from melpatch.schedules import lr_factor
 from melpatch.training.loop import evaluation_steps
 from melpatch.training.start import fitted
 
@@ -39,7 +39,7 @@ class Script(NamedTuple):
 def script(config, steps):
     """Return the row of a recipe, in a run of so many steps."""
     train, augment = config.train, config.objective.augment
-    assert (train.optimizer, train.betas, train.weight_decay, train.clip_norm) == (
+    assert (train.optimizer, train.betas, train.weight_decay, train.grad_clip) == (
         "adam",
         (0.95, 0.999),
         5e-7,
@@ -59,15 +59,15 @@ def script(config, steps):
         2.0,
     )
     epochs = int(train.epochs)
-    keys = ("schedule", "warmup", "floor", "decay_start", "decay_every", "decay")
-    course = {key: getattr(train, key) for key in keys}
-    rates = [factor(100 * epoch + 99, 100 * epochs, **course) for epoch in range(epochs)]
+    keys = ("schedule", "warmup", "floor", "step_start", "step_every", "step_factor")
+    course = {key: getattr(train, f"lr_{key}") for key in keys}
+    rates = [lr_factor(100 * epoch + 99, 100 * epochs, **course) for epoch in range(epochs)]
     falls = tuple(epoch for epoch in range(1, epochs) if rates[epoch] < rates[epoch - 1])
     evaluated = evaluation_steps(train, 100 * epochs)
     assert evaluated == {100 * (epoch + 1) for epoch in range(epochs)}
     late = (
-        [step for step in evaluated if step > (1 - train.average) * 100 * epochs]
-        if train.average
+        [step for step in evaluated if step > (1 - train.average_last) * 100 * epochs]
+        if train.average_last
         else []
     )
     assert max(rates) == 1
@@ -85,5 +85,5 @@ def script(config, steps):
         noise=augment.pixel_noise,
         loss=config.objective.loss,
         averaged=len(late),
-        warmup=round(train.warmup * steps, -2),
+        warmup=round(train.lr_warmup * steps, -2),
     )

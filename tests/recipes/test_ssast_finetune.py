@@ -95,13 +95,13 @@ def test_a_recipe_of_superb_has_the_published_numbers(name):
         every,
         lr,
     )
-    assert (train.optimizer, train.betas, train.weight_decay, train.clip_norm) == (
+    assert (train.optimizer, train.betas, train.weight_decay, train.grad_clip) == (
         "adam",
         (0.9, 0.999),
         0.0,
         1.0,
     )
-    assert (train.schedule, train.warmup, train.layer_decay, train.average) == (
+    assert (train.lr_schedule, train.lr_warmup, train.layer_decay, train.average_last) == (
         "constant",
         0.0,
         1.0,

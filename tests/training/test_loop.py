@@ -17,13 +17,13 @@ from melpatch.data.manifest import Rejected, read_rejected
 from melpatch.errors import CheckpointError, DataError, MelpatchError
 from melpatch.objectives.base import ObjectiveOutput, Plan
 from melpatch.objectives.classify import Classify
-from melpatch.schedules import cosine, factor
+from melpatch.schedules import cosine, lr_factor
 from melpatch.training import run as run_module
 from melpatch.training.config import TrainConfig, build
 from melpatch.training.loop import evaluation_steps, fit
 from melpatch.training.run import Run
 from melpatch.training.start import load_run
-from melpatch.training.stepping import make_optimizer
+from melpatch.training.trainer import make_optimizer
 
 
 class Killed(BaseException):
@@ -102,7 +102,7 @@ def keeping(gradients):
 def one_step(corpus, folder, batch_size, accumulate):
     """Return gradient, micro-batch losses and weights, and the logged line, of a single unclipped step."""
     config = with_loader(
-        settings(steps=1, accumulate=accumulate, clip_norm=None), batch_size=batch_size
+        settings(steps=1, accumulate=accumulate, grad_clip=None), batch_size=batch_size
     )
     gradients, outputs = {}, []
 
@@ -143,7 +143,7 @@ def test_only_longer_gradients_are_scaled_down(corpus, tmp_path, share):
     train(
         corpus,
         tmp_path / "clipped",
-        settings(steps=1, clip_norm=limit),
+        settings(steps=1, grad_clip=limit),
         prepare=after_every_step(measure),
     )
     assert norms == [pytest.approx(min(limit, whole.norm().item()), rel=1e-4)]
@@ -154,9 +154,9 @@ def test_only_longer_gradients_are_scaled_down(corpus, tmp_path, share):
 
 def test_each_tensors_own_gradient_is_scaled_down_if_asked(corpus, tmp_path):
     whole, clipped = {}, {}
-    train(corpus, tmp_path / "whole", settings(steps=1, clip_norm=None), prepare=keeping(whole))
+    train(corpus, tmp_path / "whole", settings(steps=1, grad_clip=None), prepare=keeping(whole))
     limit = sorted(gradient.norm().item() for gradient in whole.values())[len(whole) // 2]
-    config = settings(steps=1, clip_norm=limit, clip_by="tensor")
+    config = settings(steps=1, grad_clip=limit, grad_clip_by="tensor")
     train(corpus, tmp_path / "clipped", config, prepare=keeping(clipped))
     for name, gradient in whole.items():
         scale = min(1.0, limit / (gradient.norm().item() + 1e-6))  # the published code's epsilon
@@ -183,17 +183,17 @@ def rates_of(corpus, folder, config, key):
 
 
 def test_every_group_learns_at_its_share_of_the_scheduled_rate(corpus, tmp_path):
-    config = settings(steps=10, warmup=0.25, layer_decay=0.5, head_lr_scale=3.0, lr=0.01)
+    config = settings(steps=10, lr_warmup=0.25, layer_decay=0.5, head_lr_scale=3.0, lr=0.01)
     seen = rates_of(corpus, tmp_path / "run", config, "lr")
     plain = {
         "schedule": "cosine",
         "warmup": 0.25,
         "floor": 0.0,
-        "decay_start": 0.5,
-        "decay_every": 0.1,
-        "decay": 0.5,
+        "step_start": 0.5,
+        "step_every": 0.1,
+        "step_factor": 0.5,
     }
-    base = [0.01 * factor(step, 10, **plain) for step in range(10)]
+    base = [0.01 * lr_factor(step, 10, **plain) for step in range(10)]
     assert [line["lr"] for line in steps_of(tmp_path / "run")] == pytest.approx(base)
     for name, scale in (
         ("mask_embed", 3),
@@ -247,7 +247,9 @@ def test_a_parameter_without_a_gradient_is_left_as_it_is(corpus, tmp_path):
     def prepare(objective):
         objective.idle = torch.nn.Parameter(torch.ones(3, 3))
 
-    train(corpus, tmp_path / "run", settings(weight_decay=0.5, clip_by="tensor"), prepare=prepare)
+    train(
+        corpus, tmp_path / "run", settings(weight_decay=0.5, grad_clip_by="tensor"), prepare=prepare
+    )
     assert torch.equal(published(tmp_path / "run")["idle"], torch.ones(3, 3))
 
 
@@ -273,7 +275,7 @@ def test_an_objective_is_told_the_plan_before_the_first_step(corpus, tmp_path):
         assert equal(copied(objective), start)
 
     train(corpus, tmp_path / "run", config, prepare=beginning(note))
-    assert plans == [Plan(steps=12, batch_size=4, seconds=0.4, longest_segment=0.4, accumulate=2)]
+    assert plans == [Plan(steps=12, batch_size=4, seconds=0.4, longest=0.4, accumulate=2)]
 
 
 def test_a_folder_that_another_process_trains_in_is_left_alone(corpus, tmp_path, monkeypatch):
@@ -353,7 +355,7 @@ def test_scores_are_measured_in_evaluation_mode_and_logged(corpus, tmp_path):
 
 def test_averaged_weights_are_the_mean_of_those_evaluated_late(corpus, tmp_path):
     evaluate = Scores(9.0, 0.0, 1.0, 2.0, 3.0, 4.0)
-    config = settings(average=0.5, evaluations=6)
+    config = settings(average_last=0.5, evaluations=6)
     train(corpus, tmp_path / "run", config, evaluate=evaluate, select="score")
     late = [evaluate.states[step] for step in (8, 10, 12)]
     kept = published(tmp_path / "run")
@@ -513,11 +515,13 @@ def test_files_that_were_no_clips_from_the_start_do_not_count(tmp_path):
 RUNS = {
     "ssast": settings(),
     "ssast in bf16": settings(precision="bf16-mixed", accumulate=2),
-    "adam": settings(optimizer="adam", clip_norm=None),
+    "adam": settings(optimizer="adam", grad_clip=None),
     "amsgrad": settings(optimizer="amsgrad"),
-    "dino": settings(schedule="dino", weight_decay_end=0.4, decay_tokens=True, clip_by="tensor"),
+    "dino": settings(
+        lr_schedule="dino", weight_decay_end=0.4, decay_tokens=True, grad_clip_by="tensor"
+    ),
     "classify": replace(
-        settings(average=0.5, evaluations=6, layer_decay=0.7),
+        settings(average_last=0.5, evaluations=6, layer_decay=0.7),
         objective=Classify.Config(
             label_smoothing=0.1,
             augment=Augment.Config(

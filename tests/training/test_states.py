@@ -26,7 +26,7 @@ from melpatch.training.config import build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
 from melpatch.training.states import Progress, State
-from melpatch.training.stepping import make_optimizer
+from melpatch.training.trainer import make_optimizer
 
 
 class Killed(BaseException):

@@ -8,7 +8,8 @@ from tiny_runs import settings
 from torch.optim import Adam, AdamW
 
 from melpatch.training.config import build
-from melpatch.training.stepping import clip_each, make_optimizer
+from melpatch.training.stepping import clip_each
+from melpatch.training.trainer import make_optimizer
 
 
 def with_gradients(seed=0):

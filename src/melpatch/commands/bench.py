@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
@@ -27,11 +26,9 @@ from melpatch.progress import bar, console, notice
 from melpatch.recipes.base import recipe_names, recipe_settings
 from melpatch.training.config import RunConfig, build
 from melpatch.training.feeding import on_device
-from melpatch.training.loop import set_up
-from melpatch.training.run import Run
 from melpatch.training.start import fitted, plan, shortened
-from melpatch.training.stepping import step
-from melpatch.training.tracking import Tracker
+from melpatch.training.stepping import training_step
+from melpatch.training.trainer import set_up
 from melpatch.workflows.corpus import describe_corpus, read_corpus, without_splits
 from melpatch.workflows.finetune import resolved
 from melpatch.workflows.runs import describe_objective
@@ -49,7 +46,7 @@ class Config:
     """Recipe or objective whose training is fed."""
     size: str = "tiny"
     """Encoder: nano, mini, tiny, small or base."""
-    exclude_splits: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
     """Splits or folds to leave out; by default val and test, where they exist."""
     batches: int = 30
     """Batches that every rate is measured over; they are held in memory."""
@@ -114,13 +111,13 @@ def _learns(recipe: str) -> bool:
 
 def run(config: Config) -> None:
     """Print a line per stage, and the share of the training rate without data that survives with data."""
-    corpus = without_splits(read_corpus(config.training), config.exclude_splits)
+    corpus = without_splits(read_corpus(config.training), config.exclude)
     settings = shortened(config.training, corpus)
     settings = resolved(settings, corpus, corpus, 0) if _learns(config.recipe) else settings
     settings = fitted(settings)
     bench = Bench(settings, corpus, config.batches, config.rounds)
     notice(
-        f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {describe_objective(bench.work.objective)}"
+        f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {describe_objective(bench.trainer.objective)}"
     )
     rates = []
     with bar(6, "measuring") as shown:
@@ -134,7 +131,7 @@ def run(config: Config) -> None:
     }
     if config.json:
         stages = [rate.record() for rate in rates]
-        about = {"device": str(bench.work.fabric.device), "workers": settings.loader.workers}
+        about = {"device": str(bench.trainer.fabric.device), "workers": settings.loader.workers}
         console().print_json(json.dumps({**about, "stages": stages, "share": shares}))
     else:
         _show(rates, shares)
@@ -189,7 +186,7 @@ class Bench:
     def __init__(self, config: RunConfig, corpus: Corpus, batches: int, rounds: int) -> None:
         self.config, self.corpus, self.batches, self.rounds = config, corpus, batches, rounds
         self.sample_rate = config.front_end.sample_rate
-        self.work, _ = set_up(build(config), Run(Path(), config), plan(config, corpus), Tracker())
+        self.trainer = set_up(build(config), config, plan(config, corpus))
         found = [one.batch for one in islice(self.load(first_step=1), batches)]
         self.held = [batch for batch in found if batch is not None]
         if len(self.held) < batches:
@@ -199,7 +196,7 @@ class Bench:
 
     def load(self, first_step: int) -> Iterator[LoadedBatch]:
         """Yield what the loader of a training yields from a step on."""
-        labels = self.work.objective.needs_labels
+        labels = self.trainer.objective.needs_labels
         loader, seed = self.config.loader, self.config.seed
         return training_batches(
             self.corpus,
@@ -212,7 +209,7 @@ class Bench:
 
     def rates(self) -> Iterator[Rate]:
         """Yield the rate of each stage; the last two are of training on what lies in memory, and with data."""
-        device, workers = self.work.fabric.device, self.config.loader.workers
+        device, workers = self.trainer.fabric.device, self.config.loader.workers
         yield self.timed("decode, one process", self.decode())
         yield self.timed("pack, one process", self.pack())
         yield self.timed(f"load, {workers} workers", self.loading())
@@ -235,7 +232,7 @@ class Bench:
         """
         cpu, clock = _cpu_seconds(), time.monotonic()
         deque(islice(batches, self.batches), maxlen=0)
-        if self.work.fabric.device.type == "cuda":
+        if self.trainer.fabric.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.monotonic() - clock
         del batches  # the loader's processes count once they have ended
@@ -270,7 +267,7 @@ class Bench:
     def front_end(self, batch: Batch) -> object:
         """Return the spectrograms of a batch."""
         with torch.inference_mode():
-            return self.work.objective.spectrograms(batch)
+            return self.trainer.objective.spectrograms(batch)
 
     def loading(self) -> Iterator[LoadedBatch]:
         """Return an iterator over the batches as a training has them, whose processes have started."""
@@ -280,8 +277,8 @@ class Bench:
 
     def train(self, batches: Iterable[LoadedBatch]) -> Iterator[object]:
         """Yield what a step on each batch gives."""
-        for loaded in on_device(iter(batches), self.work.fabric.device):
-            yield step(self.work, [] if loaded.batch is None else [loaded.batch])
+        for loaded in on_device(iter(batches), self.trainer.fabric.device):
+            yield training_step(self.trainer, [] if loaded.batch is None else [loaded.batch], 0)
 
 
 def _cpu_seconds() -> float:

@@ -53,7 +53,7 @@ class Config:
     """Column of the CSV that holds the split or fold."""
     label_column: str = "label"
     """Column of the CSV that holds the labels."""
-    labels_per_class: int | None = None
+    few: int | None = None
     """Learn from so many clips per class only, chosen by the seed."""
     seeds: tuple[int, ...] = ()
     """One repetition each; by default as many as the protocol has, from 0."""
@@ -74,12 +74,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(
-            self.labels_per_class is None or self.labels_per_class >= 1,
-            "labels_per_class",
-            self.labels_per_class,
-            "1 or more",
-        )
+        check(self.few is None or self.few >= 1, "few", self.few, "1 or more")
         for name in ("protocol", "split", "seeds"):
             given = getattr(self, name)
             check(len({*given}) == len(given), name, given, "each but once")
@@ -173,7 +168,7 @@ def _name(config: Config) -> str:
     ]
     parts += [
         *config.split,
-        *([f"few-{config.labels_per_class}"] if config.labels_per_class else []),
+        *([f"few-{config.few}"] if config.few else []),
         *["untrained"] * config.untrained,
     ]
     return "-".join(parts).replace("/", "-")
@@ -200,7 +195,7 @@ def _jobs(config: Config, trained: Model, chosen: Sequence[Protocol]) -> list[Ev
             corpus=corpus,
             scored=config.split,
             seeds=config.seeds or tuple(range(one.repetitions)),
-            labels_per_class=config.labels_per_class,
+            few=config.few,
             frozen=frozen,
             out=results(config) / _place(one),
             name=_name(config),

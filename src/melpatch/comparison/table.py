@@ -82,7 +82,8 @@ def _cell(names: tuple[str, str, str, str, str], trained: list[Line], scored: li
     good = [line for line in scored if line.get("value") is not None]
     values = [float(line["value"]) for line in good]
     bounds = [line["interval_95"] for line in good if line["interval_95"]]
-    heard = [line["scored_clips_trained_on"] for line in good]
+    counts = [line["scored_clips_trained_on"] for line in good]
+    heard = [count for count in counts if count is not None]
     errors = [line["error"] for line in (*trained, *scored) if "error" in line]
     deviation = stdev(values) if len(values) > 1 else None
     half = None

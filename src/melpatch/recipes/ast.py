@@ -32,7 +32,15 @@ def ast_audioset(size_name: str) -> RunConfig:
             pooling="cls", augment=Augment.Config(mixup_rate=0.5, freq_mask=48, time_mask=192)
         ),
         loader=LoaderConfig(batch_size=12, seconds=10.255, balanced_sampling=True),
-        train=_train(epochs=5, lr=1e-5, first=2, every=1, decay=0.5, warmup=0.0012, average=0.9),
+        train=_train(
+            epochs=5,
+            lr=1e-5,
+            first=2,
+            every=1,
+            lr_step_factor=0.5,
+            lr_warmup=0.0012,
+            average_last=0.9,
+        ),
     )
 
 
@@ -46,7 +54,15 @@ def ast_audioset_20k(size_name: str) -> RunConfig:
     return replace(
         ast_audioset(size_name),
         loader=LoaderConfig(batch_size=12, seconds=10.255),
-        train=_train(epochs=25, lr=5e-5, first=10, every=5, decay=0.5, warmup=0.022, average=0.79),
+        train=_train(
+            epochs=25,
+            lr=5e-5,
+            first=10,
+            every=5,
+            lr_step_factor=0.5,
+            lr_warmup=0.022,
+            average_last=0.79,
+        ),
     )
 
 
@@ -64,7 +80,7 @@ def ast_esc50(size_name: str) -> RunConfig:
             pooling="cls", augment=Augment.Config(freq_mask=24, time_mask=96)
         ),
         loader=LoaderConfig(batch_size=48, seconds=5.135),
-        train=_train(epochs=25, lr=1e-4, first=5, every=1, decay=0.85),
+        train=_train(epochs=25, lr=1e-4, first=5, every=1, lr_step_factor=0.85),
     )
 
 
@@ -86,7 +102,7 @@ def ast_speech_commands(size_name: str) -> RunConfig:
             ),
         ),
         loader=LoaderConfig(batch_size=128, seconds=1.295),
-        train=_train(epochs=30, lr=2.5e-4, first=5, every=1, decay=0.85),
+        train=_train(epochs=30, lr=2.5e-4, first=5, every=1, lr_step_factor=0.85),
     )
 
 
@@ -107,9 +123,9 @@ def _train(
     lr: float,
     first: int,
     every: int,
-    decay: float,
-    warmup: float = 0.0,
-    average: float = 0.0,
+    lr_step_factor: float,
+    lr_warmup: float = 0.0,
+    average_last: float = 0.0,
 ) -> TrainConfig:
     """Return a run that is evaluated after each epoch, with a rate that decays after epoch ``first`` and so on."""
     return TrainConfig(
@@ -118,12 +134,12 @@ def _train(
         lr=lr,
         betas=(0.95, 0.999),
         weight_decay=5e-7,
-        clip_norm=None,
-        schedule="step",
-        warmup=warmup,
-        decay_start=first / epochs,
-        decay_every=every / epochs,
-        decay=decay,
-        average=average,
+        grad_clip=None,
+        lr_schedule="step",
+        lr_warmup=lr_warmup,
+        lr_step_start=first / epochs,
+        lr_step_every=every / epochs,
+        lr_step_factor=lr_step_factor,
+        average_last=average_last,
         evaluations=epochs,
     )

@@ -69,9 +69,9 @@ def _published(size_name: str, front_end: LogMel.Config) -> RunConfig:
             lr=1e-3,
             betas=(0.9, 0.999),
             weight_decay=0.0,
-            clip_norm=None,
-            schedule="constant",
-            warmup=0.0,
+            grad_clip=None,
+            lr_schedule="constant",
+            lr_warmup=0.0,
             precision="32-true",
             evaluations=300,  # every 2000 steps
         ),

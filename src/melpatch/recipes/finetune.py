@@ -96,9 +96,9 @@ def _autoencoder(
             lr=lr,
             betas=(0.9, 0.999),
             weight_decay=weight_decay,
-            clip_norm=None,
-            warmup=5 / epochs,
-            floor=1e-6 / lr,
+            grad_clip=None,
+            lr_warmup=5 / epochs,
+            lr_floor=1e-6 / lr,
             layer_decay=0.75,
         ),
     )

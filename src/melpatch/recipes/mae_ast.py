@@ -78,8 +78,8 @@ def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> 
             lr=1e-4,
             betas=(0.9, 0.98),
             weight_decay=0.01,
-            clip_norm=10.0,
-            schedule="linear",
-            warmup=32 / 550,
+            grad_clip=10.0,
+            lr_schedule="linear",
+            lr_warmup=32 / 550,
         ),
     )

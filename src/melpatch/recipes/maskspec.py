@@ -49,8 +49,8 @@ def maskspec_32k(size_name: str) -> RunConfig:
             lr=1e-3 * 512 / 256,
             betas=(0.9, 0.95),
             weight_decay=0.05,
-            clip_norm=None,
-            warmup=0.1,
+            grad_clip=None,
+            lr_warmup=0.1,
         ),
     )
 
@@ -91,7 +91,7 @@ def audiomae(size_name: str) -> RunConfig:
             lr=2e-4 * 512 / 256,
             betas=(0.9, 0.95),
             weight_decay=1e-4,
-            clip_norm=None,
-            warmup=3 / 33,
+            grad_clip=None,
+            lr_warmup=3 / 33,
         ),
     )

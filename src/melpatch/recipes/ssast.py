@@ -61,8 +61,8 @@ def _published(size_name: str, patch: tuple[int, int], mask: str) -> RunConfig:
             lr=1e-4 if base else 5e-4,
             betas=(0.95, 0.999),
             weight_decay=5e-7,
-            clip_norm=None,
-            warmup=0.01,
+            grad_clip=None,
+            lr_warmup=0.01,
             precision="32-true",
         ),
     )

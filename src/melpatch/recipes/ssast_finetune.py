@@ -6,7 +6,7 @@ pools the mean of the patches, since no class token learns anything in pretraini
 encoder trained too: each block's output has a learned weight, their sum's mean over time is projected to 256 numbers,
 and there is Adam at one rate, without augmentation or decay. All *differ* from the published code as the recipes of AST
 do (:mod:`melpatch.recipes.ast`), and in this: learned positions are stretched over the new grid as a whole; with
-``--resize-positions legacy`` they are fitted as published.
+``--resize legacy`` they are fitted as published.
 """
 
 from dataclasses import replace
@@ -27,7 +27,9 @@ def ssast_audioset(size_name: str) -> RunConfig:
     rate from epoch 10 on and averages the weights of epochs 6 to 25, of which 5 epochs reach none: here the rate stays,
     and the last or best weights are kept. The paper has no result for it.
     """
-    return _from_ast(ast_audioset(size_name), schedule="constant", warmup=0.0, average=0.0)
+    return _from_ast(
+        ast_audioset(size_name), lr_schedule="constant", lr_warmup=0.0, average_last=0.0
+    )
 
 
 def ssast_audioset_20k(size_name: str) -> RunConfig:
@@ -36,7 +38,7 @@ def ssast_audioset_20k(size_name: str) -> RunConfig:
     Source: Gong et al. 2022 (arXiv 2110.09784), table 2, and the published code: as AST's, without warm-up: halved
     after epochs 10, 15 and 20; averaged are the weights of epochs 6 to 25. The published labels are enhanced ones.
     """
-    return _from_ast(ast_audioset_20k(size_name), warmup=0.0)
+    return _from_ast(ast_audioset_20k(size_name), lr_warmup=0.0)
 
 
 def ssast_esc50(size_name: str) -> RunConfig:
@@ -49,7 +51,9 @@ def ssast_esc50(size_name: str) -> RunConfig:
     config = ast_esc50(size_name)
     augment = replace(config.objective.augment, roll=0.02, pixel_noise=0.1)
     config = replace(config, objective=replace(config.objective, augment=augment))
-    return _from_ast(config, epochs=50.0, evaluations=50, decay_start=6 / 50, decay_every=1 / 50)
+    return _from_ast(
+        config, epochs=50.0, evaluations=50, lr_step_start=6 / 50, lr_step_every=1 / 50
+    )
 
 
 def ssast_esc50_frame(size_name: str) -> RunConfig:
@@ -66,7 +70,7 @@ def ssast_speech_commands(size_name: str) -> RunConfig:
     Source: Gong et al. 2022 (arXiv 2110.09784), table 2, and the published code, whose script is for frames: as AST's
     (:func:`melpatch.recipes.ast.ast_speech_commands`), with a rate that rises over the first 1000 of some 20,000 steps.
     """
-    return _from_ast(ast_speech_commands(size_name), warmup=0.05)
+    return _from_ast(ast_speech_commands(size_name), lr_warmup=0.05)
 
 
 def ssast_speech_commands_frame(size_name: str) -> RunConfig:
@@ -177,9 +181,9 @@ def _superb(
             lr=1e-4,
             betas=(0.9, 0.999),
             weight_decay=0.0,
-            clip_norm=1.0,
-            schedule="constant",
-            warmup=0.0,
+            grad_clip=1.0,
+            lr_schedule="constant",
+            lr_warmup=0.0,
             evaluations=steps // every,
         ),
     )

@@ -42,28 +42,28 @@ class TrainConfig:
     """Where the weight decay ends, along half a cosine over the whole run; None keeps it."""
     decay_tokens: bool = False
     """Decay special tokens, mask embeddings and position tables too (as published DINO and ASiT)."""
-    clip_norm: float | None = 1.0
+    grad_clip: float | None = 1.0
     """Largest norm of the gradient; longer ones are scaled down. None leaves them."""
-    clip_by: Literal["global", "tensor"] = "global"
-    """What clip_norm limits: the norm of all gradients together, or that of each parameter's own (as published DINO and
+    grad_clip_by: Literal["global", "tensor"] = "global"
+    """What grad_clip limits: the norm of all gradients together, or that of each parameter's own (as published DINO and
     ASiT)."""
-    schedule: Schedule = "cosine"
+    lr_schedule: Schedule = "cosine"
     """Course of the learning rate after the warm-up; dino is the cosine to the step as DINO and ASiT published it."""
-    warmup: float = 0.08
+    lr_warmup: float = 0.08
     """Share of the run over which the learning rate rises."""
-    floor: float = 0.0
+    lr_floor: float = 0.0
     """Where a cosine or line ends, as a factor of lr."""
-    decay_start: float = 0.5
+    lr_step_start: float = 0.5
     """Share of the run at which the step schedule decays first."""
-    decay_every: float = 0.1
+    lr_step_every: float = 0.1
     """Share of the run between decays of the step schedule."""
-    decay: float = 0.5
+    lr_step_factor: float = 0.5
     """Factor of each decay of the step schedule."""
     layer_decay: float = 1.0
     """Factor of the learning rate per block below the top; 1 trains all blocks alike."""
     head_lr_scale: float = 1.0
     """Factor of the learning rate outside the encoder."""
-    average: float = 0.0
+    average_last: float = 0.0
     """Share of the run's end over whose evaluations the weights are averaged; 0 keeps the best or last ones."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of the encoder; auto is bf16 where the processor has it. Losses are always float32."""
@@ -105,7 +105,9 @@ class TrainConfig:
             f"a multiple of save_every = {self.save_every}, or none",
         )
         check(self.lr > 0, "lr", self.lr, "above 0")
-        check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the run, 0 to below 1")
+        check(
+            0 <= self.lr_warmup < 1, "lr_warmup", self.lr_warmup, "a share of the run, 0 to below 1"
+        )
         check(
             all(0 <= beta < 1 for beta in self.betas),
             "betas",
@@ -115,15 +117,25 @@ class TrainConfig:
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         end = self.weight_decay_end
         check(end is None or end >= 0, "weight_decay_end", end, "0 or more, or none")
-        check(0 <= self.floor <= 1, "floor", self.floor, "0 to 1")
+        check(0 <= self.lr_floor <= 1, "lr_floor", self.lr_floor, "0 to 1")
         check(self.head_lr_scale > 0, "head_lr_scale", self.head_lr_scale, "above 0")
-        check(self.decay_every > 0, "decay_every", self.decay_every, "a share of the run above 0")
-        check(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
-        check(0 <= self.average < 1, "average", self.average, "a share of the run, 0 to below 1")
         check(
-            self.clip_norm is None or self.clip_norm > 0,
-            "clip_norm",
-            self.clip_norm,
+            self.lr_step_every > 0,
+            "lr_step_every",
+            self.lr_step_every,
+            "a share of the run above 0",
+        )
+        check(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
+        check(
+            0 <= self.average_last < 1,
+            "average_last",
+            self.average_last,
+            "a share of the run, 0 to below 1",
+        )
+        check(
+            self.grad_clip is None or self.grad_clip > 0,
+            "grad_clip",
+            self.grad_clip,
             "above 0, or none",
         )
 

@@ -54,7 +54,7 @@ def collapse_warning(now: dict[str, float], start: dict[str, float]) -> str | No
     else:
         return None
     return (
-        f"the clips' embeddings collapse: {change}; lower --lr, lengthen --warmup, "
+        f"the clips' embeddings collapse: {change}; lower --lr, lengthen --lr-warmup, "
         "or look at the corpus for silent clips"
     )
 
@@ -78,7 +78,7 @@ class EmbeddingHealth:
         chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_CLIPS]
         seconds = objective.input_seconds(config.objective, config.loader.seconds)
         self.clips = [crop(clip, seconds, config.seed, 0) for clip in chosen]
-        self.batch_size = plan(config, corpus).micro_batch_size
+        self.batch_size = plan(config, corpus).at_once
         # A teacher is a copy of this encoder once the run begins, so the start is the same for both.
         with torch.no_grad():
             self.start = self._measure(objective.eval(), objective.encoder)

@@ -1,38 +1,35 @@
-"""The training loop: one for pretraining and fine-tuning, written out.
+"""The training loop, written out: one for pretraining and fine-tuning.
 
-Order of a step: learning rate and weight decay, losses and gradients over the accumulated batches of all processes,
-clip, optimiser, ``after_step``, log, evaluate, save. Whatever is random in a step is a function of (seed, clip key,
-step), so a run that was interrupted anywhere goes on as if it had not been, on any number of processes.
+Everything random in a step is a function of (seed, clip key, step). An interrupted run therefore resumes as if it had
+never stopped, on any number of processes.
 """
 
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
-from itertools import chain, islice
+from collections.abc import Callable
+from contextlib import closing
+from itertools import chain
 from signal import Signals
-from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch import Tensor
 
 from melpatch import distributed
 from melpatch.data.clip import Batch
-from melpatch.data.loader import LoadedBatch, training_batches
-from melpatch.data.manifest import Corpus, Rejected
-from melpatch.encoders.base import Encoder, TokenEncoder
+from melpatch.data.corpus import Corpus, Rejected
 from melpatch.errors import DataError, Interrupted, MelpatchError, report_lost_workers
-from melpatch.objectives.base import Objective, Plan
+from melpatch.objectives.base import Objective
 from melpatch.progress import Bar, bar, notice
 from melpatch.training import stopping
 from melpatch.training.config import TrainConfig
-from melpatch.training.feeding import on_device
-from melpatch.training.launching import launch, memory_gib
+from melpatch.training.feeding import step_batches
+from melpatch.training.launching import memory_gib
 from melpatch.training.run import Run
 from melpatch.training.sharding import gathered, load_averages_into, load_weights_into, whole
+from melpatch.training.speed import Speedometer
 from melpatch.training.start import plan
 from melpatch.training.states import Progress, State
-from melpatch.training.stepping import Work, make_optimizer, step
+from melpatch.training.stepping import backward, clip_gradients, set_rates
 from melpatch.training.tracking import Tracker
+from melpatch.training.trainer import Trainer, set_up
 
 Evaluate = Callable[[Objective, int], dict[str, float]]
 
@@ -46,273 +43,269 @@ def fit(
     select: str | None = None,
     tracker: Tracker | None = None,
 ) -> Progress:
-    """Train an objective on a corpus until the run's last step, from wherever the run folder stands.
+    """Train an objective on a corpus to the run's last step, from wherever the run folder stands.
 
     Args:
         objective: what to train; it ends with its last weights, the run folder with the ones to use.
-        corpus: the training clips.
+        corpus: the training clips, which the run folder records.
         run: an open run folder.
         evaluate: called ``train.evaluations`` times with the objective in evaluation mode; returns numbers to log.
         select: name of the evaluated number whose best step's weights are kept (higher is better); None keeps the last.
         tracker: where curves and pictures go besides metrics.jsonl.
 
     Raises:
-        ConfigError: the objective cannot be trained so.
-        DataError: too many clips proved unreadable.
-        CheckpointError: another process trains in the run folder, or a save failed; for lack of space only the last one
-            does.
+        ConfigError: the objective cannot be trained on this corpus with these settings.
+        DataError: too many clips cannot be read.
+        CheckpointError: the run was started on other clips, another process trains in its folder, or a save failed; a
+            full disk makes only the last save fail.
         MelpatchError: too many steps in a row had no finite loss.
-        Interrupted: a signal asked for an end, be it in the last step; the run is saved.
+        Interrupted: a signal requested a stop, even in the last step; the run is saved.
     """
-    config = run.config
-    work, optimizer = set_up(objective, run, plan(config, corpus), tracker or Tracker())
+    config = run.config.train
+    tracker = tracker or Tracker()
+    trainer = set_up(objective, run.config, plan(run.config, corpus))
+    total = trainer.total_steps
     with run.alone(), stopping.heeded():
-        _restore(work, optimizer)  # now that the weights are on their device
+        run.remember(corpus)
+        progress, average = _restore(trainer, run)
+        speed = Speedometer(run, progress.step)
+        stop_signal = 0
         with (
             report_lost_workers(),
             run.states,
-            closing(_batches(work, corpus)) as batches,
-            bar(work.total, "training", done=work.progress.step) as shown,
+            closing(step_batches(trainer, corpus, progress.step)) as feed,
+            bar(total, "training", done=progress.step) as shown,
         ):
-            while work.progress.step < work.total and not work.signal:
-                with _clocked(work):
-                    loaded = list(islice(batches, config.train.accumulate))
-                    rejected = [one for part in loaded for one in part.rejected]
-                    micro = _taking_part(work, loaded)
-                    done = step(work, micro, news=bool(rejected or stopping.requested()))
-                if (
-                    done.news or distributed.world_size() == 1
-                ):  # one that is alone need not agree with others in the step
-                    _hear(work, corpus, rejected)
-                _after(work, done.record, evaluate, select, micro, shown)
-        return _finish(work)
+            while progress.step < total and not stop_signal:
+                step = progress.step
+                with speed.measured():
+                    # Schedules: the learning rate and weight decay of this step.
+                    lr = set_rates(trainer.optimizer, config, step, total)
 
+                    # Batches and losses: the mean gradient over accumulated batches and processes.
+                    clips = next(feed)
+                    news = bool(clips.rejected or stopping.requested())
+                    losses = backward(trainer, clips.batches, step, news=news)
 
-def set_up(
-    objective: Objective, run: Run, planned: Plan, tracker: Tracker
-) -> tuple[Work, Optimizer]:
-    """Return everything that the first step of a run touches, on its device, and the optimiser itself."""
-    config = run.config.train
-    fabric = launch(config)
-    objective.begin(planned)
-    if config.compile:
-        notice("the encoder is compiled at the first step, which may take minutes")
-        compile_encoders(objective)
-    module = fabric.setup_module(objective)
-    optimizer = make_optimizer(objective, config)
-    wrapped: Any = fabric.setup_optimizers(optimizer)
-    return Work(fabric, objective, module, wrapped, run, planned.steps, tracker), optimizer
+                    # Clip, optimiser, teacher: skipped where loss or gradient are not finite.
+                    if losses.finite:
+                        clip_gradients(trainer.optimizer, config, losses.grad_norm)
+                        trainer.optimizer.step()
+                        objective.after_step(step)
+                        progress.skipped_in_a_row = 0
+                    trainer.optimizer.zero_grad(set_to_none=True)
+                if losses.news or distributed.world_size() == 1:
+                    stop_signal = _exchange_news(run, corpus, clips.rejected)
+                step = progress.step = step + 1
+                if losses.skipped:
+                    _note_skipped(run, progress, clips.batches)
 
+                # Log.
+                record = losses.record(lr)
+                if step % config.log_every == 0 or step in (1, total):
+                    _log(run, tracker, step, record)
+                _show(shown, speed, step, record)
+                evaluating = step in evaluation_steps(config, total)
+                saving = step % config.save_every == 0 or step == total or stop_signal > 0
+                if evaluating or saving:
+                    run.log_speed(speed.record(step))
 
-def compile_encoders(objective: Objective) -> None:
-    """Have torch compile what an objective's encoders compute, a teacher's too, when they are first used."""
-    for module in objective.modules():
-        if isinstance(module, Encoder):
-            method = "encode_tokens" if isinstance(module, TokenEncoder) else "forward"
-            setattr(module, method, torch.compile(getattr(module, method)))
+                # Evaluate; keep the best weights, or average the last ones.
+                if evaluating:
+                    _warn(objective, run, step, record)
+                    with gathered(objective):
+                        scores = _evaluate(trainer, evaluate, step)
+                        _draw(objective, tracker, step, clips.batches)
+                    if evaluate is not None:
+                        _log(run, tracker, step, scores)
+                    _keep(trainer, run, progress, average, scores, select)
 
-
-def _batches(work: Work, corpus: Corpus) -> Generator[LoadedBatch, None, None]:
-    """Yield the batches of this process, on its device, from the run's next step on."""
-    config = work.run.config
-    batches = training_batches(
-        corpus,
-        config.loader,
-        work.objective.front_end.sample_rate,
-        seed=config.seed,
-        first_step=work.progress.step,
-        accumulate=config.train.accumulate,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        with_labels=work.objective.needs_labels,
-    )
-    return on_device(batches, work.fabric.device)
-
-
-def _taking_part(work: Work, loaded: list[LoadedBatch]) -> list[Batch]:
-    """Return the batches to learn from; of several processes each takes part in every one, if without a clip."""
-    if distributed.world_size() == 1:
-        return [part.batch for part in loaded if part.batch is not None]
-    config, objective = work.run.config, work.objective
-    samples = round(config.loader.seconds * objective.front_end.sample_rate)
-    nothing = Batch.empty(samples, len(config.labels) if objective.needs_labels else None).to(
-        work.fabric.device
-    )
-    return [nothing if part.batch is None else part.batch for part in loaded]
-
-
-def _hear(work: Work, corpus: Corpus, rejected: list[Rejected]) -> None:
-    """Note what any process has to tell: clips that it could not read, and a signal that asked for an end.
-
-    Raises:
-        DataError: too many clips cannot be read.
-    """
-    run, share = work.run, work.run.config.loader.max_bad_share
-    told = distributed.all_gather_objects((rejected, stopping.requested()))
-    work.signal = max(signal for _, signal in told)
-    new = list(chain.from_iterable(rejects for rejects, _ in told))
-    run.reject(new)
-    limit, names = (
-        max(1, int(share * len(corpus.clips))),
-        {clip.location for clip in corpus.clips} if new else set(),
-    )
-    if len(names & run.rejected.keys()) > limit:
-        raise DataError(
-            f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last being "
-            f"{new[-1].path} ({new[-1].reason}); see {run.folder / 'rejected.csv'}, mend or drop them, "
-            "or raise --max-bad-share"
-        )
-
-
-def _restore(work: Work, optimizer: Optimizer) -> None:
-    """Go on from the newest state; of a run of no steps, make the weights that it starts from the ones to use."""
-    run = work.run
-    state = run.restore()
-    if state is not None:
-        load_weights_into(work.objective, state.model)
-        load_averages_into(optimizer, state.optimizer)
-        work.progress = state.progress
-        work.average = {name: value.to(work.fabric.device) for name, value in state.average.items()}
-    before = run.speed(run.folder)
-    work.seconds = before.get("seconds", 0.0)
-    work.cpu_seconds = (
-        before.get("cpu_seconds", 0.0) if distributed.is_rank_zero() else 0.0
-    )  # they are summed over all
-    if not work.total and state is None:
-        run.log({"step": 0})
-        with run.states:
-            _save(work, None)
-
-
-@contextmanager
-def _clocked(work: Work) -> Iterator[None]:
-    """Add what the body takes to the seconds spent."""
-    cpu, clock = time.process_time(), time.monotonic()
-    yield
-    work.cpu_seconds += time.process_time() - cpu
-    work.seconds += time.monotonic() - clock
-
-
-def _after(
-    work: Work,
-    record: dict[str, float],
-    evaluate: Evaluate | None,
-    select: str | None,
-    micro: list[Batch],
-    shown: Bar,
-) -> None:
-    """Count, log, evaluate and save after a step."""
-    progress, config, run = work.progress, work.run.config.train, work.run
-    progress.step += 1
-    if progress.skipped_in_a_row:
-        _note_skipped(work, micro)
-    last = progress.step == work.total
-    if progress.step % config.log_every == 0 or last or progress.step == 1:
-        run.log({"step": progress.step, **record})
-        work.tracker.scalars(record, progress.step)
-    rate = (progress.step - shown.before) / max(time.monotonic() - shown.start, 1e-9)
-    per_second = rate * run.config.loader.batch_size
-    loss = record.get("loss", float("nan"))
-    shown.advance(1, loss=loss, clips=f"{per_second:.1f}/s", memory=f"{memory_gib():.1f} GiB")
-    if progress.step == shown.before + 5 and work.total > 50:
-        minutes = (work.total - progress.step) / rate / 60
-        notice(
-            f"{per_second:.1f} clips/s; the remaining {work.total - progress.step} steps take about {minutes:.1f} min"
-        )
-    due = evaluation_steps(config, work.total)
-    saving = progress.step % config.save_every == 0 or last or bool(work.signal)
-    if progress.step in due or saving:
-        cpu_seconds = sum(distributed.all_gather_objects(work.cpu_seconds))
-        spent = {"cpu_seconds": round(cpu_seconds, 3), "seconds": round(work.seconds, 3)}
-        speed = {"clips_per_second": round(per_second, 2), "memory_gib": round(memory_gib(), 3)}
-        run.log_speed({"step": progress.step, **speed, **spent})
-    if progress.step in due:
-        with gathered(work.objective):
-            scores = _evaluate(work, record, evaluate)
-            drawn = next((batch for batch in micro if len(batch)), None)
-            if drawn is not None:
-                work.tracker.picture(work.objective, drawn, progress.step)
-        _choose(work, scores, select)
-    if saving:
-        _save(work, select)
-    run.states.check()
-
-
-def _evaluate(work: Work, record: dict[str, float], evaluate: Evaluate | None) -> dict[str, float]:
-    """Pass on the objective's warning; measure, and return what was found, which is the same on all processes."""
-    progress = work.progress
-    warned = work.objective.warning(record, progress.step) if record else None
-    if warned:
-        notice(f"step {progress.step}: {warned}")
-        work.run.log({"step": progress.step, "warning": warned})
-    work.objective.eval()
-    scores: dict[str, float] = {}
-    if evaluate is not None:
-        with torch.no_grad(), work.fabric.autocast():
-            scores = distributed.broadcast_from_rank_zero(evaluate(work.objective, progress.step))
-        work.run.log({"step": progress.step, **scores})
-        work.tracker.scalars(scores, progress.step)
-    return scores
-
-
-def _choose(work: Work, scores: dict[str, float], select: str | None) -> None:
-    """Keep the best weights, or average the last ones."""
-    progress, config = work.progress, work.run.config.train
-    if config.average and progress.step > (1 - config.average) * work.total:
-        progress.averaged += 1
-        for name, value in whole(work.objective.state_dict()).items():
-            mean = work.average.get(name, torch.zeros_like(value))
-            work.average[name] = mean + (value - mean) / progress.averaged
-    elif select is not None and (progress.best is None or scores[select] > progress.best):
-        progress.best, progress.best_step = scores[select], progress.step
-        work.run.publish(whole(work.objective.state_dict()))
-
-
-def _save(work: Work, select: str | None) -> None:
-    """Have the state saved, and the weights to use with it: in the end their running average, if there is one, else
-    the last ones, unless the best ones are kept, which are there already."""
-    model, optimizer = whole((work.objective.state_dict(), work.optimizer.state_dict()))
-    averaged = work.average if work.progress.step == work.total else None
-    last = model if select is None else None
-    work.run.save(State(work.progress, model, optimizer, work.average), averaged or last)
-
-
-def _finish(work: Work) -> Progress:
-    """Close what is open, and end the command if any process was asked to, be it when all was done: what comes after
-    the training is not to keep a scheduler waiting."""
-    work.tracker.close()
-    if count := len(work.run.rejected):
-        notice(
-            f"clips left out because they could not be read: {count}; see {work.run.folder / 'rejected.csv'}"
-        )
-    work.signal = max(distributed.all_gather_objects(stopping.requested()))
-    if not work.signal:
-        return work.progress
-    folder, name, step = work.run.folder, Signals(work.signal).name, work.progress.step
-    done = f"stopped by {name} and saved after step {step} of {work.total}"
-    if step == work.total:
-        done = f"complete and saved after step {step} when {name} stopped the command"
-    raise Interrupted(
-        f"{folder}: {done}; the same command goes on from there, a training one with --resume",
-        work.signal,
-    )
-
-
-def _note_skipped(work: Work, micro: list[Batch]) -> None:
-    progress, limit = work.progress, work.run.config.train.nonfinite_limit
-    told = distributed.all_gather_objects([key for batch in micro for key in batch.keys.tolist()])
-    keys = list(chain.from_iterable(told))
-    work.run.log({"step": progress.step, "skipped": True, "clip_keys": keys})
-    if progress.skipped_in_a_row >= limit:
-        raise MelpatchError(
-            f"{work.run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys are in "
-            "metrics.jsonl; lower --lr, use --precision 32-true, or look at those clips"
-        )
+                # Save.
+                if saving:
+                    _save(trainer, run, progress, average, select)
+                run.states.check()
+        return _finish(run, tracker, progress, total)
 
 
 def evaluation_steps(config: TrainConfig, total: int) -> set[int]:
     """Return after which steps to evaluate: evenly spread, the last among them."""
-    return {
-        max(1, round(total * (number + 1) / config.evaluations))
-        for number in range(config.evaluations)
-    }
+    count = config.evaluations
+    return {max(1, round(total * number / count)) for number in range(1, count + 1)}
+
+
+def _restore(trainer: Trainer, run: Run) -> tuple[Progress, dict[str, Tensor]]:
+    """Load the newest checkpoint into the trainer; return its progress and its running average of weights.
+
+    A run of no steps publishes the weights that it starts from.
+    """
+    state = run.restore()
+    if state is not None:
+        # Only now, since set_up has moved the weights to their device and sharded them.
+        load_weights_into(trainer.objective, state.model)
+        load_averages_into(trainer.optimizer.optimizer, state.optimizer)
+        device = trainer.fabric.device
+        return state.progress, {name: value.to(device) for name, value in state.average.items()}
+    progress = Progress()
+    if not trainer.total_steps:
+        run.log({"step": 0})
+        with run.states:
+            _save(trainer, run, progress, {}, None)
+    return progress, {}
+
+
+def _exchange_news(run: Run, corpus: Corpus, rejected: list[Rejected]) -> int:
+    """Record the unreadable clips of all processes; return the signal that requested a stop of any, or 0.
+
+    A collective call.
+
+    Raises:
+        DataError: too many clips cannot be read.
+    """
+    news = distributed.all_gather_objects((rejected, stopping.requested()))
+    new = list(chain.from_iterable(clips for clips, _ in news))
+    run.reject(new)
+    if new:
+        _check_rejected(run, corpus, new[-1])
+    return max(signal for _, signal in news)
+
+
+def _check_rejected(run: Run, corpus: Corpus, newest: Rejected) -> None:
+    """Raise DataError if more clips of the corpus are unreadable than ``max_bad_share`` allows."""
+    limit = max(1, int(run.config.loader.max_bad_share * len(corpus.clips)))
+    unreadable = {clip.location for clip in corpus.clips} & run.rejected.keys()
+    if len(unreadable) > limit:
+        raise DataError(
+            f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last "
+            f"being {newest.path} ({newest.reason}); see {run.folder / 'rejected.csv'}, repair or "
+            "remove them, or raise --max-bad-share"
+        )
+
+
+def _note_skipped(run: Run, progress: Progress, batches: list[Batch]) -> None:
+    """Count and log a step without finite loss or gradient, with its clips' keys; a collective call.
+
+    Raises:
+        MelpatchError: that many steps in a row were skipped.
+    """
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    own_keys = [key for batch in batches for key in batch.keys.tolist()]
+    keys = list(chain.from_iterable(distributed.all_gather_objects(own_keys)))
+    run.log({"step": progress.step, "skipped": True, "clip_keys": keys})
+    limit = run.config.train.nonfinite_limit
+    if progress.skipped_in_a_row >= limit:
+        raise MelpatchError(
+            f"{run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys are "
+            "in metrics.jsonl; lower --lr, use --precision 32-true, or look at those clips"
+        )
+
+
+def _log(run: Run, tracker: Tracker, step: int, values: dict[str, float]) -> None:
+    """Write numbers to metrics.jsonl and to the tracker."""
+    run.log({"step": step, **values})
+    tracker.scalars(values, step)
+
+
+def _show(shown: Bar, speed: Speedometer, step: int, record: dict[str, float]) -> None:
+    """Advance the progress bar; after five steps of a longer run, print how long the rest takes."""
+    clips = f"{speed.clips_per_second(step):.1f}/s"
+    loss = record.get("loss", float("nan"))
+    shown.advance(1, loss=loss, clips=clips, memory=f"{memory_gib():.1f} GiB")
+    if shown.total is not None and shown.total > 50 and step == shown.before + 5:
+        remaining = shown.total - step
+        minutes = remaining / speed.steps_per_second(step) / 60
+        notice(
+            f"{speed.clips_per_second(step):.1f} clips/s; the remaining {remaining} steps take "
+            f"about {minutes:.1f} min"
+        )
+
+
+def _warn(objective: Objective, run: Run, step: int, record: dict[str, float]) -> None:
+    """Print and log the objective's warning about the metrics of a step, if it has one."""
+    warning = objective.warning(record, step) if record else None
+    if warning:
+        notice(f"step {step}: {warning}")
+        run.log({"step": step, "warning": warning})
+
+
+def _evaluate(trainer: Trainer, evaluate: Evaluate | None, step: int) -> dict[str, float]:
+    """Return the scores of the objective in evaluation mode, as rank 0 has them; a collective call."""
+    trainer.objective.eval()
+    if evaluate is None:
+        return {}
+    with torch.no_grad(), trainer.fabric.autocast():
+        return distributed.broadcast_from_rank_zero(evaluate(trainer.objective, step))
+
+
+def _draw(objective: Objective, tracker: Tracker, step: int, batches: list[Batch]) -> None:
+    """Give the tracker a picture of the first batch that has a clip."""
+    batch = next((batch for batch in batches if len(batch)), None)
+    if batch is not None:
+        tracker.picture(objective, batch, step)
+
+
+def _keep(
+    trainer: Trainer,
+    run: Run,
+    progress: Progress,
+    average: dict[str, Tensor],
+    scores: dict[str, float],
+    select: str | None,
+) -> None:
+    """Publish the weights if their score is the best so far, or add them to the average of the last ones."""
+    share = run.config.train.average_last
+    if share and progress.step > (1 - share) * trainer.total_steps:
+        # Running mean over n evaluations: m_n = m_(n-1) + (w - m_(n-1)) / n.
+        progress.averaged += 1
+        for name, value in whole(trainer.objective.state_dict()).items():
+            mean = average.get(name, torch.zeros_like(value))
+            average[name] = mean + (value - mean) / progress.averaged
+    elif select is not None and (progress.best is None or scores[select] > progress.best):
+        progress.best = scores[select]
+        progress.best_step = progress.step
+        run.publish(whole(trainer.objective.state_dict()))
+
+
+def _save(
+    trainer: Trainer,
+    run: Run,
+    progress: Progress,
+    average: dict[str, Tensor],
+    select: str | None,
+) -> None:
+    """Save a checkpoint, and the weights to use with it.
+
+    Those are the running average after the last step, if there is one. Otherwise they are the current weights, unless
+    the best ones are selected, which are published already.
+    """
+    # All processes join their shares of a sharded state, though only rank 0 writes.
+    model, optimizer = whole((trainer.objective.state_dict(), trainer.optimizer.state_dict()))
+    published = model if select is None else None
+    if average and progress.step == trainer.total_steps:
+        published = average
+    run.save(State(progress, model, optimizer, average), published)
+
+
+def _finish(run: Run, tracker: Tracker, progress: Progress, total: int) -> Progress:
+    """Close the tracker and return the progress.
+
+    Raises:
+        Interrupted: any process was asked to stop, even if training is complete: what follows it must not keep a
+            scheduler waiting.
+    """
+    tracker.close()
+    if count := len(run.rejected):
+        notice(
+            f"clips left out because they could not be read: {count}; see {run.folder / 'rejected.csv'}"
+        )
+    stop_signal = max(distributed.all_gather_objects(stopping.requested()))
+    if not stop_signal:
+        return progress
+    name = Signals(stop_signal).name
+    done = f"stopped by {name} and saved after step {progress.step} of {total}"
+    if progress.step == total:
+        done = f"complete and saved after step {total} when {name} stopped the command"
+    raise Interrupted(
+        f"{run.folder}: {done}; the same command continues from there, a training command with --resume",
+        stop_signal,
+    )

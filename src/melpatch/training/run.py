@@ -73,10 +73,6 @@ class Run:
         train, logs = config.train, (self._metrics, self._speed)
         self.states = States(folder, logs, keep_last=train.keep_last, keep_every=train.keep_every)
 
-    def __fspath__(self) -> str:
-        """Return the folder, so that a run can be given wherever a path can."""
-        return str(self.folder)
-
     @classmethod
     def create(cls, folder: Path, config: RunConfig, command: Any = None) -> "Run":
         """Start a new run.
@@ -164,10 +160,12 @@ class Run:
             )
 
     @staticmethod
-    def trained_on(folder: Path) -> frozenset[int]:
-        """Return the marks of the clips that the run in a folder was trained on; none where it did not note them."""
+    def trained_on(folder: Path) -> frozenset[int] | None:
+        """Return the marks of the clips that the run in a folder was trained on; None where there is no note."""
         path = folder / _CLIPS
-        return frozenset(np.load(path).tolist()) if path.exists() else frozenset()
+        if not path.exists():
+            return None
+        return frozenset(np.load(path).tolist())
 
     @contextmanager
     def alone(self) -> Iterator[None]:

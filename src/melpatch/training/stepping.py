@@ -1,202 +1,202 @@
-"""One optimiser step, however its clips are divided among processes and accumulated batches: the gradient is that of
-one large batch, and so are the numbers that are logged.
+"""The pieces of an optimiser step: rates, gradient, clipping.
+
+However the clips of a step are divided among processes and accumulated batches, its gradient and the numbers that are
+logged are those of one large batch. :func:`melpatch.training.loop.fit` puts the pieces together.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from lightning_fabric import Fabric
+from jaxtyping import Float
 from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from melpatch import distributed
 from melpatch.data.clip import Batch
-from melpatch.objectives.base import Objective, ObjectiveOutput
+from melpatch.objectives.base import ObjectiveOutput
 from melpatch.rng import hash_text
-from melpatch.schedules import cosine, factor
+from melpatch.schedules import cosine, lr_factor
 from melpatch.training.config import TrainConfig
-from melpatch.training.param_groups import param_groups
-from melpatch.training.run import Run
 from melpatch.training.sharding import whole
-from melpatch.training.states import Progress
-from melpatch.training.tracking import Tracker
+from melpatch.training.trainer import Trainer
 
 
-@dataclass
-class Work:
-    """Everything a step touches."""
+@dataclass(frozen=True)
+class StepLosses:
+    """What a step's batches gave, over all processes and equal on all of them.
 
-    fabric: Fabric
-    objective: Objective
-    module: Any  # the objective as Fabric wraps it: precision, processes
-    optimizer: Optimizer
-    run: Run
-    total: int
-    tracker: Tracker
-    progress: Progress = field(default_factory=Progress)
-    average: dict[str, Tensor] = field(default_factory=dict)
-    signal: int = 0  # that asked for an end after this step; 0 for none
-    cpu_seconds: float = (
-        0.0  # of this process in all steps so far, decoding included, evaluations and saves not
-    )
-    seconds: float = 0.0  # by the clock, of the same
-
-
-class Done(NamedTuple):
-    """What a step tells all processes alike."""
-
-    record: dict[str, float]
-    """Loss, metrics, learning rate and gradient norm; nothing if no process had a clip."""
-    news: bool
-    """Whether any process has something to tell the others."""
-
-
-def step(work: Work, batches: list[Batch], *, news: bool = False) -> Done:
-    """Do one optimiser step over the batches of all processes.
-
-    Each batch's gradient is weighted with the number of units its mean is over. All processes have as many batches,
-    some of them perhaps without clips; one that is alone may have none.
-
-    Args:
-        work: what is trained.
-        batches: those of this process.
-        news: whether this process has something to tell the others.
+    Attributes:
+        means: loss and metrics, each a mean over the units of all batches; empty if no process had a clip.
+        grad_norm: norm of the gradient before clipping.
+        news: whether any process called with ``news=True``.
     """
-    config, at, fabric = work.run.config.train, work.progress.step, work.fabric
-    rate = _set_rates(work.optimizer, config, at, work.total)
-    work.module.train()
-    if len(batches) > 1:
-        _seed(work)
-        with torch.no_grad(), fabric.autocast():
-            work.objective.prepare(batches, at)
-    _seed(work)
-    names, sums = ["weight"], torch.zeros((), dtype=torch.float64, device=fabric.device)
-    for number, batch in enumerate(batches):
-        with fabric.no_backward_sync(work.module, enabled=number < len(batches) - 1):
-            output = work.module(batch, at)
-            fabric.backward(_weighted(output.loss, output))
-        names, sums = ["weight", "loss", *output.metrics], sums + _sums(output)
-    sums = distributed.all_reduce_sum(
-        torch.cat([sums.view(-1), torch.full_like(sums.view(-1)[:1], float(news))])
-    )
-    norm = _average_gradients(work, sums[0])
-    *found, told, length = torch.cat(
-        [sums, norm.double()[None]]
-    ).tolist()  # waits for the device once
-    weight, *totals = found
-    record = (
-        {name: value / weight for name, value in zip(names[1:], totals, strict=True)}
-        if weight
-        else {}
-    )
-    if weight:
-        _apply(work, length, math.isfinite(length) and math.isfinite(record["loss"]))
-        record |= {"lr": rate, "grad_norm": length}
-    work.optimizer.zero_grad(set_to_none=True)
-    return Done(record, told > 0)
+
+    means: dict[str, float]
+    grad_norm: float
+    news: bool
+
+    @property
+    def finite(self) -> bool:
+        """Whether there is a loss, and both loss and gradient are finite, so that the step can be taken."""
+        return (
+            bool(self.means) and math.isfinite(self.means["loss"]) and math.isfinite(self.grad_norm)
+        )
+
+    @property
+    def skipped(self) -> bool:
+        """Whether there were clips, but loss or gradient are not finite."""
+        return bool(self.means) and not self.finite
+
+    def record(self, lr: float) -> dict[str, float]:
+        """Return the numbers to log: means, learning rate and gradient norm; nothing without clips."""
+        if not self.means:
+            return {}
+        return {**self.means, "lr": lr, "grad_norm": self.grad_norm}
 
 
-def _seed(work: Work) -> None:
-    """Set torch's own generator, from which only dropout draws: a function of seed, step and process."""
-    seed = f"{work.run.config.seed}/step/{work.progress.step}/{distributed.rank()}"
-    torch.manual_seed(hash_text(seed) & (2**63 - 1))
-
-
-def _weighted(value: Tensor, output: ObjectiveOutput) -> Tensor:
-    """Return a mean times what it is over; 0, not NaN, where that is nothing."""
-    return torch.where(output.weight > 0, value * output.weight, 0.0)
-
-
-def _sums(output: ObjectiveOutput) -> Tensor:
-    """Return the weight, and the sums of loss and metrics."""
-    means = [output.loss, *output.metrics.values()]
-    return torch.stack(
-        [output.weight, *(_weighted(value.detach(), output) for value in means)]
-    ).double()
-
-
-def _set_rates(optimizer: Optimizer, config: TrainConfig, at: int, total: int) -> float:
-    """Set every group's learning rate and weight decay for a step; return the learning rate before their scales."""
-    rate = config.lr * factor(
-        at,
+def set_rates(optimizer: Optimizer, config: TrainConfig, step: int, total: int) -> float:
+    """Set each group's learning rate and weight decay for a step; return the learning rate before their scales."""
+    rate = config.lr * lr_factor(
+        step,
         total,
-        schedule=config.schedule,
-        warmup=config.warmup,
-        floor=config.floor,
-        decay_start=config.decay_start,
-        decay_every=config.decay_every,
-        decay=config.decay,
+        schedule=config.lr_schedule,
+        warmup=config.lr_warmup,
+        floor=config.lr_floor,
+        step_start=config.lr_step_start,
+        step_every=config.lr_step_every,
+        step_factor=config.lr_step_factor,
     )
-    end = config.weight_decay_end
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
-        if end is not None:
-            group["weight_decay"] = (
-                cosine(config.weight_decay, end, at / total) * group["decay_scale"]
-            )
+        if config.weight_decay_end is not None:
+            decay = cosine(config.weight_decay, config.weight_decay_end, step / total)
+            group["weight_decay"] = decay * group["decay_scale"]
     return rate
 
 
-def _trained(work: Work) -> list[Tensor]:
-    """Return the parameters that took part in the step."""
-    return [
-        p for group in work.optimizer.param_groups for p in group["params"] if p.grad is not None
-    ]
+def backward(
+    trainer: Trainer, batches: Sequence[Batch], step: int, *, news: bool = False
+) -> StepLosses:
+    """Compute the losses of all batches of a step, and leave their mean gradient in the parameters' ``grad``.
+
+    Each batch counts by the units its mean loss is over (masked patches, clips). All processes must have equally many
+    batches, some perhaps without clips; a single process may have none.
+
+    Args:
+        trainer: what is trained.
+        batches: those of this process, on its device.
+        step: steps done before.
+        news: whether this process has something to tell the others; the answer comes with the losses.
+    """
+    fabric = trainer.fabric
+    trainer.module.train()
+    if len(batches) > 1:
+        _seed_dropout(trainer, step)
+        with torch.no_grad(), fabric.autocast():
+            trainer.objective.prepare(batches, step)
+    _seed_dropout(trainer, step)
+
+    # Apple's GPUs have no float64; elsewhere it keeps the sums exact however the clips are divided.
+    dtype = torch.float32 if fabric.device.type == "mps" else torch.float64
+    names = ["weight"]
+    sums = torch.zeros(1, dtype=dtype, device=fabric.device)
+    for number, batch in enumerate(batches):
+        # Gradients are summed over the batches here, and over processes with the last batch only.
+        with fabric.no_backward_sync(trainer.module, enabled=number < len(batches) - 1):
+            output = trainer.module(batch, step)
+            fabric.backward(_weighted(output.loss, output))
+        names = ["weight", "loss", *output.metrics]
+        sums = sums + _weighted_sums(output, dtype)
+
+    # One reduction over the processes carries the weight, all sums and the flag for news.
+    flag = torch.full_like(sums[:1], float(news))
+    sums = distributed.all_reduce_sum(torch.cat([sums, flag]))
+    norm = _average_gradients(trainer, sums[0])
+
+    # The step waits for the device only here: one copy brings everything to the CPU.
+    weight, *totals, messages, grad_norm = torch.cat([sums, norm.to(dtype)[None]]).tolist()
+    means: dict[str, float] = {}
+    if weight:
+        means = {name: total / weight for name, total in zip(names[1:], totals, strict=True)}
+    return StepLosses(means, grad_norm, messages > 0)
 
 
-def _average_gradients(work: Work, weight: Tensor) -> Tensor:
-    """Make means of the gradients, which are sums over this process's batches and means over processes; return their
-    norm."""
-    gradients = [p.grad for p in _trained(work) if p.grad is not None]
+def _seed_dropout(trainer: Trainer, step: int) -> None:
+    """Seed torch's own generator, from which only dropout draws, by the run's seed, the step and the rank."""
+    text = f"{trainer.config.seed}/step/{step}/{distributed.rank()}"
+    torch.manual_seed(hash_text(text) & (2**63 - 1))
+
+
+def _weighted(mean: Float[Tensor, ""], output: ObjectiveOutput) -> Float[Tensor, ""]:
+    """Return a mean times the units behind it; 0, not NaN, if there are none."""
+    return torch.where(output.weight > 0, mean * output.weight, 0.0)
+
+
+def _weighted_sums(output: ObjectiveOutput, dtype: torch.dtype) -> Float[Tensor, " value"]:
+    """Return the weight, then the sums of loss and metrics over their units."""
+    means = [output.loss, *output.metrics.values()]
+    sums = [_weighted(mean.detach(), output) for mean in means]
+    return torch.stack([output.weight, *sums]).to(dtype)
+
+
+def _average_gradients(trainer: Trainer, weight: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Divide the gradients by the weight of all batches of all processes; return the norm of the result.
+
+    Args:
+        trainer: whose gradients hold sums over this process's batches, averaged over processes by DDP or FSDP.
+        weight: units of all batches of all processes.
+    """
+    gradients = _gradients(_trained(trainer.optimizer))
     if not gradients:
         return torch.zeros((), device=weight.device)
+    # g = (1 / ranks) * sum of w_i g_i, but the mean is (1 / sum of w_i) * sum of w_i g_i.
     divisor = torch.where(weight > 0, weight, 1.0) / distributed.world_size()
     torch._foreach_div_(gradients, divisor.to(gradients[0].dtype))
     return whole(torch.nn.utils.get_total_norm(gradients))
 
 
-def _apply(work: Work, norm: float, finite: bool) -> None:
-    """Clip and use the gradients; a step without finite loss or gradients is skipped and counted."""
-    config, progress = work.run.config.train, work.progress
-    if not finite:
-        progress.skipped += 1
-        progress.skipped_in_a_row += 1
+def clip_gradients(optimizer: Optimizer, config: TrainConfig, grad_norm: float) -> None:
+    """Scale down gradients that are longer than the limit, if there is one: all together, or each tensor's own."""
+    limit = config.grad_clip
+    if limit is None:
         return
-    parameters = _trained(work)
-    if config.clip_norm is not None and config.clip_by == "global":
-        if norm > config.clip_norm:
-            torch._foreach_mul_(
-                [p.grad for p in parameters if p.grad is not None], config.clip_norm / norm
-            )
-    elif config.clip_norm is not None:
-        clip_each(parameters, config.clip_norm)
-    work.optimizer.step()
-    work.objective.after_step(progress.step)
-    progress.skipped_in_a_row = 0
+    parameters = _trained(optimizer)
+    if config.grad_clip_by == "tensor":
+        clip_each(parameters, limit)
+    elif grad_norm > limit:
+        torch._foreach_mul_(_gradients(parameters), limit / grad_norm)
 
 
-def clip_each(parameters: list[Tensor], longest: float) -> None:
-    """Scale down every gradient that is longer than that, each by itself."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    lengths = torch.stack(
-        [whole(one) for one in torch._foreach_norm(gradients)]
-    ).tolist()  # waits once, not per tensor
-    torch._foreach_mul_(gradients, [min(1.0, longest / (length + 1e-6)) for length in lengths])
+def clip_each(parameters: Sequence[Tensor], limit: float) -> None:
+    """Scale down the gradient of every parameter whose own norm exceeds the limit."""
+    gradients = _gradients(parameters)
+    # All norms come to the CPU in one copy, so that the step waits once and not once per tensor.
+    norms = torch.stack([whole(norm) for norm in torch._foreach_norm(gradients)]).tolist()
+    torch._foreach_mul_(gradients, [min(1.0, limit / (norm + 1e-6)) for norm in norms])
 
 
-def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
-    """Return the optimiser over the trainable parameters; its groups keep their ``lr_scale`` and ``decay_scale``."""
-    groups = param_groups(
-        objective,
-        weight_decay=config.weight_decay,
-        layer_decay=config.layer_decay,
-        head_lr_scale=config.head_lr_scale,
-        decay_tokens=config.decay_tokens,
-    )
-    if config.optimizer == "adamw":
-        return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-    return Adam(
-        groups, lr=config.lr, betas=config.betas, amsgrad=config.optimizer == "amsgrad", fused=True
-    )
+def _trained(optimizer: Optimizer) -> list[Tensor]:
+    """Return the parameters that took part in the step."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return [parameter for parameter in parameters if parameter.grad is not None]
+
+
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def training_step(trainer: Trainer, batches: Sequence[Batch], step: int) -> dict[str, float]:
+    """Do one optimiser step as ``fit`` does, without a run folder; return what it would log.
+
+    For benchmarks, and for tests that bring their own batches.
+    """
+    lr = set_rates(trainer.optimizer, trainer.config.train, step, trainer.total_steps)
+    losses = backward(trainer, batches, step)
+    if losses.finite:
+        clip_gradients(trainer.optimizer, trainer.config.train, losses.grad_norm)
+        trainer.optimizer.step()
+        trainer.objective.after_step(step)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return losses.record(lr)
