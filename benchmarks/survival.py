@@ -81,7 +81,7 @@ def _started(config: Config, data: Path, out: Path) -> subprocess.Popen[bytes]:
         "0.5",
         "--batch-size",
         "4",
-        "--measure",
+        "--stats-clips",
         "8",
         "--workers",
         "0",

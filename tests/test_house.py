@@ -40,6 +40,7 @@ FLOORS = [
         "schedules",
         "placeholders",
     },
+    {"registry"},
     {"config", "flags"},
     {"help_page"},
     {"arguments"},
@@ -385,7 +386,7 @@ def test_every_command_that_a_document_shows_can_be_read(words, tmp_path, monkey
     for flag, run in itertools.pairwise(
         words
     ):  # fine-tuning takes its defaults from the run it starts from
-        if flag in {"--init", "--like"} and run != "scratch" and not is_weights(run):
+        if flag in {"--init", "--encoder-from"} and run != "scratch" and not is_weights(run):
             Path(run).mkdir(parents=True)
             Path(run, "config.toml").write_text(to_toml(recipe("ssast")("nano")), encoding="utf-8")
     try:

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from melpatch import registry
+from melpatch import cli, registry
 from melpatch.errors import ConfigError
+from melpatch.recipes.base import recipe, recipe_settings
 
 
 @pytest.fixture
@@ -74,21 +75,101 @@ def test_find_and_name_of_are_inverse():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mae", "no shelf piece is called 'mae'; there are: mae_ast, named, nothing, odd, weather"),
+        (
+            "mae",
+            r"unknown shelf 'mae'; did you mean mae_ast\? available: mae_ast, named, nothing, odd, weather",
+        ),
         (
             "nothing",
             "melpatch.shelf.nothing registers nothing: name its class like the file, or set __registered__",
         ),
         (
             "no_such_module:X",
-            "shelf 'no_such_module:X' cannot be imported: .*; write package.module:Class",
+            "shelf 'no_such_module:X' cannot be imported: .*; write package.module:name",
         ),
         (
             "json:NoSuchClass",
-            "shelf 'json:NoSuchClass' cannot be imported: .*; write package.module:Class",
+            "shelf 'json:NoSuchClass' cannot be imported: .*; write package.module:name",
         ),
     ],
 )
 def test_what_is_not_there_is_said_with_what_is(name, message):
     with pytest.raises(ConfigError, match=f"^{message}$"):
         registry.find("shelf", name)
+
+
+# -------------------------------------------------------------------------------- pieces of others
+
+
+def test_a_piece_of_an_installed_package_is_found_by_its_entry_point(birds):
+    assert "warbler" not in registry.names("objectives")
+    assert "warbler" in registry.all_names("objectives")
+    assert registry.pieces("objectives")["warbler"] == ("Warblers sing.", "birds 1.2")
+    assert registry.pieces("commands")["count"] == ("Count the birds.", "birds 1.2")
+    assert "birds" not in sys.modules  # nothing has been imported for the list
+    warbler = registry.find("objectives", "Warbler")
+    assert warbler is sys.modules["birds.objectives"].Warbler
+    assert registry.name_of(warbler) == "birds.objectives:Warbler"
+    assert registry.find("objectives", registry.name_of(warbler)) is warbler
+    assert registry.find("commands", "count") is sys.modules["birds.count"]
+    assert registry.find("commands", "birds:count") is sys.modules["birds.count"]
+
+
+@pytest.mark.usefixtures("birds")
+def test_a_built_in_name_wins_over_an_entry_point_with_a_notice(capsys):
+    registry.notice_if_shadowed.cache_clear()
+    assert registry.find("objectives", "ssast").__module__ == "melpatch.objectives.ssast"
+    line = "objectives 'ssast' is melpatch's own; for that of birds 1.2, write birds.objectives:SSAST\n"
+    assert capsys.readouterr().err == line
+    registry.find("objectives", "ssast")
+    assert capsys.readouterr().err == ""
+    assert registry.pieces("objectives")["ssast"].origin == "melpatch"
+
+
+@pytest.mark.usefixtures("birds")
+def test_an_own_recipe_and_an_own_command_are_run_by_name(capsys):
+    settings = recipe("forest")("nano")
+    assert settings == recipe("ssast")("nano")
+    assert recipe("birds.recipes:forest")("nano") == settings
+    assert recipe_settings("forest", "nano", None, with_labels=False) == settings
+    assert recipe("birds.objectives:Warbler")("nano").objective.pitch == 3
+    assert cli.main(["--help"]) == 0
+    assert "count     Count the birds.\n" in capsys.readouterr().out
+    assert cli.main(["count", "--most", "2"]) == 0
+    assert cli.main(["birds:count", "--most", "3"]) == 0
+    assert capsys.readouterr().out == "2 birds\n3 birds\n"
+
+
+@pytest.mark.usefixtures("birds")
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("objectives", ":", "objectives ':': not a name; write package.module:name"),
+        ("objectives", "..x:y", "objectives '..x:y': not a name; write package.module:name"),
+        ("objectives", "os:system", "'os:system' is a builtin_function_or_method; wanted: an obj"),
+        ("encoders", "pathlib:Path", "encoders 'pathlib:Path' is a type; wanted: an encoder class"),
+        ("datasets", "os:sep", "datasets 'os:sep' is a str; wanted: a dataset's card"),
+        ("commands", "os:path", "commands 'os:path' is a module; wanted: a module with Config and"),
+        ("commands", "birds:no", "commands 'birds:no' cannot be imported: .*; write package.mod"),
+        ("objectives", "broken", "'birds.broken:X' cannot be imported: ZeroDivisionError.*; write"),
+    ],
+)
+def test_what_is_no_piece_is_refused_in_one_line(kind, name, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        registry.find(kind, name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("birds")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("os:getcwd", "cannot be called with the size of an encoder"),
+        ("os.path:basename", "os.path:basename returned a str; a recipe returns a melpatch"),
+        ("pathlib:Path", "pathlib:Path is no objective"),
+        ("warbling", "unknown recipe or objective 'warbling'; did you mean warbler"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_line(name, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe(name)("nano")

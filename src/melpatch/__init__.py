@@ -1,21 +1,48 @@
-"""melpatch: pretrain spectrogram transformers on unlabelled sound, fine-tune them with few labels, predict and
-embed."""
+"""Pretrain spectrogram transformers on unlabelled audio, fine-tune them with few labels, predict and embed."""
 
+import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from melpatch.audio.logmel import LogMel as LogMel
+    from melpatch.encoders.cnn14 import CNN14 as CNN14
+    from melpatch.encoders.vit import ViT as ViT
     from melpatch.inference.model import Model as Model
     from melpatch.inference.model import load as load
+    from melpatch.nn.grid import PatchGrid as PatchGrid
+    from melpatch.nn.masking import Masking as Masking
+    from melpatch.objectives.base import Objective as Objective
+    from melpatch.workflows.keywords import finetune as finetune
+    from melpatch.workflows.keywords import pretrain as pretrain
 
 __version__ = version("melpatch")
-__all__ = ["Model", "__version__", "load"]
+
+_MODULES = {
+    "CNN14": "encoders.cnn14",
+    "LogMel": "audio.logmel",
+    "Masking": "nn.masking",
+    "Model": "inference.model",
+    "Objective": "objectives.base",
+    "PatchGrid": "nn.grid",
+    "ViT": "encoders.vit",
+    "finetune": "workflows.keywords",
+    "load": "inference.model",
+    "pretrain": "workflows.keywords",
+}
+"""Public names and the modules that define them, imported on first use: ``import melpatch`` needs no torch."""
+
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``load`` and ``Model`` on first use, so that ``melpatch --help`` needs no torch."""
-    if name in {"load", "Model"}:
-        from melpatch.inference import model
+    """Import a public name on first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'melpatch' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"melpatch.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(model, name)
-    raise AttributeError(f"module 'melpatch' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

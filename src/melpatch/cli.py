@@ -110,9 +110,11 @@ def _command(name: str) -> ModuleType:
     Raises:
         ConfigError: there is none of that name.
     """
-    summaries = _summaries()
-    if name not in summaries:
-        close = difflib.get_close_matches(name, summaries)
+    if ":" in name or registry.is_installed("commands", name):
+        return registry.find("commands", name)  # type: ignore[no-any-return]
+    known = [command.replace("_", "-") for command in registry.all_names("commands")]
+    if name not in known:
+        close = difflib.get_close_matches(name, known)
         advice = "'melpatch --help' lists them"
         if close:
             advice = f"did you mean {' or '.join(close)}?"
@@ -160,8 +162,8 @@ def _run_distributed(command: str, arguments: list[str]) -> None:
 def _summaries() -> dict[str, str]:
     """Return the one-line summary of every command by its name as it is typed."""
     return {
-        name.replace("_", "-"): registry.summary("commands", name)
-        for name in registry.names("commands")
+        name.replace("_", "-"): piece.summary
+        for name, piece in sorted(registry.pieces("commands").items())
     }
 
 

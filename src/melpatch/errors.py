@@ -27,7 +27,7 @@ class SettingError(ConfigError):
     def __init__(self, field: str, value: object, allowed: str) -> None:
         super().__init__(f"{field} = {value!r}; allowed: {allowed}")
         self.field = field
-        self.shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        self.shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
         self.allowed = allowed
 
     def __reduce__(self) -> tuple[type["SettingError"], tuple[str, str, str]]:

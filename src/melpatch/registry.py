@@ -1,82 +1,134 @@
-"""The folder is the registry: a file dropped into ``objectives/`` (or ``encoders/``, ...) is found by its name.
+"""Pieces by name: the files of a folder, entry points of installed packages, and ``package.module:name``.
 
-A registered module holds exactly one public class or function of its own name in CamelCase or snake_case, or names it
-with ``__registered__ = "Name"``. Its summary is the first line of its docstring, read without importing it, so that
-listing is instant.
+A file dropped into ``objectives/`` (or ``encoders/``, ...) is found by its name. It holds one public class or function
+of its own name in CamelCase or snake_case, or names it with ``__registered__ = "Name"``. Another package offers pieces
+with entry points, in the group of the kind::
+
+    [project.entry-points."melpatch.objectives"]
+    warbler = "birds.objectives:Warbler"
+
+Built-in names win over entry points of the same name. Summaries are read from docstrings without importing anything.
 """
 
 import ast
+import difflib
 import importlib
 import inspect
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from melpatch.errors import ConfigError
 
-_ROOT = Path(__file__).parent
+KINDS = ("objectives", "encoders", "recipes", "protocols", "datasets", "interop", "commands")
+"""The kinds of pieces that there are; each is a folder, and the end of the name of a group of entry points."""
 NOT_PIECES = {"__init__", "base"}
+_ROOT = Path(__file__).parent
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "objectives": ("an objective class with a Config", lambda piece: _is_class(piece, "Config")),
+    "encoders": ("an encoder class with a Config", lambda piece: _is_class(piece, "Config")),
+    "protocols": ("a protocol class", lambda piece: _is_class(piece)),
+    "interop": ("a weight format class", lambda piece: _is_class(piece, "recognises")),
+    "datasets": ("a dataset's card", lambda piece: hasattr(piece, "download")),
+    "commands": ("a module with Config and run", lambda piece: _has(piece, "Config", "run")),
+    "recipes": ("a function of the encoder's size", callable),
+}
 
 
-def names(folder: str) -> list[str]:
-    """Return the names that a folder of the package offers: its modules, sorted, without ``base``.
+class Piece(NamedTuple):
+    """What a list says of a piece."""
+
+    summary: str
+    """The first line of its docstring."""
+    origin: str
+    """The package that it comes from."""
+
+
+def names(kind: str) -> list[str]:
+    """Return the names that melpatch itself offers: the modules of a folder, sorted, without ``base``.
 
     Args:
-        folder: path below the package, such as ``"objectives"``.
+        kind: path below the package, such as ``"objectives"``.
     """
-    return sorted(
-        file.stem for file in (_ROOT / folder).glob("*.py") if file.stem not in NOT_PIECES
-    )
+    return sorted(file.stem for file in (_ROOT / kind).glob("*.py") if file.stem not in NOT_PIECES)
 
 
-def summary(folder: str, name: str) -> str:
-    """Return the first line of a module's docstring, without importing the module."""
-    tree = ast.parse((_ROOT / folder / f"{name}.py").read_text(encoding="utf-8"))
-    return (ast.get_docstring(tree) or "").split("\n")[0]
+def all_names(kind: str) -> list[str]:
+    """Return the names that melpatch and installed packages offer; nothing is imported."""
+    return sorted({*names(kind), *_installed(kind)})
 
 
-def find(folder: str, name: str) -> Any:
-    """Return what the module ``name`` of ``folder`` registers, or an object of the user's own code.
+def pieces(kind: str) -> dict[str, Piece]:
+    """Return summary and origin of every piece of a kind by its name, without importing any.
+
+    Every public function in the files of ``recipes/`` is a recipe.
+    """
+    found = {}
+    for name in names(kind):
+        for piece, summary in _summaries(kind, name).items():
+            found[piece] = Piece(summary, "melpatch")
+    for name, entry in _installed(kind).items():
+        if name not in found:
+            found[name] = Piece(_summary_of_entry(entry), _package(entry))
+    return found
+
+
+def summary(kind: str, name: str) -> str:
+    """Return the first line of the docstring of a file in a folder, without importing it."""
+    return _first_line(_parsed(_ROOT / kind / f"{name}.py"))
+
+
+def find(kind: str, name: str) -> Any:
+    """Return a piece by its name.
 
     Args:
-        folder: path below the package, such as ``"objectives"``.
-        name: a module name (``ssast``, in small or capital letters; dashes are underscores) or
-            ``package.module:Class`` for code outside melpatch.
+        kind: path below the package, such as ``"objectives"``.
+        name: a module name (``ssast``, in small or capital letters; dashes are underscores), the name of an entry
+            point, or ``package.module:name``.
 
     Raises:
-        ConfigError: nothing of that name exists; the message lists what does.
+        ConfigError: nothing of that name exists, or it is something else; the message lists what does.
     """
     if ":" in name:
-        module_name, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(
-                f"{folder} {name!r} cannot be imported: {error}; write package.module:Class"
-            ) from error
+        return _checked(kind, name, _imported(kind, name))
     name = name.replace("-", "_").lower()
-    if name not in names(folder):
-        raise ConfigError(
-            f"no {folder} piece is called {name!r}; there are: {', '.join(names(folder))}"
-        )
-    module = importlib.import_module(f"melpatch.{folder.replace('/', '.')}.{name}")
-    return getattr(module, _registered(module, name))
+    if name in names(kind):
+        notice_if_shadowed(kind, name)
+        module = importlib.import_module(f"melpatch.{kind.replace('/', '.')}.{name}")
+        return module if kind == "commands" else getattr(module, _registered(module, name))
+    installed = _installed(kind)
+    if name in installed:
+        return _checked(kind, installed[name].value, _imported(kind, installed[name].value))
+    raise ConfigError(unknown(kind.removesuffix("s"), name, all_names(kind)))
 
 
-def _registered(module: ModuleType, name: str) -> str:
-    explicit = getattr(module, "__registered__", None)
-    if explicit:
-        return str(explicit)
-    wanted = name.replace("_", "").lower()
-    for attribute, value in vars(module).items():
-        own = (
-            inspect.isclass(value) or inspect.isfunction(value)
-        ) and value.__module__ == module.__name__
-        if own and attribute.replace("_", "").lower() == wanted:
-            return attribute
-    raise ConfigError(
-        f"{module.__name__} registers nothing: name its class like the file, or set __registered__"
-    )
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Return a message for a name that does not exist, with names that are spelled alike, or else all names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known)
+    advice = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"unknown {what} {name!r}; {advice}available: {', '.join(known)}"
+
+
+def is_installed(kind: str, name: str) -> bool:
+    """Return whether an installed package offers a piece under this name; nothing is imported."""
+    return name.replace("-", "_").lower() in _installed(kind)
+
+
+@cache
+def notice_if_shadowed(kind: str, name: str) -> None:
+    """Say, once, that a name of melpatch's own hides one of an installed package."""
+    entry = _installed(kind).get(name)
+    if entry is None:
+        return
+    from melpatch.progress import notice  # not above: it imports rich, which listing does without
+
+    notice(f"{kind} {name!r} is melpatch's own; for that of {_package(entry)}, write {entry.value}")
 
 
 def name_of(piece: type) -> str:
@@ -85,3 +137,106 @@ def name_of(piece: type) -> str:
     if module.startswith("melpatch."):
         return module.rsplit(".", 1)[1]
     return f"{module}:{piece.__qualname__}"
+
+
+def _imported(kind: str, path: str) -> Any:
+    """Return the object at ``package.module:name``, where the name may also be a module; or a whole module.
+
+    Raises:
+        ConfigError: the path is malformed, or importing it fails.
+    """
+    module, colon, attribute = path.partition(":")
+    if not _PATH.fullmatch(path if colon else f"{module}:x"):
+        raise ConfigError(f"{kind} {path!r}: not a name; write package.module:name")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split(".") if colon else ():
+            if not hasattr(found, part) and isinstance(found, ModuleType):
+                importlib.import_module(f"{found.__name__}.{part}")
+            found = getattr(found, part)
+    except Exception as error:
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
+        raise ConfigError(
+            f"{kind} {path!r} cannot be imported: {reason}; write package.module:name"
+        ) from error
+    return found
+
+
+def _checked(kind: str, name: str, piece: Any) -> Any:
+    """Return a piece from outside.
+
+    Raises:
+        ConfigError: it is nothing of that kind.
+    """
+    wanted, fits = _EXPECTED.get(kind, ("", lambda piece: True))
+    if not fits(piece):
+        raise ConfigError(f"{kind} {name!r} is a {type(piece).__name__}; wanted: {wanted}")
+    return piece
+
+
+def _is_class(piece: Any, *attributes: str) -> bool:
+    return isinstance(piece, type) and _has(piece, *attributes)
+
+
+def _has(piece: Any, *attributes: str) -> bool:
+    return all(hasattr(piece, attribute) for attribute in attributes)
+
+
+def _installed(kind: str) -> dict[str, EntryPoint]:
+    """Return the entry points of a kind by their names, in small letters and with underscores."""
+    group = entry_points(group=f"melpatch.{kind}")
+    return {entry.name.replace("-", "_").lower(): entry for entry in group}
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
+
+
+def _registered(module: ModuleType, name: str) -> str:
+    explicit = getattr(module, "__registered__", None)
+    if explicit:
+        return str(explicit)
+    wanted = name.replace("_", "").lower()
+    for attribute, value in vars(module).items():
+        is_piece = inspect.isclass(value) or inspect.isfunction(value)
+        if not is_piece or value.__module__ != module.__name__:
+            continue
+        if attribute.replace("_", "").lower() == wanted:
+            return attribute
+    raise ConfigError(
+        f"{module.__name__} registers nothing: name its class like the file, or set __registered__"
+    )
+
+
+def _summaries(kind: str, name: str) -> dict[str, str]:
+    """Return the summary of each piece in a file by its name."""
+    if kind != "recipes":
+        return {name: summary(kind, name)}
+    return {
+        node.name: _first_line(node)
+        for node in _parsed(_ROOT / kind / f"{name}.py").body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+
+
+def _summary_of_entry(entry: EntryPoint) -> str:
+    """Return the first line of the docstring of what an entry point names, if its source is found."""
+    file = Path(*entry.module.split("."))
+    for path in (file.with_suffix(".py"), file / "__init__.py"):
+        source = Path(str(entry.dist.locate_file(path))) if entry.dist else path
+        if not source.is_file():
+            continue
+        tree = _parsed(source)
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == entry.attr:
+                return _first_line(node) or _first_line(tree)
+        return _first_line(tree)
+    return f"See {entry.value}."
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _first_line(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]

@@ -94,10 +94,10 @@ def warn(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJob]) -> None:
                 f"{len(clips)} of the scored clips trained {which}; scores may be too good"
             ] = None
         found = [one.unseen() for one in parts if one.train.clips]
-        if (few := protocol.few(job)) is not None:
-            found += [describe_scarce_classes(one.train, few) for one in parts if one.train.clips][
-                :1
-            ]
+        if (per_class := protocol.labels_per_class(job)) is not None:
+            found += [
+                describe_scarce_classes(one.train, per_class) for one in parts if one.train.clips
+            ][:1]
         sentences |= dict.fromkeys(filter(None, found))
         learnt = learnt or [one for one in parts if one.train.clips]
     for sentence in sentences:
@@ -162,7 +162,7 @@ def _about(protocol: Protocol, job: EvaluationJob, trials: Sequence[Trial]) -> d
         "split_rule": protocol.split_rule(),
         "selection_rule": protocol.selection,
         "seeds": [*job.seeds],
-        "few": protocol.few(job),
+        "labels_per_class": protocol.labels_per_class(job),
         "scored_clips_trained_on": trained_on(job, [clip for one in trials for clip in one.clips]),
         "trials": [
             {"round": one.round, "seed": one.seed, **each}

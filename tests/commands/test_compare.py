@@ -31,7 +31,7 @@ recipe = "maskspec"
 name = "small"
 sizes = ["nano"]
 recipe = "ssast"
-flags = "{shlex.join((*SHORT, *SMALL, "--measure", "3"))}"
+flags = "{shlex.join((*SHORT, *SMALL, "--stats-clips", "3"))}"
 steps = [2]
 seeds = [0, 1]
 protocols = ["knn k=3", "linear"]
@@ -289,11 +289,11 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--only", "nobody"), "only = ['nobody']; allowed: random, masked"),
+        (("--only", "nobody"), "--only nobody; allowed: random, masked"),
         (("--budget", "huge"), "--budget huge; allowed: small"),
         (("--protocol", "knn l=3"), "set = 'l'; allowed: the settings of knn"),
-        (("--protocol", "nearest"), "no protocols piece is called 'nearest'"),
-        (("--recipe", "nope"), "no recipe or objective is called 'nope'"),
+        (("--protocol", "nearest"), "unknown protocol 'nearest'"),
+        (("--recipe", "nope"), "unknown recipe or objective 'nope'"),
         (
             ("--steps", "2", "--cpu-seconds", "1"),
             "steps and cpu_seconds = [(2,), (1.0,)]; allowed: one of these lists",
@@ -303,8 +303,8 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
             "steps and epochs = [(2,), (1.0,)]; allowed: one of these lists",
         ),
         (
-            ("--exclude", "val"),
-            "is scored by three but pretrained on; keep its split (test) out with --exclude",
+            ("--exclude-splits", "val"),
+            "is scored by three but pretrained on; keep its split (test) out with --exclude-splits",
         ),
         (("--jobs", "0"), "--jobs 0; allowed: 1 or more"),
     ],

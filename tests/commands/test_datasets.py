@@ -48,4 +48,7 @@ def test_json_holds_what_the_cards_say(capsys):
 
 def test_an_unknown_dataset_is_named_beside_those_that_are(capsys):
     assert cli.main(["datasets", "esc51"]) == 2
-    assert "'esc51'; there are: audioset, esc50" in capsys.readouterr().err
+    assert (
+        "unknown dataset 'esc51'; did you mean esc50? available: audioset, esc50"
+        in capsys.readouterr().err
+    )

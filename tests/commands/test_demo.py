@@ -3,7 +3,16 @@
 import pytest
 from journeys.three_sounds import melpatch, write_folder
 
-BRIEF = ("--size", "nano", "--pretrain-steps", "3", "--finetune-steps", "2", "--few", "2")
+BRIEF = (
+    "--size",
+    "nano",
+    "--pretrain-steps",
+    "3",
+    "--finetune-steps",
+    "2",
+    "--labels-per-class",
+    "2",
+)
 
 
 @pytest.fixture(autouse=True)

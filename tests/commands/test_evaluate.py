@@ -152,7 +152,10 @@ def test_every_fold_is_scored_in_a_round_of_its_own(corpus, encoder, tmp_path, c
             12 if name == "linear" else 6
         ] * 3 * seeds
     assert records["few_shot"]["seed_std"] is not None
-    assert (records["linear"]["few"], records["few_shot"]["few"]) == (None, 2)
+    assert (records["linear"]["labels_per_class"], records["few_shot"]["labels_per_class"]) == (
+        None,
+        2,
+    )
 
 
 def test_the_folds_that_are_named_are_scored_and_no_others(
@@ -167,9 +170,9 @@ def test_the_folds_that_are_named_are_scored_and_no_others(
 
 
 def test_probes_may_learn_from_few_labels(corpus, encoder, tmp_path, capsys):
-    words = ("--few", "1", "--set", "k=1", "--seeds", "3", "5")
+    words = ("--labels-per-class", "1", "--set", "k=1", "--seeds", "3", "5")
     record = evaluate(encoder, corpus, tmp_path / "one", capsys, *words)["knn"]
-    assert (record["few"], record["seeds"]) == (1, [3, 5])
+    assert (record["labels_per_class"], record["seeds"]) == (1, [3, 5])
     assert [one["train"] for one in record["trials"]] == [3, 3]
     melpatch(
         "evaluate",
@@ -178,7 +181,7 @@ def test_probes_may_learn_from_few_labels(corpus, encoder, tmp_path, capsys):
         corpus,
         "--out",
         tmp_path / "many",
-        "--few",
+        "--labels-per-class",
         "99",
         "--set",
         "k=1",
@@ -288,7 +291,10 @@ def test_the_table_is_for_people(corpus, classifier, encoder, tmp_path, capsys):
         ({"data": ("{folder}",)}, "evaluation/sounds"),
         ({"data": ("{folder}", "{folder}/corpus.csv")}, "evaluation/sounds+sounds-corpus"),
         ({"split": ("1", "2"), "split_column": "fold"}, "evaluation/sounds-corpus-fold-1-2"),
-        ({"label_column": "species", "few": 5}, "evaluation/sounds-corpus-species-few-5"),
+        (
+            {"label_column": "species", "labels_per_class": 5},
+            "evaluation/sounds-corpus-species-few-5",
+        ),
         ({"untrained": True, "split": ("a/b",)}, "evaluation/sounds-corpus-a-b-untrained"),
         ({"out": "elsewhere"}, "elsewhere"),
     ],
@@ -409,7 +415,7 @@ def test_settings_may_be_given_together_or_one_by_one(corpus, encoder, tmp_path,
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (("--few", "1"), "{corpus}-few-1"),
+        (("--labels-per-class", "1"), "{corpus}-few-1"),
         (("--untrained",), "{corpus}-untrained"),
         (("--split", "val"), "{corpus}-val"),
         (("--data", "{folder}"), "{folder.name}"),
@@ -507,7 +513,7 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
 @pytest.mark.parametrize(
     ("names", "changes", "message"),
     [
-        (("nope",), (), "no protocols piece is called 'nope'; there are: .*knn, linear"),
+        (("nope",), (), "unknown protocol 'nope'; "),
         (("knn",), ("k",), "set = 'k'; allowed: NAME=VALUE, such as k=20"),
         (("knn",), ("k=1", "k=2"), r"set = \['k=1', 'k=2'\]; allowed: each setting but once"),
         (("knn",), ("C=1",), "set = 'C'; allowed: the settings of knn, which are k, pooling"),
@@ -544,9 +550,9 @@ def test_protocols_that_cannot_be_made_say_why(names, changes, message):
         (("--split", "test", "test"), "--split test test; allowed: each but once"),
         (("--seeds", "1", "1"), "--seeds 1 1; allowed: each but once"),
         (("--protocol", "knn", "knn"), "allowed: each but once"),
-        (("--protocol", "nope"), "no protocols piece is called 'nope'"),
+        (("--protocol", "nope"), "unknown protocol 'nope'"),
         (("--set", "nope=1"), "--set nope; allowed: the settings of"),
-        (("--few", "0"), "--few 0; allowed: 1 or more"),
+        (("--labels-per-class", "0"), "--labels-per-class 0; allowed: 1 or more"),
         (("--batch-size", "0"), "--batch-size 0; allowed: 1 or more"),
         (("--workers", "-1"), "--workers -1; allowed: 0 or more"),
         (("--split-column", "nope"), "no column 'nope'"),

@@ -85,7 +85,7 @@ def test_all_weights_are_trained_unless_frozen(corpus, pretrained, tmp_path):
 def test_scratch_like_a_run_takes_its_settings_and_none_of_its_weights(
     corpus, pretrained, tmp_path
 ):
-    words = ("--init", "scratch", "--like", pretrained, "--seed", "5")
+    words = ("--init", "scratch", "--encoder-from", pretrained, "--seed", "5")
     config = finetune(corpus, tmp_path / "run", *words, "--objective.frozen")
     theirs = from_toml(RunConfig, pretrained / "config.toml")
     assert (config.front_end, config.encoder) == (theirs.front_end, theirs.encoder)
@@ -105,7 +105,7 @@ def test_scratch_measures_its_statistics_on_what_trains(corpus, tmp_path, capsys
 
 
 def test_statistics_may_be_given(corpus, tmp_path):
-    given = ("--front-end.mean", "-5", "--front-end.std", "3", "--measure", "0")
+    given = ("--front-end.mean", "-5", "--front-end.std", "3", "--stats-clips", "0")
     config = finetune(
         corpus, tmp_path / "run", "--init", "scratch", "--size", "nano", *SMALL, *given
     )
@@ -124,7 +124,7 @@ def test_other_peoples_weights_fill_an_encoder_of_the_recipe(corpus, tmp_path, c
         "--objective.frozen",
     )
     config = finetune(
-        corpus, tmp_path / "run", *words, "--init-channels", "mean", "--resize", "bicubic"
+        corpus, tmp_path / "run", *words, "--init-channels", "mean", "--resize-positions", "bicubic"
     )
     ours = encoder_of(tmp_path / "run")
     table = resize(foreign["pos_embed"][0, 1:], (4, 4), (2, 7), "bicubic")
@@ -176,7 +176,7 @@ def test_a_recipe_takes_ears_and_encoder_of_a_run_and_all_else_from_itself(pretr
     encoder = replace(theirs.encoder, drop_path=0.1)  # which changes nothing about the weights
     assert (recipe.encoder.drop_path, theirs.encoder.drop_path) == (0.1, 0.0)
     assert config.training == replace(recipe, front_end=theirs.front_end, encoder=encoder)
-    assert config.measure == 0
+    assert config.stats_clips == 0
 
 
 def test_ears_of_a_fixed_length_are_given_no_more_than_they_hear(tmp_path):
@@ -193,7 +193,7 @@ def test_blocks_that_know_nothing_learn_at_the_full_rate_in_our_own_recipe():
 
 
 @pytest.mark.parametrize(
-    "words", [("--size", "nano"), ("--encoder", "vit"), ("--like", "elsewhere")]
+    "words", [("--size", "nano"), ("--encoder", "vit"), ("--encoder-from", "elsewhere")]
 )
 def test_what_a_run_settles_is_not_asked_for(corpus, pretrained, words, tmp_path, capsys):
     asked = [
@@ -238,12 +238,12 @@ def test_folds_divide_the_clips(corpus, pretrained, tmp_path, capsys):
 
 
 def test_few_labels_are_so_many_of_each_class(corpus, pretrained, tmp_path, capsys):
-    finetune(corpus, tmp_path / "run", "--init", pretrained, "--few", "2")
+    finetune(corpus, tmp_path / "run", "--init", pretrained, "--labels-per-class", "2")
     assert "6 labelled clips of 3 classes" in capsys.readouterr().err
 
 
 def test_more_labels_than_there_are_is_said(corpus, pretrained, tmp_path, capsys):
-    finetune(corpus, tmp_path / "run", "--init", pretrained, "--few", "100")
+    finetune(corpus, tmp_path / "run", "--init", pretrained, "--labels-per-class", "100")
     told = capsys.readouterr().err
     assert (
         "3 classes have fewer than 100 clips, such as high with 3; they give all they have" in told
@@ -305,7 +305,10 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--init", "scratch", "--few", "0"), "--few 0; allowed: 1 or more"),
+        (
+            ("--init", "scratch", "--labels-per-class", "0"),
+            "--labels-per-class 0; allowed: 1 or more",
+        ),
         (("--init", "scratch", "--size", "huge"), "--size huge; allowed: nano"),
         (
             ("--init", "scratch", "--test-fold", "9"),
@@ -319,7 +322,7 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
         (("--init", "nowhere.pth"), "nowhere.pth: no such file; give a weight file"),
         (
             ("--init", "scratch", "--recipe", "nope"),
-            "no recipe or objective is called 'nope'; there are: ",
+            "unknown recipe or objective 'nope'; available: ",
         ),
         (
             ("--init", "scratch", "--recipe", "ssast"),
@@ -327,10 +330,10 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
         ),
         (
             ("--init", "scratch", "--encoder", "nope"),
-            "no encoders piece is called 'nope'; there are: cnn14, vit",
+            "unknown encoder 'nope'; available: cnn14, vit",
         ),
-        (("--init", "scratch", "--measure", "-1"), "--measure -1; allowed: 0 or more"),
-        (("--init", "scratch", "--like", "nowhere"), "config.toml: cannot be read"),
+        (("--init", "scratch", "--stats-clips", "-1"), "--stats-clips -1; allowed: 0 or more"),
+        (("--init", "scratch", "--encoder-from", "nowhere"), "config.toml: cannot be read"),
         (("--init", "scratch", "--data"), "--data is missing"),
         (
             ("--init", "scratch", "--label-column", "species"),

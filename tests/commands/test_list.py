@@ -3,22 +3,22 @@
 import json
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 
-import melpatch
 from melpatch import cli, registry
-from melpatch.commands.list import Kind, pieces
 from melpatch.recipes.base import recipes
 
 
 def test_json_holds_every_piece_of_every_kind(capsys):
     assert cli.main(["list", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == list(get_args(Kind))
-    for kind in ("objectives", "encoders", "protocols", "datasets", "commands"):
-        assert found[kind] == {name: registry.summary(kind, name) for name in registry.names(kind)}
+    listed = json.loads(capsys.readouterr().out)
+    assert tuple(listed) == registry.KINDS
+    for kind in set(registry.KINDS) - {"recipes"}:
+        assert listed[kind] == {
+            name: {"summary": registry.summary(kind, name), "origin": "melpatch"}
+            for name in registry.names(kind)
+        }
 
 
 def test_recipes_are_those_that_can_be_run(capsys):
@@ -31,37 +31,25 @@ def test_a_kind_shows_its_pieces_only(capsys):
     out = capsys.readouterr().out
     assert registry.summary("encoders", "vit") in out
     assert "commands" not in out
+    assert "(melpatch)" not in out
 
 
-def test_every_piece_has_a_summary():
-    empty = [
-        (kind, name)
-        for kind in get_args(Kind)
-        for name, summary in pieces(kind).items()
-        if not summary
+@pytest.mark.usefixtures("birds")
+def test_pieces_of_installed_packages_are_listed_with_their_origin(capsys):
+    assert cli.main(["list", "objectives"]) == 0
+    out = capsys.readouterr().out
+    assert "Warblers sing." in out
+    assert "(birds 1.2)" in out
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_every_summary_is_there_and_plain_text(kind):
+    wrong = [
+        name
+        for name, piece in registry.pieces(kind).items()
+        if not piece.summary or "`" in piece.summary
     ]
-    assert empty == []
-
-
-def test_summaries_are_plain_text():
-    marked = [
-        (kind, name)
-        for kind in get_args(Kind)
-        for name, summary in pieces(kind).items()
-        if "`" in summary
-    ]
-    assert marked == []
-
-
-def test_recipes_are_the_public_functions_of_their_files(tmp_path, monkeypatch):
-    folder = tmp_path / "recipes"
-    folder.mkdir()
-    (folder / "birds.py").write_text(
-        '"""Birds."""\nimport nothing\ndef warbler():\n    """Warblers.\n\n    More.\n    """\ndef _private(): ...\n'
-    )
-    monkeypatch.setattr(registry, "_ROOT", tmp_path)
-    monkeypatch.setattr(melpatch, "__file__", str(tmp_path / "__init__.py"))
-    assert pieces("recipes") == {"warbler": "Warblers."}
+    assert wrong == []
 
 
 def test_an_unknown_kind_is_exit_code_2_and_names_the_kinds(capsys):

@@ -161,7 +161,7 @@ def test_a_run_on_shards_is_the_run_on_files(folder, tmp_path):
         "--log-every",
         "1",
     ]
-    flags += ["--steps", "3", "--measure", "5", "--front-end.sample-rate", str(RATE)]
+    flags += ["--steps", "3", "--stats-clips", "5", "--front-end.sample-rate", str(RATE)]
     for kind, data in {
         "files": str(folder / "list.csv"),
         "shards": f"file://{folder / 'shards'}",

@@ -105,7 +105,7 @@ def test_statistics_are_measured_unless_they_are_given(corpus, tmp_path, capsys)
     pretrain(
         corpus,
         tmp_path / "given",
-        "--measure",
+        "--stats-clips",
         "0",
         "--front-end.mean",
         "-5",
@@ -118,7 +118,11 @@ def test_statistics_are_measured_unless_they_are_given(corpus, tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("words", "clips"),
-    [(("--exclude", "train"), 9), (("--exclude",), 18), (("--split-column", "fold"), 18)],
+    [
+        (("--exclude-splits", "train"), 9),
+        (("--exclude-splits",), 18),
+        (("--split-column", "fold"), 18),
+    ],
 )
 def test_splits_that_stay_out(corpus, tmp_path, capsys, words, clips):
     pretrain(corpus, tmp_path / "run", *words)
@@ -126,7 +130,7 @@ def test_splits_that_stay_out(corpus, tmp_path, capsys, words, clips):
 
 
 def test_folds_that_stay_out(corpus, tmp_path, capsys):
-    pretrain(corpus, tmp_path / "run", "--split-column", "fold", "--exclude", "0", "2")
+    pretrain(corpus, tmp_path / "run", "--split-column", "fold", "--exclude-splits", "0", "2")
     assert "6 clips, " in capsys.readouterr().err
 
 
@@ -162,7 +166,7 @@ def test_other_peoples_weights_may_be_gone_on_with(corpus, tmp_path, capsys):
 def test_positions_of_a_run_are_fitted_as_asked(corpus, tmp_path):
     first = write_run(tmp_path / "first", settings(depth=1, positions="learned", columns=7))
     words = ("--init", first, "--encoder.positions", "learned", "--seconds", "0.5", "--lr", "1e-9")
-    pretrain(corpus, tmp_path / "second", *words, "--resize", "bicubic")
+    pretrain(corpus, tmp_path / "second", *words, "--resize-positions", "bicubic")
     before, after = (
         load_weights(run / "model.safetensors") for run in (first, tmp_path / "second")
     )
@@ -192,7 +196,7 @@ def test_a_method_that_hides_tokens_wants_an_encoder_of_tokens(corpus, tmp_path,
         str(tmp_path / "x"),
         "--encoder",
         "cnn14",
-        "--measure",
+        "--stats-clips",
         "0",
         *SHORT,
     ]
@@ -280,7 +284,7 @@ def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_mad
     [
         ((), "needs a recipe as its first word; there are: asit, asit_2023, asit_2024, "),
         (("--out", "x", "ssast"), "needs a recipe as its first word"),
-        (("nope",), "no recipe or objective is called 'nope'; there are: "),
+        (("nope",), "unknown recipe or objective 'nope'; available: "),
         (("nowhere:X",), "cannot be imported"),
         (
             ("finetune",),
@@ -291,7 +295,7 @@ def test_a_corpus_that_leaves_no_patch_visible_is_refused_before_a_folder_is_mad
         (("ssast", "--out", "x"), "--data is missing; give a folder of audio"),
         (("ssast", "--out", "x", "--data", "nowhere"), "nowhere: no such folder or CSV file"),
         (("ssast", "--out", "x", "--size", "huge"), "--size huge; allowed: nano"),
-        (("ssast", "--out", "x", "--measure", "-1"), "--measure -1; allowed: 0 or more"),
+        (("ssast", "--out", "x", "--stats-clips", "-1"), "--stats-clips -1; allowed: 0 or more"),
         (("ssast", "--out", "x", "--steps", "-1"), "--steps -1; allowed: 0 or more"),
         (
             ("ssast", "--out", "x", "--objective.mask-ratio", "1"),
@@ -320,7 +324,7 @@ def test_a_split_that_is_not_there_is_refused(corpus, tmp_path, capsys):
                 str(corpus),
                 "--out",
                 str(tmp_path / "x"),
-                "--exclude",
+                "--exclude-splits",
                 "nope",
             ]
         )
@@ -373,7 +377,7 @@ def test_help_tells_the_recipes_and_of_every_flag_unit_and_default(words, monkey
 
 
 def test_the_settings_that_are_written_are_toml(corpus, tmp_path):
-    pretrain(corpus, tmp_path / "run", "--measure", "0")
+    pretrain(corpus, tmp_path / "run", "--stats-clips", "0")
     written = tomllib.loads((tmp_path / "run" / "config.toml").read_text(encoding="utf-8"))
     assert written["encoder"]["name"] == "vit"
     assert written["objective"]["name"] == "ssast"

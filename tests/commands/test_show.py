@@ -98,13 +98,13 @@ def test_a_recording_is_drawn_as_a_pretraining_run_sees_it(tmp_path, monkeypatch
     assert file.read_bytes().startswith(b"\x89PNG")
     assert "reconstruction.png" in capsys.readouterr().err
     assert drawn[0].clean.shape == (32, 98)  # one segment of a second, at the run's own rate
-    assert torch.equal(drawn[0].rebuilt, drawn[1].rebuilt)
+    assert torch.equal(drawn[0].reconstruction, drawn[1].reconstruction)
 
 
 def test_classes_are_drawn_where_there_are_some(tmp_path, monkeypatch, capsys):
     def shown(self, batch, step):
         clean, _ = (one[0] for one in self.front_end(batch.wave, batch.lengths))
-        return Picture(clean, clean, clean > 0, clean, classes=torch.arange(14).view(2, 7))
+        return Picture(clean, clean, clean > 0, clean, pseudo_labels=torch.arange(14).view(2, 7))
 
     monkeypatch.setattr(SSAST, "picture", shown)
     run, sound = write_run(tmp_path / "run", settings()), write_sound(tmp_path / "low.wav")

@@ -44,7 +44,7 @@ def test_what_trains_is_measured(corpus, capsys):
 
 
 def test_splits_may_be_left_out(corpus, capsys):
-    melpatch("stats", corpus, "--json", "--exclude", "train", *FAST)
+    melpatch("stats", corpus, "--json", "--exclude-splits", "train", *FAST)
     found = json.loads(capsys.readouterr().out)
     mean, std = slowly(corpus, {"val", "test"})
     assert found == {

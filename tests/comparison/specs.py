@@ -10,7 +10,7 @@ title = "Two ways"
 
 [sound]
 data = ["sounds.csv"]
-exclude = ["1"]
+exclude_splits = ["1"]
 
 [[methods]]
 name = "random"

@@ -22,7 +22,7 @@ def test_runs_are_methods_by_lengths_by_seeds(tmp_path):
         for seed in (0, 1)
         for method, budget in (("random", "none"), ("mine", "10 steps"), ("mine", "1000000 steps"))
     ]
-    sound = ("--data", "sounds.csv", "--split-column", "split", "--exclude", "1")
+    sound = ("--data", "sounds.csv", "--split-column", "split", "--exclude-splits", "1")
     assert runs[0].words == ("ssast", "--seconds", "1", "--size", "tiny", *sound, "--steps", "0")
     assert runs[1].words == ("maskspec", "--seconds", "1", "--lr", "1e-3", "--size", "tiny", *sound)
     assert [run.size for run in planned(tmp_path, budget="large")] == [
@@ -160,9 +160,9 @@ def test_a_scored_file_that_is_pretrained_on_is_refused_by_name(tmp_path):
     refuse_leaks(spec(tmp_path))
     with pytest.raises(
         DataError,
-        match=r"b\.wav: is scored by birds but pretrained on.*split \(1\) out with --exclude",
+        match=r"b\.wav: is scored by birds but pretrained on.*split \(1\) out with --exclude-splits",
     ):
-        refuse_leaks(spec(tmp_path, ('exclude = ["1"]', 'exclude = ["0"]')))
+        refuse_leaks(spec(tmp_path, ('exclude_splits = ["1"]', 'exclude_splits = ["0"]')))
     with pytest.raises(
         DataError, match=r"a\.wav: is scored by birds"
     ):  # without splits, every fold is scored
@@ -173,6 +173,8 @@ def test_without_a_word_test_is_scored_and_stays_out(tmp_path):
     (tmp_path / "words.csv").write_text(
         "path,split,label\na.wav,train,x\nc.wav,test,x\nb.wav,val,x\n"
     )
-    refuse_leaks(spec(tmp_path, ('exclude = ["1"]', ""), ('split = ["1", "2"]', 'split = ["2"]')))
+    refuse_leaks(
+        spec(tmp_path, ('exclude_splits = ["1"]', ""), ('split = ["1", "2"]', 'split = ["2"]'))
+    )
     with pytest.raises(DataError, match=r"c\.wav: is scored by words"):
-        refuse_leaks(spec(tmp_path))  # --exclude 1 lets test in
+        refuse_leaks(spec(tmp_path))  # --exclude-splits 1 lets test in

@@ -10,7 +10,7 @@ from melpatch.errors import ConfigError
 def test_a_spec_says_what_it_says(tmp_path):
     found = spec(tmp_path)
     assert [one.name for one in found.methods] == ["random", "mine"]
-    assert found.sound.exclude == ("1",)
+    assert found.sound.exclude_splits == ("1",)
     assert found.tasks[0] == Task(
         name="birds", data="birds.csv", split_column="fold", split=("1", "2")
     )
@@ -38,7 +38,7 @@ def test_a_spec_says_what_it_says(tmp_path):
             r"budgets\[0\]: steps and epochs = .*allowed: one of these lists",
         ),
         ("steps = [10", "steps = [0", r"steps = .*allowed: numbers above 0"),
-        ('["knn"]', '["nearest"]', "no protocols piece is called 'nearest'; there are: .*knn"),
+        ('["knn"]', '["nearest"]', "unknown protocol 'nearest'; "),
         ('["linear C=1.0"]', '[""]', r"tasks\[1\]: protocols = ''; allowed: a protocol's name"),
         ('"--lr 1e-3"', '"--lr \'1e-3"', r"methods\[1\]: flags = .*No closing quotation"),
         (

@@ -19,7 +19,7 @@ def objective_of(name, *, compiled, **changes):
     """An objective on an encoder with blocks that some clips skip, in single precision."""
     config = run_config(registry.find("objectives", name))
     objective = build(replace(config, encoder=replace(config.encoder, drop_path=0.3, **changes)))
-    objective.begin(Plan(steps=40, batch_size=8, seconds=1.0, longest=1.0))
+    objective.begin(Plan(steps=40, batch_size=8, seconds=1.0, longest_segment=1.0))
     if compiled:
         compile_encoders(objective)
     return objective.float().train()

@@ -35,7 +35,7 @@ def run_config(piece, seed=0):
 def begun(piece, seed=0):
     """At the start of a run on clips of up to a second."""
     objective = build(run_config(piece, seed))
-    objective.begin(Plan(steps=40, batch_size=8, seconds=1.0, longest=1.0))
+    objective.begin(Plan(steps=40, batch_size=8, seconds=1.0, longest_segment=1.0))
     return objective
 
 
@@ -77,7 +77,7 @@ def test_a_plan_is_checked_without_side_effects(piece):
             parameter.add_(1.0)  # as loaded weights would, so that a teacher differs
     attributes = dict(vars(objective))
     weights = {name: value.clone() for name, value in objective.state_dict().items()}
-    objective.check_plan(Plan(steps=40, batch_size=8, seconds=1.0, longest=1.0))
+    objective.check_plan(Plan(steps=40, batch_size=8, seconds=1.0, longest_segment=1.0))
     assert vars(objective) == attributes
     assert all(torch.equal(value, weights[name]) for name, value in objective.state_dict().items())
 
@@ -135,7 +135,9 @@ def test_neighbours_and_padding_cannot_change_a_clips_loss(piece):
     objective, data = double(piece), batch(piece)
     together = objective(data, 3)
     apart = [one_clip(data, clip) for clip in range(len(data))]
-    for batches in [[padded(data, 3000)], [backwards(data)]] if piece.mixes_clips else [apart]:
+    for batches in (
+        [[padded(data, 3000)], [backwards(data)]] if piece.depends_on_other_clips else [apart]
+    ):
         parts = [objective(one, 3) for one in batches]
         weight = sum(part.weight for part in parts)
         assert weight == together.weight
@@ -168,10 +170,10 @@ def test_a_picture_is_of_the_clip_and_parts_from_it_only_where_something_is_hidd
     picture, shown = drawn(objective, data)
     spectrogram = objective.front_end.denormalise(objective.features(data).spectrogram)
     torch.testing.assert_close(picture.clean, spectrogram[0, :, shown])
-    for stage in (picture.seen, picture.rebuilt):
-        assert stage.shape == picture.hidden.shape
-        torch.testing.assert_close(stage[~picture.hidden], picture.clean[~picture.hidden])
-        assert not torch.equal(stage[picture.hidden], picture.clean[picture.hidden])
+    for stage in (picture.input, picture.reconstruction):
+        assert stage.shape == picture.masked.shape
+        torch.testing.assert_close(stage[~picture.masked], picture.clean[~picture.masked])
+        assert not torch.equal(stage[picture.masked], picture.clean[picture.masked])
 
 
 @torch.inference_mode()
@@ -179,7 +181,7 @@ def test_what_is_hidden_cannot_leak(piece):
     """Where an objective shows what it hid and rebuilt: what it rebuilt does not depend on what lay there."""
     objective, data = double(piece), batch(piece, (LONG,))
     picture, shown = drawn(objective, data)
-    hidden, features = picture.hidden, objective.features(data)
+    hidden, features = picture.masked, objective.features(data)
     assert hidden.any()
     assert not hidden.all()
     for changed, same in ((hidden, True), (~hidden, False)):
@@ -187,8 +189,8 @@ def test_what_is_hidden_cannot_leak(piece):
         spectrogram[0, :, shown][changed] += 100.0
         objective.features = lambda _, spectrogram=spectrogram: Features(spectrogram, None)
         again = objective.picture(data, 0)
-        assert torch.equal(again.hidden, hidden)
-        assert torch.equal(again.rebuilt[hidden], picture.rebuilt[hidden]) == same
+        assert torch.equal(again.masked, hidden)
+        assert torch.equal(again.reconstruction[hidden], picture.reconstruction[hidden]) == same
 
 
 def test_eight_clips_are_learnt_by_heart(piece):
@@ -201,7 +203,7 @@ def test_eight_clips_are_learnt_by_heart(piece):
         output.loss.backward()
         optimizer.step()
         objective.after_step(step)
-        found.append(({"loss": output.loss} | output.metrics)[piece.falling].item())
+        found.append(({"loss": output.loss} | output.metrics)[piece.progress_metric].item())
     assert sum(found[-4:]) / 4 < 0.6 * found[0]
 
 

@@ -132,7 +132,7 @@ def test_two_processes_and_accumulated_batches_train_as_one_process_does(both, n
 def test_a_batch_without_clips_weighs_and_teaches_nothing(name):
     """That of a process that can read none of its own."""
     objective = build(config(name)).train()
-    objective.begin(Plan(steps=3, batch_size=8, seconds=0.4, longest=0.4))
+    objective.begin(Plan(steps=3, batch_size=8, seconds=0.4, longest_segment=0.4))
     output = objective(Batch.empty(3200, len(LABELS) if objective.needs_labels else None), 0)
     assert output.weight == 0
     torch.where(

@@ -175,7 +175,7 @@ def test_several_labels_are_told_one_by_one(probe, tmp_path):
 
 
 def test_few_labels_are_enough_for_what_is_easy(probe, tmp_path):
-    trials, _ = probe.run(job(tmp_path, corpus(), few=6))
+    trials, _ = probe.run(job(tmp_path, corpus(), labels_per_class=6))
     assert {trial.details["train"] for trial in trials} == {18}
     assert accuracy(trials) > 0.6
 

@@ -17,7 +17,7 @@ from golden.official_asit import (
 )
 
 from melpatch.encoders.base import Encoded
-from melpatch.nn.distillation import Target, across_views, chunked_cross_entropy
+from melpatch.nn.distillation import CentredTargets, chunked_cross_entropy, cross_view_loss
 from melpatch.objectives.asit import Views
 
 CLASSES = {"c23": {"global": 8192, "local": 1024}, "c24": {"global": 8192, "local": 8192}}
@@ -37,7 +37,7 @@ def logits(name, shape, dtype):
 def global_loss(target, told, said, tau):
     """The global loss of logits (view and clip, class); the teacher has two views."""
     told = told.unflatten(0, (2, -1))
-    return across_views(
+    return cross_view_loss(
         target.distribution(told, tau, 0)[0], said.unflatten(0, (-1, told.shape[1])), STUDENT
     ).mean()
 
@@ -69,7 +69,7 @@ def test_three_calls_in_a_row(release, variant, part, dtype):
         CLASSES[release][part],
         (18,) if (part, variant) == ("global", "2view4local") else rows,
     )
-    target = Target(classes).to(dtype)
+    target = CentredTargets(classes).to(dtype)
     target.centre.copy_(0.05 * draw(f"loss/center_{part}", (1, classes))[0])
     for step, epoch in enumerate(EPOCHS[release]):
         name, tau = f"{release}/loss/{variant}/step{step}", temperature(release, epoch)
@@ -115,7 +115,7 @@ def test_sum_of_the_losses(release, variant, dtype):
                 [said, logits("recloss/student_global_localcrops", (8, classes), dtype)]
             )
         losses[part] = LOSSES[part][0](
-            Target(classes).to(dtype), told, said, temperature(release, 0)
+            CentredTargets(classes).to(dtype), told, said, temperature(release, 0)
         )
 
     asit = official_objective(release, dtype)
@@ -128,11 +128,11 @@ def test_sum_of_the_losses(release, variant, dtype):
     encoded = Encoded(asit.encoder.grid.split(rebuilt), torch.zeros(4, 1, 96, dtype=dtype), ())
     asit.encoder.forward = asit.teacher.forward = lambda *_: encoded
     asit.decoder = torch.nn.Identity()
-    asit.agree, asit.recognise = (
+    asit.local_loss, asit.global_loss = (
         lambda *_: {"local": losses["local"]},
         lambda *_: {"global": losses["global"]},
     )
-    output = asit.learn(
+    output = asit.losses(
         Views(clean, clean, corruption_masks(), torch.ones_like(clean, dtype=torch.bool), None), 0
     )
 

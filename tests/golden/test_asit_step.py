@@ -65,9 +65,9 @@ def prepared(release, variant, dtype):
     objective = official_objective(release, dtype, gain)
     distillation = objective.distillation
     fixed = {"momentum": golden("step.json")["ema_momentum"], "teacher_temperature": (tau, tau)}
-    freeze = distillation.config.freeze if variant["epoch"] == 0 else 0.0
-    distillation.config = replace(distillation.config, freeze=freeze, **fixed)
-    objective.begin(Plan(steps=LONG, batch_size=2, seconds=10.0, longest=10.0))
+    freeze = distillation.config.freeze_prototypes if variant["epoch"] == 0 else 0.0
+    distillation.config = replace(distillation.config, freeze_prototypes=freeze, **fixed)
+    objective.begin(Plan(steps=LONG, batch_size=2, seconds=10.0, longest_segment=10.0))
     if variant["teacher_own_weights"]:
         load_official(objective, release, gain, "teacher.")
     for part, target in distillation.targets.items() if variant["centres_drawn"] else ():

@@ -7,7 +7,7 @@ import torch
 from golden.official import golden
 
 from melpatch.nn.mask_samplers import cluster_legacy
-from melpatch.nn.masking import take
+from melpatch.nn.masking import first_patches
 from melpatch.rng import stream
 
 DRAWS = 4000
@@ -20,7 +20,9 @@ def masks(number):
     drawn = []
     for keys in torch.arange(DRAWS).split(20):
         priority = cluster_legacy(stream(0, "mask", keys), ROWS, COLUMNS, number, sides=(3, 4, 5))
-        drawn.append(take(priority, torch.full_like(keys, number), number).mask(ROWS * COLUMNS))
+        drawn.append(
+            first_patches(priority, torch.full_like(keys, number), number).as_mask(ROWS * COLUMNS)
+        )
     return torch.cat(drawn).view(DRAWS, ROWS, COLUMNS)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
-from melpatch.nn.masking import Masked, Subset
+from melpatch.nn.masking import PatchSplit, Subset
 from melpatch.objectives.base import Features
 from melpatch.objectives.ssast import SSAST
 
@@ -67,7 +67,7 @@ def hide(index):
 
 def always(hidden):
     """An objective's choice of patches that is always the same; the visible ones are not looked at."""
-    return lambda *_: Masked(hidden, visible=hidden)
+    return lambda *_: PatchSplit(hidden, visible=hidden)
 
 
 @pytest.fixture(scope="module", params=[torch.float64, torch.float32], ids=["float64", "float32"])
@@ -91,7 +91,7 @@ def case(request, variant, dtype):
         ssast.get_submodule(name).register_forward_hook(
             lambda _, __, out, name=name: seen.update({name: out})
         )
-    ssast.features, ssast.hide = lambda _: features, always(hidden)
+    ssast.features, ssast.mask_patches = lambda _: features, always(hidden)
     output = ssast(
         Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0
     )
@@ -159,7 +159,7 @@ def test_tokens_heads_and_scores(case):
             torch.stack([stats(clip) for clip in found]), stated[name]["stats"], tolerance["head"]
         )
         for row in stated[name]["rows"]:
-            assert case.hidden.tokens[row["clip"], row["position"]] == row["patch"]
+            assert case.hidden.indices[row["clip"], row["position"]] == row["patch"]
             close(found[row["clip"], row["position"], :8], row["first8"], tolerance["head"])
     patches = case.hidden.gather(case.ssast.encoder.grid.split(case.features.spectrogram))
     scores = torch.bmm(patches, case.heads["head_c"].transpose(1, 2))
@@ -231,7 +231,7 @@ def test_one_pretext_alone(pretext, stated):
     ssast.load_state_dict({name: whole[name] for name in ssast.state_dict()})
     case = golden("pretrain_patch")["float64"]["N100"]
     ssast.features = lambda _: Features(spectrogram(), None)
-    ssast.hide = always(hide(case["mask_index"]))
+    ssast.mask_patches = always(hide(case["mask_index"]))
     with torch.inference_mode():
         output = ssast.double()(
             Batch(torch.zeros(2, 1), torch.ones(2, dtype=torch.int64), torch.arange(2)), step=0

@@ -66,7 +66,7 @@ def run(page):
             if not {"--size", "--epochs"} & {word, words[i]}
         ]
         start = (
-            words[words.index("--like" if "--like" in words else "--init") + 1]
+            words[words.index("--encoder-from" if "--encoder-from" in words else "--init") + 1]
             if words[1] == "finetune"
             else ""
         )

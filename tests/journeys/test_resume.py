@@ -29,7 +29,7 @@ FLAGS = [
     "--seconds",
     "0.5",
 ]
-FLAGS += ["--workers", "0", "--log-every", "1", "--save-every", "5", "--measure", "8"]
+FLAGS += ["--workers", "0", "--log-every", "1", "--save-every", "5", "--stats-clips", "8"]
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +164,8 @@ def test_flags_may_be_left_out_when_a_run_goes_on(whole, capsys):
         ("--lr 0.5", "--lr = 0.5"),
         ("--objective.mask-ratio 0.5", "--objective.mask-ratio = 0.5"),
         ("--size mini", "--size = 'mini'"),
-        ("--measure 9", "--measure = 9"),
-        ("--exclude x y", "--exclude = ['x', 'y']"),
+        ("--stats-clips 9", "--stats-clips = 9"),
+        ("--exclude-splits x y", "--exclude-splits = ['x', 'y']"),
     ],
 )
 def test_a_flag_that_differs_from_the_runs_is_refused_in_one_line(
@@ -204,7 +204,8 @@ def test_a_fine_tuning_stopped_by_ctrl_c_goes_on_with_what_it_had(
         for number in range(10)
     ]
     (noise / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
-    flags = "--test-fold 3 --few 2 --steps 8 --save-every 3 --log-every 1 --batch-size 2 --seconds 0.5 --workers 0"
+    flags = "--test-fold 3 --labels-per-class 2 --steps 8 --save-every 3 --log-every 1 "
+    flags += "--batch-size 2 --seconds 0.5 --workers 0"
     words = ["finetune", "--data", str(noise / "labels.csv"), "--init", str(whole), *flags.split()]
     assert main([*words, "--out", str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patch:
@@ -218,5 +219,10 @@ def test_a_fine_tuning_stopped_by_ctrl_c_goes_on_with_what_it_had(
         assert (tmp_path / "stopped" / name).read_bytes() == (
             tmp_path / "whole" / name
         ).read_bytes()
-    assert main(["finetune", "--out", str(tmp_path / "stopped"), "--resume", "--few", "1"]) == 2
-    assert "--few = 1, but" in capsys.readouterr().err
+    assert (
+        main(
+            ["finetune", "--out", str(tmp_path / "stopped"), "--resume", "--labels-per-class", "1"]
+        )
+        == 2
+    )
+    assert "--labels-per-class = 1, but" in capsys.readouterr().err

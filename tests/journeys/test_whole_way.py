@@ -62,7 +62,16 @@ def test_from_a_folder_to_a_classifier_and_answers(tmp_path, capsys):
 
     melpatch("finetune", "--init", first, "--data", corpus, "--out", tuned, *TUNED)
     melpatch(
-        "finetune", "--init", "scratch", "--like", first, "--data", corpus, "--out", scratch, *TUNED
+        "finetune",
+        "--init",
+        "scratch",
+        "--encoder-from",
+        first,
+        "--data",
+        corpus,
+        "--out",
+        scratch,
+        *TUNED,
     )
     assert (
         load_weights(tuned / "model.safetensors").keys()
@@ -190,9 +199,9 @@ def test_spoken_digits_go_the_whole_way(tmp_path, capsys):
     )
     first, tuned = tmp_path / "pretrained", tmp_path / "tuned"
     brief = ("--data", corpus, "--steps", "5", "--evaluations", "1", *SHORT)
-    ears = ("--front-end.sample-rate", "8000", "--measure", "64")
+    ears = ("--front-end.sample-rate", "8000", "--stats-clips", "64")
     melpatch("pretrain", "ssast", "--out", first, *brief, *ears, *SMALL)
-    melpatch("finetune", "--init", first, "--out", tuned, "--few", "5", *brief)
+    melpatch("finetune", "--init", first, "--out", tuned, "--labels-per-class", "5", *brief)
     record = answer(capsys, "evaluate", tuned, "--data", corpus)["as_trained"]
     assert record["n"] == 300
     assert len(record["per_class"]) == 10

@@ -7,24 +7,24 @@ import numpy as np
 from melpatch.rng import uniform
 
 
-def edges(corner, length, size, unit, block_share):
+def edges(corner, length, size, unit, max_block_ratio):
     """First place of a rectangle along one axis, and the one after its last, from two numbers in [0, 1)."""
     whole = math.ceil(size / unit) * unit
-    limit = max(int(block_share * whole), unit + 1)
+    limit = max(int(max_block_ratio * whole), unit + 1)
     corners = whole - unit if round((limit - 1) / unit) > 1 else whole
     start = int(corner * corners) // unit * unit
     drawn = unit + int(length * (limit - unit))
     return start, start + round(min(drawn, whole - start) / unit) * unit
 
 
-def slow_blocks(state, frames, n_mels, share, block_share=0.3, align=(1, 1)):
+def slow_blocks(state, frames, n_mels, share, max_block_ratio=0.3, align=(1, 1)):
     """The mask (mel, frame) of one clip, and its rectangles: a row (bottom, top, left, right) each."""
     hidden, used, covered = np.zeros((n_mels, frames), dtype=bool), [], 0
-    most = 128 * (3 + int(0.085 / block_share**2))
+    most = 128 * (3 + int(0.085 / max_block_ratio**2))
     target = share * frames * n_mels - 1e-9
     for mel, frame in uniform(state, most, 2, 2)[0].tolist():
-        bottom, top = edges(*mel, n_mels, align[0], block_share)
-        left, right = edges(*frame, frames, align[1], block_share)
+        bottom, top = edges(*mel, n_mels, align[0], max_block_ratio)
+        left, right = edges(*frame, frames, align[1], max_block_ratio)
         used.append((bottom, top, left, right))
         block = hidden[bottom:top, left:right]
         covered += block.size - np.count_nonzero(block)

@@ -54,10 +54,10 @@ def batches(draw):
         torch.tensor(draw(st.lists(signed, min_size=count, max_size=count, unique=True))),
         {
             "fill": draw(st.sampled_from(["zeros", "noise", "silence"])),
-            "share": (low, high),
-            "alien_share": draw(st.floats(0.05, 0.9)),
-            "alien_rate": draw(st.sampled_from([0.0, 0.5, 1.0])),
-            "align": draw(st.booleans()),
+            "ratio": (low, high),
+            "alien_ratio": draw(st.floats(0.05, 0.9)),
+            "alien_probability": draw(st.sampled_from([0.0, 0.5, 1.0])),
+            "aligned": draw(st.booleans()),
         },
     )
 
@@ -92,7 +92,7 @@ def test_the_order_of_the_batch_does_not_matter(batch, chance):
 @given(batches())
 def test_a_clip_fares_the_same_alone_and_in_a_batch_unless_it_has_a_donor(batch):
     frames, keys, settings = batch
-    settings |= {"alien_rate": 0.0}
+    settings |= {"alien_probability": 0.0}
     together = corrupt(named(frames, width=55), frames, keys, **settings)
     for clip, own in enumerate(frames.tolist()):
         one = slice(clip, clip + 1)
@@ -107,7 +107,7 @@ def test_every_alien_pixel_is_the_one_at_its_place_in_the_partner(batch):
     if len(keys) == 1:
         return
     before = named(frames)
-    after, hidden = corrupt(before, frames, keys, **settings | {"alien_rate": 1.0})
+    after, hidden = corrupt(before, frames, keys, **settings | {"alien_probability": 1.0})
     for clip in range(len(keys)):
         mel, frame = hidden[clip].nonzero().unbind(1)
         shown = after[clip][hidden[clip]]
@@ -116,7 +116,7 @@ def test_every_alien_pixel_is_the_one_at_its_place_in_the_partner(batch):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"align": True}, {"alien_rate": 0.1, "share": (0.2, 0.2)}]
+    "settings", [{}, {"aligned": True}, {"alien_probability": 0.1, "ratio": (0.2, 0.2)}]
 )
 def test_a_clip_is_all_fill_or_all_alien_at_the_rate_and_each_has_its_share(settings):
     clips = 1000
@@ -126,16 +126,16 @@ def test_a_clip_is_all_fill_or_all_alien_at_the_rate_and_each_has_its_share(sett
     zeros = (after == 0).flatten(1).sum(1)
     alien, area = zeros == 0, hidden.double().mean(dim=(1, 2))
     assert torch.equal(zeros[~alien], hidden.flatten(1).sum(1)[~alien])
-    error = math.sqrt(config.alien_rate * (1 - config.alien_rate) / clips)
-    assert abs(alien.double().mean() - config.alien_rate) < 4 * error
-    block = (12 / 40) * (9 / 32) if not settings.get("align") else (12 / 40) * (8 / 32)
+    error = math.sqrt(config.alien_probability * (1 - config.alien_probability) / clips)
+    assert abs(alien.double().mean() - config.alien_probability) < 4 * error
+    block = (12 / 40) * (9 / 32) if not settings.get("aligned") else (12 / 40) * (8 / 32)
     for which, low, high in (
-        (alien, config.alien_share, config.alien_share),
-        (~alien, *config.share),
+        (alien, config.alien_ratio, config.alien_ratio),
+        (~alien, *config.ratio),
     ):
         assert area[which].min() >= low - 1e-9
         assert area[which].max() < high + block
-    if "share" not in settings:
+    if "ratio" not in settings:
         assert area[~alien].quantile(0.1) < 0.56
         assert area[~alien].quantile(0.9) > 0.66
 
@@ -144,10 +144,10 @@ def test_the_target_is_drawn_evenly_from_its_range():
     """Read off clips so long that a rectangle is small beside them."""
     clips = 400
     frames = torch.full((clips,), 100)
-    settings = {"share": (0.1, 0.9), "alien_rate": 0.0, "block_share": 0.1}
+    settings = {"ratio": (0.1, 0.9), "alien_probability": 0.0, "max_block_ratio": 0.1}
     area = (
         corrupt(torch.ones(clips, 40, 100), frames, torch.arange(clips), **settings)
-        .hidden.double()
+        .mask.double()
         .mean(dim=(1, 2))
     )
     torch.testing.assert_close(
@@ -160,13 +160,13 @@ def test_the_target_is_drawn_evenly_from_its_range():
 
 @pytest.mark.parametrize(("fill", "value"), [("zeros", 0.0), ("silence", SILENCE)])
 def test_constant_fills(fill, value):
-    after, hidden = corrupt(named(), fill=fill, alien_rate=0.0)
+    after, hidden = corrupt(named(), fill=fill, alien_probability=0.0)
     assert after[hidden].eq(value).all()
 
 
 def test_noise_is_standard_normal_and_anew_for_every_clip_step_and_purpose():
     frames, keys = torch.full((20,), 60), torch.arange(20)
-    settings = {"fill": "noise", "alien_rate": 0.0, "share": (0.9, 0.9)}
+    settings = {"fill": "noise", "alien_probability": 0.0, "ratio": (0.9, 0.9)}
     drawn = []
     for step, purpose in ((0, "view"), (1, "view"), (0, "other")):
         after, hidden = corrupt(named(frames), frames, keys, step=step, purpose=purpose, **settings)
@@ -183,24 +183,25 @@ def test_a_clip_without_a_partner_falls_back_to_the_fill_and_its_share(partnerle
     if partnerless == "its twin":
         partners, keys[2] = torch.tensor([2, 3, 0, 1, 3]), keys[0]
     alone, filled = (
-        corrupt(named(), keys=keys, partners=partners, alien_rate=rate) for rate in (1.0, 0.0)
+        corrupt(named(), keys=keys, partners=partners, alien_probability=rate)
+        for rate in (1.0, 0.0)
     )
     for one, other in zip(alone, filled, strict=True):
         same(one[0], other[0])
-    assert alone.spectrogram[0][alone.hidden[0]].eq(0).all()
-    assert not alone.spectrogram[1][alone.hidden[1]].eq(0).any()
+    assert alone.spectrogram[0][alone.mask[0]].eq(0).all()
+    assert not alone.spectrogram[1][alone.mask[1]].eq(0).any()
 
 
 def test_rectangles_may_be_aligned_to_patches():
     for align in (False, True):
-        hidden = corrupt(named(), align=align).hidden[:1].float()
+        hidden = corrupt(named(), aligned=align).mask[:1].float()
         share = torch.nn.functional.avg_pool2d(hidden, PATCH)
         assert bool((share.eq(0) | share.eq(1)).all()) == align
 
 
 def test_seeds_steps_and_purposes_have_their_own_corruption():
     first, *others = (
-        corrupt(named(), **where, share=(0.5, 0.5), alien_rate=0.0).hidden
+        corrupt(named(), **where, ratio=(0.5, 0.5), alien_probability=0.0).mask
         for where in (
             {},
             {"seed": 1},
@@ -222,23 +223,23 @@ def test_precision_and_autocast_change_nothing(fill):
     assert double.spectrogram.dtype == torch.float64
     same(plain.spectrogram, under.spectrogram)
     same(plain.spectrogram.double(), double.spectrogram)
-    assert torch.equal(plain.hidden, under.hidden)
-    assert torch.equal(plain.hidden, double.hidden)
+    assert torch.equal(plain.mask, under.mask)
+    assert torch.equal(plain.mask, double.mask)
 
 
 @pytest.mark.parametrize(
     ("field", "wrong"),
     [
-        ("share", (0.0, 0.5)),
-        ("share", (0.7, 0.5)),
-        ("share", (0.5, 0.95)),
-        ("share", (math.nan, 0.5)),
-        ("alien_share", 0.0),
-        ("alien_share", 0.91),
-        ("alien_rate", 1.1),
-        ("alien_rate", -0.1),
-        ("block_share", 0.0),
-        ("block_share", 1.1),
+        ("ratio", (0.0, 0.5)),
+        ("ratio", (0.7, 0.5)),
+        ("ratio", (0.5, 0.95)),
+        ("ratio", (math.nan, 0.5)),
+        ("alien_ratio", 0.0),
+        ("alien_ratio", 0.91),
+        ("alien_probability", 1.1),
+        ("alien_probability", -0.1),
+        ("max_block_ratio", 0.0),
+        ("max_block_ratio", 1.1),
     ],
 )
 def test_settings_that_cannot_work_are_refused(field, wrong):
@@ -247,5 +248,5 @@ def test_settings_that_cannot_work_are_refused(field, wrong):
 
 
 def test_settings_survive_toml():
-    config = Corruption.Config(fill="noise", share=(0.5, 0.5), align=True)
+    config = Corruption.Config(fill="noise", ratio=(0.5, 0.5), aligned=True)
     assert from_dict(Corruption.Config, to_dict(config)) == config

@@ -5,7 +5,7 @@ import torch
 import torch.distributed
 from two_processes import in_both
 
-from melpatch.nn.distillation import Target
+from melpatch.nn.distillation import CentredTargets
 
 CLASSES = 8  # float32 has an eighth exactly
 
@@ -24,7 +24,7 @@ def slow_softmax(logits):
 
 def target(classes=CLASSES, centre=None, **how):
     """Return a target in float64."""
-    made = Target(classes, **how).double()
+    made = CentredTargets(classes, **how).double()
     if centre is not None:
         made.centre.copy_(centre)
     return made
@@ -85,7 +85,7 @@ def test_the_distribution_is_float32_at_least_and_out_of_the_gradients_reach():
     assert target().distribution(logits, 0.1, 0)[0].dtype == torch.float64
     half = logits.bfloat16()
     for answer, exact in zip(
-        Target(CLASSES).distribution(half, 0.1, 0),
+        CentredTargets(CLASSES).distribution(half, 0.1, 0),
         target().distribution(half.double(), 0.1, 0),
         strict=True,
     ):
@@ -186,9 +186,9 @@ def test_one_class_for_everything_is_a_divergence_of_ln_k():
 
 def test_all_classes_alike_are_a_divergence_of_zero():
     assert gauges(100 * torch.eye(8).double()) == pytest.approx({"kl_uniform": 0.0, "used": 1.0})
-    assert {name: value.item() for name, value in Target(8192).gauges().items()} == pytest.approx(
-        {"kl_uniform": 0.0, "used": 1.0}, abs=1e-5
-    )
+    assert {
+        name: value.item() for name, value in CentredTargets(8192).gauges().items()
+    } == pytest.approx({"kl_uniform": 0.0, "used": 1.0}, abs=1e-5)
 
 
 def test_the_divergence_is_that_of_the_mean_distribution():

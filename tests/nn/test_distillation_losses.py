@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from melpatch.nn import distillation
-from melpatch.nn.distillation import across_views, chunked_cross_entropy
+from melpatch.nn.distillation import chunked_cross_entropy, cross_view_loss
 
 CLASSES = 5
 
@@ -36,7 +36,7 @@ def test_the_global_loss_is_that_of_the_loop_over_pairs(views, crops):
         noise(views, 3, CLASSES).softmax(dim=-1),
         noise(views + crops, 3, CLASSES, seed=1).requires_grad_(),
     )
-    losses = across_views(told, said, 0.1)
+    losses = cross_view_loss(told, said, 0.1)
     expected = [
         slow_across_views(told[:, clip].tolist(), said[:, clip].tolist(), 0.1) for clip in range(3)
     ]
@@ -54,19 +54,19 @@ def test_the_global_loss_is_that_of_the_loop_over_pairs(views, crops):
 def test_a_view_is_not_told_of_itself():
     told = noise(2, 1, CLASSES).softmax(dim=-1)
     said = noise(2, 1, CLASSES, seed=1).requires_grad_()
-    across_views(told, said, 0.1).sum().backward()
+    cross_view_loss(told, said, 0.1).sum().backward()
     first = said.grad[0].clone()
     said.grad, told[0] = None, torch.eye(CLASSES)[0]  # what the teacher says of the first view
-    across_views(told, said, 0.1).sum().backward()
+    cross_view_loss(told, said, 0.1).sum().backward()
     torch.testing.assert_close(said.grad[0], first, rtol=0, atol=1e-12)
 
 
 def test_the_teachers_distributions_are_left_as_they_are_and_logits_are_taken_in_their_precision():
     told, said = noise(2, 3, CLASSES).softmax(dim=-1), noise(3, 3, CLASSES, seed=1).bfloat16()
     before = told.clone()
-    losses = across_views(told, said, 0.1)
+    losses = cross_view_loss(told, said, 0.1)
     assert torch.equal(told, before)
-    torch.testing.assert_close(losses, across_views(told, said.double(), 0.1))
+    torch.testing.assert_close(losses, cross_view_loss(told, said.double(), 0.1))
 
 
 # ----------------------------------------------------------------------------------------------- chunked cross-entropy

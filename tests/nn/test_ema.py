@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from melpatch.nn.ema import default_momentum, follow, frozen_copy
+from melpatch.nn.ema import default_momentum, ema_update, frozen_copy
 
 
 def network(seed):
@@ -39,7 +39,7 @@ def test_the_teacher_is_a_running_mean_of_the_students_it_followed(momentum):
 
     for student in students:
         copy = [p.tolist() for p in student.parameters()]
-        follow(teacher, student, momentum)
+        ema_update(teacher, student, momentum)
         expected = blend(expected, copy)
         assert [p.tolist() for p in student.parameters()] == copy
     for parameter, values in zip(teacher.parameters(), expected, strict=True):
@@ -53,7 +53,7 @@ def test_the_teacher_has_the_statistics_of_the_student():
     student = nn.BatchNorm1d(3)
     teacher = frozen_copy(student)
     student(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)) + 5)
-    follow(teacher, student, 0.9)
+    ema_update(teacher, student, 0.9)
     for name, value in student.named_buffers():
         assert torch.equal(teacher.get_buffer(name), value), name
     assert teacher.running_mean.data_ptr() != student.running_mean.data_ptr()

@@ -8,7 +8,7 @@ from nn.slow_samplers import slow_legacy, slow_sampler
 
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.masking import Masking, Subset, amount, split, take
+from melpatch.nn.masking import Masking, Subset, first_patches, num_masked, split_patches
 from melpatch.rng import stream
 
 KINDS = ["random", "cluster", "block", "inverse_block", "span", "time", "frequency"]
@@ -36,7 +36,7 @@ def hide(method, columns, width, first=0, **settings):
 
 
 def sets(subset):
-    return [set(row[real].tolist()) for row, real in zip(subset.tokens, subset.valid, strict=True)]
+    return [set(row[real].tolist()) for row, real in zip(subset.indices, subset.valid, strict=True)]
 
 
 @st.composite
@@ -46,7 +46,7 @@ def ragged(draw):
     columns = draw(st.lists(st.integers(1, width), min_size=1, max_size=4))
     settings = {"ratio": draw(st.sampled_from([0.02, 0.3, 0.5, 0.75, 0.98, 0.999]))}
     if draw(st.booleans()):
-        settings = {"number": draw(st.integers(1, 2 * rows * width))}
+        settings = {"num_masked": draw(st.integers(1, 2 * rows * width))}
     return rows, width, torch.tensor(columns), settings
 
 
@@ -60,9 +60,9 @@ def test_hidden_and_visible_patches_are_those_of_the_slow_loop(kind, case, sides
         streams = stream(0, "mask", key), stream(0, "mask ties", key)
         default = (5,) if kind == "inverse_block" else (3, 4, 5)
         order = slow_sampler(kind, *streams, rows, own, width, sides or default, 10)
-        share = settings.get("ratio", settings.get("number", 0) / (rows * width))
+        share = settings.get("ratio", settings.get("num_masked", 0) / (rows * width))
         count = min(rows * own - 1, int(rows * own * share + 1e-9))
-        assert sets(masked.hidden)[number] == set(order[:count])
+        assert sets(masked.masked)[number] == set(order[:count])
         assert sets(masked.visible)[number] == set(order[count:])
 
 
@@ -71,13 +71,13 @@ def test_hidden_and_visible_patches_are_those_of_the_slow_loop(kind, case, sides
 def test_hidden_and_visible_patches_make_up_the_clip_without_its_padding(kind, case):
     rows, width, columns, settings = case
     masked, tokens = hide(masking(rows, kind=kind, **settings), columns, width), rows * width
-    hidden, visible = (part.mask(tokens) for part in masked)
+    hidden, visible = (part.as_mask(tokens) for part in masked)
     assert not (hidden & visible).any()
     assert torch.equal(hidden | visible, padding(rows, columns, width))
     assert visible.any(dim=1).all()
     for part in masked:
-        assert torch.equal(part.mask(tokens).sum(dim=1), part.valid.sum(dim=1))
-        assert all(len(set(row)) == len(row) for row in part.tokens.tolist())
+        assert torch.equal(part.as_mask(tokens).sum(dim=1), part.valid.sum(dim=1))
+        assert all(len(set(row)) == len(row) for row in part.indices.tolist())
     assert all(row[real].diff().gt(0).all() for row, real in zip(*masked.visible, strict=True))
 
 
@@ -92,9 +92,9 @@ def test_a_clip_has_the_same_mask_alone_padded_and_beside_a_longer_one(kind, cas
         alone = method(keys(1, number), None, own, seed=0, step=0)
         padded = hide(method, columns[number : number + 1], width + 7, first=number)
         for part, wide, narrow in zip(together, padded, alone, strict=True):
-            mask = part.mask(rows * width).view(-1, rows, width)[number, :, :own]
-            assert torch.equal(narrow.mask(rows * own).view(rows, own), mask)
-            assert torch.equal(wide.mask(rows * (width + 7)).view(rows, -1)[:, :own], mask)
+            mask = part.as_mask(rows * width).view(-1, rows, width)[number, :, :own]
+            assert torch.equal(narrow.as_mask(rows * own).view(rows, own), mask)
+            assert torch.equal(wide.as_mask(rows * (width + 7)).view(rows, -1)[:, :own], mask)
 
 
 @given(ragged())
@@ -103,7 +103,7 @@ def test_as_many_places_for_visible_patches_as_a_clip_without_padding_shows(case
     method = masking(rows, **settings)
     full = method(keys(1), None, width, seed=0, step=0).visible
     assert full.valid.all()
-    assert hide(method, columns, width).visible.tokens.shape[1] == full.tokens.shape[1]
+    assert hide(method, columns, width).visible.indices.shape[1] == full.indices.shape[1]
 
 
 @pytest.mark.parametrize("share", [0.02, 0.75, 0.98])
@@ -112,7 +112,7 @@ def test_as_many_places_for_visible_patches_as_a_clip_without_padding_shows(case
 def test_exact_counts_on_every_grid(grid, kind, share):
     rows, width = grid
     columns = (keys(6) * width // 6).clamp(min=1)
-    hidden = hide(masking(rows, kind=kind, ratio=share), columns, width).hidden
+    hidden = hide(masking(rows, kind=kind, ratio=share), columns, width).masked
     wanted = [
         min(rows * own - 1, int(Fraction(str(share)) * rows * own)) for own in columns.tolist()
     ]
@@ -125,7 +125,7 @@ def test_seed_step_purpose_and_key_have_their_own_masks(kind):
     seen = set()
     for seed, step, purpose in [(0, 0, "mask"), (1, 0, "mask"), (0, 1, "mask"), (0, 0, "second")]:
         again = [
-            method(clips, None, 20, seed=seed, step=step, purpose=purpose).hidden.mask(160)
+            method(clips, None, 20, seed=seed, step=step, purpose=purpose).masked.as_mask(160)
             for _ in range(2)
         ]
         assert torch.equal(*again)
@@ -135,8 +135,11 @@ def test_seed_step_purpose_and_key_have_their_own_masks(kind):
 
 def test_legacy_squares_are_those_of_the_published_loop_and_the_others_stay_visible():
     masked = masking(8, kind="cluster_legacy")(keys(20), None, 16, seed=0, step=0)
-    slow = [slow_legacy(stream(0, "mask", key), 8, 16, (3, 4, 5), 96) for key in keys(20).split(1)]
-    assert sets(masked.hidden) == slow
+    slow = [
+        slow_legacy(stream(0, "mask", key), 8, 16, (3, 4, 5), 96)
+        for key in keys(20).split_patches(1)
+    ]
+    assert sets(masked.masked) == slow
     assert sets(masked.visible) == [set(range(128)) - hidden for hidden in slow]
 
 
@@ -152,18 +155,18 @@ def test_a_longer_span_hides_longer_runs():
     for length in (2, 20):
         hidden = masking(1, kind="span", span=length, ratio=0.5)(
             keys(50), None, 200, seed=0, step=0
-        ).hidden
-        runs.append((hidden.mask(200).diff(dim=1)).sum())
+        ).masked
+        runs.append((hidden.as_mask(200).diff(dim=1)).sum())
     assert runs[1] < 0.3 * runs[0]
 
 
 def test_begin_notes_the_window_of_which_number_is_a_share():
-    method = masking(8, number=40)
+    method = masking(8, num_masked=40)
     assert method.window is None
-    assert hide(method, torch.tensor([5, 10]), 10).hidden.valid.sum(dim=1).tolist() == [20, 40]
+    assert hide(method, torch.tensor([5, 10]), 10).masked.valid.sum(dim=1).tolist() == [20, 40]
     method.begin(20)
     assert method.window == 160
-    assert hide(method, torch.tensor([5, 10]), 10).hidden.valid.sum(dim=1).tolist() == [10, 20]
+    assert hide(method, torch.tensor([5, 10]), 10).masked.valid.sum(dim=1).tolist() == [10, 20]
 
 
 @pytest.mark.parametrize(
@@ -174,8 +177,11 @@ def test_begin_notes_the_window_of_which_number_is_a_share():
             r"objective.mask.ratio = 0.999; allowed: 1 to 95 .* since 12 frames give 8 x 12 = 96; hide",
         ),
         ({"ratio": 0.01}, r"objective.mask.ratio = 0.01; allowed: 1 to 95"),
-        ({"number": 96}, r"objective.mask.number = 96; allowed: 1 to 95"),
-        ({"number": 94, "kind": "cluster_legacy"}, r"objective.mask.number = 94; allowed: 1 to 93"),
+        ({"num_masked": 96}, r"objective.mask.num_masked = 96; allowed: 1 to 95"),
+        (
+            {"num_masked": 94, "kind": "cluster_legacy"},
+            r"objective.mask.num_masked = 94; allowed: 1 to 93",
+        ),
     ],
 )
 def test_what_leaves_nothing_visible_or_hidden_is_refused(settings, message):
@@ -184,13 +190,13 @@ def test_what_leaves_nothing_visible_or_hidden_is_refused(settings, message):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"ratio": 0.98}, {"ratio": 0.011}, {"number": 1}, {"number": 95}]
+    "settings", [{"ratio": 0.98}, {"ratio": 0.011}, {"num_masked": 1}, {"num_masked": 95}]
 )
 def test_the_ends_of_what_is_allowed_are_hidden(settings):
     method = masking(8, **settings)
     method.begin(12)
-    hidden = method(keys(1), None, 12, seed=0, step=0).hidden
-    assert hidden.valid.sum() == settings.get("number", int(96 * settings.get("ratio", 0)))
+    hidden = method(keys(1), None, 12, seed=0, step=0).masked
+    assert hidden.valid.sum() == settings.get("num_masked", int(96 * settings.get("ratio", 0)))
 
 
 def test_overlapping_patches_are_refused():
@@ -204,7 +210,7 @@ def test_errors_name_the_settings_as_the_user_does():
     grid = PatchGrid(n_mels=128)
     for settings, name in (
         ({"ratio": 0.001}, "mask_ratio = 0.001"),
-        ({"number": 512}, "num_masked = 512"),
+        ({"num_masked": 512}, "num_masked = 512"),
     ):
         with pytest.raises(ConfigError, match=name):
             Masking(Masking.Config(**settings), grid, fields=("mask_ratio", "num_masked")).begin(
@@ -217,7 +223,7 @@ def test_errors_name_the_settings_as_the_user_does():
     [
         ({"ratio": 0.0}, "ratio = 0.0"),
         ({"ratio": 1.0}, "ratio = 1.0"),
-        ({"number": 0}, "number = 0"),
+        ({"num_masked": 0}, "number = 0"),
         ({"sides": ()}, "sides"),
         ({"sides": (3, 0)}, "sides"),
         ({"span": 0}, "span = 0"),
@@ -230,7 +236,7 @@ def test_wrong_settings_are_named(settings, message):
 
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=5), st.integers(1, 99))
 def test_amount_of_a_ratio(patches, percent):
-    found = amount(torch.tensor(patches), ratio=percent / 100, number=None, window=1)
+    found = num_masked(torch.tensor(patches), ratio=percent / 100, number=None, window=1)
     assert found.tolist() == [min(n * percent // 100, n - 1) for n in patches]
 
 
@@ -240,12 +246,12 @@ def test_amount_of_a_ratio(patches, percent):
     st.integers(1, 2000),
 )
 def test_amount_of_a_number(patches, number, window):
-    found = amount(torch.tensor(patches), ratio=0.5, number=number, window=window)
+    found = num_masked(torch.tensor(patches), ratio=0.5, number=number, window=window)
     assert found.tolist() == [min(n * number // window, n - 1) for n in patches]
 
 
 def test_amount_of_the_paper_is_exact():
-    assert amount(torch.tensor([512, 256, 0]), ratio=0.5, number=400, window=512).tolist() == [
+    assert num_masked(torch.tensor([512, 256, 0]), ratio=0.5, number=400, window=512).tolist() == [
         400,
         200,
         0,
@@ -256,17 +262,17 @@ def test_amount_of_the_paper_is_exact():
 def test_more_patches_never_leave_fewer_visible(ratio, number, window):
     patches = torch.arange(1, 600)
     for wanted in (None, number):
-        visible = patches - amount(patches, ratio=ratio, number=wanted, window=window)
+        visible = patches - num_masked(patches, ratio=ratio, number=wanted, window=window)
         assert (visible.diff() >= 0).all()
 
 
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=4), st.integers(0, 1000))
 def test_take_hides_the_first_of_the_ranking_and_no_more(counts, seed):
     priority = torch.rand(len(counts), 8, generator=torch.Generator().manual_seed(seed))
-    hidden = take(priority, torch.tensor(counts), max(counts))
-    assert hidden.tokens.shape[1] == max(1, *counts)
+    hidden = first_patches(priority, torch.tensor(counts), max(counts))
+    assert hidden.indices.shape[1] == max(1, *counts)
     assert hidden.valid.sum(dim=1).tolist() == counts
-    mask = hidden.mask(8)
+    mask = hidden.as_mask(8)
     for row, chosen, count in zip(priority, mask, counts, strict=True):
         assert set(chosen.nonzero().flatten().tolist()) == set(
             sorted(range(8), key=lambda i: row[i])[:count]
@@ -275,8 +281,8 @@ def test_take_hides_the_first_of_the_ranking_and_no_more(counts, seed):
 
 def test_split_shows_the_real_patches_that_are_not_hidden():
     priority = torch.tensor([[3.0, 1.0, 2.0, 0.0], [5.0, 4.0, torch.inf, torch.inf]])
-    masked = split(priority, torch.tensor([2, 1]), 2)
-    assert sets(masked.hidden) == [{3, 1}, {1}]
+    masked = split_patches(priority, torch.tensor([2, 1]), 2)
+    assert sets(masked.masked) == [{3, 1}, {1}]
     assert sets(masked.visible) == [{0, 2}, {0}]
 
 
@@ -286,12 +292,12 @@ SUBSET = Subset(torch.tensor([[3, 0], [1, 2]]), torch.tensor([[True, True], [Tru
 def test_gather_follows_the_token_numbers():
     values = torch.arange(24.0).view(2, 4, 3)
     assert torch.equal(SUBSET.gather(values), torch.stack([values[0, [3, 0]], values[1, [1, 2]]]))
-    assert SUBSET.mask(4).tolist() == [[True, False, False, True], [False, True, False, False]]
+    assert SUBSET.as_mask(4).tolist() == [[True, False, False, True], [False, True, False, False]]
 
 
 def test_scatter_writes_at_valid_places_only():
     values, into = -1 - torch.arange(12.0).view(2, 2, 3), torch.arange(24.0).view(2, 4, 3)
     written = SUBSET.scatter(values, into)
-    mask = SUBSET.mask(4)
+    mask = SUBSET.as_mask(4)
     assert torch.equal(SUBSET.gather(written)[SUBSET.valid], values[SUBSET.valid])
     assert torch.equal(written[~mask], into[~mask])

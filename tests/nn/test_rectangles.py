@@ -19,7 +19,7 @@ def clips_of_pixels(draw):
     frames = draw(st.lists(st.integers(1, 60), min_size=1, max_size=4))
     shares = draw(st.lists(st.floats(0.01, 0.9), min_size=len(frames), max_size=len(frames)))
     settings = {
-        "block_share": draw(st.sampled_from([0.1, 0.3, 0.5, 1.0])),
+        "max_block_ratio": draw(st.sampled_from([0.1, 0.3, 0.5, 1.0])),
         "align": draw(st.sampled_from([(1, 1), (4, 4), (16, 16), (5, 2), (40, 1)])),
     }
     return n_mels, torch.tensor(frames), torch.tensor(shares, dtype=torch.float64), settings
@@ -31,10 +31,10 @@ def hide(n_mels, frames, shares, settings, first=0, extra=0):
     return rectangles(state, frames, n_mels, int(frames.max()) + extra, shares, **settings)
 
 
-def largest(size, unit, block_share):
+def largest(size, unit, max_block_ratio):
     """The longest side of a rectangle."""
     whole = -(-size // unit) * unit
-    return round((max(int(block_share * whole), unit + 1) - 1) / unit) * unit
+    return round((max(int(max_block_ratio * whole), unit + 1) - 1) / unit) * unit
 
 
 @given(clips_of_pixels(), st.integers(0, 10**6))
@@ -54,8 +54,8 @@ def test_rectangles_reach_their_share_by_less_than_one_of_them_and_stay_within_t
     masks = hide(n_mels, frames, shares, settings, extra=3)
     for mask, own, share in zip(masks, frames.tolist(), shares.tolist(), strict=True):
         unit = settings["align"]
-        block = largest(n_mels, unit[0], settings["block_share"]) * largest(
-            own, unit[1], settings["block_share"]
+        block = largest(n_mels, unit[0], settings["max_block_ratio"]) * largest(
+            own, unit[1], settings["max_block_ratio"]
         )
         beyond = int(mask.sum()) - share * own * n_mels
         assert -1e-6 < beyond < block

@@ -13,18 +13,18 @@ from melpatch.nn.ema import default_momentum
 from melpatch.nn.self_distillation import SelfDistillation
 
 DIM, BOTH = 6, ("global", "local")
-SMALL = {"hidden": 10, "bottleneck": 4}
+SMALL = {"hidden_dim": 10, "bottleneck_dim": 4}
 
 
 def noise(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def build(names=BOTH, *, global_classes=9, local_classes=7, **settings):
+def build(names=BOTH, *, global_prototypes=9, local_prototypes=7, **settings):
     """Return heads in float64 whose teacher knows other things than the student, and whose centres are not zero."""
     config = SelfDistillation.Config(
-        global_classes=global_classes,
-        local_classes=local_classes,
+        global_prototypes=global_prototypes,
+        local_prototypes=local_prototypes,
         **(SMALL | {"momentum": 0.9} | settings),
     )
     torch.manual_seed(0)
@@ -140,7 +140,7 @@ def backward(module, step):
 
 
 def test_no_gradient_reaches_the_teacher_or_its_tokens():
-    module = build(freeze=0.0)
+    module = build(freeze_prototypes=0.0)
     said, told = backward(module, 50)
     assert gradients(module) == {f"student.{name}" for name, _ in module.student.named_parameters()}
     assert not any(parameter.requires_grad for parameter in module.teacher.parameters())
@@ -151,7 +151,7 @@ def test_no_gradient_reaches_the_teacher_or_its_tokens():
 @pytest.mark.parametrize("train_gain", [True, False])
 @pytest.mark.parametrize("shared", ["trunk", "none", "all"])
 def test_prototypes_are_frozen_for_the_first_share_of_the_run_and_only_they(shared, train_gain):
-    module = build(local_classes=9, shared=shared, train_gain=train_gain, freeze=0.25)
+    module = build(local_prototypes=9, shared=shared, train_gain=train_gain, freeze_prototypes=0.25)
     everything = {f"student.{name}" for name, _ in module.student.named_parameters()}
     trunks = {name for name in everything if "trunks" in name}
     assert trunks < everything
@@ -164,7 +164,7 @@ def test_prototypes_are_frozen_for_the_first_share_of_the_run_and_only_they(shar
 def test_a_frozen_loss_is_the_same_loss():
     values = []
     for freeze in (0.0, 1.0):
-        module, (said, told) = build(freeze=freeze), material(5)
+        module, (said, told) = build(freeze_prototypes=freeze), material(5)
         values.append(
             module.token_loss("local", said, told, torch.ones(5).double(), step=9)["local"].item()
         )
@@ -208,7 +208,7 @@ def test_bf16_autocast_is_near():
 
 
 def test_after_the_trunk_all_is_float32_even_under_autocast():
-    module = build(bottleneck=DIM).float()
+    module = build(bottleneck_dim=DIM).float()
     for heads in (module.student, module.teacher):
         heads.trunks["shared"] = nn.Identity()  # the same vectors for both
     (exact, wanted), (near, found) = (in_float32(module, autocast) for autocast in (False, True))
@@ -344,7 +344,9 @@ def test_in_evaluation_nothing_is_noted_and_in_training_the_teacher_stays_as_in_
 @pytest.mark.parametrize("shared", ["trunk", "none", "all"])
 @pytest.mark.parametrize("names", [BOTH, ("global",), ("local",)])
 def test_every_way_of_sharing_can_be_saved_and_learns_with_all_it_has(names, shared, train_gain):
-    module = build(names, local_classes=9, shared=shared, train_gain=train_gain, freeze=0.0)
+    module = build(
+        names, local_prototypes=9, shared=shared, train_gain=train_gain, freeze_prototypes=0.0
+    )
     state = module.state_dict()
     restored = load(save(state))  # safetensors refuses tensors that share memory
     assert restored.keys() == state.keys()
@@ -361,7 +363,7 @@ def test_each_name_has_its_own_number_of_classes_and_its_own_centre():
         "global": (9,),
         "local": (7,),
     }
-    shared = build(local_classes=9, shared="all")
+    shared = build(local_prototypes=9, shared="all")
     assert shared.targets["global"] is not shared.targets["local"]
 
 
@@ -371,12 +373,12 @@ def test_each_name_has_its_own_number_of_classes_and_its_own_centre():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"global_classes": 1}, "global_classes = 1; allowed: 2 or more"),
-        ({"local_classes": 0}, "local_classes = 0; allowed: 2 or more"),
-        ({"shared": "all"}, "local_classes = 1024; allowed: 8192 as global_classes"),
-        ({"hidden": 0}, "hidden = 0; allowed: 1 or more"),
-        ({"bottleneck": -1}, "bottleneck = -1; allowed: 1 or more"),
-        ({"freeze": 1.01}, "freeze = 1.01; allowed: 0 to 1"),
+        ({"global_prototypes": 1}, "global_prototypes = 1; allowed: 2 or more"),
+        ({"local_prototypes": 0}, "local_prototypes = 0; allowed: 2 or more"),
+        ({"shared": "all"}, "local_prototypes = 1024; allowed: 8192 as global_prototypes"),
+        ({"hidden_dim": 0}, "hidden_dim = 0; allowed: 1 or more"),
+        ({"bottleneck_dim": -1}, "bottleneck_dim = -1; allowed: 1 or more"),
+        ({"freeze_prototypes": 1.01}, "freeze_prototypes = 1.01; allowed: 0 to 1"),
         ({"temperature_warmup": -0.1}, "temperature_warmup = -0.1; allowed: 0 to 1"),
         ({"temperature_warmup": math.nan}, "temperature_warmup = nan; allowed: 0 to 1"),
         ({"teacher_temperature": (0.0, 0.07)}, "0 < start <= end < student_temperature = 0.1"),
@@ -400,12 +402,12 @@ def test_a_bad_setting_is_refused_with_what_is_allowed(settings, message):
 def test_settings_at_their_limits_are_allowed():
     SelfDistillation.Config(
         **{
-            "global_classes": 2,
-            "local_classes": 2,
+            "global_prototypes": 2,
+            "local_prototypes": 2,
             "shared": "all",
-            "hidden": 1,
-            "bottleneck": 1,
-            "freeze": 1.0,
+            "hidden_dim": 1,
+            "bottleneck_dim": 1,
+            "freeze_prototypes": 1.0,
         },
         **{"temperature_warmup": 1.0, "teacher_temperature": (0.099, 0.099), "momentum": 0.0},
     )

@@ -14,7 +14,7 @@ LOG_GLOBAL, LOG_LOCAL = math.log(8192), math.log(1024)
 
 def of_size(names=BOTH, **settings):
     """Return heads with as many classes as published, in a run of 100 steps; nothing is computed with them."""
-    config = SelfDistillation.Config(hidden=4, bottleneck=2, momentum=0.996, **settings)
+    config = SelfDistillation.Config(hidden_dim=4, bottleneck_dim=2, momentum=0.996, **settings)
     module = SelfDistillation(config, DIM, names)
     module.steps = 100
     return module
@@ -121,7 +121,9 @@ def one_prototype(module):
 )
 def test_a_real_start_is_healthy_and_real_collapses_are_not(collapse, words):
     torch.manual_seed(0)
-    config = SelfDistillation.Config(local_classes=64, hidden=10, bottleneck=4, momentum=0.9)
+    config = SelfDistillation.Config(
+        local_prototypes=64, hidden_dim=10, bottleneck_dim=4, momentum=0.9
+    )
     module, tokens = SelfDistillation(config, DIM, ("local",)).train(), torch.randn(40, DIM)
     for layer in (
         module.student.trunks.modules()

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melpatch.nn.views import cut, cut_several, mean_weights
+from melpatch.nn.views import averaging_weights, random_crop, random_crops
 from melpatch.rng import stream, uniform
 
 
@@ -43,7 +43,7 @@ def test_a_piece_is_that_of_the_slow_loop_alone_in_a_batch_or_beside_a_longer_cl
         padded(lengths, frames=20),
     ]  # the second as beside a clip of 20 frames
     for batch in batches:
-        pieces = cut(drawn, batch, own, width)
+        pieces = random_crop(drawn, batch, own, width)
         assert pieces.spectrogram.shape == (len(lengths), 3, min(width, batch.shape[2]))
         for clip, length in enumerate(lengths):
             whole = batch[clip, :, :length]
@@ -53,7 +53,7 @@ def test_a_piece_is_that_of_the_slow_loop_alone_in_a_batch_or_beside_a_longer_cl
             assert pieces.start[clip] == start
             assert torch.equal(pieces.spectrogram[clip, :, :frames], expected)
             assert not pieces.spectrogram[clip, :, frames:].any()
-            alone = cut(drawn[clip : clip + 1], whole[None], own[clip : clip + 1], width)
+            alone = random_crop(drawn[clip : clip + 1], whole[None], own[clip : clip + 1], width)
             assert torch.equal(alone.spectrogram[0], expected)
             assert alone.start.tolist() == [start]
             assert alone.frames.tolist() == [frames]
@@ -62,7 +62,7 @@ def test_a_piece_is_that_of_the_slow_loop_alone_in_a_batch_or_beside_a_longer_cl
 @pytest.mark.parametrize(("length", "width"), [(12, 5), (13, 12), (3, 1)])
 def test_every_place_is_alike(length, width):
     clips, places = 20_000, length - width + 1
-    start = cut(
+    start = random_crop(
         states(clips),
         torch.zeros(1, 1, length).expand(clips, -1, -1),
         torch.full((clips,), length),
@@ -78,7 +78,7 @@ def test_every_place_is_alike(length, width):
 def test_pieces_that_are_as_long_as_the_clip_or_longer_are_the_clip():
     batch, own = padded([4, 7, 9]), torch.tensor([4, 7, 9])
     for width in (9, 10, 1000):
-        pieces = cut(states(3), batch, own, width)
+        pieces = random_crop(states(3), batch, own, width)
         assert torch.equal(pieces.spectrogram, batch)
         assert torch.equal(pieces.frames, own)
         assert not pieces.start.any()
@@ -88,12 +88,14 @@ def test_several_pieces_are_the_first_of_all_clips_then_the_second_of_all_clips(
     lengths = [12, 3, 9]
     batch, own = padded(lengths), torch.tensor(lengths)
     groups = [states(3, purpose) for purpose in ("view 0", "view 1", "view 2")]
-    pieces = cut_several(iter(groups), batch, own, 4)
+    pieces = random_crops(iter(groups), batch, own, 4)
     assert pieces.spectrogram.shape == (9, 3, 4)
     for number, group in enumerate(groups):
         for clip in range(3):
             row = 3 * number + clip
-            one = cut(group[clip : clip + 1], batch[clip : clip + 1], own[clip : clip + 1], 4)
+            one = random_crop(
+                group[clip : clip + 1], batch[clip : clip + 1], own[clip : clip + 1], 4
+            )
             assert torch.equal(pieces.spectrogram[row], one.spectrogram[0])
             assert pieces.start[row] == one.start[0]
             assert pieces.frames[row] == one.frames[0]
@@ -131,7 +133,7 @@ def slow_mean(values, chosen, pieces, by_clip):
 @pytest.mark.parametrize(("pieces", "clips"), [(1, 4), (2, 3), (3, 1)])
 def test_weights_make_the_mean_of_the_slow_loop(pieces, clips, by_clip):
     values, chosen = ragged(pieces, clips)
-    weights = mean_weights(chosen, pieces, by_clip=by_clip)
+    weights = averaging_weights(chosen, pieces, by_clip=by_clip)
     assert weights.shape == chosen.shape
     assert torch.equal(weights > 0, chosen > 0)
     mean = (weights * values).sum().item() / clips
@@ -141,7 +143,7 @@ def test_weights_make_the_mean_of_the_slow_loop(pieces, clips, by_clip):
 def test_the_two_means_differ_where_clips_have_more_or_less_of_it():
     values, chosen = ragged(2, 3)
     means = [
-        (mean_weights(chosen, 2, by_clip=by_clip) * values).sum().item()
+        (averaging_weights(chosen, 2, by_clip=by_clip) * values).sum().item()
         for by_clip in (True, False)
     ]
     assert abs(means[0] - means[1]) > 0.01
@@ -149,25 +151,25 @@ def test_the_two_means_differ_where_clips_have_more_or_less_of_it():
 
 def test_a_mean_by_clip_is_left_as_it_is_by_any_division_of_the_batch():
     _, chosen = ragged(2, 3)
-    whole = mean_weights(chosen, 2, by_clip=True)
+    whole = averaging_weights(chosen, 2, by_clip=True)
     for clip in range(3):
-        assert torch.equal(mean_weights(chosen[clip::3], 2, by_clip=True), whole[clip::3])
+        assert torch.equal(averaging_weights(chosen[clip::3], 2, by_clip=True), whole[clip::3])
 
 
 @pytest.mark.parametrize("by_clip", [True, False])
 @pytest.mark.parametrize("share", [0.3, 0.001])
 def test_what_is_chosen_in_shares_however_small_has_a_mean_all_the_same(by_clip, share):
     _, chosen = ragged(2, 3)
-    weights = mean_weights(share * chosen, 2, by_clip=by_clip)
+    weights = averaging_weights(share * chosen, 2, by_clip=by_clip)
     assert weights.sum().item() / 3 == pytest.approx(1.0)
-    torch.testing.assert_close(weights, mean_weights(chosen, 2, by_clip=by_clip))
+    torch.testing.assert_close(weights, averaging_weights(chosen, 2, by_clip=by_clip))
 
 
 @pytest.mark.parametrize("by_clip", [True, False])
 def test_where_nothing_is_chosen_nothing_weighs(by_clip):
     _, chosen = ragged(2, 3)
     chosen[1::3] = 0.0
-    weights = mean_weights(chosen, 2, by_clip=by_clip)
+    weights = averaging_weights(chosen, 2, by_clip=by_clip)
     assert not weights[1::3].any()
     assert weights.isfinite().all()
-    assert not mean_weights(torch.zeros_like(chosen), 2, by_clip=by_clip).any()
+    assert not averaging_weights(torch.zeros_like(chosen), 2, by_clip=by_clip).any()

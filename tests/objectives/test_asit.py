@@ -53,7 +53,7 @@ def slow_clip(objective, views, clip, frames):
     pixels, tokens, said_by, told_by = [], [], [], []
     for row in range(clip, len(views.clean), clips):
         columns, (clean, seen, hidden) = alone(
-            objective, min(frames, 24), views.clean[row], views.seen[row], views.hidden[row]
+            objective, min(frames, 24), views.clean[row], views.corrupted[row], views.mask[row]
         )
         sound = torch.zeros_like(clean)
         sound[:, : min(frames, 24)] = 1
@@ -71,8 +71,8 @@ def slow_clip(objective, views, clip, frames):
                     objective, "local", said.patches[0, token], told.patches[0, token]
                 )
                 tokens.append((*entropies, float(m.sum() / s.sum())))
-    for crop in range(clip, clips * config.crops if views.crops else 0, clips):
-        _, (short,) = alone(objective, min(frames, 12), views.crops.spectrogram[crop])
+    for crop in range(clip, clips * config.local_crops if views.local_crops else 0, clips):
+        _, (short,) = alone(objective, min(frames, 12), views.local_crops.spectrogram[crop])
         said_by.append(objective.encoder(short[None]).cls[0].mean(dim=0))
     pairs = [
         told_from(objective, "global", said, told)
@@ -90,10 +90,12 @@ def mean(values):
 def slow_tokens(config, tokens, which):
     """The mean over the wanted tokens of their cross-entropy (which = 0) or entropy (1)."""
     corrupted = [
-        token[which] for token in tokens if token[2] > 0 and token[2] >= config.token_share
+        token[which] for token in tokens if token[2] > 0 and token[2] >= config.corrupted_threshold
     ]
     intact = [
-        token[which] for token in tokens if not (token[2] > 0 and token[2] >= config.token_share)
+        token[which]
+        for token in tokens
+        if not (token[2] > 0 and token[2] >= config.corrupted_threshold)
     ]
     if config.local_tokens == "all":
         return mean(corrupted + intact)
@@ -119,22 +121,26 @@ CASES = [
     {},
     {"average": "batch"},
     {"local_tokens": "corrupted"},
-    {"local_tokens": "corrupted", "token_share": 0.6, "average": "batch"},
-    {"local_tokens": "separate", "token_share": 0.5, "intact_weight": 0.3},
+    {"local_tokens": "corrupted", "corrupted_threshold": 0.6, "average": "batch"},
+    {"local_tokens": "separate", "corrupted_threshold": 0.5, "intact_weight": 0.3},
     {"local_tokens": "separate", "intact_weight": 1.0, "average": "batch"},
     {"pixel_weight": 0.5, "local_weight": 2.0, "global_weight": 3.0},
     {"views": 3, "pixels": "all", "average": "batch"},
-    {"views": 2, "crops": 3},
-    {"views": 3, "crops": 1, "encoder": {"cls_tokens": 2, "positions": "learned", "columns": 3}},
+    {"views": 2, "local_crops": 3},
+    {
+        "views": 3,
+        "local_crops": 1,
+        "encoder": {"cls_tokens": 2, "positions": "learned", "columns": 3},
+    },
     {"corrupt": False, "pixels": "all"},
     {
-        "corruption": Corruption.Config(align=True, fill="noise"),
+        "corruption": Corruption.Config(aligned=True, fill="noise"),
         "distillation": replace(HEADS, shared="none"),
     },
-    {"decoder": (), "distillation": replace(HEADS, shared="all", local_classes=12)},
+    {"decoder": (), "distillation": replace(HEADS, shared="all", local_prototypes=12)},
     {"encoder": {"partial": "drop"}},
     {"encoder": {"partial": "drop"}, "pixels": "all", "front_end": {"n_mels": 36}},
-    {"front_end": {"n_mels": 36}, "local_tokens": "separate", "token_share": 0.5},
+    {"front_end": {"n_mels": 36}, "local_tokens": "separate", "corrupted_threshold": 0.5},
     ONE | {"pixel_weight": 1.0, "views": 1},
     ONE | {"local_weight": 1.0, "views": 1},
     ONE | {"global_weight": 1.0},
@@ -173,7 +179,7 @@ def test_losses_and_gradients_are_those_of_the_slow_loop(settings):
 )
 @torch.inference_mode()
 def test_views_and_crops_are_pieces_of_the_clips(view_seconds, width):
-    objective, data = asit(view_seconds=view_seconds, views=3, crops=2), batch()
+    objective, data = asit(view_seconds=view_seconds, views=3, local_crops=2), batch()
     objective.begin(plan())
     views, whole = objective.views(data, 0), objective.features(data).spectrogram
     assert views.clean.shape == (12, 32, math.ceil(width / PATCH) * PATCH)
@@ -182,8 +188,8 @@ def test_views_and_crops_are_pieces_of_the_clips(view_seconds, width):
         assert 0 <= start <= max(0, FRAMES[row % 4] - width)
         assert torch.equal(views.clean[row, :, :frames], whole[row % 4, :, start : start + frames])
         assert not views.clean[row, :, frames:].any()
-        assert views.inside[row, 0].sum() == frames
-    for row, crop in enumerate(views.crops.spectrogram):
+        assert views.valid_pixels[row, 0].sum() == frames
+    for row, crop in enumerate(views.local_crops.spectrogram):
         frames = min(FRAMES[row % 4], 12)
         places = range(FRAMES[row % 4] - frames + 1)
         assert any(
@@ -192,8 +198,8 @@ def test_views_and_crops_are_pieces_of_the_clips(view_seconds, width):
     if width == 24:
         assert len(set(views.start[::4].tolist())) > 1
         assert not torch.equal(views.start, objective.views(data, 1).start)
-        assert not torch.equal(views.crops.spectrogram[0], views.crops.spectrogram[4])
-        assert not torch.equal(views.hidden[1], views.hidden[5])  # the same place, other blocks
+        assert not torch.equal(views.local_crops.spectrogram[0], views.local_crops.spectrogram[4])
+        assert not torch.equal(views.mask[1], views.mask[5])  # the same place, other blocks
 
 
 @torch.inference_mode()
@@ -209,7 +215,7 @@ def test_what_is_heard_at_once_is_a_view():
 
 SPLIT = [
     {},
-    {"crops": 2, "views": 3},
+    {"local_crops": 2, "views": 3},
     {"encoder": {"partial": "drop"}},
     {"local_tokens": "separate"},
 ]
@@ -237,26 +243,30 @@ def test_without_aliens_neighbours_cannot_change_a_clips_loss(settings, fill):
 @pytest.mark.parametrize(
     "corruption", [replace(OWN, fill=fill) for fill in ("zeros", "noise", "silence")], ids=str
 )
-@pytest.mark.parametrize("alien_rate", [0.0, 1.0])
+@pytest.mark.parametrize("alien_probability", [0.0, 1.0])
 @torch.inference_mode()
-def test_what_is_hidden_does_not_reach_the_student(corruption, alien_rate):
-    objective, data = begun(corruption=replace(corruption, alien_rate=alien_rate)), batch()
+def test_what_is_hidden_does_not_reach_the_student(corruption, alien_probability):
+    objective, data = (
+        begun(corruption=replace(corruption, alien_probability=alien_probability)),
+        batch(),
+    )
     views, whole = objective.views(data, 0), objective.features(data).spectrogram
-    encoded = objective.encoder(views.seen, views.valid)
+    encoded = objective.encoder(views.corrupted, views.valid)
     for row, start in enumerate(views.start.tolist()):
         for changed, same in (
-            (views.hidden[row], True),
-            (views.inside[row] & ~views.hidden[row], False),
+            (views.mask[row], True),
+            (views.valid_pixels[row] & ~views.mask[row], False),
         ):
             other, frames = whole.clone(), min(24, whole.shape[2] - start)
             other[row % 4, :, start : start + frames][changed[:, :frames]] += 100.0
             objective.features = lambda _, other=other: Features(other, None)
             again = objective.views(data, 0)
-            assert torch.equal(again.hidden, views.hidden)
+            assert torch.equal(again.mask, views.mask)
             assert not torch.equal(again.clean[row], views.clean[row])
             assert (
                 torch.equal(
-                    objective.encoder(again.seen, again.valid).patches[row], encoded.patches[row]
+                    objective.encoder(again.corrupted, again.valid).patches[row],
+                    encoded.patches[row],
                 )
                 == same
             )
@@ -269,7 +279,7 @@ def test_silence_is_what_the_front_end_makes_of_zeros():
     )
     views = objective.views(batch(), 0)
     silence = objective.front_end(torch.zeros(1, 400, dtype=torch.float64), torch.tensor([400]))[0]
-    torch.testing.assert_close(views.seen[views.hidden].unique(), silence.unique())
+    torch.testing.assert_close(views.corrupted[views.mask].unique(), silence.unique())
 
 
 @pytest.mark.parametrize("encoder", [{}, {"partial": "drop"}], ids=str)
@@ -277,21 +287,21 @@ def test_silence_is_what_the_front_end_makes_of_zeros():
 def test_padding_is_never_corrupted_and_in_no_loss(encoder):
     objective, data = begun(encoder=encoder, views=3), batch()
     views = objective.views(data, 0)
-    assert not (views.hidden & ~views.inside).any()
-    assert torch.equal(views.seen[~views.hidden], views.clean[~views.hidden])
-    assert not torch.equal(views.seen[views.hidden], views.clean[views.hidden])
+    assert not (views.mask & ~views.valid_pixels).any()
+    assert torch.equal(views.corrupted[~views.mask], views.clean[~views.mask])
+    assert not torch.equal(views.corrupted[views.mask], views.clean[views.mask])
     whole_tokens = 20 // PATCH * PATCH if encoder else 20
-    assert views.inside.any(dim=1).sum(dim=1).tolist() == [24, whole_tokens, 24, 5] * 3
-    loss = objective.learn(views, STEP).loss
+    assert views.valid_pixels.any(dim=1).sum(dim=1).tolist() == [24, whole_tokens, 24, 5] * 3
+    loss = objective.losses(views, STEP).loss
     padding = torch.zeros_like(views.clean)
     padding[1::4, :, 24:] = padding[3::4, :, PATCH:] = 1e3
-    changed = views._replace(clean=views.clean + padding, seen=views.seen + padding)
-    assert torch.equal(objective.learn(changed, STEP).loss, loss)
+    changed = views._replace(clean=views.clean + padding, corrupted=views.corrupted + padding)
+    assert torch.equal(objective.losses(changed, STEP).loss, loss)
 
 
 @pytest.mark.parametrize("frames", [(48,), (5,), (1,), (1, 1), (20, 1)], ids=str)
 @pytest.mark.parametrize(
-    "settings", [{}, {"crops": 2}, {"corruption": Corruption.Config(align=True)}], ids=str
+    "settings", [{}, {"local_crops": 2}, {"corruption": Corruption.Config(aligned=True)}], ids=str
 )
 def test_few_and_short_clips_are_harmless(frames, settings):
     objective = begun(**settings)
@@ -307,8 +317,8 @@ def test_few_and_short_clips_are_harmless(frames, settings):
 
 
 def test_a_batch_without_a_token_corrupted_enough_has_no_local_loss_and_is_harmless():
-    slight = replace(OWN, share=(0.05, 0.05), block_share=0.05)
-    objective = begun(local_tokens="corrupted", token_share=1.0, corruption=slight)
+    slight = replace(OWN, ratio=(0.05, 0.05), max_block_ratio=0.05)
+    objective = begun(local_tokens="corrupted", corrupted_threshold=1.0, corruption=slight)
     output = objective(batch(), STEP)
     assert output.metrics["local"] == 0
     torch.testing.assert_close(output.loss, output.metrics["pixel"] + output.metrics["global"])

@@ -35,10 +35,10 @@ RUN = replace(
     ),
     encoder=replace(settings().encoder, drop_path=0.5),
     objective=ASiT.Config(
-        crops=1,
-        crop_seconds=0.1,
+        local_crops=1,
+        local_crop_seconds=0.1,
         decoder=(16,),
-        distillation=replace(HEADS, freeze=0.4, momentum=None),
+        distillation=replace(HEADS, freeze_prototypes=0.4, momentum=None),
     ),
 )
 
@@ -118,7 +118,7 @@ FRAMES = [
 
 def trained(fabric, batches):
     """Do the steps on these batches of each; return what was logged, and the state after each step."""
-    objective = asit(crops=1, distillation=replace(HEADS, freeze=0.3)).float()
+    objective = asit(local_crops=1, distillation=replace(HEADS, freeze_prototypes=0.3)).float()
     objective.begin(plan()._replace(steps=STEPS))
     optimizer = make_optimizer(objective, TRAIN)
     module, wrapped = fabric.setup(objective, optimizer)

@@ -48,7 +48,7 @@ def clips_into(encoder):
 
 @pytest.mark.parametrize("losses", LOSSES, ids=" ".join)
 def test_a_loss_of_weight_zero_is_neither_built_nor_computed(losses):
-    objective = only(losses, crops=2)
+    objective = only(losses, local_crops=2)
     parts = {name.split(".")[0] for name in objective.state_dict()}
     teaches = {"distillation", "teacher"} if losses != ("pixel",) else set()
     assert parts == {"encoder"} | ({"decoder"} if "pixel" in losses else set()) | teaches
@@ -69,12 +69,12 @@ def test_a_loss_of_weight_zero_is_neither_built_nor_computed(losses):
 
 @pytest.mark.parametrize("losses", LOSSES, ids=" ".join)
 def test_encoders_run_as_often_as_the_losses_need(losses):
-    objective = only(losses, crops=2)
+    objective = only(losses, local_crops=2)
     student = clips_into(objective.encoder)
     teacher = [] if objective.teacher is None else clips_into(objective.teacher)
     views = objective.views(batch(), STEP)
-    assert (views.crops is not None) == ("global" in losses)
-    objective.learn(views, STEP)
+    assert (views.local_crops is not None) == ("global" in losses)
+    objective.losses(views, STEP)
     assert student == ([8, 8] if "global" in losses else [8])
     assert teacher == ([] if losses == ("pixel",) else [8])
 
@@ -88,7 +88,7 @@ def whole(objective, pixels):
 @pytest.mark.parametrize("pixels", ["corrupted", "all"])
 @torch.inference_mode()
 def test_heads_are_given_the_tokens_that_their_loss_needs(local_tokens, pixels):
-    settings = {"share": (0.1, 0.1), "alien_rate": 0.0, "align": True}
+    settings = {"ratio": (0.1, 0.1), "alien_probability": 0.0, "aligned": True}
     objective = begun(
         corruption=Corruption.Config(**settings), local_tokens=local_tokens, pixels=pixels
     )
@@ -97,10 +97,10 @@ def test_heads_are_given_the_tokens_that_their_loss_needs(local_tokens, pixels):
     student, teacher = (rows_into(head.trunks["shared"]) for head in heads)
     views = objective.views(batch(), STEP)
     corrupted, sound = (
-        int(whole(objective, pixel).sum()) for pixel in (views.hidden, views.inside)
+        int(whole(objective, pixel).sum()) for pixel in (views.mask, views.valid_pixels)
     )
-    assert 0 < corrupted < sound < whole(objective, torch.ones_like(views.inside)).sum()
-    objective.learn(views, STEP)
+    assert 0 < corrupted < sound < whole(objective, torch.ones_like(views.valid_pixels)).sum()
+    objective.losses(views, STEP)
     assert decoded == [corrupted if pixels == "corrupted" else sound]
     tokens = corrupted if local_tokens == "corrupted" else sound
     assert student == [tokens, 8]
@@ -155,7 +155,7 @@ def test_the_teacher_follows_by_a_momentum_that_rises_to_one(momentum, capsys):
 
 
 def test_no_gradient_reaches_the_teacher_and_no_optimiser_holds_it():
-    objective = begun(crops=1)
+    objective = begun(local_crops=1)
     optimizer = make_optimizer(objective, TrainConfig(decay_tokens=True))
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert held == {
@@ -209,7 +209,7 @@ def test_centres_move_after_a_step_of_training_only():
 
 
 def test_prototypes_are_still_while_they_are_frozen():
-    objective, data = begun(distillation=replace(HEADS, freeze=0.35)), batch()
+    objective, data = begun(distillation=replace(HEADS, freeze_prototypes=0.35)), batch()
     prototypes = [*objective.distillation.student.prototypes.parameters()]
     for step, moved in ((0, False), (3, False), (4, True)):
         objective(data, step).loss.backward()
@@ -256,14 +256,14 @@ LEAST = "0.095"  # seconds in the 8 frames of a patch
             rf"objective.view_seconds = 0.09; allowed: {LEAST} \(one patch\) to 0.15",
         ),
         (
-            {"crops": 1, "crop_seconds": 2.0},
+            {"local_crops": 1, "local_crop_seconds": 2.0},
             1.0,
-            rf"crop_seconds = 2.0; allowed: {LEAST} .* to 0.255, the length of a view",
+            rf"local_crop_seconds = 2.0; allowed: {LEAST} .* to 0.255, the length of a view",
         ),
         (
-            {"crops": 1, "crop_seconds": 0.05},
+            {"local_crops": 1, "local_crop_seconds": 0.05},
             1.0,
-            rf"objective.crop_seconds = 0.05; allowed: {LEAST}",
+            rf"objective.local_crop_seconds = 0.05; allowed: {LEAST}",
         ),
         (
             {"view_seconds": 0.03, "encoder": {"patch": (8, 1)}},
@@ -283,7 +283,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(settings, longe
     [
         {"view_seconds": 1.0},
         {"view_seconds": seconds(PATCH)},
-        {"crops": 1, "crop_seconds": seconds(24)},
+        {"local_crops": 1, "local_crop_seconds": seconds(24)},
     ],
     ids=str,
 )
@@ -295,7 +295,7 @@ def test_the_ends_of_what_is_allowed_are_trained(settings):
 
 
 def test_crops_that_are_not_used_may_be_of_any_length():
-    asit(crop_seconds=99.0).begin(plan(1.0))
+    asit(local_crop_seconds=99.0).begin(plan(1.0))
 
 
 @pytest.mark.parametrize(
@@ -331,16 +331,16 @@ def test_without_a_global_loss_no_class_token_is_needed():
         ({"global_weight": math.nan}, "global_weight = nan; allowed: 0 or more"),
         ({"views": 1}, "views = 1; allowed: 2 or more with global_weight 1"),
         ({"views": 0, "global_weight": 0.0}, "views = 0; allowed: 1 or more"),
-        ({"crops": -1}, "crops = -1; allowed: 0 or more"),
+        ({"local_crops": -1}, "crops = -1; allowed: 0 or more"),
         ({"corrupt": False}, "pixels = 'corrupted'; allowed: 'all' where nothing is corrupted"),
         (
             {"corrupt": False, "pixels": "all", "local_tokens": "separate"},
             "local_tokens = 'separate'; allowed: 'all'",
         ),
         ({"view_seconds": 0.0}, "view_seconds = 0.0; allowed: seconds above 0"),
-        ({"crop_seconds": math.inf}, "crop_seconds = inf; allowed: seconds above 0"),
+        ({"local_crop_seconds": math.inf}, "local_crop_seconds = inf; allowed: seconds above 0"),
         ({"intact_weight": 1.5}, "intact_weight = 1.5; allowed: 0 to 1"),
-        ({"token_share": -0.1}, "token_share = -0.1; allowed: 0 to 1"),
+        ({"corrupted_threshold": -0.1}, "corrupted_threshold = -0.1; allowed: 0 to 1"),
         ({"decoder": (16, 0)}, r"decoder = \(16, 0\); allowed: widths of 1 or more"),
     ],
 )
@@ -352,8 +352,8 @@ def test_wrong_settings_are_named(settings, message):
 @pytest.mark.parametrize(
     ("part", "settings", "message"),
     [
-        (SelfDistillation, {"global_classes": 0}, "global_classes = 0; allowed: 2 or more"),
-        (SelfDistillation, {"local_classes": 1}, "local_classes = 1; allowed: 2 or more"),
+        (SelfDistillation, {"global_prototypes": 0}, "global_prototypes = 0; allowed: 2 or more"),
+        (SelfDistillation, {"local_prototypes": 1}, "local_prototypes = 1; allowed: 2 or more"),
         (
             SelfDistillation,
             {"teacher_temperature": (0.04, 0.1)},
@@ -366,12 +366,12 @@ def test_wrong_settings_are_named(settings, message):
         ),
         (
             Corruption,
-            {"share": (0.7, 0.5)},
-            r"share = \(0.7, 0.5\); allowed: two shares, low <= high",
+            {"ratio": (0.7, 0.5)},
+            r"ratio = \(0.7, 0.5\); allowed: two shares, low <= high",
         ),
-        (Corruption, {"share": (0.5, 0.95)}, r"share = \(0.5, 0.95\); allowed: .* up to 0.9"),
-        (Corruption, {"alien_share": 0.0}, "alien_share = 0.0; allowed: above 0 and up to 0.9"),
-        (Corruption, {"alien_rate": 1.1}, "alien_rate = 1.1; allowed: 0 to 1"),
+        (Corruption, {"ratio": (0.5, 0.95)}, r"ratio = \(0.5, 0.95\); allowed: .* up to 0.9"),
+        (Corruption, {"alien_ratio": 0.0}, "alien_ratio = 0.0; allowed: above 0 and up to 0.9"),
+        (Corruption, {"alien_probability": 1.1}, "alien_probability = 1.1; allowed: 0 to 1"),
     ],
 )
 def test_wrong_settings_of_its_parts_are_named(part, settings, message):
@@ -399,38 +399,40 @@ def test_a_picture_shows_the_first_view_its_corruption_what_was_rebuilt_and_the_
 ):
     objective, data = begun(encoder=encoder, pixels=pixels), batch(frames)
     picture, views = objective.picture(data, STEP), objective.views(data, STEP)
-    shown = int(views.inside[0, 0].sum())
+    shown = int(views.valid_pixels[0, 0].sum())
     columns = -(-shown // PATCH)
     denormalise = objective.front_end.denormalise
     assert picture.start == views.start[0]
     assert picture.clean.shape == (32, shown)
     torch.testing.assert_close(picture.clean, denormalise(views.clean)[0, :, :shown])
-    torch.testing.assert_close(picture.seen, denormalise(views.seen)[0, :, :shown])
-    assert torch.equal(picture.hidden, views.hidden[0, :, :shown])
+    torch.testing.assert_close(picture.input, denormalise(views.corrupted)[0, :, :shown])
+    assert torch.equal(picture.masked, views.mask[0, :, :shown])
     own = slice(0, columns * PATCH)
-    rebuilt = objective.decoder(objective.encoder(views.seen[:1, :, own]).patches)
+    rebuilt = objective.decoder(objective.encoder(views.corrupted[:1, :, own]).patches)
     expected = denormalise(objective.encoder.grid.join(rebuilt, columns * PATCH))[0, :, :shown]
-    changed = picture.hidden if pixels == "corrupted" else torch.ones_like(picture.hidden)
-    torch.testing.assert_close(picture.rebuilt, torch.where(changed, expected, picture.clean))
+    changed = picture.masked if pixels == "corrupted" else torch.ones_like(picture.masked)
+    torch.testing.assert_close(
+        picture.reconstruction, torch.where(changed, expected, picture.clean)
+    )
 
-    assert picture.classes.shape == (32 // PATCH, columns)
+    assert picture.pseudo_labels.shape == (32 // PATCH, columns)
     told = objective.teacher(views.clean[:1, :, own]).patches[0]
     distillation = objective.distillation
     vectors = (
         distillation.teacher.project(told, "local") @ distillation.teacher.prototypes_for("local").T
     )
     choice = (vectors - distillation.targets["local"].centre).argmax(dim=1)
-    assert torch.equal(picture.classes.flatten(), choice)
+    assert torch.equal(picture.pseudo_labels.flatten(), choice)
     assert len(choice.unique()) > 1 or len(choice) < 8
 
 
 @torch.inference_mode()
 def test_nothing_is_rebuilt_without_reconstruction_and_there_are_no_classes_without_a_local_loss():
     picture = only(("local", "global")).picture(batch(), STEP)
-    assert picture.rebuilt is None
-    assert picture.classes is not None
+    assert picture.reconstruction is None
+    assert picture.pseudo_labels is not None
     for losses in (("pixel",), ("pixel", "global")):
-        assert only(losses).picture(batch(), STEP).classes is None
+        assert only(losses).picture(batch(), STEP).pseudo_labels is None
 
 
 @torch.inference_mode()
@@ -443,7 +445,7 @@ def test_drawing_changes_nothing():
 
 
 def test_bfloat16_is_finite_and_near():
-    objective, data = asit(views=3, crops=1, local_tokens="separate").float(), batch()
+    objective, data = asit(views=3, local_crops=1, local_tokens="separate").float(), batch()
     objective.begin(plan())
     data.wave = data.wave.float()
     exact = objective(data, STEP)

@@ -63,7 +63,7 @@ def changed(objective, features, tokens):
 def test_what_is_hidden_reaches_nothing_that_is_predicted(piece, attention, frames):
     objective, data = masked(piece, decoder={"attention": attention}), batch(frames)
     features = objective.features(data)
-    hidden = objective.hide(data, features, 0).hidden.mask(24)
+    hidden = objective.mask_patches(data, features, 0).masked.as_mask(24)
     before = passed(objective, data, features)
     after = passed(objective, data, changed(objective, features, hidden))
     assert not torch.equal(after.pop("loss"), before.pop("loss"))  # it is what is to be told
@@ -80,7 +80,7 @@ def test_the_encoder_is_given_the_visible_patches_and_no_others(piece, cls):
     for frames in ((48, 48), (48, 20, 31, 5)):
         objective, data = masked(piece, encoder={"cls_tokens": cls}), batch(frames)
         features = objective.features(data)
-        visible = objective.hide(data, features, 0).visible
+        visible = objective.mask_patches(data, features, 0).visible
         flow, tokens = (
             passed(objective, data, features),
             objective.encoder.tokens(features.spectrogram),
@@ -101,7 +101,7 @@ def test_the_encoder_is_given_the_visible_patches_and_no_others(piece, cls):
 def test_every_visible_patch_reaches_all_predictions_of_its_clip_and_no_others(piece):
     objective, data = masked(piece), batch((48, 31))
     features = objective.features(data)
-    hidden, visible = objective.hide(data, features, 0)
+    hidden, visible = objective.mask_patches(data, features, 0)
     name = "head" if piece is MaskSpec else "generative_head"
     before = passed(objective, data, features)[name]
     for token in visible.tokens[1, visible.valid[1]]:
@@ -120,11 +120,11 @@ def test_every_mask_hides_its_share_and_is_learnt_from(piece, kind):
     frames = (48, 48) if kind == "cluster_legacy" else (48, 5, 31)  # it knows no padding
     data = batch(frames)
     features = objective.features(data)
-    hidden, visible = objective.hide(data, features, 0)
+    hidden, visible = objective.mask_patches(data, features, 0)
     patches = [4 * objective.encoder.grid.columns(own) for own in frames]
     assert hidden.valid.sum(dim=1).tolist() == [int(0.6 * count) for count in patches]
     assert visible.valid.sum(dim=1).tolist() == [count - int(0.6 * count) for count in patches]
-    both = hidden.mask(24).int() + visible.mask(24).int()
+    both = hidden.as_mask(24).int() + visible.as_mask(24).int()
     assert torch.equal(
         both, torch.ones_like(both) if features.valid is None else features.valid.int()
     )
@@ -161,7 +161,10 @@ def test_a_clip_of_a_single_patch_hides_nothing_and_is_harmless(piece, kind, att
             r"objective.mask.ratio = 0.999; allowed: 1 to 23 hidden patches, since 48 frames give 4 x 6 = 24; hide",
         ),
         ({"mask": Masking.Config(ratio=0.01)}, "objective.mask.ratio = 0.01; allowed: 1 to 23"),
-        ({"mask": Masking.Config(number=24)}, "objective.mask.number = 24; allowed: 1 to 23"),
+        (
+            {"mask": Masking.Config(num_masked=24)},
+            "objective.mask.num_masked = 24; allowed: 1 to 23",
+        ),
         (
             {"encoder": {"patch": (8, 8), "stride": (8, 4)}},
             r"encoder.stride = \(8, 4\); allowed: \(8, 8\); overlaps",
@@ -179,7 +182,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(piece, settings
 @pytest.mark.parametrize("number", [1, 23])
 @EVERY
 def test_the_ends_of_what_is_allowed_are_trained(piece, number):
-    objective, data = masked(piece, mask=Masking.Config(number=number)), batch((48, 20))
+    objective, data = masked(piece, mask=Masking.Config(num_masked=number)), batch((48, 20))
     objective.begin(plan())
     output = objective(data, 0)
     assert output.loss.isfinite()
@@ -239,10 +242,10 @@ def test_features_are_normalised_as_the_encoder_wants_them(piece):
 @EVERY
 def test_the_longest_segment_is_what_the_front_end_pads_to(piece):
     front_end = {"padding": "legacy", "target_frames": 64}
-    objective = masked(piece, front_end=front_end, mask=Masking.Config(number=20))
+    objective = masked(piece, front_end=front_end, mask=Masking.Config(num_masked=20))
     objective.begin(plan())
     assert objective.masking.window == 32
     data = batch((48, 5))
     assert data.wave.shape[1] == samples(48)
-    hidden = objective.hide(data, objective.features(data), 0).hidden
+    hidden = objective.mask_patches(data, objective.features(data), 0).masked
     assert hidden.valid.sum(dim=1).tolist() == [20, 20]

@@ -11,7 +11,7 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.errors import ConfigError
 from melpatch.nn.pooling import POOLINGS
-from melpatch.objectives.cola import COLA, Compared
+from melpatch.objectives.cola import COLA, Projections
 from melpatch.rng import stream
 
 STEP = 2
@@ -33,7 +33,7 @@ def begun(**settings):
 
 def nobody(own):
     """No others to compare with."""
-    return Compared(*(part[:0] for part in own))
+    return Projections(*(part[:0] for part in own))
 
 
 # ---------------------------------------------------------------------------------------------------------- the crops
@@ -83,7 +83,7 @@ def test_the_two_crops_of_a_clip_are_drawn_apart_and_those_of_a_short_one_are_it
 
 def test_of_a_short_clip_a_crop_is_a_share_but_a_patch_at_least():
     data = batch((60, 30, 17, 9))
-    crops = begun(crop_share=0.5).crops(data, STEP)
+    crops = begun(max_crop_ratio=0.5).crops(data, STEP)
     columns = crops.valid.view(2, 4, 4, 3).any(dim=2).sum(dim=2)
     assert columns.tolist() == [[3, 2, 2, 1]] * 2  # 24, 15, 9 and 8 frames, in patches of 8
     first, second = crops.spectrogram.chunk(2)
@@ -112,11 +112,11 @@ def test_a_crop_is_of_a_second_or_half_a_segment_unless_told_otherwise(
 
 
 def test_crops_are_as_long_as_the_plan_says_and_without_one_as_the_batch_does():
-    objective, data = cola(crop_seconds=None, crop_share=0.5), batch()
+    objective, data = cola(crop_seconds=None, max_crop_ratio=0.5), batch()
     assert objective.crops(data, STEP).spectrogram.shape[2] == objective.front_end.frames(
         samples(48) // 2
     )
-    objective.begin(plan(seconds=1.5, longest=1.5))
+    objective.begin(plan(seconds=1.5, longest_segment=1.5))
     assert objective.crops(batch((150, 20)), STEP).spectrogram.shape[
         2
     ] == objective.front_end.frames(6000)
@@ -216,7 +216,7 @@ def test_the_settings_differ():
 
 def test_the_matrix_starts_as_the_identity_or_as_published():
     assert torch.equal(cola().bilinear, torch.eye(6).double())
-    random = cola(start="random", projection=300).bilinear
+    random = cola(init="random", projection=300).bilinear
     assert random.std().item() == pytest.approx(0.05, rel=0.02)
     assert random.diagonal().mean().abs() < 0.02
     assert "bilinear" not in dict(cola(similarity="cosine").named_parameters())
@@ -236,11 +236,11 @@ def test_a_clip_that_a_batch_holds_twice_is_not_told_from_itself():
     data = batch((24, 30, 28, 30))
     data.wave[3], data.keys[3] = data.wave[1], data.keys[1]
     objective = begun()
-    own = Compared(*objective.embed(objective.crops(data, STEP)), data.keys)
+    own = Projections(*objective.embed(objective.crops(data, STEP)), data.keys)
     loss, hit = objective.compare(own, nobody(own))
     for row in range(4):
         rows = [other for other in range(4) if other == row or data.keys[other] != data.keys[row]]
-        among = Compared(*(part[rows] for part in own))
+        among = Projections(*(part[rows] for part in own))
         expected, found = objective.compare(among, nobody(among))
         torch.testing.assert_close(loss[row], expected[rows.index(row)], rtol=1e-9, atol=0)
         assert hit[row] == found[rows.index(row)]
@@ -284,7 +284,7 @@ def test_losses_are_float32_under_autocast():
     data.wave = data.wave.float()
     with torch.autocast("cpu", torch.bfloat16):
         crops = objective.crops(data, STEP)
-        vectors = Compared(*objective.embed(crops), data.keys)
+        vectors = Projections(*objective.embed(crops), data.keys)
         assert objective.encoder(*crops).patches.dtype == torch.bfloat16
         loss, _ = objective.compare(vectors, nobody(vectors))
     assert {one.dtype for one in (vectors.anchors, vectors.positives, loss)} == {torch.float32}
@@ -323,14 +323,14 @@ def test_a_front_end_whose_padding_is_sound_is_refused():
     [
         ("processes", {"batch_size": 1}, 2),
         ("batch", {"batch_size": 4, "accumulate": 4}, 8),
-        ("batch", {"batch_size": 4, "accumulate": 2, "processes": 2}, 8),
+        ("batch", {"batch_size": 4, "accumulate": 2, "world_size": 2}, 8),
     ],
 )
 def test_a_clip_that_has_no_other_to_be_told_from_is_refused(negatives, changes, least):
     message = f"batch_size = {changes['batch_size']}; allowed: {least} or more, since other clips are what a clip is"
     with pytest.raises(ConfigError, match=message):
         cola(negatives=negatives).begin(plan(**changes))
-    cola(negatives="processes").begin(plan(batch_size=4, accumulate=2, processes=2))
+    cola(negatives="processes").begin(plan(batch_size=4, accumulate=2, world_size=2))
 
 
 @pytest.mark.parametrize(("crop", "fits"), [(8, True), (7, False), (48, True), (49, False)])
@@ -391,7 +391,7 @@ def test_a_clip_is_the_same_whatever_its_place_in_the_batch():
     objective, data = begun(), batch(MANY)
     back = Batch(data.wave.flip(0), data.lengths.flip(0), data.keys.flip(0))
     found = (
-        Compared(*objective.embed(objective.crops(one, STEP)), one.keys) for one in (data, back)
+        Projections(*objective.embed(objective.crops(one, STEP)), one.keys) for one in (data, back)
     )
     losses = [objective.compare(own, nobody(own))[0] for own in found]
     torch.testing.assert_close(losses[0], losses[1].flip(0), rtol=0, atol=1e-12)

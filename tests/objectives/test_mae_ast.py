@@ -107,13 +107,15 @@ def test_the_picture_shows_what_the_generative_head_says():
         expected = objective.front_end.denormalise(
             objective.generative_head(token).view(grid.patch)
         )
-        shown = picture.rebuilt[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        shown = picture.reconstruction[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         torch.testing.assert_close(shown, expected[: shown.shape[0], : shown.shape[1]])
-        assert picture.hidden[8 * row : 8 * row + 8, 8 * column : 8 * column + 8].all()
+        assert picture.masked[8 * row : 8 * row + 8, 8 * column : 8 * column + 8].all()
     spectrogram = objective.front_end.denormalise(objective.features(data).spectrogram[0])
     torch.testing.assert_close(picture.clean, spectrogram)
-    torch.testing.assert_close(picture.rebuilt[~picture.hidden], spectrogram[~picture.hidden])
-    assert picture.blank
+    torch.testing.assert_close(
+        picture.reconstruction[~picture.masked], spectrogram[~picture.masked]
+    )
+    assert picture.masked_is_blank
 
 
 def test_there_is_no_picture_without_reconstruction():

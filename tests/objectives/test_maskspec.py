@@ -86,20 +86,27 @@ def test_the_picture_borrows_level_and_contrast_from_what_is_seen(target):
             else objective.head(token)
         )
         expected = objective.front_end.denormalise(rebuilt.view(8, 8))
-        shown = picture.rebuilt[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        shown = picture.reconstruction[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         torch.testing.assert_close(shown, expected[: shown.shape[0], : shown.shape[1]])
-    assert picture.blank
-    torch.testing.assert_close(picture.rebuilt[~picture.hidden], picture.clean[~picture.hidden])
+    assert picture.masked_is_blank
+    torch.testing.assert_close(
+        picture.reconstruction[~picture.masked], picture.clean[~picture.masked]
+    )
 
 
 @torch.inference_mode()
 def test_the_picture_of_what_is_hidden_does_not_depend_on_it():
     objective, data = maskspec(), batch((20, 48))
     picture, (spectrogram, valid) = objective.picture(data, 0), objective.features(data)
-    for changed, same in ((picture.hidden, True), (~picture.hidden, False)):
+    for changed, same in ((picture.masked, True), (~picture.masked, False)):
         other = spectrogram.clone()
         other[0][changed] += 10 * other[0][changed].square()
         objective.features = lambda _, other=other: Features(other, valid)
         again = objective.picture(data, 0)
-        assert torch.equal(again.hidden, picture.hidden)
-        assert torch.equal(again.rebuilt[picture.hidden], picture.rebuilt[picture.hidden]) == same
+        assert torch.equal(again.masked, picture.masked)
+        assert (
+            torch.equal(
+                again.reconstruction[picture.masked], picture.reconstruction[picture.masked]
+            )
+            == same
+        )

@@ -39,11 +39,11 @@ def batch(lengths=LENGTHS, silent=False):
 
 
 def plan(seconds):
-    return Plan(steps=1, batch_size=1, seconds=seconds, longest=seconds)
+    return Plan(steps=1, batch_size=1, seconds=seconds, longest_segment=seconds)
 
 
 def hidden_patches(objective, data, purpose="mask"):
-    return objective.hide(data, objective.features(data), 0, purpose).hidden
+    return objective.mask_patches(data, objective.features(data), 0, purpose).masked
 
 
 # A slow version of one pass: clip by clip, hidden patch by hidden patch.
@@ -121,7 +121,7 @@ def test_two_passes_have_a_mask_each():
     )
     torch.testing.assert_close(output.loss, first + 10 * second)
     masks = [
-        hidden_patches(objective, data, purpose).mask(56) for purpose in ("mask", "second mask")
+        hidden_patches(objective, data, purpose).as_mask(56) for purpose in ("mask", "second mask")
     ]
     assert (masks[0] != masks[1]).any(dim=1).all()
     assert torch.equal(masks[0].sum(dim=1), masks[1].sum(dim=1))
@@ -187,8 +187,8 @@ def test_the_window_is_what_the_front_end_pads_to():
 def test_what_is_hidden_does_not_reach_the_tokens():
     objective, data = ssast(), batch()
     features, grid = objective.features(data), objective.encoder.grid
-    hidden = objective.hide(data, features, 0).hidden
-    shown = ~hidden.mask(features.valid.shape[1]) & features.valid
+    hidden = objective.mask_patches(data, features, 0).masked
+    shown = ~hidden.as_mask(features.valid.shape[1]) & features.valid
     seen = objective.encode(features, hidden)
     for changed, same in ((~shown, True), (shown, False)):
         patches = grid.split(features.spectrogram)
@@ -236,10 +236,10 @@ def test_any_patch_and_any_length_from_one_patch_up(patch):
         output.loss.backward()
         assert output.loss.isfinite()
         features = objective.features(data)
-        hidden = objective.hide(data, features, count).hidden
+        hidden = objective.mask_patches(data, features, count).masked
         patches = features.valid.sum(dim=1)
         assert torch.equal(hidden.valid.sum(dim=1), torch.minimum(patches * 3 // 4, patches - 1))
-        assert not (hidden.mask(features.valid.shape[1]) & ~features.valid).any()
+        assert not (hidden.as_mask(features.valid.shape[1]) & ~features.valid).any()
     assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)
 
 
@@ -280,13 +280,13 @@ def test_silence_is_unanswerable_but_harmless(axis):
 @pytest.mark.parametrize("mask", ["cluster", "random"])
 def test_chance_is_a_function_of_seed_key_and_step(mask):
     data, objective = batch(), ssast(mask=mask)
-    base = hidden_patches(objective, data).mask(56)
-    assert torch.equal(hidden_patches(ssast(mask=mask), data).mask(56), base)
+    base = hidden_patches(objective, data).as_mask(56)
+    assert torch.equal(hidden_patches(ssast(mask=mask), data).as_mask(56), base)
     other_seed = hidden_patches(ssast(mask=mask, seed=1), data)
-    other_step = objective.hide(data, objective.features(data), 1).hidden
+    other_step = objective.mask_patches(data, objective.features(data), 1).masked
     data.keys = data.keys + 1
     for other in (other_seed, other_step, hidden_patches(objective, data)):
-        assert (other.mask(56) != base).any(dim=1).all()
+        assert (other.as_mask(56) != base).any(dim=1).all()
 
 
 def test_squares_on_patches_and_single_ones_on_frames():
@@ -299,7 +299,7 @@ def test_squares_on_patches_and_single_ones_on_frames():
 def test_the_legacy_sampler_is_used_where_asked():
     objective = ssast(sampler="legacy", front_end={"padding": "legacy"})
     data = batch((16000,) * 64)
-    mask = hidden_patches(objective, data).mask(56).view(64, 8, 7)
+    mask = hidden_patches(objective, data).as_mask(56).view(64, 8, 7)
     assert not mask[:, 0, 0].any()
     assert mask[:, 0].double().mean() < mask[:, 4].double().mean() - 0.2
     assert mask.sum(dim=(1, 2)).eq(42).all()
@@ -314,7 +314,7 @@ def test_larger_squares_hide_more_neighbours_together(settings):
     pairs = []
     for side in (1, 5):
         objective = ssast(cluster_sides=(side,), mask_ratio=0.3, **settings)
-        mask = hidden_patches(objective, batch((16000,) * 64)).mask(56).view(64, 8, 7).double()
+        mask = hidden_patches(objective, batch((16000,) * 64)).as_mask(56).view(64, 8, 7).double()
         pairs.append((mask[:, :, 1:] * mask[:, :, :-1]).sum())
     assert pairs[1] > 2 * pairs[0]
 
@@ -385,18 +385,18 @@ def test_picture_shows_what_was_seen_and_what_was_rebuilt():
     objective, data = ssast(), batch((9000, 16000))
     picture = objective.picture(data, 0)
     features, grid = objective.features(data), objective.encoder.grid
-    hidden = objective.hide(data, features, 0).hidden
-    mask = grid.join(hidden.mask(56)[:1, :, None].double().expand(-1, -1, 256), 98)[0] > 0
+    hidden = objective.mask_patches(data, features, 0).masked
+    mask = grid.join(hidden.as_mask(56)[:1, :, None].double().expand(-1, -1, 256), 98)[0] > 0
     clean = objective.front_end.denormalise(features.spectrogram)[0]
     torch.testing.assert_close(picture.clean, clean)
-    assert torch.equal(picture.hidden, mask)
-    assert torch.equal(picture.seen.isnan(), mask)
-    assert picture.blank
-    torch.testing.assert_close(picture.seen[~mask], clean[~mask])
-    torch.testing.assert_close(picture.rebuilt[~mask], clean[~mask])
+    assert torch.equal(picture.masked, mask)
+    assert torch.equal(picture.input.isnan(), mask)
+    assert picture.masked_is_blank
+    torch.testing.assert_close(picture.input[~mask], clean[~mask])
+    torch.testing.assert_close(picture.reconstruction[~mask], clean[~mask])
     rebuilt = objective.generative_head(objective.encode(features, hidden))[0, 5]
     row, column = divmod(int(hidden.tokens[0, 5]), 7)
-    shown = picture.rebuilt[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+    shown = picture.reconstruction[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
     expected = objective.front_end.denormalise(rebuilt.view(16, 16))
     torch.testing.assert_close(shown, expected[:, : shown.shape[1]])
 

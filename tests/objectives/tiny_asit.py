@@ -16,15 +16,15 @@ FRAMES = (48, 20, 31, 5)
 """Of the clips: longer and shorter than a view, than a crop, and than a patch."""
 STEP = 2
 HEADS = SelfDistillation.Config(
-    global_classes=12,
-    local_classes=10,
-    hidden=16,
-    bottleneck=8,
+    global_prototypes=12,
+    local_prototypes=10,
+    hidden_dim=16,
+    bottleneck_dim=8,
     momentum=0.9,
-    freeze=0.0,
+    freeze_prototypes=0.0,
     temperature_warmup=0.5,
 )
-OWN = Corruption.Config(alien_rate=0.0)
+OWN = Corruption.Config(alien_probability=0.0)
 
 
 def samples(frames):
@@ -43,7 +43,7 @@ def asit(front_end=None, encoder=None, seed=0, **settings):
     tiny = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch": (PATCH, PATCH)}
     chosen = {
         "view_seconds": seconds(24),
-        "crop_seconds": seconds(12),
+        "local_crop_seconds": seconds(12),
         "decoder": (16, 8),
         "distillation": HEADS,
     }
@@ -59,7 +59,7 @@ def asit(front_end=None, encoder=None, seed=0, **settings):
 
 
 def plan(longest=LONGEST):
-    return Plan(steps=10, batch_size=4, seconds=longest, longest=longest)
+    return Plan(steps=10, batch_size=4, seconds=longest, longest_segment=longest)
 
 
 def begun(**settings):

@@ -23,7 +23,7 @@ def config(front_end=None, encoder=None, seed=0, **settings):
         ),
         encoder=encoder or tiny,
         objective=COLA.Config(
-            **({"crop_seconds": seconds(CROP), "crop_share": 1.0, "projection": 6} | settings)
+            **({"crop_seconds": seconds(CROP), "max_crop_ratio": 1.0, "projection": 6} | settings)
         ),
     )
 
@@ -34,4 +34,6 @@ def cola(**settings):
 
 
 def plan(**changes):
-    return Plan(steps=10, batch_size=4, seconds=LONGEST, longest=LONGEST)._replace(**changes)
+    return Plan(steps=10, batch_size=4, seconds=LONGEST, longest_segment=LONGEST)._replace(
+        **changes
+    )

@@ -39,7 +39,7 @@ def masked(piece, front_end=None, encoder=None, decoder=None, seed=0, **settings
 def slow_clips(objective, data):
     """For each clip: the decoded token of each hidden patch, and the pixels of every patch, by (row, column)."""
     features = objective.features(data)
-    hidden = objective.hide(data, features, 0).hidden
+    hidden = objective.mask_patches(data, features, 0).masked
     width = objective.encoder.grid.columns(features.spectrogram.shape[-1])
     for clip, length in enumerate(data.lengths.tolist()):
         spectrogram = features.spectrogram[clip, :, : objective.front_end.frames(length)]

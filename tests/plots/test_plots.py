@@ -40,17 +40,17 @@ def drawn(monkeypatch):
     return figures
 
 
-def picture(mels=32, frames=48, fill=torch.nan, start=0, classes=None):
+def picture(mels=32, frames=48, fill=torch.nan, start=0, pseudo_labels=None):
     """A picture whose lower half is hidden."""
     clean = torch.from_numpy(
         np.random.default_rng(0).normal(size=(mels, frames)).astype(np.float32)
     )
     hidden = torch.zeros(mels, frames, dtype=torch.bool)
     hidden[: mels // 2] = True
-    return Picture(clean, clean.masked_fill(hidden, fill), hidden, clean + 9, start, classes)
+    return Picture(clean, clean.masked_fill(hidden, fill), hidden, clean + 9, start, pseudo_labels)
 
 
-MAP = picture(classes=torch.arange(24).view(4, 6))
+MAP = picture(pseudo_labels=torch.arange(24).view(4, 6))
 
 
 def classes(count):
@@ -107,7 +107,7 @@ def test_three_spectrograms_share_scale_and_axes(tmp_path, drawn, frames, grid):
     *panels, _ = drawn[0].axes  # the last one is the bar of colours
     assert panels[0].get_gridspec().get_geometry() == grid
     images = [panel.images[0] for panel in panels]
-    for values, image in zip((given.clean, given.seen, given.rebuilt), images, strict=True):
+    for values, image in zip((given.clean, given.input, given.reconstruction), images, strict=True):
         np.testing.assert_array_equal(image.get_array().filled(np.nan), values)
         assert image.get_extent() == pytest.approx([0, 0.02 * frames, 0, 32])
         assert image.origin == "lower"
@@ -128,11 +128,11 @@ def test_a_mask_that_other_values_cover_has_a_panel_of_its_own(tmp_path, drawn, 
     assert titles(panels) == ["clean", "corrupted", "mask (50% hidden)", "rebuilt"]
     clean, corrupted, mask, rebuilt = (panel.images[0] for panel in panels)
     for values, image in zip(
-        (given.clean, given.seen, given.rebuilt), (clean, corrupted, rebuilt), strict=True
+        (given.clean, given.input, given.reconstruction), (clean, corrupted, rebuilt), strict=True
     ):
         np.testing.assert_array_equal(image.get_array(), values)
         assert image.get_clim() == clean.get_clim()
-    np.testing.assert_array_equal(mask.get_array().mask, given.hidden)
+    np.testing.assert_array_equal(mask.get_array().mask, given.masked)
     for panel in panels:
         assert panel.images[0].get_extent() == pytest.approx([1, 1 + 0.02 * frames, 0, 32])
         assert panel.get_xlim() == pytest.approx((1, 1 + 0.02 * frames))
@@ -150,7 +150,7 @@ def test_hidden_values_are_grey(tmp_path, drawn):
 def test_numbers_that_are_not_finite_do_not_spoil_the_scale(tmp_path, drawn):
     given = picture()
     expected = np.percentile(given.clean[1:], (0.5, 99.9))
-    given.clean[0], given.rebuilt[3, 3] = -torch.inf, torch.nan
+    given.clean[0], given.reconstruction[3, 3] = -torch.inf, torch.nan
     reconstruction(tmp_path / "x.png", given, seconds_per_frame=0.01)
     assert drawn[0].axes[0].images[0].get_clim() == pytest.approx(expected)
 
@@ -187,7 +187,7 @@ def test_every_patch_has_the_colour_of_its_class(tmp_path, drawn, frames, grid):
 
 def test_the_most_frequent_classes_are_named_and_the_others_counted(tmp_path, drawn):
     numbers = [900] * 9 + [3] * 7 + [*range(100, 148)]
-    given = picture(frames=128, classes=torch.tensor(numbers).view(4, 16))
+    given = picture(frames=128, pseudo_labels=torch.tensor(numbers).view(4, 16))
     pseudo_labels(tmp_path / "x.png", given, stride=(8, 8), seconds_per_frame=0.01)
     (legend,) = drawn[0].legends
     told = [text.get_text() for text in legend.get_texts()]
@@ -204,7 +204,7 @@ def test_the_most_frequent_classes_are_named_and_the_others_counted(tmp_path, dr
 
 
 def test_few_classes_are_all_named(tmp_path, drawn):
-    given = picture(frames=16, classes=torch.tensor([[5, 5], [5, 5], [5, 2], [2, 5]]))
+    given = picture(frames=16, pseudo_labels=torch.tensor([[5, 5], [5, 5], [5, 2], [2, 5]]))
     pseudo_labels(tmp_path / "x.png", given, stride=(8, 8), seconds_per_frame=0.01)
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["5: 6", "2: 2"]
 

@@ -87,7 +87,7 @@ def model() -> Model:
 
 
 def job(
-    folder: Path, whole: Corpus, *, told: Corpus | None = None, seeds=(0,), few=None
+    folder: Path, whole: Corpus, *, told: Corpus | None = None, seeds=(0,), labels_per_class=None
 ) -> EvaluationJob:
     """Return a job on made-up clips.
 
@@ -96,10 +96,17 @@ def job(
         whole: the clips with the labels that a protocol is shown.
         told: the same clips with the labels that the features tell; by default those.
         seeds: one repetition each.
-        few: training clips per class.
+        labels_per_class: training clips per class.
     """
     return EvaluationJob(
-        folder / "run", model(), whole, (), seeds, few, Features(told or whole), folder / "out"
+        folder / "run",
+        model(),
+        whole,
+        (),
+        seeds,
+        labels_per_class,
+        Features(told or whole),
+        folder / "out",
     )
 
 

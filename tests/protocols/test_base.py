@@ -109,7 +109,7 @@ def test_the_order_of_the_clips_is_no_change(tmp_path):
     "change",
     [
         {"frozen": Network(FOLDS, "other")},
-        {"few": 2},
+        {"labels_per_class": 2},
         {"corpus": replace(FOLDS, clips=FOLDS.clips[1:])},
         {
             "corpus": relabelled(
@@ -118,7 +118,7 @@ def test_the_order_of_the_clips_is_no_change(tmp_path):
         },
         {"corpus": replace(FOLDS, labels=(*LABELS, "wind"))},
     ],
-    ids=["network", "few", "clips", "labels", "classes"],
+    ids=["network", "labels_per_class", "clips", "labels", "classes"],
 )
 def test_whatever_changes_the_trials_are_done_anew(tmp_path, change):
     Counted().run(job(tmp_path, FOLDS))
@@ -167,7 +167,7 @@ def test_a_trial_of_which_a_byte_is_another_is_named(tmp_path):
 
 
 def test_few_labels_are_drawn_by_the_seed(tmp_path):
-    (first, second), _ = Linear().run(job(tmp_path, WHOLE, few=2, seeds=(0, 1)))
+    (first, second), _ = Linear().run(job(tmp_path, WHOLE, labels_per_class=2, seeds=(0, 1)))
     assert first.details["train"] == second.details["train"] == 6
     assert not np.array_equal(first.probabilities, second.probabilities)
 
@@ -215,6 +215,6 @@ def test_a_protocol_without_a_trial_is_none():
 
 def test_few_shot_is_the_linear_probe_on_few_labels(tmp_path):
     shots, _ = FewShot(k=2).run(job(tmp_path / "a", WHOLE, seeds=(0, 1)))
-    plain, _ = Linear().run(job(tmp_path / "b", WHOLE, seeds=(0, 1), few=2))
+    plain, _ = Linear().run(job(tmp_path / "b", WHOLE, seeds=(0, 1), labels_per_class=2))
     for one, other in zip(shots, plain, strict=True):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)

@@ -28,7 +28,9 @@ def drawn(tmp_path):
     def draw(k, known=None, few=None):
         Watched.seen.clear()
         Watched(k=k).run(
-            job(tmp_path / str(k), known or corpus(120), seeds=(0, 1, 2, 3, 4), few=few)
+            job(
+                tmp_path / str(k), known or corpus(120), seeds=(0, 1, 2, 3, 4), labels_per_class=few
+            )
         )
         return [Watched.seen[k, seed] for seed in range(5)]
 

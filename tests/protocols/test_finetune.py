@@ -183,7 +183,7 @@ def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
     more = (
         "keep_runs=true",
         "--untrained",
-        "--few",
+        "--labels-per-class",
         "2",
         "--seeds",
         "5",
@@ -217,7 +217,7 @@ def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
             "flags: seed = 3; allowed: nothing, since the evaluation itself settles it; leave it out",
         ),
         ("recipe=ssast", "ssast learns without labels, so it trains no classifier; allowed"),
-        ("recipe=nope", "no recipe or objective is called 'nope'"),
+        ("recipe=nope", "unknown recipe or objective 'nope'"),
     ],
 )
 def test_what_cannot_be_trained_is_exit_code_2_before_anything_is(

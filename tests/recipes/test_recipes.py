@@ -36,7 +36,10 @@ def built(config):
 
 def plan_of(config):
     return Plan(
-        steps=100, batch_size=8, seconds=config.loader.seconds, longest=config.loader.seconds
+        steps=100,
+        batch_size=8,
+        seconds=config.loader.seconds,
+        longest_segment=config.loader.seconds,
     )
 
 
@@ -174,8 +177,8 @@ def test_published_asit_has_the_published_numbers(name, expected):
     assert expected == (
         (one.decoder, one.decoder_last_gelu),
         (one.pixel_weight, one.local_weight, one.global_weight),
-        one.corruption.share,
-        (heads.local_classes, heads.shared, heads.train_gain),
+        one.corruption.ratio,
+        (heads.local_prototypes, heads.shared, heads.train_gain),
         (heads.freeze, heads.temperature_warmup),
         (config.front_end.sample_rate, one.crops, config.train.precision, config.encoder.positions),
         (config.train.epochs, config.loader.batch_size),
@@ -186,12 +189,16 @@ def test_published_asit_has_the_published_numbers(name, expected):
 def test_what_the_paper_and_the_releases_of_asit_have_in_common(name):
     config = recipe(name)("base")
     one, heads, train = config.objective, config.objective.distillation, config.train
-    assert (one.views, one.view_seconds, one.crop_seconds) == (2, 6.0, 2.0)
+    assert (one.views, one.view_seconds, one.local_crop_seconds) == (2, 6.0, 2.0)
     assert (one.local_tokens, one.pixels) == ("all", "corrupted")
     corruption = one.corruption
-    assert (corruption.fill, corruption.alien_share, corruption.alien_rate) == ("zeros", 0.3, 0.5)
-    assert (corruption.block_share, corruption.align) == (0.3, False)
-    assert (heads.global_classes, heads.hidden, heads.bottleneck) == (8192, 2048, 256)
+    assert (corruption.fill, corruption.alien_ratio, corruption.alien_probability) == (
+        "zeros",
+        0.3,
+        0.5,
+    )
+    assert (corruption.max_block_ratio, corruption.aligned) == (0.3, False)
+    assert (heads.global_prototypes, heads.hidden_dim, heads.bottleneck_dim) == (8192, 2048, 256)
     assert (heads.student_temperature, heads.teacher_temperature) == (0.1, (0.04, 0.07))
     assert heads.momentum == (None if name == "asit" else 0.996)
     assert (train.optimizer, train.betas, train.accumulate) == ("adamw", (0.9, 0.999), 4)
@@ -248,7 +255,7 @@ def test_rows_of_asits_ablation_differ_in_their_switches_alone(name, corrupt, lo
         replace(row.objective, **switches, distillation=whole.objective.distillation)
         == whole.objective
     )
-    one_epoch = replace(whole.objective.distillation, freeze=1 / row.train.epochs)
+    one_epoch = replace(whole.objective.distillation, freeze_prototypes=1 / row.train.epochs)
     assert row.objective.distillation == one_epoch
     assert row.train.epochs == 10.0
     assert replace(row, objective=whole.objective, train=replace(row.train, epochs=40.0)) == whole
@@ -313,7 +320,7 @@ def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(
     objective, columns = built(config), patches // 8
     assert config.encoder.grid(128).count(frames) == patches
     masked = objective.patch_out(torch.arange(2), None, columns, seed=0, step=0)
-    assert masked.hidden.tokens.shape == (2, out)
+    assert masked.masked.indices.shape == (2, out)
     train = config.train
     assert (train.epochs, train.weight_decay, train.layer_decay) == (epochs, decay, 0.75)
     assert (train.lr, train.lr * train.lr_floor) == pytest.approx((1e-3 * 64 / 256, 1e-6))
@@ -370,7 +377,7 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
     objective = config.objective
     if isinstance(objective, ASiT.Config):
         classes = 8 if objective.distillation.shared == "all" else 6
-        heads = {"global_classes": 8, "local_classes": classes, "hidden": 8, "bottleneck": 4}
+        heads = {"global_prototypes": 8, "local_prototypes": classes, "hidden": 8, "bottleneck": 4}
         objective = replace(
             objective, decoder=(8,), distillation=replace(objective.distillation, **heads)
         )
@@ -416,7 +423,7 @@ def test_a_class_of_ones_own_is_a_recipe_too():
     [
         (
             "nope",
-            "no recipe or objective is called 'nope'; there are: .*, ssast, .*ssast_frame, .*ssast_patch",
+            "unknown recipe or objective 'nope'; available: .*, ssast, .*ssast_frame, .*ssast_patch",
         ),
         ("nowhere.at_all:X", "cannot be imported.*write package.module:Class"),
         ("melpatch.objectives.ssast:Nope", "cannot be imported.*write package.module:Class"),

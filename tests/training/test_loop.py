@@ -275,7 +275,7 @@ def test_an_objective_is_told_the_plan_before_the_first_step(corpus, tmp_path):
         assert equal(copied(objective), start)
 
     train(corpus, tmp_path / "run", config, prepare=beginning(note))
-    assert plans == [Plan(steps=12, batch_size=4, seconds=0.4, longest=0.4, accumulate=2)]
+    assert plans == [Plan(steps=12, batch_size=4, seconds=0.4, longest_segment=0.4, accumulate=2)]
 
 
 def test_a_folder_that_another_process_trains_in_is_left_alone(corpus, tmp_path, monkeypatch):

@@ -138,7 +138,7 @@ def test_a_run_is_so_many_passes_long_on_any_number_of_processes(
 ):
     monkeypatch.setattr(distributed, "world_size", lambda: together)
     found = plan(settings(**{"steps": None, **train}), corpus)
-    assert (found.steps, found.batch_size, found.at_once) == (steps, 4, at_once)
+    assert (found.steps, found.batch_size, found.micro_batch_size) == (steps, 4, at_once)
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_a_batch_that_cannot_be_divided_is_refused(
 
 
 def test_mixed_clips_need_pairs_only_where_they_are_divided(corpus):
-    assert plan(with_loader(mixing(), batch_size=3), corpus).at_once == 3
+    assert plan(with_loader(mixing(), batch_size=3), corpus).micro_batch_size == 3
 
 
 @pytest.mark.parametrize(("seconds", "longest"), [(0.4, 0.4), (0.9, 0.9), (10.0, 0.9)])
 def test_a_plan_knows_the_longest_segment_there_is(corpus, seconds, longest):
     found = plan(with_loader(settings(), seconds=seconds), corpus)
     assert found.seconds == seconds
-    assert found.longest == pytest.approx(longest)
+    assert found.longest_segment == pytest.approx(longest)
 
 
 # ---------------------------------------------------------------------------------------------------------- load_run

@@ -46,7 +46,7 @@ def test_curves_and_pictures_of_a_run_are_kept(tmp_path):
 def test_a_picture_shows_its_stages_one_above_the_other_with_low_mels_below(tmp_path):
     drawn = picture(torch.nan)
     track(tmp_path, drawn, None)
-    white, grey = np.ones((2, 3)), np.where(drawn.hidden, 0.5, CLEAN / 10)[::-1]
+    white, grey = np.ones((2, 3)), np.where(drawn.masked, 0.5, CLEAN / 10)[::-1]
     expected = np.concatenate([CLEAN.numpy()[::-1] / 10, white, grey, white, np.ones((2, 3))])
     np.testing.assert_allclose(shown(tmp_path, TAG)[..., 0], expected, atol=1 / 255)
     assert events(tmp_path).Tags()["images"] == [TAG]
@@ -66,7 +66,7 @@ def test_a_mask_that_other_values_cover_is_shown_by_itself(tmp_path):
 
 def test_classes_are_a_second_picture_in_their_own_colours(tmp_path):
     classes = torch.tensor([[3, 700, 3]])
-    track(tmp_path, picture(torch.nan)._replace(classes=torch.cat([classes, classes + 1])))
+    track(tmp_path, picture(torch.nan)._replace(pseudo_labels=torch.cat([classes, classes + 1])))
     assert events(tmp_path).Tags()["images"] == [TAG, "classes"]
     seen = shown(tmp_path, "classes")
     assert seen.shape == (32, 48, 3)

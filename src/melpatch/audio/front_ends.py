@@ -2,7 +2,7 @@
 
 ``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as those of MAE-AST. Those of PANNs and
 COLA only set the unit, since the first norm of a CNN14 sees to level and scale: for another encoder, measure them
-(``--measure 512``; ``melpatch stats`` prints them).
+(``--stats-clips 512``; ``melpatch stats`` prints them).
 """
 
 import math

@@ -16,11 +16,12 @@ import soundfile
 from jaxtyping import Float
 
 from melpatch.audio.byte_range import ByteRange
+from melpatch.audio.open_file import OpenFile
 from melpatch.audio.unreadable import COPY_AGAIN, error_text, require_file, why_unreadable
 from melpatch.errors import AudioError
 
-Source = str | Path | ByteRange
-"""A sound file, or a stretch of a file that is one in itself."""
+Source = str | Path | ByteRange | OpenFile
+"""A sound file, a stretch of a file that is one in itself, or a file that is open already."""
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Sampling rates taken for sound, in Hz: telephones have 8 000, bat detectors 384 000."""
 SLACK = 0.1
@@ -69,7 +70,10 @@ class _Bytes(io.BufferedReader):
     name = ""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(source.open() if isinstance(source, ByteRange) else io.FileIO(source))
+        if isinstance(source, ByteRange | OpenFile):
+            super().__init__(source.open())
+        else:
+            super().__init__(io.FileIO(source))
         head = self.read(8)
         size = self.seek(0, io.SEEK_END)
         self.seek(0)
@@ -202,7 +206,8 @@ def open_sound(path: Source) -> Iterator[SoundFile]:
     Raises:
         AudioError: there is no such file, it is damaged or not sound, or it states something impossible.
     """
-    require_file(path)
+    if not isinstance(path, OpenFile):
+        require_file(path)
     try:
         file = _Bytes(path)
     except OSError as error:

@@ -46,7 +46,7 @@ class Config:
     """Recipe or objective whose training is fed."""
     size: str = "tiny"
     """Encoder: nano, mini, tiny, small or base."""
-    exclude: tuple[str, ...] | None = None
+    exclude_splits: tuple[str, ...] | None = None
     """Splits or folds to leave out; by default val and test, where they exist."""
     batches: int = 30
     """Batches that every rate is measured over; they are held in memory."""
@@ -111,7 +111,7 @@ def _learns(recipe: str) -> bool:
 
 def run(config: Config) -> None:
     """Print a line per stage, and the share of the training rate without data that survives with data."""
-    corpus = without_splits(read_corpus(config.training), config.exclude)
+    corpus = without_splits(read_corpus(config.training), config.exclude_splits)
     settings = shortened(config.training, corpus)
     settings = resolved(settings, corpus, corpus, 0) if _learns(config.recipe) else settings
     settings = fitted(settings)

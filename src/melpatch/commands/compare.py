@@ -35,7 +35,7 @@ class Config:
     """Folders or CSV files to pretrain on."""
     split_column: str | None = None
     """Their column of the split or fold."""
-    exclude: tuple[str, ...] | None = None
+    exclude_splits: tuple[str, ...] | None = None
     """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
     task: tuple[str, ...] = ()
     """What to score, each NAME=labels.csv:split_column:split,split; without splits test, or else every fold."""
@@ -121,7 +121,9 @@ def _asked(config: Config) -> tuple[Spec, Budget]:
     sound = Sound(
         data=config.data or spec.sound.data,
         split_column=config.split_column or spec.sound.split_column,
-        exclude=config.exclude if config.exclude is not None else spec.sound.exclude,
+        exclude_splits=config.exclude_splits
+        if config.exclude_splits is not None
+        else spec.sound.exclude_splits,
     )
     changes: dict[str, Any] = {"sizes": config.size, "recipe": config.recipe, "init": config.init}
     changes |= {"protocols": config.protocol, "seeds": config.seeds}
@@ -143,6 +145,10 @@ def _check(runs: Sequence[Pretraining]) -> None:
         except SystemExit as error:  # tyro has shown which
             raise ConfigError(
                 f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}"
+            ) from error
+        except ConfigError as error:
+            raise ConfigError(
+                f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}: {error}"
             ) from error
     for protocol in {scoring.protocol for one in runs for scoring in one.scorings}:
         name, *changes = words_of("protocols", protocol)

@@ -33,7 +33,7 @@ class Config:
     """Folder of audio (one sub-folder per class, if there are classes), or a CSV; without, sound scenes are made up."""
     split_column: str = "split"
     """Column of the CSV that holds the split."""
-    few: int = 10
+    labels_per_class: int = 10
     """Labels per class for fine-tuning."""
     size: str = "mini"
     """Encoder: nano, mini, tiny, small or base."""
@@ -62,8 +62,9 @@ def run(config: Config) -> None:
             f"{corpus.name} has no classes, so there is nothing to fine-tune; pictures are in {pictures}"
         )
         return
+    metric = primary_metric(corpus.multi_label)
     grid = Grid(
-        title=f"{corpus.name}: {primary_metric(corpus.multi_label)} with {config.few} labels per class, test split"
+        title=f"{corpus.name}: {metric} with {config.labels_per_class} labels per class, test split"
     )
     for column in ("", "random weights", "pretrained"):
         grid.add_column(column)
@@ -125,7 +126,10 @@ def _compare(
                 title,
             )
         frozen = replace(
-            asked, protocol=("knn", "linear"), few=config.few, untrained=name == "random"
+            asked,
+            protocol=("knn", "linear"),
+            labels_per_class=config.labels_per_class,
+            untrained=name == "random",
         )
         for row, probed in zip(
             ("frozen, kNN", "frozen, linear"), evaluate.scored(frozen).values(), strict=True
@@ -142,7 +146,7 @@ def _shown(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, out: Path) -> None:
-    defaults = finetune_defaults(init, like=pretrained)
+    defaults = finetune_defaults(init, encoder_from=pretrained)
     base = defaults.training
     training = replace(
         base,
@@ -151,8 +155,16 @@ def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, ou
         loader=replace(base.loader, seconds=load(pretrained).seconds, workers=0),
         train=replace(base.train, steps=config.finetune_steps),
     )
-    notice(f"fine-tuning from {init} on {config.few} labels per class")
-    finetune(replace(defaults, out=out, few=config.few, resume=True, training=training))
+    notice(f"fine-tuning from {init} on {config.labels_per_class} labels per class")
+    finetune(
+        replace(
+            defaults,
+            out=out,
+            labels_per_class=config.labels_per_class,
+            resume=True,
+            training=training,
+        )
+    )
 
 
 def _draw_clip(pictures: Path, run: Path, corpus: Corpus) -> None:

@@ -53,7 +53,7 @@ class Config:
     """Column of the CSV that holds the split or fold."""
     label_column: str = "label"
     """Column of the CSV that holds the labels."""
-    few: int | None = None
+    labels_per_class: int | None = None
     """Learn from so many clips per class only, chosen by the seed."""
     seeds: tuple[int, ...] = ()
     """One repetition each; by default as many as the protocol has, from 0."""
@@ -74,7 +74,12 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.few is None or self.few >= 1, "few", self.few, "1 or more")
+        check(
+            self.labels_per_class is None or self.labels_per_class >= 1,
+            "labels_per_class",
+            self.labels_per_class,
+            "1 or more",
+        )
         for name in ("protocol", "split", "seeds"):
             given = getattr(self, name)
             check(len({*given}) == len(given), name, given, "each but once")
@@ -168,7 +173,7 @@ def _name(config: Config) -> str:
     ]
     parts += [
         *config.split,
-        *([f"few-{config.few}"] if config.few else []),
+        *([f"few-{config.labels_per_class}"] if config.labels_per_class else []),
         *["untrained"] * config.untrained,
     ]
     return "-".join(parts).replace("/", "-")
@@ -195,7 +200,7 @@ def _jobs(config: Config, trained: Model, chosen: Sequence[Protocol]) -> list[Ev
             corpus=corpus,
             scored=config.split,
             seeds=config.seeds or tuple(range(one.repetitions)),
-            few=config.few,
+            labels_per_class=config.labels_per_class,
             frozen=frozen,
             out=results(config) / _place(one),
             name=_name(config),

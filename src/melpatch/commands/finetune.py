@@ -14,7 +14,7 @@ TOGETHER = True
 def parse(arguments: list[str]) -> Config:
     """Return the config that the arguments spell.
 
-    Front end and encoder default to those of the run that --init or --like names.
+    Front end and encoder default to those of the run that --init or --encoder-from names.
     """
     about = f"{__doc__}\n\nRecipes: {', '.join(recipe_names(with_labels=True))}."
     prog = "melpatch finetune"
@@ -24,13 +24,13 @@ def parse(arguments: list[str]) -> Config:
 
 
 def _defaults(arguments: list[str]) -> Config:
-    like = flag_value(arguments, "--like")
+    encoder_from = flag_value(arguments, "--encoder-from")
     return finetune_defaults(
         flag_value(arguments, "--init") or SCRATCH,
         recipe=flag_value(arguments, "--recipe") or "finetune",
         size=flag_value(arguments, "--size"),
         encoder=flag_value(arguments, "--encoder"),
-        like=Path(like) if like else None,
+        encoder_from=Path(encoder_from) if encoder_from else None,
     )
 
 

@@ -1,59 +1,56 @@
-"""List what there is to choose from: objectives, encoders, recipes, protocols, datasets and commands."""
+"""List what there is to choose from: objectives, encoders, recipes, protocols, datasets, formats."""
 
-import ast
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import tyro
 from rich.table import Table
 
-import melpatch
 from melpatch import registry
 from melpatch.progress import console
+from melpatch.registry import Piece
 
-Kind = Literal["objectives", "encoders", "recipes", "protocols", "datasets", "commands"]
+Kind = Literal[
+    "objectives", "encoders", "recipes", "protocols", "datasets", "interop", "commands", "all"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What to list, and how."""
 
-    kind: tyro.conf.Positional[Kind | Literal["all"]] = "all"
-    """Which kind of piece to list."""
+    kind: tyro.conf.Positional[Kind] = "all"
+    """Kind of piece to list; interop are the formats of weights that --init reads."""
     json: bool = False
-    """Print one JSON object, kind to name to summary, instead of tables."""
+    """Print one JSON object, kind to name to summary and origin, instead of tables."""
 
 
 def run(config: Config) -> None:
-    """Print every registered piece with its one-line summary."""
-    kinds: tuple[Kind, ...] = get_args(Kind) if config.kind == "all" else (config.kind,)
-    found = {kind: pieces(kind) for kind in kinds}
+    """Print every piece with its summary, and its package where that is not melpatch."""
+    kinds = registry.KINDS if config.kind == "all" else (config.kind,)
+    listed = {kind: registry.pieces(kind) for kind in kinds}
     if config.json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        plain = {
+            kind: {name: piece._asdict() for name, piece in pieces.items()}
+            for kind, pieces in listed.items()
+        }
+        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
         return
-    for kind, summaries in found.items():
-        table = Table("name", "what it is", title=kind, title_justify="left", box=None)
-        for name, summary in summaries.items():
-            table.add_row(name, summary)
-        console().print(table)
+    for kind, pieces in listed.items():
+        console().print(_table(kind, pieces))
 
 
-def pieces(kind: Kind) -> dict[str, str]:
-    """Return the first docstring line of every piece of a kind by its name, read without importing the piece."""
-    if kind == "recipes":
-        return _recipes()
-    return {name: registry.summary(kind, name) for name in registry.names(kind)}
-
-
-def _recipes() -> dict[str, str]:
-    """Return the summaries of all recipes: the public functions of the files in ``recipes/``."""
-    found = {}
-    for name in registry.names("recipes"):
-        file = Path(melpatch.__file__).with_name("recipes") / f"{name}.py"
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                found[node.name] = (ast.get_docstring(node) or "").split("\n")[0]
-    return found
+def _table(kind: str, pieces: Mapping[str, Piece]) -> Table:
+    origins = {piece.origin for piece in pieces.values()}
+    table = Table(title=kind, title_justify="left", box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, piece in pieces.items():
+        row = [name, piece.summary]
+        if origins != {"melpatch"}:
+            row.append("" if piece.origin == "melpatch" else f"({piece.origin})")
+        table.add_row(*row)
+    return table

@@ -22,7 +22,7 @@ class Config:
     """Folders of audio, CSV files with the header path,label,split, and shards (melpatch pack) here or by their URL."""
     split_column: str = "split"
     """Column of the CSV that holds the split or fold."""
-    exclude: tuple[str, ...] | None = None
+    exclude_splits: tuple[str, ...] | None = None
     """Splits or folds to leave out; by default val and test, where they exist."""
     clips: int | None = None
     """Measure on so many clips, chosen at random; all without."""
@@ -49,7 +49,7 @@ def run(config: Config) -> None:
         front_end=config.front_end,
         loader=LoaderConfig(seconds=config.seconds),
     )
-    corpus = without_splits(read_corpus(settings), config.exclude)
+    corpus = without_splits(read_corpus(settings), config.exclude_splits)
     count = min(config.clips or len(corpus.clips), len(corpus.clips))
     front = measured(settings, corpus, count).front_end
     if config.json:

@@ -151,7 +151,7 @@ def _pretrain(sound: Sound, budget: Budget, method: Method, size: str) -> tuple[
         size,
     ]
     words += ["--data", *sound.data, "--split-column", sound.split_column]
-    words += ["--exclude", *sound.exclude] if sound.exclude is not None else []
+    words += ["--exclude-splits", *sound.exclude_splits] if sound.exclude_splits is not None else []
     words += ["--init", budget.init] if method.init else []
     return (*words, "--steps", "0") if not method.trained else tuple(words)
 
@@ -179,14 +179,16 @@ def refuse_leaks(spec: Spec) -> None:
         DataError: there is one; the message names it.
     """
     every = [row for data in spec.sound.data for row in _listed(data, spec.sound.split_column)]
-    exclude = {"val", "test"} if spec.sound.exclude is None else {*spec.sound.exclude}
-    heard = {row.path.resolve() for row in every if row.split not in exclude}
+    excluded = (
+        {"val", "test"} if spec.sound.exclude_splits is None else {*spec.sound.exclude_splits}
+    )
+    heard = {row.path.resolve() for row in every if row.split not in excluded}
     for task in spec.tasks:
         for row in _scored(task):
             if row.path.resolve() in heard:
                 raise DataError(
                     f"{row.path}: is scored by {task.name} but pretrained on; keep its split ({row.split or 'none'}) "
-                    "out with --exclude, or take the file out of --data"
+                    "out with --exclude-splits, or take the file out of --data"
                 )
 
 

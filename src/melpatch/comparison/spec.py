@@ -22,7 +22,7 @@ class Sound:
     """Folders of audio, or CSV files."""
     split_column: str = "split"
     """Column of the CSV files that holds the split or fold."""
-    exclude: tuple[str, ...] | None = None
+    exclude_splits: tuple[str, ...] | None = None
     """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
 
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from melpatch.errors import report_lost_workers
 from melpatch.inference.batches import (
@@ -16,7 +16,7 @@ from melpatch.inference.batches import (
     run_buckets,
 )
 from melpatch.inference.rows import Row, ToRows
-from melpatch.inference.samples import Audio, windows_of
+from melpatch.inference.samples import windows_of
 from melpatch.inference.windows import NumberedClips, RecordingEnd, WindowSpec, read_windows
 
 
@@ -35,12 +35,12 @@ class InferenceTask(NamedTuple):
     """Whether batches are pinned because they will be copied to a GPU."""
 
 
-def infer_one(task: InferenceTask, audio: Audio, sample_rate: int | None) -> Iterator[Row]:
+def infer_one(task: InferenceTask, audio: Any, sample_rate: int | None) -> Iterator[Row]:
     """Yield the rows of one recording as they are computed, window after window.
 
     Args:
         task: what to compute.
-        audio: a file, or samples.
+        audio: a file, an open file, or samples; see :func:`melpatch.inference.samples.windows_of`.
         sample_rate: rate of samples in Hz; files state their own.
 
     Raises:

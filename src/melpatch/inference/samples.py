@@ -1,10 +1,12 @@
 """Audio as users have it, a file, an open file, an array or a tensor, as windows of one channel at the model's rate."""
 
+import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import soxr
@@ -12,7 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melpatch.audio.files import stream
+from melpatch.audio.open_file import BinaryFile, OpenFile
 from melpatch.config import check
+from melpatch.data.sound import Samples
 from melpatch.errors import ConfigError
 from melpatch.inference.windows import (
     RecordingEnd,
@@ -21,13 +26,12 @@ from melpatch.inference.windows import (
     WindowSpec,
     clip_of_file,
     read_windows,
+    recording_windows,
     too_short,
 )
 
-Audio = str | PathLike[str] | BinaryIO | np.ndarray | Tensor
-"""A sound file, an open one, or samples. What samples may be is checked at run time, with a message."""
-
-Samples = Float[np.ndarray, " sample"]
+Audio = str | PathLike[str] | BinaryFile | np.ndarray | Tensor | Sequence[float]
+"""A sound file, an open one, or samples, whose types and shapes :func:`mono` checks."""
 
 MOST_CHANNELS = 32
 """Longest axis of a two-dimensional array that is taken for its channels."""
@@ -36,12 +40,13 @@ _FULL_SCALE = {np.dtype(np.int8): 2**7, np.dtype(np.int16): 2**15, np.dtype(np.i
 
 
 def windows_of(
-    audio: Audio, sample_rate: int | None, spec: WindowSpec
+    audio: Any, sample_rate: int | None, spec: WindowSpec
 ) -> Iterator[Window | RecordingEnd]:
     """Return the windows of one recording, whose number is 0, and its end.
 
     Args:
-        audio: a file, or samples; see :func:`mono`.
+        audio: an :data:`Audio`: a file, an open binary file, which stays open, or samples, see
+            :func:`mono`. Anything else is refused with a message.
         sample_rate: rate of samples in Hz; files state their own.
         spec: how the recording is cut.
 
@@ -51,11 +56,20 @@ def windows_of(
     """
     if isinstance(audio, str | PathLike):
         return read_windows([(0, clip_of_file(Path(audio)))], spec)
-    return _windows_of_samples(audio, sample_rate, spec)
+    if isinstance(audio, bytes | bytearray | memoryview):
+        fix = "wrap the bytes of a file in io.BytesIO, or give samples as an array"
+        raise ConfigError(f"audio of type {type(audio).__name__}: {fix}")
+    if isinstance(audio, io.TextIOBase):
+        raise ConfigError(f"audio of type {type(audio).__name__}: open the file in mode 'rb'")
+    if isinstance(audio, np.ndarray | Tensor) or not hasattr(audio, "read"):
+        return _windows_of_samples(audio, sample_rate, spec)
+    source = OpenFile(audio)
+    pieces = partial(stream, source, spec.seconds, spec.hop, spec.sample_rate)
+    return recording_windows(0, source, pieces, spec.sample_rate)
 
 
 def _windows_of_samples(
-    audio: np.ndarray | Tensor, sample_rate: int | None, spec: WindowSpec
+    audio: Any, sample_rate: int | None, spec: WindowSpec
 ) -> Iterator[Window | RecordingEnd]:
     if sample_rate is None:
         raise ConfigError(
@@ -85,8 +99,8 @@ def _cut(wave: Samples, spec: WindowSpec) -> Iterator[tuple[float, Samples]]:
             return
 
 
-def mono(audio: np.ndarray | Tensor) -> Samples:
-    """Return samples as float32 of one channel, nominally in [-1, 1].
+def mono(audio: Any) -> Samples:
+    """Return an array, tensor or list of samples as float32 of one channel, nominally in [-1, 1].
 
     Floats are taken as they are, whatever their precision. Signed integers and uint8 are PCM and are
     divided by the full scale of their type. Of a two-dimensional array the axis of at most

@@ -1,6 +1,7 @@
 """Windows of recordings of any length, decoded forward in bounded memory, here or by worker processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from melpatch.data.clip import Clip
 from melpatch.data.loader import ignore_signals, start_workers
-from melpatch.data.sound import decode_windows
+from melpatch.data.sound import Samples, decode_windows
 from melpatch.errors import AudioError
 from melpatch.rng import hash_text
 
@@ -125,20 +126,37 @@ class _WorkerClips(IterableDataset[Window | RecordingEnd]):
 
 
 def _decode(clips: NumberedClips, spec: WindowSpec) -> Iterator[Window | RecordingEnd]:
-    """Yield the windows of each recording and its end; an error ends its recording only."""
     for number, clip in clips:
-        end = 0.0
-        error: AudioError | None = None
-        try:
-            for start, wave in decode_windows(clip, spec.seconds, spec.hop, spec.sample_rate):
-                end = start + len(wave) / spec.sample_rate
-                # A copy, because `wave` is a view that keeps the whole decoded block alive.
-                yield Window(Span(number, start, end), torch.from_numpy(wave.copy()))
-            if not end:
-                error = too_short(clip.location, spec.sample_rate)
-        except AudioError as caught:
-            error = caught
-        yield RecordingEnd(number, end, error)
+        pieces = partial(decode_windows, clip, spec.seconds, spec.hop, spec.sample_rate)
+        yield from recording_windows(number, clip.location, pieces, spec.sample_rate)
+
+
+def recording_windows(
+    number: int,
+    name: object,
+    open_pieces: Callable[[], Iterator[tuple[float, Samples]]],
+    sample_rate: int,
+) -> Iterator[Window | RecordingEnd]:
+    """Yield the windows of a recording and its end, which holds the error if there is one.
+
+    Args:
+        number: number of the recording.
+        name: what errors call it.
+        open_pieces: opens the recording, and returns start and samples of each window.
+        sample_rate: rate of the samples, in Hz.
+    """
+    end = 0.0
+    error: AudioError | None = None
+    try:
+        for start, wave in open_pieces():
+            end = start + len(wave) / sample_rate
+            # A copy, because `wave` is a view that keeps the whole decoded block alive.
+            yield Window(Span(number, start, end), torch.from_numpy(wave.copy()))
+        if not end:
+            error = too_short(name, sample_rate)
+    except AudioError as caught:
+        error = caught
+    yield RecordingEnd(number, end, error)
 
 
 def too_short(name: object, sample_rate: int) -> AudioError:

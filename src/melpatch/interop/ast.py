@@ -1,4 +1,4 @@
-"""AST and SSAST, as published: a ViT of timm inside, under ``v.``."""
+"""AST and SSAST as published: a ViT of timm under the prefix v."""
 
 from collections.abc import Mapping, Set
 

@@ -141,7 +141,7 @@ def recognise(keys: Set[str]) -> WeightFormat:
         ConfigError: it is none of ours; the message names its family, where the keys tell.
     """
     formats: list[WeightFormat] = [
-        registry.find("interop", name)() for name in registry.names("interop")
+        registry.find("interop", name)() for name in registry.all_names("interop")
     ]
     known = "; ".join(one.family for one in formats)
     for family, telltale in _STRANGERS.items():

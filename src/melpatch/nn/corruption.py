@@ -11,7 +11,7 @@ from melpatch.config import check
 from melpatch.nn.rectangles import rectangles
 from melpatch.rng import normal, stream, uniform
 
-LARGEST_SHARE = 0.9
+MAX_RATIO = 0.9
 """Largest share of a clip that may be asked for; more would need thousands of rectangles."""
 
 
@@ -19,7 +19,7 @@ class Corrupted(NamedTuple):
     """Corrupted spectrograms, and where they are."""
 
     spectrogram: Float[Tensor, "clip mel frame"]
-    hidden: Bool[Tensor, "clip mel frame"]
+    mask: Bool[Tensor, "clip mel frame"]
     """True at every pixel that was overwritten, be it with the same value by chance."""
 
 
@@ -40,36 +40,46 @@ class Corruption:
 
         fill: Literal["zeros", "noise", "silence"] = "zeros"
         """What is written: 0, the mean of all data; standard normal noise; or the level of digital silence."""
-        share: tuple[float, float] = (0.5, 0.7)
+        ratio: tuple[float, float] = (0.5, 0.7)
         """Lowest and highest share of a clip's pixels that the fill overwrites; drawn evenly for each clip."""
-        alien_share: float = 0.3
+        alien_ratio: float = 0.3
         """Share of a clip's pixels that another clip overwrites."""
-        alien_rate: float = 0.5
+        alien_probability: float = 0.5
         """Probability that a clip shows parts of its partner, the other one of a pair, instead of the fill, 0 to 1."""
-        block_share: float = 0.3
+        max_block_ratio: float = 0.3
         """What the sides of a rectangle stay below, as a share of the clip's frames and mels."""
-        align: bool = False
+        aligned: bool = False
         """Whether rectangles consist of whole patches."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
             (low, high), met = (
-                self.share,
-                f"above 0 and up to {LARGEST_SHARE}, since more cannot be met",
+                self.ratio,
+                f"above 0 and up to {MAX_RATIO}, since more cannot be met",
             )
             check(
-                0 < low <= high <= LARGEST_SHARE,
-                "share",
-                self.share,
+                0 < low <= high <= MAX_RATIO,
+                "ratio",
+                self.ratio,
                 f"two shares, low <= high, {met}",
             )
-            check(0 < self.alien_share <= LARGEST_SHARE, "alien_share", self.alien_share, met)
-            check(0 <= self.alien_rate <= 1, "alien_rate", self.alien_rate, "0 to 1")
-            check(0.01 <= self.block_share <= 1, "block_share", self.block_share, "0.01 to 1")
+            check(0 < self.alien_ratio <= MAX_RATIO, "alien_ratio", self.alien_ratio, met)
+            check(
+                0 <= self.alien_probability <= 1,
+                "alien_probability",
+                self.alien_probability,
+                "0 to 1",
+            )
+            check(
+                0.01 <= self.max_block_ratio <= 1,
+                "max_block_ratio",
+                self.max_block_ratio,
+                "0.01 to 1",
+            )
 
     def __init__(self, config: Config, patch: tuple[int, int]) -> None:
         self.config = config
-        self.align = patch if config.align else (1, 1)
+        self.align = patch if config.aligned else (1, 1)
 
     def __call__(
         self,
@@ -99,12 +109,18 @@ class Corruption:
         """
         config, (_, n_mels, width) = self.config, spectrogram.shape
         chance = uniform(stream(seed, f"{purpose}/choice", keys, step), 2)
-        alien = (chance[:, 0] < config.alien_rate) & (keys[partners] != keys)
-        low, high = config.share
-        share = torch.where(alien, config.alien_share, low + (high - low) * chance[:, 1].double())
+        alien = (chance[:, 0] < config.alien_probability) & (keys[partners] != keys)
+        low, high = config.ratio
+        share = torch.where(alien, config.alien_ratio, low + (high - low) * chance[:, 1].double())
         states = stream(seed, f"{purpose}/blocks", keys, step)
         hidden = rectangles(
-            states, frames, n_mels, width, share, block_share=config.block_share, align=self.align
+            states,
+            frames,
+            n_mels,
+            width,
+            share,
+            max_block_ratio=config.max_block_ratio,
+            align=self.align,
         )
         written: Tensor | float = silence if config.fill == "silence" else 0.0
         if config.fill == "noise":

@@ -33,7 +33,7 @@ class _Seen:
     rows: int
 
 
-class Target(nn.Module):
+class CentredTargets(nn.Module):
     """A teacher's distributions over K classes: their centre, and what tells a healthy teacher from a collapsed one.
 
     The centre and the gauges move once per optimiser step, after use, by the mean over all rows of the step: of every
@@ -120,7 +120,7 @@ class Target(nn.Module):
         return {"kl_uniform": kl, "used": (self.votes > 0.01 / self.classes).to(kl.dtype).mean()}
 
 
-def across_views(
+def cross_view_loss(
     told: Float[Tensor, "view clip class"],
     said: Float[Tensor, "anyview clip class"],
     temperature: float,

@@ -24,7 +24,7 @@ def frozen_copy(module: M) -> M:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Move every parameter of the teacher: ``teacher = momentum * teacher + (1 - momentum) * student``.
 
     Buffers, such as the statistics of an input's norm, which are running averages already, become the student's.

@@ -21,33 +21,33 @@ from melpatch.rng import stream
 class Subset(NamedTuple):
     """Some patches of each clip: token numbers, and which of them count (clips may have different numbers)."""
 
-    tokens: Int[Tensor, "clip place"]
+    indices: Int[Tensor, "clip place"]
     """Never the same one twice in a clip, not even where ``valid`` is False."""
     valid: Bool[Tensor, "clip place"]
 
-    def mask(self, tokens: int) -> Bool[Tensor, "clip token"]:
+    def as_mask(self, tokens: int) -> Bool[Tensor, "clip token"]:
         """Return True at every token of the subset."""
-        empty = torch.zeros(len(self.tokens), tokens, dtype=torch.bool, device=self.tokens.device)
-        return empty.scatter(1, self.tokens, self.valid)
+        empty = torch.zeros(len(self.indices), tokens, dtype=torch.bool, device=self.indices.device)
+        return empty.scatter(1, self.indices, self.valid)
 
     def gather(self, values: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip place dim"]:
         """Return the values of the subset's tokens."""
-        return values.gather(1, self.tokens[..., None].expand(-1, -1, values.shape[-1]))
+        return values.gather(1, self.indices[..., None].expand(-1, -1, values.shape[-1]))
 
     def scatter(
         self, values: Float[Tensor, "clip place dim"], into: Float[Tensor, "clip token dim"]
     ) -> Float[Tensor, "clip token dim"]:
         """Return ``into`` with these values at the subset's tokens; the inverse of :meth:`gather`."""
-        index = self.tokens[..., None].expand_as(values)
+        index = self.indices[..., None].expand_as(values)
         return into.scatter(
             1, index, torch.where(self.valid[..., None], values, into.gather(1, index))
         )
 
 
-class Masked(NamedTuple):
+class PatchSplit(NamedTuple):
     """The real patches of a batch in two parts; padding is in neither."""
 
-    hidden: Subset
+    masked: Subset
     """In the order of the ranking."""
     visible: Subset
     """In the order of the tokens."""
@@ -80,7 +80,7 @@ class Masking:
         rectangles; all but squares; spans in the order of time; whole columns or whole rows of patches."""
         ratio: float = 0.75
         """Share of a clip's patches that is hidden, in (0, 1)."""
-        number: int | None = None
+        num_masked: int | None = None
         """Patches hidden in a clip that fills the window; shorter clips hide the same share. Overrides ratio."""
         sides: tuple[int, ...] | None = None
         """Sides of squares and rectangles, in patches; each is equally likely. None is 3, 4 and 5, and 5 alone for
@@ -91,7 +91,12 @@ class Masking:
         def __post_init__(self) -> None:
             """Check the ranges."""
             check(0 < self.ratio < 1, "ratio", self.ratio, "between 0 and 1, both excluded")
-            check(self.number is None or self.number > 0, "number", self.number, "1 or more")
+            check(
+                self.num_masked is None or self.num_masked > 0,
+                "num_masked",
+                self.num_masked,
+                "1 or more",
+            )
             sides = (1,) if self.sides is None else self.sides
             check(min(sides, default=0) > 0, "sides", self.sides, "one or more sides of 1 or more")
             check(self.span > 0, "span", self.span, "1 or more")
@@ -100,7 +105,7 @@ class Masking:
         self,
         config: Config,
         grid: PatchGrid,
-        fields: tuple[str, str] = ("objective.mask.ratio", "objective.mask.number"),
+        fields: tuple[str, str] = ("objective.mask.ratio", "objective.mask.num_masked"),
     ) -> None:
         self.config, self.grid, self.fields = config, grid, fields
         self.window: int | None = None
@@ -130,8 +135,8 @@ class Masking:
         window = grid.count(window_frames)
         most = window - (3 if config.kind == "cluster_legacy" else 1)
         field, value, wanted = self.fields[0], config.ratio, window * config.ratio
-        if config.number is not None:
-            field, value, wanted = self.fields[1], config.number, config.number
+        if config.num_masked is not None:
+            field, value, wanted = self.fields[1], config.num_masked, config.num_masked
         check(
             1 <= wanted <= most,
             field,
@@ -149,7 +154,7 @@ class Masking:
         seed: int,
         step: int,
         purpose: str = "mask",
-    ) -> Masked:
+    ) -> PatchSplit:
         """Return which patches of each clip are hidden, and which are not.
 
         What is hidden depends on (seed, purpose, key, step) and the clip's own columns alone.
@@ -177,7 +182,7 @@ class Masking:
         )
         window = self.window if self.window is not None else rows * width
         counts, full = (
-            amount(patches, ratio=config.ratio, number=config.number, window=window)
+            num_masked(patches, ratio=config.ratio, number=config.num_masked, window=window)
             for patches in (columns * rows, torch.tensor([rows * width]))
         )
         most = int(full)  # lies on the CPU: nothing waits for the device
@@ -185,7 +190,7 @@ class Masking:
             stream(seed, purpose, keys, step),
             stream(seed, f"{purpose} ties", keys, step),
         )
-        return split(self._rank(states, ties, columns, width, most), counts, most)
+        return split_patches(self._rank(states, ties, columns, width, most), counts, most)
 
     def _rank(
         self,
@@ -218,7 +223,7 @@ class Masking:
                 return mask_samplers.frequency(*clips)
 
 
-def amount(
+def num_masked(
     patches: Int[Tensor, " clip"], *, ratio: float, number: int | None, window: int
 ) -> Int[Tensor, " clip"]:
     """Return how many patches each clip hides: its share of its own patches, and never all of them.
@@ -236,7 +241,7 @@ def amount(
     return torch.minimum(wanted, (patches - 1).clamp(min=0))
 
 
-def take(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> Subset:
+def first_patches(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> Subset:
     """Return the ``counts`` first patches of each clip's ranking; ``most`` is the largest count, known without a look.
 
     There is always one place, if need be an invalid one, so that losses never meet an empty axis.
@@ -245,19 +250,19 @@ def take(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> Subset:
     return Subset(index, torch.arange(index.shape[1], device=index.device) < counts[:, None])
 
 
-def split(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> Masked:
+def split_patches(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> PatchSplit:
     """Return the ``counts`` first patches of each clip's ranking, and the other real ones.
 
     Args:
         priority: the ranking.
-        counts: hidden patches, as :func:`amount` says.
+        counts: hidden patches, as :func:`num_masked` says.
         most: what it says of a clip without padding.
     """
-    hidden, tokens = take(priority, counts, most), priority.shape[1]
-    shown = priority.isfinite() & ~hidden.mask(tokens)
+    hidden, tokens = first_patches(priority, counts, most), priority.shape[1]
+    shown = priority.isfinite() & ~hidden.as_mask(tokens)
     order = torch.arange(tokens, device=priority.device, dtype=priority.dtype).masked_fill(
         ~shown, torch.inf
     )
     # No clip shows more than one without padding does, since of one patch more at most one more is hidden: a share up
-    # to 1 hides at most one more, and so does amount()'s cap, which decides alone where the share is larger.
-    return Masked(hidden, take(order, shown.sum(dim=1), tokens - most))
+    # to 1 hides at most one more, and so does num_masked()'s cap, which decides alone where the share is larger.
+    return PatchSplit(hidden, first_patches(order, shown.sum(dim=1), tokens - most))

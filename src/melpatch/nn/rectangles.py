@@ -18,13 +18,13 @@ def rectangles(
     width: int,
     share: Float[Tensor, " clip"],
     *,
-    block_share: float = 0.3,
+    max_block_ratio: float = 0.3,
     align: tuple[int, int] = (1, 1),
 ) -> Bool[Tensor, "clip mel frame"]:
     """Hide random rectangles, one after the other, until so large a share of a clip's own pixels is hidden.
 
     Overlaps count once and the last rectangle overshoots. Each side is drawn evenly, from one unit of ``align`` to less
-    than ``block_share`` of the clip's side.
+    than ``max_block_ratio`` of the clip's side.
 
     Source: the block corruption of the published ASiT (commit 1f1d63c), itself from GMML (Atito et al. 2022, arXiv
     2205.14986), quirks included: the outermost frame and mel are never a corner, so that the edges are hidden less
@@ -38,16 +38,16 @@ def rectangles(
         n_mels: height of the mask.
         width: frames of the mask.
         share: share of each clip's own pixels to hide, above 0.
-        block_share: what the sides of a rectangle stay below, as a share of the clip's sides. The number of rectangles,
-            and the cost, grow with its inverse square.
+        max_block_ratio: what the sides of a rectangle stay below, as a share of the clip's sides. The number of
+            rectangles, and the cost, grow with its inverse square.
         align: (mels, frames) of which corners and sides are multiples.
     """
-    # More than any of 100,000 simulated clips of 1 to 592 frames needed for share 0.9, at block_share 0.05 to 1.
-    steps = [128] * (2 + int(0.085 / block_share**2)) + [64, 32, 16, 8, 4, 2, 1]
+    # More than any of 100,000 simulated clips of 1 to 592 frames needed for share 0.9, at max_block_ratio 0.05 to 1.
+    steps = [128] * (2 + int(0.085 / max_block_ratio**2)) + [64, 32, 16, 8, 4, 2, 1]
     draws = uniform(states, sum(steps) + 1, 2, 2).double()
     edges = (
-        _edges(draws[:, :, 0], torch.full_like(frames, n_mels), align[0], block_share),
-        _edges(draws[:, :, 1], frames, align[1], block_share),
+        _edges(draws[:, :, 0], torch.full_like(frames, n_mels), align[0], max_block_ratio),
+        _edges(draws[:, :, 1], frames, align[1], max_block_ratio),
     )
     target = share.double() * frames * n_mels - 1e-9  # 1e-9: 0.1 of 30 pixels is to be 3
     used = torch.zeros_like(states)
@@ -63,12 +63,15 @@ def rectangles(
 
 
 def _edges(
-    draws: Float[Tensor, "clip block 2"], size: Int[Tensor, " clip"], unit: int, block_share: float
+    draws: Float[Tensor, "clip block 2"],
+    size: Int[Tensor, " clip"],
+    unit: int,
+    max_block_ratio: float,
 ) -> Int[Tensor, "clip block 2"]:
     """Return the first place of each rectangle along an axis, and the one after its last."""
     size = size[:, None]
     whole = (size + unit - 1) // unit * unit
-    limit = (whole.double() * block_share).long().clamp(min=unit + 1)
+    limit = (whole.double() * max_block_ratio).long().clamp(min=unit + 1)
     corners = torch.where(_rounded(limit - 1, unit) > unit, whole - unit, whole)
     start = (draws[..., 0] * corners).long() // unit * unit
     length = unit + (draws[..., 1] * (limit - unit)).long()

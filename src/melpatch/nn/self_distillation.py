@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.nn.distillation import Target, across_views, chunked_cross_entropy
-from melpatch.nn.ema import default_momentum, follow, frozen_copy
+from melpatch.nn.distillation import CentredTargets, chunked_cross_entropy, cross_view_loss
+from melpatch.nn.ema import default_momentum, ema_update, frozen_copy
 from melpatch.nn.heads import DistillationHeads, Sharing
 from melpatch.progress import notice
 from melpatch.schedules import cosine, ramp
@@ -40,19 +40,19 @@ class SelfDistillation(nn.Module):
     class Config:
         """Settings of self-distillation. Shares are shares of the run."""
 
-        global_classes: int = 8192
+        global_prototypes: int = 8192
         """Number of classes that class tokens are put into."""
-        local_classes: int = 1024
+        local_prototypes: int = 1024
         """Number of classes that patch tokens are put into."""
         shared: Sharing = "trunk"
         """What the two heads have in common: the trunk, none of it, or all."""
-        hidden: int = 2048
+        hidden_dim: int = 2048
         """Width of the heads' trunk."""
-        bottleneck: int = 256
+        bottleneck_dim: int = 256
         """Length of the unit vectors that are compared with the classes' prototypes."""
         train_gain: bool = False
         """Whether the prototypes' length is trained; fixed at 1 is the stabler choice."""
-        freeze: float = 0.025
+        freeze_prototypes: float = 0.025
         """Share at the start during which the prototypes stay as they are."""
         student_temperature: float = 0.1
         """Temperature of the student's distributions."""
@@ -65,18 +65,18 @@ class SelfDistillation(nn.Module):
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            for name in ("global_classes", "local_classes"):
+            for name in ("global_prototypes", "local_prototypes"):
                 check(getattr(self, name) >= 2, name, getattr(self, name), "2 or more")
-            alike = self.shared != "all" or self.global_classes == self.local_classes
+            alike = self.shared != "all" or self.global_prototypes == self.local_prototypes
             check(
                 alike,
-                "local_classes",
-                self.local_classes,
-                f"{self.global_classes} as global_classes: all is shared",
+                "local_prototypes",
+                self.local_prototypes,
+                f"{self.global_prototypes} as global_prototypes: all is shared",
             )
-            for name in ("hidden", "bottleneck"):
+            for name in ("hidden_dim", "bottleneck_dim"):
                 check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-            for name in ("freeze", "temperature_warmup"):
+            for name in ("freeze_prototypes", "temperature_warmup"):
                 check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
             start, end = self.teacher_temperature
             limit = f"0 < start <= end < student_temperature = {self.student_temperature:g}"
@@ -97,17 +97,19 @@ class SelfDistillation(nn.Module):
         """Build the heads of tokens with ``dim`` channels, for ``names`` out of "global" and "local"."""
         super().__init__()
         self.config = config
-        classes = {name: int(getattr(config, f"{name}_classes")) for name in names}
+        classes = {name: int(getattr(config, f"{name}_prototypes")) for name in names}
         self.student = DistillationHeads(
             dim,
-            config.hidden,
-            config.bottleneck,
+            config.hidden_dim,
+            config.bottleneck_dim,
             classes,
             shared=config.shared,
             train_gain=config.train_gain,
         )
         self.teacher = frozen_copy(self.student)
-        self.targets = nn.ModuleDict({name: Target(count) for name, count in classes.items()})
+        self.targets = nn.ModuleDict(
+            {name: CentredTargets(count) for name, count in classes.items()}
+        )
         self.steps, self.momentum = 1, config.momentum or 0.0
 
     def begin(self, steps: int, batch_size: int) -> None:
@@ -192,7 +194,7 @@ class SelfDistillation(nn.Module):
                 answers, self.temperature(step), step
             )
             logits = F.linear(vectors, student)
-            loss = across_views(probabilities, logits, self.config.student_temperature).mean()
+            loss = cross_view_loss(probabilities, logits, self.config.student_temperature).mean()
             return self._metrics(name, loss, entropy.mean())
 
     def logits(self, name: str, told: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token class"]:
@@ -206,7 +208,7 @@ class SelfDistillation(nn.Module):
         """Move the teacher's heads towards the student's, and the centres to what the teacher said."""
         for name in self.targets:
             self._target(name).update(step)
-        follow(self.teacher, self.student, self.momentum_at(step))
+        ema_update(self.teacher, self.student, self.momentum_at(step))
 
     def momentum_at(self, step: int) -> float:
         """Return the teacher's momentum in a step: half a cosine from its start to 1 at the end of the run."""
@@ -244,9 +246,9 @@ class SelfDistillation(nn.Module):
             return f"collapse: the {name} {what}; try {cure}, or another momentum (now {self.momentum:.4f}) ({flag}.*)"
         return None
 
-    def _target(self, name: str) -> Target:
+    def _target(self, name: str) -> CentredTargets:
         target = self.targets[name]
-        assert isinstance(target, Target)  # a ModuleDict forgets what it holds
+        assert isinstance(target, CentredTargets)  # a ModuleDict forgets what it holds
         return target
 
     def _metrics(self, name: str, loss: Tensor, entropy: Tensor) -> dict[str, Tensor]:
@@ -262,7 +264,9 @@ class SelfDistillation(nn.Module):
     def _prototypes(self, name: str, step: int) -> Float[Tensor, "class bottleneck"]:
         """Return the student's prototypes, out of the gradient's reach while they are frozen."""
         prototypes = self.student.prototypes_for(name)
-        return prototypes.detach() if self._done(step) < self.config.freeze else prototypes
+        return (
+            prototypes.detach() if self._done(step) < self.config.freeze_prototypes else prototypes
+        )
 
     def _done(self, step: int) -> float:
         return min(1.0, step / self.steps)

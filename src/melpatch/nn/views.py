@@ -20,7 +20,7 @@ class Crops(NamedTuple):
     """Frame of the clip at which the piece starts."""
 
 
-def cut(
+def random_crop(
     states: Int[Tensor, " clip"],
     spectrogram: Float[Tensor, "clip mel frame"],
     frames: Int[Tensor, " clip"],
@@ -47,18 +47,18 @@ def cut(
     return Crops(piece.masked_fill((place >= own[:, None])[:, None], 0.0), own, start)
 
 
-def cut_several(
+def random_crops(
     states: Iterable[Int[Tensor, " clip"]],
     spectrogram: Float[Tensor, "clip mel frame"],
     frames: Int[Tensor, " clip"],
     width: int,
 ) -> Crops:
-    """Return as many pieces of every clip as there are groups of streams; see :func:`cut`."""
-    pieces = (cut(state, spectrogram, frames, width) for state in states)
+    """Return as many pieces of every clip as there are groups of streams; see :func:`random_crop`."""
+    pieces = (random_crop(state, spectrogram, frames, width) for state in states)
     return Crops(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
 
-def mean_weights(
+def averaging_weights(
     chosen: Float[Tensor, "piece ..."], pieces: int, *, by_clip: bool
 ) -> Float[Tensor, "piece ..."]:
     """Return weights whose sum over everything, divided by the number of clips, is a mean over what is chosen.

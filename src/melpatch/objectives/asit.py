@@ -20,10 +20,10 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoded, Encoder
 from melpatch.nn.corruption import Corruption
-from melpatch.nn.ema import follow, frozen_copy
+from melpatch.nn.ema import ema_update, frozen_copy
 from melpatch.nn.heads import PatchDecoder
 from melpatch.nn.self_distillation import SelfDistillation
-from melpatch.nn.views import Crops, cut_several, mean_weights
+from melpatch.nn.views import Crops, averaging_weights, random_crops
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Picture, Plan
 from melpatch.rng import stream
 
@@ -38,15 +38,15 @@ class Views(NamedTuple):
 
     clean: Spectrograms
     """For the teacher."""
-    seen: Spectrograms
+    corrupted: Spectrograms
     """The same, corrupted, for the student."""
-    hidden: Pixels
+    mask: Pixels
     """Which pixels were corrupted."""
-    inside: Pixels
+    valid_pixels: Pixels
     """Which pixels hold sound."""
     valid: Bool[Tensor, "view token"] | None
     """Which tokens hold sound; None if all do."""
-    crops: Features | None = None
+    local_crops: Features | None = None
     """Short clean pieces, for the student's class tokens only."""
     start: Int[Tensor, " view"] | None = None
     """Frame of the clip's spectrogram at which a view starts."""
@@ -55,9 +55,9 @@ class Views(NamedTuple):
 class ASiT(Objective):
     """Group-masked modelling with local and global self-distillation (section III of the paper)."""
 
-    needs_tokens = True
-    mixes_clips = True  # corrupted blocks may come from another clip of the batch
-    falling = "pixel"  # the other losses hang on how sure the teacher is
+    needs_token_encoder = True
+    depends_on_other_clips = True  # corrupted blocks may come from another clip of the batch
+    progress_metric = "pixel"  # the other losses hang on how sure the teacher is
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -67,9 +67,9 @@ class ASiT(Objective):
         """Random pieces of each clip that student and teacher see; more than one where the global loss is used."""
         view_seconds: float | None = None
         """Length of a view, in seconds; none: six tenths of the longest segment, as the paper's 6 s of 10 s."""
-        crops: int = 0
+        local_crops: int = 0
         """Further short, clean pieces of each clip, for the student's side of the global loss."""
-        crop_seconds: float = 2.0
+        local_crop_seconds: float = 2.0
         """Length of those, in seconds."""
         corrupt: bool = True
         """Whether the student's views are corrupted."""
@@ -89,7 +89,7 @@ class ASiT(Objective):
         """Which tokens it is a mean over; separate: the mean over corrupted and that over intact ones, weighed."""
         intact_weight: float = 0.5
         """With separate: share of the intact tokens' mean, 0 to 1."""
-        token_share: float = 0.0
+        corrupted_threshold: float = 0.0
         """Least share of a token's pixels that makes it corrupted, 0 to 1; with 0 any pixel does."""
         global_weight: float = 1.0
         """Weight of the global loss: the class token is to say what the teacher's says of another view."""
@@ -121,17 +121,17 @@ class ASiT(Objective):
                 self.views,
                 f"{least} or more with global_weight {self.global_weight:g}",
             )
-            check(self.crops >= 0, "crops", self.crops, "0 or more")
+            check(self.local_crops >= 0, "local_crops", self.local_crops, "0 or more")
             for name, weight in (
                 ("pixels", self.pixel_weight),
                 ("local_tokens", self.local_weight),
             ):
                 fits = self.corrupt or not weight or getattr(self, name) == "all"
                 check(fits, name, getattr(self, name), "'all' where nothing is corrupted")
-            for name in ("view_seconds", "crop_seconds"):
+            for name in ("view_seconds", "local_crop_seconds"):
                 value = getattr(self, name)
                 check(value is None or 0 < value < math.inf, name, value, "seconds above 0")
-            for name in ("intact_weight", "token_share"):
+            for name in ("intact_weight", "corrupted_threshold"):
                 check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
             check(min(self.decoder, default=1) >= 1, "decoder", self.decoder, "widths of 1 or more")
 
@@ -165,7 +165,7 @@ class ASiT(Objective):
             cls_tokens,
             "1 or 2 with a global loss",
         )
-        self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest=math.inf)
+        self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest_segment=math.inf)
         self.corruption = Corruption(config.corruption, grid.patch) if config.corrupt else None
         self.decoder, self.distillation, self.teacher = None, None, None
         if config.pixel_weight:
@@ -178,9 +178,9 @@ class ASiT(Objective):
             self.teacher = frozen_copy(encoder)
 
     @classmethod
-    def in_pairs(cls, config: Any) -> bool:
+    def needs_pairs(cls, config: Any) -> bool:
         """Return whether clips show parts of their partners."""
-        return bool(config.corrupt and config.corruption.alien_rate)
+        return bool(config.corrupt and config.corruption.alien_probability)
 
     @classmethod
     def input_seconds(cls, config: Any, seconds: float) -> float:
@@ -197,11 +197,16 @@ class ASiT(Objective):
         least = (
             front.config.overhead + (max(patch, 2) - 1) * front.config.hop_length
         ) / front.sample_rate
-        view, crop = self.input_seconds(config, plan.seconds), config.crop_seconds
-        allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
-        check(least <= view <= plan.longest, "objective.view_seconds", view, allowed)
+        view, crop = self.input_seconds(config, plan.seconds), config.local_crop_seconds
+        allowed = f"{least:g} (one patch) to {plan.longest_segment:g}, the longest segment; set it or --seconds"
+        check(least <= view <= plan.longest_segment, "objective.view_seconds", view, allowed)
         allowed = f"{least:g} (one patch) to {view:g}, the length of a view"
-        check(not config.crops or least <= crop <= view, "objective.crop_seconds", crop, allowed)
+        check(
+            not config.local_crops or least <= crop <= view,
+            "objective.local_crop_seconds",
+            crop,
+            allowed,
+        )
 
     def begin(self, plan: Plan) -> None:
         """Make the teacher a copy of the student, and fit the schedules to the run."""
@@ -220,7 +225,7 @@ class ASiT(Objective):
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the weighted sum of the losses, a mean over clips (section III-D)."""
-        return self.learn(self.views(batch, step), step)
+        return self.losses(self.views(batch, step), step)
 
     def views(self, batch: Batch, step: int) -> Views:
         """Crops the views and crops of a batch, and corrupt the views (section III-A)."""
@@ -235,21 +240,21 @@ class ASiT(Objective):
         )
         seen, hidden = self._corrupt(clean, own, batch, step)
         crops = None
-        if self.config.crops and self.config.global_weight:
+        if self.config.local_crops and self.config.global_weight:
             crops = self.with_valid(
-                *self._cut("crop", self.config.crops, spectrogram, batch, step)[:2], shortest
+                *self._cut("crop", self.config.local_crops, spectrogram, batch, step)[:2], shortest
             )
         return Views(clean, seen, hidden, inside, valid, crops, start)
 
-    def learn(self, views: Views, step: int) -> ObjectiveOutput:
+    def losses(self, views: Views, step: int) -> ObjectiveOutput:
         """Return the losses of views; their weighted sum is the loss."""
-        said, told = self.encoder(views.seen, views.valid), self._tell(views)
-        metrics = self.rebuild(views, said)
+        said, told = self.encoder(views.corrupted, views.valid), self._tell(views)
+        metrics = self.reconstruction_loss(views, said)
         if self.distillation is not None and told is not None:
             if self.config.local_weight:
-                metrics |= self.agree(self.distillation, views, said, told, step)
+                metrics |= self.local_loss(self.distillation, views, said, told, step)
             if self.config.global_weight:
-                metrics |= self.recognise(self.distillation, views, said, told, step)
+                metrics |= self.global_loss(self.distillation, views, said, told, step)
         weights = {
             name: getattr(self.config, f"{name}_weight") for name in ("pixel", "local", "global")
         }
@@ -258,13 +263,13 @@ class ASiT(Objective):
         ).sum()
         return ObjectiveOutput(loss, loss.new_full((), self._clips(views)), metrics)
 
-    def rebuild(self, views: Views, said: Encoded) -> dict[str, Tensor]:
+    def reconstruction_loss(self, views: Views, said: Encoded) -> dict[str, Tensor]:
         """Return the L1 distance of the rebuilt pixels to the clean ones (equation 1)."""
         if self.decoder is None:
             return {}
         grid = self.encoder.grid
-        wanted = views.hidden if self.config.pixels == "corrupted" else views.inside
-        weights = self._mean_weights(grid.split(wanted.to(views.clean.dtype))).flatten(0, 1)
+        wanted = views.mask if self.config.pixels == "corrupted" else views.valid_pixels
+        weights = self._averaging_weights(grid.split(wanted.to(views.clean.dtype))).flatten(0, 1)
         chosen = (weights > 0).any(dim=1).nonzero()[:, 0]  # once: the device has to be waited for
         tokens, clean = (
             said.patches.flatten(0, 1)[chosen],
@@ -273,7 +278,7 @@ class ASiT(Objective):
         error = self.decoder(tokens).to(clean.dtype) - clean
         return {"pixel": (weights[chosen] * error.abs()).sum() / self._clips(views)}
 
-    def agree(
+    def local_loss(
         self, distillation: SelfDistillation, views: Views, said: Encoded, told: Encoded, step: int
     ) -> dict[str, Tensor]:
         """Return the local loss: cross-entropy of each token with the teacher's at the same place (equation 6).
@@ -288,14 +293,14 @@ class ASiT(Objective):
         said_there, told_there = (tokens.patches.flatten(0, 1)[chosen] for tokens in (said, told))
         return distillation.token_loss("local", said_there, told_there, weights[chosen], step)
 
-    def recognise(
+    def global_loss(
         self, distillation: SelfDistillation, views: Views, said: Encoded, told: Encoded, step: int
     ) -> dict[str, Tensor]:
         """Return the global loss: cross-entropy of class tokens with the teacher's of the other views (equation 5)."""
         cls = (
             said.cls
-            if views.crops is None
-            else torch.cat([said.cls, self.encoder(*views.crops).cls])
+            if views.local_crops is None
+            else torch.cat([said.cls, self.encoder(*views.local_crops).cls])
         )
         clips = self._clips(views)
         sizes = [(len(rows) // max(1, clips), clips, rows.shape[2]) for rows in (cls, told.cls)]
@@ -308,7 +313,7 @@ class ASiT(Objective):
         """Move the teacher towards the student."""
         if self.distillation is not None and self.teacher is not None:
             self.distillation.after_step(step)
-            follow(self.teacher, self.encoder, self.distillation.momentum_at(step))
+            ema_update(self.teacher, self.encoder, self.distillation.momentum_at(step))
 
     def export_encoder(self) -> Encoder:
         """Return the teacher's encoder, or the student's where that is asked for or there is no teacher."""
@@ -326,7 +331,7 @@ class ASiT(Objective):
         """Return the first clip's first view, clean, corrupted and rebuilt, with the teacher's class of each patch."""
         views, grid = self.views(batch, step), self.encoder.grid
         clean, seen, hidden, inside = (
-            one[:1] for one in (views.clean, views.seen, views.hidden, views.inside)
+            one[:1] for one in (views.clean, views.corrupted, views.mask, views.valid_pixels)
         )
         valid, frames = None if views.valid is None else views.valid[:1], int(inside[0, 0].sum())
         rebuilt, classes, show = None, None, self.front_end.denormalise
@@ -353,7 +358,7 @@ class ASiT(Objective):
         if math.isinf(segment):  # a loaded run has no plan
             segment = batch.wave.shape[1] / rate
         seconds = (
-            self.config.crop_seconds
+            self.config.local_crop_seconds
             if purpose == "crop"
             else self.input_seconds(self.config, segment)
         )
@@ -361,7 +366,7 @@ class ASiT(Objective):
         states = (
             stream(self.seed, f"{purpose} {number}", batch.keys, step) for number in range(count)
         )
-        pieces = cut_several(states, spectrogram, self.front_end.frames(batch.lengths), width)
+        pieces = random_crops(states, spectrogram, self.front_end.frames(batch.lengths), width)
         grid, frames = self.encoder.grid, pieces.spectrogram.shape[2]
         whole_patches = grid.columns(frames) * grid.patch[1]
         return pieces._replace(spectrogram=F.pad(pieces.spectrogram, (0, whole_patches - frames)))
@@ -391,7 +396,7 @@ class ASiT(Objective):
                 zip(clean.chunk(count), own.chunk(count), strict=True)
             )
         ]
-        return torch.cat([one.spectrogram for one in done]), torch.cat([one.hidden for one in done])
+        return torch.cat([one.spectrogram for one in done]), torch.cat([one.mask for one in done])
 
     @torch.no_grad()
     def _tell(self, views: Views) -> Encoded | None:
@@ -401,22 +406,22 @@ class ASiT(Objective):
     def _token_weights(self, views: Views) -> Float[Tensor, "view token"]:
         """Return the weight of each token in the local loss; 0 for those that are not in it, padding among them."""
         config, split, dtype = self.config, self.encoder.grid.split, views.clean.dtype
-        inside = split(views.inside.to(dtype)).sum(dim=2)
+        inside = split(views.valid_pixels.to(dtype)).sum(dim=2)
         if config.local_tokens == "all":
-            return self._mean_weights((inside > 0).to(dtype))
-        hidden = split(views.hidden.to(dtype)).sum(dim=2)
-        corrupted = (hidden > 0) & (hidden >= config.token_share * inside)
-        weights = self._mean_weights(corrupted.to(dtype))
+            return self._averaging_weights((inside > 0).to(dtype))
+        hidden = split(views.mask.to(dtype)).sum(dim=2)
+        corrupted = (hidden > 0) & (hidden >= config.corrupted_threshold * inside)
+        weights = self._averaging_weights(corrupted.to(dtype))
         if config.local_tokens == "corrupted":
             return weights
-        intact = self._mean_weights(((inside > 0) & ~corrupted).to(dtype))
+        intact = self._averaging_weights(((inside > 0) & ~corrupted).to(dtype))
         # Again, for clips that have tokens of one kind only.
-        return self._mean_weights(
+        return self._averaging_weights(
             config.intact_weight * intact + (1 - config.intact_weight) * weights
         )
 
-    def _mean_weights(self, chosen: Float[Tensor, "view ..."]) -> Float[Tensor, "view ..."]:
-        return mean_weights(chosen, self.config.views, by_clip=self.config.average == "clip")
+    def _averaging_weights(self, chosen: Float[Tensor, "view ..."]) -> Float[Tensor, "view ..."]:
+        return averaging_weights(chosen, self.config.views, by_clip=self.config.average == "clip")
 
     def _clips(self, views: Views) -> int:
         return len(views.clean) // self.config.views

@@ -17,7 +17,7 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.mae_decoder import MAEDecoder
-from melpatch.nn.masking import Masked, Masking, Subset
+from melpatch.nn.masking import Masking, PatchSplit, Subset
 from melpatch.nn.transformer import set_drop_path_noise
 from melpatch.registry import name_of
 
@@ -30,24 +30,24 @@ class Features(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What a masked objective hid, saw and said of one clip, in log-mel values."""
+    """One clip as a masked objective handles it, in log-mel values."""
 
     clean: Float[Tensor, "mel frame"]
-    seen: Float[Tensor, "mel frame"]
-    """What the encoder was given; NaN where it was given nothing."""
-    hidden: Bool[Tensor, "mel frame"]
-    rebuilt: Float[Tensor, "mel frame"] | None
-    """What was made of it: the hidden parts rebuilt, the others as they were, or all where all is to be rebuilt; None
-    if nothing is."""
+    input: Float[Tensor, "mel frame"]
+    """What the encoder gets; NaN where it gets nothing."""
+    masked: Bool[Tensor, "mel frame"]
+    """Which pixels are masked or corrupted."""
+    reconstruction: Float[Tensor, "mel frame"] | None
+    """The clean spectrogram with the pixels that the loss covers replaced by the model's; None if there are none."""
     start: int = 0
     """Frame of the clip's spectrogram at which the picture starts."""
-    classes: Int[Tensor, "row column"] | None = None
-    """The class that a teacher gives each patch, where there is one."""
+    pseudo_labels: Int[Tensor, "row column"] | None = None
+    """The prototype that the teacher assigns to each patch, if there is a teacher."""
 
     @property
-    def blank(self) -> bool:
-        """Whether ``seen`` is NaN exactly where ``hidden``, and so shows the mask by itself."""
-        return torch.equal(self.seen.isnan(), self.hidden)
+    def masked_is_blank(self) -> bool:
+        """Whether ``input`` is NaN exactly at the masked pixels, and so shows the mask by itself."""
+        return torch.equal(self.input.isnan(), self.masked)
 
 
 class Plan(NamedTuple):
@@ -59,17 +59,17 @@ class Plan(NamedTuple):
     """Clips per optimiser step, of all processes and accumulated batches."""
     seconds: float
     """Longest segment that a batch may hold."""
-    longest: float
+    longest_segment: float
     """Longest segment that the corpus has to give, at most ``seconds``."""
     accumulate: int = 1
     """Batches that a process makes a step of, one after the other."""
-    processes: int = 1
+    world_size: int = 1
     """Processes that train together."""
 
     @property
-    def at_once(self) -> int:
+    def micro_batch_size(self) -> int:
         """Clips of one batch of one process."""
-        return self.batch_size // (self.accumulate * self.processes)
+        return self.batch_size // (self.accumulate * self.world_size)
 
 
 @dataclass
@@ -93,11 +93,11 @@ class Objective(nn.Module):
 
     Config: ClassVar[type]
     needs_labels: ClassVar[bool] = False
-    needs_tokens: ClassVar[bool] = False
+    needs_token_encoder: ClassVar[bool] = False
     """Whether it works on patch tokens, and so trains none but a :class:`TokenEncoder`."""
-    mixes_clips: ClassVar[bool] = False
+    depends_on_other_clips: ClassVar[bool] = False
     """Whether a clip's loss depends on the other clips of its step (negatives) or on its partner (donors)."""
-    falling: ClassVar[str] = "loss"
+    progress_metric: ClassVar[str] = "loss"
     """The metric that falls as training succeeds, where a moving target keeps the loss itself up."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Objective(nn.Module):
     @classmethod
     def check_encoder(cls, encoder: type) -> None:
         """Raise a ConfigError if encoders of such a class are none that this objective can train."""
-        if cls.needs_tokens and not issubclass(encoder, TokenEncoder):
+        if cls.needs_token_encoder and not issubclass(encoder, TokenEncoder):
             raise ConfigError(
                 f"{cls.__name__} works on patch tokens, which {name_of(encoder)} has not; leave --encoder out for a "
                 "vit, or pretrain it with cola, or train it with labels"
@@ -146,7 +146,7 @@ class Objective(nn.Module):
         """Do what follows an optimiser step, such as moving a teacher. Nothing by default."""
 
     @classmethod
-    def in_pairs(cls, config: Any) -> bool:
+    def needs_pairs(cls, config: Any) -> bool:
         """Return whether clips are mixed with their partners, so that pairs have to stay together."""
         return False
 
@@ -236,26 +236,28 @@ def _deal_chance(objective: Any, arguments: tuple[Any, ...], named: Mapping[str,
 class MaskedObjective(Objective):
     """An objective that hides patches and has them told or rebuilt."""
 
-    needs_tokens = True
+    needs_token_encoder = True
     encoder: TokenEncoder
     masking: Masking
 
-    def hide(self, batch: Batch, features: Features, step: int, purpose: str = "mask") -> Masked:
+    def mask_patches(
+        self, batch: Batch, features: Features, step: int, purpose: str = "mask"
+    ) -> PatchSplit:
         """Choose the patches to hide; padding is never among them."""
         width = self.encoder.grid.columns(features.spectrogram.shape[-1])
         return self.masking(
             batch.keys, features.valid, width, seed=self.seed, step=step, purpose=purpose
         )
 
-    def tell(
-        self, decoder: MAEDecoder, features: Features, masked: Masked
+    def decode_masked(
+        self, decoder: MAEDecoder, features: Features, masked: PatchSplit
     ) -> Float[Tensor, "clip hidden dim"]:
         """Return a decoder's tokens of the hidden patches, where the encoder is given the visible ones only."""
         grid, visible, valid = self.encoder.grid, masked.visible, features.valid
         tokens = visible.gather(self.encoder.tokens(features.spectrogram))
         seen = self.encoder.encode_tokens(tokens, None if valid is None else visible.valid)
         size = (grid.rows, grid.columns(features.spectrogram.shape[-1]))
-        return masked.hidden.gather(decoder(seen.patches, seen.cls, visible, size, valid))
+        return masked.masked.gather(decoder(seen.patches, seen.cls, visible, size, valid))
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse overlapping patches, and segments in which no patch would be visible, or none masked."""
@@ -271,7 +273,7 @@ class MaskedObjective(Objective):
         frames = self.front_end.frames(round(plan.seconds * self.front_end.sample_rate))
         return self.front_end.config.target_frames or frames
 
-    def picture_of(
+    def reconstruction_picture(
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
         hidden: Subset,

@@ -122,7 +122,7 @@ class Classify(Objective):
         )
 
     @classmethod
-    def in_pairs(cls, config: Any) -> bool:
+    def needs_pairs(cls, config: Any) -> bool:
         """Return whether there is mixup."""
         return bool(config.augment.mixup_rate)
 
@@ -186,7 +186,7 @@ class Classify(Objective):
         )
         nothing = encoded.patches.new_zeros(*tokens.shape[:2], encoded.patches.shape[2])
         whole = encoded._replace(patches=left.scatter(encoded.patches, nothing))
-        return self._scores(whole, left.mask(tokens.shape[1]))
+        return self._scores(whole, left.as_mask(tokens.shape[1]))
 
     def _to_pool(self, encoded: Encoded) -> Encoded:
         """Return the tokens that are pooled: mixed and projected, as the settings say."""

@@ -25,7 +25,7 @@ from melpatch.nn.batch_norm import unnoted
 from melpatch.nn.info_nce import info_nce
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
 from melpatch.nn.transformer import set_drop_path_noise
-from melpatch.nn.views import cut
+from melpatch.nn.views import random_crop
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream
 
@@ -40,7 +40,7 @@ _CHANCE = 2.0  # times the accuracy of guessing
 Vectors = Float[Tensor, "clip dim"]
 
 
-class Compared(NamedTuple):
+class Projections(NamedTuple):
     """What is compared of some clips."""
 
     anchors: Vectors
@@ -54,15 +54,15 @@ class Compared(NamedTuple):
 class COLA(Objective):
     """Contrastive learning of clips (section 2 of the paper)."""
 
-    mixes_clips = True  # the other clips are the negatives
+    depends_on_other_clips = True  # the other clips are the negatives
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Settings of COLA."""
 
         crop_seconds: float | None = None
-        """Length of a crop, in seconds; none: 1 s as published, but at most crop_share of the longest segment."""
-        crop_share: float = 0.5
+        """Length of a crop, in seconds; none: 1 s as published, but at most max_crop_ratio of the longest segment."""
+        max_crop_ratio: float = 0.5
         """Largest share of a clip that a crop may be, so that the two crops of a short one mostly differ; published: 1,
         with which the two crops of a clip no longer than a crop are the same."""
         noise_snr_db: float | None = None
@@ -74,7 +74,7 @@ class COLA(Objective):
         """Length of the vectors that are compared."""
         similarity: Literal["bilinear", "cosine"] = "bilinear"
         """How they are compared: through a matrix that is learned, or by their angle."""
-        start: Literal["identity", "random"] = "identity"
+        init: Literal["identity", "random"] = "identity"
         """What that matrix starts as: a plain product of the vectors, or normal numbers of deviation 0.05, as
         published, with which clips take longer to be told apart."""
         temperature: float = 0.2
@@ -94,7 +94,12 @@ class COLA(Objective):
                 crop,
                 "seconds above 0, or none",
             )
-            check(0 < self.crop_share <= 1, "crop_share", self.crop_share, "above 0, at most 1")
+            check(
+                0 < self.max_crop_ratio <= 1,
+                "max_crop_ratio",
+                self.max_crop_ratio,
+                "above 0, at most 1",
+            )
             check(
                 snr is None or math.isfinite(snr),
                 "noise_snr_db",
@@ -121,8 +126,8 @@ class COLA(Objective):
             padding,
             "'masked', so that no crop is padding",
         )
-        self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest=math.inf)
-        self.others: deque[Compared] = (
+        self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest_segment=math.inf)
+        self.others: deque[Projections] = (
             deque()
         )  # what the batches of the step that are to come are compared with
         pooled = pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling)
@@ -131,13 +136,13 @@ class COLA(Objective):
         )
         if config.similarity == "bilinear":
             self.bilinear = nn.Parameter(torch.eye(config.projection))
-            if config.start == "random":
+            if config.init == "random":
                 nn.init.normal_(self.bilinear, std=0.05)
 
     @classmethod
     def input_seconds(cls, config: Any, seconds: float) -> float:
         """Return the length of a crop, in seconds."""
-        return float(config.crop_seconds or min(_CROP, config.crop_share * seconds))
+        return float(config.crop_seconds or min(_CROP, config.max_crop_ratio * seconds))
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse crops longer than every clip or too short for a patch, and batches without negatives.
@@ -148,9 +153,9 @@ class COLA(Objective):
         front, patch = self.front_end.config, self.encoder.grid.patch[1]
         least = (front.overhead + (patch - 1) * front.hop_length) / front.sample_rate
         crop = self.input_seconds(self.config, plan.seconds)
-        allowed = f"{least:g} (one patch) to {plan.longest:g}, the longest segment; set it, or another --seconds"
-        check(least <= crop <= plan.longest, "objective.crop_seconds", crop, allowed)
-        shares = 1 if self.config.negatives == "processes" else plan.accumulate * plan.processes
+        allowed = f"{least:g} (one patch) to {plan.longest_segment:g}, the longest segment; set it or --seconds"
+        check(least <= crop <= plan.longest_segment, "objective.crop_seconds", crop, allowed)
+        shares = 1 if self.config.negatives == "processes" else plan.accumulate * plan.world_size
         allowed = f"{2 * shares} or more, since other clips are what a clip is told from"
         check(plan.batch_size >= 2 * shares, "batch_size", plan.batch_size, allowed)
 
@@ -165,7 +170,7 @@ class COLA(Objective):
         Metrics: ``accuracy``, the share of first crops whose own second crop is the most similar, and ``spread``, the
         standard deviation over the clips of what is compared: near 0, the encoder says the same of all.
         """
-        own = Compared(*self.embed(self.crops(batch, step)), batch.keys)
+        own = Projections(*self.embed(self.crops(batch, step)), batch.keys)
         others = (
             self.others.popleft() if self.others else _but(0, [own, *self._of_other_processes(own)])
         )
@@ -191,17 +196,19 @@ class COLA(Objective):
         with unnoted(self):  # a batch is to be noted once, when it is learned from
             for batch in batches:
                 set_drop_path_noise(self, self.seed, batch.keys, step)
-                own.append(Compared(*self.embed(self.crops(batch, step)), batch.keys))
-        theirs = self._of_other_processes(Compared(*map(torch.cat, zip(*own, strict=True))))
+                own.append(Projections(*self.embed(self.crops(batch, step)), batch.keys))
+        theirs = self._of_other_processes(Projections(*map(torch.cat, zip(*own, strict=True))))
         self.others.extend(_but(number, [*own, *theirs]) for number in range(len(own)))
 
-    def _of_other_processes(self, own: Compared) -> list[Compared]:
+    def _of_other_processes(self, own: Projections) -> list[Projections]:
         """Return what the other processes compare at the same time."""
         if self.config.negatives == "batch":
             return []
         found = zip(*(distributed.all_gather_rows(part.detach()) for part in own), strict=True)
         return [
-            Compared(*parts) for number, parts in enumerate(found) if number != distributed.rank()
+            Projections(*parts)
+            for number, parts in enumerate(found)
+            if number != distributed.rank()
         ]
 
     def crops(self, batch: Batch, step: int) -> Features:
@@ -223,11 +230,13 @@ class COLA(Objective):
             segment = batch.wave.shape[1] / rate
         width = self.front_end.frames(round(self.input_seconds(self.config, segment) * rate))
         share, least = (
-            (whole * self.config.crop_share).ceil().long().clamp(min=self.encoder.grid.patch[1])
+            (whole * self.config.max_crop_ratio).ceil().long().clamp(min=self.encoder.grid.patch[1])
             for whole in (frames, torch.tensor([shortest]))
         )
         anchor, positive = (
-            cut(stream(self.seed, purpose, batch.keys, step), spectrogram, frames, width, share)
+            random_crop(
+                stream(self.seed, purpose, batch.keys, step), spectrogram, frames, width, share
+            )
             for purpose, spectrogram in (("anchor", first), ("positive", second))
         )
         return self.with_valid(
@@ -249,7 +258,7 @@ class COLA(Objective):
         return anchors, positives
 
     def compare(
-        self, own: Compared, others: Compared
+        self, own: Projections, others: Projections
     ) -> tuple[Float[Tensor, " any"], Bool[Tensor, " any"]]:
         """Return the loss of each clip, one's own first, and whether its first crop found its second one."""
         anchors, positives, keys = (torch.cat(parts) for parts in zip(own, others, strict=True))
@@ -294,12 +303,12 @@ class COLA(Objective):
 
     def _together(self, plan: Plan) -> int:
         """Return how many clips are told apart at once."""
-        return plan.batch_size if self.config.negatives == "processes" else plan.at_once
+        return plan.batch_size if self.config.negatives == "processes" else plan.micro_batch_size
 
 
-def _but(number: int, parts: Sequence[Compared]) -> Compared:
+def _but(number: int, parts: Sequence[Projections]) -> Projections:
     """Return what is compared of all parts but one, out of the gradient's reach."""
     rest = [part for at, part in enumerate(parts) if at != number] or [
-        Compared(*(one[:0] for one in parts[number]))
+        Projections(*(one[:0] for one in parts[number]))
     ]
-    return Compared(*(torch.cat(columns).detach() for columns in zip(*rest, strict=True)))
+    return Projections(*(torch.cat(columns).detach() for columns in zip(*rest, strict=True)))

@@ -71,8 +71,8 @@ class MAEAST(MaskedObjective):
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return L = L_d + 10 L_g, means over the hidden patches of the batch (section 2.4)."""
         features = self.features(batch)
-        masked = self.hide(batch, features, step)
-        decoded, hidden = self.tell(self.decoder, features, masked), masked.hidden
+        masked = self.mask_patches(batch, features, step)
+        decoded, hidden = self.decode_masked(self.decoder, features, masked), masked.masked
         patches = hidden.gather(self.encoder.grid.split(features.spectrogram))
         losses: dict[str, Tensor] = {}
         if self.config.pretext != "generative":
@@ -93,9 +93,9 @@ class MAEAST(MaskedObjective):
         if self.config.pretext == "discriminative":
             return None
         features = self.features(batch)
-        masked = self.hide(batch, features, step)
-        return self.picture_of(
+        masked = self.mask_patches(batch, features, step)
+        return self.reconstruction_picture(
             features.spectrogram,
-            masked.hidden,
-            self.generative_head(self.tell(self.decoder, features, masked)),
+            masked.masked,
+            self.generative_head(self.decode_masked(self.decoder, features, masked)),
         )

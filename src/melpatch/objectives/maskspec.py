@@ -67,9 +67,12 @@ class MaskSpec(MaskedObjective):
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the mean squared error of the hidden patches of the batch (equation 1)."""
         features = self.features(batch)
-        masked = self.hide(batch, features, step)
-        target = self.target(masked.hidden.gather(self.encoder.grid.split(features.spectrogram)))
-        rebuilt, valid = self.head(self.tell(self.decoder, features, masked)), masked.hidden.valid
+        masked = self.mask_patches(batch, features, step)
+        target = self.target(masked.masked.gather(self.encoder.grid.split(features.spectrogram)))
+        rebuilt, valid = (
+            self.head(self.decode_masked(self.decoder, features, masked)),
+            masked.masked.valid,
+        )
         loss = reconstruction_loss(rebuilt, target, valid)
         return ObjectiveOutput(loss, valid.sum().float(), {"mse": loss})
 
@@ -85,8 +88,8 @@ class MaskSpec(MaskedObjective):
         Where level and contrast of a patch are not to be told, they are borrowed: the mean over the visible patches.
         """
         features = self.features(batch)
-        masked = self.hide(batch, features, step)
-        rebuilt = self.head(self.tell(self.decoder, features, masked))
+        masked = self.mask_patches(batch, features, step)
+        rebuilt = self.head(self.decode_masked(self.decoder, features, masked))
         if self.config.target == "normalised":
             seen = masked.visible.gather(self.encoder.grid.split(features.spectrogram))
             level, contrast = (
@@ -94,7 +97,7 @@ class MaskSpec(MaskedObjective):
                 for one in (seen.mean(2, keepdim=True), deviation(seen))
             )
             rebuilt = rebuilt * contrast + level
-        return self.picture_of(features.spectrogram, masked.hidden, rebuilt)
+        return self.reconstruction_picture(features.spectrogram, masked.masked, rebuilt)
 
 
 def deviation(patches: Patches) -> Float[Tensor, "clip patch 1"]:

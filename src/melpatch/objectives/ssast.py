@@ -91,7 +91,7 @@ class SSAST(MaskedObjective):
         mask = Masking.Config(
             kind="cluster_legacy" if legacy else "cluster" if clusters else "random",
             ratio=config.mask_ratio,
-            number=config.num_masked,
+            num_masked=config.num_masked,
             sides=config.cluster_sides,
         )
         self.masking = Masking(
@@ -108,13 +108,13 @@ class SSAST(MaskedObjective):
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return L = L_d + lambda * L_g, means over the hidden patches of the batch (section 2.3)."""
         features = self.features(batch)
-        hidden = self.hide(batch, features, step).hidden
+        hidden = self.mask_patches(batch, features, step).masked
         tokens = self.encode(features, hidden)
         losses: dict[str, Tensor] = {}
         if self.config.pretext != "generative":
             losses |= self.discriminate(features, hidden, tokens)
         if self.config.two_pass:
-            hidden = self.hide(batch, features, step, "second mask").hidden
+            hidden = self.mask_patches(batch, features, step, "second mask").masked
             tokens = self.encode(features, hidden)
         if self.config.pretext != "discriminative":
             losses |= self.generate(features, hidden, tokens)
@@ -131,7 +131,7 @@ class SSAST(MaskedObjective):
         positions = self.encoder.positions(
             self.encoder.grid.columns(features.spectrogram.shape[-1])
         )
-        mask = hidden.mask(tokens.shape[1])[..., None]
+        mask = hidden.as_mask(tokens.shape[1])[..., None]
         tokens = torch.where(mask, (self.mask_embed + positions).to(tokens.dtype), tokens)
         return hidden.gather(self.encoder.encode_tokens(tokens, features.valid).patches)
 
@@ -156,7 +156,7 @@ class SSAST(MaskedObjective):
         if self.config.pretext == "discriminative":
             return None
         features = self.features(batch)
-        hidden = self.hide(batch, features, step).hidden
-        return self.picture_of(
+        hidden = self.mask_patches(batch, features, step).masked
+        return self.reconstruction_picture(
             features.spectrogram, hidden, self.generative_head(self.encode(features, hidden))
         )

@@ -35,19 +35,19 @@ def pseudo_labels(
     Raises:
         MelpatchError: there are no classes or no number to draw, or matplotlib is missing.
     """
-    if picture.classes is None:
+    if picture.pseudo_labels is None:
         raise MelpatchError(
             "a picture without classes; give one of a method whose teacher tells classes of patches"
         )
-    rows, columns = picture.classes.shape
-    numbers, counts = torch.unique(picture.classes, return_counts=True)
+    rows, columns = picture.pseudo_labels.shape
+    numbers, counts = torch.unique(picture.pseudo_labels, return_counts=True)
     names = ("clean", f"the teacher's classes: {len(numbers)} in {rows * columns} patches")
     figure, (clean, classes) = time_panels(picture, names, seconds_per_frame, title)
     values = picture.clean.numpy(force=True)
     log_mel(clean, values, values)
     begin = picture.start * seconds_per_frame
     classes.imshow(
-        class_colours(picture.classes).numpy(force=True),
+        class_colours(picture.pseudo_labels).numpy(force=True),
         origin="lower",
         aspect="auto",
         interpolation="nearest",

@@ -47,7 +47,7 @@ class EvaluationJob:
         corpus: labelled clips with splits or folds.
         scored: splits or folds to score; none stands for ``test``, or else every fold.
         seeds: one repetition each.
-        few: training clips per class, chosen by the seed; None takes all.
+        labels_per_class: training clips per class, chosen by the seed; None takes all.
         frozen: what keeps the network's answers.
         out: folder for trials and for runs that a protocol trains.
         name: a word for what is scored: corpus, splits, few labels, random weights.
@@ -61,7 +61,7 @@ class EvaluationJob:
     corpus: Corpus
     scored: tuple[str, ...]
     seeds: tuple[int, ...]
-    few: int | None
+    labels_per_class: int | None
     frozen: Frozen
     out: Path
     name: str = ""
@@ -110,9 +110,9 @@ class Protocol(ABC):
         """Return whether a clip may have several labels."""
         return job.corpus.multi_label
 
-    def few(self, job: EvaluationJob) -> int | None:
+    def labels_per_class(self, job: EvaluationJob) -> int | None:
         """Return how many training clips of each class are learnt from; None for all."""
-        return job.few
+        return job.labels_per_class
 
     def labels(self, job: EvaluationJob) -> tuple[str, ...]:
         """Return the classes that are told apart."""
@@ -167,7 +167,7 @@ class Protocol(ABC):
             to_dict(self),
             self.version,
             job.frozen.identity,
-            self.few(job),
+            self.labels_per_class(job),
             self.multi_label(job),
             _hashed(one),
         ]
@@ -185,10 +185,10 @@ class Protocol(ABC):
 
     def _timed(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
         """Return a trial that tells what it cost, unless it knows better."""
-        few = self.few(job)
+        per_class = self.labels_per_class(job)
         begun, train = time.monotonic(), one.train
-        if few is not None:
-            train = take_per_class(train, few, seed)
+        if per_class is not None:
+            train = take_per_class(train, per_class, seed)
         trial = self.trial(job, replace(one, train=train), seed)
         cost = {"train": len(train.clips), "seconds": round(time.monotonic() - begun, 2)}
         return replace(trial, details=cost | trial.details)

@@ -22,6 +22,6 @@ class FewShot(Linear):
         super().__post_init__()
         check(self.k >= 1, "k", self.k, "1 or more")
 
-    def few(self, job: EvaluationJob) -> int:
+    def labels_per_class(self, job: EvaluationJob) -> int:
         """Return ``k``, or the job's number where that is smaller."""
-        return self.k if job.few is None else min(self.k, job.few)
+        return self.k if job.labels_per_class is None else min(self.k, job.labels_per_class)

@@ -77,7 +77,7 @@ class FineTune(Protocol):
 
     def starting(self, job: EvaluationJob) -> RunConfig:
         """Return the settings from which the flags differ: the recipe's, with front end and encoder of the run."""
-        return starting_settings(self.recipe, self.init(job), like=job.run)
+        return starting_settings(self.recipe, self.init(job), encoder_from=job.run)
 
     def settings(self, job: EvaluationJob) -> RunConfig:
         """Return the settings of all trials, as far as they do not hang on the round or the seed.

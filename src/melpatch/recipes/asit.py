@@ -17,7 +17,7 @@ def asit(size_name: str) -> RunConfig:
     Source: Atito et al. 2022 (arXiv 2211.13189), sections III and IV-A. Where its text leaves a number out, the release
     of 2023 fills it in (classes, bottleneck, the learning rate's warm-up as a share of its 100 epochs). *Differs*: the
     momentum follows the batch size and the length of the run; the teacher's temperature rises over a tenth of the run,
-    step by step; mean and std are measured (``--measure 0`` takes AudioSet's); clips shorter than a view are masked
+    step by step; mean and std are measured (``--stats-clips 0`` takes AudioSet's); clips shorter than a view are masked
     instead of filled up with silence; the prototypes' freeze, which the release intends and misses, happens; the class
     token's position is a parameter of its own, and its gradient clipped as one.
     """
@@ -37,7 +37,9 @@ def asit_2023(size_name: str) -> RunConfig:
         decoder=(768, 768, 128),
         decoder_last_gelu=True,
         # It looks for the layer to freeze under a name that no layer has.
-        distillation=SelfDistillation.Config(freeze=0.0, temperature_warmup=0.3, momentum=0.996),
+        distillation=SelfDistillation.Config(
+            freeze_prototypes=0.0, temperature_warmup=0.3, momentum=0.996
+        ),
     )
     config = _published(size_name, objective, epochs=100.0, clips=128)
     return replace(config, front_end=LogMel.Config(sample_rate=32000))
@@ -53,8 +55,8 @@ def asit_2024(size_name: str) -> RunConfig:
     width = ViT.Config.of_size(size_name).embed_dim
     objective = ASiT.Config(
         view_seconds=6.0,
-        crops=4,
-        corruption=Corruption.Config(share=(0.5, 0.5)),
+        local_crops=4,
+        corruption=Corruption.Config(ratio=(0.5, 0.5)),
         local_weight=0.5,
         global_weight=0.5,
         average="batch",
@@ -62,9 +64,9 @@ def asit_2024(size_name: str) -> RunConfig:
         decoder_last_gelu=True,
         distillation=SelfDistillation.Config(
             shared="all",
-            local_classes=8192,
+            local_prototypes=8192,
             train_gain=True,
-            freeze=0.01,
+            freeze_prototypes=0.01,
             temperature_warmup=0.05,
             momentum=0.996,
         ),
@@ -86,7 +88,10 @@ def asit_short(size_name: str) -> RunConfig:
             pixel_weight=2.0,
             decoder=(4 * width, 256),
             distillation=SelfDistillation.Config(
-                global_classes=1024, local_classes=512, hidden=4 * width, freeze=0.05
+                global_prototypes=1024,
+                local_prototypes=512,
+                hidden_dim=4 * width,
+                freeze_prototypes=0.05,
             ),
         ),
         loader=LoaderConfig(

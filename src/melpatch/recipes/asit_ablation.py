@@ -53,7 +53,7 @@ def asit_pixel_local_global(size_name: str) -> RunConfig:
 def _row(size_name: str, *losses: str, corrupt: bool = True) -> RunConfig:
     config = asit(size_name)
     weights = {f"{name}_weight": float(name in losses) for name in ("pixel", "local", "global")}
-    one_epoch = replace(config.objective.distillation, freeze=0.1)
+    one_epoch = replace(config.objective.distillation, freeze_prototypes=0.1)
     pixels = "corrupted" if corrupt else "all"
     objective = replace(
         config.objective, corrupt=corrupt, pixels=pixels, distillation=one_epoch, **weights

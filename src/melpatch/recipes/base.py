@@ -33,24 +33,51 @@ def recipes() -> dict[str, Recipe]:
 def recipe(name: str) -> Recipe:
     """Return a recipe by its name, or an objective's plain defaults under the objective's name.
 
+    Args:
+        name: of melpatch's own, of an installed package's, or ``package.module:name``.
+
     Raises:
         ConfigError: neither is called so; the message lists both.
     """
-    name = name.replace("-", "_") if ":" not in name else name
-    known = recipes()
-    if name in known:
-        return known[name]
-    if ":" not in name and name not in registry.names("objectives"):
-        names = sorted({*known, *registry.names("objectives")})
-        raise ConfigError(
-            f"no recipe or objective is called {name!r}; there are: {', '.join(names)}"
-        )
-    objective = registry.find("objectives", name)
-    if not (isinstance(objective, type) and issubclass(objective, Objective)):
+    spelled = name if ":" in name else name.replace("-", "_")
+    own = recipes()
+    if spelled in own:
+        registry.notice_if_shadowed("recipes", spelled)
+        return own[spelled]
+    if ":" in name or registry.is_installed("recipes", name):
+        piece = registry.find("recipes", name)
+    else:
+        known = {*own, *registry.all_names("objectives"), *registry.all_names("recipes")}
+        if spelled not in registry.all_names("objectives"):
+            raise ConfigError(registry.unknown("recipe or objective", name, known))
+        piece = registry.find("objectives", name)
+    if isinstance(piece, type) and issubclass(piece, Objective):
+        return lambda size: RunConfig(objective=piece.Config(), encoder=ViT.Config.of_size(size))
+    if isinstance(piece, type):
         raise ConfigError(
             f"{name} is no objective; name a class derived from melpatch.objectives.base.Objective"
         )
-    return lambda named: RunConfig(objective=objective.Config(), encoder=ViT.Config.of_size(named))
+    return lambda size: _settings_of(name, piece, size)
+
+
+def _settings_of(name: str, recipe: Callable[[str], Any], size: str) -> RunConfig:
+    """Return the settings that a recipe from outside melpatch gives.
+
+    Raises:
+        ConfigError: it is no recipe.
+    """
+    try:
+        inspect.signature(recipe).bind(size)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} cannot be called with the size of an encoder: {error}"
+        ) from error
+    settings = recipe(size)
+    if not isinstance(settings, RunConfig):
+        raise ConfigError(
+            f"{name} returned a {type(settings).__name__}; a recipe returns a melpatch.training.config.RunConfig"
+        )
+    return settings
 
 
 @cache
@@ -79,10 +106,11 @@ def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: b
     allowed, others = (
         recipe_names(with_labels=labels) for labels in (with_labels, not with_labels)
     )
-    if ":" not in name and spelled not in {*allowed, *others}:
-        raise ConfigError(
-            f"no recipe or objective is called {name!r}; there are: {', '.join(allowed)}"
-        )
+    elsewhere = ":" in name or any(
+        registry.is_installed(group, name) for group in ("recipes", "objectives")
+    )
+    if not elsewhere and spelled not in {*allowed, *others}:
+        raise ConfigError(registry.unknown("recipe or objective", name, allowed))
     config = recipe(name)(size)
     if _learns_from_labels(config) and not with_labels:
         raise ConfigError(

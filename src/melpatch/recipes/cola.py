@@ -34,7 +34,7 @@ def cola_published(size_name: str) -> RunConfig:
     return RunConfig(
         front_end=front_ends.cola(),
         encoder=CNN14.Config.of_size(size_name),
-        objective=COLA.Config(crop_seconds=1.0, crop_share=1.0, pooling="max", start="random"),
+        objective=COLA.Config(crop_seconds=1.0, max_crop_ratio=1.0, pooling="max", init="random"),
         loader=LoaderConfig(batch_size=64, seconds=10.0, bucket_steps=1),
         train=_adam(steps=100_000),
     )

@@ -6,7 +6,7 @@ pools the mean of the patches, since no class token learns anything in pretraini
 encoder trained too: each block's output has a learned weight, their sum's mean over time is projected to 256 numbers,
 and there is Adam at one rate, without augmentation or decay. All *differ* from the published code as the recipes of AST
 do (:mod:`melpatch.recipes.ast`), and in this: learned positions are stretched over the new grid as a whole; with
-``--resize legacy`` they are fitted as published.
+``--resize-positions legacy`` they are fitted as published.
 """
 
 from dataclasses import replace

@@ -78,7 +78,7 @@ class EmbeddingHealth:
         chosen = sorted(corpus.clips, key=lambda clip: clip.key)[:_CLIPS]
         seconds = objective.input_seconds(config.objective, config.loader.seconds)
         self.clips = [crop(clip, seconds, config.seed, 0) for clip in chosen]
-        self.batch_size = plan(config, corpus).at_once
+        self.batch_size = plan(config, corpus).micro_batch_size
         # A teacher is a copy of this encoder once the run begins, so the start is the same for both.
         with torch.no_grad():
             self.start = self._measure(objective.eval(), objective.encoder)

@@ -73,6 +73,10 @@ class Run:
         train, logs = config.train, (self._metrics, self._speed)
         self.states = States(folder, logs, keep_last=train.keep_last, keep_every=train.keep_every)
 
+    def __fspath__(self) -> str:
+        """Return the folder, so that a run can be given wherever a path can."""
+        return str(self.folder)
+
     @classmethod
     def create(cls, folder: Path, config: RunConfig, command: Any = None) -> "Run":
         """Start a new run.

@@ -94,7 +94,7 @@ def plan(config: RunConfig, corpus: Corpus) -> Plan:
     )
     method: Any = owner(config.objective)
     shares = together * accumulate
-    pairs = 2 if shares > 1 and method.in_pairs(config.objective) else 1
+    pairs = 2 if shares > 1 and method.needs_pairs(config.objective) else 1
     allowed = (
         f"a multiple of {shares * pairs}, which is {together} processes x accumulate = {accumulate}"
     )

@@ -62,9 +62,9 @@ class TensorBoard(Tracker):
         self.logger.experiment.add_image(
             ", ".join(stages), _grey(drawn.clean, stages), step, dataformats="HW"
         )
-        if drawn.classes is not None:
+        if drawn.pseudo_labels is not None:
             self.logger.experiment.add_image(
-                "classes", _coloured(drawn.classes), step, dataformats="HWC"
+                "classes", _coloured(drawn.pseudo_labels), step, dataformats="HWC"
             )
 
     def close(self) -> None:
@@ -76,11 +76,11 @@ def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
     """Return the spectrograms by name, with the mask where what was seen does not show it."""
     mask = (
         {}
-        if picture.blank
-        else {"mask": torch.where(picture.hidden, torch.nan, picture.clean.max())}
+        if picture.masked_is_blank
+        else {"mask": torch.where(picture.masked, torch.nan, picture.clean.max())}
     )
-    rebuilt = {} if picture.rebuilt is None else {"rebuilt": picture.rebuilt}
-    return {"clean": picture.clean, "seen": picture.seen, **mask, **rebuilt}
+    rebuilt = {} if picture.reconstruction is None else {"rebuilt": picture.reconstruction}
+    return {"clean": picture.clean, "seen": picture.input, **mask, **rebuilt}
 
 
 def _grey(

@@ -41,7 +41,7 @@ class FinetuneConfig:
     weights."""
     init_channels: Channels = "sum"
     """How the three input channels of an image model in --init become one."""
-    like: Path | None = None
+    encoder_from: Path | None = None
     """Where --init is no run: run folder whose front end and encoder settings to take, for a fair comparison."""
     recipe: str = "finetune"
     """A recipe that learns from labels: finetune, for own data, or a paper's (melpatch list). With a run in --init,
@@ -54,13 +54,13 @@ class FinetuneConfig:
     """Split or fold left alone; all others (but val) train."""
     val_fold: str | None = None
     """Split or fold on which the best weights are chosen; by default the split called val, if any."""
-    resize: Resize | None = None
+    resize_positions: Resize | None = None
     """How learned positions are fitted to another grid: crop keeps the first (the default at the same stride), bilinear
     (the default at another) and bicubic (the default of stretched ones) stretch all, legacy is the published rule of
     AST and SSAST (the default with other people's weights)."""
-    few: int | None = None
+    labels_per_class: int | None = None
     """Train on this many clips of each class only, chosen by the seed."""
-    measure: int = 512
+    stats_clips: int = 512
     """Clips on which the spectrogram's mean and std are measured; 0, the default with a run's front end or a paper's,
     takes the given ones."""
     resume: bool = False
@@ -71,8 +71,13 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.few is None or self.few >= 1, "few", self.few, "1 or more")
-        check(self.measure >= 0, "measure", self.measure, "0 or more")
+        check(
+            self.labels_per_class is None or self.labels_per_class >= 1,
+            "labels_per_class",
+            self.labels_per_class,
+            "1 or more",
+        )
+        check(self.stats_clips >= 0, "stats_clips", self.stats_clips, "0 or more")
 
 
 def finetune_defaults(
@@ -81,7 +86,7 @@ def finetune_defaults(
     recipe: str = "finetune",
     size: str | None = None,
     encoder: str | None = None,
-    like: Path | None = None,
+    encoder_from: Path | None = None,
 ) -> FinetuneConfig:
     """Return the config of a recipe for a classifier that starts from ``init``, without data and ``out``.
 
@@ -90,30 +95,30 @@ def finetune_defaults(
         recipe: a recipe, or objective, that learns from labels.
         size: size of the encoder; None is tiny, or that of the run.
         encoder: kind of encoder; None takes the recipe's, or that of the run.
-        like: where ``init`` is no run, the run whose front end and encoder to take.
+        encoder_from: where ``init`` is no run, the run whose front end and encoder to take.
 
     Raises:
         ConfigError: there is no such recipe, a run's settings cannot be used, or a setting is given that the run
             decides.
     """
-    source = source_run(init, like)
+    source = source_run(init, encoder_from)
     if source is not None:
         decided = {"--size": size, "--encoder": encoder}
-        if like != source:
-            decided["--like"] = None if like is None else str(like)
+        if encoder_from != source:
+            decided["--encoder-from"] = None if encoder_from is None else str(encoder_from)
         for flag, value in decided.items():
             allowed = f"nothing, since front end and encoder are those of {source}; leave it out"
             check(value is None, flag, value, allowed)
     size = size or "tiny"
-    training = starting_settings(recipe, init, size=size, encoder=encoder, like=source)
+    training = starting_settings(recipe, init, size=size, encoder=encoder, encoder_from=source)
     return FinetuneConfig(
         out=Path(),
         init=init,
-        like=like,
+        encoder_from=encoder_from,
         recipe=recipe,
         size=size,
         encoder=encoder,
-        measure=0 if source else clips_to_measure(training),
+        stats_clips=0 if source else clips_to_measure(training),
         training=training,
     )
 
@@ -137,11 +142,15 @@ def finetune(config: FinetuneConfig) -> Run:
         )
     split = split_corpus(corpus, config.test_fold, config.val_fold)
     warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
-    train = limit_labels(split.train, config.few, training.seed)
+    train = limit_labels(split.train, config.labels_per_class, training.seed)
     if run is None:
-        training = resolved(training, corpus, train, config.measure)
+        training = resolved(training, corpus, train, config.stats_clips)
     objective = classifier(
-        training, config.init, resize=config.resize, channels=config.init_channels, run=run
+        training,
+        config.init,
+        resize=config.resize_positions,
+        channels=config.init_channels,
+        run=run,
     )
     notice(
         f"{len(train.clips)} labelled clips of {len(training.labels)} classes, {describe_corpus(train)}; "
@@ -179,15 +188,15 @@ def _kept_weights(progress: Progress, multi_label: bool) -> str:
     return ""
 
 
-def source_run(init: str, like: Path | None = None) -> Path | None:
-    """Return the run whose front end and encoder a classifier takes: ``init`` if it is a run, else ``like``.
+def source_run(init: str, encoder_from: Path | None = None) -> Path | None:
+    """Return the run whose front end and encoder a classifier takes: ``init`` if it is a run, else ``encoder_from``.
 
     Raises:
         ConfigError: ``init`` is neither a run, nor a weight file, nor ``scratch``.
     """
     if init != SCRATCH and is_run(init):
         return Path(init)
-    return like
+    return encoder_from
 
 
 def starting_settings(
@@ -196,7 +205,7 @@ def starting_settings(
     *,
     size: str = "tiny",
     encoder: str | None = None,
-    like: Path | None = None,
+    encoder_from: Path | None = None,
 ) -> RunConfig:
     """Return a recipe's settings for a classifier that starts from a run, foreign weights, or random ones.
 
@@ -205,7 +214,7 @@ def starting_settings(
         init: run folder, weight file, Hub repository or ``scratch``.
         size: size of the encoder, where no run decides it.
         encoder: kind of encoder, where no run decides it.
-        like: where ``init`` is no run, the run whose front end and encoder to take.
+        encoder_from: where ``init`` is no run, the run whose front end and encoder to take.
 
     Raises:
         ConfigError: the recipe, or a run's settings, cannot be used.
@@ -214,7 +223,7 @@ def starting_settings(
     if init == SCRATCH and recipe == "finetune":
         # Random blocks all learn at the full rate.
         base = replace(base, train=replace(base.train, layer_decay=1.0))
-    source = source_run(init, like)
+    source = source_run(init, encoder_from)
     if source is None:
         return base
     return onto(base, from_toml(RunConfig, source / "config.toml"))
@@ -351,5 +360,5 @@ class Validation:
             self.corpus.clips,
             sample_rate=objective.front_end.sample_rate,
             seconds=self.config.loader.seconds,
-            batch_size=plan(self.config, self.corpus).at_once,
+            batch_size=plan(self.config, self.corpus).micro_batch_size,
         )

@@ -30,7 +30,7 @@ def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
     title = clip.location.rpartition("/")[2]
     files = [folder / "reconstruction.png"]
     reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
-    if picture.classes is not None:
+    if picture.pseudo_labels is not None:
         files.append(folder / "classes.png")
         stride = objective.encoder.grid.stride
         pseudo_labels(files[1], picture, stride=stride, seconds_per_frame=hop, title=title)

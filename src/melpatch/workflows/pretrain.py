@@ -45,13 +45,13 @@ class PretrainConfig:
     weights."""
     init_channels: Channels = "sum"
     """How the three input channels of an image model in --init become one."""
-    resize: Resize | None = None
+    resize_positions: Resize | None = None
     """How learned positions of --init are fitted to another grid; see melpatch finetune --help."""
     resume: bool = False
     """Continue the run in --out, if there is one."""
-    exclude: tuple[str, ...] | None = None
+    exclude_splits: tuple[str, ...] | None = None
     """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
-    measure: int = 512
+    stats_clips: int = 512
     """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones."""
     track: Track = "none"
     """Where curves and pictures go besides metrics.jsonl."""
@@ -59,7 +59,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.measure >= 0, "measure", self.measure, "0 or more")
+        check(self.stats_clips >= 0, "stats_clips", self.stats_clips, "0 or more")
 
 
 def pretrain_defaults(
@@ -85,7 +85,7 @@ def pretrain_defaults(
         size=size,
         encoder=encoder,
         init=init,
-        measure=clips_to_measure(training),
+        stats_clips=clips_to_measure(training),
         training=training,
     )
 
@@ -99,12 +99,12 @@ def pretrain(config: PretrainConfig) -> Run:
     """
     run = reopen(config)
     training = run.config if run else config.training
-    corpus = without_splits(read_corpus(training), config.exclude)
+    corpus = without_splits(read_corpus(training), config.exclude_splits)
     if run is None:
-        training = _resolved(training, corpus, config.measure)
+        training = _resolved(training, corpus, config.stats_clips)
     objective = build(training)
     if config.init is not None and not (run and run.newest):
-        initialize_encoder(objective, config.init, config.resize, config.init_channels)
+        initialize_encoder(objective, config.init, config.resize_positions, config.init_channels)
     # Checked before the run folder exists, so that a run that cannot be trained leaves none.
     objective.check_plan(plan(training, corpus))
     run = run or Run.create(config.out, training, config)
