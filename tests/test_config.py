@@ -143,7 +143,7 @@ def test_a_file_that_is_missing_or_not_toml_is_named(tmp_path):
         config.from_toml(Outer, tmp_path / "absent.toml")
     for content in (b"count = ", b"\xff"):
         (tmp_path / "bad.toml").write_bytes(content)
-        with pytest.raises(ConfigError, match=r"bad\.toml: not TOML \(.*\); mend that line"):
+        with pytest.raises(ConfigError, match=r"bad\.toml: not TOML \(.*\); correct that line"):
             config.from_toml(Outer, tmp_path / "bad.toml")
 
 
@@ -177,7 +177,7 @@ def test_a_piece_is_written_with_its_name_and_read_back_through_the_registry():
 
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("value", [{"size": 5}, 3, "grid"])
-def test_a_piece_without_a_name_is_told_which_there_are(value):
+def test_a_piece_without_a_name_names_those_that_exist(value):
     with pytest.raises(ConfigError, match=r"config\.grid: needs a table with a name; known: grid"):
         config.from_dict(Holder, {"grid": value})
 

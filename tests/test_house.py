@@ -32,7 +32,6 @@ FLOORS = [
     {"errors"},
     {
         "atomic",
-        "registry",
         "rng",
         "progress",
         "distributed",

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a line now and then in a log, silence from all processes but the first."""
+"""Progress: a live bar on a terminal, lines in a log or notebook, silence from all ranks but 0."""
 
 import io
 import sys
@@ -55,7 +55,7 @@ def test_steps_of_an_earlier_run_do_not_count_towards_the_rate(clock, capsys):
     )
 
 
-def test_a_loop_of_unknown_length_tells_no_time_left(clock, capsys):
+def test_a_loop_of_unknown_length_shows_no_time_left(clock, capsys):
     with progress.bar(None, "read") as bar:
         clock.now = 40
         bar.advance(80)
@@ -63,9 +63,20 @@ def test_a_loop_of_unknown_length_tells_no_time_left(clock, capsys):
 
 
 @pytest.mark.usefixtures("clock")
-def test_nothing_is_said_of_a_loop_that_is_soon_over(capsys):
+def test_a_loop_that_ends_soon_shows_nothing(capsys):
     assert list(progress.track("abc", 3, "read")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_notebook_gets_one_line_that_is_rewritten(monkeypatch, clock, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    with progress.bar(4, "pretrain") as bar:
+        for _ in range(4):
+            clock.now += 1
+            bar.advance()
+    lines = capsys.readouterr().err.split("\r\033[K")
+    assert lines[1].startswith("pretrain: 1/4, 1.0/s")
+    assert lines[-1] == "pretrain: 4/4, 1.0/s, 0:00:04 elapsed, 0:00:00 left\n"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):
@@ -92,7 +103,7 @@ def test_a_bar_within_another_stands_on_the_same_screen_and_goes_when_it_is_done
                     assert inner.progress is outer.progress
                 outer.advance()
             assert [task.description for task in outer.progress.tasks] == ["outer"]
-    assert progress._on_screen == []
+    assert progress._live == []
     last = terminal.getvalue().rsplit("outer", 1)[1]
     assert "2/2" in last
     assert "inner" not in last
@@ -106,11 +117,11 @@ def test_a_bar_that_fails_leaves_the_screen_to_the_next(monkeypatch):
         progress.bar(2, "inner"),
     ):
         raise ValueError("no luck")
-    assert progress._on_screen == []
+    assert progress._live == []
 
 
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK"])
-def test_only_the_first_process_shows_anything(variable, monkeypatch, clock, capsys):
+def test_only_rank_zero_shows_anything(variable, monkeypatch, clock, capsys):
     monkeypatch.setenv(variable, "1")
     with progress.bar(2, "pretrain") as bar:
         clock.now = 100

@@ -1,14 +1,14 @@
-"""Frozen dataclasses to TOML and back, strictly: an unknown or ill-typed key names its path and what is known.
+"""Frozen dataclasses to TOML and back, strictly: errors name the key by its path and what is allowed.
 
-A field annotated with ``piece("encoders")`` metadata holds the ``Config`` of any registered piece; it is written with
-the piece's ``name`` beside its settings, and read back through the registry.
+A field with the metadata ``piece("encoders")`` holds the ``Config`` of any registered piece. It is written with the
+piece's ``name`` beside its settings, and read back through the registry.
 """
 
 import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def piece(folder: str) -> dict[str, str]:
-    """Return field metadata that says: the value is the nested ``Config`` of a class registered in ``folder``."""
+    """Return field metadata for a value that is the ``Config`` of a class registered in ``folder``."""
     return {"registry": folder}
 
 
@@ -29,10 +29,10 @@ def owner(config: Any) -> type:
     """Return the class whose nested ``Config`` this is an instance of (``SSAST`` for an ``SSAST.Config``)."""
     cls = config if isinstance(config, type) else type(config)
     module = __import__(cls.__module__, fromlist=["_"])
-    found = module
+    holder = module
     for part in cls.__qualname__.split(".")[:-1]:
-        found = getattr(found, part)
-    return typing.cast(type, found)
+        holder = getattr(holder, part)
+    return typing.cast(type, holder)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def from_toml(cls: type[T], path: Path) -> T:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path}: not TOML ({error}); mend that line or take the file from another run"
+            f"{path}: not TOML ({error}); correct that line or take the file from another run"
         ) from error
     return from_dict(cls, data, str(path))
 
@@ -105,13 +105,13 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for key, value in data.items():
-        folder, hint, place = fields[key].metadata.get("registry"), hints[key], f"{where}.{key}"
-        if value == "none" and type(None) in get_args(hint):
+        folder = fields[key].metadata.get("registry")
+        if value == "none" and type(None) in get_args(hints[key]):
             values[key] = None
+        elif folder:
+            values[key] = _piece_from_dict(folder, value, f"{where}.{key}")
         else:
-            values[key] = (
-                _piece_from_dict(folder, value, place) if folder else _convert(hint, value, place)
-            )
+            values[key] = _convert(hints[key], value, f"{where}.{key}")
     try:
         return cls(**values)
     except (TypeError, ConfigError) as error:
@@ -128,8 +128,9 @@ def _piece_from_dict(folder: str, data: Any, where: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Return ``value`` as the annotated type, or raise a ConfigError that says what was wanted."""
-    origin, args = get_origin(hint), get_args(hint)
+    """Return a value as the annotated type, or raise a ConfigError that names the type."""
+    origin = get_origin(hint)
+    args = get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(typing.cast(type, hint), value, where)
     if origin in (Union, types.UnionType):
@@ -139,22 +140,24 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(kinds) == len(value):
-            return tuple(
-                _convert(kind, item, f"{where}[{i}]")
-                for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
-            )
+            return _convert_items(kinds, value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
-    wanted = (
-        getattr(hint, "__name__", None)
-        if isinstance(hint, type)
-        else str(hint).replace("typing.", "")
-    )
+    wanted = str(hint).replace("typing.", "")
+    if isinstance(hint, type):
+        wanted = hint.__name__
     raise ConfigError(f"{where}: {value!r} is not of type {wanted}")
+
+
+def _convert_items(kinds: list[Any], values: Sequence[Any], where: str) -> tuple[Any, ...]:
+    return tuple(
+        _convert(kind, item, f"{where}[{number}]")
+        for number, (kind, item) in enumerate(zip(kinds, values, strict=True))
+    )
 
 
 def _convert_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -170,6 +173,13 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def check(condition: bool, field: str, value: Any, allowed: str) -> None:
-    """Raise a SettingError naming the field, its value and what is allowed, unless the condition holds."""
+    """Raise a SettingError unless a condition holds.
+
+    Args:
+        condition: what must be true of the value.
+        field: name of the setting.
+        value: its value.
+        allowed: the values that it may have, in words.
+    """
     if not condition:
         raise SettingError(field, value, allowed)

@@ -1,4 +1,4 @@
-"""The errors that melpatch raises on purpose: one sentence that names the thing, what is wrong with it, and the fix.
+"""Errors for users: one sentence that names the thing, what is wrong with it, and the remedy.
 
 The command line prints such a message on one line and exits with code 2; anything else that escapes is a defect.
 """
@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 
 class MelpatchError(Exception):
-    """Something a user can put right. The message names the file or field, the value, what is allowed, and the fix."""
+    """Something that a user can put right.
+
+    The message names the file or field, the value, what is allowed, and the remedy.
+    """
 
 
 class ConfigError(MelpatchError):
@@ -31,12 +34,12 @@ class SettingError(ConfigError):
         self.allowed = allowed
 
     def __reduce__(self) -> tuple[type["SettingError"], tuple[str, str, str]]:
-        """Rebuild from the parts, so that the error survives the way back from a worker process."""
+        """Rebuild from the parts, so that the error survives pickling by a worker process."""
         return type(self), (self.field, self.shown, self.allowed)
 
 
 class DataError(MelpatchError):
-    """A corpus that cannot be used: empty folder, manifest without the wanted column or split, too many bad clips."""
+    """A corpus that cannot be used: an empty folder, a missing column or split, too many bad clips."""
 
 
 class CheckpointError(MelpatchError):
@@ -44,7 +47,7 @@ class CheckpointError(MelpatchError):
 
 
 class Interrupted(BaseException):
-    """A signal asked for an end, and the work stands where it can be gone on with.
+    """A signal asked the process to stop, and the work can be resumed from where it stands.
 
     Attributes:
         signal: number of the signal.
@@ -66,23 +69,27 @@ class AudioError(MelpatchError):
 
     def __init__(self, path: object, reason: str, fix: str) -> None:
         super().__init__(f"{path}: {reason}; {fix}")
-        self.path, self.reason, self.fix = str(path), reason, fix
+        self.path = str(path)
+        self.reason = reason
+        self.fix = fix
 
     def __reduce__(self) -> tuple[type["AudioError"], tuple[str, str, str]]:
-        """Rebuild from the three parts, so that the error survives the way back from a worker process."""
+        """Rebuild from the three parts, so that the error survives pickling by a worker process."""
         return type(self), (self.path, self.reason, self.fix)
 
 
 class UnreachableError(AudioError):
-    """A recording that may be well, but cannot be fetched now: the network, the rights or the disk are in the way."""
+    """A recording that cannot be fetched now, because of the network, access rights or the disk."""
 
 
 @contextmanager
 def report_lost_workers() -> Iterator[None]:
-    """Tell in a user's words that a decoding process was killed, which torch raises wherever the main thread is then.
+    """Turn torch's error about a killed decoding process into one for users.
+
+    torch raises it wherever the main thread happens to be.
 
     Raises:
-        MelpatchError: one was.
+        MelpatchError: a decoding process was killed.
     """
     try:
         yield

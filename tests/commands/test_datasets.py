@@ -6,20 +6,20 @@ from melpatch import cli, registry
 from melpatch.datasets.speech_commands import CARD
 
 
-def told(capsys, *words):
+def shown(capsys, *words):
     assert cli.main(["datasets", *words]) == 0
     return capsys.readouterr().out
 
 
-def test_the_table_has_every_dataset_and_says_that_own_sound_works_the_same(capsys):
-    out = told(capsys)
+def test_the_table_has_every_dataset_and_a_line_for_own_recordings(capsys):
+    out = shown(capsys)
     for name in registry.names("datasets"):
         assert f"\n {name} " in out
-    assert "Own folders and CSV files work the same: melpatch prepare FOLDER" in out
+    assert "For your own folders and CSV files: melpatch prepare FOLDER" in out
 
 
-def test_one_card_says_what_to_download_and_what_to_type_then(capsys):
-    out = " ".join(told(capsys, "speech-commands").split())
+def test_a_card_holds_what_to_download_and_how_to_prepare_it(capsys):
+    out = " ".join(shown(capsys, "speech-commands").split())
     for words in (
         CARD.summary,
         CARD.size,
@@ -31,22 +31,22 @@ def test_one_card_says_what_to_download_and_what_to_type_then(capsys):
     assert "melpatch prepare speech_commands --root FOLDER --out speech_commands.csv" in out
 
 
-def test_the_line_to_type_can_be_read(capsys):
+def test_the_command_on_a_card_can_be_read(capsys):
     for name in registry.names("datasets"):
-        line = " ".join(told(capsys, name).split()).partition("then type melpatch ")[2]
+        line = " ".join(shown(capsys, name).split()).partition("prepare melpatch ")[2]
         _, config = cli.parse("prepare", line.split()[1:])
         assert config.sources == (name,)
 
 
-def test_json_holds_what_the_cards_say(capsys):
-    every = json.loads(told(capsys, "--json"))
+def test_json_holds_the_cards(capsys):
+    every = json.loads(shown(capsys, "--json"))
     assert list(every) == registry.names("datasets")
-    assert every["speech_commands"] == json.loads(told(capsys, "speech_commands", "--json"))
+    assert every["speech_commands"] == json.loads(shown(capsys, "speech_commands", "--json"))
     assert every["speech_commands"]["splits"] == ["train", "val", "test"]
     assert every["speech_commands"].keys().isdisjoint({"clips", "fake"})
 
 
-def test_an_unknown_dataset_is_named_beside_those_that_are(capsys):
+def test_an_unknown_dataset_is_refused_with_the_known_ones(capsys):
     assert cli.main(["datasets", "esc51"]) == 2
     assert (
         "unknown dataset 'esc51'; did you mean esc50? available: audioset, esc50"

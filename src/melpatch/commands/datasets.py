@@ -1,4 +1,4 @@
-"""Show the public datasets that melpatch prepares by name: what is heard, the licence, and what to download."""
+"""Show the public datasets that prepare knows by name: content, licence and what to download."""
 
 import dataclasses
 import json
@@ -20,13 +20,13 @@ class Config:
     """Which dataset to show, and how."""
 
     name: tyro.conf.Positional[str | None] = None
-    """Dataset to show the whole card of; by default all of them, a line each."""
+    """Dataset whose card to show; by default one line for each dataset."""
     json: bool = False
     """Print JSON for scripts: the card, or name to card."""
 
 
 def run(config: Config) -> None:
-    """Print one card whole, or the heads of all."""
+    """Print the card of one dataset, or a table of all."""
     cards: dict[str, Card] = {name: registry.find("datasets", name) for name in _names(config)}
     if config.json:
         plain = {name: _plain(card) for name, card in cards.items()}
@@ -34,46 +34,43 @@ def run(config: Config) -> None:
         return
     if config.name:
         (card,) = cards.values()
-        console().print(_whole(card))
+        console().print(_card(card))
         return
-    console().print(_heads(cards))
-    console().print("melpatch datasets NAME tells what to download and what to type then.")
-    console().print(
-        "Own folders and CSV files work the same: melpatch prepare FOLDER --out corpus.csv"
-    )
+    console().print(_overview(cards))
+    console().print("melpatch datasets NAME shows what to download and how to prepare it.")
+    console().print("For your own folders and CSV files: melpatch prepare FOLDER --out corpus.csv")
 
 
 def _names(config: Config) -> list[str]:
-    return registry.names("datasets") if config.name is None else [config.name]
+    return registry.all_names("datasets") if config.name is None else [config.name]
 
 
 def _plain(card: Card) -> dict[str, Any]:
-    """Return what a card says, without its functions."""
+    """Return the fields of a card, without its functions."""
     fields = {field.name: getattr(card, field.name) for field in dataclasses.fields(card)}
     return {name: value for name, value in fields.items() if not callable(value)}
 
 
-def _heads(cards: dict[str, Card]) -> Table:
-    table = Table(
-        "name", "what is heard", "size", "licence", "metric", "splits", "subsets", box=None
-    )
+def _overview(cards: dict[str, Card]) -> Table:
+    table = Table(box=None)
+    for name in ("name", "content", "licence", "metric", "splits"):
+        table.add_column(name, no_wrap=name == "name")
     for card in cards.values():
-        splits, subsets = ", ".join(card.splits), ", ".join(card.subsets)
-        table.add_row(
-            card.name, card.summary, card.size, card.licence, card.metric, splits, subsets
-        )
+        table.add_row(card.name, card.summary, card.licence, card.metric, ", ".join(card.splits))
     return table
 
 
-def _whole(card: Card) -> Table:
+def _card(card: Card) -> Table:
     table = Table(title=card.name, title_justify="left", show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column()
     for name, value in _lines(card):
         table.add_row(name, value)
     return table
 
 
 def _lines(card: Card) -> Iterator[tuple[str, str]]:
-    yield "what is heard", card.summary
+    yield "content", card.summary
     yield "licence", card.licence
     yield "size", card.size
     yield "metric", card.metric
@@ -83,4 +80,4 @@ def _lines(card: Card) -> Iterator[tuple[str, str]]:
     if card.labels:
         yield "labels", f"{len(card.labels)}: {', '.join(card.labels)}"
     yield "download", card.download
-    yield "then type", f"melpatch prepare {card.name} --root FOLDER --out {card.name}.csv"
+    yield "prepare", f"melpatch prepare {card.name} --root FOLDER --out {card.name}.csv"

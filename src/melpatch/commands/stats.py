@@ -1,4 +1,4 @@
-"""Measure mean and std of a corpus's log-mel spectrogram."""
+"""Measure mean and standard deviation of the log-mel spectrograms of a corpus."""
 
 import json
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from melpatch.workflows.corpus import read_corpus, without_splits
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Which corpus to measure, with which ears."""
+    """Which corpus to measure, with which front end."""
 
     data: tyro.conf.Positional[tuple[str, ...]]
     """Folders of audio, CSV files with the header path,label,split, and shards (melpatch pack) here or by their URL."""
@@ -25,11 +25,11 @@ class Config:
     exclude_splits: tuple[str, ...] | None = None
     """Splits or folds to leave out; by default val and test, where they exist."""
     clips: int | None = None
-    """Measure on so many clips, chosen at random; all without."""
+    """Number of clips to measure, chosen at random; by default all."""
     seconds: float = 10.0
-    """Longest segment taken of a clip, in seconds."""
+    """Longest segment of a clip that is measured, in seconds."""
     seed: int = 0
-    """Chooses clips and segments."""
+    """Seed of the choice of clips and segments."""
     front_end: LogMel.Config = field(default_factory=LogMel.Config)
     """Waveform to spectrogram."""
     json: bool = False
