@@ -16,8 +16,10 @@ PUBLIC = [
     "PatchGrid",
     "ViT",
     "__version__",
+    "embed",
     "finetune",
     "load",
+    "predict",
     "pretrain",
 ]
 

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from melpatch.audio.logmel import LogMel as LogMel
     from melpatch.encoders.cnn14 import CNN14 as CNN14
     from melpatch.encoders.vit import ViT as ViT
+    from melpatch.inference.functions import embed as embed
+    from melpatch.inference.functions import predict as predict
     from melpatch.inference.model import Model as Model
     from melpatch.inference.model import load as load
     from melpatch.nn.grid import PatchGrid as PatchGrid
@@ -26,8 +28,10 @@ _MODULES = {
     "Objective": "objectives.base",
     "PatchGrid": "nn.grid",
     "ViT": "encoders.vit",
+    "embed": "inference.functions",
     "finetune": "workflows.keywords",
     "load": "inference.model",
+    "predict": "inference.functions",
     "pretrain": "workflows.keywords",
 }
 """Public names and the modules that define them, imported on first use: ``import melpatch`` needs no torch."""

@@ -1,5 +1,6 @@
 """Pretrain an encoder on unlabelled audio: from a config to a finished run."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from melpatch.training.loop import fit
 from melpatch.training.run import Run
 from melpatch.training.start import fitted, measured, plan, shortened
 from melpatch.training.tracking import Track, make_tracker
+from melpatch.workflows.budget import parse_budget, within_budget
 from melpatch.workflows.corpus import (
     describe_corpus,
     low_coverage,
@@ -51,6 +53,9 @@ class PretrainConfig:
     """Continue the run in --out, if there is one."""
     exclude_splits: tuple[str, ...] | None = None
     """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
+    budget: str | None = None
+    """Wall-clock time of the whole run, such as 45s, 30m or 2h, instead of --steps and --epochs: a few real steps are
+    timed, and the number of steps set so that the run ends in that time, evaluations and saves included."""
     stats_clips: int = 512
     """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones."""
     track: Track = "none"
@@ -60,6 +65,8 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.stats_clips >= 0, "stats_clips", self.stats_clips, "0 or more")
+        if self.budget is not None:
+            parse_budget(self.budget)
 
 
 def pretrain_defaults(
@@ -97,11 +104,14 @@ def pretrain(config: PretrainConfig) -> Run:
         MelpatchError: the run cannot be started, resumed or trained; the message says what to change.
         Interrupted: a signal asked for an end; the run is saved.
     """
+    started = time.monotonic()
     run = reopen(config)
     training = run.config if run else config.training
     corpus = without_splits(read_corpus(training), config.exclude_splits)
     if run is None:
         training = _resolved(training, corpus, config.stats_clips)
+        if config.budget is not None:
+            training = within_budget(training, corpus, config.budget, started)
     objective = build(training)
     if config.init is not None and not (run and run.newest):
         initialize_encoder(objective, config.init, config.resize_positions, config.init_channels)
