@@ -1,4 +1,4 @@
-"""Files and folders that are either complete or not there: written aside, synced, renamed."""
+"""Files and folders that are either complete or absent: written aside, synced, renamed."""
 
 import errno
 import os
@@ -8,23 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PARTIAL = ".partial"
-_NO_SYNC = {
-    errno.EACCES,
-    errno.EINVAL,
-    errno.ENOTSUP,
-}  # of folders that may not be listed, or are never synced
-_FULL = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-}  # the disk, a quota, the largest file that this process may write
+# Errors of syncing a folder that may not be listed, or on a file system that never syncs folders.
+_NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP}
+# The disk or a quota is full, or the file exceeds the size limit of the process.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Give a path to write a file or folder to, which takes the place of ``path`` when the body ends well.
+    """Yield a temporary path that replaces ``path`` when the body succeeds.
 
-    A crash leaves ``path`` as it was. What was written is on the disk before it takes its name.
+    The body may write a file or a folder. It is synced to disk before it is renamed, so a crash
+    leaves ``path`` as it was.
     """
     aside = _aside(path)
     _remove(aside)
@@ -37,14 +32,13 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def move_into_place(aside: Path, path: Path) -> None:
-    """Move a file or folder to its place once it is on the disk, so that a crash leaves there what was before, or all
-    of it."""
-    for written in [aside, *aside.rglob("*")] if aside.is_dir() else [aside]:
+    """Sync a file or folder and rename it to ``path``, so that a crash leaves the old or the new."""
+    sync(aside)
+    for written in aside.rglob("*"):
         sync(written)
+    # A folder cannot be renamed over another one. A folder in the way of a file is an error.
     if path.is_dir() and aside.is_dir():
-        _remove(
-            path
-        )  # a folder cannot be renamed over another; over a file's name it is not ours to remove
+        _remove(path)
     aside.replace(path)
     try:
         sync(path.parent)
@@ -54,13 +48,13 @@ def move_into_place(aside: Path, path: Path) -> None:
 
 
 def clear_partial(folder: Path) -> None:
-    """Remove what a crash left half-written in a folder; nobody else may be writing there."""
+    """Remove half-written files of a crash from a folder that no other process is writing to."""
     for left in folder.glob(f".*{_PARTIAL}"):
         _remove(left)
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder such that a crash leaves all of it or, under its name, nothing."""
+    """Remove a folder; after a crash, all of it or nothing is left under its name."""
     aside = _aside(folder)
     _remove(aside)
     folder.rename(aside)
@@ -79,7 +73,7 @@ def _remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Wait until a file or folder is written to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -88,17 +82,16 @@ def sync(path: Path) -> None:
 
 
 def lack_of_space(error: BaseException | None) -> OSError | None:
-    """Return the error that says that there is no room left, which may be the cause of the given one; None if none
-    does."""
+    """Return the out-of-space error that an error is or was caused by, or None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return error
-        error = error.__cause__ or error.__context__  # torch.save covers up what the file said
+        error = error.__cause__ or error.__context__  # torch.save hides the error of the file
     return None
 
 
 def file_state(path: Path) -> tuple[int, int] | None:
-    """Return the size and the time of a file, which tell that it was changed; None where there is none."""
+    """Return the size and modification time of a file, or None; a change of it changes them."""
     try:
         state = path.stat()
     except (FileNotFoundError, NotADirectoryError):

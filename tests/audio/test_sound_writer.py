@@ -19,8 +19,8 @@ def encode(wave, rate, codec):
     file = io.BytesIO()
     coded = sound_writer.write_sound([wave], rate, codec, file)
     assert coded.samples == len(wave)
-    assert coded.loudest == np.abs(wave).max()
-    return file.getvalue(), coded.beyond / coded.samples
+    assert coded.peak == np.abs(wave).max()
+    return file.getvalue(), coded.clipped / coded.samples
 
 
 def decoded(content):

@@ -1,1 +1,1 @@
-"""Sound in: files, features, augmentation."""
+"""Audio: reading and writing files, log-mel features, augmentation."""

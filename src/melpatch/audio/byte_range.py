@@ -1,4 +1,4 @@
-"""A stretch of bytes of a file that is a whole sound file in itself, such as a member of a tar archive."""
+"""A range of bytes that is a whole sound file, such as a member of a tar archive."""
 
 import io
 import zlib
@@ -8,20 +8,21 @@ from typing import Any, NamedTuple
 from melpatch.errors import AudioError
 
 _CHECKED = 4 << 20
-"""Longest stretch that is read whole and checked, 4 MiB or two minutes of 16 kHz PCM; of a longer one only what is
-decoded is read."""
-_PACK_AGAIN = "copy the file again or pack it anew; melpatch pack --check finds all damage"
+"""Longest range that is read whole and checked, in bytes (two minutes of 16 kHz PCM).
+
+Of longer ones only what is decoded is read."""
+_PACK_AGAIN = "copy the file again or pack it again; melpatch pack --check finds all damage"
 
 
 class ByteRange(NamedTuple):
-    """Where a sound lies within a file.
+    """A sound file within a file.
 
     Attributes:
-        path: the file.
-        offset: its first byte there.
+        path: the outer file.
+        offset: first byte of the range.
         size: in bytes.
         crc32: checksum of its bytes.
-        name: what messages call it.
+        name: its name in messages.
     """
 
     path: Path
@@ -37,53 +38,55 @@ class ByteRange(NamedTuple):
         """Return its bytes.
 
         Raises:
-            AudioError: the file ends before, or the bytes are not those of the checksum.
+            AudioError: the file is too short, or the checksum does not match.
             OSError: the file cannot be opened.
         """
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            found = file.read(self.size)
-        if len(found) < self.size:
-            raise AudioError(
-                self,
-                f"lies beyond the end of its file: {self.size - len(found)} bytes lack",
-                _PACK_AGAIN,
-            )
-        if zlib.crc32(found) != self.crc32:
-            raise AudioError(
-                self, f"is damaged: the checksum of its {self.size} bytes is wrong", _PACK_AGAIN
-            )
-        return found
+            content = file.read(self.size)
+        if len(content) < self.size:
+            missing = self.size - len(content)
+            reason = f"lies beyond the end of its file: {missing} bytes are missing"
+            raise AudioError(self, reason, _PACK_AGAIN)
+        if zlib.crc32(content) != self.crc32:
+            reason = f"is damaged: the checksum of its {self.size} bytes is wrong"
+            raise AudioError(self, reason, _PACK_AGAIN)
+        return content
 
     def open(self) -> io.BytesIO | io.FileIO:
-        """Open it as a file of its own; a short one is read and checked at once.
+        """Open it as a file of its own; a short one is read and checked immediately.
 
         Raises:
             AudioError: as :meth:`content`.
             OSError: the file cannot be opened.
         """
-        return io.BytesIO(self.content()) if self.size <= _CHECKED else _Window(self)
+        if self.size <= _CHECKED:
+            return io.BytesIO(self.content())
+        return _Window(self)
 
 
 class _Window(io.FileIO):
-    """The bytes of a stretch, counted from its beginning."""
+    """A byte range as a file whose positions count from its beginning."""
 
-    def __init__(self, stretch: ByteRange) -> None:
-        super().__init__(stretch.path)
-        self._offset, self._size = stretch.offset, stretch.size
+    def __init__(self, byte_range: ByteRange) -> None:
+        super().__init__(byte_range.path)
+        self._offset = byte_range.offset
+        self._size = byte_range.size
         self.seek(0)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place within the stretch."""
-        place = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence] + offset
-        if place < 0:
-            raise ValueError(f"negative seek position {place}")
-        return super().seek(self._offset + place) - self._offset
+        """Go to a position within the range."""
+        origins = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}
+        position = origins[whence] + offset
+        if position < 0:
+            raise ValueError(f"negative seek position {position}")
+        return super().seek(self._offset + position) - self._offset
 
     def tell(self) -> int:
-        """Return the place within the stretch."""
+        """Return the position within the range."""
         return super().tell() - self._offset
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read up to the end of the stretch."""
-        return super().readinto(memoryview(buffer)[: max(0, self._size - self.tell())])
+        """Read at most up to the end of the range."""
+        left = max(0, self._size - self.tell())
+        return super().readinto(memoryview(buffer)[:left])

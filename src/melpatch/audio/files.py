@@ -1,7 +1,8 @@
-"""Sound files in: what a file states, a segment of it, or all of it in windows; mono, float32, at the rate asked for.
+"""Read sound files: their header, a segment, or windows of it, as mono float32 at a given rate.
 
-Everything that libsndfile decodes is read: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, W64, CAF and more. Values are not
-clipped, for lossy codecs overshoot 1. A :class:`~melpatch.audio.byte_range.ByteRange` may stand for a file.
+Everything that libsndfile decodes is read: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, W64, CAF and
+more. Values are not clipped, because lossy codecs overshoot 1. Wherever a file is expected, a
+:class:`~melpatch.audio.byte_range.ByteRange` may be given.
 """
 
 from collections.abc import Iterator
@@ -20,11 +21,11 @@ __all__ = ["AudioInfo", "Source", "count_samples", "probe", "read", "stream"]
 
 _QUALITY = "HQ"
 _REACH = 128
-"""How far soxr's HQ filter is felt, in samples of the slower rate; beyond, a segment differs by rounding only."""
+"""Reach of soxr's HQ filter in samples of the slower rate; beyond it, only rounding differs."""
 
 
 def probe(path: Source) -> AudioInfo:
-    """Return what a sound file states about itself, decoding nothing.
+    """Return what the header of a sound file states, without decoding.
 
     The length of an MP3 file without a Xing header is libsndfile's estimate from its first frame.
 
@@ -52,17 +53,19 @@ def read(
     duration: float | None = None,
     sample_rate: int | None = None,
 ) -> tuple[Float[np.ndarray, " sample"], int]:
-    """Return a segment of a sound file, and its sampling rate. Only the segment and a little around it is decoded.
+    """Return a segment of a sound file and its sampling rate.
 
-    A segment is the same slice of the whole resampled file, but for rounding. With Opus they differ by some 1e-3, for
-    its decoder adds noise that depends on where it began. MP3's decoder, begun in mid-file, may write harmless notes
-    to stderr.
+    Only the segment and a little around it is decoded. It equals the same slice of the whole
+    resampled file, except for rounding. With Opus the two differ by about 1e-3, because its decoder
+    adds noise that depends on where it started. The MP3 decoder, started in mid-file, may write
+    harmless notes to stderr.
 
     Args:
-        path: the file; told by its content, not by its name.
-        start: first moment wanted, in seconds.
-        duration: length wanted, in seconds; None for all that follows. Near the end of the file less is returned.
-        sample_rate: rate wanted, in Hz; None for the file's own.
+        path: the file; its format is detected from the content, not from the name.
+        start: beginning of the segment, in seconds.
+        duration: length of the segment, in seconds; None: up to the end. Near the end of the file
+            less is returned.
+        sample_rate: rate of the result, in Hz; None: the file's own.
 
     Raises:
         AudioError: the file is missing, not sound, or damaged; or the segment lies beyond its end.
@@ -79,8 +82,14 @@ def read(
 
 
 class _Part(NamedTuple):
-    """What to decode for a segment: from which sample on and how many, if not all, of the file's own; and which samples
-    these give belong to it once they are resampled: all after ``skip``, ``keep`` at most."""
+    """What to decode for a segment, and which of the resampled samples belong to it.
+
+    Attributes:
+        first: first sample to decode, at the file's rate.
+        samples: how many to decode; None: up to the end.
+        skip: resampled samples before the segment.
+        keep: resampled samples of the segment at most; None: all.
+    """
 
     first: int
     samples: int | None
@@ -89,16 +98,16 @@ class _Part(NamedTuple):
 
 
 def _around(sound: SoundFile, start: float, duration: float | None, rate: int) -> _Part:
-    """Return what lies around a segment, from a moment at which samples of both rates fall together."""
+    """Return what to decode around a segment."""
     if not start >= 0 or not (duration is None or duration > 0):
         reason = f"has no segment from {start} s of {duration} s"
-        raise AudioError(
-            sound.path, reason, "ask for a start of at least 0 s and a duration above 0 s"
-        )
+        fix = "ask for a start of at least 0 s and a duration above 0 s"
+        raise AudioError(sound.path, reason, fix)
     own = sound.info.sample_rate
     begin = round(start * rate)
     keep = None if duration is None else max(1, round(duration * rate))
     reach = 0 if own == rate else ceil(_REACH * max(1, rate / own))
+    # Decoding begins where samples of both rates coincide, so that the resampler keeps its phase.
     step = rate // gcd(own, rate)
     origin = max(0, begin - reach) // step * step
     first = origin * own // rate
@@ -117,11 +126,9 @@ def _beyond(sound: SoundFile, start: float) -> AudioError:
 def _resample(
     wave: Float[np.ndarray, " sample"], own: int, rate: int
 ) -> Float[np.ndarray, " resampled"]:
-    return (
-        wave
-        if own == rate
-        else np.asarray(soxr.resample(wave, own, rate, quality=_QUALITY), np.float32)
-    )
+    if own == rate:
+        return wave
+    return np.asarray(soxr.resample(wave, own, rate, quality=_QUALITY), np.float32)
 
 
 def stream(
@@ -133,62 +140,67 @@ def stream(
     start: float = 0.0,
     duration: float | None = None,
 ) -> Iterator[tuple[float, Float[np.ndarray, " sample"]]]:
-    """Yield the moment each window begins, in seconds from the start of the segment, and the window, decoding once
-    forward in bounded memory.
+    """Yield the windows of a segment with their start times, in one pass and bounded memory.
 
-    The last window may be shorter; one that would lie wholly in the window before it is not made.
+    Start times are in seconds from the start of the segment. The last window may be shorter; a
+    window that would lie wholly within the previous one is not yielded.
 
     Args:
         path: the file.
         seconds: length of a window, in seconds.
-        hop: from the beginning of a window to that of the next, in seconds.
-        sample_rate: rate wanted, in Hz; None for the file's own.
-        start: first moment wanted, in seconds, as for :func:`read`.
-        duration: length wanted, in seconds; None for all that follows.
+        hop: time between the starts of successive windows, in seconds.
+        sample_rate: rate of the result, in Hz; None: the file's own.
+        start: beginning of the segment, in seconds.
+        duration: length of the segment, in seconds; None: up to the end.
 
     Raises:
         ConfigError: a window or hop is shorter than a sample.
-        AudioError: as :func:`read`; what was decoded up to the damage has been yielded by then.
+        AudioError: as :func:`read`; windows before the damage have been yielded by then.
     """
     with open_sound(path) as sound:
         rate = sample_rate or sound.info.sample_rate
         size = round(seconds * rate)
         check(size >= 1, "seconds", seconds, f"at least one sample, 1/{rate} s")
         check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
-        held, offset, index, begin = (
-            np.empty(0, np.float32),
-            0,
-            0,
-            0,
-        )  # `held` begins at sample `offset` of the segment
+        index = 0  # of the next window
+        begin = 0  # its first sample, counted from the start of the segment
+        buffer = np.empty(0, np.float32)
+        offset = 0  # position of the buffer in the segment
         for block in _resampled(sound, _around(sound, start, duration, rate), rate):
-            held = np.concatenate((held, block))
-            while (begin := round(index * hop * rate)) + size <= offset + len(held):
-                yield begin / rate, held[begin - offset : begin - offset + size]
+            buffer = np.concatenate((buffer, block))
+            while (begin := round(index * hop * rate)) + size <= offset + len(buffer):
+                yield begin / rate, buffer[begin - offset : begin - offset + size]
                 index += 1
-            drop = min(begin - offset, len(held))
-            held, offset = held[drop:], offset + drop
+            # Samples before the next window are no longer needed.
+            drop = min(begin - offset, len(buffer))
+            buffer = buffer[drop:]
+            offset += drop
         if not sound.position:
             raise AudioError(path, "holds no samples", "record or copy it again")
-        if start and not index and not len(held):
+        if start and not index and not len(buffer):
             raise _beyond(sound, start)
+        # The rest is a shorter window, unless the last full one already reaches the end.
+        end = offset + len(buffer)
         covered = round((index - 1) * hop * rate) + size if index else 0
-        if begin < offset + len(held) and covered < offset + len(held):
-            yield begin / rate, held[begin - offset :]
+        if begin < end and covered < end:
+            yield begin / rate, buffer[begin - offset :]
 
 
 def _resampled(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
-    """Yield the samples of a segment as they are decoded."""
-    skip, left = part.skip, part.keep
+    """Yield the samples of a segment block by block."""
+    skip = part.skip
+    left = part.keep
     for block in _at_rate(sound, part, rate):
         kept = block[skip:][:left]
         skip = max(0, skip - len(block))
-        left = None if left is None else left - len(kept)
+        if left is not None:
+            left -= len(kept)
         yield kept
 
 
 def _at_rate(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
-    own, blocks = sound.info.sample_rate, sound.blocks(part.first, part.samples)
+    own = sound.info.sample_rate
+    blocks = sound.blocks(part.first, part.samples)
     if own == rate:
         yield from blocks
         return

@@ -1,7 +1,8 @@
 """The front ends of published systems, by name: settings for :class:`melpatch.audio.logmel.LogMel`.
 
-``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as those of MAE-AST. Those of PANNs and
-COLA only set the unit, since the first norm of a CNN14 sees to level and scale: for another encoder, measure them
+``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as for MAE-AST.
+Those of PANNs and COLA only set the unit, since the first norm of a CNN14 normalises level and
+scale; for another encoder, measure them
 (``--stats-clips 512``; ``melpatch stats`` prints them).
 """
 
@@ -12,7 +13,7 @@ from melpatch.audio.logmel import LogMel
 
 
 def kaldi() -> LogMel.Config:
-    """Return the settings of SSAST and AST, which are the defaults: Kaldi's, with Hann's window.
+    """SSAST and AST: Kaldi's features with Hann's window, the defaults of LogMel.
 
     Source: Gong et al. 2022 (arXiv 2110.09784), published code.
     """
@@ -20,20 +21,21 @@ def kaldi() -> LogMel.Config:
 
 
 def mae_ast() -> LogMel.Config:
-    """Return the settings of MAE-AST: Kaldi's own, with Povey's window, to a standard deviation of a half.
+    """MAE-AST: Kaldi's features with Povey's window, scaled to a standard deviation of 1/2.
 
     Source: Baade et al. 2022 (arXiv 2203.16691), published code.
-    *Differs:* there a batch normalisation takes the mean and deviation of each batch.
+    *Differs:* there, batch normalisation uses the mean and deviation of each batch.
     """
     return replace(kaldi(), window="povey")
 
 
 def maskspec(sample_rate: int = 32000) -> LogMel.Config:
-    """Return the settings of MaskSpec, those of PaSST: Kaldi's filters on a centred transform.
+    """MaskSpec, as PaSST: Kaldi's mel filters on a centred transform.
 
     Source: Chong et al. 2022 (arXiv 2204.12768), published code; there at 32 kHz only.
-    *Differs:* there each mel bin has its own mean and deviation, and the edges of the filters are moved at random in
-    training, the upper one by up to 1 kHz either way; here they stand where they do in evaluation.
+    *Differs:* there, each mel bin has its own mean and deviation, and training moves the edges of
+    the filters at random, the upper one by up to 1 kHz either way. Here the edges are those used
+    there in evaluation.
     """
     return LogMel.Config(
         sample_rate=sample_rate,
@@ -51,7 +53,7 @@ def maskspec(sample_rate: int = 32000) -> LogMel.Config:
 
 
 def panns(sample_rate: int = 32000) -> LogMel.Config:
-    """Return the settings of PANNs: librosa's log-mel spectrogram in decibels of power.
+    """PANNs: librosa's log-mel spectrogram in decibels of power.
 
     Source: Kong et al. 2020 (arXiv 1912.10211), published code, which has models for 32, 16 and 8 kHz.
     """
@@ -74,10 +76,10 @@ def panns(sample_rate: int = 32000) -> LogMel.Config:
 
 
 def cola() -> LogMel.Config:
-    """Return the settings of COLA: TensorFlow's log-mel spectrogram of magnitudes, of a clip of L2 norm 1.
+    """COLA: TensorFlow's log-mel spectrogram of magnitudes, of clips scaled to L2 norm 1.
 
     Source: Saeed et al. 2020 (arXiv 2010.10915), published code.
-    *Differs:* the clip that is scaled is the segment that was read, not the whole recording.
+    *Differs:* the norm is that of the segment that was read, not of the whole recording.
     """
     return LogMel.Config(
         n_mels=64,

@@ -13,12 +13,12 @@ def mel_filters(
 ) -> Float[np.ndarray, "mel bin"]:
     """Return the weight of every FFT bin in every mel bin, in float64.
 
-    "kaldi": triangles of height 1, straight on HTK's mel scale. That is TensorFlow's ``linear_to_mel_weight_matrix`` as
-    well. "slaney": triangles of area 1 Hz, straight on the scale of hertz, with corners on the mel scale of Slaney's
-    Auditory Toolbox (1998): librosa's default.
+    "kaldi": triangles of height 1, linear in HTK's mels, as in TensorFlow's
+    ``linear_to_mel_weight_matrix``. "slaney": triangles of area 1 Hz, linear in hertz, with corners
+    on the mel scale of Slaney's Auditory Toolbox (1998), as in librosa by default.
 
-    Narrow triangles may fall between two FFT bins and stay empty, there as here: with Kaldi's at 16 kHz, 512 points and
-    128 mels, the fourth does.
+    Narrow triangles may fall between two FFT bins and stay empty, as in these libraries: the fourth
+    of Kaldi's 128 at 16 kHz and 512 points does.
 
     Args:
         scale: which of the two.
@@ -28,22 +28,24 @@ def mel_filters(
         low_hz: lower edge of the lowest mel bin, in Hz.
         high_hz: upper edge of the highest mel bin, in Hz.
     """
-    hz = (
-        np.arange(n_fft // 2) * sample_rate / n_fft
-    )  # the last bin, half the sampling rate, has no weight
+    # The last FFT bin, at half the sampling rate, has no weight; it is padded in the end.
+    hz = np.arange(n_fft // 2) * sample_rate / n_fft
     if scale == "kaldi":
-        bins, corners = _htk(hz), np.linspace(_htk(low_hz), _htk(high_hz), n_mels + 2)[:, None]
+        bins = _htk(hz)
+        corners = np.linspace(_htk(low_hz), _htk(high_hz), n_mels + 2)[:, None]
         height = 1.0
     else:
-        bins, corners = (
-            hz,
-            _slaney_hz(np.linspace(_slaney(low_hz), _slaney(high_hz), n_mels + 2))[:, None],
-        )
+        bins = hz
+        corners = _slaney_hz(np.linspace(_slaney(low_hz), _slaney(high_hz), n_mels + 2))[:, None]
         height = 2.0 / (corners[2:] - corners[:-2])
-    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
-    triangles = np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clip(
-        min=0.0
-    )
+
+    # Filter i rises from corner i to corner i + 1 and falls to corner i + 2.
+    left = corners[:-2]
+    centre = corners[1:-1]
+    right = corners[2:]
+    rising = (bins - left) / (centre - left)
+    falling = (right - bins) / (right - centre)
+    triangles = np.minimum(rising, falling).clip(min=0.0)
     return np.pad(height * triangles, [(0, 0), (0, 1)])
 
 
@@ -52,10 +54,9 @@ def _htk(hz: Any) -> Any:
 
 
 def _slaney(hz: Any) -> Any:
-    """Return mels: 15 up to 1000 Hz, in even steps, and above it 27 for every factor of 6.4."""
-    return np.minimum(hz, 1000.0) * 0.015 + 27.0 * np.log(np.maximum(hz, 1000.0) / 1000.0) / np.log(
-        6.4
-    )
+    """Return Slaney's mels: linear up to 15 at 1000 Hz, then 27 more per factor of 6.4."""
+    linear = np.minimum(hz, 1000.0) * 0.015
+    return linear + 27.0 * np.log(np.maximum(hz, 1000.0) / 1000.0) / np.log(6.4)
 
 
 def _slaney_hz(mel: Any) -> Any:

@@ -1,6 +1,6 @@
-"""An open sound file: what it states, and its samples in bounded blocks; whatever is wrong with it is an AudioError.
+"""An open sound file: its header, and its samples in bounded blocks; all faults are AudioErrors.
 
-Decoding is libsndfile's, through soundfile. The file is told by its content, never by its name.
+libsndfile decodes, through soundfile. The format is detected from the content, never from the name.
 """
 
 import io
@@ -21,18 +21,19 @@ from melpatch.audio.unreadable import COPY_AGAIN, error_text, require_file, why_
 from melpatch.errors import AudioError
 
 Source = str | Path | ByteRange | OpenFile
-"""A sound file, a stretch of a file that is one in itself, or a file that is open already."""
-LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
-"""Sampling rates taken for sound, in Hz: telephones have 8 000, bat detectors 384 000."""
+"""A sound file, a byte range of a file that is one, or an open file."""
+LOWEST_RATE = 1_000
+"""Lowest sampling rate that is accepted, in Hz; telephones have 8 000."""
+HIGHEST_RATE = 768_000
+"""Highest sampling rate that is accepted, in Hz; bat detectors have 384 000."""
 SLACK = 0.1
-"""Seconds that a file may lack of the length it states: MP3 counts padding, some programs count their own header."""
+"""Seconds by which a file may be shorter than stated: MP3 counts padding, some count headers."""
 _BLOCK = 1 << 18  # values decoded at a time, all channels together: 1 MB
-_LOUDEST = 1e10  # float files at integer scale reach 2^31; beyond lies only damage
+_LOUDEST = 1e10  # float files at integer scale reach 2^31; larger values are damage
 _NO_LENGTH = 1 << 62  # libsndfile states 2^63 - 1 where a stream states nothing
-_PIPED = range(
-    0x7FFFF000, 1 << 32
-)  # sizes that sox, arecord and ffmpeg write when they cannot go back to the header
-# How libsndfile's log names a chunk of sound that goes on beyond the end of the file.
+# Sizes that sox, arecord and ffmpeg write when they cannot seek back to the header.
+_PIPED = range(0x7FFFF000, 1 << 32)
+# How libsndfile's log reports a chunk that extends beyond the end of the file.
 _CUT = re.compile(r"(?:data|SSND|BODY|Data Size|[Rr]iff(?: size)?)\s*: (\d+) \(should be (\d+)\)")
 
 
@@ -42,7 +43,7 @@ class AudioInfo:
 
     Attributes:
         sample_rate: in Hz.
-        channels: how many, before they are mixed down.
+        channels: number of channels, before they are mixed down.
         samples: length in samples per channel; None where the file does not state it.
         format: libsndfile's name of the container, such as ``WAV``.
         subtype: libsndfile's name of the codec, such as ``PCM_16``.
@@ -61,10 +62,10 @@ class AudioInfo:
 
 
 class _Bytes(io.BufferedReader):
-    """A file without its name, from which soundfile would take ``.raw`` for headerless sound.
+    """A file without a name, because soundfile would read a ``.raw`` file as headerless sound.
 
-    A WAV file whose writer died states no data and a wrong RIFF size. libsndfile reads such a file on to its end only
-    where that size is 8, so 8 is what it is shown wherever the size is wrong.
+    A WAV file whose writer died states no data and a wrong RIFF size. libsndfile reads such a file
+    to its end only if that size is 8, so wrong sizes are presented as 8.
     """
 
     name = ""
@@ -79,16 +80,18 @@ class _Bytes(io.BufferedReader):
         self.seek(0)
         self._unclosed = head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") + 8 != size
 
-    def readinto(self, buffer: Any) -> int:  # a buffer of cffi, which is of no public type
+    def readinto(self, buffer: Any) -> int:  # a cffi buffer, which has no public type
         start = self.tell()
         count = super().readinto(buffer)
-        low, high = max(start, 4), min(start + count, 8)
+        # Bytes 4 to 7 of the file hold the RIFF size.
+        low = max(start, 4)
+        high = min(start + count, 8)
         if self._unclosed and low < high:
             buffer[low - start : high - start] = b"RIFF\x08\0\0\0"[low:high]
         return count
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go where a header points; libsndfile, which checks, is told the old place where that is before the file."""
+        """Seek; before the start of the file, return the old position, which libsndfile detects."""
         try:
             return super().seek(offset, whence)
         except (OSError, ValueError):
@@ -96,7 +99,7 @@ class _Bytes(io.BufferedReader):
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file without soundfile's seek after each read, with which lossy decoders start anew at each block."""
+    """A sound file without soundfile's seek after each read, which restarts lossy decoders."""
 
     def seekable(self) -> bool:
         return False
@@ -107,60 +110,54 @@ class SoundFile:
 
     Attributes:
         path: the file as the caller named it.
-        info: what the file states.
+        info: what the header states.
         position: the sample, per channel, that is decoded next.
     """
 
     def __init__(self, path: Source, sound: soundfile.SoundFile) -> None:
         samples = None if sound.frames >= _NO_LENGTH else sound.frames
-        self.path, self.position, self._sound = path, 0, sound
-        self.info = AudioInfo(
-            sound.samplerate, sound.channels, samples, sound.format, sound.subtype
-        )
+        rate = sound.samplerate
+        self.path = path
+        self.position = 0
+        self._sound = sound
+        self.info = AudioInfo(rate, sound.channels, samples, sound.format, sound.subtype)
         if samples == 0:
             raise AudioError(path, "holds no samples", COPY_AGAIN)
-        if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             allowed = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            raise AudioError(
-                path,
-                f"states a sampling rate of {sound.samplerate} Hz; allowed: {allowed}",
-                COPY_AGAIN,
-            )
-        for stated, there in _CUT.findall(sound.extra_info):
-            if samples and int(there) > 0 and int(stated) not in _PIPED:
-                self._check_length(samples * int(stated) // int(there), samples)
+            reason = f"states a sampling rate of {rate} Hz; allowed: {allowed}"
+            raise AudioError(path, reason, COPY_AGAIN)
+        # libsndfile shortens truncated chunks silently, except in its log, which has both sizes.
+        for stated, actual in _CUT.findall(sound.extra_info):
+            if samples and int(actual) > 0 and int(stated) not in _PIPED:
+                self._check_length(samples * int(stated) // int(actual), samples)
 
     def blocks(
         self, first: int = 0, count: int | None = None
     ) -> Iterator[Float[np.ndarray, " sample"]]:
-        """Decode from sample ``first`` on: ``count`` samples, or up to the end, as mono float32, the mean of channels.
+        """Decode ``count`` samples from ``first``, or up to the end, as mono float32 (mean of channels).
 
         Raises:
-            AudioError: decoding fails, ends more than :data:`SLACK` before the stated end, or gives NaN or Inf.
+            AudioError: decoding fails, ends more than :data:`SLACK` before the stated end, or gives NaN
+                or Inf.
         """
         self._go_to(first)
         stated = self.info.samples
-        stop = (
-            stated
-            if count is None
-            else first + count
-            if stated is None
-            else min(first + count, stated)
-        )
+        ends = [stated, None if count is None else first + count]
+        stop = min((end for end in ends if end is not None), default=None)
         while stop is None or self.position < stop:
-            room = _BLOCK // self.info.channels
-            block = self._decode(room if stop is None else min(room, stop - self.position))
+            samples = _BLOCK // self.info.channels
+            if stop is not None:
+                samples = min(samples, stop - self.position)
+            block = self._decode(samples)
             if not len(block):
                 if stated is not None and stop is not None:
                     self._check_length(stop, self.position)
                 return
             if not np.abs(block).max() <= _LOUDEST:
                 seconds = self.position / self.info.sample_rate
-                raise AudioError(
-                    self.path,
-                    f"holds NaN, infinite or absurd samples near {seconds:.2f} s",
-                    COPY_AGAIN,
-                )
+                reason = f"holds NaN, infinite or absurd samples near {seconds:.2f} s"
+                raise AudioError(self.path, reason, COPY_AGAIN)
             yield block[:, 0] if self.info.channels == 1 else block.mean(axis=1)
 
     def _go_to(self, first: int) -> None:
@@ -171,11 +168,9 @@ class SoundFile:
                 self.position = self._sound.seek(first)
             except soundfile.LibsndfileError as error:
                 seconds = first / self.info.sample_rate
-                raise AudioError(
-                    self.path,
-                    f"cannot be read from {seconds:.2f} s on: {error_text(error)}",
-                    COPY_AGAIN,
-                ) from error
+                reason = f"cannot be read from {seconds:.2f} s on: {error_text(error)}"
+                raise AudioError(self.path, reason, COPY_AGAIN) from error
+        # Without seeking, everything before `first` is decoded and dropped.
         for _ in self.blocks(self.position, first - self.position):
             pass
 
@@ -186,34 +181,32 @@ class SoundFile:
             )
         except soundfile.LibsndfileError as error:
             seconds = self.position / self.info.sample_rate
-            raise AudioError(
-                self.path, f"breaks off after {seconds:.2f} s: {error_text(error)}", COPY_AGAIN
-            ) from error
+            reason = f"breaks off after {seconds:.2f} s: {error_text(error)}"
+            raise AudioError(self.path, reason, COPY_AGAIN) from error
         self.position += len(block)
         return block
 
-    def _check_length(self, stated: int, there: int) -> None:
+    def _check_length(self, stated: int, actual: int) -> None:
         rate = self.info.sample_rate
-        if stated - there > SLACK * rate:
-            reason = f"is truncated: it states {stated / rate:.2f} s, but only {there / rate:.2f} s are there"
-            raise AudioError(self.path, reason, COPY_AGAIN)
+        if stated - actual > SLACK * rate:
+            seconds = f"{stated / rate:.2f} s, but only {actual / rate:.2f} s are there"
+            raise AudioError(self.path, f"is truncated: it states {seconds}", COPY_AGAIN)
 
 
 @contextmanager
 def open_sound(path: Source) -> Iterator[SoundFile]:
-    """Open a sound file, or a stretch of a file, for the body of a ``with``.
+    """Open a sound file, or a byte range of a file, as a context manager.
 
     Raises:
-        AudioError: there is no such file, it is damaged or not sound, or it states something impossible.
+        AudioError: the file does not exist, is damaged or not sound, or states something impossible.
     """
     if not isinstance(path, OpenFile):
         require_file(path)
     try:
         file = _Bytes(path)
     except OSError as error:
-        raise AudioError(
-            path, f"cannot be opened ({error.strerror})", "check who may read it"
-        ) from error
+        reason = f"cannot be opened ({error.strerror})"
+        raise AudioError(path, reason, "check who may read it") from error
     with file:
         try:
             sound = _Forward(file)

@@ -1,4 +1,4 @@
-"""Why a file is not sound: what it is instead, and what to do about it."""
+"""Why a sound file cannot be read: what the file is instead, and what to do."""
 
 import stat
 from io import BufferedReader
@@ -32,19 +32,17 @@ _FOREIGN = (
 
 
 def require_file(path: str | Path | ByteRange) -> None:
-    """Refuse what is, or lies in, no file with bytes in it; opening a pipe or a device could wait forever.
+    """Refuse all but regular files that are not empty: opening a pipe or device could block.
 
     Raises:
-        AudioError: there is no such file, or nothing in it.
+        AudioError: there is no such file, or it is empty.
     """
     try:
         status = Path(path.path if isinstance(path, ByteRange) else path).stat()
     except (OSError, ValueError) as error:
-        reason = (
-            "does not exist"
-            if isinstance(error, FileNotFoundError)
-            else f"cannot be reached ({error})"
-        )
+        reason = f"cannot be reached ({error})"
+        if isinstance(error, FileNotFoundError):
+            reason = "does not exist"
         raise AudioError(path, reason, "check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise AudioError(path, "is a folder", "give a sound file")
@@ -55,7 +53,7 @@ def require_file(path: str | Path | ByteRange) -> None:
 
 
 def why_unreadable(file: BufferedReader, error: soundfile.LibsndfileError) -> tuple[str, str]:
-    """Return why libsndfile did not take an open file, and what to do."""
+    """Return why libsndfile refused an open file, and what to do."""
     file.seek(0)
     head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
     for offset, magic, reason, fix in _FOREIGN:
@@ -65,5 +63,5 @@ def why_unreadable(file: BufferedReader, error: soundfile.LibsndfileError) -> tu
 
 
 def error_text(error: soundfile.LibsndfileError) -> str:
-    """Return what libsndfile says, without its punctuation."""
+    """Return libsndfile's message without its punctuation."""
     return str(error.error_string).strip().removeprefix("Error : ").rstrip(".")

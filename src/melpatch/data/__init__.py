@@ -1,1 +1,1 @@
-"""From files to batches."""
+"""Data: corpora, shards, splits and the loader that makes batches."""

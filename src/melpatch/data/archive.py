@@ -162,9 +162,9 @@ def _store(
         )
     with TemporaryFile(dir=path.parent) if clip.duration > _LONG else io.BytesIO() as content:
         coded = write_sound(_pieces(clip, rate), rate, settings.codec, content)
-        if coded.beyond > _MOST_BEYOND * coded.samples:
-            share = f"{coded.beyond / coded.samples:.0%}"
-            reason = f"has {share} of its samples beyond full scale, up to {coded.loudest:.3g}"
+        if coded.clipped > _MOST_BEYOND * coded.samples:
+            share = f"{coded.clipped / coded.samples:.0%}"
+            reason = f"has {share} of its samples beyond full scale, up to {coded.peak:.3g}"
             raise AudioError(clip.location, reason, "scale it to [-1, 1] first")
         # The stated length is kept where it means the same samples, so that crops fall where they fall in the file.
         exact = coded.samples / rate
@@ -182,7 +182,7 @@ def _store(
     about |= {"labels": clip.labels, "split": clip.split, "group": clip.group}
     _add(archive, f"{stem}.json", io.BytesIO(json.dumps(about, ensure_ascii=False).encode()))
     kept = Clip(path, clip.key, 0.0, seconds, clip.labels, clip.split, clip.group, *packed)
-    return _Stored(kept, file, name, coded.beyond > 0)
+    return _Stored(kept, file, name, coded.clipped > 0)
 
 
 def _pieces(clip: Clip, rate: int) -> Iterator[Samples]:

@@ -1,4 +1,4 @@
-"""How sound travels: a :class:`Clip` says where a piece of it lies, a :class:`Batch` holds such pieces decoded."""
+"""Clips and batches: a :class:`Clip` says where audio is stored, a :class:`Batch` holds it decoded."""
 
 import os
 from collections.abc import Callable
@@ -16,21 +16,20 @@ from melpatch.rng import hash_text
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Where a piece of sound lives, and what is known of it.
+    """A recording, or a part of one: where it is stored, and its labels.
 
     Attributes:
-        path: the sound file, or the shard that the clip is packed in; of a remote one, where its copy lies once it is
-            fetched.
-        key: signed 64-bit number from :func:`clip_key`; all randomness of the clip hangs on it.
-        start: first moment of the clip in the file, in seconds.
+        path: the sound file, or the shard that holds the clip; for a remote shard, its local copy.
+        key: signed 64-bit number from :func:`clip_key`, which seeds all randomness of the clip.
+        start: start of the clip in the file, in seconds.
         duration: length in seconds.
-        labels: the clip's classes; empty when it is unlabelled.
+        labels: the clip's classes; empty if it is unlabelled.
         split: ``train``, ``val``, ``test``, a fold number, or ``""`` for none.
-        group: the recording, speaker or patient that the clip belongs to, or ``""`` if nobody says.
+        group: the recording, speaker or patient that the clip belongs to; ``""`` if unknown.
         offset: first byte of the clip in a shard.
-        size: length in bytes in a shard; 0 where the clip is a file of its own, or a part of one.
+        size: length in bytes in a shard; 0 for a file or a part of one.
         crc32: checksum of these bytes.
-        url: where the shard is fetched from; ``""`` where it lies on this machine.
+        url: where the shard is fetched from; ``""`` for a local one.
     """
 
     path: Path
@@ -47,52 +46,60 @@ class Clip:
 
     @property
     def state(self) -> tuple[int, int] | None:
-        """What tells that the sound was changed: the size and checksum of what is packed in a shard, wherever that
-        lies, or the size and time of a file; None where there is none."""
+        """Size and checksum in a shard, or size and time of a file: they change with the audio.
+
+        None if there is no such file.
+        """
         return (self.size, self.crc32) if self.size else file_state(self.path)
 
     @property
     def identities(self) -> tuple[int, ...]:
-        """Numbers that the clip is known by again: its key, and for a file its place on this machine with its start,
-        which is the same where another listing gives it another key."""
+        """Numbers by which the clip is recognised in other listings.
+
+        These are its key and, for a file, a hash of its absolute path and start, which stays the
+        same where another listing gives it another key.
+        """
         if self.size:
             return (self.key,)
-        return self.key, hash_text(f"{os.path.abspath(self.path)}\0{self.start:.6f}")  # noqa: PTH100 - asks no disk
+        absolute = os.path.abspath(self.path)  # noqa: PTH100 - does not access the disk
+        return self.key, hash_text(f"{absolute}\0{self.start:.6f}")
 
     @property
     def location(self) -> str:
-        """What messages and lists call the clip: its file, or the shard with its member and offset."""
+        """Name of the clip in messages and lists: its file, or its shard with member and offset."""
         file = self.url or str(self.path)
-        return f"{file}[{member_name(self.key)} at byte {self.offset}]" if self.size else file
+        if not self.size:
+            return file
+        return f"{file}[{member_name(self.key)} at byte {self.offset}]"
 
 
 def member_name(key: int) -> str:
-    """Return what a clip is called in a shard, without the ending: its key as 16 hexadecimal digits."""
+    """Return a clip's file name in a shard without extension: its key as 16 hexadecimal digits."""
     return f"{key & (1 << 64) - 1:016x}"
 
 
 def clip_key(dataset: str, relative_path: str, start: float) -> int:
-    """Return a clip's number: the same on every machine, wherever the data lie and in whatever order they are listed.
+    """Return the key of a clip, which does not depend on machine, folder or order of listing.
 
     Args:
         dataset: name of the data set.
         relative_path: the file's path below the data set's folder, with forward slashes.
-        start: first moment of the clip in the file, in seconds; told apart to the microsecond.
+        start: start of the clip in the file, in seconds, with a resolution of a microsecond.
     """
     return hash_text(f"{dataset}\0{relative_path}\0{start:.6f}")
 
 
 @dataclass
 class Batch:
-    """Decoded clips of one sampling rate, padded at the end with zeros to the longest.
+    """Decoded clips of one sampling rate, zero-padded at the end to the longest.
 
     Attributes:
         wave: samples, float32, nominally in [-1, 1].
-        lengths: how many samples of each clip are its own.
-        keys: the clips' numbers.
-        targets: 1 where a clip has a label; None when labels play no part.
-        partner: row of the clip that one may be mixed with, its own where there is none; None for the neighbour in a
-            pair of rows: 0 with 1, 2 with 3, and so on.
+        lengths: samples of each clip without padding.
+        keys: keys of the clips.
+        targets: 1 where a clip has a label, else 0; None without labels.
+        partner: row of each clip's mixup partner, its own row where it has none; None: neighbours
+            are partners, 0 with 1, 2 with 3, and so on.
     """
 
     wave: Float[Tensor, "clip sample"]
@@ -103,7 +110,7 @@ class Batch:
 
     @property
     def partners(self) -> Int[Tensor, " clip"]:
-        """Row of each clip's partner."""
+        """Row of each clip's mixup partner."""
         own = torch.arange(len(self), device=self.keys.device)
         if self.partner is not None:
             return self.partner
@@ -111,31 +118,29 @@ class Batch:
 
     @cached_property
     def shortest(self) -> int:
-        """Samples of the shortest clip; a batch on its device still knows it, so that nothing has to wait for that."""
+        """Samples of the shortest clip; known after a move to a device, without a synchronisation."""
         return int(self.lengths.min()) if len(self) else self.wave.shape[1]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch on another device; a copy from pinned memory does not block."""
+        """Return the batch on another device; copies from pinned memory do not block."""
         return self._moved(lambda value: value.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """Return the batch from where a GPU copies without a wait; torch's loader asks for it by this name."""
+        """Return the batch in pinned memory; torch's DataLoader calls this method by name."""
         return self._moved(lambda value: value.pin_memory())
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> "Batch":
-        moved = Batch(
-            **{name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        )
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = Batch(**{name: move(value) for name, value in tensors.items()})
         moved.shortest = self.shortest
         return moved
 
     @classmethod
     def empty(cls, samples: int, labels: int | None = None) -> "Batch":
-        """Return a batch without clips: what a process has that can read none of its own, but takes part in a step."""
+        """Return a batch without clips, for a rank that can read none of its own in a step."""
         none = torch.zeros(0, dtype=torch.int64)
-        return cls(
-            torch.zeros(0, samples), none, none, None if labels is None else torch.zeros(0, labels)
-        )
+        targets = None if labels is None else torch.zeros(0, labels)
+        return cls(torch.zeros(0, samples), none, none, targets)

@@ -1,4 +1,4 @@
-"""What a corpus is: clips, their closed set of labels, and the files that it does without."""
+"""A corpus: clips, their closed set of labels, and the files that were left out."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from melpatch.errors import DataError
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that a corpus does without, and why."""
+    """A file that was left out of a corpus, and the reason."""
 
     path: str
     reason: str
@@ -21,14 +21,14 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Clips and what is known of them together.
+    """Clips with their set of labels.
 
     Attributes:
         name: the names of the sources, joined by ``+``.
         clips: in the order of the sources; folders are sorted.
         labels: all labels of all splits, sorted.
         multi_label: whether some clip has more than one label.
-        rejected: what was left out.
+        rejected: files that were left out.
     """
 
     name: str
@@ -39,23 +39,23 @@ class Corpus:
 
     @property
     def splits(self) -> dict[str, int]:
-        """The number of clips of each split, sorted by its name; ``""`` stands for none."""
+        """The number of clips of each split, sorted by name; ``""`` stands for no split."""
         return dict(sorted(Counter(clip.split for clip in self.clips).items()))
 
     def select(self, splits: Iterable[str]) -> "Corpus":
-        """Return the clips of some splits; the labels stay those of the whole corpus.
+        """Return the clips of these splits, with the labels of the whole corpus.
 
         Raises:
-            DataError: no clip stands in one of the splits.
+            DataError: one of the splits has no clip.
         """
         wanted = self._known(splits)
         return replace(self, clips=tuple(clip for clip in self.clips if clip.split in wanted))
 
     def without(self, splits: Iterable[str]) -> "Corpus":
-        """Return the clips of all other splits; the labels stay those of the whole corpus.
+        """Return the clips of all other splits, with the labels of the whole corpus.
 
         Raises:
-            DataError: no clip stands in one of the splits, so that nothing would be held out.
+            DataError: one of the splits has no clip, so nothing would be held out.
         """
         unwanted = self._known(splits)
         return replace(self, clips=tuple(clip for clip in self.clips if clip.split not in unwanted))
@@ -64,17 +64,16 @@ class Corpus:
         asked = {splits} if isinstance(splits, str) else set(splits)
         unknown = sorted(asked - set(self.splits))
         if unknown:
-            there = ", ".join(
+            counts = (
                 f"{split or '(none)'} ({count} clips)" for split, count in self.splits.items()
             )
-            raise DataError(
-                f"{self.name}: no split {unknown[0]!r}; there are: {there or 'no clips'}"
-            )
+            known = ", ".join(counts) or "no clips"
+            raise DataError(f"{self.name}: no split {unknown[0]!r}; there are: {known}")
         return asked
 
 
 def label_matrix(clips: Sequence[Clip], labels: Sequence[str]) -> Float[np.ndarray, "clip label"]:
-    """Return 1 where a clip has a label and 0 elsewhere, float32.
+    """Return a float32 matrix with 1 where a clip has a label and 0 elsewhere.
 
     Raises:
         DataError: a clip has a label that is not among ``labels``.
@@ -84,8 +83,7 @@ def label_matrix(clips: Sequence[Clip], labels: Sequence[str]) -> Float[np.ndarr
     for row, clip in zip(matrix, clips, strict=True):
         for label in clip.labels:
             if label not in column:
-                raise DataError(
-                    f"{clip.path}: label {label!r} is not among the {len(labels)} known; see the column 'label'"
-                )
+                problem = f"label {label!r} is not among the {len(labels)} known"
+                raise DataError(f"{clip.path}: {problem}; see the column 'label'")
             row[column[label]] = 1
     return matrix

@@ -1,8 +1,7 @@
-"""From clips to batches: the order, the crops and the labels are functions of (seed, clip, epoch), whatever the workers
-do.
+"""From clips to batches: order, crops and labels are functions of (seed, clip, epoch) alone.
 
-A clip that cannot be read at run time is left out of its batch, counted, and reported; the run stops only when more
-than a stated share of the corpus is bad.
+They do not depend on the workers. A clip that cannot be read at run time is left out of its batch,
+counted and reported; the run stops when more than a set share of the corpus is bad.
 """
 
 import itertools
@@ -27,11 +26,14 @@ from melpatch.errors import AudioError, DataError, report_lost_workers
 from melpatch.rng import integers, permutation, stream, uniform
 
 Segment = tuple[Clip, Float[np.ndarray, " _"]]
-"""A clip and its samples, of which every clip has another number."""
+"""A clip and its samples."""
 
 
 class ClipDraw(NamedTuple):
-    """One place in the order of a run: which clip, and in which pass over the corpus (or, balanced, in which draw)."""
+    """One entry of the training order: the index of a clip, and the epoch that seeds its crop.
+
+    With balanced sampling, ``epoch`` is the number of the draw instead.
+    """
 
     clip: int
     epoch: int
@@ -45,7 +47,7 @@ class LoadedBatch:
     rejected: tuple[Rejected, ...] = ()
 
     def pin_memory(self) -> "LoadedBatch":
-        """Return the same from where a GPU copies without a wait; torch's loader asks for it by this name."""
+        """Return the batch in pinned memory; torch's DataLoader calls this method by name."""
         return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
 
@@ -54,23 +56,21 @@ class LoaderConfig:
     """How clips become batches."""
 
     batch_size: int = 32
-    """Clips per optimiser step, over which one gradient is averaged: of all processes and accumulated batches."""
+    """Clips per optimiser step, over all ranks and accumulated batches."""
     seconds: float = 10.0
     """Longest segment, in seconds; longer clips are cropped at random."""
     short_clips: Literal["pad", "repeat"] = "pad"
-    """What training makes of a clip that is shorter than a segment: padding, which is masked, or a whole segment of it
-    over and over, from a random place on."""
+    """Clips shorter than a segment: "pad" them (and mask the padding), or "repeat" them to fill it."""
     bucket_steps: int = 4
-    """Steps whose clips are sorted by length together, so that little is padded; 1 leaves the order as it is."""
+    """Steps whose clips are sorted by length together, to reduce padding; 1: no sorting."""
     workers: int = 2
-    """Processes that decode beside the training; 0 decodes in the training process."""
+    """Worker processes that decode clips; 0: decode in the training process."""
     shards_at_once: int | None = None
-    """Shards (or files, where clips are parts of files) whose clips are mixed at a time, for stores that are slow to
-    jump about; None mixes all clips of the corpus."""
+    """Shards (or files, if clips are parts of files) mixed at a time; None: mix the whole corpus."""
     balanced_sampling: bool = False
-    """Draw clips so that every label comes up equally often, with replacement."""
+    """Draw clips with replacement so that all labels occur equally often."""
     max_bad_share: float = 0.01
-    """Share of the corpus that may prove unreadable at run time before the run stops (one clip always may)."""
+    """Share of the corpus that may be unreadable before the run stops (one clip always may)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -78,23 +78,15 @@ class LoaderConfig:
         check(self.bucket_steps >= 1, "bucket_steps", self.bucket_steps, "1 or more")
         check(self.seconds > 0, "seconds", self.seconds, "above 0")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
-        check(
-            self.shards_at_once is None or self.shards_at_once >= 1,
-            "shards_at_once",
-            self.shards_at_once,
-            "1 or more, or none",
-        )
-        check(
-            not (self.balanced_sampling and self.shards_at_once),
-            "shards_at_once",
-            self.shards_at_once,
-            "none, with balanced_sampling",
-        )
+        shards = self.shards_at_once
+        check(shards is None or shards >= 1, "shards_at_once", shards, "1 or more, or none")
+        compatible = not (self.balanced_sampling and shards)
+        check(compatible, "shards_at_once", shards, "none, with balanced_sampling")
         check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
 
 
 class ClipDataset(Dataset[Segment | Rejected]):
-    """Decoded segments by place in the order."""
+    """Decoded segments, indexed by :class:`ClipDraw`."""
 
     def __init__(
         self,
@@ -105,7 +97,10 @@ class ClipDataset(Dataset[Segment | Rejected]):
         *,
         repeat: bool = False,
     ) -> None:
-        self.clips, self.sample_rate, self.seconds, self.seed = clips, sample_rate, seconds, seed
+        self.clips = clips
+        self.sample_rate = sample_rate
+        self.seconds = seconds
+        self.seed = seed
         self.repeat = repeat
 
     def __len__(self) -> int:
@@ -119,18 +114,19 @@ class ClipDataset(Dataset[Segment | Rejected]):
         except AudioError as error:
             return Rejected(clip.location, error.reason)
         if self.repeat and clip.duration < self.seconds:
-            states = stream(self.seed, "repeat", torch.tensor([clip.key]), draw.epoch)
-            wave = repeat_to_length(
-                wave, round(self.seconds * self.sample_rate), uniform(states, 1).item()
-            )
+            state = stream(self.seed, "repeat", torch.tensor([clip.key]), draw.epoch)
+            samples = round(self.seconds * self.sample_rate)
+            wave = repeat_to_length(wave, samples, uniform(state, 1).item())
         return clip, wave
 
 
 def repeat_to_length(
     wave: Float[np.ndarray, " sample"], samples: int, start: float
 ) -> Float[np.ndarray, " _"]:
-    """Return a wave that has so many samples as it is, and so many of a shorter one that is repeated without end, from
-    ``start``, a share of it, on."""
+    """Return a wave repeated to ``samples`` samples, starting at a share ``start`` of its length.
+
+    A wave that is long enough is returned unchanged.
+    """
     if len(wave) >= samples:
         return wave
     first = int(start * len(wave))
@@ -140,44 +136,58 @@ def repeat_to_length(
 def training_order(
     corpus: Corpus, config: LoaderConfig, seed: int, first: int
 ) -> Iterator[ClipDraw]:
-    """Yield the endless order of a run from its ``first`` draw on.
+    """Yield the endless order of a run from draw number ``first``.
 
-    Each pass over the corpus is one seeded permutation. With locality the shards are shuffled, and all clips of a few
-    of them, shuffled, come before those of the next few. A balanced order draws clips with replacement instead, by the
-    sum of 1 / count over a clip's labels: as if a label were drawn and then a clip that has it.
+    Each epoch is one seeded permutation of the corpus. With ``shards_at_once``, the shards are
+    shuffled, and the shuffled clips of that many shards precede those of the next ones. Balanced
+    sampling draws clips with replacement, with weights of the sum of 1 / count over their labels.
+    This equals drawing a label, then a clip that has it.
     """
     size = len(corpus.clips)
-    by_key = sorted(
-        range(size), key=lambda index: corpus.clips[index].key
-    )  # however the corpus is listed
-    weights = _balance(corpus)[by_key].cumsum(0) if config.balanced_sampling else None
-    shards = (
-        _shards([corpus.clips[index].path for index in by_key]) if config.shards_at_once else None
-    )
-    for epoch in itertools.count(first // size):
-        if weights is None:
+    # Sorted by key, so that the order does not depend on how the corpus is listed.
+    by_key = sorted(range(size), key=lambda index: corpus.clips[index].key)
+    cumulative = None
+    shards = None
+    if config.balanced_sampling:
+        cumulative = _balance(corpus)[by_key].cumsum(0)
+    elif config.shards_at_once:
+        shards = _shards([corpus.clips[index].path for index in by_key])
+    first_epoch, offset = divmod(first, size)
+    for epoch in itertools.count(first_epoch):
+        if cumulative is None:
             indices = permutation(seed, "order", epoch, size)
             if shards is not None and config.shards_at_once:
-                turn = (
-                    permutation(seed, "shards", epoch, int(shards.max()) + 1).argsort()
-                    // config.shards_at_once
-                )
-                indices = indices[turn[shards[indices]].argsort(stable=True)]
+                indices = _by_shards(indices, shards, config.shards_at_once, seed, epoch)
         else:
-            state = stream(seed, "order", torch.zeros(1, dtype=torch.int64), epoch)
-            # 53 bits, since the 24 of uniform never meet most clips of AudioSet's commonest labels.
-            draws = integers(state, 0, 1 << 53, size)[0].double() * 2.0**-53
-            indices = torch.searchsorted(weights, draws * weights[-1], right=True).clamp(
-                max=size - 1
-            )
-        skip = first % size if epoch == first // size else 0
+            indices = _balanced_draws(cumulative, seed, epoch)
+        skip = offset if epoch == first_epoch else 0
         for number, index in enumerate(indices[skip:].tolist(), start=epoch * size + skip):
-            # With replacement, a clip that comes again within a pass is cut elsewhere.
-            yield ClipDraw(by_key[index], epoch if weights is None else number)
+            # With replacement, a clip may recur within an epoch; the draw's number varies its crop.
+            yield ClipDraw(by_key[index], epoch if cumulative is None else number)
+
+
+def _by_shards(
+    indices: torch.Tensor, shards: torch.Tensor, at_once: int, seed: int, epoch: int
+) -> torch.Tensor:
+    """Return the shuffled indices sorted by the group of shards that they belong to."""
+    # argsort of a permutation is its inverse: the rank of each shard in a random order of shards.
+    rank = permutation(seed, "shards", epoch, int(shards.max()) + 1).argsort()
+    group = rank // at_once
+    return indices[group[shards[indices]].argsort(stable=True)]
+
+
+def _balanced_draws(cumulative: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
+    """Return one epoch of indices, drawn with replacement by inverting their cumulative weights."""
+    size = len(cumulative)
+    state = stream(seed, "order", torch.zeros(1, dtype=torch.int64), epoch)
+    # 53 bits: the 24 bits of `uniform` would never hit most clips of AudioSet's commonest labels.
+    draws = integers(state, 0, 1 << 53, size)[0].double() * 2.0**-53
+    indices = torch.searchsorted(cumulative, draws * cumulative[-1], right=True)
+    return indices.clamp(max=size - 1)
 
 
 def _shards(paths: Sequence[Path]) -> torch.Tensor:
-    """Return the number of each path, which counts them in the order in which they come first."""
+    """Return the number of each path, counting distinct paths in order of appearance."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(str(path), len(numbers)) for path in paths])
 
@@ -185,35 +195,33 @@ def _shards(paths: Sequence[Path]) -> torch.Tensor:
 def step_draws(
     corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, first_step: int
 ) -> Iterator[list[ClipDraw]]:
-    """Yield the draws of each optimiser step, from ``first_step`` on, whoever computes them.
+    """Yield the draws of each optimiser step from ``first_step``, the same on every rank.
 
-    The order is cut into groups of ``bucket`` steps; within a group, clips of like length come into the same step, and
-    the steps are shuffled. So little is padded, and every clip still comes up once per pass.
+    The order is cut into groups of ``bucket_steps`` steps. Within a group, clips of similar length
+    share a step, and the steps are shuffled. This reduces padding, and every clip still occurs once
+    per epoch.
     """
-    steps = max(
-        1, min(config.bucket_steps, len(corpus.clips) // per_step)
-    )  # no more than a pass, or clips would meet themselves
-    group, skip = divmod(first_step, steps)
-    draws = training_order(corpus, config, seed, group * steps * per_step)
-    for number in itertools.count(group):
-        held = [next(draws) for _ in range(steps * per_step)]
-        held.sort(key=lambda draw: min(corpus.clips[draw.clip].duration, config.seconds))
-        shuffled = permutation(seed, "steps", number, steps).tolist()
-        for at in shuffled[skip if number == group else 0 :]:
-            yield held[at * per_step : (at + 1) * per_step]
+    # A group is at most an epoch long; otherwise it would contain the same clip twice.
+    steps = max(1, min(config.bucket_steps, len(corpus.clips) // per_step))
+    first_group, skip = divmod(first_step, steps)
+    draws = training_order(corpus, config, seed, first_group * steps * per_step)
+    for group in itertools.count(first_group):
+        pool = [next(draws) for _ in range(steps * per_step)]
+        pool.sort(key=lambda draw: min(corpus.clips[draw.clip].duration, config.seconds))
+        shuffled = permutation(seed, "steps", group, steps).tolist()
+        for step in shuffled[skip if group == first_group else 0 :]:
+            yield pool[step * per_step : (step + 1) * per_step]
 
 
 def step_share(draws: Sequence[ClipDraw], number: int, shares: int) -> list[ClipDraw]:
-    """Return one of so many equal shares of a step's draws, in each of which are clips of all lengths.
+    """Return share ``number`` of a step's draws, for one accumulated batch of one rank.
 
-    Two neighbours, of which each is the other's partner in mixtures, stay together where shares are of even size.
+    The draws are sorted by length and split round-robin, so each share has clips of all lengths.
+    Neighbours are partners in mixup and stay together if the shares are of even size.
     """
     size = 2 if len(draws) % (2 * shares) == 0 else 1
-    return [
-        draw
-        for at in range(number * size, len(draws), shares * size)
-        for draw in draws[at : at + size]
-    ]
+    starts = range(number * size, len(draws), shares * size)
+    return [draw for start in starts for draw in draws[start : start + size]]
 
 
 def _balance(corpus: Corpus) -> torch.Tensor:
@@ -221,36 +229,36 @@ def _balance(corpus: Corpus) -> torch.Tensor:
         raise DataError(
             f"{corpus.name}: --balanced-sampling needs a label on every clip; drop the unlabelled clips"
         )
-    # No matrix of clips and labels, which for the whole of AudioSet would take 4 GB.
+    # A matrix of clips and labels would take 4 GB for the whole of AudioSet.
     counts = Counter(label for clip in corpus.clips for label in clip.labels)
     shares = [sum(1 / counts[label] for label in clip.labels) for clip in corpus.clips]
     return torch.tensor(shares, dtype=torch.float64)
 
 
 def collate_clips(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> LoadedBatch:
-    """Pad the readable segments of a batch to the longest of them, and pass the others on."""
+    """Pad the readable segments of a batch to the longest; list the unreadable ones."""
     rejected = tuple(item for item in items if isinstance(item, Rejected))
-    good = [item for item in items if not isinstance(item, Rejected)]
-    if not good:
+    segments = [item for item in items if not isinstance(item, Rejected)]
+    if not segments:
         return LoadedBatch(None, rejected)
-    lengths = [len(wave) for _, wave in good]
-    padded = np.zeros((len(good), max(lengths)), dtype=np.float32)
-    for row, (_, wave) in zip(padded, good, strict=True):
+    clips = [clip for clip, _ in segments]
+    lengths = [len(wave) for _, wave in segments]
+    padded = np.zeros((len(segments), max(lengths)), dtype=np.float32)
+    for row, (_, wave) in zip(padded, segments, strict=True):
         row[: len(wave)] = wave
-    clips = [clip for clip, _ in good]
     targets = torch.from_numpy(label_matrix(clips, labels)) if labels else None
     keys = torch.tensor([clip.key for clip in clips])
-    return LoadedBatch(
-        Batch(torch.from_numpy(padded), torch.tensor(lengths), keys, targets, _partners(items)),
-        rejected,
-    )
+    wave = torch.from_numpy(padded)
+    batch = Batch(wave, torch.tensor(lengths), keys, targets, _partners(items))
+    return LoadedBatch(batch, rejected)
 
 
 def _partners(items: Sequence[Segment | Rejected]) -> torch.Tensor:
-    """Return the row of each readable item's partner, which is the other one of two neighbours; else its own."""
-    places = [place for place, item in enumerate(items) if not isinstance(item, Rejected)]
-    rows = {place: row for row, place in enumerate(places)}
-    return torch.tensor([rows.get(place ^ 1, row) for place, row in rows.items()])
+    """Return the row of each readable item's partner, or its own row if that is unreadable."""
+    readable = [index for index, item in enumerate(items) if not isinstance(item, Rejected)]
+    rows = {index: row for row, index in enumerate(readable)}
+    # index ^ 1 is the other item of the pair: 0 with 1, 2 with 3, and so on.
+    return torch.tensor([rows.get(index ^ 1, row) for index, row in rows.items()])
 
 
 class Collator:
@@ -276,18 +284,17 @@ def training_batches(
     world_size: int = 1,
     with_labels: bool = False,
 ) -> Iterator[LoadedBatch]:
-    """Yield the endless sequence of one process's training batches, ``accumulate`` per step, from ``first_step`` on.
+    """Yield the endless training batches of one rank, ``accumulate`` per step, from ``first_step``.
 
-    The clips of a step are the same however they are divided among processes and accumulated batches, of which there
-    must be as many as divide the batch size; see :func:`step_share`.
+    The clips of a step do not depend on how they are split over ranks and accumulated batches. The
+    number of these must divide the batch size; see :func:`step_share`.
 
     Raises:
         DataError: the corpus is empty.
     """
     if not corpus.clips:
-        raise DataError(
-            f"{corpus.name}: no clip is left to train on; look at --data and the splits that were left out"
-        )
+        fix = "look at --data and the splits that were left out"
+        raise DataError(f"{corpus.name}: no clip is left to train on; {fix}")
     shares = world_size * accumulate
 
     def batches() -> Iterator[list[ClipDraw]]:
@@ -309,18 +316,17 @@ def evaluation_batches(
     workers: int = 0,
     labels: tuple[str, ...] = (),
 ) -> Iterator[LoadedBatch]:
-    """Yield the clips, whole and once, in batches of like length (clips that are to be windowed are windowed
-    before)."""
+    """Yield every clip once and whole, in batches of similar length; long clips are cut before."""
     by_length = sorted(range(len(clips)), key=lambda index: clips[index].duration)
     draws = [ClipDraw(index, 0) for index in by_length]
-    batches = (draws[at : at + batch_size] for at in range(0, len(draws), batch_size))
+    batches = (draws[start : start + batch_size] for start in range(0, len(draws), batch_size))
     yield from _loader(ClipDataset(clips, sample_rate, float("inf"), 0), batches, workers, labels)
 
 
 def _loader(
     dataset: ClipDataset, batches: Iterator[list[ClipDraw]], workers: int, labels: tuple[str, ...]
 ) -> Iterator[LoadedBatch]:
-    # A DataLoader wants sized samplers in its annotations; an iterator of batches is all that it uses.
+    # DataLoader is annotated with sized samplers, but only iterates over them.
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=batches,
@@ -334,17 +340,19 @@ def _loader(
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Return what a loader loads; its worker processes run from now on, and end when this is let go of."""
+    """Start the workers of a DataLoader and return its batches; the workers end with the iterator."""
     items = iter(loader)
     for worker in getattr(items, "_workers", ()):
-        # How torch ends a worker that is stuck, and Python one that is left at exit, to wait for it then; and workers
-        # ignore SIGTERM.
+        # torch terminates workers that are stuck, and Python those left at exit. Ours ignore
+        # SIGTERM, so they must be killed instead, or the wait for them would never end.
         worker._popen.terminate = worker._popen.kill
     return items
 
 
 def ignore_signals(worker: int) -> None:
-    """Have a worker ignore the signals that a terminal or a scheduler sends to all processes at once: the process
-    that it works for says when it ends."""
+    """Ignore the signals that a terminal or scheduler sends to all processes of a job at once.
+
+    Used in workers, whose parent process decides when they end.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Which seconds of a clip are used: a random crop for training, all windows in order for evaluation."""
+"""Segments of clips: a random crop for training, consecutive windows for evaluation."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from melpatch.rng import stream, uniform
 
 
 def crop(clip: Clip, seconds: float, seed: int, epoch: int) -> Clip:
-    """Return a part of the clip of at most ``seconds``, placed by (seed, clip key, epoch) alone; its key stays."""
+    """Return a crop of at most ``seconds`` with the same key, placed by (seed, key, epoch) alone."""
     spare = clip.duration - seconds
     if spare <= 0:
         return clip
@@ -20,9 +20,8 @@ def crop(clip: Clip, seconds: float, seed: int, epoch: int) -> Clip:
 
 
 def windows(clip: Clip, seconds: float) -> Iterator[Clip]:
-    """Yield the parts of ``seconds`` that cover the clip, end to end; the last may be shorter."""
+    """Yield consecutive windows of ``seconds`` that cover the clip; the last may be shorter."""
     for number in range(max(1, math.ceil((clip.duration - 1e-6) / seconds))):
         start = number * seconds
-        yield dataclasses.replace(
-            clip, start=clip.start + start, duration=min(seconds, clip.duration - start)
-        )
+        duration = min(seconds, clip.duration - start)
+        yield dataclasses.replace(clip, start=clip.start + start, duration=duration)
