@@ -384,7 +384,7 @@ def test_groups_on_both_sides_are_told(corpus, encoder, tmp_path, capsys):
     )
     assert (
         capsys.readouterr().err.count(
-            "1 groups (column group or speaker) stand in more than one split"
+            "1 groups (column group or speaker) are in more than one split"
         )
         == 1
     )

@@ -246,7 +246,8 @@ def test_more_labels_than_there_are_is_said(corpus, pretrained, tmp_path, capsys
     finetune(corpus, tmp_path / "run", "--init", pretrained, "--labels-per-class", "100")
     told = capsys.readouterr().err
     assert (
-        "3 classes have fewer than 100 clips, such as high with 3; they give all they have" in told
+        "3 classes have fewer than 100 clips, such as high with 3; all of their clips are used"
+        in told
     )
     assert "9 labelled clips" in told
 

@@ -104,7 +104,7 @@ def test_prepare_warns_of_speakers_in_two_splits(tmp_path, capsys):
     )
     run(Config(sources=(str(listed),), out=tmp_path / "out.csv", workers=0))
     assert (
-        "1 groups (column group or speaker) stand in more than one split, such as 'ann'"
+        "1 groups (column group or speaker) are in more than one split, such as 'ann'"
         in capsys.readouterr().err
     )
     assert [clip.group for clip in load_corpus([tmp_path / "out.csv"]).clips] == [

@@ -40,7 +40,7 @@ def test_a_group_in_two_splits_is_told_of_in_one_line(capsys):
     )
     told = capsys.readouterr().err
     assert told.startswith(
-        "2 groups (column group or speaker) stand in more than one split, such as 'ann': scores"
+        "2 groups (column group or speaker) are in more than one split, such as 'ann': scores"
     )
     assert told.count("\n") == 1
 

@@ -171,7 +171,7 @@ def test_packing_goes_on_after_it_was_cut_off(tmp_path, monkeypatch):
         with pytest.raises(Killed):
             packed(corpus, out)
         with pytest.raises(
-            DataError, match="packing has not come to its end; run the same melpatch pack again"
+            DataError, match="packing was not completed; run the same melpatch pack again"
         ):
             load_corpus([out])
         first = {path.name for path in out.glob("*.tar")}
@@ -315,7 +315,7 @@ def test_only_one_process_packs_into_a_folder(tmp_path, monkeypatch):
 
     def meanwhile(clip, rate):
         with pytest.raises(
-            ConfigError, match="allowed: a folder where no other melpatch pack is at work"
+            ConfigError, match="allowed: a folder where no other melpatch pack is running"
         ):
             packed(corpus, tmp_path / "out")
         return decode(clip, rate)

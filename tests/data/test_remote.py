@@ -36,7 +36,7 @@ def local(tmp_path_factory):
 def cache(tmp_path, monkeypatch):
     """Return the folder of an empty cache; transfers are not tried again."""
     monkeypatch.setenv("MELPATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_PATIENCE", ())
+    monkeypatch.setattr(remote, "_RETRY_AFTER", ())
     remote._mirror.cache_clear()
     return tmp_path / "cache"
 
@@ -230,7 +230,7 @@ def test_where_nothing_is_listed_a_missing_shard_costs_its_clips_when_they_are_r
         decode(clips["shard-000000.tar"], RATE)
     with pytest.raises(
         AudioError,
-        match=r"/shard-000001\.tar: cannot be fetched \(OSError: 2000 of \d+ bytes came\)",
+        match=r"/shard-000001\.tar: cannot be fetched \(OSError: received 2000 of \d+ bytes\)",
     ):
         decode(clips["shard-000001.tar"], RATE)
     decode(clips["shard-000002.tar"], RATE)
@@ -275,7 +275,7 @@ def test_a_damaged_shard_is_told_with_the_url_and_not_kept(memory, cache, monkey
 def test_an_index_that_is_damaged_on_the_way_or_in_the_cache_is_fetched_again(
     memory, cache, monkeypatch
 ):
-    monkeypatch.setattr(remote, "_PATIENCE", (0.0,))
+    monkeypatch.setattr(remote, "_RETRY_AFTER", (0.0,))
     tries = damaging(monkeypatch, "index.csv", 3)
     with pytest.raises(
         DataError, match=rf"{memory}/index\.csv: cannot be fetched .*does not match shards\.json"
@@ -335,7 +335,7 @@ def test_packing_ends_where_a_shard_is_out_of_reach(memory, cache, monkeypatch, 
 
 
 def test_transfers_that_break_off_are_tried_again(memory, cache, monkeypatch):
-    monkeypatch.setattr(remote, "_PATIENCE", (0.0, 0.0))
+    monkeypatch.setattr(remote, "_RETRY_AFTER", (0.0, 0.0))
     clip = load_corpus([memory]).clips[0]
     tries, whole = [], type(fsspec.filesystem("memory")).get_file
 
@@ -354,7 +354,7 @@ def test_a_cache_that_cannot_be_written_is_told(memory, cache):
     cache.write_text("a file")
     with pytest.raises(
         DataError,
-        match=rf"{memory}: cannot be kept in {cache} \(.*\); make room there, or let MELP",
+        match=rf"{memory}: cannot be stored in {cache} \(.*\); make room there, or let MELP",
     ):
         load_corpus([memory])
     cache.unlink()
@@ -363,7 +363,7 @@ def test_a_cache_that_cannot_be_written_is_told(memory, cache):
     cache.write_text("a file")
     with pytest.raises(
         AudioError,
-        match=rf"shard-000000\.tar: cannot be kept in {cache}/shards-\w+ \(.*; make room",
+        match=rf"shard-000000\.tar: cannot be stored in {cache}/shards-\w+ \(.*; make room",
     ):
         decode(clip, RATE)
 

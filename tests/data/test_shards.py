@@ -155,8 +155,8 @@ def test_shards_that_are_cut_or_missing_are_named_once_with_the_fix(folder, caps
     corpus = load_corpus([folder])
     told = capsys.readouterr().err.splitlines()
     assert [line.split("; ")[::2] for line in told] == [
-        [f"{first}: does not exist, or is empty", "copy it again, or pack it anew"],
-        [f"{second}: is truncated: only 2000 bytes are there", "copy it again, or pack it anew"],
+        [f"{first}: does not exist, or is empty", "copy it again, or pack it again"],
+        [f"{second}: is truncated: only 2000 bytes are there", "copy it again, or pack it again"],
     ]
     assert {one.reason.split(":")[0] for one in corpus.rejected} == {
         "does not exist, or is empty",
@@ -227,7 +227,7 @@ REFUSED = {
     ),
     "layout": (
         about(layout=2),
-        r"shards\.json: layout = 2; allowed: 1; update melpatch, or pack anew",
+        r"shards\.json: layout = 2; allowed: 1; update melpatch, or pack again",
     ),
 }
 

@@ -98,7 +98,7 @@ def test_a_corpus_without_labels_is_an_error():
 
 def test_a_fold_cannot_both_choose_and_test():
     with pytest.raises(
-        DataError, match="birds: '1' cannot both choose the best weights and be left alone"
+        DataError, match="birds: '1' cannot be both the validation and the test fold"
     ):
         split_corpus(of("1", "2"), test_fold="1", val_fold="1")
 

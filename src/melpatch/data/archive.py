@@ -1,4 +1,4 @@
-"""One shard: clips are decoded and coded into a tar archive, which an ordinary tar reader opens."""
+"""Write one shard: clips are decoded and encoded into an ordinary tar archive."""
 
 import io
 import json
@@ -23,11 +23,11 @@ from melpatch.data.sources import COLUMNS, PACKED_COLUMNS
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
 INDEX_COLUMNS = (*COLUMNS, *PACKED_COLUMNS, "member", "name")
-"""What an index says of a clip: as every CSV file, and what it is called in the archive and was called before."""
-_LONG = 300.0  # seconds of a clip that are held in memory at once
+"""Columns of an index: those of every CSV file, the member in the archive and the original name."""
+_LONG = 300.0  # longest clip that is decoded in one piece, in seconds
 _READ = 1 << 20  # bytes
 _LARGEST_WAV = (1 << 32) - (1 << 10)  # bytes of samples
-_MOST_BEYOND = 0.1  # share of samples beyond full scale from which on cutting them off leaves noise
+_MOST_CLIPPED = 0.1  # share of samples beyond full scale above which a clip is left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Packing:
     Attributes:
         sample_rate: in Hz.
         codec: ``flac`` or ``pcm``.
-        shard_mib: mebibytes of samples in a shard, before they are coded.
+        shard_mib: 16-bit samples in a shard before encoding, in MiB.
     """
 
     sample_rate: int
@@ -47,7 +47,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A shard to be written: into which folder, of which clips, and what these are called outside."""
+    """One shard to write: its number, folder and settings, its clips and their original names."""
 
     number: int
     folder: Path
@@ -58,14 +58,14 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class PackedShard:
-    """What is known of a finished shard.
+    """The record of a finished shard.
 
     Attributes:
-        shard: the archive; one without clips has no file.
-        seconds: length of its clips together.
-        clipped: how many clips had samples beyond full scale.
-        lines: its part of the index.
-        rejected: clips that could not be read, with the reason.
+        shard: the archive; a shard without clips has no file.
+        seconds: total length of its clips.
+        clipped: number of clips with samples beyond full scale.
+        lines: its rows of the index.
+        rejected: clips that could not be read, with the reasons.
     """
 
     shard: Shard
@@ -76,39 +76,38 @@ class PackedShard:
 
 
 def write_shard(job: ShardJob, done: Callable[[], None]) -> PackedShard:
-    """Write a shard, and a note of what is in it; one that is there already, as its note has it, is left as it is.
+    """Write a shard and its record; a shard that matches its record already is not written again.
 
     Args:
         job: what to write.
         done: called after each clip.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the shard cannot be written.
     """
     path = job.folder / shard_name(job.number)
-    note = job.folder / UNFINISHED / f"{path.stem}.json"
-    if (packed := _finished(path, note)) is None:
+    record = job.folder / UNFINISHED / f"{path.stem}.json"
+    packed = _finished(path, record)
+    if packed is None:
         packed = _write(job, path, done)
-        note.write_text(json.dumps(to_dict(packed)), encoding="utf-8")  # cut short, it is no JSON
+        # Not written atomically: a record that a crash has truncated is invalid JSON.
+        record.write_text(json.dumps(to_dict(packed)), encoding="utf-8")
     else:
         for _ in job.clips:
             done()
     return packed
 
 
-def _finished(path: Path, note: Path) -> PackedShard | None:
+def _finished(path: Path, record: Path) -> PackedShard | None:
     try:
-        packed = from_dict(PackedShard, json.loads(note.read_text(encoding="utf-8")))
-        whole = not packed.lines or (
-            path.stat().st_size == packed.shard.size and digest(path) == packed.shard.sha256
-        )
-    except (
-        OSError,
-        ValueError,
-        MelpatchError,
-    ):  # there is none, or a crash of the machine has cut it short
+        packed = from_dict(PackedShard, json.loads(record.read_text(encoding="utf-8")))
+        if not packed.lines:
+            return packed
+        shard = packed.shard
+        intact = path.stat().st_size == shard.size and digest(path) == shard.sha256
+    except (OSError, ValueError, MelpatchError):  # it is missing or truncated
         return None
-    return packed if whole else None
+    return packed if intact else None
 
 
 def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> PackedShard:
@@ -123,7 +122,7 @@ def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> PackedShard:
             try:
                 stored.append(_store(archive, clip, name, path, job.settings))
             except UnreachableError:
-                raise  # for the clip may be well: what is finished is kept, and it goes on later
+                raise  # the clip may be intact, so packing stops here and can be resumed
             except AudioError as error:
                 rejected.append(Rejected(clip.location, error.reason))
             done()
@@ -132,16 +131,16 @@ def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> PackedShard:
         move_into_place(aside, path)
     else:
         aside.unlink()
-    seconds, clipped = (
-        sum((each.clip.duration for each in stored), 0.0),
-        sum(each.clipped for each in stored),
+    seconds = sum((entry.clip.duration for entry in stored), 0.0)
+    clipped = sum(entry.clipped for entry in stored)
+    lines = tuple(
+        (*csv_cells(entry.clip, job.folder), entry.member, entry.name) for entry in stored
     )
-    lines = tuple((*csv_cells(each.clip, job.folder), each.member, each.name) for each in stored)
     return PackedShard(shard, seconds, clipped, lines, tuple(rejected))
 
 
 class _Stored(NamedTuple):
-    """A clip as it lies in the shard, its member there, its name outside, and whether samples were cut off."""
+    """A clip in the shard, its member, its original name, and whether samples were clipped."""
 
     clip: Clip
     member: str
@@ -152,23 +151,25 @@ class _Stored(NamedTuple):
 def _store(
     archive: tarfile.TarFile, clip: Clip, name: str, path: Path, settings: Packing
 ) -> _Stored:
-    """Decode a clip and append it to an archive; an AudioError says why that cannot be."""
+    """Decode a clip and append it to an archive.
+
+    Raises:
+        AudioError: the clip cannot be read or stored.
+    """
     rate = settings.sample_rate
     if settings.codec == "pcm" and 2 * clip.duration * rate > _LARGEST_WAV:
-        raise AudioError(
-            clip.location,
-            "is longer than a WAV file can be",
-            "pack it as flac, or list it in parts",
-        )
+        reason = "is longer than a WAV file can be"
+        raise AudioError(clip.location, reason, "pack it as flac, or list it in parts")
     with TemporaryFile(dir=path.parent) if clip.duration > _LONG else io.BytesIO() as content:
         coded = write_sound(_pieces(clip, rate), rate, settings.codec, content)
-        if coded.clipped > _MOST_BEYOND * coded.samples:
+        if coded.clipped > _MOST_CLIPPED * coded.samples:
             share = f"{coded.clipped / coded.samples:.0%}"
             reason = f"has {share} of its samples beyond full scale, up to {coded.peak:.3g}"
             raise AudioError(clip.location, reason, "scale it to [-1, 1] first")
-        # The stated length is kept where it means the same samples, so that crops fall where they fall in the file.
-        exact = coded.samples / rate
-        seconds = clip.duration if abs(exact - clip.duration) * rate < 1 else exact
+        # A stated length that means the same samples is kept, so that crops are those of the file.
+        seconds = coded.samples / rate
+        if abs(seconds - clip.duration) * rate < 1:
+            seconds = clip.duration
         stem = member_name(clip.key)
         file = f"{stem}.{ENDINGS[settings.codec]}"
         packed = _add(archive, file, content)
@@ -178,15 +179,17 @@ def _store(
         "start": clip.start,
         "duration": seconds,
         "sample_rate": rate,
+        "labels": clip.labels,
+        "split": clip.split,
+        "group": clip.group,
     }
-    about |= {"labels": clip.labels, "split": clip.split, "group": clip.group}
     _add(archive, f"{stem}.json", io.BytesIO(json.dumps(about, ensure_ascii=False).encode()))
-    kept = Clip(path, clip.key, 0.0, seconds, clip.labels, clip.split, clip.group, *packed)
-    return _Stored(kept, file, name, coded.clipped > 0)
+    stored = Clip(path, clip.key, 0.0, seconds, clip.labels, clip.split, clip.group, *packed)
+    return _Stored(stored, file, name, coded.clipped > 0)
 
 
 def _pieces(clip: Clip, rate: int) -> Iterator[Samples]:
-    """Yield a clip's samples: all at once, or where they are many, one piece after the other."""
+    """Yield a clip's samples, a long clip in pieces."""
     if clip.duration <= _LONG:
         yield decode(clip, rate)
     else:
@@ -194,13 +197,17 @@ def _pieces(clip: Clip, rate: int) -> Iterator[Samples]:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: io.BufferedIOBase) -> tuple[int, int, int]:
-    """Append a member, which has no owner and no time so that archives repeat; return offset, size and checksum of its
-    content."""
-    header, check, offset = tarfile.TarInfo(name), 0, archive.offset + tarfile.BLOCKSIZE
+    """Append a member to an archive; return offset, size and CRC-32 of its content.
+
+    The member has no owner and no time, so that archives are reproducible.
+    """
+    header = tarfile.TarInfo(name)
+    offset = archive.offset + tarfile.BLOCKSIZE  # the content follows a header of one block
+    checksum = 0
     header.size = content.seek(0, os.SEEK_END)
     content.seek(0)
     while part := content.read(_READ):
-        check = crc32(part, check)
+        checksum = crc32(part, checksum)
     content.seek(0)
     archive.addfile(header, content)
-    return offset, header.size, check
+    return offset, header.size, checksum

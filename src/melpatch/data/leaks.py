@@ -1,4 +1,4 @@
-"""Recordings and speakers that stand in several splits at once: a score on such a split says little."""
+"""Recordings and speakers that occur in several splits, which makes scores optimistic."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -15,25 +15,29 @@ K = TypeVar("K")
 
 
 def find_leaks(corpus: Corpus) -> list[tuple[Clip, ...]]:
-    """Return the groups of clips whose files have the same bytes and that stand in different splits.
+    """Return groups of clips in different splits whose files have identical content.
 
-    Only files of the same size are read, and of packed clips those of the same checksum. Files that are gone are passed
-    over.
+    Only files of the same size are read, and packed clips of the same checksum. Missing files are
+    skipped.
     """
-    clips = _grouped(corpus.clips, lambda clip: (clip.path, clip.offset))
-    there = (group[0] for group in clips.values() if group[0].size or group[0].path.is_file())
-    found = []
-    for alike in _grouped(there, _size).values():
-        same = _grouped(alike, _digest).values() if len(alike) > 1 else [alike]
-        groups = [
-            tuple(clip for one in group for clip in clips[one.path, one.offset]) for group in same
-        ]
-        found += [group for group in groups if len({clip.split for clip in group}) > 1]
-    return found
+    by_file = _grouped(corpus.clips, lambda clip: (clip.path, clip.offset))
+    # One clip represents each file.
+    files = [clips[0] for clips in by_file.values()]
+    existing = [clip for clip in files if clip.size or clip.path.is_file()]
+    groups = []
+    for same_size in _grouped(existing, _size).values():
+        identical = [same_size]
+        if len(same_size) > 1:
+            identical = list(_grouped(same_size, _digest).values())
+        for copies in identical:
+            group = tuple(clip for copy in copies for clip in by_file[copy.path, copy.offset])
+            if len({clip.split for clip in group}) > 1:
+                groups.append(group)
+    return groups
 
 
 def shared_groups(*parts: Corpus) -> list[str]:
-    """Return the groups (recordings, speakers, patients) that stand in more than one part of a corpus, sorted."""
+    """Return the groups (recordings, speakers, patients) in more than one part, sorted."""
     counts = Counter(
         group for part in parts for group in {clip.group for clip in part.clips} - {""}
     )
@@ -41,20 +45,22 @@ def shared_groups(*parts: Corpus) -> list[str]:
 
 
 def warn_of_shared_groups(*parts: Corpus) -> None:
-    """Warn of recordings, speakers or patients that stand in several parts of a corpus, such as training and test.
+    """Warn of recordings, speakers or patients in several parts of a corpus, such as train and test.
 
-    Not where each label is one group: who is to be told apart as a speaker has to be heard in training.
+    There is no warning if each label is one group: speakers that are to be recognised must be in
+    the training data.
     """
     shared = shared_groups(*parts)
     if shared and not groups_are_labels(clip for part in parts for clip in part.clips):
+        groups = f"{len(shared):,} groups (column group or speaker)"
         notice(
-            f"{len(shared):,} groups (column group or speaker) stand in more than one split, such as {shared[0]!r}: "
-            "scores will tell how well these are remembered, not how well new ones are heard; give each group one split"
+            f"{groups} are in more than one split, such as {shared[0]!r}: scores will measure how "
+            "well these are memorised, not how well new ones are recognised; give each group one split"
         )
 
 
 def groups_are_labels(clips: Iterable[Clip]) -> bool:
-    """Return whether each label is one group, as where speakers are to be told apart."""
+    """Return whether each label is one group, as in speaker identification."""
     pairs = {(label, clip.group) for clip in clips for label in clip.labels}
     return len(pairs) == len({label for label, _ in pairs})
 

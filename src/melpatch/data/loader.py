@@ -248,8 +248,8 @@ def collate_clips(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) 
         row[: len(wave)] = wave
     targets = torch.from_numpy(label_matrix(clips, labels)) if labels else None
     keys = torch.tensor([clip.key for clip in clips])
-    wave = torch.from_numpy(padded)
-    batch = Batch(wave, torch.tensor(lengths), keys, targets, _partners(items))
+    waves = torch.from_numpy(padded)
+    batch = Batch(waves, torch.tensor(lengths), keys, targets, _partners(items))
     return LoadedBatch(batch, rejected)
 
 

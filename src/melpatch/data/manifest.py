@@ -1,4 +1,4 @@
-"""Corpora in and out: the union of folders, CSV files and shards becomes a :class:`Corpus`, and a corpus a CSV file."""
+"""Read folders, CSV files and shards as one :class:`Corpus`, and write a corpus as a CSV file."""
 
 import csv
 import gc
@@ -36,22 +36,22 @@ def load_corpus(
 ) -> Corpus:
     """Return the union of folders, CSV files and shards as one corpus.
 
-    A *folder* is searched with all its sub-folders; the first one on the way to a file is its label. Hidden files are
-    passed over, and files whose ending says that they are not sound.
+    A *folder* is searched recursively; the first sub-folder on the path of a file is its label.
+    Hidden files and files with extensions of other formats are skipped.
 
-    A *CSV file* has a column ``path`` (absolute, or relative to the file's folder), and may have ``label`` (several are
-    parted by semicolons), ``split``, ``start`` and ``duration`` (seconds) and ``key``. A row with a duration is
-    believed; the others are probed. The column ``group``, or ``speaker`` where there is none, tells what recording,
-    speaker or patient a clip belongs to.
+    A *CSV file* has a column ``path`` (absolute, or relative to the file's folder), and may have
+    ``label`` (several are separated by semicolons), ``split``, ``start`` and ``duration`` (seconds)
+    and ``key``. Only files of rows without a duration are probed. The column ``group``, or else
+    ``speaker``, names the recording, speaker or patient that a clip belongs to.
 
-    A *folder of shards*, or its URL, has been written by ``melpatch pack``. Clips of shards that are missing or cut
-    short are left out as bad files are.
+    A *folder of shards*, or its URL, was written by ``melpatch pack``. Clips of shards that are
+    missing or truncated are left out, like bad files.
 
     Args:
         sources: folders, CSV files, and URLs of folders of shards.
-        split_column: the CSV files' column of splits or folds.
-        label_column: the CSV files' column of labels.
-        workers: processes that probe files; 0 probes in this one.
+        split_column: column of splits or folds in CSV files.
+        label_column: column of labels in CSV files.
+        workers: worker processes that probe files; 0: probe in this process.
 
     Raises:
         DataError: a source is missing, malformed or empty; all its files are bad; or a clip is listed twice.
@@ -68,67 +68,64 @@ def load_with_rates(
     label_column: str = LABEL,
     workers: int = 0,
 ) -> tuple[Corpus, Counter[int]]:
-    """Return a corpus as :func:`load_corpus` does, and the number of probed clips at each sampling rate."""
+    """Return a corpus, as :func:`load_corpus`, and the number of probed clips per sampling rate."""
     if not sources:
         raise DataError("no source of sound is given; name a folder or a CSV file")
     parts: list[Corpus] = []
     rates: Counter[int] = Counter()
-    with _uncollected():
+    with _no_garbage_collection():
         for source in sources:
             listed = [*rows(source, split_column=split_column, label_column=label_column)]
-            part, found = corpus_from_rows(dataset_name(source), source, listed, workers=workers)
+            name = dataset_name(source)
+            part, part_rates = corpus_from_rows(name, source, listed, workers=workers)
             parts.append(part)
-            rates += found
+            rates += part_rates
     if len(parts) == 1:
         return parts[0], rates
     clips = tuple(clip for part in parts for clip in part.clips)
-    rejected = tuple(each for part in parts for each in part.rejected)
+    rejected = tuple(file for part in parts for file in part.rejected)
     return _corpus("+".join(part.name for part in parts), clips, rejected), rates
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Do without the garbage collector, which would look through millions of new objects again and again, none of them
-    garbage."""
-    was = gc.isenabled()
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable the garbage collector, which would scan millions of new, live objects repeatedly."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
 def corpus_from_rows(
     name: str, source: str | Path, listed: Sequence[Row], *, workers: int = 0
 ) -> tuple[Corpus, Counter[int]]:
-    """Return the rows of one source as a corpus, and the number of probed clips at each sampling rate.
+    """Return the rows of one source as a corpus, and the number of probed clips per sampling rate.
 
     Args:
-        name: the corpus's name, from which its clips get their keys.
-        source: what the rows were read from, for messages.
-        listed: the clips; files are probed for those that state no duration.
-        workers: processes that probe files; 0 probes in this one.
+        name: name of the corpus, from which the keys of its clips are made.
+        source: where the rows were read from, for messages.
+        listed: the clips; the files of those without duration are probed.
+        workers: worker processes that probe files; 0: probe in this process.
 
     Raises:
         DataError: there is no row, all files are bad, or a clip is listed twice.
     """
-    found = _probe_rows(listed, workers)
-    made = [_clip(name, row, probed) for row, probed in zip(listed, found, strict=True)]
-    good = tuple(each for each in made if isinstance(each, Clip))
-    bad = tuple(each for each in made if isinstance(each, Rejected))
+    results = _probe_rows(listed, workers)
+    entries = [_clip(name, row, result) for row, result in zip(listed, results, strict=True)]
+    good = tuple(entry for entry in entries if isinstance(entry, Clip))
+    bad = tuple(entry for entry in entries if isinstance(entry, Rejected))
     if not good:
-        first = (
-            f"none of its {len(bad)} files can be used; the first, {bad[0].path}, {bad[0].reason}"
-            if bad
-            else ""
-        )
-        raise DataError(
-            f"{source}: {first or 'lists no sound files'}; give a folder that holds sound, or a CSV of it"
-        )
-    return _corpus(name, good, bad), Counter(
-        probed.sample_rate for probed in found if isinstance(probed, Probed)
-    )
+        problem = "lists no sound files"
+        if bad:
+            example = f"the first, {bad[0].path}, {bad[0].reason}"
+            problem = f"none of its {len(bad)} files can be used; {example}"
+        fix = "give a folder that holds sound, or a CSV of it"
+        raise DataError(f"{source}: {problem}; {fix}")
+    rates = Counter(result.sample_rate for result in results if isinstance(result, Probed))
+    return _corpus(name, good, bad), rates
 
 
 def _corpus(name: str, clips: tuple[Clip, ...], rejected: tuple[Rejected, ...]) -> Corpus:
@@ -138,42 +135,43 @@ def _corpus(name: str, clips: tuple[Clip, ...], rejected: tuple[Rejected, ...]) 
 
 
 def _probe_rows(listed: Sequence[Row], workers: int) -> list[Probed | AudioError | None]:
-    """Probe each file once, however many rows lie in it, and none whose rows all state their durations; look whether
-    the shards are there."""
+    """Probe the files of rows without duration, each file once; find shards that are missing."""
     paths = [*dict.fromkeys(row.path for row in listed if row.duration is None)]
-    found = dict(zip(paths, scan(paths, workers), strict=True))
-    lost = unavailable_rows(listed)
+    probed = dict(zip(paths, scan(paths, workers), strict=True))
+    errors = unavailable_rows(listed)
     return [
-        found[row.path] if row.duration is None else lost.get(number)
+        probed[row.path] if row.duration is None else errors.get(number)
         for number, row in enumerate(listed)
     ]
 
 
-def _clip(dataset: str, row: Row, found: Probed | AudioError | None) -> Clip | Rejected:
+def _clip(dataset: str, row: Row, result: Probed | AudioError | None) -> Clip | Rejected:
     try:
         str(row.path).encode()
     except UnicodeEncodeError:
         return Rejected(ascii(str(row.path)), "has a name that is not UTF-8")
     key = clip_key(dataset, row.name, row.start) if row.key is None else row.key
-    duration = row.duration or (found.duration - row.start if isinstance(found, Probed) else 0.0)
+    duration = row.duration or 0.0
+    if isinstance(result, Probed) and not duration:
+        duration = result.duration - row.start
     packed = row.offset, row.size, row.crc32, row.url
     clip = Clip(row.path, key, row.start, duration, row.labels, row.split, row.group, *packed)
-    if isinstance(found, AudioError):
-        return Rejected(clip.location, found.reason)
+    if isinstance(result, AudioError):
+        return Rejected(clip.location, result.reason)
     if duration <= 0:
         return Rejected(clip.location, f"starts at {row.start} s, beyond its end")
     return clip
 
 
 def _refuse_doubles(clips: Iterable[Clip]) -> None:
-    """Refuse a clip that is listed twice: which labels and split it has would be chance, and it would count double."""
+    """Refuse clips that are listed twice: labels and split would be arbitrary, and they count double."""
     places: set[tuple[str, int, float]] = set()
     keys: dict[int, Clip] = {}
     for clip in clips:
         place = str(clip.path), clip.offset, clip.start
         if place in places:
-            hint = "keep one row, with several labels as 'a;b', or drop the source that lies within another"
-            raise DataError(f"{clip.location}: listed twice, from {clip.start} s; {hint}")
+            fix = "keep one row, with several labels as 'a;b', or drop the source within another"
+            raise DataError(f"{clip.location}: listed twice, from {clip.start} s; {fix}")
         places.add(place)
         if other := keys.get(clip.key):
             hint = "rename one of their folders, or correct the column 'key'"
@@ -184,9 +182,9 @@ def _refuse_doubles(clips: Iterable[Clip]) -> None:
 
 
 def write_corpus(corpus: Corpus, path: Path) -> None:
-    """Write a corpus as a CSV file that :func:`load_corpus` reads back, keys included, without opening a sound file.
+    """Write a corpus as a CSV file, with keys, so that reading it back opens no sound file.
 
-    Files below the CSV file's folder are named relative to it, so that the two can move together.
+    Files below the CSV file's folder have relative paths, so that they can move together.
     """
     folder = path.absolute().parent
     columns = (*COLUMNS, *PACKED_COLUMNS) if any(clip.size for clip in corpus.clips) else COLUMNS
@@ -195,7 +193,9 @@ def write_corpus(corpus: Corpus, path: Path) -> None:
 
 def csv_cells(clip: Clip, folder: Path) -> tuple[str, ...]:
     """Return a clip as the cells of a CSV file in a folder, in the order of the columns."""
-    place = clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path
+    path = clip.path
+    if path.is_relative_to(folder):
+        path = path.relative_to(folder)
     about = (
         ";".join(clip.labels),
         clip.split,
@@ -204,26 +204,28 @@ def csv_cells(clip: Clip, folder: Path) -> tuple[str, ...]:
         str(clip.key),
         clip.group,
     )
-    packed = (str(clip.offset), str(clip.size), str(clip.crc32)) if clip.size else ("", "", "")
-    return (clip.url or str(place), *about, *packed)
+    packed = ("", "", "")
+    if clip.size:
+        packed = (str(clip.offset), str(clip.size), str(clip.crc32))
+    return (clip.url or str(path), *about, *packed)
 
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
-    """Write the files that a corpus does without as a CSV file with the columns ``path`` and ``reason``."""
-    write_table(path, ("path", "reason"), [(each.path, each.reason) for each in rejected])
+    """Write the files that were left out as a CSV file with the columns ``path`` and ``reason``."""
+    write_table(path, ("path", "reason"), [(file.path, file.reason) for file in rejected])
 
 
 def read_rejected(path: Path) -> tuple[Rejected, ...]:
-    """Return what :func:`write_rejected` wrote."""
+    """Return the files that were left out, as :func:`write_rejected` wrote them."""
     with path.open(encoding="utf-8", newline="") as file:
         return tuple(Rejected(**row) for row in csv.DictReader(file))
 
 
 def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """Write a CSV file aside, and move it to its place when it is whole.
+    """Write a CSV file atomically.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     try:
         with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Whether the shards that clips are listed in are there, and whole: one look at each, nothing is read."""
+"""Find listed clips whose shard is missing or truncated, from the sizes of the shards alone."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,42 +11,42 @@ from melpatch.errors import AudioError
 from melpatch.progress import notice
 
 
-class _Seen(NamedTuple):
-    """How many bytes a shard has, and what is to be said where that is too little."""
+class _ShardSize(NamedTuple):
+    """The size of a shard in bytes, and the error of clips that lie beyond it."""
 
     size: float
-    fault: AudioError
+    error: AudioError
 
 
 def unavailable_rows(listed: Sequence[Row]) -> dict[int, AudioError]:
-    """Return what is wrong with rows whose shard does not exist, or ends before them, by their numbers; warn once for
-    each such shard."""
+    """Return the errors of rows whose shard is missing or truncated, by number; warn per shard."""
     folders: dict[str, dict[str, int] | None] = {}
-    shards: dict[str, _Seen] = {}
-    found: dict[int, AudioError] = {}
+    shards: dict[str, _ShardSize] = {}
+    errors: dict[int, AudioError] = {}
     for number, row in enumerate(listed):
         if row.size:
             shown = row.url or str(row.path)
-            seen = shards.get(shown) or shards.setdefault(shown, _look(row, shown, folders))
-            if row.offset + row.size > seen.size:
-                found[number] = seen.fault
-    for fault, clips in Counter(found.values()).items():
-        notice(f"{fault.path}: {fault.reason}; {clips:,} clips in it are left out; {fault.fix}")
-    return found
+            if shown not in shards:
+                shards[shown] = _shard_size(row, shown, folders)
+            if row.offset + row.size > shards[shown].size:
+                errors[number] = shards[shown].error
+    for error, clips in Counter(errors.values()).items():
+        notice(f"{error.path}: {error.reason}; {clips:,} clips in it are left out; {error.fix}")
+    return errors
 
 
-def _look(row: Row, shown: str, folders: dict[str, dict[str, int] | None]) -> _Seen:
+def _shard_size(row: Row, shown: str, folders: dict[str, dict[str, int] | None]) -> _ShardSize:
+    size: float = 0
     if row.url:
         folder, _, name = row.url.rpartition("/")
         if folder not in folders:
             folders[folder] = remote_sizes(folder)
-        there = folders[folder]
-        size = (
-            inf if there is None else there.get(name, 0)
-        )  # a store that tells nothing is believed
-    else:
-        size = row.path.stat().st_size if row.path.is_file() else 0
-    reason = (
-        f"is truncated: only {size:.0f} bytes are there" if size else "does not exist, or is empty"
-    )
-    return _Seen(size, AudioError(shown, reason, "copy it again, or pack it anew"))
+        listed = folders[folder]
+        # Where a store does not list sizes, the shard is assumed to be complete.
+        size = inf if listed is None else listed.get(name, 0)
+    elif row.path.is_file():
+        size = row.path.stat().st_size
+    reason = "does not exist, or is empty"
+    if size:
+        reason = f"is truncated: only {size:.0f} bytes are there"
+    return _ShardSize(size, AudioError(shown, reason, "copy it again, or pack it again"))

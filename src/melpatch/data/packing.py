@@ -1,8 +1,8 @@
-"""A corpus into a folder of shards: several processes each write whole shards, and what is finished survives a crash.
+"""Pack a corpus into shards with several processes; finished shards survive a crash.
 
-Which clip goes where hangs on the corpus and the settings alone: clips come in the order of their keys, which is a
-random one, so that every shard is a fair sample of the corpus; a shard is full by the length of its clips before they
-are coded.
+The assignment of clips to shards depends on the corpus and the settings alone. Clips are sorted by
+key, which is a random order, so every shard is a fair sample of the corpus. A shard is full when
+its clips reach a set size before encoding.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from melpatch.progress import Bar, bar, notice
 
 REJECTED = "rejected.csv"
 _PLAN = "plan.json"
-_LOOK = 0.5  # seconds between looks at how far the processes have come
+_POLL = 0.5  # seconds between updates of the progress bar
 
 
 def pack(
@@ -45,21 +45,22 @@ def pack(
     workers: int = 0,
     command: str = "",
 ) -> ShardSet:
-    """Write a corpus as a folder of shards, and return what it holds; clips that cannot be read are listed there in
-    ``rejected.csv``.
+    """Write a corpus as a folder of shards, and return its description.
 
-    Called again after a crash, it goes on after the shards that are finished. In the end all files are the same.
+    Clips that cannot be read are listed in ``rejected.csv``. Called again after a crash, it
+    continues after the finished shards; the resulting files are the same.
 
     Args:
         corpus: the clips.
-        names: what each clip is called outside, such as its path below the corpus.
+        names: original name of each clip, such as its path below the corpus.
         out: the folder.
         settings: how clips are stored.
-        workers: processes that share the work; 0 does it in this one.
-        command: what to note as the command that packed it.
+        workers: worker processes; 0: pack in this process.
+        command: the command to record as the one that packed the corpus.
 
     Raises:
-        ConfigError: the folder holds shards of other clips or settings, or another process packs there.
+        ConfigError: the folder holds shards of other clips or settings, or another process is
+            packing there.
         DataError: no clip can be read, a process dies, or the folder cannot be written.
     """
     state = out / UNFINISHED
@@ -75,28 +76,27 @@ def pack(
                     clear_partial(out)
                     with written_aside(state / _PLAN) as aside:
                         aside.write_text(json.dumps(plan), encoding="utf-8")
-                    packed = _all(_jobs(corpus, names, out, settings), len(corpus.clips), workers)
+                    packed = _write_shards(
+                        _jobs(corpus, names, out, settings), len(corpus.clips), workers
+                    )
                     about = _finish(corpus, out, settings, packed, command, identity)
             finally:
-                if (out / ABOUT).exists() or not (
-                    state / _PLAN
-                ).exists():  # else it is to be gone on with
+                # A plan without a description is unfinished and kept, so that it can be resumed.
+                if (out / ABOUT).exists() or not (state / _PLAN).exists():
                     shutil.rmtree(state)
             return about
     except Timeout:
-        raise ConfigError(
-            f"out = {str(out)!r}; allowed: a folder where no other melpatch pack is at work"
-        ) from None
+        allowed = "a folder where no other melpatch pack is running"
+        raise ConfigError(f"out = {str(out)!r}; allowed: {allowed}") from None
     except OSError as error:
-        hint = "make room or choose another place; what is finished is kept"
-        raise DataError(
-            f"{error.filename or out}: cannot be written ({error.strerror}); {hint}"
-        ) from error
+        problem = f"{error.filename or out}: cannot be written ({error.strerror})"
+        fix = "make room or choose another place; finished shards are kept"
+        raise DataError(f"{problem}; {fix}") from error
 
 
 def _listing(corpus: Corpus, names: Sequence[str]) -> str:
-    """Return a hash of all that shards hang on but the settings."""
-    found = hashlib.blake2b(digest_size=16)
+    """Return a hash of everything but the settings that shards depend on."""
+    digester = hashlib.blake2b(digest_size=16)
     for clip, name in sorted(zip(corpus.clips, names, strict=True), key=lambda pair: pair[0].key):
         listed = (
             clip.key,
@@ -108,36 +108,35 @@ def _listing(corpus: Corpus, names: Sequence[str]) -> str:
             clip.group,
             clip.state,
         )
-        found.update(repr(listed).encode())
-    return found.hexdigest()
+        digester.update(repr(listed).encode())
+    return digester.hexdigest()
 
 
 def _is_done(out: Path, plan: dict[str, Any], identity: str) -> bool:
-    """Return whether the folder holds all shards, whole; refuse one that holds others, or a part of others."""
+    """Return whether the folder holds all shards; refuse a folder with shards of something else."""
     here = f"out = {str(out)!r}; allowed: another folder, for here"
     if (out / ABOUT).exists():
         about = read_shard_set(out)
         if about.identity != identity:
             raise ConfigError(f"{here} are shards of other clips or settings")
-        if (lost := _lost(out, about)) is None:
+        damaged = _damaged_file(out, about)
+        if damaged is None:
             return True
-        notice(f"{out / lost}: missing, or not as it was packed; the folder is packed anew")
+        notice(f"{out / damaged}: missing, or not as it was packed; the folder is packed again")
         (out / ABOUT).unlink()
     noted = out / UNFINISHED / _PLAN
     begun = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else plan
     for name in (name for name in plan if plan[name] != begun.get(name)):
         if name == "corpus":
-            raise ConfigError(
-                f"{here} another corpus, or this one before it changed, is packed in part"
-            )
-        raise ConfigError(
-            f"{name} = {plan[name]!r}; allowed: {begun.get(name)!r}, with which {out} is packed in part"
-        )
+            other = "another corpus, or this one before it changed, is packed in part"
+            raise ConfigError(f"{here} {other}")
+        allowed = f"{begun.get(name)!r}, with which {out} is packed in part"
+        raise ConfigError(f"{name} = {plan[name]!r}; allowed: {allowed}")
     return False
 
 
-def _lost(out: Path, about: ShardSet) -> str | None:
-    """Return the name of a file that is missing, or that has another size, or of the index another checksum."""
+def _damaged_file(out: Path, about: ShardSet) -> str | None:
+    """Return the name of a shard that is missing or of a wrong size, or of a damaged index."""
     for shard in about.shards:
         path = out / shard.name
         if not path.exists() or path.stat().st_size != shard.size:
@@ -148,15 +147,15 @@ def _lost(out: Path, about: ShardSet) -> str | None:
 
 def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) -> list[ShardJob]:
     order = sorted(range(len(corpus.clips)), key=lambda index: corpus.clips[index].key)
-    room = settings.shard_mib * 2**20 / (2 * settings.sample_rate)  # seconds of 16-bit samples
+    capacity = settings.shard_mib * 2**20 / (2 * settings.sample_rate)  # seconds of 16-bit samples
     groups: list[list[int]] = []
-    full = room
+    filled = capacity
     for index in order:
-        if full >= room:
+        if filled >= capacity:
             groups.append([])
-            full = 0.0
+            filled = 0.0
         groups[-1].append(index)
-        full += corpus.clips[index].duration
+        filled += corpus.clips[index].duration
     return [
         ShardJob(
             number,
@@ -169,41 +168,40 @@ def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) ->
     ]
 
 
-def _all(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[PackedShard]:
-    """Return what was written of each job, in their order, under a progress bar."""
+def _write_shards(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[PackedShard]:
+    """Write all shards under a progress bar; return their records in order."""
     with bar(clips, "packing") as shown:
         if workers == 0:
             return [write_shard(job, shown.advance) for job in jobs]
-        context = get_context("spawn")  # a fork of a process with torch's threads in it may hang
+        context = get_context("spawn")  # a fork of a process with torch's threads may hang
         count = context.Value("q", 0)
-        with ProcessPoolExecutor(workers, context, _enter, (count,)) as pool:
+        with ProcessPoolExecutor(workers, context, _start_worker, (count,)) as pool:
             futures = [pool.submit(_work, job) for job in jobs]
             try:
                 _watch(futures, count, shown)
                 return [future.result() for future in futures]
             except BrokenProcessPool as error:
-                hint = "run it again with fewer --workers; what is finished is kept"
-                raise DataError(
-                    f"{jobs[0].folder}: a packing process was killed, as if memory had run out; {hint}"
-                ) from error
+                problem = "a packing process was killed, as if memory had run out"
+                fix = "run it again with fewer --workers; finished shards are kept"
+                raise DataError(f"{jobs[0].folder}: {problem}; {fix}") from error
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
 
 def _watch(futures: Sequence[Future[PackedShard]], count: Any, shown: Bar) -> None:
-    """Move the bar until all is done, or one process has failed."""
+    """Update the progress bar until all shards are written or one has failed."""
     waiting = {*futures}
     while waiting and not any(future.done() and future.exception() for future in futures):
-        _, waiting = wait(waiting, _LOOK, FIRST_COMPLETED)
+        _, waiting = wait(waiting, _POLL, FIRST_COMPLETED)
         shown.advance(count.value - (shown.done - shown.before))
 
 
-_count: Any = None  # of clips, shared by the processes
+_count: Any = None  # clips packed so far, shared by the worker processes
 
 
-def _enter(count: Any) -> None:
-    """Begin a process: it counts together with the others, and does not outlive the one that gives the work."""
+def _start_worker(count: Any) -> None:
+    """Share the count of clips with the other workers, and end with the parent process."""
     global _count
     _count = count
     Thread(target=_end_with_parent, daemon=True).start()
@@ -233,14 +231,14 @@ def _finish(
     command: str,
     identity: str,
 ) -> ShardSet:
-    """Write the lists, and last of all what says that the shards are complete."""
-    full = [each for each in packed if each.lines]
-    rejected = [*corpus.rejected, *chain.from_iterable(each.rejected for each in packed)]
-    if not full:
-        raise DataError(
-            f"{corpus.name}: no clip can be read; the first, {rejected[0].path}, {rejected[0].reason}"
-        )
-    write_table(out / INDEX, INDEX_COLUMNS, chain.from_iterable(each.lines for each in full))
+    """Write the index and the rejected clips, then the description, which marks completion."""
+    written = [shard for shard in packed if shard.lines]
+    rejected = [*corpus.rejected, *chain.from_iterable(shard.rejected for shard in packed)]
+    if not written:
+        example = f"the first, {rejected[0].path}, {rejected[0].reason}"
+        raise DataError(f"{corpus.name}: no clip can be read; {example}")
+    lines = chain.from_iterable(shard.lines for shard in written)
+    write_table(out / INDEX, INDEX_COLUMNS, lines)
     if rejected:
         write_rejected(rejected, out / REJECTED)
     about = ShardSet(
@@ -250,12 +248,12 @@ def _finish(
         identity=identity,
         sample_rate=settings.sample_rate,
         codec=settings.codec,
-        clips=sum(each.shard.clips for each in full),
-        clipped=sum(each.clipped for each in full),
+        clips=sum(shard.shard.clips for shard in written),
+        clipped=sum(shard.clipped for shard in written),
         rejected=len(rejected),
-        seconds=sum((each.seconds for each in full), 0.0),
+        seconds=sum((shard.seconds for shard in written), 0.0),
         index=digest(out / INDEX),
-        shards=tuple(each.shard for each in full),
+        shards=tuple(shard.shard for shard in written),
     )
     with written_aside(out / ABOUT) as aside:
         aside.write_text(json.dumps(to_dict(about), indent=1) + "\n", encoding="utf-8")

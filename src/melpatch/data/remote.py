@@ -1,9 +1,10 @@
-"""Shards that lie elsewhere: each is fetched whole when it is first wanted, into a bounded cache that processes share.
+"""Remote shards: each is fetched on first use into a bounded cache that processes share.
 
-The cache has a folder for each set of shards, named after its URL and its ``shards.json``, so that what is packed anew
-is fetched anew. Where room is needed, the shards that were used least lately go. Environment variables say where the
-cache lies (``MELPATCH_CACHE``, by default ``~/.cache/melpatch``) and how large it may grow (``MELPATCH_CACHE_GIB``, by
-default 20); fsspec's own settings say how a store is entered.
+The cache has one folder per set of shards, named after its URL and a hash of its ``shards.json``,
+so a set that was packed again is fetched again. The least recently used shards are deleted to make
+room. Environment variables set the folder of the cache (``MELPATCH_CACHE``, by default
+``~/.cache/melpatch``) and its size (``MELPATCH_CACHE_GIB``, by default 20). Credentials are those
+of fsspec's own settings.
 """
 
 import hashlib
@@ -24,20 +25,24 @@ from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
 from melpatch.progress import notice
 
 T = TypeVar("T")
-_FOLDER, _LIMIT, _DEFAULT_GIB = "MELPATCH_CACHE", "MELPATCH_CACHE_GIB", "20"
+_FOLDER = "MELPATCH_CACHE"
+_LIMIT = "MELPATCH_CACHE_GIB"
+_DEFAULT_GIB = "20"
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
-_PATIENCE = (1.0, 4.0, 15.0)  # seconds before each further try of a transfer that broke off
-_POLL = 0.2  # seconds between looks whether other processes are done with their transfers
+_RETRY_AFTER = (1.0, 4.0, 15.0)  # seconds before each retry of a failed transfer
+_CHECK_URL = "check the URL and your credentials, or copy it there again"
+_POLL = 0.2  # seconds between checks for the transfers of other processes
 
 
 def is_url(source: str | Path) -> bool:
-    """Return whether a source is named by a URL, such as ``s3://bucket/shards``."""
+    """Return whether a source is a URL, such as ``s3://bucket/shards``."""
     return isinstance(source, str) and "://" in source
 
 
 def mirror(url: str) -> tuple[Path, str]:
-    """Return where the copies of a folder of shards are to lie, with their index there already, and its URL; of a URL
-    of this machine, such as ``file:///data/shards``, the folder itself and ``""``.
+    """Return the cache folder of a remote folder of shards, with its index, and its URL.
+
+    For a local URL, such as ``file:///data/shards``, return the folder itself and ``""``.
 
     Raises:
         DataError: there are no shards at that URL, it cannot be reached, or a library is missing.
@@ -46,33 +51,35 @@ def mirror(url: str) -> tuple[Path, str]:
 
 
 def locate(url: str) -> tuple[Path, str]:
-    """Return where the copy of a shard is to lie, and its URL; ``""`` where it needs no copy.
+    """Return the path of a shard in the cache and its URL; ``""`` if it is local.
 
     Raises:
         DataError: as :func:`mirror`.
     """
     folder, _, name = url.rpartition("/")
-    path, kept = mirror(folder)
-    return path / name, f"{kept}/{name}" if kept else ""
+    path, remote = mirror(folder)
+    return path / name, f"{remote}/{name}" if remote else ""
 
 
 def remote_sizes(url: str) -> dict[str, int] | None:
-    """Return the sizes of the files in a remote folder by their names, None where the store does not list them."""
-    if url.startswith(("http:", "https:")):  # there may be a page of links, or none
+    """Return the sizes of the files in a remote folder by name; None if it cannot be listed."""
+    if url.startswith(("http:", "https:")):  # a listing depends on the server
         return None
     system, place = _filesystem(url)
-    listed = _tried(lambda: system.ls(place, detail=True), url)
-    found = {entry["name"].rpartition("/")[2]: entry["size"] for entry in listed}
-    return None if None in found.values() else found
+    listed = _with_retries(lambda: system.ls(place, detail=True), url)
+    by_name = {entry["name"].rpartition("/")[2]: entry["size"] for entry in listed}
+    return None if None in by_name.values() else by_name
 
 
 def fetch(url: str, path: Path) -> None:
-    """See that the copy of a shard lies in the cache, and note that it was used; processes wait for each other.
+    """Fetch a shard into the cache unless it is there, and mark it as used.
+
+    Processes wait for each other, so each shard is fetched once.
 
     Raises:
-        UnreachableError: it cannot be fetched or kept.
-        AudioError: it does not exist, or is damaged.
-        ConfigError: it is larger than the cache may be.
+        UnreachableError: the shard cannot be fetched or stored.
+        AudioError: the shard does not exist, or is damaged.
+        ConfigError: the shard is larger than the cache may be.
     """
     try:
         try:
@@ -83,7 +90,7 @@ def fetch(url: str, path: Path) -> None:
                 if not path.exists():
                     _transfer(url, path)
     except OSError as error:
-        raise _unkept(url, path.parent, error) from error
+        raise _storage_error(url, path.parent, error) from error
 
 
 @lru_cache
@@ -92,104 +99,96 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
     if isinstance(system, LocalFileSystem):
         return Path(place), ""
     try:
-        said = _tried(lambda: system.cat_file(f"{place}/{ABOUT}"), f"{url}/{ABOUT}")
-        identity = hashlib.blake2b(f"{url}\0".encode() + said, digest_size=8).hexdigest()
+        content = _with_retries(lambda: system.cat_file(f"{place}/{ABOUT}"), f"{url}/{ABOUT}")
+        identity = hashlib.blake2b(f"{url}\0".encode() + content, digest_size=8).hexdigest()
         folder = root / f"{url.rpartition('/')[2]}-{identity}"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             clear_partial(folder)
             with written_aside(folder / ABOUT) as aside:
-                aside.write_bytes(said)
-            _keep_index(system, place, url, folder)
+                aside.write_bytes(content)
+            _fetch_index(system, place, url, folder)
     except OSError as error:
-        raise DataError(str(_unkept(url, root, error))) from error
+        raise DataError(str(_storage_error(url, root, error))) from error
     except AudioError as error:
         raise DataError(str(error)) from error
-    about, limit = read_shard_set(folder, url), _limit()
+    about = read_shard_set(folder, url)
+    limit = _limit()
     _require_room(max(about.shards, key=lambda shard: shard.size), limit)
     if about.size > limit:
-        notice(
-            f"{url}: holds {about.size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}, so that "
-            f"shards are fetched again and again; give --shards-at-once where you train, or raise {_LIMIT}"
-        )
+        gib = f"{about.size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}"
+        fix = f"give --shards-at-once where you train, or raise {_LIMIT}"
+        notice(f"{url}: holds {gib}, so shards are fetched repeatedly; {fix}")
     return folder, url
 
 
-def _keep_index(system: Any, place: str, url: str, folder: Path) -> None:
-    """See that the index in the cache is the one that ``shards.json`` tells of; another one is fetched again."""
-    wanted, path, aside = (
-        read_shard_set(folder, url).index,
-        folder / INDEX,
-        folder / f".{INDEX}.part",
-    )
+def _fetch_index(system: Any, place: str, url: str, folder: Path) -> None:
+    """Fetch the index into the cache unless the one there has the checksum in ``shards.json``."""
+    wanted = read_shard_set(folder, url).index
+    path = folder / INDEX
+    aside = folder / f".{INDEX}.part"
     if path.exists() and digest(path) == wanted:
         return
 
     def copy() -> None:
         system.get_file(f"{place}/{INDEX}", str(aside))
         if digest(aside) != wanted:
-            raise OSError(f"does not match {ABOUT}, by its checksum")
+            raise OSError(f"does not match the checksum in {ABOUT}")
 
     try:
-        _tried(copy, f"{url}/{INDEX}")
+        _with_retries(copy, f"{url}/{INDEX}")
         move_into_place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    """Return fsspec's way to a URL, and what it calls the place."""
+    """Return fsspec's file system of a URL, and its path there."""
     protocol = url.partition("://")[0]
     try:
         system, place = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        hint = (
-            f"pip install 'melpatch[{extra}]'"
-            if extra
-            else f"install what fsspec needs for it ({error})"
-        )
+        hint = f"install what fsspec needs for it ({error})"
+        if protocol in _EXTRAS:
+            hint = f"pip install 'melpatch[{_EXTRAS[protocol]}]'"
         raise DataError(f"{url}: a library for {protocol}:// is missing; {hint}") from error
     except ValueError as error:
-        raise DataError(
-            f"{url}: not a URL that fsspec knows ({error}); known: {', '.join(_EXTRAS)}, file"
-        ) from error
+        known = ", ".join(_EXTRAS)
+        problem = f"not a URL that fsspec knows ({error})"
+        raise DataError(f"{url}: {problem}; known: {known}, file") from error
     return system, str(place).rstrip("/")
 
 
-def _tried(action: Callable[[], T], url: str) -> T:
-    """Return what an action brings from a URL; what breaks off is tried again."""
-    for wait in (*_PATIENCE, None):
+def _with_retries(action: Callable[[], T], url: str) -> T:
+    """Return the result of a transfer, which is retried when it breaks off."""
+    for wait in (*_RETRY_AFTER, None):
         try:
             return action()
-        except (FileNotFoundError, PermissionError) as error:
-            gone = isinstance(error, FileNotFoundError)
-            kind, reason = (
-                (AudioError, "does not exist") if gone else (UnreachableError, "may not be read")
-            )
-            raise kind(
-                url, reason, "check the URL and your credentials, or copy it there again"
-            ) from error
+        except FileNotFoundError as error:
+            raise AudioError(url, "does not exist", _CHECK_URL) from error
+        except PermissionError as error:
+            raise UnreachableError(url, "may not be read", _CHECK_URL) from error
         except Exception as error:  # each store has errors of its own
             if wait is None:
                 reason = f"cannot be fetched ({type(error).__name__}: {error})"
-                raise UnreachableError(
-                    url, reason, "check the network and the room on your disk"
-                ) from error
+                fix = "check the network and the room on your disk"
+                raise UnreachableError(url, reason, fix) from error
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
 
-def _unkept(url: str, folder: Path, error: OSError) -> UnreachableError:
-    reason = f"cannot be kept in {folder} ({error.strerror})"
+def _storage_error(url: str, folder: Path, error: OSError) -> UnreachableError:
+    reason = f"cannot be stored in {folder} ({error.strerror})"
     return UnreachableError(url, reason, f"make room there, or let {_FOLDER} name another folder")
 
 
 def _transfer(url: str, path: Path) -> None:
-    """Fetch a shard, whose lock this process holds, beside its place in the cache, and move it there when it is
-    whole."""
+    """Fetch a shard into the cache under a temporary name, and rename it once it is complete.
+
+    This process holds the lock of the shard.
+    """
     folder = url.rpartition("/")[0]
-    if not (path.parent / ABOUT).exists():  # somebody has emptied the cache meanwhile
+    if not (path.parent / ABOUT).exists():  # the cache was emptied in the meantime
         _mirror.cache_clear()
         mirror(folder)
     shard = next(
@@ -205,19 +204,17 @@ def _transfer(url: str, path: Path) -> None:
 
     def copy() -> None:
         system.get_file(place, str(part))
-        if (there := part.stat().st_size) != shard.size:
-            raise OSError(f"{there} of {shard.size} bytes came")
+        size = part.stat().st_size
+        if size != shard.size:
+            raise OSError(f"received {size} of {shard.size} bytes")
 
     try:
-        _tried(copy, url)
+        _with_retries(copy, url)
         if digest(part) != shard.sha256:
-            _tried(copy, url)  # once more, for it may have been the way
+            _with_retries(copy, url)  # once more, in case the transfer damaged it
         if digest(part) != shard.sha256:
-            raise AudioError(
-                url,
-                f"is damaged: its checksum is not that in {ABOUT}",
-                "copy it there again or pack anew",
-            )
+            reason = f"is damaged: its checksum is not that in {ABOUT}"
+            raise AudioError(url, reason, "copy it there again or pack again")
         move_into_place(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -230,11 +227,12 @@ def _require_room(shard: Shard, limit: int) -> None:
 
 
 def _reserve(path: Path, shard: Shard) -> Path:
-    """Make room for a shard and return the file to fetch it into; its name tells the others how much it takes."""
-    limit, root = _limit(), path.parent.parent
+    """Make room for a shard and return its temporary file, whose name reserves the size."""
+    limit = _limit()
+    root = path.parent.parent
     _require_room(shard, limit)
     for stale in path.parent.glob(f"{path.name}.*.part"):
-        stale.unlink()  # of a process that was killed, for this one holds the lock
+        stale.unlink()  # left by a process that was killed, as this one holds the lock
     part = path.with_name(f"{path.name}.{shard.size}.part")
     while True:
         with FileLock(root / ".lock"):
@@ -245,16 +243,18 @@ def _reserve(path: Path, shard: Shard) -> Path:
 
 
 def _make_room(root: Path, limit: int) -> bool:
-    """Delete the shards that were used least lately until the cache takes no more than ``limit`` bytes; return whether
-    that could be reached now, or only once the transfers of others are done."""
-    coming = sum(
-        int(part.suffixes[-2][1:]) for part in root.glob("*/shard-*.part") if not _stale(part)
-    )
-    kept = sorted(
+    """Delete the least recently used shards until the cache takes at most ``limit`` bytes.
+
+    Return whether that was possible, or needs the transfers of other processes to end first.
+    """
+    # Transfers in progress reserve their full size, which is in the name of the temporary file.
+    parts = [part for part in root.glob("*/shard-*.part") if not _stale(part)]
+    reserved = sum(int(part.suffixes[-2][1:]) for part in parts)
+    shards = sorted(
         (file.stat().st_mtime_ns, file.stat().st_size, file) for file in root.glob("*/*.tar")
     )
-    taken = coming + sum(size for _, size, _ in kept)
-    for _, size, file in kept:
+    taken = reserved + sum(size for _, size, _ in shards)
+    for _, size, file in shards:
         if taken <= limit:
             break
         file.unlink(missing_ok=True)
@@ -263,7 +263,7 @@ def _make_room(root: Path, limit: int) -> bool:
 
 
 def _stale(part: Path) -> bool:
-    """Return whether a transfer's process has died; what it left is deleted then."""
+    """Return whether the process of a transfer has died; if so, delete its temporary file."""
     shard = part.name.rsplit(".", 2)[0]
     try:
         with FileLock(part.with_name(f"{shard}.lock"), timeout=0):
@@ -279,7 +279,7 @@ def _root() -> Path:
 
 
 def _limit() -> int:
-    """Return how many bytes of shards the cache may keep."""
+    """Return the size limit of the cache in bytes."""
     given = os.environ.get(_LIMIT, _DEFAULT_GIB)
     try:
         gib = float(given)

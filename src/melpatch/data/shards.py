@@ -1,8 +1,9 @@
-"""A folder of shards: ``shard-000000.tar`` and so on in WebDataset's layout, ``index.csv``, and ``shards.json``.
+"""A folder of shards: tar archives in WebDataset's layout, ``index.csv`` and ``shards.json``.
 
-A shard is an ordinary tar archive with two members to a clip: ``KEY.flac`` (or ``KEY.wav``), 16-bit and mono, and
-``KEY.json`` with what is known of it. The index is a corpus like any CSV file, and says at which byte of which shard
-each clip lies; ``shards.json``, which is written last, says what belongs together.
+A shard (``shard-000000.tar``) is an ordinary tar archive with two members per clip: ``KEY.flac`` or
+``KEY.wav``, 16-bit and mono, and ``KEY.json`` with its labels. The index is a corpus like any CSV
+file, with the shard and byte offset of each clip. ``shards.json`` is written last and describes the
+whole set.
 """
 
 import hashlib
@@ -14,14 +15,16 @@ from melpatch.config import from_dict
 from melpatch.errors import ConfigError, DataError
 
 LAYOUT = 1
-"""Number of the layout, to be raised when older versions of melpatch could not read what is written."""
-ABOUT, INDEX, UNFINISHED = "shards.json", "index.csv", ".packing"
-_AGAIN = "copy or fetch the folder again, or pack it anew"
+"""Version of the layout; raise it when older versions of melpatch cannot read the files."""
+ABOUT = "shards.json"
+INDEX = "index.csv"
+UNFINISHED = ".packing"
+_AGAIN = "copy or fetch the folder again, or pack it again"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One archive: its file's name, its size in bytes, its checksum, and how many clips it holds."""
+    """One archive: its file name, size in bytes, checksum and number of clips."""
 
     name: str
     size: int
@@ -31,19 +34,19 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardSet:
-    """What ``shards.json`` says.
+    """The content of ``shards.json``.
 
     Attributes:
-        layout: number of the layout.
-        melpatch: version that packed it.
+        layout: version of the layout.
+        melpatch: version of melpatch that packed it.
         command: the command that packed it.
-        identity: hash of all that the shards hang on: corpus and settings.
+        identity: hash of the corpus and the settings.
         sample_rate: of all clips, in Hz.
         codec: ``flac`` or ``pcm``.
-        clips: how many there are.
-        clipped: how many of them had samples beyond full scale, which are cut off.
-        rejected: how many clips of the corpus are left out.
-        seconds: how long they are together.
+        clips: number of clips.
+        clipped: number of clips with samples beyond full scale, which were clipped.
+        rejected: number of clips of the corpus that were left out.
+        seconds: total length of the clips.
         index: sha256 of the index.
         shards: the archives.
     """
@@ -76,23 +79,22 @@ def is_shard_folder(folder: Path) -> bool:
     """Return whether a folder holds shards.
 
     Raises:
-        DataError: it does, but they are not complete.
+        DataError: it does, but packing was not completed.
     """
     if (folder / ABOUT).exists():
         return True
     if (folder / UNFINISHED).exists():
-        raise DataError(
-            f"{folder}: packing has not come to its end; run the same melpatch pack again, and it goes on"
-        )
+        fix = "run the same melpatch pack again to continue"
+        raise DataError(f"{folder}: packing was not completed; {fix}")
     return False
 
 
 def read_shard_set(folder: Path, shown: str = "") -> ShardSet:
-    """Return what a folder of shards says of itself.
+    """Return the description of a folder of shards.
 
     Args:
-        folder: where ``shards.json`` lies.
-        shown: what messages call the folder, if not by its path.
+        folder: the folder of ``shards.json``.
+        shown: name of the folder in messages; its path by default.
 
     Raises:
         DataError: it is missing or damaged, or of a newer layout.
@@ -106,9 +108,8 @@ def read_shard_set(folder: Path, shown: str = "") -> ShardSet:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where}: damaged, or not of melpatch pack ({error}); {_AGAIN}") from error
     if layout != LAYOUT:
-        raise DataError(
-            f"{where}: layout = {layout!r}; allowed: {LAYOUT}; update melpatch, or pack anew"
-        )
+        fix = "update melpatch, or pack again"
+        raise DataError(f"{where}: layout = {layout!r}; allowed: {LAYOUT}; {fix}")
     try:
         return from_dict(ShardSet, about, where)
     except ConfigError as error:
@@ -116,17 +117,17 @@ def read_shard_set(folder: Path, shown: str = "") -> ShardSet:
 
 
 def verified_index(folder: Path, shown: str = "") -> Path:
-    """Return the index of a folder of shards, which is the one that was written with them.
+    """Return the path of the index of a folder of shards after checking its checksum.
 
     Raises:
-        DataError: the index is missing, damaged, or of other shards.
+        DataError: the index is missing, damaged, or belongs to other shards.
     """
-    about, index = read_shard_set(folder, shown), folder / INDEX
-    if digest(index, f"{shown or folder}/{INDEX}") != about.index:
+    about = read_shard_set(folder, shown)
+    index = folder / INDEX
+    name = f"{shown or folder}/{INDEX}"
+    if digest(index, name) != about.index:
         hint = "for labels of your own give a CSV file of another name"
-        raise DataError(
-            f"{shown or folder}/{INDEX}: does not match {ABOUT}, by its checksum; {_AGAIN}; {hint}"
-        )
+        raise DataError(f"{name}: does not match the checksum in {ABOUT}; {_AGAIN}; {hint}")
     return index
 
 

@@ -1,4 +1,4 @@
-"""The samples of a clip, wherever it lies: a file, a part of one, or a stretch of a shard here or elsewhere."""
+"""Decode clips from files, parts of files, and local or remote shards."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
@@ -16,61 +16,62 @@ from melpatch.errors import AudioError
 
 T = TypeVar("T")
 Samples = Float[np.ndarray, " _"]
-"""One channel; of every window another number."""
+"""Samples of one channel."""
 
 
 def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
-    """Return a clip's samples: mono, at the rate asked for, nominally in [-1, 1].
+    """Return a clip's samples, mono, resampled to ``sample_rate``, nominally in [-1, 1].
 
     Raises:
-        AudioError: it is missing, damaged or not sound, or its shard cannot be fetched.
+        AudioError: the clip is missing, damaged or not sound, or its shard cannot be fetched.
     """
-    return with_source(
-        clip,
-        lambda found: read(
-            found, start=clip.start, duration=clip.duration, sample_rate=sample_rate
-        )[0],
-    )
+
+    def read_segment(source: Source) -> Samples:
+        wave, _ = read(source, start=clip.start, duration=clip.duration, sample_rate=sample_rate)
+        return wave
+
+    return with_source(clip, read_segment)
 
 
 def decode_windows(
     clip: Clip, seconds: float, hop: float, sample_rate: int
 ) -> Iterator[tuple[float, Samples]]:
-    """Return a clip's windows as :func:`melpatch.audio.files.stream` yields them, in bounded memory.
+    """Return the windows of a clip, as from :func:`melpatch.audio.files.stream`, in bounded memory.
 
     Raises:
-        AudioError: as :func:`decode`, when this is called or as it is read.
+        AudioError: as :func:`decode`, in this call or while iterating.
     """
     duration = None if clip.duration == inf else clip.duration
 
-    def begin(found: Source) -> Iterator[tuple[float, Samples]]:
-        pieces = stream(found, seconds, hop, sample_rate, start=clip.start, duration=duration)
-        return chain(
-            [*islice(pieces, 1)], pieces
-        )  # the file is open now: that it goes later does no harm
+    def open_windows(source: Source) -> Iterator[tuple[float, Samples]]:
+        windows = stream(source, seconds, hop, sample_rate, start=clip.start, duration=duration)
+        # The first window opens the file. After that, it may be deleted from the cache.
+        first = list(islice(windows, 1))
+        return chain(first, windows)
 
-    return with_source(clip, begin)
+    return with_source(clip, open_windows)
 
 
 def with_source(clip: Clip, action: Callable[[Source], T]) -> T:
-    """Return what an action makes of the file or stretch of a clip, which it opens; a shard that goes from the cache
-    before it is open is fetched again.
+    """Return the result of an action that opens the file or byte range of a clip.
+
+    If its shard is deleted from the cache before the action opens it, it is fetched again.
 
     Raises:
-        AudioError: the shard cannot be fetched, or what the action raised.
+        AudioError: the shard cannot be fetched, or the action failed.
     """
     while True:
-        found = clip_source(clip)
+        source = clip_source(clip)
         try:
-            return action(found)
+            return action(source)
         except AudioError:
             if not clip.url or clip.path.exists():
                 raise
-            # Between fetching and opening, another process has made room for a shard of its own.
+            # Between fetching and opening, another process deleted the shard to make room.
 
 
 def clip_source(clip: Clip) -> Source:
-    """Return the file of a clip, or the stretch of a shard, which is fetched if it lies elsewhere.
+    """Return the file of a clip, or its byte range in a shard; a remote shard is fetched.
 
     Raises:
         AudioError: the shard cannot be fetched.
@@ -79,7 +80,7 @@ def clip_source(clip: Clip) -> Source:
 
 
 def byte_range(clip: Clip) -> ByteRange:
-    """Return the stretch of a shard that holds a packed clip; the shard is fetched if it lies elsewhere.
+    """Return the byte range of a packed clip in its shard; a remote shard is fetched.
 
     Raises:
         AudioError: the shard cannot be fetched.

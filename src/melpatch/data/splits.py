@@ -1,4 +1,4 @@
-"""Which clips train, which choose the best weights, and which are left alone until the end."""
+"""Splits: clips for training, for choosing the best weights, and for the final test."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -14,7 +14,7 @@ from melpatch.rng import stream, uniform
 
 @dataclass(frozen=True)
 class Split:
-    """A corpus in parts that share no clip."""
+    """A corpus in disjoint parts."""
 
     train: Corpus
     val: Corpus | None
@@ -26,13 +26,13 @@ def split_corpus(
 ) -> Split:
     """Return the training, validation and test clips of a labelled corpus.
 
-    With a test fold, or a validation fold, all other splits but ``val`` and ``test`` train. Without, and if there is a
-    split called ``train``, that one trains; a corpus without any split trains whole. Unlabelled clips are left out.
-
-    A fold asked for as test is not validated on too, be it called ``val``, nor the other way round.
+    With a test or validation fold, the training set is all other splits except ``val`` and
+    ``test``. Otherwise it is the split ``train`` if there is one, or all splits except ``val`` and
+    ``test``. Unlabelled clips are left out. The test fold is never the validation set as well, even
+    if it is called ``val``, nor the other way round.
 
     Raises:
-        DataError: a fold does not exist, is asked for as both, or nothing is left to train on.
+        DataError: a fold does not exist, is given as both, or no training clip is left.
     """
     labelled = dataclasses.replace(
         corpus, clips=tuple(clip for clip in corpus.clips if clip.labels)
@@ -40,21 +40,23 @@ def split_corpus(
     splits = labelled.splits
     for fold in (test_fold, val_fold):
         if fold is not None and fold not in splits:
+            known = _listed(splits)
             raise DataError(
-                f"{corpus.name}: no split or fold is called {fold!r}; there are: {_listed(splits)}"
+                f"{corpus.name}: no split or fold is called {fold!r}; there are: {known}"
             )
     if test_fold is not None and test_fold == val_fold:
-        raise DataError(
-            f"{corpus.name}: {test_fold!r} cannot both choose the best weights and be left alone; name two"
-        )
-    test, val = "test" if test_fold is None else test_fold, "val" if val_fold is None else val_fold
+        problem = f"{test_fold!r} cannot be both the validation and the test fold"
+        raise DataError(f"{corpus.name}: {problem}; name two")
+    test = "test" if test_fold is None else test_fold
+    val = "val" if val_fold is None else val_fold
     if test_fold is None and val_fold is None and "train" in splits:
         train = labelled.select(["train"])
     else:
         held_out = {test, val, "test", "val"} & set(splits)
         if held_out == set(splits):
+            known = _listed(splits)
             raise DataError(
-                f"{corpus.name}: no labelled clip is left to train on; the splits are: {_listed(splits)}"
+                f"{corpus.name}: no labelled clip is left to train on; the splits are: {known}"
             )
         train = labelled.without(held_out)
     return Split(
@@ -65,7 +67,7 @@ def split_corpus(
 
 
 def take_per_class(corpus: Corpus, per_class: int, seed: int) -> Corpus:
-    """Keep so many clips of each class, chosen by (seed, clip key) alone; a smaller choice is part of a larger one."""
+    """Keep at most ``per_class`` clips per class, by (seed, clip key) alone; choices are nested."""
     taken: dict[str, int] = defaultdict(int)
     kept = set()
     for index in _shuffled(corpus, seed, "few labels"):
@@ -86,11 +88,12 @@ def describe_scarce_classes(corpus: Corpus, per_class: int) -> str | None:
     if not few:
         return None
     example = f"{few[0]} with {counts[few[0]]}"
-    return f"{len(few)} classes have fewer than {per_class} clips, such as {example}; they give all they have"
+    problem = f"{len(few)} classes have fewer than {per_class} clips, such as {example}"
+    return f"{problem}; all of their clips are used"
 
 
 def _shuffled(corpus: Corpus, seed: int, purpose: str) -> list[int]:
-    """Return the places of all clips in an order that hangs on (seed, clip key) alone."""
+    """Return the indices of all clips in an order that depends on (seed, clip key) alone."""
     keys = [clip.key for clip in corpus.clips]
     rank = uniform(stream(seed, purpose, torch.tensor(keys, dtype=torch.int64)), 1)[:, 0].tolist()
     return sorted(range(len(keys)), key=lambda index: (rank[index], keys[index]))
@@ -101,45 +104,54 @@ def _listed(splits: dict[str, int]) -> str:
 
 
 def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
-    """Return a corpus without splits with ``share`` of each class's clips as split ``test``, the others as ``train``.
+    """Return a corpus with ``share`` of each class as split ``test`` and the rest as ``train``.
 
-    The choice is by (seed, clip key) alone. Groups (recordings, speakers, patients) stay whole where the corpus has
-    them, unless each label is a group: in a drawn order, a group is held out if more than half of its clips are still
-    wanted and other groups have its labels too; where there is none, the smallest one that can be spared. Without
-    groups, recordings of one source may fall on both sides: for an honest score give the corpus splits of its own.
+    The choice depends on (seed, clip key) alone. Groups (recordings, speakers, patients) are kept
+    together if the corpus has them, unless each label is a group. Without groups, clips of one
+    recording may fall on both sides: for an honest score give the corpus splits of its own.
     """
-    groups, labels = _groups(corpus, seed), [clip.labels for clip in corpus.clips]
+    groups = _groups(corpus, seed)
+    labels = [clip.labels for clip in corpus.clips]
+    # Clips still wanted in the test split, per combination of labels: the share, but at least one
+    # of a combination that has two or more clips.
+    counts = Counter(labels)
     wanted = Counter(
-        {one: max(round(share * count), int(count > 1)) for one, count in Counter(labels).items()}
+        {combination: max(round(share * n), int(n > 1)) for combination, n in counts.items()}
     )
-    left = Counter(label for one in labels for label in one)
+    # Clips of each label that are left for training.
+    left = Counter(label for combination in labels for label in combination)
     test: set[int] = set()
 
-    def spared(group: list[int]) -> bool:
-        counts = Counter(label for index in group for label in labels[index])
-        return all(left[label] > count for label, count in counts.items())
+    def can_be_spared(group: list[int]) -> bool:
+        """Return whether training keeps a clip of each of the group's labels."""
+        in_group = Counter(label for index in group for label in labels[index])
+        return all(left[label] > n for label, n in in_group.items())
 
+    # In a random order, hold out each group of which more than half of the clips are still wanted.
     for group in groups:
         held = Counter(labels[index] for index in group)
-        if 2 * (held & wanted).total() > len(group) and (len(group) == 1 or spared(group)):
+        mostly_wanted = 2 * (held & wanted).total() > len(group)
+        if mostly_wanted and (len(group) == 1 or can_be_spared(group)):
             test.update(group)
             wanted -= held
             left -= Counter(label for index in group for label in labels[index])
+
+    # If all groups are too large for that, hold out the smallest one that can be spared.
     if not test and len(groups) < len(labels):
-        test.update(*sorted((group for group in groups if spared(group)), key=len)[:1])
-    sides = ("test" if index in test else "train" for index in range(len(labels)))
-    clips = (
-        dataclasses.replace(clip, split=side)
-        for clip, side in zip(corpus.clips, sides, strict=True)
+        smallest_first = sorted(groups, key=len)
+        test.update(next(filter(can_be_spared, smallest_first), ()))
+    clips = tuple(
+        dataclasses.replace(clip, split="test" if index in test else "train")
+        for index, clip in enumerate(corpus.clips)
     )
-    return dataclasses.replace(corpus, clips=tuple(clips))
+    return dataclasses.replace(corpus, clips=clips)
 
 
 def _groups(corpus: Corpus, seed: int) -> list[list[int]]:
-    """Return the places of the clips by group, in a drawn order; a clip without one is its own."""
-    alone = groups_are_labels(corpus.clips)
-    found: dict[str | int, list[int]] = defaultdict(list)
+    """Return the indices of the clips by group, shuffled; a clip without group is its own."""
+    ignore_groups = groups_are_labels(corpus.clips)
+    groups: dict[str | int, list[int]] = defaultdict(list)
     for index in _shuffled(corpus, seed, "hold out"):
         group = corpus.clips[index].group
-        found[index if alone or not group else group].append(index)
-    return [*found.values()]
+        groups[index if ignore_groups or not group else group].append(index)
+    return [*groups.values()]

@@ -1,4 +1,4 @@
-"""Every byte of a folder of shards against the checksums that were taken when it was packed."""
+"""Verify a folder of shards against the checksums that were taken when it was packed."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,22 +15,18 @@ from melpatch.progress import track
 
 
 def damaged_shards(shards: str) -> Iterator[str]:
-    """Yield a sentence on each shard that is missing or not as it was packed, with the first damaged clip in it.
+    """Yield a sentence for each missing or damaged shard, with its first damaged clip.
 
     Args:
         shards: a folder of shards, or its URL.
 
     Raises:
-        ConfigError: it is no folder of shards.
+        ConfigError: this is no folder of shards.
         DataError: its index is damaged, or all its shards are missing.
     """
     folder, url = mirror(shards) if is_url(shards) else (Path(shards), "")
-    check(
-        is_shard_folder(folder),
-        "sources",
-        shards,
-        "with --check, folders that melpatch pack wrote, or their URLs",
-    )
+    allowed = "with --check, folders that melpatch pack wrote, or their URLs"
+    check(is_shard_folder(folder), "sources", shards, allowed)
     about = read_shard_set(folder, shards)
     clips = defaultdict(list)
     for clip in load_corpus([shards]).clips:
@@ -49,17 +45,16 @@ def damaged_shards(shards: str) -> Iterator[str]:
 
 
 def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
-    there, bad = path.stat().st_size, []
+    size = path.stat().st_size
+    bad = []
     for clip in clips:
         try:
             byte_range(clip).content()
         except AudioError:
             bad.append(clip)
     lost = shard.clips - len(clips) + len(bad)
-    size = (
-        f"has {there:,} bytes, not {shard.size:,}"
-        if there != shard.size
-        else "has other bytes than were packed"
-    )
-    first = f", such as {bad[0].location}" if bad else ""
-    return f"{shown}: {size}; {lost:,} of {shard.clips:,} clips are damaged{first}"
+    problem = "has other bytes than were packed"
+    if size != shard.size:
+        problem = f"has {size:,} bytes, not {shard.size:,}"
+    example = f", such as {bad[0].location}" if bad else ""
+    return f"{shown}: {problem}; {lost:,} of {shard.clips:,} clips are damaged{example}"
