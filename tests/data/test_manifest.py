@@ -185,7 +185,7 @@ def test_the_group_is_the_column_of_that_name_or_the_speaker(tmp_path):
     ]:
         (clip,) = load_corpus([table(tmp_path / "x.csv", f"path,{header}\na.wav,{cells}\n")]).clips
         assert clip.group == group, header
-    with pytest.raises(DataError, match="column 'group' comes twice"):
+    with pytest.raises(DataError, match="column 'group' occurs twice"):
         load_corpus([table(tmp_path / "x.csv", "path,group,group\na.wav,x,y\n")])
 
 
@@ -194,7 +194,7 @@ REFUSED = {
     "semicolons": ("path;label\na.wav;x\n", "no column 'path'; found: 'path;label'.*commas"),
     "no bytes": ("", "no column 'path'; found: none"),
     "no rows": ("path,label\n\n,\n", "lists no sound files"),
-    "column twice": ("path,label,label\na.wav,x,y\n", "column 'label' comes twice"),
+    "column twice": ("path,label,label\na.wav,x,y\n", "column 'label' occurs twice"),
     "no path": ("path,label\n,dog\n", "line 2: no path"),
     "too many cells": ("path,label\na.wav,dog,1\n", "line 2: 3 cells, but the header has 2"),
     "too few cells": ("path,label\n\na.wav\n", "line 3: 1 cells, but the header has 2"),

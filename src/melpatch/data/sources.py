@@ -1,4 +1,4 @@
-"""Where clips are listed: a folder of sound, a CSV file, a folder of shards or the URL of one.
+"""List clips from a folder of sound files, a CSV file, or a local or remote folder of shards.
 
 All become rows; no sound file is opened here.
 """
@@ -21,8 +21,8 @@ COLUMNS = ("path", "label", "split", "start", "duration", "key", "group")
 PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP = COLUMNS
 PACKED_COLUMNS = ("offset", "size", "crc32")
 OFFSET, SIZE, CRC32 = PACKED_COLUMNS
-_SPEAKER = "speaker"  # taken for the group where there is no such column
-_OPTIONAL = {LABEL, SPLIT}  # a column of another name has been asked for, and must exist
+_SPEAKER = "speaker"  # column of groups if there is no column of that name
+_OPTIONAL = {LABEL, SPLIT}  # columns of other names were asked for, so they must exist
 _NOT_SOUND = frozenset(
     "bmp cfg csv db doc docx gif gz h5 hdf5 htm html ini ipynb jpeg jpg json jsonl lab log md mid midi"  # noqa: SIM905
     " npy npz parquet pdf pickle pkl png pt py rar rst safetensors sh srt svg tar textgrid tgz tif tiff toml tsv txt"
@@ -34,18 +34,18 @@ class Row(NamedTuple):
     """One clip as its source lists it.
 
     Attributes:
-        path: the sound file or shard, absolute; of a remote shard, where its copy is to lie.
-        name: the path below the source, with forward slashes, from which a key is made where there is none.
-        labels: its classes.
-        split: its split or fold.
+        path: absolute path of the sound file or shard; for a remote shard, that of its local copy.
+        name: path below the source with forward slashes, from which a missing key is made.
+        labels: classes of the clip.
+        split: split or fold of the clip.
         start: in seconds.
-        duration: in seconds; None where the file must be asked.
-        key: the clip's number, where the source lists it.
+        duration: in seconds; None if the file must be probed.
+        key: key of the clip, if the source lists it.
         group: the recording, speaker or patient that the clip belongs to.
         offset: first byte in a shard.
         size: length in bytes in a shard; 0 for a file.
         crc32: checksum of these bytes.
-        url: where the shard is fetched from, ``""`` where it lies here.
+        url: URL of a remote shard; ``""`` for a local one.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 def dataset_name(source: str | Path) -> str:
-    """Return the name of a source's folder, from which its clips get their keys."""
+    """Return the name of a source's folder, from which the keys of its clips are made."""
     if is_url(source):
         return str(source).rstrip("/").rpartition("/")[2]
     folder = Path(source) if Path(source).is_dir() else Path(source).parent
@@ -71,10 +71,10 @@ def dataset_name(source: str | Path) -> str:
 
 
 def rows(source: str | Path, *, split_column: str, label_column: str) -> Iterator[Row]:
-    """Yield what a folder, CSV file, folder of shards or its URL lists.
+    """Yield the rows of a folder, CSV file, folder of shards or its URL.
 
     Raises:
-        DataError: there is no such source, or it is not what it should be.
+        DataError: the source does not exist or is malformed.
     """
     if is_url(source):
         folder, url = mirror(str(source))
@@ -87,30 +87,30 @@ def rows(source: str | Path, *, split_column: str, label_column: str) -> Iterato
     if not source.exists():
         raise DataError(f"{source}: no such folder or CSV file; check the path")
     if source.suffix.lower() != ".csv":
-        raise DataError(
-            f"{source}: neither a folder nor a .csv file; give the folder that holds the sound"
-        )
+        fix = "give the folder that holds the sound"
+        raise DataError(f"{source}: neither a folder nor a .csv file; {fix}")
     return _csv_rows(source, split_column, label_column)
 
 
-@lru_cache(1 << 16)  # the labels of two million clips are some thousand tuples
+@lru_cache(1 << 16)  # two million clips share a few thousand combinations of labels
 def split_labels(cell: str) -> tuple[str, ...]:
-    """Return the labels of a cell, in which semicolons part them."""
+    """Return the labels of a cell, which are separated by semicolons."""
     return tuple(dict.fromkeys(label.strip() for label in cell.split(";") if label.strip()))
 
 
 def sound_files(folder: Path) -> Iterator[str]:
-    """Yield the files below a folder that may be sound, as paths below it with forward slashes, in a fixed order.
+    """Yield relative paths of possible sound files below a folder, in a fixed order.
 
-    Links are followed, though to no folder twice. What is hidden is passed over, and files whose ending says that they
-    are not sound.
+    The paths have forward slashes. Links are followed, but no folder is visited twice. Hidden files
+    and files with extensions of other formats are skipped.
 
     Raises:
         DataError: a folder does not exist, or may not be listed.
     """
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        if (real := os.path.realpath(root)) in seen:  # a link that leads back, or here again
+        real = os.path.realpath(root)
+        if real in seen:  # reached by a link again
             folders.clear()
             continue
         seen.add(real)
@@ -123,26 +123,25 @@ def sound_files(folder: Path) -> Iterator[str]:
 
 
 def _folder_rows(folder: Path) -> Iterator[Row]:
-    """Yield the files of a folder that may be sound; the first sub-folder is the label."""
+    """Yield the possible sound files of a folder; the first sub-folder is the label."""
     for name in sound_files(folder):
         first, slash, _ = name.partition("/")
         yield Row(folder.absolute() / name, name, split_labels(first if slash else ""))
 
 
 def _raise(error: OSError) -> None:
-    raise DataError(
-        f"{error.filename}: the folder cannot be listed ({error.strerror}); check who may read it"
-    ) from error
+    problem = f"the folder cannot be listed ({error.strerror})"
+    raise DataError(f"{error.filename}: {problem}; check who may read it") from error
 
 
 def _csv_rows(path: Path, split_column: str, label_column: str, url: str = "") -> Iterator[Row]:
-    """Yield the rows of a CSV file whose paths are relative to its folder, or to the URL that it was fetched from."""
+    """Yield the rows of a CSV file; its paths are relative to its folder, or to its URL."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
             _require_columns(path, header, split_column, label_column)
-            read_row = _Reader(path.parent.absolute(), url, header, split_column, label_column)
+            read_row = _RowReader(path.parent.absolute(), url, header, split_column, label_column)
             for cells in reader:
                 if not any(cells) or not any(map(str.strip, cells)):
                     continue
@@ -151,58 +150,63 @@ def _csv_rows(path: Path, split_column: str, label_column: str, url: str = "") -
                 except ValueError as error:
                     raise DataError(f"{path}, line {reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 text (byte {error.object[error.start]:#x}); save it as UTF-8"
-        ) from error
+        byte = f"byte {error.object[error.start]:#x}"
+        raise DataError(f"{path}: not UTF-8 text ({byte}); save it as UTF-8") from error
     except csv.Error as error:
-        raise DataError(
-            f"{path}: not a CSV file ({error}); save it with commas and double quotes"
-        ) from error
+        fix = "save it with commas and double quotes"
+        raise DataError(f"{path}: not a CSV file ({error}); {fix}") from error
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); check who may read it"
-        ) from error
+        problem = f"cannot be read ({error.strerror})"
+        raise DataError(f"{path}: {problem}; check who may read it") from error
 
 
-def _require_columns(path: Path, found: list[str], split_column: str, label_column: str) -> None:
+def _require_columns(path: Path, header: list[str], split_column: str, label_column: str) -> None:
     wanted = [PATH, *({split_column, label_column} - _OPTIONAL)]
     for name in wanted:
-        if name not in found:
+        if name not in header:
+            columns = ", ".join(map(repr, header)) or "none"
             raise DataError(
-                f"{path}: no column {name!r}; found: {', '.join(map(repr, found)) or 'none'}; "
-                "the first line names the columns, parted by commas"
+                f"{path}: no column {name!r}; found: {columns}; "
+                "the first line names the columns, separated by commas"
             )
-    doubled = {name for name in found if found.count(name) > 1} & {*COLUMNS, *wanted}
-    if doubled:
-        raise DataError(f"{path}: column {min(doubled)!r} comes twice; rename or drop one of them")
+    repeated = {name for name in header if header.count(name) > 1} & {*COLUMNS, *wanted}
+    if repeated:
+        name = min(repeated)
+        raise DataError(f"{path}: column {name!r} occurs twice; rename or drop one of them")
 
 
-class _Reader:
-    """Makes a row of the cells of a line; a column that is not there is read as blank."""
+class _RowReader:
+    """Makes rows from the cells of lines; missing columns are blank."""
 
     def __init__(
         self, folder: Path, url: str, header: list[str], split_column: str, label_column: str
     ) -> None:
-        self.folder, self.url, self.width = folder, url, len(header)
-        place = {name: number for number, name in enumerate(header)} | {
-            "": len(header)
-        }  # where a blank is put
-        group = GROUP if GROUP in place else _SPEAKER
+        self.folder = folder
+        self.url = url
+        self.width = len(header)
+        numbers = {name: number for number, name in enumerate(header)}
+        group = GROUP if GROUP in numbers else _SPEAKER
         names = (PATH, label_column, split_column, START, DURATION, KEY, group, OFFSET, SIZE, CRC32)
-        self.columns = itemgetter(*(place.get(name, place[""]) for name in names))
-        self.last, self.found = "", (folder, "")
+        # Missing columns refer to a blank cell that is appended to each line.
+        self.columns = itemgetter(*(numbers.get(name, self.width) for name in names))
+        # The file of the previous line, as successive lines often share a shard.
+        self.last_cell = ""
+        self.last_file = (folder, "")
 
     def __call__(self, cells: list[str]) -> Row:
-        """Return the row; a ValueError says what is wrong with the line."""
+        """Return the row of a line.
+
+        Raises:
+            ValueError: the line is malformed.
+        """
         if len(cells) != self.width:
-            raise ValueError(
-                f"{len(cells)} cells, but the header has {self.width}; put cells with commas into double quotes"
-            )
+            problem = f"{len(cells)} cells, but the header has {self.width}"
+            raise ValueError(f"{problem}; put cells with commas into double quotes")
         cells.append("")
         file, label, split, start, duration, key, group, offset, size, crc32 = self.columns(cells)
         if not file.strip():
             raise ValueError("no path; fill it in, or drop the row")
-        path, url = self._place(file)
+        path, url = self._locate(file)
         seconds = _number(duration, DURATION)
         if seconds == 0:
             raise ValueError("duration = 0; allowed: seconds above 0, or blank")
@@ -213,32 +217,34 @@ class _Reader:
             _whole(crc32, CRC32, 0, 1 << 32) or 0,
         )
         if any(packed) and not (packed[1] and seconds):
-            raise ValueError(
-                "a part of a shard, but without its size or duration; take the row from the shard's index"
-            )
-        # Splits and groups come again and again: each text is held once.
-        about = split_labels(label), intern(split.strip()), _number(start, START) or 0.0, seconds
+            problem = "a part of a shard, but without its size or duration"
+            raise ValueError(f"{problem}; take the row from the shard's index")
         name = self._name(path) if number is None else file
-        return Row(path, name, *about, number, intern(group.strip()), *packed, url)
+        labels = split_labels(label)
+        # Splits and groups recur on many lines; interning keeps one copy of each text.
+        split = intern(split.strip())
+        group = intern(group.strip())
+        begin = _number(start, START) or 0.0
+        return Row(path, name, labels, split, begin, seconds, number, group, *packed, url)
 
-    def _place(self, cell: str) -> tuple[Path, str]:
-        """Return the file and its URL, if any; that of the line before, where it is the same shard."""
-        if cell != self.last:
-            url = f"{self.url}/{cell}" if self.url else ""
-            self.last, self.found = (
-                cell,
-                locate(cell) if is_url(cell) else (self.folder / cell, url),
-            )
-        return self.found
+    def _locate(self, cell: str) -> tuple[Path, str]:
+        """Return the file of a line and its URL, ``""`` for a local one."""
+        if cell != self.last_cell:
+            self.last_cell = cell
+            if is_url(cell):
+                self.last_file = locate(cell)
+            else:
+                self.last_file = self.folder / cell, f"{self.url}/{cell}" if self.url else ""
+        return self.last_file
 
     def _name(self, path: Path) -> str:
-        return (
-            path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
-        ).as_posix()
+        if path.is_relative_to(self.folder):
+            path = path.relative_to(self.folder)
+        return path.as_posix()
 
 
 def _number(cell: str, column: str) -> float | None:
-    """Return a cell in seconds, None where it is blank."""
+    """Return a cell in seconds; None if it is blank."""
     if not cell.strip():
         return None
     try:
@@ -251,7 +257,7 @@ def _number(cell: str, column: str) -> float | None:
 
 
 def _whole(cell: str, column: str, low: int = 0, high: int = 1 << 62) -> int | None:
-    """Return a cell as a whole number from ``low`` to below ``high``, None where it is blank."""
+    """Return a cell as a whole number from ``low`` to below ``high``; None if it is blank."""
     if not cell.strip():
         return None
     try:
@@ -259,10 +265,8 @@ def _whole(cell: str, column: str, low: int = 0, high: int = 1 << 62) -> int | N
     except ValueError:
         value = high
     if not low <= value < high:
-        allowed = (
-            "a signed 64-bit number, or blank to have it made"
-            if column == KEY
-            else "as in the shard's index"
-        )
+        allowed = "as in the shard's index"
+        if column == KEY:
+            allowed = "a signed 64-bit number, or blank to have it made"
         raise ValueError(f"{column} = {cell!r}; allowed: {allowed}")
     return value

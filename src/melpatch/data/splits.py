@@ -138,8 +138,8 @@ def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
 
     # If all groups are too large for that, hold out the smallest one that can be spared.
     if not test and len(groups) < len(labels):
-        smallest_first = sorted(groups, key=len)
-        test.update(next(filter(can_be_spared, smallest_first), ()))
+        spare = [group for group in sorted(groups, key=len) if can_be_spared(group)]
+        test.update(*spare[:1])
     clips = tuple(
         dataclasses.replace(clip, split="test" if index in test else "train")
         for index, clip in enumerate(corpus.clips)

@@ -1,1 +1,1 @@
-"""Corpora by name, one file each."""
+"""Public datasets by name, one file each."""

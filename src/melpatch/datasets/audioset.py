@@ -1,13 +1,15 @@
-"""AudioSet: two million pieces of 10 s from YouTube with 527 labels, several to a clip.
+"""AudioSet: two million clips of 10 s from YouTube with 527 labels, several per clip.
 
-Three lists name the clips by their video; ``class_labels_indices.csv`` names the classes. The unbalanced and the
-balanced list train (subset ``2m``), or the balanced one alone (``20k``), and the list ``eval`` tests. Nobody may hand
-out the sound, so that every copy lacks some clips and names its files in its own way: they are found by the video's
-name wherever they lie, ``VIDEO``, ``YVIDEO`` or ``VIDEO_30.000_40.000`` with any ending.
+Three lists name the clips by video; ``class_labels_indices.csv`` names the classes. The training set
+is the unbalanced and the balanced list (subset ``2m``), or the balanced list alone (``20k``); the
+list ``eval`` is the test set. The audio may not be redistributed, so every copy lacks some clips and
+has its own file names. Files are found by video anywhere below the root: ``VIDEO``, ``YVIDEO`` or
+``VIDEO_30.000_40.000`` with any extension.
 
-``20k-enhanced`` and ``2m-enhanced`` take the labels for training from PSLA's lists, in which a model has added what the
-raters missed: ``20k-enhanced.json`` and ``2m-enhanced.json`` beside the official ones. Published scores on 20k are
-often of these. The labels of the test stay what they are, and so do those of clips that such a list does not name.
+``20k-enhanced`` and ``2m-enhanced`` take training labels from PSLA's lists, in which a model has
+added labels that the raters missed: ``20k-enhanced.json`` and ``2m-enhanced.json`` beside the
+official lists. Published scores on 20k often use them. Test labels are unchanged, and so are those
+of clips that are not in the enhanced list.
 
 Source: Gemmeke et al. 2017, "Audio Set: an ontology and human-labeled dataset for audio events"; Gong, Chung and Glass
 2021 (PSLA, arXiv 2102.01243).
@@ -23,11 +25,9 @@ from melpatch.data.sources import sound_files
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 
 _STEM = re.compile(r"Y??([\w-]{11})(?:_[\d.]+)*")
-_BALANCED, _UNBALANCED, _EVAL = (
-    "balanced_train_segments",
-    "unbalanced_train_segments",
-    "eval_segments",
-)
+_BALANCED = "balanced_train_segments"
+_UNBALANCED = "unbalanced_train_segments"
+_EVAL = "eval_segments"
 _CLASSES = "class_labels_indices.csv"
 
 
@@ -55,13 +55,16 @@ def clips(root: Path, subset: str) -> list[Entry]:
 
 
 def video_of(stem: str) -> str:
-    """Return the video's name of 11 letters in a file's name without ending, empty if there is none."""
-    found = _STEM.fullmatch(stem)
-    return found.group(1) if found else ""
+    """Return the 11 characters of the video in a file name without extension, or ``""``."""
+    match = _STEM.fullmatch(stem)
+    return match.group(1) if match else ""
 
 
 def _listed(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the videos of an official list with their classes: ``VIDEO, 30.000, 40.000, "/m/09x0r,/t/dd00088"``."""
+    """Yield the videos of an official list with their classes.
+
+    A line is ``VIDEO, 30.000, 40.000, "/m/09x0r,/t/dd00088"``.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         for cells in csv.reader(file, skipinitialspace=True):
             if cells and not cells[0].startswith("#"):
@@ -70,22 +73,26 @@ def _listed(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _enhanced(path: Path) -> dict[str, str]:
-    """Return the videos of PSLA's list with their classes: ``{"data": [{"wav": ..., "labels": "/m/09x0r,..."}]}``."""
+    """Return the videos of PSLA's list with their classes.
+
+    The list is ``{"data": [{"wav": ..., "labels": "/m/09x0r,..."}]}``.
+    """
     data = json.loads(path.read_text(encoding="utf-8"))["data"]
     return {video_of(Path(item["wav"]).stem): item["labels"] for item in data}
 
 
 def _paths(root: Path, wanted: set[str]) -> dict[str, str]:
-    """Return where the wanted videos lie below the root; of several files the first."""
+    """Return the path of each wanted video below the root, the first of several."""
     paths: dict[str, str] = {}
     for path in sound_files(root):
-        if (video := video_of(Path(path).stem)) in wanted:
+        video = video_of(Path(path).stem)
+        if video in wanted:
             paths.setdefault(video, path)
     return paths
 
 
 def fake(root: Path) -> None:
-    """Write a clip or two of each list, named in various ways, with the enhanced labels of one."""
+    """Write one or two clips of each list, named in various ways, one with enhanced labels."""
     write_lines(
         root / _CLASSES,
         "index,mid,display_name",
@@ -119,8 +126,8 @@ def fake(root: Path) -> None:
 
 CARD = Card(
     name="audioset",
-    summary="Everything that is heard on YouTube: speech, music, animals, machines.",
-    licence="CC-BY-4.0 (the lists; the sound belongs to its makers)",
+    summary="Sounds of YouTube videos: speech, music, animals, machines and everything else.",
+    licence="CC-BY-4.0 (the lists; the audio belongs to its makers)",
     size="2m: 2063949 clips of up to 10 s, 0.7 TB as 16-kHz WAV; 20k: 22160 clips; 20371 for the test",
     metric="mAP",
     splits=("train", "test"),

@@ -1,4 +1,4 @@
-"""What every dataset file offers: a card to read before use, and the list of its clips."""
+"""The parts of a dataset file: a card with its facts, and the list of its clips."""
 
 import csv
 import zlib
@@ -16,16 +16,16 @@ from melpatch.errors import DataError
 
 
 class Entry(NamedTuple):
-    """One clip as a release lists it, whether or not its file lies there.
+    """One clip as listed in a release, whether or not its file exists.
 
     Attributes:
         path: the file below the dataset's folder, with forward slashes.
-        label: its class; several are parted by semicolons; empty where it has none.
+        label: its class; several are separated by semicolons; empty if it has none.
         split: its split or fold.
         start: in seconds.
-        duration: in seconds; None for all that follows.
-        group: the recording, speaker or patient it belongs to, if the release says.
-        name: what its key is made from, where the path is not the same on every machine; else the path is.
+        duration: in seconds; None: up to the end of the file.
+        group: the recording, speaker or patient it belongs to, if the release states it.
+        name: text from which its key is made, if the path differs between machines; by default the path.
     """
 
     path: str
@@ -39,34 +39,35 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What one should know of a dataset before using it, and the way to its clips."""
+    """The facts of a dataset, and the function that lists its clips."""
 
     name: str
-    """The name under which it is found, that of its file."""
+    """Name of the dataset, that of its file."""
     summary: str
-    """What is heard in it, in one sentence."""
+    """Content of the recordings, in one sentence."""
     licence: str
-    """SPDX name of the licence of the recordings, or what stands in the place of one."""
+    """SPDX name of the licence of the recordings, or a description of its terms."""
     size: str
-    """How many clips of what length, and how much disk space."""
+    """Number and length of the clips, and disk space."""
     metric: str
-    """What its scores are given in, such as accuracy or mAP."""
+    """Metric of published scores, such as accuracy or mAP."""
     splits: tuple[str, ...]
-    """Its splits, or its folds."""
+    """Splits or folds."""
     labels: tuple[str, ...]
-    """Its closed set of labels, sorted; empty where the release itself lists them, or has none."""
+    """The closed set of labels, sorted; empty if the release lists them itself or has none."""
     download: str
-    """What to fetch, from where, and how it must lie below the dataset's folder."""
+    """What to download from where, and the layout of the dataset's folder."""
     subsets: tuple[str, ...] = ()
-    """Its variants, the default first; empty if there is one only."""
+    """Variants, the default first; empty if there is only one."""
     clips: Callable[[Path, str], list[Entry]]
-    """Lists the official clips of a subset, in a fixed order, from a folder that holds the release; those whose files
-    are missing too, where the release lists them."""
+    """Lists the official clips of a subset in a fixed order, given the folder of the release.
+
+    Clips whose files are missing are included if the release lists them."""
     fake: Callable[[Path], None]
     """Writes a tiny tree with the layout of the release, for tests and trials."""
 
     def look_up(self, root: Path, subset: str = "") -> tuple[list[Row], list[Row]]:
-        """Return the clips of a subset whose files lie in a folder, and those whose files are missing.
+        """Return the clips of a subset whose files exist, and those whose files are missing.
 
         Args:
             root: folder of the release.
@@ -74,43 +75,33 @@ class Card:
 
         Raises:
             ConfigError: there is no such subset.
-            DataError: the lists of the release are not there or not what they should be, or no clip is there.
+            DataError: the lists of the release are missing or malformed, or no clip exists.
         """
-        check(
-            not subset or subset in self.subsets,
-            "subset",
-            subset,
-            ", ".join(self.subsets) or f"none for {self.name}",
-        )
+        allowed = ", ".join(self.subsets) or f"none for {self.name}"
+        check(not subset or subset in self.subsets, "subset", subset, allowed)
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; {self.download}")
         listed = self._listed(root, subset or next(iter(self.subsets), ""))
-        there = {entry.path for entry in listed}.intersection(sound_files(root))
-        if not there:
-            what = (
-                f"none of {len(listed):,} clips, such as {listed[0].path}"
-                if listed
-                else "no list of clips"
-            )
-            raise DataError(f"{root}: holds {what}, of {self.name}; {self.download}")
-        found: list[Row] = []
-        missing: list[Row] = []
-        for entry in listed:
-            (found if entry.path in there else missing).append(_row(entry, root.absolute()))
-        return found, missing
+        existing = {entry.path for entry in listed}.intersection(sound_files(root))
+        if not existing:
+            content = "no list of clips"
+            if listed:
+                content = f"none of {len(listed):,} clips, such as {listed[0].path}"
+            raise DataError(f"{root}: holds {content}, of {self.name}; {self.download}")
+        folder = root.absolute()
+        present = [_row(entry, folder) for entry in listed if entry.path in existing]
+        missing = [_row(entry, folder) for entry in listed if entry.path not in existing]
+        return present, missing
 
     def _listed(self, root: Path, subset: str) -> list[Entry]:
         try:
             return self.clips(root, subset)
         except OSError as error:
-            raise DataError(
-                f"{error.filename}: cannot be read ({error.strerror}); {self.download}"
-            ) from error
-        except (KeyError, ValueError, csv.Error) as error:  # a list without a column, or cut short
-            what = f"{type(error).__name__}: {error}"
-            raise DataError(
-                f"{root}: its lists are not those of {self.name} ({what}); {self.download}"
-            ) from error
+            problem = f"cannot be read ({error.strerror})"
+            raise DataError(f"{error.filename}: {problem}; {self.download}") from error
+        except (KeyError, ValueError, csv.Error) as error:  # a list lacks a column, or is truncated
+            problem = f"its lists are not those of {self.name} ({type(error).__name__}: {error})"
+            raise DataError(f"{root}: {problem}; {self.download}") from error
 
 
 def _row(entry: Entry, root: Path) -> Row:
@@ -126,16 +117,15 @@ def _row(entry: Entry, root: Path) -> Row:
 
 
 def write_noises(root: Path, paths: Iterable[str], seconds: float = 0.1) -> None:
-    """Write a short noise at 16 kHz to each path below a folder, other for every path: the clips of a fake release."""
+    """Write short noises at 16 kHz, different for each path: the clips of a fake release."""
     for path in paths:
-        wave = np.random.default_rng(zlib.crc32(path.encode())).uniform(
-            -0.5, 0.5, round(seconds * 16_000)
-        )
+        rng = np.random.default_rng(zlib.crc32(path.encode()))
+        wave = rng.uniform(-0.5, 0.5, round(seconds * 16_000))
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(root / path, wave, 16_000)
 
 
 def write_lines(path: Path, *lines: str) -> None:
-    """Write a text file of these lines: a list of a fake release."""
+    """Write lines to a text file: a list of a fake release."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,6 +1,6 @@
 """ESC-50: 2000 environmental sounds of 5 s in 50 classes and five folds; ESC-10 is a fifth of it.
 
-``meta/esc50.csv`` lists the clips of ``audio/``. The folds keep the clips of a class that were cut from one recording
+``meta/esc50.csv`` lists the clips of ``audio/``. The folds keep clips of one class and recording
 together; four recordings have clips of two classes, in two folds.
 
 Source: Piczak 2015, "ESC: Dataset for Environmental Sound Classification".
@@ -21,7 +21,7 @@ _LABELS = (  # noqa: SIM905
 
 
 def clips(root: Path, subset: str) -> list[Entry]:
-    """Return the clips in the order of the release's list; their group is the recording on freesound.org."""
+    """Return the clips in the order of the list; the group is the recording on freesound.org."""
     with (root / "meta/esc50.csv").open(encoding="utf-8", newline="") as file:
         listed = [row for row in csv.DictReader(file) if subset == "50" or row["esc10"] == "True"]
     return [
@@ -31,7 +31,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
 
 
 def fake(root: Path) -> None:
-    """Write two clips of each fold, one of them of ESC-10."""
+    """Write two clips of each fold, one of which belongs to ESC-10."""
     rows = ["filename,fold,target,category,esc10,src_file,take"]
     for fold in range(1, 6):
         rows.append(f"{fold}-{1000 + fold}-A-0.wav,{fold},0,dog,True,{1000 + fold},A")
@@ -50,7 +50,7 @@ CARD = Card(
     labels=tuple(_LABELS),
     subsets=("50", "10"),
     download="fetch https://github.com/karolpiczak/ESC-50/archive/master.zip, unpack it, and give the folder "
-    "ESC-50-master, in which audio/ and meta/esc50.csv lie",
+    "ESC-50-master, which contains audio/ and meta/esc50.csv",
     clips=clips,
     fake=fake,
 )

@@ -1,7 +1,7 @@
-"""FSD50K: 51,197 sounds of freesound.org with up to 200 labels from AudioSet's ontology, several to a clip.
+"""FSD50K: 51,197 sounds of freesound.org with 200 labels of AudioSet's ontology, several per clip.
 
-``FSD50K.ground_truth/dev.csv`` lists the clips for training and validation, ``eval.csv`` those of the test. A clip has
-the labels of its classes and of all above them.
+``FSD50K.ground_truth/dev.csv`` lists the training and validation clips, ``eval.csv`` the test clips.
+A clip has the labels of its classes and of all their ancestors.
 
 Source: Fonseca et al. 2022 (arXiv 2010.00475).
 """
@@ -49,14 +49,14 @@ def fake(root: Path) -> None:
 
 CARD = Card(
     name="fsd50k",
-    summary="Sounds of everything, as people uploaded them to freesound.org.",
+    summary="Sounds of all kinds that users uploaded to freesound.org.",
     licence="CC-BY-4.0 (single clips: CC0-1.0, CC-BY, CC-BY-NC or CC Sampling+)",
     size="51197 clips of 0.3 to 30 s, 25 GB",
     metric="mAP",
     splits=("train", "val", "test"),
     labels=(),
-    download="fetch all parts of https://zenodo.org/records/4060432, unpack them, and give the folder in which "
-    "FSD50K.ground_truth, FSD50K.dev_audio and FSD50K.eval_audio lie",
+    download="fetch all parts of https://zenodo.org/records/4060432, unpack them, and give the folder that "
+    "contains FSD50K.ground_truth, FSD50K.dev_audio and FSD50K.eval_audio",
     clips=clips,
     fake=fake,
 )

@@ -1,11 +1,12 @@
-"""IEMOCAP: ten actors in dialogue, with four emotions as SUPERB has them; each of the five sessions is a fold.
+"""IEMOCAP: dialogues of ten actors, with SUPERB's four emotions; each of the five sessions is a fold.
 
-``Session*/dialog/EmoEvaluation/*.txt`` have a line ``[start - end]<tab>turn<tab>emotion<tab>[ratings]`` for every turn,
-whose sound is a file of its own below ``sentences/wav/``. Excitement counts as happiness; turns of other emotions, or
-on which the listeners did not agree, are left out. 5531 clips remain.
+``Session*/dialog/EmoEvaluation/*.txt`` have one line per turn,
+``[start - end]<tab>turn<tab>emotion<tab>[ratings]``; its audio is a file of its own below
+``sentences/wav/``. Excitement counts as happiness. Turns of other emotions, or on which the raters
+disagreed, are left out. 5531 clips remain.
 
-Source: Busso et al. 2008, "IEMOCAP: interactive emotional dyadic motion capture database"; the four classes and the
-folds as in SUPERB, Yang et al. 2021 (arXiv 2105.01051).
+Source: Busso et al. 2008, "IEMOCAP: interactive emotional dyadic motion capture database"; the four
+classes and the folds as in SUPERB, Yang et al. 2021 (arXiv 2105.01051).
 """
 
 import re
@@ -19,15 +20,15 @@ _SESSIONS = ("1", "2", "3", "4", "5")
 
 
 def clips(root: Path, subset: str) -> list[Entry]:
-    """Return the turns in the order of their names; their group is the speaker, such as ``Ses01F``.
+    """Return the turns in the order of their names; the group is the speaker, such as ``Ses01F``.
 
     Raises:
-        FileNotFoundError: a session is absent, without whose fold no mean over the folds is the published one.
+        FileNotFoundError: a session is missing; without its fold, the mean is not comparable.
     """
     entries = []
     for session in _SESSIONS:
         listed = root / f"Session{session}/dialog/EmoEvaluation"
-        listed.stat()  # glob says nothing of a folder that is not there
+        listed.stat()  # raises if the folder is missing, unlike glob
         turns = [
             turn
             for file in listed.glob("Ses*.txt")
@@ -37,7 +38,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
             dialogue, _, turn = name.rpartition("_")
             if emotion in _EMOTIONS:
                 path = f"Session{session}/sentences/wav/{dialogue}/{name}.wav"
-                # The dialogue is named after the one who wears markers, the turn after the one who speaks.
+                # A dialogue is named after the actor with markers, a turn after the speaker.
                 entries.append(
                     Entry(path, _EMOTIONS[emotion], session, group=f"{name[:5]}{turn[0]}")
                 )
@@ -61,14 +62,14 @@ def fake(root: Path) -> None:
 
 CARD = Card(
     name="iemocap",
-    summary="Acted and improvised dialogues in English: neutral, happy, angry or sad?",
+    summary="Acted and improvised English dialogues with neutral, happy, angry and sad turns.",
     licence="IEMOCAP's own: free for research, on request",
     size="5531 clips of 1 to 34 s, 1.5 GB; the whole release has 12 GB",
     metric="accuracy, mean over the folds",
     splits=_SESSIONS,
     labels=("ang", "hap", "neu", "sad"),
-    download="ask for IEMOCAP at https://sail.usc.edu/iemocap, unpack it, and give the folder IEMOCAP_full_release, in "
-    "which Session1 to Session5 lie",
+    download="ask for IEMOCAP at https://sail.usc.edu/iemocap, unpack it, and give the folder IEMOCAP_full_release, "
+    "which contains Session1 to Session5",
     clips=clips,
     fake=fake,
 )

@@ -1,7 +1,8 @@
-"""LibriSpeech: 1000 hours of read English without labels, to pretrain on; its speakers train, validate or test.
+"""LibriSpeech: 1000 hours of read English without labels, for pretraining, split by speaker.
 
-The parts ``train-*``, ``dev-*`` and ``test-*`` hold a folder per speaker, and in it one per chapter, whose
-``SPEAKER-CHAPTER.trans.txt`` has a line for every clip. Subset 960 trains on all three parts, 100 on the first.
+The parts ``train-*``, ``dev-*`` and ``test-*`` have a folder per speaker and chapter, whose
+``SPEAKER-CHAPTER.trans.txt`` has a line per clip. The training set of subset 960 is all three
+``train-*`` parts, that of subset 100 the first.
 
 Source: Panayotov et al. 2015, "LibriSpeech: an ASR corpus based on public domain audio books".
 """
@@ -19,10 +20,12 @@ _HELD_OUT = {"dev-clean": "val", "dev-other": "val", "test-clean": "test", "test
 
 
 def clips(root: Path, subset: str) -> list[Entry]:
-    """Return the clips part by part, sorted; their group is the speaker. Parts for validation and test may be absent.
+    """Return the clips part by part, sorted; the group is the speaker.
+
+    Validation and test parts may be missing.
 
     Raises:
-        FileNotFoundError: a part for training is absent.
+        FileNotFoundError: a training part is missing.
     """
     held_out = {part: split for part, split in _HELD_OUT.items() if (root / part).is_dir()}
     parts = dict.fromkeys(_TRAIN[subset], "train") | held_out
@@ -40,7 +43,7 @@ def _clips(root: Path, part: str, split: str) -> Iterator[Entry]:
 
 
 def fake(root: Path) -> None:
-    """Write every part, with one chapter of two clips by a speaker of its own."""
+    """Write every part, with one chapter of two clips by one speaker."""
     for speaker, part in enumerate((*_TRAIN["960"], *_HELD_OUT), start=100):
         chapter = f"{speaker}-7"
         names = [f"{chapter}-{number:04}" for number in range(2)]
@@ -62,7 +65,7 @@ CARD = Card(
     subsets=("960", "100"),
     download="fetch train-clean-100.tar.gz (and for subset 960 train-clean-360.tar.gz and train-other-500.tar.gz), and "
     "if wanted dev-* and test-*, from https://www.openslr.org/12, unpack them, and give the folder "
-    "LibriSpeech, in which train-clean-100/ lies",
+    "LibriSpeech, which contains train-clean-100/",
     clips=clips,
     fake=fake,
 )

@@ -1,8 +1,9 @@
-"""Sound scenes of known content, made offline: ten classes in five pairs, the two of a pair mirror images in time.
+"""Synthetic sound scenes, generated offline: ten classes in five pairs that are mirrored in time.
 
-Five kinds of sound, each played forwards or backwards. What forgets time, such as a mean spectrum, cannot tell a class
-from its mirror image, and what looks at fixed places finds little there: start, length, pitch, rate, timbre, level,
-tilt, room, background and distracting bursts are drawn alike for all classes.
+There are five kinds of sound, each played forwards or backwards. Features that ignore time, such as
+a mean spectrum, cannot distinguish a class from its mirror image, and fixed positions carry little
+information: start, length, pitch, rate, timbre, level, tilt, room, background and distracting bursts
+have the same distribution for all classes.
 
 =============  =============  ================================================================  ========
 class          mirror image   one event (half to nine tenths of the clip, anywhere in it)       sort
@@ -31,8 +32,8 @@ from melpatch.errors import DataError
 from melpatch.progress import track
 
 SAMPLE_RATE = 16_000
-"""Of every clip, in Hz."""
-_VERSION = 1  # to be raised with every change to the sounds, so that no older corpus is taken for a new one
+"""Sampling rate of the clips, in Hz."""
+_VERSION = 1  # raise it with every change of the sounds, so that older corpora are not reused
 _COLUMNS = ("path", "label", "split")
 
 Wave = Float[np.ndarray, " sample"]
@@ -42,7 +43,7 @@ Rng = np.random.Generator
 
 
 def _edges(samples: int) -> Wave:
-    """Return a level that opens and closes over 10 ms, so that tones and bursts begin and end without a click."""
+    """Return a fade-in and fade-out of 10 ms, so that tones and bursts do not click."""
     from_end = np.minimum(np.arange(samples), np.arange(samples)[::-1]) + 0.5
     level: Wave = np.sin(0.5 * np.pi * np.minimum(from_end / (0.010 * SAMPLE_RATE), 1.0)) ** 2
     return level
@@ -60,8 +61,9 @@ def _tone(rng: Rng, pitch: Wave, partials: int, rolloff: float) -> Wave:
 
 
 def _octaves(samples: int) -> Spectrum:
-    """Return how far above 1 kHz, in octaves, each bin of a spectrum lies; bins below 60 Hz count as 60 Hz."""
-    octaves: Spectrum = np.log2(np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 60.0) / 1000)
+    """Return the octaves above 1 kHz of each bin of a spectrum, at least those of 60 Hz."""
+    hz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
+    octaves: Spectrum = np.log2(np.maximum(hz, 60.0) / 1000)
     return octaves
 
 
@@ -77,7 +79,8 @@ def _noise(rng: Rng, samples: int, gain: Gain) -> Wave:
 
 
 def _band(rng: Rng) -> Gain:
-    centre, width = rng.uniform(-1.3, 2.2), rng.uniform(0.5, 2.0)
+    centre = rng.uniform(-1.3, 2.2)
+    width = rng.uniform(0.5, 2.0)
     return lambda octaves: np.exp(-0.5 * ((octaves - centre) / (0.5 * width)) ** 2)
 
 
@@ -90,8 +93,9 @@ def _pitch(rng: Rng) -> float:
 
 
 def _train(rng: Rng, samples: int, count: int, event: Callable[[int], Wave]) -> Wave:
-    """Return ``count`` events, given their length, one after the other with pauses between."""
-    wave, period = np.zeros(samples), samples // count
+    """Return ``count`` successive events with pauses between them."""
+    wave = np.zeros(samples)
+    period = samples // count
     length = int(period * rng.uniform(0.6, 0.95))
     for start in range(0, period * count, period):
         wave[start : start + length] = event(length)
@@ -99,7 +103,9 @@ def _train(rng: Rng, samples: int, count: int, event: Callable[[int], Wave]) -> 
 
 
 def _sweeps(rng: Rng, samples: int) -> Wave:
-    middle, rise, timbre = _pitch(rng), rng.uniform(0.5, 2.0), _timbre(rng)
+    middle = _pitch(rng)
+    rise = rng.uniform(0.5, 2.0)
+    timbre = _timbre(rng)
     count = int(rng.integers(1, 5))
     return _train(
         rng,
@@ -110,7 +116,9 @@ def _sweeps(rng: Rng, samples: int) -> Wave:
 
 
 def _notes(rng: Rng, samples: int) -> Wave:
-    low, semitones, timbre = _pitch(rng), rng.integers(3, 13), _timbre(rng)
+    low = _pitch(rng)
+    semitones = rng.integers(3, 13)
+    timbre = _timbre(rng)
     change = int(samples * rng.uniform(0.35, 0.65))
     first = _tone(rng, np.full(change, low), *timbre)
     second = _tone(rng, np.full(samples - change, low * 2 ** (semitones / 12)), *timbre)
@@ -118,8 +126,10 @@ def _notes(rng: Rng, samples: int) -> Wave:
 
 
 def _clicks(rng: Rng, samples: int) -> Wave:
-    band, length = _band(rng), int(SAMPLE_RATE * rng.uniform(0.004, 0.016))
+    band = _band(rng)
+    length = int(SAMPLE_RATE * rng.uniform(0.004, 0.016))
     intervals = rng.uniform(3, 6) ** -np.linspace(0, 1, rng.integers(7, 14))
+    # The intervals fill the event; the last click ends with it.
     places = np.cumsum([0, *intervals / intervals.sum()]) * (samples - length)
     wave = np.zeros(samples)
     for place in places.astype(int):
@@ -128,7 +138,8 @@ def _clicks(rng: Rng, samples: int) -> Wave:
 
 
 def _swells(rng: Rng, samples: int) -> Wave:
-    band, rise = _band(rng), rng.uniform(1.0, 1.6)
+    band = _band(rng)
+    rise = rng.uniform(1.0, 1.6)
     count = int(rng.integers(2, 6))
     return _train(
         rng,
@@ -145,7 +156,7 @@ def _tone_then_noise(rng: Rng, samples: int) -> Wave:
     return np.concatenate([tone, noise * rng.uniform(1, 3)])
 
 
-# (what is heard, its class when it is played forwards, and backwards)
+# (kind of sound, its class when played forwards, its class when played backwards)
 _PAIRS = (
     (_sweeps, "sweep_up", "sweep_down"),
     (_notes, "notes_up", "notes_down"),
@@ -154,12 +165,13 @@ _PAIRS = (
     (_tone_then_noise, "tone_noise", "noise_tone"),
 )
 _LABELS = tuple(label for _, *pair in _PAIRS for label in pair)
-# By tens of clips, each of which holds every class once: of a hundred clips 60 are for training and 30 for the test.
+# Splits of successive tens of clips, each with every class once: of 100 clips, 60 are for training,
+# 10 for validation and 30 for the test.
 _SPLITS = ("train", "test", "train", "val", "train", "test", "train", "train", "test", "train")
 
 
 def _event(rng: Rng, number: int, samples: int) -> Wave:
-    """Return silence with what the clip's class says in it, for half to nine tenths of the time."""
+    """Return silence with the event of the clip's class, for half to nine tenths of the time."""
     sounds, *_ = _PAIRS[number // 2 % len(_PAIRS)]
     event = sounds(rng, int(samples * rng.uniform(0.5, 0.9)))
     event /= event.std()
@@ -170,23 +182,21 @@ def _event(rng: Rng, number: int, samples: int) -> Wave:
 
 
 def _distraction(rng: Rng, samples: int) -> Wave:
-    """Return up to four short tones and bursts of noise, no louder than the event, that say nothing of the class."""
+    """Return up to four short tones and bursts, independent of the class, below the event's level."""
     wave = np.zeros(samples)
     for _ in range(rng.integers(0, 5)):
         length = int(SAMPLE_RATE * rng.uniform(0.03, 0.15))
-        tonal = rng.random() < 0.5
-        burst = (
-            _tone(rng, np.full(length, _pitch(rng)), *_timbre(rng))
-            if tonal
-            else _noise(rng, length, _band(rng))
-        )
+        if rng.random() < 0.5:
+            burst = _tone(rng, np.full(length, _pitch(rng)), *_timbre(rng))
+        else:
+            burst = _noise(rng, length, _band(rng))
         start = rng.integers(0, samples - length)
         wave[start : start + length] += burst * _edges(length) * 10 ** (rng.uniform(-12, 0) / 20)
     return wave
 
 
 def _in_room(rng: Rng, wave: Wave) -> Wave:
-    """Return the sound with reverberation (noise that decays exponentially) and with its spectrum tilted."""
+    """Return the sound with reverberation (exponentially decaying noise) and spectral tilt."""
     time = np.arange(0, 0.4, 1 / SAMPLE_RATE)
     echo = rng.standard_normal(len(time)) * 10 ** (-3 * time / rng.uniform(0.1, 0.4))
     echo *= 10 ** (rng.uniform(-20, -4) / 20) / np.linalg.norm(echo)
@@ -198,9 +208,9 @@ def _in_room(rng: Rng, wave: Wave) -> Wave:
 
 
 def scene(seed: int, number: int, seconds: float) -> Wave:
-    """Return the sound of one clip at 16 kHz in [-1, 1], a function of the arguments alone.
+    """Return one clip at 16 kHz in [-1, 1], a function of the arguments alone.
 
-    The sounds lie 5 to 25 dB above the background; the peak of the clip lies 1 to 20 dB below full scale.
+    The sounds are 5 to 25 dB above the background; the peak is 1 to 20 dB below full scale.
     """
     rng = np.random.default_rng((seed, number))
     samples = round(seconds * SAMPLE_RATE)
@@ -218,18 +228,19 @@ def scene(seed: int, number: int, seconds: float) -> Wave:
 def generate(root: Path, *, clips: int, seconds: float, seed: int, unlabelled: int) -> Path:
     """Write a corpus of 16-bit FLAC files with its manifest ``corpus.csv``; return the manifest's path.
 
-    A complete corpus of the same settings is left as it is. The folder takes its name when all of it is written.
+    A complete corpus of the same settings is left as it is. The folder is renamed into place when
+    all files are written.
 
     Args:
-        root: the folder to make.
-        clips: how many labelled clips; with a multiple of 100, every class is equally frequent in every split.
+        root: the folder to write.
+        clips: number of labelled clips; multiples of 100 balance the classes in every split.
         seconds: length of a clip, 0.5 to 60.
-        seed: another seed gives other sounds.
-        unlabelled: how many further clips, without label, in the split ``pretrain``.
+        seed: seed of the sounds.
+        unlabelled: number of further clips, without label, in the split ``pretrain``.
 
     Raises:
         ConfigError: a number is out of range.
-        DataError: the folder holds something else.
+        DataError: the folder contains something else.
     """
     some = clips >= 0 and unlabelled >= 0 and clips + unlabelled > 0
     check(some, "(clips, unlabelled)", (clips, unlabelled), "0 or more each, and not both 0")
@@ -240,40 +251,42 @@ def generate(root: Path, *, clips: int, seconds: float, seed: int, unlabelled: i
     if not _holds(root, settings):
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as aside:
-            made = Path(aside) / root.name
-            _write(made, _entries(clips, unlabelled), seed, seconds)
-            (made / "settings.json").write_text(settings, encoding="utf-8")
+            folder = Path(aside) / root.name
+            _write(folder, _entries(clips, unlabelled), seed, seconds)
+            (folder / "settings.json").write_text(settings, encoding="utf-8")
             if not _holds(root, settings):  # another process may have been faster
-                made.rename(root)
+                folder.rename(root)
     return root / "corpus.csv"
 
 
 def clips(root: Path, subset: str = "") -> list[Entry]:
-    """Return what :func:`generate` wrote into a folder, labelled clips first.
+    """Return the clips that :func:`generate` wrote, labelled clips first.
 
     Raises:
         DataError: there is no corpus.
     """
     manifest = root / "corpus.csv"
     if not manifest.exists():
-        raise DataError(
-            f"{manifest}: no such file; make the corpus with melpatch.datasets.scenes.generate"
-        )
+        fix = "make the corpus with melpatch.datasets.scenes.generate"
+        raise DataError(f"{manifest}: no such file; {fix}")
     with manifest.open(encoding="utf-8", newline="") as file:
         return [Entry(row["path"], row["label"], row["split"]) for row in csv.DictReader(file)]
 
 
 def _holds(root: Path, settings: str) -> bool:
-    """Return whether the folder holds the corpus of these settings; raise a DataError if it holds anything else."""
+    """Return whether the folder contains the corpus of these settings; False if it is empty.
+
+    Raises:
+        DataError: the folder contains anything else.
+    """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     about = root / "settings.json"
     same = about.is_file() and about.read_text(encoding="utf-8") == settings
     if same and all((root / entry.path).is_file() for entry in clips(root)):
         return True
-    raise DataError(
-        f"{root}: is not the whole corpus of these settings; remove it or name another folder"
-    )
+    problem = "is not the whole corpus of these settings"
+    raise DataError(f"{root}: {problem}; remove it or name another folder")
 
 
 def _write(root: Path, entries: list[Entry], seed: int, seconds: float) -> None:
@@ -287,7 +300,7 @@ def _write(root: Path, entries: list[Entry], seed: int, seconds: float) -> None:
 
 
 def _entries(labelled: int, unlabelled: int) -> list[Entry]:
-    """Return the manifest's rows; the place of a row is the number of its scene."""
+    """Return the rows of the manifest; the index of a row is the number of its scene."""
     paths = [f"audio/{number:06d}.flac" for number in range(labelled + unlabelled)]
     known = [
         Entry(path, _LABELS[number % 10], _SPLITS[number // 10 % 10])
@@ -297,20 +310,20 @@ def _entries(labelled: int, unlabelled: int) -> list[Entry]:
 
 
 def fake(root: Path) -> None:
-    """Make forty short scenes with labels, which fill every split, and two without."""
+    """Write forty short labelled scenes, which fill every split, and two without label."""
     generate(root, clips=40, seconds=0.5, seed=0, unlabelled=2)
 
 
 CARD = Card(
     name="scenes",
-    summary="Ten classes of made-up sound in five pairs, the two of a pair mirror images in time.",
+    summary="Synthetic sounds of ten classes in five pairs that are mirrored in time.",
     licence="CC0-1.0",
     size="any number of clips of any length; 1000 clips of 2 s take 40 MB",
     metric="accuracy",
     splits=("pretrain", "train", "val", "test"),
     labels=tuple(sorted(_LABELS)),
     download="nothing to fetch: make it with melpatch.datasets.scenes.generate, as melpatch demo does, and give the "
-    "folder that holds its corpus.csv",
+    "folder that contains its corpus.csv",
     clips=clips,
     fake=fake,
 )

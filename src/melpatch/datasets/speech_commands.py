@@ -1,12 +1,14 @@
-"""Google Speech Commands: single spoken words of 1 s; version 2 with 35 words, and version 1 as SUPERB's 12 classes.
+"""Google Speech Commands: spoken words of 1 s; 35 words (version 2), or SUPERB's 12 classes (1).
 
-``v2-35``: all words of version 0.02; its two lists name the clips for validation and test, the others train.
+``v2-35``: all words of version 0.02; its two lists name the validation and test clips, the others
+are for training.
 
-``v1-12``: ten words of version 0.01, the others as ``_unknown_``, and noise as ``_silence_``. Speakers are told apart
-by the release's own rule, a hash of their name: under 10 % validate, 10 to 20 % are left out, the others train. The
-test clips are those of the test set that was released beside it. *Differs:* s3prl cuts its silence at random from all
-of the six noise files, for training and validation alike, anew in every epoch; here it is every whole second of each
-file, the last tenth of them for validation, so that the two share no sound and the list is the same for all.
+``v1-12``: ten words of version 0.01, the others as ``_unknown_``, and noise as ``_silence_``.
+Speakers are split by the release's own rule, a hash of their name: below 10 % validation, 10 to
+20 % left out, the others training. The test clips are those of the test set that was released
+separately. *Differs:* s3prl crops silence at random from all six noise files, for training and
+validation alike, again in every epoch. Here silence is every whole second of each file, the last
+tenth for validation, so that the two share no audio and the list is the same for everyone.
 
 Source: Warden 2018 (arXiv 1804.03209); the twelve classes as SUPERB has them, Yang et al. 2021 (arXiv 2105.01051).
 """
@@ -25,12 +27,12 @@ _WORDS = (
     *"backward bed bird cat dog eight five follow forward four happy house learn marvin nine one seven".split(),  # noqa: SIM905
     *"sheila six three tree two visual wow zero".split(),  # noqa: SIM905
 )
-_SILENCE, _UNKNOWN, _NOISE = "_silence_", "_unknown_", "_background_noise_"
-_V2, _V1, _V1_TEST = (
-    "speech_commands_v0.02",
-    "speech_commands_v0.01",
-    "speech_commands_test_set_v0.01",
-)
+_SILENCE = "_silence_"
+_UNKNOWN = "_unknown_"
+_NOISE = "_background_noise_"
+_V2 = "speech_commands_v0.02"
+_V1 = "speech_commands_v0.01"
+_V1_TEST = "speech_commands_test_set_v0.01"
 _NOISES = (
     "doing_the_dishes",
     "dude_miaowing",
@@ -42,15 +44,19 @@ _NOISES = (
 
 
 def clips(root: Path, subset: str) -> list[Entry]:
-    """Return the words in the order of their paths, then the silence; the group of a word is its speaker."""
-    return _v2(root) if subset == "v2-35" else [*_v1(root), *_silence(root), *_v1_test(root)]
+    """Return the words in the order of their paths, then the silence; groups are speakers."""
+    if subset == "v2-35":
+        return _v2(root)
+    return [*_v1(root), *_silence(root), *_v1_test(root)]
 
 
 def split_of(speaker: str) -> str:
-    """Return the split in which the release's rule puts a speaker: ``train``, ``val`` or ``test``."""
+    """Return the split of a speaker by the release's rule: ``train``, ``val`` or ``test``."""
     number = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % (1 << 27)
     share = 100 * number / ((1 << 27) - 1)
-    return "val" if share < 10 else "test" if share < 20 else "train"
+    if share < 10:
+        return "val"
+    return "test" if share < 20 else "train"
 
 
 def _v2(root: Path) -> list[Entry]:
@@ -71,20 +77,23 @@ def _v2(root: Path) -> list[Entry]:
 def _v1(root: Path) -> list[Entry]:
     entries = []
     for name in _words(root / _V1):
-        word, speaker = name.partition("/")[0], _speaker(name)
-        if (split := split_of(speaker)) != "test":
-            entries.append(
-                Entry(f"{_V1}/{name}", word if word in _TEN else _UNKNOWN, split, group=speaker)
-            )
+        word = name.partition("/")[0]
+        speaker = _speaker(name)
+        split = split_of(speaker)
+        if split != "test":
+            label = word if word in _TEN else _UNKNOWN
+            entries.append(Entry(f"{_V1}/{name}", label, split, group=speaker))
     return entries
 
 
 def _silence(root: Path) -> list[Entry]:
-    """Return the noise files in cuts of 1 s, without group, as nobody speaks; a missing one as one cut."""
+    """Return the noise files in clips of 1 s, without group; a missing file is one clip."""
     entries = []
     for noise in _NOISES:
         path = f"{_V1}/{_NOISE}/{noise}.wav"
-        seconds = int(probe(root / path).duration or 0) if (root / path).is_file() else 1
+        seconds = 1
+        if (root / path).is_file():
+            seconds = int(probe(root / path).duration or 0)
         for start in range(seconds):
             split = "val" if start >= int(0.9 * seconds) else "train"
             entries.append(Entry(path, _SILENCE, split, float(start), 1.0))
@@ -108,17 +117,17 @@ def _words(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    folder.stat()  # of a part that is not there, the card is to say what to fetch
+    folder.stat()  # raises if the part is missing; the card then states what to download
     return sound_files(folder)
 
 
 def _speaker(name: str) -> str:
-    speaker, found, _ = Path(name).name.partition("_nohash_")
-    return speaker if found else ""
+    speaker, separator, _ = Path(name).name.partition("_nohash_")
+    return speaker if separator else ""
 
 
 def fake(root: Path) -> None:
-    """Write words of both versions by four speakers, whom the rule puts into validation, test and twice training."""
+    """Write words of both versions by four speakers: one validation, one test, two training."""
     speakers = ["00000000", "00000002", "00000001", "00000003"]
     names = [
         f"{word}/{speaker}_nohash_0.wav" for word in ("cat", "yes", "up") for speaker in speakers
@@ -136,7 +145,7 @@ def fake(root: Path) -> None:
 
 CARD = Card(
     name="speech_commands",
-    summary="Single spoken English words, by thousands of volunteers.",
+    summary="Single English words, spoken by thousands of volunteers.",
     licence="CC-BY-4.0",
     size="v2-35: 105829 clips of up to 1 s, 3.3 GB; v1-12: about 58000 clips and 3081 for the test, 2 GB",
     metric="accuracy",
@@ -145,7 +154,7 @@ CARD = Card(
     subsets=("v2-35", "v1-12"),
     download="fetch http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz (v2-35), or "
     "speech_commands_v0.01.tar.gz and speech_commands_test_set_v0.01.tar.gz (v1-12) from the same place, "
-    "unpack each into a folder of its name without the ending, and give the folder that holds these",
+    "unpack each into a folder of its name without the extension, and give the folder of these folders",
     clips=clips,
     fake=fake,
 )

@@ -1,8 +1,8 @@
 """VoxCeleb1: 1251 celebrities in interviews, for speaker identification by the official split.
 
-``iden_split.txt`` has a line ``1 id10001/VIDEO/00001.wav`` for every clip: 1 trains, 2 validates, 3 tests. The clips
-lie in ``wav/``, or in ``dev/wav/`` and ``test/wav/`` as the two archives have them, which are those of speaker
-verification.
+``iden_split.txt`` has a line ``1 id10001/VIDEO/00001.wav`` per clip: 1 is training, 2 validation, 3
+test. The clips are in ``wav/``, or in ``dev/wav/`` and ``test/wav/`` as in the two archives, which
+are split for speaker verification.
 
 Source: Nagrani, Chung and Zisserman 2017 (arXiv 1706.08612).
 """
@@ -17,7 +17,7 @@ _HOMES = ("wav", "dev/wav", "test/wav")
 
 
 def clips(root: Path, subset: str) -> list[Entry]:
-    """Return the clips in the order of the official list; their label is the speaker, their group the video."""
+    """Return the clips in the order of the list; the label is the speaker, the group the video."""
 
     @cache
     def home(speaker: str) -> str:
@@ -26,7 +26,8 @@ def clips(root: Path, subset: str) -> list[Entry]:
     entries = []
     for line in (root / "iden_split.txt").read_text(encoding="utf-8").splitlines():
         number, name = line.split()
-        video, speaker = name.rpartition("/")[0], name.partition("/")[0]
+        video = name.rpartition("/")[0]
+        speaker = name.partition("/")[0]
         entries.append(
             Entry(f"{home(speaker)}/{name}", speaker, _SPLITS[number], group=video, name=name)
         )
@@ -34,7 +35,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
 
 
 def fake(root: Path) -> None:
-    """Write three videos each of two speakers, one of them in the archive for training and one in that for the test."""
+    """Write three videos each of two speakers, one per archive."""
     homes = {"id10001": "dev/wav", "id10270": "test/wav"}
     names = {
         f"{speaker}/{'abc'[int(n) - 1]}BcDeFgHiJk/00001.wav": n
@@ -47,8 +48,8 @@ def fake(root: Path) -> None:
 
 CARD = Card(
     name="voxceleb1",
-    summary="Celebrities speaking in interviews on YouTube: who is it?",
-    licence="CC-BY-SA-4.0 (the lists; the sound belongs to its makers)",
+    summary="Celebrities speaking in interviews on YouTube, for speaker identification.",
+    licence="CC-BY-SA-4.0 (the lists; the audio belongs to its makers)",
     size="153516 clips of 4 to 145 s by 1251 speakers, 38 GB",
     metric="accuracy",
     splits=("train", "val", "test"),
