@@ -278,7 +278,8 @@ def test_an_index_that_is_damaged_on_the_way_or_in_the_cache_is_fetched_again(
     monkeypatch.setattr(remote, "_RETRY_AFTER", (0.0,))
     tries = damaging(monkeypatch, "index.csv", 3)
     with pytest.raises(
-        DataError, match=rf"{memory}/index\.csv: cannot be fetched .*does not match shards\.json"
+        DataError,
+        match=rf"{memory}/index\.csv: cannot be fetched .*does not match the checksum in shards\.json",
     ):
         load_corpus([memory])
     whole = load_corpus([memory]).clips

@@ -199,7 +199,7 @@ def about(**changes):
 REFUSED = {
     "index cut": (
         edited("index.csv", lambda data: data[:-30]),
-        r"index\.csv: does not match shards\.json, by its chec",
+        r"index\.csv: does not match the checksum in shards\.json",
     ),
     "index edited": (
         edited("index.csv", lambda data: data.replace(b"owl", b"elk")),
