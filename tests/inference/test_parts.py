@@ -10,7 +10,7 @@ from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
 from melpatch.inference import parts as module
-from melpatch.inference.parts import Part, Parts, groups
+from melpatch.inference.parts import Part, PartFolder, group_clips
 from melpatch.inference.rows import Row
 
 ABOUT = {"command": "embed", "hop": None}
@@ -32,7 +32,7 @@ def rows_of(parts):
 
 @pytest.fixture
 def parts(tmp_path):
-    return Parts(tmp_path / "deep" / "out.npz", ABOUT, resume=False)
+    return PartFolder(tmp_path / "deep" / "out.npz", ABOUT, resume=False)
 
 
 def test_rows_come_back_in_the_order_of_the_parts(parts, monkeypatch):
@@ -84,7 +84,7 @@ def test_a_part_that_is_not_written_to_its_end_is_not_there(parts, tmp_path):
     (parts.folder / ".00000002.rows.77.partial").write_bytes(b"half")
     assert parts.complete() == {}
     assert rows_of(parts) == []
-    Parts(
+    PartFolder(
         tmp_path / "deep" / "out.npz", ABOUT | {"hop": 1.0}, resume=False
     )  # nothing is lost by beginning anew
     assert [path.name for path in parts.folder.iterdir()] == ["about.json"]
@@ -96,18 +96,19 @@ def test_parts_are_gone_on_with_only_where_that_is_asked_for_and_all_is_the_same
         part.add(row(0))
         part.end(0.5, None, keep=True)
     with pytest.raises(
-        CheckpointError, match=r"out\.npz\.parts: holds what .* add --resume to go on, or delete it"
+        CheckpointError,
+        match=r"out\.npz\.parts: holds the parts of .* add --resume to continue it, or delete",
     ):
-        Parts(out, ABOUT, resume=False)
+        PartFolder(out, ABOUT, resume=False)
     for about, message in (
-        (ABOUT | {"hop": 0.5}, "was begun with hop = None, now 0.5"),
-        (ABOUT | {"layer": 1}, "was begun with layer = None, now 1"),
-        ({"hop": None}, "was begun with command = 'embed', now None"),
+        (ABOUT | {"hop": 0.5}, "was started with hop = None, now 0.5"),
+        (ABOUT | {"layer": 1}, "was started with layer = None, now 1"),
+        ({"hop": None}, "was started with command = 'embed', now None"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            Parts(out, about, resume=True)
+            PartFolder(out, about, resume=True)
     (parts.folder / ".00000001.rows.77.partial").write_bytes(b"half")
-    again = Parts(out, ABOUT, resume=True)
+    again = PartFolder(out, ABOUT, resume=True)
     assert [*again.complete()] == [0]
     assert sorted(path.name for path in again.folder.iterdir()) == [
         "00000000.json",
@@ -135,27 +136,27 @@ def test_the_output_takes_its_place_whole_and_the_parts_go(parts, tmp_path):
 def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match=r"cannot be written .*choose another --out"):
-        Parts(tmp_path / "file" / "out.npz", ABOUT, resume=False)
+        PartFolder(tmp_path / "file" / "out.npz", ABOUT, resume=False)
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path):
     (tmp_path / "out.npz.parts").mkdir()
     (tmp_path / "out.npz.parts" / "thesis.txt").write_text("all of it")
-    with pytest.raises(DataError, match="holds something else"):
-        Parts(tmp_path / "out.npz", ABOUT, resume=True)
+    with pytest.raises(DataError, match="holds other files"):
+        PartFolder(tmp_path / "out.npz", ABOUT, resume=True)
     assert (tmp_path / "out.npz.parts" / "thesis.txt").read_text() == "all of it"
 
 
 def test_groups_are_small_and_those_of_large_files_have_one_each(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_BYTES", 100)
-    monkeypatch.setattr(module, "_RECORDINGS", 3)
+    monkeypatch.setattr(module, "_MOST_BYTES", 100)
+    monkeypatch.setattr(module, "_MOST_RECORDINGS", 3)
     sizes = [10, 10, 10, 10, 60, 40, 500, 90, 0, 20]
     clips = []
     for number, size in enumerate(sizes):
         path = tmp_path / f"{number}.wav"
         path.write_bytes(bytes(size))
         clips.append(Clip(path, number, 0.0, inf))
-    found = groups(
+    found = group_clips(
         [
             *clips,
             Clip(tmp_path / "none.wav", 99, 0.0, inf),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from melpatch.errors import ConfigError
-from melpatch.inference.tables import Column, kind, write
+from melpatch.inference.tables import Column, table_format, write_table
 
 KIND = np.dtype([("number", "<i8"), ("values", "<f4", (3,))])
 
@@ -41,25 +41,25 @@ def pieces(request):
 
 
 def test_npz_has_what_savez_would_write(tmp_path, pieces):
-    write(tmp_path / "a.npz", ".npz", COLUMNS, pieces)
+    write_table(tmp_path / "a.npz", ".npz", COLUMNS, pieces)
     with np.load(tmp_path / "a.npz") as found:
         assert sorted(found) == ["embeddings", "key", "labels", "path", "probabilities", "start"]
         for column in COLUMNS:
-            expected = column.of(rows(20))
+            expected = column.values(rows(20))
             np.testing.assert_array_equal(found[column.name], expected)
             assert found[column.name].dtype == expected.dtype
         assert found["labels"].tolist() == ["a", "b", "ü"]
 
 
 def test_npz_is_the_same_whenever_it_is_written(tmp_path, pieces, monkeypatch):
-    write(tmp_path / "a.npz", ".npz", COLUMNS, pieces)
+    write_table(tmp_path / "a.npz", ".npz", COLUMNS, pieces)
     monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(10**9))
-    write(tmp_path / "b.npz", ".npz", COLUMNS, pieces)
+    write_table(tmp_path / "b.npz", ".npz", COLUMNS, pieces)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
 def test_csv_has_a_column_for_each_number(tmp_path, pieces):
-    write(tmp_path / "a.csv", ".csv", COLUMNS, pieces)
+    write_table(tmp_path / "a.csv", ".csv", COLUMNS, pieces)
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
     assert header == [
@@ -88,7 +88,7 @@ def test_csv_has_a_column_for_each_number(tmp_path, pieces):
 
 def test_parquet_has_vectors_as_lists_and_a_row_group_per_piece(tmp_path, pieces):
     parquet = pytest.importorskip("pyarrow.parquet")
-    write(tmp_path / "a.parquet", ".parquet", COLUMNS, pieces)
+    write_table(tmp_path / "a.parquet", ".parquet", COLUMNS, pieces)
     found, table = parquet.ParquetFile(tmp_path / "a.parquet"), rows(20)
     assert found.num_row_groups == len([*pieces()])
     read = found.read().to_pydict()
@@ -100,18 +100,18 @@ def test_parquet_has_vectors_as_lists_and_a_row_group_per_piece(tmp_path, pieces
 
 
 def test_the_kind_is_that_of_the_ending(tmp_path):
-    assert kind(tmp_path / "a.csv", ".npz") == ".csv"
-    assert kind(tmp_path / "a.NPZ", ".csv") == ".npz"
-    assert kind(tmp_path / "a", ".npz") == ".npz"
+    assert table_format(tmp_path / "a.csv", ".npz") == ".csv"
+    assert table_format(tmp_path / "a.NPZ", ".csv") == ".npz"
+    assert table_format(tmp_path / "a", ".npz") == ".npz"
     with pytest.raises(
         ConfigError, match=r"out = .*a\.txt'; allowed: a name that ends in \.csv, \.npz, \.parquet"
     ):
-        kind(tmp_path / "a.txt", ".npz")
+        table_format(tmp_path / "a.txt", ".npz")
     with pytest.raises(ConfigError, match="there is a folder of this name"):
-        kind(tmp_path, ".npz")
+        table_format(tmp_path, ".npz")
 
 
 def test_parquet_without_its_library_is_told_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"pip install 'melpatch\[parquet\]'"):
-        kind(tmp_path / "a.parquet", ".npz")
+        table_format(tmp_path / "a.parquet", ".npz")

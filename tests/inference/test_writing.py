@@ -11,13 +11,13 @@ from melpatch.inference import parts, tables, writing
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import RecordingEnd, WindowSpec, clip_of_file
-from melpatch.inference.writing import InferenceJob, carry_out
+from melpatch.inference.writing import InferenceJob, write_output
 
 CUT = WindowSpec(1.0, 1.0, 8000)
 
 
 def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_RECORDINGS", 1)
+    monkeypatch.setattr(parts, "_MOST_RECORDINGS", 1)
     wrong = {
         1: AudioError("b", "is damaged", "copy it again"),
         2: copy(
@@ -38,7 +38,7 @@ def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch)
     def job(resume):
         return InferenceJob(
             out=tmp_path / "out.npz",
-            kind=".npz",
+            ending=".npz",
             recordings=[clip_of_file(tmp_path / name) for name in "abcd"],
             task=InferenceTask(CUT, lambda batch: [], lambda items: items),
             columns=[tables.Column("start", lambda rows: rows["start"])],
@@ -50,9 +50,9 @@ def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch)
         )
 
     with pytest.raises(UnreachableError, match="c: cannot be fetched; check the network"):
-        carry_out(job(False))
+        write_output(job(False))
     assert (made, (tmp_path / "out.npz").exists()) == ([0, 1, 2], False)
     del wrong[2]
-    carry_out(job(True))
+    write_output(job(True))
     assert made == [0, 1, 2, 2, 3]
     assert [one.reason for one in read_rejected(tmp_path / "out.rejected.csv")] == ["is damaged"]

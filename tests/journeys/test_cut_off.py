@@ -15,7 +15,7 @@ from two_processes import in_both
 from melpatch.cli import main
 from melpatch.inference import parts
 
-SMALL_PARTS = "from melpatch.inference import parts; parts._RECORDINGS = 2; "
+SMALL_PARTS = "from melpatch.inference import parts; parts._MOST_RECORDINGS = 2; "
 RUN = "import sys; from melpatch.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -35,7 +35,7 @@ def sounds(tmp_path_factory):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(parts, "_RECORDINGS", 2)
+    monkeypatch.setattr(parts, "_MOST_RECORDINGS", 2)
 
 
 def killed(words, folder, after):
@@ -65,9 +65,9 @@ def test_a_killed_command_goes_on_to_the_same_bytes(run, sounds, small_parts, tm
     assert not out.exists()
     assert done < 20, when
     assert main([str(word) for word in [*words, out]]) == 2
-    assert "add --resume to go on, or delete it" in capsys.readouterr().err
+    assert "add --resume to continue it, or delete the folder" in capsys.readouterr().err
     melpatch(*words, out, "--resume")
-    assert f"going on after {2 * done} of 40 files" in capsys.readouterr().err
+    assert f"resuming after {2 * done} of 40 files" in capsys.readouterr().err
     assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes(), when
     assert not folder.exists()
     rejected = [(tmp_path / f"{name}.rejected.csv").read_bytes() for name in ("killed", "whole")]
@@ -78,7 +78,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(run, sounds, small_parts, tm
     )
 
 
-def test_a_run_that_broke_off_is_gone_on_with_as_it_was_begun_or_not_at_all(
+def test_an_interrupted_run_resumes_with_the_same_settings_only(
     run, sounds, small_parts, tmp_path, monkeypatch, capsys
 ):
     words = ["predict", run, sounds, "--workers", "0"]
@@ -96,22 +96,22 @@ def test_a_run_that_broke_off_is_gone_on_with_as_it_was_begun_or_not_at_all(
         assert main([*map(str, words), "--out", str(tmp_path / "out.csv")]) == 130
     resumed = [*words, "--out", tmp_path / "out.csv", "--resume"]
     for flags, told in (
-        (["--hop", "0.5"], "was begun with hop = None, now 0.5"),
-        (["--precision", "bf16-mixed"], "was begun with precision = '32-true', now 'bf16-mixed'"),
-        ([write_sound(tmp_path / "another.wav")], "was begun with recordings = '40 ("),
+        (["--hop", "0.5"], "was started with hop = None, now 0.5"),
+        (["--precision", "bf16-mixed"], "was started with precision = '32-true', now 'bf16-mixed'"),
+        ([write_sound(tmp_path / "another.wav")], "was started with recordings = '40 ("),
     ):
         assert main([*map(str, resumed[:3]), *map(str, flags), *map(str, resumed[3:])]) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
         assert told in line
-        assert "give what it was begun with, or delete the folder" in line
+        assert "give the same, or delete the folder" in line
     assert not (tmp_path / "out.csv").exists()
-    melpatch(*resumed, "--batch-size", "8", "--workers", "1")  # on which nothing hangs
-    assert "going on after 14 of 40 files" in capsys.readouterr().err
+    melpatch(*resumed, "--batch-size", "8", "--workers", "1")  # the bytes depend on neither
+    assert "resuming after 14 of 40 files" in capsys.readouterr().err
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 def embed_as_one_of_two(rank, folder):
-    parts._RECORDINGS = 2
+    parts._MOST_RECORDINGS = 2
     words = [
         "embed",
         folder / "run",

@@ -3,21 +3,22 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from melpatch.inference.jobs import InferenceConfig, inference_job
 from melpatch.inference.model import load
 from melpatch.inference.tables import Column
-from melpatch.inference.using import UseConfig, write_rows
+from melpatch.inference.writing import write_output
 from melpatch.nn.pooling import Pooling
 
 TOGETHER = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(UseConfig):
+class Config(InferenceConfig):
     """What to embed, how, and where to write it."""
 
     out: Path
-    """NPZ to write: embeddings (row, dim), path (row), and with --hop start and end (row) in seconds; for clips of a
-    CSV file or of shards key, start and end always. A name that ends in .csv or .parquet is written as such."""
+    """NPZ to write: embeddings (row, dim), path (row), and with --hop start and end (row) in seconds; clips of a CSV
+    file or of shards have key, start and end always. A name that ends in .csv or .parquet is written as such."""
     hop: float | None = None
     """Length of a frame in seconds; without, one vector per recording."""
     pooling: Pooling | None = None
@@ -28,23 +29,22 @@ class Config(UseConfig):
 
 
 def run(config: Config) -> None:
-    """Write one table; unreadable files are named beside it, and one that is damaged has no row."""
+    """Write one table; unreadable files are listed beside it, and damaged ones have no row."""
     model = load(config.run, precision=config.precision)
-    about = {
-        "command": "embed",
-        "hop": config.hop,
-        "pooling": config.pooling,
-        "layer": config.layer,
-    }
     task = model.embedding_task(pooling=config.pooling, layer=config.layer, hop=config.hop)
-    columns = [Column("embeddings", lambda rows: rows["values"], ".9g")]
-    write_rows(
+    job = inference_job(
         config,
         model,
         task,
-        columns,
-        kind=".npz",
-        about=about,
+        [Column("embeddings", lambda rows: rows["values"], ".9g")],
+        default_ending=".npz",
+        about={
+            "command": "embed",
+            "hop": config.hop,
+            "pooling": config.pooling,
+            "layer": config.layer,
+        },
         timed=config.hop is not None,
         keep=False,
     )
+    write_output(job)

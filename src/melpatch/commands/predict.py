@@ -4,29 +4,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from melpatch.config import check
 from melpatch.errors import ConfigError
+from melpatch.inference.jobs import InferenceConfig, inference_job
 from melpatch.inference.model import load
 from melpatch.inference.tables import Column
-from melpatch.inference.using import UseConfig, write_rows
+from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
 
 TOGETHER = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(UseConfig):
+class Config(InferenceConfig):
     """What to label, and where to write it."""
 
     out: Path
-    """CSV to write: path, start and end in seconds, label, probability, then one column per class; for clips of a CSV
-    file or of shards their key too. A name that ends in .parquet or .npz is written as such."""
+    """CSV to write: path, start and end in seconds, label, probability, then one column per class; clips of a CSV
+    file or of shards have their key too. A name that ends in .parquet or .npz is written as such."""
     hop: float | None = None
     """Seconds between the starts of windows, each as long as the segments that the classifier was trained on
     (melpatch finetune --seconds); without, one line per recording."""
     threshold: float = 0.5
-    """Probability from which a label of a multi-label model counts."""
+    """Lowest probability of a label that a multi-label model assigns."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -36,38 +38,46 @@ class Config(UseConfig):
 
 
 def run(config: Config) -> None:
-    """Write one table; unreadable files are named beside it, and with --hop one that is damaged has its windows up to
-    the damage."""
+    """Write one table; unreadable files are listed beside it.
+
+    With ``--hop`` a damaged file has its windows up to the damage, otherwise it has no row.
+    """
     model = load(config.run, precision=config.precision)
     if not isinstance(model.objective, Classify):
         raise ConfigError(
-            f"{config.run}: has no labels to predict; fine-tune it first with melpatch finetune --init {config.run}"
+            f"{config.run}: has no labels to predict; fine-tune it first with "
+            f"melpatch finetune --init {config.run}"
         )
     threshold = config.threshold if model.objective.config.multi_label else None
-    columns = [
-        Column("label", lambda rows: _heard(rows["values"], model.labels, threshold)),
-        Column("probability", lambda rows: rows["values"].max(axis=1), ".6g"),
-        Column("probabilities", lambda rows: rows["values"], ".6g", names=model.labels),
-    ]
-    about = {"command": "predict", "hop": config.hop}
-    task = model.prediction_task(hop=config.hop)
-    write_rows(
+
+    def labels(rows: np.ndarray) -> np.ndarray:
+        return assigned_labels(rows["values"], model.labels, threshold)
+
+    job = inference_job(
         config,
         model,
-        task,
-        columns,
-        kind=".csv",
-        about=about,
+        model.prediction_task(hop=config.hop),
+        [
+            Column("label", labels),
+            Column("probability", lambda rows: rows["values"].max(axis=1), ".6g"),
+            Column("probabilities", lambda rows: rows["values"], ".6g", names=model.labels),
+        ],
+        default_ending=".csv",
+        about={"command": "predict", "hop": config.hop},
         timed=True,
         keep=config.hop is not None,
     )
+    write_output(job)
 
 
-def _heard(
-    probabilities: np.ndarray, labels: tuple[str, ...], threshold: float | None
+def assigned_labels(
+    probabilities: Float[np.ndarray, "row label"], labels: tuple[str, ...], threshold: float | None
 ) -> np.ndarray:
-    """Return the most probable label of each row, or where there is a threshold all that reach it, parted by
-    semicolons."""
+    """Return the most probable label of each row or, with a threshold, all labels that reach it.
+
+    Several labels of a row are separated by semicolons.
+    """
+    names = np.array(labels)
     if threshold is None:
-        return np.asarray(np.array(labels)[probabilities.argmax(axis=1)])
-    return np.array([";".join(np.array(labels)[row >= threshold]) for row in probabilities])
+        return np.asarray(names[probabilities.argmax(axis=1)])
+    return np.array([";".join(names[row >= threshold]) for row in probabilities])

@@ -18,7 +18,7 @@ from melpatch.inference.model import FilePath, Model, load
 from melpatch.inference.network import Precision
 from melpatch.inference.results import Embedding, Prediction
 from melpatch.inference.samples import Audio
-from melpatch.inference.sources import recordings
+from melpatch.inference.sources import list_recordings
 from melpatch.nn.pooling import Pooling
 from melpatch.training.run import Run
 
@@ -136,7 +136,7 @@ def files_of(audio: object) -> list[Path] | None:
             raise ConfigError(
                 f"a list with {type(value).__name__}; give a list of files, or one recording at a time"
             )
-    clips = recordings([str(path) for path in audio])
+    clips = list_recordings([str(path) for path in audio])
     for clip in clips:
         if clip.size or clip.start or clip.duration != inf:
             raise ConfigError(

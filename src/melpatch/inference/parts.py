@@ -1,7 +1,7 @@
-"""An output in the making: rows in numbered parts, each of them complete or not there, so that a killed run goes on.
+"""An unfinished output as rows in numbered parts, each complete or absent, so that a killed run can resume.
 
-Beside ``OUT`` lies the folder ``OUT.parts`` while it is made. A part holds the rows of some recordings that follow one
-another, and nothing in it hangs on other parts. So it does not matter which process makes it, before or after a crash.
+The folder ``OUT.parts`` lies beside ``OUT`` until it is finished. A part holds the rows of some consecutive recordings
+and depends on no other part, so it does not matter which rank computes it, before or after a crash.
 """
 
 import json
@@ -23,25 +23,29 @@ from melpatch.errors import CheckpointError, DataError
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips
 
-_ABOUT, _JOINED = "about.json", "joined"
-_HEAD = struct.Struct("<qdd")  # recording, start, end; the values follow
-_BYTES, _RECORDINGS = (
-    1 << 26,
-    512,
-)  # a part has no more of sound files or of recordings, but has one recording at least
-_CHUNK_BYTES, _CHUNK_ROWS = 1 << 24, 1 << 12  # so much is read back at a time, at most
+_ABOUT = "about.json"
+_JOINED = "joined"
+_ROW_HEAD = struct.Struct("<qdd")  # recording, start, end; the row's float32 values follow
+
+# A part is made of one recording or more, and of no more than this.
+_MOST_BYTES = 1 << 26  # of sound files
+_MOST_RECORDINGS = 512
+
+# Rows are read back in chunks of no more than this.
+_CHUNK_BYTES = 1 << 24
+_CHUNK_ROWS = 1 << 12
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a complete part.
+    """Facts about a complete part.
 
     Attributes:
-        rows: how many it has.
-        width: how many values a row has; 0 where there is no row.
-        recordings: how many it was made of.
-        seconds: how much sound they hold.
-        rejected: those that could not be read.
+        rows: number of rows.
+        width: values per row; 0 without rows.
+        recordings: number of recordings, read or rejected.
+        seconds: seconds of audio that were decoded.
+        rejected: recordings that could not be read.
     """
 
     rows: int
@@ -51,65 +55,71 @@ class Part:
     rejected: tuple[Rejected, ...]
 
 
-def groups(recordings: Sequence[Clip]) -> list[NumberedClips]:
-    """Return recordings, numbered, in groups for a part each: of 64 MiB or one recording, and of 512 at most."""
-    found: list[list[tuple[int, Clip]]] = []
-    held = _BYTES
+def group_clips(recordings: Sequence[Clip]) -> list[NumberedClips]:
+    """Return numbered recordings in groups of one part each: up to 512 recordings or 64 MiB."""
+    groups: list[list[tuple[int, Clip]]] = []
+    group_bytes = 0
     for number, clip in enumerate(recordings):
-        size = clip.size or (clip.path.stat().st_size if clip.path.is_file() else 0)
-        if not found or held + size > _BYTES or len(found[-1]) == _RECORDINGS:
-            found.append([])
-            held = 0
-        found[-1].append((number, clip))
-        held += size
-    return [*found]
+        size = _bytes_of(clip)
+        full = not groups or len(groups[-1]) == _MOST_RECORDINGS
+        if full or group_bytes + size > _MOST_BYTES:
+            groups.append([])
+            group_bytes = 0
+        groups[-1].append((number, clip))
+        group_bytes += size
+    return [*groups]
 
 
-class Parts:
-    """The folder of an output's parts.
+def _bytes_of(clip: Clip) -> int:
+    """Return the size of a clip in its shard, or of its file; 0 if that is missing."""
+    if clip.size:
+        return clip.size
+    return clip.path.stat().st_size if clip.path.is_file() else 0
+
+
+class PartFolder:
+    """The folder that holds the parts of an output.
 
     Args:
         out: the output.
-        about: all that the rows hang on, by name; what goes on with a killed run must have the same.
-        resume: whether to go on with a killed run, if there is one.
+        about: everything that the rows depend on, by name; a resumed run must have the same.
+        resume: whether to continue a killed run, if there is one.
 
     Raises:
-        CheckpointError: a killed run left parts, and it is not to be gone on with, or with another ``about``.
-        DataError: the folder cannot be made, or not all processes see it.
+        CheckpointError: a killed run left parts, and ``resume`` is not given or ``about`` differs.
+        DataError: the folder cannot be created, or not all ranks see it.
     """
 
     def __init__(self, out: Path, about: Mapping[str, Any], *, resume: bool) -> None:
-        self._out, self.folder = out, out.with_name(f"{out.name}.parts")
+        self.folder = out.with_name(f"{out.name}.parts")
+        self._out = out
         self._about = json.dumps(about, indent=1)
         if distributed.is_rank_zero():
             self._prepare(resume)
+        # The other ranks look only once rank 0 has made the folder.
         distributed.barrier()
         try:
-            same = (self.folder / _ABOUT).read_text(encoding="utf-8") == self._about
+            kept = (self.folder / _ABOUT).read_text(encoding="utf-8")
         except OSError as error:
-            reason = "which all processes have to see; choose another --out"
+            fix = "all ranks must see it; choose another --out"
+            raise DataError(f"{self.folder}: cannot be read ({error.strerror}); {fix}") from error
+        if kept != self._about:
             raise DataError(
-                f"{self.folder}: cannot be read ({error.strerror}), {reason}"
-            ) from error
-        if not same:
-            raise DataError(
-                f"{self.folder}: process {distributed.rank()} lists other recordings, or has another model"
+                f"{self.folder}: rank {distributed.rank()} has other recordings or another model "
+                "than rank 0; give all ranks the same"
             )
 
     def _prepare(self, resume: bool) -> None:
         if self.complete():
             if not resume:
                 raise CheckpointError(
-                    f"{self.folder}: holds what a run has done that was cut off; add --resume to go on, or delete it"
+                    f"{self.folder}: holds the parts of an interrupted run; add --resume to "
+                    "continue it, or delete the folder"
                 )
-            self._compare()
-        elif (
-            self.folder.is_dir()
-            and any(self.folder.iterdir())
-            and not (self.folder / _ABOUT).exists()
-        ):
+            self._require_same_about()
+        elif self._is_foreign():
             raise DataError(
-                f"{self.folder}: holds something else, and is where parts are kept; choose another --out"
+                f"{self.folder}: holds other files, but parts are kept there; choose another --out"
             )
         try:
             if not self.complete():
@@ -123,55 +133,56 @@ class Parts:
                 f"{self.folder}: cannot be written ({error.strerror}); choose another --out"
             ) from error
 
-    def _compare(self) -> None:
-        known, wanted = (
-            json.loads((self.folder / _ABOUT).read_text(encoding="utf-8")),
-            json.loads(self._about),
-        )
-        for name in known.keys() | wanted.keys():
-            if known.get(name) != wanted.get(name):
+    def _is_foreign(self) -> bool:
+        """Return whether the folder holds files but not the one that every run writes first."""
+        if not self.folder.is_dir() or (self.folder / _ABOUT).exists():
+            return False
+        return any(self.folder.iterdir())
+
+    def _require_same_about(self) -> None:
+        kept = json.loads((self.folder / _ABOUT).read_text(encoding="utf-8"))
+        wanted = json.loads(self._about)
+        for name in kept.keys() | wanted.keys():
+            if kept.get(name) != wanted.get(name):
                 raise CheckpointError(
-                    f"{self.folder}: was begun with {name} = {known.get(name)!r}, now {wanted.get(name)!r}; "
-                    "give what it was begun with, or delete the folder to begin anew"
+                    f"{self.folder}: was started with {name} = {kept.get(name)!r}, now "
+                    f"{wanted.get(name)!r}; give the same, or delete the folder to start again"
                 )
 
     def complete(self) -> dict[int, Part]:
-        """Return the complete parts by their numbers, in their order."""
-        found = {}
+        """Return the complete parts by their numbers, in order."""
+        parts = {}
         for path in sorted(self.folder.glob("[0-9]*.json")):
             data = json.loads(path.read_text(encoding="utf-8"))
-            data["rejected"] = tuple(Rejected(**one) for one in data["rejected"])
-            found[int(path.stem)] = Part(**data)
-        return found
+            data["rejected"] = tuple(Rejected(**clip) for clip in data["rejected"])
+            parts[int(path.stem)] = Part(**data)
+        return parts
 
     @contextmanager
     def written(self, number: int) -> Iterator["PartWriter"]:
-        """Give what writes a part, which is there, complete, once the body has ended well."""
+        """Give a writer of a part, which is complete once the body has ended without an error."""
         with written_aside(self._rows(number)) as aside, aside.open("wb") as file:
             writer = PartWriter(file)
             yield writer
+        # Written after the rows: a part counts as complete once this file exists.
         with written_aside(self.folder / f"{number:08}.json") as aside:
             aside.write_text(json.dumps(asdict(writer.part())), encoding="utf-8")
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """Yield the rows of all complete parts, so many at a time as memory may hold: arrays with the fields
-        ``recording``, ``start``, ``end`` and ``values``."""
+        """Yield the rows of all complete parts in chunks that fit into memory.
+
+        A chunk is an array with the fields ``recording``, ``start``, ``end`` and ``values``.
+        """
         for number, part in self.complete().items():
-            kind = np.dtype(
-                [
-                    ("recording", "<i8"),
-                    ("start", "<f8"),
-                    ("end", "<f8"),
-                    ("values", "<f4", (part.width,)),
-                ]
-            )
+            values = ("values", "<f4", (part.width,))
+            dtype = np.dtype([("recording", "<i8"), ("start", "<f8"), ("end", "<f8"), values])
+            rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // dtype.itemsize))
             with self._rows(number).open("rb") as file:
-                count = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // kind.itemsize))
-                while len(chunk := np.fromfile(file, kind, count)):
+                while len(chunk := np.fromfile(file, dtype, rows)):
                     yield chunk
 
     def publish(self, write: Callable[[Path], None]) -> None:
-        """Have the output written, put it in its place, and remove the parts."""
+        """Write the output with a function, move it into place, and remove the parts."""
         with written_aside(self.folder / _JOINED) as aside:
             write(aside)
         (self.folder / _JOINED).replace(self._out)
@@ -187,43 +198,46 @@ class Parts:
 
 
 class PartWriter:
-    """Takes the rows of a part as they come."""
+    """Writes the rows of a part as they are computed."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._rows, self._width, self._recordings, self._seconds = file, 0, 0, 0, 0.0
+        self._file = file
+        self._rows = 0
+        self._width = 0
+        self._recordings = 0
+        self._seconds = 0.0
         self._rejected: list[Rejected] = []
-        self._before = (0, 0)  # bytes and rows up to the last recording's end
+        # Bytes and rows up to the end of the last recording.
+        self._bytes_before = 0
+        self._rows_before = 0
 
     def add(self, row: Row) -> None:
         """Write a row."""
-        self._file.write(
-            _HEAD.pack(row.recording, row.start, row.end) + row.values.astype("<f4").tobytes()
-        )
-        self._rows, self._width = self._rows + 1, len(row.values)
+        self._file.write(_ROW_HEAD.pack(row.recording, row.start, row.end))
+        self._file.write(row.values.astype("<f4").tobytes())
+        self._rows += 1
+        self._width = len(row.values)
 
     def end(self, seconds: float, rejected: Rejected | None, *, keep: bool) -> None:
-        """Note that a recording has no further rows.
+        """End a recording.
 
         Args:
-            seconds: how much of it was heard.
-            rejected: why it could not be read, or not to its end.
-            keep: whether the rows of one that could not be read to its end stay.
+            seconds: seconds of it that were decoded.
+            rejected: why it could not be read to its end; None if it was.
+            keep: whether a recording that could not be read to its end keeps its rows.
         """
         if rejected is not None:
             self._rejected.append(rejected)
             if not keep:
-                self._file.seek(self._before[0])
+                self._file.seek(self._bytes_before)
                 self._file.truncate()
-                self._rows = self._before[1]
-        self._before = self._file.tell(), self._rows
-        self._recordings, self._seconds = self._recordings + 1, self._seconds + seconds
+                self._rows = self._rows_before
+        self._bytes_before = self._file.tell()
+        self._rows_before = self._rows
+        self._recordings += 1
+        self._seconds += seconds
 
     def part(self) -> Part:
-        """Return what there is to know of what was written."""
-        return Part(
-            self._rows,
-            self._width if self._rows else 0,
-            self._recordings,
-            self._seconds,
-            (*self._rejected,),
-        )
+        """Return the facts about what was written."""
+        width = self._width if self._rows else 0
+        return Part(self._rows, width, self._recordings, self._seconds, tuple(self._rejected))

@@ -1,4 +1,4 @@
-"""A table written column by column or row by row from pieces of it, never all of it in memory: CSV, NPZ or Parquet."""
+"""Tables as CSV, NPZ or Parquet, written from chunks of rows that are never all in memory."""
 
 import csv
 import zipfile
@@ -18,118 +18,122 @@ class Column:
     """A column of a table, or several side by side.
 
     Attributes:
-        name: what it is called.
-        of: from a piece of rows to the column's values, (row) or (row, value).
-        form: how CSV writes a value.
-        names: what the values of a row are called, where there are several; CSV numbers them if they have no names.
+        name: name of the column.
+        values: from a chunk of rows to the column's values, (row) or (row, value).
+        spec: format specification of a value in CSV, such as ``.3f``.
+        names: names of the values of a row, if there are several; CSV numbers them without.
     """
 
     name: str
-    of: Callable[[np.ndarray], np.ndarray]
-    form: str = ""
+    values: Callable[[np.ndarray], np.ndarray]
+    spec: str = ""
     names: tuple[str, ...] = ()
 
 
-Pieces = Callable[[], Iterator[np.ndarray]]
-"""Gives the pieces of all rows, in their order; can be called again. There is one row at least."""
+Chunks = Callable[[], Iterator[np.ndarray]]
+"""Returns the chunks of all rows in order; may be called again. There is at least one row."""
 
 
-def kind(out: Path, default: str) -> str:
-    """Return the kind of table that a file's ending asks for: ``.csv``, ``.npz`` or ``.parquet``.
+def table_format(out: Path, default: str) -> str:
+    """Return the format that a file's ending stands for: ``.csv``, ``.npz`` or ``.parquet``.
 
     Args:
         out: the file.
-        default: what it is without an ending.
+        default: format of a name without an ending.
 
     Raises:
-        ConfigError: its ending is another, or what writes Parquet is not installed.
+        ConfigError: the ending is unknown, or pyarrow, which writes Parquet, is not installed.
     """
-    found = out.suffix.lower() or default
-    if found not in _WRITERS:
+    ending = out.suffix.lower() or default
+    if ending not in _WRITERS:
         raise ConfigError(f"out = {str(out)!r}; allowed: a name that ends in {', '.join(_WRITERS)}")
     check(not out.is_dir(), "out", str(out), "the name of a file; there is a folder of this name")
-    if found == ".parquet":
+    if ending == ".parquet":
         _arrow()
-    return found
+    return ending
 
 
-def write(path: Path, kind: str, columns: Sequence[Column], pieces: Pieces) -> None:
+def write_table(path: Path, ending: str, columns: Sequence[Column], chunks: Chunks) -> None:
     """Write a table.
 
     Args:
         path: the file.
-        kind: its kind, see :func:`kind`.
-        columns: in their order.
-        pieces: the rows.
+        ending: its format, see :func:`table_format`.
+        columns: the columns in order.
+        chunks: the rows.
     """
-    _WRITERS[kind](path, columns, pieces)
+    _WRITERS[ending](path, columns, chunks)
 
 
-def _csv(path: Path, columns: Sequence[Column], pieces: Pieces) -> None:
+def _write_csv(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        for number, piece in enumerate(pieces()):
-            found = [(column, column.of(piece)) for column in columns]
+        for number, chunk in enumerate(chunks()):
+            header: list[str] = []
+            cells: list[list[str]] = []
+            for column in columns:
+                values = column.values(chunk)
+                header.extend(_header(column, values))
+                side_by_side = values.T if values.ndim == 2 else values[None]
+                for single in side_by_side:
+                    cells.append([format(value, column.spec) for value in single.tolist()])
             if number == 0:
-                writer.writerow(
-                    [name for column, values in found for name in _names(column, values)]
-                )
-            cells = [
-                [format(value, column.form) for value in one.tolist()]
-                for column, values in found
-                for one in (values.T if values.ndim == 2 else values[None])
-            ]
+                writer.writerow(header)
             writer.writerows(zip(*cells, strict=True))
 
 
-def _names(column: Column, values: np.ndarray) -> Sequence[str]:
+def _header(column: Column, values: np.ndarray) -> Sequence[str]:
     if values.ndim == 1:
         return (column.name,)
     return column.names or [f"{column.name}_{number}" for number in range(values.shape[1])]
 
 
-def _npz(path: Path, columns: Sequence[Column], pieces: Pieces) -> None:
-    """Write what ``np.savez`` would of whole columns; to the byte the same whenever it is written."""
+def _write_npz(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
+    """Write what ``np.savez`` would for whole columns, with the same bytes at any time of day."""
     with zipfile.ZipFile(path, "w") as archive:
         for column in columns:
-            found = [
-                (values.shape, values.dtype) for values in map(column.of, pieces())
-            ]  # texts differ in length
-            shape = (sum(size[0] for size, _ in found), *found[0][0][1:])
-            kind = np.result_type(*{each for _, each in found})
-            _member(archive, column.name, kind, shape, map(column.of, pieces()))
+            # A first pass for the shape and dtype of the whole column: texts differ in length.
+            shapes = []
+            dtypes = set()
+            for chunk in chunks():
+                values = column.values(chunk)
+                shapes.append(values.shape)
+                dtypes.add(values.dtype)
+            shape = (sum(rows for rows, *_ in shapes), *shapes[0][1:])
+            dtype = np.result_type(*dtypes)
+            _write_member(archive, column.name, dtype, shape, map(column.values, chunks()))
             if column.names:
                 names = np.array(column.names)
-                _member(archive, "labels", names.dtype, names.shape, iter([names]))
+                _write_member(archive, "labels", names.dtype, names.shape, iter([names]))
 
 
-def _member(
+def _write_member(
     archive: zipfile.ZipFile,
     name: str,
-    kind: np.dtype[Any],
+    dtype: np.dtype[Any],
     shape: tuple[int, ...],
-    parts: Iterator[np.ndarray],
+    arrays: Iterator[np.ndarray],
 ) -> None:
-    # An own ZipInfo, since otherwise the time of day would stand in the file.
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    # A ZipInfo of our own has a fixed date; the default one would hold the time of writing.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-        about = {
-            "descr": np.lib.format.dtype_to_descr(kind),
-            "fortran_order": False,
-            "shape": shape,
-        }
-        np.lib.format.write_array_header_1_0(file, about)
-        for part in parts:
-            file.write(np.ascontiguousarray(part, kind).tobytes())
+        np.lib.format.write_array_header_1_0(file, header)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array, dtype).tobytes())
 
 
-def _parquet(path: Path, columns: Sequence[Column], pieces: Pieces) -> None:
-    """Write a row group per piece; unnamed values of a row as a list of fixed length."""
+def _write_parquet(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
+    """Write one row group per chunk; unnamed values of a row become a list of fixed length."""
     pa, parquet = _arrow()
     writer = None
-    for piece in pieces():
+    for chunk in chunks():
         fields: dict[str, Any] = {}
         for column in columns:
-            values = column.of(piece)
+            values = column.values(chunk)
             if values.ndim == 1:
                 fields[column.name] = pa.array(values)
             elif column.names:
@@ -138,7 +142,8 @@ def _parquet(path: Path, columns: Sequence[Column], pieces: Pieces) -> None:
                 flat = pa.array(np.ascontiguousarray(values).reshape(-1))
                 fields[column.name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
         table = pa.table(fields)
-        writer = writer or parquet.ParquetWriter(path, table.schema)
+        if writer is None:
+            writer = parquet.ParquetWriter(path, table.schema)
         writer.write_table(table)
     if writer is not None:
         writer.close()
@@ -155,8 +160,8 @@ def _arrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-_WRITERS: dict[str, Callable[[Path, Sequence[Column], Pieces], None]] = {
-    ".csv": _csv,
-    ".npz": _npz,
-    ".parquet": _parquet,
+_WRITERS: dict[str, Callable[[Path, Sequence[Column], Chunks], None]] = {
+    ".csv": _write_csv,
+    ".npz": _write_npz,
+    ".parquet": _write_parquet,
 }

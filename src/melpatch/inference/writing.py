@@ -1,4 +1,4 @@
-"""The whole way of recordings to one output: over all processes, in parts, resumable, and told as it goes."""
+"""Recordings to one output file: shared between ranks, in parts that survive a crash, with progress."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,33 +14,33 @@ from melpatch.data.manifest import write_rejected
 from melpatch.errors import DataError, UnreachableError
 from melpatch.inference import tables
 from melpatch.inference.engine import InferenceTask, infer_many
-from melpatch.inference.parts import Part, Parts, groups
+from melpatch.inference.parts import Part, PartFolder, PartWriter, group_clips
 from melpatch.inference.rows import Row
-from melpatch.inference.windows import NumberedClips
+from melpatch.inference.windows import NumberedClips, RecordingEnd
 from melpatch.progress import bar, notice
 
-_LOOK = 0.5  # seconds between looks for the parts of other processes
+_POLL_SECONDS = 0.5  # between looks for the parts of other ranks
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceJob:
-    """What to write, of what, and how.
+    """What to compute for which recordings, and where to write it.
 
     Attributes:
-        out: the file, whose parts lie beside it until it is there.
-        kind: of table, see :func:`melpatch.inference.tables.kind`.
-        recordings: in the order of the rows.
-        task: what is asked of each.
-        columns: from the rows of parts to columns.
-        about: what the rows hang on, see :class:`melpatch.inference.parts.Parts`.
-        keep: whether the rows stay of a recording that could not be read to its end.
+        out: output file; its parts lie beside it until it is finished.
+        ending: its format, see :func:`melpatch.inference.tables.table_format`.
+        recordings: recordings in the order of the rows.
+        task: what to compute for each.
+        columns: from chunks of rows to columns.
+        about: what the rows depend on, see :class:`melpatch.inference.parts.PartFolder`.
+        keep: whether a recording that could not be read to its end keeps its rows.
         batch_size: windows at a time.
-        workers: decoding processes beside each process.
-        resume: whether to go on with a killed run.
+        workers: decoding processes of each rank.
+        resume: whether to continue a killed run.
     """
 
     out: Path
-    kind: str
+    ending: str
     recordings: Sequence[Clip]
     task: InferenceTask
     columns: Sequence[tables.Column]
@@ -51,105 +51,109 @@ class InferenceJob:
     resume: bool
 
 
-def carry_out(job: InferenceJob) -> None:
-    """Write a job's output; recordings that cannot be read are named in ``OUT.rejected.csv``.
+def write_output(job: InferenceJob) -> None:
+    """Write the output of a job; recordings that cannot be read are listed in ``OUT.rejected.csv``.
 
     Raises:
-        CheckpointError: parts of a killed run are there that must not be mixed with new ones.
+        CheckpointError: a killed run left parts that must not be mixed with new ones.
         DataError: no recording can be read.
-        MelpatchError: a decoding process was killed; the parts that are complete stay.
-        UnreachableError: a shard cannot be fetched; the parts that are complete stay.
+        MelpatchError: a decoding process was killed; the complete parts stay.
+        UnreachableError: a shard cannot be fetched; the complete parts stay.
     """
-    began = time.monotonic()
-    parts, made = Parts(job.out, job.about, resume=job.resume), groups(job.recordings)
-    before = distributed.broadcast_from_rank_zero(parts.complete())
+    start = time.monotonic()
+    folder = PartFolder(job.out, job.about, resume=job.resume)
+    groups = group_clips(job.recordings)
+    # Rank 0 decides for all which parts are complete, since others may finish one meanwhile.
+    before = distributed.broadcast_from_rank_zero(folder.complete())
     if before:
         done = sum(part.recordings for part in before.values())
-        notice(f"going on after {done} of {len(job.recordings)} files: {parts.folder}")
+        notice(f"resuming after {done} of {len(job.recordings)} files: {folder.folder}")
+    missing = {
+        number: groups[number]
+        for number in distributed.shard_of_rank(range(len(groups)))
+        if number not in before
+    }
     try:
-        _fill(
-            parts,
-            {
-                number: made[number]
-                for number in distributed.shard_of_rank(range(len(made)))
-                if number not in before
-            },
-            job,
-        )
+        _compute_parts(folder, missing, job)
     except BaseException:
-        if distributed.world_size() == 1 and not parts.complete():
-            parts.remove()
+        # An empty folder is of no use to --resume. Other ranks may still write into it.
+        if distributed.world_size() == 1 and not folder.complete():
+            folder.remove()
         raise
     if not distributed.is_rank_zero():
         return
-    while len(found := parts.complete()) < len(
-        made
-    ):  # no barrier: its patience may end before a long part does
-        time.sleep(_LOOK)
-    _join(parts, found, job)
-    now = sum(part.seconds for number, part in found.items() if number not in before)
-    hours, rate = (
-        sum(part.seconds for part in found.values()) / 3600,
-        now / (time.monotonic() - began),
-    )
-    count = len(job.recordings) - sum(len(part.rejected) for part in found.values())
-    notice(f"{count} files done: {job.out} ({hours:.2f} h of sound, {rate:.0f} times real time)")
+    # Rank 0 polls for the parts of the others: a barrier would time out before a long part is done.
+    while len(parts := folder.complete()) < len(groups):
+        time.sleep(_POLL_SECONDS)
+    _join(folder, parts, job)
+    new_seconds = sum(part.seconds for number, part in parts.items() if number not in before)
+    speed = new_seconds / (time.monotonic() - start)
+    hours = sum(part.seconds for part in parts.values()) / 3600
+    count = len(job.recordings) - sum(len(part.rejected) for part in parts.values())
+    notice(f"{count} files done: {job.out} ({hours:.2f} h of sound, {speed:.0f} times real time)")
 
 
-def _fill(parts: Parts, missing: Mapping[int, NumberedClips], job: InferenceJob) -> None:
-    """Make this process's share of the parts that are missing."""
+def _compute_parts(
+    folder: PartFolder, missing: Mapping[int, NumberedClips], job: InferenceJob
+) -> None:
+    """Compute this rank's share of the missing parts."""
     with ExitStack() as stack:
         shown = stack.enter_context(bar(sum(map(len, missing.values())), job.about["command"]))
-        size, rate = job.batch_size, _Rate(shown.advance)
-        coming = infer_many(
-            job.task, [*missing.values()], batch_size=size, workers=job.workers, report=rate.heard
+        items = infer_many(
+            job.task,
+            [*missing.values()],
+            batch_size=job.batch_size,
+            workers=job.workers,
+            report=_Speed(shown.advance).report,
         )
-        events = stack.enter_context(closing(coming))
+        stack.enter_context(closing(items))
         for number, group in missing.items():
-            with parts.written(number) as part:
-                for event in events:
-                    if isinstance(event, Row):
-                        part.add(event)
+            with folder.written(number) as part:
+                for item in items:
+                    if isinstance(item, Row):
+                        part.add(item)
                         continue
-                    if isinstance(event.error, UnreachableError):
-                        raise event.error  # the part is made when the network is there again
-                    rejected = None
-                    if event.error is not None:
-                        rejected = Rejected(
-                            job.recordings[event.recording].location, event.error.reason
-                        )
-                    part.end(event.seconds, rejected, keep=job.keep)
+                    _end_recording(part, item, job)
                     shown.advance()
-                    if event.recording == group[-1][0]:
+                    if item.recording == group[-1][0]:
                         break
 
 
-class _Rate:
-    """How much faster than real time it goes, for the bar."""
+def _end_recording(part: PartWriter, end: RecordingEnd, job: InferenceJob) -> None:
+    if isinstance(end.error, UnreachableError):
+        # Not the recording's fault: the part stays incomplete, and a resumed run computes it.
+        raise end.error
+    rejected = None
+    if end.error is not None:
+        rejected = Rejected(job.recordings[end.recording].location, end.error.reason)
+    part.end(end.seconds, rejected, keep=job.keep)
+
+
+class _Speed:
+    """Shows on the bar how much audio is done, and how much faster than real time."""
 
     def __init__(self, show: Callable[..., None]) -> None:
-        self._show, self._seconds, self._began = show, 0.0, time.monotonic()
+        self._show = show
+        self._seconds = 0.0
+        self._start = time.monotonic()
 
-    def heard(self, seconds: float) -> None:
+    def report(self, seconds: float) -> None:
         self._seconds += seconds
-        rate = self._seconds / max(1e-9, time.monotonic() - self._began)
-        self._show(0, heard=f"{self._seconds / 3600:.2f} h", speed=f"{rate:.0f} times real time")
+        speed = self._seconds / max(1e-9, time.monotonic() - self._start)
+        self._show(0, audio=f"{self._seconds / 3600:.2f} h", speed=f"{speed:.0f} times real time")
 
 
-def _join(parts: Parts, found: Mapping[int, Part], job: InferenceJob) -> None:
-    """Make one output of all parts, and name beside it what could not be read."""
-    rejected, count = (
-        tuple(one for part in found.values() for one in part.rejected),
-        len(job.recordings),
-    )
+def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> None:
+    """Make one output of all parts, and list beside it the recordings that could not be read."""
+    rejected = tuple(clip for part in parts.values() for clip in part.rejected)
+    count = len(job.recordings)
     beside = job.out.with_name(f"{job.out.stem}.rejected.csv")
     beside.unlink(missing_ok=True)
     if rejected:
         write_rejected(rejected, beside)
         notice(f"{len(rejected)} of {count} files cannot be read; see {beside}")
-    if not any(part.rows for part in found.values()):
-        parts.remove()
-        raise DataError(
-            f"none of the {count} files can be read; the first: {rejected[0].path} ({rejected[0].reason})"
-        )
-    parts.publish(lambda path: tables.write(path, job.kind, job.columns, parts.chunks))
+    if not any(part.rows for part in parts.values()):
+        folder.remove()
+        first = f"{rejected[0].path} ({rejected[0].reason})"
+        raise DataError(f"none of the {count} files can be read; the first: {first}")
+    folder.publish(lambda path: tables.write_table(path, job.ending, job.columns, folder.chunks))

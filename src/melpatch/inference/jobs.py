@@ -1,0 +1,127 @@
+"""From the settings of ``melpatch embed`` and ``melpatch predict`` to a job that writes their output."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+import melpatch
+from melpatch import distributed
+from melpatch.config import check
+from melpatch.data.clip import Clip
+from melpatch.inference.engine import InferenceTask
+from melpatch.inference.model import Model
+from melpatch.inference.network import Precision
+from melpatch.inference.sources import fingerprint, list_recordings
+from melpatch.inference.tables import Column, table_format
+from melpatch.inference.writing import InferenceJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """Settings of the commands that use a trained model on recordings."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    recordings: tyro.conf.Positional[tuple[str, ...]]
+    """Audio files, folders of them, CSV files with a column path, and folders of shards or their URLs."""
+    out: Path
+    """File to write."""
+    batch_size: int | None = None
+    """Windows at a time, of many recordings together; by default 8, or 64 on a GPU."""
+    workers: int | None = None
+    """Processes that decode beside the network; 0 decodes in a thread. By default 0, or on a GPU one per processor,
+    up to 8."""
+    precision: Precision = "auto"
+    """Arithmetic of the network; auto is bf16-mixed on a GPU with bf16 hardware, and 32-true elsewhere."""
+    resume: bool = False
+    """Continue a killed run from OUT.parts; finished recordings are not computed again."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        batch_size = self.batch_size
+        check(batch_size is None or batch_size >= 1, "batch_size", batch_size, "1 or more")
+        check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
+
+
+def inference_job(
+    config: InferenceConfig,
+    model: Model,
+    task: InferenceTask,
+    columns: Sequence[Column],
+    *,
+    default_ending: str,
+    about: Mapping[str, Any],
+    timed: bool,
+    keep: bool,
+) -> InferenceJob:
+    """Return the job of computing a task for a command's recordings and writing one table of all.
+
+    Args:
+        config: settings of the command.
+        model: the model that the task uses.
+        task: what to compute for each recording.
+        columns: columns of the rows' values; those that name the recording come before them.
+        default_ending: format of an output whose name has no ending.
+        about: settings that the rows depend on, besides recordings and model.
+        timed: whether rows of whole files have columns of times; those of clips always have them,
+            and the clip's key.
+        keep: whether a recording that could not be read to its end keeps its rows.
+
+    Raises:
+        ConfigError: the output's name has an unknown ending.
+        DataError: a source does not exist, or there is no recording.
+    """
+    ending = table_format(config.out, default_ending)
+    recordings = list_recordings(config.recordings)
+    depends_on = {
+        "melpatch": melpatch.__version__,
+        "recordings": fingerprint(recordings),
+        "model": _hash(config.run),
+        "precision": model.precision,
+    }
+    return InferenceJob(
+        out=config.out,
+        ending=ending,
+        recordings=recordings,
+        task=task,
+        columns=[*_place_columns(recordings, timed), *columns],
+        about=depends_on | dict(about),
+        keep=keep,
+        batch_size=config.batch_size or model.default_batch_size,
+        workers=model.default_workers if config.workers is None else config.workers,
+        resume=config.resume or distributed.restarted(),
+    )
+
+
+def _place_columns(recordings: Sequence[Clip], timed: bool) -> list[Column]:
+    """Return the columns that name the recording, or the stretch of it, that a row stands for."""
+    paths = [clip.location for clip in recordings]
+    keys = np.array([clip.key for clip in recordings])
+    starts = np.array([clip.start for clip in recordings])
+
+    def path_values(rows: np.ndarray) -> np.ndarray:
+        return np.array([paths[number] for number in rows["recording"]])
+
+    path = Column("path", path_values)
+    key = Column("key", lambda rows: keys[rows["recording"]])
+    times = [
+        Column("start", lambda rows: starts[rows["recording"]] + rows["start"], ".3f"),
+        Column("end", lambda rows: starts[rows["recording"]] + rows["end"], ".3f"),
+    ]
+    if any(clip.duration < inf or clip.start for clip in recordings):
+        return [path, key, *times]
+    return [path, *times] if timed else [path]
+
+
+def _hash(run: Path) -> str:
+    """Return a hash of a run's settings and weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in ("config.toml", "model.safetensors"):
+        digest.update((run / name).read_bytes())
+    return digest.hexdigest()
