@@ -1,4 +1,4 @@
-"""ASiT: the paper, its two published releases, and settings that work on small collections of short clips."""
+"""ASiT: the paper, its two published releases, and settings for few and short clips."""
 
 from dataclasses import replace
 
@@ -11,24 +11,26 @@ from melpatch.objectives.asit import ASiT
 from melpatch.training.config import RunConfig, TrainConfig
 
 
-def asit(size_name: str) -> RunConfig:
-    """Return the paper's settings: two views of 6 s, three losses of weight one, 40 epochs.
+def asit(size: str) -> RunConfig:
+    """ASiT as in the paper: two views of 6 s, three losses of weight one, 40 epochs.
 
-    Source: Atito et al. 2022 (arXiv 2211.13189), sections III and IV-A. Where its text leaves a number out, the release
-    of 2023 fills it in (classes, bottleneck, the learning rate's warm-up as a share of its 100 epochs). *Differs*: the
-    momentum follows the batch size and the length of the run; the teacher's temperature rises over a tenth of the run,
-    step by step; mean and std are measured (``--stats-clips 0`` takes AudioSet's); clips shorter than a view are masked
-    instead of filled up with silence; the prototypes' freeze, which the release intends and misses, happens; the class
-    token's position is a parameter of its own, and its gradient clipped as one.
+    Source: Atito et al. 2022 (arXiv 2211.13189), sections III and IV-A. Numbers that its text
+    leaves out are those of the release of 2023 (classes, bottleneck, the learning rate's warm-up as
+    a share of its 100 epochs). *Differs*: the momentum follows the batch size and the length of the
+    run; the teacher's temperature rises over a tenth of the run, step by step; mean and std are
+    measured (``--stats-clips 0`` takes AudioSet's); clips shorter than a view are masked instead of
+    padded with silence; the prototypes are frozen at first, which the release intends but misses;
+    the class token's position is a parameter of its own, and its gradient is clipped as one.
     """
-    return _published(size_name, ASiT.Config(view_seconds=6.0), epochs=40.0, clips=128)
+    return _published(size, ASiT.Config(view_seconds=6.0), epochs=40.0, clips=128)
 
 
-def asit_2023(size_name: str) -> RunConfig:
-    """Return the settings of the code released in April 2023: 32 kHz, pixels weighed double, no freeze.
+def asit_2023(size: str) -> RunConfig:
+    """ASiT as released in April 2023: 32 kHz, doubled pixel loss, prototypes never frozen.
 
-    Source: its command line's defaults and README (32 clips on each of 4 GPUs). *Differs*: as :func:`asit` but for the
-    momentum and the freeze, which are as released; no circular shift of the wave; bfloat16 in the place of float16.
+    Source: its command line's defaults and README (32 clips on each of 4 GPUs). *Differs*: as
+    :func:`asit`, except that momentum and freeze are as released; no circular shift of the wave;
+    bfloat16 instead of float16.
     """
     objective = ASiT.Config(
         view_seconds=6.0,
@@ -36,23 +38,23 @@ def asit_2023(size_name: str) -> RunConfig:
         average="batch",
         decoder=(768, 768, 128),
         decoder_last_gelu=True,
-        # It looks for the layer to freeze under a name that no layer has.
+        # The release looks for the layer to freeze under a name that no layer has.
         distillation=SelfDistillation.Config(
             freeze_prototypes=0.0, temperature_warmup=0.3, momentum=0.996
         ),
     )
-    config = _published(size_name, objective, epochs=100.0, clips=128)
+    config = _published(size, objective, epochs=100.0, clips=128)
     return replace(config, front_end=LogMel.Config(sample_rate=32000))
 
 
-def asit_2024(size_name: str) -> RunConfig:
-    """Return the settings of the code released in March 2024, with the weights: four crops of 2 s, one head for all.
+def asit_2024(size: str) -> RunConfig:
+    """ASiT as released in March 2024 with weights: four crops of 2 s, one head for all tokens.
 
-    Source: its command line's defaults (20 clips on each of 4 GPUs, float32). *Differs*: as :func:`asit` but for
-    momentum and freeze; it starts from random weights, where the release starts from ImageNet weights that it does
-    not supply (``--init`` takes a run's).
+    Source: its command line's defaults (20 clips on each of 4 GPUs, float32). *Differs*: as
+    :func:`asit`, except for momentum and freeze; it starts from random weights, whereas the release
+    starts from ImageNet weights that it does not supply (``--init`` takes those of a run).
     """
-    width = ViT.Config.of_size(size_name).embed_dim
+    width = ViT.Config.of_size(size).embed_dim
     objective = ASiT.Config(
         view_seconds=6.0,
         local_crops=4,
@@ -71,19 +73,19 @@ def asit_2024(size_name: str) -> RunConfig:
             momentum=0.996,
         ),
     )
-    config = _published(size_name, objective, epochs=100.0, clips=80)
+    config = _published(size, objective, epochs=100.0, clips=80)
     encoder = replace(config.encoder, positions="stretched")
     return replace(config, encoder=encoder, train=replace(config.train, precision="32-true"))
 
 
-def asit_short(size_name: str) -> RunConfig:
-    """Return settings for own data with short clips and few hours: views of six tenths of a segment, light heads.
+def asit_short(size: str) -> RunConfig:
+    """ASiT for your own short clips and few hours: views of six tenths of a segment, light heads.
 
-    Source: the runs of 2026-11-21 in LAB.md.
+    Source: LAB.md, 2026-11-21: ASiT on real sound, settings tried on the way.
     """
-    width = ViT.Config.of_size(size_name).embed_dim
+    width = ViT.Config.of_size(size).embed_dim
     return RunConfig(
-        encoder=ViT.Config.of_size(size_name),
+        encoder=ViT.Config.of_size(size),
         objective=ASiT.Config(
             pixel_weight=2.0,
             decoder=(4 * width, 256),
@@ -97,15 +99,15 @@ def asit_short(size_name: str) -> RunConfig:
         loader=LoaderConfig(
             batch_size=24, seconds=3.0, bucket_steps=1
         ),  # centring wants batches that are like the corpus
-        train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
+        train=TrainConfig(epochs=20.0, lr=1e-3 if size in ("nano", "mini") else 5e-4),
     )
 
 
-def _published(size_name: str, objective: ASiT.Config, *, epochs: float, clips: int) -> RunConfig:
+def _published(size: str, objective: ASiT.Config, *, epochs: float, clips: int) -> RunConfig:
     lr = 5e-4 * clips / 256
     return RunConfig(
         encoder=ViT.Config.of_size(
-            size_name, positions="learned", columns=37, partial="drop", drop_path=0.1
+            size, positions="learned", columns=37, partial="drop", drop_path=0.1
         ),
         objective=objective,
         loader=LoaderConfig(batch_size=clips, seconds=10.0, bucket_steps=1),

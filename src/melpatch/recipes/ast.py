@@ -1,9 +1,9 @@
-"""AST, the supervised transformer, on the data it was published with; it starts from ImageNet's or AudioSet's weights.
+"""AST, the supervised transformer, on its published datasets, from weights of ImageNet or AudioSet.
 
-All have Adam with betas 0.95 and 0.999 and a decay of 5e-7 in the gradient, patches of 16 x 16 every 10, and pool class
-and distillation token. All *differ* from the published code in this: the partner in a mixture is another clip of the
-batch; masked bands hold the mean, where they are masked before they are normalised there; biases and norms are not
-decayed; bfloat16 in the place of float16.
+All recipes have Adam with betas 0.95 and 0.999 and a decay of 5e-7 in the gradient, patches of 16 x
+16 every 10, and pool class and distillation token. All *differ* from the published code: clips are
+mixed with another clip of the batch; masked bands hold the mean, whereas the published code masks
+before normalising; biases and norms are not decayed; bfloat16 instead of float16.
 """
 
 from dataclasses import replace
@@ -16,18 +16,17 @@ from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig, TrainConfig
 
 
-def ast_audioset(size_name: str) -> RunConfig:
-    """Return the settings of AST on AudioSet: 5 epochs, labels balanced, weights averaged. Published: 0.459 mAP.
+def ast_audioset(size: str) -> RunConfig:
+    """AST on AudioSet: 5 epochs, balanced sampling, averaged weights (published: 0.459 mAP).
 
-    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.1, and the published code: the rate rises over the
-    first 1000 of some 810,000 steps and halves after epochs 2, 3 and 4; averaged are the weights of all 5 epochs.
-    *Differs*: see the module.
+    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.1, and the published code: the
+    learning rate rises over the first 1000 of about 810,000 steps and halves after epochs 2, 3 and
+    4; the weights of all 5 epochs are averaged. *Differs*: see the module.
     """
     return RunConfig(
-        front_end=LogMel.Config(
-            padding="legacy", target_frames=1024
-        ),  # AudioSet's mean and std are the defaults
-        encoder=_encoder(size_name, columns=101),
+        # AudioSet's mean and std are the defaults of the front end.
+        front_end=LogMel.Config(padding="legacy", target_frames=1024),
+        encoder=_encoder(size, columns=101),
         objective=Classify.Config(
             pooling="cls", augment=Augment.Config(mixup_rate=0.5, freq_mask=48, time_mask=192)
         ),
@@ -44,15 +43,16 @@ def ast_audioset(size_name: str) -> RunConfig:
     )
 
 
-def ast_audioset_20k(size_name: str) -> RunConfig:
-    """Return the settings of AST on AudioSet's balanced part: 25 epochs, weights averaged. Published: 0.347 mAP.
+def ast_audioset_20k(size: str) -> RunConfig:
+    """AST on AudioSet-20K, the balanced part: 25 epochs, averaged weights (published: 0.347 mAP).
 
-    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.1, and the published code: the rate rises over the
-    first 1000 of some 45,000 steps and halves after epochs 10, 15 and 20; averaged are the weights of epochs 6 to 25.
-    The published labels are enhanced ones. *Differs*: see the module.
+    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.1, and the published code: the
+    learning rate rises over the first 1000 of about 45,000 steps and halves after epochs 10, 15 and
+    20; the weights of epochs 6 to 25 are averaged. The published result uses enhanced labels.
+    *Differs*: see the module.
     """
     return replace(
-        ast_audioset(size_name),
+        ast_audioset(size),
         loader=LoaderConfig(batch_size=12, seconds=10.255),
         train=_train(
             epochs=25,
@@ -66,16 +66,17 @@ def ast_audioset_20k(size_name: str) -> RunConfig:
     )
 
 
-def ast_esc50(size_name: str) -> RunConfig:
-    """Return the settings of AST on ESC-50: 25 epochs from ImageNet's weights; with --lr 1e-5, from AudioSet's.
+def ast_esc50(size: str) -> RunConfig:
+    """AST on ESC-50: 25 epochs from ImageNet weights; use --lr 1e-5 from AudioSet weights.
 
-    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.2, and the published code: the rate is multiplied
-    with 0.85 after epoch 5 and every later one. Published, from AudioSet's weights: 95.75 % on the test folds, in the
-    epoch that is best on them. *Differs*: see the module.
+    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.2, and the published code: the
+    learning rate is multiplied by 0.85 after epoch 5 and every later one. Published, from AudioSet
+    weights: 95.75 % on the test folds, in the epoch that is best on them. *Differs*: see the
+    module.
     """
     return RunConfig(
         front_end=LogMel.Config(padding="legacy", target_frames=512, mean=-6.6268077, std=5.358466),
-        encoder=_encoder(size_name, columns=50),
+        encoder=_encoder(size, columns=50),
         objective=Classify.Config(
             pooling="cls", augment=Augment.Config(freq_mask=24, time_mask=96)
         ),
@@ -84,16 +85,17 @@ def ast_esc50(size_name: str) -> RunConfig:
     )
 
 
-def ast_speech_commands(size_name: str) -> RunConfig:
-    """Return the settings of AST on Speech Commands 2, 35 words: 30 epochs, yes or no to each. Published: 98.12 %.
+def ast_speech_commands(size: str) -> RunConfig:
+    """AST on Speech Commands 2, 35 words: 30 epochs, sigmoid loss (published: 98.12 %).
 
-    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.2, and the published code: the rate is multiplied
-    with 0.85 after epoch 5 and every later one. *Differs*: see the module; waves are rolled by up to a tenth, where the
-    published code rolls spectrograms by up to 10 of 128 frames.
+    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.2, and the published code: the
+    learning rate is multiplied by 0.85 after epoch 5 and every later one. *Differs*: see the
+    module; waves are rolled by up to a tenth, whereas the published code rolls spectrograms by up
+    to 10 of 128 frames.
     """
     return RunConfig(
         front_end=LogMel.Config(padding="legacy", target_frames=128, mean=-6.845978, std=5.5654526),
-        encoder=_encoder(size_name, columns=12),
+        encoder=_encoder(size, columns=12),
         objective=Classify.Config(
             pooling="cls",
             loss="sigmoid",
@@ -106,9 +108,9 @@ def ast_speech_commands(size_name: str) -> RunConfig:
     )
 
 
-def _encoder(size_name: str, columns: int) -> ViT.Config:
+def _encoder(size: str, columns: int) -> ViT.Config:
     return ViT.Config.of_size(
-        size_name,
+        size,
         stride=(10, 10),
         partial="drop",
         cls_tokens=2,
@@ -127,7 +129,7 @@ def _train(
     lr_warmup: float = 0.0,
     average_last: float = 0.0,
 ) -> TrainConfig:
-    """Return a run that is evaluated after each epoch, with a rate that decays after epoch ``first`` and so on."""
+    """Return training settings with a learning rate that decays after epoch ``first`` and so on."""
     return TrainConfig(
         epochs=float(epochs),
         optimizer="adam",

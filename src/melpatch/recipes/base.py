@@ -1,4 +1,4 @@
-"""Finding a recipe by name: every public function in this folder is one."""
+"""Find recipes by name, and apply them: every public function in this folder is a recipe."""
 
 import importlib
 import inspect
@@ -21,13 +21,13 @@ Recipe = Callable[[str], RunConfig]
 
 def recipes() -> dict[str, Recipe]:
     """Return all recipes by name; each takes the size of the encoder ("tiny", ...)."""
-    found: dict[str, Recipe] = {}
+    by_name: dict[str, Recipe] = {}
     for name in registry.names("recipes"):
         module = importlib.import_module(f"melpatch.recipes.{name}")
         for function_name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not function_name.startswith("_"):
-                found[function_name] = function
-    return found
+                by_name[function_name] = function
+    return by_name
 
 
 def recipe(name: str) -> Recipe:
@@ -37,9 +37,9 @@ def recipe(name: str) -> Recipe:
         name: of melpatch's own, of an installed package's, or ``package.module:name``.
 
     Raises:
-        ConfigError: neither is called so; the message lists both.
+        ConfigError: neither has this name; the message lists both.
     """
-    spelled = name if ":" in name else name.replace("-", "_")
+    spelled = _spelled(name)
     own = recipes()
     if spelled in own:
         registry.notice_if_shadowed("recipes", spelled)
@@ -82,11 +82,13 @@ def _settings_of(name: str, recipe: Callable[[str], Any], size: str) -> RunConfi
 
 @cache
 def recipe_names(*, with_labels: bool) -> tuple[str, ...]:
-    """Return the recipes, and the objectives with their defaults, that do or do not learn from labels, sorted."""
-    found = {
-        name for name, one in recipes().items() if _learns_from_labels(one("nano")) == with_labels
+    """Return the sorted names of recipes and objectives that learn with labels, or without."""
+    names = {
+        name
+        for name, settings in recipes().items()
+        if _learns_from_labels(settings("nano")) == with_labels
     }
-    return tuple(sorted({*found, *objective_names(with_labels=with_labels)}))
+    return tuple(sorted({*names, *objective_names(with_labels=with_labels)}))
 
 
 def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: bool) -> RunConfig:
@@ -95,21 +97,20 @@ def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: b
     Args:
         name: recipe, objective, or ``package.module:Class``.
         size: name of the encoder's size.
-        encoder: kind of encoder to put in the place of the recipe's; None, or the kind it has already, keeps that.
-        with_labels: whether the recipe is to learn from labels.
+        encoder: kind of encoder instead of the recipe's; None, or the recipe's own kind, keeps the
+            recipe's settings.
+        with_labels: whether the recipe must learn from labels, or must not.
 
     Raises:
-        ConfigError: there is no such recipe, or one that learns the other way; the message lists what there is. Or its
-            objective cannot train such an encoder.
+        ConfigError: there is no such recipe, or it learns the other way (the message lists those
+            allowed), or its objective cannot train such an encoder.
     """
-    spelled = name if ":" in name else name.replace("-", "_")
-    allowed, others = (
-        recipe_names(with_labels=labels) for labels in (with_labels, not with_labels)
-    )
+    allowed = recipe_names(with_labels=with_labels)
+    others = recipe_names(with_labels=not with_labels)
     elsewhere = ":" in name or any(
         registry.is_installed(group, name) for group in ("recipes", "objectives")
     )
-    if not elsewhere and spelled not in {*allowed, *others}:
+    if not elsewhere and _spelled(name) not in {*allowed, *others}:
         raise ConfigError(registry.unknown("recipe or objective", name, allowed))
     config = recipe(name)(size)
     if _learns_from_labels(config) and not with_labels:
@@ -122,39 +123,51 @@ def recipe_settings(name: str, size: str, encoder: str | None, *, with_labels: b
         )
     if encoder is None or registry.name_of(owner(config.encoder)) == encoder.replace("-", "_"):
         return config
-    kind, objective = registry.find("encoders", encoder), owner(config.objective)
-    objective.check_encoder(kind)  # type: ignore[attr-defined]  # before a corpus is read
+    kind = registry.find("encoders", encoder)
+    objective: Any = owner(config.objective)
+    # Refused now, before a corpus is read.
+    objective.check_encoder(kind)
     return replace(config, encoder=kind.Config.of_size(size))
 
 
 def onto(recipe: RunConfig, run: RunConfig) -> RunConfig:
-    """Return a recipe's settings with the front end and the encoder of the run that it is to start from.
+    """Return a recipe's settings with the front end and the encoder of the run it starts from.
 
-    What belongs to the training and not to the weights is the recipe's, if it says so: drop path, another stride,
-    positions that are stretched. So are, of a recipe for one corpus (it fixes ``target_frames``), that corpus's
-    mean and std and how its clips are padded, where the two front ends mean the same by a spectrogram.
+    What belongs to training rather than to the weights follows the recipe, if it sets it: drop
+    path, stride, stretched positions. A recipe for one corpus, which fixes ``target_frames``, also
+    brings that corpus's mean, std and padding, if the two front ends agree otherwise.
 
     Raises:
-        ConfigError: the recipe has a stride, and the run patches of another size.
+        ConfigError: the recipe sets a stride for patches of another size than the run's.
     """
-    of_a_corpus = {name: getattr(recipe.front_end, name) for name in OF_A_CORPUS}
-    fixed = recipe.front_end.target_frames is not None
     encoder = run.encoder.with_recipe(recipe.encoder)
-    if fixed and replace(run.front_end, **of_a_corpus) == recipe.front_end:
+    is_for_one_corpus = recipe.front_end.target_frames is not None
+    corpus_settings = {name: getattr(recipe.front_end, name) for name in OF_A_CORPUS}
+    if is_for_one_corpus and replace(run.front_end, **corpus_settings) == recipe.front_end:
         return replace(recipe, encoder=encoder)
     loader = recipe.loader
-    if run.front_end.target_frames is not None:  # it hears no more at once than it did
+    if run.front_end.target_frames is not None:
+        # A front end of fixed length takes no longer segments than in pretraining.
         loader = replace(loader, seconds=min(loader.seconds, run.loader.seconds))
     return replace(recipe, front_end=run.front_end, encoder=encoder, loader=loader)
+
+
+def clips_to_measure(config: RunConfig) -> int:
+    """Return how many clips mean and std are measured on by default: 0 if the recipe sets them."""
+    front_end = config.front_end
+    default = LogMel.Config()
+    if front_end.padding == "legacy":
+        return 0
+    if (front_end.mean, front_end.std) != (default.mean, default.std):
+        return 0
+    return 512
+
+
+def _spelled(name: str) -> str:
+    """Return a recipe's name with underscores; ``package.module:Class`` stays as it is."""
+    return name if ":" in name else name.replace("-", "_")
 
 
 def _learns_from_labels(config: RunConfig) -> bool:
     objective: Any = owner(config.objective)
     return bool(objective.needs_labels)
-
-
-def clips_to_measure(config: RunConfig) -> int:
-    """Return on how many clips mean and std are measured by default: none where a recipe brings its own."""
-    front, plain = config.front_end, LogMel.Config()
-    published = front.padding == "legacy" or (front.mean, front.std) != (plain.mean, plain.std)
-    return 0 if published else 512

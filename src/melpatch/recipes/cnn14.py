@@ -12,45 +12,46 @@ from melpatch.recipes.finetune import finetune
 from melpatch.training.config import RunConfig, TrainConfig
 
 
-def cnn14(size_name: str) -> RunConfig:
-    """Return the published settings of CNN14 at 32 kHz: 600,000 steps, spectrograms mixed. Published: 0.431 mAP.
+def cnn14(size: str) -> RunConfig:
+    """CNN14 on AudioSet at 32 kHz: 600,000 steps, mixed spectrograms (published: 0.431 mAP).
 
-    Source: Kong et al. 2020 (arXiv 1912.10211), section IV, and the published code: AMSGrad at a constant 1e-3, no
-    decay, float32; two masks of up to 64 frames and two of up to 8 mels, then mixtures with weights Beta(1, 1).
-    *Differs*: a mixture's partner is another clip of the batch; LayerNorm before the last linear layer.
+    Source: Kong et al. 2020 (arXiv 1912.10211), section IV, and the published code: AMSGrad at a
+    constant 1e-3, no decay, float32; two masks of up to 64 frames and two of up to 8 mels, then
+    mixtures with weights Beta(1, 1). *Differs*: clips are mixed with another clip of the batch;
+    LayerNorm before the last linear layer.
     """
-    return _published(size_name, front_ends.panns())
+    return _published(size, front_ends.panns())
 
 
-def cnn14_16k(size_name: str) -> RunConfig:
-    """Return the published settings of CNN14 at 16 kHz, with windows of 512 samples. Published: 0.438 mAP.
+def cnn14_16k(size: str) -> RunConfig:
+    """CNN14 on AudioSet at 16 kHz, with windows of 512 samples (published: 0.438 mAP).
 
     Source and *Differs*: as :func:`cnn14`.
     """
-    return _published(size_name, front_ends.panns(16000))
+    return _published(size, front_ends.panns(16000))
 
 
-def cnn14_own(size_name: str) -> RunConfig:
-    """Return settings of a CNN14 for own data: those of fine-tuning, with the published front end and learning rate.
+def cnn14_own(size: str) -> RunConfig:
+    """CNN14 for your own data: the finetune recipe with the published front end and learning rate.
 
-    It takes the published weights (``--size base --init Cnn14_mAP=0.431.pth``), with a lower ``--lr``. Source:
-    :func:`melpatch.recipes.finetune.finetune`, so that the two kinds of encoder can be compared; front end, pooling and
-    rate are the published ones.
+    It takes the published weights (``--size base --init Cnn14_mAP=0.431.pth``), with a lower
+    ``--lr``. Source: :func:`melpatch.recipes.finetune.finetune`, so that the two kinds of encoder
+    can be compared; front end, pooling and learning rate are the published ones.
     """
-    config = finetune(size_name)
+    config = finetune(size)
     return replace(
         config,
         front_end=front_ends.panns(),
-        encoder=CNN14.Config.of_size(size_name),
+        encoder=CNN14.Config.of_size(size),
         objective=replace(config.objective, pooling="cls"),
         train=replace(config.train, lr=1e-3, layer_decay=1.0),
     )
 
 
-def _published(size_name: str, front_end: LogMel.Config) -> RunConfig:
+def _published(size: str, front_end: LogMel.Config) -> RunConfig:
     return RunConfig(
         front_end=front_end,
-        encoder=CNN14.Config.of_size(size_name),
+        encoder=CNN14.Config.of_size(size),
         objective=Classify.Config(
             pooling="cls",
             augment=Augment.Config(

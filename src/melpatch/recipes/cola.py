@@ -9,47 +9,50 @@ from melpatch.objectives.cola import COLA
 from melpatch.training.config import RunConfig, TrainConfig
 
 
-def cola(size_name: str) -> RunConfig:
-    """Return settings for own data with short clips: crops of half a segment of up to 2 s, 48 clips told apart.
+def cola(size: str) -> RunConfig:
+    """COLA for your own short clips: crops of half a segment of up to 2 s, 48 clips per batch.
 
-    Source: the paper's loss and head (arXiv 2010.10915), the rest as :func:`melpatch.recipes.ssast.ssast` has it, but
-    for batches of any lengths: in those of one length, a clip would be told from clips of its own corpus only.
+    Source: the paper's loss and head (arXiv 2010.10915), the rest as in
+    :func:`melpatch.recipes.ssast.ssast`, except that batches mix all lengths: if lengths were
+    alike, a clip would be compared with its own corpus only.
     """
     return RunConfig(
-        encoder=ViT.Config.of_size(size_name),
+        encoder=ViT.Config.of_size(size),
         objective=COLA.Config(),
         loader=LoaderConfig(batch_size=48, seconds=2.0, bucket_steps=1),
-        train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
+        train=TrainConfig(epochs=20.0, lr=1e-3 if size in ("nano", "mini") else 5e-4),
     )
 
 
-def cola_published(size_name: str) -> RunConfig:
-    """Return the published settings: crops of 1 s from clips of 10 s, 64 at once, 100 epochs of 1000 steps.
+def cola_published(size: str) -> RunConfig:
+    """COLA as published: crops of 1 s from clips of 10 s, batches of 64, 100,000 steps.
 
-    Source: Saeed et al. 2020 (arXiv 2010.10915), section 3.1, and the published code's defaults: Adam without decay,
-    warm-up or clipping, at a constant rate. *Differs*: a CNN14 of the named size in the place of EfficientNet-B0,
-    whose outputs are averaged over frequency before their maximum over time is taken; and as
-    :func:`melpatch.audio.front_ends.cola` says.
+    Source: Saeed et al. 2020 (arXiv 2010.10915), section 3.1, and the published code's defaults:
+    Adam without decay, warm-up or clipping, at a constant learning rate, 100 epochs of 1000 steps.
+    *Differs*: a CNN14 of the named size instead of EfficientNet-B0; its outputs are averaged over
+    frequency before their maximum over time is taken; see also
+    :func:`melpatch.audio.front_ends.cola`.
     """
     return RunConfig(
         front_end=front_ends.cola(),
-        encoder=CNN14.Config.of_size(size_name),
+        encoder=CNN14.Config.of_size(size),
         objective=COLA.Config(crop_seconds=1.0, max_crop_ratio=1.0, pooling="max", init="random"),
         loader=LoaderConfig(batch_size=64, seconds=10.0, bucket_steps=1),
         train=_adam(steps=100_000),
     )
 
 
-def cola_finetune(size_name: str) -> RunConfig:
-    """Return the published settings of a classifier on the encoder of cola_published: random pieces of 1 s.
+def cola_finetune(size: str) -> RunConfig:
+    """COLA fine-tuned as published, from a cola_published run: random crops of 1 s, 100 epochs.
 
-    Long clips are tested in windows of 1 s, end to end. Source: Saeed et al. 2020 (arXiv 2010.10915), section 3.2, and
-    the published code's defaults. *Differs*: the windows' probabilities are averaged, there their logits; the linear
-    layer stands behind a layer norm; epochs are passes over the corpus, there 1000 steps.
+    Long clips are tested in windows of 1 s, end to end. Source: Saeed et al. 2020 (arXiv
+    2010.10915), section 3.2, and the published code's defaults. *Differs*: the windows'
+    probabilities are averaged, not their logits; a LayerNorm precedes the linear layer; epochs are
+    passes over the corpus, not 1000 steps.
     """
     return RunConfig(
         front_end=front_ends.cola(),
-        encoder=CNN14.Config.of_size(size_name),
+        encoder=CNN14.Config.of_size(size),
         objective=Classify.Config(pooling="max"),
         loader=LoaderConfig(batch_size=64, seconds=1.0),
         train=_adam(epochs=100.0),

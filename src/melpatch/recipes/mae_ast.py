@@ -9,50 +9,50 @@ from melpatch.objectives.mae_ast import MAEAST
 from melpatch.training.config import RunConfig, TrainConfig
 
 
-def mae_ast(size_name: str) -> RunConfig:
-    """Return settings for own data: any length, pre-norm, fixed statistics, AdamW, cosine, single patches hidden.
+def mae_ast(size: str) -> RunConfig:
+    """MAE-AST for your own data: any length, pre-norm, fixed statistics, randomly masked patches.
 
-    Source: loss, ratio and decoder of the paper (arXiv 2203.16691), the rest as
-    :func:`melpatch.recipes.maskspec.maskspec` has it, for the same reasons.
+    Source: loss, ratio and decoder of the paper (arXiv 2203.16691), the rest as in
+    :func:`melpatch.recipes.maskspec.maskspec`, for the same reasons.
     """
     return RunConfig(
-        encoder=ViT.Config.of_size(size_name, cls_tokens=0, init="mae"),
+        encoder=ViT.Config.of_size(size, cls_tokens=0, init="mae"),
         objective=MAEAST.Config(
-            decoder=MAEDecoder.Config(depth=2, num_heads=ViT.Config.of_size(size_name).num_heads)
+            decoder=MAEDecoder.Config(depth=2, num_heads=ViT.Config.of_size(size).num_heads)
         ),
         loader=LoaderConfig(batch_size=48, seconds=2.0, short_clips="repeat", bucket_steps=1),
-        train=TrainConfig(epochs=20.0, lr=1e-3 if size_name in ("nano", "mini") else 5e-4),
+        train=TrainConfig(epochs=20.0, lr=1e-3 if size in ("nano", "mini") else 5e-4),
     )
 
 
-def mae_ast_patch(size_name: str) -> RunConfig:
-    """Return the published settings for 16x16 patches: 75 % hidden in squares of side 3 to 5.
+def mae_ast_patch(size: str) -> RunConfig:
+    """MAE-AST as published, patches of 16 x 16: 75 % masked in squares of side 3 to 5.
 
-    Source: Baade et al. 2022 (arXiv 2203.16691), section 3, and the published code: post-norm, batch statistics, Adam
-    with betas 0.9 and 0.98 (fairseq's, whose weight decay is AdamW's), linear warm-up and decay over 550,000 steps of
-    about 33 clips of up to 15.6 s. *Differs*: padding instead of cropping a batch to its shortest clip; whole clips
-    skip a branch (drop path, rising to 0.05) where whole batches skip a layer; dropout before the first LayerNorm, and
-    none inside the attention; the decoder starts as MAE's (there as BERT), behind a linear map; biases and norms are
-    not decayed; LayerNorm's epsilon is 1e-6, Adam's torch's; bfloat16 for float16.
+    Source: Baade et al. 2022 (arXiv 2203.16691), section 3, and the published code: post-norm,
+    batch statistics, Adam with betas 0.9 and 0.98 (fairseq's, whose weight decay is AdamW's),
+    linear warm-up and decay over 550,000 steps of about 33 clips of up to 15.6 s. *Differs*:
+    padding instead of cropping a batch to its shortest clip; clips skip a branch (drop path, rising
+    to 0.05), whereas there whole batches skip a layer; dropout before the first LayerNorm, and none
+    inside the attention; the decoder starts as MAE's (there as BERT's), after a linear layer;
+    biases and norms are not decayed; LayerNorm's epsilon is 1e-6, Adam's torch's; bfloat16 for
+    float16.
     """
-    return _published(
-        size_name, patch=(16, 16), mask=Masking.Config(kind="cluster", sides=(3, 4, 5))
-    )
+    return _published(size, patch=(16, 16), mask=Masking.Config(kind="cluster", sides=(3, 4, 5)))
 
 
-def mae_ast_frame(size_name: str) -> RunConfig:
-    """Return the published settings for frames of 128 mels x 2: 75 % hidden at random.
+def mae_ast_frame(size: str) -> RunConfig:
+    """MAE-AST as published, frames of 128 mels x 2: 75 % masked at random.
 
     Source and *Differs*: as :func:`mae_ast_patch`.
     """
-    return _published(size_name, patch=(128, 2), mask=Masking.Config(kind="random"))
+    return _published(size, patch=(128, 2), mask=Masking.Config(kind="random"))
 
 
-def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> RunConfig:
+def _published(size: str, patch: tuple[int, int], mask: Masking.Config) -> RunConfig:
     return RunConfig(
         front_end=front_ends.mae_ast(),
         encoder=ViT.Config.of_size(
-            size_name,
+            size,
             patch=patch,
             cls_tokens=0,
             positions="sequence",
@@ -65,7 +65,7 @@ def _published(size_name: str, patch: tuple[int, int], mask: Masking.Config) -> 
             mask=mask,
             decoder=MAEDecoder.Config(
                 depth=2,
-                num_heads=ViT.Config.of_size(size_name).num_heads,
+                num_heads=ViT.Config.of_size(size).num_heads,
                 positions="sequence",
                 norm="post",
                 dropout=0.1,

@@ -12,17 +12,19 @@ from melpatch.objectives.maskspec import MaskSpec
 from melpatch.training.config import RunConfig, TrainConfig
 
 
-def maskspec(size_name: str) -> RunConfig:
-    """Return settings for own data: any length, 75 % of the patches hidden at random, a decoder of half the width.
+def maskspec(size: str) -> RunConfig:
+    """MaskSpec for your own data: any length, 75 % masked at random, a decoder of half the width.
 
-    Source: loss and ratio of the paper (arXiv 2204.12768). Patches are rebuilt as they are, spectrograms have a
-    standard deviation of 1, short clips are repeated, weights start as MAE's and there is no class token, since small
-    encoders learnt far less without (LAB.md, 2026-11-21). The rest as :func:`melpatch.recipes.ssast.ssast` has it.
+    Source: loss and ratio of the paper (arXiv 2204.12768). Pixels are reconstructed without
+    normalisation per patch, spectrograms have a standard deviation of 1, short clips are repeated,
+    weights are initialised as in MAE, and there is no class token: small encoders learned far less
+    otherwise (LAB.md, 2026-11-21: what a small masked autoencoder needs). The rest is as in
+    :func:`melpatch.recipes.ssast.ssast`.
     """
-    width = max(64, ViT.Config.of_size(size_name).embed_dim // 2)
+    width = max(64, ViT.Config.of_size(size).embed_dim // 2)
     return RunConfig(
         front_end=LogMel.Config(scale=1.0),
-        encoder=ViT.Config.of_size(size_name, cls_tokens=0, init="mae"),
+        encoder=ViT.Config.of_size(size, cls_tokens=0, init="mae"),
         objective=MaskSpec.Config(
             decoder=MAEDecoder.Config(dim=width, depth=2, num_heads=width // 32), target="raw"
         ),
@@ -31,18 +33,20 @@ def maskspec(size_name: str) -> RunConfig:
     )
 
 
-def maskspec_32k(size_name: str) -> RunConfig:
-    """Return the published settings: 32 kHz, 496 patches of 10 s, 75 % hidden, a decoder of 8 blocks of 512 channels.
+def maskspec_32k(size: str) -> RunConfig:
+    """MaskSpec as published at 32 kHz: 496 patches of 10 s, 75 % masked, 8 decoder blocks.
 
-    Source: Chong et al. 2022 (arXiv 2204.12768), section 3, and the published code: AdamW, 1e-3 per 256 clips, 8 GPUs
-    of 64 clips. Of the 400 epochs that it asks for, its fine-tuning starts from the 60th and 75th; here it is 80 in
-    all. *Differs*: the front end, see :func:`melpatch.audio.front_ends.maskspec`.
+    Source: Chong et al. 2022 (arXiv 2204.12768), section 3, and the published code: AdamW, 1e-3 per
+    256 clips, 8 GPUs of 64 clips, 512 channels in the decoder. The code asks for 400 epochs, but
+    its fine-tuning starts from the 60th and 75th; here it is 80 in all. *Differs*: the front end,
+    see :func:`melpatch.audio.front_ends.maskspec`.
     """
     return RunConfig(
         front_end=front_ends.maskspec(),
-        encoder=ViT.Config.of_size(size_name, partial="drop", init="mae"),
+        encoder=ViT.Config.of_size(size, partial="drop", init="mae"),
         objective=MaskSpec.Config(decoder=MAEDecoder.Config(dim=512, depth=8, num_heads=16)),
-        loader=LoaderConfig(batch_size=512, seconds=9.92),  # 992 frames
+        # 992 frames
+        loader=LoaderConfig(batch_size=512, seconds=9.92),
         train=TrainConfig(
             epochs=80.0,
             accumulate=8,  # on one GPU; it stands for the eight
@@ -55,36 +59,36 @@ def maskspec_32k(size_name: str) -> RunConfig:
     )
 
 
-def maskspec_16k(size_name: str) -> RunConfig:
-    """Return the settings of maskspec_32k for sound at 16 kHz.
+def maskspec_16k(size: str) -> RunConfig:
+    """MaskSpec with the settings of maskspec_32k for audio at 16 kHz.
 
     Source: :func:`maskspec_32k`; the paper has no such model.
     """
-    return replace(maskspec_32k(size_name), front_end=front_ends.maskspec(16000))
+    return replace(maskspec_32k(size), front_end=front_ends.maskspec(16000))
 
 
-def audiomae(size_name: str) -> RunConfig:
-    """Return the published settings of Audio-MAE: 80 % hidden, 16 decoder blocks that see windows of 4 x 4 patches.
+def audiomae(size: str) -> RunConfig:
+    """Audio-MAE as published: 80 % masked, 16 decoder blocks with attention in 4 x 4 windows.
 
-    Source: Huang et al. 2022 (arXiv 2207.06405), section 4, and the published code: AdamW, 2e-4 per 256 clips, 64 GPUs
-    of 8 clips, 33 epochs. *Differs*: no bias by relative place in the decoder, and none of the class token; at most
-    twice as many decoder blocks as the encoder has.
+    Source: Huang et al. 2022 (arXiv 2207.06405), section 4, and the published code: AdamW, 2e-4 per
+    256 clips, 64 GPUs of 8 clips, 33 epochs. *Differs*: no relative position bias in the decoder,
+    which does not see the class token; at most twice as many decoder blocks as the encoder has.
     """
     return RunConfig(
-        front_end=LogMel.Config(
-            padding="legacy", target_frames=1024
-        ),  # AudioSet's mean and std are the defaults
-        encoder=ViT.Config.of_size(size_name, partial="drop", init="mae"),
+        # AudioSet's mean and std are the defaults of the front end.
+        front_end=LogMel.Config(padding="legacy", target_frames=1024),
+        encoder=ViT.Config.of_size(size, partial="drop", init="mae"),
         objective=MaskSpec.Config(
             mask=Masking.Config(ratio=0.8),
             decoder=MAEDecoder.Config(
                 dim=512,
-                depth=min(16, 2 * ViT.Config.of_size(size_name).depth),
+                depth=min(16, 2 * ViT.Config.of_size(size).depth),
                 num_heads=16,
                 attention="windows",
             ),
         ),
-        loader=LoaderConfig(batch_size=512, seconds=10.255),  # 1024 frames
+        # 1024 frames
+        loader=LoaderConfig(batch_size=512, seconds=10.255),
         train=TrainConfig(
             epochs=33.0,
             accumulate=8,  # on one GPU; it stands for the 64
