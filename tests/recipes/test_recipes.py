@@ -179,7 +179,7 @@ def test_published_asit_has_the_published_numbers(name, expected):
         (one.pixel_weight, one.local_weight, one.global_weight),
         one.corruption.ratio,
         (heads.local_prototypes, heads.shared, heads.train_gain),
-        (heads.freeze, heads.temperature_warmup),
+        (heads.freeze_prototypes, heads.temperature_warmup),
         (config.front_end.sample_rate, one.crops, config.train.precision, config.encoder.positions),
         (config.train.epochs, config.loader.batch_size),
     )
