@@ -61,7 +61,7 @@ FLOORS = [
 # Rooms, folders and documents that are not in the words of the field yet (tools/style.py holds the
 # guarded ones). Whoever rewrites a room takes its name out; at the end the set is empty.
 PENDING = {
-    *(room for floor in FLOORS for room in floor),
+    *(room for floor in FLOORS for room in floor - {"atomic", "audio", "data", "datasets"}),
     "README.md",
     "docs",
     "benchmarks",

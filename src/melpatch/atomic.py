@@ -32,7 +32,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def move_into_place(aside: Path, path: Path) -> None:
-    """Sync a file or folder and rename it to ``path``, so that a crash leaves the old or the new."""
+    """Sync a file or folder and rename it to ``path``; a crash leaves the old or the new one."""
     sync(aside)
     for written in aside.rglob("*"):
         sync(written)

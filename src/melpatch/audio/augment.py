@@ -17,7 +17,7 @@ from melpatch.rng import normal, stream, uniform
 
 
 class Augment:
-    """The augmentations of a run: waves with mixup first (SSAST), spectrograms with masks first (PANNs)."""
+    """The augmentations of a run: waves, mixup first (SSAST); spectrograms, masks first (PANNs)."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -34,7 +34,7 @@ class Augment:
         gain_db: float = 0.0
         """Largest change of level, up or down, in dB."""
         noise_snr_db: tuple[float, float] | None = None
-        """Lowest and highest signal-to-noise ratio of added white noise, in dB; None: no noise."""
+        """Lowest and highest signal-to-noise ratio of added white noise, in dB; None: none."""
         masks: int = 1
         """Number of frequency masks and of time masks, where these have a width."""
         freq_mask: int = 0

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms on the device: Kaldi's by default, for any rate and length, padding-proof."""
+"""Log-mel spectrograms on the device: Kaldi's by default, for any rate and length."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -77,13 +77,13 @@ class LogMel(nn.Module):
         high_hz: float | None = None
         """Upper edge of the highest mel bin, in Hz; None is half the sampling rate."""
         unit_norm: bool = False
-        """Whether each clip is first scaled to an L2 norm of 1, by a factor of at most 3.2e4."""
+        """Whether each clip is first scaled to an L2 norm of 1, by at most 3.2e4."""
         preemphasis: float = 0.97
         """Share of the previous sample that is subtracted from each sample, from 0 to 1."""
         preemphasis_over: Span = "frame"
         """Where: "frame", in each frame, or "wave", in the whole clip, which drops its first sample."""
         centred: bool = False
-        """Whether frame t is centred on sample t * hop of the mirrored clip, instead of starting there."""
+        """Whether frame t is centred on sample t * hop of the mirrored clip, or starts there."""
         remove_offset: bool = True
         """Whether the mean of each frame is subtracted from it."""
         window: Window = "hann"

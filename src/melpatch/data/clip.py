@@ -1,4 +1,4 @@
-"""Clips and batches: a :class:`Clip` says where audio is stored, a :class:`Batch` holds it decoded."""
+"""Clips and batches: a :class:`Clip` locates audio, a :class:`Batch` holds it decoded."""
 
 import os
 from collections.abc import Callable

@@ -60,13 +60,13 @@ class LoaderConfig:
     seconds: float = 10.0
     """Longest segment, in seconds; longer clips are cropped at random."""
     short_clips: Literal["pad", "repeat"] = "pad"
-    """Clips shorter than a segment: "pad" them (and mask the padding), or "repeat" them to fill it."""
+    """Clips shorter than a segment: "pad" (the padding is masked) or "repeat" to fill it."""
     bucket_steps: int = 4
     """Steps whose clips are sorted by length together, to reduce padding; 1: no sorting."""
     workers: int = 2
     """Worker processes that decode clips; 0: decode in the training process."""
     shards_at_once: int | None = None
-    """Shards (or files, if clips are parts of files) mixed at a time; None: mix the whole corpus."""
+    """Shards (or files of several clips) mixed at a time; None: the whole corpus."""
     balanced_sampling: bool = False
     """Draw clips with replacement so that all labels occur equally often."""
     max_bad_share: float = 0.01
@@ -340,7 +340,7 @@ def _loader(
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Start the workers of a DataLoader and return its batches; the workers end with the iterator."""
+    """Start the workers of a DataLoader and return its batches; they end with the iterator."""
     items = iter(loader)
     for worker in getattr(items, "_workers", ()):
         # torch terminates workers that are stuck, and Python those left at exit. Ours ignore

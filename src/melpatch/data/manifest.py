@@ -164,7 +164,7 @@ def _clip(dataset: str, row: Row, result: Probed | AudioError | None) -> Clip | 
 
 
 def _refuse_doubles(clips: Iterable[Clip]) -> None:
-    """Refuse clips that are listed twice: labels and split would be arbitrary, and they count double."""
+    """Refuse clips that are listed twice, whose labels and split would be arbitrary."""
     places: set[tuple[str, int, float]] = set()
     keys: dict[int, Clip] = {}
     for clip in clips:

@@ -25,7 +25,7 @@ class Entry(NamedTuple):
         start: in seconds.
         duration: in seconds; None: up to the end of the file.
         group: the recording, speaker or patient it belongs to, if the release states it.
-        name: text from which its key is made, if the path differs between machines; by default the path.
+        name: text from which its key is made; by default the path.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""IEMOCAP: dialogues of ten actors, with SUPERB's four emotions; each of the five sessions is a fold.
+"""IEMOCAP: dialogues of ten actors with SUPERB's four emotions; each of five sessions is a fold.
 
 ``Session*/dialog/EmoEvaluation/*.txt`` have one line per turn,
 ``[start - end]<tab>turn<tab>emotion<tab>[ratings]``; its audio is a file of its own below
