@@ -21,9 +21,7 @@ from melpatch.training.config import TrainConfig
 
 def launch(config: TrainConfig) -> Fabric:
     """Return the Fabric of a training: device, precision and the strategy for several processes."""
-    accelerator = (
-        "cuda" if torch.cuda.is_available() else "cpu"
-    )  # masks need float64, which Apple's GPUs lack
+    accelerator = _accelerator()
     arithmetic = precision(config.precision)
     together = distributed.world_size()
     if together == 1:
@@ -38,6 +36,15 @@ def launch(config: TrainConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _accelerator() -> Literal["cuda", "mps", "cpu"]:
+    """Return the best device there is; processes that train together need CUDA or CPUs."""
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available() and distributed.world_size() == 1:
+        return "mps"
+    return "cpu"
 
 
 def _strategy(config: TrainConfig, together: int) -> Strategy:

@@ -28,7 +28,7 @@ from melpatch.training.speed import Speedometer
 from melpatch.training.start import plan
 from melpatch.training.states import Progress, State
 from melpatch.training.stepping import backward, clip_gradients, set_rates
-from melpatch.training.tracking import Tracker
+from melpatch.training.trackers import Tracker
 from melpatch.training.trainer import Trainer, set_up
 
 Evaluate = Callable[[Objective, int], dict[str, float]]

@@ -24,7 +24,7 @@ from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
 from melpatch.training.start import fitted, measured, plan
 from melpatch.training.states import Progress
-from melpatch.training.tracking import Track, Tracker, make_tracker
+from melpatch.training.trackers import Track, Tracker, make_tracker
 from melpatch.workflows.corpus import describe_corpus, limit_labels, read_corpus
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
 from melpatch.workflows.runs import describe_objective, reopen

@@ -18,7 +18,7 @@ from melpatch.training.health import EmbeddingHealth
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
 from melpatch.training.start import fitted, measured, plan, shortened
-from melpatch.training.tracking import Track, make_tracker
+from melpatch.training.trackers import Track, make_tracker
 from melpatch.workflows.budget import parse_budget, within_budget
 from melpatch.workflows.corpus import (
     describe_corpus,

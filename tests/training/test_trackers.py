@@ -1,5 +1,7 @@
 import io
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from melpatch.colours import class_colours
 from melpatch.data.clip import Batch
 from melpatch.errors import MelpatchError
 from melpatch.objectives.base import Picture
+from melpatch.training import trackers
 from melpatch.training.config import build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
-from melpatch.training.tracking import Tracker, make_tracker
+from melpatch.training.trackers import Tracker, make_tracker
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 image = pytest.importorskip("PIL.Image")
@@ -120,3 +123,71 @@ def test_a_missing_tensorboard_is_named_with_its_cure(tmp_path, monkeypatch):
         MelpatchError, match=r"needs TensorBoard; install it: pip install 'melpatch\[track\]'"
     ):
         make_tracker("tensorboard", tmp_path)
+
+
+class FakeClient:
+    """Stands for the client of wandb, MLflow and Trackio; keeps what is called on it."""
+
+    def __init__(self):
+        self.calls = []
+        self.id = "id-1"
+        self.info = SimpleNamespace(run_id="id-1")
+
+    def __getattr__(self, name):
+        def call(*values, **named):
+            self.calls.append((name, values, named))
+            return self
+
+        return call
+
+    def called(self, name):
+        return [(values, named) for called, values, named in self.calls if called == name]
+
+
+@pytest.fixture(params=["wandb", "mlflow", "trackio"])
+def client(request, monkeypatch):
+    """Return the name of a tracker and a fake of its client."""
+    fake = FakeClient()
+    monkeypatch.setitem(sys.modules, request.param, fake)
+    return request.param, fake
+
+
+def test_clients_get_numbers_and_pictures_by_step(client, tmp_path):
+    kind, fake = client
+    tracker = make_tracker(kind, tmp_path / "run")
+    tracker.scalars({"loss": 0.5}, 3)
+    batch = Batch(torch.zeros(1, 8), torch.tensor([8]), torch.tensor([1]))
+    tracker.picture(with_picture(picture(torch.nan)), batch, 3)
+    tracker.close()
+    pictures = fake.called("log_image" if kind == "mlflow" else "Image")
+    assert pictures[0][0][0].shape == (10, 3, 3)
+    assert pictures[0][0][0].dtype == np.uint8
+    values, named = fake.called("log_metrics" if kind == "mlflow" else "log")[0]
+    assert values[0]["loss"] == 0.5
+    assert named.get("step", values[0].get("train_step")) == 3
+    assert fake.called("end_run" if kind == "mlflow" else "finish")
+
+
+def test_a_resumed_run_continues_in_the_same_curves(client, tmp_path):
+    kind, fake = client
+    key = {"wandb": "id", "mlflow": "run_id", "trackio": "name"}[kind]
+    for _ in range(2):
+        make_tracker(kind, tmp_path / "run").close()
+    first, second = fake.called("start_run" if kind == "mlflow" else "init")
+    if kind == "trackio":
+        assert first[1][key] == second[1][key]
+    else:
+        assert (first[1][key], second[1][key]) == (None, "id-1")
+
+
+def test_only_rank_zero_tracks(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "is_rank_zero", lambda: False)
+    assert type(make_tracker(client[0], tmp_path)) is Tracker
+    assert client[1].calls == []
+
+
+@pytest.mark.parametrize("kind", ["wandb", "mlflow", "trackio"])
+def test_a_missing_client_is_named_with_its_extra(kind, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, kind, None)
+    with pytest.raises(MelpatchError, match=rf"pip install 'melpatch\[{kind}\]'"):
+        make_tracker(kind, tmp_path)

@@ -1,0 +1,35 @@
+"""Experiment trackers: where curves and pictures go besides metrics.jsonl, one file per tracker."""
+
+from pathlib import Path
+
+from melpatch.distributed import is_rank_zero
+from melpatch.training.trackers.base import Track, Tracker
+
+__all__ = ["Track", "Tracker", "make_tracker"]
+
+
+def make_tracker(kind: Track, folder: Path) -> Tracker:
+    """Return the tracker of that name for a run folder; on other ranks than 0, one that keeps nothing.
+
+    A resumed run continues in the same curves.
+
+    Raises:
+        MelpatchError: the tracker's client is not installed.
+    """
+    if kind == "none" or not is_rank_zero():
+        return Tracker()
+    if kind == "tensorboard":
+        from melpatch.training.trackers.tensorboard import TensorBoard
+
+        return TensorBoard(folder)
+    if kind == "wandb":
+        from melpatch.training.trackers.wandb import WandB
+
+        return WandB(folder)
+    if kind == "mlflow":
+        from melpatch.training.trackers.mlflow import MLflow
+
+        return MLflow(folder)
+    from melpatch.training.trackers.trackio import Trackio
+
+    return Trackio(folder)

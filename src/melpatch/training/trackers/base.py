@@ -1,0 +1,82 @@
+"""What every tracker does: note numbers and pictures by step. By itself it keeps nothing."""
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from melpatch.atomic import written_aside
+from melpatch.data.clip import Batch
+from melpatch.errors import MelpatchError
+from melpatch.objectives.base import Objective
+from melpatch.training.trackers.images import images_of
+
+Track = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
+PROJECT = "melpatch"
+"""Project or experiment that runs are grouped under, where the client's own setting names no other."""
+_NOTE = "tracker.json"
+
+
+class Tracker:
+    """A tracker that keeps nothing; others override :meth:`scalars`, :meth:`image` and :meth:`close`."""
+
+    draws = False
+    """Whether it takes pictures; they are not drawn otherwise."""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Note numbers by name."""
+
+    def image(self, name: str, pixels: Float[Tensor, "height width 3"], step: int) -> None:
+        """Note a picture with values in [0, 1]."""
+
+    def picture(self, objective: Objective, batch: Batch, step: int) -> None:
+        """Note what the objective sees and predicts of the batch's first clip, if it has something to show."""
+        if not self.draws:
+            return
+        with torch.no_grad():
+            picture = objective.picture(batch, step)
+        if picture is None:
+            return
+        for name, pixels in images_of(picture).items():
+            self.image(name, pixels, step)
+
+    def close(self) -> None:
+        """Write out what is left."""
+
+
+def import_client(package: str, extra: str) -> Any:
+    """Return a tracker's client package.
+
+    Raises:
+        MelpatchError: it is not installed; the message names the extra.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        raise MelpatchError(
+            f"--track {package} needs {package}; install it: pip install 'melpatch[{extra}]'"
+        ) from error
+
+
+def saved_id(folder: Path, kind: Track) -> str | None:
+    """Return the id that a tracker gave the run in a folder; None at its first start."""
+    return _ids(folder).get(kind)
+
+
+def save_id(folder: Path, kind: Track, value: str) -> None:
+    """Note a tracker's id of the run in tracker.json, so that a resumed run continues in the same curves."""
+    ids = {**_ids(folder), kind: value}
+    with written_aside(folder / _NOTE) as aside:
+        aside.write_text(json.dumps(ids), encoding="utf-8")
+
+
+def _ids(folder: Path) -> dict[str, str]:
+    path = folder / _NOTE
+    if not path.exists():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,54 @@
+"""What an objective shows of a clip, as images for trackers."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from melpatch.colours import class_colours
+from melpatch.objectives.base import Picture
+
+_LINE = 2  # white pixels between two spectrograms
+_PATCH = 16  # pixels on a side of a patch in the map of pseudo-labels
+
+
+def images_of(picture: Picture) -> dict[str, Float[Tensor, "height width 3"]]:
+    """Return the spectrograms one above the other and, if there are any, the pseudo-labels; values in [0, 1].
+
+    Low mels are at the bottom, masked parts grey.
+    """
+    stages = _stages(picture)
+    images = {", ".join(stages): _stacked(picture.clean, list(stages.values()))}
+    if picture.pseudo_labels is not None:
+        images["classes"] = _coloured(picture.pseudo_labels)
+    return images
+
+
+def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
+    """Return the spectrograms by name, with the mask where the encoder's input does not show it."""
+    stages = {"clean": picture.clean, "seen": picture.input}
+    if not picture.masked_is_blank:
+        stages["mask"] = torch.where(picture.masked, torch.nan, picture.clean.max())
+    if picture.reconstruction is not None:
+        stages["rebuilt"] = picture.reconstruction
+    return stages
+
+
+def _stacked(
+    clean: Float[Tensor, "mel frame"], stages: list[Float[Tensor, "mel frame"]]
+) -> Float[Tensor, "height frame 3"]:
+    """Return the spectrograms one above the other, on the scale of the clean one, with white lines between."""
+    low = clean.min()
+    scale = (clean.max() - low).clamp(min=1e-6)
+    rows = []
+    for stage in stages:
+        shade = ((stage - low) / scale).nan_to_num(0.5).clamp(0, 1)
+        rows.append(F.pad(shade.flip(0), (0, 0, 0, _LINE), value=1.0))
+    grey = torch.cat(rows)[:-_LINE].float().cpu()
+    return grey[..., None].expand(-1, -1, 3)
+
+
+def _coloured(labels: Int[Tensor, "row column"]) -> Float[Tensor, "height width 3"]:
+    """Return the map of pseudo-labels, lowest row at the bottom."""
+    colours = class_colours(labels.flip(0))
+    return colours.repeat_interleave(_PATCH, 0).repeat_interleave(_PATCH, 1).float().cpu()
