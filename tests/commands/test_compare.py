@@ -10,11 +10,12 @@ import time
 import pytest
 from journeys.three_sounds import SHORT, SMALL, melpatch, write_corpus
 
-from melpatch import cli, scoring
+from melpatch import cli
 from melpatch.comparison import subprocesses
 from melpatch.comparison.results import alone
 from melpatch.comparison.spec import shipped
 from melpatch.errors import MelpatchError
+from melpatch.evaluation import report
 
 SPEC = f"""
 title = "Two ways"
@@ -66,7 +67,7 @@ class Here:
         module, config = cli.parse(words[0], words[1:])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                scoring, "_draw", lambda *_: None
+                report, "_draw", lambda *_: None
             )  # pictures of single scores take longer than all else
             module.run(config)
 
@@ -82,7 +83,7 @@ def commands(monkeypatch):
         started.append(Here())
         return started[-1]
 
-    monkeypatch.setattr("melpatch.comparison.work.Processes", start)
+    monkeypatch.setattr("melpatch.comparison.work.Subprocesses", start)
     return started
 
 
@@ -91,7 +92,7 @@ def done(here, asked):
     """A comparison that was carried out, and its commands."""
     with pytest.MonkeyPatch.context() as patch:
         one = Here()
-        patch.setattr("melpatch.comparison.work.Processes", lambda: one)
+        patch.setattr("melpatch.comparison.work.Subprocesses", lambda: one)
         melpatch(*asked, "--out", here / "out")
     return here / "out", one.ran
 

@@ -19,7 +19,7 @@ BRIEF = (
 def no_pictures_of_evaluations(monkeypatch):
     """They take longer than all else, and are not the demo's own."""
     for kind in ("confusion", "per_class"):
-        monkeypatch.setattr(f"melpatch.scoring.{kind}", lambda *_: None)
+        monkeypatch.setattr(f"melpatch.evaluation.report.{kind}", lambda *_: None)
 
 
 def test_it_walks_the_whole_way_and_leaves_pictures(tmp_path, capsys):

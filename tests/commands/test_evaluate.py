@@ -20,9 +20,10 @@ from journeys.three_sounds import (
 
 from melpatch.checkpoint import save_weights
 from melpatch.cli import main
-from melpatch.commands.evaluate import Config, _place, protocols, results
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError
+from melpatch.evaluation.request import EvaluationRequest, protocol_folder
+from melpatch.evaluation.select import parse_settings, select_protocols
 from melpatch.inference.model import load
 from melpatch.protocols.knn import KNN
 from melpatch.protocols.linear import Linear
@@ -58,7 +59,7 @@ def drawn(monkeypatch, request):
     if "draws" not in request.fixturenames:
         for kind in ("confusion", "per_class"):
             monkeypatch.setattr(
-                f"melpatch.scoring.{kind}", lambda path, *_: names.append(path.name)
+                f"melpatch.evaluation.report.{kind}", lambda path, *_: names.append(path.name)
             )
     return names
 
@@ -86,7 +87,7 @@ def test_a_classifier_is_scored_by_its_predictions(corpus, classifier, tmp_path,
     record = evaluate(classifier, corpus, tmp_path / "out", capsys)["as_trained"]
     folder = tmp_path / "out" / "as_trained"
     lines = read_table(folder / "predictions.csv")
-    assert list(lines[0]) == ["path", "start", "label", "predicted", "round", "seed", *LABELS]
+    assert list(lines[0]) == ["path", "start", "label", "predicted", "split", "seed", *LABELS]
     expected = [
         str(corpus.parent / row["path"]) for row in read_table(corpus) if row["split"] == "test"
     ]
@@ -102,9 +103,9 @@ def test_a_classifier_is_scored_by_its_predictions(corpus, classifier, tmp_path,
     assert record["value"] == record["metrics"]["accuracy"] == pytest.approx(accuracy(lines))
     low, high = record["interval_95"]
     assert low <= record["value"] <= high
-    assert record["n"] == np.sum(record["confusion"]) == 6
-    assert (record["method"], record["protocol"], record["version"]) == (
-        "Classify",
+    assert record["n"] == np.sum(record["confusion_matrix"]) == 6
+    assert (record["objective"], record["protocol"], record["version"]) == (
+        "classify",
         "as_trained",
         1,
     )
@@ -136,19 +137,19 @@ def test_every_fold_is_scored_in_a_round_of_its_own(corpus, encoder, tmp_path, c
     for name, seeds in (("linear", 1), ("few_shot", 5)):
         (path,) = (tmp_path / "out").glob(f"{name}*/predictions.csv")
         record, lines = records[name], read_table(path)
-        assert record["rounds"] == [
-            {"scored": fold, "train": 12, "val": 0, "test": 6} for fold in "012"
+        assert record["splits"] == [
+            {"split": fold, "train_clips": 12, "val_clips": 0, "test_clips": 6} for fold in "012"
         ]
         assert record["seeds"] == [*range(seeds)]
         assert record["n"] == 18
         assert len(lines) == 18 * seeds
         by_trial = [
-            accuracy([line for line in lines if (line["round"], line["seed"]) == (fold, str(seed))])
+            accuracy([line for line in lines if (line["split"], line["seed"]) == (fold, str(seed))])
             for seed in range(seeds)
             for fold in "012"
         ]
         assert record["value"] == pytest.approx(np.mean(by_trial))
-        assert [one["train"] for one in record["trials"]] == [
+        assert [one["train_clips"] for one in record["trials"]] == [
             12 if name == "linear" else 6
         ] * 3 * seeds
     assert records["few_shot"]["seed_std"] is not None
@@ -165,7 +166,7 @@ def test_the_folds_that_are_named_are_scored_and_no_others(
         words = ("--split-column", "fold", "--split", "0", "2")
         records = evaluate(run, corpus, tmp_path / run.name, capsys, *words)
         for record in records.values():
-            assert [one["scored"] for one in record["rounds"]] == ["0", "2"]
+            assert [one["split"] for one in record["splits"]] == ["0", "2"]
             assert record["n"] == 12
 
 
@@ -173,7 +174,7 @@ def test_probes_may_learn_from_few_labels(corpus, encoder, tmp_path, capsys):
     words = ("--labels-per-class", "1", "--set", "k=1", "--seeds", "3", "5")
     record = evaluate(encoder, corpus, tmp_path / "one", capsys, *words)["knn"]
     assert (record["labels_per_class"], record["seeds"]) == (1, [3, 5])
-    assert [one["train"] for one in record["trials"]] == [3, 3]
+    assert [one["train_clips"] for one in record["trials"]] == [3, 3]
     melpatch(
         "evaluate",
         encoder,
@@ -204,7 +205,9 @@ def test_random_weights_are_scored_apart(corpus, encoder, tmp_path, capsys):
     save_weights(trained / "model.safetensors", model.objective.state_dict())
     words = ("--protocol", "linear")
     ours = evaluate(trained, corpus, tmp_path / "ours", capsys, *words)["linear"]
-    random = evaluate(trained, corpus, tmp_path / "random", capsys, *words, "--untrained")["linear"]
+    random = evaluate(trained, corpus, tmp_path / "random", capsys, *words, "--random-weights")[
+        "linear"
+    ]
     assert (ours["initialisation"], random["initialisation"]) == (
         "trained from random weights",
         "random weights",
@@ -271,7 +274,7 @@ def test_the_table_is_for_people(corpus, classifier, encoder, tmp_path, capsys):
         encoder,
         "--data",
         corpus,
-        "--untrained",
+        "--random-weights",
         "--set",
         "C=1",
         "--out",
@@ -293,19 +296,35 @@ def test_the_table_is_for_people(corpus, classifier, encoder, tmp_path, capsys):
         ({"split": ("1", "2"), "split_column": "fold"}, "evaluation/sounds-corpus-fold-1-2"),
         (
             {"label_column": "species", "labels_per_class": 5},
-            "evaluation/sounds-corpus-species-few-5",
+            "evaluation/sounds-corpus-species-5-per-class",
         ),
-        ({"untrained": True, "split": ("a/b",)}, "evaluation/sounds-corpus-a-b-untrained"),
+        (
+            {"random_weights": True, "split": ("a/b",)},
+            "evaluation/sounds-corpus-a-b-random-weights",
+        ),
         ({"out": "elsewhere"}, "elsewhere"),
     ],
 )
 def test_the_folder_tells_what_was_scored(tmp_path, changes, name):
     (tmp_path / "sounds").mkdir()
-    given = {"data": ("{folder}/corpus.csv",)} | changes
-    data = tuple(text.format(folder=tmp_path / "sounds") for text in given.pop("data"))
-    if "out" in given:
+    usual = {
+        "data": ("{folder}/corpus.csv",),
+        "split": (),
+        "split_column": "split",
+        "label_column": "label",
+        "labels_per_class": None,
+        "seeds": (),
+        "random_weights": False,
+        "batch_size": 32,
+        "workers": 0,
+        "out": None,
+    }
+    given = usual | changes
+    given["data"] = tuple(text.format(folder=tmp_path / "sounds") for text in given["data"])
+    if given["out"] is not None:
         given["out"] = tmp_path / given["out"]
-    assert results(Config(run=tmp_path, data=data, **given)) == tmp_path / name
+    request = EvaluationRequest(run=tmp_path, features_dir=tmp_path / "features", **given)
+    assert request.folder == tmp_path / name
 
 
 def test_clips_that_went_bad_are_named(corpus, classifier, encoder, tmp_path, capsys):
@@ -360,13 +379,15 @@ def test_scored_clips_that_the_run_was_trained_on_are_told(corpus, tmp_path, cap
         told = capsys.readouterr().err
         assert (
             told.count(
-                f"6 of the scored clips trained {run} itself, {how} their labels; scores may be too good"
+                f"{run} was trained on 6 of the scored clips, {how} their labels; scores may be too high"
             )
             == 1
         )
         clean = remembering(tmp_path / f"{how}-clean", config, known.without(["test"]))
         melpatch("evaluate", clean, "--data", corpus)
-        melpatch("evaluate", run, "--data", corpus, "--untrained", "--out", tmp_path / "untrained")
+        melpatch(
+            "evaluate", run, "--data", corpus, "--random-weights", "--out", tmp_path / "untrained"
+        )
         assert "trained" not in capsys.readouterr().err.replace("untrained", "").replace(
             str(tmp_path), ""
         )
@@ -402,7 +423,7 @@ def test_labels_that_are_not_learnt_are_told(corpus, encoder, tmp_path, capsys):
     ]
     listed = write_table(corpus.with_name("strange.csv"), ("path", "label", "split"), rows)
     melpatch("evaluate", encoder, "--data", listed, "--split", "1", "--out", tmp_path / "out")
-    assert capsys.readouterr().err.count("round 1: 6 clips to score, such as") == 1
+    assert capsys.readouterr().err.count("split 1: 6 test clips, such as") == 1
 
 
 def test_settings_may_be_given_together_or_one_by_one(corpus, encoder, tmp_path, capsys):
@@ -415,8 +436,8 @@ def test_settings_may_be_given_together_or_one_by_one(corpus, encoder, tmp_path,
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (("--labels-per-class", "1"), "{corpus}-few-1"),
-        (("--untrained",), "{corpus}-untrained"),
+        (("--labels-per-class", "1"), "{corpus}-1-per-class"),
+        (("--random-weights",), "{corpus}-random-weights"),
         (("--split", "val"), "{corpus}-val"),
         (("--data", "{folder}"), "{folder.name}"),
     ],
@@ -474,7 +495,11 @@ def test_changed_settings_have_folders_of_their_own(corpus, encoder, tmp_path):
 
 def test_folders_of_long_settings_are_short_and_their_own():
     said = [f"flags=--é {'a/b ' * 100}{end}" for end in ("a", "b")]
-    names = {_place(one) for text in said for one in protocols(("finetune",), (text,))}
+    names = {
+        protocol_folder(protocol)
+        for text in said
+        for protocol in select_protocols(["finetune"], parse_settings([text]))
+    }
     assert len(names) == 2
     assert all(
         re.fullmatch(r"finetune-flags-[ab-]+-[0-9a-f]{8}", name) and len(name) < 80
@@ -483,14 +508,16 @@ def test_folders_of_long_settings_are_short_and_their_own():
 
 
 def test_settings_go_to_the_protocols_that_have_them():
-    both = protocols(("knn", "linear"), ("k=3", "pooling=mean"))
+    both = select_protocols(["knn", "linear"], {"k": 3, "pooling": "mean"})
     assert both == [KNN(k=3, pooling="mean"), Linear(pooling="mean")]
-    assert protocols(("linear",), ("C=2", "pooling='max'")) == [Linear(C=2.0, pooling="max")]
+    assert select_protocols(["linear"], parse_settings(["C=2", "pooling='max'"])) == [
+        Linear(C=2.0, pooling="max")
+    ]
 
 
 def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys):
     name = f"{Nearest.__module__}:Nearest"
-    (made,) = protocols((name,))
+    (made,) = select_protocols([name])
     assert type(made).__name__ == "Nearest"
     melpatch(
         "evaluate",
@@ -515,7 +542,7 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
     [
         (("nope",), (), "unknown protocol 'nope'; "),
         (("knn",), ("k",), "set = 'k'; allowed: NAME=VALUE, such as k=20"),
-        (("knn",), ("k=1", "k=2"), r"set = \['k=1', 'k=2'\]; allowed: each setting but once"),
+        (("knn",), ("k=1", "k=2"), r"set = \['k=1', 'k=2'\]; allowed: each setting once"),
         (("knn",), ("C=1",), "set = 'C'; allowed: the settings of knn, which are k, pooling"),
         (
             ("knn", "linear"),
@@ -533,23 +560,27 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
         (
             ("melpatch.rng:uniform",),
             (),
-            "melpatch.rng:uniform is no protocol; name a class derived from",
+            "melpatch.rng:uniform is not a protocol; name a class derived from",
         ),
-        (("melpatch.inference.model:Model",), (), "melpatch.inference.model:Model is no protocol"),
+        (
+            ("melpatch.inference.model:Model",),
+            (),
+            "melpatch.inference.model:Model is not a protocol",
+        ),
     ],
 )
 def test_protocols_that_cannot_be_made_say_why(names, changes, message):
     with pytest.raises(ConfigError, match=message):
-        protocols(names, changes)
+        select_protocols(names, parse_settings(changes))
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--split", "nope"), "'nope'; there are: test (6"),
-        (("--split", "test", "test"), "--split test test; allowed: each but once"),
-        (("--seeds", "1", "1"), "--seeds 1 1; allowed: each but once"),
-        (("--protocol", "knn", "knn"), "allowed: each but once"),
+        (("--split", "test", "test"), "--split test test; allowed: each once"),
+        (("--seeds", "1", "1"), "--seeds 1 1; allowed: each once"),
+        (("--protocol", "knn", "knn"), "allowed: each once"),
         (("--protocol", "nope"), "unknown protocol 'nope'"),
         (("--set", "nope=1"), "--set nope; allowed: the settings of"),
         (("--labels-per-class", "0"), "--labels-per-class 0; allowed: 1 or more"),
@@ -557,7 +588,7 @@ def test_protocols_that_cannot_be_made_say_why(names, changes, message):
         (("--workers", "-1"), "--workers -1; allowed: 0 or more"),
         (("--split-column", "nope"), "no column 'nope'"),
         (("--data", "nowhere"), "nowhere: no such folder or CSV file"),
-        (("--out", "{corpus}/below"), "is no folder that you may write to; give --out"),
+        (("--out", "{corpus}/below"), "is not a folder that you may write to; give --out"),
     ],
 )
 @pytest.mark.parametrize("kind", ["classifier", "encoder"])
@@ -588,27 +619,30 @@ def test_a_later_protocol_that_cannot_score_keeps_the_others_from_starting(
     ]
     assert main(["evaluate", str(encoder), *words]) == 2
     assert (
-        "a SSAST run has no labels of its own to score; fine-tune it first"
+        "a run of ssast has no labels of its own to score; fine-tune it first"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flag", ["--out", "--features"])
+@pytest.mark.parametrize("flag", ["--out", "--features-dir"])
 def test_a_run_that_may_not_be_written_to_says_what_to_give(
     corpus, encoder, tmp_path, flag, monkeypatch, capsys
 ):
     monkeypatch.setattr(os, "access", lambda path, mode: encoder not in (path, *path.parents))
-    words = {"--out": ["--features", str(tmp_path)], "--features": ["--out", str(tmp_path)]}[flag]
+    words = {
+        "--out": ["--features-dir", str(tmp_path)],
+        "--features-dir": ["--out", str(tmp_path)],
+    }[flag]
     assert main(["evaluate", str(encoder), "--data", str(corpus), *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"since {encoder}" in line
-    assert line.endswith(f"is no folder that you may write to; give {flag}")
+    assert line.endswith(f"is not a folder that you may write to; give {flag}")
 
 
 def test_a_classifier_alone_keeps_no_features(corpus, classifier, tmp_path):
     words = (
-        "--features",
+        "--features-dir",
         corpus,
         "--out",
         tmp_path / "out",

@@ -61,7 +61,7 @@ def test_scores_are_tasks_by_their_protocols(tmp_path):
         (*birds, "--seeds", "0"),
         (*words, "--seeds", "0"),
     ]
-    assert [one.words[-3] for one in random.scorings] == ["--untrained"] * 2
+    assert [one.words[-3] for one in random.scorings] == ["--random-weights"] * 2
 
 
 def test_weights_of_others_are_scored_as_they_are(tmp_path):
@@ -71,7 +71,7 @@ def test_weights_of_others_are_scored_as_they_are(tmp_path):
     )
     random, mine, *_ = planned(tmp_path, *changes)
     assert random.words[-4:] == ("--init", "deit.pth", "--steps", "0")
-    assert "--untrained" not in random.scorings[0].words
+    assert "--random-weights" not in random.scorings[0].words
     assert "--init" not in mine.words
 
 

@@ -13,8 +13,9 @@ from sklearn.metrics import roc_auc_score
 from melpatch import registry
 from melpatch.config import from_dict, to_dict
 from melpatch.errors import ConfigError
-from melpatch.evaluation.rounds import Choice
-from melpatch.protocols.base import Probe, Protocol
+from melpatch.evaluation.probe import Probe
+from melpatch.evaluation.protocol import Protocol
+from melpatch.evaluation.splits import ValidationSource
 
 QUICK = {
     "knn": {"k": 3},
@@ -34,7 +35,7 @@ QUICK = {
 
 NAMES = registry.names("protocols")
 PROBES = [name for name in NAMES if issubclass(registry.find("protocols", name), Probe)]
-TRAINED = [name for name in PROBES if registry.find("protocols", name).choice != "none"]
+TRAINED = [name for name in PROBES if registry.find("protocols", name).validation != "none"]
 
 
 @pytest.fixture(params=NAMES)
@@ -50,9 +51,9 @@ def probe(request):
 def test_how_it_scores_is_stated(kind):
     assert issubclass(kind, Protocol)
     assert kind.version >= 1
-    assert kind.choice in get_args(Choice)
-    assert len(kind.selection.split()) > 2
-    assert kind.repetitions >= 1
+    assert kind.validation in get_args(ValidationSource)
+    assert len(kind.selection_rule.split()) > 2
+    assert kind.num_seeds >= 1
     assert kind().split_rule()
     assert {kind().metric(False), kind().metric(True)} <= {"accuracy", "mAP"}
 
@@ -71,10 +72,15 @@ def test_numbers_below_0_are_refused_by_name(kind):
 
 
 def test_what_is_easy_is_learnt(probe, tmp_path):
-    trials, told = probe.run(job(tmp_path, corpus()))
+    trials, told = probe.run_trials(job(tmp_path, corpus()))
     assert accuracy(trials) > 0.9
-    assert told["rounds"] == [
-        {"scored": "test", "train": 60, "val": 0 if probe.choice == "none" else 30, "test": 30}
+    assert told["splits"] == [
+        {
+            "split": "test",
+            "train_clips": 60,
+            "val_clips": 0 if probe.validation == "none" else 30,
+            "test_clips": 30,
+        }
     ]
     for trial in trials:
         assert trial.probabilities.sum(axis=1) == pytest.approx(np.ones(len(trial.clips)), abs=1e-5)
@@ -82,7 +88,7 @@ def test_what_is_easy_is_learnt(probe, tmp_path):
 
 def test_every_fold_is_scored_once(probe, tmp_path):
     folds = corpus(90, splits=("a", "b", "c"))
-    trials, _ = probe.run(job(tmp_path, folds))
+    trials, _ = probe.run_trials(job(tmp_path, folds))
     assert sorted(clip.path for trial in trials for clip in trial.clips) == sorted(
         clip.path for clip in folds.clips
     )
@@ -100,7 +106,7 @@ def test_labels_that_say_nothing_are_chance(probe, tmp_path):
         )
     )
     shuffled = relabelled(whole, lambda clip: (LABELS[drawn[clip.key]],))
-    trials, _ = probe.run(job(tmp_path, shuffled, told=whole))
+    trials, _ = probe.run_trials(job(tmp_path, shuffled, told=whole))
     assert accuracy(trials) < 0.55  # a third of 60 clips, and 3.6 standard errors
 
 
@@ -109,7 +115,7 @@ def test_the_same_seed_gives_the_same_predictions(probe, tmp_path):
     for number, seed in enumerate((0, 0, 1)):
         torch.manual_seed(number)  # what the rest of the program does with chance is not heard
         whole = corpus(labels_of=lambda n: (LABELS[n * n % 7 % 3],))
-        (trial,), _ = probe.run(job(tmp_path / f"{number}", whole, seeds=(seed,)))
+        (trial,), _ = probe.run_trials(job(tmp_path / f"{number}", whole, seeds=(seed,)))
         found.append(trial.probabilities)
     assert np.array_equal(found[0], found[1])
     if registry.name_of(type(probe)) in TRAINED:
@@ -118,7 +124,7 @@ def test_the_same_seed_gives_the_same_predictions(probe, tmp_path):
 
 def predicted(probe, one_job):
     """Probabilities by clip."""
-    trials, _ = probe.run(one_job)
+    trials, _ = probe.run_trials(one_job)
     return {
         clip.key: row
         for trial in trials
@@ -153,7 +159,7 @@ def test_a_label_that_no_training_clip_has_is_only_improbable(probe, tmp_path):
     seen = replace(
         whole, clips=tuple(c for c in whole.clips if c.split == "test" or c.labels != ("dog",))
     )
-    trials, _ = probe.run(job(tmp_path, seen))
+    trials, _ = probe.run_trials(job(tmp_path, seen))
     column = LABELS.index("dog")
     for trial in trials:
         assert np.isfinite(trial.probabilities).all()
@@ -167,7 +173,7 @@ def test_several_labels_are_told_one_by_one(probe, tmp_path):
 
     whole = corpus(168, labels_of=labels_of)
     assert whole.multi_label
-    (trial,), _ = probe.run(job(tmp_path, whole))
+    (trial,), _ = probe.run_trials(job(tmp_path, whole))
     positive = np.array([[label in clip.labels for label in LABELS] for clip in trial.clips])
     assert roc_auc_score(positive, trial.probabilities) > 0.9
     assert trial.probabilities.min() >= 0
@@ -175,8 +181,8 @@ def test_several_labels_are_told_one_by_one(probe, tmp_path):
 
 
 def test_few_labels_are_enough_for_what_is_easy(probe, tmp_path):
-    trials, _ = probe.run(job(tmp_path, corpus(), labels_per_class=6))
-    assert {trial.details["train"] for trial in trials} == {18}
+    trials, _ = probe.run_trials(job(tmp_path, corpus(), labels_per_class=6))
+    assert {trial.details["train_clips"] for trial in trials} == {18}
     assert accuracy(trials) > 0.6
 
 
@@ -187,13 +193,13 @@ def test_what_is_done_is_not_done_again(probe, tmp_path, monkeypatch):
     def fails(*_, **__):
         pytest.fail("trained again")
 
-    monkeypatch.setattr(type(probe), "predict", fails)
+    monkeypatch.setattr(type(probe), "fit_predict", fails)
     again = predicted(probe, job(tmp_path, whole, seeds=(0, 1)))
     assert all(np.array_equal(first[key], again[key]) for key in first)
 
 
 def test_what_is_chosen_is_told_in_plain_values(probe, tmp_path):
-    (trial,), _ = probe.run(job(tmp_path, corpus()))
+    (trial,), _ = probe.run_trials(job(tmp_path, corpus()))
     assert json.loads(json.dumps(trial.details)) == trial.details
     if registry.name_of(type(probe)) in TRAINED:
-        assert trial.details["val"] > 0.9
+        assert trial.details["val_score"] > 0.9

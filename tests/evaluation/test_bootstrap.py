@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from melpatch.evaluation.bootstrap import interval, resampled
+from melpatch.evaluation.bootstrap import bootstrap, percentile_interval
 
 
 def mean_of(values):
@@ -12,7 +12,7 @@ def mean_of(values):
 
 def test_weights_say_how_often_each_clip_was_drawn():
     seen = []
-    resampled(lambda weights: seen.append(weights) or np.zeros(len(weights)), 7, seed=0)
+    bootstrap(lambda weights: seen.append(weights) or np.zeros(len(weights)), 7, seed=0)
     weights = np.concatenate(seen)
     assert weights.shape == (1000, 7)
     assert (weights.sum(axis=1) == 7).all()
@@ -23,7 +23,7 @@ def test_interval_is_that_of_an_obvious_bootstrap():
     values = np.random.default_rng(0).random(40)
     generator = np.random.default_rng(1)
     means = [values[generator.integers(0, 40, 40)].mean() for _ in range(4000)]
-    assert interval(resampled(mean_of(values), 40, seed=0)) == pytest.approx(
+    assert percentile_interval(bootstrap(mean_of(values), 40, seed=0)) == pytest.approx(
         np.quantile(means, [0.025, 0.975]), abs=0.012
     )
 
@@ -32,13 +32,13 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     generator = np.random.default_rng(0)
     covered = 0
     for seed in range(100):
-        low, high = interval(
-            resampled(mean_of((generator.random(60) < 0.7).astype(float)), 60, seed)
+        low, high = percentile_interval(
+            bootstrap(mean_of((generator.random(60) < 0.7).astype(float)), 60, seed)
         )
         covered += low <= 0.7 <= high
     assert 85 <= covered <= 100
 
 
 def test_draws_without_a_value_are_left_out():
-    assert interval(np.where(np.arange(1000) < 5, np.nan, 0.5)) == [0.5, 0.5]
-    assert interval(np.full(1000, np.nan)) is None
+    assert percentile_interval(np.where(np.arange(1000) < 5, np.nan, 0.5)) == [0.5, 0.5]
+    assert percentile_interval(np.full(1000, np.nan)) is None

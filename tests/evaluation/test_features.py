@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from melpatch.data.clip import Clip
-from melpatch.evaluation.features import Tokens, Vectors
+from melpatch.evaluation.features import ClipTokens, ClipVectors
 
 CLIPS = tuple(Clip(Path(f"{number}.wav"), number, 0.0, 1.0) for number in range(4))
 OTHER = Clip(Path("other.wav"), 99, 0.0, 1.0)
@@ -20,19 +20,19 @@ def drawn(*shape):
 
 def test_vectors_come_in_the_order_that_is_asked_for():
     mean, layers = drawn(4, 5), drawn(4, 2, 5)
-    some = Vectors(CLIPS, {"mean": mean}, layers).select(ORDER)
+    some = ClipVectors(CLIPS, {"mean": mean}, layers).select(ORDER)
     assert some.clips == (CLIPS[3], CLIPS[1], CLIPS[2])
-    np.testing.assert_array_equal(some.of("mean"), mean[[3, 1, 2]])
-    np.testing.assert_array_equal(some.mix(), layers[[3, 1, 2]])
+    np.testing.assert_array_equal(some.pooled("mean"), mean[[3, 1, 2]])
+    np.testing.assert_array_equal(some.layer_means(), layers[[3, 1, 2]])
     fewer = some.select([CLIPS[2], CLIPS[0], CLIPS[3]])
-    np.testing.assert_array_equal(fewer.of("mean"), mean[[2, 3]])
-    assert fewer.pooled["mean"] is mean
-    assert some.select([]).of("mean").shape == (0, 5)
+    np.testing.assert_array_equal(fewer.pooled("mean"), mean[[2, 3]])
+    assert fewer.by_pooling["mean"] is mean
+    assert some.select([]).pooled("mean").shape == (0, 5)
 
 
 def test_tokens_come_in_the_order_that_is_asked_for():
     values = drawn(10, 5).astype(np.float16)
-    some = Tokens(CLIPS, values, SPANS).select(ORDER)
+    some = ClipTokens(CLIPS, values, SPANS).select(ORDER)
     assert some.clips == (CLIPS[3], CLIPS[1], CLIPS[2])
     assert some.values is values
     padded, valid = some.batch([1, 0])  # the clip of two windows, and the one of a single token

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 
 from melpatch.errors import DataError, MelpatchError
-from melpatch.evaluation.metrics import accuracy, average_precision, primary_metric, scores
+from melpatch.evaluation.metrics import accuracy, average_precision, compute_metrics, primary_metric
 
 
 def task(clips=60, labels=4, seed=0, multi_label=False):
@@ -31,7 +31,7 @@ def test_primary_metric():
 
 def test_decisions_agree_with_scikit_learn():
     probabilities, targets = task()
-    result = scores(probabilities, targets, list("abcd"), multi_label=False)
+    result = compute_metrics(probabilities, targets, list("abcd"), multi_label=False)
     true, predicted = targets.argmax(1), probabilities.argmax(1)
     assert result["accuracy"] == pytest.approx(
         np.mean([t == p for t, p in zip(true, predicted, strict=True)])
@@ -39,7 +39,7 @@ def test_decisions_agree_with_scikit_learn():
     assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(true, predicted))
     assert result["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"))
     for t in range(4):
-        assert result["confusion"][t] == [
+        assert result["confusion_matrix"][t] == [
             int(((true == t) & (predicted == p)).sum()) for p in range(4)
         ]
     assert [row["recall"] for row in result["per_class"]] == pytest.approx(
@@ -72,8 +72,8 @@ def test_the_order_of_clips_and_labels_does_not_matter(seed, multi_label):
         np.random.default_rng(seed).random(probabilities.shape) * 1e-3
     )  # no ties in the arg-max
     clips, labels = np.random.default_rng(seed).permutation(60), [2, 0, 3, 1]
-    a = scores(probabilities, targets, list("abcd"), multi_label)
-    b = scores(
+    a = compute_metrics(probabilities, targets, list("abcd"), multi_label)
+    b = compute_metrics(
         probabilities[clips][:, labels], targets[clips][:, labels], list("cadb"), multi_label
     )
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "mAP", "mAUC", "d_prime"):
@@ -83,7 +83,7 @@ def test_the_order_of_clips_and_labels_does_not_matter(seed, multi_label):
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_perfect_predictions(multi_label):
     targets = np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]]
-    result = strict_json(scores(targets.astype(float), targets, list("abc"), multi_label))
+    result = strict_json(compute_metrics(targets.astype(float), targets, list("abc"), multi_label))
     assert (result["mAP"], result["mAUC"], result["d_prime"]) == (1.0, 1.0, None)
     assert result[f"{primary_metric(multi_label)}_95"] == [1.0, 1.0]
     assert ("accuracy" in result) is not multi_label
@@ -91,10 +91,12 @@ def test_perfect_predictions(multi_label):
 
 def test_a_class_without_positives_is_named_and_averaged_nowhere():
     probabilities, targets = task(labels=3)
-    seen = scores(probabilities, targets, list("abc"), multi_label=False)
+    seen = compute_metrics(probabilities, targets, list("abc"), multi_label=False)
     more = np.column_stack([probabilities, np.zeros(60)])
     result = strict_json(
-        scores(more, np.column_stack([targets, np.zeros(60, int)]), list("abcd"), multi_label=False)
+        compute_metrics(
+            more, np.column_stack([targets, np.zeros(60, int)]), list("abcd"), multi_label=False
+        )
     )
     assert result["classes_without_positives"] == ["d"]
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "mAP", "mAUC", "d_prime"):
@@ -104,7 +106,7 @@ def test_a_class_without_positives_is_named_and_averaged_nowhere():
 def test_predicting_a_class_without_positives_costs_recall_but_adds_no_class():
     probabilities = np.array([[0.9, 0.0, 0.1], [0.0, 0.1, 0.9], [0.0, 0.9, 0.1]])
     targets = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]])
-    result = scores(probabilities, targets, list("abc"), multi_label=False)
+    result = compute_metrics(probabilities, targets, list("abc"), multi_label=False)
     assert result["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
     assert result["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
 
@@ -113,7 +115,9 @@ def test_predicting_a_class_without_positives_costs_recall_but_adds_no_class():
 def test_a_single_class_has_nothing_to_rank(multi_label):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = strict_json(scores(np.full((5, 1), 0.7), np.ones((5, 1), int), ["a"], multi_label))
+        result = strict_json(
+            compute_metrics(np.full((5, 1), 0.7), np.ones((5, 1), int), ["a"], multi_label)
+        )
     assert (result["mAP"], result["mAUC"], result["d_prime"]) == (None, None, None)
     assert result["classes_without_negatives"] == ["a"]
     assert result[f"{primary_metric(multi_label)}_95"] == (None if multi_label else [1.0, 1.0])
@@ -121,27 +125,29 @@ def test_a_single_class_has_nothing_to_rank(multi_label):
 
 def test_one_clip_is_enough():
     result = strict_json(
-        scores(np.array([[0.2, 0.8]]), np.array([[0, 1]]), ["a", "b"], multi_label=False)
+        compute_metrics(np.array([[0.2, 0.8]]), np.array([[0, 1]]), ["a", "b"], multi_label=False)
     )
     assert (result["accuracy"], result["mAP"]) == (1.0, None)
 
 
 def test_clips_without_labels_are_negatives_of_a_multi_label_task():
     probabilities, targets = np.array([[0.9], [0.1], [0.8]]), np.array([[1], [0], [0]])
-    result = scores(probabilities, targets, ["a"], multi_label=True)
+    result = compute_metrics(probabilities, targets, ["a"], multi_label=True)
     assert (result["mAP"], result["mAUC"]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("row", [[0, 0], [1, 1]])
 def test_a_clip_with_no_or_several_labels_is_refused_in_a_single_label_task(row):
     with pytest.raises(DataError, match="1 of 3 clips have no label or several"):
-        scores(np.full((3, 2), 0.5), np.array([[1, 0], [0, 1], row]), ["a", "b"], multi_label=False)
+        compute_metrics(
+            np.full((3, 2), 0.5), np.array([[1, 0], [0, 1], row]), ["a", "b"], multi_label=False
+        )
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_an_empty_set_is_refused(multi_label):
     with pytest.raises(DataError, match="no clip to evaluate"):
-        scores(np.zeros((0, 2)), np.zeros((0, 2), int), ["a", "b"], multi_label)
+        compute_metrics(np.zeros((0, 2)), np.zeros((0, 2), int), ["a", "b"], multi_label)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -149,12 +155,14 @@ def test_a_probability_that_is_not_finite_is_refused(value):
     probabilities, targets = task()
     probabilities[3, 1] = probabilities[3, 2] = value
     with pytest.raises(MelpatchError, match="probabilities of 1 of 60 clips hold nan or infinity"):
-        scores(probabilities, targets, list("abcd"), multi_label=False)
+        compute_metrics(probabilities, targets, list("abcd"), multi_label=False)
 
 
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\(3, 2\) probabilities, \(3, 2\) targets, 3 labels"):
-        scores(np.zeros((3, 2)), np.eye(3, 2, dtype=int), ["a", "b", "c"], multi_label=True)
+        compute_metrics(
+            np.zeros((3, 2)), np.eye(3, 2, dtype=int), ["a", "b", "c"], multi_label=True
+        )
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -162,7 +170,8 @@ def test_the_interval_holds_the_metric_and_is_the_same_for_the_same_seed(multi_l
     probabilities, targets = task(multi_label=multi_label)
     name = primary_metric(multi_label)
     first, again, other = (
-        scores(probabilities, targets, list("abcd"), multi_label, seed=s) for s in (0, 0, 1)
+        compute_metrics(probabilities, targets, list("abcd"), multi_label, bootstrap_seed=s)
+        for s in (0, 0, 1)
     )
     low, high = first[f"{name}_95"]
     assert low < first[name] < high

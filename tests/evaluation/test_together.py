@@ -9,16 +9,16 @@ import torch
 from journeys.three_sounds import LABELS, SHORT, read_table, settings, write_corpus, write_run
 from two_processes import in_both
 
-from melpatch import scoring
-from melpatch.commands.evaluate import Config, scored
 from melpatch.data.manifest import load_corpus
-from melpatch.evaluation.frozen import Frozen
+from melpatch.evaluation import report
+from melpatch.evaluation.evaluate import evaluate
+from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.inference.corpus import infer_clips
 from melpatch.inference.model import load
 
 PROBES = ("knn", "linear", "attentive")
-CHANGES = (("epochs=1", "heads=2"),)
-FLAGS = (" ".join(("flags=", *SHORT, "--steps", "2")),)
+CHANGES = {"epochs": 1, "heads": 2}
+FLAGS = {"flags": " ".join((*SHORT, "--steps", "2"))}
 
 
 def evaluated(rank, folder):
@@ -31,15 +31,15 @@ def evaluated(rank, folder):
         seconds=0.5,
         batch_size=3,
     )
-    tokens = Frozen(model.config, model.objective, folder / "features", seconds=0.5).tokens(corpus)
-    asked = {"data": (str(folder / "corpus.csv"),), "out": folder / "out"}
+    tokens = FrozenFeatures(model.config, model.objective, folder / "features", seconds=0.5).tokens(
+        corpus
+    )
+    data, out = folder / "corpus.csv", folder / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "_draw", lambda *_: None)  # pictures take longer than all else
-        records = scored(Config(run=folder / "encoder", protocol=PROBES, set=CHANGES, **asked))
-        records |= scored(Config(run=folder / "classifier", **asked))
-        records |= scored(
-            Config(run=folder / "encoder", protocol=("finetune",), set=(FLAGS,), **asked)
-        )
+        patch.setattr(report, "_draw", lambda *_: None)  # pictures take longer than all else
+        records = evaluate(folder / "encoder", data, PROBES, settings=CHANGES, out=out)
+        records |= evaluate(folder / "classifier", data, out=out)
+        records |= evaluate(folder / "encoder", data, "finetune", settings=FLAGS, out=out)
     return {
         "rows": torch.from_numpy(table.rows),
         "keys": [[clip.key for clip in found.clips] for found in (table, tokens)],
@@ -83,7 +83,7 @@ def test_two_processes_evaluate_as_one(tmp_path, monkeypatch):
         assert ours[name][0] == theirs[name][0]
         np.testing.assert_allclose(ours[name][1], theirs[name][1], atol=5e-3)
     for name, record in json.loads(both[0]["records"]).items():
-        assert (record["processes"], json.loads(alone["records"])[name]["processes"]) == (2, 1)
+        assert (record["world_size"], json.loads(alone["records"])[name]["world_size"]) == (2, 1)
     left = {
         path.name
         for folder in (tmp_path / "encoder" / "features").iterdir()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from journeys.three_sounds import SHORT, melpatch
 
-from melpatch import scoring
+from melpatch.evaluation import report
 
 FLAGS = (*SHORT, "--log-every", "1", "--save-every", "2", "--lr", "3e-3")
 """Flags of a training that is over in a second, and whose weights do change."""
@@ -24,9 +24,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a run by a protocol, and return the record that was written; its settings may be among the other words."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            scoring, "_draw", lambda *_: None
-        )  # pictures take longer than such a training
+        patch.setattr(report, "_draw", lambda *_: None)  # pictures take longer than such a training
         melpatch(*words(protocol, run, corpus, out, flags), *more)
     record: dict[str, Any] = json.loads((results(out) / "scores.json").read_text(encoding="utf-8"))
     return record

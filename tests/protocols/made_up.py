@@ -10,10 +10,10 @@ from journeys.three_sounds import settings
 
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus
-from melpatch.evaluation.features import Tokens, Vectors
-from melpatch.evaluation.frozen import Frozen
+from melpatch.evaluation.features import ClipTokens, ClipVectors
+from melpatch.evaluation.frozen_features import FrozenFeatures
+from melpatch.evaluation.job import EvaluationJob
 from melpatch.inference.model import Model
-from melpatch.protocols.base import EvaluationJob
 from melpatch.training.config import build
 
 LABELS = ("bell", "dog", "rain")
@@ -41,14 +41,14 @@ def relabelled(whole: Corpus, labels_of) -> Corpus:
     )
 
 
-class Features(Frozen):
+class Features(FrozenFeatures):
     """Features that say which labels a clip has, under noise that is the clip's own; the first layer says nothing.
 
     A clip has one to six tokens. The last of them says its labels, the others do so half as loud.
     """
 
     def __init__(self, told: Corpus) -> None:
-        self.identity = "made up"
+        self.fingerprint = "made up"
         self.told = {
             clip.key: [float(label in clip.labels) for label in LABELS] for clip in told.clips
         }
@@ -62,20 +62,20 @@ class Features(Frozen):
         tokens[:, : len(LABELS)] += 3 * loudness * self.told[clip.key]
         return tokens, noise.normal(size=DIM)
 
-    def vectors(self, corpus: Corpus) -> Vectors:
+    def vectors(self, corpus: Corpus) -> ClipVectors:
         """Return means of tokens, whatever the pooling, and two layers."""
         found = [self.of(clip) for clip in corpus.clips]
         mean = np.stack([tokens.mean(axis=0) for tokens, _ in found]).astype(np.float32)
         layers = np.stack([np.stack([noise for _, noise in found]), mean], axis=1).astype(
             np.float32
         )
-        return Vectors(corpus.clips, {"mean": mean, "frequency": mean}, layers)
+        return ClipVectors(corpus.clips, {"mean": mean, "frequency": mean}, layers)
 
-    def tokens(self, corpus: Corpus) -> Tokens:
+    def tokens(self, corpus: Corpus) -> ClipTokens:
         """Return the tokens."""
         found = [self.of(clip)[0].astype(np.float16) for clip in corpus.clips]
         ends = np.cumsum([len(tokens) for tokens in found]).tolist()
-        return Tokens(
+        return ClipTokens(
             corpus.clips, np.concatenate(found), [[span] for span in pairwise([0, *ends])]
         )
 

@@ -27,7 +27,7 @@ def test_it_is_the_cross_attention_of_one_learned_query():
     )
     nn.init.normal_(attention.in_proj_bias)
     nn.init.eye_(attention.out_proj.weight)
-    head = AttentiveHead(dim=12, heads=3, labels=2).double()
+    head = AttentiveHead(dim=12, heads=3, num_labels=2).double()
     to_query, to_key, to_value = attention.in_proj_weight.detach().chunk(3)
     query_bias, _, value_bias = attention.in_proj_bias.detach().chunk(3)
     asked = (to_query @ query + query_bias).view(3, 4)
@@ -44,7 +44,7 @@ def test_it_is_the_cross_attention_of_one_learned_query():
 @torch.inference_mode()
 def test_rubbish_past_a_clips_end_changes_nothing():
     tokens, valid = ragged()
-    head = AttentiveHead(dim=12, heads=4, labels=2).double()
+    head = AttentiveHead(dim=12, heads=4, num_labels=2).double()
     together = head(tokens, valid)
     for row, length in enumerate(LENGTHS):
         alone = head(tokens[row : row + 1, :length], valid[row : row + 1, :length])
@@ -55,4 +55,4 @@ def test_heads_that_do_not_divide_the_width_are_refused(tmp_path):
     with pytest.raises(
         ConfigError, match="heads = 3; allowed: a divisor of 8, the width of this encoder's tokens"
     ):
-        Attentive(heads=3).run(job(tmp_path, corpus(12)))
+        Attentive(heads=3).run_trials(job(tmp_path, corpus(12)))

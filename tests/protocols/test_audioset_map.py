@@ -40,7 +40,9 @@ def test_the_mean_of_the_last_epochs_weights_is_scored_by_map(run, corpus, tmp_p
     record = evaluate("audioset_map", run, several, tmp_path, flags, "keep_runs=true")
     assert (record["metric"], record["value"]) == ("mAP", record["metrics"]["mAP"])
     assert {"mAUC", "d_prime"} <= record["metrics"].keys()
-    assert record["rounds"] == [{"scored": "test", "train": 9, "val": 0, "test": 6}]
+    assert record["splits"] == [
+        {"split": "test", "train_clips": 9, "val_clips": 0, "test_clips": 6}
+    ]
     (trial,) = record["trials"]
     assert (trial["steps"], trial["averaged"]) == (4, 3)  # a step to an epoch, without the first
     folder = results(tmp_path) / "runs" / "test-0"
@@ -54,7 +56,7 @@ def test_the_mean_of_the_last_epochs_weights_is_scored_by_map(run, corpus, tmp_p
 def test_one_label_to_a_clip_is_refused(run, corpus, tmp_path, capsys):
     assert main(words("audioset_map", run, corpus, tmp_path / "out", "")) == 2
     assert (
-        "no clip has several labels, for which audioset_map is; take --protocol finetune"
+        "no clip has several labels, which audioset_map needs; give --protocol finetune"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()

@@ -11,9 +11,9 @@ from melpatch.cli import main
 from melpatch.data.clip import Clip
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import CheckpointError, ConfigError
-from melpatch.evaluation.summary import Trial
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.trials import TrialResult
 from melpatch.objectives.classify import Classify
-from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.esc50_ast import ESC50AST
 
 FOLDS = ("--split-column", "fold", "--split", "0", "2")
@@ -67,21 +67,23 @@ def test_the_score_is_that_of_the_best_epoch_of_the_mean_of_the_folds(corpus, wh
     assert told["curve"] == pytest.approx(mean)
     assert told["best_epoch"] == mean.index(max(mean)) + 1
     assert record["value"] == pytest.approx(max(mean))
-    assert record["last_epoch"] == pytest.approx(mean[-1])
+    assert record["last_epoch_value"] == pytest.approx(mean[-1])
     said = {fold: kept_epochs(out, fold)[told["best_epoch"] - 1] for fold in ("0", "2")}
     lines = read_table(out / "predictions.csv")
     by_path = {str(clip.path): clip for clip in clips.values()}
     for line in lines:
         row = [float(line[name]) for name in LABELS]
-        assert row == pytest.approx(said[line["round"]][by_path[line["path"]].key], rel=1e-4)
+        assert row == pytest.approx(said[line["split"]][by_path[line["path"]].key], rel=1e-4)
     assert len(lines) == 12
 
 
 def test_nothing_chooses_in_training(whole):
     out, record = whole
-    assert "too good by a little" in record["selection_rule"]
-    assert [(one["train"], one["val"], one["test"]) for one in record["rounds"]] == [(12, 0, 6)] * 2
-    assert not any("step" in trial for trial in record["trials"])
+    assert "slightly too high" in record["selection_rule"]
+    assert [
+        (one["train_clips"], one["val_clips"], one["test_clips"]) for one in record["splits"]
+    ] == [(12, 0, 6)] * 2
+    assert not any("best_step" in trial for trial in record["trials"])
     assert [*measured(out / "runs" / "0-0", "test_accuracy")] == [
         2,
         4,
@@ -104,8 +106,8 @@ def test_an_evaluation_that_is_stopped_in_its_second_fold_ends_as_if_it_had_not_
         patch.setattr(Classify, "after_step", stop)
         assert main([*words("esc50_ast", run, corpus, tmp_path, EPOCHS), *FOLDS]) == 130
     again = evaluate("esc50_ast", run, corpus, tmp_path, EPOCHS, *FOLDS)
-    assert {name: again[name] for name in ("value", "curves", "last_epoch")} == {
-        name: whole[1][name] for name in ("value", "curves", "last_epoch")
+    assert {name: again[name] for name in ("value", "curves", "last_epoch_value")} == {
+        name: whole[1][name] for name in ("value", "curves", "last_epoch_value")
     }
     assert [trial["cpu_seconds"] is None for trial in again["trials"]] == [False, True]
     for fold in ("0", "2"):
@@ -138,7 +140,7 @@ def made_up(job, curves, seed=0):
                 score=score,
             )
     return [
-        Trial(str(fold), seed, CLIPS, np.zeros((3, 2)), {"curve": curve})
+        TrialResult(str(fold), seed, CLIPS, np.zeros((3, 2)), {"curve": curve})
         for fold, curve in enumerate(curves)
     ]
 
@@ -151,8 +153,8 @@ def test_one_epoch_is_taken_for_all_folds_of_a_seed_the_first_of_equals(tmp_path
         [0.0, 0.0, 0.0, 0.75, 0.75],
     ]  # the fourth, which is best in no fold alone
     trials = made_up(job, first) + made_up(job, second, seed=1)
-    found, told = ESC50AST().conclude(job, trials)
-    assert [(one.round, one.seed, one.probabilities[0].tolist()) for one in found] == [
+    found, told = ESC50AST().finalize(job, trials)
+    assert [(one.split, one.seed, one.probabilities[0].tolist()) for one in found] == [
         ("0", 0, [0, 0]),
         ("1", 0, [1, 0]),
         ("0", 1, [0, 13]),
@@ -160,13 +162,13 @@ def test_one_epoch_is_taken_for_all_folds_of_a_seed_the_first_of_equals(tmp_path
     ]
     assert [clip.key for clip in found[0].clips] == [5, 7, 9]  # in the order of the rows
     assert [one["best_epoch"] for one in told["curves"]] == [1, 4]
-    assert told["last_epoch"] == pytest.approx((0.3 + 0.5) / 2)
+    assert told["last_epoch_value"] == pytest.approx((0.3 + 0.5) / 2)
 
 
 def test_folds_with_other_numbers_of_epochs_are_refused(tmp_path):
     job = job_in(tmp_path)
     with pytest.raises(ConfigError, match=r"evaluations = \[1, 2\]; allowed: as many in each fold"):
-        ESC50AST().conclude(job, made_up(job, [[0.1, 0.2], [0.3]]))
+        ESC50AST().finalize(job, made_up(job, [[0.1, 0.2], [0.3]]))
 
 
 @pytest.mark.parametrize("gone", [0, 2])
@@ -177,4 +179,4 @@ def test_an_epoch_that_is_gone_is_named_and_no_other_is_taken_for_it(tmp_path, g
     with pytest.raises(
         CheckpointError, match=r"runs/0-0: holds 2 of the 3 epochs .* delete .*trials/0-0\.npz"
     ):
-        ESC50AST().conclude(job, trials)
+        ESC50AST().finalize(job, trials)

@@ -56,7 +56,9 @@ def test_the_labels_of_the_scored_clips_choose_nothing(evaluations):
     (true, told), (false, wrong) = (evaluations[name] for name in ("label", "false_in_test"))
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (true / name).read_bytes() == (false / name).read_bytes()
-    chosen = [[one["trials"][0][name] for name in ("step", "val")] for one in (told, wrong)]
+    chosen = [
+        [one["trials"][0][name] for name in ("best_step", "val_score")] for one in (told, wrong)
+    ]
     assert chosen[0] == chosen[1]
     assert told["metrics"]["mAP"] != wrong["metrics"]["mAP"]
 
@@ -68,7 +70,7 @@ def test_the_labels_of_the_fold_after_it_choose(evaluations):
     scores = measured(true, "val_accuracy")
     assert [*scores] == [1, 2, 3]  # one step to an epoch
     (trial,) = told["trials"]
-    assert trial["step"] == max(scores, key=lambda step: (scores[step], -step))
+    assert trial["best_step"] == max(scores, key=lambda step: (scores[step], -step))
 
 
 def test_the_third_fold_alone_is_learnt_from(corpus, evaluations):
@@ -76,4 +78,6 @@ def test_the_third_fold_alone_is_learnt_from(corpus, evaluations):
     assert Run.trained_on(evaluations["label"][0]) == {
         mark for clip in clips if clip.split == "2" for mark in clip.identities
     }
-    assert evaluations["label"][1]["rounds"] == [{"scored": "0", "train": 6, "val": 6, "test": 6}]
+    assert evaluations["label"][1]["splits"] == [
+        {"split": "0", "train_clips": 6, "val_clips": 6, "test_clips": 6}
+    ]

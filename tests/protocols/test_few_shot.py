@@ -16,20 +16,23 @@ class Watched(FewShot):
 
     seen: ClassVar[dict[tuple[int, int], set[int]]] = {}
 
-    def predict(self, train, val, test, *, multi_label, seed):
+    def fit_predict(self, train, val, test, *, multi_label, seed):
         self.seen[self.k, seed] = {clip.key for clip in train.features.clips}
-        return super().predict(train, val, test, multi_label=multi_label, seed=seed)
+        return super().fit_predict(train, val, test, multi_label=multi_label, seed=seed)
 
 
 @pytest.fixture
 def drawn(tmp_path):
     """A function from a number per class, and a corpus, to the clips that each of five seeds draws."""
 
-    def draw(k, known=None, few=None):
+    def draw(k, known=None, labels_per_class=None):
         Watched.seen.clear()
-        Watched(k=k).run(
+        Watched(k=k).run_trials(
             job(
-                tmp_path / str(k), known or corpus(120), seeds=(0, 1, 2, 3, 4), labels_per_class=few
+                tmp_path / str(k),
+                known or corpus(120),
+                seeds=(0, 1, 2, 3, 4),
+                labels_per_class=labels_per_class,
             )
         )
         return [Watched.seen[k, seed] for seed in range(5)]
@@ -67,12 +70,12 @@ def test_classes_that_have_fewer_give_all_they_have(drawn):
 
 
 def test_a_job_may_ask_for_fewer_still(drawn):
-    assert [len(keys) for keys in drawn(4, few=2)] == [6] * 5
-    assert [len(keys) for keys in drawn(2, few=4)] == [6] * 5
+    assert [len(keys) for keys in drawn(4, labels_per_class=2)] == [6] * 5
+    assert [len(keys) for keys in drawn(2, labels_per_class=4)] == [6] * 5
 
 
 def test_it_repeats_itself_five_times():
-    assert FewShot.repetitions == 5
+    assert FewShot.num_seeds == 5
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"C": 0.0}, {"C": float("nan")}])

@@ -10,10 +10,10 @@ import torch
 from journeys.three_sounds import LABELS, melpatch, read_table, settings, write_corpus, write_run
 from protocols.fine_tuned import FLAGS, evaluate, measured, results, words
 
-from melpatch import scoring
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
 from melpatch.config import from_toml
+from melpatch.evaluation import report
 from melpatch.inference.model import load
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig
@@ -78,10 +78,10 @@ def test_the_test_clips_are_scored_with_the_weights_that_validation_chose(corpus
     )
     (trial,) = record["trials"]
     scores = measured(out / "runs" / "test-0", "val_accuracy")
-    assert (trial["step"], trial["val"]) == max(
+    assert (trial["best_step"], trial["val_score"]) == max(
         scores.items(), key=lambda item: (item[1], -item[0])
     )
-    assert (trial["steps"], trial["train"]) == (5, 9)
+    assert (trial["steps"], trial["train_clips"]) == (5, 9)
     assert trial["cpu_seconds"] > 0
     assert record["settings_changed"] == ["flags", "keep_runs"]
 
@@ -156,7 +156,7 @@ def test_what_was_begun_under_other_settings_stays_and_is_not_gone_on_with(
     corpus, run, stopped, monkeypatch
 ):
     begun = results(stopped)
-    monkeypatch.setattr(scoring, "_draw", lambda *_: None)
+    monkeypatch.setattr(report, "_draw", lambda *_: None)
     melpatch(*words("finetune", run, corpus, stopped, "--steps 2"))
     (other,) = {*stopped.iterdir()} - {begun}
     assert [*measured(other / "runs" / "test-0", "loss")] == [1, 2]
@@ -182,7 +182,7 @@ def test_a_recipe_that_says_something_else_by_now_is_trained_anew(
 def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
     more = (
         "keep_runs=true",
-        "--untrained",
+        "--random-weights",
         "--labels-per-class",
         "2",
         "--seeds",
@@ -190,7 +190,7 @@ def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
     )  # the run itself stands at seed 0
     record = evaluate("finetune", run, corpus, tmp_path, "--steps 1", *more)
     assert record["initialisation"] == "random weights"
-    assert record["trials"][0]["train"] == 6
+    assert record["trials"][0]["train_clips"] == 6
     folder = results(tmp_path) / "runs" / "test-5"
     ours, theirs = (from_toml(RunConfig, each / "config.toml") for each in (folder, run))
     assert (ours.front_end, ours.encoder, ours.train.layer_decay) == (
@@ -214,7 +214,7 @@ def test_untrained_networks_and_few_labels(corpus, run, tmp_path):
         ("flags=--lr -1", "lr = -1.0; allowed: above 0"),
         (
             "flags=--seed 3",
-            "flags: seed = 3; allowed: nothing, since the evaluation itself settles it; leave it out",
+            "flags: seed = 3; allowed: nothing, since the evaluation decides it; leave it out",
         ),
         ("recipe=ssast", "ssast learns without labels, so it trains no classifier; allowed"),
         ("recipe=nope", "unknown recipe or objective 'nope'"),

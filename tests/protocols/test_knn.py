@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melpatch.errors import MelpatchError
-from melpatch.protocols.knn import votes
+from melpatch.protocols.knn import neighbour_shares
 
 
 def slow(train, targets, test, k):
@@ -26,13 +26,15 @@ def test_scores_are_the_share_of_neighbours_that_have_the_label(k, multi_label):
         if multi_label
         else np.eye(3)[generator.integers(0, 3, 30)]
     )
-    ours = votes(train, targets, test, k=k)
+    ours = neighbour_shares(train, targets, test, k=k)
     assert ours == pytest.approx(slow(train, targets, test, k))
 
 
 def test_only_the_direction_counts():
     train, targets = np.array([[1.0, 0.0], [0.0, 1.0]]), np.eye(2)
-    assert votes(train, targets, np.array([[100.0, 1.0], [0.001, 0.002]]), k=1).tolist() == [
+    assert neighbour_shares(
+        train, targets, np.array([[100.0, 1.0], [0.001, 0.002]]), k=1
+    ).tolist() == [
         [1, 0],
         [0, 1],
     ]
@@ -41,6 +43,6 @@ def test_only_the_direction_counts():
 def test_embeddings_that_are_not_finite_are_refused():
     good, bad = np.ones((3, 2)), np.array([[1.0, np.nan]])
     with pytest.raises(MelpatchError, match="test features of 1 of 1 clips"):
-        votes(good, np.eye(3), bad)
+        neighbour_shares(good, np.eye(3), bad)
     with pytest.raises(MelpatchError, match="training features of 1 of 1 clips"):
-        votes(bad, np.eye(1), good)
+        neighbour_shares(bad, np.eye(1), good)

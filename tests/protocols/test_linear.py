@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melpatch.errors import MelpatchError
-from melpatch.protocols.linear import probabilities
+from melpatch.protocols.linear import linear_probabilities
 
 
 def clouds(clips=90, labels=3, seed=0):
@@ -20,7 +20,7 @@ def clouds(clips=90, labels=3, seed=0):
 def test_it_separates_what_is_separable_whatever_the_scale_of_the_features():
     train, targets = clouds()
     test, truth = clouds(seed=1)
-    found = probabilities(train, targets, test, multi_label=False)
+    found = linear_probabilities(train, targets, test, multi_label=False)
     assert np.mean(found.argmax(1) == truth.argmax(1)) > 0.85
     assert found.sum(axis=1) == pytest.approx(np.ones(90))
 
@@ -29,7 +29,8 @@ def test_rescaling_a_feature_changes_nothing():
     train, targets = clouds()
     scale = np.array([10.0, 0.1, 5.0, 1e-4, 3.0])
     ours, scaled = (
-        probabilities(train * s, targets, train[:9] * s, multi_label=False) for s in (1.0, scale)
+        linear_probabilities(train * s, targets, train[:9] * s, multi_label=False)
+        for s in (1.0, scale)
     )
     assert ours == pytest.approx(scaled, abs=1e-6)
 
@@ -37,8 +38,8 @@ def test_rescaling_a_feature_changes_nothing():
 def test_a_clip_is_scored_alike_alone_and_among_others():
     train, targets = clouds()
     test, _ = clouds(seed=1)
-    together = probabilities(train, targets, test, multi_label=False)
-    assert probabilities(train, targets, test[4:5], multi_label=False)[0] == pytest.approx(
+    together = linear_probabilities(train, targets, test, multi_label=False)
+    assert linear_probabilities(train, targets, test[4:5], multi_label=False)[0] == pytest.approx(
         together[4]
     )
 
@@ -48,7 +49,7 @@ def test_the_loss_is_at_its_minimum(multi_label):
     """At the minimum of C * log-loss + |w|^2 / 2 the gradient is 0, so w = C * X^T (targets - probabilities)."""
     train, targets = clouds()
     C = 0.1
-    found = probabilities(train, targets, train, multi_label=multi_label, C=C)
+    found = linear_probabilities(train, targets, train, multi_label=multi_label, C=C)
     scale = np.where(train.std(0) > 0, train.std(0), 1)
     X = (train - train.mean(0)) / scale
     logits = X @ (C * X.T @ (targets - found))
@@ -62,8 +63,8 @@ def test_the_loss_is_at_its_minimum(multi_label):
 
 def test_multi_label_scores_each_label_by_itself():
     train, targets = clouds()
-    both = probabilities(train, targets, train, multi_label=True)
-    first = probabilities(train, targets[:, :1], train, multi_label=True)
+    both = linear_probabilities(train, targets, train, multi_label=True)
+    first = linear_probabilities(train, targets[:, :1], train, multi_label=True)
     assert both[:, :1] == pytest.approx(first)
     assert np.abs(both.sum(axis=1) - 1).max() > 0.01
 
@@ -72,21 +73,23 @@ def test_multi_label_scores_each_label_by_itself():
 def test_labels_that_training_never_shows_get_0(multi_label):
     train, targets = clouds()
     targets = np.column_stack([targets[:, :1], np.zeros(90), targets[:, 1:]])
-    found = probabilities(train, targets, train, multi_label=multi_label)
+    found = linear_probabilities(train, targets, train, multi_label=multi_label)
     assert (found[:, 1] == 0).all()
     assert found[:, [0, 2, 3]] == pytest.approx(
-        probabilities(train, targets[:, [0, 2, 3]], train, multi_label=multi_label)
+        linear_probabilities(train, targets[:, [0, 2, 3]], train, multi_label=multi_label)
     )
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_a_label_that_every_training_clip_has_gets_1(multi_label):
     train, _ = clouds()
-    assert (probabilities(train, np.ones((90, 1)), train, multi_label=multi_label) == 1).all()
+    assert (
+        linear_probabilities(train, np.ones((90, 1)), train, multi_label=multi_label) == 1
+    ).all()
 
 
 def test_embeddings_that_are_not_finite_are_refused():
     train, targets = clouds()
     train[3, 0] = np.inf
     with pytest.raises(MelpatchError, match="training features of 1 of 90 clips"):
-        probabilities(train, targets, train, multi_label=False)
+        linear_probabilities(train, targets, train, multi_label=False)

@@ -18,7 +18,7 @@ def ragged(dim=6):
 @torch.inference_mode()
 def test_scores_are_the_formula():
     torch.manual_seed(0)
-    head = PrototypeHead(dim=6, prototypes=3, labels=4).double()
+    head = PrototypeHead(dim=6, prototypes=3, num_labels=4).double()
     torch.nn.init.normal_(head.connections)
     torch.nn.init.normal_(head.bias)
     assert (head.connections < 0).any()
@@ -39,6 +39,6 @@ def test_scores_are_the_formula():
 
 @torch.inference_mode()
 def test_only_the_direction_of_a_token_counts():
-    head, (tokens, valid) = PrototypeHead(dim=6, prototypes=2, labels=2).double(), ragged()
+    head, (tokens, valid) = PrototypeHead(dim=6, prototypes=2, num_labels=2).double(), ragged()
     loudness = torch.rand(3, 5, 1, dtype=torch.float64) + 0.1
     torch.testing.assert_close(head(loudness * tokens, valid), head(tokens, valid))

@@ -27,8 +27,8 @@ def test_the_whole_network_is_trained_under_superbs_head(run, recipe, tmp_path):
     assert after["projection.weight"].shape == (256, 16)
     trained = [name for name in before if "blocks" in name and name.endswith("weight")]
     assert not any((before[name] == after[name]).all() for name in trained)
-    assert record["rounds"] == [
-        {"scored": "0", "train": 9, "val": 3, "test": 6}
+    assert record["splits"] == [
+        {"split": "0", "train_clips": 9, "val_clips": 3, "test_clips": 6}
     ]  # one clip of each class is held out
     assert [*measured(folder, "val_accuracy")] == [1, 2, 3]
-    assert "no SUPERB of the leaderboard" in record["selection_rule"]
+    assert "unlike on the SUPERB leaderboard" in record["selection_rule"]

@@ -8,7 +8,7 @@ from melpatch.protocols.superb_frozen import LayerMix, SuperbFrozen
 
 
 def test_the_mean_over_time_may_come_first():
-    head = LayerMix(layers=4, dim=6, projection=5, labels=3).double()
+    head = LayerMix(num_layers=4, dim=6, projection=5, num_labels=3).double()
     torch.nn.init.normal_(head.mix)
     frames = [torch.randn(4, length, 6, dtype=torch.float64) for length in (1, 7, 3)]
     share = head.mix.exp() / head.mix.exp().sum()
@@ -25,9 +25,9 @@ def test_the_mean_over_time_may_come_first():
 
 def test_the_layer_that_says_something_gets_the_weight(tmp_path):
     probe = SuperbFrozen(steps=60, every=20, lr=0.1, projection=8)
-    (trial,), _ = probe.run(job(tmp_path, corpus()))
+    (trial,), _ = probe.run_trials(job(tmp_path, corpus()))
     assert accuracy([trial]) > 0.9
     nothing, something = trial.details["layer_weights"]
     assert nothing + something == pytest.approx(1)
     assert something > nothing + 0.05
-    assert trial.details["step"] in (20, 40, 60)
+    assert trial.details["best_step"] in (20, 40, 60)

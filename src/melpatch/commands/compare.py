@@ -11,7 +11,6 @@ import tyro
 from rich.table import Table
 
 from melpatch.atomic import written_aside
-from melpatch.commands import evaluate
 from melpatch.commands.base import read_pretrain_flags
 from melpatch.comparison import table
 from melpatch.comparison.plan import Pretraining, plan, refuse_leaks
@@ -20,6 +19,7 @@ from melpatch.comparison.spec import UNITS, Budget, Sound, Spec, read, shipped, 
 from melpatch.comparison.work import Comparison
 from melpatch.config import check
 from melpatch.errors import ConfigError, MelpatchError
+from melpatch.evaluation.select import parse_settings, select_protocols
 from melpatch.progress import console, notice
 
 
@@ -152,7 +152,7 @@ def _check(runs: Sequence[Pretraining]) -> None:
             ) from error
     for protocol in {scoring.protocol for one in runs for scoring in one.scorings}:
         name, *changes = words_of("protocols", protocol)
-        evaluate.protocols((name,), tuple(changes))
+        select_protocols([name], parse_settings(changes))
 
 
 def _show(runs: Sequence[Pretraining]) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table as Grid
 
-from melpatch.commands import evaluate
 from melpatch.data.manifest import Corpus, load_corpus, write_corpus
 from melpatch.data.segments import crop
 from melpatch.data.splits import hold_out
 from melpatch.datasets.scenes import generate
 from melpatch.errors import AudioError
+from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.inference.model import load
 from melpatch.plots.confusion import MOST_CLASSES, confusion
@@ -111,30 +111,29 @@ def _compare(
 ) -> dict[str, list[str]]:
     """Return each score at random weights and pretrained, with the same few labels."""
     found: dict[str, list[str]] = {"fine-tuned": [], "frozen, kNN": [], "frozen, linear": []}
-    asked = evaluate.Config(run=first, data=(str(corpus_file),), seeds=(config.seed,))
     for name, init in (("random", "scratch"), ("pretrained", str(first))):
         out = config.out / f"finetuned-{name}"
         _finetune(config, corpus_file, init, first, out)
-        tuned = evaluate.scored(replace(asked, run=out))["as_trained"]
+        tuned = evaluate(out, corpus_file, seeds=[config.seed])["as_trained"]
         found["fine-tuned"].append(" ".join(_shown(tuned)))
-        if "confusion" in tuned and len(corpus.labels) <= MOST_CLASSES:
+        if "confusion_matrix" in tuned and len(corpus.labels) <= MOST_CLASSES:
             title = f"{name} weights, fine-tuned: accuracy {tuned['value']:.3f}"
             confusion(
                 pictures / f"confusion-{name}.png",
-                np.array(tuned["confusion"], int),
+                np.array(tuned["confusion_matrix"], int),
                 corpus.labels,
                 title,
             )
-        frozen = replace(
-            asked,
-            protocol=("knn", "linear"),
+        frozen = evaluate(
+            first,
+            corpus_file,
+            ["knn", "linear"],
             labels_per_class=config.labels_per_class,
-            untrained=name == "random",
+            seeds=[config.seed],
+            random_weights=name == "random",
         )
-        for row, probed in zip(
-            ("frozen, kNN", "frozen, linear"), evaluate.scored(frozen).values(), strict=True
-        ):
-            found[row].append(_shown(probed)[0])
+        found["frozen, kNN"].append(_shown(frozen["knn"])[0])
+        found["frozen, linear"].append(_shown(frozen["linear"])[0])
     return found
 
 

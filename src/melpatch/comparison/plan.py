@@ -165,7 +165,7 @@ def _scorings(
             words = ["--data", task.data, "--split-column", task.split_column, "--protocol", name]
             words += ["--split", *task.split] if task.split else []
             words += ["--set", *changes] if changes else []
-            words += ["--untrained"] if not (method.trained or method.init) else []
+            words += ["--random-weights"] if not (method.trained or method.init) else []
             version = registry.find("protocols", name).version
             yield Scoring(
                 task, protocol, (*words, "--seeds", f"{seed}"), version, scored[task.name]

@@ -82,8 +82,7 @@ def _cell(names: tuple[str, str, str, str, str], trained: list[Line], scored: li
     good = [line for line in scored if line.get("value") is not None]
     values = [float(line["value"]) for line in good]
     bounds = [line["interval_95"] for line in good if line["interval_95"]]
-    counts = [line["scored_clips_trained_on"] for line in good]
-    heard = [count for count in counts if count is not None]
+    trained_on = [line["scored_clips_trained_on"] for line in good]
     errors = [line["error"] for line in (*trained, *scored) if "error" in line]
     deviation = stdev(values) if len(values) > 1 else None
     half = None
@@ -98,7 +97,7 @@ def _cell(names: tuple[str, str, str, str, str], trained: list[Line], scored: li
         low=fmean(low for low, _ in bounds) if bounds else None,
         high=fmean(high for _, high in bounds) if bounds else None,
         n=good[0]["n"] if good else None,
-        trained_on=max(heard, default=None),
+        trained_on=None if None in trained_on else max(trained_on, default=None),
         seeds=len(values),
         cpu_seconds=_mean(trained, "cpu_seconds"),
         seconds=_mean(trained, "seconds"),

@@ -1,1 +1,1 @@
-"""How good a model is, frozen or fine-tuned."""
+"""How good a run is, frozen or fine-tuned: features, protocols, metrics and reports."""

@@ -1,4 +1,4 @@
-"""How far a figure may be off because the evaluated clips are a sample: bootstrap intervals over clips."""
+"""Bootstrap intervals over clips: how far a figure may be off because the scored clips are a sample."""
 
 from collections.abc import Callable
 
@@ -7,34 +7,37 @@ from jaxtyping import Float
 
 from melpatch.rng import hash_text
 
-RESAMPLES = 1000
-_AT_ONCE = 100  # bounds the memory of a set the size of AudioSet's to some ten MB
+NUM_RESAMPLES = 1000
+_CHUNK = 100  # draws at a time, so that a set of AudioSet's size takes some ten MB of weights
 
 
-def resampled(
+def bootstrap(
     metric: Callable[[Float[np.ndarray, "resample clip"]], Float[np.ndarray, " resample"]],
-    clips: int,
+    num_clips: int,
     seed: int,
 ) -> Float[np.ndarray, " resample"]:
-    """Return a metric's values over 1000 draws of clips with replacement (Efron 1979).
+    """Return a metric's values over 1000 draws of the clips with replacement (Efron 1979).
 
     Args:
-        metric: takes rows of clip weights, which say how often each clip was drawn, and returns one value per row; nan
-            where a draw leaves it undefined.
-        clips: how many clips there are.
+        metric: takes rows of clip weights (how often each clip was drawn) and returns one value per row; nan where a
+            draw leaves it undefined.
+        num_clips: how many clips there are.
         seed: the same seed draws the same clips.
     """
     generator = np.random.default_rng(hash_text(f"{seed}/bootstrap") % 2**64)
-    even = np.full(clips, 1 / clips)
-    draws = (
-        generator.multinomial(clips, even, size=_AT_ONCE).astype(np.float64)
-        for _ in range(RESAMPLES // _AT_ONCE)
-    )
-    return np.concatenate([metric(weights) for weights in draws])
+    # How often each of n clips is drawn in n draws with replacement is multinomial with equal chances.
+    chances = np.full(num_clips, 1 / num_clips)
+    values = []
+    for _ in range(NUM_RESAMPLES // _CHUNK):
+        weights = generator.multinomial(num_clips, chances, size=_CHUNK).astype(np.float64)
+        values.append(metric(weights))
+    return np.concatenate(values)
 
 
-def interval(values: Float[np.ndarray, " resample"]) -> list[float] | None:
-    """Return the lower and the upper end of the 95 % percentile interval of resampled values, or None if none is
-    defined."""
-    values = values[~np.isnan(values)]
-    return [float(end) for end in np.quantile(values, [0.025, 0.975])] if len(values) else None
+def percentile_interval(values: Float[np.ndarray, " resample"]) -> list[float] | None:
+    """Return the ends of the 95 % percentile interval of resampled values; None if no value is defined."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return None
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return [float(low), float(high)]

@@ -1,5 +1,6 @@
-"""What a frozen encoder says of clips, as probes see it: vectors, or all tokens."""
+"""Features of a frozen encoder as probes see them: one vector per clip, or all tokens."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,63 +19,69 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Vectors:
+class ClipVectors:
     """One vector per clip and pooling, and per layer.
 
+    Vectors of a large corpus stay on disk until they are used.
+
     Attributes:
-        clips: those that could be read.
-        pooled: the final norm's tokens as one vector, by the name of the pooling.
-        layers: mean over the patch tokens of each block, before the final norm; None where blocks differ in width.
+        clips: the clips that could be read.
+        by_pooling: the tokens after the final norm as one vector, by the name of the pooling.
+        by_layer: mean over the patch tokens of each block, before the final norm; None where blocks differ in width.
         rejected: the other clips, and why.
-        at: which rows of ``pooled`` and ``layers`` are those of the clips; None for all. Vectors of a large corpus are
-            read when they are asked for, not before.
+        rows: which rows of ``by_pooling`` and ``by_layer`` belong to the clips; None for all, in order.
     """
 
     clips: tuple[Clip, ...]
-    pooled: Mapping[str, Float[np.ndarray, "row _"]]
-    layers: Float[np.ndarray, "row layer dim"] | None
+    by_pooling: Mapping[str, Float[np.ndarray, "row _"]]
+    by_layer: Float[np.ndarray, "row layer dim"] | None
     rejected: tuple[Rejected, ...] = ()
-    at: Int[np.ndarray, " clip"] | None = None
+    rows: Int[np.ndarray, " clip"] | None = None
 
-    def of(self, pooling: Pooling) -> Float[np.ndarray, "clip dim"]:
+    def pooled(self, pooling: Pooling) -> Float[np.ndarray, "clip dim"]:
         """Return the vectors of a pooling.
 
         Raises:
             ConfigError: the encoder has no such vectors.
         """
-        if pooling not in self.pooled:
-            raise ConfigError(f"pooling = {pooling!r}; allowed: {', '.join(self.pooled)}")
-        values = self.pooled[pooling]
-        return values if self.at is None else values[self.at]
+        if pooling not in self.by_pooling:
+            raise ConfigError(f"pooling = {pooling!r}; allowed: {', '.join(self.by_pooling)}")
+        return self._own_rows(self.by_pooling[pooling])
 
-    def mix(self) -> Float[np.ndarray, "clip layer dim"]:
+    def layer_means(self) -> Float[np.ndarray, "clip layer dim"]:
         """Return the vectors of all layers.
 
         Raises:
             ConfigError: the encoder's blocks differ in width.
         """
-        if self.layers is None:
+        if self.by_layer is None:
             raise ConfigError(
-                "this encoder's blocks differ in width, so they cannot be mixed; take another protocol"
+                "this encoder's blocks differ in width, so they cannot be mixed; give another protocol"
             )
-        return self.layers if self.at is None else self.layers[self.at]
+        return self._own_rows(self.by_layer)
 
-    def select(self, clips: Sequence[Clip]) -> "Vectors":
+    def select(self, clips: Sequence[Clip]) -> "ClipVectors":
         """Return the vectors of those of the given clips that could be read, in the given order."""
-        rows, kept = _places(self.clips, clips)
-        return replace(
-            self, clips=kept, at=np.array(rows, np.int64) if self.at is None else self.at[rows]
-        )
+        numbers, readable = _find_clips(self.clips, clips)
+        rows = np.array(numbers, np.int64)
+        if self.rows is not None:
+            rows = self.rows[rows]
+        return replace(self, clips=readable, rows=rows)
+
+    def _own_rows(self, values: np.ndarray) -> np.ndarray:
+        return values if self.rows is None else values[self.rows]
 
 
 @dataclass(frozen=True)
-class Tokens:
+class ClipTokens:
     """All patch tokens of each clip after the final norm.
 
+    Tokens of a large corpus stay on disk until they are used.
+
     Attributes:
-        clips: those that could be read.
-        values: float16, window after window. Those of a large corpus are read when they are asked for, not before.
-        spans: of each clip, where those of its windows lie.
+        clips: the clips that could be read.
+        values: the tokens as float16, window after window.
+        spans: for each clip, where the tokens of its windows are.
         rejected: the other clips, and why.
     """
 
@@ -83,28 +90,43 @@ class Tokens:
     spans: Sequence[Sequence[Span]]
     rejected: tuple[Rejected, ...] = ()
 
-    def select(self, clips: Sequence[Clip]) -> "Tokens":
+    def select(self, clips: Sequence[Clip]) -> "ClipTokens":
         """Return the tokens of those of the given clips that could be read, in the given order."""
-        rows, kept = _places(self.clips, clips)
-        return replace(self, clips=kept, spans=[self.spans[row] for row in rows])
+        numbers, readable = _find_clips(self.clips, clips)
+        return replace(self, clips=readable, spans=[self.spans[number] for number in numbers])
 
     def batch(
-        self, rows: Sequence[int]
+        self, numbers: Sequence[int]
     ) -> tuple[Float[Tensor, "clip token dim"], Bool[Tensor, "clip token"]]:
-        """Return the tokens of the clips in some rows padded to the longest, float32, and which of them are real."""
-        lengths = [sum(end - begin for begin, end in self.spans[row]) for row in rows]
-        padded = np.zeros((len(rows), max(lengths), self.values.shape[1]), np.float32)
-        for tokens, row in zip(padded, rows, strict=True):
-            at = 0
-            for begin, end in self.spans[row]:
-                tokens[at : at + end - begin] = self.values[begin:end]
-                at += end - begin
-        return torch.from_numpy(padded), torch.arange(padded.shape[1]) < torch.tensor(lengths)[
-            :, None
-        ]
+        """Return the float32 tokens of the clips with these numbers, padded to the longest, and which are valid."""
+        lengths = [sum(end - begin for begin, end in self.spans[number]) for number in numbers]
+        padded = np.zeros((len(numbers), max(lengths), self.values.shape[1]), np.float32)
+        for tokens, number in zip(padded, numbers, strict=True):
+            filled = 0
+            for begin, end in self.spans[number]:
+                length = end - begin
+                tokens[filled : filled + length] = self.values[begin:end]
+                filled += length
+        valid = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
+        return torch.from_numpy(padded), valid
 
 
-def _places(known: Sequence[Clip], wanted: Sequence[Clip]) -> tuple[list[int], tuple[Clip, ...]]:
-    place = {clip.key: row for row, clip in enumerate(known)}
-    kept = tuple(clip for clip in wanted if clip.key in place)
-    return [place[clip.key] for clip in kept], kept
+def fingerprint_of_clips(clips: Sequence[Clip], text: str = "") -> str:
+    """Return a hash of clips in their order, of the state of their files, and of a text.
+
+    The state is the size and time of a file, or for a clip in a shard its checksum, which is the same wherever the
+    shard is. Labels are not part of it.
+    """
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for clip in clips:
+        digest.update(repr((clip.key, clip.start, clip.duration, clip.state)).encode())
+    return digest.hexdigest()
+
+
+def _find_clips(
+    known: Sequence[Clip], wanted: Sequence[Clip]
+) -> tuple[list[int], tuple[Clip, ...]]:
+    """Return the numbers of the wanted clips among the known ones, and the wanted clips that are known."""
+    number_of_key = {clip.key: number for number, clip in enumerate(known)}
+    present = tuple(clip for clip in wanted if clip.key in number_of_key)
+    return [number_of_key[clip.key] for clip in present], present

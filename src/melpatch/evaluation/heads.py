@@ -1,4 +1,4 @@
-"""Small networks on frozen features: how they learn, which of their weights are kept, and what they say of clips."""
+"""Small networks on frozen features: how they are trained, which weights are kept, and what they predict."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,143 +15,137 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from melpatch.errors import DataError
-from melpatch.evaluation.features import Tokens
+from melpatch.evaluation.features import ClipTokens
 from melpatch.evaluation.metrics import accuracy, check_finite
 from melpatch.rng import permutation
 
-Given = Callable[[Int[Tensor, " clip"]], tuple[Tensor, ...]]
-"""From numbers of clips to what a head is called with."""
 
+class HeadInputs(NamedTuple):
+    """Clips that a head is trained, validated or tested on."""
 
-class Material(NamedTuple):
-    """Clips that a head learns from, is chosen by, or is asked about."""
-
-    given: Given
+    arguments: Callable[[Int[Tensor, " clip"]], tuple[Tensor, ...]]
+    """From numbers of clips to the arguments of the head."""
     targets: Float[np.ndarray, "clip label"]
+    """1 where the clip has the label, else 0."""
+
+    @classmethod
+    def from_vectors(
+        cls,
+        name: str,
+        values: Float[np.ndarray, "clip ..."],
+        targets: Float[np.ndarray, "clip label"],
+    ) -> "HeadInputs":
+        """Return the inputs of a head that takes one tensor, (clip, ...).
+
+        Raises:
+            MelpatchError: a value is not finite; the message calls the values ``name``.
+        """
+        check_finite(name, values.reshape(len(values), math.prod(values.shape[1:])))
+        rows = torch.from_numpy(np.asarray(values, np.float32))
+        return cls(lambda clips: (rows[clips],), targets)
+
+    @classmethod
+    def from_tokens(
+        cls, tokens: ClipTokens, targets: Float[np.ndarray, "clip label"]
+    ) -> "HeadInputs":
+        """Return the inputs of a head that takes padded tokens, and which of them are valid."""
+        return cls(lambda clips: tokens.batch(clips.tolist()), targets)
 
 
-class Best(NamedTuple):
-    """The weights that were kept."""
+class BestWeights(NamedTuple):
+    """When the weights were reached that are kept."""
 
     step: int
     score: float
-    """Accuracy, or mAP for several labels, of the clips that choose."""
+    """Accuracy, or mAP for several labels, on the validation clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
-    """How long a head learns.
+class HeadTraining:
+    """How long a head is trained, and how.
 
     Attributes:
         steps: at most.
-        every: steps between validations; the last step is followed by one too.
+        validate_every: steps between validations; the last step is followed by one too.
         batch_size: clips per step, at most.
-        patience: validations without a better one after which it is over; None goes to the end.
+        patience: validations without a better one after which training stops; None never stops early.
         gradient_clip: largest norm of the gradient; None for none.
-        cosine: whether the learning rates fall to 0 on half a cosine, or stay.
+        cosine: whether the learning rates fall to 0 on half a cosine, or stay constant.
     """
 
     steps: int
-    every: int
+    validate_every: int
     batch_size: int
     patience: int | None = None
     gradient_clip: float | None = None
     cosine: bool = False
 
 
-def vectors(what: str, values: Float[np.ndarray, "clip ..."]) -> Given:
-    """Return clips as heads of vectors are given them: one tensor.
-
-    Raises:
-        MelpatchError: a value is not finite; the message calls them ``what``.
-    """
-    check_finite(what, values.reshape(len(values), math.prod(values.shape[1:])))
-    rows = torch.from_numpy(np.asarray(values, np.float32))
-    return lambda clips: (rows[clips],)
-
-
-def tokens(values: Tokens) -> Given:
-    """Return clips as heads of tokens are given them: padded tokens, and which of them are real."""
-    return lambda clips: values.batch(clips.tolist())
-
-
-def fit(
+def train_head(
     head: nn.Module,
     optimizer: torch.optim.Optimizer,
-    course: Course,
-    train: Material,
-    val: Material,
+    training: HeadTraining,
+    train: HeadInputs,
+    val: HeadInputs,
     *,
     multi_label: bool,
     seed: int,
-) -> Best:
-    """Train a head, on a GPU if there is one; leave it with the weights of the best validation, the first of equals.
+) -> BestWeights:
+    """Train a head, on a GPU if there is one, and load the weights of the best validation, the first of equals.
 
-    Single-label heads learn by cross-entropy, multi-label ones by a yes or no to each label. What is random in the head
-    itself (dropout) takes torch's generator: call this within :func:`melpatch.rng.seeded`.
+    Single-label heads learn by cross-entropy, multi-label ones by binary cross-entropy per label. Dropout and the like
+    use torch's generator: call this within :func:`melpatch.rng.seeded`.
 
     Args:
-        head: to logits, (clip, label).
+        head: returns logits, (clip, label).
         optimizer: of its parameters.
-        course: how long.
-        train: clips to learn from.
-        val: clips by which the weights are chosen.
+        training: how long, and how.
+        train: training clips.
+        val: validation clips.
         multi_label: whether a clip may have several labels or none.
         seed: of the order of the clips.
 
     Raises:
-        DataError: there are fewer than two clips to learn from, or none to choose by; or no label's ranking of the
-            latter can be judged.
+        DataError: there are fewer than two training clips, or no validation clip; or no label of these can be ranked.
         MelpatchError: the head has diverged.
     """
-    if len(train.targets) < 2 or not len(val.targets):
-        there = (
-            f"{len(train.targets)} training clips and {len(val.targets)} to choose by can be read"
-        )
-        raise DataError(
-            f"{there}; a trained head needs at least 2 and 1: give a corpus with more labelled clips"
-        )
+    _check_sizes(train, val)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head.to(device)
     targets = torch.from_numpy(train.targets)
-    loss = F.binary_cross_entropy_with_logits if multi_label else F.cross_entropy
-    falling = (
-        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps)
-        if course.cosine
-        else None
-    )
-    best, kept = Best(0, -math.inf), head.state_dict()
-    for step, rows in zip(
-        range(1, course.steps + 1), _batches(len(targets), course.batch_size, seed), strict=False
-    ):
+    loss_function = F.binary_cross_entropy_with_logits if multi_label else F.cross_entropy
+    schedule = None
+    if training.cosine:
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
+    best = BestWeights(0, -math.inf)
+    best_state = head.state_dict()
+    batches = _batches(len(targets), training.batch_size, seed)
+    for step, clips in zip(range(1, training.steps + 1), batches, strict=False):
         optimizer.zero_grad()
-        error: Tensor = loss(_logits(head.train(), train, rows), targets[rows].to(device))
-        error.backward()  # type: ignore[no-untyped-call]
-        if course.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(head.parameters(), course.gradient_clip)
+        loss: Tensor = loss_function(_logits(head.train(), train, clips), targets[clips].to(device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        if training.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(head.parameters(), training.gradient_clip)
         optimizer.step()
-        if falling is not None:
-            falling.step()
-        if step % course.every and step < course.steps:
+        if schedule is not None:
+            schedule.step()
+        if step % training.validate_every and step < training.steps:
             continue
-        score = _score(
-            probabilities(head, val, course.batch_size, multi_label=multi_label),
-            val.targets,
-            multi_label,
-        )
+        score = _validate(head, val, training.batch_size, multi_label)
         if score > best.score:
-            best, kept = Best(step, score), deepcopy(head.state_dict())
-        elif course.patience is not None and step - best.step >= course.patience * course.every:
+            best = BestWeights(step, score)
+            best_state = deepcopy(head.state_dict())
+        elif _is_out_of_patience(step - best.step, training):
             break
-    head.load_state_dict(kept)
+    head.load_state_dict(best_state)
     return best
 
 
-def by_epochs(
+def train_by_epochs(
     head: nn.Module,
-    train: Material,
-    val: Material,
-    test: Material,
+    train: HeadInputs,
+    val: HeadInputs,
+    test: HeadInputs,
     *,
     epochs: int,
     batch_size: int,
@@ -161,12 +155,12 @@ def by_epochs(
     seed: int,
     gradient_clip: float | None = None,
 ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
-    """Train a head by AdamW on half a cosine, with a validation after every pass; see :func:`fit`.
+    """Train a head by AdamW on half a cosine, with a validation after every epoch; see :func:`train_head`.
 
     Args:
-        head: to logits, (clip, label).
-        train: clips to learn from.
-        val: clips by which the weights are chosen.
+        head: returns logits, (clip, label).
+        train: training clips.
+        val: validation clips.
         test: clips to score.
         epochs: passes over the training clips.
         batch_size: clips per step.
@@ -177,62 +171,85 @@ def by_epochs(
         gradient_clip: largest norm of the gradient; None for none.
 
     Returns:
-        The probability of each label for each test clip; and the epoch that was chosen, with its score.
+        The probability of each label for each test clip; and the best epoch with its validation score.
     """
-    every = math.ceil(len(train.targets) / batch_size)
-    course = Course(
-        steps=epochs * every,
-        every=every,
+    steps_per_epoch = math.ceil(len(train.targets) / batch_size)
+    training = HeadTraining(
+        steps=epochs * steps_per_epoch,
+        validate_every=steps_per_epoch,
         batch_size=batch_size,
         gradient_clip=gradient_clip,
         cosine=True,
     )
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
-    best = fit(head, optimizer, course, train, val, multi_label=multi_label, seed=seed)
-    found = probabilities(head, test, batch_size, multi_label=multi_label)
-    return found, {"epoch": best.step // every, "val": best.score}
+    best = train_head(head, optimizer, training, train, val, multi_label=multi_label, seed=seed)
+    probabilities = predict_probabilities(head, test, batch_size, multi_label=multi_label)
+    return probabilities, {"best_epoch": best.step // steps_per_epoch, "val_score": best.score}
 
 
-def probabilities(
-    head: nn.Module, asked: Material, batch_size: int, *, multi_label: bool
+def predict_probabilities(
+    head: nn.Module, inputs: HeadInputs, batch_size: int, *, multi_label: bool
 ) -> Float[np.ndarray, "clip label"]:
     """Return the probability of each label for each clip: softmax, or for multi-label tasks one sigmoid per label."""
     head.eval()
+    batches = torch.split(torch.arange(len(inputs.targets)), batch_size)
     with torch.inference_mode():
-        parts = [
-            _logits(head, asked, rows)
-            for rows in torch.split(torch.arange(len(asked.targets)), batch_size)
-        ]
-    logits = torch.cat(parts).double().cpu()
-    return (logits.sigmoid() if multi_label else logits.softmax(dim=1)).numpy()
+        logits = torch.cat([_logits(head, inputs, clips) for clips in batches]).cpu().double()
+    probabilities = logits.sigmoid() if multi_label else logits.softmax(dim=1)
+    return probabilities.numpy()
+
+
+def _check_sizes(train: HeadInputs, val: HeadInputs) -> None:
+    num_train = len(train.targets)
+    num_val = len(val.targets)
+    if num_train < 2 or not num_val:
+        raise DataError(
+            f"{num_train} training clips and {num_val} validation clips can be read; a trained head needs at least "
+            "2 and 1: give a corpus with more labelled clips"
+        )
+
+
+def _is_out_of_patience(steps_without_gain: int, training: HeadTraining) -> bool:
+    if training.patience is None:
+        return False
+    return steps_without_gain >= training.patience * training.validate_every
 
 
 def _logits(
-    head: nn.Module, material: Material, rows: Int[Tensor, " row"]
-) -> Float[Tensor, "row label"]:
+    head: nn.Module, inputs: HeadInputs, clips: Int[Tensor, " clip"]
+) -> Float[Tensor, "clip label"]:
     device = next(head.parameters()).device
-    found: Tensor = head(*(part.to(device) for part in material.given(rows)))
-    return found
+    logits: Tensor = head(*(argument.to(device) for argument in inputs.arguments(clips)))
+    return logits
 
 
-def _batches(clips: int, size: int, seed: int) -> Iterator[Int[Tensor, " clip"]]:
-    """Yield batches without end: pass after pass, each in a new order and in parts that differ by one clip at most, so
-    that no part has a single one, which batch normalisation could not take."""
-    for number in count():
-        yield from permutation(seed, "head", number, clips).tensor_split(math.ceil(clips / size))
+def _batches(num_clips: int, batch_size: int, seed: int) -> Iterator[Int[Tensor, " clip"]]:
+    """Yield the numbers of clips in batches without end, every epoch in a new order.
+
+    Batches of an epoch differ by one clip at most, so that none has a single clip, which batch normalisation cannot
+    take.
+    """
+    num_batches = math.ceil(num_clips / batch_size)
+    for epoch in count():
+        yield from permutation(seed, "head", epoch, num_clips).tensor_split(num_batches)
 
 
-def _score(
-    found: Float[np.ndarray, "clip label"],
-    targets: Float[np.ndarray, "clip label"],
-    multi_label: bool,
-) -> float:
-    check_finite("the trained head's probabilities", found)
+def _validate(head: nn.Module, val: HeadInputs, batch_size: int, multi_label: bool) -> float:
+    """Return the accuracy, or mAP for several labels, on the validation clips.
+
+    Raises:
+        DataError: no label can be ranked.
+        MelpatchError: a probability is not finite.
+    """
+    probabilities = predict_probabilities(head, val, batch_size, multi_label=multi_label)
+    targets = val.targets
+    check_finite("the trained head's probabilities", probabilities)
     if not multi_label:
-        return accuracy(found, targets)
+        return accuracy(probabilities, targets)
+    # Only labels with positive and negative clips can be ranked.
     ranked = targets.any(axis=0) & ~targets.all(axis=0)
     if not ranked.any():
         raise DataError(
-            f"no label is on some, but not all of the {len(targets)} clips to choose by; give more of them"
+            f"no label is on some, but not all of the {len(targets)} validation clips; give more of them"
         )
-    return float(average_precision_score(targets[:, ranked], found[:, ranked]))
+    return float(average_precision_score(targets[:, ranked], probabilities[:, ranked]))

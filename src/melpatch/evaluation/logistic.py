@@ -1,4 +1,4 @@
-"""Logistic regressions of many labels at once: the same optimum as one by one, in matrix products of all of them."""
+"""Logistic regressions of many labels at once: the optimum of each alone, in matrix products shared by all."""
 
 import numpy as np
 import torch
@@ -7,24 +7,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 TOLERANCE = 1e-6
-"""Largest slope at which a minimum counts as found, per clip as scikit-learn has it, whose own is 1e-4."""
+"""Largest gradient at which a minimum counts as reached, per clip as in scikit-learn, whose default is 1e-4."""
 
-_AT_ONCE = 64  # labels; the easy ones are not to wait for the hard ones, and memory is bounded
-_NEWTON, _CONJUGATE, _HALVINGS = 100, 50, 30  # steps at most; some ten, ten and none are usual
+_LABELS_AT_ONCE = 64  # bounds memory, and easy labels do not wait for hard ones
+# At most; about ten, ten and none are usual.
+_NEWTON_STEPS = 100
+_CONJUGATE_STEPS = 50
+_HALVINGS = 30
 
 
-def logistic(
+def fit_logistic(
     features: Float[np.ndarray, "clip feature"],
     targets: Bool[np.ndarray, "clip label"],
     C: float,  # noqa: N803 - scikit-learn's name
 ) -> tuple[Float[np.ndarray, "feature label"], Float[np.ndarray, " label"]]:
-    """Return weights and biases that minimise, for each label, C times the sum of log-losses plus half the squared
-    length of its weights; in float64, on a GPU if there is one.
+    """Return the weights and biases of one logistic regression per label, in float64, on a GPU if there is one.
 
-    Newton's method, each step of it by conjugate gradients (Lin, Weng and Keerthi 2008, "Trust region Newton method for
-    large-scale logistic regression", with step halving in the place of the region). The features are turned to their
-    principal axes first. There the Hessian is close to diagonal, which makes some ten conjugate gradients enough. These
-    only point the way, and are in float32; what decides where the minimum is, slopes and losses, is in float64.
+    Each minimises C times the sum of log-losses plus half the squared length of its weights. Newton's method, each step
+    by conjugate gradients (Lin, Weng and Keerthi 2008, "Trust region Newton method for large-scale logistic
+    regression", with step halving instead of the region). The features are rotated to their principal axes first: there
+    the Hessian is close to diagonal, so that about ten conjugate gradients are enough. These only give the direction
+    and are in float32; what decides where the minimum is, gradients and losses, is in float64.
 
     Args:
         features: standardised.
@@ -34,94 +37,114 @@ def logistic(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = torch.from_numpy(np.asarray(features, np.float64)).to(device)
     positive = torch.from_numpy(targets).to(device)
-    axes, spectrum = _principal(rows)
-    turned = torch.cat([rows @ axes, rows.new_ones(len(rows), 1)], dim=1)
-    spectrum = torch.cat([spectrum, spectrum.new_tensor([len(rows)])])
-    found = turned.new_empty(len(spectrum), positive.shape[1])
-    for labels in torch.split(
-        positive.sum(dim=0).argsort(), _AT_ONCE
-    ):  # the rare ones together, which take longest
-        found[:, labels] = _minimum(
-            turned, turned.float(), spectrum[:, None], positive[:, labels].double(), C
+    axes, squares = _principal_axes(rows)
+    # A column of ones carries the bias; its sum of squares is the number of clips.
+    rotated = torch.cat([rows @ axes, rows.new_ones(len(rows), 1)], dim=1)
+    squares = torch.cat([squares, squares.new_tensor([len(rows)])])
+    weights = rotated.new_empty(len(squares), positive.shape[1])
+    # Rare labels need the most steps, so labels of similar frequency are solved together.
+    for labels in torch.split(positive.sum(dim=0).argsort(), _LABELS_AT_ONCE):
+        weights[:, labels] = _minimize(
+            rotated, rotated.float(), squares[:, None], positive[:, labels].double(), C
         )
-    return (axes @ found[:-1]).cpu().numpy(), found[-1].cpu().numpy()
+    return (axes @ weights[:-1]).cpu().numpy(), weights[-1].cpu().numpy()
 
 
-def _principal(
+def _principal_axes(
     rows: Float[Tensor, "clip feature"],
 ) -> tuple[Float[Tensor, "feature axis"], Float[Tensor, " axis"]]:
-    """Return the principal axes of some rows, and the sums of squares along them; those without any are left out."""
+    """Return the principal axes of rows, and the sums of squares along them; axes without any are left out."""
     if len(rows) < rows.shape[1]:
-        squares, turned = torch.linalg.eigh(rows @ rows.T)
-        axes = rows.T @ (turned * squares.clamp(min=1e-300).rsqrt())
+        # Fewer clips than features: eigenvectors u of X X^T give the axes X^T u / sqrt(eigenvalue).
+        squares, vectors = torch.linalg.eigh(rows @ rows.T)
+        axes = rows.T @ (vectors * squares.clamp(min=1e-300).rsqrt())
     else:
         squares, axes = torch.linalg.eigh(rows.T @ rows)
     kept = squares > squares[-1] * 1e-12
     return axes[:, kept], squares[kept]
 
 
-def _minimum(
+def _minimize(
     rows: Float[Tensor, "clip axis"],
-    rough: Float[Tensor, "clip axis"],
-    spectrum: Float[Tensor, "axis 1"],
+    rows_float32: Float[Tensor, "clip axis"],
+    squares: Float[Tensor, "axis 1"],
     targets: Float[Tensor, "clip label"],
     C: float,  # noqa: N803
 ) -> Float[Tensor, "axis label"]:
     """Return the weights along each axis, the last being the bias, which is not penalised."""
-    penalty = torch.ones_like(spectrum)
+    penalty = torch.ones_like(squares)
     penalty[-1] = 0
-    weights = rows.new_zeros(len(spectrum), targets.shape[1])
+    # Start from the bias alone: the log-odds of each label.
+    weights = rows.new_zeros(len(squares), targets.shape[1])
     weights[-1] = targets.mean(dim=0).logit()
-    found, labels = weights.clone(), torch.arange(targets.shape[1], device=rows.device)
+    solution = weights.clone()
+    labels = torch.arange(targets.shape[1], device=rows.device)
 
     def loss(logits: Tensor, weights: Tensor) -> Float[Tensor, " label"]:
         errors = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return C * errors.sum(dim=0) + 0.5 * (penalty * weights.square()).sum(dim=0)
 
     logits = rows @ weights
-    for _ in range(_NEWTON):
-        slope = C * (rows.T @ (logits.sigmoid() - targets)) + penalty * weights
-        steep = slope.abs().amax(dim=0) > TOLERANCE * C * len(rows)
-        found[:, labels] = weights
-        if not steep.any():
+    for _ in range(_NEWTON_STEPS):
+        # d loss / d weights = C X^T (sigmoid(logits) - targets) + penalty * weights
+        gradient = C * (rows.T @ (logits.sigmoid() - targets)) + penalty * weights
+        unfinished = gradient.abs().amax(dim=0) > TOLERANCE * C * len(rows)
+        solution[:, labels] = weights
+        if not unfinished.any():
             break
-        labels, targets = labels[steep], targets[:, steep]  # the others are done
-        weights, logits, slope = weights[:, steep], logits[:, steep], slope[:, steep]
-        said = logits.sigmoid()
-        way = _way(rough, C * said * (1 - said), spectrum, penalty, slope)
-        along, down, before = rows @ way, (way * slope).sum(dim=0), loss(logits, weights)
+        labels = labels[unfinished]
+        targets = targets[:, unfinished]
+        weights = weights[:, unfinished]
+        logits = logits[:, unfinished]
+        gradient = gradient[:, unfinished]
+        # The second derivative of a clip's loss by its logit is C * p * (1 - p).
+        probabilities = logits.sigmoid()
+        curvature = C * probabilities * (1 - probabilities)
+        direction = _newton_direction(rows_float32, curvature, squares, penalty, gradient)
+        # Halve the step until the loss falls by a small part of what the gradient promises (Armijo); the last term
+        # forgives rounding.
+        logit_change = rows @ direction
+        descent = (direction * gradient).sum(dim=0)
+        before = loss(logits, weights)
         step = torch.ones_like(before)
         for _ in range(_HALVINGS):
-            after = loss(logits + step * along, weights + step * way)
-            worse = after > before + 1e-4 * step * down + 1e-12 * before  # beyond rounding
-            if not worse.any():
+            after = loss(logits + step * logit_change, weights + step * direction)
+            too_long = after > before + 1e-4 * step * descent + 1e-12 * before
+            if not too_long.any():
                 break
-            step = torch.where(worse, step / 2, step)
-        weights, logits = weights + step * way, logits + step * along
-    return found
+            step = torch.where(too_long, step / 2, step)
+        weights = weights + step * direction
+        logits = logits + step * logit_change
+    return solution
 
 
-def _way(
-    rough: Float[Tensor, "clip axis"],
-    bend: Float[Tensor, "clip label"],
-    spectrum: Float[Tensor, "axis 1"],
+def _newton_direction(
+    rows_float32: Float[Tensor, "clip axis"],
+    curvature: Float[Tensor, "clip label"],
+    squares: Float[Tensor, "axis 1"],
     penalty: Float[Tensor, "axis 1"],
-    slope: Float[Tensor, "axis label"],
+    gradient: Float[Tensor, "axis label"],
 ) -> Float[Tensor, "axis label"]:
-    """Return the way to where the slope, as it bends here, would end: conjugate gradients to a third of it."""
-    inverse = 1 / (
-        bend.mean(dim=0) * spectrum + penalty
-    )  # of the Hessian's diagonal, were all clips to bend alike
-    curved, way, left = bend.float(), torch.zeros_like(slope), -slope
-    ahead = inverse * left
-    size = first = (left * ahead).sum(dim=0)
-    for _ in range(_CONJUGATE):
-        turned = (rough.T @ (curved * (rough @ ahead.float()))).double() + penalty * ahead
-        step = size / (ahead * turned).sum(dim=0).clamp(min=1e-300)
-        way, left = way + step * ahead, left - step * turned
-        scaled = inverse * left
-        before, size = size, (left * scaled).sum(dim=0)
-        if (size <= 0.1 * first).all():
+    """Return the Newton step, by preconditioned conjugate gradients until a tenth of the squared residual is left."""
+    # The inverse of the Hessian's diagonal if all clips had the mean curvature: the preconditioner.
+    inverse = 1 / (curvature.mean(dim=0) * squares + penalty)
+    curvature_float32 = curvature.float()
+    direction = torch.zeros_like(gradient)
+    residual = -gradient
+    search = inverse * residual
+    size = (residual * search).sum(dim=0)
+    first_size = size
+    for _ in range(_CONJUGATE_STEPS):
+        # Hessian times search direction: X^T (curvature * (X search)) + penalty * search
+        bent = (rows_float32.T @ (curvature_float32 * (rows_float32 @ search.float()))).double()
+        product = bent + penalty * search
+        step = size / (search * product).sum(dim=0).clamp(min=1e-300)
+        direction = direction + step * search
+        residual = residual - step * product
+        preconditioned = inverse * residual
+        previous_size = size
+        size = (residual * preconditioned).sum(dim=0)
+        if (size <= 0.1 * first_size).all():
             break
-        ahead = scaled + size / before.clamp(min=1e-300) * ahead
-    return way
+        search = preconditioned + size / previous_size.clamp(min=1e-300) * search
+    return direction

@@ -1,7 +1,7 @@
-"""How good predictions are: accuracy and its relatives, mAP, mAUC and d', with what cannot be scored said aloud.
+"""Metrics of predictions: accuracy and its relatives, mAP, mAUC and d'; classes that cannot be scored are named.
 
-A class that has no positive clip in the evaluated set, or no negative one, has no ranking to judge. It is reported by
-name and left out of every mean; it is never counted as 0, as 1, or as nan.
+A class without a positive clip in the evaluated set, or without a negative one, has no ranking to judge. It is reported
+by name and left out of every mean; it never counts as 0, 1 or nan.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from melpatch.errors import DataError, MelpatchError
-from melpatch.evaluation.bootstrap import RESAMPLES, interval, resampled
+from melpatch.evaluation.bootstrap import NUM_RESAMPLES, bootstrap, percentile_interval
 
 Scores = Float[np.ndarray, "clip label"]
 Positive = Bool[np.ndarray, "clip label"]
@@ -25,13 +25,13 @@ def primary_metric(multi_label: bool) -> Literal["accuracy", "mAP"]:
     return "mAP" if multi_label else "accuracy"
 
 
-def scores(
+def compute_metrics(
     probabilities: Scores,
     targets: Shaped[np.ndarray, "clip label"],
     labels: Sequence[str],
     multi_label: bool,
     *,
-    seed: int | None = 0,
+    bootstrap_seed: int | None = 0,
 ) -> dict[str, Any]:
     """Return every metric of one set of predictions, as plain values that JSON can hold.
 
@@ -39,7 +39,7 @@ def scores(
     ``mAUC`` are means over classes; ``d_prime`` is sqrt(2) times the normal quantile of the mean AUC, not the mean of
     the classes' own d'.
 
-    *Differs:* there, a class without positives turns mAUC and d' into nan and pulls mAP down, silently; here it stands
+    *Differs:* there, a class without positives turns mAUC and d' into nan and lowers mAP, silently; here it is listed
     in ``classes_without_positives`` (or ``classes_without_negatives``) and the means are over the other classes.
 
     Args:
@@ -47,12 +47,13 @@ def scores(
         targets: 1 where the clip has the label, else 0.
         labels: the names of the columns.
         multi_label: whether a clip may have several labels or none. If not, the arg-max is judged too: ``accuracy``,
-            ``balanced_accuracy``, ``macro_f1`` and ``confusion`` (a row per true label, a column per predicted one).
-        seed: of the bootstrap behind ``accuracy_95`` or ``mAP_95``, the 95 % interval of the primary metric; None
-            leaves that out.
+            ``balanced_accuracy``, ``macro_f1`` and ``confusion_matrix`` (a row per true label, a column per predicted
+            one).
+        bootstrap_seed: seed of the bootstrap behind ``accuracy_95`` or ``mAP_95``, the 95 % interval of the primary
+            metric; None leaves that out.
 
     Returns:
-        The metrics; None where one is not defined (mAP without a class to rank, d' of a perfect mAUC). ``per_class``
+        The metrics; None where one is undefined (mAP without a class to rank, d' of a perfect mAUC). ``per_class``
         holds a row per label.
 
     Raises:
@@ -61,39 +62,39 @@ def scores(
     """
     _check(probabilities, targets, labels, multi_label)
     positive = targets > 0.5
-    count = positive.sum(axis=0)
-    ranked = np.flatnonzero((count > 0) & (count < len(positive)))
-    decisions, columns = ({}, {}) if multi_label else _decisions(probabilities, positive)
-    table = (
-        {"label": labels, "positives": count.tolist()}
-        | _ranking(probabilities, positive, ranked)
-        | columns
-    )
+    num_positive = positive.sum(axis=0)
+    metrics: dict[str, Any] = {}
+    table: dict[str, list[Any]] = {"label": [*labels], "positives": num_positive.tolist()}
+    table |= _ranking_columns(probabilities, positive)
+    if not multi_label:
+        columns = _decision_columns(probabilities, positive)
+        metrics |= _decision_metrics(probabilities, positive, columns)
+        table |= columns
     mean_auc = _mean(table["AUC"])
-    found = decisions | {
+    metrics |= {
         "clips": len(positive),
         "mAP": _mean(table["AP"]),
         "mAUC": mean_auc,
         "d_prime": d_prime(mean_auc),
-        "classes_without_positives": list(compress(labels, count == 0)),
-        "classes_without_negatives": list(compress(labels, count == len(positive))),
+        "classes_without_positives": list(compress(labels, num_positive == 0)),
+        "classes_without_negatives": list(compress(labels, num_positive == len(positive))),
         "per_class": [
             dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)
         ],
     }
-    if seed is not None:
+    if bootstrap_seed is not None:
         primary = primary_metric(multi_label)
-        found[f"{primary}_95"] = interval(redrawn(probabilities, positive, primary, seed))
-    return found
+        values = bootstrap_metric(probabilities, positive, primary, bootstrap_seed)
+        metrics[f"{primary}_95"] = percentile_interval(values)
+    return metrics
 
 
 def d_prime(mean_auc: float | None) -> float | None:
     """Return sqrt(2) times the normal quantile of a mean AUC; None where that is not finite."""
-    return (
-        None
-        if mean_auc is None or mean_auc in (0.0, 1.0)
-        else 2**0.5 * NormalDist().inv_cdf(mean_auc)
-    )
+    if mean_auc is None or mean_auc in (0.0, 1.0):
+        return None
+    # Two normal distributions of unit variance whose means are d' apart have AUC = Phi(d' / sqrt(2)).
+    return 2**0.5 * NormalDist().inv_cdf(mean_auc)
 
 
 def accuracy(probabilities: Scores, targets: Shaped[np.ndarray, "clip label"]) -> float:
@@ -101,28 +102,27 @@ def accuracy(probabilities: Scores, targets: Shaped[np.ndarray, "clip label"]) -
     return float(np.mean(probabilities.argmax(axis=1) == targets.argmax(axis=1)))
 
 
-def redrawn(
+def bootstrap_metric(
     probabilities: Scores, targets: Shaped[np.ndarray, "clip label"], metric: str, seed: int
 ) -> Float[np.ndarray, " resample"]:
-    """Return ``accuracy`` or ``mAP`` over 1000 draws of the clips with replacement; nan where it is not defined."""
+    """Return ``accuracy`` or ``mAP`` over 1000 draws of the clips with replacement; nan where it is undefined."""
     positive = targets > 0.5
-    ranked = np.flatnonzero(positive.any(axis=0) & ~positive.all(axis=0))
+    rankable = _rankable(positive)
 
     def accuracies(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
         correct = probabilities.argmax(axis=1) == positive.argmax(axis=1)
         return np.asarray(weights @ correct / len(positive))
 
     def mean_aps(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
-        aps = np.stack(
-            [average_precision(probabilities[:, i], positive[:, i], weights) for i in ranked]
-        )
-        return np.asarray(
-            np.ma.masked_invalid(aps).mean(axis=0).filled(np.nan)
-        )  # over the classes a draw can rank
+        aps = [average_precision(probabilities[:, i], positive[:, i], weights) for i in rankable]
+        # The mean is over the classes that the draw can rank: those with a positive clip in it.
+        return np.asarray(np.ma.masked_invalid(np.stack(aps)).mean(axis=0).filled(np.nan))
 
-    if metric == "mAP" and not len(ranked):
-        return np.full(RESAMPLES, np.nan)
-    return resampled(mean_aps if metric == "mAP" else accuracies, len(positive), seed)
+    if metric != "mAP":
+        return bootstrap(accuracies, len(positive), seed)
+    if not len(rankable):
+        return np.full(NUM_RESAMPLES, np.nan)
+    return bootstrap(mean_aps, len(positive), seed)
 
 
 def average_precision(
@@ -136,15 +136,16 @@ def average_precision(
     of weights at a time; here the clips are sorted once for all rows, which makes a bootstrap affordable.
     """
     order = np.argsort(-score, kind="stable")
-    last_of_equals = np.append(np.diff(score[order]) != 0, True)
     weights = weights[:, order]
-    retrieved = np.cumsum(weights, axis=1)[:, last_of_equals]
-    hits = np.cumsum(weights * positive[order], axis=1)[:, last_of_equals]
+    # One threshold per distinct score: a threshold retrieves all clips down to the last of equal score.
+    threshold = np.append(np.diff(score[order]) != 0, True)
+    retrieved = np.cumsum(weights, axis=1)[:, threshold]
+    hits = np.cumsum(weights * positive[order], axis=1)[:, threshold]
     with np.errstate(invalid="ignore"):  # 0 / 0: no positive, or nothing retrieved yet
         precision = np.nan_to_num(hits / retrieved)
-        return np.asarray(
-            (precision * np.diff(hits, axis=1, prepend=0.0)).sum(axis=1) / hits[:, -1]
-        )
+        # AP is the sum over thresholds of precision times the gain in recall, (hits - hits before) / all hits.
+        gain = np.diff(hits, axis=1, prepend=0.0)
+        return np.asarray((precision * gain).sum(axis=1) / hits[:, -1])
 
 
 def check_finite(what: str, values: Float[np.ndarray, "clip value"]) -> None:
@@ -174,41 +175,52 @@ def _check(
     if wrong and not multi_label:
         raise DataError(
             f"{wrong} of {len(targets)} clips have no label or several, but the task is single-label; "
-            "mend the labels in the manifest, or evaluate as multi-label"
+            "correct the labels in the manifest, or evaluate as multi-label"
         )
 
 
-def _ranking(
-    probabilities: Scores, positive: Positive, ranked: Shaped[np.ndarray, " ranked"]
-) -> dict[str, list[Any]]:
-    """Return the columns AP and AUC of the table of classes, None for a class that cannot be ranked."""
-    columns: dict[str, list[Any]] = {
-        "AP": [None] * positive.shape[1],
-        "AUC": [None] * positive.shape[1],
-    }
-    for i in ranked:
-        score, hit = probabilities[:, i], positive[:, i]
-        columns["AP"][i] = float(average_precision(score, hit, np.ones((1, len(hit))))[0])
-        columns["AUC"][i] = float(roc_auc_score(hit, score))
-    return columns
+def _rankable(positive: Positive) -> Shaped[np.ndarray, " rankable"]:
+    """Return the numbers of the classes with at least one positive and one negative clip."""
+    return np.flatnonzero(positive.any(axis=0) & ~positive.all(axis=0))
 
 
-def _decisions(
-    probabilities: Scores, positive: Positive
-) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Return the metrics of the arg-max, and the columns precision, recall and F1 of the table of classes."""
-    true, predicted = positive.argmax(axis=1), probabilities.argmax(axis=1)
-    classes = np.arange(positive.shape[1])
-    precision, recall, f1, support = precision_recall_fscore_support(
-        true, predicted, labels=classes, zero_division=0
-    )
-    metrics = {
+def _ranking_columns(probabilities: Scores, positive: Positive) -> dict[str, list[Any]]:
+    """Return the columns AP and AUC of the table of classes; None for a class that cannot be ranked."""
+    num_classes = positive.shape[1]
+    ap: list[float | None] = [None] * num_classes
+    auc: list[float | None] = [None] * num_classes
+    unweighted = np.ones((1, len(positive)))
+    for i in _rankable(positive):
+        ap[i] = float(average_precision(probabilities[:, i], positive[:, i], unweighted)[0])
+        auc[i] = float(roc_auc_score(positive[:, i], probabilities[:, i]))
+    return {"AP": ap, "AUC": auc}
+
+
+def _decision_metrics(
+    probabilities: Scores, positive: Positive, columns: dict[str, list[float]]
+) -> dict[str, Any]:
+    """Return the metrics of the arg-max; means over classes leave out classes without a clip."""
+    has_clips = positive.any(axis=0)
+    predicted = probabilities.argmax(axis=1)
+    one_hot = predicted[:, None] == np.arange(positive.shape[1])
+    return {
         "accuracy": accuracy(probabilities, positive),
-        "balanced_accuracy": float(recall[support > 0].mean()),
-        "macro_f1": float(f1[support > 0].mean()),
-        "confusion": (positive.T.astype(int) @ (predicted[:, None] == classes)).tolist(),
+        "balanced_accuracy": float(np.array(columns["recall"])[has_clips].mean()),
+        "macro_f1": float(np.array(columns["F1"])[has_clips].mean()),
+        # Entry (i, j) counts the clips of label i that are predicted as label j.
+        "confusion_matrix": (positive.T.astype(int) @ one_hot).tolist(),
     }
-    return metrics, {"precision": precision.tolist(), "recall": recall.tolist(), "F1": f1.tolist()}
+
+
+def _decision_columns(probabilities: Scores, positive: Positive) -> dict[str, list[float]]:
+    """Return the columns precision, recall and F1 of the table of classes."""
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        positive.argmax(axis=1),
+        probabilities.argmax(axis=1),
+        labels=np.arange(positive.shape[1]),
+        zero_division=0,
+    )
+    return {"precision": precision.tolist(), "recall": recall.tolist(), "F1": f1.tolist()}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

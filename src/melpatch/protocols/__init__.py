@@ -1,1 +1,1 @@
-"""Ways to score a network, each named, versioned, and one file."""
+"""Protocols: ways to score a network, each named, versioned and in a file of its own."""

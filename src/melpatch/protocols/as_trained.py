@@ -1,28 +1,30 @@
-"""A classifier as it is: its own predictions on the scored clips; nothing is trained."""
+"""A classifier as it is: its own predictions for the scored clips, without any training."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from melpatch.errors import ConfigError
-from melpatch.evaluation.rounds import Round, to_score
-from melpatch.evaluation.summary import Trial
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.protocol import Protocol
+from melpatch.evaluation.splits import EvaluationSplit, select_split
+from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.corpus import infer_clips
 from melpatch.objectives.classify import Classify
-from melpatch.protocols.base import EvaluationJob, Protocol
+from melpatch.registry import name_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class AsTrained(Protocol):
-    """What a fine-tuned run says."""
+    """The predictions of a fine-tuned run."""
 
-    selection: ClassVar[str] = "whatever the run was trained with"
+    selection_rule: ClassVar[str] = "as the run was trained"
 
     def split_rule(self) -> str:
-        """See :meth:`melpatch.protocols.base.Protocol.split_rule`."""
-        return "nothing is learnt; the scored clips alone are heard"
+        """See :meth:`melpatch.evaluation.protocol.Protocol.split_rule`."""
+        return "no training; only the scored clips are used"
 
     def multi_label(self, job: EvaluationJob) -> bool:
-        """Return whether the classifier was trained on clips of several labels."""
+        """Return whether the classifier was trained on clips with several labels."""
         return _classifier(job).config.multi_label
 
     def labels(self, job: EvaluationJob) -> tuple[str, ...]:
@@ -40,38 +42,36 @@ class AsTrained(Protocol):
             )
         return known
 
-    def rounds(self, job: EvaluationJob) -> list[Round]:
-        """Return the scored splits, ``test`` by default, in one round each; nothing is learnt from the others."""
-        nothing = replace(job.corpus, clips=())
+    def splits(self, job: EvaluationJob) -> list[EvaluationSplit]:
+        """Return the test clips of each split to score, ``test`` by default; no clips train or validate."""
+        no_clips = replace(job.corpus, clips=())
         return [
-            Round(name, nothing, None, to_score(job.labelled, name))
-            for name in job.scored or ("test",)
+            EvaluationSplit(name, no_clips, None, select_split(job.labelled_corpus, name))
+            for name in job.scored_splits or ("test",)
         ]
 
-    def trial(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
-        """See :meth:`melpatch.protocols.base.Protocol.trial`."""
-        table = infer_clips(
+    def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
+        """See :meth:`melpatch.evaluation.protocol.Protocol.run_trial`."""
+        predictions = infer_clips(
             job.model.predict_batch,
-            one.test.clips,
+            split.test.clips,
             sample_rate=job.model.sample_rate,
             seconds=job.model.seconds,
             batch_size=job.batch_size,
             workers=job.workers,
             description="predicting",
         )
-        return Trial(
-            one.name,
-            seed,
-            table.clips,
-            table.rows,
-            {"rejected": [each.path for each in table.rejected]},
+        rejected = [clip.path for clip in predictions.rejected]
+        return TrialResult(
+            split.name, seed, predictions.clips, predictions.rows, {"rejected": rejected}
         )
 
 
 def _classifier(job: EvaluationJob) -> Classify:
-    if not isinstance(job.model.objective, Classify):
+    objective = job.model.objective
+    if not isinstance(objective, Classify):
         raise ConfigError(
-            f"{job.run}: a {type(job.model.objective).__name__} run has no labels of its own to score; fine-tune it "
-            "first (melpatch finetune --init RUN), or give a protocol that learns, such as --protocol knn linear"
+            f"{job.run}: a run of {name_of(type(objective))} has no labels of its own to score; fine-tune it first "
+            "(melpatch finetune --init RUN), or give a protocol that learns, such as --protocol knn linear"
         )
-    return job.model.objective
+    return objective

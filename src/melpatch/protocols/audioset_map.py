@@ -1,26 +1,26 @@
-"""AudioSet fine-tuned as AST publishes it: the mean of the last epochs' weights, scored by mAP; nothing is chosen."""
+"""AudioSet fine-tuned as AST publishes it: the last epochs' weights averaged, scored by mAP; nothing is selected."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from melpatch.errors import DataError
-from melpatch.evaluation.rounds import Choice, Round
-from melpatch.protocols.base import EvaluationJob
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.splits import EvaluationSplit, ValidationSource
 from melpatch.protocols.finetune import FineTune
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSetMAP(FineTune):
-    """AST's fine-tuning on clips of several labels: mAP, with mAUC and d' beside it.
+    """AST's fine-tuning on clips with several labels: mAP, with mAUC and d' beside it.
 
     Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.1, and the published code: the weights of epochs 6
     to 25 (balanced part) or of all 5 (whole set, recipe ``ast_audioset``) are averaged, and the test set is scored
-    once. Clips of a split ``val`` stay out.
+    once. Clips of a split ``val`` are not used.
     """
 
-    choice: ClassVar[Choice] = "none"
-    selection: ClassVar[str] = (
-        "nothing is selected: the mean of the weights of the last epochs as the recipe says, or the last weights"
+    validation: ClassVar[ValidationSource] = "none"
+    selection_rule: ClassVar[str] = (
+        "nothing is selected: the last epochs' weights averaged as the recipe says, or the last weights"
     )
     every_epoch: ClassVar[bool] = True
 
@@ -31,14 +31,14 @@ class AudioSetMAP(FineTune):
         """Return mAP."""
         return "mAP"
 
-    def rounds(self, job: EvaluationJob) -> list[Round]:
-        """See :meth:`melpatch.protocols.finetune.FineTune.rounds`.
+    def splits(self, job: EvaluationJob) -> list[EvaluationSplit]:
+        """See :meth:`melpatch.protocols.finetune.FineTune.splits`.
 
         Raises:
             DataError: no clip has several labels.
         """
         if not job.corpus.multi_label:
             raise DataError(
-                f"{job.corpus.name}: no clip has several labels, for which audioset_map is; take --protocol finetune"
+                f"{job.corpus.name}: no clip has several labels, which audioset_map needs; give --protocol finetune"
             )
-        return super().rounds(job)
+        return super().splits(job)

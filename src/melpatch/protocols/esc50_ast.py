@@ -1,4 +1,4 @@
-"""ESC-50 as AST and SSAST publish it: the epoch that is best on the scored folds themselves, all taken together."""
+"""ESC-50 as AST and SSAST publish it: the epoch that is best on the scored folds themselves, for all folds at once."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +11,12 @@ from melpatch.atomic import written_aside
 from melpatch.config import check
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import CheckpointError
+from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.metrics import primary_metric
-from melpatch.evaluation.rounds import Choice, Round
-from melpatch.evaluation.summary import Trial
+from melpatch.evaluation.splits import EvaluationSplit, ValidationSource
+from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.corpus import ClipTable
 from melpatch.objectives.base import Objective
-from melpatch.protocols.base import EvaluationJob
 from melpatch.protocols.finetune import FineTune
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import Run
@@ -27,97 +27,104 @@ from melpatch.workflows.finetune import Validation
 class ESC50AST(FineTune):
     """AST's fine-tuning on five folds: four train, the fifth is scored after every epoch.
 
-    The curves of the folds are averaged, and the best epoch of the average is the score: one choice for all folds, but
-    made on the very clips that are scored, so that it is too good by a little. The score of the last epoch, which is
-    not, stands beside it as ``last_epoch``, with the whole curve as ``curves``; ``esc50_clean`` chooses on other clips.
+    The curves of the folds are averaged, and the score is that of the best epoch of the mean curve: one choice for all
+    folds, but made on the scored clips themselves, so that it is slightly too high. The score of the last epoch, which
+    is not, is reported as ``last_epoch_value``, with the mean curves as ``curves``; ``esc50_clean`` selects the epoch
+    on other clips.
 
     Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.2, Gong et al. 2022 (arXiv 2110.09784), table
     2, and the published code.
     """
 
-    choice: ClassVar[Choice] = "none"
-    selection: ClassVar[str] = (
-        "the one epoch whose mean over the folds is best on the scored clips themselves, as published: too good by a "
-        "little; last_epoch is the score without this choice"
+    validation: ClassVar[ValidationSource] = "none"
+    selection_rule: ClassVar[str] = (
+        "the epoch whose mean over the folds is best on the scored clips themselves, as published: slightly too high; "
+        "last_epoch_value is the score without this choice"
     )
     every_epoch: ClassVar[bool] = True
 
     recipe: str = "ast_esc50"
     """A recipe that learns from labels (melpatch list recipes), such as ssast_esc50 or asit_esc50."""
 
-    def evaluate(self, one: Round, run: Run) -> Evaluate:
+    def evaluate(self, split: EvaluationSplit, run: Run) -> Evaluate:
         """Return what scores the test clips, and keeps their probabilities in the run's folder ``epochs``."""
         metric = primary_metric(run.config.objective.multi_label)
-        seen = Validation(one.test, run.config, metric, "test")
+        validation = Validation(split.test, run.config, metric, "test")
 
-        def keep(objective: Objective, step: int) -> dict[str, float]:
-            table = seen.table(objective)
-            score, path = seen.score(table), run.folder / "epochs" / f"step-{step:09d}.npz"
-            on_rank_zero(lambda: _write(path, table, score))
+        def score_and_keep(objective: Objective, step: int) -> dict[str, float]:
+            predictions = validation.table(objective)
+            score = validation.score(predictions)
+            path = run.folder / "epochs" / f"step-{step:09d}.npz"
+            on_rank_zero(lambda: _write_epoch(path, predictions, score))
             return {f"test_{metric}": score}
 
-        return keep
+        return score_and_keep
 
-    def trial(self, job: EvaluationJob, one: Round, seed: int) -> Trial:
-        """See :meth:`melpatch.protocols.finetune.FineTune.trial`; the details have the score after each epoch too."""
-        trial = super().trial(job, one, seed)
-        curve = [float(_read(path)["score"]) for path in self._epochs(job, trial)]
+    def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
+        """See :meth:`melpatch.protocols.finetune.FineTune.run_trial`; ``curve`` is the score after each epoch."""
+        trial = super().run_trial(job, split, seed)
+        curve = [float(_read_epoch(path)["score"]) for path in self._epoch_files(job, trial)]
         return replace(trial, details=trial.details | {"curve": curve})
 
-    def conclude(
-        self, job: EvaluationJob, trials: list[Trial]
-    ) -> tuple[list[Trial], dict[str, Any]]:
-        """Return the trials as they stood after the best epoch of their seed, and the seeds' mean curves.
+    def finalize(
+        self, job: EvaluationJob, trials: list[TrialResult]
+    ) -> tuple[list[TrialResult], dict[str, Any]]:
+        """Return the trials after the best epoch of their seed, and the mean curve of each seed.
 
         Raises:
             ConfigError: folds differ so much in size that one had fewer evaluations than another.
-            CheckpointError: what a finished trial said after some epoch is gone.
+            CheckpointError: the predictions of a finished trial after some epoch are gone.
         """
-        chosen: list[Trial] = []
+        selected: list[TrialResult] = []
         curves = []
         for seed in dict.fromkeys(trial.seed for trial in trials):
             folds = [trial for trial in trials if trial.seed == seed]
             lengths = sorted({len(trial.details["curve"]) for trial in folds})
-            check(
-                len(lengths) == 1,
-                "evaluations",
-                lengths,
-                "as many in each fold; train for more steps in an epoch",
-            )
+            allowed = "as many in each fold; train for more steps per epoch"
+            check(len(lengths) == 1, "evaluations", lengths, allowed)
             curve = np.mean([trial.details["curve"] for trial in folds], axis=0).tolist()
             best = curve.index(max(curve))
-            chosen += [self._after(job, trial, best) for trial in folds]
+            selected += [self._after_epoch(job, trial, best) for trial in folds]
             curves.append(
-                {"seed": seed, "best_epoch": best + 1, "last_epoch": curve[-1], "curve": curve}
+                {
+                    "seed": seed,
+                    "best_epoch": best + 1,
+                    "last_epoch_value": curve[-1],
+                    "curve": curve,
+                }
             )
-        return chosen, {"last_epoch": fmean(one["last_epoch"] for one in curves), "curves": curves}
+        last = fmean(curve["last_epoch_value"] for curve in curves)
+        return selected, {"last_epoch_value": last, "curves": curves}
 
-    def _epochs(self, job: EvaluationJob, trial: Trial) -> list[Path]:
-        return sorted((self.folder(job, trial.round, trial.seed) / "epochs").glob("*.npz"))
+    def _epoch_files(self, job: EvaluationJob, trial: TrialResult) -> list[Path]:
+        return sorted((self.folder(job, trial.split, trial.seed) / "epochs").glob("*.npz"))
 
-    def _after(self, job: EvaluationJob, trial: Trial, epoch: int) -> Trial:
-        """Return a trial as it stood after an epoch, counted from 0."""
-        known, wanted = self._epochs(job, trial), len(trial.details["curve"])
-        if len(known) != wanted:
-            folder = self.folder(job, trial.round, trial.seed)
+    def _after_epoch(self, job: EvaluationJob, trial: TrialResult, epoch: int) -> TrialResult:
+        """Return a trial with its predictions after an epoch, counted from 0."""
+        files = self._epoch_files(job, trial)
+        num_epochs = len(trial.details["curve"])
+        if len(files) != num_epochs:
+            folder = self.folder(job, trial.split, trial.seed)
+            path = job.out / "trials" / f"{folder.name}.npz"
             raise CheckpointError(
-                f"{folder}: holds {len(known)} of the {wanted} epochs of a finished trial; put the others back, or "
-                f"delete {job.out / 'trials' / f'{folder.name}.npz'}, and it is done anew"
+                f"{folder}: holds {len(files)} of the {num_epochs} epochs of a finished trial; restore the others, or "
+                f"delete {path} to run it again"
             )
-        kept, place = _read(known[epoch]), {clip.key: clip for clip in trial.clips}
+        saved = _read_epoch(files[epoch])
+        clip_of_key = {clip.key: clip for clip in trial.clips}
         return replace(
             trial,
-            clips=tuple(place[key] for key in kept["keys"].tolist()),
-            probabilities=kept["probabilities"],
+            clips=tuple(clip_of_key[key] for key in saved["keys"].tolist()),
+            probabilities=saved["probabilities"],
         )
 
 
-def _write(path: Path, table: ClipTable, score: float) -> None:
+def _write_epoch(path: Path, predictions: ClipTable, score: float) -> None:
+    keys = np.array([clip.key for clip in predictions.clips])
     with written_aside(path) as aside, aside.open("wb") as file:
-        keys = np.array([clip.key for clip in table.clips])
-        np.savez_compressed(file, keys=keys, probabilities=table.rows, score=score)
+        np.savez_compressed(file, keys=keys, probabilities=predictions.rows, score=score)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as kept:
-        return dict(kept)
+def _read_epoch(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as saved:
+        return dict(saved)

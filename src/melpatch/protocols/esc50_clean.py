@@ -1,9 +1,9 @@
-"""ESC-50 fine-tuned as AST publishes it, but for the epoch, which is chosen on a fold that is not scored."""
+"""ESC-50 fine-tuned as AST publishes it, except that the epoch is selected on a fold that is not scored."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from melpatch.evaluation.rounds import Choice
+from melpatch.evaluation.splits import ValidationSource
 from melpatch.protocols.finetune import FineTune
 
 
@@ -12,13 +12,13 @@ class ESC50Clean(FineTune):
     """AST's fine-tuning on five folds with an honest choice of the epoch.
 
     Source: the settings of :func:`melpatch.recipes.ast.ast_esc50` and the split of HEAR 2021 (Turian et al. 2022, arXiv
-    2203.03022): each fold is scored once, the one after it chooses, the others train. That is a quarter fewer clips to
-    learn from than ``esc50_ast`` has.
+    2203.03022): each fold is scored once, the one after it validates, the others train. That is a quarter fewer
+    training clips than ``esc50_ast`` has.
     """
 
-    choice: ClassVar[Choice] = "next"
-    selection: ClassVar[str] = (
-        "the epoch that is best on the fold after the scored one, which is not learnt from"
+    validation: ClassVar[ValidationSource] = "next fold"
+    selection_rule: ClassVar[str] = (
+        "the epoch that is best on the fold after the scored one, which does not train"
     )
     every_epoch: ClassVar[bool] = True
 

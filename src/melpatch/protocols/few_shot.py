@@ -1,10 +1,10 @@
-"""Few labels: a linear probe that learns from k clips per class, drawn anew under every seed."""
+"""Few labels: a linear probe on k clips per class, drawn again under every seed."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from melpatch.config import check
-from melpatch.protocols.base import EvaluationJob
+from melpatch.evaluation.job import EvaluationJob
 from melpatch.protocols.linear import Linear
 
 
@@ -12,7 +12,7 @@ from melpatch.protocols.linear import Linear
 class FewShot(Linear):
     """The linear probe on k clips per class; the score is the mean over draws."""
 
-    repetitions: ClassVar[int] = 5
+    num_seeds: ClassVar[int] = 5
 
     k: int = 10
     """Training clips per class; classes that have fewer give all they have."""
@@ -24,4 +24,6 @@ class FewShot(Linear):
 
     def labels_per_class(self, job: EvaluationJob) -> int:
         """Return ``k``, or the job's number where that is smaller."""
-        return self.k if job.labels_per_class is None else min(self.k, job.labels_per_class)
+        if job.labels_per_class is None:
+            return self.k
+        return min(self.k, job.labels_per_class)

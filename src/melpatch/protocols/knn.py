@@ -1,4 +1,4 @@
-"""k nearest neighbours on frozen embeddings: what the geometry alone knows, with nothing trained and nothing tuned."""
+"""k nearest neighbours on frozen embeddings: what their geometry holds, with nothing trained or tuned."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,34 +9,45 @@ from sklearn.neighbors import NearestNeighbors
 
 from melpatch.config import check
 from melpatch.evaluation.metrics import check_finite
+from melpatch.evaluation.probe import Probe, ProbeInputs
 from melpatch.nn.pooling import Pooling
-from melpatch.protocols.base import Examples, Probe
 
 
 @dataclass(frozen=True, kw_only=True)
 class KNN(Probe):
     """The vote of the most similar training clips."""
 
-    selection: ClassVar[str] = "nothing is selected"
+    selection_rule: ClassVar[str] = "nothing is selected"
 
     k: int = 10
     """How many neighbours vote."""
     pooling: Pooling = "frequency"
-    """Tokens to vector."""
+    """How tokens become one vector."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.k >= 1, "k", self.k, "1 or more")
 
-    def predict(
-        self, train: Examples, val: Examples | None, test: Examples, *, multi_label: bool, seed: int
+    def fit_predict(
+        self,
+        train: ProbeInputs,
+        val: ProbeInputs | None,
+        test: ProbeInputs,
+        *,
+        multi_label: bool,
+        seed: int,
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
-        """See :meth:`melpatch.protocols.base.Probe.predict`."""
-        known, asked = (part.features.of(self.pooling) for part in (train, test))
-        return votes(known, train.targets, asked, k=self.k), {}
+        """See :meth:`melpatch.evaluation.probe.Probe.fit_predict`."""
+        shares = neighbour_shares(
+            train.features.pooled(self.pooling),
+            train.targets,
+            test.features.pooled(self.pooling),
+            k=self.k,
+        )
+        return shares, {}
 
 
-def votes(
+def neighbour_shares(
     train_features: Float[np.ndarray, "train feature"],
     train_targets: Shaped[np.ndarray, "train label"],
     test_features: Float[np.ndarray, "test feature"],
@@ -53,8 +64,7 @@ def votes(
     """
     check_finite("training features", train_features)
     check_finite("test features", test_features)
-    index = NearestNeighbors(n_neighbors=min(k, len(train_features)), metric="cosine").fit(
-        train_features
-    )
+    index = NearestNeighbors(n_neighbors=min(k, len(train_features)), metric="cosine")
+    index.fit(train_features)
     neighbours = index.kneighbors(test_features, return_distance=False)
     return np.asarray(train_targets[neighbours].mean(axis=1, dtype=np.float64))

@@ -10,37 +10,50 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from melpatch.config import check
-from melpatch.evaluation.logistic import logistic
+from melpatch.evaluation.logistic import fit_logistic
 from melpatch.evaluation.metrics import check_finite
+from melpatch.evaluation.probe import Probe, ProbeInputs
 from melpatch.nn.pooling import Pooling
-from melpatch.protocols.base import Examples, Probe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Probe):
     """Logistic regression with a fixed penalty; one per label where a clip may have several."""
 
-    version: ClassVar[int] = 2  # 1 stopped further from the optimum of several labels
-    selection: ClassVar[str] = "nothing is selected"
+    # Version 1 stopped further from the optimum for several labels.
+    version: ClassVar[int] = 2
+    selection_rule: ClassVar[str] = "nothing is selected"
 
     C: float = 0.1
     """Inverse strength of the L2 penalty, as in scikit-learn."""
     pooling: Pooling = "frequency"
-    """Tokens to vector."""
+    """How tokens become one vector."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.C > 0, "C", self.C, "above 0")
 
-    def predict(
-        self, train: Examples, val: Examples | None, test: Examples, *, multi_label: bool, seed: int
+    def fit_predict(
+        self,
+        train: ProbeInputs,
+        val: ProbeInputs | None,
+        test: ProbeInputs,
+        *,
+        multi_label: bool,
+        seed: int,
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
-        """See :meth:`melpatch.protocols.base.Probe.predict`."""
-        known, asked = (part.features.of(self.pooling) for part in (train, test))
-        return probabilities(known, train.targets, asked, multi_label=multi_label, C=self.C), {}
+        """See :meth:`melpatch.evaluation.probe.Probe.fit_predict`."""
+        probabilities = linear_probabilities(
+            train.features.pooled(self.pooling),
+            train.targets,
+            test.features.pooled(self.pooling),
+            multi_label=multi_label,
+            C=self.C,
+        )
+        return probabilities, {}
 
 
-def probabilities(
+def linear_probabilities(
     train_features: Float[np.ndarray, "train feature"],
     train_targets: Shaped[np.ndarray, "train label"],
     test_features: Float[np.ndarray, "test feature"],
@@ -50,7 +63,7 @@ def probabilities(
 ) -> Float[np.ndarray, "test label"]:
     """Return the probability of every label: softmax over labels, or for multi-label tasks one sigmoid per label.
 
-    Mean and variance of the features come from the training clips alone. A label that no training clip has gets 0, one
+    Mean and variance of the features come from the training clips only. A label that no training clip has gets 0, one
     that all have gets 1.
 
     Args:
@@ -66,31 +79,34 @@ def probabilities(
     check_finite("training features", train_features)
     check_finite("test features", test_features)
     scaler = StandardScaler().fit(train_features)
-    train, test = scaler.transform(train_features), scaler.transform(test_features)
+    train = scaler.transform(train_features)
+    test = scaler.transform(test_features)
     if not multi_label:
         return _softmax(train, train_targets.argmax(axis=1), test, train_targets.shape[1], C)
     positive = train_targets > 0.5
-    told_apart = positive.any(axis=0) & ~positive.all(axis=0)
-    found = np.tile(positive.all(axis=0).astype(np.float64), (len(test), 1))
-    if told_apart.any():
-        weights, bias = logistic(train, positive[:, told_apart], C)
-        found[:, told_apart] = expit(test @ weights + bias)
-    return found
+    # Only labels that some training clips have and others lack can be learnt; the others are constant.
+    learnable = positive.any(axis=0) & ~positive.all(axis=0)
+    constant = positive.all(axis=0).astype(np.float64)
+    probabilities = np.tile(constant, (len(test), 1))
+    if learnable.any():
+        weights, bias = fit_logistic(train, positive[:, learnable], C)
+        probabilities[:, learnable] = expit(test @ weights + bias)
+    return probabilities
 
 
 def _softmax(
     train: Float[np.ndarray, "train feature"],
     classes: Shaped[np.ndarray, " train"],
     test: Float[np.ndarray, "test feature"],
-    count: int,
+    num_classes: int,
     C: float,  # noqa: N803
 ) -> Float[np.ndarray, "test class"]:
-    """Return the probability of each of ``count`` classes; those without a training clip get 0."""
+    """Return the probability of each class; those without a training clip get 0."""
     seen = np.unique(classes.astype(int))
-    result = np.zeros((len(test), count))
-    result[:, seen] = 1.0
-    if len(seen) > 1:
-        result[:, seen] = (
-            LogisticRegression(C=C, max_iter=2000).fit(train, classes).predict_proba(test)
-        )
-    return result
+    probabilities = np.zeros((len(test), num_classes))
+    if len(seen) == 1:
+        probabilities[:, seen] = 1.0
+    else:
+        regression = LogisticRegression(C=C, max_iter=2000).fit(train, classes)
+        probabilities[:, seen] = regression.predict_proba(test)
+    return probabilities

@@ -1,4 +1,4 @@
-"""Prototype probe: a class is there if some token of the clip is near one of the class's learned prototypes."""
+"""Prototype probe: a class is present if some token of the clip is near one of the class's learned prototypes."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,18 +10,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.evaluation.heads import Material, by_epochs, tokens
-from melpatch.evaluation.rounds import Choice
+from melpatch.evaluation.heads import HeadInputs, train_by_epochs
+from melpatch.evaluation.probe import Probe, ProbeInputs
+from melpatch.evaluation.splits import ValidationSource
 from melpatch.nn.pooling import masked_max
-from melpatch.protocols.base import Examples, Probe
 from melpatch.rng import seeded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prototype(Probe):
-    """Some learned prototypes per class, compared by cosine with every frozen token; the nearest token counts.
+    """Learned prototypes per class, compared by cosine with every frozen token; the nearest token counts.
 
-    For events that fill a small part of a clip, of which a mean over all tokens keeps little.
+    For events that fill a small part of a clip, which a mean over all tokens dilutes.
 
     Source: prototypical probing of Rauch et al. 2025 (Bird-MAE, arXiv 2504.12880) after AudioProtoPNet (Heinrich et al.
     2024, arXiv 2404.10420), and the published code: 20 prototypes per class, AdamW on a cosine, gradients clipped at 2,
@@ -29,13 +29,14 @@ class Prototype(Probe):
 
     *Differs:* connections learn at the rate of the prototypes (published: 4e-4, too slow for corpora of some thousand
     clips); cross-entropy, or binary for several labels, where Bird-MAE has the asymmetric loss, and no mixup;
-    prototypes start normal, hence in all directions; neither orthogonality nor margin is asked of them.
+    prototypes start from a normal distribution, hence in all directions; no orthogonality loss and no margin.
     """
 
-    version: ClassVar[int] = 2  # 1 held out clips of the same groups that it learnt from
-    tokens: ClassVar[bool] = True
-    choice: ClassVar[Choice] = "held out"
-    selection: ClassVar[str] = "the weights of the epoch with the best validation score"
+    # Version 1 held out clips of groups that it also trained on.
+    version: ClassVar[int] = 2
+    uses_tokens: ClassVar[bool] = True
+    validation: ClassVar[ValidationSource] = "held out"
+    selection_rule: ClassVar[str] = "the weights of the epoch with the best validation score"
 
     prototypes: int = 20
     """Prototypes per class."""
@@ -44,7 +45,7 @@ class Prototype(Probe):
     batch_size: int = 64
     """Clips per step."""
     lr: float = 0.04
-    """Learning rate of AdamW at the start of the cosine."""
+    """Learning rate of AdamW at the start of the cosine schedule."""
     weight_decay: float = 3e-4
     """Weight decay."""
 
@@ -55,17 +56,25 @@ class Prototype(Probe):
         check(self.lr > 0, "lr", self.lr, "above 0")
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
 
-    def predict(
-        self, train: Examples, val: Examples | None, test: Examples, *, multi_label: bool, seed: int
+    def fit_predict(
+        self,
+        train: ProbeInputs,
+        val: ProbeInputs | None,
+        test: ProbeInputs,
+        *,
+        multi_label: bool,
+        seed: int,
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
-        """See :meth:`melpatch.protocols.base.Probe.predict`."""
-        assert val is not None  # since clips are held out where there is no split for it
-        dim, labels = train.features.values.shape[1], train.targets.shape[1]
-        parts = (Material(tokens(part.features), part.targets) for part in (train, val, test))
+        """See :meth:`melpatch.evaluation.probe.Probe.fit_predict`."""
+        assert val is not None  # clips are held out where there is no validation split
+        dim = train.features.values.shape[1]
+        num_labels = train.targets.shape[1]
         with seeded(seed, "prototype"):
-            return by_epochs(
-                PrototypeHead(dim, self.prototypes, labels),
-                *parts,
+            return train_by_epochs(
+                PrototypeHead(dim, self.prototypes, num_labels),
+                HeadInputs.from_tokens(train.features, train.targets),
+                HeadInputs.from_tokens(val.features, val.targets),
+                HeadInputs.from_tokens(test.features, test.targets),
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 lr=self.lr,
@@ -77,24 +86,25 @@ class Prototype(Probe):
 
 
 class PrototypeHead(nn.Module):
-    """Cosines of a clip's tokens with prototypes, the largest of each prototype, and a sum of them per class.
+    """Cosines of a clip's tokens with prototypes, the largest of each prototype, and a weighted sum per class.
 
     The score of class c is b_c + the sum over its prototypes j of relu(w_cj) * relu(max over tokens t of cos(p_cj, t)).
-    A prototype speaks for its own class only, and never against it. Connections w start at 1, biases b at -2.
+    A prototype counts for its own class only, and never against it. Connections w start at 1, biases b at -2.
     """
 
-    def __init__(self, dim: int, prototypes: int, labels: int) -> None:
+    def __init__(self, dim: int, prototypes: int, num_labels: int) -> None:
         super().__init__()
-        self.prototypes = nn.Parameter(nn.init.normal_(torch.empty(labels, prototypes, dim)))
-        self.connections = nn.Parameter(torch.ones(labels, prototypes))
-        self.bias = nn.Parameter(torch.full((labels,), -2.0))
+        self.prototypes = nn.Parameter(nn.init.normal_(torch.empty(num_labels, prototypes, dim)))
+        self.connections = nn.Parameter(torch.ones(num_labels, prototypes))
+        self.bias = nn.Parameter(torch.full((num_labels,), -2.0))
 
     def forward(
         self, tokens: Float[Tensor, "clip token dim"], valid: Bool[Tensor, "clip token"]
     ) -> Float[Tensor, "clip label"]:
-        """Return the logits of clips; tokens that are not valid have no part in them."""
+        """Return the logits of clips; tokens that are not valid are ignored."""
         directions = F.normalize(self.prototypes, dim=-1).flatten(0, 1)
+        # (clip, label * prototype): the cosine of the nearest valid token, negative ones set to 0.
         nearest = masked_max(F.normalize(tokens, dim=-1) @ directions.T, valid).relu()
-        found = nearest.view(-1, *self.connections.shape) * self.connections.relu()
-        logits: Tensor = found.sum(dim=-1) + self.bias
+        evidence = nearest.view(-1, *self.connections.shape) * self.connections.relu()
+        logits: Tensor = evidence.sum(dim=-1) + self.bias
         return logits

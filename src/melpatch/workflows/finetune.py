@@ -11,7 +11,7 @@ from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, split_corpus
 from melpatch.errors import ConfigError, DataError
-from melpatch.evaluation.metrics import primary_metric, scores
+from melpatch.evaluation.metrics import compute_metrics, primary_metric
 from melpatch.inference.corpus import ClipTable, infer_clips
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
@@ -312,7 +312,7 @@ class Validation:
     Attributes:
         corpus: the validation clips.
         config: the run's settings.
-        metric: a metric of :func:`melpatch.evaluation.metrics.scores`.
+        metric: a metric of :func:`melpatch.evaluation.metrics.compute_metrics`.
         name: prefix under which the metric is reported.
     """
 
@@ -338,7 +338,8 @@ class Validation:
         labels = self.config.labels
         targets = label_matrix(table.clips, labels)
         multi_label = self.config.objective.multi_label
-        value = scores(table.rows, targets, labels, multi_label, seed=None)[self.metric]
+        metrics = compute_metrics(table.rows, targets, labels, multi_label, bootstrap_seed=None)
+        value = metrics[self.metric]
         if value is None:
             raise DataError(
                 f"{self.corpus.name}: no class has validation clips both with and without it, so that {self.metric} "

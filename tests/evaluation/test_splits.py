@@ -12,9 +12,15 @@ from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import shared_groups
 from melpatch.errors import DataError
-from melpatch.evaluation.rounds import Choice, labelled, rounds, rule, to_score
+from melpatch.evaluation.splits import (
+    ValidationSource,
+    describe_split_rule,
+    evaluation_splits,
+    labelled_clips,
+    select_split,
+)
 
-CHOICES = get_args(Choice)
+CHOICES = get_args(ValidationSource)
 
 
 def corpus(*clips):
@@ -53,12 +59,12 @@ F = ["1", "2", "3"]
     [
         (T, [], "none", [("test", {"train"}, None, {"test"})]),
         (T, [], "val", [("test", {"train"}, {"val"}, {"test"})]),
-        (T, [], "next", [("test", {"train"}, {"val"}, {"test"})]),
+        (T, [], "next fold", [("test", {"train"}, {"val"}, {"test"})]),
         (T, [], "held out", [("test", {"train"}, {"val"}, {"test"})]),
         ([*T, "more"], [], "val", [("test", {"train"}, {"val"}, {"test"})]),
         (T, ["val"], "val", [("val", {"train"}, None, {"val"})]),
         (["train", "test"], [], "val", [("test", {"train"}, None, {"test"})]),
-        (["train", "test"], [], "next", [("test", {"train"}, {"train"}, {"test"})]),
+        (["train", "test"], [], "next fold", [("test", {"train"}, {"train"}, {"test"})]),
         (["train", "test"], [], "held out", [("test", {"train"}, {"train"}, {"test"})]),
         (
             F,
@@ -74,21 +80,21 @@ F = ["1", "2", "3"]
         (
             F,
             [],
-            "next",
+            "next fold",
             [("1", {"3"}, {"2"}, {"1"}), ("2", {"1"}, {"3"}, {"2"}), ("3", {"2"}, {"1"}, {"3"})],
         ),
         (F, ["2", "3"], "val", [("2", {"1", "3"}, None, {"2"}), ("3", {"1", "2"}, None, {"3"})]),
-        (["1", "2"], [], "next", [("1", {"2"}, {"2"}, {"1"}), ("2", {"1"}, {"1"}, {"2"})]),
+        (["1", "2"], [], "next fold", [("1", {"2"}, {"2"}, {"1"}), ("2", {"1"}, {"1"}, {"2"})]),
         ([*F, "val"], ["1"], "val", [("1", {"2", "3"}, {"val"}, {"1"})]),
-        ([*F, "val"], ["1"], "next", [("1", {"3"}, {"2"}, {"1"})]),
-        (["1", "2", "val"], ["1"], "next", [("1", {"2"}, {"val"}, {"1"})]),
-        ([*F, "test"], [], "next", [("test", {"1", "2", "3"}, {"1", "2", "3"}, {"test"})]),
+        ([*F, "val"], ["1"], "next fold", [("1", {"3"}, {"2"}, {"1"})]),
+        (["1", "2", "val"], ["1"], "next fold", [("1", {"2"}, {"val"}, {"1"})]),
+        ([*F, "test"], [], "next fold", [("test", {"1", "2", "3"}, {"1", "2", "3"}, {"test"})]),
         (["", "test"], [], "none", [("test", {""}, None, {"test"})]),
         (["", "test", "1"], [""], "none", [("", {"1"}, None, {""})]),
     ],
 )
 def test_who_is_learnt_from_who_chooses_and_who_is_scored(there, scored, choice, expected):
-    assert told(rounds(of(*there), scored, choice)) == expected
+    assert told(evaluation_splits(of(*there), scored, choice)) == expected
 
 
 @given(
@@ -110,9 +116,9 @@ def test_the_parts_are_disjoint_and_the_scored_ones_whole(there, clips, choice, 
     split = names[pick % len(names)]
     if set(names) <= {split, "val", "test"}:
         with pytest.raises(DataError, match="no labelled clip is left to train on"):
-            rounds(known, [split], choice)
+            evaluation_splits(known, [split], choice)
         return
-    (one,) = rounds(known, [split], choice)
+    (one,) = evaluation_splits(known, [split], choice)
     assert keys(one.test) == {
         clip.key for clip in known.clips if clip.split == split and clip.labels
     }
@@ -122,24 +128,24 @@ def test_the_parts_are_disjoint_and_the_scored_ones_whole(there, clips, choice, 
     assert all(clip.labels for part in (one.train, one.val or one.train) for clip in part.clips)
     if choice == "none":
         assert one.val is None
-    if choice in ("next", "held out"):
+    if choice in ("next fold", "held out"):
         assert val
     folds = [name for name in names if name not in ("train", "val", "test")]
-    if choice == "next" and split in folds and len(folds) > 2:
+    if choice == "next fold" and split in folds and len(folds) > 2:
         following = folds[(folds.index(split) + 1) % len(folds)]
         assert splits(one.val) == {following}
         assert following not in splits(one.train)
 
 
 def test_a_tenth_of_each_class_is_held_out_and_no_more():
-    (one,) = rounds(of("train", "test", each=40), (), "held out")
+    (one,) = evaluation_splits(of("train", "test", each=40), (), "held out")
     assert (len(one.train.clips), len(one.val.clips)) == (36, 4)
     assert [clip.labels[0] for clip in one.val.clips].count("a") == 2
     assert {clip.split for clip in one.val.clips} == {"train"}  # as it was
 
 
 def test_another_share_may_be_held_out():
-    (one,) = rounds(of("train", "test", each=40), (), "held out", 0.2)
+    (one,) = evaluation_splits(of("train", "test", each=40), (), "held out", 0.2)
     assert (len(one.train.clips), len(one.val.clips)) == (32, 8)
 
 
@@ -149,7 +155,7 @@ def test_nobody_is_both_learnt_from_and_held_out():
         known,
         clips=tuple(replace(clip, group=f"speaker {n // 4}") for n, clip in enumerate(known.clips)),
     )
-    (one,) = rounds(known, (), "held out")
+    (one,) = evaluation_splits(known, (), "held out")
     assert len(one.val.clips) == 4
     assert len({clip.group for clip in one.val.clips}) == 1
     assert not shared_groups(one.train, one.val)
@@ -157,7 +163,7 @@ def test_nobody_is_both_learnt_from_and_held_out():
 
 def test_every_fold_is_scored_once_and_chooses_once():
     known = of("1", "2", "3", "4", "5")
-    found = rounds(known, (), "next")
+    found = evaluation_splits(known, (), "next fold")
     assert [one.name for one in found] == ["1", "2", "3", "4", "5"]
     for part in ("test", "val"):
         chosen = [key for one in found for key in keys(getattr(one, part))]
@@ -186,7 +192,7 @@ def test_every_fold_is_scored_once_and_chooses_once():
 )
 def test_what_cannot_be_scored_is_told(there, scored, choice, message):
     with pytest.raises(DataError, match=message):
-        rounds(of(*there), scored, choice)
+        evaluation_splits(of(*there), scored, choice)
 
 
 def test_where_no_two_clips_have_the_same_labels_none_can_be_held_out():
@@ -195,34 +201,35 @@ def test_where_no_two_clips_have_the_same_labels_none_can_be_held_out():
         DataError,
         match=r"none of the 2 training clips can be held out.*give some clips the split 'val'",
     ):
-        rounds(known, (), "held out")
+        evaluation_splits(known, (), "held out")
 
 
 def test_a_corpus_without_labels_is_refused():
     with pytest.raises(DataError, match="birds: none of the 2 clips has a label"):
-        labelled(corpus(("", "train"), ("", "test")))
+        labelled_clips(corpus(("", "train"), ("", "test")))
 
 
 def test_unlabelled_clips_are_in_no_part():
     known = corpus(("a", "train"), ("", "train"), ("a", "test"), ("", "test"))
-    (one,) = rounds(known)
+    (one,) = evaluation_splits(known)
     assert (keys(one.train), keys(one.test)) == ({0}, {2})
-    assert keys(to_score(labelled(known), "test")) == {2}
+    assert keys(select_split(labelled_clips(known), "test")) == {2}
 
 
 def test_labels_that_nobody_learns_are_told():
     known = corpus(("a", "train"), ("b", "train"), ("a", "test"), ("c", "test"), ("a d", "test"))
-    (one,) = rounds(known)
-    assert one.unseen() == (
-        "round test: 2 clips to score, such as 3.wav, have labels that no clip to learn from has (c, d); "
-        "they cannot be got right"
+    (one,) = evaluation_splits(known)
+    assert one.describe_unseen_labels() == (
+        "split test: 2 test clips, such as 3.wav, have labels that no training clip has (c, d); "
+        "they cannot be predicted"
     )
-    (one,) = rounds(of("train", "test"))
-    assert one.unseen() is None
+    (one,) = evaluation_splits(of("train", "test"))
+    assert one.describe_unseen_labels() is None
 
 
 def test_every_choice_has_its_rule_in_words():
-    assert len({rule(choice) for choice in CHOICES}) == 4
-    assert "or else 20% of the training clips of each class, groups kept whole" in rule(
-        "held out", 0.2
+    assert len({describe_split_rule(choice) for choice in CHOICES}) == 4
+    assert (
+        "or else on 20% of the training clips of each class, whole groups only"
+        in describe_split_rule("held out", 0.2)
     )

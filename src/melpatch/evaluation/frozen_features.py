@@ -38,7 +38,7 @@ from melpatch.distributed import (
     shard_of_rank,
 )
 from melpatch.errors import CheckpointError, ConfigError
-from melpatch.evaluation.features import Span, Tokens, Vectors
+from melpatch.evaluation.features import ClipTokens, ClipVectors, Span, fingerprint_of_clips
 from melpatch.inference.corpus import (
     CorpusPass,
     infer_rank_clips,
@@ -57,7 +57,7 @@ _VERSION = 1  # to be raised with every change to what is kept
 _ABOUT, _VALUES = "about.json", "values"
 
 
-class Frozen:
+class FrozenFeatures:
     """A trained network whose answers are computed once per corpus."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Frozen:
         batch_size: int = 32,
         workers: int = 0,
     ) -> None:
-        """Hold a network; its ``identity`` is a hash of all that its answers hang on.
+        """Hold a network; its ``fingerprint`` is a hash of all that its answers hang on.
 
         Args:
             config: its settings.
@@ -87,10 +87,10 @@ class Frozen:
             batch_size,
             workers,
         )
-        self.identity = _identity(config, objective.state_dict(), seconds)
+        self.fingerprint = _identity(config, objective.state_dict(), seconds)
         self._made: set[Path] = set()  # folders that this one has written
 
-    def vectors(self, corpus: Corpus) -> Vectors:
+    def vectors(self, corpus: Corpus) -> ClipVectors:
         """Return the vectors of a corpus; clips that cannot be read are left out and named.
 
         Of several processes each computes its share, and all get the whole; all must call it.
@@ -108,9 +108,9 @@ class Frozen:
         read = np.flatnonzero(about["read"])
         clips = tuple(corpus.clips[row] for row in read)
         at = None if len(read) == len(rows) else read
-        return Vectors(clips, found, found.pop("layers", None), _rejected(about), at)
+        return ClipVectors(clips, found, found.pop("layers", None), _rejected(about), at)
 
-    def tokens(self, corpus: Corpus) -> Tokens:
+    def tokens(self, corpus: Corpus) -> ClipTokens:
         """Return all tokens of a corpus; see :meth:`vectors`."""
         with self._kept("tokens", corpus) as (values, about):
             spans = [[(begin, end) for begin, end in own] for own in about["spans"]]
@@ -118,7 +118,7 @@ class Frozen:
                 values, np.float16, "c", shape=(about["tokens"], self.encoder.embed_dim)
             )
         clips = tuple(clip for clip, own in zip(corpus.clips, spans, strict=True) if own)
-        return Tokens(clips, rows, [own for own in spans if own], _rejected(about))
+        return ClipTokens(clips, rows, [own for own in spans if own], _rejected(about))
 
     @contextmanager
     def _kept(
@@ -126,7 +126,7 @@ class Frozen:
     ) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Give the file of what is kept of a corpus, made now unless it is there, and what stands beside it."""
         folder = on_rank_zero(
-            lambda: self.folder / f"{kind}-{listing(corpus.clips, self.identity)}"
+            lambda: self.folder / f"{kind}-{fingerprint_of_clips(corpus.clips, self.fingerprint)}"
         )
         if not on_rank_zero(
             lambda: folder.exists() and (folder in self._made or not _lacking(folder, corpus.clips))
@@ -135,10 +135,8 @@ class Frozen:
             self._made.add(folder)
         try:
             about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-            if about["identity"] != self.identity:
-                another = (
-                    f"features of another network ({about['identity']}, wanted {self.identity})"
-                )
+            if about["fingerprint"] != self.fingerprint:
+                another = f"features of another network ({about['fingerprint']}, wanted {self.fingerprint})"
                 raise CheckpointError(f"{folder}: {another}; delete the folder")
             yield folder / _VALUES, about
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -155,10 +153,10 @@ class Frozen:
             on_rank_zero(aside.mkdir)
             if not aside.exists():
                 raise ConfigError(
-                    f"{folder.parent}: process {rank()} sees no such folder; give --features that all see"
+                    f"{folder.parent}: process {rank()} sees no such folder; give a --features-dir that all see"
                 )
             about = (self._write_vectors if kind == "vectors" else self._write_tokens)(clips, aside)
-            text = json.dumps({"identity": self.identity, **about})
+            text = json.dumps({"fingerprint": self.fingerprint, **about})
             on_rank_zero(lambda: (aside / _ABOUT).write_text(text, encoding="utf-8"))
         barrier()
 
@@ -328,13 +326,4 @@ def _identity(config: RunConfig, state: Mapping[str, Tensor], seconds: float) ->
         digest.update(
             value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         )
-    return digest.hexdigest()
-
-
-def listing(clips: Sequence[Clip], about: str = "") -> str:
-    """Return a hash of clips, their order, labels apart, and the sizes and times of their files, or in a shard their
-    checksums, which are the same wherever it lies; and of some text."""
-    digest = hashlib.blake2b(about.encode(), digest_size=16)
-    for clip in clips:
-        digest.update(repr((clip.key, clip.start, clip.duration, clip.state)).encode())
     return digest.hexdigest()

@@ -11,8 +11,8 @@ from protocols.made_up import LABELS, Features, corpus, job, relabelled
 
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
-from melpatch.evaluation.rounds import Choice, rule
-from melpatch.protocols.base import Protocol
+from melpatch.evaluation.protocol import Protocol
+from melpatch.evaluation.splits import ValidationSource, describe_split_rule
 from melpatch.protocols.few_shot import FewShot
 from melpatch.protocols.knn import KNN
 from melpatch.protocols.linear import Linear
@@ -24,9 +24,9 @@ class Counted(KNN):
 
     calls: ClassVar[list[int]] = []
 
-    def predict(self, train, val, test, *, multi_label, seed):
+    def fit_predict(self, train, val, test, *, multi_label, seed):
         self.calls.append(seed)
-        return super().predict(train, val, test, multi_label=multi_label, seed=seed)
+        return super().fit_predict(train, val, test, multi_label=multi_label, seed=seed)
 
 
 class Network(Features):
@@ -34,7 +34,7 @@ class Network(Features):
 
     def __init__(self, told, identity="one", lost=frozenset()):
         super().__init__(told)
-        self.identity, self.lost, self.heard = identity, lost, []
+        self.fingerprint, self.lost, self.heard = identity, lost, []
 
     def vectors(self, corpus):
         self.heard += corpus.clips
@@ -63,30 +63,32 @@ WHOLE = corpus(36)
 
 
 def test_there_is_a_trial_for_every_round_and_seed(tmp_path):
-    trials, told = Counted(k=3).run(job(tmp_path, FOLDS, seeds=(0, 4)))
-    assert [(one.round, one.seed) for one in trials] == [
+    trials, told = Counted(k=3).run_trials(job(tmp_path, FOLDS, seeds=(0, 4)))
+    assert [(one.split, one.seed) for one in trials] == [
         (fold, seed) for seed in (0, 4) for fold in "123"
     ]
-    assert told["rounds"] == [{"scored": fold, "train": 24, "val": 0, "test": 12} for fold in "123"]
+    assert told["splits"] == [
+        {"split": fold, "train_clips": 24, "val_clips": 0, "test_clips": 12} for fold in "123"
+    ]
     for one in trials:
-        assert {clip.split for clip in one.clips} == {one.round}
+        assert {clip.split for clip in one.clips} == {one.split}
         assert one.probabilities.shape == (12, 3)
         assert one.probabilities.argmax(1).tolist() == [
             FOLDS.labels.index(clip.labels[0]) for clip in one.clips
         ]
-        assert one.details["train"] == 24
+        assert one.details["train_clips"] == 24
         assert one.details["seconds"] >= 0
 
 
 def test_finished_trials_are_taken_again(tmp_path):
     asked = job(tmp_path, FOLDS)
-    first, _ = Counted().run(asked)
+    first, _ = Counted().run_trials(asked)
     assert Counted.calls == [0, 0, 0]
-    again, _ = Counted().run(replace(asked, seeds=(0, 1)))
+    again, _ = Counted().run_trials(replace(asked, seeds=(0, 1)))
     assert Counted.calls == [0, 0, 0, 1, 1, 1]
     for one, other in zip(first, again, strict=False):
-        assert (one.round, one.seed, one.clips, one.details) == (
-            other.round,
+        assert (one.split, one.seed, one.clips, one.details) == (
+            other.split,
             other.seed,
             other.clips,
             other.details,
@@ -95,20 +97,20 @@ def test_finished_trials_are_taken_again(tmp_path):
 
 
 def test_what_the_embedding_took_is_told_apart(tmp_path):
-    (one,), _ = KNN(k=3).run(replace(job(tmp_path, WHOLE), frozen=Slow(WHOLE)))
+    (one,), _ = KNN(k=3).run_trials(replace(job(tmp_path, WHOLE), features=Slow(WHOLE)))
     assert one.details["embedding_seconds"] >= 0.3 > one.details["seconds"]
 
 
 def test_the_order_of_the_clips_is_no_change(tmp_path):
-    Counted().run(job(tmp_path, FOLDS))
-    Counted().run(job(tmp_path, replace(FOLDS, clips=FOLDS.clips[::-1])))
+    Counted().run_trials(job(tmp_path, FOLDS))
+    Counted().run_trials(job(tmp_path, replace(FOLDS, clips=FOLDS.clips[::-1])))
     assert len(Counted.calls) == 3
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"frozen": Network(FOLDS, "other")},
+        {"features": Network(FOLDS, "other")},
         {"labels_per_class": 2},
         {"corpus": replace(FOLDS, clips=FOLDS.clips[1:])},
         {
@@ -121,16 +123,16 @@ def test_the_order_of_the_clips_is_no_change(tmp_path):
     ids=["network", "labels_per_class", "clips", "labels", "classes"],
 )
 def test_whatever_changes_the_trials_are_done_anew(tmp_path, change):
-    Counted().run(job(tmp_path, FOLDS))
-    Counted().run(replace(job(tmp_path, FOLDS), **change))
+    Counted().run_trials(job(tmp_path, FOLDS))
+    Counted().run_trials(replace(job(tmp_path, FOLDS), **change))
     assert len(Counted.calls) == 6
 
 
 def test_a_setting_or_a_version_that_changes_makes_them_anew(tmp_path, monkeypatch):
-    Counted().run(job(tmp_path, FOLDS))
-    Counted(k=3).run(job(tmp_path, FOLDS))
+    Counted().run_trials(job(tmp_path, FOLDS))
+    Counted(k=3).run_trials(job(tmp_path, FOLDS))
     monkeypatch.setattr(Counted, "version", 2)
-    Counted(k=3).run(job(tmp_path, FOLDS))
+    Counted(k=3).run_trials(job(tmp_path, FOLDS))
     assert len(Counted.calls) == 9
 
 
@@ -139,42 +141,44 @@ def test_a_sound_file_that_changes_makes_them_anew(tmp_path):
     for clip in paths:
         clip.path.write_bytes(b"")
     known = replace(WHOLE, clips=tuple(paths))
-    Counted().run(job(tmp_path / "out", known))
-    Counted().run(job(tmp_path / "out", known))
+    Counted().run_trials(job(tmp_path / "out", known))
+    Counted().run_trials(job(tmp_path / "out", known))
     paths[0].path.write_bytes(b"longer")
-    Counted().run(job(tmp_path / "out", known))
+    Counted().run_trials(job(tmp_path / "out", known))
     assert len(Counted.calls) == 2
 
 
 def test_a_damaged_trial_is_named(tmp_path):
-    Counted().run(job(tmp_path, WHOLE))
+    Counted().run_trials(job(tmp_path, WHOLE))
     (path,) = (tmp_path / "out" / "trials").iterdir()
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(
         CheckpointError, match=f"{path}: a finished trial that cannot be read.*delete the file"
     ):
-        Counted().run(job(tmp_path, WHOLE))
+        Counted().run_trials(job(tmp_path, WHOLE))
 
 
 def test_a_trial_of_which_a_byte_is_another_is_named(tmp_path):
-    Counted().run(job(tmp_path, WHOLE))
+    Counted().run_trials(job(tmp_path, WHOLE))
     (path,) = (tmp_path / "out" / "trials").iterdir()
     whole = path.read_bytes()
     for at in range(60, len(whole), 37):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
         with suppress(CheckpointError):  # nothing else; a byte that nobody reads does no harm
-            Counted().run(job(tmp_path, WHOLE))
+            Counted().run_trials(job(tmp_path, WHOLE))
 
 
 def test_few_labels_are_drawn_by_the_seed(tmp_path):
-    (first, second), _ = Linear().run(job(tmp_path, WHOLE, labels_per_class=2, seeds=(0, 1)))
-    assert first.details["train"] == second.details["train"] == 6
+    (first, second), _ = Linear().run_trials(job(tmp_path, WHOLE, labels_per_class=2, seeds=(0, 1)))
+    assert first.details["train_clips"] == second.details["train_clips"] == 6
     assert not np.array_equal(first.probabilities, second.probabilities)
 
 
 def test_clips_that_cannot_be_read_are_told_and_neither_learnt_from_nor_scored(tmp_path):
     lost = frozenset(clip.key for clip in WHOLE.clips[::5])
-    (one,), _ = KNN(k=3).run(replace(job(tmp_path, WHOLE), frozen=Network(WHOLE, lost=lost)))
+    (one,), _ = KNN(k=3).run_trials(
+        replace(job(tmp_path, WHOLE), features=Network(WHOLE, lost=lost))
+    )
     assert {clip.key for clip in one.clips} == {
         clip.key for clip in WHOLE.clips if clip.split == "test"
     } - lost
@@ -187,25 +191,25 @@ def test_a_part_of_which_nothing_can_be_read_is_an_error(tmp_path, split):
     with pytest.raises(
         DataError, match=r"none of \d+ clips can be read; the first: .*wav \(gone\)"
     ):
-        KNN().run(replace(job(tmp_path, WHOLE), frozen=Network(WHOLE, lost=lost)))
+        KNN().run_trials(replace(job(tmp_path, WHOLE), features=Network(WHOLE, lost=lost)))
 
 
 def test_unlabelled_clips_are_not_even_heard(tmp_path):
     known = relabelled(WHOLE, lambda clip: clip.labels if clip.key % 2 else ())
     network = Network(WHOLE)
-    KNN().run(replace(job(tmp_path, known), frozen=network))
+    KNN().run_trials(replace(job(tmp_path, known), features=network))
     assert {clip.key for clip in network.heard} == {clip.key for clip in known.clips if clip.labels}
 
 
 def test_the_rule_is_that_of_the_choice():
-    for choice in get_args(Choice):
+    for choice in get_args(ValidationSource):
 
         @dataclass(frozen=True, kw_only=True)
         class Chosen(KNN):
             pass
 
-        Chosen.choice, Chosen.held_out = choice, 0.3
-        assert Chosen().split_rule() == rule(choice, 0.3)
+        Chosen.validation, Chosen.held_out_share = choice, 0.3
+        assert Chosen().split_rule() == describe_split_rule(choice, 0.3)
 
 
 def test_a_protocol_without_a_trial_is_none():
@@ -214,7 +218,7 @@ def test_a_protocol_without_a_trial_is_none():
 
 
 def test_few_shot_is_the_linear_probe_on_few_labels(tmp_path):
-    shots, _ = FewShot(k=2).run(job(tmp_path / "a", WHOLE, seeds=(0, 1)))
-    plain, _ = Linear().run(job(tmp_path / "b", WHOLE, seeds=(0, 1), labels_per_class=2))
+    shots, _ = FewShot(k=2).run_trials(job(tmp_path / "a", WHOLE, seeds=(0, 1)))
+    plain, _ = Linear().run_trials(job(tmp_path / "b", WHOLE, seeds=(0, 1), labels_per_class=2))
     for one, other in zip(shots, plain, strict=True):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)

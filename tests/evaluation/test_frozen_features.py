@@ -16,7 +16,8 @@ from melpatch.data.corpus import Corpus
 from melpatch.data.manifest import load_corpus
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.errors import CheckpointError, ConfigError, DataError
-from melpatch.evaluation.frozen import Frozen, listing
+from melpatch.evaluation.features import fingerprint_of_clips
+from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.inference.model import Model
 from melpatch.objectives.cola import COLA
 from melpatch.training.config import build
@@ -40,7 +41,7 @@ def corpus(tmp_path) -> Corpus:
 def frozen(folder, config=CONFIG, objective=None):
     """A network that counts how often its encoder is asked, and keeps its features in a folder."""
     objective = objective or build(config)
-    made = Frozen(config, objective, folder, seconds=1.0, batch_size=3)
+    made = FrozenFeatures(config, objective, folder, seconds=1.0, batch_size=3)
     made.asked = 0
 
     def count(*_):
@@ -70,12 +71,12 @@ def test_vectors_are_those_of_embed(corpus, tmp_path, pooling):
     found = frozen(tmp_path, objective=model.objective).vectors(corpus)
     assert found.clips == corpus.clips
     expected = [model.embed(clip.path, pooling=pooling) for clip in corpus.clips]
-    np.testing.assert_allclose(found.of(pooling), expected, atol=2e-5)
+    np.testing.assert_allclose(found.pooled(pooling), expected, atol=2e-5)
 
 
 def test_layers_are_means_over_the_patch_tokens_of_each_block(corpus, tmp_path):
     one = frozen(tmp_path)
-    found = one.vectors(corpus).mix()
+    found = one.vectors(corpus).layer_means()
     assert found.shape == (len(LENGTHS), 2, 16)
     for number, row in enumerate(found):
         parts = windows(corpus, number)
@@ -127,7 +128,7 @@ def test_they_are_computed_once(corpus, tmp_path, kind):
     again = getattr(second, kind)(corpus)
     assert second.asked == 0
     assert again.clips == found.clips
-    for name in ("pooled", "layers") if kind == "vectors" else ("values", "spans"):
+    for name in ("by_pooling", "by_layer") if kind == "vectors" else ("values", "spans"):
         np.testing.assert_equal(getattr(again, name), getattr(found, name))
     assert len([*(tmp_path / "features").iterdir()]) == 1
 
@@ -156,7 +157,9 @@ def test_clips_that_change_are_heard_anew(corpus, tmp_path, change):
     one = frozen(tmp_path / "features")
     found = one.vectors(now)
     assert one.asked > 0
-    np.testing.assert_allclose(found.of("mean"), frozen(tmp_path / "new").vectors(now).of("mean"))
+    np.testing.assert_allclose(
+        found.pooled("mean"), frozen(tmp_path / "new").vectors(now).pooled("mean")
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,8 +174,10 @@ def test_clips_that_change_are_heard_anew(corpus, tmp_path, change):
 def test_another_network_has_features_of_its_own(corpus, tmp_path, changed):
     first = frozen(tmp_path / "features")
     other = frozen(tmp_path / "features", changed)
-    assert first.identity != other.identity
-    assert not np.array_equal(first.vectors(corpus).of("mean"), other.vectors(corpus).of("mean"))
+    assert first.fingerprint != other.fingerprint
+    assert not np.array_equal(
+        first.vectors(corpus).pooled("mean"), other.vectors(corpus).pooled("mean")
+    )
     assert other.asked > 0
 
 
@@ -221,15 +226,21 @@ def test_features_stay_on_the_disk_until_they_are_asked_for(corpus, tmp_path, ki
     found = getattr(frozen(tmp_path), kind)(corpus)
     some = found.select(corpus.clips[1:4])
     for one in (found, some):
-        held = [one.values] if kind == "tokens" else [*one.pooled.values(), one.layers]
+        held = [one.values] if kind == "tokens" else [*one.by_pooling.values(), one.by_layer]
         assert all(isinstance(values, np.memmap) for values in held)
 
 
 def test_a_clip_in_a_shard_is_known_by_its_checksum_wherever_the_shard_lies(corpus, tmp_path):
     packed = [replace(clip, size=8, crc32=clip.key & 255) for clip in corpus.clips]
     moved = [replace(clip, path=tmp_path / "not fetched yet") for clip in packed]
-    assert listing(packed) == listing(moved) != listing(corpus.clips)
-    assert listing(packed) != listing([replace(packed[0], crc32=7), *packed[1:]])
+    assert (
+        fingerprint_of_clips(packed)
+        == fingerprint_of_clips(moved)
+        != fingerprint_of_clips(corpus.clips)
+    )
+    assert fingerprint_of_clips(packed) != fingerprint_of_clips(
+        [replace(packed[0], crc32=7), *packed[1:]]
+    )
 
 
 @pytest.mark.parametrize("kind", ["vectors", "tokens"])
@@ -262,7 +273,7 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(corpus, tmp_path, kind)
 def test_an_encoder_without_class_tokens_has_no_vectors_of_them(corpus, tmp_path):
     found = frozen(tmp_path, settings(cls_tokens=0)).vectors(corpus)
     with pytest.raises(ConfigError, match="pooling = 'cls'; allowed: mean, max, frequency"):
-        found.of("cls")
+        found.pooled("cls")
 
 
 def test_blocks_of_different_width_have_no_mixture(corpus, tmp_path):
@@ -271,8 +282,8 @@ def test_blocks_of_different_width_have_no_mixture(corpus, tmp_path):
     )
     for _ in range(2):
         found = frozen(tmp_path / "features", config).vectors(corpus)
-        assert found.layers is None
-        assert found.select(corpus.clips[:2]).layers is None
+        assert found.by_layer is None
+        assert found.select(corpus.clips[:2]).by_layer is None
         with pytest.raises(ConfigError, match="blocks differ in width, so they cannot be mixed"):
-            found.mix()
-    assert found.of("cls").shape == (5, 32 * config.encoder.width)
+            found.layer_means()
+    assert found.pooled("cls").shape == (5, 32 * config.encoder.width)

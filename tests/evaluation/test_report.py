@@ -8,8 +8,10 @@ import pytest
 from journeys.three_sounds import settings
 from protocols.made_up import corpus, job
 
+from melpatch.evaluation.caveats import warn_about_scores
+from melpatch.evaluation.provenance import trained_on
+from melpatch.evaluation.report import score
 from melpatch.protocols.knn import KNN
-from melpatch.scoring import score, trained_on, warn
 from melpatch.training.run import Run
 
 
@@ -35,11 +37,11 @@ def test_settings_that_differ_are_named_even_from_none(asked):
 def test_the_record_says_how_it_came_about_and_is_what_is_written(asked):
     record = score(KNN(k=3), asked)
     assert json.loads((asked.out / "scores.json").read_text(encoding="utf-8")) == record
-    assert record["split_rule"].startswith("learns from train")
+    assert record["split_rule"].startswith("trains on train")
     assert record["selection_rule"] == "nothing is selected"
-    assert (record["run"], record["method"], record["corpus"]) == (
+    assert (record["run"], record["objective"], record["corpus"]) == (
         str(asked.run),
-        "SSAST",
+        "ssast",
         "made up",
     )
     assert record["environment"]["packages"].keys() >= {"melpatch", "scikit-learn"}
@@ -54,8 +56,34 @@ def test_where_a_run_started_from_is_told(asked):
     assert score(KNN(), asked)["initialisation"] == "trained from runs/first"
 
 
-def test_a_run_that_did_not_note_its_clips_has_heard_none(asked):
-    assert trained_on(asked, asked.corpus.clips) == 0
+def test_a_run_without_a_note_of_its_clips_has_an_unknown_count(asked, capsys):
+    assert trained_on(asked, asked.corpus.clips).count is None
+    assert score(KNN(), asked)["scored_clips_trained_on"] is None
+    warn_about_scores([KNN()], [asked])
+    assert f"{asked.run} has no note of the clips it was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trains", ["test", "train"])
+def test_a_run_with_a_note_of_its_clips_has_a_count(asked, trains, capsys):
+    asked.run.mkdir()
+    Run(asked.run, settings()).remember(asked.corpus.select([trains]))
+    count = score(KNN(), asked)["scored_clips_trained_on"]
+    assert count == (len(asked.corpus.select(["test"]).clips) if trains == "test" else 0)
+    warn_about_scores([KNN()], [asked])
+    assert "no note of the clips" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("init", ["hf:owner/name", "{folder}/weights.safetensors", "{folder}/gone"])
+def test_weights_without_a_note_have_an_unknown_count_even_if_the_run_has_one(
+    asked, tmp_path, init
+):
+    init = init.format(folder=tmp_path)
+    asked.run.mkdir()
+    (asked.run / "command.toml").write_text(f'init = "{init}"\n')
+    Run(asked.run, settings()).remember(asked.corpus.select(["train"]))
+    trained = trained_on(asked, asked.corpus.clips)
+    assert trained.unknown == (init,)
+    assert trained.count is None
 
 
 @pytest.mark.parametrize("first_init", ["scratch", "{run}"])  # or in a ring
@@ -73,15 +101,19 @@ def test_clips_that_an_earlier_run_heard_are_told(asked, tmp_path, capsys, first
     scored = asked.corpus.select(["test"])
     listed = [replace(clip, key=~clip.key) if other else clip for clip in scored.clips[:3]]
     Run(first, settings()).remember(replace(scored, clips=tuple(listed)))
-    assert trained_on(asked, asked.corpus.clips) == 3
-    assert trained_on(replace(asked, untrained=True), asked.corpus.clips) == 0
-    warn([KNN()], [asked])
-    told = " ".join(capsys.readouterr().err.split())
+    trained = trained_on(asked, asked.corpus.clips)
+    assert {run: len(keys) for run, keys in trained.keys.items()} == {str(first): 3}
+    assert trained.unknown == (str(asked.run), str(second))
+    assert trained.count is None
+    assert trained_on(replace(asked, random_weights=True), asked.corpus.clips).count == 0
+    warn_about_scores([KNN()], [asked])
+    notices = " ".join(capsys.readouterr().err.split())
     assert (
-        f"3 of the scored clips trained {first}, from which {asked.run} started; scores may be too good"
-        in told
+        f"{first}, from which {asked.run} started, was trained on 3 of the scored clips; scores may be too high"
+        in notices
     )
-    assert "itself" not in told
+    for run in (asked.run, second):
+        assert f"{run} has no note of the clips it was trained on" in notices
 
 
 def test_scores_stand_without_matplotlib(asked, monkeypatch, capsys):

@@ -1,0 +1,149 @@
+"""Score a run on labelled audio: a classifier by its predictions, an encoder by probes or by fine-tuning.
+
+>>> import melpatch
+>>> records = melpatch.evaluate("runs/a", "labels.csv", ["knn", "linear"], settings={"k": 20})
+>>> records["linear"]["value"]
+"""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from melpatch import registry
+from melpatch.config import check
+from melpatch.data.manifest import load_corpus
+from melpatch.evaluation.caveats import warn_about_scores
+from melpatch.evaluation.frozen_features import FrozenFeatures
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.probe import Probe
+from melpatch.evaluation.protocol import Protocol
+from melpatch.evaluation.report import refuse_to_overwrite, score
+from melpatch.evaluation.request import EvaluationRequest, protocol_folder
+from melpatch.evaluation.select import default_protocols, select_protocols
+from melpatch.inference.model import Model, load
+from melpatch.progress import notice
+from melpatch.training.config import build
+
+
+def evaluate(
+    run: str | PathLike[str],
+    data: str | PathLike[str] | Sequence[str | PathLike[str]],
+    protocols: str | Sequence[str] = (),
+    *,
+    settings: Mapping[str, Any] | None = None,
+    split: str | Sequence[str] | None = None,
+    split_column: str = "split",
+    label_column: str = "label",
+    labels_per_class: int | None = None,
+    seeds: Sequence[int] = (),
+    random_weights: bool = False,
+    batch_size: int = 32,
+    workers: int = 0,
+    out: str | PathLike[str] | None = None,
+    features_dir: str | PathLike[str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Score a run on labelled audio, write the scores, and return the record of each protocol by its name.
+
+    Args:
+        run: run folder of a classifier or of a pretrained encoder.
+        data: labelled folders or CSV files.
+        protocols: names, or ``package.module:Class``; by default knn and linear, or as_trained for a classifier.
+        settings: changed settings of the protocols, by name; each goes to the protocols that have it.
+        split: splits or folds to score, each by itself; by default test, or else every fold.
+        split_column: column of the CSV file that holds the split or fold.
+        label_column: column of the CSV file that holds the labels.
+        labels_per_class: train on this many clips per class, drawn by the seed; None for all.
+        seeds: one repetition each; by default as many as the protocol has, from 0.
+        random_weights: score the same network at random weights instead.
+        batch_size: windows per batch.
+        workers: decoding processes.
+        out: folder for the results; by default in RUN/evaluation, named after what is scored.
+        features_dir: folder that keeps frozen features for the next time; by default RUN/features.
+
+    Raises:
+        MelpatchError: something cannot be scored as asked; nothing is written then.
+    """
+    request = EvaluationRequest(
+        run=Path(run),
+        data=_listed(data),
+        split=_listed(split),
+        split_column=split_column,
+        label_column=label_column,
+        labels_per_class=labels_per_class,
+        seeds=tuple(seeds),
+        random_weights=random_weights,
+        batch_size=batch_size,
+        workers=workers,
+        out=None if out is None else Path(out),
+        features_dir=Path(features_dir or Path(run, "features")),
+    )
+    return _evaluate(request, _listed(protocols), settings or {})
+
+
+def _evaluate(
+    request: EvaluationRequest, names: tuple[str, ...], settings: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    check(len({*names}) == len(names), "protocol", names, "each once")
+    trained = load(request.run)
+    protocols = select_protocols(names or default_protocols(trained), settings)
+    jobs = _jobs(request, trained, protocols)
+    # The default folder is named after what is scored, so only a folder of the user's own can hold something else.
+    if request.out is not None:
+        refuse_to_overwrite(jobs)
+    request.check_writable(with_features=any(isinstance(item, Probe) for item in protocols))
+    warn_about_scores(protocols, jobs)
+    records = {}
+    for protocol, job in zip(protocols, jobs, strict=True):
+        records[registry.name_of(type(protocol))] = score(protocol, job)
+    return records
+
+
+def _jobs(
+    request: EvaluationRequest, trained: Model, protocols: Sequence[Protocol]
+) -> list[EvaluationJob]:
+    """Return the job of each protocol, all on the same corpus, network and features."""
+    corpus = load_corpus(
+        request.data, split_column=request.split_column, label_column=request.label_column
+    )
+    if corpus.rejected:
+        notice(
+            f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are not scored; see scores.json"
+        )
+    model = trained
+    if request.random_weights:
+        model = Model(trained.config, build(trained.config))
+    features = FrozenFeatures(
+        model.config,
+        model.objective,
+        request.features_dir,
+        seconds=model.seconds,
+        batch_size=request.batch_size,
+        workers=request.workers,
+    )
+    return [
+        EvaluationJob(
+            run=request.run,
+            model=model,
+            corpus=corpus,
+            scored_splits=request.split,
+            seeds=request.seeds or tuple(range(protocol.num_seeds)),
+            labels_per_class=request.labels_per_class,
+            features=features,
+            out=request.folder / protocol_folder(protocol),
+            name=request.name,
+            random_weights=request.random_weights,
+            batch_size=request.batch_size,
+            workers=request.workers,
+        )
+        for protocol in protocols
+    ]
+
+
+def _listed(values: str | PathLike[str] | Sequence[str | PathLike[str]] | None) -> tuple[str, ...]:
+    """Return one value or several as text; None is no value."""
+    if values is None:
+        return ()
+    if isinstance(values, str | PathLike):
+        return (str(values),)
+    return tuple(str(value) for value in values)

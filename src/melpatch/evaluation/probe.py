@@ -1,0 +1,89 @@
+"""Probes: protocols that learn from frozen features only."""
+
+import time
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from melpatch.data.corpus import Corpus, label_matrix
+from melpatch.distributed import on_rank_zero
+from melpatch.evaluation.features import ClipTokens, ClipVectors
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.protocol import Protocol
+from melpatch.evaluation.splits import EvaluationSplit
+from melpatch.evaluation.trials import TrialResult
+from melpatch.inference.corpus import require_readable
+
+
+class ProbeInputs(NamedTuple):
+    """The clips of one part (train, val or test) as a probe sees them."""
+
+    features: Any
+    """ClipVectors or ClipTokens."""
+    targets: Float[np.ndarray, "clip label"]
+    """1 where the clip has the label, else 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Protocol):
+    """A protocol that learns from frozen features only."""
+
+    uses_tokens: ClassVar[bool] = False
+    """Whether it takes all tokens of each clip instead of one vector."""
+
+    @abstractmethod
+    def fit_predict(
+        self,
+        train: ProbeInputs,
+        val: ProbeInputs | None,
+        test: ProbeInputs,
+        *,
+        multi_label: bool,
+        seed: int,
+    ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
+        """Return the probability of each label for each test clip, and the details of the trial."""
+
+    def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
+        """See :meth:`Protocol.run_trial`; all processes embed, and rank 0 learns.
+
+        ``seconds`` is the time of the learning, ``embedding_seconds`` that of the embedding, short where features
+        were kept.
+        """
+        start = time.monotonic()
+        corpus = job.labelled_corpus
+        features: ClipVectors | ClipTokens
+        if self.uses_tokens:
+            features = job.features.tokens(corpus)
+        else:
+            features = job.features.vectors(corpus)
+        embedding_seconds = round(time.monotonic() - start, 2)
+        trial = on_rank_zero(lambda: self._learn(job, split, seed, features))
+        return replace(trial, details=trial.details | {"embedding_seconds": embedding_seconds})
+
+    def _learn(
+        self,
+        job: EvaluationJob,
+        split: EvaluationSplit,
+        seed: int,
+        features: ClipVectors | ClipTokens,
+    ) -> TrialResult:
+        def inputs(part: Corpus) -> ProbeInputs:
+            selected = features.select(part.clips)
+            require_readable(selected.clips, part.clips, features.rejected)
+            return ProbeInputs(selected, label_matrix(selected.clips, job.corpus.labels))
+
+        start = time.monotonic()
+        test = inputs(split.test)
+        train = inputs(split.train)
+        val = inputs(split.val) if split.val else None
+        probabilities, details = self.fit_predict(
+            train, val, test, multi_label=job.corpus.multi_label, seed=seed
+        )
+        cost = {
+            "seconds": round(time.monotonic() - start, 2),
+            "rejected": [rejected.path for rejected in features.rejected],
+        }
+        return TrialResult(split.name, seed, test.features.clips, probabilities, details | cost)

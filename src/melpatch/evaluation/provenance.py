@@ -1,0 +1,74 @@
+"""Where a run's weights come from, and which scored clips they were trained on."""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from melpatch.data.clip import Clip
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.training.run import COMMAND, Run
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Which of some clips a run, or a run that it started from, was trained on.
+
+    Attributes:
+        keys: of each run that was trained on any of the clips, the keys of these; the last run first.
+        unknown: runs and weight files without a note of the clips they were trained on.
+    """
+
+    keys: dict[str, frozenset[int]]
+    unknown: tuple[str, ...]
+
+    @property
+    def count(self) -> int | None:
+        """The number of clips; None where it is unknown."""
+        if self.unknown:
+            return None
+        return len(frozenset[int]().union(*self.keys.values()))
+
+
+def trained_on(job: EvaluationJob, clips: Sequence[Clip]) -> TrainedOn:
+    """Return which of some clips a job's network was trained on; clips are compared by their identities."""
+    keys: dict[str, frozenset[int]] = {}
+    unknown: list[str] = []
+    if not job.random_weights:
+        for weights in _ancestry(job.run):
+            identities = Run.trained_on(Path(weights))
+            if identities is None:
+                unknown.append(weights)
+                continue
+            trained = frozenset(
+                clip.key for clip in clips if not identities.isdisjoint(clip.identities)
+            )
+            if trained:
+                keys[weights] = trained
+    return TrainedOn(keys, tuple(unknown))
+
+
+def describe_initialisation(job: EvaluationJob) -> str:
+    """Return in words what weights are scored."""
+    if job.random_weights:
+        return "random weights"
+    return f"trained from {_init_of(job.run) or 'random weights'}"
+
+
+def _ancestry(run: Path) -> Iterable[str]:
+    """Yield a run, then what it started from, and so on, each once: a run made again may name its own descendant."""
+    seen: dict[str, None] = {}
+    weights: str | None = str(run)
+    while weights is not None and weights not in seen:
+        seen[weights] = None
+        weights = _init_of(Path(weights))
+    return seen
+
+
+def _init_of(run: Path) -> str | None:
+    """Return the run or weights that a run started from; None for random weights, or where it did not note it."""
+    path = run / COMMAND
+    if not path.exists():
+        return None
+    init = tomllib.loads(path.read_text(encoding="utf-8")).get("init")
+    return None if init in (None, "none", "scratch") else str(init)

@@ -1,0 +1,142 @@
+"""A protocol's scores on disk, with everything they depend on: a record, predictions and pictures."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melpatch.atomic import written_aside
+from melpatch.config import to_dict
+from melpatch.distributed import on_rank_zero, world_size
+from melpatch.errors import ConfigError, MelpatchError
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.protocol import Protocol
+from melpatch.evaluation.provenance import describe_initialisation, trained_on
+from melpatch.evaluation.summary import summarize
+from melpatch.evaluation.trials import TrialResult
+from melpatch.plots.confusion import MOST_CLASSES, confusion
+from melpatch.plots.per_class import per_class
+from melpatch.progress import notice
+from melpatch.registry import name_of
+from melpatch.training.run import environment
+
+_SCORES = "scores.json"
+
+
+def score(protocol: Protocol, job: EvaluationJob) -> dict[str, Any]:
+    """Run a protocol and return its record, as plain values that JSON can hold.
+
+    ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial (``predictions.csv``) and, if
+    matplotlib is installed, the pictures ``confusion.png`` and ``per_class.png``. All processes must call it and get
+    the same result; only rank 0 writes.
+    """
+    trials, entries = protocol.run_trials(job)
+    return on_rank_zero(lambda: _write(protocol, job, trials, entries))
+
+
+def refuse_to_overwrite(jobs: Sequence[EvaluationJob]) -> None:
+    """Raise ConfigError if the results folder of a job holds scores of something else, which would be lost."""
+    for job in jobs:
+        path = job.out / _SCORES
+        if not path.exists():
+            continue
+        record = json.loads(path.read_text(encoding="utf-8"))
+        run = Path(record["run"])
+        name = record.get("name", job.name)
+        if (run.resolve(), name) != (job.run.resolve(), job.name):
+            raise ConfigError(
+                f"{job.out}: holds the scores of {name} by {run}, not {job.name} by {job.run}; give another --out"
+            )
+
+
+def _write(
+    protocol: Protocol, job: EvaluationJob, trials: Sequence[TrialResult], entries: dict[str, Any]
+) -> dict[str, Any]:
+    labels = protocol.labels(job)
+    multi_label = protocol.multi_label(job)
+    scores = summarize(trials, labels, multi_label, protocol.metric(multi_label))
+    record = _conditions(protocol, job, trials) | scores | entries
+    with written_aside(job.out / _SCORES) as aside:
+        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    _write_predictions(job.out / "predictions.csv", trials, labels)
+    _draw(job.out, scores, labels)
+    return record
+
+
+def _conditions(
+    protocol: Protocol, job: EvaluationJob, trials: Sequence[TrialResult]
+) -> dict[str, Any]:
+    """Return the conditions under which a score was made."""
+    scored_clips = [clip for trial in trials for clip in trial.clips]
+    return {
+        "run": str(job.run),
+        "folder": str(job.out),
+        "objective": name_of(type(job.model.objective)),
+        "initialisation": describe_initialisation(job),
+        "corpus": job.corpus.name,
+        "name": job.name,
+        "protocol": name_of(type(protocol)),
+        "version": protocol.version,
+        "settings": to_dict(protocol),
+        "settings_changed": sorted(protocol.changed_settings),
+        "split_rule": protocol.split_rule(),
+        "selection_rule": protocol.selection_rule,
+        "seeds": [*job.seeds],
+        "labels_per_class": protocol.labels_per_class(job),
+        "scored_clips_trained_on": trained_on(job, scored_clips).count,
+        "trials": [_trial_entry(trial) for trial in trials],
+        "seconds": _total(trial.details["seconds"] for trial in trials),
+        "embedding_seconds": _total(trial.details.get("embedding_seconds") for trial in trials),
+        "world_size": world_size(),
+        "rejected": _rejected(job, trials),
+        "environment": environment(),
+    }
+
+
+def _trial_entry(trial: TrialResult) -> dict[str, Any]:
+    details = {name: value for name, value in trial.details.items() if name != "rejected"}
+    return {"split": trial.split, "seed": trial.seed, **details}
+
+
+def _total(seconds: Iterable[float | None]) -> float | None:
+    """Return the sum; None if a part of it is unknown."""
+    parts = [*seconds]
+    known = [part for part in parts if part is not None]
+    return round(sum(known), 2) if len(known) == len(parts) else None
+
+
+def _rejected(job: EvaluationJob, trials: Sequence[TrialResult]) -> list[str]:
+    """Return the paths of files that could not be read, in the listing or in any trial."""
+    paths = {rejected.path for rejected in job.corpus.rejected}
+    for trial in trials:
+        paths.update(trial.details.get("rejected", ()))
+    return sorted(paths)
+
+
+def _write_predictions(path: Path, trials: Sequence[TrialResult], labels: Sequence[str]) -> None:
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "start", "label", "predicted", "split", "seed", *labels])
+        for trial in trials:
+            for clip, probabilities in zip(trial.clips, trial.probabilities, strict=True):
+                predicted = labels[int(np.argmax(probabilities))]
+                row = [clip.location, f"{clip.start:g}", ";".join(clip.labels), predicted]
+                row += [trial.split, str(trial.seed)]
+                row += [f"{probability:.6g}" for probability in probabilities]
+                writer.writerow(row)
+
+
+def _draw(out: Path, scores: dict[str, Any], labels: Sequence[str]) -> None:
+    matrix = scores.get("confusion_matrix")
+    title = "" if scores["value"] is None else f"{scores['metric']} {scores['value']:.3f}"
+    try:
+        if matrix is not None and len(labels) <= MOST_CLASSES:
+            confusion(out / "confusion.png", np.rint(matrix).astype(int), labels, title)
+        column = "AP" if matrix is None else "F1"
+        per_class(out / "per_class.png", scores["per_class"], column, title)
+    except MelpatchError as error:
+        # matplotlib is an extra; scores must not be lost because it is missing.
+        notice(str(error))
