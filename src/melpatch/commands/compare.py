@@ -79,7 +79,7 @@ def run(config: Config) -> None:
     spec, budget = _asked(config)
     runs = plan(spec, budget)
     unknown = sorted({*config.only} - {one.name for one in spec.methods})
-    check(not unknown, "only", unknown, ", ".join(one.name for one in spec.methods))
+    check(not unknown, "only", tuple(unknown), ", ".join(one.name for one in spec.methods))
     _check(runs)
     if not config.allow_leaks:
         refuse_leaks(spec)
