@@ -10,6 +10,7 @@ from melpatch.arguments import read_config
 from melpatch.distributed import restarted
 from melpatch.errors import ConfigError
 from melpatch.recipes.base import recipe_names
+from melpatch.workflows.auto import AUTO, choose
 from melpatch.workflows.pretrain import PretrainConfig, pretrain_defaults
 from melpatch.workflows.runs import recorded
 
@@ -80,11 +81,28 @@ def read_pretrain_flags(arguments: list[str], about: str) -> PretrainConfig:
         arguments = ["ssast", "--help"]
     about = (
         f"{about} 'melpatch pretrain RECIPE --help' shows a recipe's own flags and defaults.\n\n"
-        f"Recipes: {names}, or package.module:Class for an objective of your own."
+        f"Recipes: {names}, or package.module:Class for an objective of your own; auto chooses recipe, size, segment "
+        "length and batch from the corpus and --budget."
     )
+    if arguments[0] == AUTO:
+        started = recorded(PretrainConfig, Path(flag_value(arguments, "--out") or ""))
+        if started is not None:
+            arguments = [started.recipe, *arguments[1:]]
+        else:
+            # Read once to know the data and the budget; what is chosen becomes the defaults of a second reading.
+            asked = _read_pretrain_flags(["ssast", *arguments[1:]], about, _pretrain_defaults)
+            chosen = choose(asked, flag_value(arguments, "--size"))
+            arguments = [chosen.recipe, *arguments[1:]]
+            return _read_pretrain_flags(arguments, about, lambda _: chosen)
+    return _read_pretrain_flags(arguments, about, _pretrain_defaults)
+
+
+def _read_pretrain_flags(
+    arguments: list[str], about: str, defaults: Callable[[list[str]], PretrainConfig]
+) -> PretrainConfig:
     return read_flags(
         PretrainConfig,
-        _pretrain_defaults,
+        defaults,
         arguments,
         prog="melpatch pretrain",
         about=about,

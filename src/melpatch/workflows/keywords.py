@@ -20,6 +20,7 @@ from melpatch.objectives.base import Objective
 from melpatch.training.run import Run
 from melpatch.workflows import finetune as finetuning
 from melpatch.workflows import pretrain as pretraining
+from melpatch.workflows.auto import AUTO, choose
 from melpatch.workflows.finetune import FinetuneConfig, finetune_defaults
 from melpatch.workflows.pretrain import PretrainConfig, pretrain_defaults
 from melpatch.workflows.runs import FLAT, recorded
@@ -27,6 +28,7 @@ from melpatch.workflows.runs import FLAT, recorded
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 Settings = dict[str, Any]
+_OF_THE_CORPUS = ("split_column", "label_column", "exclude_splits", "budget")
 
 
 def pretrain(
@@ -41,8 +43,9 @@ def pretrain(
     Args:
         data: folders of audio, CSV files or shards.
         out: run folder to write.
-        objective: a recipe or objective by name, an :class:`Objective` subclass that can be imported, its ``Config``,
-            or a mapping of settings with the name under ``"name"``, as in ``{"name": "ssast", "mask_ratio": 0.6}``.
+        objective: a recipe or objective by name (``auto`` chooses one), an :class:`Objective` subclass that can be
+            imported, its ``Config``, or a mapping of settings with the name under ``"name"``, as in
+            ``{"name": "ssast", "mask_ratio": 0.6}``.
         **settings: any flag of ``melpatch pretrain`` with underscores, such as ``steps=300, batch_size=16, lr=1e-3,
             size="nano"``. Nested settings are mappings, as in config.toml: ``front_end={"n_mels": 64}``,
             ``encoder={"depth": 4}``; an encoder may also be a name or a ``Config``.
@@ -54,12 +57,18 @@ def pretrain(
     recipe, of_objective = _piece("objective", objective)
     kind, of_encoder = _piece("encoder", settings.pop("encoder", None))
     base = recorded(PretrainConfig, Path(out)) if settings.get("resume") else None
+    if base is None and recipe == AUTO:
+        known = {name: settings[name] for name in _OF_THE_CORPUS if name in settings}
+        asked = with_settings(pretrain_defaults("ssast"), known | {"data": data})
+        base = choose(asked, settings.get("size"))
     if base is None:
         size = settings.get("size", "tiny")
         base = pretrain_defaults(
             recipe or "ssast", size=size, encoder=kind, init=_path(settings.get("init"))
         )
-    changes = settings | {"data": data, "out": out, "recipe": recipe or base.recipe}
+    if recipe in (None, AUTO):
+        recipe = base.recipe
+    changes = settings | {"data": data, "out": out, "recipe": recipe}
     config = with_settings(base, changes, objective=of_objective, encoder=of_encoder)
     return pretraining.pretrain(config)
 
