@@ -30,31 +30,31 @@ def corpus(tmp_path_factory):
 
 def test_every_stage_has_its_rates(corpus, capsys):
     melpatch("bench", "data", "--data", corpus, "--json", "--workers", "1", *FAST)
-    found = json.loads(capsys.readouterr().out)
-    decode, pack, load, front_end, held, fed = found["stages"]
+    measured = json.loads(capsys.readouterr().out)
+    decode, pack, load, front_end, held, fed = measured["stages"]
     assert [stage["stage"].partition(",")[0] for stage in (decode, pack, load, front_end)] == [
         "decode",
         "pack",
         "load",
         "front end",
     ]
-    assert {(stage["clips"], stage["audio_seconds"]) for stage in found["stages"]} == {
+    assert {(stage["clips"], stage["audio_seconds"]) for stage in measured["stages"]} == {
         (12, fed["audio_seconds"])
     }
-    for stage in found["stages"]:
+    for stage in measured["stages"]:
         assert stage["clips_per_second"] == pytest.approx(12 / stage["seconds"])
         assert stage["cpu_ms_per_clip"] == pytest.approx(1000 * stage["cpu_seconds"] / 12)
     assert load["cpu_seconds"] > 0.1 * decode["cpu_seconds"]  # those of the loader's process
     assert held["cpu_ms_per_clip"] > front_end["cpu_ms_per_clip"]
-    assert found["share"]["by_clock"] == pytest.approx(held["seconds"] / fed["seconds"])
-    assert found["share"]["by_cpu_seconds"] == pytest.approx(
+    assert measured["share"]["by_clock"] == pytest.approx(held["seconds"] / fed["seconds"])
+    assert measured["share"]["by_cpu_seconds"] == pytest.approx(
         held["cpu_seconds"] / fed["cpu_seconds"]
     )
 
 
 def test_of_several_rounds_the_middle_one_counts():
     rates = [bench.Rate("a", 4, 8.0, *times) for times in [(9.0, 2.0), (1.0, 5.0), (3.0, 7.0)]]
-    assert bench.middle(rates) == bench.Rate("a", 4, 8.0, 3.0, 5.0)
+    assert bench.median_rate(rates) == bench.Rate("a", 4, 8.0, 3.0, 5.0)
 
 
 def test_a_table_for_people_and_what_to_do_when_the_training_waits(corpus, capsys, monkeypatch):
@@ -62,12 +62,12 @@ def test_a_table_for_people_and_what_to_do_when_the_training_waits(corpus, capsy
     melpatch("bench", "data", "--data", corpus, "--workers", "0", *FAST)
     captured = capsys.readouterr()
     assert re.search(
-        r"With data the training keeps \d[\d.]*% of its rate by the clock", captured.out
+        r"With loading, training keeps \d[\d.]*% of its rate by the clock", captured.out
     )
-    assert "the training waits for its data" in captured.err
+    assert "training waits for data" in captured.err
     monkeypatch.setattr(bench, "_ENOUGH", 0.0)
     melpatch("bench", "data", "--data", corpus, "--workers", "0", *FAST)
-    assert "the training does not wait for its data" in capsys.readouterr().err
+    assert "training does not wait for data" in capsys.readouterr().err
 
 
 def test_a_training_with_labels_is_fed_labels(corpus, capsys):

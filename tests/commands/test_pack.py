@@ -93,7 +93,8 @@ def test_a_folder_of_the_sources_is_no_place_for_shards(folder, tmp_path, source
     before = content(folder)
     assert main(["pack", str(folder / source), "--out", str(place), *FLAGS]) == 2
     assert (
-        f"--out {place}; allowed: a folder that is none of the sources'" in capsys.readouterr().err
+        f"--out {place}; allowed: a folder other than those of the sources"
+        in capsys.readouterr().err
     )
     assert content(folder) == before
 

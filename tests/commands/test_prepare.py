@@ -75,7 +75,7 @@ def test_prepare_warns_of_recordings_in_two_splits(tmp_path, capsys):
     )
     run(config)
     captured = capsys.readouterr()
-    assert "1 recordings stand in more than one split" in captured.err
+    assert "1 recordings are in more than one split" in captured.err
     assert "a.wav (1)" in captured.err
     assert "unlabelled 1" in " ".join(captured.out.split())
     assert load_corpus([tmp_path / "out.csv"]).splits == {"1": 1, "2": 2}

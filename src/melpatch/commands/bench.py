@@ -1,4 +1,4 @@
-"""Measure what feeds a training: the rates of decoding, packing, loading and the front end alone, and all together."""
+"""Measure the data pipeline of a training: decoding, packing, loading, front end and steps."""
 
 import io
 import json
@@ -33,25 +33,25 @@ from melpatch.workflows.corpus import describe_corpus, read_corpus, without_spli
 from melpatch.workflows.finetune import resolved
 from melpatch.workflows.runs import describe_objective
 
-_ENOUGH = 0.95  # of the rate without data
+_ENOUGH = 0.95  # of the rate without loading
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to measure, on which sound, for which training; every field of the recipe is a flag."""
+    """What to measure, on which corpus, for which training."""
 
     what: tyro.conf.Positional[Literal["data"]]
-    """data: the way of sound from its files to the training step."""
+    """data: the pipeline from audio files to training steps."""
     recipe: str = "ssast"
-    """Recipe or objective whose training is fed."""
+    """Recipe or objective of the training."""
     size: str = "tiny"
     """Encoder: nano, mini, tiny, small or base."""
     exclude_splits: tuple[str, ...] | None = None
     """Splits or folds to leave out; by default val and test, where they exist."""
     batches: int = 30
-    """Batches that every rate is measured over; they are held in memory."""
+    """Batches over which each rate is measured; they are held in memory."""
     rounds: int = 3
-    """Turns that training with data and without takes; what counts is the median."""
+    """Measurements of training, with and without loading in turn; the median counts."""
     json: bool = False
     """Print JSON for scripts."""
     training: Annotated[RunConfig, tyro.conf.arg(name="")]
@@ -64,14 +64,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Rate:
-    """What a stage took.
+    """What one stage of the pipeline took.
 
     Attributes:
         stage: its name.
-        clips: how many went through it.
-        audio_seconds: how long they are together.
-        seconds: by the clock.
-        cpu_seconds: of all threads, and of the loader's processes.
+        clips: number of clips that went through it.
+        audio_seconds: their total duration.
+        seconds: wall-clock time.
+        cpu_seconds: CPU time of all threads and of the loader's processes.
     """
 
     stage: str
@@ -90,7 +90,7 @@ class Rate:
 
 
 def parse(arguments: list[str]) -> Config:
-    """Return the settings that the arguments spell."""
+    """Return the configuration that the arguments spell."""
     return read_flags(
         Config, _default, arguments, prog="melpatch bench", about=__doc__ or "", required=["what"]
     )
@@ -100,34 +100,35 @@ def _default(arguments: list[str]) -> Config:
     name = flag_value(arguments, "--recipe") or "ssast"
     size = flag_value(arguments, "--size") or "tiny"
     return Config(
-        what="data", training=recipe_settings(name, size, None, with_labels=_learns(name))
+        what="data",
+        training=recipe_settings(name, size, None, with_labels=_learns_from_labels(name)),
     )
 
 
-def _learns(recipe: str) -> bool:
+def _learns_from_labels(recipe: str) -> bool:
     """Return whether a recipe learns from labels."""
     return recipe.replace("-", "_") in recipe_names(with_labels=True)
 
 
 def run(config: Config) -> None:
-    """Print a line per stage, and the share of the training rate without data that survives with data."""
+    """Print the rate of each stage, and the share of the training rate that loading leaves."""
     corpus = without_splits(read_corpus(config.training), config.exclude_splits)
     settings = shortened(config.training, corpus)
-    settings = resolved(settings, corpus, corpus, 0) if _learns(config.recipe) else settings
+    if _learns_from_labels(config.recipe):
+        settings = resolved(settings, corpus, corpus, 0)
     settings = fitted(settings)
     bench = Bench(settings, corpus, config.batches, config.rounds)
-    notice(
-        f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {describe_objective(bench.trainer.objective)}"
-    )
+    objective = describe_objective(bench.trainer.objective)
+    notice(f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {objective}")
     rates = []
     with bar(6, "measuring") as shown:
         for rate in bench.rates():
             rates.append(rate)
             shown.advance(stage=rate.stage)
-    held, fed = rates[-2:]
+    from_memory, from_loader = rates[-2:]
     shares = {
-        "by_clock": held.seconds / fed.seconds,
-        "by_cpu_seconds": held.cpu_seconds / fed.cpu_seconds,
+        "by_clock": from_memory.seconds / from_loader.seconds,
+        "by_cpu_seconds": from_memory.cpu_seconds / from_loader.cpu_seconds,
     }
     if config.json:
         stages = [rate.record() for rate in rates]
@@ -137,112 +138,122 @@ def run(config: Config) -> None:
         _show(rates, shares)
     if shares["by_clock"] < _ENOUGH:
         notice(
-            "the training waits for its data: raise --workers where processors are idle, pack the sound "
-            "(melpatch pack) where decoding or the disk is slow"
+            "training waits for data: raise --workers if processors are idle; pack the corpus "
+            "(melpatch pack) if decoding or the disk is slow"
         )
     else:
-        notice("the training does not wait for its data")
+        notice("training does not wait for data")
 
 
-def middle(rates: Sequence[Rate]) -> Rate:
-    """Return what a stage took that was measured more than once."""
-    seconds, cpu_seconds = (
-        median(rate.seconds for rate in rates),
-        median(rate.cpu_seconds for rate in rates),
+def median_rate(rates: Sequence[Rate]) -> Rate:
+    """Return the median of several measurements of one stage."""
+    return replace(
+        rates[0],
+        seconds=median(rate.seconds for rate in rates),
+        cpu_seconds=median(rate.cpu_seconds for rate in rates),
     )
-    return replace(rates[0], seconds=seconds, cpu_seconds=cpu_seconds)
 
 
 def _show(rates: list[Rate], shares: dict[str, float]) -> None:
     table = Table(title="From files to training steps", title_justify="left")
-    for name in ("stage", "clips/s", "times real time", "CPU ms per clip"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    table.add_column("stage")
+    for name in ("clips/s", "times real time", "CPU ms per clip"):
+        table.add_column(name, justify="right")
     for rate in rates:
         record = rate.record()
-        numbers = (
-            record[name] for name in ("clips_per_second", "times_real_time", "cpu_ms_per_clip")
-        )
-        table.add_row(rate.stage, *(f"{number:,.4g}" for number in numbers))
+        row = [rate.stage]
+        for name in ("clips_per_second", "times_real_time", "cpu_ms_per_clip"):
+            row.append(f"{record[name]:,.4g}")
+        table.add_row(*row)
     console().print(table)
     console().print(
-        f"With data the training keeps {shares['by_clock']:.1%} of its rate by the clock, "
+        f"With loading, training keeps {shares['by_clock']:.1%} of its rate by the clock, "
         f"{shares['by_cpu_seconds']:.1%} by CPU seconds."
     )
 
 
 class Bench:
-    """A training whose every stage can be run alone.
+    """A training whose stages can be measured one by one.
 
     Args:
-        config: of the training.
-        corpus: the sound.
-        batches: how many steps' clips go through each stage.
-        rounds: how often the training is measured.
+        config: settings of the training.
+        corpus: the clips.
+        batches: number of batches that go through each stage.
+        rounds: number of times that training is measured.
 
     Raises:
-        DataError: a batch of them cannot be read at all.
+        DataError: no clip of a batch can be read.
     """
 
     def __init__(self, config: RunConfig, corpus: Corpus, batches: int, rounds: int) -> None:
-        self.config, self.corpus, self.batches, self.rounds = config, corpus, batches, rounds
+        self.config = config
+        self.corpus = corpus
+        self.batches = batches
+        self.rounds = rounds
         self.sample_rate = config.front_end.sample_rate
         self.trainer = set_up(build(config), config, plan(config, corpus))
-        found = [one.batch for one in islice(self.load(first_step=1), batches)]
-        self.held = [batch for batch in found if batch is not None]
+        loaded_batches = islice(self.load(first_step=1), batches)
+        self.held = [loaded.batch for loaded in loaded_batches if loaded.batch is not None]
         if len(self.held) < batches:
             raise DataError(
-                f"{corpus.name}: whole batches cannot be read; run melpatch prepare on it to see why"
+                f"{corpus.name}: no clip of a batch can be read; run melpatch prepare on it to see why"
             )
 
     def load(self, first_step: int) -> Iterator[LoadedBatch]:
-        """Yield what the loader of a training yields from a step on."""
-        labels = self.trainer.objective.needs_labels
-        loader, seed = self.config.loader, self.config.seed
+        """Yield the batches of a training from a step on."""
         return training_batches(
             self.corpus,
-            loader,
+            self.config.loader,
             self.sample_rate,
-            seed=seed,
+            seed=self.config.seed,
             first_step=first_step,
-            with_labels=labels,
+            with_labels=self.trainer.objective.needs_labels,
         )
 
     def rates(self) -> Iterator[Rate]:
-        """Yield the rate of each stage; the last two are of training on what lies in memory, and with data."""
-        device, workers = self.trainer.fabric.device, self.config.loader.workers
+        """Yield the rate of each stage; the last two are training from memory and from the loader."""
+        device = self.trainer.fabric.device
+        workers = self.config.loader.workers
         yield self.timed("decode, one process", self.decode())
         yield self.timed("pack, one process", self.pack())
         yield self.timed(f"load, {workers} workers", self.loading())
-        there = [batch.to(device) for batch in self.held]
-        self.front_end(there[0])
-        yield self.timed(f"front end, {device}", map(self.front_end, there))
+        moved = [batch.to(device) for batch in self.held]
+        self.front_end(moved[0])
+        yield self.timed(f"front end, {device}", map(self.front_end, moved))
         in_memory = [LoadedBatch(batch) for batch in self.held]
-        deque(self.train(in_memory), maxlen=0)  # the first steps are slower
-        held, fed = [self.timed("train, data in memory", self.train(in_memory))], []
-        for _ in range(self.rounds):  # in turns, so that what else the machine does hits both alike
-            fed.append(self.timed("train, data from the loader", self.train(self.loading())))
-            held.append(self.timed(held[0].stage, self.train(in_memory)))
-        yield middle(held)
-        yield middle(fed)
+        # The first steps are slower, so they are not measured.
+        deque(self.train(in_memory), maxlen=0)
+        from_memory = [self.timed("train, data in memory", self.train(in_memory))]
+        from_loader = []
+        # The two are measured in turn, so that other work on the machine slows both alike.
+        for _ in range(self.rounds):
+            from_loader.append(
+                self.timed("train, data from the loader", self.train(self.loading()))
+            )
+            from_memory.append(self.timed("train, data in memory", self.train(in_memory)))
+        yield median_rate(from_memory)
+        yield median_rate(from_loader)
 
     def timed(self, stage: str, batches: Iterator[object]) -> Rate:
-        """Return what the batches took; at every stage they hold the same clips.
+        """Return what a stage took for the batches, which hold the same clips at every stage.
 
-        CPU seconds are those of the loader's processes too, with what they read ahead.
+        CPU seconds include the loader's processes and what they read ahead.
         """
-        cpu, clock = _cpu_seconds(), time.monotonic()
+        cpu_start = _cpu_seconds()
+        start = time.monotonic()
         deque(islice(batches, self.batches), maxlen=0)
         if self.trainer.fabric.device.type == "cuda":
             torch.cuda.synchronize()
-        seconds = time.monotonic() - clock
-        del batches  # the loader's processes count once they have ended
+        seconds = time.monotonic() - start
+        # The CPU time of the loader's processes is known once they have ended.
+        del batches
         samples = sum(int(batch.lengths.sum()) for batch in self.held)
         return Rate(
             stage,
             sum(map(len, self.held)),
             samples / self.sample_rate,
             seconds,
-            _cpu_seconds() - cpu,
+            _cpu_seconds() - cpu_start,
         )
 
     def decode(self) -> Iterator[object]:
@@ -250,9 +261,8 @@ class Bench:
         clips = ClipDataset(
             self.corpus.clips, self.sample_rate, self.config.loader.seconds, self.config.seed
         )
-        for draws in step_draws(
-            self.corpus, self.config.loader, self.config.seed, self.config.loader.batch_size, 1
-        ):
+        loader = self.config.loader
+        for draws in step_draws(self.corpus, loader, self.config.seed, loader.batch_size, 1):
             yield [clips[draw] for draw in draws]
 
     def pack(self) -> Iterator[object]:
@@ -270,18 +280,20 @@ class Bench:
             return self.trainer.objective.spectrograms(batch)
 
     def loading(self) -> Iterator[LoadedBatch]:
-        """Return an iterator over the batches as a training has them, whose processes have started."""
+        """Return the batches of a training, from a loader whose processes have started."""
         loaded = self.load(first_step=0)
         next(loaded)
         return loaded
 
     def train(self, batches: Iterable[LoadedBatch]) -> Iterator[object]:
-        """Yield what a step on each batch gives."""
+        """Yield the result of a training step on each batch."""
         for loaded in on_device(iter(batches), self.trainer.fabric.device):
-            yield training_step(self.trainer, [] if loaded.batch is None else [loaded.batch], 0)
+            batches_of_step = [] if loaded.batch is None else [loaded.batch]
+            yield training_step(self.trainer, batches_of_step, 0)
 
 
 def _cpu_seconds() -> float:
-    """Return what this process has used, all threads together, and its processes that have ended."""
-    used = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    """Return the CPU time of this process, all its threads, and its children that have ended."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

@@ -1,4 +1,4 @@
-"""Pack a corpus into shards: decoded, mixed down and resampled once, for fast reading from any disk or store."""
+"""Pack a corpus into shards: decoded, mixed down and resampled once, for fast reading."""
 
 import shlex
 from collections.abc import Sequence
@@ -25,27 +25,26 @@ from melpatch.progress import console, notice
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to pack, and how; what is cut off goes on where it was, with the same command."""
+    """What to pack, and how. The same command resumes an interrupted packing."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Folders of audio, and CSV files with the header path,label,split; with --check, folders of shards or their
-    URLs."""
+    """Folders of audio or CSV files (path,label,split); with --check, folders or URLs of shards."""
     out: Path | None = None
     """Folder for the shards."""
     check: bool = False
-    """Pack nothing; read every byte of the shards that are named, and tell what is damaged."""
+    """Read every byte of the named shards and report damage; pack nothing."""
     sample_rate: int = 16_000
-    """Rate that clips are resampled to, in Hz."""
+    """Sampling rate of the shards, in Hz; clips are resampled to it."""
     codec: Codec = "flac"
-    """flac is without loss and half as large as pcm, which needs no decoding; both have 16 bits."""
+    """flac is lossless and half as large; pcm needs no decoding. Both have 16 bits."""
     shard_mib: float = 256.0
-    """Mebibytes of samples in a shard, before they are coded."""
+    """Size of a shard before coding, in MiB."""
     split_column: str = "split"
     """Column of the CSV files that holds the split or fold."""
     label_column: str = "label"
-    """Column of the CSV files that holds the label; several are parted by semicolons."""
+    """Column of the CSV files that holds the labels, separated by semicolons."""
     workers: int = 2
-    """Processes that share the work; 0 does it in this one."""
+    """Worker processes; 0 packs in this one."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -62,7 +61,7 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Write the shards and say what they hold; or read them all and say what is damaged."""
+    """Write the shards and report what they hold; or read them and report what is damaged."""
     if config.check or config.out is None:
         _check(config)
         return
@@ -71,7 +70,7 @@ def run(config: Config) -> None:
         config.out.resolve() not in folders,
         "out",
         str(config.out),
-        "a folder that is none of the sources'",
+        "a folder other than those of the sources",
     )
     columns = {"split_column": config.split_column, "label_column": config.label_column}
     corpus = load_corpus(config.sources, **columns, workers=config.workers)
@@ -86,19 +85,18 @@ def run(config: Config) -> None:
 
 
 def _check(config: Config) -> None:
-    found = [fault for source in config.sources for fault in damaged_shards(source)]
-    for fault in found:
+    damaged = [fault for source in config.sources for fault in damaged_shards(source)]
+    for fault in damaged:
         notice(fault)
-    if found:
+    if damaged:
         raise DataError(
-            f"{len(found)} shards are damaged or missing; copy them again, or pack anew"
+            f"{len(damaged)} shards are damaged or missing; copy them again, or pack again"
         )
-    console().print("every byte is as it was packed")
+    console().print("no damage: every byte is as it was packed")
 
 
 def _names(corpus: Corpus, sources: Sequence[str]) -> list[str]:
-    """Return what each clip is called below its source, with the source's name in front and not where it lies on this
-    machine."""
+    """Return the path of each clip below its source, behind the name of the source."""
     roots = {}
     for source in sources:
         roots[f"{source if is_url(source) else _folder(source).absolute()}/"] = dataset_name(source)
@@ -106,13 +104,16 @@ def _names(corpus: Corpus, sources: Sequence[str]) -> list[str]:
 
 
 def _folder(source: str) -> Path:
-    """Return the folder that is a source, or in which its list lies."""
-    return Path(source) if Path(source).is_dir() else Path(source).parent
+    """Return the folder of a source: itself, or that of a CSV file."""
+    path = Path(source)
+    return path if path.is_dir() else path.parent
 
 
 def _name(place: str, roots: dict[str, str]) -> str:
     root = max((root for root in roots if place.startswith(root)), key=len, default="")
-    return f"{roots[root]}/{place[len(root) :]}" if root else place
+    if not root:
+        return place
+    return f"{roots[root]}/{place[len(root) :]}"
 
 
 def _command(config: Config) -> str:
@@ -137,7 +138,8 @@ def _report(about: ShardSet, out: Path) -> None:
     console().print(table)
     if about.clipped:
         notice(
-            f"{about.clipped:,} clips have samples beyond full scale, which are cut off as 16 bits must"
+            f"{about.clipped:,} clips have samples beyond full scale, which 16 bits cannot hold; "
+            "they are clipped"
         )
     if about.rejected:
         notice(f"{about.rejected:,} clips are left out, listed in {out / REJECTED}")

@@ -1,4 +1,4 @@
-"""Look through folders, CSV files or a public dataset once: report what is there, and write it as a corpus."""
+"""Scan folders, CSV files or a public dataset, report what is there, and write a corpus file."""
 
 import statistics
 from collections import Counter
@@ -30,24 +30,24 @@ _SHOWN = 12  # labels listed by name
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to look through, and where to write what was found."""
+    """What to scan, and where to write the corpus."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Folders (the first sub-folder is the label), CSV files (columns path, label, split, start, duration, group), and
-    shards (melpatch pack) here or by their URL; or the name of a public dataset (melpatch datasets)."""
+    """Folders (sub-folders are labels), CSV files (columns path, label, split, start, duration, group),
+    shards (melpatch pack) or their URLs; or the name of a public dataset (melpatch datasets)."""
     root: Path | None = None
-    """Folder that holds the public dataset."""
+    """Folder of the public dataset."""
     subset: str = ""
     """Variant of the public dataset; by default its first."""
     out: Path | None = None
-    """CSV file to write, by default corpus.csv, or NAME.csv or NAME-SUBSET.csv for a dataset; files that are no good
-    are listed beside it, in corpus.rejected.csv, and those that a dataset lacks in corpus.missing.csv."""
+    """CSV file to write; by default corpus.csv, or the name of the dataset. Files that cannot be used are
+    listed beside it in .rejected.csv, files that a dataset lacks in .missing.csv."""
     split_column: str = "split"
     """Column of the CSV files that holds the split or fold."""
     label_column: str = "label"
-    """Column of the CSV files that holds the label; several are parted by semicolons."""
+    """Column of the CSV files that holds the labels, separated by semicolons."""
     workers: int = 2
-    """Processes that look at files; 0 looks at them in this one."""
+    """Worker processes that read files; 0 reads them in this one."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -55,7 +55,7 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Scan the sources, print what was found, and write the corpus."""
+    """Scan the sources, print a summary, and write the corpus."""
     card = _card(config)
     corpus, rates, missing, labels = _survey(config, card)
     table = Table(title=corpus.name, title_justify="left", show_header=False, box=None)
@@ -65,9 +65,7 @@ def run(config: Config) -> None:
         table.add_row("missing", f"{len(missing):,} of {_listed(corpus, missing):,}")
         table.add_row("licence", card.licence)
     console().print(table)
-    out = config.out or Path(
-        "-".join(filter(None, [card.name if card else "corpus", config.subset])) + ".csv"
-    )
+    out = config.out or _default_out(card, config.subset)
     write_corpus(corpus, out)
     _list(corpus.rejected, out.with_suffix(".rejected.csv"), "files are left out")
     lacking = [Rejected(str(row.path), "does not exist") for row in missing]
@@ -77,17 +75,24 @@ def run(config: Config) -> None:
         f"of {_listed(corpus, missing):,} clips are missing",
     )
     _warn_of_lost_labels(corpus, labels)
-    if (
-        card is None
-    ):  # the splits of a public dataset are given, and two million files are too many to compare
+    # The splits of a public dataset are given, and its files may be too many to compare.
+    if card is None:
         _warn_of_leaks(find_leaks(corpus))
     warn_of_shared_groups(*(corpus.select([split]) for split in corpus.splits))
     console().print(f"written: {out}")
 
 
+def _default_out(card: Card | None, subset: str) -> Path:
+    if card is None:
+        return Path("corpus.csv")
+    return Path(f"{card.name}-{subset}.csv" if subset else f"{card.name}.csv")
+
+
 def _survey(config: Config, card: Card | None) -> tuple[Corpus, Counter[int], list[Row], set[str]]:
-    """Return the corpus, the number of files of each sampling rate, and of a public dataset what is missing and the
-    labels of all clips that it lists."""
+    """Return the corpus and the number of files of each sampling rate.
+
+    For a public dataset, also return the rows that are missing and all labels that it lists.
+    """
     if card is None or config.root is None:
         columns = {"split_column": config.split_column, "label_column": config.label_column}
         return *load_with_rates(config.sources, **columns, workers=config.workers), [], set()
@@ -101,19 +106,22 @@ def _list(files: Sequence[Rejected], path: Path, what: str) -> None:
         write_rejected(files, path)
         notice(f"{len(files):,} {what}, listed in {path}")
     else:
-        path.unlink(missing_ok=True)  # of an earlier look, when some were
+        path.unlink(missing_ok=True)  # left by an earlier scan
 
 
 def _listed(corpus: Corpus, missing: Sequence[Row]) -> int:
-    """Return how many clips a public dataset has, there or not."""
+    """Return the number of clips that a public dataset lists, present or not."""
     return len(corpus.clips) + len(corpus.rejected) + len(missing)
 
 
 def _card(config: Config) -> Card | None:
-    """Return the card of the public dataset that is named, None where folders or CSV files are."""
+    """Return the card of the public dataset that is named; None for folders and CSV files."""
     given = " ".join(config.sources)
+    if config.root is not None and ":" in given:  # a card of one's own, package.module:name
+        own: Card = registry.find("datasets", given)
+        return own
     name = given.replace("-", "_").lower()
-    known = name in registry.names("datasets")
+    known = name in registry.all_names("datasets")
     if config.root is None and (not known or Path(given).exists()):
         check(
             not config.subset,
@@ -122,9 +130,8 @@ def _card(config: Config) -> Card | None:
             "with --root and the name of a public dataset only",
         )
         return None
-    check(
-        known, "sources", name, f"with --root one name of {', '.join(registry.names('datasets'))}"
-    )
+    names = ", ".join(registry.all_names("datasets"))
+    check(known, "sources", name, f"with --root one name of {names}")
     card: Card = registry.find("datasets", name)
     check(config.root is not None, "root", None, f"the folder that holds {name}; {card.download}")
     return card
@@ -141,7 +148,7 @@ def _findings(corpus: Corpus, rates: Counter[int]) -> Iterator[tuple[str, str]]:
     )
     yield (
         "sampling rates",
-        _counts([(f"{rate} Hz", count) for rate, count in rates.most_common()]) or "not looked at",
+        _counts([(f"{rate} Hz", count) for rate, count in rates.most_common()]) or "not read",
     )
     yield "splits", _counts([(split or "(none)", count) for split, count in corpus.splits.items()])
     labels = Counter(label for clip in corpus.clips for label in clip.labels).most_common()
@@ -154,7 +161,7 @@ def _findings(corpus: Corpus, rates: Counter[int]) -> Iterator[tuple[str, str]]:
 
 
 def _counts(items: Sequence[tuple[str, int]]) -> str:
-    """Return names with their counts; of a long list the beginning and the last."""
+    """Return names with their counts; a long list is shortened in the middle."""
     texts = [f"{name}: {count}" for name, count in items]
     if len(texts) > _SHOWN:
         texts = [*texts[: _SHOWN - 1], "...", texts[-1]]
@@ -162,24 +169,24 @@ def _counts(items: Sequence[tuple[str, int]]) -> str:
 
 
 def _warn_of_lost_labels(corpus: Corpus, listed: set[str]) -> None:
-    """Name the labels that only missing or bad files have: the corpus does not know that they exist."""
+    """Name the labels of the dataset of which the corpus has no clip."""
     lost = sorted(listed.difference(corpus.labels))
     if lost:
-        named = "; ".join(lost[:_SHOWN]) + ("; ..." if len(lost) > _SHOWN else "")
+        shown = lost[:_SHOWN]
+        if len(lost) > _SHOWN:
+            shown.append("...")
         notice(
-            f"{len(lost)} of {len(listed)} labels have no clip here and cannot be learnt or scored: {named}"
+            f"{len(lost)} of {len(listed)} labels have no clip here and cannot be learnt or scored: "
+            + "; ".join(shown)
         )
 
 
 def _warn_of_leaks(groups: Sequence[tuple[Clip, ...]]) -> None:
     if groups:
-        one, other = (
-            groups[0][0],
-            next(clip for clip in groups[0] if clip.split != groups[0][0].split),
-        )
-        example = (
-            f"{one.location} ({one.split or 'none'}) and {other.location} ({other.split or 'none'})"
-        )
+        clip = groups[0][0]
+        other = next(twin for twin in groups[0] if twin.split != clip.split)
+        example = f"{clip.location} ({clip.split or 'none'}) and {other.location} ({other.split or 'none'})"
         notice(
-            f"{len(groups)} recordings stand in more than one split, such as {example}; scores would be too good"
+            f"{len(groups)} recordings are in more than one split, such as {example}; "
+            "scores would be too good"
         )
