@@ -16,12 +16,12 @@ from melpatch.errors import CheckpointError
 def save_weights(
     path: Path, state: Mapping[str, Tensor], about: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors to a safetensors file, whole or not at all.
+    """Write tensors to a safetensors file; after a crash the file is complete or absent.
 
     Args:
         path: the file.
         state: tensors by name.
-        about: text to keep in the file's header.
+        about: texts by name for the file's header.
     """
     with written_aside(path) as aside:
         write_weights(aside, copied(state), about)
@@ -30,18 +30,20 @@ def save_weights(
 def write_weights(
     path: Path, state: Mapping[str, Tensor], about: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors that :func:`copied` returned to a safetensors file, which a crash may leave half-written."""
-    # Not save_file, which hides what the system said, and leaves files of other names where it is killed.
+    """Write tensors that :func:`copied` returned; a crash may leave the file half-written."""
+    # Not save_file: it hides the system's message, and leaves temporary files when it is killed.
     path.write_bytes(serialised(dict(state), metadata={"format": "pt", **(about or {})}))
 
 
 def copied(value: Any) -> Any:
-    """Return tensors, or dictionaries and lists of them, with memory of their own on the CPU."""
+    """Return copies on the CPU of tensors, or of dictionaries and lists of them."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True).contiguous()
     if isinstance(value, Mapping):
-        return {name: copied(each) for name, each in value.items()}
-    return [copied(each) for each in value] if isinstance(value, list) else value
+        return {name: copied(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    return value
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

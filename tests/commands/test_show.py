@@ -127,7 +127,7 @@ def test_a_run_that_rebuilds_nothing_says_so(run, tmp_path, capsys):
     ]
     assert main([str(word) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "Classify rebuilds nothing that could be drawn" in line
+    assert "Classify reconstructs nothing to draw" in line
     assert not (tmp_path / "pictures").exists()
 
 
@@ -163,4 +163,4 @@ def test_a_folder_that_is_no_run_is_exit_code_2(tmp_path, capsys):
 def test_a_run_that_did_no_step_is_exit_code_2(tmp_path, capsys):
     Run.create(tmp_path / "run", settings())
     assert main(["show", str(tmp_path / "run")]) == 2
-    assert "has no metrics.jsonl; it was started, but did no step" in capsys.readouterr().err
+    assert "has no metrics.jsonl; the run made no step yet" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Show what a run is and how it went, or what a recording looks like to it."""
+"""Show a run's settings and metrics, or what its method makes of a recording."""
 
 import json
 from dataclasses import dataclass
@@ -29,21 +29,20 @@ class Config:
     curve: Path | None = None
     """PNG to draw the curves of metrics.jsonl to."""
     sound: Path | None = None
-    """Recording of whose first segment to draw what a pretraining run hides, sees and makes of it."""
+    """Recording whose first segment is drawn: as a pretraining run masks it, sees it and reconstructs it."""
     pictures: Path | None = None
-    """Folder to draw it to: reconstruction.png, and classes.png where a teacher tells classes of patches."""
+    """Folder for the pictures: reconstruction.png, and classes.png if a teacher assigns classes to patches."""
 
     def __post_init__(self) -> None:
-        """Check that what belongs together comes together."""
+        """Check that --sound and --pictures come together."""
         for name, other in (("sound", "pictures"), ("pictures", "sound")):
             if getattr(self, name) is not None and getattr(self, other) is None:
-                raise ConfigError(
-                    f"--{name} is given but --{other} is not; they go together: --sound FILE --pictures FOLDER"
-                )
+                fix = "give both: --sound FILE --pictures FOLDER"
+                raise ConfigError(f"--{name} is given but --{other} is not; {fix}")
 
 
 def run(config: Config) -> None:
-    """Print the run's settings and last metrics; draw its curves, and a recording as it sees it, if asked."""
+    """Print a run's settings and latest metrics; draw its curves and a recording on request."""
     settings = from_toml(RunConfig, config.run / "config.toml")
     summary = _summary(config.run, settings)
     if config.json:
@@ -51,7 +50,8 @@ def run(config: Config) -> None:
     else:
         table = Table(title=str(config.run), show_header=False)
         for name, value in summary.items():
-            table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+            text = value if isinstance(value, str) else json.dumps(value)
+            table.add_row(name, text)
         console().print(table)
     if config.curve is not None:
         curve(config.curve, config.run / "metrics.jsonl")
@@ -67,8 +67,8 @@ def _draw_sound(folder: Path, sound: Path, pictures: Path) -> None:
     drawn = draw_pictures(pictures, model, segment)
     if not drawn:
         raise ConfigError(
-            f"{folder}: {type(model.objective).__name__} rebuilds nothing that could be drawn; leave out --sound, or "
-            "give a pretraining run of a method that rebuilds what it hides"
+            f"{folder}: {type(model.objective).__name__} reconstructs nothing to draw; leave out "
+            "--sound, or give a pretraining run of a method that reconstructs masked patches"
         )
     notice(f"drawn to {', '.join(map(str, drawn))}")
 
@@ -76,7 +76,7 @@ def _draw_sound(folder: Path, sound: Path, pictures: Path) -> None:
 def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
     metrics = folder / "metrics.jsonl"
     if not metrics.exists():
-        raise CheckpointError(f"{folder}: has no metrics.jsonl; it was started, but did no step")
+        raise CheckpointError(f"{folder}: has no metrics.jsonl; the run made no step yet")
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     latest: dict[str, Any] = {}
     warning = "none"

@@ -1,1 +1,1 @@
-"""Using a trained network on sound of any length: windows, batches, outputs, and the tables made of them."""
+"""A trained network on audio of any length: windows, batches, outputs, rows and tables."""

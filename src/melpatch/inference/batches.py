@@ -1,7 +1,8 @@
-"""Windows of many recordings in batches through a network, and its outputs in the order of the windows.
+"""Batches of windows of many recordings through a network; outputs in the order of the windows.
 
-Windows of similar length share a batch, so that little is padded. For this a bounded number of windows, a bucket, is
-collected and sorted; the next bucket is decoded while the network computes the current one.
+Windows of similar length share a batch, so that little is padded. For this a bounded number of
+windows, a bucket, is collected and sorted; the next bucket is decoded while the network computes the
+current one.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -56,6 +57,7 @@ def run_buckets(
         function: a batch to one array per window.
     """
     for bucket in buckets:
+        # Batches come sorted by length; outputs are kept until they can be put back in order.
         values: dict[int, np.ndarray] = {}
         for positions, batch in bucket.batches:
             values.update(zip(positions, function(batch), strict=True))
@@ -101,7 +103,7 @@ def make_buckets(
         pin_memory: whether batches are pinned, so that a GPU copies them without waiting.
     """
     pending: list[Window | RecordingEnd] = []
-    windows = 0
+    windows = 0  # in `pending`, without the ends
     for item in items:
         pending.append(item)
         if isinstance(item, Window):
@@ -141,7 +143,7 @@ def _make_bucket(
 
 
 def _pad(waves: list[torch.Tensor]) -> Batch:
-    """Return a batch padded with zeros to its longest window; its keys are 0, they name no clips."""
+    """Return a batch padded with zeros to its longest window; its keys are 0 and name no clips."""
     lengths = torch.tensor([len(wave) for wave in waves])
     keys = torch.zeros(len(waves), dtype=torch.int64)
     return Batch(pad_sequence(waves, batch_first=True), lengths, keys)
@@ -150,7 +152,7 @@ def _pad(waves: list[torch.Tensor]) -> Batch:
 def prefetch(items: Generator[T, None, None]) -> Generator[T, None, None]:
     """Yield the items; while one is in use, a thread makes the next."""
     try:
-        # Leaving the `with` waits for the item in the making, so that `items` can be closed after it.
+        # Leaving the `with` waits for the item in the making; only then can `items` be closed.
         with ThreadPoolExecutor(1) as executor:
             coming = executor.submit(next, items, None)
             while (item := coming.result()) is not None:

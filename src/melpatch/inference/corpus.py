@@ -1,4 +1,4 @@
-"""A network over a corpus: one row per clip, averaged over windows; unreadable clips are left out and named.
+"""A network over a corpus: one row per clip, averaged over windows; unreadable clips are named.
 
 With several ranks each computes its share of the clips, and all ranks get the whole result.
 """
@@ -187,7 +187,7 @@ def rank_rows(
 
 
 def rejection(clip: Clip, end: RecordingEnd, seconds: float) -> list[Rejected]:
-    """Return what was wrong with a clip: an error, or whole windows that lie behind its file's end."""
+    """Return what was wrong with a clip: an error, or windows behind the end of its file."""
     if end.error is not None:
         return [Rejected(clip.location, end.error.reason)]
     if clip.duration == float("inf"):
@@ -212,6 +212,7 @@ def merge_ranks(
     """
     if len(shares) == 1:
         return shares[0]
+    # A rank that could read nothing does not know the number of columns.
     widest = max(shares, key=lambda share: share.size)
     merged = allocate((sum(map(len, shares)), *widest.shape[1:]), widest.dtype)
     # Rank r has the clips r, r + world size, r + 2 * world size, ...

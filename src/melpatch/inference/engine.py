@@ -30,7 +30,7 @@ class InferenceTask(NamedTuple):
     to_rows: ToRows
     """From these arrays to rows."""
     equal_lengths: bool = False
-    """Whether only windows of the same length may share a batch, for networks that padding changes."""
+    """Whether only windows of the same length share a batch, because padding changes the output."""
     pin_memory: bool = False
     """Whether batches are pinned because they will be copied to a GPU."""
 
@@ -65,7 +65,7 @@ def infer_many(
     workers: int = 0,
     report: Callable[[float], None] = lambda _: None,
 ) -> Generator[Row | RecordingEnd, None, None]:
-    """Yield the rows of recordings, and the end of each, in their order; close it if you stop early.
+    """Yield the rows of recordings and the end of each, in order; close it if you stop early.
 
     Args:
         task: what to compute.

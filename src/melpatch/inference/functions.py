@@ -1,4 +1,4 @@
-"""``melpatch.embed`` and ``melpatch.predict``: a run and audio in, vectors or predictions out, in one call.
+"""``melpatch.embed`` and ``melpatch.predict``: from a run and audio to results, in one call.
 
 >>> vector = melpatch.embed("runs/a", "dawn.flac")
 >>> for path, vector in melpatch.embed("runs/a", "recordings/"): ...
@@ -89,7 +89,7 @@ def predict(
     workers: int | None = None,
     rejected: list[Rejected] | None = None,
 ) -> list[Prediction] | Iterator[tuple[Path, list[Prediction]]]:
-    """Return the predictions for a recording, or an iterator over those of a folder or list of files.
+    """Return the predictions for a recording, or an iterator over those of a folder or list.
 
     Args:
         run: a fine-tuned run, its folder, or a loaded model.
@@ -134,14 +134,15 @@ def files_of(audio: object) -> list[Path] | None:
     for value in audio:
         if not isinstance(value, str | PathLike):
             raise ConfigError(
-                f"a list with {type(value).__name__}; give a list of files, or one recording at a time"
+                f"a list with {type(value).__name__}; give a list of files, "
+                "or one recording at a time"
             )
     clips = list_recordings([str(path) for path in audio])
     for clip in clips:
         if clip.size or clip.start or clip.duration != inf:
             raise ConfigError(
-                f"{clip.location}: part of a file or shard; write a table of them with the commands "
-                "melpatch embed and melpatch predict"
+                f"{clip.location}: part of a file or shard; write a table of them with "
+                "the commands melpatch embed and melpatch predict"
             )
     return [clip.path for clip in clips]
 

@@ -1,4 +1,4 @@
-"""From the settings of ``melpatch embed`` and ``melpatch predict`` to a job that writes their output."""
+"""From the settings of ``melpatch embed`` and ``melpatch predict`` to a job that writes a file."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -29,16 +29,16 @@ class InferenceConfig:
     run: tyro.conf.Positional[Path]
     """Run folder."""
     recordings: tyro.conf.Positional[tuple[str, ...]]
-    """Audio files, folders of them, CSV files with a column path, and folders of shards or their URLs."""
+    """Audio files, folders of them, CSV files with a column path, folders of shards, or URLs of these."""
     out: Path
     """File to write."""
     batch_size: int | None = None
     """Windows at a time, of many recordings together; by default 8, or 64 on a GPU."""
     workers: int | None = None
-    """Processes that decode beside the network; 0 decodes in a thread. By default 0, or on a GPU one per processor,
-    up to 8."""
+    """Processes that decode beside the network; 0 decodes in a thread. By default 0, or on a GPU one
+    per processor, up to 8."""
     precision: Precision = "auto"
-    """Arithmetic of the network; auto is bf16-mixed on a GPU with bf16 hardware, and 32-true elsewhere."""
+    """Arithmetic of the network; auto is bf16-mixed on a GPU with bf16 hardware, else 32-true."""
     resume: bool = False
     """Continue a killed run from OUT.parts; finished recordings are not computed again."""
 

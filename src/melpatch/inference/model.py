@@ -110,7 +110,7 @@ class Model:
 
     @property
     def default_pooling(self) -> Pooling:
-        """The pooling of a classifier; ``frequency``, which keeps the rows of the grid, otherwise."""
+        """The pooling of a classifier; otherwise ``frequency``, which keeps the rows of the grid."""
         return self.network.default_pooling
 
     @property
@@ -156,9 +156,9 @@ class Model:
     ) -> Embedding:
         """Return one vector for a recording or, with ``hop``, one per frame with its times.
 
-        Recordings longer than the model's input go through in windows, in bounded memory: end to end
-        for one vector; for frames overlapping by half, so that no part is seen at the edge of a
-        window only.
+        Recordings longer than the model's input go through in windows, in bounded memory: end to
+        end for one vector; for frames overlapping by half, so that no part is seen at the edge of
+        a window only.
 
         Args:
             audio: a file or an open one, or samples as an array or tensor: floats in [-1, 1] or
@@ -181,13 +181,13 @@ class Model:
     def predict(
         self, audio: Audio, sample_rate: int | None = None, *, hop: float | None = None
     ) -> list[Prediction]:
-        """Return labels with probabilities for a recording or, with ``hop``, for each of its windows.
+        """Return labels with probabilities for a recording or, with ``hop``, for each window.
 
         Args:
             audio: see :meth:`embed`.
             sample_rate: rate of samples in Hz; files state their own.
-            hop: seconds between the starts of windows, each as long as the model's input; None gives
-                one prediction, the mean over windows end to end.
+            hop: seconds between the starts of windows, each as long as the model's input; None
+                gives one prediction, the mean over windows end to end.
 
         Raises:
             AudioError: the file cannot be read.
@@ -199,7 +199,7 @@ class Model:
     def predict_windows(
         self, audio: Audio, sample_rate: int | None = None, hop: float | None = None
     ) -> Iterator[Prediction]:
-        """Yield the predictions for a recording's windows, by default end to end, as they are made."""
+        """Yield the predictions for windows, by default end to end, as they are computed."""
         task = self.prediction_task(hop=self.seconds if hop is None else hop)
         for row in infer_one(task, audio, sample_rate):
             yield prediction_of(row, self.labels)

@@ -1,4 +1,4 @@
-"""A trained network on a device: batches of windows to probabilities, vectors, or vectors per column."""
+"""A trained network on a device: from a batch to probabilities, vectors, or columns of vectors."""
 
 from typing import Literal
 
@@ -14,8 +14,8 @@ from melpatch.objectives.base import Features, Objective
 from melpatch.objectives.classify import Classify
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
-"""Arithmetic of a trained network. "auto" is bf16-mixed on a GPU with bf16 hardware, as in training, and float32
-elsewhere: on a CPU, results are the same to rounding, whatever the batches."""
+"""Arithmetic of a trained network. "auto" is bf16-mixed on a GPU with bf16 hardware, as in training,
+and float32 elsewhere: on a CPU, results are the same to rounding, whatever the batches."""
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
@@ -37,7 +37,7 @@ class Network:
 
     @property
     def default_pooling(self) -> Pooling:
-        """The pooling of a classifier; ``frequency``, which keeps the rows of the grid, otherwise."""
+        """The pooling of a classifier; otherwise ``frequency``, which keeps the rows of the grid."""
         if isinstance(self.objective, Classify):
             return self.objective.config.pooling
         return "frequency"

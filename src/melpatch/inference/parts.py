@@ -1,7 +1,8 @@
-"""An unfinished output as rows in numbered parts, each complete or absent, so that a killed run can resume.
+"""An unfinished output in numbered parts, each complete or absent, so that a killed run resumes.
 
-The folder ``OUT.parts`` lies beside ``OUT`` until it is finished. A part holds the rows of some consecutive recordings
-and depends on no other part, so it does not matter which rank computes it, before or after a crash.
+The folder ``OUT.parts`` lies beside ``OUT`` until it is finished. A part holds the rows of some
+consecutive recordings and depends on no other part, so it does not matter which rank computes it,
+before or after a crash.
 """
 
 import json

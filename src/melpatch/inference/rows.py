@@ -67,8 +67,8 @@ def frame_rows(
 ) -> Iterator[Row | RecordingEnd]:
     """Yield the frames of each recording, each once no later window can contribute, and the ends.
 
-    A frame is the mean of the patch columns whose middle falls into it, over all windows that contain
-    them; windows may overlap.
+    A frame is the mean of the patch columns whose middle falls into it, over all windows that
+    contain them; windows may overlap.
 
     Args:
         outputs: the columns of each window, (column, dim).

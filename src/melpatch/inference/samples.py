@@ -1,4 +1,4 @@
-"""Audio as users have it, a file, an open file, an array or a tensor, as windows of one channel at the model's rate."""
+"""Audio as users have it, files, open files, arrays and tensors, as windows at the model's rate."""
 
 import io
 import itertools
@@ -89,7 +89,7 @@ def _windows_of_samples(
 
 
 def _cut(wave: Samples, spec: WindowSpec) -> Iterator[tuple[float, Samples]]:
-    """Yield start and samples of each window, as :func:`melpatch.audio.files.stream` does for a file."""
+    """Yield start and samples of each window, as those of a file come from its decoder."""
     length = round(spec.seconds * spec.sample_rate)
     for number in itertools.count():
         first = round(number * spec.hop * spec.sample_rate)
@@ -102,8 +102,8 @@ def _cut(wave: Samples, spec: WindowSpec) -> Iterator[tuple[float, Samples]]:
 def mono(audio: Any) -> Samples:
     """Return an array, tensor or list of samples as float32 of one channel, nominally in [-1, 1].
 
-    Floats are taken as they are, whatever their precision. Signed integers and uint8 are PCM and are
-    divided by the full scale of their type. Of a two-dimensional array the axis of at most
+    Floats are taken as they are, whatever their precision. Signed integers and uint8 are PCM and
+    are divided by the full scale of their type. Of a two-dimensional array the axis of at most
     ``MOST_CHANNELS`` entries holds the channels, first or last, and their mean is taken, as of the
     channels of a file.
 

@@ -30,7 +30,8 @@ def embedding_task(
     Args:
         network: what computes.
         seconds: longest window that it takes.
-        pooling: tokens to vector; None takes the network's own, or ``mean`` where frames rule that out.
+        pooling: tokens to vector; None takes the network's own, or ``mean`` if frames rule that
+            out.
         layer: block whose output to take; None takes the final norm's.
         hop: length of a frame in seconds; None gives one vector.
 
@@ -71,7 +72,7 @@ def _frames_task(
 
 
 def prediction_task(network: Network, seconds: float, *, hop: float | None = None) -> InferenceTask:
-    """Return the task of predicting labels for recordings or, with a hop, for each of their windows.
+    """Return the task of predicting labels for recordings or, with a hop, for their windows.
 
     Args:
         network: what computes.

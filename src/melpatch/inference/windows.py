@@ -1,4 +1,4 @@
-"""Windows of recordings of any length, decoded forward in bounded memory, here or by worker processes."""
+"""Windows of recordings of any length, decoded in bounded memory, here or by worker processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Recordings to one output file: shared between ranks, in parts that survive a crash, with progress."""
+"""Recordings to one output file: shared between ranks, in parts that survive a crash."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
