@@ -52,7 +52,7 @@ def alone(given, clip):
     """The same of one clip by itself."""
     seen, cls, visible, (rows, width), valid = given
     own, there = int(valid[clip].sum()) // rows, visible.valid[clip]
-    tokens = visible.tokens[clip, there]
+    tokens = visible.indices[clip, there]
     tokens = tokens // width * own + tokens % width
     subset = Subset(tokens[None], torch.ones_like(tokens[None], dtype=torch.bool))
     return seen[clip : clip + 1, there], cls[clip : clip + 1], subset, (rows, own), None
@@ -84,7 +84,7 @@ def test_every_token_is_that_of_the_slow_loop(rows, settings, cls, norm):
     assert decoded.isfinite().all()
     for clip, own in enumerate(columns):
         seen, own_cls, visible, _, _ = alone(given, clip)
-        shown = dict(zip(places(visible.tokens[0], own), seen[0], strict=True))
+        shown = dict(zip(places(visible.indices[0], own), seen[0], strict=True))
         for (row, column), token in slow_decoder(decoder, shown, own_cls[0], rows, own).items():
             torch.testing.assert_close(decoded[clip, row * width + column], token)
 

@@ -1,9 +1,10 @@
-"""The contract of an encoder: spectrograms in, tokens out, and all that training and objectives need to know of it.
+"""The contract of an encoder: spectrograms in, tokens out, and what training needs to know.
 
-An encoder of one's own is one file: a class derived from :class:`Encoder`, or from :class:`TokenEncoder` where
-objectives shall mask or drop patches, with its settings nested in it as ``Config``, a frozen dataclass derived from
-:class:`EncoderConfig`. Its layers may have any names. ``--encoder package.module:Class`` then trains it, and
-``tests/contracts/test_encoders.py`` checks what is promised here; ``tests/encoders/toy_hybrid.py`` is an example.
+An encoder of one's own is one file: a class derived from :class:`Encoder`, or from
+:class:`TokenEncoder` where objectives shall mask or drop patches, with its settings nested in it as
+``Config``, a frozen dataclass derived from :class:`EncoderConfig`. Its layers may have any names.
+``--encoder package.module:Class`` then trains it, and ``tests/contracts/test_encoders.py`` checks
+what is promised here; ``tests/encoders/toy_hybrid.py`` is an example.
 """
 
 from abc import ABC, abstractmethod
@@ -28,14 +29,14 @@ class Encoded(NamedTuple):
     cls: Float[Tensor, "clip cls dim"]
     """Special tokens after the final norm; there may be none."""
     layers: tuple[Float[Tensor, "clip clsandtoken _"], ...]
-    """Output of every layer before the final norm, special tokens first; empty unless asked for. Only a
-    :class:`TokenEncoder` promises ``dim`` channels in each."""
+    """Output of every layer before the final norm, special tokens first; empty unless asked for.
+    Only a :class:`TokenEncoder` promises ``dim`` channels in each."""
 
 
 def valid_frames(
     spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
 ) -> Bool[Tensor, "clip frame"] | None:
-    """Return which frames are valid, given their number in each clip; None where no clip is padded."""
+    """Return which frames are valid, given their number in each clip; None without padding."""
     if frames is None:
         return None
     return torch.arange(spectrogram.shape[2], device=frames.device) < frames[:, None]
@@ -43,19 +44,19 @@ def valid_frames(
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(ABC):
-    """What the settings of every encoder can do; the settings are a frozen dataclass derived from this class."""
+    """What the settings of every encoder can do: a frozen dataclass derived from this class."""
 
     @classmethod
     @abstractmethod
     def of_size(cls, size: str, **settings: Any) -> "EncoderConfig":
-        """Return the settings of a named size (nano, mini, tiny, small, base), with other settings as given.
+        """Return the settings of a size (nano, mini, tiny, small, base), changed as given.
 
         Raises:
             ConfigError: there is no such size, or a setting is out of range.
         """
 
     def fit_positions(self, n_mels: int, frames: int) -> "EncoderConfig":
-        """Return the settings with learned positions for spectrograms of this size; by default the same settings.
+        """Return the settings with learned positions for spectrograms of this size.
 
         Args:
             n_mels: mel bins of the spectrograms.
@@ -64,10 +65,10 @@ class EncoderConfig(ABC):
         return self
 
     def with_recipe(self, recipe: "EncoderConfig") -> "EncoderConfig":
-        """Return these settings of trained weights with what a recipe may change about them; by default nothing.
+        """Return these settings of trained weights with what a recipe may change about them.
 
-        What a recipe may change leaves the shapes of the weights alone, apart from positions, which are resized: drop
-        path, another stride.
+        What a recipe may change leaves the shapes of the weights alone, apart from positions, which
+        are resized: drop path, another stride.
 
         Args:
             recipe: the encoder settings of the recipe, maybe of another kind of encoder.
@@ -79,9 +80,10 @@ class EncoderConfig(ABC):
 
 
 class Encoder(nn.Module, ABC):
-    """A spectrogram encoder: it knows patches and positions, and nothing of masks, labels or losses.
+    """A spectrogram encoder: it knows patches and positions, not masks, labels or losses.
 
-    It is built as ``Kind(config, n_mels)``; ``Kind()`` and ``Kind(size="tiny")`` work too, see :meth:`resolve`.
+    It is built as ``Kind(config, n_mels)``; ``Kind()`` and ``Kind(size="tiny")`` work too, see
+    :meth:`resolve`.
 
     Attributes:
         Config: the class of its settings, nested in the encoder's own class.
@@ -101,26 +103,26 @@ class Encoder(nn.Module, ABC):
 
     @property
     def length_dependent(self) -> bool:
-        """Whether a clip's tokens depend on the length of its batch, not only on the clip; false by default."""
+        """Whether a clip's tokens depend on the length of its batch; false by default."""
         return False
 
     @abstractmethod
     def ordered_layers(self) -> Sequence[nn.Module]:
-        """Return the modules of the :attr:`num_layers` layers, the one nearest to the input first."""
+        """Return the modules of the :attr:`num_layers` layers, nearest to the input first."""
 
     def final_layers(self) -> Sequence[nn.Module]:
-        """Return what follows the last layer, such as a norm, and learns as fast as a head; nothing by default."""
+        """Return what follows the last layer, such as a norm; nothing by default."""
         return ()
 
     def learned_tokens(self) -> Set[str]:
-        """Return the names of parameters that are tokens or positions: weight decay spares them, unless asked for.
+        """Return the names of parameters that are tokens or positions, which are not decayed.
 
         Biases, and gains of norms, need not be listed.
         """
         return frozenset()
 
     def parameter_layers(self) -> dict[str, int]:
-        """Return the layer of every parameter by the parameter's name, as layer-wise learning rate decay counts.
+        """Return the layer of every parameter by name, as layer-wise decay counts them.
 
         Layer 0 is what comes before the layers (patch projection, special tokens, positions), 1 to
         :attr:`num_layers` are the layers, and ``num_layers + 1`` is what follows them.
@@ -133,13 +135,15 @@ class Encoder(nn.Module, ABC):
         return {name: layers.get(parameter, 0) for name, parameter in self.named_parameters()}
 
     def match_geometry(self, target: "Encoder", how: Resize | None = None) -> None:
-        """Resize what depends on mels, stride and length, so that the weights fit another encoder of this kind.
+        """Resize what depends on mels, stride and length to fit the weights to another encoder.
 
-        By default nothing depends on them. The encoder takes over the target's grid and the settings that describe it.
+        By default nothing depends on them. The encoder takes over the target's grid and the
+        settings that describe it.
 
         Args:
             target: the encoder that will load the weights; it is not changed.
-            how: the way of resizing positions, see :func:`melpatch.nn.positions.resize`; None leaves it to the encoder.
+            how: the way of resizing positions, see :func:`melpatch.nn.positions.resize`; None
+                leaves it to the encoder.
 
         Raises:
             ConfigError: the geometries cannot be matched.
@@ -167,13 +171,14 @@ class Encoder(nn.Module, ABC):
 
         Args:
             spectrogram: what :meth:`normalise` returned, zeros past each clip's end.
-            valid: False for padding, which influences nothing; None, which is faster, if there is no padding.
+            valid: False for padding, which influences nothing; None, which is faster, if there is
+                no padding.
             layers: whether to return the output of every layer too.
         """
 
     @classmethod
     def resolve(cls, config: Any, size: str | None) -> Any:
-        """Return the settings to build an encoder with: the given ones, those of a size, or else the defaults.
+        """Return the settings to build with: those given, those of a size, or the defaults.
 
         Raises:
             ConfigError: both settings and a size are given.
@@ -189,7 +194,7 @@ class Encoder(nn.Module, ABC):
 
 
 class TokenEncoder(Encoder):
-    """An encoder of tokens that takes any subset of them, as objectives need that mask or drop patches.
+    """An encoder that takes any subset of tokens, as objectives that mask patches need.
 
     Its layers all have :attr:`embed_dim` channels.
     """
@@ -200,14 +205,16 @@ class TokenEncoder(Encoder):
     ) -> Float[Tensor, "clip token dim"]:
         """Return the embedded patches, without positions, numbered as in :attr:`grid`.
 
-        A patch's token may depend on the pixels of this patch only, else masked patches leak into visible ones.
+        A patch's token may depend on the pixels of this patch only, else masked patches leak into
+        visible ones.
         """
 
     @abstractmethod
     def positions(self, columns: int) -> Float[Tensor, "token dim"]:
         """Return the positions of a grid with this many columns.
 
-        A column's vector does not depend on the number of columns, unless the encoder is :attr:`length_dependent`.
+        A column's vector does not depend on the number of columns, unless the encoder is
+        :attr:`length_dependent`.
         """
 
     @abstractmethod
@@ -220,7 +227,8 @@ class TokenEncoder(Encoder):
         """Transform any subset of tokens, in any order.
 
         Args:
-            tokens: what :meth:`tokens` returned, or part of it, or what replaces it (a mask embedding).
+            tokens: what :meth:`tokens` returned, or part of it, or what replaces it (a mask
+                embedding).
             valid: see :meth:`forward`.
             layers: see :meth:`forward`.
         """
@@ -228,7 +236,7 @@ class TokenEncoder(Encoder):
     def tokens(
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip token dim"]:
-        """Return the embedded patches with their positions added, in the precision of the embedding."""
+        """Return the embedded patches plus their positions, in the precision of the former."""
         embedded = self.embed(spectrogram)
         columns = self.grid.columns(spectrogram.shape[2])
         return embedded + self.positions(columns).to(embedded.dtype)

@@ -1,4 +1,4 @@
-"""Convolutional network of PANNs, CNN14: the supervised baseline of ASiT's and MaskSpec's tables."""
+"""CNN14 of PANNs, the supervised convolutional baseline of ASiT and MaskSpec."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,31 +20,34 @@ BLOCKS = 6
 FRAMES = 2 ** (BLOCKS - 1)
 """Frames, and mels, that become one: every block but the last halves both."""
 WIDTHS = {"nano": 5, "mini": 10, "tiny": 16, "small": 32, "base": 64}
-"""Width of each size: base is the published one; a ViT of the same name has about as many parameters."""
+"""Width of each size: base is the published one; a ViT of the same name has about as many
+parameters."""
 
 
 class CNN14(Encoder):
     """The CNN14 of PANNs, of any width; padding never influences valid frames.
 
-    >>> encoder = CNN14(size="tiny", n_mels=64)  # random weights; CNN14(config, n_mels) takes all settings
+    >>> encoder = CNN14(size="tiny", n_mels=64)  # or CNN14(config, n_mels)
     >>> patches, cls, _ = encoder(torch.zeros(2, 64, 1000))  # (clip, mel, frame)
     >>> patches.shape, cls.shape
     (torch.Size([2, 31, 512]), torch.Size([2, 1, 512]))
 
-    Six blocks of two convolutions, whose output is averaged over frequency, give a token per 32 frames. The one special
-    token is the published embedding: maximum and mean of the tokens over time, summed, through a linear layer and ReLU.
-    A block has ``width`` channels if it is the first, else twice as many as the block before it, and so does its output
-    in ``Encoded.layers``; there, the special token is the same maximum and mean over time, and tokens are averages over
-    32 frames.
+    Six blocks of two convolutions, whose output is averaged over frequency, give a token per 32
+    frames. The one special token is the published embedding: maximum and mean of the tokens over
+    time, summed, through a linear layer and ReLU. A block has ``width`` channels if it is the
+    first, else twice as many as the block before it, and so does its output in ``Encoded.layers``;
+    there, the special token is the same maximum and mean over time, and tokens are averages over 32
+    frames.
 
-    An objective that pools the tokens leaves the linear layer untrained; pooling "cls" after such training means
-    nothing. Convolutions and the linear layer start Xavier-uniform, biases at 0. There is no gradient checkpointing,
-    since what is computed twice would enter the running statistics twice.
+    An objective that pools the tokens leaves the linear layer untrained; pooling "cls" after such
+    training means nothing. Convolutions and the linear layer start Xavier-uniform, biases at 0.
+    There is no gradient checkpointing, since what is computed twice would enter the running
+    statistics twice.
 
-    Source: Kong et al. 2020 (arXiv 1912.10211) and the published code. *Differs*: images and kernels are (mel, frame),
-    not (frame, mel). If the frames are no multiple of 32, the rest at the end is cut before the first convolution, not
-    in the poolings, so that a clip is the same alone and beside a longer one; a clip shorter than 32 frames is
-    completed with zeros.
+    Source: Kong et al. 2020 (arXiv 1912.10211) and the published code. *Differs*: images and
+    kernels are (mel, frame), not (frame, mel). If the frames are no multiple of 32, the rest at the
+    end is cut before the first convolution, not in the poolings, so that a clip is the same alone
+    and beside a longer one; a clip shorter than 32 frames is completed with zeros.
 
     Args:
         config: the settings; None for those of ``size``, or the defaults.
@@ -57,7 +60,8 @@ class CNN14(Encoder):
         """Settings of a CNN14."""
 
         width: int = 64
-        """Channels of the first block; each of the other five has twice as many as the block before it."""
+        """Channels of the first block; each of the other five has twice as many as the block before
+        it."""
         dropout: float = 0.2
         """Probability that a value is dropped after a block in training."""
         neck_dropout: float = 0.5
@@ -71,7 +75,7 @@ class CNN14(Encoder):
 
         @classmethod
         def of_size(cls, size: str, **settings: Any) -> "CNN14.Config":
-            """Return the settings of a size in :data:`WIDTHS`; see :meth:`EncoderConfig.of_size`."""
+            """Return the settings of a size in :data:`WIDTHS`, changed as given."""
             check(size in WIDTHS, "size", size, ", ".join(WIDTHS))
             return cls(**{"width": WIDTHS[size], **settings})
 
@@ -110,7 +114,7 @@ class CNN14(Encoder):
     def normalise(
         self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip mel frame"]:
-        """Return the spectrograms after the first norm, whose channels are the mels; SpecAugment masks these."""
+        """Return the spectrograms after the first norm, whose channels are the mels."""
         normalised: Tensor = self.bn0(spectrogram[:, :, None], valid_frames(spectrogram, frames))
         return normalised[:, :, 0]
 
@@ -142,7 +146,7 @@ class CNN14(Encoder):
 
 
 class Block(nn.Module):
-    """Two convolutions of 3 by 3, each followed by a norm and ReLU; the second keeps the number of channels."""
+    """Two 3 x 3 convolutions, each followed by a norm and ReLU."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -158,7 +162,7 @@ class Block(nn.Module):
         images: Float[Tensor, "clip channel mel frame"],
         valid: Bool[Tensor, "clip frame"] | None,
     ) -> Float[Tensor, "clip out mel frame"]:
-        """Return images of the same size, with zeros at padding, as a convolution sees them past a clip's end."""
+        """Return images of the same size, with zeros at padding, as past the end of a clip."""
         images = F.relu(self.bn1(self.conv1(images), valid))
         return F.relu(self.bn2(self.conv2(images), valid))
 
@@ -175,7 +179,7 @@ def _tokens(
     valid: Bool[Tensor, "clip column"] | None,
     columns: int,
 ) -> Float[Tensor, "clip clsandcolumn channel"]:
-    """Return maximum plus mean over time, and then the mean of each column, all of the mean over frequency."""
+    """Return maximum plus mean over time, then each column's mean, all averaged over frequency."""
     steps = images.mean(dim=2).transpose(1, 2)
     by_column = steps.reshape(len(steps), columns, -1, steps.shape[2])
     inside = _repeated(valid, by_column.shape[2])

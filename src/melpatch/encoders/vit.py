@@ -1,4 +1,4 @@
-"""Vision transformer on spectrogram patches: the encoder of SSAST, ASiT, MAE-AST and most others."""
+"""Vision transformer on spectrogram patches, the encoder of SSAST, ASiT, MAE-AST and others."""
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -33,27 +33,30 @@ SIZES: dict[str, Size] = {
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
 }
-"""Tiny, small and base as in DeiT (Touvron et al. 2021, arXiv 2012.12877, table 1); nano and mini are ours."""
+"""Tiny, small and base as in DeiT (Touvron et al. 2021, arXiv 2012.12877, table 1); nano and mini
+are ours."""
 
 
 class ViT(TokenEncoder):
     """A ViT of any size on patches of any shape; padded tokens never influence valid ones.
 
-    >>> encoder = ViT(size="tiny")  # 128 mels, random weights; ViT(config, n_mels) takes all settings
+    >>> encoder = ViT(size="tiny")  # 128 mels, or ViT(config, n_mels)
     >>> patches, cls, _ = encoder(torch.zeros(2, 128, 1000))  # (clip, mel, frame)
     >>> patches.shape, cls.shape
     (torch.Size([2, 504, 192]), torch.Size([2, 1, 192]))
 
-    Special tokens ("cls") are learned vectors that :meth:`encode_tokens` puts in front of the patches. With learned
-    positions, each has a position vector of its own.
+    Special tokens ("cls") are learned vectors that :meth:`encode_tokens` puts in front of the
+    patches. With learned positions, each has a position vector of its own.
 
-    Unless ``init`` says otherwise, the patch projection starts as torch initialises a linear layer, as does timm's
-    convolution; cls tokens and learned positions start truncated-normal with standard deviation 0.02 (published SSAST).
+    Unless ``init`` says otherwise, the patch projection starts as torch initialises a linear layer,
+    as does timm's convolution; cls tokens and learned positions start truncated-normal with
+    standard deviation 0.02 (published SSAST).
 
-    *Differs:* published SSAST stretches or crops its position table to one fixed length; here a shorter grid takes the
-    first columns, so that a clip's result does not depend on the other clips of its batch, and a longer grid needs
-    :meth:`resize_positions` or sine-cosine positions. Stretched positions are those of ASiT as published in 2024: the
-    table spans the grid of each batch, so that a clip's result does depend on the length of its batch.
+    *Differs:* published SSAST stretches or crops its position table to one fixed length; here a
+    shorter grid takes the first columns, so that a clip's result does not depend on the other clips
+    of its batch, and a longer grid needs :meth:`resize_positions` or sine-cosine positions.
+    Stretched positions are those of ASiT as published in 2024: the table spans the grid of each
+    batch, so that a clip's result does depend on the length of its batch.
 
     Args:
         config: the settings; None for those of ``size``, or the defaults.
@@ -76,29 +79,39 @@ class ViT(TokenEncoder):
         patch: tuple[int, int] = (16, 16)
         """Patch size (mels, frames)."""
         stride: tuple[int, int] | None = None
-        """Distance between the starts of neighbouring patches (mels, frames); none: the patch size, so no overlap."""
+        """Distance between the starts of neighbouring patches (mels, frames); none: the patch size,
+        so no overlap."""
         partial: Literal["pad", "drop"] = "pad"
-        """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores them."""
+        """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop"
+        ignores them."""
         cls_tokens: int = 1
-        """Number of special tokens: 0, 1 (cls) or 2 (cls and distillation token, as in AST and SSAST)."""
+        """Number of special tokens: 0, 1 (cls) or 2 (cls and distillation token, as in AST and
+        SSAST)."""
         positions: Literal["sincos", "sequence", "learned", "stretched"] = "sincos"
-        """Position embedding. "sincos" and "sequence" are fixed and fit any length; "sequence" numbers the patches in
-        the order of time (published MAE-AST). "learned" is a table of which shorter clips take the first columns,
-        "stretched" a table that is stretched to the length of each batch (ASiT as published in 2024)."""
+        """Position embedding. "sincos" and "sequence" are fixed and fit any length; "sequence"
+        numbers the patches in the order of time (published MAE-AST). "learned" is a table of which
+        shorter clips take the first columns, "stretched" a table that is stretched to the length of
+        each batch (ASiT as published in 2024)."""
         columns: int = 64
-        """Length of the learned position table, in patches along time; unused with fixed positions."""
+        """Length of the learned position table, in patches along time; unused with fixed
+        positions."""
         drop_path: float = 0.0
-        """Probability that a clip skips a branch of the last block in training; linear from 0 in the first."""
+        """Probability that a clip skips a branch of the last block in training; linear from 0 in
+        the first."""
         init: Literal["timm", "mae"] = "timm"
-        """Initial linear weights: "timm" is truncated-normal with standard deviation 0.02, and torch's default in the
-        patch projection (timm, SSAST); "mae" is Xavier-uniform throughout, which is larger in narrow encoders."""
+        """Initial linear weights: "timm" is truncated-normal with standard deviation 0.02, and
+        torch's default in the patch projection (timm, SSAST); "mae" is Xavier-uniform throughout,
+        which is larger in narrow encoders."""
         norm: Norm = "pre"
-        """Where the blocks normalise: "pre" as in ViT, or "post" as in BERT (and published MAE-AST)."""
+        """Where the blocks normalise: "pre" as in ViT, or "post" as in BERT (and published
+        MAE-AST)."""
         dropout: float = 0.0
-        """Probability that a channel is dropped in training, from the tokens and from each branch of a block."""
+        """Probability that a channel is dropped in training, from the tokens and from each branch
+        of a block."""
         input_norm: Literal["none", "batch"] = "none"
-        """"none" takes spectrograms as the front end returns them; "batch" brings them to mean 0 and std 0.5 by the
-        batch's statistics in training and running averages in use (published MAE-AST)."""
+        """"none" takes spectrograms as the front end returns them; "batch" brings them to mean 0
+        and std 0.5 by the batch's statistics in training and running averages in use (published
+        MAE-AST)."""
         checkpointing: bool = False
         """Recompute activations in the backward pass: less memory, about a third more time."""
 
@@ -137,13 +150,13 @@ class ViT(TokenEncoder):
             return PatchGrid(n_mels=n_mels, patch=self.patch, stride=stride, partial=self.partial)
 
         def fit_positions(self, n_mels: int, frames: int) -> "ViT.Config":
-            """Return the settings with a learned table of as many columns as there are patches along time."""
+            """Return the settings with a learned table for as many columns as the input has."""
             if not self.learned:
                 return self
             return replace(self, columns=self.grid(n_mels).columns(frames))
 
         def with_recipe(self, recipe: EncoderConfig) -> "ViT.Config":
-            """Return these settings with a recipe's stride, stretched positions and drop path, if it sets them."""
+            """Return these settings with a recipe's stride, stretched positions and drop path."""
             if not isinstance(recipe, ViT.Config):
                 return self
             changes: dict[str, Any] = {"drop_path": recipe.drop_path or self.drop_path}
@@ -217,7 +230,7 @@ class ViT(TokenEncoder):
     def normalise(
         self, spectrogram: Float[Tensor, "clip mel frame"], frames: Int[Tensor, " clip"] | None
     ) -> Float[Tensor, "clip mel frame"]:
-        """Return the spectrograms with mean 0 and standard deviation 0.5, or unchanged; see ``input_norm``."""
+        """Return the spectrograms with mean 0 and std 0.5, or unchanged; see ``input_norm``."""
         if self.input_norm is None:
             return spectrogram
         valid = valid_frames(spectrogram, frames)
@@ -253,7 +266,8 @@ class ViT(TokenEncoder):
     def _fixed_positions(self, columns: int) -> Float[Tensor, "token dim"]:
         grid = self.grid
         device = self.projection.weight.device
-        # In units of a patch, so that a place keeps its vector when fine-tuning takes another stride.
+        # In units of a patch, so that a place keeps its vector when fine-tuning takes another
+        # stride.
         step = (grid.stride[0] / grid.patch[0], grid.stride[1] / grid.patch[1])
         if self.config.positions == "sincos":
             return sincos(grid.rows, columns, self.embed_dim, device, step)
@@ -266,7 +280,7 @@ class ViT(TokenEncoder):
         valid: Bool[Tensor, "clip token"] | None = None,
         layers: bool = False,
     ) -> Encoded:
-        """Transform any subset of tokens, with the cls tokens put in front; see :meth:`TokenEncoder.encode_tokens`."""
+        """Transform any subset of tokens, with the cls tokens put in front."""
         count = self.num_cls_tokens
         if self.cls_token is not None:
             cls: Tensor = self.cls_token
@@ -281,8 +295,8 @@ class ViT(TokenEncoder):
     def match_geometry(self, target: Encoder, how: Resize | None = None) -> None:
         """Resize learned positions to another ViT's grid; see :meth:`Encoder.match_geometry`.
 
-        By default a table that was, or will be, stretched to each batch is stretched here too (bicubic); another one is
-        cropped, or stretched (bilinear) where the stride changes.
+        By default a table that was, or will be, stretched to each batch is stretched here too
+        (bicubic); another one is cropped, or stretched (bilinear) where the stride changes.
         """
         if not isinstance(target, ViT) or target.position_table is None:
             return
@@ -295,7 +309,7 @@ class ViT(TokenEncoder):
     def resize_positions(
         self, columns: int, how: Resize = "bilinear", grid: PatchGrid | None = None
     ) -> None:
-        """Change the length of the learned position table, and the grid it is for; build the optimizer after this.
+        """Change the learned position table's length and grid; build the optimizer after this.
 
         Args:
             columns: patches along time that the new table holds.
@@ -303,7 +317,8 @@ class ViT(TokenEncoder):
             grid: the new geometry (another stride, other mels); None keeps the present one.
 
         Raises:
-            ConfigError: the new grid has another patch size, for which the projection has no weights.
+            ConfigError: the new grid has another patch size, for which the projection has no
+                weights.
         """
         grid = grid or self.grid
         allowed = f"{self.grid.patch}, the size the weights were trained for"

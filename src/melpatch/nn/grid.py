@@ -1,4 +1,4 @@
-"""All geometry of spectrogram patches: how many there are, where they lie, cutting them out and laying them back."""
+"""Geometry of spectrogram patches: how many there are, cutting them out and joining them again."""
 
 from dataclasses import dataclass
 from typing import Literal, overload
@@ -15,22 +15,33 @@ from melpatch.config import check
 class PatchGrid:
     """The grid of patches that covers a log-mel spectrogram of any length.
 
-    Tokens are numbered frequency-major, ``index = row * columns + column``, and row 0 holds the lowest mels. The pixels
-    of a patch are row-major, (mel, frame). Both as in the published SSAST and in ``torch.nn.functional.unfold``.
+    >>> grid = PatchGrid()  # 128 mels, patches of 16 x 16 without overlap
+    >>> grid.rows, grid.columns(1000), grid.count(1000)
+    (8, 63, 504)
+    >>> spectrogram = torch.arange(2 * 128 * 100.0).view(2, 128, 100)  # (clip, mel, frame)
+    >>> patches = grid.split(spectrogram)
+    >>> patches.shape, torch.equal(grid.join(patches, 100), spectrogram)
+    (torch.Size([2, 56, 256]), True)
+
+    Tokens are numbered frequency-major, ``index = row * columns + column``, and row 0 holds the
+    lowest mels. The pixels of a patch are row-major, (mel, frame). Both as in the published SSAST
+    and in ``torch.nn.functional.unfold``.
 
     Raises:
-        ConfigError: a field is out of range; with "drop", also where there are fewer mels than one patch has.
+        ConfigError: a field is out of range, or partial is "drop" and there are fewer mels than one
+            patch has.
     """
 
-    n_mels: int
+    n_mels: int = 128
     """Mel bins of the spectrogram."""
     patch: tuple[int, int] = (16, 16)
     """Patch size (mels, frames)."""
     stride: tuple[int, int] = (16, 16)
-    """Distance between the starts of neighbouring patches (mels, frames); smaller than the patch, they overlap."""
+    """Distance between the starts of neighbouring patches (mels, frames); smaller than the patch,
+    they overlap."""
     partial: Literal["pad", "drop"] = "pad"
-    """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores them (published),
-    but completes a spectrogram that is shorter than one patch."""
+    """Bins and frames left over at the end: "pad" completes their patch with zeros, "drop" ignores
+    them (published), except that a spectrogram shorter than one patch is completed."""
 
     def __post_init__(self) -> None:
         check(min(self.patch) >= 1, "patch", self.patch, "two sizes (mels, frames) of 1 or more")
@@ -62,18 +73,22 @@ class PatchGrid:
         return self.patch[0] * self.patch[1]
 
     def columns(self, frames: int) -> int:
-        """Return the number of patches along time in a spectrogram of so many frames: at least one."""
+        """Return the number of patches along time for this many frames; at least 1."""
         return max(1, self._number(frames, 1))
 
     def count(self, frames: int) -> int:
-        """Return the number of patches in a spectrogram of so many frames."""
+        """Return the number of patches in a spectrogram of this many frames."""
         return self.rows * self.columns(frames)
 
     def valid(self, frames: Int[Tensor, " clip"], columns: int) -> Bool[Tensor, "clip token"]:
-        """Return which tokens of a grid with so many columns hold sound of the clip, given each clip's own frames.
+        """Return which tokens are valid, not padding, given the number of frames of each clip.
 
-        A clip's valid columns are those it would have alone, so they do not depend on the batch. A clip shorter than
-        one patch has one column, with "drop" too.
+        A clip's valid columns are those it would have alone, so they do not depend on the batch. A
+        clip shorter than one patch has one column, even with "drop".
+
+        Args:
+            frames: number of frames of each clip.
+            columns: columns of the batch's grid.
         """
         own = self._number(frames, 1).clamp(min=1)
         valid = torch.arange(columns, device=frames.device) < own[:, None]
@@ -82,44 +97,40 @@ class PatchGrid:
     def pad(
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip paddedmel paddedframe"]:
-        """Return the spectrogram extended with zeros at the end of both axes, or with "drop" cut, to whole patches."""
+        """Return the spectrogram padded with zeros, or cut ("drop"), to whole patches."""
         _, n_mels, frames = spectrogram.shape
-        check(
-            n_mels == self.n_mels, "n_mels", n_mels, f"{self.n_mels}, for which this grid was made"
-        )
+        check(n_mels == self.n_mels, "n_mels", n_mels, f"{self.n_mels}, the mels of this grid")
         height, width = self._extent(self.columns(frames))
         return F.pad(spectrogram, (0, width - frames, 0, height - n_mels))
 
     def split(
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip token pixel"]:
-        """Return the patches of a spectrogram, one row of pixels each. Frames past a clip's own end should be 0."""
+        """Return the patches of a spectrogram; frames past a clip's end should be 0."""
         padded = self.pad(spectrogram)
-        patches = padded.unfold(1, self.patch[0], self.stride[0]).unfold(
-            2, self.patch[1], self.stride[1]
-        )
+        rows = padded.unfold(1, self.patch[0], self.stride[0])
+        patches = rows.unfold(2, self.patch[1], self.stride[1])
         return patches.reshape(len(padded), patches.shape[1] * patches.shape[2], self.pixels)
 
     def join(
         self, patches: Float[Tensor, "clip token pixel"], frames: int
     ) -> Float[Tensor, "clip mel frame"]:
-        """Return the spectrogram of so many frames that these patches make up; the inverse of :meth:`split`.
+        """Return the spectrogram that patches make up; the inverse of :meth:`split`.
 
         Overlapping pixels are averaged; pixels that no patch covers are 0.
         """
         height, width = self._extent(self.columns(frames))
-        lay = {"output_size": (height, width), "kernel_size": self.patch, "stride": self.stride}
-        summed = F.fold(patches.transpose(1, 2), **lay)[:, 0]
-        times = F.fold(torch.ones_like(patches[:1]).transpose(1, 2), **lay)[:, 0]
-        return F.pad(summed / times, (0, frames - width, 0, self.n_mels - height))
+        geometry = {"output_size": (height, width), "kernel_size": self.patch}
+        # Overlapping pixels are summed, then divided by the number of patches that cover them.
+        summed = F.fold(patches.transpose(1, 2), **geometry, stride=self.stride)[:, 0]
+        ones = torch.ones_like(patches[:1]).transpose(1, 2)
+        covering = F.fold(ones, **geometry, stride=self.stride)[:, 0]
+        return F.pad(summed / covering, (0, frames - width, 0, self.n_mels - height))
 
     def _extent(self, columns: int) -> tuple[int, int]:
-        """Mels and frames that whole patches span."""
-        counts = (self.rows, columns)
-        height, width = (
-            (n - 1) * step + size
-            for n, step, size in zip(counts, self.stride, self.patch, strict=True)
-        )
+        """Return the mels and frames that whole patches span."""
+        height = (self.rows - 1) * self.stride[0] + self.patch[0]
+        width = (columns - 1) * self.stride[1] + self.patch[1]
         return height, width
 
     @overload
@@ -127,8 +138,9 @@ class PatchGrid:
     @overload
     def _number(self, size: Tensor, axis: int) -> Tensor: ...
     def _number(self, size: int | Tensor, axis: int) -> int | Tensor:
-        """Patches along an axis; less than 1 where the axis is shorter than the patch."""
-        left = size - self.patch[axis]
-        return 1 + (
-            -(-left // self.stride[axis]) if self.partial == "pad" else left // self.stride[axis]
-        )
+        """Return the patches along an axis; below 1 if the axis is shorter than a patch."""
+        rest = size - self.patch[axis]
+        if self.partial == "pad":
+            # Division rounded up: the last patch may be incomplete.
+            return 1 - (-rest // self.stride[axis])
+        return 1 + rest // self.stride[axis]

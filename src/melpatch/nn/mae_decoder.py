@@ -1,4 +1,4 @@
-"""From the visible patches' tokens to a token for every patch: the decoder of masked autoencoders."""
+"""The decoder of masked autoencoders: from tokens of visible patches to a token for every patch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,12 +18,13 @@ Valid = Bool[Tensor, "clip token"]
 
 
 class MAEDecoder(nn.Module):
-    """A mask embedding where nothing was seen, positions everywhere, and a few transformer blocks.
+    """A mask embedding for masked patches, positions for all, and a few transformer blocks.
 
-    Sources: He et al. 2022, "MAE" (arXiv 2111.06377), section 3, for blocks that see the whole grid; Huang et al. 2022,
-    "Audio-MAE" (arXiv 2207.06405), section 3, for blocks that see windows, of which every other one is shifted by half
-    a window along time. Linear weights start Xavier-uniform, as in the published MAE. *Differs* from Audio-MAE: no bias
-    by relative place, since every patch has its position.
+    Sources: He et al. 2022, "MAE" (arXiv 2111.06377), section 3, for global attention; Huang et al.
+    2022, "Audio-MAE" (arXiv 2207.06405), section 3, for attention in windows, which every other
+    block shifts by half a window along time. Linear weights start Xavier-uniform, as in the
+    published MAE. *Differs* from Audio-MAE: no relative position bias, since every patch has its
+    position.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -31,17 +32,17 @@ class MAEDecoder(nn.Module):
         """Settings of a decoder."""
 
         dim: int | None = None
-        """Channels of a token; none: those of the encoder."""
+        """Channels of a token; none: as many as the encoder's."""
         depth: int = 2
         """Number of transformer blocks, at most twice those of the encoder."""
         num_heads: int = 4
         """Attention heads; must divide dim."""
         attention: Literal["global", "windows"] = "global"
-        """Whether a block sees all patches, or those of one window."""
+        """Whether patches attend to all patches, or to those of one window."""
         window: tuple[int, int] = (4, 4)
         """Size of a window, in patches (rows, columns)."""
         positions: Literal["sincos", "sequence"] = "sincos"
-        """Fixed positions, as those of the encoder."""
+        """Fixed positions, see the encoder's setting."""
         norm: Norm = "pre"
         """Where the blocks normalise."""
         dropout: float = 0.0
@@ -76,17 +77,20 @@ class MAEDecoder(nn.Module):
             encoder_depth: number of the encoder's blocks.
 
         Raises:
-            ConfigError: it is deeper than twice the encoder, or its channels do not fit its positions or its heads.
+            ConfigError: it is deeper than twice the encoder, or its channels do not suit its
+                positions or heads.
         """
         super().__init__()
-        most, dim = 2 * encoder_depth, config.dim or embed_dim
+        most = 2 * encoder_depth
+        dim = config.dim or embed_dim
         allowed = f"1 to {most}, twice the encoder's blocks, since a deeper one would do the encoder's work; set it"
         check(config.depth <= most, "objective.decoder.depth", config.depth, allowed)
         allowed = f"a multiple of 4, which the {embed_dim} channels of the encoder are not"
         check(dim % 4 == 0, "objective.decoder.dim", config.dim, allowed)
         allowed = f"a divisor of {dim}, the decoder's channels; set --objective.decoder.num-heads"
         check(dim % config.num_heads == 0, "objective.decoder.num_heads", config.num_heads, allowed)
-        self.config, self.dim = config, dim
+        self.config = config
+        self.dim = dim
         self.embed = nn.Linear(embed_dim, dim)
         self.mask_embed = nn.Parameter(torch.empty(dim))
         nn.init.trunc_normal_(self.mask_embed, std=0.02)
@@ -108,10 +112,10 @@ class MAEDecoder(nn.Module):
 
         Args:
             seen: the encoder's tokens of the visible patches.
-            cls: its class tokens, which a decoder that sees the whole grid sees too.
-            visible: where the visible patches lie.
+            cls: its class tokens, which take part in global attention.
+            visible: the places of the visible patches.
             size: rows and columns of the grid.
-            valid: patches that hold sound, None if all do; the tokens of the others are void.
+            valid: False for padding, whose tokens are void; None if there is none.
         """
         rows, columns = size
         x = self.embed(seen)
@@ -122,37 +126,46 @@ class MAEDecoder(nn.Module):
             return self._by_windows(x, size, valid)
         count = cls.shape[1]
         x = torch.cat([self.embed(cls).to(x.dtype), x], dim=1)
-        decoded: Tensor = self.transformer(
-            x, valid if valid is None else F.pad(valid, (count, 0), value=True)
-        )[0]
+        if valid is not None:
+            valid = F.pad(valid, (count, 0), value=True)
+        decoded: Tensor = self.transformer(x, valid)[0]
         return decoded[:, count:]
 
     def _by_windows(self, x: Tokens, size: tuple[int, int], valid: Valid | None) -> Tokens:
-        """Return the decoded tokens where each block sees windows of the grid."""
-        sound = torch.ones_like(x[..., :1], dtype=torch.bool) if valid is None else valid[..., None]
+        """Return the decoded tokens where each block attends within windows of the grid."""
+        if valid is None:
+            valid = torch.ones_like(x[..., 0], dtype=torch.bool)
         norm = self.transformer.norm
-        x = x if self.transformer.norm_first else norm(x)
+        if not self.transformer.norm_first:
+            x = norm(x)
         for number, block in enumerate(self.transformer.blocks):
             windows = Windows(size, self.config.window, shifted=number % 2 == 1)
-            inside = windows.split(sound)[..., 0]
-            inside = inside | ~inside.any(dim=1, keepdim=True)  # softmax over nothing would be NaN
+            inside = windows.split(valid[..., None])[..., 0]
+            # In a window of padding alone all tokens are attended to, or else its softmax would be
+            # NaN.
+            inside = inside | ~inside.any(dim=1, keepdim=True)
             x = windows.join(block(windows.split(x), inside[:, None, None]))
-        return norm(x) if self.transformer.norm_first else x
+        if self.transformer.norm_first:
+            x = norm(x)
+        return x
 
 
 class Windows:
-    """Rectangles that a grid of patches falls into; those at the edge hold less.
+    """Rectangular windows of a grid of patches; those at the edge hold fewer patches.
 
-    Liu et al. 2021, "Swin" (arXiv 2103.14030), section 3.2, whose cyclic shift with a mask is the same as windows cut
-    off at the edge.
+    Source: Liu et al. 2021, "Swin" (arXiv 2103.14030), section 3.2, whose cyclic shift with a mask
+    equals windows that are cut off at the edge.
     """
 
     def __init__(self, grid: tuple[int, int], size: tuple[int, int], *, shifted: bool) -> None:
-        """Lay windows of ``size`` patches over a grid, with ``shifted`` half a window earlier in time."""
-        self.grid, self.size = grid, size
+        """Divide a grid into windows of ``size``; ``shifted`` begins half a window earlier."""
+        self.grid = grid
+        self.size = size
         rows, columns = grid
+        # Margins complete the windows at the edges.
         before = size[1] // 2 if shifted else 0
-        below, after = -rows % size[0], -(before + columns) % size[1]
+        after = -(before + columns) % size[1]
+        below = -rows % size[0]
         self.margin = (0, 0, before, after, 0, below)
         self.count = ((rows + below) // size[0], (before + columns + after) // size[1])
 

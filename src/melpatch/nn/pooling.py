@@ -1,4 +1,4 @@
-"""From a clip's tokens to one vector."""
+"""Pool the tokens of a clip into one vector."""
 
 from typing import Literal, get_args
 
@@ -16,8 +16,8 @@ def masked_mean(
     values: Float[Tensor, "clip *middle token dim"],
     valid: Bool[Tensor, "clip *middle token"] | None,
 ) -> Float[Tensor, "clip *middle dim"]:
-    """Return the mean over the valid tokens, in float32."""
-    values = values.float() if values.dtype != torch.float64 else values
+    """Return the mean over the valid tokens, in float32, or float64 where the values are."""
+    values = _at_least_float32(values)
     if valid is None:
         return values.mean(dim=-2)
     weight = valid[..., None].to(values.dtype)
@@ -29,10 +29,10 @@ def masked_max(
     valid: Bool[Tensor, "clip *middle token"] | None,
 ) -> Float[Tensor, "clip *middle dim"]:
     """Return the maximum over the valid tokens, of which there is at least one, in float32."""
-    values = values.float() if values.dtype != torch.float64 else values
-    return (values if valid is None else values.masked_fill(~valid[..., None], -torch.inf)).amax(
-        dim=-2
-    )
+    values = _at_least_float32(values)
+    if valid is not None:
+        values = values.masked_fill(~valid[..., None], -torch.inf)
+    return values.amax(dim=-2)
 
 
 def pool(
@@ -47,14 +47,14 @@ def pool(
     Args:
         patches: tokens of a grid with ``rows`` frequency rows, numbered frequency-major.
         cls: class tokens, if any.
-        valid: tokens that hold sound, or None if all do.
+        valid: False for padding, None if there is none.
         rows: frequency rows of the grid.
-        how: ``mean`` or ``max`` over all patch tokens (``dim`` numbers); ``cls``, the mean of the class tokens;
-            ``frequency``, the mean over time of each frequency row, rows side by side (``rows * dim`` numbers), which
-            keeps pitch.
+        how: ``mean`` or ``max`` over all patch tokens (``dim`` numbers); ``cls``, the mean of the
+            class tokens; ``frequency``, the mean over time of each frequency row, rows concatenated
+            (``rows * dim`` numbers), which keeps pitch.
 
     Raises:
-        ConfigError: ``cls`` is asked of an encoder without class tokens.
+        ConfigError: ``cls`` of an encoder without class tokens.
     """
     if how == "cls":
         check(
@@ -69,11 +69,15 @@ def pool(
     if how == "max":
         return masked_max(patches, valid)
     by_row = patches.reshape(len(patches), rows, patches.shape[1] // rows, patches.shape[2])
-    return masked_mean(by_row, None if valid is None else valid.reshape(by_row.shape[:3])).flatten(
-        1
-    )
+    if valid is not None:
+        valid = valid.reshape(by_row.shape[:3])
+    return masked_mean(by_row, valid).flatten(1)
 
 
 def pooled_dim(embed_dim: int, rows: int, how: Pooling) -> int:
-    """Return the length of the vector that :func:`pool` gives."""
+    """Return the length of the vector that :func:`pool` returns."""
     return embed_dim * rows if how == "frequency" else embed_dim
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()

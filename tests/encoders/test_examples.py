@@ -1,0 +1,15 @@
+"""The examples in the docstrings of encoders and the patch grid work as shown."""
+
+import doctest
+
+import pytest
+
+from melpatch.encoders import cnn14, vit
+from melpatch.nn import grid
+
+
+@pytest.mark.parametrize("module", [cnn14, vit, grid])
+def test_examples_give_what_they_show(module):
+    results = doctest.testmod(module)
+    assert results.attempted > 0
+    assert results.failed == 0
