@@ -98,7 +98,7 @@ def settings(
 def write_run(path: Path, config: RunConfig) -> Path:
     """Write a run folder with random weights, as if it had been trained for a step; return it."""
     run = Run.create(path, config)
-    with run.states:
+    with run.checkpoints:
         run.publish(build(config).state_dict())
     run.log({"step": 1, "loss": 1.0})
     return path

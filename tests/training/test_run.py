@@ -16,9 +16,9 @@ from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus, Rejected, read_rejected
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.training import run as run_module
+from melpatch.training.checkpoints import Checkpoint, Progress
 from melpatch.training.config import build
 from melpatch.training.run import Run
-from melpatch.training.states import Progress, State
 from melpatch.training.trainer import make_optimizer
 
 
@@ -64,13 +64,13 @@ def test_a_folder_that_holds_a_run_is_refused(run):
 
 def test_one_training_at_a_time(run, monkeypatch):
     monkeypatch.setattr(run_module, "_PATIENCE", 0.0)
-    with run.alone():
+    with run.locked():
         other = Run.reopen(run.folder)
         with pytest.raises(
             CheckpointError, match="another process trains in it; wait for its end, or stop it"
         ):
-            other.alone().__enter__()
-    with other.alone():
+            other.locked().__enter__()
+    with other.locked():
         pass
 
 
@@ -81,7 +81,7 @@ def test_a_training_waits_for_what_a_killed_one_left_running(run):
         [sys.executable, "-c", f"{held}; time.sleep(1)"], stdout=subprocess.PIPE
     ) as process:
         process.stdout.readline()
-        with run.alone():
+        with run.locked():
             assert process.wait(10) == 0
 
 
@@ -91,7 +91,7 @@ def test_where_there_are_no_locks_it_is_told(run, monkeypatch, capsys, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with run.alone():
+    with run.locked():
         pass
     assert "its file system has no locks" in capsys.readouterr().err
 
@@ -99,7 +99,7 @@ def test_where_there_are_no_locks_it_is_told(run, monkeypatch, capsys, number):
 def test_a_lock_that_cannot_be_made_is_told(run):
     (run.folder / "lock").mkdir()
     with pytest.raises(CheckpointError, match=r"cannot be locked \(Is a directory\)"):
-        run.alone().__enter__()
+        run.locked().__enter__()
 
 
 def test_a_folder_that_holds_no_run_cannot_be_reopened(tmp_path):
@@ -134,7 +134,7 @@ def test_a_file_is_no_folder(tmp_path):
 
 def test_environment_says_with_what_each_start_was_made(run):
     for start in (run, Run.reopen(run.folder)):
-        with start.alone():
+        with start.locked():
             pass
     starts = json.loads((run.folder / "environment.json").read_text())
     assert len(starts) == 2
@@ -167,8 +167,8 @@ def test_lines_after_the_saved_step_and_half_lines_are_cut(run, model):
             log({"step": step, "loss": step / 3})
         with (run.folder / name).open("a") as file:
             file.write('{"step": 3, "lo')
-    run.save(State(Progress(step=4), {}, {}))
-    run.states.wait()
+    run.save(Checkpoint(Progress(step=4), {}, {}))
+    run.checkpoints.wait()
     Run.reopen(run.folder).restore()
     for name in ("metrics.jsonl", "speed.jsonl"):
         assert lines(run.folder / name) == [

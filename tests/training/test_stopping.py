@@ -31,7 +31,7 @@ def test_a_signal_is_noted_while_it_is_heeded_and_then_does_what_it_did_before(n
     heard = []
     before = signal.signal(number, lambda *_: heard.append(number))
     try:
-        with stopping.heeded():
+        with stopping.caught():
             assert stopping.requested() == 0
             send(number)
             assert stopping.requested() == number
@@ -44,18 +44,18 @@ def test_a_signal_is_noted_while_it_is_heeded_and_then_does_what_it_did_before(n
 
 def test_what_was_asked_of_one_training_is_not_asked_of_the_next():
     for _ in range(2):
-        with stopping.heeded():
+        with stopping.caught():
             assert stopping.requested() == 0
             send(signal.SIGTERM)
 
 
 def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not():
-    with stopping.heeded():
+    with stopping.caught():
         for _ in range(3):
             send(signal.SIGTERM)
         assert stopping.requested() == signal.SIGTERM
     before = signal.getsignal(signal.SIGINT)  # in a background job of a shell it is ignored
-    with pytest.raises(KeyboardInterrupt), stopping.heeded():  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), stopping.caught():  # noqa: PT012
         send(signal.SIGINT)
         send(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -65,7 +65,7 @@ def test_in_another_thread_signals_are_left_alone():
     found = []
 
     def work():
-        with stopping.heeded():
+        with stopping.caught():
             found.append([signal.getsignal(number) for number in SIGNALS])
 
     before = [signal.getsignal(number) for number in SIGNALS]

@@ -18,7 +18,7 @@ def saved(folder, config):
     """Return the objective of a run in the folder, with weights of its own."""
     objective = build(replace(config, seed=config.seed + 100))
     run = Run.create(folder, config)
-    with run.states:
+    with run.checkpoints:
         run.publish(objective.state_dict())
     return objective
 

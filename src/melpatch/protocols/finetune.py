@@ -22,7 +22,7 @@ from melpatch.protocols.as_trained import AsTrained
 from melpatch.training.config import RunConfig
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import COMMAND, Run
-from melpatch.training.states import Progress
+from melpatch.training.checkpoints import Progress
 from melpatch.workflows.finetune import (
     classifier,
     resolved,

@@ -1,4 +1,4 @@
-"""Where a training computes: its device, its arithmetic, and how several processes share the work."""
+"""Device, precision and the strategy for several processes."""
 
 import os
 import resource
@@ -20,7 +20,7 @@ from melpatch.training.config import TrainConfig
 
 
 def launch(config: TrainConfig) -> Fabric:
-    """Return the Fabric of a training: device, precision and the strategy for several processes."""
+    """Return the Fabric of a run: device, precision and the strategy for several processes."""
     accelerator = _accelerator()
     arithmetic = precision(config.precision)
     together = distributed.world_size()
@@ -50,12 +50,12 @@ def _accelerator() -> Literal["cuda", "mps", "cpu"]:
 def _strategy(config: TrainConfig, together: int) -> Strategy:
     if config.strategy == "fsdp":
         return ModelParallelStrategy(_sharded, data_parallel_size=together, tensor_parallel_size=1)
-    # Which parameters take part changes with the step (frozen prototypes) and the encoder (special tokens).
+    # Which parameters get a gradient depends on the step (frozen prototypes) and the encoder (special tokens).
     return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True)
 
 
 def _sharded(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Have each process hold a share of every parameter, gathered block by block while it is used."""
+    """Shard every parameter over the processes; blocks are gathered one by one while they are used."""
     for block in module.modules():
         if isinstance(block, Block):
             fully_shard(block, mesh=mesh["data_parallel"])
@@ -65,7 +65,7 @@ def _sharded(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 def precision(wanted: Literal["auto", "32-true", "bf16-mixed"]) -> Literal["32-true", "bf16-mixed"]:
-    """Return the precision to use: bf16 autocast by default where the processor computes in it."""
+    """Return the precision to use; ``auto`` is bf16 autocast if the processor supports it."""
     if wanted != "auto":
         return wanted
     has_bf16 = (
@@ -77,7 +77,7 @@ def precision(wanted: Literal["auto", "32-true", "bf16-mixed"]) -> Literal["32-t
 
 
 def memory_gib() -> float:
-    """Return the peak memory of this process: of its GPU if it has one, else resident."""
+    """Return the peak memory of this process in GiB: on its GPU if it has one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024

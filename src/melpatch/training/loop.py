@@ -19,14 +19,19 @@ from melpatch.errors import DataError, Interrupted, MelpatchError, report_lost_w
 from melpatch.objectives.base import Objective
 from melpatch.progress import Bar, bar, notice
 from melpatch.training import stopping
+from melpatch.training.checkpoints import Checkpoint, Progress
 from melpatch.training.config import TrainConfig
 from melpatch.training.feeding import step_batches
 from melpatch.training.launching import memory_gib
 from melpatch.training.run import Run
-from melpatch.training.sharding import gathered, load_averages_into, load_weights_into, whole
+from melpatch.training.sharding import (
+    gather_full,
+    load_optimizer_into,
+    load_weights_into,
+    unsharded,
+)
 from melpatch.training.speed import Speedometer
 from melpatch.training.start import plan
-from melpatch.training.states import Progress, State
 from melpatch.training.stepping import backward, clip_gradients, set_rates
 from melpatch.training.trackers import Tracker
 from melpatch.training.trainer import Trainer, set_up
@@ -65,14 +70,14 @@ def fit(
     tracker = tracker or Tracker()
     trainer = set_up(objective, run.config, plan(run.config, corpus))
     total = trainer.total_steps
-    with run.alone(), stopping.heeded():
+    with run.locked(), stopping.caught():
         run.remember(corpus)
         progress, average = _restore(trainer, run)
         speed = Speedometer(run, progress.step)
         stop_signal = 0
         with (
             report_lost_workers(),
-            run.states,
+            run.checkpoints,
             closing(step_batches(trainer, corpus, progress.step)) as feed,
             bar(total, "training", done=progress.step) as shown,
         ):
@@ -113,7 +118,7 @@ def fit(
                 # Evaluate; keep the best weights, or average the last ones.
                 if evaluating:
                     _warn(objective, run, step, record)
-                    with gathered(objective):
+                    with unsharded(objective):
                         scores = _evaluate(trainer, evaluate, step)
                         _draw(objective, tracker, step, clips.batches)
                     if evaluate is not None:
@@ -123,7 +128,7 @@ def fit(
                 # Save.
                 if saving:
                     _save(trainer, run, progress, average, select)
-                run.states.check()
+                run.checkpoints.check()
         return _finish(run, tracker, progress, total)
 
 
@@ -142,13 +147,13 @@ def _restore(trainer: Trainer, run: Run) -> tuple[Progress, dict[str, Tensor]]:
     if state is not None:
         # Only now, since set_up has moved the weights to their device and sharded them.
         load_weights_into(trainer.objective, state.model)
-        load_averages_into(trainer.optimizer.optimizer, state.optimizer)
+        load_optimizer_into(trainer.optimizer.optimizer, state.optimizer)
         device = trainer.fabric.device
         return state.progress, {name: value.to(device) for name, value in state.average.items()}
     progress = Progress()
     if not trainer.total_steps:
         run.log({"step": 0})
-        with run.states:
+        with run.checkpoints:
             _save(trainer, run, progress, {}, None)
     return progress, {}
 
@@ -257,13 +262,13 @@ def _keep(
     if share and progress.step > (1 - share) * trainer.total_steps:
         # Running mean over n evaluations: m_n = m_(n-1) + (w - m_(n-1)) / n.
         progress.averaged += 1
-        for name, value in whole(trainer.objective.state_dict()).items():
+        for name, value in gather_full(trainer.objective.state_dict()).items():
             mean = average.get(name, torch.zeros_like(value))
             average[name] = mean + (value - mean) / progress.averaged
     elif select is not None and (progress.best is None or scores[select] > progress.best):
         progress.best = scores[select]
         progress.best_step = progress.step
-        run.publish(whole(trainer.objective.state_dict()))
+        run.publish(gather_full(trainer.objective.state_dict()))
 
 
 def _save(
@@ -279,11 +284,11 @@ def _save(
     the best ones are selected, which are published already.
     """
     # All processes join their shares of a sharded state, though only rank 0 writes.
-    model, optimizer = whole((trainer.objective.state_dict(), trainer.optimizer.state_dict()))
+    model, optimizer = gather_full((trainer.objective.state_dict(), trainer.optimizer.state_dict()))
     published = model if select is None else None
     if average and progress.step == trainer.total_steps:
         published = average
-    run.save(State(progress, model, optimizer, average), published)
+    run.save(Checkpoint(progress, model, optimizer, average), published)
 
 
 def _finish(run: Run, tracker: Tracker, progress: Progress, total: int) -> Progress:

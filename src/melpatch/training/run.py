@@ -5,17 +5,17 @@
     command.toml        the settings of the command, as they were asked for
     config.toml         the resolved settings; reloadable
     corpus.json         how many clips, and a hash that tells a changed corpus
-    clips.npy           the marks of these clips, sorted: what the run has heard
+    clips.npy           the marks of these clips, sorted: what the run was trained on
     environment.json    versions, machine, command, git commit, one entry per start
     metrics.jsonl       what was measured, a pure function of settings and data: equal runs give equal files
     speed.jsonl         what was timed, since the start of the run, whatever interrupted it
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
     lock                held by the process that trains
-    resume/step-N/      the newest complete states of the run, see :mod:`melpatch.training.states`
+    resume/step-N/      the newest complete checkpoints of the run, see :mod:`melpatch.training.checkpoints`
 
-Weights and states are written aside, synced, then renamed; a crash at any moment leaves the last complete ones. Of
-several processes the first one alone writes; all read, so that the folder must be one that all of them see.
+Weights and checkpoints are written aside, synced, then renamed; a crash at any moment leaves the last complete ones.
+Only rank 0 writes; all ranks read, so that the folder must be visible to all of them.
 """
 
 import errno
@@ -44,9 +44,9 @@ from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_reject
 from melpatch.distributed import is_rank_zero, on_rank_zero, require_same_on_all_ranks
 from melpatch.errors import CheckpointError, DataError
 from melpatch.progress import notice
+from melpatch.training.checkpoints import Checkpoint, Checkpoints, load_checkpoint, step_of
 from melpatch.training.config import RunConfig
-from melpatch.training.lines import Lines
-from melpatch.training.states import State, States, load_state, step_of
+from melpatch.training.json_lines import JsonLines
 
 COMMAND = "command.toml"
 _CLIPS = "clips.npy"
@@ -69,9 +69,14 @@ class Run:
         self.folder, self.config = folder, config
         self.rejected: dict[str, Rejected] = {}
         self._listed = 0
-        self._metrics, self._speed = Lines(folder / "metrics.jsonl"), Lines(folder / "speed.jsonl")
+        self._metrics, self._speed = (
+            JsonLines(folder / "metrics.jsonl"),
+            JsonLines(folder / "speed.jsonl"),
+        )
         train, logs = config.train, (self._metrics, self._speed)
-        self.states = States(folder, logs, keep_last=train.keep_last, keep_every=train.keep_every)
+        self.checkpoints = Checkpoints(
+            folder, logs, keep_last=train.keep_last, keep_every=train.keep_every
+        )
 
     def __fspath__(self) -> str:
         """Return the folder, so that a run can be given wherever a path can."""
@@ -116,7 +121,7 @@ class Run:
 
     @classmethod
     def reopen(cls, folder: Path) -> "Run":
-        """Go on with the run in a folder, under the settings it was started with."""
+        """Open the run in a folder to resume it, with the settings it was started with."""
         run = cls(folder, from_toml(RunConfig, folder / "config.toml"))
         run._read_rejected()
         return run
@@ -128,7 +133,7 @@ class Run:
             self._listed, self.rejected = len(listed), listed | self.rejected
 
     def remember(self, corpus: Corpus) -> None:
-        """Note which clips the run is trained on; one that goes on must be given the same.
+        """Record which clips the run is trained on; a resumed run must be given the same ones.
 
         Raises:
             CheckpointError: the corpus is not the one the run was started with.
@@ -172,10 +177,10 @@ class Run:
         return frozenset(np.load(path).tolist())
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep the folder from other trainings for the body of a ``with``, and note with what this one is made.
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock for the body of a ``with``, and record the environment of this start.
 
-        The lock ends with the process, however that ends.
+        The lock ends with the process, however the process ends.
 
         Raises:
             CheckpointError: another process trains in it.
@@ -216,7 +221,7 @@ class Run:
             lock.acquire(timeout=_PATIENCE)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl: numbers that an equal run would give too."""
+        """Append a line to metrics.jsonl: numbers that an equal run would reproduce."""
         if is_rank_zero():
             self._metrics.add(record)
 
@@ -233,7 +238,7 @@ class Run:
         return dict(json.loads(lines[-1])) if lines else {}
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
-        """Note unreadable files in rejected.csv, each once; while the disk is full, in memory."""
+        """List unreadable files in rejected.csv, each once; while the disk is full, in memory."""
         self.rejected |= {one.path: one for one in rejected if one.path not in self.rejected}
         if len(self.rejected) == self._listed or not is_rank_zero():
             return
@@ -245,32 +250,31 @@ class Run:
                 raise
 
     def publish(self, weights: Mapping[str, Tensor]) -> None:
-        """Make these the weights to use; they are copied, and written while the run goes on."""
+        """Make these the weights to use; they are copied, and written while training continues."""
         if is_rank_zero():
-            self.states.publish(weights)
+            self.checkpoints.publish(weights)
 
-    def save(self, state: State, publish: Mapping[str, Tensor] | None = None) -> None:
-        """Save what a resumed run starts from, and the weights to use, if they change; see
-        :meth:`melpatch.training.states.States.save`."""
+    def save(self, state: Checkpoint, publish: Mapping[str, Tensor] | None = None) -> None:
+        """Save a checkpoint, and the weights to use if they change, in the background."""
         if is_rank_zero():
-            self.states.save(state, publish)
+            self.checkpoints.save(state, publish)
 
     @property
     def newest(self) -> Path | None:
-        """The newest state; None before the first save."""
-        return self.states.newest
+        """The newest checkpoint; None before the first save."""
+        return self.checkpoints.newest
 
-    def restore(self) -> State | None:
-        """Return the newest whole state, None before the first save; drop the metrics that were written after it.
+    def restore(self) -> Checkpoint | None:
+        """Return the newest intact checkpoint, None before the first save; drop metrics written after it.
 
         Raises:
-            CheckpointError: all states are damaged.
+            CheckpointError: all checkpoints are damaged.
         """
         newest = on_rank_zero(self._rewind)
-        return None if newest is None else load_state(newest)
+        return None if newest is None else load_checkpoint(newest)
 
     def _rewind(self) -> Path | None:
-        newest = self.states.choose()
+        newest = self.checkpoints.choose()
         step = 0 if newest is None else step_of(newest)
         for log in (self._metrics, self._speed):
             log.cut(step)

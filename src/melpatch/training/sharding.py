@@ -1,5 +1,6 @@
-"""States of which every process holds a share (FSDP2), and the same states whole, as they are saved: a run may go on in
-another number of processes, or with another strategy.
+"""Sharded weights and optimiser states (FSDP2), and the full ones that are saved.
+
+Since checkpoints are full, a run may resume with another number of processes or another strategy.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,20 +16,20 @@ from torch.utils._pytree import tree_map_only
 T = TypeVar("T")
 
 
-def whole(state: T) -> T:
-    """Return a tensor or a state with the shares of all processes joined, where there are any; all must call it."""
+def gather_full(state: T) -> T:
+    """Return a tensor or state with every shard gathered from all processes; a collective call."""
     joined: T = tree_map_only(DTensor, lambda share: share.full_tensor(), state)
     return joined
 
 
 def load_weights_into(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a whole state into a module, of which each process takes its share."""
+    """Load full weights into a module; each process keeps its shard."""
     held = module.state_dict()
     module.load_state_dict({name: _shared_as(value, held[name]) for name, value in state.items()})
 
 
-def load_averages_into(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimiser's whole state, of which each process takes its share."""
+def load_optimizer_into(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an optimiser's full state; each process keeps its shard."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shares = {
         number: {name: _shared_as(value, parameters[number]) for name, value in values.items()}
@@ -38,7 +39,7 @@ def load_averages_into(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 
 def _shared_as(value: Any, held: Tensor) -> Any:
-    """Return a process's share of a value that is shaped as a tensor of which it holds a share; else the value."""
+    """Return this process's shard of a value if ``held`` is a shard of the same shape, else the value itself."""
     if not isinstance(held, DTensor) or not isinstance(value, Tensor) or value.shape != held.shape:
         return value
     return distribute_tensor(
@@ -47,8 +48,8 @@ def _shared_as(value: Any, held: Tensor) -> Any:
 
 
 @contextmanager
-def gathered(module: nn.Module) -> Iterator[None]:
-    """Let every process hold all weights for the body, which may call any part of the module; it must not train."""
+def unsharded(module: nn.Module) -> Iterator[None]:
+    """Gather all weights on every process for the body, which may call any submodule but must not train."""
     parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)

@@ -1,5 +1,4 @@
-"""What a run settles before its first step: the statistics of its corpus, its length, and the weights it starts
-from."""
+"""What is decided before the first step: corpus statistics, segment and table length, number of steps."""
 
 import math
 from dataclasses import replace
@@ -20,12 +19,13 @@ from melpatch.objectives.base import Objective, Plan
 from melpatch.training.config import RunConfig, build
 
 OF_A_CORPUS = ("mean", "std", "scale", "padding", "target_frames")
-"""Settings of a front end that hang on the sound at hand; the others say what a spectrogram means."""
+"""Front-end settings that depend on the corpus; the others define what a spectrogram means."""
 
 
 def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
-    """Return the config with mean and std measured on so many clips (at most) of the corpus, those that come first in
-    the order of the run; of several processes the first measures for all.
+    """Return the config with mean and std measured on at most ``clips`` clips, the first in training order.
+
+    Only rank 0 measures; the result is broadcast.
 
     Raises:
         DataError: none of them can be read.
@@ -57,7 +57,7 @@ def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, f
 def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:
     """Return the config with segments no longer than the longest clip, rounded up to a millisecond.
 
-    What hangs on their length (views, position tables, the windows of the trained model) is then as long as sound is.
+    Views, position tables and the windows of the trained model are then no longer than the audio.
     """
     longest = (
         math.ceil(
@@ -82,7 +82,7 @@ def fitted(config: RunConfig) -> RunConfig:
 
 
 def plan(config: RunConfig, corpus: Corpus) -> Plan:
-    """Return how long a run on the corpus is, in all processes together, and what its batches hold.
+    """Return the number of steps of a run on the corpus, and what its batches hold.
 
     Raises:
         ConfigError: the batch size cannot be divided among them.

@@ -19,7 +19,7 @@ from melpatch.objectives.base import ObjectiveOutput
 from melpatch.rng import hash_text
 from melpatch.schedules import cosine, lr_factor
 from melpatch.training.config import TrainConfig
-from melpatch.training.sharding import whole
+from melpatch.training.sharding import gather_full
 from melpatch.training.trainer import Trainer
 
 
@@ -154,7 +154,7 @@ def _average_gradients(trainer: Trainer, weight: Float[Tensor, ""]) -> Float[Ten
     # g = (1 / ranks) * sum of w_i g_i, but the mean is (1 / sum of w_i) * sum of w_i g_i.
     divisor = torch.where(weight > 0, weight, 1.0) / distributed.world_size()
     torch._foreach_div_(gradients, divisor.to(gradients[0].dtype))
-    return whole(torch.nn.utils.get_total_norm(gradients))
+    return gather_full(torch.nn.utils.get_total_norm(gradients))
 
 
 def clip_gradients(optimizer: Optimizer, config: TrainConfig, grad_norm: float) -> None:
@@ -173,7 +173,7 @@ def clip_each(parameters: Sequence[Tensor], limit: float) -> None:
     """Scale down the gradient of every parameter whose own norm exceeds the limit."""
     gradients = _gradients(parameters)
     # All norms come to the CPU in one copy, so that the step waits once and not once per tensor.
-    norms = torch.stack([whole(norm) for norm in torch._foreach_norm(gradients)]).tolist()
+    norms = torch.stack([gather_full(norm) for norm in torch._foreach_norm(gradients)]).tolist()
     torch._foreach_mul_(gradients, [min(1.0, limit / (norm + 1e-6)) for norm in norms])
 
 

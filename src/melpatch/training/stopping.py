@@ -1,5 +1,6 @@
-"""Being asked to end: SIGTERM, as schedulers send it to what they preempt, SIGUSR1, as SLURM's ``--signal=USR1@120``
-does, and Ctrl-C. A training ends after its current step, saved; a second Ctrl-C ends it at once.
+"""Requests to stop: SIGTERM from schedulers that preempt, SIGUSR1 from SLURM's ``--signal=USR1@120``, and Ctrl-C.
+
+Training stops after the current step and saves; a second Ctrl-C stops it at once.
 """
 
 import signal
@@ -9,13 +10,16 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-_asked = [0]  # the signal that came first; all that a handler may safely do is to note it
+# The first signal; noting it is all that a handler can safely do.
+_first = [0]
 
 
 @contextmanager
-def heeded() -> Iterator[None]:
-    """Note the signals that ask for an end while the body runs; without, or in another thread than the main one, they
-    do what they did before. What was asked is forgotten when the body ends, who is to have looked before."""
+def caught() -> Iterator[None]:
+    """Catch the signals that request a stop while the body runs; outside the main thread this does nothing.
+
+    The pending request is cleared on exit; check :func:`requested` inside the body.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -25,15 +29,15 @@ def heeded() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _asked[0] = 0
+        _first[0] = 0
 
 
 def requested() -> int:
-    """Return the number of the signal that asked for an end while it is heeded; 0 if none did."""
-    return _asked[0]
+    """Return the number of the signal that requested a stop, while signals are caught; 0 if none did."""
+    return _first[0]
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    if number == signal.SIGINT == _asked[0]:
+    if number == signal.SIGINT == _first[0]:
         raise KeyboardInterrupt
-    _asked[0] = _asked[0] or number
+    _first[0] = _first[0] or number

@@ -17,11 +17,11 @@ from melpatch.data.manifest import Corpus
 from melpatch.errors import ConfigError
 from melpatch.objectives.base import Objective
 from melpatch.progress import notice
+from melpatch.training.checkpoints import Checkpoint
 from melpatch.training.config import RunConfig, build
 from melpatch.training.health import EmbeddingHealth
 from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
-from melpatch.training.states import State
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 # The second half of them is timed; the first steps are slower, since memory is allocated and kernels are chosen.
@@ -150,7 +150,7 @@ class _TimedRun(Run):
         super().log_speed(record)
         self.seconds_after[record["step"]] = record["seconds"]
 
-    def save(self, state: State, publish: Mapping[str, Tensor] | None = None) -> None:
+    def save(self, state: Checkpoint, publish: Mapping[str, Tensor] | None = None) -> None:
         begun = time.monotonic()
         super().save(state, publish)
         self.save_seconds = time.monotonic() - begun

@@ -19,11 +19,11 @@ from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
 from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, onto, recipe_settings
+from melpatch.training.checkpoints import Progress
 from melpatch.training.config import RunConfig, build
 from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
 from melpatch.training.start import fitted, measured, plan
-from melpatch.training.states import Progress
 from melpatch.training.trackers import Track, Tracker, make_tracker
 from melpatch.workflows.corpus import describe_corpus, limit_labels, read_corpus
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run

@@ -20,12 +20,12 @@ from melpatch import atomic, checkpoint
 from melpatch.checkpoint import load_weights
 from melpatch.data.manifest import Rejected
 from melpatch.errors import CheckpointError
+from melpatch.training import checkpoints as checkpoints_module
 from melpatch.training import run as run_module
-from melpatch.training import states as states_module
+from melpatch.training.checkpoints import Checkpoint, Progress
 from melpatch.training.config import build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
-from melpatch.training.states import Progress, State
 from melpatch.training.trainer import make_optimizer
 
 
@@ -50,14 +50,14 @@ def state_of(step, config=None):
     model, average = {"x": torch.full((4, 3), float(step))}, {"x": torch.full((4, 3), float(-step))}
     groups = [{"betas": (0.9, 0.95), "params": [0]}]
     moments = {"state": {0: {"step": torch.tensor(float(step))}}, "param_groups": groups}
-    return State(Progress(step, best=step / 3), model, moments, average)
+    return Checkpoint(Progress(step, best=step / 3), model, moments, average)
 
 
 def save(run, step, **more):
     run.log({"step": step})
     state = state_of(step)
     run.save(state, state.model)
-    run.states.wait()
+    run.checkpoints.wait()
 
 
 def steps_kept(run):
@@ -87,7 +87,7 @@ def restored(run):
 def same(first, second):
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second)
-    if isinstance(first, State):
+    if isinstance(first, Checkpoint):
         return same(vars(first), vars(second))
     if isinstance(first, dict):
         return first.keys() == second.keys() and all(
@@ -107,11 +107,11 @@ def test_a_saved_state_comes_back_whole(tmp_path):
             parameter.grad = torch.full_like(parameter, step + 1.0)
         optimizer.step()
     progress = Progress(step=3, skipped=2, skipped_in_a_row=1, best=1 / 3, best_step=2, averaged=1)
-    state = State(
+    state = Checkpoint(
         progress, model.state_dict(), optimizer.state_dict(), {"x": torch.tensor([0.1, 0.2])}
     )
     run.save(state)
-    run.states.wait()
+    run.checkpoints.wait()
     found = Run.reopen(run.folder).restore()
     assert same(found, state)
     other = build(replace(settings(), seed=9))
@@ -128,8 +128,10 @@ def test_without_a_saved_state_a_run_starts_over(run):
 
 def test_what_trains_on_does_not_change_what_is_being_saved(run, monkeypatch):
     """The thread is held up until the weights have changed."""
-    changed, write = threading.Event(), states_module.write_weights
-    monkeypatch.setattr(states_module, "write_weights", lambda *a: changed.wait(10) and write(*a))
+    changed, write = threading.Event(), checkpoints_module.write_weights
+    monkeypatch.setattr(
+        checkpoints_module, "write_weights", lambda *a: changed.wait(10) and write(*a)
+    )
     state = state_of(2)
     run.log({"step": 2})
     run.save(state, state.model)
@@ -138,26 +140,26 @@ def test_what_trains_on_does_not_change_what_is_being_saved(run, monkeypatch):
             value.fill_(99.0)
     state.progress.step = 3
     changed.set()
-    run.states.wait()
+    run.checkpoints.wait()
     assert restored(run) == 2
     assert load_weights(run.folder / "model.safetensors")["x"].unique().tolist() == [2.0]
 
 
 def test_a_save_waits_for_the_one_before(run, monkeypatch):
-    going, write, log = threading.Event(), states_module.write_weights, []
+    going, write, log = threading.Event(), checkpoints_module.write_weights, []
 
     def slow(path, weights):
         going.wait(10)
         log.append(weights["x"][0, 0].item())
         write(path, weights)
 
-    monkeypatch.setattr(states_module, "write_weights", slow)
+    monkeypatch.setattr(checkpoints_module, "write_weights", slow)
     run.save(state_of(2))
     assert log == []
     threading.Timer(0.05, going.set).start()
     run.save(state_of(4))
     assert log[:2] == [2.0, -2.0]
-    run.states.wait()
+    run.checkpoints.wait()
     assert log == [2.0, -2.0, 4.0, -4.0]
 
 
@@ -435,7 +437,7 @@ def test_files_that_really_find_no_room(run, little_room, capsys):
         assert steps_kept(run) == [2]
         assert not list(run.folder.rglob(".*"))
     run.save(state_of(4))
-    run.states.wait()
+    run.checkpoints.wait()
     metrics = (run.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in metrics] == [2, 4, 4, 4, 4, 4]
 
@@ -449,23 +451,23 @@ def test_a_device_that_is_full_is_recognised():
 
 def test_a_last_save_without_room_is_an_error(run, little_room):
     told = rf"{run.folder}: no room for the last weights \(File too large\); free some"
-    with pytest.raises(CheckpointError, match=told), run.states:  # noqa: PT012
+    with pytest.raises(CheckpointError, match=told), run.checkpoints:  # noqa: PT012
         save(run, 2)
         little_room(100)
         save(run, 4)
     little_room(-1)
-    with run.states:
+    with run.checkpoints:
         save(run, 4)
 
 
 def test_weights_that_found_no_room_are_published_by_the_next_save(run, little_room):
     little_room(100)
     run.publish({"x": torch.full((50,), 7.0)})
-    run.states.wait()
+    run.checkpoints.wait()
     little_room(-1)
     assert not (run.folder / "model.safetensors").exists()
     run.save(state_of(2))
-    run.states.wait()
+    run.checkpoints.wait()
     assert load_weights(run.folder / "model.safetensors")["x"].unique().tolist() == [7.0]
 
 
@@ -500,19 +502,19 @@ def test_a_training_goes_on_through_a_full_disk(
 def test_an_error_of_another_kind_is_raised_at_the_next_chance(run, monkeypatch):
     denied = OSError(errno.EIO, os.strerror(errno.EIO), "the/file")
     with monkeypatch.context() as patch:
-        patch.setattr(states_module, "write_weights", lambda *_: (_ for _ in ()).throw(denied))
+        patch.setattr(checkpoints_module, "write_weights", lambda *_: (_ for _ in ()).throw(denied))
         run.save(state_of(2))
-        run.states._thread.shutdown()
+        run.checkpoints._thread.shutdown()
         with pytest.raises(
             CheckpointError,
             match=r"the/file: cannot be written \(Input/output error\); mend the disk",
         ):
-            run.states.check()
-    run.states.check()  # is raised once
+            run.checkpoints.check()
+    run.checkpoints.check()  # is raised once
 
 
 def test_the_bodys_own_error_is_the_one_to_tell(run, monkeypatch):
-    monkeypatch.setattr(states_module, "write_weights", lambda *_: 1 / 0)
-    with pytest.raises(KeyError), run.states:  # noqa: PT012
+    monkeypatch.setattr(checkpoints_module, "write_weights", lambda *_: 1 / 0)
+    with pytest.raises(KeyError), run.checkpoints:  # noqa: PT012
         run.save(state_of(2))
         raise KeyError

@@ -1,4 +1,4 @@
-"""Files to which a run adds a line of JSON now and then, such that neither a crash nor a full disk leaves a gap."""
+"""Files of JSON lines that survive a crash and a full disk without gaps."""
 
 import json
 import math
@@ -11,8 +11,8 @@ from typing import Any
 from melpatch.atomic import lack_of_space, sync, written_aside
 
 
-class Lines:
-    """A file of lines; those that find no room wait in memory for those that come after them.
+class JsonLines:
+    """A file of JSON lines; lines that do not fit on a full disk wait in memory for the next write.
 
     Args:
         path: of the file, which need not exist.
@@ -21,11 +21,11 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._held: list[str] = []
-        self._lock = Lock()  # a run adds lines while a thread saves
+        # The training thread adds lines while the saving thread flushes them.
+        self._lock = Lock()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a line, now or when there is room again; numbers that are not finite become null, for want of them in
-        JSON."""
+        """Append a line, now or once there is room again; numbers that are not finite become null."""
         with self._lock:
             self._held.append(
                 json.dumps({name: _plain(value) for name, value in record.items()}) + "\n"
@@ -67,7 +67,8 @@ class Lines:
                 file.write("".join(self._held))
         except OSError:
             if self.path.exists():
-                os.truncate(self.path, before)  # or the next line would be glued to half a one
+                # Remove half a line, so that the next one does not follow it directly.
+                os.truncate(self.path, before)
             raise
         self._held.clear()
 

@@ -1,4 +1,4 @@
-"""The states that a run goes on from: written while it trains on, and checked before they are used.
+"""Checkpoints that a run resumes from: written while training continues, verified before they are used.
 
 ::
 
@@ -9,7 +9,7 @@
         progress.json          steps done, the best score
         SHA256SUMS             of the files above, as ``sha256sum --check`` reads it
 
-A step waits for a copy of the tensors only; a thread writes them. A disk that is full ends no run before its last save.
+Training waits only for a copy of the tensors; a thread writes them. A full disk fails a run only at its last save.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ from melpatch.atomic import clear_partial, discard, lack_of_space, written_aside
 from melpatch.checkpoint import copied, load_weights, write_weights
 from melpatch.errors import CheckpointError
 from melpatch.progress import notice
-from melpatch.training.lines import Lines
+from melpatch.training.json_lines import JsonLines
 
 _SUMS = "SHA256SUMS"
 
 
 @dataclass
 class Progress:
-    """What a run remembers beside weights and optimiser."""
+    """Counters and best score of a run."""
 
     step: int = 0
     skipped: int = 0
@@ -45,12 +45,12 @@ class Progress:
     """Best validation score so far."""
     best_step: int = 0
     averaged: int = 0
-    """How many evaluations' weights the running average holds."""
+    """Number of evaluations whose weights the running average holds."""
 
 
 @dataclass
-class State:
-    """All that a run goes on from."""
+class Checkpoint:
+    """Everything that a run resumes from."""
 
     progress: Progress
     model: Mapping[str, Tensor]
@@ -61,45 +61,43 @@ class State:
     """Running average of the weights; empty if there is none yet."""
 
 
-class States:
-    """The states of a run, the weights to use, and the thread that writes both.
+class Checkpoints:
+    """The checkpoints of a run, the weights to use, and the thread that writes both.
 
-    As a context it waits, when its body ends, for what any process is still writing; then a last save that found no
-    room is an error.
+    As a context manager it waits on exit until every process has written everything; a last save that did not fit on
+    the disk is then an error.
 
     Args:
         folder: of the run.
-        logs: files whose lines must be on the disk before a state is.
-        keep_last: how many of the newest states are kept.
-        keep_every: the steps at whose multiples they are kept for good.
+        logs: files whose lines must be on the disk before a checkpoint is.
+        keep_last: number of newest checkpoints that are kept.
+        keep_every: checkpoints at multiples of this step are kept for good.
     """
 
     def __init__(
         self,
         folder: Path,
-        logs: Sequence[Lines] = (),
+        logs: Sequence[JsonLines] = (),
         *,
         keep_last: int = 2,
         keep_every: int | None = None,
     ) -> None:
-        self.folder, self.logs, self.keep_last, self.keep_every = (
-            folder,
-            logs,
-            keep_last,
-            keep_every,
-        )
+        self.folder = folder
+        self.logs = logs
+        self.keep_last = keep_last
+        self.keep_every = keep_every
         self._thread = futures.ThreadPoolExecutor(1, "saving")
         self._pending: dict[str, futures.Future[None]] = {}
-        self._unpublished: Mapping[str, Tensor] | None = (
-            None  # for which there was no room yet; the thread's own
-        )
+        # Weights that did not fit on the disk yet; only the thread touches them.
+        self._unpublished: Mapping[str, Tensor] | None = None
         self._refused: OSError | None = None
 
-    def __enter__(self) -> "States":
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # the body's own error is the one to tell
+        # An error of the body comes first; one of a write must not replace it.
+        if kind is not None:
             futures.wait(self._pending.values())
             return
         self.wait()
@@ -108,31 +106,32 @@ class States:
                 f"{self._refused.filename or self.folder}: no room for the last weights ({self._refused.strerror}); "
                 "free some space, then go on with --resume"
             )
-        distributed.barrier()  # or the others, whose end torchrun takes for a reason to end this one, would be first
+        # torchrun stops rank 0 when other ranks have exited, so they wait for its writes.
+        distributed.barrier()
 
     @property
     def newest(self) -> Path | None:
-        """The newest state, which may prove damaged; None before the first save."""
+        """The newest checkpoint, which may be damaged; None before the first save."""
         return max(self._all(), key=step_of, default=None)
 
     def publish(self, weights: Mapping[str, Tensor]) -> None:
-        """Have the weights to use written; where there is no room, every save tries again."""
+        """Write the weights to use in the background; if the disk is full, every save tries again."""
         self._settle("publish")
         self._pending["publish"] = self._thread.submit(self._write, None, copied(weights))
 
-    def save(self, state: State, publish: Mapping[str, Tensor] | None = None) -> None:
-        """Have a state written, once that before it is; then drop those that are not to be kept.
+    def save(self, state: Checkpoint, publish: Mapping[str, Tensor] | None = None) -> None:
+        """Write a checkpoint in the background, after the one before it; then remove those not to be kept.
 
         Args:
-            state: what the run goes on from.
-            publish: the weights to use, if they change; written before the state, since nothing after the last one
-                would make up for them.
+            state: what the run resumes from.
+            publish: the weights to use, if they change; written before the checkpoint, since no later save would write
+                them again after the last one.
 
         Raises:
-            CheckpointError: the state before it could not be written, for another reason than lack of space.
+            CheckpointError: the checkpoint before it could not be written for another reason than lack of space.
         """
         self._settle("save")
-        own = State(
+        own = Checkpoint(
             replace(state.progress),
             copied(state.model),
             copied(state.optimizer),
@@ -142,12 +141,12 @@ class States:
         self._pending["save"] = self._thread.submit(self._write, own, weights)
 
     def check(self) -> None:
-        """Raise what a write that has ended failed of."""
+        """Raise the error of a write that has failed by now."""
         for kind in [kind for kind, writing in self._pending.items() if writing.done()]:
             self._settle(kind)
 
     def wait(self) -> None:
-        """Return once all is written; raise what it failed of."""
+        """Wait until everything is written; raise the error of a write that failed."""
         for kind in list(self._pending):
             self._settle(kind)
 
@@ -157,10 +156,10 @@ class States:
             writing.result()
 
     def choose(self) -> Path | None:
-        """Return the newest state that is whole, and clear away what a crash left; None before the first save.
+        """Return the newest intact checkpoint, and remove what a crash left behind; None before the first save.
 
         Raises:
-            CheckpointError: there are states, but all are damaged.
+            CheckpointError: there are checkpoints, but all are damaged.
         """
         clear_partial(self.folder)
         clear_partial(self.folder / "resume")
@@ -183,8 +182,8 @@ class States:
     def _all(self) -> list[Path]:
         return list((self.folder / "resume").glob("step-*"))
 
-    def _write(self, state: State | None, publish: Mapping[str, Tensor] | None) -> None:
-        """Write the weights to use, if they have changed, and a state, if one is given."""
+    def _write(self, state: Checkpoint | None, publish: Mapping[str, Tensor] | None) -> None:
+        """Write the weights to use if they have changed, and a checkpoint if one is given."""
         if publish is not None:
             self._unpublished = publish
         try:
@@ -211,7 +210,7 @@ class States:
             )
 
     def _told(self, error: OSError | RuntimeError) -> Exception:
-        """Return what the user is told of a write that failed for another reason than lack of space."""
+        """Return the error for a write that failed for another reason than lack of space."""
         if not isinstance(error, OSError):
             return error
         return CheckpointError(
@@ -226,14 +225,14 @@ class States:
 
 
 def step_of(folder: Path) -> int:
-    """Return after how many steps a state was saved, from its name."""
+    """Return the step at which a checkpoint was saved, from the name of its folder."""
     return int(folder.name.removeprefix("step-"))
 
 
-def load_state(folder: Path) -> State:
-    """Return a state that :meth:`States.choose` has found to be whole."""
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Load a checkpoint that :meth:`Checkpoints.choose` has verified."""
     average = folder / "average.safetensors"
-    return State(
+    return Checkpoint(
         Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8"))),
         load_weights(folder / "model.safetensors"),
         torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
@@ -241,7 +240,7 @@ def load_state(folder: Path) -> State:
     )
 
 
-def _put(folder: Path, state: State) -> None:
+def _put(folder: Path, state: Checkpoint) -> None:
     folder.mkdir(parents=True)
     write_weights(folder / "model.safetensors", state.model)
     if state.average:
@@ -256,7 +255,7 @@ def _put(folder: Path, state: State) -> None:
 
 
 def _damage(folder: Path) -> str | None:
-    """Return in words what is wrong with a state; None if it is whole."""
+    """Return in words what is wrong with a checkpoint; None if it is intact."""
     try:
         sums = dict(
             line.split("  ")[::-1]
