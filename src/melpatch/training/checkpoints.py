@@ -164,14 +164,14 @@ class Checkpoints:
         clear_partial(self.folder)
         clear_partial(self.folder / "resume")
         damaged: list[Path] = []
-        for found in sorted(self._all(), key=step_of, reverse=True):
-            wrong = _damage(found)
+        for checkpoint in sorted(self._all(), key=step_of, reverse=True):
+            wrong = _damage(checkpoint)
             if wrong is None:
                 for newer in damaged:  # or it would be counted among those to keep
                     discard(newer)
-                return found
-            notice(f"{found}: damaged ({wrong}); going on from the state before it")
-            damaged.append(found)
+                return checkpoint
+            notice(f"{checkpoint}: damaged ({wrong}); going on from the state before it")
+            damaged.append(checkpoint)
         if damaged:
             raise CheckpointError(
                 f"{self.folder / 'resume'}: none of its {len(damaged)} states is whole; take one from a backup, or "

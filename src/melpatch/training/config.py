@@ -18,41 +18,40 @@ from melpatch.schedules import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long, how fast and how carefully to train. Shares are shares of the run, so that a 10-step run is legal."""
+    """Settings of the training loop and the optimiser; shares are shares of the run's steps."""
 
     epochs: float = 10.0
     """Passes over the corpus; ignored when steps is given."""
     steps: int | None = None
-    """Optimiser steps; 0 leaves the weights that the run starts from, such as those of --init."""
+    """Optimiser steps; 0 keeps the initial weights, such as those of --init."""
     accumulate: int = 1
-    """Batches that each process makes a step of, one after the other, to save memory; the step stays the same."""
+    """Batches per process that are accumulated to one step, to save memory; the step stays the same."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """What several processes hold: each all weights (ddp), or a share of them and of the optimiser's averages (fsdp)
-    for encoders that one GPU cannot train."""
+    """With several processes, each holds all weights (ddp), or a shard of weights and optimiser state (fsdp)."""
     optimizer: Literal["adamw", "adam", "amsgrad"] = "adamw"
     """Decoupled weight decay, or Adam with the decay in the gradient (as published SSAST), or that with the largest
     second moment so far (as published PANNs)."""
     lr: float = 1e-3
     """Base learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Decay rates of the optimiser's two averages."""
+    """Decay rates of the optimiser's first and second moments."""
     weight_decay: float = 0.05
-    """Weight decay; biases and norms have none, tokens and positions only with decay_tokens."""
+    """Weight decay; biases and norms have none, tokens and position tables only with decay_tokens."""
     weight_decay_end: float | None = None
-    """Where the weight decay ends, along half a cosine over the whole run; None keeps it."""
+    """Weight decay at the end of the run, reached along half a cosine; None keeps it constant."""
     decay_tokens: bool = False
     """Decay special tokens, mask embeddings and position tables too (as published DINO and ASiT)."""
     grad_clip: float | None = 1.0
-    """Largest norm of the gradient; longer ones are scaled down. None leaves them."""
+    """Largest norm of the gradient; larger gradients are scaled down. None does not clip."""
     grad_clip_by: Literal["global", "tensor"] = "global"
     """What grad_clip limits: the norm of all gradients together, or that of each parameter's own (as published DINO and
     ASiT)."""
     lr_schedule: Schedule = "cosine"
-    """Course of the learning rate after the warm-up; dino is the cosine to the step as DINO and ASiT published it."""
+    """Shape of the learning rate after the warm-up; dino is the cosine exactly as DINO and ASiT published it."""
     lr_warmup: float = 0.08
-    """Share of the run over which the learning rate rises."""
+    """Share of the run over which the learning rate rises linearly."""
     lr_floor: float = 0.0
-    """Where a cosine or line ends, as a factor of lr."""
+    """End of a cosine or linear schedule, as a factor of lr."""
     lr_step_start: float = 0.5
     """Share of the run at which the step schedule decays first."""
     lr_step_every: float = 0.1
@@ -64,21 +63,21 @@ class TrainConfig:
     head_lr_scale: float = 1.0
     """Factor of the learning rate outside the encoder."""
     average_last: float = 0.0
-    """Share of the run's end over whose evaluations the weights are averaged; 0 keeps the best or last ones."""
+    """Average the weights after the evaluations in this last share of the run; 0 keeps the best or last weights."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """Arithmetic of the encoder; auto is bf16 where the processor has it. Losses are always float32."""
+    """Precision of the encoder; auto is bf16 if the processor supports it. Losses are always float32."""
     compile: bool = False
     """Compile the encoder with torch.compile: slow to start, faster on GPUs."""
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
     save_every: int = 500
-    """Steps between saves that a crash can be resumed from."""
+    """Steps between checkpoints."""
     keep_last: int = 2
-    """Newest saves that are kept; a second one stands in for a newest one that proves damaged."""
+    """Number of newest checkpoints that are kept; a second one replaces a newest one that is damaged."""
     keep_every: int | None = None
-    """Steps between saves that are kept for good, a multiple of save_every; None keeps only the newest."""
+    """Steps between checkpoints that are kept for good, a multiple of save_every; None keeps only the newest."""
     evaluations: int = 10
-    """How often in a run the validation score or the health of the embeddings is measured."""
+    """Evaluations in a run, of the validation score or of the embeddings' health."""
     nonfinite_limit: int = 10
     """Steps in a row without a finite loss or gradient (skipped and counted) after which the run stops."""
 
@@ -170,19 +169,19 @@ class RunConfig:
     """Batches to weights."""
 
     def __post_init__(self) -> None:
-        """Check that a front end of fixed length hears whole segments."""
+        """Check that a front end of fixed length takes whole segments."""
         front = self.front_end
         if front.target_frames is not None:
-            heard = (front.overhead + front.target_frames * front.hop_length) / front.sample_rate
+            longest = (front.overhead + front.target_frames * front.hop_length) / front.sample_rate
             allowed = (
-                f"up to {heard:.3f} s, the length of front_end.target_frames = "
+                f"up to {longest:.3f} s, the length of front_end.target_frames = "
                 f"{front.target_frames}; raise that too"
             )
-            check(self.loader.seconds <= heard, "seconds", self.loader.seconds, allowed)
+            check(self.loader.seconds <= longest, "seconds", self.loader.seconds, allowed)
 
 
 def build(config: RunConfig) -> Objective:
-    """Return the objective that a config describes, with weights drawn from its seed."""
+    """Build the objective of a config, with initial weights drawn from its seed."""
     with seeded(config.seed, "weights"):
         front_end = LogMel(config.front_end)
         encoder: Encoder = owner(config.encoder)(config.encoder, config.front_end.n_mels)
@@ -193,7 +192,7 @@ def build(config: RunConfig) -> Objective:
 
 
 def objective_names(*, with_labels: bool) -> Sequence[str]:
-    """Return the registered objectives that do, or do not, learn from labels."""
+    """Return the names of the registered objectives that do, or do not, learn from labels."""
     return [
         name
         for name in registry.names("objectives")

@@ -66,14 +66,14 @@ class Run:
     """An open run folder."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
-        self.folder, self.config = folder, config
+        self.folder = folder
+        self.config = config
         self.rejected: dict[str, Rejected] = {}
         self._listed = 0
-        self._metrics, self._speed = (
-            JsonLines(folder / "metrics.jsonl"),
-            JsonLines(folder / "speed.jsonl"),
-        )
-        train, logs = config.train, (self._metrics, self._speed)
+        self._metrics = JsonLines(folder / "metrics.jsonl")
+        self._speed = JsonLines(folder / "speed.jsonl")
+        train = config.train
+        logs = (self._metrics, self._speed)
         self.checkpoints = Checkpoints(
             folder, logs, keep_last=train.keep_last, keep_every=train.keep_every
         )
@@ -129,7 +129,7 @@ class Run:
     def _read_rejected(self) -> None:
         path = self.folder / "rejected.csv"
         if path.exists():
-            listed = {one.path: one for one in read_rejected(path)}
+            listed = {clip.path: clip for clip in read_rejected(path)}
             self._listed, self.rejected = len(listed), listed | self.rejected
 
     def remember(self, corpus: Corpus) -> None:
@@ -239,7 +239,7 @@ class Run:
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
         """List unreadable files in rejected.csv, each once; while the disk is full, in memory."""
-        self.rejected |= {one.path: one for one in rejected if one.path not in self.rejected}
+        self.rejected |= {clip.path: clip for clip in rejected if clip.path not in self.rejected}
         if len(self.rejected) == self._listed or not is_rank_zero():
             return
         try:
@@ -322,7 +322,7 @@ def _git_commit() -> str | None:
     if shutil.which("git") is None:
         return None
     asked = ["git", "rev-parse", "HEAD"]
-    found = subprocess.run(
+    result = subprocess.run(
         asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
     )
-    return found.stdout.strip() or None
+    return result.stdout.strip() or None

@@ -43,7 +43,7 @@ def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, f
         crop(corpus.clips[draw.clip], config.loader.seconds, config.seed, 0) for draw in draws
     ]
     loaded = evaluation_batches(pieces, config.front_end.sample_rate, batch_size=16)
-    batches = (one.batch for one in loaded if one.batch is not None)
+    batches = (part.batch for part in loaded if part.batch is not None)
     first = next(batches, None)
     if first is None:
         raise DataError(
