@@ -19,10 +19,10 @@ from melpatch.evaluation.splits import EvaluationSplit, ValidationSource
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.model import load
 from melpatch.protocols.as_trained import AsTrained
+from melpatch.training.checkpoints import Progress
 from melpatch.training.config import RunConfig
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import COMMAND, Run
-from melpatch.training.checkpoints import Progress
 from melpatch.workflows.finetune import (
     classifier,
     resolved,
