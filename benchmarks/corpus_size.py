@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/corpus_size.py [--clips 100 1000 10000 100000 1000000] [--out corpus_size.png]
 
-Writes a manifest of so many made-up clips (none is opened), reads it as a run does, notes the corpus as a run does, and
+Writes a manifest of made-up clips (none is opened), reads it as a run does, notes the corpus as a run does, and
 draws the first and a late step of its order. Prints one JSON line per size, each from a process of its own.
 """
 

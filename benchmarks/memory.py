@@ -120,8 +120,8 @@ def embed(run: Path, source: Path, workers: int, hop: float | None) -> dict[str,
     if main([*words, "--hop", str(hop)] if hop else words):
         raise RuntimeError("melpatch embed failed")
     wall, cpu = time.perf_counter() - began[0], cpu_seconds() - began[1]
-    with np.load(f"{source}.npz") as found:
-        rows = len(found["path"])
+    with np.load(f"{source}.npz") as features:
+        rows = len(features["path"])
     return {
         "rows": rows,
         "peak_mib": round(peak_mib(resource.RUSAGE_SELF)),
@@ -149,19 +149,21 @@ def draw(path: Path, records: list[dict[str, Any]]) -> None:
     from matplotlib import pyplot as plt
 
     sides = (
-        ("files", "files of 2 s", lambda one: one["files"] > 1),
-        ("hours", "hours", lambda one: one["files"] == 1),
+        ("files", "files of 2 s", lambda record: record["files"] > 1),
+        ("hours", "hours", lambda record: record["files"] == 1),
     )
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
     for axis, (name, label, belongs) in zip(axes, sides, strict=True):
-        chosen = [one for one in records if belongs(one)]
-        axis.plot([one[name] for one in chosen], [one["peak_mib"] for one in chosen], "o-")
+        chosen = [record for record in records if belongs(record)]
+        axis.plot(
+            [record[name] for record in chosen], [record["peak_mib"] for record in chosen], "o-"
+        )
         axis.set(xscale="log", xlabel=label, ylim=(0, None))
-        for one in chosen:
-            speed = 3600 * one["hours"] / one["seconds"]
+        for record in chosen:
+            speed = 3600 * record["hours"] / record["seconds"]
             axis.annotate(
                 f"{speed:,.0f} x",
-                (one[name], one["peak_mib"]),
+                (record[name], record["peak_mib"]),
                 (0, 6),
                 textcoords="offset points",
                 ha="center",

@@ -151,8 +151,8 @@ class ASiT:
             torch.nn.utils.clip_grad_norm_(weight, 3.0)
         self.optimizer.step()
         with torch.no_grad():
-            for centre, found in zip(self.centres, (wanted_clip, wanted_patch), strict=True):
-                centre.lerp_(found.float().flatten(0, -2).mean(0), 0.1)
+            for centre, student in zip(self.centres, (wanted_clip, wanted_patch), strict=True):
+                centre.lerp_(student.float().flatten(0, -2).mean(0), 0.1)
             for mean, weight in zip(
                 self.teacher.parameters(), self.student.parameters(), strict=True
             ):
@@ -172,15 +172,15 @@ class Student(nn.Module):
 
     def scores(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return a score per class of the clips and of the patches."""
-        found = normalize(self.trunk(tokens), dim=-1)
+        embeddings = normalize(self.trunk(tokens), dim=-1)
         clip, patch = (normalize(layer.weight, dim=-1) for layer in (self.clip, self.patch))
-        return linear(found[:, 0], clip), linear(found[:, 1:], patch)
+        return linear(embeddings[:, 0], clip), linear(embeddings[:, 1:], patch)
 
     def spectrograms(self, tokens: Tensor) -> Tensor:
         grown = self.grow(tokens[:, 1:]).transpose(1, 2)
         return self.paint(grown.unflatten(2, (MELS // PATCH, -1)))[:, 0]
 
 
-def distilled(found: Tensor, wanted: Tensor, centre: Tensor) -> Tensor:
+def distilled(student: Tensor, wanted: Tensor, centre: Tensor) -> Tensor:
     """Return the cross-entropy of a student's scores against its teacher's."""
-    return -(softmax((wanted - centre) / 0.04, -1) * log_softmax(found / 0.1, -1)).sum(-1).mean()
+    return -(softmax((wanted - centre) / 0.04, -1) * log_softmax(student / 0.1, -1)).sum(-1).mean()

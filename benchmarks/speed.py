@@ -77,7 +77,7 @@ class Config:
     batch_size: tuple[int, ...] = (8,)
     """Clips per step, of all processes."""
     batch_seconds: float | None = None
-    """Sound per step, in seconds; as many clips as that takes, in the place of batch_size."""
+    """Sound per step, in seconds; as many clips as that takes, instead of batch_size."""
     rounds: int = 3
     """Timed rounds, of which the fastest counts, after one to warm up."""
     steps: int = 1
@@ -138,17 +138,21 @@ def main(config: Config) -> None:
     if config.batch_seconds is None:
         loads = list(product(config.seconds, config.batch_size))
     else:
-        loads = [(one, max(1, round(config.batch_seconds / one))) for one in config.seconds]
-    found = product(
+        loads = [
+            (seconds, max(1, round(config.batch_seconds / seconds))) for seconds in config.seconds
+        ]
+    settings = product(
         config.sizes, config.precisions, config.processes, loads, config.tasks, config.compile
     )
     settings = [
         Setting(size, precision, count, *load, task, way)
-        for size, precision, count, load, task, way in found
+        for size, precision, count, load, task, way in settings
     ]
     records = []
     # GPUs are nobody else's, and hold no more than one.
-    alike = (lambda one: one) if torch.cuda.is_available() else (lambda one: one[:5])
+    alike = (
+        (lambda setting: setting) if torch.cuda.is_available() else (lambda setting: setting[:5])
+    )
     for _, group in groupby(settings, key=alike):
         for record in in_turns(list(group), config):
             print(json.dumps(record), flush=True)
@@ -190,9 +194,9 @@ def one_process() -> Executor:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as free_socket:
+        free_socket.bind(("localhost", 0))
+        return int(free_socket.getsockname()[1])
 
 
 Name = tuple[Setting, int]
@@ -204,13 +208,13 @@ def meet(name: Name, port: int, config: Config) -> None:
     """Begin, beside the other processes of the setting, as torchrun would have it."""
     setting, rank = name
     if setting.processes > 1:
-        told = {
+        variables = {
             "RANK": rank,
             "LOCAL_RANK": rank,
             "WORLD_SIZE": setting.processes,
             "MASTER_PORT": port,
         }
-        os.environ |= {key: str(value) for key, value in told.items()} | {
+        os.environ |= {key: str(value) for key, value in variables.items()} | {
             "MASTER_ADDR": "localhost"
         }
         ExitStack().enter_context(distributed.process_group())  # for as long as the process lives
@@ -326,7 +330,7 @@ class Training:
         self.done += 1
 
     def made_up(self, clips: int) -> Batch:
-        """Return so many clips of noise, on the device."""
+        """Return this many clips of noise, on the device."""
         samples = round(self.config.loader.seconds * self.config.front_end.sample_rate)
         keys, classes = clips * self.rank + torch.arange(clips), len(self.config.labels)
         targets = torch.eye(classes)[keys % classes] if classes else None
@@ -366,7 +370,7 @@ class Published:
             self.task.step(spectrograms)
 
     def made_up(self, clips: int) -> Tensor:
-        """Return so many spectrograms of noise, of the length that was published."""
+        """Return this many spectrograms of noise, of the published length."""
         return torch.randn(clips, MELS, self.task.frames, device=self.device) * 0.5
 
 
@@ -410,12 +414,14 @@ def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
     panel = figure.subplots()
     unit = "CPU seconds" if records[0]["device"] == "cpu" else "seconds"
     lines: dict[str, list[tuple[float, float]]] = {}
-    for one in records:
-        name = f"{one['task']} {one['size']}, {one['precision']}, {one['way']}"
+    for record in records:
+        name = f"{record['task']} {record['size']}, {record['precision']}, {record['way']}"
         cost = (
-            one["cpu_seconds_per_clip"] if one["device"] == "cpu" else 1 / one["clips_per_second"]
+            record["cpu_seconds_per_clip"]
+            if record["device"] == "cpu"
+            else 1 / record["clips_per_second"]
         )
-        lines.setdefault(name, []).append((one["clip_seconds"], cost / one["clip_seconds"]))
+        lines.setdefault(name, []).append((record["clip_seconds"], cost / record["clip_seconds"]))
     for name, points in lines.items():
         panel.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
     panel.set_xscale("log")

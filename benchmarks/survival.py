@@ -53,8 +53,8 @@ def main(config: Config) -> int:
         for number, step in enumerate(after):
             in_start = number % 5 == 0
             wait = rng.uniform(0, starting if in_start else 3 * training / config.steps)
-            found = _killed(config, data, killed, None if in_start else step, wait)
-            print(json.dumps({"kill": number + 1, **found}), flush=True)
+            record = _killed(config, data, killed, None if in_start else step, wait)
+            print(json.dumps({"kill": number + 1, **record}), flush=True)
         _started(config, data, killed).communicate()
         same = {
             name: (whole / name).read_bytes() == (killed / name).read_bytes()
@@ -113,7 +113,7 @@ def _left_in_peace(config: Config, data: Path, out: Path) -> tuple[float, float]
 def _killed(
     config: Config, data: Path, out: Path, step: int | None, wait: float
 ) -> dict[str, object]:
-    """Go on with the run, and kill it so many seconds after it has logged a step, or has been started."""
+    """Resume the run, and kill it some seconds after it has logged a step or was started."""
     metrics = out / "metrics.jsonl"
     process = _started(config, data, out)
     if step is not None:

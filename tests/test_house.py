@@ -58,16 +58,21 @@ FLOORS = [
     {"__main__"},
 ]
 # Rooms, folders and documents that are not in the words of the field yet (tools/style.py holds the
-# guarded ones). Whoever rewrites a room takes its name out; at the end the set is empty.
+# guarded ones), or whose summaries or functions are too long. Whoever rewrites one takes it out.
 PENDING = {
-    *(room for floor in FLOORS for room in floor - {"atomic", "audio", "data", "datasets"}),
     "README.md",
+    "colours",
+    "commands",
+    "comparison",
     "docs",
-    "benchmarks",
-    "examples",
+    "evaluation",
+    "interop",
+    "nn",
+    "objectives",
+    "plots",
+    "protocols",
+    "training",
 }
-# Lines of a function, if not 60: the training loop is written out, so that it reads top to bottom.
-LONGEST = {"fit": 100}
 KINDS = ("objectives", "encoders", "recipes", "protocols", "datasets", "commands")
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}

@@ -68,14 +68,14 @@ def pieces(kind: str) -> dict[str, Piece]:
 
     Every public function in the files of ``recipes/`` is a recipe.
     """
-    found = {}
+    listed = {}
     for name in names(kind):
         for piece, summary in _summaries(kind, name).items():
-            found[piece] = Piece(summary, "melpatch")
+            listed[piece] = Piece(summary, "melpatch")
     for name, entry in _installed(kind).items():
-        if name not in found:
-            found[name] = Piece(_summary_of_entry(entry), _package(entry))
-    return found
+        if name not in listed:
+            listed[name] = Piece(_summary_of_entry(entry), _package(entry))
+    return listed
 
 
 def summary(kind: str, name: str) -> str:
@@ -149,17 +149,17 @@ def _imported(kind: str, path: str) -> Any:
     if not _PATH.fullmatch(path if colon else f"{module}:x"):
         raise ConfigError(f"{kind} {path!r}: not a name; write package.module:name")
     try:
-        found: Any = importlib.import_module(module)
+        piece: Any = importlib.import_module(module)
         for part in attribute.split(".") if colon else ():
-            if not hasattr(found, part) and isinstance(found, ModuleType):
-                importlib.import_module(f"{found.__name__}.{part}")
-            found = getattr(found, part)
+            if not hasattr(piece, part) and isinstance(piece, ModuleType):
+                importlib.import_module(f"{piece.__name__}.{part}")
+            piece = getattr(piece, part)
     except Exception as error:
         reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
         raise ConfigError(
             f"{kind} {path!r} cannot be imported: {reason}; write package.module:name"
         ) from error
-    return found
+    return piece
 
 
 def _checked(kind: str, name: str, piece: Any) -> Any:

@@ -66,7 +66,7 @@ def test_every_byte_can_be_checked(folder, tmp_path, capsys):
     assert told[0].startswith(f"{path}: has other bytes than were packed; 1 of ")
     assert (
         told[-1]
-        == "melpatch pack: error: 1 shards are damaged or missing; copy them again, or pack anew"
+        == "melpatch pack: error: 1 shards are damaged or missing; copy them again, or pack again"
     )
 
 
