@@ -151,8 +151,8 @@ class ASiT:
             torch.nn.utils.clip_grad_norm_(weight, 3.0)
         self.optimizer.step()
         with torch.no_grad():
-            for centre, student in zip(self.centres, (wanted_clip, wanted_patch), strict=True):
-                centre.lerp_(student.float().flatten(0, -2).mean(0), 0.1)
+            for centre, teacher in zip(self.centres, (wanted_clip, wanted_patch), strict=True):
+                centre.lerp_(teacher.float().flatten(0, -2).mean(0), 0.1)
             for mean, weight in zip(
                 self.teacher.parameters(), self.student.parameters(), strict=True
             ):

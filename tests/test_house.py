@@ -73,6 +73,8 @@ PENDING = {
     "protocols",
     "training",
 }
+# Lines of a function, if not 60: the training loop is written out, so that it reads top to bottom.
+LONGEST = {"fit": 100}
 KINDS = ("objectives", "encoders", "recipes", "protocols", "datasets", "commands")
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
