@@ -1,4 +1,4 @@
-"""Embed a folder of recordings, and tell for each of them which other one sounds most like it.
+"""Embed a folder of recordings, and print for each of them the one that sounds most like it.
 
 python examples/embed_folder.py runs/a recordings/
 """
@@ -15,14 +15,16 @@ model = melpatch.load(sys.argv[1])
 vectors = {}
 for path in sorted(Path(sys.argv[2]).rglob("*.*")):
     try:
-        vectors[path] = model.embed(path)
+        vectors[path] = melpatch.embed(model, path)
     except AudioError as error:
         print(error, file=sys.stderr)
 
 table = np.stack(list(vectors.values()))
-table -= table.mean(axis=0)  # what all recordings share says nothing
+# What all recordings share says nothing about their similarity.
+table -= table.mean(axis=0)
 table /= np.linalg.norm(table, axis=1, keepdims=True)
-likeness = table @ table.T
-np.fill_diagonal(likeness, -1)
-for path, row in zip(vectors, likeness, strict=True):
-    print(f"{path}\t{list(vectors)[row.argmax()]}\t{row.max():.3f}")
+similarity = table @ table.T
+np.fill_diagonal(similarity, -1)
+paths = list(vectors)
+for path, row in zip(paths, similarity, strict=True):
+    print(f"{path}\t{paths[row.argmax()]}\t{row.max():.3f}")

@@ -17,6 +17,7 @@ PUBLIC = [
     "ViT",
     "__version__",
     "embed",
+    "evaluate",
     "finetune",
     "load",
     "predict",

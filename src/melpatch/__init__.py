@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from melpatch.audio.logmel import LogMel as LogMel
     from melpatch.encoders.cnn14 import CNN14 as CNN14
     from melpatch.encoders.vit import ViT as ViT
+    from melpatch.evaluation.evaluate import evaluate as evaluate
     from melpatch.inference.functions import embed as embed
     from melpatch.inference.functions import predict as predict
     from melpatch.inference.model import Model as Model
@@ -29,6 +30,7 @@ _MODULES = {
     "PatchGrid": "nn.grid",
     "ViT": "encoders.vit",
     "embed": "inference.functions",
+    "evaluate": "evaluation.evaluate",
     "finetune": "workflows.keywords",
     "load": "inference.model",
     "predict": "inference.functions",

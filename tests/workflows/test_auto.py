@@ -82,8 +82,7 @@ def test_what_is_chosen_is_a_normal_run_and_flags_win(tmp_path, capsys):
     )
     assert (config.train.steps, config.loader.batch_size) == (2, 3)
     melpatch("pretrain", "auto", *words, "--steps", "2", "--batch-size", "3", "--resume")
-    run = library.pretrain(
-        data=corpus, objective="auto", out=tmp_path / "own", steps=1, workers=0, batch_size=2
-    )
+    brief = {"steps": 1, "workers": 0, "batch_size": 2, "size": "nano"}
+    run = library.pretrain(data=corpus, objective="auto", out=tmp_path / "own", **brief)
     assert run.config.objective == config.objective
     assert run.config.loader.batch_size == 2

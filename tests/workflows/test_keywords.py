@@ -68,6 +68,8 @@ def test_a_script_pretrains_fine_tunes_and_predicts(corpus, tmp_path):
     assert tuned.config.labels == LABELS
     assert tuned.config.encoder == run.config.encoder
     assert library.load(tuned).labels == LABELS
+    assert 0 <= library.evaluate(tuned, data=corpus)["as_trained"]["value"] <= 1
+    assert library.predict(tuned, corpus.parent / "low" / "0.wav")
 
 
 def test_a_run_is_that_of_the_command(corpus, tmp_path):

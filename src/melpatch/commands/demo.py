@@ -28,7 +28,7 @@ class Config:
     """What to show, and for how long."""
 
     out: Path = Path("demo")
-    """Folder to write: corpus, runs and pictures. What an earlier demo left there is gone on with."""
+    """Folder to write: corpus, runs and pictures. An earlier demo there is continued."""
     data: str | None = None
     """Folder of audio (one sub-folder per class, if there are classes), or a CSV; without, sound scenes are made up."""
     split_column: str = "split"
@@ -110,12 +110,12 @@ def _compare(
     config: Config, corpus_file: Path, corpus: Corpus, first: Path, pictures: Path
 ) -> dict[str, list[str]]:
     """Return each score at random weights and pretrained, with the same few labels."""
-    found: dict[str, list[str]] = {"fine-tuned": [], "frozen, kNN": [], "frozen, linear": []}
+    table: dict[str, list[str]] = {"fine-tuned": [], "frozen, kNN": [], "frozen, linear": []}
     for name, init in (("random", "scratch"), ("pretrained", str(first))):
         out = config.out / f"finetuned-{name}"
         _finetune(config, corpus_file, init, first, out)
         tuned = evaluate(out, corpus_file, seeds=[config.seed])["as_trained"]
-        found["fine-tuned"].append(" ".join(_shown(tuned)))
+        table["fine-tuned"].append(" ".join(_shown(tuned)))
         if "confusion_matrix" in tuned and len(corpus.labels) <= MOST_CLASSES:
             title = f"{name} weights, fine-tuned: accuracy {tuned['value']:.3f}"
             confusion(
@@ -132,16 +132,16 @@ def _compare(
             seeds=[config.seed],
             random_weights=name == "random",
         )
-        found["frozen, kNN"].append(_shown(frozen["knn"])[0])
-        found["frozen, linear"].append(_shown(frozen["linear"])[0])
-    return found
+        table["frozen, kNN"].append(_shown(frozen["knn"])[0])
+        table["frozen, linear"].append(_shown(frozen["linear"])[0])
+    return table
 
 
-def _shown(found: dict[str, Any]) -> tuple[str, str]:
-    """Return a score and its interval in words; there is none where clips have no two classes."""
-    if found["value"] is None or found["interval_95"] is None:
+def _shown(record: dict[str, Any]) -> tuple[str, str]:
+    """Return a score and its interval in words; both are missing where the clips are of one class."""
+    if record["value"] is None or record["interval_95"] is None:
         return "-", ""
-    return f"{found['value']:.3f}", "({:.3f} to {:.3f})".format(*found["interval_95"])
+    return f"{record['value']:.3f}", "({:.3f} to {:.3f})".format(*record["interval_95"])
 
 
 def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, out: Path) -> None:
