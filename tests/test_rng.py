@@ -157,3 +157,21 @@ def test_seeded_sets_and_restores_the_global_generator():
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 512, 4096, 10**6, 10**9, 2**36])
+def test_integers_are_those_of_float64(size):
+    """They used to be floor(53 bits * 2**-53 * size) in float64, which Apple's GPUs lack."""
+    state = rng.stream(0, "test", KEYS[:500])
+    bits = rng.integers(state, 0, 1 << 53, 20)
+    expected = (bits.double() * 2.0**-53 * size).long()
+    assert torch.equal(rng.integers(state, 0, size, 20), expected)
+    exact = [[int(number) * size >> 53 for number in row] for row in bits.tolist()]
+    assert rng.integers(state, 0, size, 20).tolist() == exact
+
+
+def test_bits_are_the_numbers_of_uniform():
+    state = rng.stream(0, "test", KEYS[:500])
+    assert torch.equal(
+        rng.uniform_bits(state, 3, 2).double() / 2**24, rng.uniform(state, 3, 2).double()
+    )

@@ -40,25 +40,23 @@ def _mix(x: N) -> N:
 
 def hash_text(text: str) -> int:
     """Return a signed 64-bit number that is the same for the same text on every machine and in every process."""
-    return int.from_bytes(
-        hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True
-    )
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def stream(
     seed: int, purpose: str, keys: Int[Tensor, " clip"], step: int = 0
 ) -> Int[Tensor, " clip"]:
     """Return one stream state per clip, for one purpose ("mask", "crop", ...) at one step."""
-    start = _mix(
-        np.array([hash_text(f"{seed}/{purpose}/{step}")])
-    )  # one number, for which no device is to be asked
+    # One number, mixed on the CPU: nothing waits for the device.
+    start = _mix(np.array([hash_text(f"{seed}/{purpose}/{step}")]))
     return _mix(int(start[0]) + keys.long() * _GOLDEN)
 
 
 def streams(
     seed: int, purposes: Sequence[str], keys: Int[Tensor, " clip"], step: int
 ) -> Int[Tensor, "purpose clip"]:
-    """Return what :func:`stream` does for each of several purposes, with few calls of the device."""
+    """Return :func:`stream` for each of several purposes, with few kernel launches."""
     texts = [f"{seed}/{purpose}/{step}" for purpose in purposes]
     starts = torch.from_numpy(_mix(np.array([hash_text(text) for text in texts], dtype=np.int64)))
     return _mix(starts.to(keys.device, non_blocking=True)[:, None] + keys.long() * _GOLDEN)
@@ -74,7 +72,12 @@ def _numbers(state: Int[Tensor, " clip"], shape: tuple[int, ...]) -> Int[Tensor,
 
 def uniform(state: Int[Tensor, " clip"], *shape: int) -> Float[Tensor, "clip ..."]:
     """Draw float32 numbers in [0, 1): ``(clip, *shape)``. Number i does not depend on how many are drawn."""
-    return _shift_right(_numbers(state, shape), 40).to(torch.float32) * 2.0**-24
+    return uniform_bits(state, *shape).to(torch.float32) * 2.0**-24
+
+
+def uniform_bits(state: Int[Tensor, " clip"], *shape: int) -> Int[Tensor, "clip ..."]:
+    """Draw the numbers of :func:`uniform` as integers in [0, 2**24), of which products are exact."""
+    return _shift_right(_numbers(state, shape), 40)
 
 
 def normal(state: Int[Tensor, " clip"], *shape: int) -> Float[Tensor, "clip ..."]:
@@ -88,17 +91,24 @@ def normal(state: Int[Tensor, " clip"], *shape: int) -> Float[Tensor, "clip ..."
 def integers(
     state: Int[Tensor, " clip"], low: int, high: int, *shape: int
 ) -> Int[Tensor, "clip ..."]:
-    """Draw integers in [low, high): ``(clip, *shape)``, from 53 bits, so that ranges beyond 2^24 have no gaps."""
-    return (
-        low + (_shift_right(_numbers(state, shape), 11).double() * 2.0**-53 * (high - low)).long()
-    )
+    """Draw integers in [low, high): ``(clip, *shape)``, from 53 bits, so that large ranges have no gaps.
+
+    The range may span up to 2**36 numbers, or exactly 2**53. Only integers are used, since Apple's GPUs lack float64.
+    """
+    size = high - low
+    bits = _shift_right(_numbers(state, shape), 11)
+    if size == 1 << 53:
+        return low + bits
+    # floor(bits * size / 2**53) in two limbs of 26 and 27 bits, so that no product exceeds 2**63.
+    upper = bits >> 27
+    lower = bits & ((1 << 27) - 1)
+    return low + ((upper * size + ((lower * size) >> 27)) >> 26)
 
 
 def permutation(seed: int, purpose: str, step: int, size: int) -> Int[Tensor, " size"]:
     """Return a random order of ``range(size)`` that is a function of the arguments alone."""
-    return _numbers(stream(seed, purpose, torch.zeros(1, dtype=torch.int64), step), (size,))[
-        0
-    ].argsort(stable=True)
+    state = stream(seed, purpose, torch.zeros(1, dtype=torch.int64), step)
+    return _numbers(state, (size,))[0].argsort(stable=True)
 
 
 @contextmanager

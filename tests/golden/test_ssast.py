@@ -138,7 +138,7 @@ def test_published_losses_and_accuracy(case):
 
 def test_paper_loss_and_accuracy(case, monkeypatch):
     monkeypatch.setattr(case.ssast, "config", replace(case.ssast.config, softmax_axis="patches"))
-    metrics = case.ssast.discriminate(
+    metrics = case.ssast.discriminative_loss(
         case.features, case.hidden, case.hidden.gather(case.tokens[:, 2:])
     )
     close(metrics["nce"], case.stated["nce_paper"], TOLERANCE[case.dtype]["loss"])
@@ -210,10 +210,10 @@ def test_losses_far_from_chance(variant, dtype):
     prediction = 0.02 * target + 0.12 * draw("loss_noise", (2, 100, 256)).to(dtype)
 
     stated = stated["loss_only"]
-    close(ssast.generate(features, hidden, prediction)["mse"], stated["mse"], tolerance)
+    close(ssast.generative_loss(features, hidden, prediction)["mse"], stated["mse"], tolerance)
     for name, axis in {"legacy": "predictions", "paper": "patches"}.items():
         ssast.config = replace(ssast.config, softmax_axis=axis)
-        found = ssast.discriminate(features, hidden, prediction)
+        found = ssast.discriminative_loss(features, hidden, prediction)
         close(found["nce"], stated[f"nce_{name}"], tolerance)
         assert round(200 * float(found["accuracy"]), 3) == stated[f"acc_{name}_count"]
 

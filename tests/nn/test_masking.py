@@ -8,6 +8,7 @@ from nn.slow_samplers import slow_legacy, slow_sampler
 
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
+from melpatch.nn.mask_samplers import PADDING
 from melpatch.nn.masking import Masking, Subset, first_patches, num_masked, split_patches
 from melpatch.rng import stream
 
@@ -32,7 +33,7 @@ def padding(rows, columns, width):
 
 def hide(method, columns, width, first=0, **settings):
     valid = padding(method.grid.rows, columns, width)
-    return method(keys(len(columns), first), valid, width, **({"seed": 0, "step": 0} | settings))
+    return method(keys(len(columns), first), width, valid, **({"seed": 0, "step": 0} | settings))
 
 
 def sets(subset):
@@ -89,7 +90,7 @@ def test_a_clip_has_the_same_mask_alone_padded_and_beside_a_longer_one(kind, cas
     method.window = rows * width
     together = hide(method, columns, width)
     for number, own in enumerate(columns.tolist()):
-        alone = method(keys(1, number), None, own, seed=0, step=0)
+        alone = method(keys(1, number), own, seed=0, step=0)
         padded = hide(method, columns[number : number + 1], width + 7, first=number)
         for part, wide, narrow in zip(together, padded, alone, strict=True):
             mask = part.as_mask(rows * width).view(-1, rows, width)[number, :, :own]
@@ -101,7 +102,7 @@ def test_a_clip_has_the_same_mask_alone_padded_and_beside_a_longer_one(kind, cas
 def test_as_many_places_for_visible_patches_as_a_clip_without_padding_shows(case):
     rows, width, columns, settings = case
     method = masking(rows, **settings)
-    full = method(keys(1), None, width, seed=0, step=0).visible
+    full = method(keys(1), width, seed=0, step=0).visible
     assert full.valid.all()
     assert hide(method, columns, width).visible.indices.shape[1] == full.indices.shape[1]
 
@@ -125,7 +126,7 @@ def test_seed_step_purpose_and_key_have_their_own_masks(kind):
     seen = set()
     for seed, step, purpose in [(0, 0, "mask"), (1, 0, "mask"), (0, 1, "mask"), (0, 0, "second")]:
         again = [
-            method(clips, None, 20, seed=seed, step=step, purpose=purpose).masked.as_mask(160)
+            method(clips, 20, seed=seed, step=step, purpose=purpose).masked.as_mask(160)
             for _ in range(2)
         ]
         assert torch.equal(*again)
@@ -134,11 +135,8 @@ def test_seed_step_purpose_and_key_have_their_own_masks(kind):
 
 
 def test_legacy_squares_are_those_of_the_published_loop_and_the_others_stay_visible():
-    masked = masking(8, kind="cluster_legacy")(keys(20), None, 16, seed=0, step=0)
-    slow = [
-        slow_legacy(stream(0, "mask", key), 8, 16, (3, 4, 5), 96)
-        for key in keys(20).split_patches(1)
-    ]
+    masked = masking(8, kind="cluster_legacy")(keys(20), 16, seed=0, step=0)
+    slow = [slow_legacy(stream(0, "mask", key), 8, 16, (3, 4, 5), 96) for key in keys(20).split(1)]
     assert sets(masked.masked) == slow
     assert sets(masked.visible) == [set(range(128)) - hidden for hidden in slow]
 
@@ -154,7 +152,7 @@ def test_a_longer_span_hides_longer_runs():
     runs = []
     for length in (2, 20):
         hidden = masking(1, kind="span", span=length, ratio=0.5)(
-            keys(50), None, 200, seed=0, step=0
+            keys(50), 200, seed=0, step=0
         ).masked
         runs.append((hidden.as_mask(200).diff(dim=1)).sum())
     assert runs[1] < 0.3 * runs[0]
@@ -174,7 +172,7 @@ def test_begin_notes_the_window_of_which_number_is_a_share():
     [
         (
             {"ratio": 0.999},
-            r"objective.mask.ratio = 0.999; allowed: 1 to 95 .* since 12 frames give 8 x 12 = 96; hide",
+            r"objective.mask.ratio = 0.999; allowed: 1 to 95 .* since 12 frames give 8 x 12 = 96; mask",
         ),
         ({"ratio": 0.01}, r"objective.mask.ratio = 0.01; allowed: 1 to 95"),
         ({"num_masked": 96}, r"objective.mask.num_masked = 96; allowed: 1 to 95"),
@@ -195,13 +193,13 @@ def test_what_leaves_nothing_visible_or_hidden_is_refused(settings, message):
 def test_the_ends_of_what_is_allowed_are_hidden(settings):
     method = masking(8, **settings)
     method.begin(12)
-    hidden = method(keys(1), None, 12, seed=0, step=0).masked
+    hidden = method(keys(1), 12, seed=0, step=0).masked
     assert hidden.valid.sum() == settings.get("num_masked", int(96 * settings.get("ratio", 0)))
 
 
 def test_overlapping_patches_are_refused():
     with pytest.raises(
-        ConfigError, match=r"encoder.stride = \(8, 8\); allowed: \(16, 16\); overlaps tell"
+        ConfigError, match=r"encoder.stride = \(8, 8\); allowed: \(16, 16\); overlapping patches"
     ):
         Masking(Masking.Config(), PatchGrid(n_mels=128, stride=(8, 8))).begin(98)
 
@@ -223,7 +221,7 @@ def test_errors_name_the_settings_as_the_user_does():
     [
         ({"ratio": 0.0}, "ratio = 0.0"),
         ({"ratio": 1.0}, "ratio = 1.0"),
-        ({"num_masked": 0}, "number = 0"),
+        ({"num_masked": 0}, "num_masked = 0"),
         ({"sides": ()}, "sides"),
         ({"sides": (3, 0)}, "sides"),
         ({"span": 0}, "span = 0"),
@@ -234,41 +232,54 @@ def test_wrong_settings_are_named(settings, message):
         Masking.Config(**settings)
 
 
-@given(st.lists(st.integers(1, 2000), min_size=1, max_size=5), st.integers(1, 99))
-def test_amount_of_a_ratio(patches, percent):
-    found = num_masked(torch.tensor(patches), ratio=percent / 100, number=None, window=1)
-    assert found.tolist() == [min(n * percent // 100, n - 1) for n in patches]
+@given(st.integers(1, 2000), st.integers(1, 99))
+def test_the_number_of_masked_patches_at_a_ratio(patches, percent):
+    masked = num_masked(patches, percent / 100, None, 1)
+    assert masked == min(patches * percent // 100, patches - 1)
 
 
-@given(
-    st.lists(st.integers(1, 2000), min_size=1, max_size=5),
-    st.integers(1, 2000),
-    st.integers(1, 2000),
-)
-def test_amount_of_a_number(patches, number, window):
-    found = num_masked(torch.tensor(patches), ratio=0.5, number=number, window=window)
-    assert found.tolist() == [min(n * number // window, n - 1) for n in patches]
+@given(st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 2000))
+def test_the_number_of_masked_patches_at_a_number_per_window(patches, number, window):
+    masked = num_masked(patches, 0.5, number, window)
+    assert masked == min(patches * number // window, patches - 1)
 
 
-def test_amount_of_the_paper_is_exact():
-    assert num_masked(torch.tensor([512, 256, 0]), ratio=0.5, number=400, window=512).tolist() == [
-        400,
-        200,
-        0,
-    ]
+def test_the_number_of_masked_patches_of_the_paper_is_exact():
+    assert [num_masked(patches, 0.5, 400, 512) for patches in (512, 256, 0)] == [400, 200, 0]
 
 
 @given(st.floats(0.01, 0.99), st.integers(1, 600), st.integers(1, 600))
 def test_more_patches_never_leave_fewer_visible(ratio, number, window):
-    patches = torch.arange(1, 600)
     for wanted in (None, number):
-        visible = patches - num_masked(patches, ratio=ratio, number=wanted, window=window)
-        assert (visible.diff() >= 0).all()
+        visible = [n - num_masked(n, ratio, wanted, window) for n in range(1, 600)]
+        assert sorted(visible) == visible
+
+
+@pytest.mark.parametrize("number", [None, 1, 37, 400, 511])
+def test_the_numbers_are_those_of_float64_on_the_device(number):
+    """Counts used to be computed on the device in float64, which Apple's GPUs lack."""
+    patches = torch.arange(0, 4096)
+    for ratio in (0.01, 0.1, 0.3, 1 / 3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.98, 0.999):
+        share = ratio if number is None else number / 512
+        wanted = torch.floor(patches.double() * share + 1e-9).long()
+        expected = torch.minimum(wanted, (patches - 1).clamp(min=0))
+        masked = [num_masked(n, ratio, number, 512) for n in range(4096)]
+        assert masked == expected.tolist()
+
+
+def test_a_mask_without_keys_is_that_of_clips_numbered_from_zero():
+    method = masking(8, ratio=0.7)
+    for alone, keyed in zip(method(clips=4, columns=20), method(keys(4), 20), strict=True):
+        assert torch.equal(alone.indices, keyed.indices)
+    assert not torch.equal(method(4, 20, seed=1).masked.indices, method(4, 20).masked.indices)
+    padded = method(2, 20, padding(8, torch.tensor([7, 20]), 20))
+    assert padded.masked.valid.sum(dim=1).tolist() == [39, 112]
 
 
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=4), st.integers(0, 1000))
 def test_take_hides_the_first_of_the_ranking_and_no_more(counts, seed):
-    priority = torch.rand(len(counts), 8, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    priority = torch.rand(len(counts), 8, generator=generator).argsort(dim=1)
     hidden = first_patches(priority, torch.tensor(counts), max(counts))
     assert hidden.indices.shape[1] == max(1, *counts)
     assert hidden.valid.sum(dim=1).tolist() == counts
@@ -280,7 +291,7 @@ def test_take_hides_the_first_of_the_ranking_and_no_more(counts, seed):
 
 
 def test_split_shows_the_real_patches_that_are_not_hidden():
-    priority = torch.tensor([[3.0, 1.0, 2.0, 0.0], [5.0, 4.0, torch.inf, torch.inf]])
+    priority = torch.tensor([[3, 1, 2, 0], [5, 4, PADDING, PADDING]])
     masked = split_patches(priority, torch.tensor([2, 1]), 2)
     assert sets(masked.masked) == [{3, 1}, {1}]
     assert sets(masked.visible) == [{0, 2}, {0}]

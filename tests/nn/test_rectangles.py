@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nn.slow_blocks import slow_blocks
 
-from melpatch.nn.rectangles import rectangles
-from melpatch.rng import stream
+from melpatch.nn.rectangles import pixel_targets, rectangles
+from melpatch.rng import stream, uniform_bits
 
 
 def keys(count, first=0):
@@ -25,10 +25,16 @@ def clips_of_pixels(draw):
     return n_mels, torch.tensor(frames), torch.tensor(shares, dtype=torch.float64), settings
 
 
+def targets(shares, frames, n_mels):
+    """Pixels to mask, in float64."""
+    return (shares.double() * frames * n_mels - 1e-9).ceil().long()
+
+
 def hide(n_mels, frames, shares, settings, first=0, extra=0):
     """Masks of clips with consecutive keys, some frames wider than the longest."""
     state = stream(0, "blocks", keys(len(frames), first))
-    return rectangles(state, frames, n_mels, int(frames.max()) + extra, shares, **settings)
+    wanted = targets(shares, frames, n_mels)
+    return rectangles(state, frames, n_mels, int(frames.max()) + extra, wanted, **settings)
 
 
 def largest(size, unit, max_block_ratio):
@@ -116,6 +122,23 @@ def test_keys_and_steps_have_their_own_rectangles():
     for step in range(20):
         seen |= {
             tuple(mask.flatten().tolist())
-            for mask in rectangles(stream(0, "mask", keys(20), step), frames, 8, 20, shares)
+            for mask in rectangles(
+                stream(0, "mask", keys(20), step), frames, 8, 20, targets(shares, frames, 8)
+            )
         }
     assert len(seen) == 400
+
+
+@pytest.mark.parametrize(
+    "ratio", [(0.5, 0.7), (0.5, 0.5), (0.3, 0.3), (0.1, 0.1), (0.05, 0.9), (0.1, 0.9), (0.7, 0.7)]
+)
+@pytest.mark.parametrize("n_mels", [1, 16, 30, 64, 128])
+def test_targets_are_those_of_float64(ratio, n_mels):
+    """They used to be computed in float64, which Apple's GPUs lack; masks are the same, pixel for pixel."""
+    low, high = ratio
+    frames = torch.arange(20_000) % 1200
+    position = uniform_bits(stream(0, "choice", keys(20_000)), 1)[:, 0]
+    position[:2400] = (position[:2400] >> 18) << 18  # shares of which many are whole pixels
+    shares = low + (high - low) * (position.double() * 2.0**-24)
+    expected = targets(shares, frames, n_mels)
+    assert torch.equal(pixel_targets(frames, n_mels, 1199, ratio, position), expected)

@@ -85,7 +85,7 @@ def test_the_encoder_is_given_the_visible_patches_and_no_others(piece, cls):
             passed(objective, data, features),
             objective.encoder.tokens(features.spectrogram),
         )
-        shown = [own[there] for own, there in zip(visible.tokens, visible.valid, strict=True)]
+        shown = [own[there] for own, there in zip(visible.indices, visible.valid, strict=True)]
         assert flow["valid"].shape == (
             len(frames),
             cls + 6,
@@ -104,7 +104,7 @@ def test_every_visible_patch_reaches_all_predictions_of_its_clip_and_no_others(p
     hidden, visible = objective.mask_patches(data, features, 0)
     name = "head" if piece is MaskSpec else "generative_head"
     before = passed(objective, data, features)[name]
-    for token in visible.tokens[1, visible.valid[1]]:
+    for token in visible.indices[1, visible.valid[1]]:
         only = torch.zeros_like(features.valid)
         only[1, token] = True
         after = passed(objective, data, changed(objective, features, only))[name]

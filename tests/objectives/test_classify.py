@@ -174,7 +174,7 @@ def slow_partial_scores(objective, data, step):
         masked = objective.patch_out(
             key, None, columns, seed=objective.seed, step=step, purpose="patch-out"
         )
-        left = sorted(masked.visible.tokens[0].tolist())
+        left = sorted(masked.visible.indices[0].tolist())
         assert len(left) == 8 * columns - math.floor(0.4 * 8 * columns)
         encoded = encoder.encode_tokens(tokens[:, left])
         rows = [

@@ -91,7 +91,7 @@ def slow_losses(objective, data, purpose="mask"):
     for clip, length in enumerate(data.lengths.tolist()):
         frames = objective.front_end.frames(length)
         own = objective.encoder.grid.columns(frames)
-        there = hidden.tokens[clip, hidden.valid[clip]].tolist()
+        there = hidden.indices[clip, hidden.valid[clip]].tolist()
         alone = [token // columns * own + token % columns for token in there]
         sums += torch.stack(slow_clip(objective, features.spectrogram[clip, :, :frames], alone))
         total += len(alone)
@@ -216,11 +216,13 @@ def test_scores_of_raw_patches_are_float32_under_autocast():
     data.wave = data.wave.float()
     features, hidden = objective.features(data), hidden_patches(objective, data)
     objective.discriminative_head = nn.Identity()
-    predictions = torch.randn(*hidden.tokens.shape, 256, generator=torch.Generator().manual_seed(0))
-    exact = objective.discriminate(features, hidden, predictions)
+    predictions = torch.randn(
+        *hidden.indices.shape, 256, generator=torch.Generator().manual_seed(0)
+    )
+    exact = objective.discriminative_loss(features, hidden, predictions)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(
-            objective.discriminate(features, hidden, predictions)["nce"], exact["nce"]
+            objective.discriminative_loss(features, hidden, predictions)["nce"], exact["nce"]
         )
 
 
@@ -395,7 +397,7 @@ def test_picture_shows_what_was_seen_and_what_was_rebuilt():
     torch.testing.assert_close(picture.input[~mask], clean[~mask])
     torch.testing.assert_close(picture.reconstruction[~mask], clean[~mask])
     rebuilt = objective.generative_head(objective.encode(features, hidden))[0, 5]
-    row, column = divmod(int(hidden.tokens[0, 5]), 7)
+    row, column = divmod(int(hidden.indices[0, 5]), 7)
     shown = picture.reconstruction[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
     expected = objective.front_end.denormalise(rebuilt.view(16, 16))
     torch.testing.assert_close(shown, expected[:, : shown.shape[1]])

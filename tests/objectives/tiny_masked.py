@@ -44,7 +44,7 @@ def slow_clips(objective, data):
     for clip, length in enumerate(data.lengths.tolist()):
         spectrogram = features.spectrogram[clip, :, : objective.front_end.frames(length)]
         unseen = [
-            divmod(token, width) for token in hidden.tokens[clip, hidden.valid[clip]].tolist()
+            divmod(token, width) for token in hidden.indices[clip, hidden.valid[clip]].tolist()
         ]
         yield slow_clip(objective, spectrogram, unseen)
 

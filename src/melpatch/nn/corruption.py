@@ -1,4 +1,4 @@
-"""Corrupted spectrograms: random rectangles of each clip are overwritten, and a model is to rebuild what was there."""
+"""Corrupted spectrograms: random rectangles of each clip are overwritten, for a model to reconstruct."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -8,30 +8,31 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melpatch.config import check
-from melpatch.nn.rectangles import rectangles
-from melpatch.rng import normal, stream, uniform
+from melpatch.nn.rectangles import pixel_targets, rectangles
+from melpatch.rng import normal, stream, uniform, uniform_bits
 
 MAX_RATIO = 0.9
-"""Largest share of a clip that may be asked for; more would need thousands of rectangles."""
+"""Largest share of a clip that can be corrupted; more would need thousands of rectangles."""
 
 
 class Corrupted(NamedTuple):
-    """Corrupted spectrograms, and where they are."""
+    """Corrupted spectrograms and their masks."""
 
     spectrogram: Float[Tensor, "clip mel frame"]
     mask: Bool[Tensor, "clip mel frame"]
-    """True at every pixel that was overwritten, be it with the same value by chance."""
+    """True at every pixel that was overwritten, even if it happens to have kept its value."""
 
 
 class Corruption:
     """The block corruption of GMML and ASiT: a clip's rectangles show one fill, or all of them another clip.
 
     Atito, Awais and Kittler 2022 (arXiv 2205.14986); Atito et al. 2022 (ASiT, arXiv 2211.13189). The defaults are those
-    of the published ASiT (commit 1f1d63c), which reads the paper's "70 %" as the upper end of a range of areas.
+    of the published ASiT (commit 1f1d63c), which reads the paper's "70 %" as the upper end of a range of areas. Blocks
+    of another clip are the papers' "alien concepts".
 
-    *Differs:* there a clip's donor is any one of the batch, itself too, which then counts as corrupted but is not. Here
-    it is the other one of a pair, so that a step is the same however its pairs are divided among processes; without
-    such a partner a clip shows the fill.
+    *Differs:* there a clip's donor is any clip of the batch, even itself, which then counts as corrupted but is not.
+    Here it is the other clip of a pair, so that a step is the same however its pairs are divided among processes; a
+    clip without such a partner shows the fill.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -41,41 +42,27 @@ class Corruption:
         fill: Literal["zeros", "noise", "silence"] = "zeros"
         """What is written: 0, the mean of all data; standard normal noise; or the level of digital silence."""
         ratio: tuple[float, float] = (0.5, 0.7)
-        """Lowest and highest share of a clip's pixels that the fill overwrites; drawn evenly for each clip."""
+        """Lowest and highest share of a clip's pixels that the fill overwrites; drawn uniformly for each clip."""
         alien_ratio: float = 0.3
         """Share of a clip's pixels that another clip overwrites."""
         alien_probability: float = 0.5
-        """Probability that a clip shows parts of its partner, the other one of a pair, instead of the fill, 0 to 1."""
+        """Probability that a clip shows blocks of its partner, the other clip of a pair, instead of the fill."""
         max_block_ratio: float = 0.3
-        """What the sides of a rectangle stay below, as a share of the clip's frames and mels."""
+        """Upper limit of a rectangle's sides, as a share of the clip's frames and mels."""
         aligned: bool = False
         """Whether rectangles consist of whole patches."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            (low, high), met = (
-                self.ratio,
-                f"above 0 and up to {MAX_RATIO}, since more cannot be met",
-            )
-            check(
-                0 < low <= high <= MAX_RATIO,
-                "ratio",
-                self.ratio,
-                f"two shares, low <= high, {met}",
-            )
-            check(0 < self.alien_ratio <= MAX_RATIO, "alien_ratio", self.alien_ratio, met)
-            check(
-                0 <= self.alien_probability <= 1,
-                "alien_probability",
-                self.alien_probability,
-                "0 to 1",
-            )
-            check(
-                0.01 <= self.max_block_ratio <= 1,
-                "max_block_ratio",
-                self.max_block_ratio,
-                "0.01 to 1",
-            )
+            low, high = self.ratio
+            limit = f"above 0 and up to {MAX_RATIO}, since more cannot be met"
+            fits = 0 < low <= high <= MAX_RATIO
+            check(fits, "ratio", self.ratio, f"two shares, low <= high, {limit}")
+            check(0 < self.alien_ratio <= MAX_RATIO, "alien_ratio", self.alien_ratio, limit)
+            probability = self.alien_probability
+            check(0 <= probability <= 1, "alien_probability", probability, "0 to 1")
+            block = self.max_block_ratio
+            check(0.01 <= block <= 1, "max_block_ratio", block, "0.01 to 1")
 
     def __init__(self, config: Config, patch: tuple[int, int]) -> None:
         self.config = config
@@ -93,32 +80,35 @@ class Corruption:
         purpose: str,
         silence: float,
     ) -> Corrupted:
-        """Return normalised spectrograms with some of each clip's own frames' pixels overwritten.
+        """Return normalised spectrograms with some of each clip's own pixels overwritten.
 
-        What is hidden, and the fill, depend on (seed, purpose, key, step) and the clip's length alone.
+        Mask and fill depend on (seed, purpose, key, step) and the clip's length alone.
 
         Args:
             spectrogram: normalised log-mel values.
-            frames: each clip's own frames; what follows stays as it is, and is not looked at.
+            frames: each clip's own frames; later ones are neither changed nor looked at.
             keys: the clips' keys.
-            partners: row of the clip that each one may show parts of; one of the same key is none.
+            partners: row of the clip that each one may show blocks of; one of the same key is no partner.
             seed: the run's seed.
             step: the step of training.
-            purpose: tells several views of a clip apart.
+            purpose: a name that distinguishes several views of a clip.
             silence: the normalised value of digital silence.
         """
-        config, (_, n_mels, width) = self.config, spectrogram.shape
-        chance = uniform(stream(seed, f"{purpose}/choice", keys, step), 2)
-        alien = (chance[:, 0] < config.alien_probability) & (keys[partners] != keys)
-        low, high = config.ratio
-        share = torch.where(alien, config.alien_ratio, low + (high - low) * chance[:, 1].double())
-        states = stream(seed, f"{purpose}/blocks", keys, step)
-        hidden = rectangles(
-            states,
+        config = self.config
+        _, n_mels, width = spectrogram.shape
+        choice = stream(seed, f"{purpose}/choice", keys, step)
+        alien = uniform(choice, 1)[:, 0] < config.alien_probability
+        alien = alien & (keys[partners] != keys)
+        # Pixels to overwrite: a fixed share for alien blocks, one between two shares for the fill.
+        position = uniform_bits(choice, 2)[:, 1]
+        alien_target = pixel_targets(frames, n_mels, width, (config.alien_ratio,) * 2, position)
+        fill_target = pixel_targets(frames, n_mels, width, config.ratio, position)
+        mask = rectangles(
+            stream(seed, f"{purpose}/blocks", keys, step),
             frames,
             n_mels,
             width,
-            share,
+            torch.where(alien, alien_target, fill_target),
             max_block_ratio=config.max_block_ratio,
             align=self.align,
         )
@@ -129,7 +119,51 @@ class Corruption:
             written = noise.transpose(1, 2).to(spectrogram.dtype)
         donated = _repeated(spectrogram, frames, partners)
         written = torch.where(alien[:, None, None], donated, written)
-        return Corrupted(torch.where(hidden, written, spectrogram), hidden)
+        return Corrupted(torch.where(mask, written, spectrogram), mask)
+
+
+def corrupt_views(
+    corruption: Corruption,
+    clean: Float[Tensor, "view mel frame"],
+    frames: Int[Tensor, " view"],
+    views: int,
+    keys: Int[Tensor, " clip"],
+    partners: Int[Tensor, " clip"],
+    *,
+    seed: int,
+    step: int,
+    silence: float,
+) -> Corrupted:
+    """Return several views of each clip, corrupted each with blocks of its own.
+
+    Args:
+        corruption: what is done to each view.
+        clean: the first views of all clips, then the second ones, and so on.
+        frames: valid frames of each.
+        views: number of views per clip.
+        keys: see :class:`Corruption`, as the following.
+        partners: of each clip.
+        seed: the run's seed.
+        step: the step of training.
+        silence: the normalised value of digital silence.
+    """
+    parts = [
+        corruption(
+            spectrogram,
+            own_frames,
+            keys,
+            partners,
+            seed=seed,
+            step=step,
+            purpose=f"corruption {number}",
+            silence=silence,
+        )
+        for number, (spectrogram, own_frames) in enumerate(
+            zip(clean.chunk(views), frames.chunk(views), strict=True)
+        )
+    ]
+    spectrograms = torch.cat([part.spectrogram for part in parts])
+    return Corrupted(spectrograms, torch.cat([part.mask for part in parts]))
 
 
 def _repeated(
@@ -138,8 +172,7 @@ def _repeated(
     rows: Int[Tensor, " clip"],
 ) -> Float[Tensor, "clip mel frame"]:
     """Return these rows of the batch, each one's own frames repeated from its start to the full width."""
-    frame = (
-        torch.arange(spectrogram.shape[2], device=rows.device) % frames[rows].clamp(min=1)[:, None]
-    )
+    own = frames[rows].clamp(min=1)
+    frame = torch.arange(spectrogram.shape[2], device=rows.device) % own[:, None]
     mel = torch.arange(spectrogram.shape[1], device=rows.device)
     return spectrogram[rows[:, None, None], mel[:, None], frame[:, None]]

@@ -1,10 +1,18 @@
-"""Which patches are hidden: :class:`Masking` ranks those of each clip (:mod:`melpatch.nn.mask_samplers`), hides the
-first of the ranking, and shows the others.
+"""Masks: which patches of each clip are masked and which stay visible.
 
-A clip's mask is the same alone, in a batch, and beside a longer clip.
+:class:`Masking` ranks the patches of a clip (:mod:`melpatch.nn.mask_samplers`) and masks the first of the ranking. A
+clip's mask is the same alone, in a batch, and beside a longer clip.
+
+>>> grid = PatchGrid(n_mels=128)  # patches of 16 x 16: 8 rows
+>>> split = Masking(Masking.Config(ratio=0.75), grid)(clips=4, columns=32)
+>>> split.masked.indices.shape, split.visible.indices.shape  # of 256 patches
+(torch.Size([4, 192]), torch.Size([4, 64]))
+>>> split.masked.as_mask(256)  # True at masked patches: (clip, token)
 """
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,21 +22,21 @@ from torch import Tensor
 from melpatch.config import check
 from melpatch.nn import mask_samplers
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.mask_samplers import Priority
+from melpatch.nn.mask_samplers import PADDING, Priority
 from melpatch.rng import stream
 
 
 class Subset(NamedTuple):
-    """Some patches of each clip: token numbers, and which of them count (clips may have different numbers)."""
+    """Some patches of each clip: their token numbers, and which entries count (clips may have fewer)."""
 
     indices: Int[Tensor, "clip place"]
-    """Never the same one twice in a clip, not even where ``valid`` is False."""
+    """Token numbers, all different within a clip, even where ``valid`` is False."""
     valid: Bool[Tensor, "clip place"]
 
     def as_mask(self, tokens: int) -> Bool[Tensor, "clip token"]:
-        """Return True at every token of the subset."""
-        empty = torch.zeros(len(self.indices), tokens, dtype=torch.bool, device=self.indices.device)
-        return empty.scatter(1, self.indices, self.valid)
+        """Return a mask over all ``tokens``: True at those of the subset."""
+        mask = torch.zeros(len(self.indices), tokens, dtype=torch.bool, device=self.indices.device)
+        return mask.scatter(1, self.indices, self.valid)
 
     def gather(self, values: Float[Tensor, "clip token dim"]) -> Float[Tensor, "clip place dim"]:
         """Return the values of the subset's tokens."""
@@ -39,13 +47,12 @@ class Subset(NamedTuple):
     ) -> Float[Tensor, "clip token dim"]:
         """Return ``into`` with these values at the subset's tokens; the inverse of :meth:`gather`."""
         index = self.indices[..., None].expand_as(values)
-        return into.scatter(
-            1, index, torch.where(self.valid[..., None], values, into.gather(1, index))
-        )
+        values = torch.where(self.valid[..., None], values, into.gather(1, index))
+        return into.scatter(1, index, values)
 
 
 class PatchSplit(NamedTuple):
-    """The real patches of a batch in two parts; padding is in neither."""
+    """The patches of each clip, split into masked and visible ones; padding is in neither."""
 
     masked: Subset
     """In the order of the ranking."""
@@ -54,12 +61,12 @@ class PatchSplit(NamedTuple):
 
 
 class Masking:
-    """Hides a share of each clip's own patches, and never all of them.
+    """Masks a share of each clip's patches, and never all of them.
 
     Attributes:
-        fields: what the user calls ``ratio`` and ``number``, for errors.
-        window: patches of a clip that fills the window; known after :meth:`begin`. Until then, as in pictures of a
-            model that is not in training, it is what each batch is padded to.
+        fields: flags that the user knows ``ratio`` and ``num_masked`` by, for error messages.
+        window: patches of a clip that fills the window; set by :meth:`begin`. Until then (a picture of a loaded model,
+            a mask used alone) it is the padded size of each batch.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -76,12 +83,12 @@ class Masking:
             "time",
             "frequency",
         ] = "random"
-        """What is hidden: single patches; squares, also as the published SSAST draws them (without padding only);
+        """What is masked: single patches; squares, also as the published SSAST draws them (without padding only);
         rectangles; all but squares; spans in the order of time; whole columns or whole rows of patches."""
         ratio: float = 0.75
-        """Share of a clip's patches that is hidden, in (0, 1)."""
+        """Share of a clip's patches that is masked, in (0, 1)."""
         num_masked: int | None = None
-        """Patches hidden in a clip that fills the window; shorter clips hide the same share. Overrides ratio."""
+        """Masked patches of a clip that fills the window; shorter clips mask the same share. Overrides ratio."""
         sides: tuple[int, ...] | None = None
         """Sides of squares and rectangles, in patches; each is equally likely. None is 3, 4 and 5, and 5 alone for
         inverse_block."""
@@ -91,14 +98,10 @@ class Masking:
         def __post_init__(self) -> None:
             """Check the ranges."""
             check(0 < self.ratio < 1, "ratio", self.ratio, "between 0 and 1, both excluded")
-            check(
-                self.num_masked is None or self.num_masked > 0,
-                "num_masked",
-                self.num_masked,
-                "1 or more",
-            )
-            sides = (1,) if self.sides is None else self.sides
-            check(min(sides, default=0) > 0, "sides", self.sides, "one or more sides of 1 or more")
+            positive = self.num_masked is None or self.num_masked > 0
+            check(positive, "num_masked", self.num_masked, "1 or more")
+            positive = self.sides is None or min(self.sides, default=0) > 0
+            check(positive, "sides", self.sides, "one or more sides of 1 or more")
             check(self.span > 0, "span", self.span, "1 or more")
 
     def __init__(
@@ -107,7 +110,9 @@ class Masking:
         grid: PatchGrid,
         fields: tuple[str, str] = ("objective.mask.ratio", "objective.mask.num_masked"),
     ) -> None:
-        self.config, self.grid, self.fields = config, grid, fields
+        self.config = config
+        self.grid = grid
+        self.fields = fields
         self.window: int | None = None
 
     def begin(self, window_frames: int) -> None:
@@ -125,72 +130,72 @@ class Masking:
         Raises:
             ConfigError: patches overlap, or too few or too many would be masked.
         """
-        grid, config = self.grid, self.config
-        check(
-            grid.stride == grid.patch,
-            "encoder.stride",
-            grid.stride,
-            f"{grid.patch}; overlaps tell what is hidden",
-        )
+        grid = self.grid
+        config = self.config
+        allowed = f"{grid.patch}; overlapping patches would show what is masked"
+        check(grid.stride == grid.patch, "encoder.stride", grid.stride, allowed)
         window = grid.count(window_frames)
         most = window - (3 if config.kind == "cluster_legacy" else 1)
-        field, value, wanted = self.fields[0], config.ratio, window * config.ratio
-        if config.num_masked is not None:
-            field, value, wanted = self.fields[1], config.num_masked, config.num_masked
-        check(
-            1 <= wanted <= most,
-            field,
-            value,
-            f"1 to {most} hidden patches, since {window_frames} frames give {grid.rows} x {window // grid.rows} = "
-            f"{window}; hide fewer, or take longer segments or smaller patches",
+        allowed = (
+            f"1 to {most} masked patches, since {window_frames} frames give {grid.rows} x "
+            f"{window // grid.rows} = {window}; mask fewer, or take longer segments or smaller "
+            "patches"
         )
+        if config.num_masked is None:
+            check(1 <= window * config.ratio <= most, self.fields[0], config.ratio, allowed)
+        else:
+            check(1 <= config.num_masked <= most, self.fields[1], config.num_masked, allowed)
 
     def __call__(
         self,
-        keys: Int[Tensor, " clip"],
-        valid: Bool[Tensor, "clip token"] | None,
-        width: int,
+        clips: int | Int[Tensor, " clip"],
+        columns: int,
+        valid: Bool[Tensor, "clip token"] | None = None,
         *,
-        seed: int,
-        step: int,
+        seed: int = 0,
+        step: int = 0,
         purpose: str = "mask",
     ) -> PatchSplit:
-        """Return which patches of each clip are hidden, and which are not.
+        """Return the masked and the visible patches of each clip.
 
-        What is hidden depends on (seed, purpose, key, step) and the clip's own columns alone.
+        The mask depends on (seed, purpose, key, step) and the clip's own number of columns alone.
 
         Args:
-            keys: the clips' keys.
-            valid: False for padding; None where there is none.
-            width: columns of the batch, padding included.
+            clips: the clips' keys, or how many clips there are, which are then numbered from 0.
+            columns: columns of patches in the batch, padding included.
+            valid: False for padding; None if there is none.
             seed: the run's seed.
             step: the step of training.
-            purpose: tells several masks of a clip apart.
+            purpose: a name that distinguishes several masks of a clip.
+
+        Raises:
+            ConfigError: the kind is cluster_legacy, and clips are padded.
         """
-        rows, config = self.grid.rows, self.config
-        allowed = "another one where clips are padded, since it knows no padding; --short-clips repeat leaves none"
-        check(
-            config.kind != "cluster_legacy" or valid is None,
-            "objective.mask.kind",
-            config.kind,
-            allowed,
+        config = self.config
+        rows = self.grid.rows
+        allowed = (
+            "another kind for padded clips, since it knows no padding; --short repeat leaves none"
         )
-        columns = (
-            torch.full_like(keys, width)
-            if valid is None
-            else valid.view(-1, rows, width)[:, 0].sum(dim=1)
-        )
-        window = self.window if self.window is not None else rows * width
-        counts, full = (
-            num_masked(patches, ratio=config.ratio, number=config.num_masked, window=window)
-            for patches in (columns * rows, torch.tensor([rows * width]))
-        )
-        most = int(full)  # lies on the CPU: nothing waits for the device
-        states, ties = (
-            stream(seed, purpose, keys, step),
-            stream(seed, f"{purpose} ties", keys, step),
-        )
-        return split_patches(self._rank(states, ties, columns, width, most), counts, most)
+        knows_padding = config.kind != "cluster_legacy" or valid is None
+        check(knows_padding, "objective.mask.kind", config.kind, allowed)
+        if isinstance(clips, int):
+            keys = torch.arange(clips, device=None if valid is None else valid.device)
+        else:
+            keys = clips
+        if valid is None:
+            own_columns = torch.full_like(keys, columns)
+        else:
+            own_columns = valid.view(-1, rows, columns)[:, 0].sum(dim=1)
+        # Numbers of patches are looked up in a table that the CPU fills: exact, without float64 on
+        # the device, and without waiting for the device to learn the largest one.
+        window = rows * columns if self.window is None else self.window
+        sizes = tuple(rows * own for own in range(columns + 1))
+        table = _count_table(sizes, config.ratio, config.num_masked, window, keys.device)
+        most = num_masked(rows * columns, config.ratio, config.num_masked, window)
+        states = stream(seed, purpose, keys, step)
+        ties = stream(seed, f"{purpose} ties", keys, step)
+        priority = self._rank(states, ties, own_columns, columns, most)
+        return split_patches(priority, table[own_columns], most)
 
     def _rank(
         self,
@@ -201,7 +206,8 @@ class Masking:
         most: int,
     ) -> Priority:
         """Return the ranking of each clip's patches."""
-        rows, kind = self.grid.rows, self.config.kind
+        rows = self.grid.rows
+        kind = self.config.kind
         sides = self.config.sides or ((5,) if kind == "inverse_block" else (3, 4, 5))
         clips = (states, ties, rows, columns, width)
         match kind:
@@ -223,31 +229,43 @@ class Masking:
                 return mask_samplers.frequency(*clips)
 
 
-def num_masked(
-    patches: Int[Tensor, " clip"], *, ratio: float, number: int | None, window: int
-) -> Int[Tensor, " clip"]:
-    """Return how many patches each clip hides: its share of its own patches, and never all of them.
+def num_masked(patches: int, ratio: float, number: int | None, window: int) -> int:
+    """Return how many of a clip's patches are masked: its share of them, and never all.
 
     Args:
-        patches: real patches per clip.
-        ratio: share to hide, used when ``number`` is None.
-        number: patches to hide in a clip that fills the window; a shorter clip hides the same share of its own.
+        patches: the clip's patches, without padding.
+        ratio: share to mask, used when ``number`` is None.
+        number: patches to mask in a clip that fills the window; a shorter clip masks the same share of its own.
         window: patches of a clip that fills the window.
     """
     share = ratio if number is None else number / window
-    wanted = torch.floor(
-        patches.double() * share + 1e-9
-    ).long()  # 1e-9: 400 / 512 * 512 is to be 400
-    return torch.minimum(wanted, (patches - 1).clamp(min=0))
+    wanted = math.floor(patches * share + 1e-9)  # 1e-9: 400 / 512 * 512 must be 400
+    return min(wanted, max(patches - 1, 0))
+
+
+@lru_cache(maxsize=64)
+def _count_table(
+    sizes: tuple[int, ...], ratio: float, number: int | None, window: int, device: torch.device
+) -> Int[Tensor, " size"]:
+    """Return :func:`num_masked` for each size, on the device."""
+    with torch.inference_mode(False):
+        counts = [num_masked(size, ratio, number, window) for size in sizes]
+        return torch.tensor(counts, dtype=torch.int64, device=device)
 
 
 def first_patches(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> Subset:
-    """Return the ``counts`` first patches of each clip's ranking; ``most`` is the largest count, known without a look.
+    """Return the ``counts`` first patches of each clip's ranking.
 
     There is always one place, if need be an invalid one, so that losses never meet an empty axis.
+
+    Args:
+        priority: the ranking.
+        counts: how many patches to take of each clip.
+        most: the largest of the counts, known without waiting for the device.
     """
-    index = priority.argsort(dim=1, stable=True)[:, : max(most, 1)]
-    return Subset(index, torch.arange(index.shape[1], device=index.device) < counts[:, None])
+    indices = priority.argsort(dim=1, stable=True)[:, : max(most, 1)]
+    place = torch.arange(indices.shape[1], device=indices.device)
+    return Subset(indices, place < counts[:, None])
 
 
 def split_patches(priority: Priority, counts: Int[Tensor, " clip"], most: int) -> PatchSplit:
@@ -255,14 +273,15 @@ def split_patches(priority: Priority, counts: Int[Tensor, " clip"], most: int) -
 
     Args:
         priority: the ranking.
-        counts: hidden patches, as :func:`num_masked` says.
-        most: what it says of a clip without padding.
+        counts: masked patches of each clip, by :func:`num_masked`.
+        most: the same of a clip without padding.
     """
-    hidden, tokens = first_patches(priority, counts, most), priority.shape[1]
-    shown = priority.isfinite() & ~hidden.as_mask(tokens)
-    order = torch.arange(tokens, device=priority.device, dtype=priority.dtype).masked_fill(
-        ~shown, torch.inf
-    )
-    # No clip shows more than one without padding does, since of one patch more at most one more is hidden: a share up
-    # to 1 hides at most one more, and so does num_masked()'s cap, which decides alone where the share is larger.
-    return PatchSplit(hidden, first_patches(order, shown.sum(dim=1), tokens - most))
+    tokens = priority.shape[1]
+    masked = first_patches(priority, counts, most)
+    is_visible = (priority != PADDING) & ~masked.as_mask(tokens)
+    order = torch.arange(tokens, device=priority.device).masked_fill(~is_visible, PADDING)
+    # No clip has more visible patches than one without padding: with one patch more, at most one
+    # more is masked, since the share is at most 1; where it is larger, the cap of num_masked
+    # alone decides, and leaves one patch visible.
+    visible = first_patches(order, is_visible.sum(dim=1), tokens - most)
+    return PatchSplit(masked, visible)

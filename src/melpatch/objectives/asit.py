@@ -1,8 +1,8 @@
-"""ASiT: rebuild a corrupted spectrogram, and say of each part of it what a slow teacher says who hears it whole.
+"""ASiT: reconstruct a corrupted spectrogram and match an EMA teacher that sees the clean one, per patch and per clip.
 
 Atito, Awais, Wang, Plumbley and Kittler 2022, "ASiT: Audio Spectrogram vIsion Transformer" (arXiv 2211.13189; IEEE/ACM
-TASLP 32, 2024). The paper and the two published releases (April 2023, March 2024) are three methods: the paper is the
-default where it speaks, the releases are settings (see melpatch.recipes.asit).
+TASLP 32, 2024). The paper and its two releases (April 2023, March 2024) are three methods: the paper is the default
+where it says enough, the releases are settings (see melpatch.recipes.asit).
 """
 
 import math
@@ -19,35 +19,42 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoded, Encoder
-from melpatch.nn.corruption import Corruption
+from melpatch.nn.corruption import Corruption, corrupt_views
 from melpatch.nn.ema import ema_update, frozen_copy
 from melpatch.nn.heads import PatchDecoder
 from melpatch.nn.self_distillation import SelfDistillation
 from melpatch.nn.views import Crops, averaging_weights, random_crops
-from melpatch.objectives.base import Features, Objective, ObjectiveOutput, Picture, Plan
+from melpatch.objectives.base import (
+    NO_PLAN,
+    Features,
+    Objective,
+    ObjectiveOutput,
+    Picture,
+    Plan,
+)
 from melpatch.rng import stream
 
 Spectrograms = Float[Tensor, "view mel frame"]
 Pixels = Bool[Tensor, "view mel frame"]
 
-_VIEW = 0.6  # of the segment: the paper's 6 s of 10 s
+_VIEW_RATIO = 0.6  # of the segment: the paper's 6 s of 10 s
 
 
 class Views(NamedTuple):
-    """What one step shows: the first views of all clips, then the second ones, and so on."""
+    """The views of a batch: the first view of every clip, then the second of every clip, and so on."""
 
     clean: Spectrograms
-    """For the teacher."""
+    """The teacher's input."""
     corrupted: Spectrograms
-    """The same, corrupted, for the student."""
+    """The student's input."""
     mask: Pixels
-    """Which pixels were corrupted."""
+    """Which pixels are corrupted."""
     valid_pixels: Pixels
-    """Which pixels hold sound."""
+    """Which pixels are not padding."""
     valid: Bool[Tensor, "view token"] | None
-    """Which tokens hold sound; None if all do."""
+    """Which tokens are not padding; None if all are."""
     local_crops: Features | None = None
-    """Short clean pieces, for the student's class tokens only."""
+    """Short clean crops, whose class tokens the student matches to the teacher's."""
     start: Int[Tensor, " view"] | None = None
     """Frame of the clip's spectrogram at which a view starts."""
 
@@ -57,77 +64,77 @@ class ASiT(Objective):
 
     needs_token_encoder = True
     depends_on_other_clips = True  # corrupted blocks may come from another clip of the batch
-    progress_metric = "pixel"  # the other losses hang on how sure the teacher is
+    progress_metric = "pixel"  # the other losses depend on how confident the teacher is
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Settings of ASiT. A loss of weight 0 is not computed, and what only it needs is not built."""
+        """Settings of ASiT. A loss of weight 0 is not computed, and modules that only it needs are not built."""
 
         views: int = 2
-        """Random pieces of each clip that student and teacher see; more than one where the global loss is used."""
+        """Random views of each clip for student and teacher; at least 2 for the global loss."""
         view_seconds: float | None = None
-        """Length of a view, in seconds; none: six tenths of the longest segment, as the paper's 6 s of 10 s."""
+        """Length of a view, in seconds; none: 0.6 of the longest segment, as the paper's 6 s of 10 s."""
         local_crops: int = 0
-        """Further short, clean pieces of each clip, for the student's side of the global loss."""
+        """Further short, clean crops of each clip, for the student's side of the global loss."""
         local_crop_seconds: float = 2.0
-        """Length of those, in seconds."""
+        """Length of a local crop, in seconds."""
         corrupt: bool = True
         """Whether the student's views are corrupted."""
         corruption: Corruption.Config = field(default_factory=Corruption.Config)
-        """How they are."""
+        """How they are corrupted."""
         pixel_weight: float = 1.0
-        """Weight of the reconstruction loss: L1 between the rebuilt and the clean spectrogram."""
+        """Weight of the reconstruction loss: L1 between the reconstructed and the clean spectrogram."""
         pixels: Literal["corrupted", "all"] = "corrupted"
-        """Which pixels are to be rebuilt."""
+        """Pixels that the reconstruction loss covers."""
         decoder: tuple[int, ...] = (2048, 2048, 256)
-        """Widths of the reconstruction head's layers before its transposed convolution."""
+        """Widths of the decoder's layers before its transposed convolution."""
         decoder_last_gelu: bool = False
         """Whether a GELU follows the last of them."""
         local_weight: float = 1.0
-        """Weight of the local loss: every token is to say what the teacher says of the same place of the clean view."""
+        """Weight of local self-distillation: each patch token matches the teacher's of the same clean patch."""
         local_tokens: Literal["all", "corrupted", "separate"] = "all"
-        """Which tokens it is a mean over; separate: the mean over corrupted and that over intact ones, weighed."""
+        """Tokens that the local loss covers; separate: the mean over corrupted and that over intact ones, weighted."""
         intact_weight: float = 0.5
-        """With separate: share of the intact tokens' mean, 0 to 1."""
+        """With separate: weight of the intact tokens' mean, 0 to 1."""
         corrupted_threshold: float = 0.0
-        """Least share of a token's pixels that makes it corrupted, 0 to 1; with 0 any pixel does."""
+        """Smallest share of corrupted pixels that makes a token corrupted, 0 to 1; with 0 any pixel does."""
         global_weight: float = 1.0
-        """Weight of the global loss: the class token is to say what the teacher's says of another view."""
+        """Weight of global self-distillation: the class token matches the teacher's of another view."""
         distillation: SelfDistillation.Config = field(default_factory=SelfDistillation.Config)
         """Heads and teacher of the local and global losses."""
         average: Literal["clip", "batch"] = "clip"
         """Average tokens and pixels within each clip first, which is exact on several processes, or over the batch, as
-        published; much the same where clips are of one length."""
+        published. Nearly the same for clips of equal length."""
         export: Literal["teacher", "student"] = "teacher"
-        """Whose encoder users take away."""
+        """Whose encoder is kept after pretraining."""
+
+        @property
+        def weights(self) -> dict[str, float]:
+            """Weights of the losses that are used, by the name of their metric."""
+            weights = {
+                "pixel": self.pixel_weight,
+                "local": self.local_weight,
+                "global": self.global_weight,
+            }
+            return {name: weight for name, weight in weights.items() if weight}
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            weights = {
-                name: getattr(self, f"{name}_weight") for name in ("pixel", "local", "global")
-            }
-            for name, weight in weights.items():
-                check(0 <= weight < math.inf, f"{name}_weight", weight, "0 or more")
-            check(
-                any(weights.values()),
-                "pixel_weight",
-                0.0,
-                "above 0, or another of the three weights",
-            )
+            for name in ("pixel_weight", "local_weight", "global_weight"):
+                weight = getattr(self, name)
+                check(0 <= weight < math.inf, name, weight, "0 or more")
+            allowed = "above 0, or another of the three weights"
+            check(bool(self.weights), "pixel_weight", 0.0, allowed)
             least = 2 if self.global_weight else 1
-            check(
-                self.views >= least,
-                "views",
-                self.views,
-                f"{least} or more with global_weight {self.global_weight:g}",
-            )
+            allowed = f"{least} or more with global_weight {self.global_weight:g}"
+            check(self.views >= least, "views", self.views, allowed)
             check(self.local_crops >= 0, "local_crops", self.local_crops, "0 or more")
-            for name, weight in (
-                ("pixels", self.pixel_weight),
-                ("local_tokens", self.local_weight),
-            ):
-                fits = self.corrupt or not weight or getattr(self, name) == "all"
-                check(fits, name, getattr(self, name), "'all' where nothing is corrupted")
+            if not self.corrupt:
+                allowed = "'all' where nothing is corrupted"
+                fits = self.pixels == "all" or not self.pixel_weight
+                check(fits, "pixels", self.pixels, allowed)
+                fits = self.local_tokens == "all" or not self.local_weight
+                check(fits, "local_tokens", self.local_tokens, allowed)
             for name in ("view_seconds", "local_crop_seconds"):
                 value = getattr(self, name)
                 check(value is None or 0 < value < math.inf, name, value, "seconds above 0")
@@ -145,47 +152,43 @@ class ASiT(Objective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: ASiT.Config = config
-        grid, padding = encoder.grid, front_end.config.padding
-        check(
-            grid.stride == grid.patch,
-            "encoder.stride",
-            grid.stride,
-            f"{grid.patch}; patches are rebuilt one by one",
-        )
-        check(
-            padding == "masked",
-            "front_end.padding",
-            padding,
-            "'masked', so that padding is in no loss",
-        )
-        cls_tokens = encoder.num_cls_tokens
-        check(
-            cls_tokens > 0 or not config.global_weight,
-            "encoder.cls_tokens",
-            cls_tokens,
-            "1 or 2 with a global loss",
-        )
-        self.plan = Plan(steps=1, batch_size=1, seconds=math.inf, longest_segment=math.inf)
+        self._check_parts(config, front_end, encoder)
+        grid = encoder.grid
+        self.plan = NO_PLAN
         self.corruption = Corruption(config.corruption, grid.patch) if config.corrupt else None
-        self.decoder, self.distillation, self.teacher = None, None, None
+        self.decoder = None
         if config.pixel_weight:
             self.decoder = PatchDecoder(
                 encoder.embed_dim, config.decoder, grid.pixels, last_gelu=config.decoder_last_gelu
             )
-        told = tuple(name for name in ("global", "local") if getattr(config, f"{name}_weight"))
-        if told:
-            self.distillation = SelfDistillation(config.distillation, encoder.embed_dim, told)
+        self.distillation = None
+        self.teacher = None
+        distilled = tuple(name for name in ("global", "local") if name in config.weights)
+        if distilled:
+            self.distillation = SelfDistillation(config.distillation, encoder.embed_dim, distilled)
             self.teacher = frozen_copy(encoder)
+
+    @staticmethod
+    def _check_parts(config: Config, front_end: LogMel, encoder: Encoder) -> None:
+        grid = encoder.grid
+        allowed = f"{grid.patch}; patches are reconstructed one by one"
+        check(grid.stride == grid.patch, "encoder.stride", grid.stride, allowed)
+        padding = front_end.config.padding
+        allowed = "'masked', so that padding is in no loss"
+        check(padding == "masked", "front_end.padding", padding, allowed)
+        cls_tokens = encoder.num_cls_tokens
+        fits = cls_tokens > 0 or not config.global_weight
+        check(fits, "encoder.cls_tokens", cls_tokens, "1 or 2 with a global loss")
 
     @classmethod
     def needs_pairs(cls, config: Any) -> bool:
-        """Return whether clips show parts of their partners."""
+        """Return whether blocks of a clip may come from its partner."""
         return bool(config.corrupt and config.corruption.alien_probability)
 
     @classmethod
     def input_seconds(cls, config: Any, seconds: float) -> float:
         """Return the length of a view, in seconds."""
-        return float(config.view_seconds or _VIEW * seconds)
+        return float(config.view_seconds or _VIEW_RATIO * seconds)
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse views or crops that are longer than every clip, or too short for a patch.
@@ -193,20 +196,19 @@ class ASiT(Objective):
         Raises:
             ConfigError: a view or crop has such a length.
         """
-        config, front, patch = self.config, self.front_end, self.encoder.grid.patch[1]
-        least = (
-            front.config.overhead + (max(patch, 2) - 1) * front.config.hop_length
-        ) / front.sample_rate
-        view, crop = self.input_seconds(config, plan.seconds), config.local_crop_seconds
-        allowed = f"{least:g} (one patch) to {plan.longest_segment:g}, the longest segment; set it or --seconds"
-        check(least <= view <= plan.longest_segment, "objective.view_seconds", view, allowed)
-        allowed = f"{least:g} (one patch) to {view:g}, the length of a view"
-        check(
-            not config.local_crops or least <= crop <= view,
-            "objective.local_crop_seconds",
-            crop,
-            allowed,
-        )
+        config = self.config
+        front_end = self.front_end
+        frames = max(self.encoder.grid.patch[1], 2)
+        samples = front_end.config.overhead + (frames - 1) * front_end.config.hop_length
+        least = samples / front_end.sample_rate
+        longest = plan.longest_segment
+        view = self.input_seconds(config, plan.seconds)
+        allowed = f"{least:g} (one patch) to {longest:g}, the longest segment; set it or --seconds"
+        check(least <= view <= longest, "objective.view_seconds", view, allowed)
+        if config.local_crops:
+            crop = config.local_crop_seconds
+            allowed = f"{least:g} (one patch) to {view:g}, the length of a view"
+            check(least <= crop <= view, "objective.local_crop_seconds", crop, allowed)
 
     def begin(self, plan: Plan) -> None:
         """Make the teacher a copy of the student, and fit the schedules to the run."""
@@ -217,97 +219,112 @@ class ASiT(Objective):
             self.teacher.load_state_dict(self.encoder.state_dict())
 
     def train(self, mode: bool = True) -> "ASiT":
-        """Set training mode; the teacher stays as it is in use."""
+        """Set training mode; the teacher stays in evaluation mode."""
         super().train(mode)
         if self.teacher is not None:
             self.teacher.eval()
         return self
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the weighted sum of the losses, a mean over clips (section III-D)."""
+        """Return L = w_p L_pixel + w_l L_local + w_g L_global, a mean over clips (section III-D)."""
         return self.losses(self.views(batch, step), step)
 
     def views(self, batch: Batch, step: int) -> Views:
-        """Crops the views and crops of a batch, and corrupt the views (section III-A)."""
-        grid, spectrogram = self.encoder.grid, self.features(batch).spectrogram
-        clean, own, start = self._cut("view", self.config.views, spectrogram, batch, step)
+        """Return random views of each clip, corrupted for the student, and local crops (section III-A)."""
+        grid = self.encoder.grid
+        spectrogram = self.features(batch).spectrogram
         shortest = self.front_end.frames(batch.shortest)
-        clean, valid = self.with_valid(clean, own, shortest)
+        crops = self._random_crops("view", self.config.views, spectrogram, batch, step)
+        clean, valid = self.with_valid(crops.spectrogram, crops.frames, shortest)
+        frames = crops.frames
         if grid.partial == "drop":  # frames that are in no patch are not corrupted
-            own = torch.minimum(own, (own // grid.patch[1]).clamp(min=1) * grid.patch[1])
-        inside = (torch.arange(clean.shape[2], device=own.device) < own[:, None, None]).expand_as(
-            clean
-        )
-        seen, hidden = self._corrupt(clean, own, batch, step)
-        crops = None
-        if self.config.local_crops and self.config.global_weight:
-            crops = self.with_valid(
-                *self._cut("crop", self.config.local_crops, spectrogram, batch, step)[:2], shortest
+            frames = torch.minimum(frames, grid.patch[1] * (frames // grid.patch[1]).clamp(min=1))
+        frame = torch.arange(clean.shape[2], device=frames.device)
+        valid_pixels = (frame < frames[:, None, None]).expand_as(clean)
+        corrupted = clean
+        mask = torch.zeros_like(clean, dtype=torch.bool)
+        if self.corruption is not None:
+            corrupted, mask = corrupt_views(
+                self.corruption,
+                clean,
+                frames,
+                self.config.views,
+                batch.keys,
+                batch.partners,
+                seed=self.seed,
+                step=step,
+                silence=self.front_end.silence,
             )
-        return Views(clean, seen, hidden, inside, valid, crops, start)
+        local_crops = None
+        if self.config.local_crops and self.config.global_weight:
+            short = self._random_crops("crop", self.config.local_crops, spectrogram, batch, step)
+            local_crops = self.with_valid(short.spectrogram, short.frames, shortest)
+        return Views(clean, corrupted, mask, valid_pixels, valid, local_crops, crops.start)
 
     def losses(self, views: Views, step: int) -> ObjectiveOutput:
-        """Return the losses of views; their weighted sum is the loss."""
-        said, told = self.encoder(views.corrupted, views.valid), self._tell(views)
-        metrics = self.reconstruction_loss(views, said)
-        if self.distillation is not None and told is not None:
-            if self.config.local_weight:
-                metrics |= self.local_loss(self.distillation, views, said, told, step)
-            if self.config.global_weight:
-                metrics |= self.global_loss(self.distillation, views, said, told, step)
-        weights = {
-            name: getattr(self.config, f"{name}_weight") for name in ("pixel", "local", "global")
-        }
-        loss = torch.stack(
-            [weight * metrics[name] for name, weight in weights.items() if weight]
-        ).sum()
+        """Return the losses of views as metrics, and their weighted sum as the loss."""
+        student_out = self.encoder(views.corrupted, views.valid)
+        teacher_out = self._encode_with_teacher(views)
+        metrics = self.reconstruction_loss(views, student_out)
+        if teacher_out is not None and self.config.local_weight:
+            metrics |= self.local_loss(views, student_out, teacher_out, step)
+        if teacher_out is not None and self.config.global_weight:
+            metrics |= self.global_loss(views, student_out, teacher_out, step)
+        weighted = [weight * metrics[name] for name, weight in self.config.weights.items()]
+        loss = torch.stack(weighted).sum()
         return ObjectiveOutput(loss, loss.new_full((), self._clips(views)), metrics)
 
-    def reconstruction_loss(self, views: Views, said: Encoded) -> dict[str, Tensor]:
-        """Return the L1 distance of the rebuilt pixels to the clean ones (equation 1)."""
+    def reconstruction_loss(self, views: Views, student_out: Encoded) -> dict[str, Tensor]:
+        """Return the L1 distance between reconstructed and clean pixels (equation 1)."""
         if self.decoder is None:
             return {}
         grid = self.encoder.grid
-        wanted = views.mask if self.config.pixels == "corrupted" else views.valid_pixels
-        weights = self._averaging_weights(grid.split(wanted.to(views.clean.dtype))).flatten(0, 1)
-        chosen = (weights > 0).any(dim=1).nonzero()[:, 0]  # once: the device has to be waited for
-        tokens, clean = (
-            said.patches.flatten(0, 1)[chosen],
-            grid.split(views.clean).flatten(0, 1)[chosen],
-        )
+        covered = views.mask if self.config.pixels == "corrupted" else views.valid_pixels
+        weights = grid.split(covered.to(views.clean.dtype))
+        weights = self._averaging_weights(weights).flatten(0, 1)
+        # Only patches with such pixels are decoded. Finding them waits for the device, once.
+        chosen = (weights > 0).any(dim=1).nonzero()[:, 0]
+        tokens = student_out.patches.flatten(0, 1)[chosen]
+        clean = grid.split(views.clean).flatten(0, 1)[chosen]
         error = self.decoder(tokens).to(clean.dtype) - clean
         return {"pixel": (weights[chosen] * error.abs()).sum() / self._clips(views)}
 
     def local_loss(
-        self, distillation: SelfDistillation, views: Views, said: Encoded, told: Encoded, step: int
+        self, views: Views, student_out: Encoded, teacher_out: Encoded, step: int
     ) -> dict[str, Tensor]:
-        """Return the local loss: cross-entropy of each token with the teacher's at the same place (equation 6).
+        """Return the cross-entropy of each patch token with the teacher's at the same place (equation 6).
 
         *Differs:* over all tokens by default, as in both releases; the paper's equation takes the corrupted ones.
         """
         weights = self._token_weights(views).flatten() / self._clips(views)
-        everywhere = (
-            self.config.local_tokens == "all" and views.valid is None
-        )  # then no device has to say where
-        chosen = slice(None) if everywhere else weights.nonzero()[:, 0]
-        said_there, told_there = (tokens.patches.flatten(0, 1)[chosen] for tokens in (said, told))
-        return distillation.token_loss("local", said_there, told_there, weights[chosen], step)
+        chosen: slice | Tensor = slice(None)
+        if self.config.local_tokens != "all" or views.valid is not None:
+            chosen = weights.nonzero()[:, 0]  # waits for the device
+        student_tokens = student_out.patches.flatten(0, 1)[chosen]
+        teacher_tokens = teacher_out.patches.flatten(0, 1)[chosen]
+        assert self.distillation is not None
+        return self.distillation.token_loss(
+            "local", student_tokens, teacher_tokens, weights[chosen], step
+        )
 
     def global_loss(
-        self, distillation: SelfDistillation, views: Views, said: Encoded, told: Encoded, step: int
+        self, views: Views, student_out: Encoded, teacher_out: Encoded, step: int
     ) -> dict[str, Tensor]:
-        """Return the global loss: cross-entropy of class tokens with the teacher's of the other views (equation 5)."""
-        cls = (
-            said.cls
-            if views.local_crops is None
-            else torch.cat([said.cls, self.encoder(*views.local_crops).cls])
-        )
+        """Return the cross-entropy of class tokens with the teacher's of the other views (equation 5)."""
+        student_cls = student_out.cls
+        if views.local_crops is not None:
+            student_cls = torch.cat([student_cls, self.encoder(*views.local_crops).cls])
+        student_views = self._by_view(student_cls, views)
+        teacher_views = self._by_view(teacher_out.cls, views)
+        assert self.distillation is not None
+        return self.distillation.view_loss("global", student_views, teacher_views, step)
+
+    def _by_view(
+        self, cls: Float[Tensor, "view cls dim"], views: Views
+    ) -> Float[Tensor, "view clip dim"]:
+        """Return the mean class token of each view and clip."""
         clips = self._clips(views)
-        sizes = [(len(rows) // max(1, clips), clips, rows.shape[2]) for rows in (cls, told.cls)]
-        said_by, told_by = (
-            rows.mean(dim=1).view(size) for rows, size in zip((cls, told.cls), sizes, strict=True)
-        )
-        return distillation.view_loss("global", said_by, told_by, step)
+        return cls.mean(dim=1).view(len(cls) // max(1, clips), clips, cls.shape[2])
 
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student."""
@@ -316,112 +333,93 @@ class ASiT(Objective):
             ema_update(self.teacher, self.encoder, self.distillation.momentum_at(step))
 
     def export_encoder(self) -> Encoder:
-        """Return the teacher's encoder, or the student's where that is asked for or there is no teacher."""
-        return (
-            self.encoder
-            if self.teacher is None or self.config.export == "student"
-            else self.teacher
-        )
+        """Return the teacher's encoder, or the student's if that is set or there is no teacher."""
+        if self.teacher is None or self.config.export == "student":
+            return self.encoder
+        return self.teacher
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return a sentence if self-distillation has collapsed."""
+        """Return a warning with a remedy if self-distillation has collapsed."""
         return None if self.distillation is None else self.distillation.warning(metrics, step)
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip's first view, clean, corrupted and rebuilt, with the teacher's class of each patch."""
-        views, grid = self.views(batch, step), self.encoder.grid
-        clean, seen, hidden, inside = (
-            one[:1] for one in (views.clean, views.corrupted, views.mask, views.valid_pixels)
-        )
-        valid, frames = None if views.valid is None else views.valid[:1], int(inside[0, 0].sum())
-        rebuilt, classes, show = None, None, self.front_end.denormalise
-        if self.decoder is not None:
-            pixels = grid.join(
-                self.decoder(self.encoder(seen, valid).patches).to(clean.dtype), clean.shape[2]
-            )
-            wanted = hidden if self.config.pixels == "corrupted" else inside
-            rebuilt = show(torch.where(wanted, pixels, clean))[0, :, :frames].detach()
-        if self.distillation is not None and self.teacher is not None and self.config.local_weight:
-            choice = self.distillation.logits("local", self.teacher(clean, valid).patches)[
-                0
-            ].argmax(dim=-1)
-            classes = choice.view(grid.rows, -1)[:, : math.ceil(frames / grid.patch[1])]
-        clean, seen = (show(stage)[0, :, :frames] for stage in (clean, seen))
-        start = 0 if views.start is None else int(views.start[0])
-        return Picture(clean, seen, hidden[0, :, :frames], rebuilt, start, classes)
+        """Return the first clip's first view: clean, corrupted, reconstructed, and the teacher's pseudo-labels."""
+        grid = self.encoder.grid
+        views = self.views(batch, step)
+        clean = views.clean[:1]
+        corrupted = views.corrupted[:1]
+        mask = views.mask[:1]
+        valid_pixels = views.valid_pixels[:1]
+        valid = None if views.valid is None else views.valid[:1]
+        frames = int(valid_pixels[0, 0].sum())
 
-    def _cut(
+        def log_mel(spectrogram: Spectrograms) -> Float[Tensor, "mel frame"]:
+            return self.front_end.denormalise(spectrogram)[0, :, :frames].detach()
+
+        reconstruction = None
+        if self.decoder is not None:
+            patches = self.decoder(self.encoder(corrupted, valid).patches)
+            pixels = grid.join(patches.to(clean.dtype), clean.shape[2])
+            covered = mask if self.config.pixels == "corrupted" else valid_pixels
+            reconstruction = log_mel(torch.where(covered, pixels, clean))
+        pseudo_labels = None
+        if self.distillation is not None and self.teacher is not None and self.config.local_weight:
+            logits = self.distillation.logits("local", self.teacher(clean, valid).patches)[0]
+            columns = math.ceil(frames / grid.patch[1])
+            pseudo_labels = logits.argmax(dim=-1).view(grid.rows, -1)[:, :columns]
+        return Picture(
+            log_mel(clean),
+            log_mel(corrupted),
+            mask[0, :, :frames],
+            reconstruction,
+            start=0 if views.start is None else int(views.start[0]),
+            pseudo_labels=pseudo_labels,
+        )
+
+    def _random_crops(
         self, purpose: str, count: int, spectrogram: Spectrograms, batch: Batch, step: int
     ) -> Crops:
-        """Return so many pieces of every clip."""
-        rate, segment = self.front_end.sample_rate, self.plan.seconds
-        if math.isinf(segment):  # a loaded run has no plan
-            segment = batch.wave.shape[1] / rate
-        seconds = (
-            self.config.local_crop_seconds
-            if purpose == "crop"
-            else self.input_seconds(self.config, segment)
-        )
-        width = self.front_end.frames(round(seconds * rate))
-        states = (
+        """Return ``count`` random crops of every clip, padded to whole patches."""
+        seconds = self.config.local_crop_seconds
+        if purpose == "view":
+            segment = self.segment_seconds(batch, self.plan)
+            seconds = self.input_seconds(self.config, segment)
+        width = self.front_end.frames(round(seconds * self.front_end.sample_rate))
+        states = [
             stream(self.seed, f"{purpose} {number}", batch.keys, step) for number in range(count)
-        )
-        pieces = random_crops(states, spectrogram, self.front_end.frames(batch.lengths), width)
-        grid, frames = self.encoder.grid, pieces.spectrogram.shape[2]
-        whole_patches = grid.columns(frames) * grid.patch[1]
-        return pieces._replace(spectrogram=F.pad(pieces.spectrogram, (0, whole_patches - frames)))
-
-    def _corrupt(
-        self, clean: Spectrograms, own: Int[Tensor, " view"], batch: Batch, step: int
-    ) -> tuple[Spectrograms, Pixels]:
-        """Return the views corrupted, each time with blocks of its own, and which pixels were."""
-        if self.corruption is None:
-            return clean, torch.zeros_like(clean, dtype=torch.bool)
-        count, whose, silence = (
-            self.config.views,
-            (batch.keys, batch.partners),
-            self.front_end.silence,
-        )
-        done = [
-            self.corruption(
-                view,
-                frames,
-                *whose,
-                seed=self.seed,
-                step=step,
-                purpose=f"corruption {number}",
-                silence=silence,
-            )
-            for number, (view, frames) in enumerate(
-                zip(clean.chunk(count), own.chunk(count), strict=True)
-            )
         ]
-        return torch.cat([one.spectrogram for one in done]), torch.cat([one.mask for one in done])
+        crops = random_crops(states, spectrogram, self.front_end.frames(batch.lengths), width)
+        grid = self.encoder.grid
+        frames = crops.spectrogram.shape[2]
+        padding = grid.columns(frames) * grid.patch[1] - frames
+        return crops._replace(spectrogram=F.pad(crops.spectrogram, (0, padding)))
 
     @torch.no_grad()
-    def _tell(self, views: Views) -> Encoded | None:
-        """Return what the teacher makes of the clean views, all in one batch."""
+    def _encode_with_teacher(self, views: Views) -> Encoded | None:
+        """Return the teacher's tokens of the clean views, all in one batch."""
         return None if self.teacher is None else self.teacher(views.clean, views.valid)
 
     def _token_weights(self, views: Views) -> Float[Tensor, "view token"]:
-        """Return the weight of each token in the local loss; 0 for those that are not in it, padding among them."""
-        config, split, dtype = self.config, self.encoder.grid.split, views.clean.dtype
-        inside = split(views.valid_pixels.to(dtype)).sum(dim=2)
+        """Return the weight of each token in the local loss; 0 for tokens outside of it, such as padding."""
+        config = self.config
+        split = self.encoder.grid.split
+        dtype = views.clean.dtype
+        valid = split(views.valid_pixels.to(dtype)).sum(dim=2)
         if config.local_tokens == "all":
-            return self._averaging_weights((inside > 0).to(dtype))
-        hidden = split(views.mask.to(dtype)).sum(dim=2)
-        corrupted = (hidden > 0) & (hidden >= config.corrupted_threshold * inside)
+            return self._averaging_weights((valid > 0).to(dtype))
+        covered = split(views.mask.to(dtype)).sum(dim=2)
+        corrupted = (covered > 0) & (covered >= config.corrupted_threshold * valid)
         weights = self._averaging_weights(corrupted.to(dtype))
         if config.local_tokens == "corrupted":
             return weights
-        intact = self._averaging_weights(((inside > 0) & ~corrupted).to(dtype))
-        # Again, for clips that have tokens of one kind only.
-        return self._averaging_weights(
-            config.intact_weight * intact + (1 - config.intact_weight) * weights
-        )
+        intact = self._averaging_weights(((valid > 0) & ~corrupted).to(dtype))
+        mixed = config.intact_weight * intact + (1 - config.intact_weight) * weights
+        # Averaged once more, for clips that have tokens of one kind only.
+        return self._averaging_weights(mixed)
 
     def _averaging_weights(self, chosen: Float[Tensor, "view ..."]) -> Float[Tensor, "view ..."]:
-        return averaging_weights(chosen, self.config.views, by_clip=self.config.average == "clip")
+        by_clip = self.config.average == "clip"
+        return averaging_weights(chosen, self.config.views, by_clip=by_clip)
 
     def _clips(self, views: Views) -> int:
         return len(views.clean) // self.config.views

@@ -1,9 +1,10 @@
-"""What the training loop knows of a method: a module that turns a batch into a loss.
+"""The contract between a pretraining method and the training loop: a module that turns a batch into a loss.
 
-An objective owns an encoder and whatever private heads, decoder or teacher it needs. Pretraining, fine-tuning and
-distillation are the same kind of thing to the loop.
+An objective owns an encoder and whatever private heads, decoder or teacher it needs. To the training loop, pretraining,
+fine-tuning and distillation are the same thing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -23,10 +24,21 @@ from melpatch.registry import name_of
 
 
 class Features(NamedTuple):
-    """A batch after the front end, as the encoder takes it."""
+    """The encoder's input: a batch after the front end."""
 
     spectrogram: Float[Tensor, "clip mel frame"]
     valid: Bool[Tensor, "clip token"] | None
+    """Padding mask: False for tokens of padding; None if no clip is padded."""
+
+
+class Spectrograms(NamedTuple):
+    """Log-mel spectrograms of a batch and their lengths."""
+
+    spectrogram: Float[Tensor, "clip mel frame"]
+    frames: Int[Tensor, " clip"]
+    """Valid frames of each clip."""
+    shortest: int
+    """The smallest of them as a Python number, so that nothing has to wait for the device."""
 
 
 class Picture(NamedTuple):
@@ -38,48 +50,52 @@ class Picture(NamedTuple):
     masked: Bool[Tensor, "mel frame"]
     """Which pixels are masked or corrupted."""
     reconstruction: Float[Tensor, "mel frame"] | None
-    """The clean spectrogram with the pixels that the loss covers replaced by the model's; None if there are none."""
+    """The clean spectrogram with the model's pixels where the loss covers them; None without a decoder."""
     start: int = 0
     """Frame of the clip's spectrogram at which the picture starts."""
     pseudo_labels: Int[Tensor, "row column"] | None = None
-    """The prototype that the teacher assigns to each patch, if there is a teacher."""
+    """The prototype that the teacher assigns to each patch; None without a teacher."""
 
     @property
     def masked_is_blank(self) -> bool:
-        """Whether ``input`` is NaN exactly at the masked pixels, and so shows the mask by itself."""
+        """Whether ``input`` is NaN at exactly the masked pixels, and so shows the mask by itself."""
         return torch.equal(self.input.isnan(), self.masked)
 
 
 class Plan(NamedTuple):
-    """What a run is going to be, so that schedules and checks can be shares of it."""
+    """Length and batch size of a run, from which objectives derive schedules and checks."""
 
     steps: int
-    """Optimiser steps in all."""
+    """Optimiser steps of the whole run."""
     batch_size: int
-    """Clips per optimiser step, of all processes and accumulated batches."""
+    """Clips per optimiser step, over all processes and accumulated batches."""
     seconds: float
     """Longest segment that a batch may hold."""
     longest_segment: float
-    """Longest segment that the corpus has to give, at most ``seconds``."""
+    """Longest segment in the corpus, at most ``seconds``."""
     accumulate: int = 1
-    """Batches that a process makes a step of, one after the other."""
+    """Batches per process and optimiser step (gradient accumulation)."""
     world_size: int = 1
     """Processes that train together."""
 
     @property
     def micro_batch_size(self) -> int:
-        """Clips of one batch of one process."""
+        """Clips in one batch of one process."""
         return self.batch_size // (self.accumulate * self.world_size)
+
+
+NO_PLAN = Plan(steps=1, batch_size=1, seconds=math.inf, longest_segment=math.inf)
+"""The plan of an objective that is not in training, such as that of a loaded model."""
 
 
 @dataclass
 class ObjectiveOutput:
-    """One step's loss.
+    """The loss of one batch.
 
     Attributes:
         loss: mean over ``weight`` units, to be minimised.
-        weight: number of units (hidden patches, clips, ...) behind the mean, so that averages over accumulation steps
-            and processes are exact.
+        weight: number of units (masked patches, clips, ...) in the mean. The loop needs it to average exactly over
+            accumulated batches and processes.
         metrics: further means over the same units, by name.
     """
 
@@ -89,16 +105,52 @@ class ObjectiveOutput:
 
 
 class Objective(nn.Module):
-    """A training method on top of a front end and an encoder."""
+    """A training method: a loss on top of a front end and an encoder.
+
+    A method of one's own needs a ``Config`` and a ``forward``; everything else has a default::
+
+        class Denoise(Objective):
+            \"\"\"Reconstruct the log-mel spectrogram from a noisy one.\"\"\"
+
+            needs_token_encoder = True
+
+            @dataclass(frozen=True, kw_only=True)
+            class Config:
+                noise: float = 0.5
+                \"\"\"Standard deviation of the added noise.\"\"\"
+
+            def __init__(self, config, front_end, encoder, labels=(), seed=0):
+                super().__init__(config, front_end, encoder, labels, seed)
+                self.head = nn.Linear(encoder.embed_dim, encoder.grid.pixels)
+
+            def forward(self, batch, step):
+                clean, valid = self.features(batch)
+                state = stream(self.seed, "noise", batch.keys, step)  # melpatch.rng
+                noise = self.config.noise * normal(state, *clean.shape[1:])
+                patches = self.head(self.encoder(clean + noise, valid).patches)
+                loss = F.mse_loss(patches, self.encoder.grid.split(clean))
+                return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"mse": loss})
+
+    Random numbers come from :mod:`melpatch.rng`, keyed by seed, purpose, clip and step, so that a run is the same on
+    one process or eight, and after a crash.
+
+    Attributes:
+        config: the settings, a ``Config`` nested in the class.
+        front_end: waveforms to log-mel spectrograms.
+        encoder: the network that is trained.
+        labels: names of the classes; empty in self-supervised training.
+        seed: seed of all random numbers.
+    """
 
     Config: ClassVar[type]
     needs_labels: ClassVar[bool] = False
+    """Whether it trains on labelled clips."""
     needs_token_encoder: ClassVar[bool] = False
-    """Whether it works on patch tokens, and so trains none but a :class:`TokenEncoder`."""
+    """Whether it works on patch tokens, and so needs a :class:`TokenEncoder`."""
     depends_on_other_clips: ClassVar[bool] = False
-    """Whether a clip's loss depends on the other clips of its step (negatives) or on its partner (donors)."""
+    """Whether a clip's loss depends on other clips of its step (negatives) or on its partner (donors)."""
     progress_metric: ClassVar[str] = "loss"
-    """The metric that falls as training succeeds, where a moving target keeps the loss itself up."""
+    """The metric that falls as training succeeds; not the loss where a moving target keeps that up."""
 
     def __init__(
         self,
@@ -110,49 +162,47 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.check_encoder(type(encoder))
-        self.config, self.front_end, self.encoder, self.labels, self.seed = (
-            config,
-            front_end,
-            encoder,
-            labels,
-            seed,
-        )
-        self.register_forward_pre_hook(_deal_chance, with_kwargs=True)
+        self.config = config
+        self.front_end = front_end
+        self.encoder = encoder
+        self.labels = labels
+        self.seed = seed
+        self.register_forward_pre_hook(_set_drop_path_noise, with_kwargs=True)
 
     @classmethod
     def check_encoder(cls, encoder: type) -> None:
-        """Raise a ConfigError if encoders of such a class are none that this objective can train."""
+        """Raise a ConfigError if this objective cannot train encoders of such a class."""
         if cls.needs_token_encoder and not issubclass(encoder, TokenEncoder):
             raise ConfigError(
-                f"{cls.__name__} works on patch tokens, which {name_of(encoder)} has not; leave --encoder out for a "
-                "vit, or pretrain it with cola, or train it with labels"
+                f"{cls.__name__} works on patch tokens, which {name_of(encoder)} does not have; "
+                "leave --encoder out for a vit, or pretrain it with cola, or train it with labels"
             )
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the loss of a batch; all chance in it is a function of (seed, clip key, step).
+        """Return the loss of a batch; its random numbers are a function of (seed, clip key, step).
 
-        A batch may be without clips: that of a process that could read none of its own.
+        A batch may be empty: that of a process none of whose clips could be read.
         """
         raise NotImplementedError
 
     def prepare(self, batches: Sequence[Batch], step: int) -> None:
-        """Look at all batches of a step that one process makes of several, before it learns from the first one.
+        """See all batches of a step before the first of them is trained on; does nothing by default.
 
-        Nothing by default. An objective that compares the clips of different batches notes here what the others are
-        compared with; gradients are of no use to it.
+        Called only when a process accumulates several batches per step. An objective that compares clips of different
+        batches collects its negatives here. Gradients are not needed.
         """
 
     def after_step(self, step: int) -> None:
-        """Do what follows an optimiser step, such as moving a teacher. Nothing by default."""
+        """Act after an optimiser step, such as updating a teacher; does nothing by default."""
 
     @classmethod
     def needs_pairs(cls, config: Any) -> bool:
-        """Return whether clips are mixed with their partners, so that pairs have to stay together."""
+        """Return whether clips are mixed with their partners, so that pairs must stay in one batch."""
         return False
 
     @classmethod
     def input_seconds(cls, config: Any, seconds: float) -> float:
-        """Return how many seconds the encoder is given at once, where segments are so long."""
+        """Return the length of the encoder's input, in seconds, for segments of ``seconds``."""
         return seconds
 
     def check_plan(self, plan: Plan) -> None:
@@ -171,43 +221,47 @@ class Objective(nn.Module):
         self.check_plan(plan)
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return a sentence if the metrics of a step show that training fails, with what to change; else None."""
+        """Return a warning with a remedy if the metrics of a step show that training fails; else None."""
         return None
 
     def export_encoder(self) -> Encoder:
-        """Return the encoder that users take away."""
+        """Return the encoder that is kept after pretraining."""
         return self.encoder
 
     def picture(self, batch: Batch, step: int) -> Picture | None:
-        """Return what to draw of the batch's first clip, or None if the method has nothing to show."""
+        """Return a picture of the batch's first clip, or None if the method has none."""
         return None
 
     def features(self, batch: Batch) -> Features:
-        """Return the normalised log-mel spectrograms of a batch and which of their tokens hold sound."""
+        """Return the normalised log-mel spectrograms of a batch and their padding mask."""
         return self.with_valid(*self.spectrograms(batch))
+
+    def segment_seconds(self, batch: Batch, plan: Plan) -> float:
+        """Return the longest segment of the run, in seconds; without a plan, that of the batch."""
+        if math.isinf(plan.seconds):
+            return batch.wave.shape[1] / self.front_end.sample_rate
+        return plan.seconds
 
     def spectrograms(
         self, batch: Batch, wave: Float[Tensor, "clip sample"] | None = None
-    ) -> tuple[Float[Tensor, "clip mel frame"], Int[Tensor, " clip"], int]:
-        """Return the log-mel spectrograms of a batch as the encoder wants them, the valid frames of each, and those of
-        the shortest.
+    ) -> Spectrograms:
+        """Return the log-mel spectrograms of a batch, normalised as the encoder needs them.
 
         Args:
             batch: the clips.
-            wave: what has become of their samples, if they were changed.
+            wave: their augmented waveforms; None for those of the batch.
         """
-        spectrogram, frames = self.front_end(batch.wave if wave is None else wave, batch.lengths)
+        if wave is None:
+            wave = batch.wave
+        spectrogram, frames = self.front_end(wave, batch.lengths)
         width = spectrogram.shape[2]
-        shortest = (
-            width
-            if self.front_end.config.padding == "legacy"
-            else self.front_end.frames(batch.shortest)
-        )
-        return (
-            self.encoder.normalise(spectrogram, frames if shortest < width else None),
-            frames,
-            shortest,
-        )
+        if self.front_end.config.padding == "legacy":  # silence counts as sound
+            shortest = width
+        else:
+            shortest = self.front_end.frames(batch.shortest)
+        padded = shortest < width
+        spectrogram = self.encoder.normalise(spectrogram, frames if padded else None)
+        return Spectrograms(spectrogram, frames, shortest)
 
     def with_valid(
         self,
@@ -215,12 +269,12 @@ class Objective(nn.Module):
         frames: Int[Tensor, " clip"],
         shortest: int,
     ) -> Features:
-        """Return spectrograms with their valid tokens; None where no clip is padded.
+        """Return spectrograms with their padding mask, which is None if no clip is padded.
 
         Args:
-            spectrogram: of each clip.
-            frames: valid ones of each clip.
-            shortest: the fewest of them, known without a look at the device, which would have to be waited for.
+            spectrogram: one per clip.
+            frames: valid frames of each clip.
+            shortest: the smallest of them, known without waiting for the device.
         """
         grid = self.encoder.grid
         columns = grid.columns(spectrogram.shape[2])
@@ -228,13 +282,17 @@ class Objective(nn.Module):
         return Features(spectrogram, grid.valid(frames, columns) if padded else None)
 
 
-def _deal_chance(objective: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    batch, step = (*arguments, *(named[name] for name in ("batch", "step") if name in named))
+def _set_drop_path_noise(
+    objective: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> None:
+    """Draw the random numbers of all drop paths before ``forward``, outside of what torch.compile sees."""
+    named = [keywords[name] for name in ("batch", "step") if name in keywords]
+    batch, step = (*arguments, *named)
     set_drop_path_noise(objective, objective.seed, batch.keys, step)
 
 
 class MaskedObjective(Objective):
-    """An objective that hides patches and has them told or rebuilt."""
+    """An objective that masks patches and predicts them from the visible ones."""
 
     needs_token_encoder = True
     encoder: TokenEncoder
@@ -243,21 +301,24 @@ class MaskedObjective(Objective):
     def mask_patches(
         self, batch: Batch, features: Features, step: int, purpose: str = "mask"
     ) -> PatchSplit:
-        """Choose the patches to hide; padding is never among them."""
-        width = self.encoder.grid.columns(features.spectrogram.shape[-1])
+        """Return the masked and the visible patches of each clip; padding is in neither."""
+        columns = self.encoder.grid.columns(features.spectrogram.shape[-1])
         return self.masking(
-            batch.keys, features.valid, width, seed=self.seed, step=step, purpose=purpose
+            batch.keys, columns, features.valid, seed=self.seed, step=step, purpose=purpose
         )
 
     def decode_masked(
-        self, decoder: MAEDecoder, features: Features, masked: PatchSplit
-    ) -> Float[Tensor, "clip hidden dim"]:
-        """Return a decoder's tokens of the hidden patches, where the encoder is given the visible ones only."""
-        grid, visible, valid = self.encoder.grid, masked.visible, features.valid
+        self, decoder: MAEDecoder, features: Features, split: PatchSplit
+    ) -> Float[Tensor, "clip masked dim"]:
+        """Encode the visible patches only, and return the decoder's outputs at the masked ones."""
+        masked, visible = split
+        valid = None if features.valid is None else visible.valid
         tokens = visible.gather(self.encoder.tokens(features.spectrogram))
-        seen = self.encoder.encode_tokens(tokens, None if valid is None else visible.valid)
+        encoded = self.encoder.encode_tokens(tokens, valid)
+        grid = self.encoder.grid
         size = (grid.rows, grid.columns(features.spectrogram.shape[-1]))
-        return masked.masked.gather(decoder(seen.patches, seen.cls, visible, size, valid))
+        decoded = decoder(encoded.patches, encoded.cls, visible, size, features.valid)
+        return masked.gather(decoded)
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse overlapping patches, and segments in which no patch would be visible, or none masked."""
@@ -276,15 +337,26 @@ class MaskedObjective(Objective):
     def reconstruction_picture(
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
-        hidden: Subset,
-        rebuilt: Float[Tensor, "clip hidden pixel"],
+        masked: Subset,
+        reconstruction: Float[Tensor, "clip masked pixel"],
     ) -> Picture:
-        """Return the first of some spectrograms, the same with its hidden patches blank, and with them rebuilt."""
-        grid, frames = self.encoder.grid, spectrogram.shape[-1]
-        patches = grid.split(spectrogram)
-        blank = hidden.scatter(torch.full_like(rebuilt, torch.nan).to(patches.dtype), patches)
-        stages = (patches, blank, hidden.scatter(rebuilt.to(patches.dtype), patches))
-        clean, seen, filled = (
-            self.front_end.denormalise(grid.join(one, frames))[0].detach() for one in stages
+        """Return the first clip: clean, with its masked patches blank, and with them reconstructed."""
+        patches = self.encoder.grid.split(spectrogram)
+        reconstruction = reconstruction.to(patches.dtype)
+        blank = torch.full_like(reconstruction, torch.nan)
+        masked_input = self._log_mel(masked.scatter(blank, patches), spectrogram.shape[-1])
+        return Picture(
+            clean=self._log_mel(patches, spectrogram.shape[-1]),
+            input=masked_input,
+            masked=masked_input.isnan(),
+            reconstruction=self._log_mel(
+                masked.scatter(reconstruction, patches), spectrogram.shape[-1]
+            ),
         )
-        return Picture(clean, seen, seen.isnan(), filled)
+
+    def _log_mel(
+        self, patches: Float[Tensor, "clip token pixel"], frames: int
+    ) -> Float[Tensor, "mel frame"]:
+        """Return the log-mel spectrogram of the first clip, given all its patches."""
+        spectrogram = self.encoder.grid.join(patches, frames)
+        return self.front_end.denormalise(spectrogram)[0].detach()

@@ -174,7 +174,7 @@ class Classify(Objective):
         spectrogram, valid = features
         columns = self.encoder.grid.columns(spectrogram.shape[2])
         left = self.patch_out(
-            keys, valid, columns, seed=self.seed, step=step, purpose="patch-out"
+            keys, columns, valid, seed=self.seed, step=step, purpose="patch-out"
         ).visible
         tokens = self.encoder.tokens(spectrogram)
         encoded = self._to_pool(

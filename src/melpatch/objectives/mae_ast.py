@@ -1,4 +1,4 @@
-"""MAE-AST: SSAST's two tasks on a masked autoencoder, whose encoder is given the visible patches only.
+"""MAE-AST: the two losses of SSAST on a masked autoencoder, whose encoder sees the visible patches only.
 
 Baade, Peng and Harwath 2022, "MAE-AST: Masked Autoencoding Audio Spectrogram Transformer" (arXiv 2203.16691).
 """
@@ -15,7 +15,7 @@ from melpatch.encoders.base import Encoder
 from melpatch.nn.info_nce import Negatives
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
-from melpatch.nn.patch_losses import patch_infonce, reconstruction_loss
+from melpatch.nn.patch_losses import joint_loss, patch_infonce, reconstruction_loss
 from melpatch.nn.transformer import init_xavier
 from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
 
@@ -32,21 +32,20 @@ class MAEAST(MaskedObjective):
         """Settings of MAE-AST."""
 
         mask: Masking.Config = field(default_factory=Masking.Config)
-        """Which patches are hidden; the paper hides 75 %, in squares (its "chunks") or at random."""
+        """Which patches are masked; the paper masks 75 %, in squares (its "chunks") or at random."""
         decoder: MAEDecoder.Config = field(default_factory=MAEDecoder.Config)
-        """What tells them from the visible ones: by default two blocks as wide as the encoder."""
+        """The network that predicts them from the visible ones; by default two blocks as wide as the encoder."""
         pretext: Literal["joint", "discriminative", "generative"] = "joint"
         """Which of the two losses are used."""
         generative_weight: float = 10.0
-        """Weight of the generative loss beside the discriminative one."""
+        """Weight of the generative loss relative to the discriminative one."""
         negatives: Negatives = "clip"
-        """Among which hidden patches each one is to be told: those of its clip, its batch, or all processes."""
+        """Where the negatives of InfoNCE come from: the masked patches of the clip, the batch or all processes."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            check(
-                self.generative_weight > 0, "generative_weight", self.generative_weight, "above 0"
-            )
+            positive = self.generative_weight > 0
+            check(positive, "generative_weight", self.generative_weight, "above 0")
 
     def __init__(
         self,
@@ -69,33 +68,27 @@ class MAEAST(MaskedObjective):
             init_xavier(self.generative_head)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return L = L_d + 10 L_g, means over the hidden patches of the batch (section 2.4)."""
+        """Return L = L_d + 10 L_g, means over the masked patches of the batch (section 2.4)."""
         features = self.features(batch)
-        masked = self.mask_patches(batch, features, step)
-        decoded, hidden = self.decode_masked(self.decoder, features, masked), masked.masked
-        patches = hidden.gather(self.encoder.grid.split(features.spectrogram))
+        split = self.mask_patches(batch, features, step)
+        decoded = self.decode_masked(self.decoder, features, split)
+        targets = split.masked.gather(self.encoder.grid.split(features.spectrogram))
+        valid = split.masked.valid
         losses: dict[str, Tensor] = {}
         if self.config.pretext != "generative":
-            said = self.discriminative_head(decoded)
-            losses |= patch_infonce(said, patches, hidden.valid, negatives=self.config.negatives)
+            predictions = self.discriminative_head(decoded)
+            losses |= patch_infonce(predictions, targets, valid, negatives=self.config.negatives)
         if self.config.pretext != "discriminative":
-            losses["mse"] = reconstruction_loss(
-                self.generative_head(decoded), patches, hidden.valid
-            )
-        if self.config.pretext == "joint":
-            loss = losses["nce"] + self.config.generative_weight * losses["mse"]
-        else:
-            loss = losses["nce"] if self.config.pretext == "discriminative" else losses["mse"]
-        return ObjectiveOutput(loss, hidden.valid.sum().float(), losses)
+            predictions = self.generative_head(decoded)
+            losses["mse"] = reconstruction_loss(predictions, targets, valid)
+        loss = joint_loss(losses, self.config.generative_weight)
+        return ObjectiveOutput(loss, valid.sum().float(), losses)
 
     def picture(self, batch: Batch, step: int) -> Picture | None:
-        """Return the first clip, the same with its hidden patches blank, and with them rebuilt."""
+        """Return the first clip: clean, with its masked patches blank, and with them reconstructed."""
         if self.config.pretext == "discriminative":
             return None
         features = self.features(batch)
-        masked = self.mask_patches(batch, features, step)
-        return self.reconstruction_picture(
-            features.spectrogram,
-            masked.masked,
-            self.generative_head(self.decode_masked(self.decoder, features, masked)),
-        )
+        split = self.mask_patches(batch, features, step)
+        reconstruction = self.generative_head(self.decode_masked(self.decoder, features, split))
+        return self.reconstruction_picture(features.spectrogram, split.masked, reconstruction)

@@ -1,4 +1,4 @@
-"""MaskSpec and Audio-MAE: show an encoder a quarter of a spectrogram's patches; a decoder rebuilds the others.
+"""MaskSpec and Audio-MAE: encode the visible quarter of a spectrogram's patches and reconstruct the masked ones.
 
 Chong, Wang, Zhou and Zeng 2022, "Masked Spectrogram Prediction for Self-Supervised Audio Pre-Training"
 (arXiv 2204.12768), after He et al. 2022, "MAE" (arXiv 2111.06377). With ``decoder.attention = "windows"`` it is
@@ -33,14 +33,13 @@ class MaskSpec(MaskedObjective):
         """Settings of MaskSpec."""
 
         mask: Masking.Config = field(default_factory=Masking.Config)
-        """Which patches are hidden; the paper hides 75 %, at random."""
+        """Which patches are masked; the paper masks 75 %, at random."""
         decoder: MAEDecoder.Config = field(
             default_factory=lambda: MAEDecoder.Config(dim=512, depth=8, num_heads=16)
         )
-        """What rebuilds them."""
+        """The network that reconstructs them."""
         target: Literal["normalised", "raw"] = "normalised"
-        """What is rebuilt: each patch with its own mean taken off and its standard deviation divided out, or as it
-        is."""
+        """What is reconstructed: patches normalised to mean 0 and standard deviation 1 each, or raw ones."""
 
     def __init__(
         self,
@@ -52,12 +51,11 @@ class MaskSpec(MaskedObjective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: MaskSpec.Config = config
-        several = config.target == "raw" or encoder.grid.pixels > 1
         check(
-            several,
+            config.target == "raw" or encoder.grid.pixels > 1,
             "objective.target",
             config.target,
-            "'raw', since a patch of one pixel has no shape",
+            "'raw', since a patch of one pixel has no standard deviation",
         )
         self.masking = Masking(config.mask, encoder.grid)
         self.decoder = MAEDecoder(config.decoder, encoder.embed_dim, encoder.num_layers)
@@ -65,41 +63,37 @@ class MaskSpec(MaskedObjective):
         init_xavier(self.head)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the mean squared error of the hidden patches of the batch (equation 1)."""
+        """Return the mean squared error of the masked patches of the batch (equation 1)."""
         features = self.features(batch)
-        masked = self.mask_patches(batch, features, step)
-        target = self.target(masked.masked.gather(self.encoder.grid.split(features.spectrogram)))
-        rebuilt, valid = (
-            self.head(self.decode_masked(self.decoder, features, masked)),
-            masked.masked.valid,
-        )
-        loss = reconstruction_loss(rebuilt, target, valid)
+        split = self.mask_patches(batch, features, step)
+        patches = split.masked.gather(self.encoder.grid.split(features.spectrogram))
+        predictions = self.head(self.decode_masked(self.decoder, features, split))
+        valid = split.masked.valid
+        loss = reconstruction_loss(predictions, self.target(patches), valid)
         return ObjectiveOutput(loss, valid.sum().float(), {"mse": loss})
 
     def target(self, patches: Patches) -> Patches:
-        """Return what is to be told of patches: their shape without level and contrast, or all of it."""
+        """Return the reconstruction targets of patches: normalised each by itself, or raw."""
         if self.config.target == "raw":
             return patches
         return (patches - patches.mean(dim=2, keepdim=True)) / deviation(patches)
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip, the same with its hidden patches blank, and with them rebuilt.
+        """Return the first clip: clean, with its masked patches blank, and with them reconstructed.
 
-        Where level and contrast of a patch are not to be told, they are borrowed: the mean over the visible patches.
+        Normalised targets have no mean and standard deviation; those of the clip's visible patches stand in for them.
         """
         features = self.features(batch)
-        masked = self.mask_patches(batch, features, step)
-        rebuilt = self.head(self.decode_masked(self.decoder, features, masked))
+        split = self.mask_patches(batch, features, step)
+        reconstruction = self.head(self.decode_masked(self.decoder, features, split))
         if self.config.target == "normalised":
-            seen = masked.visible.gather(self.encoder.grid.split(features.spectrogram))
-            level, contrast = (
-                masked_mean(one, masked.visible.valid)[:, None]
-                for one in (seen.mean(2, keepdim=True), deviation(seen))
-            )
-            rebuilt = rebuilt * contrast + level
-        return self.reconstruction_picture(features.spectrogram, masked.masked, rebuilt)
+            visible = split.visible.gather(self.encoder.grid.split(features.spectrogram))
+            mean = masked_mean(visible.mean(2, keepdim=True), split.visible.valid)
+            std = masked_mean(deviation(visible), split.visible.valid)
+            reconstruction = reconstruction * std[:, None] + mean[:, None]
+        return self.reconstruction_picture(features.spectrogram, split.masked, reconstruction)
 
 
 def deviation(patches: Patches) -> Float[Tensor, "clip patch 1"]:
-    """Return the standard deviation of each patch, by MAE's rule: unbiased, and at least 0.001."""
+    """Return the standard deviation of each patch as MAE computes it: unbiased, and at least 0.001."""
     return (patches.var(dim=2, keepdim=True) + 1e-6).sqrt()
