@@ -158,7 +158,7 @@ def test_a_clip_of_a_single_patch_hides_nothing_and_is_harmless(piece, kind, att
     [
         (
             {"mask": Masking.Config(ratio=0.999)},
-            r"objective.mask.ratio = 0.999; allowed: 1 to 23 hidden patches, since 48 frames give 4 x 6 = 24; hide",
+            r"objective.mask.ratio = 0.999; allowed: 1 to 23 masked patches, since 48 frames give 4 x 6 = 24; mask",
         ),
         ({"mask": Masking.Config(ratio=0.01)}, "objective.mask.ratio = 0.01; allowed: 1 to 23"),
         (
@@ -167,7 +167,7 @@ def test_a_clip_of_a_single_patch_hides_nothing_and_is_harmless(piece, kind, att
         ),
         (
             {"encoder": {"patch": (8, 8), "stride": (8, 4)}},
-            r"encoder.stride = \(8, 4\); allowed: \(8, 8\); overlaps",
+            r"encoder.stride = \(8, 4\); allowed: \(8, 8\); overlapping",
         ),
     ],
     ids=str,

@@ -327,7 +327,7 @@ def test_a_front_end_whose_padding_is_sound_is_refused():
     ],
 )
 def test_a_clip_that_has_no_other_to_be_told_from_is_refused(negatives, changes, least):
-    message = f"batch_size = {changes['batch_size']}; allowed: {least} or more, since other clips are what a clip is"
+    message = f"batch_size = {changes['batch_size']}; allowed: {least} or more, since other clips are the negatives"
     with pytest.raises(ConfigError, match=message):
         cola(negatives=negatives).begin(plan(**changes))
     cola(negatives="processes").begin(plan(batch_size=4, accumulate=2, world_size=2))

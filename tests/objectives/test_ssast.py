@@ -327,7 +327,7 @@ def test_larger_squares_hide_more_neighbours_together(settings):
         (
             {"num_masked": 56},
             1.0,
-            r"num_masked = 56; allowed: 1 to 55 hidden patches, since 98 frames give 8 x 7 = 56",
+            r"num_masked = 56; allowed: 1 to 55 masked patches, since 98 frames give 8 x 7 = 56",
         ),
         ({"mask_ratio": 0.999}, 1.0, r"mask_ratio = 0.999; allowed: 1 to 55"),
         ({"mask_ratio": 0.01}, 1.0, r"mask_ratio = 0.01; allowed: 1 to 55"),

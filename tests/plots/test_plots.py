@@ -167,7 +167,7 @@ def test_a_picture_without_numbers_is_refused(tmp_path):
 def test_every_patch_has_the_colour_of_its_class(tmp_path, drawn, frames, grid):
     columns = -(-frames // 8)
     classes = torch.arange(4 * columns).view(4, columns) // 2 * 7
-    given = picture(frames=frames, start=50, classes=classes)
+    given = picture(frames=frames, start=50, pseudo_labels=classes)
     pseudo_labels(tmp_path / "x.png", given, stride=(8, 8), seconds_per_frame=0.02, title="a clip")
     clean, below = drawn[0].axes
     assert clean.get_gridspec().get_geometry() == grid

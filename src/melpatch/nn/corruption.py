@@ -123,7 +123,7 @@ class Corruption:
 
 
 def corrupt_views(
-    corruption: Corruption,
+    corruption: Corruption | None,
     clean: Float[Tensor, "view mel frame"],
     frames: Int[Tensor, " view"],
     views: int,
@@ -137,7 +137,7 @@ def corrupt_views(
     """Return several views of each clip, corrupted each with blocks of its own.
 
     Args:
-        corruption: what is done to each view.
+        corruption: what is done to each view; None for nothing.
         clean: the first views of all clips, then the second ones, and so on.
         frames: valid frames of each.
         views: number of views per clip.
@@ -147,6 +147,8 @@ def corrupt_views(
         step: the step of training.
         silence: the normalised value of digital silence.
     """
+    if corruption is None:
+        return Corrupted(clean, torch.zeros_like(clean, dtype=torch.bool))
     parts = [
         corruption(
             spectrogram,

@@ -96,7 +96,8 @@ def pixel_targets(
     # Rounded up, but for 1e-9: 0.1 of 30 pixels must be 3.
     one = 1 << _FRACTION_BITS
     slack = int(1e-9 * one)
-    return low + (product >> 24) + ((fraction - slack + one - 1) >> _FRACTION_BITS)
+    targets: Tensor = low + (product >> 24) + ((fraction - slack + one - 1) >> _FRACTION_BITS)
+    return targets
 
 
 @lru_cache(maxsize=64)

@@ -1,23 +1,23 @@
-"""Views: pieces cut at random from spectrograms, so that a batch shows every clip several times."""
+"""Random crops of spectrograms, and the weights of means over several crops of a clip."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from melpatch.rng import uniform
+from melpatch.rng import uniform_bits
 
 
 class Crops(NamedTuple):
-    """Pieces: the first ones of all clips, then the second ones, and so on."""
+    """Random crops: the first of every clip, then the second of every clip, and so on."""
 
-    spectrogram: Float[Tensor, "piece mel frame"]
-    frames: Int[Tensor, " piece"]
-    """Valid frames of each piece; fewer than it has where the clip is shorter."""
-    start: Int[Tensor, " piece"]
-    """Frame of the clip at which the piece starts."""
+    spectrogram: Float[Tensor, "crop mel frame"]
+    frames: Int[Tensor, " crop"]
+    """Valid frames of each crop; fewer than its width if the clip is shorter."""
+    start: Int[Tensor, " crop"]
+    """Frame of the clip at which the crop starts."""
 
 
 def random_crop(
@@ -27,24 +27,27 @@ def random_crop(
     width: int,
     most: Int[Tensor, " clip"] | None = None,
 ) -> Crops:
-    """Return a piece of ``width`` frames from anywhere in each clip, every place alike; short clips stay whole.
+    """Return a crop of ``width`` frames from each clip, its start drawn uniformly; shorter clips stay whole.
 
-    Cutting at a frame is cutting the wave at a multiple of the hop, at half the price: views that overlap share it.
+    Cropping a spectrogram is cropping the wave at a multiple of the hop, at half the cost: overlapping views share it.
 
     Args:
         states: one stream per clip.
         spectrogram: padded with zeros past each clip's frames.
         frames: valid frames of each clip.
-        width: frames of a piece, if any clip has so many.
-        most: frames that a piece of each clip may have, where that is fewer; None where it is not.
+        width: frames of a crop; at most those of the batch.
+        most: frames that a crop of each clip may have, if fewer; None for no such limit.
     """
     width = min(width, spectrogram.shape[2])
-    own = frames.clamp(max=width) if most is None else torch.minimum(frames, most).clamp(max=width)
-    start = (uniform(states, 1)[:, 0].double() * (frames - own + 1)).long()
+    longest = frames if most is None else torch.minimum(frames, most)
+    own = longest.clamp(max=width)
+    # floor(uniform * places), exactly, without float64
+    start = (uniform_bits(states, 1)[:, 0] * (frames - own + 1)) >> 24
     place = torch.arange(width, device=start.device)
     index = (start[:, None] + place).clamp(max=spectrogram.shape[2] - 1)
-    piece = spectrogram.gather(2, index[:, None].expand(-1, spectrogram.shape[1], -1))
-    return Crops(piece.masked_fill((place >= own[:, None])[:, None], 0.0), own, start)
+    crop = spectrogram.gather(2, index[:, None].expand(-1, spectrogram.shape[1], -1))
+    padding = place >= own[:, None]
+    return Crops(crop.masked_fill(padding[:, None], 0.0), own, start)
 
 
 def random_crops(
@@ -53,25 +56,59 @@ def random_crops(
     frames: Int[Tensor, " clip"],
     width: int,
 ) -> Crops:
-    """Return as many pieces of every clip as there are groups of streams; see :func:`random_crop`."""
-    pieces = (random_crop(state, spectrogram, frames, width) for state in states)
-    return Crops(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+    """Return one crop of every clip for each group of streams; see :func:`random_crop`."""
+    crops = [random_crop(state, spectrogram, frames, width) for state in states]
+    return Crops(*(torch.cat(parts) for parts in zip(*crops, strict=True)))
 
 
 def averaging_weights(
-    chosen: Float[Tensor, "piece ..."], pieces: int, *, by_clip: bool
-) -> Float[Tensor, "piece ..."]:
+    chosen: Float[Tensor, "crop ..."], crops: int, *, by_clip: bool
+) -> Float[Tensor, "crop ..."]:
     """Return weights whose sum over everything, divided by the number of clips, is a mean over what is chosen.
 
     Args:
-        chosen: 1 for what is in the mean, 0 for the rest; pieces in the order of :class:`Crops`.
-        pieces: pieces of each clip.
-        by_clip: take the mean within each clip, then over clips, which any division of the batch leaves as it is; else
-            over all that is chosen in the batch, so that clips with more of it weigh more.
+        chosen: 1 for what is in the mean, 0 for the rest; crops in the order of :class:`Crops`.
+        crops: crops per clip.
+        by_clip: average within each clip, then over clips, which does not depend on how a batch is divided; else over
+            all that is chosen in the batch, so that clips with more of it have more weight.
     """
-    items = chosen.view(pieces, len(chosen) // pieces, *chosen.shape[1:]).flatten(2)
-    total = items.sum(dim=(0, 2) if by_clip else (0, 1, 2), keepdim=True).clamp(
-        min=1e-6
-    )  # 0 of 0 is 0
-    weights: Tensor = items / total * (1 if by_clip else items.shape[1])
+    items = chosen.view(crops, len(chosen) // crops, *chosen.shape[1:]).flatten(2)
+    axes = (0, 2) if by_clip else (0, 1, 2)
+    total = items.sum(dim=axes, keepdim=True).clamp(min=1e-6)  # 0 / 0 is 0
+    scale = 1 if by_clip else items.shape[1]
+    weights: Tensor = items / total * scale
     return weights.view_as(chosen)
+
+
+def token_weights(
+    valid: Float[Tensor, "crop token"],
+    corrupted: Float[Tensor, "crop token"],
+    crops: int,
+    *,
+    tokens: Literal["all", "corrupted", "separate"],
+    threshold: float,
+    intact_weight: float,
+    by_clip: bool,
+) -> Float[Tensor, "crop token"]:
+    """Return the averaging weights of tokens; 0 for those that are not in the mean, such as padding.
+
+    Args:
+        valid: how many pixels of each token are not padding.
+        corrupted: how many of them are corrupted.
+        crops: crops per clip.
+        tokens: the mean over all tokens, over the corrupted ones, or a weighted mean of the means of both kinds.
+        threshold: smallest share of corrupted pixels that makes a token corrupted; with 0 any pixel does.
+        intact_weight: with ``separate``, the weight of the intact tokens' mean.
+        by_clip: see :func:`averaging_weights`.
+    """
+    if tokens == "all":
+        return averaging_weights((valid > 0).to(valid.dtype), crops, by_clip=by_clip)
+    is_corrupted = (corrupted > 0) & (corrupted >= threshold * valid)
+    weights = averaging_weights(is_corrupted.to(valid.dtype), crops, by_clip=by_clip)
+    if tokens == "corrupted":
+        return weights
+    is_intact = (valid > 0) & ~is_corrupted
+    intact = averaging_weights(is_intact.to(valid.dtype), crops, by_clip=by_clip)
+    mixed = intact_weight * intact + (1 - intact_weight) * weights
+    # Averaged once more, for clips that have tokens of one kind only.
+    return averaging_weights(mixed, crops, by_clip=by_clip)

@@ -23,15 +23,8 @@ from melpatch.nn.corruption import Corruption, corrupt_views
 from melpatch.nn.ema import ema_update, frozen_copy
 from melpatch.nn.heads import PatchDecoder
 from melpatch.nn.self_distillation import SelfDistillation
-from melpatch.nn.views import Crops, averaging_weights, random_crops
-from melpatch.objectives.base import (
-    NO_PLAN,
-    Features,
-    Objective,
-    ObjectiveOutput,
-    Picture,
-    Plan,
-)
+from melpatch.nn.views import Crops, averaging_weights, random_crops, token_weights
+from melpatch.objectives.base import NO_PLAN, Features, Objective, ObjectiveOutput, Picture, Plan
 from melpatch.rng import stream
 
 Spectrograms = Float[Tensor, "view mel frame"]
@@ -152,8 +145,15 @@ class ASiT(Objective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: ASiT.Config = config
-        self._check_parts(config, front_end, encoder)
         grid = encoder.grid
+        padding = front_end.config.padding
+        cls_tokens = encoder.num_cls_tokens
+        allowed = f"{grid.patch}; patches are reconstructed one by one"
+        check(grid.stride == grid.patch, "encoder.stride", grid.stride, allowed)
+        allowed = "'masked', so that padding is in no loss"
+        check(padding == "masked", "front_end.padding", padding, allowed)
+        if config.global_weight:
+            check(cls_tokens > 0, "encoder.cls_tokens", cls_tokens, "1 or 2 with a global loss")
         self.plan = NO_PLAN
         self.corruption = Corruption(config.corruption, grid.patch) if config.corrupt else None
         self.decoder = None
@@ -167,18 +167,6 @@ class ASiT(Objective):
         if distilled:
             self.distillation = SelfDistillation(config.distillation, encoder.embed_dim, distilled)
             self.teacher = frozen_copy(encoder)
-
-    @staticmethod
-    def _check_parts(config: Config, front_end: LogMel, encoder: Encoder) -> None:
-        grid = encoder.grid
-        allowed = f"{grid.patch}; patches are reconstructed one by one"
-        check(grid.stride == grid.patch, "encoder.stride", grid.stride, allowed)
-        padding = front_end.config.padding
-        allowed = "'masked', so that padding is in no loss"
-        check(padding == "masked", "front_end.padding", padding, allowed)
-        cls_tokens = encoder.num_cls_tokens
-        fits = cls_tokens > 0 or not config.global_weight
-        check(fits, "encoder.cls_tokens", cls_tokens, "1 or 2 with a global loss")
 
     @classmethod
     def needs_pairs(cls, config: Any) -> bool:
@@ -196,17 +184,16 @@ class ASiT(Objective):
         Raises:
             ConfigError: a view or crop has such a length.
         """
-        config = self.config
-        front_end = self.front_end
+        front_end = self.front_end.config
         frames = max(self.encoder.grid.patch[1], 2)
-        samples = front_end.config.overhead + (frames - 1) * front_end.config.hop_length
+        samples = front_end.overhead + (frames - 1) * front_end.hop_length
         least = samples / front_end.sample_rate
         longest = plan.longest_segment
-        view = self.input_seconds(config, plan.seconds)
+        view = self.input_seconds(self.config, plan.seconds)
+        crop = self.config.local_crop_seconds
         allowed = f"{least:g} (one patch) to {longest:g}, the longest segment; set it or --seconds"
         check(least <= view <= longest, "objective.view_seconds", view, allowed)
-        if config.local_crops:
-            crop = config.local_crop_seconds
+        if self.config.local_crops:
             allowed = f"{least:g} (one patch) to {view:g}, the length of a view"
             check(least <= crop <= view, "objective.local_crop_seconds", crop, allowed)
 
@@ -241,20 +228,17 @@ class ASiT(Objective):
             frames = torch.minimum(frames, grid.patch[1] * (frames // grid.patch[1]).clamp(min=1))
         frame = torch.arange(clean.shape[2], device=frames.device)
         valid_pixels = (frame < frames[:, None, None]).expand_as(clean)
-        corrupted = clean
-        mask = torch.zeros_like(clean, dtype=torch.bool)
-        if self.corruption is not None:
-            corrupted, mask = corrupt_views(
-                self.corruption,
-                clean,
-                frames,
-                self.config.views,
-                batch.keys,
-                batch.partners,
-                seed=self.seed,
-                step=step,
-                silence=self.front_end.silence,
-            )
+        corrupted, mask = corrupt_views(
+            self.corruption,
+            clean,
+            frames,
+            self.config.views,
+            batch.keys,
+            batch.partners,
+            seed=self.seed,
+            step=step,
+            silence=self.front_end.silence,
+        )
         local_crops = None
         if self.config.local_crops and self.config.global_weight:
             short = self._random_crops("crop", self.config.local_crops, spectrogram, batch, step)
@@ -280,8 +264,9 @@ class ASiT(Objective):
             return {}
         grid = self.encoder.grid
         covered = views.mask if self.config.pixels == "corrupted" else views.valid_pixels
-        weights = grid.split(covered.to(views.clean.dtype))
-        weights = self._averaging_weights(weights).flatten(0, 1)
+        covered = grid.split(covered.to(views.clean.dtype))
+        by_clip = self.config.average == "clip"
+        weights = averaging_weights(covered, self.config.views, by_clip=by_clip).flatten(0, 1)
         # Only patches with such pixels are decoded. Finding them waits for the device, once.
         chosen = (weights > 0).any(dim=1).nonzero()[:, 0]
         tokens = student_out.patches.flatten(0, 1)[chosen]
@@ -314,13 +299,13 @@ class ASiT(Objective):
         student_cls = student_out.cls
         if views.local_crops is not None:
             student_cls = torch.cat([student_cls, self.encoder(*views.local_crops).cls])
-        student_views = self._by_view(student_cls, views)
-        teacher_views = self._by_view(teacher_out.cls, views)
+        student_cls = self._by_view(student_cls, views)
+        teacher_cls = self._by_view(teacher_out.cls, views)
         assert self.distillation is not None
-        return self.distillation.view_loss("global", student_views, teacher_views, step)
+        return self.distillation.view_loss("global", student_cls, teacher_cls, step)
 
     def _by_view(
-        self, cls: Float[Tensor, "view cls dim"], views: Views
+        self, cls: Float[Tensor, "row cls dim"], views: Views
     ) -> Float[Tensor, "view clip dim"]:
         """Return the mean class token of each view and clip."""
         clips = self._clips(views)
@@ -344,23 +329,21 @@ class ASiT(Objective):
 
     def picture(self, batch: Batch, step: int) -> Picture:
         """Return the first clip's first view: clean, corrupted, reconstructed, and the teacher's pseudo-labels."""
-        grid = self.encoder.grid
-        views = self.views(batch, step)
+        views, grid = self.views(batch, step), self.encoder.grid
         clean = views.clean[:1]
         corrupted = views.corrupted[:1]
-        mask = views.mask[:1]
         valid_pixels = views.valid_pixels[:1]
         valid = None if views.valid is None else views.valid[:1]
         frames = int(valid_pixels[0, 0].sum())
 
-        def log_mel(spectrogram: Spectrograms) -> Float[Tensor, "mel frame"]:
+        def log_mel(spectrogram: Spectrograms) -> Float[Tensor, "mel shown"]:
             return self.front_end.denormalise(spectrogram)[0, :, :frames].detach()
 
         reconstruction = None
         if self.decoder is not None:
             patches = self.decoder(self.encoder(corrupted, valid).patches)
             pixels = grid.join(patches.to(clean.dtype), clean.shape[2])
-            covered = mask if self.config.pixels == "corrupted" else valid_pixels
+            covered = views.mask[:1] if self.config.pixels == "corrupted" else valid_pixels
             reconstruction = log_mel(torch.where(covered, pixels, clean))
         pseudo_labels = None
         if self.distillation is not None and self.teacher is not None and self.config.local_weight:
@@ -370,7 +353,7 @@ class ASiT(Objective):
         return Picture(
             log_mel(clean),
             log_mel(corrupted),
-            mask[0, :, :frames],
+            views.mask[0, :, :frames],
             reconstruction,
             start=0 if views.start is None else int(views.start[0]),
             pseudo_labels=pseudo_labels,
@@ -403,23 +386,15 @@ class ASiT(Objective):
         """Return the weight of each token in the local loss; 0 for tokens outside of it, such as padding."""
         config = self.config
         split = self.encoder.grid.split
-        dtype = views.clean.dtype
-        valid = split(views.valid_pixels.to(dtype)).sum(dim=2)
-        if config.local_tokens == "all":
-            return self._averaging_weights((valid > 0).to(dtype))
-        covered = split(views.mask.to(dtype)).sum(dim=2)
-        corrupted = (covered > 0) & (covered >= config.corrupted_threshold * valid)
-        weights = self._averaging_weights(corrupted.to(dtype))
-        if config.local_tokens == "corrupted":
-            return weights
-        intact = self._averaging_weights(((valid > 0) & ~corrupted).to(dtype))
-        mixed = config.intact_weight * intact + (1 - config.intact_weight) * weights
-        # Averaged once more, for clips that have tokens of one kind only.
-        return self._averaging_weights(mixed)
-
-    def _averaging_weights(self, chosen: Float[Tensor, "view ..."]) -> Float[Tensor, "view ..."]:
-        by_clip = self.config.average == "clip"
-        return averaging_weights(chosen, self.config.views, by_clip=by_clip)
+        return token_weights(
+            split(views.valid_pixels.to(views.clean.dtype)).sum(dim=2),
+            split(views.mask.to(views.clean.dtype)).sum(dim=2),
+            config.views,
+            tokens=config.local_tokens,
+            threshold=config.corrupted_threshold,
+            intact_weight=config.intact_weight,
+            by_clip=config.average == "clip",
+        )
 
     def _clips(self, views: Views) -> int:
         return len(views.clean) // self.config.views
