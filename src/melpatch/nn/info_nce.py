@@ -10,7 +10,8 @@ Source: van den Oord, Li and Vinyals 2018 (arXiv 1807.03748), equation 4; over t
 al. 2022 (arXiv 2110.09784), section 2.3, equation 1; over the clips of a batch, Saeed et al. 2020 (arXiv 2010.10915),
 section 2.
 
->>> predictions, targets = torch.randn(2, 5, 256), torch.randn(2, 5, 256)  # clip, item, dim
+>>> predictions = torch.zeros(2, 5, 256)  # clip, item, dim
+>>> targets = torch.ones(2, 5, 256)
 >>> valid = torch.ones(2, 5, dtype=torch.bool)
 >>> loss, hit = info_nce(predictions, targets, valid)  # (clip, item) each
 """

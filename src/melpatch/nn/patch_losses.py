@@ -7,7 +7,8 @@ For predictions c_i and target patches x_i, i = 1..N, of P pixels each::
 
 Padding counts in neither. Source: Gong et al. 2022 (SSAST, arXiv 2110.09784), section 2.3, equations 1 and 2.
 
->>> predictions, patches = torch.zeros(2, 5, 256), torch.randn(2, 5, 256)  # clip, masked patch, pixel
+>>> predictions = torch.zeros(2, 5, 256)  # clip, masked patch, pixel
+>>> patches = torch.ones(2, 5, 256)
 >>> valid = torch.ones(2, 5, dtype=torch.bool)
 >>> losses = patch_infonce(predictions, patches, valid)  # {"nce": ..., "accuracy": ...}
 >>> losses["mse"] = reconstruction_loss(predictions, patches, valid)
