@@ -180,7 +180,7 @@ def test_published_asit_has_the_published_numbers(name, expected):
         one.corruption.ratio,
         (heads.local_prototypes, heads.shared, heads.train_gain),
         (heads.freeze_prototypes, heads.temperature_warmup),
-        (config.front_end.sample_rate, one.crops, config.train.precision, config.encoder.positions),
+        (config.front_end.sample_rate, one.local_crops, config.train.precision, config.encoder.positions),
         (config.train.epochs, config.loader.batch_size),
     )
 
@@ -377,7 +377,7 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
     objective = config.objective
     if isinstance(objective, ASiT.Config):
         classes = 8 if objective.distillation.shared == "all" else 6
-        heads = {"global_prototypes": 8, "local_prototypes": classes, "hidden": 8, "bottleneck": 4}
+        heads = {"global_prototypes": 8, "local_prototypes": classes, "hidden_dim": 8, "bottleneck_dim": 4}
         objective = replace(
             objective, decoder=(8,), distillation=replace(objective.distillation, **heads)
         )
@@ -425,18 +425,18 @@ def test_a_class_of_ones_own_is_a_recipe_too():
             "nope",
             "unknown recipe or objective 'nope'; available: .*, ssast, .*ssast_frame, .*ssast_patch",
         ),
-        ("nowhere.at_all:X", "cannot be imported.*write package.module:Class"),
-        ("melpatch.objectives.ssast:Nope", "cannot be imported.*write package.module:Class"),
+        ("nowhere.at_all:X", "cannot be imported.*write package.module:name"),
+        ("melpatch.objectives.ssast:Nope", "cannot be imported.*write package.module:name"),
         (
-            "melpatch.rng:uniform",
-            "is no objective; name a class derived from melpatch.objectives.base.Objective",
+            "builtins:len",
+            "returned a int; a recipe returns a melpatch.training.config.RunConfig",
         ),
-        ("melpatch.encoders.vit:ViT", "is no objective"),
+        ("melpatch.encoders.vit:ViT", "is no objective; name a class derived from"),
     ],
 )
 def test_what_is_no_recipe_is_refused(name, message):
     with pytest.raises(ConfigError, match=message):
-        recipe(name)
+        recipe(name)("nano")
 
 
 def test_a_size_that_is_not_there_is_refused():
