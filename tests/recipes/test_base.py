@@ -22,7 +22,12 @@ def pretrained(name):
     config = recipe(name)("nano")
     config = replace(config, encoder=replace(config.encoder, **NARROW))
     if hasattr(config.objective, "distillation"):
-        heads = {"global_prototypes": 8, "local_prototypes": 6, "hidden_dim": 8, "bottleneck_dim": 4}
+        heads = {
+            "global_prototypes": 8,
+            "local_prototypes": 6,
+            "hidden_dim": 8,
+            "bottleneck_dim": 4,
+        }
         distillation = replace(config.objective.distillation, **heads)
         config = replace(
             config, objective=replace(config.objective, decoder=(8,), distillation=distillation)

@@ -180,7 +180,12 @@ def test_published_asit_has_the_published_numbers(name, expected):
         one.corruption.ratio,
         (heads.local_prototypes, heads.shared, heads.train_gain),
         (heads.freeze_prototypes, heads.temperature_warmup),
-        (config.front_end.sample_rate, one.local_crops, config.train.precision, config.encoder.positions),
+        (
+            config.front_end.sample_rate,
+            one.local_crops,
+            config.train.precision,
+            config.encoder.positions,
+        ),
         (config.train.epochs, config.loader.batch_size),
     )
 
@@ -377,7 +382,12 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
     objective = config.objective
     if isinstance(objective, ASiT.Config):
         classes = 8 if objective.distillation.shared == "all" else 6
-        heads = {"global_prototypes": 8, "local_prototypes": classes, "hidden_dim": 8, "bottleneck_dim": 4}
+        heads = {
+            "global_prototypes": 8,
+            "local_prototypes": classes,
+            "hidden_dim": 8,
+            "bottleneck_dim": 4,
+        }
         objective = replace(
             objective, decoder=(8,), distillation=replace(objective.distillation, **heads)
         )
