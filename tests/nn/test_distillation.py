@@ -137,7 +137,7 @@ def test_without_rows_nothing_moves():
     made.update(3)
     made.update(2)  # and is not taken up later
     made.eval().distribution(noise(4, CLASSES), 0.04, 4)
-    assert made.seen is None
+    assert made.step_sums is None
     made.update(4)
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 

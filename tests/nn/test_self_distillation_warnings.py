@@ -59,17 +59,17 @@ COLLAPSES = pytest.mark.parametrize(
         ),
         (
             {"global_kl_uniform": 8.2},
-            ["global teacher has one class for nearly everything", "--lr-warmup", "--lr"],
+            ["global teacher assigns nearly everything to one prototype", "--lr-warmup", "--lr"],
         ),
         (
             {"local_kl_uniform": 6.3},
-            ["local teacher has one class for nearly everything", "--lr-warmup", "--lr"],
+            ["local teacher assigns nearly everything to one prototype", "--lr-warmup", "--lr"],
         ),
         (
             {"global_entropy": 0.019 * LOG_GLOBAL},
-            ["global teacher has lost all doubt", "temperature-warmup"],
+            ["global teacher is certain of everything", "temperature-warmup"],
         ),
-        ({"local_entropy": 0.0}, ["local teacher has lost all doubt", "temperature-warmup"]),
+        ({"local_entropy": 0.0}, ["local teacher is certain of everything", "temperature-warmup"]),
     ],
 )
 
@@ -115,7 +115,7 @@ def one_prototype(module):
     ("collapse", "words"),
     [
         (lambda module: None, None),
-        (one_class, "one class for nearly everything"),
+        (one_class, "nearly everything to one prototype"),
         (one_prototype, "ln K = 4.16"),
     ],
 )

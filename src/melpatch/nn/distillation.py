@@ -1,7 +1,18 @@
-"""Self-distillation over classes nobody defined: a student learns a teacher's centred and sharpened distribution.
+"""Self-distillation with a centred and sharpened teacher, as in DINO.
+
+With student logits z_s, teacher logits z_t, a centre c and temperatures tau over K prototypes::
+
+    p_t = softmax((z_t - c) / tau_t)                 target: centred and sharpened
+    H   = -sum_k p_tk ln softmax(z_s / tau_s)_k      cross-entropy
+
+Centring keeps one prototype from taking everything, sharpening keeps the distribution from becoming uniform.
 
 Source: Caron et al. 2021, "Emerging properties in self-supervised vision transformers" (DINO, arXiv 2104.14294),
-section 3.1: centring keeps one class from taking all, sharpening keeps the distribution from becoming uniform.
+section 3.1.
+
+>>> targets = CentredTargets(1024)
+>>> probabilities, entropy = targets.distribution(torch.zeros(8, 1024), temperature=0.04, step=0)
+>>> targets.update(step=0)  # moves the centre, once per optimiser step
 """
 
 import math
@@ -16,34 +27,34 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _ELEMENTS = 2**20
-"""Logits held at once by the chunked cross-entropy, whatever the number of tokens and classes: on a processor 4 MiB in
-float32, which stay in its cache."""
-_TIMES_ON_GPU = 64  # which wants few large kernels
+"""Logits held at once by the chunked cross-entropy, however many tokens and prototypes there are: 4 MiB in float32,
+which fit in the cache of a CPU."""
+_TIMES_ON_GPU = 64  # a GPU prefers few large kernels
 
 Logits = Float[Tensor, "*row class"]
 
 
 @dataclass
-class _Seen:
-    """Sums over what the teacher said in one step, of one process."""
+class _StepSums:
+    """Sums over the teacher's outputs of one step, in one process."""
 
     step: int
     sums: Float[Tensor, "3 class"]
-    """Logits, probabilities, and how often a class was the first choice."""
+    """Logits, probabilities, and how often a prototype was the most probable."""
     rows: int
 
 
 class CentredTargets(nn.Module):
-    """A teacher's distributions over K classes: their centre, and what tells a healthy teacher from a collapsed one.
+    """A teacher's distributions over K prototypes, their centre, and gauges of collapse.
 
     The centre and the gauges move once per optimiser step, after use, by the mean over all rows of the step: of every
-    accumulated batch and every process. They are buffers, so a resumed run goes on with them.
+    accumulated batch and every process. They are buffers, so a resumed run continues with them.
 
     Attributes:
-        centre: running mean of the logits, from 0 on, as published.
-        mean: running mean of the distributions; over all steps at first, so that it is right from the first on.
-        votes: the same of the share of rows whose first choice a class was.
-        updates: steps behind them.
+        centre: running mean of the logits, starting at 0, as published.
+        mean: running mean of the distributions; a plain mean over the first steps.
+        votes: the same for the share of rows whose most probable prototype it was.
+        updates: number of steps averaged.
     """
 
     centre: Tensor
@@ -53,12 +64,13 @@ class CentredTargets(nn.Module):
 
     def __init__(self, classes: int, momentum: float = 0.9) -> None:
         super().__init__()
-        self.classes, self.momentum = classes, momentum
+        self.classes = classes
+        self.momentum = momentum
         self.register_buffer("centre", torch.zeros(classes))
         self.register_buffer("mean", torch.full((classes,), 1.0 / classes))
         self.register_buffer("votes", torch.full((classes,), 1.0 / classes))
         self.register_buffer("updates", torch.zeros(()))
-        self.seen: _Seen | None = None
+        self.step_sums: _StepSums | None = None
 
     @torch.no_grad()
     def distribution(
@@ -76,33 +88,33 @@ class CentredTargets(nn.Module):
         return probabilities, -(probabilities * logarithms).sum(dim=-1)
 
     def _note(self, logits: Logits, probabilities: Logits, step: int) -> None:
-        if (
-            self.seen is None or self.seen.step != step
-        ):  # a step that was skipped leaves rows behind
-            self.seen = _Seen(
-                step, torch.zeros(3, self.classes, dtype=torch.float64, device=logits.device), 0
-            )
-        self.seen.sums[0] += logits.sum(dim=0, dtype=torch.float64)
-        self.seen.sums[1] += probabilities.sum(dim=0, dtype=torch.float64)
-        first = probabilities.argmax(dim=-1)
-        self.seen.sums[2].index_add_(0, first, torch.ones_like(first, dtype=torch.float64))
-        self.seen.rows += len(logits)
+        dtype = sum_dtype(logits.device)
+        # Sums of another step are those of one that was skipped.
+        if self.step_sums is None or self.step_sums.step != step:
+            sums = torch.zeros(3, self.classes, dtype=dtype, device=logits.device)
+            self.step_sums = _StepSums(step, sums, 0)
+        self.step_sums.sums[0] += logits.sum(dim=0, dtype=dtype)
+        self.step_sums.sums[1] += probabilities.sum(dim=0, dtype=dtype)
+        most_probable = probabilities.argmax(dim=-1)
+        ones = torch.ones_like(most_probable, dtype=dtype)
+        self.step_sums.sums[2].index_add_(0, most_probable, ones)
+        self.step_sums.rows += len(logits)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the centre and the gauges by what was seen in this step, on every process alike."""
-        total = torch.zeros(3 * self.classes + 1, dtype=torch.float64, device=self.centre.device)
-        if self.seen is not None and self.seen.step == step:
-            total[:-1], total[-1] = self.seen.sums.flatten(), self.seen.rows
-        self.seen = None
+        """Move the centre and the gauges by the outputs of this step, equally in every process."""
+        device = self.centre.device
+        total = torch.zeros(3 * self.classes + 1, dtype=sum_dtype(device), device=device)
+        if self.step_sums is not None and self.step_sums.step == step:
+            total[:-1] = self.step_sums.sums.flatten()
+            total[-1] = self.step_sums.rows
+        self.step_sums = None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(
-                total
-            )  # also of a process that saw nothing, since the others wait for it
+            # In every process, even one without rows: the others wait for it.
+            torch.distributed.all_reduce(total)
         means = (total[:-1] / total[-1].clamp(min=1)).view(3, self.classes).to(self.centre.dtype)
-        any_seen = (total[-1] > 0).to(
-            self.centre.dtype
-        )  # a factor, since the device need not be waited for then
+        # A factor of 0 or 1 instead of a branch, which would wait for the device.
+        any_seen = (total[-1] > 0).to(self.centre.dtype)
         self.updates += any_seen
         self.centre.lerp_(means[0], (1.0 - self.momentum) * any_seen)
         rate = (1 / self.updates.clamp(min=1)).clamp(min=1.0 - self.momentum) * any_seen
@@ -110,35 +122,46 @@ class CentredTargets(nn.Module):
         self.votes.lerp_(means[2], rate)
 
     def gauges(self) -> dict[str, Tensor]:
-        """Return how evenly the classes have been used of late.
+        """Return how evenly the prototypes have been used recently.
 
-        ``kl_uniform``: KL divergence in nats of the teacher's mean distribution to the uniform one; 0 where all classes
-        are used alike, ln K where one takes all. ``used``: share of classes that were the first choice at least a
-        hundredth as often as in an even split; few rows per step cannot use many of many classes.
+        ``kl_uniform``: KL divergence in nats of the teacher's mean distribution to the uniform one; 0 if all
+        prototypes are used equally, ln K if one takes everything. ``used``: share of prototypes that were the most
+        probable at least a hundredth as often as in an even split; few rows per step cannot use many prototypes.
         """
         kl = math.log(self.classes) + torch.special.xlogy(self.mean, self.mean).sum()
         return {"kl_uniform": kl, "used": (self.votes > 0.01 / self.classes).to(kl.dtype).mean()}
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the precision of sums over the rows of a step: float64, but float32 on Apple's GPUs, which lack it.
+
+    The meta device counts as one of those, so that tests can hold objectives to it.
+    """
+    return torch.float32 if device.type in ("mps", "meta") else torch.float64
+
+
 def cross_view_loss(
-    told: Float[Tensor, "view clip class"],
-    said: Float[Tensor, "anyview clip class"],
+    teacher_out: Float[Tensor, "view clip class"],
+    student_out: Float[Tensor, "anyview clip class"],
     temperature: float,
 ) -> Float[Tensor, " clip"]:
-    """Return the mean cross-entropy of each clip over all pairs of a teacher's view and another view of the student.
+    """Return each clip's mean cross-entropy over all pairs of a teacher's view and another view of the student.
 
     Args:
-        told: the teacher's distributions, one per global view.
-        said: the student's logits, of the same views in the same order, then of any others.
+        teacher_out: the teacher's distributions, one per global view.
+        student_out: the student's logits, of the same views in the same order, then of any others.
         temperature: of the student.
 
     Source: Caron et al. 2021, equation 3; ASiT (Atito et al. 2022), section III-B.
     """
-    views, pairs = len(told), len(told) * (len(said) - 1)
-    targets = told.sum(dim=0).expand(len(said), -1, -1).clone()
-    targets[:views] -= told  # a view is not told of itself
-    said = said.to(told.dtype)
-    return -(targets * F.log_softmax(said / temperature, dim=-1)).sum(dim=(0, 2)) / pairs
+    views = len(teacher_out)
+    pairs = views * (len(student_out) - 1)
+    # Cross-entropy is linear in its targets: a student's view gets the sum over all of the teacher's
+    # views but its own.
+    targets = teacher_out.sum(dim=0).expand(len(student_out), -1, -1).clone()
+    targets[:views] -= teacher_out
+    log_probabilities = F.log_softmax(student_out.to(teacher_out.dtype) / temperature, dim=-1)
+    return -(targets * log_probabilities).sum(dim=(0, 2)) / pairs
 
 
 def chunked_cross_entropy(
@@ -177,26 +200,28 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         distribution: Callable[[slice], Tensor],
         temperature: float,
     ) -> Tensor:
-        summed = vectors.new_zeros(())
-        to_vectors, to_prototypes = torch.zeros_like(vectors), torch.zeros_like(prototypes)
-        chunk = max(1, _ELEMENTS * (_TIMES_ON_GPU if vectors.is_cuda else 1) // len(prototypes))
-        for start in range(
-            0, max(1, len(vectors)), chunk
-        ):  # once without tokens: processes wait for each other's sums
+        loss = vectors.new_zeros(())
+        to_vectors = torch.zeros_like(vectors)
+        to_prototypes = torch.zeros_like(prototypes)
+        elements = _ELEMENTS * (_TIMES_ON_GPU if vectors.is_cuda else 1)
+        chunk = max(1, elements // len(prototypes))
+        # Once even without tokens: processes wait for each other's sums.
+        for start in range(0, max(1, len(vectors)), chunk):
             part = slice(start, start + chunk)
-            told = distribution(part)
-            said = F.log_softmax(
-                (vectors[part] @ prototypes.T).to(told.dtype) / temperature, dim=-1
-            )
+            teacher = distribution(part)
+            logits = (vectors[part] @ prototypes.T).to(teacher.dtype)
+            log_student = F.log_softmax(logits / temperature, dim=-1)
             weight = weights[part, None]
-            summed = summed - (weight * told * said).sum()
-            difference = (said.exp() - told) * (weight / temperature)
+            loss = loss - (weight * teacher * log_student).sum()
+            # d loss / d logits = weight / temperature * (softmax(student) - teacher), and the chain
+            # rule through logits = vectors @ prototypes.T
+            to_logits = (log_student.exp() - teacher) * (weight / temperature)
             if ctx.needs_input_grad[0]:
-                to_vectors[part] = (difference @ prototypes).to(vectors.dtype)
+                to_vectors[part] = (to_logits @ prototypes).to(vectors.dtype)
             if ctx.needs_input_grad[1]:
-                to_prototypes += difference.T @ vectors[part]
+                to_prototypes += to_logits.T @ vectors[part]
         ctx.save_for_backward(to_vectors, to_prototypes)
-        return summed
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:

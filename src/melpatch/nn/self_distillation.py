@@ -1,4 +1,4 @@
-"""The student's and the teacher's heads, what they are told by, and how both change in the course of a run.
+"""Local and global self-distillation: heads of student and teacher, targets, and their schedules over a run.
 
 Sources: Caron et al. 2021, "DINO" (arXiv 2104.14294), section 3.1 and appendix C; Atito et al. 2022, "ASiT" (arXiv
 2211.13189), section III-B and C, which has it for class tokens ("global") and for patch tokens ("local").
@@ -20,11 +20,11 @@ from melpatch.nn.heads import DistillationHeads, Sharing
 from melpatch.progress import notice
 from melpatch.schedules import cosine, ramp
 
-_STUCK, _ONE, _SURE = (
-    0.99,
-    0.9,
-    0.02,
-)  # shares of ln K: a loss, a KL above, or an entropy below, has collapsed
+# Shares of ln K: a loss above the first, a KL divergence to uniform above the second, or an entropy
+# below the third is a sign of collapse.
+_STUCK_LOSS = 0.99
+_ONE_PROTOTYPE = 0.9
+_LOW_ENTROPY = 0.02
 
 
 class SelfDistillation(nn.Module):
@@ -32,8 +32,8 @@ class SelfDistillation(nn.Module):
 
     Attributes:
         student: heads that are trained.
-        teacher: heads that follow them.
-        targets: centres and gauges by name.
+        teacher: EMA of the student's heads.
+        targets: centres and gauges, by name of the loss.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -41,27 +41,27 @@ class SelfDistillation(nn.Module):
         """Settings of self-distillation. Shares are shares of the run."""
 
         global_prototypes: int = 8192
-        """Number of classes that class tokens are put into."""
+        """Prototypes of the global loss, on class tokens."""
         local_prototypes: int = 1024
-        """Number of classes that patch tokens are put into."""
+        """Prototypes of the local loss, on patch tokens."""
         shared: Sharing = "trunk"
-        """What the two heads have in common: the trunk, none of it, or all."""
+        """Parts that the two heads share: the trunk, none, or all."""
         hidden_dim: int = 2048
         """Width of the heads' trunk."""
         bottleneck_dim: int = 256
-        """Length of the unit vectors that are compared with the classes' prototypes."""
+        """Width of the unit vectors that are compared with the prototypes."""
         train_gain: bool = False
-        """Whether the prototypes' length is trained; fixed at 1 is the stabler choice."""
+        """Whether the length of the prototypes is trained; fixed at 1 is more stable."""
         freeze_prototypes: float = 0.025
-        """Share at the start during which the prototypes stay as they are."""
+        """Share of the run, at its start, during which the prototypes are frozen."""
         student_temperature: float = 0.1
         """Temperature of the student's distributions."""
         teacher_temperature: tuple[float, float] = (0.04, 0.07)
         """Temperature of the teacher's, at the start and after the warm-up; lower than the student's."""
         temperature_warmup: float = 0.1
-        """Share over which it rises."""
+        """Share of the run over which it rises."""
         momentum: float | None = None
-        """Share of the teacher that stays in a step; rises to 1 over the run. None: by batch size and run length."""
+        """EMA momentum of the teacher at the start; rises to 1 over the run. None: by batch size and run length."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
@@ -113,7 +113,7 @@ class SelfDistillation(nn.Module):
         self.steps, self.momentum = 1, config.momentum or 0.0
 
     def begin(self, steps: int, batch_size: int) -> None:
-        """Start the teacher's heads as a copy of the student's, for a run of so many steps of so many clips."""
+        """Start the teacher's heads as a copy of the student's, for a run of this length and batch size."""
         self.teacher.load_state_dict(self.student.state_dict())
         self.steps = steps
         wanted = self.config.momentum
@@ -133,8 +133,8 @@ class SelfDistillation(nn.Module):
     def token_loss(
         self,
         name: str,
-        said: Float[Tensor, "token dim"],
-        told: Float[Tensor, "token dim"],
+        student_out: Float[Tensor, "token dim"],
+        teacher_out: Float[Tensor, "token dim"],
         weights: Float[Tensor, " token"],
         step: int,
     ) -> dict[str, Tensor]:
@@ -142,14 +142,14 @@ class SelfDistillation(nn.Module):
 
         Args:
             name: whose heads.
-            said: the student's tokens.
-            told: the teacher's tokens of the same places.
+            student_out: the student's tokens.
+            teacher_out: the teacher's tokens of the same places.
             weights: of each token; a sum of 1 makes a mean.
             step: of the run.
         """
         with torch.no_grad():
             answers, prototypes = (
-                self.teacher.project(told, name),
+                self.teacher.project(teacher_out, name),
                 self.teacher.prototypes_for(name),
             )
         target, temperature, entropies = (
@@ -165,10 +165,10 @@ class SelfDistillation(nn.Module):
             entropies.append(entropy)
             return probabilities
 
-        vectors, student = self.student.project(said, name), self._prototypes(name, step)
+        vectors, student = self.student.project(student_out, name), self._prototypes(name, step)
         with torch.autocast(
-            said.device.type, enabled=False
-        ):  # what is divided by small temperatures must be exact
+            student_out.device.type, enabled=False
+        ):  # division by small temperatures needs float32
             loss = chunked_cross_entropy(
                 vectors, student, weights, distribution, self.config.student_temperature
             )
@@ -177,18 +177,18 @@ class SelfDistillation(nn.Module):
     def view_loss(
         self,
         name: str,
-        said: Float[Tensor, "anyview clip dim"],
-        told: Float[Tensor, "view clip dim"],
+        student_out: Float[Tensor, "anyview clip dim"],
+        teacher_out: Float[Tensor, "view clip dim"],
         step: int,
     ) -> dict[str, Tensor]:
         """Return the mean cross-entropy of each view's token with the teacher's of every other view, and the gauges."""
         with torch.no_grad():
             answers, prototypes = (
-                self.teacher.project(told, name),
+                self.teacher.project(teacher_out, name),
                 self.teacher.prototypes_for(name),
             )
-        vectors, student = self.student.project(said, name), self._prototypes(name, step)
-        with torch.autocast(said.device.type, enabled=False):  # as in token_loss
+        vectors, student = self.student.project(student_out, name), self._prototypes(name, step)
+        with torch.autocast(student_out.device.type, enabled=False):  # as in token_loss
             answers = F.linear(answers, prototypes)
             probabilities, entropy = self._target(name).distribution(
                 answers, self.temperature(step), step
@@ -197,49 +197,53 @@ class SelfDistillation(nn.Module):
             loss = cross_view_loss(probabilities, logits, self.config.student_temperature).mean()
             return self._metrics(name, loss, entropy.mean())
 
-    def logits(self, name: str, told: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token class"]:
+    def logits(
+        self, name: str, teacher_out: Float[Tensor, "*token dim"]
+    ) -> Float[Tensor, "*token class"]:
         """Return the teacher's centred logits of tokens."""
         return (
-            F.linear(self.teacher.project(told, name), self.teacher.prototypes_for(name))
+            F.linear(self.teacher.project(teacher_out, name), self.teacher.prototypes_for(name))
             - self._target(name).centre
         )
 
     def after_step(self, step: int) -> None:
-        """Move the teacher's heads towards the student's, and the centres to what the teacher said."""
+        """Move the teacher's heads towards the student's, and the centres to the mean of its outputs."""
         for name in self.targets:
             self._target(name).update(step)
         ema_update(self.teacher, self.student, self.momentum_at(step))
 
     def momentum_at(self, step: int) -> float:
         """Return the teacher's momentum in a step: half a cosine from its start to 1 at the end of the run."""
-        return cosine(self.momentum, 1.0, self._done(step))
+        return cosine(self.momentum, 1.0, self._progress(step))
 
     def temperature(self, step: int) -> float:
         """Return the teacher's temperature in a step. *Differs* from the published code: not in stairs of an epoch."""
         warmup = self.config.temperature_warmup
-        return ramp(*self.config.teacher_temperature, self._done(step) / warmup if warmup else 1.0)
+        return ramp(
+            *self.config.teacher_temperature, self._progress(step) / warmup if warmup else 1.0
+        )
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return in words that a loss sits at ln K, or that the teacher's variety or doubt is gone; else None.
 
-        Nothing is said while the temperature rises, when losses may pass ln K without harm.
+        Nothing is student_out while the temperature rises, when losses may pass ln K without harm.
         """
-        if self._done(step) < self.config.temperature_warmup:
+        if self._progress(step) < self.config.temperature_warmup:
             return None
         for name in self.targets:
             most = math.log(self._target(name).classes)
-            if metrics.get(f"{name}_kl_uniform", 0.0) > _ONE * most:
+            if metrics.get(f"{name}_kl_uniform", 0.0) > _ONE_PROTOTYPE * most:
                 what, cure = (
-                    "teacher has one class for nearly everything",
+                    "teacher assigns nearly everything to one prototype",
                     "a longer --lr-warmup, a lower --lr",
                 )
-            elif metrics.get(name, 0.0) > _STUCK * most:
+            elif metrics.get(name, 0.0) > _STUCK_LOSS * most:
                 what, cure = (
-                    f"loss sits at ln K = {most:.2f}: it knows nothing",
+                    f"loss sits at ln K = {most:.2f}: it has learned nothing",
                     "a lower teacher-temperature",
                 )
-            elif metrics.get(f"{name}_entropy", most) < _SURE * most:
-                what, cure = "teacher has lost all doubt", "a longer temperature-warmup"
+            elif metrics.get(f"{name}_entropy", most) < _LOW_ENTROPY * most:
+                what, cure = "teacher is certain of everything", "a longer temperature-warmup"
             else:
                 continue
             flag = "--objective.distillation"
@@ -248,11 +252,11 @@ class SelfDistillation(nn.Module):
 
     def _target(self, name: str) -> CentredTargets:
         target = self.targets[name]
-        assert isinstance(target, CentredTargets)  # a ModuleDict forgets what it holds
+        assert isinstance(target, CentredTargets)  # a ModuleDict has no type of item
         return target
 
     def _metrics(self, name: str, loss: Tensor, entropy: Tensor) -> dict[str, Tensor]:
-        """Return a loss, as it is and as a share of ln K (1 is what knowing nothing costs), and the gauges."""
+        """Return a loss, as it is and as a share of ln K (1 is the loss of a uniform guess), and the gauges."""
         target = self._target(name)
         gauges = {
             "over_ln_k": loss / math.log(target.classes),
@@ -262,11 +266,13 @@ class SelfDistillation(nn.Module):
         return {name: loss} | {f"{name}_{gauge}": value for gauge, value in gauges.items()}
 
     def _prototypes(self, name: str, step: int) -> Float[Tensor, "class bottleneck"]:
-        """Return the student's prototypes, out of the gradient's reach while they are frozen."""
+        """Return the student's prototypes, without gradient while they are frozen."""
         prototypes = self.student.prototypes_for(name)
         return (
-            prototypes.detach() if self._done(step) < self.config.freeze_prototypes else prototypes
+            prototypes.detach()
+            if self._progress(step) < self.config.freeze_prototypes
+            else prototypes
         )
 
-    def _done(self, step: int) -> float:
+    def _progress(self, step: int) -> float:
         return min(1.0, step / self.steps)
