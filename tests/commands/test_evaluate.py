@@ -560,7 +560,7 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
         (
             ("melpatch.rng:uniform",),
             (),
-            "melpatch.rng:uniform is not a protocol; name a class derived from",
+            "protocols 'melpatch.rng:uniform' is a function; wanted: a protocol class",
         ),
         (
             ("melpatch.inference.model:Model",),
