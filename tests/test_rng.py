@@ -1,7 +1,8 @@
-"""The random numbers: the published generator, good statistics, no dependence on how many are drawn or with whom."""
+"""Random numbers: the published generator, its statistics, and independence of count and batch."""
 
 import pytest
 import torch
+from float64_on_device import Float64OnDevice
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
@@ -40,8 +41,8 @@ def test_the_generator_is_splitmix64():
     ]
 
 
-def test_numbers_are_those_of_every_release_before():
-    """A run must give the same masks and crops under every version: change these numbers and old runs are gone."""
+def test_numbers_are_those_of_earlier_versions():
+    """Runs must keep their masks and crops: other numbers here would break resuming older runs."""
     state = rng.stream(7, "mask", torch.tensor([3, -(2**63), 2**63 - 1]), step=11)
     assert state.tolist() == PINNED["stream"]
     assert rng.uniform(state, 2).tolist() == PINNED["uniform"]
@@ -68,8 +69,8 @@ def test_normal_is_normal():
 
 
 @pytest.mark.parametrize("draw", [rng.uniform, rng.normal])
-def test_neighbours_are_uncorrelated(draw):
-    """Neighbouring keys, steps, seeds, purposes and numbers: |r| of 200,000 pairs is below 0.011 in all but 1e-6."""
+def test_neighbouring_streams_and_numbers_are_uncorrelated(draw):
+    """The correlation of 200,000 independent pairs exceeds 0.011 with a probability of 1e-6."""
     values = draw(rng.stream(0, "test", KEYS), 10)
     others = {
         "key": values.roll(1, dims=0),
@@ -79,8 +80,8 @@ def test_neighbours_are_uncorrelated(draw):
         "purpose": draw(rng.stream(0, "tests", KEYS), 10),
         "shifted key": draw(rng.stream(0, "test", KEYS + 2**32), 10),
     }
-    found = {name: correlation(values, other) for name, other in others.items()}
-    assert {name: r for name, r in found.items() if abs(r) > 0.011} == {}
+    correlations = {name: correlation(values, other) for name, other in others.items()}
+    assert {name: r for name, r in correlations.items() if abs(r) > 0.011} == {}
 
 
 @given(
@@ -88,11 +89,11 @@ def test_neighbours_are_uncorrelated(draw):
     step=st.integers(0, 10**6),
     purposes=st.lists(st.text(max_size=5), max_size=4),
 )
-def test_streams_of_several_purposes_are_those_of_each(seed, step, purposes):
+def test_streams_drawn_together_equal_those_drawn_one_by_one(seed, step, purposes):
     together = rng.streams(seed, purposes, KEYS, step)
     assert together.shape == (len(purposes), len(KEYS))
-    for found, purpose in zip(together, purposes, strict=True):
-        assert torch.equal(found, rng.stream(seed, purpose, KEYS, step))
+    for states, purpose in zip(together, purposes, strict=True):
+        assert torch.equal(states, rng.stream(seed, purpose, KEYS, step))
 
 
 def test_streams_of_neighbouring_keys_share_no_numbers():
@@ -101,7 +102,7 @@ def test_streams_of_neighbouring_keys_share_no_numbers():
 
 
 @given(key=signed, seed=st.integers(0, 2**32), count=st.integers(1, 40), more=st.integers(1, 40))
-def test_a_number_depends_neither_on_the_count_nor_on_the_batch(key, seed, count, more):
+def test_numbers_do_not_depend_on_their_count_or_on_other_clips(key, seed, count, more):
     alone = rng.stream(seed, "test", torch.tensor([key]))
     batch = rng.stream(seed, "test", torch.tensor([5, key, -9]))
     for draw in (rng.uniform, rng.normal):
@@ -127,20 +128,49 @@ def test_integers_stay_in_range(low, size):
 def test_integers_are_uniform_and_reach_every_residue_of_a_long_range():
     small = rng.integers(rng.stream(0, "test", KEYS), 0, 7, 10)
     assert chisquare(small.flatten().bincount().numpy()).pvalue > 0.001
-    long = rng.integers(
-        rng.stream(0, "test", KEYS), 0, 2**40, 10
-    )  # hours of audio need more than 24 bits
+    # Hours of audio have more samples than 24 bits can count.
+    long = rng.integers(rng.stream(0, "test", KEYS), 0, 2**36, 10)
     assert chisquare((long.flatten() % 16).bincount().numpy()).pvalue > 0.001
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 512, 4096, 10**6, 10**9, 2**36 - 1, 2**36, 2**53])
+def test_integers_equal_those_of_float64_arithmetic(size):
+    """Earlier versions computed them in float64. The numbers must stay, and they are exact."""
+    state = rng.stream(0, "test", KEYS[:500])
+    bits = rng._shift_right(rng._numbers(state, (20,)), 11)
+    draws = rng.integers(state, -3, size - 3, 20)
+    assert torch.equal(draws, (bits.double() * 2.0**-53 * size).long() - 3)
+    exact = [[(int(number) * size >> 53) - 3 for number in row] for row in bits.tolist()]
+    assert draws.tolist() == exact
+
+
+@pytest.mark.parametrize("size", [-1, 2**36 + 1, 2**53 - 1, 2**53 + 1])
+def test_integers_of_an_impossible_range_are_refused(size):
+    """Their products would exceed 64 bits."""
+    with pytest.raises(ValueError, match=r"allowed: 0 to 2\*\*36, or 2\*\*53"):
+        rng.integers(KEYS, 0, size, 1)
+
+
+def test_no_draw_needs_float64_on_the_device():
+    keys = KEYS.to("meta")
+    with Float64OnDevice() as dtypes:
+        state = rng.stream(0, "test", keys)
+        rng.streams(0, ["mask", "crop"], keys, 1)
+        rng.uniform(state, 2)
+        rng.normal(state, 2)
+        rng.integers(state, 0, 2**36, 2)
+        rng.integers(state, 0, 2**53, 2)
+    assert dtypes.operators == []
+
+
 @given(size=st.integers(0, 200), step=st.integers(0, 10))
-def test_permutation_holds_each_number_once(size, step):
+def test_permutation_contains_every_number_once(size, step):
     order = rng.permutation(3, "order", step, size)
     assert order.sort().values.tolist() == list(range(size))
     assert torch.equal(order, rng.permutation(3, "order", step, size))
 
 
-def test_every_place_of_a_permutation_is_equally_likely():
+def test_all_numbers_are_equally_likely_at_each_end_of_a_permutation():
     first = torch.stack([rng.permutation(0, "order", step, 8) for step in range(2000)])
     assert chisquare(first[:, 0].bincount(minlength=8).numpy()).pvalue > 0.001
     assert chisquare(first[:, 7].bincount(minlength=8).numpy()).pvalue > 0.001
@@ -151,23 +181,12 @@ def test_seeded_sets_and_restores_the_global_generator():
     with rng.seeded(1, "layers"):
         first = torch.rand(3)
     with rng.seeded(1, "layers"):
-        again = torch.rand(3)
+        same = torch.rand(3)
     with rng.seeded(2, "layers"):
         other = torch.rand(3)
-    assert torch.equal(first, again)
+    assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 512, 4096, 10**6, 10**9, 2**36])
-def test_integers_are_those_of_float64(size):
-    """They used to be floor(53 bits * 2**-53 * size) in float64, which Apple's GPUs lack."""
-    state = rng.stream(0, "test", KEYS[:500])
-    bits = rng.integers(state, 0, 1 << 53, 20)
-    expected = (bits.double() * 2.0**-53 * size).long()
-    assert torch.equal(rng.integers(state, 0, size, 20), expected)
-    exact = [[int(number) * size >> 53 for number in row] for row in bits.tolist()]
-    assert rng.integers(state, 0, size, 20).tolist() == exact
 
 
 def test_bits_are_the_numbers_of_uniform():

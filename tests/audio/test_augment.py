@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from float64_on_device import Float64OnDevice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -389,6 +390,20 @@ def test_the_order_of_the_batch_does_not_matter_without_mixup():
 def test_settings_that_cannot_work_are_refused(field, wrong):
     with pytest.raises(ConfigError, match=f"^{field} = "):
         Augment.Config(**{field: wrong})
+
+
+@single
+def test_no_augmentation_needs_float64_on_the_device(change, inputs, lengths):
+    with Float64OnDevice() as dtypes:
+        change(inputs().to("meta"), lengths.to("meta"), STATE.to("meta"))
+    assert dtypes.operators == []
+
+
+def test_mixup_needs_no_float64_on_the_device():
+    inputs = (waves(), LENGTHS, torch.eye(4), PARTNERS, STATE)
+    with Float64OnDevice() as dtypes:
+        mixup(*(tensor.to("meta") for tensor in inputs), 0.5, 10)
+    assert dtypes.operators == []
 
 
 def test_settings_survive_toml():

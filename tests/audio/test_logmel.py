@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from float64_on_device import Float64OnDevice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kaldi_features import kaldi_features
@@ -310,3 +311,14 @@ def test_settings_that_cannot_work_are_refused(field, wrong):
 def test_settings_survive_toml(legal):
     config = LogMel.Config(**legal)
     assert from_dict(LogMel.Config, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"centred": True, "preemphasis_over": "wave", "unit_norm": True}]
+)
+def test_no_float64_is_needed_on_the_device(settings):
+    with Float64OnDevice() as dtypes:
+        LogMel(**settings)(
+            torch.zeros(2, 1000, device="meta"), torch.tensor([900, 1000]).to("meta")
+        )
+    assert dtypes.operators == []

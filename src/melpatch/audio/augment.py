@@ -28,9 +28,9 @@ class Augment:
         mixup_alpha: int = 10
         """The mixing weight is Beta(alpha, alpha) distributed; a whole number."""
         mixup_on: Literal["wave", "spectrogram"] = "wave"
-        """What is mixed: waves (SSAST, AST) or normalised log-mel spectrograms (PANNs)."""
+        """Input that is mixed: waves (SSAST, AST) or normalised log-mel spectrograms (PANNs)."""
         roll: float = 0.0
-        """Largest roll in time, in either direction, as a share of the clip's length, from 0 to 1."""
+        """Largest cyclic shift in time, as a share of the clip's length, from 0 to 1."""
         gain_db: float = 0.0
         """Largest change of level, up or down, in dB."""
         noise_snr_db: tuple[float, float] | None = None
@@ -156,7 +156,8 @@ def mixup(
     weight = draws[:, 1:].median(dim=1).values
     inside = _inside(sound, sizes)
     clean = torch.where(inside, sound, 0.0)
-    if sound.ndim == 2:  # waves
+    if sound.ndim == 2:
+        # Waves; spectrograms have three dimensions.
         mean = clean.sum(1, keepdim=True) / sizes.clamp(min=1)[:, None]
         clean = torch.where(inside, sound - mean, 0.0)
     sound = torch.where(inside & _per_clip(mixed, sound), _blend(clean, partners, weight), sound)
@@ -188,6 +189,7 @@ def roll(
     share: float,
 ) -> Float[Tensor, "clip sample"]:
     """Roll every clip in time, cyclically, by up to a share of its length in either direction."""
+    # The shift is uniform between -share and share of the clip's length, in whole samples.
     shift = ((2.0 * uniform(state, 1) - 1.0) * share * lengths[:, None]).round().long()
     sample = torch.arange(wave.shape[1], device=wave.device)
     rolled = (sample - shift) % lengths.clamp(min=1)[:, None]
@@ -202,6 +204,7 @@ def gain(
     most_db: float,
 ) -> Float[Tensor, "clip sample"]:
     """Make every clip up to ``most_db`` louder or softer, uniformly in dB, without clipping."""
+    # Amplitude is 10^(dB / 20).
     factor = 10.0 ** ((2.0 * uniform(state, 1) - 1.0) * (most_db / 20.0))
     return torch.where(_inside(wave, lengths), wave * factor, wave)
 
@@ -217,7 +220,8 @@ def noise(
     inside = _inside(wave, lengths)
     energy = torch.where(inside, wave, 0.0).square().sum(1, keepdim=True)
     power = energy / lengths.clamp(min=1)[:, None]
-    # The first number of the stream draws the ratio, the others draw the noise.
+    # Noise power is signal power / 10^(SNR / 10). The first number of the stream gives the ratio,
+    # the others give the noise.
     scale = (power * 10.0 ** (-(low + uniform(state, 1) * (high - low)) / 10.0)).sqrt()
     added = normal(state, wave.shape[1] + 1)[:, 1:]
     return torch.where(inside, wave + scale * added, wave)
@@ -237,7 +241,8 @@ def spec_augment(
     the clip.
 
     Source: Park et al. 2019 (arXiv 1904.08779), section 2, without time warping.
-    *Differs:* the published SSAST fills with 0 before normalisation and lets the time mask fall into padding.
+    *Differs:* the published SSAST fills with 0 before normalisation, and its time mask may fall
+    into padding.
     """
     _, n_mels, width = spectrogram.shape
     draws = uniform(state, masks, 4)
@@ -268,7 +273,8 @@ def pixel_noise(
 def _bands(
     draws: Float[Tensor, "clip mask 2"], limit: int, sizes: Int[Tensor, " clip"], total: int
 ) -> Bool[Tensor, "clip place"]:
-    """Return which of ``total`` places lie in random bands within the first ``sizes`` places."""
+    """Return a mask of ``total`` places, true in random bands within the first ``sizes`` places."""
+    # The width is uniform up to the limit, the start uniform over all places where the band fits.
     width = (draws[..., 0] * sizes[:, None].clamp(max=limit)).long()
     start = (draws[..., 1] * (sizes[:, None] - width + 1)).long()
     place = torch.arange(total, device=sizes.device)
@@ -279,4 +285,5 @@ def _bands(
 def _inside(
     sound: Float[Tensor, "clip *mel time"], sizes: Int[Tensor, " clip"]
 ) -> Bool[Tensor, "clip *ones time"]:
+    """Return a mask of the samples or frames that are not padding."""
     return torch.arange(sound.shape[-1], device=sound.device) < _per_clip(sizes, sound)

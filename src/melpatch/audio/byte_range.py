@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from melpatch.errors import AudioError
 
 _CHECKED = 4 << 20
-"""Longest range that is read whole and checked, in bytes (two minutes of 16 kHz PCM).
+"""Longest range that is read as a whole and checked, in bytes (two minutes of 16 kHz PCM).
 
-Of longer ones only what is decoded is read."""
+Longer ones are read only where they are decoded."""
 _PACK_AGAIN = "copy the file again or pack it again; melpatch pack --check finds all damage"
 
 
@@ -54,7 +54,7 @@ class ByteRange(NamedTuple):
         return content
 
     def open(self) -> io.BytesIO | io.FileIO:
-        """Open it as a file of its own; a short one is read and checked immediately.
+        """Open the range as a separate file; a short one is read and checked immediately.
 
         Raises:
             AudioError: as :meth:`content`.

@@ -73,8 +73,9 @@ def read(
     with open_sound(path) as sound:
         rate = sample_rate or sound.info.sample_rate
         part = _around(sound, start, duration, rate)
-        blocks = [*sound.blocks(part.first, part.samples)]
-        wave = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        # The empty block stands for a segment beyond the end of the file.
+        blocks = [np.empty(0, np.float32), *sound.blocks(part.first, part.samples)]
+        wave = np.concatenate(blocks)
         wave = _resample(wave, sound.info.sample_rate, rate)[part.skip :][: part.keep]
         if not len(wave):
             raise _beyond(sound, start)
@@ -82,13 +83,13 @@ def read(
 
 
 class _Part(NamedTuple):
-    """What to decode for a segment, and which of the resampled samples belong to it.
+    """The samples to decode for a segment, and those of the resampled ones that belong to it.
 
     Attributes:
         first: first sample to decode, at the file's rate.
-        samples: how many to decode; None: up to the end.
-        skip: resampled samples before the segment.
-        keep: resampled samples of the segment at most; None: all.
+        samples: number of samples to decode; None: up to the end.
+        skip: number of resampled samples before the segment.
+        keep: largest number of resampled samples in the segment; None: all.
     """
 
     first: int
@@ -98,20 +99,29 @@ class _Part(NamedTuple):
 
 
 def _around(sound: SoundFile, start: float, duration: float | None, rate: int) -> _Part:
-    """Return what to decode around a segment."""
+    """Return the samples to decode around a segment."""
     if not start >= 0 or not (duration is None or duration > 0):
         reason = f"has no segment from {start} s of {duration} s"
         fix = "ask for a start of at least 0 s and a duration above 0 s"
         raise AudioError(sound.path, reason, fix)
     own = sound.info.sample_rate
     begin = round(start * rate)
-    keep = None if duration is None else max(1, round(duration * rate))
-    reach = 0 if own == rate else ceil(_REACH * max(1, rate / own))
+    keep = None
+    if duration is not None:
+        keep = max(1, round(duration * rate))
+
+    # The filter of the resampler reaches beyond both ends of the segment.
+    reach = 0
+    if own != rate:
+        reach = ceil(_REACH * max(1, rate / own))
+
     # Decoding begins where samples of both rates coincide, so that the resampler keeps its phase.
     step = rate // gcd(own, rate)
     origin = max(0, begin - reach) // step * step
     first = origin * own // rate
-    samples = None if keep is None else ceil((begin + keep + reach) * own / rate) - first
+    samples = None
+    if keep is not None:
+        samples = ceil((begin + keep + reach) * own / rate) - first
     if sound.info.samples is not None:
         first = min(first, sound.info.samples)
     return _Part(first, samples, begin - origin, keep)
@@ -162,10 +172,12 @@ def stream(
         size = round(seconds * rate)
         check(size >= 1, "seconds", seconds, f"at least one sample, 1/{rate} s")
         check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
-        index = 0  # of the next window
-        begin = 0  # its first sample, counted from the start of the segment
+        # The next window and its first sample, and the first sample of the buffer; both are counted
+        # from the start of the segment.
+        index = 0
+        begin = 0
+        offset = 0
         buffer = np.empty(0, np.float32)
-        offset = 0  # position of the buffer in the segment
         for block in _resampled(sound, _around(sound, start, duration, rate), rate):
             buffer = np.concatenate((buffer, block))
             while (begin := round(index * hop * rate)) + size <= offset + len(buffer):
@@ -181,7 +193,9 @@ def stream(
             raise _beyond(sound, start)
         # The rest is a shorter window, unless the last full one already reaches the end.
         end = offset + len(buffer)
-        covered = round((index - 1) * hop * rate) + size if index else 0
+        covered = 0
+        if index:
+            covered = round((index - 1) * hop * rate) + size
         if begin < end and covered < end:
             yield begin / rate, buffer[begin - offset :]
 
@@ -199,6 +213,7 @@ def _resampled(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.nd
 
 
 def _at_rate(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
+    """Yield the decoded blocks at another rate; the resampler keeps its state between blocks."""
     own = sound.info.sample_rate
     blocks = sound.blocks(part.first, part.samples)
     if own == rate:
@@ -207,4 +222,5 @@ def _at_rate(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.ndar
     resampler = soxr.ResampleStream(own, rate, 1, dtype="float32", quality=_QUALITY)
     for block in blocks:
         yield resampler.resample_chunk(block)
+    # The samples that the filter still holds.
     yield resampler.resample_chunk(np.empty(0, np.float32), last=True)

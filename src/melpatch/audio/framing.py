@@ -1,4 +1,4 @@
-"""What framing needs: zeros past the end of a clip, mirrored ends and the windows."""
+"""Steps before framing: zeros past the end of a clip, mirrored ends, and window functions."""
 
 from typing import Literal
 
@@ -28,7 +28,8 @@ def mirror(
     by ``numpy.pad(mode="reflect")``.
     """
     right = win_length // 2
-    left = win_length - right  # an odd window is placed as in torch.stft
+    # An odd window is placed as in torch.stft.
+    left = win_length - right
     last = (lengths - 1).clamp(min=0)[..., None]
 
     # Positions outside each clip: -left .. -1 before it, last + 1 .. last + right after it.
@@ -42,8 +43,10 @@ def mirror(
 
 
 def window_weights(kind: Window, size: int) -> Float[np.ndarray, " sample"]:
-    """Return the window in float64: Hann's, symmetric or periodic, or Povey's (Hann's **0.85)."""
+    """Return the window in float64: Hann's, symmetric or periodic, or Povey's."""
     if kind == "hann_periodic":
         return np.hanning(size + 1)[:-1]
     hann = np.hanning(size)
-    return hann**0.85 if kind == "povey" else hann
+    if kind == "povey":
+        return hann**0.85
+    return hann

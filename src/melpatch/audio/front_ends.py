@@ -2,8 +2,7 @@
 
 ``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as for MAE-AST.
 Those of PANNs and COLA only set the unit, since the first norm of a CNN14 normalises level and
-scale; for another encoder, measure them
-(``--stats-clips 512``; ``melpatch stats`` prints them).
+scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stats`` prints them).
 """
 
 import math
@@ -55,7 +54,7 @@ def maskspec(sample_rate: int = 32000) -> LogMel.Config:
 def panns(sample_rate: int = 32000) -> LogMel.Config:
     """PANNs: librosa's log-mel spectrogram in decibels of power.
 
-    Source: Kong et al. 2020 (arXiv 1912.10211), published code, which has models for 32, 16 and 8 kHz.
+    Source: Kong et al. 2020 (arXiv 1912.10211), published code, with models for 32, 16 and 8 kHz.
     """
     return LogMel.Config(
         sample_rate=sample_rate,
@@ -70,7 +69,8 @@ def panns(sample_rate: int = 32000) -> LogMel.Config:
         mel="slaney",
         floor=1e-10,
         mean=0.0,
-        std=math.log(10.0) / 10.0,  # a decibel, in natural logarithms
+        # A decibel, in natural logarithms.
+        std=math.log(10.0) / 10.0,
         scale=1.0,
     )
 

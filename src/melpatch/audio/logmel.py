@@ -81,7 +81,7 @@ class LogMel(nn.Module):
         preemphasis: float = 0.97
         """Share of the previous sample that is subtracted from each sample, from 0 to 1."""
         preemphasis_over: Span = "frame"
-        """Where: "frame", in each frame, or "wave", in the whole clip, which drops its first sample."""
+        """Scope: "frame", each frame, or "wave", the whole clip, which loses its first sample."""
         centred: bool = False
         """Whether frame t is centred on sample t * hop of the mirrored clip, or starts there."""
         remove_offset: bool = True
@@ -91,7 +91,7 @@ class LogMel(nn.Module):
         fft_length: int | None = None
         """Points of the Fourier transform, even; None: the next power of two, as in Kaldi."""
         spectrum: Spectrum = "power"
-        """What the mel filters sum: squared magnitudes ("power") or magnitudes."""
+        """Input of the mel filters: squared magnitudes ("power") or magnitudes."""
         mel: MelScale = "kaldi"
         """Filters: "kaldi" (HTK's mels, height 1; as TensorFlow) or "slaney" (area 1; as librosa)."""
         floor: float = LOG_FLOOR
@@ -105,7 +105,7 @@ class LogMel(nn.Module):
         scale: float = 2.0
         """Divisor in standard deviations: the output is (x - mean) / (scale * std)."""
         padding: Padding = "masked"
-        """Frames past the end: "masked", 0 and not valid, or "legacy", log-mel 0 and valid (SSAST)."""
+        """Frames past the end: "masked", 0, not valid, or "legacy", log-mel 0, valid (SSAST)."""
         target_frames: int | None = None
         """With "legacy" padding: frames of every clip; None: those of the longest of the batch."""
 
@@ -170,17 +170,22 @@ class LogMel(nn.Module):
         @property
         def top_hz(self) -> float:
             """Upper edge of the highest mel bin, in Hz."""
-            return self.sample_rate / 2 if self.high_hz is None else self.high_hz
+            if self.high_hz is None:
+                return self.sample_rate / 2
+            return self.high_hz
 
         @property
         def overhead(self) -> int:
             """Samples that one frame takes: a clip has 1 + (samples - overhead) // hop frames."""
+            # Pre-emphasis of the whole clip drops its first sample.
             dropped = int(self.preemphasis_over == "wave")
-            return dropped if self.centred else dropped + self.win_length
+            if self.centred:
+                return dropped
+            return dropped + self.win_length
 
     def __init__(self, config: Config = Config(), **settings: Any) -> None:
         super().__init__()
-        self.config = replace(config, **settings) if settings else config
+        self.config = replace(config, **settings)
         self.sample_rate = self.config.sample_rate
         self.n_mels = self.config.n_mels
 
@@ -201,7 +206,9 @@ class LogMel(nn.Module):
         is mirrored repeatedly.
         """
         frames = 1 + (samples - self.config.overhead) // self.config.hop_length
-        return frames.clamp(min=1) if isinstance(frames, Tensor) else max(frames, 1)
+        if isinstance(frames, Tensor):
+            return frames.clamp(min=1)
+        return max(frames, 1)
 
     @overload
     def forward(
@@ -222,7 +229,7 @@ class LogMel(nn.Module):
 
         Computed in float32 whatever the autocast, or in float64 if ``wave`` is a float64 tensor;
         arrays are taken as float32. The valid frames of a clip depend on its own samples only, not
-        on other clips and not on what ``wave`` holds beyond ``lengths``.
+        on other clips and not on samples beyond ``lengths``.
 
         Args:
             wave: samples in [-1, 1] at ``sample_rate``.
@@ -240,10 +247,11 @@ class LogMel(nn.Module):
         check(wave.is_floating_point(), "wave", f"{wave.dtype} samples", allowed)
         shape = tuple(wave.shape)
         check(wave.ndim in (1, 2), "wave", f"shape {shape}", "(sample,) or (clip, sample)")
-        batch = wave if wave.ndim == 2 else wave[None]
-        lengths = torch.full((len(batch),), batch.shape[1], device=batch.device)
-        spectrogram, _ = self._padded_batch(batch, lengths)
-        return spectrogram if wave.ndim == 2 else spectrogram[0]
+        if wave.ndim == 1:
+            return self.forward(wave[None])[0]
+        lengths = torch.full((len(wave),), wave.shape[1], device=wave.device)
+        spectrogram, _ = self._padded_batch(wave, lengths)
+        return spectrogram
 
     def _padded_batch(
         self, wave: Float[Tensor, "clip sample"], lengths: Int[Tensor, " clip"]
@@ -273,7 +281,9 @@ class LogMel(nn.Module):
     @property
     def _fill(self) -> float:
         """Value of a frame past the end of its clip."""
-        return 0.0 if self.config.padding == "masked" else self._normalised(0.0)
+        if self.config.padding == "masked":
+            return 0.0
+        return self._normalised(0.0)
 
     def _normalised(self, log_mel: _Value) -> _Value:
         return (log_mel - self.config.mean) / (self.config.scale * self.config.std)
@@ -310,8 +320,12 @@ class LogMel(nn.Module):
         if config.preemphasis_over == "frame" and config.preemphasis:
             inner = inner - config.preemphasis * frames[..., :-1]
         spectrum = torch.fft.rfft(inner * window[1:], n=config.n_fft)
-        energy = _power(spectrum) if config.spectrum == "power" else spectrum.abs()
+        if config.spectrum == "power":
+            energy = _power(spectrum)
+        else:
+            energy = spectrum.abs()
 
+        # The floor keeps the logarithm of silence finite.
         mel = torch.matmul(filters, energy.mT)
         if config.floor_added:
             mel = mel + config.floor
@@ -325,25 +339,30 @@ class LogMel(nn.Module):
         """Return the waves after whole-clip scaling, pre-emphasis and padding, before framing."""
         config = self.config
         if config.unit_norm:
+            # 1 / sqrt(1e-9) limits the gain to 3.2e4.
             wave = wave * wave.square().sum(-1, keepdim=True).clamp(min=1e-9).rsqrt()
         if config.preemphasis_over == "wave":
             lengths = lengths - 1
             wave = wave[..., 1:] - config.preemphasis * wave[..., :-1]
             # The first sample of padding now holds a share of the clip's last sample.
             wave = zero_padding(wave, lengths)
-        shortest = 1 if config.centred else config.win_length
-        wave = F.pad(wave, (0, max(0, shortest - wave.shape[-1])))
-        return mirror(wave, lengths, config.win_length) if config.centred else wave
+        if config.centred:
+            # Mirroring needs at least one sample.
+            wave = F.pad(wave, (0, max(0, 1 - wave.shape[-1])))
+            return mirror(wave, lengths, config.win_length)
+        return F.pad(wave, (0, max(0, config.win_length - wave.shape[-1])))
 
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Return a context without autocast, which the meta device does not have."""
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # the meta device
+    return nullcontext()
 
 
 def _power(spectrum: Complex[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    return spectrum.real.square() + spectrum.imag.square()  # twice as fast as abs().square()
+    # Twice as fast as abs().square().
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 @lru_cache(maxsize=16)
@@ -367,5 +386,6 @@ def _constants(
     window = window_weights(config.window, config.win_length)
     # Tensors made in inference mode could not be used in later calls that record gradients.
     with torch.inference_mode(False):
-        on_cpu = torch.from_numpy(window).to(dtype), torch.from_numpy(filters).to(dtype)
-        return on_cpu[0].to(device), on_cpu[1].to(device)
+        window_on_cpu = torch.from_numpy(window).to(dtype)
+        filters_on_cpu = torch.from_numpy(filters).to(dtype)
+        return window_on_cpu.to(device), filters_on_cpu.to(device)

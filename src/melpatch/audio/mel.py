@@ -21,9 +21,9 @@ def mel_filters(
     of Kaldi's 128 at 16 kHz and 512 points does.
 
     Args:
-        scale: which of the two.
+        scale: "kaldi" or "slaney".
         sample_rate: sampling rate in Hz.
-        n_fft: points of the Fourier transform, an even number; there are ``n_fft // 2 + 1`` FFT bins.
+        n_fft: points of the Fourier transform, even; there are ``n_fft // 2 + 1`` FFT bins.
         n_mels: number of mel bins.
         low_hz: lower edge of the lowest mel bin, in Hz.
         high_hz: upper edge of the highest mel bin, in Hz.
@@ -50,6 +50,7 @@ def mel_filters(
 
 
 def _htk(hz: Any) -> Any:
+    """Return HTK's mels, with the natural logarithm as in Kaldi."""
     return 1127.0 * np.log1p(hz / 700.0)
 
 
@@ -60,4 +61,5 @@ def _slaney(hz: Any) -> Any:
 
 
 def _slaney_hz(mel: Any) -> Any:
+    """Return the hertz of Slaney's mels."""
     return np.minimum(mel, 15.0) / 0.015 * 6.4 ** (np.maximum(mel - 15.0, 0.0) / 27.0)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 @runtime_checkable
 class BinaryFile(Protocol):
-    """What is asked of an open binary file; those of ``open``, ``io`` and ``tempfile`` have it."""
+    """The methods required of an open binary file; ``open``, ``io`` and ``tempfile`` have them."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Return the next bytes, all by default."""
@@ -36,17 +36,19 @@ class OpenFile(NamedTuple):
 
     def __str__(self) -> str:
         name = getattr(self.file, "name", None)
-        return f"the open file {name if isinstance(name, str) else type(self.file).__name__}"
+        if not isinstance(name, str):
+            name = type(self.file).__name__
+        return f"the open file {name}"
 
     def open(self) -> "io.BytesIO | Borrowed":
-        """Return a file of its own, which may be closed without closing the caller's."""
+        """Return a separate file object, so that closing it does not close the caller's."""
         if not self.file.seekable():
             return io.BytesIO(self.file.read())
         return Borrowed(self.file)
 
 
 class Borrowed(io.RawIOBase):
-    """Reads another file, and leaves it open."""
+    """A view of another file, which stays open when the view is closed."""
 
     def __init__(self, file: BinaryFile) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class Borrowed(io.RawIOBase):
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer; returns the number of bytes."""
+        """Read into a buffer; return the number of bytes."""
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -28,9 +28,12 @@ HIGHEST_RATE = 768_000
 """Highest sampling rate that is accepted, in Hz; bat detectors have 384 000."""
 SLACK = 0.1
 """Seconds by which a file may be shorter than stated: MP3 counts padding, some count headers."""
-_BLOCK = 1 << 18  # values decoded at a time, all channels together: 1 MB
-_LOUDEST = 1e10  # float files at integer scale reach 2^31; larger values are damage
-_NO_LENGTH = 1 << 62  # libsndfile states 2^63 - 1 where a stream states nothing
+# Values decoded at a time, over all channels: 1 MB.
+_BLOCK = 1 << 18
+# Float files at integer scale reach 2^31; larger values are damage.
+_LOUDEST = 1e10
+# libsndfile reports 2^63 - 1 samples if a stream states no length.
+_NO_LENGTH = 1 << 62
 # Sizes that sox, arecord and ffmpeg write when they cannot seek back to the header.
 _PIPED = range(0x7FFFF000, 1 << 32)
 # How libsndfile's log reports a chunk that extends beyond the end of the file.
@@ -39,7 +42,7 @@ _CUT = re.compile(r"(?:data|SSND|BODY|Data Size|[Rr]iff(?: size)?)\s*: (\d+) \(s
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a sound file states about itself.
+    """The properties that a sound file's header states.
 
     Attributes:
         sample_rate: in Hz.
@@ -58,7 +61,9 @@ class AudioInfo:
     @property
     def duration(self) -> float | None:
         """The length in seconds; None where the file does not state it."""
-        return None if self.samples is None else self.samples / self.sample_rate
+        if self.samples is None:
+            return None
+        return self.samples / self.sample_rate
 
 
 class _Bytes(io.BufferedReader):
@@ -80,7 +85,8 @@ class _Bytes(io.BufferedReader):
         self.seek(0)
         self._unclosed = head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") + 8 != size
 
-    def readinto(self, buffer: Any) -> int:  # a cffi buffer, which has no public type
+    # The buffer is one of cffi's, which have no public type.
+    def readinto(self, buffer: Any) -> int:
         start = self.tell()
         count = super().readinto(buffer)
         # Bytes 4 to 7 of the file hold the RIFF size.
@@ -110,7 +116,7 @@ class SoundFile:
 
     Attributes:
         path: the file as the caller named it.
-        info: what the header states.
+        info: the properties in the header.
         position: the sample, per channel, that is decoded next.
     """
 
@@ -135,16 +141,19 @@ class SoundFile:
     def blocks(
         self, first: int = 0, count: int | None = None
     ) -> Iterator[Float[np.ndarray, " sample"]]:
-        """Decode ``count`` samples from ``first``, or up to the end, as mono float32 (mean of channels).
+        """Decode ``count`` samples from ``first``, or up to the end, as mono float32.
+
+        Channels are averaged.
 
         Raises:
-            AudioError: decoding fails, ends more than :data:`SLACK` before the stated end, or gives NaN
-                or Inf.
+            AudioError: decoding fails, ends more than :data:`SLACK` before the stated end, or gives
+                NaN or Inf.
         """
         self._go_to(first)
         stated = self.info.samples
-        ends = [stated, None if count is None else first + count]
-        stop = min((end for end in ends if end is not None), default=None)
+        stop = stated
+        if count is not None and (stop is None or first + count < stop):
+            stop = first + count
         while stop is None or self.position < stop:
             samples = _BLOCK // self.info.channels
             if stop is not None:
@@ -154,6 +163,7 @@ class SoundFile:
                 if stated is not None and stop is not None:
                     self._check_length(stop, self.position)
                 return
+            # Written so that NaN fails too.
             if not np.abs(block).max() <= _LOUDEST:
                 seconds = self.position / self.info.sample_rate
                 reason = f"holds NaN, infinite or absurd samples near {seconds:.2f} s"
@@ -198,7 +208,7 @@ def open_sound(path: Source) -> Iterator[SoundFile]:
     """Open a sound file, or a byte range of a file, as a context manager.
 
     Raises:
-        AudioError: the file does not exist, is damaged or not sound, or states something impossible.
+        AudioError: the file does not exist, is damaged or not audio, or states an impossible value.
     """
     if not isinstance(path, OpenFile):
         require_file(path)

@@ -14,6 +14,7 @@ ENDINGS: dict[Codec, str] = {"flac": "flac", "pcm": "wav"}
 """The container of each codec, which is also the extension of its files."""
 HIGHEST_FLAC_RATE = 655_350
 """The highest sampling rate that FLAC can state, in Hz."""
+# Full scale of 16-bit samples.
 _FULL = 1 << 15
 
 
@@ -56,6 +57,7 @@ def write_sound(
     try:
         with soundfile.SoundFile(target, "w", sample_rate, 1, "PCM_16", format=container) as sound:
             for wave in pieces:
+                # Samples decoded from 16 bits are multiples of 2^-15, so scaling them back is exact.
                 scaled = np.rint(wave * np.float32(_FULL))
                 samples += len(wave)
                 peak = max(peak, float(np.abs(wave).max(initial=0.0)))

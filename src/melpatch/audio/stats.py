@@ -40,7 +40,7 @@ def measure(log_mel: LogMel, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[
         total += values.sum().item()
         squares += values.square().sum().item()
     if count == 0:
-        raise DataError("no clip to measure; give a folder or manifest that holds sound")
+        raise DataError("no clip to measure; give a folder or manifest that contains audio files")
 
     # Undo the normalisation: log_mel = normalised * spread + config.mean.
     mean = total / count

@@ -1,4 +1,4 @@
-"""Why a sound file cannot be read: what the file is instead, and what to do."""
+"""Explain why a sound file cannot be read: the format of the file, and the remedy."""
 
 import stat
 from io import BufferedReader
@@ -12,13 +12,10 @@ from melpatch.errors import AudioError
 CONVERT = "leave it out, or convert it, for example with: ffmpeg -i IN OUT.flac"
 COPY_AGAIN = "copy or download it again, or leave it out"
 
+_LFS_POINTER = "is a Git LFS pointer, not the sound itself"
+# Files that libsndfile does not decode: offset and bytes of their signature, reason and remedy.
 _FOREIGN = (
-    (
-        0,
-        b"version https://git-lfs",
-        "is a Git LFS pointer, not the sound itself",
-        "run: git lfs pull",
-    ),
+    (0, b"version https://git-lfs", _LFS_POINTER, "run: git lfs pull"),
     (0, b"<", "is a saved web page or XML text", "download it again from the direct link"),
     (4, b"ftyp", "is MP4 or M4A, which libsndfile does not decode", CONVERT),
     (0, b"\x30\x26\xb2\x75", "is WMA, which libsndfile does not decode", CONVERT),
@@ -32,13 +29,14 @@ _FOREIGN = (
 
 
 def require_file(path: str | Path | ByteRange) -> None:
-    """Refuse all but regular files that are not empty: opening a pipe or device could block.
+    """Reject everything but regular, non-empty files: opening a pipe or device could block.
 
     Raises:
         AudioError: there is no such file, or it is empty.
     """
     try:
-        status = Path(path.path if isinstance(path, ByteRange) else path).stat()
+        file = path.path if isinstance(path, ByteRange) else Path(path)
+        status = file.stat()
     except (OSError, ValueError) as error:
         reason = f"cannot be reached ({error})"
         if isinstance(error, FileNotFoundError):
@@ -53,8 +51,9 @@ def require_file(path: str | Path | ByteRange) -> None:
 
 
 def why_unreadable(file: BufferedReader, error: soundfile.LibsndfileError) -> tuple[str, str]:
-    """Return why libsndfile refused an open file, and what to do."""
+    """Return the reason why libsndfile rejected an open file, and the remedy."""
     file.seek(0)
+    # Web pages and pointers may begin with a byte order mark or blank lines.
     head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
     for offset, magic, reason, fix in _FOREIGN:
         if head[offset:].startswith(magic):

@@ -24,10 +24,14 @@ from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
 INDEX_COLUMNS = (*COLUMNS, *PACKED_COLUMNS, "member", "name")
 """Columns of an index: those of every CSV file, the member in the archive and the original name."""
-_LONG = 300.0  # longest clip that is decoded in one piece, in seconds
-_READ = 1 << 20  # bytes
-_LARGEST_WAV = (1 << 32) - (1 << 10)  # bytes of samples
-_MOST_CLIPPED = 0.1  # share of samples beyond full scale above which a clip is left out
+# Longest clip that is decoded in one piece, in seconds.
+_LONG = 300.0
+# Bytes read at a time.
+_READ = 1 << 20
+# WAV files state their size in 32 bits; some of it is left for the header.
+_LARGEST_WAV = (1 << 32) - (1 << 10)
+# A clip with a larger share of samples beyond full scale is left out.
+_MOST_CLIPPED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,7 @@ def write_shard(job: ShardJob, done: Callable[[], None]) -> PackedShard:
     """Write a shard and its record; a shard that matches its record already is not written again.
 
     Args:
-        job: what to write.
+        job: the shard to write.
         done: called after each clip.
 
     Raises:
@@ -99,18 +103,23 @@ def write_shard(job: ShardJob, done: Callable[[], None]) -> PackedShard:
 
 
 def _finished(path: Path, record: Path) -> PackedShard | None:
+    """Return the record of a shard that is complete and intact; None otherwise."""
     try:
         packed = from_dict(PackedShard, json.loads(record.read_text(encoding="utf-8")))
         if not packed.lines:
             return packed
         shard = packed.shard
         intact = path.stat().st_size == shard.size and digest(path) == shard.sha256
-    except (OSError, ValueError, MelpatchError):  # it is missing or truncated
+    # The record or the shard is missing or truncated.
+    except (OSError, ValueError, MelpatchError):
         return None
-    return packed if intact else None
+    if not intact:
+        return None
+    return packed
 
 
 def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> PackedShard:
+    """Write the archive under a temporary name, and rename it when it is complete."""
     aside = path.with_name(f".{path.name}.partial")
     stored: list[_Stored] = []
     rejected: list[Rejected] = []
@@ -121,8 +130,9 @@ def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> PackedShard:
         for clip, name in zip(job.clips, job.names, strict=True):
             try:
                 stored.append(_store(archive, clip, name, path, job.settings))
+            # The clip may be intact, so packing stops here and can be resumed.
             except UnreachableError:
-                raise  # the clip may be intact, so packing stops here and can be resumed
+                raise
             except AudioError as error:
                 rejected.append(Rejected(clip.location, error.reason))
             done()
@@ -160,7 +170,7 @@ def _store(
     if settings.codec == "pcm" and 2 * clip.duration * rate > _LARGEST_WAV:
         reason = "is longer than a WAV file can be"
         raise AudioError(clip.location, reason, "pack it as flac, or list it in parts")
-    with TemporaryFile(dir=path.parent) if clip.duration > _LONG else io.BytesIO() as content:
+    with _buffer(clip, path.parent) as content:
         coded = write_sound(_pieces(clip, rate), rate, settings.codec, content)
         if coded.clipped > _MOST_CLIPPED * coded.samples:
             share = f"{coded.clipped / coded.samples:.0%}"
@@ -188,6 +198,13 @@ def _store(
     return _Stored(stored, file, name, coded.clipped > 0)
 
 
+def _buffer(clip: Clip, folder: Path) -> io.BufferedIOBase:
+    """Return an empty file for an encoded clip: in memory, or on disk if the clip is long."""
+    if clip.duration > _LONG:
+        return TemporaryFile(dir=folder)
+    return io.BytesIO()
+
+
 def _pieces(clip: Clip, rate: int) -> Iterator[Samples]:
     """Yield a clip's samples, a long clip in pieces."""
     if clip.duration <= _LONG:
@@ -202,7 +219,8 @@ def _add(archive: tarfile.TarFile, name: str, content: io.BufferedIOBase) -> tup
     The member has no owner and no time, so that archives are reproducible.
     """
     header = tarfile.TarInfo(name)
-    offset = archive.offset + tarfile.BLOCKSIZE  # the content follows a header of one block
+    # The content follows a header of one block.
+    offset = archive.offset + tarfile.BLOCKSIZE
     checksum = 0
     header.size = content.seek(0, os.SEEK_END)
     content.seek(0)

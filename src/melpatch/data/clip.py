@@ -50,7 +50,9 @@ class Clip:
 
         None if there is no such file.
         """
-        return (self.size, self.crc32) if self.size else file_state(self.path)
+        if self.size:
+            return self.size, self.crc32
+        return file_state(self.path)
 
     @property
     def identities(self) -> tuple[int, ...]:
@@ -61,7 +63,8 @@ class Clip:
         """
         if self.size:
             return (self.key,)
-        absolute = os.path.abspath(self.path)  # noqa: PTH100 - does not access the disk
+        # Path.resolve would access the disk for every clip.
+        absolute = os.path.abspath(self.path)  # noqa: PTH100
         return self.key, hash_text(f"{absolute}\0{self.start:.6f}")
 
     @property
@@ -75,6 +78,7 @@ class Clip:
 
 def member_name(key: int) -> str:
     """Return a clip's file name in a shard without extension: its key as 16 hexadecimal digits."""
+    # A negative key becomes the unsigned number with the same 64 bits.
     return f"{key & (1 << 64) - 1:016x}"
 
 
@@ -111,15 +115,18 @@ class Batch:
     @property
     def partners(self) -> Int[Tensor, " clip"]:
         """Row of each clip's mixup partner."""
-        own = torch.arange(len(self), device=self.keys.device)
         if self.partner is not None:
             return self.partner
+        # row ^ 1 is the other row of a pair; the last of an odd number has none.
+        own = torch.arange(len(self), device=self.keys.device)
         return torch.where((own ^ 1) < len(self), own ^ 1, own)
 
     @cached_property
     def shortest(self) -> int:
-        """Samples of the shortest clip; known after a move to a device, without a synchronisation."""
-        return int(self.lengths.min()) if len(self) else self.wave.shape[1]
+        """Samples of the shortest clip; kept when the batch moves, to avoid a synchronisation."""
+        if not len(self):
+            return self.wave.shape[1]
+        return int(self.lengths.min())
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -135,6 +142,7 @@ class Batch:
     def _moved(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved = Batch(**{name: move(value) for name, value in tensors.items()})
+        # Computed here, before the lengths are on the device.
         moved.shortest = self.shortest
         return moved
 
@@ -142,5 +150,7 @@ class Batch:
     def empty(cls, samples: int, labels: int | None = None) -> "Batch":
         """Return a batch without clips, for a rank that can read none of its own in a step."""
         none = torch.zeros(0, dtype=torch.int64)
-        targets = None if labels is None else torch.zeros(0, labels)
+        targets = None
+        if labels is not None:
+            targets = torch.zeros(0, labels)
         return cls(torch.zeros(0, samples), none, none, targets)

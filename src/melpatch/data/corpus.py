@@ -61,15 +61,19 @@ class Corpus:
         return replace(self, clips=tuple(clip for clip in self.clips if clip.split not in unwanted))
 
     def _known(self, splits: Iterable[str]) -> set[str]:
-        asked = {splits} if isinstance(splits, str) else set(splits)
-        unknown = sorted(asked - set(self.splits))
+        """Return the names of existing splits as a set."""
+        # A single name would otherwise be taken as a sequence of letters.
+        if isinstance(splits, str):
+            splits = [splits]
+        names = set(splits)
+        unknown = sorted(names - set(self.splits))
         if unknown:
             counts = (
                 f"{split or '(none)'} ({count} clips)" for split, count in self.splits.items()
             )
             known = ", ".join(counts) or "no clips"
             raise DataError(f"{self.name}: no split {unknown[0]!r}; there are: {known}")
-        return asked
+        return names
 
 
 def label_matrix(clips: Sequence[Clip], labels: Sequence[str]) -> Float[np.ndarray, "clip label"]:

@@ -25,6 +25,7 @@ def find_leaks(corpus: Corpus) -> list[tuple[Clip, ...]]:
     files = [clips[0] for clips in by_file.values()]
     existing = [clip for clip in files if clip.size or clip.path.is_file()]
     groups = []
+    # Reading whole files is slow, so only those of the same size are compared.
     for same_size in _grouped(existing, _size).values():
         identical = [same_size]
         if len(same_size) > 1:
@@ -55,12 +56,14 @@ def warn_of_shared_groups(*parts: Corpus) -> None:
         groups = f"{len(shared):,} groups (column group or speaker)"
         notice(
             f"{groups} are in more than one split, such as {shared[0]!r}: scores will measure how "
-            "well these are memorised, not how well new ones are recognised; give each group one split"
+            "well these are memorised, not how well new ones are recognised; "
+            "give each group one split"
         )
 
 
 def groups_are_labels(clips: Iterable[Clip]) -> bool:
     """Return whether each label is one group, as in speaker identification."""
+    # If a label had two groups, there would be more pairs than labels.
     pairs = {(label, clip.group) for clip in clips for label in clip.labels}
     return len(pairs) == len({label for label, _ in pairs})
 
@@ -73,10 +76,14 @@ def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def _size(clip: Clip) -> tuple[int, int]:
-    return (clip.size, clip.crc32) if clip.size else (clip.path.stat().st_size, 0)
+    """Return a clip's size in bytes, and its checksum if that is known."""
+    if clip.size:
+        return clip.size, clip.crc32
+    return clip.path.stat().st_size, 0
 
 
 def _digest(clip: Clip) -> bytes:
+    """Return a hash of the bytes of a clip or file."""
     if clip.size:
         return hashlib.blake2b(byte_range(clip).content()).digest()
     with clip.path.open("rb") as file:

@@ -1,7 +1,7 @@
 """From clips to batches: order, crops and labels are functions of (seed, clip, epoch) alone.
 
-They do not depend on the workers. A clip that cannot be read at run time is left out of its batch,
-counted and reported; the run stops when more than a set share of the corpus is bad.
+They do not depend on the number of workers. A clip that cannot be read during training is left out
+of its batch, counted and reported; the run stops when too large a share of the corpus is bad.
 """
 
 import itertools
@@ -48,7 +48,9 @@ class LoadedBatch:
 
     def pin_memory(self) -> "LoadedBatch":
         """Return the batch in pinned memory; torch's DataLoader calls this method by name."""
-        return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
+        if self.batch is None:
+            return self
+        return replace(self, batch=self.batch.pin_memory())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,7 @@ def repeat_to_length(
     """
     if len(wave) >= samples:
         return wave
+    # np.resize repeats the rolled wave as often as it takes.
     first = int(start * len(wave))
     return np.resize(np.roll(wave, -first), samples)
 
@@ -152,27 +155,31 @@ def training_order(
         cumulative = _balance(corpus)[by_key].cumsum(0)
     elif config.shards_at_once:
         shards = _shards([corpus.clips[index].path for index in by_key])
-    first_epoch, offset = divmod(first, size)
-    for epoch in itertools.count(first_epoch):
+    for epoch in itertools.count(first // size):
         if cumulative is None:
             indices = permutation(seed, "order", epoch, size)
             if shards is not None and config.shards_at_once:
                 indices = _by_shards(indices, shards, config.shards_at_once, seed, epoch)
         else:
             indices = _balanced_draws(cumulative, seed, epoch)
-        skip = offset if epoch == first_epoch else 0
+        # Only the first epoch is entered in the middle.
+        skip = max(0, first - epoch * size)
         for number, index in enumerate(indices[skip:].tolist(), start=epoch * size + skip):
-            # With replacement, a clip may recur within an epoch; the draw's number varies its crop.
-            yield ClipDraw(by_key[index], epoch if cumulative is None else number)
+            if cumulative is None:
+                yield ClipDraw(by_key[index], epoch)
+            else:
+                # A clip may recur within an epoch; the number of the draw varies its crop.
+                yield ClipDraw(by_key[index], number)
 
 
 def _by_shards(
     indices: torch.Tensor, shards: torch.Tensor, at_once: int, seed: int, epoch: int
 ) -> torch.Tensor:
-    """Return the shuffled indices sorted by the group of shards that they belong to."""
+    """Sort shuffled indices by the group of shards that they belong to."""
     # argsort of a permutation is its inverse: the rank of each shard in a random order of shards.
     rank = permutation(seed, "shards", epoch, int(shards.max()) + 1).argsort()
     group = rank // at_once
+    # A stable sort keeps the shuffled order within each group.
     return indices[group[shards[indices]].argsort(stable=True)]
 
 
@@ -181,8 +188,10 @@ def _balanced_draws(cumulative: torch.Tensor, seed: int, epoch: int) -> torch.Te
     size = len(cumulative)
     state = stream(seed, "order", torch.zeros(1, dtype=torch.int64), epoch)
     # 53 bits: the 24 bits of `uniform` would never hit most clips of AudioSet's commonest labels.
+    # The sampler runs on the CPU, which has float64.
     draws = integers(state, 0, 1 << 53, size)[0].double() * 2.0**-53
     indices = torch.searchsorted(cumulative, draws * cumulative[-1], right=True)
+    # A draw just below 1 may round up to the total weight.
     return indices.clamp(max=size - 1)
 
 
@@ -203,13 +212,15 @@ def step_draws(
     """
     # A group is at most an epoch long; otherwise it would contain the same clip twice.
     steps = max(1, min(config.bucket_steps, len(corpus.clips) // per_step))
-    first_group, skip = divmod(first_step, steps)
+    first_group = first_step // steps
     draws = training_order(corpus, config, seed, first_group * steps * per_step)
     for group in itertools.count(first_group):
         pool = [next(draws) for _ in range(steps * per_step)]
         pool.sort(key=lambda draw: min(corpus.clips[draw.clip].duration, config.seconds))
         shuffled = permutation(seed, "steps", group, steps).tolist()
-        for step in shuffled[skip if group == first_group else 0 :]:
+        # Only the first group is entered in the middle.
+        skip = max(0, first_step - group * steps)
+        for step in shuffled[skip:]:
             yield pool[step * per_step : (step + 1) * per_step]
 
 
@@ -219,16 +230,17 @@ def step_share(draws: Sequence[ClipDraw], number: int, shares: int) -> list[Clip
     The draws are sorted by length and split round-robin, so each share has clips of all lengths.
     Neighbours are partners in mixup and stay together if the shares are of even size.
     """
+    # Pairs are dealt out whole if every share gets the same number of them.
     size = 2 if len(draws) % (2 * shares) == 0 else 1
     starts = range(number * size, len(draws), shares * size)
     return [draw for start in starts for draw in draws[start : start + size]]
 
 
 def _balance(corpus: Corpus) -> torch.Tensor:
+    """Return the weight of each clip in balanced sampling, in float64."""
     if not all(clip.labels for clip in corpus.clips):
-        raise DataError(
-            f"{corpus.name}: --balanced-sampling needs a label on every clip; drop the unlabelled clips"
-        )
+        problem = "--balanced-sampling needs a label on every clip"
+        raise DataError(f"{corpus.name}: {problem}; drop the unlabelled clips")
     # A matrix of clips and labels would take 4 GB for the whole of AudioSet.
     counts = Counter(label for clip in corpus.clips for label in clip.labels)
     shares = [sum(1 / counts[label] for label in clip.labels) for clip in corpus.clips]
@@ -246,7 +258,9 @@ def collate_clips(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) 
     padded = np.zeros((len(segments), max(lengths)), dtype=np.float32)
     for row, (_, wave) in zip(padded, segments, strict=True):
         row[: len(wave)] = wave
-    targets = torch.from_numpy(label_matrix(clips, labels)) if labels else None
+    targets = None
+    if labels:
+        targets = torch.from_numpy(label_matrix(clips, labels))
     keys = torch.tensor([clip.key for clip in clips])
     waves = torch.from_numpy(padded)
     batch = Batch(waves, torch.tensor(lengths), keys, targets, _partners(items))
@@ -262,7 +276,7 @@ def _partners(items: Sequence[Segment | Rejected]) -> torch.Tensor:
 
 
 class Collator:
-    """:func:`collate_clips` with its labels, in a form that travels to worker processes."""
+    """:func:`collate_clips` with its labels, as an object that can be pickled for workers."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
@@ -295,6 +309,7 @@ def training_batches(
     if not corpus.clips:
         fix = "look at --data and the splits that were left out"
         raise DataError(f"{corpus.name}: no clip is left to train on; {fix}")
+    # Every rank iterates over the same steps and takes its share of each.
     shares = world_size * accumulate
 
     def batches() -> Iterator[list[ClipDraw]]:
@@ -316,7 +331,7 @@ def evaluation_batches(
     workers: int = 0,
     labels: tuple[str, ...] = (),
 ) -> Iterator[LoadedBatch]:
-    """Yield every clip once and whole, in batches of similar length; long clips are cut before."""
+    """Yield every clip once, uncropped, in batches of similar length."""
     by_length = sorted(range(len(clips)), key=lambda index: clips[index].duration)
     draws = [ClipDraw(index, 0) for index in by_length]
     batches = (draws[start : start + batch_size] for start in range(0, len(draws), batch_size))
@@ -344,7 +359,7 @@ def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     items = iter(loader)
     for worker in getattr(items, "_workers", ()):
         # torch terminates workers that are stuck, and Python those left at exit. Ours ignore
-        # SIGTERM, so they must be killed instead, or the wait for them would never end.
+        # SIGTERM, so they are killed instead; otherwise the parent would wait for them forever.
         worker._popen.terminate = worker._popen.kill
     return items
 

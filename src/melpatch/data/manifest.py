@@ -44,7 +44,7 @@ def load_corpus(
     and ``key``. Only files of rows without a duration are probed. The column ``group``, or else
     ``speaker``, names the recording, speaker or patient that a clip belongs to.
 
-    A *folder of shards*, or its URL, was written by ``melpatch pack``. Clips of shards that are
+    A *folder of shards* is one that ``melpatch pack`` wrote, or its URL. Clips of shards that are
     missing or truncated are left out, like bad files.
 
     Args:
@@ -54,7 +54,8 @@ def load_corpus(
         workers: worker processes that probe files; 0: probe in this process.
 
     Raises:
-        DataError: a source is missing, malformed or empty; all its files are bad; or a clip is listed twice.
+        DataError: a source is missing, malformed or empty; all its files are bad; or a clip is
+            listed twice.
     """
     return load_with_rates(
         sources, split_column=split_column, label_column=label_column, workers=workers
@@ -146,11 +147,15 @@ def _probe_rows(listed: Sequence[Row], workers: int) -> list[Probed | AudioError
 
 
 def _clip(dataset: str, row: Row, result: Probed | AudioError | None) -> Clip | Rejected:
+    """Return the clip of a row, or the reason why it is left out."""
+    # CSV files are UTF-8, so other names could not be written.
     try:
         str(row.path).encode()
     except UnicodeEncodeError:
         return Rejected(ascii(str(row.path)), "has a name that is not UTF-8")
-    key = clip_key(dataset, row.name, row.start) if row.key is None else row.key
+    key = row.key
+    if key is None:
+        key = clip_key(dataset, row.name, row.start)
     duration = row.duration or 0.0
     if isinstance(result, Probed) and not duration:
         duration = result.duration - row.start
@@ -187,7 +192,9 @@ def write_corpus(corpus: Corpus, path: Path) -> None:
     Files below the CSV file's folder have relative paths, so that they can move together.
     """
     folder = path.absolute().parent
-    columns = (*COLUMNS, *PACKED_COLUMNS) if any(clip.size for clip in corpus.clips) else COLUMNS
+    columns: tuple[str, ...] = COLUMNS
+    if any(clip.size for clip in corpus.clips):
+        columns = (*COLUMNS, *PACKED_COLUMNS)
     write_table(path, columns, (csv_cells(clip, folder)[: len(columns)] for clip in corpus.clips))
 
 

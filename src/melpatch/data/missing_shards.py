@@ -20,6 +20,7 @@ class _ShardSize(NamedTuple):
 
 def unavailable_rows(listed: Sequence[Row]) -> dict[int, AudioError]:
     """Return the errors of rows whose shard is missing or truncated, by number; warn per shard."""
+    # Many rows share a shard, and shards a folder: each is looked up once.
     folders: dict[str, dict[str, int] | None] = {}
     shards: dict[str, _ShardSize] = {}
     errors: dict[int, AudioError] = {}
@@ -36,14 +37,17 @@ def unavailable_rows(listed: Sequence[Row]) -> dict[int, AudioError]:
 
 
 def _shard_size(row: Row, shown: str, folders: dict[str, dict[str, int] | None]) -> _ShardSize:
+    """Return the size of a row's shard, from the listing of its folder if it is remote."""
     size: float = 0
     if row.url:
         folder, _, name = row.url.rpartition("/")
         if folder not in folders:
             folders[folder] = remote_sizes(folder)
         listed = folders[folder]
-        # Where a store does not list sizes, the shard is assumed to be complete.
-        size = inf if listed is None else listed.get(name, 0)
+        # If a store does not list sizes, the shard is assumed to be complete.
+        size = inf
+        if listed is not None:
+            size = listed.get(name, 0)
     elif row.path.is_file():
         size = row.path.stat().st_size
     reason = "does not exist, or is empty"

@@ -33,7 +33,8 @@ from melpatch.progress import Bar, bar, notice
 
 REJECTED = "rejected.csv"
 _PLAN = "plan.json"
-_POLL = 0.5  # seconds between updates of the progress bar
+# Seconds between updates of the progress bar.
+_POLL = 0.5
 
 
 def pack(
@@ -69,6 +70,7 @@ def pack(
         with FileLock(state / "lock", timeout=0):
             plan = {"layout": LAYOUT, **asdict(settings), "corpus": _listing(corpus, names)}
             identity = hashlib.blake2b(json.dumps(plan).encode(), digest_size=16).hexdigest()
+            # From here on, only this process writes to the folder.
             try:
                 if _is_done(out, plan, identity):
                     about = read_shard_set(out)
@@ -125,7 +127,9 @@ def _is_done(out: Path, plan: dict[str, Any], identity: str) -> bool:
         notice(f"{out / damaged}: missing, or not as it was packed; the folder is packed again")
         (out / ABOUT).unlink()
     noted = out / UNFINISHED / _PLAN
-    begun = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else plan
+    begun = plan
+    if noted.exists():
+        begun = json.loads(noted.read_text(encoding="utf-8"))
     for name in (name for name in plan if plan[name] != begun.get(name)):
         if name == "corpus":
             other = "another corpus, or this one before it changed, is packed in part"
@@ -142,12 +146,16 @@ def _damaged_file(out: Path, about: ShardSet) -> str | None:
         if not path.exists() or path.stat().st_size != shard.size:
             return shard.name
     index = out / INDEX
-    return None if index.exists() and digest(index) == about.index else INDEX
+    if index.exists() and digest(index) == about.index:
+        return None
+    return INDEX
 
 
 def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) -> list[ShardJob]:
+    """Return the shards to write, filled with clips in the order of their keys."""
     order = sorted(range(len(corpus.clips)), key=lambda index: corpus.clips[index].key)
-    capacity = settings.shard_mib * 2**20 / (2 * settings.sample_rate)  # seconds of 16-bit samples
+    # Length of the clips of a full shard, in seconds; a sample takes two bytes.
+    capacity = settings.shard_mib * 2**20 / (2 * settings.sample_rate)
     groups: list[list[int]] = []
     filled = capacity
     for index in order:
@@ -173,7 +181,8 @@ def _write_shards(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[Pa
     with bar(clips, "packing") as shown:
         if workers == 0:
             return [write_shard(job, shown.advance) for job in jobs]
-        context = get_context("spawn")  # a fork of a process with torch's threads may hang
+        # Spawned, because a fork of a process with torch's threads may hang.
+        context = get_context("spawn")
         count = context.Value("q", 0)
         with ProcessPoolExecutor(workers, context, _start_worker, (count,)) as pool:
             futures = [pool.submit(_work, job) for job in jobs]
@@ -197,7 +206,8 @@ def _watch(futures: Sequence[Future[PackedShard]], count: Any, shown: Bar) -> No
         shown.advance(count.value - (shown.done - shown.before))
 
 
-_count: Any = None  # clips packed so far, shared by the worker processes
+# Number of clips packed so far, shared by the worker processes.
+_count: Any = None
 
 
 def _start_worker(count: Any) -> None:
@@ -208,6 +218,8 @@ def _start_worker(count: Any) -> None:
 
 
 def _end_with_parent() -> None:
+    """Wait for the parent process to end, and then exit at once."""
+    # sys.exit would end this thread only.
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -219,6 +231,7 @@ def _work(job: ShardJob) -> PackedShard:
 
 
 def _tick() -> None:
+    """Count a clip; the main process reads the number."""
     with _count.get_lock():
         _count.value += 1
 
@@ -255,6 +268,7 @@ def _finish(
         index=digest(out / INDEX),
         shards=tuple(shard.shard for shard in written),
     )
+    # Written last: a folder with a description is complete.
     with written_aside(out / ABOUT) as aside:
         aside.write_text(json.dumps(to_dict(about), indent=1) + "\n", encoding="utf-8")
     return about

@@ -29,9 +29,11 @@ _FOLDER = "MELPATCH_CACHE"
 _LIMIT = "MELPATCH_CACHE_GIB"
 _DEFAULT_GIB = "20"
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
-_RETRY_AFTER = (1.0, 4.0, 15.0)  # seconds before each retry of a failed transfer
+# Seconds before each retry of a failed transfer.
+_RETRY_AFTER = (1.0, 4.0, 15.0)
 _CHECK_URL = "check the URL and your credentials, or copy it there again"
-_POLL = 0.2  # seconds between checks for the transfers of other processes
+# Seconds between checks for the transfers of other processes.
+_POLL = 0.2
 
 
 def is_url(source: str | Path) -> bool:
@@ -58,17 +60,22 @@ def locate(url: str) -> tuple[Path, str]:
     """
     folder, _, name = url.rpartition("/")
     path, remote = mirror(folder)
-    return path / name, f"{remote}/{name}" if remote else ""
+    if not remote:
+        return path / name, ""
+    return path / name, f"{remote}/{name}"
 
 
 def remote_sizes(url: str) -> dict[str, int] | None:
     """Return the sizes of the files in a remote folder by name; None if it cannot be listed."""
-    if url.startswith(("http:", "https:")):  # a listing depends on the server
+    # Over HTTP, each server lists its folders differently, if at all.
+    if url.startswith(("http:", "https:")):
         return None
     system, place = _filesystem(url)
     listed = _with_retries(lambda: system.ls(place, detail=True), url)
     by_name = {entry["name"].rpartition("/")[2]: entry["size"] for entry in listed}
-    return None if None in by_name.values() else by_name
+    if None in by_name.values():
+        return None
+    return by_name
 
 
 def fetch(url: str, path: Path) -> None:
@@ -82,11 +89,13 @@ def fetch(url: str, path: Path) -> None:
         ConfigError: the shard is larger than the cache may be.
     """
     try:
+        # The time of the last use decides which shards are deleted first.
         try:
             os.utime(path)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
+                # Another process may have fetched it while this one waited for the lock.
                 if not path.exists():
                     _transfer(url, path)
     except OSError as error:
@@ -168,7 +177,8 @@ def _with_retries(action: Callable[[], T], url: str) -> T:
             raise AudioError(url, "does not exist", _CHECK_URL) from error
         except PermissionError as error:
             raise UnreachableError(url, "may not be read", _CHECK_URL) from error
-        except Exception as error:  # each store has errors of its own
+        # Each store raises errors of its own.
+        except Exception as error:
             if wait is None:
                 reason = f"cannot be fetched ({type(error).__name__}: {error})"
                 fix = "check the network and the room on your disk"
@@ -188,7 +198,8 @@ def _transfer(url: str, path: Path) -> None:
     This process holds the lock of the shard.
     """
     folder = url.rpartition("/")[0]
-    if not (path.parent / ABOUT).exists():  # the cache was emptied in the meantime
+    # Someone may have emptied the cache in the meantime.
+    if not (path.parent / ABOUT).exists():
         _mirror.cache_clear()
         mirror(folder)
     shard = next(
@@ -210,8 +221,9 @@ def _transfer(url: str, path: Path) -> None:
 
     try:
         _with_retries(copy, url)
+        # Fetched once more, in case the transfer damaged it.
         if digest(part) != shard.sha256:
-            _with_retries(copy, url)  # once more, in case the transfer damaged it
+            _with_retries(copy, url)
         if digest(part) != shard.sha256:
             reason = f"is damaged: its checksum is not that in {ABOUT}"
             raise AudioError(url, reason, "copy it there again or pack again")
@@ -231,8 +243,9 @@ def _reserve(path: Path, shard: Shard) -> Path:
     limit = _limit()
     root = path.parent.parent
     _require_room(shard, limit)
+    # This process holds the lock, so other temporary files are from processes that were killed.
     for stale in path.parent.glob(f"{path.name}.*.part"):
-        stale.unlink()  # left by a process that was killed, as this one holds the lock
+        stale.unlink()
     part = path.with_name(f"{path.name}.{shard.size}.part")
     while True:
         with FileLock(root / ".lock"):
@@ -245,7 +258,7 @@ def _reserve(path: Path, shard: Shard) -> Path:
 def _make_room(root: Path, limit: int) -> bool:
     """Delete the least recently used shards until the cache takes at most ``limit`` bytes.
 
-    Return whether that was possible, or needs the transfers of other processes to end first.
+    Return whether that was possible; if not, transfers of other processes must end first.
     """
     # Transfers in progress reserve their full size, which is in the name of the temporary file.
     parts = [part for part in root.glob("*/shard-*.part") if not _stale(part)]
@@ -263,7 +276,8 @@ def _make_room(root: Path, limit: int) -> bool:
 
 
 def _stale(part: Path) -> bool:
-    """Return whether the process of a transfer has died; if so, delete its temporary file."""
+    """Delete the temporary file of a transfer whose process has died; return whether it had."""
+    # A process holds the lock of its shard for the whole transfer.
     shard = part.name.rsplit(".", 2)[0]
     try:
         with FileLock(part.with_name(f"{shard}.lock"), timeout=0):
@@ -274,8 +288,11 @@ def _stale(part: Path) -> bool:
 
 
 def _root() -> Path:
+    """Return the folder of the cache."""
     given = os.environ.get(_FOLDER)
-    return Path(given).absolute() if given else Path.home() / ".cache" / "melpatch"
+    if given:
+        return Path(given).absolute()
+    return Path.home() / ".cache" / "melpatch"
 
 
 def _limit() -> int:
@@ -287,4 +304,5 @@ def _limit() -> int:
         gib = 0.0
     if not gib > 0:
         raise ConfigError(f"{_LIMIT} = {given!r}; allowed: gibibytes above 0")
+    # Infinity becomes 2^50 bytes.
     return int(min(gib, 1 << 20) * (1 << 30))

@@ -10,7 +10,8 @@ from melpatch.audio.files import count_samples, probe
 from melpatch.errors import AudioError
 from melpatch.progress import track
 
-_CHUNK = 64  # files that a process gets at a time
+# Files that a worker receives at a time.
+_CHUNK = 64
 
 
 class Probed(NamedTuple):
@@ -39,7 +40,9 @@ def _probe(path: Path) -> Probed | AudioError:
     """Probe a file; if it states no length, decode it to count its samples."""
     try:
         info = probe(path)
-        samples = count_samples(path) if info.samples is None else info.samples
+        samples = info.samples
+        if samples is None:
+            samples = count_samples(path)
         return Probed(info.sample_rate, samples / info.sample_rate)
     except AudioError as error:
         return error

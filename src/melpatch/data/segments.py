@@ -21,6 +21,7 @@ def crop(clip: Clip, seconds: float, seed: int, epoch: int) -> Clip:
 
 def windows(clip: Clip, seconds: float) -> Iterator[Clip]:
     """Yield consecutive windows of ``seconds`` that cover the clip; the last may be shorter."""
+    # The tolerance avoids a window of a fraction of a sample due to rounding.
     for number in range(max(1, math.ceil((clip.duration - 1e-6) / seconds))):
         start = number * seconds
         duration = min(seconds, clip.duration - start)

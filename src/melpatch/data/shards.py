@@ -102,6 +102,7 @@ def read_shard_set(folder: Path, shown: str = "") -> ShardSet:
     where = f"{shown or folder}/{ABOUT}"
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        # Checked before the other keys, which another layout may lack.
         layout = about["layout"]
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror}); {_AGAIN}") from error

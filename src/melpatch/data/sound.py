@@ -76,7 +76,9 @@ def clip_source(clip: Clip) -> Source:
     Raises:
         AudioError: the shard cannot be fetched.
     """
-    return byte_range(clip) if clip.size else clip.path
+    if not clip.size:
+        return clip.path
+    return byte_range(clip)
 
 
 def byte_range(clip: Clip) -> ByteRange:

@@ -1,6 +1,6 @@
 """List clips from a folder of sound files, a CSV file, or a local or remote folder of shards.
 
-All become rows; no sound file is opened here.
+Every source is read as rows; no sound file is opened here.
 """
 
 import csv
@@ -21,12 +21,15 @@ COLUMNS = ("path", "label", "split", "start", "duration", "key", "group")
 PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP = COLUMNS
 PACKED_COLUMNS = ("offset", "size", "crc32")
 OFFSET, SIZE, CRC32 = PACKED_COLUMNS
-_SPEAKER = "speaker"  # column of groups if there is no column of that name
-_OPTIONAL = {LABEL, SPLIT}  # columns of other names were asked for, so they must exist
+# The column of groups if there is no column "group".
+_SPEAKER = "speaker"
+# Columns of other names were given by the user, so they must exist.
+_OPTIONAL = {LABEL, SPLIT}
+# Extensions of other formats, which often lie beside recordings.
 _NOT_SOUND = frozenset(
-    "bmp cfg csv db doc docx gif gz h5 hdf5 htm html ini ipynb jpeg jpg json jsonl lab log md mid midi"  # noqa: SIM905
-    " npy npz parquet pdf pickle pkl png pt py rar rst safetensors sh srt svg tar textgrid tgz tif tiff toml tsv txt"
-    " vtt xls xlsx xml yaml yml zip".split()
+    "bmp cfg csv db doc docx gif gz h5 hdf5 htm html ini ipynb jpeg jpg json jsonl lab log md"  # noqa: SIM905
+    " mid midi npy npz parquet pdf pickle pkl png pt py rar rst safetensors sh srt svg tar"
+    " textgrid tgz tif tiff toml tsv txt vtt xls xlsx xml yaml yml zip".split()
 )
 
 
@@ -66,7 +69,9 @@ def dataset_name(source: str | Path) -> str:
     """Return the name of a source's folder, from which the keys of its clips are made."""
     if is_url(source):
         return str(source).rstrip("/").rpartition("/")[2]
-    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = folder.parent
     return folder.resolve().name
 
 
@@ -92,7 +97,8 @@ def rows(source: str | Path, *, split_column: str, label_column: str) -> Iterato
     return _csv_rows(source, split_column, label_column)
 
 
-@lru_cache(1 << 16)  # two million clips share a few thousand combinations of labels
+# Cached, because two million clips share a few thousand combinations of labels.
+@lru_cache(1 << 16)
 def split_labels(cell: str) -> tuple[str, ...]:
     """Return the labels of a cell, which are separated by semicolons."""
     return tuple(dict.fromkeys(label.strip() for label in cell.split(";") if label.strip()))
@@ -110,7 +116,8 @@ def sound_files(folder: Path) -> Iterator[str]:
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         real = os.path.realpath(root)
-        if real in seen:  # reached by a link again
+        # A link may lead to a folder that was visited already.
+        if real in seen:
             folders.clear()
             continue
         seen.add(real)
@@ -125,8 +132,9 @@ def sound_files(folder: Path) -> Iterator[str]:
 def _folder_rows(folder: Path) -> Iterator[Row]:
     """Yield the possible sound files of a folder; the first sub-folder is the label."""
     for name in sound_files(folder):
-        first, slash, _ = name.partition("/")
-        yield Row(folder.absolute() / name, name, split_labels(first if slash else ""))
+        # Files of the folder itself have no label.
+        label = name.partition("/")[0] if "/" in name else ""
+        yield Row(folder.absolute() / name, name, split_labels(label))
 
 
 def _raise(error: OSError) -> None:
@@ -233,8 +241,10 @@ class _RowReader:
             self.last_cell = cell
             if is_url(cell):
                 self.last_file = locate(cell)
+            elif self.url:
+                self.last_file = (self.folder / cell, f"{self.url}/{cell}")
             else:
-                self.last_file = self.folder / cell, f"{self.url}/{cell}" if self.url else ""
+                self.last_file = (self.folder / cell, "")
         return self.last_file
 
     def _name(self, path: Path) -> str:

@@ -59,15 +59,18 @@ def split_corpus(
                 f"{corpus.name}: no labelled clip is left to train on; the splits are: {known}"
             )
         train = labelled.without(held_out)
-    return Split(
-        train,
-        labelled.select([val]) if val in splits and val != test_fold else None,
-        labelled.select([test]) if test in splits and test != val_fold else None,
-    )
+    val_part = None
+    if val in splits and val != test_fold:
+        val_part = labelled.select([val])
+    test_part = None
+    if test in splits and test != val_fold:
+        test_part = labelled.select([test])
+    return Split(train, val_part, test_part)
 
 
 def take_per_class(corpus: Corpus, per_class: int, seed: int) -> Corpus:
     """Keep at most ``per_class`` clips per class, by (seed, clip key) alone; choices are nested."""
+    # The order does not depend on per_class, so fewer labels per class are a subset of more.
     taken: dict[str, int] = defaultdict(int)
     kept = set()
     for index in _shuffled(corpus, seed, "few labels"):

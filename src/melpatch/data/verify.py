@@ -15,13 +15,13 @@ from melpatch.progress import track
 
 
 def damaged_shards(shards: str) -> Iterator[str]:
-    """Yield a sentence for each missing or damaged shard, with its first damaged clip.
+    """Yield a sentence for each missing or damaged shard, which names its first damaged clip.
 
     Args:
         shards: a folder of shards, or its URL.
 
     Raises:
-        ConfigError: this is no folder of shards.
+        ConfigError: the folder does not contain shards.
         DataError: its index is damaged, or all its shards are missing.
     """
     folder, url = mirror(shards) if is_url(shards) else (Path(shards), "")
@@ -45,6 +45,7 @@ def damaged_shards(shards: str) -> Iterator[str]:
 
 
 def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
+    """Return a sentence on a damaged shard: its size, and the number of damaged clips."""
     size = path.stat().st_size
     bad = []
     for clip in clips:
@@ -52,6 +53,7 @@ def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
             byte_range(clip).content()
         except AudioError:
             bad.append(clip)
+    # Clips that the index does not list are lost as well.
     lost = shard.clips - len(clips) + len(bad)
     problem = "has other bytes than were packed"
     if size != shard.size:

@@ -11,8 +11,8 @@ added labels that the raters missed: ``20k-enhanced.json`` and ``2m-enhanced.jso
 official lists. Published scores on 20k often use them. Test labels are unchanged, and so are those
 of clips that are not in the enhanced list.
 
-Source: Gemmeke et al. 2017, "Audio Set: an ontology and human-labeled dataset for audio events"; Gong, Chung and Glass
-2021 (PSLA, arXiv 2102.01243).
+Source: Gemmeke et al. 2017, "Audio Set: an ontology and human-labeled dataset for audio events";
+Gong, Chung and Glass 2021 (PSLA, arXiv 2102.01243).
 """
 
 import csv
@@ -24,6 +24,7 @@ from pathlib import Path
 from melpatch.data.sources import sound_files
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 
+# The video in a file name: an optional Y, 11 characters, and optional times.
 _STEM = re.compile(r"Y??([\w-]{11})(?:_[\d.]+)*")
 _BALANCED = "balanced_train_segments"
 _UNBALANCED = "unbalanced_train_segments"
@@ -32,15 +33,23 @@ _CLASSES = "class_labels_indices.csv"
 
 
 def clips(root: Path, subset: str) -> list[Entry]:
-    """Return the clips in the order of the lists, the balanced one first, with the display names of their labels."""
+    """Return the clips in the order of the lists, the balanced one first.
+
+    Their labels are the display names of the classes.
+    """
     with (root / _CLASSES).open(encoding="utf-8", newline="") as file:
         names = {row["mid"]: row["display_name"] for row in csv.DictReader(file)}
-    train = [_BALANCED] if subset.startswith("20k") else [_BALANCED, _UNBALANCED]
+    train = [_BALANCED]
+    if subset.startswith("2m"):
+        train.append(_UNBALANCED)
     labels = {part: dict(_listed(root / f"{part}.csv")) for part in (*train, _EVAL)}
     if subset.endswith("enhanced"):
-        better = _enhanced(root / f"{subset}.json")
+        # Clips that are not in the enhanced list keep their labels.
+        enhanced = _enhanced(root / f"{subset}.json")
         for part in train:
-            labels[part] |= {video: better[video] for video in labels[part].keys() & better.keys()}
+            known = labels[part].keys() & enhanced.keys()
+            labels[part] |= {video: enhanced[video] for video in known}
+    # Copies of the audio differ in their file names, so files are found by video.
     paths = _paths(root, {video for part in labels.values() for video in part})
     return [
         Entry(
@@ -57,7 +66,9 @@ def clips(root: Path, subset: str) -> list[Entry]:
 def video_of(stem: str) -> str:
     """Return the 11 characters of the video in a file name without extension, or ``""``."""
     match = _STEM.fullmatch(stem)
-    return match.group(1) if match else ""
+    if match is None:
+        return ""
+    return match.group(1)
 
 
 def _listed(path: Path) -> Iterator[tuple[str, str]]:
@@ -66,6 +77,7 @@ def _listed(path: Path) -> Iterator[tuple[str, str]]:
     A line is ``VIDEO, 30.000, 40.000, "/m/09x0r,/t/dd00088"``.
     """
     with path.open(encoding="utf-8", newline="") as file:
+        # The lists have a space after each comma, and three lines of comments at the top.
         for cells in csv.reader(file, skipinitialspace=True):
             if cells and not cells[0].startswith("#"):
                 video, _, _, mids = cells
@@ -82,7 +94,7 @@ def _enhanced(path: Path) -> dict[str, str]:
 
 
 def _paths(root: Path, wanted: set[str]) -> dict[str, str]:
-    """Return the path of each wanted video below the root, the first of several."""
+    """Return the path of each wanted video below the root, the first one if there are several."""
     paths: dict[str, str] = {}
     for path in sound_files(root):
         video = video_of(Path(path).stem)
@@ -128,16 +140,17 @@ CARD = Card(
     name="audioset",
     summary="Sounds of YouTube videos: speech, music, animals, machines and everything else.",
     licence="CC-BY-4.0 (the lists; the audio belongs to its makers)",
-    size="2m: 2063949 clips of up to 10 s, 0.7 TB as 16-kHz WAV; 20k: 22160 clips; 20371 for the test",
+    size="2m: 2063949 clips of up to 10 s, 0.7 TB as 16-kHz WAV; 20k: 22160 clips; "
+    "20371 for the test",
     metric="mAP",
     splits=("train", "test"),
     labels=(),
     subsets=("2m", "20k", "2m-enhanced", "20k-enhanced"),
-    download="fetch balanced_train_segments.csv, unbalanced_train_segments.csv, eval_segments.csv and "
-    "class_labels_indices.csv from https://research.google.com/audioset/download.html, get the sound from "
-    "YouTube or from whoever has it, and give a folder that holds the lists and, in any sub-folders, the "
-    "sound; for the enhanced labels put lists from https://github.com/YuanGongND/psla there as "
-    "20k-enhanced.json and 2m-enhanced.json",
+    download="fetch balanced_train_segments.csv, unbalanced_train_segments.csv, eval_segments.csv "
+    "and class_labels_indices.csv from https://research.google.com/audioset/download.html, get the "
+    "audio from YouTube or from someone who has a copy, and give a folder that contains the lists "
+    "and, in any sub-folders, the audio; for the enhanced labels put lists from "
+    "https://github.com/YuanGongND/psla there as 20k-enhanced.json and 2m-enhanced.json",
     clips=clips,
     fake=fake,
 )

@@ -20,7 +20,10 @@ def clips(root: Path, subset: str) -> list[Entry]:
     for part in ("dev", "eval"):
         with (root / _LISTS / f"{part}.csv").open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                split = row["split"] if part == "dev" else "test"
+                # Only the list of the development set has a column of splits.
+                split = "test"
+                if part == "dev":
+                    split = row["split"]
                 labels = row["labels"].replace(",", ";")
                 entries.append(Entry(f"FSD50K.{part}_audio/{row['fname']}.wav", labels, split))
     return entries
@@ -55,8 +58,8 @@ CARD = Card(
     metric="mAP",
     splits=("train", "val", "test"),
     labels=(),
-    download="fetch all parts of https://zenodo.org/records/4060432, unpack them, and give the folder that "
-    "contains FSD50K.ground_truth, FSD50K.dev_audio and FSD50K.eval_audio",
+    download="fetch all parts of https://zenodo.org/records/4060432, unpack them, and give the "
+    "folder that contains FSD50K.ground_truth, FSD50K.dev_audio and FSD50K.eval_audio",
     clips=clips,
     fake=fake,
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 
+# The raters' emotions, and the classes of SUPERB.
 _EMOTIONS = {"neu": "neu", "hap": "hap", "exc": "hap", "ang": "ang", "sad": "sad"}
 _LINE = re.compile(r"\[[\d.]+ - [\d.]+\]\t(\w+)\t(\w+)\t")
 _SESSIONS = ("1", "2", "3", "4", "5")
@@ -28,7 +29,8 @@ def clips(root: Path, subset: str) -> list[Entry]:
     entries = []
     for session in _SESSIONS:
         listed = root / f"Session{session}/dialog/EmoEvaluation"
-        listed.stat()  # raises if the folder is missing, unlike glob
+        # Unlike glob, this raises if the folder is missing.
+        listed.stat()
         turns = [
             turn
             for file in listed.glob("Ses*.txt")
@@ -39,22 +41,21 @@ def clips(root: Path, subset: str) -> list[Entry]:
             if emotion in _EMOTIONS:
                 path = f"Session{session}/sentences/wav/{dialogue}/{name}.wav"
                 # A dialogue is named after the actor with markers, a turn after the speaker.
-                entries.append(
-                    Entry(path, _EMOTIONS[emotion], session, group=f"{name[:5]}{turn[0]}")
-                )
+                speaker = f"{name[:5]}{turn[0]}"
+                entries.append(Entry(path, _EMOTIONS[emotion], session, group=speaker))
     return entries
 
 
 def fake(root: Path) -> None:
-    """Write one dialogue of each session, with a turn of every emotion and two that are left out."""
+    """Write a dialogue of each session, with a turn of every emotion and two that are left out."""
     for session in _SESSIONS:
         dialogue = f"Ses0{session}F_impro01"
         lines = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
         for number, emotion in enumerate((*_EMOTIONS, "xxx", "fru")):
             turn = f"{dialogue}_{'FM'[number % 2]}{number:03}"
-            lines += [
-                f"[{number}.5000 - {number}.9000]\t{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]"
-            ]
+            times = f"[{number}.5000 - {number}.9000]"
+            lines.append(f"{times}\t{turn}\t{emotion}\t[2.5000, 2.5000, 2.5000]")
+            # The release has the votes of single raters below each turn.
             lines += [f"C-E2:\t{emotion};\t()", ""]
             write_noises(root, [f"Session{session}/sentences/wav/{dialogue}/{turn}.wav"])
         write_lines(root / f"Session{session}/dialog/EmoEvaluation/{dialogue}.txt", *lines)
@@ -68,8 +69,8 @@ CARD = Card(
     metric="accuracy, mean over the folds",
     splits=_SESSIONS,
     labels=("ang", "hap", "neu", "sad"),
-    download="ask for IEMOCAP at https://sail.usc.edu/iemocap, unpack it, and give the folder IEMOCAP_full_release, "
-    "which contains Session1 to Session5",
+    download="request IEMOCAP at https://sail.usc.edu/iemocap, unpack it, and give the folder "
+    "IEMOCAP_full_release, which contains Session1 to Session5",
     clips=clips,
     fake=fake,
 )

@@ -27,6 +27,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
     Raises:
         FileNotFoundError: a training part is missing.
     """
+    # The training set alone is enough for pretraining.
     held_out = {part: split for part, split in _HELD_OUT.items() if (root / part).is_dir()}
     parts = dict.fromkeys(_TRAIN[subset], "train") | held_out
     return [entry for part, split in parts.items() for entry in _clips(root, part, split)]
@@ -36,10 +37,10 @@ def _clips(root: Path, part: str, split: str) -> Iterator[Entry]:
     for speaker in sorted((root / part).iterdir()):
         for chapter in sorted(speaker.glob("*/*.trans.txt")):
             folder = chapter.parent.relative_to(root).as_posix()
+            # A line is the name of a clip and its text, "SPEAKER-CHAPTER-0000 SOME WORDS".
             for line in chapter.read_text(encoding="utf-8").splitlines():
-                yield Entry(
-                    f"{folder}/{line.partition(' ')[0]}.flac", "", split, group=speaker.name
-                )
+                name = line.partition(" ")[0]
+                yield Entry(f"{folder}/{name}.flac", "", split, group=speaker.name)
 
 
 def fake(root: Path) -> None:
@@ -48,9 +49,8 @@ def fake(root: Path) -> None:
         chapter = f"{speaker}-7"
         names = [f"{chapter}-{number:04}" for number in range(2)]
         folder = f"{part}/{speaker}/7"
-        write_lines(
-            root / folder / f"{chapter}.trans.txt", *(f"{name} SOME WORDS" for name in names)
-        )
+        lines = [f"{name} SOME WORDS" for name in names]
+        write_lines(root / folder / f"{chapter}.trans.txt", *lines)
         write_noises(root, [f"{folder}/{name}.flac" for name in names])
 
 
@@ -63,9 +63,9 @@ CARD = Card(
     splits=("train", "val", "test"),
     labels=(),
     subsets=("960", "100"),
-    download="fetch train-clean-100.tar.gz (and for subset 960 train-clean-360.tar.gz and train-other-500.tar.gz), and "
-    "if wanted dev-* and test-*, from https://www.openslr.org/12, unpack them, and give the folder "
-    "LibriSpeech, which contains train-clean-100/",
+    download="fetch train-clean-100.tar.gz (and for subset 960 train-clean-360.tar.gz and "
+    "train-other-500.tar.gz), and if wanted dev-* and test-*, from https://www.openslr.org/12, "
+    "unpack them, and give the folder LibriSpeech, which contains train-clean-100/",
     clips=clips,
     fake=fake,
 )

@@ -5,15 +5,15 @@ a mean spectrum, cannot distinguish a class from its mirror image, and fixed pos
 information: start, length, pitch, rate, timbre, level, tilt, room, background and distracting bursts
 have the same distribution for all classes.
 
-=============  =============  ================================================================  ========
-class          mirror image   one event (half to nine tenths of the clip, anywhere in it)       sort
-=============  =============  ================================================================  ========
-sweep_up       sweep_down     one to four harmonic tones, each gliding up by 0.5 to 2 octaves   swept
-notes_up       notes_down     two steady harmonic tones, the second 3 to 12 semitones higher    pitched
-clicks_faster  clicks_slower  8 to 14 clicks, their intervals shrinking three- to sixfold       rhythmic
-noise_swell    noise_fade     two to five bursts of band noise that swell, then stop at once    noisy
-tone_noise     noise_tone     one steady harmonic tone, then one burst of band noise            mixed
-=============  =============  ================================================================  ========
+=============  =============  ============================================================  ========
+class          mirror image   one event (half to nine tenths of the clip, anywhere in it)   sort
+=============  =============  ============================================================  ========
+sweep_up       sweep_down     1 to 4 harmonic tones, each gliding up by 0.5 to 2 octaves    swept
+notes_up       notes_down     2 steady harmonic tones, the second 3 to 12 semitones higher  pitched
+clicks_faster  clicks_slower  8 to 14 clicks, their intervals shrinking three- to sixfold   rhythmic
+noise_swell    noise_fade     2 to 5 bursts of band noise that swell, then stop at once     noisy
+tone_noise     noise_tone     1 steady harmonic tone, then 1 burst of band noise            mixed
+=============  =============  ============================================================  ========
 """
 
 import csv
@@ -33,7 +33,8 @@ from melpatch.progress import track
 
 SAMPLE_RATE = 16_000
 """Sampling rate of the clips, in Hz."""
-_VERSION = 1  # raise it with every change of the sounds, so that older corpora are not reused
+# Raise it with every change of the sounds, so that older corpora are not reused.
+_VERSION = 1
 _COLUMNS = ("path", "label", "split")
 
 Wave = Float[np.ndarray, " sample"]
@@ -44,6 +45,7 @@ Rng = np.random.Generator
 
 def _edges(samples: int) -> Wave:
     """Return a fade-in and fade-out of 10 ms, so that tones and bursts do not click."""
+    # The distance of each sample from the nearer end; its level is a squared sine.
     from_end = np.minimum(np.arange(samples), np.arange(samples)[::-1]) + 0.5
     level: Wave = np.sin(0.5 * np.pi * np.minimum(from_end / (0.010 * SAMPLE_RATE), 1.0)) ** 2
     return level
@@ -51,8 +53,10 @@ def _edges(samples: int) -> Wave:
 
 def _tone(rng: Rng, pitch: Wave, partials: int, rolloff: float) -> Wave:
     """Return a harmonic tone of the given pitch in Hz; partial k has level ``k ** -rolloff``."""
+    # The phase is the integral of the frequency.
     phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
     wave: Wave = np.zeros_like(phase)
+    # Partials near or above half the sampling rate would alias.
     for k in range(1, partials + 1):
         audible = k * pitch < 0.475 * SAMPLE_RATE
         wave += audible * k**-rolloff * np.sin(k * phase + rng.uniform(0, 2 * np.pi))
@@ -68,10 +72,15 @@ def _octaves(samples: int) -> Spectrum:
 
 
 def _noise(rng: Rng, samples: int, gain: Gain) -> Wave:
-    """Return Gaussian noise of unit deviation, its spectrum shaped by ``gain`` of octaves above 1 kHz."""
-    size = 1 << (samples - 1).bit_length()  # transforms of other sizes can be many times slower
+    """Return Gaussian noise of unit deviation with a spectrum shaped by ``gain``.
+
+    The argument of ``gain`` is the octaves above 1 kHz.
+    """
+    # Transforms of other sizes than powers of two can be many times slower.
+    size = 1 << (samples - 1).bit_length()
     real, imaginary = rng.standard_normal((2, size // 2 + 1))
     spectrum = (real + 1j * imaginary) * gain(_octaves(size))
+    # No constant offset.
     spectrum[0] = 0
     wave: Wave = np.fft.irfft(spectrum, size)[:samples]
     wave /= wave.std()
@@ -79,16 +88,19 @@ def _noise(rng: Rng, samples: int, gain: Gain) -> Wave:
 
 
 def _band(rng: Rng) -> Gain:
+    """Return a random band, 0.4 to 4.6 kHz at its centre and 0.5 to 2 octaves wide."""
     centre = rng.uniform(-1.3, 2.2)
     width = rng.uniform(0.5, 2.0)
     return lambda octaves: np.exp(-0.5 * ((octaves - centre) / (0.5 * width)) ** 2)
 
 
 def _timbre(rng: Rng) -> tuple[int, float]:
+    """Return a random number of partials and their rolloff."""
     return int(rng.integers(1, 7)), rng.uniform(0.3, 1.5)
 
 
 def _pitch(rng: Rng) -> float:
+    """Return a random pitch in Hz, three octaves from 180 Hz."""
     return float(180 * 2 ** rng.uniform(0, 3))
 
 
@@ -171,18 +183,21 @@ _SPLITS = ("train", "test", "train", "val", "train", "test", "train", "train", "
 
 
 def _event(rng: Rng, number: int, samples: int) -> Wave:
-    """Return silence with the event of the clip's class, for half to nine tenths of the time."""
+    """Return silence with the event of the clip's class, for half to nine tenths of the clip."""
     sounds, *_ = _PAIRS[number // 2 % len(_PAIRS)]
     event = sounds(rng, int(samples * rng.uniform(0.5, 0.9)))
     event /= event.std()
     start = rng.integers(0, samples - len(event))
+    # Odd classes are the mirror images.
+    if number % 2:
+        event = event[::-1]
     wave = np.zeros(samples)
-    wave[start : start + len(event)] = event[::-1] if number % 2 else event
+    wave[start : start + len(event)] = event
     return wave
 
 
 def _distraction(rng: Rng, samples: int) -> Wave:
-    """Return up to four short tones and bursts, independent of the class, below the event's level."""
+    """Return up to four short tones and bursts, independent of the class, softer than the event."""
     wave = np.zeros(samples)
     for _ in range(rng.integers(0, 5)):
         length = int(SAMPLE_RATE * rng.uniform(0.03, 0.15))
@@ -197,10 +212,13 @@ def _distraction(rng: Rng, samples: int) -> Wave:
 
 def _in_room(rng: Rng, wave: Wave) -> Wave:
     """Return the sound with reverberation (exponentially decaying noise) and spectral tilt."""
+    # The echo decays by 60 dB within 0.1 to 0.4 s.
     time = np.arange(0, 0.4, 1 / SAMPLE_RATE)
     echo = rng.standard_normal(len(time)) * 10 ** (-3 * time / rng.uniform(0.1, 0.4))
     echo *= 10 ** (rng.uniform(-20, -4) / 20) / np.linalg.norm(echo)
+    # The direct sound.
     echo[0] = 1.0
+    # Convolution as a product of spectra, long enough not to wrap around.
     size = len(wave) + len(echo)
     spectrum = np.fft.rfft(wave, size) * np.fft.rfft(echo, size)
     tilt = rng.uniform(-4, 4) * _octaves(size)
@@ -226,7 +244,7 @@ def scene(seed: int, number: int, seconds: float) -> Wave:
 
 
 def generate(root: Path, *, clips: int, seconds: float, seed: int, unlabelled: int) -> Path:
-    """Write a corpus of 16-bit FLAC files with its manifest ``corpus.csv``; return the manifest's path.
+    """Write a corpus of 16-bit FLAC files with its manifest ``corpus.csv``, and return its path.
 
     A complete corpus of the same settings is left as it is. The folder is renamed into place when
     all files are written.
@@ -254,7 +272,8 @@ def generate(root: Path, *, clips: int, seconds: float, seed: int, unlabelled: i
             folder = Path(aside) / root.name
             _write(folder, _entries(clips, unlabelled), seed, seconds)
             (folder / "settings.json").write_text(settings, encoding="utf-8")
-            if not _holds(root, settings):  # another process may have been faster
+            # Another process may have been faster.
+            if not _holds(root, settings):
                 folder.rename(root)
     return root / "corpus.csv"
 
@@ -322,8 +341,8 @@ CARD = Card(
     metric="accuracy",
     splits=("pretrain", "train", "val", "test"),
     labels=tuple(sorted(_LABELS)),
-    download="nothing to fetch: make it with melpatch.datasets.scenes.generate, as melpatch demo does, and give the "
-    "folder that contains its corpus.csv",
+    download="nothing to fetch: make it with melpatch.datasets.scenes.generate, as melpatch demo "
+    "does, and give the folder that contains its corpus.csv",
     clips=clips,
     fake=fake,
 )

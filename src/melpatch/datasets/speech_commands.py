@@ -10,7 +10,8 @@ separately. *Differs:* s3prl crops silence at random from all six noise files, f
 validation alike, again in every epoch. Here silence is every whole second of each file, the last
 tenth for validation, so that the two share no audio and the list is the same for everyone.
 
-Source: Warden 2018 (arXiv 1804.03209); the twelve classes as SUPERB has them, Yang et al. 2021 (arXiv 2105.01051).
+Source: Warden 2018 (arXiv 1804.03209); the twelve classes as in SUPERB, Yang et al. 2021 (arXiv
+2105.01051).
 """
 
 import hashlib
@@ -24,8 +25,8 @@ from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 _TEN = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
 _WORDS = (
     *_TEN,
-    *"backward bed bird cat dog eight five follow forward four happy house learn marvin nine one seven".split(),  # noqa: SIM905
-    *"sheila six three tree two visual wow zero".split(),  # noqa: SIM905
+    *"backward bed bird cat dog eight five follow forward four happy house learn".split(),  # noqa: SIM905
+    *"marvin nine one seven sheila six three tree two visual wow zero".split(),  # noqa: SIM905
 )
 _SILENCE = "_silence_"
 _UNKNOWN = "_unknown_"
@@ -52,11 +53,14 @@ def clips(root: Path, subset: str) -> list[Entry]:
 
 def split_of(speaker: str) -> str:
     """Return the split of a speaker by the release's rule: ``train``, ``val`` or ``test``."""
+    # As in the release: the SHA-1 of the name, modulo 2^27, in per cent.
     number = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % (1 << 27)
     share = 100 * number / ((1 << 27) - 1)
     if share < 10:
         return "val"
-    return "test" if share < 20 else "train"
+    if share < 20:
+        return "test"
+    return "train"
 
 
 def _v2(root: Path) -> list[Entry]:
@@ -65,6 +69,7 @@ def _v2(root: Path) -> list[Entry]:
         for split, file in (("val", "validation_list.txt"), ("test", "testing_list.txt"))
         for name in (root / _V2 / file).read_text(encoding="utf-8").split()
     }
+    # Listed clips whose files are missing are included.
     names = sorted(listed.keys() | set(_words(root / _V2)))
     return [
         Entry(
@@ -89,6 +94,7 @@ def _v1(root: Path) -> list[Entry]:
 def _silence(root: Path) -> list[Entry]:
     """Return the noise files in clips of 1 s, without group; a missing file is one clip."""
     entries = []
+    # The last tenth of each file is for validation, so that the two splits share no audio.
     for noise in _NOISES:
         path = f"{_V1}/{_NOISE}/{noise}.wav"
         seconds = 1
@@ -117,12 +123,14 @@ def _words(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    folder.stat()  # raises if the part is missing; the card then states what to download
+    # This raises if the part is missing; the error then says what to download.
+    folder.stat()
     return sound_files(folder)
 
 
 def _speaker(name: str) -> str:
     speaker, separator, _ = Path(name).name.partition("_nohash_")
+    # Silence and noise have no speaker.
     return speaker if separator else ""
 
 
@@ -147,14 +155,16 @@ CARD = Card(
     name="speech_commands",
     summary="Single English words, spoken by thousands of volunteers.",
     licence="CC-BY-4.0",
-    size="v2-35: 105829 clips of up to 1 s, 3.3 GB; v1-12: about 58000 clips and 3081 for the test, 2 GB",
+    size="v2-35: 105829 clips of up to 1 s, 3.3 GB; v1-12: about 58000 clips and 3081 for the "
+    "test, 2 GB",
     metric="accuracy",
     splits=("train", "val", "test"),
     labels=tuple(sorted((*_WORDS, _SILENCE, _UNKNOWN))),
     subsets=("v2-35", "v1-12"),
     download="fetch http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz (v2-35), or "
-    "speech_commands_v0.01.tar.gz and speech_commands_test_set_v0.01.tar.gz (v1-12) from the same place, "
-    "unpack each into a folder of its name without the extension, and give the folder of these folders",
+    "speech_commands_v0.01.tar.gz and speech_commands_test_set_v0.01.tar.gz (v1-12) from the same "
+    "place, unpack each into a folder of its name without the extension, and give the folder that "
+    "contains these folders",
     clips=clips,
     fake=fake,
 )

@@ -19,6 +19,7 @@ _HOMES = ("wav", "dev/wav", "test/wav")
 def clips(root: Path, subset: str) -> list[Entry]:
     """Return the clips in the order of the list; the label is the speaker, the group the video."""
 
+    # A speaker is in one of the archives; cached to look only once per speaker.
     @cache
     def home(speaker: str) -> str:
         return next((home for home in _HOMES if (root / home / speaker).is_dir()), _HOMES[0])
@@ -26,6 +27,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
     entries = []
     for line in (root / "iden_split.txt").read_text(encoding="utf-8").splitlines():
         number, name = line.split()
+        # A name is SPEAKER/VIDEO/00001.wav.
         video = name.rpartition("/")[0]
         speaker = name.partition("/")[0]
         entries.append(
@@ -54,9 +56,9 @@ CARD = Card(
     metric="accuracy",
     splits=("train", "val", "test"),
     labels=(),
-    download="ask for the archives of VoxCeleb1 at https://www.robots.ox.ac.uk/~vgg/data/voxceleb, unpack them as wav/ "
-    "or as dev/wav/ and test/wav/, put meta/iden_split.txt from the same site beside them, and give the "
-    "folder of all",
+    download="request the archives of VoxCeleb1 at https://www.robots.ox.ac.uk/~vgg/data/voxceleb, "
+    "unpack them as wav/ or as dev/wav/ and test/wav/, put meta/iden_split.txt from the same site "
+    "beside them, and give the folder that contains all of this",
     clips=clips,
     fake=fake,
 )
