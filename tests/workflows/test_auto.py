@@ -1,4 +1,4 @@
-"""``melpatch pretrain auto``: what the rules choose from a corpus and a budget, and the config that comes of it."""
+"""``melpatch pretrain auto``: what the rules choose for a corpus and a budget."""
 
 import pytest
 from journeys.three_sounds import melpatch, write_corpus, write_sound
@@ -11,12 +11,9 @@ from melpatch.training.config import RunConfig
 from melpatch.workflows.auto import CorpusFacts, choose_from, corpus_facts
 from melpatch.workflows.pretrain import PretrainConfig, pretrain_defaults
 
-WORDS = CorpusFacts(
-    clips=9000, hours=2.5, median_seconds=1.0, longest_seconds=1.0, sample_rate=8000
-)
-BIRDS = CorpusFacts(
-    clips=4000, hours=40.0, median_seconds=36.0, longest_seconds=600.0, sample_rate=44100
-)
+WORDS = CorpusFacts(clips=9000, hours=2.5, median_seconds=1.0, sample_rate=8000)
+DIGITS = CorpusFacts(clips=2400, hours=0.29, median_seconds=0.42, sample_rate=8000)
+BIRDS = CorpusFacts(clips=4000, hours=40.0, median_seconds=36.0, sample_rate=44100)
 
 
 def summary(config):
@@ -29,12 +26,13 @@ def summary(config):
     [
         (WORDS, 120.0, False, ("ssast", "nano", 1.0, 48)),
         (WORDS, 1800.0, False, ("ssast", "tiny", 1.0, 48)),
+        (DIGITS, 120.0, False, ("ssast", "nano", 0.42, 48)),
         (BIRDS, 120.0, False, ("maskspec", "nano", 2.0, 48)),
         (BIRDS, None, False, ("maskspec", "tiny", 2.0, 48)),
         (BIRDS, 7200.0, True, ("maskspec", "tiny", 10.0, 9)),
     ],
 )
-def test_the_rules(facts, budget, on_gpu, chosen):
+def test_the_rules_choose_recipe_size_segment_and_batch(facts, budget, on_gpu, chosen):
     config, reasons = choose_from(facts, budget, on_gpu=on_gpu)
     assert summary(config) == chosen
     assert len(reasons) >= 5
@@ -42,23 +40,21 @@ def test_the_rules(facts, budget, on_gpu, chosen):
     assert config.training.loader.short_clips == "repeat"
 
 
-def test_a_small_corpus_is_repeated_for_enough_steps():
-    few = CorpusFacts(
-        clips=40, hours=0.1, median_seconds=5.0, longest_seconds=9.0, sample_rate=16000
-    )
-    config, reasons = choose_from(few, None, on_gpu=False)
+def test_a_small_corpus_is_trained_on_for_enough_steps():
+    small = CorpusFacts(clips=40, hours=0.1, median_seconds=5.0, sample_rate=16000)
+    config, reasons = choose_from(small, None, on_gpu=False)
     assert config.training.train.steps == 2400
     assert "--steps 2400" in reasons[-1]
     assert config.training.loader.batch_size == 10
-    config, _ = choose_from(few, 60.0, on_gpu=False)
-    assert config.training.train.steps is None  # the budget decides
+    config, _ = choose_from(small, 60.0, on_gpu=False)
+    assert config.training.train.steps is None  # the budget sets it later
 
 
-def test_facts_of_a_corpus(tmp_path):
+def test_facts_are_those_of_the_corpus(tmp_path):
     for number, seconds in enumerate((1.0, 2.0, 4.0)):
         write_sound(tmp_path / f"{number}.wav", "noise", seconds, 8000, number)
     facts = corpus_facts(load_corpus([tmp_path]))
-    assert facts == CorpusFacts(3, 7 / 3600, 2.0, 4.0, 8000)
+    assert facts == CorpusFacts(3, 7 / 3600, 2.0, 8000)
     corpus = load_corpus([tmp_path])
     for path in tmp_path.iterdir():
         path.unlink()
@@ -66,23 +62,21 @@ def test_facts_of_a_corpus(tmp_path):
         corpus_facts(corpus)
 
 
-def test_what_is_chosen_is_a_normal_run_and_flags_win(tmp_path, capsys):
+def test_the_chosen_config_is_a_normal_run_and_flags_override_it(tmp_path, capsys):
     corpus = write_corpus(tmp_path / "sounds")
-    words = ("--data", corpus, "--out", tmp_path / "run", "--size", "nano", "--workers", "0")
-    melpatch("pretrain", "auto", *words, "--steps", "2", "--batch-size", "3")
-    told = capsys.readouterr().err
-    assert "auto: 9 clips" in told
-    assert "auto: recipe " in told
+    flags = ("--data", corpus, "--out", tmp_path / "run", "--size", "nano", "--workers", "0")
+    melpatch("pretrain", "auto", *flags, "--steps", "2", "--batch-size", "3")
+    notices = capsys.readouterr().err
+    assert "auto: 9 clips" in notices
+    assert "auto: recipe " in notices
     command = from_toml(PretrainConfig, tmp_path / "run" / "command.toml")
     config = from_toml(RunConfig, tmp_path / "run" / "config.toml")
     assert command.recipe in {"ssast", "maskspec"}
-    assert (
-        config.encoder.embed_dim
-        == pretrain_defaults(command.recipe, size="nano").training.encoder.embed_dim
-    )
+    nano = pretrain_defaults(command.recipe, size="nano").training.encoder
+    assert config.encoder.embed_dim == nano.embed_dim
     assert (config.train.steps, config.loader.batch_size) == (2, 3)
-    melpatch("pretrain", "auto", *words, "--steps", "2", "--batch-size", "3", "--resume")
-    brief = {"steps": 1, "workers": 0, "batch_size": 2, "size": "nano"}
-    run = library.pretrain(data=corpus, objective="auto", out=tmp_path / "own", **brief)
+    melpatch("pretrain", "auto", *flags, "--steps", "2", "--batch-size", "3", "--resume")
+    short = {"steps": 1, "workers": 0, "batch_size": 2, "size": "nano"}
+    run = library.pretrain(data=corpus, objective="auto", out=tmp_path / "own", **short)
     assert run.config.objective == config.objective
     assert run.config.loader.batch_size == 2

@@ -1,4 +1,4 @@
-"""An encoder initialised from a run: copied, resized to another grid, or refused."""
+"""An encoder is initialised from a run: copied, resized to another grid, or refused."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from melpatch.workflows.initialize import copy_encoder
 
 
 def saved(folder, config):
-    """Return the objective of a run in the folder, with weights of its own."""
+    """Save a run in the folder, and return its objective."""
     objective = build(replace(config, seed=config.seed + 100))
     run = Run.create(folder, config)
     with run.checkpoints:
@@ -34,12 +34,13 @@ def learned(columns, **changes):
 
 
 @pytest.mark.parametrize("config", [settings(), learned(5), learned(5, cls_tokens=2)])
-def test_the_encoder_is_copied_and_the_rest_is_left(tmp_path, config):
+def test_the_encoder_is_copied_and_the_head_stays(tmp_path, config):
     source = saved(tmp_path, config)
     target = build(classifier(config))
     head = {name: value.clone() for name, value in target.head.state_dict().items()}
     copy_encoder(target, tmp_path)
-    theirs, ours = source.encoder.state_dict(), target.encoder.state_dict()
+    theirs = source.encoder.state_dict()
+    ours = target.encoder.state_dict()
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
     assert all(torch.equal(value, target.head.state_dict()[name]) for name, value in head.items())
@@ -69,7 +70,7 @@ def test_learned_positions_are_resized_to_another_stride(tmp_path):
 
 
 @pytest.mark.parametrize("stride", [None, (4, 4)])
-def test_a_stretched_table_is_stretched_as_it_was_in_training(tmp_path, stride):
+def test_stretched_positions_are_interpolated_as_in_training(tmp_path, stride):
     source = saved(tmp_path, learned(5, positions="stretched")).encoder
     target = build(classifier(learned(9, positions="stretched", stride=stride)))
     copy_encoder(target, tmp_path)
@@ -96,7 +97,7 @@ def test_a_stretched_table_is_stretched_as_it_was_in_training(tmp_path, stride):
         ("floor", 1e-5),
     ],
 )
-def test_a_spectrogram_that_means_something_else_is_refused(tmp_path, field, value):
+def test_another_kind_of_spectrogram_is_refused(tmp_path, field, value):
     saved(tmp_path, settings())
     other = settings()
     target = build(replace(other, front_end=replace(other.front_end, **{field: value})))
@@ -107,13 +108,12 @@ def test_a_spectrogram_that_means_something_else_is_refused(tmp_path, field, val
 
 
 @pytest.mark.parametrize("field", ["mean", "std", "scale"])
-def test_another_level_is_not_refused(tmp_path, field):
-    """Statistics belong to a corpus; a new one may have its own."""
+def test_other_statistics_are_allowed(tmp_path, field):
+    """Statistics belong to a corpus, and a new corpus has its own."""
     saved(tmp_path, settings())
     other = settings()
-    copy_encoder(
-        build(replace(other, front_end=replace(other.front_end, **{field: 2.5}))), tmp_path
-    )
+    target = build(replace(other, front_end=replace(other.front_end, **{field: 2.5})))
+    copy_encoder(target, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,15 +128,15 @@ def test_another_level_is_not_refused(tmp_path, field):
     ],
     ids=str,
 )
-def test_an_encoder_of_another_make_is_refused(tmp_path, changes):
+def test_another_encoder_is_refused(tmp_path, changes):
     saved(tmp_path, settings())
     other = settings()
     target = build(replace(other, encoder=replace(other.encoder, **changes)))
     with pytest.raises(
         ConfigError, match=r"encoder settings do not fit the weights of .*; leave them out"
-    ) as caught:
+    ) as error:
         copy_encoder(target, tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_learned_positions_for_other_patches_are_refused(tmp_path):
@@ -145,6 +145,6 @@ def test_learned_positions_for_other_patches_are_refused(tmp_path):
         copy_encoder(build(learned(5, patch=(16, 8))), tmp_path)
 
 
-def test_starting_from_a_folder_that_is_no_run_is_an_error(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
         copy_encoder(build(settings()), tmp_path)

@@ -1,4 +1,4 @@
-"""``melpatch.pretrain`` and ``melpatch.finetune``: the commands with keyword arguments, and objectives of one's own."""
+"""``melpatch.pretrain`` and ``melpatch.finetune`` with keyword arguments and custom objectives."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ SMALL = {
     "front_end": {"n_mels": 32},
     "log_every": 1,
 }
-OWN = '''
+CUSTOM_OBJECTIVE = '''
 from dataclasses import dataclass
 
 from torch import nn
@@ -63,8 +63,8 @@ def test_a_script_pretrains_fine_tunes_and_predicts(corpus, tmp_path):
     assert isinstance(run, Run)
     assert run.config.train.steps == 2
     assert Run.trained_on(run.folder)
-    brief = {"steps": 1, "batch_size": 4, "workers": 0}
-    tuned = library.finetune(data=corpus, init=run, out=tmp_path / "b", **brief)
+    short = {"steps": 1, "batch_size": 4, "workers": 0}
+    tuned = library.finetune(data=corpus, init=run, out=tmp_path / "b", **short)
     assert tuned.config.labels == LABELS
     assert tuned.config.encoder == run.config.encoder
     assert library.load(tuned).labels == LABELS
@@ -72,12 +72,12 @@ def test_a_script_pretrains_fine_tunes_and_predicts(corpus, tmp_path):
     assert library.predict(tuned, corpus.parent / "low" / "0.wav")
 
 
-def test_a_run_is_that_of_the_command(corpus, tmp_path):
-    """Config, metrics and the settings on record are equal; either continues the other's run."""
+def test_a_script_and_a_command_give_the_same_run(corpus, tmp_path):
+    """Config, metrics and recorded settings are equal, and each can resume the other's run."""
     run = library.pretrain(data=[corpus], out=tmp_path / "a", size="nano", **SMALL)
-    words = "--steps 2 --seconds 1 --batch-size 4 --workers 0 --log-every 1 --front-end.n-mels 32 --size nano"
-    words += " --encoder.embed-dim 16 --encoder.depth 1 --encoder.num-heads 2"
-    melpatch("pretrain", "ssast", "--data", corpus, "--out", tmp_path / "b", *words.split())
+    flags = "--steps 2 --seconds 1 --batch-size 4 --workers 0 --log-every 1 --front-end.n-mels 32 --size nano"
+    flags += " --encoder.embed-dim 16 --encoder.depth 1 --encoder.num-heads 2"
+    melpatch("pretrain", "ssast", "--data", corpus, "--out", tmp_path / "b", *flags.split())
     for name in ("config.toml", "metrics.jsonl"):
         assert (run.folder / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     script, command = (
@@ -85,8 +85,8 @@ def test_a_run_is_that_of_the_command(corpus, tmp_path):
     )
     assert script == command
     melpatch("pretrain", "ssast", "--out", tmp_path / "a", "--resume")
-    again = library.pretrain(data=corpus, out=tmp_path / "b", resume=True)
-    assert again.config == run.config
+    resumed = library.pretrain(data=corpus, out=tmp_path / "b", resume=True)
+    assert resumed.config == run.config
     with pytest.raises(CheckpointError, match="holds a run already"):
         library.pretrain(data=corpus, out=tmp_path / "b")
     with pytest.raises(ConfigError, match=r"--lr = 0\.5, but"):
@@ -102,26 +102,28 @@ def test_a_run_is_that_of_the_command(corpus, tmp_path):
         {"name": "ssast", "mask_ratio": 0.6},
     ],
 )
-def test_ways_to_name_an_objective(objective, corpus, tmp_path, monkeypatch):
+def test_an_objective_is_given_by_name_class_config_or_mapping(
+    objective, corpus, tmp_path, monkeypatch
+):
     configs = []
 
-    def keep(config):
+    def record(config):
         configs.append(config)
         return Run(config.out, config.training)
 
-    monkeypatch.setattr("melpatch.workflows.pretrain.pretrain", keep)
+    monkeypatch.setattr("melpatch.workflows.pretrain.pretrain", record)
     library.pretrain(data=corpus, out=tmp_path, objective=objective)
     (config,) = configs
     if objective == "maskspec":
         assert config.recipe == "maskspec"
     else:
         assert config.recipe == "ssast"
-        changed = 0.75 if objective is SSAST else 0.6
-        assert config.training.objective.mask_ratio == changed
+        mask_ratio = 0.75 if objective is SSAST else 0.6
+        assert config.training.objective.mask_ratio == mask_ratio
         assert config.training.loader.batch_size == 48  # the recipe's
 
 
-def test_settings_are_set_where_their_flags_are():
+def test_settings_have_the_names_of_their_flags():
     config = with_settings(
         pretrain_defaults("mae_ast", size="nano"),
         {"lr": 1, "keep_every": None, "data": "sounds", "exclude_splits": ["1"]},
@@ -146,16 +148,16 @@ def test_settings_are_set_where_their_flags_are():
         ({"objective": 3}, "objective = 3; allowed: a name, a class, its Config, or a mapping"),
     ],
 )
-def test_wrong_settings_are_refused_in_one_line(settings, message, tmp_path):
+def test_wrong_settings_give_an_error_of_one_line(settings, message, tmp_path):
     with pytest.raises(ConfigError, match=message) as error:
         library.pretrain(**{"data": "x", "out": tmp_path / "x"} | settings)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "x").exists()
 
 
-def test_an_objective_from_a_file_of_ones_own(corpus, tmp_path, monkeypatch):
-    """What a notebook does after %%writefile: import the class, and train."""
-    (tmp_path / "own_mean.py").write_text(OWN, encoding="utf-8")
+def test_a_custom_objective_is_imported_from_a_file(corpus, tmp_path, monkeypatch):
+    """A notebook writes the file with %%writefile, imports the class, and trains."""
+    (tmp_path / "own_mean.py").write_text(CUSTOM_OBJECTIVE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     cell = """
 import melpatch
@@ -170,21 +172,21 @@ run = melpatch.pretrain(data=data, out=out, objective=Mean.Config(weight=2.0), *
     assert library.load(run).embed(corpus.parent / "low" / "0.wav").ndim == 1
 
 
-def test_an_objective_of_a_notebook_is_refused_with_the_remedy(corpus, tmp_path):
+def test_an_objective_defined_in_a_notebook_is_refused(corpus, tmp_path):
     namespace = {"__name__": "__main__"}
-    exec(compile(OWN, "<cell>", "exec"), namespace)
+    exec(compile(CUSTOM_OBJECTIVE, "<cell>", "exec"), namespace)
     for objective in (namespace["Mean"], namespace["Mean"].Config()):
         with pytest.raises(ConfigError, match=r"save the class to a file such as my_objective\.py"):
             library.pretrain(data=corpus, out=tmp_path / "run", objective=objective)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_objective_of_a_script_is_refused_with_the_remedy(corpus, tmp_path):
+def test_an_objective_defined_in_a_script_is_refused(corpus, tmp_path):
     script = tmp_path / "script.py"
     call = f"import melpatch\nmelpatch.pretrain(data={str(corpus)!r}, out='run', objective=Mean)\n"
-    script.write_text(OWN + call, encoding="utf-8")
-    done = subprocess.run(
+    script.write_text(CUSTOM_OBJECTIVE + call, encoding="utf-8")
+    process = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, check=False
     )
-    assert "save the class to a file such as my_objective.py" in done.stderr
+    assert "save the class to a file such as my_objective.py" in process.stderr
     assert not (tmp_path / "run").exists()

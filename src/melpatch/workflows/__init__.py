@@ -1,1 +1,1 @@
-"""Pretraining and fine-tuning from a config to a finished run, for commands, protocols and scripts alike."""
+"""Pretraining and fine-tuning from a config to a finished run, for commands and scripts."""

@@ -1,6 +1,7 @@
-"""Choose recipe, size, segment length and batch from the corpus and the budget, and give the reasons.
+"""Choose recipe, encoder size, segment length and batch size from the corpus and the budget.
 
-Every rule stands on a question of LAB.md, named in its comment. The result is a normal config.
+Each rule rests on an experiment in ``lab/``; its comment quotes the experiment's title. The result
+is a normal config, and every choice is reported with its reason.
 """
 
 import statistics
@@ -19,16 +20,19 @@ from melpatch.workflows.corpus import read_corpus, without_splits
 from melpatch.workflows.pretrain import PretrainConfig, pretrain_defaults
 
 AUTO = "auto"
-"""The recipe that stands for a choice by these rules."""
+"""The recipe name that asks for a choice by these rules."""
+# Reading this many headers takes well under a second, even from a network disk.
 _PROBED_CLIPS = 64
-# "What a small masked autoencoder needs" was asked on digits of up to a second.
+# "What a small masked autoencoder needs" compared objectives on digits of about half a second.
 _SHORT_CLIP_SECONDS = 1.0
 # "SSAST on real sound, tiny": segments of up to 2 s in batches of 48.
 _CPU_SEGMENT_SECONDS = 2.0
 _BATCH_SECONDS = 48 * 2.0
-# "What a step costs": up to ten seconds, a second of audio costs the same; attention shows from twenty on.
+# "What a step costs": up to 10 s, every second of audio costs the same; from 20 s on, attention
+# dominates.
 _LONGEST_SEGMENT_SECONDS = 10.0
-# "Every objective under the same budget": at 120 CPU-seconds tiny is undertrained, at 480 it is not.
+# "Every objective under the same budget": after 120 CPU-seconds tiny is undertrained, after 480 it
+# is not.
 _TINY_BUDGET_SECONDS = 480.0
 # "SSAST on real sound, tiny": 80 and 240 steps are no better than random weights, 2,400 are.
 _ENOUGH_STEPS = 2400
@@ -36,66 +40,69 @@ _ENOUGH_STEPS = 2400
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """What the rules look at.
+    """The properties of a corpus that the rules depend on.
 
     Attributes:
-        clips: how many there are.
-        hours: how long they are together.
-        median_seconds: length of the middle clip.
-        longest_seconds: length of the longest clip.
-        sample_rate: the most frequent rate in Hz of some probed clips.
+        clips: number of clips.
+        hours: total duration in hours.
+        median_seconds: median duration of a clip in seconds.
+        sample_rate: the most frequent sampling rate in Hz among the probed clips.
     """
 
     clips: int
     hours: float
     median_seconds: float
-    longest_seconds: float
     sample_rate: int
 
 
 def corpus_facts(corpus: Corpus) -> CorpusFacts:
-    """Return what the rules look at; the sampling rate is that of most of 64 clips, evenly spread.
+    """Return the facts of a corpus; its sampling rate is the most frequent of about 64 clips.
 
     Raises:
-        DataError: the corpus is empty, or none of these clips can be read.
+        DataError: none of these clips can be read.
     """
     durations = [clip.duration for clip in corpus.clips]
-    spread = corpus.clips[:: max(1, len(corpus.clips) // _PROBED_CLIPS)]
+    # Evenly spread over the corpus, since neighbouring clips often come from the same source.
+    probed = corpus.clips[:: max(1, len(corpus.clips) // _PROBED_CLIPS)]
     rates: Counter[int] = Counter()
-    for clip in spread:
+    for clip in probed:
         try:
             rates[with_source(clip, probe).sample_rate] += 1
         except AudioError:
             continue
     if not rates:
         raise DataError(
-            f"{corpus.name}: none of {len(spread)} clips can be read; run melpatch prepare on it to see why"
+            f"{corpus.name}: none of {len(probed)} clips can be read; "
+            "run melpatch prepare on it to see why"
         )
     return CorpusFacts(
         clips=len(durations),
         hours=sum(durations) / 3600,
         median_seconds=statistics.median(durations),
-        longest_seconds=max(durations),
         sample_rate=rates.most_common(1)[0][0],
     )
 
 
 def choose(config: PretrainConfig, size: str | None = None) -> PretrainConfig:
-    """Return a config for the corpus and the budget of another one, and report each choice with its reason.
+    """Return a config chosen for the data and the budget of ``config``, and report the reasons.
 
     Args:
-        config: names the data, the splits to leave out, and the budget if there is one.
-        size: size of the encoder, if it is given.
+        config: a config with the data, the splits to leave out, and the budget, if any.
+        size: size of the encoder; None chooses it too.
 
     Raises:
         MelpatchError: the corpus cannot be read.
     """
     facts = corpus_facts(without_splits(read_corpus(config.training), config.exclude_splits))
-    seconds = None if config.budget is None else parse_budget(config.budget)
-    chosen, reasons = choose_from(facts, seconds, size=size, on_gpu=torch.cuda.is_available())
+    budget_seconds = None
+    if config.budget is not None:
+        budget_seconds = parse_budget(config.budget)
+    on_gpu = torch.cuda.is_available()
+    chosen, reasons = choose_from(facts, budget_seconds, size=size, on_gpu=on_gpu)
     notice(f"auto: {facts.clips} clips, {facts.hours:.2f} h, {facts.sample_rate} Hz")
     for reason in reasons:
         notice(f"auto: {reason}")
+    # What the user named stays; everything else is as chosen.
     training = replace(
         chosen.training,
         data=config.training.data,
@@ -113,13 +120,14 @@ def choose(config: PretrainConfig, size: str | None = None) -> PretrainConfig:
 def choose_from(
     facts: CorpusFacts, budget_seconds: float | None, *, on_gpu: bool, size: str | None = None
 ) -> tuple[PretrainConfig, list[str]]:
-    """Return a config for a corpus, and a sentence for each choice.
+    """Return a config for a corpus with these facts, and one reason for each choice.
 
     Args:
-        facts: of the corpus.
-        budget_seconds: wall-clock time of the run; None leaves the length to the corpus.
+        facts: the properties of the corpus.
+        budget_seconds: wall-clock time of the run in seconds; None derives the length of the run
+            from the corpus.
         on_gpu: whether the run has a GPU.
-        size: size of the encoder, if it is given.
+        size: size of the encoder; None chooses it too.
     """
     recipe, why_recipe = _recipe(facts)
     why_size = "as given"
@@ -136,7 +144,7 @@ def choose_from(
             base.training.loader,
             seconds=seconds,
             batch_size=batch_size,
-            # Repeated short clips: see _recipe. Batches as the corpus is, not of one length, go with it.
+            # Short clips are repeated (see _recipe), so clips need not be batched by length.
             short_clips="repeat",
             bucket_steps=1,
         ),
@@ -146,46 +154,48 @@ def choose_from(
         f"size {size}: {why_size}",
         f"--seconds {seconds:g}: {why_seconds}",
         f"--batch-size {batch_size}: {why_batch}",
-        f"--front-end.sample-rate {rate}: that of most clips, at most 16000",
+        f"--front-end.sample-rate {rate}: the rate of most clips, but at most 16000",
     ]
-    # Short pretrainings mislead ("SSAST on real sound, tiny"): a small corpus is repeated until there are enough steps.
-    by_epochs = training.train.epochs * facts.clips / batch_size
-    if budget_seconds is None and by_epochs < _ENOUGH_STEPS:
+    # "SSAST on real sound, tiny": a short run learns nothing, so a small corpus gets more epochs.
+    steps_of_epochs = training.train.epochs * facts.clips / batch_size
+    if budget_seconds is None and steps_of_epochs < _ENOUGH_STEPS:
         training = replace(training, train=replace(training.train, steps=_ENOUGH_STEPS))
         reasons.append(f"--steps {_ENOUGH_STEPS}: fewer steps were no better than random weights")
     return replace(base, training=training), reasons
 
 
 def _recipe(facts: CorpusFacts) -> tuple[str, str]:
-    if facts.longest_seconds <= _SHORT_CLIP_SECONDS:
+    if facts.median_seconds <= _SHORT_CLIP_SECONDS:
         # "What a small masked autoencoder needs": 0.813 against 0.720 (linear) after 600 steps.
-        return "ssast", "clips are a second or shorter, where SSAST on repeated clips learns most"
-    # "Every objective under the same budget": first by every score but two, at a third of SSAST's cost per step.
-    return "maskspec", "it scores best per minute of computing on clips longer than a second"
+        return "ssast", "it scores best on clips of about a second or less, which are repeated"
+    # "Every objective under the same budget": first by all scores but two, at a third of SSAST's
+    # cost per step.
+    return "maskspec", "on clips longer than a second it scores best per minute of computing"
 
 
 def _size(budget_seconds: float | None, on_gpu: bool) -> tuple[str, str]:
     if on_gpu:
-        # No run on a GPU is on record, so this is the recipes' default.
-        return "tiny", "the default; no larger one has been compared here on a GPU"
+        # There is no experiment on a GPU yet, so this is the recipes' default.
+        return "tiny", "the default; larger encoders have not been compared on a GPU yet"
     if budget_seconds is not None and budget_seconds < _TINY_BUDGET_SECONDS:
-        return "nano", "on a CPU in less than 8 minutes, tiny stays undertrained"
-    return "tiny", "from 8 minutes of CPU on, it learns more than nano"
+        return "nano", "in less than 8 minutes on a CPU, tiny stays undertrained"
+    return "tiny", "in 8 minutes or more on a CPU, it learns more than nano"
 
 
 def _segment(facts: CorpusFacts, on_gpu: bool) -> tuple[float, str]:
-    longest = _LONGEST_SEGMENT_SECONDS if on_gpu else _CPU_SEGMENT_SECONDS
-    seconds = min(longest, facts.median_seconds)
-    if seconds < longest:
-        return round(seconds, 3), "the length of the middle clip"
+    longest = _CPU_SEGMENT_SECONDS
     if on_gpu:
-        return seconds, "longer segments cost more for each second of audio"
-    return seconds, "more, shorter segments serve a CPU better"
+        longest = _LONGEST_SEGMENT_SECONDS
+    if facts.median_seconds < longest:
+        return round(facts.median_seconds, 3), "the median length of a clip"
+    if on_gpu:
+        return longest, "longer segments cost more per second of audio"
+    return longest, "on a CPU, many short segments teach more than few long ones"
 
 
 def _batch(facts: CorpusFacts, seconds: float) -> tuple[int, str]:
     by_audio = min(48, max(8, int(_BATCH_SECONDS / seconds)))
-    # Masks and negatives want several batches an epoch, so a small corpus takes smaller ones.
+    # At least four batches an epoch, so that the batches of a small corpus differ.
     by_clips = max(2, facts.clips // 4)
     if by_clips < by_audio:
         return by_clips, "a quarter of the clips"

@@ -1,4 +1,4 @@
-"""Fit a pretraining run into a wall-clock budget: measure a few real steps, then set the number of steps."""
+"""Fit a pretraining run into a wall-clock budget by timing a few real steps."""
 
 import re
 import shutil
@@ -24,24 +24,26 @@ from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-# The second half of them is timed; the first steps are slower, since memory is allocated and kernels are chosen.
+# Only the second half is timed: in the first steps memory is allocated and kernels are chosen.
 _FEW_STEPS = 6
 _MANY_STEPS = 40
 # Share of the budget that a second, longer measurement may take.
 _MEASURING_SHARE = 0.05
-# Share of the budget kept back for what varies, such as another process on the machine.
+# Share of the budget that evaluations may take: one may cost as much as several steps.
+_EVALUATION_SHARE = 0.1
+# Share of the budget held in reserve, since the speed varies with what else the machine does.
 _RESERVE = 0.03
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the parts of a run take, in seconds of wall-clock time.
+    """What each part of a run costs, in seconds of wall-clock time.
 
     Attributes:
-        step: one optimiser step, data loading included.
+        step: one optimiser step, including data loading.
         evaluation: one measurement of the embedding health.
-        save: one save that a crash can be resumed from.
-        start: everything that happens once, such as starting the decoding processes.
+        save: one save of the state that the run can be resumed from.
+        start: everything that happens once, such as starting the data workers.
     """
 
     step: float
@@ -50,21 +52,22 @@ class Costs:
     start: float
 
     def fixed(self, training: RunConfig) -> float:
-        """Return the seconds that a run takes apart from its steps and the saves between them."""
-        # The last step always saves, and the start has an evaluation of its own.
+        """Return the seconds that a run needs besides its steps and the saves between them."""
+        # The last step always saves.
         return self.start + training.train.evaluations * self.evaluation + self.save
 
     def steps_within(self, seconds: float, training: RunConfig) -> int:
-        """Return how many steps fit into this many seconds, with evaluations and saves; 0 if none does."""
+        """Return how many steps fit into these seconds, including evaluations and saves."""
+        # A save costs the same whenever it is made, so each step bears its share of one.
         per_step = self.step + self.save / training.train.save_every
         return max(0, int((seconds - self.fixed(training)) / per_step))
 
 
 def parse_budget(text: str) -> float:
-    """Return the seconds that a budget such as ``45s``, ``30m``, ``2h`` or ``1h30m`` stands for.
+    """Return a budget such as ``45s``, ``30m``, ``2h`` or ``1h30m`` in seconds.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not such a time.
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
@@ -74,51 +77,56 @@ def parse_budget(text: str) -> float:
 
 
 def within_budget(training: RunConfig, corpus: Corpus, budget: str, started: float) -> RunConfig:
-    """Return the settings with the number of steps that ends the run in time.
+    """Return the settings with the number of steps that fits into the budget.
 
-    All ranks measure together, and rank 0 decides. Evaluations, saves, and the time that has passed since ``started``
-    are part of the budget.
+    All ranks measure together, and rank 0 decides. The budget includes evaluations, saves, and the
+    time that has passed since ``started``. There are fewer evaluations than the settings ask for
+    where they would take more than a tenth of the budget.
 
     Args:
-        training: the run's settings; their ``steps`` and ``epochs`` are replaced.
+        training: the run's settings; ``steps`` replaces ``epochs``.
         corpus: the training clips.
         budget: see :func:`parse_budget`.
-        started: reading of :func:`time.monotonic` at which the budget began.
+        started: the value of :func:`time.monotonic` when the command started.
 
     Raises:
         ConfigError: not a single step fits into the budget.
     """
     seconds = parse_budget(budget)
     costs = measure(training, corpus, _FEW_STEPS)
-    # A longer measurement is better, where the budget has room for it; all ranks take the same branch.
+    # A longer measurement is more exact, so it is made if the budget has room for it. Its length
+    # is broadcast, because all ranks must take the same branch.
     longer = min(_MANY_STEPS, int(_MEASURING_SHARE * seconds / costs.step))
     longer = distributed.broadcast_from_rank_zero(longer)
     if longer > 2 * _FEW_STEPS:
         costs = measure(training, corpus, longer)
+    affordable = max(1, int(_EVALUATION_SHARE * seconds / costs.evaluation))
+    evaluations = min(training.train.evaluations, distributed.broadcast_from_rank_zero(affordable))
+    training = replace(training, train=replace(training.train, evaluations=evaluations))
     remaining = (1 - _RESERVE) * seconds - (time.monotonic() - started)
     steps = distributed.broadcast_from_rank_zero(costs.steps_within(remaining, training))
     if steps < 1:
         needed = seconds - remaining + costs.fixed(training) + costs.step
         raise ConfigError(
-            f"--budget {budget} is too short: here a run of one step takes {needed:.0f} s; give more time, "
-            "a smaller --size, or a smaller --batch-size"
+            f"--budget {budget} is too short: a run of a single step takes {needed:.0f} s here; "
+            "give more time, a smaller --size, or a smaller --batch-size"
         )
     notice(
-        f"a step takes {costs.step:.3g} s, an evaluation {costs.evaluation:.3g} s, a save {costs.save:.3g} s: "
-        f"{steps} steps fit into {budget}"
+        f"a step takes {costs.step:.3g} s, an evaluation {costs.evaluation:.3g} s, "
+        f"a save {costs.save:.3g} s: {steps} steps and {evaluations} evaluations fit into {budget}"
     )
     return replace(training, train=replace(training.train, steps=steps))
 
 
 def measure(training: RunConfig, corpus: Corpus, steps: int) -> Costs:
-    """Return what the parts of a run take, measured in a short run that is not kept.
+    """Return what each part of a run costs, measured in a short run that is thrown away.
 
     Args:
         training: the run's settings.
         corpus: the training clips.
         steps: length of the short run; its second half is timed.
     """
-    # Two evaluations: each notes the seconds that the steps have taken, after half of the steps and after all.
+    # The two evaluations log the seconds that the steps took: after half of them, and after all.
     train = replace(training.train, steps=steps, evaluations=2, save_every=steps, keep_every=None)
     short = replace(training, train=train)
     folder = Path(distributed.on_rank_zero(lambda: tempfile.mkdtemp(prefix="melpatch-budget-")))
@@ -130,6 +138,7 @@ def measure(training: RunConfig, corpus: Corpus, steps: int) -> Costs:
         fit(objective, corpus, run, evaluate=evaluate)
     finally:
         distributed.on_rank_zero(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # What is neither a step, nor an evaluation, nor the save, is the start.
     total = time.monotonic() - begun
     half = steps // 2
     step = (run.seconds_after[steps] - run.seconds_after[half]) / (steps - half)
@@ -139,7 +148,7 @@ def measure(training: RunConfig, corpus: Corpus, steps: int) -> Costs:
 
 
 class _TimedRun(Run):
-    """A run that keeps what the steps and the last save took."""
+    """A run that remembers how long its steps and its last save took."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         super().__init__(folder, config)
@@ -157,7 +166,7 @@ class _TimedRun(Run):
 
 
 class _TimedEvaluation:
-    """An evaluation that keeps what each call took."""
+    """An evaluation that remembers how long each call took."""
 
     def __init__(self, evaluate: Evaluate) -> None:
         self.evaluate = evaluate

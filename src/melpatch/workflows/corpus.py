@@ -1,4 +1,4 @@
-"""The corpus of a run: read it, leave splits out, keep a few labels, and describe it to the user."""
+"""Read the corpus of a run, leave splits out, limit its labels, and describe it to the user."""
 
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.splits import describe_scarce_classes, take_per_class
@@ -16,24 +16,25 @@ def read_corpus(config: RunConfig) -> Corpus:
     """
     if not config.data:
         raise ConfigError(
-            "--data is missing; give a folder of audio or shards, or a CSV with path,label,split on top"
+            "--data is missing; give a folder of audio or shards, "
+            "or a CSV with the columns path, label and split"
         )
     corpus = load_corpus(
         config.data, split_column=config.split_column, label_column=config.label_column
     )
     if corpus.rejected:
-        count = len(corpus.rejected)
         notice(
-            f"{count} files of {corpus.name} cannot be read and are left out; melpatch prepare lists them"
+            f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are left out; "
+            "melpatch prepare lists them"
         )
     return corpus
 
 
 def without_splits(corpus: Corpus, splits: tuple[str, ...] | None) -> Corpus:
-    """Return the corpus without these splits; None leaves out val and test where they exist.
+    """Return the corpus without these splits; None leaves out val and test if they exist.
 
     Raises:
-        DataError: there is no such split, or nothing is left.
+        DataError: a split does not exist, or no clip is left.
     """
     if splits is None:
         return corpus.without({"val", "test"} & set(corpus.splits))
@@ -41,7 +42,7 @@ def without_splits(corpus: Corpus, splits: tuple[str, ...] | None) -> Corpus:
 
 
 def limit_labels(corpus: Corpus, per_class: int | None, seed: int) -> Corpus:
-    """Return at most this many clips of each class, or all clips for None; report smaller classes."""
+    """Return at most ``per_class`` clips of each class, or all for None; report smaller classes."""
     if per_class is None:
         return corpus
     shortage = describe_scarce_classes(corpus, per_class)
@@ -51,7 +52,7 @@ def limit_labels(corpus: Corpus, per_class: int | None, seed: int) -> Corpus:
 
 
 def describe_corpus(corpus: Corpus) -> str:
-    """Return the corpus' length and splits in words, such as ``1.20 h, splits train, val``."""
+    """Return duration and splits of a corpus in words, such as ``1.20 h, splits train, val``."""
     hours = sum(clip.duration for clip in corpus.clips) / 3600
     text = f"{hours:.2f} h"
     splits = [split for split in corpus.splits if split]
@@ -65,15 +66,16 @@ def low_coverage(corpus: Corpus, seconds: float) -> str | None:
 
     Args:
         corpus: the training clips.
-        seconds: longest segment.
+        seconds: longest segment in seconds.
     """
+    # An epoch takes one segment of each clip.
     total = sum(clip.duration for clip in corpus.clips)
     covered = sum(min(clip.duration, seconds) for clip in corpus.clips)
     if covered > 0.5 * total:
         return None
     longest = max(clip.duration for clip in corpus.clips)
     return (
-        f"an epoch covers {covered / total:.0%} of this corpus: {seconds:g} s of each clip, of which the "
-        f"longest has {longest:.0f} s; give more --epochs, longer --seconds, or list long recordings in "
-        "parts (start, duration)"
+        f"an epoch covers {covered / total:.0%} of this corpus: at most {seconds:g} s of each "
+        f"clip, and the longest clip has {longest:.0f} s; give more --epochs, longer --seconds, "
+        "or list long recordings in parts (start, duration)"
     )

@@ -1,4 +1,4 @@
-"""Fine-tune a classifier on labelled audio: from a config, or from an encoder, to a finished run."""
+"""Fine-tune a classifier on labelled audio: from a config or an encoder to a finished run."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,32 +37,36 @@ class FinetuneConfig:
     out: Path
     """Run folder to write."""
     init: str
-    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or scratch for random
-    weights."""
+    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or
+    scratch for random weights."""
     init_channels: Channels = "sum"
     """How the three input channels of an image model in --init become one."""
     encoder_from: Path | None = None
-    """Where --init is no run: run folder whose front end and encoder settings to take, for a fair comparison."""
+    """Run folder whose front end and encoder settings to take if --init is not a run, for a fair
+    comparison."""
     recipe: str = "finetune"
-    """A recipe that learns from labels: finetune, for own data, or a paper's (melpatch list). With a run in --init,
-    front end and encoder stay those of the run, except for a stride and statistics that a paper's recipe sets."""
+    """A recipe that learns from labels: finetune, for your own data, or a paper's (melpatch list).
+    A run in --init keeps its front end and encoder, except for the stride and the statistics that
+    a paper's recipe sets."""
     size: str = "tiny"
-    """Encoder: nano, mini, tiny, small or base; that of a run has a size already."""
+    """Size of the encoder: nano, mini, tiny, small or base; a run in --init has one already."""
     encoder: str | None = None
-    """Kind of encoder: vit, cnn14 (melpatch list encoders); by default the recipe's. A run in --init keeps its own."""
+    """Kind of encoder: vit or cnn14 (melpatch list encoders); by default the recipe's. A run in
+    --init keeps its own."""
     test_fold: str | None = None
-    """Split or fold left alone; all others (but val) train."""
+    """Split or fold held out for the test; all others, except val, are trained on."""
     val_fold: str | None = None
-    """Split or fold on which the best weights are chosen; by default the split called val, if any."""
+    """Split or fold on which the best weights are chosen; by default val, if it exists."""
     resize_positions: Resize | None = None
-    """How learned positions are fitted to another grid: crop keeps the first (the default at the same stride), bilinear
-    (the default at another) and bicubic (the default of stretched ones) stretch all, legacy is the published rule of
-    AST and SSAST (the default with other people's weights)."""
+    """How learned positions are fitted to another grid: crop keeps the first ones (default for the
+    same stride), bilinear (default for another stride) and bicubic (default for stretched
+    positions) interpolate, legacy is the published rule of AST and SSAST (default for foreign
+    weights)."""
     labels_per_class: int | None = None
-    """Train on this many clips of each class only, chosen by the seed."""
+    """Train on only this many clips of each class, chosen by the seed."""
     stats_clips: int = 512
-    """Clips on which the spectrogram's mean and std are measured; 0, the default with a run's front end or a paper's,
-    takes the given ones."""
+    """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones, which is
+    the default with the front end of a run or a paper."""
     resume: bool = False
     """Continue the run in --out, if there is one."""
     track: Track = "none"
@@ -88,29 +92,34 @@ def finetune_defaults(
     encoder: str | None = None,
     encoder_from: Path | None = None,
 ) -> FinetuneConfig:
-    """Return the config of a recipe for a classifier that starts from ``init``, without data and ``out``.
+    """Return a recipe's config for a classifier that starts from ``init``, without data.
 
     Args:
         init: run folder, weight file, Hub repository or ``scratch``.
         recipe: a recipe, or objective, that learns from labels.
-        size: size of the encoder; None is tiny, or that of the run.
-        encoder: kind of encoder; None takes the recipe's, or that of the run.
-        encoder_from: where ``init`` is no run, the run whose front end and encoder to take.
+        size: size of the encoder; None is tiny, or the run's.
+        encoder: kind of encoder; None takes the recipe's, or the run's.
+        encoder_from: if ``init`` is not a run, the run whose front end and encoder to take.
 
     Raises:
-        ConfigError: there is no such recipe, a run's settings cannot be used, or a setting is given that the run
-            decides.
+        ConfigError: there is no such recipe, a run's settings cannot be used, or a setting is given
+            that the run decides.
     """
     source = source_run(init, encoder_from)
     if source is not None:
+        # The run decides these, so giving one of them is an error.
         decided = {"--size": size, "--encoder": encoder}
-        if encoder_from != source:
-            decided["--encoder-from"] = None if encoder_from is None else str(encoder_from)
+        if encoder_from is not None and encoder_from != source:
+            decided["--encoder-from"] = str(encoder_from)
         for flag, value in decided.items():
             allowed = f"nothing, since front end and encoder are those of {source}; leave it out"
             check(value is None, flag, value, allowed)
     size = size or "tiny"
     training = starting_settings(recipe, init, size=size, encoder=encoder, encoder_from=source)
+    # The mean and std of a run's front end are what its encoder was trained with.
+    stats_clips = 0
+    if source is None:
+        stats_clips = clips_to_measure(training)
     return FinetuneConfig(
         out=Path(),
         init=init,
@@ -118,7 +127,7 @@ def finetune_defaults(
         recipe=recipe,
         size=size,
         encoder=encoder,
-        stats_clips=0 if source else clips_to_measure(training),
+        stats_clips=stats_clips,
         training=training,
     )
 
@@ -126,20 +135,24 @@ def finetune_defaults(
 def finetune(config: FinetuneConfig) -> Run:
     """Fine-tune a classifier on labelled audio, and return the run.
 
-    The run holds the best weights by validation, or the last ones without validation clips, or the mean of the last
-    ones where the settings say so.
+    The run holds the weights with the best validation score; the last weights if there are no
+    validation clips; or the mean of the last weights, if the settings ask for it.
 
     Raises:
-        MelpatchError: the run cannot be started, resumed or trained; the message says what to change.
-        Interrupted: a signal asked for an end; the run is saved.
+        MelpatchError: the run cannot be started, resumed or trained; the message tells the remedy.
+        Interrupted: a signal stopped the run, which is saved.
     """
     run = reopen(config)
-    training = run.config if run else config.training
+    training = config.training
+    if run is not None:
+        training = run.config
     corpus = read_corpus(training)
     if not corpus.labels:
         raise ConfigError(
-            f"{corpus.name}: has no labels; give a folder with one sub-folder per class, or a CSV with a label column"
+            f"{corpus.name}: has no labels; give a folder with one sub-folder per class, "
+            "or a CSV with a label column"
         )
+    # Recordings of one group, such as a speaker, in two splits make the scores too good.
     split = split_corpus(corpus, config.test_fold, config.val_fold)
     warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
     train = limit_labels(split.train, config.labels_per_class, training.seed)
@@ -153,11 +166,11 @@ def finetune(config: FinetuneConfig) -> Run:
         run=run,
     )
     notice(
-        f"{len(train.clips)} labelled clips of {len(training.labels)} classes, {describe_corpus(train)}; "
-        f"{describe_objective(objective)}"
+        f"{len(train.clips)} labelled clips of {len(training.labels)} classes, "
+        f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
     _warn_of_missing_splits(corpus, split, training)
-    # Checked before the run folder exists, so that a run that cannot be trained leaves none.
+    # Checked before the run folder is created, so that a wrong setting leaves no folder.
     objective.check_plan(plan(training, train))
     run = run or Run.create(config.out, training, config)
     run.reject(corpus.rejected)
@@ -170,7 +183,8 @@ def finetune(config: FinetuneConfig) -> Run:
 def _warn_of_missing_splits(corpus: Corpus, split: Split, training: RunConfig) -> None:
     if split.test is None and len(corpus.splits) > 1:
         notice(
-            "nothing is left out for a test: name a fold with --test-fold, or scores on these clips will be too good"
+            "no clips are held out for a test: name a fold with --test-fold, "
+            "or scores on these clips will be too good"
         )
     if split.val is None and training.train.average_last == 0:
         notice(
@@ -179,7 +193,7 @@ def _warn_of_missing_splits(corpus: Corpus, split: Split, training: RunConfig) -
 
 
 def _kept_weights(progress: Progress, multi_label: bool) -> str:
-    """Return in words which weights were kept, empty for the last ones."""
+    """Return in words which weights the run holds; empty if they are the last ones."""
     if progress.averaged:
         return f"; the mean of the weights after the last {progress.averaged} evaluations"
     if progress.best is not None:
@@ -189,7 +203,9 @@ def _kept_weights(progress: Progress, multi_label: bool) -> str:
 
 
 def source_run(init: str, encoder_from: Path | None = None) -> Path | None:
-    """Return the run whose front end and encoder a classifier takes: ``init`` if it is a run, else ``encoder_from``.
+    """Return the run whose front end and encoder a classifier takes, or None.
+
+    That is ``init`` if it is a run, else ``encoder_from``.
 
     Raises:
         ConfigError: ``init`` is neither a run, nor a weight file, nor ``scratch``.
@@ -207,21 +223,21 @@ def starting_settings(
     encoder: str | None = None,
     encoder_from: Path | None = None,
 ) -> RunConfig:
-    """Return a recipe's settings for a classifier that starts from a run, foreign weights, or random ones.
+    """Return a recipe's settings for a classifier that starts from a run or from other weights.
 
     Args:
         recipe: a recipe, or objective, that learns from labels.
         init: run folder, weight file, Hub repository or ``scratch``.
-        size: size of the encoder, where no run decides it.
-        encoder: kind of encoder, where no run decides it.
-        encoder_from: where ``init`` is no run, the run whose front end and encoder to take.
+        size: size of the encoder, unless a run decides it.
+        encoder: kind of encoder, unless a run decides it.
+        encoder_from: if ``init`` is not a run, the run whose front end and encoder to take.
 
     Raises:
-        ConfigError: the recipe, or a run's settings, cannot be used.
+        ConfigError: the recipe or the run's settings cannot be used.
     """
     base = recipe_settings(recipe, size, encoder, with_labels=True)
     if init == SCRATCH and recipe == "finetune":
-        # Random blocks all learn at the full rate.
+        # Layer-wise decay protects pretrained blocks; random ones all learn at the full rate.
         base = replace(base, train=replace(base.train, layer_decay=1.0))
     source = source_run(init, encoder_from)
     if source is None:
@@ -230,13 +246,13 @@ def starting_settings(
 
 
 def resolved(training: RunConfig, corpus: Corpus, train: Corpus, clips: int) -> RunConfig:
-    """Return the settings with what the data decide: labels, whether a clip has several, and statistics.
+    """Return the settings with what the data decides: labels, multi-label or not, mean and std.
 
     Args:
         training: settings of a classifier.
         corpus: all clips, whose labels are the classes.
         train: the training clips, on which mean and std are measured.
-        clips: on how many of them at most; 0 keeps the given mean and std.
+        clips: number of clips to measure at most; 0 keeps the given mean and std.
     """
     objective = replace(training.objective, multi_label=corpus.multi_label)
     training = replace(training, labels=corpus.labels, objective=objective)
@@ -258,14 +274,16 @@ def classifier(
     Args:
         training: what :func:`resolved` returned.
         init: run folder, weight file, Hub repository or ``scratch``.
-        resize: how learned positions are fitted, see :func:`melpatch.workflows.initialize.initialize_encoder`.
+        resize: how learned positions are fitted to the encoder's grid, see
+            :func:`melpatch.workflows.initialize.initialize_encoder`.
         channels: how the three input channels of an image model become one.
-        run: the run that is resumed, if any; if it has a state of its own, ``init`` is not read.
+        run: the run to resume, if any; if it has saved a state, ``init`` is not read.
 
     Raises:
         MelpatchError: the weights cannot be read, or do not fit the settings.
     """
     objective = build(training)
+    # A resumed run loads its own weights later.
     if init != SCRATCH and not (run and run.newest):
         initialize_encoder(objective, init, resize, channels)
     return objective
@@ -282,20 +300,20 @@ def train_classifier(
 ) -> Progress:
     """Train a classifier from the newest state of its run to the last step.
 
-    The run then holds the weights with the best score on ``val``; without ``val`` the last ones; or the mean of the
-    last ones, where the settings say so.
+    The run then holds the weights with the best score on ``val``; the last weights without ``val``;
+    or the mean of the last weights, if the settings ask for it.
 
     Args:
         objective: what :func:`classifier` returned.
         run: an open run folder.
         train: the training clips.
-        val: the clips that choose the best weights.
-        evaluate: without ``val``, what is measured instead; it chooses nothing.
+        val: the clips on which the best weights are chosen.
+        evaluate: an evaluation without ``val``; it is logged, and chooses no weights.
         tracker: see :func:`melpatch.training.loop.fit`.
 
     Raises:
         CheckpointError: the run was started on other clips.
-        MelpatchError: it cannot be trained with these settings.
+        MelpatchError: the classifier cannot be trained with these settings.
     """
     select = None
     if val is not None:
@@ -307,13 +325,13 @@ def train_classifier(
 
 @dataclass(frozen=True)
 class Validation:
-    """The score of a classifier during training, on clips that it does not learn from.
+    """The score of a classifier on validation clips during training.
 
     Attributes:
         corpus: the validation clips.
         config: the run's settings.
         metric: a metric of :func:`melpatch.evaluation.metrics.compute_metrics`.
-        name: prefix under which the metric is reported.
+        name: prefix of the metric's name in the log.
     """
 
     corpus: Corpus
@@ -322,7 +340,7 @@ class Validation:
     name: str = "val"
 
     def __call__(self, objective: Objective, step: int) -> dict[str, float]:
-        """Return the metric by its prefixed name, such as ``val_accuracy``.
+        """Return the metric under its prefixed name, such as ``val_accuracy``.
 
         Raises:
             DataError: the metric is not defined on these clips.
@@ -333,7 +351,7 @@ class Validation:
         """Return the metric of the probabilities that :meth:`table` returned.
 
         Raises:
-            DataError: it is not defined on these clips.
+            DataError: the metric is not defined on these clips.
         """
         labels = self.config.labels
         targets = label_matrix(table.clips, labels)
@@ -342,8 +360,8 @@ class Validation:
         value = metrics[self.metric]
         if value is None:
             raise DataError(
-                f"{self.corpus.name}: no class has validation clips both with and without it, so that {self.metric} "
-                "is not defined; validate on more clips, or on another --val-fold"
+                f"{self.corpus.name}: no class has validation clips both with and without it, "
+                f"so {self.metric} is not defined; validate on more clips, or on another --val-fold"
             )
         return float(value)
 
@@ -351,10 +369,11 @@ class Validation:
         """Return the probability of each label for each readable clip.
 
         Raises:
-            TypeError: the objective is no classifier.
+            TypeError: the objective is not a classifier.
         """
         if not isinstance(objective, Classify):
             raise TypeError("validation takes a classifier")
+        # The micro-batches of training, so that validation needs no more memory.
         device = next(objective.parameters()).device
         return infer_clips(
             lambda batch: objective.probabilities(batch.to(device)),

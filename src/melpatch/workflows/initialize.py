@@ -1,4 +1,4 @@
-"""Initialise an encoder from a run folder, or from other people's weights."""
+"""Initialise an encoder from a run folder or from foreign weights."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -12,17 +12,20 @@ from melpatch.progress import notice
 from melpatch.training.start import OF_A_CORPUS, load_run
 
 SCRATCH = "scratch"
-"""The ``init`` that stands for random weights."""
+"""The value of ``init`` that asks for random weights."""
 
 
 def is_run(init: str) -> bool:
     """Return whether ``init`` names a run folder rather than foreign weights.
 
     Raises:
-        ConfigError: it names neither.
+        ConfigError: ``init`` names neither.
     """
     weights = is_weights(init)
-    allowed = f"a run folder, a weight file ({', '.join(ENDINGS)}), {HUB}owner/name or, for a classifier, scratch"
+    allowed = (
+        f"a run folder, a weight file ({', '.join(ENDINGS)}), {HUB}owner/name "
+        "or, for a classifier, scratch"
+    )
     check(weights or Path(init, "config.toml").is_file(), "init", init, allowed)
     return not weights
 
@@ -33,14 +36,15 @@ def initialize_encoder(
     """Load the weights that ``init`` names into the encoder of an objective.
 
     Args:
-        objective: its encoder is filled; heads keep their random weights.
+        objective: the objective whose encoder gets the weights; its heads stay random.
         init: run folder, weight file, or ``hf:owner/name`` for a Hub repository.
-        resize: how learned positions are fitted to the encoder's grid; None takes the default of the source.
+        resize: how learned positions are fitted to the encoder's grid; None takes the default of
+            the source.
         channels: how the three input channels of an image model are reduced to one.
 
     Raises:
         CheckpointError: the weights cannot be read.
-        ConfigError: they do not fit the encoder.
+        ConfigError: the weights do not fit the encoder.
     """
     if is_run(init):
         copy_encoder(objective, Path(init), resize)
@@ -49,32 +53,41 @@ def initialize_encoder(
 
 
 def copy_encoder(objective: Objective, run: Path, resize: Resize | None = None) -> None:
-    """Copy the encoder of a run into an objective, resizing learned positions to the objective's grid.
+    """Copy the encoder of a run into an objective, with learned positions resized to its grid.
 
     Args:
-        objective: where to copy it to.
+        objective: the objective whose encoder gets the weights.
         run: the run folder.
         resize: see :func:`melpatch.nn.positions.resize`; None leaves it to the encoder, see
             :meth:`melpatch.encoders.base.Encoder.match_geometry`.
 
     Raises:
-        ConfigError: the encoders differ in more than geometry, or the front ends in what a spectrogram means.
+        ConfigError: the encoders differ in more than their geometry, or the front ends in more than
+            the statistics of a corpus.
     """
     config, source = load_run(run)
     theirs = config.front_end
     ours = objective.front_end.config
-    for name in (field.name for field in fields(ours) if field.name not in OF_A_CORPUS):
-        if getattr(theirs, name) != getattr(ours, name):
+    # A pretrained encoder needs the kind of spectrogram that it was trained on. Mean and std may
+    # differ, since a new corpus has its own.
+    for field in fields(ours):
+        if field.name in OF_A_CORPUS:
+            continue
+        our_value = getattr(ours, field.name)
+        their_value = getattr(theirs, field.name)
+        if their_value != our_value:
             raise ConfigError(
-                f"front_end.{name} = {getattr(ours, name)!r} but {run} was trained with {getattr(theirs, name)!r}; "
-                "leave it out, or start from other weights"
+                f"front_end.{field.name} = {our_value!r} but {run} was trained with "
+                f"{their_value!r}; leave it out, or start from other weights"
             )
     encoder = source.export_encoder()
     encoder.match_geometry(objective.encoder, resize)
     try:
         objective.encoder.load_state_dict(encoder.state_dict())
     except RuntimeError as error:
+        # torch lists one mismatch per line; the last one is enough for an error of one line.
         reason = str(error).splitlines()[-1].strip()
         raise ConfigError(
-            f"encoder settings do not fit the weights of {run}: {reason}; leave them out to take its own"
+            f"encoder settings do not fit the weights of {run}: {reason}; "
+            "leave them out to take its own"
         ) from error

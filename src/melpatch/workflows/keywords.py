@@ -1,7 +1,7 @@
 """Pretraining and fine-tuning with keyword arguments instead of flags, for scripts and notebooks.
 
 >>> import melpatch
->>> run = melpatch.pretrain(data="recordings/", objective="ssast", out="runs/a", size="nano", steps=300)
+>>> run = melpatch.pretrain(data="recordings/", objective="ssast", out="runs/a", size="nano")
 >>> tuned = melpatch.finetune(data="labels.csv", init=run, out="runs/b", lr=5e-4)
 >>> melpatch.load(tuned).predict("new.wav")
 """
@@ -43,24 +43,30 @@ def pretrain(
     Args:
         data: folders of audio, CSV files or shards.
         out: run folder to write.
-        objective: a recipe or objective by name (``auto`` chooses one), an :class:`Objective` subclass that can be
-            imported, its ``Config``, or a mapping of settings with the name under ``"name"``, as in
-            ``{"name": "ssast", "mask_ratio": 0.6}``.
-        **settings: any flag of ``melpatch pretrain`` with underscores, such as ``steps=300, batch_size=16, lr=1e-3,
-            size="nano"``. Nested settings are mappings, as in config.toml: ``front_end={"n_mels": 64}``,
-            ``encoder={"depth": 4}``; an encoder may also be a name or a ``Config``.
+        objective: the name of a recipe or an objective (``auto`` chooses one), an importable
+            subclass of :class:`Objective`, its ``Config``, or a mapping of settings with the name
+            under ``"name"``, as in ``{"name": "ssast", "mask_ratio": 0.6}``.
+        **settings: any flag of ``melpatch pretrain`` with underscores, such as ``steps=300,
+            batch_size=16, lr=1e-3, size="nano"``. Nested settings are mappings, as in config.toml:
+            ``front_end={"n_mels": 64}``, ``encoder={"depth": 4}``; an encoder may also be a name or
+            a ``Config``.
 
     Raises:
-        ConfigError: a setting is unknown or out of range, or the objective cannot be imported by name.
-        MelpatchError: the run cannot be started, resumed or trained; the message says what to change.
+        ConfigError: a setting is unknown or out of range, or the objective cannot be imported by
+            name.
+        MelpatchError: the run cannot be started, resumed or trained; the message tells the remedy.
     """
     recipe, of_objective = _piece("objective", objective)
     kind, of_encoder = _piece("encoder", settings.pop("encoder", None))
-    base = recorded(PretrainConfig, Path(out)) if settings.get("resume") else None
+    # A resumed run starts from its recorded settings, so that only what changed must be given.
+    base = None
+    if settings.get("resume"):
+        base = recorded(PretrainConfig, Path(out))
     if base is None and recipe == AUTO:
+        # The rules need the corpus and the budget; all other settings are applied below.
         known = {name: settings[name] for name in _OF_THE_CORPUS if name in settings}
-        asked = with_settings(pretrain_defaults("ssast"), known | {"data": data})
-        base = choose(asked, settings.get("size"))
+        request = with_settings(pretrain_defaults("ssast"), known | {"data": data})
+        base = choose(request, settings.get("size"))
     if base is None:
         size = settings.get("size", "tiny")
         base = pretrain_defaults(
@@ -84,28 +90,33 @@ def finetune(
 
     Args:
         data: folders with one sub-folder per class, or CSV files with labels.
-        init: a run or its folder, a weight file, ``hf:owner/name``, or ``scratch`` for random weights.
+        init: a run or its folder, a weight file, ``hf:owner/name``, or ``scratch`` for random
+            weights.
         out: run folder to write.
-        **settings: any flag of ``melpatch finetune`` with underscores, such as ``steps=300, labels_per_class=10``.
-            Nested settings are mappings, see :func:`pretrain`.
+        **settings: any flag of ``melpatch finetune`` with underscores, such as ``steps=300,
+            labels_per_class=10``. Nested settings are mappings, see :func:`pretrain`.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
-        MelpatchError: the run cannot be started, resumed or trained; the message says what to change.
+        MelpatchError: the run cannot be started, resumed or trained; the message tells the remedy.
     """
     kind, of_encoder = _piece("encoder", settings.pop("encoder", None))
     objective, of_objective = _piece("objective", settings.pop("objective", None))
     if objective not in (None, "classify"):
         raise ConfigError(f"objective = {objective!r}; allowed: classify, with settings of its own")
-    encoder_from = _path(settings.get("encoder_from"))
-    base = recorded(FinetuneConfig, Path(out)) if settings.get("resume") else None
+    encoder_from = settings.get("encoder_from")
+    if encoder_from is not None:
+        encoder_from = Path(encoder_from)
+    base = None
+    if settings.get("resume"):
+        base = recorded(FinetuneConfig, Path(out))
     if base is None:
         base = finetune_defaults(
             os.fspath(init),
             recipe=settings.get("recipe", "finetune"),
             size=settings.get("size"),
             encoder=kind,
-            encoder_from=Path(encoder_from) if encoder_from else None,
+            encoder_from=encoder_from,
         )
     changes = settings | {"data": data, "init": init, "out": out}
     config = with_settings(base, changes, objective=of_objective, encoder=of_encoder)
@@ -118,7 +129,7 @@ def with_settings(config: T, changes: Mapping[str, Any], **pieces: Settings) -> 
     Args:
         config: a workflow config.
         changes: new values; ``front_end`` takes a mapping or a ``Config``.
-        **pieces: changed settings of the objective and the encoder, by their names there.
+        **pieces: changed settings of ``objective`` and ``encoder``, as mappings.
 
     Raises:
         ConfigError: a name is unknown, or a value ill-typed or out of range.
@@ -135,31 +146,33 @@ def with_settings(config: T, changes: Mapping[str, Any], **pieces: Settings) -> 
 
 
 def importable_name(cls: type, kind: str) -> str:
-    """Return the name under which a class is registered, or its ``package.module:Class``.
+    """Return the registered name of a class, or its ``package.module:Class``.
 
     Args:
         cls: an objective or encoder, or the ``Config`` of one.
         kind: ``objective`` or ``encoder``.
 
     Raises:
-        ConfigError: it cannot be imported by that name, as a class defined in a notebook or script.
+        ConfigError: the class cannot be imported, because a notebook or script defines it.
     """
     outer, _, inner = cls.__qualname__.partition(".")
     if cls.__module__ != "__main__":
-        piece = owner(cls) if inner == "Config" else cls
+        piece = cls
+        if inner == "Config":
+            piece = owner(cls)
         name = registry.name_of(piece)
         if registry.find(f"{kind}s", name) is piece:
             return name
     file = f"my_{kind}"
     raise ConfigError(
-        f"{kind} {outer} is defined in {cls.__module__}, so that its runs could not be opened again; save the class "
-        f"to a file such as {file}.py (in a notebook, put %%writefile {file}.py on top of its cell), and import it: "
-        f"from {file} import {outer}"
+        f"{kind} {outer} is defined in {cls.__module__}, so its runs could not be opened again; "
+        f"save the class to a file such as {file}.py (in a notebook, put %%writefile {file}.py on "
+        f"top of its cell), and import it: from {file} import {outer}"
     )
 
 
 def _piece(kind: str, value: Any) -> tuple[str | None, Settings]:
-    """Return the name of an objective or encoder, None for the default, and its changed settings."""
+    """Return the name of an objective or encoder, None for the default, and changed settings."""
     if value is None or isinstance(value, str):
         return value, {}
     if isinstance(value, type):
@@ -173,12 +186,12 @@ def _piece(kind: str, value: Any) -> tuple[str | None, Settings]:
 
 
 def _places(config: Any, prefix: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
-    """Return where each flag lies in a nested config, as the names of the fields that lead to it."""
+    """Return for each flag the names of the fields that lead to it in a nested config."""
     places: dict[str, tuple[str, ...]] = {}
     for field in dataclasses.fields(config):
         path = (*prefix, field.name)
         if field.name in FLAT:
-            # Outer fields go first: --encoder chooses the kind, and its settings are nested.
+            # Outer fields win: --encoder chooses the kind, not the settings of the encoder.
             places = _places(getattr(config, field.name), path) | places
         else:
             places[field.name] = path
@@ -186,28 +199,32 @@ def _places(config: Any, prefix: tuple[str, ...] = ()) -> dict[str, tuple[str, .
 
 
 def _plain(config: Any, path: tuple[str, ...], value: Any) -> Any:
-    """Return a value as TOML has it: paths as text, one item of a list as a list, None as ``"none"``."""
+    """Return a value as TOML holds it: paths and None as text, an item of a list as a list."""
     *parents, name = path
     for parent in parents:
         config = getattr(config, parent)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_dict(value)
-    listed = isinstance(getattr(config, name), tuple) or "tuple" in str(
-        type(config).__annotations__[name]
-    )
-    if listed and isinstance(value, str | os.PathLike):
+    # A field may be a tuple that is None by default, so its annotation counts too.
+    annotation = str(type(config).__annotations__[name])
+    is_list = isinstance(getattr(config, name), tuple) or "tuple" in annotation
+    if is_list and isinstance(value, str | os.PathLike):
         value = (value,)
     if isinstance(value, list | tuple):
         return [_path(item) for item in value]
-    return "none" if value is None else _path(value)
+    if value is None:
+        return "none"
+    return _path(value)
 
 
 def _path(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value
 
 
 def _set(data: Settings, path: Sequence[str], value: Any) -> None:
-    """Set a nested value; a mapping changes the settings that it names, and leaves the others."""
+    """Set a nested value; a mapping changes only the settings that it names."""
     for name in path[:-1]:
         data = data[name]
     old = data.get(path[-1])

@@ -12,9 +12,14 @@ from melpatch.plots.spectrogram import reconstruction
 
 
 def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
-    """Draw a clip as the objective of a run masks, sees and reconstructs it; return the files.
+    """Draw what a model's objective masks, sees and reconstructs of a clip, and return the files.
 
     The list is empty if the objective has nothing to show.
+
+    Args:
+        folder: where the pictures are written.
+        model: a trained model with its objective.
+        clip: the clip to draw.
 
     Raises:
         AudioError: the clip cannot be read.

@@ -35,27 +35,30 @@ class PretrainConfig:
     """Settings of a pretraining run; every field of the recipe is a flag."""
 
     recipe: tyro.conf.Positional[str]
-    """A recipe, for own data (ssast, asit_short) or a paper's (melpatch list), or an objective with its defaults."""
+    """A recipe for your own data (ssast, asit_short) or a paper's (melpatch list), an objective
+    with its defaults, or auto, which chooses recipe and settings from the corpus and the budget."""
     out: Path
     """Run folder to write."""
     size: str = "tiny"
-    """Encoder: nano, mini, tiny, small or base."""
+    """Size of the encoder: nano, mini, tiny, small or base."""
     encoder: str | None = None
-    """Kind of encoder: vit, cnn14 (melpatch list encoders); by default the recipe's."""
+    """Kind of encoder: vit or cnn14 (melpatch list encoders); by default the recipe's."""
     init: str | None = None
-    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from; by default random
-    weights."""
+    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from; by
+    default random weights."""
     init_channels: Channels = "sum"
     """How the three input channels of an image model in --init become one."""
     resize_positions: Resize | None = None
-    """How learned positions of --init are fitted to another grid; see melpatch finetune --help."""
+    """How learned positions of --init are fitted to another grid, see melpatch finetune --help."""
     resume: bool = False
     """Continue the run in --out, if there is one."""
     exclude_splits: tuple[str, ...] | None = None
-    """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
+    """Splits or folds that are left out of pretraining; by default val and test, if they exist."""
     budget: str | None = None
-    """Wall-clock time of the whole run, such as 45s, 30m or 2h, instead of --steps and --epochs: a few real steps are
-    timed, and the number of steps set so that the run ends in that time, evaluations and saves included."""
+    """Wall-clock time of the run, such as 45s, 30m or 2h, instead of --steps and --epochs; it starts
+    when the libraries are loaded. A few real steps are timed, and the number of steps is set so
+    that the run, including evaluations and saves, ends in that time. Evaluations take at most a
+    tenth of it."""
     stats_clips: int = 512
     """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones."""
     track: Track = "none"
@@ -78,10 +81,10 @@ def pretrain_defaults(
         recipe: recipe, objective, or ``package.module:Class``.
         size: size of the encoder.
         encoder: kind of encoder; None takes the recipe's.
-        init: run, weight file or Hub repository, which is only checked here.
+        init: run folder, weight file or Hub repository; it is only checked here.
 
     Raises:
-        ConfigError: there is no such recipe, it learns from labels, or ``init`` names nothing.
+        ConfigError: there is no such recipe, it needs labels, or ``init`` names no weights.
     """
     training = recipe_settings(recipe, size, encoder, with_labels=False)
     if init is not None:
@@ -101,13 +104,16 @@ def pretrain(config: PretrainConfig) -> Run:
     """Pretrain an encoder on unlabelled audio, and return the run.
 
     Raises:
-        MelpatchError: the run cannot be started, resumed or trained; the message says what to change.
-        Interrupted: a signal asked for an end; the run is saved.
+        MelpatchError: the run cannot be started, resumed or trained; the message tells the remedy.
+        Interrupted: a signal stopped the run, which is saved.
     """
     started = time.monotonic()
     run = reopen(config)
-    training = run.config if run else config.training
+    training = config.training
+    if run is not None:
+        training = run.config
     corpus = without_splits(read_corpus(training), config.exclude_splits)
+    # A resumed run keeps what was measured when it was started, its number of steps included.
     if run is None:
         training = _resolved(training, corpus, config.stats_clips)
         if config.budget is not None:
@@ -115,14 +121,14 @@ def pretrain(config: PretrainConfig) -> Run:
     objective = build(training)
     if config.init is not None and not (run and run.newest):
         initialize_encoder(objective, config.init, config.resize_positions, config.init_channels)
-    # Checked before the run folder exists, so that a run that cannot be trained leaves none.
+    # Checked before the run folder is created, so that a wrong setting leaves no folder.
     objective.check_plan(plan(training, corpus))
     run = run or Run.create(config.out, training, config)
     run.reject(corpus.rejected)
     notice(f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {describe_objective(objective)}")
-    warning_of_coverage = low_coverage(corpus, training.loader.seconds)
-    if warning_of_coverage is not None:
-        notice(warning_of_coverage)
+    coverage_warning = low_coverage(corpus, training.loader.seconds)
+    if coverage_warning is not None:
+        notice(coverage_warning)
     health = EmbeddingHealth(corpus, training, objective)
     fit(objective, corpus, run, evaluate=health, tracker=make_tracker(config.track, config.out))
     notice(f"done: {config.out}")
@@ -130,7 +136,7 @@ def pretrain(config: PretrainConfig) -> Run:
 
 
 def _resolved(training: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
-    """Return the settings with what the corpus decides: segment length, statistics, position table."""
+    """Return the settings with what the corpus decides: segment length, mean and std, positions."""
     training = shortened(training, corpus)
     if clips:
         training = measured(training, corpus, clips)

@@ -1,4 +1,4 @@
-"""The run folder of a workflow: open it, resume it, and refuse settings that a resumed run cannot change."""
+"""Open or resume a run folder, and refuse settings that a resumed run cannot change."""
 
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -15,12 +15,13 @@ T = TypeVar("T")
 
 FLAT = ("training", "loader", "train")
 """Nested settings whose flags carry no prefix: ``--lr`` sets ``training.train.lr``."""
+# These may differ when a run is resumed, since they do not change what it learns.
 _FREE_ON_RESUME = {"out", "resume", "track"}
 
 
 @runtime_checkable
 class RunSettings(Protocol):
-    """What every workflow config has."""
+    """The settings that every workflow config has."""
 
     @property
     def out(self) -> Path:
@@ -28,7 +29,7 @@ class RunSettings(Protocol):
 
     @property
     def init(self) -> str | None:
-        """Run or weights whose encoder to start from."""
+        """Run folder or weights whose encoder to start from."""
 
     @property
     def resume(self) -> bool:
@@ -36,31 +37,35 @@ class RunSettings(Protocol):
 
 
 def reopen(config: RunSettings) -> Run | None:
-    """Return the run to resume, or None if a new one is to be started.
+    """Return the run to resume, or None if a new run is to be started.
 
     Raises:
-        CheckpointError: there is a run and ``resume`` is off, the folder cannot be written, or ``init`` names a
-            weight file that does not exist.
-        ConfigError: a setting differs from the one that the run was started with.
+        CheckpointError: there is a run but ``resume`` is off, the folder cannot be written, or
+            ``init`` names a weight file that does not exist.
+        ConfigError: a setting differs from that of the run's start.
     """
     if config.init is not None and is_weights(config.init):
-        # Checked here, because the weights are read only after the corpus was measured.
+        # Checked early, because the weights are read only after the corpus has been measured.
         require_weights(config.init)
-    # Only rank 0 looks, so that a late rank does not take the folder that rank 0 creates for an old run.
+    # Only rank 0 looks: a slower rank could mistake the folder that rank 0 creates for an old run.
     resumes = distributed.on_rank_zero(lambda: _resumes(config))
-    run = Run.reopen(config.out) if resumes else None
+    run = None
+    if resumes:
+        run = Run.reopen(config.out)
     distributed.barrier()
     return run
 
 
 def recorded(kind: type[T], out: Path) -> T | None:
-    """Return the workflow config that the run in ``out`` was started with; None if there is no run."""
+    """Return the workflow config of the run in ``out``, or None if there is no run."""
     path = out / COMMAND
-    return from_toml(kind, path) if path.exists() else None
+    if not path.exists():
+        return None
+    return from_toml(kind, path)
 
 
 def describe_objective(objective: Objective) -> str:
-    """Return the objective's name and number of parameters in words."""
+    """Return the name and the number of parameters of an objective in words."""
     millions = sum(parameter.numel() for parameter in objective.parameters()) / 1e6
     return f"{type(objective).__name__} with {millions:.2f} M parameters"
 
@@ -78,19 +83,20 @@ def _resumes(config: RunSettings) -> bool:
 
 
 def _refuse_changes(config: RunSettings, started: RunSettings) -> None:
-    """Raise ConfigError if a setting differs from the one that the run was started with."""
+    """Raise ConfigError if a setting differs from that of the run's start."""
     now = flags_of(to_dict(config))
     before = flags_of(to_dict(started))
     for name in sorted((now.keys() | before.keys()) - _FREE_ON_RESUME):
         if now.get(name) != before.get(name):
             raise ConfigError(
-                f"--{name.replace('_', '-')} = {now.get(name)!r}, but {config.out} was started with "
-                f"{before.get(name)!r}, which --resume keeps; leave the flag out, or start a new run with another --out"
+                f"--{name.replace('_', '-')} = {now.get(name)!r}, but {config.out} was started "
+                f"with {before.get(name)!r}, which --resume keeps; leave the flag out, "
+                "or start a new run with another --out"
             )
 
 
 def flags_of(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under the names of their flags, such as ``objective.mask_ratio`` and ``lr``."""
+    """Return nested settings by the names of their flags, as ``lr`` or ``objective.mask_ratio``."""
     flags: dict[str, Any] = {}
     for key, value in settings.items():
         if not isinstance(value, dict):
