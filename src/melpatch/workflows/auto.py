@@ -1,7 +1,7 @@
 """Choose recipe, encoder size, segment length and batch size from the corpus and the budget.
 
-Each rule rests on an experiment in ``lab/``; its comment quotes the experiment's title. The result
-is a normal config, and every choice is reported with its reason.
+Each rule rests on an experiment; its comment names the file in ``lab/``. The result is a normal
+config, and every choice is reported with its reason.
 """
 
 import statistics
@@ -23,18 +23,17 @@ AUTO = "auto"
 """The recipe name that asks for a choice by these rules."""
 # Reading this many headers takes well under a second, even from a network disk.
 _PROBED_CLIPS = 64
-# "What a small masked autoencoder needs" compared objectives on digits of about half a second.
+# lab/small-mae.md compares objectives on digits of about half a second.
 _SHORT_CLIP_SECONDS = 1.0
-# "SSAST on real sound, tiny": segments of up to 2 s in batches of 48.
+# lab/ssast.md: segments of up to 2 s in batches of 48.
 _CPU_SEGMENT_SECONDS = 2.0
 _BATCH_SECONDS = 48 * 2.0
-# "What a step costs": up to 10 s, every second of audio costs the same; from 20 s on, attention
-# dominates.
+# lab/step-cost.md: up to 10 s, every second of audio costs the same; from 20 s on, attention adds.
 _LONGEST_SEGMENT_SECONDS = 10.0
-# "Every objective under the same budget": after 120 CPU-seconds tiny is undertrained, after 480 it
+# lab/equal-budget.md: after 120 CPU-seconds tiny is undertrained, after 480 it
 # is not.
 _TINY_BUDGET_SECONDS = 480.0
-# "SSAST on real sound, tiny": 80 and 240 steps are no better than random weights, 2,400 are.
+# lab/ssast.md: 80 and 240 steps are no better than random weights, 2,400 are.
 _ENOUGH_STEPS = 2400
 
 
@@ -156,7 +155,7 @@ def choose_from(
         f"--batch-size {batch_size}: {why_batch}",
         f"--front-end.sample-rate {rate}: the rate of most clips, but at most 16000",
     ]
-    # "SSAST on real sound, tiny": a short run learns nothing, so a small corpus gets more epochs.
+    # lab/ssast.md: a short run learns nothing, so a small corpus gets more epochs.
     steps_of_epochs = training.train.epochs * facts.clips / batch_size
     if budget_seconds is None and steps_of_epochs < _ENOUGH_STEPS:
         training = replace(training, train=replace(training.train, steps=_ENOUGH_STEPS))
@@ -166,9 +165,9 @@ def choose_from(
 
 def _recipe(facts: CorpusFacts) -> tuple[str, str]:
     if facts.median_seconds <= _SHORT_CLIP_SECONDS:
-        # "What a small masked autoencoder needs": 0.813 against 0.720 (linear) after 600 steps.
+        # lab/small-mae.md: 0.813 against 0.720 (linear) after 600 steps.
         return "ssast", "it scores best on clips of about a second or less, which are repeated"
-    # "Every objective under the same budget": first by all scores but two, at a third of SSAST's
+    # lab/equal-budget.md: first by all scores but two, at a third of SSAST's
     # cost per step.
     return "maskspec", "on clips longer than a second it scores best per minute of computing"
 
