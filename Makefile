@@ -1,5 +1,6 @@
 # make demo [DATA=folder]   pretrain, fine-tune and evaluate in minutes, on made-up sound or on your own folder
 # make test                 all tests;   make check: style and types;   make format: put the style right
+# make docs                 the documentation site, into site/
 # Each sets up .venv on its first call. PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SOURCES := src tests $(wildcard examples benchmarks tools)
 
-.PHONY: demo test check format clean
+.PHONY: demo test check docs format clean
 
 demo: $(INSTALLED)
 	$(BIN)/melpatch demo --out demo $(if $(DATA),--data "$(DATA)")
@@ -21,12 +22,15 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python tools/style.py
 
+docs: $(INSTALLED)
+	$(BIN)/zensical build --strict --clean
+
 format: $(INSTALLED)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf .venv build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv build demo site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
