@@ -43,7 +43,7 @@ def main(work: Path) -> None:
 def draw_crops(scene: Path, path: Path) -> None:
     """Draw the spectrogram of a scene with two crops, as COLA compares them."""
     front_end = melpatch.LogMel()
-    wave = read(scene, sample_rate=front_end.sample_rate)
+    wave, _ = read(scene, sample_rate=front_end.sample_rate)
     spectrogram = front_end(wave)
     figure = sheet(7, 2.4)
     axis = figure.subplots()
