@@ -22,7 +22,7 @@ RECIPES = {"ssast": "ssast", "mae_ast": "mae_ast", "maskspec": "maskspec", "asit
 def main(work: Path) -> None:
     """Train, show, and copy one picture per objective."""
     corpus = generate(work / "scenes", clips=40, seconds=SECONDS, seed=0, unlabelled=1200)
-    scene = sorted((work / "scenes").rglob("*.wav"))[0]
+    scene = sorted((work / "scenes").rglob("*.flac"))[0]
     for name, recipe in RECIPES.items():
         run = melpatch.pretrain(
             data=str(corpus),
