@@ -1,0 +1,161 @@
+"""README and every page of docs/ run as they are written, on a small corpus: their commands and their Python, in order."""
+
+import re
+import shlex
+import shutil
+import sys
+from typing import NamedTuple
+
+import pytest
+import torch
+from interop import inventories
+from journeys.three_sounds import melpatch, write_corpus, write_folder, write_sound
+from places import ROOT
+
+from melpatch import registry
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.encoders.vit import ViT
+
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(sh|python)(?: title=\"([\w.]+)\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SHORT = ["--seconds", "1", "--batch-size", "6", "--workers", "0"]
+SMALL = {
+    "pretrain": ["--size", "nano", "--steps", "3", *SHORT],
+    "finetune": ["--steps", "3", *SHORT],
+    "bench": ["--size", "nano", "--batches", "2", *SHORT],
+    "compare": ["--size", "nano", "--steps", "2", "--protocol", "knn", "--only", "SSAST"],
+}
+"""Flags that make a documented command small; they come last, and so win."""
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    title: str
+    text: str
+
+
+def blocks(page):
+    return [Block(*match) for match in FENCE.findall(page.read_text(encoding="utf-8"))]
+
+
+def commands(block):
+    """Return the melpatch commands of a shell block as lists of words."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("melpatch ")]
+
+
+def run_command(words):
+    """Run a documented command, small and short."""
+    name = words[1]
+    kept = without_flags(words[1:], "--size", "--epochs", "--protocol" if name == "compare" else "")
+    if words[1:3] == ["pretrain", "auto"]:
+        kept = [*without_flags(kept, "--budget"), "--budget", "20s"]
+        melpatch(*kept)
+        return
+    small = list(SMALL.get(name, []))
+    if name == "finetune" and not starts_from_run(words):
+        small += ["--size", "nano"]
+    melpatch(*kept, *small)
+
+
+def without_flags(words, *flags):
+    """Return words without these flags and their single values."""
+    kept = []
+    skip = False
+    for word in words:
+        if not skip and word not in flags:
+            kept.append(word)
+        skip = word in flags
+    return kept
+
+
+def starts_from_run(words):
+    """Whether a fine-tuning command takes its encoder's settings from a run."""
+    flag = "--encoder-from" if "--encoder-from" in words else "--init"
+    return words[words.index(flag) + 1].startswith("runs/")
+
+
+def run_page(page, folder, monkeypatch):
+    """Run the blocks of a page in order; return the names of its commands."""
+    ran = []
+    names = {}
+    monkeypatch.syspath_prepend(str(folder))
+    for block in blocks(page):
+        if block.language == "sh":
+            for words in commands(block):
+                run_command(words)
+                ran.append(words[1])
+        elif block.title:
+            (folder / block.title).write_text(block.text, encoding="utf-8")
+        else:
+            exec(compile(block.text, page.name, "exec"), names)
+    return ran
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with what the documents speak of: recordings, labels, other people's weights."""
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "recordings")
+    table = write_corpus(tmp_path / "labelled")
+    shutil.copytree(table.parent, tmp_path, dirs_exist_ok=True)
+    shutil.copy(tmp_path / "corpus.csv", tmp_path / "labels.csv")
+    write_sound(tmp_path / "new_recordings" / "dusk.flac", "noise", 2.5)
+    write_sound(tmp_path / "dawn.flac", "high", 2.5)
+    registry.find("datasets", "esc50").fake(tmp_path / "ESC-50-master")
+    nano = ViT.Config.of_size("nano")
+    deit = inventories.timm(nano.embed_dim, nano.depth, patches=196, distilled=True)
+    cnn14 = inventories.cnn14(CNN14.Config.of_size("nano").width)
+    for name, shapes in (("deit.pth", deit), ("Cnn14_mAP=0.431.pth", cnn14)):
+        state = {key: value.float() for key, value in inventories.drawn(shapes).items()}
+        torch.save({"model": state}, tmp_path / name)
+    yield tmp_path
+    sys.modules.pop("my_objective", None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_a_page_runs_as_it_is_written(page, place, monkeypatch):
+    if page == README:
+        (place / "corpus.csv").unlink()  # which the first command writes
+    ran = run_page(page, place, monkeypatch)
+    if page == README:
+        expected = ["prepare", "pretrain", "finetune", "evaluate", "predict", "embed", "show"]
+        assert ran[: len(expected)] == expected
+        for output in ("pictures/reconstruction.png", "predictions.csv", "embeddings.npz"):
+            assert (place / output).exists()
+
+
+def test_the_table_of_protocols_is_complete_and_true():
+    text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
+    versions = {
+        name: registry.find("protocols", name).version for name in registry.names("protocols")
+    }
+    assert {name: int(version) for name, version in rows} == versions
+
+
+@pytest.mark.parametrize(
+    ("folder", "page"),
+    [
+        ("objectives", "docs/objectives/index.md"),
+        ("datasets", "docs/datasets.md"),
+        ("commands", "docs/reference/commands.md"),
+    ],
+)
+def test_a_page_names_every_piece(folder, page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    missing = [
+        name
+        for name in registry.names(folder)
+        if not re.search(rf"`(melpatch )?{name}\b", text)
+    ]
+    assert missing == []
+
+
+def test_every_page_is_in_the_navigation():
+    site = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    pages = [str(page.relative_to(ROOT / "docs")) for page in PAGES if page != README]
+    assert [page for page in pages if f'"{page}"' not in site] == []
