@@ -19,7 +19,7 @@ from melpatch.encoders.vit import ViT
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(sh|python)(?: title=\"([\w.]+)\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
-SHORT = ["--seconds", "1", "--batch-size", "6", "--workers", "0"]
+SHORT = ["--seconds", "1", "--batch-size", "8", "--workers", "0"]
 SMALL = {
     "pretrain": ["--size", "nano", "--steps", "3", *SHORT],
     "finetune": ["--steps", "3", *SHORT],
