@@ -21,15 +21,15 @@ RECIPES = {"ssast": "ssast", "mae_ast": "mae_ast", "maskspec": "maskspec", "asit
 
 def main(work: Path) -> None:
     """Train, show, and copy one picture per objective."""
-    corpus = generate(work / "scenes", clips=40, seconds=SECONDS, seed=0, unlabelled=1200)
+    corpus = generate(work / "scenes", clips=20, seconds=SECONDS, seed=0, unlabelled=600)
     scene = sorted((work / "scenes").rglob("*.flac"))[0]
     for name, recipe in RECIPES.items():
         run = melpatch.pretrain(
             data=str(corpus),
             objective=recipe,
             out=work / name,
-            size="mini",
-            steps=600,
+            size="nano",
+            steps=300,
             seconds=SECONDS,
             workers=0,
             resume=True,
