@@ -1,4 +1,4 @@
-"""docs/results.md: published figures name their source, reproduced ones their command and rule, and stand in LAB.md."""
+"""docs/results.md: published figures name their source; reproduced ones their command, and are in the lab notes."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 from places import ROOT
 
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-LAB = (ROOT / "LAB.md").read_text(encoding="utf-8")
+LAB = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "lab").glob("*.md")))
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 PUBLISHED = [name for name in SECTIONS if name.startswith(("Published", "What came after"))]
 REPRODUCED = dict(

@@ -47,8 +47,7 @@ def plain_attention(q: Heads, k: Heads, v: Heads, mask: KeyMask | None = None) -
     """Return attention as two matrix products with a softmax in between.
 
     In bfloat16 on a CPU, its backward pass was 2 to 7 times as fast as that of torch's fused
-    attention (2.13), at the price of a matrix of all pairs (LAB.md, 2026-11-21: cost of an ASiT
-    step).
+    attention (2.13), at the price of a matrix of all pairs (lab/step-cost-asit.md).
     """
     # softmax(q k^T / sqrt(channels)) v, with padded keys at -inf.
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)

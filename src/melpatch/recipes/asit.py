@@ -81,7 +81,7 @@ def asit_2024(size: str) -> RunConfig:
 def asit_short(size: str) -> RunConfig:
     """ASiT for your own short clips and few hours: views of six tenths of a segment, light heads.
 
-    Source: LAB.md, 2026-11-21: ASiT on real sound, settings tried on the way.
+    Source: lab/asit.md, settings tried on the way.
     """
     width = ViT.Config.of_size(size).embed_dim
     return RunConfig(

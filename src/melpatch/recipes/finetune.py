@@ -15,8 +15,8 @@ def finetune(size: str) -> RunConfig:
 
     The augmentation is SpecAugment, roll, gain and label smoothing; front end, statistics and
     stride are those of the pretraining run. Source: layer-wise decay, warm-up (8 % of the run) and
-    cosine as usual since BEiT (Bao et al. 2021, arXiv 2106.08254); strengths from LAB.md,
-    2026-11-20: SSAST on real sound, fine-tuned.
+    cosine as usual since BEiT (Bao et al. 2021, arXiv 2106.08254); strengths from
+    lab/ssast.md, fine-tuned.
     """
     return RunConfig(
         encoder=ViT.Config.of_size(size),

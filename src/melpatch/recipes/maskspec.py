@@ -18,7 +18,7 @@ def maskspec(size: str) -> RunConfig:
     Source: loss and ratio of the paper (arXiv 2204.12768). Pixels are reconstructed without
     normalisation per patch, spectrograms have a standard deviation of 1, short clips are repeated,
     weights are initialised as in MAE, and there is no class token: small encoders learned far less
-    otherwise (LAB.md, 2026-11-21: what a small masked autoencoder needs). The rest is as in
+    otherwise (lab/small-mae.md). The rest is as in
     :func:`melpatch.recipes.ssast.ssast`.
     """
     width = max(64, ViT.Config.of_size(size).embed_dim // 2)

@@ -12,7 +12,7 @@ from melpatch.training.config import RunConfig, TrainConfig
 def ssast(size: str) -> RunConfig:
     """SSAST for your own data: any length, AdamW, cosine, 75 % masked in squares of side 1 to 3.
 
-    Source: LAB.md, 2026-11-20: SSAST on real sound, settings tried on the way. The published
+    Source: lab/ssast.md, settings tried on the way. The published
     squares (side 3 to 5) suit clips of 10 s; on the few columns of short clips they mask everything
     nearby, and smaller ones train better. Statistics are measured at the start.
     """
