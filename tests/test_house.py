@@ -398,7 +398,11 @@ def is_closed(words):
 
 @pytest.mark.parametrize(
     "words",
-    [pytest.param(words, id=" ".join(words)) for _, words in written("melpatch") if is_closed(words)],
+    [
+        pytest.param(words, id=" ".join(words))
+        for _, words in written("melpatch")
+        if is_closed(words)
+    ],
 )
 def test_every_command_that_a_document_shows_can_be_read(words, tmp_path, monkeypatch, capsys):
     """Its command and flags exist and its values are allowed; nothing is run."""

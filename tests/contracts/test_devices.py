@@ -24,9 +24,9 @@ class Float64OnDevice(TorchDispatchMode):
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         result = operator(*args, **(kwargs or {}))
         for value in tree_leaves(result):
-            if isinstance(value, torch.Tensor) and value.device.type == "meta":
-                if value.dtype in (torch.float64, torch.complex128):
-                    self.operators.append(str(operator))
+            on_device = isinstance(value, torch.Tensor) and value.device.type == "meta"
+            if on_device and value.dtype in (torch.float64, torch.complex128):
+                self.operators.append(str(operator))
         return result
 
 

@@ -1,4 +1,4 @@
-"""README and every page of docs/ run as they are written, on a small corpus: their commands and their Python, in order."""
+"""README and every page of docs/ run as they are written, on a small corpus."""
 
 import re
 import shlex
@@ -148,9 +148,7 @@ def test_the_table_of_protocols_is_complete_and_true():
 def test_a_page_names_every_piece(folder, page):
     text = (ROOT / page).read_text(encoding="utf-8")
     missing = [
-        name
-        for name in registry.names(folder)
-        if not re.search(rf"`(melpatch )?{name}\b", text)
+        name for name in registry.names(folder) if not re.search(rf"`(melpatch )?{name}\b", text)
     ]
     assert missing == []
 
