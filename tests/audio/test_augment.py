@@ -46,7 +46,7 @@ def same(a, b):
 
 
 @single
-def test_it_changes_its_input_in_a_way_that_its_state_decides(change, inputs, lengths):
+def test_the_state_determines_the_change(change, inputs, lengths):
     before = inputs()
     after = change(before, lengths, STATE)
     assert after.shape == before.shape
@@ -65,7 +65,7 @@ def test_it_changes_its_input_in_a_way_that_its_state_decides(change, inputs, le
 
 @single
 @pytest.mark.parametrize("garbage", GARBAGE)
-def test_padding_stays_as_it_is_and_is_not_looked_at(change, inputs, lengths, garbage):
+def test_padding_is_unchanged_and_has_no_effect(change, inputs, lengths, garbage):
     before = inputs(garbage)
     after, clean = change(before, lengths, STATE), change(inputs(), lengths, STATE)
     for i, length in enumerate(lengths.tolist()):
@@ -74,7 +74,7 @@ def test_padding_stays_as_it_is_and_is_not_looked_at(change, inputs, lengths, ga
 
 
 @single
-def test_a_clip_fares_the_same_alone_and_in_a_batch(change, inputs, lengths):
+def test_a_clip_gives_the_same_alone_and_in_a_batch(change, inputs, lengths):
     batch = change(inputs(), lengths, STATE)
     for i, length in enumerate(lengths.tolist()):
         alone = change(inputs()[i : i + 1, ..., :length], lengths[i : i + 1], STATE[i : i + 1])[0]
@@ -86,7 +86,7 @@ def many(clips, samples=400):
     return wave, torch.full((clips,), samples), stream(0, "test", torch.arange(clips))
 
 
-def test_gain_is_one_factor_per_clip_spread_evenly_in_db():
+def test_gain_is_one_factor_per_clip_uniform_in_db():
     wave, lengths, state = many(4000, 10)
     decibels = 20 * (gain(wave, lengths, state, 6.0) / wave).log10()
     assert decibels.std(dim=1).max() < 1e-4
@@ -100,7 +100,7 @@ def test_gain_is_one_factor_per_clip_spread_evenly_in_db():
     )
 
 
-def test_noise_is_white_and_at_the_ratio_asked_for():
+def test_noise_is_white_and_has_the_requested_ratio():
     wave, lengths, state = many(50, 20000)
     added = noise(wave, lengths, state, (5.0, 15.0)) - wave
     ratio = 10 * (wave.square().mean(1) / added.square().mean(1)).log10()
@@ -110,7 +110,7 @@ def test_noise_is_white_and_at_the_ratio_asked_for():
     assert neighbours.abs().max() < 5 / math.sqrt(20000)
 
 
-def test_noise_does_not_tell_its_ratio():
+def test_noise_is_independent_of_its_ratio():
     wave, lengths, state = many(1000, 200)
     added = noise(wave, lengths, state, (0.0, 20.0)) - wave
     deviation = added.std(dim=1)
@@ -150,7 +150,7 @@ def test_roll_keeps_the_samples_of_every_clip(lengths, key, share):
         assert rolled[i, :length].sort().values.tolist() == list(range(length))
 
 
-def test_mixup_is_the_weighted_sum_of_two_centred_clips_that_the_targets_tell():
+def test_mixup_of_waves_is_a_weighted_sum_of_centred_clips_with_the_weights_of_the_targets():
     wave, targets = mixup(waves(), LENGTHS, torch.eye(4), PARTNERS, STATE, 1.0, 10)
     centred = [clip[:n] - clip[:n].mean() for clip, n in zip(waves(), LENGTHS, strict=True)]
     for i, n in enumerate(LENGTHS.tolist()):
@@ -166,7 +166,7 @@ def test_mixup_is_the_weighted_sum_of_two_centred_clips_that_the_targets_tell():
         )
 
 
-def test_mixup_of_spectrograms_is_the_weighted_sum_of_two_that_the_targets_tell():
+def test_mixup_of_spectrograms_is_a_weighted_sum_with_the_weights_of_the_targets():
     mixed, targets = mixup(spectrograms(), FRAMES, torch.eye(4), PARTNERS, STATE, 1.0, 1)
     for i, n in enumerate(FRAMES.tolist()):
         weight = targets[i, i]
@@ -182,7 +182,7 @@ def test_mixup_of_spectrograms_is_the_weighted_sum_of_two_that_the_targets_tell(
 @pytest.mark.parametrize(
     ("inputs", "sizes"), [(waves, LENGTHS), (spectrograms, FRAMES)], ids=["wave", "spectrogram"]
 )
-def test_mixup_leaves_padding_alone_and_does_not_look_at_it(inputs, sizes, garbage):
+def test_mixup_neither_changes_padding_nor_depends_on_it(inputs, sizes, garbage):
     before = inputs(garbage)
     after, clean = (
         mixup(one, sizes, None, PARTNERS, STATE, 1.0, 10)[0] for one in (before, inputs())
@@ -192,7 +192,7 @@ def test_mixup_leaves_padding_alone_and_does_not_look_at_it(inputs, sizes, garba
         same(after[i, ..., :size], clean[i, ..., :size])
 
 
-def test_mixup_repeats_under_its_state_and_changes_with_the_step():
+def test_mixup_is_the_same_for_a_state_and_changes_with_the_step():
     states = (stream(0, "test", KEYS, step) for step in (0, 0, 1))
     first, again, other = (
         mixup(waves(), LENGTHS, None, PARTNERS, state, 1.0, 10) for state in states
@@ -202,7 +202,7 @@ def test_mixup_repeats_under_its_state_and_changes_with_the_step():
     assert not torch.equal(first[0], other[0])
 
 
-def test_mixup_mixes_its_share_and_leaves_the_rest():
+def test_mixup_mixes_only_the_given_share_of_clips():
     wave, lengths, state = many(2000, 2)
     mixed_wave, targets = mixup(
         wave, lengths, torch.eye(2000), torch.arange(2000) ^ 1, state, 0.3, 10
@@ -223,7 +223,7 @@ def test_mixup_weights_follow_the_beta_distribution(alpha):
     assert weight.var().item() == pytest.approx(variance, rel=0.12)
 
 
-def test_mixup_leaves_a_clip_without_a_partner_alone():
+def test_mixup_does_not_change_a_clip_without_partner():
     partners = torch.tensor([1, 0, 2, 3])
     wave, targets = mixup(waves(), LENGTHS, torch.eye(4), partners, STATE, 1.0, 10)
     same(wave[2:], waves()[2:])
@@ -293,7 +293,7 @@ def through(config, permute=None, step=0):
     return wave, targets, spectrogram
 
 
-def test_pixel_noise_is_even_up_to_a_strength_that_is_even_over_clips():
+def test_pixel_noise_is_uniform_up_to_a_strength_that_is_uniform_over_clips():
     quiet = torch.zeros(1000, 8, 30)
     added = pixel_noise(
         quiet, torch.full((1000,), 30), stream(0, "test", torch.arange(1000)), 0.1
@@ -317,7 +317,7 @@ def test_masked_values_become_noisy_too():
     assert (noisy[hidden] > 0).all()
 
 
-def test_by_default_nothing_happens():
+def test_nothing_is_changed_by_default():
     for after, before in zip(
         through(Augment.Config()), (waves(), torch.eye(4), spectrograms()), strict=True
     ):
@@ -338,7 +338,7 @@ def test_by_default_nothing_happens():
         ({"pixel_noise": 0.1}, (False, False, True)),
     ],
 )
-def test_every_setting_changes_its_own_part_and_anew_at_every_step(config, changed):
+def test_every_setting_changes_its_own_part_differently_at_every_step(config, changed):
     config = Augment.Config(**config)
     before, first, second = (
         (waves(), torch.eye(4), spectrograms()),
@@ -387,7 +387,7 @@ def test_the_order_of_the_batch_does_not_matter_without_mixup():
         ("pixel_noise", -0.1),
     ],
 )
-def test_settings_that_cannot_work_are_refused(field, wrong):
+def test_invalid_settings_are_rejected(field, wrong):
     with pytest.raises(ConfigError, match=f"^{field} = "):
         Augment.Config(**{field: wrong})
 

@@ -1,4 +1,4 @@
-"""A sound within a file is read as if it were a file of its own, and damage to it is told by name."""
+"""A sound file within a file is read like a separate file; errors name the byte range."""
 
 import zlib
 from pathlib import Path
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def within(path: Path, before: int = 100, after: int = 77) -> ByteRange:
-    """Return the bytes of a file as a stretch of another one, with zeros before and ones after it."""
+    """Return the bytes of a file within another one, with zeros before and ones after them."""
     content = path.read_bytes()
     around = path.with_name(f"{path.name}.{before}.{after}.bin")
     around.write_bytes(bytes(before) + content + b"\1" * after)
@@ -39,7 +39,7 @@ def within(path: Path, before: int = 100, after: int = 77) -> ByteRange:
 
 @SHORT
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_stretch_is_read_as_its_file_is(folder, name, checked, monkeypatch):
+def test_a_byte_range_is_read_like_its_file(folder, name, checked, monkeypatch):
     monkeypatch.setattr(byte_range, "_CHECKED", checked)
     for before, after in [(0, 0), (512, 3)]:
         path, part = folder / name, within(folder / name, before, after)
@@ -55,7 +55,7 @@ def test_a_stretch_is_read_as_its_file_is(folder, name, checked, monkeypatch):
         )
 
 
-def test_a_wave_file_whose_writer_died_is_read_within_a_stretch_too(folder):
+def test_a_wav_file_whose_writer_died_is_also_read_from_a_byte_range(folder):
     content = bytearray((folder / "a.wav").read_bytes())
     content[4:8], content[40:44] = bytes(4), bytes(4)
     (folder / "dead.wav").write_bytes(content)
@@ -65,7 +65,7 @@ def test_a_wave_file_whose_writer_died_is_read_within_a_stretch_too(folder):
 @pytest.mark.parametrize("name", ["a.flac", "a.wav"])
 @given(place=st.integers(0, 10**9), bit=st.integers(0, 7))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_flipped_bit_is_told(folder, name, place, bit):
+def test_any_flipped_bit_is_reported(folder, name, place, bit):
     part = within(folder / name)
     content = bytearray(part.path.read_bytes())
     content[part.offset + place % part.size] ^= 1 << bit
@@ -81,7 +81,7 @@ def test_any_flipped_bit_is_told(folder, name, place, bit):
 @pytest.mark.parametrize("name", ["a.flac", "a.wav"])
 @given(kept=st.integers(0, 10**9))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
-def test_a_file_that_ends_too_soon_is_told(folder, name, checked, kept):
+def test_a_truncated_file_is_reported(folder, name, checked, kept):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(byte_range, "_CHECKED", checked)
         part = within(folder / name)
@@ -93,7 +93,7 @@ def test_a_file_that_ends_too_soon_is_told(folder, name, checked, kept):
         assert "\n" not in str(caught.value)
 
 
-def test_what_is_missing_or_no_sound_is_told_by_the_name_of_the_stretch(folder):
+def test_errors_name_the_byte_range(folder):
     (folder / "text").write_bytes(b"<html>")
     for part, message in [
         (

@@ -154,14 +154,14 @@ def test_channels_are_averaged_and_values_above_one_kept(tmp_path):
 @pytest.mark.parametrize(
     "name", ["notes.txt", "sound.raw", "sound.gsm", "sound.mp3", "ünï cödé.wav"]
 )
-def test_files_are_told_by_content_not_by_name(tmp_path, name):
+def test_the_format_is_detected_from_the_content_not_the_name(tmp_path, name):
     wave, _ = read(str(saved(tmp_path, encoded(), name)))
     np.testing.assert_allclose(wave, tone(), atol=1e-4)
 
 
 @pytest.mark.parametrize("riff", [0xFFFFFFFF, 36, 0])
 @pytest.mark.parametrize("data", [0xFFFFFFFF, 0x80000000, 0x7FFFF000, 0])
-def test_a_wav_that_a_pipe_or_a_dead_recorder_left_is_read_whole(tmp_path, riff, data):
+def test_a_wav_from_a_pipe_or_a_killed_recorder_is_read_to_its_end(tmp_path, riff, data):
     path = saved(tmp_path, wav_that_states(riff, data))
     np.testing.assert_allclose(read(path)[0], tone(), atol=1e-4)
     np.testing.assert_allclose(read(path, start=1.5)[0], tone()[24_000:], atol=1e-4)
@@ -237,7 +237,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_bad_content_is_refused_with_a_reason(tmp_path, case):
+def test_bad_content_is_rejected_with_a_reason(tmp_path, case):
     content, message = REFUSED[case]
     path = saved(tmp_path, content)
     with pytest.raises(AudioError, match=message) as caught:
@@ -248,7 +248,7 @@ def test_bad_content_is_refused_with_a_reason(tmp_path, case):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
-def test_samples_that_are_no_numbers_are_refused(tmp_path, bad):
+def test_samples_that_are_not_finite_are_rejected(tmp_path, bad):
     path = tmp_path / "bad.wav"
     wave = tone().copy()
     wave[20_000] = bad
@@ -258,7 +258,7 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path, bad):
     assert len(read(path, duration=1.0)[0]) == RATE  # the damage lies beyond this segment
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_anything_but_a_regular_file_is_rejected(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)  # opening it would wait for a writer
     for path, reason in [
@@ -273,7 +273,7 @@ def test_what_is_no_file_is_refused(tmp_path):
             probe(path)
 
 
-def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+def test_a_file_without_read_permission_is_rejected(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -288,7 +288,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     ("start", "duration"),
     [(-1.0, 1.0), (0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (2.0, 1.0), (1e9, 1.0)],
 )
-def test_segments_that_cannot_be_are_refused(tmp_path, start, duration):
+def test_impossible_segments_are_rejected(tmp_path, start, duration):
     with pytest.raises(AudioError, match=r"has no segment|nothing is left"):
         read(saved(tmp_path, encoded()), start=start, duration=duration, sample_rate=8000)
 
@@ -296,7 +296,7 @@ def test_segments_that_cannot_be_are_refused(tmp_path, start, duration):
 @pytest.mark.parametrize(
     "content", [REFUSED["2 GB stated"][0], wav_that_states(0xFFFFFFFF, 0xFFFFFFFF)]
 )
-def test_a_lying_header_allocates_nothing(tmp_path, content):
+def test_a_false_length_in_the_header_allocates_nothing(tmp_path, content):
     path = saved(tmp_path, content)
     tracemalloc.start()
     try:
@@ -322,7 +322,7 @@ BROKEN = [kind for kind in FORMATS if kind != ("WAV", "DOUBLE")]
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_damage_gives_sound_or_an_audio_error(tmp_path, kind, cut, flips, near, segment):
+def test_damaged_files_give_samples_or_an_audio_error(tmp_path, kind, cut, flips, near, segment):
     content = bytearray(encoded(*kind, seconds=0.3))
     for where, bits in flips:
         content[int(where * (min(near, len(content)) - 1))] ^= bits
@@ -386,7 +386,7 @@ def test_windows_are_slices_of_the_segment(
         (0.25, 5.0, [(0.0, 0.25)]),
     ],
 )
-def test_windows_go_to_the_end_and_none_lies_in_another(tmp_path, seconds, hop, expected):
+def test_windows_reach_the_end_and_none_lies_within_another(tmp_path, seconds, hop, expected):
     path = saved(tmp_path, encoded())
     assert [
         (start, len(wave) / 8000) for start, wave in stream(path, seconds, hop, 8000)
@@ -396,7 +396,7 @@ def test_windows_go_to_the_end_and_none_lies_in_another(tmp_path, seconds, hop, 
 @pytest.mark.parametrize(
     ("seconds", "hop"), [(0.0, 1.0), (1.0, 0.0), (1.0, -1.0), (1e-6, 1.0), (1.0, 1e-6)]
 )
-def test_windows_and_hops_below_a_sample_are_refused(tmp_path, seconds, hop):
+def test_windows_and_hops_shorter_than_a_sample_are_rejected(tmp_path, seconds, hop):
     with pytest.raises(ConfigError, match="at least one sample"):
         next(stream(saved(tmp_path, encoded()), seconds, hop))
 
@@ -426,7 +426,7 @@ def test_windows_decode_once_forward_in_bounded_memory(tmp_path, monkeypatch, co
     assert peak < 500_000
 
 
-def test_windows_before_the_damage_are_given(tmp_path):
+def test_windows_before_the_damage_are_yielded(tmp_path):
     path = saved(tmp_path, encoded("MP3", "MPEG_LAYER_III", seconds=10.0)[:-20_000])
     windows = stream(path, 1.0, 1.0)
     assert [next(windows)[0] for _ in range(4)] == [0.0, 1.0, 2.0, 3.0]

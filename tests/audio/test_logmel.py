@@ -104,7 +104,7 @@ def test_frames_counts_the_windows_that_fit(samples, window_ms, hop_ms):
     extra=st.integers(0, 900),
     garbage=st.sampled_from([0.0, 1e6, math.inf, math.nan]),
 )
-def test_nobody_sees_padding(path, lengths, extra, garbage):
+def test_padding_has_no_effect(path, lengths, extra, garbage):
     front = LogMel(LogMel.Config(sample_rate=8000, n_mels=40))
     compute = getattr(front, path)  # the second is what other devices run
     wave = torch.full((len(lengths), max(lengths) + extra), garbage)
@@ -121,7 +121,7 @@ def test_nobody_sees_padding(path, lengths, extra, garbage):
         )
 
 
-def test_a_clip_shorter_than_a_window_is_completed_with_zeros():
+def test_a_clip_shorter_than_a_window_is_padded_with_zeros():
     wave = sound(250)
     completed = np.concatenate([wave, np.zeros(150, np.float32)])
     assert torch.equal(features(LogMel.Config(), wave), features(LogMel.Config(), completed))
@@ -181,7 +181,7 @@ def test_precision_is_never_below_float32(dtype):
     assert front(wave.double(), lengths)[0].dtype == torch.float64
 
 
-def test_it_holds_no_state_and_survives_the_meta_device():
+def test_it_has_no_state_and_survives_the_meta_device():
     with torch.device("meta"):
         front = LogMel()
     assert not front.state_dict()
@@ -234,12 +234,12 @@ def test_legacy_padding_needs_no_lengths_either():
         (torch.tensor(0.5), r"\(sample,\) or \(clip, sample\)"),
     ],
 )
-def test_what_is_no_wave_is_refused(wave, allowed):
+def test_anything_but_a_wave_is_rejected(wave, allowed):
     with pytest.raises(ConfigError, match=f"^wave = .*; allowed: {allowed}"):
         LogMel()(wave)
 
 
-def test_settings_may_be_keywords():
+def test_settings_can_be_given_as_keywords():
     assert LogMel(sample_rate=8000, n_mels=40).config == LogMel.Config(sample_rate=8000, n_mels=40)
     povey = LogMel.Config(window="povey")
     assert LogMel(povey, n_mels=40).config == LogMel.Config(window="povey", n_mels=40)
@@ -271,7 +271,7 @@ def test_no_float64_reaches_the_device(config):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_gpu_gives_what_the_cpu_gives():
+def test_the_gpu_agrees_with_the_cpu():
     wave, lengths = torch.from_numpy(sound(32000)).repeat(3, 1), torch.tensor([32000, 300, 9000])
     ours, frames = LogMel()(wave.cuda(), lengths.cuda())
     expected, expected_frames = LogMel()(wave, lengths)
@@ -300,7 +300,7 @@ def test_the_gpu_gives_what_the_cpu_gives():
         ("target_frames", {"target_frames": 0, "padding": "legacy"}),
     ],
 )
-def test_settings_that_cannot_work_are_refused(field, wrong):
+def test_invalid_settings_are_rejected(field, wrong):
     with pytest.raises(ConfigError, match=f"^{field} = "):
         LogMel.Config(**wrong)
 

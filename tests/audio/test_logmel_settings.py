@@ -114,7 +114,7 @@ def test_equals_the_slow_version(config, length, level):
     extra=st.integers(0, 400),
     garbage=st.sampled_from([0.0, 1e6, math.inf, math.nan]),
 )
-def test_nobody_sees_padding(path, config, lengths, extra, garbage):
+def test_padding_has_no_effect(path, config, lengths, extra, garbage):
     """The second path is what other devices run."""
     front, counts = LogMel(config), torch.tensor(lengths)
     wave = torch.full((len(lengths), max(lengths) + extra), garbage, dtype=torch.float64)
@@ -131,7 +131,7 @@ def test_nobody_sees_padding(path, config, lengths, extra, garbage):
 
 
 @given(settings, st.integers(0, 5000))
-def test_frames_is_the_same_of_numbers_and_tensors(config, samples):
+def test_frames_agrees_for_numbers_and_tensors(config, samples):
     front = LogMel(config)
     assert front.frames(torch.tensor([[samples]])).tolist() == [[front.frames(samples)]]
 
@@ -179,7 +179,7 @@ def test_centred_frames_lie_as_in_torch_stft(size):
     torch.testing.assert_close(ours, mel.clamp(min=2.0**-23).log(), rtol=0, atol=1e-9)
 
 
-def test_unit_norm_takes_the_level_away():
+def test_unit_norm_removes_the_level():
     config = LogMel.Config(unit_norm=True)
     loud, soft = features(config, sound(4000)), features(config, 1e-3 * sound(4000))
     torch.testing.assert_close(loud, soft, rtol=0, atol=1e-9)
@@ -194,7 +194,7 @@ def test_unit_norm_takes_the_level_away():
         {"unit_norm": True},
     ],
 )
-def test_gradients_are_finite_in_silence_as_in_sound(chosen):
+def test_gradients_are_finite_in_silence_too(chosen):
     wave = torch.from_numpy(np.stack([sound(3000), np.zeros(3000)])).requires_grad_()
     LogMel(LogMel.Config(floor_added=True, **chosen))(wave, torch.tensor([3000, 3000]))[
         0
@@ -216,13 +216,13 @@ def test_gradients_are_finite_in_silence_as_in_sound(chosen):
         ("floor", {"floor": math.inf}),
     ],
 )
-def test_settings_that_cannot_work_are_refused(field, wrong):
+def test_invalid_settings_are_rejected(field, wrong):
     with pytest.raises(ConfigError, match=f"^{field} = .*; allowed: "):
         LogMel.Config(**wrong)
 
 
 @pytest.mark.parametrize("field", ["window", "preemphasis_over", "spectrum", "mel", "padding"])
-def test_a_wrong_choice_is_named_where_no_type_checker_runs(field):
+def test_a_wrong_choice_is_rejected_without_a_type_checker(field):
     config = LogMel.Config()
     object.__setattr__(config, field, "other")
     with pytest.raises(ConfigError, match=f"^{field} = 'other'; allowed: '.*' or '.*'"):

@@ -1,4 +1,4 @@
-"""Sound files of 16 bits: nothing is lost that 16 bits hold, and what they cannot hold is told."""
+"""16-bit sound files: 16-bit samples survive exactly, and clipping is counted."""
 
 import errno
 import io
@@ -29,14 +29,14 @@ def decoded(content):
 
 @CODECS
 @given(samples=st.integers(1, 5000), rate=st.sampled_from([1000, 8000, 16_000, 44_100, 655_350]))
-def test_sixteen_bits_come_back_to_the_last_bit(codec, samples, rate):
+def test_16_bit_samples_survive_exactly(codec, samples, rate):
     wave = (np.random.default_rng(samples).integers(-(1 << 15), 1 << 15, samples) / 2**15).astype(
         np.float32
     )
     content, beyond = encode(wave, rate, codec)
-    found, found_rate = decoded(content)
-    assert np.array_equal(found, wave)
-    assert (found_rate, beyond) == (rate, 0.0)
+    samples_read, rate_read = decoded(content)
+    assert np.array_equal(samples_read, wave)
+    assert (rate_read, beyond) == (rate, 0.0)
 
 
 @CODECS
@@ -48,7 +48,7 @@ def test_other_values_are_rounded_to_the_nearest_step(codec):
 
 
 @CODECS
-def test_what_is_beyond_full_scale_is_cut_off_and_told(codec):
+def test_samples_beyond_full_scale_are_clipped_and_counted(codec):
     wave = np.array([0.5, 1.0, 1.01, -1.0, -1.01, 3e4, -3e4, 0.0], np.float32)
     content, beyond = encode(wave, 8000, codec)
     top = 1 - 1 / 2**15
@@ -63,7 +63,7 @@ def test_flac_is_smaller_than_pcm():
 
 @CODECS
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=4).filter(any))
-def test_the_same_bytes_come_of_any_pieces(codec, lengths):
+def test_the_bytes_do_not_depend_on_the_pieces(codec, lengths):
     wave = np.random.default_rng(0).normal(0, 0.3, sum(lengths)).astype(np.float32)
     file = io.BytesIO()
     coded = sound_writer.write_sound(np.split(wave, np.cumsum(lengths)[:-1]), 8000, codec, file)
@@ -94,7 +94,7 @@ class Full(io.BytesIO):
 
 
 @CODECS
-def test_a_disk_that_is_full_at_any_moment_is_told(codec):
+def test_a_full_disk_is_reported_whenever_it_happens(codec):
     wave = np.random.default_rng(0).normal(0, 0.3, 30_000).astype(np.float32)
     whole = Full(None)
     sound_writer.write_sound([wave], 8000, codec, whole)

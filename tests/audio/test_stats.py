@@ -34,7 +34,7 @@ def expected():
         {"padding": "legacy", "target_frames": 99},
     ],
 )
-def test_neither_batches_nor_padding_nor_the_old_statistics_matter(expected, settings, batch):
+def test_batches_padding_and_previous_statistics_have_no_effect(expected, settings, batch):
     front = LogMel(LogMel.Config(**settings))
     mean, std = measure(front, zip(WAVE.split(batch), LENGTHS.split(batch), strict=True))
     assert mean == pytest.approx(expected[0], abs=1e-5)
@@ -52,6 +52,6 @@ def test_measured_statistics_normalise_to_mean_0_and_deviation_1():
     assert values.std().item() == pytest.approx(1.0, abs=1e-4)
 
 
-def test_nothing_to_measure_is_an_error():
+def test_an_empty_corpus_is_an_error():
     with pytest.raises(DataError, match="no clip"):
         measure(LogMel(), [])

@@ -34,7 +34,7 @@ def test_key_is_the_same_in_another_process():
 
 
 @given(NAMES, NAMES, STARTS, NAMES, NAMES, STARTS)
-def test_keys_differ_exactly_where_clips_differ(
+def test_keys_differ_exactly_if_clips_differ(
     dataset, path, start, other_dataset, other_path, other_start
 ):
     same = (dataset, path, start) == (other_dataset, other_path, other_start)
@@ -43,7 +43,7 @@ def test_keys_differ_exactly_where_clips_differ(
     assert (key == clip_key(other_dataset, other_path, other_start)) == same
 
 
-def test_key_takes_the_parts_apart():
+def test_the_key_separates_its_parts():
     assert clip_key("a", "b/c", 0.0) != clip_key("a/b", "c", 0.0)
 
 
@@ -55,7 +55,7 @@ def test_clip_is_a_value():
         clip.key = 2
 
 
-def test_a_clip_is_known_again_by_its_key_or_its_place(tmp_path, monkeypatch):
+def test_a_clip_is_recognised_by_its_key_or_its_file_and_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clip = Clip(tmp_path / "sounds" / "a.wav", 7, 1.5, 2.0)
     elsewhere = dataclasses.replace(clip, path=Path("sounds/../sounds/a.wav"), key=8)
@@ -66,7 +66,7 @@ def test_a_clip_is_known_again_by_its_key_or_its_place(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("labels", [0, 2])
-def test_batch_moves_whole(labels):
+def test_all_tensors_of_a_batch_move_together(labels):
     moved = batch(labels=labels).to("meta")
     values = [getattr(moved, field.name) for field in dataclasses.fields(moved)]
     assert len(moved) == 3
@@ -74,7 +74,7 @@ def test_batch_moves_whole(labels):
     assert (moved.targets is None) == (labels == 0)
 
 
-def test_batch_of_unequal_parts_is_refused():
+def test_a_batch_with_parts_of_unequal_length_is_rejected():
     with pytest.raises(Exception, match="clip"):
         Batch(torch.zeros(3, 10), torch.zeros(2, dtype=torch.int64), torch.arange(3))
 

@@ -1,4 +1,4 @@
-"""Recordings and speakers in several splits: found whatever the order, and told of where scores would mean little."""
+"""Recordings and speakers in several splits: found in any order, and reported."""
 
 from itertools import combinations
 from pathlib import Path
@@ -27,22 +27,22 @@ def corpus(*rows):
 
 
 @given(st.lists(ROWS, max_size=4))
-def test_shared_groups_are_those_of_any_two_parts(parts):
+def test_shared_groups_are_those_in_any_two_parts(parts):
     slow = set()
-    for one, other in combinations(parts, 2):
-        slow |= {group for _, group in one} & {group for _, group in other}
+    for first, second in combinations(parts, 2):
+        slow |= {group for _, group in first} & {group for _, group in second}
     assert shared_groups(*(corpus(*part) for part in parts)) == sorted(slow - {""})
 
 
-def test_a_group_in_two_splits_is_told_of_in_one_line(capsys):
+def test_a_group_in_two_splits_is_reported_in_one_line(capsys):
     warn_of_shared_groups(
         corpus(("x", "ann"), ("y", "bob"), ("x", "eve")), corpus(("y", "bob"), ("y", "ann"))
     )
-    told = capsys.readouterr().err
-    assert told.startswith(
+    printed = capsys.readouterr().err
+    assert printed.startswith(
         "2 groups (column group or speaker) are in more than one split, such as 'ann': scores"
     )
-    assert told.count("\n") == 1
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,6 @@ def test_a_group_in_two_splits_is_told_of_in_one_line(capsys):
         ([("", "ann"), ("", "bob")], [("", "ann")]),  # nothing to score
     ],
 )
-def test_where_scores_say_what_they_should_nothing_is_told(train, test, capsys):
+def test_there_is_no_warning_if_groups_are_disjoint_unknown_or_the_classes(train, test, capsys):
     warn_of_shared_groups(corpus(*train), corpus(*test))
     assert capsys.readouterr().err == ""

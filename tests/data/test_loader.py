@@ -77,23 +77,23 @@ def same(first, second):
 
 
 @given(SIZES, SEEDS)
-def test_every_clip_comes_once_per_pass(size, seed):
+def test_every_clip_occurs_once_per_epoch(size, seed):
     draws = islice(training_order(imagined(size), config(), seed, 0), 3 * size)
-    for epoch, found in enumerate(zip(*[draws] * size, strict=True)):
-        assert {draw.epoch for draw in found} == {epoch}
-        assert sorted(draw.clip for draw in found) == list(range(size))
+    for epoch, epoch_draws in enumerate(zip(*[draws] * size, strict=True)):
+        assert {draw.epoch for draw in epoch_draws} == {epoch}
+        assert sorted(draw.clip for draw in epoch_draws) == list(range(size))
 
 
 @given(SIZES, SEEDS, st.integers(0, 100), st.booleans())
-def test_the_order_can_be_entered_anywhere(size, seed, first, balanced):
+def test_the_order_can_start_at_any_draw(size, seed, first, balanced):
     many, loader = imagined(size, labels=("a", "b")), config(balanced_sampling=balanced)
     assert list(islice(training_order(many, loader, seed, first), 40)) == list(
         islice(training_order(many, loader, seed, 0), first, first + 40)
     )
 
 
-def test_every_pass_and_every_seed_has_its_own_order():
-    passes = {
+def test_every_epoch_and_every_seed_has_its_own_order():
+    orders = {
         tuple(
             draw.clip
             for draw in islice(training_order(imagined(20), config(), seed, 20 * epoch), 20)
@@ -101,18 +101,18 @@ def test_every_pass_and_every_seed_has_its_own_order():
         for seed in range(4)
         for epoch in range(4)
     }
-    assert len(passes) == 16
+    assert len(orders) == 16
 
 
 @given(SIZES, SEEDS, st.integers(1, 8), st.integers(1, 6), st.integers(0, 50))
-def test_steps_can_be_entered_anywhere(size, seed, bucket, per_step, first):
+def test_steps_can_start_anywhere(size, seed, bucket, per_step, first):
     many, loader = imagined(size), config(bucket_steps=bucket)
     whole = list(islice(step_draws(many, loader, seed, per_step, 0), first, first + 12))
     assert list(islice(step_draws(many, loader, seed, per_step, first), 12)) == whole
 
 
 @given(SIZES, SEEDS, st.integers(1, 8), st.integers(1, 6))
-def test_bucketed_steps_lose_nothing(size, seed, bucket, per_step):
+def test_bucketed_steps_contain_every_draw(size, seed, bucket, per_step):
     many, loader = imagined(size), config(bucket_steps=bucket)
     steps = max(1, min(bucket, size // per_step))
     draws = [
@@ -150,7 +150,7 @@ def test_bucketed_steps_are_padded_less():
     assert padding(16) < 0.3 * padding(1)
 
 
-def test_bucketed_steps_do_not_come_in_the_order_of_their_lengths():
+def test_bucketed_steps_are_not_sorted_by_length():
     many = imagined(400)
     steps = islice(step_draws(many, config(bucket_steps=16, seconds=100.0), 0, 8, 0), 50)
     longest = [max(many.clips[draw.clip].duration for draw in step) for step in steps]
@@ -172,68 +172,68 @@ def in_shards(size, per_shard):
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5), SEEDS)
-def test_with_locality_every_clip_comes_once_and_few_shards_are_open_at_a_time(
-    size, per_shard, locality, seed
+def test_with_shards_at_once_every_clip_occurs_once_and_few_shards_are_mixed_at_a_time(
+    size, per_shard, at_once, seed
 ):
     many, shards = in_shards(size, per_shard), -(-size // per_shard)
-    draws = list(islice(training_order(many, config(shards_at_once=locality), seed, 0), 3 * size))
+    draws = list(islice(training_order(many, config(shards_at_once=at_once), seed, 0), 3 * size))
     for epoch in range(3):
-        found = draws[epoch * size : (epoch + 1) * size]
-        assert {draw.epoch for draw in found} == {epoch}
-        assert sorted(draw.clip for draw in found) == list(range(size))
-        windows, left = [], [many.clips[draw.clip].path for draw in found]
+        epoch_draws = draws[epoch * size : (epoch + 1) * size]
+        assert {draw.epoch for draw in epoch_draws} == {epoch}
+        assert sorted(draw.clip for draw in epoch_draws) == list(range(size))
+        windows, left = [], [many.clips[draw.clip].path for draw in epoch_draws]
         while left:
             opened = [*dict.fromkeys(left)][
-                :locality
+                :at_once
             ]  # of which all clips come before the next shard is opened
             end = sum(path in opened for path in left)
             windows.append({*left[:end]})
             left = left[end:]
-        assert all(len(window) <= locality for window in windows)
+        assert all(len(window) <= at_once for window in windows)
         assert sum(map(len, windows)) == shards
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5), SEEDS, st.integers(0, 100))
-def test_an_order_with_locality_can_be_entered_anywhere(size, per_shard, locality, seed, first):
-    many, loader = in_shards(size, per_shard), config(shards_at_once=locality)
+def test_an_order_with_shards_at_once_can_start_at_any_draw(size, per_shard, at_once, seed, first):
+    many, loader = in_shards(size, per_shard), config(shards_at_once=at_once)
     whole = list(islice(training_order(many, loader, seed, 0), first, first + 40))
     assert list(islice(training_order(many, loader, seed, first), 40)) == whole
 
 
 @given(SIZES, SEEDS)
-def test_locality_of_all_shards_is_none(size, seed):
+def test_mixing_all_shards_at_once_equals_the_plain_order(size, seed):
     many = in_shards(size, 3)
     wide = list(islice(training_order(many, config(shards_at_once=99), seed, 0), 2 * size))
     assert wide == list(islice(training_order(many, config(), seed, 0), 2 * size))
 
 
-def test_with_locality_shards_and_clips_have_other_neighbours_in_every_pass():
+def test_with_shards_at_once_shards_and_clips_are_shuffled_in_every_epoch():
     many = in_shards(60, 5)
-    passes = [
+    epochs = [
         list(islice(training_order(many, config(shards_at_once=3), 0, 60 * epoch), 60))
         for epoch in range(4)
     ]
-    firsts = {frozenset(many.clips[draw.clip].path for draw in one[:15]) for one in passes}
+    firsts = {frozenset(many.clips[draw.clip].path for draw in draws[:15]) for draws in epochs}
     assert len(firsts) == 4
-    assert len({tuple(draw.clip for draw in one) for one in passes}) == 4
+    assert len({tuple(draw.clip for draw in draws) for draws in epochs}) == 4
     # Within a window the shards are mixed: the clips of a shard do not come one after the other.
-    assert len({many.clips[draw.clip].path for draw in passes[0][:6]}) > 1
+    assert len({many.clips[draw.clip].path for draw in epochs[0][:6]}) > 1
 
 
-def test_the_order_with_locality_does_not_hang_on_the_listing():
+def test_the_order_with_shards_at_once_does_not_depend_on_the_listing():
     many = in_shards(30, 4)
     turned = replace(many, clips=many.clips[::-1])
-    one, other = (
+    keys, turned_keys = (
         [
             corpus.clips[draw.clip].key
             for draw in islice(training_order(corpus, config(shards_at_once=2), 0, 0), 60)
         ]
         for corpus in (many, turned)
     )
-    assert one == other
+    assert keys == turned_keys
 
 
-def test_locality_that_cannot_be_is_refused():
+def test_invalid_shards_at_once_is_rejected():
     with pytest.raises(ConfigError, match="shards_at_once = 0; allowed: 1 or more, or none"):
         config(shards_at_once=0)
     with pytest.raises(
@@ -246,40 +246,40 @@ def test_locality_that_cannot_be_is_refused():
 
 
 def counts(corpus, draws=6000):
-    found = islice(training_order(corpus, config(balanced_sampling=True), 0, 0), draws)
-    return Counter(label for draw in found for label in corpus.clips[draw.clip].labels)
+    drawn = islice(training_order(corpus, config(balanced_sampling=True), 0, 0), draws)
+    return Counter(label for draw in drawn for label in corpus.clips[draw.clip].labels)
 
 
-def test_balanced_drawing_draws_every_label_equally_often():
-    found = counts(imagined(200, labels=("a", "a", "a", "a", "a", "a", "b", "b", "b", "c")))
-    assert sum(found.values()) == 6000
-    assert all(abs(found[label] - 2000) < 5 * (6000 * 2 / 9) ** 0.5 for label in "abc"), found
+def test_balanced_sampling_draws_every_label_equally_often():
+    drawn = counts(imagined(200, labels=("a", "a", "a", "a", "a", "a", "b", "b", "b", "c")))
+    assert sum(drawn.values()) == 6000
+    assert all(abs(drawn[label] - 2000) < 5 * (6000 * 2 / 9) ** 0.5 for label in "abc"), drawn
 
 
-def test_balanced_drawing_draws_the_clips_of_a_label_equally_often():
+def test_balanced_sampling_draws_the_clips_of_a_label_equally_often():
     many = imagined(60, labels=("a", "a", "b"))
-    found = Counter(
+    drawn = Counter(
         draw.clip
         for draw in islice(training_order(many, config(balanced_sampling=True), 0, 0), 6000)
     )
     share = {number: 6000 / 2 / (40 if number % 3 < 2 else 20) for number in range(60)}
     assert all(
-        abs(found[number] - expected) < 5 * expected**0.5 for number, expected in share.items()
+        abs(drawn[number] - expected) < 5 * expected**0.5 for number, expected in share.items()
     )
 
 
-def test_balanced_drawing_draws_a_label_and_then_a_clip_that_has_it():
+def test_balanced_sampling_draws_a_label_and_then_a_clip_that_has_it():
     # Half of the draws are of b, which is all of "a b"; the other half are of a, which is half of them "a b" too.
-    found = counts(imagined(16, labels=("a", "a b")))
-    assert found["b"] / found["a"] == pytest.approx(3 / 4, abs=0.03)
+    drawn = counts(imagined(16, labels=("a", "a b")))
+    assert drawn["b"] / drawn["a"] == pytest.approx(3 / 4, abs=0.03)
 
 
-def test_balanced_drawing_passes_over_labels_that_no_clip_here_has():
+def test_balanced_sampling_ignores_labels_without_clips():
     many = replace(imagined(10, labels=("a", "b")), labels=("a", "b", "unheard"))
     assert set(counts(many, 100)) == {"a", "b"}
 
 
-def test_balanced_drawing_draws_clips_of_the_smallest_weight():
+def test_balanced_sampling_draws_clips_of_the_smallest_weight():
     # One clip has nearly all the weight, each of the others 2^-26 of it: draws of 24 bits would never meet three of
     # four of these.
     clips = tuple(Clip(Path(f"{n}.wav"), n, 0.0, 1.0, ("a",)) for n in range(1 + (1 << 15)))
@@ -294,7 +294,7 @@ def test_balanced_drawing_draws_clips_of_the_smallest_weight():
     assert set(rare) == {0, 1, 2, 3}
 
 
-def test_balanced_drawing_makes_no_matrix_of_clips_and_labels():
+def test_balanced_sampling_allocates_no_matrix_of_clips_and_labels():
     many = imagined(4000, labels=[f"{number}" for number in range(500)])
     tracemalloc.start()
     next(training_order(many, config(balanced_sampling=True), 0, 0))
@@ -303,7 +303,7 @@ def test_balanced_drawing_makes_no_matrix_of_clips_and_labels():
     assert most < 4000 * 500  # bytes, of which a matrix has four times as many
 
 
-def test_balanced_drawing_needs_labels():
+def test_balanced_sampling_needs_labels():
     with pytest.raises(
         DataError, match="imagined: --balanced-sampling needs a label on every clip"
     ):
@@ -314,14 +314,14 @@ def test_balanced_drawing_needs_labels():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(corpus, workers):
+def test_batches_do_not_depend_on_workers(corpus, workers):
     alone = taken(corpus, 7, config())
     assert same(taken(corpus, 7, config(workers=workers)), alone)
 
 
 @pytest.mark.parametrize("first", [1, 3, 5])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_can_be_entered_at_any_step(corpus, first, workers):
+def test_batches_can_start_at_any_step(corpus, first, workers):
     whole = taken(corpus, 2 * 8, config(), accumulate=2)
     rest = taken(corpus, 2 * (8 - first), config(workers=workers), accumulate=2, first_step=first)
     assert same(rest, whole[2 * first :])
@@ -333,13 +333,15 @@ def test_batches_can_be_entered_at_any_step(corpus, first, workers):
     [config(), config(balanced_sampling=True), config(bucket_steps=1)],
     ids=["", "balanced", "flat"],
 )
-def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, accumulate, loader):
+def test_a_step_has_the_same_clips_for_any_number_of_ranks_and_batches(
+    corpus, world_size, accumulate, loader
+):
     def steps(shares, **division):
         found = taken(corpus, 6 * shares, loader, **division)
-        keys = [one.batch.keys.tolist() for one in found]
+        keys = [loaded.batch.keys.tolist() for loaded in found]
         return [[keys[at : at + shares]] for at in range(0, len(keys), shares)]
 
-    alone = [Counter(one.batch.keys.tolist()) for one in taken(corpus, 6, loader)]
+    alone = [Counter(loaded.batch.keys.tolist()) for loaded in taken(corpus, 6, loader)]
     ranks = [
         steps(accumulate, rank=rank, world_size=world_size, accumulate=accumulate)
         for rank in range(world_size)
@@ -354,28 +356,28 @@ def test_a_step_has_the_same_clips_however_they_are_divided(corpus, world_size, 
 def test_neighbours_stay_together_and_are_partners(corpus, batch_size, shares):
     def pairs(count, shares):
         batches = [
-            one.batch
-            for one in taken(corpus, count, config(batch_size=batch_size), accumulate=shares)
+            loaded.batch
+            for loaded in taken(corpus, count, config(batch_size=batch_size), accumulate=shares)
         ]
         keys = [(batch.keys.tolist(), batch.keys[batch.partners].tolist()) for batch in batches]
         return Counter(pair for both in keys for pair in zip(*both, strict=True))
 
     assert pairs(3 * shares, shares) == pairs(3, 1)
-    assert all(one != other for one, other in pairs(1, 1))
+    assert all(loaded != other for loaded, other in pairs(1, 1))
 
 
 @pytest.mark.parametrize(
     ("clips", "shares", "first"),
     [(6, 2, [0, 2, 4]), (5, 1, [0, 1, 2, 3, 4]), (8, 2, [0, 1, 4, 5]), (4, 4, [0])],
 )
-def test_a_step_is_dealt_in_pairs_where_all_shares_have_whole_ones(clips, shares, first):
+def test_a_step_is_split_in_pairs_if_every_share_has_whole_pairs(clips, shares, first):
     draws = [ClipDraw(number, 0) for number in range(clips)]
     dealt_out = [step_share(draws, number, shares) for number in range(shares)]
     assert [draw.clip for draw in dealt_out[0]] == first
     assert sorted(draw.clip for share in dealt_out for draw in share) == list(range(clips))
 
 
-def test_who_loses_a_partner_to_a_damaged_file_is_its_own(tmp_path):
+def test_a_clip_whose_partner_is_unreadable_is_its_own_partner(tmp_path):
     whole = taken(noises(tmp_path, seconds=(0.3,) * 8), 1, config(batch_size=8))[0].batch
     left = taken(damaged(tmp_path, bad=[3]), 1, config(batch_size=8))[0].batch
     partner = dict(zip(whole.keys.tolist(), whole.keys[whole.partners].tolist(), strict=True))
@@ -384,7 +386,7 @@ def test_who_loses_a_partner_to_a_damaged_file_is_its_own(tmp_path):
     assert left.keys[left.partners].tolist() == expected
 
 
-def test_batches_hold_crops_of_their_clips(corpus):
+def test_batches_contain_crops_of_their_clips(corpus):
     clips = {clip.key: clip for clip in corpus.clips}
     cropped = set()
     for loaded in taken(corpus, 12, config()):
@@ -435,17 +437,17 @@ def damaged(tmp_path, bad):
 def test_unreadable_clips_are_left_out_and_reported(tmp_path, workers):
     corpus = damaged(tmp_path, bad=[2, 5])
     corpus.clips[7].path.unlink()
-    found = taken(corpus, 2, config(workers=workers))
-    reported = {one.path: one.reason for loaded in found for one in loaded.rejected}
+    batches = taken(corpus, 2, config(workers=workers))
+    reported = {file.path: file.reason for loaded in batches for file in loaded.rejected}
     assert set(reported) == {str(corpus.clips[number].path) for number in (2, 5, 7)}
     assert all(reported.values())
-    keys = [key for loaded in found for key in loaded.batch.keys.tolist()]
+    keys = [key for loaded in batches for key in loaded.batch.keys.tolist()]
     assert sorted(keys) == sorted(
         clip.key for number, clip in enumerate(corpus.clips) if number not in (2, 5, 7)
     )
 
 
-def test_the_readable_clips_of_a_batch_are_as_without_the_others(tmp_path):
+def test_unreadable_clips_do_not_change_the_others_of_a_batch(tmp_path):
     whole = taken(noises(tmp_path, seconds=(0.3,) * 8), 1, config(batch_size=8))[0].batch
     left = taken(damaged(tmp_path, bad=[3]), 1, config(batch_size=8))[0].batch
     kept = torch.isin(whole.keys, left.keys)
@@ -453,10 +455,10 @@ def test_the_readable_clips_of_a_batch_are_as_without_the_others(tmp_path):
     assert torch.equal(left.wave, whole.wave[kept])
 
 
-def test_a_batch_of_nothing_readable_is_none(tmp_path):
-    found = taken(damaged(tmp_path, bad=range(8)), 2, config())
-    assert [loaded.batch for loaded in found] == [None, None]
-    assert [len(loaded.rejected) for loaded in found] == [4, 4]
+def test_a_batch_without_readable_clips_is_none(tmp_path):
+    batches = taken(damaged(tmp_path, bad=range(8)), 2, config())
+    assert [loaded.batch for loaded in batches] == [None, None]
+    assert [len(loaded.rejected) for loaded in batches] == [4, 4]
 
 
 # ----------------------------------------------------------------------------------------------------------- workers
@@ -476,7 +478,7 @@ def test_a_worker_that_is_stuck_ends_with_its_batches(corpus, monkeypatch):
     assert not multiprocessing.active_children()
 
 
-def test_workers_that_are_left_at_exit_do_not_hold_it_up(corpus):
+def test_workers_left_at_exit_do_not_delay_it(corpus):
     code = f"""
 from melpatch.data.loader import LoaderConfig, training_batches
 from melpatch.data.manifest import load_corpus
@@ -488,7 +490,7 @@ print(len(next(batches).batch))
     assert (done.returncode, done.stdout) == (0, "2\n")
 
 
-def test_a_worker_that_is_killed_is_told_in_one_line(corpus, monkeypatch):
+def test_a_killed_worker_is_reported_in_one_line(corpus, monkeypatch):
     monkeypatch.setattr(loader, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(MelpatchError, match=r"a decoding process was killed, .* fewer --workers"):
         taken(corpus, 1, config(workers=1))
@@ -525,7 +527,7 @@ def test_collate_pads_with_zeros_and_keeps_lengths(lengths):
         )
 
 
-def test_collate_keeps_64_bit_keys_and_passes_rejects_on():
+def test_collate_keeps_64_bit_keys_and_lists_rejected_clips():
     key = -(2**63) + 1
     clip = replace(imagined(1).clips[0], key=key)
     loaded = collate_clips([(clip, np.ones(3, np.float32)), Rejected("b.wav", "is no sound")], ())
@@ -536,19 +538,19 @@ def test_collate_keeps_64_bit_keys_and_passes_rejects_on():
 # -------------------------------------------------------------------------------------------------------- evaluation
 
 
-def test_evaluation_takes_every_clip_whole_and_once(corpus):
-    found = list(evaluation_batches(corpus.clips, RATE, batch_size=5, labels=corpus.labels))
+def test_evaluation_yields_every_clip_once_and_uncropped(corpus):
+    batches = list(evaluation_batches(corpus.clips, RATE, batch_size=5, labels=corpus.labels))
     lengths = {clip.key: round(clip.duration * RATE) for clip in corpus.clips}
     seen = {
         k: n
-        for one in found
-        for k, n in zip(one.batch.keys.tolist(), one.batch.lengths.tolist(), strict=True)
+        for loaded in batches
+        for k, n in zip(loaded.batch.keys.tolist(), loaded.batch.lengths.tolist(), strict=True)
     }
     assert seen == lengths
-    assert [len(one.batch) for one in found] == [5, 5, 2]
-    in_turn = [length for one in found for length in one.batch.lengths.tolist()]
+    assert [len(loaded.batch) for loaded in batches] == [5, 5, 2]
+    in_turn = [length for loaded in batches for length in loaded.batch.lengths.tolist()]
     assert in_turn == sorted(in_turn)
-    assert all(one.batch.targets.shape[1] == len(corpus.labels) for one in found)
+    assert all(loaded.batch.targets.shape[1] == len(corpus.labels) for loaded in batches)
 
 
 @pytest.mark.parametrize(
@@ -567,20 +569,20 @@ def test_settings_out_of_range_are_named(field, value):
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_the_order_does_not_hang_on_how_the_clips_are_listed(balanced):
+def test_the_order_does_not_depend_on_the_listing(balanced):
     listed = imagined(7, ("a", "b"))
     turned = replace(listed, clips=listed.clips[::-1])
-    found, again = (
+    keys, turned_keys = (
         [
-            one.clips[draw.clip].key
-            for draw in islice(training_order(one, config(balanced_sampling=balanced), 3, 0), 30)
+            many.clips[draw.clip].key
+            for draw in islice(training_order(many, config(balanced_sampling=balanced), 3, 0), 30)
         ]
-        for one in (listed, turned)
+        for many in (listed, turned)
     )
-    assert found == again
+    assert keys == turned_keys
 
 
-def test_a_clip_drawn_again_in_a_balanced_pass_is_cut_elsewhere():
+def test_a_clip_drawn_twice_in_a_balanced_epoch_is_cropped_differently():
     listed = imagined(7, ("a", "b"))
     draws = [*islice(training_order(listed, config(balanced_sampling=True), 3, 0), 70)]
     assert len({draw.epoch for draw in draws}) == 70
@@ -590,15 +592,15 @@ def test_a_clip_drawn_again_in_a_balanced_pass_is_cut_elsewhere():
 
 
 @given(st.integers(1, 20), st.integers(1, 50), st.floats(0, 1, exclude_max=True))
-def test_a_short_wave_is_repeated_from_a_place_within_it(length, samples, start):
+def test_a_short_wave_is_repeated_from_a_given_start(length, samples, start):
     wave = np.arange(length, dtype=np.float32)
-    found = repeat_to_length(wave, samples, start)
+    repeated = repeat_to_length(wave, samples, start)
     first = int(start * length) if length < samples else 0
-    assert found.dtype == np.float32
-    assert found.tolist() == [(first + at) % length for at in range(max(length, samples))]
+    assert repeated.dtype == np.float32
+    assert repeated.tolist() == [(first + at) % length for at in range(max(length, samples))]
 
 
-def test_repeated_clips_fill_their_segments_and_start_elsewhere_each_pass(corpus):
+def test_repeated_clips_fill_their_segments_with_another_start_in_every_epoch(corpus):
     short = config(short_clips="repeat", seconds=2.0, batch_size=len(corpus.clips))
     first, second = taken(corpus, 2, short)
     longest = max(int(clip.duration * RATE) for clip in corpus.clips)
@@ -611,13 +613,13 @@ def test_repeated_clips_fill_their_segments_and_start_elsewhere_each_pass(corpus
     ]
     for clip in corpus.clips:
         whole, _ = read(clip.path)
-        once, again = (wave[clip.key] for wave in waves)
-        torch.testing.assert_close(once[len(whole) :], once[: -len(whole)])
-        assert sorted(once[: len(whole)].tolist()) == sorted(whole.tolist())
-        assert not torch.equal(once, again)
+        early, late = (wave[clip.key] for wave in waves)
+        torch.testing.assert_close(early[len(whole) :], early[: -len(whole)])
+        assert sorted(early[: len(whole)].tolist()) == sorted(whole.tolist())
+        assert not torch.equal(early, late)
 
 
-def test_long_clips_are_cropped_all_the_same(corpus):
+def test_long_clips_are_cropped_with_repetition_too(corpus):
     assert same(
         *(taken(corpus, 3, config(seconds=0.1, short_clips=short)) for short in ("pad", "repeat"))
     )

@@ -69,7 +69,7 @@ def test_a_folder_is_searched_and_its_first_sub_folder_is_the_label(tmp_path):
         assert (clip.start, clip.duration, clip.split) == (0.0, 0.25, "")
 
 
-def test_a_folder_gives_up_bad_files_and_passes_over_what_is_no_sound(tmp_path):
+def test_bad_files_of_a_folder_are_listed_and_other_formats_are_skipped(tmp_path):
     sound(tmp_path / "good.wav")
     for name in (
         "README.md",
@@ -85,14 +85,14 @@ def test_a_folder_gives_up_bad_files_and_passes_over_what_is_no_sound(tmp_path):
     (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere")
     corpus = load_corpus([tmp_path])
     assert [clip.path.name for clip in corpus.clips] == ["good.wav"]
-    assert {Path(each.path).name: each.reason.split(" (")[0] for each in corpus.rejected} == {
+    assert {Path(file.path).name: file.reason.split(" (")[0] for file in corpus.rejected} == {
         "bad.wav": "is not sound that libsndfile decodes",
         "empty.flac": "is empty",
         "gone.wav": "does not exist",
     }
 
 
-def test_links_that_lead_in_a_circle_end(tmp_path):
+def test_circular_links_are_followed_once(tmp_path):
     sound(tmp_path / "a" / "x.wav")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "self").symlink_to(tmp_path / "self")
@@ -102,7 +102,7 @@ def test_links_that_lead_in_a_circle_end(tmp_path):
     assert seen(corpus) == [("x.wav", ("a",), "", 0.0, 0.25), ("y.wav", ("linked",), "", 0.0, 0.25)]
 
 
-def test_a_name_that_is_not_utf8_is_given_up(tmp_path):
+def test_a_file_whose_name_is_not_utf8_is_left_out(tmp_path):
     good = sound(tmp_path / "good.wav")
     try:
         os.link(good, os.fsencode(tmp_path) + b"/caf\xe9.wav")
@@ -117,7 +117,7 @@ def test_a_name_that_is_not_utf8_is_given_up(tmp_path):
 # CSV files
 
 
-def test_a_csv_gives_paths_labels_splits_and_segments(tmp_path):
+def test_a_csv_lists_paths_labels_splits_and_segments(tmp_path):
     elsewhere = sound(tmp_path / "elsewhere" / "c.wav")
     sound(tmp_path / "set" / "audio" / "a.wav")
     sound(tmp_path / "set" / "audio" / "b, c.wav", seconds=1.0)
@@ -147,7 +147,7 @@ def test_a_csv_gives_paths_labels_splits_and_segments(tmp_path):
         clip_key("set", "audio/b, c.wav", 0.5),
     ]
     assert (corpus.labels, corpus.multi_label) == (("cat", "dog"), True)
-    assert [each.reason for each in corpus.rejected] == [
+    assert [file.reason for file in corpus.rejected] == [
         "does not exist",
         "starts at 99.0 s, beyond its end",
     ]
@@ -225,7 +225,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_csv_that_is_not_as_it_should_be_is_refused(tmp_path, case):
+def test_a_malformed_csv_is_rejected(tmp_path, case):
     text, message = REFUSED[case]
     sound(tmp_path / "a.wav")
     with pytest.raises(DataError, match=message) as caught:
@@ -233,15 +233,15 @@ def test_a_csv_that_is_not_as_it_should_be_is_refused(tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_other_sources_that_cannot_be_are_refused(tmp_path):
-    one = sound(tmp_path / "one.wav")
+def test_other_impossible_sources_are_rejected(tmp_path):
+    audio = sound(tmp_path / "one.wav")
     latin = table(tmp_path / "latin.csv", "path,label\na.wav,Häher\n", encoding="latin-1")
     (tmp_path / "empty").mkdir()
     renamed = table(tmp_path / "x.csv", "path\none.wav\n")
     for sources, columns, message in [
         ([], {}, "no source of sound"),
         ([tmp_path / "nowhere"], {}, "no such folder or CSV file"),
-        ([one], {}, "neither a folder nor a .csv file"),
+        ([audio], {}, "neither a folder nor a .csv file"),
         ([tmp_path / "empty"], {}, "lists no sound files"),
         ([latin], {}, "latin.csv: not UTF-8 text.*byte 0xe4.*save it as UTF-8"),
         ([renamed], {"split_column": "fold"}, "no column 'fold'; found: 'path'"),
@@ -252,7 +252,7 @@ def test_other_sources_that_cannot_be_are_refused(tmp_path):
             load_corpus(sources, **columns)
 
 
-def test_sources_make_a_union_with_keys_of_their_own(tmp_path):
+def test_several_sources_make_a_union_with_separate_keys(tmp_path):
     sound(tmp_path / "a" / "dog" / "1.wav")
     sound(tmp_path / "b" / "1.wav")
     path = table(tmp_path / "b" / "list.csv", "path,label,split\n1.wav,cat,train\n")
@@ -265,7 +265,7 @@ def test_sources_make_a_union_with_keys_of_their_own(tmp_path):
         load_corpus([path, tmp_path / "other" / "b"])
 
 
-def test_keys_depend_neither_on_the_order_of_rows_nor_on_the_place(tmp_path):
+def test_keys_do_not_depend_on_the_order_of_rows_or_the_folder(tmp_path):
     def keys(root, rows):
         for row in rows:
             sound(root / row)
@@ -279,7 +279,7 @@ def test_keys_depend_neither_on_the_order_of_rows_nor_on_the_place(tmp_path):
     )
 
 
-def test_workers_find_what_one_process_finds(tmp_path):
+def test_workers_probe_the_same_as_one_process(tmp_path):
     for index in range(70):  # more than one process is handed at a time
         sound(tmp_path / f"{index}.wav", seconds=0.01 * (index + 1))
     table(tmp_path / "bad.wav", "not sound")
@@ -316,7 +316,7 @@ def three():
     return corpus_of(*clips)
 
 
-def test_splits_are_selected_and_left_out(three):
+def test_splits_can_be_selected_and_left_out(three):
     assert three.splits == {"": 1, "test": 1, "train": 1}
     assert [clip.split for clip in three.select(["train", ""]).clips] == ["train", ""]
     assert [clip.split for clip in three.without(["train"]).clips] == ["test", ""]
@@ -330,7 +330,7 @@ def test_splits_are_selected_and_left_out(three):
             choose(["train", "valid"])
 
 
-def test_label_matrix_has_a_one_for_each_label(three):
+def test_label_matrix_is_1_for_each_label(three):
     several = corpus_of(
         *three.clips,
         Clip(Path("m.wav"), 9, 0.0, 1.0, ("l2", "l0"), ""),
@@ -398,7 +398,7 @@ LABELS = WORDS.map(str.strip).filter(bool)
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_what_is_written_is_read_back(tmp_path, rows, data):
+def test_a_written_corpus_is_read_back(tmp_path, rows, data):
     inside, outside = tmp_path / "out", Path("/some where/else")
     clips = {}
     for parts, labels, split, start, duration, within, group in rows:
@@ -436,7 +436,7 @@ def test_a_prepared_corpus_keeps_its_keys_and_moves_with_its_files(tmp_path):
     assert (clip.path, clip.key) == (moved / "birds" / "wren" / "a.wav", corpus.clips[0].key)
 
 
-def test_rejected_files_are_written_and_an_impossible_place_is_refused(tmp_path):
+def test_rejected_files_are_written_and_an_impossible_path_is_an_error(tmp_path):
     rejected = (Rejected("a, b.wav", 'says "no"'), Rejected("c.wav", "is empty"))
     path = tmp_path / "new" / "rejected.csv"
     write_rejected(rejected, path)

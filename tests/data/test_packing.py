@@ -66,20 +66,20 @@ def corpus_of(folder: Path, described) -> Corpus:
 @pytest.mark.parametrize("codec", ["flac", "pcm"])
 @given(described=CLIPS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
-def test_what_is_packed_is_read_back(tmp_path_factory, codec, described):
+def test_a_packed_corpus_is_read_back(tmp_path_factory, codec, described):
     folder = tmp_path_factory.mktemp("any")
     corpus = corpus_of(folder, described)
     names = [name for name, *_ in described]
     pack(corpus, names, folder / "shards", Packing(sample_rate=RATE, codec=codec, shard_mib=0.01))
-    found = load_corpus([folder / "shards"])
-    assert (found.labels, found.multi_label, found.rejected) == (
+    from_shards = load_corpus([folder / "shards"])
+    assert (from_shards.labels, from_shards.multi_label, from_shards.rejected) == (
         corpus.labels,
         corpus.multi_label,
         (),
     )
-    assert [clip.key for clip in found.clips] == sorted(clip.key for clip in corpus.clips)
+    assert [clip.key for clip in from_shards.clips] == sorted(clip.key for clip in corpus.clips)
     before = {clip.key: (clip, name) for clip, name in zip(corpus.clips, names, strict=True)}
-    for clip in found.clips:
+    for clip in from_shards.clips:
         was, name = before[clip.key]
         assert (clip.labels, clip.split, clip.group, clip.start) == (
             was.labels,
@@ -124,19 +124,22 @@ def test_standard_readers_open_the_archives(tmp_path):
     assert not by_place
 
 
-def test_the_same_bytes_come_from_any_number_of_processes_and_any_listing(tmp_path):
+def test_the_bytes_do_not_depend_on_workers_or_listing(tmp_path):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     turned = Corpus(corpus.name, corpus.clips[::-1], corpus.labels, corpus.multi_label)
-    one, two = packed(corpus, tmp_path / "one"), packed(corpus, tmp_path / "two", workers=2)
-    assert content(one) == content(two) == content(packed(turned, tmp_path / "listed"))
-    assert sorted(content(one)) == [
+    alone, with_workers = (
+        packed(corpus, tmp_path / "one"),
+        packed(corpus, tmp_path / "two", workers=2),
+    )
+    assert content(alone) == content(with_workers) == content(packed(turned, tmp_path / "listed"))
+    assert sorted(content(alone)) == [
         "index.csv",
         *(f"shard-{n:06}.tar" for n in range(3)),
         "shards.json",
     ]
 
 
-def test_durations_stay_where_they_mean_the_same_samples(tmp_path):
+def test_durations_are_kept_if_they_mean_the_same_samples(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(44_100 // 3), 44_100)
     soundfile.write(tmp_path / "b.wav", np.zeros(4000), 8000)
     path = tmp_path / "list.csv"
@@ -155,7 +158,7 @@ class Killed(BaseException):
     """What ends a process on the spot."""
 
 
-def test_packing_goes_on_after_it_was_cut_off(tmp_path, monkeypatch):
+def test_packing_continues_after_an_interruption(tmp_path, monkeypatch):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     whole = content(packed(corpus, tmp_path / "whole"))
     for moment in range(0, 10, 2):
@@ -189,7 +192,7 @@ def test_packing_goes_on_after_it_was_cut_off(tmp_path, monkeypatch):
         assert len(again) == 10 - len(kept)
 
 
-def test_a_finished_shard_that_was_damaged_meanwhile_is_written_again(tmp_path, monkeypatch):
+def test_a_finished_shard_that_was_damaged_is_written_again(tmp_path, monkeypatch):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     whole, out = content(packed(corpus, tmp_path / "whole")), tmp_path / "out"
     for damage in (
@@ -217,7 +220,7 @@ def test_a_finished_shard_that_was_damaged_meanwhile_is_written_again(tmp_path, 
             path.unlink()
 
 
-def test_what_changed_since_is_refused(tmp_path, monkeypatch):
+def test_continuing_with_other_settings_or_clips_is_rejected(tmp_path, monkeypatch):
     sounds = write_sounds(tmp_path / "sounds")
     corpus, out = load_corpus([sounds]), tmp_path / "out"
     fewer = Corpus(corpus.name, corpus.clips[1:], corpus.labels, corpus.multi_label)
@@ -248,7 +251,7 @@ def test_what_changed_since_is_refused(tmp_path, monkeypatch):
     assert len(load_corpus([out]).clips) == 10
 
 
-def test_clips_that_cannot_be_stored_are_listed_and_the_others_packed(tmp_path):
+def test_clips_that_cannot_be_stored_are_listed_and_the_others_are_packed(tmp_path):
     sounds = write_sounds(tmp_path / "sounds")
     soundfile.write(sounds / "loud.wav", np.full(800, 30.0), RATE, subtype="FLOAT")
     overshoot = np.zeros(800)
@@ -259,14 +262,14 @@ def test_clips_that_cannot_be_stored_are_listed_and_the_others_packed(tmp_path):
     (sounds / "owl" / "001.wav").write_text("damaged since")
     about = read_shard_set(packed(corpus, tmp_path / "shards"))
     assert (about.clips, about.clipped, about.rejected) == (10, 1, 3)
-    found = {
-        Path(one.path).name: one.reason
-        for one in read_rejected(tmp_path / "shards" / "rejected.csv")
+    reasons = {
+        Path(file.path).name: file.reason
+        for file in read_rejected(tmp_path / "shards" / "rejected.csv")
     }
-    assert found["loud.wav"] == "has 100% of its samples beyond full scale, up to 30"
-    assert {name: found[name].split(" (")[0] for name in ("text.wav", "001.wav")} == dict.fromkeys(
-        ["text.wav", "001.wav"], "is not sound that libsndfile decodes"
-    )
+    assert reasons["loud.wav"] == "has 100% of its samples beyond full scale, up to 30"
+    assert {
+        name: reasons[name].split(" (")[0] for name in ("text.wav", "001.wav")
+    } == dict.fromkeys(["text.wav", "001.wav"], "is not sound that libsndfile decodes")
     assert len(load_corpus([tmp_path / "shards"]).clips) == 10
     for path in sounds.rglob("*.wav"):
         path.write_text("all damaged")
@@ -293,21 +296,21 @@ def test_long_clips_are_packed_piece_by_piece(tmp_path, monkeypatch, codec):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.5 * noise.astype(np.float32).nbytes
-    for one, other in zip(at_once.clips, by_pieces.clips, strict=True):
-        assert (one.key, one.duration) == (other.key, other.duration)
-        difference = np.abs(decode(one, RATE) - decode(other, RATE)).max()
+    for clip, by_piece in zip(at_once.clips, by_pieces.clips, strict=True):
+        assert (clip.key, clip.duration) == (by_piece.key, by_piece.duration)
+        difference = np.abs(decode(clip, RATE) - decode(by_piece, RATE)).max()
         assert difference <= (
-            1 / 2**15 if one.duration == 5.0 else 0
+            1 / 2**15 if clip.duration == 5.0 else 0
         )  # what was resampled may be rounded otherwise
 
 
-def test_what_no_wav_file_holds_is_told(tmp_path):
+def test_a_clip_too_long_for_wav_is_reported(tmp_path):
     sounds = write_sounds(tmp_path / "sounds")
     corpus = load_corpus([sounds])
     endless = replace(corpus.clips[0], duration=2.0**31 / RATE)
     packed(replace(corpus, clips=(*corpus.clips[1:], endless)), tmp_path / "shards", codec="pcm")
-    (found,) = read_rejected(tmp_path / "shards" / "rejected.csv")
-    assert found.reason == "is longer than a WAV file can be"
+    (rejected,) = read_rejected(tmp_path / "shards" / "rejected.csv")
+    assert rejected.reason == "is longer than a WAV file can be"
 
 
 def test_only_one_process_packs_into_a_folder(tmp_path, monkeypatch):
@@ -324,7 +327,7 @@ def test_only_one_process_packs_into_a_folder(tmp_path, monkeypatch):
     packed(corpus, tmp_path / "out")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be written .*make room or choose another place"):
@@ -335,7 +338,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 @pytest.mark.parametrize(
     "damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])]
 )
-def test_a_finished_folder_that_is_not_whole_is_packed_anew(tmp_path, capsys, name, damage):
+def test_an_incomplete_finished_folder_is_packed_again(tmp_path, capsys, name, damage):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     out = packed(corpus, tmp_path / "out")
     whole = content(out)
@@ -345,7 +348,7 @@ def test_a_finished_folder_that_is_not_whole_is_packed_anew(tmp_path, capsys, na
     assert f"{out / name}: missing, or not as it was packed" in capsys.readouterr().err
 
 
-def test_a_source_file_with_another_time_is_another_one(tmp_path):
+def test_a_source_file_with_another_time_counts_as_changed(tmp_path):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     out = packed(corpus, tmp_path / "out")
     os.utime(corpus.clips[0].path, ns=(1, 1))
@@ -354,7 +357,7 @@ def test_a_source_file_with_another_time_is_another_one(tmp_path):
     assert not (out / ".packing").exists()
 
 
-def test_what_is_refused_before_anything_is_packed_leaves_no_trace(tmp_path):
+def test_an_error_before_packing_leaves_no_files(tmp_path):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "shards.json").write_text("{")

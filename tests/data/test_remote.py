@@ -1,4 +1,4 @@
-"""Shards behind URLs: fetched once, kept within bounds, shared by processes; what goes wrong is told with the URL."""
+"""Remote shards: fetched once, bounded, shared by processes; errors name the URL."""
 
 import functools
 import http.server
@@ -73,7 +73,7 @@ def limit(monkeypatch, byte_count):
     monkeypatch.setenv("MELPATCH_CACHE_GIB", repr(byte_count / 2**30))
 
 
-def test_a_url_is_read_as_its_folder_is(local, memory, cache, tmp_path):
+def test_a_url_is_read_like_its_folder(local, memory, cache, tmp_path):
     here, there = load_corpus([local]), load_corpus([memory])
     assert [(c.key, c.duration, c.labels, c.split) for c in there.clips] == [
         (c.key, c.duration, c.labels, c.split) for c in here.clips
@@ -87,13 +87,15 @@ def test_a_url_is_read_as_its_folder_is(local, memory, cache, tmp_path):
     assert load_corpus([f"{memory}/"]).clips == there.clips
 
 
-def test_a_url_of_this_machine_needs_no_copy(local, cache):
+def test_a_local_url_needs_no_copy(local, cache):
     corpus = load_corpus([f"file://{local}"])
     assert corpus.clips == load_corpus([local]).clips
     assert not cache.exists()
 
 
-def test_the_cache_keeps_its_bound_and_what_was_used_last(local, memory, cache, monkeypatch):
+def test_the_cache_stays_within_its_limit_and_keeps_the_last_used(
+    local, memory, cache, monkeypatch
+):
     sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
     limit(monkeypatch, sum(sizes) - 1)
     corpus = load_corpus([memory])
@@ -119,17 +121,17 @@ def test_the_cache_keeps_its_bound_and_what_was_used_last(local, memory, cache, 
         waves(corpus)
 
 
-def test_a_corpus_larger_than_the_cache_is_told_of(memory, cache, monkeypatch, capsys):
+def test_a_corpus_larger_than_the_cache_is_reported(memory, cache, monkeypatch, capsys):
     limit(monkeypatch, 50_000)
     load_corpus([memory])
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert told.startswith(f"{memory}: holds ")
-    assert "give --shards-at-once where you train, or raise MELPATCH_CACHE_GIB" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert printed.startswith(f"{memory}: holds ")
+    assert "give --shards-at-once where you train, or raise MELPATCH_CACHE_GIB" in printed
 
 
 @pytest.mark.parametrize("given", ["much", "0", "-1", "nan"])
-def test_a_bound_that_is_none_is_refused(memory, cache, monkeypatch, given):
+def test_an_invalid_limit_is_rejected(memory, cache, monkeypatch, given):
     monkeypatch.setenv("MELPATCH_CACHE_GIB", given)
     with pytest.raises(
         ConfigError, match=f"MELPATCH_CACHE_GIB = '{given}'; allowed: gibibytes above 0"
@@ -137,17 +139,19 @@ def test_a_bound_that_is_none_is_refused(memory, cache, monkeypatch, given):
         load_corpus([memory])
 
 
-def test_shards_packed_anew_at_the_same_url_are_fetched_anew(memory, cache, tmp_path):
+def test_shards_packed_again_at_the_same_url_are_fetched_again(memory, cache, tmp_path):
     waves(load_corpus([memory]))
-    other = shards(tmp_path / "other", codec="pcm")
+    fetched = shards(tmp_path / "other", codec="pcm")
     fsspec.filesystem("memory").rm(memory, recursive=True)
-    fsspec.filesystem("memory").put(str(other), memory, recursive=True)
+    fsspec.filesystem("memory").put(str(fetched), memory, recursive=True)
     remote._mirror.cache_clear()  # as in a new process
-    assert waves(load_corpus([memory])) == waves(load_corpus([other]))
+    assert waves(load_corpus([memory])) == waves(load_corpus([fetched]))
     assert len(kept(cache)) == 6
 
 
-def test_processes_share_a_cache_too_small_for_them_all(local, served, cache, monkeypatch):
+def test_processes_share_a_cache_that_is_too_small_for_all_of_them(
+    local, served, cache, monkeypatch
+):
     """Two workers want other shards than each other all the time, and there is room for two at most."""
     sizes = sorted(path.stat().st_size for path in local.glob("*.tar"))
     limit(monkeypatch, sum(sizes[-2:]))
@@ -156,16 +160,16 @@ def test_processes_share_a_cache_too_small_for_them_all(local, served, cache, mo
         islice(training_batches(load_corpus([s]), config, RATE, seed=0), 15)
         for s in (local, served[1])
     )
-    for one, other in zip(here, there, strict=True):
-        assert not other.rejected
-        assert torch.equal(one.batch.wave, other.batch.wave)
+    for one, fetched in zip(here, there, strict=True):
+        assert not fetched.rejected
+        assert torch.equal(one.batch.wave, fetched.batch.wave)
         kept = [
             file_state(path) for path in cache.glob("*/*.tar")
         ]  # of which a worker may just have removed one
         assert sum(state[0] for state in kept if state) <= sum(sizes[-2:])
 
 
-def test_what_a_killed_process_left_is_cleared(memory, cache, monkeypatch, local):
+def test_files_of_a_killed_process_are_deleted(memory, cache, monkeypatch, local):
     sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
     limit(monkeypatch, sum(sizes))
     folder, url = mirror(memory)
@@ -183,7 +187,7 @@ def test_what_a_killed_process_left_is_cleared(memory, cache, monkeypatch, local
     assert [path.exists() for path in (own, dead, alive)] == [False, False, True]
 
 
-def test_a_process_waits_for_room_that_anothers_transfer_takes(memory, cache, monkeypatch, local):
+def test_a_process_waits_for_the_room_of_another_transfer(memory, cache, monkeypatch, local):
     sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
     limit(monkeypatch, max(sizes))
     folder, url = mirror(memory)
@@ -202,22 +206,22 @@ def test_a_process_waits_for_room_that_anothers_transfer_takes(memory, cache, mo
 # --------------------------------------------------------------------------------------------------------------- damage
 
 
-def test_missing_and_cut_shards_are_left_out_where_the_store_lists_them(memory, cache, capsys):
+def test_missing_and_truncated_shards_are_left_out_if_the_store_lists_sizes(memory, cache, capsys):
     store = fsspec.filesystem("memory")
     store.rm(f"{memory}/shard-000000.tar")
     store.pipe(f"{memory}/shard-000001.tar", store.cat(f"{memory}/shard-000001.tar")[:2000])
     corpus = load_corpus([memory])
     assert {clip.path.name for clip in corpus.clips} == {"shard-000002.tar"}
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
         f"{memory}/shard-000000.tar: does not exist, or is empty; 4 clips in it are left out"
-        in told
+        in printed
     )
-    assert f"{memory}/shard-000001.tar: is truncated: only 2000 bytes are there" in told
+    assert f"{memory}/shard-000001.tar: is truncated: only 2000 bytes are there" in printed
     assert len([*damaged_shards(memory)]) == 2
 
 
-def test_where_nothing_is_listed_a_missing_shard_costs_its_clips_when_they_are_read(served, cache):
+def test_without_a_listing_clips_of_a_missing_shard_fail_when_they_are_read(served, cache):
     folder, url = served
     (folder / "shard-000000.tar").unlink()
     cut = folder / "shard-000001.tar"
@@ -254,13 +258,13 @@ def damaging(monkeypatch, name, times):
     return tries
 
 
-def test_a_shard_that_is_damaged_on_the_way_is_fetched_once_more(memory, cache, monkeypatch):
+def test_a_shard_damaged_in_transfer_is_fetched_once_more(memory, cache, monkeypatch):
     tries, clip = damaging(monkeypatch, "shard-000000.tar", 1), load_corpus([memory]).clips[0]
     decode(clip, RATE)
     assert len(tries) == 2
 
 
-def test_a_damaged_shard_is_told_with_the_url_and_not_kept(memory, cache, monkeypatch):
+def test_a_damaged_shard_is_reported_with_its_url_and_not_kept(memory, cache, monkeypatch):
     tries, clip = damaging(monkeypatch, "shard-000000.tar", 2), load_corpus([memory]).clips[0]
     with pytest.raises(
         AudioError,
@@ -272,9 +276,7 @@ def test_a_damaged_shard_is_told_with_the_url_and_not_kept(memory, cache, monkey
     assert len(tries) == 3
 
 
-def test_an_index_that_is_damaged_on_the_way_or_in_the_cache_is_fetched_again(
-    memory, cache, monkeypatch
-):
+def test_an_index_damaged_in_transfer_or_in_the_cache_is_fetched_again(memory, cache, monkeypatch):
     monkeypatch.setattr(remote, "_RETRY_AFTER", (0.0,))
     tries = damaging(monkeypatch, "index.csv", 3)
     with pytest.raises(
@@ -295,9 +297,7 @@ def test_an_index_that_is_damaged_on_the_way_or_in_the_cache_is_fetched_again(
 
 
 @pytest.mark.parametrize("start", [0.0, 0.1])
-def test_a_shard_that_is_evicted_before_it_is_open_is_fetched_again(
-    memory, cache, monkeypatch, start
-):
+def test_a_shard_evicted_before_it_is_opened_is_fetched_again(memory, cache, monkeypatch, start):
     clip = max(load_corpus([memory]).clips, key=lambda clip: clip.duration)
     clip = replace(clip, start=start, duration=clip.duration - start)
     fetched = []
@@ -316,7 +316,7 @@ def test_a_shard_that_is_evicted_before_it_is_open_is_fetched_again(
     )
 
 
-def test_packing_ends_where_a_shard_is_out_of_reach(memory, cache, monkeypatch, tmp_path):
+def test_packing_stops_if_a_shard_is_unreachable(memory, cache, monkeypatch, tmp_path):
     corpus = load_corpus([memory])
 
     def offline(*_, **__):
@@ -333,7 +333,7 @@ def test_packing_ends_where_a_shard_is_out_of_reach(memory, cache, monkeypatch, 
     assert read_shard_set(tmp_path / "again").rejected == 0
 
 
-def test_transfers_that_break_off_are_tried_again(memory, cache, monkeypatch):
+def test_failed_transfers_are_retried(memory, cache, monkeypatch):
     monkeypatch.setattr(remote, "_RETRY_AFTER", (0.0, 0.0))
     clip = load_corpus([memory]).clips[0]
     tries, whole = [], type(fsspec.filesystem("memory")).get_file
@@ -349,7 +349,7 @@ def test_transfers_that_break_off_are_tried_again(memory, cache, monkeypatch):
     assert len(tries) == 3
 
 
-def test_a_cache_that_cannot_be_written_is_told(memory, cache):
+def test_a_cache_that_cannot_be_written_is_reported(memory, cache):
     cache.write_text("a file")
     with pytest.raises(
         DataError,
@@ -385,7 +385,7 @@ def test_a_cache_that_cannot_be_written_is_told(memory, cache):
         ("file:///nowhere/shards", r"/shards\.json: cannot be read \(No such file or directory\)"),
     ],
 )
-def test_urls_without_shards_are_refused(cache, url, message):
+def test_urls_without_shards_are_rejected(cache, url, message):
     with pytest.raises(DataError, match=message) as caught:
         load_corpus([url])
     assert "\n" not in str(caught.value)
@@ -394,7 +394,7 @@ def test_urls_without_shards_are_refused(cache, url, message):
 @pytest.mark.parametrize(
     ("url", "extra"), [("s3://bucket/x", "s3"), ("gs://bucket/x", "gcs"), ("https://a.b/x", "http")]
 )
-def test_a_library_that_is_missing_is_named_with_what_installs_it(cache, monkeypatch, url, extra):
+def test_a_missing_library_is_named_with_its_install_command(cache, monkeypatch, url, extra):
     def missing(url):
         raise ImportError("Install it")
 

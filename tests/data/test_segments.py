@@ -33,7 +33,7 @@ def test_a_crop_lies_within_its_clip(start, duration, seconds, key, seed, epoch)
     )
 
 
-def test_a_crop_hangs_on_seed_key_and_epoch_alone():
+def test_a_crop_depends_on_seed_key_and_epoch_alone():
     assert crop(clip(), 1.0, 0, 0) == crop(clip(), 1.0, 0, 0)
     starts = {
         crop(clip(key=key), 1.0, seed, epoch).start
@@ -46,7 +46,7 @@ def test_a_crop_hangs_on_seed_key_and_epoch_alone():
     assert moved == pytest.approx(crop(clip(), 1.0, 0, 0).start + 5)
 
 
-def test_crops_fall_evenly_over_the_clip():
+def test_crops_are_uniform_over_the_clip():
     starts = [crop(clip(key=key), 2.0, 0, 0).start for key in range(1000)]
     counts, _ = np.histogram(starts, bins=8, range=(0, 8))
     assert counts.sum() == 1000
@@ -54,15 +54,15 @@ def test_crops_fall_evenly_over_the_clip():
 
 
 @given(STARTS, LENGTHS, st.floats(0.01, 2))
-def test_windows_lie_end_to_end_and_cover_the_clip(start, duration, share):
+def test_windows_are_consecutive_and_cover_the_clip(start, duration, share):
     seconds = duration * share
-    found = list(windows(clip(start, duration), seconds))
-    assert found[0].start == start
-    assert found[-1].start + found[-1].duration == pytest.approx(start + duration)
-    for before, after in pairwise(found):
+    parts = list(windows(clip(start, duration), seconds))
+    assert parts[0].start == start
+    assert parts[-1].start + parts[-1].duration == pytest.approx(start + duration)
+    for before, after in pairwise(parts):
         assert after.start == pytest.approx(before.start + before.duration)
         assert before.duration == seconds
-    assert 0 < found[-1].duration <= seconds + 1e-6
+    assert 0 < parts[-1].duration <= seconds + 1e-6
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Folders of shards as corpora: they train as their files do, and whatever is damaged in them is told in one line."""
+"""Folders of shards: they train like their files, and damage is reported in one line."""
 
 import csv
 import json
@@ -42,19 +42,19 @@ def batches(corpus, workers=0):
 
 
 @pytest.mark.parametrize(("codec", "workers"), [("flac", 0), ("pcm", 2)])
-def test_training_hears_from_shards_what_it_hears_from_files(tmp_path, codec, workers):
+def test_training_batches_from_shards_equal_those_from_files(tmp_path, codec, workers):
     """Same clips, same crops, same samples to the last bit."""
     files = load_corpus([write_sounds(tmp_path / "sounds")])
     from_shards = load_corpus([packed(files, tmp_path / "shards", codec=codec)])
     assert {clip.path.suffix for clip in from_shards.clips} == {".tar"}
-    for one, other in zip(batches(files), batches(from_shards, workers), strict=True):
-        assert torch.equal(one.batch.wave, other.batch.wave)
-        assert torch.equal(one.batch.keys, other.batch.keys)
-        assert torch.equal(one.batch.lengths, other.batch.lengths)
-        assert torch.equal(one.batch.targets, other.batch.targets)
+    for loaded, other in zip(batches(files), batches(from_shards, workers), strict=True):
+        assert torch.equal(loaded.batch.wave, other.batch.wave)
+        assert torch.equal(loaded.batch.keys, other.batch.keys)
+        assert torch.equal(loaded.batch.lengths, other.batch.lengths)
+        assert torch.equal(loaded.batch.targets, other.batch.targets)
 
 
-def test_shards_may_be_named_in_a_csv_of_ones_own(folder, tmp_path):
+def test_a_users_csv_can_list_shards(folder, tmp_path):
     corpus = load_corpus([folder])
     write_corpus(corpus, tmp_path / "mine.csv")
     assert load_corpus([tmp_path / "mine.csv"]).clips == corpus.clips
@@ -75,7 +75,7 @@ def test_shards_and_files_make_a_union(folder, tmp_path):
         load_corpus([folder, folder])
 
 
-def test_clips_that_are_the_same_in_two_splits_are_found(tmp_path):
+def test_identical_clips_in_two_splits_are_found(tmp_path):
     sounds = write_sounds(tmp_path / "sounds")
     shutil.copy(sounds / "wren" / "000.wav", sounds / "copy.wav")
     lines = [
@@ -103,7 +103,7 @@ def read_all(corpus: Corpus) -> list[Rejected]:
 
 @given(shard=st.integers(0, 2), place=st.integers(0, 10**6), bit=st.integers(0, 7))
 @ANY_DAMAGE
-def test_any_flipped_bit_costs_one_clip_at_most_and_is_told(
+def test_any_flipped_bit_damages_at_most_one_clip_and_is_reported(
     whole, tmp_path_factory, shard, place, bit
 ):
     folder = shutil.copytree(whole, tmp_path_factory.mktemp("flipped") / "copy")
@@ -120,16 +120,17 @@ def test_any_flipped_bit_costs_one_clip_at_most_and_is_told(
     lost = read_all(corpus)
     assert [one.path for one in lost] == [clip.location for clip in hit]
     assert all(one.reason.startswith("is damaged: the checksum of its ") for one in lost)
-    (told,) = damaged_shards(str(folder))
+    (printed,) = damaged_shards(str(folder))
     held = sum(clip.path == path for clip in corpus.clips)
     assert (
-        f"{path}: has other bytes than were packed; {len(hit)} of {held} clips are damaged" in told
+        f"{path}: has other bytes than were packed; {len(hit)} of {held} clips are damaged"
+        in printed
     )
 
 
 @given(shard=st.integers(0, 2), kept=st.integers(0, 10**6))
 @ANY_DAMAGE
-def test_a_truncated_shard_costs_the_clips_beyond_its_end(whole, tmp_path_factory, shard, kept):
+def test_a_truncated_shard_loses_the_clips_beyond_its_end(whole, tmp_path_factory, shard, kept):
     folder = shutil.copytree(whole, tmp_path_factory.mktemp("cut") / "copy")
     path = folder / f"shard-{shard:06}.tar"
     data = path.read_bytes()
@@ -148,13 +149,13 @@ def test_a_truncated_shard_costs_the_clips_beyond_its_end(whole, tmp_path_factor
     assert len([*damaged_shards(str(folder))]) == 1
 
 
-def test_shards_that_are_cut_or_missing_are_named_once_with_the_fix(folder, capsys):
+def test_truncated_and_missing_shards_are_reported_once_with_the_fix(folder, capsys):
     first, second, third = sorted(folder.glob("*.tar"))
     first.unlink()
     second.write_bytes(second.read_bytes()[:2000])
     corpus = load_corpus([folder])
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split("; ")[::2] for line in told] == [
+    printed = capsys.readouterr().err.splitlines()
+    assert [line.split("; ")[::2] for line in printed] == [
         [f"{first}: does not exist, or is empty", "copy it again, or pack it again"],
         [f"{second}: is truncated: only 2000 bytes are there", "copy it again, or pack it again"],
     ]
@@ -178,7 +179,7 @@ def test_shards_that_are_cut_or_missing_are_named_once_with_the_fix(folder, caps
         load_corpus([folder])
 
 
-def test_a_shard_that_vanishes_while_it_is_read_costs_its_clips(folder):
+def test_a_shard_deleted_during_training_loses_its_clips(folder):
     corpus = load_corpus([folder])
     (folder / "shard-000001.tar").unlink()
     assert {one.reason for one in read_all(corpus)} == {"does not exist"}
@@ -233,7 +234,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_lists_that_are_damaged_or_of_other_shards_are_refused(folder, case):
+def test_lists_that_are_damaged_or_of_other_shards_are_rejected(folder, case):
     damage, message = REFUSED[case]
     damage(folder)
     with pytest.raises(DataError, match=message) as caught:
@@ -254,14 +255,14 @@ ROWS = {
 
 
 @pytest.mark.parametrize("case", ROWS)
-def test_rows_that_say_no_place_in_a_shard_are_refused(tmp_path, case):
+def test_rows_with_an_incomplete_byte_range_are_rejected(tmp_path, case):
     cells, message = ROWS[case]
     (tmp_path / "x.csv").write_text(f"path,offset,size,crc32,duration\na.tar,{cells}\n")
     with pytest.raises(DataError, match=f"x.csv, line 2: {message}"):
         load_corpus([tmp_path / "x.csv"])
 
 
-def test_rows_that_point_elsewhere_in_a_shard_are_told_when_they_are_read(folder):
+def test_rows_with_a_wrong_byte_range_are_reported_when_they_are_read(folder):
     (clip, *_) = load_corpus([folder]).clips
     (folder / "x.csv").write_text(
         f"path,offset,size,crc32,duration\n{clip.path.name},700,{clip.size},{clip.crc32},1\n"
@@ -273,7 +274,7 @@ def test_rows_that_point_elsewhere_in_a_shard_are_told_when_they_are_read(folder
         decode(moved, RATE)
 
 
-def test_only_shards_are_checked_and_whole_ones_pass(whole, tmp_path):
+def test_only_shards_are_checked_and_intact_ones_pass(whole, tmp_path):
     assert [*damaged_shards(str(whole))] == []
     assert read_shard_set(whole).size == sum(
         len(data) for name, data in content(whole).items() if name.endswith("tar")
@@ -286,15 +287,15 @@ def test_only_shards_are_checked_and_whole_ones_pass(whole, tmp_path):
 
 @given(st.sampled_from(["index.csv", "shards.json"]), st.integers(0, 10**6), st.integers(0, 7))
 @ANY_DAMAGE
-def test_no_damage_to_a_list_ends_in_a_crash(whole, tmp_path_factory, name, place, bit):
+def test_no_damage_to_a_list_causes_a_crash(whole, tmp_path_factory, name, place, bit):
     folder = shutil.copytree(whole, tmp_path_factory.mktemp("lists") / "copy")
     data = bytearray((folder / name).read_bytes())
     data[place % len(data)] ^= 1 << bit
     (folder / name).write_bytes(data)
-    told = ""
+    printed = ""
     try:
         assert len(load_corpus([folder]).clips) == 10
     except MelpatchError as error:
-        told = str(error)
-    assert "\n" not in told
-    assert told or name == "shards.json"  # where a count may be wrong that nothing hangs on
+        printed = str(error)
+    assert "\n" not in printed
+    assert printed or name == "shards.json"  # where a count may be wrong that nothing hangs on

@@ -15,12 +15,14 @@ from melpatch.errors import DataError
 
 def corpus(*clips):
     """Return a corpus of (labels, split) pairs; the clips' keys are their numbers."""
-    made = [
+    clips_made = [
         Clip(Path(f"{key}.wav"), key, 0.0, 1.0, tuple(labels.split()), split)
         for key, (labels, split) in enumerate(clips)
     ]
-    labels = sorted({label for clip in made for label in clip.labels})
-    return Corpus("birds", tuple(made), tuple(labels), any(len(clip.labels) > 1 for clip in made))
+    labels = sorted({label for clip in clips_made for label in clip.labels})
+    return Corpus(
+        "birds", tuple(clips_made), tuple(labels), any(len(clip.labels) > 1 for clip in clips_made)
+    )
 
 
 def parts(found):
@@ -54,7 +56,7 @@ def of(*splits):
         (["train", "extra", "test"], {"val_fold": "extra"}, [{"train"}, {"extra"}, {"test"}]),
     ],
 )
-def test_who_trains_who_chooses_and_who_is_left_alone(there, folds, expected):
+def test_which_clips_are_for_training_validation_and_test(there, folds, expected):
     assert parts(split_corpus(of(*there), **folds)) == expected
 
 
@@ -71,7 +73,7 @@ def test_every_part_keeps_all_labels():
 
 
 @pytest.mark.parametrize("fold", ["test_fold", "val_fold"])
-def test_a_fold_that_does_not_exist_is_named_beside_those_that_do(fold):
+def test_an_unknown_fold_is_reported_with_the_known_ones(fold):
     with pytest.raises(
         DataError, match=r"birds: no split or fold is called '9'; there are: 1 \(2\), 2 \(1\)"
     ):
@@ -86,7 +88,7 @@ def test_a_fold_that_does_not_exist_is_named_beside_those_that_do(fold):
         (["1", "2"], {"test_fold": "1", "val_fold": "2"}),
     ],
 )
-def test_nothing_to_train_on_is_an_error(there, folds):
+def test_an_empty_training_set_is_an_error(there, folds):
     with pytest.raises(DataError, match="no labelled clip is left to train on"):
         split_corpus(of(*there), **folds)
 
@@ -96,14 +98,14 @@ def test_a_corpus_without_labels_is_an_error():
         split_corpus(corpus(("", "train"), ("", "val")))
 
 
-def test_a_fold_cannot_both_choose_and_test():
+def test_a_fold_cannot_be_both_validation_and_test():
     with pytest.raises(
         DataError, match="birds: '1' cannot be both the validation and the test fold"
     ):
         split_corpus(of("1", "2"), test_fold="1", val_fold="1")
 
 
-def test_few_labels_keeps_so_many_of_each_class():
+def test_few_labels_keeps_this_many_clips_of_each_class():
     many = corpus(*(("abc"[number % 3], "") for number in range(60)))
     assert Counter(clip.labels for clip in take_per_class(many, 4, 0).clips) == {
         ("a",): 4,
@@ -112,7 +114,7 @@ def test_few_labels_keeps_so_many_of_each_class():
     }
 
 
-def test_few_labels_keeps_all_of_a_class_that_has_fewer():
+def test_few_labels_keeps_all_clips_of_a_smaller_class():
     kept = take_per_class(corpus(("a", ""), ("b", ""), ("b", ""), ("b", "")), 2, 0)
     assert Counter(clip.labels for clip in kept.clips) == {("a",): 1, ("b",): 2}
 
@@ -131,7 +133,7 @@ ROWS = st.lists(
 
 
 @given(ROWS, st.integers(1, 6), st.integers(0, 5))
-def test_a_smaller_choice_is_part_of_a_larger_one_and_keeps_the_order(rows, per_class, seed):
+def test_fewer_labels_are_a_subset_of_more_and_keep_the_order(rows, per_class, seed):
     many = corpus(*rows)
     small, large = (
         take_per_class(many, per_class, seed).clips,
@@ -142,7 +144,7 @@ def test_a_smaller_choice_is_part_of_a_larger_one_and_keeps_the_order(rows, per_
 
 
 @given(ROWS, st.integers(1, 6))
-def test_the_choice_hangs_on_the_keys_not_on_the_order(rows, number):
+def test_the_choice_depends_on_the_keys_not_on_the_order(rows, number):
     many = corpus(*rows)
     turned = replace(many, clips=many.clips[::-1])
     assert set(take_per_class(turned, number, 0).clips) == set(
@@ -152,7 +154,7 @@ def test_the_choice_hangs_on_the_keys_not_on_the_order(rows, number):
 
 
 @given(ROWS, st.integers(1, 6))
-def test_every_label_of_several_gets_its_number(rows, per_class):
+def test_every_label_of_multi_label_clips_gets_its_number(rows, per_class):
     many = corpus(*rows)
     there = Counter(label for clip in many.clips for label in clip.labels)
     kept = Counter(
@@ -173,11 +175,11 @@ TWO = ("train", "test")
 
 def grouped(*rows):
     """A corpus of clips given as labels and a group."""
-    made = corpus(*((labels, "") for labels, _ in rows))
+    clips_made = corpus(*((labels, "") for labels, _ in rows))
     clips = tuple(
-        replace(clip, group=group) for clip, (_, group) in zip(made.clips, rows, strict=True)
+        replace(clip, group=group) for clip, (_, group) in zip(clips_made.clips, rows, strict=True)
     )
-    return replace(made, clips=clips)
+    return replace(clips_made, clips=clips)
 
 
 def held_out(many, share=0.25):
@@ -201,21 +203,21 @@ def test_hold_out_keeps_groups_whole_and_every_label_in_training(rows):
     assert {clip.labels for clip in train.clips} == {clip.labels for clip in many.clips}
 
 
-def test_hold_out_takes_about_as_many_clips_of_groups_as_it_is_asked_for():
+def test_hold_out_of_groups_takes_about_the_requested_share():
     many = grouped(*(("ab"[number % 2], f"{number // 5}") for number in range(200)))
     counts = Counter(clip.labels for clip in held_out(many))
     assert all(counts[label,] == pytest.approx(25, abs=3) for label in "ab")
 
 
-def test_of_few_groups_the_smallest_is_held_out():
+def test_the_smallest_of_few_groups_is_held_out():
     many = grouped(
         *[("a", "anna"), ("b", "anna")] * 9, *[("a", "ben"), ("b", "ben")] * 7, *[("c", "carl")] * 2
     )
     assert {clip.group for clip in held_out(many, 0.1)} == {
         "ben"
-    }  # without carl nobody would teach what a c is
+    }  # without carl, training would have no clip of class c
 
 
-def test_speakers_who_are_to_be_told_apart_are_on_both_sides():
+def test_speakers_that_are_the_classes_are_on_both_sides():
     many = grouped(*((name, name) for name in "ab" * 20))
     assert Counter(clip.group for clip in held_out(many)) == {"a": 5, "b": 5}

@@ -30,12 +30,12 @@ VIDEOS = st.text("YabAB01-_", min_size=11, max_size=11)
         ("", ""),
     ],
 )
-def test_the_video_is_told_from_a_files_name(stem, video):
+def test_the_video_is_read_from_a_file_name(stem, video):
     assert audioset.video_of(stem) == video
 
 
 @given(VIDEOS, st.sampled_from(["", "_0.000", "_30.000_40.000", "_30000_40000"]), st.booleans())
-def test_every_video_is_told_under_every_name(video, times, prefixed):
+def test_every_video_is_recognised_under_every_name(video, times, prefixed):
     assert audioset.video_of("Y" * prefixed + video + times) == video
 
 
@@ -58,8 +58,8 @@ def test_lists_are_read_with_their_quotes_and_names(root):
 
 def test_20k_trains_on_the_balanced_list_alone(root):
     (root / "unbalanced_train_segments.csv").unlink()
-    found = [(entry.path, entry.split) for entry in audioset.clips(root, "20k")]
-    assert found == [
+    present = [(entry.path, entry.split) for entry in audioset.clips(root, "20k")]
+    assert present == [
         ("balanced/Y--PJHxphWEs.wav", "train"),
         ("balanced/Yab_cdefghi.flac", "train"),
         ("eval/-0DdlOuIFUI_30000.flac", "test"),
@@ -67,7 +67,7 @@ def test_20k_trains_on_the_balanced_list_alone(root):
 
 
 @pytest.mark.parametrize("subset", ["20k", "2m"])
-def test_enhanced_labels_are_for_training_and_for_those_they_name(root, subset):
+def test_enhanced_labels_apply_to_listed_training_clips_only(root, subset):
     plain, better = (audioset.clips(root, name) for name in (subset, f"{subset}-enhanced"))
     assert [entry._replace(label="") for entry in better] == [
         entry._replace(label="") for entry in plain
@@ -80,26 +80,26 @@ def test_enhanced_labels_are_for_training_and_for_those_they_name(root, subset):
     assert changed == {"--PJHxphWEs": "Speech;Male speech, man speaking"}
 
 
-def test_enhanced_labels_of_test_clips_are_left_alone(root):
+def test_enhanced_labels_of_test_clips_are_ignored(root):
     data = {"data": [{"wav": "-0DdlOuIFUI.wav", "labels": "/m/09x0r"}]}
     (root / "20k-enhanced.json").write_text(json.dumps(data), encoding="utf-8")
     assert audioset.clips(root, "20k-enhanced") == audioset.clips(root, "20k")
 
 
-def test_of_several_files_of_a_video_the_first_is_taken(root):
+def test_the_first_of_several_files_of_a_video_is_used(root):
     write_noises(root, ["a/--PJHxphWEs.wav", "z/--PJHxphWEs.wav"])
     assert audioset.clips(root, "20k")[0].path == "a/--PJHxphWEs.wav"
 
 
-def test_the_key_hangs_on_the_video_wherever_its_file_lies(root):
+def test_the_key_depends_on_the_video_not_on_its_path(root):
     before = [row.name for row in audioset.CARD.look_up(root)[0]]
     for path in [*root.rglob("*.wav"), *root.rglob("*.flac")]:
         path.rename(root / (audioset.video_of(path.stem) + path.suffix))
     assert [row.name for row in audioset.CARD.look_up(root)[0]] == before
 
 
-def test_missing_clips_are_listed_all_the_same(root):
+def test_missing_clips_are_listed_too(root):
     (root / "balanced" / "Y--PJHxphWEs.wav").unlink()
-    found, missing = audioset.CARD.look_up(root, "20k")
-    assert (len(found), [row.name for row in missing]) == (2, ["--PJHxphWEs"])
+    present, missing = audioset.CARD.look_up(root, "20k")
+    assert (len(present), [row.name for row in missing]) == (2, ["--PJHxphWEs"])
     assert missing[0].path == root / "balanced_train_segments" / "--PJHxphWEs.wav"

@@ -20,23 +20,23 @@ def card(clips):
     )
 
 
-def test_clips_become_rows_and_missing_ones_stand_apart(tmp_path):
+def test_clips_become_rows_and_missing_ones_are_separate(tmp_path):
     write_noises(tmp_path, ["a/one.wav"])
     entries = [
         Entry("a/one.wav", "dog; cat", "train", 0.5, 1.0, "ann", "first"),
         Entry("a/two.wav", "dog", "train"),
         Entry("a/one.wav", "", "train"),
     ]
-    found, missing = card(lambda root, subset: entries).look_up(tmp_path)
+    present, missing = card(lambda root, subset: entries).look_up(tmp_path)
     path = tmp_path / "a" / "one.wav"
-    assert found == [
+    assert present == [
         Row(path, "first", ("dog", "cat"), "train", 0.5, 1.0, None, "ann"),
         Row(path, "a/one.wav", (), "train"),
     ]
     assert missing == [Row(tmp_path / "a" / "two.wav", "a/two.wav", ("dog",), "train")]
 
 
-def test_rows_are_absolute_however_the_folder_is_named(tmp_path, monkeypatch):
+def test_rows_have_absolute_paths(tmp_path, monkeypatch):
     write_noises(tmp_path, ["one.wav"])
     monkeypatch.chdir(tmp_path.parent)
     (row,), _ = card(lambda root, subset: [Entry("one.wav", "", "train")]).look_up(
@@ -67,13 +67,13 @@ def test_rows_are_absolute_however_the_folder_is_named(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_what_is_not_the_release_says_what_to_fetch(tmp_path, clips, message):
+def test_a_folder_without_the_release_says_what_to_fetch(tmp_path, clips, message):
     with pytest.raises(DataError, match=message) as caught:
         card(clips).look_up(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_noises_are_short_repeat_and_differ_by_their_path(tmp_path):
+def test_noises_are_short_reproducible_and_different_for_each_path(tmp_path):
     for folder in ("here", "there"):
         write_noises(tmp_path / folder, ["a/x.wav", "b/x.flac"], seconds=0.25)
     waves = {
@@ -85,6 +85,6 @@ def test_noises_are_short_repeat_and_differ_by_their_path(tmp_path):
     assert abs(waves["here/a/x.wav"] - waves["here/b/x.flac"]).max() > 0.1
 
 
-def test_lines_end_with_a_line_end(tmp_path):
+def test_every_line_ends_with_a_newline(tmp_path):
     write_lines(tmp_path / "a" / "b.txt", "ä", "b")
     assert (tmp_path / "a" / "b.txt").read_bytes() == "ä\nb\n".encode()

@@ -24,7 +24,7 @@ def test_labels_are_those_of_the_release():
     assert len(esc50.CARD.labels) == 50
 
 
-def test_four_recordings_stand_in_two_folds_with_two_classes():
+def test_four_recordings_are_in_two_folds_with_two_classes():
     folds, classes = defaultdict(set), defaultdict(set)
     with shared("data/esc50/manifest.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

@@ -27,7 +27,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_four_emotions_remain_and_the_speaker_is_told_by_the_turn(root):
+def test_four_emotions_remain_and_the_turn_names_the_speaker(root):
     folder = root / "Session1/dialog/EmoEvaluation"
     write_lines(
         folder / "Ses01M_script01.txt",
@@ -42,12 +42,12 @@ def test_four_emotions_remain_and_the_speaker_is_told_by_the_turn(root):
         folder / "Categorical/Ses01F_e2.txt",
         "[1.0000 - 2.0000]\tSes01F_impro01_F008\tsad\t[2.5, 2.5, 2.5]",
     )
-    found = [
+    turns = [
         (entry.path.rpartition("/")[2], entry.label, entry.split, entry.group)
         for entry in iemocap.clips(root, "")
         if entry.split == "1"
     ]
-    assert found == [
+    assert turns == [
         ("Ses01F_impro01_F000.wav", "neu", "1", "Ses01F"),
         ("Ses01F_impro01_F003.wav", "hap", "1", "Ses01F"),
         ("Ses01F_impro01_M001.wav", "hap", "1", "Ses01M"),
@@ -55,15 +55,15 @@ def test_four_emotions_remain_and_the_speaker_is_told_by_the_turn(root):
     ]
 
 
-def test_an_absent_session_says_what_to_fetch(root):
+def test_a_missing_session_says_what_to_fetch(root):
     shutil.rmtree(root / "Session4")
     with pytest.raises(
-        DataError, match=r"Session4.*: cannot be read .*; ask for IEMOCAP .* Session1 to Session5"
+        DataError, match=r"Session4.*: cannot be read .*; request IEMOCAP .* Session1 to Session5"
     ):
         iemocap.CARD.look_up(root)
 
 
-def test_a_turn_lies_below_its_dialogue(root):
+def test_a_turn_is_stored_below_its_dialogue(root):
     assert (
         iemocap.clips(root, "")[0].path
         == "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"

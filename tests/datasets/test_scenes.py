@@ -31,7 +31,7 @@ def draws(sounds):
 
 
 def runs(wave, pause=100):
-    """The stretches of sound that are parted by at least so many zeros, and where each begins."""
+    """The segments of sound with at least this many zeros between them, and their starts."""
     heard = np.flatnonzero(wave)
     cuts = np.flatnonzero(np.diff(heard) > pause) + 1
     return [(places[0], wave[places[0] : places[-1] + 1]) for places in np.split(heard, cuts)]
@@ -64,7 +64,7 @@ def test_the_second_note_is_3_to_12_semitones_higher():
         assert 2.9 < 12 * np.log2(pitch(wave[-eighth:]) / pitch(wave[:eighth])) < 12.1
 
 
-def test_clicks_come_ever_faster():
+def test_clicks_accelerate():
     for wave in draws(scenes._clicks):
         gaps = np.diff([start for start, _ in runs(wave)])
         assert 7 <= len(gaps) <= 13
@@ -103,18 +103,18 @@ def test_the_second_class_of_a_pair_is_the_first_one_backwards(pair):
 
 
 @given(st.integers(0, 2**40), st.integers(0, 10**6), st.floats(0.5, 3.0))
-def test_a_scene_fits_16_bits_whatever_it_is(seed, number, seconds):
+def test_every_scene_fits_16_bits(seed, number, seconds):
     wave = scenes.scene(seed, number, seconds)
     assert wave.shape == (round(seconds * RATE),)
     assert 0.099 < np.abs(wave).max() < 0.892  # -20 to -1 dB
 
 
 def test_a_scene_depends_on_seed_and_number_alone():
-    one = scenes.scene(0, 3, 2.0)
+    wave = scenes.scene(0, 3, 2.0)
     np.random.default_rng(5).random(100)
-    np.testing.assert_array_equal(one, scenes.scene(0, 3, 2.0))
-    assert not np.allclose(one, scenes.scene(1, 3, 2.0))
-    assert not np.allclose(one, scenes.scene(0, 13, 2.0))
+    np.testing.assert_array_equal(wave, scenes.scene(0, 3, 2.0))
+    assert not np.allclose(wave, scenes.scene(1, 3, 2.0))
+    assert not np.allclose(wave, scenes.scene(0, 13, 2.0))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def corpus(tmp_path_factory):
     return root
 
 
-def test_the_corpus_holds_every_class_in_every_split(corpus):
+def test_the_corpus_has_every_class_in_every_split(corpus):
     entries = scenes.clips(corpus)
     expected = {
         (label, split): n
@@ -139,7 +139,7 @@ def test_the_corpus_holds_every_class_in_every_split(corpus):
     assert (corpus / "corpus.csv").read_text().splitlines()[0] == "path,label,split"
 
 
-def test_files_hold_the_scenes_of_their_rows(corpus):
+def test_files_contain_the_scenes_of_their_rows(corpus):
     for number, entry in enumerate(scenes.clips(corpus)):
         info = soundfile.info(corpus / entry.path)
         assert (info.format, info.subtype, info.samplerate, info.channels) == (
@@ -171,7 +171,7 @@ def test_another_corpus_is_not_overwritten(corpus, changed):
 
 
 @pytest.mark.parametrize("spoil", ["folder", "file", "lost clip"])
-def test_what_is_no_whole_corpus_is_refused(tmp_path, spoil):
+def test_an_incomplete_corpus_is_rejected(tmp_path, spoil):
     root = tmp_path / "scenes"
     asked = {"clips": 2, "seconds": 0.5, "seed": 0, "unlabelled": 0}
     if spoil == "file":
@@ -198,7 +198,7 @@ def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_that_generate_at_once_the_second_takes_the_first_ones(tmp_path, monkeypatch):
+def test_the_slower_of_two_processes_uses_the_corpus_of_the_faster(tmp_path, monkeypatch):
     root, asked = tmp_path / "scenes", {"clips": 2, "seconds": 0.5, "seed": 0, "unlabelled": 0}
     write = scenes._write
 
@@ -223,7 +223,7 @@ def test_of_two_that_generate_at_once_the_second_takes_the_first_ones(tmp_path, 
         ("seed", -1),
     ],
 )
-def test_numbers_out_of_range_are_named(tmp_path, field, value):
+def test_numbers_out_of_range_are_rejected(tmp_path, field, value):
     with pytest.raises(ConfigError, match=field):
         scenes.generate(
             tmp_path / "x",

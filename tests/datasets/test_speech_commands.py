@@ -23,7 +23,7 @@ def slow_split(speaker):
     return "val" if percentage < 10 else "test" if percentage < 20 else "train"
 
 
-def test_the_rule_is_that_of_the_release():
+def test_the_split_rule_is_that_of_the_release():
     speakers = [f"{number:08x}" for number in range(3000)]
     assert [speech_commands.split_of(name) for name in speakers] == [
         slow_split(name) for name in speakers
@@ -35,7 +35,7 @@ def test_the_rule_is_that_of_the_release():
     )
 
 
-def test_the_rule_gives_the_official_sets():
+def test_the_split_rule_gives_the_official_sets():
     official = {"training": "train", "validation": "val", "testing": "test"}
     with shared("data/speech_commands_9/manifest.csv").open(encoding="utf-8", newline="") as file:
         known = {row["speaker"]: official[row["official_set"]] for row in csv.DictReader(file)}
@@ -50,14 +50,16 @@ def root(tmp_path):
 
 
 def test_version_2_splits_by_its_lists(root):
-    found = {entry.path.partition("/")[2]: entry for entry in speech_commands.clips(root, "v2-35")}
-    assert len(found) == 12
+    entries = {
+        entry.path.partition("/")[2]: entry for entry in speech_commands.clips(root, "v2-35")
+    }
+    assert len(entries) == 12
     for name, split in [
         ("cat/00000000", "val"),
         ("up/00000002", "test"),
         ("yes/00000001", "train"),
     ]:
-        entry = found[f"{name}_nohash_0.wav"]
+        entry = entries[f"{name}_nohash_0.wav"]
         assert (entry.label, entry.group, entry.split) == (*name.split("/"), split)
 
 
@@ -89,14 +91,14 @@ def test_silence_is_every_whole_second_of_the_noise_the_last_tenth_for_validatio
     assert {(cut.label, cut.group) for cut in cuts} == {("_silence_", "")}
 
 
-def test_a_noise_that_is_gone_is_missing(root):
+def test_a_missing_noise_file_is_listed_as_missing(root):
     (root / "speech_commands_v0.01/_background_noise_/pink_noise.wav").unlink()
     _, missing = speech_commands.CARD.look_up(root, "v1-12")
     assert [row.path.name for row in missing] == ["pink_noise.wav"]
 
 
 @pytest.mark.parametrize("part", ["speech_commands_v0.01", "speech_commands_test_set_v0.01"])
-def test_a_part_that_is_not_there_is_to_be_fetched(root, part):
+def test_a_missing_part_says_what_to_fetch(root, part):
     shutil.rmtree(root / part)
     with pytest.raises(
         DataError, match=rf"{part}: cannot be read \(No such file or directory\); fetch http"

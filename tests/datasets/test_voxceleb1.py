@@ -3,7 +3,7 @@
 from melpatch.datasets import voxceleb1
 
 
-def test_numbers_are_splits_and_the_group_is_the_video(tmp_path):
+def test_numbers_are_splits_and_groups_are_videos(tmp_path):
     voxceleb1.fake(tmp_path)
     first, second, *_ = voxceleb1.clips(tmp_path, "")
     name = "id10001/aBcDeFgHiJk/00001.wav"
@@ -11,7 +11,7 @@ def test_numbers_are_splits_and_the_group_is_the_video(tmp_path):
     assert (second.label, second.split) == ("id10001", "val")
 
 
-def test_the_keys_are_the_same_in_one_folder_as_in_two(tmp_path):
+def test_keys_are_the_same_with_one_folder_or_two(tmp_path):
     voxceleb1.fake(tmp_path)
     before = voxceleb1.clips(tmp_path, "")
     for home in ("dev/wav", "test/wav"):
