@@ -12,7 +12,7 @@ from journeys.three_sounds import SHORT, SMALL, melpatch, write_corpus
 
 from melpatch import cli
 from melpatch.comparison import subprocesses
-from melpatch.comparison.results import alone
+from melpatch.comparison.results import locked
 from melpatch.comparison.spec import shipped
 from melpatch.errors import MelpatchError
 from melpatch.evaluation import report
@@ -224,7 +224,7 @@ def test_epochs_stand_in_the_place_of_the_steps_of_the_spec(asked, tmp_path, cap
 
 
 def test_a_folder_at_work_is_left_to_its_process(asked, tmp_path, commands, capsys):
-    with alone(tmp_path):
+    with locked(tmp_path):
         assert cli.main([str(word) for word in (*asked, "--out", tmp_path)]) == 2
     assert f"{tmp_path}: process {os.getpid()} is comparing there" in capsys.readouterr().err
     assert not commands

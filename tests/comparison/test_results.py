@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from melpatch.comparison.results import Results, alone
+from melpatch.comparison.results import Results, locked
 from melpatch.errors import MelpatchError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from melpatch.comparison.results import alone
-with alone(Path(sys.argv[1])):
+from melpatch.comparison.results import locked
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -47,12 +47,12 @@ def test_half_a_line_is_dropped(tmp_path):
 def test_a_folder_has_one_process_at_a_time(tmp_path):
     told = f"{tmp_path}: process {os.getpid()} is comparing there; wait for its end, or give another --out"
     with (
-        alone(tmp_path),
+        locked(tmp_path),
         pytest.raises(MelpatchError, match=f"^{re.escape(told)}$"),
-        alone(tmp_path),
+        locked(tmp_path),
     ):
         pass
-    with alone(tmp_path):
+    with locked(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()}"
 
 
@@ -63,9 +63,9 @@ def test_a_folder_that_a_dead_process_held_is_free(tmp_path):
         assert process.stdout.readline() == b"held\n"
         with (
             pytest.raises(MelpatchError, match=f"process {process.pid} is comparing there"),
-            alone(tmp_path),
+            locked(tmp_path),
         ):
             pass
         process.send_signal(signal.SIGKILL)
-    with alone(tmp_path):
+    with locked(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()}"

@@ -3,7 +3,7 @@
 import pytest
 from comparison.specs import spec, write
 
-from melpatch.comparison.spec import Task, read, shipped, task
+from melpatch.comparison.spec import Task, parse_task, read_spec, shipped
 from melpatch.errors import ConfigError
 
 
@@ -30,12 +30,12 @@ def test_a_spec_says_what_it_says(tmp_path):
         (
             "seeds = [0, 1]",
             "seeds = [0, 0]",
-            r"budgets\[0\]: seeds = .*allowed: one or more, each but once",
+            r"budgets\[0\]: seeds = .*allowed: one or more, all different",
         ),
         (
             "steps = [10",
             "epochs = [3]\nsteps = [10",
-            r"budgets\[0\]: steps and epochs = .*allowed: one of these lists",
+            r"budgets\[0\]: steps and epochs = .*allowed: only one of these lists",
         ),
         ("steps = [10", "steps = [0", r"steps = .*allowed: numbers above 0"),
         ('["knn"]', '["nearest"]', "unknown protocol 'nearest'; "),
@@ -44,7 +44,7 @@ def test_a_spec_says_what_it_says(tmp_path):
         (
             'name = "mine"',
             'name = "random"',
-            r"methods.name = \['random', 'random'\]; allowed: a name of its own",
+            r"methods.name = \['random', 'random'\]; allowed: different names",
         ),
         ('name = "words"', 'name = ""', r"tasks\[1\]: name = ''"),
     ],
@@ -55,27 +55,27 @@ def test_what_is_wrong_is_named_with_file_and_key(tmp_path, old, new, message):
 
 
 def test_a_spec_is_a_file_or_a_shipped_one(tmp_path):
-    assert read(str(write(tmp_path))).title == "Two ways"
-    assert read("pretext") == shipped()["pretext"]
+    assert read_spec(str(write(tmp_path))).title == "Two ways"
+    assert read_spec("pretext") == shipped()["pretext"]
     with pytest.raises(
         ConfigError,
         match="spec = 'nope'; allowed: a TOML file, or one of alignment, corruption-share",
     ):
-        read("nope")
+        read_spec("nope")
     with pytest.raises(ConfigError, match=r"nope\.toml: cannot be read"):
-        read("nope.toml")
+        read_spec("nope.toml")
     with pytest.raises(ConfigError, match="budget = 'huge'; allowed: small, paper"):
-        read("pretext").budget("huge")
+        read_spec("pretext").budget("huge")
 
 
 def test_a_task_is_spelled_in_a_word():
-    assert task("a b=x/y.csv") == Task(name="a b", data="x/y.csv")
-    assert task("a=y.csv:fold") == Task(name="a", data="y.csv", split_column="fold")
-    assert task("a=y.csv:fold:1,2") == Task(
+    assert parse_task("a b=x/y.csv") == Task(name="a b", data="x/y.csv")
+    assert parse_task("a=y.csv:fold") == Task(name="a", data="y.csv", split_column="fold")
+    assert parse_task("a=y.csv:fold:1,2") == Task(
         name="a", data="y.csv", split_column="fold", split=("1", "2")
     )
     for text in ("y.csv", "a=", "=y.csv", "a=y.csv:fold:1:2"):
         with pytest.raises(
             ConfigError, match=r"task = .*NAME=labels\.csv:split_column:split,split"
         ):
-            task(text)
+            parse_task(text)

@@ -8,7 +8,7 @@ from comparison.specs import spec
 
 from melpatch.comparison.plan import plan
 from melpatch.comparison.results import Results
-from melpatch.comparison.table import cells, draw, markdown, write_csv
+from melpatch.comparison.table import collect_cells, draw, markdown, write_csv
 from melpatch.comparison.work import score_keys
 
 SCORES = (0.4, 0.6, 0.65)
@@ -49,7 +49,7 @@ def results(tmp_path, runs):
 
 
 def test_a_cell_is_the_mean_over_seeds_with_both_intervals(runs, results):
-    birds, words, *mine = cells(runs, results)
+    birds, words, *mine = collect_cells(runs, results)
     assert (birds.method, birds.task, birds.protocol, birds.n, birds.seeds) == (
         "random",
         "birds",
@@ -69,7 +69,7 @@ def test_a_cell_is_the_mean_over_seeds_with_both_intervals(runs, results):
 
 
 def test_the_table_says_what_is_what(runs, results):
-    told = markdown("Two ways", "melpatch compare x", cells(runs, results)).splitlines()
+    told = markdown("Two ways", "melpatch compare x", collect_cells(runs, results)).splitlines()
     half = T_95 * statistics.stdev(SCORES) / 3**0.5
     head = "| method | budget | CPU-s | steps | passes "
     heads = "| birds, knn (accuracy, n = 40, 3 seeds) | words, linear C=1.0 (accuracy, n = 41, 3 seeds) |"
@@ -80,11 +80,8 @@ def test_the_table_says_what_is_what(runs, results):
     second = "0.500 [0.400, 0.700] (2 seeds) failed [1] | 0.600 [0.500, 0.800] (2 seeds) failed [1]"
     assert told[7] == f"| mine | 10 steps | 15 | 10 | 0.5 | {second} |"
     assert told[-1] == "- failed [1]: melpatch pretrain: error: a | b"
-    assert (
-        told[-3]
-        == "- heard in training: 1 of the 41 scored clips of words, by mine, tiny, 10 steps"
-    )
-    assert sum("heard in training" in line for line in told) == 1
+    assert told[-3] == "- pretrained on: 1 of the 41 scored clips of words, by mine, tiny, 10 steps"
+    assert sum("pretrained on" in line for line in told) == 1
     assert "Student's t, from 3 seeds on" in told[9]
 
 
@@ -93,14 +90,14 @@ def test_what_is_not_done_yet_is_a_dash_and_what_is_not_begun_no_row(runs, tmp_p
     known.add(
         runs[1].key, {"cpu_seconds": 1.0, "seconds": 1.0, "steps": 10, "passes": 0.5, "gpu": None}
     )
-    rows = markdown("", "", cells(runs, known)).splitlines()[6:]
+    rows = markdown("", "", collect_cells(runs, known)).splitlines()[6:]
     assert rows[0] == "| mine | 10 steps | 1 | 10 | 0.5 | - | - |"
     assert rows[1] == ""
-    assert cells(runs, Results(tmp_path / "none.jsonl")) == []
+    assert collect_cells(runs, Results(tmp_path / "none.jsonl")) == []
 
 
 def test_the_csv_has_a_line_per_cell_with_everything(runs, results, tmp_path):
-    found = cells(runs, results)
+    found = collect_cells(runs, results)
     write_csv(tmp_path / "table.csv", found)
     with (tmp_path / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -116,7 +113,7 @@ def test_the_picture_has_a_row_per_protocol_and_the_time_that_counts(
 ):
     drawn = []
     monkeypatch.setattr("melpatch.comparison.table.budget", lambda *asked: drawn.append(asked))
-    found = cells(runs, results)
+    found = collect_cells(runs, results)
     draw(tmp_path / "x.png", found)
     draw(tmp_path / "x.png", [cell._replace(gpu="a GPU") for cell in found])
     (_, points, _, unit), (_, clocked, _, by_clock) = drawn

@@ -1,4 +1,4 @@
-"""Compare ways to pretrain under one budget: methods, tasks, protocols and seeds, resumable, in one table."""
+"""Compare pretraining methods under one budget, on several tasks and seeds, in one table."""
 
 import shlex
 import sys
@@ -14,8 +14,17 @@ from melpatch.atomic import written_aside
 from melpatch.commands.base import read_pretrain_flags
 from melpatch.comparison import table
 from melpatch.comparison.plan import Pretraining, plan, refuse_leaks
-from melpatch.comparison.results import alone
-from melpatch.comparison.spec import UNITS, Budget, Sound, Spec, read, shipped, task, words_of
+from melpatch.comparison.results import locked
+from melpatch.comparison.spec import (
+    UNITS,
+    Budget,
+    Sound,
+    Spec,
+    parse_task,
+    read_spec,
+    shipped,
+    words_of,
+)
 from melpatch.comparison.work import Comparison
 from melpatch.config import check
 from melpatch.errors import ConfigError, MelpatchError
@@ -25,46 +34,48 @@ from melpatch.progress import console, notice
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What to compare, on what, and how long; what is given here stands in the place of what the spec says."""
+    """Which methods to compare, on what, and for how long; flags override the spec."""
 
     spec: tyro.conf.Positional[str] = ""
-    """TOML file, or the name of a comparison that comes with melpatch; without one, these are listed."""
+    """TOML file, or the name of a comparison shipped with melpatch; without it, these are listed."""
     budget: str | None = None
-    """Scale of the comparison, one of the spec's; by default the first."""
+    """Scale of the comparison, one of those in the spec; by default the first."""
     data: tuple[str, ...] = ()
     """Folders or CSV files to pretrain on."""
     split_column: str | None = None
-    """Their column of the split or fold."""
+    """Column of the CSV files that holds the split or fold."""
     exclude_splits: tuple[str, ...] | None = None
-    """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
+    """Splits or folds to leave out of pretraining; by default val and test, where they exist."""
     task: tuple[str, ...] = ()
-    """What to score, each NAME=labels.csv:split_column:split,split; without splits test, or else every fold."""
+    """Tasks to score, each NAME=labels.csv:split_column:split,split; without splits, test or else every
+    fold is scored."""
     protocol: tuple[str, ...] = ()
-    """How to score, each a protocol of melpatch evaluate with its changed settings, such as 'knn k=20'."""
+    """Protocols of melpatch evaluate, each with its changed settings, such as 'knn k=20'."""
     size: tuple[str, ...] = ()
-    """Encoders."""
+    """Encoder sizes: nano, mini, tiny, small or base."""
     recipe: str | None = None
-    """Recipe of the methods that name none."""
+    """Recipe of the methods that do not name a recipe."""
     steps: tuple[int, ...] = ()
-    """Optimiser steps; a run of its own for each number."""
+    """Optimiser steps; one run for each number."""
     epochs: tuple[float, ...] = ()
-    """Passes over the sound, in the place of steps."""
+    """Passes over the audio, instead of steps; one run for each number."""
     cpu_seconds: tuple[float, ...] = ()
-    """CPU seconds of training on one thread, in the place of steps."""
+    """CPU seconds of training on one thread, instead of steps; one run for each number."""
     seeds: tuple[int, ...] = ()
-    """One pretraining and one evaluation each."""
+    """Seeds; one pretraining run and its evaluations for each."""
     init: str | None = None
-    """Weights for the methods that start from some."""
+    """Initial weights of the methods with init = true: a run folder, weight file or hf:owner/name."""
     only: tuple[str, ...] = ()
-    """Methods to work on now; the table keeps the others."""
+    """Methods to run now; the table keeps the results of the others."""
     out: Path | None = None
-    """Folder for runs, results and table; the same one goes on where it was. By default compare/SPEC-BUDGET."""
+    """Folder for runs, results and table; an earlier comparison there is continued. By default
+    compare/SPEC-BUDGET."""
     jobs: int = 1
-    """Commands at a time, each on one thread unless OMP_NUM_THREADS says otherwise."""
+    """Number of commands to run at a time, each on one thread unless OMP_NUM_THREADS is set."""
     allow_leaks: bool = False
-    """Compare even where scored files are pretrained on."""
+    """Compare even if scored files are also pretrained on."""
     dry_run: bool = False
-    """Show the commands, and run none."""
+    """Show the commands without running them."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -72,105 +83,110 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Do what is not done yet; write table.md, table.csv and compare.png, and print the table."""
+    """Compute what is missing; write table.md, table.csv and compare.png, and print the table."""
     if not config.spec:
-        _list()
+        _list_shipped()
         return
-    spec, budget = _asked(config)
-    runs = plan(spec, budget)
-    unknown = sorted({*config.only} - {one.name for one in spec.methods})
-    check(not unknown, "only", tuple(unknown), ", ".join(one.name for one in spec.methods))
-    _check(runs)
+    spec, budget = _spec_and_budget(config)
+    all_runs = plan(spec, budget)
+    methods = [method.name for method in spec.methods]
+    unknown = sorted({*config.only}.difference(methods))
+    check(not unknown, "only", tuple(unknown), ", ".join(methods))
+    _check_commands(all_runs)
     if not config.allow_leaks:
         refuse_leaks(spec)
-    now = [one for one in runs if not config.only or one.method.name in config.only]
+    chosen = config.only or methods
+    runs = [run for run in all_runs if run.method.name in chosen]
     if config.dry_run:
-        _show(now)
+        _show_commands(runs)
         return
     out = config.out or Path("compare", f"{Path(config.spec).stem}-{budget.name}")
-    with alone(out):
-        comparison = Comparison(out, now)
+    with locked(out):
+        comparison = Comparison(out, runs)
 
-        def found() -> list[table.Cell]:
-            return table.cells(runs, comparison.results)
+        def write() -> None:
+            cells = table.collect_cells(all_runs, comparison.results)
+            _write_tables(out, spec.title, cells)
 
-        comparison.carry_out(config.jobs, after=lambda: _write(out, spec.title, found()))
+        comparison.carry_out(config.jobs, after=write)
         try:
-            table.draw(out / "compare.png", found())
-        except (
-            MelpatchError
-        ) as error:  # nothing trained, or no matplotlib: the table stands all the same
+            table.draw(out / "compare.png", table.collect_cells(all_runs, comparison.results))
+        except MelpatchError as error:
+            # The table is complete without a figure, which needs matplotlib and a trained network.
             notice(str(error))
     sys.stdout.write((out / "table.md").read_text(encoding="utf-8"))
     notice(f"written to {out}")
 
 
-def _write(out: Path, title: str, found: Sequence[table.Cell]) -> None:
-    """Write the table as far as it is known."""
+def _write_tables(out: Path, title: str, cells: Sequence[table.Cell]) -> None:
+    """Write table.md and table.csv with the results so far."""
+    command = shlex.join(["melpatch", *sys.argv[1:]])
     with written_aside(out / "table.md") as aside:
-        aside.write_text(
-            table.markdown(title, shlex.join(["melpatch", *sys.argv[1:]]), found), encoding="utf-8"
-        )
-    table.write_csv(out / "table.csv", found)
+        aside.write_text(table.markdown(title, command, cells), encoding="utf-8")
+    table.write_csv(out / "table.csv", cells)
 
 
-def _asked(config: Config) -> tuple[Spec, Budget]:
-    """Return the spec and its budget, with what the command line says in the place of theirs."""
-    spec = read(config.spec)
+def _spec_and_budget(config: Config) -> tuple[Spec, Budget]:
+    """Return the spec and its budget; flags of the command line override their settings."""
+    spec = read_spec(config.spec)
     budget = spec.budget(config.budget)
+    exclude_splits = config.exclude_splits
+    if exclude_splits is None:
+        exclude_splits = spec.sound.exclude_splits
     sound = Sound(
         data=config.data or spec.sound.data,
         split_column=config.split_column or spec.sound.split_column,
-        exclude_splits=config.exclude_splits
-        if config.exclude_splits is not None
-        else spec.sound.exclude_splits,
+        exclude_splits=exclude_splits,
     )
     changes: dict[str, Any] = {"sizes": config.size, "recipe": config.recipe, "init": config.init}
     changes |= {"protocols": config.protocol, "seeds": config.seeds}
     given = {name: value for name, value in changes.items() if value}
+    # A length in one unit also clears those of the spec in other units.
     lengths: dict[str, Any] = {unit: getattr(config, unit) for unit in UNITS}
     if any(lengths.values()):
         given |= lengths
-    tasks = tuple(map(task, config.task)) or spec.tasks
+    tasks = tuple(map(parse_task, config.task)) or spec.tasks
     if config.protocol:
-        tasks = tuple(replace(one, protocols=()) for one in tasks)
+        tasks = tuple(replace(task, protocols=()) for task in tasks)
     return replace(spec, sound=sound, tasks=tasks), replace(budget, **given)
 
 
-def _check(runs: Sequence[Pretraining]) -> None:
-    """Refuse flags and settings that no command would take, before the first one is started."""
-    for words, name in {one.words: one.method.name for one in runs}.items():
+def _check_commands(runs: Sequence[Pretraining]) -> None:
+    """Read the flags and settings of all commands, so that a wrong one is reported before the start.
+
+    Raises:
+        ConfigError: a command could not be run; the message names the method.
+    """
+    for words, name in {run.words: run.method.name for run in runs}.items():
+        message = f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}"
         try:
             read_pretrain_flags([*words, "--out", "checked"], "")
-        except SystemExit as error:  # tyro has shown which
-            raise ConfigError(
-                f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}"
-            ) from error
+        except SystemExit as error:
+            raise ConfigError(message) from error
         except ConfigError as error:
-            raise ConfigError(
-                f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}: {error}"
-            ) from error
-    for protocol in {scoring.protocol for one in runs for scoring in one.scorings}:
+            raise ConfigError(f"{message}: {error}") from error
+    for protocol in {scoring.protocol for run in runs for scoring in run.scorings}:
         name, *changes = words_of("protocols", protocol)
         select_protocols([name], parse_settings(changes))
 
 
-def _show(runs: Sequence[Pretraining]) -> None:
-    for one in runs:
-        length = [f"--{one.unit}", one.length] if one.unit else []
-        if one.unit == "cpu_seconds":
-            length = ["--steps", f"<as many as {one.length} CPU seconds pay for>"]
-        end = [*length, "--seed", f"{one.seed}", "--out", f"runs/{one.name}"]
-        sys.stdout.write(shlex.join(["melpatch", "pretrain", *one.words, *end]) + "\n")
-        for scoring in one.scorings:
-            sys.stdout.write(
-                f"  {shlex.join(['melpatch', 'evaluate', f'runs/{one.name}', *scoring.words])}\n"
-            )
-    notice(f"{len(runs)} runs, {sum(len(one.scorings) for one in runs)} scores")
+def _show_commands(runs: Sequence[Pretraining]) -> None:
+    for run in runs:
+        words = ["melpatch", "pretrain", *run.words]
+        if run.unit == "cpu_seconds":
+            words += ["--steps", f"<as many as {run.length} CPU seconds pay for>"]
+        elif run.unit:
+            words += [f"--{run.unit}", run.length]
+        words += ["--seed", f"{run.seed}", "--out", f"runs/{run.name}"]
+        sys.stdout.write(shlex.join(words) + "\n")
+        for scoring in run.scorings:
+            words = ["melpatch", "evaluate", f"runs/{run.name}", *scoring.words]
+            sys.stdout.write(f"  {shlex.join(words)}\n")
+    notice(f"{len(runs)} runs, {sum(len(run.scorings) for run in runs)} scores")
 
 
-def _list() -> None:
+def _list_shipped() -> None:
     grid = Table("name", "what it shows", "budgets", box=None)
     for name, spec in shipped().items():
-        grid.add_row(name, spec.title, ", ".join(one.name for one in spec.budgets))
+        grid.add_row(name, spec.title, ", ".join(budget.name for budget in spec.budgets))
     console().print(grid)

@@ -1,1 +1,1 @@
-"""Methods side by side: what is to be compared, the processes that do it, and the table of what came of it."""
+"""Compare pretraining methods: the spec, the processes that carry it out, the table of scores."""

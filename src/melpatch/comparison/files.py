@@ -1,4 +1,4 @@
-"""What the files that a comparison reads are like, so that a number made of other ones is not taken for theirs."""
+"""Fingerprints of the files that a comparison reads, so that a changed file is a new cell."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,22 +9,25 @@ from melpatch.data.sources import LABEL, rows
 
 
 def of_clips(source: str, split_column: str) -> str:
-    """Return a hash of what a folder or CSV file lists, and of the sizes and times of the sound files.
+    """Return a hash of the clips that a folder or CSV file lists, with their file sizes and times.
 
     Raises:
-        DataError: there is no such source, or the CSV file is not what it should be.
+        DataError: the source does not exist, or the CSV file is not valid.
     """
     listed = rows(Path(source), split_column=split_column, label_column=LABEL)
-    return _hash(
-        (*row[1:], file_state(row.path)) for row in listed
-    )  # the folder's own path is in the words already
+    # The path of the folder is left out: it is already part of the command's words.
+    return _hash((*row[1:], file_state(row.path)) for row in listed)
 
 
 def of_weights(init: str) -> str:
-    """Return a hash of the size and time of a weight file, or of a run folder's weights; there are none yet where it
-    is downloaded, and its name says all."""
+    """Return a hash of the size and time of a weight file, or of the weights of a run folder.
+
+    Weights that are still to be downloaded have neither; their name identifies them.
+    """
     path = Path(init)
-    return _hash([(file_state(path / "model.safetensors" if path.is_dir() else path),)])
+    if path.is_dir():
+        path = path / "model.safetensors"
+    return _hash([(file_state(path),)])
 
 
 def _hash(parts: Iterable[tuple[object, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""From a spec to cells: every pretraining, and every score of what comes of it, with the command that makes it."""
+"""Plan a comparison: the pretraining runs and evaluations of a spec, as commands of melpatch."""
 
 import hashlib
 import re
@@ -16,14 +16,14 @@ from melpatch.errors import DataError
 
 @dataclass(frozen=True)
 class Scoring:
-    """A task under a protocol.
+    """One evaluation: a task under a protocol.
 
     Attributes:
-        task: what is scored.
-        protocol: how, with its changed settings.
-        words: the words of ``melpatch evaluate`` after the run, but for ``--out``.
-        version: of the protocol.
-        files: a hash of the clips that the task lists.
+        task: the task to score.
+        protocol: name of the protocol, with its changed settings.
+        words: arguments of ``melpatch evaluate`` after the run, without ``--out``.
+        version: version of the protocol.
+        files: hash of the clips that the task lists.
     """
 
     task: Task
@@ -34,23 +34,23 @@ class Scoring:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """All that the score hangs on, but for the run."""
+        """Everything that the score depends on, except the run."""
         return ("evaluate", *self.words, f"version {self.version}", f"clips {self.files}")
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """A run to be made.
+    """One pretraining run, with its evaluations.
 
     Attributes:
-        method: the row of the spec.
-        size: of the encoder.
-        unit: what its length is counted in; None where that is the recipe's.
-        amount: the length; 0 where nothing is trained, or the recipe says.
-        seed: of the run, and of what is scored of it.
-        words: the words of ``melpatch pretrain``, but for length, seed and ``--out``.
-        files: hashes of the clips that are listed, and of the weights that it starts from.
-        scorings: what is scored of it.
+        method: method of the spec.
+        size: size of the encoder.
+        unit: unit of the training length; None for the length of the recipe.
+        amount: training length in that unit; 0 where the unit is None.
+        seed: seed of the run and of its evaluations.
+        words: arguments of ``melpatch pretrain``, without length, seed and ``--out``.
+        files: hashes of the listed clips, and of the initial weights.
+        scorings: evaluations of the run.
     """
 
     method: Method
@@ -64,76 +64,94 @@ class Pretraining:
 
     @property
     def length(self) -> str:
-        """The amount, as on the command line."""
+        """The training length, as on the command line."""
         return f"{self.amount:.15g}"
 
     @property
     def key(self) -> tuple[str, ...]:
-        """All that the run hangs on."""
-        length = f"{self.unit} {self.length}" if self.method.trained else "untrained"
+        """Everything that the run depends on."""
+        length = "untrained"
+        if self.method.trained:
+            length = f"{self.unit} {self.length}"
         return (*self.words, *self.files, length, f"seed {self.seed}")
 
     @property
     def name(self) -> str:
-        """A name for folders, that tells it from all other runs."""
-        length = f"{self.length}-{self.unit}" if self.unit else ""
-        return slug(self.key, self.method.name, self.size, length, f"seed-{self.seed}")
+        """Name of the run's folder, different from that of every other run."""
+        parts = [self.method.name, self.size]
+        if self.unit:
+            parts.append(f"{self.length}-{self.unit}")
+        return slug(self.key, *parts, f"seed-{self.seed}")
 
     @property
     def budget(self) -> str:
-        """The length in words."""
+        """The training length in words."""
         if not self.method.trained:
             return "none"
-        return (
-            f"{self.length} {self.unit.replace('cpu_seconds', 'CPU-s')}"
-            if self.unit
-            else "the recipe's"
-        )
+        if self.unit is None:
+            return "the recipe's"
+        return f"{self.length} {self.unit.replace('cpu_seconds', 'CPU-s')}"
 
 
 def slug(key: tuple[str, ...], *parts: str) -> str:
-    """Return a readable name for a file, with a short hash of all that it hangs on."""
+    """Return a readable name for a file, with a short hash of everything that it depends on."""
     text = re.sub(r"[^\w.]+", "-", "-".join(filter(None, parts))).strip("-")
     return f"{text}-{hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()}"
 
 
 def plan(spec: Spec, budget: Budget) -> list[Pretraining]:
-    """Return the runs to make, all of the first seed first.
+    """Return the runs of a comparison, ordered by seed.
 
     Raises:
-        ConfigError: sound, a task, a recipe or an ``init`` is missing.
-        DataError: a folder or CSV file is, or cannot be read.
+        ConfigError: the audio, the tasks, a recipe or an ``init`` is not given.
+        DataError: a folder or CSV file is missing or cannot be read.
     """
-    check(
-        bool(spec.sound.data),
-        "data",
-        (),
-        "the sound to pretrain on; give it with --data, or in [sound]",
-    )
-    check(bool(spec.tasks), "tasks", (), "what to score; give it with --task, or in [[tasks]]")
-    for task in spec.tasks:
-        told = "one or more; give them with --protocol, in the budget, or with the task"
-        check(bool(task.protocols or budget.protocols), "protocols", (), told)
+    _require_all_parts(spec, budget)
     sound = tuple(
         f"clips {files.of_clips(data, spec.sound.split_column)}" for data in spec.sound.data
     )
     weights = (f"weights {files.of_weights(budget.init)}",)
-    scored = {task.name: files.of_clips(task.data, task.split_column) for task in spec.tasks}
-    found = []
+    task_files = {task.name: files.of_clips(task.data, task.split_column) for task in spec.tasks}
+    runs = []
+    # Seeds vary slowest, so that the table has every row before any row has a second seed.
     for seed in budget.seeds:
         for size in budget.sizes:
             for method in spec.methods:
-                words = _pretrain(spec.sound, budget, method, size)
-                scorings = tuple(_scorings(spec, budget, method, seed, scored))
-                read = sound + weights if method.init else sound
-                for unit, amount in budget.lengths if method.trained else ((None, 0.0),):
-                    found.append(
-                        Pretraining(method, size, unit, amount, seed, words, read, scorings)
+                words = _pretrain_words(spec.sound, budget, method, size)
+                scorings = tuple(_scorings(spec, budget, method, seed, task_files))
+                inputs = sound
+                if method.init:
+                    inputs = sound + weights
+                for unit, amount in _lengths(budget, method):
+                    runs.append(
+                        Pretraining(method, size, unit, amount, seed, words, inputs, scorings)
                     )
-    return found
+    return runs
 
 
-def _pretrain(sound: Sound, budget: Budget, method: Method, size: str) -> tuple[str, ...]:
+def _require_all_parts(spec: Spec, budget: Budget) -> None:
+    """Check that the audio, the tasks and their protocols are given."""
+    check(
+        bool(spec.sound.data),
+        "data",
+        (),
+        "audio to pretrain on; give it with --data, or in [sound]",
+    )
+    check(bool(spec.tasks), "tasks", (), "tasks to score; give them with --task, or in [[tasks]]")
+    allowed = "one or more; give them with --protocol, in the budget, or with the task"
+    for task in spec.tasks:
+        check(bool(task.protocols or budget.protocols), "protocols", (), allowed)
+
+
+def _lengths(budget: Budget, method: Method) -> tuple[tuple[Unit | None, float], ...]:
+    """Return the training lengths of a method; an untrained one has a single empty length."""
+    if method.trained:
+        return budget.lengths
+    return ((None, 0.0),)
+
+
+def _pretrain_words(sound: Sound, budget: Budget, method: Method, size: str) -> tuple[str, ...]:
+    """Return the arguments of ``melpatch pretrain`` for a method."""
     recipe = method.recipe or budget.recipe
     where = f"of method {method.name!r} in budget {budget.name!r}"
     check(bool(recipe), "recipe", recipe, f"a recipe of melpatch pretrain {where}")
@@ -141,64 +159,74 @@ def _pretrain(sound: Sound, budget: Budget, method: Method, size: str) -> tuple[
         bool(budget.init) or not method.init,
         "init",
         budget.init,
-        f"the weights to start from {where}; give --init",
+        f"the initial weights {where}; give --init",
     )
-    words = [
-        recipe,
-        *words_of("flags", budget.flags),
-        *words_of("flags", method.flags),
-        "--size",
-        size,
-    ]
+    # Flags of the method come after those of the budget, since the last one counts.
+    words = [recipe, *words_of("flags", budget.flags), *words_of("flags", method.flags)]
+    words += ["--size", size]
     words += ["--data", *sound.data, "--split-column", sound.split_column]
-    words += ["--exclude-splits", *sound.exclude_splits] if sound.exclude_splits is not None else []
-    words += ["--init", budget.init] if method.init else []
-    return (*words, "--steps", "0") if not method.trained else tuple(words)
+    if sound.exclude_splits is not None:
+        words += ["--exclude-splits", *sound.exclude_splits]
+    if method.init:
+        words += ["--init", budget.init]
+    if not method.trained:
+        words += ["--steps", "0"]
+    return tuple(words)
 
 
 def _scorings(
-    spec: Spec, budget: Budget, method: Method, seed: int, scored: Mapping[str, str]
+    spec: Spec, budget: Budget, method: Method, seed: int, task_files: Mapping[str, str]
 ) -> Iterator[Scoring]:
+    """Yield the evaluations of a method, task by task."""
     for task in spec.tasks:
         for protocol in task.protocols or budget.protocols:
             name, *changes = words_of("protocols", protocol)
             words = ["--data", task.data, "--split-column", task.split_column, "--protocol", name]
-            words += ["--split", *task.split] if task.split else []
-            words += ["--set", *changes] if changes else []
-            words += ["--random-weights"] if not (method.trained or method.init) else []
+            if task.split:
+                words += ["--split", *task.split]
+            if changes:
+                words += ["--set", *changes]
+            if not (method.trained or method.init):
+                words += ["--random-weights"]
+            words += ["--seeds", f"{seed}"]
             version = registry.find("protocols", name).version
-            yield Scoring(
-                task, protocol, (*words, "--seeds", f"{seed}"), version, scored[task.name]
-            )
+            yield Scoring(task, protocol, tuple(words), version, task_files[task.name])
 
 
 def refuse_leaks(spec: Spec) -> None:
-    """Stop if a file that is scored is one that is pretrained on.
+    """Raise an error if a file is both pretrained on and scored.
 
     Raises:
-        DataError: there is one; the message names it.
+        DataError: a file is in both; the message names it.
     """
-    every = [row for data in spec.sound.data for row in _listed(data, spec.sound.split_column)]
-    excluded = (
-        {"val", "test"} if spec.sound.exclude_splits is None else {*spec.sound.exclude_splits}
-    )
-    heard = {row.path.resolve() for row in every if row.split not in excluded}
+    excluded = {"val", "test"}
+    if spec.sound.exclude_splits is not None:
+        excluded = set(spec.sound.exclude_splits)
+    trained_on = {
+        row.path.resolve()
+        for data in spec.sound.data
+        for row in _listed(data, spec.sound.split_column)
+        if row.split not in excluded
+    }
     for task in spec.tasks:
         for row in _scored(task):
-            if row.path.resolve() in heard:
+            if row.path.resolve() in trained_on:
                 raise DataError(
-                    f"{row.path}: is scored by {task.name} but pretrained on; keep its split ({row.split or 'none'}) "
-                    "out with --exclude-splits, or take the file out of --data"
+                    f"{row.path}: is scored by {task.name} but pretrained on; keep its split "
+                    f"({row.split or 'none'}) out with --exclude-splits, or take the file out of "
+                    "--data"
                 )
 
 
 def _scored(task: Task) -> list[Row]:
+    """Return the clips that a task scores: of its splits, else of test, else all but val."""
     listed = [*_listed(task.data, task.split_column)]
-    splits = (
-        {*task.split}
-        or ({"test"} & {row.split for row in listed})
-        or {row.split for row in listed} - {"val"}
-    )
+    present = {row.split for row in listed}
+    splits = set(task.split)
+    if not splits and "test" in present:
+        splits = {"test"}
+    if not splits:
+        splits = present - {"val"}
     return [row for row in listed if row.split in splits]
 
 

@@ -1,4 +1,4 @@
-"""What is known already: a JSON line per cell, so that nothing is done twice."""
+"""Results of a comparison: one JSON line per cell, so that no work is repeated."""
 
 import fcntl
 import json
@@ -15,13 +15,14 @@ Line = dict[str, Any]
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder while the body runs, so that no other process does the same cells.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder while the body runs, so that no other process computes the same cells.
 
-    The system lets go of it when the process ends, however that comes about; the file itself stays.
+    The operating system releases the lock when the process ends, even by a signal. The lock
+    file stays.
 
     Raises:
-        MelpatchError: another process holds it; the message has its number.
+        MelpatchError: another process holds the lock; the message names its process id.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as file:
@@ -30,7 +31,8 @@ def alone(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise MelpatchError(
-                f"{folder}: process {file.read()} is comparing there; wait for its end, or give another --out"
+                f"{folder}: process {file.read()} is comparing there; wait for its end, "
+                "or give another --out"
             ) from error
         file.truncate(0)
         file.write(f"{os.getpid()}")
@@ -39,23 +41,28 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 class Results:
-    """The lines of a file; the last one of a cell counts."""
+    """The results file of a comparison; the last line of a cell counts."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self._lock = path, Lock()
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if lines and not lines[-1].endswith("\n"):  # a crash may have left half a line
+        self.path = path
+        self._lock = Lock()
+        lines = []
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A crash may have left half a line, which the next result must not be appended to.
+        if lines and not lines[-1].endswith("\n"):
             path.write_text("".join(lines[:-1]), encoding="utf-8")
             del lines[-1]
         self._lines = {tuple(line["key"]): line for line in map(json.loads, lines)}
 
     def find(self, key: Sequence[str]) -> Line | None:
-        """Return what is known of a cell: its numbers, or the ``error`` that it failed with."""
+        """Return the result of a cell, its numbers or its ``error``; None if there is none yet."""
         return self._lines.get(tuple(key))
 
     def add(self, key: Sequence[str], about: Line) -> Line:
-        """Note what came of a cell, and return it."""
+        """Append the result of a cell to the file, and return it."""
         line = {"key": [*key], **about}
+        # Several threads add results; a line is written as a whole.
         with self._lock:
             self._lines[tuple(key)] = line
             self.path.parent.mkdir(parents=True, exist_ok=True)

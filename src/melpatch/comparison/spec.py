@@ -1,4 +1,4 @@
-"""What is compared: a TOML file of methods, tasks and budgets. Some are shipped (``specs/``), known by their names."""
+"""Specs of comparisons: TOML files of methods, tasks and budgets; ``specs/`` holds some."""
 
 import shlex
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ _SHIPPED = Path(__file__).parent / "specs"
 
 @dataclass(frozen=True, kw_only=True)
 class Sound:
-    """What is pretrained on."""
+    """Audio to pretrain on."""
 
     data: tuple[str, ...] = ()
     """Folders of audio, or CSV files."""
     split_column: str = "split"
     """Column of the CSV files that holds the split or fold."""
     exclude_splits: tuple[str, ...] | None = None
-    """Splits or folds that stay out of pretraining; by default val and test, where they exist."""
+    """Splits or folds to leave out of pretraining; by default val and test, where they exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to pretrain: a row of the table for each size and length."""
+    """A pretraining method: one row of the table for each size and length."""
 
     name: str
-    """How the table calls it."""
+    """Name in the table."""
     recipe: str = ""
-    """Recipe of ``melpatch pretrain``; by default the budget's."""
+    """Recipe of ``melpatch pretrain``; by default that of the budget."""
     flags: str = ""
-    """Further flags of ``melpatch pretrain``; they win over the budget's."""
+    """Further flags of ``melpatch pretrain``; they override those of the budget."""
     init: bool = False
-    """Whether it starts from the budget's ``init`` instead of random weights."""
+    """Start from the budget's ``init`` instead of random weights."""
     trained: bool = True
-    """Whether it is pretrained at all; or else the weights that it starts from are scored."""
+    """Pretrain; if false, the initial weights are scored."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -49,18 +49,18 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A labelled corpus: a column of the table for each protocol."""
+    """A labelled corpus to score on: one column of the table for each protocol."""
 
     name: str
-    """How the table calls it."""
+    """Name in the table."""
     data: str
     """Folder or CSV file."""
     split_column: str = "split"
     """Column of the CSV file that holds the split or fold."""
     split: tuple[str, ...] = ()
-    """Splits or folds that are scored; by default test, or else every fold."""
+    """Splits or folds to score; by default test, or else every fold."""
     protocols: tuple[str, ...] = ()
-    """Protocols for this task, in the place of the budget's."""
+    """Protocols for this task, instead of those of the budget."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -70,29 +70,29 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A scale at which to compare: how long each method trains, and how it is scored."""
+    """A scale of comparison: how long each method trains, and how it is scored."""
 
     name: str
-    """What ``--budget`` calls it."""
+    """Name, as given to ``--budget``."""
     sizes: tuple[str, ...] = ("tiny",)
-    """Encoders."""
+    """Encoder sizes."""
     recipe: str = ""
-    """Recipe of the methods that name none."""
+    """Recipe of the methods that do not name a recipe."""
     flags: str = ""
     """Flags of ``melpatch pretrain`` for all methods."""
     init: str = ""
-    """Run folder, weight file or hf:owner/name for the methods that start from one."""
+    """Run folder, weight file or hf:owner/name for the methods with ``init = true``."""
     steps: tuple[int, ...] = ()
-    """Optimiser steps; a run of its own for each number."""
+    """Optimiser steps; one run for each number."""
     epochs: tuple[float, ...] = ()
-    """Passes over the sound, in the place of steps."""
+    """Passes over the audio, instead of steps."""
     cpu_seconds: tuple[float, ...] = ()
-    """CPU seconds of training on one thread, in the place of steps. What a step costs is measured first. Without any of
-    the three, each recipe trains as long as it says."""
+    """CPU seconds of training on one thread, instead of steps; the cost of a step is measured first.
+    Without steps, epochs and CPU seconds, each recipe trains for its own length."""
     protocols: tuple[str, ...] = ("knn", "linear")
     """Protocols of ``melpatch evaluate``, each with its changed settings, such as ``knn k=20``."""
     seeds: tuple[int, ...] = (0,)
-    """One pretraining and one evaluation each."""
+    """Seeds; one pretraining run and its evaluations for each."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -101,7 +101,7 @@ class Budget:
             len(given) < 2,
             " and ".join(given),
             [getattr(self, name) for name in given],
-            "one of these lists",
+            "only one of these lists",
         )
         for name in given:
             check(min(getattr(self, name)) > 0, name, getattr(self, name), "numbers above 0")
@@ -110,16 +110,16 @@ class Budget:
             0 < len(self.seeds) == len({*self.seeds}),
             "seeds",
             self.seeds,
-            "one or more, each but once",
+            "one or more, all different",
         )
         words_of("flags", self.flags)
         _check_protocols(self.protocols)
 
     @property
     def lengths(self) -> tuple[tuple[Unit | None, float], ...]:
-        """Unit and amount of every length to train for; (None, 0) for that of the recipe."""
-        found = tuple((name, float(value)) for name in UNITS for value in getattr(self, name))
-        return found or ((None, 0.0),)
+        """Unit and amount of every training length; (None, 0) stands for that of the recipe."""
+        lengths = tuple((name, float(value)) for name in UNITS for value in getattr(self, name))
+        return lengths or ((None, 0.0),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,37 +127,39 @@ class Spec:
     """A whole comparison."""
 
     title: str
-    """What it shows, in a line."""
+    """What the comparison shows, in one line."""
     sound: Sound = Sound()
-    """What is pretrained on."""
+    """Audio to pretrain on."""
     methods: tuple[Method, ...]
-    """The rows."""
+    """Rows of the table."""
     tasks: tuple[Task, ...] = ()
-    """The columns."""
+    """Columns of the table."""
     budgets: tuple[Budget, ...]
-    """The scales, of which one is chosen."""
+    """Scales, one of which is chosen."""
 
     def __post_init__(self) -> None:
-        """Check that names tell things apart."""
+        """Check that names are unique, and that there is a method and a budget."""
         for name in ("methods", "tasks", "budgets"):
-            names = [one.name for one in getattr(self, name)]
-            check(len({*names}) == len(names), f"{name}.name", names, "a name of its own for each")
+            names = [item.name for item in getattr(self, name)]
+            check(len({*names}) == len(names), f"{name}.name", names, "different names")
         check(bool(self.methods), "methods", (), "one or more; add a table [[methods]]")
         check(bool(self.budgets), "budgets", (), "one or more; add a table [[budgets]]")
 
     def budget(self, name: str | None) -> Budget:
-        """Return the budget of that name, the first one without.
+        """Return the budget of a name; without a name, the first budget.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: no budget has this name.
         """
-        known = {one.name: one for one in self.budgets}
-        check(name is None or name in known, "budget", name, ", ".join(known))
-        return known[name] if name else self.budgets[0]
+        if not name:
+            return self.budgets[0]
+        known = {budget.name: budget for budget in self.budgets}
+        check(name in known, "budget", name, ", ".join(known))
+        return known[name]
 
 
 def words_of(field: str, text: str) -> list[str]:
-    """Return the words of a command line.
+    """Return the words of a command line, split as a shell does.
 
     Raises:
         ConfigError: a quotation mark is not closed.
@@ -171,22 +173,22 @@ def words_of(field: str, text: str) -> list[str]:
 
 
 def _check_protocols(protocols: tuple[str, ...]) -> None:
-    for one in protocols:
-        words = words_of("protocols", one)
+    for protocol in protocols:
+        words = words_of("protocols", protocol)
         check(
             bool(words),
             "protocols",
-            one,
+            protocol,
             "a protocol's name, and NAME=VALUE for each changed setting",
         )
         registry.find("protocols", words[0])
 
 
-def task(text: str) -> Task:
-    """Return a task that is spelled ``NAME=DATA:SPLIT_COLUMN:SPLIT,SPLIT``; splits, or both, may be left out.
+def parse_task(text: str) -> Task:
+    """Return the task of ``NAME=DATA:SPLIT_COLUMN:SPLIT,SPLIT``; column and splits are optional.
 
     Raises:
-        ConfigError: it is not spelled so.
+        ConfigError: the text has another form.
     """
     name, _, place = text.partition("=")
     data, *rest = place.split(":")
@@ -206,19 +208,19 @@ def task(text: str) -> Task:
 
 
 def shipped() -> dict[str, Spec]:
-    """Return the specs that come with melpatch, by name."""
+    """Return the specs that are shipped with melpatch, by name."""
     return {path.stem: from_toml(Spec, path) for path in sorted(_SHIPPED.glob("*.toml"))}
 
 
-def read(name: str) -> Spec:
-    """Return a spec: a TOML file's, or a shipped one's by its name.
+def read_spec(name: str) -> Spec:
+    """Read a spec from a TOML file, or a shipped spec by its name.
 
     Raises:
-        ConfigError: there is no such spec, or the file is not one; the message names file and key.
+        ConfigError: there is no such spec, or the file is not valid.
     """
     path = Path(name)
     if path.suffix != ".toml":
         path = _SHIPPED / f"{name}.toml"
-        known = ", ".join(sorted(one.stem for one in _SHIPPED.glob("*.toml")))
+        known = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
         check(path.exists(), "spec", name, f"a TOML file, or one of {known}")
     return from_toml(Spec, path)

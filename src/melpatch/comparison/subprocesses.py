@@ -1,4 +1,4 @@
-"""Commands in processes of their own: their output goes to a log, and what they failed of is read there."""
+"""Run melpatch commands as subprocesses; output and error messages go to a log file."""
 
 import os
 import signal
@@ -18,21 +18,23 @@ class RunStopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Subprocesses:
-    """The running commands, which end when the comparison does."""
+    """The running commands; they are terminated when the comparison stops."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock, self._stopped = Lock(), False
+        self._lock = Lock()
+        self._stopped = False
 
     def melpatch(self, words: Sequence[str], log: Path) -> None:
-        """Run a melpatch command to its end, on one thread unless OMP_NUM_THREADS says otherwise.
+        """Run a melpatch command and wait for it; one thread, unless OMP_NUM_THREADS is set.
 
         Raises:
-            MelpatchError: it failed; the message is its last line.
+            MelpatchError: the command failed; the message is the last line of its log.
             RunStopped: the comparison was interrupted.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
+            # Checked under the lock, so that stop() sees every process that is started.
             with self._lock:
                 if self._stopped:
                     raise RunStopped
@@ -47,15 +49,14 @@ class Subprocesses:
             code = process.wait()
         with self._lock:
             self._running.discard(process)
-            if (
-                self._stopped or code in _INTERRUPTED
-            ):  # a terminal's Ctrl-C reaches the command before it reaches us
+            # Ctrl-C in a terminal reaches the command before this process.
+            if self._stopped or code in _INTERRUPTED:
                 raise RunStopped
         if code:
             raise MelpatchError(_reason(log, code))
 
     def stop(self) -> None:
-        """End what is running, and start nothing more."""
+        """Terminate the running commands, and refuse to start others."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -63,10 +64,11 @@ class Subprocesses:
 
 
 def _reason(log: Path, code: int) -> str:
-    """Return what a command failed of: the last line of its log."""
+    """Return why a command failed: the last line of its log, or the signal that ended it."""
     if code < 0:
         return f"ended by signal {-code}; see {log} (9 may mean that there was not enough memory)"
-    lines = [
-        line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
-    ]
-    return next((line for line in reversed(lines) if line), f"exit code {code}; see {log}")
+    text = log.read_text(encoding="utf-8", errors="replace")
+    for line in reversed(text.splitlines()):
+        if line.strip():
+            return line.strip()
+    return f"exit code {code}; see {log}"

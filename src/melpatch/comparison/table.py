@@ -1,4 +1,4 @@
-"""What came of a comparison: a table to read, one for scripts, and a picture of score against training time."""
+"""Tables and a figure of a comparison: Markdown, CSV, and score against training time."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ from melpatch.comparison.work import score_keys
 from melpatch.plots.budget import Point, budget
 
 FEWEST_SEEDS = 3
-"""Fewer say nothing of how far seeds are apart."""
+"""Seeds from which on an interval over seeds is given."""
 _FOOT = """\
-Scores: mean over seeds ± half the 95 % interval of that mean (Student's t, from {fewest} seeds on); in brackets the \
-95 % interval over the scored clips (bootstrap, ends averaged over seeds); n clips. CPU-s, steps and passes over the \
-sound are those of pretraining, means over seeds. Nothing is chosen on scored clips unless the protocol says so: \
-`melpatch list protocols`."""
+Scores: mean over seeds ± half the 95 % interval of that mean (Student's t, from {fewest} seeds \
+on); in brackets the 95 % interval over the scored clips (bootstrap, ends averaged over seeds); \
+n clips. CPU-s, steps and passes over the audio are those of pretraining, means over seeds. \
+Nothing is selected on scored clips unless the protocol says so: `melpatch list protocols`."""
 
 
 class Cell(NamedTuple):
-    """A row's score on a task under a protocol."""
+    """The score of a method on a task under a protocol, over all seeds."""
 
     method: str
     size: str
@@ -33,7 +33,7 @@ class Cell(NamedTuple):
     protocol: str
     metric: str
     value: float | None
-    """Mean over seeds; None where every seed failed or is not done yet."""
+    """Mean over seeds; None if no seed is done."""
     seeds_95: float | None
     """Half the 95 % interval of the mean over seeds."""
     seeds_std: float | None
@@ -41,163 +41,201 @@ class Cell(NamedTuple):
     low: float | None
     """Lower end of the 95 % interval over clips, mean over seeds."""
     high: float | None
-    """Upper end."""
+    """Upper end of that interval."""
     n: int | None
-    """Scored clips."""
+    """Number of scored clips."""
     trained_on: int | None
-    """How many of them the pretraining heard, the most of all seeds."""
+    """Number of scored clips that were pretrained on; the largest number over all seeds."""
     seeds: int
-    """Seeds that are done."""
+    """Number of seeds that are done."""
     cpu_seconds: float | None
-    """Of pretraining, mean over seeds."""
+    """CPU seconds of pretraining, mean over seeds."""
     seconds: float | None
-    """By the clock."""
+    """Wall-clock seconds of pretraining, mean over seeds."""
     steps: float | None
-    """Of pretraining."""
+    """Optimiser steps of pretraining, mean over seeds."""
     passes: float | None
-    """Over the sound."""
+    """Passes over the audio in pretraining, mean over seeds."""
     gpu: str
-    """On which pretraining ran, if on any."""
+    """GPU of the pretraining; empty for a CPU."""
     error: str
-    """What the last seed that failed failed of."""
+    """Error of the last seed that failed; empty if none failed."""
 
 
-def cells(runs: Sequence[Pretraining], results: Results) -> list[Cell]:
-    """Return every score of a plan, in its order and missing ones too, but for rows of which nothing is known."""
+def collect_cells(runs: Sequence[Pretraining], results: Results) -> list[Cell]:
+    """Return the cells of a plan in order; rows without any result are left out."""
     rows: dict[tuple[str, str, str], list[Pretraining]] = {}
     for run in runs:
         rows.setdefault((run.method.name, run.size, run.budget), []).append(run)
-    found = []
-    for row, same in rows.items():
-        trained = [results.find(run.key) or {} for run in same]
+    cells = []
+    for row, seeds in rows.items():
+        trained = [results.find(run.key) or {} for run in seeds]
         if not any(trained):
             continue
-        for number, scoring in enumerate(same[0].scorings):
-            scored = [results.find(score_keys(run)[number]) or {} for run in same]
-            found.append(_cell((*row, scoring.task.name, scoring.protocol), trained, scored))
-    return found
+        for number, scoring in enumerate(seeds[0].scorings):
+            scored = [results.find(score_keys(run)[number]) or {} for run in seeds]
+            cells.append(_cell((*row, scoring.task.name, scoring.protocol), trained, scored))
+    return cells
 
 
 def _cell(names: tuple[str, str, str, str, str], trained: list[Line], scored: list[Line]) -> Cell:
-    good = [line for line in scored if line.get("value") is not None]
-    values = [float(line["value"]) for line in good]
-    bounds = [line["interval_95"] for line in good if line["interval_95"]]
-    trained_on = [line["scored_clips_trained_on"] for line in good]
-    errors = [line["error"] for line in (*trained, *scored) if "error" in line]
-    deviation = stdev(values) if len(values) > 1 else None
-    half = None
-    if deviation is not None and len(values) >= FEWEST_SEEDS:
-        half = float(student.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
+    """Return a cell from the result lines of all seeds; an empty line is a seed that is not done."""
+    done = [line for line in scored if line.get("value") is not None]
+    first = done[0] if done else {}
+    values = [float(line["value"]) for line in done]
+    bounds = [line["interval_95"] for line in done if line["interval_95"]]
+    errors = ["", *(line["error"] for line in (*trained, *scored) if "error" in line)]
+    # One unknown count makes the largest count unknown.
+    trained_on = [line["scored_clips_trained_on"] for line in done]
+    most_trained_on = None
+    if None not in trained_on:
+        most_trained_on = max(trained_on, default=None)
     return Cell(
         *names,
-        metric=good[0]["metric"] if good else "",
-        value=fmean(values) if values else None,
-        seeds_95=half,
-        seeds_std=deviation,
-        low=fmean(low for low, _ in bounds) if bounds else None,
-        high=fmean(high for _, high in bounds) if bounds else None,
-        n=good[0]["n"] if good else None,
-        trained_on=None if None in trained_on else max(trained_on, default=None),
+        metric=first.get("metric", ""),
+        value=_mean(values),
+        seeds_95=_half_interval(values),
+        seeds_std=_deviation(values),
+        low=_mean([low for low, _ in bounds]),
+        high=_mean([high for _, high in bounds]),
+        n=first.get("n"),
+        trained_on=most_trained_on,
         seeds=len(values),
-        cpu_seconds=_mean(trained, "cpu_seconds"),
-        seconds=_mean(trained, "seconds"),
-        steps=_mean(trained, "steps"),
-        passes=_mean(trained, "passes"),
+        cpu_seconds=_mean_of(trained, "cpu_seconds"),
+        seconds=_mean_of(trained, "seconds"),
+        steps=_mean_of(trained, "steps"),
+        passes=_mean_of(trained, "passes"),
         gpu=next((line["gpu"] for line in trained if line.get("gpu")), ""),
-        error=errors[-1] if errors else "",
+        error=errors[-1],
     )
 
 
-def _mean(lines: Sequence[Line], name: str) -> float | None:
-    known = [line[name] for line in lines if name in line]
-    return fmean(known) if known else None
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
 
 
-def write_csv(path: Path, found: Sequence[Cell]) -> None:
+def _mean_of(lines: Sequence[Line], name: str) -> float | None:
+    """Return the mean of a field over the lines that have it."""
+    return _mean([float(line[name]) for line in lines if name in line])
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """Return the standard deviation between seeds; None for fewer than two."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def _half_interval(values: Sequence[float]) -> float | None:
+    """Return half the 95 % interval of the mean over seeds; None for fewer than FEWEST_SEEDS."""
+    if len(values) < FEWEST_SEEDS:
+        return None
+    # Student's t with n - 1 degrees of freedom: t * s / sqrt(n).
+    quantile = float(student.ppf(0.975, len(values) - 1))
+    return quantile * stdev(values) / len(values) ** 0.5
+
+
+def write_csv(path: Path, cells: Sequence[Cell]) -> None:
     """Write one line per cell."""
     with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerows([Cell._fields, *found])
+        writer.writerows([Cell._fields, *cells])
 
 
-def markdown(title: str, command: str, found: Sequence[Cell]) -> str:
-    """Return a table of a row per method, size and budget, and a column per task and protocol, with a foot."""
+def markdown(title: str, command: str, cells: Sequence[Cell]) -> str:
+    """Return a table with a row per method, size and budget, and a column per task and protocol.
+
+    Notes on the scores, on leaks and on errors follow below the table.
+    """
     columns: dict[tuple[str, str], list[Cell]] = {}
-    for cell in found:
-        columns.setdefault((cell.task, cell.protocol), []).append(cell)
-    seeds = {name: max(cell.seeds for cell in column) for name, column in columns.items()}
-    sizes = len({cell.size for cell in found}) > 1
-    heads = ["method", *["size"] * sizes, "budget", "CPU-s", "steps", "passes"]
-    heads += [_head(column, seeds[name]) for name, column in columns.items()]
-    errors = [*dict.fromkeys(cell.error for cell in found if cell.error)]
-    lines = [f"**{title}**", "", f"`{command}`", "", _row(heads), "|---" * len(heads) + "|"]
     rows: dict[tuple[str, str, str], list[Cell]] = {}
-    for cell in found:
+    for cell in cells:
+        columns.setdefault((cell.task, cell.protocol), []).append(cell)
         rows.setdefault((cell.method, cell.size, cell.budget), []).append(cell)
+    seeds = {name: max(cell.seeds for cell in column) for name, column in columns.items()}
+    several_sizes = len({cell.size for cell in cells}) > 1
+    errors = [*dict.fromkeys(cell.error for cell in cells if cell.error)]
+
+    heads = ["method", *["size"] * several_sizes, "budget", "CPU-s", "steps", "passes"]
+    heads += [_head(column, seeds[name]) for name, column in columns.items()]
+    lines = [f"**{title}**", "", f"`{command}`", "", _row(heads), "|---" * len(heads) + "|"]
     for (method, size, length), row in rows.items():
-        spent = [row[0].cpu_seconds, row[0].steps, row[0].passes]
-        cost = ["-" if value is None else f"{value:.4g}" for value in spent]
+        costs = [_cost(value) for value in (row[0].cpu_seconds, row[0].steps, row[0].passes)]
         scores = [_score(cell, errors, seeds[cell.task, cell.protocol]) for cell in row]
-        lines.append(_row([method, *[size] * sizes, length, *cost, *scores]))
+        lines.append(_row([method, *[size] * several_sizes, length, *costs, *scores]))
+
     lines += ["", _FOOT.format(fewest=FEWEST_SEEDS)]
-    leaks = dict.fromkeys(_leak(cell) for cell in found if cell.trained_on)
-    lines += ["", *leaks] if leaks else []
-    lines += (
-        ["", *(f"- failed [{number}]: {error}" for number, error in enumerate(errors, 1))]
-        if errors
-        else []
-    )
+    leaks = dict.fromkeys(_leak(cell) for cell in cells if cell.trained_on)
+    if leaks:
+        lines += ["", *leaks]
+    if errors:
+        lines += ["", *(f"- failed [{number}]: {text}" for number, text in enumerate(errors, 1))]
     return "\n".join([*lines, ""])
 
 
 def _leak(cell: Cell) -> str:
     row = ", ".join((cell.method, cell.size, cell.budget))
-    return f"- heard in training: {cell.trained_on} of the {cell.n} scored clips of {cell.task}, by {row}"
+    return (
+        f"- pretrained on: {cell.trained_on} of the {cell.n} scored clips of {cell.task}, by {row}"
+    )
 
 
 def _head(column: Sequence[Cell], seeds: int) -> str:
-    known = [cell for cell in column if cell.value is not None]
-    about = f"{known[0].metric}, n = {known[0].n}, " if known else ""
-    return f"{column[0].task}, {column[0].protocol} ({about}{seeds} seed{'s' * (seeds != 1)})"
+    about = ""
+    for cell in column:
+        if cell.value is not None:
+            about = f"{cell.metric}, n = {cell.n}, "
+            break
+    return f"{column[0].task}, {column[0].protocol} ({about}{_seeds(seeds)})"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count != 1)}"
+
+
+def _cost(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _score(cell: Cell, errors: Sequence[str], seeds: int) -> str:
-    """Return a score in words; how many seeds it has, if not all; and where one failed, the number of the reason."""
-    text = "-"
+    """Return a score as text, with the number of its seeds if some are missing.
+
+    A failed cell also has the number of its error in the list below the table.
+    """
+    parts = []
     if cell.value is not None:
-        text = f"{cell.value:.3f}" + (
-            f" ± {cell.seeds_95:.3f}" if cell.seeds_95 is not None else ""
-        )
-        text += f" [{cell.low:.3f}, {cell.high:.3f}]" if cell.low is not None else ""
-        text += f" ({cell.seeds} seed{'s' * (cell.seeds != 1)})" if cell.seeds < seeds else ""
-    return (
-        f"{text} failed [{errors.index(cell.error) + 1}]".removeprefix("- ") if cell.error else text
-    )
+        parts.append(f"{cell.value:.3f}")
+        if cell.seeds_95 is not None:
+            parts.append(f"± {cell.seeds_95:.3f}")
+        if cell.low is not None:
+            parts.append(f"[{cell.low:.3f}, {cell.high:.3f}]")
+        if cell.seeds < seeds:
+            parts.append(f"({_seeds(cell.seeds)})")
+    if cell.error:
+        parts.append(f"failed [{errors.index(cell.error) + 1}]")
+    return " ".join(parts) or "-"
 
 
 def _row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
-def draw(path: Path, found: Sequence[Cell]) -> None:
-    """Draw scores against what pretraining cost: CPU seconds, or seconds by the clock where a GPU did it.
+def draw(path: Path, cells: Sequence[Cell]) -> None:
+    """Draw scores against the cost of pretraining: CPU seconds, or wall-clock seconds on a GPU.
 
     Raises:
-        MelpatchError: matplotlib is missing, or there is no score of a trained network.
+        MelpatchError: matplotlib is missing, or no trained network has a score.
     """
-    budget(
-        path,
-        [*_points(found)],
-        "score",
-        "seconds" if any(cell.gpu for cell in found) else "CPU seconds",
-    )
+    on_gpu = any(cell.gpu for cell in cells)
+    unit = "seconds" if on_gpu else "CPU seconds"
+    budget(path, [*_points(cells, on_gpu)], "score", unit)
 
 
-def _points(found: Sequence[Cell]) -> Iterator[Point]:
-    clock = any(cell.gpu for cell in found)
-    sizes, protocols = ({getattr(cell, name) for cell in found} for name in ("size", "protocol"))
-    for cell in found:
-        if cell.value is not None:
-            row = ", ".join([cell.size] * (len(sizes) > 1) + [cell.protocol] * (len(protocols) > 1))
-            seconds = (cell.seconds if clock else cell.cpu_seconds) or 0.0
-            yield Point(row, cell.task, cell.method, seconds, cell.value)
+def _points(cells: Sequence[Cell], on_gpu: bool) -> Iterator[Point]:
+    """Yield a point per score; its row names size and protocol if there are several."""
+    several_sizes = len({cell.size for cell in cells}) > 1
+    several_protocols = len({cell.protocol for cell in cells}) > 1
+    for cell in cells:
+        if cell.value is None:
+            continue
+        names = [cell.size] * several_sizes + [cell.protocol] * several_protocols
+        seconds = cell.seconds if on_gpu else cell.cpu_seconds
+        yield Point(", ".join(names), cell.task, cell.method, seconds or 0.0, cell.value)
