@@ -159,10 +159,18 @@ def test_the_help_of_a_command_tells_what_it_does_and_each_option(capsys):
 
 
 @pytest.mark.usefixtures("greet")
-@pytest.mark.parametrize("arguments", [["--times", "two"], ["stray"]])
-def test_a_value_that_cannot_be_read_is_exit_code_2(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--times", "two"], "--times two; allowed: a whole number"),
+        (["--times=two"], "--times two; allowed: a whole number"),
+        (["--times"], "--times needs a value: a whole number"),
+        (["stray"], "unexpected 'stray'; 'melpatch greet-all --help' shows what it takes"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_one_line_and_exit_code_2(arguments, message, capsys):
     assert cli.main(["greet-all", *arguments]) == 2
-    assert "melpatch greet-all --help" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"melpatch greet-all: error: {message}\n"
 
 
 @pytest.mark.usefixtures("greet")

@@ -1,8 +1,11 @@
-"""From the words of a command line to a configuration, or to the help of the command."""
+"""Read the words of a command line as a configuration, or show the help of the command."""
 
 import difflib
+import io
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from typing import TypeVar
 
 import tyro
@@ -14,6 +17,14 @@ from melpatch.placeholders import is_placeholder
 
 T = TypeVar("T")
 _HELP = {"-h", "--help"}
+# What a value looks like, for messages, by the word that the help shows for it.
+_ALLOWED = {
+    "INT": "a whole number",
+    "FLOAT": "a number",
+    "TEXT": "text",
+    "PATH": "a path",
+    "BOOL": "True or False",
+}
 
 
 def wants_help(arguments: Sequence[str]) -> bool:
@@ -24,19 +35,19 @@ def wants_help(arguments: Sequence[str]) -> bool:
 def read_config(
     kind: type[T], arguments: Sequence[str], *, prog: str, about: str, default: T | None = None
 ) -> T:
-    """Return the configuration that arguments spell; with ``--help`` among them, show the help and exit.
+    """Return the configuration of the arguments; with ``--help``, show the help and exit.
 
     Args:
         kind: a dataclass.
         arguments: the words after the command.
         prog: the command, as it is typed.
-        about: what the help says first.
-        default: values of what is not given, ``tyro.MISSING`` where it has to be; without, those of
-            the fields.
+        about: first paragraphs of the help.
+        default: defaults of all settings, ``tyro.MISSING`` for required ones; if None, the defaults
+            of the fields.
 
     Raises:
-        ConfigError: a flag is unknown, or a setting out of range.
-        SystemExit: the help is shown (code 0), or a value cannot be read (code 2).
+        ConfigError: a flag is unknown or missing, or a value cannot be read or is out of range.
+        SystemExit: the help is shown (code 0).
     """
     flags = list(flags_of(kind, default))
     if any(is_placeholder(flag.default) for flag in flags):
@@ -46,7 +57,81 @@ def read_config(
         raise SystemExit(0)
     _refuse_unknown(flags, arguments, prog)
     start = tyro.MISSING_NONPROP if default is None else default
-    return tyro.cli(kind, default=start, args=arguments, prog=prog, description=about)
+    # tyro prints a box of several lines and exits; users get one line, as for every other error.
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            config = tyro.cli(kind, default=start, args=arguments, prog=prog, description=about)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ConfigError(_in_one_line(box.getvalue(), flags, arguments, prog)) from end
+    # Warnings that came up on the way.
+    sys.stderr.write(box.getvalue())
+    return config
+
+
+def _in_one_line(box: str, flags: Sequence[Flag], arguments: Sequence[str], prog: str) -> str:
+    """Return the error that tyro has printed as a box, in one line with the allowed values."""
+    help_of = f"'{prog} --help' shows what it takes"
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │|") for line in box.splitlines()]
+    text = " ".join(line for line in lines if line and line[0] not in "╭╰─+")
+    stray = re.match(r"Unrecognized options: (.*?)(?= For full helptext|$)", text)
+    if stray:
+        return f"unexpected {stray[1]!r}; {help_of}"
+    missing = next((flag for flag in flags if flag.required and _is_absent(flag, text)), None)
+    if missing is not None:
+        return f"{missing.spelled} is missing; {help_of}"
+    for flag in flags:
+        # A positional is named by its field, a flag as it is typed.
+        name = flag.name if flag.positional else flag.spelled
+        if not re.search(rf"(?:Error parsing |argument '){re.escape(name)}(?:[:']|$)", text):
+            continue
+        if text.startswith("Missing"):
+            return f"{flag.spelled} needs a value: {_allowed(flag)}"
+        return f"{flag.spelled} {_value(flag, arguments)}; allowed: {_allowed(flag)}"
+    return f"{text.partition(' For full helptext')[0]}; {help_of}"
+
+
+def _is_absent(flag: Flag, text: str) -> bool:
+    """Return whether tyro's list of missing arguments has a flag."""
+    if not text.startswith("Missing from"):
+        return False
+    name = flag.doc[:20] if flag.positional else f"{flag.spelled} "
+    return name in text
+
+
+def _value(flag: Flag, arguments: Sequence[str]) -> str:
+    """Return the words that were given for a flag."""
+    values: list[str] = []
+    given = flag.positional
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            given = name.replace("_", "-") == flag.spelled
+            # The last occurrence of a flag counts.
+            if given:
+                values = [value] * bool(equals)
+        elif given:
+            values.append(word)
+    if flag.positional and not flag.kind.endswith("..."):
+        values = values[:1]
+    return " ".join(values)
+
+
+def _allowed(flag: Flag) -> str:
+    """Return in words which values a flag takes."""
+    alternatives = []
+    for kind in flag.kind.split("|"):
+        if kind.startswith("{"):
+            alternatives.append(kind.strip("{}").replace(",", ", "))
+        elif kind.endswith("..."):
+            alternatives.append(f"{_ALLOWED.get(kind[:-3], kind[:-3])}, once or several times")
+        elif " " in kind:
+            alternatives.append(", ".join(_ALLOWED.get(part, part) for part in kind.split()))
+        else:
+            alternatives.append(_ALLOWED.get(kind, kind))
+    return " or ".join(alternatives)
 
 
 def _refuse_unknown(flags: Sequence[Flag], arguments: Sequence[str], prog: str) -> None:

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             _run(words)
         sys.stdout.flush()
         return _SUCCESS
-    except SystemExit as end:  # help was shown, or tyro has named a value that it cannot read
+    except SystemExit as end:  # help was shown
         return end.code if isinstance(end.code, int) else _SUCCESS
     except (Exception, KeyboardInterrupt, Interrupted) as error:
         if (
@@ -71,8 +71,8 @@ def parse(command: str, arguments: list[str]) -> tuple[ModuleType, Any]:
     torchrun share its work.
 
     Raises:
-        ConfigError: no command has that name, or a flag or setting is wrong.
-        SystemExit: the help was shown (code 0), or a value cannot be read (code 2).
+        ConfigError: no command has that name, or a flag or its value is wrong.
+        SystemExit: the help was shown (code 0).
     """
     if not _HELP_FLAGS.isdisjoint(arguments):
         _show_help_without_torch(command, arguments)

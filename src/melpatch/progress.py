@@ -24,8 +24,13 @@ _live: list[Progress] = []
 
 
 def console() -> Console:
-    """Return the console for tables on stdout; where that is no terminal, lines are wide."""
-    width = None if sys.stdout.isatty() else _LOG_COLUMNS
+    """Return the console for tables on stdout.
+
+    A file or pipe gets wide lines, unless the environment variable COLUMNS gives a width.
+    """
+    width = None
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        width = _LOG_COLUMNS
     return Console(width=width, markup=False, highlight=False)
 
 

@@ -204,7 +204,7 @@ def test_cpu_seconds_are_no_budget_on_a_gpu(asked, tmp_path, commands, monkeypat
     monkeypatch.setattr("melpatch.comparison.work._gpu", lambda folder: "a GPU")
     melpatch(*asked, "--out", tmp_path, "--cpu-seconds", "1", "--only", "masked", "--seeds", "0")
     told = (tmp_path / "table.md").read_text()
-    assert "cpu_seconds: no budget for what runs on a GPU (a GPU); give --steps or --epochs" in told
+    assert "cpu_seconds: not measured on a GPU (a GPU); give --steps or --epochs" in told
     assert len(commands[0].ran) == 1
     assert not any((tmp_path / "costs").iterdir())
 
@@ -297,11 +297,11 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
         (("--recipe", "nope"), "unknown recipe or objective 'nope'"),
         (
             ("--steps", "2", "--cpu-seconds", "1"),
-            "steps and cpu_seconds = [(2,), (1.0,)]; allowed: one of these lists",
+            "steps and cpu_seconds = [(2,), (1.0,)]; allowed: only one of these lists",
         ),
         (
             ("--steps", "2", "--epochs", "1"),
-            "steps and epochs = [(2,), (1.0,)]; allowed: one of these lists",
+            "steps and epochs = [(2,), (1.0,)]; allowed: only one of these lists",
         ),
         (
             ("--exclude-splits", "val"),

@@ -201,7 +201,7 @@ def test_a_method_that_hides_tokens_wants_an_encoder_of_tokens(corpus, tmp_path,
         *SHORT,
     ]
     assert main(["pretrain", "ssast", *words]) == 2
-    assert "SSAST works on patch tokens, which cnn14 has not" in capsys.readouterr().err
+    assert "SSAST works on patch tokens, which cnn14 does not have" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
@@ -370,7 +370,7 @@ def test_help_tells_the_recipes_and_of_every_flag_unit_and_default(words, monkey
         "Recipes: asit, asit_2023, asit_2024, ",
         "Longest segment, in seconds;",
         "--front-end.window-ms FLOAT Length of a frame, in milliseconds. (default: 25.0)",
-        "--objective.mask-ratio FLOAT Share of a clip's patches that is hidden",
+        "--objective.mask-ratio FLOAT Share of a clip's patches that is masked",
         "--out PATH Run folder to write. (required)",
     ):
         assert part in told

@@ -69,8 +69,8 @@ def read_pretrain_flags(arguments: list[str], about: str) -> PretrainConfig:
         about: the command's summary.
 
     Raises:
-        ConfigError: the first word is no recipe.
-        SystemExit: tyro has shown the help (code 0) or the wrong flag (code 2).
+        ConfigError: the first word is not a recipe, or a flag or its value is wrong.
+        SystemExit: the help was shown.
     """
     names = ", ".join(recipe_names(with_labels=False))
     if not arguments or arguments[0].startswith("-"):

@@ -161,8 +161,6 @@ def _check_commands(runs: Sequence[Pretraining]) -> None:
         message = f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}"
         try:
             read_pretrain_flags([*words, "--out", "checked"], "")
-        except SystemExit as error:
-            raise ConfigError(message) from error
         except ConfigError as error:
             raise ConfigError(f"{message}: {error}") from error
     for protocol in {scoring.protocol for run in runs for scoring in run.scorings}:
