@@ -60,7 +60,6 @@ PENDING = {
     "objectives",
     "plots",
     "protocols",
-    "training",
 }
 # Lines of a function, if not 60: the training loop is written out, so that it reads top to bottom.
 LONGEST = {"fit": 100}

@@ -1,4 +1,4 @@
-"""Weights as safetensors files."""
+"""Reading and writing weights as safetensors files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def save_weights(
     Args:
         path: the file.
         state: tensors by name.
-        about: texts by name for the file's header.
+        about: metadata for the file's header.
     """
     with written_aside(path) as aside:
         write_weights(aside, copied(state), about)
@@ -31,7 +31,7 @@ def write_weights(
     path: Path, state: Mapping[str, Tensor], about: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors that :func:`copied` returned; a crash may leave the file half-written."""
-    # Not save_file: it hides the system's message, and leaves temporary files when it is killed.
+    # Not save_file, which hides the system's error and leaves temporary files when it is killed.
     path.write_bytes(serialised(dict(state), metadata={"format": "pt", **(about or {})}))
 
 
@@ -60,5 +60,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: not a readable safetensors file ({error}); take it from a backup or train again"
+            f"{path}: not a readable safetensors file ({error}); restore it from a backup or train "
+            "again"
         ) from error

@@ -1,1 +1,1 @@
-"""The loop, and the folder it leaves."""
+"""The training loop, and the run folder it writes."""

@@ -1,15 +1,16 @@
-"""Checkpoints that a run resumes from: written while training continues, verified before they are used.
+"""Checkpoints to resume from: written in the background, verified before they are used.
 
 ::
 
     resume/step-000000500/
-        model.safetensors      the weights of the objective
-        average.safetensors    the running average of weights, where there is one
-        optimizer.pt           what the optimiser remembers
+        model.safetensors      weights of the objective
+        average.safetensors    running average of the weights, if there is one
+        optimizer.pt           state of the optimiser
         progress.json          steps done, the best score
-        SHA256SUMS             of the files above, as ``sha256sum --check`` reads it
+        SHA256SUMS             checksums of the files above, for ``sha256sum --check``
 
-Training waits only for a copy of the tensors; a thread writes them. A full disk fails a run only at its last save.
+Training waits only for a copy of the tensors; a thread writes them. A full disk fails a run only
+at its last save.
 """
 
 import hashlib
@@ -39,13 +40,15 @@ class Progress:
 
     step: int = 0
     skipped: int = 0
-    """Steps without a finite loss or gradient, in all."""
+    """Steps without a finite loss or gradient."""
     skipped_in_a_row: int = 0
+    """Such steps since the last one that was taken."""
     best: float | None = None
     """Best validation score so far."""
     best_step: int = 0
+    """Step of the best score."""
     averaged: int = 0
-    """Number of evaluations whose weights the running average holds."""
+    """Number of evaluations whose weights are in the running average."""
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Checkpoint:
     """Everything that a run resumes from."""
 
     progress: Progress
+    """Counters and best score."""
     model: Mapping[str, Tensor]
     """Weights of the objective."""
     optimizer: Mapping[str, Any]
@@ -62,13 +66,13 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of a run, the weights to use, and the thread that writes both.
+    """The checkpoints of a run, its final weights, and the thread that writes both.
 
-    As a context manager it waits on exit until every process has written everything; a last save that did not fit on
-    the disk is then an error.
+    As a context manager it waits on exit until every rank has written everything. If the last save
+    did not fit on the disk, the exit raises a CheckpointError.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         logs: files whose lines must be on the disk before a checkpoint is.
         keep_last: number of newest checkpoints that are kept.
         keep_every: checkpoints at multiples of this step are kept for good.
@@ -88,23 +92,24 @@ class Checkpoints:
         self.keep_every = keep_every
         self._thread = futures.ThreadPoolExecutor(1, "saving")
         self._pending: dict[str, futures.Future[None]] = {}
-        # Weights that did not fit on the disk yet; only the thread touches them.
+        # Only the saving thread writes these two: weights that did not fit on the disk yet, and
+        # the error of the last write if the disk was full.
         self._unpublished: Mapping[str, Tensor] | None = None
-        self._refused: OSError | None = None
+        self._disk_full: OSError | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An error of the body comes first; one of a write must not replace it.
+        # An error in the body is not replaced by an error of a write.
         if kind is not None:
             futures.wait(self._pending.values())
             return
         self.wait()
-        if self._refused is not None:
+        if self._disk_full is not None:
             raise CheckpointError(
-                f"{self._refused.filename or self.folder}: no room for the last weights ({self._refused.strerror}); "
-                "free some space, then go on with --resume"
+                f"{self._disk_full.filename or self.folder}: no room for the last weights "
+                f"({self._disk_full.strerror}); free some space, then continue with --resume"
             )
         # torchrun stops rank 0 when other ranks have exited, so they wait for its writes.
         distributed.barrier()
@@ -115,33 +120,40 @@ class Checkpoints:
         return max(self._all(), key=step_of, default=None)
 
     def publish(self, weights: Mapping[str, Tensor]) -> None:
-        """Write the weights to use in the background; if the disk is full, every save tries again."""
+        """Write the weights to use in the background; if the disk is full, later saves retry."""
         self._settle("publish")
         self._pending["publish"] = self._thread.submit(self._write, None, copied(weights))
 
     def save(self, state: Checkpoint, publish: Mapping[str, Tensor] | None = None) -> None:
-        """Write a checkpoint in the background, after the one before it; then remove those not to be kept.
+        """Write a checkpoint in the background, then remove those that need not be kept.
+
+        It waits for the previous checkpoint to be written.
 
         Args:
             state: what the run resumes from.
-            publish: the weights to use, if they change; written before the checkpoint, since no later save would write
-                them again after the last one.
+            publish: the weights to use, if they change; written before the checkpoint, since no
+                later save would write them again after the last one.
 
         Raises:
-            CheckpointError: the checkpoint before it could not be written for another reason than lack of space.
+            CheckpointError: the previous checkpoint could not be written, for another reason than
+                lack of space.
         """
         self._settle("save")
-        own = Checkpoint(
+        # The thread writes copies, so that training can go on changing the tensors in place.
+        snapshot = Checkpoint(
             replace(state.progress),
             copied(state.model),
             copied(state.optimizer),
             copied(state.average),
         )
-        weights = own.model if publish is state.model else copied(publish)
-        self._pending["save"] = self._thread.submit(self._write, own, weights)
+        if publish is state.model:
+            weights = snapshot.model
+        else:
+            weights = copied(publish)
+        self._pending["save"] = self._thread.submit(self._write, snapshot, weights)
 
     def check(self) -> None:
-        """Raise the error of a write that has failed by now."""
+        """Raise the error of a write that has failed so far; does not wait."""
         for kind in [kind for kind, writing in self._pending.items() if writing.done()]:
             self._settle(kind)
 
@@ -156,7 +168,7 @@ class Checkpoints:
             writing.result()
 
     def choose(self) -> Path | None:
-        """Return the newest intact checkpoint, and remove what a crash left behind; None before the first save.
+        """Return the newest intact checkpoint and remove what a crash left; None if there is none.
 
         Raises:
             CheckpointError: there are checkpoints, but all are damaged.
@@ -165,17 +177,18 @@ class Checkpoints:
         clear_partial(self.folder / "resume")
         damaged: list[Path] = []
         for checkpoint in sorted(self._all(), key=step_of, reverse=True):
-            wrong = _damage(checkpoint)
-            if wrong is None:
-                for newer in damaged:  # or it would be counted among those to keep
+            damage = _damage(checkpoint)
+            if damage is None:
+                # Damaged checkpoints would otherwise count among the newest to keep.
+                for newer in damaged:
                     discard(newer)
                 return checkpoint
-            notice(f"{checkpoint}: damaged ({wrong}); going on from the state before it")
+            notice(f"{checkpoint}: damaged ({damage}); trying the checkpoint before it")
             damaged.append(checkpoint)
         if damaged:
             raise CheckpointError(
-                f"{self.folder / 'resume'}: none of its {len(damaged)} states is whole; take one from a backup, or "
-                "remove the folder to train from the start"
+                f"{self.folder / 'resume'}: none of its {len(damaged)} checkpoints is intact; "
+                "restore one from a backup, or remove the folder to train from the start"
             )
         return None
 
@@ -183,7 +196,10 @@ class Checkpoints:
         return list((self.folder / "resume").glob("step-*"))
 
     def _write(self, state: Checkpoint | None, publish: Mapping[str, Tensor] | None) -> None:
-        """Write the weights to use if they have changed, and a checkpoint if one is given."""
+        """Write the weights to use if they have changed, and a checkpoint if there is one.
+
+        Runs in the saving thread. A full disk is noted and printed; the next save tries again.
+        """
         if publish is not None:
             self._unpublished = publish
         try:
@@ -192,36 +208,44 @@ class Checkpoints:
                     write_weights(aside, self._unpublished)
                 self._unpublished = None
             if state is not None:
-                for log in self.logs:
-                    log.flush()  # a state without the lines before it would leave a gap
-                clear_partial(self.folder / "resume")  # what could not be removed takes room
-                target = self.folder / "resume" / f"step-{state.progress.step:09d}"
-                with written_aside(target) as aside:
-                    _put(aside, state)
-                self._drop_older(target)
-            self._refused = None
+                self._write_checkpoint(state)
+            self._disk_full = None
         except (OSError, RuntimeError) as error:
-            self._refused = lack_of_space(error)
-            if self._refused is None:
-                raise self._told(error) from error
+            self._disk_full = lack_of_space(error)
+            if self._disk_full is None:
+                raise self._write_error(error) from error
             notice(
-                f"{self._refused.filename or self.folder}: no room to save ({self._refused.strerror}); the run goes "
-                "on, and the next save tries again; free some space"
+                f"{self._disk_full.filename or self.folder}: no room to save "
+                f"({self._disk_full.strerror}); the run continues, and the next save tries again; "
+                "free some space"
             )
 
-    def _told(self, error: OSError | RuntimeError) -> Exception:
+    def _write_checkpoint(self, state: Checkpoint) -> None:
+        # Resuming from a checkpoint without the log lines before it would leave a gap in the logs.
+        for log in self.logs:
+            log.flush()
+        # Old checkpoints that could not be removed earlier still take up space.
+        clear_partial(self.folder / "resume")
+        target = self.folder / "resume" / f"step-{state.progress.step:09d}"
+        with written_aside(target) as aside:
+            _write_files(aside, state)
+        self._remove_old(target)
+
+    def _write_error(self, error: OSError | RuntimeError) -> Exception:
         """Return the error for a write that failed for another reason than lack of space."""
         if not isinstance(error, OSError):
             return error
         return CheckpointError(
-            f"{error.filename or self.folder}: cannot be written ({error.strerror}); mend the disk, or make the folder "
-            "writable, then go on with --resume"
+            f"{error.filename or self.folder}: cannot be written ({error.strerror}); repair the "
+            "disk or make the folder writable, then continue with --resume"
         )
 
-    def _drop_older(self, target: Path) -> None:
-        for each in sorted(self._all(), key=step_of)[: -self.keep_last]:
-            if each != target and not (self.keep_every and step_of(each) % self.keep_every == 0):
-                discard(each)
+    def _remove_old(self, target: Path) -> None:
+        """Remove all checkpoints but the newest, those kept for good, and the one just written."""
+        for checkpoint in sorted(self._all(), key=step_of)[: -self.keep_last]:
+            kept = self.keep_every is not None and step_of(checkpoint) % self.keep_every == 0
+            if checkpoint != target and not kept:
+                discard(checkpoint)
 
 
 def step_of(folder: Path) -> int:
@@ -231,23 +255,26 @@ def step_of(folder: Path) -> int:
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Load a checkpoint that :meth:`Checkpoints.choose` has verified."""
-    average = folder / "average.safetensors"
+    progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    average: dict[str, Tensor] = {}
+    if (folder / "average.safetensors").exists():
+        average = load_weights(folder / "average.safetensors")
     return Checkpoint(
-        Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8"))),
+        Progress(**progress),
         load_weights(folder / "model.safetensors"),
         torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
-        load_weights(average) if average.exists() else {},
+        average,
     )
 
 
-def _put(folder: Path, state: Checkpoint) -> None:
+def _write_files(folder: Path, state: Checkpoint) -> None:
+    """Write the files of a checkpoint, and last their checksums."""
     folder.mkdir(parents=True)
     write_weights(folder / "model.safetensors", state.model)
     if state.average:
         write_weights(folder / "average.safetensors", state.average)
-    with (folder / "optimizer.pt").open(
-        "wb"
-    ) as file:  # torch tells no reason where it opens the file itself
+    # If torch opened the file itself, its error would not say why it cannot be written.
+    with (folder / "optimizer.pt").open("wb") as file:
         torch.save(state.optimizer, file)
     (folder / "progress.json").write_text(json.dumps(asdict(state.progress)), encoding="utf-8")
     sums = [f"{_sum(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
@@ -255,22 +282,23 @@ def _put(folder: Path, state: Checkpoint) -> None:
 
 
 def _damage(folder: Path) -> str | None:
-    """Return in words what is wrong with a checkpoint; None if it is intact."""
+    """Return what is wrong with a checkpoint, for a message; None if it is intact."""
     try:
-        sums = dict(
-            line.split("  ")[::-1]
-            for line in (folder / _SUMS).read_text(encoding="utf-8").splitlines()
-        )
+        # Each line is "checksum  name".
+        lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
+        sums = dict(line.split("  ")[::-1] for line in lines)
         for name in sorted(sums.keys() | {"model.safetensors", "optimizer.pt", "progress.json"}):
             if _sum(folder / name) != sums.get(name):
                 return f"{name} does not match {_SUMS}"
     except OSError as error:
         return f"{Path(error.filename or _SUMS).name}: {error.strerror}"
-    except ValueError:  # not text, or not such lines
+    except ValueError:
+        # The file is not text, or its lines are not in that format.
         return f"{_SUMS} cannot be read"
     return None
 
 
 def _sum(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The settings of a run: what config.toml records and the command line sets."""
+"""The settings of a run: config.toml records them, the command line sets them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,35 +25,38 @@ class TrainConfig:
     steps: int | None = None
     """Optimiser steps; 0 keeps the initial weights, such as those of --init."""
     accumulate: int = 1
-    """Batches per process that are accumulated to one step, to save memory; the step stays the same."""
+    """Batches per process that are accumulated in one step: less memory, the same gradient."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """With several processes, each holds all weights (ddp), or a shard of weights and optimiser state (fsdp)."""
+    """With several processes, each holds all weights (ddp), or a shard of weights and optimiser
+    state (fsdp)."""
     optimizer: Literal["adamw", "adam", "amsgrad"] = "adamw"
-    """Decoupled weight decay, or Adam with the decay in the gradient (as published SSAST), or that with the largest
-    second moment so far (as published PANNs)."""
+    """AdamW with decoupled weight decay; Adam with the decay in the gradient (published SSAST);
+    or AMSGrad, which is Adam with the largest second moment so far (published PANNs)."""
     lr: float = 1e-3
     """Base learning rate."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay rates of the optimiser's first and second moments."""
     weight_decay: float = 0.05
-    """Weight decay; biases and norms have none, tokens and position tables only with decay_tokens."""
+    """Weight decay; not for biases and norms, for tokens and position tables with decay_tokens."""
     weight_decay_end: float | None = None
     """Weight decay at the end of the run, reached along half a cosine; None keeps it constant."""
     decay_tokens: bool = False
-    """Decay special tokens, mask embeddings and position tables too (as published DINO and ASiT)."""
+    """Decay special tokens, mask embeddings and position tables too (as published DINO and
+    ASiT)."""
     grad_clip: float | None = 1.0
     """Largest norm of the gradient; larger gradients are scaled down. None does not clip."""
     grad_clip_by: Literal["global", "tensor"] = "global"
-    """What grad_clip limits: the norm of all gradients together, or that of each parameter's own (as published DINO and
-    ASiT)."""
+    """What grad_clip limits: the norm of all gradients together, or the norm of each parameter's
+    gradient (published DINO and ASiT)."""
     lr_schedule: Schedule = "cosine"
-    """Shape of the learning rate after the warm-up; dino is the cosine exactly as DINO and ASiT published it."""
+    """Shape of the learning rate after the warm-up; dino is the cosine exactly as published with
+    DINO and ASiT."""
     lr_warmup: float = 0.08
     """Share of the run over which the learning rate rises linearly."""
     lr_floor: float = 0.0
     """End of a cosine or linear schedule, as a factor of lr."""
     lr_step_start: float = 0.5
-    """Share of the run at which the step schedule decays first."""
+    """Share of the run at which the step schedule first decays."""
     lr_step_every: float = 0.1
     """Share of the run between decays of the step schedule."""
     lr_step_factor: float = 0.5
@@ -63,9 +66,11 @@ class TrainConfig:
     head_lr_scale: float = 1.0
     """Factor of the learning rate outside the encoder."""
     average_last: float = 0.0
-    """Average the weights after the evaluations in this last share of the run; 0 keeps the best or last weights."""
+    """Share of the run, at its end, over whose evaluations the weights are averaged; 0 keeps the
+    best or last weights."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """Precision of the encoder; auto is bf16 if the processor supports it. Losses are always float32."""
+    """Precision of the encoder; auto is bf16 if the processor supports it. Losses are always
+    float32."""
     compile: bool = False
     """Compile the encoder with torch.compile: slow to start, faster on GPUs."""
     log_every: int = 10
@@ -73,70 +78,54 @@ class TrainConfig:
     save_every: int = 500
     """Steps between checkpoints."""
     keep_last: int = 2
-    """Number of newest checkpoints that are kept; a second one replaces a newest one that is damaged."""
+    """Number of newest checkpoints that are kept; with 2 a run survives damage to the newest."""
     keep_every: int | None = None
-    """Steps between checkpoints that are kept for good, a multiple of save_every; None keeps only the newest."""
+    """Steps between checkpoints that are kept for good, a multiple of save_every; None keeps only
+    the newest."""
     evaluations: int = 10
     """Evaluations in a run, of the validation score or of the embeddings' health."""
     nonfinite_limit: int = 10
-    """Steps in a row without a finite loss or gradient (skipped and counted) after which the run stops."""
+    """Skipped steps in a row (no finite loss or gradient) after which the run stops."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        # Length of the run, and how often something happens in it.
         check(self.steps is None or self.steps >= 0, "steps", self.steps, "0 or more")
         check(self.epochs > 0, "epochs", self.epochs, "above 0")
-        for name in (
+        counts = (
             "accumulate",
             "log_every",
             "save_every",
             "keep_last",
             "evaluations",
             "nonfinite_limit",
-        ):
+        )
+        for name in counts:
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        multiple = self.keep_every is None or (
-            self.keep_every >= 1 and self.keep_every % self.save_every == 0
-        )
-        check(
-            multiple,
-            "keep_every",
-            self.keep_every,
-            f"a multiple of save_every = {self.save_every}, or none",
-        )
+        keep = self.keep_every
+        multiple = keep is None or (keep >= 1 and keep % self.save_every == 0)
+        allowed = f"a multiple of save_every = {self.save_every}, or none"
+        check(multiple, "keep_every", keep, allowed)
+
+        # Learning rate and its schedule.
+        share = "a share of the run, 0 to below 1"
         check(self.lr > 0, "lr", self.lr, "above 0")
-        check(
-            0 <= self.lr_warmup < 1, "lr_warmup", self.lr_warmup, "a share of the run, 0 to below 1"
-        )
-        check(
-            all(0 <= beta < 1 for beta in self.betas),
-            "betas",
-            self.betas,
-            "two numbers, 0 to below 1",
-        )
+        check(0 <= self.lr_warmup < 1, "lr_warmup", self.lr_warmup, share)
+        check(0 <= self.lr_floor <= 1, "lr_floor", self.lr_floor, "0 to 1")
+        step_every = self.lr_step_every
+        check(step_every > 0, "lr_step_every", step_every, "a share of the run above 0")
+        check(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
+        check(self.head_lr_scale > 0, "head_lr_scale", self.head_lr_scale, "above 0")
+
+        # The optimiser, and the average of the weights.
+        betas_fit = all(0 <= beta < 1 for beta in self.betas)
+        check(betas_fit, "betas", self.betas, "two numbers, 0 to below 1")
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         end = self.weight_decay_end
         check(end is None or end >= 0, "weight_decay_end", end, "0 or more, or none")
-        check(0 <= self.lr_floor <= 1, "lr_floor", self.lr_floor, "0 to 1")
-        check(self.head_lr_scale > 0, "head_lr_scale", self.head_lr_scale, "above 0")
-        check(
-            self.lr_step_every > 0,
-            "lr_step_every",
-            self.lr_step_every,
-            "a share of the run above 0",
-        )
-        check(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0, at most 1")
-        check(
-            0 <= self.average_last < 1,
-            "average_last",
-            self.average_last,
-            "a share of the run, 0 to below 1",
-        )
-        check(
-            self.grad_clip is None or self.grad_clip > 0,
-            "grad_clip",
-            self.grad_clip,
-            "above 0, or none",
-        )
+        limit = self.grad_clip
+        check(limit is None or limit > 0, "grad_clip", limit, "above 0, or none")
+        check(0 <= self.average_last < 1, "average_last", self.average_last, share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,15 +133,16 @@ class RunConfig:
     """Settings of a whole run: data, front end, encoder, objective and training."""
 
     data: tuple[str, ...] = ()
-    """Folders of audio, CSV files with the header path,label,split, and shards (melpatch pack) here or by their URL."""
+    """Folders of audio, CSV files with the header path,label,split, and shards (melpatch pack),
+    local or by URL."""
     split_column: str = "split"
     """Column of the CSV that holds the split or fold."""
     label_column: str = "label"
     """Column of the CSV that holds the labels, separated by ';'."""
     seed: int = 0
-    """Everything random is a function of this number."""
+    """Seed of everything random in the run."""
     labels: tuple[str, ...] = ()
-    """The classes, in the order of the model's outputs; taken from the data."""
+    """The classes in the order of the model's outputs; taken from the data if empty."""
     front_end: LogMel.Config = field(default_factory=LogMel.Config)
     """Waveform to spectrogram."""
     encoder: Annotated[Any, tyro.conf.arg(prefix_name=True)] = field(

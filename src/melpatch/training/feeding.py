@@ -1,4 +1,4 @@
-"""The batches of each step, copied to the device while the step before is computed."""
+"""The batches of each step, copied to the device while the previous step runs."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -17,10 +17,11 @@ from melpatch.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class StepBatches:
-    """What a process learns from in one step.
+    """The data of one step on one process.
 
     Attributes:
-        batches: on the device, one per accumulation; of several processes each has them all, some without clips.
+        batches: one per accumulation, on the device. With several processes every rank has all of
+            them, some perhaps without clips.
         rejected: clips that this process could not read.
     """
 
@@ -31,7 +32,7 @@ class StepBatches:
 def step_batches(
     trainer: Trainer, corpus: Corpus, first_step: int
 ) -> Generator[StepBatches, None, None]:
-    """Yield the batches of this process, step by step from ``first_step`` on."""
+    """Yield the batches of this process for each step, starting at ``first_step``."""
     config = trainer.config
     loaded = training_batches(
         corpus,
@@ -47,27 +48,32 @@ def step_batches(
     placeholder = _batch_without_clips(trainer)
     with closing(on_device(loaded, trainer.fabric.device)) as moved:
         while parts := list(islice(moved, config.train.accumulate)):
-            batches = [placeholder if part.batch is None else part.batch for part in parts]
-            if distributed.world_size() == 1:
-                batches = [part.batch for part in parts if part.batch is not None]
+            batches = [part.batch for part in parts if part.batch is not None]
+            if distributed.world_size() > 1:
+                # Collective calls need every rank: one that can read none of its clips takes part
+                # with an empty batch.
+                batches = [placeholder if part.batch is None else part.batch for part in parts]
             yield StepBatches(batches, [clip for part in parts for clip in part.rejected])
 
 
 def _batch_without_clips(trainer: Trainer) -> Batch:
-    """Return the batch of a process that can read none of its clips, since every rank must take part in a step."""
+    """Return an empty batch, for a rank that can read none of its clips in a step."""
     objective = trainer.objective
     samples = round(trainer.config.loader.seconds * objective.front_end.sample_rate)
-    classes = len(trainer.config.labels) if objective.needs_labels else None
+    classes = None
+    if objective.needs_labels:
+        classes = len(trainer.config.labels)
     return Batch.empty(samples, classes).to(trainer.fabric.device)
 
 
 def on_device(
     batches: Iterator[LoadedBatch], device: torch.device
 ) -> Generator[LoadedBatch, None, None]:
-    """Yield the batches on a device, in their order.
+    """Yield the batches on a device, in order.
 
-    To a GPU, the next batch is copied from pinned memory on a stream of its own while the current one is used: two
-    batches are there at a time, and the GPU does not wait for the copy. Elsewhere there is nothing to overlap.
+    On a GPU the next batch is copied from pinned memory on a separate stream while the current one
+    is used. Two batches are on the GPU at a time, and it does not wait for the copy. On other
+    devices there is nothing to overlap.
     """
     if device.type != "cuda":
         yield from (_moved(loaded, device) for loaded in batches)
@@ -75,14 +81,14 @@ def on_device(
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ahead: tuple[LoadedBatch, torch.cuda.Event] | None = None
     for loaded in batches:
-        # The copy of this batch is started before the batch before it is handed out.
+        # The copy of this batch starts before the previous batch is yielded.
         with torch.cuda.stream(copying):
             copied = _moved(loaded, device), copying.record_event()
         if ahead is not None:
-            yield _handed_over(*ahead)
+            yield _for_computing(*ahead)
         ahead = copied
     if ahead is not None:
-        yield _handed_over(*ahead)
+        yield _for_computing(*ahead)
 
 
 def _moved(loaded: LoadedBatch, device: torch.device) -> LoadedBatch:
@@ -91,11 +97,12 @@ def _moved(loaded: LoadedBatch, device: torch.device) -> LoadedBatch:
     return replace(loaded, batch=loaded.batch.to(device))
 
 
-def _handed_over(loaded: LoadedBatch, copied: torch.cuda.Event) -> LoadedBatch:
-    """Return a batch for the computing stream, once that stream has been told to wait for the copy."""
+def _for_computing(loaded: LoadedBatch, copied: torch.cuda.Event) -> LoadedBatch:
+    """Make the computing stream wait for the copy of a batch, and return the batch."""
     computing = torch.cuda.current_stream()
     computing.wait_event(copied)
-    # Otherwise the allocator could reuse the memory for the next copy while this stream still reads it.
+    # Otherwise the allocator could reuse the memory for the next copy while this stream still
+    # reads it.
     if loaded.batch is not None:
         for value in vars(loaded.batch).values():
             if isinstance(value, Tensor) and value.is_cuda:

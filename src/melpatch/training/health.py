@@ -1,4 +1,4 @@
-"""Embedding health: do the embeddings of different clips still differ, and in how many directions?"""
+"""Embedding health: whether clips' embeddings still differ, and in how many directions."""
 
 from itertools import chain
 
@@ -17,25 +17,27 @@ from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.start import plan
 
+# Clips that are embedded at every evaluation.
 _CLIPS = 256
 
 
 def effective_rank(embeddings: Float[Tensor, "clip dim"]) -> float:
-    """Return exp of the entropy of the singular values' shares; 0 if the embeddings do not vary.
+    """Return the effective rank of the centred embeddings; 0 if they do not vary.
 
-    The singular values are those of the centred embeddings. Source: Roy and Vetterli 2007, "The effective rank"; used
-    as a measure of collapse in Garrido et al. 2023, "RankMe".
+    Source: Roy and Vetterli 2007, "The effective rank"; used as a measure of collapse in Garrido et
+    al. 2023, "RankMe".
     """
     centred = embeddings.double() - embeddings.double().mean(dim=0)
     singular = torch.linalg.svdvals(centred)
     if singular.sum() < 1e-12:
         return 0.0
+    # exp(-sum of p_k log p_k), the exponential of the entropy of p_k = s_k / sum of s.
     share = singular / singular.sum()
     return float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
 
 
 def health(embeddings: Float[Tensor, "clip dim"]) -> dict[str, float]:
-    """Return ``embedding_std`` (mean over dimensions of the std over clips) and ``effective_rank``."""
+    """Return ``embedding_std`` (std over clips, mean over dimensions) and ``effective_rank``."""
     return {
         "embedding_std": float(embeddings.double().std(dim=0).mean()),
         "effective_rank": effective_rank(embeddings),
@@ -43,7 +45,7 @@ def health(embeddings: Float[Tensor, "clip dim"]) -> dict[str, float]:
 
 
 def collapse_warning(now: dict[str, float], start: dict[str, float]) -> str | None:
-    """Return a sentence if the embeddings have collapsed since the start of the run, else None."""
+    """Return a warning if the embeddings have collapsed since the start of the run, else None."""
     if now["embedding_std"] < 0.01 * start["embedding_std"]:
         change = f"their std fell from {start['embedding_std']:.3g} to {now['embedding_std']:.3g}"
     elif now["effective_rank"] < min(1.5, 0.5 * start["effective_rank"]):
@@ -60,12 +62,13 @@ def collapse_warning(now: dict[str, float], start: dict[str, float]) -> str | No
 
 
 class EmbeddingHealth:
-    """Spread and rank of the embeddings of fixed clips: an ``evaluate`` for :func:`melpatch.training.loop.fit`.
+    """Spread and rank of the embeddings of a fixed set of training clips.
 
-    Build it before ``fit``: the values at the start of the run are measured at once, on the encoder as it is given.
+    An ``evaluate`` for :func:`melpatch.training.loop.fit`. Build it before ``fit``: the values at
+    the start of the run are measured at once.
 
     Args:
-        corpus: the training clips, of which the 256 with the lowest keys are measured.
+        corpus: the training clips; the 256 with the lowest keys are measured.
         config: the settings of the run.
         objective: what will be trained, before its first step.
 
@@ -79,21 +82,26 @@ class EmbeddingHealth:
         seconds = objective.input_seconds(config.objective, config.loader.seconds)
         self.clips = [crop(clip, seconds, config.seed, 0) for clip in chosen]
         self.batch_size = plan(config, corpus).micro_batch_size
-        # A teacher is a copy of this encoder once the run begins, so the start is the same for both.
+        # A teacher starts as a copy of this encoder, so the values at the start hold for both.
         with torch.no_grad():
             self.start = self._measure(objective.eval(), objective.encoder)
 
     def __call__(self, objective: Objective, step: int) -> dict[str, float]:
-        """Return std and effective rank of the exported encoder's embeddings; print a notice if they collapsed."""
+        """Return std and effective rank of the exported encoder; print a notice on collapse."""
         now = self._measure(objective, objective.export_encoder())
-        warning = collapse_warning(now, self.start) if now else None
-        if warning:
-            notice(f"step {step}: {warning}")
+        if now:
+            warning = collapse_warning(now, self.start)
+            if warning:
+                notice(f"step {step}: {warning}")
         return now
 
     def _measure(self, objective: Objective, encoder: Encoder) -> dict[str, float]:
-        """Return std and effective rank, or nothing if fewer than two clips can be read; a collective call."""
+        """Return std and effective rank; nothing if fewer than two clips can be read.
+
+        A collective call.
+        """
         device = next(encoder.parameters()).device
+        # Each rank embeds its shard of the clips; then every rank has all embeddings.
         own_clips = distributed.shard_of_rank(self.clips)
         sample_rate = objective.front_end.sample_rate
         own: list[Tensor] = []

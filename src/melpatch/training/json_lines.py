@@ -1,4 +1,4 @@
-"""Files of JSON lines that survive a crash and a full disk without gaps."""
+"""JSON-lines files that have no gaps after a crash or a full disk."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from melpatch.atomic import lack_of_space, sync, written_aside
 
 
 class JsonLines:
-    """A file of JSON lines; lines that do not fit on a full disk wait in memory for the next write.
+    """A JSON-lines file; while the disk is full, lines wait in memory for the next write.
 
     Args:
         path: of the file, which need not exist.
@@ -25,11 +25,10 @@ class JsonLines:
         self._lock = Lock()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a line, now or once there is room again; numbers that are not finite become null."""
+        """Append a line, now or once there is room; numbers that are not finite become null."""
+        plain = {name: _plain(value) for name, value in record.items()}
         with self._lock:
-            self._held.append(
-                json.dumps({name: _plain(value) for name, value in record.items()}) + "\n"
-            )
+            self._held.append(json.dumps(plain) + "\n")
             try:
                 self._write()
             except OSError as error:
@@ -49,37 +48,43 @@ class JsonLines:
             sync(self.path.parent)
 
     def cut(self, step: int) -> None:
-        """Keep the complete lines up to a step; a crash may have left later ones, and half a line."""
+        """Remove lines of later steps and incomplete lines, which a crash may have left."""
         if not self.path.exists():
             return
-        kept = [
-            line for line in self.path.read_bytes().splitlines(keepends=True) if _up_to(line, step)
-        ]
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if _up_to(line, step)]
         with written_aside(self.path) as aside:
             aside.write_bytes(b"".join(kept))
 
     def _write(self) -> None:
         if not self._held:
             return
-        before = self.path.stat().st_size if self.path.exists() else 0
+        before = 0
+        if self.path.exists():
+            before = self.path.stat().st_size
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("".join(self._held))
         except OSError:
             if self.path.exists():
-                # Remove half a line, so that the next one does not follow it directly.
+                # Remove a line that was only partly written, so that the next one is not joined to
+                # it.
                 os.truncate(self.path, before)
             raise
         self._held.clear()
 
 
 def _up_to(line: bytes, step: int) -> bool:
+    """Return whether a line is complete and of a step up to this one."""
     try:
         return line.endswith(b"\n") and bool(json.loads(line)["step"] <= step)
-    except ValueError:  # a power cut may leave any bytes
+    except ValueError:
+        # A power cut may leave any bytes.
         return False
 
 
 def _plain(value: Any) -> Any:
-    """Return null for a number that is not finite, which JSON cannot hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Return None for a number that is not finite, which JSON cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -22,24 +22,25 @@ from melpatch.training.config import TrainConfig
 def launch(config: TrainConfig) -> Fabric:
     """Return the Fabric of a run: device, precision and the strategy for several processes."""
     accelerator = _accelerator()
-    arithmetic = precision(config.precision)
-    together = distributed.world_size()
-    if together == 1:
-        return Fabric(accelerator=accelerator, devices=1, precision=arithmetic)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", together))
+    chosen_precision = precision(config.precision)
+    world_size = distributed.world_size()
+    if world_size == 1:
+        return Fabric(accelerator=accelerator, devices=1, precision=chosen_precision)
+    # torchrun sets the number of processes on this node.
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     fabric = Fabric(
         accelerator=accelerator,
-        devices=here,
-        num_nodes=together // here,
-        strategy=_strategy(config, together),
-        precision=arithmetic,
+        devices=local_world_size,
+        num_nodes=world_size // local_world_size,
+        strategy=_strategy(config, world_size),
+        precision=chosen_precision,
     )
     fabric.launch()
     return fabric
 
 
 def _accelerator() -> Literal["cuda", "mps", "cpu"]:
-    """Return the best device there is; processes that train together need CUDA or CPUs."""
+    """Return the fastest kind of device; several processes need CUDA or CPUs."""
     if torch.cuda.is_available():
         return "cuda"
     if torch.backends.mps.is_available() and distributed.world_size() == 1:
@@ -47,15 +48,18 @@ def _accelerator() -> Literal["cuda", "mps", "cpu"]:
     return "cpu"
 
 
-def _strategy(config: TrainConfig, together: int) -> Strategy:
+def _strategy(config: TrainConfig, world_size: int) -> Strategy:
     if config.strategy == "fsdp":
-        return ModelParallelStrategy(_sharded, data_parallel_size=together, tensor_parallel_size=1)
-    # Which parameters get a gradient depends on the step (frozen prototypes) and the encoder (special tokens).
+        return ModelParallelStrategy(
+            _sharded, data_parallel_size=world_size, tensor_parallel_size=1
+        )
+    # Which parameters get a gradient depends on the step (frozen prototypes) and the encoder
+    # (special tokens).
     return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True)
 
 
 def _sharded(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Shard every parameter over the processes; blocks are gathered one by one while they are used."""
+    """Shard all parameters over the processes; each block is gathered only while it is used."""
     for block in module.modules():
         if isinstance(block, Block):
             fully_shard(block, mesh=mesh["data_parallel"])
@@ -68,17 +72,17 @@ def precision(wanted: Literal["auto", "32-true", "bf16-mixed"]) -> Literal["32-t
     """Return the precision to use; ``auto`` is bf16 autocast if the processor supports it."""
     if wanted != "auto":
         return wanted
-    has_bf16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if torch.cuda.is_available()
-        else torch.cpu._is_avx512_bf16_supported()
-    )
+    if torch.cuda.is_available():
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = torch.cpu._is_avx512_bf16_supported()
     return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def memory_gib() -> float:
-    """Return the peak memory of this process in GiB: on its GPU if it has one, else resident."""
+    """Return the peak memory of this process in GiB, on its GPU if it has one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
+    # macOS counts the resident memory in bytes, Linux in KiB.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,7 +1,7 @@
-"""The training loop, written out: one for pretraining and fine-tuning.
+"""The training loop, written out; pretraining and fine-tuning share it.
 
-Everything random in a step is a function of (seed, clip key, step). An interrupted run therefore resumes as if it had
-never stopped, on any number of processes.
+Everything random in a step is a function of (seed, clip key, step). An interrupted run therefore
+resumes as if it had never stopped, on any number of processes.
 """
 
 from collections.abc import Callable
@@ -48,21 +48,24 @@ def fit(
     select: str | None = None,
     tracker: Tracker | None = None,
 ) -> Progress:
-    """Train an objective on a corpus to the run's last step, from wherever the run folder stands.
+    """Train an objective on a corpus, from the run's newest checkpoint to its last step.
 
     Args:
-        objective: what to train; it ends with its last weights, the run folder with the ones to use.
+        objective: what to train; on return it holds the last weights, and the run folder holds the
+            weights to use.
         corpus: the training clips, which the run folder records.
         run: an open run folder.
-        evaluate: called ``train.evaluations`` times with the objective in evaluation mode; returns numbers to log.
-        select: name of the evaluated number whose best step's weights are kept (higher is better); None keeps the last.
+        evaluate: called ``train.evaluations`` times with the objective in evaluation mode; returns
+            numbers to log.
+        select: name of the evaluated number whose best step's weights are kept (higher is better);
+            None keeps the last weights.
         tracker: where curves and pictures go besides metrics.jsonl.
 
     Raises:
         ConfigError: the objective cannot be trained on this corpus with these settings.
         DataError: too many clips cannot be read.
-        CheckpointError: the run was started on other clips, another process trains in its folder, or a save failed; a
-            full disk makes only the last save fail.
+        CheckpointError: the run was started on other clips, another process trains in its folder,
+            or a save failed (a full disk fails only the last save).
         MelpatchError: too many steps in a row had no finite loss.
         Interrupted: a signal requested a stop, even in the last step; the run is saved.
     """
@@ -92,7 +95,7 @@ def fit(
                     news = bool(clips.rejected or stopping.requested())
                     losses = backward(trainer, clips.batches, step, news=news)
 
-                    # Clip, optimiser, teacher: skipped where loss or gradient are not finite.
+                    # Clip, optimiser, teacher: skipped if the loss or gradient is not finite.
                     if losses.finite:
                         clip_gradients(trainer.optimizer, config, losses.grad_norm)
                         trainer.optimizer.step()
@@ -133,19 +136,19 @@ def fit(
 
 
 def evaluation_steps(config: TrainConfig, total: int) -> set[int]:
-    """Return after which steps to evaluate: evenly spread, the last among them."""
+    """Return the steps after which to evaluate: evenly spread, the last one included."""
     count = config.evaluations
     return {max(1, round(total * number / count)) for number in range(1, count + 1)}
 
 
 def _restore(trainer: Trainer, run: Run) -> tuple[Progress, dict[str, Tensor]]:
-    """Load the newest checkpoint into the trainer; return its progress and its running average of weights.
+    """Load the newest checkpoint; return its progress and its running average of weights.
 
-    A run of no steps publishes the weights that it starts from.
+    A run of 0 steps publishes its initial weights.
     """
     state = run.restore()
     if state is not None:
-        # Only now, since set_up has moved the weights to their device and sharded them.
+        # After set_up, which moves the weights to their device and shards them.
         load_weights_into(trainer.objective, state.model)
         load_optimizer_into(trainer.optimizer.optimizer, state.optimizer)
         device = trainer.fabric.device
@@ -159,7 +162,7 @@ def _restore(trainer: Trainer, run: Run) -> tuple[Progress, dict[str, Tensor]]:
 
 
 def _exchange_news(run: Run, corpus: Corpus, rejected: list[Rejected]) -> int:
-    """Record the unreadable clips of all processes; return the signal that requested a stop of any, or 0.
+    """Record the unreadable clips of all ranks; return the stop signal of any rank, or 0.
 
     A collective call.
 
@@ -180,17 +183,19 @@ def _check_rejected(run: Run, corpus: Corpus, newest: Rejected) -> None:
     unreadable = {clip.location for clip in corpus.clips} & run.rejected.keys()
     if len(unreadable) > limit:
         raise DataError(
-            f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the last "
-            f"being {newest.path} ({newest.reason}); see {run.folder / 'rejected.csv'}, repair or "
-            "remove them, or raise --max-bad-share"
+            f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the "
+            f"last being {newest.path} ({newest.reason}); see {run.folder / 'rejected.csv'}, repair "
+            "or remove them, or raise --max-bad-share"
         )
 
 
 def _note_skipped(run: Run, progress: Progress, batches: list[Batch]) -> None:
-    """Count and log a step without finite loss or gradient, with its clips' keys; a collective call.
+    """Count and log a step without a finite loss or gradient, with the keys of its clips.
+
+    A collective call.
 
     Raises:
-        MelpatchError: that many steps in a row were skipped.
+        MelpatchError: ``nonfinite_limit`` steps in a row were skipped.
     """
     progress.skipped += 1
     progress.skipped_in_a_row += 1
@@ -200,8 +205,8 @@ def _note_skipped(run: Run, progress: Progress, batches: list[Batch]) -> None:
     limit = run.config.train.nonfinite_limit
     if progress.skipped_in_a_row >= limit:
         raise MelpatchError(
-            f"{run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys are "
-            "in metrics.jsonl; lower --lr, use --precision 32-true, or look at those clips"
+            f"{run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys "
+            "are in metrics.jsonl; lower --lr, use --precision 32-true, or look at those clips"
         )
 
 
@@ -212,7 +217,7 @@ def _log(run: Run, tracker: Tracker, step: int, values: dict[str, float]) -> Non
 
 
 def _show(shown: Bar, speed: Speedometer, step: int, record: dict[str, float]) -> None:
-    """Advance the progress bar; after five steps of a longer run, print how long the rest takes."""
+    """Advance the progress bar; after 5 steps of a longer run, print the remaining time."""
     clips = f"{speed.clips_per_second(step):.1f}/s"
     loss = record.get("loss", float("nan"))
     shown.advance(1, loss=loss, clips=clips, memory=f"{memory_gib():.1f} GiB")
@@ -234,16 +239,17 @@ def _warn(objective: Objective, run: Run, step: int, record: dict[str, float]) -
 
 
 def _evaluate(trainer: Trainer, evaluate: Evaluate | None, step: int) -> dict[str, float]:
-    """Return the scores of the objective in evaluation mode, as rank 0 has them; a collective call."""
+    """Put the objective in evaluation mode and return its scores on rank 0; a collective call."""
     trainer.objective.eval()
     if evaluate is None:
         return {}
+    # All ranks use the scores of rank 0, so that all of them keep the same best weights.
     with torch.no_grad(), trainer.fabric.autocast():
         return distributed.broadcast_from_rank_zero(evaluate(trainer.objective, step))
 
 
 def _draw(objective: Objective, tracker: Tracker, step: int, batches: list[Batch]) -> None:
-    """Give the tracker a picture of the first batch that has a clip."""
+    """Give the tracker a picture of the first batch that has clips."""
     batch = next((batch for batch in batches if len(batch)), None)
     if batch is not None:
         tracker.picture(objective, batch, step)
@@ -257,7 +263,7 @@ def _keep(
     scores: dict[str, float],
     select: str | None,
 ) -> None:
-    """Publish the weights if their score is the best so far, or add them to the average of the last ones."""
+    """Publish the weights with the best score so far, or add them to the running average."""
     share = run.config.train.average_last
     if share and progress.step > (1 - share) * trainer.total_steps:
         # Running mean over n evaluations: m_n = m_(n-1) + (w - m_(n-1)) / n.
@@ -278,12 +284,12 @@ def _save(
     average: dict[str, Tensor],
     select: str | None,
 ) -> None:
-    """Save a checkpoint, and the weights to use with it.
+    """Save a checkpoint together with the weights to use.
 
-    Those are the running average after the last step, if there is one. Otherwise they are the current weights, unless
-    the best ones are selected, which are published already.
+    After the last step these are the running average, if there is one. Otherwise they are the
+    current weights, unless the best ones are selected, which are already published.
     """
-    # All processes join their shares of a sharded state, though only rank 0 writes.
+    # All ranks gather the shards of a sharded state, though only rank 0 writes it.
     model, optimizer = gather_full((trainer.objective.state_dict(), trainer.optimizer.state_dict()))
     published = model if select is None else None
     if average and progress.step == trainer.total_steps:
@@ -295,14 +301,13 @@ def _finish(run: Run, tracker: Tracker, progress: Progress, total: int) -> Progr
     """Close the tracker and return the progress.
 
     Raises:
-        Interrupted: any process was asked to stop, even if training is complete: what follows it must not keep a
-            scheduler waiting.
+        Interrupted: a signal requested a stop on any rank. This holds even if training is complete:
+            what follows it must not keep a scheduler waiting.
     """
     tracker.close()
     if count := len(run.rejected):
-        notice(
-            f"clips left out because they could not be read: {count}; see {run.folder / 'rejected.csv'}"
-        )
+        rejected_csv = run.folder / "rejected.csv"
+        notice(f"clips left out because they could not be read: {count}; see {rejected_csv}")
     stop_signal = max(distributed.all_gather_objects(stopping.requested()))
     if not stop_signal:
         return progress
@@ -311,6 +316,7 @@ def _finish(run: Run, tracker: Tracker, progress: Progress, total: int) -> Progr
     if progress.step == total:
         done = f"complete and saved after step {total} when {name} stopped the command"
     raise Interrupted(
-        f"{run.folder}: {done}; the same command continues from there, a training command with --resume",
+        f"{run.folder}: {done}; the same command continues from there, a training command with "
+        "--resume",
         stop_signal,
     )

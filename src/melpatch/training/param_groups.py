@@ -1,8 +1,8 @@
-"""Optimiser groups: which parameters are decayed, and which learn slower or faster than the rest.
+"""Optimiser groups: weight decay and the factor of the learning rate per parameter.
 
-Biases and norms carry no weight decay, tokens and position tables only if asked. Layer-wise decay multiplies the
-learning rate of a layer by ``layer_decay`` once for every layer above it (Clark et al. 2020, "ELECTRA"; Bao et al.
-2021, "BEiT", appendix).
+Biases and norms have no weight decay; tokens and position tables have it only with
+``decay_tokens``. Layer-wise decay multiplies the learning rate of a layer by ``layer_decay`` once
+for every layer above it (Clark et al. 2020, "ELECTRA"; Bao et al. 2021, "BEiT", appendix).
 """
 
 from typing import Any
@@ -23,8 +23,8 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Return optimiser groups with ``params`` and ``names``, in a fixed order.
 
-    A loop that changes the rates multiplies a group's learning rate by its ``lr_scale`` and its weight decay by its
-    ``decay_scale`` (0 or 1).
+    A loop that changes the rates multiplies a group's learning rate by its ``lr_scale`` and its
+    weight decay by its ``decay_scale`` (0 or 1).
     """
     encoder = objective.encoder
     layers = {f"encoder.{name}": layer for name, layer in encoder.parameter_layers().items()}
@@ -39,7 +39,8 @@ def param_groups(
             decays = decay_tokens
         lr_scale = head_lr_scale
         if name in layers:
-            # The final norm (layer num_layers + 1) learns at the full rate, each layer below it slower.
+            # layer_decay^(number of layers above it); the final norm, layer num_layers + 1, is the
+            # topmost.
             lr_scale = layer_decay ** (encoder.num_layers + 1 - layers[name])
         decay_scale = float(decays)
         group = groups.setdefault(

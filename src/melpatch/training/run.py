@@ -1,21 +1,21 @@
-"""The run folder is the whole truth: settings, metrics, weights, and what a resumed run needs.
+"""The run folder: settings, metrics, weights, and everything a resumed run needs.
 
 ::
 
-    command.toml        the settings of the command, as they were asked for
-    config.toml         the resolved settings; reloadable
-    corpus.json         how many clips, and a hash that tells a changed corpus
-    clips.npy           the marks of these clips, sorted: what the run was trained on
-    environment.json    versions, machine, command, git commit, one entry per start
-    metrics.jsonl       what was measured, a pure function of settings and data: equal runs give equal files
-    speed.jsonl         what was timed, since the start of the run, whatever interrupted it
+    command.toml        settings of the command as the user gave them
+    config.toml         resolved settings; reloadable
+    corpus.json         number of clips, and a hash that detects a changed corpus
+    clips.npy           sorted identities of the clips that the run was trained on
+    environment.json    versions, machine, command, git commit; one entry per start
+    metrics.jsonl       losses and scores; equal settings and data give equal files
+    speed.jsonl         speed and seconds, summed over all starts of the run
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
     lock                held by the process that trains
-    resume/step-N/      the newest complete checkpoints of the run, see :mod:`melpatch.training.checkpoints`
+    resume/step-N/      newest checkpoints, see :mod:`melpatch.training.checkpoints`
 
-Weights and checkpoints are written aside, synced, then renamed; a crash at any moment leaves the last complete ones.
-Only rank 0 writes; all ranks read, so that the folder must be visible to all of them.
+Weights and checkpoints are written aside, synced, then renamed; a crash at any moment leaves the
+last complete ones. Only rank 0 writes. All ranks read, so the folder must be visible to all.
 """
 
 import errno
@@ -50,25 +50,31 @@ from melpatch.training.json_lines import JsonLines
 
 COMMAND = "command.toml"
 _CLIPS = "clips.npy"
-# Seconds for another training to let go of the folder: the decoding processes of one that was killed, which inherited
-# its lock, notice up to 5 s later.
+# Seconds to wait for another process to release the folder's lock. The decoding processes of a
+# killed run inherit its lock, and exit up to 5 s later.
 _PATIENCE = 15.0
-_NO_LOCKS = {
-    errno.ENOLCK,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.EINVAL,
-}  # what file systems say that know none
+# Errors of file systems that have no locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _PACKAGES = ("melpatch", "torch", "numpy", "soundfile", "soxr", "lightning-fabric", "scikit-learn")
 
 
 class Run:
-    """An open run folder."""
+    """An open run folder.
+
+    Args:
+        folder: where it is.
+        config: the resolved settings.
+
+    Attributes:
+        rejected: the clips that could not be read, by their location.
+        checkpoints: writes checkpoints and weights in the background.
+    """
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder = folder
         self.config = config
         self.rejected: dict[str, Rejected] = {}
+        # Number of clips in rejected.csv, which may be fewer while the disk is full.
         self._listed = 0
         self._metrics = JsonLines(folder / "metrics.jsonl")
         self._speed = JsonLines(folder / "speed.jsonl")
@@ -84,12 +90,12 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig, command: Any = None) -> "Run":
-        """Start a new run.
+        """Create a new run folder.
 
         Args:
             folder: where; it need not exist.
             config: the resolved settings.
-            command: the settings of the command that starts it, if it is one.
+            command: the settings of the command that starts the run, if any.
 
         Raises:
             CheckpointError: the folder holds a run already, or cannot be written.
@@ -103,20 +109,20 @@ class Run:
         """Raise CheckpointError if the folder holds a run already."""
         if (folder / "config.toml").exists():
             raise CheckpointError(
-                f"{folder}: holds a run already; add --resume to go on with it, or give another --out"
+                f"{folder}: holds a run already; add --resume to continue it, or give another --out"
             )
 
     @staticmethod
     def require_writable(folder: Path) -> None:
-        """Raise CheckpointError if nothing can be written to the folder, or no such folder can be made."""
-        there = next(
-            each for each in (folder, *folder.absolute().parents) if os.access(each, os.F_OK)
-        )
-        if not there.is_dir():
-            raise CheckpointError(f"{there}: is a file, not a folder; give another --out")
-        if not os.access(there, os.W_OK | os.X_OK):
+        """Raise CheckpointError if the folder is not writable, or cannot be created."""
+        # A new folder is created in the nearest parent that exists.
+        candidates = (folder, *folder.absolute().parents)
+        existing = next(path for path in candidates if os.access(path, os.F_OK))
+        if not existing.is_dir():
+            raise CheckpointError(f"{existing}: is a file, not a folder; give another --out")
+        if not os.access(existing, os.W_OK | os.X_OK):
             raise CheckpointError(
-                f"{there}: cannot be written; make it writable, or give another --out"
+                f"{existing}: cannot be written; make it writable, or give another --out"
             )
 
     @classmethod
@@ -130,34 +136,31 @@ class Run:
         path = self.folder / "rejected.csv"
         if path.exists():
             listed = {clip.path: clip for clip in read_rejected(path)}
-            self._listed, self.rejected = len(listed), listed | self.rejected
+            self._listed = len(listed)
+            self.rejected = listed | self.rejected
 
     def remember(self, corpus: Corpus) -> None:
         """Record which clips the run is trained on; a resumed run must be given the same ones.
 
         Raises:
             CheckpointError: the corpus is not the one the run was started with.
-            DataError: it is not the same in all processes.
+            DataError: the corpus is not the same on all ranks.
         """
-        known = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
-        require_same_on_all_ranks(known, f"the clips of {corpus.name}, their lengths or labels")
-        on_rank_zero(lambda: self._remember(known, corpus.clips))
+        # Sorted, so that the order in which the clips are listed does not matter.
+        contents = sorted(
+            (clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips
+        )
+        require_same_on_all_ranks(contents, f"the clips of {corpus.name}, their lengths or labels")
+        sha256 = hashlib.sha256(repr(contents).encode()).hexdigest()
+        summary = {"clips": len(contents), "sha256": sha256}
+        on_rank_zero(lambda: self._remember(summary, corpus.clips))
 
-    def _remember(
-        self, known: list[tuple[int, float, float, tuple[str, ...]]], clips: Iterable[Clip]
-    ) -> None:
+    def _remember(self, now: dict[str, Any], clips: Iterable[Clip]) -> None:
         path = self.folder / "corpus.json"
-        now = {"clips": len(known), "sha256": hashlib.sha256(repr(known).encode()).hexdigest()}
         if not path.exists():
+            identities = [identity for clip in clips for identity in clip.identities]
             with written_aside(self.folder / _CLIPS) as aside, aside.open("wb") as file:
-                np.save(
-                    file,
-                    np.unique(
-                        np.array(
-                            [mark for clip in clips for mark in clip.identities], dtype=np.int64
-                        )
-                    ),
-                )
+                np.save(file, np.unique(np.array(identities, dtype=np.int64)))
             with written_aside(path) as aside:
                 aside.write_text(json.dumps(now), encoding="utf-8")
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -170,7 +173,7 @@ class Run:
 
     @staticmethod
     def trained_on(folder: Path) -> frozenset[int] | None:
-        """Return the marks of the clips that the run in a folder was trained on; None where there is no note."""
+        """Return the identities of a run's training clips; None if they were not recorded."""
         path = folder / _CLIPS
         if not path.exists():
             return None
@@ -178,17 +181,18 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock for the body of a ``with``, and record the environment of this start.
+        """Hold the folder's lock in the body, and record the environment of this start.
 
-        The lock ends with the process, however the process ends.
+        The lock is released when the process ends, even if it is killed.
 
         Raises:
-            CheckpointError: another process trains in it.
+            CheckpointError: another process trains in the folder.
         """
         lock = FileLock(self.folder / "lock")
         on_rank_zero(lambda: self._acquire(lock))
         try:
-            self._read_rejected()  # which the one before may have added to
+            # The previous holder of the lock may have rejected more clips.
+            self._read_rejected()
             yield
         finally:
             lock.release()
@@ -198,8 +202,8 @@ class Run:
             self._wait_for(lock)
         except Timeout:
             raise CheckpointError(
-                f"{self.folder}: another process trains in it; wait for its end, or stop it; if there is none, remove "
-                f"{lock.lock_file}"
+                f"{self.folder}: another process trains in it; wait until it ends, or stop it; if "
+                f"there is none, remove {lock.lock_file}"
             ) from None
         except (NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
@@ -207,7 +211,8 @@ class Run:
                     f"{self.folder}: cannot be locked ({error.strerror}); make it writable"
                 ) from error
             notice(
-                f"{self.folder}: its file system has no locks; see to it that no two trainings write to it"
+                f"{self.folder}: its file system has no locks; make sure that no other process "
+                "trains in it"
             )
         self._note_environment()
 
@@ -221,7 +226,7 @@ class Run:
             lock.acquire(timeout=_PATIENCE)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl: numbers that an equal run would reproduce."""
+        """Append a line to metrics.jsonl: numbers that a run with equal settings reproduces."""
         if is_rank_zero():
             self._metrics.add(record)
 
@@ -232,13 +237,17 @@ class Run:
 
     @staticmethod
     def speed(folder: Path) -> dict[str, Any]:
-        """Return the last line of a run's speed.jsonl; nothing where none is there yet."""
+        """Return the last line of a run's speed.jsonl; empty if there is none yet."""
         path = folder / "speed.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return dict(json.loads(lines[-1])) if lines else {}
+        if not path.exists():
+            return {}
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if not lines:
+            return {}
+        return dict(json.loads(lines[-1]))
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
-        """List unreadable files in rejected.csv, each once; while the disk is full, in memory."""
+        """List unreadable files in rejected.csv, each once; only in memory if the disk is full."""
         self.rejected |= {clip.path: clip for clip in rejected if clip.path not in self.rejected}
         if len(self.rejected) == self._listed or not is_rank_zero():
             return
@@ -265,17 +274,23 @@ class Run:
         return self.checkpoints.newest
 
     def restore(self) -> Checkpoint | None:
-        """Return the newest intact checkpoint, None before the first save; drop metrics written after it.
+        """Return the newest intact checkpoint and remove the metrics of later steps.
+
+        None before the first save.
 
         Raises:
             CheckpointError: all checkpoints are damaged.
         """
         newest = on_rank_zero(self._rewind)
-        return None if newest is None else load_checkpoint(newest)
+        if newest is None:
+            return None
+        return load_checkpoint(newest)
 
     def _rewind(self) -> Path | None:
         newest = self.checkpoints.choose()
-        step = 0 if newest is None else step_of(newest)
+        step = 0
+        if newest is not None:
+            step = step_of(newest)
         for log in (self._metrics, self._speed):
             log.cut(step)
         return newest
@@ -284,18 +299,17 @@ class Run:
         self.refuse(self.folder)
         self.require_writable(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = {
-            COMMAND: command,
-            "config.toml": self.config,
-        }  # in this order: the latter makes it a run
-        for name, each in settings.items():
-            if each is not None:
+        # config.toml is written last: a folder that has it is a run.
+        for name, settings in ((COMMAND, command), ("config.toml", self.config)):
+            if settings is not None:
                 with written_aside(self.folder / name) as aside:
-                    aside.write_text(to_toml(each), encoding="utf-8")
+                    aside.write_text(to_toml(settings), encoding="utf-8")
 
     def _note_environment(self) -> None:
         path = self.folder / "environment.json"
-        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        starts = []
+        if path.exists():
+            starts = json.loads(path.read_text(encoding="utf-8"))
         starts.append(environment())
         with written_aside(path) as aside:
             aside.write_text(json.dumps(starts, indent=1), encoding="utf-8")
@@ -303,6 +317,9 @@ class Run:
 
 def environment() -> dict[str, Any]:
     """Return versions, machine, command and git commit."""
+    gpu = None
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -312,17 +329,17 @@ def environment() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": gpu,
         "git_commit": _git_commit(),
     }
 
 
 def _git_commit() -> str | None:
-    """Return the commit that this code is checked out at; None where there is no checkout, or no git."""
+    """Return the commit of this checkout of the code; None without a checkout or git."""
     if shutil.which("git") is None:
         return None
-    asked = ["git", "rev-parse", "HEAD"]
+    command = ["git", "rev-parse", "HEAD"]
     result = subprocess.run(
-        asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
     )
     return result.stdout.strip() or None

@@ -1,6 +1,7 @@
-"""Sharded weights and optimiser states (FSDP2), and the full ones that are saved.
+"""Sharded weights and optimiser states (FSDP2), and the full ones in checkpoints.
 
-Since checkpoints are full, a run may resume with another number of processes or another strategy.
+Since checkpoints hold full tensors, a run may resume with another number of processes or another
+strategy.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,39 +18,47 @@ T = TypeVar("T")
 
 
 def gather_full(state: T) -> T:
-    """Return a tensor or state with every shard gathered from all processes; a collective call."""
-    joined: T = tree_map_only(DTensor, lambda share: share.full_tensor(), state)
-    return joined
+    """Return a tensor or state with all shards gathered from all ranks; a collective call."""
+    full: T = tree_map_only(DTensor, lambda shard: shard.full_tensor(), state)
+    return full
 
 
 def load_weights_into(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load full weights into a module; each process keeps its shard."""
-    held = module.state_dict()
-    module.load_state_dict({name: _shared_as(value, held[name]) for name, value in state.items()})
+    own = module.state_dict()
+    module.load_state_dict({name: _sharded_as(value, own[name]) for name, value in state.items()})
 
 
 def load_optimizer_into(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Load an optimiser's full state; each process keeps its shard."""
+    # An optimiser's state dict numbers the parameters in the order of its groups.
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    shares = {
-        number: {name: _shared_as(value, parameters[number]) for name, value in values.items()}
+    shards = {
+        number: {name: _sharded_as(value, parameters[number]) for name, value in values.items()}
         for number, values in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": shares})
+    optimizer.load_state_dict({**state, "state": shards})
 
 
-def _shared_as(value: Any, held: Tensor) -> Any:
-    """Return this process's shard of a value if ``held`` is a shard of the same shape, else the value itself."""
-    if not isinstance(held, DTensor) or not isinstance(value, Tensor) or value.shape != held.shape:
+def _sharded_as(value: Any, like: Tensor) -> Any:
+    """Return this rank's shard of a full tensor if ``like`` is sharded, else the value itself.
+
+    A value of another shape than ``like``, such as the optimiser's step count, is not sharded.
+    """
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
+    # Every rank has loaded the full tensor, so that each takes its own shard without communication.
     return distribute_tensor(
-        value.to(held.device), held.device_mesh, held.placements, src_data_rank=None
+        value.to(like.device), like.device_mesh, like.placements, src_data_rank=None
     )
 
 
 @contextmanager
 def unsharded(module: nn.Module) -> Iterator[None]:
-    """Gather all weights on every process for the body, which may call any submodule but must not train."""
+    """Gather all weights on every rank while the body runs.
+
+    The body may call any submodule, but must not train.
+    """
     parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)

@@ -1,4 +1,4 @@
-"""How fast a run goes: clips per second since its last start, and the seconds spent in all starts together."""
+"""The speed of a run: clips per second since its last start, and seconds over all its starts."""
 
 import time
 from collections.abc import Iterator
@@ -10,29 +10,31 @@ from melpatch.training.run import Run
 
 
 class Speedometer:
-    """Measures the steps of a run; evaluations and saves are not counted in its seconds.
+    """Measures the time of a run's steps, without evaluations and saves.
 
     Args:
         run: the run folder, whose speed.jsonl holds the seconds of earlier starts.
         step: steps done before this start.
 
     Attributes:
-        seconds: time in steps by the clock, over all starts.
-        cpu_seconds: CPU time of this process in steps, decoding included, over all starts.
+        seconds: wall-clock time of the steps, over all starts.
+        cpu_seconds: CPU time of this process in the steps, decoding included, over all starts.
     """
 
     def __init__(self, run: Run, step: int) -> None:
         before = run.speed(run.folder)
         self.seconds = before.get("seconds", 0.0)
-        # CPU seconds are summed over the processes, so only rank 0 carries those of earlier starts.
-        self.cpu_seconds = before.get("cpu_seconds", 0.0) if distributed.is_rank_zero() else 0.0
+        # CPU seconds are summed over the ranks, so only rank 0 carries those of earlier starts.
+        self.cpu_seconds = 0.0
+        if distributed.is_rank_zero():
+            self.cpu_seconds = before.get("cpu_seconds", 0.0)
         self._batch_size = run.config.loader.batch_size
         self._first_step = step
         self._started = time.monotonic()
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """Add the time that the body takes to the seconds spent."""
+        """Add the time that the body takes to both counts of seconds."""
         cpu = time.process_time()
         clock = time.monotonic()
         yield
@@ -40,12 +42,16 @@ class Speedometer:
         self.seconds += time.monotonic() - clock
 
     def steps_per_second(self, step: int) -> float:
-        """Return the mean rate since this start, evaluations and saves included, after ``step`` steps in all."""
+        """Return the mean rate since this start, with evaluations and saves.
+
+        Args:
+            step: steps done so far, over all starts.
+        """
         elapsed = time.monotonic() - self._started
         return (step - self._first_step) / max(elapsed, 1e-9)
 
     def clips_per_second(self, step: int) -> float:
-        """Return the mean rate in clips of all processes together."""
+        """Return the mean rate in clips, of all ranks together."""
         return self.steps_per_second(step) * self._batch_size
 
     def record(self, step: int) -> dict[str, int | float]:

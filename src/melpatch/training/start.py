@@ -1,4 +1,4 @@
-"""What is decided before the first step: corpus statistics, segment and table length, number of steps."""
+"""Decisions before the first step: statistics, segment and table length, number of steps."""
 
 import math
 from dataclasses import replace
@@ -23,9 +23,14 @@ OF_A_CORPUS = ("mean", "std", "scale", "padding", "target_frames")
 
 
 def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
-    """Return the config with mean and std measured on at most ``clips`` clips, the first in training order.
+    """Return the config with the front end's mean and std measured on the corpus.
 
     Only rank 0 measures; the result is broadcast.
+
+    Args:
+        config: the settings of the run.
+        corpus: the training clips.
+        clips: the largest number of clips to measure, the first in training order.
 
     Raises:
         DataError: none of them can be read.
@@ -35,22 +40,21 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
 
 
 def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, float]:
-    draws = islice(
-        training_order(corpus, replace(config.loader, balanced_sampling=False), config.seed, 0),
-        min(clips, len(corpus.clips)),
-    )
-    pieces = [
-        crop(corpus.clips[draw.clip], config.loader.seconds, config.seed, 0) for draw in draws
-    ]
-    loaded = evaluation_batches(pieces, config.front_end.sample_rate, batch_size=16)
+    # Without balanced sampling each clip is drawn once.
+    loader = replace(config.loader, balanced_sampling=False)
+    order = training_order(corpus, loader, config.seed, 0)
+    draws = islice(order, min(clips, len(corpus.clips)))
+    segments = [crop(corpus.clips[draw.clip], loader.seconds, config.seed, 0) for draw in draws]
+    loaded = evaluation_batches(segments, config.front_end.sample_rate, batch_size=16)
     batches = (part.batch for part in loaded if part.batch is not None)
     first = next(batches, None)
     if first is None:
         raise DataError(
-            f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to see why"
+            f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to "
+            "see why"
         )
-    sound = ((batch.wave, batch.lengths) for batch in chain([first], batches))
-    mean, std = measure(LogMel(config.front_end), sound)
+    waves = ((batch.wave, batch.lengths) for batch in chain([first], batches))
+    mean, std = measure(LogMel(config.front_end), waves)
     return round(mean, 5), round(std, 5)
 
 
@@ -59,53 +63,56 @@ def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:
 
     Views, position tables and the windows of the trained model are then no longer than the audio.
     """
-    longest = (
-        math.ceil(
-            1000 * max((clip.duration for clip in corpus.clips), default=config.loader.seconds)
-        )
-        / 1000
-    )
-    return replace(
-        config, loader=replace(config.loader, seconds=min(config.loader.seconds, longest))
-    )
+    seconds = config.loader.seconds
+    longest = max((clip.duration for clip in corpus.clips), default=seconds)
+    longest = math.ceil(1000 * longest) / 1000
+    loader = replace(config.loader, seconds=min(seconds, longest))
+    return replace(config, loader=loader)
 
 
 def fitted(config: RunConfig) -> RunConfig:
-    """Return the config with a learned position table as long as what the encoder will be given at once."""
-    method: Any = owner(config.objective)
-    heard = method.input_seconds(config.objective, config.loader.seconds)
-    frames = LogMel(config.front_end).frames(round(heard * config.front_end.sample_rate))
-    encoder = config.encoder.fit_positions(
-        config.front_end.n_mels, config.front_end.target_frames or frames
-    )
-    return replace(config, encoder=encoder)
+    """Return the config with a learned position table as long as the encoder's input."""
+    objective_class: Any = owner(config.objective)
+    input_seconds = objective_class.input_seconds(config.objective, config.loader.seconds)
+    front_end = config.front_end
+    frames = front_end.target_frames
+    if not frames:
+        frames = LogMel(front_end).frames(round(input_seconds * front_end.sample_rate))
+    return replace(config, encoder=config.encoder.fit_positions(front_end.n_mels, frames))
 
 
 def plan(config: RunConfig, corpus: Corpus) -> Plan:
-    """Return the number of steps of a run on the corpus, and what its batches hold.
+    """Return the number of steps of a run on the corpus, and the sizes of its batches.
 
     Raises:
-        ConfigError: the batch size cannot be divided among them.
+        ConfigError: the batch size cannot be divided among the processes and accumulated batches.
     """
-    batch_size, accumulate, together = (
-        config.loader.batch_size,
-        config.train.accumulate,
-        distributed.world_size(),
-    )
-    method: Any = owner(config.objective)
-    shares = together * accumulate
-    pairs = 2 if shares > 1 and method.needs_pairs(config.objective) else 1
-    allowed = (
-        f"a multiple of {shares * pairs}, which is {together} processes x accumulate = {accumulate}"
-    )
-    allowed += " x 2, since clips are mixed in pairs" if pairs == 2 else ""
-    check(batch_size % (shares * pairs) == 0, "batch_size", batch_size, allowed)
+    batch_size = config.loader.batch_size
+    accumulate = config.train.accumulate
+    world_size = distributed.world_size()
+    _check_divisible(config, world_size)
     steps = config.train.steps
     if steps is None:
         steps = max(1, round(config.train.epochs * len(corpus.clips) / batch_size))
     longest = max((clip.duration for clip in corpus.clips), default=0.0)
     seconds = config.loader.seconds
-    return Plan(steps, batch_size, seconds, min(longest, seconds), accumulate, together)
+    return Plan(steps, batch_size, seconds, min(longest, seconds), accumulate, world_size)
+
+
+def _check_divisible(config: RunConfig, world_size: int) -> None:
+    """Raise ConfigError unless the batch divides into equal micro-batches, of whole pairs if
+    mixed."""
+    accumulate = config.train.accumulate
+    divisor = world_size * accumulate
+    factors = f"{world_size} processes x accumulate = {accumulate}"
+    # A single micro-batch may leave one clip without a partner.
+    objective_class: Any = owner(config.objective)
+    if divisor > 1 and objective_class.needs_pairs(config.objective):
+        divisor *= 2
+        factors += " x 2, since clips are mixed in pairs"
+    batch_size = config.loader.batch_size
+    allowed = f"a multiple of {divisor}, which is {factors}"
+    check(batch_size % divisor == 0, "batch_size", batch_size, allowed)
 
 
 def load_run(folder: Path) -> tuple[RunConfig, Objective]:
@@ -121,7 +128,8 @@ def load_run(folder: Path) -> tuple[RunConfig, Objective]:
     try:
         objective.load_state_dict(state)
     except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
         raise ConfigError(
-            f"{folder}: model.safetensors does not fit config.toml; {str(error).splitlines()[-1].strip()}"
+            f"{folder}: model.safetensors does not fit config.toml; {reason}"
         ) from error
     return config, objective

@@ -1,7 +1,8 @@
-"""The pieces of an optimiser step: rates, gradient, clipping.
+"""The parts of an optimiser step: rates, gradient, clipping.
 
-However the clips of a step are divided among processes and accumulated batches, its gradient and the numbers that are
-logged are those of one large batch. :func:`melpatch.training.loop.fit` puts the pieces together.
+However the clips of a step are divided among processes and accumulated batches, the gradient and
+the logged numbers are those of one large batch. :func:`melpatch.training.loop.fit` combines the
+parts.
 """
 
 import math
@@ -25,12 +26,13 @@ from melpatch.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class StepLosses:
-    """What a step's batches gave, over all processes and equal on all of them.
+    """Losses and gradient norm of a step, over all ranks and equal on all of them.
 
     Attributes:
-        means: loss and metrics, each a mean over the units of all batches; empty if no process had a clip.
+        means: loss and metrics, each a mean over the units of all batches; empty if no rank had a
+            clip.
         grad_norm: norm of the gradient before clipping.
-        news: whether any process called with ``news=True``.
+        news: whether any rank called with ``news=True``.
     """
 
     means: dict[str, float]
@@ -39,25 +41,25 @@ class StepLosses:
 
     @property
     def finite(self) -> bool:
-        """Whether there is a loss, and both loss and gradient are finite, so that the step can be taken."""
-        return (
-            bool(self.means) and math.isfinite(self.means["loss"]) and math.isfinite(self.grad_norm)
-        )
+        """Whether the step can be taken: there is a loss, and loss and gradient are finite."""
+        if not self.means:
+            return False
+        return math.isfinite(self.means["loss"]) and math.isfinite(self.grad_norm)
 
     @property
     def skipped(self) -> bool:
-        """Whether there were clips, but loss or gradient are not finite."""
+        """Whether there were clips, but the loss or the gradient is not finite."""
         return bool(self.means) and not self.finite
 
     def record(self, lr: float) -> dict[str, float]:
-        """Return the numbers to log: means, learning rate and gradient norm; nothing without clips."""
+        """Return means, learning rate and gradient norm, to log; nothing without clips."""
         if not self.means:
             return {}
         return {**self.means, "lr": lr, "grad_norm": self.grad_norm}
 
 
 def set_rates(optimizer: Optimizer, config: TrainConfig, step: int, total: int) -> float:
-    """Set each group's learning rate and weight decay for a step; return the learning rate before their scales."""
+    """Set each group's learning rate and weight decay for a step; return the unscaled rate."""
     rate = config.lr * lr_factor(
         step,
         total,
@@ -68,6 +70,7 @@ def set_rates(optimizer: Optimizer, config: TrainConfig, step: int, total: int) 
         step_every=config.lr_step_every,
         step_factor=config.lr_step_factor,
     )
+    # The scales hold layer-wise decay, the rate of the heads, and which groups are decayed.
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
         if config.weight_decay_end is not None:
@@ -79,19 +82,21 @@ def set_rates(optimizer: Optimizer, config: TrainConfig, step: int, total: int) 
 def backward(
     trainer: Trainer, batches: Sequence[Batch], step: int, *, news: bool = False
 ) -> StepLosses:
-    """Compute the losses of all batches of a step, and leave their mean gradient in the parameters' ``grad``.
+    """Compute the losses of a step's batches, and leave the mean gradient in ``grad``.
 
-    Each batch counts by the units its mean loss is over (masked patches, clips). All processes must have equally many
-    batches, some perhaps without clips; a single process may have none.
+    Each batch is weighted with the number of units its mean loss is over (masked patches, clips).
+    All ranks must have the same number of batches, some perhaps without clips; a single process
+    may have none.
 
     Args:
         trainer: what is trained.
         batches: those of this process, on its device.
         step: steps done before.
-        news: whether this process has something to tell the others; the answer comes with the losses.
+        news: whether this rank has news for the others; the losses say whether any rank has.
     """
     fabric = trainer.fabric
     trainer.module.train()
+    # An objective may need to see all batches of a step before the first loss.
     if len(batches) > 1:
         _seed_dropout(trainer, step)
         with torch.no_grad(), fabric.autocast():
@@ -124,7 +129,8 @@ def backward(
 
 
 def _seed_dropout(trainer: Trainer, step: int) -> None:
-    """Seed torch's own generator, from which only dropout draws, by the run's seed, the step and the rank."""
+    """Seed torch's generator with the run's seed, the step and the rank."""
+    # Only dropout draws from this generator; everything else is keyed by clip and step.
     text = f"{trainer.config.seed}/step/{step}/{distributed.rank()}"
     torch.manual_seed(hash_text(text) & (2**63 - 1))
 
@@ -142,11 +148,12 @@ def _weighted_sums(output: ObjectiveOutput, dtype: torch.dtype) -> Float[Tensor,
 
 
 def _average_gradients(trainer: Trainer, weight: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """Divide the gradients by the weight of all batches of all processes; return the norm of the result.
+    """Divide the gradients by the weight of all batches of all ranks; return their norm.
 
     Args:
-        trainer: whose gradients hold sums over this process's batches, averaged over processes by DDP or FSDP.
-        weight: units of all batches of all processes.
+        trainer: its gradients hold sums over this rank's batches, averaged over ranks by DDP or
+            FSDP.
+        weight: units of all batches of all ranks.
     """
     gradients = _gradients(_trained(trainer.optimizer))
     if not gradients:
@@ -158,7 +165,7 @@ def _average_gradients(trainer: Trainer, weight: Float[Tensor, ""]) -> Float[Ten
 
 
 def clip_gradients(optimizer: Optimizer, config: TrainConfig, grad_norm: float) -> None:
-    """Scale down gradients that are longer than the limit, if there is one: all together, or each tensor's own."""
+    """Scale down gradients whose norm exceeds the limit, all together or tensor by tensor."""
     limit = config.grad_clip
     if limit is None:
         return
@@ -172,13 +179,13 @@ def clip_gradients(optimizer: Optimizer, config: TrainConfig, grad_norm: float) 
 def clip_each(parameters: Sequence[Tensor], limit: float) -> None:
     """Scale down the gradient of every parameter whose own norm exceeds the limit."""
     gradients = _gradients(parameters)
-    # All norms come to the CPU in one copy, so that the step waits once and not once per tensor.
+    # All norms come to the CPU in one copy: the step waits for the device once, not per tensor.
     norms = torch.stack([gather_full(norm) for norm in torch._foreach_norm(gradients)]).tolist()
     torch._foreach_mul_(gradients, [min(1.0, limit / (norm + 1e-6)) for norm in norms])
 
 
 def _trained(optimizer: Optimizer) -> list[Tensor]:
-    """Return the parameters that took part in the step."""
+    """Return the parameters that have a gradient in this step."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     return [parameter for parameter in parameters if parameter.grad is not None]
 
@@ -190,7 +197,7 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
 def training_step(trainer: Trainer, batches: Sequence[Batch], step: int) -> dict[str, float]:
     """Do one optimiser step as ``fit`` does, without a run folder; return what it would log.
 
-    For benchmarks, and for tests that bring their own batches.
+    For benchmarks and tests.
     """
     lr = set_rates(trainer.optimizer, trainer.config.train, step, trainer.total_steps)
     losses = backward(trainer, batches, step)

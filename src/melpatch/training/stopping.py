@@ -1,6 +1,7 @@
-"""Requests to stop: SIGTERM from schedulers that preempt, SIGUSR1 from SLURM's ``--signal=USR1@120``, and Ctrl-C.
+"""Signals that request a stop: SIGTERM, SIGUSR1 and Ctrl-C.
 
-Training stops after the current step and saves; a second Ctrl-C stops it at once.
+Schedulers send SIGTERM to preempt a job; SLURM's ``--signal=USR1@120`` sends SIGUSR1 before a job's
+time is up. Training stops after the current step and saves; a second Ctrl-C stops it at once.
 """
 
 import signal
@@ -10,16 +11,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-# The first signal; noting it is all that a handler can safely do.
+# The first signal that was caught, or 0. A signal handler can do little more than note it safely.
 _first = [0]
 
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """Catch the signals that request a stop while the body runs; outside the main thread this does nothing.
+    """Catch the signals that request a stop while the body runs.
 
-    The pending request is cleared on exit; check :func:`requested` inside the body.
+    The pending request is cleared on exit; check :func:`requested` inside the body. Outside the
+    main thread this does nothing.
     """
+    # Python allows signal handlers to be set in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -33,7 +36,7 @@ def caught() -> Iterator[None]:
 
 
 def requested() -> int:
-    """Return the number of the signal that requested a stop, while signals are caught; 0 if none did."""
+    """Return the signal that requested a stop, while signals are caught; 0 if none did."""
     return _first[0]
 
 

@@ -1,4 +1,4 @@
-"""An objective set up for training: on its device, compiled if asked, with its optimiser."""
+"""Setting up an objective for training: device, compilation and optimiser."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +17,13 @@ from melpatch.training.param_groups import param_groups
 
 @dataclass(frozen=True)
 class Trainer:
-    """What every optimiser step needs; none of it changes during a run but weights and optimiser state.
+    """What every optimiser step needs; only weights and optimiser state change during a run.
 
     Attributes:
         fabric: device, precision and the strategy for several processes.
         objective: what is trained.
-        module: the objective as Fabric wraps it, whose forward pass casts and synchronises.
-        optimizer: the optimiser as Fabric wraps it.
+        module: the objective wrapped by Fabric; its forward pass casts and synchronises.
+        optimizer: the optimiser wrapped by Fabric.
         config: the settings of the run.
         total_steps: optimiser steps of the whole run.
     """
@@ -37,7 +37,7 @@ class Trainer:
 
 
 def set_up(objective: Objective, config: RunConfig, plan: Plan) -> Trainer:
-    """Begin the objective's run, and move it to its device with a new optimiser.
+    """Prepare the objective for a run, move it to its device and create its optimiser.
 
     Raises:
         ConfigError: the objective refuses the plan.
@@ -47,22 +47,23 @@ def set_up(objective: Objective, config: RunConfig, plan: Plan) -> Trainer:
     if config.train.compile:
         notice("the encoder is compiled at the first step, which may take minutes")
         compile_encoders(objective)
-    # The optimiser is made after the module is set up, since FSDP replaces the parameters.
+    # The optimiser is created after the module is set up, since FSDP replaces the parameters.
     module = fabric.setup_module(objective)
     optimizer = fabric.setup_optimizers(make_optimizer(objective, config.train))
     return Trainer(fabric, objective, module, optimizer, config, plan.steps)
 
 
 def compile_encoders(objective: Objective) -> None:
-    """Compile the encoders of an objective, a teacher's too, at their first use."""
+    """Compile the encoders of an objective, a teacher's too; torch compiles at the first use."""
     for module in objective.modules():
         if isinstance(module, Encoder):
+            # Objectives mask between embedding and encoding, so only the latter is compiled.
             method = "encode_tokens" if isinstance(module, TokenEncoder) else "forward"
             setattr(module, method, torch.compile(getattr(module, method)))
 
 
 def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
-    """Return the optimiser over the trainable parameters; its groups hold ``lr_scale`` and ``decay_scale``."""
+    """Return the optimiser of the trainable parameters; see :func:`param_groups` for its groups."""
     groups = param_groups(
         objective,
         weight_decay=config.weight_decay,

@@ -1,4 +1,4 @@
-"""Experiment trackers: where curves and pictures go besides metrics.jsonl, one file per tracker."""
+"""Experiment trackers, which show curves and pictures of a run; one file per tracker."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ __all__ = ["Track", "Tracker", "make_tracker"]
 
 
 def make_tracker(kind: Track, folder: Path) -> Tracker:
-    """Return the tracker of that name for a run folder; on other ranks than 0, one that keeps nothing.
+    """Return a tracker for a run folder; on ranks other than 0, one that records nothing.
 
     A resumed run continues in the same curves.
 

@@ -1,4 +1,4 @@
-"""What every tracker does: note numbers and pictures by step. By itself it keeps nothing."""
+"""The base class of trackers, and the ids by which a resumed run continues its curves."""
 
 import json
 from collections.abc import Mapping
@@ -18,24 +18,24 @@ from melpatch.training.trackers.images import images_of
 
 Track = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
 PROJECT = "melpatch"
-"""Project or experiment that runs are grouped under, where the client's own setting names no other."""
+"""Project or experiment of the runs, unless the client's own setting names another."""
 _NOTE = "tracker.json"
 
 
 class Tracker:
-    """A tracker that keeps nothing; others override :meth:`scalars`, :meth:`image` and :meth:`close`."""
+    """Record nothing; subclasses override :meth:`scalars`, :meth:`image` and :meth:`close`."""
 
     draws = False
-    """Whether it takes pictures; they are not drawn otherwise."""
+    """Whether it records pictures; otherwise none are drawn."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Note numbers by name."""
+        """Record numbers by name."""
 
     def image(self, name: str, pixels: Float[Tensor, "height width 3"], step: int) -> None:
-        """Note a picture with values in [0, 1]."""
+        """Record a picture with values in [0, 1]."""
 
     def picture(self, objective: Objective, batch: Batch, step: int) -> None:
-        """Note what the objective sees and predicts of the batch's first clip, if it has something to show."""
+        """Record the input and the prediction for the batch's first clip, if the objective can."""
         if not self.draws:
             return
         with torch.no_grad():
@@ -46,7 +46,7 @@ class Tracker:
             self.image(name, pixels, step)
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write what has not been written yet."""
 
 
 def import_client(package: str, extra: str) -> Any:
@@ -64,12 +64,12 @@ def import_client(package: str, extra: str) -> Any:
 
 
 def saved_id(folder: Path, kind: Track) -> str | None:
-    """Return the id that a tracker gave the run in a folder; None at its first start."""
+    """Return the id that a tracker gave to the run in a folder; None at its first start."""
     return _ids(folder).get(kind)
 
 
 def save_id(folder: Path, kind: Track, value: str) -> None:
-    """Note a tracker's id of the run in tracker.json, so that a resumed run continues in the same curves."""
+    """Save a tracker's id of the run in tracker.json, for a resumed run to continue its curves."""
     ids = {**_ids(folder), kind: value}
     with written_aside(folder / _NOTE) as aside:
         aside.write_text(json.dumps(ids), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What an objective shows of a clip, as images for trackers."""
+"""Images for trackers: spectrogram, masked input, reconstruction and pseudo-labels of a clip."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,16 @@ from torch import Tensor
 from melpatch.colours import class_colours
 from melpatch.objectives.base import Picture
 
-_LINE = 2  # white pixels between two spectrograms
-_PATCH = 16  # pixels on a side of a patch in the map of pseudo-labels
+# Height in pixels of the white line between two spectrograms.
+_LINE = 2
+# Side in pixels of a patch in the map of pseudo-labels.
+_PATCH = 16
 
 
 def images_of(picture: Picture) -> dict[str, Float[Tensor, "height width 3"]]:
-    """Return the spectrograms one above the other and, if there are any, the pseudo-labels; values in [0, 1].
+    """Return images by name: the stacked spectrograms, and the pseudo-labels if there are any.
 
-    Low mels are at the bottom, masked parts grey.
+    Values are in [0, 1]. Low mels are at the bottom, masked parts are grey.
     """
     stages = _stages(picture)
     images = {", ".join(stages): _stacked(picture.clean, list(stages.values()))}
@@ -25,9 +27,10 @@ def images_of(picture: Picture) -> dict[str, Float[Tensor, "height width 3"]]:
 
 
 def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
-    """Return the spectrograms by name, with the mask where the encoder's input does not show it."""
+    """Return the spectrograms by name, with the mask if the encoder's input does not show it."""
     stages = {"clean": picture.clean, "seen": picture.input}
     if not picture.masked_is_blank:
+        # NaN is drawn grey.
         stages["mask"] = torch.where(picture.masked, torch.nan, picture.clean.max())
     if picture.reconstruction is not None:
         stages["rebuilt"] = picture.reconstruction
@@ -37,7 +40,7 @@ def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
 def _stacked(
     clean: Float[Tensor, "mel frame"], stages: list[Float[Tensor, "mel frame"]]
 ) -> Float[Tensor, "height frame 3"]:
-    """Return the spectrograms one above the other, on the scale of the clean one, with white lines between."""
+    """Return the stacked spectrograms, on the scale of the clean one, with white lines between."""
     low = clean.min()
     scale = (clean.max() - low).clamp(min=1e-6)
     rows = []

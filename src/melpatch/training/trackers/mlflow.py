@@ -1,4 +1,4 @@
-"""MLflow, through its own client: MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME are respected."""
+"""MLflow, through its own client; respects MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from melpatch.training.trackers.base import PROJECT, Tracker, import_client, sav
 
 
 class MLflow(Tracker):
-    """Curves and pictures in an MLflow run; by default in a store in the working directory."""
+    """Record curves and pictures in an MLflow run, by default stored in the working directory."""
 
     draws = True
 
@@ -20,6 +20,7 @@ class MLflow(Tracker):
         self._client: Any = import_client("mlflow", "mlflow")
         if "MLFLOW_EXPERIMENT_NAME" not in os.environ:
             self._client.set_experiment(PROJECT)
+        # A resumed run keeps the name it has.
         run_id = saved_id(folder, "mlflow")
         name = None if run_id else folder.absolute().name
         run = self._client.start_run(run_id=run_id, run_name=name)
@@ -27,12 +28,12 @@ class MLflow(Tracker):
         save_id(folder, "mlflow", str(run.info.run_id))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Note numbers by name."""
+        """Record numbers by name."""
         self._client.log_metrics(dict(values), step=step)
 
     def image(self, name: str, pixels: Float[Tensor, "height width 3"], step: int) -> None:
-        """Note a picture with values in [0, 1]."""
-        # A key of MLflow may not hold commas.
+        """Record a picture with values in [0, 1]."""
+        # MLflow allows no commas in a key.
         key = name.replace(", ", "-")
         self._client.log_image((255 * pixels).byte().numpy(), key=key, step=step)
 

@@ -1,4 +1,4 @@
-"""TensorBoard, through Fabric's logger: the folder ``tensorboard`` of the run."""
+"""TensorBoard, through Fabric's logger; writes to the folder ``tensorboard`` of the run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from melpatch.training.trackers.base import Tracker
 
 
 class TensorBoard(Tracker):
-    """Curves and pictures in a folder that ``tensorboard --logdir`` shows."""
+    """Record curves and pictures in a folder for ``tensorboard --logdir``."""
 
     draws = True
 
@@ -29,13 +29,13 @@ class TensorBoard(Tracker):
             ) from error
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Note numbers by name."""
+        """Record numbers by name."""
         self._logger.log_metrics(dict(values), step)
 
     def image(self, name: str, pixels: Float[Tensor, "height width 3"], step: int) -> None:
-        """Note a picture with values in [0, 1]."""
+        """Record a picture with values in [0, 1]."""
         self._logger.experiment.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write what has not been written yet."""
         self._logger.finalize("success")

@@ -1,4 +1,4 @@
-"""Trackio, through its own client: local by default, shown by ``trackio show``."""
+"""Trackio, through its own client; local by default, shown by ``trackio show``."""
 
 import os
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from melpatch.training.trackers.base import PROJECT, Tracker, import_client, sav
 
 
 class Trackio(Tracker):
-    """Curves and pictures in Trackio's local store, or in a Space where the client is set up so."""
+    """Record curves and pictures in Trackio's local store, or in the Space set for its client."""
 
     draws = True
 
     def __init__(self, folder: Path) -> None:
         self._client: Any = import_client("trackio", "trackio")
-        # Trackio knows runs by their names, which must therefore differ between folders.
+        # Trackio identifies runs by name, so that names must differ between folders.
         name = saved_id(folder, "trackio") or f"{folder.absolute().name}-{uuid4().hex[:8]}"
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         self._client.init(project=project, name=name, resume="allow")
@@ -27,14 +27,14 @@ class Trackio(Tracker):
         save_id(folder, "trackio", name)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Note numbers by name."""
+        """Record numbers by name."""
         self._client.log(dict(values), step=step)
 
     def image(self, name: str, pixels: Float[Tensor, "height width 3"], step: int) -> None:
-        """Note a picture with values in [0, 1]."""
+        """Record a picture with values in [0, 1]."""
         image = self._client.Image((255 * pixels).byte().numpy())
         self._client.log({name: image}, step=step)
 
     def close(self) -> None:
-        """Write out what is left, and end the run."""
+        """Write what has not been written yet, and end the run."""
         self._client.finish()

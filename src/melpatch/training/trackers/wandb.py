@@ -1,4 +1,7 @@
-"""Weights & Biases, through its own client: WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE=offline are respected."""
+"""Weights & Biases, through its own client; respects its WANDB_ environment variables.
+
+WANDB_PROJECT and WANDB_ENTITY say where runs go; WANDB_MODE=offline keeps them in the run folder.
+"""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +15,7 @@ from melpatch.training.trackers.base import PROJECT, Tracker, import_client, sav
 
 
 class WandB(Tracker):
-    """Curves and pictures at wandb, or in the folder ``wandb`` of the run when offline."""
+    """Record curves and pictures at wandb, or in the run's folder ``wandb`` if offline."""
 
     draws = True
 
@@ -27,19 +30,20 @@ class WandB(Tracker):
             resume="allow",
         )
         save_id(folder, "wandb", str(self._run.id))
-        # The step is an axis of our own: wandb drops values of steps before the last one it has seen.
+        # The step is a metric of our own: wandb drops values of steps before the last one it has
+        # seen, which a resumed run may log again.
         self._run.define_metric("train_step")
         self._run.define_metric("*", step_metric="train_step")
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Note numbers by name."""
+        """Record numbers by name."""
         self._run.log({**values, "train_step": step})
 
     def image(self, name: str, pixels: Float[Tensor, "height width 3"], step: int) -> None:
-        """Note a picture with values in [0, 1]."""
+        """Record a picture with values in [0, 1]."""
         image = self._client.Image((255 * pixels).byte().numpy())
         self._run.log({name: image, "train_step": step})
 
     def close(self) -> None:
-        """Upload or write what is left, and end the run."""
+        """Upload or write what has not been yet, and end the run."""
         self._run.finish()
