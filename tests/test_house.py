@@ -55,7 +55,6 @@ PENDING = {
     "commands",
     "comparison",
     "evaluation",
-    "interop",
     "nn",
     "objectives",
     "plots",

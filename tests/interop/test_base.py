@@ -186,12 +186,12 @@ def test_a_file_of_a_repository_is_fetched_by_its_path(hub):
 
 def test_what_the_hub_does_not_have_is_named(hub):
     with pytest.raises(
-        CheckpointError, match=r"hf:owner/name: cannot be fetched \(model\.safetensors: EntryNot"
+        CheckpointError, match=r"hf:owner/name: cannot be downloaded \(model\.safetensors: EntryNot"
     ) as one:
         read_state("hf:owner/name")
     assert "\n" not in str(one.value)
     with pytest.raises(
-        CheckpointError, match=r"hf:nobody/name: cannot be fetched .*401 Client Error"
+        CheckpointError, match=r"hf:nobody/name: cannot be downloaded .*401 Client Error"
     ):
         read_state("hf:nobody/name")
 
@@ -260,7 +260,7 @@ def test_a_family_that_cannot_be_taken_is_named(keys, family):
 
 def test_unknown_keys_are_shown():
     with pytest.raises(
-        ConfigError, match=r"not known here \(keys fc\.bias, fc\.weight\.\.\.\); allowed: "
+        ConfigError, match=r"of an unknown format \(keys fc\.bias, fc\.weight\.\.\.\); allowed: "
     ):
         recognise({"fc.weight", "fc.bias"})
 
@@ -320,7 +320,7 @@ def test_half_precision_becomes_single(tmp_path):
             "looks like a ViT under .*, but the encoder is cnn14; use --encoder vit",
         ),
         (timm(32, 2), plain(), "width 32 and 2 blocks, but the encoder has"),
-        ({"fc.weight": (1, 1)}, plain(), "weights of a kind not known here"),
+        ({"fc.weight": (1, 1)}, plain(), "weights of an unknown format"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(shapes, encoder, message, tmp_path):

@@ -62,7 +62,7 @@ def test_it_computes_what_the_foreign_model_computes():
         (cnn14(width=3), "width 3, but the encoder has 2; use --encoder.width 3"),
         (
             cnn14(width=2, mels=40),
-            "made for 40 mels, but the front end gives 32; .*--front-end.n-mels 40",
+            "trained on 40 mels, but the front end has 32; .*--front-end.n-mels 40",
         ),
         (
             {
@@ -70,7 +70,7 @@ def test_it_computes_what_the_foreign_model_computes():
                 for name, shape in cnn14(width=2).items()
                 if not name.startswith("conv_block5")
             },
-            "5 such blocks, not the 6",
+            "5 convolution blocks; CNN14 has 6",
         ),
     ],
 )

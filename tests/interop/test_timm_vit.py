@@ -163,14 +163,14 @@ def test_what_is_left_out_and_what_starts_afresh_is_said():
     found = convert(state, encoder)
     assert found.notes == [
         "3 colours summed",
-        "no final norm in it, so that of the encoder starts afresh",
+        "no final norm in it, so the encoder keeps its own",
         "left out: decoder_pos_embed, fc_norm, head",
     ]
     assert torch.equal(found.state["transformer.norm.weight"], encoder.transformer.norm.weight)
     del state["cls_token"]
     found = convert(state | {"pos_embed": state["pos_embed"][:, 1:]}, encoder)
     assert torch.equal(found.state["cls_token"], encoder.cls_token)
-    assert "no class token in it, so that of the encoder starts afresh" in found.notes
+    assert "no class token in it, so the encoder keeps its own" in found.notes
 
 
 def test_statistics_of_the_input_are_kept():

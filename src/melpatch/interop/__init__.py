@@ -1,1 +1,1 @@
-"""Other people's weights, one file per foreign format."""
+"""Published weights of other code bases; one file per format."""

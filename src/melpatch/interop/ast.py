@@ -1,4 +1,4 @@
-"""AST and SSAST as published: a ViT of timm under the prefix v."""
+"""Weights of the published AST and SSAST: a timm ViT under the prefix v."""
 
 from collections.abc import Mapping, Set
 
@@ -8,10 +8,12 @@ from melpatch.interop.timm_vit import TimmViT
 
 
 class AST(TimmViT):
-    """The names of the published AST and SSAST: timm's, each after ``v.``; their own heads are left out.
+    """Published AST and SSAST weights: timm's names after ``v.``; their heads are left out.
 
-    Source: Gong et al. 2021 (arXiv 2104.01778) and 2022 (arXiv 2110.09784), the published code. SSAST's file says how
-    many mels it was made for; of AST's, the encoder's grid says how many rows its positions have.
+    SSAST's file holds the number of mels that it was trained on. AST's does not, so the number of
+    rows of its position table is taken from the encoder's grid.
+
+    Source: Gong et al. 2021 (arXiv 2104.01778) and 2022 (arXiv 2110.09784), the published code.
     """
 
     family = "AST or SSAST"
@@ -21,5 +23,5 @@ class AST(TimmViT):
         return {"v.patch_embed.proj.weight", "v.blocks.0.attn.qkv.weight"} <= keys
 
     def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the ViT's tensors without their prefix, and all others."""
+        """Return all tensors, the ViT's without their prefix."""
         return {key.removeprefix("v."): value for key, value in state.items()}

@@ -1,4 +1,4 @@
-"""Starting from other people's weights: reading a file or a Hub repository, and finding out whose names are in it."""
+"""Starting from published weights: reading a file or a Hub repository, recognising its format."""
 
 import argparse
 import re
@@ -15,6 +15,7 @@ from torch import Tensor
 from melpatch import registry
 from melpatch.checkpoint import load_weights
 from melpatch.config import check
+from melpatch.encoders.base import Encoder
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
@@ -23,45 +24,51 @@ ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 HUB = "hf:"
 Channels = Literal["sum", "mean"]
 
-# What a torch pickle may hold besides tensors: data that published checkpoints carry (the arguments of MAE and its
-# kin, the samplers of PANNs), under the names of numpy 1 too. None of it runs code.
-_ARRAY, _SCALAR = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-_PLAIN: list[Any] = [
+# Besides tensors, published checkpoints hold plain data: the arguments of MAE and models derived
+# from it, the sampler state of PANNs. A torch pickle may hold these types; none of them runs code.
+_DTYPES = ("bool", "int32", "int64", "uint32", "float32", "float64", "O", "S", "U")
+_RECONSTRUCT_ARRAY = np.ndarray(0).__reduce__()[0]
+_RECONSTRUCT_SCALAR = np.float64(0).__reduce__()[0]
+_SAFE_TYPES: list[Any] = [
     argparse.Namespace,
     np.ndarray,
     np.dtype,
-    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "uint32", "float32", "float64", "O", "S", "U")),
-    *((function, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")
-      for name, function in (("_reconstruct", _ARRAY), ("scalar", _SCALAR))),
-]  # fmt: skip
+    *(type(np.dtype(name)) for name in _DTYPES),
+    # The names of numpy 1, then those of numpy 2.
+    (_RECONSTRUCT_ARRAY, "numpy.core.multiarray._reconstruct"),
+    (_RECONSTRUCT_SCALAR, "numpy.core.multiarray.scalar"),
+    (_RECONSTRUCT_ARRAY, "numpy._core.multiarray._reconstruct"),
+    (_RECONSTRUCT_SCALAR, "numpy._core.multiarray.scalar"),
+]
 
-_STRANGERS = {
+_UNSUPPORTED = {
     "wav2vec 2.0, HuBERT or WavLM": r"feature_extractor\.conv_layers\.0\.",
     "MAE-AST": r"^(encoder|decoder)_mask_emb",
     "BEATs": r"^patch_embedding\.weight$",
     "data2vec 2.0 or EAT": r"(^|\.)modality_encoders\.",
     "PaSST": r"^(freq|time)_new_pos_embed$",
     "ATST": r"^model\.(teacher|student)\.encoder\.",
-    "a Swin transformer or BEiT": r"^(?!decoder).*(relative_position|rel_pos)",  # the decoder of AudioMAE is a Swin
+    # Not in the decoder: that of AudioMAE is a Swin, its encoder a plain ViT.
+    "a Swin transformer or BEiT": r"^(?!decoder).*(relative_position|rel_pos)",
 }
-"""Families that no encoder here can take, by a key that gives them away."""
+"""Families that no encoder here supports, each with a pattern of a key that only it has."""
 
 
 class Converted(NamedTuple):
-    """Foreign weights, ready for an encoder of ours."""
+    """Published weights, converted for an encoder."""
 
     state: dict[str, Tensor]
-    """Everything the encoder's state dict has, under its names."""
+    """The complete state dict of the encoder."""
     notes: list[str]
-    """What was done to make them fit, in words."""
+    """How the weights were changed to fit, for the user."""
 
 
 class WeightFormat(ABC):
-    """The names under which others publish an encoder's weights, and their places in an encoder of ours.
+    """A format of published weights: its key names, and how they map to an encoder's.
 
     Attributes:
-        family: whose names they are.
-        encoder: the kind of encoder that takes them, as registered.
+        family: the models published in this format, for messages.
+        encoder: registered name of the encoder that takes the weights.
     """
 
     family: ClassVar[str]
@@ -75,29 +82,36 @@ class WeightFormat(ABC):
     def convert(
         self, state: Mapping[str, Tensor], encoder: Any, channels: Channels, how: Resize
     ) -> Converted:
-        """Return the weights as the encoder takes them.
+        """Return the weights converted for an encoder.
 
         Args:
-            state: tensors under their foreign names.
-            encoder: of the kind that :attr:`encoder` names; it is not changed.
-            channels: whether the three colours that a kernel was made for are summed or averaged.
-            how: the way of resizing positions, see :func:`melpatch.nn.positions.resize`.
+            state: tensors under their published names.
+            encoder: an encoder of the class that :attr:`encoder` names; it is not changed.
+            channels: whether the three colour channels of a kernel are summed or averaged.
+            how: how to resize positions, see :func:`melpatch.nn.positions.resize`.
 
         Raises:
-            ConfigError: they do not fit; the message says what they are and which flag fits the encoder to them.
+            ConfigError: they do not fit the encoder; the message names the flag that makes it fit.
         """
 
 
+def left_out(parts: Set[str]) -> list[str]:
+    """Return a note on the parts of a file that are left out; no note if there are none."""
+    if not parts:
+        return []
+    return [f"left out: {', '.join(sorted(parts))}"]
+
+
 def is_weights(source: str) -> bool:
-    """Return whether this names a weight file or a Hub repository, and not a run folder."""
+    """Return whether this names a weight file or a Hub repository, rather than a run folder."""
+    if source.startswith(HUB):
+        return True
     path = Path(source)
-    return (
-        source.startswith(HUB) or path.is_file() or (path.suffix in ENDINGS and not path.is_dir())
-    )
+    return path.is_file() or (path.suffix in ENDINGS and not path.is_dir())
 
 
 def require_weights(source: str) -> None:
-    """Raise a CheckpointError if this is no weight file, and no repository either."""
+    """Raise CheckpointError if this is neither a weight file nor a Hub repository."""
     if not source.startswith(HUB) and not Path(source).is_file():
         raise CheckpointError(
             f"{source}: no such file; give a weight file ({', '.join(ENDINGS)}) or {HUB}owner/name"
@@ -107,74 +121,89 @@ def require_weights(source: str) -> None:
 def start_from_weights(
     objective: Objective, source: str, channels: Channels = "sum", how: Resize | None = None
 ) -> str:
-    """Put foreign weights into an objective's encoder; return a sentence that says what was put where.
+    """Load published weights into an objective's encoder; return a sentence for the user on it.
 
     Args:
-        objective: whose encoder to fill.
+        objective: the objective whose encoder is filled.
         source: see :func:`read_state`.
-        channels: what is done with the three colours of an image model's first kernel. AST sums them.
-        how: the way of resizing positions; by default "legacy", as published for AST.
+        channels: what is done with the three colour channels of an image model's first kernel. AST
+            sums them.
+        how: how to resize positions; by default "legacy", as published for AST.
 
     Raises:
         CheckpointError: the source cannot be read.
-        ConfigError: its format is not known, or it does not fit the encoder.
+        ConfigError: its format is unknown, or it does not fit the encoder.
     """
-    encoder, state = objective.encoder, read_state(source)
+    encoder = objective.encoder
+    state = read_state(source)
     try:
-        found = recognise(state.keys())
-        if not isinstance(encoder, registry.find("encoders", found.encoder)):
-            ours, keys = registry.name_of(type(encoder)), ", ".join(list(state)[:3])
-            raise ConfigError(
-                f"looks like {found.family} (keys {keys}...), but the encoder is {ours}; use --encoder {found.encoder}"
-            )
-        converted = found.convert(state, encoder, channels, how or "legacy")
+        weight_format = recognise(state.keys())
+        _require_encoder(encoder, weight_format, state.keys())
+        converted = weight_format.convert(state, encoder, channels, how or "legacy")
         encoder.load_state_dict(converted.state)
     except (ConfigError, RuntimeError) as error:
+        # The last line of torch's error names the keys that are missing or do not fit.
         raise ConfigError(f"{source}: {str(error).splitlines()[-1].strip()}") from error
-    return f"the encoder starts from {source}: {'; '.join([found.family, *converted.notes])}"
+    notes = "; ".join([weight_format.family, *converted.notes])
+    return f"the encoder starts from {source}: {notes}"
+
+
+def _require_encoder(encoder: Encoder, weight_format: WeightFormat, keys: Set[str]) -> None:
+    """Raise ConfigError if the encoder is not of the class that takes weights in this format."""
+    if isinstance(encoder, registry.find("encoders", weight_format.encoder)):
+        return
+    first_keys = ", ".join(list(keys)[:3])
+    raise ConfigError(
+        f"looks like {weight_format.family} (keys {first_keys}...), but the encoder is "
+        f"{registry.name_of(type(encoder))}; use --encoder {weight_format.encoder}"
+    )
 
 
 def recognise(keys: Set[str]) -> WeightFormat:
     """Return the format of a state dict with these keys.
 
     Raises:
-        ConfigError: it is none of ours; the message names its family, where the keys tell.
+        ConfigError: the format is not supported; the message names its family if it is known.
     """
-    formats: list[WeightFormat] = [
-        registry.find("interop", name)() for name in registry.all_names("interop")
-    ]
-    known = "; ".join(one.family for one in formats)
-    for family, telltale in _STRANGERS.items():
+    names = registry.all_names("interop")
+    formats: list[WeightFormat] = [registry.find("interop", name)() for name in names]
+    allowed = "; ".join(weight_format.family for weight_format in formats)
+    # Unsupported families come first: some of them have the keys of a supported one as well.
+    for family, pattern in _UNSUPPORTED.items():
         for key in keys:
-            if re.search(telltale, key):
+            if re.search(pattern, key):
                 raise ConfigError(
-                    f"looks like {family} (key {key}), which no encoder here can take; allowed: {known}"
+                    f"looks like {family} (key {key}), which no encoder here can take; "
+                    f"allowed: {allowed}"
                 )
-    for one in formats:
-        if one.recognises(keys):
-            return one
-    raise ConfigError(
-        f"weights of a kind not known here (keys {', '.join(sorted(keys)[:3])}...); allowed: {known}"
-    )
+    for weight_format in formats:
+        if weight_format.recognises(keys):
+            return weight_format
+    first_keys = ", ".join(sorted(keys)[:3])
+    raise ConfigError(f"weights of an unknown format (keys {first_keys}...); allowed: {allowed}")
 
 
 def read_state(source: str) -> dict[str, Tensor]:
-    """Return the tensors of a weight file by name, without the wrappings of training code.
+    """Return the tensors of a weight file by name.
 
     Args:
-        source: a ``.safetensors`` file, a torch pickle, of which nothing but plain data is opened, or
+        source: a ``.safetensors`` file; a torch pickle, of which only plain data is loaded; or
             ``hf:owner/name[/file]`` for a repository of the Hugging Face Hub.
 
     Raises:
-        CheckpointError: it is missing, damaged, no state dict, or a pickle that names code.
-        ConfigError: the Hub is asked for without its library.
+        CheckpointError: it is missing, damaged, holds no state dict, or is a pickle that would run
+            code.
+        ConfigError: the Hub's library is not installed, or the repository's name is not valid.
     """
     require_weights(source)
-    path = _fetched(source.removeprefix(HUB)) if source.startswith(HUB) else Path(source)
-    loaded: Any = load_weights(path) if path.suffix == ".safetensors" else _unpickled(path)
-    for wrapping in ("model", "state_dict"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapping), Mapping):
-            loaded = loaded[wrapping]
+    path = Path(source)
+    if source.startswith(HUB):
+        path = _download(source.removeprefix(HUB))
+    loaded: Any = load_weights(path) if path.suffix == ".safetensors" else _unpickle(path)
+    # Training code saves the state dict within a dictionary, beside the optimiser's and others.
+    for key in ("model", "state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
     tensors = {}
     if isinstance(loaded, Mapping):
         tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
@@ -182,32 +211,37 @@ def read_state(source: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{source}: holds no state dict (tensors by name); save model.state_dict()"
         )
-    wrapped = all(name.startswith("module.") for name in tensors)
-    return {
-        name.removeprefix("module.") if wrapped else name: value for name, value in tensors.items()
-    }
+    # DataParallel and DDP put "module." before every name.
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickle(path: Path) -> Any:
+    """Load plain data and tensors from a torch pickle; see :func:`read_state` for the errors."""
     try:
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_PLAIN):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            torch.serialization.safe_globals(_SAFE_TYPES),
+        ):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
             raise CheckpointError(
-                f"{path}: opening it would run code ({code.group(1)}), so it stays closed; where you trust it, save "
-                "its state dict as .safetensors and give that"
+                f"{path}: opening it would run code ({code.group(1)}), so it stays closed; if you "
+                "trust it, save its state dict as .safetensors and give that"
             ) from error
-        # Of torch's own words not the first, which advise to open it all the same.
+        # The first part of torch's message is left out: it advises to load the file unsafely.
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
         raise CheckpointError(
-            f"{path}: not a readable torch file ({type(error).__name__}: {reason}); fetch it again, or give "
-            "a .safetensors file"
+            f"{path}: not a readable torch file ({type(error).__name__}: {reason}); download it "
+            "again, or give a .safetensors file"
         ) from error
 
 
-def _fetched(name: str) -> Path:
+def _download(name: str) -> Path:
+    """Return the path of a file downloaded from the Hub; see :func:`read_state` for the errors."""
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
@@ -215,17 +249,18 @@ def _fetched(name: str) -> Path:
         raise ConfigError(
             f"{HUB}{name} needs huggingface_hub; pip install 'melpatch[hub]', or give a file"
         ) from error
-    owner, repository, *inside = name.split("/", 2)[:3] if name.count("/") else ("", "")
-    check(
-        bool(owner and repository), "init", HUB + name, f"{HUB}owner/name or {HUB}owner/name/FILE"
-    )
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    allowed = f"{HUB}owner/name or {HUB}owner/name/FILE"
+    check(bool(owner and repository), "init", HUB + name, allowed)
+    files = [file] if "/" in rest else ["model.safetensors", "pytorch_model.bin"]
     reasons = []
-    for file in inside or ("model.safetensors", "pytorch_model.bin"):
+    for file in files:
         try:
             return Path(hf_hub_download(repo_id=f"{owner}/{repository}", filename=file))
         except (OSError, ValueError, EntryNotFoundError) as error:
             reasons.append(f"{file}: {type(error).__name__}, {str(error).strip().splitlines()[0]}")
     raise CheckpointError(
-        f"{HUB}{name}: cannot be fetched ({'; '.join(reasons)}); check name, network and access, or name another file: "
-        f"{HUB}{owner}/{repository}/FILE"
+        f"{HUB}{name}: cannot be downloaded ({'; '.join(reasons)}); check the name, the network "
+        f"and your access, or name another file: {HUB}{owner}/{repository}/FILE"
     )

@@ -1,4 +1,4 @@
-"""CNN14 of PANNs, as published."""
+"""Weights of the published CNN14 of PANNs."""
 
 import re
 from collections.abc import Mapping, Set
@@ -7,62 +7,70 @@ from torch import Tensor
 
 from melpatch.encoders.cnn14 import BLOCKS, CNN14, WIDTHS
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Channels, Converted, WeightFormat
+from melpatch.interop.base import Channels, Converted, WeightFormat, left_out
 from melpatch.nn.positions import Resize
 
 _USED = re.compile(r"bn0\.|conv_block\d+\.(conv|bn)[12]\.|fc1\.")
 
 
 class PANNs(WeightFormat):
-    """The names of the published PANNs code: ``bn0``, ``conv_block1`` to ``conv_block6``, ``fc1``.
+    """Published PANNs weights: ``bn0``, ``conv_block1`` to ``conv_block6``, ``fc1``.
 
-    Source: Kong et al. 2020 (arXiv 1912.10211), the published code. Its images are (frame, mel), ours (mel, frame), so
-    that kernels are transposed. Front end and classifier are left out.
+    Its spectrograms are (frame, mel), ours (mel, frame), so that kernels are transposed. The front
+    end and the classifier are left out.
+
+    Source: Kong et al. 2020 (arXiv 1912.10211), the published code.
     """
 
     family = "CNN14 of PANNs"
     encoder = "cnn14"
 
     def recognises(self, keys: Set[str]) -> bool:
-        """Return whether there are PANNs' blocks of convolutions."""
+        """Return whether the keys hold PANNs' input norm and convolutions."""
         return {"bn0.weight", "conv_block1.conv1.weight"} <= keys
 
     def convert(
         self, state: Mapping[str, Tensor], encoder: CNN14, channels: Channels, how: Resize
     ) -> Converted:
-        """Return the weights as a :class:`CNN14` takes them; see :meth:`WeightFormat.convert`. There are no colours
-        and no positions here."""
+        """Return the weights converted for a :class:`CNN14`; see :meth:`WeightFormat.convert`.
+
+        ``channels`` and ``how`` are not used: there are no colours and no positions.
+        """
         _check_size(state, encoder)
-        found = {_ours(name): _turned(value) for name, value in state.items() if _USED.match(name)}
-        left = sorted({name.split(".")[0] for name in state if not _USED.match(name)})
-        return Converted(found, [f"left out: {', '.join(left)}"] if left else [])
+        converted: dict[str, Tensor] = {}
+        unused: set[str] = set()
+        for name, value in state.items():
+            if _USED.match(name):
+                # A kernel over (frame, mel) becomes a kernel over (mel, frame).
+                converted[_own_name(name)] = value.transpose(2, 3) if value.ndim == 4 else value
+            else:
+                unused.add(name.split(".")[0])
+        return Converted(converted, left_out(unused))
 
 
 def _check_size(state: Mapping[str, Tensor], encoder: CNN14) -> None:
+    """Raise ConfigError unless the weights are a CNN14's of the encoder's width and mels."""
     depth = sum(name.endswith(".conv2.weight") for name in state)
     if depth != BLOCKS or "fc1.weight" not in state:
         raise ConfigError(
-            f"a network of PANNs with {depth} such blocks, not the {BLOCKS} and fc1 of CNN14"
+            f"a PANNs network with {depth} convolution blocks; CNN14 has {BLOCKS}, and fc1"
         )
     width = len(state["conv_block1.conv1.weight"])
     if width != encoder.config.width:
-        flag = next(
-            (f"--size {name}" for name, one in WIDTHS.items() if one == width),
-            f"--encoder.width {width}",
-        )
+        flag = f"--encoder.width {width}"
+        for size, width_of_size in WIDTHS.items():
+            if width_of_size == width:
+                flag = f"--size {size}"
         raise ConfigError(f"width {width}, but the encoder has {encoder.config.width}; use {flag}")
     mels = len(state["bn0.weight"])
     if mels != encoder.grid.n_mels:
         raise ConfigError(
-            f"made for {mels} mels, but the front end gives {encoder.grid.n_mels}; use a recipe with the front end of "
-            f"PANNs (melpatch list recipes), or --front-end.n-mels {mels}"
+            f"trained on {mels} mels, but the front end has {encoder.grid.n_mels}; use a recipe "
+            f"with the front end of PANNs (melpatch list recipes), or --front-end.n-mels {mels}"
         )
 
 
-def _ours(name: str) -> str:
+def _own_name(name: str) -> str:
+    """Return the name of a parameter in :class:`CNN14`: blocks count from 0, fc1 is the neck."""
     name = re.sub(r"^conv_block(\d+)", lambda block: f"blocks.{int(block.group(1)) - 1}", name)
     return re.sub(r"^fc1\.", "neck.", name)
-
-
-def _turned(value: Tensor) -> Tensor:
-    return value.transpose(2, 3) if value.ndim == 4 else value
