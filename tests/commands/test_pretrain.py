@@ -257,7 +257,7 @@ def test_a_run_is_not_written_over_which_is_said_before_the_corpus_is_read(tmp_p
     run = write_run(tmp_path / "run", settings())
     assert main(["pretrain", "ssast", "--data", "nowhere", "--out", str(run), *SHORT]) == 2
     assert (
-        "holds a run already; add --resume to go on with it, or give another --out"
+        "holds a run already; add --resume to continue it, or give another --out"
         in capsys.readouterr().err
     )
 

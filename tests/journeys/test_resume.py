@@ -187,7 +187,7 @@ def test_another_recipe_cannot_go_on_with_a_run(whole, capsys):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(noise, whole, capsys):
     assert main([*FLAGS, "--data", str(noise), "--out", str(whole)]) == 2
-    assert f"{whole}: holds a run already; add --resume to go on with it" in capsys.readouterr().err
+    assert f"{whole}: holds a run already; add --resume to continue it" in capsys.readouterr().err
 
 
 def interrupt(*_):

@@ -1,4 +1,4 @@
-"""Whatever happens to a save, a run goes on from a state that is whole; most of it is made to happen at every call."""
+"""Faults during a save: a run resumes from an intact checkpoint, whichever system call fails."""
 
 import errno
 import io
@@ -30,12 +30,12 @@ from melpatch.training.trainer import make_optimizer
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Stands for the death of the process."""
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """What a run notes of its machine, and waiting for the disk, takes longer than all else here."""
+    """Skip recording the environment and syncing the disk, which take most of the time here."""
     monkeypatch.setattr(run_module, "environment", dict)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
@@ -46,14 +46,15 @@ def run(tmp_path):
 
 
 def state_of(step, config=None):
-    """Return a state whose every number tells its step."""
-    model, average = {"x": torch.full((4, 3), float(step))}, {"x": torch.full((4, 3), float(-step))}
+    """Return a checkpoint all of whose numbers depend on its step."""
+    model = {"x": torch.full((4, 3), float(step))}
+    average = {"x": torch.full((4, 3), float(-step))}
     groups = [{"betas": (0.9, 0.95), "params": [0]}]
     moments = {"state": {0: {"step": torch.tensor(float(step))}}, "param_groups": groups}
     return Checkpoint(Progress(step, best=step / 3), model, moments, average)
 
 
-def save(run, step, **more):
+def save(run, step):
     run.log({"step": step})
     state = state_of(step)
     run.save(state, state.model)
@@ -68,18 +69,16 @@ def steps_kept(run):
 
 
 def restored(run):
-    """Return the step that a resumed run begins with, once all that it begins with has been found to fit."""
-    again = Run.reopen(run.folder)
-    found = again.restore()
-    lines = [
-        json.loads(line)["step"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()
-    ]
-    if found is None:
-        assert lines == []
+    """Return the step that a resumed run starts at, after checking weights, state and metrics."""
+    state = Run.reopen(run.folder).restore()
+    metrics = (run.folder / "metrics.jsonl").read_text().splitlines()
+    logged = [json.loads(line)["step"] for line in metrics]
+    if state is None:
+        assert logged == []
         return 0
-    step = found.progress.step
-    assert same(found, state_of(step))
-    assert lines == [each for each in (2, 4, 6) if each <= step]
+    step = state.progress.step
+    assert same(state, state_of(step))
+    assert logged == [saved for saved in (2, 4, 6) if saved <= step]
     assert not list(run.folder.rglob(".*"))
     return step
 
@@ -96,11 +95,12 @@ def same(first, second):
     return first == second
 
 
-# ---------------------------------------------------------------------------------------------------- kept and found
+# --------------------------------------------------------------------------------------------- restore
 
 
-def test_a_saved_state_comes_back_whole(tmp_path):
-    run, model = Run.create(tmp_path / "run", settings()), build(settings())
+def test_a_checkpoint_is_restored_exactly(tmp_path):
+    run = Run.create(tmp_path / "run", settings())
+    model = build(settings())
     optimizer = make_optimizer(model, settings().train)
     for step in range(3):
         for parameter in model.parameters():
@@ -112,23 +112,24 @@ def test_a_saved_state_comes_back_whole(tmp_path):
     )
     run.save(state)
     run.checkpoints.wait()
-    found = Run.reopen(run.folder).restore()
-    assert same(found, state)
+    loaded = Run.reopen(run.folder).restore()
+    assert same(loaded, state)
     other = build(replace(settings(), seed=9))
-    other.load_state_dict(found.model)
-    blank = make_optimizer(other, settings().train)
-    blank.load_state_dict(found.optimizer)
-    assert same(blank.state_dict(), optimizer.state_dict())
+    other.load_state_dict(loaded.model)
+    new_optimizer = make_optimizer(other, settings().train)
+    new_optimizer.load_state_dict(loaded.optimizer)
+    assert same(new_optimizer.state_dict(), optimizer.state_dict())
 
 
-def test_without_a_saved_state_a_run_starts_over(run):
+def test_without_a_checkpoint_a_run_starts_over(run):
     run.log({"step": 1, "loss": 1.0})
     assert restored(run) == 0
 
 
-def test_what_trains_on_does_not_change_what_is_being_saved(run, monkeypatch):
-    """The thread is held up until the weights have changed."""
-    changed, write = threading.Event(), checkpoints_module.write_weights
+def test_training_does_not_change_a_checkpoint_that_is_being_written(run, monkeypatch):
+    """The saving thread waits until the weights have changed."""
+    changed = threading.Event()
+    write = checkpoints_module.write_weights
     monkeypatch.setattr(
         checkpoints_module, "write_weights", lambda *a: changed.wait(10) and write(*a)
     )
@@ -145,18 +146,20 @@ def test_what_trains_on_does_not_change_what_is_being_saved(run, monkeypatch):
     assert load_weights(run.folder / "model.safetensors")["x"].unique().tolist() == [2.0]
 
 
-def test_a_save_waits_for_the_one_before(run, monkeypatch):
-    going, write, log = threading.Event(), checkpoints_module.write_weights, []
+def test_a_save_waits_for_the_previous_save(run, monkeypatch):
+    released = threading.Event()
+    write = checkpoints_module.write_weights
+    log = []
 
     def slow(path, weights):
-        going.wait(10)
+        released.wait(10)
         log.append(weights["x"][0, 0].item())
         write(path, weights)
 
     monkeypatch.setattr(checkpoints_module, "write_weights", slow)
     run.save(state_of(2))
     assert log == []
-    threading.Timer(0.05, going.set).start()
+    threading.Timer(0.05, released.set).start()
     run.save(state_of(4))
     assert log[:2] == [2.0, -2.0]
     run.checkpoints.wait()
@@ -167,31 +170,31 @@ def test_a_save_waits_for_the_one_before(run, monkeypatch):
     ("keep", "kept"),
     [({}, [8, 10]), ({"keep_last": 1}, [10]), ({"keep_last": 3, "keep_every": 4}, [4, 6, 8, 10])],
 )
-def test_the_newest_states_are_kept_and_every_so_manieth(tmp_path, keep, kept):
+def test_the_newest_checkpoints_and_those_at_keep_every_are_kept(tmp_path, keep, kept):
     run = Run.create(tmp_path / "run", settings(save_every=2, **keep))
     for step in (2, 4, 6, 8, 10):
         save(run, step)
     assert steps_kept(run) == kept
 
 
-def test_states_are_told_apart_by_number(run):
+def test_checkpoints_are_sorted_by_step_not_by_name(run):
     for step in (2, 999_999_999, 1_000_000_000):
         save(run, step)
     assert Run.reopen(run.folder).restore().progress.step == 1_000_000_000
 
 
-def test_what_is_kept_must_be_saved():
+def test_keep_every_must_be_a_multiple_of_save_every():
     with pytest.raises(Exception, match=r"keep_every = 6; allowed: a multiple of save_every = 4"):
         settings(keep_every=6)
 
 
-def test_a_state_can_be_checked_without_melpatch(run):
+def test_a_checkpoint_can_be_verified_without_melpatch(run):
     save(run, 2)
-    words = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
-    subprocess.run(words, cwd=run.newest, check=True)
+    command = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    subprocess.run(command, cwd=run.newest, check=True)
 
 
-def test_files_that_are_not_ours_are_left_alone(run):
+def test_files_of_the_user_are_left_alone(run):
     save(run, 2)
     (run.folder / "resume" / "notes.txt").write_text("mine")
     save(run, 4)
@@ -217,34 +220,35 @@ FILES = ("model.safetensors", "average.safetensors", "optimizer.pt", "progress.j
 
 @pytest.mark.parametrize("damage", [cut, flip])
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_state_is_told_and_the_one_before_it_used(run, capsys, damage, name):
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(run, capsys, damage, name):
     for share in (0.0, 0.3, 0.7, 0.99):
         for step in (2, 4):
             save(run, step)
         damage(run.newest / name, share)
         assert restored(run) == 2
-        told = capsys.readouterr().err
-        assert told.count("\n") == 1
-        assert "step-000000004: damaged (" in told
-        assert steps_kept(run) == [2]  # a damaged one does not count as one of the newest
+        notices = capsys.readouterr().err
+        assert notices.count("\n") == 1
+        assert "step-000000004: damaged (" in notices
+        # A damaged checkpoint does not count as one of the newest.
+        assert steps_kept(run) == [2]
         (run.folder / "metrics.jsonl").unlink()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_state_without_one_of_its_files_is_damaged(run, name):
+def test_a_checkpoint_without_one_of_its_files_is_damaged(run, name):
     for step in (2, 4):
         save(run, step)
     (run.newest / name).unlink()
     assert restored(run) == 2
 
 
-def test_where_all_states_are_damaged_nothing_is_thrown_away(run):
+def test_if_all_checkpoints_are_damaged_none_is_removed(run):
     for step in (2, 4):
         save(run, step)
     for path in (run.folder / "resume").iterdir():
         flip(path / "optimizer.pt", 0.5)
     with pytest.raises(
-        CheckpointError, match=r"none of its 2 states is whole; take one from a backup, or remove"
+        CheckpointError, match=r"none of its 2 checkpoints is intact; restore one from a backup"
     ):
         Run.reopen(run.folder).restore()
     assert steps_kept(run) == [2, 4]
@@ -260,10 +264,13 @@ CALLS += [(io, "open"), (torch, "save")]
 
 
 class Fault:
-    """Has the ``at``-th of the calls that change files fail, and all after it while it lasts."""
+    """Make the ``at``-th call that changes files fail, and all later ones too if it ``lasts``."""
 
     def __init__(self, patch, at, error, lasts):
-        self.at, self.error, self.lasts, self.count = at, error, lasts, 0
+        self.at = at
+        self.error = error
+        self.lasts = lasts
+        self.count = 0
         for place, name in CALLS:
             patch.setattr(place, name, self.watched(getattr(place, name)))
 
@@ -278,9 +285,10 @@ class Fault:
 
 
 def faults(monkeypatch, prepare, do, error, *, lasts):
-    """Yield, for every call of ``do(prepared)``, what was prepared and what was raised when that call failed."""
+    """Let each system call of ``do(prepared)`` fail in turn; yield ``prepared`` and what was raised."""
     for at in count(1):
-        prepared, raised = prepare(at), None
+        prepared = prepare(at)
+        raised = None
         with monkeypatch.context() as patch:
             fault = Fault(patch, at, error, lasts)
             try:
@@ -295,7 +303,7 @@ def faults(monkeypatch, prepare, do, error, *, lasts):
 
 @pytest.fixture
 def twice_saved(tmp_path):
-    """Return what makes a run folder with two states."""
+    """Return a function that makes a run folder with two checkpoints."""
     first = Run.create(tmp_path / "first", settings())
     for step in (2, 4):
         save(first, step)
@@ -308,21 +316,21 @@ def third_save(run):
     save(run, 6)
 
 
-def test_a_kill_at_any_call_of_a_save_leaves_a_state_that_is_whole(twice_saved, monkeypatch):
-    """A dead process makes no further call: neither does it clean up."""
-    found = []
+def test_a_kill_at_any_call_of_a_save_leaves_an_intact_checkpoint(twice_saved, monkeypatch):
+    """A dead process makes no further call, so it does not clean up either."""
+    steps = []
     for run, raised in faults(monkeypatch, twice_saved, third_save, Killed(), lasts=True):
         assert isinstance(raised, Killed)
-        found.append(restored(run))
+        steps.append(restored(run))
         assert load_weights(run.folder / "model.safetensors")["x"].unique().tolist() in (
             [4.0],
             [6.0],
         )
-    assert found == sorted(found)
-    assert set(found) == {4, 6}
+    assert steps == sorted(steps)
+    assert set(steps) == {4, 6}
 
 
-def test_a_kill_at_any_call_of_a_resume_leaves_the_same_state_to_the_next(twice_saved, monkeypatch):
+def test_after_a_kill_at_any_call_of_a_resume_the_next_resume_is_the_same(twice_saved, monkeypatch):
     def prepare(number):
         run = twice_saved(number)
         flip(run.newest / "optimizer.pt", 0.5)
@@ -337,7 +345,7 @@ def test_a_kill_at_any_call_of_a_resume_leaves_the_same_state_to_the_next(twice_
         assert restored(run) == 2
 
 
-def test_a_kill_at_any_call_of_the_start_leaves_a_run_or_none(tmp_path, monkeypatch):
+def test_a_kill_at_any_call_of_the_start_leaves_a_run_or_nothing(tmp_path, monkeypatch):
     def start(folder):
         Run.create(folder, settings(), settings())
 
@@ -359,9 +367,10 @@ def corpus(tmp_path_factory):
 
 
 def train(corpus, folder):
-    run = (
-        Run.reopen(folder) if (folder / "config.toml").exists() else Run.create(folder, settings())
-    )
+    if (folder / "config.toml").exists():
+        run = Run.reopen(folder)
+    else:
+        run = Run.create(folder, settings())
     fit(
         build(run.config),
         corpus,
@@ -374,18 +383,18 @@ def train(corpus, folder):
 
 
 @pytest.fixture(scope="module")
-def whole(corpus, tmp_path_factory):
-    """Return what an uninterrupted training leaves, and how many calls it makes."""
+def uninterrupted(corpus, tmp_path_factory):
+    """Return the files of an uninterrupted training, and its number of system calls."""
     with pytest.MonkeyPatch.context() as patch:
         fault = Fault(patch, -1, None, lasts=False)
         return train(corpus, tmp_path_factory.mktemp("whole")), fault.count
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_a_training_killed_anywhere_leaves_in_the_end_what_it_would_have_left(
-    corpus, whole, tmp_path, monkeypatch, share
+def test_a_killed_and_resumed_training_leaves_the_files_of_an_uninterrupted_one(
+    corpus, uninterrupted, tmp_path, monkeypatch, share
 ):
-    files, calls = whole
+    files, calls = uninterrupted
     with monkeypatch.context() as patch:
         Fault(patch, int(share * calls), Killed(), lasts=True)
         with pytest.raises(Killed):
@@ -397,20 +406,16 @@ def test_a_disk_that_is_full_at_any_call_does_not_end_the_run(twice_saved, monke
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some file")
     for run, raised in faults(monkeypatch, twice_saved, third_save, full, lasts=False):
         assert raised is None
-        told = capsys.readouterr().err
-        if told:  # what is logged may find room a moment later
-            assert (
-                "some file: no room to save (No space left on device); the run goes on, and" in told
-            )
-            assert told.count("\n") == 1
+        notices = capsys.readouterr().err
+        # Nothing is printed if the fault hits a log line, which is written a moment later.
+        if notices:
+            message = "some file: no room to save (No space left on device); the run continues, and"
+            assert message in notices
+            assert notices.count("\n") == 1
         assert steps_kept(run) in ([2, 4], [4, 6], [2, 4, 6])
         third_save(run)
-        assert [json.loads(line)["step"] for line in (run.folder / "metrics.jsonl").open()] == [
-            2,
-            4,
-            6,
-            6,
-        ]
+        metrics = (run.folder / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in metrics] == [2, 4, 6, 6]
         assert steps_kept(run) == [4, 6]
         assert not list(run.folder.rglob(".*"))
         assert Run.reopen(run.folder).restore().progress.step == 6
@@ -421,16 +426,17 @@ def test_a_disk_that_is_full_at_any_call_does_not_end_the_run(twice_saved, monke
 
 @pytest.fixture
 def little_room():
-    """Return what makes all files that are written from now on too large beyond so many bytes."""
+    """Return a function that limits the size of files written from then on, in bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_files_that_really_find_no_room(run, little_room, capsys):
+def test_files_beyond_a_real_size_limit_are_saved_later(run, little_room, capsys):
     save(run, 2)
-    for most in (10, 100, 300, 700, 1100):  # the log, the weights, the rest
-        little_room(most)
+    # The limits hit the log, the weights, and the other files.
+    for limit in (10, 100, 300, 700, 1100):
+        little_room(limit)
         save(run, 4)
         assert "no room to save (File too large)" in capsys.readouterr().err
         little_room(-1)
@@ -443,15 +449,15 @@ def test_files_that_really_find_no_room(run, little_room, capsys):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no device that is always full")  # noqa: PTH110
-def test_a_device_that_is_full_is_recognised():
+def test_a_full_device_is_recognised():
     with pytest.raises(OSError, match="No space left on device") as caught:
         checkpoint.write_weights(Path("/dev/full"), {"x": torch.zeros(9)})
     assert atomic.lack_of_space(caught.value) is caught.value
 
 
 def test_a_last_save_without_room_is_an_error(run, little_room):
-    told = rf"{run.folder}: no room for the last weights \(File too large\); free some"
-    with pytest.raises(CheckpointError, match=told), run.checkpoints:  # noqa: PT012
+    message = rf"{run.folder}: no room for the last weights \(File too large\); free some"
+    with pytest.raises(CheckpointError, match=message), run.checkpoints:  # noqa: PT012
         save(run, 2)
         little_room(100)
         save(run, 4)
@@ -460,7 +466,7 @@ def test_a_last_save_without_room_is_an_error(run, little_room):
         save(run, 4)
 
 
-def test_weights_that_found_no_room_are_published_by_the_next_save(run, little_room):
+def test_weights_that_did_not_fit_are_published_by_the_next_save(run, little_room):
     little_room(100)
     run.publish({"x": torch.full((50,), 7.0)})
     run.checkpoints.wait()
@@ -471,7 +477,7 @@ def test_weights_that_found_no_room_are_published_by_the_next_save(run, little_r
     assert load_weights(run.folder / "model.safetensors")["x"].unique().tolist() == [7.0]
 
 
-def test_rejected_clips_that_found_no_room_are_listed_later(run, little_room):
+def test_rejected_clips_that_did_not_fit_are_listed_later(run, little_room):
     little_room(3)
     run.reject([Rejected("a.wav", "is no sound")])
     little_room(-1)
@@ -480,26 +486,27 @@ def test_rejected_clips_that_found_no_room_are_listed_later(run, little_room):
     assert "a.wav" in (run.folder / "rejected.csv").read_text()
 
 
-def test_a_training_goes_on_through_a_full_disk(
-    corpus, whole, tmp_path, little_room, capsys, monkeypatch
+def test_training_continues_while_the_disk_is_full(
+    corpus, uninterrupted, tmp_path, little_room, capsys, monkeypatch
 ):
-    """The disk is full from step 3 to step 9, while lines, weights and a state are due."""
-    room, log = {2: 400, 8: -1}, Run.log
+    """The disk is full from step 3 to step 9, while logs, weights and a checkpoint are due."""
+    limits = {2: 400, 8: -1}
+    log = Run.log
 
-    def note(run, record):
-        if record["step"] in room:
-            little_room(room[record["step"]])
+    def log_and_limit(run, record):
+        if record["step"] in limits:
+            little_room(limits[record["step"]])
         log(run, record)
 
-    monkeypatch.setattr(Run, "log", note)
-    assert train(corpus, tmp_path) == whole[0]
+    monkeypatch.setattr(Run, "log", log_and_limit)
+    assert train(corpus, tmp_path) == uninterrupted[0]
     assert "no room to save (File too large)" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ other errors
 
 
-def test_an_error_of_another_kind_is_raised_at_the_next_chance(run, monkeypatch):
+def test_another_error_of_a_write_is_raised_by_the_next_check(run, monkeypatch):
     denied = OSError(errno.EIO, os.strerror(errno.EIO), "the/file")
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints_module, "write_weights", lambda *_: (_ for _ in ()).throw(denied))
@@ -507,13 +514,14 @@ def test_an_error_of_another_kind_is_raised_at_the_next_chance(run, monkeypatch)
         run.checkpoints._thread.shutdown()
         with pytest.raises(
             CheckpointError,
-            match=r"the/file: cannot be written \(Input/output error\); mend the disk",
+            match=r"the/file: cannot be written \(Input/output error\); repair the disk",
         ):
             run.checkpoints.check()
-    run.checkpoints.check()  # is raised once
+    # It is raised only once.
+    run.checkpoints.check()
 
 
-def test_the_bodys_own_error_is_the_one_to_tell(run, monkeypatch):
+def test_an_error_in_the_body_is_not_replaced_by_an_error_of_a_write(run, monkeypatch):
     monkeypatch.setattr(checkpoints_module, "write_weights", lambda *_: 1 / 0)
     with pytest.raises(KeyError), run.checkpoints:  # noqa: PT012
         run.save(state_of(2))

@@ -56,7 +56,7 @@ def test_a_new_run_records_its_settings(run):
 
 def test_a_folder_that_holds_a_run_is_refused(run):
     with pytest.raises(
-        CheckpointError, match="holds a run already; add --resume to go on with it, or give another"
+        CheckpointError, match="holds a run already; add --resume to continue it, or give another"
     ):
         Run.create(run.folder, replace(settings(), seed=1))
     assert Run.reopen(run.folder).config.seed == 0
@@ -67,7 +67,7 @@ def test_one_training_at_a_time(run, monkeypatch):
     with run.locked():
         other = Run.reopen(run.folder)
         with pytest.raises(
-            CheckpointError, match="another process trains in it; wait for its end, or stop it"
+            CheckpointError, match="another process trains in it; wait until it ends, or stop it"
         ):
             other.locked().__enter__()
     with other.locked():
