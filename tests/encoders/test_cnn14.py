@@ -1,3 +1,5 @@
+"""CNN14 equals the published network, alone and in padded batches."""
+
 import math
 
 import pytest
@@ -10,7 +12,7 @@ from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 
 SIZES = ["nano", "mini", "tiny", "small", "base"]
-N_MELS = 40  # halved five times with two remainders: 20, 10, 5, 2, 1
+N_MELS = 40  # halved five times, twice with a remainder: 20, 10, 5, 2, 1
 
 
 def noise(*shape, seed=0):
@@ -18,7 +20,7 @@ def noise(*shape, seed=0):
 
 
 def build(n_mels=N_MELS, **settings):
-    """A narrow one with norms that are not as they start, so that 0 is not mapped to 0."""
+    """Return a narrow CNN14 whose norms are not the initial ones, so that 0 is not mapped to 0."""
     torch.manual_seed(0)
     cnn = CNN14(
         CNN14.Config(**{"width": 2, "dropout": 0.0, "neck_dropout": 0.0} | settings), n_mels
@@ -30,25 +32,26 @@ def build(n_mels=N_MELS, **settings):
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch norm written out: torch 2.13 on processors gets the gradients of some layouts in memory wrong."""
+    """Batch norm written out, since torch 2.13 gets some gradients on a CPU wrong."""
 
     def forward(self, x):
-        mean, variance = self.running_mean, self.running_var
+        mean = self.running_mean
+        variance = self.running_var
         if self.training:
             values = x.transpose(0, 1).flatten(1)
-            mean, variance = values.mean(dim=1), values.var(dim=1, correction=0)
+            mean = values.mean(dim=1)
+            variance = values.var(dim=1, correction=0)
             self.running_mean.lerp_(mean.detach(), 0.1)
             self.running_var.lerp_(values.var(dim=1).detach(), 0.1)
             self.num_batches_tracked += 1
-        mean, deviation, gain, bias = (
-            value[:, None, None]
-            for value in (mean, (variance + 1e-5).sqrt(), self.weight, self.bias)
-        )
-        return (x - mean) / deviation * gain + bias
+        # Statistics and parameters are one number per channel; x is (clip, channel, frame, mel).
+        deviation = (variance + 1e-5).sqrt()
+        normalised = (x - mean[:, None, None]) / deviation[:, None, None]
+        return normalised * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class Published(nn.Module):
-    """The network as published, written out: images are (frame, mel), clips have one length, and nothing is masked."""
+    """The published network, written out: images (frame, mel), clips of one length, no mask."""
 
     def __init__(self, cnn):
         super().__init__()
@@ -60,16 +63,17 @@ class Published(nn.Module):
             ours = nn.Module()
             ours.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
             ours.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-            ours.bn1, ours.bn2 = Norm(channels), Norm(channels)
+            ours.bn1 = Norm(channels)
+            ours.bn2 = Norm(channels)
             self.blocks.append(ours)
-        turned = {
+        transposed = {
             name: value.mT if "conv" in name else value for name, value in cnn.state_dict().items()
         }
-        self.double().load_state_dict(turned)
+        self.double().load_state_dict(transposed)
         self.train(cnn.training)
 
     def forward(self, spectrogram):
-        """Return the output of every block, (clip, channel, frame, mel), and the embedding."""
+        """Return the output of each block, (clip, channel, frame, mel), and the embedding."""
         x = self.bn0(spectrogram.mT[:, None].transpose(1, 3)).transpose(1, 3)
         outputs = []
         for block in self.blocks:
@@ -81,23 +85,25 @@ class Published(nn.Module):
 
 
 def overall(x):
-    """Return maximum plus mean over time of the mean over frequency."""
+    """Return the maximum plus the mean over time of the mean over frequency."""
     x = x.mean(dim=3)
     return x.max(dim=2).values + x.mean(dim=2)
 
 
 def encode(cnn, spectrogram, lengths=None, layers=False):
-    """Return what an objective has of the encoder, for clips of these lengths, or without padding."""
-    frames = torch.full((len(spectrogram),), spectrogram.shape[2]) if lengths is None else lengths
-    valid = (
-        None if lengths is None else cnn.grid.valid(lengths, cnn.grid.columns(spectrogram.shape[2]))
-    )
-    return cnn(cnn.normalise(spectrogram, frames), valid, layers)
+    """Return the output that an objective gets, for clips of these lengths or unpadded."""
+    width = spectrogram.shape[2]
+    if lengths is None:
+        frames = torch.full((len(spectrogram),), width)
+        return cnn(cnn.normalise(spectrogram, frames), None, layers)
+    valid = cnn.grid.valid(lengths, cnn.grid.columns(width))
+    return cnn(cnn.normalise(spectrogram, lengths), valid, layers)
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_it_is_the_published_network(mode):
-    cnn, spectrogram = build().train(mode), noise(3, N_MELS, 96)
+def test_outputs_and_statistics_equal_the_published_network(mode):
+    cnn = build().train(mode)
+    spectrogram = noise(3, N_MELS, 96)
     slow = Published(cnn)
     outputs, embedding = slow(spectrogram)
     encoded = encode(cnn, spectrogram, layers=True)
@@ -109,7 +115,8 @@ def test_it_is_the_published_network(mode):
         torch.testing.assert_close(
             layer, torch.stack([overall(output), *columns], dim=1), rtol=1e-9, atol=1e-12
         )
-    for name, value in slow.state_dict().items():  # what training notes
+    # The running statistics of training are equal too.
+    for name, value in slow.state_dict().items():
         torch.testing.assert_close(
             cnn.state_dict()[name], value.mT if "conv" in name else value, rtol=1e-9, atol=1e-12
         )
@@ -117,8 +124,9 @@ def test_it_is_the_published_network(mode):
 
 @pytest.mark.parametrize("n_mels", [40, 64])
 @pytest.mark.parametrize("columns", [1, 2])
-def test_the_same_gradient_as_the_published_network(n_mels, columns):
-    cnn, spectrogram = build(n_mels).train(), noise(3, n_mels, 32 * columns)
+def test_gradients_equal_the_published_network(n_mels, columns):
+    cnn = build(n_mels).train()
+    spectrogram = noise(3, n_mels, 32 * columns)
     slow = Published(cnn)
     outputs, embedding = slow(spectrogram)
     (outputs[-1].mean(dim=3).pow(3).sum() + embedding.pow(3).sum()).backward()
@@ -130,8 +138,9 @@ def test_the_same_gradient_as_the_published_network(n_mels, columns):
         assert error <= 1e-9 * gradient.abs().max(), name
 
 
-def test_a_clip_of_any_length_is_the_same_alone_and_in_a_batch():
-    cnn, lengths = build(32, width=1), torch.arange(1, 130, 3)
+def test_a_clip_of_any_length_is_encoded_the_same_alone_and_in_a_batch():
+    cnn = build(32, width=1)
+    lengths = torch.arange(1, 130, 3)
     spectrogram = noise(len(lengths), 32, 140)
     spectrogram *= (torch.arange(140) < lengths[:, None])[:, None]
     valid = cnn.grid.valid(lengths, 4)
@@ -145,8 +154,8 @@ def test_a_clip_of_any_length_is_the_same_alone_and_in_a_batch():
     assert not together.patches[~valid].any()
 
 
-def test_training_with_padding_is_training_on_what_stands_before_it():
-    """A batch of one length, with padding behind it, is that batch without."""
+def test_padding_does_not_change_training():
+    """A padded batch of one length gives the gradients and statistics of the unpadded batch."""
     results = []
     for pad in (0, 64):
         cnn = build().train()
@@ -159,25 +168,27 @@ def test_training_with_padding_is_training_on_what_stands_before_it():
         torch.testing.assert_close(padded, plain, rtol=1e-6, atol=1e-9)
 
 
-def test_frames_left_over_are_cut_and_a_short_clip_is_completed_with_zeros():
-    cnn, spectrogram = build(), noise(2, N_MELS, 95)
+def test_leftover_frames_are_cut_and_a_short_clip_is_padded_with_zeros():
+    cnn = build()
+    spectrogram = noise(2, N_MELS, 95)
     assert torch.equal(cnn(spectrogram).patches, cnn(spectrogram[..., :64]).patches)
     assert torch.equal(
         cnn(spectrogram[..., :20]).patches, cnn(F.pad(spectrogram[..., :20], (0, 12))).patches
     )
 
 
-def test_dropout_is_for_training_and_stands_in_two_places():
+def test_both_dropouts_are_active_in_training_only():
     spectrogram = noise(2, N_MELS, 64)
     for settings, patches_change in (({"dropout": 0.5}, True), ({"neck_dropout": 0.5}, False)):
         cnn = build(**settings).train()
-        first, second = cnn(spectrogram), cnn(spectrogram)
+        first = cnn(spectrogram)
+        second = cnn(spectrogram)
         assert torch.equal(first.patches, second.patches) != patches_change
         assert not torch.equal(first.cls, second.cls)
         assert torch.equal(build(**settings)(spectrogram).cls, build()(spectrogram).cls)
 
 
-def test_it_starts_xavier_uniform_with_plain_norms():
+def test_initial_weights_are_xavier_uniform_with_identity_norms():
     cnn = CNN14(CNN14.Config(width=8), N_MELS)
     for name, value in cnn.named_parameters():
         if value.ndim == 1:
@@ -195,14 +206,14 @@ def count(encoder):
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 
-def test_base_has_as_many_parameters_as_published():
-    """80.75 million, with the linear layer of 527 classes."""
+def test_base_has_the_published_number_of_parameters():
+    """80.75 million, including the linear layer for 527 classes."""
     with torch.device("meta"):
         assert count(CNN14(CNN14.Config.of_size("base"), 64)) + 527 * (2048 + 1) == 80_753_615
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_size_has_about_as_many_parameters_as_the_vit_of_that_name(name):
+def test_each_size_has_about_as_many_parameters_as_the_vit_of_that_size(name):
     with torch.device("meta"):
         assert count(CNN14(CNN14.Config.of_size(name), 64)) == pytest.approx(
             count(ViT(ViT.Config.of_size(name), 128)), rel=0.1

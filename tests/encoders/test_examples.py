@@ -1,4 +1,4 @@
-"""The examples in the docstrings of encoders and the patch grid work as shown."""
+"""The examples in the docstrings of the encoders and the patch grid work as shown."""
 
 import doctest
 

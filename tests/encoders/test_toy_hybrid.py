@@ -1,5 +1,4 @@
-"""An encoder of one's own goes the whole way: pretrained, then fine-tuned with layer-wise decay, from the command
-line."""
+"""A custom encoder is pretrained, then fine-tuned with layer-wise decay, from the command line."""
 
 import pytest
 import torch
@@ -22,43 +21,43 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(corpus, tmp_path_factory):
-    """A run of MAE-AST on the toy."""
+    """Return a run of MAE-AST with the toy encoder."""
     out = tmp_path_factory.mktemp("toy") / "pretrained"
-    words = ("--encoder", KIND, "--size", "nano", "--encoder.mixers", "3")
-    melpatch("pretrain", "mae_ast", "--data", corpus, "--out", out, *words, *SHORT, *STEPS)
+    flags = ("--encoder", KIND, "--size", "nano", "--encoder.mixers", "3")
+    melpatch("pretrain", "mae_ast", "--data", corpus, "--out", out, *flags, *SHORT, *STEPS)
     return out
 
 
 @pytest.fixture(scope="module")
 def classifier(corpus, pretrained, tmp_path_factory):
-    """A run that fine-tunes it on shorter segments, with a learning rate that halves from layer to layer."""
+    """Return a run that fine-tunes it on shorter segments with a layer decay of 0.5."""
     out = tmp_path_factory.mktemp("toy") / "classifier"
-    words = ("--init", pretrained, "--layer-decay", "0.5", "--evaluations", "1")
+    flags = ("--init", pretrained, "--layer-decay", "0.5", "--evaluations", "1")
     short = ("--seconds", "0.5", "--batch-size", "6", "--workers", "0", "--precision", "32-true")
-    melpatch("finetune", "--data", corpus, "--out", out, *words, *short, "--steps", "2")
+    melpatch("finetune", "--data", corpus, "--out", out, *flags, *short, "--steps", "2")
     return out
 
 
-def test_it_is_pretrained_with_positions_for_its_segments(pretrained):
+def test_pretraining_fits_the_positions_to_the_segments(pretrained):
     config, objective = load_run(pretrained)
     assert isinstance(objective.encoder, ToyHybrid)
     assert f'name = "{KIND}"' in (pretrained / "config.toml").read_text()
     assert config.encoder == ToyHybrid.Config.of_size("nano", mixers=3, horizon=13)
 
 
-def test_it_is_fine_tuned_from_what_it_learned(pretrained, classifier):
+def test_fine_tuning_starts_from_the_pretrained_weights(pretrained, classifier):
     config, objective = load_run(classifier)
     assert config.encoder == ToyHybrid.Config.of_size("nano", mixers=3, horizon=6)
     assert config.train.layer_decay == 0.5
-    # Two steps move the weights, but leave them near those of pretraining.
+    # Two steps change the weights, but leave them close to the pretrained ones.
     before = load_weights(pretrained / "model.safetensors")
     for name, after in objective.encoder.state_dict().items():
-        started = before[f"encoder.{name}"][: len(after)]
-        assert not torch.equal(after, started), name
-        torch.testing.assert_close(after, started, atol=0.01, rtol=0)
+        initial = before[f"encoder.{name}"][: len(after)]
+        assert not torch.equal(after, initial), name
+        torch.testing.assert_close(after, initial, atol=0.01, rtol=0)
 
 
-def test_its_layers_learn_at_falling_rates_whatever_their_names(classifier):
+def test_layer_decay_works_for_layers_of_any_name(classifier):
     config, objective = load_run(classifier)
     decay = config.train.layer_decay
     groups = param_groups(objective, weight_decay=0.1, layer_decay=decay, head_lr_scale=1.0)
@@ -75,7 +74,7 @@ def test_its_layers_learn_at_falling_rates_whatever_their_names(classifier):
     assert {"encoder.pitch_code", "encoder.time_code", "encoder.registers"} <= undecayed
 
 
-def test_the_classifier_answers(classifier, corpus):
+def test_the_classifier_predicts(classifier, corpus):
     model = load(classifier)
-    (answer,) = model.predict(corpus.parent / "low" / "0.wav")
-    assert answer.probabilities.keys() == {"high", "low", "noise"}
+    (prediction,) = model.predict(corpus.parent / "low" / "0.wav")
+    assert prediction.probabilities.keys() == {"high", "low", "noise"}

@@ -1,3 +1,5 @@
+"""The ViT: projection, positions, cls tokens, normalisation, and resizing to another grid."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,8 @@ def build(n_mels=32, **settings):
     ("patch", "stride"), [((8, 8), None), ((8, 8), (5, 6)), ((32, 2), (32, 1))]
 )
 def test_projection_is_a_convolution(patch, stride):
-    vit, x = build(patch=patch, stride=stride, partial="drop"), torch.randn(2, 32, 50)
+    vit = build(patch=patch, stride=stride, partial="drop")
+    x = torch.randn(2, 32, 50)
     kernel = vit.projection.weight.view(24, 1, *patch)
     expected = (
         F.conv2d(x[:, None], kernel, vit.projection.bias, stride=stride or patch)
@@ -31,7 +34,8 @@ def test_projection_is_a_convolution(patch, stride):
 
 @pytest.mark.parametrize("positions", ["sincos", "sequence", "learned"])
 def test_tokens_are_projected_patches_plus_positions(positions):
-    vit, x = build(positions=positions), torch.randn(2, 32, 50)
+    vit = build(positions=positions)
+    x = torch.randn(2, 32, 50)
     tables = {"sincos": sincos(4, 7, 24), "sequence": sequence(4, 7, 24)}
     table = (
         tables[positions]
@@ -44,8 +48,9 @@ def test_tokens_are_projected_patches_plus_positions(positions):
 
 @pytest.mark.parametrize("positions", ["sincos", "sequence", "learned", "stretched"])
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_cls_tokens_stand_in_front(positions, count):
-    vit, x = build(positions=positions, cls_tokens=count), torch.randn(2, 32, 50)
+def test_cls_tokens_come_first(positions, count):
+    vit = build(positions=positions, cls_tokens=count)
+    x = torch.randn(2, 32, 50)
     encoded = vit(x, layers=True)
     assert encoded.cls.shape == (2, count, 24)
     assert encoded.patches.shape == (2, 28, 24)
@@ -60,21 +65,22 @@ def test_cls_tokens_stand_in_front(positions, count):
     assert (vit.cls_position is not None) == (count > 0 and learned)
 
 
-def test_cls_tokens_are_always_attended_to():
-    vit, tokens = build(cls_tokens=2), torch.randn(1, 5, 24)
+def test_cls_tokens_are_never_masked():
+    vit = build(cls_tokens=2)
+    tokens = torch.randn(1, 5, 24)
     valid = torch.tensor([[True, True, True, False, False]])
     torch.testing.assert_close(
         vit.encode_tokens(tokens, valid).cls, vit.encode_tokens(tokens[:, :3]).cls
     )
 
 
-def test_learned_positions_refuse_a_longer_clip_and_say_what_to_do():
+def test_learned_positions_refuse_a_longer_clip_and_name_the_remedy():
     with pytest.raises(ConfigError, match=r"columns = 13 .* up to 12, .*resize_positions\(13\)"):
         build(positions="learned")(torch.randn(1, 32, 13 * 8))
 
 
 @pytest.mark.parametrize("columns", [1, 5, 13, 40])
-def test_stretched_positions_span_whatever_grid_there_is(columns):
+def test_stretched_positions_span_any_grid(columns):
     vit = build(positions="stretched")
     assert torch.equal(
         vit.positions(columns), resize(vit.position_table, (4, 12), (4, columns), "bicubic")
@@ -86,7 +92,7 @@ def test_stretched_positions_span_whatever_grid_there_is(columns):
     assert vit.position_table.grad.any()
 
 
-def test_a_stretched_table_that_is_made_longer_gives_what_stretching_gave():
+def test_resizing_a_stretched_table_keeps_its_positions():
     vit = build(positions="stretched")
     before = vit.positions(30).detach()
     vit.resize_positions(30, "bicubic")
@@ -95,9 +101,10 @@ def test_a_stretched_table_that_is_made_longer_gives_what_stretching_gave():
 
 
 @pytest.mark.parametrize("how", ["bilinear", "bicubic", "crop", "legacy"])
-def test_resizing_positions_makes_room_for_longer_clips(how):
+def test_resizing_positions_allows_longer_clips(how):
     vit = build(positions="learned", cls_tokens=2)
-    before, cls = vit.position_table.detach().clone(), vit.cls_position.detach().clone()
+    before = vit.position_table.detach().clone()
+    cls = vit.cls_position.detach().clone()
     vit.resize_positions(20, how)
     assert vit.config.columns == 20
     assert torch.equal(vit.positions(20), resize(before, (4, 12), (4, 20), how))
@@ -105,7 +112,7 @@ def test_resizing_positions_makes_room_for_longer_clips(how):
     assert vit(torch.randn(1, 32, 160)).patches.shape == (1, 80, 24)
 
 
-def test_resizing_to_another_grid_is_the_same_as_building_for_it():
+def test_resizing_to_another_grid_equals_building_for_it():
     vit = build(positions="learned", patch=(8, 8))
     vit.position_table.requires_grad_(False)
     vit.resize_positions(30, grid=PatchGrid(n_mels=48, patch=(8, 8), stride=(6, 4), partial="drop"))
@@ -118,7 +125,7 @@ def test_resizing_to_another_grid_is_the_same_as_building_for_it():
     assert not vit.position_table.requires_grad
 
 
-def test_resizing_a_sincos_vit_changes_its_grid_alone():
+def test_resizing_a_sincos_vit_changes_only_its_grid():
     vit = build()
     grid = PatchGrid(n_mels=32, patch=(8, 8), stride=(4, 4))
     vit.resize_positions(12, grid=grid)
@@ -128,7 +135,7 @@ def test_resizing_a_sincos_vit_changes_its_grid_alone():
 
 @pytest.mark.parametrize("partial", ["pad", "drop"])
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_in_a_sequence_a_place_keeps_its_vector_when_patches_come_to_overlap(step, partial):
+def test_sequence_positions_keep_their_vectors_when_patches_overlap(step, partial):
     vit = build(positions="sequence", partial=partial, n_mels=40)
     vit.resize_positions(
         12, grid=PatchGrid(n_mels=40, patch=(8, 8), stride=(8 // step, 8 // step), partial=partial)
@@ -139,37 +146,42 @@ def test_in_a_sequence_a_place_keeps_its_vector_when_patches_come_to_overlap(ste
 
 
 def unequal_clips():
-    """Loud clips of several lengths, and their frames."""
-    x, frames = 5 + 3 * torch.randn(3, 32, 50), torch.tensor([50, 7, 23])
+    """Return loud clips of several lengths, and their frames."""
+    x = 5 + 3 * torch.randn(3, 32, 50)
+    frames = torch.tensor([50, 7, 23])
     return x * (torch.arange(50) < frames[:, None])[:, None], frames
 
 
-def test_in_training_a_batch_gets_mean_0_and_standard_deviation_a_half_without_its_padding():
-    vit, (x, frames) = build(input_norm="batch").train(), unequal_clips()
+def test_training_normalises_a_batch_to_mean_0_and_std_a_half_without_padding():
+    vit = build(input_norm="batch").train()
+    x, frames = unequal_clips()
     sound = [clip[:, :own] for clip, own in zip(x, frames.tolist(), strict=True)]
-    values = torch.cat([one.flatten() for one in sound])
-    for clip, one in zip(vit.normalise(x, frames), sound, strict=True):
-        expected = 0.5 * (one - values.mean()) / (values.var(correction=0) + 1e-5).sqrt()
-        torch.testing.assert_close(clip[:, : one.shape[1]], expected)
-        assert not clip[:, one.shape[1] :].any()
+    values = torch.cat([clip.flatten() for clip in sound])
+    for normalised, clip in zip(vit.normalise(x, frames), sound, strict=True):
+        expected = 0.5 * (clip - values.mean()) / (values.var(correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(normalised[:, : clip.shape[1]], expected)
+        assert not normalised[:, clip.shape[1] :].any()
 
 
-def test_in_use_spectrograms_are_normalised_by_the_running_statistics_that_the_weights_hold():
-    vit, (x, frames) = build(input_norm="batch").train(), unequal_clips()
-    for _ in range(60):  # each takes a tenth
+def test_evaluation_normalises_by_the_saved_running_statistics():
+    vit = build(input_norm="batch").train()
+    x, frames = unequal_clips()
+    # Each update moves the running statistics by a tenth.
+    for _ in range(60):
         vit.normalise(x, frames)
     trained = vit.normalise(x, frames)
     torch.testing.assert_close(vit.eval().normalise(x, frames), trained, atol=0.02, rtol=0)
-    again = build(input_norm="batch")
-    assert not torch.allclose(again.normalise(x, frames), trained, atol=0.1)
-    again.load_state_dict(vit.state_dict())
-    assert torch.equal(again.normalise(x, frames), vit.normalise(x, frames))
-    alone = again.normalise(x[1:2, :, :7], frames[1:2])
-    assert torch.equal(alone[0], again.normalise(x, frames)[1, :, :7])
+    loaded = build(input_norm="batch")
+    assert not torch.allclose(loaded.normalise(x, frames), trained, atol=0.1)
+    loaded.load_state_dict(vit.state_dict())
+    assert torch.equal(loaded.normalise(x, frames), vit.normalise(x, frames))
+    alone = loaded.normalise(x[1:2, :, :7], frames[1:2])
+    assert torch.equal(alone[0], loaded.normalise(x, frames)[1, :, :7])
 
 
-def test_without_a_norm_spectrograms_stay_and_nothing_more_is_saved():
-    vit, (x, frames) = build(), unequal_clips()
+def test_without_a_norm_spectrograms_are_unchanged_and_nothing_is_saved():
+    vit = build()
+    x, frames = unequal_clips()
     assert vit.train().normalise(x, frames) is x
     extra = build(input_norm="batch").state_dict().keys() - vit.state_dict().keys()
     assert extra == {
@@ -178,25 +190,27 @@ def test_without_a_norm_spectrograms_stay_and_nothing_more_is_saved():
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_blocks_normalise_where_the_settings_say(norm):
-    vit, tokens = build(norm=norm, cls_tokens=0), torch.randn(2, 5, 24)
+def test_norm_places_the_layer_norms_of_the_blocks(norm):
+    vit = build(norm=norm, cls_tokens=0)
+    tokens = torch.randn(2, 5, 24)
     plain = Transformer(24, 2, 3, norm=norm).eval()
     plain.load_state_dict(vit.transformer.state_dict())
     assert torch.equal(vit.encode_tokens(tokens).patches, plain(tokens)[0])
 
 
-def test_dropout_is_of_tokens_and_blocks_and_for_training_alone():
-    vit, x = build(dropout=0.25), torch.randn(4, 32, 50)
+def test_dropout_applies_to_tokens_and_blocks_in_training_only():
+    vit = build(dropout=0.25)
+    x = torch.randn(4, 32, 50)
     assert torch.equal(vit(x).patches, build()(x).patches)
     assert [block.dropout.p for block in vit.transformer.blocks] == [0.25, 0.25]
-    given = []
+    inputs = []
     vit.train().transformer.register_forward_pre_hook(
-        lambda _, arguments: given.append(arguments[0])
+        lambda _, arguments: inputs.append(arguments[0])
     )
     assert not torch.equal(vit(x).patches, vit(x).patches)
     tokens = torch.cat([vit.cls_token.expand(4, -1, -1), vit.tokens(x)], dim=1)
-    torch.testing.assert_close(given[0], torch.where(given[0] == 0, 0.0, tokens / 0.75))
-    assert given[0].eq(0).double().mean() == pytest.approx(0.25, abs=0.05)
+    torch.testing.assert_close(inputs[0], torch.where(inputs[0] == 0, 0.0, tokens / 0.75))
+    assert inputs[0].eq(0).double().mean() == pytest.approx(0.25, abs=0.05)
 
 
 def test_another_patch_size_is_refused():
@@ -205,8 +219,9 @@ def test_another_patch_size_is_refused():
 
 
 @pytest.mark.parametrize("positions", ["sincos", "sequence", "learned", "stretched"])
-def test_autocast_is_not_undone_by_positions_or_cls(positions):
-    vit, x = build(positions=positions), torch.randn(2, 32, 50)
+def test_positions_and_cls_tokens_keep_the_dtype_of_autocast(positions):
+    vit = build(positions=positions)
+    x = torch.randn(2, 32, 50)
     with torch.autocast("cpu", torch.bfloat16):
         assert vit.tokens(x).dtype == torch.bfloat16
         assert vit(x, layers=True).layers[-1].dtype == torch.bfloat16
@@ -247,8 +262,8 @@ def test_a_wrong_choice_is_named_where_no_type_checker_runs():
 
 
 @pytest.mark.parametrize(("name", "millions"), [("tiny", 5.7), ("small", 22.1), ("base", 86.6)])
-def test_sizes_are_those_of_deit(name, millions):
-    """Parameters as published for DeiT: with a head of 1000 classes, and two more colours in every patch."""
+def test_sizes_equal_those_of_deit(name, millions):
+    """DeiT's published counts include a head for 1000 classes and three colours in every patch."""
     config = ViT.Config.of_size(name, positions="learned", columns=14)
     with torch.device("meta"):
         vit = ViT(config, n_mels=14 * 16)

@@ -1,7 +1,7 @@
-"""An encoder of one's own, written against the contract alone: convolutions in each patch, then attention.
+"""A custom encoder written against the contract alone: convolutions in each patch, then attention.
 
-Nothing in it is named as in a ViT: its layers are called ``mixers``, its special tokens ``registers``, and its learned
-positions are the sum of a code per row and a code per column.
+None of its names are those of a ViT: its layers are called ``mixers``, its special tokens
+``registers``, and its learned positions are the sum of a code per row and a code per column.
 """
 
 from collections.abc import Sequence, Set
@@ -22,11 +22,11 @@ WIDTHS = {"nano": 24, "mini": 48, "tiny": 96, "small": 192, "base": 384}
 
 
 class ToyHybrid(TokenEncoder):
-    """Two 3 x 3 convolutions within each patch, then blocks of attention on patches and two registers."""
+    """Two 3 x 3 convolutions in each patch, then attention blocks on patches and two registers."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(EncoderConfig):
-        """Settings of a toy."""
+        """Settings of the toy encoder."""
 
         width: int = 24
         """Channels of a token; a multiple of 3, the number of attention heads."""
@@ -35,7 +35,7 @@ class ToyHybrid(TokenEncoder):
         patch: tuple[int, int] = (8, 8)
         """Patch size (mels, frames)."""
         horizon: int = 64
-        """Patches along time that have a learned code."""
+        """Number of patches along time that have a learned code."""
 
         def __post_init__(self) -> None:
             check(self.width % 3 == 0, "width", self.width, "a multiple of 3")
@@ -51,7 +51,7 @@ class ToyHybrid(TokenEncoder):
             return PatchGrid(n_mels=n_mels, patch=self.patch, stride=self.patch)
 
         def fit_positions(self, n_mels: int, frames: int) -> "ToyHybrid.Config":
-            """Return the settings with a code for each column of so long a spectrogram."""
+            """Return the settings with a code for each column of a spectrogram of these frames."""
             return replace(self, horizon=self.grid(n_mels).columns(frames))
 
     def __init__(
@@ -83,11 +83,11 @@ class ToyHybrid(TokenEncoder):
         return [self.calm]
 
     def learned_tokens(self) -> Set[str]:
-        """Return the names of codes and registers."""
+        """Return the names of the codes and registers."""
         return {"pitch_code", "time_code", "registers"}
 
     def match_geometry(self, target: Encoder, how: str | None = None) -> None:
-        """Cut the code of time, or repeat its last column, to the target's length."""
+        """Cut the time code, or repeat its last column, to the length of the target."""
         if isinstance(target, ToyHybrid):
             missing = target.config.horizon - self.config.horizon
             code = self.time_code.detach()[: target.config.horizon]
@@ -96,7 +96,7 @@ class ToyHybrid(TokenEncoder):
             self.config = replace(self.config, horizon=target.config.horizon)
 
     def embed(self, spectrogram: Tensor) -> Tensor:
-        """Return the patches after convolutions that never see a neighbouring patch."""
+        """Return the embedded patches; the convolutions do not cross patch borders."""
         patches = self.grid.split(spectrogram)
         textured = self.texture(patches.reshape(-1, 1, *self.grid.patch))
         return self.fold(textured.flatten(1)).view(*patches.shape[:2], -1)
@@ -110,7 +110,7 @@ class ToyHybrid(TokenEncoder):
     def encode_tokens(
         self, tokens: Tensor, valid: Tensor | None = None, layers: bool = False
     ) -> Encoded:
-        """Mix the tokens with the registers in front of them."""
+        """Return the encoded tokens and registers; the registers come first in the sequence."""
         registers = self.registers.to(tokens.dtype).expand(len(tokens), -1, -1)
         x = torch.cat([registers, tokens], dim=1)
         mask = None if valid is None else F.pad(valid, (2, 0), value=True)[:, None, None]

@@ -1,4 +1,4 @@
-"""The block corruption one rectangle at a time, as the published loop draws it, on the numbers of `rectangles`."""
+"""A slow block corruption, rectangle by rectangle as published, with our random numbers."""
 
 import math
 
@@ -8,7 +8,7 @@ from melpatch.rng import uniform
 
 
 def edges(corner, length, size, unit, max_block_ratio):
-    """First place of a rectangle along one axis, and the one after its last, from two numbers in [0, 1)."""
+    """Return start and end (exclusive) of a rectangle along an axis, from two numbers in [0, 1)."""
     whole = math.ceil(size / unit) * unit
     limit = max(int(max_block_ratio * whole), unit + 1)
     corners = whole - unit if round((limit - 1) / unit) > 1 else whole
@@ -18,8 +18,10 @@ def edges(corner, length, size, unit, max_block_ratio):
 
 
 def slow_blocks(state, frames, n_mels, share, max_block_ratio=0.3, align=(1, 1)):
-    """The mask (mel, frame) of one clip, and its rectangles: a row (bottom, top, left, right) each."""
-    hidden, used, covered = np.zeros((n_mels, frames), dtype=bool), [], 0
+    """Return the mask (mel, frame) of a clip, and its rectangles as (bottom, top, left, right)."""
+    hidden = np.zeros((n_mels, frames), dtype=bool)
+    used = []
+    covered = 0
     most = 128 * (3 + int(0.085 / max_block_ratio**2))
     target = share * frames * n_mels - 1e-9
     for mel, frame in uniform(state, most, 2, 2)[0].tolist():
@@ -31,7 +33,7 @@ def slow_blocks(state, frames, n_mels, share, max_block_ratio=0.3, align=(1, 1))
         block[:] = True
         if covered >= target:
             break
-    for left in range(0, frames, align[1]):  # practically never
+    for left in range(0, frames, align[1]):  # almost never needed
         if hidden.sum() >= target:
             break
         hidden[:, left : left + align[1]] = True

@@ -1,4 +1,4 @@
-"""The MAE decoder on one clip without padding, token by token."""
+"""A slow MAE decoder: one clip without padding, token by token."""
 
 from itertools import product
 
@@ -8,13 +8,14 @@ from melpatch.nn.positions import sequence, sincos
 
 
 def window_of(place, size, shifted):
-    """Number (along mels, along time) of the window that a place (row, column) lies in."""
+    """Return the number (along mels, along time) of the window that holds a place (row, column)."""
     return place[0] // size[0], (place[1] + (size[1] // 2 if shifted else 0)) // size[1]
 
 
 def slow_decoder(decoder, seen, cls, rows, columns):
-    """The decoded token of each place, from the encoder's tokens of the visible places and its class tokens."""
-    config, transformer = decoder.config, decoder.transformer
+    """Return the decoded token of each place, from the encoder's visible and class tokens."""
+    config = decoder.config
+    transformer = decoder.transformer
     positions = {"sincos": sincos, "sequence": sequence}[config.positions](
         rows, columns, decoder.dim
     )
@@ -23,8 +24,8 @@ def slow_decoder(decoder, seen, cls, rows, columns):
         token = decoder.embed(seen[row, column]) if (row, column) in seen else decoder.mask_embed
         x[row, column] = token + positions[row * columns + column]
     if config.attention == "global":
-        every = torch.stack([decoder.embed(one) for one in cls] + list(x.values()))
-        return dict(zip(x, transformer(every[None])[0][0, len(cls) :], strict=True))
+        tokens = torch.stack([decoder.embed(token) for token in cls] + list(x.values()))
+        return dict(zip(x, transformer(tokens[None])[0][0, len(cls) :], strict=True))
     if not transformer.norm_first:
         x = {place: transformer.norm(token) for place, token in x.items()}
     for number, block in enumerate(transformer.blocks):
@@ -32,13 +33,8 @@ def slow_decoder(decoder, seen, cls, rows, columns):
         for place in x:
             windows.setdefault(window_of(place, config.window, number % 2 == 1), []).append(place)
         for places in windows.values():
-            x.update(
-                zip(
-                    places, block(torch.stack([x[place] for place in places])[None])[0], strict=True
-                )
-            )
-    return (
-        {place: transformer.norm(token) for place, token in x.items()}
-        if transformer.norm_first
-        else x
-    )
+            tokens = torch.stack([x[place] for place in places])
+            x.update(zip(places, block(tokens[None])[0], strict=True))
+    if transformer.norm_first:
+        x = {place: transformer.norm(token) for place, token in x.items()}
+    return x

@@ -1,33 +1,35 @@
-"""The samplers of masks, one clip, block and patch at a time, on the random numbers of `mask_samplers`."""
+"""Slow mask samplers: one clip, block and patch at a time, with our random numbers."""
 
 from melpatch.rng import integers, uniform
 
 
 def chances(ties, rows, columns, width):
-    """What is left to chance: a number for each real patch (row, column)."""
+    """Return a random number for each real patch (row, column); it breaks ties."""
     drawn = uniform(ties, width, rows)[0].tolist()
     return {(row, column): drawn[column][row] for row in range(rows) for column in range(columns)}
 
 
 def groups(blocks, chance):
-    """Lists of patches that are ranked alike but for chance: what each block adds, then what none of them covers."""
-    left, found = dict(chance), []
+    """Return the patches that each block adds, then those of no block; chance orders each group."""
+    left = dict(chance)
+    ranked = []
     for cells in blocks:
-        found.append(sorted((patch for patch in cells if patch in left), key=chance.get))
-        for patch in found[-1]:
+        ranked.append(sorted((patch for patch in cells if patch in left), key=chance.get))
+        for patch in ranked[-1]:
             del left[patch]
         if not left:
             break
-    return [*found, sorted(left, key=chance.get)]
+    return [*ranked, sorted(left, key=chance.get)]
 
 
 def corner(number, size, side):
-    """From the first place at which a block of this side still touches an axis of this size, to the last."""
+    """Return where a block starts: anywhere that it still overlaps an axis of this size."""
     return int(number * (size + side - 1)) - (side - 1)
 
 
 def cells(place, rows, columns, height, length):
-    top, left = corner(place[0], rows, height), corner(place[1], columns, length)
+    top = corner(place[0], rows, height)
+    left = corner(place[1], columns, length)
     return [(top + i, left + j) for i in range(height) for j in range(length)]
 
 
@@ -54,7 +56,7 @@ def spans(state, rows, columns, length):
 
 
 def slow_sampler(kind, state, ties, rows, columns, width, sides, length):
-    """Return the token numbers of one clip's real patches in the order in which they are hidden."""
+    """Return the token numbers of a clip's valid patches in the order of masking."""
     chance = chances(state if kind == "random" else ties, rows, columns, width)
     if kind == "random":
         ranked = groups([], chance)
@@ -76,7 +78,7 @@ def slow_sampler(kind, state, ties, rows, columns, width, sides, length):
 
 
 def slow_legacy(state, rows, columns, sides, count):
-    """The published loop: a set that grows upward and wraps; its lowest numbers are kept."""
+    """Return the masked patches of the published loop, which keeps the lowest numbers of a set."""
     side = sides[int(integers(state, 0, len(sides), 1))]
     starts = iter(integers(state, 0, rows * columns, 10 * rows * columns)[0, 1:].tolist())
     covered = set()

@@ -9,7 +9,9 @@ from melpatch.config import from_dict, to_dict
 from melpatch.errors import ConfigError
 from melpatch.nn.corruption import Corruption
 
-MELS, WIDTH, PATCH = 32, 60, (8, 4)
+MELS = 32
+WIDTH = 60
+PATCH = (8, 4)
 FRAMES = torch.tensor([60, 41, 7, 1, 60])
 KEYS = torch.tensor([11, -7, 3, 2**40, 0])
 GARBAGE = [0.0, 7.0, math.nan]
@@ -17,7 +19,7 @@ SILENCE = -1.25
 
 
 def named(frames=FRAMES, garbage=0.0, n_mels=MELS, width=None):
-    """Spectrograms whose every pixel says which it is: clip, mel and frame, as 1-based digits."""
+    """Return spectrograms whose pixels encode their clip, mel and frame as 1-based digits."""
     width = int(frames.max()) if width is None else width
     clip, mel, frame = (torch.arange(1.0, size + 1) for size in (len(frames), n_mels, width))
     pixels = clip[:, None, None] * 1e4 + mel[:, None] * 100 + frame
@@ -25,7 +27,7 @@ def named(frames=FRAMES, garbage=0.0, n_mels=MELS, width=None):
 
 
 def neighbours(clips):
-    """The clips in a circle, each the partner of the one before it."""
+    """Return the next clip, in a circle, as the partner of each clip."""
     return (torch.arange(clips) + 1) % clips
 
 
@@ -45,7 +47,7 @@ def same(a, b):
 
 @st.composite
 def batches(draw):
-    """Frames and keys of a batch, no key twice, and settings."""
+    """Draw the frames and the distinct keys of a batch, and settings."""
     count = draw(st.integers(1, 5))
     signed = st.integers(-(2**63), 2**63 - 1)
     low, high = sorted(draw(st.lists(st.floats(0.05, 0.9), min_size=2, max_size=2)))
@@ -63,7 +65,7 @@ def batches(draw):
 
 
 @given(batches(), st.sampled_from(GARBAGE))
-def test_only_hidden_pixels_change_and_padding_is_neither_hidden_nor_looked_at(batch, garbage):
+def test_only_masked_pixels_change_and_padding_is_ignored(batch, garbage):
     frames, keys, settings = batch
     before = named(frames, garbage, width=55)
     after, hidden = corrupt(before, frames, keys, **settings)
@@ -73,8 +75,8 @@ def test_only_hidden_pixels_change_and_padding_is_neither_hidden_nor_looked_at(b
     assert hidden.flatten(1).any(1).all()
     assert not hidden[torch.arange(55).expand_as(hidden) >= frames[:, None, None]].any()
     clean = corrupt(named(frames, width=55), frames, keys, **settings).spectrogram
-    for one, other, own in zip(after, clean, frames.tolist(), strict=True):
-        same(one[:, :own], other[:, :own])
+    for dirty, expected, own in zip(after, clean, frames.tolist(), strict=True):
+        same(dirty[:, :own], expected[:, :own])
 
 
 @given(batches(), st.randoms(use_true_random=False))
@@ -85,24 +87,24 @@ def test_the_order_of_the_batch_does_not_matter(batch, chance):
     straight = corrupt(named(frames), frames, keys, **settings)
     moved = place[neighbours(len(keys))[order]]
     shuffled = corrupt(named(frames)[order], frames[order], keys[order], moved, **settings)
-    for one, other in zip(straight, shuffled, strict=True):
-        same(one[order], other)
+    for expected, part in zip(straight, shuffled, strict=True):
+        same(expected[order], part)
 
 
 @given(batches())
-def test_a_clip_fares_the_same_alone_and_in_a_batch_unless_it_has_a_donor(batch):
+def test_a_clip_without_a_donor_is_corrupted_the_same_alone_and_in_a_batch(batch):
     frames, keys, settings = batch
     settings |= {"alien_probability": 0.0}
     together = corrupt(named(frames, width=55), frames, keys, **settings)
     for clip, own in enumerate(frames.tolist()):
-        one = slice(clip, clip + 1)
-        alone = corrupt(named(frames)[one, :, :own], frames[one], keys[one], **settings)
+        only = slice(clip, clip + 1)
+        alone = corrupt(named(frames)[only, :, :own], frames[only], keys[only], **settings)
         for part, whole in zip(alone, together, strict=True):
-            same(part, whole[one, :, :own])
+            same(part, whole[only, :, :own])
 
 
 @given(batches())
-def test_every_alien_pixel_is_the_one_at_its_place_in_the_partner(batch):
+def test_alien_pixels_come_from_the_same_place_in_the_partner(batch):
     frames, keys, settings = batch
     if len(keys) == 1:
         return
@@ -118,13 +120,15 @@ def test_every_alien_pixel_is_the_one_at_its_place_in_the_partner(batch):
 @pytest.mark.parametrize(
     "settings", [{}, {"aligned": True}, {"alien_probability": 0.1, "ratio": (0.2, 0.2)}]
 )
-def test_a_clip_is_all_fill_or_all_alien_at_the_rate_and_each_has_its_share(settings):
+def test_a_clip_is_filled_or_alien_at_the_given_rate_with_the_given_area(settings):
     clips = 1000
-    frames, config = torch.full((clips,), 40), Corruption.Config(**settings)
+    frames = torch.full((clips,), 40)
+    config = Corruption.Config(**settings)
     before = torch.ones(clips, MELS, 40)
     after, hidden = corrupt(before, frames, torch.arange(clips), **settings)
     zeros = (after == 0).flatten(1).sum(1)
-    alien, area = zeros == 0, hidden.double().mean(dim=(1, 2))
+    alien = zeros == 0
+    area = hidden.double().mean(dim=(1, 2))
     assert torch.equal(zeros[~alien], hidden.flatten(1).sum(1)[~alien])
     error = math.sqrt(config.alien_probability * (1 - config.alien_probability) / clips)
     assert abs(alien.double().mean() - config.alien_probability) < 4 * error
@@ -140,8 +144,8 @@ def test_a_clip_is_all_fill_or_all_alien_at_the_rate_and_each_has_its_share(sett
         assert area[~alien].quantile(0.9) > 0.66
 
 
-def test_the_target_is_drawn_evenly_from_its_range():
-    """Read off clips so long that a rectangle is small beside them."""
+def test_the_target_area_is_uniform_in_its_range():
+    """The clips are long, so that a rectangle is small relative to them."""
     clips = 400
     frames = torch.full((clips,), 100)
     settings = {"ratio": (0.1, 0.9), "alien_probability": 0.0, "max_block_ratio": 0.1}
@@ -164,8 +168,9 @@ def test_constant_fills(fill, value):
     assert after[hidden].eq(value).all()
 
 
-def test_noise_is_standard_normal_and_anew_for_every_clip_step_and_purpose():
-    frames, keys = torch.full((20,), 60), torch.arange(20)
+def test_noise_is_standard_normal_and_differs_by_clip_step_and_purpose():
+    frames = torch.full((20,), 60)
+    keys = torch.arange(20)
     settings = {"fill": "noise", "alien_probability": 0.0, "ratio": (0.9, 0.9)}
     drawn = []
     for step, purpose in ((0, "view"), (1, "view"), (0, "other")):
@@ -178,28 +183,29 @@ def test_noise_is_standard_normal_and_anew_for_every_clip_step_and_purpose():
 
 
 @pytest.mark.parametrize("partnerless", ["itself", "its twin"])
-def test_a_clip_without_a_partner_falls_back_to_the_fill_and_its_share(partnerless):
-    partners, keys = torch.tensor([0, 2, 1, 4, 3]), KEYS.clone()
+def test_a_clip_without_a_partner_is_filled(partnerless):
+    partners = torch.tensor([0, 2, 1, 4, 3])
+    keys = KEYS.clone()
     if partnerless == "its twin":
         partners, keys[2] = torch.tensor([2, 3, 0, 1, 3]), keys[0]
     alone, filled = (
         corrupt(named(), keys=keys, partners=partners, alien_probability=rate)
         for rate in (1.0, 0.0)
     )
-    for one, other in zip(alone, filled, strict=True):
-        same(one[0], other[0])
+    for part, expected in zip(alone, filled, strict=True):
+        same(part[0], expected[0])
     assert alone.spectrogram[0][alone.mask[0]].eq(0).all()
     assert not alone.spectrogram[1][alone.mask[1]].eq(0).any()
 
 
-def test_rectangles_may_be_aligned_to_patches():
+def test_rectangles_are_aligned_to_patches_if_asked():
     for align in (False, True):
         hidden = corrupt(named(), aligned=align).mask[:1].float()
         share = torch.nn.functional.avg_pool2d(hidden, PATCH)
         assert bool((share.eq(0) | share.eq(1)).all()) == align
 
 
-def test_seeds_steps_and_purposes_have_their_own_corruption():
+def test_seed_step_and_purpose_each_change_the_corruption():
     first, *others = (
         corrupt(named(), **where, ratio=(0.5, 0.5), alien_probability=0.0).mask
         for where in (
@@ -242,7 +248,7 @@ def test_precision_and_autocast_change_nothing(fill):
         ("max_block_ratio", 1.1),
     ],
 )
-def test_settings_that_cannot_work_are_refused(field, wrong):
+def test_wrong_settings_are_refused(field, wrong):
     with pytest.raises(ConfigError, match=rf"^{field} = .*; allowed: .*0"):
         Corruption.Config(**{field: wrong})
 

@@ -14,9 +14,10 @@ def network(seed):
     ).double()
 
 
-def test_a_frozen_copy_is_the_same_but_apart():
+def test_a_frozen_copy_is_equal_and_independent():
     student = network(0)
-    teacher, x = frozen_copy(student), torch.randn(5, 3, dtype=torch.float64)
+    teacher = frozen_copy(student)
+    x = torch.randn(5, 3, dtype=torch.float64)
     assert torch.equal(teacher(x), student.eval()(x))
     assert not any(module.training for module in teacher.modules())
     assert not any(p.requires_grad for p in teacher.parameters())
@@ -28,8 +29,9 @@ def test_a_frozen_copy_is_the_same_but_apart():
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 0.996, 1.0])
-def test_the_teacher_is_a_running_mean_of_the_students_it_followed(momentum):
-    teacher, students = frozen_copy(network(0)), [network(seed) for seed in (1, 2, 3)]
+def test_the_teacher_is_a_running_mean_of_the_student(momentum):
+    teacher = frozen_copy(network(0))
+    students = [network(seed) for seed in (1, 2, 3)]
     expected = [p.tolist() for p in teacher.parameters()]
 
     def blend(old, new):
@@ -68,10 +70,10 @@ def test_the_teacher_has_the_statistics_of_the_student():
         (48, 2000, 100),  # a twentieth of a short run
         (1024, 4000, 200),
         (1024, 100, 5),
-        (48, 10, 2),  # and never less than two steps
+        (48, 10, 2),  # at least two steps
     ],
 )
-def test_the_default_teacher_remembers_so_many_clips_or_a_twentieth_of_the_run(
+def test_the_default_teacher_averages_a_number_of_clips_or_a_twentieth_of_the_run(
     batch_size, steps, remembered
 ):
     momentum = default_momentum(batch_size, steps)

@@ -10,19 +10,17 @@ from melpatch.nn.grid import PatchGrid
 
 @st.composite
 def grids(draw, partial=None):
-    """Any grid, and a number of frames it accepts."""
+    """Draw a grid, and a number of frames that it accepts."""
     partial = partial or draw(st.sampled_from(["pad", "drop"]))
     patch = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
     stride = tuple(draw(st.integers(1, size)) for size in patch)
-    n_mels, frames = (
-        draw(st.integers(patch[0] if partial == "drop" else 1, 25)),
-        draw(st.integers(1, 25)),
-    )
+    n_mels = draw(st.integers(patch[0] if partial == "drop" else 1, 25))
+    frames = draw(st.integers(1, 25))
     return PatchGrid(n_mels=n_mels, patch=patch, stride=stride, partial=partial), frames
 
 
 def slow_starts(size, patch, stride, partial):
-    """Where patches start along one axis, one at a time."""
+    """Return where patches start along one axis, found step by step."""
     starts = [0]
     if partial == "pad":
         while starts[-1] + patch < size:
@@ -45,7 +43,8 @@ def slow_split(grid, spectrogram):
     patches = torch.zeros(clips, len(corners), grid.pixels, dtype=spectrogram.dtype)
     for token, (mel, frame) in enumerate(corners):
         for pixel in range(grid.pixels):
-            m, f = mel + pixel // grid.patch[1], frame + pixel % grid.patch[1]
+            m = mel + pixel // grid.patch[1]
+            f = frame + pixel % grid.patch[1]
             if m < n_mels and f < frames:
                 patches[:, token, pixel] = spectrogram[:, m, f]
     return patches
@@ -55,7 +54,8 @@ def slow_join(grid, patches, frames):
     total, times = torch.zeros(2, len(patches), grid.n_mels, frames, dtype=patches.dtype)
     for token, (mel, frame) in enumerate(slow_corners(grid, frames)):
         for pixel in range(grid.pixels):
-            m, f = mel + pixel // grid.patch[1], frame + pixel % grid.patch[1]
+            m = mel + pixel // grid.patch[1]
+            f = frame + pixel % grid.patch[1]
             if m < grid.n_mels and f < frames:
                 total[:, m, f] += patches[:, token, pixel]
                 times[:, m, f] += 1
@@ -68,7 +68,7 @@ def noise(*shape):
 
 @settings(max_examples=60, deadline=None)
 @given(grids())
-def test_counts_are_those_of_walking_along_the_axes(case):
+def test_counts_equal_a_walk_along_the_axes(case):
     grid, frames = case
     assert grid.rows == len(slow_starts(grid.n_mels, grid.patch[0], grid.stride[0], grid.partial))
     assert grid.columns(frames) == len(
@@ -79,7 +79,7 @@ def test_counts_are_those_of_walking_along_the_axes(case):
 
 @settings(max_examples=60, deadline=None)
 @given(grids())
-def test_split_takes_the_pixels_one_by_one(case):
+def test_split_equals_a_loop_over_pixels(case):
     grid, frames = case
     spectrogram = noise(2, grid.n_mels, frames)
     assert torch.equal(grid.split(spectrogram), slow_split(grid, spectrogram))
@@ -87,7 +87,7 @@ def test_split_takes_the_pixels_one_by_one(case):
 
 @settings(max_examples=60, deadline=None)
 @given(grids())
-def test_join_averages_what_overlaps(case):
+def test_join_averages_overlapping_patches(case):
     grid, frames = case
     patches = noise(2, grid.count(frames), grid.pixels)
     torch.testing.assert_close(grid.join(patches, frames), slow_join(grid, patches, frames))
@@ -95,20 +95,20 @@ def test_join_averages_what_overlaps(case):
 
 @settings(max_examples=60, deadline=None)
 @given(grids(partial="pad"))
-def test_join_undoes_split(case):
+def test_join_inverts_split(case):
     grid, frames = case
     spectrogram = noise(2, grid.n_mels, frames)
     torch.testing.assert_close(grid.join(grid.split(spectrogram), frames), spectrogram)
 
 
-def test_join_of_dropped_leftovers_is_zero_there():
+def test_join_is_zero_where_frames_were_dropped():
     grid = PatchGrid(n_mels=10, patch=(4, 4), stride=(4, 4), partial="drop")
     joined = grid.join(grid.split(torch.ones(1, 10, 15)), 15)
     assert joined[:, :8, :12].eq(1).all()
     assert joined.sum() == 8 * 12
 
 
-def test_patches_are_numbered_and_laid_out_as_unfold_does():
+def test_patches_have_the_order_of_unfold():
     spectrogram = noise(2, 128, 100)
     grid = PatchGrid(n_mels=128, stride=(10, 10), partial="drop")
     expected = F.unfold(spectrogram[:, None], 16, stride=10).transpose(1, 2)
@@ -117,7 +117,7 @@ def test_patches_are_numbered_and_laid_out_as_unfold_does():
 
 @settings(max_examples=60, deadline=None)
 @given(grids(), st.lists(st.integers(1, 40), min_size=1, max_size=4))
-def test_valid_columns_are_those_the_clip_has_alone(case, lengths):
+def test_valid_columns_are_those_of_the_clip_alone(case, lengths):
     grid, frames = case
     columns = grid.columns(max(frames, *lengths))
     valid = grid.valid(torch.tensor(lengths), columns).view(len(lengths), grid.rows, columns)
@@ -166,8 +166,9 @@ def test_a_wrong_choice_is_named_where_no_type_checker_runs():
         grid.__post_init__()
 
 
-def test_a_spectrogram_shorter_than_a_patch_is_completed_with_drop_too():
-    grid, spectrogram = PatchGrid(n_mels=16, partial="drop"), torch.randn(2, 16, 7)
+def test_a_spectrogram_shorter_than_a_patch_is_padded_with_drop_too():
+    grid = PatchGrid(n_mels=16, partial="drop")
+    spectrogram = torch.randn(2, 16, 7)
     assert grid.columns(7) == 1
     patches = grid.split(spectrogram)
     assert patches.shape == (2, 1, 256)

@@ -25,8 +25,10 @@ def noise(*shape, seed=0):
 
 def test_mlp_head_is_linear_relu_linear():
     torch.manual_seed(0)
-    head, x = mlp_head(6, 4), torch.randn(3, 5, 6)
-    first, last = head[0], head[2]
+    head = mlp_head(6, 4)
+    x = torch.randn(3, 5, 6)
+    first = head[0]
+    last = head[2]
     hidden = (x @ first.weight.T + first.bias).clamp(min=0)
     assert first.weight.shape == (6, 6)
     assert last.weight.shape == (4, 6)
@@ -35,7 +37,8 @@ def test_mlp_head_is_linear_relu_linear():
 
 def test_linear_head_normalises_with_the_published_epsilon():
     torch.manual_seed(0)
-    head, x = linear_head(6, 4), 1e-2 * torch.randn(3, 6)
+    head = linear_head(6, 4)
+    x = 1e-2 * torch.randn(3, 6)
     nn.init.normal_(head[0].weight)
     nn.init.normal_(head[0].bias)
     centred = x - x.mean(dim=1, keepdim=True)
@@ -44,7 +47,7 @@ def test_linear_head_normalises_with_the_published_epsilon():
     torch.testing.assert_close(head(x), expected)
 
 
-# ---------------------------------------------------------------------------------------------------------- layers
+# Layers
 
 
 def linears(module):
@@ -52,7 +55,7 @@ def linears(module):
 
 
 def slow_mlp(module, x, last):
-    """The layers of a gelu_mlp one by one, the GELU by its definition."""
+    """Return the output of a gelu_mlp layer by layer, with the GELU written out."""
     layers = linears(module)
     for number, layer in enumerate(layers):
         x = x @ layer.weight.T + layer.bias
@@ -63,9 +66,10 @@ def slow_mlp(module, x, last):
 
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("widths", [(6, 5), (6, 8, 3), (6, 8, 8, 4)])
-def test_gelus_stand_between_the_layers_and_at_the_end_if_asked(widths, last):
+def test_a_gelu_follows_each_layer_but_the_last_unless_asked(widths, last):
     torch.manual_seed(0)
-    layers, x = gelu_mlp(widths, last=last).double(), noise(3, 6)
+    layers = gelu_mlp(widths, last=last).double()
+    x = noise(3, 6)
     for layer in linears(layers):
         nn.init.normal_(layer.weight)
         nn.init.normal_(layer.bias)
@@ -86,11 +90,11 @@ def test_layers_start_truncated_normal_with_biases_of_zero():
 @pytest.mark.parametrize("widths", [(), (10,), (10, 12)])
 def test_patch_decoder_is_an_mlp_and_a_transposed_convolution(widths, last_gelu):
     torch.manual_seed(0)
-    rows, columns, patch = 2, 3, (4, 5)
-    decoder, tokens = (
-        PatchDecoder(6, widths, 20, last_gelu=last_gelu).double(),
-        noise(2, rows * columns, 6),
-    )
+    rows = 2
+    columns = 3
+    patch = (4, 5)
+    decoder = PatchDecoder(6, widths, 20, last_gelu=last_gelu).double()
+    tokens = noise(2, rows * columns, 6)
     nn.init.normal_(decoder.bias)
     width = (6, *widths)[-1]
     convolution = nn.ConvTranspose2d(width, 1, kernel_size=patch, stride=patch).double()
@@ -110,12 +114,10 @@ def test_patch_decoder_is_an_mlp_and_a_transposed_convolution(widths, last_gelu)
     )
 
 
-def test_a_patch_decoders_pixels_start_as_a_transposed_convolution_does():
+def test_patch_decoder_is_initialised_like_a_transposed_convolution():
     torch.manual_seed(0)
-    decoder, convolution = (
-        PatchDecoder(600, (), 20, last_gelu=False),
-        nn.ConvTranspose2d(600, 1, (4, 5), (4, 5)),
-    )
+    decoder = PatchDecoder(600, (), 20, last_gelu=False)
+    convolution = nn.ConvTranspose2d(600, 1, (4, 5), (4, 5))
     for weight in (decoder.unpatch.weight, convolution.weight):  # uniform
         assert 0.99 < weight.abs().max().item() * 20**0.5 <= 1.0
         assert weight.std().item() == pytest.approx((3 * 20) ** -0.5, rel=0.03)
@@ -127,11 +129,11 @@ def test_a_patch_decoders_pixels_start_as_a_transposed_convolution_does():
         assert biases.std().item() == pytest.approx((3 * 20) ** -0.5, rel=0.15)
 
 
-# ------------------------------------------------------------------------------------------------------ prototypes
+# Prototypes
 
 
 def normed_layer(prototypes):
-    """Return torch's own weight-normed layer with the same direction and gain."""
+    """Return torch's weight-normed layer with the same direction and gain."""
     classes, dim = prototypes.direction.shape
     layer = weight_norm(nn.Linear(dim, classes, bias=False, dtype=torch.float64))
     with torch.no_grad():
@@ -143,12 +145,14 @@ def normed_layer(prototypes):
 
 
 @pytest.mark.parametrize("train_gain", [True, False])
-def test_prototypes_are_the_weight_of_torchs_weight_norm_with_its_gradients(train_gain):
+def test_prototypes_equal_torchs_weight_norm_with_gradients(train_gain):
     torch.manual_seed(0)
     prototypes = Prototypes(5, 8, train_gain=train_gain).double()
     if train_gain:
         nn.init.uniform_(prototypes.gain, 0.5, 2.0)
-    layer, x, into = normed_layer(prototypes), noise(3, 5), noise(3, 8, seed=1)
+    layer = normed_layer(prototypes)
+    x = noise(3, 5)
+    into = noise(3, 8, seed=1)
     torch.testing.assert_close(prototypes(), layer.weight, rtol=0, atol=1e-14)
     (F.linear(x, prototypes()) * into).sum().backward()
     (layer(x) * into).sum().backward()
@@ -162,7 +166,7 @@ def test_prototypes_are_the_weight_of_torchs_weight_norm_with_its_gradients(trai
         )
 
 
-def test_prototypes_start_as_a_linear_layer_with_a_gain_of_one():
+def test_prototypes_are_initialised_as_a_linear_layer_with_a_gain_of_one():
     torch.manual_seed(0)
     prototypes = Prototypes(5, 8, train_gain=True)
     torch.manual_seed(0)
@@ -174,7 +178,7 @@ def test_prototypes_start_as_a_linear_layer_with_a_gain_of_one():
     ]
 
 
-# ----------------------------------------------------------------------------------------------- distillation heads
+# Distillation heads
 
 
 def heads(shared="trunk", train_gain=False, classes=CLASSES):
@@ -183,7 +187,8 @@ def heads(shared="trunk", train_gain=False, classes=CLASSES):
 
 
 def test_projection_is_three_layers_and_a_unit_vector():
-    module, tokens = heads().double(), noise(2, 5, 6)
+    module = heads().double()
+    tokens = noise(2, 5, 6)
     projected = module.project(tokens, "local")
     slow = slow_mlp(module.trunks["shared"], tokens, last=False)
     torch.testing.assert_close(projected, slow / slow.square().sum(dim=-1, keepdim=True).sqrt())
@@ -191,7 +196,7 @@ def test_projection_is_three_layers_and_a_unit_vector():
     assert torch.equal(module.prototypes_for("local"), module.prototypes["local"]())
 
 
-def test_projections_are_float32_at_least():
+def test_projections_are_at_least_float32():
     assert heads().double().project(noise(3, 6), "local").dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):
         projected = heads().project(noise(3, 6).float(), "local")
@@ -208,7 +213,7 @@ def test_projections_are_float32_at_least():
         ("all", {"shared"}, {"shared": 9}),
     ],
 )
-def test_sharing_decides_which_parameters_there_are(shared, trunks, prototypes, train_gain):
+def test_sharing_decides_which_parameters_exist(shared, trunks, prototypes, train_gain):
     module = heads(shared, train_gain, {"global": 9, "local": 9 if shared == "all" else 7})
     layers = [f"{layer}.{part}" for layer in (0, 2, 4) for part in ("weight", "bias")]
     expected = {f"trunks.{trunk}.{layer}" for trunk in trunks for layer in layers}
@@ -223,14 +228,15 @@ def test_sharing_decides_which_parameters_there_are(shared, trunks, prototypes, 
 
 
 @pytest.mark.parametrize("shared", ["trunk", "none", "all"])
-def test_what_is_shared_answers_alike_and_what_is_not_does_not(shared):
-    module, tokens = heads(shared, classes={"global": 9, "local": 9}).double(), noise(5, 6)
+def test_only_shared_heads_give_equal_outputs(shared):
+    module = heads(shared, classes={"global": 9, "local": 9}).double()
+    tokens = noise(5, 6)
     same_trunk = torch.equal(module.project(tokens, "global"), module.project(tokens, "local"))
     same_prototypes = torch.equal(module.prototypes_for("global"), module.prototypes_for("local"))
     assert (same_trunk, same_prototypes) == (shared != "none", shared == "all")
 
 
-def test_heads_of_one_name_have_nothing_of_the_other():
+def test_heads_of_one_name_have_no_parameters_of_the_other():
     module = heads(classes={"local": 7})
     assert list(module.trunks) == ["shared"]
     assert list(module.prototypes) == ["local"]

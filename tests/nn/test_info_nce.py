@@ -16,13 +16,13 @@ def noise(*shape, seed=0):
 
 
 def ragged(clips=48, hidden=7, pixels=5):
-    """Predictions and patches of clips with 7, 6, ... 0 hidden patches."""
+    """Return predictions and patches of clips with 7, 6, ... 0 masked patches."""
     valid = torch.arange(hidden) < 7 - torch.arange(clips)[:, None] % 8
     return noise(clips, hidden, pixels), noise(clips, hidden, pixels, seed=1), valid
 
 
 def slow_info_nce(predictions, patches, axis):
-    """One clip without padding: loss and hit per prediction, one score at a time."""
+    """Return loss and hit of each prediction of a clip without padding, score by score."""
     size = range(len(predictions))
     score = [
         [sum(c * x for c, x in zip(predictions[i], patches[j], strict=True)) for j in size]
@@ -39,7 +39,7 @@ def slow_info_nce(predictions, patches, axis):
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_loss_and_hits_are_those_of_the_slow_loop(axis):
+def test_loss_and_hits_equal_the_slow_loop(axis):
     predictions, patches, valid = ragged()
     patches[0, 4] = patches[0, 2]  # identical patches
     predictions[0, 4] += 3 * patches[0, 4]
@@ -63,11 +63,12 @@ def test_the_two_axes_differ():
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_padding_touches_neither_loss_nor_gradient(axis):
+def test_padding_changes_neither_loss_nor_gradient(axis):
     _, patches, valid = ragged()
     results = []
     for rubbish in (0.0, 1e30, -7.0):
-        predictions, targets = ragged()[0].requires_grad_(), patches.clone()
+        predictions = ragged()[0].requires_grad_()
+        targets = patches.clone()
         with torch.no_grad():
             predictions[~valid] = rubbish
             targets[~valid] = -rubbish
@@ -81,7 +82,7 @@ def test_padding_touches_neither_loss_nor_gradient(axis):
 
 
 def test_identical_patches_count_as_hits():
-    """All three predictions point at patches 0 and 1, which are one and the same; the third should not."""
+    """All three predictions match the identical patches 0 and 1; the third prediction is wrong."""
     patches = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
     predictions = torch.tensor([[[2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]])
     _, hit = info_nce(predictions, patches, torch.ones(1, 3, dtype=torch.bool))
@@ -101,8 +102,8 @@ def test_a_constant_clip_gives_the_logarithm_of_the_number_of_patches(axis):
     assert hit.all()
 
 
-def test_silence_is_unanswerable_whatever_is_predicted():
-    """Over patches; the published axis compares predictions, which may differ over identical patches."""
+def test_identical_patches_give_the_loss_of_chance_for_any_prediction():
+    """Over patches only; along the published axis, predictions of identical patches may differ."""
     loss, _ = info_nce(
         noise(1, 9, 4), torch.full((1, 9, 4), -1.28, dtype=torch.float64), torch.ones(1, 9).bool()
     )
@@ -110,7 +111,7 @@ def test_silence_is_unanswerable_whatever_is_predicted():
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_large_scores_stay_finite(axis):
+def test_large_scores_give_finite_losses(axis):
     predictions, patches, valid = (
         1e3 * part if part.is_floating_point() else part for part in ragged()
     )
@@ -132,15 +133,16 @@ def test_the_last_bias_learns_only_under_the_papers_axis():
     assert bias["predictions"] < 1e-12 < 1e-3 < bias["patches"]
 
 
-# ---------------------------------------------------------------------------------------------------- other negatives
+# Other negatives
 
 
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("negatives", ["batch", "processes"])
-def test_over_the_batch_every_item_is_told_from_those_of_all_clips(axis, negatives):
-    """Without processes, theirs are those of the batch."""
+def test_the_negatives_of_the_batch_are_the_items_of_all_clips(axis, negatives):
+    """Without other processes, all items are those of the batch."""
     predictions, targets, valid = ragged(clips=6)
-    predictions, targets = predictions[:, :, :3] / 2, targets[:, :, :3]
+    predictions = predictions[:, :, :3] / 2
+    targets = targets[:, :, :3]
     targets[3, 2] = targets[0, 4]
     predictions[3, 2] = predictions[0, 4] = 3 * targets[0, 4]
     loss, hit = info_nce(predictions, targets, valid, axis, negatives)
@@ -154,11 +156,11 @@ def test_over_the_batch_every_item_is_told_from_those_of_all_clips(axis, negativ
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_the_batch_of_one_clip_is_the_clip(axis):
-    items = (part[:1] for part in ragged())
-    assert all(
-        map(torch.equal, info_nce(*(one := tuple(items)), axis, "batch"), info_nce(*one, axis))
-    )
+def test_the_negatives_of_a_batch_of_one_clip_are_those_of_the_clip(axis):
+    items = [part[:1] for part in ragged()]
+    over_batch = info_nce(*items, axis, "batch")
+    over_clip = info_nce(*items, axis)
+    assert all(torch.equal(a, b) for a, b in zip(over_batch, over_clip, strict=True))
 
 
 def test_the_other_axis_is_the_other_direction():
@@ -169,7 +171,7 @@ def test_the_other_axis_is_the_other_direction():
 
 
 class Largest(TorchDispatchMode):
-    """Notes the size of the largest result of any operation that makes a new tensor."""
+    """Record the number of elements of the largest new tensor."""
 
     size = 0
 
@@ -181,12 +183,12 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("negatives", ["clip", "batch"])
-def test_nothing_larger_than_the_scores_is_made(negatives):
-    clips, items, dim = 4, 8, 100
-    predictions, targets = (
-        noise(clips, items, dim).requires_grad_(),
-        noise(clips, items, dim, seed=1),
-    )
+def test_no_tensor_is_larger_than_the_scores(negatives):
+    clips = 4
+    items = 8
+    dim = 100
+    predictions = noise(clips, items, dim).requires_grad_()
+    targets = noise(clips, items, dim, seed=1)
     with Largest() as largest:
         info_nce(predictions, targets, torch.ones(clips, items).bool(), "patches", negatives)[
             0
@@ -194,14 +196,14 @@ def test_nothing_larger_than_the_scores_is_made(negatives):
     assert largest.size == clips * items * dim
 
 
-# --------------------------------------------------------------------------------------------------------- processes
+# Processes
 
 SHAPES = [((3, 4), (2, 6)), ((1, 1), (4, 2)), ((2, 3), (2, 3))]
 """Clips and items of each process, per step."""
 
 
 def held(step, rank):
-    """Return what a process has: predictions, targets and which of them are real."""
+    """Return predictions, targets and valid items of a process."""
     clips, items = SHAPES[step][rank]
     seed = 10 * step + rank
     valid = torch.arange(items) < items - torch.arange(clips)[:, None] % 2
@@ -210,21 +212,21 @@ def held(step, rank):
 
 def done(predictions, targets, valid, axis, negatives):
     """Return losses, hits and the gradients of a weighted sum of the losses."""
-    predictions, targets = predictions.requires_grad_(), targets.requires_grad_()
+    predictions = predictions.requires_grad_()
+    targets = targets.requires_grad_()
     loss, hit = info_nce(predictions, targets, valid, axis, negatives)
     (loss * predictions.detach().sum(dim=2)).sum().backward()
     return tuple(part[valid] for part in (loss.detach(), hit, predictions.grad, targets.grad))
 
 
 def process(rank, folder):
-    """Be one of two."""
-    found = [
+    """Return the results of a process for each step and axis."""
+    return [
         [done(*held(step, rank), axis, "processes") for axis in AXES] for step in range(len(SHAPES))
     ]
-    return found
 
 
-def test_two_processes_are_as_one_with_the_items_of_both(tmp_path, monkeypatch):
+def test_two_processes_equal_one_with_the_items_of_both(tmp_path, monkeypatch):
     both = in_both(process, tmp_path, monkeypatch)
     for step in range(len(SHAPES)):
         real = [
@@ -236,7 +238,8 @@ def test_two_processes_are_as_one_with_the_items_of_both(tmp_path, monkeypatch):
                 *(torch.cat(parts)[None] for parts in zip(*real, strict=True)), axis, "batch"
             )
             together = (
-                torch.cat(parts) for parts in zip(*(one[step][number] for one in both), strict=True)
+                torch.cat(parts)
+                for parts in zip(*(results[step][number] for results in both), strict=True)
             )
             for mine, expected in zip(together, alone, strict=True):
                 torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)

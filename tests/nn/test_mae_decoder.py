@@ -21,7 +21,7 @@ def noise(*shape, seed=0):
 
 
 def build(embed_dim=DIM, encoder_depth=2, **settings):
-    """A small one whose attention is far from uniform; of its three blocks the second has its windows shifted."""
+    """Return a small decoder of three blocks, the second with shifted windows."""
     torch.manual_seed(0)
     config = MAEDecoder.Config(**{"dim": 8, "depth": 3, "num_heads": 2} | settings)
     decoder = MAEDecoder(config, embed_dim, encoder_depth).double().eval()
@@ -31,7 +31,7 @@ def build(embed_dim=DIM, encoder_depth=2, **settings):
 
 
 def clips(rows, columns, width=None, cls=1):
-    """What a decoder is given of clips with so many columns each, of whose patches about a third is visible."""
+    """Return the input for clips of these columns, with about a third of the patches visible."""
     width = width or max(columns)
     inside = torch.arange(width) < torch.tensor(columns)[:, None]
     valid = inside[:, None].expand(-1, rows, -1).flatten(1)
@@ -49,9 +49,10 @@ def clips(rows, columns, width=None, cls=1):
 
 
 def alone(given, clip):
-    """The same of one clip by itself."""
+    """Return the input of a single clip, without padding."""
     seen, cls, visible, (rows, width), valid = given
-    own, there = int(valid[clip].sum()) // rows, visible.valid[clip]
+    own = int(valid[clip].sum()) // rows
+    there = visible.valid[clip]
     tokens = visible.indices[clip, there]
     tokens = tokens // width * own + tokens % width
     subset = Subset(tokens[None], torch.ones_like(tokens[None], dtype=torch.bool))
@@ -77,10 +78,12 @@ def places(tokens, columns):
     ids=str,
 )
 @torch.inference_mode()
-def test_every_token_is_that_of_the_slow_loop(rows, settings, cls, norm):
-    decoder, columns = build(norm=norm, **settings), (9, 4, 1)
+def test_every_token_equals_the_slow_loop(rows, settings, cls, norm):
+    decoder = build(norm=norm, **settings)
+    columns = (9, 4, 1)
     given = clips(rows, columns, width=10, cls=cls)
-    decoded, width = decoder(*given), 10
+    decoded = decoder(*given)
+    width = 10
     assert decoded.isfinite().all()
     for clip, own in enumerate(columns):
         seen, own_cls, visible, _, _ = alone(given, clip)
@@ -91,16 +94,19 @@ def test_every_token_is_that_of_the_slow_loop(rows, settings, cls, norm):
 
 @BOTH
 @torch.inference_mode()
-def test_a_clip_alone_is_the_clip_beside_a_longer_one(attention):
-    decoder, given = build(attention=attention), clips(3, (13, 6, 1))
-    decoded, valid = decoder(*given), given[-1]
+def test_a_clip_is_decoded_the_same_alone_and_beside_a_longer_clip(attention):
+    decoder = build(attention=attention)
+    given = clips(3, (13, 6, 1))
+    decoded = decoder(*given)
+    valid = given[-1]
     for clip in range(3):
         torch.testing.assert_close(decoder(*alone(given, clip))[0], decoded[clip, valid[clip]])
 
 
 @BOTH
-def test_windows_of_nothing_but_padding_are_finite_both_ways(attention):
-    decoder, (seen, cls, visible, size, valid) = build(attention=attention), clips(5, (20, 1))
+def test_windows_of_padding_give_finite_outputs_and_gradients(attention):
+    decoder = build(attention=attention)
+    (seen, cls, visible, size, valid) = clips(5, (20, 1))
     seen.requires_grad_()
     decoded = decoder(seen, cls, visible, size, valid)
     assert decoded.isfinite().all()
@@ -112,15 +118,14 @@ def test_windows_of_nothing_but_padding_are_finite_both_ways(attention):
 
 
 @torch.inference_mode()
-def test_windows_join_after_a_shift_and_no_sooner():
-    """Of two neighbours on either side of a border, one knows of the other from the second block on."""
+def test_neighbouring_windows_exchange_information_only_after_a_shift():
+    """Patches on both sides of a window border see each other from the second block on."""
     for depth, knows in ((1, False), (2, True)):
-        decoder, size = build(attention="windows", depth=depth), (4, 8)
-        seen, cls, visible = (
-            noise(1, 1, DIM),
-            noise(1, 0, DIM),
-            Subset(torch.tensor([[4]]), torch.tensor([[True]])),
-        )
+        decoder = build(attention="windows", depth=depth)
+        size = (4, 8)
+        seen = noise(1, 1, DIM)
+        cls = noise(1, 0, DIM)
+        visible = Subset(torch.tensor([[4]]), torch.tensor([[True]]))
         change = decoder(seen + 1, cls, visible, size) - decoder(seen, cls, visible, size)
         moved = change[0].abs().amax(dim=1).view(size) > 0
         assert moved[:, 4:].all()
@@ -128,7 +133,7 @@ def test_windows_join_after_a_shift_and_no_sooner():
 
 
 @torch.inference_mode()
-def test_class_tokens_are_seen_by_a_decoder_of_the_whole_grid_alone():
+def test_only_a_decoder_with_global_attention_sees_class_tokens():
     seen, cls, visible, size, _ = clips(4, (6, 6))
     for attention in ("global", "windows"):
         decoder = build(attention=attention)
@@ -138,11 +143,9 @@ def test_class_tokens_are_seen_by_a_decoder_of_the_whole_grid_alone():
 
 @BOTH
 @torch.inference_mode()
-def test_bfloat16_is_finite_and_near(attention):
-    (seen, cls, visible, size, valid), decoder = (
-        clips(3, (9, 4)),
-        build(attention=attention).float(),
-    )
+def test_bfloat16_is_finite_and_close(attention):
+    (seen, cls, visible, size, valid) = clips(3, (9, 4))
+    decoder = build(attention=attention).float()
     exact = decoder(seen.float(), cls.float(), visible, size, valid)
     with torch.autocast("cpu", torch.bfloat16):
         rough = decoder(seen.bfloat16(), cls.bfloat16(), visible, size, valid)
@@ -151,8 +154,9 @@ def test_bfloat16_is_finite_and_near(attention):
 
 @BOTH
 @torch.inference_mode()
-def test_dropout_is_for_training_alone(attention):
-    given, plain = clips(3, (9, 4)), build(attention=attention)
+def test_dropout_is_active_in_training_only(attention):
+    given = clips(3, (9, 4))
+    plain = build(attention=attention)
     decoder = build(attention=attention, dropout=0.5)
     decoder.load_state_dict(plain.state_dict())
     assert torch.equal(decoder(*given), plain(*given))
@@ -166,21 +170,21 @@ def test_dropout_is_for_training_alone(attention):
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.booleans(), st.integers(1, 3))
-def test_windows_are_those_of_the_slow_loop_and_joining_is_the_inverse(
+def test_windows_equal_the_slow_loop_and_joining_inverts_splitting(
     rows, columns, height, width, shifted, count
 ):
-    windows, x = (
-        Windows((rows, columns), (height, width), shifted=shifted),
-        noise(count, rows * columns, 2),
-    )
+    windows = Windows((rows, columns), (height, width), shifted=shifted)
+    x = noise(count, rows * columns, 2)
     numbers = torch.arange(1, 1 + count * rows * columns).double().view(count, -1, 1)
     slow = {}
     for clip, (row, column) in product(range(count), product(range(rows), range(columns))):
         window = clip, *window_of((row, column), (height, width), shifted)
         slow.setdefault(window, []).append(1 + clip * rows * columns + row * columns + column)
-    found = windows.split(numbers)[..., 0]
-    assert found.shape[1] == height * width
-    assert [[int(number) for number in window if number] for window in found] == list(slow.values())
+    split_numbers = windows.split(numbers)[..., 0]
+    assert split_numbers.shape[1] == height * width
+    assert [[int(number) for number in window if number] for window in split_numbers] == list(
+        slow.values()
+    )
     assert windows.split(numbers > 0).dtype == torch.bool
     assert torch.equal(windows.join(windows.split(x)), x)
 
@@ -217,5 +221,5 @@ def test_wrong_settings_are_named(settings, message):
         build(**settings)
 
 
-def test_as_deep_as_is_allowed():
+def test_the_allowed_depth():
     assert len(build(depth=4).transformer.blocks) == 4

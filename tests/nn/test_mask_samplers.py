@@ -21,12 +21,12 @@ def whole(clips, columns):
 
 
 def states(clips, step=0):
-    """The two streams that samplers draw from."""
+    """Return the two random streams of the samplers."""
     return stream(0, "mask", clips, step), stream(0, "ties", clips, step)
 
 
 def rank(kind, clips, rows, columns, width, step=0, sides=(3, 4, 5), length=10):
-    """The priority of a sampler that knows padding."""
+    """Return the priorities of a sampler that handles padding."""
     state, ties = states(clips, step)
     if kind == "random":
         return mask_samplers.random(state, rows, columns, width)
@@ -37,20 +37,21 @@ def rank(kind, clips, rows, columns, width, step=0, sides=(3, 4, 5), length=10):
 
 
 def hidden(priority, count):
-    """Whether each patch is among the first ``count`` of its clip's ranking, (clip, token)."""
+    """Return which patches are the first ``count`` of their clip's ranking, (clip, token)."""
     return priority.argsort(dim=1, stable=True).argsort(dim=1) < count
 
 
 @st.composite
 def ragged(draw):
-    """Rows, and the columns of clips that may be shorter than their batch is wide."""
-    rows, width = draw(st.integers(1, 9)), draw(st.integers(1, 24))
+    """Draw rows, and the columns of clips that may be shorter than the batch."""
+    rows = draw(st.integers(1, 9))
+    width = draw(st.integers(1, 24))
     return rows, width, torch.tensor(draw(st.lists(st.integers(1, width), min_size=1, max_size=4)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(ragged(), st.sampled_from(SIDES), st.sampled_from([1, 3, 10, 40]), st.integers(0, 10**6))
-def test_rankings_are_those_of_the_slow_loop(kind, case, sides, length, first):
+def test_rankings_equal_the_slow_loop(kind, case, sides, length, first):
     rows, width, columns = case
     clips = keys(len(columns), first)
     order = rank(kind, clips, rows, columns, width, sides=sides, length=length).argsort(
@@ -69,21 +70,21 @@ def test_rankings_are_those_of_the_slow_loop(kind, case, sides, length, first):
     st.floats(0, 1),
     st.integers(0, 10**6),
 )
-def test_legacy_masks_are_those_of_the_published_loop(grid, sides, share, first):
+def test_legacy_masks_equal_the_published_loop(grid, sides, share, first):
     rows, columns = grid
     count = 1 + int(share * (rows * columns - 4))
     clips = keys(3, first)
-    found = hidden(
+    masks = hidden(
         mask_samplers.cluster_legacy(stream(0, "mask", clips), rows, columns, count, sides), count
     )
-    for mask, clip in zip(found, clips.split(1), strict=True):
+    for mask, clip in zip(masks, clips.split(1), strict=True):
         assert set(mask.nonzero().flatten().tolist()) == slow_legacy(
             stream(0, "mask", clip), *grid, sides, count
         )
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_legacy_never_hides_patch_0_even_where_the_published_loop_does_not_end(grid):
+def test_legacy_never_masks_patch_0_even_where_the_published_loop_never_ends(grid):
     tokens = grid[0] * grid[1]
     for count in {0, tokens // 2, max(0, tokens - 2), tokens - 1}:
         priority = mask_samplers.cluster_legacy(stream(0, "mask", keys(5)), *grid, count, (3, 4, 5))
@@ -95,8 +96,8 @@ def test_legacy_never_hides_patch_0_even_where_the_published_loop_does_not_end(g
 @given(case=ragged())
 @example(
     case=(9, 90, torch.tensor([40] * 8 + [90]))
-)  # with more blocks than a short clip uses alone
-def test_a_clip_has_the_same_ranking_alone_and_beside_a_longer_one(kind, case):
+)  # with more blocks than a short clip needs alone
+def test_a_clip_has_the_same_ranking_alone_and_beside_a_longer_clip(kind, case):
     rows, width, columns = case
     together = rank(kind, keys(len(columns)), rows, columns, width).view(-1, rows, width)
     for number, own in enumerate(columns.tolist()):
@@ -107,7 +108,7 @@ def test_a_clip_has_the_same_ranking_alone_and_beside_a_longer_one(kind, case):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("grid", GRIDS)
-def test_padding_alone_comes_last_on_every_grid(kind, grid):
+def test_only_padding_comes_last_on_every_grid(kind, grid):
     rows, width = grid
     columns = (keys(6) * width // 6).clamp(min=1)
     priority = rank(kind, keys(6), rows, columns, width).view(6, rows, width)
@@ -118,8 +119,9 @@ def test_padding_alone_comes_last_on_every_grid(kind, grid):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "legacy"])
-def test_keys_and_steps_have_their_own_masks(kind):
-    clips, seen = keys(20), set()
+def test_key_and_step_each_change_the_mask(kind):
+    clips = keys(20)
+    seen = set()
     for step in range(20):
         if kind == "legacy":
             priority = mask_samplers.cluster_legacy(states(clips, step)[0], 8, 20, 70, (3, 4, 5))
@@ -130,7 +132,7 @@ def test_keys_and_steps_have_their_own_masks(kind):
 
 
 def masks(kind, draws, rows, columns, count):
-    """Whether each patch is hidden, (draw, row, column)."""
+    """Return whether each patch is masked, (draw, row, column)."""
     drawn = [
         hidden(rank(kind, clips, rows, whole(clips, columns), columns), count)
         for clips in keys(draws).split(100)
@@ -139,7 +141,7 @@ def masks(kind, draws, rows, columns, count):
 
 
 def deviations(values, expected):
-    """How many standard errors the means over all draws are from what is expected."""
+    """Return the distance of the means over all draws from the expectation, in standard errors."""
     return (values.mean(dim=0) - expected) / (values.var(dim=0) / len(values)).sqrt()
 
 
@@ -154,12 +156,13 @@ def deviations(values, expected):
         ("inverse_block", 8, 20, 120),
     ],
 )
-def test_squares_and_rectangles_favour_no_part_of_the_grid(kind, rows, columns, count):
+def test_squares_and_rectangles_mask_all_parts_of_the_grid_equally(kind, rows, columns, count):
     drawn = masks(kind, 1500, rows, columns, count)
     share = count / (rows * columns)
     for axis in (1, 2):
         line = drawn.mean(dim=3 - axis)
-        # By symmetry a row and its mirror image are hidden equally often; the published squares differ by 0.4 here.
+        # By symmetry a row and its mirror image are masked equally often; for the published squares
+        # they differ by 0.4 here.
         mirrored = (line - line.flip(1))[:, : line.shape[1] // 2]
         assert deviations(mirrored, 0.0).abs().max() < 4
         error = (line.var(dim=0) / len(line)).sqrt()
@@ -168,7 +171,7 @@ def test_squares_and_rectangles_favour_no_part_of_the_grid(kind, rows, columns, 
 
 @pytest.mark.parametrize("kind", ["random", "time", "frequency"])
 @pytest.mark.parametrize("count", [120, 93])
-def test_single_patches_rows_and_columns_are_hidden_equally_often(kind, count):
+def test_single_patches_rows_and_columns_are_masked_equally_often(kind, count):
     drawn = masks(kind, 3000, 8, 20, count)
     assert deviations(drawn.flatten(1), count / 160).abs().max() < 4.2
     if kind == "random":
@@ -177,12 +180,12 @@ def test_single_patches_rows_and_columns_are_hidden_equally_often(kind, count):
 
 
 @pytest.mark.parametrize(("kind", "axis"), [("time", 1), ("frequency", 2)])
-def test_rows_and_columns_are_hidden_whole_but_for_one(kind, axis):
+def test_all_rows_and_columns_but_one_are_masked_as_a_whole(kind, axis):
     within = masks(kind, 100, 8, 20, 93).mean(dim=axis)
     assert ((within > 0) & (within < 1)).sum(dim=1).eq(1).all()
 
 
-def test_spans_favour_no_part_of_the_clip_and_are_long():
+def test_spans_are_long_and_mask_all_parts_of_the_clip_equally():
     in_time, scattered = (
         masks(kind, 3000, 4, 16, 40).transpose(1, 2).flatten(1) for kind in ("span", "random")
     )
@@ -192,24 +195,24 @@ def test_spans_favour_no_part_of_the_clip_and_are_long():
     assert ends[0] < 0.4 * ends[1]
 
 
-def test_the_first_rectangle_has_any_height_and_any_length():
+def test_the_first_rectangle_takes_every_height_and_length():
     clips = keys(1000)
     first = (rank("block", clips, 16, whole(clips, 16), 16) < 2**24).view(-1, 16, 16)
     inner = first[~(first[:, [0, -1]].any(dim=(1, 2)) | first[:, :, [0, -1]].any(dim=(1, 2)))]
     sides = torch.stack([inner.any(dim=2).sum(dim=1), inner.any(dim=1).sum(dim=1)], dim=1)
-    found, times = sides.unique(dim=0, return_counts=True)
-    assert found.tolist() == [[height, length] for height in (3, 4, 5) for length in (3, 4, 5)]
+    shapes, times = sides.unique(dim=0, return_counts=True)
+    assert shapes.tolist() == [[height, length] for height in (3, 4, 5) for length in (3, 4, 5)]
     assert times.min() > 0.5 * len(inner) / 9
 
 
 def pairs(drawn):
-    """The mean number of neighbours in time that are both marked."""
+    """Return the mean number of pairs of marked neighbours in time."""
     return (drawn[:, :, 1:] * drawn[:, :, :-1]).sum(dim=(1, 2)).mean()
 
 
 @pytest.mark.parametrize("kind", ["cluster", "block"])
-def test_squares_and_rectangles_hide_neighbours_together(kind):
-    """In a block of hidden patches most neighbours are hidden too; that is what makes the task hard."""
+def test_squares_and_rectangles_mask_neighbours_together(kind):
+    """In a block most neighbours are masked too, which makes the task hard."""
     assert pairs(masks(kind, 200, 8, 64, 100)) > 2.5 * pairs(masks("random", 200, 8, 64, 100))
 
 

@@ -21,12 +21,12 @@ def keys(count, first=0):
 
 
 def masking(rows, **settings):
-    """Masking of a grid whose patches are one pixel."""
+    """Return a masking of a grid whose patches are one pixel."""
     return Masking(Masking.Config(**settings), PatchGrid(n_mels=rows, patch=(1, 1), stride=(1, 1)))
 
 
 def padding(rows, columns, width):
-    """Which tokens are real."""
+    """Return which tokens are valid."""
     valid = torch.arange(width) < columns[:, None]
     return valid[:, None].expand(-1, rows, -1).flatten(1)
 
@@ -42,8 +42,9 @@ def sets(subset):
 
 @st.composite
 def ragged(draw):
-    """Settings, rows, width, and the columns of clips that may be shorter than their batch is wide."""
-    rows, width = draw(st.integers(1, 9)), draw(st.integers(1, 24))
+    """Draw settings, rows, width, and the columns of clips that may be shorter than the batch."""
+    rows = draw(st.integers(1, 9))
+    width = draw(st.integers(1, 24))
     columns = draw(st.lists(st.integers(1, width), min_size=1, max_size=4))
     settings = {"ratio": draw(st.sampled_from([0.02, 0.3, 0.5, 0.75, 0.98, 0.999]))}
     if draw(st.booleans()):
@@ -53,7 +54,7 @@ def ragged(draw):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(ragged(), st.sampled_from([None, (2,), (1, 6)]), st.integers(0, 10**6))
-def test_hidden_and_visible_patches_are_those_of_the_slow_loop(kind, case, sides, first):
+def test_masked_and_visible_patches_equal_the_slow_loop(kind, case, sides, first):
     rows, width, columns, settings = case
     masked = hide(masking(rows, kind=kind, sides=sides, **settings), columns, width, first)
     for number, own in enumerate(columns.tolist()):
@@ -69,9 +70,10 @@ def test_hidden_and_visible_patches_are_those_of_the_slow_loop(kind, case, sides
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(case=ragged())
-def test_hidden_and_visible_patches_make_up_the_clip_without_its_padding(kind, case):
+def test_masked_and_visible_patches_together_are_the_valid_patches(kind, case):
     rows, width, columns, settings = case
-    masked, tokens = hide(masking(rows, kind=kind, **settings), columns, width), rows * width
+    masked = hide(masking(rows, kind=kind, **settings), columns, width)
+    tokens = rows * width
     hidden, visible = (part.as_mask(tokens) for part in masked)
     assert not (hidden & visible).any()
     assert torch.equal(hidden | visible, padding(rows, columns, width))
@@ -84,7 +86,7 @@ def test_hidden_and_visible_patches_make_up_the_clip_without_its_padding(kind, c
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(case=ragged())
-def test_a_clip_has_the_same_mask_alone_padded_and_beside_a_longer_one(kind, case):
+def test_a_clip_has_the_same_mask_alone_padded_and_beside_a_longer_clip(kind, case):
     rows, width, columns, settings = case
     method = masking(rows, kind=kind, **settings)
     method.window = rows * width
@@ -99,7 +101,7 @@ def test_a_clip_has_the_same_mask_alone_padded_and_beside_a_longer_one(kind, cas
 
 
 @given(ragged())
-def test_as_many_places_for_visible_patches_as_a_clip_without_padding_shows(case):
+def test_the_visible_width_is_that_of_a_clip_without_padding(case):
     rows, width, columns, settings = case
     method = masking(rows, **settings)
     full = method(keys(1), width, seed=0, step=0).visible
@@ -110,7 +112,7 @@ def test_as_many_places_for_visible_patches_as_a_clip_without_padding_shows(case
 @pytest.mark.parametrize("share", [0.02, 0.75, 0.98])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("grid", GRIDS)
-def test_exact_counts_on_every_grid(grid, kind, share):
+def test_counts_are_exact_on_every_grid(grid, kind, share):
     rows, width = grid
     columns = (keys(6) * width // 6).clamp(min=1)
     hidden = hide(masking(rows, kind=kind, ratio=share), columns, width).masked
@@ -121,8 +123,9 @@ def test_exact_counts_on_every_grid(grid, kind, share):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "cluster_legacy"])
-def test_seed_step_purpose_and_key_have_their_own_masks(kind):
-    method, clips = masking(8, kind=kind, ratio=0.7), keys(10)
+def test_seed_step_purpose_and_key_each_change_the_mask(kind):
+    method = masking(8, kind=kind, ratio=0.7)
+    clips = keys(10)
     seen = set()
     for seed, step, purpose in [(0, 0, "mask"), (1, 0, "mask"), (0, 1, "mask"), (0, 0, "second")]:
         again = [
@@ -134,7 +137,7 @@ def test_seed_step_purpose_and_key_have_their_own_masks(kind):
     assert len(seen) == 40
 
 
-def test_legacy_squares_are_those_of_the_published_loop_and_the_others_stay_visible():
+def test_legacy_squares_equal_the_published_loop():
     masked = masking(8, kind="cluster_legacy")(keys(20), 16, seed=0, step=0)
     slow = [slow_legacy(stream(0, "mask", key), 8, 16, (3, 4, 5), 96) for key in keys(20).split(1)]
     assert sets(masked.masked) == slow
@@ -148,7 +151,7 @@ def test_legacy_squares_are_refused_with_padding():
         hide(masking(8, kind="cluster_legacy"), torch.tensor([3, 7]), 7)
 
 
-def test_a_longer_span_hides_longer_runs():
+def test_a_longer_span_masks_longer_runs():
     runs = []
     for length in (2, 20):
         hidden = masking(1, kind="span", span=length, ratio=0.5)(
@@ -158,7 +161,7 @@ def test_a_longer_span_hides_longer_runs():
     assert runs[1] < 0.3 * runs[0]
 
 
-def test_begin_notes_the_window_of_which_number_is_a_share():
+def test_begin_sets_the_window_that_the_number_refers_to():
     method = masking(8, num_masked=40)
     assert method.window is None
     assert hide(method, torch.tensor([5, 10]), 10).masked.valid.sum(dim=1).tolist() == [20, 40]
@@ -182,7 +185,7 @@ def test_begin_notes_the_window_of_which_number_is_a_share():
         ),
     ],
 )
-def test_what_leaves_nothing_visible_or_hidden_is_refused(settings, message):
+def test_settings_that_leave_nothing_visible_or_masked_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         masking(8, **settings).begin(12)
 
@@ -190,7 +193,7 @@ def test_what_leaves_nothing_visible_or_hidden_is_refused(settings, message):
 @pytest.mark.parametrize(
     "settings", [{"ratio": 0.98}, {"ratio": 0.011}, {"num_masked": 1}, {"num_masked": 95}]
 )
-def test_the_ends_of_what_is_allowed_are_hidden(settings):
+def test_the_limits_of_the_allowed_range_work(settings):
     method = masking(8, **settings)
     method.begin(12)
     hidden = method(keys(1), 12, seed=0, step=0).masked
@@ -204,7 +207,7 @@ def test_overlapping_patches_are_refused():
         Masking(Masking.Config(), PatchGrid(n_mels=128, stride=(8, 8))).begin(98)
 
 
-def test_errors_name_the_settings_as_the_user_does():
+def test_errors_name_the_settings_as_the_user_typed_them():
     grid = PatchGrid(n_mels=128)
     for settings, name in (
         ({"ratio": 0.001}, "mask_ratio = 0.001"),
@@ -256,8 +259,8 @@ def test_more_patches_never_leave_fewer_visible(ratio, number, window):
 
 
 @pytest.mark.parametrize("number", [None, 1, 37, 400, 511])
-def test_the_numbers_are_those_of_float64_on_the_device(number):
-    """Counts used to be computed on the device in float64, which Apple's GPUs lack."""
+def test_the_counts_equal_those_computed_in_float64(number):
+    """Counts are computed in integers, since Apple's GPUs lack float64."""
     patches = torch.arange(0, 4096)
     for ratio in (0.01, 0.1, 0.3, 1 / 3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.98, 0.999):
         share = ratio if number is None else number / 512
@@ -267,7 +270,7 @@ def test_the_numbers_are_those_of_float64_on_the_device(number):
         assert masked == expected.tolist()
 
 
-def test_a_mask_without_keys_is_that_of_clips_numbered_from_zero():
+def test_a_mask_without_keys_uses_the_position_in_the_batch():
     method = masking(8, ratio=0.7)
     for alone, keyed in zip(method(clips=4, columns=20), method(keys(4), 20), strict=True):
         assert torch.equal(alone.indices, keyed.indices)
@@ -277,7 +280,7 @@ def test_a_mask_without_keys_is_that_of_clips_numbered_from_zero():
 
 
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=4), st.integers(0, 1000))
-def test_take_hides_the_first_of_the_ranking_and_no_more(counts, seed):
+def test_take_masks_the_first_of_the_ranking_and_no_more(counts, seed):
     generator = torch.Generator().manual_seed(seed)
     priority = torch.rand(len(counts), 8, generator=generator).argsort(dim=1)
     hidden = first_patches(priority, torch.tensor(counts), max(counts))
@@ -290,7 +293,7 @@ def test_take_hides_the_first_of_the_ranking_and_no_more(counts, seed):
         )
 
 
-def test_split_shows_the_real_patches_that_are_not_hidden():
+def test_split_shows_the_valid_patches_that_are_not_masked():
     priority = torch.tensor([[3, 1, 2, 0], [5, 4, PADDING, PADDING]])
     masked = split_patches(priority, torch.tensor([2, 1]), 2)
     assert sets(masked.masked) == [{3, 1}, {1}]
@@ -307,7 +310,8 @@ def test_gather_follows_the_token_numbers():
 
 
 def test_scatter_writes_at_valid_places_only():
-    values, into = -1 - torch.arange(12.0).view(2, 2, 3), torch.arange(24.0).view(2, 4, 3)
+    values = -1 - torch.arange(12.0).view(2, 2, 3)
+    into = torch.arange(24.0).view(2, 4, 3)
     written = SUBSET.scatter(values, into)
     mask = SUBSET.as_mask(4)
     assert torch.equal(SUBSET.gather(written)[SUBSET.valid], values[SUBSET.valid])

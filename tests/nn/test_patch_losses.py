@@ -16,44 +16,48 @@ def places():
     return VALID.nonzero().tolist()
 
 
-def test_the_mean_is_over_real_patches_whatever_the_others_hold():
-    said, asked = noise(0), noise(1)
+def test_the_mean_is_over_valid_patches_only():
+    predicted = noise(0)
+    targets = noise(1)
     errors = [
-        (said[clip, at, pixel] - asked[clip, at, pixel]) ** 2
+        (predicted[clip, at, pixel] - targets[clip, at, pixel]) ** 2
         for clip, at in places()
         for pixel in range(4)
     ]
-    assert reconstruction_loss(said, asked, VALID).item() == pytest.approx(
+    assert reconstruction_loss(predicted, targets, VALID).item() == pytest.approx(
         sum(errors).item() / len(errors), rel=1e-12
     )
-    said[1, 1:] = 1e9
-    assert reconstruction_loss(said, asked, VALID).item() == pytest.approx(
+    predicted[1, 1:] = 1e9
+    assert reconstruction_loss(predicted, targets, VALID).item() == pytest.approx(
         sum(errors).item() / len(errors), rel=1e-12
     )
 
 
-def test_a_patch_is_told_from_those_of_its_clip():
-    said, asked = noise(0), noise(1)
-    losses, hits = [], 0
+def test_the_negatives_of_a_patch_are_the_other_patches_of_its_clip():
+    predicted = noise(0)
+    targets = noise(1)
+    losses = []
+    hits = 0
     for clip, at in places():
         rivals = [other for of, other in places() if of == clip]
-        scores = {other: float(said[clip, at] @ asked[clip, other]) for other in rivals}
+        scores = {other: float(predicted[clip, at] @ targets[clip, other]) for other in rivals}
         losses.append(math.log(sum(math.exp(score) for score in scores.values())) - scores[at])
         hits += max(scores, key=scores.get) == at
-    found = patch_infonce(said, asked, VALID)
-    assert found["nce"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-12)
-    assert found["accuracy"].item() == pytest.approx(hits / len(losses), rel=1e-6)
+    metrics = patch_infonce(predicted, targets, VALID)
+    assert metrics["nce"].item() == pytest.approx(sum(losses) / len(losses), rel=1e-12)
+    assert metrics["accuracy"].item() == pytest.approx(hits / len(losses), rel=1e-6)
     assert 0 < hits < len(losses)
 
 
-def test_nothing_hidden_costs_nothing():
+def test_without_masked_patches_the_loss_is_zero():
     nothing = torch.zeros_like(VALID)
     assert reconstruction_loss(noise(0), noise(1), nothing) == 0
     assert patch_infonce(noise(0), noise(1), nothing)["nce"] == 0
 
 
 def test_scores_are_float32_under_autocast():
-    said, asked = noise(0).float(), noise(1).float()
+    predicted = noise(0).float()
+    targets = noise(1).float()
     with torch.autocast("cpu", torch.bfloat16):
-        found = patch_infonce(said, asked, VALID)["nce"]
-    assert torch.equal(found, patch_infonce(said, asked, VALID)["nce"])
+        loss = patch_infonce(predicted, targets, VALID)["nce"]
+    assert torch.equal(loss, patch_infonce(predicted, targets, VALID)["nce"])

@@ -13,7 +13,7 @@ def noise(*shape, seed=0):
 
 
 def slow_pool(patches, cls, rows, columns, own, how):
-    """One clip, of whose columns only the first are its own."""
+    """Return one clip in which only the first columns are valid."""
     by_row = [[patches[row * columns + column] for column in range(own)] for row in range(rows)]
     if how == "cls":
         return sum(cls) / len(cls)
@@ -35,10 +35,11 @@ def slow_pool(patches, cls, rows, columns, own, how):
     st.lists(st.integers(1, 6), min_size=1, max_size=4),
     st.booleans(),
 )
-def test_pooling_is_that_of_the_slow_loop(how, rows, own, all_valid):
+def test_pooling_equals_the_slow_loop(how, rows, own, all_valid):
     columns = max(own)
     own = [columns] * len(own) if all_valid else own
-    patches, cls = noise(len(own), rows * columns, 3), noise(len(own), 2, 3, seed=1)
+    patches = noise(len(own), rows * columns, 3)
+    cls = noise(len(own), 2, 3, seed=1)
     valid = PatchGrid(n_mels=rows, patch=(1, 1), stride=(1, 1)).valid(torch.tensor(own), columns)
     patches[~valid] = 1e6
     pooled = pool(patches, cls, None if all_valid else valid, rows, how)
@@ -57,15 +58,13 @@ def test_half_precision_is_averaged_in_float32():
         assert mean.item() == 1.0 + 2**-7
 
 
-def test_nothing_valid_gives_zeros():
+def test_without_valid_tokens_the_result_is_zero():
     assert masked_mean(noise(2, 3, 4), torch.zeros(2, 3, dtype=torch.bool)).eq(0).all()
 
 
-def test_a_maximum_below_zero_is_not_that_of_padding():
-    patches, valid = (
-        -1 - noise(2, 4, 3).abs(),
-        torch.tensor([[True, True, True, True], [True, False, False, False]]),
-    )
+def test_padding_does_not_raise_a_negative_maximum():
+    patches = -1 - noise(2, 4, 3).abs()
+    valid = torch.tensor([[True, True, True, True], [True, False, False, False]])
     patches[1, 1:] = 0.0
     pooled = pool(patches.bfloat16(), noise(2, 0, 3).bfloat16(), valid, 1, "max")
     assert torch.equal(

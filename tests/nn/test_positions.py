@@ -8,7 +8,7 @@ from melpatch.nn.positions import resize, sequence, sincos
 
 
 def numbered(rows, columns):
-    """A table whose two channels are row and column."""
+    """Return a table whose two channels are row and column."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack([row, column], dim=-1).flatten(0, 1).double()
 
@@ -34,7 +34,7 @@ def cubic_taps(x, a=-0.75):
 
 
 def slow_line(values, size, taps):
-    """Stretch along the first axis, half-pixel centres; taps beyond the edge repeat the edge."""
+    """Interpolate along the first axis with half-pixel centres and repeated edges."""
     old = len(values)
     out = torch.zeros(size, *values.shape[1:], dtype=values.dtype)
     for i in range(size):
@@ -51,8 +51,10 @@ def slow_stretch(table, old, new, taps):
     return slow_line(along_rows.transpose(0, 1), new[1], taps).transpose(0, 1).flatten(0, 1)
 
 
-def test_sincos_one_number_at_a_time():
-    rows, columns, dim = 3, 5, 16
+def test_sincos_equals_a_slow_loop():
+    rows = 3
+    columns = 5
+    dim = 16
     table = sincos(rows, columns, dim)
     for row in range(rows):
         for column in range(columns):
@@ -65,11 +67,13 @@ def test_sincos_one_number_at_a_time():
             torch.testing.assert_close(table[row * columns + column], torch.tensor(expected))
 
 
-def test_sequence_one_number_at_a_time():
-    rows, columns, dim = 3, 5, 10
+def test_sequence_equals_a_slow_loop():
+    rows = 3
+    columns = 5
+    dim = 10
     table = sequence(rows, columns, dim)
     for place in range(rows * columns):
-        column, row = divmod(place, rows)  # numbered in the order of time
+        column, row = divmod(place, rows)  # numbered in time order
         angles = [place / 10000 ** (i / (dim // 2)) for i in range(dim // 2)]
         expected = [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
         torch.testing.assert_close(table[row * columns + column], torch.tensor(expected))
@@ -82,7 +86,7 @@ def test_fixed_positions_of_a_longer_grid_begin_with_the_shorter_one(fixed):
 
 
 @pytest.mark.parametrize("fixed", [sincos, sequence])
-def test_fixed_positions_tell_every_place_apart(fixed):
+def test_fixed_positions_differ_at_every_place(fixed):
     table = fixed(8, 1000, 96)
     nearest = torch.cdist(table, table).fill_diagonal_(torch.inf).min()
     assert nearest > 0.05
@@ -95,7 +99,7 @@ def test_the_same_grid_keeps_the_table(how):
 
 @pytest.mark.parametrize("new", [(8, 20), (3, 5), (4, 12), (9, 2), (1, 1)])
 @pytest.mark.parametrize(("how", "taps"), [("bilinear", linear_taps), ("bicubic", cubic_taps)])
-def test_stretching_against_a_slow_version(how, taps, new):
+def test_interpolation_equals_a_slow_version(how, taps, new):
     table = random_table(4, 7)
     torch.testing.assert_close(
         resize(table, (4, 7), new, how), slow_stretch(table, (4, 7), new, taps)
@@ -118,7 +122,7 @@ def test_legacy_keeps_the_centre_rows_where_the_published_code_raises():
 
 
 @pytest.mark.parametrize(("how", "start"), [("crop", 0), ("legacy", 2)])
-def test_an_axis_that_grows_is_stretched_while_the_other_is_cropped(how, start):
+def test_a_longer_axis_is_interpolated_and_a_shorter_one_cropped(how, start):
     table = random_table(4, 7)
     kept = table.view(4, 7, 3)[:, start : start + 3].flatten(0, 1)
     torch.testing.assert_close(
@@ -128,7 +132,9 @@ def test_an_axis_that_grows_is_stretched_while_the_other_is_cropped(how, start):
 
 @pytest.mark.parametrize("parts", [2, 4])
 @pytest.mark.parametrize("fixed", [sincos, partial(sequence, height=3)])
-def test_at_a_part_of_the_stride_a_place_keeps_its_vector(fixed, parts):
-    rows, columns, step = 2 * parts + 1, 3 * parts + 1, (1 / parts, 1 / parts)
+def test_with_a_smaller_stride_a_place_keeps_its_vector(fixed, parts):
+    rows = 2 * parts + 1
+    columns = 3 * parts + 1
+    step = (1 / parts, 1 / parts)
     fine = fixed(rows, columns, 16, step=step).view(rows, columns, 16)[::parts, ::parts]
     torch.testing.assert_close(fine.flatten(0, 1), fixed(3, 4, 16))

@@ -14,7 +14,7 @@ def keys(count, first=0):
 
 @st.composite
 def clips_of_pixels(draw):
-    """Mels, the frames of clips that may be shorter than their batch is wide, and how they are to be hidden."""
+    """Draw mels, the frames of clips that may be shorter than the batch, and mask settings."""
     n_mels = draw(st.integers(1, 40))
     frames = draw(st.lists(st.integers(1, 60), min_size=1, max_size=4))
     shares = draw(st.lists(st.floats(0.01, 0.9), min_size=len(frames), max_size=len(frames)))
@@ -26,25 +26,25 @@ def clips_of_pixels(draw):
 
 
 def targets(shares, frames, n_mels):
-    """Pixels to mask, in float64."""
+    """Return the number of pixels to mask, computed in float64."""
     return (shares.double() * frames * n_mels - 1e-9).ceil().long()
 
 
 def hide(n_mels, frames, shares, settings, first=0, extra=0):
-    """Masks of clips with consecutive keys, some frames wider than the longest."""
+    """Return masks of clips with consecutive keys, a few frames wider than the longest clip."""
     state = stream(0, "blocks", keys(len(frames), first))
     wanted = targets(shares, frames, n_mels)
     return rectangles(state, frames, n_mels, int(frames.max()) + extra, wanted, **settings)
 
 
 def largest(size, unit, max_block_ratio):
-    """The longest side of a rectangle."""
+    """Return the longest side of a rectangle."""
     whole = -(-size // unit) * unit
     return round((max(int(max_block_ratio * whole), unit + 1) - 1) / unit) * unit
 
 
 @given(clips_of_pixels(), st.integers(0, 10**6))
-def test_rectangles_are_those_of_the_slow_loop(case, first):
+def test_rectangles_equal_the_slow_loop(case, first):
     n_mels, frames, shares, settings = case
     masks = hide(n_mels, frames, shares, settings, first)
     for clip, (own, share) in enumerate(zip(frames.tolist(), shares.tolist(), strict=True)):
@@ -55,7 +55,7 @@ def test_rectangles_are_those_of_the_slow_loop(case, first):
 
 
 @given(clips_of_pixels())
-def test_rectangles_reach_their_share_by_less_than_one_of_them_and_stay_within_the_clip(case):
+def test_rectangles_exceed_their_share_by_less_than_one_and_stay_in_the_clip(case):
     n_mels, frames, shares, settings = case
     masks = hide(n_mels, frames, shares, settings, extra=3)
     for mask, own, share in zip(masks, frames.tolist(), shares.tolist(), strict=True):
@@ -69,17 +69,17 @@ def test_rectangles_reach_their_share_by_less_than_one_of_them_and_stay_within_t
 
 
 @given(clips_of_pixels())
-def test_a_clip_has_the_same_rectangles_alone_and_beside_a_longer_one(case):
+def test_a_clip_has_the_same_rectangles_alone_and_beside_a_longer_clip(case):
     n_mels, frames, shares, settings = case
     together = hide(n_mels, frames, shares, settings, extra=5)
     for clip, own in enumerate(frames.tolist()):
-        one = slice(clip, clip + 1)
-        alone = hide(n_mels, frames[one], shares[one], settings, first=clip)
-        assert torch.equal(together[one, :, :own], alone)
+        only = slice(clip, clip + 1)
+        alone = hide(n_mels, frames[only], shares[only], settings, first=clip)
+        assert torch.equal(together[only, :, :own], alone)
 
 
 @given(clips_of_pixels())
-def test_aligned_rectangles_hide_whole_units(case):
+def test_aligned_rectangles_mask_whole_units(case):
     n_mels, frames, shares, settings = case
     high, long = settings["align"]
     for mask, own in zip(hide(n_mels, frames, shares, settings), frames.tolist(), strict=True):
@@ -90,15 +90,14 @@ def test_aligned_rectangles_hide_whole_units(case):
 @pytest.mark.parametrize("align", [(1, 1), (4, 4)])
 @pytest.mark.parametrize("size", range(1, 14))
 def test_rectangles_reach_every_pixel_of_the_smallest_clips(size, align):
-    frames, shares = torch.full((600,), size), torch.full((600,), 0.3)
+    frames = torch.full((600,), size)
+    shares = torch.full((600,), 0.3)
     assert hide(size, frames, shares, {"align": align}).any(dim=0).all()
 
 
 @pytest.mark.parametrize("share", [0.9995, 1.0])
 @pytest.mark.parametrize(("n_mels", "own", "align"), [(40, 100, (1, 1)), (128, 590, (8, 8))])
-def test_what_all_rectangles_together_leave_short_is_taken_from_the_start(
-    n_mels, own, align, share
-):
+def test_a_shortfall_of_all_rectangles_is_masked_from_the_start(n_mels, own, align, share):
     slow, used = slow_blocks(stream(0, "blocks", keys(1)), own, n_mels, share, align=align)
     assert len(used) == 384
     mask = hide(
@@ -109,15 +108,17 @@ def test_what_all_rectangles_together_leave_short_is_taken_from_the_start(
     assert not mask[0, :, own:].any()
 
 
-def test_autocast_leaves_rectangles_as_they_are():
-    frames, shares = torch.tensor([592, 300]), torch.tensor([0.7, 0.5])
+def test_autocast_does_not_change_rectangles():
+    frames = torch.tensor([592, 300])
+    shares = torch.tensor([0.7, 0.5])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under = hide(128, frames, shares, {})
     assert torch.equal(under, hide(128, frames, shares, {}))
 
 
-def test_keys_and_steps_have_their_own_rectangles():
-    frames, shares = torch.full((20,), 20), torch.full((20,), 0.5)
+def test_key_and_step_each_change_the_rectangles():
+    frames = torch.full((20,), 20)
+    shares = torch.full((20,), 0.5)
     seen = set()
     for step in range(20):
         seen |= {
@@ -133,12 +134,12 @@ def test_keys_and_steps_have_their_own_rectangles():
     "ratio", [(0.5, 0.7), (0.5, 0.5), (0.3, 0.3), (0.1, 0.1), (0.05, 0.9), (0.1, 0.9), (0.7, 0.7)]
 )
 @pytest.mark.parametrize("n_mels", [1, 16, 30, 64, 128])
-def test_targets_are_those_of_float64(ratio, n_mels):
-    """They used to be computed in float64, which Apple's GPUs lack; masks are the same, pixel for pixel."""
+def test_targets_equal_those_computed_in_float64(ratio, n_mels):
+    """Targets are computed without float64, which Apple's GPUs lack; the masks stay bit-equal."""
     low, high = ratio
     frames = torch.arange(20_000) % 1200
     position = uniform_bits(stream(0, "choice", keys(20_000)), 1)[:, 0]
-    position[:2400] = (position[:2400] >> 18) << 18  # shares of which many are whole pixels
+    position[:2400] = (position[:2400] >> 18) << 18  # many of these shares are whole pixels
     shares = low + (high - low) * (position.double() * 2.0**-24)
     expected = targets(shares, frames, n_mels)
     assert torch.equal(pixel_targets(frames, n_mels, 1199, ratio, position), expected)

@@ -12,7 +12,8 @@ from melpatch.nn import distillation
 from melpatch.nn.ema import default_momentum
 from melpatch.nn.self_distillation import SelfDistillation
 
-DIM, BOTH = 6, ("global", "local")
+DIM = 6
+BOTH = ("global", "local")
 SMALL = {"hidden_dim": 10, "bottleneck_dim": 4}
 
 
@@ -21,7 +22,7 @@ def noise(*shape, seed=0):
 
 
 def build(names=BOTH, *, global_prototypes=9, local_prototypes=7, **settings):
-    """Return heads in float64 whose teacher knows other things than the student, and whose centres are not zero."""
+    """Return heads in float64 with a teacher that differs from the student and non-zero centres."""
     config = SelfDistillation.Config(
         global_prototypes=global_prototypes,
         local_prototypes=local_prototypes,
@@ -29,9 +30,8 @@ def build(names=BOTH, *, global_prototypes=9, local_prototypes=7, **settings):
     )
     torch.manual_seed(0)
     module = SelfDistillation(config, DIM, names).double()
-    for (
-        layer
-    ) in module.modules():  # tiny layers with the published start say much the same of everything
+    # Tiny layers with the published initialisation give nearly equal outputs.
+    for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.5)
     for number, target in enumerate(module.targets.values()):
@@ -41,60 +41,66 @@ def build(names=BOTH, *, global_prototypes=9, local_prototypes=7, **settings):
 
 
 def material(*shape):
-    """Return the student's and the teacher's tokens."""
+    """Return student and teacher tokens."""
     return noise(*shape, DIM).requires_grad_(), noise(*shape, DIM, seed=1).requires_grad_()
 
 
 def gradients(module):
-    """Return the names of the parameters that have one."""
+    """Return the names of the parameters that have a gradient."""
     return {name for name, parameter in module.named_parameters() if parameter.grad is not None}
 
 
-# ---------------------------------------------------------------------------------------------------------- the losses
+# Losses
 
 
-def slow_pair(module, name, said, told, temperature):
-    """Return the cross-entropy of one token with the teacher's, and the entropy of what the teacher says."""
+def slow_pair(module, name, student, teacher, temperature):
+    """Return cross-entropy and target entropy of one student token and its teacher token."""
     target = module.targets[name]
-    answer = module.teacher.prototypes_for(name) @ module.teacher.project(told, name)
+    answer = module.teacher.prototypes_for(name) @ module.teacher.project(teacher, name)
     probabilities = ((answer - target.centre) / temperature).softmax(dim=-1).tolist()
-    said = (
-        (module.student.prototypes_for(name) @ module.student.project(said, name) / 0.1)
+    log_probabilities = (
+        (module.student.prototypes_for(name) @ module.student.project(student, name) / 0.1)
         .log_softmax(dim=-1)
         .tolist()
     )
-    loss = -sum(p * q for p, q in zip(probabilities, said, strict=True))
+    loss = -sum(p * q for p, q in zip(probabilities, log_probabilities, strict=True))
     return loss, -sum(p * math.log(p) for p in probabilities)
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_tokens_are_told_what_the_teacher_says_of_the_same_place(name, monkeypatch):
-    module, (said, told), weights = build(), material(11), noise(11, seed=2).abs()
+def test_token_targets_are_the_teachers_at_the_same_place(name, monkeypatch):
+    module = build()
+    student_out, teacher_out = material(11)
+    weights = noise(11, seed=2).abs()
     slow = [
-        slow_pair(module, name, *pair, 0.055) for pair in zip(said, told, strict=True)
+        slow_pair(module, name, *pair, 0.055) for pair in zip(student_out, teacher_out, strict=True)
     ]  # half-way to 0.07
     monkeypatch.setattr(distillation, "_ELEMENTS", 4 * module.targets[name].classes)
-    metrics = module.token_loss(name, said, told, weights, step=5)
+    metrics = module.token_loss(name, student_out, teacher_out, weights, step=5)
     for key, column in ((name, 0), (f"{name}_entropy", 1)):
         expected = sum(
-            weight * one[column] for weight, one in zip(weights.tolist(), slow, strict=True)
+            weight * pair[column] for weight, pair in zip(weights.tolist(), slow, strict=True)
         )
         assert metrics[key].item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("crops", [0, 3])
-def test_views_are_told_what_the_teacher_says_of_the_other_views(name, crops):
-    module, (said, _), (_, told) = build(), material(2 + crops, 3), material(2, 3)
-    losses, entropies = [], []
+def test_view_targets_are_the_teachers_other_views(name, crops):
+    module = build()
+    student_out, _ = material(2 + crops, 3)
+    _, teacher_out = material(2, 3)
+    losses = []
+    entropies = []
     for clip in range(3):
         for teacher in range(2):
             pairs = [
-                slow_pair(module, name, one, told[teacher, clip], 0.07) for one in said[:, clip]
+                slow_pair(module, name, view, teacher_out[teacher, clip], 0.07)
+                for view in student_out[:, clip]
             ]
             losses += [loss for student, (loss, _) in enumerate(pairs) if student != teacher]
             entropies.append(pairs[0][1])
-    metrics = module.view_loss(name, said, told, step=50)
+    metrics = module.view_loss(name, student_out, teacher_out, step=50)
     assert metrics[name].item() == pytest.approx(sum(losses) / len(losses), abs=1e-12)
     assert metrics[f"{name}_entropy"].item() == pytest.approx(
         sum(entropies) / len(entropies), abs=1e-12
@@ -102,11 +108,12 @@ def test_views_are_told_what_the_teacher_says_of_the_other_views(name, crops):
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_metrics_are_the_loss_its_share_of_ln_k_the_teachers_entropy_and_its_gauges(name):
-    module, (said, told) = build(), material(2, 3)
+def test_metrics_are_loss_share_of_ln_k_teacher_entropy_and_gauges(name):
+    module = build()
+    student_out, teacher_out = material(2, 3)
     for metrics in (
-        module.view_loss(name, said, told, step=50),
-        module.token_loss(name, said[0], told[0], torch.ones(3).double(), step=50),
+        module.view_loss(name, student_out, teacher_out, step=50),
+        module.token_loss(name, student_out[0], teacher_out[0], torch.ones(3).double(), step=50),
     ):
         assert metrics.keys() == {
             name,
@@ -119,38 +126,42 @@ def test_metrics_are_the_loss_its_share_of_ln_k_the_teachers_entropy_and_its_gau
 
 
 def test_logits_are_the_teachers_centred_logits():
-    module, (_, told) = build(), material(2, 3)
-    logits = module.logits("local", told)
-    slow = module.teacher.prototypes_for("local") @ module.teacher.project(told[1, 2], "local")
+    module = build()
+    _, teacher_out = material(2, 3)
+    logits = module.logits("local", teacher_out)
+    slow = module.teacher.prototypes_for("local") @ module.teacher.project(
+        teacher_out[1, 2], "local"
+    )
     slow = slow - module.targets["local"].centre
     assert logits.shape == (2, 3, 7)
     torch.testing.assert_close(logits[1, 2], slow)
 
 
-# ----------------------------------------------------------------------------------------------------- the gradients
+# Gradients
 
 
 def backward(module, step):
-    """Take the gradients of both losses, and return both tokens."""
-    (said, told), (cls, told_cls) = material(5), material(2, 3)
+    """Backpropagate both losses, and return student and teacher tokens."""
+    student_out, teacher_out = material(5)
+    cls, teacher_cls = material(2, 3)
     weights = torch.full((5,), 0.2, dtype=torch.float64)
-    loss = module.token_loss("local", said, told, weights, step)["local"]
-    (loss + module.view_loss("global", cls, told_cls, step)["global"]).backward()
-    return (said, cls), (told, told_cls)
+    loss = module.token_loss("local", student_out, teacher_out, weights, step)["local"]
+    (loss + module.view_loss("global", cls, teacher_cls, step)["global"]).backward()
+    return (student_out, cls), (teacher_out, teacher_cls)
 
 
 def test_no_gradient_reaches_the_teacher_or_its_tokens():
     module = build(freeze_prototypes=0.0)
-    said, told = backward(module, 50)
+    student_out, teacher_out = backward(module, 50)
     assert gradients(module) == {f"student.{name}" for name, _ in module.student.named_parameters()}
     assert not any(parameter.requires_grad for parameter in module.teacher.parameters())
-    assert all(tokens.grad is None for tokens in told)
-    assert all(tokens.grad.any() for tokens in said)
+    assert all(tokens.grad is None for tokens in teacher_out)
+    assert all(tokens.grad.any() for tokens in student_out)
 
 
 @pytest.mark.parametrize("train_gain", [True, False])
 @pytest.mark.parametrize("shared", ["trunk", "none", "all"])
-def test_prototypes_are_frozen_for_the_first_share_of_the_run_and_only_they(shared, train_gain):
+def test_only_prototypes_are_frozen_in_the_first_share_of_the_run(shared, train_gain):
     module = build(local_prototypes=9, shared=shared, train_gain=train_gain, freeze_prototypes=0.25)
     everything = {f"student.{name}" for name, _ in module.student.named_parameters()}
     trunks = {name for name in everything if "trunks" in name}
@@ -161,19 +172,23 @@ def test_prototypes_are_frozen_for_the_first_share_of_the_run_and_only_they(shar
         assert gradients(module) == expected
 
 
-def test_a_frozen_loss_is_the_same_loss():
+def test_freezing_does_not_change_the_loss():
     values = []
     for freeze in (0.0, 1.0):
-        module, (said, told) = build(freeze_prototypes=freeze), material(5)
+        module = build(freeze_prototypes=freeze)
+        student_out, teacher_out = material(5)
         values.append(
-            module.token_loss("local", said, told, torch.ones(5).double(), step=9)["local"].item()
+            module.token_loss("local", student_out, teacher_out, torch.ones(5).double(), step=9)[
+                "local"
+            ].item()
         )
     assert values[0] == values[1]
 
 
-def test_tokens_may_be_none():
-    module, (said, told) = build(), material(0)
-    metrics = module.token_loss("local", said, told, noise(0), step=50)
+def test_there_may_be_no_tokens():
+    module = build()
+    student_out, teacher_out = material(0)
+    metrics = module.token_loss("local", student_out, teacher_out, noise(0), step=50)
     metrics["local"].backward()
     assert metrics["local"] == metrics["local_entropy"] == 0.0
     before = module.targets["local"].centre.clone()
@@ -182,74 +197,82 @@ def test_tokens_may_be_none():
 
 
 def in_float32(module, autocast):
-    """Return the metrics, and the gradients of tokens and parameters, with bf16 autocast or without."""
+    """Return metrics and gradients of tokens and parameters, with or without bf16 autocast."""
     module.zero_grad()
-    said, cls = (noise(*shape, DIM).float().requires_grad_() for shape in ((5,), (2, 3)))
-    told, told_cls = (noise(*shape, DIM, seed=1).float() for shape in ((5,), (2, 3)))
+    student_out, cls = (noise(*shape, DIM).float().requires_grad_() for shape in ((5,), (2, 3)))
+    teacher_out, teacher_cls = (noise(*shape, DIM, seed=1).float() for shape in ((5,), (2, 3)))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        metrics = module.token_loss("local", said, told, torch.full((5,), 0.2), 50)
-        metrics |= module.view_loss("global", cls, told_cls, 50)
+        metrics = module.token_loss("local", student_out, teacher_out, torch.full((5,), 0.2), 50)
+        metrics |= module.view_loss("global", cls, teacher_cls, 50)
     (metrics["local"] + metrics["global"]).backward()
-    return metrics, [one.grad.clone() for one in (said, cls, *module.student.parameters())]
+    return metrics, [
+        value.grad.clone() for value in (student_out, cls, *module.student.parameters())
+    ]
 
 
-def assert_near(found, expected, share):
-    assert (found - expected).norm() < share * expected.norm()
+def assert_near(value, expected, share):
+    assert (value - expected).norm() < share * expected.norm()
 
 
-def test_bf16_autocast_is_near():
+def test_bf16_autocast_is_close():
     module = build().float()
-    (exact, wanted), (near, found) = (in_float32(module, autocast) for autocast in (False, True))
-    found, wanted = (torch.cat([one.flatten() for one in both]) for both in (found, wanted))
-    assert not torch.equal(found, wanted)  # it is bf16
-    assert_near(found, wanted, 0.05)
+    (exact, expected), (near, gradients) = (
+        in_float32(module, autocast) for autocast in (False, True)
+    )
+    gradient = torch.cat([part.flatten() for part in gradients])
+    expected_gradient = torch.cat([part.flatten() for part in expected])
+    assert not torch.equal(gradient, expected_gradient)  # it really is bf16
+    assert_near(gradient, expected_gradient, 0.05)
     for name in BOTH:
         torch.testing.assert_close(near[name], exact[name], rtol=0.02, atol=0)
 
 
-def test_after_the_trunk_all_is_float32_even_under_autocast():
+def test_after_the_trunk_everything_is_float32_under_autocast():
     module = build(bottleneck_dim=DIM).float()
     for heads in (module.student, module.teacher):
-        heads.trunks["shared"] = nn.Identity()  # the same vectors for both
-    (exact, wanted), (near, found) = (in_float32(module, autocast) for autocast in (False, True))
+        heads.trunks["shared"] = nn.Identity()  # the same vectors in both precisions
+    (exact, expected), (near, gradients) = (
+        in_float32(module, autocast) for autocast in (False, True)
+    )
     for name, value in near.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, exact[name], rtol=1e-5, atol=1e-6)
-    for one, other in zip(found, wanted, strict=True):
-        assert_near(one, other, 1e-3)
+    for gradient, expected_gradient in zip(gradients, expected, strict=True):
+        assert_near(gradient, expected_gradient, 1e-3)
 
 
-# ----------------------------------------------------------------------------------------- in the course of a run
+# In the course of a run
 
 
-def test_the_temperature_rises_to_its_end_and_stays():
+def test_the_temperature_rises_to_its_final_value_and_stays():
     module = build(teacher_temperature=(0.02, 0.06), temperature_warmup=0.2)
-    found = [module.temperature(step) for step in (0, 5, 10, 20, 60, 99)]
-    assert found == pytest.approx([0.02, 0.03, 0.04, 0.06, 0.06, 0.06])
+    temperatures = [module.temperature(step) for step in (0, 5, 10, 20, 60, 99)]
+    assert temperatures == pytest.approx([0.02, 0.03, 0.04, 0.06, 0.06, 0.06])
     assert build(teacher_temperature=(0.02, 0.06), temperature_warmup=0.0).temperature(0) == 0.06
 
 
-def test_the_momentum_rises_to_one_in_half_a_cosine():
+def test_the_momentum_rises_to_one_along_half_a_cosine():
     module = build(momentum=0.6)
     module.begin(steps=100, batch_size=4)
-    found = [module.momentum_at(step) for step in (0, 25, 50, 75, 100)]
+    momenta = [module.momentum_at(step) for step in (0, 25, 50, 75, 100)]
     half = math.cos(math.pi / 4)
-    assert found == pytest.approx([0.6, 1 - 0.2 * (1 + half), 0.8, 1 - 0.2 * (1 - half), 1.0])
+    assert momenta == pytest.approx([0.6, 1 - 0.2 * (1 + half), 0.8, 1 - 0.2 * (1 - half), 1.0])
 
 
-def test_a_momentum_of_zero_is_a_momentum():
+def test_a_momentum_of_zero_is_not_the_default():
     module = build(momentum=0.0)
     module.begin(steps=100, batch_size=4)
     assert module.momentum_at(0) == 0.0
 
 
-def test_a_run_begins_with_a_teacher_that_is_the_student():
+def test_the_teacher_starts_as_a_copy_of_the_student():
     module = build()
     with torch.no_grad():
         for parameter in module.student.parameters():
             parameter.add_(1.0)
     module.begin(steps=10, batch_size=4)
-    teacher, student = module.teacher.state_dict(), module.student.state_dict()
+    teacher = module.teacher.state_dict()
+    student = module.student.state_dict()
     assert all(torch.equal(teacher[name], value) for name, value in student.items())
     assert not {id(p) for p in module.teacher.parameters()} & {
         id(p) for p in module.student.parameters()
@@ -257,18 +280,18 @@ def test_a_run_begins_with_a_teacher_that_is_the_student():
     assert module.steps == 10
 
 
-def test_a_momentum_that_nobody_set_is_told_once(capsys):
+def test_the_default_momentum_is_reported_once(capsys):
     module = build(momentum=None)
     module.begin(steps=2000, batch_size=48)
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "momentum starts at 0.99000, for 2000 steps of 48 clips" in told
+    notices = capsys.readouterr().err
+    assert notices.count("\n") == 1
+    assert "momentum starts at 0.99000, for 2000 steps of 48 clips" in notices
     assert module.momentum_at(0) == pytest.approx(default_momentum(48, 2000))
     build(momentum=0.9).begin(steps=2000, batch_size=48)
     assert capsys.readouterr().err == ""
 
 
-def test_after_a_step_the_teacher_has_followed_and_both_centres_have_moved():
+def test_after_a_step_teacher_and_centres_are_updated():
     module = build()
     module.begin(steps=100, batch_size=4)
     before = [p.clone() for p in module.teacher.parameters()]
@@ -276,8 +299,8 @@ def test_after_a_step_the_teacher_has_followed_and_both_centres_have_moved():
         for parameter in module.student.parameters():
             parameter.add_(torch.ones_like(parameter))
     centres = {name: target.centre.clone() for name, target in module.targets.items()}
-    (_, (told, told_cls)) = backward(module, 30)
-    answers = {"local": (told, 5), "global": (told_cls, 6)}
+    (_, (teacher_out, teacher_cls)) = backward(module, 30)
+    answers = {"local": (teacher_out, 5), "global": (teacher_cls, 6)}
     expected = {}
     for name, (tokens, rows) in answers.items():
         logits = F.linear(
@@ -297,7 +320,7 @@ def test_after_a_step_the_teacher_has_followed_and_both_centres_have_moved():
 
 
 def train(module, steps):
-    """Do so many steps of plain descent."""
+    """Take this many steps of gradient descent."""
     for step in steps:
         module.zero_grad()
         backward(module, step)
@@ -307,8 +330,10 @@ def train(module, steps):
         module.after_step(step)
 
 
-def test_a_resumed_run_goes_on_the_same():
-    whole, first, second = build(), build(), build()
+def test_a_resumed_run_continues_the_same():
+    whole = build()
+    first = build()
+    second = build()
     for module in (whole, first):
         module.begin(steps=6, batch_size=4)
     train(whole, range(6))
@@ -323,10 +348,12 @@ def test_a_resumed_run_goes_on_the_same():
     assert all(torch.equal(resumed[name], value) for name, value in whole.state_dict().items())
 
 
-def test_in_evaluation_nothing_is_noted_and_in_training_the_teacher_stays_as_in_use():
+def test_evaluation_updates_nothing_and_the_teacher_is_always_in_evaluation_mode():
     module = build()
-    assert not any(one.training for one in module.teacher.modules())
-    assert all(one.training for one in chain(module.student.modules(), module.targets.modules()))
+    assert not any(layer.training for layer in module.teacher.modules())
+    assert all(
+        layer.training for layer in chain(module.student.modules(), module.targets.modules())
+    )
     module.eval()
     before = {name: value.clone() for name, value in module.targets.state_dict().items()}
     backward(module, 0)
@@ -337,13 +364,13 @@ def test_in_evaluation_nothing_is_noted_and_in_training_the_teacher_stays_as_in_
     )
 
 
-# ------------------------------------------------------------------------------------------------- what there is
+# Sharing
 
 
 @pytest.mark.parametrize("train_gain", [True, False])
 @pytest.mark.parametrize("shared", ["trunk", "none", "all"])
 @pytest.mark.parametrize("names", [BOTH, ("global",), ("local",)])
-def test_every_way_of_sharing_can_be_saved_and_learns_with_all_it_has(names, shared, train_gain):
+def test_every_way_of_sharing_can_be_saved_and_trains_all_parameters(names, shared, train_gain):
     module = build(
         names, local_prototypes=9, shared=shared, train_gain=train_gain, freeze_prototypes=0.0
     )
@@ -351,13 +378,13 @@ def test_every_way_of_sharing_can_be_saved_and_learns_with_all_it_has(names, sha
     restored = load(save(state))  # safetensors refuses tensors that share memory
     assert restored.keys() == state.keys()
     assert {name.split(".")[1] for name in state if name.startswith("targets")} == set(names)
-    said, told = material(2, 3)
-    loss = sum(module.view_loss(name, said, told, 50)[name] for name in names)
+    student_out, teacher_out = material(2, 3)
+    loss = sum(module.view_loss(name, student_out, teacher_out, 50)[name] for name in names)
     loss.backward()
     assert gradients(module) == {f"student.{name}" for name, _ in module.student.named_parameters()}
 
 
-def test_each_name_has_its_own_number_of_classes_and_its_own_centre():
+def test_each_head_has_its_own_number_of_classes_and_its_own_centre():
     module = build()
     assert {name: target.centre.shape for name, target in module.targets.items()} == {
         "global": (9,),
@@ -367,7 +394,7 @@ def test_each_name_has_its_own_number_of_classes_and_its_own_centre():
     assert shared.targets["global"] is not shared.targets["local"]
 
 
-# ----------------------------------------------------------------------------------------------------- bad settings
+# Wrong settings
 
 
 @pytest.mark.parametrize(
@@ -393,7 +420,7 @@ def test_each_name_has_its_own_number_of_classes_and_its_own_centre():
         ({"momentum": -0.1}, "momentum = -0.1; allowed: 0 to below 1, or none"),
     ],
 )
-def test_a_bad_setting_is_refused_with_what_is_allowed(settings, message):
+def test_the_error_for_a_wrong_setting_lists_what_is_allowed(settings, message):
     with pytest.raises(ConfigError) as refused:
         SelfDistillation.Config(**settings)
     assert message in str(refused.value)

@@ -1,4 +1,4 @@
-"""What a run says of self-distillation that has collapsed."""
+"""Warnings of a collapse of self-distillation."""
 
 import math
 
@@ -8,12 +8,14 @@ from torch import nn
 
 from melpatch.nn.self_distillation import SelfDistillation
 
-DIM, BOTH = 6, ("global", "local")
-LOG_GLOBAL, LOG_LOCAL = math.log(8192), math.log(1024)
+DIM = 6
+BOTH = ("global", "local")
+LOG_GLOBAL = math.log(8192)
+LOG_LOCAL = math.log(1024)
 
 
 def of_size(names=BOTH, **settings):
-    """Return heads with as many classes as published, in a run of 100 steps; nothing is computed with them."""
+    """Return heads with the published number of classes in a run of 100 steps."""
     config = SelfDistillation.Config(hidden_dim=4, bottleneck_dim=2, momentum=0.996, **settings)
     module = SelfDistillation(config, DIM, names)
     module.steps = 100
@@ -41,7 +43,7 @@ HEALTHY = {
         HEALTHY | {"global_used": 1 / 8192},
     ],
 )
-def test_a_healthy_run_is_met_with_silence(metrics):
+def test_a_healthy_run_gives_no_warning(metrics):
     assert of_size().warning(metrics, 10) is None
 
 
@@ -75,7 +77,7 @@ COLLAPSES = pytest.mark.parametrize(
 
 
 @COLLAPSES
-def test_a_collapse_is_told_in_words_with_a_cure(change, words):
+def test_a_collapse_is_reported_with_a_remedy(change, words):
     warned = of_size().warning(HEALTHY | change, 10)
     for word in ["collapse: the ", *words, "momentum (now 0.9960)", "--objective.distillation"]:
         assert word in warned
@@ -83,7 +85,7 @@ def test_a_collapse_is_told_in_words_with_a_cure(change, words):
 
 
 @COLLAPSES
-def test_nothing_is_said_while_the_temperature_rises(change, words):
+def test_there_is_no_warning_while_the_temperature_rises(change, words):
     module = of_size(temperature_warmup=0.5)
     assert module.warning(HEALTHY | change, 0) is None
     assert module.warning(HEALTHY | change, 49) is None
@@ -91,13 +93,13 @@ def test_nothing_is_said_while_the_temperature_rises(change, words):
     assert words[0] in of_size(temperature_warmup=0.0).warning(HEALTHY | change, 0)
 
 
-def test_what_is_not_supervised_is_not_warned_of():
+def test_an_unused_head_gives_no_warning():
     assert of_size(("local",)).warning(HEALTHY | {"global": 9.0}, 10) is None
 
 
 @torch.no_grad()
 def one_class(module):
-    """Make teacher and student say one class of everything, as if centring had failed."""
+    """Make teacher and student predict one class for everything, as if centring had failed."""
     module.targets["local"].centre.copy_(-100.0 * torch.eye(64)[3])
     last = module.student.trunks["shared"][-1]
     last.weight.zero_()
@@ -106,7 +108,7 @@ def one_class(module):
 
 @torch.no_grad()
 def one_prototype(module):
-    """Make all classes look alike."""
+    """Make all classes equally likely."""
     for heads in (module.student, module.teacher):
         heads.prototypes["local"].direction.fill_(1.0)
 
@@ -119,19 +121,20 @@ def one_prototype(module):
         (one_prototype, "ln K = 4.16"),
     ],
 )
-def test_a_real_start_is_healthy_and_real_collapses_are_not(collapse, words):
+def test_a_fresh_model_gives_no_warning_and_a_collapsed_one_does(collapse, words):
     torch.manual_seed(0)
     config = SelfDistillation.Config(
         local_prototypes=64, hidden_dim=10, bottleneck_dim=4, momentum=0.9
     )
-    module, tokens = SelfDistillation(config, DIM, ("local",)).train(), torch.randn(40, DIM)
+    module = SelfDistillation(config, DIM, ("local",)).train()
+    tokens = torch.randn(40, DIM)
     for layer in (
         module.student.trunks.modules()
-    ):  # with the published start, layers this thin make one of all tokens
+    ):  # with the published initialisation, layers this narrow map all tokens to one
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight)
     module.begin(steps=100, batch_size=4)
-    for step in (10, 11):  # after the warm-up; the second reads the gauges of the first
+    for step in (10, 11):  # after the warm-up; the second step reads the gauges of the first
         collapse(module)
         metrics = module.token_loss("local", tokens, tokens, torch.full((40,), 1 / 40), step)
         module.targets["local"].update(step)

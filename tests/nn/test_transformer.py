@@ -16,12 +16,12 @@ def noise(*shape):
 def transformer(request):
     torch.manual_seed(0)
     model = Transformer(dim=12, depth=3, num_heads=3, norm=request.param).double().eval()
-    for parameter in model.parameters():  # from 0.02 up, so that attention is far from uniform
+    for parameter in model.parameters():  # larger than 0.02, so that attention is far from uniform
         nn.init.normal_(parameter, std=0.5)
     return model
 
 
-def test_attention_one_pair_at_a_time():
+def test_attention_equals_a_loop_over_pairs():
     torch.manual_seed(0)
     attention = Attention(12, 3).double()
     x = noise(1, 5, 12)
@@ -38,9 +38,10 @@ def test_attention_one_pair_at_a_time():
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_attention_in_bfloat16_on_a_cpu_is_as_exact_as_the_fused_one(padded, monkeypatch):
+def test_bfloat16_attention_on_a_cpu_is_as_exact_as_fused_attention(padded, monkeypatch):
     torch.manual_seed(0)
-    attention, x = Attention(32, 4), noise(3, 50, 32).float() * 2
+    attention = Attention(32, 4)
+    x = noise(3, 50, 32).float() * 2
     mask = torch.arange(50) < torch.tensor([50, 20, 1])[:, None] if padded else None
     mask = mask if mask is None else mask[:, None, None]
 
@@ -57,9 +58,12 @@ def test_attention_in_bfloat16_on_a_cpu_is_as_exact_as_the_fused_one(padded, mon
     plain = outputs()
     monkeypatch.setattr(transformer_module, "_PLAIN_TOKENS", 0)
     fused = outputs()
-    assert not all(torch.equal(a, b) for a, b in zip(plain, fused, strict=True))  # two ways indeed
-    for one, other, wanted in zip(plain, fused, exact, strict=True):
-        assert (one - wanted).norm() <= 1.5 * (other - wanted).norm() + 1e-3 * wanted.norm()
+    assert not all(
+        torch.equal(a, b) for a, b in zip(plain, fused, strict=True)
+    )  # two different paths
+    for ours, theirs, expected in zip(plain, fused, exact, strict=True):
+        limit = 1.5 * (theirs - expected).norm() + 1e-3 * expected.norm()
+        assert (ours - expected).norm() <= limit
 
 
 def test_block_adds_two_branches_with_erf_gelu():
@@ -81,9 +85,10 @@ def test_block_adds_two_branches_with_erf_gelu():
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_block_is_torchs_encoder_layer(norm, padded):
+def test_block_equals_torchs_encoder_layer(norm, padded):
     torch.manual_seed(0)
-    block, x = Block(12, 3, mlp_ratio=2.0, norm=norm).double(), noise(3, 7, 12)
+    block = Block(12, 3, mlp_ratio=2.0, norm=norm).double()
+    x = noise(3, 7, 12)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)
     layer = nn.TransformerEncoderLayer(
@@ -108,20 +113,18 @@ def test_block_is_torchs_encoder_layer(norm, padded):
         state = {name.replace(ours, theirs): value for name, value in state.items()}
     layer.load_state_dict(state)
     valid = torch.arange(7) < torch.tensor([7, 3, 1] if padded else [7, 7, 7])[:, None]
-    found = block(x, valid[:, None, None] if padded else None)
+    output = block(x, valid[:, None, None] if padded else None)
     torch.testing.assert_close(
-        found[valid], layer(x, src_key_padding_mask=~valid if padded else None)[valid]
+        output[valid], layer(x, src_key_padding_mask=~valid if padded else None)[valid]
     )
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_dropout_is_of_both_branches_and_for_training_alone(norm):
+def test_dropout_applies_to_both_branches_in_training_only(norm):
     torch.manual_seed(0)
-    block, plain, x = (
-        Block(12, 3, norm=norm, dropout=0.25).double(),
-        Block(12, 3, norm=norm).double(),
-        noise(2, 5, 12),
-    )
+    block = Block(12, 3, norm=norm, dropout=0.25).double()
+    plain = Block(12, 3, norm=norm).double()
+    x = noise(2, 5, 12)
     plain.load_state_dict(block.state_dict())
     assert torch.equal(block.eval()(x), plain(x))
     branches = []
@@ -139,7 +142,7 @@ def test_dropout_is_of_both_branches_and_for_training_alone(norm):
         torch.testing.assert_close(dropped, torch.where(dropped == 0, 0.0, branch / 0.75))
 
 
-def test_dropout_drops_so_many_channels_and_drop_path_whole_clips_of_what_is_left():
+def test_dropout_zeroes_its_share_of_channels_and_drop_path_whole_clips():
     torch.manual_seed(0)
     dropped = Block(12, 3, dropout=0.25, drop_path=0.5).branch(torch.ones(2000, 5, 12))
     skipped = dropped.eq(0).all(dim=2).all(dim=1)
@@ -148,7 +151,7 @@ def test_dropout_drops_so_many_channels_and_drop_path_whole_clips_of_what_is_lef
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
 
 
-def test_masking_tokens_out_is_leaving_them_out(transformer):
+def test_masked_tokens_have_no_influence(transformer):
     x = noise(2, 7, 12)
     valid = torch.tensor([[1, 1, 0, 1, 0, 1, 1], [1, 1, 1, 1, 0, 0, 0]]).bool()
     masked, layers = transformer(x, valid, layers=True)
@@ -166,12 +169,13 @@ def test_masked_tokens_receive_no_gradient(transformer):
     assert x.grad[:, :5].abs().min() > 0
 
 
-def test_order_of_tokens_means_nothing(transformer):
-    x, order = noise(2, 7, 12), torch.tensor([3, 0, 6, 1, 2, 5, 4])
+def test_the_order_of_tokens_has_no_influence(transformer):
+    x = noise(2, 7, 12)
+    order = torch.tensor([3, 0, 6, 1, 2, 5, 4])
     torch.testing.assert_close(transformer(x[:, order])[0], transformer(x)[0][:, order])
 
 
-def test_layers_are_the_outputs_of_the_blocks_and_the_norm_comes_last_or_first(transformer):
+def test_layers_are_the_outputs_of_the_blocks_with_the_norm_last_or_first(transformer):
     x = noise(2, 7, 12)
     output, layers = transformer(x, layers=True)
     x = x if transformer.norm_first else transformer.norm(x)
@@ -220,8 +224,9 @@ def test_drop_path_skips_whole_clips_and_keeps_the_mean():
     assert per_clip.eq(0).double().mean() == pytest.approx(0.25, abs=0.03)
 
 
-def test_who_skips_a_branch_hangs_on_seed_key_and_step_and_not_on_the_batch():
-    model, keys = Transformer(12, 3, 3, drop_path=0.5).train(), torch.arange(40)
+def test_drop_path_depends_on_seed_key_and_step_and_not_on_the_batch():
+    model = Transformer(12, 3, 3, drop_path=0.5).train()
+    keys = torch.arange(40)
 
     def kept(rows, views=1, **changes):
         set_drop_path_noise(model, **{"seed": 0, "keys": keys[rows], "step": 0} | changes)
@@ -230,7 +235,8 @@ def test_who_skips_a_branch_hangs_on_seed_key_and_step_and_not_on_the_batch():
             [block.branch(ones, branch)[:, 0, 0] for block in model.blocks[1:] for branch in (0, 1)]
         )
 
-    whole, some = kept(slice(None)), torch.tensor([3, 17, 21])
+    whole = kept(slice(None))
+    some = torch.tensor([3, 17, 21])
     assert torch.equal(kept(some), whole[:, some])
     assert not torch.equal(kept(slice(None), seed=1), whole)
     assert not torch.equal(kept(slice(None), step=1), whole)
@@ -240,7 +246,7 @@ def test_who_skips_a_branch_hangs_on_seed_key_and_step_and_not_on_the_batch():
     assert not torch.equal(twice[:, :40], twice[:, 40:])
 
 
-def test_drop_path_rests_in_evaluation():
+def test_drop_path_is_off_in_evaluation():
     x = torch.ones(50, 2, 3)
     assert torch.equal(DropPath(0.9).eval()(x), x)
 

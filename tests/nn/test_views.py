@@ -12,7 +12,7 @@ def noise(*shape, seed=0):
 
 
 def padded(lengths, frames=None, mels=3):
-    """Return noise of so many frames, other for every clip but the same whatever lies beside it, then zeros."""
+    """Return clips of noise that depend on their number only, padded with zeros."""
     batch = torch.zeros(len(lengths), mels, frames or max(lengths), dtype=torch.float64)
     for clip, length in enumerate(lengths):
         batch[clip, :, :length] = noise(mels, length, seed=clip)
@@ -24,7 +24,7 @@ def states(count, purpose="view", first=0):
 
 
 def slow_cut(state, spectrogram, length, width):
-    """One clip without padding: its piece, and where that starts."""
+    """Return the piece of one clip without padding, and its start."""
     if length <= width:
         return spectrogram, 0
     start = int(uniform(state[None], 1).item() * (length - width + 1))
@@ -34,10 +34,9 @@ def slow_cut(state, spectrogram, length, width):
 @given(
     st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 14), st.integers(0, 1000)
 )
-def test_a_piece_is_that_of_the_slow_loop_alone_in_a_batch_or_beside_a_longer_clip(
-    lengths, width, first
-):
-    drawn, own = states(len(lengths), first=first), torch.tensor(lengths)
+def test_pieces_equal_the_slow_loop_alone_and_in_a_batch(lengths, width, first):
+    drawn = states(len(lengths), first=first)
+    own = torch.tensor(lengths)
     batches = [
         padded(lengths),
         padded(lengths, frames=20),
@@ -60,8 +59,9 @@ def test_a_piece_is_that_of_the_slow_loop_alone_in_a_batch_or_beside_a_longer_cl
 
 
 @pytest.mark.parametrize(("length", "width"), [(12, 5), (13, 12), (3, 1)])
-def test_every_place_is_alike(length, width):
-    clips, places = 20_000, length - width + 1
+def test_every_start_is_equally_likely(length, width):
+    clips = 20_000
+    places = length - width + 1
     start = random_crop(
         states(clips),
         torch.zeros(1, 1, length).expand(clips, -1, -1),
@@ -75,8 +75,9 @@ def test_every_place_is_alike(length, width):
     assert (counts - expected).abs().max() < 5 * expected**0.5
 
 
-def test_pieces_that_are_as_long_as_the_clip_or_longer_are_the_clip():
-    batch, own = padded([4, 7, 9]), torch.tensor([4, 7, 9])
+def test_a_piece_at_least_as_long_as_the_clip_is_the_clip():
+    batch = padded([4, 7, 9])
+    own = torch.tensor([4, 7, 9])
     for width in (9, 10, 1000):
         pieces = random_crop(states(3), batch, own, width)
         assert torch.equal(pieces.spectrogram, batch)
@@ -84,29 +85,29 @@ def test_pieces_that_are_as_long_as_the_clip_or_longer_are_the_clip():
         assert not pieces.start.any()
 
 
-def test_several_pieces_are_the_first_of_all_clips_then_the_second_of_all_clips():
+def test_pieces_are_ordered_by_number_then_clip():
     lengths = [12, 3, 9]
-    batch, own = padded(lengths), torch.tensor(lengths)
+    batch = padded(lengths)
+    own = torch.tensor(lengths)
     groups = [states(3, purpose) for purpose in ("view 0", "view 1", "view 2")]
     pieces = random_crops(iter(groups), batch, own, 4)
     assert pieces.spectrogram.shape == (9, 3, 4)
     for number, group in enumerate(groups):
         for clip in range(3):
             row = 3 * number + clip
-            one = random_crop(
-                group[clip : clip + 1], batch[clip : clip + 1], own[clip : clip + 1], 4
-            )
-            assert torch.equal(pieces.spectrogram[row], one.spectrogram[0])
-            assert pieces.start[row] == one.start[0]
-            assert pieces.frames[row] == one.frames[0]
+            only = slice(clip, clip + 1)
+            piece = random_crop(group[only], batch[only], own[only], 4)
+            assert torch.equal(pieces.spectrogram[row], piece.spectrogram[0])
+            assert pieces.start[row] == piece.start[0]
+            assert pieces.frames[row] == piece.frames[0]
     assert len(set(pieces.start[::3].tolist())) > 1  # pieces of one clip differ
 
 
-# ---------------------------------------------------------------------------------------------------------- the means
+# Means
 
 
 def ragged(pieces, clips, seed=0):
-    """Return values and a choice of them: in some clips many, in some few, in the last one piece only."""
+    """Return values and which are chosen: many, few, or for the last clip only one."""
     share = torch.linspace(0.9, 0.1, clips, dtype=torch.float64).repeat(pieces)
     chosen = (noise(pieces * clips, 4, 5, seed=seed).sigmoid() < share[:, None, None]).double()
     chosen[clips - 1 :: clips] = 0.0
@@ -116,22 +117,22 @@ def ragged(pieces, clips, seed=0):
 
 def slow_mean(values, chosen, pieces, by_clip):
     clips = len(values) // pieces
-    found = [[] for _ in range(clips)]
+    chosen_values = [[] for _ in range(clips)]
     for row in range(len(values)):
         for value, wanted in zip(
             values[row].flatten().tolist(), chosen[row].flatten().tolist(), strict=True
         ):
             if wanted:
-                found[row % clips].append(value)
+                chosen_values[row % clips].append(value)
     if by_clip:
-        return sum(sum(one) / len(one) for one in found) / clips
-    everything = [value for one in found for value in one]
+        return sum(sum(clip) / len(clip) for clip in chosen_values) / clips
+    everything = [value for clip in chosen_values for value in clip]
     return sum(everything) / len(everything)
 
 
 @pytest.mark.parametrize("by_clip", [True, False])
 @pytest.mark.parametrize(("pieces", "clips"), [(1, 4), (2, 3), (3, 1)])
-def test_weights_make_the_mean_of_the_slow_loop(pieces, clips, by_clip):
+def test_weights_give_the_mean_of_the_slow_loop(pieces, clips, by_clip):
     values, chosen = ragged(pieces, clips)
     weights = averaging_weights(chosen, pieces, by_clip=by_clip)
     assert weights.shape == chosen.shape
@@ -140,7 +141,7 @@ def test_weights_make_the_mean_of_the_slow_loop(pieces, clips, by_clip):
     assert mean == pytest.approx(slow_mean(values, chosen, pieces, by_clip), abs=1e-12)
 
 
-def test_the_two_means_differ_where_clips_have_more_or_less_of_it():
+def test_the_two_means_differ_if_clips_have_different_counts():
     values, chosen = ragged(2, 3)
     means = [
         (averaging_weights(chosen, 2, by_clip=by_clip) * values).sum().item()
@@ -149,7 +150,7 @@ def test_the_two_means_differ_where_clips_have_more_or_less_of_it():
     assert abs(means[0] - means[1]) > 0.01
 
 
-def test_a_mean_by_clip_is_left_as_it_is_by_any_division_of_the_batch():
+def test_a_mean_by_clip_does_not_depend_on_the_division_of_the_batch():
     _, chosen = ragged(2, 3)
     whole = averaging_weights(chosen, 2, by_clip=True)
     for clip in range(3):
@@ -158,7 +159,7 @@ def test_a_mean_by_clip_is_left_as_it_is_by_any_division_of_the_batch():
 
 @pytest.mark.parametrize("by_clip", [True, False])
 @pytest.mark.parametrize("share", [0.3, 0.001])
-def test_what_is_chosen_in_shares_however_small_has_a_mean_all_the_same(by_clip, share):
+def test_tiny_weights_have_a_mean_too(by_clip, share):
     _, chosen = ragged(2, 3)
     weights = averaging_weights(share * chosen, 2, by_clip=by_clip)
     assert weights.sum().item() / 3 == pytest.approx(1.0)
@@ -166,7 +167,7 @@ def test_what_is_chosen_in_shares_however_small_has_a_mean_all_the_same(by_clip,
 
 
 @pytest.mark.parametrize("by_clip", [True, False])
-def test_where_nothing_is_chosen_nothing_weighs(by_clip):
+def test_without_chosen_values_all_weights_are_zero(by_clip):
     _, chosen = ragged(2, 3)
     chosen[1::3] = 0.0
     weights = averaging_weights(chosen, 2, by_clip=by_clip)

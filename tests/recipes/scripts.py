@@ -1,4 +1,4 @@
-"""What a published script of AST's code sets, as a row of numbers, and the row that a recipe of ours amounts to."""
+"""The settings of AST's published scripts as rows of numbers, and the row of a recipe."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,14 @@ from melpatch.schedules import lr_factor
 from melpatch.training.loop import evaluation_steps
 from melpatch.training.start import fitted
 
-AUDIOSET, ESC50, COMMANDS = (-4.2677393, 4.5689974), (-6.6268077, 5.358466), (-6.845978, 5.5654526)
-"""Mean and standard deviation of a corpus."""
+# Mean and standard deviation of each corpus.
+AUDIOSET = (-4.2677393, 4.5689974)
+ESC50 = (-6.6268077, 5.358466)
+COMMANDS = (-6.845978, 5.5654526)
 
 
 class Script(NamedTuple):
-    """The settings of a run; all of them have Adam with betas 0.95 and 0.999 and a decay of 5e-7."""
+    """The settings of a run; every run uses Adam with betas 0.95 and 0.999 and a decay of 5e-7."""
 
     frames: int
     statistics: tuple[float, float]
@@ -20,25 +22,26 @@ class Script(NamedTuple):
     lr: float
     epochs: int
     falls: tuple[int, ...]
-    """After which epochs the rate falls."""
+    """Epochs after which the learning rate falls."""
     by: float = 1.0
-    """What it is multiplied with then."""
+    """Factor of the learning rate at each fall."""
     balanced: bool = False
     mixup: float = 0.0
     masks: tuple[int, int] = (0, 0)
-    """Widths in mels and frames."""
+    """Widths of SpecAugment's masks in mels and frames."""
     noise: float = 0.0
     loss: str = "auto"
-    """Sigmoid, where clips of one label are trained so too."""
+    """The loss; sigmoid if clips of a single label use it too."""
     averaged: int = 0
-    """Last epochs whose weights are averaged."""
+    """Number of last epochs whose weights are averaged."""
     warmup: int = 0
-    """Steps over which the rate rises, to the next hundred."""
+    """Steps of the warm-up, rounded to hundreds."""
 
 
 def script(config, steps):
-    """Return the row of a recipe, in a run of so many steps."""
-    train, augment = config.train, config.objective.augment
+    """Return the row of a recipe in a run of this many steps."""
+    train = config.train
+    augment = config.objective.augment
     assert (train.optimizer, train.betas, train.weight_decay, train.grad_clip) == (
         "adam",
         (0.95, 0.999),
@@ -65,11 +68,10 @@ def script(config, steps):
     falls = tuple(epoch for epoch in range(1, epochs) if rates[epoch] < rates[epoch - 1])
     evaluated = evaluation_steps(train, 100 * epochs)
     assert evaluated == {100 * (epoch + 1) for epoch in range(epochs)}
-    late = (
-        [step for step in evaluated if step > (1 - train.average_last) * 100 * epochs]
-        if train.average_last
-        else []
-    )
+    averaged = 0
+    if train.average_last:
+        first = (1 - train.average_last) * 100 * epochs
+        averaged = sum(step > first for step in evaluated)
     assert max(rates) == 1
     return Script(
         frames=frames,
@@ -84,6 +86,6 @@ def script(config, steps):
         masks=(augment.freq_mask, augment.time_mask),
         noise=augment.pixel_noise,
         loss=config.objective.loss,
-        averaged=len(late),
+        averaged=averaged,
         warmup=round(train.lr_warmup * steps, -2),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from melpatch.recipes.base import recipe
 
-# Which recipe has the settings, by the paper, and the columns of patches: (recipe, columns).
+# The recipe with the same settings, according to the paper, and the columns of patches.
 SETTINGS = {
     "asit_audioset": ("ast_audioset", 64),
     "asit_audioset_20k": ("ast_audioset_20k", 64),
@@ -18,7 +18,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_recipe_is_another_ones_but_for_the_encoder(name):
+def test_a_recipe_differs_from_that_of_ast_only_in_the_encoder(name):
     theirs, columns = SETTINGS[name]
     config = recipe(name)("base")
     assert config == replace(recipe(theirs)("base"), encoder=config.encoder)

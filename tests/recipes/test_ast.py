@@ -5,7 +5,7 @@ from recipes.scripts import AUDIOSET, COMMANDS, ESC50, Script, script
 
 from melpatch.recipes.base import recipe
 
-# Gong, Chung and Glass 2021, published scripts, and the steps of a run on the published number of clips.
+# Steps of a run on the published number of clips, and the published script (Gong et al. 2021).
 SCRIPTS = {
     "ast_audioset": (
         813_785,
@@ -77,7 +77,7 @@ def test_a_recipe_has_the_published_numbers(name):
         ("ast_speech_commands", 12, 0.1),
     ],
 )
-def test_patches_overlap_in_twelve_rows_and_both_class_tokens_are_pooled(name, columns, roll):
+def test_patches_overlap_in_12_rows_and_both_class_tokens_are_pooled(name, columns, roll):
     config = recipe(name)("base")
     grid = config.encoder.grid(128)
     assert (grid.rows, grid.columns(config.front_end.target_frames), grid.stride) == (

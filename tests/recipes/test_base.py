@@ -1,4 +1,4 @@
-"""What a recipe leaves of the run that it starts from, and that fine-tuning trains so."""
+"""What a fine-tuning recipe takes from the run that it starts from."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ NARROW = {"embed_dim": 12, "depth": 1, "num_heads": 1}
 
 
 def pretrained(name):
-    """The settings of a pretraining run with a narrow encoder."""
+    """Return the settings of a pretraining run with a narrow encoder."""
     config = recipe(name)("nano")
     config = replace(config, encoder=replace(config.encoder, **NARROW))
     if hasattr(config.objective, "distillation"):
@@ -35,51 +35,52 @@ def pretrained(name):
     return config
 
 
-def test_a_recipe_for_own_data_keeps_front_end_and_encoder_of_the_run():
+def test_a_recipe_for_own_data_keeps_the_front_end_and_encoder_of_the_run():
     run = pretrained("asit")
     run = replace(run, front_end=replace(run.front_end, mean=-7.0, std=3.0))
     own = recipe("finetune")("nano")
-    found = onto(own, run)
-    assert found == replace(own, front_end=run.front_end, encoder=run.encoder)
-    assert found.encoder.drop_path == 0.1
+    merged = onto(own, run)
+    assert merged == replace(own, front_end=run.front_end, encoder=run.encoder)
+    assert merged.encoder.drop_path == 0.1
 
 
-def test_a_recipe_for_one_corpus_brings_its_statistics_its_padding_and_its_stride():
+def test_a_recipe_for_one_corpus_sets_statistics_padding_and_stride():
     run = pretrained("ssast")
     run = replace(run, front_end=replace(run.front_end, mean=-7.0, std=3.0))
     published = recipe("ssast_esc50")("base")
-    found = onto(published, run)
-    assert found == replace(
+    merged = onto(published, run)
+    assert merged == replace(
         published, encoder=replace(run.encoder, stride=(10, 10), partial="drop")
     )
-    assert found.front_end.mean == -6.6268077
-    assert found.encoder.positions == "sincos"
+    assert merged.front_end.mean == -6.6268077
+    assert merged.encoder.positions == "sincos"
 
 
-def test_statistics_stay_the_runs_where_it_hears_something_else():
+def test_the_run_keeps_its_statistics_if_its_front_end_differs():
     run = pretrained("ssast")
     run = replace(run, front_end=replace(run.front_end, sample_rate=32000))
-    found = onto(recipe("ssast_esc50")("nano"), run)
-    assert found.front_end == run.front_end
-    assert found.encoder.stride == (10, 10)
+    merged = onto(recipe("ssast_esc50")("nano"), run)
+    assert merged.front_end == run.front_end
+    assert merged.encoder.stride == (10, 10)
 
 
-def test_ears_of_a_fixed_length_that_stay_are_given_no_more_than_they_hear():
+def test_segments_are_no_longer_than_a_kept_front_end_of_fixed_length():
     run = pretrained("ssast_patch")
     run = replace(run, loader=replace(run.loader, seconds=2.0))
     assert onto(recipe("finetune")("nano"), run).loader.seconds == 2.0
     assert onto(recipe("ssast_esc50")("nano"), run).loader.seconds == 5.135
 
 
-def test_learned_positions_are_stretched_where_the_recipe_says_so():
-    learned, fixed = pretrained("asit"), pretrained("asit_short")
+def test_learned_positions_are_stretched_if_the_recipe_asks_for_it():
+    learned = pretrained("asit")
+    fixed = pretrained("asit_short")
     assert onto(recipe("asit_esc50")("nano"), learned).encoder == replace(
         learned.encoder, positions="stretched"
     )
     assert onto(recipe("asit_esc50")("nano"), fixed).encoder == fixed.encoder
 
 
-def test_another_kind_of_encoder_stays_as_it_is():
+def test_another_kind_of_encoder_is_unchanged():
     run = replace(pretrained("ssast"), encoder=CNN14.Config(width=1))
     assert onto(recipe("ssast_esc50")("nano"), run).encoder == run.encoder
 
@@ -116,33 +117,12 @@ def test_a_published_recipe_fine_tunes_a_run_on_its_own_grid(
     run, name, grid, how, corpus, tmp_path
 ):
     before = write_run(tmp_path / "before", pretrained(run))
-    flags = (
-        "--steps",
-        "2",
-        "--batch-size",
-        "2",
-        "--workers",
-        "0",
-        "--evaluations",
-        "1",
-        "--objective.frozen",
-    )
-    melpatch(
-        "finetune",
-        "--init",
-        before,
-        "--recipe",
-        name,
-        "--data",
-        corpus,
-        "--out",
-        tmp_path / "after",
-        *flags,
-    )
-    config, published = (
-        from_toml(RunConfig, tmp_path / "after" / "config.toml"),
-        recipe(name)("nano"),
-    )
+    start = ("--init", before, "--recipe", name)
+    short = ("--steps", "2", "--batch-size", "2", "--workers", "0", "--evaluations", "1")
+    out = tmp_path / "after"
+    melpatch("finetune", *start, "--data", corpus, "--out", out, *short, "--objective.frozen")
+    config = from_toml(RunConfig, tmp_path / "after" / "config.toml")
+    published = recipe(name)("nano")
     assert config.front_end == published.front_end
     assert config.encoder == replace(
         published.encoder, **NARROW, drop_path=pretrained(run).encoder.drop_path

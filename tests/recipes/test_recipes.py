@@ -1,4 +1,4 @@
-"""Recipes: every one builds, survives TOML, and has the sizes that its source states."""
+"""Every recipe builds, survives TOML, and has the sizes that its source states."""
 
 import inspect
 import json
@@ -25,11 +25,11 @@ from melpatch.training.run import Run
 from melpatch.training.start import fitted
 
 PUBLISHED = {"tiny": 6.046, "small": 22.854, "base": 88.763}
-"""Millions of parameters of the published SSAST, two unused heads for ImageNet's 1000 classes among them."""
+"""Millions of parameters of the published SSAST, with two unused heads for ImageNet."""
 
 
 def built(config):
-    """The objective without memory for its weights."""
+    """Return the objective on the meta device, without memory for its weights."""
     with torch.device("meta"):
         return build(config)
 
@@ -45,10 +45,12 @@ def plan_of(config):
 
 def settings(name, size):
     config = recipe(name)(size)
-    return replace(config, labels=("a", "b")) if owner(config.objective).needs_labels else config
+    if owner(config.objective).needs_labels:
+        return replace(config, labels=("a", "b"))
+    return config
 
 
-def test_what_is_found_is_what_the_files_hold():
+def test_the_recipes_are_the_public_functions_of_the_files():
     some = {
         "ssast",
         "ssast_patch",
@@ -62,14 +64,14 @@ def test_what_is_found_is_what_the_files_hold():
     }
     assert some <= recipes().keys()
     assert all(
-        inspect.isfunction(one) and one.__module__.startswith(folder.__name__)
-        for one in recipes().values()
+        inspect.isfunction(function) and function.__module__.startswith(folder.__name__)
+        for function in recipes().values()
     )
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", sorted(recipes()))
-def test_every_recipe_builds_and_may_be_trained(name, size):
+def test_every_recipe_builds_and_can_be_trained(name, size):
     config = fitted(settings(name, size))
     objective = built(config)
     objective.begin(plan_of(config))
@@ -95,7 +97,7 @@ def test_published_ssast_has_the_published_number_of_parameters(size):
 
 
 @pytest.mark.parametrize(("name", "grid"), [("ssast_patch", (8, 64)), ("ssast_frame", (1, 512))])
-def test_published_ssast_has_512_patches_of_256_pixels_and_hides_400(name, grid):
+def test_published_ssast_has_512_patches_of_256_pixels_and_masks_400(name, grid):
     config = recipe(name)("base")
     assert fitted(config) == config
     objective = built(config)
@@ -114,18 +116,18 @@ def test_published_ssast_has_512_patches_of_256_pixels_and_hides_400(name, grid)
     assert config.objective.num_masked == 400
 
 
-def test_published_ssast_takes_segments_of_any_length_as_they_are_padded_to_1024_frames():
+def test_published_ssast_pads_segments_of_any_length_to_1024_frames():
     config = recipe("ssast_patch")("nano")
     assert fitted(replace(config, loader=replace(config.loader, seconds=5.0))).encoder.columns == 64
 
 
-def test_clusters_hide_patches_and_chance_hides_frames():
+def test_patches_are_masked_in_clusters_and_frames_at_random():
     assert built(recipe("ssast_patch")("nano")).masking.config.kind == "cluster"
     assert built(recipe("ssast_frame")("nano")).masking.config.kind == "random"
 
 
 @pytest.mark.parametrize(("size", "batch_size", "lr"), [("tiny", 120, 5e-4), ("base", 24, 1e-4)])
-def test_published_batch_and_rate_go_by_size(size, batch_size, lr):
+def test_published_batch_size_and_learning_rate_depend_on_the_encoder_size(size, batch_size, lr):
     config = recipe("ssast_patch")(size)
     assert (config.loader.batch_size, config.train.lr) == (batch_size, lr)
     assert (config.train.optimizer, config.train.betas, config.train.weight_decay) == (
@@ -135,9 +137,10 @@ def test_published_batch_and_rate_go_by_size(size, batch_size, lr):
     )
 
 
-# What the paper and the releases of ASiT differ in: (decoder, GELU after it), weights of (pixel, local, global), areas
-# corrupted, (classes, what heads share, gain trained), shares of the run (frozen, warm-up of the temperature), (rate,
-# crops, precision, positions), (epochs, clips on each of 4 GPUs).
+# Where the paper and the releases of ASiT differ: (decoder, GELU after it), weights of (pixel,
+# local, global), corrupted areas, (classes, what heads share, gain trained), shares of the run
+# (frozen prototypes, warm-up of the temperature), (sampling rate, crops, precision, positions),
+# (epochs, clips on each of 4 GPUs).
 PAPER = (
     ((2048, 2048, 256), False),
     (1.0, 1.0, 1.0),
@@ -173,16 +176,21 @@ RELEASE_2024 = (
 )
 def test_published_asit_has_the_published_numbers(name, expected):
     config = recipe(name)("small")
-    one, heads = config.objective, config.objective.distillation
+    objective_config = config.objective
+    heads = config.objective.distillation
     assert expected == (
-        (one.decoder, one.decoder_last_gelu),
-        (one.pixel_weight, one.local_weight, one.global_weight),
-        one.corruption.ratio,
+        (objective_config.decoder, objective_config.decoder_last_gelu),
+        (
+            objective_config.pixel_weight,
+            objective_config.local_weight,
+            objective_config.global_weight,
+        ),
+        objective_config.corruption.ratio,
         (heads.local_prototypes, heads.shared, heads.train_gain),
         (heads.freeze_prototypes, heads.temperature_warmup),
         (
             config.front_end.sample_rate,
-            one.local_crops,
+            objective_config.local_crops,
             config.train.precision,
             config.encoder.positions,
         ),
@@ -191,12 +199,18 @@ def test_published_asit_has_the_published_numbers(name, expected):
 
 
 @pytest.mark.parametrize("name", ["asit", "asit_2023", "asit_2024"])
-def test_what_the_paper_and_the_releases_of_asit_have_in_common(name):
+def test_settings_that_the_paper_and_the_releases_of_asit_share(name):
     config = recipe(name)("base")
-    one, heads, train = config.objective, config.objective.distillation, config.train
-    assert (one.views, one.view_seconds, one.local_crop_seconds) == (2, 6.0, 2.0)
-    assert (one.local_tokens, one.pixels) == ("all", "corrupted")
-    corruption = one.corruption
+    objective_config = config.objective
+    heads = config.objective.distillation
+    train = config.train
+    assert (
+        objective_config.views,
+        objective_config.view_seconds,
+        objective_config.local_crop_seconds,
+    ) == (2, 6.0, 2.0)
+    assert (objective_config.local_tokens, objective_config.pixels) == ("all", "corrupted")
+    corruption = objective_config.corruption
     assert (corruption.fill, corruption.alien_ratio, corruption.alien_probability) == (
         "zeros",
         0.3,
@@ -250,8 +264,9 @@ def test_published_asit_sees_296_patches_of_six_seconds(name):
         ("asit_pixel_local_global", True, ("pixel", "local", "global")),
     ],
 )
-def test_rows_of_asits_ablation_differ_in_their_switches_alone(name, corrupt, losses):
-    whole, row = recipe("asit")("small"), recipe(name)("small")
+def test_rows_of_asits_ablation_differ_only_in_their_switches(name, corrupt, losses):
+    whole = recipe("asit")("small")
+    row = recipe(name)("small")
     assert row.objective.corrupt == corrupt
     weights = {f"{loss}_weight": float(loss in losses) for loss in ("pixel", "local", "global")}
     assert {name: getattr(row.objective, name) for name in weights} == weights
@@ -273,7 +288,7 @@ def millions(name, classes):
 
 def test_published_classifiers_have_the_published_number_of_parameters():
     assert round(millions("ast_audioset", 527), 1) == 86.6
-    norm = 2 * 2048 / 1e6  # which the published CNN14 has not
+    norm = 2 * 2048 / 1e6  # the norm that the published CNN14 lacks
     assert round(millions("cnn14", 527) - norm, 2) == 80.75
 
 
@@ -295,7 +310,8 @@ def test_published_cnn14_has_the_published_numbers(name, rate, window):
         True,
         10.0,
     )
-    train, augment = config.train, config.objective.augment
+    train = config.train
+    augment = config.objective.augment
     assert (train.optimizer, train.lr, train.lr_schedule, train.steps) == (
         "amsgrad",
         1e-3,
@@ -322,7 +338,8 @@ def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(
     frames = LogMel(config.front_end).frames(
         round(config.loader.seconds * config.front_end.sample_rate)
     )
-    objective, columns = built(config), patches // 8
+    objective = built(config)
+    columns = patches // 8
     assert config.encoder.grid(128).count(frames) == patches
     masked = objective.patch_out(torch.arange(2), None, columns, seed=0, step=0)
     assert masked.masked.indices.shape == (2, out)
@@ -339,7 +356,9 @@ def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(
 )
 def test_published_mae_ast_has_the_published_numbers(name, kind, patch):
     config = recipe(name)("base")
-    encoder, train, one = config.encoder, config.train, config.objective
+    encoder = config.encoder
+    train = config.train
+    objective_config = config.objective
     assert (encoder.patch[1], encoder.norm, encoder.input_norm, encoder.cls_tokens) == (
         patch,
         "post",
@@ -347,13 +366,23 @@ def test_published_mae_ast_has_the_published_numbers(name, kind, patch):
         0,
     )
     assert (encoder.dropout, encoder.drop_path, encoder.positions) == (0.1, 0.05, "sequence")
-    assert (one.mask.kind, one.mask.ratio, one.generative_weight, one.negatives) == (
+    assert (
+        objective_config.mask.kind,
+        objective_config.mask.ratio,
+        objective_config.generative_weight,
+        objective_config.negatives,
+    ) == (
         kind,
         0.75,
         10.0,
         "clip",
     )
-    assert (one.decoder.depth, one.decoder.dim, one.decoder.num_heads, one.decoder.norm) == (
+    assert (
+        objective_config.decoder.depth,
+        objective_config.decoder.dim,
+        objective_config.decoder.num_heads,
+        objective_config.decoder.norm,
+    ) == (
         2,
         None,
         12,
@@ -366,7 +395,7 @@ def test_published_mae_ast_has_the_published_numbers(name, kind, patch):
         10.0,
     )
     assert (train.lr_schedule, train.lr_warmup * train.steps) == ("linear", pytest.approx(32_000))
-    # What fairseq calls Adam takes the decay from the weights, not into the gradient.
+    # fairseq's Adam decays the weights, as AdamW does.
     assert (train.optimizer, train.weight_decay) == ("adamw", 0.01)
 
 
@@ -376,8 +405,8 @@ def corpus(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))
-def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
-    """Its schedules are shares of the run. Widths are cut down, the geometry of time and frequency is not."""
+def test_every_recipe_runs_for_ten_steps(name, corpus, tmp_path):
+    """Schedules are shares of the run; widths are reduced, the patch grid is not."""
     config = settings(name, "nano")
     objective = config.objective
     if isinstance(objective, ASiT.Config):
@@ -395,11 +424,9 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
         objective = replace(
             objective, decoder=replace(objective.decoder, dim=12, depth=1, num_heads=1)
         )
-    narrow = (
-        {"width": 1}
-        if isinstance(config.encoder, CNN14.Config)
-        else {"embed_dim": 12, "depth": 1, "num_heads": 1}
-    )
+    narrow = {"embed_dim": 12, "depth": 1, "num_heads": 1}
+    if isinstance(config.encoder, CNN14.Config):
+        narrow = {"width": 1}
     small = replace(
         config,
         objective=objective,
@@ -417,13 +444,13 @@ def test_every_recipe_may_be_run_for_ten_steps(name, corpus, tmp_path):
     assert (rates[-1] < max(rates)) == (config.train.lr_schedule != "constant")
 
 
-def test_an_objective_is_a_recipe_of_its_plain_defaults():
+def test_an_objective_is_a_recipe_with_its_defaults():
     plain = recipe("classify")("nano")
     assert plain == RunConfig(objective=plain.objective, encoder=ViT.Config.of_size("nano"))
     assert plain.objective == type(plain.objective)()
 
 
-def test_a_class_of_ones_own_is_a_recipe_too():
+def test_a_custom_class_is_a_recipe_too():
     assert recipe("melpatch.objectives.ssast:SSAST")("nano").objective == SSAST.Config()
     assert recipe("ssast-patch") is recipe("ssast_patch")
 
@@ -444,11 +471,11 @@ def test_a_class_of_ones_own_is_a_recipe_too():
         ("melpatch.encoders.vit:ViT", "is no objective; name a class derived from"),
     ],
 )
-def test_what_is_no_recipe_is_refused(name, message):
+def test_an_unknown_recipe_is_refused(name, message):
     with pytest.raises(ConfigError, match=message):
         recipe(name)("nano")
 
 
-def test_a_size_that_is_not_there_is_refused():
+def test_an_unknown_size_is_refused():
     with pytest.raises(ConfigError, match="size = 'huge'; allowed: nano, mini, tiny, small, base"):
         recipe("ssast")("huge")

@@ -27,7 +27,7 @@ ON_COMMANDS = (
         warmup=1000,
     ),
 )
-# Gong et al. 2022, published scripts, and the steps of a run on the published number of clips.
+# Steps of a run on the published number of clips, and the published script (Gong et al. 2022).
 SCRIPTS = {
     "ssast_audioset": (813_785, Script(1024, AUDIOSET, 12, 1e-5, 5, (), 1.0, True, 0.5, (48, 192))),
     "ssast_audioset_20k": (
@@ -39,7 +39,7 @@ SCRIPTS = {
     "ssast_speech_commands": ON_COMMANDS,
     "ssast_speech_commands_frame": ON_COMMANDS,
 }
-# Rows and columns of patches, as published.
+# Published rows and columns of patches.
 GRIDS = {
     "ssast_audioset": (12, 101),
     "ssast_audioset_20k": (12, 101),
@@ -54,8 +54,8 @@ GRIDS = {
     "ssast_speakers": (12, 99),
     "ssast_speakers_frame": (1, 999),
 }
-# The published scripts for s3prl: (frames, seconds), (clips, balanced, batches of a step), steps, between evaluations,
-# rate.
+# The published scripts for s3prl: (frames, seconds), (clips, balanced, batches per step), steps,
+# steps between evaluations, learning rate.
 SUPERB = {
     "ssast_keywords": ((100, 1.015), (32, True, 1), 20_000, 500, 1e-4),
     "ssast_keywords_frame": ((100, 1.015), (32, True, 1), 20_000, 500, 5e-5),
@@ -88,7 +88,8 @@ def test_a_recipe_of_superb_has_the_published_numbers(name):
     assert (config.front_end.target_frames, config.loader.seconds) == (frames, seconds)
     assert (config.front_end.mean, config.front_end.std) == AUDIOSET
     assert (config.loader.batch_size, config.loader.balanced_sampling) == (batch, balanced)
-    train, objective = config.train, config.objective
+    train = config.train
+    objective = config.objective
     assert (train.accumulate, train.steps, steps / train.evaluations, train.lr) == (
         accumulate,
         steps,

@@ -75,7 +75,8 @@ def test_a_script_pretrains_fine_tunes_and_predicts(corpus, tmp_path):
 def test_a_script_and_a_command_give_the_same_run(corpus, tmp_path):
     """Config, metrics and recorded settings are equal, and each can resume the other's run."""
     run = library.pretrain(data=[corpus], out=tmp_path / "a", size="nano", **SMALL)
-    flags = "--steps 2 --seconds 1 --batch-size 4 --workers 0 --log-every 1 --front-end.n-mels 32 --size nano"
+    flags = "--steps 2 --seconds 1 --batch-size 4 --workers 0 --log-every 1"
+    flags += " --front-end.n-mels 32 --size nano"
     flags += " --encoder.embed-dim 16 --encoder.depth 1 --encoder.num-heads 2"
     melpatch("pretrain", "ssast", "--data", corpus, "--out", tmp_path / "b", *flags.split())
     for name in ("config.toml", "metrics.jsonl"):

@@ -53,7 +53,7 @@ class Costs:
 
     def fixed(self, training: RunConfig) -> float:
         """Return the seconds that a run needs besides its steps and the saves between them."""
-        # The last step always saves.
+        # The last step always saves, whatever ``save_every`` is.
         return self.start + training.train.evaluations * self.evaluation + self.save
 
     def steps_within(self, seconds: float, training: RunConfig) -> int:
@@ -113,7 +113,7 @@ def within_budget(training: RunConfig, corpus: Corpus, budget: str, started: flo
         )
     notice(
         f"a step takes {costs.step:.3g} s, an evaluation {costs.evaluation:.3g} s, "
-        f"a save {costs.save:.3g} s: {steps} steps and {evaluations} evaluations fit into {budget}"
+        f"a save {costs.save:.3g} s; --budget {budget}: steps = {steps}, evaluations = {evaluations}"
     )
     return replace(training, train=replace(training.train, steps=steps))
 
