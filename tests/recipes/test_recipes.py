@@ -341,7 +341,7 @@ def test_published_autoencoders_are_fine_tuned_with_the_published_numbers(
     objective = built(config)
     columns = patches // 8
     assert config.encoder.grid(128).count(frames) == patches
-    masked = objective.patch_out(torch.arange(2), None, columns, seed=0, step=0)
+    masked = objective.patch_out(torch.arange(2), columns, seed=0, step=0)
     assert masked.masked.indices.shape == (2, out)
     train = config.train
     assert (train.epochs, train.weight_decay, train.layer_decay) == (epochs, decay, 0.75)
