@@ -55,8 +55,6 @@ PENDING = {
     "commands",
     "comparison",
     "evaluation",
-    "nn",
-    "objectives",
     "plots",
     "protocols",
 }

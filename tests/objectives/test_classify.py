@@ -172,7 +172,7 @@ def slow_partial_scores(objective, data, step):
         tokens, key = encoder.tokens(spectrogram), data.keys[clip : clip + 1]
         columns = tokens.shape[1] // 8
         masked = objective.patch_out(
-            key, None, columns, seed=objective.seed, step=step, purpose="patch-out"
+            key, columns, seed=objective.seed, step=step, purpose="patch-out"
         )
         left = sorted(masked.visible.indices[0].tolist())
         assert len(left) == 8 * columns - math.floor(0.4 * 8 * columns)

@@ -1,4 +1,15 @@
-"""Corrupted spectrograms: random rectangles of each clip are overwritten, for a model to reconstruct."""
+"""Corrupted spectrograms: random rectangles of each clip are overwritten, to be reconstructed.
+
+>>> spectrogram = torch.zeros(4, 128, 592)  # (clip, mel, frame), normalised
+>>> frames = torch.full((4,), 592)  # valid frames of each clip
+>>> keys = torch.arange(4)
+>>> partners = keys.flip(0)  # clip 0 may show blocks of clip 3, and so on
+>>> corruption = Corruption(Corruption.Config(), patch=(16, 16))
+>>> corrupted, mask = corruption(
+...     spectrogram, frames, keys, partners, seed=0, step=0, purpose="view 0", silence=-1.0
+... )
+>>> corrupted.shape, mask.float().mean()  # 30 % of a clip, or 50 to 70 %, are overwritten
+"""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -24,15 +35,15 @@ class Corrupted(NamedTuple):
 
 
 class Corruption:
-    """The block corruption of GMML and ASiT: a clip's rectangles show one fill, or all of them another clip.
+    """The block corruption of GMML and ASiT: rectangles of one fill, or of another clip.
 
-    Atito, Awais and Kittler 2022 (arXiv 2205.14986); Atito et al. 2022 (ASiT, arXiv 2211.13189). The defaults are those
-    of the published ASiT (commit 1f1d63c), which reads the paper's "70 %" as the upper end of a range of areas. Blocks
-    of another clip are the papers' "alien concepts".
+    Atito, Awais and Kittler 2022 (arXiv 2205.14986); Atito et al. 2022 (ASiT, arXiv 2211.13189).
+    The defaults are those of the published ASiT (commit 1f1d63c), which reads the paper's "70 %" as
+    the upper end of a range of areas. Blocks of another clip are the papers' "alien concepts".
 
-    *Differs:* there a clip's donor is any clip of the batch, even itself, which then counts as corrupted but is not.
-    Here it is the other clip of a pair, so that a step is the same however its pairs are divided among processes; a
-    clip without such a partner shows the fill.
+    *Differs:* there a clip's donor is any clip of the batch, even itself, which then counts as
+    corrupted but is not. Here it is the other clip of a pair, so that a step is the same however
+    its pairs are divided among processes; a clip without such a partner shows the fill.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -40,13 +51,16 @@ class Corruption:
         """Settings of the corruption."""
 
         fill: Literal["zeros", "noise", "silence"] = "zeros"
-        """What is written: 0, the mean of all data; standard normal noise; or the level of digital silence."""
+        """What is written: 0, the mean of all data; standard normal noise; or the level of digital
+        silence."""
         ratio: tuple[float, float] = (0.5, 0.7)
-        """Lowest and highest share of a clip's pixels that the fill overwrites; drawn uniformly for each clip."""
+        """Lowest and highest share of a clip's pixels that the fill overwrites; drawn uniformly for
+        each clip."""
         alien_ratio: float = 0.3
         """Share of a clip's pixels that another clip overwrites."""
         alien_probability: float = 0.5
-        """Probability that a clip shows blocks of its partner, the other clip of a pair, instead of the fill."""
+        """Probability that a clip shows blocks of its partner, the other clip of a pair, instead of
+        the fill."""
         max_block_ratio: float = 0.3
         """Upper limit of a rectangle's sides, as a share of the clip's frames and mels."""
         aligned: bool = False
@@ -66,7 +80,9 @@ class Corruption:
 
     def __init__(self, config: Config, patch: tuple[int, int]) -> None:
         self.config = config
-        self.align = patch if config.aligned else (1, 1)
+        self.align = (1, 1)
+        if config.aligned:
+            self.align = patch
 
     def __call__(
         self,
@@ -86,9 +102,10 @@ class Corruption:
 
         Args:
             spectrogram: normalised log-mel values.
-            frames: each clip's own frames; later ones are neither changed nor looked at.
+            frames: valid frames of each clip; later frames are neither read nor changed.
             keys: the clips' keys.
-            partners: row of the clip that each one may show blocks of; one of the same key is no partner.
+            partners: row of the clip whose blocks each clip may show; a clip of the same key is no
+                partner.
             seed: the run's seed.
             step: the step of training.
             purpose: a name that distinguishes several views of a clip.
@@ -112,11 +129,14 @@ class Corruption:
             max_block_ratio=config.max_block_ratio,
             align=self.align,
         )
-        written: Tensor | float = silence if config.fill == "silence" else 0.0
-        if config.fill == "noise":
+        written: Tensor | float = 0.0
+        if config.fill == "silence":
+            written = silence
+        elif config.fill == "noise":
             # Numbered frame by frame, so that a longer neighbour leaves a pixel its number.
             noise = normal(stream(seed, f"{purpose}/noise", keys, step), width, n_mels)
             written = noise.transpose(1, 2).to(spectrogram.dtype)
+        # A shorter donor starts again, so that none of its padding is shown.
         donated = _repeated(spectrogram, frames, partners)
         written = torch.where(alien[:, None, None], donated, written)
         return Corrupted(torch.where(mask, written, spectrogram), mask)
@@ -173,7 +193,7 @@ def _repeated(
     frames: Int[Tensor, " clip"],
     rows: Int[Tensor, " clip"],
 ) -> Float[Tensor, "clip mel frame"]:
-    """Return these rows of the batch, each one's own frames repeated from its start to the full width."""
+    """Return these rows of the batch, their valid frames repeated until the width is full."""
     own = frames[rows].clamp(min=1)
     frame = torch.arange(spectrogram.shape[2], device=rows.device) % own[:, None]
     mel = torch.arange(spectrogram.shape[1], device=rows.device)

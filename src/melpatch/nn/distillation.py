@@ -5,10 +5,11 @@ With student logits z_s, teacher logits z_t, a centre c and temperatures tau ove
     p_t = softmax((z_t - c) / tau_t)                 target: centred and sharpened
     H   = -sum_k p_tk ln softmax(z_s / tau_s)_k      cross-entropy
 
-Centring keeps one prototype from taking everything, sharpening keeps the distribution from becoming uniform.
+Centring keeps one prototype from taking everything, sharpening keeps the distribution from becoming
+uniform.
 
-Source: Caron et al. 2021, "Emerging properties in self-supervised vision transformers" (DINO, arXiv 2104.14294),
-section 3.1.
+Source: Caron et al. 2021, "Emerging properties in self-supervised vision transformers" (DINO, arXiv
+2104.14294), section 3.1.
 
 >>> targets = CentredTargets(1024)
 >>> probabilities, entropy = targets.distribution(torch.zeros(8, 1024), temperature=0.04, step=0)
@@ -27,8 +28,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _ELEMENTS = 2**20
-"""Logits held at once by the chunked cross-entropy, however many tokens and prototypes there are: 4 MiB in float32,
-which fit in the cache of a CPU."""
+"""Logits held at once by the chunked cross-entropy, however many tokens and prototypes there are: 4
+MiB in float32, which fit in the cache of a CPU."""
 _TIMES_ON_GPU = 64  # a GPU prefers few large kernels
 
 Logits = Float[Tensor, "*row class"]
@@ -47,8 +48,9 @@ class _StepSums:
 class CentredTargets(nn.Module):
     """A teacher's distributions over K prototypes, their centre, and gauges of collapse.
 
-    The centre and the gauges move once per optimiser step, after use, by the mean over all rows of the step: of every
-    accumulated batch and every process. They are buffers, so a resumed run continues with them.
+    The centre and the gauges move once per optimiser step, after use, by the mean over all rows of
+    the step: of every accumulated batch and every process. They are buffers, so a resumed run
+    continues with them.
 
     Attributes:
         centre: running mean of the logits, starting at 0, as published.
@@ -76,7 +78,8 @@ class CentredTargets(nn.Module):
     def distribution(
         self, logits: Logits, temperature: float, step: int
     ) -> tuple[Logits, Float[Tensor, "*row"]]:
-        """Return softmax((logits - centre) / temperature) and its entropy in nats, in float32 at least.
+        """Return softmax((logits - centre) / temperature) and its entropy in nats, at least
+        float32.
 
         In training, the rows are noted for :meth:`update`.
         """
@@ -124,20 +127,24 @@ class CentredTargets(nn.Module):
     def gauges(self) -> dict[str, Tensor]:
         """Return how evenly the prototypes have been used recently.
 
-        ``kl_uniform``: KL divergence in nats of the teacher's mean distribution to the uniform one; 0 if all
-        prototypes are used equally, ln K if one takes everything. ``used``: share of prototypes that were the most
-        probable at least a hundredth as often as in an even split; few rows per step cannot use many prototypes.
+        ``kl_uniform``: KL divergence in nats of the teacher's mean distribution to the uniform one;
+        0 if all prototypes are used equally, ln K if one takes everything. ``used``: share of
+        prototypes that were the most probable at least a hundredth as often as in an even split;
+        few rows per step cannot use many prototypes.
         """
         kl = math.log(self.classes) + torch.special.xlogy(self.mean, self.mean).sum()
         return {"kl_uniform": kl, "used": (self.votes > 0.01 / self.classes).to(kl.dtype).mean()}
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """Return the precision of sums over the rows of a step: float64, but float32 on Apple's GPUs, which lack it.
+    """Return the precision of sums over the rows of a step: float64 where the device has it.
 
-    The meta device counts as one of those, so that tests can hold objectives to it.
+    Apple's GPUs do not, and sum in float32. The meta device counts as one of those, so that tests
+    can hold objectives to it.
     """
-    return torch.float32 if device.type in ("mps", "meta") else torch.float64
+    if device.type in ("mps", "meta"):
+        return torch.float32
+    return torch.float64
 
 
 def cross_view_loss(
@@ -145,7 +152,8 @@ def cross_view_loss(
     student_out: Float[Tensor, "anyview clip class"],
     temperature: float,
 ) -> Float[Tensor, " clip"]:
-    """Return each clip's mean cross-entropy over all pairs of a teacher's view and another view of the student.
+    """Return each clip's mean cross-entropy over all pairs of a teacher's and another student's
+    view.
 
     Args:
         teacher_out: the teacher's distributions, one per global view.
@@ -156,8 +164,8 @@ def cross_view_loss(
     """
     views = len(teacher_out)
     pairs = views * (len(student_out) - 1)
-    # Cross-entropy is linear in its targets: a student's view gets the sum over all of the teacher's
-    # views but its own.
+    # Cross-entropy is linear in its targets: a student's view gets the sum over all of the
+    # teacher's views but its own.
     targets = teacher_out.sum(dim=0).expand(len(student_out), -1, -1).clone()
     targets[:views] -= teacher_out
     log_probabilities = F.log_softmax(student_out.to(teacher_out.dtype) / temperature, dim=-1)
@@ -171,17 +179,18 @@ def chunked_cross_entropy(
     distribution: Callable[[slice], Float[Tensor, "chunk class"]],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Return the weighted sum over tokens of the cross-entropy between given distributions and those of logits.
+    """Return the weighted sum over tokens of the cross-entropy of student and teacher.
 
-    Logits are ``vectors @ prototypes.T``. They are never held for all tokens at once: gradients are taken chunk
-    by chunk on the way forward, so memory does not grow with tokens times classes and nothing is computed twice.
+    Logits are ``vectors @ prototypes.T``. They are never held for all tokens at once: gradients are
+    taken chunk by chunk on the way forward, so memory does not grow with tokens times classes and
+    nothing is computed twice.
 
     Args:
         vectors: of the student.
         prototypes: of the student.
         weights: weight of each token.
-        distribution: gives the teacher's distributions of a stretch of tokens; called once for each, and for an empty
-            one where there are no tokens.
+        distribution: returns the teacher's distributions of a slice of tokens; called once per
+            slice, and with an empty one where there are no tokens.
         temperature: of the student.
     """
     summed: Tensor = _ChunkedCrossEntropy.apply(
@@ -203,7 +212,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         loss = vectors.new_zeros(())
         to_vectors = torch.zeros_like(vectors)
         to_prototypes = torch.zeros_like(prototypes)
-        elements = _ELEMENTS * (_TIMES_ON_GPU if vectors.is_cuda else 1)
+        elements = _ELEMENTS
+        if vectors.is_cuda:
+            elements *= _TIMES_ON_GPU
         chunk = max(1, elements // len(prototypes))
         # Once even without tokens: processes wait for each other's sums.
         for start in range(0, max(1, len(vectors)), chunk):
@@ -227,10 +238,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         to_vectors, to_prototypes = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        return (
-            gradients[0] * to_vectors if wanted[0] else None,
-            gradients[0] * to_prototypes if wanted[1] else None,
-            None,
-            None,
-            None,
-        )
+        # d L / d vectors = d L / d loss * d loss / d vectors, the latter saved by forward.
+        vectors_grad = None
+        if wanted[0]:
+            vectors_grad = gradients[0] * to_vectors
+        prototypes_grad = None
+        if wanted[1]:
+            prototypes_grad = gradients[0] * to_prototypes
+        return vectors_grad, prototypes_grad, None, None, None

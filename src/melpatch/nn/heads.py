@@ -1,4 +1,15 @@
-"""Heads: small networks between an encoder's tokens and what an objective compares them with."""
+"""Heads: small networks between an encoder's tokens and the loss.
+
+>>> tokens = torch.zeros(4, 10, 192)  # (clip, token, dim)
+>>> mlp_head(192, 256)(tokens).shape  # predicted pixels of 16 x 16 patches
+torch.Size([4, 10, 256])
+>>> heads = DistillationHeads(
+...     192, 2048, 256, {"global": 8192, "local": 1024}, shared="trunk", train_gain=False
+... )
+>>> logits = F.linear(heads.project(tokens, "local"), heads.prototypes_for("local"))
+>>> logits.shape
+torch.Size([4, 10, 1024])
+"""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -23,23 +34,29 @@ def mlp_head(in_dim: int, out_dim: int) -> nn.Sequential:
 
 
 def linear_head(in_dim: int, out_dim: int) -> nn.Sequential:
-    """Return LayerNorm, Linear: the classification head of AST and SSAST (LayerNorm eps 1e-5, as published)."""
+    """Return LayerNorm (eps 1e-5), Linear: the classification head of AST and SSAST, as
+    published."""
     return nn.Sequential(nn.LayerNorm(in_dim, eps=1e-5), nn.Linear(in_dim, out_dim))
 
 
 def gelu_mlp(widths: tuple[int, ...], *, last: bool) -> nn.Sequential:
-    """Return linear layers of these widths, the input's first, with GELUs between them and, with ``last``, at the end.
+    """Return an MLP of these widths, the input's first, with a GELU between its layers.
 
-    Weights start truncated-normal with standard deviation 0.02 and biases at 0, as in the published DINO and ASiT.
+    With ``last`` a GELU follows the last layer too. Weights start truncated-normal with standard
+    deviation 0.02 and biases at 0, as in the published DINO and ASiT.
     """
     layers: list[nn.Module] = []
     for ins, outs in pairwise(widths):
         layers += [nn.Linear(ins, outs), nn.GELU()]
-    return nn.Sequential(*layers if last else layers[:-1]).apply(init_linear)
+    if not last:
+        layers = layers[:-1]
+    return nn.Sequential(*layers).apply(init_linear)
 
 
 class PatchDecoder(nn.Module):
-    """Tokens to pixels: an MLP and a transposed convolution whose stride is its kernel, hence one product per token.
+    """Tokens to pixels: an MLP and a transposed convolution.
+
+    The stride of the convolution is its kernel, so it is one matrix product per token.
 
     Source: ASiT (Atito et al. 2022, arXiv 2211.13189), section III-A, and the published code.
     """
@@ -50,12 +67,12 @@ class PatchDecoder(nn.Module):
         super().__init__()
         self.mlp = gelu_mlp((in_dim, *widths), last=last_gelu)
         self.unpatch = nn.Linear((in_dim, *widths)[-1], pixels, bias=False)
-        self.bias = nn.Parameter(torch.empty(1))  # a convolution with one output channel has one
-        for parameter in (
-            self.unpatch.weight,
-            self.bias,
-        ):  # as torch starts a transposed convolution
-            nn.init.uniform_(parameter, -(pixels**-0.5), pixels**-0.5)
+        # A convolution with one output channel has one bias.
+        self.bias = nn.Parameter(torch.empty(1))
+        # As torch initialises a transposed convolution: uniform in +- 1 / sqrt(pixels).
+        limit = pixels**-0.5
+        for parameter in (self.unpatch.weight, self.bias):
+            nn.init.uniform_(parameter, -limit, limit)
 
     def forward(self, tokens: Float[Tensor, "*token dim"]) -> Float[Tensor, "*token pixel"]:
         """Return the pixels of each patch, row-major (mel, frame)."""
@@ -64,29 +81,36 @@ class PatchDecoder(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """One direction per class: a bias-free linear layer whose rows have unit length (weight norm), times a gain.
+    """Prototypes of unit length times a gain: a weight-normalised linear layer without bias.
 
-    Directions start as torch initialises a linear layer. The gain is fixed at 1 unless ``train_gain``.
+    Directions start as torch initialises a linear layer. The gain is fixed at 1 unless
+    ``train_gain``.
 
-    Source: Caron et al. 2021 (arXiv 2104.14294), appendix C, and the published code (``norm_last_layer``).
+    Source: Caron et al. 2021 (arXiv 2104.14294), appendix C, and the published code
+    (``norm_last_layer``).
     """
 
     def __init__(self, dim: int, classes: int, *, train_gain: bool) -> None:
         super().__init__()
         self.direction = nn.Parameter(nn.Linear(dim, classes, bias=False).weight.detach())
-        self.gain = nn.Parameter(torch.ones(classes, 1)) if train_gain else None
+        self.gain = None
+        if train_gain:
+            self.gain = nn.Parameter(torch.ones(classes, 1))
 
     def forward(self) -> Float[Tensor, "class dim"]:
         """Return the weight of the layer."""
         unit = F.normalize(self.direction, dim=-1)
-        return unit if self.gain is None else unit * self.gain
+        if self.gain is None:
+            return unit
+        return unit * self.gain
 
 
 class DistillationHeads(nn.Module):
-    """What self-distillation puts on tokens: a trunk to a unit vector, and the prototypes it is compared with.
+    """Heads of self-distillation: a trunk maps tokens to unit vectors, prototypes give the logits.
 
-    Sources: Caron et al. 2021, appendix C: Linear, GELU, Linear, GELU, Linear to the bottleneck, L2 norm, prototypes;
-    ASiT (Atito et al. 2022), section III-B, has them for class tokens ("global") and for patch tokens ("local").
+    Sources: Caron et al. 2021, appendix C: Linear, GELU, Linear, GELU, Linear to the bottleneck, L2
+    norm, prototypes; ASiT (Atito et al. 2022), section III-B, has them for class tokens ("global")
+    and for patch tokens ("local").
     """
 
     def __init__(
@@ -105,34 +129,36 @@ class DistillationHeads(nn.Module):
             in_dim: channels of the tokens.
             hidden: width of the trunk.
             bottleneck: length of the unit vectors.
-            classes: number of prototypes by the name of what is supervised.
-            shared: what the names have in common: the ``trunk``, ``none`` of it, or ``all`` (trunk and prototypes).
+            classes: number of prototypes of each loss, by its name.
+            shared: what the losses share: the ``trunk``, ``none``, or ``all`` (trunk and
+                prototypes).
             train_gain: see :class:`Prototypes`.
         """
         super().__init__()
-        self.trunk_of = {name: name if shared == "none" else "shared" for name in classes}
-        self.prototypes_of = {name: "shared" if shared == "all" else name for name in classes}
+        self.trunk_of = dict.fromkeys(classes, "shared")
+        if shared == "none":
+            self.trunk_of = {name: name for name in classes}
+        self.prototypes_of = {name: name for name in classes}
+        if shared == "all":
+            self.prototypes_of = dict.fromkeys(classes, "shared")
         widths = (in_dim, hidden, hidden, bottleneck)
         trunks = dict.fromkeys(self.trunk_of.values())
         self.trunks = nn.ModuleDict({name: gelu_mlp(widths, last=False) for name in trunks})
         sizes = {self.prototypes_of[name]: count for name, count in classes.items()}
-        self.prototypes = nn.ModuleDict(
-            {
-                name: Prototypes(bottleneck, count, train_gain=train_gain)
-                for name, count in sizes.items()
-            }
-        )
+        self.prototypes = nn.ModuleDict()
+        for name, size in sizes.items():
+            self.prototypes[name] = Prototypes(bottleneck, size, train_gain=train_gain)
 
     def project(
         self, tokens: Float[Tensor, "*token dim"], name: str
     ) -> Float[Tensor, "*token bottleneck"]:
         """Return the unit vectors of tokens, in float32 at least."""
         projected: Tensor = self.trunks[self.trunk_of[name]](tokens)
-        return F.normalize(
-            projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1
-        )
+        # A norm needs float32.
+        wide = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        return F.normalize(wide, dim=-1)
 
     def prototypes_for(self, name: str) -> Float[Tensor, "class bottleneck"]:
-        """Return the prototypes that those vectors are compared with; logits are the products."""
+        """Return the prototypes; their products with the unit vectors are the logits."""
         weight: Tensor = self.prototypes[self.prototypes_of[name]]()
         return weight

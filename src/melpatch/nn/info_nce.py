@@ -6,9 +6,9 @@ For predictions c_i and targets x_i of the items i = 1..N of a group::
 
 Scores are plain dot products, without temperature and without normalisation of either side.
 
-Source: van den Oord, Li and Vinyals 2018 (arXiv 1807.03748), equation 4; over the masked patches of one clip, Gong et
-al. 2022 (arXiv 2110.09784), section 2.3, equation 1; over the clips of a batch, Saeed et al. 2020 (arXiv 2010.10915),
-section 2.
+Source: van den Oord, Li and Vinyals 2018 (arXiv 1807.03748), equation 4; over the masked patches of
+one clip, Gong et al. 2022 (arXiv 2110.09784), section 2.3, equation 1; over the clips of a batch,
+Saeed et al. 2020 (arXiv 2010.10915), section 2.
 
 >>> predictions = torch.zeros(2, 5, 256)  # clip, item, dim
 >>> targets = torch.ones(2, 5, 256)
@@ -42,19 +42,21 @@ def info_nce(
         predictions: c_i.
         targets: x_i, the positives and, for the other predictions of the same group, the negatives.
         valid: False for padding, which is neither predicted nor a negative.
-        axis: what the softmax runs over. ``patches``, the targets, is the papers' equation; with ``predictions`` each
-            target finds its own prediction, as in the published SSAST and in the second direction of a symmetric loss.
-            Loss values are not comparable.
-        negatives: the group: the items of one clip, of the batch, or of the batches of all processes. With
-            ``processes``, each process must call this equally often, forwards and backwards; one process alone has the
-            batch.
+        axis: what the softmax runs over. ``patches``, the targets, is the papers' equation; with
+            ``predictions`` each target finds its own prediction, as in the published SSAST and in
+            the second direction of a symmetric loss. Loss values are not comparable.
+        negatives: the group: the items of one clip, of the batch, or of the batches of all
+            processes. With ``processes``, each process must call this equally often, forwards and
+            backwards; one process alone has the batch.
         ignore: pairs of items of a clip that are no negatives of each other.
 
-    A hit is a best-scored target that equals the right one in every number: identical targets, such as digital silence,
-    cannot be discriminated (*Differs* from the published accuracy, which counts them as wrong).
+    A hit is a best-scored target that equals the right one in every number: identical targets, such
+    as digital silence, cannot be discriminated (*Differs* from the published accuracy, which counts
+    them as wrong).
 
-    With ``processes``, a loss belongs to the process of its item and its gradient reaches the items of all: the sum of
-    the processes' gradients is the gradient of the sum of their losses, as one process with all items has it.
+    With ``processes``, a loss belongs to the process of its item and its gradient reaches the items
+    of all: the sum of the processes' gradients is the gradient of the sum of their losses, as one
+    process with all items has it.
     """
     shape = valid.shape
     if negatives != "clip":
@@ -92,14 +94,18 @@ def _compare(
     ignore: Bool[Tensor, "clip item item"] | None = None,
 ) -> tuple[Float[Tensor, "group own"], Bool[Tensor, "group own"]]:
     """Return losses and hits of the ``own`` items of each group among all of the group."""
-    queries = own if axis == "patches" else slice(None)  # a softmax over predictions needs all
+    queries = own
+    dim = 2
+    if axis == "predictions":  # its softmax needs the predictions of all items
+        queries = slice(None)
+        dim = 1
     # scores[group, prediction, target]
     scores = torch.bmm(predictions[:, queries], targets.transpose(1, 2))
     candidate = valid[:, queries, None] & valid[:, None, :]
     if ignore is not None:
         candidate = candidate & ~ignore
     scores = scores.masked_fill(~candidate, torch.finfo(scores.dtype).min)
-    log_probability = scores.log_softmax(dim=2 if axis == "patches" else 1)
+    log_probability = scores.log_softmax(dim=dim)
     if axis == "predictions":
         log_probability = log_probability[:, own]
         candidate = candidate[:, own]
@@ -112,7 +118,7 @@ def _compare(
 
 
 def _gathered(rows: Float[Tensor, "row dim"]) -> tuple[Float[Tensor, "everyrow dim"], slice]:
-    """Return the rows of all processes, which may differ in number, and where this process's own are."""
+    """Return the rows of all processes, in any number, and where those of this process are."""
     count = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.empty_like(count) for _ in range(processes())]
     torch.distributed.all_gather(counts, count)

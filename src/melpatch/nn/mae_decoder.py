@@ -83,7 +83,10 @@ class MAEDecoder(nn.Module):
         super().__init__()
         most = 2 * encoder_depth
         dim = config.dim or embed_dim
-        allowed = f"1 to {most}, twice the encoder's blocks, since a deeper one would do the encoder's work; set it"
+        allowed = (
+            f"1 to {most}, twice the encoder's blocks, since a deeper one would do the encoder's "
+            "work; set it"
+        )
         check(config.depth <= most, "objective.decoder.depth", config.depth, allowed)
         allowed = f"a multiple of 4, which the {embed_dim} channels of the encoder are not"
         check(dim % 4 == 0, "objective.decoder.dim", config.dim, allowed)

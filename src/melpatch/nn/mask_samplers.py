@@ -1,15 +1,17 @@
 """Rankings of patches: which patches of a clip are masked first.
 
-A sampler returns a *priority* ``(clip, token)`` of integers: lower is masked earlier, ``PADDING`` comes last. A
-priority is a rank (the number of the first block that covers the patch) in the upper bits and a random number in the
-lower 24, which breaks ties. Integers keep both exactly, and need no float64, which Apple's GPUs lack.
+A sampler returns a *priority* ``(clip, token)`` of integers: lower is masked earlier, ``PADDING``
+comes last. A priority is a rank (the number of the first block that covers the patch) in the upper
+bits and a random number in the lower 24, which breaks ties. Integers keep both exactly, and need no
+float64, which Apple's GPUs lack.
 
-All samplers are batched tensor operations on the device. They draw from counter-based streams in which the numbers of
-a patch depend on its row and column alone, and those of a block on its place in the sequence, so that a clip's ranking
-is the same alone, in a batch, and beside a longer clip.
+All samplers are batched tensor operations on the device. They draw from counter-based streams in
+which the numbers of a patch depend on its row and column alone, and those of a block on its place
+in the sequence, so that a clip's ranking is the same alone, in a batch, and beside a longer clip.
 
-Samplers share their arguments: ``states`` and ``ties`` are one stream per clip, the second for breaking ties; ``rows``
-of patches are the same for all clips, ``columns`` are each clip's own, ``width`` is their padded number.
+Samplers share their arguments: ``states`` and ``ties`` are one stream per clip, the second for
+breaking ties; ``rows`` of patches are the same for all clips, ``columns`` are each clip's own,
+``width`` is their padded number.
 """
 
 from functools import lru_cache
@@ -59,14 +61,15 @@ def cluster(
     width: int,
     sides: tuple[int, ...],
 ) -> Priority:
-    """Rank patches by the first of a sequence of random squares that covers them; ties are broken at random.
+    """Rank patches by the first of a sequence of random squares that covers them, ties at random.
 
-    Gong et al. 2022 (arXiv 2110.09784), section 2.2: the side C is drawn once per clip, 3, 4 or 5 there; squares of C x
-    C until enough patches are covered. *Differs* from the published sampler, which favours high mels (see
-    :func:`cluster_legacy`): corners are drawn from [-(C-1), rows-1] x [-(C-1), columns-1] and squares clipped to the
-    grid, so that a square covers every patch equally often; surplus patches of the last square are dropped at random.
-    Low and high mels are masked alike; edges up to 0.01 more or less often than the middle where 75 % are masked, more
-    where few are.
+    Gong et al. 2022 (arXiv 2110.09784), section 2.2: the side C is drawn once per clip, 3, 4 or 5
+    there; squares of C x C until enough patches are covered. *Differs* from the published sampler,
+    which favours high mels (see :func:`cluster_legacy`): corners are drawn from [-(C-1), rows-1] x
+    [-(C-1), columns-1] and squares clipped to the grid, so that a square covers every patch equally
+    often; surplus patches of the last square are dropped at random. Low and high mels are masked
+    alike; edges up to 0.01 more or less often than the middle where 75 % are masked, more where few
+    are.
     """
     first = _squares(states, rows, columns, width, sides)
     return _ranked(first, ties, rows, columns, width)
@@ -80,11 +83,12 @@ def inverse_block(
     width: int,
     sides: tuple[int, ...],
 ) -> Priority:
-    """Rank patches so that the visible ones form squares: the ranking of :func:`cluster` upside down.
+    """Rank patches so that the visible ones form squares: :func:`cluster` upside down.
 
-    Baevski et al. 2022 (data2vec 2.0, arXiv 2212.07525), "inverse block masking"; Chen et al. 2024 (EAT, arXiv
-    2401.03497), squares of 5 x 5. *Differs:* squares are placed one after the other until they hold as many patches as
-    stay visible, instead of a number of them that does so on average, with random patches for the rest.
+    Baevski et al. 2022 (data2vec 2.0, arXiv 2212.07525), "inverse block masking"; Chen et al. 2024
+    (EAT, arXiv 2401.03497), squares of 5 x 5. *Differs:* squares are placed one after the other
+    until they hold as many patches as stay visible, instead of a number of them that does so on
+    average, with random patches for the rest.
     """
     first = _squares(states, rows, columns, width, sides)
     return _ranked(-first, ties, rows, columns, width)
@@ -98,10 +102,10 @@ def block(
     width: int,
     sides: tuple[int, ...],
 ) -> Priority:
-    """Rank patches as :func:`cluster` does, but by rectangles that each draw height and width from ``sides``.
+    """Rank patches as :func:`cluster`, by rectangles with height and width drawn from ``sides``.
 
-    After the block masking of BEiT (Bao et al. 2021, arXiv 2106.08254). *Differs:* sides in patches instead of areas
-    and aspect ratios, and corners as in :func:`cluster`.
+    After the block masking of BEiT (Bao et al. 2021, arXiv 2106.08254). *Differs:* sides in patches
+    instead of areas and aspect ratios, and corners as in :func:`cluster`.
     """
     draws = uniform(states, _enough(rows, width, sides, sides), 4)
     size = _table(sides, states.device)[(draws[..., 2:] * len(sides)).long()]
@@ -117,12 +121,13 @@ def span(
     width: int,
     length: int,
 ) -> Priority:
-    """Rank patches by the first of a sequence of random spans that covers them; ties are broken at random.
+    """Rank patches by the first of a sequence of random spans that covers them, ties at random.
 
-    Spans run through the patches in the order of time: all rows of a column, then the next column. Baevski et al. 2020
-    (wav2vec 2.0, arXiv 2006.11477), section 3.1, spans of 10, as MAE-AST has it (Baade et al. 2022, arXiv 2203.16691).
-    *Differs:* spans are drawn until enough patches are covered, instead of a number of them that does so on average;
-    they may start before the clip, so that every patch is covered equally often.
+    Spans run through the patches in the order of time: all rows of a column, then the next column.
+    Baevski et al. 2020 (wav2vec 2.0, arXiv 2006.11477), section 3.1, spans of 10, as MAE-AST has it
+    (Baade et al. 2022, arXiv 2203.16691). *Differs:* spans are drawn until enough patches are
+    covered, instead of a number of them that does so on average; they may start before the clip, so
+    that every patch is covered equally often.
     """
     # A span is a block of one row on a grid that is all columns, one after the other.
     tokens = width * rows
@@ -142,7 +147,7 @@ def time(
     columns: Int[Tensor, " clip"],
     width: int,
 ) -> Priority:
-    """Rank whole columns at random; of a column that is masked in part, the patches are drawn at random."""
+    """Rank whole columns at random, and the patches of each column at random."""
     order = random(states, 1, columns, width)
     rank = order.argsort(dim=1, stable=True).argsort(dim=1)
     return _ranked(rank.repeat(1, rows), ties, rows, columns, width)
@@ -155,7 +160,7 @@ def frequency(
     columns: Int[Tensor, " clip"],
     width: int,
 ) -> Priority:
-    """Rank whole rows at random; of a row that is masked in part, the patches are drawn at random."""
+    """Rank whole rows at random, and the patches of each row at random."""
     rank = uniform_bits(states, rows).argsort(dim=1, stable=True).argsort(dim=1)
     return _ranked(rank.repeat_interleave(width, dim=1), ties, rows, columns, width)
 
@@ -165,12 +170,13 @@ def cluster_legacy(
 ) -> Priority:
     """Rank the patches of clips without padding as the published code does, biases included.
 
-    Squares start at a uniform patch number and grow upward, wrap at a row's end into the next row, and never hold patch
-    0. Once more than ``number`` patches are covered, the lowest numbers are kept, so low mels stay visible far more
-    often. Where squares cannot cover that many, the lowest numbers but 0 are masked; the published code never returns.
+    Squares start at a uniform patch number and grow upward, wrap at a row's end into the next row,
+    and never hold patch 0. Once more than ``number`` patches are covered, the lowest numbers are
+    kept, so low mels stay visible far more often. Where squares cannot cover that many, the lowest
+    numbers but 0 are masked; the published code never returns.
 
-    Source: the published SSAST code (commit a1a3eec), ``gen_maskid_patch``. *Differs*: sorts where the original lists a
-    Python set, which is the same for 512 patches and more than 70 masked ones.
+    Source: the published SSAST code (commit a1a3eec), ``gen_maskid_patch``. *Differs*: sorts where
+    the original lists a Python set, which is the same for 512 patches and more than 70 masked ones.
     """
     tokens = rows * columns
     side = _sides(states, sides)
@@ -231,11 +237,11 @@ def _first_block(
     heights: tuple[int, ...],
     widths: tuple[int, ...],
 ) -> Int[Tensor, "clip token"]:
-    """Return the number of the first block that covers each patch, or the number of blocks if none does.
+    """Return the number of the first block that covers each patch; if none, the number of blocks.
 
     Args:
-        place: two numbers in [0, 1) per block: where its corner lies between the lowest and earliest place at which
-            the block still touches the grid, and the last one.
+        place: two numbers in [0, 1) per block: where its corner lies between the lowest and
+            earliest place at which the block still touches the grid, and the last one.
         size: height and width of each block.
         rows: of the grid.
         columns: of each clip's grid.
@@ -264,7 +270,7 @@ def _first_block(
 
 
 def _first_cover(cell: Int[Tensor, "clip block cell"], tokens: int) -> Int[Tensor, "clip token"]:
-    """Return the number of the first block that covers each token, or the number of blocks if none does."""
+    """Return the number of the first block that covers each token; if none, how many there are."""
     clips, blocks, _ = cell.shape
     # int32 holds every number of blocks; cells that cover nothing point at an extra last token.
     block = torch.arange(blocks, device=cell.device, dtype=torch.int32)[:, None].expand(cell.shape)

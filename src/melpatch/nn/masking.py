@@ -1,7 +1,7 @@
 """Masks: which patches of each clip are masked and which stay visible.
 
-:class:`Masking` ranks the patches of a clip (:mod:`melpatch.nn.mask_samplers`) and masks the first of the ranking. A
-clip's mask is the same alone, in a batch, and beside a longer clip.
+:class:`Masking` ranks the patches of a clip (:mod:`melpatch.nn.mask_samplers`) and masks the first
+of the ranking. A clip's mask is the same alone, in a batch, and beside a longer clip.
 
 >>> grid = PatchGrid(n_mels=128)  # patches of 16 x 16: 8 rows
 >>> split = Masking(Masking.Config(ratio=0.75), grid)(clips=4, columns=32)
@@ -27,7 +27,7 @@ from melpatch.rng import stream
 
 
 class Subset(NamedTuple):
-    """Some patches of each clip: their token numbers, and which entries count (clips may have fewer)."""
+    """Some patches of each clip: their token numbers, and which entries are valid."""
 
     indices: Int[Tensor, "clip place"]
     """Token numbers, all different within a clip, even where ``valid`` is False."""
@@ -45,7 +45,7 @@ class Subset(NamedTuple):
     def scatter(
         self, values: Float[Tensor, "clip place dim"], into: Float[Tensor, "clip token dim"]
     ) -> Float[Tensor, "clip token dim"]:
-        """Return ``into`` with these values at the subset's tokens; the inverse of :meth:`gather`."""
+        """Return ``into`` with values at the subset's tokens; the inverse of :meth:`gather`."""
         index = self.indices[..., None].expand_as(values)
         values = torch.where(self.valid[..., None], values, into.gather(1, index))
         return into.scatter(1, index, values)
@@ -65,8 +65,8 @@ class Masking:
 
     Attributes:
         fields: flags that the user knows ``ratio`` and ``num_masked`` by, for error messages.
-        window: patches of a clip that fills the window; set by :meth:`begin`. Until then (a picture of a loaded model,
-            a mask used alone) it is the padded size of each batch.
+        window: patches of a clip that fills the window; set by :meth:`begin`. Until then (a picture
+            of a loaded model, a mask used alone) it is the padded size of each batch.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -83,15 +83,17 @@ class Masking:
             "time",
             "frequency",
         ] = "random"
-        """What is masked: single patches; squares, also as the published SSAST draws them (without padding only);
-        rectangles; all but squares; spans in the order of time; whole columns or whole rows of patches."""
+        """What is masked: single patches; squares, also as the published SSAST draws them (without
+        padding only); rectangles; all but squares; spans in the order of time; whole columns or
+        whole rows of patches."""
         ratio: float = 0.75
         """Share of a clip's patches that is masked, in (0, 1)."""
         num_masked: int | None = None
-        """Masked patches of a clip that fills the window; shorter clips mask the same share. Overrides ratio."""
+        """Masked patches of a clip that fills the window; shorter clips mask the same share.
+        Overrides ratio."""
         sides: tuple[int, ...] | None = None
-        """Sides of squares and rectangles, in patches; each is equally likely. None is 3, 4 and 5, and 5 alone for
-        inverse_block."""
+        """Sides of squares and rectangles, in patches; each is equally likely. None is 3, 4 and 5,
+        and 5 alone for inverse_block."""
         span: int = 10
         """Length of a span, in patches."""
 
@@ -135,7 +137,9 @@ class Masking:
         allowed = f"{grid.patch}; overlapping patches would show what is masked"
         check(grid.stride == grid.patch, "encoder.stride", grid.stride, allowed)
         window = grid.count(window_frames)
-        most = window - (3 if config.kind == "cluster_legacy" else 1)
+        most = window - 1
+        if config.kind == "cluster_legacy":
+            most = window - 3
         allowed = (
             f"1 to {most} masked patches, since {window_frames} frames give {grid.rows} x "
             f"{window // grid.rows} = {window}; mask fewer, or take longer segments or smaller "
@@ -188,7 +192,9 @@ class Masking:
             own_columns = valid.view(-1, rows, columns)[:, 0].sum(dim=1)
         # Numbers of patches are looked up in a table that the CPU fills: exact, without float64 on
         # the device, and without waiting for the device to learn the largest one.
-        window = rows * columns if self.window is None else self.window
+        window = self.window
+        if window is None:
+            window = rows * columns
         sizes = tuple(rows * own for own in range(columns + 1))
         table = _count_table(sizes, config.ratio, config.num_masked, window, keys.device)
         most = num_masked(rows * columns, config.ratio, config.num_masked, window)
@@ -235,10 +241,13 @@ def num_masked(patches: int, ratio: float, number: int | None, window: int) -> i
     Args:
         patches: the clip's patches, without padding.
         ratio: share to mask, used when ``number`` is None.
-        number: patches to mask in a clip that fills the window; a shorter clip masks the same share of its own.
+        number: patches to mask in a clip that fills the window; a shorter clip masks the same share
+            of its own.
         window: patches of a clip that fills the window.
     """
-    share = ratio if number is None else number / window
+    share = ratio
+    if number is not None:
+        share = number / window
     wanted = math.floor(patches * share + 1e-9)  # 1e-9: 400 / 512 * 512 must be 400
     return min(wanted, max(patches - 1, 0))
 

@@ -1,11 +1,12 @@
-"""Losses on masked patches: reconstruction (MSE) and discrimination (InfoNCE), averaged over the masked patches.
+"""Losses on masked patches: reconstruction (MSE) and discrimination (InfoNCE).
 
-For predictions c_i and target patches x_i, i = 1..N, of P pixels each::
+For predictions c_i and target patches x_i of P pixels each, i = 1..N masked patches::
 
     L_g = 1/N sum_i mean_p (c_ip - x_ip)^2                          reconstruction
     L_d = -1/N sum_i ln [exp(c_i . x_i) / sum_j exp(c_i . x_j)]     InfoNCE
 
-Padding counts in neither. Source: Gong et al. 2022 (SSAST, arXiv 2110.09784), section 2.3, equations 1 and 2.
+Padding counts in neither. Source: Gong et al. 2022 (SSAST, arXiv 2110.09784), section 2.3,
+equations 1 and 2.
 
 >>> predictions = torch.zeros(2, 5, 256)  # clip, masked patch, pixel
 >>> patches = torch.ones(2, 5, 256)
@@ -28,7 +29,7 @@ Valid = Bool[Tensor, "clip masked"]
 
 
 def reconstruction_loss(predictions: Patches, targets: Patches, valid: Valid) -> Float[Tensor, ""]:
-    """Return the mean squared error of the valid patches, in the targets' precision; 0 if none is valid."""
+    """Return the mean squared error of the valid patches in the targets' precision; 0 for none."""
     error = (predictions.to(targets.dtype) - targets).square().mean(dim=2)
     return (error * valid).sum() / valid.sum().clamp(min=1)
 
@@ -42,8 +43,8 @@ def patch_infonce(
 ) -> dict[str, Tensor]:
     """Return the InfoNCE loss as ``nce`` and its ``accuracy``, means over the valid patches.
 
-    Accuracy is the share of patches whose prediction scores highest with its own target. The arguments are those of
-    :func:`melpatch.nn.info_nce.info_nce`.
+    Accuracy is the share of patches whose prediction scores highest with its own target. The
+    arguments are those of :func:`melpatch.nn.info_nce.info_nce`.
     """
     # Dot products of raw patches are sums of hundreds of products: too large for bfloat16.
     with torch.autocast(targets.device.type, enabled=False):

@@ -1,8 +1,18 @@
 """Random rectangles of pixels: which part of each spectrogram of a batch a corruption overwrites.
 
-Batched tensor operations on the device, in integers and float32, since Apple's GPUs lack float64. The numbers of a
-rectangle depend on its place in the sequence alone: a clip's mask is the same alone, in a batch, and beside a longer
-clip.
+Batched tensor operations on the device, in integers and float32, since Apple's GPUs lack float64.
+The numbers of a rectangle depend on its place in the sequence alone: a clip's mask is the same
+alone, in a batch, and beside a longer clip.
+
+>>> frames = torch.tensor([100, 60])  # valid frames of two clips
+>>> position = torch.full((2,), 2**23)  # half way between the lowest and the highest share
+>>> target = pixel_targets(frames, 128, 100, (0.5, 0.7), position)
+>>> target
+tensor([7680, 4608])
+>>> states = stream(0, "blocks", torch.arange(2), step=0)  # melpatch.rng
+>>> mask = rectangles(states, frames, 128, 100, target)
+>>> mask.sum(dim=(1, 2)) >= target
+tensor([True, True])
 """
 
 import math
@@ -30,26 +40,28 @@ def rectangles(
 ) -> Bool[Tensor, "clip mel frame"]:
     """Mask random rectangles, one after the other, until enough of each clip's pixels are masked.
 
-    Overlaps count once and the last rectangle overshoots. Each side is drawn evenly, from one unit of ``align`` to less
-    than ``max_block_ratio`` of the clip's side.
+    Overlaps count once and the last rectangle overshoots. Each side is drawn evenly, from one unit
+    of ``align`` to less than ``max_block_ratio`` of the clip's side.
 
-    Source: the block corruption of the published ASiT (commit 1f1d63c), itself from GMML (Atito et al. 2022, arXiv
-    2205.14986), quirks included: the outermost frame and mel are never a corner, so that the edges are masked less
-    often. *Differs* where that cannot cover a clip, because all rectangles are one unit long: then every unit is a
-    corner. The last unit of an aligned clip may be partial. What 384 rectangles or more leave short, practically never
-    for shares up to 0.9, is taken from the clip's start, in units as high as the spectrogram.
+    Source: the block corruption of the published ASiT (commit 1f1d63c), itself from GMML (Atito et
+    al. 2022, arXiv 2205.14986), quirks included: the outermost frame and mel are never a corner, so
+    that the edges are masked less often. *Differs* where that cannot cover a clip, because all
+    rectangles are one unit long: then every unit is a corner. The last unit of an aligned clip may
+    be partial. What 384 rectangles or more leave short, practically never for shares up to 0.9, is
+    taken from the clip's start, in units as high as the spectrogram.
 
     Args:
         states: one stream per clip.
-        frames: each clip's own frames; none beyond is masked.
+        frames: valid frames of each clip; later frames are not masked.
         n_mels: height of the mask.
         width: frames of the mask.
         target: pixels to mask in each clip, from :func:`pixel_targets`.
-        max_block_ratio: upper limit of a rectangle's sides, as a share of the clip's sides. The number of
-            rectangles, and the cost, grow with its inverse square.
+        max_block_ratio: upper limit of a rectangle's sides, as a share of the clip's sides. The
+            number of rectangles, and the cost, grow with its inverse square.
         align: (mels, frames) of which corners and sides are multiples.
     """
-    # More than any of 100,000 simulated clips of 1 to 592 frames needed for share 0.9, at max_block_ratio 0.05 to 1.
+    # More than any of 100,000 simulated clips of 1 to 592 frames needed for share 0.9, at
+    # max_block_ratio 0.05 to 1.
     steps = [128] * (2 + int(0.085 / max_block_ratio**2)) + [64, 32, 16, 8, 4, 2, 1]
     draws = uniform_bits(states, sum(steps) + 1, 2, 2)
     mels = torch.full_like(frames, n_mels)
@@ -60,7 +72,8 @@ def rectangles(
     used = torch.zeros_like(states)
     covered = torch.zeros(len(states), n_mels, width, dtype=torch.float32, device=states.device)
     with torch.autocast(states.device.type, enabled=False):  # sums must be exact
-        # A binary search for the longest sequence that still falls short; one more rectangle reaches the target.
+        # A binary search for the longest sequence that still falls short; one more rectangle
+        # reaches the target.
         for step in steps:
             more = _cover(covered, edges, used, step)
             short = more.sum(dim=1).long().sum(dim=1) < target
@@ -77,10 +90,12 @@ def pixel_targets(
     ratio: tuple[float, float],
     position: Int[Tensor, " clip"],
 ) -> Int[Tensor, " clip"]:
-    """Return how many pixels of each clip to mask: ceil((low + (high - low) * position / 2**24) * pixels).
+    """Return how many pixels of each clip to mask, drawn between two shares of its pixels.
+
+    That is ceil((low + (high - low) * position / 2**24) * pixels).
 
     Args:
-        frames: each clip's own frames.
+        frames: valid frames of each clip.
         n_mels: mels of the spectrogram.
         width: frames of the longest clip.
         ratio: lowest and highest share of the pixels.
@@ -94,9 +109,9 @@ def pixel_targets(
     fraction = fraction + ((product & (2**24 - 1)) << (_FRACTION_BITS - 24))
     fraction = fraction + ((span_fraction * position) >> 24)
     # Rounded up, but for 1e-9: 0.1 of 30 pixels must be 3.
-    one = 1 << _FRACTION_BITS
-    slack = int(1e-9 * one)
-    targets: Tensor = low + (product >> 24) + ((fraction - slack + one - 1) >> _FRACTION_BITS)
+    unit = 1 << _FRACTION_BITS
+    slack = int(1e-9 * unit)
+    targets: Tensor = low + (product >> 24) + ((fraction - slack + unit - 1) >> _FRACTION_BITS)
     return targets
 
 
@@ -104,7 +119,10 @@ def pixel_targets(
 def _pixel_table(
     n_mels: int, width: int, low: float, high: float, device: torch.device
 ) -> Int[Tensor, "4 _frames"]:
-    """Return low and (high - low) times the pixels of 0 to ``width`` frames, whole numbers and binary fractions."""
+    """Return low and (high - low) times the pixels of 0 to ``width`` frames, in fixed point.
+
+    The rows are the whole number and the binary fraction of each of the two.
+    """
     rows: list[list[int]] = []
     for share in (Fraction(low), Fraction(high - low)):
         scaled = [round(share * n * n_mels * 2**_FRACTION_BITS) for n in range(width + 1)]
@@ -146,7 +164,7 @@ def _edges(
 def _limit_table(
     largest: int, unit: int, max_block_ratio: float, device: torch.device
 ) -> Int[Tensor, " size"]:
-    """Return the upper limit of a rectangle's side for clips of 0 to ``largest``, computed on the CPU."""
+    """Return the upper limit of a rectangle's side for clips of 0 to ``largest``, from the CPU."""
     wholes = [(size + unit - 1) // unit * unit for size in range(largest + 1)]
     limits = [max(math.floor(whole * max_block_ratio), unit + 1) for whole in wholes]
     with torch.inference_mode(False):
@@ -164,7 +182,8 @@ def _cover(
     first: Int[Tensor, " clip"],
     number: int,
 ) -> Float[Tensor, "clip mel frame"]:
-    """Return 1 where pixels are covered already, or by ``number`` rectangles from each clip's ``first`` on; else 0."""
+    """Return 1 where pixels are covered, after ``number`` more rectangles from ``first`` on; else
+    0."""
     block = (first[:, None] + torch.arange(number, device=first.device))[..., None]
     inside = []
     for axis_edges, size in zip(edges, covered.shape[1:], strict=True):
@@ -181,11 +200,12 @@ def _remainder(
     target: Int[Tensor, " clip"],
     unit: int,
 ) -> Bool[Tensor, "clip frame"]:
-    """Return the first frames of each clip, whole units, that hold the uncovered pixels its target lacks."""
+    """Return the first frames of each clip that hold the uncovered pixels its target lacks."""
     n_mels = covered.shape[1]
     frame = torch.arange(covered.shape[2], device=frames.device)
     valid = frame < frames[:, None]
     uncovered = (n_mels - covered.sum(dim=1).long()) * valid
     before = (uncovered.cumsum(dim=1) - uncovered)[:, frame // unit * unit]
+    # target - covered pixels, where covered = all of the clip's pixels - uncovered ones
     lacking = target - (frames * n_mels - uncovered.sum(dim=1))
     return (before < lacking[:, None]) & valid

@@ -1,7 +1,16 @@
-"""Local and global self-distillation: heads of student and teacher, targets, and their schedules over a run.
+"""Local and global self-distillation: heads of student and teacher, targets and schedules.
 
-Sources: Caron et al. 2021, "DINO" (arXiv 2104.14294), section 3.1 and appendix C; Atito et al. 2022, "ASiT" (arXiv
-2211.13189), section III-B and C, which has it for class tokens ("global") and for patch tokens ("local").
+Sources: Caron et al. 2021, "DINO" (arXiv 2104.14294), section 3.1 and appendix C; Atito et al.
+2022, "ASiT" (arXiv 2211.13189), section III-B and C, which has it for class tokens ("global") and
+for patch tokens ("local").
+
+>>> config = SelfDistillation.Config(hidden_dim=64, bottleneck_dim=32)
+>>> distillation = SelfDistillation(config, dim=192, names=("global", "local"))
+>>> distillation.begin(steps=1000, batch_size=64)
+>>> tokens = torch.zeros(2, 64, 192)  # class tokens: (view, clip, dim)
+>>> losses = distillation.view_loss("global", tokens, tokens, step=0)
+>>> losses["global"].backward()
+>>> distillation.after_step(step=0)  # moves the teacher's heads and the centres
 """
 
 import math
@@ -57,11 +66,13 @@ class SelfDistillation(nn.Module):
         student_temperature: float = 0.1
         """Temperature of the student's distributions."""
         teacher_temperature: tuple[float, float] = (0.04, 0.07)
-        """Temperature of the teacher's, at the start and after the warm-up; lower than the student's."""
+        """Temperature of the teacher's, at the start and after the warm-up; lower than the
+        student's."""
         temperature_warmup: float = 0.1
         """Share of the run over which it rises."""
         momentum: float | None = None
-        """EMA momentum of the teacher at the start; rises to 1 over the run. None: by batch size and run length."""
+        """EMA momentum of the teacher at the start; rises to 1 over the run. None: by batch size
+        and run length."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
@@ -94,7 +105,8 @@ class SelfDistillation(nn.Module):
             )
 
     def __init__(self, config: Config, dim: int, names: tuple[str, ...]) -> None:
-        """Build the heads of tokens with ``dim`` channels, for ``names`` out of "global" and "local"."""
+        """Build the heads for tokens of ``dim`` channels; ``names`` are "global", "local" or
+        both."""
         super().__init__()
         self.config = config
         classes = {name: int(getattr(config, f"{name}_prototypes")) for name in names}
@@ -107,25 +119,27 @@ class SelfDistillation(nn.Module):
             train_gain=config.train_gain,
         )
         self.teacher = frozen_copy(self.student)
-        self.targets = nn.ModuleDict(
-            {name: CentredTargets(count) for name, count in classes.items()}
-        )
-        self.steps, self.momentum = 1, config.momentum or 0.0
+        self.targets = nn.ModuleDict()
+        for name, count in classes.items():
+            self.targets[name] = CentredTargets(count)
+        self.steps = 1
+        self.momentum = config.momentum or 0.0
 
     def begin(self, steps: int, batch_size: int) -> None:
-        """Start the teacher's heads as a copy of the student's, for a run of this length and batch size."""
+        """Copy the student's heads to the teacher, and fit the schedules to the run."""
         self.teacher.load_state_dict(self.student.state_dict())
         self.steps = steps
-        wanted = self.config.momentum
-        self.momentum = default_momentum(batch_size, steps) if wanted is None else wanted
-        if wanted is None:
-            notice(
-                f"the teacher's momentum starts at {self.momentum:.5f}, for {steps} steps of {batch_size} clips; "
-                "--objective.distillation.momentum sets another"
-            )
+        if self.config.momentum is not None:
+            self.momentum = self.config.momentum
+            return
+        self.momentum = default_momentum(batch_size, steps)
+        notice(
+            f"the teacher's momentum starts at {self.momentum:.5f}, for {steps} steps of "
+            f"{batch_size} clips; --objective.distillation.momentum sets another"
+        )
 
     def train(self, mode: bool = True) -> "SelfDistillation":
-        """Set training mode; the teacher stays as it is in use."""
+        """Set training mode; the teacher stays in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
         return self
@@ -138,40 +152,36 @@ class SelfDistillation(nn.Module):
         weights: Float[Tensor, " token"],
         step: int,
     ) -> dict[str, Tensor]:
-        """Return the weighted sum of the cross-entropies of each token with the teacher's, and the gauges.
+        """Return the weighted cross-entropy of each token with the teacher's, and the gauges.
 
         Args:
-            name: whose heads.
+            name: "global" or "local", which heads to use.
             student_out: the student's tokens.
-            teacher_out: the teacher's tokens of the same places.
-            weights: of each token; a sum of 1 makes a mean.
-            step: of the run.
+            teacher_out: the teacher's tokens at the same places.
+            weights: weight of each token; weights that sum to 1 make a mean.
+            step: the step of training.
         """
         with torch.no_grad():
-            answers, prototypes = (
-                self.teacher.project(teacher_out, name),
-                self.teacher.prototypes_for(name),
-            )
-        target, temperature, entropies = (
-            self._target(name),
-            self.temperature(step),
-            [weights.new_zeros(0)],
-        )
+            teacher_vectors = self.teacher.project(teacher_out, name)
+            teacher_prototypes = self.teacher.prototypes_for(name)
+        targets = self._targets(name)
+        temperature = self.temperature(step)
+        entropies = [weights.new_zeros(0)]
 
         def distribution(part: slice) -> Float[Tensor, "chunk class"]:
-            probabilities, entropy = target.distribution(
-                F.linear(answers[part], prototypes), temperature, step
-            )
+            logits = F.linear(teacher_vectors[part], teacher_prototypes)
+            probabilities, entropy = targets.distribution(logits, temperature, step)
             entropies.append(entropy)
             return probabilities
 
-        vectors, student = self.student.project(student_out, name), self._prototypes(name, step)
-        with torch.autocast(
-            student_out.device.type, enabled=False
-        ):  # division by small temperatures needs float32
+        vectors = self.student.project(student_out, name)
+        prototypes = self._student_prototypes(name, step)
+        # Division by small temperatures needs float32.
+        with torch.autocast(student_out.device.type, enabled=False):
             loss = chunked_cross_entropy(
-                vectors, student, weights, distribution, self.config.student_temperature
+                vectors, prototypes, weights, distribution, self.config.student_temperature
             )
+            # The weighted mean of the teacher's entropy, from all chunks.
             return self._metrics(name, loss, weights @ torch.cat(entropies).to(weights.dtype))
 
     def view_loss(
@@ -181,19 +191,27 @@ class SelfDistillation(nn.Module):
         teacher_out: Float[Tensor, "view clip dim"],
         step: int,
     ) -> dict[str, Tensor]:
-        """Return the mean cross-entropy of each view's token with the teacher's of every other view, and the gauges."""
+        """Return the mean cross-entropy of each view with the teacher's other views, and the
+        gauges.
+
+        Args:
+            name: "global" or "local", which heads to use.
+            student_out: the student's tokens: the teacher's views first, then any others.
+            teacher_out: the teacher's tokens.
+            step: the step of training.
+        """
         with torch.no_grad():
-            answers, prototypes = (
-                self.teacher.project(teacher_out, name),
-                self.teacher.prototypes_for(name),
+            teacher_vectors = self.teacher.project(teacher_out, name)
+            teacher_prototypes = self.teacher.prototypes_for(name)
+        vectors = self.student.project(student_out, name)
+        prototypes = self._student_prototypes(name, step)
+        # Division by small temperatures needs float32.
+        with torch.autocast(student_out.device.type, enabled=False):
+            teacher_logits = F.linear(teacher_vectors, teacher_prototypes)
+            probabilities, entropy = self._targets(name).distribution(
+                teacher_logits, self.temperature(step), step
             )
-        vectors, student = self.student.project(student_out, name), self._prototypes(name, step)
-        with torch.autocast(student_out.device.type, enabled=False):  # as in token_loss
-            answers = F.linear(answers, prototypes)
-            probabilities, entropy = self._target(name).distribution(
-                answers, self.temperature(step), step
-            )
-            logits = F.linear(vectors, student)
+            logits = F.linear(vectors, prototypes)
             loss = cross_view_loss(probabilities, logits, self.config.student_temperature).mean()
             return self._metrics(name, loss, entropy.mean())
 
@@ -201,78 +219,79 @@ class SelfDistillation(nn.Module):
         self, name: str, teacher_out: Float[Tensor, "*token dim"]
     ) -> Float[Tensor, "*token class"]:
         """Return the teacher's centred logits of tokens."""
-        return (
-            F.linear(self.teacher.project(teacher_out, name), self.teacher.prototypes_for(name))
-            - self._target(name).centre
-        )
+        vectors = self.teacher.project(teacher_out, name)
+        logits = F.linear(vectors, self.teacher.prototypes_for(name))
+        return logits - self._targets(name).centre
 
     def after_step(self, step: int) -> None:
-        """Move the teacher's heads towards the student's, and the centres to the mean of its outputs."""
+        """Move the teacher's heads towards the student's, and the centres to its mean logits."""
         for name in self.targets:
-            self._target(name).update(step)
+            self._targets(name).update(step)
         ema_update(self.teacher, self.student, self.momentum_at(step))
 
     def momentum_at(self, step: int) -> float:
-        """Return the teacher's momentum in a step: half a cosine from its start to 1 at the end of the run."""
+        """Return the teacher's momentum in a step: half a cosine, from its start to 1."""
         return cosine(self.momentum, 1.0, self._progress(step))
 
     def temperature(self, step: int) -> float:
-        """Return the teacher's temperature in a step. *Differs* from the published code: not in stairs of an epoch."""
+        """Return the teacher's temperature in a step.
+
+        *Differs* from the published code, which raises it once per epoch.
+        """
         warmup = self.config.temperature_warmup
-        return ramp(
-            *self.config.teacher_temperature, self._progress(step) / warmup if warmup else 1.0
-        )
+        start, end = self.config.teacher_temperature
+        if not warmup:
+            return ramp(start, end, 1.0)
+        return ramp(start, end, self._progress(step) / warmup)
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return in words that a loss sits at ln K, or that the teacher's variety or doubt is gone; else None.
+        """Return a warning if a loss stays at ln K, or the teacher has collapsed; else None.
 
-        Nothing is student_out while the temperature rises, when losses may pass ln K without harm.
+        There is no warning while the temperature rises, when losses may harmlessly exceed ln K.
         """
         if self._progress(step) < self.config.temperature_warmup:
             return None
         for name in self.targets:
-            most = math.log(self._target(name).classes)
+            # ln K: the loss of a uniform guess, and the most that KL divergence and entropy can be.
+            most = math.log(self._targets(name).classes)
             if metrics.get(f"{name}_kl_uniform", 0.0) > _ONE_PROTOTYPE * most:
-                what, cure = (
-                    "teacher assigns nearly everything to one prototype",
-                    "a longer --lr-warmup, a lower --lr",
-                )
+                symptom = "teacher assigns nearly everything to one prototype"
+                remedy = "a longer --lr-warmup, a lower --lr"
             elif metrics.get(name, 0.0) > _STUCK_LOSS * most:
-                what, cure = (
-                    f"loss sits at ln K = {most:.2f}: it has learned nothing",
-                    "a lower teacher-temperature",
-                )
+                symptom = f"loss sits at ln K = {most:.2f}: it has learned nothing"
+                remedy = "a lower teacher-temperature"
             elif metrics.get(f"{name}_entropy", most) < _LOW_ENTROPY * most:
-                what, cure = "teacher is certain of everything", "a longer temperature-warmup"
+                symptom = "teacher is certain of everything"
+                remedy = "a longer temperature-warmup"
             else:
                 continue
-            flag = "--objective.distillation"
-            return f"collapse: the {name} {what}; try {cure}, or another momentum (now {self.momentum:.4f}) ({flag}.*)"
+            return (
+                f"collapse: the {name} {symptom}; try {remedy}, or another momentum "
+                f"(now {self.momentum:.4f}) (--objective.distillation.*)"
+            )
         return None
 
-    def _target(self, name: str) -> CentredTargets:
-        target = self.targets[name]
-        assert isinstance(target, CentredTargets)  # a ModuleDict has no type of item
-        return target
+    def _targets(self, name: str) -> CentredTargets:
+        targets = self.targets[name]
+        assert isinstance(targets, CentredTargets)  # a ModuleDict does not know its items' type
+        return targets
 
     def _metrics(self, name: str, loss: Tensor, entropy: Tensor) -> dict[str, Tensor]:
-        """Return a loss, as it is and as a share of ln K (1 is the loss of a uniform guess), and the gauges."""
-        target = self._target(name)
+        """Return a loss, also as a share of ln K (the loss of a uniform guess), and the gauges."""
+        targets = self._targets(name)
         gauges = {
-            "over_ln_k": loss / math.log(target.classes),
+            "over_ln_k": loss / math.log(targets.classes),
             "entropy": entropy,
-            **target.gauges(),
+            **targets.gauges(),
         }
         return {name: loss} | {f"{name}_{gauge}": value for gauge, value in gauges.items()}
 
-    def _prototypes(self, name: str, step: int) -> Float[Tensor, "class bottleneck"]:
+    def _student_prototypes(self, name: str, step: int) -> Float[Tensor, "class bottleneck"]:
         """Return the student's prototypes, without gradient while they are frozen."""
         prototypes = self.student.prototypes_for(name)
-        return (
-            prototypes.detach()
-            if self._progress(step) < self.config.freeze_prototypes
-            else prototypes
-        )
+        if self._progress(step) < self.config.freeze_prototypes:
+            return prototypes.detach()
+        return prototypes
 
     def _progress(self, step: int) -> float:
         return min(1.0, step / self.steps)

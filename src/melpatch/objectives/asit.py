@@ -1,18 +1,18 @@
-"""ASiT: reconstruct a corrupted spectrogram and match an EMA teacher that sees the clean one, per patch and per clip.
+"""ASiT: reconstruct a corrupted spectrogram and match an EMA teacher that sees the clean one.
 
-Atito, Awais, Wang, Plumbley and Kittler 2022, "ASiT: Audio Spectrogram vIsion Transformer" (arXiv 2211.13189; IEEE/ACM
-TASLP 32, 2024). The paper and its two releases (April 2023, March 2024) are three methods: the paper is the default
-where it says enough, the releases are settings (see melpatch.recipes.asit).
+Atito, Awais, Wang, Plumbley and Kittler 2022, "ASiT: Audio Spectrogram vIsion Transformer" (arXiv
+2211.13189; IEEE/ACM TASLP 32, 2024). The paper and its two releases (April 2023, March 2024) are
+three methods: the paper is the default where it says enough, the releases are settings (see
+melpatch.recipes.asit).
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from melpatch.audio.logmel import LogMel
@@ -23,33 +23,23 @@ from melpatch.nn.corruption import Corruption, corrupt_views
 from melpatch.nn.ema import ema_update, frozen_copy
 from melpatch.nn.heads import PatchDecoder
 from melpatch.nn.self_distillation import SelfDistillation
-from melpatch.nn.views import Crops, averaging_weights, random_crops, token_weights
-from melpatch.objectives.base import NO_PLAN, Features, Objective, ObjectiveOutput, Picture, Plan
+from melpatch.nn.views import (
+    Crops,
+    Views,
+    averaging_weights,
+    by_view,
+    pixels_in_patches,
+    random_crops,
+    token_weights,
+    whole_patches,
+)
+from melpatch.objectives.base import NO_PLAN, Objective, ObjectiveOutput, Picture, Plan
 from melpatch.rng import stream
 
 Spectrograms = Float[Tensor, "view mel frame"]
-Pixels = Bool[Tensor, "view mel frame"]
 
-_VIEW_RATIO = 0.6  # of the segment: the paper's 6 s of 10 s
-
-
-class Views(NamedTuple):
-    """The views of a batch: the first view of every clip, then the second of every clip, and so on."""
-
-    clean: Spectrograms
-    """The teacher's input."""
-    corrupted: Spectrograms
-    """The student's input."""
-    mask: Pixels
-    """Which pixels are corrupted."""
-    valid_pixels: Pixels
-    """Which pixels are not padding."""
-    valid: Bool[Tensor, "view token"] | None
-    """Which tokens are not padding; None if all are."""
-    local_crops: Features | None = None
-    """Short clean crops, whose class tokens the student matches to the teacher's."""
-    start: Int[Tensor, " view"] | None = None
-    """Frame of the clip's spectrogram at which a view starts."""
+# Length of a view as a share of the segment: the paper's 6 s of 10 s.
+_VIEW_RATIO = 0.6
 
 
 class ASiT(Objective):
@@ -61,12 +51,12 @@ class ASiT(Objective):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Settings of ASiT. A loss of weight 0 is not computed, and modules that only it needs are not built."""
+        """Settings of ASiT. A loss of weight 0 is not computed, and its modules are not built."""
 
         views: int = 2
         """Random views of each clip for student and teacher; at least 2 for the global loss."""
         view_seconds: float | None = None
-        """Length of a view, in seconds; none: 0.6 of the longest segment, as the paper's 6 s of 10 s."""
+        """Length of a view, in seconds; none: 0.6 of the longest segment (paper: 6 s of 10 s)."""
         local_crops: int = 0
         """Further short, clean crops of each clip, for the student's side of the global loss."""
         local_crop_seconds: float = 2.0
@@ -76,7 +66,7 @@ class ASiT(Objective):
         corruption: Corruption.Config = field(default_factory=Corruption.Config)
         """How they are corrupted."""
         pixel_weight: float = 1.0
-        """Weight of the reconstruction loss: L1 between the reconstructed and the clean spectrogram."""
+        """Weight of the L1 loss between the reconstructed and the clean spectrogram."""
         pixels: Literal["corrupted", "all"] = "corrupted"
         """Pixels that the reconstruction loss covers."""
         decoder: tuple[int, ...] = (2048, 2048, 256)
@@ -84,20 +74,20 @@ class ASiT(Objective):
         decoder_last_gelu: bool = False
         """Whether a GELU follows the last of them."""
         local_weight: float = 1.0
-        """Weight of local self-distillation: each patch token matches the teacher's of the same clean patch."""
+        """Weight of the local loss: patch tokens match the teacher's of the same clean patches."""
         local_tokens: Literal["all", "corrupted", "separate"] = "all"
-        """Tokens that the local loss covers; separate: the mean over corrupted and that over intact ones, weighted."""
+        """Tokens in the local loss; separate: weighted mean over corrupted and over intact ones."""
         intact_weight: float = 0.5
         """With separate: weight of the intact tokens' mean, 0 to 1."""
         corrupted_threshold: float = 0.0
-        """Smallest share of corrupted pixels that makes a token corrupted, 0 to 1; with 0 any pixel does."""
+        """Smallest share of corrupted pixels in a corrupted token, 0 to 1; 0: any pixel counts."""
         global_weight: float = 1.0
-        """Weight of global self-distillation: the class token matches the teacher's of another view."""
+        """Weight of the global loss: the class token matches the teacher's of another view."""
         distillation: SelfDistillation.Config = field(default_factory=SelfDistillation.Config)
         """Heads and teacher of the local and global losses."""
         average: Literal["clip", "batch"] = "clip"
-        """Average tokens and pixels within each clip first, which is exact on several processes, or over the batch, as
-        published. Nearly the same for clips of equal length."""
+        """Average tokens and pixels within each clip first, which is exact on several processes, or
+        over the batch, as published. Nearly the same for clips of equal length."""
         export: Literal["teacher", "student"] = "teacher"
         """Whose encoder is kept after pretraining."""
 
@@ -118,7 +108,8 @@ class ASiT(Objective):
                 check(0 <= weight < math.inf, name, weight, "0 or more")
             allowed = "above 0, or another of the three weights"
             check(bool(self.weights), "pixel_weight", 0.0, allowed)
-            least = 2 if self.global_weight else 1
+            # Class tokens are compared across views.
+            least = 1 + bool(self.global_weight)
             allowed = f"{least} or more with global_weight {self.global_weight:g}"
             check(self.views >= least, "views", self.views, allowed)
             check(self.local_crops >= 0, "local_crops", self.local_crops, "0 or more")
@@ -155,12 +146,15 @@ class ASiT(Objective):
         if config.global_weight:
             check(cls_tokens > 0, "encoder.cls_tokens", cls_tokens, "1 or 2 with a global loss")
         self.plan = NO_PLAN
-        self.corruption = Corruption(config.corruption, grid.patch) if config.corrupt else None
+        self.corruption = None
+        if config.corrupt:
+            self.corruption = Corruption(config.corruption, grid.patch)
         self.decoder = None
         if config.pixel_weight:
             self.decoder = PatchDecoder(
                 encoder.embed_dim, config.decoder, grid.pixels, last_gelu=config.decoder_last_gelu
             )
+        # Global before local: the order in which their weights are drawn and stored.
         self.distillation = None
         self.teacher = None
         distilled = tuple(name for name in ("global", "local") if name in config.weights)
@@ -184,10 +178,7 @@ class ASiT(Objective):
         Raises:
             ConfigError: a view or crop has such a length.
         """
-        front_end = self.front_end.config
-        frames = max(self.encoder.grid.patch[1], 2)
-        samples = front_end.overhead + (frames - 1) * front_end.hop_length
-        least = samples / front_end.sample_rate
+        least = self.shortest_seconds(max(self.encoder.grid.patch[1], 2))
         longest = plan.longest_segment
         view = self.input_seconds(self.config, plan.seconds)
         crop = self.config.local_crop_seconds
@@ -213,21 +204,17 @@ class ASiT(Objective):
         return self
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return L = w_p L_pixel + w_l L_local + w_g L_global, a mean over clips (section III-D)."""
+        """Return L = w_p L_pixel + w_l L_local + w_g L_global, a mean over clips (III-D)."""
         return self.losses(self.views(batch, step), step)
 
     def views(self, batch: Batch, step: int) -> Views:
-        """Return random views of each clip, corrupted for the student, and local crops (section III-A)."""
-        grid = self.encoder.grid
+        """Return random views, corrupted for the student, and local crops (section III-A)."""
         spectrogram = self.features(batch).spectrogram
         shortest = self.front_end.frames(batch.shortest)
         crops = self._random_crops("view", self.config.views, spectrogram, batch, step)
         clean, valid = self.with_valid(crops.spectrogram, crops.frames, shortest)
-        frames = crops.frames
-        if grid.partial == "drop":  # frames that are in no patch are not corrupted
-            frames = torch.minimum(frames, grid.patch[1] * (frames // grid.patch[1]).clamp(min=1))
-        frame = torch.arange(clean.shape[2], device=frames.device)
-        valid_pixels = (frame < frames[:, None, None]).expand_as(clean)
+        # Frames that are in no patch are not corrupted, and in no loss.
+        frames, valid_frames = pixels_in_patches(crops.frames, clean.shape[2], self.encoder.grid)
         corrupted, mask = corrupt_views(
             self.corruption,
             clean,
@@ -243,17 +230,22 @@ class ASiT(Objective):
         if self.config.local_crops and self.config.global_weight:
             short = self._random_crops("crop", self.config.local_crops, spectrogram, batch, step)
             local_crops = self.with_valid(short.spectrogram, short.frames, shortest)
+        valid_pixels = valid_frames.expand_as(clean)
         return Views(clean, corrupted, mask, valid_pixels, valid, local_crops, crops.start)
 
     def losses(self, views: Views, step: int) -> ObjectiveOutput:
         """Return the losses of views as metrics, and their weighted sum as the loss."""
         student_out = self.encoder(views.corrupted, views.valid)
-        teacher_out = self._encode_with_teacher(views)
+        teacher_out = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher_out = self.teacher(views.clean, views.valid)
         metrics = self.reconstruction_loss(views, student_out)
         if teacher_out is not None and self.config.local_weight:
             metrics |= self.local_loss(views, student_out, teacher_out, step)
         if teacher_out is not None and self.config.global_weight:
             metrics |= self.global_loss(views, student_out, teacher_out, step)
+        # L = sum_i w_i L_i over the losses in use
         weighted = [weight * metrics[name] for name, weight in self.config.weights.items()]
         loss = torch.stack(weighted).sum()
         return ObjectiveOutput(loss, loss.new_full((), self._clips(views)), metrics)
@@ -263,8 +255,7 @@ class ASiT(Objective):
         if self.decoder is None:
             return {}
         grid = self.encoder.grid
-        covered = views.mask if self.config.pixels == "corrupted" else views.valid_pixels
-        covered = grid.split(covered.to(views.clean.dtype))
+        covered = grid.split(views.pixels(self.config.pixels).to(views.clean.dtype))
         by_clip = self.config.average == "clip"
         weights = averaging_weights(covered, self.config.views, by_clip=by_clip).flatten(0, 1)
         # Only patches with such pixels are decoded. Finding them waits for the device, once.
@@ -272,14 +263,17 @@ class ASiT(Objective):
         tokens = student_out.patches.flatten(0, 1)[chosen]
         clean = grid.split(views.clean).flatten(0, 1)[chosen]
         error = self.decoder(tokens).to(clean.dtype) - clean
+        # L1 of each pixel, weighted such that the sum is a mean over clips
         return {"pixel": (weights[chosen] * error.abs()).sum() / self._clips(views)}
 
     def local_loss(
         self, views: Views, student_out: Encoded, teacher_out: Encoded, step: int
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy of each patch token with the teacher's at the same place (equation 6).
+        """Return the cross-entropy of patch tokens with the teacher's at the same place (equation
+        6).
 
-        *Differs:* over all tokens by default, as in both releases; the paper's equation takes the corrupted ones.
+        *Differs:* over all tokens by default, as in both releases; the paper's equation takes the
+        corrupted ones.
         """
         weights = self._token_weights(views).flatten() / self._clips(views)
         chosen: slice | Tensor = slice(None)
@@ -295,21 +289,15 @@ class ASiT(Objective):
     def global_loss(
         self, views: Views, student_out: Encoded, teacher_out: Encoded, step: int
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy of class tokens with the teacher's of the other views (equation 5)."""
+        """Return the cross-entropy of class tokens with the teacher's of other views (equation
+        5)."""
         student_cls = student_out.cls
         if views.local_crops is not None:
             student_cls = torch.cat([student_cls, self.encoder(*views.local_crops).cls])
-        student_cls = self._by_view(student_cls, views)
-        teacher_cls = self._by_view(teacher_out.cls, views)
+        student_cls = by_view(student_cls, self._clips(views))
+        teacher_cls = by_view(teacher_out.cls, self._clips(views))
         assert self.distillation is not None
         return self.distillation.view_loss("global", student_cls, teacher_cls, step)
-
-    def _by_view(
-        self, cls: Float[Tensor, "row cls dim"], views: Views
-    ) -> Float[Tensor, "view clip dim"]:
-        """Return the mean class token of each view and clip."""
-        clips = self._clips(views)
-        return cls.mean(dim=1).view(len(cls) // max(1, clips), clips, cls.shape[2])
 
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student."""
@@ -325,37 +313,37 @@ class ASiT(Objective):
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a warning with a remedy if self-distillation has collapsed."""
-        return None if self.distillation is None else self.distillation.warning(metrics, step)
+        if self.distillation is None:
+            return None
+        return self.distillation.warning(metrics, step)
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip's first view: clean, corrupted, reconstructed, and the teacher's pseudo-labels."""
-        views, grid = self.views(batch, step), self.encoder.grid
-        clean = views.clean[:1]
-        corrupted = views.corrupted[:1]
-        valid_pixels = views.valid_pixels[:1]
-        valid = None if views.valid is None else views.valid[:1]
-        frames = int(valid_pixels[0, 0].sum())
+        """Return the first clip's first view: clean, corrupted, reconstructed, pseudo-labelled."""
+        views = self.views(batch, step).first()
+        grid = self.encoder.grid
+        frames = int(views.valid_pixels[0, 0].sum())
 
         def log_mel(spectrogram: Spectrograms) -> Float[Tensor, "mel shown"]:
             return self.front_end.denormalise(spectrogram)[0, :, :frames].detach()
 
         reconstruction = None
         if self.decoder is not None:
-            patches = self.decoder(self.encoder(corrupted, valid).patches)
-            pixels = grid.join(patches.to(clean.dtype), clean.shape[2])
-            covered = views.mask[:1] if self.config.pixels == "corrupted" else valid_pixels
-            reconstruction = log_mel(torch.where(covered, pixels, clean))
+            patches = self.decoder(self.encoder(views.corrupted, views.valid).patches)
+            pixels = grid.join(patches.to(views.clean.dtype), views.clean.shape[2])
+            covered = views.pixels(self.config.pixels)
+            reconstruction = log_mel(torch.where(covered, pixels, views.clean))
         pseudo_labels = None
         if self.distillation is not None and self.teacher is not None and self.config.local_weight:
-            logits = self.distillation.logits("local", self.teacher(clean, valid).patches)[0]
-            columns = math.ceil(frames / grid.patch[1])
-            pseudo_labels = logits.argmax(dim=-1).view(grid.rows, -1)[:, :columns]
+            tokens = self.teacher(views.clean, views.valid).patches
+            best = self.distillation.logits("local", tokens)[0].argmax(dim=-1)
+            pseudo_labels = best.view(grid.rows, -1)[:, : math.ceil(frames / grid.patch[1])]
+        assert views.start is not None
         return Picture(
-            log_mel(clean),
-            log_mel(corrupted),
+            log_mel(views.clean),
+            log_mel(views.corrupted),
             views.mask[0, :, :frames],
             reconstruction,
-            start=0 if views.start is None else int(views.start[0]),
+            start=int(views.start[0]),
             pseudo_labels=pseudo_labels,
         )
 
@@ -372,20 +360,13 @@ class ASiT(Objective):
             stream(self.seed, f"{purpose} {number}", batch.keys, step) for number in range(count)
         ]
         crops = random_crops(states, spectrogram, self.front_end.frames(batch.lengths), width)
-        grid = self.encoder.grid
-        frames = crops.spectrogram.shape[2]
-        padding = grid.columns(frames) * grid.patch[1] - frames
-        return crops._replace(spectrogram=F.pad(crops.spectrogram, (0, padding)))
-
-    @torch.no_grad()
-    def _encode_with_teacher(self, views: Views) -> Encoded | None:
-        """Return the teacher's tokens of the clean views, all in one batch."""
-        return None if self.teacher is None else self.teacher(views.clean, views.valid)
+        return whole_patches(crops, self.encoder.grid)
 
     def _token_weights(self, views: Views) -> Float[Tensor, "view token"]:
-        """Return the weight of each token in the local loss; 0 for tokens outside of it, such as padding."""
+        """Return the weight of each token in the local loss; 0 for padding."""
         config = self.config
         split = self.encoder.grid.split
+        # A patch sums its pixels: how many are valid, and how many are corrupted.
         return token_weights(
             split(views.valid_pixels.to(views.clean.dtype)).sum(dim=2),
             split(views.mask.to(views.clean.dtype)).sum(dim=2),

@@ -1,7 +1,7 @@
-"""The contract between a pretraining method and the training loop: a module that turns a batch into a loss.
+"""The base class of training methods: a module that turns a batch into a loss.
 
-An objective owns an encoder and whatever private heads, decoder or teacher it needs. To the training loop, pretraining,
-fine-tuning and distillation are the same thing.
+An objective owns an encoder and whatever private heads, decoder or teacher it needs. To the
+training loop, pretraining, fine-tuning and distillation are the same thing.
 """
 
 import math
@@ -50,7 +50,8 @@ class Picture(NamedTuple):
     masked: Bool[Tensor, "mel frame"]
     """Which pixels are masked or corrupted."""
     reconstruction: Float[Tensor, "mel frame"] | None
-    """The clean spectrogram with the model's pixels where the loss covers them; None without a decoder."""
+    """The clean spectrogram with the model's pixels where the loss covers them; None without a
+    decoder."""
     start: int = 0
     """Frame of the clip's spectrogram at which the picture starts."""
     pseudo_labels: Int[Tensor, "row column"] | None = None
@@ -58,7 +59,7 @@ class Picture(NamedTuple):
 
     @property
     def masked_is_blank(self) -> bool:
-        """Whether ``input`` is NaN at exactly the masked pixels, and so shows the mask by itself."""
+        """Whether ``input`` is NaN at exactly the masked pixels, and so shows the mask."""
         return torch.equal(self.input.isnan(), self.masked)
 
 
@@ -94,8 +95,8 @@ class ObjectiveOutput:
 
     Attributes:
         loss: mean over ``weight`` units, to be minimised.
-        weight: number of units (masked patches, clips, ...) in the mean. The loop needs it to average exactly over
-            accumulated batches and processes.
+        weight: number of units (masked patches, clips, ...) in the mean. The loop needs it to
+            average exactly over accumulated batches and processes.
         metrics: further means over the same units, by name.
     """
 
@@ -131,8 +132,8 @@ class Objective(nn.Module):
                 loss = F.mse_loss(patches, self.encoder.grid.split(clean))
                 return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"mse": loss})
 
-    Random numbers come from :mod:`melpatch.rng`, keyed by seed, purpose, clip and step, so that a run is the same on
-    one process or eight, and after a crash.
+    Random numbers come from :mod:`melpatch.rng`, keyed by seed, purpose, clip and step, so that a
+    run is the same on one process or eight, and after a crash.
 
     Attributes:
         config: the settings, a ``Config`` nested in the class.
@@ -148,9 +149,11 @@ class Objective(nn.Module):
     needs_token_encoder: ClassVar[bool] = False
     """Whether it works on patch tokens, and so needs a :class:`TokenEncoder`."""
     depends_on_other_clips: ClassVar[bool] = False
-    """Whether a clip's loss depends on other clips of its step (negatives) or on its partner (donors)."""
+    """Whether a clip's loss depends on other clips of its step (negatives) or on its partner
+    (donors)."""
     progress_metric: ClassVar[str] = "loss"
-    """The metric that falls as training succeeds; not the loss where a moving target keeps that up."""
+    """The metric that falls as training succeeds; not the loss where a moving target keeps that
+    up."""
 
     def __init__(
         self,
@@ -186,10 +189,10 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def prepare(self, batches: Sequence[Batch], step: int) -> None:
-        """See all batches of a step before the first of them is trained on; does nothing by default.
+        """See all batches of a step before the first of them is trained on; by default, do nothing.
 
-        Called only when a process accumulates several batches per step. An objective that compares clips of different
-        batches collects its negatives here. Gradients are not needed.
+        Called only when a process accumulates several batches per step. An objective that compares
+        clips of different batches collects its negatives here. Gradients are not needed.
         """
 
     def after_step(self, step: int) -> None:
@@ -197,7 +200,7 @@ class Objective(nn.Module):
 
     @classmethod
     def needs_pairs(cls, config: Any) -> bool:
-        """Return whether clips are mixed with their partners, so that pairs must stay in one batch."""
+        """Return whether clips are mixed with partners, so that pairs must stay in one batch."""
         return False
 
     @classmethod
@@ -206,14 +209,16 @@ class Objective(nn.Module):
         return seconds
 
     def check_plan(self, plan: Plan) -> None:
-        """Refuse a run that cannot be trained; nothing is changed. Everything is accepted by default.
+        """Refuse a run that cannot be trained, and change nothing; by default, accept all runs.
 
         Raises:
             ConfigError: the run cannot be trained.
         """
 
     def begin(self, plan: Plan) -> None:
-        """Prepare for a run: set schedules, copy the teacher. Called once by ``fit``, after the initial weights.
+        """Prepare for a run: set schedules, copy the teacher.
+
+        Called once by ``fit``, after the initial weights are loaded.
 
         Raises:
             ConfigError: :meth:`check_plan` refuses the run.
@@ -221,7 +226,7 @@ class Objective(nn.Module):
         self.check_plan(plan)
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return a warning with a remedy if the metrics of a step show that training fails; else None."""
+        """Return a warning with a remedy if the metrics show that training fails; else None."""
         return None
 
     def export_encoder(self) -> Encoder:
@@ -241,6 +246,13 @@ class Objective(nn.Module):
         if math.isinf(plan.seconds):
             return batch.wave.shape[1] / self.front_end.sample_rate
         return plan.seconds
+
+    def shortest_seconds(self, frames: int) -> float:
+        """Return the length of the shortest audio that has this many frames, in seconds."""
+        front_end = self.front_end.config
+        # The first frame takes a whole window, each further frame a hop.
+        samples = front_end.overhead + (frames - 1) * front_end.hop_length
+        return samples / front_end.sample_rate
 
     def spectrograms(
         self, batch: Batch, wave: Float[Tensor, "clip sample"] | None = None
@@ -278,14 +290,17 @@ class Objective(nn.Module):
         """
         grid = self.encoder.grid
         columns = grid.columns(spectrogram.shape[2])
+        # Without padding attention needs no mask, and is faster.
         padded = grid.columns(shortest) < columns
-        return Features(spectrogram, grid.valid(frames, columns) if padded else None)
+        if not padded:
+            return Features(spectrogram, None)
+        return Features(spectrogram, grid.valid(frames, columns))
 
 
 def _set_drop_path_noise(
     objective: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
 ) -> None:
-    """Draw the random numbers of all drop paths before ``forward``, outside of what torch.compile sees."""
+    """Draw the random numbers of all drop paths before ``forward``, outside torch.compile."""
     named = [keywords[name] for name in ("batch", "step") if name in keywords]
     batch, step = (*arguments, *named)
     set_drop_path_noise(objective, objective.seed, batch.keys, step)
@@ -312,7 +327,10 @@ class MaskedObjective(Objective):
     ) -> Float[Tensor, "clip masked dim"]:
         """Encode the visible patches only, and return the decoder's outputs at the masked ones."""
         masked, visible = split
-        valid = None if features.valid is None else visible.valid
+        # Without padding all clips have as many visible patches, and attention needs no mask.
+        valid = None
+        if features.valid is not None:
+            valid = visible.valid
         tokens = visible.gather(self.encoder.tokens(features.spectrogram))
         encoded = self.encoder.encode_tokens(tokens, valid)
         grid = self.encoder.grid
@@ -321,7 +339,7 @@ class MaskedObjective(Objective):
         return masked.gather(decoded)
 
     def check_plan(self, plan: Plan) -> None:
-        """Refuse overlapping patches, and segments in which no patch would be visible, or none masked."""
+        """Refuse overlapping patches, and segments without a visible or without a masked patch."""
         self.masking.check_window(self._window_frames(plan))
 
     def begin(self, plan: Plan) -> None:
@@ -340,9 +358,10 @@ class MaskedObjective(Objective):
         masked: Subset,
         reconstruction: Float[Tensor, "clip masked pixel"],
     ) -> Picture:
-        """Return the first clip: clean, with its masked patches blank, and with them reconstructed."""
+        """Return the first clip: clean, with masked patches blank, and with them reconstructed."""
         patches = self.encoder.grid.split(spectrogram)
         reconstruction = reconstruction.to(patches.dtype)
+        # NaN marks what the encoder does not get; the mask is read from it.
         blank = torch.full_like(reconstruction, torch.nan)
         masked_input = self._log_mel(masked.scatter(blank, patches), spectrogram.shape[-1])
         return Picture(

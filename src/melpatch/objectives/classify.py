@@ -1,4 +1,4 @@
-"""Classification: a pooled encoder, a linear head, and the labels of a few clips."""
+"""Classification: supervised training of a pooled encoder and a linear head on labelled clips."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,10 +23,11 @@ from melpatch.objectives.base import Features, Objective, ObjectiveOutput
 class Classify(Objective):
     """Supervised training of an encoder and a LayerNorm + linear head, single-label or multi-label.
 
-    Source: the fine-tuning of AST and SSAST (Gong et al. 2022, section 3.1, and the published code); mixed layers and
-    the head with a projection are those of SUPERB (Yang et al. 2021, arXiv 2105.01051, section 2, and its published
-    code). *Differs*: no token of padding is pooled, and cross-entropy takes soft targets, so that it goes with mixup
-    (the published code truncates them).
+    Source: the fine-tuning of AST and SSAST (Gong et al. 2022, section 3.1, and the published
+    code); mixed layers and the head with a projection are those of SUPERB (Yang et al. 2021, arXiv
+    2105.01051, section 2, and its published code). *Differs*: no token of padding is pooled, and
+    cross-entropy takes soft targets, so that it goes with mixup (the published code truncates
+    them).
     """
 
     needs_labels = True
@@ -36,24 +37,25 @@ class Classify(Objective):
         """Settings of classification."""
 
         pooling: Pooling = "frequency"
-        """Tokens to vector: mean of all, class token (a CNN14's embedding), or mean over time with the frequency rows
-        kept."""
+        """Tokens to vector: mean of all, class token (a CNN14's embedding), or mean over time with
+        the frequency rows kept."""
         layers: Literal["last", "mix"] = "last"
-        """Tokens after the encoder's last norm, or the sum of all blocks' outputs before it, with learned weights that
-        start equal and always sum to one. "mix" needs an encoder of patch tokens."""
+        """Tokens after the encoder's last norm, or the sum of all blocks' outputs before it, with
+        learned weights that start equal and always sum to one. "mix" needs an encoder of patch
+        tokens."""
         projection: int = 0
-        """Width of a linear layer that each token goes through before the pooling; the head after it then has no
-        LayerNorm. 0 has neither: LayerNorm and a linear layer after the pooling."""
+        """Width of a linear layer that each token goes through before the pooling; the head after
+        it then has no LayerNorm. 0 has neither: LayerNorm and a linear layer after the pooling."""
         multi_label: bool = False
         """Several labels per clip instead of one. Set from the data."""
         loss: Literal["auto", "softmax", "sigmoid"] = "auto"
-        """Cross-entropy over the labels (softmax), or a yes or no to each of them (sigmoid); auto takes softmax where a
-        clip has one label, sigmoid where it has several."""
+        """Cross-entropy over the labels (softmax), or a binary one for each label (sigmoid); auto
+        takes softmax where a clip has one label, sigmoid where it has several."""
         label_smoothing: float = 0.0
         """Share of the target spread over all labels, in [0, 1); softmax only."""
         patch_out: float = 0.0
-        """Share of a clip's patches that the encoder is not given in training, in [0, 1): faster, and less overfitting.
-        Needs an encoder of patch tokens."""
+        """Share of a clip's patches that the encoder does not get in training, in [0, 1): faster,
+        less overfitting. Needs an encoder of patch tokens."""
         frozen: bool = False
         """Train the head alone; the encoder stays as it was loaded."""
         augment: Augment.Config = field(default_factory=Augment.Config)
@@ -84,7 +86,8 @@ class Classify(Objective):
         self.config: Classify.Config = config
         if len(labels) < 2 and not (config.multi_label and labels):
             raise ConfigError(
-                f"labels = {list(labels)}: a classifier needs two or more; give a corpus that has them"
+                f"labels = {list(labels)}: a classifier needs two or more; "
+                "give a corpus that has them"
             )
         fits = config.patch_out == 0 or isinstance(encoder, TokenEncoder)
         check(
@@ -100,26 +103,25 @@ class Classify(Objective):
             config.layers,
             "'last', since the blocks of this encoder differ in width",
         )
-        self.mix = nn.Parameter(torch.zeros(encoder.num_layers)) if config.layers == "mix" else None
-        self.projection = (
-            nn.Linear(encoder.embed_dim, config.projection) if config.projection else None
-        )
-        pooled = pooled_dim(
-            config.projection or encoder.embed_dim, encoder.grid.rows, config.pooling
-        )
-        self.head = (
-            nn.Linear(pooled, len(labels))
-            if config.projection
-            else linear_head(pooled, len(labels))
-        )
+        self.mix = None
+        if config.layers == "mix":
+            # Softmax of zeros: all layers start with the same weight.
+            self.mix = nn.Parameter(torch.zeros(encoder.num_layers))
+        dim = config.projection or encoder.embed_dim
+        pooled = pooled_dim(dim, encoder.grid.rows, config.pooling)
+        self.projection = None
+        self.head: nn.Module
+        if config.projection:
+            self.projection = nn.Linear(encoder.embed_dim, config.projection)
+            self.head = nn.Linear(pooled, len(labels))
+        else:
+            self.head = linear_head(pooled, len(labels))
         if config.frozen:
             encoder.requires_grad_(False)
         self.augment = Augment(config.augment)
-        self.patch_out = (
-            Masking(Masking.Config(ratio=config.patch_out), encoder.grid)
-            if config.patch_out
-            else None
-        )
+        self.patch_out = None
+        if config.patch_out:
+            self.patch_out = Masking(Masking.Config(ratio=config.patch_out), encoder.grid)
 
     @classmethod
     def needs_pairs(cls, config: Any) -> bool:
@@ -127,45 +129,48 @@ class Classify(Objective):
         return bool(config.augment.mixup_rate)
 
     def train(self, mode: bool = True) -> "Classify":
-        """Set training mode; a frozen encoder stays as it is in use."""
+        """Set training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         self.encoder.train(mode and not self.config.frozen)
         return self
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the mean loss over the clips of an augmented batch, and the share of clips got right."""
+        """Return the mean loss over the clips of an augmented batch, and the accuracy."""
         if batch.targets is None:
             raise ConfigError(
                 "a classifier was given clips without labels; give a corpus that has them"
             )
-        whose = batch.keys, batch.partners, self.seed, step
-        wave, targets = self.augment.wave(batch.wave, batch.lengths, batch.targets, *whose)
+        # Augmentations are drawn by clip key, seed and step; mixup takes the clip's partner.
+        draws = batch.keys, batch.partners, self.seed, step
+        wave, targets = self.augment.wave(batch.wave, batch.lengths, batch.targets, *draws)
         spectrogram, frames, shortest = self.spectrograms(batch, wave)
-        spectrogram, targets = self.augment.spectrogram(spectrogram, frames, targets, *whose)
+        spectrogram, targets = self.augment.spectrogram(spectrogram, frames, targets, *draws)
         assert targets is not None  # since batch.targets is not
         features = self.with_valid(spectrogram, frames, shortest)
-        dropping = self.training and self.patch_out is not None
-        logits = (
-            self.partial_logits(features, batch.keys, step) if dropping else self.logits(features)
-        )
+        if self.training and self.patch_out is not None:
+            logits = self.partial_logits(features, batch.keys, step)
+        else:
+            logits = self.logits(features)
         if self.config.multi_label or self.config.loss == "sigmoid":
             loss = F.binary_cross_entropy_with_logits(logits, targets)
         else:
             loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
-        right = (
-            (batch.targets.gather(1, logits.argmax(dim=1, keepdim=True)) > 0).to(loss.dtype).mean()
-        )
-        return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"accuracy": right})
+        # A clip counts as right if its best label is one of its own, before mixup.
+        best = logits.argmax(dim=1, keepdim=True)
+        accuracy = (batch.targets.gather(1, best) > 0).to(loss.dtype).mean()
+        return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"accuracy": accuracy})
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
-        """Return float32 scores before softmax or sigmoid."""
+        """Return float32 logits, before softmax or sigmoid."""
         encoded = self.encoder(features.spectrogram, features.valid, layers=self.mix is not None)
         return self._scores(self._to_pool(encoded), features.valid)
 
     def partial_logits(
         self, features: Features, keys: Int[Tensor, " clip"], step: int
     ) -> Float[Tensor, "clip label"]:
-        """Return the scores of clips without the patches that ``patch_out`` leaves out; pooled are those that are left.
+        """Return the logits of clips, of which the encoder gets a random part of the patches.
+
+        Only the patches that are left are pooled.
 
         Source: unstructured patch-out of Koutini et al. 2022 (PaSST, arXiv 2110.05069), section 3.
         """
@@ -173,32 +178,35 @@ class Classify(Objective):
         assert self.patch_out is not None
         spectrogram, valid = features
         columns = self.encoder.grid.columns(spectrogram.shape[2])
-        left = self.patch_out(
-            keys, columns, valid, seed=self.seed, step=step, purpose="patch-out"
-        ).visible
+        split = self.patch_out(keys, columns, valid, seed=self.seed, step=step, purpose="patch-out")
+        visible = split.visible
+        attended = None
+        if valid is not None:
+            attended = visible.valid
         tokens = self.encoder.tokens(spectrogram)
-        encoded = self._to_pool(
-            self.encoder.encode_tokens(
-                left.gather(tokens),
-                None if valid is None else left.valid,
-                layers=self.mix is not None,
-            )
+        encoded = self.encoder.encode_tokens(
+            visible.gather(tokens), attended, layers=self.mix is not None
         )
-        nothing = encoded.patches.new_zeros(*tokens.shape[:2], encoded.patches.shape[2])
-        whole = encoded._replace(patches=left.scatter(encoded.patches, nothing))
-        return self._scores(whole, left.as_mask(tokens.shape[1]))
+        encoded = self._to_pool(encoded)
+        # Pooling by frequency needs the whole grid: tokens return to their places, the rest is 0
+        # and not pooled.
+        empty = encoded.patches.new_zeros(*tokens.shape[:2], encoded.patches.shape[2])
+        whole = encoded._replace(patches=visible.scatter(encoded.patches, empty))
+        return self._scores(whole, visible.as_mask(tokens.shape[1]))
 
     def _to_pool(self, encoded: Encoded) -> Encoded:
         """Return the tokens that are pooled: mixed and projected, as the settings say."""
         patches, cls, layers = encoded
         if self.mix is not None:
-            parts = [
-                weight * layer for weight, layer in zip(self.mix.softmax(0), layers, strict=True)
-            ]
+            # sum_l softmax(mix)_l * layer_l; class tokens come first in a layer.
+            weights = self.mix.softmax(0)
+            parts = [weight * layer for weight, layer in zip(weights, layers, strict=True)]
             mixed = torch.stack(parts).sum(dim=0)
-            cls, patches = mixed[:, : cls.shape[1]], mixed[:, cls.shape[1] :]
+            patches = mixed[:, cls.shape[1] :]
+            cls = mixed[:, : cls.shape[1]]
         if self.projection is not None:
-            patches, cls = self.projection(patches), self.projection(cls)
+            patches = self.projection(patches)
+            cls = self.projection(cls)
         return Encoded(patches, cls, ())
 
     def _scores(
@@ -213,9 +221,12 @@ class Classify(Objective):
     def probabilities(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label: they sum to one unless the task is multi-label.
 
-        With a sigmoid loss and one label per clip, that is of each label where exactly one is right: if every score
-        answers a question of its own, p is proportional to sigmoid(s) times 1 - sigmoid of all the others, which is
-        exp(s) but for a factor, hence a softmax too.
+        With a sigmoid loss and one label per clip, it is the probability of each label given that
+        exactly one is right. With independent answers, that of label k is proportional to
+        sigmoid(s_k) times the product of 1 - sigmoid(s_j) over all other labels j. This is exp(s_k)
+        times a factor common to all labels, hence a softmax too.
         """
         logits = self.logits(self.features(batch))
-        return logits.sigmoid() if self.config.multi_label else logits.softmax(dim=1)
+        if self.config.multi_label:
+            return logits.sigmoid()
+        return logits.softmax(dim=1)

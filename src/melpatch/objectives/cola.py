@@ -1,7 +1,8 @@
-"""COLA: contrastive learning, in which two crops of a clip find each other among the crops of all clips.
+"""COLA: contrastive learning that matches two crops of a clip among the crops of all clips.
 
-Saeed, Grangier and Zeghidour 2020, "Contrastive learning of general-purpose audio representations" (ICASSP 2021, arXiv
-2010.10915), and the published code. It needs one vector per crop, so any encoder will do.
+Saeed, Grangier and Zeghidour 2020, "Contrastive learning of general-purpose audio representations"
+(ICASSP 2021, arXiv 2010.10915), and the published code. It needs one vector per crop, so any
+encoder will do.
 """
 
 import math
@@ -50,7 +51,8 @@ class Projections(NamedTuple):
     positives: Embeddings
     """Of the second crops."""
     keys: Int[Tensor, " clip"]
-    """The clips' keys. A step may hold a clip twice, at the seam of two epochs; it is no negative of itself."""
+    """The clips' keys. A step may hold a clip twice, at the seam of two epochs; it is no negative
+    of itself."""
 
 
 class COLA(Objective):
@@ -63,13 +65,16 @@ class COLA(Objective):
         """Settings of COLA."""
 
         crop_seconds: float | None = None
-        """Length of a crop, in seconds; none: 1 s as published, but at most max_crop_ratio of the longest segment."""
+        """Length of a crop, in seconds; none: 1 s as published, but at most max_crop_ratio of the
+        longest segment."""
         max_crop_ratio: float = 0.5
-        """Largest share of a clip that a crop may be, so that the two crops of a short clip mostly differ. Published:
-        1, with which both crops of a clip shorter than a crop are the whole clip."""
+        """Largest share of a clip that a crop may be, so that the two crops of a short clip mostly
+        differ. Published: 1, with which both crops of a clip shorter than a crop are the whole
+        clip."""
         noise_snr_db: float | None = None
-        """Signal-to-noise ratio of white noise added to a clip for its second crop, in dB; none adds none. The
-        published option, a deviation of 0.001 on waves of unit energy, is 8 dB in clips of 10 s."""
+        """Signal-to-noise ratio of white noise added to a clip for its second crop, in dB; none
+        adds none. The published option, a deviation of 0.001 on waves of unit energy, is 8 dB in
+        clips of 10 s."""
         pooling: Pooling = "mean"
         """How tokens become one vector per crop; published, on a convolutional network: max."""
         projection: int = 512
@@ -77,15 +82,16 @@ class COLA(Objective):
         similarity: Literal["bilinear", "cosine"] = "bilinear"
         """Similarity of two projections: through a learned matrix, or the cosine."""
         init: Literal["identity", "random"] = "identity"
-        """Initial matrix: the identity, a plain dot product; or normal with deviation 0.05, as published, which learns
-        more slowly."""
+        """Initial matrix: the identity, a plain dot product; or normal with deviation 0.05, as
+        published, which learns more slowly."""
         temperature: float = 0.2
         """Temperature of the cosine."""
         symmetric: bool = False
-        """Average the loss over both directions, from first to second crop and back; published: one way."""
+        """Average the loss over both directions, from first to second crop and back; published: one
+        way."""
         negatives: Literal["batch", "processes"] = "processes"
-        """Negatives: the clips of one batch of one process, or those of the whole step, of all processes and
-        accumulated batches, which are then encoded twice."""
+        """Negatives: the clips of one batch of one process, or those of the whole step, of all
+        processes and accumulated batches, which are then encoded twice."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
@@ -131,20 +137,21 @@ class COLA(Objective):
         return float(config.crop_seconds or min(_CROP_SECONDS, config.max_crop_ratio * seconds))
 
     def check_plan(self, plan: Plan) -> None:
-        """Refuse crops longer than every clip or too short for a patch, and batches without negatives.
+        """Refuse crops of unusable length, and batches without negatives.
 
         Raises:
-            ConfigError: one of these holds.
+            ConfigError: a crop is longer than every clip or shorter than a patch, or a batch of one
+                clip is compared with itself only.
         """
-        front_end = self.front_end.config
-        frames = self.encoder.grid.patch[1]
-        samples = front_end.overhead + (frames - 1) * front_end.hop_length
-        least = samples / front_end.sample_rate
+        least = self.shortest_seconds(self.encoder.grid.patch[1])
         longest = plan.longest_segment
         crop = self.input_seconds(self.config, plan.seconds)
         allowed = f"{least:g} (one patch) to {longest:g}, the longest segment; set it or --seconds"
         check(least <= crop <= longest, "objective.crop_seconds", crop, allowed)
-        batches = 1 if self.config.negatives == "processes" else plan.accumulate * plan.world_size
+        # With negatives from all processes the step is one large batch.
+        batches = 1
+        if self.config.negatives == "batch":
+            batches = plan.accumulate * plan.world_size
         allowed = f"{2 * batches} or more, since other clips are the negatives"
         check(plan.batch_size >= 2 * batches, "batch_size", plan.batch_size, allowed)
 
@@ -154,10 +161,11 @@ class COLA(Objective):
         self.plan = plan
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the mean over clips of -ln softmax of the similarity of a clip's crops among all (equation 1).
+        """Return the mean over clips of -ln softmax(similarity of own crops) (equation 1).
 
-        Metrics: ``accuracy``, the share of first crops whose own second crop is the most similar, and ``spread``, the
-        standard deviation of the projections over the clips: near 0, the encoder has collapsed.
+        Metrics: ``accuracy``, the share of first crops whose own second crop is the most similar,
+        and ``spread``, the standard deviation of the projections over the clips: near 0, the
+        encoder has collapsed.
         """
         own = self.project(batch, step)
         if self.others:
@@ -179,10 +187,10 @@ class COLA(Objective):
         return ObjectiveOutput(loss / count, loss.new_full((), len(batch)), metrics)
 
     def prepare(self, batches: Sequence[Batch], step: int) -> None:
-        """Encode all batches of the step without gradient, so that each can be compared with the others.
+        """Encode all batches of the step without gradient, as negatives of each other.
 
-        Gradients are exact: each batch brings those of the whole step's loss by its own clips. Source: gradient caching
-        (Gao et al. 2021, arXiv 2101.06983).
+        Gradients are exact: each batch brings those of the whole step's loss by its own clips.
+        Source: gradient caching (Gao et al. 2021, arXiv 2101.06983).
         """
         self.others.clear()
         if self.config.negatives == "batch":
@@ -192,6 +200,7 @@ class COLA(Objective):
             for batch in batches:
                 set_drop_path_noise(self, self.seed, batch.keys, step)
                 own.append(self.project(batch, step))
+        # One exchange for the whole step: each batch is compared with all others of all processes.
         other_processes = self._of_other_processes(_joined(own))
         everything = [*own, *other_processes]
         self.others.extend(_all_but(number, everything) for number in range(len(own)))
@@ -211,11 +220,12 @@ class COLA(Objective):
         return Projections(anchors, positives, batch.keys)
 
     def crops(self, batch: Batch, step: int) -> Features:
-        """Return the first crops of all clips, then the second ones, each from a random place of its clip.
+        """Return the first crops of all clips, then the second ones, each cut at a random place.
 
-        The crop of a short clip is ``max_crop_ratio`` of it, but at least a patch. Crops are cut from spectrograms,
-        which are computed once per clip unless there is noise. *Differs:* the published code pads short clips with
-        silence, and adds the noise after the crop, of one deviation for clips of all lengths.
+        The crop of a short clip is ``max_crop_ratio`` of it, but at least a patch. Crops are cut
+        from spectrograms, which are computed once per clip unless there is noise. *Differs:* the
+        published code pads short clips with silence, and adds the noise after the crop, of one
+        deviation for clips of all lengths.
         """
         clean, frames, shortest = self.spectrograms(batch)
         noisy = clean
@@ -245,7 +255,7 @@ class COLA(Objective):
         return most.clamp(min=self.encoder.grid.patch[1])
 
     def embed(self, crops: Features) -> tuple[Embeddings, Embeddings]:
-        """Return the projections of the first and the second crops, from -1 to 1, in float32 at least."""
+        """Return the projections of first and second crops, from -1 to 1, in float32 at least."""
         encoded = self.encoder(crops.spectrogram, crops.valid)
         rows = self.encoder.grid.rows
         pooled = pool(encoded.patches, encoded.cls, crops.valid, rows, self.config.pooling)
@@ -257,7 +267,7 @@ class COLA(Objective):
     def compare(
         self, own: Projections, others: Projections
     ) -> tuple[Float[Tensor, " any"], Bool[Tensor, " any"]]:
-        """Return the loss of each clip, own ones first, and whether its second crop was the most similar."""
+        """Return the loss of each clip, own clips first, and whether its crops found each other."""
         anchors, positives, keys = _joined([own, others])
         with torch.autocast(anchors.device.type, enabled=False):  # as in embed
             if self.config.similarity == "bilinear":
@@ -281,10 +291,10 @@ class COLA(Objective):
         return loss[0], hit[0]
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return a warning if the loss is still that of guessing after a tenth of the run; else None.
+        """Return a warning if the loss is still that of guessing after a tenth of the run.
 
-        Accuracy far above chance is a sign of learning, whatever the loss: through a bilinear similarity, a few
-        confident mistakes cost more than guessing does.
+        Accuracy far above chance is a sign of learning, whatever the loss: through a bilinear
+        similarity, a few confident mistakes cost more than guessing does.
         """
         compared = self._compared_clips(self.plan)
         guessing = math.log(max(compared, 1))

@@ -1,6 +1,7 @@
-"""MAE-AST: the two losses of SSAST on a masked autoencoder, whose encoder sees the visible patches only.
+"""MAE-AST: SSAST's two losses with a masked autoencoder, whose encoder sees visible patches only.
 
-Baade, Peng and Harwath 2022, "MAE-AST: Masked Autoencoding Audio Spectrogram Transformer" (arXiv 2203.16691).
+Baade, Peng and Harwath 2022, "MAE-AST: Masked Autoencoding Audio Spectrogram Transformer" (arXiv
+2203.16691).
 """
 
 from dataclasses import dataclass, field
@@ -23,8 +24,8 @@ from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
 class MAEAST(MaskedObjective):
     """Masked autoencoding, discriminative and generative together (section 2 of the paper).
 
-    *Differs:* squares are drawn for each clip, where the published code gives all clips of a batch the same ones and
-    lets them wrap around from one column into the next.
+    *Differs:* squares are drawn for each clip, where the published code gives all clips of a batch
+    the same ones and lets them wrap around from one column into the next.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -32,15 +33,18 @@ class MAEAST(MaskedObjective):
         """Settings of MAE-AST."""
 
         mask: Masking.Config = field(default_factory=Masking.Config)
-        """Which patches are masked; the paper masks 75 %, in squares (its "chunks") or at random."""
+        """Which patches are masked; the paper masks 75 %, in squares (its "chunks") or at
+        random."""
         decoder: MAEDecoder.Config = field(default_factory=MAEDecoder.Config)
-        """The network that predicts them from the visible ones; by default two blocks as wide as the encoder."""
+        """The network that predicts them from the visible ones; by default two blocks as wide as
+        the encoder."""
         pretext: Literal["joint", "discriminative", "generative"] = "joint"
         """Which of the two losses are used."""
         generative_weight: float = 10.0
         """Weight of the generative loss relative to the discriminative one."""
         negatives: Negatives = "clip"
-        """Where the negatives of InfoNCE come from: the masked patches of the clip, the batch or all processes."""
+        """Where the negatives of InfoNCE come from: the masked patches of the clip, the batch or
+        all processes."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
@@ -72,6 +76,7 @@ class MAEAST(MaskedObjective):
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
         decoded = self.decode_masked(self.decoder, features, split)
+        # Both losses compare with the raw pixels of the masked patches.
         targets = split.masked.gather(self.encoder.grid.split(features.spectrogram))
         valid = split.masked.valid
         losses: dict[str, Tensor] = {}
@@ -85,7 +90,7 @@ class MAEAST(MaskedObjective):
         return ObjectiveOutput(loss, valid.sum().float(), losses)
 
     def picture(self, batch: Batch, step: int) -> Picture | None:
-        """Return the first clip: clean, with its masked patches blank, and with them reconstructed."""
+        """Return the first clip: clean, with masked patches blank, and with them reconstructed."""
         if self.config.pretext == "discriminative":
             return None
         features = self.features(batch)

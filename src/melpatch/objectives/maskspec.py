@@ -1,8 +1,8 @@
-"""MaskSpec and Audio-MAE: encode the visible quarter of a spectrogram's patches and reconstruct the masked ones.
+"""MaskSpec and Audio-MAE: encode the visible quarter of the patches, reconstruct the masked ones.
 
-Chong, Wang, Zhou and Zeng 2022, "Masked Spectrogram Prediction for Self-Supervised Audio Pre-Training"
-(arXiv 2204.12768), after He et al. 2022, "MAE" (arXiv 2111.06377). With ``decoder.attention = "windows"`` it is
-Audio-MAE (Huang et al. 2022, arXiv 2207.06405).
+Chong, Wang, Zhou and Zeng 2022, "Masked Spectrogram Prediction for Self-Supervised Audio
+Pre-Training" (arXiv 2204.12768), after He et al. 2022, "MAE" (arXiv 2111.06377). With
+``decoder.attention = "windows"`` it is Audio-MAE (Huang et al. 2022, arXiv 2207.06405).
 """
 
 from dataclasses import dataclass, field
@@ -39,7 +39,8 @@ class MaskSpec(MaskedObjective):
         )
         """The network that reconstructs them."""
         target: Literal["normalised", "raw"] = "normalised"
-        """What is reconstructed: patches normalised to mean 0 and standard deviation 1 each, or raw ones."""
+        """What is reconstructed: patches normalised to mean 0 and standard deviation 1 each, or raw
+        ones."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class MaskSpec(MaskedObjective):
         """Return the mean squared error of the masked patches of the batch (equation 1)."""
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
+        # Only masked patches are in the loss.
         patches = split.masked.gather(self.encoder.grid.split(features.spectrogram))
         predictions = self.head(self.decode_masked(self.decoder, features, split))
         valid = split.masked.valid
@@ -76,17 +78,20 @@ class MaskSpec(MaskedObjective):
         """Return the reconstruction targets of patches: normalised each by itself, or raw."""
         if self.config.target == "raw":
             return patches
+        # (patch - mean) / std, each patch by itself
         return (patches - patches.mean(dim=2, keepdim=True)) / deviation(patches)
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip: clean, with its masked patches blank, and with them reconstructed.
+        """Return the first clip: clean, with masked patches blank, and with them reconstructed.
 
-        Normalised targets have no mean and standard deviation; those of the clip's visible patches stand in for them.
+        Normalised targets have no mean and standard deviation; those of the clip's visible patches
+        stand in for them.
         """
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
         reconstruction = self.head(self.decode_masked(self.decoder, features, split))
         if self.config.target == "normalised":
+            # reconstruction * std + mean undoes (patch - mean) / std.
             visible = split.visible.gather(self.encoder.grid.split(features.spectrogram))
             mean = masked_mean(visible.mean(2, keepdim=True), split.visible.valid)
             std = masked_mean(deviation(visible), split.visible.valid)
@@ -95,5 +100,5 @@ class MaskSpec(MaskedObjective):
 
 
 def deviation(patches: Patches) -> Float[Tensor, "clip patch 1"]:
-    """Return the standard deviation of each patch as MAE computes it: unbiased, and at least 0.001."""
+    """Return the unbiased standard deviation of each patch as in MAE, at least 0.001."""
     return (patches.var(dim=2, keepdim=True) + 1e-6).sqrt()

@@ -1,7 +1,8 @@
 """SSAST: mask patches of a spectrogram, discriminate them with InfoNCE and reconstruct them.
 
-Gong, Lai, Chung and Glass 2022, "SSAST: Self-Supervised Audio Spectrogram Transformer" (AAAI 2022, arXiv 2110.09784).
-Where the paper and its published code (commit a1a3eec) differ, the paper is the default and the code is a setting.
+Gong, Lai, Chung and Glass 2022, "SSAST: Self-Supervised Audio Spectrogram Transformer" (AAAI 2022,
+arXiv 2110.09784). Where the paper and its published code (commit a1a3eec) differ, the paper is the
+default and the code is a setting.
 """
 
 from dataclasses import dataclass
@@ -23,21 +24,25 @@ from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput,
 
 
 class SSAST(MaskedObjective):
-    """Masked spectrogram patch modelling, discriminative and generative together (section 2 of the paper)."""
+    """Masked spectrogram patch modelling, discriminative and generative (section 2 of the
+    paper)."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Settings of SSAST."""
 
         mask_ratio: float = 0.75
-        """Share of a clip's patches that is masked, in (0, 1). The paper masks 400 of 512 (0.78)."""
+        """Share of a clip's patches that is masked, in (0, 1). The paper masks 400 of 512
+        (0.78)."""
         num_masked: int | None = None
-        """Masked patches of a clip that fills the window; shorter clips mask the same share. Overrides mask_ratio."""
+        """Masked patches of a clip that fills the window; shorter clips mask the same share.
+        Overrides mask_ratio."""
         mask: Literal["auto", "cluster", "random"] = "auto"
-        """Squares of patches or single patches; auto takes single ones if the grid has one row (frames)."""
+        """Squares of patches or single patches; auto takes single ones if the grid has one row
+        (frames)."""
         sampler: Literal["uniform", "legacy"] = "uniform"
-        """How squares are drawn: every patch equally often, or as in the published code (low mels often stay
-        visible)."""
+        """How squares are drawn: every patch equally often, or as in the published code (low mels
+        often stay visible)."""
         cluster_sides: tuple[int, ...] = (3, 4, 5)
         """Sides of the squares, in patches; one is drawn per clip."""
         pretext: Literal["joint", "discriminative", "generative"] = "joint"
@@ -47,7 +52,8 @@ class SSAST(MaskedObjective):
         softmax_axis: Axis = "patches"
         """The paper's softmax over patches, or the published code's over predictions."""
         two_pass: bool = False
-        """Run the encoder once per loss, each with its own mask, as the published code does. Twice the cost."""
+        """Run the encoder once per loss, each with its own mask, as the published code does. Twice
+        the cost."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
@@ -72,7 +78,9 @@ class SSAST(MaskedObjective):
         grid = encoder.grid
         kind: Literal["random", "cluster", "cluster_legacy"] = "random"
         if config.mask == "cluster" or (config.mask == "auto" and grid.rows > 1):
-            kind = "cluster_legacy" if config.sampler == "legacy" else "cluster"
+            kind = "cluster"
+            if config.sampler == "legacy":
+                kind = "cluster_legacy"
         check(
             kind != "cluster_legacy" or front_end.config.padding == "legacy",
             "objective.sampler",
@@ -95,7 +103,7 @@ class SSAST(MaskedObjective):
             self.generative_head = mlp_head(encoder.embed_dim, grid.pixels)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return L = L_d + lambda * L_g, means over the masked patches of the batch (section 2.3)."""
+        """Return L = L_d + lambda * L_g, means over the batch's masked patches (section 2.3)."""
         features = self.features(batch)
         masked = self.mask_patches(batch, features, step).masked
         tokens = self.encode(features, masked)
@@ -111,10 +119,14 @@ class SSAST(MaskedObjective):
         return ObjectiveOutput(loss, masked.valid.sum().float(), losses)
 
     def encode(self, features: Features, masked: Subset) -> Float[Tensor, "clip masked dim"]:
-        """Return the encoder's outputs at the masked patches, which enter as mask embedding plus position."""
+        """Return the encoder's outputs at the masked patches.
+
+        The encoder gets the mask embedding plus the position in their place.
+        """
         tokens = self.encoder.tokens(features.spectrogram)
         columns = self.encoder.grid.columns(features.spectrogram.shape[-1])
         masked_tokens = (self.mask_embed + self.encoder.positions(columns)).to(tokens.dtype)
+        # Masked patches: mask embedding + position. Visible ones: patch embedding + position.
         mask = masked.as_mask(tokens.shape[1])[..., None]
         tokens = torch.where(mask, masked_tokens, tokens)
         return masked.gather(self.encoder.encode_tokens(tokens, features.valid).patches)
@@ -136,7 +148,7 @@ class SSAST(MaskedObjective):
         return {"mse": reconstruction_loss(predictions, targets, masked.valid)}
 
     def picture(self, batch: Batch, step: int) -> Picture | None:
-        """Return the first clip: clean, with its masked patches blank, and with them reconstructed."""
+        """Return the first clip: clean, with masked patches blank, and with them reconstructed."""
         if self.config.pretext == "discriminative":
             return None
         features = self.features(batch)
