@@ -320,7 +320,7 @@ class Training:
     def __init__(self, setting: Setting) -> None:
         config = settings(setting)
         objective, seconds = build(config), setting.clip_seconds
-        plan = Plan(1000, setting.batch_size, seconds, seconds, processes=setting.processes)
+        plan = Plan(1000, setting.batch_size, seconds, seconds, world_size=setting.processes)
         self.trainer = set_up(objective, config, plan)
         self.done = 0
         self.device, self.rank, self.config = self.trainer.fabric.device, distributed.rank(), config

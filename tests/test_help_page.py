@@ -4,8 +4,10 @@ import pytest
 import tyro
 
 from melpatch.flags import Flag, flags_of
-from melpatch.help_page import GROUPS, page
+from melpatch.help_page import ESSENTIAL, GROUPS, page
 from melpatch.recipes.base import recipe
+from melpatch.workflows.finetune import finetune_defaults
+from melpatch.workflows.pretrain import pretrain_defaults
 
 
 def flag(name, kind="INT", default=1, doc="What it is.", positional=False):
@@ -61,3 +63,13 @@ def test_no_line_is_wider_than_the_page(width):
     text = page("melpatch pretrain", "Pretrain.", list(flags_of(type(settings), settings)), width)
     # A flag with its choices is one word.
     assert [line for line in text.splitlines() if len(line) > width and "{" not in line] == []
+
+
+def test_every_setting_that_help_names_exists():
+    names = {
+        flag.name
+        for settings in (pretrain_defaults("ssast"), finetune_defaults("scratch"))
+        for flag in flags_of(type(settings), settings)
+    }
+    named = {*ESSENTIAL, *(name for group in GROUPS.values() for name in group)}
+    assert named - names == set()

@@ -1,4 +1,4 @@
-"""Pretrain, fine-tune with few labels and compare with random weights, in minutes, on made-up sound or your own."""
+"""Pretrain, fine-tune with few labels and compare with random weights, within minutes."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,8 @@ class Config:
     out: Path = Path("demo")
     """Folder to write: corpus, runs and pictures. An earlier demo there is continued."""
     data: str | None = None
-    """Folder of audio (one sub-folder per class, if there are classes), or a CSV; without, sound scenes are made up."""
+    """Folder of audio (one sub-folder per class, if there are classes) or CSV file; by default synthetic
+    scenes are generated."""
     split_column: str = "split"
     """Column of the CSV that holds the split."""
     labels_per_class: int = 10
@@ -38,15 +39,15 @@ class Config:
     size: str = "mini"
     """Encoder: nano, mini, tiny, small or base."""
     pretrain_steps: int = 350
-    """Optimiser steps of pretraining; 350 take some two and a half minutes on two cores."""
+    """Optimiser steps of pretraining; 350 take about two and a half minutes on two cores."""
     finetune_steps: int = 80
     """Optimiser steps of each fine-tuning."""
     seed: int = 0
-    """Everything random is a function of this number."""
+    """Seed of everything random."""
 
 
 def run(config: Config) -> None:
-    """Walk the whole way, print a table, and leave pictures."""
+    """Pretrain, fine-tune and evaluate; print a table of scores and draw pictures."""
     if config.data is not None:  # each corpus gets runs of its own
         config = replace(config, out=config.out / Path(config.data).resolve().stem)
     corpus_file = _prepared(config)
@@ -138,7 +139,7 @@ def _compare(
 
 
 def _shown(record: dict[str, Any]) -> tuple[str, str]:
-    """Return a score and its interval in words; both are missing where the clips are of one class."""
+    """Return a score and its interval as text; both are missing if all clips are of one class."""
     if record["value"] is None or record["interval_95"] is None:
         return "-", ""
     return f"{record['value']:.3f}", "({:.3f} to {:.3f})".format(*record["interval_95"])
@@ -167,7 +168,7 @@ def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, ou
 
 
 def _draw_clip(pictures: Path, run: Path, corpus: Corpus) -> None:
-    """Draw the first test clip as the pretrained model hides and rebuilds it."""
+    """Draw the first test clip as the pretrained model masks and reconstructs it."""
     model = load(run)
     chosen = corpus.select(["test"]) if "test" in corpus.splits else corpus
     try:

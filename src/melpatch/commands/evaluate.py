@@ -1,4 +1,4 @@
-"""Score a run on labelled audio by named protocols: a classifier by its predictions, an encoder by probes."""
+"""Score a run on labelled audio: a classifier by its predictions, an encoder by probes."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The sheet that pictures are drawn on: matplotlib, fetched when it is first needed, without its global state."""
+"""Figures of matplotlib, which is imported on first use and whose global state is left alone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ DPI = 150
 
 
 def sheet(width: float, height: float, title: str = "") -> "Figure":
-    """Return an empty figure of that size in inches; it never opens a window.
+    """Return an empty figure of a size in inches; it never opens a window.
 
     Raises:
         MelpatchError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""The picture of what a budget buys: scores against the time that went into pretraining."""
+"""A figure of scores against the time spent on pretraining."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ _MARKERS = "osD^vP*X"
 
 
 class Point(NamedTuple):
-    """A score that was reached."""
+    """A score and its cost."""
 
     row: str
-    """What a row of panels has in common, such as the size of the encoder and the protocol; may be empty."""
+    """Row of panels, such as the size of the encoder and the protocol; may be empty."""
     task: str
-    """What was scored; a column of panels each."""
+    """Task that was scored; one column of panels each."""
     method: str
-    """What was trained; a line each."""
+    """Method that was trained; one line each."""
     seconds: float
-    """What it cost; 0 for random weights, which are drawn as a level from side to side."""
+    """Cost of pretraining; 0 for random weights, which are drawn as a horizontal line."""
     score: float
 
 
@@ -35,12 +35,12 @@ def budget(path: Path, points: Sequence[Point], score: str, unit: str = "CPU sec
 
     Args:
         path: PNG file to write.
-        points: in any order; methods have their colours in the order in which they come first.
-        score: what the scores are, in words.
-        unit: of the time.
+        points: in any order; colours are assigned to methods in order of appearance.
+        score: name of the score.
+        unit: unit of the time.
 
     Raises:
-        MelpatchError: there is no point that cost something; or matplotlib is missing.
+        MelpatchError: no point has a cost, or matplotlib is missing.
     """
     if not any(point.seconds > 0 for point in points):
         raise MelpatchError("no score of a trained network to draw; see what the runs failed of")

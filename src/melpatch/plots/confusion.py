@@ -1,4 +1,4 @@
-"""The picture of a classifier's confusions: which classes it takes for which."""
+"""A figure of the confusion matrix of a classifier."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +10,18 @@ from melpatch.errors import ConfigError, MelpatchError
 from melpatch.plots.base import save, sheet
 
 MOST_CLASSES = 50
-"""More than so many classes cannot be read in one picture."""
+"""Largest number of classes that can be read in a figure."""
 _WITH_COUNTS = 15  # classes up to which there is room for numbers in the cells
 
 
 def confusion(
     path: Path, matrix: Int[np.ndarray, "_true _predicted"], labels: Sequence[str], title: str = ""
 ) -> None:
-    """Draw a confusion matrix, coloured by the share of each true class; counts stand in the cells of a small one.
+    """Draw a confusion matrix, coloured by the share of each true class; small ones show counts.
 
     Args:
         path: PNG file to write.
-        matrix: how many clips of each true class (row) were taken for each class (column).
+        matrix: number of clips of each true class (row) and predicted class (column).
         labels: the names of the classes.
         title: words above the picture.
 
@@ -44,9 +44,8 @@ def confusion(
     totals = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
     image = panel.imshow(np.ma.masked_invalid(share), cmap="magma_r", vmin=1e-9, vmax=1)
-    image.set_cmap(
-        image.get_cmap().with_extremes(under="white", bad="0.85")
-    )  # no such clip; no clip of that class
+    # White: no clip in the cell. Grey: no clip of the true class.
+    image.set_cmap(image.get_cmap().with_extremes(under="white", bad="0.85"))
     fontsize = 10 if size <= _WITH_COUNTS else 7
     panel.set_xticks(range(size), labels, rotation=90, fontsize=fontsize, parse_math=False)
     panel.set_yticks(range(size), labels, fontsize=fontsize, parse_math=False)

@@ -1,4 +1,4 @@
-"""The picture of how a run went: every metric against the step."""
+"""A figure of the metrics of a run against the step."""
 
 import json
 import math
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-_TRAINING, _VALIDATION = "#2f5f9e", "#d9541e"
+_TRAINING = "#2f5f9e"
+_VALIDATION = "#d9541e"
 _VALIDATED = "val_"  # in front of the name of a metric that was measured on the validation split
-_SPARSE = 30  # up to so many values are drawn as points
+_SPARSE = 30  # up to this number, values are drawn as points
 _EXACT = {"lr"}  # not measured but set, so that there is no noise to smooth
 
 
@@ -37,9 +38,8 @@ def curve(
     Raises:
         MelpatchError: the file is no such file, or holds no such metric; or matplotlib is missing.
     """
-    records = [
-        one for one in (_read(metrics) if isinstance(metrics, Path) else metrics) if "step" in one
-    ]
+    logged = _read(metrics) if isinstance(metrics, Path) else metrics
+    records = [record for record in logged if "step" in record]
     names = _names(records)
     keys = names if keys is None else keys
     unknown = [key for key in keys if key not in names]
@@ -47,7 +47,7 @@ def curve(
         what = f"no metric {unknown[0]!r}" if unknown else "no metric to draw"
         raise MelpatchError(f"{what}; there are: {', '.join(names) or 'none'}")
     figure = sheet(10.0, 0.7 + 2.4 * (len(keys) // 2 + 1))
-    last = max(one["step"] for one in records)
+    last = max(record["step"] for record in records)
     lines: dict[str, Line2D] = {}
     for key, panel in zip(keys, _panels(figure, len(keys)), strict=True):
         panel.set_xlim(-0.02 * last, 1.02 * last + 1)
@@ -86,14 +86,14 @@ def _number(value: object) -> float:
 
 def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the metrics that have a finite number anywhere, the loss first, the others in order of appearance."""
-    found = {
+    names = {
         key.removeprefix(_VALIDATED): None
         for record in records
         for key, value in record.items()
         if not math.isnan(_number(value))
     }
-    found.pop("step", None)
-    return sorted(found, key=lambda key: key != "loss")
+    names.pop("step", None)
+    return sorted(names, key=lambda key: key != "loss")
 
 
 def _panels(figure: "Figure", count: int) -> Iterator["Axes"]:
@@ -110,7 +110,7 @@ def _series(
 ) -> tuple[Float[np.ndarray, " value"], Float[np.ndarray, " value"]]:
     """Return the steps at which a metric was logged, in order, and its values."""
     pairs = sorted(
-        ((_number(one["step"]), _number(one[key])) for one in records if key in one),
+        ((_number(record["step"]), _number(record[key])) for record in records if key in record),
         key=lambda pair: pair[0],
     )
     steps, values = np.array(pairs, dtype=float).reshape(-1, 2).T

@@ -1,4 +1,4 @@
-"""The picture of single classes: how well each is told, and how many clips that is judged by."""
+"""A figure of the score of every class, with its number of clips."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The picture of a teacher's classes: which patches of a spectrogram it takes for the same."""
+"""A figure of the classes that a teacher assigns to the patches of a spectrogram."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def pseudo_labels(
     """
     if picture.pseudo_labels is None:
         raise MelpatchError(
-            "a picture without classes; give one of a method whose teacher tells classes of patches"
+            "a picture without classes; give that of a method whose teacher assigns classes to patches"
         )
     rows, columns = picture.pseudo_labels.shape
     numbers, counts = torch.unique(picture.pseudo_labels, return_counts=True)

@@ -1,4 +1,4 @@
-"""The picture of a masked spectrogram: what was there, what the network saw of it, and what it made of the rest."""
+"""A figure of a masked spectrogram: clean, as the network sees it, and reconstructed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,11 +26,11 @@ _PERCENTILES = (
 def reconstruction(
     path: Path, picture: Picture, *, seconds_per_frame: float, title: str = ""
 ) -> None:
-    """Draw what a method hid, saw and made of a clip: log-mel spectrograms in one colour scale, that of the clean one.
+    """Draw the clean, masked and reconstructed log-mel spectrogram of a clip in one colour scale.
 
-    They are three where nothing stood in the place of what is hidden, which is drawn grey; four, the mask by itself,
-    where other values did; one less for a method that rebuilds nothing. They stand side by side; those of long clips,
-    one above the other.
+    Masked patches are grey. A method that replaces them by other values gets a panel of the
+    corrupted spectrogram and a panel of the mask. Without a reconstruction, its panel is left out.
+    Panels stand side by side; those of long clips, above each other.
 
     Args:
         path: PNG file to write.
