@@ -8,6 +8,7 @@ import shlex
 import time
 
 import pytest
+from clocks import tick
 from journeys.three_sounds import SHORT, SMALL, melpatch, write_corpus
 
 from melpatch import cli
@@ -16,6 +17,7 @@ from melpatch.comparison.results import locked
 from melpatch.comparison.spec import shipped
 from melpatch.errors import MelpatchError
 from melpatch.evaluation import report
+from melpatch.training import speed
 
 SPEC = f"""
 title = "Two ways"
@@ -93,6 +95,7 @@ def done(here, asked):
     with pytest.MonkeyPatch.context() as patch:
         one = Here()
         patch.setattr("melpatch.comparison.work.Subprocesses", lambda: one)
+        tick(patch, speed)
         melpatch(*asked, "--out", here / "out")
     return here / "out", one.ran
 
@@ -123,7 +126,10 @@ def test_every_cell_is_made_once(done):
     ]
     assert [row["n"] for row in found] == ["6", "6", "3", "3"] * 2
     assert {row["steps"] for row in found} == {"0.0", "2.0"}
-    assert all((float(row["cpu_seconds"]) > 0) == (row["method"] == "masked") for row in found)
+    cpu_seconds = {row["method"]: set() for row in found}
+    for row in found:
+        cpu_seconds[row["method"]].add(float(row["cpu_seconds"]))
+    assert cpu_seconds == {"random": {0.0}, "masked": {2.0}}  # two steps of a second each
     assert (out / "table.md").read_text().startswith("**Two ways**")
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
 
@@ -162,10 +168,13 @@ def test_nothing_is_done_twice_and_more_seeds_add_to_it(done, asked, commands):
     assert all(bool(row["seeds_95"]) == (row["seeds"] == "3") for row in rows(out))
 
 
-def test_a_budget_of_seconds_is_as_many_steps_as_it_pays_for(asked, tmp_path, commands):
+def test_a_budget_of_seconds_is_as_many_steps_as_it_pays_for(
+    asked, tmp_path, commands, monkeypatch
+):
+    tick(monkeypatch, speed)
     words = (
         "--cpu-seconds",
-        "0.5",
+        "3.2",
         "--only",
         "masked",
         "--seeds",
@@ -177,10 +186,11 @@ def test_a_budget_of_seconds_is_as_many_steps_as_it_pays_for(asked, tmp_path, co
     )
     melpatch(*asked, "--out", tmp_path, *words)
     cost, run, *_ = lines(tmp_path)
-    assert run["steps"] == max(1, round(0.5 / cost["cpu_seconds_per_step"]))
+    assert cost["cpu_seconds_per_step"] == 1.0
+    assert run["steps"] == 3
     assert run["passes"] == pytest.approx(6 * run["steps"] / 9, abs=0.01)
     assert not any((tmp_path / "costs").iterdir())
-    assert "| masked | 0.5 CPU-s |" in (tmp_path / "table.md").read_text()
+    assert "| masked | 3.2 CPU-s |" in (tmp_path / "table.md").read_text()
     assert len(commands[0].ran) == 4
 
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -191,15 +192,20 @@ def test_a_process_waits_for_the_room_of_another_transfer(memory, cache, monkeyp
     sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
     limit(monkeypatch, max(sizes))
     folder, url = mirror(memory)
-    monkeypatch.setattr(remote, "_POLL", 0.01)
     (folder / f"shard-000002.tar.{sizes[2]}.part").touch()
     lock = FileLock(folder / "shard-000002.tar.lock", thread_local=False)
     lock.acquire()
-    done = threading.Timer(0.3, lock.release)
-    done.start()
-    before = time.monotonic()
+    waits = []
+
+    def wait(seconds):
+        # The other transfer ends during the third wait.
+        waits.append(kept(cache))
+        if len(waits) == 3:
+            lock.release()
+
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=wait))
     fetch(f"{url}/shard-000000.tar", folder / "shard-000000.tar")
-    assert time.monotonic() - before >= 0.25
+    assert waits == [[], [], []]
     assert kept(cache) == ["shard-000000.tar"]
 
 

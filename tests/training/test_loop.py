@@ -4,6 +4,7 @@ from itertools import count, product
 
 import pytest
 import torch
+from clocks import tick
 from filelock import FileLock
 from tiny_runs import RAGGED, RATE, noises, settings, with_loader, write_noise
 from torch.optim import Adam, AdamW
@@ -19,6 +20,7 @@ from melpatch.objectives.base import ObjectiveOutput, Plan
 from melpatch.objectives.classify import Classify
 from melpatch.schedules import cosine, lr_factor
 from melpatch.training import run as run_module
+from melpatch.training import speed
 from melpatch.training.config import TrainConfig, build
 from melpatch.training.loop import evaluation_steps, fit
 from melpatch.training.run import Run
@@ -364,21 +366,24 @@ def test_averaged_weights_are_the_mean_of_those_evaluated_late(corpus, tmp_path)
         torch.testing.assert_close(value, torch.stack([state[name] for state in late]).mean(dim=0))
 
 
-def test_progress_and_speed_are_written(corpus, tmp_path):
+def test_progress_and_speed_are_written(corpus, tmp_path, monkeypatch):
+    tick(monkeypatch, speed)
     config = settings(steps=25, log_every=10, save_every=100)
     assert train(corpus, tmp_path / "run", config).step == 25
     assert [line["step"] for line in steps_of(tmp_path / "run")] == [1, 10, 20, 25]
     assert (tmp_path / "run" / "resume" / "step-000000025").is_dir()
-    speed = [
+    speeds = [
         json.loads(line) for line in (tmp_path / "run" / "speed.jsonl").read_text().splitlines()
     ]
-    assert [line["step"] for line in speed] == [8, 17, 25]
-    assert all(line["clips_per_second"] > 0 for line in speed)
-    for name in ("cpu_seconds", "seconds"):
-        assert 0 < speed[0][name] < speed[1][name] < speed[2][name]
+    assert [line["step"] for line in speeds] == [8, 17, 25]
+    assert all(line["clips_per_second"] > 0 for line in speeds)
+    # Every step takes one second by either clock.
+    assert [line["cpu_seconds"] for line in speeds] == [8.0, 17.0, 25.0]
+    assert [line["seconds"] for line in speeds] == [8.0, 17.0, 25.0]
 
 
-def test_what_a_run_cost_is_counted_on_when_it_goes_on(corpus, tmp_path):
+def test_a_resumed_run_adds_to_what_it_has_cost(corpus, tmp_path, monkeypatch):
+    tick(monkeypatch, speed)
     with pytest.raises(Killed):
         train(corpus, tmp_path, settings(), prepare=after_every_step(kill_at(9)))
     spent = {
@@ -389,8 +394,9 @@ def test_what_a_run_cost_is_counted_on_when_it_goes_on(corpus, tmp_path):
         json.dumps(spent[8] | {"cpu_seconds": 1000.0, "seconds": 2000.0}) + "\n"
     )
     train(corpus, tmp_path, settings())
-    assert 1000 < Run.speed(tmp_path)["cpu_seconds"] < 1100
-    assert 2000 < Run.speed(tmp_path)["seconds"] < 2100
+    # Steps 9 to 12 are trained after the last save: 4 s by either clock.
+    assert Run.speed(tmp_path)["cpu_seconds"] == 1004.0
+    assert Run.speed(tmp_path)["seconds"] == 2004.0
 
 
 def test_a_run_of_no_steps_holds_the_weights_that_it_starts_from(corpus, tmp_path):
