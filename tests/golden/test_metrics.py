@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from places import shared
 
-from melpatch.evaluation.metrics import accuracy, scores
+from melpatch.evaluation.metrics import accuracy, compute_metrics
 
 LABELS = [f"class{i}" for i in range(21)]
 
@@ -19,7 +19,7 @@ def golden():
 
 @pytest.fixture(scope="module")
 def ours(golden):
-    return scores(golden["scores"], golden["labels"], LABELS[:20], multi_label=True)
+    return compute_metrics(golden["scores"], golden["labels"], LABELS[:20], multi_label=True)
 
 
 @pytest.mark.parametrize("name", ["mAP", "mAUC", "d_prime"])
@@ -46,7 +46,7 @@ def test_a_class_that_cannot_be_ranked_is_named_and_changes_no_mean(golden, ours
     """The official code returns nan for mAUC and d' here, and another mAP."""
     more = np.pad(golden["scores"], ((0, 0), (0, 1)), constant_values=0.5)
     targets = np.pad(golden["labels"], ((0, 0), (0, 1)), constant_values=label)
-    extended = scores(more, targets, LABELS, multi_label=True)
+    extended = compute_metrics(more, targets, LABELS, multi_label=True)
     assert extended[named] == ["class20"]
     assert {name: extended[name] for name in ("mAP", "mAUC", "d_prime")} == {
         name: ours[name] for name in ("mAP", "mAUC", "d_prime")
