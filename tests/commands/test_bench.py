@@ -36,14 +36,17 @@ def corpus(tmp_path_factory):
 def clock(monkeypatch):
     """Clocks of which every reading is later than the last, by 2 s for the wall clock, 1 s for CPU time.
 
-    The CPU time may be read only once the loader's processes have ended, since only then does it include theirs.
+    The CPU time is read before and after each stage. After it, the loader's processes must have ended, since only
+    then are theirs included.
     """
     wall = count(0.0, 2.0)
-    cpu = count(0.0, 1.0)
+    readings = count()
 
     def cpu_seconds():
-        assert not multiprocessing.active_children()
-        return next(cpu)
+        reading = next(readings)
+        if reading % 2 == 1:
+            assert not multiprocessing.active_children()
+        return float(reading)
 
     monkeypatch.setattr(bench, "time", SimpleNamespace(monotonic=lambda: next(wall)))
     monkeypatch.setattr(bench, "_cpu_seconds", cpu_seconds)
