@@ -5,7 +5,7 @@ import json
 import resource
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from statistics import median
@@ -245,8 +245,10 @@ class Bench:
         if self.trainer.fabric.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.monotonic() - start
-        # The CPU time of the loader's processes is known once they have ended.
-        del batches
+        # The CPU time of the loader's processes is known once they have ended. Closing ends them
+        # now, also where a caller still holds the iterator.
+        if isinstance(batches, Generator):
+            batches.close()
         samples = sum(int(batch.lengths.sum()) for batch in self.held)
         return Rate(
             stage,
