@@ -1,7 +1,7 @@
 """Draw the pictures of the pages on objectives: train each briefly on synthetic scenes and show what it makes of one.
 
-``python tools/draw_objectives.py WORK`` writes runs and audio to WORK and pictures to ``docs/images``: about
-twenty minutes of one core.
+``python tools/draw_objectives.py WORK`` writes runs and audio to WORK and pictures to ``docs/images``: some
+minutes of one core.
 """
 
 import shutil
@@ -29,7 +29,7 @@ def main(work: Path) -> None:
             objective=recipe,
             out=work / name,
             size="nano",
-            steps=300,
+            steps=120,
             seconds=SECONDS,
             workers=0,
             resume=True,
