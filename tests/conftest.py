@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+import pytest
 import torch
 from hypothesis import settings
 
@@ -69,3 +70,9 @@ def birds(tmp_path, monkeypatch):
     yield tmp_path / "site"
     for name in [name for name in sys.modules if name.partition(".")[0] == "birds"]:
         del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def width_of_a_pipe(monkeypatch):
+    """Tables are as wide as in a pipe, whatever terminal the tests run in."""
+    monkeypatch.delenv("COLUMNS", raising=False)

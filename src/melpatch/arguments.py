@@ -76,7 +76,9 @@ def _in_one_line(box: str, flags: Sequence[Flag], arguments: Sequence[str], prog
     help_of = f"'{prog} --help' shows what it takes"
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │|") for line in box.splitlines()]
     text = " ".join(line for line in lines if line and line[0] not in "╭╰─+")
-    stray = re.match(r"Unrecognized options: (.*?)(?= For full helptext|$)", text)
+    # Without UTF-8 the frame of the box is a row of dashes.
+    text = re.sub(r"\s*-{5,}\s*", " ", text).strip()
+    stray = re.search(r"Unrecognized options: (.*?)(?= For full helptext|$)", text)
     if stray:
         return f"unexpected {stray[1]!r}; {help_of}"
     missing = next((flag for flag in flags if flag.required and _is_absent(flag, text)), None)

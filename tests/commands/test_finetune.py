@@ -275,7 +275,7 @@ def test_validation_clips_that_rank_nothing_are_refused(corpus, pretrained, tmp_
     ]
     assert main(words) == 2
     assert (
-        "no class has validation clips both with and without it, so that mAP"
+        "no class has validation clips both with and without it, so mAP"
         in capsys.readouterr().err
     )
 
@@ -385,7 +385,7 @@ def test_help_tells_of_every_flag_unit_and_default(monkeypatch, capsys):
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for part in (
         "--init TEXT Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or",
-        "--recipe TEXT A recipe that learns from labels: finetune, for own data, or a paper's",
+        "--recipe TEXT A recipe that learns from labels: finetune, for your own data, or a paper's",
         "Recipes: ",
         "--encoder TEXT Kind of encoder: vit, cnn14",
         "--encoder.patch INT INT Patch size",

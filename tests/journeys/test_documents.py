@@ -56,6 +56,8 @@ def run_command(words):
         melpatch(*kept)
         return
     small = list(SMALL.get(name, []))
+    if words[1:3] == ["pretrain", "asit"]:  # whose views last six seconds
+        small += ["--objective.view-seconds", "0.6"]
     if name == "finetune" and not starts_from_run(words):
         small += ["--size", "nano"]
     melpatch(*kept, *small)

@@ -214,7 +214,7 @@ def test_an_encoder_without_patch_tokens_is_refused(piece):
     )
     with pytest.raises(
         ConfigError,
-        match=f"{piece.__name__} works on patch tokens, which cnn14 has not; leave --enc",
+        match=f"{piece.__name__} works on patch tokens, which cnn14 does not have; leave --enc",
     ):
         build(config)
 
