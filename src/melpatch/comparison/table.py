@@ -130,7 +130,8 @@ def _half_interval(values: Sequence[float]) -> float | None:
         return None
     # Student's t with n - 1 degrees of freedom: t * s / sqrt(n).
     quantile = float(student.ppf(0.975, len(values) - 1))
-    return quantile * stdev(values) / len(values) ** 0.5
+    half: float = quantile * stdev(values) / len(values) ** 0.5
+    return half
 
 
 def write_csv(path: Path, cells: Sequence[Cell]) -> None:
