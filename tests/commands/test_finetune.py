@@ -275,8 +275,7 @@ def test_validation_clips_that_rank_nothing_are_refused(corpus, pretrained, tmp_
     ]
     assert main(words) == 2
     assert (
-        "no class has validation clips both with and without it, so mAP"
-        in capsys.readouterr().err
+        "no class has validation clips both with and without it, so mAP" in capsys.readouterr().err
     )
 
 
