@@ -386,9 +386,9 @@ def test_help_tells_of_every_flag_unit_and_default(monkeypatch, capsys):
         "--init TEXT Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or",
         "--recipe TEXT A recipe that learns from labels: finetune, for your own data, or a paper's",
         "Recipes: ",
-        "--encoder TEXT Kind of encoder: vit, cnn14",
+        "--encoder TEXT Kind of encoder: vit or cnn14",
         "--encoder.patch INT INT Patch size",
-        "--test-fold TEXT Split or fold left alone; all others (but val) train.",
+        "--test-fold TEXT Split or fold held out for the test; all others, except val, are trained on.",
         "--seconds FLOAT Longest segment, in seconds;",
         "--objective.label-smoothing FLOAT",
     ):
