@@ -113,7 +113,7 @@ def test_three_spectrograms_share_scale_and_axes(tmp_path, drawn, frames, grid):
         assert image.origin == "lower"
     assert len({image.get_clim() for image in images}) == 1
     assert images[0].get_clim() == pytest.approx(np.percentile(given.clean, (0.5, 99.9)))
-    assert titles(panels) == ["clean", "masked (50% hidden)", "rebuilt"]
+    assert titles(panels) == ["clean", "masked (50%)", "reconstruction"]
     assert panels[2].get_xlabel() == "time (s)"
     assert panels[0].get_ylabel() == "mel bin"
     assert drawn[0].get_suptitle() == "a clip"
@@ -125,7 +125,7 @@ def test_a_mask_that_other_values_cover_has_a_panel_of_its_own(tmp_path, drawn, 
     reconstruction(tmp_path / "x.png", given, seconds_per_frame=0.02)
     *panels, _ = drawn[0].axes
     assert panels[0].get_gridspec().get_geometry() == grid
-    assert titles(panels) == ["clean", "corrupted", "mask (50% hidden)", "rebuilt"]
+    assert titles(panels) == ["clean", "corrupted", "mask (50%)", "reconstruction"]
     clean, corrupted, mask, rebuilt = (panel.images[0] for panel in panels)
     for values, image in zip(
         (given.clean, given.input, given.reconstruction), (clean, corrupted, rebuilt), strict=True

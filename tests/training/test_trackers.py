@@ -20,7 +20,7 @@ from melpatch.training.trackers import Tracker, make_tracker
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 image = pytest.importorskip("PIL.Image")
-TAG = "clean, seen, rebuilt"
+TAG = "clean, input, reconstruction"
 CLEAN = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 10.0]])
 
 
@@ -58,7 +58,7 @@ def test_a_picture_shows_its_stages_one_above_the_other_with_low_mels_below(tmp_
 def test_a_mask_that_other_values_cover_is_shown_by_itself(tmp_path):
     track(tmp_path, picture(8.0))
     stages = np.split(
-        shown(tmp_path, "clean, seen, mask, rebuilt")[::-1, :, 0], [2, 4, 6, 8, 10, 12]
+        shown(tmp_path, "clean, input, mask, reconstruction")[::-1, :, 0], [2, 4, 6, 8, 10, 12]
     )
     rebuilt, _, mask, _, seen, _, clean = stages
     np.testing.assert_allclose(clean, CLEAN / 10, atol=1 / 255)

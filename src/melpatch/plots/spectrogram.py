@@ -44,14 +44,14 @@ def reconstruction(
     clean, seen, hidden = (
         stage.numpy(force=True) for stage in (picture.clean, picture.input, picture.masked)
     )
-    share = f"({hidden.mean():.0%} hidden)"
+    share = f"({hidden.mean():.0%})"
     blank = np.where(hidden, np.nan, 0)
     if picture.masked_is_blank:
         stages = {"clean": clean, f"masked {share}": seen}
     else:
         stages = {"clean": clean, "corrupted": seen, f"mask {share}": blank}
     if picture.reconstruction is not None:
-        stages["rebuilt"] = picture.reconstruction.numpy(force=True)
+        stages["reconstruction"] = picture.reconstruction.numpy(force=True)
     figure, panels = time_panels(picture, tuple(stages), seconds_per_frame, title)
     for panel, values in zip(panels, stages.values(), strict=True):
         if values is blank:

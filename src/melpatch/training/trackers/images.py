@@ -28,12 +28,12 @@ def images_of(picture: Picture) -> dict[str, Float[Tensor, "height width 3"]]:
 
 def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
     """Return the spectrograms by name, with the mask if the encoder's input does not show it."""
-    stages = {"clean": picture.clean, "seen": picture.input}
+    stages = {"clean": picture.clean, "input": picture.input}
     if not picture.masked_is_blank:
         # NaN is drawn grey.
         stages["mask"] = torch.where(picture.masked, torch.nan, picture.clean.max())
     if picture.reconstruction is not None:
-        stages["rebuilt"] = picture.reconstruction
+        stages["reconstruction"] = picture.reconstruction
     return stages
 
 
