@@ -66,9 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(command: str, arguments: list[str]) -> tuple[ModuleType, Any]:
     """Return the module of a command and the configuration that the arguments spell.
 
-    A command holds a ``Config`` and ``run(config)``. Where defaults depend on the arguments, such as
-    on the recipe, it also holds ``parse(arguments)``. ``TOGETHER = True`` says that the processes of
-    torchrun share its work.
+    A command holds a ``Config`` and ``run(config)``. Where defaults depend on the arguments, such
+    as on the recipe, it also holds ``parse(arguments)``. ``TOGETHER = True`` says that the
+    processes of torchrun share its work.
 
     Raises:
         ConfigError: no command has that name, or a flag or its value is wrong.

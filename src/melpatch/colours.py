@@ -11,9 +11,10 @@ _STEP = 1 / 1.2207440846057595
 def class_colours(classes: Int[Tensor, "*place"]) -> Float[Tensor, "*place 3"]:
     """Return red, green and blue in [0, 1] for each class number, distinct for hundreds of classes.
 
-    A colour depends on the number alone: a class keeps it from step to step and from clip to clip. Hue, saturation and
-    value advance in steps of 1/g, 1/g**2 and 1/g**3, which fills the colour space evenly, however many classes there
-    are (Martin Roberts' R3 sequence). Computed on the CPU, in float64.
+    A colour depends on the number alone: a class keeps it from step to step and from clip to clip.
+    Hue, saturation and value advance in steps of 1/g, 1/g**2 and 1/g**3, which fills the colour
+    space evenly, however many classes there are (Martin Roberts' R3 sequence). Computed on the CPU,
+    in float64.
     """
     classes = classes.cpu()
     steps = _STEP ** torch.arange(1, 4, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Frozen dataclasses to TOML and back, strictly: errors name the key by its path and what is allowed.
 
-A field with the metadata ``piece("encoders")`` holds the ``Config`` of any registered piece. It is written with the
-piece's ``name`` beside its settings, and read back through the registry.
+A field with the metadata ``piece("encoders")`` holds the ``Config`` of any registered piece. It is
+written with the piece's ``name`` beside its settings, and read back through the registry.
 """
 
 import dataclasses
@@ -38,7 +38,8 @@ def owner(config: Any) -> type:
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a dataclass as nested plain values, in field order.
 
-    TOML has no null: a ``None`` that is also the field's default is left out, any other is written as ``"none"``.
+    TOML has no null: a ``None`` that is also the field's default is left out, any other is written
+    as ``"none"``.
     """
     out: dict[str, Any] = {}
     for field in dataclasses.fields(config):
@@ -70,7 +71,8 @@ def from_toml(cls: type[T], path: Path) -> T:
     """Read a dataclass from a TOML file.
 
     Raises:
-        ConfigError: the file is missing or not TOML, or a key is unknown, ill-typed or out of range.
+        ConfigError: the file is missing or not TOML, or a key is unknown, ill-typed or out of
+            range.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +96,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
         where: the path so far, for messages.
 
     Raises:
-        ConfigError: a key is unknown, a value ill-typed or out of range, or a field without default is missing.
+        ConfigError: a key is unknown, a value ill-typed or out of range, or a field without default
+            is missing.
     """
     fields = {
         field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init

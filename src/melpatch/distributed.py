@@ -53,8 +53,9 @@ def is_rank_zero() -> bool:
 def process_group() -> Iterator[None]:
     """Open the process group for the body of a ``with``; a no-op without torchrun.
 
-    Each process gets a GPU of its own where there are GPUs. A body that raises ends this process without waiting for
-    the others, which torchrun then stops; :func:`first_to_fail` says whether it was the first one to raise.
+    Each process gets a GPU of its own where there are GPUs. A body that raises ends this process
+    without waiting for the others, which torchrun then stops; :func:`first_to_fail` says whether it
+    was the first one to raise.
 
     Raises:
         ConfigError: there are more processes on this machine than GPUs.

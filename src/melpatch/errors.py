@@ -1,6 +1,7 @@
 """Errors for users: one sentence that names the thing, what is wrong with it, and the remedy.
 
-The command line prints such a message on one line and exits with code 2; anything else that escapes is a defect.
+The command line prints such a message on one line and exits with code 2; anything else that escapes
+is a defect.
 """
 
 from collections.abc import Iterator

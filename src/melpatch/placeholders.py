@@ -1,8 +1,9 @@
 """Import the package without torch and its like, to show settings in a fraction of a second.
 
-The help of a command shows the defaults of a recipe, whose settings are declared beside the networks that they build.
-Reading them needs none of the arithmetic. So, while help is written, heavy libraries are replaced by empty modules, as
-Sphinx does to document a package that is not installed (``autodoc_mock_imports``).
+The help of a command shows the defaults of a recipe, whose settings are declared beside the
+networks that they build. Reading them needs none of the arithmetic. So, while help is written,
+heavy libraries are replaced by empty modules, as Sphinx does to document a package that is not
+installed (``autodoc_mock_imports``).
 """
 
 import sys
@@ -58,8 +59,8 @@ def is_placeholder(value: object) -> bool:
 class _Placeholder(ABCMeta):
     """The type of everything that a replaced library seems to hold.
 
-    Each such thing is a class without content: it can be derived from, called, used as a decorator and named in an
-    annotation. Classes of ours that derive from one are ordinary classes.
+    Each such thing is a class without content: it can be derived from, called, used as a decorator
+    and named in an annotation. Classes of ours that derive from one are ordinary classes.
     """
 
     def __getattr__(cls, name: str) -> Any:

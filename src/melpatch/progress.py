@@ -1,7 +1,8 @@
 """What a user sees while a command runs: progress bars and notices on stderr, tables on stdout.
 
-A terminal shows live bars. A notebook shows one line that is rewritten in place. Anything else, such as the log of a
-job, gets a plain line every half minute. Of a distributed run only rank 0 shows anything.
+A terminal shows live bars. A notebook shows one line that is rewritten in place. Anything else,
+such as the log of a job, gets a plain line every half minute. Of a distributed run only rank 0
+shows anything.
 """
 
 import os
@@ -131,7 +132,8 @@ class _TextBar(Bar):
 def bar(total: int | None, description: str, done: int = 0) -> Iterator[Bar]:
     """Show a progress bar while the body runs; the body calls its :meth:`Bar.advance`.
 
-    On a terminal, a bar inside the body of another one stands below it and goes when its own body ends.
+    On a terminal, a bar inside the body of another one stands below it and goes when its own body
+    ends.
 
     Args:
         total: number of steps; None if that is not known.

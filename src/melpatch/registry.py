@@ -1,13 +1,15 @@
 """Pieces by name: the files of a folder, entry points of installed packages, and ``package.module:name``.
 
-A file dropped into ``objectives/`` (or ``encoders/``, ...) is found by its name. It holds one public class or function
-of its own name in CamelCase or snake_case, or names it with ``__registered__ = "Name"``. Another package offers pieces
-with entry points, in the group of the kind::
+A file dropped into ``objectives/`` (or ``encoders/``, ...) is found by its name. It holds one
+public class or function of its own name in CamelCase or snake_case, or names it with
+``__registered__ = "Name"``. Another package offers pieces with entry points, in the group of the
+kind::
 
     [project.entry-points."melpatch.objectives"]
     warbler = "birds.objectives:Warbler"
 
-Built-in names win over entry points of the same name. Summaries are read from docstrings without importing anything.
+Built-in names win over entry points of the same name. Summaries are read from docstrings without
+importing anything.
 """
 
 import ast
@@ -88,11 +90,12 @@ def find(kind: str, name: str) -> Any:
 
     Args:
         kind: path below the package, such as ``"objectives"``.
-        name: a module name (``ssast``, in small or capital letters; dashes are underscores), the name of an entry
-            point, or ``package.module:name``.
+        name: a module name (``ssast``, in small or capital letters; dashes are underscores), the
+            name of an entry point, or ``package.module:name``.
 
     Raises:
-        ConfigError: nothing of that name exists, or it is something else; the message lists what does.
+        ConfigError: nothing of that name exists, or it is something else; the message lists what
+            does.
     """
     if ":" in name:
         return _checked(kind, name, _imported(kind, name))

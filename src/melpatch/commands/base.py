@@ -38,8 +38,8 @@ def read_flags(
 ) -> T:
     """Return a command's config: the given flags, and the defaults of all others.
 
-    With --resume and a run in --out, the defaults are the settings that the run was started with. Processes that
-    torchrun restarts after a failure resume as if --resume had been given.
+    With --resume and a run in --out, the defaults are the settings that the run was started with.
+    Processes that torchrun restarts after a failure resume as if --resume had been given.
 
     Args:
         kind: the dataclass to read.

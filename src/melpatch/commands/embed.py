@@ -18,7 +18,8 @@ class Config(InferenceConfig):
 
     out: Path
     """NPZ to write: embeddings (row, dim), path (row), and with --hop start and end (row) in seconds; clips of a CSV
-    file or of shards have key, start and end always. A name that ends in .csv or .parquet is written as such."""
+    file or of shards have key, start and end always. A name that ends in .csv or .parquet is
+    written as such."""
     hop: float | None = None
     """Length of a frame in seconds; without, one vector per recording."""
     pooling: Pooling | None = None

@@ -23,7 +23,8 @@ class Config(InferenceConfig):
 
     out: Path
     """CSV to write: path, start and end in seconds, label, probability, then one column per class; clips of a CSV
-    file or of shards have their key too. A name that ends in .parquet or .npz is written as such."""
+    file or of shards have their key too. A name that ends in .parquet or .npz is written as
+    such."""
     hop: float | None = None
     """Seconds between the starts of windows, each as long as the segments that the classifier was trained on
     (melpatch finetune --seconds); without, one line per recording."""

@@ -1,10 +1,10 @@
 """AudioSet: two million clips of 10 s from YouTube with 527 labels, several per clip.
 
-Three lists name the clips by video; ``class_labels_indices.csv`` names the classes. The training set
-is the unbalanced and the balanced list (subset ``2m``), or the balanced list alone (``20k``); the
-list ``eval`` is the test set. The audio may not be redistributed, so every copy lacks some clips and
-has its own file names. Files are found by video anywhere below the root: ``VIDEO``, ``YVIDEO`` or
-``VIDEO_30.000_40.000`` with any extension.
+Three lists name the clips by video; ``class_labels_indices.csv`` names the classes. The training
+set is the unbalanced and the balanced list (subset ``2m``), or the balanced list alone (``20k``);
+the list ``eval`` is the test set. The audio may not be redistributed, so every copy lacks some
+clips and has its own file names. Files are found by video anywhere below the root: ``VIDEO``,
+``YVIDEO`` or ``VIDEO_30.000_40.000`` with any extension.
 
 ``20k-enhanced`` and ``2m-enhanced`` take training labels from PSLA's lists, in which a model has
 added labels that the raters missed: ``20k-enhanced.json`` and ``2m-enhanced.json`` beside the

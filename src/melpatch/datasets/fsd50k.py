@@ -1,7 +1,7 @@
 """FSD50K: 51,197 sounds of freesound.org with 200 labels of AudioSet's ontology, several per clip.
 
-``FSD50K.ground_truth/dev.csv`` lists the training and validation clips, ``eval.csv`` the test clips.
-A clip has the labels of its classes and of all their ancestors.
+``FSD50K.ground_truth/dev.csv`` lists the training and validation clips, ``eval.csv`` the test
+clips. A clip has the labels of its classes and of all their ancestors.
 
 Source: Fonseca et al. 2022 (arXiv 2010.00475).
 """

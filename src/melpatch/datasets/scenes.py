@@ -2,7 +2,8 @@
 
 There are five kinds of sound, each played forwards or backwards. Features that ignore time, such as
 a mean spectrum, cannot distinguish a class from its mirror image, and fixed positions carry little
-information: start, length, pitch, rate, timbre, level, tilt, room, background and distracting bursts
+information: start, length, pitch, rate, timbre, level, tilt, room, background and distracting
+    bursts
 have the same distribution for all classes.
 
 =============  =============  ============================================================  ========

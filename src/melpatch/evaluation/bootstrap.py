@@ -19,8 +19,8 @@ def bootstrap(
     """Return a metric's values over 1000 draws of the clips with replacement (Efron 1979).
 
     Args:
-        metric: takes rows of clip weights (how often each clip was drawn) and returns one value per row; nan where a
-            draw leaves it undefined.
+        metric: takes rows of clip weights (how often each clip was drawn) and returns one value per
+            row; nan where a draw leaves it undefined.
         num_clips: how many clips there are.
         seed: the same seed draws the same clips.
     """

@@ -16,12 +16,13 @@ from melpatch.progress import notice
 def warn_about_scores(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJob]) -> None:
     """Warn, once each, of whatever may make the scores of jobs on one corpus too high or too low.
 
-    Too high: scored clips that the run was trained on, or a run that it started from; recordings, speakers or patients
-    that both train and are scored. Too low: labels without a training clip; classes with fewer training clips than
-    were asked for.
+    Too high: scored clips that the run was trained on, or a run that it started from; recordings,
+    speakers or patients that both train and are scored. Too low: labels without a training clip;
+    classes with fewer training clips than were asked for.
 
     Raises:
-        MelpatchError: a job cannot be done: a protocol does not go with its run, its labels or its splits.
+        MelpatchError: a job cannot be done: a protocol does not go with its run, its labels or its
+            splits.
     """
     sentences: dict[str, None] = {}
     splits_that_train: list[EvaluationSplit] = []

@@ -48,8 +48,10 @@ def evaluate(
     Args:
         run: run folder of a classifier or of a pretrained encoder.
         data: labelled folders or CSV files.
-        protocols: names, or ``package.module:Class``; by default knn and linear, or as_trained for a classifier.
-        settings: changed settings of the protocols, by name; each goes to the protocols that have it.
+        protocols: names, or ``package.module:Class``; by default knn and linear, or as_trained for
+            a classifier.
+        settings: changed settings of the protocols, by name; each goes to the protocols that have
+            it.
         split: splits or folds to score, each by itself; by default test, or else every fold.
         split_column: column of the CSV file that holds the split or fold.
         label_column: column of the CSV file that holds the labels.

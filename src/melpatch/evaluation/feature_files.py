@@ -48,7 +48,8 @@ def rejected_clips(about: Mapping[str, Any]) -> tuple[Rejected, ...]:
 def lacks_shard_clips(folder: Path, clips: Sequence[Clip]) -> bool:
     """Return whether features lack clips of shards, which may only have been out of reach.
 
-    No hash shows whether they can be read now: the checksums of their clips are the same in any case.
+    No hash shows whether they can be read now: the checksums of their clips are the same in any
+    case.
     """
     try:
         rejected = {path for path, _ in read_about(folder)["rejected"]}

@@ -27,9 +27,11 @@ class ClipVectors:
     Attributes:
         clips: the clips that could be read.
         by_pooling: the tokens after the final norm as one vector, by the name of the pooling.
-        by_layer: mean over the patch tokens of each block, before the final norm; None where blocks differ in width.
+        by_layer: mean over the patch tokens of each block, before the final norm; None where blocks
+            differ in width.
         rejected: the other clips, and why.
-        rows: which rows of ``by_pooling`` and ``by_layer`` belong to the clips; None for all, in order.
+        rows: which rows of ``by_pooling`` and ``by_layer`` belong to the clips; None for all, in
+            order.
     """
 
     clips: tuple[Clip, ...]
@@ -114,8 +116,8 @@ class ClipTokens:
 def fingerprint_of_clips(clips: Sequence[Clip], text: str = "") -> str:
     """Return a hash of clips in their order, of the state of their files, and of a text.
 
-    The state is the size and time of a file, or for a clip in a shard its checksum, which is the same wherever the
-    shard is. Labels are not part of it.
+    The state is the size and time of a file, or for a clip in a shard its checksum, which is the
+    same wherever the shard is. Labels are not part of it.
     """
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for clip in clips:

@@ -1,10 +1,11 @@
 """Features of a frozen encoder over a corpus: computed once for all layers and poolings, and kept on disk.
 
-A folder of features is named after a hash of everything that they depend on: the weights, the settings of front end and
-encoder, and the clips (their keys, places, and the sizes and times of their files). If any of these changes, another
-folder is made; a folder that lacks clips of shards, which may only have been out of reach, is made again by the next
-run. Arrays are written as they come and stay on disk: values are read from there when they are used. With several ranks
-each computes its share of the clips, and rank 0 joins the shares, in a folder that all ranks can see.
+A folder of features is named after a hash of everything that they depend on: the weights, the
+settings of front end and encoder, and the clips (their keys, places, and the sizes and times of
+their files). If any of these changes, another folder is made; a folder that lacks clips of shards,
+which may only have been out of reach, is made again by the next run. Arrays are written as they
+come and stay on disk: values are read from there when they are used. With several ranks each
+computes its share of the clips, and rank 0 joins the shares, in a folder that all ranks can see.
 """
 
 import hashlib

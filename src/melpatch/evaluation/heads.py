@@ -68,7 +68,8 @@ class HeadTraining:
         steps: at most.
         validate_every: steps between validations; the last step is followed by one too.
         batch_size: clips per step, at most.
-        patience: validations without a better one after which training stops; None never stops early.
+        patience: validations without a better one after which training stops; None never stops
+            early.
         gradient_clip: largest norm of the gradient; None for none.
         cosine: whether the learning rates fall to 0 on half a cosine, or stay constant.
     """
@@ -93,8 +94,8 @@ def train_head(
 ) -> BestWeights:
     """Train a head, on a GPU if there is one, and load the weights of the best validation, the first of equals.
 
-    Single-label heads learn by cross-entropy, multi-label ones by binary cross-entropy per label. Dropout and the like
-    use torch's generator: call this within :func:`melpatch.rng.seeded`.
+    Single-label heads learn by cross-entropy, multi-label ones by binary cross-entropy per label.
+    Dropout and the like use torch's generator: call this within :func:`melpatch.rng.seeded`.
 
     Args:
         head: returns logits, (clip, label).
@@ -106,7 +107,8 @@ def train_head(
         seed: of the order of the clips.
 
     Raises:
-        DataError: there are fewer than two training clips, or no validation clip; or no label of these can be ranked.
+        DataError: there are fewer than two training clips, or no validation clip; or no label of
+            these can be ranked.
         MelpatchError: the head has diverged.
     """
     _check_sizes(train, val)
@@ -171,7 +173,8 @@ def train_by_epochs(
         gradient_clip: largest norm of the gradient; None for none.
 
     Returns:
-        The probability of each label for each test clip; and the best epoch with its validation score.
+        The probability of each label for each test clip; and the best epoch with its validation
+        score.
     """
     steps_per_epoch = math.ceil(len(train.targets) / batch_size)
     training = HeadTraining(
@@ -226,8 +229,8 @@ def _logits(
 def _batches(num_clips: int, batch_size: int, seed: int) -> Iterator[Int[Tensor, " clip"]]:
     """Yield the numbers of clips in batches without end, every epoch in a new order.
 
-    Batches of an epoch differ by one clip at most, so that none has a single clip, which batch normalisation cannot
-    take.
+    Batches of an epoch differ by one clip at most, so that none has a single clip, which batch
+    normalisation cannot take.
     """
     num_batches = math.ceil(num_clips / batch_size)
     for epoch in count():

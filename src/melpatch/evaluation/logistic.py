@@ -23,11 +23,12 @@ def fit_logistic(
 ) -> tuple[Float[np.ndarray, "feature label"], Float[np.ndarray, " label"]]:
     """Return the weights and biases of one logistic regression per label, in float64, on a GPU if there is one.
 
-    Each minimises C times the sum of log-losses plus half the squared length of its weights. Newton's method, each step
-    by conjugate gradients (Lin, Weng and Keerthi 2008, "Trust region Newton method for large-scale logistic
-    regression", with step halving instead of the region). The features are rotated to their principal axes first: there
-    the Hessian is close to diagonal, so that about ten conjugate gradients are enough. These only give the direction
-    and are in float32; what decides where the minimum is, gradients and losses, is in float64.
+    Each minimises C times the sum of log-losses plus half the squared length of its weights.
+    Newton's method, each step by conjugate gradients (Lin, Weng and Keerthi 2008, "Trust region
+    Newton method for large-scale logistic regression", with step halving instead of the region).
+    The features are rotated to their principal axes first: there the Hessian is close to diagonal,
+    so that about ten conjugate gradients are enough. These only give the direction and are in
+    float32; what decides where the minimum is, gradients and losses, is in float64.
 
     Args:
         features: standardised.

@@ -1,7 +1,7 @@
 """Metrics of predictions: accuracy and its relatives, mAP, mAUC and d'; classes that cannot be scored are named.
 
-A class without a positive clip in the evaluated set, or without a negative one, has no ranking to judge. It is reported
-by name and left out of every mean; it never counts as 0, 1 or nan.
+A class without a positive clip in the evaluated set, or without a negative one, has no ranking to
+judge. It is reported by name and left out of every mean; it never counts as 0, 1 or nan.
 """
 
 from collections.abc import Sequence
@@ -35,26 +35,27 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """Return every metric of one set of predictions, as plain values that JSON can hold.
 
-    The definitions are those of the published SSAST and AST code (behaviour of its statistics function): ``mAP`` and
-    ``mAUC`` are means over classes; ``d_prime`` is sqrt(2) times the normal quantile of the mean AUC, not the mean of
-    the classes' own d'.
+    The definitions are those of the published SSAST and AST code (behaviour of its statistics
+    function): ``mAP`` and ``mAUC`` are means over classes; ``d_prime`` is sqrt(2) times the normal
+    quantile of the mean AUC, not the mean of the classes' own d'.
 
     *Differs:* there, a class without positives turns mAUC and d' into nan and lowers mAP, silently; here it is listed
-    in ``classes_without_positives`` (or ``classes_without_negatives``) and the means are over the other classes.
+    in ``classes_without_positives`` (or ``classes_without_negatives``) and the means are over the
+    other classes.
 
     Args:
         probabilities: one score per clip and label.
         targets: 1 where the clip has the label, else 0.
         labels: the names of the columns.
-        multi_label: whether a clip may have several labels or none. If not, the arg-max is judged too: ``accuracy``,
-            ``balanced_accuracy``, ``macro_f1`` and ``confusion_matrix`` (a row per true label, a column per predicted
-            one).
-        bootstrap_seed: seed of the bootstrap behind ``accuracy_95`` or ``mAP_95``, the 95 % interval of the primary
-            metric; None leaves that out.
+        multi_label: whether a clip may have several labels or none. If not, the arg-max is judged
+            too: ``accuracy``, ``balanced_accuracy``, ``macro_f1`` and ``confusion_matrix`` (a row
+            per true label, a column per predicted one).
+        bootstrap_seed: seed of the bootstrap behind ``accuracy_95`` or ``mAP_95``, the 95 %
+            interval of the primary metric; None leaves that out.
 
     Returns:
-        The metrics; None where one is undefined (mAP without a class to rank, d' of a perfect mAUC). ``per_class``
-        holds a row per label.
+        The metrics; None where one is undefined (mAP without a class to rank, d' of a perfect
+        mAUC). ``per_class`` holds a row per label.
 
     Raises:
         DataError: there is no clip, or a clip of a single-label task has no label or several.
@@ -132,8 +133,9 @@ def average_precision(
 ) -> Float[np.ndarray, " resample"]:
     """Return the average precision of one class under each row of clip weights; nan where no positive has weight.
 
-    Clips of equal score enter together. scikit-learn's ``average_precision_score`` gives the same numbers for one row
-    of weights at a time; here the clips are sorted once for all rows, which makes a bootstrap affordable.
+    Clips of equal score enter together. scikit-learn's ``average_precision_score`` gives the same
+    numbers for one row of weights at a time; here the clips are sorted once for all rows, which
+    makes a bootstrap affordable.
     """
     order = np.argsort(-score, kind="stable")
     weights = weights[:, order]

@@ -49,8 +49,8 @@ class Probe(Protocol):
     def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
         """See :meth:`Protocol.run_trial`; all processes embed, and rank 0 learns.
 
-        ``seconds`` is the time of the learning, ``embedding_seconds`` that of the embedding, short where features
-        were kept.
+        ``seconds`` is the time of the learning, ``embedding_seconds`` that of the embedding, short
+        where features were kept.
         """
         start = time.monotonic()
         corpus = job.labelled_corpus

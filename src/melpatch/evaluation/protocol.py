@@ -1,9 +1,10 @@
 """A protocol: a stated way from a network and a labelled corpus to scores, with a name and a version.
 
-Each protocol is a class in a file of its own (``melpatch.protocols``). A probe (``melpatch.evaluation.probe.Probe``)
-learns from frozen features only; other protocols write their own :meth:`Protocol.run_trial`. Everything a score depends
-on (which clips select the weights, how, how often) is a field or a constant of the class and is written beside the
-score. A change that can change scores raises ``version``.
+Each protocol is a class in a file of its own (``melpatch.protocols``). A probe
+(``melpatch.evaluation.probe.Probe``) learns from frozen features only; other protocols write their
+own :meth:`Protocol.run_trial`. Everything a score depends on (which clips select the weights, how,
+how often) is a field or a constant of the class and is written beside the score. A change that can
+change scores raises ``version``.
 """
 
 import json

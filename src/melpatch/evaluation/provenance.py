@@ -15,7 +15,8 @@ class TrainedOn:
     """Which of some clips a run, or a run that it started from, was trained on.
 
     Attributes:
-        keys: of each run that was trained on any of the clips, the keys of these; the last run first.
+        keys: of each run that was trained on any of the clips, the keys of these; the last run
+            first.
         unknown: runs and weight files without a note of the clips they were trained on.
     """
 

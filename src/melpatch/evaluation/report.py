@@ -29,9 +29,9 @@ _SCORES = "scores.json"
 def score(protocol: Protocol, job: EvaluationJob) -> dict[str, Any]:
     """Run a protocol and return its record, as plain values that JSON can hold.
 
-    ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial (``predictions.csv``) and, if
-    matplotlib is installed, the pictures ``confusion.png`` and ``per_class.png``. All processes must call it and get
-    the same result; only rank 0 writes.
+    ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial
+    (``predictions.csv``) and, if matplotlib is installed, the pictures ``confusion.png`` and
+    ``per_class.png``. All processes must call it and get the same result; only rank 0 writes.
     """
     trials, entries = protocol.run_trials(job)
     return on_rank_zero(lambda: _write(protocol, job, trials, entries))

@@ -30,7 +30,8 @@ def select_protocols(
         settings: values by name; each goes to the protocols that have such a setting.
 
     Raises:
-        ConfigError: there is no such protocol, none of them has such a setting, or a value is out of range.
+        ConfigError: there is no such protocol, none of them has such a setting, or a value is out
+            of range.
     """
     settings = settings or {}
     classes = {name: _protocol_class(name) for name in names}

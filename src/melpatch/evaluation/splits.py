@@ -11,9 +11,10 @@ from melpatch.errors import DataError
 ValidationSource = Literal["none", "val", "next fold", "held out"]
 """Where the clips come from that select weights or settings.
 
-``none``: nothing is selected, and clips of a split ``val`` are not used. ``val``: the split ``val``; without one,
-nothing is selected. ``next fold``: the fold after the scored one, or else ``val``, or else a share of the training
-clips. ``held out``: ``val``, or else a share of the training clips.
+``none``: nothing is selected, and clips of a split ``val`` are not used. ``val``: the split
+``val``; without one, nothing is selected. ``next fold``: the fold after the scored one, or else
+``val``, or else a share of the training clips. ``held out``: ``val``, or else a share of the
+training clips.
 """
 
 HELD_OUT_SHARE = 0.1

@@ -22,10 +22,11 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the scores of all trials together, as plain values that JSON can hold.
 
-    Every metric is the mean over seeds of the mean over splits, except ``d_prime``, which is computed from the mean
-    mAUC. ``confusion_matrix`` and the counts of the classes are sums over splits and means over seeds. A metric that is
-    undefined in a trial is left out of the mean; one that is undefined in all trials is None. Precision, recall and F1
-    of a class leave out splits without a test clip of it.
+    Every metric is the mean over seeds of the mean over splits, except ``d_prime``, which is
+    computed from the mean mAUC. ``confusion_matrix`` and the counts of the classes are sums over
+    splits and means over seeds. A metric that is undefined in a trial is left out of the mean; one
+    that is undefined in all trials is None. Precision, recall and F1 of a class leave out splits
+    without a test clip of it.
 
     Args:
         trials: of one evaluation.
@@ -35,11 +36,12 @@ def summarize(
         seed: seed of the bootstrap.
 
     Returns:
-        ``metric`` and its ``value``; ``interval_95``, the bootstrap interval over the clips of each split (Efron 1979),
-        the same draws for all seeds: how far the value may be off because the test clips are a sample, not because the
-        training clips are (None for metrics other than accuracy and mAP); ``seed_std``, the standard deviation between
-        seeds (None for one seed); ``n``, the number of scored clips; ``metrics``, ``per_class``, ``confusion_matrix``,
-        and the classes that no split could rank.
+        ``metric`` and its ``value``; ``interval_95``, the bootstrap interval over the clips of each
+        split (Efron 1979), the same draws for all seeds: how far the value may be off because the
+        test clips are a sample, not because the training clips are (None for metrics other than
+        accuracy and mAP); ``seed_std``, the standard deviation between seeds (None for one seed);
+        ``n``, the number of scored clips; ``metrics``, ``per_class``, ``confusion_matrix``, and the
+        classes that no split could rank.
     """
     scores = [
         compute_metrics(

@@ -52,7 +52,8 @@ def load_trial(
 ) -> TrialResult | None:
     """Return a finished trial; None if there is none, or if its fingerprint differs.
 
-    The file of a trial with another fingerprint is removed: whatever else that trial left is about to be overwritten.
+    The file of a trial with another fingerprint is removed: whatever else that trial left is about
+    to be overwritten.
 
     Raises:
         CheckpointError: the file is damaged.

@@ -1,8 +1,8 @@
 """Batches of windows of many recordings through a network; outputs in the order of the windows.
 
 Windows of similar length share a batch, so that little is padded. For this a bounded number of
-windows, a bucket, is collected and sorted; the next bucket is decoded while the network computes the
-current one.
+windows, a bucket, is collected and sorted; the next bucket is decoded while the network computes
+the current one.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterator

@@ -32,8 +32,8 @@ def curve(
     Args:
         path: PNG file to write.
         metrics: a run's metrics.jsonl, or its lines as mappings with ``step`` and numbers.
-        keys: which metrics to draw, the first one largest; all of them, the loss first, if not given. ``val_`` metrics
-            are drawn with the ones they belong to.
+        keys: which metrics to draw, the first one largest; all of them, the loss first, if not
+            given. ``val_`` metrics are drawn with the ones they belong to.
 
     Raises:
         MelpatchError: the file is no such file, or holds no such metric; or matplotlib is missing.

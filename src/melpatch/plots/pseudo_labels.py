@@ -23,7 +23,8 @@ def pseudo_labels(
 ) -> None:
     """Draw a clip's log-mel spectrogram, and over the same seconds and mels the class of every patch.
 
-    A class has the same colour in every picture. Those with the most patches are named, with how many they have.
+    A class has the same colour in every picture. Those with the most patches are named, with how
+    many they have.
 
     Args:
         path: PNG file to write.

@@ -19,11 +19,14 @@ from melpatch.rng import seeded
 class Attentive(Probe):
     """Cross-attention of a learned query to the frozen tokens, LayerNorm, linear layer.
 
-    For encoders that are pretrained on patches, where the mean over all tokens loses most of the information.
+    For encoders that are pretrained on patches, where the mean over all tokens loses most of the
+    information.
 
-    Source: Chen et al. 2022 (CAE, arXiv 2202.03026), section 4, and Bardes et al. 2024 (V-JEPA, arXiv 2404.08471),
-    whose 16 heads, AdamW, learning rate, cosine and 20 epochs are taken. *Differs:* batches of 32, for corpora of some
-    thousand clips; no MLP after the attention (V-JEPA); LayerNorm instead of BatchNorm (CAE).
+    Source: Chen et al. 2022 (CAE, arXiv 2202.03026), section 4, and Bardes et al. 2024 (V-JEPA,
+        arXiv 2404.08471),
+    whose 16 heads, AdamW, learning rate, cosine and 20 epochs are taken. *Differs:* batches of 32,
+    for corpora of some thousand clips; no MLP after the attention (V-JEPA); LayerNorm instead of
+    BatchNorm (CAE).
     """
 
     # Version 1 held out clips of groups that it also trained on.
@@ -81,10 +84,10 @@ class Attentive(Probe):
 class AttentiveHead(nn.Module):
     """Multi-head cross-attention of one learned query, LayerNorm, linear layer.
 
-    A head's attention to a token is the product of its query, its key projection and the token. The first two are
-    learned and the same for all tokens, so together they are one learned vector; and the value projection of a weighted
-    mean is the weighted mean of the projections. So no token is ever projected, which makes the probe ten times as
-    fast.
+    A head's attention to a token is the product of its query, its key projection and the token. The
+    first two are learned and the same for all tokens, so together they are one learned vector; and
+    the value projection of a weighted mean is the weighted mean of the projections. So no token is
+    ever projected, which makes the probe ten times as fast.
 
     Source: "efficient probing", Psomas et al. 2025 (arXiv 2506.10178), section 3.
 

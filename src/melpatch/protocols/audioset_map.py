@@ -13,9 +13,10 @@ from melpatch.protocols.finetune import FineTune
 class AudioSetMAP(FineTune):
     """AST's fine-tuning on clips with several labels: mAP, with mAUC and d' beside it.
 
-    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.1, and the published code: the weights of epochs 6
-    to 25 (balanced part) or of all 5 (whole set, recipe ``ast_audioset``) are averaged, and the test set is scored
-    once. Clips of a split ``val`` are not used.
+    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.1, and the published code: the
+        weights of epochs 6
+    to 25 (balanced part) or of all 5 (whole set, recipe ``ast_audioset``) are averaged, and the
+    test set is scored once. Clips of a split ``val`` are not used.
     """
 
     validation: ClassVar[ValidationSource] = "none"

@@ -27,12 +27,13 @@ from melpatch.workflows.finetune import Validation
 class ESC50AST(FineTune):
     """AST's fine-tuning on five folds: four train, the fifth is scored after every epoch.
 
-    The curves of the folds are averaged, and the score is that of the best epoch of the mean curve: one choice for all
-    folds, but made on the scored clips themselves, so that it is slightly too high. The score of the last epoch, which
-    is not, is reported as ``last_epoch_value``, with the mean curves as ``curves``; ``esc50_clean`` selects the epoch
-    on other clips.
+    The curves of the folds are averaged, and the score is that of the best epoch of the mean curve:
+    one choice for all folds, but made on the scored clips themselves, so that it is slightly too
+    high. The score of the last epoch, which is not, is reported as ``last_epoch_value``, with the
+    mean curves as ``curves``; ``esc50_clean`` selects the epoch on other clips.
 
-    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.2, Gong et al. 2022 (arXiv 2110.09784), table
+    Source: Gong, Chung and Glass 2021 (arXiv 2104.01778), section 3.2, Gong et al. 2022 (arXiv
+        2110.09784), table
     2, and the published code.
     """
 

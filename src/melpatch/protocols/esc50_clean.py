@@ -11,9 +11,10 @@ from melpatch.protocols.finetune import FineTune
 class ESC50Clean(FineTune):
     """AST's fine-tuning on five folds with an honest choice of the epoch.
 
-    Source: the settings of :func:`melpatch.recipes.ast.ast_esc50` and the split of HEAR 2021 (Turian et al. 2022, arXiv
-    2203.03022): each fold is scored once, the one after it validates, the others train. That is a quarter fewer
-    training clips than ``esc50_ast`` has.
+    Source: the settings of :func:`melpatch.recipes.ast.ast_esc50` and the split of HEAR 2021
+        (Turian et al. 2022, arXiv
+    2203.03022): each fold is scored once, the one after it validates, the others train. That is a
+    quarter fewer training clips than ``esc50_ast`` has.
     """
 
     validation: ClassVar[ValidationSource] = "next fold"

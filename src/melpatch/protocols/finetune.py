@@ -49,9 +49,10 @@ class TrialCommand:
 class FineTune(Protocol):
     """Fine-tune a network as ``melpatch finetune`` does, and score it on clips that it was not trained on.
 
-    Each trial trains in ``runs/SPLIT-SEED`` in the folder of the protocol's results. An interrupted trial resumes its
-    run; of a finished one, settings and metrics stay, and with ``keep_runs`` the weights. A network at random weights
-    has the same settings and starts from random weights, different ones for each seed.
+    Each trial trains in ``runs/SPLIT-SEED`` in the folder of the protocol's results. An interrupted
+    trial resumes its run; of a finished one, settings and metrics stay, and with ``keep_runs`` the
+    weights. A network at random weights has the same settings and starts from random weights,
+    different ones for each seed.
     """
 
     validation: ClassVar[ValidationSource] = "val"
@@ -108,7 +109,8 @@ class FineTune(Protocol):
         """See :meth:`melpatch.evaluation.protocol.Protocol.splits`.
 
         Raises:
-            ConfigError: see :meth:`settings`; raised here so that it is known before anything is trained.
+            ConfigError: see :meth:`settings`; raised here so that it is known before anything is
+                trained.
         """
         self.settings(job)
         return super().splits(job)
@@ -129,9 +131,9 @@ class FineTune(Protocol):
     def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
         """See :meth:`melpatch.evaluation.protocol.Protocol.run_trial`.
 
-        The details are the number of steps, the CPU seconds of all processes, and the step whose weights were kept with
-        its score, or how many weights were averaged. For a trial that was interrupted, the CPU seconds and the seconds
-        by the clock are None.
+        The details are the number of steps, the CPU seconds of all processes, and the step whose
+        weights were kept with its score, or how many weights were averaged. For a trial that was
+        interrupted, the CPU seconds and the seconds by the clock are None.
         """
         start = time.process_time()
         folder = self.folder(job, split.name, seed)

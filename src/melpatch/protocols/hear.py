@@ -40,7 +40,8 @@ class GridPoint(NamedTuple):
 class Hear(Probe):
     """An MLP whose settings are selected in the first split of each seed, and kept for the others.
 
-    Source: Turian et al. 2022 (HEAR, arXiv 2203.03022), appendix, and the published code: its grid, of which 8 points
+    Source: Turian et al. 2022 (HEAR, arXiv 2203.03022), appendix, and the published code: its grid,
+        of which 8 points
     are tried; Adam; validation every third epoch; the fold after the scored one validates.
 
     *Differs:* the 8 points are different ones, and batches are drawn in a new order in every epoch, in parts of equal

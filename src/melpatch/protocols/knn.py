@@ -56,8 +56,8 @@ def neighbour_shares(
 ) -> Float[np.ndarray, "test label"]:
     """Return, per label, the share of the k most similar training clips (by cosine) that have it.
 
-    For single-label tasks the arg-max is the majority vote, the first label winning a tie; for multi-label tasks the
-    shares are the scores. A training set smaller than k is used whole.
+    For single-label tasks the arg-max is the majority vote, the first label winning a tie; for
+    multi-label tasks the shares are the scores. A training set smaller than k is used whole.
 
     Raises:
         MelpatchError: a feature is not finite.

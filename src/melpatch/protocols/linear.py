@@ -63,8 +63,8 @@ def linear_probabilities(
 ) -> Float[np.ndarray, "test label"]:
     """Return the probability of every label: softmax over labels, or for multi-label tasks one sigmoid per label.
 
-    Mean and variance of the features come from the training clips only. A label that no training clip has gets 0, one
-    that all have gets 1.
+    Mean and variance of the features come from the training clips only. A label that no training
+    clip has gets 0, one that all have gets 1.
 
     Args:
         train_features: embeddings of the training clips.

@@ -23,13 +23,15 @@ class Prototype(Probe):
 
     For events that fill a small part of a clip, which a mean over all tokens dilutes.
 
-    Source: prototypical probing of Rauch et al. 2025 (Bird-MAE, arXiv 2504.12880) after AudioProtoPNet (Heinrich et al.
-    2024, arXiv 2404.10420), and the published code: 20 prototypes per class, AdamW on a cosine, gradients clipped at 2,
-    30 epochs of batches of 64.
+    Source: prototypical probing of Rauch et al. 2025 (Bird-MAE, arXiv 2504.12880) after
+        AudioProtoPNet (Heinrich et al.
+    2024, arXiv 2404.10420), and the published code: 20 prototypes per class, AdamW on a cosine,
+    gradients clipped at 2, 30 epochs of batches of 64.
 
     *Differs:* connections learn at the rate of the prototypes (published: 4e-4, too slow for corpora of some thousand
-    clips); cross-entropy, or binary for several labels, where Bird-MAE has the asymmetric loss, and no mixup;
-    prototypes start from a normal distribution, hence in all directions; no orthogonality loss and no margin.
+    clips); cross-entropy, or binary for several labels, where Bird-MAE has the asymmetric loss, and
+    no mixup; prototypes start from a normal distribution, hence in all directions; no orthogonality
+    loss and no margin.
     """
 
     # Version 1 held out clips of groups that it also trained on.
@@ -88,8 +90,9 @@ class Prototype(Probe):
 class PrototypeHead(nn.Module):
     """Cosines of a clip's tokens with prototypes, the largest of each prototype, and a weighted sum per class.
 
-    The score of class c is b_c + the sum over its prototypes j of relu(w_cj) * relu(max over tokens t of cos(p_cj, t)).
-    A prototype counts for its own class only, and never against it. Connections w start at 1, biases b at -2.
+    The score of class c is b_c + the sum over its prototypes j of relu(w_cj) * relu(max over tokens
+    t of cos(p_cj, t)). A prototype counts for its own class only, and never against it. Connections
+    w start at 1, biases b at -2.
     """
 
     def __init__(self, dim: int, prototypes: int, num_labels: int) -> None:

@@ -13,13 +13,16 @@ from melpatch.training.config import RunConfig
 class SuperbFinetune(FineTune):
     """The whole network fine-tuned under SUPERB's head: a learned mix of all layers, a projection, the mean over time.
 
-    Compare its scores with the "SUPERB" columns of those papers, never with the leaderboard's, where the encoder is
-    frozen (``superb_frozen``). Recipes for speakers and emotions are ``ssast_speakers`` and ``ssast_emotion``.
+    Compare its scores with the "SUPERB" columns of those papers, never with the leaderboard's,
+    where the encoder is frozen (``superb_frozen``). Recipes for speakers and emotions are
+    ``ssast_speakers`` and ``ssast_emotion``.
 
-    Source: Gong et al. 2022 (arXiv 2110.09784), table 2, and the published scripts for s3prl; the weights with the
-    best development score are tested. *Differs:* the fifth that validates where there is no split ``val``, as for
-    emotions, is drawn per class and in whole speakers (s3prl draws it clip by clip); all layers are mixed for every
-    task, where MAE-AST takes the last one for keywords and emotions (``--set "flags=--objective.layers last"``).
+    Source: Gong et al. 2022 (arXiv 2110.09784), table 2, and the published scripts for s3prl; the
+        weights with the
+    best development score are tested. *Differs:* the fifth that validates where there is no split
+    ``val``, as for emotions, is drawn per class and in whole speakers (s3prl draws it clip by
+    clip); all layers are mixed for every task, where MAE-AST takes the last one for keywords and
+    emotions (``--set "flags=--objective.layers last"``).
     """
 
     # Version 1 held out a tenth, without regard to groups.

@@ -19,14 +19,16 @@ from melpatch.rng import seeded
 class SuperbFrozen(Probe):
     """The head of SUPERB's keyword spotting, speaker identification and emotion recognition.
 
-    Source: Yang et al. 2021 (arXiv 2105.01051), section 2, and the published code (s3prl): Adam, a constant learning
+    Source: Yang et al. 2021 (arXiv 2105.01051), section 2, and the published code (s3prl): Adam, a
+        constant learning
     rate, gradients clipped at 1, weights with the best development score.
 
     *Differs:* 20,000 steps for all tasks, where SUPERB has 200,000 (30,000 of larger batches for emotions): on 5,000
-    clips that is 128 passes, and half a minute to a minute of one CPU core. SUPERB searches the learning rate in powers
-    of ten; here it is a setting. The fifth that validates where there is no split ``val``, as for emotions, is drawn
-    per class and in whole speakers; SUPERB draws it clip by clip. Keywords are not drawn balanced by class. The layers
-    are the outputs of the blocks; SUPERB adds the input of the first.
+    clips that is 128 passes, and half a minute to a minute of one CPU core. SUPERB searches the
+    learning rate in powers of ten; here it is a setting. The fifth that validates where there is no
+    split ``val``, as for emotions, is drawn per class and in whole speakers; SUPERB draws it clip
+    by clip. Keywords are not drawn balanced by class. The layers are the outputs of the blocks;
+    SUPERB adds the input of the first.
     """
 
     # Version 1 held out a tenth, without regard to groups.
@@ -100,7 +102,8 @@ class SuperbFrozen(Probe):
 class LayerMix(nn.Module):
     """A learned mean of all layers, projected, and classified by a linear layer.
 
-    SUPERB mixes and projects every frame, then takes the mean over time. All of that is linear, so the mean can come
+    SUPERB mixes and projects every frame, then takes the mean over time. All of that is linear, so
+    the mean can come
     first: one vector per layer is enough, and no frame needs to be kept.
     """
 
