@@ -242,9 +242,9 @@ def together(first: dict[str, Any], others: list[dict[str, Any]], clips: int) ->
         "clips_per_second": round(clips / min(wall), 6),
         "cpu_seconds_per_clip": round(min(cpu) / clips, 9),
         "median_cpu_seconds_per_clip": round(median(cpu) / clips, 9),
-        "tflops": round(tflops, 4),
-        "ceiling_tflops": round(ceiling, 4),
-        "share": round(tflops / ceiling, 3),
+        "tflops": round(tflops, 9),
+        "ceiling_tflops": round(ceiling, 9),
+        "share": round(tflops / ceiling, 6),
         **first,
     }
 
@@ -392,20 +392,34 @@ def synchronise(device: torch.device) -> None:
 
 
 def ceiling(precision: Precision, device: torch.device) -> float:
-    """Return the rate of a large matrix product in the same arithmetic, in TFLOP/s: best of some rounds."""
-    size, products = (8192, 50) if device.type == "cuda" else (2048, 1)
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    """Return the rate of a large matrix product in the same arithmetic, in TFLOP/s: best of some rounds.
+
+    Products on a processor are 2,048 wide, and smaller where the processor is slow in this
+    arithmetic, as most are in bfloat16 without instructions for it.
+    """
     kind = torch.bfloat16 if "bf16" in precision else torch.float32
-    a, b = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
-    best = float("inf")
-    for _ in range(6):  # the first warms up
-        synchronise(device)
-        start = clock()
-        for _ in range(products):
-            a @ b
-        synchronise(device)
-        best = min(best, clock() - start)
-    return 2 * size**3 * products / best / 1e12
+    if device.type == "cuda":
+        size, products = 8192, 50
+    else:
+        size, products = 512, 1
+        # Twice the width is eight times the work: at most half a second for a product.
+        while size < 2048 and _product_seconds(size, 1, kind, device) < 0.06:
+            size *= 2
+    rounds = [_product_seconds(size, products, kind, device) for _ in range(6)]
+    return 2 * size**3 * products / min(rounds) / 1e12
+
+
+def _product_seconds(size: int, products: int, kind: torch.dtype, device: torch.device) -> float:
+    """Return the CPU seconds (on a GPU, seconds) of some products of two square matrices."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    a = torch.randn(size, size, device=device, dtype=kind)
+    b = torch.randn(size, size, device=device, dtype=kind)
+    synchronise(device)
+    start = clock()
+    for _ in range(products):
+        a @ b
+    synchronise(device)
+    return clock() - start
 
 
 def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
