@@ -1,12 +1,17 @@
 """What processes tell each other, and what one says that is alone."""
 
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
 from two_processes import in_both
 
 from melpatch import distributed
-from melpatch.errors import ConfigError, DataError
+from melpatch.errors import ConfigError, DataError, Interrupted
 
 
 def failing():
@@ -88,3 +93,32 @@ def test_more_processes_than_gpus_are_refused_in_one_line(monkeypatch):
         distributed.process_group(),
     ):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_thread_of_a_closed_process_group_outlives_it(monkeypatch, stopped):
+    """Such a thread aborts an exiting interpreter now and then: a finished run would look failed."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setattr(distributed, "launched_by_torchrun", lambda: True)
+    monkeypatch.setattr(
+        distributed, "rendezvous", lambda *_, **__: iter([(dist.HashStore(), 0, 1)])
+    )
+
+    def work():
+        network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+        network.itself = [network]  # a reference cycle, as real networks have
+        network(torch.ones(3, 2)).sum().backward()
+        assert threads_of_gloo() > 0
+        if stopped:
+            raise Interrupted("saved", signal.SIGTERM)
+
+    with pytest.raises(Interrupted) if stopped else nullcontext(), distributed.process_group():
+        work()
+    assert threads_of_gloo() == 0
+
+
+def threads_of_gloo():
+    """Return how many threads of this process run gloo's work."""
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo_run" in name for name in names)

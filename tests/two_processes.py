@@ -1,5 +1,6 @@
 """What a function returns in each of two processes that speak to each other through gloo."""
 
+import gc
 from datetime import timedelta
 
 import pytest
@@ -44,3 +45,4 @@ def _be_one(rank, function, folder):
     )
     torch.save(function(rank, folder), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+    gc.collect()  # ends gloo's threads, which could abort an interpreter that is exiting

@@ -1,7 +1,9 @@
 """Collectives over the processes that ``torchrun`` starts; every function is a plain no-op in one process."""
 
+import gc
 import hashlib
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from melpatch.errors import ConfigError, DataError, MelpatchError
+from melpatch.errors import ConfigError, DataError, Interrupted, MelpatchError
 
 T = TypeVar("T")
 
@@ -88,6 +90,10 @@ def process_group() -> Iterator[None]:
         )
     try:
         yield
+    except Interrupted as interruption:  # all processes stop together and have saved
+        traceback.clear_frames(interruption.__traceback__)
+        _close()
+        raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise MelpatchError(
@@ -95,7 +101,7 @@ def process_group() -> Iterator[None]:
                 "(torchrun prints its exit code); continue with --resume"
             ) from error
         raise
-    dist.destroy_process_group()
+    _close()
     _store.clear()
 
 
@@ -207,6 +213,14 @@ def barrier() -> None:
     """Return once all processes have reached this call."""
     if _is_initialized():
         dist.barrier()
+
+
+def _close() -> None:
+    """Close the process group and end its threads."""
+    dist.destroy_process_group()
+    # A network wrapped for several processes is part of reference cycles, which keep the threads of
+    # the group alive. A thread that drops a tensor while the interpreter exits aborts the process.
+    gc.collect()
 
 
 def _restarts() -> int:
