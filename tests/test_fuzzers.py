@@ -1,0 +1,69 @@
+"""The fuzzers: the driver tells what came of a case, and a few cases of each fuzzer do no harm."""
+
+import importlib
+import os
+import signal
+import time
+
+import pytest
+from places import ROOT
+
+from melpatch.errors import DataError
+
+
+@pytest.fixture
+def fuzzers(monkeypatch):
+    """A module of ``benchmarks/fuzz`` by its name."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "fuzz")
+    return importlib.import_module
+
+
+def refuse(text):
+    raise DataError(text)
+
+
+def fill_memory():
+    bytearray(1 << 36)
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("call", "verdict"),
+    [
+        (lambda: None, "taken"),
+        (lambda: refuse("no"), "refused"),
+        (lambda: refuse("no" * 2000), "defect"),
+        (lambda: 1 / 0, "defect"),
+        (lambda: time.sleep(60), "hang"),
+        (fill_memory, "defect"),
+        (kill, "killed"),
+    ],
+)
+def test_the_driver_tells_what_came_of_a_case(fuzzers, call, verdict):
+    driver = fuzzers("driver")
+    (outcome,) = driver.fuzz(
+        lambda folder: None,
+        lambda rng, base, folder: driver.Case("made up", call=call),
+        seed=0,
+        count=1,
+        limits=driver.Limits(seconds=0.5),
+    )
+    assert outcome.verdict == verdict
+    assert bool(driver.bad([outcome])) == (verdict not in ("taken", "refused"))
+
+
+def test_a_case_depends_on_seed_and_number_alone(fuzzers):
+    driver, mutations = fuzzers("driver"), fuzzers("mutations")
+
+    def names(seed, first, count):
+        def case(rng, base, folder):
+            return driver.Case(mutations.damaged(rng, b"RIFF" * 100)[1], call=lambda: None)
+
+        outcomes = driver.fuzz(lambda folder: None, case, seed=seed, count=count, first=first)
+        return [outcome.name for outcome in outcomes]
+
+    assert names(1, 0, 4)[2:] == names(1, 2, 2)
+    assert names(1, 0, 4) != names(2, 0, 4)
