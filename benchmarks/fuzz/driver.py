@@ -170,8 +170,8 @@ def _in_child(case: Case, limits: Limits, report: Path) -> None:
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         most = size + (limits.mib << 20)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        said = report.with_name("said.txt")
-        file = os.open(said, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        printed = report.with_name("printed.txt")
+        file = os.open(printed, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
         with (
