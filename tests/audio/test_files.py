@@ -253,7 +253,8 @@ def test_samples_that_are_not_finite_are_rejected(tmp_path, bad):
     wave = tone().copy()
     wave[20_000] = bad
     soundfile.write(path, wave, RATE, subtype="FLOAT")
-    with pytest.raises(AudioError, match="holds NaN, infinite or absurd samples"):
+    what = r"holds (NaN|an infinite sample|an absurd sample \(1e\+30\)) at 1\.25 s"
+    with pytest.raises(AudioError, match=what):
         read(path)
     assert len(read(path, duration=1.0)[0]) == RATE  # the damage lies beyond this segment
 
@@ -410,9 +411,9 @@ def test_windows_decode_once_forward_in_bounded_memory(tmp_path, monkeypatch, co
     decode = sound_file.SoundFile._decode
 
     def counted(self, samples):
-        block = decode(self, samples)
+        block, error = decode(self, samples)
         decoded.append(len(block))
-        return block
+        return block, error
 
     monkeypatch.setattr(sound_file.SoundFile, "_decode", counted)
     monkeypatch.setattr(soundfile.SoundFile, "seek", None)

@@ -27,12 +27,13 @@ _REACH = 128
 def probe(path: Source) -> AudioInfo:
     """Return what the header of a sound file states, without decoding.
 
-    The length of an MP3 file without a Xing header is libsndfile's estimate from its first frame.
+    The frames of an MP3 file that does not state its length are counted.
 
     Raises:
         AudioError: the file is missing, not sound, empty, cut short, or states an impossible rate.
     """
     with open_sound(path) as sound:
+        sound.check_stated_length()
         return sound.info
 
 

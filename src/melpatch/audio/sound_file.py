@@ -5,8 +5,9 @@ libsndfile decodes, through soundfile. The format is detected from the content, 
 
 import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import soundfile
 from jaxtyping import Float
 
 from melpatch.audio.byte_range import ByteRange
+from melpatch.audio.links import Stretch, find_links, find_links_of_file
+from melpatch.audio.mpeg import Link
 from melpatch.audio.open_file import OpenFile
-from melpatch.audio.unreadable import COPY_AGAIN, error_text, require_file, why_unreadable
+from melpatch.audio.unreadable import CONVERT, COPY_AGAIN, error_text, require_file, why_unreadable
 from melpatch.errors import AudioError
 
 Source = str | Path | ByteRange | OpenFile
@@ -36,6 +39,10 @@ _LOUDEST = 1e10
 _NO_LENGTH = 1 << 62
 # Sizes that sox, arecord and ffmpeg write when they cannot seek back to the header.
 _PIPED = range(0x7FFFF000, 1 << 32)
+# Formats whose decoder may fail in the middle.
+_DECODED = frozenset({"FLAC", "MPEG", "MP3", "OGG"})
+# Bytes that a header may have, without samples behind it.
+_HEADER = 1 << 10
 # How libsndfile's log reports a chunk that extends beyond the end of the file.
 _CUT = re.compile(r"(?:data|SSND|BODY|Data Size|[Rr]iff(?: size)?)\s*: (\d+) \(should be (\d+)\)")
 
@@ -75,15 +82,12 @@ class _Bytes(io.BufferedReader):
 
     name = ""
 
-    def __init__(self, source: Source) -> None:
-        if isinstance(source, ByteRange | OpenFile):
-            super().__init__(source.open())
-        else:
-            super().__init__(io.FileIO(source))
+    def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
+        super().__init__(raw)
         head = self.read(8)
-        size = self.seek(0, io.SEEK_END)
+        self.size = self.seek(0, io.SEEK_END)
         self.seek(0)
-        self._unclosed = head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") + 8 != size
+        self._unclosed = head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") + 8 != self.size
 
     # The buffer is one of cffi's, which have no public type.
     def readinto(self, buffer: Any) -> int:
@@ -114,29 +118,48 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
 class SoundFile:
     """A sound file that :func:`open_sound` has opened.
 
+    Of a file that is several files one after the other, one link at a time is open.
+
     Attributes:
         path: the file as the caller named it.
         info: the properties in the header.
         position: the sample, per channel, that is decoded next.
     """
 
-    def __init__(self, path: Source, sound: soundfile.SoundFile) -> None:
-        samples = None if sound.frames >= _NO_LENGTH else sound.frames
-        rate = sound.samplerate
+    def __init__(self, path: Source, file: _Bytes, links: Sequence[Link]) -> None:
         self.path = path
         self.position = 0
-        self._sound = sound
+        self._file = file
+        self._links = links
+        self._sound: soundfile.SoundFile
+        self._open_link(0)
+        rate = self._sound.samplerate
+        # The first sample of each link, and the end of the last; up to a link of unknown length.
+        self._starts = [0]
+        self._measure_links(rate)
+        sound = self._sound
+        samples = self._starts[-1] if len(self._starts) > len(links) else None
         self.info = AudioInfo(rate, sound.channels, samples, sound.format, sound.subtype)
         if samples == 0:
-            raise AudioError(path, "holds no samples", COPY_AGAIN)
+            raise AudioError(path, *self._why_empty())
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
             allowed = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
             reason = f"states a sampling rate of {rate} Hz; allowed: {allowed}"
             raise AudioError(path, reason, COPY_AGAIN)
         # libsndfile shortens truncated chunks silently, except in its log, which has both sizes.
+        self._stated = samples
         for stated, actual in _CUT.findall(sound.extra_info):
             if samples and int(actual) > 0 and int(stated) not in _PIPED:
-                self._check_length(samples * int(stated) // int(actual), samples)
+                self._stated = samples * int(stated) // int(actual)
+
+    def check_stated_length(self) -> None:
+        """Raise AudioError if the header states more samples than the file can hold."""
+        if self._stated is not None and self.info.samples is not None:
+            self._check_length(self._stated, self.info.samples)
+
+    def close(self) -> None:
+        """Close the decoder; the file stays open."""
+        self._sound.close()
 
     def blocks(
         self, first: int = 0, count: int | None = None
@@ -147,7 +170,7 @@ class SoundFile:
 
         Raises:
             AudioError: decoding fails, ends more than :data:`SLACK` before the stated end, or gives
-                NaN or Inf.
+                NaN or Inf; the samples before that have been yielded by then.
         """
         self._go_to(first)
         stated = self.info.samples
@@ -158,24 +181,41 @@ class SoundFile:
             samples = _BLOCK // self.info.channels
             if stop is not None:
                 samples = min(samples, stop - self.position)
-            block = self._decode(samples)
+            start = self.position
+            block, error = self._decode(samples)
+            bad = first_bad(block)
+            if bad is not None:
+                error = self._bad_sample(block[bad], start + bad)
+                block = block[:bad]
+            if len(block):
+                yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+            if error is not None:
+                raise error
             if not len(block):
                 if stated is not None and stop is not None:
                     self._check_length(stop, self.position)
                 return
-            # Written so that NaN fails too.
-            if not np.abs(block).max() <= _LOUDEST:
-                seconds = self.position / self.info.sample_rate
-                reason = f"holds NaN, infinite or absurd samples near {seconds:.2f} s"
-                raise AudioError(self.path, reason, COPY_AGAIN)
-            yield block[:, 0] if self.info.channels == 1 else block.mean(axis=1)
+        if count is None or stop == stated:
+            self._check_wanted(first, count)
+
+    def _check_wanted(self, first: int, count: int | None) -> None:
+        """Raise AudioError if samples were asked for that the header states, but the file lacks."""
+        if self._stated is None:
+            return
+        wanted = self._stated if count is None else min(self._stated, first + count)
+        if wanted > self.position:
+            self.check_stated_length()
 
     def _go_to(self, first: int) -> None:
         if first == self.position:
             return
         if self.info.samples is not None and soundfile.SoundFile.seekable(self._sound):
+            number = min(bisect_right(self._starts, first), len(self._links)) - 1
+            if number != self._number:
+                self._open_link(number)
+            start = self._starts[number]
             try:
-                self.position = self._sound.seek(first)
+                self.position = start + self._sound.seek(first - start)
             except soundfile.LibsndfileError as error:
                 seconds = first / self.info.sample_rate
                 reason = f"cannot be read from {seconds:.2f} s on: {error_text(error)}"
@@ -184,23 +224,108 @@ class SoundFile:
         for _ in self.blocks(self.position, first - self.position):
             pass
 
-    def _decode(self, samples: int) -> Float[np.ndarray, "sample channel"]:
-        try:
-            block: np.ndarray = self._sound.read(
-                out=np.empty((samples, self.info.channels), np.float32)
-            )
-        except soundfile.LibsndfileError as error:
-            seconds = self.position / self.info.sample_rate
-            reason = f"breaks off after {seconds:.2f} s: {error_text(error)}"
-            raise AudioError(self.path, reason, COPY_AGAIN) from error
-        self.position += len(block)
-        return block
+    def _decode(
+        self, samples: int
+    ) -> tuple[Float[np.ndarray, "sample channel"], AudioError | None]:
+        """Return the next samples, and the error that ends them."""
+        while True:
+            channels = self._sound.channels
+            out = np.empty((samples, channels), np.float32)
+            if self._sound.format in _DECODED:
+                # What libsndfile has written before an error is told by what is NaN no more.
+                out.fill(np.nan)
+            try:
+                block: np.ndarray = self._sound.read(out=out)
+            except soundfile.LibsndfileError as error:
+                bad = first_bad(out)
+                block = out[: bad or 0]
+                self.position += len(block)
+                return block, self._broken(error_text(error))
+            self.position += len(block)
+            if len(block) or self._number + 1 == len(self._links):
+                return block, None
+            if self._number + 1 < len(self._starts):
+                end = self._starts[self._number + 1]
+                self._check_length(end, self.position)
+                self.position = end
+            self._open_link(self._number + 1)
+
+    def _broken(self, why: str) -> AudioError:
+        seconds = self.position / self.info.sample_rate
+        return AudioError(self.path, f"breaks off after {seconds:.2f} s: {why}", COPY_AGAIN)
+
+    def _bad_sample(self, values: Float[np.ndarray, " channel"], sample: int) -> AudioError:
+        """Return the error for a sample that is no sound."""
+        if np.isnan(values).any():
+            what = "NaN"
+        elif np.isinf(values).any():
+            what = "an infinite sample"
+        else:
+            what = f"an absurd sample ({values[np.abs(values).argmax()]:.1g})"
+        self.position = sample
+        reason = f"holds {what} at {sample / self.info.sample_rate:.2f} s"
+        return AudioError(self.path, reason, COPY_AGAIN)
 
     def _check_length(self, stated: int, actual: int) -> None:
         rate = self.info.sample_rate
         if stated - actual > SLACK * rate:
             seconds = f"{stated / rate:.2f} s, but only {actual / rate:.2f} s are there"
             raise AudioError(self.path, f"is truncated: it states {seconds}", COPY_AGAIN)
+
+    def _open_link(self, number: int) -> None:
+        """Open a link of the file instead of the one that is open.
+
+        Raises:
+            soundfile.LibsndfileError: libsndfile does not read the first one.
+            AudioError: it does not read a later one.
+        """
+        link = self._links[number]
+        file = self._file
+        if link.head or link.size != file.size:
+            file = _Bytes(Stretch(self._file, link))
+        try:
+            sound = _Forward(file)
+        except soundfile.LibsndfileError as error:
+            if number == 0:
+                raise
+            raise self._broken(error_text(error)) from error
+        if number:
+            self._sound.close()
+        self._sound = sound
+        self._number = number
+
+    def _measure_links(self, rate: int) -> None:
+        """Find the first sample of each link, up to one of unknown length."""
+        for number, link in enumerate(self._links):
+            if number:
+                self.position = self._starts[-1]
+                self._open_link(number)
+            if self._sound.samplerate != rate:
+                rates = f"{rate} and {self._sound.samplerate} Hz"
+                reason = f"is several files one after the other, of {rates}"
+                raise AudioError(self.path, reason, "split it into these files")
+            if self._sound.frames >= _NO_LENGTH or not link.exact:
+                break
+            self._starts.append(self._starts[-1] + self._sound.frames)
+        self.position = 0
+        if self._number:
+            self._open_link(0)
+
+    def _why_empty(self) -> tuple[str, str]:
+        """Return why there is no sample, and the remedy."""
+        behind = self._file.size - _HEADER
+        if behind < _HEADER:
+            return "holds no samples", COPY_AGAIN
+        reason = f"states that it holds no samples, but {self._file.size:,} bytes are there"
+        return f"{reason}: its header was never completed", CONVERT
+
+
+def first_bad(block: Float[np.ndarray, "sample channel"]) -> int | None:
+    """Return the index of the first sample that is NaN, infinite or absurdly large."""
+    # Written so that NaN fails too.
+    if not block.size or np.abs(block).max() <= _LOUDEST:
+        return None
+    return int((~(np.abs(block) <= _LOUDEST)).any(axis=1).argmax())
 
 
 @contextmanager
@@ -213,14 +338,29 @@ def open_sound(path: Source) -> Iterator[SoundFile]:
     if not isinstance(path, OpenFile):
         require_file(path)
     try:
-        file = _Bytes(path)
+        file = _Bytes(_raw(path))
+        links = _links(path, file)
     except OSError as error:
         reason = f"cannot be opened ({error.strerror})"
         raise AudioError(path, reason, "check who may read it") from error
     with file:
         try:
-            sound = _Forward(file)
+            sound = SoundFile(path, file, links)
         except soundfile.LibsndfileError as error:
             raise AudioError(path, *why_unreadable(file, error)) from error
-        with sound:
-            yield SoundFile(path, sound)
+        with closing(sound):
+            yield sound
+
+
+def _raw(source: Source) -> io.RawIOBase | io.BytesIO:
+    if isinstance(source, ByteRange | OpenFile):
+        return source.open()
+    return io.FileIO(source)
+
+
+def _links(source: Source, file: _Bytes) -> Sequence[Link]:
+    if isinstance(source, ByteRange | OpenFile):
+        links = find_links(file, file.size)
+        file.seek(0)
+        return links
+    return find_links_of_file(Path(source))
