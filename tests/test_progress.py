@@ -1,6 +1,7 @@
 """Progress: a live bar on a terminal, lines in a log or notebook, silence from all ranks but 0."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -35,59 +36,60 @@ def one_process(monkeypatch):
 
 
 def test_a_log_gets_a_line_every_half_minute(clock, capsys):
-    with progress.bar(100, "pretrain") as bar:
+    with progress.bar(100, "pretrain", "steps") as bar:
         for _ in range(100):
-            clock.now += 1
-            bar.advance(loss=0.61234, memory="3.1 GiB")
+            clock.now += 1.0
+            bar.advance(loss=0.61234, memory="3.1 GiB memory")
     assert capsys.readouterr().err.splitlines() == [
-        "pretrain: 30/100, 1.0/s, 0:00:30 elapsed, 0:01:10 left, loss 0.6123, memory 3.1 GiB",
-        "pretrain: 60/100, 1.0/s, 0:01:00 elapsed, 0:00:40 left, loss 0.6123, memory 3.1 GiB",
-        "pretrain: 90/100, 1.0/s, 0:01:30 elapsed, 0:00:10 left, loss 0.6123, memory 3.1 GiB",
+        f"pretrain: {done}/100 steps, 1.0 steps/s, 0:0{done // 60}:{done % 60:02} elapsed, "
+        f"about {100 - done} s left, loss 0.6123, 3.1 GiB memory"
+        for done in (30, 60, 90)
     ]
 
 
 def test_steps_of_an_earlier_run_do_not_count_towards_the_rate(clock, capsys):
-    with progress.bar(1000, "pretrain", done=900) as bar:
-        clock.now = 40
-        bar.advance(20)
+    with progress.bar(910, "pretrain", "steps", done=900) as bar:
+        clock.now = 40.0
+        bar.advance(2)
     assert (
-        capsys.readouterr().err == "pretrain: 920/1000, 2.0 s each, 0:00:40 elapsed, 0:02:40 left\n"
+        capsys.readouterr().err
+        == "pretrain: 902/910 steps, 20.0 s each, 0:00:40 elapsed, about 3 min left\n"
     )
 
 
 def test_a_loop_of_unknown_length_shows_no_time_left(clock, capsys):
-    with progress.bar(None, "read") as bar:
-        clock.now = 40
+    with progress.bar(None, "read", "files") as bar:
+        clock.now = 40.0
         bar.advance(80)
-    assert capsys.readouterr().err == "read: 80, 2.0/s, 0:00:40 elapsed\n"
+    assert capsys.readouterr().err == "read: 80 files, 2.0 files/s, 0:00:40 elapsed\n"
 
 
 @pytest.mark.usefixtures("clock")
 def test_a_loop_that_ends_soon_shows_nothing(capsys):
-    assert list(progress.track("abc", 3, "read")) == ["a", "b", "c"]
+    assert list(progress.track("abc", 3, "read", "letters")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
 
 
 def test_a_notebook_gets_one_line_that_is_rewritten(monkeypatch, clock, capsys):
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    with progress.bar(4, "pretrain") as bar:
+    with progress.bar(4, "pretrain", "steps") as bar:
         for _ in range(4):
-            clock.now += 1
+            clock.now += 1.0
             bar.advance()
     lines = capsys.readouterr().err.split("\r\033[K")
-    assert lines[1].startswith("pretrain: 1/4, 1.0/s")
-    assert lines[-1] == "pretrain: 4/4, 1.0/s, 0:00:04 elapsed, 0:00:00 left\n"
+    assert lines[1].startswith("pretrain: 1/4 steps, 1.0 steps/s")
+    assert lines[-1] == "pretrain: 4/4 steps, 1.0 steps/s, 0:00:04 elapsed, about 0 s left\n"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "120")
-    with progress.bar(4, "pretrain") as bar:
+    with progress.bar(4, "pretrain", "steps") as bar:
         bar.advance(3, loss=0.5)
     shown = terminal.getvalue()
     assert "pretrain" in shown
-    assert "3/4" in shown
+    assert "3/4 steps" in shown
     assert "loss 0.5" in shown
 
 
@@ -96,9 +98,9 @@ def test_a_bar_within_another_stands_on_the_same_screen_and_goes_when_it_is_done
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "120")
     for _ in range(2):
-        with progress.bar(2, "outer") as outer:
+        with progress.bar(2, "outer", "rounds") as outer:
             for _ in range(2):
-                with progress.bar(5, "inner") as inner:
+                with progress.bar(5, "inner", "steps") as inner:
                     inner.advance(5)
                     assert inner.progress is outer.progress
                 outer.advance()
@@ -113,8 +115,8 @@ def test_a_bar_that_fails_leaves_the_screen_to_the_next(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with (
         pytest.raises(ValueError, match="no luck"),
-        progress.bar(2, "outer"),
-        progress.bar(2, "inner"),
+        progress.bar(2, "outer", "rounds"),
+        progress.bar(2, "inner", "steps"),
     ):
         raise ValueError("no luck")
     assert progress._live == []
@@ -123,11 +125,59 @@ def test_a_bar_that_fails_leaves_the_screen_to_the_next(monkeypatch):
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK"])
 def test_only_rank_zero_shows_anything(variable, monkeypatch, clock, capsys):
     monkeypatch.setenv(variable, "1")
-    with progress.bar(2, "pretrain") as bar:
-        clock.now = 100
+    with progress.bar(2, "pretrain", "steps") as bar:
+        clock.now = 100.0
         bar.advance()
     progress.notice("look")
     assert capsys.readouterr().err == ""
+
+
+def test_a_loop_without_steps_shows_nothing(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(progress.track("", 0, "probing", "files")) == []
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("total", [9, 1_000_000])
+def test_a_line_fits_its_terminal_and_gives_up_names_before_numbers(columns, total, clock):
+    bar = progress.Bar(total, "fine-tuning", "steps", 0)
+    for _ in range(total - total // 3):
+        clock.now += 0.5
+        bar.advance(loss=0.61234, clips="229.3 clips/s", memory="3.1 GiB memory")
+    line = bar.line(columns)
+    assert len(line) <= columns
+    assert f"{bar.done}/{total} steps"[:columns] in line
+    if columns >= 60:
+        assert " left" in line
+        assert "loss 0.6123" in line
+    if columns >= 80:
+        assert line.startswith("fine-tuning: ")
+        assert "2.0/s" in line or "2.0 steps/s" in line
+    if columns >= 200:
+        assert bar.line() == line
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_terminal_of_any_width_shows_the_count_on_one_line(columns, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with progress.bar(300, "training", "steps") as bar:
+        bar.advance(120, loss=0.6, clips="229.3 clips/s", memory="3.1 GiB memory")
+    lines = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", terminal.getvalue()).split("\r")
+    assert "120/300 steps" in lines[-1]
+    assert max(len(line.rstrip()) for line in lines) <= columns
+
+
+def test_a_process_without_stderr_shows_nothing_and_goes_on(monkeypatch, clock):
+    monkeypatch.setattr(sys, "stderr", None)
+    progress.notice("look")
+    with progress.bar(2, "pretrain", "steps") as bar:
+        clock.now = 100.0
+        bar.advance()
+    assert bar.done == 1
 
 
 def test_a_notice_is_a_line_on_stderr(capsys):

@@ -8,18 +8,28 @@ shows anything.
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import Progress
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from melpatch.time_left import RateEstimate, in_words
 
 T = TypeVar("T")
 _LOG_SECONDS = 30.0  # between the lines of a log
 _NOTEBOOK_SECONDS = 0.5  # between the updates of a notebook's line
 _LOG_COLUMNS = 160
+_BAR_COLUMNS = 40  # of a bar where there is room
+_SHORTEST_BAR = 8
+_SHORTEST_DESCRIPTION = 4  # letters that are left of it in a narrow terminal
+_CUT = "…"
 # The live display, if there is one: a second one would overwrite its lines.
 _live: list[Progress] = []
 
@@ -38,71 +48,150 @@ def console() -> Console:
 def notice(text: str) -> None:
     """Show a line on stderr: a warning, or where the results are."""
     if _is_rank_zero():
-        sys.stderr.write(f"{text}\n")
+        _write(f"{text}\n")
 
 
 class Bar:
     """How far a loop has come; this one shows nothing, as is right for all ranks but 0."""
 
-    def __init__(self, total: int | None, description: str, done: int) -> None:
+    def __init__(self, total: int | None, description: str, unit: str, done: int) -> None:
         self.total = total
         self.description = description
+        self.unit = unit
         self.before = done
         self.done = done
         self.fields: dict[str, float | str] = {}
         self.start = time.monotonic()
+        self.estimate = RateEstimate(total, done, self.start)
 
     def advance(self, steps: int = 1, **fields: float | str) -> None:
         """Count steps as done, and show the latest value of each field.
 
         Args:
             steps: how many.
-            fields: values by name, such as ``loss=0.61`` or ``memory="3.1 GiB"``.
+            fields: numbers, which are shown with their names, as ``loss=0.61``, or texts that say
+                what they are, as ``memory="3.1 GiB memory"``.
         """
         self.done += steps
+        if steps:
+            self.estimate.update(self.done, time.monotonic())
         self.fields |= fields
         self._show()
 
-    def status(self) -> str:
-        """Return rate, times and fields in words: ``3.1/s, 0:00:39 elapsed, 0:26:00 left, loss 0.61``."""
-        elapsed = time.monotonic() - self.start
-        parts = [f"{timedelta(seconds=round(elapsed))} elapsed"]
-        if self.done > self.before and elapsed:
-            rate = (self.done - self.before) / elapsed
-            parts.insert(0, f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
-            if self.total:
-                left = max(0, self.total - self.done) / rate
-                parts.append(f"{timedelta(seconds=round(left))} left")
-        for name, value in self.fields.items():
-            shown = value if isinstance(value, str) else f"{value:.4g}"
-            parts.append(f"{name} {shown}")
-        return ", ".join(parts)
+    def line(self, width: int | None = None) -> str:
+        """Return description, count, rate, times and fields as one line of text.
 
-    def line(self) -> str:
-        """Return description, count and status as one line of text."""
-        count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
-        return f"{self.description}: {count}, {self.status()}"
+        Such as ``training: 30/100 steps, 3.1 steps/s, 0:00:39 elapsed, about 26 s left, loss 0.61``.
+
+        Args:
+            width: columns that the line may take. What is less needed gives way first: the time
+                that has passed, fields from the last one on, the rate, letters of the description,
+                and only then the numbers.
+        """
+        fields = [_field(name, value) for name, value in self.fields.items()]
+        rate, short_rate, elapsed, left = self._rates_and_times()
+        versions = [[rate, elapsed, left, *fields], [short_rate, left, *fields]]
+        versions += [[short_rate, left, *fields[:count]] for count in range(len(fields) - 1, 0, -1)]
+        versions += [[left, *fields[:1]]]
+        count = self._count()
+        if width is None:
+            return f"{self.description}: {_joined(count, versions[0])}"
+        for version in versions:
+            line = f"{self.description}: {_joined(count, version)}"
+            if cell_len(line) <= width:
+                return line
+        for version in (versions[-1], [left], []):
+            figures = _joined(count, version)
+            room = width - cell_len(figures) - len(f"{_CUT}: ")
+            if room >= _SHORTEST_DESCRIPTION:
+                return f"{set_cell_size(self.description, room).rstrip()}{_CUT}: {figures}"
+        return set_cell_size(count, width)
+
+    def per_second(self) -> float | None:
+        """Return the steps per second: after the warm-up or, while it lasts, so far."""
+        elapsed = time.monotonic() - self.start
+        rate = self.estimate.per_second()
+        if rate is None and self.done > self.before and elapsed:
+            return (self.done - self.before) / elapsed
+        return rate
+
+    def _count(self) -> str:
+        if self.total is None:
+            return f"{self.done} {self.unit}"
+        return f"{self.done}/{self.total} {self.unit}"
+
+    def _rates_and_times(self) -> tuple[str, str, str, str]:
+        """Return the rate, the rate in short, the time that has passed and that which is left.
+
+        Those that are not known are empty.
+        """
+        elapsed = time.monotonic() - self.start
+        shown_elapsed = f"{timedelta(seconds=round(elapsed))} elapsed"
+        left = self.estimate.seconds_left()
+        shown_left = "" if left is None else f"{in_words(left)} left"
+        rate = self.per_second()
+        if rate is None:
+            return "", "", shown_elapsed, shown_left
+        if rate >= 1:
+            return f"{rate:.1f} {self.unit}/s", f"{rate:.1f}/s", shown_elapsed, shown_left
+        each = f"{1 / rate:.1f} s each"
+        return each, each, shown_elapsed, shown_left
 
     def _show(self) -> None: ...
 
 
-class _TerminalBar(Bar):
-    """A bar of a live display."""
+def _field(name: str, value: float | str) -> str:
+    return value if isinstance(value, str) else f"{name} {value:.4g}"
 
-    def __init__(self, total: int | None, description: str, done: int, progress: Progress) -> None:
-        super().__init__(total, description, done)
+
+def _joined(count: str, parts: Sequence[str]) -> str:
+    return ", ".join([count, *filter(None, parts)])
+
+
+class _TerminalBar(Bar):
+    """A bar of a live display, redrawn to the width that the terminal has."""
+
+    def __init__(
+        self, total: int | None, description: str, unit: str, done: int, progress: Progress
+    ) -> None:
+        super().__init__(total, description, unit, done)
         self.progress = progress
-        self.task = progress.add_task(description, total=total, completed=done, status="")
+        self.task = progress.add_task(description, total=total, completed=done, bar=self)
 
     def _show(self) -> None:
-        self.progress.update(self.task, completed=self.done, status=self.status())
+        self.progress.update(self.task, completed=self.done)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Draw the line, with a bar in front of it where there is room."""
+        line = self.line(options.max_width)
+        room = min(_BAR_COLUMNS, options.max_width - cell_len(line) - 1)
+        if room < _SHORTEST_BAR or not self.total:
+            yield Text(line, no_wrap=True, overflow="crop")
+            return
+        drawn = Table.grid(padding=(0, 1))
+        drawn.add_row(
+            ProgressBar(total=self.total, completed=self.done, width=room),
+            Text(line, no_wrap=True, overflow="crop"),
+        )
+        yield drawn
+
+
+class _Display(Progress):
+    """A live display of one line per bar."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bars."""
+        for task in self.tasks:
+            yield task.fields["bar"]
 
 
 class _TextBar(Bar):
     """Lines of text: one below the other in a log, or one that is rewritten in a notebook."""
 
-    def __init__(self, total: int | None, description: str, done: int, in_place: bool) -> None:
-        super().__init__(total, description, done)
+    def __init__(
+        self, total: int | None, description: str, unit: str, done: int, in_place: bool
+    ) -> None:
+        super().__init__(total, description, unit, done)
         self.in_place = in_place
         self.interval = _NOTEBOOK_SECONDS if in_place else _LOG_SECONDS
         self.shown = self.start
@@ -116,40 +205,40 @@ class _TextBar(Bar):
         self.shown = time.monotonic()
         if self.in_place:
             # Erase the line, and write it again.
-            sys.stderr.write(f"\r\033[K{self.line()}")
-            sys.stderr.flush()
+            _write(f"\r\033[K{self.line()}")
         else:
-            sys.stderr.write(f"{self.line()}\n")
+            _write(f"{self.line()}\n")
 
     def close(self) -> None:
         """End the line of a notebook, where the next output would otherwise continue it."""
         if self.in_place and self.shown > self.start:
             self.write()
-            sys.stderr.write("\n")
+            _write("\n")
 
 
 @contextmanager
-def bar(total: int | None, description: str, done: int = 0) -> Iterator[Bar]:
+def bar(total: int | None, description: str, unit: str, done: int = 0) -> Iterator[Bar]:
     """Show a progress bar while the body runs; the body calls its :meth:`Bar.advance`.
 
     On a terminal, a bar inside the body of another one stands below it and goes when its own body
-    ends.
+    ends. Nothing is shown of a loop without steps.
 
     Args:
         total: number of steps; None if that is not known.
         description: a word or two in front of the bar.
+        unit: what is counted, in the plural, such as ``clips``.
         done: steps that an earlier run has done; they do not count towards the rate.
     """
-    if not _is_rank_zero():
-        yield Bar(total, description, done)
-    elif sys.stderr.isatty():
+    if total == 0 or not _is_rank_zero():
+        yield Bar(total, description, unit, done)
+    elif _is_terminal():
         with _live_display() as progress:
-            shown = _TerminalBar(total, description, done, progress)
+            shown = _TerminalBar(total, description, unit, done, progress)
             yield shown
             if len(progress.tasks) > 1:
                 progress.remove_task(shown.task)
     else:
-        text = _TextBar(total, description, done, in_place=_in_notebook())
+        text = _TextBar(total, description, unit, done, in_place=_in_notebook())
         try:
             yield text
         finally:
@@ -162,13 +251,7 @@ def _live_display() -> Iterator[Progress]:
     if _live:
         yield _live[0]
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with _Display(console=Console(stderr=True)) as progress:
         _live.append(progress)
         try:
             yield progress
@@ -176,12 +259,24 @@ def _live_display() -> Iterator[Progress]:
             _live.clear()
 
 
-def track(iterable: Iterable[T], total: int | None, description: str) -> Iterator[T]:
+def track(iterable: Iterable[T], total: int | None, description: str, unit: str) -> Iterator[T]:
     """Yield the items of an iterable under a progress bar; see :func:`bar`."""
-    with bar(total, description) as shown:
+    with bar(total, description, unit) as shown:
         for item in iterable:
             yield item
             shown.advance()
+
+
+def _write(text: str) -> None:
+    """Write to stderr, unless this process was started without one."""
+    if sys.stderr is not None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _is_terminal() -> bool:
+    """Return whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _in_notebook() -> bool:

@@ -121,10 +121,10 @@ def run(config: Config) -> None:
     objective = describe_objective(bench.trainer.objective)
     notice(f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {objective}")
     rates = []
-    with bar(6, "measuring") as shown:
+    with bar(6, "measuring", "stages") as shown:
         for rate in bench.rates():
             rates.append(rate)
-            shown.advance(stage=rate.stage)
+            shown.advance(stage=f"done: {rate.stage}")
     from_memory, from_loader = rates[-2:]
     shares = {
         "by_clock": from_memory.seconds / from_loader.seconds,

@@ -8,26 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.table import Table
 
 from melpatch.evaluation.evaluate import evaluate
+from melpatch.evaluation.score_tables import score_tables
 from melpatch.evaluation.select import parse_settings
 from melpatch.progress import console, notice
 
 TOGETHER = True
-
-_COLUMNS = (
-    "protocol",
-    "metric",
-    "value",
-    "95 %",
-    "seeds",
-    "balanced accuracy",
-    "macro F1",
-    "mAP",
-    "mAUC",
-    "s (embedding)",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,60 +77,22 @@ def run(config: Config) -> None:
     if config.json:
         console().print_json(json.dumps(records))
         return
-    console().print(_table(records))
+    for table in score_tables(records, _title(records), console()):
+        console().print(table)
+    if any(record["settings_changed"] for record in records.values()):
+        console().print("* with settings other than the protocol's")
     for sentence in dict.fromkeys(_unranked_classes(records)):
         notice(sentence)
     folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
     notice(f"written to {', '.join(map(str, folders))}")
 
 
-def _table(records: Mapping[str, Mapping[str, Any]]) -> Table:
+def _title(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what was scored: run, corpus, splits and number of clips."""
     first = next(iter(records.values()))
     weights = " at random weights" if first["initialisation"] == "random weights" else ""
     splits = ", ".join(entry["split"] for entry in first["splits"])
-    title = f"{first['run']}{weights} on {first['corpus']} ({splits}): {first['n']} clips"
-    table = Table(*_COLUMNS, title=title)
-    for name, record in records.items():
-        table.add_row(*_cells(name, record))
-    if any(record["settings_changed"] for record in records.values()):
-        table.caption = "* with settings other than the protocol's"
-    return table
-
-
-def _cells(name: str, record: Mapping[str, Any]) -> list[str]:
-    """Return the row of a protocol, a text per column."""
-    changed = " *" if record["settings_changed"] else ""
-    metrics = record["metrics"]
-    cells = [f"{name} {record['version']}{changed}", record["metric"], _number(record["value"])]
-    cells += [_interval(record), _seeds(record)]
-    cells += [_number(metrics.get(key)) for key in ("balanced_accuracy", "macro_f1", "mAP", "mAUC")]
-    return [*cells, _seconds(record)]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _interval(record: Mapping[str, Any]) -> str:
-    if record["interval_95"] is None:
-        return "-"
-    low, high = record["interval_95"]
-    return f"{low:.3f} to {high:.3f}"
-
-
-def _seeds(record: Mapping[str, Any]) -> str:
-    text = f"{len(record['seeds'])}"
-    if record["seed_std"] is not None:
-        text += f" (±{record['seed_std']:.3f})"
-    return text
-
-
-def _seconds(record: Mapping[str, Any]) -> str:
-    """Return the seconds of the trials, and in brackets those of the embedding, where they are known."""
-    text = "-" if record["seconds"] is None else f"{record['seconds']:.1f}"
-    if record["embedding_seconds"] is not None:
-        text += f" ({record['embedding_seconds']:.1f})"
-    return text
+    return f"{first['run']}{weights} on {first['corpus']} ({splits}): {first['n']} clips"
 
 
 def _unranked_classes(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

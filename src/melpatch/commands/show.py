@@ -1,6 +1,7 @@
 """Show a run's settings and metrics, or what its method makes of a recording."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from melpatch.config import from_toml, owner
+from melpatch.config import from_toml, owner, to_dict
 from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.inference.model import load
@@ -50,8 +51,7 @@ def run(config: Config) -> None:
     else:
         table = Table(title=str(config.run), show_header=False)
         for name, value in summary.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            table.add_row(name, text)
+            table.add_row(name, value if isinstance(value, str) else _in_words(value))
         console().print(table)
     if config.curve is not None:
         curve(config.curve, config.run / "metrics.jsonl")
@@ -73,6 +73,24 @@ def _draw_sound(folder: Path, sound: Path, pictures: Path) -> None:
     notice(f"drawn to {', '.join(map(str, drawn))}")
 
 
+def _in_words(values: Mapping[str, Any]) -> str:
+    """Return settings or metrics as one line of text, numbers with four digits."""
+    return ", ".join(f"{name} {_value_in_words(value)}" for name, value in values.items())
+
+
+def _value_in_words(value: Any) -> str:
+    match value:
+        case bool() | None:
+            return json.dumps(value)
+        case float():
+            return f"{value:.4g}"
+        case list():
+            return " x ".join(map(_value_in_words, value))
+        case dict():
+            return f"({_in_words(value)})"
+    return str(value)
+
+
 def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
     metrics = folder / "metrics.jsonl"
     if not metrics.exists():
@@ -88,7 +106,7 @@ def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
     encoder, front = settings.encoder, settings.front_end
     return {
         "objective": owner(settings.objective).__name__,
-        "encoder": f"{owner(encoder).__name__} {encoder}",
+        "encoder": f"{owner(encoder).__name__}: {_in_words(to_dict(encoder))}",
         "front end": f"{front.sample_rate} Hz, {front.n_mels} mels, mean {front.mean:g}, std {front.std:g}",
         "data": ", ".join(settings.data),
         "labels": ", ".join(settings.labels) or "none",

@@ -178,7 +178,7 @@ def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) ->
 
 def _write_shards(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[PackedShard]:
     """Write all shards under a progress bar; return their records in order."""
-    with bar(clips, "packing") as shown:
+    with bar(clips, "packing", "clips") as shown:
         if workers == 0:
             return [write_shard(job, shown.advance) for job in jobs]
         # Spawned, because a fork of a process with torch's threads may hang.

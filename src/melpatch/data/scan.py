@@ -29,11 +29,11 @@ def scan(paths: Sequence[Path], workers: int = 0) -> Iterator[Probed | AudioErro
         workers: worker processes; 0: probe in this process.
     """
     if workers == 0 or len(paths) <= _CHUNK:
-        yield from track(map(_probe, paths), len(paths), "probing")
+        yield from track(map(_probe, paths), len(paths), "probing", "files")
         return
     # Spawned, because a fork of a process with torch's threads may hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from track(pool.map(_probe, paths, chunksize=_CHUNK), len(paths), "probing")
+        yield from track(pool.map(_probe, paths, chunksize=_CHUNK), len(paths), "probing", "files")
 
 
 def _probe(path: Path) -> Probed | AudioError:

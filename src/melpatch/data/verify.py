@@ -31,7 +31,7 @@ def damaged_shards(shards: str) -> Iterator[str]:
     clips = defaultdict(list)
     for clip in load_corpus([shards]).clips:
         clips[clip.path.name].append(clip)
-    for shard in track(about.shards, len(about.shards), "reading shards"):
+    for shard in track(about.shards, len(about.shards), "reading", "shards"):
         path = folder / shard.name
         try:
             if url:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ class InferenceJob:
     workers: int
     resume: bool
 
+    @property
+    def unit(self) -> str:
+        """What the recordings are: whole files, or clips of them."""
+        whole = all(clip.duration == inf and not clip.start for clip in self.recordings)
+        return "files" if whole else "clips"
+
 
 def write_output(job: InferenceJob) -> None:
     """Write the output of a job; recordings that cannot be read are listed in ``OUT.rejected.csv``.
@@ -67,7 +74,7 @@ def write_output(job: InferenceJob) -> None:
     before = distributed.broadcast_from_rank_zero(folder.complete())
     if before:
         done = sum(part.recordings for part in before.values())
-        notice(f"resuming after {done} of {len(job.recordings)} files: {folder.folder}")
+        notice(f"resuming after {done} of {len(job.recordings)} {job.unit}: {folder.folder}")
     missing = {
         number: groups[number]
         for number in distributed.shard_of_rank(range(len(groups)))
@@ -90,7 +97,9 @@ def write_output(job: InferenceJob) -> None:
     speed = new_seconds / (time.monotonic() - start)
     hours = sum(part.seconds for part in parts.values()) / 3600
     count = len(job.recordings) - sum(len(part.rejected) for part in parts.values())
-    notice(f"{count} files done: {job.out} ({hours:.2f} h of sound, {speed:.0f} times real time)")
+    notice(
+        f"{count} {job.unit} done: {job.out} ({hours:.2f} h of sound, {speed:.0f} times real time)"
+    )
 
 
 def _compute_parts(
@@ -98,7 +107,9 @@ def _compute_parts(
 ) -> None:
     """Compute this rank's share of the missing parts."""
     with ExitStack() as stack:
-        shown = stack.enter_context(bar(sum(map(len, missing.values())), job.about["command"]))
+        shown = stack.enter_context(
+            bar(sum(map(len, missing.values())), job.about["command"], job.unit)
+        )
         items = infer_many(
             job.task,
             [*missing.values()],
@@ -140,7 +151,8 @@ class _Speed:
     def report(self, seconds: float) -> None:
         self._seconds += seconds
         speed = self._seconds / max(1e-9, time.monotonic() - self._start)
-        self._show(0, audio=f"{self._seconds / 3600:.2f} h", speed=f"{speed:.0f} times real time")
+        hours = f"{self._seconds / 3600:.2f} h of sound"
+        self._show(0, audio=hours, speed=f"{speed:.0f} times real time")
 
 
 def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> None:
@@ -151,9 +163,9 @@ def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> N
     beside.unlink(missing_ok=True)
     if rejected:
         write_rejected(rejected, beside)
-        notice(f"{len(rejected)} of {count} files cannot be read; see {beside}")
+        notice(f"{len(rejected)} of {count} {job.unit} cannot be read; see {beside}")
     if not any(part.rows for part in parts.values()):
         folder.remove()
         first = f"{rejected[0].path} ({rejected[0].reason})"
-        raise DataError(f"none of the {count} files can be read; the first: {first}")
+        raise DataError(f"none of the {count} {job.unit} can be read; the first: {first}")
     folder.publish(lambda path: tables.write_table(path, job.ending, job.columns, folder.chunks))

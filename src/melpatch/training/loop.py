@@ -18,6 +18,7 @@ from melpatch.data.corpus import Corpus, Rejected
 from melpatch.errors import DataError, Interrupted, MelpatchError, report_lost_workers
 from melpatch.objectives.base import Objective
 from melpatch.progress import Bar, bar, notice
+from melpatch.time_left import in_words
 from melpatch.training import stopping
 from melpatch.training.checkpoints import Checkpoint, Progress
 from melpatch.training.config import TrainConfig
@@ -82,7 +83,7 @@ def fit(
             report_lost_workers(),
             run.checkpoints,
             closing(step_batches(trainer, corpus, progress.step)) as feed,
-            bar(total, "training", done=progress.step) as shown,
+            bar(total, "training", "steps", done=progress.step) as shown,
         ):
             while progress.step < total and not stop_signal:
                 step = progress.step
@@ -112,7 +113,7 @@ def fit(
                 record = losses.record(lr)
                 if step % config.log_every == 0 or step in (1, total):
                     _log(run, tracker, step, record)
-                _show(shown, speed, step, record)
+                _show(shown, run.config.loader.batch_size, step, record)
                 evaluating = step in evaluation_steps(config, total)
                 saving = step % config.save_every == 0 or step == total or stop_signal > 0
                 if evaluating or saving:
@@ -216,18 +217,21 @@ def _log(run: Run, tracker: Tracker, step: int, values: dict[str, float]) -> Non
     tracker.scalars(values, step)
 
 
-def _show(shown: Bar, speed: Speedometer, step: int, record: dict[str, float]) -> None:
-    """Advance the progress bar; after 5 steps of a longer run, print the remaining time."""
-    clips = f"{speed.clips_per_second(step):.1f}/s"
-    loss = record.get("loss", float("nan"))
-    shown.advance(1, loss=loss, clips=clips, memory=f"{memory_gib():.1f} GiB")
-    if shown.total is not None and shown.total > 50 and step == shown.before + 5:
-        remaining = shown.total - step
-        minutes = remaining / speed.steps_per_second(step) / 60
-        notice(
-            f"{speed.clips_per_second(step):.1f} clips/s; the remaining {remaining} steps take "
-            f"about {minutes:.1f} min"
-        )
+def _show(shown: Bar, batch_size: int, step: int, record: dict[str, float]) -> None:
+    """Advance the progress bar; once the rate of a longer run is known, print the time left."""
+    first_estimate = shown.estimate.seconds_left() is None
+    fields: dict[str, float | str] = {"loss": record.get("loss", float("nan"))}
+    if (rate := shown.per_second()) is not None:
+        fields["clips"] = f"{batch_size * rate:.1f} clips/s"
+    shown.advance(1, **fields, memory=f"{memory_gib():.1f} GiB memory")
+    seconds = shown.estimate.seconds_left()
+    if seconds is None or not first_estimate or shown.total is None or shown.total <= 50:
+        return
+    remaining = shown.total - step
+    clips_per_second = batch_size * remaining / max(seconds, 1e-9)
+    notice(
+        f"{clips_per_second:.1f} clips/s; the remaining {remaining} steps take {in_words(seconds)}"
+    )
 
 
 def _warn(objective: Objective, run: Run, step: int, record: dict[str, float]) -> None:

@@ -1,0 +1,117 @@
+"""Scores as tables for a terminal of any width: names are shortened, numbers never."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# Heads of the columns, and what stands for them in a narrow terminal.
+_SHORT_HEADS = {
+    "protocol": "protocol",
+    "metric": "metric",
+    "value": "value",
+    "95 %": "95 %",
+    "seeds": "seeds",
+    "balanced accuracy": "bal. acc.",
+    "macro F1": "F1",
+    "mAP": "mAP",
+    "mAUC": "mAUC",
+    "s (embedding)": "s (emb.)",
+}
+# Width at which a table is measured, so that nothing in it has to give way.
+_UNLIMITED = 10_000
+
+
+def score_tables(
+    records: Mapping[str, Mapping[str, Any]], title: str, console: Console
+) -> list[Table]:
+    """Return the scores of some protocols as one table, or as several where one would not fit.
+
+    Where the names of the columns fit, there is a row per protocol. In a narrower terminal there is
+    a column per protocol, and as many tables as it takes.
+
+    Args:
+        records: protocol to record, as ``melpatch.evaluate`` returns them.
+        title: what was scored.
+        console: where the tables will be shown.
+    """
+    rows = [_cells(name, record) for name, record in records.items()]
+    for heads in (_SHORT_HEADS.keys(), _SHORT_HEADS.values()):
+        table = _row_per_protocol(heads, rows, title)
+        if _fits(table, console):
+            return [table]
+    return _tables_of_columns(rows, title, console)
+
+
+def _row_per_protocol(heads: Iterable[str], rows: Sequence[Sequence[str]], title: str) -> Table:
+    table = Table(*heads, title=title)
+    for cells in rows:
+        table.add_row(*cells)
+    return table
+
+
+def _tables_of_columns(rows: Sequence[Sequence[str]], title: str, console: Console) -> list[Table]:
+    """Return tables with a row per number, each with as many protocols as fit."""
+    tables: list[Table] = []
+    remaining = list(rows)
+    while remaining:
+        for count in range(len(remaining), 0, -1):
+            table = _column_per_protocol(remaining[:count], "" if tables else title)
+            if _fits(table, console):
+                break
+        tables.append(table)
+        remaining = remaining[count:]
+    return tables
+
+
+def _column_per_protocol(rows: Sequence[Sequence[str]], title: str) -> Table:
+    table = Table(title=title)
+    heads = list(_SHORT_HEADS.values())
+    table.add_column(heads[0], no_wrap=True)
+    for cells in rows:
+        table.add_column(cells[0], overflow="fold")
+    for number, head in enumerate(heads[1:], start=1):
+        table.add_row(head, *(cells[number] for cells in rows))
+    return table
+
+
+def _fits(table: Table, console: Console) -> bool:
+    options = console.options.update(width=_UNLIMITED)
+    return console.measure(table, options=options).maximum <= console.width
+
+
+def _cells(name: str, record: Mapping[str, Any]) -> list[str]:
+    """Return the row of a protocol, a text per column."""
+    changed = " *" if record["settings_changed"] else ""
+    metrics = record["metrics"]
+    cells = [f"{name} {record['version']}{changed}", record["metric"], _number(record["value"])]
+    cells += [_interval(record), _seeds(record)]
+    cells += [_number(metrics.get(key)) for key in ("balanced_accuracy", "macro_f1", "mAP", "mAUC")]
+    return [*cells, _seconds(record)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(record: Mapping[str, Any]) -> str:
+    if record["interval_95"] is None:
+        return "-"
+    low, high = record["interval_95"]
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _seeds(record: Mapping[str, Any]) -> str:
+    text = f"{len(record['seeds'])}"
+    if record["seed_std"] is not None:
+        text += f" (±{record['seed_std']:.3f})"
+    return text
+
+
+def _seconds(record: Mapping[str, Any]) -> str:
+    """Return the seconds of the trials, and in brackets those of the embedding, if known."""
+    text = "-" if record["seconds"] is None else f"{record['seconds']:.1f}"
+    if record["embedding_seconds"] is not None:
+        text += f" ({record['embedding_seconds']:.1f})"
+    return text

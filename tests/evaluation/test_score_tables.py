@@ -1,0 +1,44 @@
+"""The table of scores on terminals of any width."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from melpatch.evaluation.score_tables import score_tables
+
+RECORD = {
+    "version": 1,
+    "settings_changed": ["k"],
+    "metric": "balanced_accuracy",
+    "value": 0.4032,
+    "interval_95": [0.35, 0.457],
+    "seeds": [0, 1, 2],
+    "seed_std": 0.0123,
+    "seconds": 1234.5,
+    "embedding_seconds": 33.1,
+    "metrics": {"balanced_accuracy": 0.41, "macro_f1": 0.362, "mAP": 0.468, "mAUC": None},
+}
+NUMBERS = ["0.403", "0.350 to 0.457", "3 (±0.012)", "0.410", "0.362", "0.468", "1234.5 (33.1)"]
+PROTOCOLS = ("knn", "linear", "attentive", "as_trained")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize("protocols", [PROTOCOLS[:1], PROTOCOLS])
+def test_no_number_is_cut_or_wrapped(columns, protocols):
+    console = Console(width=columns, file=io.StringIO())
+    for table in score_tables(dict.fromkeys(protocols, RECORD), "runs/b on fsdd", console):
+        console.print(table)
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= columns
+    for text in NUMBERS:
+        assert shown.count(text) == len(protocols)
+    for name in protocols:
+        assert f"{name} 1 *" in shown
+    assert shown.count("runs/b on fsdd") == 1
+
+
+def test_a_wide_terminal_has_a_row_per_protocol_with_whole_names():
+    (table,) = score_tables({"knn": RECORD, "linear": RECORD}, "", Console(width=160))
+    assert table.row_count == 2
+    assert "balanced accuracy" in [column.header for column in table.columns]
