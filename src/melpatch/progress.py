@@ -161,7 +161,9 @@ class _TerminalBar(Bar):
     def _show(self) -> None:
         self.progress.update(self.task, completed=self.done)
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
         """Draw the line, with a bar in front of it where there is room."""
         line = self.line(options.max_width)
         room = min(_BAR_COLUMNS, options.max_width - cell_len(line) - 1)
