@@ -16,7 +16,15 @@ ESSENTIAL = (
 """Settings that most trainings give, in the order in which help shows them."""
 GROUPS = {
     "data": (
-        *("split_column", "label_column", "labels", "exclude_splits", "test_fold", "val_fold"),
+        *(
+            "split_column",
+            "label_column",
+            "channel",
+            "labels",
+            "exclude_splits",
+            "test_fold",
+            "val_fold",
+        ),
         *("labels_per_class", "stats_clips"),
     ),
     "initial weights": ("init_channels", "resize_positions", "encoder_from"),

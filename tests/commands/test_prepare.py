@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import soundfile
 from melpatch.commands.prepare import Config, run
 from melpatch.data.clip import clip_key
 from melpatch.data.manifest import load_corpus
+from melpatch.data.sound import decode
 from melpatch.datasets import esc50, fsd50k
 from melpatch.datasets.base import write_lines, write_noises
 from melpatch.errors import ConfigError
@@ -28,6 +30,7 @@ def birds(tmp_path):
                 tmp_path / "birds" / label / f"{index}.wav",
                 seconds=index + 1,
                 rate=8000 * (index + 1),
+                seed=10 * index + len(label),
             )
     return tmp_path / "birds"
 
@@ -58,6 +61,103 @@ def test_prepare_lists_bad_files_beside_the_corpus(birds, tmp_path, capsys):
     (row,) = csv.DictReader((tmp_path / "corpus.rejected.csv").open(encoding="utf-8"))
     assert row["path"] == str(birds / "wren" / "broken.wav")
     assert "libsndfile" in row["reason"]
+
+
+def damaged(folder):
+    """Make a corpus of whole and damaged files; return the reasons for the damaged ones."""
+    for name in ("good", "other", "rotten", "cut"):
+        sound(folder / "a" / f"{name}.flac", seconds=4.0, seed=len(name))
+    content = bytearray((folder / "a" / "rotten.flac").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 100] = bytes(100)
+    (folder / "a" / "rotten.flac").write_bytes(content)
+    cut = folder / "a" / "cut.flac"
+    cut.write_bytes(cut.read_bytes()[: len(content) // 2])
+    wave = np.random.default_rng(5).uniform(-0.5, 0.5, 4 * 8000)
+    wave[480] = np.nan
+    soundfile.write(folder / "a" / "nan.wav", wave, 8000, subtype="FLOAT")
+    return {
+        "rotten.flac": "breaks off after",
+        "cut.flac": "breaks off after",
+        "nan.wav": "NaN at 0.06 s",
+    }
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8") as file:
+        return {Path(row["path"]).name: row for row in csv.DictReader(file)}
+
+
+def test_what_no_later_command_can_read_is_rejected_with_the_place(tmp_path, capsys):
+    reasons = damaged(tmp_path / "data")
+    out = tmp_path / "corpus.csv"
+    run(Config(sources=(str(tmp_path / "data"),), out=out, workers=0))
+    listed = rows_of(tmp_path / "corpus.rejected.csv")
+    assert listed.keys() == reasons.keys()
+    for name, reason in reasons.items():
+        assert reason in listed[name]["reason"]
+    told = " ".join(capsys.readouterr().out.split())
+    assert "clips 2 hours 0.002" in told
+    assert "rejected 3 read whole files" in told
+    for clip in load_corpus([out]).clips:
+        assert len(decode(clip, 8000)) == 4 * 8000
+
+
+def test_headers_only_says_so(tmp_path, capsys):
+    damaged(tmp_path / "data")
+    config = Config(
+        sources=(str(tmp_path / "data"),), out=tmp_path / "out.csv", workers=0, headers_only=True
+    )
+    run(config)
+    captured = capsys.readouterr()
+    assert "rejected 0 read headers only" in " ".join(captured.out.split())
+    assert "only headers were read: damage is not found" in captured.err
+    with pytest.raises(ConfigError, match="salvage = True; allowed: without headers_only"):
+        replace(config, salvage=True)
+
+
+def test_salvage_keeps_the_good_stretches_and_lists_what_is_left_out(tmp_path, capsys):
+    damaged(tmp_path / "data")
+    out = tmp_path / "corpus.csv"
+    run(Config(sources=(str(tmp_path / "data"),), out=out, workers=0, salvage=True))
+    assert "3 damaged files are kept in part, listed in" in capsys.readouterr().err
+    listed = rows_of(tmp_path / "corpus.salvaged.csv")
+    reason = listed["nan.wav"]["reason"]
+    assert reason == "holds NaN at 0.06 s; 3.44 s are kept, left out: 0.00 to 0.56 s"
+    assert "all from" in listed["cut.flac"]["reason"]
+    corpus = load_corpus([out])
+    assert len({clip.key for clip in corpus.clips}) == len(corpus.clips) > 4
+    for clip in corpus.clips:
+        wave = decode(clip, 8000)
+        assert np.isfinite(wave).all()
+        assert len(wave) == pytest.approx(clip.duration * 8000, abs=1)
+    # What was written is good, so that preparing it again rejects nothing.
+    run(Config(sources=(str(out),), out=tmp_path / "again.csv", workers=0))
+    assert load_corpus([tmp_path / "again.csv"]).clips == corpus.clips
+
+
+def test_rows_beyond_the_end_of_their_file_are_rejected(tmp_path):
+    sound(tmp_path / "a.wav", seconds=2.0)
+    (tmp_path / "list.csv").write_text("path,start,duration\na.wav,0,1\na.wav,1.5,1\nb.wav,0,1\n")
+    run(Config(sources=(str(tmp_path / "list.csv"),), out=tmp_path / "out.csv", workers=0))
+    listed = rows_of(tmp_path / "out.rejected.csv")
+    assert listed["a.wav"]["reason"] == "ends at 2.00 s, before 2.50 s"
+    assert listed["b.wav"]["reason"] == "does not exist"
+
+
+def test_odd_clips_are_told_and_listed(tmp_path, capsys):
+    for label in ("Angry", "angry"):
+        for number in range(3):
+            sound(tmp_path / "data" / label / f"{number}.wav", seed=10 * number + len(label))
+    soundfile.write(tmp_path / "data" / "angry" / "silent.wav", np.zeros(8000), 8000)
+    sound(tmp_path / "data" / "angry" / "copy.wav", seed=5)
+    run(Config(sources=(str(tmp_path / "data"),), out=tmp_path / "out.csv", workers=0))
+    told = capsys.readouterr().err
+    assert "1 files are silent, such as" in told
+    assert "nearly identical" in told
+    assert "labels 'Angry', 'angry' differ by case only" in told
+    kinds = {name: row["kind"] for name, row in rows_of(tmp_path / "out.quality.csv").items()}
+    assert kinds["silent.wav"] == "silent"
 
 
 def test_prepare_warns_of_recordings_in_two_splits(tmp_path, capsys):
@@ -157,7 +257,7 @@ def test_bad_and_missing_files_of_a_dataset_are_listed_apart(esc, tmp_path, caps
     assert "1 of 10 clips are missing, listed in" in captured.err
     told = " ".join(captured.out.split())
     assert "clips 8" in told
-    assert "rejected 1 missing 1 of 10 licence CC-BY-NC-3.0" in told
+    assert "rejected 1 read whole files missing 1 of 10 licence CC-BY-NC-3.0" in told
     for name, file in [
         ("esc.missing.csv", "1-1001-A-0.wav"),
         ("esc.rejected.csv", "1-2001-B-47.wav"),

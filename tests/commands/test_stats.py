@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from journeys.three_sounds import melpatch, write_corpus, write_folder, write_table
 
@@ -90,3 +92,24 @@ def test_no_clip_that_can_be_read_is_an_error_that_says_how_to_find_out(tmp_path
     )
     assert main(["stats", str(gone)]) == 2
     assert "none of the first clips can be read; run melpatch prepare" in capsys.readouterr().err
+
+
+def test_clips_that_cannot_be_read_are_not_counted(tmp_path, capsys):
+    for number in range(4):
+        wave = np.random.default_rng(number).uniform(-0.5, 0.5, 16_000)
+        soundfile.write(tmp_path / f"{number}.wav", wave, 16_000, subtype="FLOAT")
+    wave[100] = np.nan
+    soundfile.write(tmp_path / "bad.wav", wave, 16_000, subtype="FLOAT")
+    assert main(["stats", str(tmp_path), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["clips"] == 4
+    assert "1 of 5 clips cannot be read and are not measured" in captured.err
+
+
+def test_a_corpus_whose_channels_cancel_says_so(tmp_path, capsys):
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
+    soundfile.write(tmp_path / "a.wav", np.stack([wave, -wave], axis=1), 16_000, subtype="FLOAT")
+    assert main(["stats", str(tmp_path)]) == 2
+    assert (
+        "opposite phase cancel each other: take one with --channel left" in capsys.readouterr().err
+    )

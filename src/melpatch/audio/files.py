@@ -6,8 +6,10 @@ more. Values are not clipped, because lossy codecs overshoot 1. Wherever a file 
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import ceil, gcd
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import soxr
@@ -17,7 +19,11 @@ from melpatch.audio.sound_file import AudioInfo, SoundFile, Source, open_sound
 from melpatch.config import check
 from melpatch.errors import AudioError
 
-__all__ = ["AudioInfo", "Source", "count_samples", "probe", "read", "stream"]
+__all__ = ["AudioInfo", "Channel", "Source", "count_samples", "probe", "read", "stream"]
+
+Channel = Literal["mean", "left", "right", "loudest"]
+"""What is taken of several channels: their mean, the first, the second, or that of most energy in
+the whole file. Of one channel that is taken, whatever is asked for."""
 
 _QUALITY = "HQ"
 _REACH = 128
@@ -53,6 +59,7 @@ def read(
     start: float = 0.0,
     duration: float | None = None,
     sample_rate: int | None = None,
+    channel: Channel = "mean",
 ) -> tuple[Float[np.ndarray, " sample"], int]:
     """Return a segment of a sound file and its sampling rate.
 
@@ -67,6 +74,7 @@ def read(
         duration: length of the segment, in seconds; None: up to the end. Near the end of the file
             less is returned.
         sample_rate: rate of the result, in Hz; None: the file's own.
+        channel: what is taken of several channels.
 
     Raises:
         AudioError: the file is missing, not sound, or damaged; or the segment lies beyond its end.
@@ -75,12 +83,44 @@ def read(
         rate = sample_rate or sound.info.sample_rate
         part = _around(sound, start, duration, rate)
         # The empty block stands for a segment beyond the end of the file.
-        blocks = [np.empty(0, np.float32), *sound.blocks(part.first, part.samples)]
+        number = _channel_number(path, sound, channel)
+        blocks = [np.empty(0, np.float32), *sound.blocks(part.first, part.samples, number)]
         wave = np.concatenate(blocks)
         wave = _resample(wave, sound.info.sample_rate, rate)[part.skip :][: part.keep]
         if not len(wave):
             raise _beyond(sound, start)
         return wave, rate
+
+
+def _channel_number(path: Source, sound: SoundFile, channel: Channel) -> int | None:
+    """Return the number of the channel to take; None for the mean."""
+    if channel == "mean" or sound.info.channels == 1:
+        return None
+    if channel != "loudest":
+        return int(channel == "right")
+    if isinstance(path, str | Path):
+        status = Path(path).stat()
+        return _loudest_of_file(str(path), (status.st_size, status.st_mtime_ns))
+    return _loudest(path)
+
+
+@lru_cache(1 << 14)
+def _loudest_of_file(path: str, state: tuple[int, int]) -> int:
+    """Return the loudest channel of a file; it is kept as long as the file stays the same."""
+    return _loudest(path)
+
+
+def _loudest(path: Source) -> int:
+    """Return the number of the channel with the most energy; damage ends the comparison."""
+    with open_sound(path) as sound:
+        energy = np.zeros(sound.info.channels)
+        try:
+            for block in sound.channel_blocks():
+                energy[: block.shape[1]] += np.square(block, dtype=np.float64).sum(axis=0)
+        except AudioError:
+            # Whoever reads the damaged part reports it.
+            pass
+    return int(energy.argmax())
 
 
 class _Part(NamedTuple):
@@ -150,6 +190,7 @@ def stream(
     *,
     start: float = 0.0,
     duration: float | None = None,
+    channel: Channel = "mean",
 ) -> Iterator[tuple[float, Float[np.ndarray, " sample"]]]:
     """Yield the windows of a segment with their start times, in one pass and bounded memory.
 
@@ -163,6 +204,7 @@ def stream(
         sample_rate: rate of the result, in Hz; None: the file's own.
         start: beginning of the segment, in seconds.
         duration: length of the segment, in seconds; None: up to the end.
+        channel: what is taken of several channels.
 
     Raises:
         ConfigError: a window or hop is shorter than a sample.
@@ -179,7 +221,8 @@ def stream(
         begin = 0
         offset = 0
         buffer = np.empty(0, np.float32)
-        for block in _resampled(sound, _around(sound, start, duration, rate), rate):
+        number = _channel_number(path, sound, channel)
+        for block in _resampled(sound, _around(sound, start, duration, rate), rate, number):
             buffer = np.concatenate((buffer, block))
             while (begin := round(index * hop * rate)) + size <= offset + len(buffer):
                 yield begin / rate, buffer[begin - offset : begin - offset + size]
@@ -201,11 +244,13 @@ def stream(
             yield begin / rate, buffer[begin - offset :]
 
 
-def _resampled(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
+def _resampled(
+    sound: SoundFile, part: _Part, rate: int, channel: int | None
+) -> Iterator[Float[np.ndarray, " sample"]]:
     """Yield the samples of a segment block by block."""
     skip = part.skip
     left = part.keep
-    for block in _at_rate(sound, part, rate):
+    for block in _at_rate(sound, part, rate, channel):
         kept = block[skip:][:left]
         skip = max(0, skip - len(block))
         if left is not None:
@@ -213,10 +258,12 @@ def _resampled(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.nd
         yield kept
 
 
-def _at_rate(sound: SoundFile, part: _Part, rate: int) -> Iterator[Float[np.ndarray, " sample"]]:
+def _at_rate(
+    sound: SoundFile, part: _Part, rate: int, channel: int | None
+) -> Iterator[Float[np.ndarray, " sample"]]:
     """Yield the decoded blocks at another rate; the resampler keeps its state between blocks."""
     own = sound.info.sample_rate
-    blocks = sound.blocks(part.first, part.samples)
+    blocks = sound.blocks(part.first, part.samples, channel)
     if own == rate:
         yield from blocks
         return

@@ -124,11 +124,13 @@ class SoundFile:
         path: the file as the caller named it.
         info: the properties in the header.
         position: the sample, per channel, that is decoded next.
+        end_of_sound: end of the samples that were given out last; where damage is, if there is.
     """
 
     def __init__(self, path: Source, file: _Bytes, links: Sequence[Link]) -> None:
         self.path = path
         self.position = 0
+        self.end_of_sound = 0
         self._file = file
         self._links = links
         self._sound: soundfile.SoundFile
@@ -162,11 +164,27 @@ class SoundFile:
         self._sound.close()
 
     def blocks(
-        self, first: int = 0, count: int | None = None
+        self, first: int = 0, count: int | None = None, channel: int | None = None
     ) -> Iterator[Float[np.ndarray, " sample"]]:
         """Decode ``count`` samples from ``first``, or up to the end, as mono float32.
 
-        Channels are averaged.
+        Channels are averaged unless one is named; of a file with fewer channels the last is taken.
+
+        Raises:
+            AudioError: as :meth:`channel_blocks`.
+        """
+        for block in self.channel_blocks(first, count):
+            if block.shape[1] == 1:
+                yield block[:, 0]
+            elif channel is None:
+                yield block.mean(axis=1)
+            else:
+                yield block[:, min(channel, block.shape[1] - 1)]
+
+    def channel_blocks(
+        self, first: int = 0, count: int | None = None
+    ) -> Iterator[Float[np.ndarray, "sample channel"]]:
+        """Decode ``count`` samples from ``first``, or up to the end, as float32.
 
         Raises:
             AudioError: decoding fails, ends more than :data:`SLACK` before the stated end, or gives
@@ -187,8 +205,9 @@ class SoundFile:
             if bad is not None:
                 error = self._bad_sample(block[bad], start + bad)
                 block = block[:bad]
+            self.end_of_sound = start + len(block)
             if len(block):
-                yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+                yield block
             if error is not None:
                 raise error
             if not len(block):
@@ -262,7 +281,6 @@ class SoundFile:
             what = "an infinite sample"
         else:
             what = f"an absurd sample ({values[np.abs(values).argmax()]:.1g})"
-        self.position = sample
         reason = f"holds {what} at {sample / self.info.sample_rate:.2f} s"
         return AudioError(self.path, reason, COPY_AGAIN)
 

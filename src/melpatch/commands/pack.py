@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 from rich.table import Table
 
+from melpatch.audio.files import Channel
 from melpatch.audio.sound_file import LOWEST_RATE
 from melpatch.audio.sound_writer import HIGHEST_FLAC_RATE, Codec
 from melpatch.config import check
@@ -43,6 +44,8 @@ class Config:
     """Column of the CSV files that holds the split or fold."""
     label_column: str = "label"
     """Column of the CSV files that holds the labels, separated by semicolons."""
+    channel: Channel = "mean"
+    """Of several channels: their mean, the left or right one, or the loudest of each file."""
     workers: int = 2
     """Worker processes; 0 packs in this one."""
 
@@ -74,6 +77,7 @@ def run(config: Config) -> None:
     )
     columns = {"split_column": config.split_column, "label_column": config.label_column}
     corpus = load_corpus(config.sources, **columns, workers=config.workers)
+    corpus = corpus.on_channel(config.channel)
     settings = Packing(
         sample_rate=config.sample_rate, codec=config.codec, shard_mib=config.shard_mib
     )
@@ -126,6 +130,8 @@ def _command(config: Config) -> str:
         "--codec",
         config.codec,
     ]
+    if config.channel != "mean":
+        words += ["--channel", config.channel]
     return shlex.join([*words, "--shard-mib", str(config.shard_mib)])
 
 

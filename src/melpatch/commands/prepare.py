@@ -1,4 +1,4 @@
-"""Scan folders, CSV files or a public dataset, report what is there, and write a corpus file."""
+"""Decode folders, CSV files or a public dataset, report what is there, and write a corpus file."""
 
 import statistics
 from collections import Counter
@@ -12,6 +12,7 @@ from rich.table import Table
 from melpatch import registry
 from melpatch.config import check
 from melpatch.data.clip import Clip
+from melpatch.data.decoding import Decoding
 from melpatch.data.leaks import find_leaks, warn_of_shared_groups
 from melpatch.data.manifest import (
     Corpus,
@@ -20,7 +21,9 @@ from melpatch.data.manifest import (
     load_with_rates,
     write_corpus,
     write_rejected,
+    write_table,
 )
+from melpatch.data.quality import Finding, corpus_notices, file_findings
 from melpatch.data.sources import Row
 from melpatch.datasets.base import Card
 from melpatch.progress import console, notice
@@ -48,19 +51,27 @@ class Config:
     """Column of the CSV files that holds the labels, separated by semicolons."""
     workers: int = 2
     """Worker processes that read files; 0 reads them in this one."""
+    headers_only: bool = False
+    """Read headers instead of whole files: quick, but damage is not found, and lengths are as stated."""
+    salvage: bool = False
+    """Keep the good stretches, of 1 s or more, of damaged files; what is left out is listed in .salvaged.csv."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.workers >= 0, "workers", self.workers, "0 or more")
+        whole = not (self.salvage and self.headers_only)
+        check(whole, "salvage", self.salvage, "without headers_only, which does not find damage")
 
 
 def run(config: Config) -> None:
     """Scan the sources, print a summary, and write the corpus."""
     card = _card(config)
-    corpus, rates, missing, labels = _survey(config, card)
+    decoding = None if config.headers_only else Decoding(salvage=config.salvage)
+    corpus, rates, missing, labels = _survey(config, card, decoding)
     table = Table(title=corpus.name, title_justify="left", show_header=False, box=None)
     for name, value in _findings(corpus, rates):
         table.add_row(name, value)
+    table.add_row("read", "headers only" if decoding is None else "whole files")
     if card:
         table.add_row("missing", f"{len(missing):,} of {_listed(corpus, missing):,}")
         table.add_row("licence", card.licence)
@@ -74,6 +85,14 @@ def run(config: Config) -> None:
         out.with_suffix(".missing.csv"),
         f"of {_listed(corpus, missing):,} clips are missing",
     )
+    if decoding is None:
+        notice("only headers were read: damage is not found, and lengths are as stated")
+    else:
+        salvaged = out.with_suffix(".salvaged.csv")
+        _list(decoding.salvaged, salvaged, "damaged files are kept in part")
+        _report_quality(decoding, out.with_suffix(".quality.csv"))
+    for text in corpus_notices(corpus):
+        notice(text)
     _warn_of_lost_labels(corpus, labels)
     # The splits of a public dataset are given, and its files may be too many to compare.
     if card is None:
@@ -88,17 +107,28 @@ def _default_out(card: Card | None, subset: str) -> Path:
     return Path(f"{card.name}-{subset}.csv" if subset else f"{card.name}.csv")
 
 
-def _survey(config: Config, card: Card | None) -> tuple[Corpus, Counter[int], list[Row], set[str]]:
+def _survey(
+    config: Config, card: Card | None, decoding: Decoding | None
+) -> tuple[Corpus, Counter[int], list[Row], set[str]]:
     """Return the corpus and the number of files of each sampling rate.
 
     For a public dataset, also return the rows that are missing and all labels that it lists.
     """
     if card is None or config.root is None:
-        columns = {"split_column": config.split_column, "label_column": config.label_column}
-        return *load_with_rates(config.sources, **columns, workers=config.workers), [], set()
+        loaded = load_with_rates(
+            config.sources,
+            split_column=config.split_column,
+            label_column=config.label_column,
+            workers=config.workers,
+            decoding=decoding,
+        )
+        return *loaded, [], set()
     there, missing = card.look_up(config.root, config.subset)
     labels = {label for row in (*there, *missing) for label in row.labels}
-    return *corpus_from_rows(card.name, config.root, there, workers=config.workers), missing, labels
+    loaded = corpus_from_rows(
+        card.name, config.root, there, workers=config.workers, decoding=decoding
+    )
+    return *loaded, missing, labels
 
 
 def _list(files: Sequence[Rejected], path: Path, what: str) -> None:
@@ -107,6 +137,21 @@ def _list(files: Sequence[Rejected], path: Path, what: str) -> None:
         notice(f"{len(files):,} {what}, listed in {path}")
     else:
         path.unlink(missing_ok=True)  # left by an earlier scan
+
+
+def _report_quality(decoding: Decoding, path: Path) -> None:
+    """Write what is odd about files as a CSV file, and say how many there are of each kind."""
+    findings = file_findings(decoding.surveys)
+    if not findings:
+        path.unlink(missing_ok=True)
+        return
+    write_table(path, Finding._fields, findings)
+    counts = Counter(finding.kind for finding in findings)
+    examples = {finding.kind: finding for finding in reversed(findings)}
+    for kind, count in counts.items():
+        example = examples[kind]
+        notice(f"{count:,} files are {kind}, such as {example.path} ({example.detail})")
+    notice(f"listed in {path}")
 
 
 def _listed(corpus: Corpus, missing: Sequence[Row]) -> int:

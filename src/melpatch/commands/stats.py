@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 import tyro
 
+from melpatch.audio.files import Channel
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.loader import LoaderConfig
-from melpatch.progress import console
+from melpatch.progress import console, notice
 from melpatch.training.config import RunConfig
-from melpatch.training.start import measured
-from melpatch.workflows.corpus import read_corpus, without_splits
+from melpatch.training.start import statistics
+from melpatch.workflows.corpus import read_corpus, tell_about_sound, without_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class Config:
     """Folders of audio, CSV files with the header path,label,split, and shards (melpatch pack) here or by their URL."""
     split_column: str = "split"
     """Column of the CSV that holds the split or fold."""
+    channel: Channel = "mean"
+    """Of several channels: their mean, the left or right one, or the loudest of each file."""
     exclude_splits: tuple[str, ...] | None = None
     """Splits or folds to leave out; by default val and test, where they exist."""
     clips: int | None = None
@@ -45,16 +48,24 @@ def run(config: Config) -> None:
     settings = RunConfig(
         data=config.data,
         split_column=config.split_column,
+        channel=config.channel,
         seed=config.seed,
         front_end=config.front_end,
         loader=LoaderConfig(seconds=config.seconds),
     )
     corpus = without_splits(read_corpus(settings), config.exclude_splits)
     count = min(config.clips or len(corpus.clips), len(corpus.clips))
-    front = measured(settings, corpus, count).front_end
+    tell_about_sound(corpus, settings)
+    values = statistics(settings, corpus, count)
+    if values.clips < count:
+        notice(
+            f"{count - values.clips} of {count} clips cannot be read and are not measured; "
+            "melpatch prepare lists them with the reasons"
+        )
     if config.json:
-        console().print_json(json.dumps({"mean": front.mean, "std": front.std, "clips": count}))
+        console().print_json(json.dumps(values._asdict()))
     else:
         console().print(
-            f"--front-end.mean {front.mean} --front-end.std {front.std}   ({count} clips of {corpus.name})"
+            f"--front-end.mean {values.mean} --front-end.std {values.std}   "
+            f"({values.clips} clips of {corpus.name})"
         )

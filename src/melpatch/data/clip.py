@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from melpatch.atomic import file_state
+from melpatch.audio.files import Channel
 from melpatch.rng import hash_text
 
 
@@ -30,6 +31,7 @@ class Clip:
         size: length in bytes in a shard; 0 for a file or a part of one.
         crc32: checksum of these bytes.
         url: where the shard is fetched from; ``""`` for a local one.
+        channel: what is taken of several channels.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Clip:
     size: int = 0
     crc32: int = 0
     url: str = ""
+    channel: Channel = "mean"
 
     @property
     def state(self) -> tuple[int, int] | None:
@@ -50,9 +53,11 @@ class Clip:
 
         None if there is no such file.
         """
-        if self.size:
-            return self.size, self.crc32
-        return file_state(self.path)
+        state = (self.size, self.crc32) if self.size else file_state(self.path)
+        if state is None or self.channel == "mean":
+            return state
+        # Another channel is other audio.
+        return state[0], state[1] ^ hash_text(self.channel)
 
     @property
     def identities(self) -> tuple[int, ...]:

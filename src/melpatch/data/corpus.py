@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from melpatch.audio.files import Channel
 from melpatch.data.clip import Clip
 from melpatch.errors import DataError
 
@@ -41,6 +42,12 @@ class Corpus:
     def splits(self) -> dict[str, int]:
         """The number of clips of each split, sorted by name; ``""`` stands for no split."""
         return dict(sorted(Counter(clip.split for clip in self.clips).items()))
+
+    def on_channel(self, channel: Channel) -> "Corpus":
+        """Return the corpus with what is taken of clips of several channels."""
+        if channel == "mean":
+            return self
+        return replace(self, clips=tuple(replace(clip, channel=channel) for clip in self.clips))
 
     def select(self, splits: Iterable[str]) -> "Corpus":
         """Return the clips of these splits, with the labels of the whole corpus.

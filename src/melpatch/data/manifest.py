@@ -10,6 +10,7 @@ from pathlib import Path
 from melpatch.atomic import written_aside
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
+from melpatch.data.decoding import Decoding
 from melpatch.data.missing_shards import unavailable_rows
 from melpatch.data.scan import Probed, scan
 from melpatch.data.sources import COLUMNS, LABEL, PACKED_COLUMNS, SPLIT, Row, dataset_name, rows
@@ -68,8 +69,12 @@ def load_with_rates(
     split_column: str = SPLIT,
     label_column: str = LABEL,
     workers: int = 0,
+    decoding: Decoding | None = None,
 ) -> tuple[Corpus, Counter[int]]:
-    """Return a corpus, as :func:`load_corpus`, and the number of probed clips per sampling rate."""
+    """Return a corpus, as :func:`load_corpus`, and the number of probed clips per sampling rate.
+
+    With ``decoding``, files are decoded to their end; it takes what that shows.
+    """
     if not sources:
         raise DataError("no source of sound is given; name a folder or a CSV file")
     parts: list[Corpus] = []
@@ -78,7 +83,9 @@ def load_with_rates(
         for source in sources:
             listed = [*rows(source, split_column=split_column, label_column=label_column)]
             name = dataset_name(source)
-            part, part_rates = corpus_from_rows(name, source, listed, workers=workers)
+            part, part_rates = corpus_from_rows(
+                name, source, listed, workers=workers, decoding=decoding
+            )
             parts.append(part)
             rates += part_rates
     if len(parts) == 1:
@@ -101,7 +108,12 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def corpus_from_rows(
-    name: str, source: str | Path, listed: Sequence[Row], *, workers: int = 0
+    name: str,
+    source: str | Path,
+    listed: Sequence[Row],
+    *,
+    workers: int = 0,
+    decoding: Decoding | None = None,
 ) -> tuple[Corpus, Counter[int]]:
     """Return the rows of one source as a corpus, and the number of probed clips per sampling rate.
 
@@ -110,12 +122,18 @@ def corpus_from_rows(
         source: where the rows were read from, for messages.
         listed: the clips; the files of those without duration are probed.
         workers: worker processes that probe files; 0: probe in this process.
+        decoding: takes what decoding whole files shows; None: only headers are read.
 
     Raises:
         DataError: there is no row, all files are bad, or a clip is listed twice.
     """
-    results = _probe_rows(listed, workers)
-    entries = [_clip(name, row, result) for row, result in zip(listed, results, strict=True)]
+    results = _probe_rows(listed, workers, decoding)
+    entries: list[Clip | Rejected] = []
+    for row, result in zip(listed, results, strict=True):
+        if decoding is not None and isinstance(result, Probed):
+            entries += decoding.clips(_clip(name, row, result), row, result, name)
+        else:
+            entries.append(_clip(name, row, result))
     good = tuple(entry for entry in entries if isinstance(entry, Clip))
     bad = tuple(entry for entry in entries if isinstance(entry, Rejected))
     if not good:
@@ -135,13 +153,23 @@ def _corpus(name: str, clips: tuple[Clip, ...], rejected: tuple[Rejected, ...]) 
     return Corpus(name, clips, labels, any(len(clip.labels) > 1 for clip in clips), rejected)
 
 
-def _probe_rows(listed: Sequence[Row], workers: int) -> list[Probed | AudioError | None]:
-    """Probe the files of rows without duration, each file once; find shards that are missing."""
-    paths = [*dict.fromkeys(row.path for row in listed if row.duration is None)]
-    probed = dict(zip(paths, scan(paths, workers), strict=True))
+def _probe_rows(
+    listed: Sequence[Row], workers: int, decoding: Decoding | None
+) -> list[Probed | AudioError | None]:
+    """Read the files of rows, each file once; find shards that are missing.
+
+    Headers are read of rows without duration only; files are decoded of all rows.
+    """
+    whole = decoding is not None
+    paths = [
+        *dict.fromkeys(
+            row.path for row in listed if row.duration is None or (whole and not row.size)
+        )
+    ]
+    probed = dict(zip(paths, scan(paths, workers, whole=whole), strict=True))
     errors = unavailable_rows(listed)
     return [
-        probed[row.path] if row.duration is None else errors.get(number)
+        probed[row.path] if row.path in probed else errors.get(number)
         for number, row in enumerate(listed)
     ]
 

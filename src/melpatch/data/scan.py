@@ -1,4 +1,4 @@
-"""Probe many sound files for rate and length, in one or several processes."""
+"""Read many sound files for rate and length, in one or several processes: headers, or all of them."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -7,33 +7,42 @@ from pathlib import Path
 from typing import NamedTuple
 
 from melpatch.audio.files import count_samples, probe
+from melpatch.audio.survey import Survey, survey
 from melpatch.errors import AudioError
 from melpatch.progress import track
 
 # Files that a worker receives at a time.
 _CHUNK = 64
+_DECODED_CHUNK = 16
 
 
 class Probed(NamedTuple):
-    """Sampling rate of a sound file in Hz, and its length in seconds."""
+    """Sampling rate of a sound file in Hz, its length in seconds, and what decoding it showed."""
 
     sample_rate: int
     duration: float
+    survey: Survey | None = None
 
 
-def scan(paths: Sequence[Path], workers: int = 0) -> Iterator[Probed | AudioError]:
+def scan(
+    paths: Sequence[Path], workers: int = 0, *, whole: bool = False
+) -> Iterator[Probed | AudioError]:
     """Yield rate and length of each file, or its error, in the order of the paths, with a bar.
 
     Args:
         paths: sound files.
         workers: worker processes; 0: probe in this process.
+        whole: whether files are decoded to their end; otherwise only headers are read.
     """
-    if workers == 0 or len(paths) <= _CHUNK:
-        yield from track(map(_probe, paths), len(paths), "probing", "files")
+    read_file = _survey if whole else _probe
+    chunk = _DECODED_CHUNK if whole else _CHUNK
+    doing = "decoding" if whole else "probing"
+    if workers == 0 or len(paths) <= chunk:
+        yield from track(map(read_file, paths), len(paths), doing, "files")
         return
     # Spawned, because a fork of a process with torch's threads may hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from track(pool.map(_probe, paths, chunksize=_CHUNK), len(paths), "probing", "files")
+        yield from track(pool.map(read_file, paths, chunksize=chunk), len(paths), doing, "files")
 
 
 def _probe(path: Path) -> Probed | AudioError:
@@ -46,3 +55,12 @@ def _probe(path: Path) -> Probed | AudioError:
         return Probed(info.sample_rate, samples / info.sample_rate)
     except AudioError as error:
         return error
+
+
+def _survey(path: Path) -> Probed | AudioError:
+    """Decode a file; one that is damaged has a survey with its error."""
+    try:
+        seen = survey(path)
+    except AudioError as error:
+        return error
+    return Probed(seen.sample_rate, seen.stretches[-1][1], seen)

@@ -27,7 +27,13 @@ def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
     """
 
     def read_segment(source: Source) -> Samples:
-        wave, _ = read(source, start=clip.start, duration=clip.duration, sample_rate=sample_rate)
+        wave, _ = read(
+            source,
+            start=clip.start,
+            duration=clip.duration,
+            sample_rate=sample_rate,
+            channel=clip.channel,
+        )
         return wave
 
     return with_source(clip, read_segment)
@@ -44,7 +50,15 @@ def decode_windows(
     duration = None if clip.duration == inf else clip.duration
 
     def open_windows(source: Source) -> Iterator[tuple[float, Samples]]:
-        windows = stream(source, seconds, hop, sample_rate, start=clip.start, duration=duration)
+        windows = stream(
+            source,
+            seconds,
+            hop,
+            sample_rate,
+            start=clip.start,
+            duration=duration,
+            channel=clip.channel,
+        )
         # The first window opens the file. After that, it may be deleted from the cache.
         first = list(islice(windows, 1))
         return chain(first, windows)

@@ -107,7 +107,7 @@ def _jobs(
     """Return the job of each protocol, all on the same corpus, network and features."""
     corpus = load_corpus(
         request.data, split_column=request.split_column, label_column=request.label_column
-    )
+    ).on_channel(trained.config.channel)
     if corpus.rejected:
         notice(
             f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are not scored; see scores.json"

@@ -272,7 +272,14 @@ class Model:
         Raises:
             ConfigError: the model cannot take the pooling or hop.
         """
-        return embedding_task(self.network, self.seconds, pooling=pooling, layer=layer, hop=hop)
+        return embedding_task(
+            self.network,
+            self.seconds,
+            pooling=pooling,
+            layer=layer,
+            hop=hop,
+            channel=self.config.channel,
+        )
 
     def prediction_task(self, *, hop: float | None = None) -> InferenceTask:
         """Return what :meth:`predict` computes for a recording.
@@ -280,7 +287,7 @@ class Model:
         Raises:
             ConfigError: the model was not trained with labels, or the hop is shorter than a sample.
         """
-        return prediction_task(self.network, self.seconds, hop=hop)
+        return prediction_task(self.network, self.seconds, hop=hop, channel=self.config.channel)
 
     def _infer_files(
         self,

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from melpatch.audio.files import stream
+from melpatch.audio.files import Channel, stream
 from melpatch.audio.open_file import BinaryFile, OpenFile
 from melpatch.config import check
 from melpatch.data.sound import Samples
@@ -64,7 +64,7 @@ def windows_of(
     if isinstance(audio, np.ndarray | Tensor) or not hasattr(audio, "read"):
         return _windows_of_samples(audio, sample_rate, spec)
     source = OpenFile(audio)
-    pieces = partial(stream, source, spec.seconds, spec.hop, spec.sample_rate)
+    pieces = partial(stream, source, spec.seconds, spec.hop, spec.sample_rate, channel=spec.channel)
     return recording_windows(0, source, pieces, spec.sample_rate)
 
 
@@ -76,7 +76,7 @@ def _windows_of_samples(
             "samples were given without sample_rate; say at how many Hz they were taken"
         )
     check(sample_rate > 0, "sample_rate", sample_rate, "the rate of the samples in Hz")
-    wave = mono(audio)
+    wave = mono(audio, spec.channel)
     if sample_rate != spec.sample_rate:
         wave = soxr.resample(wave, sample_rate, spec.sample_rate, quality="HQ")
         wave = np.asarray(wave, np.float32)
@@ -99,13 +99,13 @@ def _cut(wave: Samples, spec: WindowSpec) -> Iterator[tuple[float, Samples]]:
             return
 
 
-def mono(audio: Any) -> Samples:
+def mono(audio: Any, channel: Channel = "mean") -> Samples:
     """Return an array, tensor or list of samples as float32 of one channel, nominally in [-1, 1].
 
     Floats are taken as they are, whatever their precision. Signed integers and uint8 are PCM and
     are divided by the full scale of their type. Of a two-dimensional array the axis of at most
-    ``MOST_CHANNELS`` entries holds the channels, first or last, and their mean is taken, as of the
-    channels of a file.
+    ``MOST_CHANNELS`` entries holds the channels, first or last, and their mean or one of them is
+    taken, as of the channels of a file.
 
     Raises:
         ConfigError: the samples are not of such a type or shape, empty, or not finite.
@@ -117,7 +117,7 @@ def mono(audio: Any) -> Samples:
     else:
         wave = np.asarray(audio)
     name = f"samples of shape {wave.shape} and type {wave.dtype}"
-    wave = _one_channel(_scaled(wave, name), name)
+    wave = _one_channel(_scaled(wave, name), name, channel)
     if not len(wave):
         raise ConfigError(f"{name}: there is no sample; give at least one")
     if not np.isfinite(wave).all():
@@ -140,7 +140,7 @@ def _scaled(wave: np.ndarray, name: str) -> np.ndarray:
     )
 
 
-def _one_channel(wave: Float[np.ndarray, "*_"], name: str) -> Samples:
+def _one_channel(wave: Float[np.ndarray, "*_"], name: str, channel: Channel) -> Samples:
     if wave.ndim == 1:
         return wave
     if wave.ndim != 2:
@@ -150,11 +150,22 @@ def _one_channel(wave: Float[np.ndarray, "*_"], name: str) -> Samples:
         )
     axes = _channel_axes(wave.shape)
     if len(axes) == 1:
-        return np.asarray(wave.mean(axis=axes[0]))
+        return _taken(np.moveaxis(wave, axes[0], 0), channel)
     fix = "give one channel, such as audio[0], or their mean, such as audio.mean(0)"
     if axes:
         raise ConfigError(f"{name}: either axis may be the channels; {fix}")
     raise ConfigError(f"{name}: no axis has {MOST_CHANNELS} or fewer entries to be channels; {fix}")
+
+
+def _taken(channels: Float[np.ndarray, "channel sample"], channel: Channel) -> Samples:
+    """Return the mean of channels, or one of them."""
+    if channel == "mean":
+        return np.asarray(channels.mean(axis=0))
+    if channel == "loudest":
+        number = int(np.square(channels, dtype=np.float64).sum(axis=1).argmax())
+    else:
+        number = min(int(channel == "right"), len(channels) - 1)
+    return np.asarray(channels[number])
 
 
 def _channel_axes(shape: tuple[int, ...]) -> list[int]:

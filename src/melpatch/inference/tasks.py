@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from melpatch.audio.files import Channel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.inference.batches import BatchFunction
@@ -24,6 +25,7 @@ def embedding_task(
     pooling: Pooling | None = None,
     layer: int | None = None,
     hop: float | None = None,
+    channel: Channel = "mean",
 ) -> InferenceTask:
     """Return the task of embedding recordings as one vector or, with a hop, as frames.
 
@@ -34,22 +36,28 @@ def embedding_task(
             out.
         layer: block whose output to take; None takes the final norm's.
         hop: length of a frame in seconds; None gives one vector.
+        channel: what is taken of several channels.
 
     Raises:
         ConfigError: frames cannot be that short, or have no such pooling.
     """
     if hop is not None:
-        return _frames_task(network, seconds, pooling, layer, hop)
+        return _frames_task(network, seconds, pooling, layer, hop, channel)
     how = pooling or network.default_pooling
 
     def vectors(batch: Batch) -> list[np.ndarray]:
         return arrays(network.vectors(batch, how, layer))
 
-    return _task(network, seconds, seconds, vectors, mean_rows)
+    return _task(network, seconds, seconds, vectors, mean_rows, channel)
 
 
 def _frames_task(
-    network: Network, seconds: float, pooling: Pooling | None, layer: int | None, hop: float
+    network: Network,
+    seconds: float,
+    pooling: Pooling | None,
+    layer: int | None,
+    hop: float,
+    channel: Channel,
 ) -> InferenceTask:
     how = pooling or network.default_pooling
     if pooling is None and how not in _FRAME_POOLINGS:
@@ -68,16 +76,19 @@ def _frames_task(
         return network.columns(batch, how, layer)
 
     # Windows overlap by half, so that no part of a recording is seen at the edge of a window only.
-    return _task(network, seconds, seconds / 2, columns, to_rows)
+    return _task(network, seconds, seconds / 2, columns, to_rows, channel)
 
 
-def prediction_task(network: Network, seconds: float, *, hop: float | None = None) -> InferenceTask:
+def prediction_task(
+    network: Network, seconds: float, *, hop: float | None = None, channel: Channel = "mean"
+) -> InferenceTask:
     """Return the task of predicting labels for recordings or, with a hop, for their windows.
 
     Args:
         network: what computes.
         seconds: longest window that it takes.
         hop: seconds between the starts of windows; None averages over windows end to end.
+        channel: what is taken of several channels.
 
     Raises:
         ConfigError: the network was not trained with labels, or the hop is shorter than a sample.
@@ -88,17 +99,22 @@ def prediction_task(network: Network, seconds: float, *, hop: float | None = Non
         return arrays(network.probabilities(batch))
 
     if hop is None:
-        return _task(network, seconds, seconds, probabilities, mean_rows)
-    return _task(network, seconds, hop, probabilities, window_rows)
+        return _task(network, seconds, seconds, probabilities, mean_rows, channel)
+    return _task(network, seconds, hop, probabilities, window_rows, channel)
 
 
 def _task(
-    network: Network, seconds: float, hop: float, function: BatchFunction, to_rows: ToRows
+    network: Network,
+    seconds: float,
+    hop: float,
+    function: BatchFunction,
+    to_rows: ToRows,
+    channel: Channel,
 ) -> InferenceTask:
     sample_rate = network.objective.front_end.sample_rate
     check(hop * sample_rate >= 1, "hop", hop, f"at least one sample, 1/{sample_rate} s")
     return InferenceTask(
-        WindowSpec(seconds, hop, sample_rate),
+        WindowSpec(seconds, hop, sample_rate, channel),
         function,
         to_rows,
         equal_lengths=network.objective.encoder.length_dependent,

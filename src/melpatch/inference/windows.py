@@ -1,6 +1,7 @@
 """Windows of recordings of any length, decoded in bounded memory, here or by worker processes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from melpatch.audio.files import Channel
 from melpatch.data.clip import Clip
 from melpatch.data.loader import ignore_signals, start_workers
 from melpatch.data.sound import Samples, decode_windows
@@ -29,6 +31,8 @@ class WindowSpec(NamedTuple):
     """Seconds between the starts of consecutive windows; at least one sample."""
     sample_rate: int
     """Rate of the windows' samples, in Hz."""
+    channel: Channel = "mean"
+    """What is taken of recordings of several channels, unless their clips say it."""
 
 
 class Span(NamedTuple):
@@ -126,7 +130,10 @@ class _WorkerClips(IterableDataset[Window | RecordingEnd]):
 
 
 def _decode(clips: NumberedClips, spec: WindowSpec) -> Iterator[Window | RecordingEnd]:
-    for number, clip in clips:
+    for number, listed in clips:
+        clip = listed
+        if listed.channel == "mean" != spec.channel:
+            clip = replace(listed, channel=spec.channel)
         pieces = partial(decode_windows, clip, spec.seconds, spec.hop, spec.sample_rate)
         yield from recording_windows(number, clip.location, pieces, spec.sample_rate)
 

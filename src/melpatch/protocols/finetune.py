@@ -96,7 +96,7 @@ class FineTune(Protocol):
         except (SystemExit, ValueError) as error:  # tyro has said on stderr which word is wrong
             allowed = f"flags of a training, as melpatch finetune --recipe {self.recipe} --help lists them"
             raise ConfigError(f"flags = {self.flags!r}; allowed: {allowed}") from error
-        for name in ("data", "split_column", "label_column", "seed", "labels"):
+        for name in ("data", "split_column", "label_column", "channel", "seed", "labels"):
             value = getattr(chosen, name)
             allowed = "nothing, since the evaluation decides it; leave it out"
             check(value == getattr(base, name), f"flags: {name}", value, allowed)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from melpatch import registry
+from melpatch.audio.files import Channel
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check, owner, piece
 from melpatch.data.loader import LoaderConfig
@@ -139,6 +140,8 @@ class RunConfig:
     """Column of the CSV that holds the split or fold."""
     label_column: str = "label"
     """Column of the CSV that holds the labels, separated by ';'."""
+    channel: Channel = "mean"
+    """Of several channels: their mean, the left or right one, or the loudest of each file."""
     seed: int = 0
     """Seed of everything random in the run."""
     labels: tuple[str, ...] = ()

@@ -1,10 +1,13 @@
 """Decisions before the first step: statistics, segment and table length, number of steps."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from melpatch import distributed
 from melpatch.audio.logmel import LogMel
@@ -35,11 +38,25 @@ def measured(config: RunConfig, corpus: Corpus, clips: int) -> RunConfig:
     Raises:
         DataError: none of them can be read.
     """
-    mean, std = distributed.on_rank_zero(lambda: _statistics(config, corpus, clips))
-    return replace(config, front_end=replace(config.front_end, mean=mean, std=std))
+    values = distributed.on_rank_zero(lambda: statistics(config, corpus, clips))
+    return replace(config, front_end=replace(config.front_end, mean=values.mean, std=values.std))
 
 
-def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, float]:
+class Statistics(NamedTuple):
+    """Mean and standard deviation of the log-mel values of some clips."""
+
+    mean: float
+    std: float
+    clips: int
+    """Number of clips that were measured; those that cannot be read are not among them."""
+
+
+def statistics(config: RunConfig, corpus: Corpus, clips: int) -> Statistics:
+    """Return mean and deviation of the log-mel values of a corpus; see :func:`measured`.
+
+    Raises:
+        DataError: no clip can be read, or all are silent.
+    """
     # Without balanced sampling each clip is drawn once.
     loader = replace(config.loader, balanced_sampling=False)
     order = training_order(corpus, loader, config.seed, 0)
@@ -53,9 +70,21 @@ def _statistics(config: RunConfig, corpus: Corpus, clips: int) -> tuple[float, f
             f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to "
             "see why"
         )
-    waves = ((batch.wave, batch.lengths) for batch in chain([first], batches))
-    mean, std = measure(LogMel(config.front_end), waves)
-    return round(mean, 5), round(std, 5)
+    counts: list[int] = []
+
+    def waves() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in chain([first], batches):
+            counts.append(len(batch))
+            yield batch.wave, batch.lengths
+
+    mean, std = measure(LogMel(config.front_end), waves())
+    values = Statistics(round(mean, 5), round(std, 5), sum(counts))
+    if values.std <= 0:
+        raise DataError(
+            f"{corpus.name}: all of {values.clips} measured clips are silent; melpatch prepare tells "
+            "which are. Channels in opposite phase cancel each other: take one with --channel left"
+        )
+    return values
 
 
 def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:

@@ -107,6 +107,7 @@ def choose(config: PretrainConfig, size: str | None = None) -> PretrainConfig:
         data=config.training.data,
         split_column=config.training.split_column,
         label_column=config.training.label_column,
+        channel=config.training.channel,
     )
     return replace(
         chosen,

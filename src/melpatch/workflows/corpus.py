@@ -1,5 +1,7 @@
 """Read the corpus of a run, leave splits out, limit its labels, and describe it to the user."""
 
+from melpatch import distributed
+from melpatch.data.glimpses import notices_about_sound
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.splits import describe_scarce_classes, take_per_class
 from melpatch.errors import ConfigError
@@ -21,13 +23,20 @@ def read_corpus(config: RunConfig) -> Corpus:
         )
     corpus = load_corpus(
         config.data, split_column=config.split_column, label_column=config.label_column
-    )
+    ).on_channel(config.channel)
     if corpus.rejected:
         notice(
             f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are left out; "
             "melpatch prepare lists them"
         )
     return corpus
+
+
+def tell_about_sound(corpus: Corpus, config: RunConfig) -> None:
+    """Tell what the front end of a run leaves out of a corpus, from a look at a few clips."""
+    if distributed.is_rank_zero():
+        for text in notices_about_sound(corpus.clips, config.front_end):
+            notice(text)
 
 
 def without_splits(corpus: Corpus, splits: tuple[str, ...] | None) -> Corpus:

@@ -25,7 +25,12 @@ from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
 from melpatch.training.start import fitted, measured, plan
 from melpatch.training.trackers import Track, Tracker, make_tracker
-from melpatch.workflows.corpus import describe_corpus, limit_labels, read_corpus
+from melpatch.workflows.corpus import (
+    describe_corpus,
+    limit_labels,
+    read_corpus,
+    tell_about_sound,
+)
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
 from melpatch.workflows.runs import describe_objective, reopen
 
@@ -157,6 +162,7 @@ def finetune(config: FinetuneConfig) -> Run:
     warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
     train = limit_labels(split.train, config.labels_per_class, training.seed)
     if run is None:
+        tell_about_sound(train, training)
         training = resolved(training, corpus, train, config.stats_clips)
     objective = classifier(
         training,

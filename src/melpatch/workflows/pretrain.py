@@ -24,6 +24,7 @@ from melpatch.workflows.corpus import (
     describe_corpus,
     low_coverage,
     read_corpus,
+    tell_about_sound,
     without_splits,
 )
 from melpatch.workflows.initialize import initialize_encoder, is_run
@@ -115,6 +116,7 @@ def pretrain(config: PretrainConfig) -> Run:
     corpus = without_splits(read_corpus(training), config.exclude_splits)
     # A resumed run keeps what was measured when it was started, its number of steps included.
     if run is None:
+        tell_about_sound(corpus, training)
         training = _resolved(training, corpus, config.stats_clips)
         if config.budget is not None:
             training = within_budget(training, corpus, config.budget, started)
