@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 from journeys.three_sounds import (
     LABELS,
     melpatch,
@@ -30,7 +31,7 @@ def folder(tmp_path):
 def test_one_line_per_recording_in_order(classifier, folder, tmp_path, capsys):
     melpatch("predict", classifier, folder, "--out", tmp_path / "out" / "found.csv")
     lines = read_table(tmp_path / "out" / "found.csv")
-    assert list(lines[0]) == ["path", "start", "end", "label", "probability", *LABELS]
+    assert list(lines[0]) == ["path", "start", "end", "label", "probability", "note", *LABELS]
     assert [line["path"] for line in lines] == sorted(str(path) for path in folder.rglob("*.*"))
     model = load(classifier)
     for line in lines:
@@ -101,6 +102,45 @@ def test_windows_before_the_damage_are_kept(classifier, tmp_path, monkeypatch):
     assert [float(line["start"]) for line in read_table(tmp_path / "found.csv")][:2] == [0.0, 0.5]
     (bad,) = read_table(tmp_path / "found.rejected.csv")
     assert bad["path"] == str(path)
+
+
+def test_salvage_labels_the_sound_before_the_damage(classifier, tmp_path, capsys):
+    path = write_sound(tmp_path / "a.flac", "noise", 4.0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    whole = write_sound(tmp_path / "b.flac", "noise", 1.0)
+    for command in ("predict", "embed"):
+        out = tmp_path / f"{command}.csv"
+        melpatch(command, classifier, path, whole, "--out", out)
+        assert len(read_table(out)) == 1
+        melpatch(command, classifier, path, whole, "--salvage", "--out", out)
+        assert len(read_table(out)) == 2
+        (bad,) = read_table(out.with_suffix(".rejected.csv"))
+        assert "breaks off after" in bad["reason"]
+        kept = float(bad["reason"].rpartition("the first ")[2].partition(" s are kept")[0])
+        assert kept == pytest.approx(2.0, abs=0.4)
+    damaged, _ = read_table(tmp_path / "predict.csv")
+    assert float(damaged["end"]) == pytest.approx(kept, abs=0.01)
+
+
+@pytest.mark.parametrize("hop", [(), ("--hop", "1")])
+def test_silence_is_marked(classifier, tmp_path, hop):
+    """Sound, then silence with the noise of 16 bits and an offset, then nothing but zeros."""
+    noise = np.random.default_rng(0).uniform(-1, 1, 16_000)
+    offset = 0.2 + np.round(noise) / 2**15
+    for name, wave in {
+        "sound": noise / 10,
+        "silent": offset,
+        "zeros": 0 * noise,
+        "both": np.concatenate([noise / 10, offset]),
+    }.items():
+        soundfile.write(tmp_path / f"{name}.wav", wave, 16_000, subtype="PCM_24")
+    paths = [tmp_path / f"{name}.wav" for name in ("sound", "silent", "zeros", "both")]
+    melpatch("predict", classifier, *paths, *hop, "--out", tmp_path / "found.csv")
+    notes = [line["note"] for line in read_table(tmp_path / "found.csv")]
+    assert notes == ["", "silent", "silent", *(("", "silent") if hop else ("",))]
+    model = load(classifier)
+    assert [model.predict(path)[0].silent for path in paths] == [False, True, True, False]
+    assert model.predict(offset, sample_rate=16_000)[0].silent
 
 
 def test_npz_and_parquet_say_the_same(classifier, folder, tmp_path):

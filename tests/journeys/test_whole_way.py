@@ -103,7 +103,7 @@ def test_from_a_folder_to_a_classifier_and_answers(tmp_path, capsys):
 def predicted_folder(run, folder, tmp_path):
     melpatch("predict", run, folder, "--out", tmp_path / "folder.csv")
     lines = read_table(tmp_path / "folder.csv")
-    assert list(lines[0]) == ["path", "start", "end", "label", "probability", *LABELS]
+    assert list(lines[0]) == ["path", "start", "end", "label", "probability", "note", *LABELS]
     assert np.mean([Path(line["path"]).parent.name == line["label"] for line in lines]) >= 0.9
     assert len(lines) == 36
     for line in lines:

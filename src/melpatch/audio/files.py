@@ -5,7 +5,7 @@ more. Values are not clipped, because lossy codecs overshoot 1. Wherever a file 
 :class:`~melpatch.audio.byte_range.ByteRange` may be given.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from math import ceil, gcd
 from pathlib import Path
@@ -191,6 +191,7 @@ def stream(
     start: float = 0.0,
     duration: float | None = None,
     channel: Channel = "mean",
+    salvage: bool = False,
 ) -> Iterator[tuple[float, Float[np.ndarray, " sample"]]]:
     """Yield the windows of a segment with their start times, in one pass and bounded memory.
 
@@ -205,6 +206,7 @@ def stream(
         start: beginning of the segment, in seconds.
         duration: length of the segment, in seconds; None: up to the end.
         channel: what is taken of several channels.
+        salvage: whether the rest before damage, shorter than a window, is yielded as well.
 
     Raises:
         ConfigError: a window or hop is shorter than a sample.
@@ -215,33 +217,67 @@ def stream(
         size = round(seconds * rate)
         check(size >= 1, "seconds", seconds, f"at least one sample, 1/{rate} s")
         check(hop * rate >= 1, "hop", hop, f"at least one sample, 1/{rate} s")
-        # The next window and its first sample, and the first sample of the buffer; both are counted
-        # from the start of the segment.
-        index = 0
-        begin = 0
-        offset = 0
-        buffer = np.empty(0, np.float32)
         number = _channel_number(path, sound, channel)
-        for block in _resampled(sound, _around(sound, start, duration, rate), rate, number):
-            buffer = np.concatenate((buffer, block))
-            while (begin := round(index * hop * rate)) + size <= offset + len(buffer):
-                yield begin / rate, buffer[begin - offset : begin - offset + size]
-                index += 1
-            # Samples before the next window are no longer needed.
-            drop = min(begin - offset, len(buffer))
-            buffer = buffer[drop:]
-            offset += drop
-        if not sound.position:
-            raise AudioError(path, "holds no samples", "record or copy it again")
-        if start and not index and not len(buffer):
-            raise _beyond(sound, start)
-        # The rest is a shorter window, unless the last full one already reaches the end.
-        end = offset + len(buffer)
-        covered = 0
-        if index:
-            covered = round((index - 1) * hop * rate) + size
-        if begin < end and covered < end:
-            yield begin / rate, buffer[begin - offset :]
+        blocks = _resampled(sound, _around(sound, start, duration, rate), rate, number)
+        damages: list[AudioError] = []
+        whole = _before_damage(blocks, damages)
+        some = False
+        for begin, wave in _windows(whole, size, hop, rate, lambda: salvage or not damages):
+            some = True
+            yield begin / rate, wave
+        if damages:
+            raise damages[0]
+        _require_sound(sound, start, some)
+
+
+def _windows(
+    blocks: Iterator[Float[np.ndarray, " sample"]],
+    size: int,
+    hop: float,
+    rate: int,
+    keep_rest: Callable[[], bool],
+) -> Iterator[tuple[int, Float[np.ndarray, " sample"]]]:
+    """Yield windows with their first sample, and the rest at the end if that is to be kept."""
+    # The next window and its first sample, and the first sample of the buffer; both are counted
+    # from the start of the segment.
+    index = 0
+    begin = 0
+    offset = 0
+    buffer = np.empty(0, np.float32)
+    for block in blocks:
+        buffer = np.concatenate((buffer, block))
+        while (begin := round(index * hop * rate)) + size <= offset + len(buffer):
+            yield begin, buffer[begin - offset : begin - offset + size]
+            index += 1
+        # Samples before the next window are no longer needed.
+        drop = min(begin - offset, len(buffer))
+        buffer = buffer[drop:]
+        offset += drop
+    # The rest is a shorter window, unless the last full one already reaches the end.
+    end = offset + len(buffer)
+    covered = 0
+    if index:
+        covered = round((index - 1) * hop * rate) + size
+    if keep_rest() and begin < end and covered < end:
+        yield begin, buffer[begin - offset :]
+
+
+def _before_damage(
+    blocks: Iterator[Float[np.ndarray, " sample"]], damages: list[AudioError]
+) -> Iterator[Float[np.ndarray, " sample"]]:
+    """Yield blocks up to damage, which is put into a list instead of being raised."""
+    try:
+        yield from blocks
+    except AudioError as error:
+        damages.append(error)
+
+
+def _require_sound(sound: SoundFile, start: float, some: bool) -> None:
+    """Raise AudioError if there is no sound, or none from a start on."""
+    if not sound.position:
+        raise AudioError(sound.path, "holds no samples", "record or copy it again")
+    if start and not some:
+        raise _beyond(sound, start)
 
 
 def _resampled(

@@ -138,7 +138,7 @@ def _decode_behind(
 ) -> tuple[int, int, AudioError | None] | None:
     """Decode behind damage; return start and end of the sound there, and what ends it.
 
-    The file is opened anew, because decoders do not recover from damage. None without more sound.
+    The file is opened again, because decoders do not recover from damage. None without more sound.
     """
     for seconds in _RETRIES:
         with open_sound(path) as sound:

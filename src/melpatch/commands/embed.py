@@ -30,9 +30,14 @@ class Config(InferenceConfig):
 
 
 def run(config: Config) -> None:
-    """Write one table; unreadable files are listed beside it, and damaged ones have no row."""
+    """Write one table; unreadable files are listed beside it, and damaged ones have no row.
+
+    With ``--salvage`` they have those of the sound before the damage.
+    """
     model = load(config.run, precision=config.precision)
-    task = model.embedding_task(pooling=config.pooling, layer=config.layer, hop=config.hop)
+    task = model.embedding_task(
+        pooling=config.pooling, layer=config.layer, hop=config.hop, salvage=config.salvage
+    )
     job = inference_job(
         config,
         model,
@@ -44,8 +49,9 @@ def run(config: Config) -> None:
             "hop": config.hop,
             "pooling": config.pooling,
             "layer": config.layer,
+            "salvage": config.salvage,
         },
         timed=config.hop is not None,
-        keep=False,
+        keep=config.salvage,
     )
     write_output(job)

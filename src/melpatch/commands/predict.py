@@ -22,9 +22,9 @@ class Config(InferenceConfig):
     """What to label, and where to write it."""
 
     out: Path
-    """CSV to write: path, start and end in seconds, label, probability, then one column per class; clips of a CSV
-    file or of shards have their key too. A name that ends in .parquet or .npz is written as
-    such."""
+    """CSV to write: path, start and end in seconds, label, probability, note (silent where there is no sound), then
+    one column per class; clips of a CSV file or of shards have their key too. A name that ends in .parquet or .npz is
+    written as such."""
     hop: float | None = None
     """Seconds between the starts of windows, each as long as the segments that the classifier was trained on
     (melpatch finetune --seconds); without, one line per recording."""
@@ -41,7 +41,8 @@ class Config(InferenceConfig):
 def run(config: Config) -> None:
     """Write one table; unreadable files are listed beside it.
 
-    With ``--hop`` a damaged file has its windows up to the damage, otherwise it has no row.
+    With ``--hop`` a damaged file has its windows up to the damage. Otherwise it has no row, or with
+    ``--salvage`` that of the sound before the damage.
     """
     model = load(config.run, precision=config.precision)
     if not isinstance(model.objective, Classify):
@@ -57,16 +58,17 @@ def run(config: Config) -> None:
     job = inference_job(
         config,
         model,
-        model.prediction_task(hop=config.hop),
+        model.prediction_task(hop=config.hop, salvage=config.salvage),
         [
             Column("label", labels),
             Column("probability", lambda rows: rows["values"].max(axis=1), ".6g"),
+            Column("note", lambda rows: np.where(rows["silent"], "silent", "")),
             Column("probabilities", lambda rows: rows["values"], ".6g", names=model.labels),
         ],
         default_ending=".csv",
-        about={"command": "predict", "hop": config.hop},
+        about={"command": "predict", "hop": config.hop, "salvage": config.salvage},
         timed=True,
-        keep=config.hop is not None,
+        keep=config.hop is not None or config.salvage,
     )
     write_output(job)
 

@@ -40,7 +40,7 @@ def decode(clip: Clip, sample_rate: int) -> Float[np.ndarray, " sample"]:
 
 
 def decode_windows(
-    clip: Clip, seconds: float, hop: float, sample_rate: int
+    clip: Clip, seconds: float, hop: float, sample_rate: int, *, salvage: bool = False
 ) -> Iterator[tuple[float, Samples]]:
     """Return the windows of a clip, as from :func:`melpatch.audio.files.stream`, in bounded memory.
 
@@ -58,6 +58,7 @@ def decode_windows(
             start=clip.start,
             duration=duration,
             channel=clip.channel,
+            salvage=salvage,
         )
         # The first window opens the file. After that, it may be deleted from the cache.
         first = list(islice(windows, 1))

@@ -39,6 +39,8 @@ class InferenceConfig:
     per processor, up to 8."""
     precision: Precision = "auto"
     """Arithmetic of the network; auto is bf16-mixed on a GPU with bf16 hardware, else 32-true."""
+    salvage: bool = False
+    """Use the sound before the damage of a damaged recording; OUT.rejected.csv lists what is left out."""
     resume: bool = False
     """Continue a killed run from OUT.parts; finished recordings are not computed again."""
 

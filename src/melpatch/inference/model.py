@@ -266,8 +266,9 @@ class Model:
         pooling: Pooling | None = None,
         layer: int | None = None,
         hop: float | None = None,
+        salvage: bool = False,
     ) -> InferenceTask:
-        """Return what :meth:`embed` computes for a recording.
+        """Return what :meth:`embed` computes; with ``salvage``, for the sound before damage too.
 
         Raises:
             ConfigError: the model cannot take the pooling or hop.
@@ -279,15 +280,18 @@ class Model:
             layer=layer,
             hop=hop,
             channel=self.config.channel,
+            salvage=salvage,
         )
 
-    def prediction_task(self, *, hop: float | None = None) -> InferenceTask:
-        """Return what :meth:`predict` computes for a recording.
+    def prediction_task(self, *, hop: float | None = None, salvage: bool = False) -> InferenceTask:
+        """Return what :meth:`predict` computes; with ``salvage``, for the sound before damage too.
 
         Raises:
             ConfigError: the model was not trained with labels, or the hop is shorter than a sample.
         """
-        return prediction_task(self.network, self.seconds, hop=hop, channel=self.config.channel)
+        return prediction_task(
+            self.network, self.seconds, hop=hop, channel=self.config.channel, salvage=salvage
+        )
 
     def _infer_files(
         self,

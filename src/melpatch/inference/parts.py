@@ -26,7 +26,7 @@ from melpatch.inference.windows import NumberedClips
 
 _ABOUT = "about.json"
 _JOINED = "joined"
-_ROW_HEAD = struct.Struct("<qdd")  # recording, start, end; the row's float32 values follow
+_ROW_HEAD = struct.Struct("<qdd?")  # recording, start, end, silent; float32 values follow
 
 # A part is made of one recording or more, and of no more than this.
 _MOST_BYTES = 1 << 26  # of sound files
@@ -172,11 +172,13 @@ class PartFolder:
     def chunks(self) -> Iterator[np.ndarray]:
         """Yield the rows of all complete parts in chunks that fit into memory.
 
-        A chunk is an array with the fields ``recording``, ``start``, ``end`` and ``values``.
+        A chunk is an array with the fields ``recording``, ``start``, ``end``, ``silent`` and
+        ``values``.
         """
         for number, part in self.complete().items():
             values = ("values", "<f4", (part.width,))
-            dtype = np.dtype([("recording", "<i8"), ("start", "<f8"), ("end", "<f8"), values])
+            place = [("recording", "<i8"), ("start", "<f8"), ("end", "<f8"), ("silent", "?")]
+            dtype = np.dtype([*place, values])
             rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // dtype.itemsize))
             with self._rows(number).open("rb") as file:
                 while len(chunk := np.fromfile(file, dtype, rows)):
@@ -214,7 +216,7 @@ class PartWriter:
 
     def add(self, row: Row) -> None:
         """Write a row."""
-        self._file.write(_ROW_HEAD.pack(row.recording, row.start, row.end))
+        self._file.write(_ROW_HEAD.pack(row.recording, row.start, row.end, row.silent))
         self._file.write(row.values.astype("<f4").tobytes())
         self._rows += 1
         self._width = len(row.values)

@@ -28,6 +28,8 @@ class Prediction(NamedTuple):
     """Seconds from the start of the recording."""
     probabilities: dict[str, float]
     """One number per label; they sum to one unless the task is multi-label."""
+    silent: bool = False
+    """Whether there is no sound in it, so that the probabilities say nothing."""
 
     @property
     def label(self) -> str:
@@ -56,4 +58,4 @@ def predictions_of(rows: Sequence[Row], labels: Sequence[str]) -> list[Predictio
 def prediction_of(row: Row, labels: Sequence[str]) -> Prediction:
     """Return the prediction that a row of probabilities stands for."""
     probabilities = dict(zip(labels, row.values.tolist(), strict=True))
-    return Prediction(row.start, row.end, probabilities)
+    return Prediction(row.start, row.end, probabilities, row.silent)

@@ -20,6 +20,8 @@ class Row(NamedTuple):
     end: float
     """Seconds from the start of the recording."""
     values: Float[np.ndarray, "*_"]
+    silent: bool = False
+    """Whether there is no sound in it, so that the values say nothing about sound."""
 
 
 ToRows = Callable[[Iterator[Output | RecordingEnd]], Iterator[Row | RecordingEnd]]
@@ -39,18 +41,21 @@ def mean_rows(
     total = np.zeros(())
     weight = 0.0
     end = 0.0
+    silent = True
     for item in outputs:
         if isinstance(item, Output):
             seconds = item.span.end - item.span.start
             total = total + seconds * item.values.astype(np.float64)
             weight += seconds
             end = item.span.end
+            silent &= item.span.silent
             continue
         if item.error is None or (keep_partial and weight):
-            yield Row(item.recording, 0.0, end, (total / weight).astype(np.float32))
+            yield Row(item.recording, 0.0, end, (total / weight).astype(np.float32), silent)
         yield item
         total = np.zeros(())
         weight = 0.0
+        silent = True
 
 
 def window_rows(outputs: Iterator[Output | RecordingEnd]) -> Iterator[Row | RecordingEnd]:
@@ -59,11 +64,17 @@ def window_rows(outputs: Iterator[Output | RecordingEnd]) -> Iterator[Row | Reco
         if isinstance(item, RecordingEnd):
             yield item
         else:
-            yield Row(*item.span, item.values)
+            span = item.span
+            yield Row(span.recording, span.start, span.end, item.values, span.silent)
 
 
 def frame_rows(
-    outputs: Iterator[Output | RecordingEnd], hop: float, column_hop: float, column_width: float
+    outputs: Iterator[Output | RecordingEnd],
+    hop: float,
+    column_hop: float,
+    column_width: float,
+    *,
+    keep_partial: bool = False,
 ) -> Iterator[Row | RecordingEnd]:
     """Yield the frames of each recording, each once no later window can contribute, and the ends.
 
@@ -75,12 +86,14 @@ def frame_rows(
         hop: length of a frame, in seconds; at least one column.
         column_hop: seconds between the starts of consecutive columns.
         column_width: length of a column, in seconds.
+        keep_partial: whether a recording that cannot be read to its end has all frames before the
+            damage.
     """
     sums: _FrameSums = {}
     end = 0.0
     for item in outputs:
         if isinstance(item, RecordingEnd):
-            if item.error is None:
+            if item.error is None or keep_partial:
                 yield from _finished(sums, item.recording, hop, None, end)
             yield item
             sums.clear()

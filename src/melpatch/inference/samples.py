@@ -25,6 +25,7 @@ from melpatch.inference.windows import (
     Window,
     WindowSpec,
     clip_of_file,
+    is_silent,
     read_windows,
     recording_windows,
     too_short,
@@ -84,7 +85,7 @@ def _windows_of_samples(
         raise too_short("the samples", spec.sample_rate)
     for start, piece in _cut(wave, spec):
         end = start + len(piece) / spec.sample_rate
-        yield Window(Span(0, start, end), torch.from_numpy(piece))
+        yield Window(Span(0, start, end, is_silent(piece)), torch.from_numpy(piece))
     yield RecordingEnd(0, len(wave) / spec.sample_rate, None)
 
 

@@ -26,6 +26,7 @@ def embedding_task(
     layer: int | None = None,
     hop: float | None = None,
     channel: Channel = "mean",
+    salvage: bool = False,
 ) -> InferenceTask:
     """Return the task of embedding recordings as one vector or, with a hop, as frames.
 
@@ -37,18 +38,19 @@ def embedding_task(
         layer: block whose output to take; None takes the final norm's.
         hop: length of a frame in seconds; None gives one vector.
         channel: what is taken of several channels.
+        salvage: whether a damaged recording has the vector of the sound before the damage.
 
     Raises:
         ConfigError: frames cannot be that short, or have no such pooling.
     """
     if hop is not None:
-        return _frames_task(network, seconds, pooling, layer, hop, channel)
+        return _frames_task(network, seconds, pooling, layer, hop, channel, salvage=salvage)
     how = pooling or network.default_pooling
 
     def vectors(batch: Batch) -> list[np.ndarray]:
         return arrays(network.vectors(batch, how, layer))
 
-    return _task(network, seconds, seconds, vectors, mean_rows, channel)
+    return _task(network, seconds, seconds, vectors, _means(salvage), channel, salvage)
 
 
 def _frames_task(
@@ -58,6 +60,8 @@ def _frames_task(
     layer: int | None,
     hop: float,
     channel: Channel,
+    *,
+    salvage: bool,
 ) -> InferenceTask:
     how = pooling or network.default_pooling
     if pooling is None and how not in _FRAME_POOLINGS:
@@ -69,18 +73,27 @@ def _frames_task(
     check(hop >= column_hop - 1e-9, "hop", hop, shortest)
     check(how in _FRAME_POOLINGS, "pooling", how, "'mean' or 'frequency' where there is a hop")
     to_rows = partial(
-        frame_rows, hop=hop, column_hop=column_hop, column_width=grid.patch[1] * hop_seconds
+        frame_rows,
+        hop=hop,
+        column_hop=column_hop,
+        column_width=grid.patch[1] * hop_seconds,
+        keep_partial=salvage,
     )
 
     def columns(batch: Batch) -> list[np.ndarray]:
         return network.columns(batch, how, layer)
 
     # Windows overlap by half, so that no part of a recording is seen at the edge of a window only.
-    return _task(network, seconds, seconds / 2, columns, to_rows, channel)
+    return _task(network, seconds, seconds / 2, columns, to_rows, channel, salvage)
 
 
 def prediction_task(
-    network: Network, seconds: float, *, hop: float | None = None, channel: Channel = "mean"
+    network: Network,
+    seconds: float,
+    *,
+    hop: float | None = None,
+    channel: Channel = "mean",
+    salvage: bool = False,
 ) -> InferenceTask:
     """Return the task of predicting labels for recordings or, with a hop, for their windows.
 
@@ -89,6 +102,7 @@ def prediction_task(
         seconds: longest window that it takes.
         hop: seconds between the starts of windows; None averages over windows end to end.
         channel: what is taken of several channels.
+        salvage: whether a damaged recording has the mean over the windows before the damage.
 
     Raises:
         ConfigError: the network was not trained with labels, or the hop is shorter than a sample.
@@ -99,8 +113,13 @@ def prediction_task(
         return arrays(network.probabilities(batch))
 
     if hop is None:
-        return _task(network, seconds, seconds, probabilities, mean_rows, channel)
-    return _task(network, seconds, hop, probabilities, window_rows, channel)
+        return _task(network, seconds, seconds, probabilities, _means(salvage), channel, salvage)
+    return _task(network, seconds, hop, probabilities, window_rows, channel, salvage)
+
+
+def _means(salvage: bool) -> ToRows:
+    """Return the function that takes means over windows, of damaged recordings too if asked for."""
+    return partial(mean_rows, keep_partial=True) if salvage else mean_rows
 
 
 def _task(
@@ -110,11 +129,12 @@ def _task(
     function: BatchFunction,
     to_rows: ToRows,
     channel: Channel,
+    salvage: bool,
 ) -> InferenceTask:
     sample_rate = network.objective.front_end.sample_rate
     check(hop * sample_rate >= 1, "hop", hop, f"at least one sample, 1/{sample_rate} s")
     return InferenceTask(
-        WindowSpec(seconds, hop, sample_rate, channel),
+        WindowSpec(seconds, hop, sample_rate, channel, salvage),
         function,
         to_rows,
         equal_lengths=network.objective.encoder.length_dependent,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from melpatch.audio.files import Channel
+from melpatch.audio.survey import SILENT_PEAK
 from melpatch.data.clip import Clip
 from melpatch.data.loader import ignore_signals, start_workers
 from melpatch.data.sound import Samples, decode_windows
@@ -33,6 +34,8 @@ class WindowSpec(NamedTuple):
     """Rate of the windows' samples, in Hz."""
     channel: Channel = "mean"
     """What is taken of recordings of several channels, unless their clips say it."""
+    salvage: bool = False
+    """Whether the rest before damage is a window too."""
 
 
 class Span(NamedTuple):
@@ -44,6 +47,8 @@ class Span(NamedTuple):
     """Seconds from the start of the recording."""
     end: float
     """Seconds from the start of the recording."""
+    silent: bool = False
+    """Whether there is no sound in it."""
 
 
 class Window(NamedTuple):
@@ -135,6 +140,8 @@ def _decode(clips: NumberedClips, spec: WindowSpec) -> Iterator[Window | Recordi
         if listed.channel == "mean" != spec.channel:
             clip = replace(listed, channel=spec.channel)
         pieces = partial(decode_windows, clip, spec.seconds, spec.hop, spec.sample_rate)
+        if spec.salvage:
+            pieces = partial(pieces, salvage=True)
         yield from recording_windows(number, clip.location, pieces, spec.sample_rate)
 
 
@@ -158,12 +165,18 @@ def recording_windows(
         for start, wave in open_pieces():
             end = start + len(wave) / sample_rate
             # A copy, because `wave` is a view that keeps the whole decoded block alive.
-            yield Window(Span(number, start, end), torch.from_numpy(wave.copy()))
+            span = Span(number, start, end, is_silent(wave))
+            yield Window(span, torch.from_numpy(wave.copy()))
         if not end:
             error = too_short(name, sample_rate)
     except AudioError as caught:
         error = caught
     yield RecordingEnd(number, end, error)
+
+
+def is_silent(wave: Samples) -> bool:
+    """Return whether no sample is further from the others than the noise of 16 bits."""
+    return float(wave.max()) - float(wave.min()) <= 2 * SILENT_PEAK
 
 
 def too_short(name: object, sample_rate: int) -> AudioError:

@@ -136,7 +136,10 @@ def _end_recording(part: PartWriter, end: RecordingEnd, job: InferenceJob) -> No
         raise end.error
     rejected = None
     if end.error is not None:
-        rejected = Rejected(job.recordings[end.recording].location, end.error.reason)
+        reason = end.error.reason
+        if job.keep and end.seconds:
+            reason += f"; the first {end.seconds:.2f} s are kept"
+        rejected = Rejected(job.recordings[end.recording].location, reason)
     part.end(end.seconds, rejected, keep=job.keep)
 
 
