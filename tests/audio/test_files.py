@@ -433,3 +433,26 @@ def test_windows_before_the_damage_are_yielded(tmp_path):
     assert [next(windows)[0] for _ in range(4)] == [0.0, 1.0, 2.0, 3.0]
     with pytest.raises(AudioError, match="truncated"):
         next(windows)
+
+
+def test_the_nearest_cause_of_a_missing_file_is_told(tmp_path):
+    saved(tmp_path, encoded(), "Dawn.WAV")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "gone.wav")
+    for name, reason in [
+        ("dawn.wav", "does not exist, but 'Dawn.WAV' does"),
+        ("link.wav", "is a link to .*gone.wav, which does not exist"),
+        ("noon.wav", "does not exist;"),
+        ("Dawn.WAV/x.wav", "cannot be reached"),
+    ]:
+        with pytest.raises(AudioError, match=reason):
+            probe(tmp_path / name)
+
+
+def test_a_size_field_of_zero_is_told_from_a_file_without_sound(tmp_path):
+    content = encoded()
+    at = content.index(b"data") + 4
+    path = saved(tmp_path, patched(content, at, bytes(4)))
+    with pytest.raises(AudioError, match=r"states that it holds no samples, but 64,044 bytes"):
+        read(path)
+    with pytest.raises(AudioError, match="holds no samples"):
+        read(saved(tmp_path, patched(content, at, bytes(4))[:44]))

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 from jaxtyping import Float
 
 from melpatch.audio.byte_range import ByteRange
+from melpatch.audio.decoders import DECODER_ERRORS, Bytes, Decoder, ForwardSound, open_decoder
 from melpatch.audio.links import Stretch, find_links, find_links_of_file
 from melpatch.audio.mpeg import Link
 from melpatch.audio.open_file import OpenFile
@@ -39,8 +39,8 @@ _LOUDEST = 1e10
 _NO_LENGTH = 1 << 62
 # Sizes that sox, arecord and ffmpeg write when they cannot seek back to the header.
 _PIPED = range(0x7FFFF000, 1 << 32)
-# Formats whose decoder may fail in the middle.
-_DECODED = frozenset({"FLAC", "MPEG", "MP3", "OGG"})
+# Formats that are not decoded, so that nothing can fail in the middle.
+_UNFAILING = frozenset({"WAV", "WAVEX", "AIFF", "W64", "RF64", "AU"})
 # Bytes that a header may have, without samples behind it.
 _HEADER = 1 << 10
 # How libsndfile's log reports a chunk that extends beyond the end of the file.
@@ -73,48 +73,6 @@ class AudioInfo:
         return self.samples / self.sample_rate
 
 
-class _Bytes(io.BufferedReader):
-    """A file without a name, because soundfile would read a ``.raw`` file as headerless sound.
-
-    A WAV file whose writer died states no data and a wrong RIFF size. libsndfile reads such a file
-    to its end only if that size is 8, so wrong sizes are presented as 8.
-    """
-
-    name = ""
-
-    def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
-        super().__init__(raw)
-        head = self.read(8)
-        self.size = self.seek(0, io.SEEK_END)
-        self.seek(0)
-        self._unclosed = head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") + 8 != self.size
-
-    # The buffer is one of cffi's, which have no public type.
-    def readinto(self, buffer: Any) -> int:
-        start = self.tell()
-        count = super().readinto(buffer)
-        # Bytes 4 to 7 of the file hold the RIFF size.
-        low = max(start, 4)
-        high = min(start + count, 8)
-        if self._unclosed and low < high:
-            buffer[low - start : high - start] = b"RIFF\x08\0\0\0"[low:high]
-        return count
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seek; before the start of the file, return the old position, which libsndfile detects."""
-        try:
-            return super().seek(offset, whence)
-        except (OSError, ValueError):
-            return self.tell()
-
-
-class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file without soundfile's seek after each read, which restarts lossy decoders."""
-
-    def seekable(self) -> bool:
-        return False
-
-
 class SoundFile:
     """A sound file that :func:`open_sound` has opened.
 
@@ -127,13 +85,13 @@ class SoundFile:
         end_of_sound: end of the samples that were given out last; where damage is, if there is.
     """
 
-    def __init__(self, path: Source, file: _Bytes, links: Sequence[Link]) -> None:
+    def __init__(self, path: Source, file: Bytes, links: Sequence[Link]) -> None:
         self.path = path
         self.position = 0
         self.end_of_sound = 0
-        self._file = file
+        self._file: Bytes = file
         self._links = links
-        self._sound: soundfile.SoundFile
+        self._sound: Decoder
         self._open_link(0)
         rate = self._sound.samplerate
         # The first sample of each link, and the end of the last; up to a link of unknown length.
@@ -228,14 +186,16 @@ class SoundFile:
     def _go_to(self, first: int) -> None:
         if first == self.position:
             return
-        if self.info.samples is not None and soundfile.SoundFile.seekable(self._sound):
+        sound = self._sound
+        can_seek = isinstance(sound, ForwardSound) and soundfile.SoundFile.seekable(sound)
+        if self.info.samples is not None and can_seek:
             number = min(bisect_right(self._starts, first), len(self._links)) - 1
             if number != self._number:
                 self._open_link(number)
             start = self._starts[number]
             try:
                 self.position = start + self._sound.seek(first - start)
-            except soundfile.LibsndfileError as error:
+            except DECODER_ERRORS as error:
                 seconds = first / self.info.sample_rate
                 reason = f"cannot be read from {seconds:.2f} s on: {error_text(error)}"
                 raise AudioError(self.path, reason, COPY_AGAIN) from error
@@ -250,12 +210,12 @@ class SoundFile:
         while True:
             channels = self._sound.channels
             out = np.empty((samples, channels), np.float32)
-            if self._sound.format in _DECODED:
+            if self._sound.format not in _UNFAILING:
                 # What libsndfile has written before an error is told by what is NaN no more.
                 out.fill(np.nan)
             try:
                 block: np.ndarray = self._sound.read(out=out)
-            except soundfile.LibsndfileError as error:
+            except DECODER_ERRORS as error:
                 bad = first_bad(out)
                 block = out[: bad or 0]
                 self.position += len(block)
@@ -294,16 +254,16 @@ class SoundFile:
         """Open a link of the file instead of the one that is open.
 
         Raises:
-            soundfile.LibsndfileError: libsndfile does not read the first one.
-            AudioError: it does not read a later one.
+            LibsndfileError, FFmpegError: the first one cannot be read.
+            AudioError: a later one cannot be read.
         """
         link = self._links[number]
         file = self._file
         if link.head or link.size != file.size:
-            file = _Bytes(Stretch(self._file, link))
+            file = Bytes(Stretch(self._file, link))
         try:
-            sound = _Forward(file)
-        except soundfile.LibsndfileError as error:
+            sound = open_decoder(file)
+        except DECODER_ERRORS as error:
             if number == 0:
                 raise
             raise self._broken(error_text(error)) from error
@@ -356,7 +316,7 @@ def open_sound(path: Source) -> Iterator[SoundFile]:
     if not isinstance(path, OpenFile):
         require_file(path)
     try:
-        file = _Bytes(_raw(path))
+        file = Bytes(_raw(path))
         links = _links(path, file)
     except OSError as error:
         reason = f"cannot be opened ({error.strerror})"
@@ -364,8 +324,8 @@ def open_sound(path: Source) -> Iterator[SoundFile]:
     with file:
         try:
             sound = SoundFile(path, file, links)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(path, *why_unreadable(file, error)) from error
+        except DECODER_ERRORS as error:
+            raise AudioError(path, *why_unreadable(path, file, error)) from error
         with closing(sound):
             yield sound
 
@@ -376,7 +336,7 @@ def _raw(source: Source) -> io.RawIOBase | io.BytesIO:
     return io.FileIO(source)
 
 
-def _links(source: Source, file: _Bytes) -> Sequence[Link]:
+def _links(source: Source, file: Bytes) -> Sequence[Link]:
     if isinstance(source, ByteRange | OpenFile):
         links = find_links(file, file.size)
         file.seek(0)

@@ -1,30 +1,26 @@
 """Explain why a sound file cannot be read: the format of the file, and the remedy."""
 
+import shlex
 import stat
+import unicodedata
 from io import BufferedReader
 from pathlib import Path
 
-import soundfile
-
 from melpatch.audio.byte_range import ByteRange
+from melpatch.audio.ffmpeg_sound import FFmpegError, container_of
 from melpatch.errors import AudioError
 
 CONVERT = "leave it out, or convert it, for example with: ffmpeg -i IN OUT.flac"
 COPY_AGAIN = "copy or download it again, or leave it out"
 
 _LFS_POINTER = "is a Git LFS pointer, not the sound itself"
-# Files that libsndfile does not decode: offset and bytes of their signature, reason and remedy.
-_FOREIGN = (
-    (0, b"version https://git-lfs", _LFS_POINTER, "run: git lfs pull"),
-    (0, b"<", "is a saved web page or XML text", "download it again from the direct link"),
-    (4, b"ftyp", "is MP4 or M4A, which libsndfile does not decode", CONVERT),
-    (0, b"\x30\x26\xb2\x75", "is WMA, which libsndfile does not decode", CONVERT),
-    (0, b"\x1a\x45\xdf\xa3", "is WebM or Matroska, which libsndfile does not decode", CONVERT),
-    (0, b"#!AMR", "is AMR, which libsndfile does not decode", CONVERT),
-    (0, b"wvpk", "is WavPack, which libsndfile does not decode", CONVERT),
-    (0, b"PK\x03\x04", "is a zip archive", "unpack it first"),
-    (0, b"\x1f\x8b", "is a gzip archive", "unpack it first"),
-    (0, bytes(64), "begins with nothing but zeros: a transfer broke off", COPY_AGAIN),
+# Files that are no sound: bytes that they begin with, reason and remedy.
+_NO_SOUND = (
+    (b"version https://git-lfs", _LFS_POINTER, "run: git lfs pull"),
+    (b"<", "is a saved web page or XML text", "download it again from the direct link"),
+    (b"PK\x03\x04", "is a zip archive", "unpack it first"),
+    (b"\x1f\x8b", "is a gzip archive", "unpack it first"),
+    (bytes(64), "begins with nothing but zeros: a transfer broke off", COPY_AGAIN),
 )
 
 
@@ -40,7 +36,7 @@ def require_file(path: str | Path | ByteRange) -> None:
     except (OSError, ValueError) as error:
         reason = f"cannot be reached ({error})"
         if isinstance(error, FileNotFoundError):
-            reason = "does not exist"
+            reason = _why_missing(file)
         raise AudioError(path, reason, "check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise AudioError(path, "is a folder", "give a sound file")
@@ -50,17 +46,58 @@ def require_file(path: str | Path | ByteRange) -> None:
         raise AudioError(path, "is empty (0 bytes)", COPY_AGAIN)
 
 
-def why_unreadable(file: BufferedReader, error: soundfile.LibsndfileError) -> tuple[str, str]:
-    """Return the reason why libsndfile rejected an open file, and the remedy."""
+def _why_missing(file: Path) -> str:
+    """Return what is missing: the file, what it links to, or only this spelling of its name."""
+    if file.is_symlink():
+        return f"is a link to {file.readlink()}, which does not exist"
+    wanted = _plain(file.name)
+    try:
+        similar = [entry.name for entry in file.parent.iterdir() if _plain(entry.name) == wanted]
+    except OSError:
+        similar = []
+    if similar:
+        return f"does not exist, but {similar[0]!r} does"
+    return "does not exist"
+
+
+def _plain(name: str) -> str:
+    """Return a name without case, blanks around it, and ways of composing accents."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
+
+
+def why_unreadable(path: object, file: BufferedReader, error: Exception) -> tuple[str, str]:
+    """Return the reason why decoders rejected an open file, and the remedy."""
     file.seek(0)
+    head = file.read(512)
+    container = container_of(head)
+    if container is not None:
+        if isinstance(error, FFmpegError):
+            reason = f"is {container.name}, which cannot be decoded ({error_text(error)})"
+            return reason, f"copy or download it again, or {convert(path)}"
+        fix = f"install PyAV with: pip install 'melpatch[formats]', or {convert(path)}"
+        return f"is {container.name}, which libsndfile does not decode", fix
     # Web pages and pointers may begin with a byte order mark or blank lines.
-    head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
-    for offset, magic, reason, fix in _FOREIGN:
-        if head[offset:].startswith(magic):
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for signature, reason, fix in _NO_SOUND:
+        if text.startswith(signature):
             return reason, fix
-    return f"is not sound that libsndfile decodes ({error_text(error)})", CONVERT
+    fix = f"leave it out, or {convert(path)}"
+    return f"is not sound that libsndfile decodes ({error_text(error)})", fix
 
 
-def error_text(error: soundfile.LibsndfileError) -> str:
-    """Return libsndfile's message without its punctuation."""
-    return str(error.error_string).strip().removeprefix("Error : ").rstrip(".")
+def convert(path: object) -> str:
+    """Return the command that converts a file, as it can be typed."""
+    if not isinstance(path, str | Path):
+        return "convert it, for example with: ffmpeg -i IN OUT.flac"
+    # A name that begins with a dash would be taken for a flag.
+    name = f"./{path}" if str(path).startswith("-") else str(path)
+    out = str(Path(name).with_suffix(".flac"))
+    if name.startswith("./"):
+        out = f"./{out}"
+    return f"convert it with: ffmpeg -i {shlex.quote(name)} {shlex.quote(out)}"
+
+
+def error_text(error: Exception) -> str:
+    """Return a decoder's message without its punctuation."""
+    text = str(getattr(error, "error_string", error))
+    return text.strip().removeprefix("Error : ").rstrip(".")

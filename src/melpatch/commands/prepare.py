@@ -79,7 +79,7 @@ def run(config: Config) -> None:
     out = config.out or _default_out(card, config.subset)
     write_corpus(corpus, out)
     _list(corpus.rejected, out.with_suffix(".rejected.csv"), "files are left out")
-    lacking = [Rejected(str(row.path), "does not exist") for row in missing]
+    lacking = [Rejected(str(row.path), _why_lacking(row.path)) for row in missing]
     _list(
         lacking,
         out.with_suffix(".missing.csv"),
@@ -99,6 +99,13 @@ def run(config: Config) -> None:
         _warn_of_leaks(find_leaks(corpus))
     warn_of_shared_groups(*(corpus.select([split]) for split in corpus.splits))
     console().print(f"written: {out}")
+
+
+def _why_lacking(path: Path) -> str:
+    """Return why a file of a public dataset is missing."""
+    if path.exists():
+        return "exists, but by its name it is hidden or no sound"
+    return "does not exist"
 
 
 def _default_out(card: Card | None, subset: str) -> Path:
