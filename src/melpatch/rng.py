@@ -44,7 +44,9 @@ def _mix(x: N) -> N:
 
 def hash_text(text: str) -> int:
     """Return a signed 64-bit hash of a text, the same on every machine and in every process."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    # Names of files that are not UTF-8 hold lone surrogates.
+    content = text.encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 

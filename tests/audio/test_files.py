@@ -440,7 +440,7 @@ def test_the_nearest_cause_of_a_missing_file_is_told(tmp_path):
     (tmp_path / "link.wav").symlink_to(tmp_path / "gone.wav")
     for name, reason in [
         ("dawn.wav", "does not exist, but 'Dawn.WAV' does"),
-        ("link.wav", "is a link to .*gone.wav, which does not exist"),
+        ("link.wav", r"does not exist \(a link leads to .*gone.wav, which is missing\)"),
         ("noon.wav", "does not exist;"),
         ("Dawn.WAV/x.wav", "cannot be reached"),
     ]:

@@ -11,6 +11,7 @@ from places import shared
 
 from melpatch.data import scan as scanning
 from melpatch.data.clip import Clip, clip_key
+from melpatch.data.file_names import path_text
 from melpatch.data.leaks import find_leaks
 from melpatch.data.manifest import (
     Corpus,
@@ -102,16 +103,41 @@ def test_circular_links_are_followed_once(tmp_path):
     assert seen(corpus) == [("x.wav", ("a",), "", 0.0, 0.25), ("y.wav", ("linked",), "", 0.0, 0.25)]
 
 
-def test_a_file_whose_name_is_not_utf8_is_left_out(tmp_path):
+ODD_NAMES = [
+    b"caf\xe9.wav",
+    b"new\nline.wav",
+    b"-dash.wav",
+    b"100%25 %s.wav",
+    b"x" * 251 + b".wav",
+    b"quote\"'.wav",
+    b"semi;colon,comma.wav",
+    b" blank .wav",
+    b"tab\t.wav",
+    b"cr\r.wav",
+    b"back\\slash.wav",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_files_of_any_name_are_taken_and_found_again(tmp_path, name):
     good = sound(tmp_path / "good.wav")
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
     try:
-        os.link(good, os.fsencode(tmp_path) + b"/caf\xe9.wav")
+        Path(os.fsdecode(folder)).mkdir()
+        os.link(good, folder + b"/" + name)
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     corpus = load_corpus([tmp_path])
-    assert len(corpus.clips) == 1
-    assert corpus.rejected[0].reason == "has a name that is not UTF-8"
-    write_rejected(corpus.rejected, tmp_path / "rejected.csv")
+    assert not corpus.rejected
+    (odd,) = [clip for clip in corpus.clips if clip.labels]
+    assert os.fsencode(odd.path) == folder + b"/" + name
+    assert odd.labels == (r"caf\xe9",)
+    write_corpus(corpus, tmp_path / "corpus.csv")
+    assert load_corpus([tmp_path / "corpus.csv"]).clips == corpus.clips
+    # The folder itself may be such a name.
+    (clip,) = load_corpus([os.fsdecode(folder)]).clips
+    assert clip.path == odd.path
+    assert load_corpus([path_text(odd.path.parent)]).clips == (clip,)
 
 
 # CSV files

@@ -49,7 +49,7 @@ def require_file(path: str | Path | ByteRange) -> None:
 def _why_missing(file: Path) -> str:
     """Return what is missing: the file, what it links to, or only this spelling of its name."""
     if file.is_symlink():
-        return f"is a link to {file.readlink()}, which does not exist"
+        return f"does not exist (a link leads to {file.readlink()}, which is missing)"
     wanted = _plain(file.name)
     try:
         similar = [entry.name for entry in file.parent.iterdir() if _plain(entry.name) == wanted]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from melpatch.atomic import file_state
 from melpatch.audio.files import Channel
+from melpatch.data.file_names import path_text
 from melpatch.rng import hash_text
 
 
@@ -75,7 +76,7 @@ class Clip:
     @property
     def location(self) -> str:
         """Name of the clip in messages and lists: its file, or its shard with member and offset."""
-        file = self.url or str(self.path)
+        file = self.url or path_text(self.path)
         if not self.size:
             return file
         return f"{file}[{member_name(self.key)} at byte {self.offset}]"

@@ -11,6 +11,7 @@ from melpatch.atomic import written_aside
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
 from melpatch.data.decoding import Decoding
+from melpatch.data.file_names import is_text, path_text
 from melpatch.data.missing_shards import unavailable_rows
 from melpatch.data.scan import Probed, scan
 from melpatch.data.sources import COLUMNS, LABEL, PACKED_COLUMNS, SPLIT, Row, dataset_name, rows
@@ -176,11 +177,6 @@ def _probe_rows(
 
 def _clip(dataset: str, row: Row, result: Probed | AudioError | None) -> Clip | Rejected:
     """Return the clip of a row, or the reason why it is left out."""
-    # CSV files are UTF-8, so other names could not be written.
-    try:
-        str(row.path).encode()
-    except UnicodeEncodeError:
-        return Rejected(ascii(str(row.path)), "has a name that is not UTF-8")
     key = row.key
     if key is None:
         key = clip_key(dataset, row.name, row.start)
@@ -229,7 +225,7 @@ def write_corpus(corpus: Corpus, path: Path) -> None:
 def csv_cells(clip: Clip, folder: Path) -> tuple[str, ...]:
     """Return a clip as the cells of a CSV file in a folder, in the order of the columns."""
     path = clip.path
-    if path.is_relative_to(folder):
+    if path.is_relative_to(folder) and is_text(str(path)):
         path = path.relative_to(folder)
     about = (
         ";".join(clip.labels),
@@ -242,7 +238,7 @@ def csv_cells(clip: Clip, folder: Path) -> tuple[str, ...]:
     packed = ("", "", "")
     if clip.size:
         packed = (str(clip.offset), str(clip.size), str(clip.crc32))
-    return (clip.url or str(path), *about, *packed)
+    return (clip.url or path_text(path), *about, *packed)
 
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:

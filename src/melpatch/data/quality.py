@@ -10,6 +10,7 @@ import numpy as np
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.survey import NO_BIT, SILENT_PEAK, Survey
 from melpatch.data.corpus import Corpus
+from melpatch.data.file_names import path_text
 
 # Shares from which something is told.
 _CLIPPED = 1e-3
@@ -38,7 +39,7 @@ class Finding(NamedTuple):
 def file_findings(surveys: Mapping[Path, Survey]) -> list[Finding]:
     """Return what is odd about files, alone and beside others, sorted by kind."""
     findings = [
-        Finding(str(path), kind, detail)
+        Finding(path_text(path), kind, detail)
         for path, seen in surveys.items()
         for kind, detail in _odd(seen)
     ]
@@ -77,7 +78,7 @@ def _rare_rates(surveys: Mapping[Path, Survey]) -> Iterator[Finding]:
     for path, seen in surveys.items():
         if rates[seen.sample_rate] < _RARE_RATE * len(surveys):
             yield Finding(
-                str(path), "of a rare rate", f"{seen.sample_rate} Hz; most have {usual} Hz"
+                path_text(path), "of a rare rate", f"{seen.sample_rate} Hz; most have {usual} Hz"
             )
 
 
@@ -93,7 +94,9 @@ def _nearly_identical(surveys: Mapping[Path, Survey]) -> Iterator[Finding]:
         signatures = np.stack([np.frombuffer(seen.signature, np.uint8) for _, seen in group])
         for later, earlier in _close_pairs(signatures):
             yield Finding(
-                str(group[later][0]), "nearly identical", f"sounds like {group[earlier][0]}"
+                path_text(group[later][0]),
+                "nearly identical",
+                f"sounds like {path_text(group[earlier][0])}",
             )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
+from melpatch.data.file_names import path_of_url, readable
 from melpatch.data.remote import is_url, locate, mirror
 from melpatch.data.shards import is_shard_folder, verified_index
 from melpatch.errors import DataError
@@ -67,12 +68,13 @@ class Row(NamedTuple):
 
 def dataset_name(source: str | Path) -> str:
     """Return the name of a source's folder, from which the keys of its clips are made."""
+    source = _decoded(source)
     if is_url(source):
         return str(source).rstrip("/").rpartition("/")[2]
     folder = Path(source)
     if not folder.is_dir():
         folder = folder.parent
-    return folder.resolve().name
+    return readable(folder.resolve().name)
 
 
 def rows(source: str | Path, *, split_column: str, label_column: str) -> Iterator[Row]:
@@ -81,6 +83,7 @@ def rows(source: str | Path, *, split_column: str, label_column: str) -> Iterato
     Raises:
         DataError: the source does not exist or is malformed.
     """
+    source = _decoded(source)
     if is_url(source):
         folder, url = mirror(str(source))
         return _csv_rows(verified_index(folder, str(source)), split_column, label_column, url)
@@ -95,6 +98,13 @@ def rows(source: str | Path, *, split_column: str, label_column: str) -> Iterato
         fix = "give the folder that holds the sound"
         raise DataError(f"{source}: neither a folder nor a .csv file; {fix}")
     return _csv_rows(source, split_column, label_column)
+
+
+def _decoded(source: str | Path) -> str | Path:
+    """Return the path of a file URL with escaped bytes, as names that are not UTF-8 are written."""
+    if isinstance(source, str) and "%" in source:
+        return path_of_url(source) or source
+    return source
 
 
 # Cached, because two million clips share a few thousand combinations of labels.
@@ -134,7 +144,7 @@ def _folder_rows(folder: Path) -> Iterator[Row]:
     for name in sound_files(folder):
         # Files of the folder itself have no label.
         label = name.partition("/")[0] if "/" in name else ""
-        yield Row(folder.absolute() / name, name, split_labels(label))
+        yield Row(folder.absolute() / name, name, split_labels(readable(label)))
 
 
 def _raise(error: OSError) -> None:
@@ -239,7 +249,10 @@ class _RowReader:
         """Return the file of a line and its URL, ``""`` for a local one."""
         if cell != self.last_cell:
             self.last_cell = cell
-            if is_url(cell):
+            local = path_of_url(cell)
+            if local is not None:
+                self.last_file = (local, "")
+            elif is_url(cell):
                 self.last_file = locate(cell)
             elif self.url:
                 self.last_file = (self.folder / cell, f"{self.url}/{cell}")

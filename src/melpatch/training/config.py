@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -10,6 +11,7 @@ from melpatch import registry
 from melpatch.audio.files import Channel
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check, owner, piece
+from melpatch.data.file_names import is_text, path_text
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.base import Encoder
 from melpatch.objectives.base import Objective
@@ -163,6 +165,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check that a front end of fixed length takes whole segments."""
+        # config.toml is UTF-8, which not all names of folders are.
+        data = tuple(source if is_text(source) else path_text(Path(source)) for source in self.data)
+        object.__setattr__(self, "data", data)
         front = self.front_end
         if front.target_frames is not None:
             longest = (front.overhead + front.target_frames * front.hop_length) / front.sample_rate
