@@ -150,3 +150,27 @@ def test_one_sample_of_one_channel_is_no_riddle():
     assert mono(np.ones((1, 1))).shape == (1,)
     assert mono(np.ones((1, 7))).shape == (7,)
     assert mono(np.ones((7, 1))).shape == (7,)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_integers_read_as_floats_are_refused(dtype):
+    wave = np.linspace(-32_768, 32_000, 8000).astype(dtype)
+    with pytest.raises(ConfigError, match=r"reach 32,768, but floats are expected in \[-1, 1\]"):
+        mono(wave)
+    assert mono(wave / dtype(32_768)).max() < 1
+    # Samples that were normalised to a deviation of 1 reach 10 and more.
+    assert mono(20 * wave / dtype(32_768)).max() > 10
+
+
+def test_halves_and_doubles_of_either_library_are_the_same_samples():
+    wave = np.linspace(-0.5, 0.5, 64)
+    for other in (
+        torch.tensor(wave),
+        torch.tensor(wave).float(),
+        torch.tensor(wave).bfloat16(),
+        torch.tensor(wave).half(),
+        wave.astype(np.float16),
+        wave.tolist(),
+    ):
+        np.testing.assert_allclose(mono(other), wave, atol=4e-3)
+        assert mono(other).dtype == np.float32

@@ -110,9 +110,13 @@ class LogMel(nn.Module):
         """With "legacy" padding: frames of every clip; None: those of the longest of the batch."""
 
         def __post_init__(self) -> None:
+            for name in ("sample_rate", "n_mels"):
+                value = getattr(self, name)
+                check(isinstance(value, int), name, value, "a whole number")
             for name in ("sample_rate", "window_ms", "hop_ms", "std", "scale"):
                 value = getattr(self, name)
-                check(0.0 < value < math.inf, name, value, "a finite number above 0")
+                fits = isinstance(value, int | float) and 0.0 < value < math.inf
+                check(fits, name, value, "a finite number above 0")
             for name, choices in _CHOICES.items():
                 value = getattr(self, name)
                 allowed = get_args(choices)
@@ -236,7 +240,8 @@ class LogMel(nn.Module):
             lengths: samples of each clip; the rest of its row is padding.
 
         Raises:
-            ConfigError: ``wave`` holds integers, or is neither a clip nor a batch of clips.
+            ConfigError: ``wave`` holds integers, NaN or infinity, or is neither a clip nor a batch
+                of clips.
         """
         if lengths is not None:
             return self._padded_batch(torch.as_tensor(wave), lengths)
@@ -249,6 +254,9 @@ class LogMel(nn.Module):
         check(wave.ndim in (1, 2), "wave", f"shape {shape}", "(sample,) or (clip, sample)")
         if wave.ndim == 1:
             return self.forward(wave[None])[0]
+        # A look at the samples of a GPU would hold it up.
+        finite = wave.device.type != "cpu" or bool(torch.isfinite(wave).all())
+        check(finite, "wave", "samples of NaN or infinity", "finite samples; replace these before")
         lengths = torch.full((len(wave),), wave.shape[1], device=wave.device)
         spectrogram, _ = self._padded_batch(wave, lengths)
         return spectrogram

@@ -23,6 +23,14 @@ from torch import Tensor
 from melpatch import distributed
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Rejected
+from melpatch.errors import ConfigError
+from melpatch.inference.arguments import (
+    check_embedding,
+    check_hop,
+    check_many,
+    check_precision,
+    device_of,
+)
 from melpatch.inference.engine import InferenceTask, infer_many, infer_one
 from melpatch.inference.network import Network, Precision
 from melpatch.inference.results import (
@@ -85,10 +93,11 @@ class Model:
         device: str | torch.device | None = None,
         precision: Precision = "32-true",
     ) -> None:
+        check_precision(precision)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = config
-        self.network = Network(objective, torch.device(device), precision)
+        self.network = Network(objective, device_of(device), precision)
         self.sample_rate = objective.front_end.sample_rate
         self.seconds = objective.input_seconds(config.objective, config.loader.seconds)
         self.labels = config.labels
@@ -273,6 +282,7 @@ class Model:
         Raises:
             ConfigError: the model cannot take the pooling or hop.
         """
+        check_embedding(pooling, layer, hop)
         return embedding_task(
             self.network,
             self.seconds,
@@ -289,6 +299,7 @@ class Model:
         Raises:
             ConfigError: the model was not trained with labels, or the hop is shorter than a sample.
         """
+        check_hop(hop)
         return prediction_task(
             self.network, self.seconds, hop=hop, channel=self.config.channel, salvage=salvage
         )
@@ -302,6 +313,11 @@ class Model:
         rejected: list[Rejected] | None,
     ) -> Iterator[tuple[Path, list[Row]]]:
         """Yield each file that can be read with its rows."""
+        check_many(batch_size, workers)
+        if isinstance(paths, str | PathLike):
+            raise ConfigError(
+                f"paths = {str(paths)!r}; allowed: a list of files, such as [{str(paths)!r}]"
+            )
         files = [Path(path) for path in paths]
         numbered = [*enumerate(map(clip_of_file, files))]
         items = infer_many(

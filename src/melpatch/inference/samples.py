@@ -16,9 +16,9 @@ from torch import Tensor
 
 from melpatch.audio.files import Channel, stream
 from melpatch.audio.open_file import BinaryFile, OpenFile
-from melpatch.config import check
 from melpatch.data.sound import Samples
 from melpatch.errors import ConfigError
+from melpatch.inference.arguments import check_sample_rate
 from melpatch.inference.windows import (
     RecordingEnd,
     Span,
@@ -37,6 +37,8 @@ Audio = str | PathLike[str] | BinaryFile | np.ndarray | Tensor | Sequence[float]
 MOST_CHANNELS = 32
 """Longest axis of a two-dimensional array that is taken for its channels."""
 
+# Floats overshoot 1 and may be normalised to a deviation of 1; larger ones are integers.
+_LARGEST_FLOAT = 100.0
 _FULL_SCALE = {np.dtype(np.int8): 2**7, np.dtype(np.int16): 2**15, np.dtype(np.int32): 2**31}
 
 
@@ -76,7 +78,7 @@ def _windows_of_samples(
         raise ConfigError(
             "samples were given without sample_rate; say at how many Hz they were taken"
         )
-    check(sample_rate > 0, "sample_rate", sample_rate, "the rate of the samples in Hz")
+    check_sample_rate(sample_rate)
     wave = mono(audio, spec.channel)
     if sample_rate != spec.sample_rate:
         wave = soxr.resample(wave, sample_rate, spec.sample_rate, quality="HQ")
@@ -129,6 +131,12 @@ def mono(audio: Any, channel: Channel = "mean") -> Samples:
 def _scaled(wave: np.ndarray, name: str) -> np.ndarray:
     """Return samples of any type as float32, those of integers divided by their full scale."""
     if np.issubdtype(wave.dtype, np.floating):
+        peak = float(np.abs(wave).max()) if wave.size else 0.0
+        if np.isfinite(peak) and peak > _LARGEST_FLOAT:
+            raise ConfigError(
+                f"{name}: they reach {peak:,.6g}, but floats are expected in [-1, 1]; divide them by the "
+                "full scale, such as 32768, or give PCM as int16"
+            )
         return wave.astype(np.float32, copy=False)
     if wave.dtype == np.uint8:
         # 8-bit WAV files are unsigned, with silence at 128.

@@ -54,8 +54,9 @@ def pool(
             (``rows * dim`` numbers), which keeps pitch.
 
     Raises:
-        ConfigError: ``cls`` of an encoder without class tokens.
+        ConfigError: there is no such pooling, or ``cls`` of an encoder without class tokens.
     """
+    check(how in POOLINGS, "pooling", how, ", ".join(map(repr, POOLINGS)))
     if how == "cls":
         check(
             cls.shape[1] > 0,
