@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby, product
 from multiprocessing import get_context
 from pathlib import Path
@@ -391,8 +392,11 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+@cache
 def ceiling(precision: Precision, device: torch.device) -> float:
     """Return the rate of a large matrix product in the same arithmetic, in TFLOP/s: best of some rounds.
+
+    A process measures it once.
 
     Products on a processor are 2,048 wide, and smaller where the processor is slow in this
     arithmetic, as most are in bfloat16 without instructions for it.

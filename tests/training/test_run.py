@@ -217,3 +217,8 @@ def test_a_run_goes_on_with_the_clips_it_was_started_with_only(run):
     ):
         with pytest.raises(CheckpointError, match="was started on other clips"):
             run.remember(replace(corpus, clips=other))
+
+
+def test_a_run_names_itself_in_a_notebook(tmp_path):
+    run = Run.create(tmp_path / "birds", settings())
+    assert repr(run) == f"Run({str(tmp_path / 'birds')!r}, SSAST on ViT, 12 steps)"

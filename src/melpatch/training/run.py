@@ -84,6 +84,11 @@ class Run:
             folder, logs, keep_last=train.keep_last, keep_every=train.keep_every
         )
 
+    def __repr__(self) -> str:
+        objective = type(self.config.objective).__qualname__.removesuffix(".Config")
+        encoder = type(self.config.encoder).__qualname__.removesuffix(".Config")
+        return f"Run({str(self.folder)!r}, {objective} on {encoder}, {self.config.train.steps} steps)"
+
     def __fspath__(self) -> str:
         """Return the folder, so that a run can be given wherever a path can."""
         return str(self.folder)
