@@ -3,6 +3,7 @@
 import pytest
 import safetensors.torch
 import torch
+from small_objectives import small
 
 from melpatch import registry
 from melpatch.audio.logmel import LogMel
@@ -23,12 +24,16 @@ def piece(request):
 
 
 def run_config(piece, seed=0):
-    """The objective's own defaults on a nano encoder."""
+    """The objective's own defaults, with narrow heads, on a nano encoder."""
     encoder = ViT.Config.of_size("nano", patch=(16, 16))
     front_end = LogMel.Config(n_mels=64, scale=1.0)
     labels = LABELS if piece.needs_labels else ()
     return RunConfig(
-        seed=seed, front_end=front_end, encoder=encoder, objective=piece.Config(), labels=labels
+        seed=seed,
+        front_end=front_end,
+        encoder=encoder,
+        objective=small(piece.Config()),
+        labels=labels,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_objectives import small
 from tiny_runs import noises, settings
 from two_processes import in_both
 
@@ -29,7 +30,7 @@ SPLITS = {"2 x 4": 1, "2 x 2 x 2": 2}
 
 
 def config(name, **train):
-    """Two steps of an objective with its defaults, drop path and mixup."""
+    """Two steps of an objective with its defaults and narrow heads, drop path and mixup."""
     piece = registry.find("objectives", name)
     mixup = Augment.Config(mixup_rate=0.7)
     objective = Classify.Config(augment=mixup) if piece is Classify else piece.Config()
@@ -37,7 +38,7 @@ def config(name, **train):
     return replace(
         base,
         encoder=ViT.Config(embed_dim=16, depth=4, num_heads=2, patch=(8, 8), drop_path=0.3),
-        objective=objective,
+        objective=small(objective),
         labels=LABELS if piece.needs_labels else (),
         loader=replace(base.loader, batch_size=8, max_bad_share=0.5),
     )
