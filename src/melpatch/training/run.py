@@ -87,7 +87,9 @@ class Run:
     def __repr__(self) -> str:
         objective = type(self.config.objective).__qualname__.removesuffix(".Config")
         encoder = type(self.config.encoder).__qualname__.removesuffix(".Config")
-        return f"Run({str(self.folder)!r}, {objective} on {encoder}, {self.config.train.steps} steps)"
+        return (
+            f"Run({str(self.folder)!r}, {objective} on {encoder}, {self.config.train.steps} steps)"
+        )
 
     def __fspath__(self) -> str:
         """Return the folder, so that a run can be given wherever a path can."""
