@@ -1,7 +1,12 @@
+import errno
 import os
+import stat
+import sys
+from pathlib import Path
 
 import pytest
 
+from melpatch import atomic
 from melpatch.atomic import clear_partial, file_state, written_aside
 
 
@@ -83,3 +88,36 @@ def test_a_changed_file_is_told_by_its_size_and_time(tmp_path):
     assert before == file_state(path)
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     assert file_state(path) != before
+
+
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_a_system_that_syncs_no_folders_still_writes(tmp_path, monkeypatch, call):
+    """As on Windows, where a folder cannot be opened, and some network file systems."""
+    whole = getattr(os, call)
+
+    def refuse(handle, *arguments):
+        is_folder = (
+            Path(handle).is_dir() if call == "open" else stat.S_ISDIR(os.fstat(handle).st_mode)
+        )
+        if is_folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(handle))
+        return whole(handle, *arguments)
+
+    monkeypatch.setattr(atomic.os, call, refuse)
+    with written_aside(tmp_path / "out") as aside:
+        (aside / "below").mkdir(parents=True)
+        (aside / "below" / "file").write_text("x")
+    atomic.sync(tmp_path)
+    assert (tmp_path / "out" / "below" / "file").read_text() == "x"
+
+
+def test_windows_syncs_files_that_are_open_for_writing(tmp_path, monkeypatch):
+    opened = []
+    whole = os.open
+    monkeypatch.setattr(
+        atomic.os, "open", lambda path, flags: opened.append(flags) or whole(path, flags)
+    )
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(sys, "platform", "win32")
+    atomic.sync(tmp_path / "file")
+    assert opened == [os.O_RDWR]

@@ -1,15 +1,20 @@
 """The front door: instant help, exit codes, and errors that take one line."""
 
+import errno
+import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from melpatch import __version__, cli, distributed, registry
+from melpatch import __version__, cli, distributed, progress, registry
 from melpatch.config import check
 from melpatch.errors import DataError
 
@@ -258,6 +263,75 @@ def test_a_reader_that_goes_away_is_no_error():
             timeout=60,
         )
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("words", [["list"], ["list", "nothing"]])
+def test_a_reader_of_tables_or_errors_that_goes_away_is_no_error(stream, words):
+    """As in ``melpatch list 2>&1 | head -1``, for output of rich and for messages."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: pipe}
+        done = subprocess.run(
+            [sys.executable, "-m", "melpatch", *words], **streams, text=True, timeout=60
+        )
+    expected = 2 if "nothing" in words else 141 if stream == "stdout" else 0
+    assert done.returncode == expected
+    if words == ["list"]:
+        assert not done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_standard_streams_does_its_work(closed, tmp_path):
+    command = f"{sys.executable} -m melpatch list --json {closed}; echo $? > {tmp_path}/code"
+    subprocess.run(command, shell=True, capture_output=True, timeout=60)
+    assert (tmp_path / "code").read_text() == "0\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", ["list", "list --json", "--help"])
+def test_output_that_finds_no_room_is_one_line_and_exit_code_2(words):
+    command = f"{sys.executable} -m melpatch {words} > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp932"])
+def test_a_terminal_with_another_encoding_gets_what_it_can_show(greet, encoding, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    greet.run = lambda config: progress.console().print("Zilpzalp ± 鳥 \udcff")
+    assert cli.main(["greet-all"]) == 0
+    assert raw.getvalue().startswith(b"Zilpzalp ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_lets_a_command_tidy_up_and_gives_its_exit_code(greet, number, capsys):
+    tidied = []
+
+    def work(config):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            tidied.append(True)
+
+    greet.run = work
+    before = signal.getsignal(number)
+    assert cli.main(["greet-all"]) == 128 + number
+    assert tidied == [True]
+    assert f"stopped by {signal.Signals(number).name}" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+
+
+def test_faults_of_the_machine_are_one_line_and_exit_code_2(greet, capsys):
+    greet.run = failing(OSError(errno.EMFILE, "Too many open files"))
+    assert cli.main(["greet-all"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("melpatch greet-all: error: Too many open files; close other programs")
 
 
 def test_python_dash_m_is_the_same_door():

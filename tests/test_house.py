@@ -31,7 +31,7 @@ DOCUMENTS = [
 # list, never from a neighbour on its own level.
 FLOORS = {
     "ground": [
-        {"errors", "time_left"},
+        {"errors", "faults", "machine", "time_left"},
         {"atomic", "rng", "progress", "distributed", "colours", "schedules", "placeholders"},
         {"registry"},
         {"config", "flags"},

@@ -3,13 +3,14 @@
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _PARTIAL = ".partial"
-# Errors of syncing a folder that may not be listed, or on a file system that never syncs folders.
-_NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP}
+# Errors of syncing a folder that may not be listed, or on a system that never syncs folders.
+_NO_SYNC = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOTSUP, errno.EPERM}
 # The disk or a quota is full, or the file exceeds the size limit of the process.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -40,11 +41,7 @@ def move_into_place(aside: Path, path: Path) -> None:
     if path.is_dir() and aside.is_dir():
         _remove(path)
     aside.replace(path)
-    try:
-        sync(path.parent)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
+    sync(path.parent)
 
 
 def clear_partial(folder: Path) -> None:
@@ -73,8 +70,20 @@ def _remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is written to disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file is written to disk, or a folder where the system can do that."""
+    if path.is_dir():
+        try:
+            _sync(path, os.O_RDONLY)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
+        return
+    # Windows syncs only files that are open for writing.
+    _sync(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:

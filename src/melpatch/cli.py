@@ -7,13 +7,15 @@ import difflib
 import importlib
 import inspect
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import FrameType, ModuleType
+from typing import Any, TextIO
 
 import melpatch
 from melpatch import registry
@@ -24,6 +26,8 @@ from melpatch.errors import (
     SettingError,
     report_lost_workers,
 )
+from melpatch.faults import machine_fault
+from melpatch.machine import stop_signals
 
 _SUCCESS = 0
 _DEFECT = 1
@@ -45,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    _open_missing_streams()
     try:
-        with report_lost_workers():
+        with report_lost_workers(), _signals_raised(words):
             _run(words)
         sys.stdout.flush()
         return _SUCCESS
@@ -61,6 +66,54 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         return _report(error, words)
+
+
+def _open_missing_streams() -> None:
+    """Give this process the standard streams that it was started without.
+
+    Otherwise the next file that is opened takes the number of one of them, and what a library
+    prints ends up in it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+        # Names from files may hold letters that the terminal's encoding lacks.
+        elif mode == "w" and hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _signals_raised(words: Sequence[str]) -> Iterator[None]:
+    """Raise Interrupted in the body on SIGTERM or SIGHUP, so that it can tidy up.
+
+    A second signal ends the process at once. Training replaces these handlers by its own. Under
+    torchrun, and outside the main thread, nothing changes.
+    """
+    if _is_distributed() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heeded = [number for number in stop_signals() if number.name in ("SIGTERM", "SIGHUP")]
+    before = {number: signal.getsignal(number) for number in heeded}
+    # What nohup ignores stays ignored; what a caller of main() handles is the caller's.
+    replaced = [number for number in heeded if before[number] == signal.SIG_DFL]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in replaced:
+            signal.signal(each, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        raise Interrupted(f"stopped by {name}; what is finished is kept", number)
+
+    for number in replaced:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def parse(command: str, arguments: list[str]) -> tuple[ModuleType, Any]:
@@ -187,8 +240,7 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
     text = " ".join(str(error).splitlines())
     match error:
         case BrokenPipeError():
-            # The reader, such as head, has gone; Python must not complain of that at shutdown.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _abandon(sys.stdout)
             return _BROKEN_PIPE
         case KeyboardInterrupt():
             line = "interrupted"
@@ -202,15 +254,36 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
         case MelpatchError():
             line = f"error: {text}"
             code = _USER_ERROR
-        case OSError() if error.filename is not None:  # a full disk, a folder without write access
+        case _ if (fault := machine_fault(error)) is not None:
+            line = f"error: {fault}"
+            code = _USER_ERROR
+        case OSError() if error.filename is not None:  # a folder where a file should be
             line = f"error: {error.filename}: {error.strerror}"
             code = _USER_ERROR
         case _:
             defect = f"{type(error).__name__}: {text}".removesuffix(": ")
             line = f"{defect}; this is a defect; run again with --debug for the traceback"
             code = _DEFECT
-    sys.stderr.write(f"{' '.join(['melpatch', *words[:1]])}: {line}\n")
+    try:
+        sys.stderr.write(f"{' '.join(['melpatch', *words[:1]])}: {line}\n")
+        sys.stderr.flush()
+    except OSError:
+        _abandon(sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _abandon(sys.stdout)
     return code
+
+
+def _abandon(stream: TextIO) -> None:
+    """Discard what a stream still holds, so that Python does not fail on it at shutdown.
+
+    Its reader, such as head, has gone, or there is no room for what it wrote.
+    """
+    # A stream in memory, as in a test, has no number.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _as_typed(error: SettingError, words: Sequence[str]) -> str | None:

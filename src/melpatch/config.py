@@ -18,6 +18,9 @@ from melpatch import registry
 from melpatch.errors import ConfigError, SettingError
 
 T = TypeVar("T")
+# Bounds of every machine; those of this one are checked where processes start.
+MOST_WORKERS = 1024
+MOST_CLIPS = 1 << 20
 
 
 def piece(folder: str) -> dict[str, str]:
@@ -186,3 +189,17 @@ def check(condition: bool, field: str, value: Any, allowed: str) -> None:
     """
     if not condition:
         raise SettingError(field, value, allowed)
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise SettingError unless this can be a number of worker processes of any machine."""
+    check(
+        workers is None or 0 <= workers <= MOST_WORKERS, "workers", workers, f"0 to {MOST_WORKERS}"
+    )
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise SettingError unless this can be a number of clips in a batch of any machine."""
+    allowed = f"1 to {MOST_CLIPS}"
+    known = batch_size is None or 1 <= batch_size <= MOST_CLIPS
+    check(known, "batch_size", batch_size, allowed)

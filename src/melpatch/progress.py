@@ -9,9 +9,9 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -42,7 +42,15 @@ def console() -> Console:
     width = None
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         width = _LOG_COLUMNS
-    return Console(width=width, markup=False, highlight=False)
+    return _Console(width=width, markup=False, highlight=False)
+
+
+class _Console(Console):
+    """A console that lets the command line report a reader that has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again; rich would end the process with code 1."""
+        raise
 
 
 def notice(text: str) -> None:
@@ -178,6 +186,27 @@ class _TerminalBar(Bar):
         yield drawn
 
 
+class _Stderr:
+    """Stderr, written to as long as it is there."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write; a terminal that was closed takes nothing."""
+        with suppress(OSError):
+            return int(self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush; a terminal that was closed is not an error."""
+        with suppress(OSError):
+            self._stream.flush()
+
+
 class _Display(Progress):
     """A live display of one line per bar."""
 
@@ -253,7 +282,7 @@ def _live_display() -> Iterator[Progress]:
     if _live:
         yield _live[0]
         return
-    with _Display(console=Console(stderr=True)) as progress:
+    with _Display(console=Console(file=cast(TextIO, _Stderr(sys.stderr)))) as progress:
         _live.append(progress)
         try:
             yield progress
@@ -270,10 +299,12 @@ def track(iterable: Iterable[T], total: int | None, description: str, unit: str)
 
 
 def _write(text: str) -> None:
-    """Write to stderr, unless this process was started without one."""
-    if sys.stderr is not None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    """Write to stderr, as long as there is one."""
+    # Work goes on if the terminal is closed, or whoever read these lines has ended.
+    with suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def _is_terminal() -> bool:

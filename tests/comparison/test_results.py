@@ -53,7 +53,7 @@ def test_a_folder_has_one_process_at_a_time(tmp_path):
     ):
         pass
     with locked(tmp_path):
-        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}"
+        assert (tmp_path / ".holder").read_text() == f"{os.getpid()}"
 
 
 def test_a_folder_that_a_dead_process_held_is_free(tmp_path):
@@ -68,4 +68,4 @@ def test_a_folder_that_a_dead_process_held_is_free(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
     with locked(tmp_path):
-        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}"
+        assert (tmp_path / ".holder").read_text() == f"{os.getpid()}"

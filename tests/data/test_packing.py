@@ -9,6 +9,7 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import deadly
 import numpy as np
 import pytest
 import soundfile
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_shards import RATE, content, packed, shards, write_sounds
 
 from melpatch.audio.files import read
-from melpatch.data import archive
+from melpatch.data import archive, packing
 from melpatch.data.archive import Packing
 from melpatch.data.clip import Clip, clip_key, member_name
 from melpatch.data.corpus import Corpus
@@ -364,3 +365,18 @@ def test_an_error_before_packing_leaves_no_files(tmp_path):
     with pytest.raises(DataError, match="damaged"):
         packed(corpus, tmp_path / "out")
     assert [*content(tmp_path / "out")] == ["shards.json"]
+
+
+def test_a_clip_that_kills_its_process_is_named_and_left_out(tmp_path, monkeypatch, capsys):
+    sounds = write_sounds(tmp_path / "sounds")
+    victim = sorted(sounds.rglob("*.wav"))[1]
+    victim.rename(victim.with_name(f"killer-{victim.name}"))
+    corpus = load_corpus([sounds])
+    monkeypatch.setattr(packing, "_work", deadly.pack)
+    about = read_shard_set(packed(corpus, tmp_path / "out", workers=2))
+    assert about.rejected == 1
+    assert about.clips == len(corpus.clips) - 1
+    listed = (tmp_path / "out" / "rejected.csv").read_text()
+    assert f"killer-{victim.name}" in listed
+    assert "was killed" in listed
+    assert "going on with one process" in capsys.readouterr().err

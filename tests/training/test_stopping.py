@@ -16,7 +16,7 @@ from melpatch.training.config import build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
 
-SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP]
 
 
 def send(number):
@@ -59,6 +59,23 @@ def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not():
         send(signal.SIGINT)
         send(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.caught():
+            send(signal.SIGHUP)
+            assert stopping.requested() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_system_without_some_signals_has_the_others(monkeypatch):
+    monkeypatch.setattr(stopping, "stop_signals", lambda: (signal.SIGTERM, signal.SIGINT))
+    with stopping.caught():
+        send(signal.SIGTERM)
+        assert stopping.requested() == signal.SIGTERM
 
 
 def test_in_another_thread_signals_are_left_alone():

@@ -2,7 +2,6 @@
 
 import io
 import json
-import resource
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from melpatch.data.clip import Batch
 from melpatch.data.corpus import Corpus
 from melpatch.data.loader import ClipDataset, LoadedBatch, step_draws, training_batches
 from melpatch.errors import DataError
+from melpatch.machine import cpu_seconds
 from melpatch.progress import bar, console, notice
 from melpatch.recipes.base import recipe_names, recipe_settings
 from melpatch.training.config import RunConfig, build
@@ -239,7 +239,7 @@ class Bench:
 
         CPU seconds include the loader's processes and what they read ahead.
         """
-        cpu_start = _cpu_seconds()
+        cpu_start = cpu_seconds()
         start = time.monotonic()
         deque(islice(batches, self.batches), maxlen=0)
         if self.trainer.fabric.device.type == "cuda":
@@ -255,7 +255,7 @@ class Bench:
             sum(map(len, self.held)),
             samples / self.sample_rate,
             seconds,
-            _cpu_seconds() - cpu_start,
+            cpu_seconds() - cpu_start,
         )
 
     def decode(self) -> Iterator[object]:
@@ -292,10 +292,3 @@ class Bench:
         for loaded in on_device(iter(batches), self.trainer.fabric.device):
             batches_of_step = [] if loaded.batch is None else [loaded.batch]
             yield training_step(self.trainer, batches_of_step, 0)
-
-
-def _cpu_seconds() -> float:
-    """Return the CPU time of this process, all its threads, and its children that have ended."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

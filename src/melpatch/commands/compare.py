@@ -29,6 +29,7 @@ from melpatch.comparison.work import Comparison
 from melpatch.config import check
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.select import parse_settings, select_protocols
+from melpatch.machine import most_workers
 from melpatch.progress import console, notice
 
 
@@ -79,7 +80,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.jobs >= 1, "jobs", self.jobs, "1 or more")
+        check(1 <= self.jobs <= most_workers(), "jobs", self.jobs, f"1 to {most_workers()}")
 
 
 def run(config: Config) -> None:

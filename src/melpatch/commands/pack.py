@@ -11,7 +11,7 @@ from rich.table import Table
 from melpatch.audio.files import Channel
 from melpatch.audio.sound_file import LOWEST_RATE
 from melpatch.audio.sound_writer import HIGHEST_FLAC_RATE, Codec
-from melpatch.config import check
+from melpatch.config import check, check_workers
 from melpatch.data.archive import Packing
 from melpatch.data.corpus import Corpus
 from melpatch.data.manifest import load_corpus
@@ -59,7 +59,7 @@ class Config:
             allowed,
         )
         check(self.shard_mib > 0, "shard_mib", self.shard_mib, "above 0")
-        check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check_workers(self.workers)
         check(self.check or self.out is not None, "out", None, "the folder for the shards")
 
 

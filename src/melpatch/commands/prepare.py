@@ -10,7 +10,7 @@ import tyro
 from rich.table import Table
 
 from melpatch import registry
-from melpatch.config import check
+from melpatch.config import check, check_workers
 from melpatch.data.clip import Clip
 from melpatch.data.decoding import Decoding
 from melpatch.data.leaks import find_leaks, warn_of_shared_groups
@@ -58,7 +58,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check_workers(self.workers)
         whole = not (self.salvage and self.headers_only)
         check(whole, "salvage", self.salvage, "without headers_only, which does not find damage")
 

@@ -1,6 +1,5 @@
 """Results of a comparison: one JSON line per cell, so that no work is repeated."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -8,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from melpatch.errors import MelpatchError
 
@@ -25,18 +26,17 @@ def locked(folder: Path) -> Iterator[None]:
         MelpatchError: another process holds the lock; the message names its process id.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise MelpatchError(
-                f"{folder}: process {file.read()} is comparing there; wait for its end, "
-                "or give another --out"
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}")
-        file.flush()
+    holder = folder / ".holder"
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout:
+        process = holder.read_text(encoding="utf-8") if holder.exists() else "another"
+        raise MelpatchError(
+            f"{folder}: process {process} is comparing there; wait for its end, "
+            "or give another --out"
+        ) from None
+    with lock:
+        holder.write_text(f"{os.getpid()}", encoding="utf-8")
         yield
 
 

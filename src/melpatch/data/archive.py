@@ -51,13 +51,17 @@ class Packing:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard to write: its number, folder and settings, its clips and their original names."""
+    """One shard to write: its number, folder and settings, its clips and their original names.
+
+    ``rejected`` are clips that have been left out before.
+    """
 
     number: int
     folder: Path
     settings: Packing
     clips: tuple[Clip, ...]
     names: tuple[str, ...]
+    rejected: tuple[Rejected, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _write(job: ShardJob, path: Path, done: Callable[[], None]) -> PackedShard:
     """Write the archive under a temporary name, and rename it when it is complete."""
     aside = path.with_name(f".{path.name}.partial")
     stored: list[_Stored] = []
-    rejected: list[Rejected] = []
+    rejected = [*job.rejected]
     with (
         aside.open("wb") as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive,

@@ -17,16 +17,20 @@ import torch
 from jaxtyping import Float
 from torch.utils.data import DataLoader, Dataset
 
-from melpatch.config import check
+from melpatch.config import check, check_batch_size, check_workers
 from melpatch.data.clip import Batch, Clip
+from melpatch.data.limits import require_batch, require_workers
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
 from melpatch.data.segments import crop
 from melpatch.data.sound import decode
-from melpatch.errors import AudioError, DataError, report_lost_workers
+from melpatch.errors import AudioError, DataError, UnreachableError, report_lost_workers
+from melpatch.machine import stop_signals
 from melpatch.rng import integers, permutation, stream, uniform
 
 Segment = tuple[Clip, Float[np.ndarray, " _"]]
 """A clip and its samples."""
+Item = Segment | Rejected | UnreachableError
+"""A segment, a clip that cannot be read, or why one could not be fetched."""
 
 
 class ClipDraw(NamedTuple):
@@ -45,6 +49,8 @@ class LoadedBatch:
 
     batch: Batch | None
     rejected: tuple[Rejected, ...] = ()
+    unreachable: UnreachableError | None = None
+    """Why a clip could not be fetched, which is no fault of the clip."""
 
     def pin_memory(self) -> "LoadedBatch":
         """Return the batch in pinned memory; torch's DataLoader calls this method by name."""
@@ -76,10 +82,10 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        check_batch_size(self.batch_size)
         check(self.bucket_steps >= 1, "bucket_steps", self.bucket_steps, "1 or more")
         check(self.seconds > 0, "seconds", self.seconds, "above 0")
-        check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check_workers(self.workers)
         shards = self.shards_at_once
         check(shards is None or shards >= 1, "shards_at_once", shards, "1 or more, or none")
         compatible = not (self.balanced_sampling and shards)
@@ -87,7 +93,7 @@ class LoaderConfig:
         check(0 <= self.max_bad_share <= 1, "max_bad_share", self.max_bad_share, "0 to 1")
 
 
-class ClipDataset(Dataset[Segment | Rejected]):
+class ClipDataset(Dataset[Item]):
     """Decoded segments, indexed by :class:`ClipDraw`."""
 
     def __init__(
@@ -109,10 +115,13 @@ class ClipDataset(Dataset[Segment | Rejected]):
         """Return the number of clips."""
         return len(self.clips)
 
-    def __getitem__(self, draw: ClipDraw) -> Segment | Rejected:
+    def __getitem__(self, draw: ClipDraw) -> Item:
         clip = crop(self.clips[draw.clip], self.seconds, self.seed, draw.epoch)
         try:
             wave = decode(clip, self.sample_rate)
+        except UnreachableError as error:
+            # Returned, because torch cannot raise an error of three arguments again.
+            return error
         except AudioError as error:
             return Rejected(clip.location, error.reason)
         if self.repeat and clip.duration < self.seconds:
@@ -247,8 +256,15 @@ def _balance(corpus: Corpus) -> torch.Tensor:
     return torch.tensor(shares, dtype=torch.float64)
 
 
-def collate_clips(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> LoadedBatch:
+def collate_clips(items: Sequence[Item], labels: tuple[str, ...]) -> LoadedBatch:
     """Pad the readable segments of a batch to the longest; list the unreadable ones."""
+    for item in items:
+        if isinstance(item, UnreachableError):
+            return LoadedBatch(None, unreachable=item)
+    return _collate([item for item in items if not isinstance(item, UnreachableError)], labels)
+
+
+def _collate(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> LoadedBatch:
     rejected = tuple(item for item in items if isinstance(item, Rejected))
     segments = [item for item in items if not isinstance(item, Rejected)]
     if not segments:
@@ -281,7 +297,7 @@ class Collator:
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
 
-    def __call__(self, items: Sequence[Segment | Rejected]) -> LoadedBatch:
+    def __call__(self, items: Sequence[Item]) -> LoadedBatch:
         """Return the items as one batch."""
         return collate_clips(items, self.labels)
 
@@ -311,6 +327,7 @@ def training_batches(
         raise DataError(f"{corpus.name}: no clip is left to train on; {fix}")
     # Every rank iterates over the same steps and takes its share of each.
     shares = world_size * accumulate
+    require_batch(config.batch_size // shares, config.seconds, sample_rate)
 
     def batches() -> Iterator[list[ClipDraw]]:
         for draws in step_draws(corpus, config, seed, config.batch_size, first_step):
@@ -341,6 +358,7 @@ def evaluation_batches(
 def _loader(
     dataset: ClipDataset, batches: Iterator[list[ClipDraw]], workers: int, labels: tuple[str, ...]
 ) -> Iterator[LoadedBatch]:
+    require_workers(workers)
     # DataLoader is annotated with sized samplers, but only iterates over them.
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -351,7 +369,10 @@ def _loader(
         pin_memory=torch.cuda.is_available(),
     )
     with report_lost_workers():
-        yield from start_workers(loader)
+        for loaded in start_workers(loader):
+            if loaded.unreachable is not None:
+                raise loaded.unreachable
+            yield loaded
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -369,5 +390,5 @@ def ignore_signals(worker: int) -> None:
 
     Used in workers, whose parent process decides when they end.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)

@@ -9,10 +9,11 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -25,11 +26,13 @@ import melpatch
 from melpatch.atomic import clear_partial, written_aside
 from melpatch.config import to_dict
 from melpatch.data.archive import INDEX_COLUMNS, PackedShard, Packing, ShardJob, write_shard
-from melpatch.data.corpus import Corpus
+from melpatch.data.corpus import Corpus, Rejected
+from melpatch.data.limits import require_workers
 from melpatch.data.manifest import write_rejected, write_table
+from melpatch.data.scan import killed_its_reader, require_processes
 from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_shard_set
 from melpatch.errors import ConfigError, DataError
-from melpatch.progress import Bar, bar, notice
+from melpatch.progress import Bar, bar, notice, track
 
 REJECTED = "rejected.csv"
 _PLAN = "plan.json"
@@ -64,6 +67,7 @@ def pack(
             packing there.
         DataError: no clip can be read, a process dies, or the folder cannot be written.
     """
+    require_workers(workers)
     state = out / UNFINISHED
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -85,7 +89,8 @@ def pack(
             finally:
                 # A plan without a description is unfinished and kept, so that it can be resumed.
                 if (out / ABOUT).exists() or not (state / _PLAN).exists():
-                    shutil.rmtree(state)
+                    # Windows cannot remove the lock, which is still held.
+                    shutil.rmtree(state, ignore_errors=sys.platform == "win32")
             return about
     except Timeout:
         allowed = "a folder where no other melpatch pack is running"
@@ -178,24 +183,66 @@ def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) ->
 
 def _write_shards(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[PackedShard]:
     """Write all shards under a progress bar; return their records in order."""
-    with bar(clips, "packing", "clips") as shown:
-        if workers == 0:
-            return [write_shard(job, shown.advance) for job in jobs]
-        # Spawned, because a fork of a process with torch's threads may hang.
-        context = get_context("spawn")
-        count = context.Value("q", 0)
-        with ProcessPoolExecutor(workers, context, _start_worker, (count,)) as pool:
-            futures = [pool.submit(_work, job) for job in jobs]
-            try:
-                _watch(futures, count, shown)
-                return [future.result() for future in futures]
-            except BrokenProcessPool as error:
-                problem = "a packing process was killed, as if memory had run out"
-                fix = "run it again with fewer --workers; finished shards are kept"
-                raise DataError(f"{jobs[0].folder}: {problem}; {fix}") from error
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    try:
+        with bar(clips, "packing", "clips") as shown:
+            if workers == 0:
+                return [write_shard(job, shown.advance) for job in jobs]
+            return _in_processes(jobs, workers, shown)
+    except BrokenProcessPool:
+        require_processes()
+        notice(
+            f"{jobs[0].folder}: a packing process was killed, perhaps for lack of memory; going on "
+            "with one process"
+        )
+    one_by_one = track(jobs, len(jobs), "packing", "shards")
+    return [_despite_kills(job) for job in one_by_one]
+
+
+def _in_processes(jobs: Sequence[ShardJob], workers: int, shown: Bar) -> list[PackedShard]:
+    """Write shards in worker processes; return their records in order.
+
+    Raises:
+        BrokenProcessPool: a process was killed.
+    """
+    # Spawned, because a fork of a process with torch's threads may hang.
+    context = get_context("spawn")
+    count = context.Value("q", 0)
+    with ProcessPoolExecutor(workers, context, _start_worker, (count,)) as pool:
+        futures = [pool.submit(_work, job) for job in jobs]
+        try:
+            _watch(futures, count, shown)
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _despite_kills(job: ShardJob) -> PackedShard:
+    """Write a shard in a process of its own, without the clips that kill it; return its record."""
+    while True:
+        # Counts the clips of this shard alone, so it names the clip at which the process ended.
+        counted = Bar(len(job.clips), "", "clips", 0)
+        try:
+            (packed,) = _in_processes([job], 1, counted)
+            return packed
+        except BrokenProcessPool as error:
+            if counted.done >= len(job.clips):
+                raise _killed_again(job) from error
+            killer = job.clips[counted.done]
+            reason = killed_its_reader(killer.location).reason
+            notice(f"{killer.location}: {reason}; it is left out")
+            others = [number for number in range(len(job.clips)) if number != counted.done]
+            job = replace(
+                job,
+                clips=tuple(job.clips[number] for number in others),
+                names=tuple(job.names[number] for number in others),
+                rejected=(*job.rejected, Rejected(killer.location, reason)),
+            )
+
+
+def _killed_again(job: ShardJob) -> DataError:
+    fix = "free some memory and run it again; finished shards are kept"
+    return DataError(f"{job.folder}: the packing process was killed after its last clip; {fix}")
 
 
 def _watch(futures: Sequence[Future[PackedShard]], count: Any, shown: Bar) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from melpatch.atomic import clear_partial, move_into_place, written_aside
+from melpatch.data import transfers
 from melpatch.data.shards import ABOUT, INDEX, Shard, digest, read_shard_set
 from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
 from melpatch.progress import notice
@@ -94,7 +95,7 @@ def fetch(url: str, path: Path) -> None:
             os.utime(path)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
+            with transfers.locked(Path(f"{path}.lock"), f"fetches {url}"):
                 # Another process may have fetched it while this one waited for the lock.
                 if not path.exists():
                     _transfer(url, path)
@@ -142,7 +143,7 @@ def _fetch_index(system: Any, place: str, url: str, folder: Path) -> None:
     def copy() -> None:
         system.get_file(f"{place}/{INDEX}", str(aside))
         if digest(aside) != wanted:
-            raise OSError(f"does not match the checksum in {ABOUT}")
+            raise transfers.WrongContentError(f"does not match the checksum in {ABOUT}")
 
     try:
         _with_retries(copy, f"{url}/{INDEX}")
@@ -155,7 +156,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     """Return fsspec's file system of a URL, and its path there."""
     protocol = url.partition("://")[0]
     try:
-        system, place = fsspec.core.url_to_fs(url)
+        system, place = fsspec.core.url_to_fs(url, **transfers.client_settings(url))
     except ImportError as error:
         hint = f"install what fsspec needs for it ({error})"
         if protocol in _EXTRAS:
@@ -170,6 +171,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 def _with_retries(action: Callable[[], T], url: str) -> T:
     """Return the result of a transfer, which is retried when it breaks off."""
+    transfers.require_present(url)
     for wait in (*_RETRY_AFTER, None):
         try:
             return action()
@@ -179,10 +181,18 @@ def _with_retries(action: Callable[[], T], url: str) -> T:
             raise UnreachableError(url, "may not be read", _CHECK_URL) from error
         # Each store raises errors of its own.
         except Exception as error:
+            fault = str(error)
+            if not isinstance(error, transfers.WrongContentError):
+                fault = f"{type(error).__name__}: {error}".removesuffix(": ")
             if wait is None:
-                reason = f"cannot be fetched ({type(error).__name__}: {error})"
+                reason = f"cannot be fetched ({fault})"
                 fix = "check the network and the room on your disk"
-                raise UnreachableError(url, reason, fix) from error
+                away = UnreachableError(url, reason, fix)
+                transfers.note_away(url, away, error)
+                raise away from error
+            if wait == _RETRY_AFTER[0]:
+                seconds = sum(_RETRY_AFTER)
+                notice(f"{url}: {fault}; trying again, and giving up after {seconds:.0f} s")
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
@@ -214,15 +224,18 @@ def _transfer(url: str, path: Path) -> None:
     part = _reserve(path, shard)
 
     def copy() -> None:
-        system.get_file(place, str(part))
+        whole = partial(system.get_file, place, str(part))
+        transfers.fetch_in_parts(system, place, part, shard.size, whole)
         size = part.stat().st_size
         if size != shard.size:
-            raise OSError(f"received {size} of {shard.size} bytes")
+            raise transfers.WrongContentError(f"received {size} of {shard.size} bytes")
 
     try:
-        _with_retries(copy, url)
+        with transfers.reported(url, part, shard.size):
+            _with_retries(copy, url)
         # Fetched once more, in case the transfer damaged it.
         if digest(part) != shard.sha256:
+            part.write_bytes(b"")
             _with_retries(copy, url)
         if digest(part) != shard.sha256:
             reason = f"is damaged: its checksum is not that in {ABOUT}"

@@ -1,16 +1,20 @@
 """Read many sound files for rate and length, in one or several processes: headers, or all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from melpatch.audio.files import count_samples, probe
 from melpatch.audio.survey import Survey, survey
-from melpatch.errors import AudioError
+from melpatch.data.limits import require_workers
+from melpatch.errors import AudioError, MelpatchError
 from melpatch.progress import track
 
+ReadFile = Callable[[Path], Any]
+"""Reads a file in a worker process; its errors are returned."""
 # Files that a worker receives at a time.
 _CHUNK = 64
 _DECODED_CHUNK = 16
@@ -34,15 +38,69 @@ def scan(
         workers: worker processes; 0: probe in this process.
         whole: whether files are decoded to their end; otherwise only headers are read.
     """
+    require_workers(workers)
     read_file = _survey if whole else _probe
     chunk = _DECODED_CHUNK if whole else _CHUNK
-    doing = "decoding" if whole else "probing"
     if workers == 0 or len(paths) <= chunk:
-        yield from track(map(read_file, paths), len(paths), doing, "files")
-        return
-    # Spawned, because a fork of a process with torch's threads may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from track(pool.map(read_file, paths, chunksize=chunk), len(paths), doing, "files")
+        scanned: Iterator[Any] = map(read_file, paths)
+    else:
+        scanned = _in_processes(read_file, paths, workers, chunk)
+    yield from track(scanned, len(paths), "decoding" if whole else "probing", "files")
+
+
+def _in_processes(
+    read_file: ReadFile, paths: Sequence[Path], workers: int, chunk: int
+) -> Iterator[Any]:
+    """Yield what a function returns for each file; one that kills its process is an error."""
+    done = 0
+    while done < len(paths):
+        try:
+            # Spawned, because a fork of a process with torch's threads may hang.
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                for scanned in pool.map(read_file, paths[done:], chunksize=chunk):
+                    yield scanned
+                    done += 1
+        except BrokenProcessPool:
+            require_processes()
+            # It is not known which file it was; most likely one of the next ones.
+            suspects = paths[done : done + (workers + 1) * chunk]
+            yield from _one_by_one(read_file, suspects)
+            done += len(suspects)
+
+
+def _one_by_one(read_file: ReadFile, paths: Sequence[Path]) -> Iterator[Any]:
+    """Yield what a function returns, from a process that is replaced when a file kills it."""
+    waiting = list(reversed(paths))
+    while waiting:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            try:
+                while waiting:
+                    scanned = pool.submit(read_file, waiting[-1]).result()
+                    waiting.pop()
+                    yield scanned
+            except BrokenProcessPool:
+                yield killed_its_reader(waiting.pop())
+
+
+def require_processes() -> None:
+    """Raise MelpatchError if worker processes end before they have done anything."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(_nothing).result()
+    except BrokenProcessPool as error:
+        raise MelpatchError(
+            "no worker process can be started; give --workers 0 or, in a script of your own, start "
+            "the work under if __name__ == '__main__'"
+        ) from error
+
+
+def _nothing() -> None: ...
+
+
+def killed_its_reader(path: object) -> AudioError:
+    """Return the error of a recording during whose reading the process was killed."""
+    reason = "the process that read it was killed, perhaps for lack of memory"
+    return AudioError(path, reason, "look at the file, or leave it out")
 
 
 def _probe(path: Path) -> Probed | AudioError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melpatch import registry
-from melpatch.config import check
+from melpatch.config import check, check_batch_size, check_workers
 from melpatch.data.remote import is_url
 from melpatch.data.sources import dataset_name
 from melpatch.errors import ConfigError
@@ -38,8 +38,8 @@ class EvaluationRequest:
         for name in ("split", "seeds"):
             values = getattr(self, name)
             check(len({*values}) == len(values), name, values, "each once")
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check_batch_size(self.batch_size)
+        check_workers(self.workers)
 
     @property
     def folder(self) -> Path:

@@ -19,7 +19,7 @@ from torch import Tensor
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Rejected
 from melpatch.distributed import all_gather_objects, require_same_on_all_ranks, shard_of_rank
-from melpatch.errors import DataError
+from melpatch.errors import DataError, UnreachableError
 from melpatch.inference.batches import BatchFunction
 from melpatch.inference.engine import InferenceTask, infer_many
 from melpatch.inference.rows import Row, ToRows, mean_rows
@@ -192,6 +192,9 @@ def rank_rows(
 
 def rejection(clip: Clip, end: RecordingEnd, seconds: float) -> list[Rejected]:
     """Return what was wrong with a clip: an error, or windows behind the end of its file."""
+    if isinstance(end.error, UnreachableError):
+        # Not the clip's fault: scores without it would be those of another corpus.
+        raise end.error
     if end.error is not None:
         return [Rejected(clip.location, end.error.reason)]
     if clip.duration == float("inf"):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from melpatch.data.limits import require_batch, require_workers
 from melpatch.errors import report_lost_workers
 from melpatch.inference.batches import (
     BatchFunction,
@@ -77,6 +78,8 @@ def infer_many(
     Raises:
         MelpatchError: a decoding process was killed.
     """
+    require_workers(workers)
+    require_batch(batch_size, task.windows.seconds, task.windows.sample_rate)
     clips = [clip for group in groups for clip in group]
     buckets = make_buckets(
         read_windows(clips, task.windows, workers),

@@ -12,7 +12,7 @@ import tyro
 
 import melpatch
 from melpatch import distributed
-from melpatch.config import check
+from melpatch.config import check_batch_size, check_workers
 from melpatch.data.clip import Clip
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.model import Model
@@ -46,9 +46,8 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        batch_size = self.batch_size
-        check(batch_size is None or batch_size >= 1, "batch_size", batch_size, "1 or more")
-        check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
+        check_batch_size(self.batch_size)
+        check_workers(self.workers)
 
 
 def inference_job(

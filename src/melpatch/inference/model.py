@@ -8,7 +8,6 @@
 """
 
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from os import PathLike
@@ -45,6 +44,7 @@ from melpatch.inference.rows import Row
 from melpatch.inference.samples import Audio
 from melpatch.inference.tasks import embedding_task, prediction_task
 from melpatch.inference.windows import clip_of_file
+from melpatch.machine import usable_cpus
 from melpatch.nn.pooling import Pooling
 from melpatch.objectives.base import Objective
 from melpatch.training.config import RunConfig
@@ -133,7 +133,7 @@ class Model:
         # A daemonic process may not start processes of its own.
         if self.device.type != "cuda" or multiprocessing.current_process().daemon:
             return 0
-        return min(8, len(os.sched_getaffinity(0)) // distributed.local_world_size())
+        return min(8, usable_cpus() // distributed.local_world_size())
 
     @overload
     def embed(

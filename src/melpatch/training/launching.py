@@ -1,8 +1,6 @@
 """Device, precision and the strategy for several processes."""
 
 import os
-import resource
-import sys
 from typing import Literal
 
 import torch
@@ -15,6 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from melpatch import distributed
+from melpatch.machine import peak_memory_gib
 from melpatch.nn.transformer import Block
 from melpatch.training.config import TrainConfig
 
@@ -80,9 +79,7 @@ def precision(wanted: Literal["auto", "32-true", "bf16-mixed"]) -> Literal["32-t
 
 
 def memory_gib() -> float:
-    """Return the peak memory of this process in GiB, on its GPU if it has one."""
+    """Return the peak memory of this process in GiB, on its GPU if it has one; NaN if unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    # macOS counts the resident memory in bytes, Linux in KiB.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return peak_memory_gib()

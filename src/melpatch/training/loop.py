@@ -4,9 +4,10 @@ Everything random in a step is a function of (seed, clip key, step). An interrup
 resumes as if it had never stopped, on any number of processes.
 """
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from itertools import chain
+from math import isnan
 from signal import Signals
 
 import torch
@@ -15,7 +16,13 @@ from torch import Tensor
 from melpatch import distributed
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Corpus, Rejected
-from melpatch.errors import DataError, Interrupted, MelpatchError, report_lost_workers
+from melpatch.errors import (
+    DataError,
+    Interrupted,
+    MelpatchError,
+    UnreachableError,
+    report_lost_workers,
+)
 from melpatch.objectives.base import Objective
 from melpatch.progress import Bar, bar, notice
 from melpatch.time_left import in_words
@@ -92,7 +99,8 @@ def fit(
                     lr = set_rates(trainer.optimizer, config, step, total)
 
                     # Batches and losses: the mean gradient over accumulated batches and processes.
-                    clips = next(feed)
+                    with _saving_without_store(trainer, run, progress, average, select):
+                        clips = next(feed)
                     news = bool(clips.rejected or stopping.requested())
                     losses = backward(trainer, clips.batches, step, news=news)
 
@@ -223,7 +231,10 @@ def _show(shown: Bar, batch_size: int, step: int, record: dict[str, float]) -> N
     fields: dict[str, float | str] = {"loss": record.get("loss", float("nan"))}
     if (rate := shown.per_second()) is not None:
         fields["clips"] = f"{batch_size * rate:.1f} clips/s"
-    shown.advance(1, **fields, memory=f"{memory_gib():.1f} GiB memory")
+    memory = memory_gib()
+    if not isnan(memory):
+        fields["memory"] = f"{memory:.1f} GiB memory"
+    shown.advance(1, **fields)
     seconds = shown.estimate.seconds_left()
     if seconds is None or not first_estimate or shown.total is None or shown.total <= 50:
         return
@@ -299,6 +310,31 @@ def _save(
     if average and progress.step == trainer.total_steps:
         published = average
     run.save(Checkpoint(progress, model, optimizer, average), published)
+
+
+@contextmanager
+def _saving_without_store(
+    trainer: Trainer,
+    run: Run,
+    progress: Progress,
+    average: dict[str, Tensor],
+    select: str | None,
+) -> Iterator[None]:
+    """Save the run if the body cannot fetch clips: their store is away, and no clip is bad.
+
+    Raises:
+        DataError: the store is away.
+    """
+    try:
+        yield
+    except UnreachableError as error:
+        saved = "the checkpoints are kept"
+        # Several processes save together, but the others may have their clips.
+        if distributed.world_size() == 1 and progress.step:
+            _save(trainer, run, progress, average, select)
+            run.checkpoints.wait()
+            saved = f"saved after step {progress.step}"
+        raise DataError(f"{error}; {run.folder}: {saved}, continue with --resume") from error
 
 
 def _finish(run: Run, tracker: Tracker, progress: Progress, total: int) -> Progress:

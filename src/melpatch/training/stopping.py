@@ -1,7 +1,8 @@
-"""Signals that request a stop: SIGTERM, SIGUSR1 and Ctrl-C.
+"""Signals that request a stop: SIGTERM, SIGUSR1, SIGHUP and Ctrl-C, where the system has them.
 
 Schedulers send SIGTERM to preempt a job; SLURM's ``--signal=USR1@120`` sends SIGUSR1 before a job's
-time is up. Training stops after the current step and saves; a second Ctrl-C stops it at once.
+time is up. A terminal that closes sends SIGHUP, unless nohup has it ignored. Training stops after
+the current step and saves; a second Ctrl-C stops it at once.
 """
 
 import signal
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+from melpatch.machine import stop_signals
+
 # The first signal that was caught, or 0. A signal handler can do little more than note it safely.
 _first = [0]
 
@@ -26,7 +28,13 @@ def caught() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _note) for number in _SIGNALS}
+    # What nohup ignores stays ignored.
+    heeded = [
+        number
+        for number in stop_signals()
+        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, _note) for number in heeded}
     try:
         yield
     finally:

@@ -1,0 +1,164 @@
+"""Transfers that go on where they broke off, say what they wait for, and give up in a stated time.
+
+A store that is away fails one transfer after all its retries. For half a minute after that, every
+other transfer from it fails at once: a corpus has more clips than anybody has patience.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from melpatch.errors import UnreachableError
+from melpatch.progress import notice
+
+# Seconds for which a store that did not answer is not asked again.
+_AWAY_SECONDS = 30.0
+# Seconds between reports of a transfer, or of a wait for another process.
+_REPORT_SECONDS = 30.0
+# Bytes that are asked for at a time when a transfer continues.
+_PIECE = 1 << 20
+# Seconds that a web server may take to accept a connection, and to send its next bytes. The time
+# of a whole transfer is not limited, because it depends on the size.
+_CONNECT_SECONDS = 30.0
+_READ_SECONDS = 60.0
+
+# Stores that are away, and files that are damaged there: until when they are not asked for again,
+# and why.
+_away: dict[str, tuple[float, UnreachableError]] = {}
+
+
+class WrongContentError(OSError):
+    """A store answered, but with something else than it should."""
+
+
+def store_of(url: str) -> str:
+    """Return the part of a URL that names the server or bucket."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def require_present(url: str) -> None:
+    """Raise the error of the last transfer of a URL or its store, if that was a moment ago."""
+    for key in (url, store_of(url)):
+        until, error = _away.get(key, (0.0, None))
+        if error is not None and time.monotonic() < until:
+            raise UnreachableError(url, error.reason, error.fix)
+
+
+def note_away(url: str, error: UnreachableError, cause: Exception) -> None:
+    """Remember for half a minute that a store cannot be reached, or what it has is damaged."""
+    key = url if isinstance(cause, WrongContentError) else store_of(url)
+    _away[key] = (time.monotonic() + _AWAY_SECONDS, error)
+
+
+def forget_stores() -> None:
+    """Ask all stores again."""
+    _away.clear()
+
+
+def client_settings(url: str) -> dict[str, Any]:
+    """Return fsspec's settings for a URL: web servers may take as long as they send bytes."""
+    if not url.startswith(("http:", "https:")):
+        return {}
+    # Imported only here: it is an extra, whose absence fsspec reports.
+    import aiohttp
+
+    patience = aiohttp.ClientTimeout(
+        total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS
+    )
+    return {"client_kwargs": {"timeout": patience}}
+
+
+def fetch_in_parts(
+    system: Any, place: str, part: Path, size: int, whole: Callable[[], None]
+) -> None:
+    """Fetch a file, going on where it breaks off as long as each try brings more bytes.
+
+    Args:
+        system: fsspec's file system.
+        place: the file there.
+        part: where it is written; what an earlier try has fetched is kept.
+        size: of the whole file, in bytes.
+        whole: fetches the whole file.
+    """
+    while True:
+        before = _size(part)
+        try:
+            continue_transfer(system, place, part, size, whole)
+            return
+        # Each store raises errors of its own.
+        except Exception:
+            if _size(part) <= before:
+                raise
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def continue_transfer(
+    system: Any, place: str, part: Path, size: int, whole: Callable[[], None]
+) -> None:
+    """Fetch what a file lacks, or all of it.
+
+    Args:
+        system: fsspec's file system.
+        place: the file there.
+        part: what has been fetched; an empty or missing file begins anew.
+        size: of the whole file, in bytes.
+        whole: fetches the whole file.
+    """
+    received = _size(part)
+    if not 0 < received < size:
+        whole()
+        return
+    with part.open("ab") as file:
+        while received < size:
+            end = min(received + _PIECE, size)
+            piece = system.cat_file(place, start=received, end=end)
+            if len(piece) != end - received:
+                break
+            file.write(piece)
+            received = end
+    # A server that does not know ranges sends the file from its beginning.
+    if received < size:
+        whole()
+
+
+@contextmanager
+def reported(url: str, part: Path, size: int) -> Iterator[None]:
+    """Say every half minute how far a transfer into a file has come, while the body makes it."""
+    ended = Event()
+
+    def report() -> None:
+        while not ended.wait(_REPORT_SECONDS):
+            received = _size(part)
+            notice(f"fetching {url}: {received / 2**20:.1f} of {size / 2**20:.1f} MiB")
+
+    Thread(target=report, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file in the body; say every half minute what is waited for until it is free."""
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=_REPORT_SECONDS)
+            break
+        except Timeout:
+            notice(f"waiting for another process that {what}")
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,29 @@
+"""Scanning in worker processes, one of which is killed."""
+
+import os
+from pathlib import Path
+
+import deadly
+import pytest
+
+from melpatch.data import scan
+from melpatch.errors import AudioError, MelpatchError
+
+
+def test_a_file_that_kills_its_process_is_named_and_the_others_are_read():
+    paths = [Path(f"{'killer' if number in {0, 4} else 'file'}{number}") for number in range(6)]
+    scanned = [*scan._in_processes(deadly.read, paths, workers=2, chunk=1)]
+    assert len(scanned) == len(paths)
+    for path, result in zip(paths, scanned, strict=True):
+        if path.name.startswith("killer"):
+            assert isinstance(result, AudioError)
+            assert result.path == path.name
+            assert "was killed" in result.reason
+        else:
+            assert result == path.name
+
+
+def test_processes_that_never_start_are_not_the_fault_of_any_file(monkeypatch):
+    monkeypatch.setattr(scan, "_nothing", os.abort)
+    with pytest.raises(MelpatchError, match=r"no worker process can be started.*--workers 0"):
+        [*scan._in_processes(deadly.read, [Path("killer")], workers=1, chunk=1)]
