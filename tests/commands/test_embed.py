@@ -202,8 +202,8 @@ def test_what_is_told_in_the_end_has_hours_and_rate(run, folder, tmp_path, capsy
             "--pooling max; allowed: 'mean' or 'frequency' where there is a hop",
         ),
         (("--pooling", "median"), "--pooling"),
-        (("--batch-size", "0"), "--batch-size 0; allowed: 1 or more"),
-        (("--workers", "-1"), "--workers -1; allowed: 0 or more"),
+        (("--batch-size", "0"), "--batch-size 0; allowed: 1 to 1048576"),
+        (("--workers", "-1"), "--workers -1; allowed: 0 to 1024"),
     ],
 )
 def test_what_cannot_be_embedded_is_exit_code_2(run, folder, words, message, tmp_path, capsys):

@@ -75,7 +75,7 @@ def test_every_byte_can_be_checked(folder, tmp_path, capsys):
     [
         (["--sample-rate", "900"], "--sample-rate 900; allowed: 1000 to 655350 Hz"),
         (["--shard-mib", "0"], "--shard-mib 0.0; allowed: above 0"),
-        (["--workers", "-1"], "--workers -1; allowed: 0 or more"),
+        (["--workers", "-1"], "--workers -1; allowed: 0 to 1024"),
         ([], "out = None; allowed: the folder for the shards"),
     ],
 )

@@ -191,7 +191,7 @@ def test_prepare_shortens_long_lists(tmp_path, capsys):
 
 
 def test_prepare_refuses_a_negative_number_of_workers():
-    with pytest.raises(ConfigError, match="workers = -1; allowed: 0 or more"):
+    with pytest.raises(ConfigError, match="workers = -1; allowed: 0 to 1024"):
         Config(sources=("x",), workers=-1)
 
 

@@ -110,7 +110,7 @@ def continue_transfer(
     Args:
         system: fsspec's file system.
         place: the file there.
-        part: what has been fetched; an empty or missing file begins anew.
+        part: what has been fetched; an empty or missing file is fetched from its beginning.
         size: of the whole file, in bytes.
         whole: fetches the whole file.
     """
