@@ -1,6 +1,8 @@
 """What a function returns in each of two processes that speak to each other through gloo."""
 
 import gc
+import multiprocessing
+import os
 from datetime import timedelta
 
 import pytest
@@ -8,6 +10,9 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from places import ROOT
+
+# The two processes are forked from one that has imported this, which takes longer than most of the tests.
+multiprocessing.set_forkserver_preload(["melpatch.evaluation.evaluate", "melpatch.training.loop"])
 
 
 def in_both(function, folder, monkeypatch):
@@ -21,7 +26,9 @@ def in_both(function, folder, monkeypatch):
     for path in (ROOT, ROOT / "tests"):
         monkeypatch.syspath_prepend(path)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    torch.multiprocessing.spawn(_be_one, (function, folder), nprocs=2)
+    torch.multiprocessing.start_processes(
+        _be_one, (function, folder, dict(os.environ)), nprocs=2, start_method="forkserver"
+    )
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
@@ -37,7 +44,9 @@ def fabric_of(rank, precision, **strategy):
     return fabric
 
 
-def _be_one(rank, function, folder):
+def _be_one(rank, function, folder, environment):
+    os.environ.clear()  # of the test when the first pair was started
+    os.environ.update(environment)
     torch.set_num_threads(1)
     place = f"file://{folder}/meeting"
     torch.distributed.init_process_group(
