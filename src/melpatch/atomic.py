@@ -1,6 +1,7 @@
 """Files and folders that are either complete or absent: written aside, synced, renamed."""
 
 import errno
+import glob
 import os
 import shutil
 import sys
@@ -44,10 +45,19 @@ def move_into_place(aside: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def clear_partial(folder: Path) -> None:
-    """Remove half-written files of a crash from a folder that no other process is writing to."""
-    for left in folder.glob(f".*{_PARTIAL}"):
+def clear_partial(folder: Path, name: str | None = None) -> None:
+    """Remove what crashes have left half-written in a folder, of all files or of one name.
+
+    No other process may be writing there.
+    """
+    written = "*" if name is None else f"{glob.escape(name)}.*"
+    for left in folder.glob(f".{written}{_PARTIAL}"):
         _remove(left)
+
+
+def is_partial(path: Path) -> bool:
+    """Return whether a file or folder is half-written, by its name."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 def discard(folder: Path) -> None:

@@ -317,7 +317,7 @@ def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch,
             ("--exclude-splits", "val"),
             "is scored by three but pretrained on; keep its split (test) out with --exclude-splits",
         ),
-        (("--jobs", "0"), "--jobs 0; allowed: 1 or more"),
+        (("--jobs", "0"), "--jobs 0; allowed: 1 to "),
     ],
 )
 def test_what_cannot_be_compared_is_exit_code_2_before_anything_is_done(

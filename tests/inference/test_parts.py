@@ -173,3 +173,35 @@ def test_groups_are_small_and_those_of_large_files_have_one_each(tmp_path, monke
         [11],
     ]
     assert [clip for group in found for _, clip in group][:10] == clips
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "00000000.json").write_bytes(b""),
+        lambda folder: (folder / "00000000.json").write_text('{"rows": 1}'),
+        lambda folder: (folder / "00000000.rows").write_bytes(b"x" * 10),
+        lambda folder: (folder / "00000000.rows").unlink(),
+    ],
+)
+def test_a_part_that_a_power_cut_has_damaged_is_computed_again(parts, damage):
+    for number in range(2):
+        with parts.written(number) as part:
+            part.add(row(number))
+            part.end(0.5, None, keep=True)
+    damage(parts.folder)
+    assert [*parts.complete()] == [1]
+
+
+def test_what_a_run_has_left_that_was_killed_at_its_start_or_end_is_no_hindrance(tmp_path):
+    folder = tmp_path / "out.npz.parts"
+    folder.mkdir()
+    (folder / ".about.json.7.partial").write_text("{")
+    (tmp_path / ".out.npz.parts.7.partial").mkdir()
+    (tmp_path / ".other.npz.parts.7.partial").mkdir()
+    parts = PartFolder(tmp_path / "out.npz", ABOUT, resume=False)
+    assert [path.name for path in parts.folder.iterdir()] == ["about.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.npz.parts.7.partial",
+        "out.npz.parts",
+    ]

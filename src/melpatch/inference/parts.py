@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from melpatch import distributed
-from melpatch.atomic import clear_partial, discard, sync, written_aside
+from melpatch.atomic import clear_partial, discard, is_partial, sync, written_aside
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
@@ -123,6 +123,8 @@ class PartFolder:
                 f"{self.folder}: holds other files, but parts are kept there; choose another --out"
             )
         try:
+            # Of this folder, a run that was killed while it removed it has left a part.
+            clear_partial(self.folder.parent, self.folder.name)
             if not self.complete():
                 shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,8 @@ class PartFolder:
         """Return whether the folder holds files but not the one that every run writes first."""
         if not self.folder.is_dir() or (self.folder / _ABOUT).exists():
             return False
-        return any(self.folder.iterdir())
+        # A run that was killed while it wrote that file has left a half-written one only.
+        return not all(is_partial(path) for path in self.folder.iterdir())
 
     def _require_same_about(self) -> None:
         kept = json.loads((self.folder / _ABOUT).read_text(encoding="utf-8"))
@@ -154,10 +157,21 @@ class PartFolder:
         """Return the complete parts by their numbers, in order."""
         parts = {}
         for path in sorted(self.folder.glob("[0-9]*.json")):
+            part = self._read(path)
+            if part is not None:
+                parts[int(path.stem)] = part
+        return parts
+
+    def _read(self, path: Path) -> Part | None:
+        """Return a part; None if a power cut has damaged it, or its rows are not all there."""
+        try:
             data = json.loads(path.read_text(encoding="utf-8"))
             data["rejected"] = tuple(Rejected(**clip) for clip in data["rejected"])
-            parts[int(path.stem)] = Part(**data)
-        return parts
+            part = Part(**data)
+            size = self._rows(int(path.stem)).stat().st_size
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return part if size == part.rows * (_ROW_HEAD.size + 4 * part.width) else None
 
     @contextmanager
     def written(self, number: int) -> Iterator["PartWriter"]:

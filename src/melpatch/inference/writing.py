@@ -15,6 +15,7 @@ from melpatch.data.manifest import write_rejected
 from melpatch.errors import DataError, UnreachableError
 from melpatch.inference import tables
 from melpatch.inference.engine import InferenceTask, infer_many
+from melpatch.inference.only_writer import only_writer
 from melpatch.inference.parts import Part, PartFolder, PartWriter, group_clips
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips, RecordingEnd
@@ -62,11 +63,17 @@ def write_output(job: InferenceJob) -> None:
     """Write the output of a job; recordings that cannot be read are listed in ``OUT.rejected.csv``.
 
     Raises:
+        ConfigError: another process writes the same output.
         CheckpointError: a killed run left parts that must not be mixed with new ones.
         DataError: no recording can be read.
         MelpatchError: a decoding process was killed; the complete parts stay.
         UnreachableError: a shard cannot be fetched; the complete parts stay.
     """
+    with only_writer(job.out):
+        _write_in_parts(job)
+
+
+def _write_in_parts(job: InferenceJob) -> None:
     start = time.monotonic()
     folder = PartFolder(job.out, job.about, resume=job.resume)
     groups = group_clips(job.recordings)
