@@ -22,6 +22,7 @@ from melpatch.schedules import cosine, lr_factor
 from melpatch.training import run as run_module
 from melpatch.training import speed
 from melpatch.training.config import TrainConfig, build
+from melpatch.training.health import EmbeddingHealth
 from melpatch.training.loop import evaluation_steps, fit
 from melpatch.training.run import Run
 from melpatch.training.start import load_run
@@ -763,3 +764,17 @@ def test_evaluations_are_spread_evenly_up_to_the_last_step(total, evaluations):
     assert len(due) == min(total, evaluations)
     gaps = [after - before for before, after in zip([0, *due], due, strict=False)]
     assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("lr", [1e2, 1e10, 1e18, 1e30, 1e38])
+def test_a_run_that_diverges_ends_with_the_learning_rate_at_whatever_rate(tmp_path, lr):
+    corpus = noises(tmp_path / "noise")
+    config = settings(steps=12, lr=lr, lr_warmup=0.0, evaluations=3, nonfinite_limit=4)
+    run = Run.create(tmp_path / "run", config)
+    objective = build(config)
+    health = EmbeddingHealth(corpus, config, objective)
+    with pytest.raises(MelpatchError, match="lower --lr"):
+        fit(objective, corpus, run, evaluate=health)
+    published = tmp_path / "run" / "model.safetensors"
+    if published.exists():
+        assert all(value.isfinite().all() for value in load_weights(published).values())

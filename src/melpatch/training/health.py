@@ -1,5 +1,6 @@
 """Embedding health: whether clips' embeddings still differ, and in how many directions."""
 
+import math
 from itertools import chain
 
 import torch
@@ -24,10 +25,14 @@ _CLIPS = 256
 def effective_rank(embeddings: Float[Tensor, "clip dim"]) -> float:
     """Return the effective rank of the centred embeddings; 0 if they do not vary.
 
+    NaN if an embedding is not finite.
+
     Source: Roy and Vetterli 2007, "The effective rank"; used as a measure of collapse in Garrido et
     al. 2023, "RankMe".
     """
     centred = embeddings.double() - embeddings.double().mean(dim=0)
+    if not centred.isfinite().all():
+        return math.nan
     singular = torch.linalg.svdvals(centred)
     if singular.sum() < 1e-12:
         return 0.0

@@ -40,7 +40,7 @@ from melpatch.training.sharding import (
 )
 from melpatch.training.speed import Speedometer
 from melpatch.training.start import plan
-from melpatch.training.stepping import backward, clip_gradients, set_rates
+from melpatch.training.stepping import backward, clip_gradients, set_rates, weights_are_finite
 from melpatch.training.trackers import Tracker
 from melpatch.training.trainer import Trainer, set_up
 
@@ -125,6 +125,7 @@ def fit(
                 evaluating = step in evaluation_steps(config, total)
                 saving = step % config.save_every == 0 or step == total or stop_signal > 0
                 if evaluating or saving:
+                    _require_convergence(run, objective, progress, total)
                     run.log_speed(speed.record(step))
 
                 # Evaluate; keep the best weights, or average the last ones.
@@ -216,6 +217,24 @@ def _note_skipped(run: Run, progress: Progress, batches: list[Batch]) -> None:
         raise MelpatchError(
             f"{run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys "
             "are in metrics.jsonl; lower --lr, use --precision 32-true, or look at those clips"
+        )
+
+
+def _require_convergence(run: Run, objective: Objective, progress: Progress, total: int) -> None:
+    """Raise MelpatchError if a run has diverged, whose weights are neither scored nor saved.
+
+    That is so if the weights are no longer finite, or if a short run, too short for the limit of
+    skipped steps, has skipped its last half. A collective call.
+    """
+    problem = ""
+    if not weights_are_finite(objective):
+        problem = f"at step {progress.step} the weights are no longer finite numbers"
+    elif progress.step == total and progress.skipped_in_a_row >= max(1, total // 2):
+        problem = f"none of the last {progress.skipped_in_a_row} steps had a finite loss"
+    if problem:
+        raise MelpatchError(
+            f"{run.folder}: diverged: {problem}; lower --lr, which is {run.config.train.lr:g}, "
+            "lengthen --lr-warmup, or use --precision 32-true"
         )
 
 

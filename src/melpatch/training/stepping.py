@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from melpatch import distributed
@@ -126,6 +126,12 @@ def backward(
     if weight:
         means = {name: total / weight for name, total in zip(names[1:], totals, strict=True)}
     return StepLosses(means, grad_norm, messages > 0)
+
+
+def weights_are_finite(objective: nn.Module) -> bool:
+    """Return whether all weights are finite, and small enough that their squares are."""
+    weights = [gather_full(weight.detach()).float() for weight in objective.parameters()]
+    return not weights or bool(torch.stack(torch._foreach_norm(weights)).isfinite().all())
 
 
 def _seed_dropout(trainer: Trainer, step: int) -> None:
