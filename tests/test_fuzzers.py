@@ -55,6 +55,13 @@ def test_the_driver_tells_what_came_of_a_case(fuzzers, call, verdict):
     assert bool(driver.bad([outcome])) == (verdict not in ("taken", "refused"))
 
 
+def test_damaged_audio_does_no_harm(fuzzers):
+    driver, audio = fuzzers("driver"), fuzzers("audio")
+    outcomes = driver.fuzz(audio.prepare, audio.case, seed=0, count=10)
+    assert driver.bad(outcomes) == []
+    assert {outcome.verdict for outcome in outcomes} == {"taken", "refused"}
+
+
 def test_a_case_depends_on_seed_and_number_alone(fuzzers):
     driver, mutations = fuzzers("driver"), fuzzers("mutations")
 

@@ -98,6 +98,9 @@ class FFmpegSound:
             self._container.close()
             raise FFmpegError("it holds no sound, only pictures or data")
         stream = self._container.streams.audio[0]
+        if stream.codec_context is None:
+            self._container.close()
+            raise FFmpegError("its codec is unknown")
         self.subtype = stream.codec_context.name
         self._blocks = self._decode()
         self._rest = np.empty((0, 1), np.float32)
