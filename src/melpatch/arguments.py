@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,9 @@ def _in_one_line(box: str, flags: Sequence[Flag], arguments: Sequence[str], prog
     text = re.sub(r"\s*-{5,}\s*", " ", text).strip()
     stray = re.search(r"Unrecognized options: (.*?)(?= For full helptext|$)", text)
     if stray:
+        # Path.exists raises for names that are too long.
+        if stray[1].startswith("-") and os.path.exists(stray[1]):  # noqa: PTH110
+            return f"{stray[1]!r} would be a flag; write './{stray[1]}' for the file of this name"
         return f"unexpected {stray[1]!r}; {help_of}"
     missing = next((flag for flag in flags if flag.required and _is_absent(flag, text)), None)
     if missing is not None:

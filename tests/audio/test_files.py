@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import struct
 import tracemalloc
 from functools import cache
@@ -425,6 +426,24 @@ def test_windows_decode_once_forward_in_bounded_memory(tmp_path, monkeypatch, co
     assert sum(decoded) == whole
     assert max(decoded) <= 4000
     assert peak < 500_000
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "WAV", "AIFF"])
+@pytest.mark.parametrize("rate", [RATE, 8000, 44_100])
+def test_damage_behind_a_segment_does_not_matter_to_it(tmp_path, kind, rate):
+    """Not at another rate either, whose filter reaches beyond the segment."""
+    content = encoded(kind, seconds=4.0)
+    path = saved(tmp_path, content[: len(content) // 2])
+    with pytest.raises(AudioError) as caught:
+        read(path)
+    end = float(re.findall(r"(\d\.\d\d) s", str(caught.value))[-1]) - 0.01
+    assert len(read(path, start=1.0, duration=end - 1.0, sample_rate=rate)[0]) == pytest.approx(
+        (end - 1.0) * rate, abs=1
+    )
+    windows = [*stream(path, 0.2, 0.2, rate, start=1.0, duration=end - 1.0)]
+    assert sum(len(wave) for _, wave in windows) == pytest.approx((end - 1.0) * rate, abs=2)
+    with pytest.raises(AudioError):
+        read(path, start=1.0, duration=end, sample_rate=rate)
 
 
 def test_windows_before_the_damage_are_yielded(tmp_path):

@@ -143,6 +143,15 @@ def test_silence_is_marked(classifier, tmp_path, hop):
     assert model.predict(offset, sample_rate=16_000)[0].silent
 
 
+def test_a_file_whose_name_begins_with_a_dash(classifier, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_sound(tmp_path / "-a.wav")
+    assert main(["predict", str(classifier), "-a.wav", "--out", "found.csv"]) == 2
+    assert "write './-a.wav' for the file of this name" in capsys.readouterr().err
+    melpatch("predict", classifier, "./-a.wav", "--out", "found.csv")
+    assert len(read_table(tmp_path / "found.csv")) == 1
+
+
 def test_npz_and_parquet_say_the_same(classifier, folder, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     for ending in ("csv", "parquet", "npz"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from melpatch.commands import pack
 from melpatch.commands.prepare import Config, run
 from melpatch.data.clip import clip_key
 from melpatch.data.manifest import load_corpus
@@ -143,6 +144,22 @@ def test_rows_beyond_the_end_of_their_file_are_rejected(tmp_path):
     listed = rows_of(tmp_path / "out.rejected.csv")
     assert listed["a.wav"]["reason"] == "ends at 2.00 s, before 2.50 s"
     assert listed["b.wav"]["reason"] == "does not exist"
+
+
+def test_clips_of_shards_are_decoded_too(tmp_path):
+    for name in range(3):
+        sound(tmp_path / "data" / f"{name}.wav", seed=name)
+    shards = tmp_path / "shards"
+    pack.run(pack.Config(sources=(str(tmp_path / "data"),), out=shards, workers=0))
+    (shard,) = shards.glob("*.tar")
+    clip = load_corpus([shards]).clips[1]
+    content = bytearray(shard.read_bytes())
+    content[clip.offset + clip.size // 2] ^= 255
+    shard.write_bytes(content)
+    run(Config(sources=(str(shards),), out=tmp_path / "out.csv", workers=0))
+    (bad,) = rows_of(tmp_path / "out.rejected.csv").values()
+    assert bad["path"] == clip.location
+    assert "checksum" in bad["reason"]
 
 
 def test_odd_clips_are_told_and_listed(tmp_path, capsys):

@@ -22,7 +22,7 @@ def kinds(folder, waves, rates=None):
     for name, wave in waves.items():
         path = folder / f"{name}.wav"
         soundfile.write(path, wave, (rates or {}).get(name, RATE), subtype="FLOAT")
-        surveys[path] = survey(path)
+        surveys[str(path)] = survey(path)
     return {(f.path.rsplit("/", 1)[-1][:-4], f.kind) for f in file_findings(surveys)}
 
 

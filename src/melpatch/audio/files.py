@@ -84,7 +84,7 @@ def read(
         part = _around(sound, start, duration, rate)
         # The empty block stands for a segment beyond the end of the file.
         number = _channel_number(path, sound, channel)
-        blocks = [np.empty(0, np.float32), *sound.blocks(part.first, part.samples, number)]
+        blocks = [np.empty(0, np.float32), *_wanted(sound, part, number)]
         wave = np.concatenate(blocks)
         wave = _resample(wave, sound.info.sample_rate, rate)[part.skip :][: part.keep]
         if not len(wave):
@@ -129,12 +129,14 @@ class _Part(NamedTuple):
     Attributes:
         first: first sample to decode, at the file's rate.
         samples: number of samples to decode; None: up to the end.
+        needed: number of them that belong to the segment; the filter reaches beyond it.
         skip: number of resampled samples before the segment.
         keep: largest number of resampled samples in the segment; None: all.
     """
 
     first: int
     samples: int | None
+    needed: int | None
     skip: int
     keep: int | None
 
@@ -161,11 +163,27 @@ def _around(sound: SoundFile, start: float, duration: float | None, rate: int) -
     origin = max(0, begin - reach) // step * step
     first = origin * own // rate
     samples = None
+    needed = None
     if keep is not None:
         samples = ceil((begin + keep + reach) * own / rate) - first
+        needed = int((begin + keep) * own / rate) - first
     if sound.info.samples is not None:
         first = min(first, sound.info.samples)
-    return _Part(first, samples, begin - origin, keep)
+    return _Part(first, samples, needed, begin - origin, keep)
+
+
+def _wanted(
+    sound: SoundFile, part: _Part, channel: int | None
+) -> Iterator[Float[np.ndarray, " sample"]]:
+    """Decode the samples for a segment; damage behind the segment itself ends them silently."""
+    count = 0
+    try:
+        for block in sound.blocks(part.first, part.samples, channel):
+            count += len(block)
+            yield block
+    except AudioError:
+        if part.needed is None or count < part.needed:
+            raise
 
 
 def _beyond(sound: SoundFile, start: float) -> AudioError:
@@ -299,7 +317,7 @@ def _at_rate(
 ) -> Iterator[Float[np.ndarray, " sample"]]:
     """Yield the decoded blocks at another rate; the resampler keeps its state between blocks."""
     own = sound.info.sample_rate
-    blocks = sound.blocks(part.first, part.samples, channel)
+    blocks = _wanted(sound, part, channel)
     if own == rate:
         yield from blocks
         return

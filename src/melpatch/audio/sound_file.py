@@ -91,6 +91,8 @@ class SoundFile:
         self.end_of_sound = 0
         self._file: Bytes = file
         self._links = links
+        # Why a later link cannot be opened.
+        self._lost = ""
         self._sound: Decoder
         self._open_link(0)
         rate = self._sound.samplerate
@@ -98,7 +100,7 @@ class SoundFile:
         self._starts = [0]
         self._measure_links(rate)
         sound = self._sound
-        samples = self._starts[-1] if len(self._starts) > len(links) else None
+        samples = self._starts[-1] if len(self._starts) > len(self._links) else None
         self.info = AudioInfo(rate, sound.channels, samples, sound.format, sound.subtype)
         if samples == 0:
             raise AudioError(path, *self._why_empty())
@@ -113,7 +115,14 @@ class SoundFile:
                 self._stated = samples * int(stated) // int(actual)
 
     def check_stated_length(self) -> None:
-        """Raise AudioError if the header states more samples than the file can hold."""
+        """Raise AudioError if the header states more samples than the file can hold.
+
+        So does a later one of several files that cannot be opened.
+        """
+        if self._lost:
+            seconds = (self.info.samples or 0) / self.info.sample_rate
+            reason = f"breaks off after {seconds:.2f} s: {self._lost}"
+            raise AudioError(self.path, reason, COPY_AGAIN)
         if self._stated is not None and self.info.samples is not None:
             self._check_length(self._stated, self.info.samples)
 
@@ -177,6 +186,8 @@ class SoundFile:
 
     def _check_wanted(self, first: int, count: int | None) -> None:
         """Raise AudioError if samples were asked for that the header states, but the file lacks."""
+        if self._lost and (count is None or first + count > self.position):
+            self.check_stated_length()
         if self._stated is None:
             return
         wanted = self._stated if count is None else min(self._stated, first + count)
@@ -190,8 +201,7 @@ class SoundFile:
         can_seek = isinstance(sound, ForwardSound) and soundfile.SoundFile.seekable(sound)
         if self.info.samples is not None and can_seek:
             number = min(bisect_right(self._starts, first), len(self._links)) - 1
-            if number != self._number:
-                self._open_link(number)
+            self._reopen(number)
             start = self._starts[number]
             try:
                 self.position = start + self._sound.seek(first - start)
@@ -199,6 +209,10 @@ class SoundFile:
                 seconds = first / self.info.sample_rate
                 reason = f"cannot be read from {seconds:.2f} s on: {error_text(error)}"
                 raise AudioError(self.path, reason, COPY_AGAIN) from error
+            if self.position > first:
+                seconds = first / self.info.sample_rate
+                reason = f"cannot be read from {seconds:.2f} s on: the decoder goes on behind it"
+                raise AudioError(self.path, reason, COPY_AGAIN)
         # Without seeking, everything before `first` is decoded and dropped.
         for _ in self.blocks(self.position, first - self.position):
             pass
@@ -227,7 +241,10 @@ class SoundFile:
                 end = self._starts[self._number + 1]
                 self._check_length(end, self.position)
                 self.position = end
-            self._open_link(self._number + 1)
+            try:
+                self._open_link(self._number + 1)
+            except DECODER_ERRORS as error:
+                return block, self._broken(error_text(error))
 
     def _broken(self, why: str) -> AudioError:
         seconds = self.position / self.info.sample_rate
@@ -254,19 +271,13 @@ class SoundFile:
         """Open a link of the file instead of the one that is open.
 
         Raises:
-            LibsndfileError, FFmpegError: the first one cannot be read.
-            AudioError: a later one cannot be read.
+            LibsndfileError, FFmpegError: it cannot be read.
         """
         link = self._links[number]
         file = self._file
         if link.head or link.size != file.size:
             file = Bytes(Stretch(self._file, link))
-        try:
-            sound = open_decoder(file)
-        except DECODER_ERRORS as error:
-            if number == 0:
-                raise
-            raise self._broken(error_text(error)) from error
+        sound = open_decoder(file)
         if number:
             self._sound.close()
         self._sound = sound
@@ -275,9 +286,13 @@ class SoundFile:
     def _measure_links(self, rate: int) -> None:
         """Find the first sample of each link, up to one of unknown length."""
         for number, link in enumerate(self._links):
-            if number:
-                self.position = self._starts[-1]
-                self._open_link(number)
+            try:
+                self._reopen(number)
+            except DECODER_ERRORS as error:
+                # What is before it is sound all the same.
+                self._lost = error_text(error)
+                self._links = self._links[:number]
+                break
             if self._sound.samplerate != rate:
                 rates = f"{rate} and {self._sound.samplerate} Hz"
                 reason = f"is several files one after the other, of {rates}"
@@ -285,9 +300,12 @@ class SoundFile:
             if self._sound.frames >= _NO_LENGTH or not link.exact:
                 break
             self._starts.append(self._starts[-1] + self._sound.frames)
-        self.position = 0
-        if self._number:
-            self._open_link(0)
+        self._reopen(0)
+
+    def _reopen(self, number: int) -> None:
+        """Open a link of the file if it is not the one that is open."""
+        if number != self._number:
+            self._open_link(number)
 
     def _why_empty(self) -> tuple[str, str]:
         """Return why there is no sample, and the remedy."""

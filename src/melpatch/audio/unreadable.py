@@ -100,4 +100,7 @@ def convert(path: object) -> str:
 def error_text(error: Exception) -> str:
     """Return a decoder's message without its punctuation."""
     text = str(getattr(error, "error_string", error))
+    # libsndfile says so of MP3 frames that its decoder does not take.
+    if text.startswith("File does not exist"):
+        return "its frames cannot be decoded"
     return text.strip().removeprefix("Error : ").rstrip(".")

@@ -1,7 +1,6 @@
 """What decoding whole files shows: which clips can be read, and what is left out of damaged files."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from melpatch.audio.sound_file import SLACK
 from melpatch.audio.survey import Survey
@@ -20,12 +19,12 @@ class Decoding:
 
     Attributes:
         salvage: whether the good stretches of damaged files are kept as clips.
-        surveys: what each file holds, by its path.
+        surveys: what each file holds, by its place.
         salvaged: damaged files of which something is kept, with what is left out.
     """
 
     salvage: bool = False
-    surveys: dict[Path, Survey] = field(default_factory=dict)
+    surveys: dict[str, Survey] = field(default_factory=dict)
     salvaged: list[Rejected] = field(default_factory=list)
 
     def clips(
@@ -42,7 +41,7 @@ class Decoding:
         seen = probed.survey
         if seen is None or isinstance(clip, Rejected):
             return [clip]
-        self.surveys[row.path] = seen
+        self.surveys[clip.location] = seen
         end = clip.start + clip.duration
         for first, last in seen.stretches:
             if first <= clip.start and end <= last + SLACK and (row.duration or not seen.error):

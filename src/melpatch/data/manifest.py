@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from melpatch.atomic import written_aside
+from melpatch.audio.byte_range import ByteRange
+from melpatch.audio.sound_file import Source
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
 from melpatch.data.decoding import Decoding
@@ -159,20 +161,29 @@ def _probe_rows(
 ) -> list[Probed | AudioError | None]:
     """Read the files of rows, each file once; find shards that are missing.
 
-    Headers are read of rows without duration only; files are decoded of all rows.
+    Headers are read of rows without duration only. With ``decoding``, all rows are decoded but
+    those of remote shards, which would have to be fetched.
     """
     whole = decoding is not None
-    paths = [
-        *dict.fromkeys(
-            row.path for row in listed if row.duration is None or (whole and not row.size)
-        )
-    ]
-    probed = dict(zip(paths, scan(paths, workers, whole=whole), strict=True))
     errors = unavailable_rows(listed)
+    sources: dict[int, Source] = {}
+    for number, row in enumerate(listed):
+        if row.duration is None or (whole and not row.size):
+            sources[number] = row.path
+        elif whole and not row.url and number not in errors:
+            sources[number] = _packed(row)
+    files = [*dict.fromkeys(sources.values())]
+    probed = dict(zip(files, scan(files, workers, whole=whole), strict=True))
     return [
-        probed[row.path] if row.path in probed else errors.get(number)
-        for number, row in enumerate(listed)
+        probed[sources[number]] if number in sources else errors.get(number)
+        for number in range(len(listed))
     ]
+
+
+def _packed(row: Row) -> ByteRange:
+    """Return the bytes of a clip in a local shard."""
+    name = f"{path_text(row.path)}[at byte {row.offset}]"
+    return ByteRange(row.path, row.offset, row.size, row.crc32, name)
 
 
 def _clip(dataset: str, row: Row, result: Probed | AudioError | None) -> Clip | Rejected:

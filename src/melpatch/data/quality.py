@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.survey import NO_BIT, SILENT_PEAK, Survey
 from melpatch.data.corpus import Corpus
-from melpatch.data.file_names import path_text
 
 # Shares from which something is told.
 _CLIPPED = 1e-3
@@ -36,12 +34,10 @@ class Finding(NamedTuple):
     detail: str
 
 
-def file_findings(surveys: Mapping[Path, Survey]) -> list[Finding]:
+def file_findings(surveys: Mapping[str, Survey]) -> list[Finding]:
     """Return what is odd about files, alone and beside others, sorted by kind."""
     findings = [
-        Finding(path_text(path), kind, detail)
-        for path, seen in surveys.items()
-        for kind, detail in _odd(seen)
+        Finding(path, kind, detail) for path, seen in surveys.items() for kind, detail in _odd(seen)
     ]
     findings += _rare_rates(surveys)
     findings += _nearly_identical(surveys)
@@ -71,20 +67,18 @@ def _odd(seen: Survey) -> Iterator[tuple[str, str]]:
         )
 
 
-def _rare_rates(surveys: Mapping[Path, Survey]) -> Iterator[Finding]:
+def _rare_rates(surveys: Mapping[str, Survey]) -> Iterator[Finding]:
     """Yield the files of rates that few others have."""
     rates = Counter(seen.sample_rate for seen in surveys.values())
     usual, _ = max(rates.items(), key=lambda item: item[1], default=(0, 0))
     for path, seen in surveys.items():
         if rates[seen.sample_rate] < _RARE_RATE * len(surveys):
-            yield Finding(
-                path_text(path), "of a rare rate", f"{seen.sample_rate} Hz; most have {usual} Hz"
-            )
+            yield Finding(path, "of a rare rate", f"{seen.sample_rate} Hz; most have {usual} Hz")
 
 
-def _nearly_identical(surveys: Mapping[Path, Survey]) -> Iterator[Finding]:
+def _nearly_identical(surveys: Mapping[str, Survey]) -> Iterator[Finding]:
     """Yield the files that sound like an earlier one of the same length, at any level."""
-    by_length: dict[tuple[int, int], list[tuple[Path, Survey]]] = defaultdict(list)
+    by_length: dict[tuple[int, int], list[tuple[str, Survey]]] = defaultdict(list)
     for path, seen in surveys.items():
         if not seen.silent:
             by_length[round(10 * seen.seconds), len(seen.signature)].append((path, seen))
@@ -94,9 +88,9 @@ def _nearly_identical(surveys: Mapping[Path, Survey]) -> Iterator[Finding]:
         signatures = np.stack([np.frombuffer(seen.signature, np.uint8) for _, seen in group])
         for later, earlier in _close_pairs(signatures):
             yield Finding(
-                path_text(group[later][0]),
+                group[later][0],
                 "nearly identical",
-                f"sounds like {path_text(group[earlier][0])}",
+                f"sounds like {group[earlier][0]}",
             )
 
 

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from melpatch.audio.files import count_samples, probe
+from melpatch.audio.sound_file import Source
 from melpatch.audio.survey import Survey, survey
 from melpatch.data.limits import require_workers
 from melpatch.errors import AudioError, MelpatchError
 from melpatch.progress import track
 
-ReadFile = Callable[[Path], Any]
+ReadFile = Callable[[Source], Any]
 """Reads a file in a worker process; its errors are returned."""
 # Files that a worker receives at a time.
 _CHUNK = 64
@@ -29,12 +29,12 @@ class Probed(NamedTuple):
 
 
 def scan(
-    paths: Sequence[Path], workers: int = 0, *, whole: bool = False
+    paths: Sequence[Source], workers: int = 0, *, whole: bool = False
 ) -> Iterator[Probed | AudioError]:
     """Yield rate and length of each file, or its error, in the order of the paths, with a bar.
 
     Args:
-        paths: sound files.
+        paths: sound files, or byte ranges that are some.
         workers: worker processes; 0: probe in this process.
         whole: whether files are decoded to their end; otherwise only headers are read.
     """
@@ -49,7 +49,7 @@ def scan(
 
 
 def _in_processes(
-    read_file: ReadFile, paths: Sequence[Path], workers: int, chunk: int
+    read_file: ReadFile, paths: Sequence[Source], workers: int, chunk: int
 ) -> Iterator[Any]:
     """Yield what a function returns for each file; one that kills its process is an error."""
     done = 0
@@ -68,7 +68,7 @@ def _in_processes(
             done += len(suspects)
 
 
-def _one_by_one(read_file: ReadFile, paths: Sequence[Path]) -> Iterator[Any]:
+def _one_by_one(read_file: ReadFile, paths: Sequence[Source]) -> Iterator[Any]:
     """Yield what a function returns, from a process that is replaced when a file kills it."""
     waiting = list(reversed(paths))
     while waiting:
@@ -103,7 +103,7 @@ def killed_its_reader(path: object) -> AudioError:
     return AudioError(path, reason, "look at the file, or leave it out")
 
 
-def _probe(path: Path) -> Probed | AudioError:
+def _probe(path: Source) -> Probed | AudioError:
     """Probe a file; if it states no length, decode it to count its samples."""
     try:
         info = probe(path)
@@ -115,7 +115,7 @@ def _probe(path: Path) -> Probed | AudioError:
         return error
 
 
-def _survey(path: Path) -> Probed | AudioError:
+def _survey(path: Source) -> Probed | AudioError:
     """Decode a file; one that is damaged has a survey with its error."""
     try:
         seen = survey(path)
