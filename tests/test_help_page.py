@@ -1,10 +1,12 @@
 """The help page of a command: what it does, its usage, and its flags in groups, within the width of the terminal."""
 
+import re
+
 import pytest
 import tyro
 
 from melpatch.flags import Flag, flags_of
-from melpatch.help_page import ESSENTIAL, GROUPS, page
+from melpatch.help_page import ESSENTIAL, GROUPS, _grouped, page
 from melpatch.recipes.base import recipe
 from melpatch.workflows.finetune import finetune_defaults
 from melpatch.workflows.pretrain import pretrain_defaults
@@ -55,6 +57,31 @@ def test_a_long_page_has_the_most_used_flags_first_and_the_rest_in_groups():
     assert "--lr FLOAT" in sections["Most used options:"]
     assert "--weight-decay FLOAT" in sections["Optimiser:"]
     assert "--objective.mask-ratio FLOAT" in sections["Objective:"]
+
+
+# Words in the names of settings that do not belong among those of the training in general.
+ELSEWHERE = {
+    "optimiser": r"^lr|_lr|weight|optim|decay|grad|betas|average",
+    "data": r"clip|label|split|fold|channel|shard|sampling|column|seconds",
+    "initial weights": r"^init|resize|encoder",
+}
+
+
+@pytest.mark.parametrize("name", ["asit", "cola", "ssast"])
+def test_each_setting_of_pretrain_is_in_a_sensible_group(name):
+    defaults = pretrain_defaults(name)
+    sections = _grouped(list(flags_of(type(defaults), defaults)))
+    listed = [flag.name for members in sections.values() for flag in members]
+    assert sorted(listed) == sorted(flag.name for flag in flags_of(type(defaults), defaults))
+    for flag in sections["training"]:
+        for group, words in ELSEWHERE.items():
+            assert not re.search(words, flag.name), f"{flag.name} belongs to {group}"
+    for table in ("front end", "encoder", "objective"):
+        prefix = f"{table.replace(' ', '_')}."
+        assert all(flag.name.startswith(prefix) for flag in sections.get(table, []))
+        assert [name for name in listed if name.startswith(prefix)] == [
+            flag.name for flag in sections.get(table, [])
+        ]
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

@@ -21,9 +21,18 @@ _REMEDIES = {
     errno.ESTALE: _DISK,
     errno.ENOTCONN: _DISK,
     errno.ETIMEDOUT: _DISK,
+    errno.EHOSTDOWN: _DISK,
+    errno.EHOSTUNREACH: _DISK,
+    errno.ENETDOWN: _DISK,
+    errno.ENETUNREACH: _DISK,
     errno.EROFS: "choose another place",
     errno.EACCES: "make it readable and writable, or choose another place",
     errno.EPERM: "make it readable and writable, or choose another place",
+}
+# Errors that have nothing to do with the file that was opened, and pass.
+_PASSING = {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE, errno.ENOTCONN),
+    *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
 }
 # Libraries report some of these faults in words only.
 _IN_WORDS = (
@@ -55,6 +64,19 @@ def machine_fault(error: BaseException) -> str | None:
             if re.search(pattern, str(cause)):
                 return f"{fault}; {remedy}"
     return None
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return whether a file could not be opened for a reason that passes and is not its own.
+
+    There are no more open files or no memory, or a network file system is away.
+    """
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about an error of the system."""
+    return _REMEDIES.get(error.errno or 0, _DISK)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,13 +1,15 @@
 """Scanning in worker processes, one of which is killed."""
 
+import errno
 import os
 from pathlib import Path
 
 import deadly
 import pytest
+from tiny_runs import write_noise
 
 from melpatch.data import scan
-from melpatch.errors import AudioError, MelpatchError
+from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
 
 def test_a_file_that_kills_its_process_is_named_and_the_others_are_read():
@@ -27,3 +29,18 @@ def test_processes_that_never_start_are_not_the_fault_of_any_file(monkeypatch):
     monkeypatch.setattr(scan, "_nothing", os.abort)
     with pytest.raises(MelpatchError, match=r"no worker process can be started.*--workers 0"):
         [*scan._in_processes(deadly.read, [Path("killer")], workers=1, chunk=1)]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE])
+@pytest.mark.parametrize("whole", [False, True])
+def test_no_file_is_rejected_because_too_many_are_open(tmp_path, monkeypatch, number, whole):
+    path = write_noise(tmp_path / "a.wav", 0.5)
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("melpatch.audio.sound_file._raw", refuse)
+    with pytest.raises(
+        UnreachableError, match=rf"a\.wav: cannot be opened now \({os.strerror(number)}"
+    ):
+        [*scan.scan([path], whole=whole)]

@@ -20,7 +20,14 @@ from melpatch.audio.decoders import DECODER_ERRORS, Bytes, Decoder, ForwardSound
 from melpatch.audio.links import Stretch, find_links, find_links_of_file
 from melpatch.audio.mpeg import Link
 from melpatch.audio.open_file import OpenFile
-from melpatch.audio.unreadable import CONVERT, COPY_AGAIN, error_text, require_file, why_unreadable
+from melpatch.audio.unreadable import (
+    CONVERT,
+    COPY_AGAIN,
+    error_text,
+    raise_passing,
+    require_file,
+    why_unreadable,
+)
 from melpatch.errors import AudioError
 
 Source = str | Path | ByteRange | OpenFile
@@ -337,6 +344,7 @@ def open_sound(path: Source) -> Iterator[SoundFile]:
         file = Bytes(_raw(path))
         links = _links(path, file)
     except OSError as error:
+        raise_passing(path, error)
         reason = f"cannot be opened ({error.strerror})"
         raise AudioError(path, reason, "check who may read it") from error
     with file:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.ffmpeg_sound import FFmpegError, container_of
-from melpatch.errors import AudioError
+from melpatch.errors import AudioError, UnreachableError
+from melpatch.faults import is_passing, remedy
 
 CONVERT = "leave it out, or convert it, for example with: ffmpeg -i IN OUT.flac"
 COPY_AGAIN = "copy or download it again, or leave it out"
@@ -34,6 +35,7 @@ def require_file(path: str | Path | ByteRange) -> None:
         file = path.path if isinstance(path, ByteRange) else Path(path)
         status = file.stat()
     except (OSError, ValueError) as error:
+        raise_passing(path, error)
         reason = f"cannot be reached ({error})"
         if isinstance(error, FileNotFoundError):
             reason = _why_missing(file)
@@ -44,6 +46,13 @@ def require_file(path: str | Path | ByteRange) -> None:
         raise AudioError(path, "is a pipe, device or socket", "give a regular file")
     if status.st_size == 0:
         raise AudioError(path, "is empty (0 bytes)", COPY_AGAIN)
+
+
+def raise_passing(path: object, error: Exception) -> None:
+    """Raise UnreachableError if an error is not the file's and passes, such as no more open files."""
+    if isinstance(error, OSError) and is_passing(error):
+        reason = f"cannot be opened now ({error.strerror})"
+        raise UnreachableError(path, reason, remedy(error)) from error
 
 
 def _why_missing(file: Path) -> str:

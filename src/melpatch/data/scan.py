@@ -10,7 +10,7 @@ from melpatch.audio.files import count_samples, probe
 from melpatch.audio.sound_file import Source
 from melpatch.audio.survey import Survey, survey
 from melpatch.data.limits import require_workers
-from melpatch.errors import AudioError, MelpatchError
+from melpatch.errors import AudioError, MelpatchError, UnreachableError
 from melpatch.progress import track
 
 ReadFile = Callable[[Source], Any]
@@ -45,7 +45,11 @@ def scan(
         scanned: Iterator[Any] = map(read_file, paths)
     else:
         scanned = _in_processes(read_file, paths, workers, chunk)
-    yield from track(scanned, len(paths), "decoding" if whole else "probing", "files")
+    for item in track(scanned, len(paths), "decoding" if whole else "probing", "files"):
+        # Not the file's fault: a corpus without it would be another one.
+        if isinstance(item, UnreachableError):
+            raise item
+        yield item
 
 
 def _in_processes(
