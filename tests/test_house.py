@@ -32,7 +32,16 @@ DOCUMENTS = [
 FLOORS = {
     "ground": [
         {"errors", "faults", "machine", "time_left"},
-        {"atomic", "rng", "progress", "distributed", "colours", "schedules", "placeholders"},
+        {
+            "atomic",
+            "rng",
+            "progress",
+            "distributed",
+            "colours",
+            "schedules",
+            "placeholders",
+            "default_dtype",
+        },
         {"registry"},
         {"config", "flags"},
         {"help_page"},

@@ -13,6 +13,7 @@ from typing import Any
 from melpatch import registry
 from melpatch.config import check
 from melpatch.data.manifest import load_corpus
+from melpatch.default_dtype import float32_by_default
 from melpatch.evaluation.caveats import warn_about_scores
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.job import EvaluationJob
@@ -26,6 +27,7 @@ from melpatch.progress import notice
 from melpatch.training.config import build
 
 
+@float32_by_default()
 def evaluate(
     run: str | PathLike[str],
     data: str | PathLike[str] | Sequence[str | PathLike[str]],

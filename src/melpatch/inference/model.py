@@ -22,6 +22,7 @@ from torch import Tensor
 from melpatch import distributed
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Rejected
+from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
 from melpatch.inference.arguments import (
     check_embedding,
@@ -54,6 +55,7 @@ from melpatch.training.start import load_run
 FilePath = str | PathLike[str]
 
 
+@float32_by_default()
 def load(
     run: FilePath | Run,
     device: str | torch.device | None = None,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melpatch.data.clip import Batch
+from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
 from melpatch.nn.pooling import Pooling, pool
 from melpatch.objectives.base import Features, Objective
@@ -55,12 +56,14 @@ class Network:
             )
         return self.objective
 
+    @float32_by_default()
     @torch.inference_mode()
     def probabilities(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label for a batch at the model's rate."""
         with self._autocast():
             return self.classifier().probabilities(batch.to(self.device))
 
+    @float32_by_default()
     @torch.inference_mode()
     def vectors(
         self, batch: Batch, pooling: Pooling, layer: int | None = None
@@ -70,6 +73,7 @@ class Network:
         patches, cls = self._tokens(features, layer)
         return pool(patches, cls, features.valid, self.objective.encoder.grid.rows, pooling)
 
+    @float32_by_default()
     @torch.inference_mode()
     def columns(
         self, batch: Batch, pooling: Pooling, layer: int | None = None

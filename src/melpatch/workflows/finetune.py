@@ -10,6 +10,7 @@ from melpatch.config import check, from_toml
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, split_corpus
+from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError, DataError
 from melpatch.evaluation.metrics import compute_metrics, primary_metric
 from melpatch.inference.corpus import ClipTable, infer_clips
@@ -137,6 +138,7 @@ def finetune_defaults(
     )
 
 
+@float32_by_default()
 def finetune(config: FinetuneConfig) -> Run:
     """Fine-tune a classifier on labelled audio, and return the run.
 

@@ -9,6 +9,7 @@ import tyro
 
 from melpatch.config import check
 from melpatch.data.manifest import Corpus
+from melpatch.default_dtype import float32_by_default
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
 from melpatch.progress import notice
@@ -101,6 +102,7 @@ def pretrain_defaults(
     )
 
 
+@float32_by_default()
 def pretrain(config: PretrainConfig) -> Run:
     """Pretrain an encoder on unlabelled audio, and return the run.
 
