@@ -20,6 +20,7 @@ GROUPS = {
             "split_column",
             "label_column",
             "channel",
+            "group_column",
             "labels",
             "exclude_splits",
             "test_fold",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melpatch.data.sources import Row
+from melpatch.data.row import Row
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 from melpatch.errors import DataError
 

@@ -36,6 +36,8 @@ class Config:
     """Column of the CSV file that holds the split or fold."""
     label_column: str = "label"
     """Column of the CSV file that holds the labels."""
+    group_column: str = "group"
+    """Column of the CSV file that holds the recording, speaker or patient of a clip."""
     labels_per_class: int | None = None
     """Train on this many clips per class, drawn by the seed; by default all."""
     seeds: tuple[int, ...] = ()
@@ -66,6 +68,7 @@ def run(config: Config) -> None:
         split=config.split,
         split_column=config.split_column,
         label_column=config.label_column,
+        group_column=config.group_column,
         labels_per_class=config.labels_per_class,
         seeds=config.seeds,
         random_weights=config.random_weights,

@@ -46,6 +46,8 @@ class Config:
     """Column of the CSV files that holds the labels, separated by semicolons."""
     channel: Channel = "mean"
     """Of several channels: their mean, the left or right one, or the loudest of each file."""
+    group_column: str = "group"
+    """Column of the CSV files that holds the recording, speaker or patient of a clip."""
     workers: int = 2
     """Worker processes; 0 packs in this one."""
 
@@ -75,7 +77,11 @@ def run(config: Config) -> None:
         str(config.out),
         "a folder other than those of the sources",
     )
-    columns = {"split_column": config.split_column, "label_column": config.label_column}
+    columns = {
+        "split_column": config.split_column,
+        "label_column": config.label_column,
+        "group_column": config.group_column,
+    }
     corpus = load_corpus(config.sources, **columns, workers=config.workers)
     corpus = corpus.on_channel(config.channel)
     settings = Packing(

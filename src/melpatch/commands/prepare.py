@@ -24,7 +24,7 @@ from melpatch.data.manifest import (
     write_table,
 )
 from melpatch.data.quality import Finding, corpus_notices, file_findings
-from melpatch.data.sources import Row
+from melpatch.data.row import Row
 from melpatch.datasets.base import Card
 from melpatch.progress import console, notice
 
@@ -49,6 +49,8 @@ class Config:
     """Column of the CSV files that holds the split or fold."""
     label_column: str = "label"
     """Column of the CSV files that holds the labels, separated by semicolons."""
+    group_column: str = "group"
+    """Column of the CSV files that holds the recording, speaker or patient of a clip."""
     workers: int = 2
     """Worker processes that read files; 0 reads them in this one."""
     headers_only: bool = False
@@ -126,6 +128,7 @@ def _survey(
             config.sources,
             split_column=config.split_column,
             label_column=config.label_column,
+            group_column=config.group_column,
             workers=config.workers,
             decoding=decoding,
         )

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from melpatch.atomic import file_state
-from melpatch.data.sources import LABEL, rows
+from melpatch.data.columns import ColumnNames
+from melpatch.data.sources import read_source
 
 
 def of_clips(source: str, split_column: str) -> str:
@@ -14,7 +15,7 @@ def of_clips(source: str, split_column: str) -> str:
     Raises:
         DataError: the source does not exist, or the CSV file is not valid.
     """
-    listed = rows(Path(source), split_column=split_column, label_column=LABEL)
+    listed = read_source(source, ColumnNames(split=split_column)).rows
     # The path of the folder is left out: it is already part of the command's words.
     return _hash((*row[1:], file_state(row.path)) for row in listed)
 

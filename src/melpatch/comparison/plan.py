@@ -2,15 +2,17 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from melpatch import registry
 from melpatch.comparison import files
 from melpatch.comparison.spec import Budget, Method, Sound, Spec, Task, Unit, words_of
 from melpatch.config import check
-from melpatch.data.sources import LABEL, Row, rows
+from melpatch.data.columns import ColumnNames
+from melpatch.data.row import Row
+from melpatch.data.sources import read_source
+from melpatch.data.split_roles import not_trained_on, role_of, usual_split
 from melpatch.errors import DataError
 
 
@@ -199,15 +201,13 @@ def refuse_leaks(spec: Spec) -> None:
     Raises:
         DataError: a file is in both; the message names it.
     """
-    excluded = {"val", "test"}
-    if spec.sound.exclude_splits is not None:
-        excluded = set(spec.sound.exclude_splits)
-    trained_on = {
-        row.path.resolve()
-        for data in spec.sound.data
-        for row in _listed(data, spec.sound.split_column)
-        if row.split not in excluded
-    }
+    listed = [row for data in spec.sound.data for row in _listed(data, spec.sound.split_column)]
+    if spec.sound.exclude_splits is None:
+        excluded = {*not_trained_on({row.split for row in listed})}
+    else:
+        given = spec.sound.exclude_splits
+        excluded = {*given} | {usual_split(name) or name for name in given}
+    trained_on = {row.path.resolve() for row in listed if row.split not in excluded}
     for task in spec.tasks:
         for row in _scored(task):
             if row.path.resolve() in trained_on:
@@ -222,13 +222,13 @@ def _scored(task: Task) -> list[Row]:
     """Return the clips that a task scores: of its splits, else of test, else all but val."""
     listed = [*_listed(task.data, task.split_column)]
     present = {row.split for row in listed}
-    splits = set(task.split)
-    if not splits and "test" in present:
-        splits = {"test"}
+    splits = {name if name in present else usual_split(name) or name for name in task.split}
     if not splits:
-        splits = present - {"val"}
+        splits = {name for name in present if role_of(name) == "test"}
+    if not splits:
+        splits = {name for name in present if role_of(name) != "val"}
     return [row for row in listed if row.split in splits]
 
 
-def _listed(source: str, split_column: str) -> Iterator[Row]:
-    return rows(Path(source), split_column=split_column, label_column=LABEL)
+def _listed(source: str, split_column: str) -> Sequence[Row]:
+    return read_source(source, ColumnNames(split=split_column)).rows

@@ -17,9 +17,9 @@ from melpatch.config import from_dict, to_dict
 from melpatch.data.clip import Clip, member_name
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import csv_cells
+from melpatch.data.row import COLUMNS, PACKED_COLUMNS
 from melpatch.data.shards import UNFINISHED, Shard, digest, shard_name
 from melpatch.data.sound import Samples, decode, decode_windows
-from melpatch.data.sources import COLUMNS, PACKED_COLUMNS
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
 INDEX_COLUMNS = (*COLUMNS, *PACKED_COLUMNS, "member", "name")

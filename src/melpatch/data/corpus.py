@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from melpatch.audio.files import Channel
 from melpatch.data.clip import Clip
+from melpatch.data.split_roles import usual_split
 from melpatch.errors import DataError
 
 
@@ -30,6 +31,7 @@ class Corpus:
         labels: all labels of all splits, sorted.
         multi_label: whether some clip has more than one label.
         rejected: files that were left out.
+        title: name in titles, which distinguishes the CSV files of one folder.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Corpus:
     labels: tuple[str, ...]
     multi_label: bool
     rejected: tuple[Rejected, ...] = ()
+    title: str = field(default="", compare=False)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -48,6 +51,12 @@ class Corpus:
         if channel == "mean":
             return self
         return replace(self, clips=tuple(replace(clip, channel=channel) for clip in self.clips))
+
+    def split_called(self, name: str) -> str:
+        """Return the split of a name, or else of its usual name: ``Test`` and ``eval`` are test."""
+        if name in self.splits:
+            return name
+        return usual_split(name) or name
 
     def select(self, splits: Iterable[str]) -> "Corpus":
         """Return the clips of these splits, with the labels of the whole corpus.
@@ -72,8 +81,9 @@ class Corpus:
         # A single name would otherwise be taken as a sequence of letters.
         if isinstance(splits, str):
             splits = [splits]
-        names = set(splits)
-        unknown = sorted(names - set(self.splits))
+        given = set(splits)
+        names = {self.split_called(name) for name in given}
+        unknown = sorted(name for name in given if self.split_called(name) not in self.splits)
         if unknown:
             counts = (
                 f"{split or '(none)'} ({count} clips)" for split, count in self.splits.items()

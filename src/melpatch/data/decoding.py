@@ -6,8 +6,8 @@ from melpatch.audio.sound_file import SLACK
 from melpatch.audio.survey import Survey
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.corpus import Rejected
+from melpatch.data.row import Row
 from melpatch.data.scan import Probed
-from melpatch.data.sources import Row
 
 SHORTEST_SALVAGED = 1.0
 """Shortest stretch of a damaged file that is kept, in seconds."""

@@ -5,19 +5,24 @@ import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from melpatch.atomic import written_aside
 from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.sound_file import Source
-from melpatch.data.clip import Clip, clip_key
+from melpatch.data.clip import Clip
+from melpatch.data.columns import ColumnNames
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
 from melpatch.data.decoding import Decoding
 from melpatch.data.file_names import is_text, path_text
 from melpatch.data.missing_shards import unavailable_rows
+from melpatch.data.repeats import distinct_keys, without_repeats
+from melpatch.data.row import COLUMNS, GROUP, LABEL, PACKED_COLUMNS, SPLIT, Row
 from melpatch.data.scan import Probed, scan
-from melpatch.data.sources import COLUMNS, LABEL, PACKED_COLUMNS, SPLIT, Row, dataset_name, rows
+from melpatch.data.sources import dataset_name, read_source, source_name
 from melpatch.errors import AudioError, DataError
+from melpatch.progress import notice
 
 __all__ = [
     "Corpus",
@@ -36,17 +41,23 @@ def load_corpus(
     *,
     split_column: str = SPLIT,
     label_column: str = LABEL,
+    group_column: str = GROUP,
+    datasets: Sequence[str] | None = None,
     workers: int = 0,
 ) -> Corpus:
     """Return the union of folders, CSV files and shards as one corpus.
 
     A *folder* is searched recursively; the first sub-folder on the path of a file is its label.
-    Hidden files and files with extensions of other formats are skipped.
+    Hidden files and files with extensions of other formats are skipped. Folders of splits that hold
+    folders of classes, one level more, and a table on top are recognised, see
+    :mod:`melpatch.data.layouts`.
 
     A *CSV file* has a column ``path`` (absolute, or relative to the file's folder), and may have
-    ``label`` (several are separated by semicolons), ``split``, ``start`` and ``duration`` (seconds)
-    and ``key``. Only files of rows without a duration are probed. The column ``group``, or else
-    ``speaker``, names the recording, speaker or patient that a clip belongs to.
+    ``label`` (several are separated by semicolons), ``split``, ``start``, ``duration`` or ``end``
+    (seconds) and ``key``. Only files of rows without duration and end are probed. The column
+    ``group`` names the recording, speaker or patient that a clip belongs to. Usual other names of
+    columns and splits are recognised; what was recognised, and what is not used, is reported. The
+    NPZ and Parquet files that ``embed`` and ``predict`` write are read alike.
 
     A *folder of shards* is one that ``melpatch pack`` wrote, or its URL. Clips of shards that are
     missing or truncated are left out, like bad files.
@@ -55,14 +66,22 @@ def load_corpus(
         sources: folders, CSV files, and URLs of folders of shards.
         split_column: column of splits or folds in CSV files.
         label_column: column of labels in CSV files.
+        group_column: column of groups in CSV files.
+        datasets: for each source the name from which the keys of its clips are made; by default
+            that of its folder.
         workers: worker processes that probe files; 0: probe in this process.
 
     Raises:
         DataError: a source is missing, malformed or empty; all its files are bad; or a clip is
-            listed twice.
+            listed twice with different labels.
     """
     return load_with_rates(
-        sources, split_column=split_column, label_column=label_column, workers=workers
+        sources,
+        split_column=split_column,
+        label_column=label_column,
+        group_column=group_column,
+        datasets=datasets,
+        workers=workers,
     )[0]
 
 
@@ -71,6 +90,8 @@ def load_with_rates(
     *,
     split_column: str = SPLIT,
     label_column: str = LABEL,
+    group_column: str = GROUP,
+    datasets: Sequence[str] | None = None,
     workers: int = 0,
     decoding: Decoding | None = None,
 ) -> tuple[Corpus, Counter[int]]:
@@ -80,22 +101,32 @@ def load_with_rates(
     """
     if not sources:
         raise DataError("no source of sound is given; name a folder or a CSV file")
+    if datasets is None:
+        datasets = [dataset_name(source) for source in sources]
+    names = ColumnNames(split_column, label_column, group_column)
     parts: list[Corpus] = []
     rates: Counter[int] = Counter()
     with _no_garbage_collection():
-        for source in sources:
-            listed = [*rows(source, split_column=split_column, label_column=label_column)]
-            name = dataset_name(source)
+        for source, dataset in zip(sources, datasets, strict=True):
+            listing = read_source(source, names)
+            for remark in listing.remarks:
+                notice(remark)
             part, part_rates = corpus_from_rows(
-                name, source, listed, workers=workers, decoding=decoding
+                dataset,
+                source,
+                listing.rows,
+                malformed=listing.rejected,
+                workers=workers,
+                decoding=decoding,
             )
-            parts.append(part)
+            parts.append(replace(part, title=source_name(source)))
             rates += part_rates
     if len(parts) == 1:
         return parts[0], rates
     clips = tuple(clip for part in parts for clip in part.clips)
     rejected = tuple(file for part in parts for file in part.rejected)
-    return _corpus("+".join(part.name for part in parts), clips, rejected), rates
+    corpus = _corpus("+".join(part.name for part in parts), without_repeats(clips), rejected)
+    return replace(corpus, title="+".join(dict.fromkeys(part.title for part in parts))), rates
 
 
 @contextmanager
@@ -115,6 +146,7 @@ def corpus_from_rows(
     source: str | Path,
     listed: Sequence[Row],
     *,
+    malformed: Sequence[Rejected] = (),
     workers: int = 0,
     decoding: Decoding | None = None,
 ) -> tuple[Corpus, Counter[int]]:
@@ -124,34 +156,46 @@ def corpus_from_rows(
         name: name of the corpus, from which the keys of its clips are made.
         source: where the rows were read from, for messages.
         listed: the clips; the files of those without duration are probed.
+        malformed: lines of the source that are no rows.
         workers: worker processes that probe files; 0: probe in this process.
         decoding: takes what decoding whole files shows; None: only headers are read.
 
     Raises:
-        DataError: there is no row, all files are bad, or a clip is listed twice.
+        DataError: there is no row, all files are bad, or a clip is listed twice with different
+            labels.
     """
     results = _probe_rows(listed, workers, decoding)
-    entries: list[Clip | Rejected] = []
-    for row, result in zip(listed, results, strict=True):
+    keys = distinct_keys(name, listed)
+    good: list[Clip] = []
+    bad = [*malformed]
+    lines: list[int] = []
+    for key, row, result in zip(keys, listed, results, strict=True):
+        entries: list[Clip | Rejected] = [_clip(key, row, result)]
         if decoding is not None and isinstance(result, Probed):
-            entries += decoding.clips(_clip(name, row, result), row, result, name)
-        else:
-            entries.append(_clip(name, row, result))
-    good = tuple(entry for entry in entries if isinstance(entry, Clip))
-    bad = tuple(entry for entry in entries if isinstance(entry, Rejected))
+            entries = decoding.clips(entries[0], row, result, name)
+        for entry in entries:
+            if isinstance(entry, Rejected):
+                bad.append(entry)
+            else:
+                good.append(entry)
+                lines.append(row.line)
     if not good:
         problem = "lists no sound files"
         if bad:
             example = f"the first, {bad[0].path}, {bad[0].reason}"
             problem = f"none of its {len(bad)} files can be used; {example}"
+        if malformed:
+            problem = f"none of its lines can be used; {bad[0].path}: {bad[0].reason}"
         fix = "give a folder that holds sound, or a CSV of it"
         raise DataError(f"{source}: {problem}; {fix}")
+    if malformed:
+        example = f"{malformed[0].path}: {malformed[0].reason}"
+        notice(f"{source}: {len(malformed)} lines are malformed and left out, such as {example}")
     rates = Counter(result.sample_rate for result in results if isinstance(result, Probed))
-    return _corpus(name, good, bad), rates
+    return _corpus(name, without_repeats(good, source, lines), tuple(bad)), rates
 
 
 def _corpus(name: str, clips: tuple[Clip, ...], rejected: tuple[Rejected, ...]) -> Corpus:
-    _refuse_doubles(clips)
     labels = tuple(sorted({label for clip in clips for label in clip.labels}))
     return Corpus(name, clips, labels, any(len(clip.labels) > 1 for clip in clips), rejected)
 
@@ -186,11 +230,8 @@ def _packed(row: Row) -> ByteRange:
     return ByteRange(row.path, row.offset, row.size, row.crc32, name)
 
 
-def _clip(dataset: str, row: Row, result: Probed | AudioError | None) -> Clip | Rejected:
+def _clip(key: int, row: Row, result: Probed | AudioError | None) -> Clip | Rejected:
     """Return the clip of a row, or the reason why it is left out."""
-    key = row.key
-    if key is None:
-        key = clip_key(dataset, row.name, row.start)
     duration = row.duration or 0.0
     if isinstance(result, Probed) and not duration:
         duration = result.duration - row.start
@@ -201,24 +242,6 @@ def _clip(dataset: str, row: Row, result: Probed | AudioError | None) -> Clip | 
     if duration <= 0:
         return Rejected(clip.location, f"starts at {row.start} s, beyond its end")
     return clip
-
-
-def _refuse_doubles(clips: Iterable[Clip]) -> None:
-    """Refuse clips that are listed twice, whose labels and split would be arbitrary."""
-    places: set[tuple[str, int, float]] = set()
-    keys: dict[int, Clip] = {}
-    for clip in clips:
-        place = str(clip.path), clip.offset, clip.start
-        if place in places:
-            fix = "keep one row, with several labels as 'a;b', or drop the source within another"
-            raise DataError(f"{clip.location}: listed twice, from {clip.start} s; {fix}")
-        places.add(place)
-        if other := keys.get(clip.key):
-            hint = "rename one of their folders, or correct the column 'key'"
-            raise DataError(
-                f"{clip.location} and {other.location} have the same key, {clip.key}; {hint}"
-            )
-        keys[clip.key] = clip
 
 
 def write_corpus(corpus: Corpus, path: Path) -> None:

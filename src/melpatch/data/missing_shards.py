@@ -6,7 +6,7 @@ from math import inf
 from typing import NamedTuple
 
 from melpatch.data.remote import remote_sizes
-from melpatch.data.sources import Row
+from melpatch.data.row import Row
 from melpatch.errors import AudioError
 from melpatch.progress import notice
 

@@ -2,23 +2,43 @@
 
 import dataclasses
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import groups_are_labels
-from melpatch.data.manifest import Corpus
+from melpatch.data.split_roles import for_pretraining, role_of
 from melpatch.errors import DataError
 from melpatch.rng import stream, uniform
 
 
 @dataclass(frozen=True)
 class Split:
-    """A corpus in disjoint parts."""
+    """A corpus in disjoint parts.
+
+    Attributes:
+        train: clips to learn from.
+        val: clips that choose the best weights, if any.
+        test: clips for the final score, if any.
+        unused: the number of clips of each split that is in none of these.
+    """
 
     train: Corpus
     val: Corpus | None
     test: Corpus | None
+    unused: Mapping[str, int]
+
+    def describe_unused(self) -> str | None:
+        """Return a sentence on the splits of unknown names that are not trained on, or None."""
+        named = {name: count for name, count in self.unused.items() if not for_pretraining(name)}
+        if not named:
+            return None
+        return (
+            f"not trained on, since there is a split for training: {_listed(named)}; call these "
+            "clips train, val or test to use them"
+        )
 
 
 def split_corpus(
@@ -26,10 +46,10 @@ def split_corpus(
 ) -> Split:
     """Return the training, validation and test clips of a labelled corpus.
 
-    With a test or validation fold, the training set is all other splits except ``val`` and
-    ``test``. Otherwise it is the split ``train`` if there is one, or all splits except ``val`` and
-    ``test``. Unlabelled clips are left out. The test fold is never the validation set as well, even
-    if it is called ``val``, nor the other way round.
+    The training set is the split ``train``, or what has a name such as ``train_360``, if there is
+    one, else all splits except those for validation and test. Unlabelled clips are left out. The
+    test fold is never the validation set as well, even if it is called ``val``, nor the other way
+    round.
 
     Raises:
         DataError: a fold does not exist, is given as both, or no training clip is left.
@@ -38,34 +58,42 @@ def split_corpus(
         corpus, clips=tuple(clip for clip in corpus.clips if clip.labels)
     )
     splits = labelled.splits
-    for fold in (test_fold, val_fold):
-        if fold is not None and fold not in splits:
-            known = _listed(splits)
-            raise DataError(
-                f"{corpus.name}: no split or fold is called {fold!r}; there are: {known}"
-            )
-    if test_fold is not None and test_fold == val_fold:
+    roles = {name: role_of(name) for name in splits}
+    tests = _named(labelled, test_fold, [name for name in splits if roles[name] == "test"])
+    vals = _named(labelled, val_fold, [name for name in splits if roles[name] == "val"])
+    if None not in (test_fold, val_fold) and tests == vals:
         problem = f"{test_fold!r} cannot be both the validation and the test fold"
         raise DataError(f"{corpus.name}: {problem}; name two")
-    test = "test" if test_fold is None else test_fold
-    val = "val" if val_fold is None else val_fold
-    if test_fold is None and val_fold is None and "train" in splits:
-        train = labelled.select(["train"])
-    else:
-        held_out = {test, val, "test", "val"} & set(splits)
-        if held_out == set(splits):
-            known = _listed(splits)
-            raise DataError(
-                f"{corpus.name}: no labelled clip is left to train on; the splits are: {known}"
-            )
-        train = labelled.without(held_out)
-    val_part = None
-    if val in splits and val != test_fold:
-        val_part = labelled.select([val])
-    test_part = None
-    if test in splits and test != val_fold:
-        test_part = labelled.select([test])
-    return Split(train, val_part, test_part)
+    # A fold that was named is only what it was named as.
+    named = {*(tests if test_fold is not None else []), *(vals if val_fold is not None else [])}
+    tests = tests if test_fold is not None else [name for name in tests if name not in named]
+    vals = vals if val_fold is not None else [name for name in vals if name not in named]
+    held_out = {*tests, *vals} | {name for name in splits if roles[name] in ("val", "test")}
+    trains = [name for name in splits if roles[name] == "train" and name not in held_out]
+    trains = trains or [name for name in splits if name not in held_out]
+    if not trains:
+        known = _listed(splits)
+        raise DataError(
+            f"{corpus.name}: no labelled clip is left to train on; the splits are: {known}"
+        )
+    used = {*trains, *held_out}
+    return Split(
+        labelled.select(trains),
+        labelled.select(vals) if vals else None,
+        labelled.select(tests) if tests else None,
+        {name: count for name, count in splits.items() if name not in used},
+    )
+
+
+def _named(corpus: Corpus, fold: str | None, usual: list[str]) -> list[str]:
+    """Return the fold that was named, or else the usual ones."""
+    if fold is None:
+        return usual
+    name = corpus.split_called(fold)
+    if name not in corpus.splits:
+        known = _listed(corpus.splits)
+        raise DataError(f"{corpus.name}: no split or fold is called {fold!r}; there are: {known}")
+    return [name]
 
 
 def take_per_class(corpus: Corpus, per_class: int, seed: int) -> Corpus:

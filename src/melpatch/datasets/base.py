@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 
 from melpatch.config import check
-from melpatch.data.sources import Row, sound_files, split_labels
+from melpatch.data.row import Row, split_labels
+from melpatch.data.sources import sound_files
 from melpatch.errors import DataError
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from melpatch.data.leaks import warn_of_shared_groups
-from melpatch.data.splits import describe_scarce_classes
+from melpatch.data.splits import describe_scarce_classes, split_corpus
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.provenance import trained_on
@@ -32,6 +32,7 @@ def warn_about_scores(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJo
         training = [split for split in splits if split.train.clips]
         sentences |= dict.fromkeys(_training_leaks(job, splits))
         sentences |= dict.fromkeys(_missing_labels(protocol.labels_per_class(job), training))
+        sentences |= dict.fromkeys(_unused_splits(job, training))
         splits_that_train = splits_that_train or training
     for sentence in sentences:
         notice(sentence)
@@ -61,6 +62,15 @@ def _missing_labels(
     if labels_per_class is not None and splits:
         sentences.append(describe_scarce_classes(splits[0].train, labels_per_class))
     yield from filter(None, sentences)
+
+
+def _unused_splits(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> Iterator[str]:
+    """Yield a sentence on labelled clips that neither train, nor validate, nor are scored."""
+    if splits:
+        name = splits[0].name
+        sentence = split_corpus(job.corpus, None if name == "test" else name).describe_unused()
+        if sentence is not None:
+            yield sentence
 
 
 def _warn_of_groups(splits: Sequence[EvaluationSplit]) -> None:

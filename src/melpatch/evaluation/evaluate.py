@@ -37,6 +37,7 @@ def evaluate(
     split: str | Sequence[str] | None = None,
     split_column: str = "split",
     label_column: str = "label",
+    group_column: str = "group",
     labels_per_class: int | None = None,
     seeds: Sequence[int] = (),
     random_weights: bool = False,
@@ -57,6 +58,7 @@ def evaluate(
         split: splits or folds to score, each by itself; by default test, or else every fold.
         split_column: column of the CSV file that holds the split or fold.
         label_column: column of the CSV file that holds the labels.
+        group_column: column of the CSV file that holds recordings, speakers or patients.
         labels_per_class: train on this many clips per class, drawn by the seed; None for all.
         seeds: one repetition each; by default as many as the protocol has, from 0.
         random_weights: score the same network at random weights instead.
@@ -74,6 +76,7 @@ def evaluate(
         split=_listed(split),
         split_column=split_column,
         label_column=label_column,
+        group_column=group_column,
         labels_per_class=labels_per_class,
         seeds=tuple(seeds),
         random_weights=random_weights,
@@ -108,7 +111,10 @@ def _jobs(
 ) -> list[EvaluationJob]:
     """Return the job of each protocol, all on the same corpus, network and features."""
     corpus = load_corpus(
-        request.data, split_column=request.split_column, label_column=request.label_column
+        request.data,
+        split_column=request.split_column,
+        label_column=request.label_column,
+        group_column=request.group_column,
     ).on_channel(trained.config.channel)
     if corpus.rejected:
         notice(

@@ -23,6 +23,7 @@ class EvaluationRequest:
     split: tuple[str, ...]
     split_column: str
     label_column: str
+    group_column: str
     labels_per_class: int | None
     seeds: tuple[int, ...]
     random_weights: bool

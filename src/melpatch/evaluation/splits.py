@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from melpatch.data.corpus import Corpus
+from melpatch.data.split_roles import role_of
 from melpatch.data.splits import hold_out, split_corpus
 from melpatch.errors import DataError
 
@@ -17,6 +18,7 @@ ValidationSource = Literal["none", "val", "next fold", "held out"]
 training clips.
 """
 
+_NAME_ONE = "name one with --split, or the column that holds the splits with --split-column"
 HELD_OUT_SHARE = 0.1
 """Share of the training clips of each class that validates by default, where nothing else can."""
 
@@ -25,9 +27,7 @@ def describe_split_rule(
     validation: ValidationSource, held_out_share: float = HELD_OUT_SHARE
 ) -> str:
     """Return in words which clips train and which validate."""
-    train = (
-        "trains on train, or where folds are scored on all splits but the scored one, val and test"
-    )
+    train = "trains on train, or without it on all splits but the scored one, val and test"
     share = f"{held_out_share:.0%} of the training clips of each class, whole groups only"
     next_fold = "validates on the fold after the scored one, which does not train, or else on val"
     validate: Mapping[ValidationSource, str] = {
@@ -89,10 +89,11 @@ def select_split(corpus: Corpus, name: str) -> Corpus:
     Raises:
         DataError: there is no such split.
     """
+    name = corpus.split_called(name)
     if name not in corpus.splits:
         raise DataError(
             f"{corpus.name}: no labelled clip is in split {name!r}; there are: {_counts(corpus)}; "
-            "name one with --split"
+            f"{_NAME_ONE}"
         )
     return corpus.select([name])
 
@@ -122,12 +123,14 @@ def evaluation_splits(
 
 
 def _default_splits(corpus: Corpus) -> list[str]:
-    splits = [split for split in corpus.splits if split and split != "val"]
-    if "test" in splits:
-        return ["test"]
-    if "train" in splits or len(splits) < 2:
+    roles = {split: role_of(split) for split in corpus.splits}
+    tests = [split for split, role in roles.items() if role == "test"]
+    if tests:
+        return tests
+    splits = [split for split, role in roles.items() if split and role != "val"]
+    if "train" in roles.values() or len(splits) < 2:
         raise DataError(
-            f"{corpus.name}: no split is called 'test'; there are: {_counts(corpus)}; name one with --split"
+            f"{corpus.name}: no split is called 'test'; there are: {_counts(corpus)}; {_NAME_ONE}"
         )
     return splits
 
@@ -136,6 +139,7 @@ def _divide(
     corpus: Corpus, name: str, validation: ValidationSource, held_out_share: float
 ) -> EvaluationSplit:
     test = select_split(corpus, name)
+    name = corpus.split_called(name)
     test_fold = None if name == "test" else name
     val_fold = _fold_after(corpus, name) if validation == "next fold" else None
     parts = split_corpus(corpus, test_fold, val_fold)
@@ -148,7 +152,7 @@ def _divide(
 
 def _fold_after(corpus: Corpus, name: str) -> str | None:
     """Return the fold after the scored one, the first after the last; None unless another fold is left to train on."""
-    folds = [split for split in corpus.splits if split not in ("", "val", "test", "train")]
+    folds = [split for split in corpus.splits if split and role_of(split) is None]
     if name not in folds or len(folds) <= 2:
         return None
     return folds[(folds.index(name) + 1) % len(folds)]

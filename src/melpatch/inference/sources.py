@@ -5,48 +5,72 @@ from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 
-from melpatch.data.clip import Clip, clip_key
+from melpatch.data.clip import Clip
+from melpatch.data.corpus import Rejected
 from melpatch.data.remote import is_url
-from melpatch.data.sources import LABEL, SPLIT, Row, dataset_name, rows
+from melpatch.data.repeats import distinct_keys
+from melpatch.data.row import Row
+from melpatch.data.sources import dataset_name, read_source
+from melpatch.data.tables import is_table
 from melpatch.errors import DataError
 from melpatch.inference.windows import clip_of_file
+from melpatch.progress import notice
 
 
-def list_recordings(sources: Sequence[str]) -> list[Clip]:
+def list_recordings(sources: Sequence[str], rejected: list[Rejected] | None = None) -> list[Clip]:
     """Return the recordings that sources name, each once, without opening an audio file.
 
     A source is a sound file; a folder, of which all files with the endings of audio are taken; or a
     CSV file, folder of shards or URL, which lists clips. A recording that lasts to the end of its
     file has an infinite duration.
 
+    Args:
+        sources: files, folders and URLs.
+        rejected: takes the malformed lines of CSV files; without it they are reported.
+
     Raises:
         DataError: a source does not exist, or there is no recording at all.
     """
-    recordings: dict[tuple[str, float], Clip] = {}
+    recordings: dict[tuple[str, float, float], Clip] = {}
+    malformed: list[Rejected] = []
     for source in sources:
-        for clip in _clips(source):
-            recordings.setdefault((clip.location, clip.start), clip)
+        for clip in _clips(source, malformed):
+            recordings.setdefault((clip.location, clip.start, clip.duration), clip)
+    first = ""
+    if malformed:
+        first = f"{malformed[0].path}: {malformed[0].reason}"
     if not recordings:
         names = ", ".join(sources) or "nothing"
-        raise DataError(f"{names}: no audio file; name files, or folders that hold some")
+        problem = f"no audio file; {first}" if first else "no audio file"
+        raise DataError(f"{names}: {problem}; name files, or folders that hold some")
+    if rejected is not None:
+        rejected.extend(malformed)
+    elif first:
+        notice(f"{len(malformed)} lines are malformed and left out; the first is {first}")
     return [*recordings.values()]
 
 
-def _clips(source: str) -> list[Clip]:
+def _clips(source: str, malformed: list[Rejected]) -> list[Clip]:
+    """Return the clips of a source; add the malformed lines of a table to a list."""
     if not is_url(source):
         path = Path(source)
         if not path.exists():
             raise DataError(f"{source}: no such file or folder")
-        if path.is_file() and path.suffix.lower() != ".csv":
+        if path.is_file() and not is_table(path):
             return [clip_of_file(path)]
-    dataset = dataset_name(source)
-    return [_clip(dataset, row) for row in rows(source, split_column=SPLIT, label_column=LABEL)]
+    # All files of a folder are wanted, whatever a table on top of it lists.
+    listing = read_source(source, whole_folder=True)
+    for remark in listing.remarks:
+        notice(remark)
+    keys = distinct_keys(dataset_name(source), listing.rows)
+    malformed.extend(listing.rejected)
+    return [_clip(key, row) for key, row in zip(keys, listing.rows, strict=True)]
 
 
-def _clip(dataset: str, row: Row) -> Clip:
+def _clip(key: int, row: Row) -> Clip:
     return Clip(
         path=row.path,
-        key=clip_key(dataset, row.name, row.start) if row.key is None else row.key,
+        key=key,
         start=row.start,
         duration=inf if row.duration is None else row.duration,
         labels=row.labels,

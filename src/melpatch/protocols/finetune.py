@@ -96,7 +96,16 @@ class FineTune(Protocol):
         except (SystemExit, ValueError) as error:  # tyro has said on stderr which word is wrong
             allowed = f"flags of a training, as melpatch finetune --recipe {self.recipe} --help lists them"
             raise ConfigError(f"flags = {self.flags!r}; allowed: {allowed}") from error
-        for name in ("data", "split_column", "label_column", "channel", "seed", "labels"):
+        decided = (
+            "data",
+            "split_column",
+            "label_column",
+            "group_column",
+            "channel",
+            "seed",
+            "labels",
+        )
+        for name in decided:
             value = getattr(chosen, name)
             allowed = "nothing, since the evaluation decides it; leave it out"
             check(value == getattr(base, name), f"flags: {name}", value, allowed)

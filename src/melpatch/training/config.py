@@ -144,6 +144,8 @@ class RunConfig:
     """Column of the CSV that holds the labels, separated by ';'."""
     channel: Channel = "mean"
     """Of several channels: their mean, the left or right one, or the loudest of each file."""
+    group_column: str = "group"
+    """Column of the CSV that holds the recording, speaker or patient of a clip."""
     seed: int = 0
     """Seed of everything random in the run."""
     labels: tuple[str, ...] = ()

@@ -108,6 +108,7 @@ def choose(config: PretrainConfig, size: str | None = None) -> PretrainConfig:
         split_column=config.training.split_column,
         label_column=config.training.label_column,
         channel=config.training.channel,
+        group_column=config.training.group_column,
     )
     return replace(
         chosen,

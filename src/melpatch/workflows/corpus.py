@@ -3,6 +3,7 @@
 from melpatch import distributed
 from melpatch.data.glimpses import notices_about_sound
 from melpatch.data.manifest import Corpus, load_corpus
+from melpatch.data.split_roles import not_trained_on
 from melpatch.data.splits import describe_scarce_classes, take_per_class
 from melpatch.errors import ConfigError
 from melpatch.progress import notice
@@ -22,7 +23,10 @@ def read_corpus(config: RunConfig) -> Corpus:
             "or a CSV with the columns path, label and split"
         )
     corpus = load_corpus(
-        config.data, split_column=config.split_column, label_column=config.label_column
+        config.data,
+        split_column=config.split_column,
+        label_column=config.label_column,
+        group_column=config.group_column,
     ).on_channel(config.channel)
     if corpus.rejected:
         notice(
@@ -40,13 +44,19 @@ def tell_about_sound(corpus: Corpus, config: RunConfig) -> None:
 
 
 def without_splits(corpus: Corpus, splits: tuple[str, ...] | None) -> Corpus:
-    """Return the corpus without these splits; None leaves out val and test if they exist.
+    """Return the corpus without these splits; None leaves out those that are not for training.
+
+    These are splits for validation and test and, beside a split ``train``, those of unknown names;
+    they are reported unless they are called val and test.
 
     Raises:
         DataError: a split does not exist, or no clip is left.
     """
     if splits is None:
-        return corpus.without({"val", "test"} & set(corpus.splits))
+        splits = tuple(not_trained_on(corpus.splits))
+        if not {"val", "test"}.issuperset(splits):
+            listed = ", ".join(f"{name} ({corpus.splits[name]})" for name in splits)
+            notice(f"splits that are left out: {listed}; name others with --exclude-splits")
     return corpus.without(splits)
 
 

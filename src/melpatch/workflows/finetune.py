@@ -162,6 +162,9 @@ def finetune(config: FinetuneConfig) -> Run:
     # Recordings of one group, such as a speaker, in two splits make the scores too good.
     split = split_corpus(corpus, config.test_fold, config.val_fold)
     warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
+    unused = split.describe_unused()
+    if unused is not None:
+        notice(unused)
     train = limit_labels(split.train, config.labels_per_class, training.seed)
     if run is None:
         tell_about_sound(train, training)

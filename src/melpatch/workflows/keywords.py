@@ -28,7 +28,7 @@ from melpatch.workflows.runs import FLAT, recorded
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 Settings = dict[str, Any]
-_OF_THE_CORPUS = ("split_column", "label_column", "exclude_splits", "budget")
+_OF_THE_CORPUS = ("split_column", "label_column", "group_column", "exclude_splits", "budget")
 
 
 def pretrain(

@@ -1,0 +1,279 @@
+"""The clips that a table lists, line by line; malformed lines are left out and named."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from sys import intern
+
+from melpatch.data.columns import ColumnNames, Columns, recognise
+from melpatch.data.corpus import Rejected
+from melpatch.data.file_names import path_of_url
+from melpatch.data.remote import is_url, locate
+from melpatch.data.row import (
+    CRC32,
+    DURATION,
+    END,
+    GROUP,
+    KEY,
+    LABEL,
+    OFFSET,
+    PATH,
+    SIZE,
+    SPLIT,
+    START,
+    Listing,
+    Row,
+    split_labels,
+    with_usual_splits,
+)
+from melpatch.data.tables import Line, opened
+
+# Folders, beside a table or its folder, in which its files may lie if not in its own folder.
+_ELSEWHERE = ("audio", "wav", "wavs", "clips", "recordings", "../audio", "../wav", "../clips")
+# Two times of a clip that differ by less are the same, in seconds.
+_SAME_TIME = 0.01
+
+
+def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
+    """Return the clips that a table lists; its paths are relative to its folder, or to its URL.
+
+    A malformed line is rejected, and the others are taken.
+
+    Args:
+        path: the table.
+        names: the columns that the user named.
+        url: URL of the folder that a remote index belongs to; ``""`` for a local table.
+
+    Raises:
+        DataError: the table cannot be read, or has no column of paths.
+    """
+    rows: list[Row] = []
+    rejected: list[Rejected] = []
+    with opened(path) as (header, lines):
+        columns = recognise(path, header, names)
+        first = next(lines, None)
+        if first is not None:
+            _check_key(columns, first)
+            reader = _RowReader(path, url, columns, first)
+            for number, cells in chain([first], lines):
+                try:
+                    rows.append(reader(number, cells))
+                except ValueError as error:
+                    rejected.append(Rejected(f"{path}, line {number}", str(error)))
+        remarks = [f"{path}: {text}" for text in _remarks(columns, reader if first else None)]
+    rows, sentence = with_usual_splits(rows)
+    if sentence:
+        remarks.append(f"{path}: {sentence}")
+    remarks.extend(f"{path}: {text}" for text in _mixed_labels(rows))
+    return Listing(rows, rejected, remarks)
+
+
+def _check_key(columns: Columns, first: Line) -> None:
+    """Drop a column ``key`` that holds something else, such as the key of a piece of music."""
+    number = columns.numbers.get(KEY)
+    if number is not None and number < len(first[1]):
+        try:
+            _whole(first[1][number], KEY, -(1 << 63), 1 << 63)
+        except ValueError:
+            columns.drop(KEY)
+
+
+def _remarks(columns: Columns, reader: "_RowReader | None") -> Iterator[str]:
+    about_columns = columns.remark()
+    if about_columns:
+        yield about_columns
+    if reader is None:
+        return
+    if reader.elsewhere:
+        yield f"its paths are relative to {reader.folder}"
+    if reader.contradictions:
+        yield (
+            f"line {reader.contradictions[0]}: duration is not end minus start; the end is taken"
+            f" (so in {len(reader.contradictions)} lines)"
+        )
+
+
+def _mixed_labels(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield sentences on labels that look as if they were meant as one class, or as no class."""
+    lines: dict[str, int] = {}
+    for row in rows:
+        for label in row.labels:
+            lines.setdefault(label, row.line)
+    numbers = {label for label in lines if _is_number(label)}
+    words = lines.keys() - numbers
+    if numbers and words:
+        number = min(numbers, key=lambda label: lines[label])
+        word = min(words, key=lambda label: lines[label])
+        yield (
+            f"labels are numbers and words, such as {number!r} in line {lines[number]} and "
+            f"{word!r} in line {lines[word]}; each is a class of its own"
+        )
+    values = Counter(float(label) for label in numbers)
+    for value, count in values.items():
+        if count > 1:
+            same = sorted(label for label in numbers if float(label) == value)
+            listed = " and ".join(f"{label!r} (line {lines[label]})" for label in same)
+            yield f"labels {listed} are the same number, but classes of their own"
+
+
+def _is_number(label: str) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except ValueError:
+        return False
+
+
+class _RowReader:
+    """Makes rows from the cells of lines; missing columns are blank."""
+
+    def __init__(self, path: Path, url: str, columns: Columns, first: Line) -> None:
+        self.url = url
+        self.width = len(columns.header)
+        roles = (PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP, OFFSET, SIZE, CRC32, END)
+        # Missing columns refer to a blank cell that is appended to each line.
+        positions = [columns.numbers.get(role, self.width) for role in roles]
+        self.path_position = positions[0]
+        self.pick = itemgetter(*positions)
+        self.own_folder = path.parent.absolute()
+        self.folder = self._folder_of(first[1])
+        # The file of the previous line, as successive lines often share a shard.
+        self.last_cell = ""
+        self.last_file = (self.folder, "")
+        # Numbers of the lines whose duration is not their end minus their start.
+        self.contradictions: list[int] = []
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the paths are relative to another folder than the table's."""
+        return self.folder != self.own_folder
+
+    def _folder_of(self, cells: list[str]) -> Path:
+        """Return the folder that paths are relative to: that of the table, if the file is there."""
+        cell = cells[self.path_position] if self.path_position < len(cells) else ""
+        if self.url or not cell.strip() or is_url(cell) or Path(cell).is_absolute():
+            return self.own_folder
+        candidates = [self.own_folder, Path.cwd()]
+        candidates += [self.own_folder / name for name in _ELSEWHERE]
+        for folder in candidates:
+            if _is_file(folder / cell):
+                return folder
+        return self.own_folder
+
+    def __call__(self, number: int, cells: list[str]) -> Row:
+        """Return the row of a line.
+
+        Raises:
+            ValueError: the line is malformed.
+        """
+        if len(cells) != self.width:
+            problem = f"{len(cells)} cells, but the header has {self.width}"
+            raise ValueError(f"{problem}; put cells with commas into double quotes")
+        picked = self.pick([*cells, ""])
+        file, label, split, start, duration, key, group, offset, size, crc32, end = picked
+        if not file.strip():
+            raise ValueError("no path; fill it in, or drop the row")
+        if "\0" in file:
+            raise ValueError("the path has a null byte; correct it")
+        path, url = self._locate(file)
+        begin = _number(start, START) or 0.0
+        seconds = self._seconds(number, begin, duration, end)
+        known_key = _whole(key, KEY, -(1 << 63), 1 << 63)
+        packed = (
+            _whole(offset, OFFSET) or 0,
+            _whole(size, SIZE) or 0,
+            _whole(crc32, CRC32, 0, 1 << 32) or 0,
+        )
+        if any(packed) and not (packed[1] and seconds):
+            problem = "a part of a shard, but without its size or duration"
+            raise ValueError(f"{problem}; take the row from the shard's index")
+        name = self._name(path, file) if known_key is None else file
+        return Row(
+            path,
+            name,
+            split_labels(label),
+            # Splits and groups recur on many lines; interning keeps one copy of each text.
+            intern(split.strip()),
+            begin,
+            seconds,
+            known_key,
+            intern(group.strip()),
+            *packed,
+            url,
+            number,
+        )
+
+    def _seconds(self, number: int, begin: float, duration: str, end: str) -> float | None:
+        """Return the length of a clip, from its end if that is given; None if neither is."""
+        seconds = _number(duration, DURATION)
+        if seconds == 0:
+            raise ValueError("duration = 0; allowed: seconds above 0, or blank")
+        stop = _number(end, END)
+        if stop is None:
+            return seconds
+        if stop <= begin:
+            raise ValueError(f"end = {end!r}; allowed: seconds after the start, {begin:g}")
+        if seconds is not None and abs(stop - begin - seconds) > _SAME_TIME:
+            self.contradictions.append(number)
+        # Rounded, since 2.3 - 2.2 is 0.09999999999999964.
+        return round(stop - begin, 9)
+
+    def _locate(self, cell: str) -> tuple[Path, str]:
+        """Return the file of a line and its URL, ``""`` for a local one."""
+        if cell != self.last_cell:
+            self.last_cell = cell
+            local = path_of_url(cell)
+            if local is not None:
+                self.last_file = (local, "")
+            elif is_url(cell):
+                self.last_file = locate(cell)
+            elif self.url:
+                self.last_file = (self.folder / cell, f"{self.url}/{cell}")
+            else:
+                self.last_file = (self.folder / cell, "")
+        return self.last_file
+
+    def _name(self, path: Path, cell: str) -> str:
+        if self.elsewhere:
+            return Path(cell).as_posix()
+        if path.is_relative_to(self.folder):
+            path = path.relative_to(self.folder)
+        return path.as_posix()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _number(cell: str, column: str) -> float | None:
+    """Return a cell in seconds; None if it is blank."""
+    if not cell.strip():
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{column} = {cell!r}; allowed: seconds, 0 or more, or blank")
+    return value
+
+
+def _whole(cell: str, column: str, low: int = 0, high: int = 1 << 62) -> int | None:
+    """Return a cell as a whole number from ``low`` to below ``high``; None if it is blank."""
+    if not cell.strip():
+        return None
+    try:
+        value = int(cell)
+    except ValueError:
+        value = high
+    if not low <= value < high:
+        allowed = "as in the shard's index"
+        if column == KEY:
+            allowed = "a signed 64-bit number, or blank to have it made"
+        raise ValueError(f"{column} = {cell!r}; allowed: {allowed}")
+    return value

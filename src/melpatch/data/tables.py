@@ -1,0 +1,120 @@
+"""Read the lines of a table as text: CSV, and the NPZ and Parquet files that commands write."""
+
+import csv
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melpatch.errors import DataError
+
+ENDINGS = (".csv", ".npz", ".parquet")
+"""Endings of tables that list clips."""
+
+Line = tuple[int, list[str]]
+"""The number of a line, as an editor counts them, and its cells."""
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file's name has the ending of a table."""
+    return path.suffix.lower() in ENDINGS
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
+    """Yield the names of a table's columns, without blanks around them, and its lines.
+
+    Raises:
+        DataError: the file cannot be read, or is no such table; also while the lines are read.
+    """
+    if path.suffix.lower() == ".npz":
+        yield _npz(path)
+        return
+    if path.suffix.lower() == ".parquet":
+        yield _parquet(path)
+        return
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            try:
+                header = [name.strip() for name in next(reader, [])]
+                yield header, _lines(reader)
+            except csv.Error as error:
+                fix = "save it with commas and double quotes"
+                raise DataError(
+                    f"{path}, line {reader.line_num}: not a CSV file ({error}); {fix}"
+                ) from error
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.object[error.start]:#x}"
+        raise DataError(f"{path}: not UTF-8 text ({byte}); save it as UTF-8") from error
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise DataError(f"{path}: {problem}; check who may read it") from error
+
+
+def header_of(path: Path) -> list[str]:
+    """Return the names of a table's columns.
+
+    Raises:
+        DataError: the file cannot be read, or is no such table.
+    """
+    with opened(path) as (header, _):
+        return header
+
+
+def _lines(reader: Any) -> Iterator[Line]:
+    before = reader.line_num
+    for cells in reader:
+        # A quoted cell may go over several lines; the first of them is named.
+        first, before = before + 1, reader.line_num
+        if any(cells) and any(map(str.strip, cells)):
+            yield first, cells
+
+
+def _npz(path: Path) -> tuple[list[str], Iterator[Line]]:
+    """Return the arrays of an NPZ file that have a value per row; embeddings have several."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+    first = arrays.get("path", np.zeros(0))
+    columns = {
+        name: array.tolist()
+        for name, array in arrays.items()
+        if array.ndim == 1 and len(array) == len(first) and name != "labels"
+    }
+    return [*columns], _numbered(zip(*columns.values(), strict=True))
+
+
+def _parquet(path: Path) -> tuple[list[str], Iterator[Line]]:
+    """Return the columns of a Parquet file that have a text or a number per row."""
+    try:
+        from pyarrow import parquet, types
+    except ImportError as error:
+        raise DataError(
+            f"{path}: Parquet needs pyarrow; install it with: pip install 'melpatch[parquet]'"
+        ) from error
+    try:
+        schema = parquet.read_schema(path)
+        names = [field.name for field in schema if not types.is_nested(field.type)]
+        table = parquet.read_table(path, columns=names)
+    except Exception as error:
+        # pyarrow has many kinds of errors, several of which are no OSError and no ValueError.
+        raise _damaged(path, error) from error
+    return names, _numbered(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _numbered(rows: Iterator[tuple[Any, ...]]) -> Iterator[Line]:
+    """Yield rows as text, numbered from 1."""
+    for number, row in zip(count(1), rows, strict=False):
+        yield number, ["" if value is None else str(value) for value in row]
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(f"{path}: damaged, or not such a table ({reason}); write it again")
