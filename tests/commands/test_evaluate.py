@@ -635,7 +635,7 @@ def test_a_run_that_may_not_be_written_to_says_what_to_give(
         "--features-dir": ["--out", str(tmp_path)],
     }[flag]
     assert main(["evaluate", str(encoder), "--data", str(corpus), *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert f"since {encoder}" in line
     assert line.endswith(f"is not a folder that you may write to; give {flag}")
 

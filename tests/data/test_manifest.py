@@ -465,3 +465,86 @@ def test_rejected_files_are_written_and_an_impossible_path_is_an_error(tmp_path)
     assert rows == [["path", "reason"], ["a, b.wav", 'says "no"'], ["c.wav", "is empty"]]
     with pytest.raises(DataError, match="cannot be written"):
         write_rejected(rejected, path / "below_a_file.csv")
+
+
+# What is recognised, and told
+
+
+def load_told(capsys, *sources, **columns):
+    corpus = load_corpus(sources, **columns)
+    return corpus, capsys.readouterr().err
+
+
+def test_the_end_of_a_clip_is_read_and_a_file_may_have_several(tmp_path, capsys):
+    sound(tmp_path / "a.wav", seconds=2.0)
+    text = "filename,onset,offset,label\na.wav,0.5,1.0,x\na.wav,1.5,,y\na.wav,0.5,0.75,x\na.wav,1,1,z\n"
+    corpus, told = load_told(capsys, table(tmp_path / "x.csv", text))
+    assert seen(corpus) == [
+        ("a.wav", ("x",), "", 0.5, 0.5),
+        ("a.wav", ("y",), "", 1.5, 0.5),
+        ("a.wav", ("x",), "", 0.5, 0.25),
+    ]
+    assert len({clip.key for clip in corpus.clips}) == 3
+    assert [(file.path[-6:], file.reason) for file in corpus.rejected] == [
+        ("line 5", "end = '1'; allowed: seconds after the start, 1")
+    ]
+    for pair in (
+        "'filename' is read as path",
+        "'onset' is read as start",
+        "'offset' is read as end",
+    ):
+        assert pair in told
+    assert "1 lines are malformed and left out, such as" in told
+
+
+def test_repeated_rows_are_taken_once_and_bad_ones_left_out_with_their_lines(tmp_path, capsys):
+    sound(tmp_path / "a.wav")
+    sound(tmp_path / "b.wav")
+    text = 'path,label,note\na.wav,1,\nb.wav,dog,"two\nlines"\na.wav,1,\nb.wav\na.wav,01.0,;\n'
+    with pytest.raises(DataError, match=r"labels '1' and '01.0' \(lines 2 and 7 of"):
+        load_corpus([table(tmp_path / "x.csv", text)])
+    corpus, told = load_told(
+        capsys, table(tmp_path / "x.csv", text.replace("a.wav,01.0", "c.wav,1.0"))
+    )
+    assert len(corpus.clips) == 2
+    assert "1 clips are listed twice, such as line 5, which is line 2 again" in told
+    assert "line 6: 1 cells, but the header has 3" in told
+    assert "labels are numbers and words, such as '1' in line 2 and 'dog' in line 3" in told
+    assert "labels '1' (line 2) and '1.0' (line 7) are the same number" in told
+
+
+def test_a_column_key_of_another_meaning_is_not_used(tmp_path, capsys):
+    sound(tmp_path / "a.wav")
+    corpus, told = load_told(capsys, table(tmp_path / "x.csv", "path,key\na.wav,C minor\n"))
+    assert corpus.clips[0].key == clip_key(tmp_path.name, "a.wav", 0.0)
+    assert "columns that are not used: 'key'" in told
+    with pytest.raises(DataError, match="line 3: key = 'x7'; allowed: a signed 64-bit number"):
+        load_corpus([table(tmp_path / "x.csv", "path,key\nb.wav,7\nc.wav,x7\n")])
+
+
+def test_a_table_on_top_of_a_folder_is_read_but_not_one_that_melpatch_wrote(tmp_path, capsys):
+    corpus_folder = tmp_path / "corpus"
+    sound(corpus_folder / "audio" / "x" / "a.wav")
+    sound(corpus_folder / "audio" / "x" / "b.wav")
+    manifest = table(corpus_folder / "manifest.csv", "path,label,split\naudio/x/a.wav,dog,Test\n")
+    corpus, told = load_told(capsys, corpus_folder)
+    assert seen(corpus) == [("a.wav", ("dog",), "test", 0.0, 0.25)]
+    assert "manifest.csv on top of it is read; it lists 1 of 2 files" in told
+    write_corpus(corpus, manifest)
+    corpus, told = load_told(capsys, corpus_folder)
+    assert len(corpus.clips) == 2
+    assert "manifest.csv is not used; give it instead of its folder" in told
+
+
+def test_paths_may_be_relative_to_the_current_folder_or_to_the_folder_of_the_sound(
+    tmp_path, capsys, monkeypatch
+):
+    sound(tmp_path / "rec" / "a.wav")
+    sound(tmp_path / "set" / "audio" / "b.wav")
+    monkeypatch.chdir(tmp_path)
+    out = table(tmp_path / "out" / "x.csv", "path\nrec/a.wav\n")
+    meta = table(tmp_path / "set" / "meta" / "list.csv", "path\nb.wav\n")
+    for path, folder in ((out, tmp_path), (meta, tmp_path / "set" / "audio")):
+        corpus, told = load_told(capsys, path)
+        assert corpus.clips[0].path.resolve().is_relative_to(folder)
+        assert "its paths are relative to" in told

@@ -117,7 +117,7 @@ def _compare(
         _finetune(config, corpus_file, init, first, out)
         tuned = evaluate(out, corpus_file, seeds=[config.seed])["as_trained"]
         table["fine-tuned"].append(" ".join(_shown(tuned)))
-        if "confusion_matrix" in tuned and len(corpus.labels) <= MOST_CLASSES:
+        if tuned.get("confusion_matrix") and len(corpus.labels) <= MOST_CLASSES:
             title = f"{name} weights, fine-tuned: accuracy {tuned['value']:.3f}"
             confusion(
                 pictures / f"confusion-{name}.png",

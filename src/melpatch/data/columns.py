@@ -195,11 +195,11 @@ RESERVED = frozenset(
     | {name for names in _OTHER_NAMES.values() for name in names}
 )
 """Names that mean something in a table; a class of such a name gets a prefix there."""
-CLASS_PREFIX = "class:"
+CLASS_PREFIX = "probability:"
 
 
 def class_columns(labels: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the names of the columns of classes: their labels, or ``class:LABEL`` where needed.
+    """Return the names of the columns of classes: their labels, or ``probability:LABEL`` where needed.
 
     A class called ``label`` or ``split`` would otherwise be read back as something else.
 

@@ -10,14 +10,15 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from jaxtyping import Bool, Float, Int, Shaped
+from sklearn.metrics import precision_recall_fscore_support
 
 from melpatch.errors import DataError, MelpatchError
 from melpatch.evaluation.bootstrap import NUM_RESAMPLES, bootstrap, percentile_interval
+from melpatch.evaluation.ranking import Positive, Scores, rank_classes, rankable
 
-Scores = Float[np.ndarray, "clip label"]
-Positive = Bool[np.ndarray, "clip label"]
+MOST_CONFUSED = 2000
+"""Classes up to which there is a confusion matrix; a larger one would fill scores.json."""
 
 
 def primary_metric(multi_label: bool) -> Literal["accuracy", "mAP"]:
@@ -49,7 +50,7 @@ def compute_metrics(
         labels: the names of the columns.
         multi_label: whether a clip may have several labels or none. If not, the arg-max is judged
             too: ``accuracy``, ``balanced_accuracy``, ``macro_f1`` and ``confusion_matrix`` (a row
-            per true label, a column per predicted one).
+            per true label, a column per predicted one; None for more than 2000 labels).
         bootstrap_seed: seed of the bootstrap behind ``accuracy_95`` or ``mAP_95``, the 95 %
             interval of the primary metric; None leaves that out.
 
@@ -90,6 +91,31 @@ def compute_metrics(
     return metrics
 
 
+def primary_score(
+    probabilities: Scores,
+    targets: Shaped[np.ndarray, "clip label"],
+    labels: Sequence[str],
+    multi_label: bool,
+) -> float | None:
+    """Return the primary metric alone, as during training; None where no class can be ranked.
+
+    Args:
+        probabilities: see :func:`compute_metrics`, as the rest.
+        targets: 1 where the clip has the label.
+        labels: the names of the columns.
+        multi_label: whether a clip may have several labels or none.
+
+    Raises:
+        DataError: there is no clip, or a clip of a single-label task has no label or several.
+        MelpatchError: a probability is not finite.
+    """
+    _check(probabilities, targets, labels, multi_label)
+    if not multi_label:
+        return accuracy(probabilities, targets)
+    precision, _ = rank_classes(probabilities, targets > 0.5)
+    return _mean(_known(precision))
+
+
 def d_prime(mean_auc: float | None) -> float | None:
     """Return sqrt(2) times the normal quantile of a mean AUC; None where that is not finite."""
     if mean_auc is None or mean_auc in (0.0, 1.0):
@@ -108,20 +134,20 @@ def bootstrap_metric(
 ) -> Float[np.ndarray, " resample"]:
     """Return ``accuracy`` or ``mAP`` over 1000 draws of the clips with replacement; nan where it is undefined."""
     positive = targets > 0.5
-    rankable = _rankable(positive)
+    classes = np.flatnonzero(rankable(positive))
 
     def accuracies(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
         correct = probabilities.argmax(axis=1) == positive.argmax(axis=1)
         return np.asarray(weights @ correct / len(positive))
 
     def mean_aps(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
-        aps = [average_precision(probabilities[:, i], positive[:, i], weights) for i in rankable]
+        aps = [average_precision(probabilities[:, i], positive[:, i], weights) for i in classes]
         # The mean is over the classes that the draw can rank: those with a positive clip in it.
         return np.asarray(np.ma.masked_invalid(np.stack(aps)).mean(axis=0).filled(np.nan))
 
     if metric != "mAP":
         return bootstrap(accuracies, len(positive), seed)
-    if not len(rankable):
+    if not len(classes):
         return np.full(NUM_RESAMPLES, np.nan)
     return bootstrap(mean_aps, len(positive), seed)
 
@@ -181,21 +207,15 @@ def _check(
         )
 
 
-def _rankable(positive: Positive) -> Shaped[np.ndarray, " rankable"]:
-    """Return the numbers of the classes with at least one positive and one negative clip."""
-    return np.flatnonzero(positive.any(axis=0) & ~positive.all(axis=0))
-
-
 def _ranking_columns(probabilities: Scores, positive: Positive) -> dict[str, list[Any]]:
     """Return the columns AP and AUC of the table of classes; None for a class that cannot be ranked."""
-    num_classes = positive.shape[1]
-    ap: list[float | None] = [None] * num_classes
-    auc: list[float | None] = [None] * num_classes
-    unweighted = np.ones((1, len(positive)))
-    for i in _rankable(positive):
-        ap[i] = float(average_precision(probabilities[:, i], positive[:, i], unweighted)[0])
-        auc[i] = float(roc_auc_score(positive[:, i], probabilities[:, i]))
-    return {"AP": ap, "AUC": auc}
+    precision, area = rank_classes(probabilities, positive)
+    return {"AP": _known(precision), "AUC": _known(area)}
+
+
+def _known(values: Float[np.ndarray, " label"]) -> list[float | None]:
+    """Return the values of classes, None in place of nan."""
+    return [None if value != value else value for value in values.tolist()]
 
 
 def _decision_metrics(
@@ -203,15 +223,25 @@ def _decision_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of the arg-max; means over classes leave out classes without a clip."""
     has_clips = positive.any(axis=0)
-    predicted = probabilities.argmax(axis=1)
-    one_hot = predicted[:, None] == np.arange(positive.shape[1])
     return {
         "accuracy": accuracy(probabilities, positive),
         "balanced_accuracy": float(np.array(columns["recall"])[has_clips].mean()),
         "macro_f1": float(np.array(columns["F1"])[has_clips].mean()),
-        # Entry (i, j) counts the clips of label i that are predicted as label j.
-        "confusion_matrix": (positive.T.astype(int) @ one_hot).tolist(),
+        "confusion_matrix": _confusion(
+            positive.argmax(axis=1), probabilities.argmax(axis=1), positive.shape[1]
+        ),
     }
+
+
+def _confusion(
+    true: Int[np.ndarray, " clip"], predicted: Int[np.ndarray, " clip"], classes: int
+) -> list[list[int]] | None:
+    """Return the number of clips of label i that are predicted as label j; None for many labels."""
+    if classes > MOST_CONFUSED:
+        return None
+    counts = np.bincount(true * classes + predicted, minlength=classes * classes)
+    matrix: list[list[int]] = counts.reshape(classes, classes).tolist()
+    return matrix
 
 
 def _decision_columns(probabilities: Scores, positive: Positive) -> dict[str, list[float]]:

@@ -135,7 +135,7 @@ def _draw(out: Path, scores: dict[str, Any], labels: Sequence[str]) -> None:
     try:
         if matrix is not None and len(labels) <= MOST_CLASSES:
             confusion(out / "confusion.png", np.rint(matrix).astype(int), labels, title)
-        column = "AP" if matrix is None else "F1"
+        column = "F1" if "F1" in scores["per_class"][0] else "AP"
         per_class(out / "per_class.png", scores["per_class"], column, title)
     except MelpatchError as error:
         # matplotlib is an extra; scores must not be lost because it is missing.

@@ -23,7 +23,6 @@ class EvaluationRequest:
     split: tuple[str, ...]
     split_column: str
     label_column: str
-    group_column: str
     labels_per_class: int | None
     seeds: tuple[int, ...]
     random_weights: bool
@@ -31,6 +30,7 @@ class EvaluationRequest:
     workers: int
     out: Path | None
     features_dir: Path
+    group_column: str = "group"
 
     def __post_init__(self) -> None:
         """Check the ranges."""

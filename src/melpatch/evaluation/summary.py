@@ -73,8 +73,11 @@ def summarize(
         "per_class": _per_class([trial_scores["per_class"] for trial_scores in scores], len(seeds)),
     }
     if "confusion_matrix" in scores[0]:
-        total = np.sum([trial_scores["confusion_matrix"] for trial_scores in scores], axis=0)
-        result["confusion_matrix"] = (total / len(seeds)).tolist()
+        matrices = [trial_scores["confusion_matrix"] for trial_scores in scores]
+        # Of many classes there is none.
+        result["confusion_matrix"] = None
+        if None not in matrices:
+            result["confusion_matrix"] = (np.sum(matrices, axis=0) / len(seeds)).tolist()
     for name in ("classes_without_positives", "classes_without_negatives"):
         listed = [set(trial_scores[name]) for trial_scores in scores]
         in_all = set.intersection(*listed)
@@ -84,7 +87,9 @@ def summarize(
 
 def _scalar_metrics(scores: dict[str, Any]) -> list[str]:
     return [
-        name for name, value in scores.items() if name != "clips" and not isinstance(value, list)
+        name
+        for name, value in scores.items()
+        if name not in ("clips", "confusion_matrix") and not isinstance(value, list)
     ]
 
 

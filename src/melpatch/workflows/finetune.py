@@ -12,7 +12,7 @@ from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, split_corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError, DataError
-from melpatch.evaluation.metrics import compute_metrics, primary_metric
+from melpatch.evaluation.metrics import primary_metric, primary_score
 from melpatch.inference.corpus import ClipTable, infer_clips
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
@@ -367,8 +367,7 @@ class Validation:
         labels = self.config.labels
         targets = label_matrix(table.clips, labels)
         multi_label = self.config.objective.multi_label
-        metrics = compute_metrics(table.rows, targets, labels, multi_label, bootstrap_seed=None)
-        value = metrics[self.metric]
+        value = primary_score(table.rows, targets, labels, multi_label)
         if value is None:
             raise DataError(
                 f"{self.corpus.name}: no class has validation clips both with and without it, "
