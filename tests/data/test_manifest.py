@@ -22,6 +22,7 @@ from melpatch.data.manifest import (
     write_corpus,
     write_rejected,
 )
+from melpatch.data.split_roles import usual_split
 from melpatch.errors import DataError
 
 RATE = 8000
@@ -397,6 +398,8 @@ NAMES = (WORDS | st.sampled_from([" x ", 'a"b', "a,b", "l\nm", "r\rs", "=1+1", "
     lambda n: n not in {".", ".."}
 )
 LABELS = WORDS.map(str.strip).filter(bool)
+# Other names of the usual splits are read as these.
+SPLITS = LABELS.filter(lambda name: usual_split(name) in (None, name))
 
 
 @given(
@@ -404,7 +407,7 @@ LABELS = WORDS.map(str.strip).filter(bool)
         st.tuples(
             st.lists(NAMES, min_size=1, max_size=3),
             st.lists(LABELS, max_size=3, unique=True),
-            LABELS | st.just(""),
+            SPLITS | st.just(""),
             st.floats(0, 1e6),
             st.floats(1e-3, 1e6),
             st.booleans(),

@@ -89,7 +89,7 @@ class Columns:
         parts = [
             f"{self.header[number]!r} is read as {role}"
             for role, number in self.numbers.items()
-            if self.header[number] not in (role, *PACKED_COLUMNS)
+            if self.header[number] != role
         ]
         unused = [repr(name) for name in self._unused()]
         if unused:
