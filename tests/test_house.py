@@ -40,6 +40,7 @@ FLOORS = {
             "colours",
             "schedules",
             "placeholders",
+            "outputs",
             "default_dtype",
         },
         {"registry"},
