@@ -6,8 +6,8 @@ from pathlib import Path
 
 from melpatch.errors import ConfigError
 
+# Endings of outputs that have lists beside them.
 _RESULTS = ("", ".csv", ".npz", ".parquet")
-"""Endings of outputs that have lists beside them."""
 
 
 def check_output(
@@ -16,50 +16,69 @@ def check_output(
     inputs: Iterable[str | Path],
     is_own: Callable[[Path], bool],
     overwrite: bool,
-    flag: str = "--out",
 ) -> None:
-    """Raise ConfigError if a file may not be written.
+    """Raise ConfigError if a command may not write its output.
 
     Args:
         out: the file.
         inputs: files that are read; the output is none of them, whatever ``overwrite`` says.
         is_own: whether an existing file is an unchanged output of the same command.
         overwrite: whether a file of another origin may be replaced.
-        flag: the flag that names the output, for messages.
     """
     if not os.path.lexists(out):
         return
-    real = os.path.realpath(out)
-    for path in inputs:
-        if os.path.realpath(path) == real or _is_same(path, out):
-            raise ConfigError(f"{flag} {out}: is an input; give another file")
+    if is_among(out, inputs):
+        raise ConfigError(f"--out {out}: is an input; give another file")
     if out.is_dir():
-        raise ConfigError(f"{flag} {out}: there is a folder of this name; give the name of a file")
-    if not out.is_file():
-        raise ConfigError(f"{flag} {out}: is not a regular file; give another name")
-    if not overwrite and not is_own(out):
+        raise ConfigError(f"--out {out}: there is a folder of this name; give the name of a file")
+    if not overwrite and not (out.is_file() and is_own(out)):
         raise ConfigError(
-            f"{flag} {out}: exists, and was not made by this command or was changed since; "
+            f"--out {out}: exists, and was not made by this command or was changed since; "
             "give another name, or --overwrite to replace it"
         )
 
 
-def beside(out: Path, kind: str) -> Path:
-    """Return the list beside an output, such as ``a.rejected.csv``; no other output has the same.
+def is_among(path: Path, files: Iterable[str | Path]) -> bool:
+    """Return whether a path stands for one of some files, by whatever name or link."""
+    real = os.path.realpath(path)
+    return any(os.path.realpath(file) == real or _is_same(file, path) for file in files)
 
-    Of two outputs whose names differ by their ending, such as ``a.csv`` and ``a.npz``, the one that
-    is written second has its list in ``a.npz.rejected.csv``.
+
+def _is_same(one: str | Path, other: Path) -> bool:
+    """Return whether two names are links to one file, or differ by a case that is ignored."""
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121 - a name may be text or a path
+    except (OSError, ValueError):
+        return False
+
+
+def list_beside(out: Path, kind: str, header: str, inputs: Iterable[str | Path] = ()) -> Path:
+    """Return the path of a list beside an output, such as ``a.rejected.csv``.
+
+    No other output has the same: of two outputs whose names differ by their ending, such as
+    ``a.csv`` and ``a.npz``, the one that is written second has ``a.npz.rejected.csv``. So has one
+    beside which something else is called ``a.rejected.csv``.
 
     Args:
         out: the output, which need not exist.
         kind: what is listed, such as ``rejected``.
+        header: the first line of such a list.
+        inputs: files that are read.
+
+    Raises:
+        ConfigError: something else has both names.
     """
     stem = out.stem if out.suffix.lower() in _RESULTS else out.name
-    others = (out.with_name(stem + ending) for ending in _RESULTS)
-    for other in others:
-        if other.name != out.name and (other.exists() or parts_of(other).exists()):
-            return out.with_name(f"{out.name}.{kind}.csv")
-    return out.with_name(f"{stem}.{kind}.csv")
+    short = out.with_name(f"{stem}.{kind}.csv")
+    long = out.with_name(f"{out.name}.{kind}.csv")
+    others = [out.with_name(stem + ending) for ending in _RESULTS if stem + ending != out.name]
+    files = list(inputs)
+    shared = any(other.exists() or parts_of(other).exists() for other in others)
+    if not shared and _may_be_replaced(short, header, files):
+        return short
+    if _may_be_replaced(long, header, files):
+        return long
+    raise ConfigError(f"--out {out}: {long} is in the way of its list; give another --out")
 
 
 def parts_of(out: Path) -> Path:
@@ -67,9 +86,11 @@ def parts_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.parts")
 
 
-def _is_same(path: str | Path, out: Path) -> bool:
-    """Return whether two names stand for one file, by hard links or in a file system without case."""
-    try:
-        return os.path.samefile(path, out)  # noqa: PTH121 - a name may be text or a path
-    except (OSError, ValueError):
+def _may_be_replaced(path: Path, header: str, inputs: list[str | Path]) -> bool:
+    """Return whether a path is free, or has an earlier list."""
+    if not os.path.lexists(path):
+        return True
+    if not path.is_file() or is_among(path, inputs):
         return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline(len(header) + 2).rstrip("\r\n") == header

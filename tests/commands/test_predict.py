@@ -11,10 +11,12 @@ from journeys.three_sounds import (
     write_folder,
     write_run,
     write_sound,
+    write_table,
 )
 
 from melpatch.audio import sound_file
 from melpatch.cli import main
+from melpatch.data.manifest import load_corpus
 from melpatch.inference.model import load
 
 
@@ -198,3 +200,82 @@ def test_what_cannot_be_predicted_is_exit_code_2(classifier, words, message, tmp
     assert main(["predict", str(classifier), *words, "--out", str(tmp_path / "found.csv")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "found.csv").exists()
+
+
+def test_what_is_written_is_read_back_by_every_command(classifier, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    melpatch("predict", classifier, "sounds", "--hop", "0.5", "--out", "p/windows.csv")
+    melpatch("embed", classifier, "p/windows.csv", "--out", "e/windows.npz")
+    melpatch("pack", "p/windows.csv", "--out", "shards", "--workers", "0")
+    melpatch("predict", classifier, "shards", "--out", "p/packed.csv")
+    melpatch("predict", classifier, "p/packed.csv", "--hop", "0.5", "--out", "p/again.parquet")
+    windows = load_corpus(["p/windows.csv"])
+    with np.load("e/windows.npz") as found:
+        assert len(found["path"]) == len(windows.clips) > 6
+        np.testing.assert_allclose(found["start"], [clip.start for clip in windows.clips])
+    for name in ("e/windows.npz", "p/packed.csv", "p/again.parquet"):
+        again = load_corpus([name])
+        assert sorted(clip.duration for clip in again.clips) == pytest.approx(
+            sorted(clip.duration for clip in windows.clips), abs=1e-6
+        )
+        assert not again.rejected
+
+
+def test_outputs_of_others_and_inputs_are_kept(classifier, folder, tmp_path, capsys):
+    listed = write_table(tmp_path / "list.csv", ("path", "label"), [("sounds/low/0.wav", "x")])
+    before = listed.read_bytes()
+    words = ["predict", str(classifier), str(listed), "--out"]
+    for flags in ([], ["--overwrite"]):
+        assert main([*words, str(listed), *flags]) == 2
+        assert f"{listed}: is an input" in capsys.readouterr().err
+    assert main(["predict", str(classifier), str(folder), "--out", str(listed)]) == 2
+    assert "exists, and was not made by this command" in capsys.readouterr().err
+    assert listed.read_bytes() == before
+    out = tmp_path / "out.csv"
+    for _ in range(2):
+        assert main([*words, str(out)]) == 0
+    (line,) = read_table(out)
+    # A label that someone corrected is kept too.
+    other = next(label for label in LABELS if label != line["label"])
+    out.write_text(out.read_text().replace(f",{line['label']},", f",{other},", 1))
+    assert main([*words, str(out)]) == 2
+    assert main([*words, str(out), "--overwrite"]) == 0
+
+
+def test_lists_beside_two_outputs_of_one_stem_are_both_kept(classifier, folder, tmp_path):
+    (folder / "bad.wav").write_bytes(b"RIFF")
+    melpatch("embed", classifier, folder, "--out", tmp_path / "a.npz")
+    table = write_table(tmp_path / "list.csv", ("path",), [("sounds/low/0.wav",), ("gone.wav",)])
+    melpatch("predict", classifier, table, "--out", tmp_path / "a.csv")
+    melpatch("predict", classifier, folder / "low", "--out", tmp_path / "a.csv")
+    (bad,) = read_table(tmp_path / "a.rejected.csv")
+    assert bad["path"].endswith("bad.wav")
+    assert not (tmp_path / "a.csv.rejected.csv").exists()
+
+
+def test_malformed_lines_are_listed_and_the_rest_is_predicted(classifier, folder, tmp_path):
+    rows = [("sounds/low/0.wav", "0"), ("sounds/low/1.wav", "soon")]
+    table = write_table(tmp_path / "list.csv", ("path", "start"), rows)
+    melpatch("predict", classifier, table, "--out", tmp_path / "p.csv")
+    assert len(read_table(tmp_path / "p.csv")) == 1
+    (bad,) = read_table(tmp_path / "p.rejected.csv")
+    assert bad["path"] == f"{table}, line 3"
+
+
+def test_a_class_may_be_called_as_a_column(folder, tmp_path):
+    names = ("Fold", "path", "probability")
+    run = write_run(tmp_path / "run", settings(names))
+    for ending in ("csv", "npz"):
+        melpatch("predict", run, folder, "--out", tmp_path / f"p.{ending}")
+    lines = read_table(tmp_path / "p.csv")
+    assert list(lines[0])[-3:] == [
+        "probability:Fold",
+        "probability:path",
+        "probability:probability",
+    ]
+    assert lines[0]["path"].endswith(".wav")
+    assert lines[0]["label"] in names
+    corpus = load_corpus([tmp_path / "p.csv"])
+    assert [*corpus.splits] == [""]
+    with np.load(tmp_path / "p.npz") as found:
+        assert tuple(found["labels"]) == names

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from melpatch.cli import main
 from melpatch.commands import pack
 from melpatch.commands.prepare import Config, run
 from melpatch.data.clip import clip_key
@@ -347,3 +348,22 @@ def test_a_root_goes_with_one_name_and_a_subset_with_a_root(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         run(Config(**settings))
+
+
+def test_a_corpus_of_the_users_or_with_work_in_it_is_not_written_over(birds, tmp_path, capsys):
+    out = tmp_path / "corpus.csv"
+    out.write_text("path,label\nbirds/wren/a.wav,mine\n")
+    words = ["prepare", str(birds), "--workers", "0", "--out", str(out)]
+    assert main(words) == 2
+    assert "exists, and was not made by this command" in capsys.readouterr().err
+    assert "mine" in out.read_text()
+    assert main([*words, "--overwrite"]) == 0
+    assert main(words) == 0
+    # A label that was filled in would be lost.
+    first = load_corpus([out]).clips[0].labels[0]
+    out.write_text(out.read_text().replace(f",{first},", ",mine,"))
+    assert main(words) == 2
+    # An input is kept, whatever flag is given.
+    assert main(["prepare", str(out), "--workers", "0", "--out", str(out), "--overwrite"]) == 2
+    assert "is an input; give another file" in capsys.readouterr().err
+    assert ",mine," in out.read_text()

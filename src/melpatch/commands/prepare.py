@@ -15,9 +15,11 @@ from melpatch.data.clip import Clip
 from melpatch.data.decoding import Decoding
 from melpatch.data.leaks import find_leaks, warn_of_shared_groups
 from melpatch.data.manifest import (
+    REJECTED_HEADER,
     Corpus,
     Rejected,
     corpus_from_rows,
+    is_unchanged,
     load_with_rates,
     write_corpus,
     write_rejected,
@@ -25,7 +27,10 @@ from melpatch.data.manifest import (
 )
 from melpatch.data.quality import Finding, corpus_notices, file_findings
 from melpatch.data.row import Row
+from melpatch.data.shards import INDEX
+from melpatch.data.sources import MANIFESTS
 from melpatch.datasets.base import Card
+from melpatch.outputs import check_output, list_beside
 from melpatch.progress import console, notice
 
 _SHOWN = 12  # labels listed by name
@@ -55,6 +60,8 @@ class Config:
     """Worker processes that read files; 0 reads them in this one."""
     headers_only: bool = False
     """Read headers instead of whole files: quick, but damage is not found, and lengths are as stated."""
+    overwrite: bool = False
+    """Replace a file in --out that this command did not make; an input is never replaced."""
     salvage: bool = False
     """Keep the good stretches, of 1 s or more, of damaged files; what is left out is listed in .salvaged.csv."""
 
@@ -68,6 +75,9 @@ class Config:
 def run(config: Config) -> None:
     """Scan the sources, print a summary, and write the corpus."""
     card = _card(config)
+    out = config.out or _default_out(card, config.subset)
+    # Before and after the files are read, which may take long: only then are they known.
+    _check_output(config, out, None)
     decoding = None if config.headers_only else Decoding(salvage=config.salvage)
     corpus, rates, missing, labels = _survey(config, card, decoding)
     table = Table(title=corpus.name, title_justify="left", show_header=False, box=None)
@@ -78,21 +88,22 @@ def run(config: Config) -> None:
         table.add_row("missing", f"{len(missing):,} of {_listed(corpus, missing):,}")
         table.add_row("licence", card.licence)
     console().print(table)
-    out = config.out or _default_out(card, config.subset)
+    _check_output(config, out, corpus)
     write_corpus(corpus, out)
-    _list(corpus.rejected, out.with_suffix(".rejected.csv"), "files are left out")
+    _list(corpus.rejected, _beside(config, out, "rejected"), "files are left out")
     lacking = [Rejected(str(row.path), _why_lacking(row.path)) for row in missing]
     _list(
         lacking,
-        out.with_suffix(".missing.csv"),
+        _beside(config, out, "missing"),
         f"of {_listed(corpus, missing):,} clips are missing",
     )
     if decoding is None:
         notice("only headers were read: damage is not found, and lengths are as stated")
     else:
-        salvaged = out.with_suffix(".salvaged.csv")
+        salvaged = _beside(config, out, "salvaged")
         _list(decoding.salvaged, salvaged, "damaged files are kept in part")
-        _report_quality(decoding, out.with_suffix(".quality.csv"))
+        quality = _beside(config, out, "quality", ",".join(Finding._fields))
+        _report_quality(decoding, quality)
     for text in corpus_notices(corpus):
         notice(text)
     _warn_of_lost_labels(corpus, labels)
@@ -101,6 +112,26 @@ def run(config: Config) -> None:
         _warn_of_leaks(find_leaks(corpus))
     warn_of_shared_groups(*(corpus.select([split]) for split in corpus.splits))
     console().print(f"written: {out}")
+
+
+def _check_output(config: Config, out: Path, corpus: Corpus | None) -> None:
+    """Raise ConfigError if the corpus file may not be written, which is None before it is known."""
+    inputs: list[str | Path] = [*config.sources]
+    tables = [Path(source) / name for source in config.sources for name in (INDEX, *MANIFESTS)]
+    # A table that melpatch wrote on top of a folder is not read with it.
+    inputs += [path for path in tables if path.is_file() and not is_unchanged(path, None)]
+    if corpus is not None:
+        inputs += [clip.path for clip in corpus.clips if clip.path.name == out.name]
+    check_output(
+        out,
+        inputs=inputs,
+        is_own=lambda path: is_unchanged(path, corpus),
+        overwrite=config.overwrite,
+    )
+
+
+def _beside(config: Config, out: Path, kind: str, header: str = REJECTED_HEADER) -> Path:
+    return list_beside(out, kind, header, config.sources)
 
 
 def _why_lacking(path: Path) -> str:

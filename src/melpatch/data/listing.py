@@ -1,6 +1,7 @@
 """The clips that a table lists, line by line; malformed lines are left out and named."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -33,6 +34,7 @@ from melpatch.data.tables import Line, opened
 
 # Folders, beside a table or its folder, in which its files may lie if not in its own folder.
 _ELSEWHERE = ("audio", "wav", "wavs", "clips", "recordings", "../audio", "../wav", "../clips")
+_MEMBER = re.compile(r"\[[0-9a-f]{16} at byte \d+\]$")
 # Two times of a clip that differ by less are the same, in seconds.
 _SAME_TIME = 0.01
 
@@ -177,6 +179,9 @@ class _RowReader:
             raise ValueError("no path; fill it in, or drop the row")
         if "\0" in file:
             raise ValueError("the path has a null byte; correct it")
+        if size.strip():
+            # As commands write the place of a packed clip: its shard, member and offset.
+            file = _MEMBER.sub("", file)
         path, url = self._locate(file)
         begin = _number(start, START) or 0.0
         seconds = self._seconds(number, begin, duration, end)

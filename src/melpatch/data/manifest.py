@@ -16,11 +16,13 @@ from melpatch.data.columns import ColumnNames
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
 from melpatch.data.decoding import Decoding
 from melpatch.data.file_names import is_text, path_text
+from melpatch.data.listing import read_table
 from melpatch.data.missing_shards import unavailable_rows
 from melpatch.data.repeats import distinct_keys, without_repeats
 from melpatch.data.row import COLUMNS, GROUP, LABEL, PACKED_COLUMNS, SPLIT, Row
 from melpatch.data.scan import Probed, scan
 from melpatch.data.sources import dataset_name, read_source, source_name
+from melpatch.data.tables import header_of
 from melpatch.errors import AudioError, DataError
 from melpatch.progress import notice
 
@@ -256,6 +258,37 @@ def write_corpus(corpus: Corpus, path: Path) -> None:
     write_table(path, columns, (csv_cells(clip, folder)[: len(columns)] for clip in corpus.clips))
 
 
+def is_unchanged(path: Path, corpus: Corpus | None) -> bool:
+    """Return whether a CSV file is one of :func:`write_corpus` that holds no work of the user.
+
+    Work is a label, split or group other than in the corpus, or a clip that the corpus lacks though
+    its file is there: the list of another corpus.
+
+    Args:
+        path: an existing file.
+        corpus: what is to replace it; None: only the columns are looked at.
+    """
+    try:
+        header = header_of(path)
+        if header not in ([*COLUMNS], [*COLUMNS, *PACKED_COLUMNS]):
+            return False
+        if corpus is None:
+            return True
+        rows = read_table(path, ColumnNames()).rows
+    except DataError:
+        return False
+    clips = {clip.key: clip for clip in corpus.clips}
+    rejected = {file.path for file in corpus.rejected}
+    for row in rows:
+        clip = clips.get(row.key or 0)
+        if clip is None:
+            if row.path.exists() and path_text(row.path) not in rejected:
+                return False
+        elif (clip.labels, clip.split, clip.group) != (row.labels, row.split, row.group):
+            return False
+    return True
+
+
 def csv_cells(clip: Clip, folder: Path) -> tuple[str, ...]:
     """Return a clip as the cells of a CSV file in a folder, in the order of the columns."""
     path = clip.path
@@ -275,9 +308,13 @@ def csv_cells(clip: Clip, folder: Path) -> tuple[str, ...]:
     return (clip.url or path_text(path), *about, *packed)
 
 
+REJECTED_HEADER = "path,reason"
+"""The first line of a list of files that were left out."""
+
+
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
     """Write the files that were left out as a CSV file with the columns ``path`` and ``reason``."""
-    write_table(path, ("path", "reason"), [(file.path, file.reason) for file in rejected])
+    write_table(path, REJECTED_HEADER.split(","), [(file.path, file.reason) for file in rejected])
 
 
 def read_rejected(path: Path) -> tuple[Rejected, ...]:

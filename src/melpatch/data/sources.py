@@ -23,8 +23,8 @@ _NOT_SOUND = frozenset(
     " mid midi npy npz parquet pdf pickle pkl png pt py rar rst safetensors sh srt svg tar"
     " textgrid tgz tif tiff toml tsv txt vtt xls xlsx xml yaml yml zip".split()
 )
-# Usual names of a table on top of a folder that lists its files.
-_MANIFESTS = ("metadata.csv", "manifest.csv", "labels.csv", "annotations.csv", "meta.csv")
+MANIFESTS = ("metadata.csv", "manifest.csv", "labels.csv", "annotations.csv", "meta.csv")
+"""Usual names of a table on top of a folder that lists its files."""
 _LOOK_AT = 100  # of its rows, one of which must be a file that is there
 
 
@@ -90,7 +90,7 @@ def _read_folder(folder: Path, names: ColumnNames, *, whole_folder: bool) -> Lis
     files = list(sound_files(folder))
     remarks: list[str] = []
     if not whole_folder:
-        for path in (folder / name for name in _MANIFESTS):
+        for path in (folder / name for name in MANIFESTS):
             if path.is_file():
                 listing, remark = _read_manifest(path, names, len(files))
                 if listing is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from melpatch.atomic import written_aside
 from melpatch.config import to_dict
+from melpatch.data.columns import class_columns
 from melpatch.distributed import on_rank_zero, world_size
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.job import EvaluationJob
@@ -119,7 +120,8 @@ def _rejected(job: EvaluationJob, trials: Sequence[TrialResult]) -> list[str]:
 def _write_predictions(path: Path, trials: Sequence[TrialResult], labels: Sequence[str]) -> None:
     with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "start", "label", "predicted", "split", "seed", *labels])
+        columns = ["path", "start", "label", "predicted", "split", "seed"]
+        writer.writerow([*columns, *class_columns(labels, columns)])
         for trial in trials:
             for clip, probabilities in zip(trial.clips, trial.probabilities, strict=True):
                 predicted = labels[int(np.argmax(probabilities))]

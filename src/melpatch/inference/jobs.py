@@ -14,12 +14,17 @@ import melpatch
 from melpatch import distributed
 from melpatch.config import check_batch_size, check_workers
 from melpatch.data.clip import Clip
+from melpatch.data.corpus import Rejected
+from melpatch.data.row import PACKED_COLUMNS
+from melpatch.data.shards import INDEX
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.model import Model
 from melpatch.inference.network import Precision
+from melpatch.inference.own_output import is_own_output
 from melpatch.inference.sources import fingerprint, list_recordings
-from melpatch.inference.tables import Column, table_format
+from melpatch.inference.tables import SECONDS, Column, table_format
 from melpatch.inference.writing import InferenceJob
+from melpatch.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,8 @@ class InferenceConfig:
     """Arithmetic of the network; auto is bf16-mixed on a GPU with bf16 hardware, else 32-true."""
     salvage: bool = False
     """Use the sound before the damage of a damaged recording; OUT.rejected.csv lists what is left out."""
+    overwrite: bool = False
+    """Replace a file in --out that this command did not make; an input is never replaced."""
     resume: bool = False
     """Continue a killed run from OUT.parts; finished recordings are not computed again."""
 
@@ -75,11 +82,20 @@ def inference_job(
         keep: whether a recording that could not be read to its end keeps its rows.
 
     Raises:
-        ConfigError: the output's name has an unknown ending.
+        ConfigError: the output's name has an unknown ending, or it may not be replaced.
         DataError: a source does not exist, or there is no recording.
     """
     ending = table_format(config.out, default_ending)
-    recordings = list_recordings(config.recordings)
+    malformed: list[Rejected] = []
+    recordings = list_recordings(config.recordings, malformed)
+    inputs = _inputs(config, recordings)
+    command = about["command"]
+    check_output(
+        config.out,
+        inputs=inputs,
+        is_own=lambda path: is_own_output(path, ending, command),
+        overwrite=config.overwrite,
+    )
     depends_on = {
         "melpatch": melpatch.__version__,
         "recordings": fingerprint(recordings),
@@ -90,6 +106,8 @@ def inference_job(
         out=config.out,
         ending=ending,
         recordings=recordings,
+        malformed=malformed,
+        inputs=inputs,
         task=task,
         columns=[*_place_columns(recordings, timed), *columns],
         about=depends_on | dict(about),
@@ -98,6 +116,14 @@ def inference_job(
         workers=model.default_workers if config.workers is None else config.workers,
         resume=config.resume or distributed.restarted(),
     )
+
+
+def _inputs(config: InferenceConfig, recordings: Sequence[Clip]) -> list[str | Path]:
+    """Return the files that are read and might be named as the output."""
+    inputs: list[str | Path] = [config.run / "config.toml", config.run / "model.safetensors"]
+    for source in config.recordings:
+        inputs += [source, Path(source) / INDEX]
+    return inputs + [clip.path for clip in recordings if clip.path.name == config.out.name]
 
 
 def _place_columns(recordings: Sequence[Clip], timed: bool) -> list[Column]:
@@ -112,12 +138,20 @@ def _place_columns(recordings: Sequence[Clip], timed: bool) -> list[Column]:
     path = Column("path", path_values)
     key = Column("key", lambda rows: keys[rows["recording"]])
     times = [
-        Column("start", lambda rows: starts[rows["recording"]] + rows["start"], ".3f"),
-        Column("end", lambda rows: starts[rows["recording"]] + rows["end"], ".3f"),
+        Column("start", lambda rows: starts[rows["recording"]] + rows["start"], SECONDS),
+        Column("end", lambda rows: starts[rows["recording"]] + rows["end"], SECONDS),
     ]
+    if any(clip.size for clip in recordings):
+        times += [_packed_column(name, recordings) for name in PACKED_COLUMNS]
     if any(clip.duration < inf or clip.start for clip in recordings):
         return [path, key, *times]
     return [path, *times] if timed else [path]
+
+
+def _packed_column(name: str, recordings: Sequence[Clip]) -> Column:
+    """Return a column that says where in its shard a clip is, so that the table can be read back."""
+    values = np.array([getattr(clip, name) for clip in recordings], dtype=np.int64)
+    return Column(name, lambda rows: values[rows["recording"]])
 
 
 def _hash(run: Path) -> str:

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 
 from melpatch.config import check
+from melpatch.data.columns import class_columns
 from melpatch.errors import ConfigError
+
+SECONDS = "seconds"
+"""Format of times in CSV: to a millisecond, or to a microsecond where that differs."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,9 @@ class Column:
     Attributes:
         name: name of the column.
         values: from a chunk of rows to the column's values, (row) or (row, value).
-        spec: format specification of a value in CSV, such as ``.3f``.
-        names: names of the values of a row, if there are several; CSV numbers them without.
+        spec: format specification of a value in CSV, such as ``.6g``, or :data:`SECONDS`.
+        names: classes of the values of a row, if there are several; a class that is called as
+            another column has a prefix. Without, CSV numbers the values.
     """
 
     name: str
@@ -73,19 +78,28 @@ def _write_csv(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
             cells: list[list[str]] = []
             for column in columns:
                 values = column.values(chunk)
-                header.extend(_header(column, values))
+                header.extend(_header(column, values, columns))
                 side_by_side = values.T if values.ndim == 2 else values[None]
                 for single in side_by_side:
-                    cells.append([format(value, column.spec) for value in single.tolist()])
+                    cells.append([_cell(value, column.spec) for value in single.tolist()])
             if number == 0:
                 writer.writerow(header)
             writer.writerows(zip(*cells, strict=True))
 
 
-def _header(column: Column, values: np.ndarray) -> Sequence[str]:
+def _cell(value: Any, spec: str) -> str:
+    if spec != SECONDS:
+        return format(value, spec)
+    exact = f"{value:.6f}"
+    return exact.removesuffix("000")
+
+
+def _header(column: Column, values: np.ndarray, columns: Sequence[Column]) -> Sequence[str]:
     if values.ndim == 1:
         return (column.name,)
-    return column.names or [f"{column.name}_{number}" for number in range(values.shape[1])]
+    if column.names:
+        return class_columns(column.names, [other.name for other in columns])
+    return [f"{column.name}_{number}" for number in range(values.shape[1])]
 
 
 def _write_npz(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
@@ -137,7 +151,8 @@ def _write_parquet(path: Path, columns: Sequence[Column], chunks: Chunks) -> Non
             if values.ndim == 1:
                 fields[column.name] = pa.array(values)
             elif column.names:
-                fields |= dict(zip(column.names, map(pa.array, values.T), strict=True))
+                names = _header(column, values, columns)
+                fields |= dict(zip(names, map(pa.array, values.T), strict=True))
             else:
                 flat = pa.array(np.ascontiguousarray(values).reshape(-1))
                 fields[column.name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

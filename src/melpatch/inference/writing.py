@@ -11,7 +11,7 @@ from typing import Any
 from melpatch import distributed
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
-from melpatch.data.manifest import write_rejected
+from melpatch.data.manifest import REJECTED_HEADER, write_rejected
 from melpatch.errors import DataError, UnreachableError
 from melpatch.inference import tables
 from melpatch.inference.engine import InferenceTask, infer_many
@@ -19,6 +19,7 @@ from melpatch.inference.only_writer import only_writer
 from melpatch.inference.parts import Part, PartFolder, PartWriter, group_clips
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips, RecordingEnd
+from melpatch.outputs import list_beside
 from melpatch.progress import bar, notice
 
 _POLL_SECONDS = 0.5  # between looks for the parts of other ranks
@@ -32,6 +33,8 @@ class InferenceJob:
         out: output file; its parts lie beside it until it is finished.
         ending: its format, see :func:`melpatch.inference.tables.table_format`.
         recordings: recordings in the order of the rows.
+        malformed: lines of CSV files that name none.
+        inputs: files that are read.
         task: what to compute for each.
         columns: from chunks of rows to columns.
         about: what the rows depend on, see :class:`melpatch.inference.parts.PartFolder`.
@@ -51,6 +54,8 @@ class InferenceJob:
     batch_size: int
     workers: int
     resume: bool
+    malformed: Sequence[Rejected] = ()
+    inputs: Sequence[str | Path] = ()
 
     @property
     def unit(self) -> str:
@@ -167,9 +172,10 @@ class _Speed:
 
 def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> None:
     """Make one output of all parts, and list beside it the recordings that could not be read."""
-    rejected = tuple(clip for part in parts.values() for clip in part.rejected)
-    count = len(job.recordings)
-    beside = job.out.with_name(f"{job.out.stem}.rejected.csv")
+    unreadable = tuple(clip for part in parts.values() for clip in part.rejected)
+    rejected = (*job.malformed, *unreadable)
+    count = len(job.recordings) + len(job.malformed)
+    beside = list_beside(job.out, "rejected", REJECTED_HEADER, job.inputs)
     beside.unlink(missing_ok=True)
     if rejected:
         write_rejected(rejected, beside)
