@@ -44,10 +44,10 @@ def is_among(path: Path, files: Iterable[str | Path]) -> bool:
     return any(os.path.realpath(file) == real or _is_same(file, path) for file in files)
 
 
-def _is_same(one: str | Path, other: Path) -> bool:
+def _is_same(file: str | Path, path: Path) -> bool:
     """Return whether two names are links to one file, or differ by a case that is ignored."""
     try:
-        return os.path.samefile(one, other)  # noqa: PTH121 - a name may be text or a path
+        return os.path.samefile(file, path)  # noqa: PTH121 - a name may be text or a path
     except (OSError, ValueError):
         return False
 
