@@ -1,10 +1,14 @@
+import math
+import os
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from melpatch.checkpoint import load_weights, save_weights
-from melpatch.errors import CheckpointError
+from melpatch.checkpoint import load_into, load_weights, save_weights
+from melpatch.errors import CheckpointError, ConfigError
 
 TENSORS = st.dictionaries(
     st.text("abc.", min_size=1, max_size=8),
@@ -68,3 +72,47 @@ def test_damaged_weights_are_named(tmp_path, left):
     ) as caught:
         load_weights(path)
     assert "\n" not in str(caught.value)
+
+
+# ----------------------------------------------------------------------------- what others wrote
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_one_weight_that_is_no_finite_number_is_refused(tmp_path, number, dtype):
+    weights = torch.ones(3, 4, dtype=dtype)
+    weights[1, 2] = number
+    save_weights(tmp_path / "w.safetensors", {"a": torch.ones(2), "b": weights})
+    with pytest.raises(CheckpointError, match=r"b holds 1 of 12 weights that are NaN or infinite"):
+        load_weights(tmp_path / "w.safetensors")
+    assert load_weights(tmp_path / "w.safetensors", finite=False).keys() == {"a", "b"}
+
+
+def test_large_finite_weights_are_taken(tmp_path):
+    save_weights(tmp_path / "w.safetensors", {"a": torch.full((4,), 3e38)})
+    assert load_weights(tmp_path / "w.safetensors")["a"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            {"weight": torch.ones(2, 3, dtype=torch.int64), "bias": torch.ones(2)},
+            "instead of floats",
+        ),
+        ({"weight": torch.ones(2, 4), "bias": torch.ones(2)}, "size mismatch for weight"),
+        ({"weight": torch.ones(2, 3)}, "Missing key"),
+        ({f"x{number}": torch.ones(1) for number in range(999)}, "Unexpected key"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_a_short_line(state, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_into(nn.Linear(3, 2), state)
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_no_weights(tmp_path):
+    os.mkfifo(tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="is a named pipe, not a file"):
+        load_weights(tmp_path / "w.safetensors")

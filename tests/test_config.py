@@ -193,6 +193,7 @@ def test_a_piece_of_the_users_own_code_needs_no_registration(monkeypatch):
     exec(
         "from dataclasses import dataclass\n"
         "class Warbler:\n"
+        "    needs_labels = False\n"
         "    @dataclass(frozen=True, kw_only=True)\n"
         "    class Config:\n"
         "        size: int = 3\n",
@@ -202,4 +203,4 @@ def test_a_piece_of_the_users_own_code_needs_no_registration(monkeypatch):
     holder = Holder(grid=module.Warbler.Config(size=7))
     written = config.to_dict(holder)
     assert written == {"grid": {"name": "birds:Warbler", "size": 7}}
-    assert config.from_dict(Holder, written) == holder
+    assert config.from_dict(Holder, written, trust_code=True) == holder

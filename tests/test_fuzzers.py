@@ -74,3 +74,10 @@ def test_a_case_depends_on_seed_and_number_alone(fuzzers):
 
     assert names(1, 0, 4)[2:] == names(1, 2, 2)
     assert names(1, 0, 4) != names(2, 0, 4)
+
+
+@pytest.mark.parametrize("name", ["weights", "configs"])
+def test_a_few_cases_of_each_fuzzer_do_no_harm(fuzzers, name):
+    driver, fuzzer = fuzzers("driver"), fuzzers(name)
+    outcomes = driver.fuzz(fuzzer.prepare, fuzzer.case, seed=15, count=4)
+    assert driver.bad(outcomes) == []

@@ -164,7 +164,11 @@ def test_what_is_no_piece_is_refused_in_one_line(kind, name, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("os:getcwd", "cannot be called with the size of an encoder"),
+        ("os:system", "'os:system' is a builtin_function_or_method; wanted: a function of the enc"),
+        ("subprocess:run", "subprocess:run failed when called with 'nano': FileNotFoundError"),
+        ("shutil:which", "shutil:which returned a NoneType; a recipe returns a melpatch"),
+        ("os:fspath", "wanted: a function of the encoder's size"),
+        ("base64:main", "cannot be called with the size of an encoder"),
         ("os.path:basename", "os.path:basename returned a str; a recipe returns a melpatch"),
         ("pathlib:Path", "pathlib:Path is no objective"),
         ("warbling", "unknown recipe or objective 'warbling'; did you mean warbler"),

@@ -183,9 +183,17 @@ def _in_child(case: Case, limits: Limits, report: Path) -> None:
             stream.flush()
         report.write_text(json.dumps([verdict, message]), encoding="utf-8")
     except BaseException:  # noqa: BLE001 - whatever it is, the parent process is to hear of it
-        report.write_text(json.dumps(["defect", traceback.format_exc()[-1500:]]), encoding="utf-8")
+        report.write_text(json.dumps(["defect", _last_lines()]), encoding="utf-8")
     finally:
         os._exit(0)
+
+
+def _last_lines() -> str:
+    """Return the end of the traceback of the current exception: where it was raised, and what."""
+    kind, error, trace = sys.exc_info()
+    frames = traceback.extract_tb(trace)[-3:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    return f"{kind.__name__ if kind else ''}: {str(error)[:300]} ({' > '.join(places)})"
 
 
 def _called(call: Callable[[], object]) -> tuple[str, str]:
@@ -197,7 +205,7 @@ def _called(call: Callable[[], object]) -> tuple[str, str]:
     except MelpatchError as error:
         return _judged(error)
     except BaseException:  # noqa: BLE001 - this is what a fuzzer looks for
-        return "defect", traceback.format_exc()[-1500:]
+        return "defect", _last_lines()
     return "taken", ""
 
 
@@ -214,9 +222,9 @@ def _command(words: Sequence[str]) -> tuple[str, str]:
     except OSError as error:
         if error.filename is not None:
             return "refused", f"{error.filename}: {error.strerror}"
-        return "defect", traceback.format_exc()[-1500:]
+        return "defect", _last_lines()
     except BaseException:  # noqa: BLE001 - this is what a fuzzer looks for
-        return "defect", traceback.format_exc()[-1500:]
+        return "defect", _last_lines()
     return ("taken", "") if code == 0 else ("defect", f"exit code {code}")
 
 

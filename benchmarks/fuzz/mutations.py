@@ -107,6 +107,14 @@ def odd_value(rng: random.Random) -> object:
     return nested(rng)
 
 
+def shown(value: object) -> str:
+    """Return a value in words, cut to what fits on a line."""
+    try:
+        return repr(value)[:60]
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that cannot be shown"
+
+
 def nested(rng: random.Random) -> object:
     """Return lists or tables within each other, up to 1,000 deep."""
     value: object = rng.choice(("x", 1, 1.5))

@@ -7,10 +7,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
-from torch import Tensor
+from torch import Tensor, nn
 
 from melpatch.atomic import written_aside
-from melpatch.errors import CheckpointError
+from melpatch.errors import CheckpointError, ConfigError, shortened
+from melpatch.opening import require_regular
 
 
 def save_weights(
@@ -46,20 +47,75 @@ def copied(value: Any) -> Any:
     return value
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def load_weights(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file.
 
+    Args:
+        path: the file.
+        finite: whether weights that are no finite numbers are refused.
+
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing or damaged, or holds a weight that is no finite number.
     """
-    if not path.is_file():
+    again = "restore it from a backup or train again"
+    if not path.exists():
         raise CheckpointError(
             f"{path}: no such file; give the folder of a finished or interrupted run"
         )
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        require_regular(path)
+        state: dict[str, Tensor] = load_file(path)
+    except OSError as error:
         raise CheckpointError(
-            f"{path}: not a readable safetensors file ({error}); restore it from a backup or train "
-            "again"
+            f"{path}: cannot be read ({error.strerror or error}); {again}"
         ) from error
+    # Besides its own error, the library lets through those of the header's text and numbers.
+    except (
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
+        reason = shortened(error, typed=True)
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({reason}); {again}"
+        ) from error
+    if finite:
+        require_finite(state, path)
+    return state
+
+
+def require_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """Raise CheckpointError if a weight is NaN or infinite: one spoils every output."""
+    for name, value in state.items():
+        # The sum is finite if all numbers are, and is computed faster than a test of each.
+        if not value.is_floating_point() or bool(value.sum().isfinite()):
+            continue
+        wrong = int((~value.isfinite()).sum())
+        if wrong:
+            raise CheckpointError(
+                f"{source}: {shortened(name, typed=True)} holds {wrong} of {value.numel()} weights "
+                "that are NaN or infinite; restore it from a backup or train again"
+            )
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load weights into a module, which must have the same names, shapes and kinds of numbers.
+
+    Raises:
+        ConfigError: they do not fit; the message names the first that does not.
+    """
+    own = module.state_dict()
+    for name, value in state.items():
+        if name not in own or own[name].is_floating_point() == value.is_floating_point():
+            continue
+        wanted = "floats" if own[name].is_floating_point() else "whole numbers"
+        raise ConfigError(f"{name} holds {value.dtype} numbers instead of {wanted}")
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        # torch lists one mismatch per line; the last one is enough for an error of one line.
+        last = str(error).splitlines()[-1].strip()
+        raise ConfigError(shortened(last, 300, typed=True)) from error

@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import tomli_w
 
 from melpatch import registry
-from melpatch.errors import ConfigError, SettingError
+from melpatch.errors import ConfigError, SettingError, shortened
+from melpatch.opening import read_text
 
 T = TypeVar("T")
 # Bounds of every machine; those of this one are checked where processes start.
@@ -70,33 +71,45 @@ def to_toml(config: Any) -> str:
     return tomli_w.dumps(to_dict(config))
 
 
-def from_toml(cls: type[T], path: Path) -> T:
+def from_toml(cls: type[T], path: Path, *, trust_code: bool = False) -> T:
     """Read a dataclass from a TOML file.
+
+    Args:
+        cls: the dataclass.
+        path: the file.
+        trust_code: whether the file may name encoders and objectives outside melpatch, whose code
+            is run.
 
     Raises:
         ConfigError: the file is missing or not TOML, or a key is unknown, ill-typed or out of
             range.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); give a run folder that holds config.toml"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # ValueError: no TOML, no UTF-8, or a number of thousands of digits. RecursionError: brackets
+    # within brackets without end.
+    except (ValueError, RecursionError) as error:
+        reason = shortened(error, typed=True)
         raise ConfigError(
-            f"{path}: not TOML ({error}); correct that line or take the file from another run"
+            f"{path}: not TOML ({reason}); correct that line or take the file from another run"
         ) from error
-    return from_dict(cls, data, str(path))
+    return from_dict(cls, data, str(path), trust_code=trust_code)
 
 
-def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T:
+def from_dict(
+    cls: type[T], data: Mapping[str, Any], where: str = "config", *, trust_code: bool = False
+) -> T:
     """Build a dataclass from nested plain values; the inverse of :func:`to_dict`.
 
     Args:
         cls: the dataclass to build.
         data: its fields; missing ones take their defaults.
         where: the path so far, for messages.
+        trust_code: see :func:`from_toml`.
 
     Raises:
         ConfigError: a key is unknown, a value ill-typed or out of range, or a field without default
@@ -107,7 +120,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
     }
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(fields)}")
+        raise ConfigError(
+            f"{where}: unknown key {shortened(unknown[0])}; known: {', '.join(fields)}"
+        )
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for key, value in data.items():
@@ -115,40 +130,42 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T
         if value == "none" and type(None) in get_args(hints[key]):
             values[key] = None
         elif folder:
-            values[key] = _piece_from_dict(folder, value, f"{where}.{key}")
+            values[key] = _piece_from_dict(folder, value, f"{where}.{key}", trust_code=trust_code)
         else:
-            values[key] = _convert(hints[key], value, f"{where}.{key}")
+            values[key] = _convert(hints[key], value, f"{where}.{key}", trust_code)
     try:
         return cls(**values)
-    except (TypeError, ConfigError) as error:
+    # A check may compute with numbers that are out of all range.
+    except (TypeError, ValueError, ArithmeticError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _piece_from_dict(folder: str, data: Any, where: str) -> Any:
+def _piece_from_dict(folder: str, data: Any, where: str, *, trust_code: bool) -> Any:
     if not isinstance(data, Mapping) or "name" not in data:
         raise ConfigError(
             f"{where}: needs a table with a name; known: {', '.join(registry.names(folder))}"
         )
     settings = {key: value for key, value in data.items() if key != "name"}
-    return from_dict(registry.find(folder, data["name"]).Config, settings, where)
+    piece = registry.find_in_file(folder, data["name"], where, trust_code=trust_code)
+    return from_dict(piece.Config, settings, where, trust_code=trust_code)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, trust_code: bool = False) -> Any:
     """Return a value as the annotated type, or raise a ConfigError that names the type."""
     origin = get_origin(hint)
     args = get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_dict(typing.cast(type, hint), value, where)
+        return from_dict(typing.cast(type, hint), value, where, trust_code=trust_code)
     if origin in (Union, types.UnionType):
-        return _convert_union(args, value, where)
+        return _convert_union(args, value, where, trust_code)
     if origin is Literal and (type(value), value) in [(type(known), known) for known in args]:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(kinds) == len(value):
-            return _convert_items(kinds, value, where)
+            return _convert_items(kinds, value, where, trust_code)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, where)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
@@ -156,23 +173,33 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     wanted = str(hint).replace("typing.", "")
     if isinstance(hint, type):
         wanted = hint.__name__
-    raise ConfigError(f"{where}: {value!r} is not of type {wanted}")
+    raise ConfigError(f"{where}: {shortened(value)} is not of type {wanted}")
 
 
-def _convert_items(kinds: list[Any], values: Sequence[Any], where: str) -> tuple[Any, ...]:
+def _as_float(value: int | float, where: str) -> float:
+    """Return a number as a float, or raise a ConfigError if it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ConfigError(f"{where}: {shortened(value)} is too large for a number") from error
+
+
+def _convert_items(
+    kinds: list[Any], values: Sequence[Any], where: str, trust_code: bool
+) -> tuple[Any, ...]:
     return tuple(
-        _convert(kind, item, f"{where}[{number}]")
+        _convert(kind, item, f"{where}[{number}]", trust_code)
         for number, (kind, item) in enumerate(zip(kinds, values, strict=True))
     )
 
 
-def _convert_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, trust_code: bool) -> Any:
     errors = []
     for kind in kinds:
         if kind is type(None):
             continue
         try:
-            return _convert(kind, value, where)
+            return _convert(kind, value, where, trust_code)
         except ConfigError as error:
             errors.append(str(error))
     raise ConfigError("; or ".join(errors))

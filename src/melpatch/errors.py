@@ -8,6 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def shortened(value: object, longest: int = 200, *, typed: bool = False) -> str:
+    """Return a value as Python writes it, or as it is typed, cut to what fits in a message."""
+    try:
+        if not typed:
+            text = repr(value)
+        elif isinstance(value, tuple | list):
+            text = " ".join(map(str, value))
+        else:
+            text = str(value)
+    # Python refuses to write numbers of thousands of digits, and very deep nesting.
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to show"
+    if len(text) <= longest:
+        return text
+    return f"{text[:longest]}... ({len(text)} characters)"
+
+
 class MelpatchError(Exception):
     """Something that a user can put right.
 
@@ -29,9 +46,10 @@ class SettingError(ConfigError):
     """
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} = {value!r}; allowed: {allowed}")
+        super().__init__(f"{field} = {shortened(value)}; allowed: {allowed}")
         self.field = field
-        self.shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+        # As the user typed it.
+        self.shown = shortened(value, typed=True)
         self.allowed = allowed
 
     def __reduce__(self) -> tuple[type["SettingError"], tuple[str, str, str]]:

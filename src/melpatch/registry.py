@@ -10,6 +10,9 @@ kind::
 
 Built-in names win over entry points of the same name. Summaries are read from docstrings without
 importing anything.
+
+Importing ``package.module:name`` runs code. A name that the user typed or passed is imported; one
+that stands in a file, such as the ``config.toml`` of a run, is refused unless the user allows it.
 """
 
 import ast
@@ -24,21 +27,33 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from melpatch.errors import ConfigError
+from melpatch.errors import ConfigError, shortened
 
 KINDS = ("objectives", "encoders", "recipes", "protocols", "datasets", "interop", "commands")
 """The kinds of pieces that there are; each is a folder, and the end of the name of a group of entry points."""
 NOT_PIECES = {"__init__", "base"}
 _ROOT = Path(__file__).parent
+# Names of code that the user gave in this process. A file may name that code too.
+_GIVEN: set[str] = set()
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "objectives": ("an objective class with a Config", lambda piece: _is_class(piece, "Config")),
-    "encoders": ("an encoder class with a Config", lambda piece: _is_class(piece, "Config")),
+    "objectives": (
+        "an objective class with a Config",
+        lambda piece: _is_class(piece, "Config", "needs_labels"),
+    ),
+    "encoders": (
+        "an encoder class with a Config",
+        lambda piece: _is_class(piece, "Config", "match_geometry"),
+    ),
     "protocols": ("a protocol class", lambda piece: _is_class(piece)),
     "interop": ("a weight format class", lambda piece: _is_class(piece, "recognises")),
     "datasets": ("a dataset's card", lambda piece: hasattr(piece, "download")),
     "commands": ("a module with Config and run", lambda piece: _has(piece, "Config", "run")),
-    "recipes": ("a function of the encoder's size", callable),
+    # Functions of the interpreter, such as os.system, are no recipes, and must not be tried.
+    "recipes": (
+        "a function of the encoder's size",
+        lambda piece: callable(piece) and not inspect.isbuiltin(piece),
+    ),
 }
 
 
@@ -98,7 +113,9 @@ def find(kind: str, name: str) -> Any:
             does.
     """
     if ":" in name:
-        return _checked(kind, name, _imported(kind, name))
+        piece = _checked(kind, name, _imported(kind, name))
+        _GIVEN.add(name)
+        return piece
     name = name.replace("-", "_").lower()
     if name in names(kind):
         notice_if_shadowed(kind, name)
@@ -110,12 +127,58 @@ def find(kind: str, name: str) -> Any:
     raise ConfigError(unknown(kind.removesuffix("s"), name, all_names(kind)))
 
 
+def find_in_file(kind: str, name: Any, where: str, *, trust_code: bool) -> Any:
+    """Return a piece by a name that stands in a file, whose author need not be the user.
+
+    Args:
+        kind: path below the package, such as ``"objectives"``.
+        name: what the file holds.
+        where: the place in the file, for messages.
+        trust_code: whether the user allows the file to name code of any module.
+
+    Raises:
+        ConfigError: nothing of that name exists, or it is code that the user has not allowed.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{where}: name = {shortened(name)} is not text; allowed: the name of a piece"
+        )
+    require_trusted(kind, name, where, trust_code=trust_code)
+    try:
+        return find(kind, name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def require_trusted(kind: str, name: str, where: str, *, trust_code: bool) -> None:
+    """Raise ConfigError if a name in a file is code that the user has neither given nor allowed."""
+    if ":" not in name or trust_code or name in _GIVEN:
+        return
+    # A name that is no path of code runs nothing; find() says what is wrong with it.
+    if not _PATH.fullmatch(name) or any(name == entry.value for entry in _installed(kind).values()):
+        return
+    raise ConfigError(
+        f"{where}: names {shortened(name)}, and opening it would run that code; if you trust it, "
+        "add --trust-code (in Python, trust_code=True)"
+    )
+
+
+def give(name: str) -> None:
+    """Note a name that the user gave, so that files may name the same code in this process."""
+    _GIVEN.add(name)
+
+
+def is_code(name: str) -> bool:
+    """Return whether a name is of the form ``package.module:name``."""
+    return _PATH.fullmatch(name) is not None
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return a message for a name that does not exist, with names that are spelled alike, or else all names."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known)
+    close = difflib.get_close_matches(name[:100], known)
     advice = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"unknown {what} {name!r}; {advice}available: {', '.join(known)}"
+    return f"unknown {what} {shortened(name)}; {advice}available: {', '.join(known)}"
 
 
 def is_installed(kind: str, name: str) -> bool:
@@ -150,14 +213,15 @@ def _imported(kind: str, path: str) -> Any:
     """
     module, colon, attribute = path.partition(":")
     if not _PATH.fullmatch(path if colon else f"{module}:x"):
-        raise ConfigError(f"{kind} {path!r}: not a name; write package.module:name")
+        raise ConfigError(f"{kind} {shortened(path)}: not a name; write package.module:name")
     try:
         piece: Any = importlib.import_module(module)
         for part in attribute.split(".") if colon else ():
             if not hasattr(piece, part) and isinstance(piece, ModuleType):
                 importlib.import_module(f"{piece.__name__}.{part}")
             piece = getattr(piece, part)
-    except Exception as error:
+    # Whatever the module does at its import, even ending the process.
+    except (Exception, SystemExit) as error:
         reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
         raise ConfigError(
             f"{kind} {path!r} cannot be imported: {reason}; write package.module:name"

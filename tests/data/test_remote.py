@@ -37,6 +37,7 @@ def local(tmp_path_factory):
 def cache(tmp_path, monkeypatch):
     """Return the folder of an empty cache; transfers are not tried again."""
     monkeypatch.setenv("MELPATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MELPATCH_PROTOCOLS", "memory")
     monkeypatch.setattr(remote, "_RETRY_AFTER", ())
     remote._mirror.cache_clear()
     transfers.forget_stores()
@@ -389,7 +390,7 @@ def test_a_cache_that_cannot_be_written_is_reported(memory, cache):
         ),
         (
             "carrier://pigeon/shards",
-            r"carrier://pigeon/shards: not a URL that fsspec knows .*known: s3, s3a, gs",
+            r"carrier://pigeon/shards: carrier:// is not opened; allowed: file, http, https, s3, .*MELPATCH_PROTOCOLS",
         ),
         ("file:///nowhere/shards", r"/shards\.json: cannot be read \(No such file or directory\)"),
     ],

@@ -1,6 +1,7 @@
 """Opening weight files, and saying whose they are."""
 
 import argparse
+import math
 import pickle
 import sys
 from dataclasses import replace
@@ -342,3 +343,45 @@ def test_a_missing_tensor_is_named(tmp_path):
         match=r'weights\.pth: .*Missing key.*"transformer\.blocks\.1\.attn\.proj\.bias"',
     ):
         start_from_weights(classifier(plain()), str(tmp_path / "weights.pth"))
+
+
+# ---------------------------------------------------------------------------------- odd tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pos_embed", torch.zeros(3), "the tensors are not those of a ViT"),
+        ("pos_embed", torch.zeros(1, 0, 16), "the tensors are not those of a ViT"),
+        ("cls_token", torch.zeros(()), "the tensors are not those of a ViT"),
+        ("patch_embed.proj.weight", torch.zeros(16), "the tensors are not those of a ViT"),
+        ("blocks.0.mlp.fc1.bias", None, "the tensors are not those of a ViT"),
+        (
+            "norm.weight",
+            torch.full((16,), math.nan),
+            "norm.weight holds 16 of 16 weights that are NaN",
+        ),
+        (
+            "norm.weight",
+            torch.ones(16, dtype=torch.int64),
+            "holds torch.int64 numbers instead of float",
+        ),
+        ("norm.weight", torch.ones(16, dtype=torch.complex64), "holds complex numbers"),
+        ("norm.weight", torch.ones(1).expand(1 << 40), "is not a plain tensor"),
+        ("norm.weight", torch.ones(16).to_sparse(), "is not a plain tensor"),
+        ("head.weight", torch.full((16,), math.nan), None),
+    ],
+)
+def test_an_odd_tensor_is_refused_in_one_line_where_it_is_used(name, value, message, tmp_path):
+    state = {key: torch.ones(shape) for key, shape in timm(16, 2, patches=16).items()}
+    state[name] = value
+    torch.save(
+        {key: value for key, value in state.items() if value is not None}, tmp_path / "w.pth"
+    )
+    objective = classifier(plain())
+    if message is None:
+        start_from_weights(objective, str(tmp_path / "w.pth"))
+        return
+    with pytest.raises((CheckpointError, ConfigError), match=message) as caught:
+        start_from_weights(objective, str(tmp_path / "w.pth"))
+    assert len(str(caught.value).splitlines()) == 1

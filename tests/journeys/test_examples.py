@@ -81,7 +81,7 @@ def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(
     assert losses[-1] < 0.9 * losses[0]
 
     monkeypatch.syspath_prepend(EXAMPLES)
-    melpatch("show", out, "--json")
+    melpatch("show", out, "--json", "--trust-code")
     assert json.loads(capsys.readouterr().out)["objective"] == "Denoise"
     melpatch(
         "finetune",
@@ -93,6 +93,7 @@ def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(
         tmp_path / "tuned",
         "--steps",
         "1",
+        "--trust-code",
         *SHORT,
     )
     assert (tmp_path / "tuned" / "model.safetensors").exists()

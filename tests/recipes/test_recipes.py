@@ -466,7 +466,7 @@ def test_a_custom_class_is_a_recipe_too():
         ("melpatch.objectives.ssast:Nope", "cannot be imported.*write package.module:name"),
         (
             "builtins:len",
-            "returned a int; a recipe returns a melpatch.training.config.RunConfig",
+            "is a builtin_function_or_method; wanted: a function of the encoder's size",
         ),
         ("melpatch.encoders.vit:ViT", "is no objective; name a class derived from"),
     ],

@@ -6,15 +6,19 @@ from typing import TypeVar
 
 import tyro
 
+from melpatch import registry
 from melpatch.arguments import read_config
 from melpatch.distributed import restarted
 from melpatch.errors import ConfigError
-from melpatch.recipes.base import recipe_names
+from melpatch.recipes.base import give_pieces, recipe_names
 from melpatch.workflows.auto import AUTO, choose
 from melpatch.workflows.pretrain import PretrainConfig, pretrain_defaults
 from melpatch.workflows.runs import recorded
 
 T = TypeVar("T")
+
+TRUST_CODE = "--trust-code"
+"""The flag that allows files of runs to name code outside melpatch."""
 
 
 def flag_value(arguments: list[str], flag: str) -> str | None:
@@ -53,12 +57,27 @@ def read_flags(
         arguments = [*arguments, "--resume"]
     settings = None
     if "--resume" in arguments:
-        settings = recorded(kind, Path(flag_value(arguments, "--out") or ""))
+        _give_code(arguments)
+        settings = recorded(
+            kind,
+            Path(flag_value(arguments, "--out") or ""),
+            trust_code=TRUST_CODE in arguments,
+        )
     if settings is None:
         settings = default(arguments)
         for name in required:
             object.__setattr__(settings, name, tyro.MISSING)
     return read_config(kind, arguments, prog=prog, about=about, default=settings)
+
+
+def _give_code(arguments: list[str]) -> None:
+    """Note the code that the command line names, which the run to be resumed may name too."""
+    encoder = flag_value(arguments, "--encoder")
+    if encoder is not None:
+        registry.give(encoder)
+    for name in (flag_value(arguments, "--recipe"), *arguments[:1]):
+        if name and not name.startswith("-"):
+            give_pieces(name)
 
 
 def read_pretrain_flags(arguments: list[str], about: str) -> PretrainConfig:
@@ -85,7 +104,11 @@ def read_pretrain_flags(arguments: list[str], about: str) -> PretrainConfig:
         "length and batch from the corpus and --budget."
     )
     if arguments[0] == AUTO:
-        started = recorded(PretrainConfig, Path(flag_value(arguments, "--out") or ""))
+        started = recorded(
+            PretrainConfig,
+            Path(flag_value(arguments, "--out") or ""),
+            trust_code=TRUST_CODE in arguments,
+        )
         if started is not None:
             arguments = [started.recipe, *arguments[1:]]
         else:

@@ -75,6 +75,8 @@ class Config:
     """Number of commands to run at a time, each on one thread unless OMP_NUM_THREADS is set."""
     allow_leaks: bool = False
     """Compare even if scored files are also pretrained on."""
+    trust_code: bool = False
+    """Allow the spec to name code outside melpatch, such as an objective of your own; that code is run."""
     dry_run: bool = False
     """Show the commands without running them."""
 
@@ -129,7 +131,7 @@ def _write_tables(out: Path, title: str, cells: Sequence[table.Cell]) -> None:
 
 def _spec_and_budget(config: Config) -> tuple[Spec, Budget]:
     """Return the spec and its budget; flags of the command line override their settings."""
-    spec = read_spec(config.spec)
+    spec = read_spec(config.spec, trust_code=config.trust_code)
     budget = spec.budget(config.budget)
     exclude_splits = config.exclude_splits
     if exclude_splits is None:

@@ -34,7 +34,7 @@ def run(config: Config) -> None:
 
     With ``--salvage`` they have those of the sound before the damage.
     """
-    model = load(config.run, precision=config.precision)
+    model = load(config.run, precision=config.precision, trust_code=config.trust_code)
     task = model.embedding_task(
         pooling=config.pooling, layer=config.layer, hop=config.hop, salvage=config.salvage
     )

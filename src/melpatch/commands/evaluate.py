@@ -56,6 +56,8 @@ class Config:
     prototype need are large: 2 bytes for each number of each token of each clip."""
     json: bool = False
     """Print JSON for scripts instead of a table."""
+    trust_code: bool = False
+    """Allow the run to name code outside melpatch, such as an encoder of your own; that code is run."""
 
 
 def run(config: Config) -> None:
@@ -76,6 +78,7 @@ def run(config: Config) -> None:
         workers=config.workers,
         out=config.out,
         features_dir=config.features_dir,
+        trust_code=config.trust_code,
     )
     if config.json:
         console().print_json(json.dumps(records))

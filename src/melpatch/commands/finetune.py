@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from melpatch.commands.base import flag_value, read_flags
+from melpatch.commands.base import TRUST_CODE, flag_value, read_flags
 from melpatch.recipes.base import recipe_names
 from melpatch.workflows.finetune import FinetuneConfig as Config
 from melpatch.workflows.finetune import finetune, finetune_defaults
@@ -31,6 +31,7 @@ def _defaults(arguments: list[str]) -> Config:
         size=flag_value(arguments, "--size"),
         encoder=flag_value(arguments, "--encoder"),
         encoder_from=Path(encoder_from) if encoder_from else None,
+        trust_code=TRUST_CODE in arguments,
     )
 
 

@@ -44,7 +44,7 @@ def run(config: Config) -> None:
     With ``--hop`` a damaged file has its windows up to the damage. Otherwise it has no row, or with
     ``--salvage`` that of the sound before the damage.
     """
-    model = load(config.run, precision=config.precision)
+    model = load(config.run, precision=config.precision, trust_code=config.trust_code)
     if not isinstance(model.objective, Classify):
         raise ConfigError(
             f"{config.run}: has no labels to predict; fine-tune it first with "

@@ -33,6 +33,8 @@ class Config:
     """Recording whose first segment is drawn: as a pretraining run masks it, sees it and reconstructs it."""
     pictures: Path | None = None
     """Folder for the pictures: reconstruction.png, and classes.png if a teacher assigns classes to patches."""
+    trust_code: bool = False
+    """Allow the run to name code outside melpatch, such as an encoder of your own; that code is run."""
 
     def __post_init__(self) -> None:
         """Check that --sound and --pictures come together."""
@@ -44,7 +46,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Print a run's settings and latest metrics; draw its curves and a recording on request."""
-    settings = from_toml(RunConfig, config.run / "config.toml")
+    settings = from_toml(RunConfig, config.run / "config.toml", trust_code=config.trust_code)
     summary = _summary(config.run, settings)
     if config.json:
         console().print_json(json.dumps(summary))

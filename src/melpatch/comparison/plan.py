@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from melpatch import registry
 from melpatch.comparison import files
 from melpatch.comparison.spec import Budget, Method, Sound, Spec, Task, Unit, words_of
 from melpatch.config import check
@@ -14,6 +13,7 @@ from melpatch.data.row import Row
 from melpatch.data.sources import read_source
 from melpatch.data.split_roles import not_trained_on, role_of, usual_split
 from melpatch.errors import DataError
+from melpatch.evaluation.select import protocol_class
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _scorings(
             if not (method.trained or method.init):
                 words += ["--random-weights"]
             words += ["--seeds", f"{seed}"]
-            version = registry.find("protocols", name).version
+            version = protocol_class(name).version
             yield Scoring(task, protocol, tuple(words), version, task_files[task.name])
 
 

@@ -1,6 +1,7 @@
 """Specs of comparisons: TOML files of methods, tasks and budgets; ``specs/`` holds some."""
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -181,7 +182,9 @@ def _check_protocols(protocols: tuple[str, ...]) -> None:
             protocol,
             "a protocol's name, and NAME=VALUE for each changed setting",
         )
-        registry.find("protocols", words[0])
+        # Code outside melpatch is found once the whole file is read, and the user trusts it.
+        if not registry.is_code(words[0]):
+            registry.find("protocols", words[0])
 
 
 def parse_task(text: str) -> Task:
@@ -212,8 +215,12 @@ def shipped() -> dict[str, Spec]:
     return {path.stem: from_toml(Spec, path) for path in sorted(_SHIPPED.glob("*.toml"))}
 
 
-def read_spec(name: str) -> Spec:
+def read_spec(name: str, *, trust_code: bool = False) -> Spec:
     """Read a spec from a TOML file, or a shipped spec by its name.
+
+    Args:
+        name: the file or the name.
+        trust_code: whether the file may name code outside melpatch, which is then run.
 
     Raises:
         ConfigError: there is no such spec, or the file is not valid.
@@ -223,4 +230,27 @@ def read_spec(name: str) -> Spec:
         path = _SHIPPED / f"{name}.toml"
         known = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
         check(path.exists(), "spec", name, f"a TOML file, or one of {known}")
-    return from_toml(Spec, path)
+    spec = from_toml(Spec, path)
+    for kind, word in _named(spec):
+        registry.require_trusted(kind, word, str(path), trust_code=trust_code)
+    return spec
+
+
+def _named(spec: Spec) -> Iterator[tuple[str, str]]:
+    """Yield the words of a spec that may name code, each with the kind of piece."""
+    for method in spec.methods:
+        yield "recipes", method.recipe
+        yield from (("encoders", word) for word in _code_in(method.flags))
+    for budget in spec.budgets:
+        yield "recipes", budget.recipe
+        yield from (("encoders", word) for word in _code_in(budget.flags))
+    protocols = [protocol for task in spec.tasks for protocol in task.protocols]
+    protocols += [protocol for budget in spec.budgets for protocol in budget.protocols]
+    for protocol in protocols:
+        yield "protocols", words_of("protocols", protocol)[0]
+
+
+def _code_in(flags: str) -> Iterator[str]:
+    """Yield the words of flags, and the values after an equals sign, that are names of code."""
+    for word in words_of("flags", flags):
+        yield from filter(registry.is_code, (word, word.partition("=")[2]))

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from melpatch import registry
 from melpatch.comparison.plan import Pretraining, Scoring, slug
 from melpatch.comparison.results import Line, Results
 from melpatch.comparison.subprocesses import RunStopped, Subprocesses
@@ -161,6 +162,9 @@ class Comparison:
         name = slug(key, run.name, scoring.task.name, scoring.protocol)
         folder = self.path("scores", name)
         words = ["evaluate", str(self.path("runs", trained)), *scoring.words, "--out", str(folder)]
+        # Code that the user gave, or allowed the spec to name, is in the run's settings too.
+        if any(map(registry.is_code, run.words)):
+            words.append("--trust-code")
         self._processes.melpatch(words, self.path("logs", f"{name}.log"))
         (path,) = folder.glob("*/scores.json")
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from sys import intern
 
+from melpatch.data.addresses import is_shard_name
 from melpatch.data.columns import ColumnNames, Columns, recognise
 from melpatch.data.corpus import Rejected
 from melpatch.data.file_names import path_of_url
@@ -235,6 +236,10 @@ class _RowReader:
             elif is_url(cell):
                 self.last_file = locate(cell)
             elif self.url:
+                if not is_shard_name(cell):
+                    raise ValueError(
+                        f"path = {shortened(cell)}; allowed: shard-NUMBER.tar, without a folder"
+                    )
                 self.last_file = (self.folder / cell, f"{self.url}/{cell}")
             else:
                 self.last_file = (self.folder / cell, "")

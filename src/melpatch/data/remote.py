@@ -5,24 +5,31 @@ so a set that was packed again is fetched again. The least recently used shards 
 room. Environment variables set the folder of the cache (``MELPATCH_CACHE``, by default
 ``~/.cache/melpatch``) and its size (``MELPATCH_CACHE_GIB``, by default 20). Credentials are those
 of fsspec's own settings.
+
+A server is not trusted: a shard is fetched up to the size that ``shards.json`` states, this and the
+index up to fixed limits; all indices together take up to a quarter of the size of the cache.
 """
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
-from melpatch.atomic import clear_partial, move_into_place, written_aside
+from melpatch.atomic import clear_partial, move_into_place
 from melpatch.data import transfers
-from melpatch.data.shards import ABOUT, INDEX, Shard, digest, read_shard_set
-from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
+from melpatch.data.addresses import PROTOCOLS, is_shard_name, require_plain_url
+from melpatch.data.bounded import CHECK_URL, BoundedTransfer, too_large
+from melpatch.data.shards import ABOUT, ABOUT_BYTES, INDEX, Shard, digest, read_shard_set
+from melpatch.errors import AudioError, ConfigError, DataError, MelpatchError, UnreachableError
 from melpatch.progress import notice
 
 T = TypeVar("T")
@@ -32,7 +39,10 @@ _DEFAULT_GIB = "20"
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 # Seconds before each retry of a failed transfer.
 _RETRY_AFTER = (1.0, 4.0, 15.0)
-_CHECK_URL = "check the URL and your credentials, or copy it there again"
+# Largest index that is fetched: about ten million clips.
+_INDEX_BYTES = 2 << 30
+# What all indices together may always take; a quarter of the cache where that is more.
+_INDICES_BYTES = 64 << 20
 # Seconds between checks for the transfers of other processes.
 _POLL = 0.2
 
@@ -60,6 +70,9 @@ def locate(url: str) -> tuple[Path, str]:
         DataError: as :func:`mirror`.
     """
     folder, _, name = url.rpartition("/")
+    require_plain_url(url)
+    if not is_shard_name(name):
+        raise DataError(f"{url}: not a shard; a URL names one of melpatch pack, shard-NUMBER.tar")
     path, remote = mirror(folder)
     if not remote:
         return path / name, ""
@@ -109,22 +122,29 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
     if isinstance(system, LocalFileSystem):
         return Path(place), ""
     try:
-        content = _with_retries(lambda: system.cat_file(f"{place}/{ABOUT}"), f"{url}/{ABOUT}")
-        identity = hashlib.blake2b(f"{url}\0".encode() + content, digest_size=8).hexdigest()
-        folder = root / f"{url.rpartition('/')[2]}-{identity}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            clear_partial(folder)
-            with written_aside(folder / ABOUT) as aside:
-                aside.write_bytes(content)
-            _fetch_index(system, place, url, folder)
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=root, prefix=".about-") as aside:
+            about_file = Path(aside, ABOUT)
+            _get(system, f"{place}/{ABOUT}", about_file, f"{url}/{ABOUT}", ABOUT_BYTES)
+            content = about_file.read_bytes()
+            # Refused before anything is made of it.
+            read_shard_set(Path(aside), url)
+            identity = hashlib.blake2b(f"{url}\0".encode() + content, digest_size=8).hexdigest()
+            name = re.sub(r"[^\w.-]+", "-", url.rpartition("/")[2])[:60]
+            folder = root / f"{name}-{identity}"
+            folder.mkdir(exist_ok=True)
+            with FileLock(folder / ".lock"):
+                clear_partial(folder)
+                move_into_place(about_file, folder / ABOUT)
+                _fetch_index(system, place, url, folder)
     except OSError as error:
         raise DataError(str(_storage_error(url, root, error))) from error
     except AudioError as error:
         raise DataError(str(error)) from error
     about = read_shard_set(folder, url)
     limit = _limit()
-    _require_room(max(about.shards, key=lambda shard: shard.size), limit)
+    for shard in about.shards:
+        _require_room(shard, limit)
     if about.size > limit:
         gib = f"{about.size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}"
         fix = f"give --shards-at-once where you train, or raise {_LIMIT}"
@@ -139,14 +159,21 @@ def _fetch_index(system: Any, place: str, url: str, folder: Path) -> None:
     aside = folder / f".{INDEX}.part"
     if path.exists() and digest(path) == wanted:
         return
+    # Indices are never deleted to make room, so together they have a limit of their own.
+    indices = sum(file.stat().st_size for file in folder.parent.glob(f"*/{INDEX}"))
+    most = min(_INDEX_BYTES, max(_INDICES_BYTES, _limit() // 4) - indices)
+    if most <= 0:
+        raise DataError(
+            f"{folder.parent}: the lists of clips in it take {indices / 2**20:,.0f} MiB; delete the "
+            f"folders of shards that you no longer use, or raise {_LIMIT}"
+        )
 
-    def copy() -> None:
-        system.get_file(f"{place}/{INDEX}", str(aside))
+    def check() -> None:
         if digest(aside) != wanted:
             raise transfers.WrongContentError(f"does not match the checksum in {ABOUT}")
 
     try:
-        _with_retries(copy, f"{url}/{INDEX}")
+        _get(system, f"{place}/{INDEX}", aside, f"{url}/{INDEX}", most, check)
         move_into_place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -154,7 +181,7 @@ def _fetch_index(system: Any, place: str, url: str, folder: Path) -> None:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """Return fsspec's file system of a URL, and its path there."""
-    protocol = url.partition("://")[0]
+    protocol = require_plain_url(url)
     try:
         system, place = fsspec.core.url_to_fs(url, **transfers.client_settings(url))
     except ImportError as error:
@@ -163,10 +190,38 @@ def _filesystem(url: str) -> tuple[Any, str]:
             hint = f"pip install 'melpatch[{_EXTRAS[protocol]}]'"
         raise DataError(f"{url}: a library for {protocol}:// is missing; {hint}") from error
     except ValueError as error:
-        known = ", ".join(_EXTRAS)
         problem = f"not a URL that fsspec knows ({error})"
-        raise DataError(f"{url}: {problem}; known: {known}, file") from error
+        raise DataError(f"{url}: {problem}; known: {', '.join(PROTOCOLS)}") from error
     return system, str(place).rstrip("/")
+
+
+def _get(
+    system: Any,
+    place: str,
+    path: Path,
+    url: str,
+    most: int,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Fetch a file of at most ``most`` bytes, and check it; both are tried again after an error.
+
+    Raises:
+        AudioError: it does not exist, or is larger.
+        UnreachableError: it cannot be fetched.
+    """
+
+    def copy() -> None:
+        system.get_file(place, str(path), callback=BoundedTransfer(url, most))
+        # Not every file system counts.
+        if path.stat().st_size > most:
+            raise too_large(url, most)
+        check()
+
+    try:
+        _with_retries(copy, url)
+    except MelpatchError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _with_retries(action: Callable[[], T], url: str) -> T:
@@ -175,10 +230,12 @@ def _with_retries(action: Callable[[], T], url: str) -> T:
     for wait in (*_RETRY_AFTER, None):
         try:
             return action()
+        except MelpatchError:
+            raise
         except FileNotFoundError as error:
-            raise AudioError(url, "does not exist", _CHECK_URL) from error
+            raise AudioError(url, "does not exist", CHECK_URL) from error
         except PermissionError as error:
-            raise UnreachableError(url, "may not be read", _CHECK_URL) from error
+            raise UnreachableError(url, "may not be read", CHECK_URL) from error
         # Each store raises errors of its own.
         except Exception as error:
             fault = str(error)
@@ -224,7 +281,8 @@ def _transfer(url: str, path: Path) -> None:
     part = _reserve(path, shard)
 
     def copy() -> None:
-        whole = partial(system.get_file, place, str(part))
+        bounded = BoundedTransfer(url, shard.size)
+        whole = partial(system.get_file, place, str(part), callback=bounded)
         transfers.fetch_in_parts(system, place, part, shard.size, whole)
         size = part.stat().st_size
         if size != shard.size:

@@ -11,14 +11,18 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from melpatch.config import from_dict
-from melpatch.errors import ConfigError, DataError
+from melpatch.config import check, from_dict
+from melpatch.data.addresses import is_shard_name
+from melpatch.errors import ConfigError, DataError, shortened
+from melpatch.opening import read_text, require_regular
 
 LAYOUT = 1
 """Version of the layout; raise it when older versions of melpatch cannot read the files."""
 ABOUT = "shards.json"
 INDEX = "index.csv"
 UNFINISHED = ".packing"
+ABOUT_BYTES = 1 << 26
+"""Largest ``shards.json``: 64 MiB, about half a million shards."""
 _AGAIN = "copy or fetch the folder again, or pack it again"
 
 
@@ -30,6 +34,11 @@ class Shard:
     size: int
     sha256: str
     clips: int
+
+    def __post_init__(self) -> None:
+        """Check that the name is that of a shard, so that it can lie nowhere else."""
+        check(is_shard_name(self.name), "name", self.name, "shard-NUMBER.tar")
+        check(self.size >= 0, "size", self.size, "0 or more bytes")
 
 
 @dataclass(frozen=True)
@@ -101,16 +110,19 @@ def read_shard_set(folder: Path, shown: str = "") -> ShardSet:
     """
     where = f"{shown or folder}/{ABOUT}"
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = json.loads(read_text(folder / ABOUT, ABOUT_BYTES))
         # Checked before the other keys, which another layout may lack.
         layout = about["layout"]
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror}); {_AGAIN}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{where}: damaged, or not of melpatch pack ({error}); {_AGAIN}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = shortened(error, typed=True)
+        raise DataError(
+            f"{where}: damaged, or not of melpatch pack ({reason}); {_AGAIN}"
+        ) from error
     if layout != LAYOUT:
         fix = "update melpatch, or pack again"
-        raise DataError(f"{where}: layout = {layout!r}; allowed: {LAYOUT}; {fix}")
+        raise DataError(f"{where}: layout = {shortened(layout)}; allowed: {LAYOUT}; {fix}")
     try:
         return from_dict(ShardSet, about, where)
     except ConfigError as error:
@@ -139,6 +151,7 @@ def digest(path: Path, shown: str = "") -> str:
         DataError: it cannot be read.
     """
     try:
+        require_regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from melpatch.errors import DataError
+from melpatch.opening import require_regular
 
 ENDINGS = (".csv", ".npz", ".parquet")
 """Endings of tables that list clips."""
@@ -31,6 +32,11 @@ def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
     Raises:
         DataError: the file cannot be read, or is no such table; also while the lines are read.
     """
+    try:
+        require_regular(path)
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise DataError(f"{path}: {problem}; check who may read it") from error
     if path.suffix.lower() == ".npz":
         yield _npz(path)
         return

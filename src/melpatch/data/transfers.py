@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from melpatch.errors import UnreachableError
+from melpatch.data.bounded import BoundedTransfer, TooLargeError
+from melpatch.errors import MelpatchError, UnreachableError
 from melpatch.progress import notice
 
 # Seconds for which a store that did not answer is not asked again.
@@ -92,6 +93,8 @@ def fetch_in_parts(
         try:
             continue_transfer(system, place, part, size, whole)
             return
+        except MelpatchError:
+            raise
         # Each store raises errors of its own.
         except Exception:
             if _size(part) <= before:
@@ -118,6 +121,9 @@ def continue_transfer(
     if not 0 < received < size:
         whole()
         return
+    if place.startswith(("http:", "https:")):
+        _continue_download(system, place, part, size, whole)
+        return
     with part.open("ab") as file:
         while received < size:
             end = min(received + _PIECE, size)
@@ -129,6 +135,27 @@ def continue_transfer(
     # A server that does not know ranges sends the file from its beginning.
     if received < size:
         whole()
+
+
+def _continue_download(
+    system: Any, url: str, part: Path, size: int, whole: Callable[[], None]
+) -> None:
+    """Fetch what a file lacks from a web server, which may send anything in answer to a range."""
+    received = _size(part)
+    try:
+        with part.open("ab") as file:
+            system.get_file(
+                url,
+                file,
+                callback=BoundedTransfer(url, size - received),
+                headers={"Range": f"bytes={received}-{size - 1}"},
+            )
+        if _size(part) == size:
+            return
+    except TooLargeError:
+        pass
+    # A server that does not know ranges sends the file from its beginning.
+    whole()
 
 
 @contextmanager

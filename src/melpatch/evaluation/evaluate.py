@@ -45,6 +45,7 @@ def evaluate(
     workers: int = 0,
     out: str | PathLike[str] | None = None,
     features_dir: str | PathLike[str] | None = None,
+    trust_code: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Score a run on labelled audio, write the scores, and return the record of each protocol by its name.
 
@@ -66,6 +67,7 @@ def evaluate(
         workers: decoding processes.
         out: folder for the results; by default in RUN/evaluation, named after what is scored.
         features_dir: folder that keeps frozen features for the next time; by default RUN/features.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         MelpatchError: something cannot be scored as asked; nothing is written then.
@@ -84,6 +86,7 @@ def evaluate(
         workers=workers,
         out=None if out is None else Path(out),
         features_dir=Path(features_dir or Path(run, "features")),
+        trust_code=trust_code,
     )
     return _evaluate(request, _listed(protocols), settings or {})
 
@@ -92,7 +95,7 @@ def _evaluate(
     request: EvaluationRequest, names: tuple[str, ...], settings: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     check(len({*names}) == len(names), "protocol", names, "each once")
-    trained = load(request.run)
+    trained = load(request.run, trust_code=request.trust_code)
     protocols = select_protocols(names or default_protocols(trained), settings)
     jobs = _jobs(request, trained, protocols)
     # The default folder is named after what is scored, so only a folder of the user's own can hold something else.

@@ -31,6 +31,7 @@ class EvaluationRequest:
     out: Path | None
     features_dir: Path
     group_column: str = "group"
+    trust_code: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -34,7 +34,7 @@ def select_protocols(
             of range.
     """
     settings = settings or {}
-    classes = {name: _protocol_class(name) for name in names}
+    classes = {name: protocol_class(name) for name in names}
     fields = {
         name: [field.name for field in dataclasses.fields(protocol)]
         for name, protocol in classes.items()
@@ -71,7 +71,12 @@ def _parse_setting(change: str) -> tuple[str, Any]:
         return name, text
 
 
-def _protocol_class(name: str) -> type[Protocol]:
+def protocol_class(name: str) -> type[Protocol]:
+    """Return the class of a protocol by its name.
+
+    Raises:
+        ConfigError: there is none of that name, or it is no protocol.
+    """
     protocol = registry.find("protocols", name)
     if not (isinstance(protocol, type) and issubclass(protocol, Protocol)):
         raise ConfigError(

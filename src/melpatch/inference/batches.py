@@ -16,12 +16,17 @@ from jaxtyping import Float
 from torch.nn.utils.rnn import pad_sequence
 
 from melpatch.data.clip import Batch
+from melpatch.errors import AudioError
 from melpatch.inference.windows import RecordingEnd, Span, Window
 
 T = TypeVar("T")
 
 BatchFunction = Callable[[Batch], list[np.ndarray]]
 """Maps a batch of windows to one array per window."""
+
+
+NOT_FINITE = "has an output that is no finite number"
+"""Why a recording has no answer although it was read: its samples or the weights are out of range."""
 
 
 class Output(NamedTuple):
@@ -52,20 +57,33 @@ def run_buckets(
 ) -> Iterator[Output | RecordingEnd]:
     """Yield the output for each window and the ends of recordings, in the order of the windows.
 
+    An output that is not finite is not yielded; its recording ends with an error.
+
     Args:
         buckets: what :func:`make_buckets` yields.
         function: a batch to one array per window.
     """
+    broken: set[int] = set()
     for bucket in buckets:
         # Batches come sorted by length; outputs are kept until they can be put back in order.
         values: dict[int, np.ndarray] = {}
         for positions, batch in bucket.batches:
             values.update(zip(positions, function(batch), strict=True))
         for position, item in enumerate(bucket.order):
-            if isinstance(item, RecordingEnd):
-                yield item
+            if isinstance(item, Span):
+                if np.isfinite(values[position]).all():
+                    yield Output(item, values[position])
+                else:
+                    broken.add(item.recording)
+            elif item.recording in broken and item.error is None:
+                yield item._replace(error=_not_finite())
             else:
-                yield Output(item, values[position])
+                yield item
+
+
+def _not_finite() -> AudioError:
+    fix = "look at its samples, and at the run's weights"
+    return AudioError("the recording", NOT_FINITE, fix)
 
 
 def report_seconds(

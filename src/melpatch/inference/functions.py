@@ -36,6 +36,7 @@ def embed(
     batch_size: int | None = None,
     workers: int | None = None,
     rejected: list[Rejected] | None = None,
+    trust_code: bool = False,
 ) -> Embedding | Iterator[tuple[Path, Embedding]]:
     """Return the embedding of a recording, or an iterator over those of a folder or list of files.
 
@@ -53,13 +54,14 @@ def embed(
         workers: decoding processes, for many files.
         rejected: list that takes the files that cannot be read; without it, the first of them is an
             error.
+        trust_code: see :func:`melpatch.load`.
 
     Raises:
         AudioError: a file cannot be read.
         ConfigError: the model cannot take the audio, pooling, layer or hop.
         DataError: a folder holds no sound file.
     """
-    model = _model(run, device, precision)
+    model = _model(run, device, precision, trust_code)
     files = files_of(audio)
     if files is None:
         recording = cast("Audio", audio)
@@ -88,6 +90,7 @@ def predict(
     batch_size: int | None = None,
     workers: int | None = None,
     rejected: list[Rejected] | None = None,
+    trust_code: bool = False,
 ) -> list[Prediction] | Iterator[tuple[Path, list[Prediction]]]:
     """Return the predictions for a recording, or an iterator over those of a folder or list.
 
@@ -101,13 +104,14 @@ def predict(
         batch_size: see :func:`embed`.
         workers: see :func:`embed`.
         rejected: see :func:`embed`.
+        trust_code: see :func:`melpatch.load`.
 
     Raises:
         AudioError: a file cannot be read.
         ConfigError: the model was not trained with labels, or cannot take the audio or hop.
         DataError: a folder holds no sound file.
     """
-    model = _model(run, device, precision)
+    model = _model(run, device, precision, trust_code)
     files = files_of(audio)
     if files is None:
         return model.predict(cast("Audio", audio), sample_rate, hop=hop)
@@ -147,5 +151,9 @@ def files_of(audio: object) -> list[Path] | None:
     return [clip.path for clip in clips]
 
 
-def _model(run: FilePath | Run | Model, device: str | None, precision: Precision) -> Model:
-    return run if isinstance(run, Model) else load(run, device, precision)
+def _model(
+    run: FilePath | Run | Model, device: str | None, precision: Precision, trust_code: bool
+) -> Model:
+    if isinstance(run, Model):
+        return run
+    return load(run, device, precision, trust_code=trust_code)

@@ -50,6 +50,8 @@ class InferenceConfig:
     """Replace a file in --out that this command did not make; an input is never replaced."""
     resume: bool = False
     """Continue a killed run from OUT.parts; finished recordings are not computed again."""
+    trust_code: bool = False
+    """Allow the run to name code outside melpatch, such as an encoder of your own; that code is run."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -60,6 +60,8 @@ def load(
     run: FilePath | Run,
     device: str | torch.device | None = None,
     precision: Precision = "32-true",
+    *,
+    trust_code: bool = False,
 ) -> "Model":
     """Return the model of a run.
 
@@ -67,13 +69,14 @@ def load(
         run: what ``melpatch.pretrain`` or ``melpatch.finetune`` returned, or the run's folder.
         device: where to compute; a GPU if there is one.
         precision: arithmetic of the network; float32 by default.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         ConfigError: the folder is no run, or its weights do not fit its settings.
         CheckpointError: the weights are missing or damaged.
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
-    config, objective = load_run(folder)
+    config, objective = load_run(folder, trust_code=trust_code)
     return Model(config, objective, device, precision)
 
 

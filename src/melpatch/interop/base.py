@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from melpatch import registry
-from melpatch.checkpoint import load_weights
+from melpatch.checkpoint import load_into, load_weights, require_finite
 from melpatch.config import check
 from melpatch.encoders.base import Encoder
-from melpatch.errors import CheckpointError, ConfigError
+from melpatch.errors import CheckpointError, ConfigError, shortened
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
+from melpatch.opening import require_regular
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 HUB = "hf:"
@@ -139,20 +140,48 @@ def start_from_weights(
     try:
         weight_format = recognise(state.keys())
         _require_encoder(encoder, weight_format, state.keys())
-        converted = weight_format.convert(state, encoder, channels, how or "legacy")
-        encoder.load_state_dict(converted.state)
-    except (ConfigError, RuntimeError) as error:
-        # The last line of torch's error names the keys that are missing or do not fit.
-        raise ConfigError(f"{source}: {str(error).splitlines()[-1].strip()}") from error
+        converted = _converted(weight_format, state, encoder, channels, how or "legacy")
+        # Only what is used counts: the parts that are left out may hold masks of -inf.
+        require_finite(converted.state, source)
+        load_into(encoder, converted.state)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
     notes = "; ".join([weight_format.family, *converted.notes])
     return f"the encoder starts from {source}: {notes}"
+
+
+def _converted(
+    weight_format: WeightFormat,
+    state: Mapping[str, Tensor],
+    encoder: Encoder,
+    channels: Channels,
+    how: Resize,
+) -> Converted:
+    """Return the weights converted for an encoder.
+
+    Raises:
+        ConfigError: they do not fit, or their shapes are not those of the format.
+    """
+    # Checked at once for all formats, since numbers of other types are averaged and resized wrongly.
+    for name, value in state.items():
+        if value.is_complex():
+            raise ConfigError(f"{shortened(name, typed=True)} holds complex numbers, not weights")
+    try:
+        return weight_format.convert(state, encoder, channels, how)
+    # What a format does with a tensor of another shape, or without one of its tensors.
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip() if str(error) else ""
+        raise ConfigError(
+            f"the tensors are not those of {weight_format.family} "
+            f"({type(error).__name__}: {shortened(reason, typed=True)}); give the published file"
+        ) from error
 
 
 def _require_encoder(encoder: Encoder, weight_format: WeightFormat, keys: Set[str]) -> None:
     """Raise ConfigError if the encoder is not of the class that takes weights in this format."""
     if isinstance(encoder, registry.find("encoders", weight_format.encoder)):
         return
-    first_keys = ", ".join(list(keys)[:3])
+    first_keys = shortened(", ".join(list(keys)[:3]), typed=True)
     raise ConfigError(
         f"looks like {weight_format.family} (keys {first_keys}...), but the encoder is "
         f"{registry.name_of(type(encoder))}; use --encoder {weight_format.encoder}"
@@ -173,13 +202,13 @@ def recognise(keys: Set[str]) -> WeightFormat:
         for key in keys:
             if re.search(pattern, key):
                 raise ConfigError(
-                    f"looks like {family} (key {key}), which no encoder here can take; "
+                    f"looks like {family} (key {shortened(key, typed=True)}), which no encoder here can take; "
                     f"allowed: {allowed}"
                 )
     for weight_format in formats:
         if weight_format.recognises(keys):
             return weight_format
-    first_keys = ", ".join(sorted(keys)[:3])
+    first_keys = shortened(", ".join(sorted(keys)[:3]), typed=True)
     raise ConfigError(f"weights of an unknown format (keys {first_keys}...); allowed: {allowed}")
 
 
@@ -199,7 +228,7 @@ def read_state(source: str) -> dict[str, Tensor]:
     path = Path(source)
     if source.startswith(HUB):
         path = _download(source.removeprefix(HUB))
-    loaded: Any = load_weights(path) if path.suffix == ".safetensors" else _unpickle(path)
+    loaded: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
     # Training code saves the state dict within a dictionary, beside the optimiser's and others.
     for key in ("model", "state_dict"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
@@ -211,15 +240,37 @@ def read_state(source: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{source}: holds no state dict (tensors by name); save model.state_dict()"
         )
+    for name, value in tensors.items():
+        _require_plain(source, name, value)
     # DataParallel and DDP put "module." before every name.
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
 
 
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    # Parts that are not used may hold anything; the others are checked once they are chosen.
+    return load_weights(path, finite=False)
+
+
+def _require_plain(source: str, name: str, value: Tensor) -> None:
+    """Raise CheckpointError unless a tensor is plain numbers that are all in the file.
+
+    A pickle of a few bytes can state a tensor of any size: one number, repeated.
+    """
+    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes():
+        return
+    raise CheckpointError(
+        f"{source}: {shortened(name, typed=True)} is not a plain tensor (sparse, quantised, or larger "
+        "than what is stored); save a state dict of plain tensors"
+    )
+
+
 def _unpickle(path: Path) -> Any:
     """Load plain data and tensors from a torch pickle; see :func:`read_state` for the errors."""
     try:
+        require_regular(path)
         with (
             warnings.catch_warnings(action="ignore"),
             torch.serialization.safe_globals(_SAFE_TYPES),
@@ -234,6 +285,7 @@ def _unpickle(path: Path) -> Any:
             ) from error
         # The first part of torch's message is left out: it advises to load the file unsafely.
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
+        reason = shortened(reason, typed=True)
         raise CheckpointError(
             f"{path}: not a readable torch file ({type(error).__name__}: {reason}); download it "
             "again, or give a .safetensors file"

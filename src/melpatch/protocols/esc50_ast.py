@@ -20,7 +20,7 @@ from melpatch.objectives.base import Objective
 from melpatch.protocols.finetune import FineTune
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import Run
-from melpatch.workflows.finetune import Validation
+from melpatch.workflows.validation import Validation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,18 @@ def recipe(name: str) -> Recipe:
     return lambda size: _settings_of(name, piece, size)
 
 
+def give_pieces(name: str) -> None:
+    """Note the encoder and objective of a recipe outside melpatch as given by the user.
+
+    A run that such a recipe started can then be resumed by the same command.
+    """
+    if ":" not in name and not registry.is_installed("recipes", name):
+        return
+    settings = recipe(name)("nano")
+    for config in (settings.encoder, settings.objective):
+        registry.give(registry.name_of(owner(config)))
+
+
 def _settings_of(name: str, recipe: Callable[[str], Any], size: str) -> RunConfig:
     """Return the settings that a recipe from outside melpatch gives.
 
@@ -72,7 +84,13 @@ def _settings_of(name: str, recipe: Callable[[str], Any], size: str) -> RunConfi
         raise ConfigError(
             f"{name} cannot be called with the size of an encoder: {error}"
         ) from error
-    settings = recipe(size)
+    try:
+        settings = recipe(size)
+    except ConfigError:
+        raise
+    # Whatever is called may be no recipe at all.
+    except Exception as error:
+        raise ConfigError(f"{name} failed when called with {size!r}: {error!r}") from error
     if not isinstance(settings, RunConfig):
         raise ConfigError(
             f"{name} returned a {type(settings).__name__}; a recipe returns a melpatch.training.config.RunConfig"

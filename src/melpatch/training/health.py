@@ -12,6 +12,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.data.loader import evaluation_batches
 from melpatch.data.segments import crop
 from melpatch.encoders.base import Encoder
+from melpatch.errors import MelpatchError
 from melpatch.nn.pooling import pool
 from melpatch.objectives.base import Objective
 from melpatch.progress import notice
@@ -90,18 +91,27 @@ class EmbeddingHealth:
         # A teacher starts as a copy of this encoder, so the values at the start hold for both.
         with torch.no_grad():
             self.start = self._measure(objective.eval(), objective.encoder)
+        if self.start is None:
+            raise MelpatchError(
+                "the embeddings are no finite numbers before the first step; give other weights "
+                "with --init, or look at the corpus for samples far beyond [-1, 1]"
+            )
 
     def __call__(self, objective: Objective, step: int) -> dict[str, float]:
         """Return std and effective rank of the exported encoder; print a notice on collapse."""
         now = self._measure(objective, objective.export_encoder())
-        if now:
+        if now is None:
+            return {}
+        if now and self.start:
             warning = collapse_warning(now, self.start)
             if warning:
                 notice(f"step {step}: {warning}")
         return now
 
-    def _measure(self, objective: Objective, encoder: Encoder) -> dict[str, float]:
+    def _measure(self, objective: Objective, encoder: Encoder) -> dict[str, float] | None:
         """Return std and effective rank; nothing if fewer than two clips can be read.
+
+        None if all clips can be read but the embeddings are no finite numbers.
 
         A collective call.
         """
@@ -120,4 +130,8 @@ class EmbeddingHealth:
         embeddings = list(chain.from_iterable(distributed.all_gather_objects(own)))
         if sum(map(len, embeddings)) < 2:
             return {}
-        return health(torch.cat(embeddings))
+        together = torch.cat(embeddings)
+        together = together[together.isfinite().all(dim=1)]
+        if len(together) < 2:
+            return None
+        return health(together)

@@ -133,9 +133,9 @@ class Run:
             )
 
     @classmethod
-    def reopen(cls, folder: Path) -> "Run":
+    def reopen(cls, folder: Path, *, trust_code: bool = False) -> "Run":
         """Open the run in a folder to resume it, with the settings it was started with."""
-        run = cls(folder, from_toml(RunConfig, folder / "config.toml"))
+        run = cls(folder, from_toml(RunConfig, folder / "config.toml", trust_code=trust_code))
         run._read_rejected()
         return run
 

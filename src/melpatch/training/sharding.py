@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from melpatch.checkpoint import load_into
+
 T = TypeVar("T")
 
 
@@ -26,7 +28,9 @@ def gather_full(state: T) -> T:
 def load_weights_into(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load full weights into a module; each process keeps its shard."""
     own = module.state_dict()
-    module.load_state_dict({name: _sharded_as(value, own[name]) for name, value in state.items()})
+    load_into(
+        module, {name: _sharded_as(value, own.get(name, value)) for name, value in state.items()}
+    )
 
 
 def load_optimizer_into(optimizer: Optimizer, state: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from melpatch import distributed
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
-from melpatch.checkpoint import load_weights
+from melpatch.checkpoint import load_into, load_weights
 from melpatch.config import check, from_toml, owner
 from melpatch.data.loader import evaluation_batches, training_order
 from melpatch.data.manifest import Corpus
@@ -144,21 +144,24 @@ def _check_divisible(config: RunConfig, world_size: int) -> None:
     check(batch_size % divisor == 0, "batch_size", batch_size, allowed)
 
 
-def load_run(folder: Path) -> tuple[RunConfig, Objective]:
+def load_run(folder: Path, *, trust_code: bool = False) -> tuple[RunConfig, Objective]:
     """Return the settings and the trained objective of a run folder.
+
+    Args:
+        folder: the run folder.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         CheckpointError: weights are missing or damaged.
         ConfigError: the settings are missing or damaged.
     """
-    config = from_toml(RunConfig, folder / "config.toml")
+    config = from_toml(RunConfig, folder / "config.toml", trust_code=trust_code)
     objective = build(config)
     state = load_weights(folder / "model.safetensors")
     try:
-        objective.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+        load_into(objective, state)
+    except ConfigError as error:
         raise ConfigError(
-            f"{folder}: model.safetensors does not fit config.toml; {reason}"
+            f"{folder}: model.safetensors does not fit config.toml; {error}"
         ) from error
     return config, objective

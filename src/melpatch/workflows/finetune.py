@@ -7,17 +7,15 @@ from typing import Annotated
 import tyro
 
 from melpatch.config import check, from_toml
-from melpatch.data.corpus import Corpus, label_matrix
+from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, split_corpus
 from melpatch.default_dtype import float32_by_default
-from melpatch.errors import ConfigError, DataError
-from melpatch.evaluation.metrics import primary_metric, primary_score
-from melpatch.inference.corpus import ClipTable, infer_clips
+from melpatch.errors import ConfigError
+from melpatch.evaluation.metrics import primary_metric
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
-from melpatch.objectives.classify import Classify
 from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, onto, recipe_settings
 from melpatch.training.checkpoints import Progress
@@ -34,6 +32,7 @@ from melpatch.workflows.corpus import (
 )
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
 from melpatch.workflows.runs import describe_objective, reopen
+from melpatch.workflows.validation import Validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +76,9 @@ class FinetuneConfig:
     """Continue the run in --out, if there is one."""
     track: Track = "none"
     """Where curves go besides metrics.jsonl."""
+    trust_code: bool = False
+    """Allow the run in --init or --encoder-from, or in --out with --resume, to name code outside melpatch;
+    it is run."""
     training: Annotated[RunConfig, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
@@ -97,6 +99,7 @@ def finetune_defaults(
     size: str | None = None,
     encoder: str | None = None,
     encoder_from: Path | None = None,
+    trust_code: bool = False,
 ) -> FinetuneConfig:
     """Return a recipe's config for a classifier that starts from ``init``, without data.
 
@@ -106,6 +109,7 @@ def finetune_defaults(
         size: size of the encoder; None is tiny, or the run's.
         encoder: kind of encoder; None takes the recipe's, or the run's.
         encoder_from: if ``init`` is not a run, the run whose front end and encoder to take.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         ConfigError: there is no such recipe, a run's settings cannot be used, or a setting is given
@@ -121,7 +125,9 @@ def finetune_defaults(
             allowed = f"nothing, since front end and encoder are those of {source}; leave it out"
             check(value is None, flag, value, allowed)
     size = size or "tiny"
-    training = starting_settings(recipe, init, size=size, encoder=encoder, encoder_from=source)
+    training = starting_settings(
+        recipe, init, size=size, encoder=encoder, encoder_from=source, trust_code=trust_code
+    )
     # The mean and std of a run's front end are what its encoder was trained with.
     stats_clips = 0
     if source is None:
@@ -134,6 +140,7 @@ def finetune_defaults(
         size=size,
         encoder=encoder,
         stats_clips=stats_clips,
+        trust_code=trust_code,
         training=training,
     )
 
@@ -175,6 +182,7 @@ def finetune(config: FinetuneConfig) -> Run:
         resize=config.resize_positions,
         channels=config.init_channels,
         run=run,
+        trust_code=config.trust_code,
     )
     notice(
         f"{len(train.clips)} labelled clips of {len(training.labels)} classes, "
@@ -233,6 +241,7 @@ def starting_settings(
     size: str = "tiny",
     encoder: str | None = None,
     encoder_from: Path | None = None,
+    trust_code: bool = False,
 ) -> RunConfig:
     """Return a recipe's settings for a classifier that starts from a run or from other weights.
 
@@ -242,6 +251,7 @@ def starting_settings(
         size: size of the encoder, unless a run decides it.
         encoder: kind of encoder, unless a run decides it.
         encoder_from: if ``init`` is not a run, the run whose front end and encoder to take.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         ConfigError: the recipe or the run's settings cannot be used.
@@ -253,7 +263,7 @@ def starting_settings(
     source = source_run(init, encoder_from)
     if source is None:
         return base
-    return onto(base, from_toml(RunConfig, source / "config.toml"))
+    return onto(base, from_toml(RunConfig, source / "config.toml", trust_code=trust_code))
 
 
 def resolved(training: RunConfig, corpus: Corpus, train: Corpus, clips: int) -> RunConfig:
@@ -279,6 +289,7 @@ def classifier(
     resize: Resize | None = None,
     channels: Channels = "sum",
     run: Run | None = None,
+    trust_code: bool = False,
 ) -> Objective:
     """Return a classifier whose encoder is initialised from ``init``.
 
@@ -289,6 +300,7 @@ def classifier(
             :func:`melpatch.workflows.initialize.initialize_encoder`.
         channels: how the three input channels of an image model become one.
         run: the run to resume, if any; if it has saved a state, ``init`` is not read.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         MelpatchError: the weights cannot be read, or do not fit the settings.
@@ -296,7 +308,7 @@ def classifier(
     objective = build(training)
     # A resumed run loads its own weights later.
     if init != SCRATCH and not (run and run.newest):
-        initialize_encoder(objective, init, resize, channels)
+        initialize_encoder(objective, init, resize, channels, trust_code=trust_code)
     return objective
 
 
@@ -332,63 +344,3 @@ def train_classifier(
         evaluate = Validation(val, run.config, metric)
         select = f"val_{metric}"
     return fit(objective, train, run, evaluate=evaluate, select=select, tracker=tracker)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The score of a classifier on validation clips during training.
-
-    Attributes:
-        corpus: the validation clips.
-        config: the run's settings.
-        metric: a metric of :func:`melpatch.evaluation.metrics.compute_metrics`.
-        name: prefix of the metric's name in the log.
-    """
-
-    corpus: Corpus
-    config: RunConfig
-    metric: str
-    name: str = "val"
-
-    def __call__(self, objective: Objective, step: int) -> dict[str, float]:
-        """Return the metric under its prefixed name, such as ``val_accuracy``.
-
-        Raises:
-            DataError: the metric is not defined on these clips.
-        """
-        return {f"{self.name}_{self.metric}": self.score(self.table(objective))}
-
-    def score(self, table: ClipTable) -> float:
-        """Return the metric of the probabilities that :meth:`table` returned.
-
-        Raises:
-            DataError: the metric is not defined on these clips.
-        """
-        labels = self.config.labels
-        targets = label_matrix(table.clips, labels)
-        multi_label = self.config.objective.multi_label
-        value = primary_score(table.rows, targets, labels, multi_label)
-        if value is None:
-            raise DataError(
-                f"{self.corpus.name}: no class has validation clips both with and without it, "
-                f"so {self.metric} is not defined; validate on more clips, or on another --val-fold"
-            )
-        return float(value)
-
-    def table(self, objective: Objective) -> ClipTable:
-        """Return the probability of each label for each readable clip.
-
-        Raises:
-            TypeError: the objective is not a classifier.
-        """
-        if not isinstance(objective, Classify):
-            raise TypeError("validation takes a classifier")
-        # The micro-batches of training, so that validation needs no more memory.
-        device = next(objective.parameters()).device
-        return infer_clips(
-            lambda batch: objective.probabilities(batch.to(device)),
-            self.corpus.clips,
-            sample_rate=objective.front_end.sample_rate,
-            seconds=self.config.loader.seconds,
-            batch_size=plan(self.config, self.corpus).micro_batch_size,
-        )

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
+from melpatch.checkpoint import load_into
 from melpatch.config import check
 from melpatch.errors import ConfigError
 from melpatch.interop.base import ENDINGS, HUB, Channels, is_weights, start_from_weights
@@ -31,7 +32,12 @@ def is_run(init: str) -> bool:
 
 
 def initialize_encoder(
-    objective: Objective, init: str, resize: Resize | None = None, channels: Channels = "sum"
+    objective: Objective,
+    init: str,
+    resize: Resize | None = None,
+    channels: Channels = "sum",
+    *,
+    trust_code: bool = False,
 ) -> None:
     """Load the weights that ``init`` names into the encoder of an objective.
 
@@ -41,18 +47,21 @@ def initialize_encoder(
         resize: how learned positions are fitted to the encoder's grid; None takes the default of
             the source.
         channels: how the three input channels of an image model are reduced to one.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         CheckpointError: the weights cannot be read.
         ConfigError: the weights do not fit the encoder.
     """
     if is_run(init):
-        copy_encoder(objective, Path(init), resize)
+        copy_encoder(objective, Path(init), resize, trust_code=trust_code)
     else:
         notice(start_from_weights(objective, init, channels, resize))
 
 
-def copy_encoder(objective: Objective, run: Path, resize: Resize | None = None) -> None:
+def copy_encoder(
+    objective: Objective, run: Path, resize: Resize | None = None, *, trust_code: bool = False
+) -> None:
     """Copy the encoder of a run into an objective, with learned positions resized to its grid.
 
     Args:
@@ -60,12 +69,13 @@ def copy_encoder(objective: Objective, run: Path, resize: Resize | None = None) 
         run: the run folder.
         resize: see :func:`melpatch.nn.positions.resize`; None leaves it to the encoder, see
             :meth:`melpatch.encoders.base.Encoder.match_geometry`.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         ConfigError: the encoders differ in more than their geometry, or the front ends in more than
             the statistics of a corpus.
     """
-    config, source = load_run(run)
+    config, source = load_run(run, trust_code=trust_code)
     theirs = config.front_end
     ours = objective.front_end.config
     # A pretrained encoder needs the kind of spectrogram that it was trained on. Mean and std may
@@ -83,11 +93,9 @@ def copy_encoder(objective: Objective, run: Path, resize: Resize | None = None) 
     encoder = source.export_encoder()
     encoder.match_geometry(objective.encoder, resize)
     try:
-        objective.encoder.load_state_dict(encoder.state_dict())
-    except RuntimeError as error:
-        # torch lists one mismatch per line; the last one is enough for an error of one line.
-        reason = str(error).splitlines()[-1].strip()
+        load_into(objective.encoder, encoder.state_dict())
+    except ConfigError as error:
         raise ConfigError(
-            f"encoder settings do not fit the weights of {run}: {reason}; "
+            f"encoder settings do not fit the weights of {run}: {error}; "
             "leave them out to take its own"
         ) from error

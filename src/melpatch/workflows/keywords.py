@@ -58,10 +58,11 @@ def pretrain(
     """
     recipe, of_objective = _piece("objective", objective)
     kind, of_encoder = _piece("encoder", settings.pop("encoder", None))
+    trust_code = bool(settings.get("trust_code", False))
     # A resumed run starts from its recorded settings, so that only what changed must be given.
     base = None
     if settings.get("resume"):
-        base = recorded(PretrainConfig, Path(out))
+        base = recorded(PretrainConfig, Path(out), trust_code=trust_code)
     if base is None and recipe == AUTO:
         # The rules need the corpus and the budget; all other settings are applied below.
         known = {name: settings[name] for name in _OF_THE_CORPUS if name in settings}
@@ -104,12 +105,13 @@ def finetune(
     objective, of_objective = _piece("objective", settings.pop("objective", None))
     if objective not in (None, "classify"):
         raise ConfigError(f"objective = {objective!r}; allowed: classify, with settings of its own")
+    trust_code = bool(settings.get("trust_code", False))
     encoder_from = settings.get("encoder_from")
     if encoder_from is not None:
         encoder_from = Path(encoder_from)
     base = None
     if settings.get("resume"):
-        base = recorded(FinetuneConfig, Path(out))
+        base = recorded(FinetuneConfig, Path(out), trust_code=trust_code)
     if base is None:
         base = finetune_defaults(
             os.fspath(init),
@@ -117,6 +119,7 @@ def finetune(
             size=settings.get("size"),
             encoder=kind,
             encoder_from=encoder_from,
+            trust_code=trust_code,
         )
     changes = settings | {"data": data, "init": init, "out": out}
     config = with_settings(base, changes, objective=of_objective, encoder=of_encoder)
@@ -142,7 +145,8 @@ def with_settings(config: T, changes: Mapping[str, Any], **pieces: Settings) -> 
         _set(data, places[name], _plain(config, places[name], value))
     for name, values in pieces.items():
         _set(data, ("training", name), values)
-    return from_dict(type(config), data, "settings")
+    # Code that these settings name was given by the caller, or allowed where it was read.
+    return from_dict(type(config), data, "settings", trust_code=True)
 
 
 def importable_name(cls: type, kind: str) -> str:

@@ -65,6 +65,8 @@ class PretrainConfig:
     """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones."""
     track: Track = "none"
     """Where curves and pictures go besides metrics.jsonl."""
+    trust_code: bool = False
+    """Allow the run in --init, or in --out with --resume, to name code outside melpatch; it is run."""
     training: Annotated[RunConfig, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:
@@ -124,7 +126,13 @@ def pretrain(config: PretrainConfig) -> Run:
             training = within_budget(training, corpus, config.budget, started)
     objective = build(training)
     if config.init is not None and not (run and run.newest):
-        initialize_encoder(objective, config.init, config.resize_positions, config.init_channels)
+        initialize_encoder(
+            objective,
+            config.init,
+            config.resize_positions,
+            config.init_channels,
+            trust_code=config.trust_code,
+        )
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
     objective.check_plan(plan(training, corpus))
     run = run or Run.create(config.out, training, config)

@@ -1,7 +1,8 @@
 """Open or resume a run folder, and refuse settings that a resumed run cannot change."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from melpatch import distributed
 from melpatch.config import from_toml, to_dict
@@ -16,7 +17,7 @@ T = TypeVar("T")
 FLAT = ("training", "loader", "train")
 """Nested settings whose flags carry no prefix: ``--lr`` sets ``training.train.lr``."""
 # These may differ when a run is resumed, since they do not change what it learns.
-_FREE_ON_RESUME = {"out", "resume", "track"}
+_FREE_ON_RESUME = {"out", "resume", "track", "trust_code"}
 
 
 @runtime_checkable
@@ -35,6 +36,10 @@ class RunSettings(Protocol):
     def resume(self) -> bool:
         """Whether to continue the run in ``out``."""
 
+    @property
+    def trust_code(self) -> bool:
+        """Whether files of runs may name code outside melpatch."""
+
 
 def reopen(config: RunSettings) -> Run | None:
     """Return the run to resume, or None if a new run is to be started.
@@ -51,17 +56,25 @@ def reopen(config: RunSettings) -> Run | None:
     resumes = distributed.on_rank_zero(lambda: _resumes(config))
     run = None
     if resumes:
-        run = Run.reopen(config.out)
+        run = Run.reopen(config.out, trust_code=config.trust_code)
     distributed.barrier()
     return run
 
 
-def recorded(kind: type[T], out: Path) -> T | None:
-    """Return the workflow config of the run in ``out``, or None if there is no run."""
+def recorded(kind: type[T], out: Path, *, trust_code: bool) -> T | None:
+    """Return the workflow config of the run in ``out``, or None if there is no run.
+
+    Args:
+        kind: the config's class.
+        out: the run folder.
+        trust_code: whether the folder may name code outside melpatch; what it says of that itself
+            does not count.
+    """
     path = out / COMMAND
     if not path.exists():
         return None
-    return from_toml(kind, path)
+    settings: Any = from_toml(kind, path, trust_code=trust_code)
+    return cast("T", replace(settings, trust_code=trust_code))
 
 
 def describe_objective(objective: Objective) -> str:
@@ -78,7 +91,9 @@ def _resumes(config: RunSettings) -> bool:
     if not (config.out / "config.toml").exists():
         notice(f"{config.out} holds no run yet; starting one")
         return False
-    _refuse_changes(config, from_toml(type(config), config.out / COMMAND))
+    _refuse_changes(
+        config, from_toml(type(config), config.out / COMMAND, trust_code=config.trust_code)
+    )
     return True
 
 
