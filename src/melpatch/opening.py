@@ -46,11 +46,12 @@ def read_bytes(path: Path, most_bytes: int = SETTINGS_BYTES) -> bytes:
     Raises:
         OSError: it cannot be read, is no regular file, or is larger.
     """
-    require_regular(path, most_bytes)
+    size = require_regular(path, most_bytes)
     # Without waiting, in case the file has become a pipe since.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
-        content = file.read(most_bytes + 1)
+        # No more than that is allocated; one byte more tells that the file has grown.
+        content = file.read(size + 1)
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"has more than the {most_bytes:,} bytes expected", str(path))
     return content

@@ -26,7 +26,6 @@ CHAINS = (
     "simplecache::{server}/shards/shard-000000.tar",
     "filecache://x::{server}/shards/shard-000000.tar",
     "zip://shard-000000.tar::{server}/shards.zip",
-    "file:///etc/passwd::{server}/shards/shard-000000.tar",
     "github://owner:repository@main/shard-000000.tar",
     "ftp://{host}/shards/shard-000000.tar",
     "memory://shards/shard-000000.tar",

@@ -29,6 +29,7 @@ def local(tmp_path_factory):
 def cache(tmp_path, monkeypatch):
     """Give each test an empty cache; transfers are tried again at once."""
     monkeypatch.setenv("MELPATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MELPATCH_PROTOCOLS", "memory")
     monkeypatch.setattr(remote, "_RETRY_AFTER", (0.0, 0.0, 0.0))
     remote._mirror.cache_clear()
     transfers.forget_stores()
