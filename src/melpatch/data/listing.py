@@ -32,6 +32,7 @@ from melpatch.data.row import (
     with_usual_splits,
 )
 from melpatch.data.tables import Line, opened
+from melpatch.errors import shortened
 
 # Folders, beside a table or its folder, in which its files may lie if not in its own folder.
 _ELSEWHERE = ("audio", "wav", "wavs", "clips", "recordings", "../audio", "../wav", "../clips")
@@ -229,21 +230,24 @@ class _RowReader:
     def _locate(self, cell: str) -> tuple[Path, str]:
         """Return the file of a line and its URL, ``""`` for a local one."""
         if cell != self.last_cell:
+            self.last_file = self._file_of(cell)
+            # Noted last: a cell that is refused is refused on every line.
             self.last_cell = cell
-            local = path_of_url(cell)
-            if local is not None:
-                self.last_file = (local, "")
-            elif is_url(cell):
-                self.last_file = locate(cell)
-            elif self.url:
-                if not is_shard_name(cell):
-                    raise ValueError(
-                        f"path = {shortened(cell)}; allowed: shard-NUMBER.tar, without a folder"
-                    )
-                self.last_file = (self.folder / cell, f"{self.url}/{cell}")
-            else:
-                self.last_file = (self.folder / cell, "")
         return self.last_file
+
+    def _file_of(self, cell: str) -> tuple[Path, str]:
+        local = path_of_url(cell)
+        if local is not None:
+            return local, ""
+        if is_url(cell):
+            return locate(cell)
+        if not self.url:
+            return self.folder / cell, ""
+        if not is_shard_name(cell):
+            raise ValueError(
+                f"path = {shortened(cell)}; allowed: shard-NUMBER.tar, without a folder"
+            )
+        return self.folder / cell, f"{self.url}/{cell}"
 
     def _name(self, path: Path, cell: str) -> str:
         if self.elsewhere:
