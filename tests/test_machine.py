@@ -1,8 +1,10 @@
 """What differs between operating systems, simulated."""
 
 import os
+import resource
 import signal
 import sys
+from types import SimpleNamespace
 
 from melpatch import machine
 
@@ -30,3 +32,12 @@ def test_memory_is_measured_in_the_units_of_the_system(monkeypatch):
     kib = machine.peak_memory_gib()
     monkeypatch.setattr(sys, "platform", "darwin")
     assert 0 < machine.peak_memory_gib() <= 1.1 * kib / 1024
+
+
+def test_cpu_time_is_that_of_the_process_and_of_its_ended_children(monkeypatch):
+    usage = {
+        resource.RUSAGE_SELF: SimpleNamespace(ru_utime=1.0, ru_stime=20.0),
+        resource.RUSAGE_CHILDREN: SimpleNamespace(ru_utime=300.0, ru_stime=4000.0),
+    }
+    monkeypatch.setattr(machine.resource, "getrusage", usage.__getitem__)
+    assert machine.cpu_seconds() == 4321.0

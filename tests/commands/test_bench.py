@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import re
-import resource
 from itertools import count
 from types import SimpleNamespace
 
@@ -49,7 +48,7 @@ def clock(monkeypatch):
         return float(reading)
 
     monkeypatch.setattr(bench, "time", SimpleNamespace(monotonic=lambda: next(wall)))
-    monkeypatch.setattr(bench, "_cpu_seconds", cpu_seconds)
+    monkeypatch.setattr(bench, "cpu_seconds", cpu_seconds)
 
 
 def test_every_stage_has_its_rates(corpus, capsys, clock):
@@ -72,15 +71,6 @@ def test_every_stage_has_its_rates(corpus, capsys, clock):
     assert measured["share"]["by_cpu_seconds"] == pytest.approx(
         held["cpu_seconds"] / fed["cpu_seconds"]
     )
-
-
-def test_cpu_time_is_that_of_the_process_and_of_its_ended_children(monkeypatch):
-    usage = {
-        resource.RUSAGE_SELF: SimpleNamespace(ru_utime=1.0, ru_stime=20.0),
-        resource.RUSAGE_CHILDREN: SimpleNamespace(ru_utime=300.0, ru_stime=4000.0),
-    }
-    monkeypatch.setattr(bench.resource, "getrusage", usage.__getitem__)
-    assert bench._cpu_seconds() == 4321.0
 
 
 def test_of_several_rounds_the_middle_one_counts():

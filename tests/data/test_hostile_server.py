@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import re
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -102,7 +103,8 @@ def contents(folder):
 
 def renamed(answers, name):
     """Return answers whose index names another place."""
-    index = answers["index.csv"].replace(b"shard-000000.tar", name.encode())
+    text = re.sub(r"shard-\d+\.tar", lambda _: name, answers["index.csv"].decode())
+    index = text.encode()
     about = json.loads(answers["shards.json"]) | {"index": hashlib.sha256(index).hexdigest()}
     return answers | {"index.csv": index, "shards.json": json.dumps(about).encode()}
 
