@@ -122,7 +122,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_a_page_runs_as_it_is_written(page, place, monkeypatch):
-    if page == README:
+    if "--out corpus.csv" in page.read_text(encoding="utf-8"):
         (place / "corpus.csv").unlink()  # which the first command writes
     ran = run_page(page, place, monkeypatch)
     if page == README:
