@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from melpatch.data import remote, transfers
 from melpatch.data.archive import Packing
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.packing import pack
@@ -45,3 +46,12 @@ def content(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def empty_cache(folder: Path, monkeypatch, retry_after: tuple[float, ...] = ()) -> Path:
+    """Let remote shards go into an empty folder, from stores that have not failed yet; return it."""
+    monkeypatch.setenv("MELPATCH_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(remote, "_RETRY_AFTER", retry_after)
+    remote._mirror.cache_clear()
+    transfers.forget_stores()
+    return folder / "cache"

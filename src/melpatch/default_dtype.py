@@ -1,4 +1,4 @@
-"""float32 as torch's default type while melpatch computes, whatever the program around it has set."""
+"""float32 as torch's default type while melpatch computes, whatever the program has set."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -89,7 +89,7 @@ class Bar:
     def line(self, width: int | None = None) -> str:
         """Return description, count, rate, times and fields as one line of text.
 
-        Such as ``training: 30/100 steps, 3.1 steps/s, 0:00:39 elapsed, about 26 s left, loss 0.61``.
+        Such as ``training: 30/100 steps, 3.1 steps/s, 0:00:39 elapsed, about 26 s left``.
 
         Args:
             width: columns that the line may take. What is less needed gives way first: the time

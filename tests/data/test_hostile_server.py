@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from tiny_shards import shards
+from tiny_shards import empty_cache, shards
 
 from melpatch.cli import main
 from melpatch.data import bounded, remote, transfers
@@ -57,11 +57,7 @@ def packed_shards(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """An empty cache, and the requests that no server has had yet."""
-    monkeypatch.setenv("MELPATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_RETRY_AFTER", ())
-    remote._mirror.cache_clear()
-    transfers.forget_stores()
-    return tmp_path / "cache"
+    return empty_cache(tmp_path, monkeypatch)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 import torch
 from filelock import FileLock
-from tiny_shards import RATE, packed, shards
+from tiny_shards import RATE, empty_cache, packed, shards
 
 from melpatch.atomic import file_state
 from melpatch.data import remote, sound, transfers
@@ -36,12 +36,8 @@ def local(tmp_path_factory):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Return the folder of an empty cache; transfers are not tried again."""
-    monkeypatch.setenv("MELPATCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MELPATCH_PROTOCOLS", "memory")
-    monkeypatch.setattr(remote, "_RETRY_AFTER", ())
-    remote._mirror.cache_clear()
-    transfers.forget_stores()
-    return tmp_path / "cache"
+    return empty_cache(tmp_path, monkeypatch)
 
 
 @pytest.fixture

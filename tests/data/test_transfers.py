@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 from tiny_runs import settings, with_loader
-from tiny_shards import RATE, shards
+from tiny_shards import RATE, empty_cache, shards
 
-from melpatch.data import remote, transfers
+from melpatch.data import transfers
 from melpatch.data.manifest import load_corpus
 from melpatch.data.sound import decode
 from melpatch.errors import DataError, UnreachableError
@@ -28,12 +28,8 @@ def local(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """Give each test an empty cache; transfers are tried again at once."""
-    monkeypatch.setenv("MELPATCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MELPATCH_PROTOCOLS", "memory")
-    monkeypatch.setattr(remote, "_RETRY_AFTER", (0.0, 0.0, 0.0))
-    remote._mirror.cache_clear()
-    transfers.forget_stores()
-    yield tmp_path / "cache"
+    yield empty_cache(tmp_path, monkeypatch, retry_after=(0.0, 0.0, 0.0))
     transfers.forget_stores()
 
 

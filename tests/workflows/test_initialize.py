@@ -11,7 +11,7 @@ from melpatch.nn.positions import resize
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import build
 from melpatch.training.run import Run
-from melpatch.workflows.initialize import copy_encoder
+from melpatch.workflows.initialize import copy_encoder, is_run
 
 
 def saved(folder, config):
@@ -148,3 +148,13 @@ def test_learned_positions_for_other_patches_are_refused(tmp_path):
 def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
         copy_encoder(build(settings()), tmp_path)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_missing_start_is_told_from_a_folder_that_is_no_run(tmp_path, exists):
+    start = tmp_path / "a"
+    if exists:
+        start.mkdir()
+    problem = "holds no config.toml" if exists else "does not exist"
+    with pytest.raises(ConfigError, match=f"allowed: a run folder.*{start}, which {problem}"):
+        is_run(str(start))

@@ -1,4 +1,4 @@
-"""Sound of phones and videos (M4A, MP4, WMA, 3GP, WebM, AMR), decoded by FFmpeg where PyAV is installed.
+"""Phone and video formats (M4A, MP4, WMA, 3GP, WebM, AMR), decoded by FFmpeg through PyAV.
 
 FFmpeg is given the bytes and the format, never a name, so that no file makes it open another one.
 """
@@ -144,7 +144,7 @@ class FFmpegSound:
         self._container.close()
 
     def _decode(self) -> Iterator[np.ndarray]:
-        """Yield the samples of each frame, (sample, channel), of the rate and channels of the first."""
+        """Yield the samples of each frame, (sample, channel), at the first frame's rate."""
         resampler = None
         try:
             for frame in self._container.decode(audio=0):

@@ -49,7 +49,7 @@ def require_file(path: str | Path | ByteRange) -> None:
 
 
 def raise_passing(path: object, error: Exception) -> None:
-    """Raise UnreachableError if an error is not the file's and passes, such as no more open files."""
+    """Raise UnreachableError if an error passes and is not the file's, such as too many open files."""
     if isinstance(error, OSError) and is_passing(error):
         reason = f"cannot be opened now ({error.strerror})"
         raise UnreachableError(path, reason, remedy(error)) from error

@@ -76,7 +76,7 @@ class Config:
     allow_leaks: bool = False
     """Compare even if scored files are also pretrained on."""
     trust_code: bool = False
-    """Allow the spec to name code outside melpatch, such as an objective of your own; that code is run."""
+    """Allow the spec to name code outside melpatch, such as your own objective; that code is run."""
     dry_run: bool = False
     """Show the commands without running them."""
 

@@ -57,7 +57,7 @@ class Config:
     json: bool = False
     """Print JSON for scripts instead of a table."""
     trust_code: bool = False
-    """Allow the run to name code outside melpatch, such as an encoder of your own; that code is run."""
+    """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
 
 
 def run(config: Config) -> None:

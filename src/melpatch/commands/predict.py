@@ -22,9 +22,9 @@ class Config(InferenceConfig):
     """What to label, and where to write it."""
 
     out: Path
-    """CSV to write: path, start and end in seconds, label, probability, note (silent where there is no sound), then
-    one column per class; clips of a CSV file or of shards have their key too. A name that ends in .parquet or .npz is
-    written as such."""
+    """CSV to write: path, start and end in seconds, label, probability, note (silent where there is
+    no sound), then one column per class; clips of a CSV file or of shards have their key too. A name
+    that ends in .parquet or .npz is written as such."""
     hop: float | None = None
     """Seconds between the starts of windows, each as long as the segments that the classifier was trained on
     (melpatch finetune --seconds); without, one line per recording."""

@@ -59,11 +59,11 @@ class Config:
     workers: int = 2
     """Worker processes that read files; 0 reads them in this one."""
     headers_only: bool = False
-    """Read headers instead of whole files: quick, but damage is not found, and lengths are as stated."""
+    """Read only headers: quick, but damage is not found, and lengths are as stated."""
     overwrite: bool = False
     """Replace a file in --out that this command did not make; an input is never replaced."""
     salvage: bool = False
-    """Keep the good stretches, of 1 s or more, of damaged files; what is left out is listed in .salvaged.csv."""
+    """Keep stretches of 1 s or more of damaged files; .salvaged.csv lists what is left out."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -34,7 +34,7 @@ class Config:
     pictures: Path | None = None
     """Folder for the pictures: reconstruction.png, and classes.png if a teacher assigns classes to patches."""
     trust_code: bool = False
-    """Allow the run to name code outside melpatch, such as an encoder of your own; that code is run."""
+    """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
 
     def __post_init__(self) -> None:
         """Check that --sound and --pictures come together."""

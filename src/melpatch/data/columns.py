@@ -199,7 +199,7 @@ CLASS_PREFIX = "probability:"
 
 
 def class_columns(labels: Sequence[str], taken: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the names of the columns of classes: their labels, or ``probability:LABEL`` where needed.
+    """Return the columns of classes: their labels, or ``probability:LABEL`` where needed.
 
     A class called ``label`` or ``split`` would otherwise be read back as something else.
 

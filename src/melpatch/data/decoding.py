@@ -1,4 +1,4 @@
-"""What decoding whole files shows: which clips can be read, and what is left out of damaged files."""
+"""What decoding whole files shows: clips that can be read, and what damaged files lose."""
 
 from dataclasses import dataclass, field, replace
 

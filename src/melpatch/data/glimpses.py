@@ -1,4 +1,4 @@
-"""A look at a few clips before training: the energy that a front end leaves out, cancelling channels."""
+"""A look at a few clips before training: energy outside the front end, cancelling channels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -56,7 +56,8 @@ def _lost_energy(seen: Sequence[Survey], front_end: LogMel.Config) -> str:
         flags.append(f"--front-end.high-hz {rate // 2}")
     return (
         f"the front end keeps {front_end.low_hz:,.0f} to {front_end.top_hz:,.0f} Hz: "
-        f"{lost:.0%} of the energy of {len(wider)} clips that were looked at lies above and is lost; "
+        f"{lost:.0%} of the energy of {len(wider)} clips that were looked at lies above "
+        "and is lost; "
         f"to keep it: {' '.join(flags)}"
     )
 
@@ -74,7 +75,8 @@ def _cancelled_channels(seen: Sequence[tuple[Clip, Survey]]) -> str:
     if not cancelled:
         return ""
     return (
-        f"the channels of {len(cancelled)} of {len(seen)} clips that were looked at cancel each other "
+        f"the channels of {len(cancelled)} of {len(seen)} clips that were looked at "
+        "cancel each other "
         f"when they are mixed, such as {cancelled[0].location}; "
         "take one of them with --channel left, right or loudest"
     )

@@ -1,4 +1,4 @@
-"""What is odd about a corpus: silent, clipped or nearly identical clips, names that differ by case."""
+"""What is odd about a corpus: silent, clipped or nearly identical clips, names unlike by case."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping

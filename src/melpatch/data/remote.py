@@ -164,7 +164,8 @@ def _fetch_index(system: Any, place: str, url: str, folder: Path) -> None:
     most = min(_INDEX_BYTES, max(_INDICES_BYTES, _limit() // 4) - indices)
     if most <= 0:
         raise DataError(
-            f"{folder.parent}: the lists of clips in it take {indices / 2**20:,.0f} MiB; delete the "
+            f"{folder.parent}: the lists of clips in it take {indices / 2**20:,.0f} MiB; "
+            "delete the "
             f"folders of shards that you no longer use, or raise {_LIMIT}"
         )
 

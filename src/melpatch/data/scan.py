@@ -1,4 +1,4 @@
-"""Read many sound files for rate and length, in one or several processes: headers, or all of them."""
+"""Read rate and length of many sound files, from headers or by decoding, in several processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -34,8 +34,9 @@ def rank_classes(
         block = np.ascontiguousarray(scores[:, first : first + _COLUMNS].T)
         marks = np.ascontiguousarray(positive[:, first : first + _COLUMNS].T)
         for place in np.flatnonzero(wanted[first : first + _COLUMNS]).tolist():
-            found = _rank_class(block[place], marks[place])
-            precision[first + place], area[first + place] = found
+            average, under_curve = _rank_class(block[place], marks[place])
+            precision[first + place] = average
+            area[first + place] = under_curve
     return precision, area
 
 

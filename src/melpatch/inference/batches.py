@@ -26,7 +26,7 @@ BatchFunction = Callable[[Batch], list[np.ndarray]]
 
 
 NOT_FINITE = "has an output that is no finite number"
-"""Why a recording has no answer although it was read: its samples or the weights are out of range."""
+"""Why a readable recording has no answer: its samples or the weights are out of range."""
 
 
 class Output(NamedTuple):

@@ -45,13 +45,13 @@ class InferenceConfig:
     precision: Precision = "auto"
     """Arithmetic of the network; auto is bf16-mixed on a GPU with bf16 hardware, else 32-true."""
     salvage: bool = False
-    """Use the sound before the damage of a damaged recording; OUT.rejected.csv lists what is left out."""
+    """Use the sound before the damage of a recording; OUT.rejected.csv lists what is left out."""
     overwrite: bool = False
     """Replace a file in --out that this command did not make; an input is never replaced."""
     resume: bool = False
     """Continue a killed run from OUT.parts; finished recordings are not computed again."""
     trust_code: bool = False
-    """Allow the run to name code outside melpatch, such as an encoder of your own; that code is run."""
+    """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -151,7 +151,7 @@ def _place_columns(recordings: Sequence[Clip], timed: bool) -> list[Column]:
 
 
 def _packed_column(name: str, recordings: Sequence[Clip]) -> Column:
-    """Return a column that says where in its shard a clip is, so that the table can be read back."""
+    """Return a column of where in its shard a clip is, so that the table can be read back."""
     values = np.array([getattr(clip, name) for clip in recordings], dtype=np.int64)
     return Column(name, lambda rows: values[rows["recording"]])
 

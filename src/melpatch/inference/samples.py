@@ -134,8 +134,8 @@ def _scaled(wave: np.ndarray, name: str) -> np.ndarray:
         peak = float(np.abs(wave).max()) if wave.size else 0.0
         if np.isfinite(peak) and peak > _LARGEST_FLOAT:
             raise ConfigError(
-                f"{name}: they reach {peak:,.6g}, but floats are expected in [-1, 1]; divide them by the "
-                "full scale, such as 32768, or give PCM as int16"
+                f"{name}: they reach {peak:,.6g}, but floats are expected in [-1, 1]; "
+                "divide them by the full scale, such as 32768, or give PCM as int16"
             )
         return wave.astype(np.float32, copy=False)
     if wave.dtype == np.uint8:

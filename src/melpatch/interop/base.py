@@ -162,7 +162,7 @@ def _converted(
     Raises:
         ConfigError: they do not fit, or their shapes are not those of the format.
     """
-    # Checked at once for all formats, since numbers of other types are averaged and resized wrongly.
+    # Checked for all formats at once: numbers of other types are averaged and resized wrongly.
     for name, value in state.items():
         if value.is_complex():
             raise ConfigError(f"{shortened(name, typed=True)} holds complex numbers, not weights")
@@ -202,7 +202,8 @@ def recognise(keys: Set[str]) -> WeightFormat:
         for key in keys:
             if re.search(pattern, key):
                 raise ConfigError(
-                    f"looks like {family} (key {shortened(key, typed=True)}), which no encoder here can take; "
+                    f"looks like {family} (key {shortened(key, typed=True)}), "
+                    "which no encoder here can take; "
                     f"allowed: {allowed}"
                 )
     for weight_format in formats:
@@ -262,8 +263,8 @@ def _require_plain(source: str, name: str, value: Tensor) -> None:
     if plain and value.numel() * value.element_size() <= value.untyped_storage().nbytes():
         return
     raise CheckpointError(
-        f"{source}: {shortened(name, typed=True)} is not a plain tensor (sparse, quantised, or larger "
-        "than what is stored); save a state dict of plain tensors"
+        f"{source}: {shortened(name, typed=True)} is not a plain tensor "
+        "(sparse, quantised, or larger than what is stored); save a state dict of plain tensors"
     )
 
 

@@ -81,7 +81,8 @@ def statistics(config: RunConfig, corpus: Corpus, clips: int) -> Statistics:
     values = Statistics(round(mean, 5), round(std, 5), sum(counts))
     if values.std <= 0:
         raise DataError(
-            f"{corpus.name}: all of {values.clips} measured clips are silent; melpatch prepare tells "
+            f"{corpus.name}: all of {values.clips} measured clips are silent; "
+            "melpatch prepare tells "
             "which are. Channels in opposite phase cancel each other: take one with --channel left"
         )
     return values

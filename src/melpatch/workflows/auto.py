@@ -98,7 +98,7 @@ def choose(config: PretrainConfig, size: str | None = None) -> PretrainConfig:
         budget_seconds = parse_budget(config.budget)
     on_gpu = torch.cuda.is_available()
     chosen, reasons = choose_from(facts, budget_seconds, size=size, on_gpu=on_gpu)
-    notice(f"auto: {facts.clips} clips, {facts.hours:.2f} h, {facts.sample_rate} Hz")
+    notice(f"auto: {facts.clips} clips, {facts.hours:.2f} h, mostly {facts.sample_rate} Hz")
     for reason in reasons:
         notice(f"auto: {reason}")
     # What the user named stays; everything else is as chosen.
@@ -155,7 +155,7 @@ def choose_from(
         f"size {size}: {why_size}",
         f"--seconds {seconds:g}: {why_seconds}",
         f"--batch-size {batch_size}: {why_batch}",
-        f"--front-end.sample-rate {rate}: the rate of most clips, but at most 16000",
+        f"--front-end.sample-rate {rate}: the most common rate of the clips, but at most 16000",
     ]
     # lab/ssast.md: a short run learns nothing, so a small corpus gets more epochs.
     steps_of_epochs = training.train.epochs * facts.clips / batch_size

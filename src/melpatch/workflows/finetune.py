@@ -77,8 +77,8 @@ class FinetuneConfig:
     track: Track = "none"
     """Where curves go besides metrics.jsonl."""
     trust_code: bool = False
-    """Allow the run in --init or --encoder-from, or in --out with --resume, to name code outside melpatch;
-    it is run."""
+    """Allow the run in --init or --encoder-from, or in --out with --resume, to name code outside
+    melpatch, which is run."""
     training: Annotated[RunConfig, tyro.conf.arg(name="")]
 
     def __post_init__(self) -> None:

@@ -23,9 +23,10 @@ def is_run(init: str) -> bool:
         ConfigError: ``init`` names neither.
     """
     weights = is_weights(init)
+    problem = "which holds no config.toml" if Path(init).exists() else "which does not exist"
     allowed = (
         f"a run folder, a weight file ({', '.join(ENDINGS)}), {HUB}owner/name "
-        "or, for a classifier, scratch"
+        f"or, for a classifier, scratch; this is {init}, {problem}"
     )
     check(weights or Path(init, "config.toml").is_file(), "init", init, allowed)
     return not weights
