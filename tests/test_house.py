@@ -31,9 +31,10 @@ DOCUMENTS = [
 # list, never from a neighbour on its own level.
 FLOORS = {
     "ground": [
-        {"errors", "faults", "machine", "opening", "time_left"},
+        {"errors", "faults", "machine", "time_left"},
         {
             "atomic",
+            "opening",
             "rng",
             "progress",
             "distributed",

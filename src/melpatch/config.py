@@ -123,6 +123,10 @@ def from_dict(
         raise ConfigError(
             f"{where}: unknown key {shortened(unknown[0])}; known: {', '.join(fields)}"
         )
+    # A piece that is None by default is one that every command sets.
+    for name, field in fields.items():
+        if "registry" in field.metadata and field.default is None and name not in data:
+            raise ConfigError(f"{where}: the table {name} is missing; restore it from another run")
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for key, value in data.items():

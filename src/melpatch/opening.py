@@ -5,15 +5,39 @@ that never ends, or a file that fills the memory. Such a file raises an OSError 
 says what it is, like a file that is missing or may not be read.
 """
 
+import csv
 import errno
+import json
 import os
 import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from melpatch.errors import CheckpointError, shortened
 
 SETTINGS_BYTES = 1 << 24
 """Largest file of settings or facts about a run: 16 MiB."""
 LOG_BYTES = 1 << 30
 """Largest log of a run: 1 GiB, about ten million lines."""
+
+# What the readers of text, JSON, CSV, NPY and NPZ raise for content that they did not write.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -65,3 +89,55 @@ def read_text(path: Path, most_bytes: int = SETTINGS_BYTES) -> str:
         UnicodeDecodeError: it is not UTF-8.
     """
     return read_bytes(path, most_bytes).decode("utf-8")
+
+
+@contextmanager
+def reading(path: Path, fix: str, most_bytes: int | None = SETTINGS_BYTES) -> Iterator[None]:
+    """Turn whatever is wrong with a file that melpatch wrote into an error of one line.
+
+    The body reads the file and takes what it needs from it.
+
+    Args:
+        path: the file.
+        fix: what to do if it is damaged.
+        most_bytes: its largest size; None for any.
+
+    Raises:
+        CheckpointError: the file is missing or no regular file, or the body finds it damaged.
+    """
+    try:
+        require_regular(path, most_bytes)
+        yield
+    except OSError as error:
+        reason = error.strerror or shortened(error, typed=True)
+        raise CheckpointError(f"{path}: cannot be read ({reason}); {fix}") from error
+    except _DAMAGE as error:
+        reason = f"{type(error).__name__}: {shortened(error, typed=True)}"
+        raise CheckpointError(f"{path}: damaged ({' '.join(reason.split())}); {fix}") from error
+
+
+def read_json(path: Path, most_bytes: int = SETTINGS_BYTES) -> dict[str, Any]:
+    """Return the JSON object in a file; within :func:`reading`, a damaged file is told in one line.
+
+    Raises:
+        OSError: as :func:`read_bytes`.
+        ValueError: it is no JSON, or another value than an object.
+    """
+    content = json.loads(read_text(path, most_bytes))
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__} instead of an object")
+    return content
+
+
+def read_json_lines(path: Path, most_bytes: int = LOG_BYTES) -> list[dict[str, Any]]:
+    """Return the JSON objects in the lines of a file; see :func:`read_json`."""
+    records = []
+    for number, line in enumerate(read_text(path, most_bytes).splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number}: a {type(record).__name__} instead of an object")
+        records.append(record)
+    return records

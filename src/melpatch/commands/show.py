@@ -13,6 +13,7 @@ from melpatch.config import from_toml, owner, to_dict
 from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.inference.model import load
+from melpatch.opening import LOG_BYTES, read_json_lines, reading
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
 from melpatch.training.config import RunConfig
@@ -97,7 +98,8 @@ def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
     metrics = folder / "metrics.jsonl"
     if not metrics.exists():
         raise CheckpointError(f"{folder}: has no metrics.jsonl; the run made no step yet")
-    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    with reading(metrics, "take the damaged lines out, or restore it from a backup", LOG_BYTES):
+        records = read_json_lines(metrics)
     latest: dict[str, Any] = {}
     warning = "none"
     for record in records:

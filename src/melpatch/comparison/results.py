@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from melpatch.errors import MelpatchError
+from melpatch.opening import LOG_BYTES, read_text, reading
 
 Line = dict[str, Any]
 
@@ -48,12 +49,20 @@ class Results:
         self._lock = Lock()
         lines = []
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            with self._reading():
+                lines = read_text(path, LOG_BYTES).splitlines(keepends=True)
         # A crash may have left half a line, which the next result must not be appended to.
         if lines and not lines[-1].endswith("\n"):
             path.write_text("".join(lines[:-1]), encoding="utf-8")
             del lines[-1]
-        self._lines = {tuple(line["key"]): line for line in map(json.loads, lines)}
+        with self._reading():
+            self._lines = {tuple(line["key"]): line for line in map(json.loads, lines)}
+
+    def _reading(self) -> AbstractContextManager[None]:
+        """Return a context in which a damaged file of results is told in one line."""
+        if not self.path.exists():
+            return nullcontext()
+        return reading(self.path, "take the damaged lines out, or give another --out", LOG_BYTES)
 
     def find(self, key: Sequence[str]) -> Line | None:
         """Return the result of a cell, its numbers or its ``error``; None if there is none yet."""

@@ -320,7 +320,7 @@ def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
 def read_rejected(path: Path) -> tuple[Rejected, ...]:
     """Return the files that were left out, as :func:`write_rejected` wrote them."""
     with path.open(encoding="utf-8", newline="") as file:
-        return tuple(Rejected(**row) for row in csv.DictReader(file))
+        return tuple(Rejected(row["path"], row["reason"]) for row in csv.DictReader(file))
 
 
 def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:

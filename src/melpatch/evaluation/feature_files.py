@@ -13,6 +13,7 @@ from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.distributed import rank
 from melpatch.inference.corpus import merge_ranks
+from melpatch.opening import LOG_BYTES, read_json
 
 VALUES = "values"
 _ABOUT = "about.json"
@@ -36,8 +37,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         OSError: there is none.
         ValueError: it is damaged.
     """
-    about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-    return about
+    return read_json(folder / _ABOUT, LOG_BYTES)
 
 
 def rejected_clips(about: Mapping[str, Any]) -> tuple[Rejected, ...]:

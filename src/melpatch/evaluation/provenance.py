@@ -7,6 +7,7 @@ from pathlib import Path
 
 from melpatch.data.clip import Clip
 from melpatch.evaluation.job import EvaluationJob
+from melpatch.opening import read_text, reading
 from melpatch.training.run import COMMAND, Run
 
 
@@ -71,5 +72,6 @@ def _init_of(run: Path) -> str | None:
     path = run / COMMAND
     if not path.exists():
         return None
-    init = tomllib.loads(path.read_text(encoding="utf-8")).get("init")
+    with reading(path, "restore it from a backup, or delete it"):
+        init = tomllib.loads(read_text(path)).get("init")
     return None if init in (None, "none", "scratch") else str(init)

@@ -18,6 +18,7 @@ from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.provenance import describe_initialisation, trained_on
 from melpatch.evaluation.summary import summarize
 from melpatch.evaluation.trials import TrialResult
+from melpatch.opening import read_json, reading
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.per_class import per_class
 from melpatch.progress import notice
@@ -44,9 +45,10 @@ def refuse_to_overwrite(jobs: Sequence[EvaluationJob]) -> None:
         path = job.out / _SCORES
         if not path.exists():
             continue
-        record = json.loads(path.read_text(encoding="utf-8"))
-        run = Path(record["run"])
-        name = record.get("name", job.name)
+        with reading(path, "delete it, or give another --out"):
+            record = read_json(path)
+            run = Path(record["run"])
+            name = record.get("name", job.name)
         if (run.resolve(), name) != (job.run.resolve(), job.name):
             raise ConfigError(
                 f"{job.out}: holds the scores of {name} by {run}, not {job.name} by {job.run}; give another --out"

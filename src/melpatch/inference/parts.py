@@ -23,6 +23,7 @@ from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips
+from melpatch.opening import read_json, reading
 
 _ABOUT = "about.json"
 _JOINED = "joined"
@@ -144,7 +145,8 @@ class PartFolder:
         return not all(is_partial(path) for path in self.folder.iterdir())
 
     def _require_same_about(self) -> None:
-        kept = json.loads((self.folder / _ABOUT).read_text(encoding="utf-8"))
+        with reading(self.folder / _ABOUT, "delete the folder to start again"):
+            kept = read_json(self.folder / _ABOUT)
         wanted = json.loads(self._about)
         for name in kept.keys() | wanted.keys():
             if kept.get(name) != wanted.get(name):

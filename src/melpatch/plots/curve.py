@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from melpatch.errors import MelpatchError
+from melpatch.opening import LOG_BYTES, read_bytes
 from melpatch.plots.base import save, sheet
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def curve(
 
 def _read(file: Path) -> list[dict[str, Any]]:
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_bytes(file, LOG_BYTES).decode("utf-8", "replace").splitlines()
     except OSError as error:
         raise MelpatchError(
             f"{file}: cannot be read ({error.strerror}); give a run's metrics.jsonl"

@@ -17,6 +17,7 @@ from melpatch.evaluation.splits import EvaluationSplit, ValidationSource
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.corpus import ClipTable
 from melpatch.objectives.base import Objective
+from melpatch.opening import reading
 from melpatch.protocols.finetune import FineTune
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import Run
@@ -127,5 +128,6 @@ def _write_epoch(path: Path, predictions: ClipTable, score: float) -> None:
 
 
 def _read_epoch(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as saved:
+    fix = "delete the folder of that trial"
+    with reading(path, fix, None), np.load(path, allow_pickle=False) as saved:
         return dict(saved)

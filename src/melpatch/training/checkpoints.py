@@ -15,6 +15,7 @@ at its last save.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 from dataclasses import asdict, dataclass, field, replace
@@ -27,11 +28,15 @@ from torch import Tensor
 from melpatch import distributed
 from melpatch.atomic import clear_partial, discard, lack_of_space, written_aside
 from melpatch.checkpoint import copied, load_weights, write_weights
+from melpatch.config import from_dict
 from melpatch.errors import CheckpointError
+from melpatch.opening import read_json, read_text, reading, require_regular
 from melpatch.progress import notice
 from melpatch.training.json_lines import JsonLines
 
 _SUMS = "SHA256SUMS"
+_STEP = "step-"
+_STEP_NAME = re.compile(r"step-[0-9]{1,18}")
 
 
 @dataclass
@@ -193,7 +198,9 @@ class Checkpoints:
         return None
 
     def _all(self) -> list[Path]:
-        return list((self.folder / "resume").glob("step-*"))
+        # A folder of another name was not written here.
+        folders = (self.folder / "resume").glob(f"{_STEP}*")
+        return [folder for folder in folders if _STEP_NAME.fullmatch(folder.name)]
 
     def _write(self, state: Checkpoint | None, publish: Mapping[str, Tensor] | None) -> None:
         """Write the weights to use if they have changed, and a checkpoint if there is one.
@@ -250,21 +257,34 @@ class Checkpoints:
 
 def step_of(folder: Path) -> int:
     """Return the step at which a checkpoint was saved, from the name of its folder."""
-    return int(folder.name.removeprefix("step-"))
+    return int(folder.name.removeprefix(_STEP))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Load a checkpoint that :meth:`Checkpoints.choose` has verified."""
-    progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    fix = "restore the folder from a backup, or remove it to go on from the checkpoint before it"
+    with reading(folder / "progress.json", fix):
+        progress = from_dict(Progress, read_json(folder / "progress.json"), "progress")
     average: dict[str, Tensor] = {}
     if (folder / "average.safetensors").exists():
         average = load_weights(folder / "average.safetensors")
     return Checkpoint(
-        Progress(**progress),
+        progress,
         load_weights(folder / "model.safetensors"),
-        torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
+        _load_optimizer(folder / "optimizer.pt", fix),
         average,
     )
+
+
+def _load_optimizer(path: Path, fix: str) -> dict[str, Any]:
+    """Return the state of an optimiser; nothing but plain data and tensors is read."""
+    with reading(path, fix, None):
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # Whatever stands in a file that torch did not write.
+        except Exception as error:
+            raise ValueError(str(error).strip().split("\n")[0]) from error
+        return {**loaded, "state": {**loaded["state"]}, "param_groups": [*loaded["param_groups"]]}
 
 
 def _write_files(folder: Path, state: Checkpoint) -> None:
@@ -285,7 +305,7 @@ def _damage(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint, for a message; None if it is intact."""
     try:
         # Each line is "checksum  name".
-        lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
+        lines = read_text(folder / _SUMS).splitlines()
         sums = dict(line.split("  ")[::-1] for line in lines)
         for name in sorted(sums.keys() | {"model.safetensors", "optimizer.pt", "progress.json"}):
             if _sum(folder / name) != sums.get(name):
@@ -300,5 +320,6 @@ def _damage(folder: Path) -> str | None:
 
 def _sum(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

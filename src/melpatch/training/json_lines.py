@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from melpatch.atomic import lack_of_space, sync, written_aside
+from melpatch.opening import LOG_BYTES, read_bytes
 
 
 class JsonLines:
@@ -51,7 +52,7 @@ class JsonLines:
         """Remove lines of later steps and incomplete lines, which a crash may have left."""
         if not self.path.exists():
             return
-        lines = self.path.read_bytes().splitlines(keepends=True)
+        lines = read_bytes(self.path, LOG_BYTES).splitlines(keepends=True)
         kept = [line for line in lines if _up_to(line, step)]
         with written_aside(self.path) as aside:
             aside.write_bytes(b"".join(kept))
@@ -78,7 +79,7 @@ def _up_to(line: bytes, step: int) -> bool:
     """Return whether a line is complete and of a step up to this one."""
     try:
         return line.endswith(b"\n") and bool(json.loads(line)["step"] <= step)
-    except ValueError:
+    except (ValueError, LookupError, TypeError, RecursionError):
         # A power cut may leave any bytes.
         return False
 

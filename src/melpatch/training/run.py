@@ -43,6 +43,7 @@ from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.distributed import is_rank_zero, on_rank_zero, require_same_on_all_ranks
 from melpatch.errors import CheckpointError, DataError
+from melpatch.opening import LOG_BYTES, read_json, read_json_lines, read_text, reading
 from melpatch.progress import notice
 from melpatch.training.checkpoints import Checkpoint, Checkpoints, load_checkpoint, step_of
 from melpatch.training.config import RunConfig
@@ -50,6 +51,7 @@ from melpatch.training.json_lines import JsonLines
 
 COMMAND = "command.toml"
 _CLIPS = "clips.npy"
+_RESTORE = "restore it from a backup"
 # Seconds to wait for another process to release the folder's lock. The decoding processes of a
 # killed run inherit its lock, and exit up to 5 s later.
 _PATIENCE = 15.0
@@ -142,7 +144,8 @@ class Run:
     def _read_rejected(self) -> None:
         path = self.folder / "rejected.csv"
         if path.exists():
-            listed = {clip.path: clip for clip in read_rejected(path)}
+            with reading(path, f"{_RESTORE}, or delete it", LOG_BYTES):
+                listed = {clip.path: clip for clip in read_rejected(path)}
             self._listed = len(listed)
             self.rejected = listed | self.rejected
 
@@ -170,7 +173,8 @@ class Run:
                 np.save(file, np.unique(np.array(identities, dtype=np.int64)))
             with written_aside(path) as aside:
                 aside.write_text(json.dumps(now), encoding="utf-8")
-        before = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path, f"{_RESTORE}, or start a new run with another --out"):
+            before = {name: read_json(path)[name] for name in now}
         if before != now:
             raise CheckpointError(
                 f"{self.folder}: was started on other clips, or other lengths or labels of them "
@@ -184,7 +188,11 @@ class Run:
         path = folder / _CLIPS
         if not path.exists():
             return None
-        return frozenset(np.load(path).tolist())
+        with reading(path, f"{_RESTORE}, or delete it", None):
+            identities = np.load(path, allow_pickle=False)
+            if identities.dtype != np.int64 or identities.ndim != 1:
+                raise ValueError(f"{identities.dtype} of shape {identities.shape}")
+            return frozenset(identities.tolist())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -248,10 +256,9 @@ class Run:
         path = folder / "speed.jsonl"
         if not path.exists():
             return {}
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if not lines:
-            return {}
-        return dict(json.loads(lines[-1]))
+        with reading(path, f"{_RESTORE}, or take the damaged lines out", LOG_BYTES):
+            records = read_json_lines(path)
+        return records[-1] if records else {}
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
         """List unreadable files in rejected.csv, each once; only in memory if the disk is full."""
@@ -316,7 +323,8 @@ class Run:
         path = self.folder / "environment.json"
         starts = []
         if path.exists():
-            starts = json.loads(path.read_text(encoding="utf-8"))
+            with reading(path, f"{_RESTORE}, or delete it"):
+                starts = [*json.loads(read_text(path))]
         starts.append(environment())
         with written_aside(path) as aside:
             aside.write_text(json.dumps(starts, indent=1), encoding="utf-8")

@@ -14,6 +14,7 @@ from melpatch.atomic import written_aside
 from melpatch.data.clip import Batch
 from melpatch.errors import MelpatchError
 from melpatch.objectives.base import Objective
+from melpatch.opening import read_json, reading
 from melpatch.training.trackers.images import images_of
 
 Track = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
@@ -79,4 +80,5 @@ def _ids(folder: Path) -> dict[str, str]:
     path = folder / _NOTE
     if not path.exists():
         return {}
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    with reading(path, "restore it from a backup, or delete it"):
+        return read_json(path)
