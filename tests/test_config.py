@@ -1,6 +1,7 @@
 """Configurations: to TOML and back without loss, and a message for every mistake that names the key and the remedy."""
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ outers = st.builds(
     patch=pairs,
     shapes=st.lists(pairs, max_size=2).map(tuple),
     limit=st.none() | st.integers(0, 9),
-    window=st.none() | st.floats(allow_nan=False),
+    window=st.none() | st.floats(-1e37, 1e37),
     size=st.integers(0, 9) | pairs,
     maybe=st.none() | inners,
     folder=st.sampled_from([Path("a/b"), Path("/x y/ü")]),
@@ -204,3 +205,41 @@ def test_a_piece_of_the_users_own_code_needs_no_registration(monkeypatch):
     written = config.to_dict(holder)
     assert written == {"grid": {"name": "birds:Warbler", "size": 7}}
     assert config.from_dict(Holder, written, trust_code=True) == holder
+
+
+# ----------------------------------------------------------------------- what others may write
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "count = 1\n" + "x = " + "[" * 100_000 + "]" * 100_000,
+        "count = " + "9" * 5000,
+        "count = " + "9" * 400,
+        "count = nan",
+        "count = 1\nwindow = nan",
+        "count = 1\nwindow = -inf",
+        "count = 1\nwindow = 1e999",
+        "count = 1\nwindow = 1" + "0" * 400,
+        "count = 9223372036854775808",
+        "count = 1\nfolder = 3",
+        'count = 1\nmode = ["fast"]',
+        "count = 1\n[mode]\nx = 1",
+        'count = 1\n"' + "k" * 100_000 + '" = 1',
+        "count = 1\ncount = 2",
+        "\x00",
+    ],
+    ids=lambda text: text[:30],
+)
+def test_damaged_settings_are_refused_in_one_short_line(tmp_path, text):
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.toml") as caught:
+        config.from_toml(Outer, path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_settings_in_a_pipe_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.toml")
+    with pytest.raises(ConfigError, match="is a named pipe, not a file"):
+        config.from_toml(Outer, tmp_path / "config.toml")

@@ -10,7 +10,7 @@ from typing import Any
 import tiny
 import tomli_w
 from driver import Case, main
-from mutations import damaged, odd_text, odd_value, shown
+from mutations import NUMBERS, TEXTS, damaged, odd_text, odd_value, shown
 
 RECIPES = ("ssast", "asit_short", "mae_ast", "cola")
 
@@ -102,10 +102,26 @@ def _change_table(rng: random.Random, table: dict[str, Any]) -> str:
         table[key] = table[key] * rng.choice((0, 2, 1000))
         return f"{key} repeated"
     value = odd_value(rng)
+    if rng.random() < 0.6:
+        value = _of_same_type(rng, table[key])
     if isinstance(table[key], list) and rng.random() < 0.5:
         value = [value] * max(1, len(table[key]))
     table[key] = value
     return f"{key} = {shown(value)}"
+
+
+def _of_same_type(rng: random.Random, value: Any) -> Any:
+    """Return an odd value of the type that is expected, which is refused only by its range."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        kind = rng.choice((type(value), int))
+        return rng.choice([number for number in NUMBERS if type(number) is kind])
+    if isinstance(value, str):
+        return rng.choice(TEXTS)
+    if isinstance(value, list):
+        return [_of_same_type(rng, item) for item in value]
+    return value
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _remove(rng: random.Random, path: Path) -> str:
 
 
 def _replace(rng: random.Random, path: Path) -> str:
-    """Put something else in the place of a file."""
+    """Put something else where a file was."""
     _remove(rng, path)
     makers: dict[str, Callable[[], object]] = {
         "a folder": path.mkdir,

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import tyro
 
+from melpatch.config import require_usable_numbers
 from melpatch.errors import ConfigError
 from melpatch.flags import Flag, flags_of
 from melpatch.help_page import page
@@ -67,6 +68,7 @@ def read_config(
         if not end.code:
             raise
         raise ConfigError(_in_one_line(box.getvalue(), flags, arguments, prog)) from end
+    require_usable_numbers(config)
     # Warnings that came up on the way.
     sys.stderr.write(box.getvalue())
     return config

@@ -19,6 +19,10 @@ from melpatch.errors import ConfigError, SettingError, shortened
 from melpatch.opening import read_text
 
 T = TypeVar("T")
+
+# Larger numbers are infinite in float32.
+_LARGEST_FLOAT = 1e37
+_LARGEST_INT = (1 << 63) - 1
 # Bounds of every machine; those of this one are checked where processes start.
 MOST_WORKERS = 1024
 MOST_CLIPS = 1 << 20
@@ -123,10 +127,6 @@ def from_dict(
         raise ConfigError(
             f"{where}: unknown key {shortened(unknown[0])}; known: {', '.join(fields)}"
         )
-    # A piece that is None by default is one that every command sets.
-    for name, field in fields.items():
-        if "registry" in field.metadata and field.default is None and name not in data:
-            raise ConfigError(f"{where}: the table {name} is missing; restore it from another run")
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for key, value in data.items():
@@ -138,7 +138,9 @@ def from_dict(
         else:
             values[key] = _convert(hints[key], value, f"{where}.{key}", trust_code)
     try:
-        return cls(**values)
+        config = cls(**values)
+        require_usable_numbers(config)
+        return config
     # A check may compute with numbers that are out of all range.
     except (TypeError, ValueError, ArithmeticError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error
@@ -198,6 +200,8 @@ def _convert_items(
 
 
 def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, trust_code: bool) -> Any:
+    if value is None and type(None) in kinds:
+        return None
     errors = []
     for kind in kinds:
         if kind is type(None):
@@ -207,6 +211,26 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, trust_code: b
         except ConfigError as error:
             errors.append(str(error))
     raise ConfigError("; or ".join(errors))
+
+
+def require_usable_numbers(config: Any) -> None:
+    """Raise a SettingError if a number in a dataclass is not finite, or larger than anything counts.
+
+    Ranges are checked by the dataclasses themselves, but ``not nan < 0`` holds, and a count of
+    10^30 is above 0. This holds for every setting, nested ones included.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            require_usable_numbers(value)
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float):
+                allowed = f"finite numbers up to {_LARGEST_FLOAT:g}"
+                check(abs(number) <= _LARGEST_FLOAT, field.name, value, allowed)
+            elif isinstance(number, int):
+                allowed = "whole numbers of up to 63 bits"
+                check(abs(number) <= _LARGEST_INT, field.name, value, allowed)
 
 
 def check(condition: bool, field: str, value: Any, allowed: str) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from melpatch.config import from_toml, owner, to_dict
+from melpatch.config import owner, to_dict
 from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.inference.model import load
 from melpatch.opening import LOG_BYTES, read_json_lines, reading
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
-from melpatch.training.config import RunConfig
+from melpatch.training.config import RunConfig, read_settings
 from melpatch.workflows.pictures import draw_pictures
 
 
@@ -47,7 +47,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Print a run's settings and latest metrics; draw its curves and a recording on request."""
-    settings = from_toml(RunConfig, config.run / "config.toml", trust_code=config.trust_code)
+    settings = read_settings(config.run, trust_code=config.trust_code)
     summary = _summary(config.run, settings)
     if config.json:
         console().print_json(json.dumps(summary))

@@ -13,10 +13,9 @@ from melpatch import registry
 from melpatch.comparison.plan import Pretraining, Scoring, slug
 from melpatch.comparison.results import Line, Results
 from melpatch.comparison.subprocesses import RunStopped, Subprocesses
-from melpatch.config import from_toml
 from melpatch.errors import MelpatchError
 from melpatch.progress import Bar, bar
-from melpatch.training.config import RunConfig
+from melpatch.training.config import read_settings
 from melpatch.training.run import Run
 
 WARM = 4
@@ -185,7 +184,7 @@ def score_keys(run: Pretraining) -> list[tuple[str, ...]]:
 
 def spent(folder: Path) -> dict[str, Any]:
     """Return the cost of a run: CPU seconds, wall-clock seconds, steps, passes, and its GPU."""
-    config = from_toml(RunConfig, folder / "config.toml")
+    config = read_settings(folder)
     speed = Run.speed(folder)
     clips = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["clips"]
     steps = speed.get("step", 0)

@@ -284,7 +284,7 @@ def _load_optimizer(path: Path, fix: str) -> dict[str, Any]:
         # Whatever stands in a file that torch did not write.
         except Exception as error:
             raise ValueError(str(error).strip().split("\n")[0]) from error
-        return {**loaded, "state": {**loaded["state"]}, "param_groups": [*loaded["param_groups"]]}
+        return {**loaded}
 
 
 def _write_files(folder: Path, state: Checkpoint) -> None:

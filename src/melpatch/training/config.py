@@ -10,10 +10,11 @@ import tyro
 from melpatch import registry
 from melpatch.audio.files import Channel
 from melpatch.audio.logmel import LogMel
-from melpatch.config import check, owner, piece
+from melpatch.config import check, from_toml, owner, piece
 from melpatch.data.file_names import is_text, path_text
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.base import Encoder
+from melpatch.errors import ConfigError
 from melpatch.objectives.base import Objective
 from melpatch.rng import seeded
 from melpatch.schedules import Schedule
@@ -178,6 +179,24 @@ class RunConfig:
                 f"{front.target_frames}; raise that too"
             )
             check(self.loader.seconds <= longest, "seconds", self.loader.seconds, allowed)
+
+
+def read_settings(folder: Path, *, trust_code: bool = False) -> RunConfig:
+    """Return the settings of a run folder.
+
+    Args:
+        folder: the run folder.
+        trust_code: whether the run may name code outside melpatch, which is then run.
+
+    Raises:
+        ConfigError: config.toml is missing or damaged, or lacks a table.
+    """
+    path = folder / "config.toml"
+    config = from_toml(RunConfig, path, trust_code=trust_code)
+    for name in ("encoder", "objective"):
+        if getattr(config, name) is None:
+            raise ConfigError(f"{path}: has no table [{name}]; take the file from another run")
+    return config
 
 
 def build(config: RunConfig) -> Objective:

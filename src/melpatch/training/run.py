@@ -38,7 +38,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from melpatch.atomic import lack_of_space, written_aside
-from melpatch.config import from_toml, to_toml
+from melpatch.config import to_toml
 from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.distributed import is_rank_zero, on_rank_zero, require_same_on_all_ranks
@@ -46,7 +46,7 @@ from melpatch.errors import CheckpointError, DataError
 from melpatch.opening import LOG_BYTES, read_json, read_json_lines, read_text, reading
 from melpatch.progress import notice
 from melpatch.training.checkpoints import Checkpoint, Checkpoints, load_checkpoint, step_of
-from melpatch.training.config import RunConfig
+from melpatch.training.config import RunConfig, read_settings
 from melpatch.training.json_lines import JsonLines
 
 COMMAND = "command.toml"
@@ -137,7 +137,7 @@ class Run:
     @classmethod
     def reopen(cls, folder: Path, *, trust_code: bool = False) -> "Run":
         """Open the run in a folder to resume it, with the settings it was started with."""
-        run = cls(folder, from_toml(RunConfig, folder / "config.toml", trust_code=trust_code))
+        run = cls(folder, read_settings(folder, trust_code=trust_code))
         run._read_rejected()
         return run
 

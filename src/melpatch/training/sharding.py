@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from melpatch.checkpoint import load_into
+from melpatch.errors import CheckpointError, shortened
 
 T = TypeVar("T")
 
@@ -37,11 +38,19 @@ def load_optimizer_into(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Load an optimiser's full state; each process keeps its shard."""
     # An optimiser's state dict numbers the parameters in the order of its groups.
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    shards = {
-        number: {name: _sharded_as(value, parameters[number]) for name, value in values.items()}
-        for number, values in state["state"].items()
-    }
-    optimizer.load_state_dict({**state, "state": shards})
+    try:
+        shards = {
+            number: {name: _sharded_as(value, parameters[number]) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        optimizer.load_state_dict({**state, "state": shards})
+    # What torch does with a state of other parameters, or with something else.
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {shortened(error, typed=True)}"
+        raise CheckpointError(
+            f"the checkpoint's optimizer.pt does not fit the run ({reason}); remove that folder of "
+            "resume/ to go on from the checkpoint before it"
+        ) from error
 
 
 def _sharded_as(value: Any, like: Tensor) -> Any:

@@ -13,13 +13,13 @@ from melpatch import distributed
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_into, load_weights
-from melpatch.config import check, from_toml, owner
+from melpatch.config import check, owner
 from melpatch.data.loader import evaluation_batches, training_order
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
 from melpatch.objectives.base import Objective, Plan
-from melpatch.training.config import RunConfig, build
+from melpatch.training.config import RunConfig, build, read_settings
 
 OF_A_CORPUS = ("mean", "std", "scale", "padding", "target_frames")
 """Front-end settings that depend on the corpus; the others define what a spectrogram means."""
@@ -156,7 +156,7 @@ def load_run(folder: Path, *, trust_code: bool = False) -> tuple[RunConfig, Obje
         CheckpointError: weights are missing or damaged.
         ConfigError: the settings are missing or damaged.
     """
-    config = from_toml(RunConfig, folder / "config.toml", trust_code=trust_code)
+    config = read_settings(folder, trust_code=trust_code)
     objective = build(config)
     state = load_weights(folder / "model.safetensors")
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from melpatch.config import check, from_toml
+from melpatch.config import check
 from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, split_corpus
@@ -19,7 +19,7 @@ from melpatch.objectives.base import Objective
 from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, onto, recipe_settings
 from melpatch.training.checkpoints import Progress
-from melpatch.training.config import RunConfig, build
+from melpatch.training.config import RunConfig, build, read_settings
 from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
 from melpatch.training.start import fitted, measured, plan
@@ -263,7 +263,7 @@ def starting_settings(
     source = source_run(init, encoder_from)
     if source is None:
         return base
-    return onto(base, from_toml(RunConfig, source / "config.toml", trust_code=trust_code))
+    return onto(base, read_settings(source, trust_code=trust_code))
 
 
 def resolved(training: RunConfig, corpus: Corpus, train: Corpus, clips: int) -> RunConfig:
