@@ -44,7 +44,7 @@ FLOORS = {
             "outputs",
             "default_dtype",
         },
-        {"registry"},
+        {"registry", "only_writer"},
         {"config", "flags"},
         {"help_page"},
         {"arguments"},

@@ -1,8 +1,8 @@
 """Files and folders that are either complete or absent: written aside, synced, renamed."""
 
 import errno
-import glob
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -40,8 +40,13 @@ def move_into_place(aside: Path, path: Path) -> None:
         sync(written)
     # A folder cannot be renamed over another one. A folder in the way of a file is an error.
     if path.is_dir() and aside.is_dir():
-        _remove(path)
-    aside.replace(path)
+        old = _aside(path, "old")
+        _remove(old)
+        path.rename(old)
+        aside.replace(path)
+        _remove(old)
+    else:
+        aside.replace(path)
     sync(path.parent)
 
 
@@ -50,9 +55,10 @@ def clear_partial(folder: Path, name: str | None = None) -> None:
 
     No other process may be writing there.
     """
-    written = "*" if name is None else f"{glob.escape(name)}.*"
-    for left in folder.glob(f".{written}{_PARTIAL}"):
-        _remove(left)
+    own = re.compile(rf"\.{re.escape(name or '')}\.\d+(\.old)?{re.escape(_PARTIAL)}")
+    for left in [*folder.iterdir()] if folder.is_dir() else []:
+        if is_partial(left) if name is None else own.fullmatch(left.name):
+            _remove(left)
 
 
 def is_partial(path: Path) -> bool:
@@ -68,8 +74,10 @@ def discard(folder: Path) -> None:
     _remove(aside)
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+def _aside(path: Path, kind: str = "") -> Path:
+    """Return the name that this process gives to a half-written, or to a replaced (old), path."""
+    ending = f".{kind}{_PARTIAL}" if kind else _PARTIAL
+    return path.with_name(f".{path.name}.{os.getpid()}{ending}")
 
 
 def _remove(path: Path) -> None:

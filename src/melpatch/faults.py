@@ -29,6 +29,11 @@ _REMEDIES = {
     errno.EACCES: "make it readable and writable, or choose another place",
     errno.EPERM: "make it readable and writable, or choose another place",
 }
+# Errors of a place where nothing can be written.
+_ELSEWHERE = {
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP),
+    errno.EINVAL,
+}
 # Errors that have nothing to do with the file that was opened, and pass.
 _PASSING = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE, errno.ENOTCONN),
@@ -76,6 +81,8 @@ def is_passing(error: BaseException) -> bool:
 
 def remedy(error: OSError) -> str:
     """Return what to do about an error of the system."""
+    if error.errno in _ELSEWHERE:
+        return "choose another place"
     return _REMEDIES.get(error.errno or 0, _DISK)
 
 

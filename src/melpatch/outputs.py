@@ -73,7 +73,9 @@ def list_beside(out: Path, kind: str, header: str, inputs: Iterable[str | Path] 
     long = out.with_name(f"{out.name}.{kind}.csv")
     others = [out.with_name(stem + ending) for ending in _RESULTS if stem + ending != out.name]
     files = list(inputs)
-    shared = any(other.exists() or parts_of(other).exists() for other in others)
+    shared = any(
+        path.exists() for other in others for path in (other, parts_of(other), lock_of(other))
+    )
     if not shared and _may_be_replaced(short, header, files):
         return short
     if _may_be_replaced(long, header, files):
@@ -84,6 +86,11 @@ def list_beside(out: Path, kind: str, header: str, inputs: Iterable[str | Path] 
 def parts_of(out: Path) -> Path:
     """Return the folder that holds the parts of an unfinished output."""
     return out.with_name(f"{out.name}.parts")
+
+
+def lock_of(out: Path) -> Path:
+    """Return the file that the process that writes an output locks."""
+    return out.with_name(f".{out.name}.lock")
 
 
 def _may_be_replaced(path: Path, header: str, inputs: list[str | Path]) -> bool:

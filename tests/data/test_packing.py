@@ -319,7 +319,7 @@ def test_only_one_process_packs_into_a_folder(tmp_path, monkeypatch):
 
     def meanwhile(clip, rate):
         with pytest.raises(
-            ConfigError, match="allowed: a folder where no other melpatch pack is running"
+            ConfigError, match="another process packs there; wait until it ends"
         ):
             packed(corpus, tmp_path / "out")
         return decode(clip, rate)

@@ -135,7 +135,7 @@ def test_the_output_takes_its_place_whole_and_the_parts_go(parts, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DataError, match=r"cannot be written .*choose another --out"):
+    with pytest.raises(DataError, match=r"cannot be written .*choose another place"):
         PartFolder(tmp_path / "file" / "out.npz", ABOUT, resume=False)
 
 

@@ -74,11 +74,27 @@ def test_one_training_at_a_time(run, monkeypatch):
         pass
 
 
+def test_of_two_that_start_a_run_the_second_is_refused(run, monkeypatch):
+    """Both saw no run there, and the first one was faster."""
+    refuse = Run.refuse
+    seen = []
+
+    def too_early(folder):
+        seen.append(folder)
+        if len(seen) > 1:
+            refuse(folder)
+
+    monkeypatch.setattr(Run, "refuse", staticmethod(too_early))
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        Run.create(run.folder, replace(settings(), seed=1))
+    assert Run.reopen(run.folder).config.seed == 0
+
+
 def test_a_training_waits_for_what_a_killed_one_left_running(run):
     # It holds the lock as the decoding processes of a training do.
-    held = f"import filelock, time; filelock.FileLock({str(run.folder / 'lock')!r}).acquire(); print(flush=True)"
+    held = f"import filelock, time; lock = filelock.FileLock({str(run.folder / 'lock')!r})"
     with subprocess.Popen(
-        [sys.executable, "-c", f"{held}; time.sleep(1)"], stdout=subprocess.PIPE
+        [sys.executable, "-c", f"{held}; lock.acquire(); print(flush=True); time.sleep(0.3)"], stdout=subprocess.PIPE
     ) as process:
         process.stdout.readline()
         with run.locked():
@@ -97,6 +113,7 @@ def test_where_there_are_no_locks_it_is_told(run, monkeypatch, capsys, number):
 
 
 def test_a_lock_that_cannot_be_made_is_told(run):
+    (run.folder / "lock").unlink(missing_ok=True)
     (run.folder / "lock").mkdir()
     with pytest.raises(CheckpointError, match=r"cannot be locked \(Is a directory\)"):
         run.locked().__enter__()

@@ -15,6 +15,7 @@ from melpatch.errors import AudioError
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.inference.model import load
+from melpatch.only_writer import only_writer
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
@@ -50,6 +51,11 @@ def run(config: Config) -> None:
     """Pretrain, fine-tune and evaluate; print a table of scores and draw pictures."""
     if config.data is not None:  # each corpus gets runs of its own
         config = replace(config, out=config.out / Path(config.data).resolve().stem)
+    with only_writer(config.out, config.out / ".lock"):
+        _show(config)
+
+
+def _show(config: Config) -> None:
     corpus_file = _prepared(config)
     corpus = load_corpus([corpus_file])
     first = config.out / "pretrained"

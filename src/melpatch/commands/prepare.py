@@ -30,6 +30,7 @@ from melpatch.data.row import Row
 from melpatch.data.shards import INDEX
 from melpatch.data.sources import MANIFESTS
 from melpatch.datasets.base import Card
+from melpatch.only_writer import only_writer
 from melpatch.outputs import check_output, list_beside
 from melpatch.progress import console, notice
 
@@ -76,6 +77,12 @@ def run(config: Config) -> None:
     """Scan the sources, print a summary, and write the corpus."""
     card = _card(config)
     out = config.out or _default_out(card, config.subset)
+    with only_writer(out):
+        _prepare(config, card, out)
+    console().print(f"written: {out}")
+
+
+def _prepare(config: Config, card: Card | None, out: Path) -> None:
     # Before and after the files are read, which may take long: only then are they known.
     _check_output(config, out, None)
     decoding = None if config.headers_only else Decoding(salvage=config.salvage)
@@ -111,7 +118,6 @@ def run(config: Config) -> None:
     if card is None:
         _warn_of_leaks(find_leaks(corpus))
     warn_of_shared_groups(*(corpus.select([split]) for split in corpus.splits))
-    console().print(f"written: {out}")
 
 
 def _check_output(config: Config, out: Path, corpus: Corpus | None) -> None:

@@ -93,8 +93,9 @@ def pack(
                     shutil.rmtree(state, ignore_errors=sys.platform == "win32")
             return about
     except Timeout:
-        allowed = "a folder where no other melpatch pack is running"
-        raise ConfigError(f"out = {str(out)!r}; allowed: {allowed}") from None
+        raise ConfigError(
+            f"{out}: another process packs there; wait until it ends, or give another --out"
+        ) from None
     except OSError as error:
         problem = f"{error.filename or out}: cannot be written ({error.strerror})"
         fix = "make room or choose another place; finished shards are kept"

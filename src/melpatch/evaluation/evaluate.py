@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from melpatch.evaluation.report import refuse_to_overwrite, score
 from melpatch.evaluation.request import EvaluationRequest, protocol_folder
 from melpatch.evaluation.select import default_protocols, select_protocols
 from melpatch.inference.model import Model, load
+from melpatch.only_writer import only_writer
 from melpatch.progress import notice
 from melpatch.training.config import build
 
@@ -104,8 +106,11 @@ def _evaluate(
     request.check_writable(with_features=any(isinstance(item, Probe) for item in protocols))
     warn_about_scores(protocols, jobs)
     records = {}
-    for protocol, job in zip(protocols, jobs, strict=True):
-        records[registry.name_of(type(protocol))] = score(protocol, job)
+    with ExitStack() as stack:
+        for job in jobs:
+            stack.enter_context(only_writer(job.out))
+        for protocol, job in zip(protocols, jobs, strict=True):
+            records[registry.name_of(type(protocol))] = score(protocol, job)
     return records
 
 

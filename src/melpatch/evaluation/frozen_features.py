@@ -61,6 +61,7 @@ from melpatch.inference.rows import window_rows
 from melpatch.inference.windows import RecordingEnd
 from melpatch.nn.pooling import POOLINGS, masked_mean, pool
 from melpatch.objectives.base import Objective
+from melpatch.only_writer import next_writer
 from melpatch.training.config import RunConfig
 
 _VERSION = 1  # to be raised with every change to what is kept
@@ -144,7 +145,10 @@ class FrozenFeatures:
             lambda: self.folder / f"{kind}-{fingerprint_of_clips(corpus.clips, self.fingerprint)}"
         )
         if not on_rank_zero(lambda: self._is_complete(folder, corpus.clips)):
-            self._write(kind, corpus.clips, folder)
+            # Another evaluation of the run may have written them while this one waited.
+            with next_writer(folder):
+                if not on_rank_zero(lambda: self._is_complete(folder, corpus.clips)):
+                    self._write(kind, corpus.clips, folder)
             self._written.add(folder)
         try:
             about = read_about(folder)

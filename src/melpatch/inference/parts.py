@@ -21,6 +21,7 @@ from melpatch.atomic import clear_partial, discard, is_partial, sync, written_as
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
+from melpatch.faults import remedy
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips
 from melpatch.opening import read_json, reading
@@ -134,7 +135,7 @@ class PartFolder:
                 aside.write_text(self._about, encoding="utf-8")
         except OSError as error:
             raise DataError(
-                f"{self.folder}: cannot be written ({error.strerror}); choose another --out"
+                f"{self.folder}: cannot be written ({error.strerror}); {remedy(error)}"
             ) from error
 
     def _is_foreign(self) -> bool:

@@ -15,10 +15,10 @@ from melpatch.data.manifest import REJECTED_HEADER, write_rejected
 from melpatch.errors import DataError, UnreachableError
 from melpatch.inference import tables
 from melpatch.inference.engine import InferenceTask, infer_many
-from melpatch.inference.only_writer import only_writer
 from melpatch.inference.parts import Part, PartFolder, PartWriter, group_clips
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips, RecordingEnd
+from melpatch.only_writer import only_writer
 from melpatch.outputs import list_beside
 from melpatch.progress import bar, notice
 

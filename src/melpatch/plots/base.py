@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from melpatch.atomic import written_aside
 from melpatch.errors import MelpatchError
+from melpatch.faults import remedy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,9 +41,9 @@ def save(figure: "Figure", path: Path) -> None:
         MelpatchError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        with written_aside(path) as aside:
+            figure.savefig(aside, format="png")
     except OSError as error:
         raise MelpatchError(
-            f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours"
+            f"{path}: cannot be written ({error.strerror}); {remedy(error)}"
         ) from error

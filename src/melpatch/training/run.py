@@ -18,7 +18,6 @@ Weights and checkpoints are written aside, synced, then renamed; a crash at any 
 last complete ones. Only rank 0 writes. All ranks read, so the folder must be visible to all.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -43,6 +42,8 @@ from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.distributed import is_rank_zero, on_rank_zero, require_same_on_all_ranks
 from melpatch.errors import CheckpointError, DataError
+from melpatch.faults import remedy
+from melpatch.only_writer import NO_LOCKS
 from melpatch.opening import LOG_BYTES, read_json, read_json_lines, read_text, reading
 from melpatch.progress import notice
 from melpatch.training.checkpoints import Checkpoint, Checkpoints, load_checkpoint, step_of
@@ -51,12 +52,11 @@ from melpatch.training.json_lines import JsonLines
 
 COMMAND = "command.toml"
 _CLIPS = "clips.npy"
+_LOCK = "lock"
 _RESTORE = "restore it from a backup"
 # Seconds to wait for another process to release the folder's lock. The decoding processes of a
 # killed run inherit its lock, and exit up to 5 s later.
 _PATIENCE = 15.0
-# Errors of file systems that have no locks.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _PACKAGES = ("melpatch", "torch", "numpy", "soundfile", "soxr", "lightning-fabric", "scikit-learn")
 
 
@@ -203,9 +203,10 @@ class Run:
         Raises:
             CheckpointError: another process trains in the folder.
         """
-        lock = FileLock(self.folder / "lock")
+        lock = FileLock(self.folder / _LOCK)
         on_rank_zero(lambda: self._acquire(lock))
         try:
+            on_rank_zero(self._note_environment)
             # The previous holder of the lock may have rejected more clips.
             self._read_rejected()
             yield
@@ -221,15 +222,14 @@ class Run:
                 f"there is none, remove {lock.lock_file}"
             ) from None
         except (NotImplementedError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise CheckpointError(
-                    f"{self.folder}: cannot be locked ({error.strerror}); make it writable"
+                    f"{self.folder}: cannot be locked ({error.strerror}); {remedy(error)}"
                 ) from error
             notice(
                 f"{self.folder}: its file system has no locks; make sure that no other process "
                 "trains in it"
             )
-        self._note_environment()
 
     def _wait_for(self, lock: BaseFileLock) -> None:
         try:
@@ -313,11 +313,18 @@ class Run:
         self.refuse(self.folder)
         self.require_writable(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        # config.toml is written last: a folder that has it is a run.
-        for name, settings in ((COMMAND, command), ("config.toml", self.config)):
-            if settings is not None:
-                with written_aside(self.folder / name) as aside:
-                    aside.write_text(to_toml(settings), encoding="utf-8")
+        lock = FileLock(self.folder / _LOCK)
+        self._acquire(lock)
+        try:
+            # Another process may have started a run here meanwhile.
+            self.refuse(self.folder)
+            # config.toml is written last: a folder that has it is a run.
+            for name, settings in ((COMMAND, command), ("config.toml", self.config)):
+                if settings is not None:
+                    with written_aside(self.folder / name) as aside:
+                        aside.write_text(to_toml(settings), encoding="utf-8")
+        finally:
+            lock.release()
 
     def _note_environment(self) -> None:
         path = self.folder / "environment.json"

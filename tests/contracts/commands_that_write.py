@@ -1,0 +1,94 @@
+"""Every command with an output, on a tiny corpus and tiny runs, for tests of what may go wrong around it."""
+
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from journeys.three_sounds import LABELS, SHORT, SMALL, settings, write_corpus, write_run
+
+READ_ONLY = {"bench", "datasets", "list", "stats"}
+"""Commands that print what they find, and write nothing."""
+
+
+SPEC = """
+title = "One way"
+[[methods]]
+name = "random"
+trained = false
+[[budgets]]
+name = "small"
+sizes = ["nano"]
+recipe = "ssast"
+flags = "{}"
+steps = [1]
+seeds = [0]
+protocols = ["knn k=3"]
+"""
+
+
+class Writing(NamedTuple):
+    """A command with an output.
+
+    Attributes:
+        words: the command, up to its output.
+        flag: the flag of its output.
+        out: the output.
+        lock: the file that it locks, if it does more than to move one whole file into place.
+    """
+
+    words: tuple[str, ...]
+    flag: str
+    out: str
+    lock: str = ""
+
+    def at(self, folder: Path) -> list[str]:
+        """Return the command with its output in a folder."""
+        return [*self.words, self.flag, str(folder / self.out)]
+
+
+def write_inputs(folder: Path) -> Path:
+    """Write a corpus, a pretrained run, a classifier and a comparison; return the folder."""
+    write_corpus(folder / "sounds")
+    write_run(folder / "pretrained", settings())
+    write_run(folder / "classifier", settings(LABELS))
+    (folder / "one.toml").write_text(
+        SPEC.format(shlex.join((*SHORT, *SMALL, "--stats-clips", "3"))),
+        encoding="utf-8",
+    )
+    return folder
+
+
+def commands(folder: Path) -> dict[str, Writing]:
+    """Return the commands by their names, with the inputs in a folder."""
+    csv = str(folder / "sounds" / "corpus.csv")
+    sounds = str(folder / "sounds")
+    pretrained = str(folder / "pretrained")
+    training = ("--data", csv, "--steps", "2", *SHORT, *SMALL, "--save-every", "1")
+    return {
+        "prepare": Writing(("prepare", sounds, "--workers", "0"), "--out", "c.csv", ".c.csv.lock"),
+        "embed": Writing(("embed", pretrained, sounds), "--out", "e.npz", ".e.npz.lock"),
+        "predict": Writing(
+            ("predict", str(folder / "classifier"), sounds), "--out", "p.csv", ".p.csv.lock"
+        ),
+        "evaluate": Writing(
+            ("evaluate", pretrained, "--data", csv, "--protocol", "knn"),
+            "--out",
+            "scores",
+            "scores/.knn.lock",
+        ),
+        "pack": Writing(
+            ("pack", sounds, "--workers", "0"), "--out", "shards", "shards/.packing/lock"
+        ),
+        "pretrain": Writing(("pretrain", "ssast", *training), "--out", "run", "run/lock"),
+        "finetune": Writing(
+            ("finetune", "--init", "scratch", *training), "--out", "tuned", "tuned/lock"
+        ),
+        "compare": Writing(
+            ("compare", str(folder / "one.toml"), "--data", csv, "--task", f"three={csv}"),
+            "--out",
+            "cmp",
+            "cmp/.lock",
+        ),
+        "demo": Writing(("demo", "--size", "nano"), "--out", "demo", "demo/.lock"),
+        "show": Writing(("show", pretrained), "--curve", "curve.png"),
+    }
