@@ -318,9 +318,7 @@ def test_only_one_process_packs_into_a_folder(tmp_path, monkeypatch):
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
 
     def meanwhile(clip, rate):
-        with pytest.raises(
-            ConfigError, match="another process packs there; wait until it ends"
-        ):
+        with pytest.raises(ConfigError, match="another process packs there; wait until it ends"):
             packed(corpus, tmp_path / "out")
         return decode(clip, rate)
 

@@ -94,7 +94,8 @@ def test_a_training_waits_for_what_a_killed_one_left_running(run):
     # It holds the lock as the decoding processes of a training do.
     held = f"import filelock, time; lock = filelock.FileLock({str(run.folder / 'lock')!r})"
     with subprocess.Popen(
-        [sys.executable, "-c", f"{held}; lock.acquire(); print(flush=True); time.sleep(0.3)"], stdout=subprocess.PIPE
+        [sys.executable, "-c", f"{held}; lock.acquire(); print(flush=True); time.sleep(0.3)"],
+        stdout=subprocess.PIPE,
     ) as process:
         process.stdout.readline()
         with run.locked():
