@@ -14,7 +14,9 @@ from places import shared
 from melpatch.audio import files, mpeg
 from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.files import count_samples, probe, read, stream
+from melpatch.audio.mpeg import frame_header
 from melpatch.audio.open_file import OpenFile
+from melpatch.audio.sound_file import open_sound
 from melpatch.errors import AudioError
 
 FRAME = 0.03
@@ -146,6 +148,37 @@ def test_what_a_frame_states_and_the_file_lacks_is_truncated(tmp_path):
 def test_chained_files_of_different_rates_are_refused(tmp_path):
     with pytest.raises(AudioError, match="several files one after the other, of 44100 and 16000"):
         read(saved(tmp_path, CONSTANT + MPEG2))
+
+
+def silent_layer_2(index, frames=40):
+    """Return silent frames of MPEG 1, layer 2, of one bit rate, at 32 kHz."""
+    header = bytes((0xFF, 0xFD, index << 4 | 2 << 2, 0xC0))
+    return (header + bytes(frame_header(header).size - 4)) * frames
+
+
+@pytest.mark.parametrize("second", [1, 8])
+def test_layer_2_is_read_at_a_constant_bit_rate_and_refused_at_a_variable_one(tmp_path, second):
+    assert samples_of(tmp_path, silent_layer_2(4)) == 40 * 1152
+    told = "is MPEG layer 2 of a variable bit rate, whose end is not found; .*convert it"
+    with pytest.raises(AudioError, match=told):
+        samples_of(tmp_path, silent_layer_2(4) + silent_layer_2(second))
+
+
+@pytest.mark.parametrize("tag", [b"", id3(3000), id3(60_000)])
+def test_a_free_bit_rate_is_read_to_its_end(tmp_path, tag):
+    usual = frames_only(mp3(2.0, rate=32_000))
+    free = bytearray(usual)
+    size = frame_header(usual[:4]).size
+    for place in range(2, len(free), size):
+        free[place] &= 0x0F
+    assert samples_of(tmp_path, tag + bytes(free)) == samples_of(tmp_path, usual)
+
+
+def samples_of(folder, content):
+    path = folder / "a.mp3"
+    path.write_bytes(content)
+    with open_sound(path) as sound:
+        return sum(map(len, sound.blocks()))
 
 
 def test_links_are_sought_once_and_again_when_the_file_changes(tmp_path, monkeypatch):

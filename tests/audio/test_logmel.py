@@ -231,6 +231,8 @@ def test_legacy_padding_needs_no_lengths_either():
         (np.zeros(400, np.int16), "floating point in .-1, 1.; divide 16-bit samples by 32768"),
         (torch.zeros(400, dtype=torch.int64), "floating point"),
         (np.zeros((2, 1, 400), np.float32), r"\(sample,\) or \(clip, sample\)"),
+        (32768 * np.ones(400, np.float32), "floats in .-1, 1.; divide them by the full scale"),
+        (torch.full((2, 400), -32768.0), "floats in .-1, 1.; divide them by the full scale"),
         (torch.tensor(0.5), r"\(sample,\) or \(clip, sample\)"),
     ],
 )

@@ -17,6 +17,7 @@ from filelock import FileLock
 from tiny_shards import RATE, empty_cache, packed, shards
 
 from melpatch.atomic import file_state
+from melpatch.cli import main
 from melpatch.data import remote, sound, transfers
 from melpatch.data.loader import LoaderConfig, training_batches
 from melpatch.data.manifest import load_corpus, write_corpus
@@ -319,6 +320,14 @@ def test_a_shard_evicted_before_it_is_opened_is_fetched_again(memory, cache, mon
     assert torch.cat([piece.wave for piece in pieces]).tolist() == pytest.approx(
         decode(clip, RATE), abs=1e-6
     )
+
+
+def test_prepare_says_that_clips_of_remote_shards_are_not_decoded(memory, cache, tmp_path, capsys):
+    words = ["prepare", memory, "--workers", "0", "--out", str(tmp_path / "c.csv")]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert "the index of remote shards only" in told.out
+    assert "10 clips of remote shards were not fetched and decoded" in " ".join(told.err.split())
 
 
 def test_packing_stops_if_a_shard_is_unreachable(memory, cache, monkeypatch, tmp_path):

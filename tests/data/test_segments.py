@@ -1,4 +1,3 @@
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melpatch.data.clip import Clip
-from melpatch.data.segments import crop, windows
+from melpatch.data.segments import crop
 
 STARTS = st.floats(0, 1e4)
 LENGTHS = st.floats(1e-3, 1e4)
@@ -51,34 +50,3 @@ def test_crops_are_uniform_over_the_clip():
     counts, _ = np.histogram(starts, bins=8, range=(0, 8))
     assert counts.sum() == 1000
     assert abs(counts - 125).max() < 5 * 125**0.5
-
-
-@given(STARTS, LENGTHS, st.floats(0.01, 2))
-def test_windows_are_consecutive_and_cover_the_clip(start, duration, share):
-    seconds = duration * share
-    parts = list(windows(clip(start, duration), seconds))
-    assert parts[0].start == start
-    assert parts[-1].start + parts[-1].duration == pytest.approx(start + duration)
-    for before, after in pairwise(parts):
-        assert after.start == pytest.approx(before.start + before.duration)
-        assert before.duration == seconds
-    assert 0 < parts[-1].duration <= seconds + 1e-6
-
-
-@pytest.mark.parametrize(
-    ("duration", "expected"),
-    [
-        (4.0, [(0, 2), (2, 2)]),
-        (4.5, [(0, 2), (2, 2), (4, 0.5)]),
-        (2.0, [(0, 2)]),
-        (0.7, [(0, 0.7)]),
-    ],
-)
-def test_only_the_last_window_is_shorter(duration, expected):
-    assert [
-        (part.start, part.duration) for part in windows(clip(duration=duration), 2.0)
-    ] == expected
-
-
-def test_no_window_is_added_for_a_rounding_error():
-    assert len(list(windows(clip(duration=0.1 + 0.2), 0.3))) == 1

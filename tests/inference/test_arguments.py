@@ -69,13 +69,15 @@ def test_settings_of_many_files(name, value):
         arguments.check_many(**{"batch_size": None, "workers": None, name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("workers", -1), ("batch_size", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("workers", -1), ("workers", 9999), ("batch_size", 0), ("hop", 0.0)]
+)
 def test_they_are_checked_by_the_methods(model, tmp_path, name, value):
     path = write_sound(tmp_path / "a.wav")
     with pytest.raises(ConfigError, match=f"{name} = "):
-        next(model.embed_many([path], **{name: value}))
+        model.embed_many([path], **{name: value})
     with pytest.raises(ConfigError, match=f"{name} = "):
-        next(melpatch.predict(model, [path], **{name: value}))
+        melpatch.predict(model, [path], **{name: value})
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", 16, None])

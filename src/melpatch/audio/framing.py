@@ -1,5 +1,6 @@
-"""Steps before framing: zeros past the end of a clip, mirrored ends, and window functions."""
+"""Steps before framing: the level, zeros past the end of a clip, mirrored ends, windows."""
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from melpatch.config import check
+
 Window = Literal["hann", "hann_periodic", "povey"]
+LARGEST_FLOAT = 100.0
+"""Floats overshoot 1 and may be normalised to a deviation of 1; larger ones are integers."""
 
 
 def zero_padding(
@@ -50,3 +55,17 @@ def window_weights(kind: Window, size: int) -> Float[np.ndarray, " sample"]:
     if kind == "povey":
         return hann**0.85
     return hann
+
+
+def check_level(wave: Float[Tensor, "*clip sample"]) -> None:
+    """Raise ConfigError if samples are NaN, infinite, or integers as floats.
+
+    Those of a GPU are not looked at, which would hold it up.
+    """
+    if wave.device.type != "cpu" or not wave.numel():
+        return
+    peak = float(wave.detach().abs().max())
+    allowed = "finite samples; replace these before"
+    check(math.isfinite(peak), "wave", "samples of NaN or infinity", allowed)
+    allowed = "floats in [-1, 1]; divide them by the full scale, such as 32768"
+    check(peak <= LARGEST_FLOAT, "wave", f"samples that reach {peak:,.6g}", allowed)

@@ -9,7 +9,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from melpatch.audio.mpeg import Link, Pieces, frame_header, mpeg_links
+from melpatch.audio.mpeg import Link, Pieces, begins_frame, mpeg_links
 
 # How the first packet of a stream begins.
 _OGG_CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
@@ -67,7 +67,7 @@ def find_links(file: BufferedReader, size: int) -> tuple[Link, ...]:
     head = pieces.at(0, 4)
     if head == b"OggS":
         return _ogg_links(pieces)
-    if head[:3] == b"ID3" or frame_header(head) is not None:
+    if head[:3] == b"ID3" or begins_frame(head):
         return mpeg_links(pieces) or (Link(0, size, exact=False),)
     return whole
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
-from melpatch.audio.framing import Window, mirror, window_weights, zero_padding
+from melpatch.audio.framing import Window, check_level, mirror, window_weights, zero_padding
 from melpatch.audio.mel import MelScale, mel_filters
 from melpatch.config import check
 
@@ -240,8 +240,8 @@ class LogMel(nn.Module):
             lengths: samples of each clip; the rest of its row is padding.
 
         Raises:
-            ConfigError: ``wave`` holds integers, NaN or infinity, or is neither a clip nor a batch
-                of clips.
+            ConfigError: ``wave`` holds integers, NaN, infinity or values far above 1, or is neither
+                a clip nor a batch of clips.
         """
         if lengths is not None:
             return self._padded_batch(torch.as_tensor(wave), lengths)
@@ -254,9 +254,7 @@ class LogMel(nn.Module):
         check(wave.ndim in (1, 2), "wave", f"shape {shape}", "(sample,) or (clip, sample)")
         if wave.ndim == 1:
             return self.forward(wave[None])[0]
-        # A look at the samples of a GPU would hold it up.
-        finite = wave.device.type != "cpu" or bool(torch.isfinite(wave).all())
-        check(finite, "wave", "samples of NaN or infinity", "finite samples; replace these before")
+        check_level(wave)
         lengths = torch.full((len(wave),), wave.shape[1], device=wave.device)
         spectrogram, _ = self._padded_batch(wave, lengths)
         return spectrogram

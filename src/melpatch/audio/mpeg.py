@@ -41,12 +41,14 @@ class Link(NamedTuple):
         size: its bytes.
         head: bytes to decode before them: a frame that states the number of frames.
         exact: whether the length that libsndfile gives for it is stated, and no estimate.
+        undecodable: why libsndfile does not decode it to its end; empty if it does.
     """
 
     offset: int
     size: int
     head: bytes = b""
     exact: bool = True
+    undecodable: str = ""
 
 
 class Pieces:
@@ -96,6 +98,12 @@ class Frame(NamedTuple):
     mean_size: float
     layer: int
     side: int
+
+
+def begins_frame(header: bytes) -> bool:
+    """Return whether four bytes are the header of a frame, also one of a free bit rate."""
+    fixed = bytes((*header[:2], header[2] & 0x0F | 0x10, header[3])) if len(header) == 4 else b""
+    return frame_header(fixed) is not None
 
 
 @lru_cache(1 << 12)
@@ -257,8 +265,9 @@ def _counted(run: _Run, begin: int, end: int, frames: int) -> Link:
     if constant and abs((end - begin) / first.mean_size - frames) < 2:
         return Link(begin, end - begin)
     if first.layer != 3:
-        # The other layers have no such frame, so libsndfile's estimate stays what it is.
-        return Link(begin, end - begin, exact=False)
+        # The other layers have no such frame, and libsndfile stops where it estimates the end.
+        reason = f"is MPEG layer {first.layer} of a variable bit rate, whose end is not found"
+        return Link(begin, end - begin, undecodable=reason)
     return Link(begin, end - begin, _stating_frame(run.header, frames, end - begin))
 
 

@@ -17,12 +17,14 @@ from jaxtyping import Float
 
 from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.decoders import DECODER_ERRORS, Bytes, Decoder, ForwardSound, open_decoder
+from melpatch.audio.flac import is_chained, sound_behind
 from melpatch.audio.links import Stretch, find_links, find_links_of_file
 from melpatch.audio.mpeg import Link
 from melpatch.audio.open_file import OpenFile
 from melpatch.audio.unreadable import (
     CONVERT,
     COPY_AGAIN,
+    REWRITE,
     error_text,
     raise_passing,
     require_file,
@@ -187,9 +189,11 @@ class SoundFile:
             if not len(block):
                 if stated is not None and stop is not None:
                     self._check_length(stop, self.position)
+                self._check_nothing_behind()
                 return
         if count is None or stop == stated:
             self._check_wanted(first, count)
+            self._check_nothing_behind()
 
     def _check_wanted(self, first: int, count: int | None) -> None:
         """Raise AudioError if samples were asked for that the header states, but the file lacks."""
@@ -200,6 +204,16 @@ class SoundFile:
         wanted = self._stated if count is None else min(self._stated, first + count)
         if wanted > self.position:
             self.check_stated_length()
+
+    def _check_nothing_behind(self) -> None:
+        """Raise AudioError if there is sound behind the stated end, which no decoder reads."""
+        stated = self._sound.frames
+        if self.info.format != "FLAC" or stated >= _NO_LENGTH:
+            return
+        behind = sound_behind(self._file, self._file.size, stated)
+        if behind is not None:
+            seconds = stated / self.info.sample_rate
+            raise AudioError(self.path, f"{behind}: only {seconds:.2f} s would be read", REWRITE)
 
     def _go_to(self, first: int) -> None:
         if first == self.position:
@@ -255,7 +269,11 @@ class SoundFile:
 
     def _broken(self, why: str) -> AudioError:
         seconds = self.position / self.info.sample_rate
-        return AudioError(self.path, f"breaks off after {seconds:.2f} s: {why}", COPY_AGAIN)
+        fix = COPY_AGAIN
+        if self.info.format == "FLAC" and is_chained(self._file, self._file.size):
+            why = "another FLAC file follows"
+            fix = REWRITE
+        return AudioError(self.path, f"breaks off after {seconds:.2f} s: {why}", fix)
 
     def _bad_sample(self, values: Float[np.ndarray, " channel"], sample: int) -> AudioError:
         """Return the error for a sample that is no sound."""
@@ -281,6 +299,8 @@ class SoundFile:
             LibsndfileError, FFmpegError: it cannot be read.
         """
         link = self._links[number]
+        if link.undecodable:
+            raise AudioError(self.path, link.undecodable, CONVERT)
         file = self._file
         if link.head or link.size != file.size:
             file = Bytes(Stretch(self._file, link))

@@ -14,6 +14,8 @@ from melpatch.faults import is_passing, remedy
 CONVERT = "leave it out, or convert it, for example with: ffmpeg -i IN OUT.flac"
 COPY_AGAIN = "copy or download it again, or leave it out"
 
+REWRITE = "split it, or rewrite it, for example with: ffmpeg -i IN OUT.wav"
+
 _LFS_POINTER = "is a Git LFS pointer, not the sound itself"
 # Files that are no sound: bytes that they begin with, reason and remedy.
 _NO_SOUND = (

@@ -90,7 +90,8 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     table = Table(title=corpus.name, title_justify="left", show_header=False, box=None)
     for name, value in _findings(corpus, rates):
         table.add_row(name, value)
-    table.add_row("read", "headers only" if decoding is None else "whole files")
+    remote = sum(bool(clip.url) for clip in corpus.clips)
+    table.add_row("read", _what_was_read(decoding, remote, len(corpus.clips)))
     if card:
         table.add_row("missing", f"{len(missing):,} of {_listed(corpus, missing):,}")
         table.add_row("licence", card.licence)
@@ -107,6 +108,11 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     if decoding is None:
         notice("only headers were read: damage is not found, and lengths are as stated")
     else:
+        if remote:
+            notice(
+                f"{remote:,} clips of remote shards were not fetched and decoded: their lengths are "
+                "as packed, and damage shows when they are used"
+            )
         salvaged = _beside(config, out, "salvaged")
         _list(decoding.salvaged, salvaged, "damaged files are kept in part")
         quality = _beside(config, out, "quality", ",".join(Finding._fields))
@@ -118,6 +124,15 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     if card is None:
         _warn_of_leaks(find_leaks(corpus))
     warn_of_shared_groups(*(corpus.select([split]) for split in corpus.splits))
+
+
+def _what_was_read(decoding: Decoding | None, remote: int, clips: int) -> str:
+    """Return in words what of the files was read, of which some may be in remote shards."""
+    if decoding is None:
+        return "headers only"
+    if remote == clips:
+        return "the index of remote shards only"
+    return f"whole files, but of {remote:,} clips the index only" if remote else "whole files"
 
 
 def _check_output(config: Config, out: Path, corpus: Corpus | None) -> None:

@@ -8,7 +8,7 @@
 """
 
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from os import PathLike
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor
 from melpatch import distributed
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Rejected
+from melpatch.data.limits import require_batch, require_workers
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
 from melpatch.inference.arguments import (
@@ -229,7 +230,9 @@ class Model:
         workers: int | None = None,
         rejected: list[Rejected] | None = None,
     ) -> Iterator[tuple[Path, Embedding]]:
-        """Yield each file with what :meth:`embed` returns for it, in order, many windows at a time.
+        """Return an iterator over files with what :meth:`embed` returns, many windows at a time.
+
+        The arguments are checked in the call; files are read while iterating, in order.
 
         Args:
             paths: sound files.
@@ -247,8 +250,8 @@ class Model:
             ConfigError: the model cannot take the pooling, layer or hop.
         """
         task = self.embedding_task(pooling=pooling, layer=layer, hop=hop)
-        for path, rows in self._infer_files(task, paths, batch_size, workers, rejected):
-            yield path, embedding_of(rows, hop)
+        files = self._infer_files(task, paths, batch_size, workers, rejected)
+        return ((path, embedding_of(rows, hop)) for path, rows in files)
 
     def predict_many(
         self,
@@ -259,10 +262,10 @@ class Model:
         workers: int | None = None,
         rejected: list[Rejected] | None = None,
     ) -> Iterator[tuple[Path, list[Prediction]]]:
-        """Yield each file with what :meth:`predict` returns for it; see :meth:`embed_many`."""
+        """Return an iterator over files with what :meth:`predict` returns; see :meth:`embed_many`."""
         task = self.prediction_task(hop=hop)
-        for path, rows in self._infer_files(task, paths, batch_size, workers, rejected):
-            yield path, predictions_of(rows, self.labels)
+        files = self._infer_files(task, paths, batch_size, workers, rejected)
+        return ((path, predictions_of(rows, self.labels)) for path, rows in files)
 
     def predict_batch(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label for a batch at the model's rate."""
@@ -317,20 +320,30 @@ class Model:
         workers: int | None,
         rejected: list[Rejected] | None,
     ) -> Iterator[tuple[Path, list[Row]]]:
-        """Yield each file that can be read with its rows."""
+        """Return an iterator over the files that can be read, each with its rows."""
         check_many(batch_size, workers)
         if isinstance(paths, str | PathLike):
             raise ConfigError(
                 f"paths = {str(paths)!r}; allowed: a list of files, such as [{str(paths)!r}]"
             )
         files = [Path(path) for path in paths]
+        batch_size = batch_size or self.default_batch_size
+        workers = self.default_workers if workers is None else workers
+        require_workers(workers)
+        require_batch(batch_size, task.windows.seconds, task.windows.sample_rate)
+        return self._rows_of_files(task, files, batch_size, workers, rejected)
+
+    def _rows_of_files(
+        self,
+        task: InferenceTask,
+        files: Sequence[Path],
+        batch_size: int,
+        workers: int,
+        rejected: list[Rejected] | None,
+    ) -> Iterator[tuple[Path, list[Row]]]:
         numbered = [*enumerate(map(clip_of_file, files))]
-        items = infer_many(
-            task,
-            [numbered] if numbered else [],
-            batch_size=batch_size or self.default_batch_size,
-            workers=self.default_workers if workers is None else workers,
-        )
+        groups = [numbered] if numbered else []
+        items = infer_many(task, groups, batch_size=batch_size, workers=workers)
         rows: list[Row] = []
         with closing(items):
             for item in items:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melpatch.audio.files import Channel, stream
+from melpatch.audio.framing import LARGEST_FLOAT
 from melpatch.audio.open_file import BinaryFile, OpenFile
 from melpatch.data.sound import Samples
 from melpatch.errors import ConfigError
@@ -37,8 +38,6 @@ Audio = str | PathLike[str] | BinaryFile | np.ndarray | Tensor | Sequence[float]
 MOST_CHANNELS = 32
 """Longest axis of a two-dimensional array that is taken for its channels."""
 
-# Floats overshoot 1 and may be normalised to a deviation of 1; larger ones are integers.
-_LARGEST_FLOAT = 100.0
 _FULL_SCALE = {np.dtype(np.int8): 2**7, np.dtype(np.int16): 2**15, np.dtype(np.int32): 2**31}
 
 
@@ -132,7 +131,7 @@ def _scaled(wave: np.ndarray, name: str) -> np.ndarray:
     """Return samples of any type as float32, those of integers divided by their full scale."""
     if np.issubdtype(wave.dtype, np.floating):
         peak = float(np.abs(wave).max()) if wave.size else 0.0
-        if np.isfinite(peak) and peak > _LARGEST_FLOAT:
+        if np.isfinite(peak) and peak > LARGEST_FLOAT:
             raise ConfigError(
                 f"{name}: they reach {peak:,.6g}, but floats are expected in [-1, 1]; "
                 "divide them by the full scale, such as 32768, or give PCM as int16"
