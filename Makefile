@@ -13,8 +13,9 @@ SOURCES := src tests $(wildcard examples benchmarks tools)
 demo: $(INSTALLED)
 	$(BIN)/melpatch demo --out demo $(if $(DATA),--data "$(DATA)")
 
+# Byte code is kept; otherwise both workers, and every process that a test starts, compile all modules.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check $(SOURCES)

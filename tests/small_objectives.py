@@ -2,8 +2,16 @@
 
 from dataclasses import fields, is_dataclass, replace
 
-LARGEST = {"dim": 64, "prototypes": 128, "projection": 64, "depth": 2, "heads": 4, "seconds": 0.5}
-"""The largest value of a setting whose name ends so."""
+LARGEST = {
+    "dim": 64,
+    "prototypes": 128,
+    "projection": 64,
+    "decoder": 64,
+    "depth": 2,
+    "heads": 4,
+    "seconds": 0.5,
+}
+"""The largest value, or each of several, of a setting whose name ends so."""
 
 
 def small(config):
@@ -16,4 +24,6 @@ def small(config):
             changes[field.name] = small(value)
         elif limit is not None and isinstance(value, int | float):
             changes[field.name] = min(value, limit)
+        elif limit is not None and isinstance(value, tuple):
+            changes[field.name] = tuple(min(width, limit) for width in value)
     return replace(config, **changes)

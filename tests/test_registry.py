@@ -1,5 +1,6 @@
 """The folder is the registry: files are found by name, described without being imported, and told apart from others."""
 
+import os
 import sys
 
 import pytest
@@ -177,3 +178,13 @@ def test_what_is_no_piece_is_refused_in_one_line(kind, name, message):
 def test_what_is_no_recipe_is_refused_in_one_line(name, message):
     with pytest.raises(ConfigError, match=message):
         recipe(name)("nano")
+
+
+def test_a_package_that_is_installed_meanwhile_is_found(birds):
+    assert "owl" not in registry.all_names("recipes")
+    folder = birds / "owls-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: owls\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[melpatch.recipes]\nowl = owls:owl\n")
+    os.utime(birds, (0, 0))  # clocks of file systems may not have ticked since the folder was read
+    assert "owl" in registry.all_names("recipes")

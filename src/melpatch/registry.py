@@ -19,9 +19,11 @@ import ast
 import difflib
 import importlib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -251,8 +253,22 @@ def _has(piece: Any, *attributes: str) -> bool:
 
 def _installed(kind: str) -> dict[str, EntryPoint]:
     """Return the entry points of a kind by their names, in small letters and with underscores."""
+    folders = tuple((path, _changed_at(path)) for path in sys.path)
+    return _installed_in(folders, kind)
+
+
+@lru_cache(maxsize=64)
+def _installed_in(folders: tuple[tuple[str, int], ...], kind: str) -> dict[str, EntryPoint]:
+    """Return the entry points of a kind, which are read again once a folder of ``sys.path`` has changed."""
     group = entry_points(group=f"melpatch.{kind}")
     return {entry.name.replace("-", "_").lower(): entry for entry in group}
+
+
+def _changed_at(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - called often
+    except (OSError, ValueError):
+        return 0
 
 
 def _package(entry: EntryPoint) -> str:

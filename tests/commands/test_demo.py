@@ -1,5 +1,8 @@
 """The demo on a user's own folder, with and without classes; on made-up scenes it is what ``make demo`` runs."""
 
+import io
+from contextlib import redirect_stderr, redirect_stdout
+
 import pytest
 from journeys.three_sounds import melpatch, write_folder
 
@@ -15,23 +18,41 @@ BRIEF = (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_pictures_of_evaluations(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures_of_evaluations():
     """They take longer than all else, and are not the demo's own."""
-    for kind in ("confusion", "per_class"):
-        monkeypatch.setattr(f"melpatch.evaluation.report.{kind}", lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in ("confusion", "per_class"):
+            patch.setattr(f"melpatch.evaluation.report.{kind}", lambda *_: None)
+        yield
 
 
-def test_it_walks_the_whole_way_and_leaves_pictures(tmp_path, capsys):
-    melpatch(
-        "demo", "--data", write_folder(tmp_path / "sounds"), "--out", tmp_path / "demo", *BRIEF
-    )
-    told = capsys.readouterr()
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for sounds and demos."""
+    return tmp_path_factory.mktemp("place")
+
+
+def demo(place, sounds):
+    melpatch("demo", "--data", sounds, "--out", place / "demo", *BRIEF)
+
+
+@pytest.fixture(scope="module")
+def shown(place):
+    """What a demo on sounds of three classes prints, and where it leaves its files."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        demo(place, write_folder(place / "sounds"))
+    return place / "demo" / "sounds", out.getvalue(), err.getvalue()
+
+
+def test_it_walks_the_whole_way_and_leaves_pictures(shown):
+    folder, out, err = shown
     for row in ("fine-tuned", "frozen, kNN", "frozen, linear"):
-        assert row in told.out
-    assert "a quarter of each class is held out" in told.err
-    pictures = tmp_path / "demo" / "sounds" / "pictures"
-    assert str(pictures) in told.out.replace("\n", "")
+        assert row in out
+    assert "a quarter of each class is held out" in err
+    pictures = folder / "pictures"
+    assert str(pictures) in out.replace("\n", "")
     drawn = {path.name for path in pictures.iterdir()}
     assert drawn == {
         "pretraining.png",
@@ -41,35 +62,18 @@ def test_it_walks_the_whole_way_and_leaves_pictures(tmp_path, capsys):
     }
 
 
-def test_it_goes_on_where_it_was_interrupted(tmp_path, capsys):
-    words = (
-        "demo",
-        "--data",
-        write_folder(tmp_path / "sounds"),
-        "--out",
-        tmp_path / "demo",
-        *BRIEF,
-    )
-    melpatch(*words)
-    metrics = tmp_path / "demo" / "sounds" / "pretrained" / "metrics.jsonl"
-    before, table = metrics.read_bytes(), capsys.readouterr().out
-    melpatch(*words)
+def test_it_goes_on_where_it_was_interrupted(place, shown, capsys):
+    folder, table, _ = shown
+    metrics = folder / "pretrained" / "metrics.jsonl"
+    before = metrics.read_bytes()
+    demo(place, place / "sounds")
     assert metrics.read_bytes() == before
     assert capsys.readouterr().out == table
 
 
-def test_a_folder_without_classes_is_pretrained_on_and_drawn(tmp_path, capsys):
-    sounds = write_folder(tmp_path / "sounds") / "noise"
-    melpatch("demo", "--data", sounds, "--out", tmp_path / "demo", *BRIEF)
+def test_another_folder_without_classes_gets_a_run_of_its_own_that_is_drawn(place, shown, capsys):
+    demo(place, place / "sounds" / "noise")
     assert "no classes, so there is nothing to fine-tune" in capsys.readouterr().err
-    drawn = {path.name for path in (tmp_path / "demo" / "noise" / "pictures").iterdir()}
+    drawn = {path.name for path in (place / "demo" / "noise" / "pictures").iterdir()}
     assert drawn == {"pretraining.png", "reconstruction.png"}
-
-
-def test_another_folder_gets_runs_of_its_own(tmp_path, capsys):
-    for name in ("first", "second"):
-        melpatch(
-            "demo", "--data", write_folder(tmp_path / name), "--out", tmp_path / "demo", *BRIEF
-        )
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"first", "second"}
-    capsys.readouterr()
+    assert {path.name for path in (place / "demo").iterdir()} == {"sounds", "noise"}

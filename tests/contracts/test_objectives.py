@@ -24,8 +24,8 @@ def piece(request):
 
 
 def run_config(piece, seed=0):
-    """The objective's own defaults, with narrow heads, on a nano encoder."""
-    encoder = ViT.Config.of_size("nano", patch=(16, 16))
+    """The objective's own defaults, with narrow heads, on a nano encoder of two blocks."""
+    encoder = ViT.Config.of_size("nano", patch=(16, 16), depth=2)
     front_end = LogMel.Config(n_mels=64, scale=1.0)
     labels = LABELS if piece.needs_labels else ()
     return RunConfig(
