@@ -42,7 +42,7 @@ def console() -> Console:
     width = None
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         width = _LOG_COLUMNS
-    return _Console(width=width, markup=False, highlight=False)
+    return _Console(width=width, markup=False, highlight=False, emoji=False)
 
 
 class _Console(Console):

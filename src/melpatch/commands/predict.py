@@ -13,6 +13,8 @@ from melpatch.inference.model import load
 from melpatch.inference.tables import Column
 from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
+from melpatch.progress import notice
+from melpatch.training.clip_record import untrained_labels
 
 TOGETHER = True
 
@@ -50,6 +52,9 @@ def run(config: Config) -> None:
             f"{config.run}: has no labels to predict; fine-tune it first with "
             f"melpatch finetune --init {config.run}"
         )
+    untrained = untrained_labels(config.run)
+    if untrained:
+        notice(f"{config.run} was trained on no clip of these classes: {', '.join(untrained)}")
     threshold = config.threshold if model.objective.config.multi_label else None
 
     def labels(rows: np.ndarray) -> np.ndarray:

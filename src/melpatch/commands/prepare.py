@@ -29,6 +29,8 @@ from melpatch.data.quality import Finding, corpus_notices, file_findings
 from melpatch.data.row import Row
 from melpatch.data.shards import INDEX
 from melpatch.data.sources import MANIFESTS
+from melpatch.data.split_roles import role_of
+from melpatch.data.splits import describe_untrained
 from melpatch.datasets.base import Card
 from melpatch.only_writer import only_writer
 from melpatch.outputs import check_output, list_beside
@@ -87,7 +89,9 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     _check_output(config, out, None)
     decoding = None if config.headers_only else Decoding(salvage=config.salvage)
     corpus, rates, missing, labels = _survey(config, card, decoding)
-    table = Table(title=corpus.name, title_justify="left", show_header=False, box=None)
+    table = Table(
+        title=corpus.title or corpus.name, title_justify="left", show_header=False, box=None
+    )
     for name, value in _findings(corpus, rates):
         table.add_row(name, value)
     remote = sum(bool(clip.url) for clip in corpus.clips)
@@ -120,6 +124,10 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     for text in corpus_notices(corpus):
         notice(text)
     _warn_of_lost_labels(corpus, labels)
+    trains = [split for split in corpus.splits if role_of(split) == "train"]
+    untrained = describe_untrained(corpus.select(trains), corpus.labels) if trains else None
+    if untrained is not None:
+        notice(untrained)
     # The splits of a public dataset are given, and its files may be too many to compare.
     if card is None:
         _warn_of_leaks(find_leaks(corpus))

@@ -67,5 +67,5 @@ def run(config: Config) -> None:
     else:
         console().print(
             f"--front-end.mean {values.mean} --front-end.std {values.std}   "
-            f"({values.clips} clips of {corpus.name})"
+            f"({values.clips} clips of {corpus.title})"
         )

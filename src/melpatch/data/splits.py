@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,6 +121,21 @@ def describe_scarce_classes(corpus: Corpus, per_class: int) -> str | None:
     example = f"{few[0]} with {counts[few[0]]}"
     problem = f"{len(few)} classes have fewer than {per_class} clips, such as {example}"
     return f"{problem}; all of their clips are used"
+
+
+def describe_untrained(train: Corpus, labels: Sequence[str]) -> str | None:
+    """Return a sentence on the classes without a training clip, or None.
+
+    Args:
+        train: the training clips.
+        labels: all classes.
+    """
+    learnt = {label for clip in train.clips for label in clip.labels}
+    missing = [label for label in labels if label not in learnt]
+    if not missing:
+        return None
+    listed = ", ".join([*missing[:5], *["..."] * (len(missing) > 5)])
+    return f"{len(missing)} classes have no training clip and cannot be learnt: {listed}"
 
 
 def _shuffled(corpus: Corpus, seed: int, purpose: str) -> list[int]:

@@ -8,9 +8,10 @@ from melpatch.data.splits import describe_scarce_classes, split_corpus
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.provenance import trained_on
-from melpatch.evaluation.splits import EvaluationSplit
+from melpatch.evaluation.splits import EVERYTHING, EvaluationSplit
 from melpatch.objectives.classify import Classify
 from melpatch.progress import notice
+from melpatch.training.clip_record import untrained_labels
 
 
 def warn_about_scores(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJob]) -> None:
@@ -31,6 +32,7 @@ def warn_about_scores(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJo
         splits = protocol.splits(job)
         training = [split for split in splits if split.train.clips]
         sentences |= dict.fromkeys(_training_leaks(job, splits))
+        sentences |= dict.fromkeys(_about_classifier(job, splits))
         sentences |= dict.fromkeys(_missing_labels(protocol.labels_per_class(job), training))
         sentences |= dict.fromkeys(_unused_splits(job, training))
         splits_that_train = splits_that_train or training
@@ -53,6 +55,16 @@ def _training_leaks(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> It
         yield (
             f"{run} has no note of the clips it was trained on; scored clips may be among them, and scores too high"
         )
+
+
+def _about_classifier(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> Iterator[str]:
+    """Yield sentences on what a classifier is scored on, and on classes that it never saw."""
+    if [split.name for split in splits] == [EVERYTHING]:
+        yield f"{job.corpus.name}: has no splits; all {len(splits[0].test.clips)} clips are scored"
+    untrained = untrained_labels(job.run)
+    if untrained and isinstance(job.model.objective, Classify):
+        listed = ", ".join([*untrained[:5], *["..."] * (len(untrained) > 5)])
+        yield f"{job.run} was trained on no clip of {len(untrained)} of its classes: {listed}"
 
 
 def _missing_labels(

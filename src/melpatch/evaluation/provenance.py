@@ -3,9 +3,11 @@
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from melpatch.data.clip import Clip
+from melpatch.data.fingerprints import content_identities
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.opening import read_text, reading
 from melpatch.training.run import COMMAND, Run
@@ -33,9 +35,12 @@ class TrainedOn:
 
 
 def trained_on(job: EvaluationJob, clips: Sequence[Clip]) -> TrainedOn:
-    """Return which of some clips a job's network was trained on; clips are compared by their identities."""
+    """Return which of some clips a job's network was trained on, by their keys, places and contents."""
     keys: dict[str, frozenset[int]] = {}
     unknown: list[str] = []
+    contents: dict[int, int] = {}
+    if not job.random_weights:
+        contents = _contents(tuple(clips))
     if not job.random_weights:
         for weights in _ancestry(job.run):
             identities = Run.trained_on(Path(weights))
@@ -43,11 +48,20 @@ def trained_on(job: EvaluationJob, clips: Sequence[Clip]) -> TrainedOn:
                 unknown.append(weights)
                 continue
             trained = frozenset(
-                clip.key for clip in clips if not identities.isdisjoint(clip.identities)
+                clip.key
+                for clip in clips
+                if not identities.isdisjoint(clip.identities)
+                or contents.get(clip.key) in identities
             )
             if trained:
                 keys[weights] = trained
     return TrainedOn(keys, tuple(unknown))
+
+
+# The same clips are looked up before and after the trials of each protocol.
+@lru_cache(4)
+def _contents(clips: tuple[Clip, ...]) -> dict[int, int]:
+    return content_identities(clips)
 
 
 def describe_initialisation(job: EvaluationJob) -> str:

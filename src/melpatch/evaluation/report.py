@@ -65,7 +65,7 @@ def _write(
     with written_aside(job.out / _SCORES) as aside:
         aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
     _write_predictions(job.out / "predictions.csv", trials, labels)
-    _draw(job.out, scores, labels)
+    _draw(job.out, _title(record), scores, labels)
     return record
 
 
@@ -79,7 +79,7 @@ def _conditions(
         "folder": str(job.out),
         "objective": name_of(type(job.model.objective)),
         "initialisation": describe_initialisation(job),
-        "corpus": job.corpus.name,
+        "corpus": job.corpus.title or job.corpus.name,
         "name": job.name,
         "protocol": name_of(type(protocol)),
         "version": protocol.version,
@@ -133,9 +133,18 @@ def _write_predictions(path: Path, trials: Sequence[TrialResult], labels: Sequen
                 writer.writerow(row)
 
 
-def _draw(out: Path, scores: dict[str, Any], labels: Sequence[str]) -> None:
+def _title(record: dict[str, Any]) -> str:
+    """Return what a picture shows: score, run, corpus, splits and protocol."""
+    weights = " at random weights" if record["initialisation"] == "random weights" else ""
+    splits = ", ".join(entry["split"] for entry in record["splits"])
+    what = f"{record['run']}{weights} on {record['corpus']} ({splits}), {record['protocol']}"
+    if record["value"] is None:
+        return what
+    return f"{record['metric']} {record['value']:.3f}: {what}"
+
+
+def _draw(out: Path, title: str, scores: dict[str, Any], labels: Sequence[str]) -> None:
     matrix = scores.get("confusion_matrix")
-    title = "" if scores["value"] is None else f"{scores['metric']} {scores['value']:.3f}"
     try:
         if matrix is not None and len(labels) <= MOST_CLASSES:
             confusion(out / "confusion.png", np.rint(matrix).astype(int), labels, title)

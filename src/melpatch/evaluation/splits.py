@@ -18,6 +18,8 @@ ValidationSource = Literal["none", "val", "next fold", "held out"]
 training clips.
 """
 
+EVERYTHING = "all"
+"""Name under which a corpus without splits is scored."""
 _NAME_ONE = "name one with --split, or the column that holds the splits with --split-column"
 HELD_OUT_SHARE = 0.1
 """Share of the training clips of each class that validates by default, where nothing else can."""

@@ -1,5 +1,6 @@
 """Figures of matplotlib, which is imported on first use and whose global state is left alone."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ def sheet(width: float, height: float, title: str = "") -> "Figure":
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
+        # A letter is about a ninth of an inch wide.
+        title = textwrap.fill(title, round(9 * width))
         figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
     return figure
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from melpatch.data.split_roles import role_of
 from melpatch.errors import ConfigError
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.protocol import Protocol
-from melpatch.evaluation.splits import EvaluationSplit, select_split
+from melpatch.evaluation.splits import EVERYTHING, EvaluationSplit, select_split
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.corpus import infer_clips
 from melpatch.objectives.classify import Classify
@@ -43,12 +44,17 @@ class AsTrained(Protocol):
         return known
 
     def splits(self, job: EvaluationJob) -> list[EvaluationSplit]:
-        """Return the test clips of each split to score, ``test`` by default; no clips train or validate."""
+        """Return the test clips of each split to score; no clips train or validate.
+
+        By default the split ``test`` is scored or, of a corpus without splits, everything.
+        """
         no_clips = replace(job.corpus, clips=())
-        return [
-            EvaluationSplit(name, no_clips, None, select_split(job.labelled_corpus, name))
-            for name in job.scored_splits or ("test",)
-        ]
+        corpus = job.labelled_corpus
+        if not job.scored_splits and not any(corpus.splits):
+            return [EvaluationSplit(EVERYTHING, no_clips, None, corpus)]
+        tests = [name for name in corpus.splits if role_of(name) == "test"] or ["test"]
+        names = map(corpus.split_called, job.scored_splits or tests)
+        return [EvaluationSplit(name, no_clips, None, select_split(corpus, name)) for name in names]
 
     def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
         """See :meth:`melpatch.evaluation.protocol.Protocol.run_trial`."""

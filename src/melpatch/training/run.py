@@ -18,7 +18,6 @@ Weights and checkpoints are written aside, synced, then renamed; a crash at any 
 last complete ones. Only rank 0 writes. All ranks read, so the folder must be visible to all.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -38,22 +37,26 @@ from torch import Tensor
 
 from melpatch.atomic import lack_of_space, written_aside
 from melpatch.config import to_toml
-from melpatch.data.clip import Clip
 from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_rejected
 from melpatch.distributed import is_rank_zero, on_rank_zero, require_same_on_all_ranks
 from melpatch.errors import CheckpointError, DataError
 from melpatch.faults import remedy
 from melpatch.only_writer import NO_LOCKS
-from melpatch.opening import LOG_BYTES, read_json, read_json_lines, read_text, reading
+from melpatch.opening import LOG_BYTES, read_json_lines, read_text, reading
 from melpatch.progress import notice
+from melpatch.training import clip_record
 from melpatch.training.checkpoints import Checkpoint, Checkpoints, load_checkpoint, step_of
 from melpatch.training.config import RunConfig, read_settings
 from melpatch.training.json_lines import JsonLines
 
 COMMAND = "command.toml"
-_CLIPS = "clips.npy"
 _LOCK = "lock"
 _RESTORE = "restore it from a backup"
+# Files that a run writes later than config.toml, so that without it they are of something else.
+_OF_A_RUN = (
+    *("corpus.json", "clips.npy", "environment.json", "metrics.jsonl", "speed.jsonl"),
+    *("rejected.csv", "model.safetensors", "resume"),
+)
 # Seconds to wait for another process to release the folder's lock. The decoding processes of a
 # killed run inherit its lock, and exit up to 5 s later.
 _PATIENCE = 15.0
@@ -120,6 +123,12 @@ class Run:
             raise CheckpointError(
                 f"{folder}: holds a run already; add --resume to continue it, or give another --out"
             )
+        for name in _OF_A_RUN:
+            if (folder / name).exists():
+                raise CheckpointError(
+                    f"{folder}: holds {name}, which is of no run here and would be written over; "
+                    "give another --out"
+                )
 
     @staticmethod
     def require_writable(folder: Path) -> None:
@@ -156,36 +165,15 @@ class Run:
             CheckpointError: the corpus is not the one the run was started with.
             DataError: the corpus is not the same on all ranks.
         """
-        # Sorted, so that the order in which the clips are listed does not matter.
-        contents = sorted(
-            (clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips
-        )
-        require_same_on_all_ranks(contents, f"the clips of {corpus.name}, their lengths or labels")
-        sha256 = hashlib.sha256(repr(contents).encode()).hexdigest()
-        summary = {"clips": len(contents), "sha256": sha256}
-        on_rank_zero(lambda: self._remember(summary, corpus.clips))
-
-    def _remember(self, now: dict[str, Any], clips: Iterable[Clip]) -> None:
-        path = self.folder / "corpus.json"
-        if not path.exists():
-            identities = [identity for clip in clips for identity in clip.identities]
-            with written_aside(self.folder / _CLIPS) as aside, aside.open("wb") as file:
-                np.save(file, np.unique(np.array(identities, dtype=np.int64)))
-            with written_aside(path) as aside:
-                aside.write_text(json.dumps(now), encoding="utf-8")
-        with reading(path, f"{_RESTORE}, or start a new run with another --out"):
-            before = {name: read_json(path)[name] for name in now}
-        if before != now:
-            raise CheckpointError(
-                f"{self.folder}: was started on other clips, or other lengths or labels of them "
-                f"({before['clips']} clips then, {now['clips']} now); "
-                "restore the corpus, or start a new run with another --out"
-            )
+        now = clip_record.summary(corpus)
+        require_same_on_all_ranks(now, f"the clips of {corpus.name}, their lengths or labels")
+        data, labels = self.config.data, self.config.labels
+        on_rank_zero(lambda: clip_record.note_clips(self.folder, corpus, data, labels))
 
     @staticmethod
     def trained_on(folder: Path) -> frozenset[int] | None:
         """Return the identities of a run's training clips; None if they were not recorded."""
-        path = folder / _CLIPS
+        path = folder / clip_record.CLIPS
         if not path.exists():
             return None
         with reading(path, f"{_RESTORE}, or delete it", None):

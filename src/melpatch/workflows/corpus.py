@@ -7,11 +7,17 @@ from melpatch.data.split_roles import not_trained_on
 from melpatch.data.splits import describe_scarce_classes, take_per_class
 from melpatch.errors import ConfigError
 from melpatch.progress import notice
+from melpatch.training.clip_record import dataset_names
 from melpatch.training.config import RunConfig
+from melpatch.training.run import Run
 
 
-def read_corpus(config: RunConfig) -> Corpus:
+def read_corpus(config: RunConfig, run: Run | None = None) -> Corpus:
     """Read the corpus that a run's settings name, and report how many files are unreadable.
+
+    Args:
+        config: the settings.
+        run: the run that is resumed, if any, whose clips may have moved to another folder.
 
     Raises:
         ConfigError: the settings name no data.
@@ -27,6 +33,7 @@ def read_corpus(config: RunConfig) -> Corpus:
         split_column=config.split_column,
         label_column=config.label_column,
         group_column=config.group_column,
+        datasets=dataset_names(run.folder, config.data) if run is not None else None,
     ).on_channel(config.channel)
     if corpus.rejected:
         notice(

@@ -9,7 +9,7 @@ import tyro
 from melpatch.config import check
 from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import warn_of_shared_groups
-from melpatch.data.splits import Split, split_corpus
+from melpatch.data.splits import Split, describe_untrained, split_corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
 from melpatch.evaluation.metrics import primary_metric
@@ -159,8 +159,9 @@ def finetune(config: FinetuneConfig) -> Run:
     run = reopen(config)
     training = config.training
     if run is not None:
-        training = run.config
-    corpus = read_corpus(training)
+        # The clips may have moved since.
+        training = replace(run.config, data=training.data)
+    corpus = read_corpus(training, run)
     if not corpus.labels:
         raise ConfigError(
             f"{corpus.name}: has no labels; give a folder with one sub-folder per class, "
@@ -169,9 +170,9 @@ def finetune(config: FinetuneConfig) -> Run:
     # Recordings of one group, such as a speaker, in two splits make the scores too good.
     split = split_corpus(corpus, config.test_fold, config.val_fold)
     warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
-    unused = split.describe_unused()
-    if unused is not None:
-        notice(unused)
+    for sentence in (split.describe_unused(), describe_untrained(split.train, corpus.labels)):
+        if sentence is not None:
+            notice(sentence)
     train = limit_labels(split.train, config.labels_per_class, training.seed)
     if run is None:
         tell_about_sound(train, training)

@@ -1,7 +1,7 @@
 """Pretrain an encoder on unlabelled audio: from a config to a finished run."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -117,8 +117,9 @@ def pretrain(config: PretrainConfig) -> Run:
     run = reopen(config)
     training = config.training
     if run is not None:
-        training = run.config
-    corpus = without_splits(read_corpus(training), config.exclude_splits)
+        # The clips may have moved since.
+        training = replace(run.config, data=training.data)
+    corpus = without_splits(read_corpus(training, run), config.exclude_splits)
     # A resumed run keeps what was measured when it was started, its number of steps included.
     if run is None:
         tell_about_sound(corpus, training)

@@ -16,8 +16,9 @@ T = TypeVar("T")
 
 FLAT = ("training", "loader", "train")
 """Nested settings whose flags carry no prefix: ``--lr`` sets ``training.train.lr``."""
-# These may differ when a run is resumed, since they do not change what it learns.
-_FREE_ON_RESUME = {"out", "resume", "track", "trust_code"}
+# These may differ when a run is resumed, since they do not change what it learns. The clips are
+# checked by themselves, wherever they lie.
+_FREE_ON_RESUME = {"out", "resume", "track", "trust_code", "data"}
 
 
 @runtime_checkable
