@@ -1,11 +1,14 @@
 """What a command may write over: an earlier output of its own, never an input or another's file."""
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from melpatch.errors import ConfigError
 
+_LONGEST_NAME = 200  # bytes
 # Endings of outputs that have lists beside them.
 _RESULTS = ("", ".csv", ".npz", ".parquet")
 
@@ -81,6 +84,20 @@ def list_beside(out: Path, kind: str, header: str, inputs: Iterable[str | Path] 
     if _may_be_replaced(long, header, files):
         return long
     raise ConfigError(f"--out {out}: {long} is in the way of its list; give another --out")
+
+
+def as_file_name(text: str) -> str:
+    """Return a name for a file or folder that stands for a text, and for no other.
+
+    >>> as_file_name("fold 1")
+    'fold 1'
+    """
+    plain = re.sub(r"[^\w .,;+=@()'!~-]+", "-", text).strip(" .")
+    plain = plain.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
+    if plain == text:
+        return text
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return f"{plain}-{digest}"
 
 
 def parts_of(out: Path) -> Path:

@@ -70,6 +70,7 @@ def pack(
     require_workers(workers)
     state = out / UNFINISHED
     try:
+        _refuse_foreign(out)
         state.mkdir(parents=True, exist_ok=True)
         with FileLock(state / "lock", timeout=0):
             plan = {"layout": LAYOUT, **asdict(settings), "corpus": _listing(corpus, names)}
@@ -100,6 +101,18 @@ def pack(
         problem = f"{error.filename or out}: cannot be written ({error.strerror})"
         fix = "make room or choose another place; finished shards are kept"
         raise DataError(f"{problem}; {fix}") from error
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise ConfigError if a folder holds files of another origin under the names of a set of shards."""
+    if (out / ABOUT).exists() or (out / UNFINISHED).exists() or not out.is_dir():
+        return
+    for path in (out / INDEX, out / REJECTED, *sorted(out.glob("shard-*.tar"))):
+        if path.exists():
+            raise ConfigError(
+                f"out = {str(out)!r}; allowed: another folder, for {path.name} here is of no packing "
+                "and would be written over"
+            )
 
 
 def _listing(corpus: Corpus, names: Sequence[str]) -> str:

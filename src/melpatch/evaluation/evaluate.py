@@ -5,8 +5,10 @@
 >>> records["linear"]["value"]
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.probe import Probe
 from melpatch.evaluation.protocol import Protocol
-from melpatch.evaluation.report import refuse_to_overwrite, score
+from melpatch.evaluation.report import record_in, refuse_to_overwrite, score
 from melpatch.evaluation.request import EvaluationRequest, protocol_folder
 from melpatch.evaluation.select import default_protocols, select_protocols
 from melpatch.inference.model import Model, load
@@ -99,6 +101,7 @@ def _evaluate(
     check(len({*names}) == len(names), "protocol", names, "each once")
     trained = load(request.run, trust_code=request.trust_code)
     protocols = select_protocols(names or default_protocols(trained), settings)
+    request = _beside_others(request, protocols)
     jobs = _jobs(request, trained, protocols)
     # The default folder is named after what is scored, so only a folder of the user's own can hold something else.
     if request.out is not None:
@@ -112,6 +115,19 @@ def _evaluate(
         for protocol, job in zip(protocols, jobs, strict=True):
             records[registry.name_of(type(protocol))] = score(protocol, job)
     return records
+
+
+def _beside_others(request: EvaluationRequest, protocols: Sequence[Protocol]) -> EvaluationRequest:
+    """Return the request with a folder of its own if data of the same name were scored before."""
+    if request.out is not None:
+        return request
+    for protocol in protocols:
+        record = record_in(request.folder / protocol_folder(protocol))
+        data = tuple((record or {}).get("data", ()))
+        if data and data != request.absolute_data:
+            digest = hashlib.blake2b(repr(request.absolute_data).encode(), digest_size=4)
+            return replace(request, suffix=f"-{digest.hexdigest()}")
+    return request
 
 
 def _jobs(
@@ -150,6 +166,7 @@ def _jobs(
             features=features,
             out=request.folder / protocol_folder(protocol),
             name=request.name,
+            data=request.absolute_data,
             random_weights=request.random_weights,
             batch_size=request.batch_size,
             workers=request.workers,

@@ -24,6 +24,7 @@ class EvaluationJob:
         features: the network's features of the corpus, computed once and kept.
         out: folder for trials, and for runs that a protocol trains.
         name: what is scored, in one word: corpus, splits, labels per class, random weights.
+        data: the sources of the corpus, as absolute paths or URLs.
         random_weights: whether the network has random weights.
         batch_size: windows per batch.
         workers: decoding processes.
@@ -38,6 +39,7 @@ class EvaluationJob:
     features: FrozenFeatures
     out: Path
     name: str = ""
+    data: tuple[str, ...] = ()
     random_weights: bool = False
     batch_size: int = 32
     workers: int = 0

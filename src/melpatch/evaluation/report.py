@@ -26,6 +26,7 @@ from melpatch.registry import name_of
 from melpatch.training.run import environment
 
 _SCORES = "scores.json"
+_PREDICTIONS = "predictions.csv"
 
 
 def score(protocol: Protocol, job: EvaluationJob) -> dict[str, Any]:
@@ -42,17 +43,39 @@ def score(protocol: Protocol, job: EvaluationJob) -> dict[str, Any]:
 def refuse_to_overwrite(jobs: Sequence[EvaluationJob]) -> None:
     """Raise ConfigError if the results folder of a job holds scores of something else, which would be lost."""
     for job in jobs:
-        path = job.out / _SCORES
-        if not path.exists():
+        record = record_in(job.out)
+        if record is None:
+            for name in (_PREDICTIONS, "confusion.png", "per_class.png"):
+                if (job.out / name).exists():
+                    raise ConfigError(
+                        f"{job.out}: holds {name}, which is of no evaluation here; give another --out"
+                    )
             continue
-        with reading(path, "delete it, or give another --out"):
-            record = read_json(path)
-            run = Path(record["run"])
-            name = record.get("name", job.name)
+        run = Path(record["run"])
+        name = record["name"]
         if (run.resolve(), name) != (job.run.resolve(), job.name):
             raise ConfigError(
                 f"{job.out}: holds the scores of {name} by {run}, not {job.name} by {job.run}; give another --out"
             )
+
+
+def record_in(folder: Path) -> dict[str, Any] | None:
+    """Return the record of scores in a folder; None if there is none.
+
+    Raises:
+        CheckpointError: the record is damaged.
+    """
+    path = folder / _SCORES
+    if not path.exists():
+        return None
+    with reading(path, "delete it, or give another --out"):
+        record = read_json(path)
+        for name in ("run", "name"):
+            if not isinstance(record[name], str):
+                raise ValueError(f"{name} is no text")
+        if not isinstance(record.get("data", []), list):
+            raise ValueError("data is no list")
+    return record
 
 
 def _write(
@@ -64,7 +87,7 @@ def _write(
     record = _conditions(protocol, job, trials) | scores | entries
     with written_aside(job.out / _SCORES) as aside:
         aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    _write_predictions(job.out / "predictions.csv", trials, labels)
+    _write_predictions(job.out / _PREDICTIONS, trials, labels)
     _draw(job.out, _title(record), scores, labels)
     return record
 
@@ -81,6 +104,7 @@ def _conditions(
         "initialisation": describe_initialisation(job),
         "corpus": job.corpus.title or job.corpus.name,
         "name": job.name,
+        "data": [*job.data],
         "protocol": name_of(type(protocol)),
         "version": protocol.version,
         "settings": to_dict(protocol),

@@ -12,6 +12,7 @@ from melpatch.data.remote import is_url
 from melpatch.data.sources import dataset_name
 from melpatch.errors import ConfigError
 from melpatch.evaluation.protocol import Protocol
+from melpatch.outputs import as_file_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class EvaluationRequest:
     features_dir: Path
     group_column: str = "group"
     trust_code: bool = False
+    suffix: str = ""
+    """End of the name of the default folder, if another corpus of the same name was scored there."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -46,7 +49,12 @@ class EvaluationRequest:
     @property
     def folder(self) -> Path:
         """The folder for the results; by default its name distinguishes the scores from others of the run."""
-        return self.out or self.run / "evaluation" / self.name
+        return self.out or self.run / "evaluation" / as_file_name(self.name + self.suffix)
+
+    @property
+    def absolute_data(self) -> tuple[str, ...]:
+        """The sources as absolute paths or URLs."""
+        return tuple(source if is_url(source) else os.path.abspath(source) for source in self.data)  # noqa: PTH100
 
     @property
     def name(self) -> str:
