@@ -259,7 +259,7 @@ def test_the_table_is_for_people(corpus, classifier, encoder, tmp_path, capsys):
     melpatch("evaluate", classifier, "--data", corpus, "--split", "val")
     told = capsys.readouterr()
     for part in (
-        f"{classifier} on {corpus.parent.name} (val): 3 clips",
+        f"{classifier} on {corpus.parent.name}/corpus (val): 3 clips",
         "accuracy",
         "macro F1",
         "mAUC",
