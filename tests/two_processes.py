@@ -5,7 +5,6 @@ import multiprocessing
 import os
 from datetime import timedelta
 
-import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
@@ -32,21 +31,19 @@ def in_both(function, folder, monkeypatch):
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-def fabric_of(rank, precision, **strategy):
+def fabric_of(precision, **strategy):
     """Return Fabric as one of the two processes has it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "LOCAL_RANK", str(rank)
-        )  # it is to take part, not to start processes of its own
-        ddp = DDPStrategy(process_group_backend="gloo", **strategy)
-        fabric = Fabric(accelerator="cpu", devices=2, strategy=ddp, precision=precision)
-        fabric.launch()
+    ddp = DDPStrategy(process_group_backend="gloo", **strategy)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=ddp, precision=precision)
+    fabric.launch()
     return fabric
 
 
 def _be_one(rank, function, folder, environment):
     os.environ.clear()  # of the test when the first pair was started
     os.environ.update(environment)
+    # Otherwise Fabric would start the whole test session again, as a process to train with.
+    os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     place = f"file://{folder}/meeting"
     torch.distributed.init_process_group(

@@ -140,7 +140,7 @@ def sound(number):
 
 def process(rank, folder):
     """Be one of two that take turns at the batches."""
-    fabric = fabric_of(rank, "32-true", find_unused_parameters=True)  # frozen prototypes
+    fabric = fabric_of("32-true", find_unused_parameters=True)  # frozen prototypes
     assert (fabric.global_rank, fabric.world_size) == (rank, 2)
     return trained(fabric, [[sound(2 * at + rank)] for at in range(STEPS)])
 

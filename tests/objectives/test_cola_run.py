@@ -64,7 +64,7 @@ def trained(fabric, batches, settings):
 
 def process(rank, folder):
     """Be one of two."""
-    fabric = fabric_of(rank, "64-true")
+    fabric = fabric_of("64-true")
     batches = [[sound(at, rank)] for at in range(len(FRAMES))]
     return [trained(fabric, batches, settings) for settings in SETTINGS]
 
