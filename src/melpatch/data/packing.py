@@ -83,9 +83,8 @@ def pack(
                     clear_partial(out)
                     with written_aside(state / _PLAN) as aside:
                         aside.write_text(json.dumps(plan), encoding="utf-8")
-                    packed = _write_shards(
-                        _jobs(corpus, names, out, settings), len(corpus.clips), workers
-                    )
+                    jobs = _jobs(corpus, names, out, settings)
+                    packed = _write_shards(jobs, len(corpus.clips), workers)
                     about = _finish(corpus, out, settings, packed, command, identity)
             finally:
                 # A plan without a description is unfinished and kept, so that it can be resumed.
