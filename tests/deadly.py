@@ -1,17 +1,9 @@
-"""Work for spawned processes that ends them at some recordings, as a crash or lack of memory would."""
+"""Packing that ends its process at some recordings, as a crash or lack of memory would."""
 
-import os
-import signal
-from pathlib import Path
+from deadly_reader import kill_at
 
 from melpatch.data import packing
 from melpatch.data.archive import PackedShard, ShardJob, write_shard
-
-
-def read(path: Path) -> str:
-    """Return the name of a file; one called killer takes the process with it."""
-    _kill_at(path)
-    return path.name
 
 
 def pack(job: ShardJob) -> PackedShard:
@@ -20,12 +12,7 @@ def pack(job: ShardJob) -> PackedShard:
 
     def done() -> None:
         packing._tick()
-        _kill_at(next(clips, job.clips[0]).path)
+        kill_at(next(clips, job.clips[0]).path)
 
-    _kill_at(next(clips).path)
+    kill_at(next(clips).path)
     return write_shard(job, done)
-
-
-def _kill_at(path: Path) -> None:
-    if path.name.startswith("killer"):
-        os.kill(os.getpid(), signal.SIGKILL)

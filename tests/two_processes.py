@@ -1,4 +1,4 @@
-"""What a function returns in each of two processes that speak to each other through gloo."""
+"""Processes of tests, forked from one that has imported the package: two that speak to each other, and workers."""
 
 import gc
 import multiprocessing
@@ -10,8 +10,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from places import ROOT
 
-# The two processes are forked from one that has imported this, which takes longer than most of the tests.
-multiprocessing.set_forkserver_preload(["melpatch.evaluation.evaluate", "melpatch.training.loop"])
+# Processes are forked from one that has imported this, which takes longer than most of the tests.
+multiprocessing.set_forkserver_preload(
+    ["melpatch.data.packing", "melpatch.evaluation.evaluate", "melpatch.training.loop"]
+)
 
 
 def in_both(function, folder, monkeypatch):
@@ -37,6 +39,11 @@ def fabric_of(precision, **strategy):
     fabric = Fabric(accelerator="cpu", devices=2, strategy=ddp, precision=precision)
     fabric.launch()
     return fabric
+
+
+def fork_workers(module, monkeypatch):
+    """Fork the worker processes that a module spawns; each spawned one would import the package."""
+    monkeypatch.setattr(module, "get_context", lambda _: multiprocessing.get_context("forkserver"))
 
 
 def _be_one(rank, function, folder, environment):

@@ -117,7 +117,7 @@ def alive(pid):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at the processes in /proc")
 def test_packing_that_was_killed_goes_on_and_leaves_no_process(folder, tmp_path):
-    sounds = write_sounds(tmp_path / "many", seconds=(0.5,) * 400)
+    sounds = write_sounds(tmp_path / "many", seconds=(0.5,) * 240)
     words = [sys.executable, "-m", "melpatch", "pack", str(sounds), "--shard-mib", "0.05"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

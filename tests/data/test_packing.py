@@ -16,9 +16,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_shards import RATE, content, packed, shards, write_sounds
+from two_processes import fork_workers
 
 from melpatch.audio.files import read
-from melpatch.data import archive, packing
+from melpatch.data import archive, packing, scan
 from melpatch.data.archive import Packing
 from melpatch.data.clip import Clip, clip_key, member_name
 from melpatch.data.corpus import Corpus
@@ -125,7 +126,8 @@ def test_standard_readers_open_the_archives(tmp_path):
     assert not by_place
 
 
-def test_the_bytes_do_not_depend_on_workers_or_listing(tmp_path):
+def test_the_bytes_do_not_depend_on_workers_or_listing(tmp_path, monkeypatch):
+    fork_workers(packing, monkeypatch)
     corpus = load_corpus([write_sounds(tmp_path / "sounds")])
     turned = Corpus(corpus.name, corpus.clips[::-1], corpus.labels, corpus.multi_label)
     alone, with_workers = (
@@ -370,6 +372,8 @@ def test_a_clip_that_kills_its_process_is_named_and_left_out(tmp_path, monkeypat
     victim = sorted(sounds.rglob("*.wav"))[1]
     victim.rename(victim.with_name(f"killer-{victim.name}"))
     corpus = load_corpus([sounds])
+    fork_workers(packing, monkeypatch)
+    fork_workers(scan, monkeypatch)
     monkeypatch.setattr(packing, "_work", deadly.pack)
     about = read_shard_set(packed(corpus, tmp_path / "out", workers=2))
     assert about.rejected == 1

@@ -4,17 +4,19 @@ import errno
 import os
 from pathlib import Path
 
-import deadly
+import deadly_reader
 import pytest
 from tiny_runs import write_noise
+from two_processes import fork_workers
 
 from melpatch.data import scan
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
 
-def test_a_file_that_kills_its_process_is_named_and_the_others_are_read():
+def test_a_file_that_kills_its_process_is_named_and_the_others_are_read(monkeypatch):
+    fork_workers(scan, monkeypatch)
     paths = [Path(f"{'killer' if number in {0, 4} else 'file'}{number}") for number in range(6)]
-    scanned = [*scan._in_processes(deadly.read, paths, workers=2, chunk=1)]
+    scanned = [*scan._in_processes(deadly_reader.read, paths, workers=2, chunk=1)]
     assert len(scanned) == len(paths)
     for path, result in zip(paths, scanned, strict=True):
         if path.name.startswith("killer"):
@@ -26,9 +28,10 @@ def test_a_file_that_kills_its_process_is_named_and_the_others_are_read():
 
 
 def test_processes_that_never_start_are_not_the_fault_of_any_file(monkeypatch):
+    fork_workers(scan, monkeypatch)
     monkeypatch.setattr(scan, "_nothing", os.abort)
     with pytest.raises(MelpatchError, match=r"no worker process can be started.*--workers 0"):
-        [*scan._in_processes(deadly.read, [Path("killer")], workers=1, chunk=1)]
+        [*scan._in_processes(deadly_reader.read, [Path("killer")], workers=1, chunk=1)]
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE])

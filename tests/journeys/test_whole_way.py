@@ -193,7 +193,12 @@ def test_a_folder_is_enough(tmp_path, capsys):
 
 
 def test_spoken_digits_go_the_whole_way(tmp_path, capsys):
-    source, corpus = shared("data/fsdd/manifest.csv"), tmp_path / "digits.csv"
+    """Every fifth recording of each speaker and digit; the splits are by number."""
+    listed = shared("data/fsdd/manifest.csv")
+    rows = read_table(listed)[::5]
+    cells = [(listed.parent / row["path"], row["label"], row["split_or_fold"]) for row in rows]
+    source = write_table(tmp_path / "listed.csv", ("path", "label", "split_or_fold"), cells)
+    corpus = tmp_path / "digits.csv"
     melpatch(
         "prepare", source, "--split-column", "split_or_fold", "--out", corpus, "--workers", "0"
     )
@@ -203,5 +208,5 @@ def test_spoken_digits_go_the_whole_way(tmp_path, capsys):
     melpatch("pretrain", "ssast", "--out", first, *brief, *ears, *SMALL)
     melpatch("finetune", "--init", first, "--out", tuned, "--labels-per-class", "5", *brief)
     record = answer(capsys, "evaluate", tuned, "--data", corpus)["as_trained"]
-    assert record["n"] == 300
+    assert record["n"] == 60
     assert len(record["per_class"]) == 10
