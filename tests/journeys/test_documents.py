@@ -15,14 +15,16 @@ from places import ROOT
 from melpatch import registry
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
+from melpatch.evaluation import report
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(sh|python)(?: title=\"([\w.]+)\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHORT = ["--seconds", "1", "--batch-size", "8", "--workers", "0"]
+FEW = ["--steps", "2", "--evaluations", "1", *SHORT]
 SMALL = {
-    "pretrain": ["--size", "nano", "--steps", "3", *SHORT],
-    "finetune": ["--steps", "3", *SHORT],
+    "pretrain": ["--size", "nano", "--stats-clips", "4", *FEW],
+    "finetune": FEW,
     "bench": ["--size", "nano", "--batches", "2", *SHORT],
     "compare": ["--size", "nano", "--steps", "2", "--protocol", "knn", "--only", "SSAST"],
 }
@@ -99,23 +101,33 @@ def run_page(page, folder, monkeypatch):
     return ran
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     """A folder with what the documents speak of: recordings, labels, other people's weights."""
-    monkeypatch.chdir(tmp_path)
-    write_folder(tmp_path / "recordings")
-    table = write_corpus(tmp_path / "labelled")
-    shutil.copytree(table.parent, tmp_path, dirs_exist_ok=True)
-    shutil.copy(tmp_path / "corpus.csv", tmp_path / "labels.csv")
-    write_sound(tmp_path / "new_recordings" / "dusk.flac", "noise", 2.5)
-    write_sound(tmp_path / "dawn.flac", "high", 2.5)
-    registry.find("datasets", "esc50").fake(tmp_path / "ESC-50-master")
+    folder = tmp_path_factory.mktemp("documents")
+    write_folder(folder / "recordings")
+    table = write_corpus(folder / "labelled")
+    shutil.copytree(table.parent, folder, dirs_exist_ok=True)
+    shutil.copy(folder / "corpus.csv", folder / "labels.csv")
+    write_sound(folder / "new_recordings" / "dusk.flac", "noise", 2.5)
+    write_sound(folder / "dawn.flac", "high", 2.5)
+    registry.find("datasets", "esc50").fake(folder / "ESC-50-master")
     nano = ViT.Config.of_size("nano")
     deit = inventories.timm(nano.embed_dim, nano.depth, patches=196, distilled=True)
     cnn14 = inventories.cnn14(CNN14.Config.of_size("nano").width)
     for name, shapes in (("deit.pth", deit), ("Cnn14_mAP=0.431.pth", cnn14)):
         state = {key: value.float() for key, value in inventories.drawn(shapes).items()}
-        torch.save({"model": state}, tmp_path / name)
+        torch.save({"model": state}, folder / name)
+    return folder
+
+
+@pytest.fixture
+def place(written, tmp_path, monkeypatch):
+    """A copy of that folder for one page, as the working directory."""
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    # Pictures of scores take longer than all else; the tests of evaluate draw them.
+    monkeypatch.setattr(report, "_draw", lambda *_: None)
     yield tmp_path
     sys.modules.pop("my_objective", None)
 
