@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from melpatch.atomic import written_aside
 from melpatch.errors import CheckpointError, ConfigError, shortened
+from melpatch.faults import let_pass
 from melpatch.opening import require_regular
 
 
@@ -66,6 +67,7 @@ def load_weights(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
         require_regular(path)
         state: dict[str, Tensor] = load_file(path)
     except OSError as error:
+        let_pass(error)
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror or error}); {again}"
         ) from error

@@ -16,6 +16,7 @@ import tomli_w
 
 from melpatch import registry
 from melpatch.errors import ConfigError, SettingError, shortened
+from melpatch.faults import let_pass
 from melpatch.opening import read_text
 
 T = TypeVar("T")
@@ -91,6 +92,7 @@ def from_toml(cls: type[T], path: Path, *, trust_code: bool = False) -> T:
     try:
         data = tomllib.loads(read_text(path))
     except OSError as error:
+        let_pass(error)
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); give a run folder that holds config.toml"
         ) from error

@@ -76,7 +76,16 @@ def is_passing(error: BaseException) -> bool:
 
     There are no more open files or no memory, or a network file system is away.
     """
-    return isinstance(error, OSError) and error.errno in _PASSING
+    return (isinstance(error, OSError) and error.errno in _PASSING) or bool(
+        # As libraries written in Rust and C++ report it.
+        re.search(r"Too many open files|\(os error 2[34]\)", str(error))
+    )
+
+
+def let_pass(error: Exception) -> None:
+    """Raise an error again if it passes, so that nobody takes the file that was opened for damaged."""
+    if is_passing(error):
+        raise error
 
 
 def remedy(error: OSError) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from melpatch.errors import CheckpointError, shortened
+from melpatch.faults import let_pass
 
 SETTINGS_BYTES = 1 << 24
 """Largest file of settings or facts about a run: 16 MiB."""
@@ -109,6 +110,7 @@ def reading(path: Path, fix: str, most_bytes: int | None = SETTINGS_BYTES) -> It
         require_regular(path, most_bytes)
         yield
     except OSError as error:
+        let_pass(error)
         reason = error.strerror or shortened(error, typed=True)
         raise CheckpointError(f"{path}: cannot be read ({reason}); {fix}") from error
     except _DAMAGE as error:

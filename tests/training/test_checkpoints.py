@@ -514,7 +514,7 @@ def test_another_error_of_a_write_is_raised_by_the_next_check(run, monkeypatch):
         run.checkpoints._thread.shutdown()
         with pytest.raises(
             CheckpointError,
-            match=r"the/file: cannot be written \(Input/output error\); repair the disk",
+            match=r"the/file: cannot be written \(Input/output error\); look at the disk",
         ):
             run.checkpoints.check()
     # It is raised only once.

@@ -10,6 +10,7 @@ import tyro
 from rich.table import Table
 
 from melpatch import registry
+from melpatch.atomic import clear_partial
 from melpatch.config import check, check_workers
 from melpatch.data.clip import Clip
 from melpatch.data.decoding import Decoding
@@ -160,7 +161,10 @@ def _check_output(config: Config, out: Path, corpus: Corpus | None) -> None:
 
 
 def _beside(config: Config, out: Path, kind: str, header: str = REJECTED_HEADER) -> Path:
-    return list_beside(out, kind, header, config.sources)
+    """Return the path of a list beside the output, without what a crash left of it."""
+    path = list_beside(out, kind, header, config.sources)
+    clear_partial(path.parent, path.name)
+    return path
 
 
 def _why_lacking(path: Path) -> str:

@@ -21,6 +21,7 @@ from melpatch.data.row import COLUMNS, PACKED_COLUMNS
 from melpatch.data.shards import UNFINISHED, Shard, digest, shard_name
 from melpatch.data.sound import Samples, decode, decode_windows
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
+from melpatch.faults import let_pass
 
 INDEX_COLUMNS = (*COLUMNS, *PACKED_COLUMNS, "member", "name")
 """Columns of an index: those of every CSV file, the member in the archive and the original name."""
@@ -115,7 +116,8 @@ def _finished(path: Path, record: Path) -> PackedShard | None:
         shard = packed.shard
         intact = path.stat().st_size == shard.size and digest(path) == shard.sha256
     # The record or the shard is missing or truncated.
-    except (OSError, ValueError, MelpatchError):
+    except (OSError, ValueError, MelpatchError) as error:
+        let_pass(error)
         return None
     if not intact:
         return None

@@ -24,6 +24,7 @@ from melpatch.data.scan import Probed, scan
 from melpatch.data.sources import dataset_name, read_source, source_name
 from melpatch.data.tables import header_of
 from melpatch.errors import AudioError, DataError
+from melpatch.faults import remedy
 from melpatch.progress import notice
 
 __all__ = [
@@ -335,6 +336,4 @@ def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]
             writer.writerow(header)
             writer.writerows(lines)
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror}); choose another place"
-        ) from error
+        raise DataError(f"{path}: cannot be written ({error.strerror}); {remedy(error)}") from error

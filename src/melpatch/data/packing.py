@@ -32,6 +32,7 @@ from melpatch.data.manifest import write_rejected, write_table
 from melpatch.data.scan import killed_its_reader, require_processes
 from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_shard_set
 from melpatch.errors import ConfigError, DataError
+from melpatch.faults import remedy
 from melpatch.progress import Bar, bar, notice, track
 
 REJECTED = "rejected.csv"
@@ -98,7 +99,7 @@ def pack(
         ) from None
     except OSError as error:
         problem = f"{error.filename or out}: cannot be written ({error.strerror})"
-        fix = "make room or choose another place; finished shards are kept"
+        fix = f"{remedy(error)}; finished shards are kept"
         raise DataError(f"{problem}; {fix}") from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from melpatch.config import check, from_dict
 from melpatch.data.addresses import is_shard_name
 from melpatch.errors import ConfigError, DataError, shortened
+from melpatch.faults import let_pass
 from melpatch.opening import read_text, require_regular
 
 LAYOUT = 1
@@ -114,6 +115,7 @@ def read_shard_set(folder: Path, shown: str = "") -> ShardSet:
         # Checked before the other keys, which another layout may lack.
         layout = about["layout"]
     except OSError as error:
+        let_pass(error)
         raise DataError(f"{where}: cannot be read ({error.strerror}); {_AGAIN}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = shortened(error, typed=True)
@@ -155,4 +157,5 @@ def digest(path: Path, shown: str = "") -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
+        let_pass(error)
         raise DataError(f"{shown or path}: cannot be read ({error.strerror}); {_AGAIN}") from error

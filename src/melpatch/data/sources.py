@@ -16,6 +16,7 @@ from melpatch.data.row import COLUMNS, Listing
 from melpatch.data.shards import is_shard_folder, verified_index
 from melpatch.data.tables import header_of, is_table
 from melpatch.errors import DataError
+from melpatch.faults import let_pass
 
 # Extensions of other formats, which often lie beside recordings.
 _NOT_SOUND = frozenset(
@@ -151,5 +152,6 @@ def sound_files(folder: Path) -> Iterator[str]:
 
 
 def _raise(error: OSError) -> None:
+    let_pass(error)
     problem = f"the folder cannot be listed ({error.strerror})"
     raise DataError(f"{error.filename}: {problem}; check who may read it") from error

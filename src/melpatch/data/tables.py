@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from melpatch.errors import DataError
+from melpatch.faults import let_pass
 from melpatch.opening import require_regular
 
 ENDINGS = (".csv", ".npz", ".parquet")
@@ -35,6 +36,7 @@ def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
     try:
         require_regular(path)
     except OSError as error:
+        let_pass(error)
         problem = f"cannot be read ({error.strerror})"
         raise DataError(f"{path}: {problem}; check who may read it") from error
     if path.suffix.lower() == ".npz":
@@ -58,6 +60,7 @@ def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
         byte = f"byte {error.object[error.start]:#x}"
         raise DataError(f"{path}: not UTF-8 text ({byte}); save it as UTF-8") from error
     except OSError as error:
+        let_pass(error)
         problem = f"cannot be read ({error.strerror})"
         raise DataError(f"{path}: {problem}; check who may read it") from error
 
@@ -87,6 +90,7 @@ def _npz(path: Path) -> tuple[list[str], Iterator[Line]]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        let_pass(error)
         raise _damaged(path, error) from error
     first = arrays.get("path", np.zeros(0))
     columns = {

@@ -14,6 +14,7 @@ from melpatch.config import check
 from melpatch.data.row import Row, split_labels
 from melpatch.data.sources import sound_files
 from melpatch.errors import DataError
+from melpatch.faults import let_pass
 
 
 class Entry(NamedTuple):
@@ -99,6 +100,7 @@ class Card:
         try:
             return self.clips(root, subset)
         except OSError as error:
+            let_pass(error)
             problem = f"cannot be read ({error.strerror})"
             raise DataError(f"{error.filename}: {problem}; {self.download}") from error
         # A list lacks a column, or is truncated.

@@ -10,6 +10,7 @@ from melpatch.data.columns import CLASS_PREFIX
 from melpatch.data.row import PACKED_COLUMNS, split_labels
 from melpatch.data.tables import Line, opened
 from melpatch.errors import DataError
+from melpatch.faults import let_pass
 
 Command = Literal["embed", "predict"]
 _PLACE = ("path", "key", "start", "end", *PACKED_COLUMNS)
@@ -33,7 +34,8 @@ def is_own_output(path: Path, ending: str, command: Command) -> bool:
             return _is_own_parquet(path, command)
         with opened(path) as (header, lines):
             return _is_own_csv(header, lines, command)
-    except (DataError, OSError, ValueError, zipfile.BadZipFile):
+    except (DataError, OSError, ValueError, zipfile.BadZipFile) as error:
+        let_pass(error)
         return False
 
 

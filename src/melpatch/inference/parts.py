@@ -21,7 +21,7 @@ from melpatch.atomic import clear_partial, discard, is_partial, sync, written_as
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.errors import CheckpointError, DataError
-from melpatch.faults import remedy
+from melpatch.faults import let_pass, remedy
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips
 from melpatch.opening import read_json, reading
@@ -172,7 +172,8 @@ class PartFolder:
             data["rejected"] = tuple(Rejected(**clip) for clip in data["rejected"])
             part = Part(**data)
             size = self._rows(int(path.stem)).stat().st_size
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            let_pass(error)
             return None
         return part if size == part.rows * (_ROW_HEAD.size + 4 * part.width) else None
 

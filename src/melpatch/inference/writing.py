@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from melpatch import distributed
+from melpatch.atomic import clear_partial
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import REJECTED_HEADER, write_rejected
@@ -176,6 +177,7 @@ def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> N
     rejected = (*job.malformed, *unreadable)
     count = len(job.recordings) + len(job.malformed)
     beside = list_beside(job.out, "rejected", REJECTED_HEADER, job.inputs)
+    clear_partial(beside.parent, beside.name)
     beside.unlink(missing_ok=True)
     if rejected:
         write_rejected(rejected, beside)

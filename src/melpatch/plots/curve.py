@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from melpatch.errors import MelpatchError
+from melpatch.faults import let_pass
 from melpatch.opening import LOG_BYTES, read_bytes
 from melpatch.plots.base import save, sheet
 
@@ -64,6 +65,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     try:
         lines = read_bytes(file, LOG_BYTES).decode("utf-8", "replace").splitlines()
     except OSError as error:
+        let_pass(error)
         raise MelpatchError(
             f"{file}: cannot be read ({error.strerror}); give a run's metrics.jsonl"
         ) from error

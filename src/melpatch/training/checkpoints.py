@@ -30,6 +30,7 @@ from melpatch.atomic import clear_partial, discard, lack_of_space, written_aside
 from melpatch.checkpoint import copied, load_weights, write_weights
 from melpatch.config import from_dict
 from melpatch.errors import CheckpointError
+from melpatch.faults import let_pass, remedy
 from melpatch.opening import read_json, read_text, reading, require_regular
 from melpatch.progress import notice
 from melpatch.training.json_lines import JsonLines
@@ -243,8 +244,8 @@ class Checkpoints:
         if not isinstance(error, OSError):
             return error
         return CheckpointError(
-            f"{error.filename or self.folder}: cannot be written ({error.strerror}); repair the "
-            "disk or make the folder writable, then continue with --resume"
+            f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
+            f"{remedy(error)}; continue with --resume"
         )
 
     def _remove_old(self, target: Path) -> None:
@@ -311,6 +312,8 @@ def _damage(folder: Path) -> str | None:
             if _sum(folder / name) != sums.get(name):
                 return f"{name} does not match {_SUMS}"
     except OSError as error:
+        # A checkpoint that is taken for damaged may be removed.
+        let_pass(error)
         return f"{Path(error.filename or _SUMS).name}: {error.strerror}"
     except ValueError:
         # The file is not text, or its lines are not in that format.
