@@ -1,11 +1,15 @@
 """What probes see of clips: a choice of them, in any order, of which nothing is copied before it is asked for."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from melpatch.data.clip import Clip
+from melpatch.evaluation.feature_files import new_rows
 from melpatch.evaluation.features import ClipTokens, ClipVectors
 
 CLIPS = tuple(Clip(Path(f"{number}.wav"), number, 0.0, 1.0) for number in range(4))
@@ -42,3 +46,18 @@ def test_tokens_come_in_the_order_that_is_asked_for():
     assert valid.tolist() == [[True] * 4, [True, False, False, False]]
     assert (padded[1, 1:] == 0).all()
     assert len(some.select([]).clips) == 0
+
+
+def test_features_have_room_on_the_disk_before_they_are_written(tmp_path, monkeypatch):
+    """Otherwise a full disk kills the process, since the rows are written through memory."""
+    rows = new_rows(tmp_path / "rows", (3, 2))
+    rows[:] = 1
+    assert np.load(tmp_path / "rows").sum() == 6
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        new_rows(tmp_path / "rows", (3, 2))
+    assert raised.value.filename == str(tmp_path / "rows")

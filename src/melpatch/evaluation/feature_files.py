@@ -1,6 +1,8 @@
 """The files of a folder of features: one part per rank, joined to one file of values, and a description."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from melpatch.opening import LOG_BYTES, read_json
 
 VALUES = "values"
 _ABOUT = "about.json"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def part_path(folder: Path, part: int | None = None) -> Path:
@@ -61,6 +64,25 @@ def lacks_shard_clips(folder: Path, clips: Sequence[Clip]) -> bool:
     return bool(rejected) and any(clip.size and clip.location in rejected for clip in clips)
 
 
+def new_rows(path: Path, shape: tuple[int, ...], dtype: Any = np.float32) -> np.memmap[Any, Any]:
+    """Return an array in a new file, for which there is room on the disk.
+
+    Without that, the process would be killed while it writes to an array on a full disk.
+
+    Raises:
+        OSError: there is no room.
+    """
+    rows: np.memmap[Any, Any] = open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+    return rows
+
+
 def join_rows(folder: Path, lengths: Sequence[int]) -> None:
     """Join the rows of all ranks in the order of the clips.
 
@@ -79,7 +101,7 @@ def join_rows(folder: Path, lengths: Sequence[int]) -> None:
             shares.append(np.load(part, mmap_mode="r"))
         else:
             shares.append(np.empty((length, 0), np.float32))
-    merge_ranks(shares, lambda shape, dtype: open_memmap(folder / VALUES, "w+", dtype, shape))
+    merge_ranks(shares, lambda shape, dtype: new_rows(folder / VALUES, shape, dtype))
     for part in parts:
         part.unlink(missing_ok=True)
 

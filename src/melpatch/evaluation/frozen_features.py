@@ -21,7 +21,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from melpatch.atomic import written_aside
@@ -43,6 +42,7 @@ from melpatch.evaluation.feature_files import (
     join_rows,
     join_tokens,
     lacks_shard_clips,
+    new_rows,
     part_path,
     read_about,
     rejected_clips,
@@ -193,7 +193,7 @@ class FrozenFeatures:
             shapes.update({name: tuple(values.shape[1:]) for name, values in arrays.items()})
             return torch.cat([values.flatten(1) for values in arrays.values()], dim=1)
 
-        allocate = partial(open_memmap, part_path(folder), "w+", np.float32)
+        allocate = partial(new_rows, part_path(folder))
         own = infer_rank_clips(columns, clips, self._pass, allocate)
         if isinstance(own.rows, np.memmap):
             own.rows.flush()  # rank 0 is about to read them
