@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from melpatch.errors import DataError, MelpatchError
-from melpatch.evaluation.metrics import accuracy, average_precision, compute_metrics, primary_metric
+from melpatch.evaluation.metrics import accuracy, compute_metrics, primary_metric
 
 
 def task(clips=60, labels=4, seed=0, multi_label=False):
@@ -45,24 +45,6 @@ def test_decisions_agree_with_scikit_learn():
     assert [row["recall"] for row in result["per_class"]] == pytest.approx(
         [np.mean(predicted[true == t] == t) for t in range(4)]
     )
-
-
-@given(st.data())
-def test_average_precision_is_that_of_scikit_learn_under_any_weights(data):
-    clips = data.draw(st.integers(1, 20))
-
-    def draw(low, high):
-        return np.array(data.draw(st.lists(st.integers(low, high), min_size=clips, max_size=clips)))
-
-    score, positive, weights = draw(0, 6) / 6, draw(0, 1).astype(bool), draw(0, 3).astype(float)
-    ours = average_precision(score, positive, np.stack([weights, np.ones(clips)]))
-    for value, weight in zip(ours, (weights, np.ones(clips)), strict=True):
-        if weight[positive].sum() == 0:
-            assert np.isnan(value)
-        else:
-            assert value == pytest.approx(
-                average_precision_score(positive, score, sample_weight=weight)
-            )
 
 
 @given(seed=st.integers(0, 1000), multi_label=st.booleans())

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from melpatch.rng import hash_text
 
 NUM_RESAMPLES = 1000
-_CHUNK = 100  # draws at a time, so that a set of AudioSet's size takes some ten MB of weights
+# Weights at a time: 64 MiB of them. A set of AudioSet's size is drawn 400 times at once.
+_MOST_WEIGHTS = 1 << 23
 
 
 def bootstrap(
@@ -28,8 +29,10 @@ def bootstrap(
     # How often each of n clips is drawn in n draws with replacement is multinomial with equal chances.
     chances = np.full(num_clips, 1 / num_clips)
     values = []
-    for _ in range(NUM_RESAMPLES // _CHUNK):
-        weights = generator.multinomial(num_clips, chances, size=_CHUNK).astype(np.float64)
+    at_once = max(1, _MOST_WEIGHTS // num_clips)
+    for first in range(0, NUM_RESAMPLES, at_once):
+        draws = min(at_once, NUM_RESAMPLES - first)
+        weights = generator.multinomial(num_clips, chances, size=draws).astype(np.float64)
         values.append(metric(weights))
     return np.concatenate(values)
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from melpatch.errors import DataError
 from melpatch.evaluation.features import ClipTokens
 from melpatch.evaluation.metrics import accuracy, check_finite
+from melpatch.evaluation.ranking import rank_classes
 from melpatch.rng import permutation
 
 
@@ -249,10 +249,10 @@ def _validate(head: nn.Module, val: HeadInputs, batch_size: int, multi_label: bo
     check_finite("the trained head's probabilities", probabilities)
     if not multi_label:
         return accuracy(probabilities, targets)
-    # Only labels with positive and negative clips can be ranked.
-    ranked = targets.any(axis=0) & ~targets.all(axis=0)
-    if not ranked.any():
+    # Only labels with positive and negative clips can be ranked; the others are nan.
+    precision, _ = rank_classes(probabilities, targets > 0.5)
+    if np.isnan(precision).all():
         raise DataError(
             f"no label is on some, but not all of the {len(targets)} validation clips; give more of them"
         )
-    return float(average_precision_score(targets[:, ranked], probabilities[:, ranked]))
+    return float(np.nanmean(precision))

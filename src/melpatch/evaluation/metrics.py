@@ -10,12 +10,13 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from sklearn.metrics import precision_recall_fscore_support
 
 from melpatch.errors import DataError, MelpatchError
 from melpatch.evaluation.bootstrap import NUM_RESAMPLES, bootstrap, percentile_interval
 from melpatch.evaluation.ranking import Positive, Scores, rank_classes, rankable
+from melpatch.evaluation.weighted_precision import average_precisions
 
 MOST_CONFUSED = 2000
 """Classes up to which there is a confusion matrix; a larger one would fill scores.json."""
@@ -134,46 +135,24 @@ def bootstrap_metric(
 ) -> Float[np.ndarray, " resample"]:
     """Return ``accuracy`` or ``mAP`` over 1000 draws of the clips with replacement; nan where it is undefined."""
     positive = targets > 0.5
-    classes = np.flatnonzero(rankable(positive))
+    ranked = rankable(positive)
+    scores = probabilities[:, ranked]
+    judged = positive[:, ranked]
 
     def accuracies(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
         correct = probabilities.argmax(axis=1) == positive.argmax(axis=1)
         return np.asarray(weights @ correct / len(positive))
 
     def mean_aps(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
-        aps = [average_precision(probabilities[:, i], positive[:, i], weights) for i in classes]
         # The mean is over the classes that the draw can rank: those with a positive clip in it.
-        return np.asarray(np.ma.masked_invalid(np.stack(aps)).mean(axis=0).filled(np.nan))
+        values = np.ma.masked_invalid(average_precisions(scores, judged, weights))
+        return np.asarray(values.mean(axis=0).filled(np.nan))
 
     if metric != "mAP":
         return bootstrap(accuracies, len(positive), seed)
-    if not len(classes):
+    if not ranked.any():
         return np.full(NUM_RESAMPLES, np.nan)
     return bootstrap(mean_aps, len(positive), seed)
-
-
-def average_precision(
-    score: Float[np.ndarray, " clip"],
-    positive: Bool[np.ndarray, " clip"],
-    weights: Float[np.ndarray, "resample clip"],
-) -> Float[np.ndarray, " resample"]:
-    """Return the average precision of one class under each row of clip weights; nan where no positive has weight.
-
-    Clips of equal score enter together. scikit-learn's ``average_precision_score`` gives the same
-    numbers for one row of weights at a time; here the clips are sorted once for all rows, which
-    makes a bootstrap affordable.
-    """
-    order = np.argsort(-score, kind="stable")
-    weights = weights[:, order]
-    # One threshold per distinct score: a threshold retrieves all clips down to the last of equal score.
-    threshold = np.append(np.diff(score[order]) != 0, True)
-    retrieved = np.cumsum(weights, axis=1)[:, threshold]
-    hits = np.cumsum(weights * positive[order], axis=1)[:, threshold]
-    with np.errstate(invalid="ignore"):  # 0 / 0: no positive, or nothing retrieved yet
-        precision = np.nan_to_num(hits / retrieved)
-        # AP is the sum over thresholds of precision times the gain in recall, (hits - hits before) / all hits.
-        gain = np.diff(hits, axis=1, prepend=0.0)
-        return np.asarray((precision * gain).sum(axis=1) / hits[:, -1])
 
 
 def check_finite(what: str, values: Float[np.ndarray, "clip value"]) -> None:
