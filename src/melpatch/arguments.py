@@ -7,9 +7,11 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from melpatch.config import require_usable_numbers
 from melpatch.errors import ConfigError
@@ -63,7 +65,14 @@ def read_config(
     box = io.StringIO()
     try:
         with redirect_stderr(box):
-            config = tyro.cli(kind, default=start, args=arguments, prog=prog, description=about)
+            config = tyro.cli(
+                kind,
+                default=start,
+                args=arguments,
+                prog=prog,
+                description=about,
+                registry=_registry(),
+            )
     except SystemExit as end:
         if not end.code:
             raise
@@ -72,6 +81,34 @@ def read_config(
     # Warnings that came up on the way.
     sys.stderr.write(box.getvalue())
     return config
+
+
+def _registry() -> ConstructorRegistry:
+    """Return how values are read where tyro takes the text ``None`` for a flag that was left out.
+
+    A fold, a split or a file may be called so.
+    """
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _text_or_nothing(about: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if about.type == str | None:
+            return _one_word(str)
+        if about.type == Path | None:
+            return _one_word(Path)
+        return None
+
+    return registry
+
+
+def _one_word(kind: type) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=lambda words: kind(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _in_one_line(box: str, flags: Sequence[Flag], arguments: Sequence[str], prog: str) -> str:

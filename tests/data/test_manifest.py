@@ -218,7 +218,7 @@ def test_the_group_is_the_column_of_that_name_or_the_speaker(tmp_path):
 
 REFUSED = {
     "no path column": ("sounds,label\na.wav,x\n", "no column 'path'; found: 'sounds', 'label'"),
-    "semicolons": ("path;label\na.wav;x\n", "no column 'path'; found: 'path;label'.*commas"),
+    "bars": ("path|label\na.wav|x\n", "no column 'path'; found: 'path.label'.*commas"),
     "no bytes": ("", "no column 'path'; found: none"),
     "no rows": ("path,label\n\n,\n", "lists no sound files"),
     "column twice": ("path,label,label\na.wav,x,y\n", "column 'label' occurs twice"),
@@ -264,7 +264,7 @@ def test_other_impossible_sources_are_rejected(tmp_path):
     for sources, columns, message in [
         ([], {}, "no source of sound"),
         ([tmp_path / "nowhere"], {}, "no such folder or CSV file"),
-        ([audio], {}, "neither a folder nor a .csv file"),
+        ([audio], {}, "neither a folder nor a table"),
         ([tmp_path / "empty"], {}, "lists no sound files"),
         ([latin], {}, "latin.csv: not UTF-8 text.*byte 0xe4.*save it as UTF-8"),
         ([renamed], {"split_column": "fold"}, "no column 'fold'; found: 'path'"),

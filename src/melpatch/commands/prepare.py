@@ -27,11 +27,13 @@ from melpatch.data.manifest import (
     write_table,
 )
 from melpatch.data.quality import Finding, corpus_notices, file_findings
+from melpatch.data.remote import is_url
 from melpatch.data.row import Row
 from melpatch.data.shards import INDEX
-from melpatch.data.sources import MANIFESTS
+from melpatch.data.sources import manifests_of
 from melpatch.data.split_roles import role_of
 from melpatch.data.splits import describe_untrained
+from melpatch.data.tables import ENDINGS
 from melpatch.datasets.base import Card
 from melpatch.only_writer import only_writer
 from melpatch.outputs import check_output, list_beside
@@ -72,6 +74,9 @@ class Config:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_workers(self.workers)
+        ending = "" if self.out is None else self.out.suffix.lower()
+        # A table of another ending would be read as another format.
+        check(ending not in ENDINGS[1:], "out", str(self.out), "a name that ends in .csv")
         whole = not (self.salvage and self.headers_only)
         check(whole, "salvage", self.salvage, "without headers_only, which does not find damage")
 
@@ -147,7 +152,8 @@ def _what_was_read(decoding: Decoding | None, remote: int, clips: int) -> str:
 def _check_output(config: Config, out: Path, corpus: Corpus | None) -> None:
     """Raise ConfigError if the corpus file may not be written, which is None before it is known."""
     inputs: list[str | Path] = [*config.sources]
-    tables = [Path(source) / name for source in config.sources for name in (INDEX, *MANIFESTS)]
+    folders = [Path(source) for source in config.sources if not is_url(source)]
+    tables = [path for folder in folders for path in (folder / INDEX, *manifests_of(folder))]
     # A table that melpatch wrote on top of a folder is not read with it.
     inputs += [path for path in tables if path.is_file() and not is_unchanged(path, None)]
     if corpus is not None:

@@ -77,11 +77,16 @@ def _holds_folders(paths: Sequence[Sequence[str]], depth: int) -> bool:
     return len({path[depth] for path in paths if len(path) > depth + 1}) > 1
 
 
+def is_split_folder(name: str) -> bool:
+    """Return whether a folder has the usual name of a split or fold."""
+    return usual_split(name) is not None or _FOLD.fullmatch(name) is not None
+
+
 def _has_splits(folders: set[str]) -> bool:
     """Return whether folders are splits or folds: ``train`` and ``test``, but not a class train."""
     if not folders:
         return False
-    if all(usual_split(name) or _FOLD.fullmatch(name) for name in folders):
+    if all(map(is_split_folder, folders)):
         return True
     roles = {role_of(name) for name in folders}
     return "train" in roles and not roles.isdisjoint(("test", "val"))

@@ -4,7 +4,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from sys import intern
@@ -31,7 +30,7 @@ from melpatch.data.row import (
     split_labels,
     with_usual_splits,
 )
-from melpatch.data.tables import Line, opened
+from melpatch.data.tables import opened
 from melpatch.errors import shortened
 
 # Folders, beside a table or its folder, in which its files may lie if not in its own folder.
@@ -58,16 +57,18 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
     rejected: list[Rejected] = []
     with opened(path) as (header, lines):
         columns = recognise(path, header, names)
-        first = next(lines, None)
-        if first is not None:
-            _check_key(columns, first)
-            reader = _RowReader(path, url, columns, first)
-            for number, cells in chain([first], lines):
-                try:
-                    rows.append(reader(number, cells))
-                except ValueError as error:
-                    rejected.append(Rejected(f"{path}, line {number}", str(error)))
-        remarks = [f"{path}: {text}" for text in _remarks(columns, reader if first else None)]
+        reader = None
+        for number, cells in lines:
+            try:
+                if isinstance(cells, str):
+                    raise ValueError(cells)
+                if reader is None:
+                    _check_key(columns, cells)
+                    reader = _RowReader(path, url, columns, cells)
+                rows.append(reader(number, cells))
+            except ValueError as error:
+                rejected.append(Rejected(f"{path}, line {number}", str(error)))
+        remarks = [f"{path}: {text}" for text in _remarks(columns, reader)]
     rows, sentence = with_usual_splits(rows)
     if sentence:
         remarks.append(f"{path}: {sentence}")
@@ -75,12 +76,12 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
     return Listing(rows, rejected, remarks)
 
 
-def _check_key(columns: Columns, first: Line) -> None:
+def _check_key(columns: Columns, cells: list[str]) -> None:
     """Drop a column ``key`` that holds something else, such as the key of a piece of music."""
     number = columns.numbers.get(KEY)
-    if number is not None and number < len(first[1]):
+    if number is not None and number < len(cells):
         try:
-            _whole(first[1][number], KEY, -(1 << 63), 1 << 63)
+            _whole(cells[number], KEY, -(1 << 63), 1 << 63)
         except ValueError:
             columns.drop(KEY)
 
@@ -133,7 +134,7 @@ def _is_number(label: str) -> bool:
 class _RowReader:
     """Makes rows from the cells of lines; missing columns are blank."""
 
-    def __init__(self, path: Path, url: str, columns: Columns, first: Line) -> None:
+    def __init__(self, path: Path, url: str, columns: Columns, first: list[str]) -> None:
         self.url = url
         self.width = len(columns.header)
         roles = (PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP, OFFSET, SIZE, CRC32, END)
@@ -142,7 +143,7 @@ class _RowReader:
         self.path_position = positions[0]
         self.pick = itemgetter(*positions)
         self.own_folder = path.parent.absolute()
-        self.folder = self._folder_of(first[1])
+        self.folder = self._folder_of(first)
         # The file of the previous line, as successive lines often share a shard.
         self.last_cell = ""
         self.last_file = (self.folder, "")

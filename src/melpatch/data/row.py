@@ -16,6 +16,10 @@ OFFSET, SIZE, CRC32 = PACKED_COLUMNS
 END = "end"
 
 
+Line = tuple[int, list[str] | str]
+"""The number of a line of a table, as an editor counts them, and its cells, or why it has none."""
+
+
 class Row(NamedTuple):
     """One clip as its source lists it.
 

@@ -4,17 +4,18 @@ Every source is read as rows; no sound file is opened here.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from melpatch.data.columns import ColumnNames
+from melpatch.data.corpus import Rejected
 from melpatch.data.file_names import path_of_url, readable
-from melpatch.data.layouts import read_folder
+from melpatch.data.layouts import is_split_folder, read_folder
 from melpatch.data.listing import read_table
 from melpatch.data.remote import is_url, mirror
-from melpatch.data.row import COLUMNS, Listing
+from melpatch.data.row import COLUMNS, Listing, Row, with_usual_splits
 from melpatch.data.shards import is_shard_folder, verified_index
-from melpatch.data.tables import header_of, is_table
+from melpatch.data.tables import ENDINGS, header_of, is_table
 from melpatch.errors import DataError
 from melpatch.faults import let_pass
 
@@ -24,8 +25,13 @@ _NOT_SOUND = frozenset(
     " mid midi npy npz parquet pdf pickle pkl png pt py rar rst safetensors sh srt svg tar"
     " textgrid tgz tif tiff toml tsv txt vtt xls xlsx xml yaml yml zip".split()
 )
-MANIFESTS = ("metadata.csv", "manifest.csv", "labels.csv", "annotations.csv", "meta.csv")
-"""Usual names of a table on top of a folder that lists its files."""
+MANIFESTS = tuple(
+    name + ending
+    for ending in (".csv", ".tsv", ".jsonl", ".parquet")
+    for name in ("metadata", "manifest", "labels", "annotations", "meta")
+)
+"""Usual names of a table on top of a folder, or of a folder of a split, that lists its files."""
+_DEEPEST = 2  # folders above it that hold nothing else
 _LOOK_AT = 100  # of its rows, one of which must be a file that is there
 
 
@@ -74,8 +80,8 @@ def read_source(
     if not source.exists():
         raise DataError(f"{source}: no such folder or CSV file; check the path")
     if not is_table(source):
-        fix = "give the folder that holds the sound"
-        raise DataError(f"{source}: neither a folder nor a .csv file; {fix}")
+        fix = f"give the folder that holds the sound, or a table ({', '.join(ENDINGS)})"
+        raise DataError(f"{source}: neither a folder nor a table; {fix}")
     return read_table(source, names)
 
 
@@ -91,14 +97,108 @@ def _read_folder(folder: Path, names: ColumnNames, *, whole_folder: bool) -> Lis
     files = list(sound_files(folder))
     remarks: list[str] = []
     if not whole_folder:
-        for path in (folder / name for name in MANIFESTS):
-            if path.is_file():
-                listing, remark = _read_manifest(path, names, len(files))
-                if listing is not None:
-                    return listing._replace(remarks=[remark, *listing.remarks])
-                remarks.append(remark)
+        for below in _tops(files):
+            listing = _by_tables(folder, below, names, files, remarks)
+            if listing is not None:
+                return listing._replace(remarks=[*remarks, *listing.remarks])
     listing = read_folder(folder, files)
     return listing._replace(remarks=[*remarks, *listing.remarks])
+
+
+def manifests_of(source: Path) -> list[Path]:
+    """Return the tables by which a folder may be read: on top of it, or of its folders of splits."""
+    if not source.is_dir():
+        return []
+    tops: list[Path] = []
+    for below in _tops(list(sound_files(source))):
+        top = source / below
+        tops += [top, *(child for child in top.iterdir() if is_split_folder(child.name))]
+    return [path for top in tops for path in (top / name for name in MANIFESTS) if path.is_file()]
+
+
+def _tops(files: Sequence[str]) -> list[str]:
+    """Return where a table may lie: on top, and in folders that hold all files, as ``data/``."""
+    tops = [""]
+    while len(tops) <= _DEEPEST:
+        depth = tops[-1].count("/")
+        inner = {name.split("/")[depth] if name.count("/") > depth else "" for name in files}
+        if len(inner) != 1 or "" in inner:
+            break
+        tops.append(f"{tops[-1]}{inner.pop()}/")
+    return tops
+
+
+def _by_tables(
+    folder: Path, below: str, names: ColumnNames, files: Sequence[str], remarks: list[str]
+) -> Listing | None:
+    """Return what a table in a folder lists, or those of its splits; None without such a table.
+
+    Args:
+        folder: the source.
+        below: the folder with the table, from there: blank, or with a slash at its end.
+        names: the columns that the user named.
+        files: paths of the files below the source.
+        remarks: sentences on tables are appended.
+    """
+    listing = _first_manifest(folder / below, names, len(files), remarks)
+    if listing is None:
+        listing = _by_split_tables(folder / below, names, files, below, remarks)
+    if listing is None or not below:
+        return listing
+    return listing._replace(rows=[row._replace(name=below + row.name) for row in listing.rows])
+
+
+def _first_manifest(
+    folder: Path, names: ColumnNames, files: int, remarks: list[str]
+) -> Listing | None:
+    """Return what a table on top of a folder lists; None if there is none. Remarks are appended."""
+    for path in (folder / name for name in MANIFESTS):
+        if path.is_file():
+            listing, remark = _read_manifest(path, names, files)
+            remarks.append(remark)
+            if listing is not None:
+                return listing
+    return None
+
+
+def _by_split_tables(
+    folder: Path, names: ColumnNames, files: Sequence[str], below: str, remarks: list[str]
+) -> Listing | None:
+    """Return what the tables in folders of splits list, as in Hugging Face's AudioFolder.
+
+    None if no such folder has a table. Files elsewhere have the labels of their folders.
+    """
+    rows: list[Row] = []
+    rejected: list[Rejected] = []
+    used: set[str] = set()
+    inside = [name.removeprefix(below) for name in files]
+    for split in sorted({name.partition("/")[0] for name in inside if "/" in name}):
+        if not is_split_folder(split):
+            continue
+        count = sum(name.startswith(f"{split}/") for name in inside)
+        listing = _first_manifest(folder / split, names, count, remarks)
+        if listing is not None:
+            used.add(split)
+            remarks.extend(listing.remarks)
+            rejected.extend(listing.rejected)
+            rows.extend(
+                row._replace(name=f"{split}/{row.name}", split=row.split or split)
+                for row in listing.rows
+            )
+    if not used:
+        return None
+    others = [name for name in inside if name.partition("/")[0] not in used]
+    if others:
+        rest = read_folder(folder, others)
+        rows.extend(rest.rows)
+        remarks.extend(rest.remarks)
+    rows, sentence = with_usual_splits(rows)
+    listed = ", ".join(dict.fromkeys(row.split for row in rows if row.split))
+    remarks.append(
+        f"{folder}: its folders are read as splits ({listed}), by the tables in them"
+        + (f"; {sentence}" if sentence else "")
+    )
+    return Listing(rows, rejected)
 
 
 def _read_manifest(path: Path, names: ColumnNames, files: int) -> tuple[Listing | None, str]:

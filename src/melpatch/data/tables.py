@@ -1,4 +1,4 @@
-"""Read the lines of a table as text: CSV, and the NPZ and Parquet files that commands write."""
+"""Read the lines of a table as text: CSV, TSV, JSON lines, and what commands write as NPZ and Parquet."""
 
 import csv
 import zipfile
@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from melpatch.data.json_tables import JSON_ENDINGS, json_table
+from melpatch.data.row import Line
 from melpatch.errors import DataError
 from melpatch.faults import let_pass
 from melpatch.opening import require_regular
 
-ENDINGS = (".csv", ".npz", ".parquet")
+ENDINGS = (".csv", ".tsv", *JSON_ENDINGS, ".npz", ".parquet")
 """Endings of tables that list clips."""
-
-Line = tuple[int, list[str]]
-"""The number of a line, as an editor counts them, and its cells."""
 
 
 def is_table(path: Path) -> bool:
@@ -39,18 +38,31 @@ def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
         let_pass(error)
         problem = f"cannot be read ({error.strerror})"
         raise DataError(f"{path}: {problem}; check who may read it") from error
-    if path.suffix.lower() == ".npz":
+    ending = path.suffix.lower()
+    if ending == ".npz":
         yield _npz(path)
         return
-    if path.suffix.lower() == ".parquet":
+    if ending == ".parquet":
         yield _parquet(path)
         return
     try:
+        if ending in JSON_ENDINGS:
+            yield json_table(path)
+            return
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            delimiter = _delimiter(file.readline(), ending)
+            file.seek(0)
+            # Cells between tabs hold quotation marks as they are.
+            bare = delimiter == "\t"
+            reader = csv.reader(
+                file,
+                delimiter=delimiter,
+                quoting=csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL,
+                strict=not bare,
+            )
             try:
-                header = [name.strip() for name in next(reader, [])]
-                yield header, _lines(reader)
+                header = [_bare(name) if bare else name.strip() for name in next(reader, [])]
+                yield header, _lines(reader, bare=bare)
             except csv.Error as error:
                 fix = "save it with commas and double quotes"
                 raise DataError(
@@ -75,13 +87,28 @@ def header_of(path: Path) -> list[str]:
         return header
 
 
-def _lines(reader: Any) -> Iterator[Line]:
+def _delimiter(header: str, ending: str) -> str:
+    """Return what separates the columns: a comma, or what a header without commas has instead."""
+    if ending == ".tsv":
+        return "\t"
+    return next((mark for mark in (",", "\t", ";") if mark in header), ",")
+
+
+def _bare(cell: str) -> str:
+    """Return a cell without blanks and the quotation marks around it."""
+    cell = cell.strip()
+    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+        return cell[1:-1].replace('""', '"')
+    return cell
+
+
+def _lines(reader: Any, *, bare: bool) -> Iterator[Line]:
     before = reader.line_num
     for cells in reader:
         # A quoted cell may go over several lines; the first of them is named.
         first, before = before + 1, reader.line_num
         if any(cells) and any(map(str.strip, cells)):
-            yield first, cells
+            yield first, [*map(_bare, cells)] if bare else cells
 
 
 def _npz(path: Path) -> tuple[list[str], Iterator[Line]]:

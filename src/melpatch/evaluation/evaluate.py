@@ -38,7 +38,7 @@ def evaluate(
     protocols: str | Sequence[str] = (),
     *,
     settings: Mapping[str, Any] | None = None,
-    split: str | Sequence[str] | None = None,
+    split: str | int | Sequence[str | int] | None = None,
     split_column: str = "split",
     label_column: str = "label",
     group_column: str = "group",
@@ -175,10 +175,12 @@ def _jobs(
     ]
 
 
-def _listed(values: str | PathLike[str] | Sequence[str | PathLike[str]] | None) -> tuple[str, ...]:
-    """Return one value or several as text; None is no value."""
+def _listed(
+    values: str | int | PathLike[str] | Sequence[str | int | PathLike[str]] | None,
+) -> tuple[str, ...]:
+    """Return one value or several as text, such as the numbers of folds; None is no value."""
     if values is None:
         return ()
-    if isinstance(values, str | PathLike):
+    if isinstance(values, str | int | PathLike):
         return (str(values),)
     return tuple(str(value) for value in values)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from melpatch.data.columns import CLASS_PREFIX
-from melpatch.data.row import PACKED_COLUMNS, split_labels
-from melpatch.data.tables import Line, opened
+from melpatch.data.row import PACKED_COLUMNS, Line, split_labels
+from melpatch.data.tables import opened
 from melpatch.errors import DataError
 from melpatch.faults import let_pass
 
@@ -60,7 +60,10 @@ def _is_own_csv(header: Sequence[str], lines: Iterator[Line], command: Command) 
         return False
     classes = [name.removeprefix(CLASS_PREFIX) for name in rest[len(_DECISION) :]]
     return all(
-        len(cells) == len(header) and _agrees(cells[len(place) :], classes) for _, cells in lines
+        not isinstance(cells, str)
+        and len(cells) == len(header)
+        and _agrees(cells[len(place) :], classes)
+        for _, cells in lines
     )
 
 

@@ -1,0 +1,86 @@
+"""Read JSON lines, as manifests of NeMo and Hugging Face have them, and lists of JSON objects, as tables."""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from melpatch.data.row import Line
+from melpatch.errors import DataError
+
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+
+
+def json_table(path: Path) -> tuple[list[str], Iterator[Line]]:
+    """Return the names of the columns of all lines, in the order in which they appear, and the lines.
+
+    A line that is no JSON object has a reason instead of cells. Values that are objects, or lists of
+    anything but texts and numbers, are no cells.
+
+    Raises:
+        DataError: the file is one JSON value, but no list of objects.
+    """
+    content = path.read_text(encoding="utf-8-sig")
+    if content.lstrip().startswith("["):
+        records = [*zip(count(1), _whole_list(path, content), strict=False)]
+    else:
+        # Not splitlines(), which also splits at characters that texts may hold.
+        records = [(number, line) for number, line in enumerate(content.split("\n"), 1)]
+        records = [(number, _parsed(line)) for number, line in records if line.strip()]
+    if len(records) > 1 and not any(isinstance(record, dict) for _, record in records):
+        raise DataError(
+            f"{path}: not JSON lines (line {records[0][0]}: no object); write one object a line, "
+            'such as {"path": "a.wav", "label": "dog"}'
+        )
+    header = _columns(record for _, record in records)
+    return header, _lines(records, header)
+
+
+def _whole_list(path: Path, content: str) -> list[Any]:
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}); write one object a line") from error
+    return list(values)
+
+
+def _parsed(line: str) -> Any:
+    """Return the value of a line, or the reason why it is none."""
+    try:
+        return json.loads(line)
+    except RecursionError:
+        return ValueError("nested too deeply")
+    except ValueError as error:
+        return error
+
+
+def _columns(records: Iterable[Any]) -> list[str]:
+    names: dict[str, None] = {}
+    for record in records:
+        if isinstance(record, dict):
+            names |= {name: None for name, value in record.items() if _cell(value) is not None}
+    return [*names]
+
+
+def _lines(records: Iterable[tuple[int, Any]], header: list[str]) -> Iterator[Line]:
+    for number, record in records:
+        if isinstance(record, dict):
+            yield number, [_cell(record.get(name)) or "" for name in header]
+        elif isinstance(record, ValueError):
+            yield number, f"not JSON ({record})"
+        else:
+            yield number, f"a {type(record).__name__}, not a JSON object"
+
+
+def _cell(value: Any) -> str | None:
+    """Return a value as a cell: labels of a list are separated by semicolons; None if it is none."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return ";".join(map(str, value))
+    return None

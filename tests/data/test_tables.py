@@ -1,0 +1,107 @@
+"""Tables in several formats list the same clips; tables in folders of splits are read with them."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from melpatch.data.manifest import load_corpus
+
+CLIPS = [("a.wav", "dog", "train"), ("b.wav", 'a "big" cat, asleep', "1"), ("c.wav", "owl", "none")]
+
+
+def sound(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(800), 8000)
+
+
+def content(corpus):
+    return {(clip.path.name, clip.labels, clip.split) for clip in corpus.clips}
+
+
+def json_lines(names, clips):
+    return "\n".join(json.dumps(dict(zip(names, clip, strict=True))) for clip in clips)
+
+
+def quoted(cell):
+    escaped = cell.replace('"', '""')
+    return f'"{escaped}"'
+
+
+NAMES = ("path", "label", "split")
+FORMATS = {
+    "x.csv": "\n".join(",".join(map(quoted, row)) for row in (NAMES, *CLIPS)),
+    "semicolons.csv": "\n".join(";".join(map(quoted, row)) for row in (NAMES, *CLIPS)),
+    "tabs.csv": "\n".join("\t".join(row) for row in (NAMES, *CLIPS)),
+    "x.tsv": "\n".join("\t".join(row) for row in (NAMES, *CLIPS)),
+    "quoted.tsv": "\n".join("\t".join(map(quoted, row)) for row in (NAMES, *CLIPS)),
+    "x.jsonl": json_lines(("audio_filepath", "label", "split"), CLIPS),
+    "lists.jsonl": json_lines(NAMES, [(path, [label], split) for path, label, split in CLIPS]),
+    "x.json": json.dumps([dict(zip(NAMES, clip, strict=True)) for clip in CLIPS], indent=1),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_lists_the_same_clips(tmp_path, name):
+    for file, _, _ in CLIPS:
+        sound(tmp_path / file)
+    (tmp_path / name).write_text(FORMATS[name] + "\n", encoding="utf-8")
+    expected = {(file, (label,), split) for file, label, split in CLIPS}
+    assert content(load_corpus([tmp_path / name])) == expected
+
+
+def test_bad_json_lines_are_named_and_the_others_are_taken(tmp_path, capsys):
+    sound(tmp_path / "a.wav")
+    lines = [
+        "{broken",
+        '{"path": "a.wav", "label": 3, "more": {"x": 1}}',
+        "[1]",
+        "",
+        '{"label": "b"}',
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    corpus = load_corpus([tmp_path / "x.jsonl"])
+    assert content(corpus) == {("a.wav", ("3",), "")}
+    assert [file.path.rpartition("line ")[2] for file in corpus.rejected] == ["1", "3", "5"]
+    assert "not JSON" in corpus.rejected[0].reason
+    assert "a list, not a JSON object" in corpus.rejected[1].reason
+    assert "3 lines are malformed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("top", ["", "data/"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,label\n{}.wav,dog\n"),
+        ("metadata.jsonl", '{{"file_name": "{}.wav", "label": "dog"}}\n'),
+    ],
+)
+def test_tables_in_folders_of_splits_are_read(tmp_path, capsys, top, name, text):
+    """As of Hugging Face's AudioFolder; keys are those of the same folder without tables."""
+    root = tmp_path / "set"
+    for split in ("train", "validation"):
+        for file in (split, "unlisted"):
+            sound(root / top / split / f"{file}.wav")
+    bare = {clip.path: clip.key for clip in load_corpus([root]).clips}
+    for split in ("train", "validation"):
+        (root / top / split / name).write_text(text.format(split), encoding="utf-8")
+    sound(root / top / "test" / "dog" / "c.wav")
+    capsys.readouterr()
+    corpus = load_corpus([root])
+    assert content(corpus) == {
+        ("train.wav", ("dog",), "train"),
+        ("validation.wav", ("dog",), "val"),
+        ("c.wav", ("dog",), "test"),
+    }
+    assert all(bare[clip.path] == clip.key for clip in corpus.clips if clip.path in bare)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "read as splits (train, val, test), by the tables in them" in told
+    assert "lists 1 of 2 files" in told
+
+
+def test_the_table_of_a_class_is_not_read(tmp_path):
+    for label in ("dog", "cat"):
+        sound(tmp_path / label / "a.wav")
+        (tmp_path / label / "metadata.csv").write_text("file_name,label\na.wav,x\n")
+    assert load_corpus([tmp_path]).labels == ("cat", "dog")
