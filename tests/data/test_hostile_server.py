@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -20,7 +21,7 @@ from melpatch.data.addresses import allowed_protocols
 from melpatch.data.bounded import BoundedTransfer
 from melpatch.data.manifest import load_corpus
 from melpatch.data.sound import decode
-from melpatch.errors import AudioError, ConfigError, DataError
+from melpatch.errors import AudioError, ConfigError, DataError, UnreachableError
 
 CHAINS = (
     "reference://set::{server}/refs.json/shard-000000.tar",
@@ -226,3 +227,22 @@ def test_all_indices_together_are_limited(packed_shards, monkeypatch):
             DataError, match=r"lists of clips in it take .* raise MELPATCH_CACHE_GIB"
         ):
             load_corpus([f"http://{host}/2"])
+
+
+def test_a_server_that_sends_hardly_anything_is_given_up(monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(bounded, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    slow, fast = (
+        BoundedTransfer("http://x/slow", 1 << 30),
+        BoundedTransfer("http://x/fast", 1 << 30),
+    )
+
+    def send():
+        for _ in range(1000):
+            seconds[0] += 1.0
+            fast.relative_update(2048)
+            slow.relative_update(10)
+
+    with pytest.raises(UnreachableError, match=r"slow: comes too slowly, fewer than 300 KiB in"):
+        send()
+    assert seconds[0] == 300.0

@@ -208,6 +208,56 @@ def test_a_process_waits_for_the_room_of_another_transfer(memory, cache, monkeyp
     assert kept(cache) == ["shard-000000.tar"]
 
 
+@pytest.fixture
+def full_cache(memory, cache, monkeypatch, local):
+    """The folder and URL of shards for which the transfer of another process leaves no room, and its part."""
+    sizes = [path.stat().st_size for path in sorted(local.glob("*.tar"))]
+    limit(monkeypatch, max(sizes))
+    folder, url = mirror(memory)
+    part = folder / f"shard-000002.tar.{sizes[2]}.part"
+    part.touch()
+    with FileLock(folder / "shard-000002.tar.lock", thread_local=False):
+        yield folder, url, part
+
+
+def clock(monkeypatch, at_sleep=lambda now: None):
+    """Let an hour pass in no time: each sleep takes ten seconds."""
+    seconds = [0.0]
+
+    def sleep(_):
+        seconds[0] += 10.0
+        at_sleep(seconds[0])
+
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(transfers, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    return seconds
+
+
+def test_a_wait_for_room_says_so_and_ends(full_cache, monkeypatch, capsys):
+    folder, url, _ = full_cache
+    now = clock(monkeypatch)
+    with pytest.raises(UnreachableError, match=r"shard-000000\.tar: finds no room: transfers of"):
+        fetch(f"{url}/shard-000000.tar", folder / "shard-000000.tar")
+    assert now[0] == transfers._ROOM_SECONDS
+    notices = capsys.readouterr().err.splitlines()
+    assert len(notices) == 10
+    assert "waiting for room, since transfers of other processes reserve the" in notices[0]
+    assert "giving up once these stand still for 300 s" in notices[0]
+
+
+def test_a_wait_for_room_goes_on_while_the_other_transfer_does(full_cache, monkeypatch):
+    folder, url, part = full_cache
+
+    def receive(now):
+        if now <= 1000.0:
+            part.write_bytes(bytes(int(now)))
+
+    now = clock(monkeypatch, receive)
+    with pytest.raises(UnreachableError, match="finds no room"):
+        fetch(f"{url}/shard-000000.tar", folder / "shard-000000.tar")
+    assert now[0] == 1000.0 + transfers._ROOM_SECONDS
+
+
 # --------------------------------------------------------------------------------------------------------------- damage
 
 

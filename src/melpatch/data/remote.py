@@ -279,7 +279,7 @@ def _transfer(url: str, path: Path) -> None:
             url, f"is not in {ABOUT}", "take the list of clips that was packed with the shards"
         )
     system, place = _filesystem(url)
-    part = _reserve(path, shard)
+    part = _reserve(url, path, shard)
 
     def copy() -> None:
         bounded = BoundedTransfer(url, shard.size)
@@ -310,8 +310,12 @@ def _require_room(shard: Shard, limit: int) -> None:
         raise ConfigError(f"{_LIMIT} = {limit / 2**30:g}; allowed: {wanted}")
 
 
-def _reserve(path: Path, shard: Shard) -> Path:
-    """Make room for a shard and return its temporary file, whose name reserves the size."""
+def _reserve(url: str, path: Path, shard: Shard) -> Path:
+    """Make room for a shard and return its temporary file, whose name reserves the size.
+
+    Raises:
+        UnreachableError: the transfers of other processes take all room, and none of them advances.
+    """
     limit = _limit()
     root = path.parent.parent
     _require_room(shard, limit)
@@ -319,12 +323,23 @@ def _reserve(path: Path, shard: Shard) -> Path:
     for stale in path.parent.glob(f"{path.name}.*.part"):
         stale.unlink()
     part = path.with_name(f"{path.name}.{shard.size}.part")
+    wait = transfers.RoomWait(url, root, limit)
     while True:
         with FileLock(root / ".lock"):
             if _make_room(root, limit - shard.size):
                 part.touch()
                 return part
+        received = sum(_size(other) for other in root.glob("*/shard-*.part"))
+        wait.note(received)
         time.sleep(_POLL)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file, 0 if it has gone in the meantime."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _make_room(root: Path, limit: int) -> bool:

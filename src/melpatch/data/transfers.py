@@ -22,6 +22,8 @@ from melpatch.progress import notice
 _AWAY_SECONDS = 30.0
 # Seconds between reports of a transfer, or of a wait for another process.
 _REPORT_SECONDS = 30.0
+# Seconds that the transfers of other processes, which take all room, may stand still.
+_ROOM_SECONDS = 300.0
 # Bytes that are asked for at a time when a transfer continues.
 _PIECE = 1 << 20
 # Seconds that a web server may take to accept a connection, and to send its next bytes. The time
@@ -173,6 +175,50 @@ def reported(url: str, part: Path, size: int) -> Iterator[None]:
         yield
     finally:
         ended.set()
+
+
+class RoomWait:
+    """A wait for room in the cache, which the transfers of other processes take.
+
+    It says every half minute what is waited for, and gives up once they stand still for minutes.
+
+    Args:
+        url: the file that is to be fetched.
+        cache: the folder of the cache.
+        limit: what the cache may take, in bytes.
+    """
+
+    def __init__(self, url: str, cache: Path, limit: int) -> None:
+        self.url = url
+        self.room = f"the {limit / 2**30:.3g} GiB of {cache}"
+        self.received = -1
+        self.advanced = time.monotonic()
+        # Others that are nearly done need no notice.
+        self.reported = self.advanced - _REPORT_SECONDS + 1.0
+
+    def note(self, received: int) -> None:
+        """Note that there is no room yet, and what the other transfers have received in all.
+
+        Raises:
+            UnreachableError: that has not changed for too long.
+        """
+        now = time.monotonic()
+        if received != self.received:
+            self.received = received
+            self.advanced = now
+        if now - self.advanced >= _ROOM_SECONDS:
+            raise UnreachableError(
+                self.url,
+                f"finds no room: transfers of other processes reserve {self.room}, and have stood "
+                f"still for {_ROOM_SECONDS:.0f} s",
+                "end these processes, or raise MELPATCH_CACHE_GIB",
+            )
+        if now - self.reported >= _REPORT_SECONDS:
+            self.reported = now
+            notice(
+                f"{self.url}: waiting for room, since transfers of other processes reserve "
+                f"{self.room}; giving up once these stand still for {_ROOM_SECONDS:.0f} s"
+            )
 
 
 @contextmanager
