@@ -13,6 +13,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from melpatch.audio.framing import Window, check_level, mirror, window_weights, zero_padding
+from melpatch.audio.front_end_limits import check_sizes
 from melpatch.audio.mel import MelScale, mel_filters
 from melpatch.config import check
 
@@ -126,6 +127,7 @@ class LogMel(nn.Module):
             # Smaller numbers have fewer digits in float32: the log of silence could be -inf.
             floor_allowed = "1.2e-38 (2^-126) or more, and finite"
             check(2.0**-126 <= self.floor < math.inf, "floor", self.floor, floor_allowed)
+            check_sizes(self)
             self._check_frames()
             self._check_bins()
 

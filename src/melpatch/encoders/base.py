@@ -20,6 +20,9 @@ from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.positions import Resize
 
+MOST_LAYERS = 256
+"""Most layers of an encoder; each is an object of its own, even before it has weights."""
+
 
 class Encoded(NamedTuple):
     """What an encoder returns."""

@@ -10,7 +10,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, TokenEncoder, valid_frames
+from melpatch.encoders.base import (
+    MOST_LAYERS,
+    Encoded,
+    Encoder,
+    EncoderConfig,
+    TokenEncoder,
+    valid_frames,
+)
 from melpatch.errors import ConfigError
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
@@ -26,6 +33,7 @@ class Size(TypedDict):
     num_heads: int
 
 
+_WIDEST_MLP = 1000  # times embed_dim
 SIZES: dict[str, Size] = {
     "nano": {"embed_dim": 96, "depth": 4, "num_heads": 3},
     "mini": {"embed_dim": 192, "depth": 4, "num_heads": 3},
@@ -117,11 +125,12 @@ class ViT(TokenEncoder):
 
         def __post_init__(self) -> None:
             check(self.embed_dim >= 1, "embed_dim", self.embed_dim, "1 or more")
-            check(self.depth >= 1, "depth", self.depth, "1 or more")
+            check(1 <= self.depth <= MOST_LAYERS, "depth", self.depth, f"1 to {MOST_LAYERS}")
             divides = self.num_heads >= 1 and self.embed_dim % self.num_heads == 0
             allowed = f"a divisor of embed_dim = {self.embed_dim}"
             check(divides, "num_heads", self.num_heads, allowed)
-            check(self.mlp_ratio > 0, "mlp_ratio", self.mlp_ratio, "more than 0")
+            fits = 0 < self.mlp_ratio <= _WIDEST_MLP
+            check(fits, "mlp_ratio", self.mlp_ratio, f"more than 0, at most {_WIDEST_MLP}")
             check(self.cls_tokens in (0, 1, 2), "cls_tokens", self.cls_tokens, "0, 1 or 2")
             known = ("sincos", "sequence", "learned", "stretched")
             check(self.positions in known, "positions", self.positions, ", ".join(known))

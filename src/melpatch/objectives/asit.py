@@ -18,11 +18,12 @@ from torch import Tensor
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
-from melpatch.encoders.base import Encoded, Encoder
+from melpatch.encoders.base import MOST_LAYERS, Encoded, Encoder
 from melpatch.nn.corruption import Corruption, corrupt_views
 from melpatch.nn.ema import ema_update, frozen_copy
 from melpatch.nn.heads import PatchDecoder
 from melpatch.nn.self_distillation import SelfDistillation
+from melpatch.nn.transformer import MOST_VIEWS
 from melpatch.nn.views import (
     Crops,
     Views,
@@ -110,9 +111,10 @@ class ASiT(Objective):
             check(bool(self.weights), "pixel_weight", 0.0, allowed)
             # Class tokens are compared across views.
             least = 1 + bool(self.global_weight)
-            allowed = f"{least} or more with global_weight {self.global_weight:g}"
-            check(self.views >= least, "views", self.views, allowed)
-            check(self.local_crops >= 0, "local_crops", self.local_crops, "0 or more")
+            allowed = f"{least} to {MOST_VIEWS} with global_weight {self.global_weight:g}"
+            check(least <= self.views <= MOST_VIEWS, "views", self.views, allowed)
+            crops = self.local_crops
+            check(0 <= crops <= MOST_VIEWS, "local_crops", crops, f"0 to {MOST_VIEWS}")
             if not self.corrupt:
                 allowed = "'all' where nothing is corrupted"
                 fits = self.pixels == "all" or not self.pixel_weight
@@ -124,7 +126,9 @@ class ASiT(Objective):
                 check(value is None or 0 < value < math.inf, name, value, "seconds above 0")
             for name in ("intact_weight", "corrupted_threshold"):
                 check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
-            check(min(self.decoder, default=1) >= 1, "decoder", self.decoder, "widths of 1 or more")
+            widths = self.decoder
+            fits = len(widths) <= MOST_LAYERS and min(widths, default=1) >= 1
+            check(fits, "decoder", widths, f"up to {MOST_LAYERS} widths of 1 or more")
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from melpatch.errors import ConfigError
 from melpatch.objectives.base import Objective
 from melpatch.rng import seeded
 from melpatch.schedules import Schedule
+from melpatch.training.size import require_weights_fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,14 +201,23 @@ def read_settings(folder: Path, *, trust_code: bool = False) -> RunConfig:
 
 
 def build(config: RunConfig) -> Objective:
-    """Build the objective of a config, with initial weights drawn from its seed."""
-    with seeded(config.seed, "weights"):
-        front_end = LogMel(config.front_end)
-        encoder: Encoder = owner(config.encoder)(config.encoder, config.front_end.n_mels)
-        objective: Objective = owner(config.objective)(
-            config.objective, front_end, encoder, config.labels, config.seed
-        )
-    return objective
+    """Build the objective of a config, with initial weights drawn from its seed.
+
+    Raises:
+        ConfigError: it has more weights than the memory holds, or settings do not go together.
+    """
+
+    def build_once() -> Objective:
+        with seeded(config.seed, "weights"):
+            front_end = LogMel(config.front_end)
+            encoder: Encoder = owner(config.encoder)(config.encoder, config.front_end.n_mels)
+            objective: Objective = owner(config.objective)(
+                config.objective, front_end, encoder, config.labels, config.seed
+            )
+        return objective
+
+    require_weights_fit(build_once)
+    return build_once()
 
 
 def objective_names(*, with_labels: bool) -> Sequence[str]:

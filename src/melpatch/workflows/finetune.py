@@ -22,6 +22,7 @@ from melpatch.training.checkpoints import Progress
 from melpatch.training.config import RunConfig, build, read_settings
 from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
+from melpatch.training.size import require_training_fits
 from melpatch.training.start import fitted, measured, plan
 from melpatch.training.trackers import Track, Tracker, make_tracker
 from melpatch.workflows.corpus import (
@@ -191,7 +192,9 @@ def finetune(config: FinetuneConfig) -> Run:
     )
     _warn_of_missing_splits(corpus, split, training)
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
-    objective.check_plan(plan(training, train))
+    intended = plan(training, train)
+    require_training_fits(objective, intended)
+    objective.check_plan(intended)
     run = run or Run.create(config.out, training, config)
     run.reject(corpus.rejected)
     tracker = make_tracker(config.track, config.out)

@@ -18,6 +18,7 @@ from melpatch.training.config import RunConfig, build
 from melpatch.training.health import EmbeddingHealth
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
+from melpatch.training.size import require_training_fits
 from melpatch.training.start import fitted, measured, plan, shortened
 from melpatch.training.trackers import Track, make_tracker
 from melpatch.workflows.budget import parse_budget, within_budget
@@ -136,7 +137,9 @@ def pretrain(config: PretrainConfig) -> Run:
             trust_code=config.trust_code,
         )
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
-    objective.check_plan(plan(training, corpus))
+    intended = plan(training, corpus)
+    require_training_fits(objective, intended)
+    objective.check_plan(intended)
     run = run or Run.create(config.out, training, config)
     run.reject(corpus.rejected)
     notice(f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {describe_objective(objective)}")
