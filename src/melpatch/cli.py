@@ -24,6 +24,7 @@ from melpatch.errors import (
     Interrupted,
     MelpatchError,
     SettingError,
+    one_line,
     report_lost_workers,
 )
 from melpatch.faults import machine_fault
@@ -265,7 +266,7 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
             line = f"{defect}; this is a defect; run again with --debug for the traceback"
             code = _DEFECT
     try:
-        sys.stderr.write(f"{' '.join(['melpatch', *words[:1]])}: {line}\n")
+        sys.stderr.write(one_line(f"{' '.join(['melpatch', *words[:1]])}: {line}") + "\n")
         sys.stderr.flush()
     except OSError:
         _abandon(sys.stderr)

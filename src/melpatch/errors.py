@@ -4,8 +4,12 @@ The command line prints such a message on one line and exits with code 2; anythi
 is a defect.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# C0 and C1 without the tab, and marks that reverse the direction of text.
+_CONTROL = re.compile("[\\x00-\\x08\\x0a-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
 
 def shortened(value: object, longest: int = 200, *, typed: bool = False) -> str:
@@ -23,6 +27,20 @@ def shortened(value: object, longest: int = 200, *, typed: bool = False) -> str:
     if len(text) <= longest:
         return text
     return f"{text[:longest]}... ({len(text)} characters)"
+
+
+def one_line(text: str, longest: int = 2000) -> str:
+    """Return a message as one line for a terminal, whatever a file may have put into it.
+
+    Control characters, which could move the cursor or change what stands above, are written as in
+    Python. Of a very long message the beginning, with the place, and the end, with the remedy, stay.
+    """
+    line = " ".join(text.splitlines())
+    line = _CONTROL.sub(lambda letter: repr(letter[0])[1:-1], line)
+    if len(line) <= longest:
+        return line
+    cut = f" ... ({len(line)} characters) ... "
+    return f"{line[: longest * 3 // 5]}{cut}{line[-longest // 5 :]}"
 
 
 class MelpatchError(Exception):

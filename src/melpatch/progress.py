@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from melpatch.errors import one_line
 from melpatch.time_left import RateEstimate, in_words
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class _Console(Console):
 def notice(text: str) -> None:
     """Show a line on stderr: a warning, or where the results are."""
     if _is_rank_zero():
-        _write(f"{text}\n")
+        _write(f"{one_line(text)}\n")
 
 
 class Bar:
