@@ -27,9 +27,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-LONGEST_MESSAGE = 2000
-"""Characters of a message that still counts as one line."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -41,6 +38,10 @@ class Case:
     """A command line of melpatch, without its first word."""
     call: Callable[[], object] | None = None
     """A function to call instead; it raises AssertionError if what it sees may not be."""
+    before: Callable[[], object] | None = None
+    """A function that is called first in the process of the case, such as to set its environment."""
+    after: Callable[[], object] | None = None
+    """A function that is called if the input was taken; it raises AssertionError like ``call``."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def fuzz(
     count: int,
     first: int = 0,
     limits: Limits | None = None,
+    report: Callable[[Outcome], object] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Return the outcomes of the cases ``first`` to ``first + count - 1``."""
+    """Return the outcomes of the cases ``first`` to ``first + count - 1``, each reported at once."""
     outcomes = []
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
@@ -87,6 +89,7 @@ def fuzz(
             folder.mkdir()
             case = make_case(random.Random(f"{seed} {number}"), base, folder)
             outcomes.append(_attempt(number, case, limits or Limits(), top / "outcome.json"))
+            report(outcomes[-1])
             shutil.rmtree(folder, ignore_errors=True)
     return outcomes
 
@@ -102,6 +105,11 @@ def main(prepare: Prepare, make_case: MakeCase, words: Sequence[str] | None = No
     parser.add_argument("--all", action="store_true", help="print every case")
     given = parser.parse_args(words)
     started = time.monotonic()
+
+    def report(outcome: Outcome) -> None:
+        if given.all or bad([outcome]):
+            print(json.dumps(asdict(outcome)), flush=True)
+
     outcomes = fuzz(
         prepare,
         make_case,
@@ -109,10 +117,8 @@ def main(prepare: Prepare, make_case: MakeCase, words: Sequence[str] | None = No
         count=given.count,
         first=given.first,
         limits=Limits(given.seconds, given.mib),
+        report=report,
     )
-    failures = bad(outcomes)
-    for outcome in outcomes if given.all else failures:
-        print(json.dumps(asdict(outcome)), flush=True)
     summary = {
         "fuzzer": Path(sys.argv[0]).stem,
         "seed": given.seed,
@@ -122,7 +128,7 @@ def main(prepare: Prepare, make_case: MakeCase, words: Sequence[str] | None = No
         "seconds": round(time.monotonic() - started, 1),
     }
     print(json.dumps(summary))
-    return int(bool(failures))
+    return int(bool(bad(outcomes)))
 
 
 def bad(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -179,7 +185,11 @@ def _in_child(case: Case, limits: Limits, report: Path) -> None:
             contextlib.redirect_stdout(stream),
             contextlib.redirect_stderr(stream),
         ):
+            if case.before:
+                case.before()
             verdict, message = _called(case.call) if case.call else _command(case.words)
+            if case.after and verdict == "taken":
+                case.after()
             stream.flush()
         report.write_text(json.dumps([verdict, message]), encoding="utf-8")
     except BaseException:  # noqa: BLE001 - whatever it is, the parent process is to hear of it
@@ -229,8 +239,7 @@ def _command(words: Sequence[str]) -> tuple[str, str]:
 
 
 def _judged(error: Exception) -> tuple[str, str]:
-    """Return whether the message of an error is short enough, on the one line that users see."""
-    line = " ".join(str(error).splitlines())
-    if len(line) > LONGEST_MESSAGE:
-        return "defect", f"a message of {len(line)} characters: {line[:300]}"
-    return "refused", line
+    """Return the verdict on an error of melpatch, and the line that users see of it."""
+    from melpatch.errors import one_line
+
+    return "refused", one_line(str(error))

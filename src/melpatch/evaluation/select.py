@@ -67,7 +67,8 @@ def _parse_setting(change: str) -> tuple[str, Any]:
     check(bool(equals), "set", change, "NAME=VALUE, such as k=20")
     try:
         return name, tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    # ValueError: no TOML, or a number of thousands of digits. RecursionError: too many brackets.
+    except (ValueError, RecursionError):
         return name, text
 
 
