@@ -67,10 +67,10 @@ def flags_of_command(words: Sequence[str]) -> list[Flag]:
     if not hasattr(module, "parse"):
         return list(flags_of(module.Config))
     read = importlib.import_module("melpatch.commands.base")
-    found: list[Flag] = []
+    flags: list[Flag] = []
 
     def note(kind: type, arguments: object, *, default: object = None, **texts: object) -> None:
-        found.extend(flags_of(kind, default))
+        flags.extend(flags_of(kind, default))
         raise _NotedError
 
     original, read.read_config = read.read_config, note
@@ -79,7 +79,7 @@ def flags_of_command(words: Sequence[str]) -> list[Flag]:
             module.parse(list(words[1:]))
     finally:
         read.read_config = original
-    return found
+    return flags
 
 
 class _NotedError(Exception):

@@ -22,9 +22,9 @@ def settings_classes():
     yield from (("front end", LogMel.Config), ("loader", LoaderConfig), ("train", TrainConfig))
     for folder in ("encoders", "objectives", "protocols"):
         for name in registry.names(folder):
-            found = getattr(registry.find(folder, name), "Config", None)
-            if found is not None:
-                yield name, found
+            kind = getattr(registry.find(folder, name), "Config", None)
+            if kind is not None:
+                yield name, kind
     for name in registry.names("commands"):
         yield name, importlib.import_module(f"melpatch.commands.{name}").Config
 
