@@ -16,6 +16,8 @@ from melpatch import registry
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
 from melpatch.evaluation import report
+from melpatch.workflows import budget
+from melpatch.workflows.budget import Costs
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
@@ -128,6 +130,9 @@ def place(written, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Pictures of scores take longer than all else; the tests of evaluate draw them.
     monkeypatch.setattr(report, "_draw", lambda *_: None)
+    # A budget pays for some steps, however fast the machine is.
+    costs = Costs(step=4.0, evaluation=1.0, save=1.0, start=1.0)
+    monkeypatch.setattr(budget, "measure", lambda *_: costs)
     yield tmp_path
     sys.modules.pop("my_objective", None)
 
