@@ -30,6 +30,7 @@ FLAGS = [
     "0.5",
 ]
 FLAGS += ["--workers", "0", "--log-every", "1", "--save-every", "5", "--stats-clips", "8"]
+FLAGS += ["--evaluations", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +44,14 @@ def noise(tmp_path_factory):
     return folder
 
 
+def arguments(noise, out, *more):
+    return [*FLAGS, "--data", str(noise), "--out", str(out), *more]
+
+
 def started(noise, out, *more, **how):
-    words = [
-        sys.executable,
-        "-m",
-        "melpatch",
-        *FLAGS,
-        "--data",
-        str(noise),
-        "--out",
-        str(out),
-        *more,
-    ]
+    words = [sys.executable, "-m", "melpatch", *arguments(noise, out, *more)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, **how)
-
-
-def finished(process):
-    _, told = process.communicate()
-    assert process.returncode == 0, told
 
 
 def kill_after(process, metrics, lines, seconds):
@@ -83,7 +73,7 @@ def wait_for(process, metrics, lines):
 @pytest.fixture(scope="module")
 def whole(noise, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    finished(started(noise, out))
+    assert main(arguments(noise, out)) == 0
     return out
 
 
@@ -92,7 +82,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(noise, whole, tmp_path):
     kill_after(
         started(noise, out, "--resume"), out / "metrics.jsonl", lines, moment
     )  # of a folder that holds no run
-    finished(started(noise, out, "--resume"))
+    assert main(arguments(noise, out, "--resume")) == 0
     for name in ("metrics.jsonl", "model.safetensors", "config.toml"):
         same = (out / name).read_bytes() == (whole / name).read_bytes()
         assert same, f"{name} differs when killed {moment} s after {lines} lines"

@@ -405,7 +405,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))
-def test_every_recipe_runs_for_ten_steps(name, corpus, tmp_path):
+def test_every_recipe_runs_for_five_steps(name, corpus, tmp_path):
     """Schedules are shares of the run; widths are reduced, the patch grid is not."""
     config = settings(name, "nano")
     objective = config.objective
@@ -432,14 +432,14 @@ def test_every_recipe_runs_for_ten_steps(name, corpus, tmp_path):
         objective=objective,
         encoder=replace(config.encoder, **narrow),
         loader=replace(config.loader, batch_size=2, workers=0),
-        train=replace(config.train, steps=10, accumulate=1, log_every=1, evaluations=1),
+        train=replace(config.train, steps=5, accumulate=1, log_every=1, evaluations=1),
     )
     run = Run.create(tmp_path, fitted(small))
     progress = fit(build(run.config), corpus, run)
-    assert (progress.step, progress.skipped) == (10, 0)
+    assert (progress.step, progress.skipped) == (5, 0)
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rates = [line["lr"] for line in logged if "loss" in line]
-    assert len(rates) == 10
+    assert len(rates) == 5
     assert max(rates) <= config.train.lr * (1 + 1e-9)
     assert (rates[-1] < max(rates)) == (config.train.lr_schedule != "constant")
 
