@@ -209,6 +209,15 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     return values
 
 
+def on_any_rank(value: bool) -> bool:
+    """Return whether a value is true on any process; a collective call."""
+    if not _is_initialized():
+        return value
+    flag = torch.tensor(float(value))
+    dist.all_reduce(flag)
+    return bool(flag)
+
+
 def barrier() -> None:
     """Return once all processes have reached this call."""
     if _is_initialized():

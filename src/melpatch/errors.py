@@ -79,6 +79,10 @@ class DataError(MelpatchError):
     """A corpus that cannot be used: an empty folder, a missing column or split, too many bad clips."""
 
 
+class NotFiniteError(DataError):
+    """Outputs of a network that are no finite numbers, of clips that can be read."""
+
+
 class CheckpointError(MelpatchError):
     """A run or model folder that is missing, incomplete, or made for something else."""
 

@@ -1,7 +1,10 @@
 import json
 import os
+import re
 import signal
 import threading
+from contextlib import closing, contextmanager, nullcontext
+from itertools import islice
 
 import pytest
 from tiny_runs import noises, settings
@@ -10,8 +13,8 @@ from two_processes import in_both
 from melpatch.cli import main
 from melpatch.data.manifest import load_corpus
 from melpatch.distributed import on_rank_zero
-from melpatch.errors import Interrupted
-from melpatch.training import stopping
+from melpatch.errors import DataError, Interrupted, UnreachableError
+from melpatch.training import loop, stopping
 from melpatch.training.config import build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
@@ -194,6 +197,47 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_clips_that_are_ne
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert len(starts) == 3  # the first of several processes writes
+
+
+@contextmanager
+def store_away_at(step):
+    """Let no clip be fetched from a step on."""
+    whole = loop.step_batches
+
+    def until(trainer, corpus, first_step):
+        with closing(whole(trainer, corpus, first_step)) as feed:
+            yield from islice(feed, step - first_step)
+            raise UnreachableError("far.wav", "cannot be fetched", "check the network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "step_batches", until)
+        yield
+
+
+def away_on_the_second(rank, folder):
+    with pytest.raises(DataError) as caught, store_away_at(7) if rank else nullcontext():
+        train(load_corpus([folder / "noise"]), folder / "run")
+    whole = train(load_corpus([folder / "noise"]), folder / "run")
+    return [str(caught.value), whole.step]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_store_that_goes_away_ends_the_run_saved_and_no_clip_is_bad(
+    tmp_path, monkeypatch, together
+):
+    corpus = noises(tmp_path / "noise")
+    if together:
+        ends = in_both(away_on_the_second, tmp_path, monkeypatch)
+    else:
+        ends = [away_on_the_second(1, tmp_path)]
+    told = "far.wav: cannot be fetched; check the network; .*run: saved after step 7, continue with"
+    assert all(re.match(told, message) and step == 12 for message, step in ends)
+    assert not (tmp_path / "run" / "rejected.csv").exists()
+    if not together:
+        train(corpus, tmp_path / "whole")
+        for name in ("metrics.jsonl", "model.safetensors"):
+            files = [tmp_path / run / name for run in ("run", "whole")]
+            assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from sklearn.metrics import precision_recall_fscore_support
 
-from melpatch.errors import DataError, MelpatchError
+from melpatch.errors import DataError, NotFiniteError
 from melpatch.evaluation.bootstrap import NUM_RESAMPLES, bootstrap, percentile_interval
 from melpatch.evaluation.ranking import Positive, Scores, rank_classes, rankable
 from melpatch.evaluation.weighted_precision import average_precisions
@@ -61,7 +61,7 @@ def compute_metrics(
 
     Raises:
         DataError: there is no clip, or a clip of a single-label task has no label or several.
-        MelpatchError: a probability is not finite.
+        NotFiniteError: a probability is not finite.
     """
     _check(probabilities, targets, labels, multi_label)
     positive = targets > 0.5
@@ -108,7 +108,7 @@ def primary_score(
 
     Raises:
         DataError: there is no clip, or a clip of a single-label task has no label or several.
-        MelpatchError: a probability is not finite.
+        NotFiniteError: a probability is not finite.
     """
     _check(probabilities, targets, labels, multi_label)
     if not multi_label:
@@ -156,10 +156,10 @@ def bootstrap_metric(
 
 
 def check_finite(what: str, values: Float[np.ndarray, "clip value"]) -> None:
-    """Raise a MelpatchError that says how many clips have a value that is not finite, if any has."""
+    """Raise a NotFiniteError that says how many clips have a value that is not finite, if any has."""
     bad = int((~np.isfinite(values)).any(axis=1).sum())
     if bad:
-        raise MelpatchError(
+        raise NotFiniteError(
             f"{what} of {bad} of {len(values)} clips hold nan or infinity: the model has diverged; "
             "take an earlier checkpoint, or train with a lower learning rate"
         )

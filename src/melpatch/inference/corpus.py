@@ -19,7 +19,7 @@ from torch import Tensor
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Rejected
 from melpatch.distributed import all_gather_objects, require_same_on_all_ranks, shard_of_rank
-from melpatch.errors import DataError, UnreachableError
+from melpatch.errors import DataError, NotFiniteError, UnreachableError
 from melpatch.inference.batches import NOT_FINITE, BatchFunction
 from melpatch.inference.engine import InferenceTask, infer_many
 from melpatch.inference.rows import Row, ToRows, mean_rows
@@ -233,11 +233,14 @@ def require_readable(
     readable: Sequence[Clip], clips: Sequence[Clip], rejected: Sequence[Rejected]
 ) -> None:
     """Raise a DataError if none of the clips could be read."""
-    if not readable:
-        first = ""
-        fix = "run melpatch prepare on the corpus"
-        if rejected:
-            first = f"; the first: {rejected[0].path} ({rejected[0].reason})"
-            if rejected[0].reason == NOT_FINITE:
-                fix = "the network's weights may be out of range"
-        raise DataError(f"none of {len(clips)} clips can be read{first}; {fix}")
+    if readable:
+        return
+    first = f"; the first: {rejected[0].path} ({rejected[0].reason})" if rejected else ""
+    if rejected and all(clip.reason == NOT_FINITE for clip in rejected):
+        raise NotFiniteError(
+            f"none of {len(clips)} clips has finite outputs{first}; "
+            "the network's weights may be out of range"
+        )
+    raise DataError(
+        f"none of {len(clips)} clips can be read{first}; run melpatch prepare on the corpus"
+    )

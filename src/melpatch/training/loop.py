@@ -19,7 +19,7 @@ from melpatch.data.corpus import Corpus, Rejected
 from melpatch.errors import (
     DataError,
     Interrupted,
-    MelpatchError,
+    NotFiniteError,
     UnreachableError,
     report_lost_workers,
 )
@@ -29,6 +29,7 @@ from melpatch.time_left import in_words
 from melpatch.training import stopping
 from melpatch.training.checkpoints import Checkpoint, Progress
 from melpatch.training.config import TrainConfig
+from melpatch.training.divergence import diverged, note_skipped, require_convergence
 from melpatch.training.feeding import step_batches
 from melpatch.training.launching import memory_gib
 from melpatch.training.run import Run
@@ -40,7 +41,7 @@ from melpatch.training.sharding import (
 )
 from melpatch.training.speed import Speedometer
 from melpatch.training.start import plan
-from melpatch.training.stepping import backward, clip_gradients, set_rates, weights_are_finite
+from melpatch.training.stepping import backward, clip_gradients, set_rates
 from melpatch.training.trackers import Tracker
 from melpatch.training.trainer import Trainer, set_up
 
@@ -115,7 +116,7 @@ def fit(
                     stop_signal = _exchange_news(run, corpus, clips.rejected)
                 step = progress.step = step + 1
                 if losses.skipped:
-                    _note_skipped(run, progress, clips.batches)
+                    note_skipped(run, progress, clips.batches)
 
                 # Log.
                 record = losses.record(lr)
@@ -125,14 +126,14 @@ def fit(
                 evaluating = step in evaluation_steps(config, total)
                 saving = step % config.save_every == 0 or step == total or stop_signal > 0
                 if evaluating or saving:
-                    _require_convergence(run, objective, progress, total)
+                    require_convergence(run, objective, progress, total)
                     run.log_speed(speed.record(step))
 
                 # Evaluate; keep the best weights, or average the last ones.
                 if evaluating:
                     _warn(objective, run, step, record)
                     with unsharded(objective):
-                        scores = _evaluate(trainer, evaluate, step)
+                        scores = _evaluate(trainer, run, evaluate, step)
                         _draw(objective, tracker, step, clips.batches)
                     if evaluate is not None:
                         _log(run, tracker, step, scores)
@@ -199,45 +200,6 @@ def _check_rejected(run: Run, corpus: Corpus, newest: Rejected) -> None:
         )
 
 
-def _note_skipped(run: Run, progress: Progress, batches: list[Batch]) -> None:
-    """Count and log a step without a finite loss or gradient, with the keys of its clips.
-
-    A collective call.
-
-    Raises:
-        MelpatchError: ``nonfinite_limit`` steps in a row were skipped.
-    """
-    progress.skipped += 1
-    progress.skipped_in_a_row += 1
-    own_keys = [key for batch in batches for key in batch.keys.tolist()]
-    keys = list(chain.from_iterable(distributed.all_gather_objects(own_keys)))
-    run.log({"step": progress.step, "skipped": True, "clip_keys": keys})
-    limit = run.config.train.nonfinite_limit
-    if progress.skipped_in_a_row >= limit:
-        raise MelpatchError(
-            f"{run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys "
-            "are in metrics.jsonl; lower --lr, use --precision 32-true, or look at those clips"
-        )
-
-
-def _require_convergence(run: Run, objective: Objective, progress: Progress, total: int) -> None:
-    """Raise MelpatchError if a run has diverged, whose weights are neither scored nor saved.
-
-    That is so if the weights are no longer finite, or if a short run, too short for the limit of
-    skipped steps, has skipped its last half. A collective call.
-    """
-    problem = ""
-    if not weights_are_finite(objective):
-        problem = f"at step {progress.step} the weights are no longer finite numbers"
-    elif progress.step == total and progress.skipped_in_a_row >= max(1, total // 2):
-        problem = f"none of the last {progress.skipped_in_a_row} steps had a finite loss"
-    if problem:
-        raise MelpatchError(
-            f"{run.folder}: diverged: {problem}; lower --lr, which is {run.config.train.lr:g}, "
-            "lengthen --lr-warmup, or use --precision 32-true"
-        )
-
-
 def _log(run: Run, tracker: Tracker, step: int, values: dict[str, float]) -> None:
     """Write numbers to metrics.jsonl and to the tracker."""
     run.log({"step": step, **values})
@@ -272,14 +234,21 @@ def _warn(objective: Objective, run: Run, step: int, record: dict[str, float]) -
         run.log({"step": step, "warning": warning})
 
 
-def _evaluate(trainer: Trainer, evaluate: Evaluate | None, step: int) -> dict[str, float]:
-    """Put the objective in evaluation mode and return its scores on rank 0; a collective call."""
+def _evaluate(trainer: Trainer, run: Run, evaluate: Evaluate | None, step: int) -> dict[str, float]:
+    """Put the objective in evaluation mode and return its scores on rank 0; a collective call.
+
+    Raises:
+        MelpatchError: the run has diverged: its weights are finite, but the outputs are not.
+    """
     trainer.objective.eval()
     if evaluate is None:
         return {}
     # All ranks use the scores of rank 0, so that all of them keep the same best weights.
-    with torch.no_grad(), trainer.fabric.autocast():
-        return distributed.broadcast_from_rank_zero(evaluate(trainer.objective, step))
+    try:
+        with torch.no_grad(), trainer.fabric.autocast():
+            return distributed.broadcast_from_rank_zero(evaluate(trainer.objective, step))
+    except NotFiniteError as error:
+        raise diverged(run, f"at step {step} its outputs are no finite numbers") from error
 
 
 def _draw(objective: Objective, tracker: Tracker, step: int, batches: list[Batch]) -> None:
@@ -341,19 +310,27 @@ def _saving_without_store(
 ) -> Iterator[None]:
     """Save the run if the body cannot fetch clips: their store is away, and no clip is bad.
 
+    A collective call.
+
     Raises:
-        DataError: the store is away.
+        DataError: the store of any rank is away.
     """
+    away: UnreachableError | None = None
     try:
         yield
     except UnreachableError as error:
-        saved = "the checkpoints are kept"
-        # Several processes save together, but the others may have their clips.
-        if distributed.world_size() == 1 and progress.step:
-            _save(trainer, run, progress, average, select)
-            run.checkpoints.wait()
-            saved = f"saved after step {progress.step}"
-        raise DataError(f"{error}; {run.folder}: {saved}, continue with --resume") from error
+        away = error
+    if not distributed.on_any_rank(away is not None):
+        return
+    reason = next(filter(None, distributed.all_gather_objects(away and str(away))))
+    saved = "the checkpoints are kept"
+    if progress.step:
+        # No rank has begun the step, so all of them have the state after the one before.
+        _save(trainer, run, progress, average, select)
+        run.checkpoints.wait()
+        distributed.barrier()
+        saved = f"saved after step {progress.step}"
+    raise DataError(f"{reason}; {run.folder}: {saved}, continue with --resume") from away
 
 
 def _finish(run: Run, tracker: Tracker, progress: Progress, total: int) -> Progress:
