@@ -34,7 +34,7 @@ recipe = "maskspec"
 name = "small"
 sizes = ["nano"]
 recipe = "ssast"
-flags = "{shlex.join((*SHORT, *SMALL, "--stats-clips", "3"))}"
+flags = "{shlex.join((*SHORT, *SMALL, "--stats-clips", "3", "--evaluations", "1"))}"
 steps = [2]
 seeds = [0, 1]
 protocols = ["knn k=3", "linear"]

@@ -39,7 +39,19 @@ def corpus(tmp_path_factory):
 
 def pretrain(corpus, out, *words, recipe="ssast", small=SMALL):
     melpatch(
-        "pretrain", recipe, "--data", corpus, "--out", out, "--steps", "2", *SHORT, *small, *words
+        "pretrain",
+        recipe,
+        "--data",
+        corpus,
+        "--out",
+        out,
+        "--steps",
+        "2",
+        "--evaluations",
+        "1",
+        *SHORT,
+        *small,
+        *words,
     )
 
 

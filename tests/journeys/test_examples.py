@@ -60,6 +60,8 @@ def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(
         out,
         "--steps",
         "30",
+        "--evaluations",
+        "1",
         "--log-every",
         "1",
     ]
