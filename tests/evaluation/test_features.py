@@ -23,15 +23,14 @@ def drawn(*shape):
 
 
 def test_vectors_come_in_the_order_that_is_asked_for():
-    mean, layers = drawn(4, 5), drawn(4, 2, 5)
-    some = ClipVectors(CLIPS, {"mean": mean}, layers).select(ORDER)
+    values = drawn(4, 5)
+    some = ClipVectors(CLIPS, values).select(ORDER)
     assert some.clips == (CLIPS[3], CLIPS[1], CLIPS[2])
-    np.testing.assert_array_equal(some.pooled("mean"), mean[[3, 1, 2]])
-    np.testing.assert_array_equal(some.layer_means(), layers[[3, 1, 2]])
+    np.testing.assert_array_equal(some.vectors, values[[3, 1, 2]])
     fewer = some.select([CLIPS[2], CLIPS[0], CLIPS[3]])
-    np.testing.assert_array_equal(fewer.pooled("mean"), mean[[2, 3]])
-    assert fewer.by_pooling["mean"] is mean
-    assert some.select([]).pooled("mean").shape == (0, 5)
+    np.testing.assert_array_equal(fewer.vectors, values[[2, 3]])
+    assert fewer.values is values
+    assert some.select([]).vectors.shape == (0, 5)
 
 
 def test_tokens_come_in_the_order_that_is_asked_for():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from journeys.three_sounds import settings, write_sound
+from poolings import POOLINGS
 from tiny_shards import shards
 
 from melpatch.audio.files import read
@@ -65,30 +66,27 @@ def windows(corpus, number):
     ]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "frequency"])
+@pytest.mark.parametrize("pooling", [*POOLINGS, "rows+std+layers=1,2", "layer-mean=all"])
 def test_vectors_are_those_of_embed(corpus, tmp_path, pooling):
     model = Model(CONFIG, build(CONFIG))
-    found = frozen(tmp_path, objective=model.objective).vectors(corpus)
+    found = frozen(tmp_path, objective=model.objective).vectors(corpus, pooling)
     assert found.clips == corpus.clips
     expected = [model.embed(clip.path, pooling=pooling) for clip in corpus.clips]
-    np.testing.assert_allclose(found.pooled(pooling), expected, atol=2e-5)
+    np.testing.assert_allclose(found.vectors, expected, atol=2e-5)
 
 
 def test_layers_are_means_over_the_patch_tokens_of_each_block(corpus, tmp_path):
     one = frozen(tmp_path)
-    found = one.vectors(corpus).layer_means()
-    assert found.shape == (len(LENGTHS), 2, 16)
+    found = one.vectors(corpus, "layers=all").vectors
+    assert found.shape == (len(LENGTHS), 2 * 16)
     for number, row in enumerate(found):
-        parts = windows(corpus, number)
+        tokens = []
         with torch.inference_mode():
-            told = [
-                one.encoder(one.objective.features(part).spectrogram, layers=True).layers
-                for part in parts
-            ]
-        means = [[layer[0, 2:].mean(0).numpy() for layer in layers] for layers in told]
-        np.testing.assert_allclose(
-            row, np.average(means, axis=0, weights=[int(part.lengths) for part in parts]), atol=2e-5
-        )
+            for part in windows(corpus, number):
+                features = one.objective.features(part)
+                layers = one.encoder(features.spectrogram, layers=True).layers
+                tokens.append(torch.cat([layer[0, 2:] for layer in layers], dim=1))
+        np.testing.assert_allclose(row, torch.cat(tokens).mean(0).numpy(), atol=2e-5)
 
 
 def test_tokens_are_the_encoders_own_without_padding(corpus, tmp_path):
@@ -128,7 +126,7 @@ def test_they_are_computed_once(corpus, tmp_path, kind):
     again = getattr(second, kind)(corpus)
     assert second.asked == 0
     assert again.clips == found.clips
-    for name in ("by_pooling", "by_layer") if kind == "vectors" else ("values", "spans"):
+    for name in ("values", "rows") if kind == "vectors" else ("values", "spans"):
         np.testing.assert_equal(getattr(again, name), getattr(found, name))
     assert len([*(tmp_path / "features").iterdir()]) == 1
 
@@ -157,9 +155,7 @@ def test_clips_that_change_are_heard_anew(corpus, tmp_path, change):
     one = frozen(tmp_path / "features")
     found = one.vectors(now)
     assert one.asked > 0
-    np.testing.assert_allclose(
-        found.pooled("mean"), frozen(tmp_path / "new").vectors(now).pooled("mean")
-    )
+    np.testing.assert_allclose(found.vectors, frozen(tmp_path / "new").vectors(now).vectors)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +171,7 @@ def test_another_network_has_features_of_its_own(corpus, tmp_path, changed):
     first = frozen(tmp_path / "features")
     other = frozen(tmp_path / "features", changed)
     assert first.fingerprint != other.fingerprint
-    assert not np.array_equal(
-        first.vectors(corpus).pooled("mean"), other.vectors(corpus).pooled("mean")
-    )
+    assert not np.array_equal(first.vectors(corpus).vectors, other.vectors(corpus).vectors)
     assert other.asked > 0
 
 
@@ -226,8 +220,7 @@ def test_features_stay_on_the_disk_until_they_are_asked_for(corpus, tmp_path, ki
     found = getattr(frozen(tmp_path), kind)(corpus)
     some = found.select(corpus.clips[1:4])
     for one in (found, some):
-        held = [one.values] if kind == "tokens" else [*one.by_pooling.values(), one.by_layer]
-        assert all(isinstance(values, np.memmap) for values in held)
+        assert isinstance(one.values, np.memmap)
 
 
 def test_a_clip_in_a_shard_is_known_by_its_checksum_wherever_the_shard_lies(corpus, tmp_path):
@@ -270,20 +263,30 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(corpus, tmp_path, kind)
     assert not any((tmp_path / "features").iterdir())
 
 
-def test_an_encoder_without_class_tokens_has_no_vectors_of_them(corpus, tmp_path):
-    found = frozen(tmp_path, settings(cls_tokens=0)).vectors(corpus)
-    with pytest.raises(ConfigError, match="pooling = 'cls'; allowed: mean, max, frequency"):
-        found.pooled("cls")
+@pytest.mark.parametrize(
+    ("pooling", "allowed"),
+    [
+        ("cls", "mean, std, delta and max"),
+        ("layers=3", "layers from 1 to 2"),
+        ("Mean", "mean, std"),
+    ],
+)
+def test_vectors_that_the_encoder_has_not_are_refused_before_any_clip(
+    corpus, tmp_path, pooling, allowed
+):
+    one = frozen(tmp_path, settings(cls_tokens=0))
+    with pytest.raises(ConfigError, match=f"pooling = .*; allowed: {allowed}"):
+        one.vectors(corpus, pooling)
+    assert one.asked == 0
 
 
-def test_blocks_of_different_width_have_no_mixture(corpus, tmp_path):
+def test_blocks_of_different_width_lie_side_by_side_and_have_no_average(corpus, tmp_path):
     config = replace(
         settings(seconds=2.0), encoder=CNN14.Config.of_size("nano"), objective=COLA.Config()
     )
-    for _ in range(2):
-        found = frozen(tmp_path / "features", config).vectors(corpus)
-        assert found.by_layer is None
-        assert found.select(corpus.clips[:2]).by_layer is None
-        with pytest.raises(ConfigError, match="blocks differ in width, so they cannot be mixed"):
-            found.layer_means()
-    assert found.pooled("cls").shape == (5, 32 * config.encoder.width)
+    one = frozen(tmp_path / "features", config)
+    widths = [config.encoder.width * 2**number for number in range(6)]
+    assert one.vectors(corpus, "layers=all").vectors.shape == (5, sum(widths))
+    assert one.vectors(corpus, "cls").vectors.shape == (5, widths[-1])
+    with pytest.raises(ConfigError, match="since the layers of this encoder differ in width"):
+        one.vectors(corpus, "layer-mean=1,2")

@@ -36,21 +36,21 @@ class Network(Features):
         super().__init__(told)
         self.fingerprint, self.lost, self.heard = identity, lost, []
 
-    def vectors(self, corpus):
+    def vectors(self, corpus, pooling):
         self.heard += corpus.clips
         there = tuple(clip for clip in corpus.clips if clip.key not in self.lost)
         gone = tuple(
             Rejected(str(clip.path), "gone") for clip in corpus.clips if clip.key in self.lost
         )
-        return replace(super().vectors(replace(corpus, clips=there)), rejected=gone)
+        return replace(super().vectors(replace(corpus, clips=there), pooling), rejected=gone)
 
 
 class Slow(Network):
     """A network that takes its time."""
 
-    def vectors(self, corpus):
+    def vectors(self, corpus, pooling):
         time.sleep(0.3)
-        return super().vectors(corpus)
+        return super().vectors(corpus, pooling)
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
 from journeys.three_sounds import LABELS, settings, wave, write_run, write_sound
+from poolings import POOLINGS
 
 import melpatch
 from melpatch.data.clip import Batch
 from melpatch.errors import AudioError, CheckpointError, ConfigError
 from melpatch.inference.model import Model
-from melpatch.nn.pooling import pool
+from melpatch.nn.pooling import DEFAULT_POOLING, pool
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import build
 from melpatch.training.start import fitted
@@ -204,15 +205,22 @@ def test_padding_changes_no_prediction_and_no_embedding():
 # --- embeddings ---
 
 
-def test_the_embedding_of_a_long_recording_is_the_mean_over_windows():
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_long_recording_is_pooled_as_if_its_columns_had_been_there_at_once(pooling):
     sound = samples(2.5)
-    parts = [
-        MODEL.embed_batch(batch_of(one), "frequency")[0].numpy()
-        for _, one in windows(sound, 1.0, 1.0)
-    ]
-    expected = (parts[0] + parts[1] + 0.5 * parts[2]) / 2.5
-    np.testing.assert_allclose(MODEL.embed(sound, RATE), expected, atol=1e-5)
-    assert MODEL.embed(sound, RATE).dtype == np.float32
+    parts = []
+    cls = []
+    with torch.inference_mode():
+        for _, one in windows(sound, 1.0, 1.0):
+            encoded = MODEL.objective.encoder(*MODEL.objective.features(batch_of(one)))
+            parts.append(encoded.patches.unflatten(1, (2, -1)))
+            cls.append(encoded.cls.mean(dim=1, keepdim=True).expand(-1, parts[-1].shape[2], -1))
+    columns = torch.cat(parts, dim=2).flatten(1, 2)
+    # The class tokens of each window count by its columns.
+    expected = pool(columns, torch.cat(cls, dim=1), None, 2, pooling)[0].numpy()
+    found = MODEL.embed(sound, RATE, pooling=pooling)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 def test_pooling_and_layer_choose_what_is_averaged():
@@ -230,6 +238,8 @@ def test_pooling_and_layer_choose_what_is_averaged():
             found = MODEL.embed(sound, RATE, pooling=pooling, layer=layer)
             np.testing.assert_allclose(found, expected, atol=1e-6)
             assert np.abs(found - final).max() > 1e-3
+            by_name = MODEL.embed(sound, RATE, pooling=f"{pooling}+layers={layer % 2 + 1}")
+            np.testing.assert_array_equal(by_name, found)
 
 
 @pytest.mark.parametrize("layer", [2, -3])
@@ -243,7 +253,9 @@ def test_the_default_pooling_is_the_classifiers_own():
     sound = samples(1.0)
     assert model_of(pooling="cls").embed(sound, RATE).shape == (16,)
     assert model_of(pooling="frequency").embed(sound, RATE).shape == (32,)
-    assert PRETRAINED.embed(sound, RATE).shape == (32,)
+    assert np.array_equal(
+        PRETRAINED.embed(sound, RATE), PRETRAINED.embed(sound, RATE, pooling=DEFAULT_POOLING)
+    )
 
 
 def test_frames_of_a_classifier_whose_pooling_has_none_are_means():
@@ -337,8 +349,9 @@ def test_published_padding_leaves_no_frame_behind_the_sound():
     ("hop", "pooling", "message"),
     [
         (0.15, None, "hop = 0.15; allowed: 0.16 s or more"),
-        (1.0, "cls", "pooling = 'cls'; allowed: 'mean' or 'frequency' where there is a hop"),
-        (1.0, "max", "pooling = 'max'; allowed: 'mean' or 'frequency' where"),
+        (1.0, "cls", "pooling = 'cls'; allowed: mean or rows, with or without layers"),
+        (1.0, "mean+segments=2", "pooling"),
+        (1.0, "max", "pooling = 'max'; allowed: mean or rows"),
     ],
 )
 def test_frames_that_no_token_stands_for_are_refused(hop, pooling, message):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from melpatch.errors import AudioError
 from melpatch.inference.batches import Output
-from melpatch.inference.rows import Row, frame_rows, mean_rows, window_rows
+from melpatch.inference.rows import Row, frame_rows, recording_rows, window_rows
 from melpatch.inference.windows import RecordingEnd, Span
 
 BAD = AudioError("x.wav", "breaks off", "copy it again")
@@ -30,7 +30,7 @@ def found_of(recordings, errors=()):
 @given(LENGTHS, st.sets(st.integers(0, 4)))
 def test_a_mean_is_weighted_by_length_and_has_no_part_of_another_recording(recordings, errors):
     found = [*found_of(recordings, errors)]
-    rows = [*mean_rows(iter(found))]
+    rows = [*recording_rows(iter(found))]
     assert [row for row in rows if isinstance(row, RecordingEnd)] == [
         item for item in found if isinstance(item, RecordingEnd)
     ]

@@ -3,13 +3,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from poolings import POOLINGS, slow_pool
 
 from melpatch.audio.augment import Augment
 from melpatch.data.clip import Batch
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
-from melpatch.nn.pooling import POOLINGS
+from melpatch.nn.pooling import pooled_dim
 from melpatch.objectives.base import Features
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig, build
@@ -177,19 +178,8 @@ def slow_partial_scores(objective, data, step):
         left = sorted(masked.visible.indices[0].tolist())
         assert len(left) == 8 * columns - math.floor(0.4 * 8 * columns)
         encoded = encoder.encode_tokens(tokens[:, left])
-        rows = [
-            encoded.patches[0, [i for i, token in enumerate(left) if token // columns == row]]
-            for row in range(8)
-        ]
-        pooled = {
-            "mean": encoded.patches[0].mean(0),
-            "max": encoded.patches[0].amax(0),
-            "cls": encoded.cls[0, 0],
-            "frequency": torch.cat(
-                [row.mean(0) if len(row) else row.new_zeros(96) for row in rows]
-            ),
-        }
-        found.append(objective.head(pooled[pooling]))
+        tokens = {divmod(token, columns): encoded.patches[0, i] for i, token in enumerate(left)}
+        found.append(objective.head(slow_pool(tokens, encoded.cls[0], 8, pooling)))
     return torch.stack(found)
 
 
@@ -243,14 +233,9 @@ def slow_mixed_scores(objective, data):
             tokens = [
                 objective.projection.weight @ token + objective.projection.bias for token in tokens
             ]
-        patches = torch.stack(tokens[1:])
-        pooled = {
-            "mean": patches.mean(0),
-            "max": patches.amax(0),
-            "cls": tokens[0],
-            "frequency": patches.unflatten(0, (8, -1)).mean(1).flatten(),
-        }
-        found.append(objective.head(pooled[config.pooling]))
+        columns = (len(tokens) - 1) // 8
+        patches = {divmod(i, columns): token for i, token in enumerate(tokens[1:])}
+        found.append(objective.head(slow_pool(patches, tokens[:1], 8, config.pooling)))
     return torch.stack(found)
 
 
@@ -353,7 +338,7 @@ def test_every_pooling_gives_a_clip_the_same_scores_alone_and_in_a_batch(pooling
     objective, data = classifier(pooling=pooling), batch()
     together = objective.logits(objective.features(data))
     torch.testing.assert_close(together, scores_of(objective, data), rtol=0, atol=1e-10)
-    assert objective.head[1].in_features == (8 * 96 if pooling == "frequency" else 96)
+    assert objective.head[1].in_features == pooled_dim(96, 8, pooling)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

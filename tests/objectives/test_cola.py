@@ -5,12 +5,12 @@ import pytest
 import torch
 from objectives.tiny_asit import FRAMES, batch, samples, seconds
 from objectives.tiny_cola import CROP, LONGEST, cola, plan
+from poolings import POOLINGS
 
 from melpatch.audio.augment import noise
 from melpatch.data.clip import Batch
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.errors import ConfigError
-from melpatch.nn.pooling import POOLINGS
 from melpatch.objectives.cola import COLA, Projections
 from melpatch.rng import stream
 

@@ -49,6 +49,7 @@ class Features(FrozenFeatures):
 
     def __init__(self, told: Corpus) -> None:
         self.fingerprint = "made up"
+        self.encoder = model().objective.encoder
         self.told = {
             clip.key: [float(label in clip.labels) for label in LABELS] for clip in told.clips
         }
@@ -62,14 +63,15 @@ class Features(FrozenFeatures):
         tokens[:, : len(LABELS)] += 3 * loudness * self.told[clip.key]
         return tokens, noise.normal(size=DIM)
 
-    def vectors(self, corpus: Corpus) -> ClipVectors:
-        """Return means of tokens, whatever the pooling, and two layers."""
+    def vectors(self, corpus: Corpus, pooling: str) -> ClipVectors:
+        """Return means of tokens, whatever the pooling, or those of as many layers as the model has."""
         found = [self.of(clip) for clip in corpus.clips]
         mean = np.stack([tokens.mean(axis=0) for tokens, _ in found]).astype(np.float32)
-        layers = np.stack([np.stack([noise for _, noise in found]), mean], axis=1).astype(
-            np.float32
-        )
-        return ClipVectors(corpus.clips, {"mean": mean, "frequency": mean}, layers)
+        if pooling != "layers=all":
+            return ClipVectors(corpus.clips, mean)
+        noise = np.stack([noise for _, noise in found])
+        silent = [noise] * (self.encoder.num_layers - 1)
+        return ClipVectors(corpus.clips, np.concatenate([*silent, mean], axis=1, dtype=np.float32))
 
     def tokens(self, corpus: Corpus) -> ClipTokens:
         """Return the tokens."""

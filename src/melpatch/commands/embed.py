@@ -7,7 +7,6 @@ from melpatch.inference.jobs import InferenceConfig, inference_job
 from melpatch.inference.model import load
 from melpatch.inference.tables import Column
 from melpatch.inference.writing import write_output
-from melpatch.nn.pooling import Pooling
 
 TOGETHER = True
 
@@ -22,11 +21,12 @@ class Config(InferenceConfig):
     written as such."""
     hop: float | None = None
     """Length of a frame in seconds; without, one vector per recording."""
-    pooling: Pooling | None = None
-    """Tokens to vector: mean, max, cls or frequency (with --hop mean or frequency); by default the classifier's own, or
-    frequency."""
+    pooling: str | None = None
+    """Tokens to vector: mean, std, delta, max, cls, rows, segments=N, layers=A,B and layer-mean=A,B joined by + as in
+    rows+mean+std (with --hop mean or rows, with or without layers); by default a classifier's own, or the one that
+    probes have."""
     layer: int | None = None
-    """Block whose output to take, -1 being the last; without, the final norm's."""
+    """Layer whose output to take, from 0 or, from the end, from -1; without, the final norm's."""
 
 
 def run(config: Config) -> None:
@@ -47,7 +47,7 @@ def run(config: Config) -> None:
         about={
             "command": "embed",
             "hop": config.hop,
-            "pooling": config.pooling,
+            "pooling": str(model.network.resolve_pooling(config.pooling, config.layer)),
             "layer": config.layer,
             "salvage": config.salvage,
         },

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
+from melpatch.nn.pooling import ALL_LAYERS, Pooling
 from melpatch.nn.positions import Resize
 
 MOST_LAYERS = 256
@@ -34,6 +35,31 @@ class Encoded(NamedTuple):
     layers: tuple[Float[Tensor, "clip clsandtoken _"], ...]
     """Output of every layer before the final norm, special tokens first; empty unless asked for.
     Only a :class:`TokenEncoder` promises ``dim`` channels in each."""
+
+    def pooled_tokens(
+        self, pooling: Pooling
+    ) -> tuple[Float[Tensor, "clip token _"], Float[Tensor, "clip cls _"]]:
+        """Return the patch and class tokens that a pooling takes, of the final norm or of layers.
+
+        Raises:
+            ConfigError: layers of different width were to be averaged.
+        """
+        if not pooling.layers:
+            return self.patches, self.cls
+        chosen = self.layers
+        if pooling.layers != ALL_LAYERS:
+            chosen = tuple(self.layers[number - 1] for number in pooling.layers)
+        if not pooling.average_layers:
+            tokens = torch.cat(chosen, dim=2)
+        elif len({layer.shape[2] for layer in chosen}) == 1:
+            tokens = torch.stack(chosen).mean(dim=0)
+        else:
+            raise ConfigError(
+                f"pooling = '{pooling}'; allowed: layers={','.join(map(str, pooling.layers))}, "
+                "since the layers of this encoder differ in width"
+            )
+        cls_tokens = self.cls.shape[1]
+        return tokens[:, cls_tokens:], tokens[:, :cls_tokens]
 
 
 def valid_frames(
@@ -112,6 +138,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def ordered_layers(self) -> Sequence[nn.Module]:
         """Return the modules of the :attr:`num_layers` layers, nearest to the input first."""
+
+    def require_pooling(self, pooling: Pooling) -> None:
+        """Raise ConfigError unless this encoder has the layers and tokens of a pooling."""
+        pooling.require(self.num_layers, self.num_cls_tokens)
 
     def final_layers(self) -> Sequence[nn.Module]:
         """Return what follows the last layer, such as a norm; nothing by default."""

@@ -14,7 +14,7 @@ from melpatch.config import check
 from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, valid_frames
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.pooling import masked_max, masked_mean
+from melpatch.nn.masked import masked_max, masked_mean
 
 BLOCKS = 6
 FRAMES = 2 ** (BLOCKS - 1)

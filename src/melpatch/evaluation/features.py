@@ -1,7 +1,7 @@
 """Features of a frozen encoder as probes see them: one vector per clip, or all tokens."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,6 @@ from torch import Tensor
 
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
-from melpatch.errors import ConfigError
-from melpatch.nn.pooling import Pooling
 
 Span = tuple[int, int]
 """Where the tokens of a window begin and end."""
@@ -20,47 +18,26 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class ClipVectors:
-    """One vector per clip and pooling, and per layer.
+    """One vector per clip.
 
     Vectors of a large corpus stay on disk until they are used.
 
     Attributes:
         clips: the clips that could be read.
-        by_pooling: the tokens after the final norm as one vector, by the name of the pooling.
-        by_layer: mean over the patch tokens of each block, before the final norm; None where blocks
-            differ in width.
+        values: their vectors, among others.
         rejected: the other clips, and why.
-        rows: which rows of ``by_pooling`` and ``by_layer`` belong to the clips; None for all, in
-            order.
+        rows: which rows of ``values`` belong to the clips; None for all, in order.
     """
 
     clips: tuple[Clip, ...]
-    by_pooling: Mapping[str, Float[np.ndarray, "row _"]]
-    by_layer: Float[np.ndarray, "row layer dim"] | None
+    values: Float[np.ndarray, "row ..."]
     rejected: tuple[Rejected, ...] = ()
     rows: Int[np.ndarray, " clip"] | None = None
 
-    def pooled(self, pooling: Pooling) -> Float[np.ndarray, "clip dim"]:
-        """Return the vectors of a pooling.
-
-        Raises:
-            ConfigError: the encoder has no such vectors.
-        """
-        if pooling not in self.by_pooling:
-            raise ConfigError(f"pooling = {pooling!r}; allowed: {', '.join(self.by_pooling)}")
-        return self._own_rows(self.by_pooling[pooling])
-
-    def layer_means(self) -> Float[np.ndarray, "clip layer dim"]:
-        """Return the vectors of all layers.
-
-        Raises:
-            ConfigError: the encoder's blocks differ in width.
-        """
-        if self.by_layer is None:
-            raise ConfigError(
-                "this encoder's blocks differ in width, so they cannot be mixed; give another protocol"
-            )
-        return self._own_rows(self.by_layer)
+    @property
+    def vectors(self) -> Float[np.ndarray, "clip ..."]:
+        """The vectors of the clips, in their order."""
+        return self.values if self.rows is None else self.values[self.rows]
 
     def select(self, clips: Sequence[Clip]) -> "ClipVectors":
         """Return the vectors of those of the given clips that could be read, in the given order."""
@@ -69,9 +46,6 @@ class ClipVectors:
         if self.rows is not None:
             rows = self.rows[rows]
         return replace(self, clips=readable, rows=rows)
-
-    def _own_rows(self, values: np.ndarray) -> np.ndarray:
-        return values if self.rows is None else values[self.rows]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Features of a frozen encoder over a corpus: computed once for all layers and poolings, and kept on disk.
+"""Features of a frozen encoder over a corpus: computed once for each pooling, and kept on disk.
 
 A folder of features is named after a hash of everything that they depend on: the weights, the
-settings of front end and encoder, and the clips (their keys, places, and the sizes and times of
+settings of front end and encoder, the pooling, and the clips (their keys, places, and the sizes and times of
 their files). If any of these changes, another folder is made; a folder that lacks clips of shards,
 which may only have been out of reach, is made again by the next run. Arrays are written as they
 come and stay on disk: values are read from there when they are used. With several ranks each
@@ -10,17 +10,16 @@ computes its share of the clips, and rank 0 joins the shares, in a folder that a
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from melpatch.atomic import written_aside
@@ -58,16 +57,19 @@ from melpatch.inference.corpus import (
     rejection,
     require_readable,
 )
+from melpatch.inference.network import Network
+from melpatch.inference.pooled import PooledRecording
 from melpatch.inference.rows import window_rows
 from melpatch.inference.windows import RecordingEnd
-from melpatch.nn.pooling import POOLINGS, masked_mean, pool
+from melpatch.nn.pooling import DEFAULT_POOLING, Pooling
 from melpatch.objectives.base import Objective
 from melpatch.only_writer import next_writer
 from melpatch.training.config import RunConfig
 
-_VERSION = 1  # to be raised with every change to what is kept
+_VERSION = 2  # to be raised with every change to what is kept
 
-Kind = Literal["vectors", "tokens"]
+Write = Callable[[Sequence[Clip], Path], dict[str, Any]]
+"""Writes the features of clips into a folder, and returns their description."""
 
 
 class FrozenFeatures:
@@ -95,6 +97,7 @@ class FrozenFeatures:
         """
         self.objective = objective.eval()
         self.encoder = objective.export_encoder()
+        self.network = Network(objective, self._device, "32-true")
         self.folder = folder
         self.seconds = seconds
         self.batch_size = batch_size
@@ -102,33 +105,34 @@ class FrozenFeatures:
         self.fingerprint = _fingerprint(config, objective.state_dict(), seconds)
         self._written: set[Path] = set()  # folders that this object has written
 
-    def vectors(self, corpus: Corpus) -> ClipVectors:
+    def vectors(self, corpus: Corpus, pooling: str = DEFAULT_POOLING) -> ClipVectors:
         """Return the vectors of a corpus; clips that cannot be read are left out and listed.
 
         All ranks must call it: each computes its share, and all get the whole.
 
+        Args:
+            corpus: the clips.
+            pooling: how tokens become one vector, see :mod:`melpatch.nn.pooling`.
+
         Raises:
             CheckpointError: kept features are damaged, or belong to another network.
+            ConfigError: the encoder has no such vectors.
             DataError: no clip can be read.
         """
-        with self._kept("vectors", corpus) as (values, about):
+        how = Pooling.parse(pooling)
+        self.encoder.require_pooling(how)
+        write = partial(self._write_vectors, how)
+        with self._kept(f"vectors {how}", corpus, write) as (values, about):
             # Mode "c", since torch takes no array that cannot be written to.
             rows = np.load(values, mmap_mode="c")
-            arrays = {}
-            begin = 0
-            for name, shape in about["shapes"].items():
-                end = begin + math.prod(shape)
-                arrays[name] = rows[:, begin:end].reshape(-1, *shape)
-                begin = end
         readable = np.flatnonzero(about["read"])
         clips = tuple(corpus.clips[number] for number in readable)
-        by_layer = arrays.pop("layers", None)
         kept_rows = None if len(readable) == len(rows) else readable
-        return ClipVectors(clips, arrays, by_layer, rejected_clips(about), kept_rows)
+        return ClipVectors(clips, rows, rejected_clips(about), kept_rows)
 
     def tokens(self, corpus: Corpus) -> ClipTokens:
         """Return all tokens of a corpus; see :meth:`vectors`."""
-        with self._kept("tokens", corpus) as (values, about):
+        with self._kept("tokens", corpus, self._write_tokens) as (values, about):
             shape = (about["tokens"], self.encoder.embed_dim)
             rows = np.memmap(values, np.float16, "c", shape=shape)
             clips = []
@@ -140,16 +144,16 @@ class FrozenFeatures:
         return ClipTokens(tuple(clips), rows, spans, rejected_clips(about))
 
     @contextmanager
-    def _kept(self, kind: Kind, corpus: Corpus) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _kept(
+        self, kind: str, corpus: Corpus, write: Write
+    ) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield the values of a corpus and their description, computed now unless they are kept."""
-        folder = on_rank_zero(
-            lambda: self.folder / f"{kind}-{fingerprint_of_clips(corpus.clips, self.fingerprint)}"
-        )
+        folder = on_rank_zero(lambda: self.folder / self._name(kind, corpus.clips))
         if not on_rank_zero(lambda: self._is_complete(folder, corpus.clips)):
             # Another evaluation of the run may have written them while this one waited.
             with next_writer(folder):
                 if not on_rank_zero(lambda: self._is_complete(folder, corpus.clips)):
-                    self._write(kind, corpus.clips, folder)
+                    self._write(write, corpus.clips, folder)
             self._written.add(folder)
         try:
             about = read_about(folder)
@@ -165,12 +169,17 @@ class FrozenFeatures:
                 f"{folder}: features cannot be read ({error}); delete the folder"
             ) from error
 
+    def _name(self, kind: str, clips: Sequence[Clip]) -> str:
+        """Return the name of the folder for features of this kind, such as ``vectors rows+mean``."""
+        digest = fingerprint_of_clips(clips, f"{self.fingerprint} {kind}")
+        return f"{kind.split()[0]}-{digest}"
+
     def _is_complete(self, folder: Path, clips: Sequence[Clip]) -> bool:
         if not folder.exists():
             return False
         return folder in self._written or not lacks_shard_clips(folder, clips)
 
-    def _write(self, kind: Kind, clips: Sequence[Clip], folder: Path) -> None:
+    def _write(self, write: Write, clips: Sequence[Clip], folder: Path) -> None:
         """Write a folder of features: each rank its part, and rank 0 the joined values."""
         with written_aside(folder) if is_rank_zero() else nullcontext(folder) as own_path:
             aside = broadcast_from_rank_zero(own_path)
@@ -179,34 +188,28 @@ class FrozenFeatures:
                 raise ConfigError(
                     f"{folder.parent}: process {rank()} sees no such folder; give a --features-dir that all see"
                 )
-            write = self._write_vectors if kind == "vectors" else self._write_tokens
             about = {"fingerprint": self.fingerprint, **write(clips, aside)}
             on_rank_zero(lambda: write_about(aside, about))
         barrier()
 
-    def _write_vectors(self, clips: Sequence[Clip], folder: Path) -> dict[str, Any]:
-        """Write one row per clip; return which clips could be read, and what the columns hold."""
-        shapes: dict[str, tuple[int, ...]] = {}
+    def _write_vectors(
+        self, pooling: Pooling, clips: Sequence[Clip], folder: Path
+    ) -> dict[str, Any]:
+        """Write one row per clip; return which clips could be read, and what the rows hold."""
 
-        def columns(batch: Batch) -> Float[Tensor, "clip column"]:
-            arrays = self._pooled(batch)
-            shapes.update({name: tuple(values.shape[1:]) for name, values in arrays.items()})
-            return torch.cat([values.flatten(1) for values in arrays.values()], dim=1)
+        def summaries(batch: Batch) -> list[np.ndarray]:
+            return self.network.summaries(batch, pooling)
 
         allocate = partial(new_rows, part_path(folder))
-        own = infer_rank_clips(columns, clips, self._pass, allocate)
+        new_total = partial(PooledRecording, pooling, self.encoder.grid.rows)
+        own = infer_rank_clips(summaries, clips, self._pass, allocate, new_total)
         if isinstance(own.rows, np.memmap):
             own.rows.flush()  # rank 0 is about to read them
-        ranks = all_gather_objects((own.readable, shapes, own.rejected))
-        readable = merge_ranks([share for share, _, _ in ranks])
-        rejected = _all_rejected(clips, readable, [share for _, _, share in ranks])
-        on_rank_zero(lambda: join_rows(folder, [len(share) for share, _, _ in ranks]))
-        return {
-            "read": readable.tolist(),
-            # A rank that could read none of its clips knows no shapes.
-            "shapes": max((share for _, share, _ in ranks), key=len),
-            "rejected": rejected,
-        }
+        ranks = all_gather_objects((own.readable, own.rejected))
+        readable = merge_ranks([share for share, _ in ranks])
+        rejected = _all_rejected(clips, readable, [share for _, share in ranks])
+        on_rank_zero(lambda: join_rows(folder, [len(share) for share, _ in ranks]))
+        return {"pooling": str(pooling), "read": readable.tolist(), "rejected": rejected}
 
     def _write_tokens(self, clips: Sequence[Clip], folder: Path) -> dict[str, Any]:
         """Write the tokens of all windows; return where those of each clip are."""
@@ -251,25 +254,6 @@ class FrozenFeatures:
             return [*patches.numpy()]
         valid = features.valid.cpu()
         return [tokens[own].numpy() for tokens, own in zip(patches, valid, strict=True)]
-
-    def _pooled(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the vectors of each window: by pooling, and as ``layers`` the mean of each block."""
-        features = self.objective.features(batch.to(self._device))
-        encoded = self.encoder(features.spectrogram, features.valid, layers=True)
-        rows = self.encoder.grid.rows
-        num_special = encoded.cls.shape[1]
-        vectors: dict[str, Tensor] = {}
-        for pooling in POOLINGS:
-            if pooling == "cls" and not num_special:
-                continue
-            vectors[pooling] = pool(encoded.patches, encoded.cls, features.valid, rows, pooling)
-        # Blocks that differ in width (CNN14) cannot be stacked.
-        if len({layer.shape[1:] for layer in encoded.layers}) == 1:
-            means = [
-                masked_mean(layer[:, num_special:], features.valid) for layer in encoded.layers
-            ]
-            vectors["layers"] = torch.stack(means, dim=1)
-        return vectors
 
     @property
     def _device(self) -> torch.device:

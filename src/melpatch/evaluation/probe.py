@@ -3,7 +3,7 @@
 import time
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.splits import EvaluationSplit
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.corpus import require_readable
+from melpatch.nn.pooling import DEFAULT_POOLING, Pooling
 
 
 class ProbeInputs(NamedTuple):
@@ -31,8 +32,9 @@ class ProbeInputs(NamedTuple):
 class Probe(Protocol):
     """A protocol that learns from frozen features only."""
 
-    uses_tokens: ClassVar[bool] = False
-    """Whether it takes all tokens of each clip instead of one vector."""
+    @abstractmethod
+    def features(self, job: EvaluationJob) -> ClipVectors | ClipTokens:
+        """Return the features of the job's labelled clips that the probe learns from."""
 
     @abstractmethod
     def fit_predict(
@@ -53,12 +55,7 @@ class Probe(Protocol):
         where features were kept.
         """
         start = time.monotonic()
-        corpus = job.labelled_corpus
-        features: ClipVectors | ClipTokens
-        if self.uses_tokens:
-            features = job.features.tokens(corpus)
-        else:
-            features = job.features.vectors(corpus)
+        features = self.features(job)
         embedding_seconds = round(time.monotonic() - start, 2)
         trial = on_rank_zero(lambda: self._learn(job, split, seed, features))
         return replace(trial, details=trial.details | {"embedding_seconds": embedding_seconds})
@@ -87,3 +84,28 @@ class Probe(Protocol):
             "rejected": [rejected.path for rejected in features.rejected],
         }
         return TrialResult(split.name, seed, test.features.clips, probabilities, details | cost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorProbe(Probe):
+    """A probe that learns from one vector per clip."""
+
+    pooling: str = DEFAULT_POOLING
+    """How tokens become one vector, such as rows+mean+std; see melpatch.nn.pooling."""
+
+    def __post_init__(self) -> None:
+        """Check the spelling."""
+        Pooling.parse(self.pooling)
+
+    def features(self, job: EvaluationJob) -> ClipVectors:
+        """See :meth:`Probe.features`."""
+        return job.features.vectors(job.labelled_corpus, self.pooling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenProbe(Probe):
+    """A probe that learns from all tokens of each clip."""
+
+    def features(self, job: EvaluationJob) -> ClipTokens:
+        """See :meth:`Probe.features`."""
+        return job.features.tokens(job.labelled_corpus)

@@ -10,7 +10,7 @@ from melpatch.audio.sound_file import HIGHEST_RATE, LOWEST_RATE
 from melpatch.config import check
 from melpatch.errors import ConfigError
 from melpatch.inference.network import Precision
-from melpatch.nn.pooling import POOLINGS
+from melpatch.nn.pooling import Pooling
 
 
 def is_number(value: Any) -> bool:
@@ -34,8 +34,8 @@ def check_sample_rate(sample_rate: Any) -> None:
 
 def check_embedding(pooling: Any, layer: Any, hop: Any) -> None:
     """Raise ConfigError unless the arguments of an embedding are of their types."""
-    names = ", ".join(map(repr, POOLINGS))
-    check(pooling is None or pooling in POOLINGS, "pooling", pooling, f"{names}, or None")
+    if pooling is not None:
+        Pooling.parse(pooling)
     check(layer is None or is_whole(layer), "layer", layer, "a whole number, or None")
     check_hop(hop)
 

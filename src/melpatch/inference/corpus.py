@@ -22,7 +22,7 @@ from melpatch.distributed import all_gather_objects, require_same_on_all_ranks, 
 from melpatch.errors import DataError, NotFiniteError, UnreachableError
 from melpatch.inference.batches import NOT_FINITE, BatchFunction
 from melpatch.inference.engine import InferenceTask, infer_many
-from melpatch.inference.rows import Row, ToRows, mean_rows
+from melpatch.inference.rows import MeanOfWindows, Row, ToRows, Total, recording_rows
 from melpatch.inference.windows import RecordingEnd, WindowSpec
 from melpatch.progress import bar
 
@@ -104,7 +104,7 @@ def infer_clips(
         DataError: no clip could be read, or ranks were given different clips.
     """
     how = CorpusPass(sample_rate, seconds, batch_size, workers, description)
-    ranks = all_gather_objects(infer_rank_clips(function, clips, how, np.zeros))
+    ranks = all_gather_objects(infer_rank_clips(_per_window(function), clips, how, np.zeros))
     readable = merge_ranks([rank.readable for rank in ranks])
     rejected = tuple(clip for rank in ranks for clip in rank.rejected)
     kept = tuple(compress(clips, readable))
@@ -116,22 +116,27 @@ def infer_clips(
 
 
 def infer_rank_clips(
-    function: ClipFunction, clips: Sequence[Clip], how: CorpusPass, allocate: Allocate
+    function: BatchFunction,
+    clips: Sequence[Clip],
+    how: CorpusPass,
+    allocate: Allocate,
+    new_total: Callable[[], Total] = MeanOfWindows,
 ) -> RankRows:
     """Return the rows of this rank's share of the clips.
 
     Args:
-        function: batch to one row per clip.
+        function: batch to one array per window.
         clips: clips of all ranks.
         how: windows, batches and decoding.
         allocate: makes the array that takes the rows, where they are to lie.
+        new_total: makes what the windows of a clip come to; by default their mean.
     """
     share = shard_of_rank(clips)
     rows = np.zeros((len(share), 0))
     readable = np.zeros(len(share), dtype=bool)
     rejected: list[Rejected] = []
-    to_rows = partial(mean_rows, keep_partial=True)
-    for item in rank_rows(_per_window(function), clips, how, to_rows):
+    to_rows = partial(recording_rows, new_total=new_total, keep_partial=True)
+    for item in rank_rows(function, clips, how, to_rows):
         if isinstance(item, RecordingEnd):
             rejected.extend(rejection(share[item.recording], item, how.seconds))
             continue

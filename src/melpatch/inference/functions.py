@@ -19,7 +19,6 @@ from melpatch.inference.network import Precision
 from melpatch.inference.results import Embedding, Prediction
 from melpatch.inference.samples import Audio
 from melpatch.inference.sources import list_recordings
-from melpatch.nn.pooling import Pooling
 from melpatch.training.run import Run
 
 
@@ -28,7 +27,7 @@ def embed(
     audio: Audio | Sequence[FilePath],
     sample_rate: int | None = None,
     *,
-    pooling: Pooling | None = None,
+    pooling: str | None = None,
     layer: int | None = None,
     hop: float | None = None,
     device: str | None = None,

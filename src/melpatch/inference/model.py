@@ -47,7 +47,6 @@ from melpatch.inference.samples import Audio
 from melpatch.inference.tasks import embedding_task, prediction_task
 from melpatch.inference.windows import clip_of_file
 from melpatch.machine import usable_cpus
-from melpatch.nn.pooling import Pooling
 from melpatch.objectives.base import Objective
 from melpatch.training.config import RunConfig
 from melpatch.training.run import Run
@@ -124,8 +123,8 @@ class Model:
         return self.network.precision
 
     @property
-    def default_pooling(self) -> Pooling:
-        """The pooling of a classifier; otherwise ``frequency``, which keeps the rows of the grid."""
+    def default_pooling(self) -> str:
+        """The pooling of a classifier; otherwise the one that probes have, too."""
         return self.network.default_pooling
 
     @property
@@ -147,7 +146,7 @@ class Model:
         audio: Audio,
         sample_rate: int | None = None,
         *,
-        pooling: Pooling | None = None,
+        pooling: str | None = None,
         layer: int | None = None,
     ) -> Float[np.ndarray, " dim"]: ...
     @overload
@@ -156,7 +155,7 @@ class Model:
         audio: Audio,
         sample_rate: int | None = None,
         *,
-        pooling: Pooling | None = None,
+        pooling: str | None = None,
         layer: int | None = None,
         hop: float,
     ) -> Frames: ...
@@ -165,7 +164,7 @@ class Model:
         audio: Audio,
         sample_rate: int | None = None,
         *,
-        pooling: Pooling | None = None,
+        pooling: str | None = None,
         layer: int | None = None,
         hop: float | None = None,
     ) -> Embedding:
@@ -179,10 +178,11 @@ class Model:
             audio: a file or an open one, or samples as an array or tensor: floats in [-1, 1] or
                 integer PCM; the mean is taken of several channels.
             sample_rate: rate of samples in Hz; files state their own.
-            pooling: tokens to vector, see :func:`melpatch.nn.pooling.pool`; by default
-                :attr:`default_pooling`, or the mean where frames cannot have that.
-            layer: block whose output to take, -1 being the last, before the final norm; None takes
-                the final norm's.
+            pooling: tokens to vector, such as ``rows+mean+std``, see
+                :mod:`melpatch.nn.pooling`; by default :attr:`default_pooling`, of which frames have
+                the mean only.
+            layer: layer whose output to take, before the final norm, from 0 or, from the end, from
+                -1; None leaves it to the pooling.
             hop: length of a frame in seconds; at least one column of patches (0.16 s with 16-frame
                 patches).
 
@@ -223,7 +223,7 @@ class Model:
         self,
         paths: Iterable[FilePath],
         *,
-        pooling: Pooling | None = None,
+        pooling: str | None = None,
         layer: int | None = None,
         hop: float | None = None,
         batch_size: int | None = None,
@@ -272,15 +272,15 @@ class Model:
         return self.network.probabilities(batch)
 
     def embed_batch(
-        self, batch: Batch, pooling: Pooling, layer: int | None = None
+        self, batch: Batch, pooling: str | None = None, layer: int | None = None
     ) -> Float[Tensor, "clip dim"]:
         """Return one vector per clip of a batch at the model's rate."""
-        return self.network.vectors(batch, pooling, layer)
+        return self.network.vectors(batch, self.network.resolve_pooling(pooling, layer))
 
     def embedding_task(
         self,
         *,
-        pooling: Pooling | None = None,
+        pooling: str | None = None,
         layer: int | None = None,
         hop: float | None = None,
         salvage: bool = False,

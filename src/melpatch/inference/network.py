@@ -1,17 +1,20 @@
 """A trained network on a device: from a batch to probabilities, vectors, or columns of vectors."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
-from melpatch.nn.pooling import Pooling, pool
-from melpatch.objectives.base import Features, Objective
+from melpatch.nn.pooling import DEFAULT_POOLING, Pooler, Pooling, pool
+from melpatch.nn.summaries import step_summaries, summarise
+from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -37,11 +40,11 @@ class Network:
         self.precision = resolve_precision(precision, device)
 
     @property
-    def default_pooling(self) -> Pooling:
-        """The pooling of a classifier; otherwise ``frequency``, which keeps the rows of the grid."""
+    def default_pooling(self) -> str:
+        """The pooling of a classifier; otherwise the one that probes have, too."""
         if isinstance(self.objective, Classify):
             return self.objective.config.pooling
-        return "frequency"
+        return DEFAULT_POOLING
 
     def classifier(self) -> Classify:
         """Return the objective if it predicts labels.
@@ -63,52 +66,73 @@ class Network:
         with self._autocast():
             return self.classifier().probabilities(batch.to(self.device))
 
-    @float32_by_default()
-    @torch.inference_mode()
-    def vectors(
-        self, batch: Batch, pooling: Pooling, layer: int | None = None
-    ) -> Float[Tensor, "clip dim"]:
-        """Return one vector per clip of a batch at the model's rate."""
-        features = self.objective.features(batch.to(self.device))
-        patches, cls = self._tokens(features, layer)
-        return pool(patches, cls, features.valid, self.objective.encoder.grid.rows, pooling)
+    def resolve_pooling(self, how: str | None, layer: int | None = None) -> Pooling:
+        """Return a pooling by its spelling, or the default one.
+
+        Args:
+            how: the spelling; None for :attr:`default_pooling`.
+            layer: number of the layer whose output is pooled, from 0 or, from the end, from -1;
+                None leaves it to the pooling.
+
+        Raises:
+            ConfigError: there is no such pooling, or this encoder lacks what it needs.
+        """
+        pooling = Pooling.parse(how or self.default_pooling)
+        encoder = self.objective.encoder
+        if layer is not None:
+            count = encoder.num_layers
+            check(-count <= layer < count, "layer", layer, f"{-count} to {count - 1}")
+            check(not pooling.layers, "layer", layer, f"None beside pooling = '{pooling}'")
+            pooling = replace(pooling, layers=(layer % encoder.num_layers + 1,))
+        encoder.require_pooling(pooling)
+        return pooling
 
     @float32_by_default()
     @torch.inference_mode()
-    def columns(
-        self, batch: Batch, pooling: Pooling, layer: int | None = None
-    ) -> list[Float[np.ndarray, "column dim"]]:
+    def vectors(self, batch: Batch, pooling: Pooling) -> Float[Tensor, "clip dim"]:
+        """Return one vector per clip of a batch at the model's rate."""
+        patches, cls, valid = self._tokens(batch, pooling)
+        return pool(patches, cls, valid, self.objective.encoder.grid.rows, pooling)
+
+    @float32_by_default()
+    @torch.inference_mode()
+    def summaries(
+        self, batch: Batch, pooling: Pooling
+    ) -> list[Float[np.ndarray, "stretch field channel"]]:
+        """Return each clip's summaries, which :class:`melpatch.inference.pooled.PooledRecording` joins.
+
+        Each is of a clip as a whole or, if segments of a longer recording need them, of each
+        column.
+        """
+        patches, cls, valid = self._tokens(batch, pooling)
+        pooler = Pooler(pooling, self.objective.encoder.grid.rows)
+        columns, weight = pooler.columns(patches, cls, valid)
+        if pooling.segments == 1:
+            return arrays(summarise(columns, weight, pooler.fields)[:, None])
+        return _without_padding(step_summaries(columns, pooler.fields), weight)
+
+    @float32_by_default()
+    @torch.inference_mode()
+    def columns(self, batch: Batch, pooling: Pooling) -> list[Float[np.ndarray, "column dim"]]:
         """Return one vector per column of patches of each clip, without the columns of padding."""
-        features = self.objective.features(batch.to(self.device))
-        rows = self.objective.encoder.grid.rows
-        patches, _ = self._tokens(features, layer)
-        # Tokens are ordered row by row: (clip, row * column, dim) -> (clip, row, column, dim).
-        grid = patches.view(len(patches), rows, -1, patches.shape[-1]).float()
-        # "frequency" concatenates the rows of a column: (clip, column, row * dim).
-        by_frequency = grid.transpose(1, 2).flatten(2)
-        vectors = grid.mean(dim=1) if pooling == "mean" else by_frequency
-        if features.valid is None:
-            return arrays(vectors)
-        # All rows of a column are padding or none is, so the first row counts the real columns.
-        counts = features.valid.view(len(vectors), rows, -1)[:, 0].sum(dim=1).tolist()
-        return [clip[:count] for clip, count in zip(arrays(vectors), counts, strict=True)]
+        patches, cls, valid = self._tokens(batch, pooling)
+        pooler = Pooler(pooling, self.objective.encoder.grid.rows)
+        columns, weight = pooler.columns(patches, cls, valid)
+        return _without_padding(columns, weight)
 
     def _tokens(
-        self, features: Features, layer: int | None
-    ) -> tuple[Float[Tensor, "clip patch dim"], Float[Tensor, "clip cls dim"]]:
-        """Return patch and class tokens of the final norm, or of a block's output."""
+        self, batch: Batch, pooling: Pooling
+    ) -> tuple[
+        Float[Tensor, "clip token dim"],
+        Float[Tensor, "clip cls dim"],
+        Bool[Tensor, "clip token"] | None,
+    ]:
+        """Return the patch and class tokens that are pooled, and which patches are no padding."""
+        features = self.objective.features(batch.to(self.device))
         encoder = self.objective.export_encoder()
         with self._autocast():
-            encoded = encoder(features.spectrogram, features.valid, layers=layer is not None)
-        if layer is None:
-            return encoded.patches, encoded.cls
-        if not -encoder.num_layers <= layer < encoder.num_layers:
-            raise ConfigError(
-                f"layer = {layer}; allowed: {-encoder.num_layers} to {encoder.num_layers - 1}"
-            )
-        tokens = encoded.layers[layer]
-        cls_tokens = encoded.cls.shape[1]
-        return tokens[:, cls_tokens:], tokens[:, :cls_tokens]
+            encoded = encoder(features.spectrogram, features.valid, layers=bool(pooling.layers))
+        return *encoded.pooled_tokens(pooling), features.valid
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision == "bf16-mixed"
@@ -118,3 +142,15 @@ class Network:
 def arrays(values: Float[Tensor, "clip ..."]) -> list[np.ndarray]:
     """Return one float32 array per clip, in the memory of the CPU."""
     return [*values.float().cpu().numpy()]
+
+
+def _without_padding(
+    columns: Float[Tensor, "clip column *field channel"],
+    weight: Float[Tensor, "clip column _"] | None,
+) -> list[np.ndarray]:
+    """Return the columns of each clip that are no padding, in the memory of the CPU."""
+    if weight is None:
+        return arrays(columns)
+    # Padding is at the end of a clip.
+    counts = (weight > 0).any(dim=2).sum(dim=1).tolist()
+    return [clip[:count] for clip, count in zip(arrays(columns), counts, strict=True)]

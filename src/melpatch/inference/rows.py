@@ -1,7 +1,7 @@
 """From the outputs for windows to rows: one per recording, one per window, or one per frame."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -28,33 +28,62 @@ ToRows = Callable[[Iterator[Output | RecordingEnd]], Iterator[Row | RecordingEnd
 """Turns the outputs for the windows of recordings into their rows."""
 
 
-def mean_rows(
-    outputs: Iterator[Output | RecordingEnd], *, keep_partial: bool = False
+class Total(Protocol):
+    """What the windows of a recording, end to end, come to."""
+
+    def add(self, values: Float[np.ndarray, "*_"], seconds: float) -> None:
+        """Take the output for the next window, which has this length."""
+
+    def result(self) -> Float[np.ndarray, "*_"]:
+        """Return what the windows so far come to; there is at least one."""
+
+
+class MeanOfWindows:
+    """The mean over windows, weighted by their length."""
+
+    def __init__(self) -> None:
+        self._sum = np.zeros(())
+        self._seconds = 0.0
+
+    def add(self, values: Float[np.ndarray, "*_"], seconds: float) -> None:
+        """See :class:`Total`."""
+        self._sum = self._sum + seconds * values.astype(np.float64)
+        self._seconds += seconds
+
+    def result(self) -> Float[np.ndarray, "*_"]:
+        """See :class:`Total`."""
+        mean: np.ndarray = (self._sum / self._seconds).astype(np.float32)
+        return mean
+
+
+def recording_rows(
+    outputs: Iterator[Output | RecordingEnd],
+    *,
+    new_total: Callable[[], Total] = MeanOfWindows,
+    keep_partial: bool = False,
 ) -> Iterator[Row | RecordingEnd]:
-    """Yield the mean over each recording's windows, weighted by their length, and its end.
+    """Yield what each recording's windows come to, and its end.
 
     Args:
         outputs: of windows end to end.
-        keep_partial: whether a recording that cannot be read to its end has the mean over the
-            windows before the damage; otherwise it has no row.
+        new_total: makes what sums up the windows of one recording.
+        keep_partial: whether a recording that cannot be read to its end has the sum of the windows
+            before the damage; otherwise it has no row.
     """
-    total = np.zeros(())
-    weight = 0.0
+    total = new_total()
     end = 0.0
     silent = True
     for item in outputs:
         if isinstance(item, Output):
-            seconds = item.span.end - item.span.start
-            total = total + seconds * item.values.astype(np.float64)
-            weight += seconds
+            total.add(item.values, item.span.end - item.span.start)
             end = item.span.end
             silent &= item.span.silent
             continue
-        if item.error is None or (keep_partial and weight):
-            yield Row(item.recording, 0.0, end, (total / weight).astype(np.float32), silent)
+        if end and (item.error is None or keep_partial):
+            yield Row(item.recording, 0.0, end, total.result(), silent)
         yield item
-        total = np.zeros(())
-        weight = 0.0
+        total = new_total()
+        end = 0.0
         silent = True
 
 

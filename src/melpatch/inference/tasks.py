@@ -1,5 +1,6 @@
 """What to compute for each recording: its embedding, its frames, or its predictions."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,19 +11,16 @@ from melpatch.data.clip import Batch
 from melpatch.inference.batches import BatchFunction
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.network import Network, arrays
-from melpatch.inference.rows import ToRows, frame_rows, mean_rows, window_rows
+from melpatch.inference.pooled import PooledRecording
+from melpatch.inference.rows import ToRows, frame_rows, recording_rows, window_rows
 from melpatch.inference.windows import WindowSpec
-from melpatch.nn.pooling import Pooling
-
-_FRAME_POOLINGS = ("mean", "frequency")
-"""Poolings that a frame can have: it has no class token, and "max" is taken over time."""
 
 
 def embedding_task(
     network: Network,
     seconds: float,
     *,
-    pooling: Pooling | None = None,
+    pooling: str | None = None,
     layer: int | None = None,
     hop: float | None = None,
     channel: Channel = "mean",
@@ -33,9 +31,9 @@ def embedding_task(
     Args:
         network: what computes.
         seconds: longest window that it takes.
-        pooling: tokens to vector; None takes the network's own, or ``mean`` if frames rule that
-            out.
-        layer: block whose output to take; None takes the final norm's.
+        pooling: tokens to vector, see :mod:`melpatch.nn.pooling`; None takes the network's own, of
+            which frames have the mean only.
+        layer: layer whose output to take, see :meth:`melpatch.inference.network.Network.resolve_pooling`.
         hop: length of a frame in seconds; None gives one vector.
         channel: what is taken of several channels.
         salvage: whether a damaged recording has the vector of the sound before the damage.
@@ -45,33 +43,38 @@ def embedding_task(
     """
     if hop is not None:
         return _frames_task(network, seconds, pooling, layer, hop, channel, salvage=salvage)
-    how = pooling or network.default_pooling
+    how = network.resolve_pooling(pooling, layer)
 
-    def vectors(batch: Batch) -> list[np.ndarray]:
-        return arrays(network.vectors(batch, how, layer))
+    def summaries(batch: Batch) -> list[np.ndarray]:
+        return network.summaries(batch, how)
 
-    return _task(network, seconds, seconds, vectors, _means(salvage), channel, salvage)
+    rows = network.objective.encoder.grid.rows
+    to_rows = partial(
+        recording_rows, new_total=partial(PooledRecording, how, rows), keep_partial=salvage
+    )
+    return _task(network, seconds, seconds, summaries, to_rows, channel, salvage)
 
 
 def _frames_task(
     network: Network,
     seconds: float,
-    pooling: Pooling | None,
+    pooling: str | None,
     layer: int | None,
     hop: float,
     channel: Channel,
     *,
     salvage: bool,
 ) -> InferenceTask:
-    how = pooling or network.default_pooling
-    if pooling is None and how not in _FRAME_POOLINGS:
-        how = "mean"
+    how = network.resolve_pooling(pooling, layer)
+    if pooling is None:
+        how = replace(how, statistics=("mean",), takes_cls=False, segments=1)
     grid = network.objective.encoder.grid
     hop_seconds = network.objective.front_end.hop_seconds
     column_hop = grid.stride[1] * hop_seconds
     shortest = f"{column_hop:g} s or more, the length of a column of patches"
     check(hop >= column_hop - 1e-9, "hop", hop, shortest)
-    check(how in _FRAME_POOLINGS, "pooling", how, "'mean' or 'frequency' where there is a hop")
+    fits = how.statistics == ("mean",) and how.segments == 1 and not how.takes_cls
+    check(fits, "pooling", str(how), "mean or rows, with or without layers, where there is a hop")
     to_rows = partial(
         frame_rows,
         hop=hop,
@@ -81,7 +84,7 @@ def _frames_task(
     )
 
     def columns(batch: Batch) -> list[np.ndarray]:
-        return network.columns(batch, how, layer)
+        return network.columns(batch, how)
 
     # Windows overlap by half, so that no part of a recording is seen at the edge of a window only.
     return _task(network, seconds, seconds / 2, columns, to_rows, channel, salvage)
@@ -113,13 +116,9 @@ def prediction_task(
         return arrays(network.probabilities(batch))
 
     if hop is None:
-        return _task(network, seconds, seconds, probabilities, _means(salvage), channel, salvage)
+        means = partial(recording_rows, keep_partial=salvage)
+        return _task(network, seconds, seconds, probabilities, means, channel, salvage)
     return _task(network, seconds, hop, probabilities, window_rows, channel, salvage)
-
-
-def _means(salvage: bool) -> ToRows:
-    """Return the function that takes means over windows, of damaged recordings too if asked for."""
-    return partial(mean_rows, keep_partial=True) if salvage else mean_rows
 
 
 def _task(

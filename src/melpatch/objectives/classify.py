@@ -36,9 +36,9 @@ class Classify(Objective):
     class Config:
         """Settings of classification."""
 
-        pooling: Pooling = "frequency"
-        """Tokens to vector: mean of all, class token (a CNN14's embedding), or mean over time with
-        the frequency rows kept."""
+        pooling: str = "frequency"
+        """Tokens to vector, see melpatch.nn.pooling: mean of all, cls (a CNN14's embedding), max,
+        frequency (the mean over time with rows kept), or others such as rows+mean+std."""
         layers: Literal["last", "mix"] = "last"
         """Tokens after the encoder's last norm, or the sum of all blocks' outputs before it, with
         learned weights that start equal and always sum to one. "mix" needs an encoder of patch
@@ -63,6 +63,9 @@ class Classify(Objective):
 
         def __post_init__(self) -> None:
             """Check the ranges."""
+            pooling = Pooling.parse(self.pooling)
+            fits = self.layers == "last" or not pooling.layers
+            check(fits, "pooling", self.pooling, "no layers, since layers = 'mix' takes them all")
             check(self.projection >= 0, "projection", self.projection, "0 for none, or a width")
             check(
                 0 <= self.label_smoothing < 1,
@@ -107,12 +110,17 @@ class Classify(Objective):
         if config.layers == "mix":
             # Softmax of zeros: all layers start with the same weight.
             self.mix = nn.Parameter(torch.zeros(encoder.num_layers))
-        dim = config.projection or encoder.embed_dim
-        pooled = pooled_dim(dim, encoder.grid.rows, config.pooling)
+        self.pooling = Pooling.parse(config.pooling)
+        encoder.require_pooling(self.pooling)
+        fits = not self.pooling.layers or isinstance(encoder, TokenEncoder)
+        allowed = "no layers, since the layers of this encoder differ in width"
+        check(fits, "objective.pooling", config.pooling, allowed)
+        token_dim = self.pooling.token_dim(encoder.embed_dim, encoder.num_layers)
+        pooled = pooled_dim(config.projection or token_dim, encoder.grid.rows, self.pooling)
         self.projection = None
         self.head: nn.Module
         if config.projection:
-            self.projection = nn.Linear(encoder.embed_dim, config.projection)
+            self.projection = nn.Linear(token_dim, config.projection)
             self.head = nn.Linear(pooled, len(labels))
         else:
             self.head = linear_head(pooled, len(labels))
@@ -162,7 +170,7 @@ class Classify(Objective):
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
         """Return float32 logits, before softmax or sigmoid."""
-        encoded = self.encoder(features.spectrogram, features.valid, layers=self.mix is not None)
+        encoded = self.encoder(features.spectrogram, features.valid, layers=self._takes_layers)
         return self._scores(self._to_pool(encoded), features.valid)
 
     def partial_logits(
@@ -185,7 +193,7 @@ class Classify(Objective):
             attended = visible.valid
         tokens = self.encoder.tokens(spectrogram)
         encoded = self.encoder.encode_tokens(
-            visible.gather(tokens), attended, layers=self.mix is not None
+            visible.gather(tokens), attended, layers=self._takes_layers
         )
         encoded = self._to_pool(encoded)
         # Pooling by frequency needs the whole grid: tokens return to their places, the rest is 0
@@ -196,11 +204,11 @@ class Classify(Objective):
 
     def _to_pool(self, encoded: Encoded) -> Encoded:
         """Return the tokens that are pooled: mixed and projected, as the settings say."""
-        patches, cls, layers = encoded
+        patches, cls = encoded.pooled_tokens(self.pooling)
         if self.mix is not None:
             # sum_l softmax(mix)_l * layer_l; class tokens come first in a layer.
             weights = self.mix.softmax(0)
-            parts = [weight * layer for weight, layer in zip(weights, layers, strict=True)]
+            parts = [weight * layer for weight, layer in zip(weights, encoded.layers, strict=True)]
             mixed = torch.stack(parts).sum(dim=0)
             patches = mixed[:, cls.shape[1] :]
             cls = mixed[:, : cls.shape[1]]
@@ -212,11 +220,15 @@ class Classify(Objective):
     def _scores(
         self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None
     ) -> Float[Tensor, "clip label"]:
-        pooled = pool(
-            encoded.patches, encoded.cls, valid, self.encoder.grid.rows, self.config.pooling
-        )
+        rows = self.encoder.grid.rows
+        pooled = pool(encoded.patches, encoded.cls, valid, rows, self.pooling)
         scores: Tensor = self.head(pooled)
         return scores.to(pooled.dtype)
+
+    @property
+    def _takes_layers(self) -> bool:
+        """Whether the outputs of layers are needed, and not only the tokens after the final norm."""
+        return self.mix is not None or bool(self.pooling.layers)
 
     def probabilities(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label: they sum to one unless the task is multi-label.

@@ -75,8 +75,8 @@ class COLA(Objective):
         """Signal-to-noise ratio of white noise added to a clip for its second crop, in dB; none
         adds none. The published option, a deviation of 0.001 on waves of unit energy, is 8 dB in
         clips of 10 s."""
-        pooling: Pooling = "mean"
-        """How tokens become one vector per crop; published, on a convolutional network: max."""
+        pooling: str = "mean"
+        """How tokens become one vector per crop, without layers; published, on a convolutional network: max."""
         projection: int = 512
         """Width of the projection that is compared."""
         similarity: Literal["bilinear", "cosine"] = "bilinear"
@@ -98,6 +98,8 @@ class COLA(Objective):
             crop = self.crop_seconds
             fits = crop is None or 0 < crop < math.inf
             check(fits, "crop_seconds", crop, "seconds above 0, or none")
+            fits = not Pooling.parse(self.pooling).layers
+            check(fits, "pooling", self.pooling, "no layers, which training does not keep")
             ratio = self.max_crop_ratio
             check(0 < ratio <= 1, "max_crop_ratio", ratio, "above 0, at most 1")
             snr = self.noise_snr_db

@@ -16,9 +16,9 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
 from melpatch.nn.mae_decoder import MAEDecoder
+from melpatch.nn.masked import masked_mean
 from melpatch.nn.masking import Masking
 from melpatch.nn.patch_losses import reconstruction_loss
-from melpatch.nn.pooling import masked_mean
 from melpatch.nn.transformer import init_xavier
 from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
 

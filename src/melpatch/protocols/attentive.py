@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from melpatch.config import check
 from melpatch.evaluation.heads import HeadInputs, train_by_epochs
-from melpatch.evaluation.probe import Probe, ProbeInputs
+from melpatch.evaluation.probe import ProbeInputs, TokenProbe
 from melpatch.evaluation.splits import ValidationSource
 from melpatch.rng import seeded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attentive(Probe):
+class Attentive(TokenProbe):
     """Cross-attention of a learned query to the frozen tokens, LayerNorm, linear layer.
 
     For encoders that are pretrained on patches, where the mean over all tokens loses most of the
@@ -31,7 +31,6 @@ class Attentive(Probe):
 
     # Version 1 held out clips of groups that it also trained on.
     version: ClassVar[int] = 2
-    uses_tokens: ClassVar[bool] = True
     validation: ClassVar[ValidationSource] = "held out"
     selection_rule: ClassVar[str] = "the weights of the epoch with the best validation score"
 

@@ -19,10 +19,9 @@ from melpatch.evaluation.heads import (
     predict_probabilities,
     train_head,
 )
-from melpatch.evaluation.probe import Probe, ProbeInputs
+from melpatch.evaluation.probe import ProbeInputs, VectorProbe
 from melpatch.evaluation.splits import ValidationSource
 from melpatch.evaluation.trials import TrialResult
-from melpatch.nn.pooling import Pooling
 from melpatch.rng import permutation, seeded
 
 Init = Literal["xavier_uniform", "xavier_normal"]
@@ -37,7 +36,7 @@ class GridPoint(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hear(Probe):
+class Hear(VectorProbe):
     """An MLP whose settings are selected in the first split of each seed, and kept for the others.
 
     Source: Turian et al. 2022 (HEAR, arXiv 2203.03022), appendix, and the published code: its grid,
@@ -48,15 +47,14 @@ class Hear(Probe):
     size (there: in the order of the files).
     """
 
-    # Version 1 held out clips of groups that it also trained on, where no fold validates.
-    version: ClassVar[int] = 2
+    # Version 1 held out clips of groups that it also trained on, where no fold validates; versions
+    # before 3 had the mean of each frequency row only.
+    version: ClassVar[int] = 3
     validation: ClassVar[ValidationSource] = "next fold"
     selection_rule: ClassVar[str] = (
         "by validation score: settings of the MLP in the first split, the weights of an epoch in every split"
     )
 
-    pooling: Pooling = "frequency"
-    """How tokens become one vector."""
     hidden_layers: tuple[int, ...] = (1, 2)
     """Grid: numbers of hidden layers."""
     lr: tuple[float, ...] = (3.2e-3, 1e-3, 3.2e-4, 1e-4)
@@ -80,6 +78,7 @@ class Hear(Probe):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         for name in ("points", "hidden_dim", "epochs", "every", "patience"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         # Batch normalisation needs two clips.
@@ -175,4 +174,4 @@ class Hear(Probe):
         yield last
 
     def _inputs(self, name: str, part: ProbeInputs) -> HeadInputs:
-        return HeadInputs.from_vectors(name, part.features.pooled(self.pooling), part.targets)
+        return HeadInputs.from_vectors(name, part.features.vectors, part.targets)

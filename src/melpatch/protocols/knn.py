@@ -9,23 +9,23 @@ from sklearn.neighbors import NearestNeighbors
 
 from melpatch.config import check
 from melpatch.evaluation.metrics import check_finite
-from melpatch.evaluation.probe import Probe, ProbeInputs
-from melpatch.nn.pooling import Pooling
+from melpatch.evaluation.probe import ProbeInputs, VectorProbe
 
 
 @dataclass(frozen=True, kw_only=True)
-class KNN(Probe):
+class KNN(VectorProbe):
     """The vote of the most similar training clips."""
 
+    # Version 1 had the mean of each frequency row only.
+    version: ClassVar[int] = 2
     selection_rule: ClassVar[str] = "nothing is selected"
 
     k: int = 10
     """How many neighbours vote."""
-    pooling: Pooling = "frequency"
-    """How tokens become one vector."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         check(self.k >= 1, "k", self.k, "1 or more")
 
     def fit_predict(
@@ -39,9 +39,9 @@ class KNN(Probe):
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
         """See :meth:`melpatch.evaluation.probe.Probe.fit_predict`."""
         shares = neighbour_shares(
-            train.features.pooled(self.pooling),
+            train.features.vectors,
             train.targets,
-            test.features.pooled(self.pooling),
+            test.features.vectors,
             k=self.k,
         )
         return shares, {}

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from melpatch.config import check
 from melpatch.evaluation.heads import HeadInputs, train_by_epochs
-from melpatch.evaluation.probe import Probe, ProbeInputs
+from melpatch.evaluation.probe import ProbeInputs, TokenProbe
 from melpatch.evaluation.splits import ValidationSource
-from melpatch.nn.pooling import masked_max
+from melpatch.nn.masked import masked_max
 from melpatch.rng import seeded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prototype(Probe):
+class Prototype(TokenProbe):
     """Learned prototypes per class, compared by cosine with every frozen token; the nearest token counts.
 
     For events that fill a small part of a clip, which a mean over all tokens dilutes.
@@ -36,7 +36,6 @@ class Prototype(Probe):
 
     # Version 1 held out clips of groups that it also trained on.
     version: ClassVar[int] = 2
-    uses_tokens: ClassVar[bool] = True
     validation: ClassVar[ValidationSource] = "held out"
     selection_rule: ClassVar[str] = "the weights of the epoch with the best validation score"
 

@@ -1,6 +1,6 @@
 """SUPERB's probe of a frozen encoder: a learned mix of all layers, a linear projection, a linear classifier."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from melpatch.config import check
+from melpatch.encoders.base import TokenEncoder
+from melpatch.errors import ConfigError
+from melpatch.evaluation.features import ClipVectors
 from melpatch.evaluation.heads import HeadInputs, HeadTraining, predict_probabilities, train_head
+from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.probe import Probe, ProbeInputs
 from melpatch.evaluation.splits import ValidationSource
 from melpatch.rng import seeded
@@ -54,6 +58,22 @@ class SuperbFrozen(Probe):
         for name in ("steps", "every", "batch_size", "projection"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         check(self.lr > 0, "lr", self.lr, "above 0")
+
+    def features(self, job: EvaluationJob) -> ClipVectors:
+        """Return the mean over the tokens of each layer, (clip, layer, dim).
+
+        Raises:
+            ConfigError: the layers of the encoder differ in width.
+        """
+        encoder = job.features.encoder
+        if not isinstance(encoder, TokenEncoder):
+            raise ConfigError(
+                "this encoder's layers differ in width, so they cannot be mixed; "
+                "give another protocol"
+            )
+        means = job.features.vectors(job.labelled_corpus, "layers=all")
+        by_layer = means.values.reshape(len(means.values), encoder.num_layers, -1)
+        return replace(means, values=by_layer)
 
     def fit_predict(
         self,
@@ -122,4 +142,4 @@ class LayerMix(nn.Module):
 
 
 def _layer_inputs(name: str, part: ProbeInputs) -> HeadInputs:
-    return HeadInputs.from_vectors(name, part.features.layer_means(), part.targets)
+    return HeadInputs.from_vectors(name, part.features.vectors, part.targets)
