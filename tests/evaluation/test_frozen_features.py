@@ -42,7 +42,9 @@ def corpus(tmp_path) -> Corpus:
 def frozen(folder, config=CONFIG, objective=None):
     """A network that counts how often its encoder is asked, and keeps its features in a folder."""
     objective = objective or build(config)
-    made = FrozenFeatures(config, objective, folder, seconds=1.0, batch_size=3)
+    made = FrozenFeatures.of_network(config, objective, folder, seconds=1.0, batch_size=3)
+    made.objective = objective
+    made.encoder = objective.export_encoder()
     made.asked = 0
 
     def count(*_):

@@ -49,7 +49,7 @@ class Features(FrozenFeatures):
 
     def __init__(self, told: Corpus) -> None:
         self.fingerprint = "made up"
-        self.encoder = model().objective.encoder
+        self.num_layers = model().objective.encoder.num_layers
         self.told = {
             clip.key: [float(label in clip.labels) for label in LABELS] for clip in told.clips
         }
@@ -70,7 +70,7 @@ class Features(FrozenFeatures):
         if pooling != "layers=all":
             return ClipVectors(corpus.clips, mean)
         noise = np.stack([noise for _, noise in found])
-        silent = [noise] * (self.encoder.num_layers - 1)
+        silent = [noise] * (self.num_layers - 1)
         return ClipVectors(corpus.clips, np.concatenate([*silent, mean], axis=1, dtype=np.float32))
 
     def tokens(self, corpus: Corpus) -> ClipTokens:

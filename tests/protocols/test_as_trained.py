@@ -23,7 +23,7 @@ def sounds(tmp_path_factory):
 def asked(sounds, out, config=None, **changes):
     config = config or settings(LABELS)
     model = Model(config, build(config))
-    frozen = FrozenFeatures(config, model.objective, out, seconds=model.seconds)
+    frozen = FrozenFeatures.of_network(config, model.objective, out, seconds=model.seconds)
     return replace(job(out, load_corpus([sounds])), model=model, features=frozen, **changes)
 
 
@@ -43,7 +43,7 @@ def test_another_head_is_another_network(sounds, tmp_path):
     one = asked(sounds, tmp_path)
     (before,), _ = AsTrained().run_trials(one)
     one.model.objective.head[-1].weight.data *= -3
-    frozen = FrozenFeatures(one.model.config, one.model.objective, tmp_path, seconds=1.0)
+    frozen = FrozenFeatures.of_network(one.model.config, one.model.objective, tmp_path, seconds=1.0)
     (after,), _ = AsTrained().run_trials(replace(one, features=frozen))
     assert not np.allclose(before.probabilities, after.probabilities)
 

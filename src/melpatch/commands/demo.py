@@ -121,7 +121,7 @@ def _compare(
     for name, init in (("random", "scratch"), ("pretrained", str(first))):
         out = config.out / f"finetuned-{name}"
         _finetune(config, corpus_file, init, first, out)
-        tuned = evaluate(out, corpus_file, seeds=[config.seed])["as_trained"]
+        tuned = evaluate(out, corpus_file, seeds=[config.seed], floors=False)["as_trained"]
         table["fine-tuned"].append(" ".join(_shown(tuned)))
         if tuned.get("confusion_matrix") and len(corpus.labels) <= MOST_CLASSES:
             title = f"{name} weights, fine-tuned: accuracy {tuned['value']:.3f}"
@@ -138,6 +138,7 @@ def _compare(
             labels_per_class=config.labels_per_class,
             seeds=[config.seed],
             random_weights=name == "random",
+            floors=False,
         )
         table["frozen, kNN"].append(_shown(frozen["knn"])[0])
         table["frozen, linear"].append(_shown(frozen["linear"])[0])

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from melpatch.evaluation.evaluate import evaluate
-from melpatch.evaluation.score_tables import score_tables
+from melpatch.evaluation.floors import describe_highest
+from melpatch.evaluation.score_tables import floor_tables, score_tables
 from melpatch.evaluation.select import parse_settings
 from melpatch.progress import console, notice
 
@@ -44,6 +45,9 @@ class Config:
     """One repetition each; by default as many as the protocol has, from 0."""
     random_weights: bool = False
     """Score the same network at random weights instead: shows what training is worth."""
+    floors: bool = True
+    """Score the same clips with the majority class, with statistics of log-mel spectrograms and MFCCs, and with random
+    weights of the same network too."""
     batch_size: int = 32
     """Windows per batch."""
     workers: int = 0
@@ -74,6 +78,7 @@ def run(config: Config) -> None:
         labels_per_class=config.labels_per_class,
         seeds=config.seeds,
         random_weights=config.random_weights,
+        floors=config.floors,
         batch_size=config.batch_size,
         workers=config.workers,
         out=config.out,
@@ -85,9 +90,12 @@ def run(config: Config) -> None:
         return
     for table in score_tables(records, _title(records), console()):
         console().print(table)
+    for table in floor_tables(records):
+        console().print(table)
     if any(record["settings_changed"] for record in records.values()):
         console().print("* with settings other than the protocol's")
-    for sentence in dict.fromkeys(_unranked_classes(records)):
+    below = filter(None, map(describe_highest, records.values()))
+    for sentence in dict.fromkeys(chain(below, _unranked_classes(records))):
         notice(sentence)
     folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
     notice(f"written to {', '.join(map(str, folders))}")

@@ -160,7 +160,14 @@ class Comparison:
         """Evaluate the trained run of this name, and return its scores."""
         name = slug(key, run.name, scoring.task.name, scoring.protocol)
         folder = self.path("scores", name)
-        words = ["evaluate", str(self.path("runs", trained)), *scoring.words, "--out", str(folder)]
+        words = [
+            "evaluate",
+            str(self.path("runs", trained)),
+            *scoring.words,
+            "--out",
+            str(folder),
+            "--no-floors",
+        ]
         # Code that the user gave, or allowed the spec to name, is in the run's settings too.
         if any(map(registry.is_code, run.words)):
             words.append("--trust-code")

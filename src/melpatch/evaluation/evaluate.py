@@ -24,7 +24,7 @@ from melpatch.evaluation.probe import Probe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.report import record_in, refuse_to_overwrite, score
 from melpatch.evaluation.request import EvaluationRequest, protocol_folder
-from melpatch.evaluation.select import default_protocols, select_protocols
+from melpatch.evaluation.select import default_protocols, floor_probe, select_protocols
 from melpatch.inference.model import Model, load
 from melpatch.only_writer import only_writer
 from melpatch.progress import notice
@@ -45,6 +45,7 @@ def evaluate(
     labels_per_class: int | None = None,
     seeds: Sequence[int] = (),
     random_weights: bool = False,
+    floors: bool = True,
     batch_size: int = 32,
     workers: int = 0,
     out: str | PathLike[str] | None = None,
@@ -67,6 +68,8 @@ def evaluate(
         labels_per_class: train on this many clips per class, drawn by the seed; None for all.
         seeds: one repetition each; by default as many as the protocol has, from 0.
         random_weights: score the same network at random weights instead.
+        floors: score the same clips with the majority class, with statistics of spectrograms and
+            with random weights too, see :mod:`melpatch.evaluation.floors`.
         batch_size: windows per batch.
         workers: decoding processes.
         out: folder for the results; by default in RUN/evaluation, named after what is scored.
@@ -92,11 +95,15 @@ def evaluate(
         features_dir=Path(features_dir or Path(run, "features")),
         trust_code=trust_code,
     )
-    return _evaluate(request, _listed(protocols), settings or {})
+    return _evaluate(request, _listed(protocols), settings or {}, floors=floors)
 
 
 def _evaluate(
-    request: EvaluationRequest, names: tuple[str, ...], settings: Mapping[str, Any]
+    request: EvaluationRequest,
+    names: tuple[str, ...],
+    settings: Mapping[str, Any],
+    *,
+    floors: bool,
 ) -> dict[str, dict[str, Any]]:
     check(len({*names}) == len(names), "protocol", names, "each once")
     trained = load(request.run, trust_code=request.trust_code)
@@ -113,7 +120,8 @@ def _evaluate(
         for job in jobs:
             stack.enter_context(only_writer(job.out))
         for protocol, job in zip(protocols, jobs, strict=True):
-            records[registry.name_of(type(protocol))] = score(protocol, job)
+            record = score(protocol, job, floor_probe() if floors else None)
+            records[registry.name_of(type(protocol))] = record
     return records
 
 
@@ -147,7 +155,7 @@ def _jobs(
     model = trained
     if request.random_weights:
         model = Model(trained.config, build(trained.config))
-    features = FrozenFeatures(
+    features = FrozenFeatures.of_network(
         model.config,
         model.objective,
         request.features_dir,

@@ -15,11 +15,11 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from melpatch.atomic import written_aside
@@ -72,11 +72,67 @@ Write = Callable[[Sequence[Clip], Path], dict[str, Any]]
 """Writes the features of clips into a folder, and returns their description."""
 
 
+@runtime_checkable
+class FeatureSource(Protocol):
+    """What features are of: a network, or a spectrogram without one."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the samples that it takes, in Hz."""
+
+    @property
+    def grid_rows(self) -> int:
+        """Frequency rows of its grid."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of a token after the final norm."""
+
+    def require_pooling(self, pooling: Pooling) -> None:
+        """Raise ConfigError unless it has the layers and tokens of a pooling."""
+
+    def summaries(
+        self, batch: Batch, pooling: Pooling
+    ) -> list[Float[np.ndarray, "stretch field channel"]]:
+        """Return each window's summaries, see :class:`melpatch.inference.pooled.PooledRecording`."""
+
+    def tokens(self, batch: Batch) -> list[Float[np.ndarray, "token dim"]]:
+        """Return the tokens of each window that are no padding, in float16."""
+
+
 class FrozenFeatures:
-    """A trained network whose features are computed once per corpus."""
+    """Features that are computed once per corpus.
+
+    Args:
+        source: what they are of.
+        folder: where they are kept; all ranks can see it.
+        fingerprint: of everything that the source depends on.
+        seconds: longest window that it takes.
+        batch_size: windows per batch.
+        workers: decoding processes.
+    """
 
     def __init__(
         self,
+        source: FeatureSource,
+        folder: Path,
+        *,
+        fingerprint: str,
+        seconds: float,
+        batch_size: int = 32,
+        workers: int = 0,
+    ) -> None:
+        self.source = source
+        self.folder = folder
+        self.seconds = seconds
+        self.batch_size = batch_size
+        self.workers = workers
+        self.fingerprint = hash_values([_VERSION, fingerprint, seconds])
+        self._written: set[Path] = set()  # folders that this object has written
+
+    @classmethod
+    def of_network(
+        cls,
         config: RunConfig,
         objective: Objective,
         folder: Path,
@@ -84,26 +140,26 @@ class FrozenFeatures:
         seconds: float,
         batch_size: int = 32,
         workers: int = 0,
-    ) -> None:
-        """Hold a network; ``fingerprint`` is a hash of everything that its features depend on.
+    ) -> "FrozenFeatures":
+        """Return the features of a network, on the device where it is.
 
         Args:
             config: its settings.
-            objective: the network, on its device.
-            folder: where features are kept; all ranks can see it.
+            objective: the network.
+            folder: see the class, as the rest.
             seconds: longest window that it takes.
             batch_size: windows per batch.
             workers: decoding processes.
         """
-        self.objective = objective.eval()
-        self.encoder = objective.export_encoder()
-        self.network = Network(objective, self._device, "32-true")
-        self.folder = folder
-        self.seconds = seconds
-        self.batch_size = batch_size
-        self.workers = workers
-        self.fingerprint = _fingerprint(config, objective.state_dict(), seconds)
-        self._written: set[Path] = set()  # folders that this object has written
+        device = next(objective.encoder.parameters()).device
+        return cls(
+            Network(objective, device, "32-true"),
+            folder,
+            fingerprint=fingerprint_of_network(config, objective.state_dict()),
+            seconds=seconds,
+            batch_size=batch_size,
+            workers=workers,
+        )
 
     def vectors(self, corpus: Corpus, pooling: str = DEFAULT_POOLING) -> ClipVectors:
         """Return the vectors of a corpus; clips that cannot be read are left out and listed.
@@ -120,7 +176,7 @@ class FrozenFeatures:
             DataError: no clip can be read.
         """
         how = Pooling.parse(pooling)
-        self.encoder.require_pooling(how)
+        self.source.require_pooling(how)
         write = partial(self._write_vectors, how)
         with self._kept(f"vectors {how}", corpus, write) as (values, about):
             # Mode "c", since torch takes no array that cannot be written to.
@@ -133,7 +189,7 @@ class FrozenFeatures:
     def tokens(self, corpus: Corpus) -> ClipTokens:
         """Return all tokens of a corpus; see :meth:`vectors`."""
         with self._kept("tokens", corpus, self._write_tokens) as (values, about):
-            shape = (about["tokens"], self.encoder.embed_dim)
+            shape = (about["tokens"], self.source.embed_dim)
             rows = np.memmap(values, np.float16, "c", shape=shape)
             clips = []
             spans = []
@@ -198,10 +254,10 @@ class FrozenFeatures:
         """Write one row per clip; return which clips could be read, and what the rows hold."""
 
         def summaries(batch: Batch) -> list[np.ndarray]:
-            return self.network.summaries(batch, pooling)
+            return self.source.summaries(batch, pooling)
 
         allocate = partial(new_rows, part_path(folder))
-        new_total = partial(PooledRecording, pooling, self.encoder.grid.rows)
+        new_total = partial(PooledRecording, pooling, self.source.grid_rows)
         own = infer_rank_clips(summaries, clips, self._pass, allocate, new_total)
         if isinstance(own.rows, np.memmap):
             own.rows.flush()  # rank 0 is about to read them
@@ -218,7 +274,7 @@ class FrozenFeatures:
         own_rejected: list[Rejected] = []
         end = 0
         with part_path(folder).open("wb") as file:
-            for item in rank_rows(self._valid_tokens, clips, self._pass, window_rows):
+            for item in rank_rows(self.source.tokens, clips, self._pass, window_rows):
                 clip = share[item.recording]
                 if isinstance(item, RecordingEnd):
                     own_rejected.extend(rejection(clip, item, self.seconds))
@@ -245,24 +301,10 @@ class FrozenFeatures:
             "rejected": rejected,
         }
 
-    def _valid_tokens(self, batch: Batch) -> list[np.ndarray]:
-        """Return the tokens of each window that are not padding, (token, dim) in float16."""
-        with torch.inference_mode():
-            features = self.objective.features(batch.to(self._device))
-            patches = self.encoder(features.spectrogram, features.valid).patches.half().cpu()
-        if features.valid is None:
-            return [*patches.numpy()]
-        valid = features.valid.cpu()
-        return [tokens[own].numpy() for tokens, own in zip(patches, valid, strict=True)]
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.encoder.parameters()).device
-
     @property
     def _pass(self) -> CorpusPass:
         return CorpusPass(
-            sample_rate=self.objective.front_end.sample_rate,
+            sample_rate=self.source.sample_rate,
             seconds=self.seconds,
             batch_size=self.batch_size,
             workers=self.workers,
@@ -286,14 +328,19 @@ def _all_rejected(
     return [(clip.path, clip.reason) for clip in rejected]
 
 
-def _fingerprint(config: RunConfig, state: Mapping[str, Tensor], seconds: float) -> str:
-    """Return a hash of a network: its settings, its weights, and the longest window."""
-    digest = hashlib.blake2b(digest_size=16)
+def hash_values(values: Sequence[Any]) -> str:
+    """Return a hash of plain values."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def fingerprint_of_network(config: RunConfig, state: Mapping[str, Tensor]) -> str:
+    """Return a hash of a network: its settings and its weights."""
     settings = to_dict(config)
     relevant = {
         name: settings.get(name) for name in ("labels", "front_end", "encoder", "objective")
     }
-    digest.update(json.dumps([_VERSION, relevant, seconds], sort_keys=True).encode())
+    digest = hashlib.blake2b(hash_values([relevant]).encode(), digest_size=16)
     for name, value in sorted(state.items()):
         digest.update(name.encode())
         as_bytes = value.detach().cpu().contiguous().flatten().view(torch.uint8)

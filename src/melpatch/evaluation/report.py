@@ -13,7 +13,9 @@ from melpatch.config import to_dict
 from melpatch.data.columns import class_columns
 from melpatch.distributed import on_rank_zero, world_size
 from melpatch.errors import ConfigError, MelpatchError
+from melpatch.evaluation.floors import Floor, describe_floor, measure_floors
 from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.provenance import describe_initialisation, trained_on
 from melpatch.evaluation.summary import summarize
@@ -29,15 +31,26 @@ _SCORES = "scores.json"
 _PREDICTIONS = "predictions.csv"
 
 
-def score(protocol: Protocol, job: EvaluationJob) -> dict[str, Any]:
+def score(
+    protocol: Protocol, job: EvaluationJob, floor_probe: VectorProbe | None = None
+) -> dict[str, Any]:
     """Run a protocol and return its record, as plain values that JSON can hold.
 
     ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial
     (``predictions.csv``) and, if matplotlib is installed, the pictures ``confusion.png`` and
     ``per_class.png``. All processes must call it and get the same result; only rank 0 writes.
+
+    Args:
+        protocol: how to score.
+        job: what to score.
+        floor_probe: the probe of the floors, see :mod:`melpatch.evaluation.floors`; None leaves
+            them out.
     """
     trials, entries = protocol.run_trials(job)
-    return on_rank_zero(lambda: _write(protocol, job, trials, entries))
+    floors: list[Floor] = []
+    if floor_probe is not None:
+        floors = [*measure_floors(protocol, job, trials, floor_probe)]
+    return on_rank_zero(lambda: _write(protocol, job, trials, floors, entries))
 
 
 def refuse_to_overwrite(jobs: Sequence[EvaluationJob]) -> None:
@@ -79,11 +92,20 @@ def record_in(folder: Path) -> dict[str, Any] | None:
 
 
 def _write(
-    protocol: Protocol, job: EvaluationJob, trials: Sequence[TrialResult], entries: dict[str, Any]
+    protocol: Protocol,
+    job: EvaluationJob,
+    trials: Sequence[TrialResult],
+    floors: Sequence[Floor],
+    entries: dict[str, Any],
 ) -> dict[str, Any]:
     labels = protocol.labels(job)
     multi_label = protocol.multi_label(job)
-    scores = summarize(trials, labels, multi_label, protocol.metric(multi_label))
+    metric = protocol.metric(multi_label)
+    scores = summarize(trials, labels, multi_label, metric)
+    scores["floors"] = [
+        describe_floor(floor, trials, scores["value"], labels, multi_label, metric)
+        for floor in floors
+    ]
     record = _conditions(protocol, job, trials) | scores | entries
     with written_aside(job.out / _SCORES) as aside:
         aside.write_text(json.dumps(record, indent=1), encoding="utf-8")

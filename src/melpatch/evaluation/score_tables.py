@@ -44,6 +44,25 @@ def score_tables(
     return _tables_of_columns(rows, title, console)
 
 
+def floor_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Return a table per protocol of its floors and the gain over each; none without floors."""
+    return [_floor_table(name, record) for name, record in records.items() if record["floors"]]
+
+
+def _floor_table(name: str, record: Mapping[str, Any]) -> Table:
+    title = f"{name} {record['version']} beside floors on the same clips"
+    table = Table("", record["metric"], "gain", "95 % of the gain", title=title)
+    table.add_row("this run", _number(record["value"]), "", "", style="bold")
+    for floor in record["floors"]:
+        gain = "-" if floor["gain"] is None else f"{floor['gain']:+.3f}"
+        interval = "-"
+        if floor["gain_95"] is not None:
+            low, high = floor["gain_95"]
+            interval = f"{low:+.3f} to {high:+.3f}"
+        table.add_row(floor["name"], _number(floor["value"]), gain, interval)
+    return table
+
+
 def _row_per_protocol(heads: Iterable[str], rows: Sequence[Sequence[str]], title: str) -> Table:
     table = Table(*heads, title=title)
     for cells in rows:

@@ -8,6 +8,7 @@ from typing import Any
 from melpatch import registry
 from melpatch.config import check, from_dict
 from melpatch.errors import ConfigError
+from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.inference.model import Model
 from melpatch.objectives.classify import Classify
@@ -18,6 +19,13 @@ def default_protocols(model: Model) -> tuple[str, ...]:
     if isinstance(model.objective, Classify):
         return ("as_trained",)
     return ("knn", "linear")
+
+
+def floor_probe() -> VectorProbe:
+    """Return the linear probe, with which the statistics of spectrograms are scored."""
+    (probe,) = select_protocols(["linear"])
+    assert isinstance(probe, VectorProbe)
+    return probe
 
 
 def select_protocols(

@@ -40,6 +40,25 @@ class Network:
         self.precision = resolve_precision(precision, device)
 
     @property
+    def sample_rate(self) -> int:
+        """Rate of the samples that the network takes, in Hz."""
+        return self.objective.front_end.sample_rate
+
+    @property
+    def grid_rows(self) -> int:
+        """Frequency rows of the encoder's grid."""
+        return self.objective.encoder.grid.rows
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of a token after the final norm."""
+        return self.objective.encoder.embed_dim
+
+    def require_pooling(self, pooling: Pooling) -> None:
+        """Raise ConfigError unless the encoder has the layers and tokens of a pooling."""
+        self.objective.encoder.require_pooling(pooling)
+
+    @property
     def default_pooling(self) -> str:
         """The pooling of a classifier; otherwise the one that probes have, too."""
         if isinstance(self.objective, Classify):
@@ -92,7 +111,7 @@ class Network:
     def vectors(self, batch: Batch, pooling: Pooling) -> Float[Tensor, "clip dim"]:
         """Return one vector per clip of a batch at the model's rate."""
         patches, cls, valid = self._tokens(batch, pooling)
-        return pool(patches, cls, valid, self.objective.encoder.grid.rows, pooling)
+        return pool(patches, cls, valid, self.grid_rows, pooling)
 
     @float32_by_default()
     @torch.inference_mode()
@@ -105,20 +124,30 @@ class Network:
         column.
         """
         patches, cls, valid = self._tokens(batch, pooling)
-        pooler = Pooler(pooling, self.objective.encoder.grid.rows)
-        columns, weight = pooler.columns(patches, cls, valid)
-        if pooling.segments == 1:
-            return arrays(summarise(columns, weight, pooler.fields)[:, None])
-        return _without_padding(step_summaries(columns, pooler.fields), weight)
+        return summaries_of(patches, cls, valid, self.grid_rows, pooling)
 
     @float32_by_default()
     @torch.inference_mode()
     def columns(self, batch: Batch, pooling: Pooling) -> list[Float[np.ndarray, "column dim"]]:
         """Return one vector per column of patches of each clip, without the columns of padding."""
         patches, cls, valid = self._tokens(batch, pooling)
-        pooler = Pooler(pooling, self.objective.encoder.grid.rows)
+        pooler = Pooler(pooling, self.grid_rows)
         columns, weight = pooler.columns(patches, cls, valid)
         return _without_padding(columns, weight)
+
+    @float32_by_default()
+    @torch.inference_mode()
+    def tokens(self, batch: Batch) -> list[Float[np.ndarray, "token dim"]]:
+        """Return the patch tokens of each clip that are no padding, in float16."""
+        features = self.objective.features(batch.to(self.device))
+        encoder = self.objective.export_encoder()
+        with self._autocast():
+            encoded = encoder(features.spectrogram, features.valid)
+        patches = encoded.patches.half().cpu()
+        if features.valid is None:
+            return [*patches.numpy()]
+        valid = features.valid.cpu()
+        return [tokens[own].numpy() for tokens, own in zip(patches, valid, strict=True)]
 
     def _tokens(
         self, batch: Batch, pooling: Pooling
@@ -142,6 +171,21 @@ class Network:
 def arrays(values: Float[Tensor, "clip ..."]) -> list[np.ndarray]:
     """Return one float32 array per clip, in the memory of the CPU."""
     return [*values.float().cpu().numpy()]
+
+
+def summaries_of(
+    patches: Float[Tensor, "clip token dim"],
+    cls: Float[Tensor, "clip cls dim"],
+    valid: Bool[Tensor, "clip token"] | None,
+    rows: int,
+    pooling: Pooling,
+) -> list[Float[np.ndarray, "stretch field channel"]]:
+    """Return the summaries of clips: of each as a whole or, for segments, of each column."""
+    pooler = Pooler(pooling, rows)
+    columns, weight = pooler.columns(patches, cls, valid)
+    if pooling.segments == 1:
+        return arrays(summarise(columns, weight, pooler.fields)[:, None])
+    return _without_padding(step_summaries(columns, pooler.fields), weight)
 
 
 def _without_padding(

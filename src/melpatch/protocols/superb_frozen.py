@@ -65,7 +65,7 @@ class SuperbFrozen(Probe):
         Raises:
             ConfigError: the layers of the encoder differ in width.
         """
-        encoder = job.features.encoder
+        encoder = job.model.objective.encoder
         if not isinstance(encoder, TokenEncoder):
             raise ConfigError(
                 "this encoder's layers differ in width, so they cannot be mixed; "

@@ -1,0 +1,204 @@
+"""Floors: what no training, or no network at all, scores on the same clips.
+
+Beside every score stand the majority class, logistic regression on statistics of the log-mel
+spectrogram and of its cepstrum, and the same probe on random weights of the same network. A run that
+does not clear them has learnt nothing that helps here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+
+from melpatch.data.corpus import label_matrix
+from melpatch.evaluation.bootstrap import percentile_interval
+from melpatch.evaluation.frozen_features import FrozenFeatures
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.metrics import bootstrap_metric
+from melpatch.evaluation.probe import VectorProbe
+from melpatch.evaluation.protocol import Protocol
+from melpatch.evaluation.spectrogram_statistics import POOLING, Kind, SpectrogramStatistics
+from melpatch.evaluation.summary import summarize
+from melpatch.evaluation.trials import TrialResult
+from melpatch.inference.model import Model
+from melpatch.training.config import build
+
+MAJORITY = "majority class"
+RANDOM_WEIGHTS = "random weights"
+STATISTICS: Mapping[Kind, str] = {kind: f"{kind} statistics" for kind in get_args(Kind)}
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What something simple scores on the clips of an evaluation.
+
+    Attributes:
+        name: what it is.
+        trials: its predictions, for the same splits and seeds.
+    """
+
+    name: str
+    trials: list[TrialResult]
+
+
+def measure_floors(
+    protocol: Protocol, job: EvaluationJob, trials: Sequence[TrialResult], probe: VectorProbe
+) -> Iterator[Floor]:
+    """Yield the floors of a protocol on a job; there are none without training clips.
+
+    All processes must call it and get the same result.
+
+    Args:
+        protocol: what is scored.
+        job: on what.
+        trials: its predictions.
+        probe: the probe of statistics, where the protocol is none of vectors itself.
+    """
+    splits = {split.name: split for split in protocol.splits(job)}
+    if not all(split.train.clips for split in splits.values()):
+        return
+    labels = protocol.labels(job)
+    shares = {
+        name: label_matrix(split.train.clips, labels).mean(axis=0) for name, split in splits.items()
+    }
+    majority = [
+        replace(
+            trial, probabilities=np.tile(shares[trial.split], (len(trial.clips), 1)), details={}
+        )
+        for trial in trials
+    ]
+    yield Floor(MAJORITY, majority)
+    own = protocol if isinstance(protocol, VectorProbe) else probe
+    # A classifier's labels may come in another order than the corpus has them.
+    same_task = replace(
+        job,
+        corpus=replace(job.corpus, labels=labels, multi_label=protocol.multi_label(job)),
+        labels_per_class=protocol.labels_per_class(job),
+    )
+    for kind, name in STATISTICS.items():
+        features = _statistics(kind, job)
+        yield _floor(name, replace(own, pooling=POOLING), replace(same_task, features=features))
+    if isinstance(protocol, VectorProbe) and not job.random_weights:
+        yield _floor(RANDOM_WEIGHTS, protocol, _at_random_weights(job))
+
+
+def describe_floor(
+    floor: Floor,
+    trials: Sequence[TrialResult],
+    value: float | None,
+    labels: Sequence[str],
+    multi_label: bool,
+    metric: str,
+) -> dict[str, Any]:
+    """Return the score of a floor, and the gain of a run over it, as plain values.
+
+    Args:
+        floor: the floor.
+        trials: the predictions of the run.
+        value: the score of the run.
+        labels: the names of the columns.
+        multi_label: whether a clip may have several labels or none.
+        metric: the primary metric.
+
+    Returns:
+        ``name``, ``value`` and ``interval_95`` of the floor; ``gain``, and ``gain_95``, the
+        bootstrap interval of the difference on the same clips, None where the metric has none.
+    """
+    scores = summarize(floor.trials, labels, multi_label, metric)
+    gain = None
+    if value is not None and scores["value"] is not None:
+        gain = value - scores["value"]
+    return {
+        "name": floor.name,
+        "value": scores["value"],
+        "interval_95": scores["interval_95"],
+        "gain": gain,
+        "gain_95": paired_interval(trials, floor.trials, labels, metric),
+    }
+
+
+def describe_highest(record: Mapping[str, Any]) -> str | None:
+    """Return a sentence if a score is below its highest floor, with what usually helps."""
+    known = [floor for floor in record["floors"] if floor["gain"] is not None]
+    if not known:
+        return None
+    highest = min(known, key=lambda floor: floor["gain"])
+    if highest["gain"] >= 0:
+        return None
+    return (
+        f"{record['protocol']}: {record['value']:.3f} is below {highest['name']} with "
+        f"{highest['value']:.3f}, so this run does not help here yet; longer pretraining on sound "
+        "of this kind, fine-tuning, or another pooling (--set pooling=rows+mean+std+delta) "
+        "usually does"
+    )
+
+
+def paired_interval(
+    trials: Sequence[TrialResult],
+    others: Sequence[TrialResult],
+    labels: Sequence[str],
+    metric: str,
+    *,
+    seed: int = 0,
+) -> list[float] | None:
+    """Return the 95 % bootstrap interval of the difference between two lists of trials.
+
+    Each draw of the clips is the same for both. None for metrics without an interval, or where they
+    scored different clips.
+
+    Args:
+        trials: of one evaluation.
+        others: of the other, of the same splits and seeds.
+        labels: the names of the columns.
+        metric: the primary metric.
+        seed: seed of the bootstrap.
+    """
+    if metric not in ("accuracy", "mAP"):
+        return None
+    by_name = {(trial.split, trial.seed): trial for trial in others}
+    number = {name: place for place, name in enumerate(dict.fromkeys(t.split for t in trials))}
+    differences = []
+    for trial in trials:
+        other = by_name.get((trial.split, trial.seed))
+        if other is None or trial.clips != other.clips:
+            return None
+        targets = label_matrix(trial.clips, labels)
+        draw = seed + number[trial.split]
+        differences.append(
+            bootstrap_metric(trial.probabilities, targets, metric, draw)
+            - bootstrap_metric(other.probabilities, targets, metric, draw)
+        )
+    means = np.ma.masked_invalid(differences).mean(axis=0).filled(np.nan)
+    return percentile_interval(means)
+
+
+def _floor(name: str, protocol: Protocol, job: EvaluationJob) -> Floor:
+    folder = job.out / "floors" / name.replace(" ", "-")
+    trials, _ = protocol.run_trials(replace(job, out=folder))
+    return Floor(name, trials)
+
+
+def _statistics(kind: Kind, job: EvaluationJob) -> FrozenFeatures:
+    source = SpectrogramStatistics(kind, job.model.config.front_end, job.model.device)
+    return FrozenFeatures(
+        source,
+        job.features.folder,
+        fingerprint=source.fingerprint,
+        seconds=job.features.seconds,
+        batch_size=job.batch_size,
+        workers=job.workers,
+    )
+
+
+def _at_random_weights(job: EvaluationJob) -> EvaluationJob:
+    model = Model(job.model.config, build(job.model.config), job.model.device)
+    features = FrozenFeatures.of_network(
+        model.config,
+        model.objective,
+        job.features.folder,
+        seconds=model.seconds,
+        batch_size=job.batch_size,
+        workers=job.workers,
+    )
+    return replace(job, model=model, features=features, random_weights=True)

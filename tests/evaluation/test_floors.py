@@ -1,0 +1,122 @@
+"""Floors beside scores: the same clips, splits and seeds, and the gain over each."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from journeys.three_sounds import settings, write_run, write_sound
+
+from melpatch.data.clip import Clip
+from melpatch.evaluation.evaluate import evaluate
+from melpatch.evaluation.floors import Floor, describe_floor, describe_highest, paired_interval
+from melpatch.evaluation.trials import TrialResult
+
+NAMES = ("a", "b", "c")
+
+
+def trial(correct, seed=0, split="test"):
+    """Return the trial of some clips of class a, of which these are predicted right."""
+    clips = tuple(
+        Clip(Path(f"{number}.wav"), number, 0.0, 1.0, labels=("a",))
+        for number in range(len(correct))
+    )
+    right, wrong = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
+    return TrialResult(split, seed, clips, np.array([right if one else wrong for one in correct]))
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=30), st.integers(0, 2**32 - 1))
+def test_the_same_predictions_differ_by_nothing(correct, seed):
+    one = trial(correct)
+    assert paired_interval([one], [one], NAMES, "accuracy", seed=seed) == [0.0, 0.0]
+
+
+def test_the_interval_of_a_difference_is_that_of_paired_draws():
+    ours = trial([True] * 70 + [False] * 30)
+    theirs = trial([True] * 60 + [False] * 40)
+    low, high = paired_interval([ours], [theirs], NAMES, "accuracy")
+    # Ten clips differ, all to the same side: the difference is binomial, 10 of 100 draws.
+    assert 0.03 <= low <= 0.06
+    assert 0.14 <= high <= 0.18
+    # Clips of which other ones are right differ more, with the same two accuracies.
+    others = trial([False] * 40 + [True] * 60)
+    wide_low, wide_high = paired_interval([ours], [others], NAMES, "accuracy")
+    assert wide_high - wide_low > 1.5 * (high - low)
+
+
+def test_trials_of_other_clips_have_no_paired_interval():
+    ours = trial([True] * 5)
+    fewer = trial([True] * 4)
+    assert paired_interval([ours], [fewer], NAMES, "accuracy") is None
+    assert paired_interval([ours], [replace(ours, seed=1)], NAMES, "accuracy") is None
+
+
+def test_a_floor_is_described_by_its_score_and_the_gain_over_it():
+    ours = trial([True, True, True, False])
+    floor = Floor("log-mel statistics", [trial([True, False, False, False])])
+    told = describe_floor(floor, [ours], 0.75, NAMES, False, "accuracy")
+    assert (told["name"], told["value"], told["gain"]) == ("log-mel statistics", 0.25, 0.5)
+    assert told["gain_95"][0] <= 0.5 <= told["gain_95"][1]
+
+
+def test_a_score_below_its_highest_floor_is_told_with_what_helps():
+    record = {
+        "protocol": "linear",
+        "value": 0.61,
+        "floors": [
+            {"name": "majority class", "value": 0.1, "gain": 0.51},
+            {"name": "log-mel statistics", "value": 0.79, "gain": -0.18},
+        ],
+    }
+    sentence = describe_highest(record)
+    assert sentence.startswith("linear: 0.610 is below log-mel statistics with 0.790")
+    assert "pretraining" in sentence
+    assert describe_highest(record | {"value": 0.8, "floors": record["floors"][:1]}) is None
+    assert describe_highest(record | {"floors": []}) is None
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """Scores of a run with random weights on a corpus with many highs, and its folder."""
+    root = tmp_path_factory.mktemp("floors")
+    rows = ["path,label,split"]
+    for label, count in (("high", 6), ("low", 3), ("noise", 3)):
+        for number in range(count):
+            write_sound(root / f"{label}{number}.wav", label, 0.5, seed=number)
+            split = "test" if number % 3 == 2 else "train"
+            rows.append(f"{label}{number}.wav,{label},{split}")
+    (root / "corpus.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    run = write_run(root / "run", settings(seconds=0.5))
+    return evaluate(run, root / "corpus.csv", ["knn", "linear"], settings={"k": 1}), root
+
+
+def test_every_score_stands_beside_floors_on_the_same_clips(scored):
+    records, _ = scored
+    for record in records.values():
+        floors = {floor["name"]: floor for floor in record["floors"]}
+        assert [*floors] == [
+            "majority class",
+            "log-mel statistics",
+            "MFCC statistics",
+            "random weights",
+        ]
+        # Two of the four test clips are of the class that most training clips have.
+        assert floors["majority class"]["value"] == 0.5
+        # A tone, another tone and noise are told apart by their spectra.
+        assert floors["log-mel statistics"]["value"] == 1.0
+        for floor in floors.values():
+            assert floor["gain"] == pytest.approx(record["value"] - floor["value"])
+            assert floor["gain_95"] is not None
+    # The run is at random weights itself, drawn by the same seed.
+    assert records["knn"]["floors"][-1]["gain"] == 0.0
+
+
+def test_floors_can_be_left_out_and_are_computed_once(scored, monkeypatch):
+    records, root = scored
+    again = evaluate(root / "run", root / "corpus.csv", ["knn"], settings={"k": 1})
+    assert again["knn"]["floors"] == records["knn"]["floors"]
+    without = evaluate(root / "run", root / "corpus.csv", ["knn"], floors=False, out=root / "other")
+    assert without["knn"]["floors"] == []
+    assert not (root / "other" / "knn" / "floors").exists()
