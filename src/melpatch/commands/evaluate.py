@@ -48,6 +48,9 @@ class Config:
     floors: bool = True
     """Score the same clips with the majority class, with statistics of log-mel spectrograms and MFCCs, and with random
     weights of the same network too."""
+    keep: Path | None = None
+    """Run folder to write for the classifier that the linear probe is; with --protocol linear or few_shot, one split
+    and one seed. It predicts, embeds and is scored as any other."""
     batch_size: int = 32
     """Windows per batch."""
     workers: int = 0
@@ -79,6 +82,7 @@ def run(config: Config) -> None:
         seeds=config.seeds,
         random_weights=config.random_weights,
         floors=config.floors,
+        keep=config.keep,
         batch_size=config.batch_size,
         workers=config.workers,
         out=config.out,
@@ -99,6 +103,8 @@ def run(config: Config) -> None:
         notice(sentence)
     folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
     notice(f"written to {', '.join(map(str, folders))}")
+    if config.keep is not None:
+        notice(f"kept as a classifier: melpatch predict {config.keep} RECORDINGS --out FILE")
 
 
 def _title(records: Mapping[str, Mapping[str, Any]]) -> str:

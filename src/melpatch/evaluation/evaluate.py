@@ -20,11 +20,12 @@ from melpatch.default_dtype import float32_by_default
 from melpatch.evaluation.caveats import warn_about_scores
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.kept_probe import check_kept, keep_from_job
 from melpatch.evaluation.probe import Probe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.report import record_in, refuse_to_overwrite, score
 from melpatch.evaluation.request import EvaluationRequest, protocol_folder
-from melpatch.evaluation.select import default_protocols, floor_probe, select_protocols
+from melpatch.evaluation.select import default_protocols, linear_probe, select_protocols
 from melpatch.inference.model import Model, load
 from melpatch.only_writer import only_writer
 from melpatch.progress import notice
@@ -46,6 +47,7 @@ def evaluate(
     seeds: Sequence[int] = (),
     random_weights: bool = False,
     floors: bool = True,
+    keep: str | PathLike[str] | None = None,
     batch_size: int = 32,
     workers: int = 0,
     out: str | PathLike[str] | None = None,
@@ -70,6 +72,7 @@ def evaluate(
         random_weights: score the same network at random weights instead.
         floors: score the same clips with the majority class, with statistics of spectrograms and
             with random weights too, see :mod:`melpatch.evaluation.floors`.
+        keep: run folder to write, for the classifier that the linear probe of one split and seed is.
         batch_size: windows per batch.
         workers: decoding processes.
         out: folder for the results; by default in RUN/evaluation, named after what is scored.
@@ -95,7 +98,7 @@ def evaluate(
         features_dir=Path(features_dir or Path(run, "features")),
         trust_code=trust_code,
     )
-    return _evaluate(request, _listed(protocols), settings or {}, floors=floors)
+    return _evaluate(request, _listed(protocols), settings or {}, floors=floors, keep=keep)
 
 
 def _evaluate(
@@ -104,6 +107,7 @@ def _evaluate(
     settings: Mapping[str, Any],
     *,
     floors: bool,
+    keep: str | PathLike[str] | None,
 ) -> dict[str, dict[str, Any]]:
     check(len({*names}) == len(names), "protocol", names, "each once")
     trained = load(request.run, trust_code=request.trust_code)
@@ -114,14 +118,19 @@ def _evaluate(
     if request.out is not None:
         refuse_to_overwrite(jobs)
     request.check_writable(with_features=any(isinstance(item, Probe) for item in protocols))
+    if keep is not None:
+        check_kept(protocols, jobs, Path(keep))
     warn_about_scores(protocols, jobs)
     records = {}
     with ExitStack() as stack:
         for job in jobs:
             stack.enter_context(only_writer(job.out))
         for protocol, job in zip(protocols, jobs, strict=True):
-            record = score(protocol, job, floor_probe() if floors else None)
+            record = score(protocol, job, linear_probe() if floors else None)
             records[registry.name_of(type(protocol))] = record
+    if keep is not None:
+        (probe,) = protocols
+        keep_from_job(probe, jobs[0], Path(keep))
     return records
 
 

@@ -155,7 +155,7 @@ class FrozenFeatures:
         return cls(
             Network(objective, device, "32-true"),
             folder,
-            fingerprint=fingerprint_of_network(config, objective.state_dict()),
+            fingerprint=fingerprint_of_network(config, objective.export_encoder().state_dict()),
             seconds=seconds,
             batch_size=batch_size,
             workers=workers,
@@ -335,11 +335,13 @@ def hash_values(values: Sequence[Any]) -> str:
 
 
 def fingerprint_of_network(config: RunConfig, state: Mapping[str, Tensor]) -> str:
-    """Return a hash of a network: its settings and its weights."""
+    """Return a hash of a frozen network: its front end, the encoder's settings and its weights.
+
+    What it was trained for does not matter, so a classifier and the probe that it was kept from share
+    features.
+    """
     settings = to_dict(config)
-    relevant = {
-        name: settings.get(name) for name in ("labels", "front_end", "encoder", "objective")
-    }
+    relevant = {name: settings.get(name) for name in ("front_end", "encoder")}
     digest = hashlib.blake2b(hash_values([relevant]).encode(), digest_size=16)
     for name, value in sorted(state.items()):
         digest.update(name.encode())

@@ -1,69 +1,92 @@
 """Logistic regression on standardised features: the linear probe, and what floors are measured with."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy.special import expit
+from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from melpatch.evaluation.logistic import fit_logistic
 from melpatch.evaluation.metrics import check_finite
 
+_CERTAIN = 1e4
+"""Logit whose probability is exactly 1, and that of whose negative is exactly 0."""
 
-def linear_probabilities(
-    train_features: Float[np.ndarray, "train feature"],
-    train_targets: Shaped[np.ndarray, "train label"],
-    test_features: Float[np.ndarray, "test feature"],
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A fitted linear probe: logits are ``weight @ ((features - mean) / scale) + bias``.
+
+    Attributes:
+        mean: of the training features.
+        scale: their deviation; 1 where they do not vary.
+        weight: of each label.
+        bias: of each label.
+        multi_label: whether logits go through a sigmoid each, instead of a softmax over labels.
+    """
+
+    mean: Float[np.ndarray, " feature"]
+    scale: Float[np.ndarray, " feature"]
+    weight: Float[np.ndarray, "label feature"]
+    bias: Float[np.ndarray, " label"]
+    multi_label: bool
+
+    def probabilities(
+        self, features: Float[np.ndarray, "clip feature"]
+    ) -> Float[np.ndarray, "clip label"]:
+        """Return the probability of each label.
+
+        Raises:
+            MelpatchError: a feature is not finite.
+        """
+        check_finite("features", features)
+        logits = (features - self.mean) / self.scale @ self.weight.T + self.bias
+        probabilities: np.ndarray = expit(logits) if self.multi_label else softmax(logits, axis=1)
+        return probabilities
+
+
+def fit_linear(
+    features: Float[np.ndarray, "clip feature"],
+    targets: Shaped[np.ndarray, "clip label"],
     *,
     multi_label: bool,
     C: float = 0.1,  # noqa: N803 - scikit-learn's name
-) -> Float[np.ndarray, "test label"]:
-    """Return the probability of every label: softmax over labels, or for multi-label tasks one sigmoid per label.
+) -> LinearHead:
+    """Return the linear probe of training clips: a softmax over labels, or a sigmoid for each.
 
-    Mean and variance of the features come from the training clips only. A label that no training
-    clip has gets 0, one that all have gets 1.
+    A label that no training clip has gets the probability 0, one that all have gets 1.
 
     Args:
-        train_features: embeddings of the training clips.
-        train_targets: 1 where a training clip has the label, else 0.
-        test_features: embeddings of the clips to score.
+        features: embeddings of the training clips.
+        targets: 1 where a training clip has the label, else 0.
         multi_label: whether a clip may have several labels or none.
         C: inverse strength of the L2 penalty, as in scikit-learn.
 
     Raises:
         MelpatchError: a feature is not finite.
     """
-    check_finite("training features", train_features)
-    check_finite("test features", test_features)
-    scaler = StandardScaler().fit(train_features)
-    train = scaler.transform(train_features)
-    test = scaler.transform(test_features)
-    if not multi_label:
-        return _softmax(train, train_targets.argmax(axis=1), test, train_targets.shape[1], C)
-    positive = train_targets > 0.5
-    # Only labels that some training clips have and others lack can be learnt; the others are constant.
-    learnable = positive.any(axis=0) & ~positive.all(axis=0)
-    constant = positive.all(axis=0).astype(np.float64)
-    probabilities = np.tile(constant, (len(test), 1))
-    if learnable.any():
-        weights, bias = fit_logistic(train, positive[:, learnable], C)
-        probabilities[:, learnable] = expit(test @ weights + bias)
-    return probabilities
-
-
-def _softmax(
-    train: Float[np.ndarray, "train feature"],
-    classes: Shaped[np.ndarray, " train"],
-    test: Float[np.ndarray, "test feature"],
-    num_classes: int,
-    C: float,  # noqa: N803
-) -> Float[np.ndarray, "test class"]:
-    """Return the probability of each class; those without a training clip get 0."""
-    seen = np.unique(classes.astype(int))
-    probabilities = np.zeros((len(test), num_classes))
-    if len(seen) == 1:
-        probabilities[:, seen] = 1.0
+    check_finite("training features", features)
+    scaler = StandardScaler().fit(features)
+    scaled = scaler.transform(features)
+    positive = targets > 0.5
+    weight = np.zeros((targets.shape[1], features.shape[1]))
+    bias = np.where(positive.all(axis=0), _CERTAIN, -_CERTAIN)
+    if multi_label:
+        # Only labels that some training clips have and others lack can be learnt.
+        learnable = positive.any(axis=0) & ~positive.all(axis=0)
+        if learnable.any():
+            columns, bias[learnable] = fit_logistic(scaled, positive[:, learnable], C)
+            weight[learnable] = columns.T
     else:
-        regression = LogisticRegression(C=C, max_iter=2000).fit(train, classes)
-        probabilities[:, seen] = regression.predict_proba(test)
-    return probabilities
+        classes = targets.argmax(axis=1)
+        seen = np.unique(classes)
+        bias[seen] = 0.0
+        if len(seen) > 1:
+            regression = LogisticRegression(C=C, max_iter=2000).fit(scaled, classes)
+            # Of two classes, scikit-learn has the logit of the second alone.
+            rows = seen if len(seen) > 2 else seen[1:]
+            weight[rows] = regression.coef_
+            bias[rows] = regression.intercept_
+    return LinearHead(scaler.mean_, scaler.scale_, weight, bias, multi_label)

@@ -2,6 +2,7 @@
 
 import time
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.distributed import on_rank_zero
 from melpatch.evaluation.features import ClipTokens, ClipVectors
 from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.linear import LinearHead
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.splits import EvaluationSplit
 from melpatch.evaluation.trials import TrialResult
@@ -26,6 +28,19 @@ class ProbeInputs(NamedTuple):
     """ClipVectors or ClipTokens."""
     targets: Float[np.ndarray, "clip label"]
     """1 where the clip has the label, else 0."""
+
+
+def probe_inputs(
+    features: ClipVectors | ClipTokens, part: Corpus, labels: Sequence[str]
+) -> ProbeInputs:
+    """Return the features and targets of those clips of a part that could be read.
+
+    Raises:
+        DataError: that is none of them.
+    """
+    selected = features.select(part.clips)
+    require_readable(selected.clips, part.clips, features.rejected)
+    return ProbeInputs(selected, label_matrix(selected.clips, labels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +82,11 @@ class Probe(Protocol):
         seed: int,
         features: ClipVectors | ClipTokens,
     ) -> TrialResult:
-        def inputs(part: Corpus) -> ProbeInputs:
-            selected = features.select(part.clips)
-            require_readable(selected.clips, part.clips, features.rejected)
-            return ProbeInputs(selected, label_matrix(selected.clips, job.corpus.labels))
-
         start = time.monotonic()
-        test = inputs(split.test)
-        train = inputs(split.train)
-        val = inputs(split.val) if split.val else None
+        labels = job.corpus.labels
+        test = probe_inputs(features, split.test, labels)
+        train = probe_inputs(features, split.train, labels)
+        val = probe_inputs(features, split.val, labels) if split.val else None
         probabilities, details = self.fit_predict(
             train, val, test, multi_label=job.corpus.multi_label, seed=seed
         )
@@ -100,6 +111,15 @@ class VectorProbe(Probe):
     def features(self, job: EvaluationJob) -> ClipVectors:
         """See :meth:`Probe.features`."""
         return job.features.vectors(job.labelled_corpus, self.pooling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe(VectorProbe):
+    """A probe of vectors that is a linear head, which can be kept as a classifier."""
+
+    @abstractmethod
+    def fit(self, train: ProbeInputs, *, multi_label: bool) -> LinearHead:
+        """Return the head that training clips give."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 from melpatch import registry
 from melpatch.config import check, from_dict
 from melpatch.errors import ConfigError
-from melpatch.evaluation.probe import VectorProbe
+from melpatch.evaluation.probe import LinearProbe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.inference.model import Model
 from melpatch.objectives.classify import Classify
@@ -21,10 +21,10 @@ def default_protocols(model: Model) -> tuple[str, ...]:
     return ("knn", "linear")
 
 
-def floor_probe() -> VectorProbe:
-    """Return the linear probe, with which the statistics of spectrograms are scored."""
+def linear_probe() -> LinearProbe:
+    """Return the linear probe: it is kept as a classifier, and scores statistics of spectrograms."""
     (probe,) = select_protocols(["linear"])
-    assert isinstance(probe, VectorProbe)
+    assert isinstance(probe, LinearProbe)
     return probe
 
 

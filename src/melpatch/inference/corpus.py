@@ -104,7 +104,27 @@ def infer_clips(
         DataError: no clip could be read, or ranks were given different clips.
     """
     how = CorpusPass(sample_rate, seconds, batch_size, workers, description)
-    ranks = all_gather_objects(infer_rank_clips(_per_window(function), clips, how, np.zeros))
+    return clip_table(_per_window(function), clips, how)
+
+
+def clip_table(
+    function: BatchFunction,
+    clips: Sequence[Clip],
+    how: CorpusPass,
+    new_total: Callable[[], Total] = MeanOfWindows,
+) -> ClipTable:
+    """Return one row per clip, of what its windows come to; every rank must call it.
+
+    Args:
+        function: batch to one array per window.
+        clips: clips whose rows are wanted.
+        how: windows, batches and decoding.
+        new_total: makes what the windows of a clip come to; by default their mean.
+
+    Raises:
+        DataError: no clip could be read, or ranks were given different clips.
+    """
+    ranks = all_gather_objects(infer_rank_clips(function, clips, how, np.zeros, new_total))
     readable = merge_ranks([rank.readable for rank in ranks])
     rejected = tuple(clip for rank in ranks for clip in rank.rejected)
     kept = tuple(compress(clips, readable))

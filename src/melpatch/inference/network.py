@@ -128,6 +128,14 @@ class Network:
 
     @float32_by_default()
     @torch.inference_mode()
+    def classify(self, vector: Float[np.ndarray, " dim"]) -> Float[np.ndarray, " label"]:
+        """Return the probability of each label for a vector pooled over a whole recording."""
+        given = torch.from_numpy(vector).to(self.device)
+        probabilities: np.ndarray = self.classifier().classify(given[None])[0].cpu().numpy()
+        return probabilities
+
+    @float32_by_default()
+    @torch.inference_mode()
     def columns(self, batch: Batch, pooling: Pooling) -> list[Float[np.ndarray, "column dim"]]:
         """Return one vector per column of patches of each clip, without the columns of padding."""
         patches, cls, valid = self._tokens(batch, pooling)

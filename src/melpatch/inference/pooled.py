@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melpatch.inference.network import Network
 from melpatch.nn.pooling import Pooler, Pooling, segment_bounds
 from melpatch.nn.summaries import join, join_all, join_pairs
 
@@ -74,3 +75,19 @@ class PooledRecording:
                 self._span *= 2
         self._stretches = stretches
         self._rest = rest
+
+
+class PooledPrediction(PooledRecording):
+    """The probability of each label for a recording, from its pooled vector.
+
+    Args:
+        network: a classifier.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network.classifier().pooling, network.grid_rows)
+        self._network = network
+
+    def result(self) -> Float[np.ndarray, " label"]:
+        """Return the probabilities for the windows so far, of which there is at least one."""
+        return self._network.classify(super().result())

@@ -1,5 +1,6 @@
 """What to compute for each recording: its embedding, its frames, or its predictions."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -11,9 +12,17 @@ from melpatch.data.clip import Batch
 from melpatch.inference.batches import BatchFunction
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.network import Network, arrays
-from melpatch.inference.pooled import PooledRecording
-from melpatch.inference.rows import ToRows, frame_rows, recording_rows, window_rows
+from melpatch.inference.pooled import PooledPrediction, PooledRecording
+from melpatch.inference.rows import (
+    MeanOfWindows,
+    ToRows,
+    Total,
+    frame_rows,
+    recording_rows,
+    window_rows,
+)
 from melpatch.inference.windows import WindowSpec
+from melpatch.nn.pooling import Pooling
 
 
 def embedding_task(
@@ -45,14 +54,12 @@ def embedding_task(
         return _frames_task(network, seconds, pooling, layer, hop, channel, salvage=salvage)
     how = network.resolve_pooling(pooling, layer)
 
-    def summaries(batch: Batch) -> list[np.ndarray]:
-        return network.summaries(batch, how)
-
     rows = network.objective.encoder.grid.rows
     to_rows = partial(
         recording_rows, new_total=partial(PooledRecording, how, rows), keep_partial=salvage
     )
-    return _task(network, seconds, seconds, summaries, to_rows, channel, salvage)
+    function = partial(_window_summaries, network, how)
+    return _task(network, seconds, seconds, function, to_rows, channel, salvage)
 
 
 def _frames_task(
@@ -110,15 +117,34 @@ def prediction_task(
     Raises:
         ConfigError: the network was not trained with labels, or the hop is shorter than a sample.
     """
-    network.classifier()
-
-    def probabilities(batch: Batch) -> list[np.ndarray]:
-        return arrays(network.probabilities(batch))
-
     if hop is None:
-        means = partial(recording_rows, keep_partial=salvage)
-        return _task(network, seconds, seconds, probabilities, means, channel, salvage)
-    return _task(network, seconds, hop, probabilities, window_rows, channel, salvage)
+        function, new_total = recording_predictions(network)
+        to_rows = partial(recording_rows, new_total=new_total, keep_partial=salvage)
+        return _task(network, seconds, seconds, function, to_rows, channel, salvage)
+    network.classifier()
+    function = partial(_window_probabilities, network)
+    return _task(network, seconds, hop, function, window_rows, channel, salvage)
+
+
+def recording_predictions(network: Network) -> tuple[BatchFunction, Callable[[], Total]]:
+    """Return what to compute of each window, and what makes a recording's probabilities of that.
+
+    Raises:
+        ConfigError: the network was not trained with labels.
+    """
+    classifier = network.classifier()
+    if classifier.config.recordings == "whole":
+        pooling = classifier.pooling
+        return partial(_window_summaries, network, pooling), partial(PooledPrediction, network)
+    return partial(_window_probabilities, network), MeanOfWindows
+
+
+def _window_probabilities(network: Network, batch: Batch) -> list[np.ndarray]:
+    return arrays(network.probabilities(batch))
+
+
+def _window_summaries(network: Network, pooling: Pooling, batch: Batch) -> list[np.ndarray]:
+    return network.summaries(batch, pooling)
 
 
 def _task(

@@ -53,6 +53,32 @@ def gelu_mlp(widths: tuple[int, ...], *, last: bool) -> nn.Sequential:
     return nn.Sequential(*layers).apply(init_linear)
 
 
+class Standardise(nn.Module):
+    """Subtracts means and divides by deviations, which are given and not learned.
+
+    Attributes:
+        mean: of each channel over the training clips.
+        scale: deviation of each channel over them, above 0.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    def forward(self, vectors: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Return the standardised vectors."""
+        return (vectors - self.mean) / self.scale
+
+
+def standardised_head(in_dim: int, out_dim: int) -> nn.Sequential:
+    """Return Standardise, Linear: a linear probe."""
+    return nn.Sequential(Standardise(in_dim), nn.Linear(in_dim, out_dim))
+
+
 class PatchDecoder(nn.Module):
     """Tokens to pixels: an MLP and a transposed convolution.
 

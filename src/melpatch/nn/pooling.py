@@ -188,10 +188,11 @@ class Pooler:
         tokens stand in every column, so that recordings of several windows have their mean.
         """
         # (clip, row * column, dim) -> (clip, column, row, dim)
-        grid = at_least_float32(patches).unflatten(1, (self.rows, -1)).transpose(1, 2)
+        shape = (len(patches), self.rows, patches.shape[1] // self.rows)
+        grid = at_least_float32(patches).reshape(*shape, patches.shape[2]).transpose(1, 2)
         inside = None
         if valid is not None:
-            inside = valid.unflatten(1, (self.rows, -1)).transpose(1, 2)
+            inside = valid.reshape(shape).transpose(1, 2)
         channels: list[Tensor] = []
         by_row: Tensor | None = None
         if self.pooling.statistics and self.pooling.rows:

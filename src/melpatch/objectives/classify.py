@@ -14,7 +14,7 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoded, Encoder, TokenEncoder
 from melpatch.errors import ConfigError
-from melpatch.nn.heads import linear_head
+from melpatch.nn.heads import linear_head, standardised_head
 from melpatch.nn.masking import Masking
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput
@@ -46,6 +46,12 @@ class Classify(Objective):
         projection: int = 0
         """Width of a linear layer that each token goes through before the pooling; the head after
         it then has no LayerNorm. 0 has neither: LayerNorm and a linear layer after the pooling."""
+        head: Literal["normed", "standardised"] = "normed"
+        """What a vector without projection goes through before the linear layer: LayerNorm, or the
+        means and deviations of the training clips, as in a linear probe."""
+        recordings: Literal["windows", "whole"] = "windows"
+        """Recordings longer than the input: the mean of the probabilities of their windows, or one
+        vector of the whole recording, as in a probe."""
         multi_label: bool = False
         """Several labels per clip instead of one. Set from the data."""
         loss: Literal["auto", "softmax", "sigmoid"] = "auto"
@@ -74,6 +80,9 @@ class Classify(Objective):
                 "0 to below 1",
             )
             check(0 <= self.patch_out < 1, "patch_out", self.patch_out, "0 to below 1")
+            fits = self.recordings == "windows" or (self.layers == "last" and not self.projection)
+            allowed = "windows where layers are mixed or tokens projected"
+            check(fits, "recordings", self.recordings, allowed)
             fits = not (self.multi_label and self.loss == "softmax")
             check(fits, "loss", self.loss, "auto or sigmoid, since clips have several labels")
 
@@ -123,7 +132,8 @@ class Classify(Objective):
             self.projection = nn.Linear(token_dim, config.projection)
             self.head = nn.Linear(pooled, len(labels))
         else:
-            self.head = linear_head(pooled, len(labels))
+            heads = {"normed": linear_head, "standardised": standardised_head}
+            self.head = heads[config.head](pooled, len(labels))
         if config.frozen:
             encoder.requires_grad_(False)
         self.augment = Augment(config.augment)
@@ -238,7 +248,14 @@ class Classify(Objective):
         sigmoid(s_k) times the product of 1 - sigmoid(s_j) over all other labels j. This is exp(s_k)
         times a factor common to all labels, hence a softmax too.
         """
-        logits = self.logits(self.features(batch))
+        return self._probabilities(self.logits(self.features(batch)))
+
+    def classify(self, vectors: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip label"]:
+        """Return the probability of each label for vectors that were pooled over whole recordings."""
+        logits: Tensor = self.head(vectors)
+        return self._probabilities(logits)
+
+    def _probabilities(self, logits: Float[Tensor, "clip label"]) -> Float[Tensor, "clip label"]:
         if self.config.multi_label:
             return logits.sigmoid()
         return logits.softmax(dim=1)

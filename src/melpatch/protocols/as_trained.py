@@ -9,7 +9,8 @@ from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.splits import EVERYTHING, EvaluationSplit, select_split
 from melpatch.evaluation.trials import TrialResult
-from melpatch.inference.corpus import infer_clips
+from melpatch.inference.corpus import CorpusPass, clip_table
+from melpatch.inference.tasks import recording_predictions
 from melpatch.objectives.classify import Classify
 from melpatch.registry import name_of
 
@@ -58,15 +59,11 @@ class AsTrained(Protocol):
 
     def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
         """See :meth:`melpatch.evaluation.protocol.Protocol.run_trial`."""
-        predictions = infer_clips(
-            job.model.predict_batch,
-            split.test.clips,
-            sample_rate=job.model.sample_rate,
-            seconds=job.model.seconds,
-            batch_size=job.batch_size,
-            workers=job.workers,
-            description="predicting",
+        function, new_total = recording_predictions(job.model.network)
+        how = CorpusPass(
+            job.model.sample_rate, job.model.seconds, job.batch_size, job.workers, "predicting"
         )
+        predictions = clip_table(function, split.test.clips, how, new_total)
         rejected = [clip.path for clip in predictions.rejected]
         return TrialResult(
             split.name, seed, predictions.clips, predictions.rows, {"rejected": rejected}

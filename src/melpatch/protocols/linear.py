@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from melpatch.config import check
-from melpatch.evaluation.linear import linear_probabilities
-from melpatch.evaluation.probe import ProbeInputs, VectorProbe
+from melpatch.evaluation.linear import LinearHead, fit_linear
+from melpatch.evaluation.probe import LinearProbe, ProbeInputs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(VectorProbe):
+class Linear(LinearProbe):
     """Logistic regression with a fixed penalty; one per label where a clip may have several."""
 
     # Version 1 stopped further from the optimum for several labels; versions before 3 had the mean of
@@ -28,6 +28,10 @@ class Linear(VectorProbe):
         super().__post_init__()
         check(self.C > 0, "C", self.C, "above 0")
 
+    def fit(self, train: ProbeInputs, *, multi_label: bool) -> LinearHead:
+        """Return the probe of training clips, which can be kept as a classifier."""
+        return fit_linear(train.features.vectors, train.targets, multi_label=multi_label, C=self.C)
+
     def fit_predict(
         self,
         train: ProbeInputs,
@@ -38,11 +42,5 @@ class Linear(VectorProbe):
         seed: int,
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
         """See :meth:`melpatch.evaluation.probe.Probe.fit_predict`."""
-        probabilities = linear_probabilities(
-            train.features.vectors,
-            train.targets,
-            test.features.vectors,
-            multi_label=multi_label,
-            C=self.C,
-        )
-        return probabilities, {}
+        head = self.fit(train, multi_label=multi_label)
+        return head.probabilities(test.features.vectors), {}

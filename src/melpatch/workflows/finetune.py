@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -12,7 +12,11 @@ from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, describe_untrained, split_corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
-from melpatch.evaluation.metrics import primary_metric
+from melpatch.evaluation.frozen_features import FrozenFeatures
+from melpatch.evaluation.kept_probe import keep_probe
+from melpatch.evaluation.metrics import primary_metric, primary_score
+from melpatch.evaluation.probe import probe_inputs
+from melpatch.evaluation.select import linear_probe
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
@@ -68,6 +72,9 @@ class FinetuneConfig:
     same stride), bilinear (default for another stride) and bicubic (default for stretched
     positions) interpolate, legacy is the published rule of AST and SSAST (default for foreign
     weights)."""
+    head: Literal["trained", "linear"] = "trained"
+    """What learns: the whole network (trained), or in seconds a linear probe on the frozen features
+    (linear), which needs few labels."""
     labels_per_class: int | None = None
     """Train on only this many clips of each class, chosen by the seed."""
     stats_clips: int = 512
@@ -191,6 +198,8 @@ def finetune(config: FinetuneConfig) -> Run:
         f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
     _warn_of_missing_splits(corpus, split, training)
+    if config.head == "linear":
+        return run or _probe(config, training, objective, train, split.val)
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
     intended = plan(training, train)
     require_training_fits(objective, intended)
@@ -200,6 +209,43 @@ def finetune(config: FinetuneConfig) -> Run:
     tracker = make_tracker(config.track, config.out)
     progress = train_classifier(objective, run, train, split.val, tracker=tracker)
     notice(f"done: {config.out}{_kept_weights(progress, corpus.multi_label)}")
+    return run
+
+
+def _probe(
+    config: FinetuneConfig,
+    training: RunConfig,
+    objective: Objective,
+    train: Corpus,
+    val: Corpus | None,
+) -> Run:
+    """Fit a linear probe on frozen features, tell its validation score, and keep it as a run."""
+    probe = linear_probe()
+    folder = Path(config.init) if is_run(config.init) else config.out
+    features = FrozenFeatures.of_network(
+        training,
+        objective,
+        folder / "features",
+        seconds=objective.input_seconds(training.objective, training.loader.seconds),
+        batch_size=training.loader.batch_size,
+        workers=training.loader.workers,
+    )
+    labels = training.labels
+    multi_label = training.objective.multi_label
+    vectors = features.vectors(train, probe.pooling)
+    head = probe.fit(probe_inputs(vectors, train, labels), multi_label=multi_label)
+    score = ""
+    if val is not None:
+        told = probe_inputs(features.vectors(val, probe.pooling), val, labels)
+        probabilities = head.probabilities(told.features.vectors)
+        value = primary_score(probabilities, told.targets, labels, multi_label)
+        if value is not None:
+            score = f"; {primary_metric(multi_label)} on validation {value:.3f}"
+    learnt = replace(train, clips=vectors.clips, labels=labels)
+    encoder = objective.export_encoder()
+    run = keep_probe(training, encoder, head, probe.pooling, learnt, config.out, config)
+    run.reject(vectors.rejected)
+    notice(f"done: {config.out}, a linear probe on {probe.pooling}{score}")
     return run
 
 

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from melpatch.errors import MelpatchError
-from melpatch.protocols.linear import linear_probabilities
+from melpatch.evaluation.linear import fit_linear
+
+
+def linear_probabilities(train, targets, test, **settings):
+    return fit_linear(train, targets, **settings).probabilities(test)
 
 
 def clouds(clips=90, labels=3, seed=0):

@@ -1,0 +1,112 @@
+"""Keep a linear probe: a frozen encoder and its probe as a classifier run like any other."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from melpatch.config import check
+from melpatch.data.corpus import Corpus
+from melpatch.data.splits import take_per_class
+from melpatch.encoders.base import Encoder
+from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.linear import LinearHead
+from melpatch.evaluation.probe import LinearProbe, probe_inputs
+from melpatch.evaluation.protocol import Protocol
+from melpatch.objectives.classify import Classify
+from melpatch.training.config import RunConfig, build
+from melpatch.training.run import Run
+
+
+def check_kept(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJob], out: Path) -> None:
+    """Raise ConfigError unless what is scored is one linear probe, and its run can be written.
+
+    Args:
+        protocols: what is scored.
+        jobs: on what.
+        out: run folder to write.
+    """
+    fits = len(protocols) == 1 and isinstance(protocols[0], LinearProbe)
+    allowed = "a folder for the probe of --protocol linear or few_shot alone"
+    check(fits, "keep", str(out), allowed)
+    number = len(jobs[0].seeds) * len(protocols[0].splits(jobs[0]))
+    allowed = (
+        f"a folder for one probe, not {number}; name one split with --split and one of --seeds"
+    )
+    check(number == 1, "keep", str(out), allowed)
+    Run.require_writable(out)
+    Run.refuse(out)
+
+
+def keep_from_job(probe: Protocol, job: EvaluationJob, out: Path) -> Run:
+    """Write the classifier that the probe of a job is, and return its run; see :func:`check_kept`.
+
+    All processes must call it.
+    """
+    assert isinstance(probe, LinearProbe)
+    features = probe.features(job)
+    (split,) = probe.splits(job)
+    train = split.train
+    few = probe.labels_per_class(job)
+    if few is not None:
+        train = take_per_class(train, few, job.seeds[0])
+    inputs = probe_inputs(features, train, job.corpus.labels)
+    head = probe.fit(inputs, multi_label=job.corpus.multi_label)
+    train = replace(train, clips=inputs.features.clips, labels=job.corpus.labels)
+    encoder = job.model.objective.export_encoder()
+    return keep_probe(job.model.config, encoder, head, probe.pooling, train, out)
+
+
+def keep_probe(
+    config: RunConfig,
+    encoder: Encoder,
+    head: LinearHead,
+    pooling: str,
+    train: Corpus,
+    out: Path,
+    command: Any = None,
+) -> Run:
+    """Write a classifier that predicts what a linear probe predicts, and return its run.
+
+    Args:
+        config: settings of the encoder's run.
+        encoder: the frozen encoder.
+        head: the probe.
+        pooling: how tokens become one vector.
+        train: the clips that the probe learnt from; their labels are its classes.
+        out: run folder to write.
+        command: the settings of the command that keeps it.
+
+    Raises:
+        CheckpointError: the folder holds a run already, or cannot be written.
+        ConfigError: the encoder has no such vectors.
+    """
+    objective_config = Classify.Config(
+        pooling=pooling,
+        head="standardised",
+        recordings="whole",
+        frozen=True,
+        multi_label=head.multi_label,
+    )
+    kept = replace(
+        config,
+        labels=train.labels,
+        objective=objective_config,
+        train=replace(config.train, steps=0),
+    )
+    objective = build(kept)
+    assert isinstance(objective, Classify)
+    objective.encoder.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        standardise, linear = objective.head
+        standardise.mean.copy_(torch.from_numpy(head.mean))
+        standardise.scale.copy_(torch.from_numpy(head.scale))
+        linear.weight.copy_(torch.from_numpy(head.weight))
+        linear.bias.copy_(torch.from_numpy(head.bias))
+    run = Run.create(out, kept, command)
+    with run.locked(), run.checkpoints:
+        run.remember(train)
+        run.publish(objective.state_dict())
+    return run

@@ -1,0 +1,73 @@
+"""A linear probe that is kept is a classifier like any other, with the score of its protocol."""
+
+import numpy as np
+import pytest
+from journeys.three_sounds import settings, write_corpus, write_run
+
+import melpatch
+from melpatch.cli import main
+from melpatch.errors import ConfigError
+from melpatch.evaluation.evaluate import evaluate
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """An encoder's run, a corpus, the record of its linear probe, and the run that was kept of it."""
+    root = tmp_path_factory.mktemp("kept")
+    corpus = write_corpus(root / "sounds")
+    # Recordings are up to three windows long.
+    run = write_run(root / "run", settings(seconds=0.5))
+    records = evaluate(run, corpus, ["linear"], floors=False, keep=root / "probe")
+    return run, corpus, records["linear"], root / "probe"
+
+
+def test_a_kept_probe_has_the_score_of_its_protocol(kept):
+    _, corpus, record, probe = kept
+    again = evaluate(probe, corpus, floors=False)["as_trained"]
+    assert again["value"] == record["value"]
+    assert again["metrics"] == pytest.approx(record["metrics"], abs=1e-6)
+    # The train split is known to it, and no scored clip is of that.
+    assert again["scored_clips_trained_on"] == 0
+    assert (
+        evaluate(probe, corpus, split="train", floors=False)["as_trained"][
+            "scored_clips_trained_on"
+        ]
+        == len(melpatch.load(probe).labels) * 3
+    )
+
+
+def test_it_predicts_long_recordings_from_their_whole_vector(kept):
+    run, corpus, _, probe = kept
+    model = melpatch.load(probe)
+    sound = corpus.parent / "high" / "0.wav"
+    vector = melpatch.load(run).embed(sound, pooling=model.default_pooling)
+    assert np.array_equal(model.embed(sound), vector)
+    (prediction,) = model.predict(sound)
+    expected = model.network.classify(vector)
+    np.testing.assert_allclose([*prediction.probabilities.values()], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("protocols", "settings_", "message"),
+    [
+        (["knn"], {}, "--protocol linear or few_shot alone"),
+        (["linear", "knn"], {}, "--protocol linear or few_shot alone"),
+        (["few_shot"], {"k": 1}, "one probe, not 5"),
+    ],
+)
+def test_only_one_linear_probe_can_be_kept(kept, tmp_path, protocols, settings_, message):
+    run, corpus, *_ = kept
+    with pytest.raises(ConfigError, match=message):
+        evaluate(run, corpus, protocols, settings=settings_, floors=False, keep=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_finetune_can_learn_the_head_alone_in_seconds(kept, tmp_path, capsys):
+    run, corpus, record, _ = kept
+    out = tmp_path / "probe"
+    words = ["finetune", "--init", run, "--data", corpus, "--out", out, "--head", "linear"]
+    assert main([*map(str, words)]) == 0
+    told = capsys.readouterr().err
+    assert "a linear probe on" in told
+    assert "accuracy on validation" in told
+    assert evaluate(out, corpus, floors=False)["as_trained"]["value"] == record["value"]
