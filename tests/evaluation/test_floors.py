@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from journeys.three_sounds import settings, write_run, write_sound
+from journeys.three_sounds import (
+    LABELS,
+    settings,
+    write_corpus,
+    write_folder,
+    write_run,
+    write_sound,
+)
 
 from melpatch.data.clip import Clip
 from melpatch.evaluation.evaluate import evaluate
@@ -120,3 +127,24 @@ def test_floors_can_be_left_out_and_are_computed_once(scored, monkeypatch):
     without = evaluate(root / "run", root / "corpus.csv", ["knn"], floors=False, out=root / "other")
     assert without["knn"]["floors"] == []
     assert not (root / "other" / "knn" / "floors").exists()
+
+
+def test_a_classifier_stands_beside_floors_that_learn_from_the_other_splits(tmp_path):
+    corpus = write_corpus(tmp_path / "sounds")
+    # Its classes come in another order than those of the corpus.
+    run = write_run(tmp_path / "run", settings(("noise", "low", "high")))
+    record = evaluate(run, corpus)["as_trained"]
+    floors = {floor["name"]: floor["value"] for floor in record["floors"]}
+    assert floors == {
+        "majority class": pytest.approx(1 / 3),
+        "log-mel statistics": 1.0,
+        "MFCC statistics": 1.0,
+    }
+
+
+def test_without_clips_to_learn_from_there_are_no_floors(tmp_path):
+    folder = write_folder(tmp_path / "sounds", per_class=2)
+    run = write_run(tmp_path / "run", settings(LABELS))
+    record = evaluate(run, folder)["as_trained"]
+    assert record["floors"] == []
+    assert record["n"] == 6

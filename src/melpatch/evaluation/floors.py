@@ -5,13 +5,14 @@ spectrogram and of its cepstrum, and the same probe on random weights of the sam
 does not clear them has learnt nothing that helps here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
 
 from melpatch.data.corpus import label_matrix
+from melpatch.data.split_roles import role_of
 from melpatch.evaluation.bootstrap import percentile_interval
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.job import EvaluationJob
@@ -55,10 +56,17 @@ def measure_floors(
         trials: its predictions.
         probe: the probe of statistics, where the protocol is none of vectors itself.
     """
-    splits = {split.name: split for split in protocol.splits(job)}
-    if not all(split.train.clips for split in splits.values()):
-        return
     labels = protocol.labels(job)
+    # A classifier's labels may come in another order than the corpus has them.
+    same_task = replace(
+        job,
+        corpus=replace(job.corpus, labels=labels, multi_label=protocol.multi_label(job)),
+        labels_per_class=protocol.labels_per_class(job),
+    )
+    own = protocol if isinstance(protocol, VectorProbe) else probe
+    if not _can_train(job, {trial.split for trial in trials}):
+        return
+    splits = {split.name: split for split in own.splits(same_task)}
     shares = {
         name: label_matrix(split.train.clips, labels).mean(axis=0) for name, split in splits.items()
     }
@@ -69,13 +77,6 @@ def measure_floors(
         for trial in trials
     ]
     yield Floor(MAJORITY, majority)
-    own = protocol if isinstance(protocol, VectorProbe) else probe
-    # A classifier's labels may come in another order than the corpus has them.
-    same_task = replace(
-        job,
-        corpus=replace(job.corpus, labels=labels, multi_label=protocol.multi_label(job)),
-        labels_per_class=protocol.labels_per_class(job),
-    )
     for kind, name in STATISTICS.items():
         features = _statistics(kind, job)
         yield _floor(name, replace(own, pooling=POOLING), replace(same_task, features=features))
@@ -171,6 +172,13 @@ def paired_interval(
         )
     means = np.ma.masked_invalid(differences).mean(axis=0).filled(np.nan)
     return percentile_interval(means)
+
+
+def _can_train(job: EvaluationJob, scored: Set[str]) -> bool:
+    """Return whether there are clips to learn from: a classifier may be scored without any."""
+    splits = job.labelled_corpus.splits
+    others = [name for name in splits if name not in scored and role_of(name) in ("train", None)]
+    return scored <= splits.keys() and bool(others)
 
 
 def _floor(name: str, protocol: Protocol, job: EvaluationJob) -> Floor:

@@ -99,12 +99,15 @@ def keep_probe(
     objective = build(kept)
     assert isinstance(objective, Classify)
     objective.encoder.load_state_dict(encoder.state_dict())
-    with torch.no_grad():
-        standardise, linear = objective.head
-        standardise.mean.copy_(torch.from_numpy(head.mean))
-        standardise.scale.copy_(torch.from_numpy(head.scale))
-        linear.weight.copy_(torch.from_numpy(head.weight))
-        linear.bias.copy_(torch.from_numpy(head.bias))
+    fitted = {
+        "0.mean": head.mean,
+        "0.scale": head.scale,
+        "1.weight": head.weight,
+        "1.bias": head.bias,
+    }
+    objective.head.load_state_dict(
+        {name: torch.from_numpy(values) for name, values in fitted.items()}
+    )
     run = Run.create(out, kept, command)
     with run.locked(), run.checkpoints:
         run.remember(train)
