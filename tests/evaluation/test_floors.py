@@ -138,7 +138,8 @@ def test_a_classifier_stands_beside_floors_that_learn_from_the_other_splits(tmp_
     assert floors == {
         "majority class": pytest.approx(1 / 3),
         "log-mel statistics": 1.0,
-        "MFCC statistics": 1.0,
+        # One of six test clips is confused.
+        "MFCC statistics": pytest.approx(5 / 6),
     }
 
 
