@@ -78,10 +78,10 @@ def step_summaries(
 ) -> Float[Tensor, "clip step field channel"]:
     """Return the summary of each step alone, for sequences whose segments are not known yet."""
     values = at_least_float32(values)
-    one = {"weight": torch.ones_like(values)}
+    ones = {"weight": torch.ones_like(values)}
     none = dict.fromkeys(("squares", "change", "pairs"), torch.zeros_like(values))
     same = dict.fromkeys(("mean", "first", "last", "largest"), values)
-    kept = one | none | same
+    kept = ones | none | same
     return torch.stack([kept[field] for field in fields], dim=2)
 
 

@@ -236,9 +236,9 @@ def _probe(
     head = probe.fit(probe_inputs(vectors, train, labels), multi_label=multi_label)
     score = ""
     if val is not None:
-        told = probe_inputs(features.vectors(val, probe.pooling), val, labels)
-        probabilities = head.probabilities(told.features.vectors)
-        value = primary_score(probabilities, told.targets, labels, multi_label)
+        scored = probe_inputs(features.vectors(val, probe.pooling), val, labels)
+        probabilities = head.probabilities(scored.features.vectors)
+        value = primary_score(probabilities, scored.targets, labels, multi_label)
         if value is not None:
             score = f"; {primary_metric(multi_label)} on validation {value:.3f}"
     learnt = replace(train, clips=vectors.clips, labels=labels)
