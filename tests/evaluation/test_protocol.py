@@ -131,7 +131,7 @@ def test_whatever_changes_the_trials_are_done_anew(tmp_path, change):
 def test_a_setting_or_a_version_that_changes_makes_them_anew(tmp_path, monkeypatch):
     Counted().run_trials(job(tmp_path, FOLDS))
     Counted(k=3).run_trials(job(tmp_path, FOLDS))
-    monkeypatch.setattr(Counted, "version", 2)
+    monkeypatch.setattr(Counted, "version", KNN.version + 1)
     Counted(k=3).run_trials(job(tmp_path, FOLDS))
     assert len(Counted.calls) == 9
 

@@ -28,7 +28,7 @@ from melpatch.nn.masked import at_least_float32
 from melpatch.nn.summaries import STATISTICS, Statistic, fields_of, statistic, summarise
 
 DEFAULT_POOLING = "frequency"
-"""The pooling of embeddings and probes, chosen on validation clips; see lab/poolings.md."""
+"""The pooling of embeddings and probes, unless another is asked for."""
 
 ALL_LAYERS = (0,)
 """The layers of a pooling that takes all of an encoder's, which are counted from 1."""

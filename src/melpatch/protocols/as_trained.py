@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from melpatch.data.split_roles import role_of
 from melpatch.errors import ConfigError
+from melpatch.evaluation.frozen_features import fingerprint_of_network
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.splits import EVERYTHING, EvaluationSplit, select_split
@@ -56,6 +57,12 @@ class AsTrained(Protocol):
         tests = [name for name in corpus.splits if role_of(name) == "test"] or ["test"]
         names = map(corpus.split_called, job.scored_splits or tests)
         return [EvaluationSplit(name, no_clips, None, select_split(corpus, name)) for name in names]
+
+    def fingerprint(self, job: EvaluationJob, split: EvaluationSplit) -> str:
+        """Return what a trial depends on, see :meth:`Protocol.fingerprint`, and that is the head too."""
+        model = job.model
+        network = fingerprint_of_network(model.config, model.objective.state_dict())
+        return f"{super().fingerprint(job, split)} {network}"
 
     def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
         """See :meth:`melpatch.evaluation.protocol.Protocol.run_trial`."""
