@@ -117,7 +117,9 @@ def _evaluate(
     # The default folder is named after what is scored, so only a folder of the user's own can hold something else.
     if request.out is not None:
         refuse_to_overwrite(jobs)
-    request.check_writable(with_features=floors or any(isinstance(item, Probe) for item in protocols))
+    request.check_writable(
+        with_features=floors or any(isinstance(item, Probe) for item in protocols)
+    )
     if keep is not None:
         check_kept(protocols, jobs, Path(keep))
     warn_about_scores(protocols, jobs)
