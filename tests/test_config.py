@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melpatch import config, registry
-from melpatch.errors import ConfigError
+from melpatch.errors import ConfigError, SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,3 +243,13 @@ def test_settings_in_a_pipe_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.toml")
     with pytest.raises(ConfigError, match="is a named pipe, not a file"):
         config.from_toml(Outer, tmp_path / "config.toml")
+
+
+def test_text_that_is_no_unicode_is_refused_by_its_name():
+    @dataclass(frozen=True)
+    class Named:
+        labels: tuple[str, ...] = ()
+
+    assert "ü" in config.to_toml(Named(("ü",)))
+    with pytest.raises(SettingError, match=r"labels = .*udce9.*; allowed: text in UTF-8"):
+        config.to_toml(Named(("a", "\udce9t\udce9")))

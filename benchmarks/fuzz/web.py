@@ -34,13 +34,14 @@ class Server:
             folder: the folder of the case.
             patience: seconds that a client waits for a connection or the next bytes.
         """
-        from melpatch.data import remote, transfers
+        from melpatch.data import bounded, remote, transfers
 
         os.chdir(folder)
         os.environ["MELPATCH_CACHE"] = str(folder / CACHE)
         os.environ["MELPATCH_CACHE_GIB"] = "0.03125"
         remote._RETRY_AFTER = (0.01, 0.02, 0.05)
         transfers._CONNECT_SECONDS = transfers._READ_SECONDS = patience
+        bounded._SLOW_SECONDS = 5 * patience
         handler = type("Handler", (Handler,), {"answer": staticmethod(self.answer)})
         server = ThreadingHTTPServer(self._socket.getsockname(), handler, bind_and_activate=False)
         server.socket.close()

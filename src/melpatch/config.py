@@ -72,8 +72,26 @@ def _plain(value: Any) -> Any:
 
 
 def to_toml(config: Any) -> str:
-    """Return a dataclass as TOML text."""
-    return tomli_w.dumps(to_dict(config))
+    """Return a dataclass as TOML text.
+
+    Raises:
+        SettingError: a text is no Unicode, such as an argument that a terminal sent in Latin-1.
+    """
+    values = to_dict(config)
+    _require_unicode(values, "")
+    return tomli_w.dumps(values)
+
+
+def _require_unicode(value: Any, name: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _require_unicode(item, key)
+    elif isinstance(value, list):
+        for item in value:
+            _require_unicode(item, name)
+    elif isinstance(value, str):
+        fits = not any("\ud800" <= letter <= "\udfff" for letter in value)
+        check(fits, name, value.encode("utf-8", "backslashreplace").decode(), "text in UTF-8")
 
 
 def from_toml(cls: type[T], path: Path, *, trust_code: bool = False) -> T:

@@ -7,6 +7,7 @@ says what it is, like a file that is missing or may not be read.
 
 import csv
 import errno
+import io
 import json
 import os
 import stat
@@ -24,6 +25,10 @@ SETTINGS_BYTES = 1 << 24
 """Largest file of settings or facts about a run: 16 MiB."""
 LOG_BYTES = 1 << 30
 """Largest log of a run: 1 GiB, about ten million lines."""
+
+# A zip archive may hold so much, however well it is compressed: 256 MiB, or 50 times its own size.
+_SMALL_ARCHIVE = 1 << 28
+_COMPRESSION = 50
 
 # What the readers of text, JSON, CSV, NPY and NPZ raise for content that they did not write.
 _DAMAGE = (
@@ -65,6 +70,58 @@ def require_regular(path: Path, most_bytes: int | None = None) -> int:
     return state.st_size
 
 
+def open_binary(path: Path) -> io.BufferedReader:
+    """Open a regular file to be read, without waiting if it has become a pipe since.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    require_regular(path)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags), "rb")
+
+
+def open_text(path: Path) -> io.TextIOWrapper:
+    """Open a regular UTF-8 file to be read, with its line ends as they are; see :func:`open_binary`."""
+    return io.TextIOWrapper(open_binary(path), encoding="utf-8", newline="")
+
+
+def open_to_append(path: Path) -> io.TextIOWrapper:
+    """Open a regular UTF-8 file to append to it, or create it.
+
+    In a folder of others, a name may be a link to a file of the user's, which stays as it is.
+
+    Raises:
+        OSError: it is a link, or no regular file, or cannot be written.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link, which is not written through; remove it", str(path))
+    if path.exists():
+        require_regular(path)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return io.TextIOWrapper(os.fdopen(os.open(path, flags, 0o666), "ab"), encoding="utf-8")
+
+
+def require_no_bomb(path: Path) -> None:
+    """Raise ValueError if what a zip archive holds is much larger than the file itself.
+
+    A few MiB of it can be made to fill any memory. Arrays compress hardly; text does by ten.
+
+    Raises:
+        OSError: it is no regular file.
+        zipfile.BadZipFile: it is no archive, or damaged.
+    """
+    size = require_regular(path)
+    with zipfile.ZipFile(path) as archive:
+        content = sum(member.file_size for member in archive.infolist())
+    most = max(_SMALL_ARCHIVE, _COMPRESSION * size)
+    if content > most:
+        raise ValueError(
+            f"{size:,} bytes would become {content:,}, more than the {most:,} expected"
+        )
+
+
 def read_bytes(path: Path, most_bytes: int = SETTINGS_BYTES) -> bytes:
     """Return the content of a regular file of a limited size.
 
@@ -72,9 +129,7 @@ def read_bytes(path: Path, most_bytes: int = SETTINGS_BYTES) -> bytes:
         OSError: it cannot be read, is no regular file, or is larger.
     """
     size = require_regular(path, most_bytes)
-    # Without waiting, in case the file has become a pipe since.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
+    with open_binary(path) as file:
         # No more than that is allocated; one byte more tells that the file has grown.
         content = file.read(size + 1)
     if len(content) > most_bytes:

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from melpatch.data.manifest import load_corpus
+from melpatch.errors import DataError
 
 CLIPS = [("a.wav", "dog", "train"), ("b.wav", 'a "big" cat, asleep', "1"), ("c.wav", "owl", "none")]
 
@@ -105,3 +106,16 @@ def test_the_table_of_a_class_is_not_read(tmp_path):
         sound(tmp_path / label / "a.wav")
         (tmp_path / label / "metadata.csv").write_text("file_name,label\na.wav,x\n")
     assert load_corpus([tmp_path]).labels == ("cat", "dog")
+
+
+@pytest.fixture
+def bomb(tmp_path, monkeypatch):
+    """An archive of 16 MiB of zeros, where 64 KiB are the most that is expected."""
+    monkeypatch.setattr("melpatch.opening._SMALL_ARCHIVE", 1 << 16)
+    np.savez_compressed(tmp_path / "bomb.npz", path=np.zeros(1 << 21))
+    return tmp_path / "bomb.npz"
+
+
+def test_a_table_that_would_fill_the_memory_is_refused(bomb):
+    with pytest.raises(DataError, match=r"bomb\.npz: damaged.* bytes would become"):
+        load_corpus([bomb])

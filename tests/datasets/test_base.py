@@ -1,9 +1,13 @@
 """The card's way to the clips: what lies there, what is missing, and lists that are not the release's."""
 
+import os
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import soundfile
 
+from melpatch import registry
 from melpatch.data.row import Row
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 from melpatch.errors import DataError
@@ -88,3 +92,28 @@ def test_noises_are_short_reproducible_and_different_for_each_path(tmp_path):
 def test_every_line_ends_with_a_newline(tmp_path):
     write_lines(tmp_path / "a" / "b.txt", "ä", "b")
     assert (tmp_path / "a" / "b.txt").read_bytes() == "ä\nb\n".encode()
+
+
+SOUNDS = (".wav", ".flac", ".mp3")
+
+
+@pytest.mark.parametrize("name", [*registry.names("datasets")])
+def test_lists_that_are_pipes_or_huge_are_not_read(name, tmp_path):
+    release = registry.find("datasets", name)
+    release.fake(tmp_path)
+    lists = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in SOUNDS]
+    for path in lists:
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        look_up_or_refuse(release, tmp_path)
+        path.unlink()
+        path.write_bytes(b"[" * 5000 + b"\0\xff,,\n" * 50)
+        look_up_or_refuse(release, tmp_path)
+        path.write_bytes(content)
+
+
+def look_up_or_refuse(release, root):
+    """Look a release up; it is a defect if that raises anything else, or waits."""
+    with suppress(DataError):
+        release.look_up(root)

@@ -1,5 +1,6 @@
 """Parts of an output: complete or not there, in their order, and never mixed with those of something else."""
 
+import os
 from contextlib import suppress
 from math import inf
 
@@ -205,3 +206,26 @@ def test_what_a_run_has_left_that_was_killed_at_its_start_or_end_is_no_hindrance
         ".other.npz.parts.7.partial",
         "out.npz.parts",
     ]
+
+
+@pytest.mark.parametrize("ending", ["json", "rows"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        lambda path: path.mkdir(),
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_text('{"rows": "x", "width": [], "recordings": null}'),
+    ],
+)
+def test_a_part_that_is_something_else_is_computed_again(parts, ending, make):
+    with parts.written(0) as part:
+        part.add(row(0))
+        part.end(0.5, None, keep=True)
+    assert [*parts.complete()] == [0]
+    path = parts.folder / f"00000000.{ending}"
+    path.unlink()
+    make(path)
+    assert parts.complete() == {}

@@ -4,6 +4,7 @@ import argparse
 import math
 import pickle
 import sys
+import zipfile
 from dataclasses import replace
 from types import ModuleType
 
@@ -385,3 +386,19 @@ def test_an_odd_tensor_is_refused_in_one_line_where_it_is_used(name, value, mess
     with pytest.raises((CheckpointError, ConfigError), match=message) as caught:
         start_from_weights(objective, str(tmp_path / "w.pth"))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_torch_weights_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("melpatch.opening._SMALL_ARCHIVE", 1 << 16)
+    torch.save({"weight": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    read_state(str(tmp_path / "plain.pth"))
+    with pytest.raises(
+        CheckpointError, match=r"bomb\.pth: not a readable torch file .*would become"
+    ):
+        read_state(str(tmp_path / "bomb.pth"))

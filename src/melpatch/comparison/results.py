@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from melpatch.errors import MelpatchError
-from melpatch.opening import LOG_BYTES, read_text, reading
+from melpatch.opening import LOG_BYTES, open_to_append, read_text, reading
 
 Line = dict[str, Any]
 
@@ -75,6 +75,6 @@ class Results:
         with self._lock:
             self._lines[tuple(key)] = line
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            with open_to_append(self.path) as file:
                 file.write(json.dumps(line) + "\n")
         return line

@@ -14,6 +14,7 @@ from melpatch.comparison.plan import Pretraining, Scoring, slug
 from melpatch.comparison.results import Line, Results
 from melpatch.comparison.subprocesses import RunStopped, Subprocesses
 from melpatch.errors import MelpatchError
+from melpatch.opening import LOG_BYTES, read_text
 from melpatch.progress import Bar, bar
 from melpatch.training.config import read_settings
 from melpatch.training.run import Run
@@ -122,7 +123,7 @@ class Comparison:
         words = ["pretrain", *run.words, "--steps", f"{WARM + TIMED}", "--save-every", f"{WARM}"]
         words += ["--evaluations", "1", "--workers", "0", "--out", str(folder)]
         self._processes.melpatch(words, log)
-        lines = map(json.loads, (folder / "speed.jsonl").read_text(encoding="utf-8").splitlines())
+        lines = map(json.loads, read_text(folder / "speed.jsonl", LOG_BYTES).splitlines())
         cpu_seconds = {line["step"]: line["cpu_seconds"] for line in lines}
         gpu = _gpu(folder)
         shutil.rmtree(folder)
@@ -173,7 +174,7 @@ class Comparison:
             words.append("--trust-code")
         self._processes.melpatch(words, self.path("logs", f"{name}.log"))
         (path,) = folder.glob("*/scores.json")
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
         kept = ("metric", "value", "interval_95", "n", "version", "seconds")
         scores = {field: record[field] for field in (*kept, "scored_clips_trained_on")}
         return scores | {"folder": name}
@@ -193,7 +194,7 @@ def spent(folder: Path) -> dict[str, Any]:
     """Return the cost of a run: CPU seconds, wall-clock seconds, steps, passes, and its GPU."""
     config = read_settings(folder)
     speed = Run.speed(folder)
-    clips = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["clips"]
+    clips = json.loads(read_text(folder / "corpus.json"))["clips"]
     steps = speed.get("step", 0)
     trained_on = steps * config.loader.batch_size
     return {
@@ -207,6 +208,6 @@ def spent(folder: Path) -> dict[str, Any]:
 
 def _gpu(folder: Path) -> str | None:
     """Return the name of the GPU that a run last ran on; None for a CPU."""
-    sessions = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    sessions = json.loads(read_text(folder / "environment.json"))
     gpu: str | None = sessions[-1]["gpu"]
     return gpu

@@ -22,6 +22,7 @@ from melpatch.data.shards import UNFINISHED, Shard, digest, shard_name
 from melpatch.data.sound import Samples, decode, decode_windows
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
 from melpatch.faults import let_pass
+from melpatch.opening import LOG_BYTES, read_text
 
 INDEX_COLUMNS = (*COLUMNS, *PACKED_COLUMNS, "member", "name")
 """Columns of an index: those of every CSV file, the member in the archive and the original name."""
@@ -110,7 +111,7 @@ def write_shard(job: ShardJob, done: Callable[[], None]) -> PackedShard:
 def _finished(path: Path, record: Path) -> PackedShard | None:
     """Return the record of a shard that is complete and intact; None otherwise."""
     try:
-        packed = from_dict(PackedShard, json.loads(record.read_text(encoding="utf-8")))
+        packed = from_dict(PackedShard, json.loads(read_text(record, LOG_BYTES)))
         if not packed.lines:
             return packed
         shard = packed.shard

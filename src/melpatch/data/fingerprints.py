@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from melpatch.data.clip import Clip
+from melpatch.opening import open_binary
 from melpatch.rng import hash_text
 
 MOST_CLIPS = 50_000
@@ -47,7 +48,7 @@ def _content_identity(clip: Clip) -> int | None:
         content = f"packed {clip.size} {clip.crc32}"
     else:
         try:
-            with clip.path.open("rb", buffering=0) as file:
+            with open_binary(clip.path) as file:
                 size = os.fstat(file.fileno()).st_size
                 blocks = []
                 for place in (0, size // 2, max(0, size - _BLOCK)):

@@ -8,6 +8,7 @@ from typing import Any
 
 from melpatch.data.row import Line
 from melpatch.errors import DataError
+from melpatch.opening import LOG_BYTES, read_bytes
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 
@@ -21,7 +22,7 @@ def json_table(path: Path) -> tuple[list[str], Iterator[Line]]:
     Raises:
         DataError: the file is one JSON value, but no list of objects.
     """
-    content = path.read_text(encoding="utf-8-sig")
+    content = read_bytes(path, LOG_BYTES).decode("utf-8-sig")
     if content.lstrip().startswith("["):
         records = [*zip(count(1), _whole_list(path, content), strict=False)]
     else:

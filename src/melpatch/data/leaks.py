@@ -8,6 +8,7 @@ from typing import TypeVar
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
 from melpatch.data.sound import byte_range
+from melpatch.opening import open_binary
 from melpatch.progress import notice
 
 T = TypeVar("T")
@@ -86,5 +87,5 @@ def _digest(clip: Clip) -> bytes:
     """Return a hash of the bytes of a clip or file."""
     if clip.size:
         return hashlib.blake2b(byte_range(clip).content()).digest()
-    with clip.path.open("rb") as file:
+    with open_binary(clip.path) as file:
         return hashlib.file_digest(file, "blake2b").digest()

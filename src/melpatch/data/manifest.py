@@ -25,6 +25,7 @@ from melpatch.data.sources import dataset_name, read_source, source_name
 from melpatch.data.tables import header_of
 from melpatch.errors import AudioError, DataError
 from melpatch.faults import remedy
+from melpatch.opening import open_text
 from melpatch.progress import notice
 
 __all__ = [
@@ -320,7 +321,7 @@ def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
 
 def read_rejected(path: Path) -> tuple[Rejected, ...]:
     """Return the files that were left out, as :func:`write_rejected` wrote them."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with open_text(path) as file:
         return tuple(Rejected(row["path"], row["reason"]) for row in csv.DictReader(file))
 
 

@@ -33,6 +33,7 @@ from melpatch.data.scan import killed_its_reader, require_processes
 from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_shard_set
 from melpatch.errors import ConfigError, DataError
 from melpatch.faults import remedy
+from melpatch.opening import read_json, reading
 from melpatch.progress import Bar, bar, notice, track
 
 REJECTED = "rejected.csv"
@@ -148,7 +149,8 @@ def _is_done(out: Path, plan: dict[str, Any], identity: str) -> bool:
     noted = out / UNFINISHED / _PLAN
     begun = plan
     if noted.exists():
-        begun = json.loads(noted.read_text(encoding="utf-8"))
+        with reading(noted, f"delete {out} to pack again"):
+            begun = read_json(noted)
     for name in (name for name in plan if plan[name] != begun.get(name)):
         if name == "corpus":
             other = "another corpus, or this one before it changed, is packed in part"

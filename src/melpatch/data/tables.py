@@ -14,7 +14,7 @@ from melpatch.data.json_tables import JSON_ENDINGS, json_table
 from melpatch.data.row import Line
 from melpatch.errors import DataError
 from melpatch.faults import let_pass
-from melpatch.opening import require_regular
+from melpatch.opening import require_no_bomb, require_regular
 
 ENDINGS = (".csv", ".tsv", *JSON_ENDINGS, ".npz", ".parquet")
 """Endings of tables that list clips."""
@@ -114,9 +114,10 @@ def _lines(reader: Any, *, bare: bool) -> Iterator[Line]:
 def _npz(path: Path) -> tuple[list[str], Iterator[Line]]:
     """Return the arrays of an NPZ file that have a value per row; embeddings have several."""
     try:
+        require_no_bomb(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, MemoryError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         let_pass(error)
         raise _damaged(path, error) from error
     first = arrays.get("path", np.zeros(0))

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from melpatch.data.sources import sound_files
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
+from melpatch.opening import LOG_BYTES, open_text, read_text
 
 # The video in a file name: an optional Y, 11 characters, and optional times.
 _STEM = re.compile(r"Y??([\w-]{11})(?:_[\d.]+)*")
@@ -37,7 +38,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
 
     Their labels are the display names of the classes.
     """
-    with (root / _CLASSES).open(encoding="utf-8", newline="") as file:
+    with open_text(root / _CLASSES) as file:
         names = {row["mid"]: row["display_name"] for row in csv.DictReader(file)}
     train = [_BALANCED]
     if subset.startswith("2m"):
@@ -76,7 +77,7 @@ def _listed(path: Path) -> Iterator[tuple[str, str]]:
 
     A line is ``VIDEO, 30.000, 40.000, "/m/09x0r,/t/dd00088"``.
     """
-    with path.open(encoding="utf-8", newline="") as file:
+    with open_text(path) as file:
         # The lists have a space after each comma, and three lines of comments at the top.
         for cells in csv.reader(file, skipinitialspace=True):
             if cells and not cells[0].startswith("#"):
@@ -89,7 +90,7 @@ def _enhanced(path: Path) -> dict[str, str]:
 
     The list is ``{"data": [{"wav": ..., "labels": "/m/09x0r,..."}]}``.
     """
-    data = json.loads(path.read_text(encoding="utf-8"))["data"]
+    data = json.loads(read_text(path, LOG_BYTES))["data"]
     return {video_of(Path(item["wav"]).stem): item["labels"] for item in data}
 
 

@@ -13,7 +13,7 @@ import soundfile
 from melpatch.config import check
 from melpatch.data.row import Row, split_labels
 from melpatch.data.sources import sound_files
-from melpatch.errors import DataError
+from melpatch.errors import DataError, shortened
 from melpatch.faults import let_pass
 
 
@@ -104,8 +104,16 @@ class Card:
             problem = f"cannot be read ({error.strerror})"
             raise DataError(f"{error.filename}: {problem}; {self.download}") from error
         # A list lacks a column, or is truncated.
-        except (KeyError, ValueError, csv.Error) as error:
-            problem = f"its lists are not those of {self.name} ({type(error).__name__}: {error})"
+        except (
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+            csv.Error,
+        ) as error:
+            reason = f"{type(error).__name__}: {shortened(error, typed=True)}"
+            problem = f"its lists are not those of {self.name} ({reason})"
             raise DataError(f"{root}: {problem}; {self.download}") from error
 
 

@@ -10,6 +10,7 @@ import csv
 from pathlib import Path
 
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
+from melpatch.opening import open_text
 
 _LABELS = (  # noqa: SIM905
     "airplane breathing brushing_teeth can_opening car_horn cat chainsaw chirping_birds"
@@ -23,7 +24,7 @@ _LABELS = (  # noqa: SIM905
 
 def clips(root: Path, subset: str) -> list[Entry]:
     """Return the clips in the order of the list; the group is the recording on freesound.org."""
-    with (root / "meta/esc50.csv").open(encoding="utf-8", newline="") as file:
+    with open_text(root / "meta/esc50.csv") as file:
         # The same list serves ESC-10, whose clips are marked.
         listed = [row for row in csv.DictReader(file) if subset == "50" or row["esc10"] == "True"]
     return [

@@ -10,6 +10,7 @@ import csv
 from pathlib import Path
 
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
+from melpatch.opening import open_text
 
 _LISTS = "FSD50K.ground_truth"
 
@@ -18,7 +19,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
     """Return the clips in the order of the two lists."""
     entries = []
     for part in ("dev", "eval"):
-        with (root / _LISTS / f"{part}.csv").open(encoding="utf-8", newline="") as file:
+        with open_text(root / _LISTS / f"{part}.csv") as file:
             for row in csv.DictReader(file):
                 # Only the list of the development set has a column of splits.
                 split = "test"

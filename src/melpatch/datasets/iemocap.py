@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
+from melpatch.opening import read_bytes
 
 # The raters' emotions, and the classes of SUPERB.
 _EMOTIONS = {"neu": "neu", "hap": "hap", "exc": "hap", "ang": "ang", "sad": "sad"}
@@ -34,7 +35,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
         turns = [
             turn
             for file in listed.glob("Ses*.txt")
-            for turn in _LINE.findall(file.read_text(encoding="latin-1"))
+            for turn in _LINE.findall(read_bytes(file).decode("latin-1"))
         ]
         for name, emotion in sorted(turns):
             dialogue, _, turn = name.rpartition("_")

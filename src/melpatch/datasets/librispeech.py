@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
+from melpatch.opening import read_text
 
 _TRAIN = {
     "960": ("train-clean-100", "train-clean-360", "train-other-500"),
@@ -38,7 +39,7 @@ def _clips(root: Path, part: str, split: str) -> Iterator[Entry]:
         for chapter in sorted(speaker.glob("*/*.trans.txt")):
             folder = chapter.parent.relative_to(root).as_posix()
             # A line is the name of a clip and its text, "SPEAKER-CHAPTER-0000 SOME WORDS".
-            for line in chapter.read_text(encoding="utf-8").splitlines():
+            for line in read_text(chapter).splitlines():
                 name = line.partition(" ")[0]
                 yield Entry(f"{folder}/{name}.flac", "", split, group=speaker.name)
 

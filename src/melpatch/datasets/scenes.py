@@ -30,6 +30,7 @@ from jaxtyping import Float
 from melpatch.config import check
 from melpatch.datasets.base import Card, Entry
 from melpatch.errors import DataError
+from melpatch.opening import open_text
 from melpatch.progress import track
 
 SAMPLE_RATE = 16_000
@@ -289,7 +290,7 @@ def clips(root: Path, subset: str = "") -> list[Entry]:
     if not manifest.exists():
         fix = "make the corpus with melpatch.datasets.scenes.generate"
         raise DataError(f"{manifest}: no such file; {fix}")
-    with manifest.open(encoding="utf-8", newline="") as file:
+    with open_text(manifest) as file:
         return [Entry(row["path"], row["label"], row["split"]) for row in csv.DictReader(file)]
 
 

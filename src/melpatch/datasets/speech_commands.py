@@ -21,6 +21,7 @@ from pathlib import Path
 from melpatch.audio.files import probe
 from melpatch.data.sources import sound_files
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
+from melpatch.opening import read_text
 
 _TEN = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
 _WORDS = (
@@ -67,7 +68,7 @@ def _v2(root: Path) -> list[Entry]:
     listed = {
         name: split
         for split, file in (("val", "validation_list.txt"), ("test", "testing_list.txt"))
-        for name in (root / _V2 / file).read_text(encoding="utf-8").split()
+        for name in read_text(root / _V2 / file).split()
     }
     # Listed clips whose files are missing are included.
     names = sorted(listed.keys() | set(_words(root / _V2)))

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
+from melpatch.opening import LOG_BYTES, read_text
 
 _SPLITS = {"1": "train", "2": "val", "3": "test"}
 _HOMES = ("wav", "dev/wav", "test/wav")
@@ -25,7 +26,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
         return next((home for home in _HOMES if (root / home / speaker).is_dir()), _HOMES[0])
 
     entries = []
-    for line in (root / "iden_split.txt").read_text(encoding="utf-8").splitlines():
+    for line in read_text(root / "iden_split.txt", LOG_BYTES).splitlines():
         number, name = line.split()
         # A name is SPEAKER/VIDEO/00001.wav.
         video = name.rpartition("/")[0]

@@ -18,13 +18,14 @@ import numpy as np
 
 from melpatch import distributed
 from melpatch.atomic import clear_partial, discard, is_partial, sync, written_aside
+from melpatch.config import from_dict
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
-from melpatch.errors import CheckpointError, DataError
+from melpatch.errors import CheckpointError, ConfigError, DataError
 from melpatch.faults import let_pass, remedy
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips
-from melpatch.opening import read_json, reading
+from melpatch.opening import LOG_BYTES, open_binary, read_json, read_text, reading, require_regular
 
 _ABOUT = "about.json"
 _JOINED = "joined"
@@ -102,7 +103,7 @@ class PartFolder:
         # The other ranks look only once rank 0 has made the folder.
         distributed.barrier()
         try:
-            kept = (self.folder / _ABOUT).read_text(encoding="utf-8")
+            kept = read_text(self.folder / _ABOUT)
         except OSError as error:
             fix = "all ranks must see it; choose another --out"
             raise DataError(f"{self.folder}: cannot be read ({error.strerror}); {fix}") from error
@@ -168,11 +169,9 @@ class PartFolder:
     def _read(self, path: Path) -> Part | None:
         """Return a part; None if a power cut has damaged it, or its rows are not all there."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            data["rejected"] = tuple(Rejected(**clip) for clip in data["rejected"])
-            part = Part(**data)
-            size = self._rows(int(path.stem)).stat().st_size
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            part = from_dict(Part, read_json(path, LOG_BYTES))
+            size = require_regular(self._rows(int(path.stem)))
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
             let_pass(error)
             return None
         return part if size == part.rows * (_ROW_HEAD.size + 4 * part.width) else None
@@ -198,7 +197,7 @@ class PartFolder:
             place = [("recording", "<i8"), ("start", "<f8"), ("end", "<f8"), ("silent", "?")]
             dtype = np.dtype([*place, values])
             rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // dtype.itemsize))
-            with self._rows(number).open("rb") as file:
+            with open_binary(self._rows(number)) as file:
                 while len(chunk := np.fromfile(file, dtype, rows)):
                     yield chunk
 

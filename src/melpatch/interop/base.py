@@ -3,6 +3,7 @@
 import argparse
 import re
 import warnings
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -19,7 +20,7 @@ from melpatch.encoders.base import Encoder
 from melpatch.errors import CheckpointError, ConfigError, shortened
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
-from melpatch.opening import require_regular
+from melpatch.opening import require_no_bomb, require_regular
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 HUB = "hf:"
@@ -272,6 +273,8 @@ def _unpickle(path: Path) -> Any:
     """Load plain data and tensors from a torch pickle; see :func:`read_state` for the errors."""
     try:
         require_regular(path)
+        if zipfile.is_zipfile(path):
+            require_no_bomb(path)
         with (
             warnings.catch_warnings(action="ignore"),
             torch.serialization.safe_globals(_SAFE_TYPES),

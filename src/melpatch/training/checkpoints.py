@@ -31,7 +31,14 @@ from melpatch.checkpoint import copied, load_weights, write_weights
 from melpatch.config import from_dict
 from melpatch.errors import CheckpointError
 from melpatch.faults import let_pass, remedy
-from melpatch.opening import read_json, read_text, reading, require_regular
+from melpatch.opening import (
+    SETTINGS_BYTES,
+    read_json,
+    read_text,
+    reading,
+    require_no_bomb,
+    require_regular,
+)
 from melpatch.progress import notice
 from melpatch.training.json_lines import JsonLines
 
@@ -280,6 +287,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 def _load_optimizer(path: Path, fix: str) -> dict[str, Any]:
     """Return the state of an optimiser; nothing but plain data and tensors is read."""
     with reading(path, fix, None):
+        require_no_bomb(path)
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         # Whatever stands in a file that torch did not write.
@@ -323,6 +331,7 @@ def _damage(folder: Path) -> str | None:
 
 def _sum(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
-    require_regular(path)
+    # The largest of the others are as large as the model, whose size is not known here.
+    require_regular(path, SETTINGS_BYTES if path.suffix == ".json" else None)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

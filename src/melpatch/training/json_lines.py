@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from melpatch.atomic import lack_of_space, sync, written_aside
-from melpatch.opening import LOG_BYTES, read_bytes
+from melpatch.opening import LOG_BYTES, open_to_append, read_bytes
 
 
 class JsonLines:
@@ -64,7 +64,7 @@ class JsonLines:
         if self.path.exists():
             before = self.path.stat().st_size
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            with open_to_append(self.path) as file:
                 file.write("".join(self._held))
         except OSError:
             if self.path.exists():
