@@ -1,4 +1,4 @@
-"""A classifier as it is: its own predictions for the scored clips, without any training."""
+"""Score the classifier's own predictions, without any training."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Attentive probe: a learned query pools all tokens of a clip by attention for a linear classifier."""
+"""A learned query pools all tokens of a clip by attention for a linear classifier."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,4 +1,7 @@
-"""AudioSet fine-tuned as AST publishes it: the last epochs' weights averaged, scored by mAP; nothing is selected."""
+"""Fine-tune on AudioSet as AST publishes it, average the last weights, and score mAP.
+
+Nothing is selected.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""ESC-50 as AST and SSAST publish it: the epoch that is best on the scored folds themselves, for all folds at once."""
+"""Fine-tune on ESC-50 as AST and SSAST do, with the epoch that is best on the scored folds."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

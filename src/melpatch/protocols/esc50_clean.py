@@ -1,4 +1,4 @@
-"""ESC-50 fine-tuned as AST publishes it, except that the epoch is selected on a fold that is not scored."""
+"""Fine-tune on ESC-50 as AST does, with the epoch that is best on a fold that is not scored."""
 
 from dataclasses import dataclass
 from typing import ClassVar

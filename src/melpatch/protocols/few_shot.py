@@ -1,4 +1,4 @@
-"""Few labels: a linear probe on k clips per class, drawn again under every seed."""
+"""Fit a linear probe on k clips per class, drawn again under every seed."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Fine-tuning: the whole network is trained on the labels by a recipe, in a run folder per trial."""
+"""Fine-tune the whole network by a recipe, in a run folder per trial."""
 
 import json
 import shlex

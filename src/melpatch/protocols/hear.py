@@ -1,4 +1,4 @@
-"""HEAR 2021's scene head: a small MLP on frozen vectors, its settings searched on validation clips."""
+"""Fit HEAR's small MLP on frozen vectors, its settings searched on validation clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

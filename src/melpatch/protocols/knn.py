@@ -1,4 +1,4 @@
-"""k nearest neighbours on frozen embeddings: what their geometry holds, with nothing trained or tuned."""
+"""The most similar training clips vote, on frozen vectors, with nothing trained or tuned."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""Linear probe on frozen embeddings: standardised features and logistic regression, the field's usual yardstick."""
+"""Fit logistic regression on standardised frozen vectors, the field's usual yardstick."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

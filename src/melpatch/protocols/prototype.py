@@ -1,4 +1,4 @@
-"""Prototype probe: a class is present if some token of the clip is near one of the class's learned prototypes."""
+"""A class is present if a token of the clip is near one of the class's learned prototypes."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,4 +1,7 @@
-"""SUPERB's head with the encoder trained too, as SSAST, MAE-AST and ASiT report it; not what the leaderboard ranks."""
+"""Train SUPERB's head and the encoder too, as SSAST, MAE-AST and ASiT report it.
+
+The public leaderboard of SUPERB ranks frozen encoders only.
+"""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""SUPERB's probe of a frozen encoder: a learned mix of all layers, a linear projection, a linear classifier."""
+"""Fit SUPERB's probe: a learned mix of all frozen layers, a projection and a linear classifier."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
