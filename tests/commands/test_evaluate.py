@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -463,6 +464,28 @@ def test_scores_of_something_else_are_not_overwritten(
         in capsys.readouterr().err
     )
     assert (out / "knn" / "scores.json").read_bytes() == before
+    if words[0] != "--data":  # a folder without splits
+        melpatch(*ours, "--out", out, *words, "--overwrite")
+        assert (out / "knn" / "scores.json").read_bytes() != before
+
+
+@pytest.mark.parametrize("place", [(), ("--out", "{out}")])
+def test_predictions_that_somebody_changed_are_kept(corpus, encoder, tmp_path, capsys, place):
+    run = shutil.copytree(encoder, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    out = tmp_path / "out"
+    words = ["evaluate", str(run), "--data", str(corpus), "--protocol", "knn"]
+    words += [word.format(out=out) for word in place]
+    assert main(words) == 0
+    (written,) = tmp_path.rglob("predictions.csv")
+    mine = written.read_bytes() + b"my note\r\n"
+    written.write_bytes(mine)
+    assert main(words) == 2
+    assert f"{written}: was changed since it was written; give another --out, or --overwrite" in (
+        capsys.readouterr().err
+    )
+    assert written.read_bytes() == mine
+    assert main([*words, "--overwrite"]) == 0
+    assert main(words) == 0
 
 
 def test_changed_settings_have_folders_of_their_own(corpus, encoder, tmp_path):

@@ -61,6 +61,8 @@ class Config:
     features_dir: Path | None = None
     """Folder that keeps frozen features for the next time; by default RUN/features. The tokens that attentive and
     prototype need are large: 2 bytes for each number of each token of each clip."""
+    overwrite: bool = False
+    """Replace scores of something else, and files of another origin, in --out."""
     json: bool = False
     """Print JSON for scripts instead of a table."""
     trust_code: bool = False
@@ -87,6 +89,7 @@ def run(config: Config) -> None:
         workers=config.workers,
         out=config.out,
         features_dir=config.features_dir,
+        overwrite=config.overwrite,
         trust_code=config.trust_code,
     )
     if config.json:

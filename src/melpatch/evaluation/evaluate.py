@@ -52,6 +52,7 @@ def evaluate(
     workers: int = 0,
     out: str | PathLike[str] | None = None,
     features_dir: str | PathLike[str] | None = None,
+    overwrite: bool = False,
     trust_code: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Score a run on labelled audio, write the scores, and return the record of each protocol by its name.
@@ -77,6 +78,7 @@ def evaluate(
         workers: decoding processes.
         out: folder for the results; by default in RUN/evaluation, named after what is scored.
         features_dir: folder that keeps frozen features for the next time; by default RUN/features.
+        overwrite: replace scores of something else, and files of another origin, in ``out``.
         trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
@@ -96,6 +98,7 @@ def evaluate(
         workers=workers,
         out=None if out is None else Path(out),
         features_dir=Path(features_dir or Path(run, "features")),
+        overwrite=overwrite,
         trust_code=trust_code,
     )
     return _evaluate(request, _listed(protocols), settings or {}, floors=floors, keep=keep)
@@ -114,9 +117,8 @@ def _evaluate(
     protocols = select_protocols(names or default_protocols(trained), settings)
     request = _beside_others(request, protocols)
     jobs = _jobs(request, trained, protocols)
-    # The default folder is named after what is scored, so only a folder of the user's own can hold something else.
-    if request.out is not None:
-        refuse_to_overwrite(jobs)
+    if not request.overwrite:
+        refuse_to_overwrite(jobs, own_folder=request.out is None)
     request.check_writable(
         with_features=floors or any(isinstance(item, Probe) for item in protocols)
     )

@@ -1,6 +1,7 @@
 """A protocol's scores on disk, with everything they depend on: a record, predictions and pictures."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from melpatch.training.run import environment
 
 _SCORES = "scores.json"
 _PREDICTIONS = "predictions.csv"
+_DIGESTS = "predictions_digests"
+_REPLACE = "give another --out, or --overwrite to replace it"
 
 
 def score(
@@ -53,23 +56,40 @@ def score(
     return on_rank_zero(lambda: _write(protocol, job, trials, floors, entries))
 
 
-def refuse_to_overwrite(jobs: Sequence[EvaluationJob]) -> None:
-    """Raise ConfigError if the results folder of a job holds scores of something else, which would be lost."""
+def refuse_to_overwrite(jobs: Sequence[EvaluationJob], *, own_folder: bool) -> None:
+    """Raise ConfigError if the results folder of a job holds what would be lost.
+
+    Args:
+        jobs: the jobs.
+        own_folder: whether the folder is the default one. It is named after what is scored, so its
+            scores are of the same, also if the run has moved since.
+    """
     for job in jobs:
         record = record_in(job.out)
+        names = (_PREDICTIONS, "confusion.png", "per_class.png")
+        present = [name for name in names if (job.out / name).exists()]
+        if record is None and present:
+            raise ConfigError(
+                f"{job.out}: holds {present[0]}, which is of no evaluation here; {_REPLACE}"
+            )
         if record is None:
-            for name in (_PREDICTIONS, "confusion.png", "per_class.png"):
-                if (job.out / name).exists():
-                    raise ConfigError(
-                        f"{job.out}: holds {name}, which is of no evaluation here; give another --out"
-                    )
             continue
+        path = job.out / _PREDICTIONS
+        if path.exists() and _digest(path) not in record.get(_DIGESTS, [_digest(path)]):
+            raise ConfigError(f"{path}: was changed since it was written; {_REPLACE}")
         run = Path(record["run"])
         name = record["name"]
-        if (run.resolve(), name) != (job.run.resolve(), job.name):
+        if not own_folder and (run.resolve(), name) != (job.run.resolve(), job.name):
             raise ConfigError(
-                f"{job.out}: holds the scores of {name} by {run}, not {job.name} by {job.run}; give another --out"
+                f"{job.out}: holds the scores of {name} by {run}, not {job.name} by {job.run}; "
+                f"{_REPLACE}"
             )
+
+
+def _digest(path: Path) -> str:
+    """Return a digest of a file's content, by which a change is noticed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def record_in(folder: Path) -> dict[str, Any] | None:
@@ -86,8 +106,9 @@ def record_in(folder: Path) -> dict[str, Any] | None:
         for name in ("run", "name"):
             if not isinstance(record[name], str):
                 raise ValueError(f"{name} is no text")
-        if not isinstance(record.get("data", []), list):
-            raise ValueError("data is no list")
+        for name in ("data", _DIGESTS):
+            if not isinstance(record.get(name, []), list):
+                raise ValueError(f"{name} is no list")
     return record
 
 
@@ -107,9 +128,14 @@ def _write(
         for floor in floors
     ]
     record = _conditions(protocol, job, trials) | scores | entries
-    with written_aside(job.out / _SCORES) as aside:
-        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    _write_predictions(job.out / _PREDICTIONS, trials, labels)
+    predictions = job.out / _PREDICTIONS
+    with written_aside(predictions) as new:
+        _write_predictions(new, trials, labels)
+        # A kill may leave the new record beside the old predictions, so it knows both.
+        digests = [_digest(path) for path in (new, predictions) if path.exists()]
+        record[_DIGESTS] = [*dict.fromkeys(digests)]
+        with written_aside(job.out / _SCORES) as aside:
+            aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
     _draw(job.out, _title(record), scores, labels)
     return record
 
@@ -166,7 +192,7 @@ def _rejected(job: EvaluationJob, trials: Sequence[TrialResult]) -> list[str]:
 
 
 def _write_predictions(path: Path, trials: Sequence[TrialResult], labels: Sequence[str]) -> None:
-    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = ["path", "start", "label", "predicted", "split", "seed"]
         writer.writerow([*columns, *class_columns(labels, columns)])

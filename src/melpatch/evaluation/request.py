@@ -33,6 +33,7 @@ class EvaluationRequest:
     features_dir: Path
     group_column: str = "group"
     trust_code: bool = False
+    overwrite: bool = False
     suffix: str = ""
     """End of the name of the default folder, if another corpus of the same name was scored there."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from melpatch.config import check
 from melpatch.data.columns import class_columns
 from melpatch.errors import ConfigError
+from melpatch.inference.digests import DIGEST, DigestedFile, digest_of_members
 
 SECONDS = "seconds"
 """Format of times in CSV: to a millisecond, or to a microsecond where that differs."""
@@ -119,6 +120,7 @@ def _write_npz(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
             if column.names:
                 names = np.array(column.names)
                 _write_member(archive, "labels", names.dtype, names.shape, iter([names]))
+        archive.comment = digest_of_members(archive)
 
 
 def _write_member(
@@ -143,6 +145,14 @@ def _write_member(
 def _write_parquet(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
     """Write one row group per chunk; unnamed values of a row become a list of fixed length."""
     pa, parquet = _arrow()
+    with path.open("wb") as file:
+        digested = DigestedFile(file)
+        _write_row_groups(pa, parquet, digested, columns, chunks)
+
+
+def _write_row_groups(
+    pa: Any, parquet: Any, file: DigestedFile, columns: Sequence[Column], chunks: Chunks
+) -> None:
     writer = None
     for chunk in chunks():
         fields: dict[str, Any] = {}
@@ -158,9 +168,11 @@ def _write_parquet(path: Path, columns: Sequence[Column], chunks: Chunks) -> Non
                 fields[column.name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
         table = pa.table(fields)
         if writer is None:
-            writer = parquet.ParquetWriter(path, table.schema)
+            writer = parquet.ParquetWriter(file, table.schema)
         writer.write_table(table)
     if writer is not None:
+        # All but the footer, in which this is written, is on its way.
+        writer.add_key_value_metadata({DIGEST: file.digest()})
         writer.close()
 
 
