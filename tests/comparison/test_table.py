@@ -114,9 +114,10 @@ def test_the_picture_has_a_row_per_protocol_and_the_time_that_counts(
     drawn = []
     monkeypatch.setattr("melpatch.comparison.table.budget", lambda *asked: drawn.append(asked))
     found = collect_cells(runs, results)
-    draw(tmp_path / "x.png", found)
-    draw(tmp_path / "x.png", [cell._replace(gpu="a GPU") for cell in found])
-    (_, points, _, unit), (_, clocked, _, by_clock) = drawn
+    draw(tmp_path / "x.png", "Two ways", found)
+    draw(tmp_path / "x.png", "Two ways", [cell._replace(gpu="a GPU") for cell in found])
+    (_, points, _, unit, title), (_, clocked, _, by_clock, _) = drawn
+    assert title == "Two ways"
     assert (unit, by_clock) == ("CPU seconds", "seconds")
     assert [(point.row, point.task, point.method, point.seconds) for point in points] == [
         ("knn", "birds", "random", 0.0),

@@ -35,6 +35,11 @@ def test_it_is_a_png_of_a_sensible_size(tmp_path):
     assert 600 <= width <= 2000
 
 
+def test_a_title_says_what_is_compared(tmp_path, drawn):
+    budget(tmp_path / "x.png", POINTS, "accuracy", title="Two ways on $words_1$")
+    assert drawn[0].get_suptitle() == "Two ways on $words_1$"
+
+
 def test_every_panel_holds_a_line_of_each_method_by_cost(tmp_path, drawn):
     budget(tmp_path / "x.png", POINTS, "accuracy")
     panels = drawn[0].axes

@@ -27,6 +27,7 @@ from melpatch.comparison.spec import (
 )
 from melpatch.comparison.work import Comparison
 from melpatch.config import check
+from melpatch.data.sources import source_name
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.select import parse_settings, select_protocols
 from melpatch.machine import most_workers
@@ -104,21 +105,37 @@ def run(config: Config) -> None:
         _show_commands(runs)
         return
     out = config.out or Path("compare", f"{Path(config.spec).stem}-{budget.name}")
+    title = _title(spec, budget)
     with locked(out):
         comparison = Comparison(out, runs)
 
         def write() -> None:
             cells = table.collect_cells(all_runs, comparison.results)
-            _write_tables(out, spec.title, cells)
+            _write_tables(out, title, cells)
 
         comparison.carry_out(config.jobs, after=write)
         try:
-            table.draw(out / "compare.png", table.collect_cells(all_runs, comparison.results))
+            cells = table.collect_cells(all_runs, comparison.results)
+            table.draw(out / "compare.png", title, cells)
         except MelpatchError as error:
             # The table is complete without a figure, which needs matplotlib and a trained network.
             notice(str(error))
     sys.stdout.write((out / "table.md").read_text(encoding="utf-8"))
     notice(f"written to {out}")
+
+
+def _title(spec: Spec, budget: Budget) -> str:
+    """Return what is compared, at which scale, on which corpora and splits."""
+    parts = [f"{spec.title} ({budget.name})"]
+    if spec.sound.data:
+        parts.append(f"pretrained on {' + '.join(map(source_name, spec.sound.data))}")
+    tasks = []
+    for task in spec.tasks:
+        splits = f" ({', '.join(task.split)})" if task.split else ""
+        tasks.append(f"{task.name} of {source_name(task.data)}{splits}")
+    if tasks:
+        parts.append(f"scored on {', '.join(tasks)}")
+    return "; ".join(parts)
 
 
 def _write_tables(out: Path, title: str, cells: Sequence[table.Cell]) -> None:

@@ -19,8 +19,9 @@ from melpatch.only_writer import only_writer
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
+from melpatch.training.config import read_settings
 from melpatch.workflows.finetune import finetune, finetune_defaults
-from melpatch.workflows.pictures import draw_pictures
+from melpatch.workflows.pictures import draw_pictures, run_title
 from melpatch.workflows.pretrain import pretrain, pretrain_defaults
 
 
@@ -62,7 +63,8 @@ def _show(config: Config) -> None:
     _pretrain(config, corpus_file, corpus, first)
     pictures = config.out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    curve(pictures / "pretraining.png", first / "metrics.jsonl")
+    title = run_title(first, read_settings(first))
+    curve(pictures / "pretraining.png", first / "metrics.jsonl", title=title)
     _draw_clip(pictures, first, corpus)
     if len(corpus.labels) < 2:
         notice(

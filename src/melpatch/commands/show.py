@@ -17,7 +17,7 @@ from melpatch.opening import LOG_BYTES, read_json_lines, reading
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
 from melpatch.training.config import RunConfig, read_settings
-from melpatch.workflows.pictures import draw_pictures
+from melpatch.workflows.pictures import draw_pictures, run_title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,8 @@ def run(config: Config) -> None:
             table.add_row(name, value if isinstance(value, str) else _in_words(value))
         console().print(table)
     if config.curve is not None:
-        curve(config.curve, config.run / "metrics.jsonl")
+        title = run_title(config.run, settings)
+        curve(config.curve, config.run / "metrics.jsonl", title=title)
         notice(f"drawn to {config.curve}")
     if config.sound is not None and config.pictures is not None:
         _draw_sound(config.run, config.sound, config.pictures)

@@ -219,7 +219,7 @@ def _row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
-def draw(path: Path, cells: Sequence[Cell]) -> None:
+def draw(path: Path, title: str, cells: Sequence[Cell]) -> None:
     """Draw scores against the cost of pretraining: CPU seconds, or wall-clock seconds on a GPU.
 
     Raises:
@@ -227,7 +227,7 @@ def draw(path: Path, cells: Sequence[Cell]) -> None:
     """
     on_gpu = any(cell.gpu for cell in cells)
     unit = "seconds" if on_gpu else "CPU seconds"
-    budget(path, [*_points(cells, on_gpu)], "score", unit)
+    budget(path, [*_points(cells, on_gpu)], "score", unit, title)
 
 
 def _points(cells: Sequence[Cell], on_gpu: bool) -> Iterator[Point]:

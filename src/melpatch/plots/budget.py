@@ -30,7 +30,9 @@ class Point(NamedTuple):
     score: float
 
 
-def budget(path: Path, points: Sequence[Point], score: str, unit: str = "CPU seconds") -> None:
+def budget(
+    path: Path, points: Sequence[Point], score: str, unit: str = "CPU seconds", title: str = ""
+) -> None:
     """Draw scores against time on a logarithmic axis: a panel per row and task, a line per method.
 
     Args:
@@ -38,6 +40,7 @@ def budget(path: Path, points: Sequence[Point], score: str, unit: str = "CPU sec
         points: in any order; colours are assigned to methods in order of appearance.
         score: name of the score.
         unit: unit of the time.
+        title: words above the picture.
 
     Raises:
         MelpatchError: no point has a cost, or matplotlib is missing.
@@ -48,7 +51,7 @@ def budget(path: Path, points: Sequence[Point], score: str, unit: str = "CPU sec
         list(dict.fromkeys(column)) for column in list(zip(*points, strict=True))[:3]
     )
     colours = class_colours(torch.arange(len(methods))).tolist()
-    figure = sheet(max(6.0, 0.6 + 3.2 * len(tasks)), 1.0 + 2.8 * len(rows))
+    figure = sheet(max(6.0, 0.6 + 3.2 * len(tasks)), 1.0 + 2.8 * len(rows), title)
     grid = figure.subplots(len(rows), len(tasks), squeeze=False, sharex=True)
     for row, panels in zip(rows, grid, strict=True):
         for task, panel in zip(tasks, panels, strict=True):

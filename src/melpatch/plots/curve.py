@@ -27,7 +27,10 @@ _EXACT = {"lr"}  # not measured but set, so that there is no noise to smooth
 
 
 def curve(
-    path: Path, metrics: Path | Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None
+    path: Path,
+    metrics: Path | Sequence[Mapping[str, Any]],
+    keys: Sequence[str] | None = None,
+    title: str = "",
 ) -> None:
     """Draw metrics against the step: each value thin, their running mean thick, validation as points.
 
@@ -36,6 +39,7 @@ def curve(
         metrics: a run's metrics.jsonl, or its lines as mappings with ``step`` and numbers.
         keys: which metrics to draw, the first one largest; all of them, the loss first, if not
             given. ``val_`` metrics are drawn with the ones they belong to.
+        title: words above the picture.
 
     Raises:
         MelpatchError: the file is no such file, or holds no such metric; or matplotlib is missing.
@@ -48,7 +52,7 @@ def curve(
     if unknown or not keys:
         what = f"no metric {unknown[0]!r}" if unknown else "no metric to draw"
         raise MelpatchError(f"{what}; there are: {', '.join(names) or 'none'}")
-    figure = sheet(10.0, 0.7 + 2.4 * (len(keys) // 2 + 1))
+    figure = sheet(10.0, 0.7 + 2.4 * (len(keys) // 2 + 1), title)
     last = max(record["step"] for record in records)
     lines: dict[str, Line2D] = {}
     for key, panel in zip(keys, _panels(figure, len(keys)), strict=True):

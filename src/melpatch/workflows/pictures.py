@@ -4,11 +4,22 @@ from pathlib import Path
 
 import torch
 
+from melpatch.config import owner
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.sound import decode
+from melpatch.data.sources import source_name
 from melpatch.inference.model import Model
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
+from melpatch.training.config import RunConfig
+
+
+def run_title(folder: Path, settings: RunConfig) -> str:
+    """Return a title for what a run learnt: its folder, its objective and its corpus."""
+    title = f"{folder}: {owner(settings.objective).__name__}"
+    if settings.data:
+        title += f" on {' + '.join(map(source_name, settings.data))}"
+    return title
 
 
 def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
