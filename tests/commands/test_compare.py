@@ -130,9 +130,13 @@ def test_every_cell_is_made_once(done):
     for row in found:
         cpu_seconds[row["method"]].add(float(row["cpu_seconds"]))
     assert cpu_seconds == {"random": {0.0}, "masked": {2.0}}  # two steps of a second each
-    assert (out / "table.md").read_text().startswith(
-        "**Two ways (small); pretrained on sounds/corpus; "
-        "scored on three of sounds/corpus, held of sounds/corpus (val)**"
+    assert (
+        (out / "table.md")
+        .read_text()
+        .startswith(
+            "**Two ways (small); pretrained on sounds/corpus; "
+            "scored on three of sounds/corpus, held of sounds/corpus (val)**"
+        )
     )
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
 
