@@ -1,6 +1,7 @@
 """Tables in several formats list the same clips; tables in folders of splits are read with them."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -119,3 +120,14 @@ def bomb(tmp_path, monkeypatch):
 def test_a_table_that_would_fill_the_memory_is_refused(bomb):
     with pytest.raises(DataError, match=r"bomb\.npz: damaged.* bytes would become"):
         load_corpus([bomb])
+
+
+@pytest.mark.parametrize("content", [b"", b"path,label\n"])
+def test_a_line_without_an_end_is_not_read_to_the_end(tmp_path, content):
+    path = tmp_path / "endless.csv"
+    path.write_bytes(content)
+    os.truncate(path, 1 << 36)
+    with pytest.raises(
+        DataError, match=r"endless\.csv, line \d: not a CSV file \(.*; save it with"
+    ):
+        load_corpus([path])

@@ -16,6 +16,7 @@ from melpatch.errors import DataError
 from melpatch.faults import let_pass
 from melpatch.opening import require_no_bomb, require_regular
 
+_LONGEST_LINE = 1 << 24  # characters
 ENDINGS = (".csv", ".tsv", *JSON_ENDINGS, ".npz", ".parquet")
 """Endings of tables that list clips."""
 
@@ -50,12 +51,12 @@ def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
             yield json_table(path)
             return
         with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = _delimiter(file.readline(), ending)
+            delimiter = _delimiter(file.readline(_LONGEST_LINE), ending)
             file.seek(0)
             # Cells between tabs hold quotation marks as they are.
             bare = delimiter == "\t"
             reader = csv.reader(
-                file,
+                _bounded_lines(file),
                 delimiter=delimiter,
                 quoting=csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL,
                 strict=not bare,
@@ -100,6 +101,14 @@ def _bare(cell: str) -> str:
     if len(cell) > 1 and cell[0] == cell[-1] == '"':
         return cell[1:-1].replace('""', '"')
     return cell
+
+
+def _bounded_lines(file: Any) -> Iterator[str]:
+    """Yield the lines of a file; one without an end is an error, before it fills the memory."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise csv.Error(f"a line of more than {_LONGEST_LINE:,} characters")
+        yield line
 
 
 def _lines(reader: Any, *, bare: bool) -> Iterator[Line]:
