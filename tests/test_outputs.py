@@ -1,9 +1,12 @@
 import os
+import re
 
 import pytest
 
+from melpatch import outputs
+from melpatch.cli import main
 from melpatch.errors import ConfigError
-from melpatch.outputs import check_output, list_beside
+from melpatch.outputs import as_file_name, check_output, is_reserved, list_beside
 
 HEADER = "path,reason"
 
@@ -49,3 +52,58 @@ def test_a_file_of_the_user_or_an_input_is_no_list(tmp_path):
     mine.write_text(f"{HEADER}\n")
     assert list_beside(tmp_path / "a.npz", "rejected", HEADER) == mine
     assert list_beside(tmp_path / "a.npz", "rejected", HEADER, [mine]) != mine
+
+
+RESERVED = (
+    "CON",
+    "nul",
+    "Com1.csv",
+    "lpt9",
+    "aux.tar.gz",
+    "a:b",
+    "a.",
+    "a ",
+    "a?",
+    "a*b",
+    'a"b',
+    "a|b",
+)
+
+
+@pytest.mark.parametrize("name", [*RESERVED, "a/b", "a\\b", "\n", "Com1", "x" * 300, "..", ""])
+def test_whatever_a_split_is_called_its_files_have_names_that_every_system_takes(name):
+    plain = as_file_name(name)
+    assert not is_reserved(plain)
+    assert "/" not in plain
+    assert len(plain.encode()) <= 255
+    assert plain not in ("", ".", "..")
+    assert plain != as_file_name(f"{name}x")
+
+
+@pytest.mark.parametrize(
+    "texts", [("Test", "test"), ("ß", "SS"), ("\u00e9", "e\u0301"), ("A", "a")]
+)
+def test_names_may_have_to_differ_where_case_and_accents_are_ignored(texts):
+    first, second = (as_file_name(text, any_case=False).casefold() for text in texts)
+    assert first != second
+    assert as_file_name("fold 1", any_case=False) == "fold 1"
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_on_windows_a_reserved_name_is_refused_by_every_command(
+    name, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(outputs.sys, "platform", "win32")
+    for words in (
+        ("prepare", str(tmp_path), "--out", str(tmp_path / name)),
+        ("prepare", str(tmp_path), "--out", str(tmp_path / name / "c.csv")),
+    ):
+        assert main([*words]) == 2
+        told = capsys.readouterr().err
+        assert re.search(r"error: --out .*: Windows reserves .*; give a name without", told)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["console", "com", "nullity.csv", "auxiliary", ".hidden", "lpt10"])
+def test_other_names_are_no_devices(name):
+    assert not is_reserved(name)

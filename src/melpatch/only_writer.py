@@ -12,7 +12,7 @@ from melpatch import distributed
 from melpatch.atomic import clear_partial
 from melpatch.errors import ConfigError, DataError
 from melpatch.faults import remedy
-from melpatch.outputs import lock_of
+from melpatch.outputs import lock_of, require_usable_name
 from melpatch.progress import notice
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -68,6 +68,7 @@ def _held(out: Path, path: Path, *, give_up: bool) -> Iterator[None]:
 
 def _acquire(lock: BaseFileLock, out: Path, *, give_up: bool) -> None:
     """Acquire a lock, and remove what a crash has left half-written of its output."""
+    require_usable_name(out)
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         _wait_for(lock, out, give_up=give_up)

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +13,11 @@ from melpatch.errors import ConfigError
 _LONGEST_NAME = 200  # bytes
 # Endings of outputs that have lists beside them.
 _RESULTS = ("", ".csv", ".npz", ".parquet")
+# Names of devices, whatever their ending, and letters that no name has on Windows.
+_RESERVED = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9])(?:\.|$)", re.IGNORECASE
+)
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 def check_output(
@@ -86,18 +93,42 @@ def list_beside(out: Path, kind: str, header: str, inputs: Iterable[str | Path] 
     raise ConfigError(f"--out {out}: {long} is in the way of its list; give another --out")
 
 
-def as_file_name(text: str) -> str:
-    """Return a name for a file or folder that stands for a text, and for no other.
+def as_file_name(text: str, *, any_case: bool = True) -> str:
+    """Return a name for a file or folder that stands for a text, and for no other, on any system.
 
     >>> as_file_name("fold 1")
     'fold 1'
+
+    Args:
+        text: the text.
+        any_case: whether names may differ by their case alone, which macOS and Windows ignore.
     """
     plain = re.sub(r"[^\w .,;+=@()'!~-]+", "-", text).strip(" .")
-    plain = plain.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
-    if plain == text:
+    plain = plain.encode()[:_LONGEST_NAME].decode("utf-8", "ignore").rstrip(" .")
+    if is_reserved(plain):
+        plain = f"_{plain}"
+    # macOS takes an accented letter and a letter with an accent for the same.
+    alone = any_case or unicodedata.normalize("NFC", text).lower() == text
+    if plain and plain == text and alone:
         return text
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
     return f"{plain}-{digest}"
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether Windows takes a name for a device, or for another name, or refuses it."""
+    return bool(_RESERVED.match(name)) or name != name.rstrip(" .") or bool(_FORBIDDEN.search(name))
+
+
+def require_usable_name(out: Path) -> None:
+    """Raise ConfigError if an output has a name that this system takes for something else."""
+    names = [out.name, *(folder.name for folder in out.parents)]
+    bad = next((name for name in names if name not in ("", "..") and is_reserved(name)), None)
+    if sys.platform == "win32" and bad is not None:
+        raise ConfigError(
+            f'--out {out}: Windows reserves {bad!r}; give a name without any of <>:"/|?*, without a '
+            "dot or blank at its end, and other than CON, NUL, COM1 and the like"
+        )
 
 
 def parts_of(out: Path) -> Path:

@@ -488,6 +488,23 @@ def test_predictions_that_somebody_changed_are_kept(corpus, encoder, tmp_path, c
     assert main(words) == 0
 
 
+def test_where_case_is_ignored_scores_of_another_name_are_not_overwritten(
+    corpus, encoder, tmp_path
+):
+    """As on macOS, the folders of the two names are one."""
+    run = shutil.copytree(encoder, tmp_path / "run")
+    data = shutil.copytree(corpus.parent, tmp_path / "s") / corpus.name
+    scored = run / "evaluation"
+    words = ("evaluate", run, "--protocol", "knn", "--data")
+    melpatch(*words, data.rename(data.with_name("A.csv")))
+    (scored / "s-a").symlink_to(scored / "s-A")
+    before = (scored / "s-A" / "knn" / "scores.json").read_bytes()
+    melpatch(*words, data.with_name("A.csv").rename(data.with_name("a.csv")))
+    assert (scored / "s-A" / "knn" / "scores.json").read_bytes() == before
+    (other,) = {path.name for path in scored.iterdir()} - {"s-a", "s-A"}
+    assert other.startswith("s-a-")
+
+
 def test_changed_settings_have_folders_of_their_own(corpus, encoder, tmp_path):
     out = tmp_path / "out"
     for setting in ("k=10", "k=3", "k=2", "k=3"):  # the first is the protocol's own

@@ -181,6 +181,18 @@ def test_a_csv_lists_paths_labels_splits_and_segments(tmp_path):
     assert corpus.splits == {"2": 2, "test": 1, "train": 1}
 
 
+def test_paths_of_windows_are_found_and_have_the_same_keys(tmp_path):
+    sound(tmp_path / "wrens" / "old" / "a.wav")
+    sound(tmp_path / "b\\c.wav")
+    listed = "path,label\n{},wren\nb\\c.wav,owl\n"
+    keys = [
+        [clip.key for clip in load_corpus([table(tmp_path / "x.csv", listed.format(path))]).clips]
+        for path in ("wrens/old/a.wav", r"wrens\old\a.wav", r".\wrens\old\a.wav")
+    ]
+    assert keys[0] == keys[1] == keys[2]
+    assert len(keys[0]) == 2
+
+
 def test_columns_may_have_other_names_and_a_byte_order_mark(tmp_path):
     sound(tmp_path / "a.wav")
     path = table(tmp_path / "x.CSV", "\ufeffpath,species,fold\r\na.wav,Häher,3\r\n")

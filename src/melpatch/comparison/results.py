@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from melpatch.errors import MelpatchError
 from melpatch.opening import LOG_BYTES, open_to_append, read_text, reading
+from melpatch.outputs import require_usable_name
 
 Line = dict[str, Any]
 
@@ -26,6 +27,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         MelpatchError: another process holds the lock; the message names its process id.
     """
+    require_usable_name(folder)
     folder.mkdir(parents=True, exist_ok=True)
     holder = folder / ".holder"
     try:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from sys import intern
 
 from melpatch.data.addresses import is_shard_name
@@ -243,7 +243,7 @@ class _RowReader:
         if is_url(cell):
             return locate(cell)
         if not self.url:
-            return self.folder / cell, ""
+            return self.folder / _with_separators(cell, self.folder), ""
         if not is_shard_name(cell):
             raise ValueError(
                 f"path = {shortened(cell)}; allowed: shard-NUMBER.tar, without a folder"
@@ -252,10 +252,19 @@ class _RowReader:
 
     def _name(self, path: Path, cell: str) -> str:
         if self.elsewhere:
-            return Path(cell).as_posix()
+            return Path(_with_separators(cell, self.folder)).as_posix()
         if path.is_relative_to(self.folder):
             path = path.relative_to(self.folder)
         return path.as_posix()
+
+
+def _with_separators(cell: str, folder: Path) -> str:
+    """Return a path of a table that was written on Windows with this system's separators."""
+    if "\\" not in cell:
+        return cell
+    # Elsewhere a backslash may be part of a name.
+    other = PureWindowsPath(cell).as_posix()
+    return other if _is_file(folder / other) and not _is_file(folder / cell) else cell
 
 
 def _is_file(path: Path) -> bool:

@@ -139,14 +139,19 @@ def _evaluate(
 
 
 def _beside_others(request: EvaluationRequest, protocols: Sequence[Protocol]) -> EvaluationRequest:
-    """Return the request with a folder of its own if data of the same name were scored before."""
+    """Return the request with a folder of its own if other data have the default one."""
     if request.out is not None:
         return request
     for protocol in protocols:
         record = record_in(request.folder / protocol_folder(protocol))
         data = tuple((record or {}).get("data", ()))
-        if data and data != request.absolute_data:
-            digest = hashlib.blake2b(repr(request.absolute_data).encode(), digest_size=4)
+        # On macOS and Windows the folders of names that differ by their case alone are one.
+        other_name = record is not None and record["name"] != request.name
+        if other_name or (data and data != request.absolute_data):
+            scored: Any = request.absolute_data
+            if other_name:
+                scored = (request.absolute_data, request.name)
+            digest = hashlib.blake2b(repr(scored).encode(), digest_size=4)
             return replace(request, suffix=f"-{digest.hexdigest()}")
     return request
 

@@ -139,7 +139,7 @@ class Protocol(ABC):
         return json.dumps(depends_on, sort_keys=True)
 
     def _load_or_run(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
-        path = job.out / "trials" / f"{as_file_name(split.name)}-{seed}.npz"
+        path = job.out / "trials" / f"{as_file_name(split.name, any_case=False)}-{seed}.npz"
         fingerprint = self.fingerprint(job, split)
         trial = on_rank_zero(lambda: load_trial(path, fingerprint, split, seed))
         if trial is None:

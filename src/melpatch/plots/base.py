@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from melpatch.atomic import written_aside
 from melpatch.errors import MelpatchError
 from melpatch.faults import remedy
+from melpatch.outputs import require_usable_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +44,7 @@ def save(figure: "Figure", path: Path) -> None:
     Raises:
         MelpatchError: the file cannot be written.
     """
+    require_usable_name(path)
     try:
         with written_aside(path) as aside:
             figure.savefig(aside, format="png")

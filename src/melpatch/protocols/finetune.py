@@ -18,6 +18,7 @@ from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.splits import EvaluationSplit, ValidationSource
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.model import load
+from melpatch.outputs import as_file_name
 from melpatch.protocols.as_trained import AsTrained
 from melpatch.training.checkpoints import Progress
 from melpatch.training.config import RunConfig
@@ -131,7 +132,7 @@ class FineTune(Protocol):
 
     def folder(self, job: EvaluationJob, split: str, seed: int) -> Path:
         """Return the run folder of a trial."""
-        return job.out / "runs" / f"{split}-{seed}"
+        return job.out / "runs" / f"{as_file_name(split, any_case=False)}-{seed}"
 
     def evaluate(self, split: EvaluationSplit, run: Run) -> Evaluate | None:
         """Return what is measured during training where there are no validation clips; nothing by default."""

@@ -43,6 +43,7 @@ from melpatch.errors import CheckpointError, DataError
 from melpatch.faults import remedy
 from melpatch.only_writer import NO_LOCKS
 from melpatch.opening import LOG_BYTES, read_json_lines, read_text, reading
+from melpatch.outputs import require_usable_name
 from melpatch.progress import notice
 from melpatch.training import clip_record
 from melpatch.training.checkpoints import Checkpoint, Checkpoints, load_checkpoint, step_of
@@ -133,6 +134,7 @@ class Run:
     @staticmethod
     def require_writable(folder: Path) -> None:
         """Raise CheckpointError if the folder is not writable, or cannot be created."""
+        require_usable_name(folder)
         # A new folder is created in the nearest parent that exists.
         candidates = (folder, *folder.absolute().parents)
         existing = next(path for path in candidates if os.access(path, os.F_OK))
