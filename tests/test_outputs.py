@@ -5,6 +5,7 @@ import pytest
 
 from melpatch import outputs
 from melpatch.cli import main
+from melpatch.commands import prepare
 from melpatch.errors import ConfigError
 from melpatch.outputs import as_file_name, check_output, is_reserved, list_beside
 
@@ -93,6 +94,8 @@ def test_names_may_have_to_differ_where_case_and_accents_are_ignored(texts):
 def test_on_windows_a_reserved_name_is_refused_by_every_command(
     name, tmp_path, monkeypatch, capsys
 ):
+    # Imported before, since libraries look at the platform too.
+    assert prepare.run
     monkeypatch.setattr(outputs.sys, "platform", "win32")
     for words in (
         ("prepare", str(tmp_path), "--out", str(tmp_path / name)),

@@ -21,6 +21,7 @@ from melpatch.data.shards import ShardSet
 from melpatch.data.sources import dataset_name
 from melpatch.data.verify import damaged_shards
 from melpatch.errors import DataError
+from melpatch.outputs import require_usable_name
 from melpatch.progress import console, notice
 
 
@@ -70,6 +71,7 @@ def run(config: Config) -> None:
     if config.check or config.out is None:
         _check(config)
         return
+    require_usable_name(config.out)
     folders = {_folder(source).resolve() for source in config.sources if not is_url(source)}
     check(
         config.out.resolve() not in folders,

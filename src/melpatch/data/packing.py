@@ -34,7 +34,6 @@ from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, dig
 from melpatch.errors import ConfigError, DataError
 from melpatch.faults import remedy
 from melpatch.opening import read_json, reading
-from melpatch.outputs import require_usable_name
 from melpatch.progress import Bar, bar, notice, track
 
 REJECTED = "rejected.csv"
@@ -71,7 +70,6 @@ def pack(
         DataError: no clip can be read, a process dies, or the folder cannot be written.
     """
     require_workers(workers)
-    require_usable_name(out)
     state = out / UNFINISHED
     try:
         _refuse_foreign(out)
