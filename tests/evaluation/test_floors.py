@@ -1,12 +1,9 @@
 """Floors beside scores: the same clips, splits and seeds, and the gain over each."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from journeys.three_sounds import (
     LABELS,
     settings,
@@ -18,7 +15,7 @@ from journeys.three_sounds import (
 
 from melpatch.data.clip import Clip
 from melpatch.evaluation.evaluate import evaluate
-from melpatch.evaluation.floors import Floor, describe_floor, describe_highest, paired_interval
+from melpatch.evaluation.floors import Floor, describe_floor, describe_highest
 from melpatch.evaluation.trials import TrialResult
 
 NAMES = ("a", "b", "c")
@@ -32,32 +29,6 @@ def trial(correct, seed=0, split="test"):
     )
     right, wrong = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
     return TrialResult(split, seed, clips, np.array([right if one else wrong for one in correct]))
-
-
-@given(st.lists(st.booleans(), min_size=2, max_size=30), st.integers(0, 2**32 - 1))
-def test_the_same_predictions_differ_by_nothing(correct, seed):
-    one = trial(correct)
-    assert paired_interval([one], [one], NAMES, "accuracy", seed=seed) == [0.0, 0.0]
-
-
-def test_the_interval_of_a_difference_is_that_of_paired_draws():
-    ours = trial([True] * 70 + [False] * 30)
-    theirs = trial([True] * 60 + [False] * 40)
-    low, high = paired_interval([ours], [theirs], NAMES, "accuracy")
-    # Ten clips differ, all to the same side: the difference is binomial, 10 of 100 draws.
-    assert 0.03 <= low <= 0.06
-    assert 0.14 <= high <= 0.18
-    # Clips of which other ones are right differ more, with the same two accuracies.
-    others = trial([False] * 40 + [True] * 60)
-    wide_low, wide_high = paired_interval([ours], [others], NAMES, "accuracy")
-    assert wide_high - wide_low > 1.5 * (high - low)
-
-
-def test_trials_of_other_clips_have_no_paired_interval():
-    ours = trial([True] * 5)
-    fewer = trial([True] * 4)
-    assert paired_interval([ours], [fewer], NAMES, "accuracy") is None
-    assert paired_interval([ours], [replace(ours, seed=1)], NAMES, "accuracy") is None
 
 
 def test_a_floor_is_described_by_its_score_and_the_gain_over_it():

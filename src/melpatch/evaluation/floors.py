@@ -13,10 +13,9 @@ import numpy as np
 
 from melpatch.data.corpus import label_matrix
 from melpatch.data.split_roles import role_of
-from melpatch.evaluation.bootstrap import percentile_interval
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.job import EvaluationJob
-from melpatch.evaluation.metrics import bootstrap_metric
+from melpatch.evaluation.paired import paired_interval
 from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.spectrogram_statistics import POOLING, Kind, SpectrogramStatistics
@@ -104,7 +103,7 @@ def describe_floor(
 
     Returns:
         ``name``, ``value`` and ``interval_95`` of the floor; ``gain``, and ``gain_95``, the
-        bootstrap interval of the difference on the same clips, None where the metric has none.
+        interval of the difference on the same clips, None where the metric has none.
     """
     scores = summarize(floor.trials, labels, multi_label, metric)
     gain = None
@@ -133,45 +132,6 @@ def describe_highest(record: Mapping[str, Any]) -> str | None:
         "of this kind, fine-tuning, or another pooling (--set pooling=rows+mean+std+delta) "
         "usually does"
     )
-
-
-def paired_interval(
-    trials: Sequence[TrialResult],
-    others: Sequence[TrialResult],
-    labels: Sequence[str],
-    metric: str,
-    *,
-    seed: int = 0,
-) -> list[float] | None:
-    """Return the 95 % bootstrap interval of the difference between two lists of trials.
-
-    Each draw of the clips is the same for both. None for metrics without an interval, or where they
-    scored different clips.
-
-    Args:
-        trials: of one evaluation.
-        others: of the other, of the same splits and seeds.
-        labels: the names of the columns.
-        metric: the primary metric.
-        seed: seed of the bootstrap.
-    """
-    if metric not in ("accuracy", "mAP"):
-        return None
-    by_name = {(trial.split, trial.seed): trial for trial in others}
-    number = {name: place for place, name in enumerate(dict.fromkeys(t.split for t in trials))}
-    differences = []
-    for trial in trials:
-        other = by_name.get((trial.split, trial.seed))
-        if other is None or trial.clips != other.clips:
-            return None
-        targets = label_matrix(trial.clips, labels)
-        draw = seed + number[trial.split]
-        differences.append(
-            bootstrap_metric(trial.probabilities, targets, metric, draw)
-            - bootstrap_metric(other.probabilities, targets, metric, draw)
-        )
-    means = np.ma.masked_invalid(differences).mean(axis=0).filled(np.nan)
-    return percentile_interval(means)
 
 
 def _can_train(job: EvaluationJob, scored: Set[str]) -> bool:

@@ -14,9 +14,7 @@ from jaxtyping import Float, Int, Shaped
 from sklearn.metrics import precision_recall_fscore_support
 
 from melpatch.errors import DataError, NotFiniteError
-from melpatch.evaluation.bootstrap import NUM_RESAMPLES, bootstrap, percentile_interval
-from melpatch.evaluation.ranking import Positive, Scores, rank_classes, rankable
-from melpatch.evaluation.weighted_precision import average_precisions
+from melpatch.evaluation.ranking import Positive, Scores, rank_classes
 
 MOST_CONFUSED = 2000
 """Classes up to which there is a confusion matrix; a larger one would fill scores.json."""
@@ -32,8 +30,6 @@ def compute_metrics(
     targets: Shaped[np.ndarray, "clip label"],
     labels: Sequence[str],
     multi_label: bool,
-    *,
-    bootstrap_seed: int | None = 0,
 ) -> dict[str, Any]:
     """Return every metric of one set of predictions, as plain values that JSON can hold.
 
@@ -52,8 +48,6 @@ def compute_metrics(
         multi_label: whether a clip may have several labels or none. If not, the arg-max is judged
             too: ``accuracy``, ``balanced_accuracy``, ``macro_f1`` and ``confusion_matrix`` (a row
             per true label, a column per predicted one; None for more than 2000 labels).
-        bootstrap_seed: seed of the bootstrap behind ``accuracy_95`` or ``mAP_95``, the 95 %
-            interval of the primary metric; None leaves that out.
 
     Returns:
         The metrics; None where one is undefined (mAP without a class to rank, d' of a perfect
@@ -85,10 +79,6 @@ def compute_metrics(
             dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)
         ],
     }
-    if bootstrap_seed is not None:
-        primary = primary_metric(multi_label)
-        values = bootstrap_metric(probabilities, positive, primary, bootstrap_seed)
-        metrics[f"{primary}_95"] = percentile_interval(values)
     return metrics
 
 
@@ -128,31 +118,6 @@ def d_prime(mean_auc: float | None) -> float | None:
 def accuracy(probabilities: Scores, targets: Shaped[np.ndarray, "clip label"]) -> float:
     """Return the share of clips whose most probable label is their label; of equally probable ones the first counts."""
     return float(np.mean(probabilities.argmax(axis=1) == targets.argmax(axis=1)))
-
-
-def bootstrap_metric(
-    probabilities: Scores, targets: Shaped[np.ndarray, "clip label"], metric: str, seed: int
-) -> Float[np.ndarray, " resample"]:
-    """Return ``accuracy`` or ``mAP`` over 1000 draws of the clips with replacement; nan where it is undefined."""
-    positive = targets > 0.5
-    ranked = rankable(positive)
-    scores = probabilities[:, ranked]
-    judged = positive[:, ranked]
-
-    def accuracies(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
-        correct = probabilities.argmax(axis=1) == positive.argmax(axis=1)
-        return np.asarray(weights @ correct / len(positive))
-
-    def mean_aps(weights: Float[np.ndarray, "resample clip"]) -> Float[np.ndarray, " resample"]:
-        # The mean is over the classes that the draw can rank: those with a positive clip in it.
-        values = np.ma.masked_invalid(average_precisions(scores, judged, weights))
-        return np.asarray(values.mean(axis=0).filled(np.nan))
-
-    if metric != "mAP":
-        return bootstrap(accuracies, len(positive), seed)
-    if not ranked.any():
-        return np.full(NUM_RESAMPLES, np.nan)
-    return bootstrap(mean_aps, len(positive), seed)
 
 
 def check_finite(what: str, values: Float[np.ndarray, "clip value"]) -> None:

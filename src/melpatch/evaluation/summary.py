@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from melpatch.data.corpus import label_matrix
-from melpatch.evaluation.bootstrap import percentile_interval
-from melpatch.evaluation.metrics import bootstrap_metric, compute_metrics, d_prime
+from melpatch.evaluation.intervals import describe_intervals
+from melpatch.evaluation.metrics import compute_metrics, d_prime
 from melpatch.evaluation.trials import TrialResult
 
 
@@ -17,8 +17,6 @@ def summarize(
     labels: Sequence[str],
     multi_label: bool,
     metric: str,
-    *,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Return the scores of all trials together, as plain values that JSON can hold.
 
@@ -33,13 +31,11 @@ def summarize(
         labels: the names of the columns.
         multi_label: whether a clip may have several labels or none.
         metric: the primary metric, one of :func:`melpatch.evaluation.metrics.compute_metrics`.
-        seed: seed of the bootstrap.
 
     Returns:
-        ``metric`` and its ``value``; ``interval_95``, the bootstrap interval over the clips of each
-        split (Efron 1979), the same draws for all seeds: how far the value may be off because the
-        test clips are a sample, not because the training clips are (None for metrics other than
-        accuracy and mAP); ``seed_std``, the standard deviation between seeds (None for one seed);
+        ``metric`` and its ``value``; ``interval_95`` and its like, see
+        :func:`melpatch.evaluation.intervals.describe_intervals`: how far the value may be off
+        because the test clips are a sample, not because the training clips are; ``seed_std``, the standard deviation between seeds (None for one seed);
         ``n``, the number of scored clips; ``metrics``, ``per_class``, ``confusion_matrix``, and the
         classes that no split could rank.
     """
@@ -49,7 +45,6 @@ def summarize(
             label_matrix(trial.clips, labels),
             labels,
             multi_label,
-            bootstrap_seed=None,
         )
         for trial in trials
     ]
@@ -66,7 +61,7 @@ def summarize(
     result: dict[str, Any] = {
         "metric": metric,
         "value": _mean(primary),
-        "interval_95": _interval(trials, labels, metric, seed),
+        **describe_intervals(trials, labels, metric),
         "seed_std": stdev(primary) if len(primary) > 1 else None,
         "n": sum(len(trial.clips) for trial in trials if trial.seed == seeds[0]),
         "metrics": metrics | {"d_prime": d_prime(metrics["mAUC"])},
@@ -91,28 +86,6 @@ def _scalar_metrics(scores: dict[str, Any]) -> list[str]:
         for name, value in scores.items()
         if name not in ("clips", "confusion_matrix") and not isinstance(value, list)
     ]
-
-
-def _interval(
-    trials: Sequence[TrialResult], labels: Sequence[str], metric: str, seed: int
-) -> list[float] | None:
-    if metric not in ("accuracy", "mAP"):
-        return None
-    # A split draws the same clips under every seed of the protocol; different splits draw independently.
-    splits = dict.fromkeys(trial.split for trial in trials)
-    number = {name: number for number, name in enumerate(splits)}
-    values = [
-        bootstrap_metric(
-            trial.probabilities,
-            label_matrix(trial.clips, labels),
-            metric,
-            seed + number[trial.split],
-        )
-        for trial in trials
-    ]
-    # Draw by draw, the mean over the trials in which the metric is defined.
-    means = np.ma.masked_invalid(values).mean(axis=0).filled(np.nan)
-    return percentile_interval(means)
 
 
 def _per_class(tables: Sequence[list[dict[str, Any]]], num_seeds: int) -> list[dict[str, Any]]:
