@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from melpatch.evaluation.score_tables import score_tables
+from melpatch.evaluation.score_tables import against_tables, score_tables
 
 RECORD = {
     "version": 1,
@@ -13,6 +13,7 @@ RECORD = {
     "metric": "balanced_accuracy",
     "value": 0.4032,
     "interval_95": [0.35, 0.457],
+    "interval_by": "clip",
     "seeds": [0, 1, 2],
     "seed_std": 0.0123,
     "seconds": 1234.5,
@@ -42,3 +43,27 @@ def test_a_wide_terminal_has_a_row_per_protocol_with_whole_names():
     (table,) = score_tables({"knn": RECORD, "linear": RECORD}, "", Console(width=160))
     assert table.row_count == 2
     assert "balanced accuracy" in [column.header for column in table.columns]
+
+
+def test_an_interval_by_group_is_named_so():
+    console = Console(width=200, file=io.StringIO())
+    record = RECORD | {"interval_by": "group"}
+    for table in score_tables({"knn": record}, "", console):
+        console.print(table)
+    assert "0.350 to 0.457 (by group)" in console.file.getvalue()
+
+
+def test_a_difference_stands_with_its_test_and_what_it_takes_to_see_it():
+    against = {
+        "run": "runs/a",
+        "value": 0.35,
+        "difference": 0.0532,
+        "difference_95": [-0.02, 0.12],
+        "by": "clip",
+        "p_value": 0.173,
+        "clips_needed": 1830,
+    }
+    (table,) = against_tables({"knn": RECORD | {"run": "runs/b", "against": against}})
+    cells = [[*column.cells][0] for column in table.columns]
+    assert cells == ["knn", "0.403", "0.350", "+0.053", "-0.020 to +0.120", "0.17", "1,830 clips"]
+    assert against_tables({"knn": RECORD | {"against": None}}) == []

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from melpatch.evaluation.against import describe_verdicts
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import describe_highest
-from melpatch.evaluation.score_tables import floor_tables, score_tables
+from melpatch.evaluation.score_tables import against_tables, floor_tables, score_tables
 from melpatch.evaluation.select import parse_settings
 from melpatch.progress import console, notice
 
@@ -48,6 +49,9 @@ class Config:
     floors: bool = True
     """Score the same clips with the majority class, with statistics of log-mel spectrograms and MFCCs, and with random
     weights of the same network too."""
+    against: Path | None = None
+    """Another run, scored on the same clips: shows the difference to it, a paired test, and how many clips it would
+    take to tell the two apart."""
     keep: Path | None = None
     """Run folder to write for the classifier that the linear probe is; with --protocol linear or few_shot, one split
     and one seed. It predicts, embeds and is scored as any other."""
@@ -84,6 +88,7 @@ def run(config: Config) -> None:
         seeds=config.seeds,
         random_weights=config.random_weights,
         floors=config.floors,
+        against=config.against,
         keep=config.keep,
         batch_size=config.batch_size,
         workers=config.workers,
@@ -97,12 +102,12 @@ def run(config: Config) -> None:
         return
     for table in score_tables(records, _title(records), console()):
         console().print(table)
-    for table in floor_tables(records):
+    for table in chain(floor_tables(records), against_tables(records)):
         console().print(table)
     if any(record["settings_changed"] for record in records.values()):
         console().print("* with settings other than the protocol's")
     below = filter(None, map(describe_highest, records.values()))
-    for sentence in dict.fromkeys(chain(below, _unranked_classes(records))):
+    for sentence in dict.fromkeys(chain(below, describe_verdicts(records), _unranked_classes(records))):
         notice(sentence)
     folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
     notice(f"written to {', '.join(map(str, folders))}")

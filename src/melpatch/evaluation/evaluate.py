@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import zip_longest
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from melpatch import registry
 from melpatch.config import check
 from melpatch.data.manifest import load_corpus
 from melpatch.default_dtype import float32_by_default
+from melpatch.evaluation.against import request_against
 from melpatch.evaluation.caveats import warn_about_scores
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.job import EvaluationJob
@@ -47,6 +49,7 @@ def evaluate(
     seeds: Sequence[int] = (),
     random_weights: bool = False,
     floors: bool = True,
+    against: str | PathLike[str] | None = None,
     keep: str | PathLike[str] | None = None,
     batch_size: int = 32,
     workers: int = 0,
@@ -73,6 +76,8 @@ def evaluate(
         random_weights: score the same network at random weights instead.
         floors: score the same clips with the majority class, with statistics of spectrograms and
             with random weights too, see :mod:`melpatch.evaluation.floors`.
+        against: another run, scored on the same clips: the records then hold the difference to it,
+            its interval and a paired test.
         keep: run folder to write, for the classifier that the linear probe of one split and seed is.
         batch_size: windows per batch.
         workers: decoding processes.
@@ -101,7 +106,13 @@ def evaluate(
         overwrite=overwrite,
         trust_code=trust_code,
     )
-    return _evaluate(request, _listed(protocols), settings or {}, floors=floors, keep=keep)
+    other = None
+    if against is not None:
+        other_features = Path(features_dir or Path(against, "features"))
+        other = request_against(request, Path(against), other_features)
+    return _evaluate(
+        request, _listed(protocols), settings or {}, floors=floors, other=other, keep=keep
+    )
 
 
 def _evaluate(
@@ -110,6 +121,7 @@ def _evaluate(
     settings: Mapping[str, Any],
     *,
     floors: bool,
+    other: EvaluationRequest | None,
     keep: str | PathLike[str] | None,
 ) -> dict[str, dict[str, Any]]:
     check(len({*names}) == len(names), "protocol", names, "each once")
@@ -124,17 +136,21 @@ def _evaluate(
     )
     if keep is not None:
         check_kept(protocols, jobs, Path(keep))
-    warn_about_scores(protocols, jobs)
+    others: list[EvaluationJob] = []
+    if other is not None:
+        others = _jobs(other, load(other.run, trust_code=other.trust_code), protocols)
+    warn_about_scores([*protocols, *protocols][: len(jobs + others)], jobs + others)
+    probe = linear_probe() if floors else None
     records = {}
     with ExitStack() as stack:
-        for job in jobs:
+        for job in jobs + others:
             stack.enter_context(only_writer(job.out))
-        for protocol, job in zip(protocols, jobs, strict=True):
-            record = score(protocol, job, linear_probe() if floors else None)
+        for protocol, job, other_job in zip_longest(protocols, jobs, others):
+            record = score(protocol, job, probe, other_job)
             records[registry.name_of(type(protocol))] = record
     if keep is not None:
-        (probe,) = protocols
-        keep_from_job(probe, jobs[0], Path(keep))
+        (kept,) = protocols
+        keep_from_job(kept, jobs[0], Path(keep))
     return records
 
 

@@ -14,7 +14,9 @@ from melpatch.config import to_dict
 from melpatch.data.columns import class_columns
 from melpatch.distributed import on_rank_zero, world_size
 from melpatch.errors import ConfigError, MelpatchError
+from melpatch.evaluation.against import describe_difference
 from melpatch.evaluation.floors import Floor, describe_floor, measure_floors
+from melpatch.evaluation.intervals import describe_intervals
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
@@ -35,7 +37,10 @@ _REPLACE = "give another --out, or --overwrite to replace it"
 
 
 def score(
-    protocol: Protocol, job: EvaluationJob, floor_probe: VectorProbe | None = None
+    protocol: Protocol,
+    job: EvaluationJob,
+    floor_probe: VectorProbe | None = None,
+    other: EvaluationJob | None = None,
 ) -> dict[str, Any]:
     """Run a protocol and return its record, as plain values that JSON can hold.
 
@@ -48,11 +53,15 @@ def score(
         job: what to score.
         floor_probe: the probe of the floors, see :mod:`melpatch.evaluation.floors`; None leaves
             them out.
+        other: another run on the same corpus, to which the difference is given.
     """
     trials, entries = protocol.run_trials(job)
     floors: list[Floor] = []
     if floor_probe is not None:
         floors = [*measure_floors(protocol, job, trials, floor_probe)]
+    entries["against"] = None
+    if other is not None:
+        entries["against"] = describe_difference(protocol, job, trials, other)
     return on_rank_zero(lambda: _write(protocol, job, trials, floors, entries))
 
 
@@ -123,6 +132,9 @@ def _write(
     multi_label = protocol.multi_label(job)
     metric = protocol.metric(multi_label)
     scores = summarize(trials, labels, multi_label, metric)
+    scores["metrics_95"] = {
+        name: describe_intervals(trials, labels, name)["interval_95"] for name in scores["metrics"]
+    }
     scores["floors"] = [
         describe_floor(floor, trials, scores["value"], labels, multi_label, metric)
         for floor in floors

@@ -49,17 +49,36 @@ def floor_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     return [_floor_table(name, record) for name, record in records.items() if record["floors"]]
 
 
+def against_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Return a table of the differences to another run; none without one."""
+    compared = {name: record for name, record in records.items() if record["against"]}
+    if not compared:
+        return []
+    first = next(iter(compared.values()))
+    table = Table("", "this", "other", "difference", "95 %", "p", "needed")
+    table.title = f"{first['run']} against {first['against']['run']} on the same clips"
+    for name, record in compared.items():
+        other = record["against"]
+        needed = other[f"{other['by']}s_needed"]
+        table.add_row(
+            name,
+            _number(record["value"]),
+            _number(other["value"]),
+            f"{other['difference']:+.3f}",
+            _signed(other["difference_95"]),
+            f"{other['p_value']:.2g}",
+            "-" if needed is None else f"{needed:,} {other['by']}s",
+        )
+    return [table]
+
+
 def _floor_table(name: str, record: Mapping[str, Any]) -> Table:
     title = f"{name} {record['version']} beside floors on the same clips"
     table = Table("", record["metric"], "gain", "95 % of the gain", title=title)
     table.add_row("this run", _number(record["value"]), "", "", style="bold")
     for floor in record["floors"]:
         gain = "-" if floor["gain"] is None else f"{floor['gain']:+.3f}"
-        interval = "-"
-        if floor["gain_95"] is not None:
-            low, high = floor["gain_95"]
-            interval = f"{low:+.3f} to {high:+.3f}"
-        table.add_row(floor["name"], _number(floor["value"]), gain, interval)
+        table.add_row(floor["name"], _number(floor["value"]), gain, _signed(floor["gain_95"]))
     return table
 
 
@@ -114,11 +133,19 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _signed(interval: Sequence[float] | None) -> str:
+    if interval is None:
+        return "-"
+    low, high = interval
+    return f"{low:+.3f} to {high:+.3f}"
+
+
 def _interval(record: Mapping[str, Any]) -> str:
     if record["interval_95"] is None:
         return "-"
     low, high = record["interval_95"]
-    return f"{low:.3f} to {high:.3f}"
+    by_group = " (by group)" if record["interval_by"] == "group" else ""
+    return f"{low:.3f} to {high:.3f}{by_group}"
 
 
 def _seeds(record: Mapping[str, Any]) -> str:
