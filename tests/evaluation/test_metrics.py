@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 
 from melpatch.errors import DataError, MelpatchError
 from melpatch.evaluation.metrics import accuracy, compute_metrics, primary_metric

@@ -18,7 +18,7 @@ FEWEST_SEEDS = 3
 """Seeds from which on an interval over seeds is given."""
 _FOOT = """\
 Scores: mean over seeds ± half the 95 % interval of that mean (Student's t, from {fewest} seeds \
-on); in brackets the 95 % interval over the scored clips (bootstrap, ends averaged over seeds); \
+on); in brackets the 95 % interval over the scored clips or groups (ends averaged over seeds); \
 n clips. CPU-s, steps and passes over the audio are those of pretraining, means over seeds. \
 Nothing is selected on scored clips unless the protocol says so: `melpatch list protocols`."""
 
