@@ -112,9 +112,9 @@ def coverage(metric: str, case: tuple[int, int, int, float], repeats: int, seed:
         scores = draw.standard_normal((clips, classes)) + distance * positive
         average, area = rank_classes(scores, positive)
         value = float(np.mean(average if metric == "mAP" else area))
-        found = [*jackknives(metric, scores, positive)]
-        found += bootstraps(metric, value, scores, positive, draw)
-        for name, low, high in found:
+        intervals = [*jackknives(metric, scores, positive)]
+        intervals += bootstraps(metric, value, scores, positive, draw)
+        for name, low, high in intervals:
             held[name] = held.get(name, 0) + (low <= expected <= high) / repeats
     return held
 

@@ -75,9 +75,9 @@ def clip_shares(
     counts: dict[str, int] = {}
     for trial in trials:
         positive = label_matrix(trial.clips, labels) > 0.5
-        found = clip_influence(trial.probabilities, positive, metric)
-        if found is not None:
-            measured.append((trial, *found))
+        result = clip_influence(trial.probabilities, positive, metric)
+        if result is not None:
+            measured.append((trial, *result))
             counts[trial.split] = informative_clips(positive, metric)
     if not measured:
         return None
