@@ -31,9 +31,7 @@ def left_out(scores, positive, metric):
 def test_influence_is_the_change_when_a_clip_is_left_out(metric, ties):
     scores, positive = task(0, ties=ties)
     value, influence = clip_influence(scores, positive, metric)
-    assert value == pytest.approx(
-        compute_metrics(scores, positive, ["a", "b", "c"], False)[metric]
-    )
+    assert value == pytest.approx(compute_metrics(scores, positive, ["a", "b", "c"], False)[metric])
     change = (len(scores) - 1) * (value - left_out(scores, positive, metric))
     assert influence == pytest.approx(change, abs=1e-9)
 

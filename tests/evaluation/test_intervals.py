@@ -79,7 +79,10 @@ def test_the_interval_of_an_accuracy_covers_the_truth(truth, count):
             for k in right
         ]
     )
-    covered = [low <= truth <= high for low, high in (wilson(float(k / count), float(count)) for k in right)]
+    covered = [
+        low <= truth <= high
+        for low, high in (wilson(float(k / count), float(count)) for k in right)
+    ]
     assert 0.9 <= chances @ covered <= 1.0
 
 

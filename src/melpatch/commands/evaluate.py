@@ -107,7 +107,9 @@ def run(config: Config) -> None:
     if any(record["settings_changed"] for record in records.values()):
         console().print("* with settings other than the protocol's")
     below = filter(None, map(describe_highest, records.values()))
-    for sentence in dict.fromkeys(chain(below, describe_verdicts(records), _unranked_classes(records))):
+    for sentence in dict.fromkeys(
+        chain(below, describe_verdicts(records), _unranked_classes(records))
+    ):
         notice(sentence)
     folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
     notice(f"written to {', '.join(map(str, folders))}")
