@@ -128,9 +128,9 @@ def describe_highest(record: Mapping[str, Any]) -> str | None:
         return None
     return (
         f"{record['protocol']}: {record['value']:.3f} is below {highest['name']} with "
-        f"{highest['value']:.3f}, so this run does not help here yet; longer pretraining on sound "
-        "of this kind, fine-tuning, or another pooling (--set pooling=rows+mean+std+delta) "
-        "usually does"
+        f"{highest['value']:.3f}, so this run does not help here yet; what usually helps is longer "
+        "pretraining on sound of this kind, a linear head (melpatch finetune --head linear) where "
+        "labels are few, and another pooling (--set pooling=rows+mean+std+delta)"
     )
 
 
