@@ -11,6 +11,7 @@ from multiprocessing import get_context
 
 import pytest
 import two_processes  # noqa: F401 - what its forkserver imports
+from journeys.three_sounds import settings, write_corpus, write_run
 from places import ROOT
 
 
@@ -157,3 +158,16 @@ def test_a_run_survives():
     found = lines("survival.py", "--kills", "1", "--steps", "4", "--save-every", "2")
     assert (found[0]["after"], found[0]["logged"] <= 4) == ("start", True)
     assert (found[1]["equal_metrics"], found[1]["equal_model"]) == (True, True)
+
+
+def test_poolings_are_scored_on_validation_clips(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    corpus = write_corpus(tmp_path / "sounds")
+    run = write_run(tmp_path / "run", settings())
+    words = [run, "--data", corpus, "--split-column", "split", "--train", "train", "--val", "val"]
+    poolings = importlib.import_module("pooling")
+    poolings.main([*map(str, words), "--poolings", "mean", "rows+std"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["pooling"], line["dim"]) for line in found] == [("mean", 16), ("rows+std", 32)]
+    # Three clips, of three classes that what is in which row tells apart.
+    assert found[1]["linear, C 0.1"] >= 0.6
