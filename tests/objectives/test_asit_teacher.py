@@ -329,9 +329,9 @@ def test_without_a_global_loss_no_class_token_is_needed():
         ({"pixel_weight": -1.0}, "pixel_weight = -1.0; allowed: 0 or more"),
         ({"local_weight": math.inf}, "local_weight = inf; allowed: 0 or more"),
         ({"global_weight": math.nan}, "global_weight = nan; allowed: 0 or more"),
-        ({"views": 1}, "views = 1; allowed: 2 or more with global_weight 1"),
-        ({"views": 0, "global_weight": 0.0}, "views = 0; allowed: 1 or more"),
-        ({"local_crops": -1}, "crops = -1; allowed: 0 or more"),
+        ({"views": 1}, "views = 1; allowed: 2 to 32 with global_weight 1"),
+        ({"views": 0, "global_weight": 0.0}, "views = 0; allowed: 1 to 32"),
+        ({"local_crops": -1}, "local_crops = -1; allowed: 0 to 32"),
         ({"corrupt": False}, "pixels = 'corrupted'; allowed: 'all' where nothing is corrupted"),
         (
             {"corrupt": False, "pixels": "all", "local_tokens": "separate"},
@@ -341,7 +341,7 @@ def test_without_a_global_loss_no_class_token_is_needed():
         ({"local_crop_seconds": math.inf}, "local_crop_seconds = inf; allowed: seconds above 0"),
         ({"intact_weight": 1.5}, "intact_weight = 1.5; allowed: 0 to 1"),
         ({"corrupted_threshold": -0.1}, "corrupted_threshold = -0.1; allowed: 0 to 1"),
-        ({"decoder": (16, 0)}, r"decoder = \(16, 0\); allowed: widths of 1 or more"),
+        ({"decoder": (16, 0)}, r"decoder = \(16, 0\); allowed: up to 256 widths of 1 or more"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

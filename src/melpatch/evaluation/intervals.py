@@ -11,11 +11,12 @@ right. Simulations of its coverage: ``lab/intervals.md``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import label_matrix
@@ -23,7 +24,7 @@ from melpatch.evaluation.influence import clip_influence, informative_clips
 from melpatch.evaluation.trials import TrialResult
 
 Unit = Literal["clip", "group"]
-NORMAL_95 = float(norm.ppf(0.975))
+NORMAL_95 = NormalDist().inv_cdf(0.975)
 # Of the correction of a bias, how much stays uncertain; see lab/intervals.md.
 _UNCERTAIN_SHARE = 0.5
 

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest, norm, t
+from scipy.stats import binomtest, t
 
 from melpatch.evaluation.intervals import NORMAL_95, ClipShares, Unit, clip_shares, variance_of_sum
 from melpatch.evaluation.trials import TrialResult
@@ -16,7 +17,7 @@ _FLIPS = 9999
 _VALUES_AT_ONCE = 1 << 22
 _ROUNDING = 1e-12
 # Distance of the null from a difference that a test at 5 % sees with a power of 80 %.
-_DETECTABLE = NORMAL_95 + float(norm.ppf(0.8))
+_DETECTABLE = NORMAL_95 + NormalDist().inv_cdf(0.8)
 
 
 @dataclass(frozen=True)
