@@ -180,7 +180,7 @@ def test_every_fold_is_scored_once_and_chooses_once():
             r"no split is called 'test'; there are: train \(20\), val \(20\); name one with --s",
         ),
         (["1"], [], "none", r"no split is called 'test'; there are: 1 \(20\)"),
-        ([""], [], "none", r"no split is called 'test'; there are: '' \(20\)"),
+        ([""], [], "none", r"no split is called 'test'; there are: clips without a split \(20\)"),
         (
             T,
             ["9"],
