@@ -176,4 +176,6 @@ def _hold_out(train: Corpus, share: float) -> tuple[Corpus, Corpus]:
 
 
 def _counts(corpus: Corpus) -> str:
-    return ", ".join(f"{name or 'clips without a split'} ({count})" for name, count in corpus.splits.items())
+    return ", ".join(
+        f"{name or 'clips without a split'} ({count})" for name, count in corpus.splits.items()
+    )
