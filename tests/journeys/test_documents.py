@@ -28,6 +28,7 @@ SMALL = {
     "pretrain": ["--size", "nano", "--stats-clips", "4", *FEW],
     "finetune": FEW,
     "bench": ["--size", "nano", "--batches", "2", *SHORT],
+    "evaluate": ["--no-floors"],
     "compare": ["--size", "nano", "--steps", "2", "--protocol", "knn", "--only", "SSAST"],
 }
 """Flags that make a documented command small; they come last, and so win."""
