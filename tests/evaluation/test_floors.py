@@ -1,9 +1,7 @@
 """Floors beside scores: the same clips, splits and seeds, and the gain over each."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
+from evaluation.made_trials import NAMES, trial
 from journeys.three_sounds import (
     LABELS,
     settings,
@@ -13,22 +11,9 @@ from journeys.three_sounds import (
     write_sound,
 )
 
-from melpatch.data.clip import Clip
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import Floor, describe_floor, describe_highest
-from melpatch.evaluation.trials import TrialResult
-
-NAMES = ("a", "b", "c")
-
-
-def trial(correct, seed=0, split="test"):
-    """Return the trial of some clips of class a, of which these are predicted right."""
-    clips = tuple(
-        Clip(Path(f"{number}.wav"), number, 0.0, 1.0, labels=("a",))
-        for number in range(len(correct))
-    )
-    right, wrong = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
-    return TrialResult(split, seed, clips, np.array([right if one else wrong for one in correct]))
+from melpatch.evaluation.spectrogram_statistics import SpectrogramStatistics
 
 
 def test_a_floor_is_described_by_its_score_and_the_gain_over_it():
@@ -91,10 +76,28 @@ def test_every_score_stands_beside_floors_on_the_same_clips(scored):
     assert records["knn"]["floors"][-1]["gain"] == 0.0
 
 
-def test_floors_can_be_left_out_and_are_computed_once(scored, monkeypatch):
+def test_floors_are_computed_once(scored, monkeypatch):
     records, root = scored
+    heard = []
+    summaries = SpectrogramStatistics.summaries
+
+    def count(self, batch, pooling):
+        heard.append(len(batch))
+        return summaries(self, batch, pooling)
+
+    monkeypatch.setattr(SpectrogramStatistics, "summaries", count)
     again = evaluate(root / "run", root / "corpus.csv", ["knn"], settings={"k": 1})
     assert again["knn"]["floors"] == records["knn"]["floors"]
+    assert not heard
+    evaluate(
+        root / "run", root / "corpus.csv", ["knn"], out=root / "anew", features_dir=root / "empty"
+    )
+    # All twelve clips once as log-mel spectrograms, and once as cepstra.
+    assert sum(heard) == 2 * 12
+
+
+def test_floors_can_be_left_out(scored):
+    _, root = scored
     without = evaluate(root / "run", root / "corpus.csv", ["knn"], floors=False, out=root / "other")
     assert without["knn"]["floors"] == []
     assert not (root / "other" / "knn" / "floors").exists()

@@ -1,48 +1,21 @@
 """Intervals: their formula, what seeds, folds and groups add, and how often they hold the truth."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from evaluation.made_trials import NAMES, clip_of, trial
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from melpatch.data.clip import Clip
 from melpatch.evaluation.influence import clip_influence, informative_clips
 from melpatch.evaluation.intervals import ClipShares, describe_intervals, interval, wilson
 from melpatch.evaluation.trials import TrialResult
-
-NAMES = ("a", "b")
-
-
-def trial(correct, seed=0, split="test", groups=None, first=0):
-    """Return the trial of clips of class a, of which some are right, in groups or none."""
-    clips = tuple(
-        Clip(
-            Path(f"{number}.wav"),
-            number,
-            0.0,
-            1.0,
-            labels=("a",),
-            group=str(groups[number - first]) if groups is not None else "",
-        )
-        for number in range(first, first + len(correct))
-    )
-    rows = np.where(np.asarray(correct, bool)[:, None], [0.8, 0.2], [0.2, 0.8])
-    return TrialResult(split, seed, clips, rows)
 
 
 def ranked(scores, positive):
     """Return the trial of a multi-label task."""
     names = [f"label {number}" for number in range(scores.shape[1])]
     clips = tuple(
-        Clip(
-            Path(f"{number}.wav"),
-            number,
-            0.0,
-            1.0,
-            labels=tuple(name for name, one in zip(names, row, strict=True) if one),
-        )
+        clip_of(number, (name for name, one in zip(names, row, strict=True) if one))
         for number, row in enumerate(positive)
     )
     return TrialResult("test", 0, clips, scores), names

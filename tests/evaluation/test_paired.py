@@ -1,41 +1,16 @@
 """Two runs on the same clips: intervals, tests and the clips it takes, against simulations."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation.made_trials import NAMES, clip_of, predicting, trial
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from melpatch.data.clip import Clip
 from melpatch.evaluation.paired import compare, paired_interval
 from melpatch.evaluation.trials import TrialResult
-
-NAMES = ("a", "b", "c")
-
-
-def trial(correct, seed=0, split="test", groups=None):
-    """Return the trial of some clips of class a, of which these are predicted right."""
-    clips = tuple(
-        Clip(
-            Path(f"{number}.wav"),
-            number,
-            0.0,
-            1.0,
-            labels=("a",),
-            group="" if groups is None else str(groups[number]),
-        )
-        for number in range(len(correct))
-    )
-    return predicting(TrialResult(split, seed, clips, np.empty((0, 3))), correct)
-
-
-def predicting(result, correct):
-    """Return a trial of the same clips, of which these are predicted right."""
-    rows = np.where(np.asarray(correct, bool)[:, None], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1])
-    return replace(result, probabilities=rows)
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=30))
@@ -123,10 +98,7 @@ def test_intervals_and_tests_of_differences_keep_their_level():
 
 
 def ranked(scores, positive):
-    clips = tuple(
-        Clip(Path(f"{n}.wav"), n, 0.0, 1.0, labels=tuple(np.array(NAMES)[row]))
-        for n, row in enumerate(positive)
-    )
+    clips = tuple(clip_of(n, np.array(NAMES)[row]) for n, row in enumerate(positive))
     return TrialResult("test", 0, clips, scores)
 
 
