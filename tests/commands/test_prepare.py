@@ -367,3 +367,34 @@ def test_a_corpus_of_the_users_or_with_work_in_it_is_not_written_over(birds, tmp
     assert main(["prepare", str(out), "--workers", "0", "--out", str(out), "--overwrite"]) == 2
     assert "is an input; give another file" in capsys.readouterr().err
     assert ",mine," in out.read_text()
+
+
+def test_folds_are_drawn_of_whole_groups_and_written(tmp_path, capsys):
+    rows = ["path,label,speaker,split"]
+    for number in range(12):
+        sound(tmp_path / f"{number}.wav", seconds=0.1, seed=number)
+        rows.append(f"{number}.wav,{'ab'[number % 2]},s{number // 3},train")
+    listed = tmp_path / "labels.csv"
+    listed.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    out = tmp_path / "corpus.csv"
+    config = Config(sources=(str(listed),), out=out, folds=2, group_column="speaker", workers=0)
+    run(config)
+    captured = capsys.readouterr()
+    assert "splits 1: 6, 2: 6" in " ".join(captured.out.split())
+    assert "groups 4, of 3 to 3 clips, median 3; 0 in more" in " ".join(captured.out.split())
+    assert "splits train: 12 are replaced by 2 folds" in captured.err
+    written = load_corpus([out])
+    assert len({(clip.group, clip.split) for clip in written.clips}) == 4
+    # A second time the command knows its own file.
+    run(config)
+    with pytest.raises(ConfigError, match=r"folds = 5; allowed: 2 to 4, since .* has 4 groups"):
+        run(replace(config, folds=5))
+    with pytest.raises(ConfigError, match="folds = 1; allowed: 2 or more"):
+        replace(config, folds=1)
+
+
+def test_folds_need_labels(tmp_path):
+    sound(tmp_path / "birds" / "0.wav")
+    config = Config(sources=(str(tmp_path / "birds"),), out=tmp_path / "a.csv", folds=2, workers=0)
+    with pytest.raises(ConfigError, match="folds = 2; allowed: nothing, since no clip has a label"):
+        run(config)

@@ -14,6 +14,7 @@ from melpatch.atomic import clear_partial
 from melpatch.config import check, check_workers
 from melpatch.data.clip import Clip
 from melpatch.data.decoding import Decoding
+from melpatch.data.folds import describe_folds, describe_groups, with_folds
 from melpatch.data.leaks import find_leaks, warn_of_shared_groups
 from melpatch.data.manifest import (
     REJECTED_HEADER,
@@ -62,6 +63,11 @@ class Config:
     """Column of the CSV files that holds the labels, separated by semicolons."""
     group_column: str = "group"
     """Column of the CSV files that holds the recording, speaker or patient of a clip."""
+    folds: int | None = None
+    """Draw this many folds for cross-validation instead of the given splits but test: groups whole,
+    classes spread evenly. evaluate then scores each of them."""
+    seed: int = 0
+    """Seed of the folds."""
     workers: int = 2
     """Worker processes that read files; 0 reads them in this one."""
     headers_only: bool = False
@@ -74,6 +80,7 @@ class Config:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_workers(self.workers)
+        check(self.folds is None or self.folds >= 2, "folds", self.folds, "2 or more")
         ending = "" if self.out is None else self.out.suffix.lower()
         # A table of another ending would be read as another format.
         check(ending not in ENDINGS[1:], "out", str(self.out), "a name that ends in .csv")
@@ -95,6 +102,8 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     _check_output(config, out, None)
     decoding = None if config.headers_only else Decoding(salvage=config.salvage)
     corpus, rates, missing, labels = _survey(config, card, decoding)
+    if config.folds is not None:
+        corpus = _in_folds(corpus, config.folds, config.seed)
     table = Table(
         title=corpus.title or corpus.name, title_justify="left", show_header=False, box=None
     )
@@ -138,6 +147,18 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     if card is None:
         _warn_of_leaks(find_leaks(corpus))
     warn_of_shared_groups(*(corpus.select([split]) for split in corpus.splits))
+
+
+def _in_folds(corpus: Corpus, folds: int, seed: int) -> Corpus:
+    """Return the corpus in folds, and say which splits these replace and what is odd about them."""
+    check(bool(corpus.labels), "folds", folds, "nothing, since no clip has a label; leave it out")
+    dealt = with_folds(corpus, folds, seed)
+    replaced = {name: n for name, n in corpus.splits.items() if name and role_of(name) != "test"}
+    if replaced:
+        notice(f"splits {_counts([*replaced.items()])} are replaced by {folds} folds")
+    for sentence in describe_folds(dealt):
+        notice(sentence)
+    return dealt
 
 
 def _what_was_read(decoding: Decoding | None, remote: int, clips: int) -> str:
@@ -282,6 +303,7 @@ def _findings(corpus: Corpus, rates: Counter[int]) -> Iterator[tuple[str, str]]:
     if labels:
         yield "clips of each", _counts(labels)
         yield "unlabelled", str(sum(not clip.labels for clip in corpus.clips))
+    yield "groups", describe_groups(corpus)
     yield "rejected", str(len(corpus.rejected))
 
 

@@ -101,7 +101,7 @@ def take_per_class(corpus: Corpus, per_class: int, seed: int) -> Corpus:
     # The order does not depend on per_class, so fewer labels per class are a subset of more.
     taken: dict[str, int] = defaultdict(int)
     kept = set()
-    for index in _shuffled(corpus, seed, "few labels"):
+    for index in shuffled(corpus, seed, "few labels"):
         wanted = [label for label in corpus.clips[index].labels if taken[label] < per_class]
         if wanted:
             kept.add(index)
@@ -138,7 +138,7 @@ def describe_untrained(train: Corpus, labels: Sequence[str]) -> str | None:
     return f"{len(missing)} classes have no training clip and cannot be learnt: {listed}"
 
 
-def _shuffled(corpus: Corpus, seed: int, purpose: str) -> list[int]:
+def shuffled(corpus: Corpus, seed: int, purpose: str) -> list[int]:
     """Return the indices of all clips in an order that depends on (seed, clip key) alone."""
     keys = [clip.key for clip in corpus.clips]
     rank = uniform(stream(seed, purpose, torch.tensor(keys, dtype=torch.int64)), 1)[:, 0].tolist()
@@ -197,7 +197,7 @@ def _groups(corpus: Corpus, seed: int) -> list[list[int]]:
     """Return the indices of the clips by group, shuffled; a clip without group is its own."""
     ignore_groups = groups_are_labels(corpus.clips)
     groups: dict[str | int, list[int]] = defaultdict(list)
-    for index in _shuffled(corpus, seed, "hold out"):
+    for index in shuffled(corpus, seed, "hold out"):
         group = corpus.clips[index].group
         groups[index if ignore_groups or not group else group].append(index)
     return [*groups.values()]
