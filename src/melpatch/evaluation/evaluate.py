@@ -196,6 +196,7 @@ def _jobs(
         seconds=model.seconds,
         batch_size=request.batch_size,
         workers=request.workers,
+        run=None if request.random_weights else request.run,
     )
     return [
         EvaluationJob(

@@ -21,6 +21,7 @@ from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.spectrogram_statistics import POOLING, Kind, SpectrogramStatistics
 from melpatch.evaluation.summary import summarize
 from melpatch.evaluation.trials import TrialResult
+from melpatch.inference.fitted import FittedPooling
 from melpatch.inference.model import Model
 from melpatch.training.config import build
 
@@ -80,7 +81,12 @@ def measure_floors(
         features = _statistics(kind, job)
         yield _floor(name, replace(own, pooling=POOLING), replace(same_task, features=features))
     if isinstance(protocol, VectorProbe) and not job.random_weights:
-        yield _floor(RANDOM_WEIGHTS, protocol, _at_random_weights(job))
+        pooling = job.features.source.resolve_pooling(protocol.pooling)
+        if isinstance(pooling, FittedPooling):
+            # What was fitted to the trained weights says nothing of others.
+            pooling = pooling.pooled
+        same = replace(protocol, pooling=str(pooling))
+        yield _floor(RANDOM_WEIGHTS, same, _at_random_weights(job))
 
 
 def describe_floor(

@@ -88,8 +88,12 @@ class FeatureSource(Protocol):
     def embed_dim(self) -> int:
         """Channels of a token after the final norm."""
 
-    def require_pooling(self, pooling: Pooling) -> None:
-        """Raise ConfigError unless it has the layers and tokens of a pooling."""
+    def resolve_pooling(self, how: str) -> Pooling:
+        """Return a pooling by its spelling.
+
+        Raises:
+            ConfigError: there is none, or the source lacks the layers or tokens that it needs.
+        """
 
     def summaries(
         self, batch: Batch, pooling: Pooling
@@ -140,6 +144,7 @@ class FrozenFeatures:
         seconds: float,
         batch_size: int = 32,
         workers: int = 0,
+        run: Path | None = None,
     ) -> "FrozenFeatures":
         """Return the features of a network, on the device where it is.
 
@@ -150,10 +155,11 @@ class FrozenFeatures:
             seconds: longest window that it takes.
             batch_size: windows per batch.
             workers: decoding processes.
+            run: the run whose weights it has, if any, which may hold a fitted pooling.
         """
         device = next(objective.encoder.parameters()).device
         return cls(
-            Network(objective, device, "32-true"),
+            Network(objective, device, "32-true", run),
             folder,
             fingerprint=fingerprint_of_network(config, objective.export_encoder().state_dict()),
             seconds=seconds,
@@ -175,8 +181,7 @@ class FrozenFeatures:
             ConfigError: the encoder has no such vectors.
             DataError: no clip can be read.
         """
-        how = Pooling.parse(pooling)
-        self.source.require_pooling(how)
+        how = self.source.resolve_pooling(pooling)
         write = partial(self._write_vectors, how)
         with self._kept(f"vectors {how}", corpus, write) as (values, about):
             # Mode "c", since torch takes no array that cannot be written to.

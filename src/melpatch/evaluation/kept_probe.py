@@ -15,6 +15,7 @@ from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.linear import LinearHead
 from melpatch.evaluation.probe import LinearProbe, probe_inputs
 from melpatch.evaluation.protocol import Protocol
+from melpatch.inference.fitted import FITTED
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig, build
 from melpatch.training.run import Run
@@ -31,6 +32,8 @@ def check_kept(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJob], out
     fits = len(protocols) == 1 and isinstance(protocols[0], LinearProbe)
     allowed = "a folder for the probe of --protocol linear or few_shot alone"
     check(fits, "keep", str(out), allowed)
+    allowed = "a folder for a probe of another pooling than fitted, which a classifier cannot have"
+    check(getattr(protocols[0], "pooling", "") != FITTED, "keep", str(out), allowed)
     number = len(jobs[0].seeds) * len(protocols[0].splits(jobs[0]))
     allowed = (
         f"a folder for one probe, not {number}; name one split with --split and one of --seeds"

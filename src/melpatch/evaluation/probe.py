@@ -18,7 +18,8 @@ from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.splits import EvaluationSplit
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.corpus import require_readable
-from melpatch.nn.pooling import DEFAULT_POOLING, Pooling
+from melpatch.inference.fitted import require_spelling
+from melpatch.nn.pooling import DEFAULT_POOLING
 
 
 class ProbeInputs(NamedTuple):
@@ -102,11 +103,12 @@ class VectorProbe(Probe):
     """A probe that learns from one vector per clip."""
 
     pooling: str = DEFAULT_POOLING
-    """How tokens become one vector, such as rows+mean+std; see melpatch.nn.pooling."""
+    """How tokens become one vector, such as rows+mean+std (see melpatch.nn.pooling), or fitted after
+    melpatch fit-embedding."""
 
     def __post_init__(self) -> None:
         """Check the spelling."""
-        Pooling.parse(self.pooling)
+        require_spelling(self.pooling)
 
     def features(self, job: EvaluationJob) -> ClipVectors:
         """See :meth:`Probe.features`."""

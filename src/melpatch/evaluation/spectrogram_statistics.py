@@ -77,9 +77,15 @@ class SpectrogramStatistics:
         """Each token is a single value."""
         return 1
 
-    def require_pooling(self, pooling: Pooling) -> None:
-        """Raise ConfigError if a pooling needs layers or class tokens."""
+    def resolve_pooling(self, how: str) -> Pooling:
+        """Return a pooling by its spelling.
+
+        Raises:
+            ConfigError: there is none, or it needs layers or class tokens.
+        """
+        pooling = Pooling.parse(how)
         pooling.require(0, 0)
+        return pooling
 
     @float32_by_default()
     @torch.inference_mode()

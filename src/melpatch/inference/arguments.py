@@ -9,8 +9,8 @@ import torch
 from melpatch.audio.sound_file import HIGHEST_RATE, LOWEST_RATE
 from melpatch.config import check
 from melpatch.errors import ConfigError
+from melpatch.inference.fitted import require_spelling
 from melpatch.inference.network import Precision
-from melpatch.nn.pooling import Pooling
 
 
 def is_number(value: Any) -> bool:
@@ -35,7 +35,7 @@ def check_sample_rate(sample_rate: Any) -> None:
 def check_embedding(pooling: Any, layer: Any, hop: Any) -> None:
     """Raise ConfigError unless the arguments of an embedding are of their types."""
     if pooling is not None:
-        Pooling.parse(pooling)
+        require_spelling(pooling)
     check(layer is None or is_whole(layer), "layer", layer, "a whole number, or None")
     check_hop(hop)
 

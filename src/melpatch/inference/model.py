@@ -77,7 +77,7 @@ def load(
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
     config, objective = load_run(folder, trust_code=trust_code)
-    return Model(config, objective, device, precision)
+    return Model(config, objective, device, precision, folder)
 
 
 class Model:
@@ -97,12 +97,13 @@ class Model:
         objective: Objective,
         device: str | torch.device | None = None,
         precision: Precision = "32-true",
+        folder: Path | None = None,
     ) -> None:
         check_precision(precision)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config = config
-        self.network = Network(objective, device_of(device), precision)
+        self.network = Network(objective, device_of(device), precision, folder)
         self.sample_rate = objective.front_end.sample_rate
         self.seconds = objective.input_seconds(config.objective, config.loader.seconds)
         self.labels = config.labels
@@ -179,8 +180,8 @@ class Model:
                 integer PCM; the mean is taken of several channels.
             sample_rate: rate of samples in Hz; files state their own.
             pooling: tokens to vector, such as ``rows+mean+std``, see
-                :mod:`melpatch.nn.pooling`; by default :attr:`default_pooling`, of which frames have
-                the mean only.
+                :mod:`melpatch.nn.pooling`, or ``fitted`` after ``melpatch fit-embedding``; by
+                default :attr:`default_pooling`, of which frames have the mean only.
             layer: layer whose output to take, before the final norm, from 0 or, from the end, from
                 -1; None leaves it to the pooling.
             hop: length of a frame in seconds; at least one column of patches (0.16 s with 16-frame

@@ -1,6 +1,7 @@
 """A trained network on a device: from a batch to probabilities, vectors, or columns of vectors."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
+from melpatch.inference.fitted import FITTED, read_fitted
 from melpatch.nn.pooling import DEFAULT_POOLING, Pooler, Pooling, pool
 from melpatch.nn.summaries import step_summaries, summarise
 from melpatch.objectives.base import Objective
@@ -32,12 +34,27 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
 
 
 class Network:
-    """A trained objective on a device, in evaluation mode and without gradients."""
+    """A trained objective on a device, in evaluation mode and without gradients.
 
-    def __init__(self, objective: Objective, device: torch.device, precision: Precision) -> None:
+    Args:
+        objective: the objective.
+        device: where it computes.
+        precision: arithmetic.
+        folder: the run whose weights it has, which may hold a fitted pooling; None for weights of
+            no run.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        device: torch.device,
+        precision: Precision,
+        folder: Path | None = None,
+    ) -> None:
         self.objective = objective.eval().to(device)
         self.device = device
         self.precision = resolve_precision(precision, device)
+        self.folder = folder
 
     @property
     def sample_rate(self) -> int:
@@ -53,10 +70,6 @@ class Network:
     def embed_dim(self) -> int:
         """Channels of a token after the final norm."""
         return self.objective.encoder.embed_dim
-
-    def require_pooling(self, pooling: Pooling) -> None:
-        """Raise ConfigError unless the encoder has the layers and tokens of a pooling."""
-        self.objective.encoder.require_pooling(pooling)
 
     @property
     def default_pooling(self) -> str:
@@ -89,14 +102,18 @@ class Network:
         """Return a pooling by its spelling, or the default one.
 
         Args:
-            how: the spelling; None for :attr:`default_pooling`.
+            how: the spelling, or ``fitted`` for the one that ``melpatch fit-embedding`` has kept
+                with the run; None for :attr:`default_pooling`.
             layer: number of the layer whose output is pooled, from 0 or, from the end, from -1;
                 None leaves it to the pooling.
 
         Raises:
             ConfigError: there is no such pooling, or this encoder lacks what it needs.
         """
-        pooling = Pooling.parse(how or self.default_pooling)
+        if how == FITTED:
+            pooling = self._fitted(layer)
+        else:
+            pooling = Pooling.parse(how or self.default_pooling)
         encoder = self.objective.encoder
         if layer is not None:
             count = encoder.num_layers
@@ -105,6 +122,12 @@ class Network:
             pooling = replace(pooling, layers=(layer % encoder.num_layers + 1,))
         encoder.require_pooling(pooling)
         return pooling
+
+    def _fitted(self, layer: int | None) -> Pooling:
+        check(layer is None, "layer", layer, f"None beside pooling = '{FITTED}'")
+        if self.folder is None:
+            raise ConfigError(f"pooling = {FITTED!r}: these are weights of no run")
+        return read_fitted(self.folder)
 
     @float32_by_default()
     @torch.inference_mode()

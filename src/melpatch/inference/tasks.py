@@ -11,6 +11,7 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.inference.batches import BatchFunction
 from melpatch.inference.engine import InferenceTask
+from melpatch.inference.fitted import FittedPooling
 from melpatch.inference.network import Network, arrays
 from melpatch.inference.pooled import PooledPrediction, PooledRecording
 from melpatch.inference.rows import (
@@ -81,6 +82,7 @@ def _frames_task(
     shortest = f"{column_hop:g} s or more, the length of a column of patches"
     check(hop >= column_hop - 1e-9, "hop", hop, shortest)
     fits = how.statistics == ("mean",) and how.segments == 1 and not how.takes_cls
+    fits = fits and not isinstance(how, FittedPooling)
     check(fits, "pooling", str(how), "mean or rows, with or without layers, where there is a hop")
     to_rows = partial(
         frame_rows,

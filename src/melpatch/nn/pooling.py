@@ -98,6 +98,10 @@ class Pooling:
             return embed_dim
         return embed_dim * (num_layers if self.layers == ALL_LAYERS else len(self.layers))
 
+    def finish(self, vector: Float[Tensor, "*clip number"]) -> Float[Tensor, "*clip out"]:
+        """Return what becomes of a pooled vector: of most poolings the vector itself."""
+        return vector
+
     def __str__(self) -> str:
         """Return the spelling, which is the same for equal poolings."""
         parts = ["rows"] if self.rows else []
@@ -240,7 +244,7 @@ class Pooler:
                 parts.append(statistic(name, own, self.fields))
         if self.pooling.takes_cls:
             parts.append(statistic("mean", whole[..., -dim:], self.fields))
-        return torch.cat(parts, dim=-1)
+        return self.pooling.finish(torch.cat(parts, dim=-1))
 
 
 def segment_bounds(steps: int, segments: int) -> list[tuple[int, int]]:

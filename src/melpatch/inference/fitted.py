@@ -1,0 +1,162 @@
+"""Short vectors: a pooling whose vectors are standardised and turned onto their principal axes.
+
+A pooling that keeps deviation and differences of every row is long, and its numbers are correlated
+and on different scales. ``melpatch fit-embedding`` learns from unlabelled clips the mean and
+deviation of each number and the principal axes of what remains, and keeps them in the run folder;
+the pooling ``fitted`` then gives vectors of few numbers, with variance 1 each where they are
+whitened.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor
+
+from melpatch.checkpoint import load_weights, save_weights
+from melpatch.config import check
+from melpatch.errors import CheckpointError, ConfigError
+from melpatch.nn.pooling import Pooling
+
+FITTED = "fitted"
+"""The spelling of the pooling that is kept with a run."""
+FILE = "embedding.safetensors"
+"""Its file in the run folder."""
+_AGAIN = "run melpatch fit-embedding again"
+
+
+@dataclass(frozen=True)
+class FittedPooling(Pooling):
+    """A pooling with a linear map of its vectors.
+
+    Attributes:
+        mean: mean of each number of a vector over the clips that it was fitted on.
+        axes: (number, dim), what the rest is multiplied with.
+    """
+
+    mean: Tensor = field(kw_only=True, repr=False, compare=False)
+    axes: Tensor = field(kw_only=True, repr=False, compare=False)
+    digest: str = field(kw_only=True)
+    """Hash of both, so that vectors of another fit are told apart."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.axes.shape[1]
+
+    @property
+    def pooled(self) -> Pooling:
+        """The pooling without the map."""
+        return Pooling(**{own.name: getattr(self, own.name) for own in fields(Pooling)})
+
+    def finish(self, vector: Float[Tensor, "*clip number"]) -> Float[Tensor, "*clip dim"]:
+        """Return the mapped vector, in the arithmetic of the given one.
+
+        Raises:
+            ConfigError: it is not of the encoder that the map was fitted on.
+        """
+        if vector.shape[-1] != len(self.mean):
+            raise ConfigError(
+                f"{FILE} is for vectors of {len(self.mean)} numbers, and {self.pooled} has "
+                f"{vector.shape[-1]} here; {_AGAIN}"
+            )
+        return (vector - self.mean.to(vector)) @ self.axes.to(vector)
+
+    def __str__(self) -> str:
+        """Return the name, what is mapped, the length, and the hash."""
+        return f"{FITTED} ({self.pooled} to {self.dim}, {self.digest})"
+
+
+def fitted_pooling(
+    pooling: Pooling, mean: Float[Tensor, " number"], axes: Float[Tensor, "number dim"]
+) -> FittedPooling:
+    """Return a pooling with a map of its vectors."""
+    digest = hashlib.blake2b(str(pooling).encode(), digest_size=4)
+    for values in (mean, axes):
+        digest.update(values.float().contiguous().numpy().tobytes())
+    own = {own.name: getattr(pooling, own.name) for own in fields(Pooling)}
+    return FittedPooling(**own, mean=mean, axes=axes, digest=digest.hexdigest())
+
+
+def fit(
+    vectors: Float[np.ndarray, "clip number"], pooling: Pooling, dim: int, *, whiten: bool
+) -> FittedPooling:
+    """Return the pooling whose vectors are the principal components of standardised ones.
+
+    Args:
+        vectors: pooled vectors of unlabelled clips.
+        pooling: how they were pooled.
+        dim: components to keep.
+        whiten: whether each component is divided by its deviation.
+
+    Raises:
+        ConfigError: there are fewer independent vectors, or numbers in each, than components.
+    """
+    most = min(len(vectors) - 1, vectors.shape[1])
+    allowed = f"1 to {most}, with {len(vectors)} clips and vectors of {vectors.shape[1]} numbers"
+    check(1 <= dim <= most, "dim", dim, allowed)
+    # Imported here, since it takes longer than most of what loads a model.
+    from sklearn.decomposition import PCA
+
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    deviation = vectors.std(axis=0, dtype=np.float64)
+    # A number that never varies says nothing, and must not be divided by nothing.
+    scale = np.where(deviation > 1e-6 * np.abs(mean) + 1e-12, deviation, np.inf)
+    pca = PCA(dim, svd_solver="auto", random_state=0)
+    pca.fit(((vectors - mean) / scale).astype(np.float32))
+    axes = pca.components_.T / scale[:, None]
+    if whiten:
+        variance = pca.explained_variance_
+        varies = variance > 1e-9 * variance[0]
+        check(bool(varies.all()), "dim", dim, f"1 to {int(varies.sum())}: the clips vary no further")
+        axes = axes / np.sqrt(variance)
+    return fitted_pooling(
+        pooling, torch.from_numpy(mean).float(), torch.from_numpy(np.ascontiguousarray(axes)).float()
+    )
+
+
+def write_fitted(folder: Path, pooling: FittedPooling) -> None:
+    """Write a fitted pooling into the folder of the run whose vectors it is of."""
+    about = {"pooling": str(pooling.pooled), "weights": _hash_of_weights(folder)}
+    save_weights(folder / FILE, {"mean": pooling.mean, "axes": pooling.axes}, about)
+
+
+def read_fitted(folder: Path) -> FittedPooling:
+    """Return the fitted pooling of a run.
+
+    Raises:
+        CheckpointError: the file is damaged, or was fitted on other weights.
+        ConfigError: there is none.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise ConfigError(
+            f"pooling = {FITTED!r}: {folder} has none; fit it with "
+            f"melpatch fit-embedding {folder} --data ..."
+        )
+    state = load_weights(path)
+    with safe_open(path, "pt") as file:
+        about = file.metadata() or {}
+    if about.get("weights") != _hash_of_weights(folder):
+        raise CheckpointError(f"{path}: was fitted on other weights than the run's; {_AGAIN}")
+    mean = state.get("mean", torch.empty(0)).float()
+    axes = state.get("axes", torch.empty(0)).float()
+    if mean.ndim != 1 or axes.ndim != 2 or len(mean) != len(axes):
+        raise CheckpointError(f"{path}: holds no mean with its axes; {_AGAIN}")
+    return fitted_pooling(Pooling.parse(about.get("pooling")), mean, axes)
+
+
+def require_spelling(pooling: object) -> None:
+    """Raise ConfigError unless a text is the name of a fitted pooling, or spells another one."""
+    if pooling != FITTED:
+        Pooling.parse(pooling)
+
+
+def _hash_of_weights(folder: Path) -> str:
+    """Return a hash of the weights of a run."""
+    with (folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
