@@ -112,10 +112,14 @@ def fit(
     if whiten:
         variance = pca.explained_variance_
         varies = variance > 1e-9 * variance[0]
-        check(bool(varies.all()), "dim", dim, f"1 to {int(varies.sum())}: the clips vary no further")
+        check(
+            bool(varies.all()), "dim", dim, f"1 to {int(varies.sum())}: the clips vary no further"
+        )
         axes = axes / np.sqrt(variance)
     return fitted_pooling(
-        pooling, torch.from_numpy(mean).float(), torch.from_numpy(np.ascontiguousarray(axes)).float()
+        pooling,
+        torch.from_numpy(mean).float(),
+        torch.from_numpy(np.ascontiguousarray(axes)).float(),
     )
 
 
