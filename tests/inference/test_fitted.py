@@ -128,7 +128,7 @@ def test_tables_and_protocols_take_it(run, tmp_path):
 
 
 def test_frames_have_none(run):
-    with pytest.raises(ConfigError, match="pooling = 'fitted .*allowed: mean or rows"):
+    with pytest.raises(ConfigError, match=r"pooling = 'fitted .*allowed: mean or rows"):
         package.load(run).embed(sound(), RATE, pooling="fitted", hop=0.2)
 
 
@@ -150,7 +150,7 @@ def test_what_is_there_is_replaced_only_if_told(run, capsys):
 
 def test_a_run_without_one_says_how_to_get_it(tmp_path):
     run = write_run(tmp_path / "run", settings())
-    with pytest.raises(ConfigError, match="melpatch fit-embedding .*run --data"):
+    with pytest.raises(ConfigError, match=r"melpatch fit-embedding .*run --data"):
         package.load(run).embed(sound(), RATE, pooling="fitted")
 
 
