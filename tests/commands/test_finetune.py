@@ -233,7 +233,50 @@ def test_folds_divide_the_clips(corpus, pretrained, tmp_path, capsys):
     told = capsys.readouterr().err
     assert "6 labelled clips" in told
     assert "no validation split" not in told
-    assert validated(tmp_path / "b") == [{"val_accuracy"}] * 2
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "majority_rate")
+    assert validated(tmp_path / "b") == [{f"val_{name}" for name in names}] * 2
+
+
+def uneven(corpus):
+    """The corpus with the test clips of one class among the validation clips."""
+    rows = []
+    for row in read_table(corpus):
+        moved = (row["label"], row["split"]) == ("high", "test")
+        rows.append((row["path"], row["label"], "val" if moved else row["split"]))
+    return write_table(corpus.with_name("uneven.csv"), ("path", "label", "split"), rows)
+
+
+def test_uneven_classes_are_judged_by_balanced_accuracy_and_it_is_said(
+    corpus, pretrained, tmp_path, capsys
+):
+    config = finetune(uneven(corpus), tmp_path / "run", "--init", pretrained)
+    assert config.objective.select_by == "balanced_accuracy"
+    told = capsys.readouterr().err
+    assert (
+        "the weights with the best balanced accuracy on validation are kept, since 27% of" in told
+    )
+    record = json.loads((tmp_path / "run" / "validation.json").read_text(encoding="utf-8"))
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    scored = [line for line in lines if "val_accuracy" in line]
+    best = max(scored, key=lambda line: line["val_balanced_accuracy"])
+    assert (record["selected_by"], record["clips"]) == ("balanced_accuracy", 5)
+    assert record["step"] == best["step"]
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "majority_rate"):
+        assert record["metrics"][name] == pytest.approx(best[f"val_{name}"])
+    assert record["metrics"]["majority_rate"] == 0.6
+    assert f"best balanced accuracy on validation {best['val_balanced_accuracy']:.3f}" in told
+    assert "majority 0.600)" in told
+    # Two steps of a small network do not separate three classes.
+    assert record["warning"] is not None
+    assert f"on validation {record['warning']}" in told
+
+
+def test_another_metric_may_choose_the_weights(corpus, pretrained, tmp_path, capsys):
+    asked = ("--objective.select-by", "macro_f1", "--objective.loss-weights", "sqrt")
+    config = finetune(uneven(corpus), tmp_path / "run", "--init", pretrained, *asked)
+    assert config.objective.select_by == "macro_f1"
+    assert config.objective.class_weights == pytest.approx((1, 1, 1))
+    assert "the weights with the best macro F1 on validation are kept; " in capsys.readouterr().err
 
 
 def test_few_labels_are_so_many_of_each_class(corpus, pretrained, tmp_path, capsys):

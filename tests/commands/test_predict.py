@@ -1,5 +1,7 @@
 """``melpatch predict``: one line per recording or window, with times, and the files that could not be read."""
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +18,7 @@ from journeys.three_sounds import (
 
 from melpatch.audio import sound_file
 from melpatch.cli import main
+from melpatch.commands.predict import describe_assigned
 from melpatch.data.manifest import load_corpus
 from melpatch.inference.model import load
 
@@ -49,6 +52,33 @@ def test_one_line_per_recording_in_order(classifier, folder, tmp_path, capsys):
             pytest.approx(expected.end, abs=1e-3),
         )
     assert "6 files done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("called", "recordings", "told"),
+    [
+        ([1], 10, "the most probable class is 'low' in all of 10 recordings"),
+        ([1], 9, None),
+        ([0, 1], 30, "1 of 3 classes are never the most probable one: noise"),
+        ([0, 1], 29, None),
+        ([0, 1, 2], 30, None),
+    ],
+)
+def test_one_class_for_many_recordings_is_told(called, recordings, told):
+    assigned = np.isin(np.arange(3), called)
+    sentence = describe_assigned(assigned, LABELS, recordings)
+    if told is None:
+        assert sentence is None
+    else:
+        assert told in sentence
+
+
+def test_what_a_classifier_never_did_on_validation_is_told(folder, tmp_path, capsys):
+    run = write_run(tmp_path / "run", settings(LABELS))
+    record = {"metrics": {}, "warning": "every clip is called 'low'"}
+    (run / "validation.json").write_text(json.dumps(record))
+    melpatch("predict", run, folder / "low", "--out", tmp_path / "found.csv")
+    assert "on its validation clips: every clip is called 'low'" in capsys.readouterr().err
 
 
 def test_windows_of_a_long_recording_have_their_times(classifier, tmp_path):

@@ -66,6 +66,21 @@ def test_the_table_tells_the_same(run, capsys):
         assert part in out
 
 
+def test_what_the_kept_weights_do_on_validation_is_told(run, capsys):
+    record = {
+        "metrics": {"accuracy": 0.846, "majority_rate": 0.846},
+        "warning": "every clip is low",
+    }
+    (run / "validation.json").write_text(json.dumps(record))
+    melpatch("show", run, "--json")
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["warning"] == "on validation every clip is low"
+    assert shown["kept weights on validation"] == record["metrics"]
+    (run / "validation.json").write_text("{}")
+    assert main(["show", str(run)]) == 2
+    assert "validation.json: damaged" in capsys.readouterr().err
+
+
 def test_a_run_without_weights_says_so(run, capsys):
     (run / "model.safetensors").unlink()
     melpatch("show", run, "--json")

@@ -49,6 +49,27 @@ def test_the_record_says_how_it_came_about_and_is_what_is_written(asked):
         assert record[name] == pytest.approx(sum(one[name] for one in record["trials"]), abs=0.01)
 
 
+def test_titles_have_the_majority_rate_and_the_balanced_accuracy(asked, monkeypatch):
+    titles = []
+    for kind in ("confusion", "per_class"):
+        monkeypatch.setattr(
+            f"melpatch.evaluation.report.{kind}", lambda *given: titles.append(given[-1])
+        )
+    record = score(KNN(), asked)
+    metrics = record["metrics"]
+    numbers = (metrics["accuracy"], metrics["balanced_accuracy"], metrics["majority_rate"])
+    start = "accuracy {:.3f} (balanced {:.3f}, majority {:.3f}): ".format(*numbers)
+    assert len(titles) == 2
+    assert all(title.startswith(start) for title in titles)
+
+
+def test_a_class_for_everything_is_a_warning_in_the_record(asked):
+    """All clips are the nearest neighbours: everything is called the commonest training class."""
+    record = score(KNN(k=len(asked.corpus.clips)), asked)
+    assert record["warning"].startswith("every clip is called ")
+    assert "majority_rate" not in record["metrics_95"]
+
+
 def test_where_a_run_started_from_is_told(asked):
     assert score(KNN(), asked)["initialisation"] == "trained from random weights"
     asked.run.mkdir(exist_ok=True)

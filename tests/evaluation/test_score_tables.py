@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from melpatch.evaluation.score_tables import against_tables, score_tables
+from melpatch.evaluation.score_tables import against_tables, floor_tables, score_tables
 
 RECORD = {
     "version": 1,
@@ -18,9 +18,24 @@ RECORD = {
     "seed_std": 0.0123,
     "seconds": 1234.5,
     "embedding_seconds": 33.1,
-    "metrics": {"balanced_accuracy": 0.41, "macro_f1": 0.362, "mAP": 0.468, "mAUC": None},
+    "metrics": {
+        "balanced_accuracy": 0.41,
+        "macro_f1": 0.362,
+        "majority_rate": 0.278,
+        "mAP": 0.468,
+        "mAUC": None,
+    },
 }
-NUMBERS = ["0.403", "0.350 to 0.457", "3 (±0.012)", "0.410", "0.362", "0.468", "1234.5 (33.1)"]
+NUMBERS = [
+    "0.403",
+    "0.278",
+    "0.350 to 0.457",
+    "3 (±0.012)",
+    "0.410",
+    "0.362",
+    "0.468",
+    "1234.5 (33.1)",
+]
 PROTOCOLS = ("knn", "linear", "attentive", "as_trained")
 
 
@@ -67,3 +82,19 @@ def test_a_difference_stands_with_its_test_and_what_it_takes_to_see_it():
     cells = [next(iter(column.cells)) for column in table.columns]
     assert cells == ["knn", "0.403", "0.350", "+0.053", "-0.020 to +0.120", "0.17", "1,830 clips"]
     assert against_tables({"knn": RECORD | {"against": None}}) == []
+
+
+def test_floors_have_their_balanced_accuracy_beside_their_accuracy():
+    floor = {
+        "name": "majority class",
+        "value": 0.7,
+        "balanced_accuracy": 0.333,
+        "gain": 0.1,
+        "gain_95": [-0.1, 0.3],
+    }
+    record = RECORD | {"metric": "accuracy", "value": 0.8, "floors": [floor]}
+    (table,) = floor_tables({"knn": record})
+    assert [[*column.cells] for column in table.columns][1] == ["0.800", "0.700"]
+    assert [[*column.cells] for column in table.columns][-1] == ["0.410", "0.333"]
+    (table,) = floor_tables({"knn": record | {"metric": "mAP"}})
+    assert "balanced" not in [column.header for column in table.columns]

@@ -54,6 +54,7 @@ def test_a_class_that_cannot_be_ranked_is_named_and_changes_no_mean(golden, ours
     assert extended["per_class"][20] == {
         "label": "class20",
         "positives": 200 * label,
+        "predicted": 200,  # at a probability of 0.5
         "AP": None,
         "AUC": None,
     }

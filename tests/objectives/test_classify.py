@@ -84,6 +84,43 @@ def test_loss_of_single_labels(smoothing):
     assert output.weight == 4
 
 
+WEIGHTS = (0.5, 3.0, 0.0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@torch.inference_mode()
+def test_class_weights_multiply_the_losses_of_single_labels(smoothing):
+    """The mean is over clips, not over weights, so that it does not depend on how these are divided."""
+    objective, data = classifier(label_smoothing=smoothing, class_weights=WEIGHTS), batch()
+    output, scores = objective(data, 0), scores_of(objective, data).tolist()
+    losses = [
+        WEIGHTS[target.index(1)] * slow_cross_entropy(score, target, smoothing)
+        for score, target in zip(scores, data.targets.tolist(), strict=True)
+    ]
+    assert float(output.loss) == pytest.approx(sum(losses) / 4, abs=1e-12)
+    assert output.weight == 4
+    assert "class_weights" not in objective.state_dict()
+
+
+@torch.inference_mode()
+def test_class_weights_multiply_the_positive_part_of_several_labels():
+    targets = ((1, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1))
+    objective = classifier(multi_label=True, class_weights=WEIGHTS)
+    data = batch(targets)
+    total = 0.0
+    for score, target in zip(scores_of(objective, data).tolist(), targets, strict=True):
+        for s, t, weight in zip(score, target, WEIGHTS, strict=True):
+            share = 1 / (1 + math.exp(-s))
+            total -= weight * t * math.log(share) + (1 - t) * math.log(1 - share)
+    assert float(objective(data, 0).loss) == pytest.approx(total / 12, abs=1e-12)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 2.0), (0.0, 0.0, 0.0), (1.0, -1.0, 1.0)])
+def test_class_weights_that_cannot_be_meant_are_refused(weights):
+    with pytest.raises(ConfigError, match="class_weights"):
+        classifier(class_weights=weights)
+
+
 @pytest.mark.parametrize("multi_label", [False, True])
 @torch.inference_mode()
 def test_accuracy_is_the_share_of_clips_whose_best_label_is_one_of_theirs(multi_label):

@@ -249,6 +249,15 @@ def test_a_metric_of_the_validation_split_alone_is_drawn(tmp_path, drawn):
     assert drawn[0].axes[0].get_ylabel() == "mAP"
 
 
+def test_the_majority_rate_is_a_line_beside_the_accuracy(tmp_path, drawn):
+    numbers = {"val_accuracy": 0.75, "val_balanced_accuracy": 0.5, "val_majority_rate": 0.7}
+    curve(tmp_path / "x.png", [{"step": 1} | numbers])
+    accuracy, balanced = drawn[0].axes
+    assert [accuracy.get_ylabel(), balanced.get_ylabel()] == ["accuracy", "balanced_accuracy"]
+    assert lines(accuracy)["majority rate"][:, 1].tolist() == [0.7, 0.7]
+    assert "majority rate" not in lines(balanced)
+
+
 @pytest.mark.parametrize("count", [31, 80, 200])
 def test_the_running_mean_is_that_of_the_finite_neighbours(tmp_path, drawn, count):
     values = np.random.default_rng(count).normal(size=count)

@@ -30,7 +30,7 @@ from melpatch.training.start import fitted, plan, shortened
 from melpatch.training.stepping import training_step
 from melpatch.training.trainer import set_up
 from melpatch.workflows.corpus import describe_corpus, read_corpus, without_splits
-from melpatch.workflows.finetune import resolved
+from melpatch.workflows.label_settings import resolved
 from melpatch.workflows.runs import describe_objective
 
 _ENOUGH = 0.95  # of the rate without loading

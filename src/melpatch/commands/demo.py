@@ -13,6 +13,7 @@ from melpatch.data.splits import hold_out
 from melpatch.datasets.scenes import generate
 from melpatch.errors import AudioError
 from melpatch.evaluation.evaluate import evaluate
+from melpatch.evaluation.majority import score_in_words
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.inference.model import load
 from melpatch.only_writer import only_writer
@@ -126,7 +127,8 @@ def _compare(
         tuned = evaluate(out, corpus_file, seeds=[config.seed], floors=False)["as_trained"]
         table["fine-tuned"].append(" ".join(_shown(tuned)))
         if tuned.get("confusion_matrix") and len(corpus.labels) <= MOST_CLASSES:
-            title = f"{name} weights, fine-tuned: accuracy {tuned['value']:.3f}"
+            score = score_in_words(tuned["metric"], tuned["value"], tuned["metrics"])
+            title = f"{name} weights, fine-tuned: {score}"
             confusion(
                 pictures / f"confusion-{name}.png",
                 np.array(tuned["confusion_matrix"], int),

@@ -12,6 +12,7 @@ import tyro
 from melpatch.evaluation.against import describe_verdicts
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import describe_highest
+from melpatch.evaluation.majority import REMEDY
 from melpatch.evaluation.score_tables import against_tables, floor_tables, score_tables
 from melpatch.evaluation.select import parse_settings
 from melpatch.progress import console, notice
@@ -108,7 +109,7 @@ def run(config: Config) -> None:
         console().print("* with settings other than the protocol's")
     below = filter(None, map(describe_highest, records.values()))
     for sentence in dict.fromkeys(
-        chain(below, describe_verdicts(records), _unranked_classes(records))
+        chain(below, _collapses(records), describe_verdicts(records), _unranked_classes(records))
     ):
         notice(sentence)
     folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
@@ -123,6 +124,14 @@ def _title(records: Mapping[str, Mapping[str, Any]]) -> str:
     weights = " at random weights" if first["initialisation"] == "random weights" else ""
     splits = ", ".join(entry["split"] for entry in first["splits"])
     return f"{first['run']}{weights} on {first['corpus']} ({splits}): {first['n']} clips"
+
+
+def _collapses(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, record in records.items():
+        if record["warning"] is not None:
+            yield f"{name}: {record['warning']}"
+    if any(record["warning"] is not None for record in records.values()):
+        yield REMEDY
 
 
 def _unranked_classes(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

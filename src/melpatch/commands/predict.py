@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from melpatch.config import check
 from melpatch.errors import ConfigError
+from melpatch.evaluation.majority import listed
 from melpatch.inference.jobs import InferenceConfig, inference_job
 from melpatch.inference.model import load
 from melpatch.inference.tables import Column
@@ -15,8 +16,10 @@ from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
 from melpatch.progress import notice
 from melpatch.training.clip_record import untrained_labels
+from melpatch.workflows.kept_weights import read_validation
 
 TOGETHER = True
+_ENOUGH = 10  # recordings, or recordings per class, from which on missing classes are told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +58,14 @@ def run(config: Config) -> None:
     untrained = untrained_labels(config.run)
     if untrained:
         notice(f"{config.run} was trained on no clip of these classes: {', '.join(untrained)}")
+    validation = read_validation(config.run)
+    if validation is not None and validation["warning"]:
+        notice(f"{config.run}, on its validation clips: {validation['warning']}")
     threshold = config.threshold if model.objective.config.multi_label else None
+    assigned = np.zeros(len(model.labels), dtype=bool)
 
     def labels(rows: np.ndarray) -> np.ndarray:
+        assigned[rows["values"].argmax(axis=1)] = True
         return assigned_labels(rows["values"], model.labels, threshold)
 
     job = inference_job(
@@ -76,6 +84,31 @@ def run(config: Config) -> None:
         keep=config.hop is not None or config.salvage,
     )
     write_output(job)
+    warning = describe_assigned(assigned, model.labels, len(job.recordings))
+    if warning is not None:
+        notice(warning)
+
+
+def describe_assigned(
+    assigned: Bool[np.ndarray, " label"], labels: tuple[str, ...], recordings: int
+) -> str | None:
+    """Return a sentence if recordings that are enough to judge by are all called the same, or never some class.
+
+    Args:
+        assigned: which classes are the most probable one of any row.
+        labels: the classes.
+        recordings: how many recordings there are.
+    """
+    (called,) = np.nonzero(assigned)
+    if len(called) == 1 and recordings >= _ENOUGH:
+        return (
+            f"the most probable class is {labels[called[0]]!r} in all of {recordings} recordings; if "
+            "they are not all of it, the classifier has collapsed: see melpatch evaluate"
+        )
+    if called.size and recordings >= _ENOUGH * len(labels) and len(called) < len(labels):
+        missing = [label for label, known in zip(labels, assigned, strict=True) if not known]
+        return f"{len(missing)} of {len(labels)} classes are never the most probable one: {listed(missing)}"
+    return None
 
 
 def assigned_labels(

@@ -17,6 +17,7 @@ from melpatch.opening import LOG_BYTES, read_json_lines, reading
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
 from melpatch.training.config import RunConfig, read_settings
+from melpatch.workflows.kept_weights import read_validation
 from melpatch.workflows.pictures import draw_pictures, run_title
 
 
@@ -108,8 +109,11 @@ def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
             warning = f"step {record['step']}: {record['warning']}"
         else:
             latest |= record
+    validation = read_validation(folder)
+    if validation is not None and validation["warning"]:
+        warning = f"on validation {validation['warning']}"
     encoder, front = settings.encoder, settings.front_end
-    return {
+    about = {
         "objective": owner(settings.objective).__name__,
         "encoder": f"{owner(encoder).__name__}: {_in_words(to_dict(encoder))}",
         "front end": f"{front.sample_rate} Hz, {front.n_mels} mels, mean {front.mean:g}, std {front.std:g}",
@@ -120,3 +124,6 @@ def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
         "warning": warning,
         "latest": latest,
     }
+    if validation is not None:
+        about["kept weights on validation"] = validation["metrics"]
+    return about

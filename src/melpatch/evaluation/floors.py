@@ -108,8 +108,9 @@ def describe_floor(
         metric: the primary metric.
 
     Returns:
-        ``name``, ``value`` and ``interval_95`` of the floor; ``gain``, and ``gain_95``, the
-        interval of the difference on the same clips, None where the metric has none.
+        ``name``, ``value``, ``balanced_accuracy`` (None for several labels) and ``interval_95`` of
+        the floor; ``gain``, and ``gain_95``, the interval of the difference on the same clips, None
+        where the metric has none.
     """
     scores = summarize(floor.trials, labels, multi_label, metric)
     gain = None
@@ -118,6 +119,7 @@ def describe_floor(
     return {
         "name": floor.name,
         "value": scores["value"],
+        "balanced_accuracy": scores["metrics"].get("balanced_accuracy"),
         "interval_95": scores["interval_95"],
         "gain": gain,
         "gain_95": paired_interval(trials, floor.trials, labels, metric),

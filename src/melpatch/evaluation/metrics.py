@@ -11,13 +11,17 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from sklearn.metrics import precision_recall_fscore_support
 
 from melpatch.errors import DataError, NotFiniteError
-from melpatch.evaluation.ranking import Positive, Scores, rank_classes
+from melpatch.evaluation.decisions import Decisions, count_decisions
+from melpatch.evaluation.ranking import Positive, Scores, rank_classes, rankable
 
 MOST_CONFUSED = 2000
 """Classes up to which there is a confusion matrix; a larger one would fill scores.json."""
+THRESHOLD = 0.5
+"""Probability from which on a label counts as predicted where a clip may have several."""
+BASELINES = ("majority_rate", "prevalence")
+"""What a constant answer scores, by its name among the metrics: accuracy, or mAP."""
 
 
 def primary_metric(multi_label: bool) -> Literal["accuracy", "mAP"]:
@@ -46,12 +50,15 @@ def compute_metrics(
         targets: 1 where the clip has the label, else 0.
         labels: the names of the columns.
         multi_label: whether a clip may have several labels or none. If not, the arg-max is judged
-            too: ``accuracy``, ``balanced_accuracy``, ``macro_f1`` and ``confusion_matrix`` (a row
-            per true label, a column per predicted one; None for more than 2000 labels).
+            too: ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``majority_rate`` (the accuracy of
+            calling every clip the commonest label) and ``confusion_matrix`` (a row per true label,
+            a column per predicted one; None for more than 2000 labels).
 
     Returns:
         The metrics; None where one is undefined (mAP without a class to rank, d' of a perfect
-        mAUC). ``per_class`` holds a row per label.
+        mAUC). Of several labels ``prevalence`` is the mAP of a constant score. ``per_class`` holds a
+        row per label, with the number of clips that are ``predicted`` to have it: it is their most
+        probable one or, of several, has a probability of 0.5 or more.
 
     Raises:
         DataError: there is no clip, or a clip of a single-label task has no label or several.
@@ -63,10 +70,16 @@ def compute_metrics(
     metrics: dict[str, Any] = {}
     table: dict[str, list[Any]] = {"label": [*labels], "positives": num_positive.tolist()}
     table |= _ranking_columns(probabilities, positive)
-    if not multi_label:
-        columns = _decision_columns(probabilities, positive)
-        metrics |= _decision_metrics(probabilities, positive, columns)
-        table |= columns
+    if multi_label:
+        table["predicted"] = (probabilities >= THRESHOLD).sum(axis=0).tolist()
+        metrics["prevalence"] = _prevalence(positive)
+    else:
+        decisions = count_decisions(probabilities, positive)
+        table |= _decision_columns(decisions)
+        metrics |= _decision_metrics(decisions)
+        metrics["confusion_matrix"] = _confusion(
+            positive.argmax(axis=1), probabilities.argmax(axis=1), positive.shape[1]
+        )
     mean_auc = _mean(table["AUC"])
     metrics |= {
         "clips": len(positive),
@@ -82,29 +95,38 @@ def compute_metrics(
     return metrics
 
 
-def primary_score(
+def validation_scores(
     probabilities: Scores,
     targets: Shaped[np.ndarray, "clip label"],
     labels: Sequence[str],
     multi_label: bool,
-) -> float | None:
-    """Return the primary metric alone, as during training; None where no class can be ranked.
+    metric: str,
+) -> dict[str, float | None]:
+    """Return the metric that weights are chosen by, and those that cost next to nothing beside it.
 
     Args:
         probabilities: see :func:`compute_metrics`, as the rest.
         targets: 1 where the clip has the label.
         labels: the names of the columns.
         multi_label: whether a clip may have several labels or none.
+        metric: ``mAP`` or, of one label, ``accuracy``, ``balanced_accuracy`` or ``macro_f1``.
+
+    Returns:
+        The metrics by name; mAP is None where no class can be ranked.
 
     Raises:
         DataError: there is no clip, or a clip of a single-label task has no label or several.
         NotFiniteError: a probability is not finite.
     """
     _check(probabilities, targets, labels, multi_label)
+    positive = targets > 0.5
+    scores: dict[str, float | None] = {}
     if not multi_label:
-        return accuracy(probabilities, targets)
-    precision, _ = rank_classes(probabilities, targets > 0.5)
-    return _mean(_known(precision))
+        scores |= _decision_metrics(count_decisions(probabilities, positive))
+    if multi_label or metric == "mAP":
+        precision, _ = rank_classes(probabilities, positive)
+        scores["mAP"] = _mean(_known(precision))
+    return scores
 
 
 def d_prime(mean_auc: float | None) -> float | None:
@@ -162,18 +184,19 @@ def _known(values: Float[np.ndarray, " label"]) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]
 
 
-def _decision_metrics(
-    probabilities: Scores, positive: Positive, columns: dict[str, list[float]]
-) -> dict[str, Any]:
+def _prevalence(positive: Positive) -> float | None:
+    """Return the mAP of a constant score: the mean share of positive clips of the classes it ranks."""
+    shares = positive.mean(axis=0)[rankable(positive)]
+    return float(shares.mean()) if len(shares) else None
+
+
+def _decision_metrics(decisions: Decisions) -> dict[str, float]:
     """Return the metrics of the arg-max; means over classes leave out classes without a clip."""
-    has_clips = positive.any(axis=0)
     return {
-        "accuracy": accuracy(probabilities, positive),
-        "balanced_accuracy": float(np.array(columns["recall"])[has_clips].mean()),
-        "macro_f1": float(np.array(columns["F1"])[has_clips].mean()),
-        "confusion_matrix": _confusion(
-            positive.argmax(axis=1), probabilities.argmax(axis=1), positive.shape[1]
-        ),
+        "accuracy": decisions.accuracy,
+        "balanced_accuracy": decisions.balanced_accuracy,
+        "macro_f1": decisions.macro_f1,
+        "majority_rate": decisions.majority_rate,
     }
 
 
@@ -188,15 +211,14 @@ def _confusion(
     return matrix
 
 
-def _decision_columns(probabilities: Scores, positive: Positive) -> dict[str, list[float]]:
-    """Return the columns precision, recall and F1 of the table of classes."""
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        positive.argmax(axis=1),
-        probabilities.argmax(axis=1),
-        labels=np.arange(positive.shape[1]),
-        zero_division=0,
-    )
-    return {"precision": precision.tolist(), "recall": recall.tolist(), "F1": f1.tolist()}
+def _decision_columns(decisions: Decisions) -> dict[str, list[Any]]:
+    """Return the columns of decisions in the table of classes."""
+    return {
+        "predicted": decisions.predicted.tolist(),
+        "precision": decisions.precision.tolist(),
+        "recall": decisions.recall.tolist(),
+        "F1": decisions.f1.tolist(),
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

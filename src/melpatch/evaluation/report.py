@@ -18,6 +18,8 @@ from melpatch.evaluation.against import describe_difference
 from melpatch.evaluation.floors import Floor, describe_floor, measure_floors
 from melpatch.evaluation.intervals import describe_intervals
 from melpatch.evaluation.job import EvaluationJob
+from melpatch.evaluation.majority import describe_collapse, score_in_words
+from melpatch.evaluation.metrics import BASELINES
 from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.provenance import describe_initialisation, trained_on
@@ -133,8 +135,11 @@ def _write(
     metric = protocol.metric(multi_label)
     scores = summarize(trials, labels, multi_label, metric)
     scores["metrics_95"] = {
-        name: describe_intervals(trials, labels, name)["interval_95"] for name in scores["metrics"]
+        name: describe_intervals(trials, labels, name)["interval_95"]
+        for name in scores["metrics"]
+        if name not in BASELINES
     }
+    scores["warning"] = describe_collapse(scores)
     scores["floors"] = [
         describe_floor(floor, trials, scores["value"], labels, multi_label, metric)
         for floor in floors
@@ -224,7 +229,7 @@ def _title(record: dict[str, Any]) -> str:
     what = f"{record['run']}{weights} on {record['corpus']} ({splits}), {record['protocol']}"
     if record["value"] is None:
         return what
-    return f"{record['metric']} {record['value']:.3f}: {what}"
+    return f"{score_in_words(record['metric'], record['value'], record['metrics'])}: {what}"
 
 
 def _draw(out: Path, title: str, scores: dict[str, Any], labels: Sequence[str]) -> None:

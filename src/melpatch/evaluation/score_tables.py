@@ -13,6 +13,7 @@ _SHORT_HEADS = {
     "value": "value",
     "95 %": "95 %",
     "seeds": "seeds",
+    "majority": "majority",
     "balanced accuracy": "bal. acc.",
     "macro F1": "F1",
     "mAP": "mAP",
@@ -75,10 +76,19 @@ def against_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 def _floor_table(name: str, record: Mapping[str, Any]) -> Table:
     title = f"{name} {record['version']} beside floors on the same clips"
     table = Table("", record["metric"], "gain", "95 % of the gain", title=title)
-    table.add_row("this run", _number(record["value"]), "", "", style="bold")
+    own = ["this run", _number(record["value"]), "", ""]
+    rows = []
     for floor in record["floors"]:
         gain = "-" if floor["gain"] is None else f"{floor['gain']:+.3f}"
-        table.add_row(floor["name"], _number(floor["value"]), gain, _signed(floor["gain_95"]))
+        rows.append([floor["name"], _number(floor["value"]), gain, _signed(floor["gain_95"])])
+    if record["metric"] == "accuracy":
+        table.add_column("balanced")
+        own.append(_number(record["metrics"]["balanced_accuracy"]))
+        for row, floor in zip(rows, record["floors"], strict=True):
+            row.append(_number(floor["balanced_accuracy"]))
+    table.add_row(*own, style="bold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -125,6 +135,8 @@ def _cells(name: str, record: Mapping[str, Any]) -> list[str]:
     metrics = record["metrics"]
     cells = [f"{name} {record['version']}{changed}", record["metric"], _number(record["value"])]
     cells += [_interval(record), _seeds(record)]
+    baseline = metrics.get("majority_rate", metrics.get("prevalence"))
+    cells.append(_number(baseline))
     cells += [_number(metrics.get(key)) for key in ("balanced_accuracy", "macro_f1", "mAP", "mAUC")]
     return [*cells, _seconds(record)]
 

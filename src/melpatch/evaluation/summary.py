@@ -96,6 +96,7 @@ def _per_class(tables: Sequence[list[dict[str, Any]]], num_seeds: int) -> list[d
         row: dict[str, Any] = {
             "label": class_rows[0]["label"],
             "positives": sum(entry["positives"] for entry in class_rows) // num_seeds,
+            "predicted": sum(entry["predicted"] for entry in class_rows) / num_seeds,
         }
         scored = [entry for entry in class_rows if entry["positives"]]
         for name in class_rows[0]:

@@ -19,6 +19,8 @@ from melpatch.nn.masking import Masking
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput
 
+Selection = Literal["auto", "standard", "accuracy", "balanced_accuracy", "macro_f1", "mAP"]
+
 
 class Classify(Objective):
     """Supervised training of an encoder and a LayerNorm + linear head, single-label or multi-label.
@@ -31,6 +33,7 @@ class Classify(Objective):
     """
 
     needs_labels = True
+    class_weights: Tensor | None
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -59,6 +62,16 @@ class Classify(Objective):
         takes softmax where a clip has one label, sigmoid where it has several."""
         label_smoothing: float = 0.0
         """Share of the target spread over all labels, in [0, 1); softmax only."""
+        loss_weights: Literal["equal", "sqrt", "balanced"] = "equal"
+        """Weight of a class in the loss: equal, or by the number of its training clips n: 1 / sqrt(n)
+        (sqrt) or 1 / n (balanced), with a mean of 1 over the labels of the training clips."""
+        class_weights: tuple[float, ...] = ()
+        """Weights of the classes in the order of labels, instead of loss_weights, which sets them from
+        the data. Softmax: of a clip's loss; sigmoid: of the clips that have the label."""
+        select_by: Selection = "standard"
+        """What chooses the weights that are kept, on validation clips: accuracy, balanced_accuracy,
+        macro_f1 or mAP. standard is accuracy, or mAP where clips have several labels; auto is the
+        same, but balanced accuracy where the classes differ much in size."""
         patch_out: float = 0.0
         """Share of a clip's patches that the encoder does not get in training, in [0, 1): faster,
         less overfitting. Needs an encoder of patch tokens."""
@@ -85,6 +98,11 @@ class Classify(Objective):
             check(fits, "recordings", self.recordings, allowed)
             fits = not (self.multi_label and self.loss == "softmax")
             check(fits, "loss", self.loss, "auto or sigmoid, since clips have several labels")
+            fits = all(weight >= 0 for weight in self.class_weights)
+            fits = fits and (not self.class_weights or max(self.class_weights) > 0)
+            check(fits, "class_weights", self.class_weights, "0 or more, and one above 0")
+            fits = not self.multi_label or self.select_by in ("auto", "standard", "mAP")
+            check(fits, "select_by", self.select_by, "auto or mAP, since clips have several labels")
 
     def __init__(
         self,
@@ -136,10 +154,22 @@ class Classify(Objective):
             self.head = heads[config.head](pooled, len(labels))
         if config.frozen:
             encoder.requires_grad_(False)
+        self._set_class_weights()
         self.augment = Augment(config.augment)
         self.patch_out = None
         if config.patch_out:
             self.patch_out = Masking(Masking.Config(ratio=config.patch_out), encoder.grid)
+
+    def _set_class_weights(self) -> None:
+        """Set the weight of each class in the loss, which is no state of the run but a setting."""
+        given = self.config.class_weights
+        fits = not given or len(given) == len(self.labels)
+        allowed = f"{len(self.labels)} numbers, one per class in the order of labels"
+        check(fits, "objective.class_weights", given, allowed)
+        weights = None
+        if given:
+            weights = torch.tensor(given, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
 
     @classmethod
     def needs_pairs(cls, config: Any) -> bool:
@@ -169,14 +199,25 @@ class Classify(Objective):
             logits = self.partial_logits(features, batch.keys, step)
         else:
             logits = self.logits(features)
-        if self.config.multi_label or self.config.loss == "sigmoid":
-            loss = F.binary_cross_entropy_with_logits(logits, targets)
-        else:
-            loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        loss = self._loss(logits, targets)
         # A clip counts as right if its best label is one of its own, before mixup.
         best = logits.argmax(dim=1, keepdim=True)
         accuracy = (batch.targets.gather(1, best) > 0).to(loss.dtype).mean()
         return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"accuracy": accuracy})
+
+    def _loss(
+        self, logits: Float[Tensor, "clip label"], targets: Float[Tensor, "clip label"]
+    ) -> Float[Tensor, ""]:
+        """Return the mean loss over clips; weights of classes do not change what it is a mean over."""
+        weights = self.class_weights
+        if self.config.multi_label or self.config.loss == "sigmoid":
+            return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+        smoothing = self.config.label_smoothing
+        if weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        # A mixed clip weighs what its labels do; smoothing spreads none of that to other classes.
+        return (losses * (targets @ weights)).mean()
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
         """Return float32 logits, before softmax or sigmoid."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TRAINING = "#2f5f9e"
 _VALIDATION = "#d9541e"
 _VALIDATED = "val_"  # in front of the name of a metric that was measured on the validation split
+_MAJORITY = "majority_rate"  # accuracy of calling every clip the commonest class
 _SPARSE = 30  # up to this number, values are drawn as points
 _EXACT = {"lr"}  # not measured but set, so that there is no noise to smooth
 
@@ -38,7 +39,8 @@ def curve(
         path: PNG file to write.
         metrics: a run's metrics.jsonl, or its lines as mappings with ``step`` and numbers.
         keys: which metrics to draw, the first one largest; all of them, the loss first, if not
-            given. ``val_`` metrics are drawn with the ones they belong to.
+            given. ``val_`` metrics are drawn with the ones they belong to, and the majority rate as
+            a line beside the accuracy.
         title: words above the picture.
 
     Raises:
@@ -99,7 +101,8 @@ def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
         for key, value in record.items()
         if not math.isnan(_number(value))
     }
-    names.pop("step", None)
+    for name in ("step", _MAJORITY):
+        names.pop(name, None)
     return sorted(names, key=lambda key: key != "loss")
 
 
@@ -165,6 +168,9 @@ def _draw(panel: "Axes", records: Sequence[Mapping[str, Any]], key: str) -> None
             markersize=5,
             label="validation",
         )
+    _, majority = _series(records, _VALIDATED + _MAJORITY)
+    if key == "accuracy" and len(majority):
+        panel.axhline(majority[-1], color="0.4", linewidth=1, linestyle="--", label="majority rate")
     panel.set_xlabel("step")
     panel.set_ylabel(key, parse_math=False)
     panel.ticklabel_format(axis="y", scilimits=(-3, 4))

@@ -22,6 +22,7 @@ class AudioSetMAP(FineTune):
     test set is scored once. Clips of a split ``val`` are not used.
     """
 
+    version: ClassVar[int] = 1
     validation: ClassVar[ValidationSource] = "none"
     selection_rule: ClassVar[str] = (
         "nothing is selected: the last epochs' weights averaged as the recipe says, or the last weights"

@@ -38,6 +38,7 @@ class ESC50AST(FineTune):
     2, and the published code.
     """
 
+    version: ClassVar[int] = 1
     validation: ClassVar[ValidationSource] = "none"
     selection_rule: ClassVar[str] = (
         "the epoch whose mean over the folds is best on the scored clips themselves, as published: slightly too high; "
@@ -55,7 +56,7 @@ class ESC50AST(FineTune):
 
         def score_and_keep(objective: Objective, step: int) -> dict[str, float]:
             predictions = validation.table(objective)
-            score = validation.score(predictions)
+            score = validation.scores(predictions)[metric]
             path = run.folder / "epochs" / f"step-{step:09d}.npz"
             on_rank_zero(lambda: _write_epoch(path, predictions, score))
             return {f"test_{metric}": score}

@@ -17,6 +17,7 @@ class ESC50Clean(FineTune):
     quarter fewer training clips than ``esc50_ast`` has.
     """
 
+    version: ClassVar[int] = 1
     validation: ClassVar[ValidationSource] = "next fold"
     selection_rule: ClassVar[str] = (
         "the epoch that is best on the fold after the scored one, which does not train"

@@ -24,13 +24,9 @@ from melpatch.training.checkpoints import Progress
 from melpatch.training.config import RunConfig
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import COMMAND, Run
-from melpatch.workflows.finetune import (
-    classifier,
-    resolved,
-    starting_settings,
-    train_classifier,
-)
+from melpatch.workflows.finetune import classifier, starting_settings, train_classifier
 from melpatch.workflows.initialize import SCRATCH
+from melpatch.workflows.label_settings import resolved
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,8 @@ class FineTune(Protocol):
     different ones for each seed.
     """
 
+    # Version 1 chose by accuracy where classes differ much in size, too.
+    version: ClassVar[int] = 2
     validation: ClassVar[ValidationSource] = "val"
     selection_rule: ClassVar[str] = (
         "the weights with the best validation score, or the last ones without validation clips; or the last ones "
@@ -151,7 +149,7 @@ class FineTune(Protocol):
         interrupted = _interrupted_run(folder, command)
         if interrupted is None:
             settings = replace(self.settings(job), seed=seed)
-            settings = resolved(settings, job.corpus, split.train, 0)
+            settings = resolved(settings, job.corpus, split.train, 0, split.val)
         else:
             settings = interrupted.config
         # A run that was interrupted before its first checkpoint starts from the beginning.

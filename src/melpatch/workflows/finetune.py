@@ -14,9 +14,11 @@ from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.kept_probe import keep_probe
-from melpatch.evaluation.metrics import primary_metric, primary_score
+from melpatch.evaluation.majority import metric_in_words
+from melpatch.evaluation.metrics import primary_metric
 from melpatch.evaluation.probe import probe_inputs
 from melpatch.evaluation.select import linear_probe
+from melpatch.inference.corpus import ClipTable
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
@@ -27,7 +29,7 @@ from melpatch.training.config import RunConfig, build, read_settings
 from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
 from melpatch.training.size import require_training_fits
-from melpatch.training.start import fitted, measured, plan
+from melpatch.training.start import plan
 from melpatch.training.trackers import Track, Tracker, make_tracker
 from melpatch.workflows.corpus import (
     describe_corpus,
@@ -36,6 +38,8 @@ from melpatch.workflows.corpus import (
     tell_about_sound,
 )
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
+from melpatch.workflows.kept_weights import tell_kept_weights, tell_record, validation_record
+from melpatch.workflows.label_settings import UNEVEN, resolved, selection_metric, unevenness
 from melpatch.workflows.runs import describe_objective, reopen
 from melpatch.workflows.validation import Validation
 
@@ -184,7 +188,7 @@ def finetune(config: FinetuneConfig) -> Run:
     train = limit_labels(split.train, config.labels_per_class, training.seed)
     if run is None:
         tell_about_sound(train, training)
-        training = resolved(training, corpus, train, config.stats_clips)
+        training = resolved(training, corpus, train, config.stats_clips, split.val)
     objective = classifier(
         training,
         config.init,
@@ -198,6 +202,7 @@ def finetune(config: FinetuneConfig) -> Run:
         f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
     _warn_of_missing_splits(corpus, split, training)
+    _tell_selection(training, split.val)
     if config.head == "linear":
         return run or _probe(config, training, objective, train, split.val)
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
@@ -208,7 +213,7 @@ def finetune(config: FinetuneConfig) -> Run:
     run.reject(corpus.rejected)
     tracker = make_tracker(config.track, config.out)
     progress = train_classifier(objective, run, train, split.val, tracker=tracker)
-    notice(f"done: {config.out}{_kept_weights(progress, corpus.multi_label)}")
+    tell_kept_weights(run, progress, split.val)
     return run
 
 
@@ -234,18 +239,18 @@ def _probe(
     multi_label = training.objective.multi_label
     vectors = features.vectors(train, probe.pooling)
     head = probe.fit(probe_inputs(vectors, train, labels), multi_label=multi_label)
-    score = ""
+    record = None
     if val is not None:
         scored = probe_inputs(features.vectors(val, probe.pooling), val, labels)
         probabilities = head.probabilities(scored.features.vectors)
-        value = primary_score(probabilities, scored.targets, labels, multi_label)
-        if value is not None:
-            score = f"; {primary_metric(multi_label)} on validation {value:.3f}"
+        table = ClipTable(scored.features.clips, probabilities, ())
+        metric = selection_metric(training.objective, val)
+        record = validation_record(table, training, metric)
     learnt = replace(train, clips=vectors.clips, labels=labels)
     encoder = objective.export_encoder()
     run = keep_probe(training, encoder, head, probe.pooling, learnt, config.out, config)
     run.reject(vectors.rejected)
-    notice(f"done: {config.out}, a linear probe on {probe.pooling}{score}")
+    tell_record(run, f", a linear probe on {probe.pooling}", record)
     return run
 
 
@@ -261,14 +266,23 @@ def _warn_of_missing_splits(corpus: Corpus, split: Split, training: RunConfig) -
         )
 
 
-def _kept_weights(progress: Progress, multi_label: bool) -> str:
-    """Return in words which weights the run holds; empty if they are the last ones."""
-    if progress.averaged:
-        return f"; the mean of the weights after the last {progress.averaged} evaluations"
-    if progress.best is not None:
-        metric = primary_metric(multi_label)
-        return f"; best {metric} on validation {progress.best:.3f} at step {progress.best_step}"
-    return ""
+def _tell_selection(training: RunConfig, val: Corpus | None) -> None:
+    """Tell what chooses the kept weights where that is not the metric of the literature."""
+    if val is None or training.train.average_last > 0:
+        return
+    metric = selection_metric(training.objective, val)
+    if metric == primary_metric(training.objective.multi_label):
+        return
+    reason = ""
+    share = unevenness(val)
+    if metric == "balanced_accuracy" and share >= UNEVEN:
+        reason = (
+            f", since {share:.0%} of these clips would have to be of another class for equal ones"
+        )
+    notice(
+        f"the weights with the best {metric_in_words(metric)} on validation are kept{reason}; "
+        "--objective.select-by chooses another metric"
+    )
 
 
 def source_run(init: str, encoder_from: Path | None = None) -> Path | None:
@@ -314,22 +328,6 @@ def starting_settings(
     if source is None:
         return base
     return onto(base, read_settings(source, trust_code=trust_code))
-
-
-def resolved(training: RunConfig, corpus: Corpus, train: Corpus, clips: int) -> RunConfig:
-    """Return the settings with what the data decides: labels, multi-label or not, mean and std.
-
-    Args:
-        training: settings of a classifier.
-        corpus: all clips, whose labels are the classes.
-        train: the training clips, on which mean and std are measured.
-        clips: number of clips to measure at most; 0 keeps the given mean and std.
-    """
-    objective = replace(training.objective, multi_label=corpus.multi_label)
-    training = replace(training, labels=corpus.labels, objective=objective)
-    if clips:
-        training = measured(training, train, clips)
-    return fitted(training)
 
 
 def classifier(
@@ -390,7 +388,7 @@ def train_classifier(
     """
     select = None
     if val is not None:
-        metric = primary_metric(run.config.objective.multi_label)
+        metric = selection_metric(run.config.objective, val)
         evaluate = Validation(val, run.config, metric)
         select = f"val_{metric}"
     return fit(objective, train, run, evaluate=evaluate, select=select, tracker=tracker)

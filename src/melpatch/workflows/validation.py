@@ -1,10 +1,10 @@
-"""The score of a classifier on validation clips during training."""
+"""The scores of a classifier on validation clips during training."""
 
 from dataclasses import dataclass
 
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.errors import DataError
-from melpatch.evaluation.metrics import primary_score
+from melpatch.evaluation.metrics import validation_scores
 from melpatch.inference.corpus import ClipTable, infer_clips
 from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
@@ -14,13 +14,13 @@ from melpatch.training.start import plan
 
 @dataclass(frozen=True)
 class Validation:
-    """The score of a classifier on validation clips during training.
+    """The scores of a classifier on validation clips during training.
 
     Attributes:
         corpus: the validation clips.
         config: the run's settings.
-        metric: a metric of :func:`melpatch.evaluation.metrics.compute_metrics`.
-        name: prefix of the metric's name in the log.
+        metric: a metric of :func:`melpatch.evaluation.metrics.validation_scores`.
+        name: prefix of the metrics' names in the log.
     """
 
     corpus: Corpus
@@ -29,15 +29,16 @@ class Validation:
     name: str = "val"
 
     def __call__(self, objective: Objective, step: int) -> dict[str, float]:
-        """Return the metric under its prefixed name, such as ``val_accuracy``.
+        """Return the metrics under their prefixed names, such as ``val_accuracy``.
 
         Raises:
             DataError: the metric is not defined on these clips.
         """
-        return {f"{self.name}_{self.metric}": self.score(self.table(objective))}
+        scores = self.scores(self.table(objective))
+        return {f"{self.name}_{metric}": value for metric, value in scores.items()}
 
-    def score(self, table: ClipTable) -> float:
-        """Return the metric of the probabilities that :meth:`table` returned.
+    def scores(self, table: ClipTable) -> dict[str, float]:
+        """Return the metric, and those beside it, of the probabilities that :meth:`table` returned.
 
         Raises:
             DataError: the metric is not defined on these clips.
@@ -45,13 +46,13 @@ class Validation:
         labels = self.config.labels
         targets = label_matrix(table.clips, labels)
         multi_label = self.config.objective.multi_label
-        value = primary_score(table.rows, targets, labels, multi_label)
-        if value is None:
+        scores = validation_scores(table.rows, targets, labels, multi_label, self.metric)
+        if scores[self.metric] is None:
             raise DataError(
                 f"{self.corpus.name}: no class has validation clips both with and without it, "
                 f"so {self.metric} is not defined; validate on more clips, or on another --val-fold"
             )
-        return float(value)
+        return {metric: value for metric, value in scores.items() if value is not None}
 
     def table(self, objective: Objective) -> ClipTable:
         """Return the probability of each label for each readable clip.

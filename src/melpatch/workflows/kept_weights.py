@@ -1,0 +1,144 @@
+"""What the weights that a classifier keeps do on validation clips: told at the end, kept in the run."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from melpatch.atomic import written_aside
+from melpatch.checkpoint import load_into, load_weights
+from melpatch.data.corpus import Corpus, label_matrix
+from melpatch.distributed import barrier, on_rank_zero
+from melpatch.evaluation.majority import (
+    REMEDY,
+    beside_in_words,
+    describe_collapse,
+    metric_in_words,
+)
+from melpatch.evaluation.metrics import compute_metrics
+from melpatch.inference.corpus import ClipTable
+from melpatch.inference.model import Model
+from melpatch.opening import read_json, reading
+from melpatch.progress import notice
+from melpatch.training.checkpoints import Progress
+from melpatch.training.config import RunConfig, build
+from melpatch.training.run import Run
+from melpatch.workflows.label_settings import selection_metric
+from melpatch.workflows.validation import Validation
+
+FILE = "validation.json"
+
+
+def validation_record(
+    table: ClipTable, config: RunConfig, metric: str, step: int | None = None
+) -> dict[str, Any]:
+    """Return the scores of predictions on validation clips, as plain values that JSON can hold.
+
+    Args:
+        table: the probability of each label for each clip.
+        config: settings of the classifier.
+        metric: what its weights are chosen by.
+        step: the step that was chosen, if one was.
+
+    Returns:
+        ``selected_by``, the metric; ``step``; ``clips``, their number; ``metrics`` by name; ``warning``, a
+        sentence if the predictions are no better than a constant answer or leave classes out, else
+        None.
+    """
+    targets = label_matrix(table.clips, config.labels)
+    scores = compute_metrics(table.rows, targets, config.labels, config.objective.multi_label)
+    metrics = {name: value for name, value in scores.items() if isinstance(value, float)}
+    warning = describe_collapse({**scores, "metrics": {"mAP": None, **metrics}})
+    return {
+        "selected_by": metric,
+        "step": step,
+        "clips": len(table.clips),
+        "metrics": metrics,
+        "warning": warning,
+    }
+
+
+def tell_kept_weights(run: Run, progress: Progress, val: Corpus | None) -> None:
+    """Tell what the weights that a run keeps do on validation clips, and write it into the run.
+
+    All processes must call it.
+
+    Args:
+        run: a finished run of a classifier.
+        progress: what :func:`melpatch.training.loop.fit` returned.
+        val: the validation clips, if any.
+    """
+    config = run.config
+    kept = ""
+    step = progress.best_step or None
+    if progress.averaged:
+        kept = f"; the mean of the weights after the last {progress.averaged} evaluations"
+        step = None
+    if val is None:
+        tell_record(run, kept, None)
+        return
+    metric = selection_metric(config.objective, val)
+    record = validation_record(_predictions(run, val, metric), config, metric, step)
+    tell_record(run, kept, record)
+
+
+def tell_record(run: Run, kept: str, record: Mapping[str, Any] | None) -> None:
+    """Tell that a run is done and how good it is, and write that into its folder.
+
+    Args:
+        run: the run.
+        kept: what it keeps, in words after the folder; may be empty.
+        record: what :func:`validation_record` returned; None without validation clips.
+    """
+    text = f"done: {run.folder}{kept}"
+    if record is None:
+        notice(text)
+        return
+    on_rank_zero(lambda: _write(run.folder, record))
+    notice(f"{text}; {_score(record)}")
+    if record["warning"] is not None:
+        notice(f"on validation {record['warning']}; {REMEDY}")
+
+
+def read_validation(folder: Path) -> dict[str, Any] | None:
+    """Return what a run has of its validation clips; None without them, or before its end.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    with reading(path, "restore it from a backup, or delete it"):
+        record = read_json(path)
+        if not isinstance(record.get("metrics"), dict):
+            raise ValueError("has no metrics")
+        return {**record}
+
+
+def _predictions(run: Run, val: Corpus, metric: str) -> ClipTable:
+    # Wait for the weights, which rank 0 writes.
+    barrier()
+    objective = build(run.config)
+    load_into(objective, load_weights(run.folder / "model.safetensors"))
+    with torch.inference_mode():
+        return Validation(val, run.config, metric).table(Model(run.config, objective).objective)
+
+
+def _write(folder: Path, record: Mapping[str, Any]) -> None:
+    with written_aside(folder / FILE) as aside:
+        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _score(record: Mapping[str, Any]) -> str:
+    """Return the score of a record in words, with what belongs beside it."""
+    metric = record["selected_by"]
+    value = record["metrics"].get(metric)
+    if value is None:
+        return f"{metric_in_words(metric)} on validation is not defined"
+    text = f"{metric_in_words(metric)} on validation {value:.3f}"
+    if record["step"] is not None:
+        text = f"best {text} at step {record['step']}"
+    return text + beside_in_words(metric, record["metrics"])
