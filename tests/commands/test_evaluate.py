@@ -392,9 +392,7 @@ def test_scored_clips_that_the_run_was_trained_on_are_told(corpus, tmp_path, cap
         data = ("--data", corpus, "--no-floors")
         melpatch("evaluate", clean, *data)
         melpatch("evaluate", run, *data, "--random-weights", "--out", tmp_path / "untrained")
-        assert "trained" not in capsys.readouterr().err.replace("untrained", "").replace(
-            str(tmp_path), ""
-        )
+        assert "trained on" not in capsys.readouterr().err
 
 
 def test_groups_on_both_sides_are_told(corpus, encoder, tmp_path, capsys):

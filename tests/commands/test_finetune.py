@@ -30,7 +30,7 @@ from melpatch.nn.positions import resize
 from melpatch.recipes.base import recipe_names, recipe_settings
 from melpatch.training.config import RunConfig
 
-HERE = ("--steps", "2", *SHORT)
+HERE = ("--steps", "2", "--no-probe", *SHORT)
 
 
 @pytest.fixture(scope="module")

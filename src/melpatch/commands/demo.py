@@ -171,6 +171,7 @@ def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, ou
         replace(
             defaults,
             out=out,
+            probe=False,
             labels_per_class=config.labels_per_class,
             resume=True,
             training=training,

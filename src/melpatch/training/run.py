@@ -9,6 +9,7 @@
     environment.json    versions, machine, command, git commit; one entry per start
     metrics.jsonl       losses and scores; equal settings and data give equal files
     speed.jsonl         speed and seconds, summed over all starts of the run
+    linear_probe.json   scores of the linear probe that a classifier's fine-tuning is held against
     validation.json     scores of a classifier's kept weights on validation clips, with warnings
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
@@ -57,7 +58,7 @@ _RESTORE = "restore it from a backup"
 # Files that a run writes later than config.toml, so that without it they are of something else.
 _OF_A_RUN = (
     *("corpus.json", "clips.npy", "environment.json", "metrics.jsonl", "speed.jsonl"),
-    *("validation.json", "rejected.csv", "model.safetensors", "resume"),
+    *("linear_probe.json", "validation.json", "rejected.csv", "model.safetensors", "resume"),
 )
 # Seconds to wait for another process to release the folder's lock. The decoding processes of a
 # killed run inherit its lock, and exit up to 5 s later.

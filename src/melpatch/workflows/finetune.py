@@ -12,13 +12,7 @@ from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, describe_untrained, split_corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
-from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.kept_probe import keep_probe
-from melpatch.evaluation.majority import metric_in_words
-from melpatch.evaluation.metrics import primary_metric
-from melpatch.evaluation.probe import probe_inputs
-from melpatch.evaluation.select import linear_probe
-from melpatch.inference.corpus import ClipTable
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
@@ -37,9 +31,10 @@ from melpatch.workflows.corpus import (
     read_corpus,
     tell_about_sound,
 )
+from melpatch.workflows.frozen_probe import describe_few_labels, fit_probe, probe_first
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
-from melpatch.workflows.kept_weights import tell_kept_weights, tell_record, validation_record
-from melpatch.workflows.label_settings import UNEVEN, resolved, selection_metric, unevenness
+from melpatch.workflows.kept_weights import tell_kept_weights, tell_record
+from melpatch.workflows.label_settings import describe_selection, resolved, selection_metric
 from melpatch.workflows.runs import describe_objective, reopen
 from melpatch.workflows.validation import Validation
 
@@ -79,6 +74,9 @@ class FinetuneConfig:
     head: Literal["trained", "linear"] = "trained"
     """What learns: the whole network (trained), or in seconds a linear probe on the frozen features
     (linear), which needs few labels."""
+    probe: bool = True
+    """Fit that linear probe before the whole network is trained, and say which of the two is better on
+    the validation clips."""
     labels_per_class: int | None = None
     """Train on only this many clips of each class, chosen by the seed."""
     stats_clips: int = 512
@@ -202,9 +200,9 @@ def finetune(config: FinetuneConfig) -> Run:
         f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
     _warn_of_missing_splits(corpus, split, training)
-    _tell_selection(training, split.val)
     if config.head == "linear":
-        return run or _probe(config, training, objective, train, split.val)
+        return run or _keep_probe(config, training, objective, train, split.val)
+    _tell_choice(config, training, train, split.val)
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
     intended = plan(training, train)
     require_training_fits(objective, intended)
@@ -212,12 +210,15 @@ def finetune(config: FinetuneConfig) -> Run:
     run = run or Run.create(config.out, training, config)
     run.reject(corpus.rejected)
     tracker = make_tracker(config.track, config.out)
+    probe = None
+    if config.probe:
+        probe = probe_first(run, objective, config.init, train, split.val, intended)
     progress = train_classifier(objective, run, train, split.val, tracker=tracker)
-    tell_kept_weights(run, progress, split.val)
+    tell_kept_weights(run, progress, split.val, probe)
     return run
 
 
-def _probe(
+def _keep_probe(
     config: FinetuneConfig,
     training: RunConfig,
     objective: Objective,
@@ -225,32 +226,12 @@ def _probe(
     val: Corpus | None,
 ) -> Run:
     """Fit a linear probe on frozen features, tell its validation score, and keep it as a run."""
-    probe = linear_probe()
-    folder = Path(config.init) if is_run(config.init) else config.out
-    features = FrozenFeatures.of_network(
-        training,
-        objective,
-        folder / "features",
-        seconds=objective.input_seconds(training.objective, training.loader.seconds),
-        batch_size=training.loader.batch_size,
-        workers=training.loader.workers,
-    )
-    labels = training.labels
-    multi_label = training.objective.multi_label
-    vectors = features.vectors(train, probe.pooling)
-    head = probe.fit(probe_inputs(vectors, train, labels), multi_label=multi_label)
-    record = None
-    if val is not None:
-        scored = probe_inputs(features.vectors(val, probe.pooling), val, labels)
-        probabilities = head.probabilities(scored.features.vectors)
-        table = ClipTable(scored.features.clips, probabilities, ())
-        metric = selection_metric(training.objective, val)
-        record = validation_record(table, training, metric)
-    learnt = replace(train, clips=vectors.clips, labels=labels)
+    probe = fit_probe(training, objective, config.init, config.out, train, val)
+    learnt = replace(train, clips=probe.clips, labels=training.labels)
     encoder = objective.export_encoder()
-    run = keep_probe(training, encoder, head, probe.pooling, learnt, config.out, config)
-    run.reject(vectors.rejected)
-    tell_record(run, f", a linear probe on {probe.pooling}", record)
+    run = keep_probe(training, encoder, probe.head, probe.pooling, learnt, config.out, config)
+    run.reject(probe.rejected)
+    tell_record(run, f", a linear probe on {probe.pooling}", probe.record)
     return run
 
 
@@ -266,23 +247,17 @@ def _warn_of_missing_splits(corpus: Corpus, split: Split, training: RunConfig) -
         )
 
 
-def _tell_selection(training: RunConfig, val: Corpus | None) -> None:
-    """Tell what chooses the kept weights where that is not the metric of the literature."""
-    if val is None or training.train.average_last > 0:
-        return
-    metric = selection_metric(training.objective, val)
-    if metric == primary_metric(training.objective.multi_label):
-        return
-    reason = ""
-    share = unevenness(val)
-    if metric == "balanced_accuracy" and share >= UNEVEN:
-        reason = (
-            f", since {share:.0%} of these clips would have to be of another class for equal ones"
-        )
-    notice(
-        f"the weights with the best {metric_in_words(metric)} on validation are kept{reason}; "
-        "--objective.select-by chooses another metric"
-    )
+def _tell_choice(
+    config: FinetuneConfig, training: RunConfig, train: Corpus, val: Corpus | None
+) -> None:
+    """Tell what chooses the kept weights, and whether there are enough labels for fine-tuning."""
+    sentences = []
+    if val is not None:
+        sentences.append(describe_selection(training, val))
+    if config.init != SCRATCH:
+        sentences.append(describe_few_labels(train))
+    for sentence in filter(None, sentences):
+        notice(sentence)
 
 
 def source_run(init: str, encoder_from: Path | None = None) -> Path | None:

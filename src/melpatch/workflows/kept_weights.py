@@ -60,7 +60,9 @@ def validation_record(
     }
 
 
-def tell_kept_weights(run: Run, progress: Progress, val: Corpus | None) -> None:
+def tell_kept_weights(
+    run: Run, progress: Progress, val: Corpus | None, probe: Mapping[str, Any] | None = None
+) -> None:
     """Tell what the weights that a run keeps do on validation clips, and write it into the run.
 
     All processes must call it.
@@ -69,6 +71,7 @@ def tell_kept_weights(run: Run, progress: Progress, val: Corpus | None) -> None:
         run: a finished run of a classifier.
         progress: what :func:`melpatch.training.loop.fit` returned.
         val: the validation clips, if any.
+        probe: scores of the linear probe of the encoder that it started from, if there is one.
     """
     config = run.config
     kept = ""
@@ -81,6 +84,9 @@ def tell_kept_weights(run: Run, progress: Progress, val: Corpus | None) -> None:
         return
     metric = selection_metric(config.objective, val)
     record = validation_record(_predictions(run, val, metric), config, metric, step)
+    record["linear_probe"] = None if probe is None else probe["metrics"]
+    below = describe_loss(record, probe)
+    record["warning"] = "; ".join(filter(None, (record["warning"], below))) or None
     tell_record(run, kept, record)
 
 
@@ -97,9 +103,29 @@ def tell_record(run: Run, kept: str, record: Mapping[str, Any] | None) -> None:
         notice(text)
         return
     on_rank_zero(lambda: _write(run.folder, record))
-    notice(f"{text}; {_score(record)}")
+    notice(f"{text}; {score_of(record)}")
     if record["warning"] is not None:
         notice(f"on validation {record['warning']}; {REMEDY}")
+
+
+def describe_loss(record: Mapping[str, Any], probe: Mapping[str, Any] | None) -> str | None:
+    """Return a sentence if a fine-tuned network ends below its linear probe on validation clips.
+
+    Args:
+        record: scores of the network, see :func:`validation_record`.
+        probe: those of the probe; None if there is none.
+    """
+    if probe is None:
+        return None
+    metric = record["selected_by"]
+    value = record["metrics"].get(metric)
+    other = probe["metrics"].get(metric)
+    if value is None or other is None or value >= other:
+        return None
+    return (
+        f"the fine-tuned network ends below the linear probe on the same {record['clips']} clips, "
+        f"{metric} {value:.3f} against {other:.3f}: keep the probe (melpatch finetune --head linear)"
+    )
 
 
 def read_validation(folder: Path) -> dict[str, Any] | None:
@@ -132,7 +158,7 @@ def _write(folder: Path, record: Mapping[str, Any]) -> None:
         aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def _score(record: Mapping[str, Any]) -> str:
+def score_of(record: Mapping[str, Any]) -> str:
     """Return the score of a record in words, with what belongs beside it."""
     metric = record["selected_by"]
     value = record["metrics"].get(metric)

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from melpatch.config import check
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
+from melpatch.evaluation.majority import metric_in_words
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.training.config import RunConfig
 from melpatch.training.start import fitted, measured
@@ -56,6 +57,23 @@ def selection_metric(objective: Any, val: Corpus) -> str:
     if asked == "auto" and not objective.multi_label and unevenness(val) >= UNEVEN:
         return "balanced_accuracy"
     return primary_metric(objective.multi_label)
+
+
+def describe_selection(training: RunConfig, val: Corpus) -> str | None:
+    """Return a sentence on what chooses the kept weights, if that is not the metric of the literature."""
+    metric = selection_metric(training.objective, val)
+    if training.train.average_last > 0 or metric == primary_metric(training.objective.multi_label):
+        return None
+    reason = ""
+    share = unevenness(val)
+    if metric == "balanced_accuracy" and share >= UNEVEN:
+        reason = (
+            f", since {share:.0%} of these clips would have to be of another class for equal ones"
+        )
+    return (
+        f"the weights with the best {metric_in_words(metric)} on validation are kept{reason}; "
+        "--objective.select-by chooses another metric"
+    )
 
 
 def unevenness(corpus: Corpus) -> float:

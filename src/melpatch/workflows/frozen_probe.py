@@ -1,0 +1,197 @@
+"""The linear probe of the encoder that a classifier starts from: kept as a run, or set beside fine-tuning."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from melpatch.atomic import written_aside
+from melpatch.data.clip import Clip
+from melpatch.data.corpus import Corpus, Rejected
+from melpatch.distributed import on_rank_zero
+from melpatch.evaluation.frozen_features import FrozenFeatures
+from melpatch.evaluation.linear import LinearHead
+from melpatch.evaluation.probe import probe_inputs
+from melpatch.evaluation.select import linear_probe
+from melpatch.inference.corpus import ClipTable
+from melpatch.inference.model import Model
+from melpatch.objectives.base import Objective, Plan
+from melpatch.opening import read_json, reading
+from melpatch.progress import notice
+from melpatch.training.config import RunConfig
+from melpatch.training.run import Run
+from melpatch.workflows.initialize import SCRATCH, is_run
+from melpatch.workflows.kept_weights import score_of, validation_record
+from melpatch.workflows.label_settings import selection_metric
+
+FILE = "linear_probe.json"
+FEW_LABELS = 20
+"""Training clips per class (median) below which a linear probe is usually as good as fine-tuning."""
+# Windows that are embedded in any case; of more, embedding takes up to a tenth of the training.
+_SECONDS_OF_WORK = 5_000
+# Above these the regression takes too long or too much memory to be done unasked.
+_MOST_CLIPS = 20_000
+_MOST_CLASSES = 500
+
+
+@dataclass(frozen=True)
+class FrozenProbe:
+    """A linear probe of a frozen encoder.
+
+    Attributes:
+        head: the fitted probe.
+        pooling: how tokens become one vector.
+        clips: the training clips that could be read.
+        rejected: those that could not.
+        record: its scores on validation clips, see
+            :func:`melpatch.workflows.kept_weights.validation_record`; None without any.
+    """
+
+    head: LinearHead
+    pooling: str
+    clips: tuple[Clip, ...]
+    rejected: tuple[Rejected, ...]
+    record: dict[str, Any] | None
+
+
+def fit_probe(
+    training: RunConfig,
+    objective: Objective,
+    init: str,
+    out: Path,
+    train: Corpus,
+    val: Corpus | None,
+) -> FrozenProbe:
+    """Return the linear probe of a classifier's encoder, which moves to the GPU if there is one.
+
+    All processes must call it.
+
+    Args:
+        training: settings of the classifier.
+        objective: the classifier, whose encoder has the weights of ``init``.
+        init: what it starts from; a run keeps the features.
+        out: run folder that keeps them otherwise.
+        train: the training clips.
+        val: the validation clips, if any.
+
+    Raises:
+        MelpatchError: no clip can be read, or a feature is not finite.
+    """
+    probe = linear_probe()
+    features = FrozenFeatures.of_network(
+        training,
+        Model(training, objective).objective,
+        on_rank_zero(lambda: _features_folder(init, out)),
+        seconds=objective.input_seconds(training.objective, training.loader.seconds),
+        batch_size=training.loader.batch_size,
+        workers=training.loader.workers,
+    )
+    labels = training.labels
+    multi_label = training.objective.multi_label
+    vectors = features.vectors(train, probe.pooling)
+    inputs = probe_inputs(vectors, train, labels)
+    head = on_rank_zero(lambda: probe.fit(inputs, multi_label=multi_label))
+    record = None
+    if val is not None:
+        scored = probe_inputs(features.vectors(val, probe.pooling), val, labels)
+        probabilities = head.probabilities(scored.features.vectors)
+        table = ClipTable(scored.features.clips, probabilities, ())
+        record = validation_record(table, training, selection_metric(training.objective, val))
+    return FrozenProbe(head, probe.pooling, vectors.clips, vectors.rejected, record)
+
+
+def probe_first(
+    run: Run, objective: Objective, init: str, train: Corpus, val: Corpus | None, plan: Plan
+) -> dict[str, Any] | None:
+    """Tell what the linear probe of a classifier's encoder scores on validation clips, and return it.
+
+    It is written into the run, from which a resumed run reads it. None, with a notice, where there
+    is none. All processes must call it.
+
+    Args:
+        run: the run that is about to be trained.
+        objective: the classifier, whose encoder has the weights of ``init``.
+        init: what it starts from.
+        train: the training clips.
+        val: the validation clips, if any.
+        plan: length of the run.
+    """
+    path = run.folder / FILE
+    record: dict[str, Any] | None = on_rank_zero(lambda: _read(path))
+    # A resumed run has other weights than those it started from.
+    if record is not None or run.newest is not None:
+        return record
+    reason = _reason_against(run.config, init, train, val, plan)
+    if reason is not None:
+        notice(f"no linear probe beside the fine-tuning: {reason}")
+        return None
+    start = time.monotonic()
+    probe = fit_probe(run.config, objective, init, run.folder, train, val)
+    assert probe.record is not None  # since there are validation clips
+    record = probe.record | {"pooling": probe.pooling}
+    on_rank_zero(lambda: _write(path, record))
+    notice(
+        f"linear probe on the frozen encoder ({probe.pooling}), for comparison: {score_of(record)}; "
+        f"{time.monotonic() - start:.0f} s"
+    )
+    return record
+
+
+def describe_few_labels(train: Corpus) -> str | None:
+    """Return a sentence if there are fewer labels than make sense for fine-tuning."""
+    counts = Counter(label for clip in train.clips for label in clip.labels)
+    typical = median(counts.values())
+    if typical >= FEW_LABELS:
+        return None
+    return (
+        f"{typical:g} training clips per class (median) are few for training a whole network; a "
+        "linear probe is usually as good or better, and takes seconds: --head linear"
+    )
+
+
+def _reason_against(
+    training: RunConfig, init: str, train: Corpus, val: Corpus | None, plan: Plan
+) -> str | None:
+    """Return why no probe is set beside a fine-tuning, or None."""
+    if init == SCRATCH:
+        return "the encoder starts from random weights"
+    if val is None:
+        return "there are no validation clips to compare on"
+    unasked = "--head linear fits one"
+    if len(train.clips) > _MOST_CLIPS or len(training.labels) > _MOST_CLASSES:
+        size = f"{len(train.clips)} clips of {len(training.labels)} classes"
+        return f"{size} take more than seconds ({unasked})"
+    seconds = training.loader.seconds
+    windows = sum(max(1, ceil(clip.duration / seconds)) for clip in train.clips + val.clips)
+    # A training step costs about three times as much as the embedding of its clips.
+    tenth = 0.3 * plan.steps * plan.batch_size
+    if windows > max(_SECONDS_OF_WORK, tenth):
+        return f"embedding {windows} windows takes more than seconds ({unasked})"
+    return None
+
+
+def _features_folder(init: str, out: Path) -> Path:
+    """Return where features are kept: in the run that the encoder comes from, if that is writable."""
+    if init != SCRATCH and is_run(init):
+        kept = Path(init, "features")
+        if os.access(kept if kept.exists() else kept.parent, os.W_OK | os.X_OK):
+            return kept
+    return out / "features"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    with reading(path, "restore it from a backup, or delete it"):
+        return {**read_json(path)}
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
