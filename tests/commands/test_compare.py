@@ -55,7 +55,7 @@ def asked(here):
     """The words of a comparison of two methods on two tasks."""
     corpus = here / "sounds" / "corpus.csv"
     tasks = f"three={corpus}", f"held={corpus}:split:val"
-    return ("compare", here / "two.toml", "--data", corpus, "--task", *tasks)
+    return ("compare", here / "two.toml", "--data", corpus, "--no-floors", "--task", *tasks)
 
 
 class Here:
@@ -107,6 +107,34 @@ def lines(out):
 def rows(out):
     with (out / "table.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_floors_stand_beside_the_scores_and_are_measured_when_they_are_asked_for(
+    here, commands, tmp_path
+):
+    corpus = here / "sounds" / "corpus.csv"
+    asked = ("compare", here / "two.toml", "--data", corpus, "--task", f"three={corpus}")
+    asked = (*asked, "--only", "masked", "--seeds", "0", "--protocol", "knn k=3", "--out", tmp_path)
+    melpatch(*asked, "--no-floors")
+    assert not (tmp_path / "floors.csv").exists()
+    melpatch(*asked)
+    melpatch(*asked)
+    # What is pretrained stays, and the score is made once more, with its floors.
+    assert [[words[0] for words in one.ran] for one in commands] == [
+        ["pretrain", "evaluate"],
+        ["evaluate"],
+        [],
+    ]
+    with (tmp_path / "floors.csv").open(newline="") as file:
+        found = {row["floor"]: row for row in csv.DictReader(file)}
+    expected = ["majority class", "log-mel statistics", "MFCC statistics", "random weights"]
+    assert [*found] == expected
+    (score,) = (float(row["value"]) for row in rows(tmp_path) if row["method"] == "masked")
+    for floor in found.values():
+        assert float(floor["value"]) + float(floor["gain"]) == pytest.approx(score)
+    told = (tmp_path / "table.md").read_text()
+    assert all(f"| {name} | - |" in told for name in expected[:3])
+    assert "| masked | 2 steps | random weights |" in told
 
 
 def test_every_cell_is_made_once(done):

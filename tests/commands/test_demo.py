@@ -48,7 +48,8 @@ def shown(place):
 
 def test_it_walks_the_whole_way_and_leaves_pictures(shown):
     folder, out, err = shown
-    for row in ("fine-tuned", "frozen, kNN", "frozen, linear"):
+    floors = ("majority class", "log-mel statistics", "MFCC statistics")
+    for row in ("fine-tuned", "frozen, kNN", "frozen, linear", *floors):
         assert row in out
     assert "a quarter of each class is held out" in err
     pictures = folder / "pictures"

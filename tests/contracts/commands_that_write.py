@@ -86,7 +86,10 @@ def commands(folder: Path) -> dict[str, Writing]:
             ("finetune", "--init", "scratch", *training), "--out", "tuned", "tuned/lock"
         ),
         "compare": Writing(
-            ("compare", str(folder / "one.toml"), "--data", csv, "--task", f"three={csv}"),
+            (
+                *("compare", str(folder / "one.toml"), "--no-floors"),
+                *("--data", csv, "--task", f"three={csv}"),
+            ),
             "--out",
             "cmp",
             "cmp/.lock",

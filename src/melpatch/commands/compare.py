@@ -13,6 +13,7 @@ from rich.table import Table
 from melpatch.atomic import written_aside
 from melpatch.commands.base import read_pretrain_flags
 from melpatch.comparison import table
+from melpatch.comparison.floors import FloorCell, collect_floors, write_floors
 from melpatch.comparison.plan import Pretraining, plan, refuse_leaks
 from melpatch.comparison.results import locked
 from melpatch.comparison.spec import (
@@ -74,6 +75,9 @@ class Config:
     compare/SPEC-BUDGET."""
     jobs: int = 1
     """Number of commands to run at a time, each on one thread unless OMP_NUM_THREADS is set."""
+    floors: bool = True
+    """Score the same clips with the majority class, statistics of spectrograms and random weights, and
+    give the gains over them."""
     allow_leaks: bool = False
     """Compare even if scored files are also pretrained on."""
     trust_code: bool = False
@@ -107,11 +111,11 @@ def run(config: Config) -> None:
     out = config.out or Path("compare", f"{Path(config.spec).stem}-{budget.name}")
     title = _title(spec, budget)
     with locked(out):
-        comparison = Comparison(out, runs)
+        comparison = Comparison(out, runs, floors=config.floors)
 
         def write() -> None:
             cells = table.collect_cells(all_runs, comparison.results)
-            _write_tables(out, title, cells)
+            _write_tables(out, title, cells, collect_floors(all_runs, comparison.results))
 
         comparison.carry_out(config.jobs, after=write)
         try:
@@ -138,12 +142,16 @@ def _title(spec: Spec, budget: Budget) -> str:
     return "; ".join(parts)
 
 
-def _write_tables(out: Path, title: str, cells: Sequence[table.Cell]) -> None:
-    """Write table.md and table.csv with the results so far."""
+def _write_tables(
+    out: Path, title: str, cells: Sequence[table.Cell], floors: Sequence[FloorCell]
+) -> None:
+    """Write table.md, table.csv and floors.csv with the results so far."""
     command = shlex.join(["melpatch", *sys.argv[1:]])
     with written_aside(out / "table.md") as aside:
-        aside.write_text(table.markdown(title, command, cells), encoding="utf-8")
+        aside.write_text(table.markdown(title, command, cells, floors), encoding="utf-8")
     table.write_csv(out / "table.csv", cells)
+    if floors:
+        write_floors(out / "floors.csv", floors)
 
 
 def _spec_and_budget(config: Config) -> tuple[Spec, Budget]:

@@ -14,6 +14,7 @@ from melpatch.datasets.scenes import generate
 from melpatch.errors import AudioError
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.majority import score_in_words
+from melpatch.evaluation.floors import RANDOM_WEIGHTS, describe_highest
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.inference.model import load
 from melpatch.only_writer import only_writer
@@ -76,11 +77,18 @@ def _show(config: Config) -> None:
     grid = Grid(
         title=f"{corpus.name}: {metric} with {config.labels_per_class} labels per class, test split"
     )
-    for column in ("", "random weights", "pretrained"):
+    for column in ("", "no network", "random weights", "pretrained"):
         grid.add_column(column)
-    for name, values in _compare(config, corpus_file, corpus, first, pictures).items():
-        grid.add_row(name, *values)
+    scores, linear = _compare(config, corpus_file, corpus, first, pictures)
+    for name, values in scores.items():
+        grid.add_row(name, "", *values)
+    for floor in linear["floors"]:
+        if floor["name"] != RANDOM_WEIGHTS:
+            grid.add_row(floor["name"], _shown(floor)[0])
     console().print(grid)
+    sentence = describe_highest(linear)
+    if sentence:
+        notice(sentence)
     console().print(f"pictures: {pictures}")
 
 
@@ -118,8 +126,11 @@ def _pretrain(config: Config, corpus_file: Path, corpus: Corpus, out: Path) -> N
 
 def _compare(
     config: Config, corpus_file: Path, corpus: Corpus, first: Path, pictures: Path
-) -> dict[str, list[str]]:
-    """Return each score at random weights and pretrained, with the same few labels."""
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Return each score at random weights and pretrained, with the same few labels.
+
+    The record of the linear probe of the pretrained encoder follows, with its floors.
+    """
     table: dict[str, list[str]] = {"fine-tuned": [], "frozen, kNN": [], "frozen, linear": []}
     for name, init in (("random", "scratch"), ("pretrained", str(first))):
         out = config.out / f"finetuned-{name}"
@@ -142,11 +153,11 @@ def _compare(
             labels_per_class=config.labels_per_class,
             seeds=[config.seed],
             random_weights=name == "random",
-            floors=False,
+            floors=name == "pretrained",
         )
         table["frozen, kNN"].append(_shown(frozen["knn"])[0])
         table["frozen, linear"].append(_shown(frozen["linear"])[0])
-    return table
+    return table, frozen["linear"]
 
 
 def _shown(record: dict[str, Any]) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """Tables and a figure of a comparison: Markdown, CSV, and score against training time."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -9,8 +8,10 @@ from typing import NamedTuple
 from scipy.stats import t as student
 
 from melpatch.atomic import written_aside
+from melpatch.comparison.floors import FloorCell, floor_rows, gain_table
 from melpatch.comparison.plan import Pretraining
 from melpatch.comparison.results import Line, Results
+from melpatch.comparison.rows import markdown_row, write_rows
 from melpatch.comparison.work import score_keys
 from melpatch.plots.budget import Point, budget
 
@@ -21,6 +22,9 @@ Scores: mean over seeds ± half the 95 % interval of that mean (Student's t, fro
 on); in brackets the 95 % interval over the scored clips or groups (ends averaged over seeds); \
 n clips. CPU-s, steps and passes over the audio are those of pretraining, means over seeds. \
 Nothing is selected on scored clips unless the protocol says so: `melpatch list protocols`."""
+_GAINS = """\
+Gains over what no training, or no network, scores on the same clips, by the same probe; in \
+brackets the 95 % interval of the gain, paired by clip or group (ends averaged over seeds)."""
 
 
 class Cell(NamedTuple):
@@ -136,15 +140,17 @@ def _half_interval(values: Sequence[float]) -> float | None:
 
 def write_csv(path: Path, cells: Sequence[Cell]) -> None:
     """Write one line per cell."""
-    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerows([Cell._fields, *cells])
+    with written_aside(path) as aside:
+        write_rows(aside, [Cell._fields, *cells])
 
 
-def markdown(title: str, command: str, cells: Sequence[Cell]) -> str:
+def markdown(
+    title: str, command: str, cells: Sequence[Cell], floors: Sequence[FloorCell] = ()
+) -> str:
     """Return a table with a row per method, size and budget, and a column per task and protocol.
 
-    Notes on the scores, on leaks and on errors follow below the table.
+    Rows of the floors come last. Notes on the scores, the gains over the floors, leaks and errors
+    follow below the table.
     """
     columns: dict[tuple[str, str], list[Cell]] = {}
     rows: dict[tuple[str, str, str], list[Cell]] = {}
@@ -157,13 +163,16 @@ def markdown(title: str, command: str, cells: Sequence[Cell]) -> str:
 
     heads = ["method", *["size"] * several_sizes, "budget", "CPU-s", "steps", "passes"]
     heads += [_head(column, seeds[name]) for name, column in columns.items()]
-    lines = [f"**{title}**", "", f"`{command}`", "", _row(heads), "|---" * len(heads) + "|"]
+    lines = [f"**{title}**", "", f"`{command}`", "", markdown_row(heads), "|---" * len(heads) + "|"]
     for (method, size, length), row in rows.items():
         costs = [_cost(value) for value in (row[0].cpu_seconds, row[0].steps, row[0].passes)]
         scores = [_score(cell, errors, seeds[cell.task, cell.protocol]) for cell in row]
-        lines.append(_row([method, *[size] * several_sizes, length, *costs, *scores]))
+        lines.append(markdown_row([method, *[size] * several_sizes, length, *costs, *scores]))
 
+    lines += floor_rows(floors, [*columns], len(heads) - len(columns))
     lines += ["", _FOOT.format(fewest=FEWEST_SEEDS)]
+    if floors:
+        lines += ["", _GAINS, "", *gain_table(floors, [*columns], several_sizes)]
     leaks = dict.fromkeys(_leak(cell) for cell in cells if cell.trained_on)
     if leaks:
         lines += ["", *leaks]
@@ -213,10 +222,6 @@ def _score(cell: Cell, errors: Sequence[str], seeds: int) -> str:
     if cell.error:
         parts.append(f"failed [{errors.index(cell.error) + 1}]")
     return " ".join(parts) or "-"
-
-
-def _row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
 def draw(path: Path, title: str, cells: Sequence[Cell]) -> None:

@@ -26,11 +26,18 @@ TIMED = 12
 
 
 class Comparison:
-    """A folder of runs, scores and logs, with a results file."""
+    """A folder of runs, scores and logs, with a results file.
 
-    def __init__(self, folder: Path, runs: Sequence[Pretraining]) -> None:
+    Args:
+        folder: the folder.
+        runs: what is compared.
+        floors: whether floors stand beside the scores, see :mod:`melpatch.evaluation.floors`.
+    """
+
+    def __init__(self, folder: Path, runs: Sequence[Pretraining], *, floors: bool = True) -> None:
         self.folder = folder
         self.runs = runs
+        self.floors = floors
         self.results = Results(folder / "results.jsonl")
         self._processes = Subprocesses()
 
@@ -95,9 +102,11 @@ class Comparison:
         return self.results.add(key, about | result)
 
     def _result(self, key: tuple[str, ...]) -> Line | None:
-        """Return the result of a cell; None if there is none, or an error."""
+        """Return the result of a cell; None if there is none, or an error, or floors are missing."""
         line = self.results.find(key)
         if line is None or "error" in line:
+            return None
+        if self.floors and "value" in line and "floors" not in line:
             return None
         return line
 
@@ -167,8 +176,12 @@ class Comparison:
             *scoring.words,
             "--out",
             str(folder),
-            "--no-floors",
         ]
+        if self.floors:
+            # In one folder the features that all runs share, of spectrograms, are computed once.
+            words += ["--features-dir", str(self.path("features", "shared"))]
+        else:
+            words.append("--no-floors")
         # Code that the user gave, or allowed the spec to name, is in the run's settings too.
         if any(map(registry.is_code, run.words)):
             words.append("--trust-code")
@@ -177,7 +190,10 @@ class Comparison:
         record = json.loads(read_text(path))
         kept = ("metric", "value", "interval_95", "n", "version", "seconds")
         scores = {field: record[field] for field in (*kept, "scored_clips_trained_on")}
-        return scores | {"folder": name}
+        scores["folder"] = name
+        if self.floors:
+            scores["floors"] = record["floors"]
+        return scores
 
 
 def cost_key(run: Pretraining) -> tuple[str, ...]:
