@@ -13,8 +13,8 @@ from melpatch.data.splits import hold_out
 from melpatch.datasets.scenes import generate
 from melpatch.errors import AudioError
 from melpatch.evaluation.evaluate import evaluate
-from melpatch.evaluation.majority import score_in_words
 from melpatch.evaluation.floors import RANDOM_WEIGHTS, describe_highest
+from melpatch.evaluation.majority import score_in_words
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.inference.model import load
 from melpatch.only_writer import only_writer

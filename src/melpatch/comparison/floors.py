@@ -11,7 +11,6 @@ from melpatch.comparison.results import Line, Results
 from melpatch.comparison.rows import markdown_row, write_rows
 from melpatch.comparison.work import score_keys
 
-
 Names = tuple[str, str, str, str, str, str]
 """Method, size, budget, task, protocol and floor."""
 
