@@ -85,6 +85,24 @@ def test_the_table_says_what_is_what(runs, results):
     assert "Student's t, from 3 seeds on" in told[9]
 
 
+def test_the_majority_rate_and_the_balanced_accuracy_stand_beside_the_accuracy(
+    runs, results, tmp_path, monkeypatch
+):
+    key = score_keys(runs[0])[0]
+    line = results.find(key)
+    results.add(key, line | {"balanced_accuracy": 0.3, "majority_rate": 0.7})
+    cells = collect_cells(runs, results)
+    assert (cells[0].balanced_accuracy, cells[0].majority_rate) == (0.3, 0.7)
+    assert (cells[1].balanced_accuracy, cells[1].majority_rate) == (None, None)
+    lines = markdown("", "", cells).splitlines()
+    assert "birds, knn (accuracy, majority 0.700, n = 40, 3 seeds) | words" in lines[4]
+    assert "[0.450, 0.750] balanced 0.300 | 0.650" in lines[6]
+    drawn = []
+    monkeypatch.setattr("melpatch.comparison.table.budget", lambda *asked: drawn.extend(asked[1]))
+    draw(tmp_path / "x.png", "Two ways", cells)
+    assert drawn[-1] == ("knn", "birds", "majority class", 0.0, 0.7)
+
+
 def test_what_is_not_done_yet_is_a_dash_and_what_is_not_begun_no_row(runs, tmp_path):
     known = Results(tmp_path / "few.jsonl")
     known.add(

@@ -6,8 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from journeys.three_sounds import SHORT, melpatch, settings, write_corpus, write_folder, write_run
 
+from melpatch.checkpoint import load_weights
+from melpatch.cli import main
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
 from melpatch.workflows import frozen_probe
@@ -130,3 +133,27 @@ def test_a_network_that_is_as_good_as_its_probe_is_not_told():
     assert describe_loss(record, {"metrics": {}}) is None
     assert describe_loss(record, None) is None
     assert "mAP 0.500 against 0.501" in describe_loss(record, {"metrics": {"mAP": 0.501}})
+
+
+def test_a_head_that_starts_from_the_probe_predicts_what_the_probe_does(
+    corpus, pretrained, tmp_path
+):
+    words = ("--init", pretrained, "--head-start", "probe")
+    finetune(corpus, tmp_path / "run", *words, "--steps", "0", "--seconds", "1.4")
+    probe = read(tmp_path / "run" / "linear_probe.json")
+    start = read(tmp_path / "run" / "validation.json")
+    assert start["linear_probe"] == probe["metrics"]
+    assert start["metrics"] == pytest.approx(probe["metrics"], abs=1e-6)
+    state = load_weights(tmp_path / "run" / "model.safetensors")
+    assert state["head.0.scale"].unique().numel() > 1
+    finetune(corpus, tmp_path / "trained", *words)
+    trained = load_weights(tmp_path / "trained" / "model.safetensors")
+    for name in ("head.1.weight", "encoder.projection.weight"):
+        assert not torch.equal(trained[name], state[name])
+
+
+def test_a_head_cannot_start_from_a_probe_of_random_weights(corpus, tmp_path, capsys):
+    words = ["finetune", "--data", str(corpus), "--init", "scratch", "--out", str(tmp_path / "run")]
+    assert main([*words, "--size", "nano", *SHORT, "--head-start", "probe"]) == 2
+    assert "--head-start probe; allowed: random" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

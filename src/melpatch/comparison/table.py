@@ -64,6 +64,11 @@ class Cell(NamedTuple):
     """GPU of the pretraining; empty for a CPU."""
     error: str
     """Error of the last seed that failed; empty if none failed."""
+    balanced_accuracy: float | None = None
+    """Mean over seeds; None where clips have several labels."""
+    majority_rate: float | None = None
+    """Accuracy of calling every scored clip the commonest class; None where clips have several
+    labels."""
 
 
 def collect_cells(runs: Sequence[Pretraining], results: Results) -> list[Cell]:
@@ -111,7 +116,14 @@ def _cell(names: tuple[str, str, str, str, str], trained: list[Line], scored: li
         passes=_mean_of(trained, "passes"),
         gpu=next((line["gpu"] for line in trained if line.get("gpu")), ""),
         error=errors[-1],
+        balanced_accuracy=_mean([line["balanced_accuracy"] for line in done if _balanced(line)]),
+        majority_rate=first.get("majority_rate"),
     )
+
+
+def _balanced(line: Line) -> bool:
+    """Return whether a result has a balanced accuracy."""
+    return line.get("balanced_accuracy") is not None
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -192,7 +204,10 @@ def _head(column: Sequence[Cell], seeds: int) -> str:
     about = ""
     for cell in column:
         if cell.value is not None:
-            about = f"{cell.metric}, n = {cell.n}, "
+            majority = ""
+            if cell.majority_rate is not None:
+                majority = f"majority {cell.majority_rate:.3f}, "
+            about = f"{cell.metric}, {majority}n = {cell.n}, "
             break
     return f"{column[0].task}, {column[0].protocol} ({about}{_seeds(seeds)})"
 
@@ -217,6 +232,8 @@ def _score(cell: Cell, errors: Sequence[str], seeds: int) -> str:
             parts.append(f"± {cell.seeds_95:.3f}")
         if cell.low is not None:
             parts.append(f"[{cell.low:.3f}, {cell.high:.3f}]")
+        if cell.balanced_accuracy is not None:
+            parts.append(f"balanced {cell.balanced_accuracy:.3f}")
         if cell.seeds < seeds:
             parts.append(f"({_seeds(cell.seeds)})")
     if cell.error:
@@ -239,9 +256,14 @@ def _points(cells: Sequence[Cell], on_gpu: bool) -> Iterator[Point]:
     """Yield a point per score; its row names size and protocol if there are several."""
     several_sizes = len({cell.size for cell in cells}) > 1
     several_protocols = len({cell.protocol for cell in cells}) > 1
+    majorities: dict[Point, None] = {}
     for cell in cells:
         if cell.value is None:
             continue
         names = [cell.size] * several_sizes + [cell.protocol] * several_protocols
+        row = ", ".join(names)
         seconds = cell.seconds if on_gpu else cell.cpu_seconds
-        yield Point(", ".join(names), cell.task, cell.method, seconds or 0.0, cell.value)
+        yield Point(row, cell.task, cell.method, seconds or 0.0, cell.value)
+        if cell.metric == "accuracy" and cell.majority_rate is not None:
+            majorities[Point(row, cell.task, "majority class", 0.0, cell.majority_rate)] = None
+    yield from majorities

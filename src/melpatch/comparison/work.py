@@ -190,6 +190,8 @@ class Comparison:
         record = json.loads(read_text(path))
         kept = ("metric", "value", "interval_95", "n", "version", "seconds")
         scores = {field: record[field] for field in (*kept, "scored_clips_trained_on")}
+        for beside in ("balanced_accuracy", "majority_rate"):
+            scores[beside] = record["metrics"].get(beside)
         scores["folder"] = name
         if self.floors:
             scores["floors"] = record["floors"]

@@ -102,6 +102,16 @@ def keep_probe(
     objective = build(kept)
     assert isinstance(objective, Classify)
     objective.encoder.load_state_dict(encoder.state_dict())
+    load_head(objective, head)
+    run = Run.create(out, kept, command)
+    with run.locked(), run.checkpoints:
+        run.remember(train)
+        run.publish(objective.state_dict())
+    return run
+
+
+def load_head(objective: Classify, head: LinearHead) -> None:
+    """Give a classifier with a standardised head of the probe's pooling the weights of the probe."""
     fitted = {
         "0.mean": head.mean,
         "0.scale": head.scale,
@@ -111,8 +121,3 @@ def keep_probe(
     objective.head.load_state_dict(
         {name: torch.from_numpy(values) for name, values in fitted.items()}
     )
-    run = Run.create(out, kept, command)
-    with run.locked(), run.checkpoints:
-        run.remember(train)
-        run.publish(objective.state_dict())
-    return run

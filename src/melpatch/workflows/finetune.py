@@ -31,7 +31,12 @@ from melpatch.workflows.corpus import (
     read_corpus,
     tell_about_sound,
 )
-from melpatch.workflows.frozen_probe import describe_few_labels, fit_probe, probe_first
+from melpatch.workflows.frozen_probe import (
+    describe_few_labels,
+    fit_probe,
+    probe_first,
+    with_head_of_probe,
+)
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
 from melpatch.workflows.kept_weights import tell_kept_weights, tell_record
 from melpatch.workflows.label_settings import describe_selection, resolved, selection_metric
@@ -74,6 +79,9 @@ class FinetuneConfig:
     head: Literal["trained", "linear"] = "trained"
     """What learns: the whole network (trained), or in seconds a linear probe on the frozen features
     (linear), which needs few labels."""
+    head_start: Literal["random", "probe"] = "random"
+    """What the head of a trained network starts from: random weights, or that linear probe, whose
+    pooling it then has (LP-FT, Kumar et al. 2022)."""
     probe: bool = True
     """Fit that linear probe before the whole network is trained, and say which of the two is better on
     the validation clips."""
@@ -186,6 +194,8 @@ def finetune(config: FinetuneConfig) -> Run:
     train = limit_labels(split.train, config.labels_per_class, training.seed)
     if run is None:
         tell_about_sound(train, training)
+        if config.head_start == "probe":
+            training = with_head_of_probe(training, config.init)
         training = resolved(training, corpus, train, config.stats_clips, split.val)
     objective = classifier(
         training,
@@ -211,8 +221,11 @@ def finetune(config: FinetuneConfig) -> Run:
     run.reject(corpus.rejected)
     tracker = make_tracker(config.track, config.out)
     probe = None
-    if config.probe:
-        probe = probe_first(run, objective, config.init, train, split.val, intended)
+    head_start = config.head_start == "probe"
+    if config.probe or head_start:
+        probe = probe_first(
+            run, objective, config.init, train, split.val, intended, head_start=head_start
+        )
     progress = train_classifier(objective, run, train, split.val, tracker=tracker)
     tell_kept_weights(run, progress, split.val, probe)
     return run

@@ -5,23 +5,26 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from melpatch.atomic import written_aside
+from melpatch.config import check
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus, Rejected
 from melpatch.distributed import on_rank_zero
 from melpatch.evaluation.frozen_features import FrozenFeatures
+from melpatch.evaluation.kept_probe import load_head
 from melpatch.evaluation.linear import LinearHead
 from melpatch.evaluation.probe import probe_inputs
 from melpatch.evaluation.select import linear_probe
 from melpatch.inference.corpus import ClipTable
 from melpatch.inference.model import Model
 from melpatch.objectives.base import Objective, Plan
+from melpatch.objectives.classify import Classify
 from melpatch.opening import read_json, reading
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
@@ -38,6 +41,7 @@ _SECONDS_OF_WORK = 5_000
 # Above these the regression takes too long or too much memory to be done unasked.
 _MOST_CLIPS = 20_000
 _MOST_CLASSES = 500
+_LARGEST_BIAS = 20.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,14 @@ def fit_probe(
 
 
 def probe_first(
-    run: Run, objective: Objective, init: str, train: Corpus, val: Corpus | None, plan: Plan
+    run: Run,
+    objective: Objective,
+    init: str,
+    train: Corpus,
+    val: Corpus | None,
+    plan: Plan,
+    *,
+    head_start: bool = False,
 ) -> dict[str, Any] | None:
     """Tell what the linear probe of a classifier's encoder scores on validation clips, and return it.
 
@@ -121,26 +132,47 @@ def probe_first(
         train: the training clips.
         val: the validation clips, if any.
         plan: length of the run.
+        head_start: whether the classifier's head gets the weights of the probe.
     """
     path = run.folder / FILE
     record: dict[str, Any] | None = on_rank_zero(lambda: _read(path))
     # A resumed run has other weights than those it started from.
-    if record is not None or run.newest is not None:
+    if run.newest is not None or (record is not None and not head_start):
         return record
     reason = _reason_against(run.config, init, train, val, plan)
-    if reason is not None:
+    if reason is not None and not head_start:
         notice(f"no linear probe beside the fine-tuning: {reason}")
         return None
     start = time.monotonic()
     probe = fit_probe(run.config, objective, init, run.folder, train, val)
-    assert probe.record is not None  # since there are validation clips
-    record = probe.record | {"pooling": probe.pooling}
-    on_rank_zero(lambda: _write(path, record))
+    if head_start:
+        assert isinstance(objective, Classify)
+        # A class without a training clip has a logit that no training could raise again.
+        bias = probe.head.bias.clip(-_LARGEST_BIAS, _LARGEST_BIAS)
+        load_head(objective, replace(probe.head, bias=bias))
+    if probe.record is None:
+        return None
+    scores = probe.record | {"pooling": probe.pooling}
+    on_rank_zero(lambda: _write(path, scores))
     notice(
-        f"linear probe on the frozen encoder ({probe.pooling}), for comparison: {score_of(record)}; "
+        f"linear probe on the frozen encoder ({probe.pooling}), for comparison: {score_of(scores)}; "
         f"{time.monotonic() - start:.0f} s"
     )
-    return record
+    return scores
+
+
+def with_head_of_probe(training: RunConfig, init: str) -> RunConfig:
+    """Return the settings of a classifier whose head can start from the linear probe.
+
+    Raises:
+        ConfigError: it starts from random weights, or its head is of another kind.
+    """
+    check(init != SCRATCH, "head_start", "probe", "random, since the encoder starts from scratch")
+    objective = training.objective
+    fits = objective.layers == "last" and not objective.projection
+    check(fits, "head_start", "probe", "random where layers are mixed or tokens projected")
+    pooling = linear_probe().pooling
+    return replace(training, objective=replace(objective, head="standardised", pooling=pooling))
 
 
 def describe_few_labels(train: Corpus) -> str | None:
