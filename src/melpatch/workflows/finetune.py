@@ -15,7 +15,7 @@ from melpatch.errors import ConfigError
 from melpatch.evaluation.kept_probe import keep_probe
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
-from melpatch.objectives.base import Objective
+from melpatch.objectives.base import Objective, Plan
 from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, onto, recipe_settings
 from melpatch.training.checkpoints import Progress
@@ -219,16 +219,28 @@ def finetune(config: FinetuneConfig) -> Run:
     objective.check_plan(intended)
     run = run or Run.create(config.out, training, config)
     run.reject(corpus.rejected)
+    _train(config, run, objective, train, split.val, intended)
+    return run
+
+
+def _train(
+    config: FinetuneConfig,
+    run: Run,
+    objective: Objective,
+    train: Corpus,
+    val: Corpus | None,
+    intended: Plan,
+) -> None:
+    """Fit the linear probe, train the whole network, and tell what came of both on validation."""
     tracker = make_tracker(config.track, config.out)
     probe = None
     head_start = config.head_start == "probe"
     if config.probe or head_start:
         probe = probe_first(
-            run, objective, config.init, train, split.val, intended, head_start=head_start
+            run, objective, config.init, train, val, intended, head_start=head_start
         )
-    progress = train_classifier(objective, run, train, split.val, tracker=tracker)
-    tell_kept_weights(run, progress, split.val, probe)
-    return run
+    progress = train_classifier(objective, run, train, val, tracker=tracker)
+    tell_kept_weights(run, progress, val, probe)
 
 
 def _keep_probe(
