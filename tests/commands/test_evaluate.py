@@ -26,6 +26,7 @@ from melpatch.errors import ConfigError
 from melpatch.evaluation.request import EvaluationRequest, protocol_folder
 from melpatch.evaluation.select import parse_settings, select_protocols
 from melpatch.inference.model import load
+from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.protocols.knn import KNN
 from melpatch.protocols.linear import Linear
 from melpatch.training.run import Run
@@ -126,7 +127,7 @@ def test_an_encoder_is_scored_by_probes(corpus, encoder, tmp_path, capsys, drawn
         assert record["value"] == pytest.approx(accuracy(lines))
         assert len(lines) == 6
     assert records["linear"]["value"] > 0.9  # low, high and noise are told apart by any weights
-    assert records["knn"]["settings"] == {"k": 3, "pooling": "frequency"}
+    assert records["knn"]["settings"] == {"k": 3, "pooling": DEFAULT_POOLING}
     assert (records["knn"]["settings_changed"], records["linear"]["settings_changed"]) == (
         ["k"],
         [],

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from melpatch.errors import MelpatchError
 from melpatch.evaluation.linear import fit_linear
@@ -46,6 +48,20 @@ def test_a_clip_is_scored_alike_alone_and_among_others():
     assert linear_probabilities(train, targets, test[4:5], multi_label=False)[0] == pytest.approx(
         together[4]
     )
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_more_features_than_clips_give_what_scikit_learn_gives(labels):
+    generator = np.random.default_rng(2)
+    train, targets = clouds(24, labels)
+    wide = np.column_stack([train, generator.normal(size=(24, 200))])
+    other = np.column_stack([clouds(24, labels, seed=3)[0], generator.normal(size=(24, 200))])
+    found = linear_probabilities(wide, targets, other, multi_label=False, C=0.01)
+    scaler = StandardScaler().fit(wide)
+    regression = LogisticRegression(C=0.01, max_iter=10_000, tol=1e-9)
+    regression.fit(scaler.transform(wide), targets.argmax(axis=1))
+    expected = regression.predict_proba(scaler.transform(other))
+    np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

@@ -11,6 +11,7 @@ from protocols.made_up import corpus, job
 from melpatch.evaluation.caveats import warn_about_scores
 from melpatch.evaluation.provenance import trained_on
 from melpatch.evaluation.report import score
+from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.protocols.knn import KNN
 from melpatch.training.run import Run
 
@@ -31,7 +32,7 @@ def test_settings_that_differ_are_named_even_from_none(asked):
     assert score(Choosy(), asked)["settings_changed"] == []
     record = score(Choosy(weights="near", k=3), asked)
     assert record["settings_changed"] == ["k", "weights"]
-    assert record["settings"] == {"k": 3, "pooling": "frequency", "weights": "near"}
+    assert record["settings"] == {"k": 3, "pooling": DEFAULT_POOLING, "weights": "near"}
 
 
 def test_the_record_says_how_it_came_about_and_is_what_is_written(asked):

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from melpatch.evaluation.logistic import fit_logistic
+from melpatch.evaluation.logistic import fit_logistic, principal_axes
 from melpatch.evaluation.metrics import check_finite
 
 _CERTAIN = 1e4
@@ -84,9 +85,24 @@ def fit_linear(
         seen = np.unique(classes)
         bias[seen] = 0.0
         if len(seen) > 1:
-            regression = LogisticRegression(C=C, max_iter=2000).fit(scaled, classes)
             # Of two classes, scikit-learn has the logit of the second alone.
             rows = seen if len(seen) > 2 else seen[1:]
-            weight[rows] = regression.coef_
-            bias[rows] = regression.intercept_
+            weight[rows], bias[rows] = _fit_softmax(scaled, classes, C)
     return LinearHead(scaler.mean_, scaler.scale_, weight, bias, multi_label)
+
+
+def _fit_softmax(
+    scaled: Float[np.ndarray, "clip feature"],
+    classes: Shaped[np.ndarray, " clip"],
+    C: float,  # noqa: N803
+) -> tuple[Float[np.ndarray, "row feature"], Float[np.ndarray, " row"]]:
+    """Return the weights and biases of scikit-learn's logistic regression."""
+    regression = LogisticRegression(C=C, max_iter=2000)
+    if scaled.shape[1] <= len(scaled):
+        regression.fit(scaled, classes)
+        return regression.coef_, regression.intercept_
+    # The minimum lies in the span of the clips, whose principal axes are fewer than the features.
+    axes, _ = principal_axes(torch.from_numpy(np.asarray(scaled, np.float64)))
+    rotation = axes.numpy()
+    regression.fit(scaled @ rotation, classes)
+    return regression.coef_ @ rotation.T, regression.intercept_

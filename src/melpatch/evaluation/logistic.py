@@ -38,7 +38,7 @@ def fit_logistic(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = torch.from_numpy(np.asarray(features, np.float64)).to(device)
     positive = torch.from_numpy(targets).to(device)
-    axes, squares = _principal_axes(rows)
+    axes, squares = principal_axes(rows)
     # A column of ones carries the bias; its sum of squares is the number of clips.
     rotated = torch.cat([rows @ axes, rows.new_ones(len(rows), 1)], dim=1)
     squares = torch.cat([squares, squares.new_tensor([len(rows)])])
@@ -51,7 +51,7 @@ def fit_logistic(
     return (axes @ weights[:-1]).cpu().numpy(), weights[-1].cpu().numpy()
 
 
-def _principal_axes(
+def principal_axes(
     rows: Float[Tensor, "clip feature"],
 ) -> tuple[Float[Tensor, "feature axis"], Float[Tensor, " axis"]]:
     """Return the principal axes of rows, and the sums of squares along them; axes without any are left out."""

@@ -13,14 +13,11 @@ from melpatch.errors import ConfigError
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.inference.fitted import FILE, FITTED, FittedPooling, fit, write_fitted
 from melpatch.inference.model import load
+from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.only_writer import only_writer
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.workflows.corpus import read_corpus, without_splits
-
-LONG_POOLING = "rows+mean+std+delta"
-"""The pooling that is made short, unless another is asked for."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FitEmbeddingConfig:
@@ -34,7 +31,7 @@ class FitEmbeddingConfig:
     """Column of the CSV files that holds the split or fold."""
     exclude_splits: tuple[str, ...] | None = None
     """Splits or folds that are left out; by default val and test, where they exist."""
-    pooling: str = LONG_POOLING
+    pooling: str = DEFAULT_POOLING
     """The vectors that are made short, spelled as for melpatch embed."""
     dim: int = 256
     """Length of the short vectors; fewer than there are clips."""
