@@ -19,6 +19,7 @@ from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.workflows.corpus import read_corpus, without_splits
 
+
 @dataclass(frozen=True, kw_only=True)
 class FitEmbeddingConfig:
     """Which run's vectors to make short, and on which clips that is learnt."""
