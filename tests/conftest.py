@@ -4,13 +4,16 @@ import os
 import sys
 
 import pytest
+import shape_checks
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 settings.register_profile("local", deadline=None, max_examples=30)
 settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 torch.set_num_threads(1)
+shape_checks.install()
 
 BIRDS = {
     "birds-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: birds\nVersion: 1.2\n",
@@ -75,3 +78,20 @@ def birds(tmp_path, monkeypatch):
 def width_of_a_pipe(monkeypatch):
     """Tables are as wide as in a pipe, whatever terminal the tests run in."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+DRAW = Figure.draw
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures():
+    """Figures are made but saved blank, since layout and text take longer than most of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "draw", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """Let pictures be drawn."""
+    monkeypatch.setattr(Figure, "draw", DRAW)

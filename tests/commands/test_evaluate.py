@@ -56,7 +56,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch, request):
-    """The names of the pictures, which take longer than all else to draw, and are drawn in one test alone."""
+    """The names of the pictures, which one test alone draws."""
     names = []
     if "draws" not in request.fixturenames:
         for kind in ("confusion", "per_class"):
@@ -64,11 +64,6 @@ def drawn(monkeypatch, request):
                 f"melpatch.evaluation.report.{kind}", lambda path, *_: names.append(path.name)
             )
     return names
-
-
-@pytest.fixture
-def draws():
-    """Let pictures be drawn."""
 
 
 def evaluate(run, corpus, out, capsys, *words):

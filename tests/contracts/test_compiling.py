@@ -58,4 +58,4 @@ def test_every_objective_is_captured_whole_and_once(name, monkeypatch):
 
 
 def test_what_was_captured_is_compiled(monkeypatch):
-    learns_as_eager("classify", monkeypatch, depth=2)
+    learns_as_eager("classify", monkeypatch, depth=1)

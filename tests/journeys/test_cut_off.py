@@ -1,22 +1,21 @@
 """Embedding and predicting, killed at an unforeseen moment or shared by two processes: what is there in the end is, to
 the byte, what would have been."""
 
-import os
 import random
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from forked import Forked
 from journeys.three_sounds import LABELS, melpatch, settings, write_run, write_sound
 from two_processes import in_both
 
 from melpatch.cli import main
 from melpatch.inference import parts
 
-SMALL_PARTS = "from melpatch.inference import parts; parts._MOST_RECORDINGS = 2; "
-RUN = "import sys; from melpatch.cli import main; sys.exit(main(sys.argv[1:]))"
+
+def with_small_parts():
+    parts._MOST_RECORDINGS = 2
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +39,7 @@ def small_parts(monkeypatch):
 
 def killed(words, folder, after):
     """Kill a command once it has made so many parts, and a moment later still; return when it was."""
-    command = [sys.executable, "-c", SMALL_PARTS + RUN, *map(str, words)]
-    process = subprocess.Popen(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
-    )
+    process = Forked(words, prepare=with_small_parts)
     while (
         process.poll() is None and len([*folder.glob("*.json")]) <= after
     ):  # one tells what they are parts of
@@ -111,7 +107,7 @@ def test_an_interrupted_run_resumes_with_the_same_settings_only(
 
 
 def embed_as_one_of_two(rank, folder):
-    parts._MOST_RECORDINGS = 2
+    with_small_parts()
     words = [
         "embed",
         folder / "run",

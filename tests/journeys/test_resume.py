@@ -5,14 +5,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from forked import Forked
 
 from melpatch.cli import main
 from melpatch.objectives.classify import Classify
@@ -49,9 +48,7 @@ def arguments(noise, out, *more):
 
 
 def started(noise, out, *more, **how):
-    words = [sys.executable, "-m", "melpatch", *arguments(noise, out, *more)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, **how)
+    return Forked(arguments(noise, out, *more), **how)
 
 
 def kill_after(process, metrics, lines, seconds):
@@ -98,7 +95,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(noise, whole, tmp_path):
 def test_a_run_that_gets_sigterm_saves_and_goes_on_as_if_it_had_not(noise, whole, tmp_path):
     """As a scheduler sends it, to the workers too."""
     out = tmp_path / "run"
-    process = started(noise, out, "--workers", "1", start_new_session=True)
+    process = started(noise, out, "--workers", "1", session=True)
     wait_for(process, out / "metrics.jsonl", 7)
     os.killpg(process.pid, signal.SIGTERM)
     _, told = process.communicate()

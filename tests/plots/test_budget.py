@@ -20,6 +20,8 @@ POINTS = [
     for seconds in budgets
 ]
 
+pytestmark = pytest.mark.usefixtures("draws")
+
 
 @pytest.fixture
 def drawn(monkeypatch):

@@ -24,6 +24,8 @@ from melpatch.plots.per_class import per_class
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
 
+pytestmark = pytest.mark.usefixtures("draws")
+
 
 @pytest.fixture
 def drawn(monkeypatch):
