@@ -8,26 +8,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 from contracts.test_objectives import LENGTHS, batch, begun
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from float64_on_device import Float64OnDevice, nonzero_on_meta
 
 from melpatch import registry
-
-
-class Float64OnDevice(TorchDispatchMode):
-    """Collects the operators that make a float64 tensor on the meta device."""
-
-    def __init__(self):
-        super().__init__()
-        self.operators = []
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        result = operator(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            on_device = isinstance(value, torch.Tensor) and value.device.type == "meta"
-            if on_device and value.dtype in (torch.float64, torch.complex128):
-                self.operators.append(str(operator))
-        return result
 
 
 @pytest.mark.parametrize("lengths", [(16000,) * 4, LENGTHS], ids=["whole", "padded"])
@@ -40,7 +23,7 @@ def test_no_objective_needs_float64_on_its_device(name, lengths, monkeypatch):
     assert wide == []
     objective, data = objective.to("meta"), data.to("meta")
     with (
-        torch.fx.experimental._config.patch(meta_nonzero_assume_all_nonzero=True),
+        nonzero_on_meta(),
         Float64OnDevice() as seen,
     ):
         objective(data, 3).loss.backward()

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from contracts.test_objectives import LENGTHS, batch, begun
+from float64_on_device import nonzero_on_meta
 
 from melpatch import registry
 
@@ -22,7 +23,7 @@ def test_no_step_waits_for_its_device(name, lengths, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
     monkeypatch.setattr(torch.Tensor, "nonzero", lambda self: looks.append(name) or nonzero(self))
     objective, data = begun(piece).to("meta"), batch(piece, lengths, torch.float32).to("meta")
-    with torch.fx.experimental._config.patch(meta_nonzero_assume_all_nonzero=True):
+    with nonzero_on_meta():
         objective(data, 3).loss.backward()
     objective.after_step(3)
     assert len(looks) <= LOOKS.get(name, 0) * (1 if len(set(lengths)) == 1 else 2)

@@ -73,7 +73,7 @@ def test_arrays_of_numpy_1_are_read(tmp_path):
         {"model": TENSORS, "sampler": np.arange(4)}, path, _use_new_zipfile_serialization=False
     )
     written = path.read_bytes()
-    assert b"numpy._core.multiarray" in written
+    assert b"numpy._core.multiarray" in written or np.__version__ < "2"
     path.write_bytes(written.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
     assert same(read_state(str(path)))
 
