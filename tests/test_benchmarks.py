@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 
 import pytest
 import two_processes  # noqa: F401 - what its forkserver imports
+from forked import Forked
 from journeys.three_sounds import settings, write_corpus, write_run
 from places import ROOT
 
@@ -31,7 +33,8 @@ def benchmark(monkeypatch):
     def load(name):
         if name not in modules:
             modules[name] = importlib.import_module(name)
-            monkeypatch.setattr(modules[name], "one_process", lambda: ThreadPoolExecutor(1))
+            one_thread = partial(ThreadPoolExecutor, 1)
+            monkeypatch.setattr(modules[name], "one_process", one_thread, raising=False)
         return modules[name]
 
     return load
@@ -95,7 +98,7 @@ def test_the_published_steps_take_the_operations_of_ours_and_ssast_of_two_passes
     assert theirs["gflop_per_clip"] == pytest.approx(ours["gflop_per_clip"], rel=0.08)
 
 
-def test_the_cost_is_drawn_against_the_length_of_clips(benchmark, capsys, tmp_path):
+def test_the_cost_is_drawn_against_the_length_of_clips(benchmark, capsys, tmp_path, draws):
     settings = {
         "tasks": ("ssast",),
         "precisions": ("32-true",),
@@ -125,7 +128,7 @@ def test_two_processes_train_together(benchmark, monkeypatch, capsys):
     assert len(found["operators"]) == 10
 
 
-def test_memory_is_measured_and_drawn_against_files_and_hours(monkeypatch, capsys, tmp_path):
+def test_memory_is_measured_and_drawn_against_files_and_hours(monkeypatch, capsys, tmp_path, draws):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     memory = importlib.import_module("memory")
     monkeypatch.setattr(memory, "alone", lambda function, *arguments: function(*arguments))
@@ -154,8 +157,12 @@ def test_attention_is_timed_both_ways():
     assert all(one["forward_ms"] >= 0 and one["backward_ms"] >= 0 for one in found)
 
 
-def test_a_run_survives():
-    found = lines("survival.py", "--kills", "1", "--steps", "4", "--save-every", "2")
+def test_a_run_survives(benchmark, monkeypatch, capsys):
+    survival = benchmark("survival")
+    Forked(["list"]).communicate()  # no start takes as long as the first of this test session
+    monkeypatch.setattr(survival.subprocess, "Popen", lambda command, **_: Forked(command[3:]))
+    assert survival.main(survival.Config(kills=1, steps=4, save_every=2)) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (found[0]["after"], found[0]["logged"] <= 4) == ("start", True)
     assert (found[1]["equal_metrics"], found[1]["equal_model"]) == (True, True)
 

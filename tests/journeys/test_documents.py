@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from commands.test_compare import Here
 from interop import inventories
 from journeys.three_sounds import melpatch, write_corpus, write_folder, write_sound
 from places import ROOT
@@ -144,6 +145,8 @@ def place(written, tmp_path, monkeypatch):
     # A budget pays for some steps, however fast the machine is.
     costs = Costs(step=4.0, evaluation=1.0, save=1.0, start=1.0)
     monkeypatch.setattr(budget, "measure", lambda *_: costs)
+    # The commands of a comparison in this process, which starts faster.
+    monkeypatch.setattr("melpatch.comparison.work.Subprocesses", Here)
     yield tmp_path
     sys.modules.pop("my_objective", None)
 

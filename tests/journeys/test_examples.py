@@ -1,14 +1,13 @@
 """The examples run as they say they do."""
 
 import json
-import os
 import runpy
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from forked import Forked
 from journeys.three_sounds import (
     LABELS,
     SHORT,
@@ -46,6 +45,10 @@ def test_embed_folder_finds_what_sounds_alike(tmp_path, monkeypatch, capsys):
     assert "bad.wav: is not sound" in told.err
 
 
+def with_examples():
+    sys.path.insert(0, str(EXAMPLES))
+
+
 def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(
     tmp_path, monkeypatch, capsys
 ):
@@ -65,15 +68,10 @@ def test_own_objective_is_pretrained_in_a_process_and_fine_tuned_from(
         "--log-every",
         "1",
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "melpatch", *words, "--objective.level", "0.1", *SHORT, *SMALL],
-        env=os.environ | {"PYTHONPATH": str(EXAMPLES)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"done: {out}" in done.stderr
+    process = Forked([*words, "--objective.level", "0.1", *SHORT, *SMALL], prepare=with_examples)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    assert f"done: {out}" in told
     lines = [
         json.loads(line)
         for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

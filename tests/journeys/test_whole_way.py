@@ -88,7 +88,8 @@ def test_from_a_folder_to_a_classifier_and_answers(tmp_path, capsys):
         np.mean([line["label"] == line["predicted"] for line in lines])
         == record["as_trained"]["value"]
     )
-    assert answer(capsys, "evaluate", first, "--data", corpus).keys() == {"knn", "linear"}
+    probed = answer(capsys, "evaluate", first, "--data", corpus, "--no-floors")
+    assert probed.keys() == {"knn", "linear"}
 
     predicted_folder(tuned, corpus.parent, tmp_path)
     predicted_long_recording(tuned, tmp_path)
@@ -151,7 +152,7 @@ def test_every_fold_is_held_out_once(tmp_path, capsys):
         words = ("--data", corpus, "--split-column", "fold")
         melpatch("finetune", "--init", "scratch", "--size", "nano", "--out", run, "--test-fold", fold, "--steps", "1",
                  *words, *SHORT, *SMALL)  # fmt: skip
-        answer(capsys, "evaluate", run, *words, "--split", fold)
+        answer(capsys, "evaluate", run, *words, "--split", fold, "--no-floors")
         heard += [
             line["path"]
             for line in read_table(
@@ -171,7 +172,8 @@ def test_several_labels_to_a_clip(tmp_path, capsys):
     melpatch(
         "finetune", "--init", "scratch", "--data", corpus, "--out", run, "--steps", "30", *words
     )
-    assert answer(capsys, "evaluate", run, "--data", corpus)["as_trained"]["metrics"]["mAP"] >= 0.9
+    record = answer(capsys, "evaluate", run, "--data", corpus, "--no-floors")["as_trained"]
+    assert record["metrics"]["mAP"] >= 0.9
     melpatch("predict", run, corpus.parent, "--out", tmp_path / "found.csv")
     lines = read_table(tmp_path / "found.csv")
     assert len(lines) == 36
@@ -194,9 +196,9 @@ def test_a_folder_is_enough(tmp_path, capsys):
 
 
 def test_spoken_digits_go_the_whole_way(tmp_path, capsys):
-    """Every fifth recording of each speaker and digit; the splits are by number."""
+    """Every fifth recording of each digit by two speakers; the splits are by number."""
     listed = shared("data/fsdd/manifest.csv")
-    rows = read_table(listed)[::5]
+    rows = [row for row in read_table(listed)[::5] if row["speaker"] in ("george", "lucas")]
     cells = [(listed.parent / row["path"], row["label"], row["split_or_fold"]) for row in rows]
     source = write_table(tmp_path / "listed.csv", ("path", "label", "split_or_fold"), cells)
     corpus = tmp_path / "digits.csv"
@@ -208,6 +210,6 @@ def test_spoken_digits_go_the_whole_way(tmp_path, capsys):
     ears = ("--front-end.sample-rate", "8000", "--stats-clips", "64")
     melpatch("pretrain", "ssast", "--out", first, *brief, *ears, *SMALL)
     melpatch("finetune", "--init", first, "--out", tuned, "--labels-per-class", "5", *brief)
-    record = answer(capsys, "evaluate", tuned, "--data", corpus)["as_trained"]
-    assert record["n"] == 60
+    record = answer(capsys, "evaluate", tuned, "--data", corpus, "--no-floors")["as_trained"]
+    assert record["n"] == 20
     assert len(record["per_class"]) == 10

@@ -1,7 +1,6 @@
 """``melpatch.pretrain`` and ``melpatch.finetune`` with keyword arguments and custom objectives."""
 
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -182,12 +181,11 @@ def test_an_objective_defined_in_a_notebook_is_refused(corpus, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_objective_defined_in_a_script_is_refused(corpus, tmp_path):
+def test_an_objective_defined_in_a_script_is_refused(corpus, tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     call = f"import melpatch\nmelpatch.pretrain(data={str(corpus)!r}, out='run', objective=Mean)\n"
     script.write_text(CUSTOM_OBJECTIVE + call, encoding="utf-8")
-    process = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert "save the class to a file such as my_objective.py" in process.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"save the class to a file such as my_objective\.py"):
+        runpy.run_path(str(script), run_name="__main__")
     assert not (tmp_path / "run").exists()
