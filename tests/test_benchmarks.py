@@ -178,3 +178,14 @@ def test_poolings_are_scored_on_validation_clips(tmp_path, monkeypatch, capsys):
     assert [(line["pooling"], line["dim"]) for line in found] == [("mean", 16), ("rows+std", 32)]
     # Three clips, of three classes that what is in which row tells apart.
     assert found[1]["linear, C 0.1"] >= 0.6
+
+
+def test_ways_to_find_what_is_of_no_class_are_compared(tmp_path):
+    corpus = write_corpus(tmp_path / "sounds", per_class=18)
+    run = write_run(tmp_path / "run", settings(seconds=1.0))
+    words = ("--data", corpus, "--train", "train", "--val", "val", "--others", corpus)
+    found = lines("novelty.py", run, *words, "--pooling", "mean", "--clips", 60)
+    assert len(found) == 6
+    for line in found:
+        assert {"way", "sounds", "silence", "hiss", "hum", "pink noise", "white noise"} == {*line}
+        assert all(0 <= line[kind] <= 1 for kind in line if kind != "way")

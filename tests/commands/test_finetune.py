@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from interop.inventories import drawn, timm
@@ -26,6 +27,9 @@ from melpatch.cli import main
 from melpatch.commands.finetune import parse
 from melpatch.config import from_toml
 from melpatch.encoders.cnn14 import CNN14
+from melpatch.evaluation.evaluate import evaluate
+from melpatch.evaluation.temperature import fit_temperature
+from melpatch.inference.model import Model, load
 from melpatch.nn.positions import resize
 from melpatch.recipes.base import recipe_names, recipe_settings
 from melpatch.training.config import RunConfig
@@ -446,3 +450,48 @@ def test_averaged_weights_are_told_to_be_so(corpus, pretrained, tmp_path, capsys
     assert "run; the mean of the weights after the last 2 evaluations" in told
     assert "best accuracy" not in told
     assert "the last weights are kept" not in told
+
+
+def test_a_classifier_is_calibrated_on_its_validation_clips(tmp_path, pretrained, capsys):
+    corpus = write_corpus(tmp_path / "sounds", per_class=24)
+    out = tmp_path / "run"
+    finetune(corpus, out, "--init", pretrained, "--thresholds", "precision=0.5")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "calibrated on 12 validation clips: temperature" in told
+    assert "thresholds by precision=0.5" in told
+    model = load(out)
+    assert model.calibration.clips == 12
+    assert model.calibration.threshold_rule == "precision=0.5"
+    assert len(model.calibration.novelty.held_out) == 12
+    # What is learnt is that of the validation clips as predict hears them.
+    raw = Model(model.config, model.objective)
+    rows = read_table(corpus)
+    val = [row for row in rows if row["split"] == "val"]
+    predictions = [raw.predict(corpus.parent / row["path"])[0].probabilities for row in val]
+    probabilities = np.array([[*one.values()] for one in predictions], np.float32)
+    targets = np.array([[float(row["label"] == name) for name in model.labels] for row in val])
+    temperature = fit_temperature(probabilities, targets.astype(np.float32), False)
+    assert model.calibration.temperature == pytest.approx(temperature, rel=0.01)
+    # Scores are those of the calibrated answers, with the error before and after.
+    record = evaluate(out, corpus, floors=False)["as_trained"]
+    calibration = record["calibration"]
+    assert calibration["temperature"] == model.calibration.temperature
+    assert calibration["ece_uncalibrated"] is not None
+    assert (out / "evaluation").exists()
+    assert [*(out / "evaluation").rglob("reliability.png")]
+
+
+def test_a_new_training_starts_without_the_old_calibration(corpus, pretrained, tmp_path):
+    out = tmp_path / "run"
+    finetune(corpus, out, "--init", pretrained)
+    (out / "calibration.safetensors").write_bytes(b"damaged")
+    assert main(["predict", str(out), str(corpus), "--out", str(tmp_path / "a.csv")]) == 2
+    finetune(corpus, out, "--init", pretrained, "--resume")
+    assert load(out).calibration is not None
+
+
+def test_a_rule_for_thresholds_is_refused_before_the_training(corpus, pretrained, tmp_path, capsys):
+    words = ["--data", corpus, "--out", tmp_path / "run", "--init", pretrained, *HERE]
+    assert main(["finetune", *map(str, words), "--thresholds", "f1"]) == 2
+    assert "--thresholds f1; allowed: auto, none, f1 where clips may" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
+from journeys import three_sounds
 from journeys.three_sounds import (
     LABELS,
     melpatch,
@@ -18,9 +20,13 @@ from journeys.three_sounds import (
 
 from melpatch.audio import sound_file
 from melpatch.cli import main
-from melpatch.commands.predict import describe_assigned
+from melpatch.commands.predict import assigned_labels, describe_assigned
+from melpatch.data.clip import Batch
 from melpatch.data.manifest import load_corpus
+from melpatch.evaluation.novelty import fit_novelty
+from melpatch.inference.calibration import Calibration
 from melpatch.inference.model import load
+from melpatch.inference.tasks import recording_predictions
 
 
 @pytest.fixture(scope="module")
@@ -309,3 +315,101 @@ def test_a_class_may_be_called_as_a_column(folder, tmp_path):
     assert [*corpus.splits] == [""]
     with np.load(tmp_path / "p.npz") as found:
         assert tuple(found["labels"]) == names
+
+
+def calibrated(run, *, thresholds=None, seeds=range(20)):
+    """Calibrate a run as if sounds of its classes had been its training and validation clips."""
+    model = load(run)
+    function, new_total = recording_predictions(model.network, with_vectors=True)
+    rows = []
+    for seed in seeds:
+        for label in LABELS:
+            samples = torch.from_numpy(three_sounds.wave(label, seed=seed)).float()
+            batch = Batch(samples[None], torch.tensor([16000]), torch.tensor([seed]))
+            total = new_total()
+            total.add(function(batch)[0], 1.0)
+            rows.append(total.result()[len(LABELS) :])
+    vectors = np.stack(rows)
+    novelty = fit_novelty(vectors[::2], vectors[1::2])
+    multi_label = model.objective.config.multi_label
+    Calibration(multi_label, 2.0, len(vectors) // 2, thresholds, "made up", novelty).save(run)
+    return load(run)
+
+
+def test_a_calibrated_run_predicts_with_its_temperature_and_tells_what_is_none_of_these(tmp_path):
+    run = write_run(tmp_path / "run", settings(LABELS))
+    before = load(run)
+    model = calibrated(run)
+    sounds = [write_sound(tmp_path / f"{label}.wav", label, seed=99) for label in LABELS]
+    odd = tmp_path / "silence.wav"
+    soundfile.write(odd, np.zeros(16000), 16000)
+    melpatch("predict", run, *sounds, odd, "--out", tmp_path / "found.csv")
+    lines = read_table(tmp_path / "found.csv")
+    columns = ["path", "start", "end", "label", "probability", "novelty", "note", *LABELS]
+    assert list(lines[0]) == columns
+    for line in lines:
+        (mine,) = model.predict(line["path"])
+        (raw,) = before.predict(line["path"])
+        values = [float(line[name]) for name in LABELS]
+        assert values == pytest.approx([*mine.probabilities.values()], abs=1e-4)
+        rooted = np.sqrt([*raw.probabilities.values()])  # a temperature of 2
+        assert values == pytest.approx(rooted / rooted.sum(), abs=1e-4)
+        assert float(line["novelty"]) == pytest.approx(mine.novelty, abs=1e-3)
+        assert raw.novelty is None
+        unknown = float(line["novelty"]) >= 0.95
+        assert line["label"] == ("" if unknown else mine.label)
+    assert lines[-1]["note"] == "silent; none of these"
+    words = ["--out", tmp_path / "found.csv", "--false-alarms", "0"]
+    melpatch("predict", run, odd, *words)
+    assert read_table(tmp_path / "found.csv")[0]["note"] == "silent"
+    # Windows have a novelty each.
+    melpatch("predict", run, odd, "--hop", "0.5", "--out", tmp_path / "found.csv")
+    for line in read_table(tmp_path / "found.csv")[:1]:
+        assert line["note"] == "silent; none of these"
+
+
+def test_too_few_validation_clips_for_the_false_alarms_are_told(tmp_path, capsys):
+    run = write_run(tmp_path / "run", settings(LABELS))
+    calibrated(run, seeds=range(6))
+    odd = tmp_path / "silence.wav"
+    soundfile.write(odd, np.zeros(16000), 16000)
+    melpatch("predict", run, odd, "--out", tmp_path / "found.csv")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "was calibrated on 9 clips, and --false-alarms 0.05 needs 19" in told
+    assert read_table(tmp_path / "found.csv")[0]["note"] == "silent"
+    melpatch("predict", run, odd, "--false-alarms", "0.1", "--out", tmp_path / "found.csv")
+    assert "needs" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_thresholds_of_the_run_are_used_unless_one_is_given(tmp_path, multi_label):
+    run = write_run(tmp_path / "run", settings(LABELS, multi_label=multi_label))
+    path = write_sound(tmp_path / "a.wav")
+    probabilities = calibrated(run).predict(path)[0].probabilities
+    best = max(probabilities, key=probabilities.get)
+    words = ("predict", run, path, "--false-alarms", "0", "--out", tmp_path / "found.csv")
+
+    def label(*more):
+        melpatch(*words, *more)
+        return read_table(tmp_path / "found.csv")[0]["label"]
+
+    reached = [probabilities[name] - 1e-3 for name in LABELS]
+    missed = [2.0 if name == best else probabilities[name] + 1e-3 for name in LABELS]
+    calibrated(run, thresholds=np.array(reached, np.float32))
+    assert label() == (";".join(LABELS) if multi_label else best)
+    calibrated(run, thresholds=np.array(missed, np.float32))
+    assert label() == ""
+    assert best in label("--threshold", "0").split(";")
+
+
+def test_labels_of_many_rows_are_those_of_a_slow_version():
+    random = np.random.default_rng(0)
+    probabilities = random.uniform(size=(50, 3))
+    thresholds = np.array([0.3, 0.5, 0.9])
+    names = ("a", "b", "c")
+    single = assigned_labels(probabilities, names, thresholds, multi_label=False)
+    several = assigned_labels(probabilities, names, thresholds, multi_label=True)
+    for row, one, many in zip(probabilities, single, several, strict=True):
+        best = max(range(3), key=lambda number: row[number])
+        assert one == (names[best] if row[best] >= thresholds[best] else "")
+        assert many == ";".join(n for n, p, t in zip(names, row, thresholds, strict=True) if p >= t)

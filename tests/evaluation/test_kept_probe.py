@@ -43,7 +43,7 @@ def test_it_predicts_long_recordings_from_their_whole_vector(kept):
     vector = melpatch.load(run).embed(sound, pooling=model.default_pooling)
     assert np.array_equal(model.embed(sound), vector)
     (prediction,) = model.predict(sound)
-    expected = model.network.classify(vector)
+    expected = model.calibration.probabilities(model.network.classify(vector))
     np.testing.assert_allclose([*prediction.probabilities.values()], expected, atol=1e-6)
 
 

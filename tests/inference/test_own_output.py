@@ -69,3 +69,33 @@ def test_a_parquet_file_that_was_saved_again_is_noticed(tmp_path, row):
     names[row] = "other.wav"
     parquet.write_table(table.set_column(0, "path", pa.array(names)), path)
     assert not is_own_output(path, ".parquet", "embed")
+
+
+PREDICTED = [
+    ("0.wav", "a", 0.7, 0.1, "", 0.4, 0.7),  # b has a threshold of more than 0.7
+    ("1.wav", "", 0.9, 0.99, "none of these", 0.9, 0.2),
+    ("2.wav", "a;b", 0.8, 0.2, "", 0.6, 0.8),
+    ("3.wav", "", 0.3, 0.2, "silent", 0.1, 0.3),
+]
+
+
+def predicted(path, rows):
+    """Write a table of predictions by thresholds of each class, as ``predict`` does."""
+    columns = [
+        Column(name, lambda numbers, place=place: np.array([rows[n][place] for n in numbers]))
+        for place, name in enumerate(("path", "label", "probability", "novelty", "note"))
+    ]
+    columns.append(
+        Column("p", lambda numbers: np.array([rows[n][5:] for n in numbers]), names=("a", "b"))
+    )
+    write_table(path, ".csv", columns, lambda: iter([np.arange(len(rows))]))
+    return path
+
+
+def test_labels_by_thresholds_are_the_commands_own_until_one_is_changed(tmp_path):
+    path = predicted(tmp_path / "a.csv", PREDICTED)
+    assert is_own_output(path, ".csv", "predict")
+    for number, label in ((3, "b"), (2, "c")):
+        rows = [*PREDICTED]
+        rows[number] = (rows[number][0], label, *rows[number][2:])
+        assert not is_own_output(predicted(path, rows), ".csv", "predict")

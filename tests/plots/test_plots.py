@@ -22,6 +22,7 @@ from melpatch.plots.confusion import confusion
 from melpatch.plots.curve import curve
 from melpatch.plots.per_class import per_class
 from melpatch.plots.pseudo_labels import pseudo_labels
+from melpatch.plots.reliability import reliability_diagram
 from melpatch.plots.spectrogram import reconstruction
 
 pytestmark = pytest.mark.usefixtures("draws")
@@ -397,3 +398,10 @@ assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     assert (tmp_path / "x.png").exists()
+
+
+def test_a_reliability_diagram_is_drawn(tmp_path):
+    bins = {"answers": [20.0, 20.0], "confidence": [0.4, 0.9], "right": [0.3, 0.95]}
+    path = tmp_path / "reliability.png"
+    reliability_diagram(path, {"calibrated (ECE 0.075)": bins, "uncalibrated": bins}, "a title")
+    assert path.read_bytes()[:4] == b"\x89PNG"

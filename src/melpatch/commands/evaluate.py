@@ -109,7 +109,13 @@ def run(config: Config) -> None:
         console().print("* with settings other than the protocol's")
     below = filter(None, map(describe_highest, records.values()))
     for sentence in dict.fromkeys(
-        chain(below, _collapses(records), describe_verdicts(records), _unranked_classes(records))
+        chain(
+            below,
+            _collapses(records),
+            describe_verdicts(records),
+            _calibrations(records),
+            _unranked_classes(records),
+        )
     ):
         notice(sentence)
     folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
@@ -132,6 +138,18 @@ def _collapses(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield f"{name}: {record['warning']}"
     if any(record["warning"] is not None for record in records.values()):
         yield REMEDY
+
+
+def _calibrations(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence on each classifier that has learnt a temperature."""
+    for name, record in records.items():
+        calibration = record["calibration"]
+        if calibration is not None and calibration["temperature"] is not None:
+            before = calibration["ece_uncalibrated"]
+            yield (
+                f"{name}: expected calibration error {calibration['ece']:.3f}; {before:.3f} without "
+                f"the temperature of {calibration['temperature']:.3g}"
+            )
 
 
 def _unranked_classes(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

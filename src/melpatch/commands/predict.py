@@ -1,6 +1,7 @@
 """Label recordings of any length."""
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from melpatch.config import check
 from melpatch.errors import ConfigError
 from melpatch.evaluation.majority import listed
 from melpatch.inference.jobs import InferenceConfig, inference_job
-from melpatch.inference.model import load
+from melpatch.inference.model import Model, load
+from melpatch.inference.novelty import NONE_OF_THESE, Novelty
 from melpatch.inference.tables import Column
 from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
@@ -20,6 +22,8 @@ from melpatch.workflows.kept_weights import read_validation
 
 TOGETHER = True
 _ENOUGH = 10  # recordings, or recordings per class, from which on missing classes are told
+_ROUNDING = 1e-6
+"""By how much a share in float32 may be off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +31,26 @@ class Config(InferenceConfig):
     """What to label, and where to write it."""
 
     out: Path
-    """CSV to write: path, start and end in seconds, label, probability, note (silent where there is
-    no sound), then one column per class; clips of a CSV file or of shards have their key too. A name
-    that ends in .parquet or .npz is written as such."""
+    """CSV to write: path, start and end in seconds, label, probability, novelty (of a calibrated run),
+    note (silent where there is no sound, none of these), then one column per class; clips of a CSV
+    file or of shards have their key too. A name that ends in .parquet or .npz is written as such."""
     hop: float | None = None
     """Seconds between the starts of windows, each as long as the segments that the classifier was trained on
     (melpatch finetune --seconds); without, one line per recording."""
-    threshold: float = 0.5
-    """Lowest probability of a label that a multi-label model assigns."""
+    threshold: float | None = None
+    """Lowest probability of a label that is given; by default that of each class which the run has
+    learnt on validation clips, or else 0.5 of a multi-label model."""
+    false_alarms: float = 0.05
+    """Share of clips like the training ones that may be called none of these, without a label; 0
+    never does. It is for a calibrated run, which has seen validation clips."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
         check(self.hop is None or self.hop > 0, "hop", self.hop, "seconds above 0")
-        check(0 <= self.threshold <= 1, "threshold", self.threshold, "0 to 1")
+        fits = self.threshold is None or 0 <= self.threshold <= 1
+        check(fits, "threshold", self.threshold, "0 to 1")
+        check(0 <= self.false_alarms < 1, "false_alarms", self.false_alarms, "0 to below 1")
 
 
 def run(config: Config) -> None:
@@ -61,23 +71,42 @@ def run(config: Config) -> None:
     validation = read_validation(config.run)
     if validation is not None and validation["warning"]:
         notice(f"{config.run}, on its validation clips: {validation['warning']}")
-    threshold = config.threshold if model.objective.config.multi_label else None
-    assigned = np.zeros(len(model.labels), dtype=bool)
+    number = len(model.labels)
+    multi_label = model.objective.config.multi_label
+    thresholds = _thresholds(config, model)
+    novelty = None if model.calibration is None else model.calibration.novelty
+    _warn_of_few(config, novelty)
+    assigned = np.zeros(number, dtype=bool)
+
+    def unknown(rows: np.ndarray) -> np.ndarray:
+        if novelty is None or not config.false_alarms:
+            return np.zeros(len(rows), dtype=bool)
+        return np.asarray(rows["values"][:, number] >= 1 - config.false_alarms - _ROUNDING)
 
     def labels(rows: np.ndarray) -> np.ndarray:
-        assigned[rows["values"].argmax(axis=1)] = True
-        return assigned_labels(rows["values"], model.labels, threshold)
+        probabilities = rows["values"][:, :number]
+        assigned[probabilities.argmax(axis=1)] = True
+        given = assigned_labels(probabilities, model.labels, thresholds, multi_label=multi_label)
+        return np.where(unknown(rows), "", given)
 
+    def notes(rows: np.ndarray) -> np.ndarray:
+        silent = np.where(rows["silent"], "silent", "")
+        both = np.where(rows["silent"], f"silent; {NONE_OF_THESE}", NONE_OF_THESE)
+        return np.where(unknown(rows), both, silent)
+
+    columns = [
+        Column("label", labels),
+        Column("probability", lambda rows: rows["values"][:, :number].max(axis=1), ".6g"),
+        Column("note", notes),
+        Column("probabilities", lambda rows: rows["values"][:, :number], ".6g", names=model.labels),
+    ]
+    if novelty is not None:
+        columns.insert(2, Column("novelty", lambda rows: rows["values"][:, number], ".4g"))
     job = inference_job(
         config,
         model,
         model.prediction_task(hop=config.hop, salvage=config.salvage),
-        [
-            Column("label", labels),
-            Column("probability", lambda rows: rows["values"].max(axis=1), ".6g"),
-            Column("note", lambda rows: np.where(rows["silent"], "silent", "")),
-            Column("probabilities", lambda rows: rows["values"], ".6g", names=model.labels),
-        ],
+        columns,
         default_ending=".csv",
         about={"command": "predict", "hop": config.hop, "salvage": config.salvage},
         timed=True,
@@ -111,14 +140,49 @@ def describe_assigned(
     return None
 
 
-def assigned_labels(
-    probabilities: Float[np.ndarray, "row label"], labels: tuple[str, ...], threshold: float | None
-) -> np.ndarray:
-    """Return the most probable label of each row or, with a threshold, all labels that reach it.
+def _thresholds(config: Config, model: Model) -> Float[np.ndarray, " label"] | None:
+    """Return the lowest probability at which each label is given; None: the most probable one is."""
+    multi_label = model.network.classifier().config.multi_label
+    learnt = None if model.calibration is None else model.calibration.thresholds
+    if config.threshold is None and (learnt is not None or not multi_label):
+        return learnt
+    return np.full(len(model.labels), 0.5 if config.threshold is None else config.threshold)
 
-    Several labels of a row are separated by semicolons.
+
+def _warn_of_few(config: Config, novelty: Novelty | None) -> None:
+    """Say so if there are too few validation clips to tell what is unlike the training clips."""
+    if novelty is None or not config.false_alarms:
+        return
+    clips = len(novelty.held_out)
+    needed = ceil(1 / config.false_alarms - _ROUNDING) - 1
+    if clips < needed:
+        notice(
+            f"nothing is called {NONE_OF_THESE}: {config.run} was calibrated on {clips} clips, and "
+            f"--false-alarms {config.false_alarms:g} needs {needed}"
+        )
+
+
+def assigned_labels(
+    probabilities: Float[np.ndarray, "row label"],
+    labels: tuple[str, ...],
+    thresholds: Float[np.ndarray, " label"] | None,
+    *,
+    multi_label: bool,
+) -> np.ndarray:
+    """Return the label of each row, if it has one; several are separated by semicolons.
+
+    Args:
+        probabilities: of each label.
+        labels: their names.
+        thresholds: the lowest probability at which each label is given; None: 0.
+        multi_label: whether every label that reaches its threshold is given, or only the most
+            probable one if it does.
     """
     names = np.array(labels)
-    if threshold is None:
-        return np.asarray(names[probabilities.argmax(axis=1)])
-    return np.array([";".join(names[row >= threshold]) for row in probabilities])
+    if multi_label:
+        assert thresholds is not None
+        return np.array([";".join(names[row >= thresholds]) for row in probabilities])
+    best = probabilities.argmax(axis=1)
+    if thresholds is None:
+        return np.asarray(names[best])
+    return np.where(probabilities.max(axis=1) >= thresholds[best], names[best], "")

@@ -9,12 +9,16 @@ import torch
 
 from melpatch.config import check
 from melpatch.data.corpus import Corpus
-from melpatch.data.splits import take_per_class
+from melpatch.data.splits import split_corpus, take_per_class
+from melpatch.distributed import on_rank_zero
 from melpatch.encoders.base import Encoder
+from melpatch.evaluation.calibrate import Answers, fit_calibration, of_known_classes
+from melpatch.evaluation.features import ClipVectors
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.linear import LinearHead
 from melpatch.evaluation.probe import LinearProbe, probe_inputs
 from melpatch.evaluation.protocol import Protocol
+from melpatch.inference.calibration import Calibration
 from melpatch.inference.fitted import FITTED
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig, build
@@ -59,7 +63,44 @@ def keep_from_job(probe: Protocol, job: EvaluationJob, out: Path) -> Run:
     head = probe.fit(inputs, multi_label=job.corpus.multi_label)
     train = replace(train, clips=inputs.features.clips, labels=job.corpus.labels)
     encoder = job.model.objective.export_encoder()
-    return keep_probe(job.model.config, encoder, head, probe.pooling, train, out)
+    calibration = None
+    # A probe selects nothing on validation clips, but they say how far to trust it.
+    val = split_corpus(job.labelled_corpus, split.name).val
+    if val is not None:
+        held_out = features.select(val.clips)
+        calibration = calibrate_probe(head, inputs.features, held_out, train.labels)
+    return keep_probe(
+        job.model.config, encoder, head, probe.pooling, train, out, calibration=calibration
+    )
+
+
+def calibrate_probe(
+    head: LinearHead,
+    train: ClipVectors,
+    val: ClipVectors,
+    labels: Sequence[str],
+    thresholds: str = "auto",
+) -> Calibration | None:
+    """Return what validation clips say about a probe; None if they are all of classes it lacks.
+
+    Args:
+        head: the probe.
+        train: the vectors that it was fitted on.
+        val: the vectors of validation clips.
+        labels: its classes.
+        thresholds: how thresholds are chosen, see
+            :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
+    """
+
+    def answers(part: ClipVectors) -> Answers:
+        return Answers(part.clips, head.probabilities(part.vectors), part.vectors)
+
+    val = val.select(of_known_classes(val.clips, train.clips))
+    if not val.clips:
+        return None
+    return fit_calibration(
+        answers(train), answers(val), labels, thresholds, multi_label=head.multi_label
+    )
 
 
 def keep_probe(
@@ -70,6 +111,7 @@ def keep_probe(
     train: Corpus,
     out: Path,
     command: Any = None,
+    calibration: Calibration | None = None,
 ) -> Run:
     """Write a classifier that predicts what a linear probe predicts, and return its run.
 
@@ -81,6 +123,7 @@ def keep_probe(
         train: the clips that the probe learnt from; their labels are its classes.
         out: run folder to write.
         command: the settings of the command that keeps it.
+        calibration: what validation clips say about it, if there are any.
 
     Raises:
         CheckpointError: the folder holds a run already, or cannot be written.
@@ -107,6 +150,8 @@ def keep_probe(
     with run.locked(), run.checkpoints:
         run.remember(train)
         run.publish(objective.state_dict())
+    if calibration is not None:
+        on_rank_zero(lambda: calibration.save(run.folder))
     return run
 
 

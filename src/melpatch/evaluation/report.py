@@ -24,10 +24,12 @@ from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.provenance import describe_initialisation, trained_on
 from melpatch.evaluation.summary import summarize
+from melpatch.evaluation.temperature import calibration_entry
 from melpatch.evaluation.trials import TrialResult
 from melpatch.opening import read_json, reading
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.per_class import per_class
+from melpatch.plots.reliability import reliability_diagram
 from melpatch.progress import notice
 from melpatch.registry import name_of
 from melpatch.training.run import environment
@@ -47,8 +49,8 @@ def score(
     """Run a protocol and return its record, as plain values that JSON can hold.
 
     ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial
-    (``predictions.csv``) and, if matplotlib is installed, the pictures ``confusion.png`` and
-    ``per_class.png``. All processes must call it and get the same result; only rank 0 writes.
+    (``predictions.csv``) and, if matplotlib is installed, the pictures ``confusion.png``,
+    ``per_class.png`` and ``reliability.png``. All processes must call it and get the same result; only rank 0 writes.
 
     Args:
         protocol: how to score.
@@ -77,7 +79,7 @@ def refuse_to_overwrite(jobs: Sequence[EvaluationJob], *, own_folder: bool) -> N
     """
     for job in jobs:
         record = record_in(job.out)
-        names = (_PREDICTIONS, "confusion.png", "per_class.png")
+        names = (_PREDICTIONS, "confusion.png", "per_class.png", "reliability.png")
         present = [name for name in names if (job.out / name).exists()]
         if record is None and present:
             raise ConfigError(
@@ -140,6 +142,7 @@ def _write(
         if name not in BASELINES
     }
     scores["warning"] = describe_collapse(scores)
+    scores["calibration"] = calibration_entry(trials, labels, multi_label)
     scores["floors"] = [
         describe_floor(floor, trials, scores["value"], labels, multi_label, metric)
         for floor in floors
@@ -232,12 +235,24 @@ def _title(record: dict[str, Any]) -> str:
     return f"{score_in_words(record['metric'], record['value'], record['metrics'])}: {what}"
 
 
+def _curves(calibration: dict[str, Any]) -> dict[str, Any]:
+    """Return the bins of a reliability diagram by a name, with the expected calibration error."""
+    errors = {"calibrated": calibration["ece"], "uncalibrated": calibration["ece_uncalibrated"]}
+    curves = {}
+    for kind, bins in calibration["bins"].items():
+        shown = "predictions" if calibration["temperature"] is None else kind
+        curves[f"{shown} (ECE {errors[kind]:.3f})"] = bins
+    return curves
+
+
 def _draw(out: Path, title: str, scores: dict[str, Any], labels: Sequence[str]) -> None:
     matrix = scores.get("confusion_matrix")
     try:
         if matrix is not None and len(labels) <= MOST_CLASSES:
             confusion(out / "confusion.png", np.rint(matrix).astype(int), labels, title)
         column = "F1" if "F1" in scores["per_class"][0] else "AP"
+        if scores["calibration"] is not None:
+            reliability_diagram(out / "reliability.png", _curves(scores["calibration"]), title)
         per_class(out / "per_class.png", scores["per_class"], column, title)
     except MelpatchError as error:
         # matplotlib is an extra; scores must not be lost because it is missing.

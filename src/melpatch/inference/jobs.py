@@ -17,6 +17,7 @@ from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.row import PACKED_COLUMNS
 from melpatch.data.shards import INDEX
+from melpatch.inference.calibration import CALIBRATION
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.model import Model
 from melpatch.inference.network import Precision
@@ -157,8 +158,9 @@ def _packed_column(name: str, recordings: Sequence[Clip]) -> Column:
 
 
 def _hash(run: Path) -> str:
-    """Return a hash of a run's settings and weights."""
+    """Return a hash of a run's settings, weights and calibration."""
     digest = hashlib.blake2b(digest_size=8)
-    for name in ("config.toml", "model.safetensors"):
-        digest.update((run / name).read_bytes())
+    for name in ("config.toml", "model.safetensors", CALIBRATION):
+        if name != CALIBRATION or (run / name).exists():
+            digest.update((run / name).read_bytes())
     return digest.hexdigest()

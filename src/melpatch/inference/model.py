@@ -32,6 +32,7 @@ from melpatch.inference.arguments import (
     check_precision,
     device_of,
 )
+from melpatch.inference.calibration import Calibration, load_calibration
 from melpatch.inference.engine import InferenceTask, infer_many, infer_one
 from melpatch.inference.network import Network, Precision
 from melpatch.inference.results import (
@@ -48,6 +49,7 @@ from melpatch.inference.tasks import embedding_task, prediction_task
 from melpatch.inference.windows import clip_of_file
 from melpatch.machine import usable_cpus
 from melpatch.objectives.base import Objective
+from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig
 from melpatch.training.run import Run
 from melpatch.training.start import load_run
@@ -73,11 +75,14 @@ def load(
 
     Raises:
         ConfigError: the folder is no run, or its weights do not fit its settings.
-        CheckpointError: the weights are missing or damaged.
+        CheckpointError: the weights are missing, or they or the calibration damaged.
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
     config, objective = load_run(folder, trust_code=trust_code)
-    return Model(config, objective, device, precision, folder)
+    calibration = None
+    if isinstance(objective, Classify):
+        calibration = load_calibration(folder, objective)
+    return Model(config, objective, device, precision, folder, calibration)
 
 
 class Model:
@@ -89,6 +94,8 @@ class Model:
         sample_rate: rate that the network works at, in Hz.
         seconds: longest window that it takes; longer recordings go through in windows.
         labels: names of the classes; empty without labels.
+        calibration: what was learnt on validation clips about a classifier's answers; None if
+            nothing was.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class Model:
         device: str | torch.device | None = None,
         precision: Precision = "32-true",
         folder: Path | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         check_precision(precision)
         if device is None:
@@ -107,6 +115,7 @@ class Model:
         self.sample_rate = objective.front_end.sample_rate
         self.seconds = objective.input_seconds(config.objective, config.loader.seconds)
         self.labels = config.labels
+        self.calibration = calibration
 
     @property
     def objective(self) -> Objective:
@@ -270,7 +279,11 @@ class Model:
 
     def predict_batch(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label for a batch at the model's rate."""
-        return self.network.probabilities(batch)
+        raw = self.network.probabilities(batch)
+        if self.calibration is None:
+            return raw
+        calibrated = self.calibration.probabilities(raw.float().cpu().numpy())
+        return torch.from_numpy(calibrated).to(raw)
 
     def embed_batch(
         self, batch: Batch, pooling: str | None = None, layer: int | None = None
@@ -310,7 +323,12 @@ class Model:
         """
         check_hop(hop)
         return prediction_task(
-            self.network, self.seconds, hop=hop, channel=self.config.channel, salvage=salvage
+            self.network,
+            self.seconds,
+            hop=hop,
+            channel=self.config.channel,
+            salvage=salvage,
+            calibration=self.calibration,
         )
 
     def _infer_files(

@@ -98,6 +98,14 @@ class Network:
         with self._autocast():
             return self.classifier().probabilities(batch.to(self.device))
 
+    @float32_by_default()
+    @torch.inference_mode()
+    def answers(self, batch: Batch) -> list[Float[np.ndarray, " label_and_dim"]]:
+        """Return for each clip the probability of each label, and then the vector behind them."""
+        with self._autocast():
+            answers = self.classifier().probabilities_and_vectors(batch.to(self.device))
+        return arrays(torch.cat([part.float() for part in answers], dim=1))
+
     def resolve_pooling(self, how: str | None, layer: int | None = None) -> Pooling:
         """Return a pooling by its spelling, or the default one.
 

@@ -14,11 +14,12 @@ from melpatch.data.tables import opened
 from melpatch.errors import DataError
 from melpatch.faults import let_pass
 from melpatch.inference.digests import DIGEST, digest_before_footer, digest_of_members
+from melpatch.inference.novelty import NONE_OF_THESE
 
 Command = Literal["embed", "predict"]
 _PLACE = ("path", "key", "start", "end", *PACKED_COLUMNS)
 _VALUES = {"embed": "embeddings", "predict": "probabilities"}
-_DECISION = ["label", "probability", "note"]
+_DECISIONS = (["label", "probability", "note"], ["label", "probability", "novelty", "note"])
 # Larger than the error of the 9 digits that CSV has of a number of 32 bits.
 _DIGITS = 6e-9
 
@@ -63,7 +64,7 @@ def _is_own_parquet(path: Path, command: Command) -> bool:
     rest = names[len([*takewhile(_PLACE.__contains__, names)]) :]
     if command == "embed":
         return names[:1] == ["path"] and rest == ["embeddings"]
-    return names[:1] == ["path"] and rest[: len(_DECISION)] == _DECISION
+    return names[:1] == ["path"] and bool(_decision(rest))
 
 
 def _is_own_csv(header: Sequence[str], lines: Iterator[Line], command: Command) -> bool:
@@ -80,15 +81,25 @@ def _is_own_csv(header: Sequence[str], lines: Iterator[Line], command: Command) 
             and _are_of_32_bits(cells[len(place) :])
             for _, cells in lines
         )
-    if rest[: len(_DECISION)] != _DECISION:
+    decision = _decision(rest)
+    if not decision:
         return False
-    classes = [name.removeprefix(CLASS_PREFIX) for name in rest[len(_DECISION) :]]
-    return all(
-        not isinstance(cells, str)
-        and len(cells) == len(header)
-        and _agrees(cells[len(place) :], classes)
-        for _, cells in lines
+    classes = [name.removeprefix(CLASS_PREFIX) for name in rest[len(decision) :]]
+    labels = _Labels(classes, decision)
+    return (
+        all(
+            not isinstance(cells, str)
+            and len(cells) == len(header)
+            and labels.agree(cells[len(place) :])
+            for _, cells in lines
+        )
+        and labels.have_thresholds()
     )
+
+
+def _decision(names: Sequence[str]) -> list[str]:
+    """Return the columns from the label to the note that come first; empty if they do not."""
+    return next((known for known in _DECISIONS if [*names[: len(known)]] == known), [])
 
 
 def _has_line_ends_of_csv(path: Path) -> bool:
@@ -106,13 +117,39 @@ def _are_of_32_bits(cells: Sequence[str]) -> bool:
     return bool(np.all(np.abs(values - short) <= _DIGITS * np.abs(short)))
 
 
-def _agrees(cells: Sequence[str], classes: Sequence[str]) -> bool:
-    """Return whether a line has the most probable labels."""
-    label, highest = cells[:2]
-    chances = dict(zip(classes, map(float, cells[len(_DECISION) :]), strict=True))
-    listed = {label} if label in chances else {*split_labels(label)}
-    if not listed <= chances.keys() or float(highest) != max(chances.values()):
-        return False
-    others = [chance for name, chance in chances.items() if name not in listed]
-    lowest = min((chances[name] for name in listed), default=1.0)
-    return lowest >= max(others, default=0.0)
+class _Labels:
+    """The labels of lines, and whether they fit the probabilities.
+
+    Args:
+        classes: names of the probabilities' columns.
+        decision: names of the columns before them.
+    """
+
+    def __init__(self, classes: Sequence[str], decision: Sequence[str]) -> None:
+        self._number = {name: number for number, name in enumerate(classes)}
+        self._decision = decision
+        # For each class the least probability at which it was given, and the greatest at which not.
+        self._given = np.full(len(classes), np.inf)
+        self._missed = np.full(len(classes), -np.inf)
+        self._most_probable = True
+
+    def agree(self, cells: Sequence[str]) -> bool:
+        """Return whether a line's labels are classes, and its probability the greatest one."""
+        label, highest = cells[:2]
+        note = cells[len(self._decision) - 1]
+        chances = np.array(cells[len(self._decision) :], dtype=np.float64)
+        listed = {label} if label in self._number else {*split_labels(label)}
+        if not listed <= self._number.keys() or float(highest) != chances.max():
+            return False
+        given = np.zeros(len(chances), dtype=bool)
+        given[[self._number[name] for name in listed]] = True
+        lowest = chances[given].min(initial=1.0)
+        self._most_probable &= bool(lowest >= chances[~given].max(initial=0.0))
+        self._given[given] = np.minimum(self._given[given], chances[given])
+        if NONE_OF_THESE not in note:
+            self._missed[~given] = np.maximum(self._missed[~given], chances[~given])
+        return True
+
+    def have_thresholds(self) -> bool:
+        """Return whether each line has its most probable labels, or each class a threshold."""
+        return self._most_probable or bool((self._given >= self._missed).all())

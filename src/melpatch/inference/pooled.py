@@ -91,3 +91,12 @@ class PooledPrediction(PooledRecording):
     def result(self) -> Float[np.ndarray, " label"]:
         """Return the probabilities for the windows so far, of which there is at least one."""
         return self._network.classify(super().result())
+
+
+class PooledAnswer(PooledPrediction):
+    """The probability of each label for a recording, and then the pooled vector behind them."""
+
+    def result(self) -> Float[np.ndarray, " label_and_dim"]:
+        """Return them for the windows so far, of which there is at least one."""
+        vector = PooledRecording.result(self)
+        return np.concatenate([self._network.classify(vector), vector])

@@ -30,6 +30,9 @@ class Prediction(NamedTuple):
     """One number per label; they sum to one unless the task is multi-label."""
     silent: bool = False
     """Whether there is no sound in it, so that the probabilities say nothing."""
+    novelty: float | None = None
+    """How unlike the training clips it is: the share of validation clips that are more like them,
+    so that above 0.95 only one in twenty clips of the classes is; None if that is not known."""
 
     @property
     def label(self) -> str:
@@ -57,5 +60,7 @@ def predictions_of(rows: Sequence[Row], labels: Sequence[str]) -> list[Predictio
 
 def prediction_of(row: Row, labels: Sequence[str]) -> Prediction:
     """Return the prediction that a row of probabilities stands for."""
-    probabilities = dict(zip(labels, row.values.tolist(), strict=True))
-    return Prediction(row.start, row.end, probabilities, row.silent)
+    values = row.values.tolist()
+    novelty = values.pop() if len(values) > len(labels) else None
+    probabilities = dict(zip(labels, values, strict=True))
+    return Prediction(row.start, row.end, probabilities, row.silent, novelty)

@@ -1,6 +1,6 @@
 """What to compute for each recording: its embedding, its frames, or its predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -9,20 +9,22 @@ import numpy as np
 from melpatch.audio.files import Channel
 from melpatch.config import check
 from melpatch.data.clip import Batch
-from melpatch.inference.batches import BatchFunction
+from melpatch.inference.batches import BatchFunction, Output
+from melpatch.inference.calibration import Calibration
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.fitted import FittedPooling
 from melpatch.inference.network import Network, arrays
-from melpatch.inference.pooled import PooledPrediction, PooledRecording
+from melpatch.inference.pooled import PooledAnswer, PooledPrediction, PooledRecording
 from melpatch.inference.rows import (
     MeanOfWindows,
+    Row,
     ToRows,
     Total,
     frame_rows,
     recording_rows,
     window_rows,
 )
-from melpatch.inference.windows import WindowSpec
+from melpatch.inference.windows import RecordingEnd, WindowSpec
 from melpatch.nn.pooling import Pooling
 
 
@@ -106,6 +108,7 @@ def prediction_task(
     hop: float | None = None,
     channel: Channel = "mean",
     salvage: bool = False,
+    calibration: Calibration | None = None,
 ) -> InferenceTask:
     """Return the task of predicting labels for recordings or, with a hop, for their windows.
 
@@ -115,30 +118,56 @@ def prediction_task(
         hop: seconds between the starts of windows; None averages over windows end to end.
         channel: what is taken of several channels.
         salvage: whether a damaged recording has the mean over the windows before the damage.
+        calibration: what is done to the answers; None leaves them as they are.
 
     Raises:
         ConfigError: the network was not trained with labels, or the hop is shorter than a sample.
     """
-    if hop is None:
-        function, new_total = recording_predictions(network)
-        to_rows = partial(recording_rows, new_total=new_total, keep_partial=salvage)
-        return _task(network, seconds, seconds, function, to_rows, channel, salvage)
     network.classifier()
-    function = partial(_window_probabilities, network)
-    return _task(network, seconds, hop, function, window_rows, channel, salvage)
+    with_vectors = calibration is not None and calibration.novelty is not None
+    if hop is None:
+        function, new_total = recording_predictions(network, with_vectors=with_vectors)
+        to_rows: ToRows = partial(recording_rows, new_total=new_total, keep_partial=salvage)
+    else:
+        function = partial(_window_probabilities, network)
+        if with_vectors:
+            function = network.answers
+        to_rows = window_rows
+    if calibration is not None:
+        to_rows = partial(_calibrated_rows, to_rows, calibration)
+    return _task(network, seconds, hop or seconds, function, to_rows, channel, salvage)
 
 
-def recording_predictions(network: Network) -> tuple[BatchFunction, Callable[[], Total]]:
+def recording_predictions(
+    network: Network, *, with_vectors: bool = False
+) -> tuple[BatchFunction, Callable[[], Total]]:
     """Return what to compute of each window, and what makes a recording's probabilities of that.
+
+    Args:
+        network: what computes.
+        with_vectors: whether the vector behind a recording's probabilities follows them.
 
     Raises:
         ConfigError: the network was not trained with labels.
     """
     classifier = network.classifier()
     if classifier.config.recordings == "whole":
-        pooling = classifier.pooling
-        return partial(_window_summaries, network, pooling), partial(PooledPrediction, network)
+        total = PooledAnswer if with_vectors else PooledPrediction
+        return partial(_window_summaries, network, classifier.pooling), partial(total, network)
+    if with_vectors:
+        return network.answers, MeanOfWindows
     return partial(_window_probabilities, network), MeanOfWindows
+
+
+def _calibrated_rows(
+    to_rows: ToRows, calibration: Calibration, outputs: Iterator[Output | RecordingEnd]
+) -> Iterator[Row | RecordingEnd]:
+    """Yield rows with calibrated probabilities and, if that is known, the novelty after them."""
+    for item in to_rows(outputs):
+        if isinstance(item, Row):
+            yield item._replace(values=calibration.answers(item.values))
+        else:
+            yield item
 
 
 def _window_probabilities(network: Network, batch: Batch) -> list[np.ndarray]:

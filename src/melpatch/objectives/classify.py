@@ -144,6 +144,7 @@ class Classify(Objective):
         check(fits, "objective.pooling", config.pooling, allowed)
         token_dim = self.pooling.token_dim(encoder.embed_dim, encoder.num_layers)
         pooled = pooled_dim(config.projection or token_dim, encoder.grid.rows, self.pooling)
+        self.vector_dim = pooled
         self.projection = None
         self.head: nn.Module
         if config.projection:
@@ -271,10 +272,15 @@ class Classify(Objective):
     def _scores(
         self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None
     ) -> Float[Tensor, "clip label"]:
-        rows = self.encoder.grid.rows
-        pooled = pool(encoded.patches, encoded.cls, valid, rows, self.pooling)
+        pooled = self._pooled(encoded, valid)
         scores: Tensor = self.head(pooled)
         return scores.to(pooled.dtype)
+
+    def _pooled(
+        self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None
+    ) -> Float[Tensor, "clip dim"]:
+        rows = self.encoder.grid.rows
+        return pool(encoded.patches, encoded.cls, valid, rows, self.pooling)
 
     @property
     def _takes_layers(self) -> bool:
@@ -291,10 +297,19 @@ class Classify(Objective):
         """
         return self._probabilities(self.logits(self.features(batch)))
 
+    def probabilities_and_vectors(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip dim"]]:
+        """Return the probability of each label, and the vectors from which the head tells them."""
+        features = self.features(batch)
+        encoded = self.encoder(features.spectrogram, features.valid, layers=self._takes_layers)
+        vectors = self._pooled(self._to_pool(encoded), features.valid)
+        return self.classify(vectors), vectors
+
     def classify(self, vectors: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip label"]:
         """Return the probability of each label for vectors that were pooled over whole recordings."""
         logits: Tensor = self.head(vectors)
-        return self._probabilities(logits)
+        return self._probabilities(logits.to(vectors.dtype))
 
     def _probabilities(self, logits: Float[Tensor, "clip label"]) -> Float[Tensor, "clip label"]:
         if self.config.multi_label:

@@ -1,7 +1,7 @@
 """Score the classifier's own predictions, without any training."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from melpatch.data.split_roles import role_of
 from melpatch.errors import ConfigError
@@ -62,7 +62,10 @@ class AsTrained(Protocol):
         """Return what a trial depends on, see :meth:`Protocol.fingerprint`, and that is the head too."""
         model = job.model
         network = fingerprint_of_network(model.config, model.objective.state_dict())
-        return f"{super().fingerprint(job, split)} {network}"
+        fingerprint = f"{super().fingerprint(job, split)} {network}"
+        if model.calibration is not None:
+            fingerprint += f" temperature {model.calibration.temperature!r}"
+        return fingerprint
 
     def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
         """See :meth:`melpatch.evaluation.protocol.Protocol.run_trial`."""
@@ -71,10 +74,13 @@ class AsTrained(Protocol):
             job.model.sample_rate, job.model.seconds, job.batch_size, job.workers, "predicting"
         )
         predictions = clip_table(function, split.test.clips, how, new_total)
-        rejected = [clip.path for clip in predictions.rejected]
-        return TrialResult(
-            split.name, seed, predictions.clips, predictions.rows, {"rejected": rejected}
-        )
+        details: dict[str, Any] = {"rejected": [clip.path for clip in predictions.rejected]}
+        probabilities = predictions.rows
+        calibration = job.model.calibration
+        if calibration is not None:
+            probabilities = calibration.probabilities(probabilities)
+            details["temperature"] = calibration.temperature
+        return TrialResult(split.name, seed, predictions.clips, probabilities, details)
 
 
 def _classifier(job: EvaluationJob) -> Classify:

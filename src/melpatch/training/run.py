@@ -13,6 +13,7 @@
     validation.json     scores of a classifier's kept weights on validation clips, with warnings
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
+    calibration.safetensors  of a classifier, see :mod:`melpatch.inference.calibration`
     lock                held by the process that trains
     resume/step-N/      newest checkpoints, see :mod:`melpatch.training.checkpoints`
 
@@ -58,7 +59,8 @@ _RESTORE = "restore it from a backup"
 # Files that a run writes later than config.toml, so that without it they are of something else.
 _OF_A_RUN = (
     *("corpus.json", "clips.npy", "environment.json", "metrics.jsonl", "speed.jsonl"),
-    *("linear_probe.json", "validation.json", "rejected.csv", "model.safetensors", "resume"),
+    *("linear_probe.json", "validation.json", "rejected.csv", "model.safetensors"),
+    *("calibration.safetensors", "resume"),
 )
 # Seconds to wait for another process to release the folder's lock. The decoding processes of a
 # killed run inherit its lock, and exit up to 5 s later.

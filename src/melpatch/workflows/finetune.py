@@ -12,7 +12,9 @@ from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, describe_untrained, split_corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
-from melpatch.evaluation.kept_probe import keep_probe
+from melpatch.evaluation.calibrate import calibrate, discard_calibration
+from melpatch.evaluation.kept_probe import calibrate_probe, keep_probe
+from melpatch.evaluation.thresholds import ThresholdRule
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective, Plan
@@ -85,6 +87,10 @@ class FinetuneConfig:
     probe: bool = True
     """Fit that linear probe before the whole network is trained, and say which of the two is better on
     the validation clips."""
+    thresholds: str = "auto"
+    """When predict gives a label, chosen on the validation clips: none (the most probable one, or
+    those of 0.5 or more), f1 (the best F1 of each class), precision=0.9 (the most labels of which
+    0.9 are right, for each class); auto is f1 where clips may have several labels, else none."""
     labels_per_class: int | None = None
     """Train on only this many clips of each class, chosen by the seed."""
     stats_clips: int = 512
@@ -210,6 +216,8 @@ def finetune(config: FinetuneConfig) -> Run:
         f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
     _warn_of_missing_splits(corpus, split, training)
+    # A wrong spelling is an error before the training, not after it.
+    ThresholdRule.parse(config.thresholds, corpus.multi_label)
     if config.head == "linear":
         return run or _keep_probe(config, training, objective, train, split.val)
     _tell_choice(config, training, train, split.val)
@@ -239,7 +247,9 @@ def _train(
         probe = probe_first(
             run, objective, config.init, train, val, intended, head_start=head_start
         )
+    discard_calibration(run.folder)
     progress = train_classifier(objective, run, train, val, tracker=tracker)
+    calibrate(run.folder, train, val, config.thresholds)
     tell_kept_weights(run, progress, val, probe)
 
 
@@ -252,10 +262,18 @@ def _keep_probe(
 ) -> Run:
     """Fit a linear probe on frozen features, tell its validation score, and keep it as a run."""
     probe = fit_probe(training, objective, config.init, config.out, train, val)
-    learnt = replace(train, clips=probe.clips, labels=training.labels)
+    labels = training.labels
+    calibration = None
+    if probe.val_vectors is not None:
+        calibration = calibrate_probe(
+            probe.head, probe.vectors, probe.val_vectors, labels, config.thresholds
+        )
+    learnt = replace(train, clips=probe.vectors.clips, labels=labels)
     encoder = objective.export_encoder()
-    run = keep_probe(training, encoder, probe.head, probe.pooling, learnt, config.out, config)
-    run.reject(probe.rejected)
+    run = keep_probe(
+        training, encoder, probe.head, probe.pooling, learnt, config.out, config, calibration
+    )
+    run.reject(probe.vectors.rejected)
     tell_record(run, f", a linear probe on {probe.pooling}", probe.record)
     return run
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from melpatch.atomic import written_aside
 from melpatch.config import check
-from melpatch.data.clip import Clip
-from melpatch.data.corpus import Corpus, Rejected
+from melpatch.data.corpus import Corpus
 from melpatch.distributed import on_rank_zero
+from melpatch.evaluation.features import ClipVectors
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.kept_probe import load_head
 from melpatch.evaluation.linear import LinearHead
@@ -51,16 +51,16 @@ class FrozenProbe:
     Attributes:
         head: the fitted probe.
         pooling: how tokens become one vector.
-        clips: the training clips that could be read.
-        rejected: those that could not.
+        vectors: those of the training clips.
+        val_vectors: those of the validation clips, if there are any.
         record: its scores on validation clips, see
             :func:`melpatch.workflows.kept_weights.validation_record`; None without any.
     """
 
     head: LinearHead
     pooling: str
-    clips: tuple[Clip, ...]
-    rejected: tuple[Rejected, ...]
+    vectors: ClipVectors
+    val_vectors: ClipVectors | None
     record: dict[str, Any] | None
 
 
@@ -102,12 +102,14 @@ def fit_probe(
     inputs = probe_inputs(vectors, train, labels)
     head = on_rank_zero(lambda: probe.fit(inputs, multi_label=multi_label))
     record = None
+    held_out = None
     if val is not None:
-        scored = probe_inputs(features.vectors(val, probe.pooling), val, labels)
+        held_out = features.vectors(val, probe.pooling)
+        scored = probe_inputs(held_out, val, labels)
         probabilities = head.probabilities(scored.features.vectors)
         table = ClipTable(scored.features.clips, probabilities, ())
         record = validation_record(table, training, selection_metric(training.objective, val))
-    return FrozenProbe(head, probe.pooling, vectors.clips, vectors.rejected, record)
+    return FrozenProbe(head, probe.pooling, vectors, held_out, record)
 
 
 def probe_first(

@@ -1,0 +1,121 @@
+"""Learn on validation clips how far to trust a classifier, and keep it in its run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from melpatch.data.clip import Clip
+from melpatch.data.corpus import Corpus, label_matrix
+from melpatch.distributed import barrier, on_rank_zero
+from melpatch.evaluation.novelty import MOST_TRAINING_CLIPS, fit_novelty
+from melpatch.evaluation.temperature import fit_temperature, reliability
+from melpatch.evaluation.thresholds import NEVER, ThresholdRule, choose_thresholds
+from melpatch.inference.calibration import CALIBRATION, Calibration
+from melpatch.inference.corpus import ClipTable, CorpusPass, clip_table
+from melpatch.inference.model import Model, load
+from melpatch.inference.tasks import recording_predictions
+from melpatch.progress import notice
+
+
+class Answers(NamedTuple):
+    """What a classifier makes of clips, uncalibrated."""
+
+    clips: Sequence[Clip]
+    probabilities: Float[np.ndarray, "clip label"]
+    vectors: Float[np.ndarray, "clip dim"]
+    """The vectors that its head takes."""
+
+
+def discard_calibration(folder: Path) -> None:
+    """Remove the calibration of a run whose weights are about to change."""
+    on_rank_zero(lambda: (folder / CALIBRATION).unlink(missing_ok=True))
+
+
+def calibrate(folder: Path, train: Corpus, val: Corpus | None, thresholds: str) -> None:
+    """Calibrate a classifier that was just trained on validation clips, if any; keep that in its run.
+
+    All processes must call it.
+
+    Args:
+        folder: the run folder.
+        train: the clips that it was trained on.
+        val: the validation clips.
+        thresholds: how thresholds are chosen, see
+            :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
+    """
+    clips = () if val is None else of_known_classes(val.clips, train.clips)
+    if not clips:
+        return
+    # Wait for the weights, which rank 0 writes. The training has run whatever code the run names.
+    barrier()
+    model = load(folder, trust_code=True)
+    multi_label = model.network.classifier().config.multi_label
+    # Evenly spaced, so that all classes are there also where clips are sorted by class.
+    step = ceil(len(train.clips) / MOST_TRAINING_CLIPS)
+    calibration = fit_calibration(
+        _answers(model, train.clips[::step]),
+        _answers(model, clips),
+        model.labels,
+        thresholds,
+        multi_label=multi_label,
+    )
+    on_rank_zero(lambda: calibration.save(folder))
+
+
+def of_known_classes(val: Sequence[Clip], train: Sequence[Clip]) -> tuple[Clip, ...]:
+    """Return the validation clips whose labels all have a training clip: others cannot be right."""
+    learnt = {label for clip in train for label in clip.labels}
+    return tuple(clip for clip in val if learnt.issuperset(clip.labels))
+
+
+def fit_calibration(
+    train: Answers,
+    val: Answers,
+    labels: Sequence[str],
+    thresholds: str,
+    *,
+    multi_label: bool,
+) -> Calibration:
+    """Return what validation clips say about a classifier, and tell it in a line.
+
+    Args:
+        train: its answers to clips that it was trained on.
+        val: its answers to validation clips.
+        labels: its classes.
+        thresholds: how thresholds are chosen, see
+            :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
+        multi_label: whether a clip may have several labels.
+    """
+    rule = ThresholdRule.parse(thresholds, multi_label)
+    targets = label_matrix(val.clips, labels)
+    temperature = fit_temperature(val.probabilities, targets, multi_label)
+    calibration = Calibration(multi_label, temperature, len(val.clips))
+    probabilities = calibration.probabilities(val.probabilities)
+    before = reliability(val.probabilities, targets, multi_label).error
+    after = reliability(probabilities, targets, multi_label).error
+    chosen = choose_thresholds(probabilities, targets, rule, multi_label)
+    told = [
+        f"calibrated on {len(val.clips)} validation clips: temperature {temperature:.3g}, expected "
+        f"calibration error {before:.3f} before, {after:.3f} after"
+    ]
+    if chosen is not None:
+        told.append(f"thresholds by {rule}")
+        never = int((chosen >= NEVER).sum())
+        if never:
+            told.append(f"{never} of {len(labels)} classes cannot reach it and are never given")
+    notice("; ".join(told))
+    novelty = fit_novelty(train.vectors, val.vectors)
+    return replace(calibration, thresholds=chosen, threshold_rule=str(rule), novelty=novelty)
+
+
+def _answers(model: Model, clips: Sequence[Clip]) -> Answers:
+    function, new_total = recording_predictions(model.network, with_vectors=True)
+    how = CorpusPass(model.sample_rate, model.seconds, model.default_batch_size, 0, "calibrating")
+    table: ClipTable = clip_table(function, clips, how, new_total)
+    labels = len(model.labels)
+    return Answers(table.clips, table.rows[:, :labels], table.rows[:, labels:])
