@@ -13,7 +13,6 @@ from melpatch.data.splits import Split, describe_untrained, split_corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
 from melpatch.evaluation.calibrate import calibrate, discard_calibration
-from melpatch.evaluation.kept_probe import calibrate_probe, keep_probe
 from melpatch.evaluation.thresholds import ThresholdRule
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
@@ -35,12 +34,12 @@ from melpatch.workflows.corpus import (
 )
 from melpatch.workflows.frozen_probe import (
     describe_few_labels,
-    fit_probe,
+    fit_and_keep,
     probe_first,
     with_head_of_probe,
 )
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
-from melpatch.workflows.kept_weights import tell_kept_weights, tell_record
+from melpatch.workflows.kept_weights import tell_kept_weights
 from melpatch.workflows.label_settings import describe_selection, resolved, selection_metric
 from melpatch.workflows.runs import describe_objective, reopen
 from melpatch.workflows.validation import Validation
@@ -219,7 +218,10 @@ def finetune(config: FinetuneConfig) -> Run:
     # A wrong spelling is an error before the training, not after it.
     ThresholdRule.parse(config.thresholds, corpus.multi_label)
     if config.head == "linear":
-        return run or _keep_probe(config, training, objective, train, split.val)
+        if run is not None:
+            return run
+        given = training, objective, config.init, config.out, train, split.val
+        return fit_and_keep(*given, config.thresholds, config)
     _tell_choice(config, training, train, split.val)
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
     intended = plan(training, train)
@@ -251,31 +253,6 @@ def _train(
     progress = train_classifier(objective, run, train, val, tracker=tracker)
     calibrate(run.folder, train, val, config.thresholds)
     tell_kept_weights(run, progress, val, probe)
-
-
-def _keep_probe(
-    config: FinetuneConfig,
-    training: RunConfig,
-    objective: Objective,
-    train: Corpus,
-    val: Corpus | None,
-) -> Run:
-    """Fit a linear probe on frozen features, tell its validation score, and keep it as a run."""
-    probe = fit_probe(training, objective, config.init, config.out, train, val)
-    labels = training.labels
-    calibration = None
-    if probe.val_vectors is not None:
-        calibration = calibrate_probe(
-            probe.head, probe.vectors, probe.val_vectors, labels, config.thresholds
-        )
-    learnt = replace(train, clips=probe.vectors.clips, labels=labels)
-    encoder = objective.export_encoder()
-    run = keep_probe(
-        training, encoder, probe.head, probe.pooling, learnt, config.out, config, calibration
-    )
-    run.reject(probe.vectors.rejected)
-    tell_record(run, f", a linear probe on {probe.pooling}", probe.record)
-    return run
 
 
 def _warn_of_missing_splits(corpus: Corpus, split: Split, training: RunConfig) -> None:

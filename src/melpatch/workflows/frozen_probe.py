@@ -17,7 +17,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.distributed import on_rank_zero
 from melpatch.evaluation.features import ClipVectors
 from melpatch.evaluation.frozen_features import FrozenFeatures
-from melpatch.evaluation.kept_probe import load_head
+from melpatch.evaluation.kept_probe import calibrate_probe, keep_probe, load_head
 from melpatch.evaluation.linear import LinearHead
 from melpatch.evaluation.probe import probe_inputs
 from melpatch.evaluation.select import linear_probe
@@ -30,7 +30,7 @@ from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.run import Run
 from melpatch.workflows.initialize import SCRATCH, is_run
-from melpatch.workflows.kept_weights import score_of, validation_record
+from melpatch.workflows.kept_weights import score_of, tell_record, validation_record
 from melpatch.workflows.label_settings import selection_metric
 
 FILE = "linear_probe.json"
@@ -110,6 +110,46 @@ def fit_probe(
         table = ClipTable(scored.features.clips, probabilities, ())
         record = validation_record(table, training, selection_metric(training.objective, val))
     return FrozenProbe(head, probe.pooling, vectors, held_out, record)
+
+
+def fit_and_keep(
+    training: RunConfig,
+    objective: Objective,
+    init: str,
+    out: Path,
+    train: Corpus,
+    val: Corpus | None,
+    thresholds: str,
+    command: Any,
+) -> Run:
+    """Fit a linear probe, calibrate it on validation clips, tell its score, and keep it as a run.
+
+    Args:
+        training: see :func:`fit_probe`, as the rest.
+        objective: the classifier.
+        init: what it starts from.
+        out: run folder to write.
+        train: the training clips.
+        val: the validation clips, if any.
+        thresholds: how thresholds are chosen, see
+            :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
+        command: the settings of the command that keeps it.
+    """
+    probe = fit_probe(training, objective, init, out, train, val)
+    labels = training.labels
+    calibration = None
+    if probe.val_vectors is not None:
+        calibration = calibrate_probe(
+            probe.head, probe.vectors, probe.val_vectors, labels, thresholds
+        )
+    learnt = replace(train, clips=probe.vectors.clips, labels=labels)
+    encoder = objective.export_encoder()
+    run = keep_probe(
+        training, encoder, probe.head, probe.pooling, learnt, out, command, calibration
+    )
+    run.reject(probe.vectors.rejected)
+    tell_record(run, f", a linear probe on {probe.pooling}", probe.record)
+    return run
 
 
 def probe_first(
