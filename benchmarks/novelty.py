@@ -125,8 +125,8 @@ def main(arguments: list[str] | None = None) -> None:
             others[kind] = odd.select(clips).vectors
         for name, score in ways(train, val, corpus.labels).items():
             limit = np.quantile(score(val.vectors), 1 - FALSE_ALARMS)
-            found = {kind: float((score(new) > limit).mean()) for kind, new in others.items()}
-            print(json.dumps({"way": name, **{k: round(v, 3) for k, v in found.items()}}))
+            shares = {kind: float((score(new) > limit).mean()) for kind, new in others.items()}
+            print(json.dumps({"way": name, **{k: round(v, 3) for k, v in shares.items()}}))
 
 
 if __name__ == "__main__":

@@ -492,6 +492,6 @@ def test_a_new_training_starts_without_the_old_calibration(corpus, pretrained, t
 
 def test_a_rule_for_thresholds_is_refused_before_the_training(corpus, pretrained, tmp_path, capsys):
     words = ["--data", corpus, "--out", tmp_path / "run", "--init", pretrained, *HERE]
-    assert main(["finetune", *map(str, words), "--thresholds", "f1"]) == 2
-    assert "--thresholds f1; allowed: auto, none, f1 where clips may" in capsys.readouterr().err
+    assert main(["finetune", *map(str, words), "--thresholds", "best"]) == 2
+    assert "--thresholds best; allowed: auto, none, f1, or precision" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

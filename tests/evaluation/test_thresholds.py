@@ -50,17 +50,19 @@ def test_precision_is_reached_with_as_many_labels_as_can_be(seed, precision, mul
         assert (thresholds[column] == NEVER) == (most == 0)
 
 
-@given(st.integers(0, 300))
-def test_no_other_threshold_has_a_better_f1(seed):
+@given(st.integers(0, 300), st.booleans())
+def test_no_other_threshold_has_a_better_f1(seed, multi_label):
     probabilities, targets = drawn(seed)
-    thresholds = choose_thresholds(probabilities, targets, ThresholdRule("f1"), True)
+    thresholds = choose_thresholds(probabilities, targets, ThresholdRule("f1"), multi_label)
+    eligible = np.ones_like(targets, bool) if multi_label else one_label(probabilities)
     for column in range(4):
         mine, positive = probabilities[:, column], targets[:, column] > 0
-        if not positive.any():
+        may = eligible[:, column] & (mine > 0)
+        if not (positive & may).any():
             assert thresholds[column] == 0.5
             continue
-        best = max(scores(mine >= cut, positive)[1] for cut in {*mine.tolist()} - {0.0})
-        assert scores(mine >= thresholds[column], positive)[1] == pytest.approx(best)
+        best = max(scores((mine >= cut) & may, positive)[1] for cut in {*mine.tolist()})
+        assert scores((mine >= thresholds[column]) & may, positive)[1] == pytest.approx(best)
 
 
 def test_a_threshold_lies_between_clips():
@@ -83,7 +85,7 @@ def test_classes_in_parts_are_classes_at_once(monkeypatch):
     [
         ("auto", True, ThresholdRule("f1")),
         ("auto", False, ThresholdRule("none")),
-        ("f1", True, ThresholdRule("f1")),
+        ("f1", False, ThresholdRule("f1")),
         ("none", True, ThresholdRule("none")),
         ("precision=0.9", False, ThresholdRule("precision", 0.9)),
         ("precision=1", False, ThresholdRule("precision", 1.0)),
@@ -93,9 +95,11 @@ def test_rules_have_spellings(text, multi_label, rule):
     assert ThresholdRule.parse(text, multi_label) == rule
 
 
-@pytest.mark.parametrize("text", ["f1", "", "precision", "precision=0", "precision=1.5", "best"])
+@pytest.mark.parametrize("text", ["", "precision", "precision=0", "precision=1.5", "best"])
 def test_other_rules_are_refused(text):
-    with pytest.raises(ConfigError, match=r"thresholds = '.*'; allowed: auto, none, f1 where"):
+    with pytest.raises(
+        ConfigError, match=r"thresholds = '.*'; allowed: auto, none, f1, or precision"
+    ):
         ThresholdRule.parse(text, False)
 
 

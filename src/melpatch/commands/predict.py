@@ -12,7 +12,7 @@ from melpatch.errors import ConfigError
 from melpatch.evaluation.majority import listed
 from melpatch.inference.jobs import InferenceConfig, inference_job
 from melpatch.inference.model import Model, load
-from melpatch.inference.novelty import NONE_OF_THESE, Novelty
+from melpatch.inference.novelty import NONE_OF_THESE
 from melpatch.inference.tables import Column
 from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
@@ -71,12 +71,30 @@ def run(config: Config) -> None:
     validation = read_validation(config.run)
     if validation is not None and validation["warning"]:
         notice(f"{config.run}, on its validation clips: {validation['warning']}")
+    _warn_of_few(config, model)
+    assigned = np.zeros(len(model.labels), dtype=bool)
+    job = inference_job(
+        config,
+        model,
+        model.prediction_task(hop=config.hop, salvage=config.salvage),
+        _columns(config, model, assigned),
+        default_ending=".csv",
+        about={"command": "predict", "hop": config.hop, "salvage": config.salvage},
+        timed=True,
+        keep=config.hop is not None or config.salvage,
+    )
+    write_output(job)
+    warning = describe_assigned(assigned, model.labels, len(job.recordings))
+    if warning is not None:
+        notice(warning)
+
+
+def _columns(config: Config, model: Model, assigned: Bool[np.ndarray, " label"]) -> list[Column]:
+    """Return the columns of the answers; they note in ``assigned`` which classes are the most probable one."""
     number = len(model.labels)
-    multi_label = model.objective.config.multi_label
+    multi_label = model.network.classifier().config.multi_label
     thresholds = _thresholds(config, model)
     novelty = None if model.calibration is None else model.calibration.novelty
-    _warn_of_few(config, novelty)
-    assigned = np.zeros(number, dtype=bool)
 
     def unknown(rows: np.ndarray) -> np.ndarray:
         if novelty is None or not config.false_alarms:
@@ -102,20 +120,7 @@ def run(config: Config) -> None:
     ]
     if novelty is not None:
         columns.insert(2, Column("novelty", lambda rows: rows["values"][:, number], ".4g"))
-    job = inference_job(
-        config,
-        model,
-        model.prediction_task(hop=config.hop, salvage=config.salvage),
-        columns,
-        default_ending=".csv",
-        about={"command": "predict", "hop": config.hop, "salvage": config.salvage},
-        timed=True,
-        keep=config.hop is not None or config.salvage,
-    )
-    write_output(job)
-    warning = describe_assigned(assigned, model.labels, len(job.recordings))
-    if warning is not None:
-        notice(warning)
+    return columns
 
 
 def describe_assigned(
@@ -149,8 +154,9 @@ def _thresholds(config: Config, model: Model) -> Float[np.ndarray, " label"] | N
     return np.full(len(model.labels), 0.5 if config.threshold is None else config.threshold)
 
 
-def _warn_of_few(config: Config, novelty: Novelty | None) -> None:
+def _warn_of_few(config: Config, model: Model) -> None:
     """Say so if there are too few validation clips to tell what is unlike the training clips."""
+    novelty = None if model.calibration is None else model.calibration.novelty
     if novelty is None or not config.false_alarms:
         return
     clips = len(novelty.held_out)

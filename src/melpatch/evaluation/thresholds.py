@@ -11,7 +11,7 @@ from melpatch.config import check
 NEVER = 2.0
 """A threshold that no probability reaches: the label is never given."""
 _UNKNOWN = 0.5
-"""Threshold of a class without a validation clip, by the rule ``f1``."""
+"""Threshold of a class that no validation clip of it could be given, by the rule ``f1``."""
 _MOST_CELLS = 1 << 24  # clips times classes that are sorted at a time
 
 
@@ -28,7 +28,7 @@ class ThresholdRule:
     precision: float = 0.0
 
     @staticmethod
-    def parse(text: str, multi_label: bool) -> "ThresholdRule":
+    def parse(text: str, multi_label: bool = False) -> "ThresholdRule":
         """Return the rule of a spelling.
 
         ``none``: no thresholds; a clip has its most probable label, or where it may have several
@@ -37,12 +37,12 @@ class ThresholdRule:
         several labels, else ``none``.
 
         Raises:
-            SettingError: there is no such rule, or not for one label per clip.
+            SettingError: there is no such rule.
         """
-        allowed = "auto, none, f1 where clips may have several labels, or precision=P, P in (0, 1]"
+        allowed = "auto, none, f1, or precision=P with P above 0 and at most 1"
         if text == "auto":
             return ThresholdRule("f1" if multi_label else "none")
-        if text == "none" or (text == "f1" and multi_label):
+        if text in ("none", "f1"):
             return ThresholdRule(text)
         match = re.fullmatch(r"precision=(0?\.\d+|1(\.0*)?)", text)
         precision = float(match[1]) if match else 0.0
@@ -66,7 +66,7 @@ def choose_thresholds(
     It lies halfway between the least probability with which the label is given to a validation clip
     and the greatest below that. Where a clip has one label, only its most probable one is given.
     A class that cannot reach the precision, or has no validation clip to show it, is never given
-    (:data:`NEVER`); without a validation clip the rule ``f1`` takes 0.5.
+    (:data:`NEVER`); where it is given to no clip of it in any case, the rule ``f1`` takes 0.5.
 
     Args:
         probabilities: of validation clips, calibrated.
@@ -111,7 +111,7 @@ def _thresholds(
     else:
         score = np.where(possible, 2 * right / (number + positive.sum(axis=0)), -1.0)
         cut = score.argmax(axis=0)
-        found_none = ~positive.any(axis=0)
+        found_none = ~(positive & (given > 0)).any(axis=0)
         otherwise = _UNKNOWN
     rows = np.arange(given.shape[1])
     middle = (ranked[cut, rows] + np.maximum(below[cut, rows], 0)) / 2

@@ -112,6 +112,7 @@ class FinetuneConfig:
             self.labels_per_class,
             "1 or more",
         )
+        ThresholdRule.parse(self.thresholds)
         check(self.stats_clips >= 0, "stats_clips", self.stats_clips, "0 or more")
 
 
@@ -215,13 +216,9 @@ def finetune(config: FinetuneConfig) -> Run:
         f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
     _warn_of_missing_splits(corpus, split, training)
-    # A wrong spelling is an error before the training, not after it.
-    ThresholdRule.parse(config.thresholds, corpus.multi_label)
     if config.head == "linear":
-        if run is not None:
-            return run
         given = training, objective, config.init, config.out, train, split.val
-        return fit_and_keep(*given, config.thresholds, config)
+        return run or fit_and_keep(*given, config.thresholds, config)
     _tell_choice(config, training, train, split.val)
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
     intended = plan(training, train)
