@@ -122,7 +122,11 @@ def test_an_encoder_is_scored_by_probes(corpus, encoder, tmp_path, capsys, drawn
         assert record["value"] == pytest.approx(accuracy(lines))
         assert len(lines) == 6
     assert records["linear"]["value"] > 0.9  # low, high and noise are told apart by any weights
-    assert records["knn"]["settings"] == {"k": 3, "pooling": DEFAULT_POOLING}
+    assert records["knn"]["settings"] == {
+        "k": 3,
+        "pooling": DEFAULT_POOLING,
+        "standardise": True,
+    }
     assert (records["knn"]["settings_changed"], records["linear"]["settings_changed"]) == (
         ["k"],
         [],

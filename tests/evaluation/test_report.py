@@ -32,7 +32,12 @@ def test_settings_that_differ_are_named_even_from_none(asked):
     assert score(Choosy(), asked)["settings_changed"] == []
     record = score(Choosy(weights="near", k=3), asked)
     assert record["settings_changed"] == ["k", "weights"]
-    assert record["settings"] == {"k": 3, "pooling": DEFAULT_POOLING, "weights": "near"}
+    assert record["settings"] == {
+        "k": 3,
+        "pooling": DEFAULT_POOLING,
+        "standardise": True,
+        "weights": "near",
+    }
 
 
 def test_the_record_says_how_it_came_about_and_is_what_is_written(asked):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from melpatch.errors import MelpatchError
-from melpatch.protocols.knn import neighbour_shares
+from melpatch.evaluation.features import ClipVectors
+from melpatch.evaluation.probe import ProbeInputs
+from melpatch.protocols.knn import KNN, neighbour_shares
 
 
 def slow(train, targets, test, k):
@@ -38,6 +40,23 @@ def test_only_the_direction_counts():
         [1, 0],
         [0, 1],
     ]
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_what_all_clips_share_decides_nothing_once_vectors_are_standardised(standardise):
+    generator = np.random.default_rng(5)
+    offset = np.array([100.0, 100.0, 100.0])
+    train = offset + generator.normal(size=(20, 3)) * [1, 0.1, 10]
+    test = offset + generator.normal(size=(6, 3)) * [1, 0.1, 10]
+    targets = np.eye(2)[generator.integers(0, 2, 20)]
+    inputs = [ProbeInputs(ClipVectors((), vectors, ()), targets) for vectors in (train, test)]
+    found, _ = KNN(k=3, standardise=standardise).fit_predict(
+        inputs[0], None, inputs[1], multi_label=False, seed=0
+    )
+    if standardise:
+        mean, scale = train.mean(axis=0), train.std(axis=0)
+        train, test = (train - mean) / scale, (test - mean) / scale
+    assert found == pytest.approx(slow(train, targets, test, 3))
 
 
 def test_embeddings_that_are_not_finite_are_refused():

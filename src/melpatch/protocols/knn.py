@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Shaped
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from melpatch.config import check
 from melpatch.evaluation.metrics import check_finite
@@ -16,12 +17,15 @@ from melpatch.evaluation.probe import ProbeInputs, VectorProbe
 class KNN(VectorProbe):
     """The vote of the most similar training clips."""
 
-    # Version 1 had the mean of each frequency row only.
+    # Version 1 had the mean of each frequency row only, and took vectors as they are.
     version: ClassVar[int] = 2
     selection_rule: ClassVar[str] = "nothing is selected"
 
     k: int = 10
     """How many neighbours vote."""
+    standardise: bool = True
+    """Give each number of a vector mean 0 and deviation 1 over the training clips first. Otherwise what
+    all clips share decides how similar they are."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -38,13 +42,15 @@ class KNN(VectorProbe):
         seed: int,
     ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
         """See :meth:`melpatch.evaluation.probe.Probe.fit_predict`."""
-        shares = neighbour_shares(
-            train.features.vectors,
-            train.targets,
-            test.features.vectors,
-            k=self.k,
-        )
-        return shares, {}
+        learnt = np.asarray(train.features.vectors)
+        scored = np.asarray(test.features.vectors)
+        if self.standardise:
+            check_finite("training features", learnt)
+            check_finite("test features", scored)
+            scaler = StandardScaler().fit(learnt)
+            learnt = scaler.transform(learnt)
+            scored = scaler.transform(scored)
+        return neighbour_shares(learnt, train.targets, scored, k=self.k), {}
 
 
 def neighbour_shares(
