@@ -30,6 +30,7 @@ SMALL = {
     "finetune": FEW,
     "bench": ["--size", "nano", "--batches", "2", *SHORT],
     "evaluate": ["--no-floors"],
+    "fit-embedding": ["--dim", "3"],
     "compare": [
         "--size",
         "nano",
