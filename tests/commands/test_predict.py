@@ -81,10 +81,10 @@ def test_one_class_for_many_recordings_is_told(called, recordings, told):
 
 def test_what_a_classifier_never_did_on_validation_is_told(folder, tmp_path, capsys):
     run = write_run(tmp_path / "run", settings(LABELS))
-    record = {"metrics": {}, "warning": "every clip is called 'low'"}
+    record = {"metrics": {}, "warnings": ["on validation every clip is called 'low'"]}
     (run / "validation.json").write_text(json.dumps(record))
     melpatch("predict", run, folder / "low", "--out", tmp_path / "found.csv")
-    assert "on its validation clips: every clip is called 'low'" in capsys.readouterr().err
+    assert f"{run}: on validation every clip is called 'low'" in capsys.readouterr().err
 
 
 def test_windows_of_a_long_recording_have_their_times(classifier, tmp_path):

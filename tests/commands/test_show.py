@@ -67,15 +67,13 @@ def test_the_table_tells_the_same(run, capsys):
 
 
 def test_what_the_kept_weights_do_on_validation_is_told(run, capsys):
-    record = {
-        "metrics": {"accuracy": 0.846, "majority_rate": 0.846},
-        "warning": "every clip is low",
-    }
+    metrics = {"accuracy": 0.846, "majority_rate": 0.846}
+    record = {"metrics": metrics, "warnings": ["on validation every clip is low", "worse"]}
     (run / "validation.json").write_text(json.dumps(record))
     melpatch("show", run, "--json")
     shown = json.loads(capsys.readouterr().out)
-    assert shown["warning"] == "on validation every clip is low"
-    assert shown["kept weights on validation"] == record["metrics"]
+    assert shown["warning"] == "on validation every clip is low; worse"
+    assert shown["kept weights on validation"] == metrics
     (run / "validation.json").write_text("{}")
     assert main(["show", str(run)]) == 2
     assert "validation.json: damaged" in capsys.readouterr().err

@@ -69,8 +69,8 @@ def run(config: Config) -> None:
     if untrained:
         notice(f"{config.run} was trained on no clip of these classes: {', '.join(untrained)}")
     validation = read_validation(config.run)
-    if validation is not None and validation["warning"]:
-        notice(f"{config.run}, on its validation clips: {validation['warning']}")
+    if validation is not None and validation["warnings"]:
+        notice(f"{config.run}: {'; '.join(validation['warnings'])}")
     _warn_of_few(config, model)
     assigned = np.zeros(len(model.labels), dtype=bool)
     job = inference_job(

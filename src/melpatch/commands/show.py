@@ -110,8 +110,8 @@ def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
         else:
             latest |= record
     validation = read_validation(folder)
-    if validation is not None and validation["warning"]:
-        warning = f"on validation {validation['warning']}"
+    if validation is not None and validation["warnings"]:
+        warning = "; ".join(validation["warnings"])
     encoder, front = settings.encoder, settings.front_end
     about = {
         "objective": owner(settings.objective).__name__,

@@ -43,20 +43,22 @@ def validation_record(
         step: the step that was chosen, if one was.
 
     Returns:
-        ``selected_by``, the metric; ``step``; ``clips``, their number; ``metrics`` by name; ``warning``, a
-        sentence if the predictions are no better than a constant answer or leave classes out, else
-        None.
+        ``selected_by``, the metric; ``step``; ``clips``, their number; ``metrics`` by name; ``warnings``,
+        a sentence if the predictions are no better than a constant answer or leave classes out.
     """
     targets = label_matrix(table.clips, config.labels)
     scores = compute_metrics(table.rows, targets, config.labels, config.objective.multi_label)
     metrics = {name: value for name, value in scores.items() if isinstance(value, float)}
-    warning = describe_collapse({**scores, "metrics": {"mAP": None, **metrics}})
+    collapse = describe_collapse({**scores, "metrics": {"mAP": None, **metrics}})
+    warnings = []
+    if collapse is not None:
+        warnings.append(f"on validation {collapse}; {REMEDY}")
     return {
         "selected_by": metric,
         "step": step,
         "clips": len(table.clips),
         "metrics": metrics,
-        "warning": warning,
+        "warnings": warnings,
     }
 
 
@@ -86,7 +88,7 @@ def tell_kept_weights(
     record = validation_record(_predictions(run, val, metric), config, metric, step)
     record["linear_probe"] = None if probe is None else probe["metrics"]
     below = describe_loss(record, probe)
-    record["warning"] = "; ".join(filter(None, (record["warning"], below))) or None
+    record["warnings"] += filter(None, [below])
     tell_record(run, kept, record)
 
 
@@ -104,8 +106,8 @@ def tell_record(run: Run, kept: str, record: Mapping[str, Any] | None) -> None:
         return
     on_rank_zero(lambda: _write(run.folder, record))
     notice(f"{text}; {score_of(record)}")
-    if record["warning"] is not None:
-        notice(f"on validation {record['warning']}; {REMEDY}")
+    for warning in record["warnings"]:
+        notice(warning)
 
 
 def describe_loss(record: Mapping[str, Any], probe: Mapping[str, Any] | None) -> str | None:
@@ -123,8 +125,9 @@ def describe_loss(record: Mapping[str, Any], probe: Mapping[str, Any] | None) ->
     if value is None or other is None or value >= other:
         return None
     return (
-        f"the fine-tuned network ends below the linear probe on the same {record['clips']} clips, "
-        f"{metric} {value:.3f} against {other:.3f}: keep the probe (melpatch finetune --head linear)"
+        f"the trained network ends below the linear probe on validation: {metric_in_words(metric)} "
+        f"{value:.3f} against {other:.3f} on {record['clips']} clips; melpatch finetune --head linear "
+        "keeps the probe"
     )
 
 
@@ -141,6 +144,8 @@ def read_validation(folder: Path) -> dict[str, Any] | None:
         record = read_json(path)
         if not isinstance(record.get("metrics"), dict):
             raise ValueError("has no metrics")
+        if not isinstance(record.get("warnings"), list):
+            raise ValueError("has no list of warnings")
         return {**record}
 
 
