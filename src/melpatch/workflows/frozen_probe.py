@@ -1,17 +1,14 @@
 """The linear probe of the encoder that a classifier starts from: kept as a run, or set beside fine-tuning."""
 
-import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from melpatch.atomic import written_aside
 from melpatch.config import check
 from melpatch.data.corpus import Corpus
 from melpatch.distributed import on_rank_zero
@@ -30,12 +27,18 @@ from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.run import Run
 from melpatch.workflows.initialize import SCRATCH, is_run
-from melpatch.workflows.kept_weights import score_of, tell_record, validation_record
+from melpatch.workflows.kept_weights import (
+    score_of,
+    tell_record,
+    validation_record,
+    write_record,
+)
 from melpatch.workflows.label_settings import selection_metric
 
 FILE = "linear_probe.json"
 FEW_LABELS = 20
-"""Training clips per class (median) below which a linear probe is usually as good as fine-tuning."""
+"""Training clips per class (median) up to which a linear probe is usually as good as fine-tuning, see
+lab/head-start.md."""
 # Windows that are embedded in any case; of more, embedding takes up to a tenth of the training.
 _SECONDS_OF_WORK = 5_000
 # Above these the regression takes too long or too much memory to be done unasked.
@@ -195,7 +198,7 @@ def probe_first(
     if probe.record is None:
         return None
     scores = probe.record | {"pooling": probe.pooling}
-    on_rank_zero(lambda: _write(path, scores))
+    on_rank_zero(lambda: write_record(path, scores))
     notice(
         f"linear probe on the frozen encoder ({probe.pooling}), for comparison: {score_of(scores)}; "
         f"{time.monotonic() - start:.0f} s"
@@ -221,7 +224,7 @@ def describe_few_labels(train: Corpus) -> str | None:
     """Return a sentence if there are fewer labels than make sense for fine-tuning."""
     counts = Counter(label for clip in train.clips for label in clip.labels)
     typical = median(counts.values())
-    if typical >= FEW_LABELS:
+    if typical > FEW_LABELS:
         return None
     return (
         f"{typical:g} training clips per class (median) are few for training a whole network; a "
@@ -264,8 +267,3 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     with reading(path, "restore it from a backup, or delete it"):
         return {**read_json(path)}
-
-
-def _write(path: Path, record: Mapping[str, Any]) -> None:
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")

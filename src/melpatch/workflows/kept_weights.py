@@ -104,7 +104,7 @@ def tell_record(run: Run, kept: str, record: Mapping[str, Any] | None) -> None:
     if record is None:
         notice(text)
         return
-    on_rank_zero(lambda: _write(run.folder, record))
+    on_rank_zero(lambda: write_record(run.folder / FILE, record))
     notice(f"{text}; {score_of(record)}")
     for warning in record["warnings"]:
         notice(warning)
@@ -158,8 +158,9 @@ def _predictions(run: Run, val: Corpus, metric: str) -> ClipTable:
         return Validation(val, run.config, metric).table(Model(run.config, objective).objective)
 
 
-def _write(folder: Path, record: Mapping[str, Any]) -> None:
-    with written_aside(folder / FILE) as aside:
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write scores as JSON."""
+    with written_aside(path) as aside:
         aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
