@@ -57,13 +57,11 @@ def _with_known_types(function):
 
 
 def _known_types(function):
-    try:
-        return get_type_hints(function, include_extras=True)
-    except NameError:
-        known = dict.fromkeys(function.__annotations__, Any)
-        known |= {
-            name: annotation
-            for name, annotation in function.__annotations__.items()
-            if not isinstance(annotation, str)
-        }
-        return known
+    known = {}
+    for name, annotation in function.__annotations__.items():
+        alone = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            known |= get_type_hints(alone, function.__globals__, include_extras=True)
+        except NameError:
+            known[name] = Any
+    return known
