@@ -66,6 +66,8 @@ def test_finetune_can_learn_the_head_alone_in_seconds(kept, tmp_path, capsys):
     run, corpus, record, _ = kept
     out = tmp_path / "probe"
     words = ["finetune", "--init", run, "--data", corpus, "--out", out, "--head", "linear"]
+    # The windows of the encoder's run, which its protocols have.
+    words += ["--seconds", "0.5"]
     assert main([*map(str, words)]) == 0
     told = capsys.readouterr().err
     assert "a linear probe on" in told
