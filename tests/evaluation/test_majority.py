@@ -27,7 +27,7 @@ def test_one_class_for_everything_is_told_with_the_majority_rate():
 
 def test_classes_that_are_never_predicted_are_named():
     sentence = describe_collapse(scores([0, 1, 2, 2, 2, 1], [1, 1, 2, 2, 2, 1]))
-    assert sentence == "1 of 3 classes are never predicted: cat"
+    assert sentence == "1 of 3 classes is never predicted: cat"
 
 
 def test_an_accuracy_below_the_majority_rate_is_told():

@@ -116,4 +116,5 @@ def _never_predicted(
     if not len(missing):
         return None
     names = listed([labels[number] for number in missing.tolist()])
-    return f"{len(missing)} of {len(labels)} classes are never predicted: {names}"
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{len(missing)} of {len(labels)} classes {verb} never predicted: {names}"
