@@ -37,7 +37,7 @@ def test_one_vector_per_recording_in_order(run, folder, tmp_path):
     with np.load(tmp_path / "out" / "found.npz") as found:
         assert sorted(found) == ["embeddings", "path"]
         assert found["path"].tolist() == sorted(str(path) for path in folder.rglob("*.*"))
-        assert found["embeddings"].shape == (6, 32)
+        assert found["embeddings"].shape == (6, 3 * 32)
         assert found["embeddings"].dtype == np.float32
         model = load(run)
         for path, vector in zip(found["path"], found["embeddings"], strict=True):
