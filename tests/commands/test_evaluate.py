@@ -266,7 +266,7 @@ def test_the_table_is_for_people(corpus, classifier, encoder, tmp_path, capsys):
         "accuracy",
         "macro F1",
         "mAUC",
-        "as_trained 1",
+        "as_trained 2",
     ):
         assert part in told.out
     folder = classifier / "evaluation" / f"{corpus.parent.name}-corpus-val"

@@ -99,16 +99,16 @@ def fit_calibration(
     before = reliability(val.probabilities, targets, multi_label).error
     after = reliability(probabilities, targets, multi_label).error
     chosen = choose_thresholds(probabilities, targets, rule, multi_label)
-    told = [
+    parts = [
         f"calibrated on {len(val.clips)} validation clips: temperature {temperature:.3g}, expected "
         f"calibration error {before:.3f} before, {after:.3f} after"
     ]
     if chosen is not None:
-        told.append(f"thresholds by {rule}")
+        parts.append(f"thresholds by {rule}")
         never = int((chosen >= NEVER).sum())
         if never:
-            told.append(f"{never} of {len(labels)} classes cannot reach it and are never given")
-    notice("; ".join(told))
+            parts.append(f"{never} of {len(labels)} classes cannot reach it and are never given")
+    notice("; ".join(parts))
     novelty = fit_novelty(train.vectors, val.vectors)
     return replace(calibration, thresholds=chosen, threshold_rule=str(rule), novelty=novelty)
 

@@ -20,6 +20,8 @@ from melpatch.registry import name_of
 class AsTrained(Protocol):
     """The predictions of a fine-tuned run."""
 
+    # Version 1 scored probabilities without the temperature of a calibrated classifier.
+    version: ClassVar[int] = 2
     selection_rule: ClassVar[str] = "as the run was trained"
 
     def split_rule(self) -> str:
