@@ -41,7 +41,9 @@ def demo(place, sounds):
 def shown(place):
     """What a demo on sounds of three classes prints, and where it leaves its files."""
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        # As wide as in the tests themselves, which need not come first.
+        patch.delenv("COLUMNS", raising=False)
         demo(place, write_folder(place / "sounds"))
     return place / "demo" / "sounds", out.getvalue(), err.getvalue()
 

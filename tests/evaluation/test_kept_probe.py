@@ -73,3 +73,8 @@ def test_finetune_can_learn_the_head_alone_in_seconds(kept, tmp_path, capsys):
     assert "a linear probe on" in told
     assert "accuracy on validation" in told
     assert evaluate(out, corpus, floors=False)["as_trained"]["value"] == record["value"]
+
+
+def test_a_kept_probe_is_shown_though_it_made_no_step(kept, capsys):
+    assert main(["show", str(kept[-1])]) == 0
+    assert "Classify" in capsys.readouterr().out

@@ -96,12 +96,19 @@ def _value_in_words(value: Any) -> str:
     return str(value)
 
 
-def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl; a probe that was kept made no step and has none."""
     metrics = folder / "metrics.jsonl"
     if not metrics.exists():
+        if (folder / "model.safetensors").exists():
+            return []
         raise CheckpointError(f"{folder}: has no metrics.jsonl; the run made no step yet")
     with reading(metrics, "take the damaged lines out, or restore it from a backup", LOG_BYTES):
-        records = read_json_lines(metrics)
+        return read_json_lines(metrics)
+
+
+def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
+    records = _records(folder)
     latest: dict[str, Any] = {}
     warning = "none"
     for record in records:

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from itertools import chain
@@ -29,6 +29,7 @@ from melpatch.data.archive import INDEX_COLUMNS, PackedShard, Packing, ShardJob,
 from melpatch.data.corpus import Corpus, Rejected
 from melpatch.data.limits import require_workers
 from melpatch.data.manifest import write_rejected, write_table
+from melpatch.data.process_pool import process_pool
 from melpatch.data.scan import killed_its_reader, require_processes
 from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, digest, read_shard_set
 from melpatch.errors import ConfigError, DataError
@@ -223,14 +224,10 @@ def _in_processes(jobs: Sequence[ShardJob], workers: int, shown: Bar) -> list[Pa
     # Spawned, because a fork of a process with torch's threads may hang.
     context = get_context("spawn")
     count = context.Value("q", 0)
-    with ProcessPoolExecutor(workers, context, _start_worker, (count,)) as pool:
+    with process_pool(workers, context, _start_worker, (count,)) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
-        try:
-            _watch(futures, count, shown)
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        _watch(futures, count, shown)
+        return [future.result() for future in futures]
 
 
 def _despite_kills(job: ShardJob) -> PackedShard:

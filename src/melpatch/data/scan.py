@@ -1,7 +1,6 @@
 """Read rate and length of many sound files, from headers or by decoding, in several processes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from melpatch.audio.files import count_samples, probe
 from melpatch.audio.sound_file import Source
 from melpatch.audio.survey import Survey, survey
 from melpatch.data.limits import require_workers
+from melpatch.data.process_pool import process_pool
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
 from melpatch.progress import track
 
@@ -60,7 +60,7 @@ def _in_processes(
     while done < len(paths):
         try:
             # Spawned, because a fork of a process with torch's threads may hang.
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            with process_pool(workers, get_context("spawn")) as pool:
                 for scanned in pool.map(read_file, paths[done:], chunksize=chunk):
                     yield scanned
                     done += 1
@@ -76,20 +76,20 @@ def _one_by_one(read_file: ReadFile, paths: Sequence[Source]) -> Iterator[Any]:
     """Yield what a function returns, from a process that is replaced when a file kills it."""
     waiting = list(reversed(paths))
     while waiting:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            try:
+        try:
+            with process_pool(1, get_context("spawn")) as pool:
                 while waiting:
                     scanned = pool.submit(read_file, waiting[-1]).result()
                     waiting.pop()
                     yield scanned
-            except BrokenProcessPool:
-                yield killed_its_reader(waiting.pop())
+        except BrokenProcessPool:
+            yield killed_its_reader(waiting.pop())
 
 
 def require_processes() -> None:
     """Raise MelpatchError if worker processes end before they have done anything."""
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with process_pool(1, get_context("spawn")) as pool:
             pool.submit(_nothing).result()
     except BrokenProcessPool as error:
         raise MelpatchError(

@@ -14,6 +14,7 @@
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
     calibration.safetensors  of a classifier, see :mod:`melpatch.inference.calibration`
+    embedding.safetensors  short vectors, see :mod:`melpatch.inference.fitted`
     lock                held by the process that trains
     resume/step-N/      newest checkpoints, see :mod:`melpatch.training.checkpoints`
 
