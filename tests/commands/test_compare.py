@@ -288,7 +288,8 @@ def test_what_fails_is_told_and_tried_again(here, asked, tmp_path, commands, mon
     melpatch(*asked, "--out", tmp_path, "--seeds", "0", "--protocol", "knn")
     told = capsys.readouterr().out
     assert re.search(
-        r"\| random \| none \| 0 \| 0 \| 0 \| [01]\.\d+ \[.*\] \| failed \[1\] \|", told
+        r"\| random \| none \| 0 \| 0 \| 0 \| [01]\.\d+ \[.*\] balanced [01]\.\d+ \| failed \[1\] \|",
+        told,
     )
     assert "| masked | 2 steps | - | - | - | failed [2] | failed [2] |" in told
     assert "- failed [1]: no luck with evaluate\n- failed [2]: no luck with pretrain\n" in told

@@ -139,7 +139,7 @@ def embedded(run, folder, tmp_path):
         assert {Path(path).parent.name for path in found["path"]} == {"low"}
     melpatch("embed", run, tmp_path / "long.flac", "--hop", "0.5", "--out", tmp_path / "frames.npz")
     with np.load(tmp_path / "frames.npz") as found:
-        assert found["embeddings"].shape == (18, 3 * 4 * 96)
+        assert found["embeddings"].shape == (18, 4 * 96)
         assert found["start"].tolist() == [0.5 * number for number in range(18)]
         assert found["end"].tolist() == [0.5 * number + 0.5 for number in range(18)]
 
