@@ -106,7 +106,7 @@ def test_a_classifier_is_scored_by_its_predictions(corpus, classifier, tmp_path,
     assert (record["objective"], record["protocol"], record["version"]) == (
         "classify",
         "as_trained",
-        1,
+        2,
     )
     assert record["rejected"] == []
     for name in ("confusion.png", "per_class.png"):
