@@ -76,7 +76,11 @@ def main(arguments: list[str] | None = None) -> None:
     both = replace(corpus, clips=train.clips + val.clips)
     with tempfile.TemporaryDirectory() as folder:
         features = FrozenFeatures.of_network(
-            model.config, model.objective, Path(folder), seconds=model.seconds
+            model.config,
+            model.objective,
+            Path(folder),
+            seconds=model.seconds,
+            run=None if words.random_weights else words.run,
         )
         for pooling in words.poolings:
             vectors = features.vectors(both, pooling)
