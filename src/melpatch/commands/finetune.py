@@ -1,11 +1,12 @@
 """Train a classifier on labelled audio, from a pretrained run, foreign weights or random ones."""
 
 from pathlib import Path
+from typing import cast, get_args
 
 from melpatch.commands.base import TRUST_CODE, flag_value, read_flags
 from melpatch.recipes.base import recipe_names
 from melpatch.workflows.finetune import FinetuneConfig as Config
-from melpatch.workflows.finetune import finetune, finetune_defaults
+from melpatch.workflows.finetune import Head, finetune, finetune_defaults
 from melpatch.workflows.initialize import SCRATCH
 
 TOGETHER = True
@@ -25,12 +26,15 @@ def parse(arguments: list[str]) -> Config:
 
 def _defaults(arguments: list[str]) -> Config:
     encoder_from = flag_value(arguments, "--encoder-from")
+    head = flag_value(arguments, "--head")
     return finetune_defaults(
         flag_value(arguments, "--init") or SCRATCH,
         recipe=flag_value(arguments, "--recipe") or "finetune",
         size=flag_value(arguments, "--size"),
         encoder=flag_value(arguments, "--encoder"),
         encoder_from=Path(encoder_from) if encoder_from else None,
+        # An unknown one is refused when the flags are read.
+        head=cast("Head", head) if head in get_args(Head) else "trained",
         trust_code=TRUST_CODE in arguments,
     )
 

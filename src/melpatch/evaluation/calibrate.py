@@ -27,8 +27,8 @@ class Answers(NamedTuple):
 
     clips: Sequence[Clip]
     probabilities: Float[np.ndarray, "clip label"]
-    vectors: Float[np.ndarray, "clip dim"]
-    """The vectors that its head takes."""
+    vectors: Float[np.ndarray, "clip dim"] | None
+    """The vectors that its head takes; None if it takes tokens."""
 
 
 def discard_calibration(folder: Path) -> None:
@@ -55,11 +55,14 @@ def calibrate(folder: Path, train: Corpus, val: Corpus | None, thresholds: str) 
     barrier()
     model = load(folder, trust_code=True)
     multi_label = model.network.classifier().config.multi_label
-    # Evenly spaced, so that all classes are there also where clips are sorted by class.
-    step = ceil(len(train.clips) / MOST_TRAINING_CLIPS)
+    train_vectors = None
+    if not model.network.classifier().takes_tokens:
+        # Evenly spaced, so that all classes are there also where clips are sorted by class.
+        step = ceil(len(train.clips) / MOST_TRAINING_CLIPS)
+        train_vectors = _answers(model, train.clips[::step]).vectors
     calibration = fit_calibration(
-        _answers(model, train.clips[::step]),
         _answers(model, clips),
+        train_vectors,
         model.labels,
         thresholds,
         multi_label=multi_label,
@@ -74,8 +77,8 @@ def of_known_classes(val: Sequence[Clip], train: Sequence[Clip]) -> tuple[Clip, 
 
 
 def fit_calibration(
-    train: Answers,
     val: Answers,
+    train_vectors: Float[np.ndarray, "train dim"] | None,
     labels: Sequence[str],
     thresholds: str,
     *,
@@ -84,8 +87,8 @@ def fit_calibration(
     """Return what validation clips say about a classifier, and tell it in a line.
 
     Args:
-        train: its answers to clips that it was trained on.
         val: its answers to validation clips.
+        train_vectors: of clips that it was trained on; None for a head that takes tokens.
         labels: its classes.
         thresholds: how thresholds are chosen, see
             :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
@@ -109,13 +112,18 @@ def fit_calibration(
         if never:
             parts.append(f"{never} of {len(labels)} classes cannot reach it and are never given")
     notice("; ".join(parts))
-    novelty = fit_novelty(train.vectors, val.vectors)
+    novelty = None
+    if train_vectors is not None and val.vectors is not None:
+        novelty = fit_novelty(train_vectors, val.vectors)
     return replace(calibration, thresholds=chosen, threshold_rule=str(rule), novelty=novelty)
 
 
 def _answers(model: Model, clips: Sequence[Clip]) -> Answers:
-    function, new_total = recording_predictions(model.network, with_vectors=True)
+    with_vectors = not model.network.classifier().takes_tokens
+    function, new_total = recording_predictions(model.network, with_vectors=with_vectors)
     how = CorpusPass(model.sample_rate, model.seconds, model.default_batch_size, 0, "calibrating")
     table: ClipTable = clip_table(function, clips, how, new_total)
+    if not with_vectors:
+        return Answers(table.clips, table.rows, None)
     labels = len(model.labels)
     return Answers(table.clips, table.rows[:, :labels], table.rows[:, labels:])

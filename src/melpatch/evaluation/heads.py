@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from melpatch.errors import DataError
 from melpatch.evaluation.features import ClipTokens
-from melpatch.evaluation.metrics import accuracy, check_finite
-from melpatch.evaluation.ranking import rank_classes
+from melpatch.evaluation.metrics import check_finite, primary_metric, validation_scores
 from melpatch.rng import permutation
+
+HeadMetric = Literal["standard", "accuracy", "balanced_accuracy", "macro_f1", "mAP"]
 
 
 class HeadInputs(NamedTuple):
@@ -57,7 +58,7 @@ class BestWeights(NamedTuple):
 
     step: int
     score: float
-    """Accuracy, or mAP for several labels, on the validation clips."""
+    """What they were chosen by, on the validation clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,8 @@ class HeadTraining:
             early.
         gradient_clip: largest norm of the gradient; None for none.
         cosine: whether the learning rates fall to 0 on half a cosine, or stay constant.
+        select_by: the metric on validation clips that chooses the weights; standard is accuracy, or
+            mAP for several labels.
     """
 
     steps: int
@@ -80,6 +83,7 @@ class HeadTraining:
     patience: int | None = None
     gradient_clip: float | None = None
     cosine: bool = False
+    select_by: HeadMetric = "standard"
 
 
 def train_head(
@@ -133,7 +137,7 @@ def train_head(
             schedule.step()
         if step % training.validate_every and step < training.steps:
             continue
-        score = _validate(head, val, training.batch_size, multi_label)
+        score = _validate(head, val, training, multi_label)
         if score > best.score:
             best = BestWeights(step, score)
             best_state = deepcopy(head.state_dict())
@@ -147,7 +151,6 @@ def train_by_epochs(
     head: nn.Module,
     train: HeadInputs,
     val: HeadInputs,
-    test: HeadInputs,
     *,
     epochs: int,
     batch_size: int,
@@ -156,14 +159,14 @@ def train_by_epochs(
     multi_label: bool,
     seed: int,
     gradient_clip: float | None = None,
-) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
+    select_by: HeadMetric = "standard",
+) -> dict[str, Any]:
     """Train a head by AdamW on half a cosine, with a validation after every epoch; see :func:`train_head`.
 
     Args:
         head: returns logits, (clip, label).
         train: training clips.
         val: validation clips.
-        test: clips to score.
         epochs: passes over the training clips.
         batch_size: clips per step.
         lr: learning rate at the start of the cosine.
@@ -171,10 +174,10 @@ def train_by_epochs(
         multi_label: whether a clip may have several labels or none.
         seed: of the order of the clips.
         gradient_clip: largest norm of the gradient; None for none.
+        select_by: see :class:`HeadTraining`.
 
     Returns:
-        The probability of each label for each test clip; and the best epoch with its validation
-        score.
+        The best epoch, whose weights the head has then, and its validation score.
     """
     steps_per_epoch = math.ceil(len(train.targets) / batch_size)
     training = HeadTraining(
@@ -183,11 +186,11 @@ def train_by_epochs(
         batch_size=batch_size,
         gradient_clip=gradient_clip,
         cosine=True,
+        select_by=select_by,
     )
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
     best = train_head(head, optimizer, training, train, val, multi_label=multi_label, seed=seed)
-    probabilities = predict_probabilities(head, test, batch_size, multi_label=multi_label)
-    return probabilities, {"best_epoch": best.step // steps_per_epoch, "val_score": best.score}
+    return {"best_epoch": best.step // steps_per_epoch, "val_score": best.score}
 
 
 def predict_probabilities(
@@ -237,22 +240,23 @@ def _batches(num_clips: int, batch_size: int, seed: int) -> Iterator[Int[Tensor,
         yield from permutation(seed, "head", epoch, num_clips).tensor_split(num_batches)
 
 
-def _validate(head: nn.Module, val: HeadInputs, batch_size: int, multi_label: bool) -> float:
-    """Return the accuracy, or mAP for several labels, on the validation clips.
+def _validate(head: nn.Module, val: HeadInputs, training: HeadTraining, multi_label: bool) -> float:
+    """Return the metric that chooses the weights, on the validation clips.
 
     Raises:
         DataError: no label can be ranked.
         MelpatchError: a probability is not finite.
     """
-    probabilities = predict_probabilities(head, val, batch_size, multi_label=multi_label)
+    probabilities = predict_probabilities(head, val, training.batch_size, multi_label=multi_label)
     targets = val.targets
     check_finite("the trained head's probabilities", probabilities)
-    if not multi_label:
-        return accuracy(probabilities, targets)
-    # Only labels with positive and negative clips can be ranked; the others are nan.
-    precision, _ = rank_classes(probabilities, targets > 0.5)
-    if np.isnan(precision).all():
+    metric: str = training.select_by
+    if metric == "standard":
+        metric = primary_metric(multi_label)
+    labels = [str(number) for number in range(targets.shape[1])]
+    score = validation_scores(probabilities, targets, labels, multi_label, metric)[metric]
+    if score is None:
         raise DataError(
             f"no label is on some, but not all of the {len(targets)} validation clips; give more of them"
         )
-    return float(np.nanmean(precision))
+    return score

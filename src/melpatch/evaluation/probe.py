@@ -4,22 +4,32 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from melpatch.config import check
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.distributed import on_rank_zero
 from melpatch.evaluation.features import ClipTokens, ClipVectors
+from melpatch.evaluation.heads import (
+    HeadInputs,
+    HeadMetric,
+    predict_probabilities,
+    train_by_epochs,
+)
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.linear import LinearHead
 from melpatch.evaluation.protocol import Protocol
-from melpatch.evaluation.splits import EvaluationSplit
+from melpatch.evaluation.splits import EvaluationSplit, ValidationSource
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.corpus import require_readable
 from melpatch.inference.fitted import require_spelling
 from melpatch.nn.pooling import DEFAULT_POOLING
+from melpatch.nn.token_heads import TokenHead
+from melpatch.registry import name_of
+from melpatch.rng import seeded
 
 
 class ProbeInputs(NamedTuple):
@@ -126,8 +136,87 @@ class LinearProbe(VectorProbe):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenProbe(Probe):
-    """A probe that learns from all tokens of each clip."""
+    """A probe that trains a head on all tokens of each clip, and can be kept as a classifier."""
+
+    validation: ClassVar[ValidationSource] = "held out"
+    selection_rule: ClassVar[str] = "the weights of the epoch with the best validation score"
+    gradient_clip: ClassVar[float | None] = None
+    """Largest norm of the gradient; None for none."""
+
+    epochs: int
+    """Passes over the training clips."""
+    batch_size: int
+    """Clips per step."""
+    lr: float
+    """Learning rate of AdamW at the start of the cosine schedule."""
+    weight_decay: float
+    """Weight decay."""
+    select_by: HeadMetric = "standard"
+    """What chooses the epoch on validation clips: accuracy, balanced_accuracy, macro_f1 or mAP; standard
+    is accuracy, or mAP where clips have several labels."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "batch_size"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check(self.lr > 0, "lr", self.lr, "above 0")
+        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+
+    @abstractmethod
+    def classifier_settings(self) -> dict[str, Any]:
+        """Return the settings of :class:`melpatch.objectives.classify.Classify` that give it this head."""
+
+    @abstractmethod
+    def new_head(self, dim: int, num_labels: int) -> TokenHead:
+        """Return a head at random weights for tokens of a width."""
 
     def features(self, job: EvaluationJob) -> ClipTokens:
         """See :meth:`Probe.features`."""
         return job.features.tokens(job.labelled_corpus)
+
+    def fit(
+        self, train: ProbeInputs, val: ProbeInputs, *, multi_label: bool, seed: int
+    ) -> tuple[TokenHead, dict[str, Any]]:
+        """Return the head that training clips give, and how it was selected on validation clips."""
+        dim = train.features.values.shape[1]
+        with seeded(seed, name_of(type(self))):
+            head = self.new_head(dim, train.targets.shape[1])
+            details = train_by_epochs(
+                head,
+                HeadInputs.from_tokens(train.features, train.targets),
+                HeadInputs.from_tokens(val.features, val.targets),
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                gradient_clip=self.gradient_clip,
+                select_by=self.select_by,
+                multi_label=multi_label,
+                seed=seed,
+            )
+        return head, details
+
+    def probabilities(
+        self, head: TokenHead, clips: ProbeInputs, *, multi_label: bool
+    ) -> Float[np.ndarray, "clip label"]:
+        """Return the probability of each label for each clip."""
+        inputs = HeadInputs.from_tokens(clips.features, clips.targets)
+        return predict_probabilities(head, inputs, self.batch_size, multi_label=multi_label)
+
+    def fit_predict(
+        self,
+        train: ProbeInputs,
+        val: ProbeInputs | None,
+        test: ProbeInputs,
+        *,
+        multi_label: bool,
+        seed: int,
+    ) -> tuple[Float[np.ndarray, "clip label"], dict[str, Any]]:
+        """See :meth:`Probe.fit_predict`."""
+        assert val is not None  # clips are held out where there is no validation split
+        head, details = self.fit(train, val, multi_label=multi_label, seed=seed)
+        return self.probabilities(head, test, multi_label=multi_label), details
+
+
+KeptProbe = LinearProbe | TokenProbe
+"""A probe that can be kept as a classifier, see :mod:`melpatch.evaluation.kept_probe`."""

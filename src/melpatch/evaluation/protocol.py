@@ -69,9 +69,15 @@ class Protocol(ABC):
         """Return whether a clip may have several labels."""
         return job.corpus.multi_label
 
+    @property
+    def most_labels_per_class(self) -> int | None:
+        """Clips of each class that it trains on at most; None for all."""
+        return None
+
     def labels_per_class(self, job: EvaluationJob) -> int | None:
         """Return how many clips of each class train; None for all."""
-        return job.labels_per_class
+        limits = (self.most_labels_per_class, job.labels_per_class)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def labels(self, job: EvaluationJob) -> tuple[str, ...]:
         """Return the classes."""

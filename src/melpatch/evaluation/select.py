@@ -8,7 +8,7 @@ from typing import Any
 from melpatch import registry
 from melpatch.config import check, from_dict
 from melpatch.errors import ConfigError
-from melpatch.evaluation.probe import LinearProbe
+from melpatch.evaluation.probe import KeptProbe, LinearProbe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.inference.model import Model
 from melpatch.objectives.classify import Classify
@@ -25,6 +25,13 @@ def linear_probe() -> LinearProbe:
     """Return the linear probe: it is kept as a classifier, and scores statistics of spectrograms."""
     (probe,) = select_protocols(["linear"])
     assert isinstance(probe, LinearProbe)
+    return probe
+
+
+def probe_to_keep(name: str) -> KeptProbe:
+    """Return a probe that can be kept as a classifier, by its name."""
+    (probe,) = select_protocols([name])
+    assert isinstance(probe, KeptProbe)
     return probe
 
 

@@ -148,7 +148,7 @@ def _divide(
     train = parts.train
     val = None if validation == "none" else parts.val
     if val is None and validation in ("next fold", "held out"):
-        train, val = _hold_out(train, held_out_share)
+        train, val = hold_out_validation(train, held_out_share)
     return EvaluationSplit(name, train, val, test)
 
 
@@ -160,8 +160,12 @@ def _fold_after(corpus: Corpus, name: str) -> str | None:
     return folds[(folds.index(name) + 1) % len(folds)]
 
 
-def _hold_out(train: Corpus, share: float) -> tuple[Corpus, Corpus]:
-    """Return the training clips without a share of each class, and that share; groups stay whole."""
+def hold_out_validation(train: Corpus, share: float = HELD_OUT_SHARE) -> tuple[Corpus, Corpus]:
+    """Return the training clips without a share of each class, and that share; groups stay whole.
+
+    Raises:
+        DataError: there are too few clips.
+    """
     # The seed is constant, so that all seeds of an evaluation validate on the same clips.
     parts = hold_out(train, share, seed=0)
     if "test" not in parts.splits:

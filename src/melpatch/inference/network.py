@@ -167,6 +167,22 @@ class Network:
 
     @float32_by_default()
     @torch.inference_mode()
+    def token_summaries(self, batch: Batch) -> list[Float[np.ndarray, " summary"]]:
+        """Return what the head of a classifier keeps of the tokens of each clip, if it takes tokens."""
+        with self._autocast():
+            summaries = self.classifier().token_summaries(batch.to(self.device))
+        return arrays(summaries)
+
+    @float32_by_default()
+    @torch.inference_mode()
+    def classify_summary(self, summary: Float[Tensor, " summary"]) -> Float[np.ndarray, " label"]:
+        """Return the probability of each label for the joined summary of a whole recording."""
+        probabilities = self.classifier().classify_summary(summary[None].to(self.device))
+        (only,) = arrays(probabilities)
+        return only
+
+    @float32_by_default()
+    @torch.inference_mode()
     def columns(self, batch: Batch, pooling: Pooling) -> list[Float[np.ndarray, "column dim"]]:
         """Return one vector per column of patches of each clip, without the columns of padding."""
         patches, cls, valid = self._tokens(batch, pooling)

@@ -1,4 +1,4 @@
-"""The embedding of a recording of any length, from the summaries of its windows."""
+"""The embedding of a recording of any length, or its classes, from the summaries of its windows."""
 
 import numpy as np
 import torch
@@ -91,6 +91,30 @@ class PooledPrediction(PooledRecording):
     def result(self) -> Float[np.ndarray, " label"]:
         """Return the probabilities for the windows so far, of which there is at least one."""
         return self._network.classify(super().result())
+
+
+class TokenPrediction:
+    """The probability of each label for a recording, by a head that takes all its tokens.
+
+    Args:
+        network: a classifier with such a head.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._summary: Tensor | None = None
+
+    def add(self, values: Float[np.ndarray, " summary"], seconds: float) -> None:
+        """Take the summary of the next window; its length in seconds does not matter."""
+        new = torch.from_numpy(values).to(self._network.device)
+        if self._summary is not None:
+            new = self._network.classifier().join_summaries(self._summary[None], new[None])[0]
+        self._summary = new
+
+    def result(self) -> Float[np.ndarray, " label"]:
+        """Return the probabilities for the windows so far, of which there is at least one."""
+        assert self._summary is not None
+        return self._network.classify_summary(self._summary)
 
 
 class PooledAnswer(PooledPrediction):

@@ -14,7 +14,12 @@ from melpatch.inference.calibration import Calibration
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.fitted import FittedPooling
 from melpatch.inference.network import Network, arrays
-from melpatch.inference.pooled import PooledAnswer, PooledPrediction, PooledRecording
+from melpatch.inference.pooled import (
+    PooledAnswer,
+    PooledPrediction,
+    PooledRecording,
+    TokenPrediction,
+)
 from melpatch.inference.rows import (
     MeanOfWindows,
     Row,
@@ -145,12 +150,15 @@ def recording_predictions(
 
     Args:
         network: what computes.
-        with_vectors: whether the vector behind a recording's probabilities follows them.
+        with_vectors: whether the vector behind a recording's probabilities follows them; not with a
+            head that takes tokens.
 
     Raises:
         ConfigError: the network was not trained with labels.
     """
     classifier = network.classifier()
+    if classifier.takes_tokens and classifier.config.recordings == "whole":
+        return network.token_summaries, partial(TokenPrediction, network)
     if classifier.config.recordings == "whole":
         total = PooledAnswer if with_vectors else PooledPrediction
         return partial(_window_summaries, network, classifier.pooling), partial(total, network)

@@ -17,6 +17,7 @@ from melpatch.errors import ConfigError
 from melpatch.nn.heads import linear_head, standardised_head
 from melpatch.nn.masking import Masking
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
+from melpatch.nn.token_heads import AttentiveHead, PrototypeHead, TokenHead
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput
 
 Selection = Literal["auto", "standard", "accuracy", "balanced_accuracy", "macro_f1", "mAP"]
@@ -49,12 +50,18 @@ class Classify(Objective):
         projection: int = 0
         """Width of a linear layer that each token goes through before the pooling; the head after
         it then has no LayerNorm. 0 has neither: LayerNorm and a linear layer after the pooling."""
-        head: Literal["normed", "standardised"] = "normed"
-        """What a vector without projection goes through before the linear layer: LayerNorm, or the
-        means and deviations of the training clips, as in a linear probe."""
+        head: Literal["normed", "standardised", "attentive", "prototype"] = "normed"
+        """What a vector without projection goes through before the linear layer: LayerNorm (normed), or
+        the means and deviations of the training clips, as in a linear probe (standardised). Or a head
+        that takes all tokens instead of a vector: attention of a learned query (attentive), or the
+        nearest tokens to learned prototypes of each class (prototype)."""
+        attentive_heads: int = 16
+        """Attention heads of head = attentive; must divide the width of the tokens."""
+        prototypes: int = 20
+        """Prototypes per class of head = prototype."""
         recordings: Literal["windows", "whole"] = "windows"
         """Recordings longer than the input: the mean of the probabilities of their windows, or one
-        vector of the whole recording, as in a probe."""
+        answer for the whole recording, as in a probe."""
         multi_label: bool = False
         """Several labels per clip instead of one. Set from the data."""
         loss: Literal["auto", "softmax", "sigmoid"] = "auto"
@@ -93,6 +100,12 @@ class Classify(Objective):
                 "0 to below 1",
             )
             check(0 <= self.patch_out < 1, "patch_out", self.patch_out, "0 to below 1")
+            for name in ("attentive_heads", "prototypes"):
+                check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+            fits = self.head in ("normed", "standardised") or not self.projection
+            check(
+                fits, "projection", self.projection, f"0, since head = {self.head} takes all tokens"
+            )
             fits = self.recordings == "windows" or (self.layers == "last" and not self.projection)
             allowed = "windows where layers are mixed or tokens projected"
             check(fits, "recordings", self.recordings, allowed)
@@ -150,6 +163,10 @@ class Classify(Objective):
         if config.projection:
             self.projection = nn.Linear(token_dim, config.projection)
             self.head = nn.Linear(pooled, len(labels))
+        elif config.head == "attentive":
+            self.head = AttentiveHead(encoder.embed_dim, config.attentive_heads, len(labels))
+        elif config.head == "prototype":
+            self.head = PrototypeHead(encoder.embed_dim, config.prototypes, len(labels))
         else:
             heads = {"normed": linear_head, "standardised": standardised_head}
             self.head = heads[config.head](pooled, len(labels))
@@ -272,6 +289,9 @@ class Classify(Objective):
     def _scores(
         self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None
     ) -> Float[Tensor, "clip label"]:
+        if isinstance(self.head, TokenHead):
+            logits: Tensor = self.head(encoded.patches, valid)
+            return logits
         pooled = self._pooled(encoded, valid)
         scores: Tensor = self.head(pooled)
         return scores.to(pooled.dtype)
@@ -297,14 +317,43 @@ class Classify(Objective):
         """
         return self._probabilities(self.logits(self.features(batch)))
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the head takes all tokens, so that there is no vector behind its answers."""
+        return isinstance(self.head, TokenHead)
+
     def probabilities_and_vectors(
         self, batch: Batch
     ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip dim"]]:
-        """Return the probability of each label, and the vectors from which the head tells them."""
+        """Return the probability of each label, and the vectors from which the head tells them.
+
+        Not for a head that takes tokens.
+        """
         features = self.features(batch)
         encoded = self.encoder(features.spectrogram, features.valid, layers=self._takes_layers)
         vectors = self._pooled(self._to_pool(encoded), features.valid)
         return self.classify(vectors), vectors
+
+    def token_summaries(self, batch: Batch) -> Float[Tensor, "clip summary"]:
+        """Return what a head that takes tokens keeps of each clip, see :class:`melpatch.nn.token_heads.TokenHead`."""
+        assert isinstance(self.head, TokenHead)
+        features = self.features(batch)
+        encoded = self.encoder(features.spectrogram, features.valid)
+        return self.head.summarise(encoded.patches, features.valid)
+
+    def join_summaries(
+        self, first: Float[Tensor, "clip summary"], second: Float[Tensor, "clip summary"]
+    ) -> Float[Tensor, "clip summary"]:
+        """Return the summaries of both stretches of recordings."""
+        assert isinstance(self.head, TokenHead)
+        return self.head.join(first, second)
+
+    def classify_summary(
+        self, summary: Float[Tensor, "clip summary"]
+    ) -> Float[Tensor, "clip label"]:
+        """Return the probability of each label for summaries that were joined over whole recordings."""
+        assert isinstance(self.head, TokenHead)
+        return self._probabilities(self.head.logits(summary))
 
     def classify(self, vectors: Float[Tensor, "clip dim"]) -> Float[Tensor, "clip label"]:
         """Return the probability of each label for vectors that were pooled over whole recordings."""

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from melpatch.config import check
-from melpatch.evaluation.job import EvaluationJob
 from melpatch.protocols.linear import Linear
 
 
@@ -22,8 +21,7 @@ class FewShot(Linear):
         super().__post_init__()
         check(self.k >= 1, "k", self.k, "1 or more")
 
-    def labels_per_class(self, job: EvaluationJob) -> int:
-        """Return ``k``, or the job's number where that is smaller."""
-        if job.labels_per_class is None:
-            return self.k
-        return min(self.k, job.labels_per_class)
+    @property
+    def most_labels_per_class(self) -> int:
+        """See :attr:`melpatch.evaluation.protocol.Protocol.most_labels_per_class`."""
+        return self.k

@@ -8,11 +8,10 @@ import tyro
 
 from melpatch.config import check
 from melpatch.data.corpus import Corpus
-from melpatch.data.leaks import warn_of_shared_groups
-from melpatch.data.splits import Split, describe_untrained, split_corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
 from melpatch.evaluation.calibrate import calibrate, discard_calibration
+from melpatch.evaluation.select import probe_to_keep
 from melpatch.evaluation.thresholds import ThresholdRule
 from melpatch.interop.base import Channels
 from melpatch.nn.positions import Resize
@@ -41,8 +40,15 @@ from melpatch.workflows.frozen_probe import (
 from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
 from melpatch.workflows.kept_weights import tell_kept_weights
 from melpatch.workflows.label_settings import describe_selection, resolved, selection_metric
+from melpatch.workflows.labelled_split import (
+    labelled_split,
+    warn_of_missing_validation,
+    with_validation,
+)
 from melpatch.workflows.runs import describe_objective, reopen
 from melpatch.workflows.validation import Validation
+
+Head = Literal["trained", "linear", "few_shot", "attentive", "prototype"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +83,11 @@ class FinetuneConfig:
     same stride), bilinear (default for another stride) and bicubic (default for stretched
     positions) interpolate, legacy is the published rule of AST and SSAST (default for foreign
     weights)."""
-    head: Literal["trained", "linear"] = "trained"
-    """What learns: the whole network (trained), or in seconds a linear probe on the frozen features
-    (linear), which needs few labels."""
+    head: Head = "trained"
+    """What learns: the whole network (trained), or a probe on the frozen features, in seconds and from
+    few labels: linear, few_shot (linear, on 10 clips of each class unless --labels-per-class says
+    otherwise), attentive or prototype (melpatch list protocols). A probe hears windows as long as
+    those of the run in --init."""
     head_start: Literal["random", "probe"] = "random"
     """What the head of a trained network starts from: random weights, or that linear probe, whose
     pooling it then has (LP-FT, Kumar et al. 2022)."""
@@ -123,6 +131,7 @@ def finetune_defaults(
     size: str | None = None,
     encoder: str | None = None,
     encoder_from: Path | None = None,
+    head: Head = "trained",
     trust_code: bool = False,
 ) -> FinetuneConfig:
     """Return a recipe's config for a classifier that starts from ``init``, without data.
@@ -133,6 +142,7 @@ def finetune_defaults(
         size: size of the encoder; None is tiny, or the run's.
         encoder: kind of encoder; None takes the recipe's, or the run's.
         encoder_from: if ``init`` is not a run, the run whose front end and encoder to take.
+        head: what learns; a probe hears windows as long as those of the run, as its protocol does.
         trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
@@ -152,6 +162,9 @@ def finetune_defaults(
     training = starting_settings(
         recipe, init, size=size, encoder=encoder, encoder_from=source, trust_code=trust_code
     )
+    if source is not None and head != "trained":
+        seconds = read_settings(source, trust_code=trust_code).loader.seconds
+        training = replace(training, loader=replace(training.loader, seconds=seconds))
     # The mean and std of a run's front end are what its encoder was trained with.
     stats_clips = 0
     if source is None:
@@ -163,6 +176,7 @@ def finetune_defaults(
         recipe=recipe,
         size=size,
         encoder=encoder,
+        head=head,
         stats_clips=stats_clips,
         trust_code=trust_code,
         training=training,
@@ -191,13 +205,14 @@ def finetune(config: FinetuneConfig) -> Run:
             f"{corpus.name}: has no labels; give a folder with one sub-folder per class, "
             "or a CSV with a label column"
         )
-    # Recordings of one group, such as a speaker, in two splits make the scores too good.
-    split = split_corpus(corpus, config.test_fold, config.val_fold)
-    warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
-    for sentence in (split.describe_unused(), describe_untrained(split.train, corpus.labels)):
-        if sentence is not None:
-            notice(sentence)
-    train = limit_labels(split.train, config.labels_per_class, training.seed)
+    split = labelled_split(corpus, config.test_fold, config.val_fold)
+    probe = None
+    few = config.labels_per_class
+    if config.head != "trained":
+        probe = probe_to_keep(config.head)
+        split = with_validation(split, probe)
+        few = few or probe.most_labels_per_class
+    train = limit_labels(split.train, few, training.seed)
     if run is None:
         tell_about_sound(train, training)
         if config.head_start == "probe":
@@ -215,10 +230,10 @@ def finetune(config: FinetuneConfig) -> Run:
         f"{len(train.clips)} labelled clips of {len(training.labels)} classes, "
         f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
-    _warn_of_missing_splits(corpus, split, training)
-    if config.head == "linear":
-        given = training, objective, config.init, config.out, train, split.val
+    if probe is not None:
+        given = probe, training, objective, config.init, config.out, train, split.val
         return run or fit_and_keep(*given, config.thresholds, config)
+    warn_of_missing_validation(split, training)
     _tell_choice(config, training, train, split.val)
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
     intended = plan(training, train)
@@ -250,18 +265,6 @@ def _train(
     progress = train_classifier(objective, run, train, val, tracker=tracker)
     calibrate(run.folder, train, val, config.thresholds)
     tell_kept_weights(run, progress, val, probe)
-
-
-def _warn_of_missing_splits(corpus: Corpus, split: Split, training: RunConfig) -> None:
-    if split.test is None and len(corpus.splits) > 1:
-        notice(
-            "no clips are held out for a test: name a fold with --test-fold, "
-            "or scores on these clips will be too good"
-        )
-    if split.val is None and training.train.average_last == 0:
-        notice(
-            "no validation split: the last weights are kept, not the best; name one with --val-fold"
-        )
 
 
 def _tell_choice(

@@ -1,4 +1,4 @@
-"""The linear probe of the encoder that a classifier starts from: kept as a run, or set beside fine-tuning."""
+"""Probes of the encoder that a classifier starts from: kept as a run, or set beside fine-tuning."""
 
 import os
 import time
@@ -12,11 +12,9 @@ from typing import Any
 from melpatch.config import check
 from melpatch.data.corpus import Corpus
 from melpatch.distributed import on_rank_zero
-from melpatch.evaluation.features import ClipVectors
 from melpatch.evaluation.frozen_features import FrozenFeatures
-from melpatch.evaluation.kept_probe import calibrate_probe, keep_probe, load_head
-from melpatch.evaluation.linear import LinearHead
-from melpatch.evaluation.probe import probe_inputs
+from melpatch.evaluation.kept_probe import FittedProbe, calibrate_probe, fit_probe, keep_probe
+from melpatch.evaluation.probe import KeptProbe, ProbeInputs, TokenProbe, probe_inputs
 from melpatch.evaluation.select import linear_probe
 from melpatch.inference.corpus import ClipTable
 from melpatch.inference.model import Model
@@ -49,25 +47,24 @@ _LARGEST_BIAS = 20.0
 
 @dataclass(frozen=True)
 class FrozenProbe:
-    """A linear probe of a frozen encoder.
+    """A probe of a frozen encoder.
 
     Attributes:
-        head: the fitted probe.
-        pooling: how tokens become one vector.
-        vectors: those of the training clips.
-        val_vectors: those of the validation clips, if there are any.
+        fitted: what it has learnt.
+        train: the training clips that could be read.
+        val: the validation clips that could be read, if there are any.
         record: its scores on validation clips, see
             :func:`melpatch.workflows.kept_weights.validation_record`; None without any.
     """
 
-    head: LinearHead
-    pooling: str
-    vectors: ClipVectors
-    val_vectors: ClipVectors | None
+    fitted: FittedProbe
+    train: ProbeInputs
+    val: ProbeInputs | None
     record: dict[str, Any] | None
 
 
-def fit_probe(
+def probe_encoder(
+    probe: KeptProbe,
     training: RunConfig,
     objective: Objective,
     init: str,
@@ -75,22 +72,22 @@ def fit_probe(
     train: Corpus,
     val: Corpus | None,
 ) -> FrozenProbe:
-    """Return the linear probe of a classifier's encoder, which moves to the GPU if there is one.
+    """Return a probe of a classifier's encoder, which moves to the GPU if there is one.
 
     All processes must call it.
 
     Args:
+        probe: which one.
         training: settings of the classifier.
         objective: the classifier, whose encoder has the weights of ``init``.
         init: what it starts from; a run keeps the features.
         out: run folder that keeps them otherwise.
         train: the training clips.
-        val: the validation clips, if any.
+        val: the validation clips, if any; a probe of tokens must have some.
 
     Raises:
         MelpatchError: no clip can be read, or a feature is not finite.
     """
-    probe = linear_probe()
     features = FrozenFeatures.of_network(
         training,
         Model(training, objective).objective,
@@ -101,21 +98,26 @@ def fit_probe(
     )
     labels = training.labels
     multi_label = training.objective.multi_label
-    vectors = features.vectors(train, probe.pooling)
-    inputs = probe_inputs(vectors, train, labels)
-    head = on_rank_zero(lambda: probe.fit(inputs, multi_label=multi_label))
+
+    def inputs(part: Corpus) -> ProbeInputs:
+        if isinstance(probe, TokenProbe):
+            return probe_inputs(features.tokens(part), part, labels)
+        return probe_inputs(features.vectors(part, probe.pooling), part, labels)
+
+    learnt = inputs(train)
+    held_out = None if val is None else inputs(val)
+    fitted = on_rank_zero(
+        lambda: fit_probe(probe, learnt, held_out, multi_label=multi_label, seed=training.seed)
+    )
     record = None
-    held_out = None
-    if val is not None:
-        held_out = features.vectors(val, probe.pooling)
-        scored = probe_inputs(held_out, val, labels)
-        probabilities = head.probabilities(scored.features.vectors)
-        table = ClipTable(scored.features.clips, probabilities, ())
+    if val is not None and held_out is not None:
+        table = ClipTable(held_out.features.clips, fitted.probabilities(held_out), ())
         record = validation_record(table, training, selection_metric(training.objective, val))
-    return FrozenProbe(head, probe.pooling, vectors, held_out, record)
+    return FrozenProbe(fitted, learnt, held_out, record)
 
 
 def fit_and_keep(
+    probe: KeptProbe,
     training: RunConfig,
     objective: Objective,
     init: str,
@@ -125,10 +127,11 @@ def fit_and_keep(
     thresholds: str,
     command: Any,
 ) -> Run:
-    """Fit a linear probe, calibrate it on validation clips, tell its score, and keep it as a run.
+    """Fit a probe, calibrate it on validation clips, tell its score, and keep it as a run.
 
     Args:
-        training: see :func:`fit_probe`, as the rest.
+        probe: see :func:`probe_encoder`, as the rest.
+        training: settings of the classifier.
         objective: the classifier.
         init: what it starts from.
         out: run folder to write.
@@ -138,20 +141,17 @@ def fit_and_keep(
             :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
         command: the settings of the command that keeps it.
     """
-    probe = fit_probe(training, objective, init, out, train, val)
+    frozen = probe_encoder(probe, training, objective, init, out, train, val)
     labels = training.labels
     calibration = None
-    if probe.val_vectors is not None:
-        calibration = calibrate_probe(
-            probe.head, probe.vectors, probe.val_vectors, labels, thresholds
-        )
-    learnt = replace(train, clips=probe.vectors.clips, labels=labels)
+    if frozen.val is not None:
+        calibration = calibrate_probe(frozen.fitted, frozen.train, frozen.val, labels, thresholds)
+    features = frozen.train.features
+    learnt = replace(train, clips=features.clips, labels=labels)
     encoder = objective.export_encoder()
-    run = keep_probe(
-        training, encoder, probe.head, probe.pooling, learnt, out, command, calibration
-    )
-    run.reject(probe.vectors.rejected)
-    tell_record(run, f", a linear probe on {probe.pooling}", probe.record)
+    run = keep_probe(training, encoder, frozen.fitted, learnt, out, command, calibration)
+    run.reject(features.rejected)
+    tell_record(run, f", {frozen.fitted.describe()}", frozen.record)
     return run
 
 
@@ -189,18 +189,19 @@ def probe_first(
         notice(f"no linear probe beside the fine-tuning: {reason}")
         return None
     start = time.monotonic()
-    probe = fit_probe(run.config, objective, init, run.folder, train, val)
+    probe = probe_encoder(linear_probe(), run.config, objective, init, run.folder, train, val)
+    pooling = probe.fitted.pooling
     if head_start:
         assert isinstance(objective, Classify)
+        objective.head.load_state_dict(probe.fitted.state)
         # A class without a training clip has a logit that no training could raise again.
-        bias = probe.head.bias.clip(-_LARGEST_BIAS, _LARGEST_BIAS)
-        load_head(objective, replace(probe.head, bias=bias))
+        objective.get_parameter("head.1.bias").data.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS)
     if probe.record is None:
         return None
-    scores = probe.record | {"pooling": probe.pooling}
+    scores = probe.record | {"pooling": pooling}
     on_rank_zero(lambda: write_record(path, scores))
     notice(
-        f"linear probe on the frozen encoder ({probe.pooling}), for comparison: {score_of(scores)}; "
+        f"linear probe on the frozen encoder ({pooling}), for comparison: {score_of(scores)}; "
         f"{time.monotonic() - start:.0f} s"
     )
     return scores

@@ -119,6 +119,7 @@ def finetune(
             size=settings.get("size"),
             encoder=kind,
             encoder_from=encoder_from,
+            head=settings.get("head", "trained"),
             trust_code=trust_code,
         )
     changes = settings | {"data": data, "init": init, "out": out}

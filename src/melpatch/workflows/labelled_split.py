@@ -1,0 +1,60 @@
+"""Which clips a classifier learns from, which choose its weights, and what is said about them."""
+
+from dataclasses import replace
+
+from melpatch.data.corpus import Corpus
+from melpatch.data.leaks import warn_of_shared_groups
+from melpatch.data.splits import Split, describe_untrained, split_corpus
+from melpatch.evaluation.probe import KeptProbe
+from melpatch.evaluation.splits import hold_out_validation
+from melpatch.progress import notice
+from melpatch.training.config import RunConfig
+
+
+def labelled_split(corpus: Corpus, test_fold: str | None, val_fold: str | None) -> Split:
+    """Return a labelled corpus in parts, and tell what may be wrong with them.
+
+    Args:
+        corpus: labelled clips.
+        test_fold: split or fold that is held out; None for ``test``, if it exists.
+        val_fold: split or fold that chooses weights; None for ``val``, if it exists.
+
+    Raises:
+        DataError: there is no such split, or nothing is left to train on.
+    """
+    split = split_corpus(corpus, test_fold, val_fold)
+    # Recordings of one group, such as a speaker, in two splits make the scores too good.
+    warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
+    for sentence in (split.describe_unused(), describe_untrained(split.train, corpus.labels)):
+        if sentence is not None:
+            notice(sentence)
+    if split.test is None and len(corpus.splits) > 1:
+        notice(
+            "no clips are held out for a test: name a fold with --test-fold, "
+            "or scores on these clips will be too good"
+        )
+    return split
+
+
+def with_validation(split: Split, probe: KeptProbe) -> Split:
+    """Return a split with validation clips, held out of the training clips if a probe needs them.
+
+    Raises:
+        DataError: there are too few clips.
+    """
+    if split.val is not None or probe.validation != "held out":
+        return split
+    train, val = hold_out_validation(split.train)
+    notice(
+        f"no validation split: {len(val.clips)} of {len(split.train.clips)} training clips are held "
+        "out to choose the head's weights; name a split with --val-fold"
+    )
+    return replace(split, train=train, val=val)
+
+
+def warn_of_missing_validation(split: Split, training: RunConfig) -> None:
+    """Tell that nothing chooses the weights of a network, if so."""
+    if split.val is None and training.train.average_last == 0:
+        notice(
+            "no validation split: the last weights are kept, not the best; name one with --val-fold"
+        )
