@@ -31,7 +31,10 @@ from typing import Any, NamedTuple
 
 from melpatch.errors import ConfigError, shortened
 
-KINDS = ("objectives", "encoders", "recipes", "protocols", "datasets", "interop", "commands")
+KINDS = (
+    *("objectives", "encoders", "recipes", "protocols", "datasets", "interop", "targets"),
+    "commands",
+)
 """The kinds of pieces that there are; each is a folder, and the end of the name of a group of entry points."""
 NOT_PIECES = {"__init__", "base"}
 _ROOT = Path(__file__).parent
@@ -49,6 +52,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "protocols": ("a protocol class", lambda piece: _is_class(piece)),
     "interop": ("a weight format class", lambda piece: _is_class(piece, "recognises")),
+    "targets": ("a target class", lambda piece: _is_class(piece, "ending", "write")),
     "datasets": ("a dataset's card", lambda piece: hasattr(piece, "download")),
     "commands": ("a module with Config and run", lambda piece: _has(piece, "Config", "run")),
     # Functions of the interpreter, such as os.system, are no recipes, and must not be tried.

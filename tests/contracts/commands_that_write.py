@@ -95,5 +95,6 @@ def commands(folder: Path) -> dict[str, Writing]:
             "cmp/.lock",
         ),
         "demo": Writing(("demo", "--size", "nano"), "--out", "demo", "demo/.lock"),
+        "export": Writing(("export", pretrained, "--to", "timm"), "--out", "w.safetensors"),
         "show": Writing(("show", pretrained), "--curve", "curve.png"),
     }

@@ -14,7 +14,15 @@ from melpatch.progress import console
 from melpatch.registry import Piece
 
 Kind = Literal[
-    "objectives", "encoders", "recipes", "protocols", "datasets", "interop", "commands", "all"
+    "objectives",
+    "encoders",
+    "recipes",
+    "protocols",
+    "datasets",
+    "interop",
+    "targets",
+    "commands",
+    "all",
 ]
 
 
@@ -23,7 +31,8 @@ class Config:
     """What to list, and how."""
 
     kind: tyro.conf.Positional[Kind] = "all"
-    """Kind of piece to list; interop are the formats of weights that --init reads."""
+    """Kind of piece to list; interop are the formats of weights that --init reads, targets what
+    melpatch export writes."""
     json: bool = False
     """Print one JSON object, kind to name to summary and origin, instead of tables."""
 

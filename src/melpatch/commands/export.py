@@ -1,0 +1,66 @@
+"""Write a run as files that others can run: transformers, timm, ONNX, torch.export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from melpatch import registry
+from melpatch.atomic import written_aside
+from melpatch.errors import ConfigError
+from melpatch.export.source import Source
+from melpatch.inference.model import load
+from melpatch.outputs import check_output, require_usable_name
+from melpatch.progress import notice
+from melpatch.targets.base import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which run to export, to what, and where."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of a classifier or of a pretrained encoder."""
+    to: str
+    """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers."""
+    out: Path
+    """Folder or file to write."""
+    overwrite: bool = False
+    """Replace an export, or another file, in --out."""
+    trust_code: bool = False
+    """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
+
+
+def run(config: Config) -> None:
+    """Write the export, and say in which points it does otherwise than the run."""
+    target: Target = registry.find("targets", config.to)()
+    require_usable_name(config.out)
+    _check_out(config, target)
+    model = load(config.run, device="cpu", trust_code=config.trust_code)
+    with written_aside(config.out) as aside:
+        notes = target.write(Source(config.run, model), aside)
+    for note in notes:
+        notice(note)
+    notice(f"written: {config.out}")
+
+
+def _check_out(config: Config, target: Target) -> None:
+    """Raise ConfigError if the output may not be written."""
+    out = config.out
+    if target.ending:
+        if out.suffix != target.ending:
+            raise ConfigError(f"--out {out}: give a name that ends in {target.ending}")
+        check_output(out, inputs=[], is_own=lambda path: False, overwrite=config.overwrite)
+        return
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file; give the name of a folder")
+    present = {path.name for path in out.iterdir()}
+    foreign = sorted(present - target.files)
+    if foreign:
+        raise ConfigError(
+            f"--out {out}: holds {foreign[0]}, which is of no such export; give another folder"
+        )
+    if present and not config.overwrite:
+        raise ConfigError(f"--out {out}: exists; give another folder, or --overwrite to replace it")
