@@ -29,14 +29,20 @@ def shortened(value: object, longest: int = 200, *, typed: bool = False) -> str:
     return f"{text[:longest]}... ({len(text)} characters)"
 
 
+def visible(text: str) -> str:
+    """Return text for a terminal, its control characters other than line breaks as in Python."""
+    return "\n".join(
+        _CONTROL.sub(lambda letter: repr(letter[0])[1:-1], line) for line in text.split("\n")
+    )
+
+
 def one_line(text: str, longest: int = 2000) -> str:
     """Return a message as one line for a terminal, whatever a file may have put into it.
 
     Control characters, which could move the cursor or change what stands above, are written as in
     Python. Of a very long message the beginning, with the place, and the end, with the remedy, stay.
     """
-    line = " ".join(text.splitlines())
-    line = _CONTROL.sub(lambda letter: repr(letter[0])[1:-1], line)
+    line = visible(" ".join(text.splitlines()))
     if len(line) <= longest:
         return line
     cut = f" ... ({len(line)} characters) ... "

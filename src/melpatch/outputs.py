@@ -26,6 +26,7 @@ def check_output(
     inputs: Iterable[str | Path],
     is_own: Callable[[Path], bool],
     overwrite: bool,
+    flag: str = "--out",
 ) -> None:
     """Raise ConfigError if a command may not write its output.
 
@@ -34,17 +35,42 @@ def check_output(
         inputs: files that are read; the output is none of them, whatever ``overwrite`` says.
         is_own: whether an existing file is an unchanged output of the same command.
         overwrite: whether a file of another origin may be replaced.
+        flag: the flag that names the file.
     """
     if not os.path.lexists(out):
         return
     if is_among(out, inputs):
-        raise ConfigError(f"--out {out}: is an input; give another file")
+        raise ConfigError(f"{flag} {out}: is an input; give another file")
     if out.is_dir():
-        raise ConfigError(f"--out {out}: there is a folder of this name; give the name of a file")
+        raise ConfigError(f"{flag} {out}: there is a folder of this name; give the name of a file")
     if not overwrite and not (out.is_file() and is_own(out)):
         raise ConfigError(
-            f"--out {out}: exists, and was not made by this command or was changed since; "
+            f"{flag} {out}: exists, and was not made by this command or was changed since; "
             "give another name, or --overwrite to replace it"
+        )
+
+
+def check_output_folder(
+    out: Path, inputs: Iterable[str | Path], *, flag: str = "--out", alone: bool = False
+) -> None:
+    """Raise ConfigError if a command may not write into a folder.
+
+    Args:
+        out: the folder, which need not exist.
+        inputs: folders and files that are read.
+        flag: the flag that names the folder.
+        alone: whether nothing else may lie in a folder that the command did not make.
+    """
+    if not os.path.lexists(out):
+        return
+    if is_among(out, inputs):
+        raise ConfigError(f"{flag} {out}: is an input; give another folder")
+    if not out.is_dir():
+        raise ConfigError(f"{flag} {out}: is a file; give the name of a folder")
+    others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    if alone and others:
+        raise ConfigError(
+            f"{flag} {out}: holds {others[0]}, which is not of this command; give a new folder"
         )
 
 

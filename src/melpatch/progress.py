@@ -5,6 +5,7 @@ such as the log of a job, gets a plain line every half minute. Of a distributed 
 shows anything.
 """
 
+import json
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from melpatch.errors import one_line
+from melpatch.errors import one_line, visible
 from melpatch.time_left import RateEstimate, in_words
 
 T = TypeVar("T")
@@ -47,11 +48,25 @@ def console() -> Console:
 
 
 class _Console(Console):
-    """A console that lets the command line report a reader that has gone."""
+    """A console that shows control characters, and lets a reader that has gone be reported."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return text, such as the cell of a table, without what would control the terminal."""
+        return super().render_str(visible(text), **how)
 
     def on_broken_pipe(self) -> None:
         """Raise the error again; rich would end the process with code 1."""
         raise
+
+
+def show_text(text: str) -> None:
+    """Print lines on stdout as they are, without what would control the terminal."""
+    sys.stdout.write(f"{visible(text)}\n")
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON, all letters but those of ASCII escaped."""
+    sys.stdout.write(f"{json.dumps(value, indent=2)}\n")
 
 
 def notice(text: str) -> None:
@@ -65,7 +80,7 @@ class Bar:
 
     def __init__(self, total: int | None, description: str, unit: str, done: int) -> None:
         self.total = total
-        self.description = description
+        self.description = one_line(description)
         self.unit = unit
         self.before = done
         self.done = done
@@ -150,7 +165,7 @@ class Bar:
 
 
 def _field(name: str, value: float | str) -> str:
-    return value if isinstance(value, str) else f"{name} {value:.4g}"
+    return one_line(value) if isinstance(value, str) else f"{name} {value:.4g}"
 
 
 def _joined(count: str, parts: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ def test_prepare_lists_bad_files_beside_the_corpus(birds, tmp_path, capsys):
     run(Config(sources=(str(birds),), out=out, workers=0))
     captured = capsys.readouterr()
     assert "rejected 1" in " ".join(captured.out.split())
-    assert "1 files are left out" in captured.err
+    assert "1 clips are left out" in captured.err
     (row,) = csv.DictReader((tmp_path / "corpus.rejected.csv").open(encoding="utf-8"))
     assert row["path"] == str(birds / "wren" / "broken.wav")
     assert "libsndfile" in row["reason"]
@@ -271,7 +271,7 @@ def test_bad_and_missing_files_of_a_dataset_are_listed_apart(esc, tmp_path, caps
     (esc / "audio/1-2001-B-47.wav").write_bytes(b"RIFF")
     run(Config(sources=("esc50",), root=esc, out=tmp_path / "esc.csv", workers=0))
     captured = capsys.readouterr()
-    assert "1 files are left out, listed in" in captured.err
+    assert "1 clips are left out, listed in" in captured.err
     assert "1 of 10 clips are missing, listed in" in captured.err
     told = " ".join(captured.out.split())
     assert "clips 8" in told

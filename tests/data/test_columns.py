@@ -37,7 +37,10 @@ def test_a_columns_own_name_comes_first_and_what_the_user_names_before_all():
 
 def test_unused_columns_are_named_and_an_ambiguous_one_is_not_taken():
     columns = recognise("x.csv", ["path", "start", "offset", "size", "end_ms"], ColumnNames())
-    assert columns.remark() == "columns that are not used: 'offset', 'size', 'end_ms'"
+    assert columns.remark() == (
+        "columns that are not used: 'offset', 'size', 'end_ms'; start, end and duration are read in "
+        "seconds only"
+    )
     many = recognise("x.csv", ["path", *(f"c{n}" for n in range(12))], ColumnNames())
     assert many.remark().endswith("'c6', 'c7' and 4 more")
 

@@ -10,6 +10,8 @@ from melpatch.data.split_roles import not_trained_on, role_of, usual_names
         (("training", "valid", "testing"), ("train", "val", "test")),
         (("train", "validation", "eval"), ("train", "val", "test")),
         (("train", "dev", "TEST"), ("train", "val", "test")),
+        (("TrainSet", "val_set", "test data"), ("train", "val", "test")),
+        (("train", "Holdout"), ("train", "test")),
         # Without a split for training, the development set is the one.
         (("dev", "eval"), ("train", "test")),
         # Only one of two that differ is renamed, since they may be different.

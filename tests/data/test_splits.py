@@ -60,6 +60,19 @@ def test_which_clips_are_for_training_validation_and_test(there, folds, expected
     assert parts(split_corpus(of(*there), **folds)) == expected
 
 
+def test_labelled_clips_that_are_left_out_of_training_are_named():
+    told = split_corpus(of("train", "", "extra", "unlabelled", "test")).describe_unused()
+    assert told is not None
+    assert ": none (1), extra (1); call these" in told
+    assert split_corpus(of("train", "unlabelled", "test")).describe_unused() is None
+
+
+def test_a_corpus_is_called_by_its_table_where_there_is_one():
+    titled = replace(of("a"), title="birds/second")
+    with pytest.raises(DataError, match="birds/second: no split or fold is called 'b'"):
+        split_corpus(titled, "b")
+
+
 def test_unlabelled_clips_are_left_out_of_every_part():
     found = split_corpus(
         corpus(("a", "train"), ("", "train"), ("b", "val"), ("", "val"), ("", "test"))

@@ -1,7 +1,6 @@
 """Measure the data pipeline of a training: decoding, packing, loading, front end and steps."""
 
 import io
-import json
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.data.loader import ClipDataset, LoadedBatch, step_draws, training_batches
 from melpatch.errors import DataError
 from melpatch.machine import cpu_seconds
-from melpatch.progress import bar, console, notice
+from melpatch.progress import bar, console, notice, show_json
 from melpatch.recipes.base import recipe_names, recipe_settings
 from melpatch.training.config import RunConfig, build
 from melpatch.training.feeding import on_device
@@ -133,7 +132,7 @@ def run(config: Config) -> None:
     if config.json:
         stages = [rate.record() for rate in rates]
         about = {"device": str(bench.trainer.fabric.device), "workers": settings.loader.workers}
-        console().print_json(json.dumps({**about, "stages": stages, "share": shares}))
+        show_json({**about, "stages": stages, "share": shares})
     else:
         _show(rates, shares)
     if shares["by_clock"] < _ENOUGH:
@@ -196,7 +195,7 @@ class Bench:
         self.held = [loaded.batch for loaded in loaded_batches if loaded.batch is not None]
         if len(self.held) < batches:
             raise DataError(
-                f"{corpus.name}: no clip of a batch can be read; run melpatch prepare on it to see why"
+                f"{corpus.shown_name}: no clip of a batch can be read; run melpatch prepare on it to see why"
             )
 
     def load(self, first_step: int) -> Iterator[LoadedBatch]:

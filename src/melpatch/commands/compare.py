@@ -15,7 +15,7 @@ from melpatch.commands.base import read_pretrain_flags
 from melpatch.comparison import table
 from melpatch.comparison.floors import FloorCell, collect_floors, write_floors
 from melpatch.comparison.plan import Pretraining, plan, refuse_leaks
-from melpatch.comparison.results import locked
+from melpatch.comparison.results import is_comparison, locked
 from melpatch.comparison.spec import (
     UNITS,
     Budget,
@@ -32,7 +32,8 @@ from melpatch.data.sources import source_name
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.select import parse_settings, select_protocols
 from melpatch.machine import most_workers
-from melpatch.progress import console, notice
+from melpatch.outputs import check_output_folder
+from melpatch.progress import console, notice, show_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,8 @@ def run(config: Config) -> None:
         return
     out = config.out or Path("compare", f"{Path(config.spec).stem}-{budget.name}")
     title = _title(spec, budget)
+    inputs = (config.spec, *spec.sound.data, *(task.data for task in spec.tasks))
+    check_output_folder(out, inputs, alone=not is_comparison(out))
     with locked(out):
         comparison = Comparison(out, runs, floors=config.floors)
 
@@ -124,7 +127,7 @@ def run(config: Config) -> None:
         except MelpatchError as error:
             # The table is complete without a figure, which needs matplotlib and a trained network.
             notice(str(error))
-    sys.stdout.write((out / "table.md").read_text(encoding="utf-8"))
+    show_text((out / "table.md").read_text(encoding="utf-8").removesuffix("\n"))
     notice(f"written to {out}")
 
 
@@ -204,10 +207,10 @@ def _show_commands(runs: Sequence[Pretraining]) -> None:
         elif run.unit:
             words += [f"--{run.unit}", run.length]
         words += ["--seed", f"{run.seed}", "--out", f"runs/{run.name}"]
-        sys.stdout.write(shlex.join(words) + "\n")
+        show_text(shlex.join(words))
         for scoring in run.scorings:
             words = ["melpatch", "evaluate", f"runs/{run.name}", *scoring.words]
-            sys.stdout.write(f"  {shlex.join(words)}\n")
+            show_text(f"  {shlex.join(words)}")
     notice(f"{len(runs)} runs, {sum(len(run.scorings) for run in runs)} scores")
 
 

@@ -1,8 +1,6 @@
 """Show the public datasets that prepare knows by name: content, licence and what to download."""
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +10,7 @@ from rich.table import Table
 
 from melpatch import registry
 from melpatch.datasets.base import Card
-from melpatch.progress import console
+from melpatch.progress import console, show_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ def run(config: Config) -> None:
     cards: dict[str, Card] = {name: registry.find("datasets", name) for name in _names(config)}
     if config.json:
         plain = {name: _plain(card) for name, card in cards.items()}
-        sys.stdout.write(json.dumps(plain.get(config.name or "", plain), indent=2) + "\n")
+        show_json(plain.get(config.name or "", plain))
         return
     if config.name:
         (card,) = cards.values()

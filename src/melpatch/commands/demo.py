@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table as Grid
 
-from melpatch.data.manifest import Corpus, load_corpus, write_corpus
+from melpatch.data.manifest import Corpus, is_unchanged, load_corpus, write_corpus
 from melpatch.data.segments import crop
 from melpatch.data.splits import hold_out
 from melpatch.datasets.scenes import generate
@@ -18,6 +18,7 @@ from melpatch.evaluation.majority import score_in_words
 from melpatch.evaluation.metrics import primary_metric
 from melpatch.inference.model import load
 from melpatch.only_writer import only_writer
+from melpatch.outputs import check_output
 from melpatch.plots.confusion import MOST_CLASSES, confusion
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice
@@ -70,12 +71,12 @@ def _show(config: Config) -> None:
     _draw_clip(pictures, first, corpus)
     if len(corpus.labels) < 2:
         notice(
-            f"{corpus.name} has no classes, so there is nothing to fine-tune; pictures are in {pictures}"
+            f"{corpus.shown_name} has no classes, so there is nothing to fine-tune; pictures are in {pictures}"
         )
         return
     metric = primary_metric(corpus.multi_label)
     grid = Grid(
-        title=f"{corpus.name}: {metric} with {config.labels_per_class} labels per class, test split"
+        title=f"{corpus.shown_name}: {metric} with {config.labels_per_class} labels per class, test split"
     )
     for column in ("", "no network", "random weights", "pretrained"):
         grid.add_column(column)
@@ -102,8 +103,16 @@ def _prepared(config: Config) -> Path:
     corpus = load_corpus([config.data], split_column=config.split_column)
     splits = set(corpus.splits)
     if len(corpus.labels) > 1 and "test" not in splits:
-        notice(f"{corpus.name} has no test split; a quarter of each class is held out at random")
+        notice(
+            f"{corpus.shown_name} has no test split; a quarter of each class is held out at random"
+        )
         corpus = hold_out(corpus, 0.25, config.seed)
+    check_output(
+        path,
+        inputs=[config.data],
+        is_own=lambda file: is_unchanged(file, corpus),
+        overwrite=False,
+    )
     config.out.mkdir(parents=True, exist_ok=True)
     write_corpus(corpus, path)
     return path
@@ -120,7 +129,7 @@ def _pretrain(config: Config, corpus_file: Path, corpus: Corpus, out: Path) -> N
         loader=replace(base.loader, seconds=min(2.0, longest), workers=0),
         train=replace(base.train, steps=config.pretrain_steps, save_every=100, evaluations=5),
     )
-    notice(f"pretraining on {corpus.name}, labels unused")
+    notice(f"pretraining on {corpus.shown_name}, labels unused")
     pretrain(replace(defaults, out=out, resume=True, training=training))
 
 

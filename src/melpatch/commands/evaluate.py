@@ -1,6 +1,5 @@
 """Score a run on labelled audio: a classifier by its predictions, an encoder by probes."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +14,7 @@ from melpatch.evaluation.floors import describe_highest
 from melpatch.evaluation.majority import REMEDY
 from melpatch.evaluation.score_tables import against_tables, floor_tables, score_tables
 from melpatch.evaluation.select import parse_settings
-from melpatch.progress import console, notice
+from melpatch.progress import console, notice, show_json
 
 TOGETHER = True
 
@@ -99,7 +98,7 @@ def run(config: Config) -> None:
         trust_code=config.trust_code,
     )
     if config.json:
-        console().print_json(json.dumps(records))
+        show_json(records)
         return
     for table in score_tables(records, _title(records), console()):
         console().print(table)

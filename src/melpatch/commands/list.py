@@ -1,7 +1,5 @@
 """List what there is to choose from: objectives, encoders, recipes, protocols, datasets, formats."""
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +8,7 @@ import tyro
 from rich.table import Table
 
 from melpatch import registry
-from melpatch.progress import console
+from melpatch.progress import console, show_json
 from melpatch.registry import Piece
 
 Kind = Literal[
@@ -46,7 +44,7 @@ def run(config: Config) -> None:
             kind: {name: piece._asdict() for name, piece in pieces.items()}
             for kind, pieces in listed.items()
         }
-        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+        show_json(plain)
         return
     for kind, pieces in listed.items():
         console().print(_table(kind, pieces))

@@ -104,9 +104,7 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     corpus, rates, missing, labels = _survey(config, card, decoding)
     if config.folds is not None:
         corpus = _in_folds(corpus, config.folds, config.seed)
-    table = Table(
-        title=corpus.title or corpus.name, title_justify="left", show_header=False, box=None
-    )
+    table = Table(title=corpus.shown_name, title_justify="left", show_header=False, box=None)
     for name, value in _findings(corpus, rates):
         table.add_row(name, value)
     remote = sum(bool(clip.url) for clip in corpus.clips)
@@ -117,7 +115,7 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     console().print(table)
     _check_output(config, out, corpus)
     write_corpus(corpus, out)
-    _list(corpus.rejected, _beside(config, out, "rejected"), "files are left out")
+    _list(corpus.rejected, _beside(config, out, "rejected"), "clips are left out")
     lacking = [Rejected(str(row.path), _why_lacking(row.path)) for row in missing]
     _list(
         lacking,

@@ -14,11 +14,13 @@ from melpatch.data.clip import Clip, clip_key
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.inference.model import load
 from melpatch.opening import LOG_BYTES, read_json_lines, reading
+from melpatch.outputs import check_output
+from melpatch.plots.base import is_own_picture
 from melpatch.plots.curve import curve
-from melpatch.progress import console, notice
+from melpatch.progress import console, notice, show_json
 from melpatch.training.config import RunConfig, read_settings
 from melpatch.workflows.kept_weights import read_validation
-from melpatch.workflows.pictures import draw_pictures, run_title
+from melpatch.workflows.pictures import PICTURES, draw_pictures, run_title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Config:
     """Recording whose first segment is drawn: as a pretraining run masks it, sees it and reconstructs it."""
     pictures: Path | None = None
     """Folder for the pictures: reconstruction.png, and classes.png if a teacher assigns classes to patches."""
+    overwrite: bool = False
+    """Replace a file that is no picture of melpatch; an input is never replaced."""
     trust_code: bool = False
     """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
 
@@ -48,10 +52,11 @@ class Config:
 
 def run(config: Config) -> None:
     """Print a run's settings and latest metrics; draw its curves and a recording on request."""
+    _check_outputs(config)
     settings = read_settings(config.run, trust_code=config.trust_code)
     summary = _summary(config.run, settings)
     if config.json:
-        console().print_json(json.dumps(summary))
+        show_json(summary)
     else:
         table = Table(title=str(config.run), show_header=False)
         for name, value in summary.items():
@@ -63,6 +68,20 @@ def run(config: Config) -> None:
         notice(f"drawn to {config.curve}")
     if config.sound is not None and config.pictures is not None:
         _draw_sound(config.run, config.sound, config.pictures)
+
+
+def _check_outputs(config: Config) -> None:
+    """Raise ConfigError if a picture would take the place of something else."""
+    outputs = [] if config.curve is None else [("--curve", config.curve)]
+    if config.pictures is not None:
+        outputs += [("--pictures", config.pictures / name) for name in PICTURES]
+    # Pictures may be drawn into the run folder, and drawn again.
+    inputs = [path for path in config.run.glob("*") if path.suffix != ".png"]
+    inputs += [] if config.sound is None else [config.sound]
+    for flag, out in outputs:
+        check_output(
+            out, inputs=inputs, is_own=is_own_picture, overwrite=config.overwrite, flag=flag
+        )
 
 
 def _draw_sound(folder: Path, sound: Path, pictures: Path) -> None:

@@ -1,6 +1,5 @@
 """Measure mean and standard deviation of the log-mel spectrograms of a corpus."""
 
-import json
 from dataclasses import dataclass, field
 
 import tyro
@@ -9,7 +8,7 @@ from melpatch.audio.files import Channel
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.loader import LoaderConfig
-from melpatch.progress import console, notice
+from melpatch.progress import console, notice, show_json
 from melpatch.training.config import RunConfig
 from melpatch.training.start import statistics
 from melpatch.workflows.corpus import read_corpus, tell_about_sound, without_splits
@@ -63,9 +62,9 @@ def run(config: Config) -> None:
             "melpatch prepare lists them with the reasons"
         )
     if config.json:
-        console().print_json(json.dumps(values._asdict()))
+        show_json(values._asdict())
     else:
         console().print(
             f"--front-end.mean {values.mean} --front-end.std {values.std}   "
-            f"({values.clips} clips of {corpus.title})"
+            f"({values.clips} clips of {corpus.shown_name})"
         )

@@ -15,6 +15,13 @@ from melpatch.opening import LOG_BYTES, open_to_append, read_text, reading
 from melpatch.outputs import require_usable_name
 
 Line = dict[str, Any]
+# Holds the process that compares, or was the last to do so.
+_HOLDER = ".holder"
+
+
+def is_comparison(folder: Path) -> bool:
+    """Return whether a comparison was begun in a folder."""
+    return (folder / _HOLDER).exists()
 
 
 @contextmanager
@@ -29,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     require_usable_name(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / ".holder"
+    holder = folder / _HOLDER
     try:
         lock = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:

@@ -49,6 +49,11 @@ _OTHER_NAMES = {
         *("patient_id", "subject", "subject_id"),
     ),
 }
+# Times that would have to be converted.
+_OTHER_UNIT = re.compile(
+    r"(start|begin|onset|end|stop|offset|duration|length)(_time)?(_in)?"
+    r"_(ms|msec|milliseconds|samples?|frames?|minutes?)"
+)
 # Columns of an index of shards that only people read.
 _FOR_PEOPLE = ("member", "name")
 _SHOWN = 8  # unused columns that are named
@@ -97,6 +102,8 @@ class Columns:
             if len(unused) > _SHOWN:
                 shown += f" and {len(unused) - _SHOWN} more"
             parts.append(f"columns that are not used: {shown}")
+        if any(_OTHER_UNIT.fullmatch(_plain(name)) for name in self._unused()):
+            parts.append("start, end and duration are read in seconds only")
         return "; ".join(parts)
 
     def _unused(self) -> Iterator[str]:

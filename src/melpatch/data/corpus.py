@@ -42,6 +42,11 @@ class Corpus:
     title: str = field(default="", compare=False)
 
     @property
+    def shown_name(self) -> str:
+        """The name in messages and titles."""
+        return self.title or self.name
+
+    @property
     def splits(self) -> dict[str, int]:
         """The number of clips of each split, sorted by name; ``""`` stands for no split."""
         return dict(sorted(Counter(clip.split for clip in self.clips).items()))
@@ -89,7 +94,7 @@ class Corpus:
                 f"{split or '(none)'} ({count} clips)" for split, count in self.splits.items()
             )
             known = ", ".join(counts) or "no clips"
-            raise DataError(f"{self.name}: no split {unknown[0]!r}; there are: {known}")
+            raise DataError(f"{self.shown_name}: no split {unknown[0]!r}; there are: {known}")
         return names
 
 

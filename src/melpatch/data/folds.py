@@ -59,7 +59,7 @@ def with_folds(corpus: Corpus, folds: int, seed: int) -> Corpus:
         unit = "groups of labelled clips"
         fix = "name a finer --group-column"
     fewer = f"2 to {len(groups)}" if len(groups) >= 2 else "nothing"
-    allowed = f"{fewer}, since {corpus.name} has {len(groups)} {unit}; or {fix}"
+    allowed = f"{fewer}, since {corpus.shown_name} has {len(groups)} {unit}; or {fix}"
     check(folds <= len(groups), "folds", folds, allowed)
     clips = [clip if clip.labels else replace(clip, split="") for clip in corpus.clips]
     for group, fold in zip(groups, _deal(groups, len(corpus.labels), folds), strict=True):

@@ -249,7 +249,7 @@ def _balance(corpus: Corpus) -> torch.Tensor:
     """Return the weight of each clip in balanced sampling, in float64."""
     if not all(clip.labels for clip in corpus.clips):
         problem = "--balanced-sampling needs a label on every clip"
-        raise DataError(f"{corpus.name}: {problem}; drop the unlabelled clips")
+        raise DataError(f"{corpus.shown_name}: {problem}; drop the unlabelled clips")
     # A matrix of clips and labels would take 4 GB for the whole of AudioSet.
     counts = Counter(label for clip in corpus.clips for label in clip.labels)
     shares = [sum(1 / counts[label] for label in clip.labels) for clip in corpus.clips]
@@ -324,7 +324,7 @@ def training_batches(
     """
     if not corpus.clips:
         fix = "look at --data and the splits that were left out"
-        raise DataError(f"{corpus.name}: no clip is left to train on; {fix}")
+        raise DataError(f"{corpus.shown_name}: no clip is left to train on; {fix}")
     # Every rank iterates over the same steps and takes its share of each.
     shares = world_size * accumulate
     require_batch(config.batch_size // shares, config.seconds, sample_rate)

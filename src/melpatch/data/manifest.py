@@ -173,6 +173,7 @@ def corpus_from_rows(
     good: list[Clip] = []
     bad = [*malformed]
     lines: list[int] = []
+    rates: Counter[int] = Counter()
     for key, row, result in zip(keys, listed, results, strict=True):
         entries: list[Clip | Rejected] = [_clip(key, row, result)]
         if decoding is not None and isinstance(result, Probed):
@@ -183,6 +184,8 @@ def corpus_from_rows(
             else:
                 good.append(entry)
                 lines.append(row.line)
+                if isinstance(result, Probed):
+                    rates[result.sample_rate] += 1
     if not good:
         problem = "lists no sound files"
         if bad:
@@ -195,7 +198,6 @@ def corpus_from_rows(
     if malformed:
         example = f"{malformed[0].path}: {malformed[0].reason}"
         notice(f"{source}: {len(malformed)} lines are malformed and left out, such as {example}")
-    rates = Counter(result.sample_rate for result in results if isinstance(result, Probed))
     return _corpus(name, without_repeats(good, source, lines), tuple(bad)), rates
 
 

@@ -35,6 +35,7 @@ from melpatch.data.shards import ABOUT, INDEX, LAYOUT, UNFINISHED, ShardSet, dig
 from melpatch.errors import ConfigError, DataError
 from melpatch.faults import remedy
 from melpatch.opening import read_json, reading
+from melpatch.outputs import check_output_folder
 from melpatch.progress import Bar, bar, notice, track
 
 REJECTED = "rejected.csv"
@@ -106,15 +107,9 @@ def pack(
 
 
 def _refuse_foreign(out: Path) -> None:
-    """Raise ConfigError if a folder holds files of another origin under the names of a set of shards."""
-    if (out / ABOUT).exists() or (out / UNFINISHED).exists() or not out.is_dir():
-        return
-    for path in (out / INDEX, out / REJECTED, *sorted(out.glob("shard-*.tar"))):
-        if path.exists():
-            raise ConfigError(
-                f"out = {str(out)!r}; allowed: another folder, for {path.name} here is of no packing "
-                "and would be written over"
-            )
+    """Raise ConfigError if a folder holds something else than a set of shards."""
+    if not (out / ABOUT).exists() and not (out / UNFINISHED).exists():
+        check_output_folder(out, (), alone=True)
 
 
 def _listing(corpus: Corpus, names: Sequence[str]) -> str:
@@ -309,7 +304,7 @@ def _finish(
     rejected = [*corpus.rejected, *chain.from_iterable(shard.rejected for shard in packed)]
     if not written:
         example = f"the first, {rejected[0].path}, {rejected[0].reason}"
-        raise DataError(f"{corpus.name}: no clip can be read; {example}")
+        raise DataError(f"{corpus.shown_name}: no clip can be read; {example}")
     lines = chain.from_iterable(shard.lines for shard in written)
     write_table(out / INDEX, INDEX_COLUMNS, lines)
     if rejected:

@@ -11,14 +11,23 @@ _NAMES: dict[str, SplitRole] = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel"), "val"),
     **dict.fromkeys(("development",), "val"),
     **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("holdout", "hold-out", "hold_out"), "test"),
+    **dict.fromkeys(("heldout", "held-out", "held_out"), "test"),
 }
+# Ends of the names of splits.
+_SET = re.compile(r"[-_ ]?(set|split|data)$")
 _DEVELOPMENT = {"dev", "devel", "development"}
 _WITHOUT_LABELS = re.compile(r"pre-?train(ing)?|unlabell?ed|unsup(ervised)?|extra[-_ ]unlabell?ed")
 
 
 def usual_split(name: str) -> SplitRole | None:
     """Return ``train``, ``val`` or ``test`` for a usual name of it, in any case; else None."""
-    return _NAMES.get(name.strip().casefold())
+    return _NAMES.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case without what adds nothing: ``TrainSet`` is train."""
+    return _SET.sub("", name.strip().casefold())
 
 
 def role_of(name: str) -> SplitRole | None:
@@ -63,15 +72,15 @@ def usual_names(names: Collection[str]) -> dict[str, str]:
     roles = {name: usual_split(name) for name in names}
     if "train" not in roles.values():
         for name in names:
-            if name.strip().casefold() in _DEVELOPMENT:
+            if _plain(name) in _DEVELOPMENT:
                 roles[name] = "train"
     renamed = {name: name for name in names}
     for role in ("train", "val", "test"):
         synonyms = [name for name in names if roles[name] == role]
         if synonyms:
             # The name itself comes first, then the order of the list above.
-            chosen = min(synonyms, key=lambda name: [*_NAMES].index(name.strip().casefold()))
+            chosen = min(synonyms, key=lambda name: [*_NAMES].index(_plain(name)))
             for name in synonyms:
-                if name.strip().casefold() == chosen.strip().casefold():
+                if _plain(name) == _plain(chosen):
                     renamed[name] = role
     return renamed

@@ -32,7 +32,11 @@ class Split:
 
     def describe_unused(self) -> str | None:
         """Return a sentence on the splits of unknown names that are not trained on, or None."""
-        named = {name: count for name, count in self.unused.items() if not for_pretraining(name)}
+        named = {
+            name: count
+            for name, count in self.unused.items()
+            if not name or not for_pretraining(name)
+        }
         if not named:
             return None
         return (
@@ -63,7 +67,7 @@ def split_corpus(
     vals = _named(labelled, val_fold, [name for name in splits if roles[name] == "val"])
     if None not in (test_fold, val_fold) and tests == vals:
         problem = f"{test_fold!r} cannot be both the validation and the test fold"
-        raise DataError(f"{corpus.name}: {problem}; name two")
+        raise DataError(f"{corpus.shown_name}: {problem}; name two")
     # A fold that was named is only what it was named as.
     named = {*(tests if test_fold is not None else []), *(vals if val_fold is not None else [])}
     tests = tests if test_fold is not None else [name for name in tests if name not in named]
@@ -74,7 +78,7 @@ def split_corpus(
     if not trains:
         known = _listed(splits)
         raise DataError(
-            f"{corpus.name}: no labelled clip is left to train on; the splits are: {known}"
+            f"{corpus.shown_name}: no labelled clip is left to train on; the splits are: {known}"
         )
     used = {*trains, *held_out}
     return Split(
@@ -92,7 +96,9 @@ def _named(corpus: Corpus, fold: str | None, usual: list[str]) -> list[str]:
     name = corpus.split_called(fold)
     if name not in corpus.splits:
         known = _listed(corpus.splits)
-        raise DataError(f"{corpus.name}: no split or fold is called {fold!r}; there are: {known}")
+        raise DataError(
+            f"{corpus.shown_name}: no split or fold is called {fold!r}; there are: {known}"
+        )
     return [name]
 
 
@@ -135,7 +141,8 @@ def describe_untrained(train: Corpus, labels: Sequence[str]) -> str | None:
     if not missing:
         return None
     listed = ", ".join([*missing[:5], *["..."] * (len(missing) > 5)])
-    return f"{len(missing)} classes have no training clip and cannot be learnt: {listed}"
+    classes = "1 class has" if len(missing) == 1 else f"{len(missing)} classes have"
+    return f"{classes} no training clip and cannot be learnt: {listed}"
 
 
 def shuffled(corpus: Corpus, seed: int, purpose: str) -> list[int]:

@@ -60,7 +60,7 @@ def _training_leaks(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> It
 def _about_classifier(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> Iterator[str]:
     """Yield sentences on what a classifier is scored on, and on classes that it never saw."""
     if [split.name for split in splits] == [EVERYTHING]:
-        yield f"{job.corpus.name}: has no splits; all {len(splits[0].test.clips)} clips are scored"
+        yield f"{job.corpus.shown_name}: has no splits; all {len(splits[0].test.clips)} clips are scored"
     untrained = untrained_labels(job.run)
     if untrained and isinstance(job.model.objective, Classify):
         listed = ", ".join([*untrained[:5], *["..."] * (len(untrained) > 5)])

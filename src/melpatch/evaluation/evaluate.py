@@ -30,6 +30,7 @@ from melpatch.evaluation.request import EvaluationRequest, protocol_folder
 from melpatch.evaluation.select import default_protocols, linear_probe, select_protocols
 from melpatch.inference.model import Model, load
 from melpatch.only_writer import only_writer
+from melpatch.outputs import check_output_folder
 from melpatch.progress import notice
 from melpatch.training.config import build
 
@@ -129,12 +130,14 @@ def _evaluate(
     protocols = select_protocols(names or default_protocols(trained), settings)
     request = _beside_others(request, protocols)
     jobs = _jobs(request, trained, protocols)
+    check_output_folder(request.folder, request.absolute_data)
     if not request.overwrite:
         refuse_to_overwrite(jobs, own_folder=request.out is None)
     request.check_writable(
         with_features=floors or any(isinstance(item, Probe) for item in protocols)
     )
     if keep is not None:
+        check_output_folder(Path(keep), request.absolute_data, flag="--keep")
         check_kept(protocols, jobs, Path(keep))
     others: list[EvaluationJob] = []
     if other is not None:
@@ -148,9 +151,10 @@ def _evaluate(
         for protocol, job, other_job in zip_longest(protocols, jobs, others):
             record = score(protocol, job, probe, other_job)
             records[registry.name_of(type(protocol))] = record
-    if keep is not None:
-        (kept,) = protocols
-        keep_from_job(kept, jobs[0], Path(keep))
+        # Under the locks, so that scores and classifier are of the same evaluation.
+        if keep is not None:
+            (kept,) = protocols
+            keep_from_job(kept, jobs[0], Path(keep))
     return records
 
 
@@ -184,7 +188,7 @@ def _jobs(
     ).on_channel(trained.config.channel)
     if corpus.rejected:
         notice(
-            f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are not scored; see scores.json"
+            f"{len(corpus.rejected)} files of {corpus.shown_name} cannot be read and are not scored; see scores.json"
         )
     model = trained
     if request.random_weights:

@@ -214,8 +214,8 @@ def keep_probe(
     with run.locked(), run.checkpoints:
         run.remember(train)
         run.publish(objective.state_dict())
-    if calibration is not None:
-        on_rank_zero(lambda: calibration.save(run.folder))
+        if calibration is not None:
+            on_rank_zero(lambda: calibration.save(run.folder))
     return run
 
 

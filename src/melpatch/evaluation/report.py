@@ -170,7 +170,7 @@ def _conditions(
         "folder": str(job.out),
         "objective": name_of(type(job.model.objective)),
         "initialisation": describe_initialisation(job),
-        "corpus": job.corpus.title or job.corpus.name,
+        "corpus": job.corpus.shown_name,
         "name": job.name,
         "data": [*job.data],
         "protocol": name_of(type(protocol)),

@@ -80,7 +80,7 @@ def labelled_clips(corpus: Corpus) -> Corpus:
     clips = tuple(clip for clip in corpus.clips if clip.labels)
     if not clips:
         raise DataError(
-            f"{corpus.name}: none of the {len(corpus.clips)} clips has a label; give a corpus that has them"
+            f"{corpus.shown_name}: none of the {len(corpus.clips)} clips has a label; give a corpus that has them"
         )
     return replace(corpus, clips=clips)
 
@@ -94,7 +94,7 @@ def select_split(corpus: Corpus, name: str) -> Corpus:
     name = corpus.split_called(name)
     if name not in corpus.splits:
         raise DataError(
-            f"{corpus.name}: no labelled clip is in split {name!r}; there are: {_counts(corpus)}; "
+            f"{corpus.shown_name}: no labelled clip is in split {name!r}; there are: {_counts(corpus)}; "
             f"{_NAME_ONE}"
         )
     return corpus.select([name])
@@ -132,7 +132,7 @@ def _default_splits(corpus: Corpus) -> list[str]:
     splits = [split for split, role in roles.items() if split and role != "val"]
     if "train" in roles.values() or len(splits) < 2:
         raise DataError(
-            f"{corpus.name}: no split is called 'test'; there are: {_counts(corpus)}; {_NAME_ONE}"
+            f"{corpus.shown_name}: no split is called 'test'; there are: {_counts(corpus)}; {_NAME_ONE}"
         )
     return splits
 
@@ -170,7 +170,7 @@ def hold_out_validation(train: Corpus, share: float = HELD_OUT_SHARE) -> tuple[C
     parts = hold_out(train, share, seed=0)
     if "test" not in parts.splits:
         raise DataError(
-            f"{train.name}: none of the {len(train.clips)} training clips can be held out for validation, since no "
+            f"{train.shown_name}: none of the {len(train.clips)} training clips can be held out for validation, since no "
             "two have the same labels, or all belong to one group; give some clips the split 'val'"
         )
     held_out = {clip.key for clip in parts.select(["test"]).clips}

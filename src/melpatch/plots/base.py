@@ -1,6 +1,7 @@
 """Figures of matplotlib, which is imported on first use and whose global state is left alone."""
 
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 DPI = 150
 """Dots per inch of every picture."""
+# By which a picture is known as one of melpatch.
+_SOFTWARE = "melpatch"
+_BEFORE_IMAGE = 1000  # bytes of a PNG file, in which its texts stand
 
 
 def sheet(width: float, height: float, title: str = "") -> "Figure":
@@ -38,6 +42,12 @@ def sheet(width: float, height: float, title: str = "") -> "Figure":
     return figure
 
 
+def is_own_picture(path: Path) -> bool:
+    """Return whether a file is a picture that melpatch drew."""
+    with path.open("rb") as file:
+        return f"Software\0{_SOFTWARE}".encode() in file.read(_BEFORE_IMAGE)
+
+
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure as a PNG file.
 
@@ -46,8 +56,10 @@ def save(figure: "Figure", path: Path) -> None:
     """
     require_usable_name(path)
     try:
-        with written_aside(path) as aside:
-            figure.savefig(aside, format="png")
+        with written_aside(path) as aside, warnings.catch_warnings():
+            # Names may hold letters that the font lacks, which are drawn as boxes.
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+            figure.savefig(aside, format="png", metadata={"Software": _SOFTWARE})
     except OSError as error:
         raise MelpatchError(
             f"{path}: cannot be written ({error.strerror}); {remedy(error)}"

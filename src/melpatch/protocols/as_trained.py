@@ -42,7 +42,7 @@ class AsTrained(Protocol):
         unknown = sorted(set(job.corpus.labels) - set(known))
         if unknown:
             raise ConfigError(
-                f"{job.corpus.name}: label {unknown[0]!r} is not one of {job.run}'s: {', '.join(known)}; give "
+                f"{job.corpus.shown_name}: label {unknown[0]!r} is not one of {job.run}'s: {', '.join(known)}; give "
                 "a corpus that has these, or --protocol knn linear, which learn the labels of the corpus"
             )
         return known

@@ -194,7 +194,7 @@ def _check_rejected(run: Run, corpus: Corpus, newest: Rejected) -> None:
     unreadable = {clip.location for clip in corpus.clips} & run.rejected.keys()
     if len(unreadable) > limit:
         raise DataError(
-            f"{corpus.name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the "
+            f"{corpus.shown_name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the "
             f"last being {newest.path} ({newest.reason}); see {run.folder / 'rejected.csv'}, repair "
             "or remove them, or raise --max-bad-share"
         )

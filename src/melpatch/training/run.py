@@ -173,7 +173,7 @@ class Run:
             DataError: the corpus is not the same on all ranks.
         """
         now = clip_record.summary(corpus)
-        require_same_on_all_ranks(now, f"the clips of {corpus.name}, their lengths or labels")
+        require_same_on_all_ranks(now, f"the clips of {corpus.shown_name}, their lengths or labels")
         data, labels = self.config.data, self.config.labels
         on_rank_zero(lambda: clip_record.note_clips(self.folder, corpus, data, labels))
 

@@ -67,7 +67,7 @@ def statistics(config: RunConfig, corpus: Corpus, clips: int) -> Statistics:
     first = next(batches, None)
     if first is None:
         raise DataError(
-            f"{corpus.name}: none of the first clips can be read; run melpatch prepare on it to "
+            f"{corpus.shown_name}: none of the first clips can be read; run melpatch prepare on it to "
             "see why"
         )
     counts: list[int] = []
@@ -81,7 +81,7 @@ def statistics(config: RunConfig, corpus: Corpus, clips: int) -> Statistics:
     values = Statistics(round(mean, 5), round(std, 5), sum(counts))
     if values.std <= 0:
         raise DataError(
-            f"{corpus.name}: all of {values.clips} measured clips are silent; "
+            f"{corpus.shown_name}: all of {values.clips} measured clips are silent; "
             "melpatch prepare tells "
             "which are. Channels in opposite phase cancel each other: take one with --channel left"
         )

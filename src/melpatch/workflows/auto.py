@@ -71,7 +71,7 @@ def corpus_facts(corpus: Corpus) -> CorpusFacts:
             continue
     if not rates:
         raise DataError(
-            f"{corpus.name}: none of {len(probed)} clips can be read; "
+            f"{corpus.shown_name}: none of {len(probed)} clips can be read; "
             "run melpatch prepare on it to see why"
         )
     return CorpusFacts(

@@ -37,7 +37,7 @@ def read_corpus(config: RunConfig, run: Run | None = None) -> Corpus:
     ).on_channel(config.channel)
     if corpus.rejected:
         notice(
-            f"{len(corpus.rejected)} files of {corpus.name} cannot be read and are left out; "
+            f"{len(corpus.rejected)} files of {corpus.shown_name} cannot be read and are left out; "
             "melpatch prepare lists them"
         )
     return corpus
@@ -81,9 +81,8 @@ def describe_corpus(corpus: Corpus) -> str:
     """Return duration and splits of a corpus in words, such as ``1.20 h, splits train, val``."""
     hours = sum(clip.duration for clip in corpus.clips) / 3600
     text = f"{hours:.2f} h"
-    splits = [split for split in corpus.splits if split]
-    if splits:
-        text += f", splits {', '.join(splits)}"
+    if any(corpus.splits):
+        text += f", splits {', '.join(split or '(none)' for split in corpus.splits)}"
     return text
 
 

@@ -202,7 +202,7 @@ def finetune(config: FinetuneConfig) -> Run:
     corpus = read_corpus(training, run)
     if not corpus.labels:
         raise ConfigError(
-            f"{corpus.name}: has no labels; give a folder with one sub-folder per class, "
+            f"{corpus.shown_name}: has no labels; give a folder with one sub-folder per class, "
             "or a CSV with a label column"
         )
     split = labelled_split(corpus, config.test_fold, config.val_fold)

@@ -13,6 +13,9 @@ from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
 from melpatch.training.config import RunConfig
 
+PICTURES = ("reconstruction.png", "classes.png")
+"""The files of pictures of a clip."""
+
 
 def run_title(folder: Path, settings: RunConfig) -> str:
     """Return a title for what a run learnt: its folder, its objective and its corpus."""
@@ -44,10 +47,10 @@ def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
         return []
     hop = objective.front_end.hop_seconds
     title = clip.location.rpartition("/")[2]
-    files = [folder / "reconstruction.png"]
+    files = [folder / PICTURES[0]]
     reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
     if picture.pseudo_labels is not None:
-        files.append(folder / "classes.png")
+        files.append(folder / PICTURES[1])
         stride = objective.encoder.grid.stride
         pseudo_labels(files[1], picture, stride=stride, seconds_per_frame=hop, title=title)
     return files

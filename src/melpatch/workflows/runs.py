@@ -9,7 +9,9 @@ from melpatch.config import from_toml, to_dict
 from melpatch.errors import ConfigError
 from melpatch.interop.base import is_weights, require_weights
 from melpatch.objectives.base import Objective
+from melpatch.outputs import check_output_folder
 from melpatch.progress import notice
+from melpatch.training.config import RunConfig
 from melpatch.training.run import COMMAND, Run
 
 T = TypeVar("T")
@@ -28,6 +30,10 @@ class RunSettings(Protocol):
     @property
     def out(self) -> Path:
         """Run folder to write."""
+
+    @property
+    def training(self) -> RunConfig:
+        """The settings of the run, with its data."""
 
     @property
     def init(self) -> str | None:
@@ -88,9 +94,10 @@ def _resumes(config: RunSettings) -> bool:
     Run.require_writable(config.out)
     if not config.resume:
         Run.refuse(config.out)
-        return False
     if not (config.out / "config.toml").exists():
-        notice(f"{config.out} holds no run yet; starting one")
+        check_output_folder(config.out, config.training.data)
+        if config.resume:
+            notice(f"{config.out} holds no run yet; starting one")
         return False
     _refuse_changes(
         config, from_toml(type(config), config.out / COMMAND, trust_code=config.trust_code)

@@ -49,7 +49,7 @@ class Validation:
         scores = validation_scores(table.rows, targets, labels, multi_label, self.metric)
         if scores[self.metric] is None:
             raise DataError(
-                f"{self.corpus.name}: no class has validation clips both with and without it, "
+                f"{self.corpus.shown_name}: no class has validation clips both with and without it, "
                 f"so {self.metric} is not defined; validate on more clips, or on another --val-fold"
             )
         return {metric: value for metric, value in scores.items() if value is not None}
