@@ -61,7 +61,8 @@ def test_nothing_that_is_printed_controls_the_terminal(name, hostile, tmp_path, 
     shown = capsys.readouterr()
     for text in shown:
         controls = {unicodedata.category(letter) for letter in text.replace("\n", "")}
-        assert controls.isdisjoint({"Cc"}) and "\u202e" not in text, text
+        assert controls.isdisjoint({"Cc"}), text
+        assert "\u202e" not in text, text
     if name == "show --json":
         assert set(json.loads(shown.out)["labels"].split(", ")) == set(LABELS)
     elif name in {"prepare", "show"}:

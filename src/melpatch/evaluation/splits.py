@@ -170,7 +170,8 @@ def hold_out_validation(train: Corpus, share: float = HELD_OUT_SHARE) -> tuple[C
     parts = hold_out(train, share, seed=0)
     if "test" not in parts.splits:
         raise DataError(
-            f"{train.shown_name}: none of the {len(train.clips)} training clips can be held out for validation, since no "
+            f"{train.shown_name}: none of the {len(train.clips)} training clips can be held out "
+            "for validation, since no "
             "two have the same labels, or all belong to one group; give some clips the split 'val'"
         )
     held_out = {clip.key for clip in parts.select(["test"]).clips}

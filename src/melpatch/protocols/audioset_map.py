@@ -44,6 +44,7 @@ class AudioSetMAP(FineTune):
         """
         if not job.corpus.multi_label:
             raise DataError(
-                f"{job.corpus.shown_name}: no clip has several labels, which audioset_map needs; give --protocol finetune"
+                f"{job.corpus.shown_name}: no clip has several labels, which audioset_map needs; "
+                "give --protocol finetune"
             )
         return super().splits(job)
