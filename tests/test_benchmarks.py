@@ -10,6 +10,7 @@ from functools import partial
 from itertools import product
 from multiprocessing import get_context
 
+import numpy as np
 import pytest
 import two_processes  # noqa: F401 - what its forkserver imports
 from forked import Forked
@@ -189,3 +190,18 @@ def test_ways_to_find_what_is_of_no_class_are_compared(tmp_path):
     for line in found:
         assert {"way", "sounds", "silence", "hiss", "hum", "pink noise", "white noise"} == {*line}
         assert all(0 <= line[kind] <= 1 for kind in line if kind != "way")
+
+
+def test_token_statistics_tell_place_from_time(monkeypatch):
+    """Tokens that are made of a place's own part, and of one that changes along a row."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    statistics = importlib.import_module("budget_curve").token_statistics
+    draw = np.random.default_rng(0).normal
+    of_place = np.broadcast_to(draw(size=(1, 3, 5, 4)), (50, 3, 5, 4))
+    assert statistics(of_place)["position"] == pytest.approx(1)
+    changing = statistics(of_place + draw(size=(50, 3, 5, 4)))
+    assert changing["position"] == pytest.approx(0.5, abs=0.1)
+    # Of five columns the variance about their own mean is four fifths.
+    assert changing["time"] == pytest.approx(0.4, abs=0.1)
+    still = statistics(of_place + draw(size=(50, 3, 1, 4)))
+    assert still["time"] == pytest.approx(0, abs=0.02)
