@@ -170,10 +170,17 @@ def _compare(
 
 
 def _shown(record: dict[str, Any]) -> tuple[str, str]:
-    """Return a score and its interval as text; both are missing if all clips are of one class."""
+    """Return a score and its interval as text; both are missing if all clips are of one class.
+
+    Where clips have one label, the balanced accuracy stands beside the accuracy.
+    """
     if record["value"] is None or record["interval_95"] is None:
         return "-", ""
-    return f"{record['value']:.3f}", "({:.3f} to {:.3f})".format(*record["interval_95"])
+    text = f"{record['value']:.3f}"
+    balanced = record.get("metrics", record).get("balanced_accuracy")
+    if balanced is not None:
+        text += f", balanced {balanced:.3f}"
+    return text, "({:.3f} to {:.3f})".format(*record["interval_95"])
 
 
 def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, out: Path) -> None:

@@ -54,7 +54,7 @@ def describe_difference(
         other: the other run, on the same corpus.
 
     Returns:
-        ``run``, its ``value``, and what :func:`melpatch.evaluation.paired.compare` gives.
+        ``run``, its ``value`` and ``balanced_accuracy`` (None for several labels), and what :func:`melpatch.evaluation.paired.compare` gives.
 
     Raises:
         ConfigError: the two have other classes, or did not score the same clips.
@@ -70,8 +70,13 @@ def describe_difference(
             f"--against {other.run}: it and {job.run} did not score the same clips, or {metric} is "
             "undefined on them; score both on clips that both can read, with several classes"
         )
-    value = summarize(others, labels, multi_label, metric)["value"]
-    return {"run": str(other.run), "value": value, **difference}
+    summary = summarize(others, labels, multi_label, metric)
+    return {
+        "run": str(other.run),
+        "value": summary["value"],
+        "balanced_accuracy": summary["metrics"].get("balanced_accuracy"),
+        **difference,
+    }
 
 
 def describe_verdicts(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -56,7 +56,7 @@ def against_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     if not compared:
         return []
     first = next(iter(compared.values()))
-    table = Table("", "this", "other", "difference", "95 %", "p", "needed")
+    table = Table("", "this", "other", "difference", "95 %", "p", "needed", "balanced")
     table.title = f"{first['run']} against {first['against']['run']} on the same clips"
     for name, record in compared.items():
         other = record["against"]
@@ -69,8 +69,15 @@ def against_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
             _signed(other["difference_95"]),
             f"{other['p_value']:.2g}",
             "-" if needed is None else f"{needed:,} {other['by']}s",
+            _balanced(record["metrics"].get("balanced_accuracy"), other["balanced_accuracy"]),
         )
     return [table]
+
+
+def _balanced(own: float | None, other: float | None) -> str:
+    if own is None or other is None:
+        return "-"
+    return f"{own:.3f} / {other:.3f}"
 
 
 def _floor_table(name: str, record: Mapping[str, Any]) -> Table:
