@@ -51,6 +51,31 @@ def maskspec(sample_rate: int = 32000) -> LogMel.Config:
     )
 
 
+def m2d() -> LogMel.Config:
+    """M2D and MSM-MAE: librosa's mel filters, 80 bands from 50 to 8000 Hz, natural logarithm.
+
+    Source: Niizumi et al. 2022 (arXiv 2210.14648, arXiv 2204.12260): 16 kHz, windows of 400 samples
+    without zero padding, hop 160. Mean and std are measured on the corpus, as there; they are given for
+    AudioSet.
+    """
+    return LogMel.Config(
+        n_mels=80,
+        low_hz=50.0,
+        high_hz=8000.0,
+        preemphasis=0.0,
+        centred=True,
+        remove_offset=False,
+        window="hann_periodic",
+        mel="slaney",
+        fft_length=400,
+        floor=1.19e-7,
+        floor_added=True,
+        mean=-7.1,
+        std=4.2,
+        scale=1.0,
+    )
+
+
 def panns(sample_rate: int = 32000) -> LogMel.Config:
     """PANNs: librosa's log-mel spectrogram in decibels of power.
 

@@ -54,7 +54,8 @@ def describe_difference(
         other: the other run, on the same corpus.
 
     Returns:
-        ``run``, its ``value`` and ``balanced_accuracy`` (None for several labels), and what :func:`melpatch.evaluation.paired.compare` gives.
+        ``run``, its ``value`` and ``balanced_accuracy`` (None for several labels), and what
+        :func:`melpatch.evaluation.paired.compare` gives.
 
     Raises:
         ConfigError: the two have other classes, or did not score the same clips.

@@ -323,16 +323,28 @@ class MaskedObjective(Objective):
         )
 
     def decode_masked(
-        self, decoder: MAEDecoder, features: Features, split: PatchSplit
-    ) -> Float[Tensor, "clip masked dim"]:
-        """Encode the visible patches only, and return the decoder's outputs at the masked ones."""
+        self,
+        decoder: MAEDecoder,
+        features: Features,
+        split: PatchSplit,
+        tokens: Float[Tensor, "clip token dim"] | None = None,
+    ) -> Float[Tensor, "clip masked out"]:
+        """Encode the visible patches only, and return the decoder's outputs at the masked ones.
+
+        Args:
+            decoder: the decoder.
+            features: the input.
+            split: the masked and visible patches.
+            tokens: the embedded patches with their positions, if they are there already.
+        """
         masked, visible = split
         # Without padding all clips have as many visible patches, and attention needs no mask.
         valid = None
         if features.valid is not None:
             valid = visible.valid
-        tokens = visible.gather(self.encoder.tokens(features.spectrogram))
-        encoded = self.encoder.encode_tokens(tokens, valid)
+        if tokens is None:
+            tokens = self.encoder.tokens(features.spectrogram)
+        encoded = self.encoder.encode_tokens(visible.gather(tokens), valid)
         grid = self.encoder.grid
         size = (grid.rows, grid.columns(features.spectrogram.shape[-1]))
         decoded = decoder(encoded.patches, encoded.cls, visible, size, features.valid)
@@ -352,6 +364,17 @@ class MaskedObjective(Objective):
         frames = self.front_end.frames(round(plan.seconds * self.front_end.sample_rate))
         return self.front_end.config.target_frames or frames
 
+    def masked_picture(
+        self, spectrogram: Float[Tensor, "clip mel frame"], masked: Subset
+    ) -> Picture:
+        """Return the first clip: clean, and with masked patches blank."""
+        patches = self.encoder.grid.split(spectrogram)
+        # NaN marks what the encoder does not get; the mask is read from it.
+        blank = torch.full_like(masked.gather(patches), torch.nan)
+        masked_input = self._log_mel(masked.scatter(blank, patches), spectrogram.shape[-1])
+        clean = self._log_mel(patches, spectrogram.shape[-1])
+        return Picture(clean, masked_input, masked_input.isnan(), None)
+
     def reconstruction_picture(
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
@@ -360,18 +383,9 @@ class MaskedObjective(Objective):
     ) -> Picture:
         """Return the first clip: clean, with masked patches blank, and with them reconstructed."""
         patches = self.encoder.grid.split(spectrogram)
-        reconstruction = reconstruction.to(patches.dtype)
-        # NaN marks what the encoder does not get; the mask is read from it.
-        blank = torch.full_like(reconstruction, torch.nan)
-        masked_input = self._log_mel(masked.scatter(blank, patches), spectrogram.shape[-1])
-        return Picture(
-            clean=self._log_mel(patches, spectrogram.shape[-1]),
-            input=masked_input,
-            masked=masked_input.isnan(),
-            reconstruction=self._log_mel(
-                masked.scatter(reconstruction, patches), spectrogram.shape[-1]
-            ),
-        )
+        whole = masked.scatter(reconstruction.to(patches.dtype), patches)
+        picture = self.masked_picture(spectrogram, masked)
+        return picture._replace(reconstruction=self._log_mel(whole, spectrogram.shape[-1]))
 
     def _log_mel(
         self, patches: Float[Tensor, "clip token pixel"], frames: int

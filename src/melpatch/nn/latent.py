@@ -1,0 +1,54 @@
+"""Losses between predicted and target tokens in latent space.
+
+For predictions p_i and targets t_i of D channels each, i = 1..N valid tokens::
+
+    cosine       1/N sum_i (2 - 2 cos(p_i, t_i))                  from 0 to 4; 2 for unrelated tokens
+    l2           1/N sum_i |p_i - t_i|^2 / sqrt(D)                sqrt(D) for targets of variance 1
+    smooth_l1    1/N sum_i mean_d h(p_id - t_id)                  h(x) = x^2 / 2 within 1, else |x| - 1/2
+
+Padding counts in none. Sources: the cosine of BYOL (Grill et al. 2020, arXiv 2006.07733, equation 2)
+and M2D (Niizumi et al. 2022, arXiv 2210.14648); the square over sqrt(D) of data2vec (Baevski et al.
+2022, arXiv 2202.03555, published code); smooth L1 of Riou et al. 2024 (arXiv 2405.08679).
+
+>>> predictions, targets = torch.zeros(2, 5, 64), torch.ones(2, 5, 64)  # clip, token, channel
+>>> valid = torch.ones(2, 5, dtype=torch.bool)
+>>> latent_loss(predictions, targets, valid, "l2")
+tensor(8.)
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from melpatch.nn.masked import at_least_float32
+
+LatentLoss = Literal["cosine", "l2", "smooth_l1"]
+Tokens = Float[Tensor, "clip token dim"]
+
+
+def latent_loss(
+    predictions: Tokens, targets: Tokens, valid: Bool[Tensor, "clip token"], kind: LatentLoss
+) -> Float[Tensor, ""]:
+    """Return the mean loss over the valid tokens, in float32 or float64; 0 for none."""
+    predictions = at_least_float32(predictions)
+    targets = at_least_float32(targets)
+    match kind:
+        case "cosine":
+            losses = 2 - 2 * F.cosine_similarity(predictions, targets, dim=2)
+        case "l2":
+            losses = (predictions - targets).square().sum(dim=2) / targets.shape[2] ** 0.5
+        case "smooth_l1":
+            losses = F.smooth_l1_loss(predictions, targets, reduction="none").mean(dim=2)
+    return losses.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def standardise_tokens(tokens: Tokens) -> Tokens:
+    """Return tokens with a mean of 0 and a deviation of 1 over their channels each, in float32 or float64.
+
+    The variance is unbiased, and 1e-6 is added to it, as in M2D.
+    """
+    tokens = at_least_float32(tokens)
+    centred = tokens - tokens.mean(dim=2, keepdim=True)
+    return centred / (tokens.var(dim=2, keepdim=True) + 1e-6).sqrt()
