@@ -54,7 +54,7 @@ TASKS = (
 
 
 def read_task(data: Path, task: Task) -> tuple[Corpus, Corpus]:
-    """Return the training clips, at most so many per class, and the validation clips."""
+    """Return the training clips, at most this many per class, and the validation clips."""
     corpus = load_corpus([str(data / task.folder / "manifest.csv")], split_column="split_or_fold")
     train = take_per_class(corpus.select(task.train), task.labels_per_class, seed=0)
     return train, corpus.select(task.val)
@@ -163,8 +163,8 @@ def main(arguments: list[str] | None = None) -> None:
                 pooling = POOLING
             else:
                 rows = model.objective.encoder.grid.rows
-                found = describe_tokens(features, rows, tasks["esc50"][1])
-                print(json.dumps({"run": name, "tokens": found}), flush=True)
+                tokens = describe_tokens(features, rows, tasks["esc50"][1])
+                print(json.dumps({"run": name, "tokens": tokens}), flush=True)
             for line in lines_of(features, pooling, tasks):
                 print(json.dumps({"run": name, **line}), flush=True)
 

@@ -175,7 +175,8 @@ def test_a_picture_is_of_the_clip_and_parts_from_it_only_where_something_is_hidd
     picture, shown = drawn(objective, data)
     spectrogram = objective.front_end.denormalise(objective.features(data).spectrogram)
     torch.testing.assert_close(picture.clean, spectrogram[0, :, shown])
-    for stage in (picture.input, picture.reconstruction):
+    stages = [picture.input, picture.reconstruction]
+    for stage in filter(lambda stage: stage is not None, stages):
         assert stage.shape == picture.masked.shape
         torch.testing.assert_close(stage[~picture.masked], picture.clean[~picture.masked])
         assert not torch.equal(stage[picture.masked], picture.clean[picture.masked])
@@ -186,6 +187,10 @@ def test_what_is_hidden_cannot_leak(piece):
     """Where an objective shows what it hid and rebuilt: what it rebuilt does not depend on what lay there."""
     objective, data = double(piece), batch(piece, (LONG,))
     picture, shown = drawn(objective, data)
+    if picture.reconstruction is None:
+        pytest.skip(
+            f"{type(objective).__name__} predicts no pixels; its own tests say who sees what"
+        )
     hidden, features = picture.masked, objective.features(data)
     assert hidden.any()
     assert not hidden.all()

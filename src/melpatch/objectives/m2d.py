@@ -114,6 +114,7 @@ class M2D(MaskedObjective):
         if self.config.teacher_start == "random":
             with seeded(self.seed, "teacher"):
                 first = type(self.encoder)(self.encoder.config, self.encoder.grid.n_mels)
+            first.to(next(self.teacher.parameters()).device)
         self.teacher.load_state_dict(first.state_dict())
         self._share_embedding()
 
