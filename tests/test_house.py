@@ -15,8 +15,8 @@ from places import ROOT
 
 from melpatch import cli, registry
 from melpatch.config import to_toml
-from melpatch.interop.base import is_weights
 from melpatch.recipes.base import recipe
+from melpatch.weight_files import is_weights
 
 PACKAGE = ROOT / "src" / "melpatch"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -50,7 +50,7 @@ FLOORS = {
         {"arguments"},
     ],
     "audio and networks": [{"audio", "nn"}],
-    "data and encoders": [{"data", "checkpoint", "encoders"}, {"datasets"}],
+    "data and encoders": [{"data", "checkpoint", "encoders"}, {"datasets", "weight_files"}],
     "objectives": [{"objectives"}],
     "training": [{"training"}],
     "use of a run": [{"inference"}, {"interop", "recipes", "plots"}, {"evaluation"}],

@@ -28,7 +28,7 @@ GROUPS = {
         ),
         *("labels_per_class", "stats_clips"),
     ),
-    "initial weights": ("init_channels", "resize_positions", "encoder_from"),
+    "initial weights": ("init_channels", "init_axes", "resize_positions", "encoder_from"),
     "training": (),
     "optimiser": (
         *("optimizer", "betas", "weight_decay", "weight_decay_end", "decay_tokens"),

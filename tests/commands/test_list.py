@@ -52,6 +52,19 @@ def test_every_summary_is_there_and_plain_text(kind):
     assert wrong == []
 
 
+def test_families_of_weights_say_what_they_need_and_their_licence(capsys):
+    assert cli.main(["list", "weights"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Audio-MAE" in shown
+    assert "CC BY-NC 4.0" in shown
+    assert cli.main(["list", "weights", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["weights"]
+    assert listed.keys() == set(registry.names("interop"))
+    assert listed["maskspec"]["encoder"] == "vit"
+    for facts in listed.values():
+        assert all(facts[name] for name in ("family", "files", "needs", "licence"))
+
+
 def test_an_unknown_kind_is_exit_code_2_and_names_the_kinds(capsys):
     assert cli.main(["list", "objective"]) == 2
     assert "allowed: objectives, encoders" in capsys.readouterr().err

@@ -138,8 +138,9 @@ def test_gradients_equal_the_published_network(n_mels, columns):
         assert error <= 1e-9 * gradient.abs().max(), name
 
 
-def test_a_clip_of_any_length_is_encoded_the_same_alone_and_in_a_batch():
-    cnn = build(32, width=1)
+@pytest.mark.parametrize("trim", ["before", "pooling"])
+def test_a_clip_of_any_length_is_encoded_the_same_alone_and_in_a_batch(trim):
+    cnn = build(32, width=1, trim=trim)
     lengths = torch.arange(1, 130, 3)
     spectrogram = noise(len(lengths), 32, 140)
     spectrogram *= (torch.arange(140) < lengths[:, None])[:, None]
@@ -175,6 +176,16 @@ def test_leftover_frames_are_cut_and_a_short_clip_is_padded_with_zeros():
     assert torch.equal(
         cnn(spectrogram[..., :20]).patches, cnn(F.pad(spectrogram[..., :20], (0, 12))).patches
     )
+
+
+def test_leftover_frames_count_where_the_poolings_drop_them():
+    """As in the published network; the layers have as many columns as the last one."""
+    cnn = build(trim="pooling")
+    spectrogram = noise(2, N_MELS, 95)
+    encoded = cnn(spectrogram, layers=True)
+    assert [layer.shape[1] for layer in encoded.layers] == [3] * 6
+    assert not torch.allclose(encoded.cls, cnn(spectrogram[..., :64]).cls)
+    assert torch.equal(cnn(spectrogram[..., :64]).cls, build()(spectrogram[..., :64]).cls)
 
 
 def test_both_dropouts_are_active_in_training_only():

@@ -32,11 +32,18 @@ def test_projection_is_a_convolution(patch, stride):
     torch.testing.assert_close(vit.embed(x), expected)
 
 
-@pytest.mark.parametrize("positions", ["sincos", "sequence", "learned"])
+@pytest.mark.parametrize(
+    "positions", ["sincos", "sincos_mae", "sequence", "interleaved", "learned"]
+)
 def test_tokens_are_projected_patches_plus_positions(positions):
     vit = build(positions=positions)
     x = torch.randn(2, 32, 50)
-    tables = {"sincos": sincos(4, 7, 24), "sequence": sequence(4, 7, 24)}
+    tables = {
+        "sincos": sincos(4, 7, 24),
+        "sincos_mae": sincos(4, 7, 24, first="column"),
+        "sequence": sequence(4, 7, 24),
+        "interleaved": sequence(4, 7, 24, interleaved=True),
+    }
     table = (
         tables[positions]
         if positions in tables
@@ -243,6 +250,7 @@ def test_positions_and_cls_tokens_keep_the_dtype_of_autocast(positions):
             {"embed_dim": 6, "positions": "sequence"},
             "embed_dim = 6; allowed: a multiple of 4, or positions",
         ),
+        ({"norm_eps": 0.0}, "norm_eps = 0.0; allowed: above 0, up to 0.001"),
         ({"patch": (0, 8)}, "patch"),
         ({"stride": (9, 8)}, "stride"),
     ],
@@ -252,11 +260,18 @@ def test_wrong_settings_are_named(settings, named):
         build(**settings)
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_every_norm_has_the_epsilon_of_the_settings(norm):
+    norms = [part for part in build(norm=norm, norm_eps=1e-12).modules() if hasattr(part, "eps")]
+    assert {part.eps for part in norms} == {1e-12}
+    assert len(norms) == 2 * build().config.depth + 1
+
+
 def test_a_wrong_choice_is_named_where_no_type_checker_runs():
     config = ViT.Config()
     object.__setattr__(config, "positions", "rotary")
     with pytest.raises(
-        ConfigError, match="positions = 'rotary'; allowed: sincos, sequence, learned, stretched"
+        ConfigError, match="positions = 'rotary'; allowed: sincos, sincos_mae, sequence, "
     ):
         config.__post_init__()
 

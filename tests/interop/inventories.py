@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from melpatch.nn.positions import sincos
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -51,6 +53,14 @@ def mae(width=768, depth=12, *, patches=496, decoder=512, decoder_depth=8) -> Sh
         shapes |= _block(f"decoder_blocks.{number}.", decoder)
     shapes |= {"decoder_norm.weight": (decoder,), "decoder_norm.bias": (decoder,)}
     return shapes | {"decoder_pred.weight": (256, decoder), "decoder_pred.bias": (256,)}
+
+
+def with_sines(state: dict[str, Tensor], rows: int, columns: int) -> dict[str, Tensor]:
+    """The weights with MAE's fixed sines, written row by row for a grid of rows x columns."""
+    table = state["pos_embed"].clone()
+    table[0, 1:] = sincos(rows, columns, table.shape[2], first="column").to(table.dtype)
+    table[0, :1] = 0.0
+    return state | {"pos_embed": table}
 
 
 def ast(width=768, depth=12, patches=1212, classes=527) -> Shapes:

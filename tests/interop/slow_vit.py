@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 
 
-def slow_timm(state, images, heads):
+def slow_timm(state, images, heads, stride=16):
     """Final tokens (clip, token, dim), special ones first, of a ViT whose weights have timm's names."""
     names = [name for name in ("cls_token", "dist_token") if name in state]
     x = F.conv2d(
-        images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=16
+        images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=stride
     )
     x = torch.stack(
         [x[:, :, row, column] for row in range(x.shape[2]) for column in range(x.shape[3])], dim=1

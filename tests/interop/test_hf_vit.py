@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from golden.official import golden
@@ -6,7 +8,9 @@ from interop.slow_vit import slow_hugging_face
 
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
+from melpatch.interop.base import Reading
 from melpatch.interop.hf_vit import HFViT
+from melpatch.weight_files import Weights
 
 AST = {
     "stride": (10, 10),
@@ -14,6 +18,7 @@ AST = {
     "positions": "learned",
     "columns": 101,
     "cls_tokens": 2,
+    "norm_eps": 1e-12,
 }
 NAMES = {
     4: (
@@ -33,7 +38,11 @@ NAMES = {
 
 
 def convert(state, encoder):
-    return HFViT().convert(state, encoder, "sum", "legacy")
+    return HFViT().convert(Weights(state, {}), encoder, Reading())
+
+
+def recognised(shapes):
+    return HFViT().recognises(Weights(blank(shapes), {}))
 
 
 @pytest.mark.parametrize("version", [4, 5])
@@ -58,7 +67,7 @@ def convert(state, encoder):
 def test_every_published_weight_has_its_place(published, tensors, settings, version):
     shapes = hugging_face(**published, version=version)
     assert len(shapes) == tensors
-    assert HFViT().recognises(shapes.keys())
+    assert recognised(shapes)
     with torch.device("meta"):
         encoder = ViT(ViT.Config.of_size("base", **settings), 128)
     found = convert(blank(shapes), encoder)
@@ -72,7 +81,7 @@ def test_the_keys_that_transformers_writes_are_all_known():
         name: tuple(shape)
         for name, shape in golden("ast_supervised")["huggingface"]["on_disk_keys"].items()
     }
-    assert HFViT().recognises(shapes.keys())
+    assert recognised(shapes)
     encoder = ViT(ViT.Config.of_size("tiny", **AST), 128)
     found = convert(blank(shapes), encoder)
     encoder.load_state_dict(found.state)
@@ -103,7 +112,7 @@ def test_a_model_without_a_head_has_no_prefix():
         for name, shape in hugging_face(16, 2, patches=16).items()
         if name.startswith("vit.")
     }
-    assert HFViT().recognises(shapes.keys())
+    assert recognised(shapes)
     encoder = ViT(ViT.Config(embed_dim=16, depth=2, num_heads=2), 64)
     encoder.load_state_dict(
         convert(drawn(shapes | {"pooler.dense.weight": (16, 16)}), encoder).state
@@ -124,3 +133,38 @@ def test_queries_without_their_keys_are_refused():
     del shapes["vit.encoder.layer.1.attention.attention.key.weight"]
     with pytest.raises(ConfigError, match=r"blocks\.1\.attn\.q\.weight has no place"):
         convert(blank(shapes), ViT(ViT.Config(embed_dim=16, depth=2, num_heads=2), 64))
+
+
+def test_a_model_without_biases_of_q_k_and_v_gets_zeros():
+    """``qkv_bias: false``; a file in which only some are missing is half a download."""
+    shapes = hugging_face(16, 2, patches=16)
+    bare = {
+        name: shape
+        for name, shape in shapes.items()
+        if not re.search(r"\.(query|key|value)\.bias$", name)
+    }
+    encoder = ViT(ViT.Config(embed_dim=16, depth=2, num_heads=2), 64)
+    found = convert(drawn(bare), encoder).state
+    assert not found["transformer.blocks.1.attn.qkv.bias"].any()
+    encoder.load_state_dict(found)
+    del shapes["vit.encoder.layer.1.attention.attention.key.bias"]
+    with pytest.raises(ConfigError, match=r"blocks\.1\.attn\.k\.bias is missing, though other"):
+        convert(drawn(shapes), encoder)
+
+
+def test_without_its_settings_ast_has_those_that_were_published():
+    prefix = "audio_spectrogram_transformer."
+    shapes = hugging_face(64, 2, prefix=prefix, distilled=True, colours=1, patches=1212)
+    published = HFViT().published(Weights(drawn(shapes), {}), Reading())
+    config = published.encoder
+    assert (config.stride, config.columns, config.norm_eps) == ((10, 10), 101, 1e-12)
+    assert published.front_end.target_frames == 1024
+    assert "no preprocessor_config.json" in published.notes[0]
+
+
+def test_a_model_that_was_not_normalised_gets_plain_log_mels():
+    prefix = "audio_spectrogram_transformer."
+    shapes = hugging_face(64, 2, prefix=prefix, distilled=True, colours=1, patches=1212)
+    facts = {"preprocessor_config": {"do_normalize": False, "max_length": 1024}}
+    front_end = HFViT().published(Weights(drawn(shapes), facts), Reading()).front_end
+    assert (front_end.mean, front_end.std, front_end.scale) == (0.0, 1.0, 1.0)

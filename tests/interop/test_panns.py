@@ -5,11 +5,13 @@ from interop.inventories import blank, cnn14, drawn
 
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.errors import ConfigError
+from melpatch.interop.base import Reading
 from melpatch.interop.panns import PANNs
+from melpatch.weight_files import Weights
 
 
 def convert(state, encoder):
-    return PANNs().convert(state, encoder, "sum", "legacy")
+    return PANNs().convert(Weights(state, {}), encoder, Reading())
 
 
 def slow_cnn14(state, images):
@@ -35,22 +37,23 @@ def slow_cnn14(state, images):
 def test_every_published_weight_has_its_place():
     shapes = cnn14()
     assert len(shapes) == 84
-    assert PANNs().recognises(shapes.keys())
+    assert PANNs().recognises(Weights(blank(shapes), {}))
     with torch.device("meta"):
-        encoder = CNN14(CNN14.Config(), 64)
+        encoder = CNN14(CNN14.Config(trim="pooling"), 64)
     found = convert(blank(shapes), encoder)
     expected = {name: value.shape for name, value in encoder.state_dict().items()}
     assert {name: value.shape for name, value in found.state.items()} == expected
     assert found.notes == ["left out: fc_audioset, logmel_extractor, spectrogram_extractor"]
 
 
-def test_it_computes_what_the_foreign_model_computes():
+@pytest.mark.parametrize("frames", [32, 33, 96, 97, 113, 127, 160])
+def test_it_computes_what_the_foreign_model_computes_at_every_length(frames):
     state = drawn(cnn14(width=2, mels=32))
-    encoder = CNN14(CNN14.Config(width=2), 32).double().eval()
+    encoder = CNN14(CNN14.Config(width=2, trim="pooling"), 32).double().eval()
     encoder.load_state_dict(convert(state, encoder).state)
-    spectrogram = torch.randn(2, 32, 96, dtype=torch.float64)
+    spectrogram = torch.randn(2, 32, frames, dtype=torch.float64)
     with torch.inference_mode():
-        found = encoder(encoder.normalise(spectrogram, torch.tensor([96, 96]))).cls[:, 0]
+        found = encoder(encoder.normalise(spectrogram, torch.tensor([frames] * 2))).cls[:, 0]
     expected = slow_cnn14(state, spectrogram.transpose(1, 2)[:, None])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 

@@ -1,12 +1,14 @@
 import pytest
 import torch
-from interop.inventories import blank, drawn, mae, timm
+from interop.inventories import blank, drawn, timm
 from interop.slow_vit import slow_timm
 
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
+from melpatch.interop.base import Reading
 from melpatch.interop.timm_vit import TimmViT
-from melpatch.nn.positions import resize, sincos
+from melpatch.nn.positions import resize
+from melpatch.weight_files import Weights
 
 SMALL = {"width": 16, "depth": 2, "patches": 16}
 AST = {
@@ -30,12 +32,12 @@ def small(n_mels=64, **changes):
     return ViT(ViT.Config(**settings), n_mels).double().eval()
 
 
-def convert(state, encoder, channels="sum", how="legacy"):
-    return TimmViT().convert(state, encoder, channels, how)
+def convert(state, encoder, **reading):
+    return TimmViT().convert(Weights(state, {}), encoder, Reading(**reading))
 
 
-def loaded(state, encoder, channels="sum", how="legacy"):
-    encoder.load_state_dict(convert(state, encoder, channels, how).state)
+def loaded(state, encoder, **reading):
+    encoder.load_state_dict(convert(state, encoder, **reading).state)
     return encoder
 
 
@@ -51,9 +53,8 @@ def encoded(encoder, spectrogram):
         (timm(distilled=True), 155, AST),
         (timm(patches=196), 152, {}),
         (timm(384, patches=196), 152, {"positions": "learned", "cls_tokens": 1}),
-        (mae(), 254, {"positions": "learned", "columns": 62}),
     ],
-    ids=["DeiT-B distilled 384", "ViT-B/16", "DeiT-S", "MaskSpec-B"],
+    ids=["DeiT-B distilled 384", "ViT-B/16", "DeiT-S"],
 )
 def test_every_published_weight_has_its_place(shapes, tensors, settings):
     assert len(shapes) == tensors
@@ -72,18 +73,31 @@ def test_it_computes_what_the_foreign_model_computes(distilled, channels):
     state = drawn(timm(**SMALL, distilled=distilled))
     spectrogram = torch.randn(2, 64, 64, dtype=torch.float64)
     image = spectrogram[:, None].expand(-1, 3, -1, -1) / (1 if channels == "sum" else 3)
-    ours = encoded(loaded(state, small(cls_tokens=1 + distilled), channels), spectrogram)
+    ours = encoded(loaded(state, small(cls_tokens=1 + distilled), channels=channels), spectrogram)
     torch.testing.assert_close(ours, slow_timm(state, image, heads=2), rtol=0, atol=1e-12)
 
 
-def test_a_kernel_of_one_channel_is_taken_as_it_is():
+@pytest.mark.parametrize("axes", ["mel_frame", "frame_mel"])
+def test_a_kernel_of_one_colour_is_taken_by_the_axes_that_the_user_says(axes):
     state = drawn(timm(**SMALL, colours=1))
     spectrogram = torch.randn(2, 64, 64, dtype=torch.float64)
+    images = spectrogram if axes == "mel_frame" else spectrogram.transpose(1, 2)
+    expected = slow_timm(state, images[:, None], heads=2)
+    if axes == "frame_mel":
+        patches = expected[:, 1:].unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2)
+        expected = torch.cat([expected[:, :1], patches], dim=1)
     for channels in ("sum", "mean"):
-        ours = encoded(loaded(state, small(), channels), spectrogram)
-        torch.testing.assert_close(
-            ours, slow_timm(state, spectrogram[:, None], heads=2), rtol=0, atol=1e-12
-        )
+        ours = encoded(loaded(state, small(), channels=channels, axes=axes), spectrogram)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+
+
+def test_a_kernel_of_one_colour_without_a_family_is_refused_until_its_axes_are_said():
+    state = drawn(timm(**SMALL, colours=1))
+    message = r"patch_embed\.proj\.weight spans .*; give --init-axes mel_frame or frame_mel"
+    with pytest.raises(ConfigError, match=message):
+        convert(state, small())
+    with pytest.raises(ConfigError, match=message):
+        TimmViT().published(Weights(state, {}), Reading(num_heads=2))
 
 
 def test_a_class_token_is_taken_twice_for_an_encoder_of_two():
@@ -116,43 +130,13 @@ def test_fixed_positions_stay_and_the_class_token_keeps_its_own():
     state = drawn(timm(**SMALL))
     encoder = small(positions="sincos")
     found = convert(state, encoder)
-    assert any("positions left out" in note for note in found.notes)
+    assert any("positions are left out" in note for note in found.notes)
     state["pos_embed"][0, 1:] = encoder.positions(4)
     assert not any("positions" in note for note in convert(state, encoder).notes)
     spectrogram = torch.randn(2, 64, 64, dtype=torch.float64)
     expected = slow_timm(state, spectrogram[:, None].expand(-1, 3, -1, -1), heads=2)
     torch.testing.assert_close(
         encoded(loaded(state, encoder), spectrogram), expected, rtol=0, atol=1e-12
-    )
-
-
-@pytest.mark.parametrize("positions", ["learned", "sincos"])
-def test_patches_numbered_column_by_column_are_put_into_order(positions):
-    """AudioMAE sees (frame, mel): its tokens, put into our order, are those of our encoder on (mel, frame)."""
-    rows, columns = 2, 5
-    state = drawn(timm(16, 2, colours=1, patches=rows * columns))
-    order = torch.arange(rows * columns).view(columns, rows).T.flatten()
-    state["pos_embed"][0, 1:][order] = sincos(rows, columns, 16).double()
-    spectrogram = torch.randn(2, 32, 80, dtype=torch.float64)
-    foreign = slow_timm(state, spectrogram.transpose(1, 2)[:, None], heads=2)
-    ours = encoded(
-        loaded(state, small(n_mels=32, columns=columns, positions=positions)), spectrogram
-    )
-    torch.testing.assert_close(
-        ours[:, 1:], foreign[:, 1:][:, order], rtol=0, atol=1e-7
-    )  # sines in single precision
-    assert torch.equal(order, torch.tensor([0, 2, 4, 6, 8, 1, 3, 5, 7, 9]))
-
-
-def test_patches_numbered_row_by_row_stay_in_order():
-    """MaskSpec's sines tell the column first, and its patches are numbered as ours."""
-    state = drawn(timm(16, 2, colours=1, patches=10))
-    ours = sincos(2, 5, 16).double()
-    state["pos_embed"][0, 1:] = torch.cat([ours[:, 8:], ours[:, :8]], dim=1)
-    spectrogram = torch.randn(2, 32, 80, dtype=torch.float64)
-    found = encoded(loaded(state, small(n_mels=32, columns=5)), spectrogram)
-    torch.testing.assert_close(
-        found, slow_timm(state, spectrogram[:, None], heads=2), rtol=0, atol=1e-12
     )
 
 
@@ -203,9 +187,9 @@ def test_statistics_of_the_input_are_kept():
         (
             timm(16, 2, patches=15),
             {},
-            "15 positions do not make 3 rows; .*--encoder.positions sincos",
+            "pos_embed has 15 positions of unknown geometry, but the encoder has 4 x 4; give the "
+            "geometry .*--encoder.positions sincos",
         ),
-        (timm(16, 2, colours=1, patches=15), {}, "15 positions do not make 4 rows"),
         (
             timm(**SMALL) | {"blocks.0.ls1.gamma": (16,)},
             {},
@@ -228,7 +212,6 @@ def test_a_file_without_positions_needs_fixed_ones():
 
 
 def test_an_odd_grid_is_no_trouble_for_fixed_positions():
-    state = drawn(timm(16, 2, colours=1, patches=15))
-    assert any(
-        "positions left out" in note for note in convert(state, small(positions="sincos")).notes
-    )
+    state = drawn(timm(16, 2, patches=15))
+    notes = convert(state, small(positions="sincos")).notes
+    assert any("positions are left out" in note for note in notes)

@@ -67,6 +67,18 @@ def test_sincos_equals_a_slow_loop():
             torch.testing.assert_close(table[row * columns + column], torch.tensor(expected))
 
 
+def test_sincos_of_mae_has_the_same_halves_in_the_other_order():
+    row_first = sincos(3, 5, 16)
+    assert torch.equal(sincos(3, 5, 16, first="column"), row_first.roll(8, dims=1))
+
+
+def test_interleaved_sequences_have_the_same_waves_in_turn():
+    halves = sequence(3, 5, 10)
+    turns = sequence(3, 5, 10, interleaved=True)
+    assert torch.equal(turns[:, ::2], halves[:, :5])
+    assert torch.equal(turns[:, 1::2], halves[:, 5:])
+
+
 def test_sequence_equals_a_slow_loop():
     rows = 3
     columns = 5

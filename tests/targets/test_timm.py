@@ -10,8 +10,9 @@ from safetensors import safe_open
 from targets.runs import LABELS, ast, ssast, write_run
 
 from melpatch import cli
-from melpatch.interop.base import read_state, start_from_weights
+from melpatch.interop.base import published_settings, start_from_weights
 from melpatch.training.config import build
+from melpatch.weight_files import read_state
 
 
 def export(folder, config):
@@ -42,6 +43,9 @@ def test_the_encoder_comes_back_to_the_bit(config, tmp_path, capsys):
     start_from_weights(again, str(out))
     expected = model.objective.export_encoder().state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in expected.items())
+    _, published = published_settings(str(out))
+    assert published.encoder == model.objective.export_encoder().config
+    assert published.front_end == config.front_end
     assert all(
         torch.equal(value, again.encoder.state_dict()[name]) for name, value in expected.items()
     )

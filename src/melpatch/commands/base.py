@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast, get_args
 
 import tyro
 
 from melpatch import registry
 from melpatch.arguments import read_config
+from melpatch.config import check
 from melpatch.distributed import restarted
 from melpatch.errors import ConfigError
+from melpatch.interop.base import Axes, Reading
 from melpatch.recipes.base import give_pieces, recipe_names
 from melpatch.workflows.auto import AUTO, choose
 from melpatch.workflows.pretrain import PretrainConfig, pretrain_defaults
@@ -136,7 +138,25 @@ def _read_pretrain_flags(
 def _pretrain_defaults(arguments: list[str]) -> PretrainConfig:
     return pretrain_defaults(
         arguments[0],
-        size=flag_value(arguments, "--size") or "tiny",
+        size=flag_value(arguments, "--size"),
         encoder=flag_value(arguments, "--encoder"),
         init=flag_value(arguments, "--init"),
+        reading=read_reading(arguments),
+    )
+
+
+def read_reading(arguments: list[str]) -> Reading:
+    """Return how the flags say that weights in --init are read; their settings depend on it.
+
+    Raises:
+        ConfigError: a flag has a value that it cannot have.
+    """
+    axes = flag_value(arguments, "--init-axes")
+    allowed = get_args(Axes)
+    check(axes in (None, "none", "None", *allowed), "--init-axes", axes, " or ".join(allowed))
+    heads = flag_value(arguments, "--encoder.num-heads")
+    check(heads is None or heads.isdecimal(), "--encoder.num-heads", heads, "a whole number")
+    return Reading(
+        axes=cast("Axes", axes) if axes in allowed else None,
+        num_heads=int(heads) if heads else None,
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import cast, get_args
 
-from melpatch.commands.base import TRUST_CODE, flag_value, read_flags
+from melpatch.commands.base import TRUST_CODE, flag_value, read_flags, read_reading
 from melpatch.recipes.base import recipe_names
 from melpatch.workflows.finetune import FinetuneConfig as Config
 from melpatch.workflows.finetune import Head, finetune, finetune_defaults
@@ -35,6 +35,7 @@ def _defaults(arguments: list[str]) -> Config:
         encoder_from=Path(encoder_from) if encoder_from else None,
         # An unknown one is refused when the flags are read.
         head=cast("Head", head) if head in get_args(Head) else "trained",
+        reading=read_reading(arguments),
         trust_code=TRUST_CODE in arguments,
     )
 

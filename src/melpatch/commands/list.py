@@ -1,4 +1,4 @@
-"""List what there is to choose from: objectives, encoders, recipes, protocols, datasets, formats."""
+"""List what there is to choose from: objectives, encoders, recipes, protocols, datasets, weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +19,11 @@ Kind = Literal[
     "datasets",
     "interop",
     "targets",
+    "weights",
     "commands",
     "all",
 ]
+_FACTS = ("family", "files", "encoder", "needs", "licence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +31,17 @@ class Config:
     """What to list, and how."""
 
     kind: tyro.conf.Positional[Kind] = "all"
-    """Kind of piece to list; interop are the formats of weights that --init reads, targets what
-    melpatch export writes."""
+    """Kind of piece to list; interop are the formats of weights that --init reads, weights their
+    families with needs and licences, targets what melpatch export writes."""
     json: bool = False
     """Print one JSON object, kind to name to summary and origin, instead of tables."""
 
 
 def run(config: Config) -> None:
     """Print every piece with its summary, and its package where that is not melpatch."""
+    if config.kind == "weights":
+        _list_weights(as_json=config.json)
+        return
     kinds = registry.KINDS if config.kind == "all" else (config.kind,)
     listed = {kind: registry.pieces(kind) for kind in kinds}
     if config.json:
@@ -48,6 +53,25 @@ def run(config: Config) -> None:
         return
     for kind, pieces in listed.items():
         console().print(_table(kind, pieces))
+
+
+def _list_weights(*, as_json: bool) -> None:
+    """Print the families of weights that --init reads, by the name of their format."""
+    formats = {name: registry.find("interop", name) for name in registry.all_names("interop")}
+    facts = {
+        name: {fact: getattr(weight_format, fact) for fact in _FACTS}
+        for name, weight_format in formats.items()
+    }
+    if as_json:
+        sys.stdout.write(json.dumps({"weights": facts}, indent=2) + "\n")
+        return
+    for family in facts.values():
+        table = Table(title=family["family"], title_justify="left", box=None, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for fact in _FACTS[1:]:
+            table.add_row(fact, family[fact])
+        console().print(table)
 
 
 def _table(kind: str, pieces: Mapping[str, Piece]) -> Table:

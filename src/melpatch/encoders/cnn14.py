@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,10 +44,13 @@ class CNN14(Encoder):
     There is no gradient checkpointing, since what is computed twice would enter the running
     statistics twice.
 
+    If the frames are no multiple of 32, the rest at the end is cut before the first convolution, or
+    as published in the poolings, each of which drops an odd last frame; see ``trim``. In both cases
+    a clip is the same alone and beside a longer one.
+
     Source: Kong et al. 2020 (arXiv 1912.10211) and the published code. *Differs*: images and
-    kernels are (mel, frame), not (frame, mel). If the frames are no multiple of 32, the rest at the
-    end is cut before the first convolution, not in the poolings, so that a clip is the same alone
-    and beside a longer one; a clip shorter than 32 frames is completed with zeros.
+    kernels are (mel, frame), not (frame, mel); a clip shorter than 32 frames is completed with
+    zeros.
 
     Args:
         config: the settings; None for those of ``size``, or the defaults.
@@ -67,7 +70,13 @@ class CNN14(Encoder):
         neck_dropout: float = 0.5
         """Probability that a value is dropped before the last linear layer in training."""
 
+        trim: Literal["before", "pooling"] = "before"
+        """Where frames past a multiple of 32 are dropped: "before" the first convolution, or
+        one by one in each "pooling" (published PANNs), so that the last ones still count a
+        little."""
+
         def __post_init__(self) -> None:
+            check(self.trim in ("before", "pooling"), "trim", self.trim, "'before' or 'pooling'")
             check(self.width >= 1, "width", self.width, "1 or more")
             for name in ("dropout", "neck_dropout"):
                 value = getattr(self, name)
@@ -125,24 +134,57 @@ class CNN14(Encoder):
         layers: bool = False,
     ) -> Encoded:
         """Encode whole spectrograms; see :meth:`Encoder.forward`."""
-        images = self.grid.pad(spectrogram)[:, None]
-        columns = images.shape[3] // FRAMES
-        inside = _repeated(valid, FRAMES)
-        if inside is not None:
-            images = images.masked_fill(~inside[:, None, None], 0.0)
+        columns = self.grid.columns(spectrogram.shape[2])
+        images = self._images(spectrogram)
+        inside = self._inside(spectrogram, valid)
+        width = FRAMES  # of a column, in frames of the images
         outputs: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             last = number == BLOCKS - 1
-            images = block(images, _repeated(valid, FRAMES >> number))
+            images = block(_silenced(images, inside), inside)
             if not last:
                 images = F.avg_pool2d(images, 2)
+                inside = _halved(inside)
+                width //= 2
             images = self.dropout(images)
             if layers or last:
-                outputs.append(_tokens(images, valid, columns))
+                outputs.append(_tokens(images, inside, columns, width))
         overall = outputs[-1][:, :1]
         patches = outputs[-1][:, 1:]
         cls = F.relu(self.neck(self.neck_dropout(overall)))
         return Encoded(patches, cls, tuple(outputs) if layers else ())
+
+    def _images(
+        self, spectrogram: Float[Tensor, "clip mel frame"]
+    ) -> Float[Tensor, "clip 1 mel keptframe"]:
+        """Return what the first block gets; at least 32 frames."""
+        if self.config.trim == "pooling" and spectrogram.shape[2] > FRAMES:
+            return spectrogram[:, None]
+        return self.grid.pad(spectrogram)[:, None]
+
+    def _inside(
+        self,
+        spectrogram: Float[Tensor, "clip mel frame"],
+        valid: Bool[Tensor, "clip column"] | None,
+    ) -> Bool[Tensor, "clip keptframe"] | None:
+        """Return the valid frames of what the first block gets; None if there is no padding.
+
+        Valid columns do not tell the frames after the last whole one. Padding is 0 in all mels,
+        which a normalised frame is not.
+        """
+        if valid is None:
+            return None
+        inside: Tensor = valid.repeat_interleave(FRAMES, dim=1)
+        frames = spectrogram.shape[2]
+        if self.config.trim == "before" or frames <= FRAMES:
+            return inside
+        # The frames that follow the last valid column of a clip, up to the next column.
+        rest = torch.arange(frames, device=valid.device) - FRAMES * valid.sum(dim=1)[:, None]
+        sounding = (spectrogram != 0).any(dim=1)
+        follows = sounding & (rest >= 0) & (rest < FRAMES)
+        whole = F.pad(inside, (0, frames - inside.shape[1]))
+        joined: Tensor = whole | follows
+        return joined
 
 
 class Block(nn.Module):
@@ -167,21 +209,30 @@ class Block(nn.Module):
         return F.relu(self.bn2(self.conv2(images), valid))
 
 
-def _repeated(
-    valid: Bool[Tensor, "clip column"] | None, times: int
-) -> Bool[Tensor, "clip frame"] | None:
-    """Return which frames are valid where a column has ``times`` frames."""
-    return None if valid is None else valid.repeat_interleave(times, dim=1)
+def _silenced(
+    images: Float[Tensor, "clip channel mel frame"], inside: Bool[Tensor, "clip frame"] | None
+) -> Float[Tensor, "clip channel mel frame"]:
+    """Return the images with zeros at padding, as past the end of a clip that is alone."""
+    return images if inside is None else images.masked_fill(~inside[:, None, None], 0.0)
+
+
+def _halved(inside: Bool[Tensor, "clip frame"] | None) -> Bool[Tensor, "clip half"] | None:
+    """Return which frames are valid after a pooling: those that were made of two valid ones."""
+    if inside is None:
+        return None
+    pairs = inside[:, : inside.shape[1] // 2 * 2]
+    return pairs[:, ::2] & pairs[:, 1::2]
 
 
 def _tokens(
     images: Float[Tensor, "clip channel mel frame"],
-    valid: Bool[Tensor, "clip column"] | None,
+    inside: Bool[Tensor, "clip frame"] | None,
     columns: int,
+    width: int,
 ) -> Float[Tensor, "clip clsandcolumn channel"]:
     """Return maximum plus mean over time, then each column's mean, all averaged over frequency."""
     steps = images.mean(dim=2).transpose(1, 2)
-    by_column = steps.reshape(len(steps), columns, -1, steps.shape[2])
-    inside = _repeated(valid, by_column.shape[2])
     overall = masked_max(steps, inside) + masked_mean(steps, inside)
+    # Steps past the last whole column are in no column.
+    by_column = steps[:, : columns * width].reshape(len(steps), columns, width, -1)
     return torch.cat([overall[:, None], by_column.mean(dim=2)], dim=1)

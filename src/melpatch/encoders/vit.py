@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from melpatch.errors import ConfigError
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.positions import Resize, resize, sequence, sincos
-from melpatch.nn.transformer import Norm, Transformer, init_xavier
+from melpatch.nn.transformer import NORM_EPS, Norm, Transformer, init_xavier
 
 
 class Size(TypedDict):
@@ -33,6 +33,7 @@ class Size(TypedDict):
     num_heads: int
 
 
+Positions = Literal["sincos", "sincos_mae", "sequence", "interleaved", "learned", "stretched"]
 _WIDEST_MLP = 1000  # times embed_dim
 SIZES: dict[str, Size] = {
     "nano": {"embed_dim": 96, "depth": 4, "num_heads": 3},
@@ -95,11 +96,13 @@ class ViT(TokenEncoder):
         cls_tokens: int = 1
         """Number of special tokens: 0, 1 (cls) or 2 (cls and distillation token, as in AST and
         SSAST)."""
-        positions: Literal["sincos", "sequence", "learned", "stretched"] = "sincos"
-        """Position embedding. "sincos" and "sequence" are fixed and fit any length; "sequence"
-        numbers the patches in the order of time (published MAE-AST). "learned" is a table of which
-        shorter clips take the first columns, "stretched" a table that is stretched to the length of
-        each batch (ASiT as published in 2024)."""
+        positions: Positions = "sincos"
+        """Position embedding. The first four are fixed and fit any length: "sincos" encodes row and
+        column in half of the channels each, "sincos_mae" the column in the first half (published
+        MAE, MaskSpec); "sequence" numbers the patches in the order of time, "interleaved" too, with
+        sine and cosine in turn (published MAE-AST). "learned" is a table of which shorter clips
+        take the first columns, "stretched" a table that is stretched to the length of each batch
+        (ASiT as published in 2024)."""
         columns: int = 64
         """Length of the learned position table, in patches along time; unused with fixed
         positions."""
@@ -113,6 +116,9 @@ class ViT(TokenEncoder):
         norm: Norm = "pre"
         """Where the blocks normalise: "pre" as in ViT, or "post" as in BERT (and published
         MAE-AST)."""
+        norm_eps: float = NORM_EPS
+        """Epsilon of every LayerNorm: 1e-6 as in timm, 1e-12 in Hugging Face's ViT and AST, 1e-5 in
+        MAE-AST; weights in --init set their own."""
         dropout: float = 0.0
         """Probability that a channel is dropped in training, from the tokens and from each branch
         of a block."""
@@ -132,7 +138,7 @@ class ViT(TokenEncoder):
             fits = 0 < self.mlp_ratio <= _WIDEST_MLP
             check(fits, "mlp_ratio", self.mlp_ratio, f"more than 0, at most {_WIDEST_MLP}")
             check(self.cls_tokens in (0, 1, 2), "cls_tokens", self.cls_tokens, "0, 1 or 2")
-            known = ("sincos", "sequence", "learned", "stretched")
+            known = get_args(Positions)
             check(self.positions in known, "positions", self.positions, ", ".join(known))
             fits = self.learned or self.embed_dim % 4 == 0
             check(fits, "embed_dim", self.embed_dim, "a multiple of 4, or positions = 'learned'")
@@ -140,6 +146,7 @@ class ViT(TokenEncoder):
             for name in ("drop_path", "dropout"):
                 value = getattr(self, name)
                 check(0.0 <= value < 1.0, name, value, "from 0 up to, not including, 1")
+            check(0.0 < self.norm_eps <= 1e-3, "norm_eps", self.norm_eps, "above 0, up to 0.001")
             self.grid(self.patch[0])
 
         @classmethod
@@ -211,6 +218,7 @@ class ViT(TokenEncoder):
             config.checkpointing,
             config.norm,
             config.dropout,
+            config.norm_eps,
         )
         if config.init == "mae":
             self.apply(init_xavier)
@@ -278,10 +286,12 @@ class ViT(TokenEncoder):
         # In units of a patch, so that a place keeps its vector when fine-tuning takes another
         # stride.
         step = (grid.stride[0] / grid.patch[0], grid.stride[1] / grid.patch[1])
-        if self.config.positions == "sincos":
-            return sincos(grid.rows, columns, self.embed_dim, device, step)
+        kind = self.config.positions
+        size = (grid.rows, columns, self.embed_dim)
+        if kind in ("sincos", "sincos_mae"):
+            return sincos(*size, device, step, "row" if kind == "sincos" else "column")
         height = replace(grid, stride=grid.patch).rows
-        return sequence(grid.rows, columns, self.embed_dim, device, step, height)
+        return sequence(*size, device, step, height, interleaved=kind == "interleaved")
 
     def encode_tokens(
         self,

@@ -1,15 +1,19 @@
 """Weights of the published CNN14 of PANNs."""
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 
 from torch import Tensor
 
+from melpatch.audio import front_ends
 from melpatch.encoders.cnn14 import BLOCKS, CNN14, WIDTHS
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Channels, Converted, WeightFormat, left_out
-from melpatch.nn.positions import Resize
+from melpatch.interop.base import Axes, Converted, Published, Reading, WeightFormat, left_out
+from melpatch.weight_files import Weights
 
+_RATES = {1024: 32000, 512: 16000, 256: 8000}
+"""Sampling rate of the published models, by the points of their Fourier transform."""
+_STFT = "spectrogram_extractor.stft.conv_real.weight"
 _USED = re.compile(r"bn0\.|conv_block\d+\.(conv|bn)[12]\.|fc1\.")
 
 
@@ -24,18 +28,40 @@ class PANNs(WeightFormat):
 
     family = "CNN14 of PANNs"
     encoder = "cnn14"
+    files = "Cnn14_mAP=0.431.pth and its kin at 16 and 8 kHz"
+    needs = "a recipe with its pooling: finetune --recipe cnn14_own"
+    licence = "CC BY 4.0"
 
-    def recognises(self, keys: Set[str]) -> bool:
+    def recognises(self, weights: Weights, axes: Axes | None = None) -> bool:
         """Return whether the keys hold PANNs' input norm and convolutions."""
-        return {"bn0.weight", "conv_block1.conv1.weight"} <= keys
+        return {"bn0.weight", "conv_block1.conv1.weight"} <= weights.state.keys()
 
-    def convert(
-        self, state: Mapping[str, Tensor], encoder: CNN14, channels: Channels, how: Resize
-    ) -> Converted:
+    def published(self, weights: Weights, reading: Reading) -> Published:
+        """Return the settings of the encoder and its front end; see :class:`WeightFormat`.
+
+        The rate is told by the Fourier transform that the file holds; without one it is 32 kHz.
+        """
+        state = weights.state
+        width = len(state["conv_block1.conv1.weight"])
+        sample_rate = 32000
+        notes = []
+        if _STFT in state:
+            points = int(state[_STFT].shape[-1])
+            if points not in _RATES:
+                known = ", ".join(map(str, _RATES))
+                raise ConfigError(f"{_STFT} has {points} points; allowed: {known}, as published")
+            sample_rate = _RATES[points]
+        else:
+            notes.append("no spectrogram_extractor in the file, so the rate is taken to be 32 kHz")
+        encoder = CNN14.Config(width=width, trim="pooling")
+        return Published(encoder, front_ends.panns(sample_rate), notes)
+
+    def convert(self, weights: Weights, encoder: CNN14, reading: Reading) -> Converted:
         """Return the weights converted for a :class:`CNN14`; see :meth:`WeightFormat.convert`.
 
-        ``channels`` and ``how`` are not used: there are no colours and no positions.
+        ``reading`` is not used: there are no colours and no positions.
         """
+        state = weights.state
         _check_size(state, encoder)
         converted: dict[str, Tensor] = {}
         unused: set[str] = set()
@@ -45,7 +71,11 @@ class PANNs(WeightFormat):
                 converted[_own_name(name)] = value.transpose(2, 3) if value.ndim == 4 else value
             else:
                 unused.add(name.split(".")[0])
-        return Converted(converted, left_out(unused))
+        notes = left_out(unused)
+        if encoder.config.trim != "pooling":
+            note = "frames are cut before the first convolution (--encoder.trim pooling is theirs)"
+            notes.insert(0, note)
+        return Converted(converted, notes)
 
 
 def _check_size(state: Mapping[str, Tensor], encoder: CNN14) -> None:

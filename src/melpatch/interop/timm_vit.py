@@ -1,17 +1,21 @@
-"""Weights of vision transformers with timm's names: ViT, DeiT, MAE, MaskSpec and AudioMAE."""
+"""Weights of vision transformers with timm's names: ViT, DeiT, MAE, and what they became for audio."""
 
 import math
 import re
-from collections.abc import Mapping, Set
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from melpatch.encoders.vit import SIZES, ViT
+from melpatch.audio.logmel import LogMel
+from melpatch.encoders.vit import SIZES, Positions, ViT
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Channels, Converted, WeightFormat, left_out
-from melpatch.nn.positions import Resize, resize
+from melpatch.interop.base import Axes, Converted, Published, Reading, WeightFormat, left_out
+from melpatch.nn.position_tables import Geometry, Half, fixed_half, frequency_major
+from melpatch.nn.positions import resize
+from melpatch.nn.transformer import NORM_EPS
+from melpatch.weight_files import Weights
 
 _PLAIN = re.compile(r"(blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])|norm)\.(weight|bias)$")
 _TAKEN = re.compile(
@@ -19,17 +23,13 @@ _TAKEN = re.compile(
 )
 # Heads and decoders may be left out; a part before or in the blocks changes what they compute.
 _NEEDED = re.compile(r"(blocks|encoder|layers|patch_embed|embeddings|norm_pre|reg_token)(\.|$)")
-
-
-class _Table(NamedTuple):
-    """Position table of the patches, learned or fixed."""
-
-    rows: int
-    columns: int
-    values: Tensor
-    """One vector per patch, frequency-major."""
-    time_major: bool
-    """Whether the file holds positions and kernel pixels time-major; ``values`` is reordered."""
+_HEAD_CHANNELS = 64  # of every published ViT up to ViT-L
+_POSITIONS: dict[Half | None, Positions] = {
+    "column": "sincos_mae",
+    "row": "sincos",
+    None: "learned",
+}
+State = Mapping[str, Tensor]
 
 
 class TimmViT(WeightFormat):
@@ -40,9 +40,11 @@ class TimmViT(WeightFormat):
       the file's positions of class tokens are then added to these tokens.
     - An encoder with two class tokens gets the class token twice if there is no distillation token;
       an encoder with fewer leaves the others out.
-    - AudioMAE numbers its patches column by column, which its table of fixed sines shows. Its
-      kernel is transposed and its table reordered.
+    - A kernel over (frame, mel) is transposed, and its time-major table reordered.
     - Heads and decoders are left out.
+
+    A file with one colour may have either axis first, which its tensors do not say: a family with
+    these names has a file of its own here, which knows its axes.
 
     Source: the names of timm's vision_transformer; colours and positions as in Gong et al. 2021
     (arXiv 2104.01778), section 2.2, and the published code.
@@ -50,28 +52,110 @@ class TimmViT(WeightFormat):
 
     family = "a ViT under timm's names"
     encoder = "vit"
+    files = "ViT and DeiT of timm, MAE of images"
+    needs = "with one colour, --init-axes; unusual widths, --encoder.num-heads"
+    licence = "Apache-2.0 (timm, DeiT); CC BY-NC 4.0 (MAE)"
 
-    def recognises(self, keys: Set[str]) -> bool:
+    def recognises(self, weights: Weights, axes: Axes | None = None) -> bool:
         """Return whether the keys hold timm's patch projection and blocks."""
-        return {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= keys
+        return {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= weights.state.keys()
 
-    def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(self, weights: Weights) -> dict[str, Tensor]:
         """Return the tensors under timm's names; those that timm does not have keep their own."""
-        return dict(state)
+        return dict(weights.state)
 
-    def convert(
-        self, state: Mapping[str, Tensor], encoder: ViT, channels: Channels, how: Resize
-    ) -> Converted:
+    def norm_eps(self, weights: Weights) -> float:
+        """Return the epsilon of the LayerNorms, which no tensor holds."""
+        return NORM_EPS
+
+    def num_heads(self, weights: Weights, width: int, reading: Reading) -> int:
+        """Return the number of attention heads, which no tensor holds.
+
+        Raises:
+            ConfigError: it is not known for this width.
+        """
+        if reading.num_heads is not None:
+            return reading.num_heads
+        for size in SIZES.values():
+            if size["embed_dim"] == width:
+                return size["num_heads"]
+        if width % _HEAD_CHANNELS == 0:
+            return width // _HEAD_CHANNELS
+        raise ConfigError(
+            f"width {width} is not a published one, and no tensor tells the attention heads; "
+            "give --encoder.num-heads"
+        )
+
+    def geometry(self, weights: Weights, state: State, reading: Reading) -> Geometry | None:
+        """Return how the patches lie; None if the weights do not say it.
+
+        Raises:
+            ConfigError: the axes of the kernel are not known.
+        """
+        if state["patch_embed.proj.weight"].shape[1] == 1:
+            return self.one_colour_geometry(state, reading)
+        # Models of images are trained on squares.
+        patches = patch_positions(state)
+        side = math.isqrt(0 if patches is None else len(patches))
+        if patches is None or side * side != len(patches):
+            return None
+        return Geometry(side, side, None, None, reading.axes == "frame_mel")
+
+    def one_colour_geometry(self, state: State, reading: Reading) -> Geometry | None:
+        """Return how the patches of a model of spectrograms lie, whose axes the user must say."""
+        if reading.axes is None:
+            raise ConfigError(
+                "one colour, but no tensor tells whether the kernel of patch_embed.proj.weight "
+                "spans (mel, frame) or (frame, mel); give --init-axes mel_frame or frame_mel"
+            )
+        return None
+
+    def front_end(self, weights: Weights, geometry: Geometry | None) -> LogMel.Config | None:
+        """Return front end and statistics; None for models of images."""
+        return None
+
+    def published(self, weights: Weights, reading: Reading) -> Published:
+        """Return the settings of the encoder and its front end; see :class:`WeightFormat`."""
+        state = self.renamed(weights)
+        geometry = self.geometry(weights, state, reading)
+        width = len(state["patch_embed.proj.weight"])
+        settings: dict[str, Any] = {
+            "embed_dim": width,
+            "depth": _depth(state),
+            "num_heads": self.num_heads(weights, width, reading),
+            "mlp_ratio": len(state["blocks.0.mlp.fc1.bias"]) / width,
+            "patch": _patch(state, geometry),
+            "cls_tokens": len(_class_token_names(state)),
+            "norm_eps": self.norm_eps(weights),
+        }
+        if "pos_embed" in state:
+            settings["positions"] = "learned"
+        if geometry is not None and geometry.stride is not None:
+            settings |= {"stride": geometry.stride, "partial": "drop"}
+            settings["columns"] = geometry.columns
+        table = _table(state, geometry)
+        if geometry is not None and table is not None:
+            # Fixed positions fit any length; the class token's, if it has one, is added to it.
+            first = fixed_half(table, geometry, settings["patch"])
+            settings["positions"] = _POSITIONS[first]
+        encoder = ViT.Config(**settings)
+        return Published(encoder, self.front_end(weights, geometry))
+
+    def convert(self, weights: Weights, encoder: ViT, reading: Reading) -> Converted:
         """Return the weights converted for a :class:`ViT`; see :meth:`WeightFormat.convert`."""
-        state = self.renamed(state)
+        state = self.renamed(weights)
         _check_blocks(state, encoder)
-        table = _read_table(state, encoder)
+        geometry = self.geometry(weights, state, reading)
+        if geometry is None and "pos_embed" in state:
+            geometry = _geometry_of(encoder, state, reading)
+        table = _table(state, geometry)
         parts = (
             _convert_blocks(state),
-            _convert_projection(state, encoder, channels, table),
+            _convert_projection(state, encoder, reading, geometry),
             _convert_class_tokens(state, encoder),
-            _convert_positions(table, encoder, how),
+            _convert_positions(geometry, table, encoder, reading),
             _kept_parts(state, encoder),
+            _compared_epsilon(self.norm_eps(weights), encoder),
         )
         converted: dict[str, Tensor] = {}
         notes: list[str] = []
@@ -82,7 +166,34 @@ class TimmViT(WeightFormat):
         return Converted(converted, notes + left_out(unused))
 
 
-def _check_blocks(state: Mapping[str, Tensor], encoder: ViT) -> None:
+def has_one_colour(weights: Weights) -> bool:
+    """Return whether weights have timm's names, and a kernel over one channel."""
+    kernel = weights.state.get("patch_embed.proj.weight")
+    named = "blocks.0.attn.qkv.weight" in weights.state
+    return named and kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 1
+
+
+def patch_positions(state: State) -> Tensor | None:
+    """Return the positions of the patches (token, dim), without those of the class tokens."""
+    if "pos_embed" not in state:
+        return None
+    return state["pos_embed"][0, len(_class_token_names(state)) :]
+
+
+def _depth(state: State) -> int:
+    blocks = [key for key in state if _PLAIN.match(key) and key.startswith("blocks.")]
+    return 1 + max(int(key.split(".")[1]) for key in blocks)
+
+
+def _patch(state: State, geometry: Geometry | None) -> tuple[int, int]:
+    """Return the size of a patch (mels, frames)."""
+    height, width = state["patch_embed.proj.weight"].shape[2:]
+    if geometry is not None and geometry.time_major:
+        return width, height
+    return height, width
+
+
+def _check_blocks(state: State, encoder: ViT) -> None:
     """Raise ConfigError unless the blocks are plain, and of the encoder's number and width."""
     for key in state:
         if _NEEDED.match(key) and not _TAKEN.match(key):
@@ -95,8 +206,7 @@ def _check_blocks(state: Mapping[str, Tensor], encoder: ViT) -> None:
             f"encoder.norm = {config.norm!r}; allowed: 'pre', as in the blocks of these weights"
         )
     width = len(state["patch_embed.proj.weight"])
-    blocks = [key for key in state if _PLAIN.match(key) and key.startswith("blocks.")]
-    depth = 1 + max(int(key.split(".")[1]) for key in blocks)
+    depth = _depth(state)
     if (width, depth) != (config.embed_dim, config.depth):
         flags = f"--encoder.embed-dim {width} --encoder.depth {depth}"
         sizes = {(size["embed_dim"], size["depth"]): name for name, size in SIZES.items()}
@@ -114,7 +224,7 @@ def _check_blocks(state: Mapping[str, Tensor], encoder: ViT) -> None:
         )
 
 
-def _convert_blocks(state: Mapping[str, Tensor]) -> Converted:
+def _convert_blocks(state: State) -> Converted:
     """Return the blocks and the final norm under the names of :class:`ViT`."""
     blocks = {}
     for key, value in state.items():
@@ -124,54 +234,36 @@ def _convert_blocks(state: Mapping[str, Tensor]) -> Converted:
     return Converted(blocks, [])
 
 
-def _read_table(state: Mapping[str, Tensor], encoder: ViT) -> _Table | None:
-    """Return the position table of the patches; None if there is none, or none that can be used.
+def _geometry_of(encoder: ViT, state: State, reading: Reading) -> Geometry | None:
+    """Return the encoder's own geometry, if the table has exactly as many positions.
 
     Raises:
-        ConfigError: the encoder needs positions, but the table does not divide into rows.
+        ConfigError: the encoder has learned positions, but not of this number.
     """
-    if "pos_embed" not in state:
+    grid = encoder.grid
+    patches = patch_positions(state)
+    count = 0 if patches is None else len(patches)
+    columns = count // grid.rows
+    if encoder.position_table is None:
+        fits = count % grid.rows == 0
+    else:
+        columns = encoder.config.columns
+        fits = count == grid.rows * columns
+    if fits:
+        axes = reading.axes == "frame_mel"
+        return Geometry(grid.rows, columns, grid.stride, grid.n_mels, axes)
+    if encoder.position_table is None:
         return None
-    values = state["pos_embed"][0, len(_class_token_names(state)) :]
-    kernel = state["patch_embed.proj.weight"]
-    is_image_model = kernel.shape[1] > 1
-    rows = encoder.grid.rows
-    if is_image_model:
-        # Image models are trained on squares.
-        rows = math.isqrt(len(values))
-    elif "p_input_fdim" in state:
-        # SSAST's file holds its number of mels.
-        rows = int(state["p_input_fdim"]) // kernel.shape[2]
-    if len(values) % rows or (is_image_model and len(values) != rows**2):
-        if encoder.position_table is None:
-            return None
-        raise ConfigError(
-            f"{len(values)} positions do not make {rows} rows; use the stride that the weights "
-            "were trained with (--encoder.stride), or --encoder.positions sincos to leave them out"
-        )
-    columns = len(values) // rows
-    time_major = _is_time_major(values, rows, columns)
-    if time_major:
-        values = values.reshape(columns, rows, -1).transpose(0, 1).flatten(0, 1)
-    return _Table(rows, columns, values, time_major)
-
-
-def _is_time_major(values: Tensor, rows: int, columns: int) -> bool:
-    """Return whether a table of fixed sines numbers the patches column by column."""
-    # Half of the channels encode the row, half the column. If the first `rows` vectors share one
-    # half, they are the first column; if the first `columns` vectors do, they are the first row.
-    first_is_row = _shares_half(values[:columns])
-    first_is_column = _shares_half(values[:rows])
-    return rows > 1 and first_is_column and not first_is_row
-
-
-def _shares_half(vectors: Tensor) -> bool:
-    """Return whether the first or the second half of the channels is the same in all vectors."""
-    return any(bool((half == half[0]).all()) for half in vectors.chunk(2, dim=1))
+    raise ConfigError(
+        f"pos_embed has {count} positions of unknown geometry, but the encoder has {grid.rows} x "
+        f"{columns}; give the geometry that the weights were trained with (--front-end.n-mels, "
+        "--encoder.stride, --front-end.target-frames), or --encoder.positions sincos to leave them "
+        "out"
+    )
 
 
 def _convert_projection(
-    state: Mapping[str, Tensor], encoder: ViT, channels: Channels, table: _Table | None
+    state: State, encoder: ViT, reading: Reading, geometry: Geometry | None
 ) -> Converted:
     """Return the patch projection as a linear layer over the pixels of a patch.
 
@@ -181,8 +273,9 @@ def _convert_projection(
     kernel = state["patch_embed.proj.weight"]
     colours = kernel.shape[1]
     # A grey image has the same values in all colours: sum_c w_c x = (sum_c w_c) x.
-    kernel = kernel.sum(dim=1) if channels == "sum" else kernel.mean(dim=1)
-    if table is not None and table.time_major:
+    kernel = kernel.sum(dim=1) if reading.channels == "sum" else kernel.mean(dim=1)
+    time_major = reading.axes == "frame_mel" if geometry is None else geometry.time_major
+    if time_major:
         kernel = kernel.transpose(1, 2)
     patch = (kernel.shape[1], kernel.shape[2])
     if patch != encoder.grid.patch:
@@ -193,7 +286,7 @@ def _convert_projection(
     notes = []
     if colours > 1:
         merged = {"sum": "summed", "mean": "averaged"}
-        notes.append(f"{colours} colours {merged[channels]}")
+        notes.append(f"{colours} colours {merged[reading.channels]}")
     projection = {
         "projection.weight": kernel.flatten(1),
         "projection.bias": state["patch_embed.proj.bias"],
@@ -201,11 +294,11 @@ def _convert_projection(
     return Converted(projection, notes)
 
 
-def _class_token_names(state: Mapping[str, Tensor]) -> list[str]:
+def _class_token_names(state: State) -> list[str]:
     return [name for name in ("cls_token", "dist_token") if name in state]
 
 
-def _convert_class_tokens(state: Mapping[str, Tensor], encoder: ViT) -> Converted:
+def _convert_class_tokens(state: State, encoder: ViT) -> Converted:
     """Return the class tokens and their positions, for as many tokens as the encoder has."""
     count = encoder.config.cls_tokens
     names = _class_token_names(state)
@@ -228,35 +321,59 @@ def _convert_class_tokens(state: Mapping[str, Tensor], encoder: ViT) -> Converte
     return Converted({"cls_token": tokens, "cls_position": positions}, notes)
 
 
-def _convert_positions(table: _Table | None, encoder: ViT, how: Resize) -> Converted:
+def _table(state: State, geometry: Geometry | None) -> Tensor | None:
+    """Return the positions of the patches, frequency-major; None if none can be used."""
+    values = patch_positions(state)
+    if values is None or geometry is None:
+        return None
+    return frequency_major(values, geometry)
+
+
+def _convert_positions(
+    geometry: Geometry | None, table: Tensor | None, encoder: ViT, reading: Reading
+) -> Converted:
     """Return the position table resized to the encoder's grid; nothing if its own is fixed.
 
     Raises:
         ConfigError: the encoder needs positions, and there are none.
     """
     if encoder.position_table is None:
-        if table is not None and _is_own_table(table, encoder):
+        if geometry is not None and table is not None and _is_own(table, geometry, encoder):
             return Converted({}, [])
-        note = "positions left out for the fixed ones (--encoder.positions learned takes them)"
+        note = (
+            "its positions are left out for the fixed ones of the encoder "
+            "(--encoder.positions learned takes them)"
+        )
         return Converted({}, [note])
-    if table is None:
+    if geometry is None or table is None:
         raise ConfigError("holds no positions; use --encoder.positions sincos")
-    old = (table.rows, table.columns)
+    old = (geometry.rows, geometry.columns)
     new = (encoder.grid.rows, encoder.config.columns)
     notes = []
     if old != new:
+        how = reading.how
         notes.append(f"positions {old[0]} x {old[1]} fitted to {new[0]} x {new[1]} ({how})")
-    return Converted({"position_table": resize(table.values, old, new, how)}, notes)
+    return Converted({"position_table": resize(table, old, new, reading.how)}, notes)
 
 
-def _is_own_table(table: _Table, encoder: ViT) -> bool:
+def _compared_epsilon(published: float, encoder: ViT) -> Converted:
+    """Return a note if the encoder's LayerNorms have another epsilon than the weights'."""
+    own = encoder.config.norm_eps
+    if own == published:
+        return Converted({}, [])
+    flag = f"--encoder.norm-eps {published:g}"
+    note = f"LayerNorm epsilon {own:g} instead of the weights' {published:g} ({flag} takes it)"
+    return Converted({}, [note])
+
+
+def _is_own(table: Tensor, geometry: Geometry, encoder: ViT) -> bool:
     """Return whether a table holds the encoder's fixed positions, up to rounding."""
-    if table.rows != encoder.grid.rows:
+    if geometry.rows != encoder.grid.rows:
         return False
-    return torch.allclose(table.values.float(), encoder.positions(table.columns), atol=1e-4)
+    return torch.allclose(table.float(), encoder.positions(geometry.columns), atol=1e-4)
 
 
-def _kept_parts(state: Mapping[str, Tensor], encoder: ViT) -> Converted:
+def _kept_parts(state: State, encoder: ViT) -> Converted:
     """Return the parts that the encoder keeps.
 
     These are the statistics of its input, and its final norm if the weights have none.

@@ -16,13 +16,14 @@ def sincos(
     dim: int,
     device: torch.device | None = None,
     step: tuple[float, float] = (1.0, 1.0),
+    first: Literal["row", "column"] = "row",
 ) -> Float[Tensor, "token dim"]:
     """Return 2-D sine-cosine positions: half of the channels encode the row, half the column.
 
     Only the absolute place counts, which is row and column times ``step``: any length works, and a
     longer grid gives the same vectors to the columns it shares with a shorter one. Frequencies as
     in Vaswani et al. 2017 (arXiv 1706.03762), section 3.5; two axes as in the published MAE (He et
-    al. 2022, arXiv 2111.06377).
+    al. 2022, arXiv 2111.06377), whose code puts the column first.
 
     Args:
         rows: patches along frequency.
@@ -30,10 +31,15 @@ def sincos(
         dim: channels; a multiple of 4.
         device: where to compute them.
         step: distance of neighbouring rows and of neighbouring columns, in patches.
+        first: what the first half of the channels encodes; "column" as in the published code of
+            MAE, MaskSpec and M2D.
     """
     row = _waves(rows, dim // 2, step[0], device)[:, None].expand(-1, columns, -1)
     column = _waves(columns, dim // 2, step[1], device)[None].expand(rows, -1, -1)
-    return torch.cat([row, column], dim=-1).flatten(0, 1)
+    halves = [row, column]
+    if first == "column":
+        halves.reverse()
+    return torch.cat(halves, dim=-1).flatten(0, 1)
 
 
 def sequence(
@@ -43,6 +49,7 @@ def sequence(
     device: torch.device | None = None,
     step: tuple[float, float] = (1.0, 1.0),
     height: int | None = None,
+    interleaved: bool = False,
 ) -> Float[Tensor, "token dim"]:
     """Return 1-D sine-cosine positions of patches numbered column by column, low mels first.
 
@@ -57,10 +64,16 @@ def sequence(
         step: distance of neighbouring rows and of neighbouring columns, in patches.
         height: numbers that a column takes: the rows there would be without overlap; None:
             ``rows``.
+        interleaved: whether sine and cosine take turns, as in the published code, instead of half
+            of the channels each.
     """
     column = torch.arange(columns, device=device) * step[1] * (height or rows)
     place = torch.arange(rows, device=device)[:, None] * step[0] + column
-    return _sines_and_cosines(place.flatten(), dim)
+    waves = _sines_and_cosines(place.flatten(), dim)
+    if interleaved:
+        # (sine, channel) -> (channel, sine)
+        waves = waves.view(len(waves), 2, -1).transpose(1, 2).flatten(1)
+    return waves
 
 
 def _waves(count: int, dim: int, step: float, device: torch.device | None) -> Tensor:

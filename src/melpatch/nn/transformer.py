@@ -16,6 +16,8 @@ KeyMask = Bool[Tensor, "clip 1 1 token"]
 Heads = Float[Tensor, "clip head token channel"]
 Norm = Literal["pre", "post"]
 
+NORM_EPS = 1e-6
+"""Epsilon of LayerNorm in timm, AST, SSAST, MAE and ASiT; Hugging Face's ViTs have 1e-12."""
 MOST_VIEWS = 32
 """Most views of a clip in one batch of a transformer with stochastic depth."""
 # With more tokens, a matrix of all pairs takes more memory than its speed is worth.
@@ -116,8 +118,8 @@ class Block(nn.Module):
     """Attention and MLP, each added to its input.
 
     "pre" normalises the input of each of the two: Dosovitskiy et al. 2021 (arXiv 2010.11929),
-    equations 2 and 3; details as in timm 0.4.5: LayerNorm epsilon 1e-6, biases everywhere, exact
-    (erf) GELU. "post" normalises each sum: Vaswani et al. 2017 (arXiv 1706.03762), section 3.1, as
+    equations 2 and 3; details as in timm 0.4.5: LayerNorm epsilon 1e-6 by default, biases
+    everywhere, exact (erf) GELU. "post" normalises each sum: Vaswani et al. 2017 (arXiv 1706.03762), section 3.1, as
     in BERT and the published MAE-AST.
     """
 
@@ -129,13 +131,14 @@ class Block(nn.Module):
         drop_path: float = 0.0,
         norm: Norm = "pre",
         dropout: float = 0.0,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         self.norm_first = norm == "pre"
         hidden = int(dim * mlp_ratio)
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.dropout = nn.Dropout(dropout)
         self.drop_path = DropPath(drop_path)
@@ -171,6 +174,7 @@ class Transformer(nn.Module):
             more time.
         norm: where the blocks normalise, see :class:`Block`.
         dropout: probability that a channel of a branch is dropped in training.
+        norm_eps: epsilon of every LayerNorm, added to the variance.
     """
 
     def __init__(
@@ -183,15 +187,16 @@ class Transformer(nn.Module):
         checkpointing: bool = False,
         norm: Norm = "pre",
         dropout: float = 0.0,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         self.checkpointing = checkpointing
         self.norm_first = norm == "pre"
         rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio, rate, norm, dropout) for rate in rates
+            Block(dim, num_heads, mlp_ratio, rate, norm, dropout, norm_eps) for rate in rates
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.apply(init_linear)
 
     def forward(

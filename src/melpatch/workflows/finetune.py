@@ -13,7 +13,7 @@ from melpatch.errors import ConfigError
 from melpatch.evaluation.calibrate import calibrate, discard_calibration
 from melpatch.evaluation.select import probe_to_keep
 from melpatch.evaluation.thresholds import ThresholdRule
-from melpatch.interop.base import Channels
+from melpatch.interop.base import Axes, Channels, Reading
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective, Plan
 from melpatch.progress import notice
@@ -37,7 +37,13 @@ from melpatch.workflows.frozen_probe import (
     probe_first,
     with_head_of_probe,
 )
-from melpatch.workflows.initialize import SCRATCH, initialize_encoder, is_run
+from melpatch.workflows.initialize import (
+    SCRATCH,
+    as_published,
+    initialize_encoder,
+    refuse_decided,
+    source_run,
+)
 from melpatch.workflows.kept_weights import tell_kept_weights
 from melpatch.workflows.label_settings import describe_selection, resolved, selection_metric
 from melpatch.workflows.labelled_split import (
@@ -62,18 +68,20 @@ class FinetuneConfig:
     scratch for random weights."""
     init_channels: Channels = "sum"
     """How the three input channels of an image model in --init become one."""
+    init_axes: Axes | None = None
+    """Axes of the images that weights in --init saw, slower one first; none: their family's."""
     encoder_from: Path | None = None
     """Run folder whose front end and encoder settings to take if --init is not a run, for a fair
     comparison."""
     recipe: str = "finetune"
     """A recipe that learns from labels: finetune, for your own data, or a paper's (melpatch list).
-    A run in --init keeps its front end and encoder, except for the stride and the statistics that
-    a paper's recipe sets."""
+    A run or weights in --init keep their front end and encoder, except for the stride and the
+    statistics that a paper's recipe sets."""
     size: str = "tiny"
-    """Size of the encoder: nano, mini, tiny, small or base; a run in --init has one already."""
+    """Size of the encoder: nano, mini, tiny, small or base; a run or weights have one already."""
     encoder: str | None = None
-    """Kind of encoder: vit or cnn14 (melpatch list encoders); by default the recipe's. A run in
-    --init keeps its own."""
+    """Kind of encoder: vit or cnn14 (melpatch list encoders); by default the recipe's. A run or
+    weights in --init keep their own."""
     test_fold: str | None = None
     """Split or fold held out for the test; all others, except val, are trained on."""
     val_fold: str | None = None
@@ -132,6 +140,7 @@ def finetune_defaults(
     encoder: str | None = None,
     encoder_from: Path | None = None,
     head: Head = "trained",
+    reading: Reading | None = None,
     trust_code: bool = False,
 ) -> FinetuneConfig:
     """Return a recipe's config for a classifier that starts from ``init``, without data.
@@ -143,24 +152,24 @@ def finetune_defaults(
         encoder: kind of encoder; None takes the recipe's, or the run's.
         encoder_from: if ``init`` is not a run, the run whose front end and encoder to take.
         head: what learns; a probe hears windows as long as those of the run, as its protocol does.
+        reading: how weights of other code are read.
         trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
-        ConfigError: there is no such recipe, a run's settings cannot be used, or a setting is given
-            that the run decides.
+        MelpatchError: there is no such recipe, what ``init`` names cannot be used, or a setting is
+            given that a run decides.
     """
     source = source_run(init, encoder_from)
     if source is not None:
-        # The run decides these, so giving one of them is an error.
-        decided = {"--size": size, "--encoder": encoder}
-        if encoder_from is not None and encoder_from != source:
-            decided["--encoder-from"] = str(encoder_from)
-        for flag, value in decided.items():
-            allowed = f"nothing, since front end and encoder are those of {source}; leave it out"
-            check(value is None, flag, value, allowed)
-    size = size or "tiny"
+        refuse_decided(source, size, encoder, encoder_from)
     training = starting_settings(
-        recipe, init, size=size, encoder=encoder, encoder_from=source, trust_code=trust_code
+        recipe,
+        init,
+        size=size,
+        encoder=encoder,
+        encoder_from=source,
+        reading=reading,
+        trust_code=trust_code,
     )
     if source is not None and head != "trained":
         seconds = read_settings(source, trust_code=trust_code).loader.seconds
@@ -173,8 +182,9 @@ def finetune_defaults(
         out=Path(),
         init=init,
         encoder_from=encoder_from,
+        init_axes=reading.axes if reading else None,
         recipe=recipe,
-        size=size,
+        size=size or "tiny",
         encoder=encoder,
         head=head,
         stats_clips=stats_clips,
@@ -222,7 +232,7 @@ def finetune(config: FinetuneConfig) -> Run:
         training,
         config.init,
         resize=config.resize_positions,
-        channels=config.init_channels,
+        reading=Reading(channels=config.init_channels, axes=config.init_axes),
         run=run,
         trust_code=config.trust_code,
     )
@@ -280,26 +290,14 @@ def _tell_choice(
         notice(sentence)
 
 
-def source_run(init: str, encoder_from: Path | None = None) -> Path | None:
-    """Return the run whose front end and encoder a classifier takes, or None.
-
-    That is ``init`` if it is a run, else ``encoder_from``.
-
-    Raises:
-        ConfigError: ``init`` is neither a run, nor a weight file, nor ``scratch``.
-    """
-    if init != SCRATCH and is_run(init):
-        return Path(init)
-    return encoder_from
-
-
 def starting_settings(
     recipe: str,
     init: str,
     *,
-    size: str = "tiny",
+    size: str | None = None,
     encoder: str | None = None,
     encoder_from: Path | None = None,
+    reading: Reading | None = None,
     trust_code: bool = False,
 ) -> RunConfig:
     """Return a recipe's settings for a classifier that starts from a run or from other weights.
@@ -307,21 +305,22 @@ def starting_settings(
     Args:
         recipe: a recipe, or objective, that learns from labels.
         init: run folder, weight file, Hub repository or ``scratch``.
-        size: size of the encoder, unless a run decides it.
-        encoder: kind of encoder, unless a run decides it.
+        size: size of the encoder, unless a run or weights decide it; None is tiny.
+        encoder: kind of encoder, unless a run or weights decide it.
         encoder_from: if ``init`` is not a run, the run whose front end and encoder to take.
+        reading: how weights of other code are read.
         trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
-        ConfigError: the recipe or the run's settings cannot be used.
+        MelpatchError: the recipe, the run's settings or the weights cannot be used.
     """
-    base = recipe_settings(recipe, size, encoder, with_labels=True)
+    base = recipe_settings(recipe, size or "tiny", encoder, with_labels=True)
     if init == SCRATCH and recipe == "finetune":
         # Layer-wise decay protects pretrained blocks; random ones all learn at the full rate.
         base = replace(base, train=replace(base.train, layer_decay=1.0))
     source = source_run(init, encoder_from)
     if source is None:
-        return base
+        return as_published(base, init, reading or Reading(), size=size, encoder=encoder)
     return onto(base, read_settings(source, trust_code=trust_code))
 
 
@@ -330,7 +329,7 @@ def classifier(
     init: str,
     *,
     resize: Resize | None = None,
-    channels: Channels = "sum",
+    reading: Reading | None = None,
     run: Run | None = None,
     trust_code: bool = False,
 ) -> Objective:
@@ -341,7 +340,7 @@ def classifier(
         init: run folder, weight file, Hub repository or ``scratch``.
         resize: how learned positions are fitted to the encoder's grid, see
             :func:`melpatch.workflows.initialize.initialize_encoder`.
-        channels: how the three input channels of an image model become one.
+        reading: how weights of other code are read.
         run: the run to resume, if any; if it has saved a state, ``init`` is not read.
         trust_code: whether the run may name code outside melpatch, which is then run.
 
@@ -351,7 +350,7 @@ def classifier(
     objective = build(training)
     # A resumed run loads its own weights later.
     if init != SCRATCH and not (run and run.newest):
-        initialize_encoder(objective, init, resize, channels, trust_code=trust_code)
+        initialize_encoder(objective, init, resize, reading, trust_code=trust_code)
     return objective
 
 

@@ -1,16 +1,26 @@
 """Initialise an encoder from a run folder or from foreign weights."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+from melpatch import registry
+from melpatch.audio.logmel import LogMel
 from melpatch.checkpoint import load_into
-from melpatch.config import check
+from melpatch.config import check, owner
+from melpatch.data.loader import LoaderConfig
 from melpatch.errors import ConfigError
-from melpatch.interop.base import ENDINGS, HUB, Channels, is_weights, start_from_weights
+from melpatch.interop.base import Published, Reading, published_settings, start_from_weights
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
 from melpatch.progress import notice
+from melpatch.recipes.base import onto
+from melpatch.training.config import RunConfig
 from melpatch.training.start import OF_A_CORPUS, load_run
+from melpatch.weight_files import ENDINGS, HUB, is_there, is_weights
+
+_SIZES = ("embed_dim", "depth", "num_heads", "mlp_ratio", "width")
+"""Settings that the shapes of weights decide, in any kind of encoder."""
 
 SCRATCH = "scratch"
 """The value of ``init`` that asks for random weights."""
@@ -25,18 +35,50 @@ def is_run(init: str) -> bool:
     weights = is_weights(init)
     problem = "which holds no config.toml" if Path(init).exists() else "which does not exist"
     allowed = (
-        f"a run folder, a weight file ({', '.join(ENDINGS)}), {HUB}owner/name "
+        f"a run folder, a folder of Hugging Face, a weight file ({', '.join(ENDINGS)}), {HUB}owner/name "
         f"or, for a classifier, scratch; this is {init}, {problem}"
     )
     check(weights or Path(init, "config.toml").is_file(), "init", init, allowed)
     return not weights
 
 
+def source_run(init: str, encoder_from: Path | None = None) -> Path | None:
+    """Return the run whose front end and encoder a classifier takes, or None.
+
+    That is ``init`` if it is a run, else ``encoder_from``.
+
+    Raises:
+        ConfigError: ``init`` is neither a run, nor a weight file, nor ``scratch``.
+    """
+    if init != SCRATCH and is_run(init):
+        return Path(init)
+    return encoder_from
+
+
+def refuse_decided(
+    run: Path, size: str | None, encoder: str | None, encoder_from: Path | None
+) -> None:
+    """Raise ConfigError if a flag was given whose value a run decides.
+
+    Args:
+        run: the run whose front end and encoder are taken.
+        size: the value of --size, if it was given.
+        encoder: the value of --encoder, if it was given.
+        encoder_from: the value of --encoder-from, if it was given; it may be the run itself.
+    """
+    decided = {"--size": size, "--encoder": encoder}
+    if encoder_from is not None and encoder_from != run:
+        decided["--encoder-from"] = str(encoder_from)
+    for flag, value in decided.items():
+        allowed = f"nothing, since front end and encoder are those of {run}; leave it out"
+        check(value is None, flag, value, allowed)
+
+
 def initialize_encoder(
     objective: Objective,
     init: str,
     resize: Resize | None = None,
-    channels: Channels = "sum",
+    reading: Reading | None = None,
     *,
     trust_code: bool = False,
 ) -> None:
@@ -47,7 +89,7 @@ def initialize_encoder(
         init: run folder, weight file, or ``hf:owner/name`` for a Hub repository.
         resize: how learned positions are fitted to the encoder's grid; None takes the default of
             the source.
-        channels: how the three input channels of an image model are reduced to one.
+        reading: how weights of other code are read; its way of resizing is ``resize``.
         trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
@@ -57,7 +99,110 @@ def initialize_encoder(
     if is_run(init):
         copy_encoder(objective, Path(init), resize, trust_code=trust_code)
     else:
-        notice(start_from_weights(objective, init, channels, resize))
+        reading = replace(reading or Reading(), how=resize or "legacy")
+        notice(start_from_weights(objective, init, reading))
+
+
+def as_published(
+    recipe: RunConfig,
+    init: str | None,
+    reading: Reading,
+    *,
+    size: str | None = None,
+    encoder: str | None = None,
+) -> RunConfig:
+    """Return a classifier's recipe with the settings that foreign weights were trained with.
+
+    Front end and encoder are those of the weights, except for what a paper's recipe sets, as for a
+    run (:func:`melpatch.recipes.base.onto`). Image weights have no front end and no stride; there
+    the recipe's stay. Without weights of other code, the recipe is returned as it is.
+
+    Args:
+        recipe: the settings of the recipe.
+        init: what --init names, if anything.
+        reading: how the weights are read.
+        size: the size that the user gave, which must be that of the weights.
+        encoder: the kind of encoder that the user gave.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+        ConfigError: their format is unknown, or they do not go with the recipe.
+    """
+    published = _published_for(init, reading, encoder)
+    if published is None:
+        return recipe
+    objective: Any = owner(recipe.objective)
+    objective.check_encoder(owner(published.encoder))
+    front_end = published.front_end or recipe.front_end
+    loader = _filling(recipe.loader, front_end)
+    trained = replace(recipe, front_end=front_end, encoder=published.encoder, loader=loader)
+    config = onto(recipe, trained)
+    if recipe.front_end.target_frames is None:
+        # A recipe for any length takes segments as long as the weights' spectrograms.
+        config = replace(config, loader=loader)
+    return replace(config, encoder=_of_size(config.encoder, size))
+
+
+def sized_as_published(
+    recipe: RunConfig,
+    init: str | None,
+    reading: Reading,
+    *,
+    size: str | None = None,
+    encoder: str | None = None,
+) -> RunConfig:
+    """Return a pretraining recipe with an encoder of the size and kind of foreign weights.
+
+    Weights of spectrograms bring their patches, positions and front end too; how clips are padded
+    stays the recipe's. See :func:`as_published`.
+    """
+    published = _published_for(init, reading, encoder)
+    if published is None or type(published.encoder) is not type(recipe.encoder):
+        return recipe
+    if published.front_end is None:
+        names = [name for name in (*_SIZES, "norm_eps") if hasattr(published.encoder, name)]
+        values = {name: getattr(published.encoder, name) for name in names}
+        sized = replace(recipe.encoder, **values)
+        return replace(recipe, encoder=_of_size(sized, size))
+    front_end = _padded_as(published.front_end, recipe.front_end)
+    kept = published.encoder.with_recipe(recipe.encoder)
+    return replace(recipe, front_end=front_end, encoder=_of_size(kept, size))
+
+
+def _published_for(init: str | None, reading: Reading, encoder: str | None) -> Published | None:
+    """Return the settings of foreign weights; None without any, or for another kind of encoder."""
+    # A missing file is reported when the weights are read.
+    if init is None or init == SCRATCH or not is_weights(init) or not is_there(init):
+        return None
+    kind, published = published_settings(init, reading)
+    if encoder is not None and registry.find("encoders", encoder) is not registry.find(
+        "encoders", kind
+    ):
+        return None
+    return published
+
+
+def _of_size(encoder: Any, size: str | None) -> Any:
+    """Return the settings of an encoder with those of a size, if one is given."""
+    if size is None:
+        return encoder
+    sized = type(encoder).of_size(size)
+    names = [name for name in _SIZES if hasattr(sized, name)]
+    return replace(encoder, **{name: getattr(sized, name) for name in names})
+
+
+def _filling(loader: LoaderConfig, front_end: LogMel.Config) -> LoaderConfig:
+    """Return the settings with segments that fill the front end's ``target_frames``, if any."""
+    frames = front_end.target_frames
+    if frames is None:
+        return loader
+    samples = front_end.overhead + (frames - 1) * front_end.hop_length
+    return replace(loader, seconds=round(samples / front_end.sample_rate, 3))
+
+
+def _padded_as(front_end: LogMel.Config, recipe: LogMel.Config) -> LogMel.Config:
+    """Return a front end that pads clips as a recipe does."""
+    return replace(front_end, padding=recipe.padding, target_frames=recipe.target_frames)
 
 
 def copy_encoder(

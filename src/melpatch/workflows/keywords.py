@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from melpatch import registry
 from melpatch.config import from_dict, owner, to_dict
 from melpatch.errors import ConfigError
+from melpatch.interop.base import Reading
 from melpatch.objectives.base import Objective
 from melpatch.training.run import Run
 from melpatch.workflows import finetune as finetuning
@@ -69,9 +70,12 @@ def pretrain(
         request = with_settings(pretrain_defaults("ssast"), known | {"data": data})
         base = choose(request, settings.get("size"))
     if base is None:
-        size = settings.get("size", "tiny")
         base = pretrain_defaults(
-            recipe or "ssast", size=size, encoder=kind, init=_path(settings.get("init"))
+            recipe or "ssast",
+            size=settings.get("size"),
+            encoder=kind,
+            init=_path(settings.get("init")),
+            reading=_reading(settings, of_encoder),
         )
     if recipe in (None, AUTO):
         recipe = base.recipe
@@ -120,6 +124,7 @@ def finetune(
             encoder=kind,
             encoder_from=encoder_from,
             head=settings.get("head", "trained"),
+            reading=_reading(settings, of_encoder),
             trust_code=trust_code,
         )
     changes = settings | {"data": data, "init": init, "out": out}
@@ -174,6 +179,11 @@ def importable_name(cls: type, kind: str) -> str:
         f"save the class to a file such as {file}.py (in a notebook, put %%writefile {file}.py on "
         f"top of its cell), and import it: from {file} import {outer}"
     )
+
+
+def _reading(settings: Settings, encoder: Settings) -> Reading:
+    """Return how the settings say that weights in ``init`` are read."""
+    return Reading(axes=settings.get("init_axes"), num_heads=encoder.get("num_heads"))
 
 
 def _piece(kind: str, value: Any) -> tuple[str | None, Settings]:

@@ -10,7 +10,7 @@ import tyro
 from melpatch.config import check
 from melpatch.data.manifest import Corpus
 from melpatch.default_dtype import float32_by_default
-from melpatch.interop.base import Channels
+from melpatch.interop.base import Axes, Channels, Reading
 from melpatch.nn.positions import Resize
 from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, recipe_settings
@@ -29,7 +29,7 @@ from melpatch.workflows.corpus import (
     tell_about_sound,
     without_splits,
 )
-from melpatch.workflows.initialize import initialize_encoder, is_run
+from melpatch.workflows.initialize import initialize_encoder, is_run, sized_as_published
 from melpatch.workflows.runs import describe_objective, reopen
 
 
@@ -43,7 +43,7 @@ class PretrainConfig:
     out: Path
     """Run folder to write."""
     size: str = "tiny"
-    """Size of the encoder: nano, mini, tiny, small or base."""
+    """Size of the encoder: nano, mini, tiny, small or base; weights in --init have one already."""
     encoder: str | None = None
     """Kind of encoder: vit or cnn14 (melpatch list encoders); by default the recipe's."""
     init: str | None = None
@@ -51,6 +51,8 @@ class PretrainConfig:
     default random weights."""
     init_channels: Channels = "sum"
     """How the three input channels of an image model in --init become one."""
+    init_axes: Axes | None = None
+    """Axes of the spectrograms that weights in --init saw, see melpatch finetune --help."""
     resize_positions: Resize | None = None
     """How learned positions of --init are fitted to another grid, see melpatch finetune --help."""
     resume: bool = False
@@ -79,28 +81,37 @@ class PretrainConfig:
 
 
 def pretrain_defaults(
-    recipe: str, *, size: str = "tiny", encoder: str | None = None, init: str | None = None
+    recipe: str,
+    *,
+    size: str | None = None,
+    encoder: str | None = None,
+    init: str | None = None,
+    reading: Reading | None = None,
 ) -> PretrainConfig:
     """Return the config of a recipe, without data and ``out``.
 
     Args:
         recipe: recipe, objective, or ``package.module:Class``.
-        size: size of the encoder.
+        size: size of the encoder; None is tiny, or that of the weights.
         encoder: kind of encoder; None takes the recipe's.
-        init: run folder, weight file or Hub repository; it is only checked here.
+        init: run folder, weight file or Hub repository; a run is only checked here.
+        reading: how weights of other code are read.
 
     Raises:
+        CheckpointError: a weight file cannot be read.
         ConfigError: there is no such recipe, it needs labels, or ``init`` names no weights.
     """
-    training = recipe_settings(recipe, size, encoder, with_labels=False)
-    if init is not None:
-        is_run(init)
+    training = recipe_settings(recipe, size or "tiny", encoder, with_labels=False)
+    reading = reading or Reading()
+    if init is not None and not is_run(init):
+        training = sized_as_published(training, init, reading, size=size, encoder=encoder)
     return PretrainConfig(
         recipe=recipe,
         out=Path(),
-        size=size,
+        size=size or "tiny",
         encoder=encoder,
         init=init,
+        init_axes=reading.axes,
         stats_clips=clips_to_measure(training),
         training=training,
     )
@@ -133,7 +144,7 @@ def pretrain(config: PretrainConfig) -> Run:
             objective,
             config.init,
             config.resize_positions,
-            config.init_channels,
+            Reading(channels=config.init_channels, axes=config.init_axes),
             trust_code=config.trust_code,
         )
     # Checked before the run folder is created, so that a wrong setting leaves no folder.

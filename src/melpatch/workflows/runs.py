@@ -7,12 +7,12 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 from melpatch import distributed
 from melpatch.config import from_toml, to_dict
 from melpatch.errors import ConfigError
-from melpatch.interop.base import is_weights, require_weights
 from melpatch.objectives.base import Objective
 from melpatch.outputs import check_output_folder
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
 from melpatch.training.run import COMMAND, Run
+from melpatch.weight_files import is_weights, require_weights
 
 T = TypeVar("T")
 
