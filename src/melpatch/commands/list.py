@@ -63,7 +63,7 @@ def _list_weights(*, as_json: bool) -> None:
         for name, weight_format in formats.items()
     }
     if as_json:
-        sys.stdout.write(json.dumps({"weights": facts}, indent=2) + "\n")
+        show_json({"weights": facts})
         return
     for family in facts.values():
         table = Table(title=family["family"], title_justify="left", box=None, show_header=False)
