@@ -8,6 +8,7 @@ import pytest
 import torch
 from contracts.test_objectives import batch, run_config
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 
 from melpatch import registry
 from melpatch.objectives.base import Plan
@@ -58,4 +59,6 @@ def test_every_objective_is_captured_whole_and_once(name, monkeypatch):
 
 
 def test_what_was_captured_is_compiled(monkeypatch):
+    # Processes that compile would each import torch first, which takes longer than the compiling.
+    monkeypatch.setattr(inductor, "compile_threads", 1)
     learns_as_eager("classify", monkeypatch, depth=1)
