@@ -395,6 +395,19 @@ def test_scored_clips_that_the_run_was_trained_on_are_told(corpus, tmp_path, cap
         assert "trained on" not in capsys.readouterr().err
 
 
+def test_an_unfinished_training_is_told_of_its_own_weights_alone(corpus, tmp_path, capsys):
+    config = settings(LABELS)
+    config = replace(config, train=replace(config.train, steps=120))
+    run = write_run(tmp_path / "run", config)
+    (run / "speed.jsonl").write_text('{"step": 40}\n')
+    melpatch("evaluate", run, "--data", corpus, "--no-floors")
+    told = capsys.readouterr().err
+    assert told.count(f"{run} is unfinished: these are its weights after step 40 of 120") == 1
+    words = ("--protocol", "knn", "--no-floors", "--random-weights")
+    melpatch("evaluate", run, "--data", corpus, *words)
+    assert "is unfinished" not in capsys.readouterr().err
+
+
 def test_groups_on_both_sides_are_told(corpus, encoder, tmp_path, capsys):
     header = ("path", "label", "split", "fold", "speaker")
     rows = [

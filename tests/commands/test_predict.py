@@ -1,6 +1,7 @@
 """``melpatch predict``: one line per recording or window, with times, and the files that could not be read."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,24 @@ def test_what_a_classifier_never_did_on_validation_is_told(folder, tmp_path, cap
     (run / "validation.json").write_text(json.dumps(record))
     melpatch("predict", run, folder / "low", "--out", tmp_path / "found.csv")
     assert f"{run}: on validation every clip is called 'low'" in capsys.readouterr().err
+
+
+def test_an_unfinished_training_is_told(folder, tmp_path, capsys):
+    config = settings(LABELS)
+    config = replace(config, train=replace(config.train, steps=120))
+    run = write_run(tmp_path / "run", config)
+    words = ("predict", run, folder / "low", "--out")
+    melpatch(*words, tmp_path / "kept.csv")  # a probe that was kept made no step
+    (run / "speed.jsonl").write_text('{"step": 40}\n')
+    assert "is unfinished" not in capsys.readouterr().err
+    melpatch(*words, tmp_path / "early.csv")
+    assert (
+        f"{run} is unfinished: these are its weights after step 40 of 120 or before; to finish it, "
+        "run the command that started it with --resume"
+    ) in capsys.readouterr().err
+    (run / "speed.jsonl").write_text('{"step": 120}\n')
+    melpatch(*words, tmp_path / "done.csv")
+    assert "is unfinished" not in capsys.readouterr().err
 
 
 def test_windows_of_a_long_recording_have_their_times(classifier, tmp_path):

@@ -386,6 +386,7 @@ def test_help_tells_the_recipes_and_of_every_flag_unit_and_default(words, monkey
         "--out PATH Run folder to write. (required)",
     ):
         assert part in told
+    assert ("below are those of ssast" in told) == (words == ("--help",))
 
 
 def test_the_settings_that_are_written_are_toml(corpus, tmp_path):

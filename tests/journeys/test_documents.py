@@ -12,8 +12,10 @@ from commands.test_compare import Here
 from interop import inventories
 from journeys.three_sounds import melpatch, write_corpus, write_folder, write_sound
 from places import ROOT
+from two_processes import fork_workers
 
 from melpatch import registry
+from melpatch.data import packing, scan
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
 from melpatch.evaluation import report
@@ -146,8 +148,10 @@ def place(written, tmp_path, monkeypatch):
     # A budget pays for some steps, however fast the machine is.
     costs = Costs(step=4.0, evaluation=1.0, save=1.0, start=1.0)
     monkeypatch.setattr(budget, "measure", lambda *_: costs)
-    # The commands of a comparison in this process, which starts faster.
+    # The commands of a comparison in this process, and workers forked: both start faster.
     monkeypatch.setattr("melpatch.comparison.work.Subprocesses", Here)
+    fork_workers(scan, monkeypatch)
+    fork_workers(packing, monkeypatch)
     yield tmp_path
     sys.modules.pop("my_objective", None)
 

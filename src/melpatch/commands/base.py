@@ -94,16 +94,19 @@ def read_pretrain_flags(arguments: list[str], about: str) -> PretrainConfig:
         SystemExit: the help was shown.
     """
     names = ", ".join(recipe_names(with_labels=False))
+    below = ""
     if not arguments or arguments[0].startswith("-"):
         if not set(arguments) & {"-h", "--help"}:
             raise ConfigError(
                 f"melpatch pretrain needs a recipe as its first word; there are: {names}"
             )
         arguments = ["ssast", "--help"]
+        below = "; below are those of ssast, whose objective alone has the --objective flags shown"
     about = (
-        f"{about} 'melpatch pretrain RECIPE --help' shows a recipe's own flags and defaults.\n\n"
-        f"Recipes: {names}, or package.module:Class for an objective of your own; auto chooses recipe, size, segment "
-        "length and batch from the corpus and --budget."
+        f"{about} 'melpatch pretrain RECIPE --help' shows a recipe's own flags and defaults"
+        f"{below}.\n\n"
+        f"Recipes: {names}, or package.module:Class for an objective of your own; auto chooses "
+        "recipe, size, segment length and batch from the corpus and --budget."
     )
     if arguments[0] == AUTO:
         started = recorded(
@@ -114,7 +117,8 @@ def read_pretrain_flags(arguments: list[str], about: str) -> PretrainConfig:
         if started is not None:
             arguments = [started.recipe, *arguments[1:]]
         else:
-            # Read once to know the data and the budget; what is chosen becomes the defaults of a second reading.
+            # Read once to know the data and the budget; what is chosen becomes the defaults of a
+            # second reading.
             asked = _read_pretrain_flags(["ssast", *arguments[1:]], about, _pretrain_defaults)
             chosen = choose(asked, flag_value(arguments, "--size"))
             arguments = [chosen.recipe, *arguments[1:]]

@@ -18,6 +18,7 @@ from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
 from melpatch.progress import notice
 from melpatch.training.clip_record import untrained_labels
+from melpatch.training.completion import describe_unfinished
 from melpatch.workflows.kept_weights import read_validation
 
 TOGETHER = True
@@ -65,12 +66,7 @@ def run(config: Config) -> None:
             f"{config.run}: has no labels to predict; fine-tune it first with "
             f"melpatch finetune --init {config.run}"
         )
-    untrained = untrained_labels(config.run)
-    if untrained:
-        notice(f"{config.run} was trained on no clip of these classes: {', '.join(untrained)}")
-    validation = read_validation(config.run)
-    if validation is not None and validation["warnings"]:
-        notice(f"{config.run}: {'; '.join(validation['warnings'])}")
+    _warn_of_run(config.run, model)
     _warn_of_few(config, model)
     assigned = np.zeros(len(model.labels), dtype=bool)
     job = inference_job(
@@ -87,6 +83,19 @@ def run(config: Config) -> None:
     warning = describe_assigned(assigned, model.labels, len(job.recordings))
     if warning is not None:
         notice(warning)
+
+
+def _warn_of_run(folder: Path, model: Model) -> None:
+    """Warn of what its training tells of a classifier's answers."""
+    unfinished = describe_unfinished(folder, model.config)
+    if unfinished is not None:
+        notice(unfinished)
+    untrained = untrained_labels(folder)
+    if untrained:
+        notice(f"{folder} was trained on no clip of these classes: {', '.join(untrained)}")
+    validation = read_validation(folder)
+    if validation is not None and validation["warnings"]:
+        notice(f"{folder}: {'; '.join(validation['warnings'])}")
 
 
 def _columns(config: Config, model: Model, assigned: Bool[np.ndarray, " label"]) -> list[Column]:

@@ -12,6 +12,7 @@ from melpatch.evaluation.splits import EVERYTHING, EvaluationSplit
 from melpatch.objectives.classify import Classify
 from melpatch.progress import notice
 from melpatch.training.clip_record import untrained_labels
+from melpatch.training.completion import describe_unfinished
 
 
 def warn_about_scores(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJob]) -> None:
@@ -19,7 +20,7 @@ def warn_about_scores(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJo
 
     Too high: scored clips that the run was trained on, or a run that it started from; recordings,
     speakers or patients that both train and are scored. Too low: labels without a training clip;
-    classes with fewer training clips than were asked for.
+    classes with fewer training clips than were asked for; a run whose training is unfinished.
 
     Raises:
         MelpatchError: a job cannot be done: a protocol does not go with its run, its labels or its
@@ -31,6 +32,7 @@ def warn_about_scores(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJo
         protocol.labels(job)
         splits = protocol.splits(job)
         training = [split for split in splits if split.train.clips]
+        sentences |= dict.fromkeys(_unfinished_training(job))
         sentences |= dict.fromkeys(_training_leaks(job, splits))
         sentences |= dict.fromkeys(_about_classifier(job, splits))
         sentences |= dict.fromkeys(_missing_labels(protocol.labels_per_class(job), training))
@@ -40,6 +42,13 @@ def warn_about_scores(protocols: Sequence[Protocol], jobs: Sequence[EvaluationJo
         notice(sentence)
     if splits_that_train:
         _warn_of_groups(splits_that_train)
+
+
+def _unfinished_training(job: EvaluationJob) -> Iterator[str]:
+    if not job.random_weights:
+        sentence = describe_unfinished(job.run, job.model.config)
+        if sentence is not None:
+            yield sentence
 
 
 def _training_leaks(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> Iterator[str]:

@@ -4,13 +4,13 @@ A class without a positive clip in the evaluated set, or without a negative one,
 judge. It is reported by name and left out of every mean; it never counts as 0, 1 or nan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from melpatch.errors import DataError, NotFiniteError
 from melpatch.evaluation.decisions import Decisions, count_decisions
@@ -41,18 +41,18 @@ def compute_metrics(
     function): ``mAP`` and ``mAUC`` are means over classes; ``d_prime`` is sqrt(2) times the normal
     quantile of the mean AUC, not the mean of the classes' own d'.
 
-    *Differs:* there, a class without positives turns mAUC and d' into nan and lowers mAP, silently; here it is listed
-    in ``classes_without_positives`` (or ``classes_without_negatives``) and the means are over the
-    other classes.
+    *Differs:* there, a class without positives turns mAUC and d' into nan and lowers mAP, silently;
+    here it is listed in ``classes_without_positives`` (or ``classes_without_negatives``) and the
+    means are over the other classes.
 
     Args:
         probabilities: one score per clip and label.
         targets: 1 where the clip has the label, else 0.
         labels: the names of the columns.
         multi_label: whether a clip may have several labels or none. If not, the arg-max is judged
-            too: ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``majority_rate`` (the accuracy of
-            calling every clip the commonest label) and ``confusion_matrix`` (a row per true label,
-            a column per predicted one; None for more than 2000 labels).
+            too: ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``majority_rate`` (accuracy of
+            the commonest label) and ``confusion_matrix`` (a row per true label, a column per
+            predicted one; None for more than 2000 labels).
 
     Returns:
         The metrics; None where one is undefined (mAP without a class to rank, d' of a perfect
@@ -77,9 +77,7 @@ def compute_metrics(
         decisions = count_decisions(probabilities, positive)
         table |= _decision_columns(decisions)
         metrics |= _decision_metrics(decisions)
-        metrics["confusion_matrix"] = _confusion(
-            positive.argmax(axis=1), probabilities.argmax(axis=1), positive.shape[1]
-        )
+        metrics["confusion_matrix"] = _confusion(positive, probabilities)
     mean_auc = _mean(table["AUC"])
     metrics |= {
         "clips": len(positive),
@@ -88,11 +86,14 @@ def compute_metrics(
         "d_prime": d_prime(mean_auc),
         "classes_without_positives": list(compress(labels, num_positive == 0)),
         "classes_without_negatives": list(compress(labels, num_positive == len(positive))),
-        "per_class": [
-            dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)
-        ],
+        "per_class": _rows(table),
     }
     return metrics
+
+
+def _rows(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a table that is given by its columns."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
 
 def validation_scores(
@@ -200,13 +201,14 @@ def _decision_metrics(decisions: Decisions) -> dict[str, float]:
     }
 
 
-def _confusion(
-    true: Int[np.ndarray, " clip"], predicted: Int[np.ndarray, " clip"], classes: int
-) -> list[list[int]] | None:
+def _confusion(positive: Positive, probabilities: Scores) -> list[list[int]] | None:
     """Return the number of clips of label i that are predicted as label j; None for many labels."""
+    classes = positive.shape[1]
     if classes > MOST_CONFUSED:
         return None
-    counts = np.bincount(true * classes + predicted, minlength=classes * classes)
+    # A pair of labels is one number, so that pairs are counted like numbers.
+    pairs = positive.argmax(axis=1) * classes + probabilities.argmax(axis=1)
+    counts = np.bincount(pairs, minlength=classes * classes)
     matrix: list[list[int]] = counts.reshape(classes, classes).tolist()
     return matrix
 

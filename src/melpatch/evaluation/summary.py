@@ -41,12 +41,7 @@ def summarize(
         classes that no split could rank.
     """
     scores = [
-        compute_metrics(
-            trial.probabilities,
-            label_matrix(trial.clips, labels),
-            labels,
-            multi_label,
-        )
+        compute_metrics(trial.probabilities, label_matrix(trial.clips, labels), labels, multi_label)
         for trial in trials
     ]
     seeds = sorted({trial.seed for trial in trials})
@@ -69,16 +64,21 @@ def summarize(
         "per_class": _per_class([trial_scores["per_class"] for trial_scores in scores], len(seeds)),
     }
     if "confusion_matrix" in scores[0]:
-        matrices = [trial_scores["confusion_matrix"] for trial_scores in scores]
-        # Of many classes there is none.
-        result["confusion_matrix"] = None
-        if None not in matrices:
-            result["confusion_matrix"] = (np.sum(matrices, axis=0) / len(seeds)).tolist()
+        result["confusion_matrix"] = _confusion(scores, len(seeds))
     for name in ("classes_without_positives", "classes_without_negatives"):
         listed = [set(trial_scores[name]) for trial_scores in scores]
         in_all = set.intersection(*listed)
         result[name] = [label for label in labels if label in in_all]
     return result
+
+
+def _confusion(scores: Sequence[dict[str, Any]], seeds: int) -> list[list[float]] | None:
+    """Return the confusion matrix of all trials, summed over splits; None where labels are too many for one."""
+    matrices = [trial_scores["confusion_matrix"] for trial_scores in scores]
+    if None in matrices:
+        return None
+    summed: list[list[float]] = (np.sum(matrices, axis=0) / seeds).tolist()
+    return summed
 
 
 def _scalar_metrics(scores: dict[str, Any]) -> list[str]:
