@@ -1,3 +1,4 @@
+import json
 import math
 import os
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch import nn
 
 from melpatch.checkpoint import load_into, load_weights, save_weights
@@ -116,3 +118,40 @@ def test_a_pipe_is_no_weights(tmp_path):
     os.mkfifo(tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="is a named pipe, not a file"):
         load_weights(tmp_path / "w.safetensors")
+
+
+def test_equal_weights_with_several_facts_are_equal_files(tmp_path):
+    facts = {name: f"{name} é" for name in "zyxwvu"}
+    state = {"b": torch.zeros(3), "a": torch.arange(5.0)}
+    contents = set()
+    for number in range(5):
+        path = tmp_path / f"{number}.safetensors"
+        save_weights(path, state, facts)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"format": "pt", **facts}
+    assert torch.equal(load_weights(path)["a"], state["a"])
+
+
+def tensors(number, shape):
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    return json.dumps({f"t{index}": entry for index in range(number)}).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "length", "message"),
+    [
+        (b"{}", 10**12, "a header of 1,000,000,000,000 bytes, more than"),
+        (b"{}", 2**64 - 1, "a header of .* bytes, more than"),
+        (b'{"a":' + b"[" * 10**5 + b"]" * 10**5 + b"}", None, "recursion limit exceeded"),
+        (tensors(1, [2**40, 2**40]), None, "overflow"),
+        (tensors(100_000, [0]), None, "100,001 entries, more than the 10,000 expected"),
+        (tensors(1, [0] * 10_000), None, "a tensor of more dimensions than expected"),
+    ],
+)
+def test_a_header_that_would_take_all_memory_or_time_is_refused(tmp_path, header, length, message):
+    path = tmp_path / "bomb.safetensors"
+    path.write_bytes((length or len(header)).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match=rf"bomb.safetensors: not a readable .*{message}"):
+        load_weights(path)

@@ -1,5 +1,7 @@
 """Reading and writing weights as safetensors files."""
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ from torch import Tensor, nn
 from melpatch.atomic import written_aside
 from melpatch.errors import CheckpointError, ConfigError, shortened
 from melpatch.faults import let_pass
-from melpatch.opening import require_regular
+from melpatch.opening import SETTINGS_BYTES, open_binary
+
+_MOST_TENSORS = 10_000
+_LONG_SHAPE = re.compile(rb'"shape"\s*:\s*\[[^\]]{1000}')
+_LENGTH = 8  # bytes that give the length of a header, and to which it is padded
 
 
 def save_weights(
@@ -34,7 +40,21 @@ def write_weights(
 ) -> None:
     """Write tensors that :func:`copied` returned; a crash may leave the file half-written."""
     # Not save_file, which hides the system's error and leaves temporary files when it is killed.
-    path.write_bytes(serialised(dict(state), metadata={"format": "pt", **(about or {})}))
+    metadata = {"format": "pt", **(about or {})}
+    content = serialised(dict(state), metadata=metadata)
+    # The library writes several of them in a random order; equal runs are to have equal files.
+    path.write_bytes(_with_sorted_metadata(content) if len(metadata) > 1 else content)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with the metadata in its header sorted by name."""
+    end = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
+    header = json.loads(content[_LENGTH:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Padded as the library does, so that the numbers are aligned.
+    text += b" " * (-len(text) % _LENGTH)
+    return len(text).to_bytes(_LENGTH, "little") + text + content[end:]
 
 
 def copied(value: Any) -> Any:
@@ -64,7 +84,7 @@ def load_weights(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
             f"{path}: no such file; give the folder of a finished or interrupted run"
         )
     try:
-        require_regular(path)
+        _require_small_header(path)
         state: dict[str, Tensor] = load_file(path)
     except OSError as error:
         let_pass(error)
@@ -87,6 +107,26 @@ def load_weights(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
     if finite:
         require_finite(state, path)
     return state
+
+
+def _require_small_header(path: Path) -> None:
+    """Raise ValueError if a safetensors file lists more tensors or dimensions than any network has.
+
+    Each takes a few bytes, but the time to read them grows with the square of their number.
+    """
+    with open_binary(path) as file:
+        length = int.from_bytes(file.read(_LENGTH), "little")
+        if length > SETTINGS_BYTES:
+            raise ValueError(
+                f"a header of {length:,} bytes, more than the {SETTINGS_BYTES:,} expected"
+            )
+        header = file.read(length)
+    if _LONG_SHAPE.search(header):
+        raise ValueError("a tensor of more dimensions than expected")
+    # Each tensor is a JSON object.
+    objects = header.count(b"{")
+    if objects > _MOST_TENSORS:
+        raise ValueError(f"{objects:,} entries, more than the {_MOST_TENSORS:,} expected")
 
 
 def require_finite(state: Mapping[str, Tensor], source: object) -> None:

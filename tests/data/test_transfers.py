@@ -1,6 +1,7 @@
 """Transfers from stores that are slow, break off, or are away."""
 
 import http.server
+import os
 import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -152,21 +153,53 @@ def test_in_training_no_clip_is_bad_because_its_store_is_away(away, tmp_path, wo
     assert not (tmp_path / "run" / "rejected.csv").exists()
 
 
-def test_a_wait_for_another_process_is_told(tmp_path, monkeypatch):
+@pytest.fixture
+def held(tmp_path, monkeypatch):
+    """A lock that another thread holds until the event is set, and what is told."""
     monkeypatch.setattr(transfers, "_REPORT_SECONDS", 0.01)
-    path = tmp_path / "lock"
-    told = threading.Event()
+    path = tmp_path / "shard.tar.lock"
+    released = threading.Event()
+    holds = threading.Event()
     notices = []
-    monkeypatch.setattr(transfers, "notice", lambda text: (notices.append(text), told.set()))
+    monkeypatch.setattr(transfers, "notice", notices.append)
 
     def hold():
-        with transfers.locked(path, "fetches x"):
-            told.wait(10)
+        with transfers.locked(path, "x"):
+            holds.set()
+            released.wait(10)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    while not path.exists():
+    holds.wait(10)
+    yield path, released, notices
+    released.set()
+    thread.join()
+
+
+def test_a_wait_for_another_process_is_told(held, monkeypatch):
+    path, released, notices = held
+    monkeypatch.setattr(transfers, "notice", lambda text: (notices.append(text), released.set()))
+    with transfers.locked(path, "x"):
         pass
-    with transfers.locked(path, "fetches x"):
-        thread.join()
-    assert notices[0] == "waiting for another process that fetches x"
+    assert notices[0].startswith(f"x: waiting for process {os.getpid()} on ")
+    assert not path.with_name("shard.tar.lock.holder").exists()
+
+
+def test_a_wait_for_a_process_that_stands_still_is_given_up(held, monkeypatch):
+    path, _, notices = held
+    monkeypatch.setattr(transfers, "_ROOM_SECONDS", 0.1)
+    part = path.with_name("shard.tar.9.part")
+
+    # While bytes arrive, the wait goes on.
+    def receive(text):
+        notices.append(text)
+        if len(notices) <= 30:
+            part.write_bytes(b"x" * len(notices))
+
+    monkeypatch.setattr(transfers, "notice", receive)
+    with (
+        pytest.raises(UnreachableError, match=rf"process {os.getpid()} on .* stood still for 0 s"),
+        transfers.locked(path, "x"),
+    ):
+        pass
+    assert len(notices) >= 30

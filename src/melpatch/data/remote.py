@@ -108,7 +108,7 @@ def fetch(url: str, path: Path) -> None:
             os.utime(path)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with transfers.locked(Path(f"{path}.lock"), f"fetches {url}"):
+            with transfers.locked(Path(f"{path}.lock"), url):
                 # Another process may have fetched it while this one waited for the lock.
                 if not path.exists():
                     _transfer(url, path)
@@ -133,7 +133,7 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
             name = re.sub(r"[^\w.-]+", "-", url.rpartition("/")[2])[:60]
             folder = root / f"{name}-{identity}"
             folder.mkdir(exist_ok=True)
-            with FileLock(folder / ".lock"):
+            with transfers.locked(folder / ".lock", url):
                 clear_partial(folder)
                 move_into_place(about_file, folder / ABOUT)
                 _fetch_index(system, place, url, folder)

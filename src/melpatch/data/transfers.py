@@ -4,9 +4,12 @@ A store that is away fails one transfer after all its retries. For half a minute
 other transfer from it fails at once: a corpus has more clips than anybody has patience.
 """
 
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -16,14 +19,16 @@ from filelock import FileLock, Timeout
 
 from melpatch.data.bounded import BoundedTransfer, TooLargeError
 from melpatch.errors import MelpatchError, UnreachableError
+from melpatch.opening import read_text
 from melpatch.progress import notice
 
 # Seconds for which a store that did not answer is not asked again.
 _AWAY_SECONDS = 30.0
 # Seconds between reports of a transfer, or of a wait for another process.
 _REPORT_SECONDS = 30.0
-# Seconds that the transfers of other processes, which take all room, may stand still.
+# Seconds that the transfers of other processes that are waited for may stand still.
 _ROOM_SECONDS = 300.0
+_HOLDER_BYTES = 1000  # of a file that names a process
 # Bytes that are asked for at a time when a transfer continues.
 _PIECE = 1 << 20
 # Seconds that a web server may take to accept a connection, and to send its next bytes. The time
@@ -104,7 +109,10 @@ def fetch_in_parts(
 
 
 def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
+    try:
+        return part.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def continue_transfer(
@@ -222,16 +230,62 @@ class RoomWait:
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file in the body; say every half minute what is waited for until it is free."""
+def locked(path: Path, url: str) -> Iterator[None]:
+    """Hold the lock of what is fetched from a URL in the body, once other processes have released it.
+
+    It says every half minute who is waited for, and gives up once that process has fetched nothing
+    for minutes.
+
+    Args:
+        path: the lock, which ends in ``.lock``; the names of parts of files begin as its own does.
+        url: what is fetched.
+
+    Raises:
+        UnreachableError: the other process stands still.
+    """
     lock = FileLock(path)
+    holder = path.with_name(f"{path.name}.holder")
+    received = -1
+    advanced = time.monotonic()
     while True:
         try:
             lock.acquire(timeout=_REPORT_SECONDS)
             break
         except Timeout:
-            notice(f"waiting for another process that {what}")
+            now = time.monotonic()
+            before = received
+            received = _received(path)
+            if received != before:
+                advanced = now
+            who = _read(holder) or "another process"
+            if now - advanced >= _ROOM_SECONDS:
+                raise UnreachableError(
+                    url,
+                    f"is being fetched by {who}, which has stood still for {_ROOM_SECONDS:.0f} s",
+                    f"end that process; if there is none, remove {path}",
+                ) from None
+            notice(
+                f"{url}: waiting for {who}, which fetches it; giving up once that stands still "
+                f"for {_ROOM_SECONDS:.0f} s"
+            )
     try:
+        # Others only read it in a message.
+        with suppress(OSError):
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _received(lock: Path) -> int:
+    """Return the bytes that the holder of a lock has fetched so far."""
+    parts = lock.parent.glob(f"{escape(lock.name.removesuffix('.lock'))}*.part")
+    return sum(map(_size, parts))
+
+
+def _read(holder: Path) -> str:
+    try:
+        return read_text(holder, _HOLDER_BYTES)
+    except (OSError, ValueError):
+        return ""
