@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from melpatch import distributed
+from melpatch.errors import ConfigError
 from melpatch.machine import peak_memory_gib
 from melpatch.nn.transformer import Block
 from melpatch.training.config import TrainConfig
@@ -25,6 +26,12 @@ def launch(config: TrainConfig) -> Fabric:
     world_size = distributed.world_size()
     if world_size == 1:
         return Fabric(accelerator=accelerator, devices=1, precision=chosen_precision)
+    if "LOCAL_RANK" not in os.environ:
+        # Fabric would take this process for the first one, and start the script again for the rest.
+        raise ConfigError(
+            f"a process group of {world_size} processes is open, but LOCAL_RANK is not set; start "
+            "them with torchrun, or set LOCAL_RANK to the number of each process on its machine"
+        )
     # torchrun sets the number of processes on this node.
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     fabric = Fabric(
