@@ -58,10 +58,18 @@ def test_a_recipe_for_one_corpus_sets_statistics_padding_and_stride():
 
 def test_the_run_keeps_its_statistics_if_its_front_end_differs():
     run = pretrained("ssast")
-    run = replace(run, front_end=replace(run.front_end, sample_rate=32000))
+    run = replace(run, front_end=replace(run.front_end, window="povey"))
     merged = onto(recipe("ssast_esc50")("nano"), run)
     assert merged.front_end == run.front_end
     assert merged.encoder.stride == (10, 10)
+
+
+def test_a_recipe_for_one_corpus_is_for_a_run_of_any_rate():
+    """As ASiT of the paper, at 32 kHz: frames are as long as at 16 kHz, and statistics are taken."""
+    published = recipe("asit_esc50")("nano")
+    merged = onto(published, pretrained("asit"))
+    assert merged.front_end == replace(published.front_end, sample_rate=32000)
+    assert merged.front_end.mean == -6.6268077
 
 
 def test_segments_are_no_longer_than_a_kept_front_end_of_fixed_length():
@@ -123,7 +131,8 @@ def test_a_published_recipe_fine_tunes_a_run_on_its_own_grid(
     melpatch("finetune", *start, "--data", corpus, "--out", out, *short, "--objective.frozen")
     config = from_toml(RunConfig, tmp_path / "after" / "config.toml")
     published = recipe(name)("nano")
-    assert config.front_end == published.front_end
+    sample_rate = pretrained(run).front_end.sample_rate
+    assert config.front_end == replace(published.front_end, sample_rate=sample_rate)
     assert config.encoder == replace(
         published.encoder, **NARROW, drop_path=pretrained(run).encoder.drop_path
     )

@@ -137,6 +137,22 @@ def test_published_batch_size_and_learning_rate_depend_on_the_encoder_size(size,
     )
 
 
+@pytest.mark.parametrize(
+    "name", ["ssast_patch", "ssast_frame", "ast_audioset", "ast_esc50", "ssast_esc50"]
+)
+def test_adam_of_ast_and_ssast_decays_every_parameter(name):
+    """The published code gives all trainable parameters to one optimiser (Adam, 5e-7)."""
+    train = recipe(name)("base").train
+    assert (train.optimizer, train.weight_decay, train.decay_all) == ("adam", 5e-7, True)
+
+
+@pytest.mark.parametrize("name", ["maskspec_32k", "maskspec_16k"])
+def test_published_maskspec_warms_up_for_40_of_400_epochs(name):
+    train = recipe(name)("base").train
+    assert (train.epochs, train.lr_schedule, train.lr_floor) == (400.0, "cosine", 0.0)
+    assert train.lr_warmup * train.epochs == pytest.approx(40)
+
+
 # Where the paper and the releases of ASiT differ: (decoder, GELU after it), weights of (pixel,
 # local, global), corrupted areas, (classes, what heads share, gain trained), shares of the run
 # (frozen prototypes, warm-up of the temperature), (sampling rate, crops, precision, positions),
@@ -145,9 +161,9 @@ PAPER = (
     ((2048, 2048, 256), False),
     (1.0, 1.0, 1.0),
     (0.5, 0.7),
-    (1024, "trunk", False),
+    (1024, "none", False),
     (1 / 40, 0.1),
-    (16000, 0, "auto", "learned"),
+    (32000, 0, "auto", "learned"),
     (40.0, 128),
 )
 RELEASE_2023 = (
@@ -230,11 +246,11 @@ def test_settings_that_the_paper_and_the_releases_of_asit_share(name):
     )
     assert train.lr == (1.5625e-4 if name == "asit_2024" else 2.5e-4)
     assert train.lr * train.lr_floor == pytest.approx(1e-6)
-    assert (config.encoder.num_heads, config.encoder.drop_path, config.encoder.cls_tokens) == (
-        12,
-        0.1,
-        1,
-    )
+    encoder = config.encoder
+    assert (encoder.drop_path, encoder.cls_tokens) == (0.1, 1)
+    # Section IV-A of the paper says 3 and 6; both releases have 6 and 12.
+    assert encoder.num_heads == (6 if name == "asit" else 12)
+    assert recipe(name)("small").encoder.num_heads == (3 if name == "asit" else 6)
 
 
 @pytest.mark.parametrize("name", ["asit", "asit_2023", "asit_2024"])
@@ -304,7 +320,7 @@ def test_published_cnn14_has_the_published_numbers(name, rate, window):
         rate // 100,
         64,
     )
-    assert config.encoder == CNN14.Config(width=64, dropout=0.2, neck_dropout=0.5)
+    assert config.encoder == CNN14.Config(width=64, dropout=0.2, neck_dropout=0.5, trim="pooling")
     assert (config.loader.batch_size, config.loader.balanced_sampling, config.loader.seconds) == (
         32,
         True,
@@ -365,7 +381,9 @@ def test_published_mae_ast_has_the_published_numbers(name, kind, patch):
         "batch",
         0,
     )
-    assert (encoder.dropout, encoder.drop_path, encoder.positions) == (0.1, 0.05, "sequence")
+    assert (encoder.dropout, encoder.drop_path, encoder.positions) == (0.1, 0.05, "interleaved")
+    assert (encoder.norm_eps, objective_config.decoder.norm_eps) == (1e-5, 1e-5)
+    assert train.decay_all
     assert (
         objective_config.mask.kind,
         objective_config.mask.ratio,

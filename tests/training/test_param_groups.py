@@ -85,6 +85,11 @@ def test_with_decayed_tokens_only_biases_and_norms_are_not_decayed():
     }
 
 
+def test_where_all_is_decayed_nothing_is_left_out():
+    groups = by_name(objective(), decay_all=True)
+    assert {group["weight_decay"] for group in groups.values()} == {0.1}
+
+
 @pytest.mark.parametrize("decay_tokens", [True, False])
 def test_the_mask_embedding_of_a_decoder_is_a_token_too(decay_tokens):
     """Though it has one dimension, as a bias has."""

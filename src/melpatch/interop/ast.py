@@ -67,7 +67,12 @@ class AST(TimmViT):
             return settings
         frames = settings.front_end.target_frames
         corpus = {512: "ESC-50", 128: "Speech Commands"}.get(frames or 0, "AudioSet")
-        note = f"mean and std are not in the file: {corpus}'s, as published for {frames} frames"
+        note = (
+            f"mean and std are not in the file: those of {corpus}, which AST's code has for clips "
+            f"of {frames} frames"
+        )
+        if frames not in STATISTICS:
+            note = "mean and std are not in the file: those of AudioSet"
         return settings._replace(notes=[note])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from melpatch.config import check
 from melpatch.nn.masking import Subset
 from melpatch.nn.positions import sequence, sincos
-from melpatch.nn.transformer import Norm, Transformer, init_xavier
+from melpatch.nn.transformer import NORM_EPS, Norm, Transformer, init_xavier
 
 Tokens = Float[Tensor, "clip token dim"]
 Valid = Bool[Tensor, "clip token"]
@@ -45,6 +45,8 @@ class MAEDecoder(nn.Module):
         """Fixed positions, see the encoder's setting."""
         norm: Norm = "pre"
         """Where the blocks normalise."""
+        norm_eps: float = NORM_EPS
+        """Epsilon of every LayerNorm; 1e-5 in MAE-AST."""
         dropout: float = 0.0
         """Probability that a channel is dropped in training."""
 
@@ -57,6 +59,7 @@ class MAEDecoder(nn.Module):
                 "a multiple of 4, or none",
             )
             check(self.depth >= 1, "depth", self.depth, "1 or more")
+            check(0.0 < self.norm_eps <= 1e-3, "norm_eps", self.norm_eps, "above 0, up to 0.001")
             check(self.num_heads >= 1, "num_heads", self.num_heads, "1 or more")
             check(
                 min(self.window) >= 1,
@@ -99,7 +102,12 @@ class MAEDecoder(nn.Module):
         nn.init.trunc_normal_(self.mask_embed, std=0.02)
         self.dropout = nn.Dropout(config.dropout)
         self.transformer = Transformer(
-            dim, config.depth, config.num_heads, norm=config.norm, dropout=config.dropout
+            dim,
+            config.depth,
+            config.num_heads,
+            norm=config.norm,
+            dropout=config.dropout,
+            norm_eps=config.norm_eps,
         )
         self.apply(init_xavier)
 

@@ -12,17 +12,25 @@ from melpatch.training.config import RunConfig, TrainConfig
 
 
 def asit(size: str) -> RunConfig:
-    """ASiT as in the paper: two views of 6 s, three losses of weight one, 40 epochs.
+    """ASiT as in the paper: 32 kHz, two views of 6 s, two heads, three losses, 40 epochs.
 
-    Source: Atito et al. 2022 (arXiv 2211.13189), sections III and IV-A. Numbers that its text
-    leaves out are those of the release of 2023 (classes, bottleneck, the learning rate's warm-up as
-    a share of its 100 epochs). *Differs*: the momentum follows the batch size and the length of the
+    Source: Atito et al. 2022 (arXiv 2211.13189), sections III and IV-A: 3 attention heads for
+    small, 6 for base; two projection heads, one for class tokens and one for patches. Numbers that
+    its text leaves out are those of the release of 2023 (classes, bottleneck, the learning rate's
+    warm-up as a share of its 100 epochs). *Differs*: the momentum follows the batch size and the length of the
     run; the teacher's temperature rises over a tenth of the run, step by step; mean and std are
     measured (``--stats-clips 0`` takes AudioSet's); clips shorter than a view are masked instead of
     padded with silence; the prototypes are frozen at first, which the release intends but misses;
     the class token's position is a parameter of its own, and its gradient is clipped as one.
     """
-    return _published(size, ASiT.Config(view_seconds=6.0), epochs=40.0, clips=128)
+    objective = ASiT.Config(view_seconds=6.0, distillation=SelfDistillation.Config(shared="none"))
+    config = _published(size, objective, epochs=40.0, clips=128)
+    num_heads = {"small": 3, "base": 6}.get(size, config.encoder.num_heads)
+    return replace(
+        config,
+        front_end=LogMel.Config(sample_rate=32000),
+        encoder=replace(config.encoder, num_heads=num_heads),
+    )
 
 
 def asit_2023(size: str) -> RunConfig:

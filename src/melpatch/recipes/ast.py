@@ -3,7 +3,7 @@
 All recipes have Adam with betas 0.95 and 0.999 and a decay of 5e-7 in the gradient, patches of 16 x
 16 every 10, and pool class and distillation token. All *differ* from the published code: clips are
 mixed with another clip of the batch; masked bands hold the mean, whereas the published code masks
-before normalising; biases and norms are not decayed; bfloat16 instead of float16.
+before normalising; bfloat16 instead of float16.
 """
 
 from dataclasses import replace
@@ -136,6 +136,7 @@ def _train(
         lr=lr,
         betas=(0.95, 0.999),
         weight_decay=5e-7,
+        decay_all=True,
         grad_clip=None,
         lr_schedule="step",
         lr_warmup=lr_warmup,

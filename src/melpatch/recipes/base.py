@@ -153,7 +153,8 @@ def onto(recipe: RunConfig, run: RunConfig) -> RunConfig:
 
     What belongs to training rather than to the weights follows the recipe, if it sets it: drop
     path, stride, stretched positions. A recipe for one corpus, which fixes ``target_frames``, also
-    brings that corpus's mean, std and padding, if the two front ends agree otherwise.
+    brings that corpus's mean, std and padding, if the two front ends agree otherwise, up to the
+    sampling rate, which is the run's.
 
     Raises:
         ConfigError: the recipe sets a stride for patches of another size than the run's.
@@ -161,8 +162,10 @@ def onto(recipe: RunConfig, run: RunConfig) -> RunConfig:
     encoder = run.encoder.with_recipe(recipe.encoder)
     is_for_one_corpus = recipe.front_end.target_frames is not None
     corpus_settings = {name: getattr(recipe.front_end, name) for name in OF_A_CORPUS}
-    if is_for_one_corpus and replace(run.front_end, **corpus_settings) == recipe.front_end:
-        return replace(recipe, encoder=encoder)
+    front_end = replace(run.front_end, **corpus_settings)
+    at_its_rate = replace(recipe.front_end, sample_rate=run.front_end.sample_rate)
+    if is_for_one_corpus and front_end == at_its_rate:
+        return replace(recipe, front_end=front_end, encoder=encoder)
     loader = recipe.loader
     if run.front_end.target_frames is not None:
         # A front end of fixed length takes no longer segments than in pretraining.

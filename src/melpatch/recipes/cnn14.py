@@ -51,7 +51,7 @@ def cnn14_own(size: str) -> RunConfig:
 def _published(size: str, front_end: LogMel.Config) -> RunConfig:
     return RunConfig(
         front_end=front_end,
-        encoder=CNN14.Config.of_size(size),
+        encoder=CNN14.Config.of_size(size, trim="pooling"),
         objective=Classify.Config(
             pooling="cls",
             augment=Augment.Config(

@@ -33,9 +33,8 @@ def mae_ast_patch(size: str) -> RunConfig:
     linear warm-up and decay over 550,000 steps of about 33 clips of up to 15.6 s. *Differs*:
     padding instead of cropping a batch to its shortest clip; clips skip a branch (drop path, rising
     to 0.05), whereas there whole batches skip a layer; dropout before the first LayerNorm, and none
-    inside the attention; the decoder starts as MAE's (there as BERT's), after a linear layer;
-    biases and norms are not decayed; LayerNorm's epsilon is 1e-6, Adam's torch's; bfloat16 for
-    float16.
+    inside the attention; the decoder starts as MAE's (there as BERT's), after a linear layer; Adam's
+    epsilon is torch's; bfloat16 for float16.
     """
     return _published(size, patch=(16, 16), mask=Masking.Config(kind="cluster", sides=(3, 4, 5)))
 
@@ -55,8 +54,9 @@ def _published(size: str, patch: tuple[int, int], mask: Masking.Config) -> RunCo
             size,
             patch=patch,
             cls_tokens=0,
-            positions="sequence",
+            positions="interleaved",
             norm="post",
+            norm_eps=1e-5,
             dropout=0.1,
             drop_path=0.05,
             input_norm="batch",
@@ -68,6 +68,7 @@ def _published(size: str, patch: tuple[int, int], mask: Masking.Config) -> RunCo
                 num_heads=ViT.Config.of_size(size).num_heads,
                 positions="sequence",
                 norm="post",
+                norm_eps=1e-5,
                 dropout=0.1,
             ),
         ),
@@ -78,6 +79,7 @@ def _published(size: str, patch: tuple[int, int], mask: Masking.Config) -> RunCo
             lr=1e-4,
             betas=(0.9, 0.98),
             weight_decay=0.01,
+            decay_all=True,
             grad_clip=10.0,
             lr_schedule="linear",
             lr_warmup=32 / 550,

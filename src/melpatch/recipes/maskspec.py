@@ -37,9 +37,9 @@ def maskspec_32k(size: str) -> RunConfig:
     """MaskSpec as published at 32 kHz: 496 patches of 10 s, 75 % masked, 8 decoder blocks.
 
     Source: Chong et al. 2022 (arXiv 2204.12768), section 3, and the published code: AdamW, 1e-3 per
-    256 clips, 8 GPUs of 64 clips, 512 channels in the decoder. The code asks for 400 epochs, but
-    its fine-tuning starts from the 60th and 75th; here it is 80 in all. *Differs*: the front end,
-    see :func:`melpatch.audio.front_ends.maskspec`.
+    256 clips, 8 GPUs of 64 clips, 512 channels in the decoder; 400 epochs of which 40 warm up.
+    Published fine-tuning starts from the 60th and 75th, so stop there, or keep them
+    (``--keep-every``). *Differs*: the front end, see :func:`melpatch.audio.front_ends.maskspec`.
     """
     return RunConfig(
         front_end=front_ends.maskspec(),
@@ -48,7 +48,7 @@ def maskspec_32k(size: str) -> RunConfig:
         # 992 frames
         loader=LoaderConfig(batch_size=512, seconds=9.92),
         train=TrainConfig(
-            epochs=80.0,
+            epochs=400.0,
             accumulate=8,  # on one GPU; it stands for the eight
             lr=1e-3 * 512 / 256,
             betas=(0.9, 0.95),

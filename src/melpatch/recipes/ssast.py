@@ -66,6 +66,7 @@ def _published(size: str, patch: tuple[int, int], mask: Literal["cluster", "rand
             lr=1e-4 if base else 5e-4,
             betas=(0.95, 0.999),
             weight_decay=5e-7,
+            decay_all=True,
             grad_clip=None,
             lr_warmup=0.01,
             precision="32-true",

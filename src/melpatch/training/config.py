@@ -42,12 +42,15 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay rates of the optimiser's first and second moments."""
     weight_decay: float = 0.05
-    """Weight decay; not for biases and norms, for tokens and position tables with decay_tokens."""
+    """Weight decay; for tokens and position tables with decay_tokens or decay_all, for biases and
+    norms with decay_all."""
     weight_decay_end: float | None = None
     """Weight decay at the end of the run, reached along half a cosine; None keeps it constant."""
     decay_tokens: bool = False
     """Decay special tokens, mask embeddings and position tables too (as published DINO and
     ASiT)."""
+    decay_all: bool = False
+    """Decay every parameter, biases and norms too (as published AST, SSAST and MAE-AST)."""
     grad_clip: float | None = 1.0
     """Largest norm of the gradient; larger gradients are scaled down. None does not clip."""
     grad_clip_by: Literal["global", "tensor"] = "global"

@@ -1,7 +1,7 @@
 """Optimiser groups: weight decay and the factor of the learning rate per parameter.
 
-Biases and norms have no weight decay; tokens and position tables have it only with
-``decay_tokens``. Layer-wise decay multiplies the learning rate of a layer by ``layer_decay`` once
+Biases and norms have no weight decay, except with ``decay_all``; tokens and position tables have it
+only with that or ``decay_tokens``. Layer-wise decay multiplies the learning rate of a layer by ``layer_decay`` once
 for every layer above it (Clark et al. 2020, "ELECTRA"; Bao et al. 2021, "BEiT", appendix).
 """
 
@@ -20,6 +20,7 @@ def param_groups(
     layer_decay: float,
     head_lr_scale: float,
     decay_tokens: bool = False,
+    decay_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Return optimiser groups with ``params`` and ``names``, in a fixed order.
 
@@ -37,6 +38,7 @@ def param_groups(
         decays = parameter.ndim > 1
         if name in tokens or name.rpartition(".")[2] == MASK_EMBED:
             decays = decay_tokens
+        decays = decays or decay_all
         lr_scale = head_lr_scale
         if name in layers:
             # layer_decay^(number of layers above it); the final norm, layer num_layers + 1, is the

@@ -70,6 +70,7 @@ def make_optimizer(objective: Objective, config: TrainConfig) -> Optimizer:
         layer_decay=config.layer_decay,
         head_lr_scale=config.head_lr_scale,
         decay_tokens=config.decay_tokens,
+        decay_all=config.decay_all,
     )
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
