@@ -163,3 +163,16 @@ def test_a_clip_too_short_to_be_masked_changes_no_other():
     assert all(
         p.grad.isfinite().all() for p in objective.encoder.parameters() if p.grad is not None
     )
+
+
+def test_targets_that_are_all_alike_are_told():
+    objective, data = m2d(), batch()
+    assert objective.warning({"clip_mean_cosine": 0.7}, 0) is None
+    objective.targets = lambda features, tokens, split: torch.ones(
+        *split.masked.indices.shape, 24, dtype=torch.float64
+    )
+    metrics = objective(data, 0).metrics
+    assert metrics["clip_mean_cosine"].item() == pytest.approx(1)
+    told = objective.warning({name: value.item() for name, value in metrics.items()}, 0)
+    assert "mean cosine 1.000" in told
+    assert "--objective.momentum-start" in told

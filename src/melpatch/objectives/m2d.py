@@ -15,6 +15,7 @@ Niizumi et al. 2023, "Masked Modeling Duo" (arXiv 2210.14648) and 2024 (arXiv 24
 like data2vec (Baevski et al. 2022, arXiv 2202.03555) with ``target_layers``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,11 +30,15 @@ from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.nn.ema import default_momentum, ema_update, frozen_copy
 from melpatch.nn.latent import LatentLoss, latent_loss, standardise_tokens
 from melpatch.nn.mae_decoder import MAEDecoder
+from melpatch.nn.masked import masked_mean
 from melpatch.nn.masking import Masking, PatchSplit
 from melpatch.nn.transformer import init_xavier
 from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture, Plan
 from melpatch.rng import seeded
 from melpatch.schedules import ramp
+
+_COLLAPSED = 0.99
+"""Mean cosine of a clip's targets with their mean from which on they say nothing."""
 
 
 class M2D(MaskedObjective):
@@ -125,7 +130,11 @@ class M2D(MaskedObjective):
         return self
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the mean loss over the masked tokens of the batch, and their mean cosine."""
+        """Return the mean loss over the masked tokens of the batch, and two mean cosines with the targets.
+
+        ``cosine`` is that of the predictions; ``clip_mean_cosine`` that of the mean target of the clip,
+        which a prediction has to beat that tells the parts of a clip apart.
+        """
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
         tokens = self.encoder.tokens(features.spectrogram)
@@ -133,8 +142,12 @@ class M2D(MaskedObjective):
         targets = self.targets(features, tokens, split)
         valid = split.masked.valid
         loss = latent_loss(predictions, targets, valid, self.config.loss)
-        cosine = 1 - latent_loss(predictions.detach(), targets, valid, "cosine") / 2
-        return ObjectiveOutput(loss, valid.sum().float(), {"cosine": cosine})
+        clip_mean = masked_mean(targets, valid)[:, None].expand_as(targets)
+        metrics = {
+            "cosine": 1 - latent_loss(predictions.detach(), targets, valid, "cosine") / 2,
+            "clip_mean_cosine": 1 - latent_loss(clip_mean, targets, valid, "cosine") / 2,
+        }
+        return ObjectiveOutput(loss, valid.sum().float(), metrics)
 
     @torch.no_grad()
     def targets(
@@ -174,6 +187,17 @@ class M2D(MaskedObjective):
         start, end, steps = self.momentum
         ema_update(self.teacher, self.encoder, ramp(start, end, step / steps))
         self._share_embedding()
+
+    def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
+        """Return a warning with a remedy if the teacher makes the same of all parts of a clip."""
+        alike = metrics.get("clip_mean_cosine", 0.0)
+        if alike < _COLLAPSED:
+            return None
+        return (
+            f"the targets of all patches of a clip are alike (mean cosine {alike:.3f}), so there is "
+            "nothing left to predict; raise --objective.momentum-start, lower --lr, or look at the "
+            "corpus for silent clips"
+        )
 
     def picture(self, batch: Batch, step: int) -> Picture:
         """Return the first clip with masked patches blank; what is predicted are no pixels."""
