@@ -10,6 +10,8 @@ LARGEST = {
     "depth": 2,
     "heads": 4,
     "seconds": 0.5,
+    "views": 4,
+    "groups": 4,
 }
 """The largest value, or each of several, of a setting whose name ends so."""
 

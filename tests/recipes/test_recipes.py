@@ -17,6 +17,7 @@ from melpatch.encoders.vit import SIZES, ViT
 from melpatch.errors import ConfigError
 from melpatch.objectives.asit import ASiT
 from melpatch.objectives.base import Plan
+from melpatch.objectives.eat import EAT
 from melpatch.objectives.ssast import SSAST
 from melpatch.recipes.base import recipe, recipes
 from melpatch.training.config import RunConfig, build, objective_names
@@ -438,6 +439,9 @@ def test_every_recipe_runs_for_five_steps(name, corpus, tmp_path):
         objective = replace(
             objective, decoder=(8,), distillation=replace(objective.distillation, **heads)
         )
+    elif isinstance(objective, EAT.Config):
+        decoder = replace(objective.decoder, depth=1, groups=4)
+        objective = replace(objective, views=2, decoder=decoder)
     elif hasattr(objective, "decoder"):
         objective = replace(
             objective, decoder=replace(objective.decoder, dim=12, depth=1, num_heads=1)

@@ -20,6 +20,7 @@ from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.pooling import ALL_LAYERS, Pooling
 from melpatch.nn.positions import Resize
+from melpatch.registry import name_of
 
 MOST_LAYERS = 256
 """Most layers of an encoder; each is an object of its own, even before it has weights."""
@@ -265,6 +266,22 @@ class TokenEncoder(Encoder):
             valid: see :meth:`forward`.
             layers: see :meth:`forward`.
         """
+
+    def mlp_outputs(
+        self,
+        tokens: Float[Tensor, "clip token dim"],
+        valid: Bool[Tensor, "clip token"] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Return what the MLP of every layer adds, (clip, token, dim) without special tokens.
+
+        Args:
+            tokens: see :meth:`encode_tokens`.
+            valid: see :meth:`forward`.
+
+        Raises:
+            ConfigError: the layers of this encoder have no such part, which is the default.
+        """
+        raise ConfigError(f"the layers of {name_of(type(self))} have no MLP of their own")
 
     def tokens(
         self, spectrogram: Float[Tensor, "clip mel frame"]

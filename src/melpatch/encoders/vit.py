@@ -301,15 +301,30 @@ class ViT(TokenEncoder):
     ) -> Encoded:
         """Transform any subset of tokens, with the cls tokens put in front."""
         count = self.num_cls_tokens
+        output, outputs = self.transformer(*self._with_cls(tokens, valid), layers)
+        return Encoded(output[:, count:], output[:, :count], outputs)
+
+    def mlp_outputs(
+        self,
+        tokens: Float[Tensor, "clip token dim"],
+        valid: Bool[Tensor, "clip token"] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Return the MLP's output of every block, (clip, token, dim) without cls tokens."""
+        outputs = self.transformer.mlp_outputs(*self._with_cls(tokens, valid))
+        return tuple(output[:, self.num_cls_tokens :] for output in outputs)
+
+    def _with_cls(
+        self, tokens: Float[Tensor, "clip token dim"], valid: Bool[Tensor, "clip token"] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return tokens with the cls tokens in front, and which may be attended to."""
         if self.cls_token is not None:
             cls: Tensor = self.cls_token
             if self.cls_position is not None:
                 cls = cls + self.cls_position
             tokens = torch.cat([cls.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
             if valid is not None:
-                valid = F.pad(valid, (count, 0), value=True)
-        output, outputs = self.transformer(self.dropout(tokens), valid, layers)
-        return Encoded(output[:, count:], output[:, :count], outputs)
+                valid = F.pad(valid, (self.num_cls_tokens, 0), value=True)
+        return self.dropout(tokens), valid
 
     def match_geometry(self, target: Encoder, how: Resize | None = None) -> None:
         """Resize learned positions to another ViT's grid; see :meth:`Encoder.match_geometry`.

@@ -145,12 +145,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
         """Return the tokens after attention and MLP."""
+        return self.with_mlp(x, mask)[0]
+
+    def with_mlp(self, x: Tokens, mask: KeyMask | None = None) -> tuple[Tokens, Tokens]:
+        """Return the tokens after attention and MLP, and the output of the MLP by itself."""
         if self.norm_first:
             x = x + self.branch(self.attn(self.norm1(x), mask), 0)
-            return x + self.branch(self.mlp(self.norm2(x)), 1)
+            mlp: Tensor = self.mlp(self.norm2(x))
+            return x + self.branch(mlp, 1), mlp
         x = self.norm1(x + self.branch(self.attn(x, mask), 0))
-        normalised: Tensor = self.norm2(x + self.branch(self.mlp(x), 1))
-        return normalised
+        mlp = self.mlp(x)
+        return self.norm2(x + self.branch(mlp, 1)), mlp
 
     def branch(self, x: Tokens, number: int = 0) -> Tokens:
         """Return what is added to the input, after dropout and drop path in training."""
@@ -224,6 +229,20 @@ class Transformer(nn.Module):
         if self.norm_first:
             x = self.norm(x)
         return x, tuple(outputs)
+
+    def mlp_outputs(
+        self, x: Tokens, valid: Bool[Tensor, "clip token"] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return the output of every block's MLP, before it is added; see :meth:`forward`."""
+        mask = None if valid is None else valid[:, None, None]
+        outputs: list[Tensor] = []
+        if not self.norm_first:
+            x = self.norm(x)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            x, mlp = block.with_mlp(x, mask)
+            outputs.append(mlp)
+        return tuple(outputs)
 
 
 def init_linear(module: nn.Module) -> None:
