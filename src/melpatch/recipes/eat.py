@@ -12,7 +12,7 @@ from melpatch.training.config import RunConfig, TrainConfig
 
 
 def eat(size: str) -> RunConfig:
-    """EAT as published: 16 views of 10 s, 80 % masked, 400,000 steps of 48 clips (AudioSet: 0.486 mAP).
+    """EAT as published: 16 views of 10 s, 80 % masked, 400,000 steps of 48 clips (0.486 mAP).
 
     Source: Chen et al. 2024 (arXiv 2401.03497) and the published settings: post-norm blocks, AdamW, 5e-4,
     warm-up over 53,333 steps, a cosine to 0, norm of the gradient at most 4, momentum from 0.9998 to
@@ -43,7 +43,7 @@ def eat(size: str) -> RunConfig:
 
 
 def eat_large(size: str) -> RunConfig:
-    """EAT with the settings of its large model: 75 % masked, five convolutions, 4e-4 (AudioSet: 0.495 mAP).
+    """EAT with the settings of its large model: 75 % masked, five convolutions (0.495 mAP).
 
     Source: the published settings of the large model: momentum over 150,000 steps, convolutions of 3 x 3.
     *Differs*: as :func:`eat`; the encoder has the size that is asked for, the published one 24 blocks of
