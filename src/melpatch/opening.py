@@ -103,6 +103,30 @@ def open_to_append(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(os.fdopen(os.open(path, flags, 0o666), "ab"), encoding="utf-8")
 
 
+def require_inside(folder: Path, path: Path, fix: str) -> None:
+    """Raise CheckpointError if a folder below another one lies elsewhere, by a link.
+
+    In a folder of others, nothing is written or removed through such a link.
+
+    Args:
+        folder: the folder.
+        path: the folder below it, which need not exist.
+        fix: what to do.
+    """
+    real = path.resolve()
+    if not real.is_relative_to(folder.resolve()):
+        raise CheckpointError(
+            f"{path}: leads to {real} by a link, through which nothing is written; {fix}"
+        )
+
+
+def require_no_linked_folders(folder: Path) -> None:
+    """Raise CheckpointError if a folder directly in another one lies elsewhere, by a link."""
+    for path in folder.iterdir():
+        if path.is_symlink() and path.is_dir():
+            require_inside(folder, path, "put the folder itself there, or remove the link")
+
+
 def require_no_bomb(path: Path) -> None:
     """Raise ValueError if what a zip archive holds is much larger than the file itself.
 

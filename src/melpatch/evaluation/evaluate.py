@@ -30,6 +30,7 @@ from melpatch.evaluation.request import EvaluationRequest, protocol_folder
 from melpatch.evaluation.select import default_protocols, linear_probe, select_protocols
 from melpatch.inference.model import Model, load
 from melpatch.only_writer import only_writer
+from melpatch.opening import require_inside
 from melpatch.outputs import check_output_folder
 from melpatch.progress import notice
 from melpatch.training.config import build
@@ -131,6 +132,8 @@ def _evaluate(
     request = _beside_others(request, protocols)
     jobs = _jobs(request, trained, protocols)
     check_output_folder(request.folder, request.absolute_data)
+    for job in jobs if request.out is None else ():
+        require_inside(request.run, job.out, "remove the link, or give --out")
     if not request.overwrite:
         refuse_to_overwrite(jobs, own_folder=request.out is None)
     request.check_writable(

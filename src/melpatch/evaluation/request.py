@@ -12,6 +12,7 @@ from melpatch.data.remote import is_url
 from melpatch.data.sources import dataset_name
 from melpatch.errors import ConfigError
 from melpatch.evaluation.protocol import Protocol
+from melpatch.opening import require_inside
 from melpatch.outputs import as_file_name
 
 
@@ -76,6 +77,9 @@ class EvaluationRequest:
         """Raise ConfigError, before anything is computed, if a folder cannot be created or written to."""
         _check_writable(self.folder, "--out")
         if with_features:
+            if self.features_dir == self.run / "features":
+                fix = "remove the link, or give --features-dir"
+                require_inside(self.run, self.features_dir, fix)
             _check_writable(self.features_dir, "--features-dir")
 
 

@@ -46,7 +46,13 @@ from melpatch.distributed import is_rank_zero, on_rank_zero, require_same_on_all
 from melpatch.errors import CheckpointError, DataError
 from melpatch.faults import remedy
 from melpatch.only_writer import NO_LOCKS
-from melpatch.opening import LOG_BYTES, read_json_lines, read_text, reading
+from melpatch.opening import (
+    LOG_BYTES,
+    read_json_lines,
+    read_text,
+    reading,
+    require_no_linked_folders,
+)
 from melpatch.outputs import require_usable_name
 from melpatch.progress import notice
 from melpatch.training import clip_record
@@ -199,6 +205,7 @@ class Run:
             CheckpointError: another process trains in the folder.
         """
         lock = FileLock(self.folder / _LOCK)
+        on_rank_zero(lambda: require_no_linked_folders(self.folder))
         on_rank_zero(lambda: self._acquire(lock))
         try:
             on_rank_zero(self._note_environment)
