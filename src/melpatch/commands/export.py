@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from melpatch import registry
 from melpatch.atomic import written_aside
+from melpatch.config import check
 from melpatch.errors import ConfigError
 from melpatch.export.source import Source
 from melpatch.inference.model import load
@@ -22,9 +24,16 @@ class Config:
     run: tyro.conf.Positional[Path]
     """Run folder of a classifier or of a pretrained encoder."""
     to: str
-    """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers."""
+    """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers; onnx or torch, a
+    file from waveform to probabilities and embedding; timm, weights with published names."""
     out: Path
     """Folder or file to write."""
+    pooling: str | None = None
+    """With onnx and torch: tokens to vector, as for melpatch embed; a classifier has its own."""
+    quantize: Literal["int8"] | None = None
+    """With onnx: round weights to 8 bits, and say how far the answers agree."""
+    sounds: tuple[str, ...] = ()
+    """With --quantize: recordings to compare on, folders or CSV files; by default made-up sound."""
     overwrite: bool = False
     """Replace an export, or another file, in --out."""
     trust_code: bool = False
@@ -35,13 +44,28 @@ def run(config: Config) -> None:
     """Write the export, and say in which points it does otherwise than the run."""
     target: Target = registry.find("targets", config.to)()
     require_usable_name(config.out)
+    _check_flags(config, target)
     _check_out(config, target)
     model = load(config.run, device="cpu", trust_code=config.trust_code)
+    source = Source(config.run, model, config.pooling, config.quantize, config.sounds)
+    if source.classifier is not None:
+        fits = config.pooling in (None, model.default_pooling)
+        check(fits, "pooling", config.pooling, f"{model.default_pooling}, the classifier's own")
     with written_aside(config.out) as aside:
-        notes = target.write(Source(config.run, model), aside)
+        notes = target.write(source, aside)
     for note in notes:
         notice(note)
     notice(f"written: {config.out}")
+
+
+def _check_flags(config: Config, target: Target) -> None:
+    """Raise ConfigError for a flag that the target does not heed."""
+    for name in ("pooling", "quantize", "sounds"):
+        value = getattr(config, name)
+        if value and name not in target.takes:
+            raise ConfigError(f"--{name} is not for --to {config.to}; leave it out")
+    if config.sounds and config.quantize is None:
+        raise ConfigError("--sounds is for --quantize int8; give both")
 
 
 def _check_out(config: Config, target: Target) -> None:

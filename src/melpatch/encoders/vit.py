@@ -321,7 +321,9 @@ class ViT(TokenEncoder):
             cls: Tensor = self.cls_token
             if self.cls_position is not None:
                 cls = cls + self.cls_position
-            tokens = torch.cat([cls.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat(
+                [cls.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1
+            )
             if valid is not None:
                 valid = F.pad(valid, (self.num_cls_tokens, 0), value=True)
         return self.dropout(tokens), valid

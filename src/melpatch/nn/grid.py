@@ -110,7 +110,7 @@ class PatchGrid:
         padded = self.pad(spectrogram)
         rows = padded.unfold(1, self.patch[0], self.stride[0])
         patches = rows.unfold(2, self.patch[1], self.stride[1])
-        return patches.reshape(len(padded), patches.shape[1] * patches.shape[2], self.pixels)
+        return patches.flatten(3).flatten(1, 2)
 
     def join(
         self, patches: Float[Tensor, "clip token pixel"], frames: int
@@ -141,6 +141,7 @@ class PatchGrid:
         """Return the patches along an axis; below 1 if the axis is shorter than a patch."""
         rest = size - self.patch[axis]
         if self.partial == "pad":
-            # Division rounded up: the last patch may be incomplete.
-            return 1 - (-rest // self.stride[axis])
+            # Division rounded up: the last patch may be incomplete. Nothing negative is divided,
+            # which ONNX would round towards zero.
+            return 1 + (rest + self.stride[axis] - 1) // self.stride[axis]
         return 1 + rest // self.stride[axis]

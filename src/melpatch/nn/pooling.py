@@ -192,7 +192,7 @@ class Pooler:
         tokens stand in every column, so that recordings of several windows have their mean.
         """
         # (clip, row * column, dim) -> (clip, column, row, dim)
-        shape = (len(patches), self.rows, patches.shape[1] // self.rows)
+        shape = (patches.shape[0], self.rows, patches.shape[1] // self.rows)
         grid = at_least_float32(patches).reshape(*shape, patches.shape[2]).transpose(1, 2)
         inside = None
         if valid is not None:
@@ -253,7 +253,7 @@ def segment_bounds(steps: int, segments: int) -> list[tuple[int, int]]:
     Neighbours share a step where the edge falls into it, so that none is empty.
     """
     return [
-        (number * steps // segments, -((number + 1) * steps // -segments))
+        (number * steps // segments, ((number + 1) * steps + segments - 1) // segments)
         for number in range(segments)
     ]
 

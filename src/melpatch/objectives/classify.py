@@ -329,10 +329,13 @@ class Classify(Objective):
 
         Not for a head that takes tokens.
         """
-        features = self.features(batch)
-        encoded = self.encoder(features.spectrogram, features.valid, layers=self._takes_layers)
-        vectors = self._pooled(self._to_pool(encoded), features.valid)
+        vectors = self.vectors(self.features(batch))
         return self.classify(vectors), vectors
+
+    def vectors(self, features: Features) -> Float[Tensor, "clip dim"]:
+        """Return the pooled vectors, from which the head tells the labels."""
+        encoded = self.encoder(features.spectrogram, features.valid, layers=self._takes_layers)
+        return self._pooled(self._to_pool(encoded), features.valid)
 
     def token_summaries(self, batch: Batch) -> Float[Tensor, "clip summary"]:
         """Return what a head that takes tokens keeps of each clip, see :class:`melpatch.nn.token_heads.TokenHead`."""

@@ -17,10 +17,12 @@ class Target(ABC):
     Attributes:
         ending: of the output's name, such as ``.onnx``; empty if the output is a folder.
         files: names of the files in a folder. No folder that holds another is ever replaced.
+        takes: the settings of :class:`Source` that it heeds.
     """
 
     ending: ClassVar[str] = ""
     files: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def write(self, source: Source, path: Path) -> list[str]:
