@@ -10,6 +10,7 @@ import types
 from typing import Any, get_type_hints
 
 import jaxtyping
+import torch
 from beartype import BeartypeConf, beartype
 
 _with_messages = jaxtyping.jaxtyped
@@ -32,7 +33,8 @@ def _checked(typechecker, function):
 
     @functools.wraps(function)
     def wrapped(*arguments, **named):
-        if jaxtyping.config.jaxtyping_disable:
+        # The sizes of a graph that is recorded are symbols, which are no whole numbers yet.
+        if jaxtyping.config.jaxtyping_disable or torch.compiler.is_exporting():
             return function(*arguments, **named)
         with _with_messages("context"):
             return inner(*arguments, **named)

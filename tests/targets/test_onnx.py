@@ -2,7 +2,6 @@
 
 import json
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -11,16 +10,7 @@ from targets.runs import sound, write_run
 
 from melpatch import cli
 
-pytestmark = pytest.mark.usefixtures("unchecked")
 CONFIG = settings(LABELS, positions="sincos", depth=1)
-
-
-@pytest.fixture(scope="module")
-def unchecked():
-    """No checks of annotated shapes, which take the sizes of a graph for wrong numbers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-        yield
 
 
 def main(folder, target, out, *words):
@@ -42,7 +32,7 @@ def same_at_several_lengths(run, model, least=400):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, unchecked):
+def exported(tmp_path_factory):
     """A run with what onnx makes of it, and a function that runs a file of that."""
     pytest.importorskip("onnx", reason="onnx is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")

@@ -145,7 +145,7 @@ class Waveform(nn.Module):
         self.pooling = pooling
         calibration = source.model.calibration
         self.temperature = 1.0 if calibration is None else calibration.temperature
-        self.names = ("embedding",)
+        self.names: tuple[str, ...] = ("embedding",)
         if self.classifier is not None:
             self.names = ("probabilities", "embedding")
 
