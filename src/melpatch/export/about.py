@@ -1,8 +1,8 @@
 """What users of an exported network have to know, as text that every format can hold."""
 
 import json
+from importlib.metadata import version
 
-from melpatch import __version__
 from melpatch.export.source import Source
 from melpatch.export.waveform import Waveform, lengths_of
 
@@ -20,5 +20,5 @@ def about(source: Source, network: Waveform) -> dict[str, str]:
         ),
         "temperature": repr(network.temperature),
         "pooling": str(network.pooling),
-        "melpatch": __version__,
+        "melpatch": version("melpatch"),
     }
