@@ -66,17 +66,17 @@ def agreement(source: Source, exported: Exported, reference: Exported) -> str:
     waves, what = windows(source)
     pairs = [(exported(wave[None]), reference(wave[None])) for wave in waves]
     counted = f"{len(pairs)} {what}"
-    vectors = [(found[-1][0], wanted[-1][0]) for found, wanted in pairs]
-    cosine = np.mean([_cosine(found, wanted) for found, wanted in vectors])
+    vectors = [(rounded[-1][0], wanted[-1][0]) for rounded, wanted in pairs]
+    cosine = np.mean([_cosine(rounded, wanted) for rounded, wanted in vectors])
     text = f"mean cosine of embeddings {cosine:.4f}"
     if source.classifier is None:
         return f"{text} on {counted}"
-    answers = [(found[0][0], wanted[0][0]) for found, wanted in pairs]
-    same = sum(int(found.argmax() == wanted.argmax()) for found, wanted in answers)
-    apart = max(float(np.abs(found - wanted).max()) for found, wanted in answers)
+    answers = [(rounded[0][0], wanted[0][0]) for rounded, wanted in pairs]
+    same = sum(int(rounded.argmax() == wanted.argmax()) for rounded, wanted in answers)
+    apart = max(float(np.abs(rounded - wanted).max()) for rounded, wanted in answers)
     return f"the same best class in {same} of {counted}, probabilities at most {apart:.3f} apart, {text}"
 
 
-def _cosine(found: np.ndarray, wanted: np.ndarray) -> float:
-    lengths = np.linalg.norm(found) * np.linalg.norm(wanted)
-    return float(found @ wanted / max(lengths, 1e-12))
+def _cosine(rounded: np.ndarray, wanted: np.ndarray) -> float:
+    lengths = np.linalg.norm(rounded) * np.linalg.norm(wanted)
+    return float(rounded @ wanted / max(lengths, 1e-12))

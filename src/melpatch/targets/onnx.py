@@ -106,8 +106,8 @@ def _run(path: Path) -> Exported:
         str(path), providers=["CPUExecutionProvider"]
     )
 
-    def outputs(wave: np.ndarray) -> Sequence[np.ndarray]:
-        found: Sequence[np.ndarray] = session.run(None, {"waveform": wave})
-        return found
+    def run(wave: np.ndarray) -> Sequence[np.ndarray]:
+        outputs: Sequence[np.ndarray] = session.run(None, {"waveform": wave})
+        return outputs
 
-    return outputs
+    return run
