@@ -175,6 +175,24 @@ def test_a_repository_gives_its_safetensors_or_else_its_pickle(hub):
     assert [name for _, name in asked[4:]] == ["model.safetensors", *beside]
 
 
+def test_settings_that_cannot_be_fetched_now_are_not_taken_to_be_absent(hub, monkeypatch):
+    """Without them the front end or the epsilon would be a guess."""
+    folder, _ = hub
+    save_file(TENSORS, folder / "model.safetensors")
+    library = sys.modules["huggingface_hub"]
+    download = library.hf_hub_download
+
+    def offline(repo_id, filename):
+        if filename == "config.json":
+            raise OSError("no route to host\nat all")
+        return download(repo_id, filename)
+
+    monkeypatch.setattr(library, "hf_hub_download", offline)
+    message = r"hf:owner/name: config\.json cannot be downloaded \(OSError, no route to host\)"
+    with pytest.raises(CheckpointError, match=message):
+        read_weights("hf:owner/name")
+
+
 def test_a_file_of_a_repository_is_fetched_by_its_path(hub):
     folder, asked = hub
     (folder / "deep").mkdir()

@@ -277,7 +277,11 @@ def _download(name: str) -> Path:
 
 
 def _download_fact(name: str, file: str) -> Path | None:
-    """Return the path of a file that describes weights of the Hub, or None if there is none."""
+    """Return the path of a file that describes weights of the Hub, or None if there is none.
+
+    Raises:
+        CheckpointError: it cannot be fetched now.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -285,5 +289,13 @@ def _download_fact(name: str, file: str) -> Path | None:
     repository = rest.partition("/")[0]
     try:
         return Path(hf_hub_download(repo_id=f"{owner}/{repository}", filename=file))
-    except (OSError, ValueError, EntryNotFoundError):
-        return None
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        # Only the Hub knows that there is none; without a network there may be one.
+        is_absent = isinstance(error, EntryNotFoundError)
+        if is_absent and not type(error).__name__.startswith("Local"):
+            return None
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{HUB}{name}: {file} cannot be downloaded ({type(error).__name__}, {reason}); check "
+            "the network, or give a folder with the weights and that file"
+        ) from error

@@ -1,5 +1,6 @@
 """Saying whose weights are, and filling an encoder with them."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from tiny_runs import settings
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
 from melpatch.errors import CheckpointError, ConfigError
-from melpatch.interop.base import Reading, recognise, start_from_weights
+from melpatch.interop.base import Reading, published_settings, recognise, start_from_weights
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import build
 from melpatch.weight_files import Weights
@@ -186,3 +187,42 @@ def test_an_odd_tensor_is_refused_in_one_line_where_it_is_used(name, value, mess
     with pytest.raises((CheckpointError, ConfigError), match=message) as caught:
         start_from_weights(objective, str(tmp_path / "w.pth"))
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), torch.zeros(1, 0, 16), torch.zeros(())])
+def test_odd_positions_of_one_colour_are_refused_in_one_line(value, tmp_path):
+    """Formats look at the positions to recognise their files."""
+    state = {key: torch.ones(shape) for key, shape in timm(16, 2, colours=1, patches=16).items()}
+    torch.save(state | {"pos_embed": value}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError) as caught:
+        start_from_weights(classifier(plain()), str(tmp_path / "w.pth"))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"config": {"num_attention_heads": -1}},
+        {"config": {"layer_norm_eps": "small"}},
+        {"config": {"hidden_size": 1, "frequency_stride": 0, "time_stride": 0}},
+        {"preprocessor_config": {"sampling_rate": "fast"}},
+        {"preprocessor_config": {"max_length": -5}},
+        {"config": 3},
+    ],
+)
+def test_odd_settings_beside_weights_are_refused_in_one_line(facts, tmp_path):
+    prefix = "audio_spectrogram_transformer."
+    shapes = hugging_face(64, 1, prefix=prefix, distilled=True, colours=1, patches=1212)
+    save_file({key: value.float() for key, value in drawn(shapes).items()}, tmp_path / FILE)
+    for name, content in facts.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    if "hidden_size" in str(facts):
+        # Sizes are incomplete, so that those of the tensors count.
+        assert published_settings(str(tmp_path))[1].encoder.columns == 101
+        return
+    with pytest.raises((CheckpointError, ConfigError)) as caught:
+        published_settings(str(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+FILE = "model.safetensors"

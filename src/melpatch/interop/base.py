@@ -178,7 +178,7 @@ def start_from_weights(objective: Objective, source: str, reading: Reading | Non
 def _notes_on_settings(weight_format: WeightFormat, weights: Weights) -> Sequence[str]:
     """Return what the user should know of the settings of weights, whether or not they are used."""
     try:
-        return weight_format.published(weights, Reading()).notes
+        return _published(weight_format, weights, Reading()).notes
     # Where heads or axes are not known, the user has given them all.
     except ConfigError:
         return ()
@@ -212,8 +212,8 @@ def _converted(
     return converted
 
 
-# What a format does with a tensor of another shape, or without one of its tensors.
-_DAMAGE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+# What a format does with a tensor or a setting of another kind, or without one of them.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def _not_of(weight_format: WeightFormat, error: Exception) -> ConfigError:
@@ -281,7 +281,15 @@ def recognise(weights: Weights, reading: Reading | None = None) -> WeightFormat:
                 )
     axes = None if reading is None else reading.axes
     for weight_format in sorted(formats, key=lambda known: not known.self_described):
-        if weight_format.recognises(weights, axes):
+        if _recognises(weight_format, weights, axes):
             return weight_format
     first_keys = shortened(", ".join(sorted(keys)[:3]), typed=True)
     raise ConfigError(f"weights of an unknown format (keys {first_keys}...); allowed: {allowed}")
+
+
+def _recognises(weight_format: WeightFormat, weights: Weights, axes: Axes | None) -> bool:
+    """Return whether weights are of a format; those that it cannot look at are not."""
+    try:
+        return weight_format.recognises(weights, axes)
+    except _DAMAGE:
+        return False
