@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from melpatch.data.manifest import load_corpus
 from melpatch.data.sound import decode_windows
-from melpatch.errors import AudioError
+from melpatch.errors import AudioError, DataError
 from melpatch.export.source import Source
 from melpatch.export.waveform import lengths_of
 
@@ -27,8 +27,11 @@ def windows(source: Source) -> tuple[Windows, str]:
     """
     if not source.sounds:
         return [_made_up(source, number) for number in range(_MADE_UP)], "made-up tones in noise"
+    named = ", ".join(source.sounds)
     read = [*islice(_first_windows(source), _MOST_WINDOWS)]
-    return read, f"windows of {', '.join(source.sounds)}"
+    if not read:
+        raise DataError(f"--sounds {named}: no recording can be read; run melpatch prepare on it")
+    return read, f"windows of {named}"
 
 
 def _first_windows(source: Source) -> Iterator[Float[np.ndarray, " sample"]]:
