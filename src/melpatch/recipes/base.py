@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -161,16 +161,21 @@ def onto(recipe: RunConfig, run: RunConfig) -> RunConfig:
     """
     encoder = run.encoder.with_recipe(recipe.encoder)
     is_for_one_corpus = recipe.front_end.target_frames is not None
-    corpus_settings = {name: getattr(recipe.front_end, name) for name in OF_A_CORPUS}
-    front_end = replace(run.front_end, **corpus_settings)
-    at_its_rate = replace(recipe.front_end, sample_rate=run.front_end.sample_rate)
-    if is_for_one_corpus and front_end == at_its_rate:
+    if is_for_one_corpus and _agree(run.front_end, recipe.front_end):
+        corpus_settings = {name: getattr(recipe.front_end, name) for name in OF_A_CORPUS}
+        front_end = replace(run.front_end, **corpus_settings)
         return replace(recipe, front_end=front_end, encoder=encoder)
     loader = recipe.loader
     if run.front_end.target_frames is not None:
         # A front end of fixed length takes no longer segments than in pretraining.
         loader = replace(loader, seconds=min(loader.seconds, run.loader.seconds))
     return replace(recipe, front_end=run.front_end, encoder=encoder, loader=loader)
+
+
+def _agree(front_end: LogMel.Config, other: LogMel.Config) -> bool:
+    """Return whether two front ends differ only in their rate and in what depends on a corpus."""
+    names = {field.name for field in fields(front_end)} - {"sample_rate", *OF_A_CORPUS}
+    return all(getattr(front_end, name) == getattr(other, name) for name in names)
 
 
 def clips_to_measure(config: RunConfig) -> int:
