@@ -241,7 +241,8 @@ def test_a_step_is_priced_while_nothing_else_runs(asked, tmp_path, commands, mon
         raise MelpatchError("no luck")
 
     monkeypatch.setattr(Here, "melpatch", counted)
-    melpatch("compare", spec, *asked[2:], "--out", tmp_path, "--cpu-seconds", "1", "--jobs", "2")
+    out = tmp_path / "out"
+    melpatch("compare", spec, *asked[2:], "--out", out, "--cpu-seconds", "1", "--jobs", "2")
     assert most == [1, 1]
 
 

@@ -364,7 +364,7 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
         (("--init", "scratch", "--val-fold", "9"), "no split or fold is called '9'"),
         (
             ("--init", "nowhere"),
-            "--init nowhere; allowed: a run folder, a weight file (.safetensors, .pth, ",
+            "--init nowhere; allowed: a run folder, a folder of Hugging Face, a weight file (.safetensors, ",
         ),
         (("--init", "nowhere.pth"), "nowhere.pth: no such file; give a weight file"),
         (

@@ -34,6 +34,7 @@ from melpatch.evaluation.select import parse_settings, select_protocols
 from melpatch.machine import most_workers
 from melpatch.outputs import check_output_folder
 from melpatch.progress import console, notice, show_text
+from melpatch.weight_files import HUB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +183,17 @@ def _spec_and_budget(config: Config) -> tuple[Spec, Budget]:
     return replace(spec, sound=sound, tasks=tasks), replace(budget, **given)
 
 
+def _without_hub_weights(words: Sequence[str]) -> list[str]:
+    """Return the words of a command without weights of the Hub, which only the run itself fetches."""
+    kept: list[str] = []
+    for word in words:
+        if word.startswith(HUB) and kept[-1:] == ["--init"]:
+            kept.pop()
+        else:
+            kept.append(word)
+    return kept
+
+
 def _check_commands(runs: Sequence[Pretraining]) -> None:
     """Read the flags and settings of all commands, so that a wrong one is reported before the start.
 
@@ -191,7 +203,7 @@ def _check_commands(runs: Sequence[Pretraining]) -> None:
     for words, name in {run.words: run.method.name for run in runs}.items():
         message = f"method {name!r}: melpatch pretrain cannot read {shlex.join(words)}"
         try:
-            read_pretrain_flags([*words, "--out", "checked"], "")
+            read_pretrain_flags([*_without_hub_weights(words), "--out", "checked"], "")
         except ConfigError as error:
             raise ConfigError(f"{message}: {error}") from error
     for protocol in {scoring.protocol for run in runs for scoring in run.scorings}:
