@@ -42,8 +42,10 @@ def test_legacy_padding_is_inside():
         settings(LABELS, multi_label=True),
         ast(),
         settings(LABELS, pooling="std+cls"),
+        settings(LABELS, head="attentive", attentive_heads=2),
+        settings(LABELS, head="prototype", prototypes=2),
     ],
-    ids=["default", "multi-label", "ast", "statistics"],
+    ids=["default", "multi-label", "ast", "statistics", "attentive", "prototype"],
 )
 def test_a_classifier_gives_its_probabilities_and_vectors(config, tmp_path):
     write_run(tmp_path, config)

@@ -159,8 +159,8 @@ class Waveform(nn.Module):
         return (pool(patches, cls, None, self.encoder.grid.rows, self.pooling),)
 
     def _classified(self, classifier: Classify, features: Features) -> tuple[Tensor, Tensor]:
-        vectors = classifier.vectors(features)
-        logits = classifier.head(vectors) / self.temperature
+        logits, vectors = classifier.logits_and_vectors(features)
+        logits = logits / self.temperature
         if classifier.config.multi_label:
             return logits.sigmoid(), vectors
         return logits.softmax(dim=1), vectors

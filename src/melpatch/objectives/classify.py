@@ -329,13 +329,16 @@ class Classify(Objective):
 
         Not for a head that takes tokens.
         """
-        vectors = self.vectors(self.features(batch))
-        return self.classify(vectors), vectors
+        logits, vectors = self.logits_and_vectors(self.features(batch))
+        return self._probabilities(logits), vectors
 
-    def vectors(self, features: Features) -> Float[Tensor, "clip dim"]:
-        """Return the pooled vectors, from which the head tells the labels."""
+    def logits_and_vectors(
+        self, features: Features
+    ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip dim"]]:
+        """Return logits, and the pooled vectors, from which a head that takes no tokens tells the labels."""
         encoded = self.encoder(features.spectrogram, features.valid, layers=self._takes_layers)
-        return self._pooled(self._to_pool(encoded), features.valid)
+        tokens = self._to_pool(encoded)
+        return self._scores(tokens, features.valid), self._pooled(tokens, features.valid)
 
     def token_summaries(self, batch: Batch) -> Float[Tensor, "clip summary"]:
         """Return what a head that takes tokens keeps of each clip, see :class:`melpatch.nn.token_heads.TokenHead`."""
