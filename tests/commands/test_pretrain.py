@@ -369,7 +369,10 @@ def test_an_init_with_other_ears_or_another_encoder_is_refused(corpus, tmp_path,
         assert main([*words, str(write_run(tmp_path / name, config))]) == 2
         assert message in capsys.readouterr().err
     assert main([*words, str(tmp_path / "nowhere")]) == 2
-    assert "nowhere; allowed: a run folder, a weight file" in capsys.readouterr().err
+    assert (
+        "nowhere; allowed: a run folder, a folder of Hugging Face, a weight file"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("words", [("--help",), ("ssast", "--help")])

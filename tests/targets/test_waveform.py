@@ -1,5 +1,7 @@
 """The network from waveform to output is the run, whatever its front end."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,11 @@ from melpatch.export.source import Source
 from melpatch.export.waveform import MatrixLogMel, Waveform, lengths_of
 from melpatch.inference.calibration import Calibration
 from melpatch.inference.model import load
+
+
+def with_head(**changes):
+    config = settings(LABELS)
+    return replace(config, objective=replace(config.objective, **changes))
 
 
 def network(folder, pooling=None):
@@ -42,8 +49,8 @@ def test_legacy_padding_is_inside():
         settings(LABELS, multi_label=True),
         ast(),
         settings(LABELS, pooling="std+cls"),
-        settings(LABELS, head="attentive", attentive_heads=2),
-        settings(LABELS, head="prototype", prototypes=2),
+        with_head(head="attentive", attentive_heads=2),
+        with_head(head="prototype", prototypes=2),
     ],
     ids=["default", "multi-label", "ast", "statistics", "attentive", "prototype"],
 )
