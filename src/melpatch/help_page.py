@@ -31,7 +31,7 @@ GROUPS = {
     "initial weights": ("init_channels", "init_axes", "resize_positions", "encoder_from"),
     "training": (),
     "optimiser": (
-        *("optimizer", "betas", "weight_decay", "weight_decay_end", "decay_tokens"),
+        *("optimizer", "betas", "weight_decay", "weight_decay_end", "decay_all", "decay_tokens"),
         *("grad_clip", "grad_clip_by", "lr_schedule", "lr_warmup", "lr_floor", "lr_step_start"),
         *("lr_step_every", "lr_step_factor", "layer_decay", "head_lr_scale", "average_last"),
     ),

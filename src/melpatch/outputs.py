@@ -70,7 +70,7 @@ def check_output_folder(
     others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     if alone and others:
         raise ConfigError(
-            f"{flag} {out}: holds {others[0]}, which is not of this command; give a new folder"
+            f"{flag} {out}: holds {others[0]}, which is not of this command; give another {flag}"
         )
 
 
