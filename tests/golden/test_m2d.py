@@ -13,6 +13,7 @@ from places import shared
 from melpatch.audio.logmel import LogMel
 from melpatch.encoders.vit import ViT
 from melpatch.nn import mae_decoder
+from melpatch.nn.ema import Momentum
 from melpatch.nn.latent import latent_loss
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import PatchSplit, Subset
@@ -60,7 +61,7 @@ def objective(official, monkeypatch):
     config = M2D.Config(
         decoder=MAEDecoder.Config(dim=32, depth=2, num_heads=4),
         teacher_start="random",
-        momentum_start=0.9,
+        momentum=Momentum(start=0.9),
     )
     made = M2D(config, LogMel(LogMel.Config(n_mels=80)), encoder)
     shared_parts = {
@@ -81,7 +82,6 @@ def objective(official, monkeypatch):
     made.head.load_state_dict(
         {name: official[f"decoder_pred.{name}"] for name in ("weight", "bias")}
     )
-    made.momentum = (0.9, 0.9, 1)
     return made.double()
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from melpatch.nn.ema import default_momentum, ema_update, frozen_copy
+from melpatch.errors import ConfigError
+from melpatch.nn.ema import Momentum, default_momentum, ema_update, frozen_copy
 
 
 def network(seed):
@@ -83,3 +84,39 @@ def test_the_default_teacher_averages_a_number_of_clips_or_a_twentieth_of_the_ru
 
 def test_the_default_momentum_is_the_published_one_at_the_published_batch():
     assert default_momentum(1024, 100_000) == pytest.approx(0.996, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"start": 0.9}, [0.9, 0.9, 0.9]),
+        ({"start": 0.9, "end": 1.0}, [0.9, 0.95, 1.0]),
+        ({"start": 0.9, "end": 1.0, "share": 0.5}, [0.9, 1.0, 1.0]),
+        ({"start": 0.9, "end": 1.0, "curve": "cosine"}, [0.9, 0.95, 1.0]),
+        ({}, [default_momentum(8, 40)] * 3),
+    ],
+)
+def test_momentum_over_a_run(settings, expected):
+    momentum = Momentum(**settings).over(batch_size=8, steps=40)
+    assert [momentum(step) for step in (0, 20, 40)] == pytest.approx(expected)
+
+
+def test_a_cosine_starts_flat():
+    line, wave = (
+        Momentum(start=0.9, end=1.0, curve=curve).over(8, 40) for curve in ("linear", "cosine")
+    )
+    assert wave(4) < line(4)
+    assert wave(36) > line(36)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": 1.5}, r"start = 1\.5; allowed: from 0 to 1"),
+        ({"end": 0.9}, r"end = 0\.9; allowed: none without start"),
+        ({"start": 0.9, "share": 0.0}, r"share = 0\.0; allowed: above 0"),
+    ],
+)
+def test_momentum_out_of_range_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Momentum(**settings)

@@ -12,6 +12,7 @@ from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.conv_decoder import ConvDecoder
+from melpatch.nn.ema import Momentum
 from melpatch.nn.masking import Masking
 from melpatch.objectives.base import Plan
 from melpatch.objectives.eat import EAT
@@ -111,7 +112,7 @@ def test_the_instance_norm_takes_the_utterance_away_that_raw_keeps():
 
 @torch.no_grad()
 def test_the_teacher_follows_with_everything():
-    objective = eat(momentum_start=0.5, momentum_end=1.0, momentum_share=0.5)
+    objective = eat(momentum=Momentum(start=0.5, end=1.0, share=0.5))
     objective.begin(PLAN)
     for step, moved in ((0, 0.5), (25, 0.25), (50, 0.0), (99, 0.0)):
         objective.begin(PLAN)
@@ -125,7 +126,7 @@ def test_the_teacher_follows_with_everything():
 def test_targets_that_are_all_alike_are_told():
     objective = eat()
     assert objective.warning({"clip_mean": 4.0}, 0) is None
-    assert "--objective.momentum-start" in objective.warning({"clip_mean": 0.001}, 0)
+    assert "--objective.momentum.start" in objective.warning({"clip_mean": 0.001}, 0)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,6 @@ def test_targets_that_are_all_alike_are_told():
         ({"encoder": {"cls_tokens": 0}}, "utterance_weight = 192.0; allowed: 0 for an encoder"),
         ({"views": 33}, "views = 33; allowed: 1 to 32"),
         ({"target_layers": 3}, "objective.target_layers = 3; allowed: 0 to 2"),
-        ({"momentum_share": 0.0}, "momentum_share = 0.0; allowed: above 0"),
         ({"decoder": ConvDecoder.Config(groups=16)}, "objective.decoder.groups = 16"),
     ],
 )

@@ -8,13 +8,22 @@ Source: He et al. 2020, "MoCo" (arXiv 1911.05722), section 3.2; Caron et al. 202
 >>> ema_update(teacher, student, momentum=0.996)  # after each optimiser step
 >>> default_momentum(batch_size=32, steps=10_000)
 0.998
+>>> momentum = Momentum(start=0.99, end=1.0).over(batch_size=32, steps=100)
+>>> momentum(0), momentum(50), momentum(100)
+(0.99, 0.995, 1.0)
 """
 
+from collections.abc import Callable
 from copy import deepcopy
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
+
+from melpatch.config import check
+from melpatch.schedules import cosine, ramp
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,3 +65,51 @@ def default_momentum(batch_size: int, steps: int) -> float:
     """
     averaged_steps = max(2.0, min(_CLIPS / batch_size, _SHARE * steps))
     return 1.0 - 1.0 / averaged_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Momentum:
+    """Settings of a teacher's momentum over a run."""
+
+    start: float | None = None
+    """Momentum at the first step; none chooses it by batch size and length of the run, see
+    :func:`default_momentum`."""
+    end: float | None = None
+    """Momentum at the end of the curve; none is start."""
+    curve: Literal["linear", "cosine"] = "linear"
+    """How it gets from one to the other: on a line, or on half a cosine."""
+    share: float = 1.0
+    """Share of the run over which it changes, in (0, 1]; after that it is constant."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            check(value is None or 0 <= value <= 1, name, value, "from 0 to 1, or none")
+        fits = self.end is None or self.start is not None
+        check(fits, "end", self.end, "none without start")
+        check(0 < self.share <= 1, "share", self.share, "above 0, up to 1")
+
+    def over(self, batch_size: int, steps: int) -> Callable[[int], float]:
+        """Return the momentum after each step of a run.
+
+        Args:
+            batch_size: clips per optimiser step.
+            steps: optimiser steps of the run.
+        """
+        start = self.start
+        if start is None:
+            start = default_momentum(batch_size, steps)
+        end = start if self.end is None else self.end
+        curve = {"linear": ramp, "cosine": cosine}[self.curve]
+        return partial(_at, curve, start, end, self.share * steps)
+
+
+def _at(
+    curve: Callable[[float, float, float], float],
+    start: float,
+    end: float,
+    steps: float,
+    step: int,
+) -> float:
+    return curve(start, end, step / steps)

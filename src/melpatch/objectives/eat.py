@@ -27,14 +27,13 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import TokenEncoder
 from melpatch.nn.conv_decoder import ConvDecoder
-from melpatch.nn.ema import default_momentum, ema_update, frozen_copy
+from melpatch.nn.ema import Momentum, ema_update, frozen_copy
 from melpatch.nn.latent import latent_loss
 from melpatch.nn.masked import at_least_float32, masked_mean
 from melpatch.nn.masking import Masking, PatchSplit, Subset
 from melpatch.nn.transformer import MOST_VIEWS
 from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture, Plan
 from melpatch.rng import normal, stream
-from melpatch.schedules import ramp
 
 _EPS = 1e-5
 """Of the norms of the target, as published."""
@@ -84,12 +83,8 @@ class EAT(MaskedObjective):
         utterance_target: Literal["normed", "raw"] = "normed"
         """The mean of the patches' targets; or the mean of the layers before the instance norm, which
         takes most of it away."""
-        momentum_start: float | None = None
-        """Momentum of the teacher at the first step; none chooses it by batch size and length of the run."""
-        momentum_end: float | None = None
-        """Momentum at the end of the line; none is momentum_start."""
-        momentum_share: float = 0.25
-        """Share of the run over which the momentum changes, in (0, 1]."""
+        momentum: Momentum = field(default_factory=Momentum)
+        """How slowly the teacher follows."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
@@ -98,13 +93,6 @@ class EAT(MaskedObjective):
             check(self.target_layers >= 0, "target_layers", self.target_layers, "0 or more")
             weight = self.utterance_weight
             check(weight >= 0, "utterance_weight", weight, "0 or more")
-            for name in ("momentum_start", "momentum_end"):
-                value = getattr(self, name)
-                check(value is None or 0 <= value <= 1, name, value, "from 0 to 1, or none")
-            fits = self.momentum_end is None or self.momentum_start is not None
-            check(fits, "momentum_end", self.momentum_end, "none without momentum_start")
-            share = self.momentum_share
-            check(0 < share <= 1, "momentum_share", share, "above 0, up to 1")
 
     def __init__(
         self,
@@ -129,17 +117,12 @@ class EAT(MaskedObjective):
         self.masking = Masking(config.mask, encoder.grid)
         self.decoder = ConvDecoder(config.decoder, encoder.embed_dim)
         self.teacher = frozen_copy(encoder)
-        self.momentum = (1.0, 1.0, 1.0)
+        self.momentum = config.momentum.over(1, 1)
 
     def begin(self, plan: Plan) -> None:
         """Make the teacher a copy of the student, and fit its momentum to the run."""
         super().begin(plan)
-        start = self.config.momentum_start
-        if start is None:
-            start = default_momentum(plan.batch_size, plan.steps)
-        end = self.config.momentum_end
-        steps = self.config.momentum_share * plan.steps
-        self.momentum = (start, start if end is None else end, steps)
+        self.momentum = self.config.momentum.over(plan.batch_size, plan.steps)
         self.teacher.load_state_dict(self.encoder.state_dict())
 
     def train(self, mode: bool = True) -> "EAT":
@@ -247,14 +230,13 @@ class EAT(MaskedObjective):
             return None
         return (
             f"the targets of all patches of a clip are alike (they differ by {share:.2g} of their "
-            "energy), so there is nothing left to predict; raise --objective.momentum-start, lower "
+            "energy), so there is nothing left to predict; raise --objective.momentum.start, lower "
             "--lr, or look at the corpus for silent clips"
         )
 
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student."""
-        start, end, steps = self.momentum
-        ema_update(self.teacher, self.encoder, ramp(start, end, step / steps))
+        ema_update(self.teacher, self.encoder, self.momentum(step))
 
     def picture(self, batch: Batch, step: int) -> Picture:
         """Return the first clip with the masked patches of its first view blank."""

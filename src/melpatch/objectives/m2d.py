@@ -27,7 +27,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
-from melpatch.nn.ema import default_momentum, ema_update, frozen_copy
+from melpatch.nn.ema import Momentum, ema_update, frozen_copy
 from melpatch.nn.latent import LatentLoss, latent_loss, standardise_tokens
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masked import masked_mean
@@ -35,7 +35,6 @@ from melpatch.nn.masking import Masking, PatchSplit
 from melpatch.nn.transformer import init_xavier
 from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture, Plan
 from melpatch.rng import seeded
-from melpatch.schedules import ramp
 
 _COLLAPSED = 0.99
 """Mean cosine of a clip's targets with their mean from which on they say nothing."""
@@ -73,19 +72,12 @@ class M2D(MaskedObjective):
         loss: LatentLoss = "cosine"
         """Between prediction and target: 2 - 2 cos (cosine), squared error over the root of the width
         (l2), or smooth L1."""
-        momentum_start: float | None = None
-        """Momentum of the teacher at the first step; none chooses it by batch size and length of the run."""
-        momentum_end: float | None = None
-        """Momentum at the last step, reached on a line; none is momentum_start."""
+        momentum: Momentum = field(default_factory=Momentum)
+        """How slowly the teacher follows."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
             check(self.target_layers >= 0, "target_layers", self.target_layers, "0 or more")
-            for name in ("momentum_start", "momentum_end"):
-                value = getattr(self, name)
-                check(value is None or 0 <= value <= 1, name, value, "from 0 to 1, or none")
-            fits = self.momentum_end is None or self.momentum_start is not None
-            check(fits, "momentum_end", self.momentum_end, "none without momentum_start")
 
     def __init__(
         self,
@@ -105,16 +97,12 @@ class M2D(MaskedObjective):
         self.head = nn.Linear(self.decoder.dim, encoder.embed_dim)
         init_xavier(self.head)
         self.teacher = frozen_copy(encoder)
-        self.momentum = (1.0, 1.0, 1)
+        self.momentum = config.momentum.over(1, 1)
 
     def begin(self, plan: Plan) -> None:
         """Start the teacher, and fit its momentum to the run."""
         super().begin(plan)
-        start = self.config.momentum_start
-        if start is None:
-            start = default_momentum(plan.batch_size, plan.steps)
-        end = self.config.momentum_end
-        self.momentum = (start, start if end is None else end, plan.steps)
+        self.momentum = self.config.momentum.over(plan.batch_size, plan.steps)
         first: Encoder = self.encoder
         if self.config.teacher_start == "random":
             with seeded(self.seed, "teacher"):
@@ -184,8 +172,7 @@ class M2D(MaskedObjective):
 
     def after_step(self, step: int) -> None:
         """Move the teacher towards the student."""
-        start, end, steps = self.momentum
-        ema_update(self.teacher, self.encoder, ramp(start, end, step / steps))
+        ema_update(self.teacher, self.encoder, self.momentum(step))
         self._share_embedding()
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
@@ -195,7 +182,7 @@ class M2D(MaskedObjective):
             return None
         return (
             f"the targets of all patches of a clip are alike (mean cosine {alike:.3f}), so there is "
-            "nothing left to predict; raise --objective.momentum-start, lower --lr, or look at the "
+            "nothing left to predict; raise --objective.momentum.start, lower --lr, or look at the "
             "corpus for silent clips"
         )
 

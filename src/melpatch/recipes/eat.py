@@ -6,6 +6,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT
 from melpatch.nn.conv_decoder import ConvDecoder
+from melpatch.nn.ema import Momentum
 from melpatch.nn.masking import Masking
 from melpatch.objectives.eat import EAT
 from melpatch.training.config import RunConfig, TrainConfig
@@ -26,8 +27,7 @@ def eat(size: str) -> RunConfig:
         objective=EAT.Config(
             mask=Masking.Config(kind="inverse_block", num_masked=410),
             decoder=ConvDecoder.Config(groups=16),
-            momentum_start=0.9998,
-            momentum_end=0.99999,
+            momentum=Momentum(start=0.9998, end=0.99999, share=0.25),
         ),
         # 1024 frames
         loader=LoaderConfig(batch_size=48, seconds=10.255),
@@ -54,7 +54,7 @@ def eat_large(size: str) -> RunConfig:
         base.objective,
         mask=Masking.Config(kind="inverse_block", ratio=0.75),
         decoder=ConvDecoder.Config(groups=16, depth=5),
-        momentum_share=150_000 / 400_000,
+        momentum=replace(base.objective.momentum, share=150_000 / 400_000),
     )
     return replace(base, objective=objective, train=replace(base.train, lr=4e-4))
 

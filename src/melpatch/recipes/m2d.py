@@ -6,6 +6,7 @@ from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT
+from melpatch.nn.ema import Momentum
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
 from melpatch.objectives.m2d import M2D
@@ -29,8 +30,7 @@ def m2d(size: str) -> RunConfig:
                 dim=512, depth=min(8, 2 * ViT.Config.of_size(size).depth), num_heads=16
             ),
             teacher_start="random",
-            momentum_start=0.99995,
-            momentum_end=0.99999,
+            momentum=Momentum(start=0.99995, end=0.99999),
         ),
         # 608 frames, of which the centred transform has one more than hops.
         loader=LoaderConfig(batch_size=2048, seconds=6.07),
