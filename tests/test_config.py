@@ -59,7 +59,8 @@ inners = st.builds(Inner, rate=st.floats(1e-30, 1e30), names=st.lists(text, max_
 pairs = st.tuples(st.integers(0, 99), st.integers(0, 99))
 outers = st.builds(
     Outer,
-    count=st.integers(-(2**63), 2**63 - 1),
+    # Of 63 bits and a sign, as settings may be.
+    count=st.integers(-(2**63) + 1, 2**63 - 1),
     inner=inners,
     others=st.lists(inners, max_size=2).map(tuple),
     mode=st.sampled_from(["fast", "exact", 1]),
