@@ -4,12 +4,14 @@ The numbers are those of shared/golden/weights/m2d: the official code at random 
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from places import shared
 
+from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.encoders.vit import ViT
 from melpatch.nn import mae_decoder
@@ -20,6 +22,7 @@ from melpatch.nn.masking import PatchSplit, Subset
 from melpatch.nn.positions import sincos
 from melpatch.objectives.base import Features
 from melpatch.objectives.m2d import M2D
+from melpatch.recipes.base import clips_to_measure, recipe_settings
 
 FOLDER = "golden/weights/m2d"
 
@@ -100,6 +103,22 @@ def forward(objective):
     )
     targets = objective.targets(features, tokens, split)
     return predictions, targets, latent_loss(predictions, targets, everywhere, "cosine")
+
+
+def test_front_end_is_the_published_one():
+    """Before the z-score; its float32 transform is off by up to 1e-3."""
+    inputs = arrays("input")
+    front_end = LogMel(replace(front_ends.m2d(), mean=0.0, std=1.0))
+    spectrogram, _ = front_end(inputs["wave"][None], torch.tensor([len(inputs["wave"])]))
+    torch.testing.assert_close(spectrogram, inputs["logmel"][:, 0], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["m2d", "m2d_06", "jepa", "msm_mae"])
+def test_recipes_have_its_positions_and_measure_the_corpus(name, official):
+    config = recipe_settings(name, "nano", None, with_labels=False)
+    assert clips_to_measure(config) > 0
+    encoder = ViT(replace(config.encoder, embed_dim=48), n_mels=80)
+    torch.testing.assert_close(encoder.positions(10), official["pos_embed"][0, 1:])
 
 
 def test_forward_is_the_published_one(forward):

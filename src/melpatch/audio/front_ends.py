@@ -1,6 +1,6 @@
 """The front ends of published systems, by name: settings for :class:`melpatch.audio.logmel.LogMel`.
 
-``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as for MAE-AST.
+``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as for MAE-AST and M2D.
 Those of PANNs and COLA only set the unit, since the first norm of a CNN14 normalises level and
 scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stats`` prints them).
 """
@@ -55,8 +55,7 @@ def m2d() -> LogMel.Config:
     """M2D and MSM-MAE: librosa's mel filters, 80 bands from 50 to 8000 Hz, natural logarithm.
 
     Source: Niizumi et al. 2022 (arXiv 2210.14648, arXiv 2204.12260): 16 kHz, windows of 400 samples
-    without zero padding, hop 160. Mean and std are measured on the corpus, as there; they are given for
-    AudioSet.
+    without zero padding, hop 160; mean and std are those of the corpus.
     """
     return LogMel.Config(
         n_mels=80,
@@ -70,8 +69,6 @@ def m2d() -> LogMel.Config:
         fft_length=400,
         floor=1.19e-7,
         floor_added=True,
-        mean=-7.1,
-        std=4.2,
         scale=1.0,
     )
 

@@ -19,12 +19,12 @@ def m2d(size: str) -> RunConfig:
 
     Source: Niizumi et al. 2022 (arXiv 2210.14648), section 4, and 2024 (arXiv 2404.06095): AdamW, 3e-4
     per 256 clips, 20 epochs of warm-up, a cosine to 0, norm of the gradient at most 3, momentum from
-    0.99995 to 0.99999, a teacher with random weights of its own. *Differs*: positions have the row in
-    their first half of channels; of the corpus's own mean and std, those of AudioSet are the defaults.
+    0.99995 to 0.99999, a teacher with random weights of its own. *Differs*: the predictor's positions
+    have the row in their first half of channels, there the column.
     """
     return RunConfig(
         front_end=front_ends.m2d(),
-        encoder=ViT.Config.of_size(size, init="mae"),
+        encoder=ViT.Config.of_size(size, init="mae", positions="sincos_mae"),
         objective=M2D.Config(
             decoder=MAEDecoder.Config(
                 dim=512, depth=min(8, 2 * ViT.Config.of_size(size).depth), num_heads=16
