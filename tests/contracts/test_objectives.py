@@ -15,6 +15,8 @@ from melpatch.training.config import RunConfig, build
 
 LABELS = ("high", "low")
 LENGTHS = (16000, 5000, 9000, 12000)
+_TOKENS = ViT.tokens
+_ENCODE = ViT.encode_tokens
 LONG = 8 * 16000  # longer than the views that some objectives cut
 
 
@@ -201,6 +203,32 @@ def test_what_is_hidden_cannot_leak(piece):
         again = objective.picture(data, 0)
         assert torch.equal(again.masked, hidden)
         assert torch.equal(again.reconstruction[hidden], picture.reconstruction[hidden]) == same
+
+
+@torch.inference_mode()
+def test_an_encoder_that_gets_a_part_of_the_tokens_is_given_their_places(piece, monkeypatch):
+    """For an encoder whose positions are not in the tokens."""
+    objective, data = double(piece), batch(piece)
+    wholes = set()
+    wrong = []
+
+    def watched(encoder, spectrogram):
+        tokens = _TOKENS(encoder, spectrogram)
+        wholes.add(tokens.shape[1])
+        return tokens
+
+    def encode(encoder, tokens, valid=None, layers=False, places=None):
+        if places is None and tokens.shape[1] not in wholes:
+            wrong.append(tokens.shape[1])
+        if places is not None:
+            assert places.numbers.shape == tokens.shape[:2]
+            assert places.columns * encoder.grid.rows in wholes
+        return _ENCODE(encoder, tokens, valid, layers, places)
+
+    monkeypatch.setattr(ViT, "tokens", watched)
+    monkeypatch.setattr(ViT, "encode_tokens", encode)
+    objective(data, 0)
+    assert wrong == []
 
 
 def test_eight_clips_are_overfitted(piece):

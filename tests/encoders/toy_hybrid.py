@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from melpatch.config import check
 from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, TokenEncoder
 from melpatch.errors import ConfigError
-from melpatch.nn.grid import PatchGrid
+from melpatch.nn.grid import PatchGrid, Places
 from melpatch.nn.transformer import Block
 
 WIDTHS = {"nano": 24, "mini": 48, "tiny": 96, "small": 192, "base": 384}
@@ -108,7 +108,11 @@ class ToyHybrid(TokenEncoder):
         return (self.pitch_code[:, None] + self.time_code[:columns]).flatten(0, 1)
 
     def encode_tokens(
-        self, tokens: Tensor, valid: Tensor | None = None, layers: bool = False
+        self,
+        tokens: Tensor,
+        valid: Tensor | None = None,
+        layers: bool = False,
+        places: Places | None = None,
     ) -> Encoded:
         """Return the encoded tokens and registers; the registers come first in the sequence."""
         registers = self.registers.to(tokens.dtype).expand(len(tokens), -1, -1)

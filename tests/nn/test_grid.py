@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melpatch.errors import ConfigError
-from melpatch.nn.grid import PatchGrid
+from melpatch.nn.grid import PatchGrid, Places
 
 
 @st.composite
@@ -179,3 +179,11 @@ def test_a_spectrogram_shorter_than_a_patch_is_padded_with_drop_too():
 def test_a_spectrogram_with_other_mels_is_refused():
     with pytest.raises(ConfigError, match="n_mels = 64; allowed: 128"):
         PatchGrid(n_mels=128).split(torch.zeros(1, 64, 100))
+
+
+@pytest.mark.parametrize("columns", [4, 9])
+def test_places_in_time_do_not_depend_on_the_length_of_the_grid(columns):
+    """Of three rows, the second one's tokens are 1, 4, 7 and so on."""
+    numbers = torch.arange(3 * columns).view(3, columns)
+    in_time = Places(numbers[1][None], columns).in_time(3)
+    assert in_time.tolist() == [[3 * column + 1 for column in range(columns)]]

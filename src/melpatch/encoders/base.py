@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.errors import ConfigError
-from melpatch.nn.grid import PatchGrid
+from melpatch.nn.grid import PatchGrid, Places
+from melpatch.nn.masking import Subset
 from melpatch.nn.pooling import ALL_LAYERS, Pooling
 from melpatch.nn.positions import Resize
 from melpatch.registry import name_of
@@ -257,6 +258,7 @@ class TokenEncoder(Encoder):
         tokens: Float[Tensor, "clip token dim"],
         valid: Bool[Tensor, "clip token"] | None = None,
         layers: bool = False,
+        places: Places | None = None,
     ) -> Encoded:
         """Transform any subset of tokens, in any order.
 
@@ -265,7 +267,27 @@ class TokenEncoder(Encoder):
                 embedding).
             valid: see :meth:`forward`.
             layers: see :meth:`forward`.
+            places: where the tokens lie; None if they are a whole grid. An encoder whose positions
+                are in the tokens has no use for it.
         """
+
+    def encode_subset(
+        self,
+        tokens: Float[Tensor, "clip token dim"],
+        subset: Subset,
+        valid: Bool[Tensor, "clip place"] | None = None,
+        layers: bool = False,
+    ) -> Encoded:
+        """Transform some tokens of whole grids, which keep their places.
+
+        Args:
+            tokens: all tokens of each clip, see :meth:`encode_tokens`.
+            subset: those that are transformed.
+            valid: those of the subset that are no padding; see :meth:`forward`.
+            layers: see :meth:`forward`.
+        """
+        places = Places(subset.indices, tokens.shape[1] // self.grid.rows)
+        return self.encode_tokens(subset.gather(tokens), valid, layers, places)
 
     def mlp_outputs(
         self,

@@ -20,7 +20,7 @@ from melpatch.encoders.base import (
 )
 from melpatch.errors import ConfigError
 from melpatch.nn.batch_norm import MaskedBatchNorm
-from melpatch.nn.grid import PatchGrid
+from melpatch.nn.grid import PatchGrid, Places
 from melpatch.nn.positions import Resize, resize, sequence, sincos
 from melpatch.nn.transformer import NORM_EPS, Norm, Transformer, init_xavier
 
@@ -298,8 +298,9 @@ class ViT(TokenEncoder):
         tokens: Float[Tensor, "clip token dim"],
         valid: Bool[Tensor, "clip token"] | None = None,
         layers: bool = False,
+        places: Places | None = None,
     ) -> Encoded:
-        """Transform any subset of tokens, with the cls tokens put in front."""
+        """Transform any subset of tokens, which hold their places, with the cls tokens in front."""
         count = self.num_cls_tokens
         output, outputs = self.transformer(*self._with_cls(tokens, valid), layers)
         return Encoded(output[:, count:], output[:, :count], outputs)

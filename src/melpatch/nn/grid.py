@@ -1,7 +1,7 @@
 """Geometry of spectrogram patches: how many there are, cutting them out and joining them again."""
 
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melpatch.config import check
+
+
+class Places(NamedTuple):
+    """Where tokens lie in a grid."""
+
+    numbers: Int[Tensor, "clip token"]
+    """Numbers of the tokens in the grid, see :class:`PatchGrid`."""
+    columns: int
+    """Columns of the grid."""
+
+    def in_time(self, rows: int) -> Int[Tensor, "clip token"]:
+        """Return the numbers counted column by column, which do not depend on the grid's length."""
+        row = self.numbers // self.columns
+        column = self.numbers % self.columns
+        return column * rows + row
 
 
 @dataclass(frozen=True, kw_only=True)

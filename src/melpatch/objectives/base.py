@@ -344,7 +344,7 @@ class MaskedObjective(Objective):
             valid = visible.valid
         if tokens is None:
             tokens = self.encoder.tokens(features.spectrogram)
-        encoded = self.encoder.encode_tokens(visible.gather(tokens), valid)
+        encoded = self.encoder.encode_subset(tokens, visible, valid)
         grid = self.encoder.grid
         size = (grid.rows, grid.columns(features.spectrogram.shape[-1]))
         decoded = decoder(encoded.patches, encoded.cls, visible, size, features.valid)

@@ -261,9 +261,7 @@ class Classify(Objective):
         if valid is not None:
             attended = visible.valid
         tokens = self.encoder.tokens(spectrogram)
-        encoded = self.encoder.encode_tokens(
-            visible.gather(tokens), attended, layers=self._takes_layers
-        )
+        encoded = self.encoder.encode_subset(tokens, visible, attended, self._takes_layers)
         encoded = self._to_pool(encoded)
         # Pooling by frequency needs the whole grid: tokens return to their places, the rest is 0
         # and not pooled.

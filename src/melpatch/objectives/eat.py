@@ -183,7 +183,7 @@ class EAT(MaskedObjective):
         if features.valid is not None:
             attended = split.visible.valid
             valid = features.valid.repeat(views, 1)
-        encoded = self.encoder.encode_tokens(split.visible.gather(tokens), attended)
+        encoded = self.encoder.encode_subset(tokens, split.visible, attended)
         seen = split.visible.scatter(encoded.patches, empty.to(encoded.patches.dtype))
         decoded = self.decoder(seen, self._size(features), valid)
         return split.masked.gather(decoded), encoded.cls

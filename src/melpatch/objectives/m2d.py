@@ -154,12 +154,14 @@ class M2D(MaskedObjective):
         masked = split.masked
         sees_all = config.teacher_sees == "all"
         valid = features.valid
-        if not sees_all:
-            tokens = masked.gather(tokens)
+        takes_layers = config.target_layers > 0
+        if sees_all:
+            encoded = self.teacher.encode_tokens(tokens, valid, takes_layers)
+        else:
             if valid is not None:
                 # Of a clip too short to be masked all places are attended to: a softmax over none is NaN.
                 valid = masked.valid | ~masked.valid.any(dim=1, keepdim=True)
-        encoded = self.teacher.encode_tokens(tokens, valid, layers=config.target_layers > 0)
+            encoded = self.teacher.encode_subset(tokens, masked, valid, takes_layers)
         target = encoded.patches
         if config.target_layers:
             cls_tokens = encoded.cls.shape[1]
