@@ -8,7 +8,7 @@ from journeys.three_sounds import LABELS, SHORT, SMALL, settings, write_corpus, 
 
 READ_ONLY = {"bench", "datasets", "list", "stats"}
 """Commands that print what they find, and write nothing."""
-INTO_A_RUN = {"fit-embedding"}
+INTO_A_RUN = {"calibrate", "fit-embedding"}
 """Commands that add a file to the run that they read."""
 
 

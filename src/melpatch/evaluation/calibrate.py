@@ -1,6 +1,7 @@
 """Learn on validation clips how far to trust a classifier, and keep it in its run."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -48,32 +49,52 @@ def calibrate(folder: Path, train: Corpus, val: Corpus | None, thresholds: str) 
         thresholds: how thresholds are chosen, see
             :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
     """
-    clips = () if val is None else of_known_classes(val.clips, train.clips)
+    clips = () if val is None else of_known_classes(val.clips, labels_of(train.clips))
     if not clips:
         return
     # Wait for the weights, which rank 0 writes. The training has run whatever code the run names.
     barrier()
     model = load(folder, trust_code=True)
-    multi_label = model.network.classifier().config.multi_label
-    train_vectors = None
-    if not model.network.classifier().takes_tokens:
-        # Evenly spaced, so that all classes are there also where clips are sorted by class.
-        step = ceil(len(train.clips) / MOST_TRAINING_CLIPS)
-        train_vectors = _answers(model, train.clips[::step]).vectors
-    calibration = fit_calibration(
-        _answers(model, clips),
-        train_vectors,
-        model.labels,
-        thresholds,
-        multi_label=multi_label,
-    )
+    how = CorpusPass(model.sample_rate, model.seconds, model.default_batch_size, 0, "calibrating")
+    calibration = learn_calibration(model, clips, train.clips, thresholds, how)
     on_rank_zero(lambda: calibration.save(folder))
 
 
-def of_known_classes(val: Sequence[Clip], train: Sequence[Clip]) -> tuple[Clip, ...]:
-    """Return the validation clips whose labels all have a training clip: others cannot be right."""
-    learnt = {label for clip in train for label in clip.labels}
-    return tuple(clip for clip in val if learnt.issuperset(clip.labels))
+def learn_calibration(
+    model: Model, val: Sequence[Clip], train: Sequence[Clip], thresholds: str, how: CorpusPass
+) -> Calibration:
+    """Return what a classifier's answers to validation clips say about it.
+
+    Args:
+        model: a classifier; a calibration that it has is not used.
+        val: validation clips of its classes.
+        train: clips that it was trained on, for the novelty; it is not learnt without any, nor for
+            a head that takes tokens.
+        thresholds: see :func:`calibrate`.
+        how: how the clips are read.
+    """
+    train_vectors = None
+    if train and not model.network.classifier().takes_tokens:
+        # Evenly spaced, so that all classes are there also where clips are sorted by class.
+        step = ceil(len(train) / MOST_TRAINING_CLIPS)
+        train_vectors = _answers(model, train[::step], how).vectors
+    return fit_calibration(
+        _answers(model, val, how),
+        train_vectors,
+        model.labels,
+        thresholds,
+        multi_label=model.network.classifier().config.multi_label,
+    )
+
+
+def labels_of(clips: Sequence[Clip]) -> set[str]:
+    """Return the labels that clips have."""
+    return {label for clip in clips for label in clip.labels}
+
+
+def of_known_classes(clips: Sequence[Clip], known: AbstractSet[str]) -> tuple[Clip, ...]:
+    """Return the labelled clips whose labels are all known: a classifier cannot be right on others."""
+    return tuple(clip for clip in clips if clip.labels and known >= set(clip.labels))
 
 
 def fit_calibration(
@@ -118,10 +139,9 @@ def fit_calibration(
     return replace(calibration, thresholds=chosen, threshold_rule=str(rule), novelty=novelty)
 
 
-def _answers(model: Model, clips: Sequence[Clip]) -> Answers:
+def _answers(model: Model, clips: Sequence[Clip], how: CorpusPass) -> Answers:
     with_vectors = not model.network.classifier().takes_tokens
     function, new_total = recording_predictions(model.network, with_vectors=with_vectors)
-    how = CorpusPass(model.sample_rate, model.seconds, model.default_batch_size, 0, "calibrating")
     table: ClipTable = clip_table(function, clips, how, new_total)
     if not with_vectors:
         return Answers(table.clips, table.rows, None)

@@ -16,7 +16,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.data.splits import split_corpus, take_per_class
 from melpatch.distributed import on_rank_zero
 from melpatch.encoders.base import Encoder
-from melpatch.evaluation.calibrate import Answers, fit_calibration, of_known_classes
+from melpatch.evaluation.calibrate import Answers, fit_calibration, labels_of, of_known_classes
 from melpatch.evaluation.features import ClipVectors
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.linear import LinearHead
@@ -156,7 +156,7 @@ def calibrate_probe(
         thresholds: how thresholds are chosen, see
             :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
     """
-    known = of_known_classes(val.features.clips, train.features.clips)
+    known = of_known_classes(val.features.clips, labels_of(train.features.clips))
     if not known:
         return None
     keys = {clip.key for clip in known}

@@ -35,26 +35,29 @@ class TrainedOn:
 
 
 def trained_on(job: EvaluationJob, clips: Sequence[Clip]) -> TrainedOn:
-    """Return which of some clips a job's network was trained on, by their keys, places and contents."""
+    """Return which of some clips a job's network was trained on; none at random weights."""
+    if job.random_weights:
+        return TrainedOn({}, ())
+    return run_trained_on(job.run, clips)
+
+
+def run_trained_on(run: Path, clips: Sequence[Clip]) -> TrainedOn:
+    """Return which of some clips a run was trained on, by their keys, places and contents."""
     keys: dict[str, frozenset[int]] = {}
     unknown: list[str] = []
-    contents: dict[int, int] = {}
-    if not job.random_weights:
-        contents = _contents(tuple(clips))
-    if not job.random_weights:
-        for weights in _ancestry(job.run):
-            identities = Run.trained_on(Path(weights))
-            if identities is None:
-                unknown.append(weights)
-                continue
-            trained = frozenset(
-                clip.key
-                for clip in clips
-                if not identities.isdisjoint(clip.identities)
-                or contents.get(clip.key) in identities
-            )
-            if trained:
-                keys[weights] = trained
+    contents = _contents(tuple(clips))
+    for weights in _ancestry(run):
+        identities = Run.trained_on(Path(weights))
+        if identities is None:
+            unknown.append(weights)
+            continue
+        trained = frozenset(
+            clip.key
+            for clip in clips
+            if not identities.isdisjoint(clip.identities) or contents.get(clip.key) in identities
+        )
+        if trained:
+            keys[weights] = trained
     return TrainedOn(keys, tuple(unknown))
 
 
