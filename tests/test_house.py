@@ -53,7 +53,7 @@ FLOORS = {
     "data and encoders": [{"data", "checkpoint", "encoders"}, {"datasets", "weight_files"}],
     "objectives": [{"objectives"}],
     "training": [{"training"}],
-    "use of a run": [{"inference"}, {"interop", "recipes", "plots"}, {"evaluation"}],
+    "use of a run": [{"inference"}, {"interop", "recipes", "plots", "sklearn"}, {"evaluation"}],
     "workflows": [{"workflows"}],
     "protocols, comparison and export": [{"protocols", "comparison", "export"}, {"targets"}],
     "commands": [{"commands"}, {"cli"}, {"__main__"}],

@@ -3,12 +3,12 @@
 ``Model``, the commands ``embed`` and ``predict``, and the evaluation of corpora run through it.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
 from melpatch.data.limits import require_batch, require_workers
-from melpatch.errors import report_lost_workers
+from melpatch.errors import ConfigError, report_lost_workers
 from melpatch.inference.batches import (
     BatchFunction,
     make_buckets,
@@ -18,7 +18,13 @@ from melpatch.inference.batches import (
 )
 from melpatch.inference.rows import Row, ToRows
 from melpatch.inference.samples import windows_of
-from melpatch.inference.windows import NumberedClips, RecordingEnd, WindowSpec, read_windows
+from melpatch.inference.windows import (
+    NumberedClips,
+    RecordingEnd,
+    Window,
+    WindowSpec,
+    read_windows,
+)
 
 
 class InferenceTask(NamedTuple):
@@ -56,6 +62,41 @@ def infer_one(task: InferenceTask, audio: Any, sample_rate: int | None) -> Itera
             yield item
         elif item.error is not None:
             raise item.error
+
+
+def infer_each(
+    task: InferenceTask, recordings: Iterable[Any], sample_rate: int | None, *, batch_size: int
+) -> Generator[Row | RecordingEnd, None, None]:
+    """Yield the rows of recordings of any kind and the end of each, in order, many windows at a time.
+
+    Args:
+        task: what to compute.
+        recordings: files, open files or samples, see :func:`infer_one`.
+        sample_rate: rate of samples in Hz; files state their own.
+        batch_size: windows at a time.
+
+    Raises:
+        ConfigError: samples are not audio; the message gives the number of the recording, from 0.
+    """
+    require_batch(batch_size, task.windows.seconds, task.windows.sample_rate)
+    buckets = make_buckets(
+        _windows_of_each(task, recordings, sample_rate),
+        batch_size,
+        equal_lengths=task.equal_lengths,
+        pin_memory=task.pin_memory,
+    )
+    with closing(prefetch(buckets)) as coming:
+        yield from task.to_rows(run_buckets(coming, task.function))
+
+
+def _windows_of_each(
+    task: InferenceTask, recordings: Iterable[Any], sample_rate: int | None
+) -> Iterator[Window | RecordingEnd]:
+    for number, audio in enumerate(recordings):
+        try:
+            yield from windows_of(audio, sample_rate, task.windows, number)
+        except ConfigError as error:
+            raise ConfigError(f"recording {number}: {error}") from error
 
 
 def infer_many(

@@ -125,7 +125,7 @@ def fit(
 
 def write_fitted(folder: Path, pooling: FittedPooling) -> None:
     """Write a fitted pooling into the folder of the run whose vectors it is of."""
-    about = {"pooling": str(pooling.pooled), "weights": _hash_of_weights(folder)}
+    about = {"pooling": str(pooling.pooled), "weights": hash_of_weights(folder)}
     save_weights(folder / FILE, {"mean": pooling.mean, "axes": pooling.axes}, about)
 
 
@@ -145,7 +145,7 @@ def read_fitted(folder: Path) -> FittedPooling:
     state = load_weights(path)
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}
-    if about.get("weights") != _hash_of_weights(folder):
+    if about.get("weights") != hash_of_weights(folder):
         raise CheckpointError(f"{path}: was fitted on other weights than the run's; {_AGAIN}")
     mean = state.get("mean", torch.empty(0)).float()
     axes = state.get("axes", torch.empty(0)).float()
@@ -160,7 +160,11 @@ def require_spelling(pooling: object) -> None:
         Pooling.parse(pooling)
 
 
-def _hash_of_weights(folder: Path) -> str:
-    """Return a hash of the weights of a run."""
+def hash_of_weights(folder: Path) -> str:
+    """Return a hash of the weights of a run.
+
+    Raises:
+        OSError: there are none, or they cannot be read.
+    """
     with (folder / "model.safetensors").open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

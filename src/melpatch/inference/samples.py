@@ -42,36 +42,37 @@ _FULL_SCALE = {np.dtype(np.int8): 2**7, np.dtype(np.int16): 2**15, np.dtype(np.i
 
 
 def windows_of(
-    audio: Any, sample_rate: int | None, spec: WindowSpec
+    audio: Any, sample_rate: int | None, spec: WindowSpec, number: int = 0
 ) -> Iterator[Window | RecordingEnd]:
-    """Return the windows of one recording, whose number is 0, and its end.
+    """Return the windows of one recording and its end.
 
     Args:
         audio: an :data:`Audio`: a file, an open binary file, which stays open, or samples, see
             :func:`mono`. Anything else is refused with a message.
         sample_rate: rate of samples in Hz; files state their own.
         spec: how the recording is cut.
+        number: number of the recording.
 
     Raises:
         ConfigError: the samples are not audio, or their rate is not given.
         AudioError: no sample is left at the model's rate.
     """
     if isinstance(audio, str | PathLike):
-        return read_windows([(0, clip_of_file(Path(audio)))], spec)
+        return read_windows([(number, clip_of_file(Path(audio)))], spec)
     if isinstance(audio, bytes | bytearray | memoryview):
         fix = "wrap the bytes of a file in io.BytesIO, or give samples as an array"
         raise ConfigError(f"audio of type {type(audio).__name__}: {fix}")
     if isinstance(audio, io.TextIOBase):
         raise ConfigError(f"audio of type {type(audio).__name__}: open the file in mode 'rb'")
     if isinstance(audio, np.ndarray | Tensor) or not hasattr(audio, "read"):
-        return _windows_of_samples(audio, sample_rate, spec)
+        return _windows_of_samples(audio, sample_rate, spec, number)
     source = OpenFile(audio)
     pieces = partial(stream, source, spec.seconds, spec.hop, spec.sample_rate, channel=spec.channel)
-    return recording_windows(0, source, pieces, spec.sample_rate)
+    return recording_windows(number, source, pieces, spec.sample_rate)
 
 
 def _windows_of_samples(
-    audio: Any, sample_rate: int | None, spec: WindowSpec
+    audio: Any, sample_rate: int | None, spec: WindowSpec, number: int
 ) -> Iterator[Window | RecordingEnd]:
     if sample_rate is None:
         raise ConfigError(
@@ -86,8 +87,8 @@ def _windows_of_samples(
         raise too_short("the samples", spec.sample_rate)
     for start, piece in _cut(wave, spec):
         end = start + len(piece) / spec.sample_rate
-        yield Window(Span(0, start, end, is_silent(piece)), torch.from_numpy(piece))
-    yield RecordingEnd(0, len(wave) / spec.sample_rate, None)
+        yield Window(Span(number, start, end, is_silent(piece)), torch.from_numpy(piece))
+    yield RecordingEnd(number, len(wave) / spec.sample_rate, None)
 
 
 def _cut(wave: Samples, spec: WindowSpec) -> Iterator[tuple[float, Samples]]:

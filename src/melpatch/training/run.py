@@ -112,6 +112,10 @@ class Run:
         """Return the folder, so that a run can be given wherever a path can."""
         return str(self.folder)
 
+    def __reduce__(self) -> tuple[type["Run"], tuple[Path, RunConfig]]:
+        """Return how a copy is made: it is the same folder, opened again."""
+        return type(self), (self.folder, self.config)
+
     @classmethod
     def create(cls, folder: Path, config: RunConfig, command: Any = None) -> "Run":
         """Create a new run folder.
