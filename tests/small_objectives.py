@@ -2,6 +2,11 @@
 
 from dataclasses import fields, is_dataclass, replace
 
+from melpatch import registry
+from melpatch.nn.distillation_settings import Classification
+from melpatch.nn.hypotheses import Hypotheses
+from melpatch.objectives.m2d import M2D
+
 LARGEST = {
     "dim": 64,
     "prototypes": 128,
@@ -29,3 +34,35 @@ def small(config):
         elif limit is not None and isinstance(value, tuple):
             changes[field.name] = tuple(min(width, limit) for width in value)
     return replace(config, **changes)
+
+
+class Variant:
+    """An objective with settings that make it another published one, which keeps the same promises."""
+
+    def __init__(self, objective, **settings):
+        self.objective = objective
+        self.settings = settings
+
+    def Config(self):  # noqa: N802
+        """Return the settings, as the class of an objective does."""
+        return self.objective.Config(**self.settings)
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+
+VARIANTS = {
+    "m2d as matpac++": Variant(
+        M2D,
+        standardise=False,
+        classification=Classification(weight=0.5, momentum=0.9),
+        hypotheses=Hypotheses(count=3),
+    ),
+}
+NAMES = [*registry.names("objectives"), *VARIANTS]
+"""Names of all objectives and variants."""
+
+
+def find(name):
+    """Return an objective, or a variant of one, by its name."""
+    return VARIANTS.get(name) or registry.find("objectives", name)

@@ -36,7 +36,7 @@ KINDS = (
     "commands",
 )
 """The kinds of pieces that there are; each is a folder, and the end of the name of a group of entry points."""
-NOT_PIECES = {"__init__", "base"}
+NOT_PIECES = {"__init__", "base", "latent"}
 _ROOT = Path(__file__).parent
 # Names of code that the user gave in this process. A file may name that code too.
 _GIVEN: set[str] = set()

@@ -7,10 +7,10 @@ import jaxtyping
 import pytest
 import torch
 from contracts.test_objectives import batch, run_config
+from small_objectives import NAMES, find
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 
-from melpatch import registry
 from melpatch.objectives.base import Plan
 from melpatch.training.config import build
 from melpatch.training.trainer import compile_encoders
@@ -18,7 +18,7 @@ from melpatch.training.trainer import compile_encoders
 
 def objective_of(name, *, compiled, **changes):
     """An objective on an encoder with blocks that some clips skip, in single precision."""
-    config = run_config(registry.find("objectives", name))
+    config = run_config(find(name))
     objective = build(replace(config, encoder=replace(config.encoder, drop_path=0.3, **changes)))
     objective.begin(Plan(steps=40, batch_size=8, seconds=1.0, longest_segment=1.0))
     if compiled:
@@ -38,7 +38,7 @@ def learns_as_eager(name, monkeypatch, **changes):
     )
     graphs = []
     for step in range(2):
-        data = batch(registry.find("objectives", name), (16000,) * 4, torch.float32)
+        data = batch(find(name), (16000,) * 4, torch.float32)
         losses = [objective(data, step).loss for objective in (eager, compiled)]
         torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)
         for loss in losses:
@@ -50,7 +50,7 @@ def learns_as_eager(name, monkeypatch, **changes):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", registry.names("objectives"))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_objective_is_captured_whole_and_once(name, monkeypatch):
     monkeypatch.setattr(
         torch, "compile", partial(torch.compile, backend="aot_eager")

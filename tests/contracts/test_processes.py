@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_objectives import small
+from small_objectives import NAMES, find, small
 from tiny_runs import noises, settings
 from two_processes import in_both
 
-from melpatch import registry
 from melpatch.audio.augment import Augment
 from melpatch.checkpoint import load_weights
 from melpatch.data.clip import Batch
@@ -31,7 +30,7 @@ SPLITS = {"2 x 4": 1, "2 x 2 x 2": 2}
 
 def config(name, **train):
     """Two steps of an objective with its defaults and narrow heads, drop path and mixup."""
-    piece = registry.find("objectives", name)
+    piece = find(name)
     mixup = Augment.Config(mixup_rate=0.7)
     objective = Classify.Config(augment=mixup) if piece is Classify else piece.Config()
     base = settings(steps=2, **train)
@@ -98,7 +97,7 @@ def process(rank, folder):
         (name, split): trained(
             folder / f"{name} {split}", folder / "noise", config(name, accumulate=accumulate)
         )
-        for name in registry.names("objectives")
+        for name in NAMES
         for split, accumulate in SPLITS.items()
     }
 
@@ -112,7 +111,7 @@ def both(tmp_path_factory):
         return in_both(process, folder, patch), folder
 
 
-@pytest.mark.parametrize("name", registry.names("objectives"))
+@pytest.mark.parametrize("name", NAMES)
 def test_two_processes_and_accumulated_batches_train_as_one_process_does(both, name, tmp_path):
     (first, second), folder = both
     alone, weights, rejected = trained(tmp_path / "alone", folder / "noise", config(name))
@@ -129,7 +128,7 @@ def test_two_processes_and_accumulated_batches_train_as_one_process_does(both, n
                 )
 
 
-@pytest.mark.parametrize("name", registry.names("objectives"))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_batch_without_clips_weighs_and_teaches_nothing(name):
     """That of a process that can read none of its own."""
     objective = build(config(name)).train()

@@ -14,12 +14,10 @@ from places import shared
 from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.encoders.vit import ViT
-from melpatch.nn import mae_decoder
 from melpatch.nn.ema import Momentum
 from melpatch.nn.latent import latent_loss
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import PatchSplit, Subset
-from melpatch.nn.positions import sincos
 from melpatch.objectives.base import Features
 from melpatch.objectives.m2d import M2D
 from melpatch.recipes.base import clips_to_measure, recipe_settings
@@ -50,19 +48,12 @@ def renamed(state, blocks, norm):
     return ours
 
 
-def time_first(rows, columns, dim, device=None, step=(1.0, 1.0)):
-    """M2D has the column in the first half of the channels, where ours have the row."""
-    ours = sincos(rows, columns, dim, device, step)
-    return torch.cat([ours[:, dim // 2 :], ours[:, : dim // 2]], dim=1)
-
-
 @pytest.fixture
-def objective(official, monkeypatch):
-    monkeypatch.setattr(mae_decoder, "sincos", time_first)
+def objective(official):
     settings = {"embed_dim": 48, "depth": 2, "num_heads": 4, "positions": "learned", "columns": 10}
     encoder = ViT(ViT.Config(**settings), n_mels=80)
     config = M2D.Config(
-        decoder=MAEDecoder.Config(dim=32, depth=2, num_heads=4),
+        decoder=MAEDecoder.Config(dim=32, depth=2, num_heads=4, positions="sincos_mae"),
         teacher_start="random",
         momentum=Momentum(start=0.9),
     )
@@ -98,9 +89,7 @@ def forward(objective):
     )
     features = Features(inputs["input"][:, 0].double(), None)
     tokens = objective.encoder.tokens(features.spectrogram)
-    predictions = objective.head(
-        objective.decode_masked(objective.decoder, features, split, tokens)
-    )
+    predictions = objective.predictions(features, split, tokens)[:, :, 0]
     targets = objective.targets(features, tokens, split)
     return predictions, targets, latent_loss(predictions, targets, everywhere, "cosine")
 

@@ -80,7 +80,8 @@ def run_command(words):
     small = list(SMALL.get(name, []))
     if words[1:3] == ["pretrain", "asit"]:  # whose views last six seconds
         small += ["--objective.view-seconds", "0.6"]
-    if name == "pretrain" and words[2] in ("maskspec", "audiomae", "m2d"):  # 8 blocks of 512
+    deep = ("maskspec", "audiomae", "m2d", "matpac_plusplus")
+    if name == "pretrain" and words[2] in deep:  # 8 blocks of 512
         small += ["--objective.decoder.dim", "32", "--objective.decoder.depth", "1"]
     if name == "finetune" and not starts_from_run(words):
         small += ["--size", "nano"]

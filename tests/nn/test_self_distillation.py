@@ -29,7 +29,7 @@ def build(names=BOTH, *, global_prototypes=9, local_prototypes=7, **settings):
         **(SMALL | {"momentum": 0.9} | settings),
     )
     torch.manual_seed(0)
-    module = SelfDistillation(config, DIM, names).double()
+    module = SelfDistillation(config, DIM, config.prototypes(names), config.shared).double()
     # Tiny layers with the published initialisation give nearly equal outputs.
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

@@ -17,7 +17,7 @@ LOG_LOCAL = math.log(1024)
 def of_size(names=BOTH, **settings):
     """Return heads with the published number of classes in a run of 100 steps."""
     config = SelfDistillation.Config(hidden_dim=4, bottleneck_dim=2, momentum=0.996, **settings)
-    module = SelfDistillation(config, DIM, names)
+    module = SelfDistillation(config, DIM, config.prototypes(names), config.shared)
     module.steps = 100
     return module
 
@@ -126,7 +126,7 @@ def test_a_fresh_model_gives_no_warning_and_a_collapsed_one_does(collapse, words
     config = SelfDistillation.Config(
         local_prototypes=64, hidden_dim=10, bottleneck_dim=4, momentum=0.9
     )
-    module = SelfDistillation(config, DIM, ("local",)).train()
+    module = SelfDistillation(config, DIM, config.prototypes(("local",)), config.shared).train()
     tokens = torch.randn(40, DIM)
     for layer in (
         module.student.trunks.modules()

@@ -19,7 +19,7 @@ Source: Caron et al. 2021, "Emerging properties in self-supervised vision transf
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed
@@ -33,6 +33,7 @@ MiB in float32, which fit in the cache of a CPU."""
 _TIMES_ON_GPU = 64  # a GPU prefers few large kernels
 
 Logits = Float[Tensor, "*row class"]
+CentreOf = Literal["logits", "probabilities"]
 
 
 @dataclass
@@ -53,7 +54,8 @@ class CentredTargets(nn.Module):
     continues with them.
 
     Attributes:
-        centre: running mean of the logits, starting at 0, as published.
+        centre: running mean of the logits (DINO), or of the probabilities (MATPAC as released),
+            starting at 0.
         mean: running mean of the distributions; a plain mean over the first steps.
         votes: the same for the share of rows whose most probable prototype it was.
         updates: number of steps averaged.
@@ -64,10 +66,11 @@ class CentredTargets(nn.Module):
     votes: Tensor
     updates: Tensor
 
-    def __init__(self, classes: int, momentum: float = 0.9) -> None:
+    def __init__(self, classes: int, momentum: float = 0.9, centre_of: CentreOf = "logits") -> None:
         super().__init__()
         self.classes = classes
         self.momentum = momentum
+        self.centre_of = centre_of
         self.register_buffer("centre", torch.zeros(classes))
         self.register_buffer("mean", torch.full((classes,), 1.0 / classes))
         self.register_buffer("votes", torch.full((classes,), 1.0 / classes))
@@ -119,7 +122,8 @@ class CentredTargets(nn.Module):
         # A factor of 0 or 1 instead of a branch, which would wait for the device.
         any_seen = (total[-1] > 0).to(self.centre.dtype)
         self.updates += any_seen
-        self.centre.lerp_(means[0], (1.0 - self.momentum) * any_seen)
+        centred = means[0] if self.centre_of == "logits" else means[1]
+        self.centre.lerp_(centred, (1.0 - self.momentum) * any_seen)
         rate = (1 / self.updates.clamp(min=1)).clamp(min=1.0 - self.momentum) * any_seen
         self.mean.lerp_(means[1], rate)
         self.votes.lerp_(means[2], rate)

@@ -32,15 +32,31 @@ def latent_loss(
     predictions: Tokens, targets: Tokens, valid: Bool[Tensor, "clip token"], kind: LatentLoss
 ) -> Float[Tensor, ""]:
     """Return the mean loss over the valid tokens, in float32 or float64; 0 for none."""
+    return mean_over(token_losses(predictions, targets, kind), valid)
+
+
+def token_losses(
+    predictions: Float[Tensor, "*token dim"],
+    targets: Float[Tensor, "*#token dim"],
+    kind: LatentLoss,
+) -> Float[Tensor, "*token"]:
+    """Return the loss of each token, in float32 or float64."""
     predictions = at_least_float32(predictions)
     targets = at_least_float32(targets)
     match kind:
         case "cosine":
-            losses = 2 - 2 * F.cosine_similarity(predictions, targets, dim=2)
+            return 2 - 2 * F.cosine_similarity(predictions, targets, dim=-1)
         case "l2":
-            losses = (predictions - targets).square().sum(dim=2) / targets.shape[2] ** 0.5
+            return (predictions - targets).square().sum(dim=-1) / targets.shape[-1] ** 0.5
         case "smooth_l1":
-            losses = F.smooth_l1_loss(predictions, targets, reduction="none").mean(dim=2)
+            targets = targets.expand_as(predictions)
+            return F.smooth_l1_loss(predictions, targets, reduction="none").mean(dim=-1)
+
+
+def mean_over(
+    losses: Float[Tensor, "clip token"], valid: Bool[Tensor, "clip token"]
+) -> Float[Tensor, ""]:
+    """Return the mean over the valid tokens; 0 for none."""
     return losses.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
 
 

@@ -41,7 +41,7 @@ class MAEDecoder(nn.Module):
         """Whether patches attend to all patches, or to those of one window."""
         window: tuple[int, int] = (4, 4)
         """Size of a window, in patches (rows, columns)."""
-        positions: Literal["sincos", "sequence"] = "sincos"
+        positions: Literal["sincos", "sincos_mae", "sequence"] = "sincos"
         """Fixed positions, see the encoder's setting."""
         norm: Norm = "pre"
         """Where the blocks normalise."""
@@ -131,8 +131,7 @@ class MAEDecoder(nn.Module):
         rows, columns = size
         x = self.embed(seen)
         x = visible.scatter(x, self.mask_embed.to(x.dtype).expand(len(x), rows * columns, -1))
-        fixed = sincos if self.config.positions == "sincos" else sequence
-        x = self.dropout(x + fixed(rows, columns, self.dim, x.device).to(x.dtype))
+        x = self.dropout(x + self.positions(rows, columns, x.device).to(x.dtype))
         if self.config.attention == "windows":
             return self._by_windows(x, size, valid)
         count = cls.shape[1]
@@ -141,6 +140,16 @@ class MAEDecoder(nn.Module):
             valid = F.pad(valid, (count, 0), value=True)
         decoded: Tensor = self.transformer(x, valid)[0]
         return decoded[:, count:]
+
+    def positions(
+        self, rows: int, columns: int, device: torch.device
+    ) -> Float[Tensor, "token dim"]:
+        """Return the fixed positions of a grid."""
+        kind = self.config.positions
+        if kind == "sequence":
+            return sequence(rows, columns, self.dim, device)
+        first: Literal["row", "column"] = "row" if kind == "sincos" else "column"
+        return sincos(rows, columns, self.dim, device, first=first)
 
     def _by_windows(self, x: Tokens, size: tuple[int, int], valid: Valid | None) -> Tokens:
         """Return the decoded tokens where each block attends within windows of the grid."""

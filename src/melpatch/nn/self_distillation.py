@@ -5,7 +5,8 @@ Sources: Caron et al. 2021, "DINO" (arXiv 2104.14294), section 3.1 and appendix 
 for patch tokens ("local").
 
 >>> config = SelfDistillation.Config(hidden_dim=64, bottleneck_dim=32)
->>> distillation = SelfDistillation(config, dim=192, names=("global", "local"))
+>>> prototypes = {"global": 8192, "local": 1024}
+>>> distillation = SelfDistillation(config, dim=192, prototypes=prototypes)
 >>> distillation.begin(steps=1000, batch_size=64)
 >>> tokens = torch.zeros(2, 64, 192)  # class tokens: (view, clip, dim)
 >>> losses = distillation.view_loss("global", tokens, tokens, step=0)
@@ -14,7 +15,7 @@ for patch tokens ("local").
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from melpatch.config import check
-from melpatch.nn.distillation import CentredTargets, chunked_cross_entropy, cross_view_loss
+from melpatch.nn.distillation import (
+    CentredTargets,
+    chunked_cross_entropy,
+    cross_view_loss,
+)
+from melpatch.nn.distillation_settings import HeadSettings
 from melpatch.nn.ema import default_momentum, ema_update, frozen_copy
 from melpatch.nn.heads import DistillationHeads, Sharing
 from melpatch.progress import notice
@@ -46,8 +52,8 @@ class SelfDistillation(nn.Module):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """Settings of self-distillation. Shares are shares of the run."""
+    class Config(HeadSettings):
+        """Settings of a loss on class tokens and one on patch tokens, as in ASiT."""
 
         global_prototypes: int = 8192
         """Prototypes of the global loss, on class tokens."""
@@ -55,27 +61,10 @@ class SelfDistillation(nn.Module):
         """Prototypes of the local loss, on patch tokens."""
         shared: Sharing = "trunk"
         """Parts that the two heads share: the trunk, none, or all."""
-        hidden_dim: int = 2048
-        """Width of the heads' trunk."""
-        bottleneck_dim: int = 256
-        """Width of the unit vectors that are compared with the prototypes."""
-        train_gain: bool = False
-        """Whether the length of the prototypes is trained; fixed at 1 is more stable."""
-        freeze_prototypes: float = 0.025
-        """Share of the run, at its start, during which the prototypes are frozen."""
-        student_temperature: float = 0.1
-        """Temperature of the student's distributions."""
-        teacher_temperature: tuple[float, float] = (0.04, 0.07)
-        """Temperature of the teacher's, at the start and after the warm-up; lower than the
-        student's."""
-        temperature_warmup: float = 0.1
-        """Share of the run over which it rises."""
-        momentum: float | None = None
-        """EMA momentum of the teacher at the start; rises to 1 over the run. None: by batch size
-        and run length."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
+            super().__post_init__()
             for name in ("global_prototypes", "local_prototypes"):
                 check(getattr(self, name) >= 2, name, getattr(self, name), "2 or more")
             alike = self.shared != "all" or self.global_prototypes == self.local_prototypes
@@ -85,43 +74,43 @@ class SelfDistillation(nn.Module):
                 self.local_prototypes,
                 f"{self.global_prototypes} as global_prototypes: all is shared",
             )
-            for name in ("hidden_dim", "bottleneck_dim"):
-                check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-            for name in ("freeze_prototypes", "temperature_warmup"):
-                check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
-            start, end = self.teacher_temperature
-            limit = f"0 < start <= end < student_temperature = {self.student_temperature:g}"
-            check(
-                0 < start <= end < self.student_temperature,
-                "teacher_temperature",
-                self.teacher_temperature,
-                limit,
-            )
-            check(
-                self.momentum is None or 0 <= self.momentum < 1,
-                "momentum",
-                self.momentum,
-                "0 to below 1, or none",
-            )
 
-    def __init__(self, config: Config, dim: int, names: tuple[str, ...]) -> None:
-        """Build the heads for tokens of ``dim`` channels; ``names`` are "global", "local" or
-        both."""
+        def prototypes(self, names: Iterable[str]) -> dict[str, int]:
+            """Return the number of prototypes of each of the losses "global" and "local"."""
+            return {name: int(getattr(self, f"{name}_prototypes")) for name in names}
+
+    def __init__(
+        self,
+        config: HeadSettings,
+        dim: int,
+        prototypes: Mapping[str, int],
+        shared: Sharing = "none",
+        flag: str = "--objective.distillation",
+    ) -> None:
+        """Build the heads.
+
+        Args:
+            config: their settings.
+            dim: channels of a token.
+            prototypes: number of prototypes of each loss, by its name.
+            shared: parts that the heads of several losses share.
+            flag: flag of the settings, for what is printed.
+        """
         super().__init__()
         self.config = config
-        classes = {name: int(getattr(config, f"{name}_prototypes")) for name in names}
+        self.flag = flag
         self.student = DistillationHeads(
             dim,
             config.hidden_dim,
             config.bottleneck_dim,
-            classes,
-            shared=config.shared,
+            prototypes,
+            shared=shared,
             train_gain=config.train_gain,
         )
         self.teacher = frozen_copy(self.student)
         self.targets = nn.ModuleDict()
-        for name, count in classes.items():
-            self.targets[name] = CentredTargets(count)
+        for name, count in prototypes.items():
+            self.targets[name] = CentredTargets(count, centre_of=config.centre)
         self.steps = 1
         self.momentum = config.momentum or 0.0
 
@@ -135,7 +124,7 @@ class SelfDistillation(nn.Module):
         self.momentum = default_momentum(batch_size, steps)
         notice(
             f"the teacher's momentum starts at {self.momentum:.5f}, for {steps} steps of "
-            f"{batch_size} clips; --objective.distillation.momentum sets another"
+            f"{batch_size} clips; {self.flag}.momentum sets another"
         )
 
     def train(self, mode: bool = True) -> "SelfDistillation":
@@ -155,7 +144,7 @@ class SelfDistillation(nn.Module):
         """Return the weighted cross-entropy of each token with the teacher's, and the gauges.
 
         Args:
-            name: "global" or "local", which heads to use.
+            name: the loss whose heads to use, such as "local".
             student_out: the student's tokens.
             teacher_out: the teacher's tokens at the same places.
             weights: weight of each token; weights that sum to 1 make a mean.
@@ -230,8 +219,9 @@ class SelfDistillation(nn.Module):
         ema_update(self.teacher, self.student, self.momentum_at(step))
 
     def momentum_at(self, step: int) -> float:
-        """Return the teacher's momentum in a step: half a cosine, from its start to 1."""
-        return cosine(self.momentum, 1.0, self._progress(step))
+        """Return the teacher's momentum in a step, which rises from its start to 1."""
+        curve = {"linear": ramp, "cosine": cosine}[self.config.momentum_curve]
+        return curve(self.momentum, 1.0, self._progress(step))
 
     def temperature(self, step: int) -> float:
         """Return the teacher's temperature in a step.
@@ -267,7 +257,7 @@ class SelfDistillation(nn.Module):
                 continue
             return (
                 f"collapse: the {name} {symptom}; try {remedy}, or another momentum "
-                f"(now {self.momentum:.4f}) (--objective.distillation.*)"
+                f"(now {self.momentum:.4f}) ({self.flag}.*)"
             )
         return None
 

@@ -163,7 +163,9 @@ class ASiT(Objective):
         self.teacher = None
         distilled = tuple(name for name in ("global", "local") if name in config.weights)
         if distilled:
-            self.distillation = SelfDistillation(config.distillation, encoder.embed_dim, distilled)
+            heads = config.distillation
+            prototypes = heads.prototypes(distilled)
+            self.distillation = SelfDistillation(heads, encoder.embed_dim, prototypes, heads.shared)
             self.teacher = frozen_copy(encoder)
 
     @classmethod

@@ -13,6 +13,14 @@ out from context::
 Niizumi et al. 2023, "Masked Modeling Duo" (arXiv 2210.14648) and 2024 (arXiv 2404.06095). With
 ``teacher_sees = "all"`` and other losses it is the audio JEPA of Riou et al. 2024 (arXiv 2405.08679), or
 like data2vec (Baevski et al. 2022, arXiv 2202.03555) with ``target_layers``.
+
+With ``classification`` it is MATPAC (Quelennec et al. 2025, arXiv 2502.12031): heads h and h' map
+prediction and target to classes, whose distributions shall agree too; with ``hypotheses`` MATPAC++
+(arXiv 2508.12709): several predictions p_i, of which the better ones are trained::
+
+    L  = (1 - a) L_p + a L_c
+    L_p = sum_i w_i (2 - 2 cos(p_i, t))       w_i: see melpatch.nn.hypotheses
+    L_c = H(h'(t), h(p_best))                 see melpatch.nn.distillation
 """
 
 from collections.abc import Mapping
@@ -24,23 +32,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from melpatch.audio.logmel import LogMel
-from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
-from melpatch.nn.ema import Momentum, ema_update, frozen_copy
-from melpatch.nn.latent import LatentLoss, latent_loss, standardise_tokens
+from melpatch.nn.distillation_settings import Classification
+from melpatch.nn.hypotheses import Hypotheses, best_hypothesis, hypothesis_weights
+from melpatch.nn.latent import LatentLoss, latent_loss, mean_over, standardise_tokens, token_losses
 from melpatch.nn.mae_decoder import MAEDecoder
-from melpatch.nn.masked import masked_mean
+from melpatch.nn.masked import at_least_float32, masked_mean
 from melpatch.nn.masking import Masking, PatchSplit
-from melpatch.nn.transformer import init_xavier
-from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture, Plan
+from melpatch.nn.self_distillation import SelfDistillation
+from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan
+from melpatch.objectives.latent import LatentConfig, LatentObjective
 from melpatch.rng import seeded
 
-_COLLAPSED = 0.99
-"""Mean cosine of a clip's targets with their mean from which on they say nothing."""
+Tokens = Float[Tensor, "clip masked dim"]
 
 
-class M2D(MaskedObjective):
+class M2D(LatentObjective):
     """Masked latent prediction with a momentum teacher (section 3 of the paper).
 
     *Differs:* the teacher starts as a copy of the student unless ``teacher_start`` is random, as published;
@@ -48,7 +56,7 @@ class M2D(MaskedObjective):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(LatentConfig):
         """Settings of M2D."""
 
         mask: Masking.Config = field(default_factory=lambda: Masking.Config(ratio=0.7))
@@ -72,12 +80,10 @@ class M2D(MaskedObjective):
         loss: LatentLoss = "cosine"
         """Between prediction and target: 2 - 2 cos (cosine), squared error over the root of the width
         (l2), or smooth L1."""
-        momentum: Momentum = field(default_factory=Momentum)
-        """How slowly the teacher follows."""
-
-        def __post_init__(self) -> None:
-            """Check the ranges."""
-            check(self.target_layers >= 0, "target_layers", self.target_layers, "0 or more")
+        classification: Classification = field(default_factory=Classification)
+        """Classes of the targets, which are predicted too (MATPAC)."""
+        hypotheses: Hypotheses = field(default_factory=Hypotheses)
+        """Several predictions of each target (MATPAC++)."""
 
     def __init__(
         self,
@@ -89,53 +95,84 @@ class M2D(MaskedObjective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: M2D.Config = config
-        allowed = f"0 to {encoder.num_layers}, the layers of the encoder"
-        fits = config.target_layers <= encoder.num_layers
-        check(fits, "objective.target_layers", config.target_layers, allowed)
-        self.masking = Masking(config.mask, encoder.grid)
         self.decoder = MAEDecoder(config.decoder, encoder.embed_dim, encoder.num_layers)
-        self.head = nn.Linear(self.decoder.dim, encoder.embed_dim)
-        init_xavier(self.head)
-        self.teacher = frozen_copy(encoder)
-        self.momentum = config.momentum.over(1, 1)
+        self.head = nn.Linear(self.decoder.dim, config.hypotheses.count * encoder.embed_dim)
+        _init_heads(self.head, config.hypotheses.count)
+        self.distillation = None
+        if config.classification.weight:
+            self.distillation = SelfDistillation(
+                config.classification,
+                encoder.embed_dim,
+                {"class": config.classification.prototypes},
+                flag="--objective.classification",
+            )
 
     def begin(self, plan: Plan) -> None:
-        """Start the teacher, and fit its momentum to the run."""
+        """Start the teacher and its heads, and fit all schedules to the run."""
         super().begin(plan)
-        self.momentum = self.config.momentum.over(plan.batch_size, plan.steps)
-        first: Encoder = self.encoder
         if self.config.teacher_start == "random":
             with seeded(self.seed, "teacher"):
-                first = type(self.encoder)(self.encoder.config, self.encoder.grid.n_mels)
-            first.to(next(self.teacher.parameters()).device)
-        self.teacher.load_state_dict(first.state_dict())
+                first: Encoder = type(self.encoder)(self.encoder.config, self.encoder.grid.n_mels)
+            self.teacher.load_state_dict(first.state_dict())
         self._share_embedding()
-
-    def train(self, mode: bool = True) -> "M2D":
-        """Set training mode; the teacher stays in evaluation mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
+        if self.distillation is not None:
+            self.distillation.begin(plan.steps, plan.batch_size)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the mean loss over the masked tokens of the batch, and two mean cosines with the targets.
+        """Return the mean loss over the masked tokens of the batch, its parts, and two mean cosines.
 
-        ``cosine`` is that of the predictions; ``clip_mean_cosine`` that of the mean target of the clip,
-        which a prediction has to beat that tells the parts of a clip apart.
+        ``cosine`` is that of the predictions with the targets; ``clip_mean_cosine`` that of the mean
+        target of the clip, which a prediction has to beat that tells the parts of a clip apart.
         """
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
         tokens = self.encoder.tokens(features.spectrogram)
-        predictions = self.head(self.decode_masked(self.decoder, features, split, tokens))
+        predictions = self.predictions(features, split, tokens)
         targets = self.targets(features, tokens, split)
         valid = split.masked.valid
-        loss = latent_loss(predictions, targets, valid, self.config.loss)
+        losses = token_losses(predictions, targets[:, :, None], self.config.loss)
+        weights = hypothesis_weights(losses, self._temperature(step))
+        best = best_hypothesis(predictions, losses)
+        loss = mean_over((weights * losses).sum(dim=2), valid)
         clip_mean = masked_mean(targets, valid)[:, None].expand_as(targets)
         metrics = {
-            "cosine": 1 - latent_loss(predictions.detach(), targets, valid, "cosine") / 2,
+            "cosine": 1 - latent_loss(best.detach(), targets, valid, "cosine") / 2,
             "clip_mean_cosine": 1 - latent_loss(clip_mean, targets, valid, "cosine") / 2,
         }
+        if self.distillation is not None:
+            metrics["prediction"] = loss
+            metrics |= self.classify(best, targets, features, split, step)
+            share = self.config.classification.weight
+            loss = (1 - share) * loss + share * metrics["class"]
         return ObjectiveOutput(loss, valid.sum().float(), metrics)
+
+    def predictions(
+        self, features: Features, split: PatchSplit, tokens: Float[Tensor, "clip token dim"]
+    ) -> Float[Tensor, "clip masked hypothesis dim"]:
+        """Return what is predicted at the masked places, by each hypothesis."""
+        decoded = self.decode_masked(self.decoder, features, split, tokens)
+        count = self.config.hypotheses.count
+        predicted: Tensor = self.head(decoded).unflatten(2, (count, -1))
+        return predicted
+
+    def classify(
+        self, best: Tokens, targets: Tokens, features: Features, split: PatchSplit, step: int
+    ) -> dict[str, Tensor]:
+        """Return the mean cross-entropy of the masked patches' classes, and its gauges."""
+        valid = split.masked.valid
+        chosen: slice | Tensor = slice(None)
+        if features.valid is not None:
+            chosen = valid.flatten().nonzero()[:, 0]  # waits for the device
+        # A mean over the valid places.
+        weights = valid.flatten()[chosen].to(targets.dtype) / valid.sum().clamp(min=1)
+        assert self.distillation is not None
+        return self.distillation.token_loss(
+            "class",
+            best.flatten(0, 1)[chosen],
+            targets.flatten(0, 1)[chosen],
+            weights,
+            step,
+        )
 
     @torch.no_grad()
     def targets(
@@ -170,23 +207,28 @@ class M2D(MaskedObjective):
             target = torch.stack(layers).mean(dim=0)
         if sees_all:
             target = masked.gather(target)
-        return standardise_tokens(target) if config.standardise else target
+        if config.standardise:
+            return standardise_tokens(target)
+        return at_least_float32(target)
 
     def after_step(self, step: int) -> None:
-        """Move the teacher towards the student."""
-        ema_update(self.teacher, self.encoder, self.momentum(step))
+        """Move the teacher and its heads towards the student."""
+        super().after_step(step)
         self._share_embedding()
+        if self.distillation is not None:
+            self.distillation.after_step(step)
+
+    def clip_spread(self, metrics: Mapping[str, float]) -> float:
+        """Return the share of the targets' energy by which those of a clip differ."""
+        # |mean|^2 = cos^2 for unit vectors whose mean cosine with their mean is cos.
+        return 1 - metrics.get("clip_mean_cosine", 0.0) ** 2
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return a warning with a remedy if the teacher makes the same of all parts of a clip."""
-        alike = metrics.get("clip_mean_cosine", 0.0)
-        if alike < _COLLAPSED:
-            return None
-        return (
-            f"the targets of all patches of a clip are alike (mean cosine {alike:.3f}), so there is "
-            "nothing left to predict; raise --objective.momentum.start, lower --lr, or look at the "
-            "corpus for silent clips"
-        )
+        """Return a warning with a remedy if the targets are all alike, or the classes collapse."""
+        warning = super().warning(metrics, step)
+        if warning is None and self.distillation is not None:
+            warning = self.distillation.warning(metrics, step)
+        return warning
 
     def picture(self, batch: Batch, step: int) -> Picture:
         """Return the first clip with masked patches blank; what is predicted are no pixels."""
@@ -204,3 +246,15 @@ class M2D(MaskedObjective):
         for name, parameter in self.encoder.named_parameters():
             if layers[name] == 0:
                 of_teacher[name].copy_(parameter)
+
+    def _temperature(self, step: int) -> float:
+        """Return the temperature of the hypotheses' weights at a step."""
+        return self.config.hypotheses.temperature_at(step / self.steps)
+
+
+@torch.no_grad()
+def _init_heads(head: nn.Linear, count: int) -> None:
+    """Start each of the ``count`` heads that a linear layer holds Xavier-uniform, with a bias of 0."""
+    for weight in head.weight.chunk(count):
+        nn.init.xavier_uniform_(weight)
+    nn.init.zeros_(head.bias)

@@ -19,15 +19,17 @@ def m2d(size: str) -> RunConfig:
 
     Source: Niizumi et al. 2022 (arXiv 2210.14648), section 4, and 2024 (arXiv 2404.06095): AdamW, 3e-4
     per 256 clips, 20 epochs of warm-up, a cosine to 0, norm of the gradient at most 3, momentum from
-    0.99995 to 0.99999, a teacher with random weights of its own. *Differs*: the predictor's positions
-    have the row in their first half of channels, there the column.
+    0.99995 to 0.99999, a teacher with random weights of its own.
     """
     return RunConfig(
         front_end=front_ends.m2d(),
         encoder=ViT.Config.of_size(size, init="mae", positions="sincos_mae"),
         objective=M2D.Config(
             decoder=MAEDecoder.Config(
-                dim=512, depth=min(8, 2 * ViT.Config.of_size(size).depth), num_heads=16
+                dim=512,
+                depth=min(8, 2 * ViT.Config.of_size(size).depth),
+                num_heads=16,
+                positions="sincos_mae",
             ),
             teacher_start="random",
             momentum=Momentum(start=0.99995, end=0.99999),
@@ -49,7 +51,7 @@ def m2d(size: str) -> RunConfig:
 def m2d_06(size: str) -> RunConfig:
     """M2D with 60 % of the patches masked, the second published model (EVAR: 80.1 %).
 
-    Source and *Differs*: as :func:`m2d`.
+    Source: as :func:`m2d`.
     """
     base = m2d(size)
     return replace(base, objective=replace(base.objective, mask=Masking.Config(ratio=0.6)))
@@ -59,7 +61,7 @@ def jepa(size: str) -> RunConfig:
     """Audio JEPA of Riou et al.: clips of 2.08 s, smooth L1, a teacher of the masked patches alone.
 
     Source: Riou et al. 2024 (arXiv 2405.08679) and the published settings: 80 bands, 208 frames, 65
-    patches, otherwise M2D's. *Differs*: as :func:`m2d`.
+    patches, otherwise M2D's.
     """
     base = m2d(size)
     return replace(
@@ -92,7 +94,7 @@ def msm_mae(size: str) -> RunConfig:
     """MSM-MAE: a masked autoencoder with M2D's front end and training (EVAR: 79.1 %).
 
     Source: Niizumi et al. 2022 (arXiv 2204.12260) and its figures beside M2D: 75 % masked, four decoder
-    blocks of 384 channels, pixels normalised per patch. *Differs*: as :func:`m2d`.
+    blocks of 384 channels, pixels normalised per patch.
     """
-    decoder = MAEDecoder.Config(dim=384, depth=4, num_heads=6)
+    decoder = MAEDecoder.Config(dim=384, depth=4, num_heads=6, positions="sincos_mae")
     return replace(m2d(size), objective=MaskSpec.Config(decoder=decoder))

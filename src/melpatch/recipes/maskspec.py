@@ -44,7 +44,9 @@ def maskspec_32k(size: str) -> RunConfig:
     return RunConfig(
         front_end=front_ends.maskspec(),
         encoder=ViT.Config.of_size(size, partial="drop", init="mae", positions="sincos_mae"),
-        objective=MaskSpec.Config(decoder=MAEDecoder.Config(dim=512, depth=8, num_heads=16)),
+        objective=MaskSpec.Config(
+            decoder=MAEDecoder.Config(dim=512, depth=8, num_heads=16, positions="sincos_mae")
+        ),
         # 992 frames
         loader=LoaderConfig(batch_size=512, seconds=9.92),
         train=TrainConfig(
