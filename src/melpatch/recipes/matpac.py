@@ -36,7 +36,6 @@ def matpac(size: str) -> RunConfig:
         loader=replace(base.loader, seconds=6.095),
         train=replace(
             base.train,
-            epochs=None,
             steps=294_816,
             lr=3e-4,
             lr_warmup=19_654 / 294_816,
