@@ -113,6 +113,7 @@ class M2D(LatentObjective):
         if self.config.teacher_start == "random":
             with seeded(self.seed, "teacher"):
                 first: Encoder = type(self.encoder)(self.encoder.config, self.encoder.grid.n_mels)
+            first.to(next(self.teacher.parameters()).device)
             self.teacher.load_state_dict(first.state_dict())
         self._share_embedding()
         if self.distillation is not None:
