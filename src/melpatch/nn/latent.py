@@ -16,6 +16,7 @@ and M2D (Niizumi et al. 2022, arXiv 2210.14648); the square over sqrt(D) of data
 tensor(8.)
 """
 
+import math
 from typing import Literal
 
 import torch.nn.functional as F
@@ -47,7 +48,8 @@ def token_losses(
         case "cosine":
             return 2 - 2 * F.cosine_similarity(predictions, targets, dim=-1)
         case "l2":
-            return (predictions - targets).square().sum(dim=-1) / targets.shape[-1] ** 0.5
+            squares: Tensor = (predictions - targets).square().sum(dim=-1)
+            return squares / math.sqrt(targets.shape[-1])
         case "smooth_l1":
             targets = targets.expand_as(predictions)
             return F.smooth_l1_loss(predictions, targets, reduction="none").mean(dim=-1)
