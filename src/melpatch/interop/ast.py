@@ -4,7 +4,7 @@ from torch import Tensor
 
 from melpatch.audio.logmel import LogMel
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Axes, Published, Reading
+from melpatch.interop.base import Axes, Head, Published, Reading
 from melpatch.interop.timm_vit import State, TimmViT, patch_positions
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.position_tables import Geometry
@@ -20,7 +20,7 @@ N_MELS = 128
 
 
 class AST(TimmViT):
-    """Published AST and SSAST weights: timm's names after ``v.``; their heads are left out.
+    """Published AST and SSAST weights: timm's names after ``v.``, their classifier ``mlp_head``.
 
     SSAST's pretraining files hold the size of their spectrograms. Others do not: their patches
     begin every 10 mels and frames (every frame, if they are as high as the spectrogram), or do not
@@ -74,6 +74,20 @@ class AST(TimmViT):
         if frames not in STATISTICS:
             note = "mean and std are not in the file: those of AudioSet"
         return settings._replace(notes=[note])
+
+    def head(self, weights: Weights, reading: Reading) -> Head | None:
+        """Return the head ``mlp_head``.
+
+        The file does not say what it pools: AST the class tokens, SSAST the patches or, if asked,
+        the class tokens. Patches as high as the spectrogram are SSAST's alone.
+        """
+        if "mlp_head.1.weight" not in weights.state:
+            return None
+        height = weights.state["v.patch_embed.proj.weight"].shape[2]
+        pooling = "mean" if height == N_MELS else "cls"
+        others = {"mean": "an SSAST of class tokens takes cls", "cls": "SSAST may take mean"}
+        note = f"pooling is not in the file: {pooling}, see --pooling ({others[pooling]})"
+        return Head(linear="mlp_head.1", norm="mlp_head.0", pooling=pooling, notes=[note])
 
 
 def spectrogram_geometry(state: State) -> Geometry | None:

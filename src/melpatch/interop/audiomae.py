@@ -5,8 +5,8 @@ from typing import Any
 
 from melpatch.audio.logmel import LogMel
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Axes, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT, has_one_colour, patch_positions
+from melpatch.interop.base import Axes, Head, Published, Reading
+from melpatch.interop.timm_vit import State, TimmViT, depth_of, has_one_colour, patch_positions
 from melpatch.nn.position_tables import Geometry, Sines, sines
 from melpatch.weight_files import Weights
 
@@ -29,8 +29,9 @@ class AudioMAE(TimmViT):
     one of these two kinds, and nothing speaks against it: arguments of the training code, decoder.
 
     Source: Huang et al. 2022 (arXiv 2207.06405); the layout is that of the published code.
-    *Differs*: the table is trained further, which the published code does not do; the fine-tuned
-    model has no norm before its mean over the patches, so the encoder keeps its own there.
+    *Differs*: the table is trained further, which the published code does not do. The fine-tuned
+    model has no norm before its mean over the patches: its head takes the last block's output, and
+    an encoder that starts from it keeps its own norm.
     """
 
     family = "Audio-MAE"
@@ -90,6 +91,16 @@ class AudioMAE(TimmViT):
         """Return the settings of the encoder and its front end; see :class:`WeightFormat`."""
         note = "mean and std are not in the file: AudioSet's, as published"
         return super().published(weights, reading)._replace(notes=[note])
+
+    def head(self, weights: Weights, reading: Reading) -> Head | None:
+        """Return the head of a fine-tuned file: of the mean of the patches, or of the class token."""
+        if "head.weight" not in weights.state:
+            return None
+        if "fc_norm.weight" not in weights.state:
+            return Head(linear="head", pooling="cls")
+        pooling = f"mean+layers={depth_of(weights.state)}"
+        eps = self.norm_eps(weights)
+        return Head(linear="head", norm="fc_norm", norm_eps=eps, pooling=pooling)
 
 
 def sines_of(weights: Weights) -> Sines | None:

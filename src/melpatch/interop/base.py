@@ -2,7 +2,8 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -66,6 +67,32 @@ class Converted(NamedTuple):
     """How the weights were changed to fit, for the user."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A published classifier behind an encoder: pooling, perhaps a LayerNorm, and a linear layer.
+
+    Its layers are named as in the file: ``linear = "mlp_head.1"`` stands for the tensors
+    ``mlp_head.1.weight`` and ``mlp_head.1.bias``.
+    """
+
+    linear: str
+    """Name of the linear layer, from the pooled vector to the logits."""
+    norm: str | None = None
+    """Name of the LayerNorm before it; None if there is none."""
+    norm_eps: float = 1e-5
+    """Epsilon of that LayerNorm."""
+    pooling: str = "cls"
+    """Tokens to vector, spelled as in :mod:`melpatch.nn.pooling`."""
+    labels: Sequence[str] = ()
+    """Names of the classes in the order of the logits; empty if the file does not hold them."""
+    multi_label: bool | None = None
+    """Whether each class has a sigmoid of its own; None if neither file nor family says it."""
+    seconds: float | None = None
+    """Longest input; None for that of the front end, or 10 s."""
+    notes: Sequence[str] = ()
+    """What the user should know, such as what the file does not say."""
+
+
 class WeightFormat(ABC):
     """A format of published weights: its key names, and how they map to an encoder's.
 
@@ -119,6 +146,18 @@ class WeightFormat(ABC):
             ConfigError: they do not fit the encoder; the message names the flag that makes it fit.
         """
 
+    def head(self, weights: Weights, reading: Reading) -> Head | None:
+        """Return the classifier that the weights hold; None if they hold none, or none that is read.
+
+        Args:
+            weights: what a file holds.
+            reading: how they are read.
+
+        Raises:
+            ConfigError: there is one, but something that it needs is missing.
+        """
+        return None
+
 
 def left_out(parts: Set[str]) -> list[str]:
     """Return a note on the parts of a file that are left out; no note if there are none."""
@@ -127,67 +166,108 @@ def left_out(parts: Set[str]) -> list[str]:
     return [f"left out: {', '.join(sorted(parts))}"]
 
 
-def published_settings(source: str, reading: Reading | None = None) -> tuple[str, Published]:
-    """Return the encoder's name and the settings that published weights were trained with.
+class Foreign:
+    """Weights of other code that have been read, and whose format is known.
 
     Args:
         source: see :func:`melpatch.weight_files.read_weights`.
         reading: how they are read.
 
+    Attributes:
+        source: where they come from.
+        weights: what the file holds.
+        format: whose weights they are.
+
     Raises:
         CheckpointError: the source cannot be read.
-        ConfigError: its format is unknown, or it does not say what is needed.
+        ConfigError: its format is unknown.
     """
-    weights = read_weights(source)
-    try:
-        weight_format = recognise(weights, reading)
-        return weight_format.encoder, _published(weight_format, weights, reading or Reading())
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
+
+    def __init__(self, source: str, reading: Reading | None = None) -> None:
+        self.source = source
+        self.weights = read_weights(source)
+        self._reading = reading or Reading()
+        with self.named():
+            self.format = recognise(self.weights, reading)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Put the source before the message of a ConfigError that the body raises."""
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(f"{self.source}: {error}") from error
+
+    def published(self) -> Published:
+        """Return the settings that the weights were trained with.
+
+        Raises:
+            ConfigError: the weights do not say what is needed.
+        """
+        with self.named(), _of_its_shapes(self.format):
+            return self.format.published(self.weights, self._reading)
+
+    def head(self) -> Head | None:
+        """Return the classifier that the weights hold, if any; see :meth:`WeightFormat.head`."""
+        with self.named(), _of_its_shapes(self.format):
+            return self.format.head(self.weights, self._reading)
+
+    def fill(self, encoder: Encoder, besides: Collection[str] = ()) -> list[str]:
+        """Load the weights into an encoder, and return notes for the user.
+
+        Args:
+            encoder: the encoder.
+            besides: names of tensors that are not for the encoder.
+
+        Raises:
+            CheckpointError: a weight that is used is no finite number.
+            ConfigError: the weights do not fit the encoder.
+        """
+        with self.named():
+            _require_encoder(encoder, self.format, self.weights.state.keys())
+            state = {key: value for key, value in self.weights.state.items() if key not in besides}
+            weights = self.weights._replace(state=state)
+            converted = _converted(self.format, weights, encoder, self._reading)
+            # Only what is used counts: the parts that are left out may hold masks of -inf.
+            require_finite(converted.state, self.source)
+            load_into(encoder, converted.state)
+        return converted.notes
+
+
+def published_settings(source: str, reading: Reading | None = None) -> tuple[str, Published]:
+    """Return the encoder's name and the settings that published weights were trained with.
+
+    See :class:`Foreign` for the arguments and errors.
+    """
+    foreign = Foreign(source, reading)
+    return foreign.format.encoder, foreign.published()
 
 
 def start_from_weights(objective: Objective, source: str, reading: Reading | None = None) -> str:
     """Load published weights into an objective's encoder; return a sentence for the user on it.
 
-    Args:
-        objective: the objective whose encoder is filled.
-        source: see :func:`melpatch.weight_files.read_weights`.
-        reading: how they are read.
-
-    Raises:
-        CheckpointError: the source cannot be read.
-        ConfigError: its format is unknown, or it does not fit the encoder.
+    See :class:`Foreign` for the other arguments, and :meth:`Foreign.fill` for the errors.
     """
-    encoder = objective.encoder
-    weights = read_weights(source)
-    try:
-        weight_format = recognise(weights, reading)
-        _require_encoder(encoder, weight_format, weights.state.keys())
-        converted = _converted(weight_format, weights, encoder, reading or Reading())
-        # Only what is used counts: the parts that are left out may hold masks of -inf.
-        require_finite(converted.state, source)
-        load_into(encoder, converted.state)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
-    notes = "; ".join(
-        [weight_format.family, *converted.notes, *_notes_on_settings(weight_format, weights)]
-    )
-    return f"the encoder starts from {source}: {notes}"
+    foreign = Foreign(source, reading)
+    notes = foreign.fill(objective.encoder)
+    notes = [foreign.format.family, *notes, *_notes_on_settings(foreign)]
+    return f"the encoder starts from {source}: {'; '.join(notes)}"
 
 
-def _notes_on_settings(weight_format: WeightFormat, weights: Weights) -> Sequence[str]:
+def _notes_on_settings(foreign: Foreign) -> Sequence[str]:
     """Return what the user should know of the settings of weights, whether or not they are used."""
     try:
-        return _published(weight_format, weights, Reading()).notes
+        return foreign.format.published(foreign.weights, Reading()).notes
     # Where heads or axes are not known, the user has given them all.
-    except ConfigError:
+    except (ConfigError, *_DAMAGE):
         return ()
 
 
-def _published(weight_format: WeightFormat, weights: Weights, reading: Reading) -> Published:
-    """Return the published settings; tensors of another shape than the format's are refused."""
+@contextmanager
+def _of_its_shapes(weight_format: WeightFormat) -> Iterator[None]:
+    """Refuse tensors of other shapes than the format's, on which the body fails."""
     try:
-        return weight_format.published(weights, reading)
+        yield
     except _DAMAGE as error:
         raise _not_of(weight_format, error) from error
 
@@ -204,10 +284,8 @@ def _converted(
     for name, value in weights.state.items():
         if value.is_complex():
             raise ConfigError(f"{shortened(name, typed=True)} holds complex numbers, not weights")
-    try:
+    with _of_its_shapes(weight_format):
         converted = weight_format.convert(weights, encoder, reading)
-    except _DAMAGE as error:
-        raise _not_of(weight_format, error) from error
     _require_shapes(converted.state, encoder)
     return converted
 

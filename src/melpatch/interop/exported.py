@@ -8,7 +8,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import from_dict
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Axes, Published, Reading
+from melpatch.interop.base import Axes, Head, Published, Reading
 from melpatch.interop.timm_vit import State, TimmViT, patch_positions
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
@@ -51,6 +51,21 @@ class Exported(TimmViT):
     def published(self, weights: Weights, reading: Reading) -> Published:
         """Return the settings in the header."""
         return Published(_encoder(weights), _front_end(weights))
+
+    def head(self, weights: Weights, reading: Reading) -> Head | None:
+        """Return the head of a classifier, with the pooling and labels in the header."""
+        if "mlp_head.1.weight" not in weights.state:
+            return None
+        about = weights.facts[HEADER]
+        return Head(
+            linear="mlp_head.1",
+            norm="mlp_head.0",
+            norm_eps=float(about.get("head_norm_eps", 1e-5)),
+            pooling=about["pooling"],
+            labels=tuple(map(str, about["labels"])),
+            multi_label=about.get("multi_label"),
+            seconds=about.get("seconds"),
+        )
 
 
 def _encoder(weights: Weights) -> ViT.Config:

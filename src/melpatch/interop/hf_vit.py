@@ -1,15 +1,16 @@
 """Weights of Hugging Face transformers: ViT, DeiT, ViTMAE and AST, of versions 4 and 5."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from melpatch.audio.logmel import LogMel
-from melpatch.errors import ConfigError
+from melpatch.errors import ConfigError, shortened
 from melpatch.interop.ast import published_frames, spectrogram_geometry
-from melpatch.interop.base import Axes, Published, Reading
+from melpatch.interop.base import Axes, Head, Published, Reading
 from melpatch.interop.timm_vit import State, TimmViT
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.position_tables import Geometry
@@ -17,6 +18,13 @@ from melpatch.weight_files import Weights
 
 NORM_EPS = 1e-12
 """Epsilon of LayerNorm in these models, unless config.json says otherwise."""
+_DENSE = "classifier.dense"
+_MULTI_LABEL = {
+    "multi_label_classification": True,
+    "single_label_classification": False,
+    None: None,
+}
+"""Whether clips have several labels, by the problem_type of config.json."""
 _MODEL = re.compile(r"^(vit|deit|audio_spectrogram_transformer)\.")
 # Longer patterns come before those that match their end, as in "attention.output.dense".
 _TO_TIMM = (
@@ -130,10 +138,55 @@ class HFViT(TimmViT):
         note = "no preprocessor_config.json beside the weights: mean and std are AudioSet's"
         return settings._replace(notes=[note])
 
+    def head(self, weights: Weights, reading: Reading) -> Head | None:
+        """Return the head of an ASTForAudioClassification; those for images are not read.
+
+        Raises:
+            ConfigError: there is no config.json, or its labels or its problem_type cannot be used.
+        """
+        if f"{_DENSE}.weight" not in weights.state:
+            return None
+        config = _config(weights)
+        if not config:
+            raise ConfigError(
+                "a classifier without config.json beside it, which tells its labels and settings; "
+                "put both into one folder, with preprocessor_config.json"
+            )
+        kind = config.get("problem_type")
+        if kind not in _MULTI_LABEL:
+            allowed = ", ".join(filter(None, _MULTI_LABEL))
+            raise ConfigError(
+                f"problem_type = {shortened(kind)} in config.json; allowed: {allowed}"
+            )
+        return Head(
+            linear=_DENSE,
+            norm="classifier.layernorm",
+            norm_eps=self.norm_eps(weights),
+            labels=_labels(config),
+            multi_label=_MULTI_LABEL[kind],
+        )
+
 
 def _config(weights: Weights) -> dict[str, Any]:
     config: dict[str, Any] = weights.facts.get("config", {})
     return config
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the labels of config.json in the order of their numbers; empty if it has none.
+
+    Raises:
+        ConfigError: they are not numbered from 0.
+    """
+    names = config.get("id2label")
+    if names is None:
+        return ()
+    if isinstance(names, dict) and names.keys() == {str(number) for number in range(len(names))}:
+        return tuple(str(names[str(number)]) for number in range(len(names)))
+    raise ConfigError(
+        f"id2label = {shortened(names)} in config.json; wanted: a name for each of the numbers "
+        "from 0, one per class; download it again"
+    )
 
 
 def _add_missing_biases(tensors: dict[str, Tensor]) -> None:

@@ -8,20 +8,30 @@ from torch import Tensor
 from melpatch.audio import front_ends
 from melpatch.encoders.cnn14 import BLOCKS, CNN14, WIDTHS
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Axes, Converted, Published, Reading, WeightFormat, left_out
+from melpatch.interop.base import (
+    Axes,
+    Converted,
+    Head,
+    Published,
+    Reading,
+    WeightFormat,
+    left_out,
+)
 from melpatch.weight_files import Weights
 
 _RATES = {1024: 32000, 512: 16000, 256: 8000}
 """Sampling rate of the published models, by the points of their Fourier transform."""
 _STFT = "spectrogram_extractor.stft.conv_real.weight"
+_CLASSIFIER = "fc_audioset"
+_SECONDS = 10.0  # clips of AudioSet
 _USED = re.compile(r"bn0\.|conv_block\d+\.(conv|bn)[12]\.|fc1\.")
 
 
 class PANNs(WeightFormat):
-    """Published PANNs weights: ``bn0``, ``conv_block1`` to ``conv_block6``, ``fc1``.
+    """Published PANNs weights: ``bn0``, ``conv_block1`` to ``conv_block6``, ``fc1``, ``fc_audioset``.
 
     Its spectrograms are (frame, mel), ours (mel, frame), so that kernels are transposed. The front
-    end and the classifier are left out.
+    end in the file is not read.
 
     Source: Kong et al. 2020 (arXiv 1912.10211), the published code.
     """
@@ -76,6 +86,12 @@ class PANNs(WeightFormat):
             note = "frames are cut before the first convolution (--encoder.trim pooling is theirs)"
             notes.insert(0, note)
         return Converted(converted, notes)
+
+    def head(self, weights: Weights, reading: Reading) -> Head | None:
+        """Return the head ``fc_audioset``: a linear layer on the embedding, a sigmoid per class."""
+        if f"{_CLASSIFIER}.weight" not in weights.state:
+            return None
+        return Head(linear=_CLASSIFIER, multi_label=True, seconds=_SECONDS)
 
 
 def _check_size(state: Mapping[str, Tensor], encoder: CNN14) -> None:

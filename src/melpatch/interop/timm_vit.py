@@ -121,7 +121,7 @@ class TimmViT(WeightFormat):
         width = len(state["patch_embed.proj.weight"])
         settings: dict[str, Any] = {
             "embed_dim": width,
-            "depth": _depth(state),
+            "depth": depth_of(state),
             "num_heads": self.num_heads(weights, width, reading),
             "mlp_ratio": len(state["blocks.0.mlp.fc1.bias"]) / width,
             "patch": _patch(state, geometry),
@@ -180,7 +180,8 @@ def patch_positions(state: State) -> Tensor | None:
     return state["pos_embed"][0, len(_class_token_names(state)) :]
 
 
-def _depth(state: State) -> int:
+def depth_of(state: State) -> int:
+    """Return the number of blocks."""
     blocks = [key for key in state if _PLAIN.match(key) and key.startswith("blocks.")]
     return 1 + max(int(key.split(".")[1]) for key in blocks)
 
@@ -206,7 +207,7 @@ def _check_blocks(state: State, encoder: ViT) -> None:
             f"encoder.norm = {config.norm!r}; allowed: 'pre', as in the blocks of these weights"
         )
     width = len(state["patch_embed.proj.weight"])
-    depth = _depth(state)
+    depth = depth_of(state)
     if (width, depth) != (config.embed_dim, config.depth):
         flags = f"--encoder.embed-dim {width} --encoder.depth {depth}"
         sizes = {(size["embed_dim"], size["depth"]): name for name, size in SIZES.items()}

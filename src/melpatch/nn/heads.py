@@ -33,10 +33,9 @@ def mlp_head(in_dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
 
 
-def linear_head(in_dim: int, out_dim: int) -> nn.Sequential:
-    """Return LayerNorm (eps 1e-5), Linear: the classification head of AST and SSAST, as
-    published."""
-    return nn.Sequential(nn.LayerNorm(in_dim, eps=1e-5), nn.Linear(in_dim, out_dim))
+def linear_head(in_dim: int, out_dim: int, norm_eps: float = 1e-5) -> nn.Sequential:
+    """Return LayerNorm, Linear: the classification head of AST and SSAST, as published."""
+    return nn.Sequential(nn.LayerNorm(in_dim, eps=norm_eps), nn.Linear(in_dim, out_dim))
 
 
 def gelu_mlp(widths: tuple[int, ...], *, last: bool) -> nn.Sequential:

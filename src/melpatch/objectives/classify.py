@@ -50,11 +50,14 @@ class Classify(Objective):
         projection: int = 0
         """Width of a linear layer that each token goes through before the pooling; the head after
         it then has no LayerNorm. 0 has neither: LayerNorm and a linear layer after the pooling."""
-        head: Literal["normed", "standardised", "attentive", "prototype"] = "normed"
-        """What a vector without projection goes through before the linear layer: LayerNorm (normed), or
-        the means and deviations of the training clips, as in a linear probe (standardised). Or a head
-        that takes all tokens instead of a vector: attention of a learned query (attentive), or the
-        nearest tokens to learned prototypes of each class (prototype)."""
+        head: Literal["normed", "linear", "standardised", "attentive", "prototype"] = "normed"
+        """What a vector without projection goes through before the linear layer: LayerNorm (normed),
+        nothing (linear, as in PANNs), or the means and deviations of the training clips, as in a
+        linear probe (standardised). Or a head that takes all tokens instead of a vector: attention of
+        a learned query (attentive), or the nearest tokens to learned prototypes of each class
+        (prototype)."""
+        head_norm_eps: float = 1e-5
+        """Epsilon of the LayerNorm of head = normed."""
         attentive_heads: int = 16
         """Attention heads of head = attentive; must divide the width of the tokens."""
         prototypes: int = 20
@@ -102,7 +105,8 @@ class Classify(Objective):
             check(0 <= self.patch_out < 1, "patch_out", self.patch_out, "0 to below 1")
             for name in ("attentive_heads", "prototypes"):
                 check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-            fits = self.head in ("normed", "standardised") or not self.projection
+            check(self.head_norm_eps > 0, "head_norm_eps", self.head_norm_eps, "above 0")
+            fits = self.head not in ("attentive", "prototype") or not self.projection
             check(
                 fits, "projection", self.projection, f"0, since head = {self.head} takes all tokens"
             )
@@ -163,13 +167,8 @@ class Classify(Objective):
         if config.projection:
             self.projection = nn.Linear(token_dim, config.projection)
             self.head = nn.Linear(pooled, len(labels))
-        elif config.head == "attentive":
-            self.head = AttentiveHead(encoder.embed_dim, config.attentive_heads, len(labels))
-        elif config.head == "prototype":
-            self.head = PrototypeHead(encoder.embed_dim, config.prototypes, len(labels))
         else:
-            heads = {"normed": linear_head, "standardised": standardised_head}
-            self.head = heads[config.head](pooled, len(labels))
+            self.head = self._new_head(encoder.embed_dim)
         if config.frozen:
             encoder.requires_grad_(False)
         self._set_class_weights()
@@ -177,6 +176,22 @@ class Classify(Objective):
         self.patch_out = None
         if config.patch_out:
             self.patch_out = Masking(Masking.Config(ratio=config.patch_out), encoder.grid)
+
+    def _new_head(self, embed_dim: int) -> nn.Module:
+        """Return the head, if no projection comes before the pooling."""
+        config = self.config
+        labels = len(self.labels)
+        match config.head:
+            case "attentive":
+                return AttentiveHead(embed_dim, config.attentive_heads, labels)
+            case "prototype":
+                return PrototypeHead(embed_dim, config.prototypes, labels)
+            case "standardised":
+                return standardised_head(self.vector_dim, labels)
+            case "linear":
+                return nn.Linear(self.vector_dim, labels)
+            case "normed":
+                return linear_head(self.vector_dim, labels, config.head_norm_eps)
 
     def _set_class_weights(self) -> None:
         """Set the weight of each class in the loss, which is no state of the run but a setting."""

@@ -97,10 +97,17 @@ def _head(source: Source) -> tuple[dict[str, Tensor], list[str]]:
 
 def _about(source: Source, encoder: ViT) -> dict[str, object]:
     """Return what the tensors do not say, as plain values."""
-    classifier = source.classifier
-    return {
+    about: dict[str, object] = {
         "front_end": to_dict(source.model.config.front_end),
         "encoder": to_dict(encoder.config),
-        "pooling": None if classifier is None else str(classifier.pooling),
-        "labels": [*source.model.labels],
+        "seconds": source.model.config.loader.seconds,
+    }
+    classifier = source.classifier
+    if classifier is None:
+        return about | {"pooling": None, "labels": []}
+    return about | {
+        "pooling": str(classifier.pooling),
+        "labels": [*classifier.labels],
+        "multi_label": classifier.config.multi_label,
+        "head_norm_eps": classifier.config.head_norm_eps,
     }

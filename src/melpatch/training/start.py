@@ -19,7 +19,10 @@ from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
 from melpatch.objectives.base import Objective, Plan
+from melpatch.progress import notice
 from melpatch.training.config import RunConfig, build, read_settings
+from melpatch.training.foreign import Given, open_foreign
+from melpatch.weight_files import is_weights
 
 OF_A_CORPUS = ("mean", "std", "scale", "padding", "target_frames")
 """Front-end settings that depend on the corpus; the others define what a spectrogram means."""
@@ -145,17 +148,26 @@ def _check_divisible(config: RunConfig, world_size: int) -> None:
     check(batch_size % divisor == 0, "batch_size", batch_size, allowed)
 
 
-def load_run(folder: Path, *, trust_code: bool = False) -> tuple[RunConfig, Objective]:
-    """Return the settings and the trained objective of a run folder.
+def load_run(
+    folder: Path, *, trust_code: bool = False, given: Given | None = None
+) -> tuple[RunConfig, Objective]:
+    """Return the settings and the trained objective of a run, or of a classifier of other code.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or see :func:`melpatch.weight_files.read_weights`.
         trust_code: whether the run may name code outside melpatch, which is then run.
+        given: what the user says of a classifier of other code; not for a run.
 
     Raises:
         CheckpointError: weights are missing or damaged.
         ConfigError: the settings are missing or damaged.
     """
+    if is_weights(str(folder)):
+        model = open_foreign(str(folder), given)
+        notice(model.describe(str(folder)))
+        return model.config, model.objective
+    if given is not None:
+        raise ConfigError(f"{folder}: a run has labels of its own; leave out --labels")
     config = read_settings(folder, trust_code=trust_code)
     objective = build(config)
     state = load_weights(folder / "model.safetensors")

@@ -8,7 +8,6 @@ from melpatch import registry
 from melpatch.audio.logmel import LogMel
 from melpatch.checkpoint import load_into
 from melpatch.config import check, owner
-from melpatch.data.loader import LoaderConfig
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Published, Reading, published_settings, start_from_weights
 from melpatch.nn.positions import Resize
@@ -16,6 +15,7 @@ from melpatch.objectives.base import Objective
 from melpatch.progress import notice
 from melpatch.recipes.base import onto
 from melpatch.training.config import RunConfig
+from melpatch.training.foreign import filling
 from melpatch.training.start import OF_A_CORPUS, load_run
 from melpatch.weight_files import ENDINGS, HUB, is_there, is_weights
 
@@ -134,7 +134,7 @@ def as_published(
     objective: Any = owner(recipe.objective)
     objective.check_encoder(owner(published.encoder))
     front_end = published.front_end or recipe.front_end
-    loader = _filling(recipe.loader, front_end)
+    loader = filling(recipe.loader, front_end)
     trained = replace(recipe, front_end=front_end, encoder=published.encoder, loader=loader)
     config = onto(recipe, trained)
     if recipe.front_end.target_frames is None:
@@ -189,15 +189,6 @@ def _of_size(encoder: Any, size: str | None) -> Any:
     sized = type(encoder).of_size(size)
     names = [name for name in _SIZES if hasattr(sized, name)]
     return replace(encoder, **{name: getattr(sized, name) for name in names})
-
-
-def _filling(loader: LoaderConfig, front_end: LogMel.Config) -> LoaderConfig:
-    """Return the settings with segments that fill the front end's ``target_frames``, if any."""
-    frames = front_end.target_frames
-    if frames is None:
-        return loader
-    samples = front_end.overhead + (frames - 1) * front_end.hop_length
-    return replace(loader, seconds=round(samples / front_end.sample_rate, 3))
 
 
 def _padded_as(front_end: LogMel.Config, recipe: LogMel.Config) -> LogMel.Config:

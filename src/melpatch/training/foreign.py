@@ -1,0 +1,230 @@
+"""The classifier in a file of other code, as the settings and the network of a run.
+
+>>> model = open_foreign("MIT-ast/", Given(multi_label=True))
+>>> model.config.labels[:2]
+('Speech', 'Male speech, man speaking')
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from melpatch.audio.logmel import LogMel
+from melpatch.checkpoint import load_into, require_finite
+from melpatch.config import owner
+from melpatch.data.class_list import require_names
+from melpatch.data.loader import LoaderConfig
+from melpatch.errors import ConfigError
+from melpatch.interop.base import Foreign, Head, Reading
+from melpatch.objectives.classify import Classify
+from melpatch.training.config import RunConfig, TrainConfig, build
+
+_AUDIOSET = 527
+"""Classes of AudioSet, whose clips have several labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What the user says of a model of other code; None leaves it to the file."""
+
+    labels: tuple[str, ...] | None = None
+    """Names of the classes in the order of the logits."""
+    labels_from: str = "--labels"
+    """Where these names come from, for messages."""
+    multi_label: bool | None = None
+    """Whether each class has a sigmoid of its own."""
+    pooling: str | None = None
+    """Tokens to vector, see :mod:`melpatch.nn.pooling`."""
+    reading: Reading = field(default_factory=Reading)
+    """How the weights are read."""
+
+
+class ForeignModel(NamedTuple):
+    """A classifier of other code."""
+
+    config: RunConfig
+    """The settings that a run of it would have, without training."""
+    objective: Classify
+    """The network with its weights."""
+    family: str
+    """Whose model it is."""
+    licence: str
+    """The licence of the published weights of that family."""
+    notes: tuple[str, ...]
+    """What the user should know of it."""
+
+    def describe(self, source: str) -> str:
+        """Return family, notes and licence in one line."""
+        return "; ".join((f"{source}: {self.family}", *self.notes, f"licence: {self.licence}"))
+
+
+def open_foreign(source: str, given: Given | None = None) -> ForeignModel:
+    """Return the classifier in a file of other code; no code of it is run.
+
+    Args:
+        source: see :func:`melpatch.weight_files.read_weights`.
+        given: what the user says of it.
+
+    Raises:
+        CheckpointError: the source cannot be read, or a weight is no finite number.
+        ConfigError: its format is unknown, it holds no classifier, or a part is missing or of
+            another shape.
+    """
+    given = given or Given()
+    foreign = Foreign(source, given.reading)
+    head = foreign.head()
+    if head is None:
+        raise ConfigError(
+            f"{source}: {foreign.format.family} without a classifier that is read; train one with "
+            f"melpatch finetune --init {source}"
+        )
+    if given.pooling is not None:
+        head = replace(head, pooling=given.pooling, notes=())
+    state = _head_state(foreign, head)
+    labels, named = _labels(foreign, head, given, len(state[f"{head.linear}.weight"]))
+    multi_label, answers = _answers(head, given, len(labels))
+    config, notes = _settings(foreign, head, labels, multi_label=multi_label)
+    with foreign.named():
+        objective = build(config)
+    assert isinstance(objective, Classify)
+    notes += foreign.fill(objective.encoder, state)
+    _fill_head(foreign, head, state, objective)
+    about = (named, answers, *head.notes, *notes)
+    return ForeignModel(config, objective, foreign.format.family, foreign.format.licence, about)
+
+
+def filling(loader: LoaderConfig, front_end: LogMel.Config) -> LoaderConfig:
+    """Return the settings with segments that fill the front end's ``target_frames``, if any."""
+    frames = front_end.target_frames
+    if frames is None:
+        return loader
+    samples = front_end.overhead + (frames - 1) * front_end.hop_length
+    return replace(loader, seconds=round(samples / front_end.sample_rate, 3))
+
+
+def _settings(
+    foreign: Foreign, head: Head, labels: tuple[str, ...], *, multi_label: bool
+) -> tuple[RunConfig, list[str]]:
+    """Return the settings of a run, and notes on them."""
+    published = foreign.published()
+    if published.front_end is None:
+        raise ConfigError(
+            f"{foreign.source}: {foreign.format.family}, of images or of spectrograms that the file "
+            "does not describe, so that no front end is known; start from it with melpatch finetune"
+        )
+    loader = filling(LoaderConfig(), published.front_end)
+    if head.seconds is not None:
+        loader = replace(loader, seconds=head.seconds)
+    with foreign.named():
+        Classify.check_encoder(owner(published.encoder))
+        objective = Classify.Config(
+            pooling=head.pooling,
+            head="linear" if head.norm is None else "normed",
+            head_norm_eps=head.norm_eps,
+            multi_label=multi_label,
+        )
+        config = RunConfig(
+            labels=labels,
+            front_end=published.front_end,
+            encoder=published.encoder,
+            objective=objective,
+            loader=loader,
+            # As of any run whose weights were not trained here.
+            train=TrainConfig(steps=0),
+        )
+    return config, [*published.notes]
+
+
+def _head_state(foreign: Foreign, head: Head) -> dict[str, Tensor]:
+    """Return the tensors of the head under their names in the file.
+
+    Raises:
+        CheckpointError: a weight is no finite number.
+        ConfigError: a tensor is missing, or the linear layer's is no matrix.
+    """
+    layers = [head.linear] if head.norm is None else [head.norm, head.linear]
+    state: dict[str, Tensor] = {}
+    for name in [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]:
+        if name not in foreign.weights.state:
+            raise ConfigError(
+                f"{foreign.source}: no {name}, which the head of {foreign.format.family} has; give "
+                "the whole published file"
+            )
+        state[name] = foreign.weights.state[name]
+    weight = state[f"{head.linear}.weight"]
+    if weight.ndim != 2:
+        raise ConfigError(
+            f"{foreign.source}: {head.linear}.weight has the shape {_size(weight)}; wanted: a "
+            "matrix (class, channel); give the published file"
+        )
+    require_finite(state, foreign.source)
+    return state
+
+
+def _fill_head(foreign: Foreign, head: Head, state: dict[str, Tensor], objective: Classify) -> None:
+    """Load the tensors of the head into a classifier.
+
+    Raises:
+        ConfigError: they are not of its size.
+    """
+    own_names = {head.linear: "1", head.norm: "0"}
+    if head.norm is None:
+        own_names = {head.linear: ""}
+    wanted = objective.head.state_dict()
+    renamed = {}
+    for name, value in state.items():
+        layer, _, kind = name.rpartition(".")
+        own_name = f"{own_names[layer]}.{kind}".lstrip(".")
+        if value.shape != wanted[own_name].shape:
+            raise ConfigError(
+                f"{foreign.source}: {name} is {_size(value)}, expected {_size(wanted[own_name])} "
+                f"behind pooling {head.pooling}; give the published file, or its --pooling"
+            )
+        renamed[own_name] = value
+    with foreign.named():
+        load_into(objective.head, renamed)
+
+
+def _labels(foreign: Foreign, head: Head, given: Given, number: int) -> tuple[tuple[str, ...], str]:
+    """Return the names of the classes, and a note on where they come from.
+
+    Raises:
+        ConfigError: there are more or fewer names than classes, or a name is given twice.
+    """
+    labels: Sequence[str] = head.labels
+    where = foreign.source
+    if given.labels is not None:
+        labels = given.labels
+        where = given.labels_from
+    if not labels:
+        note = f"{number} classes without names, so they are numbers (--labels FILE names them)"
+        return tuple(map(str, range(number))), note
+    labels = tuple(labels)
+    if len(labels) != number:
+        raise ConfigError(
+            f"{where}: {len(labels)} classes, but {head.linear}.weight of {foreign.source} has "
+            f"{number}; give the class list that it was trained with in --labels"
+        )
+    require_names(labels, where)
+    return labels, f"{number} classes"
+
+
+def _answers(head: Head, given: Given, classes: int) -> tuple[bool, str]:
+    """Return whether a clip may have several labels, and a note on why."""
+    why = "as given"
+    multi_label = given.multi_label
+    if multi_label is None:
+        why = "as the model says"
+        multi_label = head.multi_label
+    if multi_label is None:
+        multi_label = classes == _AUDIOSET
+        why = "as AudioSet has" if multi_label else "which the file does not say, see --multi-label"
+    if multi_label:
+        return True, f"several labels per clip, a sigmoid each ({why})"
+    return False, f"one label per clip, a softmax over all ({why})"
+
+
+def _size(value: Any) -> str:
+    return " x ".join(map(str, value.shape)) or "one number"
