@@ -5,8 +5,18 @@ import torch
 from float64_on_device import Float64OnDevice
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta, kstest
 
-from melpatch.audio.augment import Augment, gain, mixup, noise, pixel_noise, roll, spec_augment
+from melpatch.audio.augment import (
+    Augment,
+    beta_gain,
+    gain,
+    mixup,
+    noise,
+    pixel_noise,
+    roll,
+    spec_augment,
+)
 from melpatch.config import from_dict, to_dict
 from melpatch.errors import ConfigError
 from melpatch.rng import stream
@@ -33,6 +43,7 @@ def spectrograms(garbage=0.0):
 # What each does to one clip at a time: (function of the inputs, their valid lengths and the states; the inputs).
 SINGLE = {
     "gain": (lambda x, n, state: gain(x, n, state, 6.0), waves, LENGTHS),
+    "beta_gain": (lambda x, n, state: beta_gain(x, n, state, 10), waves, LENGTHS),
     "noise": (lambda x, n, state: noise(x, n, state, (0.0, 20.0)), waves, LENGTHS),
     "roll": (lambda x, n, state: roll(x, n, state, 0.5), waves, LENGTHS),
     "spec_augment": (lambda x, n, state: spec_augment(x, n, state, 8, 16, 2), spectrograms, FRAMES),
@@ -98,6 +109,16 @@ def test_gain_is_one_factor_per_clip_uniform_in_db():
         rtol=0,
         atol=0.3,
     )
+
+
+@pytest.mark.parametrize("alpha", [1, 10])
+def test_beta_gain_is_one_factor_per_clip_of_beta_and_a_half(alpha):
+    wave, lengths, state = many(4000, 10)
+    factor = beta_gain(wave, lengths, state, alpha) / wave
+    assert factor.std(dim=1).max() < 1e-4
+    drawn = factor[:, 0].double().numpy() - 0.5
+    # 0.1 % of correct draws would fail.
+    assert kstest(drawn, beta(alpha, alpha).cdf).pvalue > 1e-3
 
 
 def test_noise_is_white_and_has_the_requested_ratio():
@@ -331,6 +352,7 @@ def test_nothing_is_changed_by_default():
         ({"mixup_rate": 1.0, "mixup_on": "spectrogram"}, (False, True, True)),
         ({"roll": 0.5}, (True, False, False)),
         ({"gain_db": 6.0}, (True, False, False)),
+        ({"gain_beta": 10}, (True, False, False)),
         ({"noise_snr_db": (0.0, 10.0)}, (True, False, False)),
         ({"freq_mask": 8}, (False, False, True)),
         ({"time_mask": 8}, (False, False, True)),
@@ -379,6 +401,7 @@ def test_the_order_of_the_batch_does_not_matter_without_mixup():
         ("mixup_alpha", 0),
         ("roll", -0.1),
         ("gain_db", math.inf),
+        ("gain_beta", -1),
         ("noise_snr_db", (10.0, 0.0)),
         ("noise_snr_db", (math.nan, 0.0)),
         ("masks", -1),

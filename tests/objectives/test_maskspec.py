@@ -1,3 +1,4 @@
+import math
 import statistics
 
 import pytest
@@ -5,6 +6,8 @@ import torch
 from objectives.tiny_asit import batch
 from objectives.tiny_masked import masked, slow_clips
 
+from melpatch.audio.augment import Augment
+from melpatch.errors import ConfigError
 from melpatch.objectives.base import Features
 from melpatch.objectives.maskspec import MaskSpec
 
@@ -110,3 +113,30 @@ def test_the_picture_of_what_is_hidden_does_not_depend_on_it():
             )
             == same
         )
+
+
+def test_waves_are_augmented_before_anything_is_masked():
+    louder = maskspec(augment=Augment.Config(gain_beta=10))
+    data = batch()
+    plain = louder.features(data)
+    augmented = louder.augmented(data, 3)
+    # A factor of the wave is a constant in log-mel, another one in each clip and step.
+    config = louder.front_end.config
+    added = (augmented.spectrogram - plain.spectrogram) * config.std / config.scale
+    for clip, frames in enumerate(louder.front_end.frames(data.lengths).tolist()):
+        constant = added[clip, :, :frames].median()
+        assert 2 * math.log(0.5) < constant < 2 * math.log(1.5)
+        torch.testing.assert_close(
+            added[clip, :, :frames], constant.expand(added.shape[1], frames), rtol=0, atol=1e-2
+        )
+    assert not torch.equal(augmented.spectrogram, louder.augmented(data, 4).spectrogram)
+    assert louder(data, 3).loss != maskspec()(data, 3).loss
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"freq_mask": 8}, {"pixel_noise": 0.1}, {"mixup_rate": 0.5, "mixup_on": "spectrogram"}],
+)
+def test_changes_of_spectrograms_would_be_reconstructed(wrong):
+    with pytest.raises(ConfigError, match=r"augment = .*; allowed: changes of the wave"):
+        MaskSpec.Config(augment=Augment.Config(**wrong))

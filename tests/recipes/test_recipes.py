@@ -226,7 +226,9 @@ def test_settings_that_the_paper_and_the_releases_of_asit_share(name):
         objective_config.view_seconds,
         objective_config.local_crop_seconds,
     ) == (2, 6.0, 2.0)
-    assert (objective_config.local_tokens, objective_config.pixels) == ("all", "corrupted")
+    # Equation 6 of the paper takes the corrupted tokens, both releases take all.
+    assert objective_config.local_tokens == ("corrupted" if name == "asit" else "all")
+    assert objective_config.pixels == "corrupted"
     corruption = objective_config.corruption
     assert (corruption.fill, corruption.alien_ratio, corruption.alien_probability) == (
         "zeros",
@@ -501,3 +503,10 @@ def test_an_unknown_recipe_is_refused(name, message):
 def test_an_unknown_size_is_refused():
     with pytest.raises(ConfigError, match="size = 'huge'; allowed: nano, mini, tiny, small, base"):
         recipe("ssast")("huge")
+
+
+@pytest.mark.parametrize("name", ["audiomae", "audiomae_finetune"])
+def test_audiomae_has_the_published_gain_and_never_rolls(name):
+    augment = recipe(name)("base").objective.augment
+    assert (augment.gain_beta, augment.roll, augment.gain_db) == (10, 0.0, 0.0)
+    assert augment.mixup_rate == (0.5 if name == "audiomae_finetune" else 0.0)

@@ -33,6 +33,8 @@ class Augment:
         """Largest cyclic shift in time, as a share of the clip's length, from 0 to 1."""
         gain_db: float = 0.0
         """Largest change of level, up or down, in dB."""
+        gain_beta: int = 0
+        """Samples are multiplied by 1/2 + Beta(gain_beta, gain_beta); a whole number, 0: they are not."""
         noise_snr_db: tuple[float, float] | None = None
         """Lowest and highest signal-to-noise ratio of added white noise, in dB; None: none."""
         masks: int = 1
@@ -48,6 +50,7 @@ class Augment:
             check(0.0 <= self.mixup_rate <= 1.0, "mixup_rate", self.mixup_rate, "0 to 1")
             whole = "a whole number of 1 or more"
             check(self.mixup_alpha >= 1, "mixup_alpha", self.mixup_alpha, whole)
+            check(self.gain_beta >= 0, "gain_beta", self.gain_beta, "a whole number of 0 or more")
             check(0.0 <= self.roll <= 1.0, "roll", self.roll, "0 to 1")
             check(0.0 <= self.gain_db < math.inf, "gain_db", self.gain_db, "0 dB or more")
             check(0.0 <= self.pixel_noise < math.inf, "pixel_noise", self.pixel_noise, "0 or more")
@@ -78,6 +81,9 @@ class Augment:
             wave = roll(wave, lengths, stream(seed, "augment/roll", keys, step), config.roll)
         if config.gain_db:
             wave = gain(wave, lengths, stream(seed, "augment/gain", keys, step), config.gain_db)
+        if config.gain_beta:
+            state = stream(seed, "augment/gain_beta", keys, step)
+            wave = beta_gain(wave, lengths, state, config.gain_beta)
         if config.noise_snr_db is not None:
             state = stream(seed, "augment/noise", keys, step)
             wave = noise(wave, lengths, state, config.noise_snr_db)
@@ -151,9 +157,7 @@ def mixup(
     draws = uniform(state, 2 * alpha)
     mixed = draws[:, 0] < rate
     mixed &= partners != torch.arange(len(sound), device=sound.device)
-    # For whole alpha, the median of 2 alpha - 1 uniform numbers is Beta(alpha, alpha) distributed.
-    # It takes a fixed count of numbers, as counter-based draws need; rejection sampling does not.
-    weight = draws[:, 1:].median(dim=1).values
+    weight = _beta(draws[:, 1:])
     inside = _inside(sound, sizes)
     clean = torch.where(inside, sound, 0.0)
     if sound.ndim == 2:
@@ -164,6 +168,13 @@ def mixup(
     if targets is not None:
         targets = torch.where(mixed[:, None], _blend(targets, partners, weight), targets)
     return sound, targets
+
+
+def _beta(draws: Float[Tensor, "clip draw"]) -> Float[Tensor, " clip"]:
+    """Return a number of each clip that is Beta(alpha, alpha) distributed, of 2 alpha - 1 uniform ones."""
+    # For whole alpha that is the median. It takes a fixed count of numbers, as counter-based draws
+    # need; rejection sampling does not.
+    return draws.median(dim=1).values
 
 
 def _blend(
@@ -207,6 +218,20 @@ def gain(
     # Amplitude is 10^(dB / 20).
     factor = 10.0 ** ((2.0 * uniform(state, 1) - 1.0) * (most_db / 20.0))
     return torch.where(_inside(wave, lengths), wave * factor, wave)
+
+
+def beta_gain(
+    wave: Float[Tensor, "clip sample"],
+    lengths: Int[Tensor, " clip"],
+    state: Int[Tensor, " clip"],
+    alpha: int,
+) -> Float[Tensor, "clip sample"]:
+    """Multiply every clip by 1/2 + Beta(alpha, alpha), which is 1 on average, without clipping.
+
+    Source: the published code of Audio-MAE, with alpha 10.
+    """
+    factor = 0.5 + _beta(uniform(state, 2 * alpha - 1))
+    return torch.where(_inside(wave, lengths), wave * factor[:, None], wave)
 
 
 def noise(

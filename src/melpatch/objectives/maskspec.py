@@ -6,11 +6,12 @@ Pre-Training" (arXiv 2204.12768), after He et al. 2022, "MAE" (arXiv 2111.06377)
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from melpatch.audio.augment import Augment
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
@@ -20,7 +21,7 @@ from melpatch.nn.masked import masked_mean
 from melpatch.nn.masking import Masking
 from melpatch.nn.patch_losses import reconstruction_loss
 from melpatch.nn.transformer import init_xavier
-from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
+from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture
 
 Patches = Float[Tensor, "clip patch pixel"]
 
@@ -41,6 +42,18 @@ class MaskSpec(MaskedObjective):
         target: Literal["normalised", "raw"] = "normalised"
         """What is reconstructed: patches normalised to mean 0 and standard deviation 1 each, or raw
         ones."""
+        augment: Augment.Config = field(default_factory=Augment.Config)
+        """Changes made to the waves; none by default."""
+
+        def __post_init__(self) -> None:
+            """Refuse changes of spectrograms, which would be reconstructed too."""
+            augment = self.augment
+            given = augment.freq_mask, augment.time_mask, augment.pixel_noise
+            fits = not any(given) and not (augment.mixup_rate and augment.mixup_on != "wave")
+            allowed = (
+                "changes of the wave: roll, gain_db, gain_beta, noise_snr_db, mixup_on = 'wave'"
+            )
+            check(fits, "augment", augment, allowed)
 
     def __init__(
         self,
@@ -58,14 +71,20 @@ class MaskSpec(MaskedObjective):
             config.target,
             "'raw', since a patch of one pixel has no standard deviation",
         )
+        self.augment = Augment(config.augment)
         self.masking = Masking(config.mask, encoder.grid)
         self.decoder = MAEDecoder(config.decoder, encoder.embed_dim, encoder.num_layers)
         self.head = nn.Linear(self.decoder.dim, encoder.grid.pixels)
         init_xavier(self.head)
 
+    @classmethod
+    def needs_pairs(cls, config: Any) -> bool:
+        """Return whether there is mixup."""
+        return bool(config.augment.mixup_rate)
+
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the mean squared error of the masked patches of the batch (equation 1)."""
-        features = self.features(batch)
+        features = self.augmented(batch, step)
         split = self.mask_patches(batch, features, step)
         # Only masked patches are in the loss.
         patches = split.masked.gather(self.encoder.grid.split(features.spectrogram))
@@ -73,6 +92,12 @@ class MaskSpec(MaskedObjective):
         valid = split.masked.valid
         loss = reconstruction_loss(predictions, self.target(patches), valid)
         return ObjectiveOutput(loss, valid.sum().float(), {"mse": loss})
+
+    def augmented(self, batch: Batch, step: int) -> Features:
+        """Return the spectrograms of augmented waves, drawn by clip key, seed and step."""
+        draws = batch.keys, batch.partners, self.seed, step
+        wave, _ = self.augment.wave(batch.wave, batch.lengths, None, *draws)
+        return self.with_valid(*self.spectrograms(batch, wave))
 
     def target(self, patches: Patches) -> Patches:
         """Return the reconstruction targets of patches: normalised each by itself, or raw."""

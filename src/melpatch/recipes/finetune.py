@@ -69,15 +69,17 @@ def audiomae_finetune(size: str) -> RunConfig:
 
     Source: Huang et al. 2022 (arXiv 2207.06405), section 4, and the published code: AdamW, 1e-3 per
     256 clips, decay 5e-4, a fifth of the rows and of the columns of patches left out, half of the
-    waves mixed. Betas, drop path and five epochs of warm-up are MAE's (He et al. 2022, arXiv
-    2111.06377, table 9). *Differs*: the same share of patches is dropped, each by itself; the
-    encoder's last norm stays, before the mean.
+    waves mixed, a random gain of 1/2 + Beta(10, 10). Betas, drop path and five epochs of warm-up
+    are MAE's (He et al. 2022, arXiv 2111.06377, table 9). *Differs*: the same share of patches is
+    dropped, each by itself; the encoder's last norm stays, before the mean.
     """
     return _autoencoder(
         # 1024 frames
         replace(audiomae(size), loader=LoaderConfig(batch_size=64, seconds=10.255)),
         Classify.Config(
-            pooling="mean", patch_out=1 - 0.8 * 0.8, augment=Augment.Config(mixup_rate=0.5)
+            pooling="mean",
+            patch_out=1 - 0.8 * 0.8,
+            augment=Augment.Config(mixup_rate=0.5, gain_beta=10),
         ),
         epochs=60.0,
         weight_decay=5e-4,

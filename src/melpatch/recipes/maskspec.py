@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from melpatch.audio import front_ends
+from melpatch.audio.augment import Augment
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT
@@ -73,7 +74,8 @@ def audiomae(size: str) -> RunConfig:
     """Audio-MAE as published: 80 % masked, 16 decoder blocks with attention in 4 x 4 windows.
 
     Source: Huang et al. 2022 (arXiv 2207.06405), section 4, and the published code: AdamW, 2e-4 per
-    256 clips, 64 GPUs of 8 clips, 33 epochs. *Differs*: no relative position bias in the decoder,
+    256 clips, 64 GPUs of 8 clips, 33 epochs, a random gain of 1/2 + Beta(10, 10). (Its roll in time
+    draws the shift from an axis of length 1, and so never rolls.) *Differs*: no relative position bias in the decoder,
     which does not see the class token; at most twice as many decoder blocks as the encoder has.
     """
     return RunConfig(
@@ -88,6 +90,7 @@ def audiomae(size: str) -> RunConfig:
                 num_heads=16,
                 attention="windows",
             ),
+            augment=Augment.Config(gain_beta=10),
         ),
         # 1024 frames
         loader=LoaderConfig(batch_size=512, seconds=10.255),
