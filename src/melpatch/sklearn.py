@@ -19,11 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from melpatch.config import check
 from melpatch.errors import CheckpointError, ConfigError
-from melpatch.inference.engine import infer_each
 from melpatch.inference.fitted import hash_of_weights
 from melpatch.inference.model import FilePath, Model, load
 from melpatch.inference.network import Precision
-from melpatch.inference.rows import Row
 
 Recordings = Any
 """A list or array of file names; an array (recording, sample); or a list of recordings of any
@@ -121,7 +119,13 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         if all(isinstance(recording, str | PathLike) for recording in recordings):
             vectors = self._of_files(opened.model, recordings)
         else:
-            vectors = self._of_any(opened.model, recordings)
+            vectors = opened.model.embed_each(
+                recordings,
+                self.sample_rate,
+                pooling=self.pooling,
+                layer=self.layer,
+                batch_size=self.batch_size,
+            )
         return np.stack([*vectors])
 
     def __sklearn_tags__(self) -> Tags:
@@ -143,15 +147,6 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             workers=self.workers,
         )
         return (vector for _, vector in embeddings)
-
-    def _of_any(self, model: Model, recordings: Sequence[Any]) -> Iterable[np.ndarray]:
-        task = model.embedding_task(pooling=self.pooling, layer=self.layer)
-        batch_size = self.batch_size or model.default_batch_size
-        for item in infer_each(task, recordings, self.sample_rate, batch_size=batch_size):
-            if isinstance(item, Row):
-                yield item.values
-            elif item.error is not None:
-                raise item.error
 
     def _opened(self) -> "_Opened":
         is_path = isinstance(self.run, str | PathLike)

@@ -19,6 +19,7 @@ import melpatch
 from melpatch.data.clip import Batch
 from melpatch.errors import AudioError, CheckpointError, ConfigError
 from melpatch.inference.model import Model
+from melpatch.inference.network import Network
 from melpatch.nn.pooling import DEFAULT_POOLING, pool
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.config import build
@@ -475,11 +476,34 @@ def test_files_that_cannot_be_read_are_an_error_or_named(sounds, tmp_path):
     assert [*MODEL.embed_many([])] == []
 
 
-def test_processes_decode_beside_a_gpu_only():
+def test_processes_decode_beside_a_gpu_only(monkeypatch):
     held = Model(MODEL.config, MODEL.objective, "cpu")
     assert held.default_workers == 0
-    held.network.device = torch.device("cuda")
+    monkeypatch.setattr(Network, "device", torch.device("cuda"))
     assert held.default_workers == min(8, len(os.sched_getaffinity(0)))
+
+
+def test_recordings_of_any_kind_and_rate_share_batches(tmp_path):
+    path = write_sound(tmp_path / "a.wav", "high", 0.7, RATE)
+    own, _ = soundfile.read(path, dtype="float32")
+    recordings = [samples(2.3), path, torch.from_numpy(own), samples(0.05)]
+    for hop in (None, 0.2):
+        vectors = [*MODEL.embed_each(recordings, RATE, hop=hop, batch_size=3)]
+        expected = [MODEL.embed(recording, RATE, hop=hop) for recording in recordings]
+        for one, other in zip(vectors, expected, strict=True):
+            np.testing.assert_allclose(one[-1], other[-1], atol=1e-5)
+    (low, high) = MODEL.embed_each([own, own], [8000, 16000])
+    np.testing.assert_allclose(low, MODEL.embed(own, 8000), atol=1e-5)
+    np.testing.assert_allclose(high, MODEL.embed(own, 16000), atol=1e-5)
+
+
+def test_a_recording_among_many_that_is_none_is_numbered():
+    with pytest.raises(ConfigError, match=r"recording 1: .*not all are finite"):
+        [*MODEL.embed_each([samples(0.2), np.full(99, np.nan)], RATE)]
+    with pytest.raises(ConfigError, match="recording 0: samples were given without sample_rate"):
+        [*MODEL.embed_each([samples(0.2)])]
+    with pytest.raises(ValueError, match="shorter"):
+        [*MODEL.embed_each([samples(0.2)] * 2, [RATE])]
 
 
 def test_bf16_is_asked_for_and_near(sounds):

@@ -1,4 +1,4 @@
-"""Write a run as files that others can run: transformers, timm, ONNX, torch.export."""
+"""Write a run as files that others can run: transformers, timm, ONNX, torch.export, benchmarks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,12 @@ class Config:
     """Run folder of a classifier or of a pretrained encoder."""
     to: str
     """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers; onnx or torch, a
-    file from waveform to probabilities and embedding; timm, weights with published names."""
+    file from waveform to probabilities and embedding; timm, weights with published names; hear, xares,
+    mteb or evar, a module for that benchmark."""
     out: Path
     """Folder or file to write."""
     pooling: str | None = None
-    """With onnx and torch: tokens to vector, as for melpatch embed; a classifier has its own."""
+    """With onnx, torch and benchmarks: tokens to vector, as for melpatch embed; a classifier has its own."""
     quantize: Literal["int8"] | None = None
     """With onnx: round weights to 8 bits, and say how far the answers agree."""
     sounds: tuple[str, ...] = ()
@@ -74,6 +75,11 @@ def _check_out(config: Config, target: Target) -> None:
     if target.ending:
         if out.suffix != target.ending:
             raise ConfigError(f"--out {out}: give a name that ends in {target.ending}")
+        if target.ending == ".py" and not out.stem.isidentifier():
+            raise ConfigError(
+                f"--out {out}: cannot be imported; give a name of letters, digits and _, such as "
+                "melpatch_run.py"
+            )
         check_output(out, inputs=[], is_own=lambda path: False, overwrite=config.overwrite)
         return
     if not out.exists():

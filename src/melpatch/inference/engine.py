@@ -5,8 +5,10 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from melpatch.data.corpus import Rejected
 from melpatch.data.limits import require_batch, require_workers
 from melpatch.errors import ConfigError, report_lost_workers
 from melpatch.inference.batches import (
@@ -23,6 +25,7 @@ from melpatch.inference.windows import (
     RecordingEnd,
     Window,
     WindowSpec,
+    clip_of_file,
     read_windows,
 )
 
@@ -65,34 +68,42 @@ def infer_one(task: InferenceTask, audio: Any, sample_rate: int | None) -> Itera
 
 
 def infer_each(
-    task: InferenceTask, recordings: Iterable[Any], sample_rate: int | None, *, batch_size: int
-) -> Generator[Row | RecordingEnd, None, None]:
-    """Yield the rows of recordings of any kind and the end of each, in order, many windows at a time.
+    task: InferenceTask, recordings: Iterable[tuple[Any, int | None]], *, batch_size: int
+) -> Iterator[list[Row]]:
+    """Yield the rows of each of many recordings, of any kind, many windows at a time.
 
     Args:
         task: what to compute.
-        recordings: files, open files or samples, see :func:`infer_one`.
-        sample_rate: rate of samples in Hz; files state their own.
+        recordings: files, open files or samples, each with the rate of samples; see
+            :func:`infer_one`.
         batch_size: windows at a time.
 
     Raises:
+        AudioError: a file cannot be read.
         ConfigError: samples are not audio; the message gives the number of the recording, from 0.
     """
-    require_batch(batch_size, task.windows.seconds, task.windows.sample_rate)
     buckets = make_buckets(
-        _windows_of_each(task, recordings, sample_rate),
+        _windows_of_each(task, recordings),
         batch_size,
         equal_lengths=task.equal_lengths,
         pin_memory=task.pin_memory,
     )
     with closing(prefetch(buckets)) as coming:
-        yield from task.to_rows(run_buckets(coming, task.function))
+        rows: list[Row] = []
+        for item in task.to_rows(run_buckets(coming, task.function)):
+            if isinstance(item, Row):
+                rows.append(item)
+                continue
+            if item.error is not None:
+                raise item.error
+            yield rows
+            rows = []
 
 
 def _windows_of_each(
-    task: InferenceTask, recordings: Iterable[Any], sample_rate: int | None
+    task: InferenceTask, recordings: Iterable[tuple[Any, int | None]]
 ) -> Iterator[Window | RecordingEnd]:
-    for number, audio in enumerate(recordings):
+    for number, (audio, sample_rate) in enumerate(recordings):
         try:
             yield from windows_of(audio, sample_rate, task.windows, number)
         except ConfigError as error:
@@ -132,3 +143,39 @@ def infer_many(
     with report_lost_workers(), closing(prefetch(buckets)) as coming:
         outputs = run_buckets(coming, task.function)
         yield from task.to_rows(report_seconds(outputs, report))
+
+
+def infer_files(
+    task: InferenceTask,
+    files: Sequence[Path],
+    *,
+    batch_size: int,
+    workers: int,
+    rejected: list[Rejected] | None,
+) -> Iterator[tuple[Path, list[Row]]]:
+    """Yield the files that can be read, in order, each with its rows.
+
+    Args:
+        task: what to compute.
+        files: sound files.
+        batch_size: windows at a time.
+        workers: decoding processes; 0 decodes in a thread beside the network.
+        rejected: takes the files that cannot be read; without it, the first of them is an error.
+    """
+    numbered = [*enumerate(map(clip_of_file, files))]
+    groups = [numbered] if numbered else []
+    items = infer_many(task, groups, batch_size=batch_size, workers=workers)
+    rows: list[Row] = []
+    with closing(items):
+        for item in items:
+            if isinstance(item, Row):
+                rows.append(item)
+                continue
+            path = files[item.recording]
+            if item.error is None:
+                yield path, rows
+            elif rejected is None:
+                raise item.error
+            else:
+                rejected.append(Rejected(str(path), item.error.reason))
+            rows = []

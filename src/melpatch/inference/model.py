@@ -5,11 +5,12 @@
 >>> model.predict("dawn.flac", hop=1.0)
 >>> vector = model.embed(wave, sample_rate=44100)
 >>> for path, vector in model.embed_many(paths): ...
+>>> for vector in model.embed_each(waves, sample_rate=44100): ...
 """
 
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from typing import overload
@@ -33,7 +34,7 @@ from melpatch.inference.arguments import (
     device_of,
 )
 from melpatch.inference.calibration import Calibration, load_calibration
-from melpatch.inference.engine import InferenceTask, infer_many, infer_one
+from melpatch.inference.engine import InferenceTask, infer_each, infer_files, infer_one
 from melpatch.inference.network import Network, Precision
 from melpatch.inference.results import (
     Embedding,
@@ -46,7 +47,6 @@ from melpatch.inference.results import (
 from melpatch.inference.rows import Row
 from melpatch.inference.samples import Audio
 from melpatch.inference.tasks import embedding_task, prediction_task
-from melpatch.inference.windows import clip_of_file
 from melpatch.machine import usable_cpus
 from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
@@ -263,6 +263,42 @@ class Model:
         files = self._infer_files(task, paths, batch_size, workers, rejected)
         return ((path, embedding_of(rows, hop)) for path, rows in files)
 
+    def embed_each(
+        self,
+        recordings: Iterable[Audio],
+        sample_rate: int | Iterable[int] | None = None,
+        *,
+        pooling: str | None = None,
+        layer: int | None = None,
+        hop: float | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[Embedding]:
+        """Return an iterator over what :meth:`embed` returns for samples or files, many windows at a time.
+
+        Args:
+            recordings: of any lengths, each as for :meth:`embed`.
+            sample_rate: rate of samples in Hz, of all of them or of each.
+            pooling: see :meth:`embed`.
+            layer: see :meth:`embed`.
+            hop: see :meth:`embed`.
+            batch_size: windows at a time; by default :attr:`default_batch_size`.
+
+        Raises:
+            AudioError: a file cannot be read.
+            ConfigError: the model cannot take the samples, pooling, layer or hop.
+        """
+        task = self.embedding_task(pooling=pooling, layer=layer, hop=hop)
+        check_many(batch_size, workers=0)
+        size = batch_size or self.default_batch_size
+        require_batch(size, task.windows.seconds, task.windows.sample_rate)
+        rates: Iterable[int | None] = repeat(None)
+        if isinstance(sample_rate, Iterable):
+            rates = sample_rate
+        elif sample_rate is not None:
+            rates = repeat(sample_rate)
+        pairs = zip(recordings, rates, strict=isinstance(sample_rate, Iterable))
+        return (embedding_of(rows, hop) for rows in infer_each(task, pairs, batch_size=size))
+
     def predict_many(
         self,
         paths: Iterable[FilePath],
@@ -350,30 +386,4 @@ class Model:
         workers = self.default_workers if workers is None else workers
         require_workers(workers)
         require_batch(batch_size, task.windows.seconds, task.windows.sample_rate)
-        return self._rows_of_files(task, files, batch_size, workers, rejected)
-
-    def _rows_of_files(
-        self,
-        task: InferenceTask,
-        files: Sequence[Path],
-        batch_size: int,
-        workers: int,
-        rejected: list[Rejected] | None,
-    ) -> Iterator[tuple[Path, list[Row]]]:
-        numbered = [*enumerate(map(clip_of_file, files))]
-        groups = [numbered] if numbered else []
-        items = infer_many(task, groups, batch_size=batch_size, workers=workers)
-        rows: list[Row] = []
-        with closing(items):
-            for item in items:
-                if isinstance(item, Row):
-                    rows.append(item)
-                    continue
-                path = files[item.recording]
-                if item.error is None:
-                    yield path, rows
-                elif rejected is None:
-                    raise item.error
-                else:
-                    rejected.append(Rejected(str(path), item.error.reason))
-                rows = []
+        return infer_files(task, files, batch_size=batch_size, workers=workers, rejected=rejected)

@@ -52,9 +52,13 @@ class Network:
         folder: Path | None = None,
     ) -> None:
         self.objective = objective.eval().to(device)
-        self.device = device
         self.precision = resolve_precision(precision, device)
         self.folder = folder
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: where the weights are, which other code may have moved."""
+        return next(self.objective.parameters()).device
 
     @property
     def sample_rate(self) -> int:
