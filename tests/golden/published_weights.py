@@ -17,6 +17,7 @@ from melpatch.interop.base import Reading, published_settings, recognise
 from melpatch.weight_files import read_weights
 
 HEADS = {"audiomae_overlap": 2}
+FIXED_TABLES = {"mae_ast": "enc_sine_pos_embed.pe", "m2d": "pos_embed"}
 TIME_MAJOR = ("asit", "asit_2024", "audiomae_pretrain", "audiomae_overlap", "audiomae_finetuned")
 
 
@@ -41,7 +42,7 @@ def published_file(name, path, quiet=False):
     if (folder(name) / "checkpoint.pt").exists():
         content = torch.load(folder(name) / "checkpoint.pt", weights_only=True)
         if quiet:
-            _quieten(content["model"], name)
+            _quieten(content.get("model") or content.get("state_dict") or content, name)
         torch.save(content, path / "w.pth")
         return str(path / "w.pth")
     if not (folder(name) / "layout.json").exists():
@@ -75,7 +76,7 @@ def _quieten(tensors, name):
     listed = json.loads((folder(name) / "quiet.json").read_text())
     for key in listed["keys"]:
         # Fixed sines of the file are checked, not taken.
-        if key in tensors and not key.endswith("sine_pos_embed.pe"):
+        if key in tensors and key != FIXED_TABLES.get(name):
             tensors[key] = tensors[key] * np.float32(0.01)
 
 

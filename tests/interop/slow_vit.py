@@ -66,3 +66,17 @@ def _linear(state, name, x):
 
 def _norm(state, name, x):
     return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps=1e-6)
+
+
+def slow_post_norm(state, tokens, heads):
+    """Final tokens (clip, token, dim) of post-norm blocks under timm's names, with a norm before the first."""
+    x = _norm(state, "norm", tokens)
+    depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    for number in range(depth):
+        at = f"blocks.{number}."
+        query, key, value = _linear(state, f"{at}attn.qkv", x).chunk(3, dim=-1)
+        attended = _linear(state, f"{at}attn.proj", _attend(query, key, value, heads))
+        x = _norm(state, f"{at}norm1", x + attended)
+        hidden = F.gelu(_linear(state, f"{at}mlp.fc1", x))
+        x = _norm(state, f"{at}norm2", x + _linear(state, f"{at}mlp.fc2", hidden))
+    return x

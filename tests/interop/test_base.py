@@ -39,10 +39,7 @@ def test_each_format_is_recognised_by_itself(shapes, found):
     ("keys", "family"),
     [
         (["patch_embedding.weight", "encoder.layers.0.self_attn.grep_linear.weight"], "BEATs"),
-        (
-            ["modality_encoders.IMAGE.local_encoder.proj.weight", "blocks.0.attn.qkv.weight"],
-            "data2vec 2.0 or EAT",
-        ),
+        (["modality_encoders.AUDIO.local_encoder.conv_layers.0.0.weight"], "data2vec 2.0"),
         (
             ["feature_extractor.conv_layers.0.0.weight", "encoder.layers.0.fc1.weight"],
             "wav2vec 2.0, HuBERT or WavLM",
@@ -50,13 +47,15 @@ def test_each_format_is_recognised_by_itself(shapes, found):
         (["hubert.feature_extractor.conv_layers.0.conv.weight"], "wav2vec 2.0, HuBERT or WavLM"),
         ([*timm(), "freq_new_pos_embed", "time_new_pos_embed"], "PaSST"),
         (["model.teacher.encoder.blocks.0.attn.qkv.weight"], "ATST"),
+        (["encoder.layers.0.conv_module.pointwise_conv1.weight"], "a Conformer"),
+        (["tscam_conv.weight", "layers.0.blocks.0.attn.relative_position_bias_table"], "HTS-AT"),
         (["layers.0.blocks.0.attn.relative_position_bias_table"], "a Swin transformer or BEiT"),
     ],
 )
 def test_a_family_that_cannot_be_taken_is_named(keys, family):
     with pytest.raises(
         ConfigError,
-        match=f"looks like {family} .*which no encoder here can take; allowed: ASiT; AST or",
+        match=rf"looks like {family} .*no encoder here can take \(.* .*\); allowed: ASiT; AST or",
     ):
         recognise(Weights(dict.fromkeys(keys, torch.zeros(())), {}))
 

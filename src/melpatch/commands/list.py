@@ -23,7 +23,7 @@ Kind = Literal[
     "commands",
     "all",
 ]
-_FACTS = ("family", "files", "encoder", "needs", "licence")
+_FACTS = ("family", "files", "hub", "encoder", "needs", "licence")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,16 +21,38 @@ from melpatch.weight_files import Weights, read_weights
 Channels = Literal["sum", "mean"]
 Axes = Literal["mel_frame", "frame_mel"]
 
+
+class _Unsupported(NamedTuple):
+    """A family that no encoder here supports."""
+
+    pattern: str
+    """Pattern of a key that only this family has."""
+    reason: str
+    """What no encoder here has, in words."""
+
+
 _UNSUPPORTED = {
-    "wav2vec 2.0, HuBERT or WavLM": r"feature_extractor\.conv_layers\.0\.",
-    "BEATs": r"^patch_embedding\.weight$",
-    "data2vec 2.0 or EAT": r"(^|\.)modality_encoders\.",
-    "PaSST": r"^(freq|time)_new_pos_embed$",
-    "ATST": r"^model\.(teacher|student)\.encoder\.",
+    "wav2vec 2.0, HuBERT or WavLM": _Unsupported(
+        r"feature_extractor\.conv_layers\.0\.", "it convolves the waveform instead of a spectrogram"
+    ),
+    "data2vec 2.0": _Unsupported(
+        r"(^|\.)modality_encoders\.(?!IMAGE\.)",
+        "it convolves the waveform instead of a spectrogram",
+    ),
+    "BEATs": _Unsupported(r"^patch_embedding\.weight$", "its attention has relative positions"),
+    "PaSST": _Unsupported(r"^(freq|time)_new_pos_embed$", "its positions are two tables"),
+    "ATST": _Unsupported(
+        r"^model\.(teacher|student)\.encoder\.", "its patches have a projection of their own"
+    ),
+    "a Conformer": _Unsupported(r"(^|\.)conv_module\.", "its blocks convolve along time"),
+    "HTS-AT": _Unsupported(
+        r"(^|\.)tscam_conv\.", "it is a Swin transformer, with attention in windows"
+    ),
     # Not in the decoder: that of Audio-MAE is a Swin, its encoder a plain ViT.
-    "a Swin transformer or BEiT": r"^(?!decoder).*(relative_position|rel_pos)",
+    "a Swin transformer or BEiT": _Unsupported(
+        r"^(?!decoder).*(relative_position|rel_pos)", "its attention has relative positions"
+    ),
 }
-"""Families that no encoder here supports, each with a pattern of a key that only it has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +61,9 @@ class Reading:
 
     channels: Channels = "sum"
     """Whether the three colour channels of a kernel are summed, as AST does, or averaged."""
-    how: Resize = "legacy"
-    """How positions are resized, see :func:`melpatch.nn.positions.resize`; "legacy" is AST's."""
+    how: Resize | None = None
+    """How positions are resized, see :func:`melpatch.nn.positions.resize`; None: as the family's code
+    does."""
     axes: Axes | None = None
     """Axes of the images that the kernel sees, the slower one first; None: those of the family."""
     num_heads: int | None = None
@@ -56,6 +79,8 @@ class Published(NamedTuple):
     """Front end and statistics; None for models of images."""
     notes: Sequence[str] = ()
     """What the user should know of these settings, such as what the file does not hold."""
+    frames: int | None = None
+    """Frames of the longest clips that the encoder was trained on, where the front end fixes none."""
 
 
 class Converted(NamedTuple):
@@ -102,6 +127,7 @@ class WeightFormat(ABC):
         files: files or names on the Hub that are published in it.
         needs: what reading them takes besides the file.
         licence: licence of the published weights.
+        hub: their names on the Hugging Face Hub, as ``--init`` takes them.
         self_described: whether its files hold all settings, so that they are recognised first.
     """
 
@@ -110,6 +136,7 @@ class WeightFormat(ABC):
     files: ClassVar[str] = "not stated"
     needs: ClassVar[str] = "nothing else"
     licence: ClassVar[str] = "not stated"
+    hub: ClassVar[str] = "none known"
     self_described: ClassVar[bool] = False
 
     @abstractmethod
@@ -349,12 +376,12 @@ def recognise(weights: Weights, reading: Reading | None = None) -> WeightFormat:
     formats: list[WeightFormat] = [registry.find("interop", name)() for name in names]
     allowed = "; ".join(weight_format.family for weight_format in formats)
     # Unsupported families come first: some of them have the keys of a supported one as well.
-    for family, pattern in _UNSUPPORTED.items():
+    for family, unsupported in _UNSUPPORTED.items():
         for key in keys:
-            if re.search(pattern, key):
+            if re.search(unsupported.pattern, key):
                 raise ConfigError(
                     f"looks like {family} (key {shortened(key, typed=True)}), "
-                    "which no encoder here can take; "
+                    f"which no encoder here can take ({unsupported.reason}); "
                     f"allowed: {allowed}"
                 )
     axes = None if reading is None else reading.axes

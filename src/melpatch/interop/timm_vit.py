@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from melpatch.encoders.vit import SIZES, Positions, ViT
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Converted, Published, Reading, WeightFormat, left_out
 from melpatch.nn.position_tables import Geometry, Half, fixed_half, frequency_major
-from melpatch.nn.positions import resize
-from melpatch.nn.transformer import NORM_EPS
+from melpatch.nn.positions import Resize, resize
+from melpatch.nn.transformer import NORM_EPS, Norm
 from melpatch.weight_files import Weights
 
 _PLAIN = re.compile(r"(blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])|norm)\.(weight|bias)$")
@@ -48,6 +48,11 @@ class TimmViT(WeightFormat):
 
     Source: the names of timm's vision_transformer; colours and positions as in Gong et al. 2021
     (arXiv 2104.01778), section 2.2, and the published code.
+
+    Attributes:
+        norm: where the blocks of the family normalise.
+        partial: what becomes of bins and frames that do not fill a patch.
+        resizing: how its positions are resized unless the user says otherwise; "legacy" is AST's.
     """
 
     family = "a ViT under timm's names"
@@ -55,6 +60,9 @@ class TimmViT(WeightFormat):
     files = "ViT and DeiT of timm, MAE of images"
     needs = "with one colour, --init-axes; unusual widths, --encoder.num-heads"
     licence = "Apache-2.0 (timm, DeiT); CC BY-NC 4.0 (MAE)"
+    norm: ClassVar[Norm] = "pre"
+    partial: ClassVar[Literal["pad", "drop"]] = "drop"
+    resizing: ClassVar[Resize] = "legacy"
 
     def recognises(self, weights: Weights, axes: Axes | None = None) -> bool:
         """Return whether the keys hold timm's patch projection and blocks."""
@@ -126,12 +134,13 @@ class TimmViT(WeightFormat):
             "mlp_ratio": len(state["blocks.0.mlp.fc1.bias"]) / width,
             "patch": _patch(state, geometry),
             "cls_tokens": len(_class_token_names(state)),
+            "norm": self.norm,
             "norm_eps": self.norm_eps(weights),
         }
         if "pos_embed" in state:
             settings["positions"] = "learned"
         if geometry is not None and geometry.stride is not None:
-            settings |= {"stride": geometry.stride, "partial": "drop"}
+            settings |= {"stride": geometry.stride, "partial": self.partial}
             settings["columns"] = geometry.columns
         table = _table(state, geometry)
         if geometry is not None and table is not None:
@@ -144,7 +153,7 @@ class TimmViT(WeightFormat):
     def convert(self, weights: Weights, encoder: ViT, reading: Reading) -> Converted:
         """Return the weights converted for a :class:`ViT`; see :meth:`WeightFormat.convert`."""
         state = self.renamed(weights)
-        _check_blocks(state, encoder)
+        _check_blocks(state, encoder, self.norm)
         geometry = self.geometry(weights, state, reading)
         if geometry is None and "pos_embed" in state:
             geometry = _geometry_of(encoder, state, reading)
@@ -153,7 +162,7 @@ class TimmViT(WeightFormat):
             _convert_blocks(state),
             _convert_projection(state, encoder, reading, geometry),
             _convert_class_tokens(state, encoder),
-            _convert_positions(geometry, table, encoder, reading),
+            _convert_positions(geometry, table, encoder, reading.how or self.resizing),
             _kept_parts(state, encoder),
             _compared_epsilon(self.norm_eps(weights), encoder),
         )
@@ -194,7 +203,7 @@ def _patch(state: State, geometry: Geometry | None) -> tuple[int, int]:
     return height, width
 
 
-def _check_blocks(state: State, encoder: ViT) -> None:
+def _check_blocks(state: State, encoder: ViT, norm: Norm) -> None:
     """Raise ConfigError unless the blocks are plain, and of the encoder's number and width."""
     for key in state:
         if _NEEDED.match(key) and not _TAKEN.match(key):
@@ -202,9 +211,9 @@ def _check_blocks(state: State, encoder: ViT) -> None:
                 f"{key} has no place in a plain ViT; give the weights of a ViT without it"
             )
     config = encoder.config
-    if config.norm != "pre":
+    if config.norm != norm:
         raise ConfigError(
-            f"encoder.norm = {config.norm!r}; allowed: 'pre', as in the blocks of these weights"
+            f"encoder.norm = {config.norm!r}; allowed: {norm!r}, as in the blocks of these weights"
         )
     width = len(state["patch_embed.proj.weight"])
     depth = depth_of(state)
@@ -331,7 +340,7 @@ def _table(state: State, geometry: Geometry | None) -> Tensor | None:
 
 
 def _convert_positions(
-    geometry: Geometry | None, table: Tensor | None, encoder: ViT, reading: Reading
+    geometry: Geometry | None, table: Tensor | None, encoder: ViT, how: Resize
 ) -> Converted:
     """Return the position table resized to the encoder's grid; nothing if its own is fixed.
 
@@ -352,9 +361,8 @@ def _convert_positions(
     new = (encoder.grid.rows, encoder.config.columns)
     notes = []
     if old != new:
-        how = reading.how
         notes.append(f"positions {old[0]} x {old[1]} fitted to {new[0]} x {new[1]} ({how})")
-    return Converted({"position_table": resize(table, old, new, reading.how)}, notes)
+    return Converted({"position_table": resize(table, old, new, how)}, notes)
 
 
 def _compared_epsilon(published: float, encoder: ViT) -> Converted:

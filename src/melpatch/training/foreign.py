@@ -95,9 +95,17 @@ def open_foreign(source: str, given: Given | None = None) -> ForeignModel:
     return ForeignModel(config, objective, foreign.format.family, foreign.format.licence, about)
 
 
-def filling(loader: LoaderConfig, front_end: LogMel.Config) -> LoaderConfig:
-    """Return the settings with segments that fill the front end's ``target_frames``, if any."""
-    frames = front_end.target_frames
+def filling(
+    loader: LoaderConfig, front_end: LogMel.Config, trained_on: int | None = None
+) -> LoaderConfig:
+    """Return the settings with segments as long as the clips that weights were trained on.
+
+    Args:
+        loader: the settings to change.
+        front_end: the front end of the weights, whose ``target_frames`` count if it has them.
+        trained_on: frames of these clips otherwise; None if the weights do not say it.
+    """
+    frames = front_end.target_frames or trained_on
     if frames is None:
         return loader
     samples = front_end.overhead + (frames - 1) * front_end.hop_length
@@ -114,7 +122,7 @@ def _settings(
             f"{foreign.source}: {foreign.format.family}, of images or of spectrograms that the file "
             "does not describe, so that no front end is known; start from it with melpatch finetune"
         )
-    loader = filling(LoaderConfig(), published.front_end)
+    loader = filling(LoaderConfig(), published.front_end, published.frames)
     if head.seconds is not None:
         loader = replace(loader, seconds=head.seconds)
     with foreign.named():

@@ -99,7 +99,7 @@ def initialize_encoder(
     if is_run(init):
         copy_encoder(objective, Path(init), resize, trust_code=trust_code)
     else:
-        reading = replace(reading or Reading(), how=resize or "legacy")
+        reading = replace(reading or Reading(), how=resize)
         notice(start_from_weights(objective, init, reading))
 
 
@@ -134,7 +134,7 @@ def as_published(
     objective: Any = owner(recipe.objective)
     objective.check_encoder(owner(published.encoder))
     front_end = published.front_end or recipe.front_end
-    loader = filling(recipe.loader, front_end)
+    loader = filling(recipe.loader, front_end, published.frames)
     trained = replace(recipe, front_end=front_end, encoder=published.encoder, loader=loader)
     config = onto(recipe, trained)
     if recipe.front_end.target_frames is None:

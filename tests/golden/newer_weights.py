@@ -1,0 +1,66 @@
+"""Newer published encoders at random weights: their files, their inputs, and what their code makes of them.
+
+The rules are in golden/weights/NEWER.md of the shared folder; each folder has a README.
+"""
+
+import json
+
+import torch
+from golden.published_weights import folder, numbers, published_file
+
+from melpatch.audio.logmel import LogMel
+from melpatch.encoders.vit import ViT
+from melpatch.interop.base import Reading, published_settings, recognise
+from melpatch.nn.pooling import Pooling, pool
+from melpatch.weight_files import read_weights
+
+# Families whose files do not tell the attention heads.
+HEADS = {"m2d": 4}
+# Families whose input is (clip, 1, frame, mel), and whose tokens are numbered time-major.
+TIME_FIRST = ("eat", "eat_hf")
+
+
+def opened(name, path, quiet=False):
+    """Return the encoder, in eval mode, and the front end that a published file gives by itself."""
+    source = published_file(name, path, quiet)
+    reading = Reading(num_heads=HEADS.get(name))
+    _, published = published_settings(source, reading)
+    weights = read_weights(source)
+    encoder = ViT(published.encoder, published.front_end.n_mels).eval()
+    converted = recognise(weights).convert(weights, encoder, reading)
+    encoder.load_state_dict(converted.state)
+    return encoder, LogMel(published.front_end)
+
+
+def model_input(name, array="input"):
+    """Return the input of the model as (clip, mel, frame)."""
+    given = numbers(name, "input")[array].float()[:, 0]
+    return given.transpose(1, 2) if name in TIME_FIRST else given
+
+
+def tolerance(name, array):
+    """Return what a float32 implementation may be off by."""
+    facts = json.loads((folder(name) / "manifest.json").read_text())
+    return facts[array]["atol_float32"]
+
+
+def quiet_tolerance(name):
+    return json.loads((folder(name) / "quiet.json").read_text())["atol_float32"]
+
+
+def all_tokens(name, encoded, rows):
+    """Return the tokens of an encoder in the published order, class tokens first."""
+    patches = encoded.patches
+    if name in TIME_FIRST:
+        patches = patches.unflatten(1, (rows, -1)).transpose(1, 2).flatten(1, 2)
+    return torch.cat([encoded.cls, patches], dim=1)
+
+
+def pooled(encoder, spectrogram, how, valid=None):
+    """Return the vectors of clips for the spelling of a pooling."""
+    pooling = Pooling.parse(how)
+    encoder.require_pooling(pooling)
+    with torch.inference_mode():
+        encoded = encoder(spectrogram, valid, layers=bool(pooling.layers))
+    patches, cls = encoded.pooled_tokens(pooling)
+    return pool(patches, cls, valid, encoder.grid.rows, pooling)

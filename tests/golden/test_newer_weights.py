@@ -1,0 +1,97 @@
+"""Newer published files give, by themselves, front end, tokens and evaluation features of the published code."""
+
+import pytest
+import torch
+from golden.newer_weights import (
+    all_tokens,
+    model_input,
+    opened,
+    pooled,
+    quiet_tolerance,
+    tolerance,
+)
+from golden.published_weights import numbers
+
+OUTPUTS = {"m2d": "encoder", "eat": "encoder", "eat_hf": "outputs"}
+"""Families, each with the file of its tokens and features."""
+FEATURES = {
+    ("m2d", "features_clip"): "rows+mean",
+    ("eat", "features_class"): "cls",
+    ("eat", "features_mean"): "mean",
+    ("eat_hf", "features_class"): "cls",
+    ("eat_hf", "features_mean"): "mean",
+}
+"""Published features, each with the pooling that gives them."""
+
+
+@pytest.fixture(scope="module")
+def open_once(tmp_path_factory):
+    kept = {}
+
+    def open_family(name):
+        if name not in kept:
+            kept[name] = opened(name, tmp_path_factory.mktemp(name))
+        return kept[name]
+
+    return open_family
+
+
+def encoded(encoder, spectrogram, valid=None):
+    with torch.inference_mode():
+        return encoder(spectrogram, valid)
+
+
+def close(found, expected, atol):
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_the_tokens_are_those_of_the_published_code(name, open_once):
+    encoder, _ = open_once(name)
+    found = all_tokens(name, encoded(encoder, model_input(name)), encoder.grid.rows)
+    close(found, numbers(name, OUTPUTS[name])["tokens"], tolerance(name, "tokens"))
+
+
+@pytest.mark.parametrize(("name", "array"), FEATURES)
+def test_the_published_features_are_those_of_a_pooling(name, array, open_once):
+    encoder, _ = open_once(name)
+    found = pooled(encoder, model_input(name), FEATURES[name, array])
+    close(found, numbers(name, OUTPUTS[name])[array], tolerance(name, array))
+
+
+@pytest.mark.parametrize("name", ["m2d", "eat"])
+def test_the_epsilon_of_the_norms_is_that_of_the_weights(name, tmp_path, monkeypatch):
+    encoder, _ = opened(name, tmp_path, quiet=True)
+    if encoder.position_table is None:
+        # Sines that are fixed here are scaled in the published file.
+        positions = 0.01 * encoder.positions(10)
+        monkeypatch.setattr(encoder, "positions", lambda columns: positions)
+    found = all_tokens(name, encoded(encoder, model_input(name)), encoder.grid.rows)
+    close(found, numbers(name, "quiet")["tokens"], quiet_tolerance(name))
+
+
+def test_m2d_takes_shorter_clips_and_pieces_of_longer_ones(open_once):
+    """The last patch of a clip is completed with zeros; a piece is as long as the table in the file."""
+    encoder, _ = open_once("m2d")
+    expected = numbers("m2d", "encoder")
+    short = pooled(encoder, model_input("m2d", "short"), "rows+mean")
+    close(short, expected["short_features_clip"], tolerance("m2d", "short_features_clip"))
+    columns = []
+    for piece in model_input("m2d", "long").split(160, dim=2):
+        patches = encoded(encoder, piece).patches.unflatten(1, (5, -1))
+        columns.append(patches.transpose(1, 2).flatten(2))
+    found = torch.cat(columns, dim=1)
+    close(found, expected["long_features_time"], tolerance("m2d", "long_features_time"))
+
+
+def test_m2d_normalises_by_the_statistics_in_the_file(open_once):
+    _, front_end = open_once("m2d")
+    given = numbers("m2d", "input")
+    close(front_end(given["wave"]), (given["logmel"][0, 0] + 7.1) / 4.2, 1e-3 / 4.2)
+
+
+def test_eat_of_hugging_face_takes_shorter_clips(open_once):
+    encoder, _ = open_once("eat_hf")
+    found = all_tokens("eat_hf", encoded(encoder, model_input("eat_hf", "short")), 8)
+    expected = numbers("eat_hf", "outputs")["short_tokens"]
+    close(found, expected, tolerance("eat_hf", "short_tokens"))
