@@ -10,7 +10,10 @@ from golden.newer_weights import (
     quiet_tolerance,
     tolerance,
 )
-from golden.published_weights import numbers
+from golden.published_weights import numbers, published_file
+
+from melpatch.objectives.base import Features
+from melpatch.training.foreign import Given, open_foreign
 
 OUTPUTS = {"m2d": "encoder", "eat": "encoder", "eat_hf": "outputs"}
 """Families, each with the file of its tokens and features."""
@@ -95,3 +98,13 @@ def test_eat_of_hugging_face_takes_shorter_clips(open_once):
     found = all_tokens("eat_hf", encoded(encoder, model_input("eat_hf", "short")), 8)
     expected = numbers("eat_hf", "outputs")["short_tokens"]
     close(found, expected, tolerance("eat_hf", "short_tokens"))
+
+
+def test_the_classifier_of_eat_is_that_of_the_published_code(tmp_path):
+    """The norm before its head has an epsilon of its own."""
+    model = open_foreign(published_file("eat_hf", tmp_path), Given(multi_label=True))
+    features = Features(model_input("eat_hf"), None)
+    with torch.inference_mode():
+        found = model.objective.eval().logits(features)
+    close(found, numbers("eat_hf", "outputs")["logits"], tolerance("eat_hf", "logits"))
+    assert model.objective.config.head_norm_eps == 1e-5

@@ -17,6 +17,8 @@ COLUMNS = 6
 IMAGE = {"patch_size": 16, "target_length": 512}
 FAIRSEQ = {"cfg": {"model": {"num_heads": 2, "modalities": {"image": IMAGE}}}}
 HUGGING_FACE = {"config": {"num_heads": 2, "norm_eps": 1e-6, "img_size": [512, 128]}}
+HEAD = {f"{name}.bias": torch.zeros(size) for name, size in (("head", 7), ("fc_norm", 16))}
+HEAD |= {"head.weight": torch.zeros(7, 16), "fc_norm.weight": torch.ones(16)}
 
 
 def sines():
@@ -44,13 +46,13 @@ def weights(layout, colours=1):
     norm = {"weight": state["norm.weight"], "bias": state["norm.bias"]}
     if layout == "hugging face":
         named = own | image | {f"pre_norm.{part}": value for part, value in norm.items()}
-        named |= {"head.weight": torch.zeros(7, 16), "head.bias": torch.zeros(7)}
+        named |= HEAD
         return Weights({f"model.{key}": value for key, value in named.items()}, HUGGING_FACE)
     image |= {f"context_encoder.norm.{part}": value for part, value in norm.items()}
     image["decoder.proj.weight"] = torch.zeros(16, 16)
     own |= {f"modality_encoders.IMAGE.{key}": value for key, value in image.items()}
     if layout == "fine-tuned":
-        own = {f"model.{key}": value for key, value in own.items()}
+        own = {f"model.{key}": value for key, value in (own | HEAD).items()}
     return Weights(own, FAIRSEQ)
 
 
@@ -64,6 +66,14 @@ def slow(spectrogram):
     x = x + sines()[: x.shape[1]]
     cls = state["cls_token"].expand(len(x), -1, -1)
     return slow_post_norm(state, torch.cat([cls, x], dim=1), 2)
+
+
+@pytest.mark.parametrize(
+    ("layout", "eps"), [("fairseq", None), ("fine-tuned", 1e-6), ("hugging face", 1e-5)]
+)
+def test_a_finetuned_file_has_a_classifier(layout, eps):
+    head = EAT().head(weights(layout), Reading())
+    assert (head and (head.norm_eps, head.pooling)) == (eps and (eps, "cls"))
 
 
 @pytest.mark.parametrize("layout", ["fairseq", "fine-tuned", "hugging face"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from melpatch.audio.logmel import LogMel
-from melpatch.interop.base import Axes, Published, Reading
+from melpatch.interop.base import Axes, Head, Published, Reading
 from melpatch.interop.timm_vit import State, TimmViT, patch_positions
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
@@ -37,6 +37,8 @@ class EAT(TimmViT):
     has none. The encoder is the student; the teacher (``_ema``) and the decoder are left out.
 
     The published mean and standard deviation are AudioSet's, which the weights do not hold.
+
+    A classifier of fairseq has not been compared with what its code computes.
 
     Source: Chen et al. 2024 (arXiv 2401.03497); names and layout are those of the published code.
     """
@@ -92,6 +94,18 @@ class EAT(TimmViT):
         """Return the settings of the encoder and its front end; see :class:`WeightFormat`."""
         note = "mean and std are not in the file: AudioSet's, as published"
         return super().published(weights, reading)._replace(notes=[note])
+
+    def head(self, weights: Weights, reading: Reading) -> Head | None:
+        """Return the head of a fine-tuned file, of the class token.
+
+        Its norm has another epsilon in the code of Hugging Face than in that of fairseq.
+        """
+        if "model.head.weight" not in weights.state:
+            return None
+        eps = self.norm_eps(weights)
+        if "model.pre_norm.weight" in weights.state:
+            eps = 1e-5
+        return Head(linear="model.head", norm="model.fc_norm", norm_eps=eps, pooling="cls")
 
 
 def _plain(key: str) -> str:
