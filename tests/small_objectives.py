@@ -5,6 +5,8 @@ from dataclasses import fields, is_dataclass, replace
 from melpatch import registry
 from melpatch.nn.distillation_settings import Classification
 from melpatch.nn.hypotheses import Hypotheses
+from melpatch.nn.mixtures import Mixtures
+from melpatch.objectives.eat import EAT
 from melpatch.objectives.m2d import M2D
 
 LARGEST = {
@@ -39,9 +41,10 @@ def small(config):
 class Variant:
     """An objective with settings that make it another published one, which keeps the same promises."""
 
-    def __init__(self, objective, **settings):
+    def __init__(self, objective, *, on_other_clips=False, **settings):
         self.objective = objective
         self.settings = settings
+        self.depends_on_other_clips = on_other_clips
 
     def Config(self):  # noqa: N802
         """Return the settings, as the class of an objective does."""
@@ -57,6 +60,14 @@ VARIANTS = {
         standardise=False,
         classification=Classification(weight=0.5, momentum=0.9),
         hypotheses=Hypotheses(count=3),
+    ),
+    "eat as sslam": Variant(
+        EAT,
+        on_other_clips=True,
+        views=2,
+        utterance_weight=1.0,
+        utterance_layers=1,
+        mixtures=Mixtures(use=True),
     ),
 }
 NAMES = [*registry.names("objectives"), *VARIANTS]

@@ -13,7 +13,7 @@ from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.conv_decoder import ConvDecoder
 from melpatch.nn.ema import Momentum
-from melpatch.nn.masking import Masking
+from melpatch.nn.masking import Masking, join_splits
 from melpatch.objectives.base import Plan
 from melpatch.objectives.eat import EAT
 from melpatch.training.config import RunConfig, build
@@ -47,7 +47,7 @@ def eat(encoder=None, **settings):
 def test_views_mask_as_many_patches_in_other_places():
     objective, data = eat(), batch()
     features = objective.features(data)
-    split = objective.mask_views(data, features, 0)
+    split = join_splits(objective.mask_views(data, features, 0))
     counts = split.masked.valid.sum(dim=1).view(3, 4)
     assert torch.equal(counts, counts[:1].expand(3, 4))
     masks = split.masked.as_mask(features.valid.shape[1]).view(3, 4, -1)

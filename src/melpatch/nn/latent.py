@@ -1,4 +1,4 @@
-"""Losses between predicted and target tokens in latent space.
+"""Losses between predicted and target tokens in latent space, and norms of targets.
 
 For predictions p_i and targets t_i of D channels each, i = 1..N valid tokens::
 
@@ -17,20 +17,25 @@ tensor(8.)
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from melpatch.nn.masked import at_least_float32
+from melpatch.nn.masked import at_least_float32, masked_mean
 
 LatentLoss = Literal["cosine", "l2", "smooth_l1"]
 Tokens = Float[Tensor, "clip token dim"]
+Valid = Bool[Tensor, "clip token"]
+TARGET_EPS = 1e-5
+"""Epsilon of the norms of EAT's and data2vec's targets, as published."""
 
 
 def latent_loss(
-    predictions: Tokens, targets: Tokens, valid: Bool[Tensor, "clip token"], kind: LatentLoss
+    predictions: Tokens, targets: Tokens, valid: Valid, kind: LatentLoss
 ) -> Float[Tensor, ""]:
     """Return the mean loss over the valid tokens, in float32 or float64; 0 for none."""
     return mean_over(token_losses(predictions, targets, kind), valid)
@@ -55,9 +60,7 @@ def token_losses(
             return F.smooth_l1_loss(predictions, targets, reduction="none").mean(dim=-1)
 
 
-def mean_over(
-    losses: Float[Tensor, "clip token"], valid: Bool[Tensor, "clip token"]
-) -> Float[Tensor, ""]:
+def mean_over(losses: Float[Tensor, "clip token"], valid: Valid) -> Float[Tensor, ""]:
     """Return the mean over the valid tokens; 0 for none."""
     return losses.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
 
@@ -70,3 +73,17 @@ def standardise_tokens(tokens: Tokens) -> Tokens:
     tokens = at_least_float32(tokens)
     centred = tokens - tokens.mean(dim=2, keepdim=True)
     return centred / (tokens.var(dim=2, keepdim=True) + 1e-6).sqrt()
+
+
+def layer_target(layers: Sequence[Tokens], valid: Valid | None) -> Tokens:
+    """Return LN(mean of IN(layer)): the norms of a target, which are 0 and 1 in every token."""
+    normed = torch.stack([instance_norm(layer, valid) for layer in layers]).mean(dim=0)
+    return F.layer_norm(normed, normed.shape[2:], eps=TARGET_EPS)
+
+
+def instance_norm(tokens: Tokens, valid: Valid | None) -> Tokens:
+    """Return tokens with mean 0 and variance 1 of each channel over the valid tokens of a clip."""
+    tokens = at_least_float32(tokens)
+    centred = tokens - masked_mean(tokens, valid)[:, None]
+    variance = masked_mean(centred.square(), valid)[:, None]
+    return centred * (variance + TARGET_EPS).rsqrt()

@@ -11,6 +11,7 @@ of the ranking. A clip's mask is the same alone, in a batch, and beside a longer
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -58,6 +59,13 @@ class PatchSplit(NamedTuple):
     """In the order of the ranking."""
     visible: Subset
     """In the order of the tokens."""
+
+
+def join_splits(views: Sequence[PatchSplit]) -> PatchSplit:
+    """Return the patches of several views of the same clips as one split, view after view."""
+    masked = Subset(*map(torch.cat, zip(*[view.masked for view in views], strict=True)))
+    visible = Subset(*map(torch.cat, zip(*[view.visible for view in views], strict=True)))
+    return PatchSplit(masked, visible)
 
 
 class Masking:

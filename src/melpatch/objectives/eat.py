@@ -10,12 +10,19 @@ clip's tokens and LN the LayerNorm over channels, both without gain::
 
 Chen et al. 2024, "EAT: Self-supervised pre-training with efficient audio transformer" (arXiv 2401.03497),
 after data2vec 2.0 (Baevski et al. 2022, arXiv 2212.07525).
+
+With ``mixtures`` it is SSLAM (Alex et al. 2025, arXiv 2506.12222): each clip is trained on mixed with its
+partner too, and what is predicted from the mixture shall keep both sources::
+
+    R   = mean of the clip's and the partner's targets, where both sound; else the clip's
+    L_r = mean over masked patches of mixtures of |p - R|^2 / sqrt(D)
+    L   = L_p + utterance_weight * L_u + retention_weight * L_r
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,18 +34,17 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import TokenEncoder
 from melpatch.nn.conv_decoder import ConvDecoder
-from melpatch.nn.ema import Momentum, ema_update, frozen_copy
-from melpatch.nn.latent import latent_loss
-from melpatch.nn.masked import at_least_float32, masked_mean
-from melpatch.nn.masking import Masking, PatchSplit, Subset
+from melpatch.nn.latent import TARGET_EPS, latent_loss, layer_target
+from melpatch.nn.masked import masked_mean
+from melpatch.nn.masking import Masking, PatchSplit, join_splits
+from melpatch.nn.mixtures import Mixture, Mixtures, mix
 from melpatch.nn.transformer import MOST_VIEWS
-from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture, Plan
+from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Spectrograms
+from melpatch.objectives.latent import LatentConfig, LatentObjective
 from melpatch.rng import normal, stream
 
-_EPS = 1e-5
-"""Of the norms of the target, as published."""
-_COLLAPSED = 0.01
-"""Share of the targets' energy by which those of a clip differ, below which they say nothing."""
+Tokens = Float[Tensor, "clip token dim"]
+Valid = Bool[Tensor, "clip token"]
 
 
 class Targets(NamedTuple):
@@ -50,7 +56,7 @@ class Targets(NamedTuple):
     """Of the clip as a whole."""
 
 
-class EAT(MaskedObjective):
+class EAT(LatentObjective):
     """Masked latent prediction from many views, with a loss per patch and one per clip (section 3).
 
     *Differs:* the squares that stay visible do not thin out at the edges of the grid, as the published
@@ -59,7 +65,7 @@ class EAT(MaskedObjective):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(LatentConfig):
         """Settings of EAT."""
 
         mask: Masking.Config = field(
@@ -83,14 +89,19 @@ class EAT(MaskedObjective):
         utterance_target: Literal["normed", "raw"] = "normed"
         """The mean of the patches' targets; or the mean of the layers before the instance norm, which
         takes most of it away."""
-        momentum: Momentum = field(default_factory=Momentum)
-        """How slowly the teacher follows."""
+        utterance_layers: int = 0
+        """How many last layers the utterance target averages; 0 for those of the patches. 1 in SSLAM."""
+        mixtures: Mixtures = field(default_factory=Mixtures)
+        """Mixtures with partners, of which both sources are predicted (SSLAM)."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            check(1 <= self.views <= MOST_VIEWS, "views", self.views, f"1 to {MOST_VIEWS}")
+            super().__post_init__()
+            most = MOST_VIEWS // 2 if self.mixtures.use else MOST_VIEWS
+            check(1 <= self.views <= most, "views", self.views, f"1 to {most}")
             check(self.noise >= 0, "noise", self.noise, "0 or more")
-            check(self.target_layers >= 0, "target_layers", self.target_layers, "0 or more")
+            layers = self.utterance_layers
+            check(layers >= 0, "utterance_layers", layers, "0 or more")
             weight = self.utterance_weight
             check(weight >= 0, "utterance_weight", weight, "0 or more")
 
@@ -105,8 +116,8 @@ class EAT(MaskedObjective):
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: EAT.Config = config
         allowed = f"0 to {encoder.num_layers}, the layers of the encoder"
-        fits = config.target_layers <= encoder.num_layers
-        check(fits, "objective.target_layers", config.target_layers, allowed)
+        fits = config.utterance_layers <= encoder.num_layers
+        check(fits, "objective.utterance_layers", config.utterance_layers, allowed)
         allowed = "0 for an encoder without class token; set --encoder.cls-tokens 1"
         fits = config.utterance_weight == 0 or encoder.num_cls_tokens > 0
         check(fits, "objective.utterance_weight", config.utterance_weight, allowed)
@@ -114,22 +125,12 @@ class EAT(MaskedObjective):
         fits = has_mlps or config.target == "blocks"
         allowed = "blocks, since the layers of this encoder have no MLP of their own"
         check(fits, "objective.target", config.target, allowed)
-        self.masking = Masking(config.mask, encoder.grid)
         self.decoder = ConvDecoder(config.decoder, encoder.embed_dim)
-        self.teacher = frozen_copy(encoder)
-        self.momentum = config.momentum.over(1, 1)
 
-    def begin(self, plan: Plan) -> None:
-        """Make the teacher a copy of the student, and fit its momentum to the run."""
-        super().begin(plan)
-        self.momentum = self.config.momentum.over(plan.batch_size, plan.steps)
-        self.teacher.load_state_dict(self.encoder.state_dict())
-
-    def train(self, mode: bool = True) -> "EAT":
-        """Set training mode; the teacher stays in evaluation mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
+    @classmethod
+    def needs_pairs(cls, config: Any) -> bool:
+        """Return whether clips are mixed with partners."""
+        return bool(config.mixtures.use)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the loss over the masked patches of all views, and its parts.
@@ -138,33 +139,50 @@ class EAT(MaskedObjective):
         has to stay below that tells the parts of a clip apart.
         """
         config = self.config
-        features = self.features(batch)
-        targets = self.targets(features)
-        split = self.mask_views(batch, features, step)
-        empty = self.noise(batch, features, step)
-        predictions, cls = self.predict(features, split, empty)
-        # The first views of all clips, then the second views, and so on.
-        patches = targets.patches.repeat(config.views, 1, 1)
+        spectrograms = self.spectrograms(batch)
+        clips = self.with_valid(*spectrograms)
+        views = self.mask_views(batch, clips, step)
+        inputs = clips
+        mixture = None
+        if config.mixtures.use:
+            mixture = self.mixture(batch, spectrograms, step)
+            inputs = _with_mixtures(clips, mixture)
+        # Each view of the clips is followed by the same view of their mixtures.
+        sets = 2 if config.mixtures.use else 1
+        split = join_splits([view for view in views for _ in range(sets)])
+        predictions, cls = self.predict(inputs, split, self.noise(batch, clips, step, sets))
+        targets = self.targets(inputs)
         valid = split.masked.valid
-        wanted = split.masked.gather(patches)
+        wanted = split.masked.gather(targets.patches.repeat(config.views, 1, 1))
         loss = latent_loss(predictions, wanted, valid, "l2")
         clip_mean = masked_mean(wanted, valid)[:, None].expand_as(wanted)
         metrics = {"patch": loss, "clip_mean": latent_loss(clip_mean, wanted, valid, "l2")}
         if config.utterance_weight:
-            utterance = self.utterance_loss(cls, targets.utterance, split)
-            metrics["utterance"] = utterance
-            loss = loss + config.utterance_weight * utterance
+            metrics["utterance"] = self.utterance_loss(cls, targets.utterance, split)
+            loss = loss + config.utterance_weight * metrics["utterance"]
+        if mixture is not None:
+            own = targets.patches[: len(batch)]
+            sources = self.source_targets(batch, clips, mixture, own)
+            metrics["retention"] = self.retention_loss(predictions, sources, join_splits(views))
+            loss = loss + config.mixtures.retention_weight * metrics["retention"]
         return ObjectiveOutput(loss, valid.sum().float(), metrics)
 
-    def mask_views(self, batch: Batch, features: Features, step: int) -> PatchSplit:
-        """Return the masked and visible patches of all views: the first ones of all clips, then the second ones."""
-        views = [
+    def mask_views(self, batch: Batch, features: Features, step: int) -> list[PatchSplit]:
+        """Return the masked and visible patches of each view."""
+        return [
             self.mask_patches(batch, features, step, f"mask {view}")
             for view in range(self.config.views)
         ]
-        return PatchSplit(
-            _joined([view.masked for view in views]), _joined([view.visible for view in views])
-        )
+
+    def mixture(self, batch: Batch, spectrograms: Spectrograms, step: int) -> Mixture:
+        """Return the clips mixed with their partners."""
+        frames = spectrograms.frames
+        if self.front_end.config.padding == "legacy":  # silence counts as sound
+            frames = torch.full_like(frames, spectrograms.spectrogram.shape[2])
+        state = stream(self.seed, "alone", batch.keys, step)
+        share = self.config.mixtures.alone
+        grid = self.encoder.grid
+        return mix(spectrograms.spectrogram, frames, batch.partners, state, grid, share)
 
     def predict(
         self, features: Features, split: PatchSplit, empty: Float[Tensor, "view token dim"]
@@ -205,38 +223,67 @@ class EAT(MaskedObjective):
     @torch.no_grad()
     def targets(self, features: Features) -> Targets:
         """Return what the teacher makes of whole clips."""
-        tokens = self.teacher.tokens(features.spectrogram)
+        config = self.config
         valid = features.valid
+        layers = self.teacher_layers(self.teacher.tokens(features.spectrogram), valid)
+        patches = layer_target(layers[-config.target_layers :], valid)
+        last = layers[-(config.utterance_layers or config.target_layers) :]
+        if config.utterance_target == "raw":
+            means = torch.stack([masked_mean(layer, valid) for layer in last]).mean(dim=0)
+            return Targets(patches, F.layer_norm(means, means.shape[1:], eps=TARGET_EPS))
+        whole = patches
+        if config.utterance_layers:
+            whole = layer_target(last, valid)
+        return Targets(patches, masked_mean(whole, valid))
+
+    def teacher_layers(self, tokens: Tokens, valid: Valid | None) -> tuple[Tensor, ...]:
+        """Return what the target is made of: the patches of every layer of the teacher."""
         if self.config.target == "mlp":
-            layers = self.teacher.mlp_outputs(tokens, valid)
-        else:
-            encoded = self.teacher.encode_tokens(tokens, valid, layers=True)
-            layers = tuple(layer[:, encoded.cls.shape[1] :] for layer in encoded.layers)
-        # All of them for 0.
-        layers = layers[-self.config.target_layers :]
-        normed = torch.stack([instance_norm(layer, valid) for layer in layers]).mean(dim=0)
-        dim = (normed.shape[2],)
-        patches = F.layer_norm(normed, dim, eps=_EPS)
-        if self.config.utterance_target == "normed":
-            return Targets(patches, masked_mean(patches, valid))
-        means = torch.stack([masked_mean(layer, valid) for layer in layers]).mean(dim=0)
-        return Targets(patches, F.layer_norm(means, dim, eps=_EPS))
+            return self.teacher.mlp_outputs(tokens, valid)
+        encoded = self.teacher.encode_tokens(tokens, valid, layers=True)
+        return tuple(layer[:, encoded.cls.shape[1] :] for layer in encoded.layers)
 
-    def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return a warning with a remedy if the teacher makes the same of all patches of a clip."""
+    @torch.no_grad()
+    def source_targets(
+        self, batch: Batch, clips: Features, mixture: Mixture, own: Tokens
+    ) -> Tokens:
+        """Return the mean target of clip and partner where both sound in the mixture, else the clip's.
+
+        The teacher gets of the partner what sounds in the mixture alone, at its places.
+
+        Args:
+            batch: the clips.
+            clips: the unmixed input.
+            mixture: the clips with their partners.
+            own: targets of the unmixed clips.
+        """
+        mixed = mixture.mixed
+        tokens = self.teacher.tokens(clips.spectrogram)[batch.partners]
+        # Without a partner all places are attended to: a softmax over none is NaN.
+        attended = mixed | ~mixed.any(dim=1, keepdim=True)
+        layers = self.teacher_layers(tokens, attended)
+        partner = layer_target(layers[-self.config.target_layers :], attended)
+        return torch.where(mixed[..., None], (own + partner) / 2, own)
+
+    def retention_loss(
+        self, predictions: Float[Tensor, "view masked dim"], sources: Tokens, split: PatchSplit
+    ) -> Float[Tensor, ""]:
+        """Return the loss of the mixtures' predictions to the targets of their sources.
+
+        Args:
+            predictions: of all views of clips and mixtures.
+            sources: see :meth:`source_targets`.
+            split: the masked patches of all views of the clips.
+        """
+        views = self.config.views
+        of_mixtures = predictions.unflatten(0, (views, 2, -1))[:, 1].flatten(0, 1)
+        wanted = split.masked.gather(sources.repeat(views, 1, 1))
+        return latent_loss(of_mixtures, wanted, split.masked.valid, "l2")
+
+    def clip_spread(self, metrics: Mapping[str, float]) -> float:
+        """Return the share of the targets' energy by which those of a clip differ."""
         # A target's energy is sqrt(D): its channels have variance 1.
-        share = metrics.get("clip_mean", math.inf) / self.encoder.embed_dim**0.5
-        if share > _COLLAPSED:
-            return None
-        return (
-            f"the targets of all patches of a clip are alike (they differ by {share:.2g} of their "
-            "energy), so there is nothing left to predict; raise --objective.momentum.start, lower "
-            "--lr, or look at the corpus for silent clips"
-        )
-
-    def after_step(self, step: int) -> None:
-        """Move the teacher towards the student."""
-        ema_update(self.teacher, self.encoder, self.momentum(step))
+        return metrics.get("clip_mean", math.inf) / math.sqrt(self.encoder.embed_dim)
 
     def picture(self, batch: Batch, step: int) -> Picture:
         """Return the first clip with the masked patches of its first view blank."""
@@ -244,13 +291,15 @@ class EAT(MaskedObjective):
         split = self.mask_patches(batch, features, step, "mask 0")
         return self.masked_picture(features.spectrogram, split.masked)
 
-    def noise(self, batch: Batch, features: Features, step: int) -> Float[Tensor, "view token dim"]:
-        """Return what stands at masked places: of each view its own, and the same whatever the padding."""
+    def noise(
+        self, batch: Batch, features: Features, step: int, sets: int = 1
+    ) -> Float[Tensor, "view token dim"]:
+        """Return what stands at masked places: of each view of each set its own, whatever the padding."""
         rows, columns = self._size(features)
         dim = self.encoder.embed_dim
         states = [
             stream(self.seed, f"decoder noise {view}", batch.keys, step)
-            for view in range(self.config.views)
+            for view in range(self.config.views * sets)
         ]
         # Column by column, so that a longer grid begins with the same numbers.
         drawn = normal(torch.cat(states), columns, rows, dim)
@@ -262,18 +311,9 @@ class EAT(MaskedObjective):
         return grid.rows, grid.columns(features.spectrogram.shape[-1])
 
 
-def instance_norm(
-    tokens: Float[Tensor, "clip token dim"], valid: Bool[Tensor, "clip token"] | None
-) -> Float[Tensor, "clip token dim"]:
-    """Return tokens with mean 0 and variance 1 of each channel over the valid tokens of a clip."""
-    tokens = at_least_float32(tokens)
-    centred = tokens - masked_mean(tokens, valid)[:, None]
-    variance = masked_mean(centred.square(), valid)[:, None]
-    return centred * (variance + _EPS).rsqrt()
-
-
-def _joined(views: list[Subset]) -> Subset:
-    """Return the subsets of all views as one, view after view."""
-    return Subset(
-        torch.cat([view.indices for view in views]), torch.cat([view.valid for view in views])
-    )
+def _with_mixtures(clips: Features, mixture: Mixture) -> Features:
+    """Return the clips and, after them, their mixtures, which are as long."""
+    valid = clips.valid
+    if valid is not None:
+        valid = valid.repeat(2, 1)
+    return Features(torch.cat([clips.spectrogram, mixture.spectrogram]), valid)
