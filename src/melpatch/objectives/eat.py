@@ -276,7 +276,8 @@ class EAT(LatentObjective):
             split: the masked patches of all views of the clips.
         """
         views = self.config.views
-        of_mixtures = predictions.unflatten(0, (views, 2, -1))[:, 1].flatten(0, 1)
+        by_set = predictions.view(views, 2, -1, *predictions.shape[1:])
+        of_mixtures = by_set[:, 1].flatten(0, 1)
         wanted = split.masked.gather(sources.repeat(views, 1, 1))
         return latent_loss(of_mixtures, wanted, split.masked.valid, "l2")
 
