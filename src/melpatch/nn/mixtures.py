@@ -74,7 +74,7 @@ def mix(
     alone = stretches(state, inside.sum(dim=1), columns, share)
     has_partner = partners != torch.arange(len(partners), device=partners.device)
     mixed = inside & inside[partners] & ~alone & has_partner[:, None]
-    # A column of patches is so many frames wide; what lies beyond the last one is left alone.
+    # From columns of patches to frames; those beyond the last column are left alone.
     in_frames = mixed.repeat_interleave(grid.patch[1], dim=1)[:, :width]
     in_frames = torch.nn.functional.pad(in_frames, (0, width - in_frames.shape[1]))
     both = torch.minimum(frames, frames[partners])
