@@ -100,6 +100,11 @@ def done(here, asked):
     return here / "out", one.ran
 
 
+def fails(*words):
+    """Run a command that tells the user of something to put right."""
+    assert cli.main([str(word) for word in words]) == 2
+
+
 def lines(out):
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
 
@@ -242,13 +247,13 @@ def test_a_step_is_priced_while_nothing_else_runs(asked, tmp_path, commands, mon
 
     monkeypatch.setattr(Here, "melpatch", counted)
     out = tmp_path / "out"
-    melpatch("compare", spec, *asked[2:], "--out", out, "--cpu-seconds", "1", "--jobs", "2")
+    fails("compare", spec, *asked[2:], "--out", out, "--cpu-seconds", "1", "--jobs", "2")
     assert most == [1, 1]
 
 
 def test_cpu_seconds_are_no_budget_on_a_gpu(asked, tmp_path, commands, monkeypatch):
     monkeypatch.setattr("melpatch.comparison.work._gpu", lambda folder: "a GPU")
-    melpatch(*asked, "--out", tmp_path, "--cpu-seconds", "1", "--only", "masked", "--seeds", "0")
+    fails(*asked, "--out", tmp_path, "--cpu-seconds", "1", "--only", "masked", "--seeds", "0")
     told = (tmp_path / "table.md").read_text()
     assert "cpu_seconds: not measured on a GPU (a GPU); give --steps or --epochs" in told
     assert len(commands[0].ran) == 1
@@ -286,8 +291,12 @@ def test_what_fails_is_told_and_tried_again(here, asked, tmp_path, commands, mon
         real(self, words, log)
 
     monkeypatch.setattr(Here, "melpatch", failing)
-    melpatch(*asked, "--out", tmp_path, "--seeds", "0", "--protocol", "knn")
-    told = capsys.readouterr().out
+    fails(*asked, "--out", tmp_path, "--seeds", "0", "--protocol", "knn")
+    told, errors = capsys.readouterr()
+    assert errors.splitlines()[-1] == (
+        f"melpatch compare: error: {tmp_path}: no result of random, nano, none, seed 0, on held by knn; "
+        "masked, nano, 2 steps, seed 0; table.md there gives the reasons, the same command tries again"
+    )
     assert re.search(
         r"\| random \| none \| 0 \| 0 \| 0 \| [01]\.\d+ \[.*\] balanced [01]\.\d+ \| failed \[1\] \|",
         told,
@@ -318,7 +327,7 @@ def test_an_interruption_is_no_failure_and_the_rest_is_done_later(
 
     monkeypatch.setattr(Here, "melpatch", interrupted)
     few = ("--seeds", "0", "--protocol", "knn", "--only", "random")
-    melpatch(*asked, "--out", tmp_path, *few)
+    fails(*asked, "--out", tmp_path, *few)
     assert len(lines(tmp_path)) == 1
     monkeypatch.setattr(Here, "melpatch", real)
     melpatch(*asked, "--out", tmp_path, *few)

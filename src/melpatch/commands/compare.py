@@ -93,7 +93,11 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Compute what is missing; write table.md, table.csv and compare.png, and print the table."""
+    """Compute what is missing; write table.md, table.csv and compare.png, and print the table.
+
+    Raises:
+        MelpatchError: a run or a score failed; all others are done and in the table.
+    """
     if not config.spec:
         _list_shipped()
         return
@@ -130,6 +134,7 @@ def run(config: Config) -> None:
             notice(str(error))
     show_text((out / "table.md").read_text(encoding="utf-8").removesuffix("\n"))
     notice(f"written to {out}")
+    comparison.require_all_results()
 
 
 def _title(spec: Spec, budget: Budget) -> str:

@@ -23,6 +23,8 @@ WARM = 4
 """Steps before the timed ones; the first steps are slower."""
 TIMED = 12
 """Steps whose mean cost is measured."""
+NAMED = 3
+"""Runs and scores without a result that a message names."""
 
 
 class Comparison:
@@ -64,6 +66,32 @@ class Comparison:
             self._processes.stop()
             pool.shutdown(cancel_futures=True)
             after()
+
+    def require_all_results(self) -> None:
+        """Check that every run and every score has a result.
+
+        Raises:
+            MelpatchError: some failed or were interrupted; the message names the first of them.
+        """
+        missing = []
+        for run in self.runs:
+            about = f"{run.method.name}, {run.size}, {run.budget}, seed {run.seed}"
+            if self._result(run.key) is None:
+                # What would have been scored failed with it.
+                missing.append(about)
+                continue
+            for scoring, key in zip(run.scorings, score_keys(run), strict=True):
+                if self._result(key) is None:
+                    missing.append(f"{about}, on {scoring.task.name} by {scoring.protocol}")
+        if not missing:
+            return
+        named = "; ".join(missing[:NAMED])
+        if len(missing) > NAMED:
+            named += f"; and {len(missing) - NAMED} more"
+        raise MelpatchError(
+            f"{self.folder}: no result of {named}; table.md there gives the reasons, "
+            "the same command tries again"
+        )
 
     def path(self, kind: str, name: str) -> Path:
         """Return the folder or log of a cell."""
