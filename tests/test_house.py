@@ -31,7 +31,7 @@ DOCUMENTS = [
 # list, never from a neighbour on its own level.
 FLOORS = {
     "ground": [
-        {"errors", "faults", "machine", "time_left"},
+        {"errors", "faults", "machine", "time_left", "counted"},
         {
             "atomic",
             "opening",

@@ -16,6 +16,7 @@ from rich.table import Table
 from melpatch.audio.sound_writer import write_sound
 from melpatch.commands.base import flag_value, read_flags
 from melpatch.config import check
+from melpatch.counted import counted
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Corpus
 from melpatch.data.loader import ClipDataset, LoadedBatch, step_draws, training_batches
@@ -118,7 +119,7 @@ def run(config: Config) -> None:
     settings = fitted(settings)
     bench = Bench(settings, corpus, config.batches, config.rounds)
     objective = describe_objective(bench.trainer.objective)
-    notice(f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {objective}")
+    notice(f"{counted(len(corpus.clips), 'clip')}, {describe_corpus(corpus)}; {objective}")
     rates = []
     with bar(6, "measuring", "stages") as shown:
         for rate in bench.rates():
@@ -215,7 +216,7 @@ class Bench:
         workers = self.config.loader.workers
         yield self.timed("decode, one process", self.decode())
         yield self.timed("pack, one process", self.pack())
-        yield self.timed(f"load, {workers} workers", self.loading())
+        yield self.timed(f"load, {counted(workers, 'worker')}", self.loading())
         moved = [batch.to(device) for batch in self.held]
         self.front_end(moved[0])
         yield self.timed(f"front end, {device}", map(self.front_end, moved))

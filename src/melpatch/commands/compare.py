@@ -28,6 +28,7 @@ from melpatch.comparison.spec import (
 )
 from melpatch.comparison.work import Comparison
 from melpatch.config import check
+from melpatch.counted import counted
 from melpatch.data.sources import source_name
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.select import parse_settings, select_protocols
@@ -228,7 +229,8 @@ def _show_commands(runs: Sequence[Pretraining]) -> None:
         for scoring in run.scorings:
             words = ["melpatch", "evaluate", f"runs/{run.name}", *scoring.words]
             show_text(f"  {shlex.join(words)}")
-    notice(f"{len(runs)} runs, {sum(len(run.scorings) for run in runs)} scores")
+    scores = sum(len(run.scorings) for run in runs)
+    notice(f"{counted(len(runs), 'run')}, {counted(scores, 'score')}")
 
 
 def _list_shipped() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table as Grid
 
+from melpatch.counted import counted
 from melpatch.data.manifest import Corpus, is_unchanged, load_corpus, write_corpus
 from melpatch.data.segments import crop
 from melpatch.data.splits import hold_out
@@ -76,7 +77,8 @@ def _show(config: Config) -> None:
         return
     metric = primary_metric(corpus.multi_label)
     grid = Grid(
-        title=f"{corpus.shown_name}: {metric} with {config.labels_per_class} labels per class, test split"
+        title=f"{corpus.shown_name}: {metric} with {counted(config.labels_per_class, 'label')} per "
+        "class, test split"
     )
     for column in ("", "no network", "random weights", "pretrained"):
         grid.add_column(column)
@@ -193,7 +195,7 @@ def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, ou
         loader=replace(base.loader, seconds=load(pretrained).seconds, workers=0),
         train=replace(base.train, steps=config.finetune_steps),
     )
-    notice(f"fine-tuning from {init} on {config.labels_per_class} labels per class")
+    notice(f"fine-tuning from {init} on {counted(config.labels_per_class, 'label')} per class")
     finetune(
         replace(
             defaults,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from melpatch.counted import counted
 from melpatch.evaluation.against import describe_verdicts
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import describe_highest
@@ -128,7 +129,7 @@ def _title(records: Mapping[str, Mapping[str, Any]]) -> str:
     first = next(iter(records.values()))
     weights = " at random weights" if first["initialisation"] == "random weights" else ""
     splits = ", ".join(entry["split"] for entry in first["splits"])
-    return f"{first['run']}{weights} on {first['corpus']} ({splits}): {first['n']} clips"
+    return f"{first['run']}{weights} on {first['corpus']} ({splits}): {counted(first['n'], 'clip')}"
 
 
 def _collapses(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from melpatch.audio.files import Channel
 from melpatch.audio.sound_file import LOWEST_RATE
 from melpatch.audio.sound_writer import HIGHEST_FLAC_RATE, Codec
 from melpatch.config import check, check_workers
+from melpatch.counted import agreeing, counted
 from melpatch.data.archive import Packing
 from melpatch.data.corpus import Corpus
 from melpatch.data.manifest import load_corpus
@@ -102,7 +103,8 @@ def _check(config: Config) -> None:
         notice(fault)
     if damaged:
         raise DataError(
-            f"{len(damaged)} shards are damaged or missing; copy them again, or pack again"
+            f"{counted(len(damaged), 'shard')} {agreeing(len(damaged), 'is', 'are')} damaged or "
+            "missing; copy again, or pack again"
         )
     console().print("no damage: every byte is as it was packed")
 
@@ -152,9 +154,10 @@ def _report(about: ShardSet, out: Path) -> None:
     console().print(table)
     if about.clipped:
         notice(
-            f"{about.clipped:,} clips have samples beyond full scale, which 16 bits cannot hold; "
-            "they are clipped"
+            f"{counted(about.clipped, 'clip')} {agreeing(about.clipped, 'has', 'have')} samples beyond "
+            "full scale, which 16 bits cannot hold; these are clipped"
         )
     if about.rejected:
-        notice(f"{about.rejected:,} clips are left out, listed in {out / REJECTED}")
+        clips = f"{counted(about.rejected, 'clip')} {agreeing(about.rejected, 'is', 'are')}"
+        notice(f"{clips} left out, listed in {out / REJECTED}")
     console().print(f"written: {out}")

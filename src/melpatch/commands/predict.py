@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from melpatch.config import check
+from melpatch.counted import agreeing, counted
 from melpatch.errors import ConfigError
 from melpatch.evaluation.majority import listed
 from melpatch.inference.jobs import InferenceConfig, inference_job
@@ -150,7 +151,9 @@ def describe_assigned(
         )
     if called.size and recordings >= _ENOUGH * len(labels) and len(called) < len(labels):
         missing = [label for label, known in zip(labels, assigned, strict=True) if not known]
-        return f"{len(missing)} of {len(labels)} classes are never the most probable one: {listed(missing)}"
+        verb = agreeing(len(missing), "is", "are")
+        classes = counted(len(labels), "class")
+        return f"{len(missing)} of {classes} {verb} never the most probable one: {listed(missing)}"
     return None
 
 
@@ -172,8 +175,8 @@ def _warn_of_few(config: Config, model: Model) -> None:
     needed = ceil(1 / config.false_alarms - _ROUNDING) - 1
     if clips < needed:
         notice(
-            f"nothing is called {NONE_OF_THESE}: {config.run} was calibrated on {clips} clips, and "
-            f"--false-alarms {config.false_alarms:g} needs {needed}"
+            f"nothing is called {NONE_OF_THESE}: {config.run} was calibrated on "
+            f"{counted(clips, 'clip')}, and --false-alarms {config.false_alarms:g} needs {needed}"
         )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from melpatch import registry
 from melpatch.atomic import clear_partial
 from melpatch.config import check, check_workers
+from melpatch.counted import agreeing, counted
 from melpatch.data.clip import Clip
 from melpatch.data.decoding import Decoding
 from melpatch.data.folds import describe_folds, describe_groups, with_folds
@@ -127,8 +128,8 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     else:
         if remote:
             notice(
-                f"{remote:,} clips of remote shards were not fetched and decoded: their lengths are "
-                "as packed, and damage shows when they are used"
+                f"{counted(remote, 'clip')} of remote shards {agreeing(remote, 'was', 'were')} not "
+                "fetched and decoded: lengths are as packed, and damage shows when they are used"
             )
         salvaged = _beside(config, out, "salvaged")
         _list(decoding.salvaged, salvaged, "damaged files are kept in part")
@@ -153,7 +154,7 @@ def _in_folds(corpus: Corpus, folds: int, seed: int) -> Corpus:
     dealt = with_folds(corpus, folds, seed)
     replaced = {name: n for name, n in corpus.splits.items() if name and role_of(name) != "test"}
     if replaced:
-        notice(f"splits {_counts([*replaced.items()])} are replaced by {folds} folds")
+        notice(f"splits {_counts([*replaced.items()])} are replaced by {counted(folds, 'fold')}")
     for sentence in describe_folds(dealt):
         notice(sentence)
     return dealt
@@ -165,7 +166,9 @@ def _what_was_read(decoding: Decoding | None, remote: int, clips: int) -> str:
         return "headers only"
     if remote == clips:
         return "the index of remote shards only"
-    return f"whole files, but of {remote:,} clips the index only" if remote else "whole files"
+    return (
+        f"whole files, but of {counted(remote, 'clip')} the index only" if remote else "whole files"
+    )
 
 
 def _check_output(config: Config, out: Path, corpus: Corpus | None) -> None:
@@ -249,7 +252,8 @@ def _report_quality(decoding: Decoding, path: Path) -> None:
     examples = {finding.kind: finding for finding in reversed(findings)}
     for kind, count in counts.items():
         example = examples[kind]
-        notice(f"{count:,} files are {kind}, such as {example.path} ({example.detail})")
+        files = f"{counted(count, 'file')} {agreeing(count, 'is', 'are')}"
+        notice(f"{files} {kind}, such as {example.path} ({example.detail})")
     notice(f"listed in {path}")
 
 
@@ -321,8 +325,8 @@ def _warn_of_lost_labels(corpus: Corpus, listed: set[str]) -> None:
         if len(lost) > _SHOWN:
             shown.append("...")
         notice(
-            f"{len(lost)} of {len(listed)} labels have no clip here and cannot be learnt or scored: "
-            + "; ".join(shown)
+            f"{len(lost)} of {counted(len(listed), 'label')} {agreeing(len(lost), 'has', 'have')} no "
+            "clip here and cannot be learnt or scored: " + "; ".join(shown)
         )
 
 
@@ -332,6 +336,6 @@ def _warn_of_leaks(groups: Sequence[tuple[Clip, ...]]) -> None:
         other = next(twin for twin in groups[0] if twin.split != clip.split)
         example = f"{clip.location} ({clip.split or 'none'}) and {other.location} ({other.split or 'none'})"
         notice(
-            f"{len(groups)} recordings are in more than one split, such as {example}; "
-            "scores would be too good"
+            f"{counted(len(groups), 'recording')} {agreeing(len(groups), 'is', 'are')} in more than one "
+            f"split, such as {example}; scores would be too good"
         )

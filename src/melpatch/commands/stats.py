@@ -7,6 +7,7 @@ import tyro
 from melpatch.audio.files import Channel
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
+from melpatch.counted import agreeing, counted
 from melpatch.data.loader import LoaderConfig
 from melpatch.progress import console, notice, show_json
 from melpatch.training.config import RunConfig
@@ -57,14 +58,15 @@ def run(config: Config) -> None:
     tell_about_sound(corpus, settings)
     values = statistics(settings, corpus, count)
     if values.clips < count:
+        left_out = count - values.clips
         notice(
-            f"{count - values.clips} of {count} clips cannot be read and are not measured; "
-            "melpatch prepare lists them with the reasons"
+            f"{left_out} of {counted(count, 'clip')} cannot be read and "
+            f"{agreeing(left_out, 'is', 'are')} not measured; melpatch prepare lists the reasons"
         )
     if config.json:
         show_json(values._asdict())
     else:
         console().print(
             f"--front-end.mean {values.mean} --front-end.std {values.std}   "
-            f"({values.clips} clips of {corpus.shown_name})"
+            f"({counted(values.clips, 'clip')} of {corpus.shown_name})"
         )

@@ -13,6 +13,7 @@ from melpatch.comparison.plan import Pretraining
 from melpatch.comparison.results import Line, Results
 from melpatch.comparison.rows import markdown_row, write_rows
 from melpatch.comparison.work import score_keys
+from melpatch.counted import counted
 from melpatch.plots.budget import Point, budget
 
 FEWEST_SEEDS = 3
@@ -196,7 +197,8 @@ def markdown(
 def _leak(cell: Cell) -> str:
     row = ", ".join((cell.method, cell.size, cell.budget))
     return (
-        f"- pretrained on: {cell.trained_on} of the {cell.n} scored clips of {cell.task}, by {row}"
+        f"- pretrained on: {cell.trained_on} of {counted(cell.n or 0, 'scored clip')} of "
+        f"{cell.task}, by {row}"
     )
 
 
@@ -209,11 +211,7 @@ def _head(column: Sequence[Cell], seeds: int) -> str:
                 majority = f"majority {cell.majority_rate:.3f}, "
             about = f"{cell.metric}, {majority}n = {cell.n}, "
             break
-    return f"{column[0].task}, {column[0].protocol} ({about}{_seeds(seeds)})"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count != 1)}"
+    return f"{column[0].task}, {column[0].protocol} ({about}{counted(seeds, 'seed')})"
 
 
 def _cost(value: float | None) -> str:
@@ -235,7 +233,7 @@ def _score(cell: Cell, errors: Sequence[str], seeds: int) -> str:
         if cell.balanced_accuracy is not None:
             parts.append(f"balanced {cell.balanced_accuracy:.3f}")
         if cell.seeds < seeds:
-            parts.append(f"({_seeds(cell.seeds)})")
+            parts.append(f"({counted(cell.seeds, 'seed')})")
     if cell.error:
         parts.append(f"failed [{errors.index(cell.error) + 1}]")
     return " ".join(parts) or "-"

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from melpatch.audio.files import Channel
+from melpatch.counted import counted
 from melpatch.data.clip import Clip
 from melpatch.data.split_roles import usual_split
 from melpatch.errors import DataError
@@ -91,7 +92,8 @@ class Corpus:
         unknown = sorted(name for name in given if self.split_called(name) not in self.splits)
         if unknown:
             counts = (
-                f"{split or '(none)'} ({count} clips)" for split, count in self.splits.items()
+                f"{split or '(none)'} ({counted(count, 'clip')})"
+                for split, count in self.splits.items()
             )
             known = ", ".join(counts) or "no clips"
             raise DataError(f"{self.shown_name}: no split {unknown[0]!r}; there are: {known}")

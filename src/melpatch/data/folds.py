@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from melpatch.config import check
+from melpatch.counted import agreeing, counted
 from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import groups_are_labels
 from melpatch.data.split_roles import role_of
@@ -76,9 +77,9 @@ def describe_groups(corpus: Corpus) -> str:
         return "none known"
     sizes = sorted(counts.values())
     middle = sizes[len(sizes) // 2]
-    text = f"{len(sizes):,}, of {sizes[0]:,} to {sizes[-1]:,} clips, median {middle:,}"
+    text = f"{len(sizes):,}, of {sizes[0]:,} to {counted(sizes[-1], 'clip')}, median {middle:,}"
     if without:
-        text += f"; {without:,} clips without"
+        text += f"; {counted(without, 'clip')} without"
     pairs = {(clip.group, clip.split) for clip in corpus.clips if clip.group}
     if len({split for _, split in pairs}) > 1:
         several = sum(count > 1 for count in Counter(group for group, _ in pairs).values())
@@ -105,29 +106,27 @@ def describe_folds(corpus: Corpus) -> list[str]:
     sentences = []
     if lonely:
         sentences.append(
-            f"{len(lonely)} classes are in one fold only, such as {lonely[0]!r} with "
-            f"{_count(len(units[lonely[0]]), unit)}: when that fold is scored, nothing trains on them"
+            f"{counted(len(lonely), 'class')} {agreeing(len(lonely), 'is', 'are')} in one fold only, "
+            f"such as {lonely[0]!r} with {counted(len(units[lonely[0]]), unit)}: when that fold is "
+            "scored, nothing trains on what it alone has"
         )
     if scarce:
         sentences.append(
-            f"{len(scarce)} classes are not in every fold, such as {scarce[0]!r} with "
-            f"{_count(len(units[scarce[0]]), unit)}"
+            f"{counted(len(scarce), 'class')} {agreeing(len(scarce), 'is', 'are')} not in every fold, "
+            f"such as {scarce[0]!r} with {counted(len(units[scarce[0]]), unit)}"
         )
     files = Counter((clip.path, clip.offset) for clip in clips if not clip.group)
     parts = sum(count for count in files.values() if count > 1)
     if parts:
         sentences.append(
-            f"{parts:,} clips without a group are stretches of the same files as others, and may be "
-            "in other folds than these; name the recording with --group-column"
+            f"{counted(parts, 'clip')} without a group are stretches of the same files as others, and "
+            "may be in other folds than these; name the recording with --group-column"
         )
     unlabelled = sum(not clip.labels for clip in corpus.clips)
     if unlabelled:
-        sentences.append(f"{unlabelled:,} clips without labels are in no fold")
+        verb = agreeing(unlabelled, "is", "are")
+        sentences.append(f"{counted(unlabelled, 'clip')} without labels {verb} in no fold")
     return sentences
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}" + "s" * (number != 1)
 
 
 def _dealt(corpus: Corpus) -> list[int]:

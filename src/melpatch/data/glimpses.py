@@ -8,6 +8,7 @@ import numpy as np
 
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.survey import SILENT_PEAK, Survey, glimpse
+from melpatch.counted import agreeing, counted
 from melpatch.data.clip import Clip
 from melpatch.data.sound import with_source
 from melpatch.errors import AudioError
@@ -56,8 +57,8 @@ def _lost_energy(seen: Sequence[Survey], front_end: LogMel.Config) -> str:
         flags.append(f"--front-end.high-hz {rate // 2}")
     return (
         f"the front end keeps {front_end.low_hz:,.0f} to {front_end.top_hz:,.0f} Hz: "
-        f"{lost:.0%} of the energy of {len(wider)} clips that were looked at lies above "
-        "and is lost; "
+        f"{lost:.0%} of the energy of {counted(len(wider), 'clip')} that "
+        f"{agreeing(len(wider), 'was', 'were')} looked at lies above and is lost; "
         f"to keep it: {' '.join(flags)}"
     )
 
@@ -75,8 +76,8 @@ def _cancelled_channels(seen: Sequence[tuple[Clip, Survey]]) -> str:
     if not cancelled:
         return ""
     return (
-        f"the channels of {len(cancelled)} of {len(seen)} clips that were looked at "
-        "cancel each other "
-        f"when they are mixed, such as {cancelled[0].location}; "
+        f"the channels of {len(cancelled)} of {counted(len(seen), 'clip')} that "
+        f"{agreeing(len(seen), 'was', 'were')} looked at cancel each other when they are "
+        f"mixed, such as {cancelled[0].location}; "
         "take one of them with --channel left, right or loudest"
     )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from melpatch.counted import counted
 from melpatch.data.file_names import readable
 from melpatch.data.row import Listing, Row, split_labels, with_usual_splits
 from melpatch.data.split_roles import role_of, usual_split
@@ -43,7 +44,9 @@ def read_folder(folder: Path, names: Sequence[str]) -> Listing:
         rows, sentence = with_usual_splits(rows)
         listed = ", ".join(dict.fromkeys(row.split for row in rows if row.split))
         classes = len({row.labels for row in rows if row.labels})
-        what = f"and the folders in them as {classes} classes" if classes else "without classes"
+        what = "without classes"
+        if classes:
+            what = f"and the folders in them as {counted(classes, 'class')}"
         remarks = [
             f"{folder}: its folders are read as splits ({listed}), {what}"
             + (f"; {sentence}" if sentence else "")

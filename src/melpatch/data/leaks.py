@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from melpatch.counted import agreeing, counted
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
 from melpatch.data.sound import byte_range
@@ -54,10 +55,11 @@ def warn_of_shared_groups(*parts: Corpus) -> None:
     """
     shared = shared_groups(*parts)
     if shared and not groups_are_labels(clip for part in parts for clip in part.clips):
-        groups = f"{len(shared):,} groups (column group or speaker)"
+        groups = f"{counted(len(shared), 'group')} (column group or speaker)"
+        verb = agreeing(len(shared), "is", "are")
         notice(
-            f"{groups} are in more than one split, such as {shared[0]!r}: scores will measure how "
-            "well these are memorised, not how well new ones are recognised; "
+            f"{groups} {verb} in more than one split, such as {shared[0]!r}: scores will measure how "
+            "well known groups are memorised, not how well new ones are recognised; "
             "give each group one split"
         )
 

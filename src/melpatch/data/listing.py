@@ -8,6 +8,7 @@ from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 from sys import intern
 
+from melpatch.counted import counted
 from melpatch.data.addresses import is_shard_name
 from melpatch.data.columns import ColumnNames, Columns, recognise
 from melpatch.data.corpus import Rejected
@@ -174,7 +175,7 @@ class _RowReader:
             ValueError: the line is malformed.
         """
         if len(cells) != self.width:
-            problem = f"{len(cells)} cells, but the header has {self.width}"
+            problem = f"{counted(len(cells), 'cell')}, but the header has {self.width}"
             raise ValueError(f"{problem}; put cells with commas into double quotes")
         picked = self.pick([*cells, ""])
         file, label, split, start, duration, key, group, offset, size, crc32, end = picked

@@ -11,6 +11,7 @@ from pathlib import Path
 from melpatch.atomic import written_aside
 from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.sound_file import Source
+from melpatch.counted import counted
 from melpatch.data.clip import Clip
 from melpatch.data.columns import ColumnNames
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
@@ -190,7 +191,7 @@ def corpus_from_rows(
         problem = "lists no sound files"
         if bad:
             example = f"the first, {bad[0].path}, {bad[0].reason}"
-            problem = f"none of its {len(bad)} files can be used; {example}"
+            problem = f"none of its {counted(len(bad), 'file')} can be used; {example}"
         if malformed:
             problem = f"none of its lines can be used; {bad[0].path}: {bad[0].reason}"
         fix = "give a folder that holds sound, or a CSV of it"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
+from melpatch.counted import agreeing, counted
 from melpatch.data.remote import remote_sizes
 from melpatch.data.row import Row
 from melpatch.errors import AudioError
@@ -32,7 +33,8 @@ def unavailable_rows(listed: Sequence[Row]) -> dict[int, AudioError]:
             if row.offset + row.size > shards[shown].size:
                 errors[number] = shards[shown].error
     for error, clips in Counter(errors.values()).items():
-        notice(f"{error.path}: {error.reason}; {clips:,} clips in it are left out; {error.fix}")
+        lost = f"{counted(clips, 'clip')} in it {agreeing(clips, 'is', 'are')} left out"
+        notice(f"{error.path}: {error.reason}; {lost}; {error.fix}")
     return errors
 
 

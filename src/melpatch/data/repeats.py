@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from melpatch.counted import agreeing, counted
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.row import Row
 from melpatch.errors import DataError
@@ -76,8 +77,8 @@ def without_repeats(
         if lines[again]:
             where = f", such as line {lines[again]}, which is line {lines[first]} again"
         what = f"{source}: " if str(source) else ""
-        count = len(repeats)
-        notice(f"{what}{count} clips are listed twice{where}; each is taken once")
+        clips = f"{counted(len(repeats), 'clip')} {agreeing(len(repeats), 'is', 'are')}"
+        notice(f"{what}{clips} listed twice{where}, and taken once")
     return tuple(kept)
 
 

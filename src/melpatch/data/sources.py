@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from melpatch.counted import counted
 from melpatch.data.columns import ColumnNames
 from melpatch.data.corpus import Rejected
 from melpatch.data.file_names import path_of_url, readable
@@ -222,7 +223,8 @@ def _read_manifest(path: Path, names: ColumnNames, files: int) -> tuple[Listing 
     if not any(row.path.is_file() for row in listing.rows[:_LOOK_AT]):
         return None, f"{ignored} (its files are not there)"
     listed = len({row.path for row in listing.rows})
-    remark = f"{path.parent}: {path.name} on top of it is read; it lists {listed} of {files} files"
+    among = f"{listed:,} of {counted(files, 'file')}"
+    remark = f"{path.parent}: {path.name} on top of it is read; it lists {among}"
     return listing, remark
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from melpatch.counted import agreeing, counted
 from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import groups_are_labels
 from melpatch.data.split_roles import for_pretraining, role_of
@@ -125,8 +126,8 @@ def describe_scarce_classes(corpus: Corpus, per_class: int) -> str | None:
     if not few:
         return None
     example = f"{few[0]} with {counts[few[0]]}"
-    problem = f"{len(few)} classes have fewer than {per_class} clips, such as {example}"
-    return f"{problem}; all of their clips are used"
+    classes = f"{counted(len(few), 'class')} {agreeing(len(few), 'has', 'have')}"
+    return f"{classes} fewer than {counted(per_class, 'clip')}, such as {example}; all are used"
 
 
 def describe_untrained(train: Corpus, labels: Sequence[str]) -> str | None:
@@ -141,7 +142,7 @@ def describe_untrained(train: Corpus, labels: Sequence[str]) -> str | None:
     if not missing:
         return None
     listed = ", ".join([*missing[:5], *["..."] * (len(missing) > 5)])
-    classes = "1 class has" if len(missing) == 1 else f"{len(missing)} classes have"
+    classes = f"{counted(len(missing), 'class')} {agreeing(len(missing), 'has', 'have')}"
     return f"{classes} no training clip and cannot be learnt: {listed}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from melpatch.config import check
+from melpatch.counted import agreeing, counted
 from melpatch.data.clip import Clip
 from melpatch.data.manifest import load_corpus
 from melpatch.data.remote import fetch, is_url, mirror
@@ -33,15 +34,16 @@ def damaged_shards(shards: str) -> Iterator[str]:
         clips[clip.path.name].append(clip)
     for shard in track(about.shards, len(about.shards), "reading", "shards"):
         path = folder / shard.name
+        lost = f"{counted(shard.clips, 'clip')} {agreeing(shard.clips, 'is', 'are')} lost"
         try:
             if url:
                 fetch(f"{url}/{shard.name}", path)
             if not path.exists():
-                yield f"{shards}/{shard.name}: does not exist; {shard.clips:,} clips are lost"
+                yield f"{shards}/{shard.name}: does not exist; {lost}"
             elif digest(path) != shard.sha256:
                 yield _damage(shard, f"{shards}/{shard.name}", path, clips[shard.name])
         except AudioError as error:
-            yield f"{error.path}: {error.reason}; {shard.clips:,} clips are lost"
+            yield f"{error.path}: {error.reason}; {lost}"
 
 
 def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
@@ -57,6 +59,7 @@ def _damage(shard: Shard, shown: str, path: Path, clips: list[Clip]) -> str:
     lost = shard.clips - len(clips) + len(bad)
     problem = "has other bytes than were packed"
     if size != shard.size:
-        problem = f"has {size:,} bytes, not {shard.size:,}"
+        problem = f"has {counted(size, 'byte')}, not {shard.size:,}"
     example = f", such as {bad[0].location}" if bad else ""
-    return f"{shown}: {problem}; {lost:,} of {shard.clips:,} clips are damaged{example}"
+    damaged = f"{lost:,} of {counted(shard.clips, 'clip')} {agreeing(lost, 'is', 'are')} damaged"
+    return f"{shown}: {problem}; {damaged}{example}"

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 from melpatch.config import check
+from melpatch.counted import counted
 from melpatch.data.row import Row, split_labels
 from melpatch.data.sources import sound_files
 from melpatch.errors import DataError, shortened
@@ -89,7 +90,7 @@ class Card:
         if not existing:
             content = "no list of clips"
             if listed:
-                content = f"none of {len(listed):,} clips, such as {listed[0].path}"
+                content = f"none of {counted(len(listed), 'clip')}, such as {listed[0].path}"
             raise DataError(f"{root}: holds {content}, of {self.name}; {self.download}")
         folder = root.absolute()
         present = [_row(entry, folder) for entry in listed if entry.path in existing]

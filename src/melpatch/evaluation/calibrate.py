@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from melpatch.counted import agreeing, counted
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.distributed import barrier, on_rank_zero
@@ -124,14 +125,17 @@ def fit_calibration(
     after = reliability(probabilities, targets, multi_label).error
     chosen = choose_thresholds(probabilities, targets, rule, multi_label)
     parts = [
-        f"calibrated on {len(val.clips)} validation clips: temperature {temperature:.3g}, expected "
-        f"calibration error {before:.3f} before, {after:.3f} after"
+        f"calibrated on {counted(len(val.clips), 'validation clip')}: temperature "
+        f"{temperature:.3g}, expected calibration error {before:.3f} before, {after:.3f} after"
     ]
     if chosen is not None:
         parts.append(f"thresholds by {rule}")
         never = int((chosen >= NEVER).sum())
         if never:
-            parts.append(f"{never} of {len(labels)} classes cannot reach it and are never given")
+            given = agreeing(never, "is", "are")
+            parts.append(
+                f"{never} of {counted(len(labels), 'class')} cannot reach it and {given} never given"
+            )
     notice("; ".join(parts))
     novelty = None
     if train_vectors is not None and val.vectors is not None:

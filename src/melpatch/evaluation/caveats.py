@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from melpatch.counted import counted
 from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import describe_scarce_classes, split_corpus
 from melpatch.evaluation.job import EvaluationJob
@@ -58,7 +59,10 @@ def _training_leaks(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> It
             labels = "with" if isinstance(job.model.objective, Classify) else "without"
             how = f"{run} was trained on {len(keys)} of the scored clips, {labels} their labels"
         else:
-            how = f"{run}, from which {job.run} started, was trained on {len(keys)} of the scored clips"
+            how = (
+                f"{run}, from which {job.run} started, was trained on "
+                f"{len(keys)} of the scored clips"
+            )
         yield f"{how}; scores may be too high"
     for run in trained.unknown:
         yield (
@@ -69,7 +73,8 @@ def _training_leaks(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> It
 def _about_classifier(job: EvaluationJob, splits: Sequence[EvaluationSplit]) -> Iterator[str]:
     """Yield sentences on what a classifier is scored on, and on classes that it never saw."""
     if [split.name for split in splits] == [EVERYTHING]:
-        yield f"{job.corpus.shown_name}: has no splits; all {len(splits[0].test.clips)} clips are scored"
+        clips = len(splits[0].test.clips)
+        yield f"{job.corpus.shown_name}: has no splits; {counted(clips, 'clip')} scored, all of it"
     untrained = untrained_labels(job.run)
     if untrained and isinstance(job.model.objective, Classify):
         listed = ", ".join([*untrained[:5], *["..."] * (len(untrained) > 5)])

@@ -16,6 +16,7 @@ from typing import Any
 
 from melpatch import registry
 from melpatch.config import check
+from melpatch.counted import agreeing, counted
 from melpatch.data.manifest import load_corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.evaluation.against import request_against
@@ -190,8 +191,10 @@ def _jobs(
         group_column=request.group_column,
     ).on_channel(trained.config.channel)
     if corpus.rejected:
+        files = len(corpus.rejected)
         notice(
-            f"{len(corpus.rejected)} files of {corpus.shown_name} cannot be read and are not scored; see scores.json"
+            f"{counted(files, 'file')} of {corpus.shown_name} cannot be read and "
+            f"{agreeing(files, 'is', 'are')} not scored; see scores.json"
         )
     model = trained
     if request.random_weights:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from melpatch.counted import counted
 from melpatch.errors import DataError
 from melpatch.evaluation.features import ClipTokens
 from melpatch.evaluation.metrics import check_finite, primary_metric, validation_scores
@@ -210,8 +211,8 @@ def _check_sizes(train: HeadInputs, val: HeadInputs) -> None:
     num_val = len(val.targets)
     if num_train < 2 or not num_val:
         raise DataError(
-            f"{num_train} training clips and {num_val} validation clips can be read; a trained head needs at least "
-            "2 and 1: give a corpus with more labelled clips"
+            f"{counted(num_train, 'training clip')} and {counted(num_val, 'validation clip')} can be "
+            "read; a trained head needs at least 2 and 1: give a corpus with more labelled clips"
         )
 
 
@@ -257,6 +258,7 @@ def _validate(head: nn.Module, val: HeadInputs, training: HeadTraining, multi_la
     score = validation_scores(probabilities, targets, labels, multi_label, metric)[metric]
     if score is None:
         raise DataError(
-            f"no label is on some, but not all of the {len(targets)} validation clips; give more of them"
+            f"no label is on some, but not all of {counted(len(targets), 'validation clip')}; "
+            "give more of them"
         )
     return score

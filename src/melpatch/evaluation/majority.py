@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from melpatch.counted import agreeing, counted
+
 NAMED = 5
 """Classes that a sentence names; of further ones it gives the number."""
 REMEDY = (
@@ -116,5 +118,5 @@ def _never_predicted(
     if not len(missing):
         return None
     names = listed([labels[number] for number in missing.tolist()])
-    verb = "is" if len(missing) == 1 else "are"
-    return f"{len(missing)} of {len(labels)} classes {verb} never predicted: {names}"
+    verb = agreeing(len(missing), "is", "are")
+    return f"{len(missing)} of {counted(len(labels), 'class')} {verb} never predicted: {names}"

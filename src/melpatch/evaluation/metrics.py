@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from melpatch.counted import agreeing, counted
 from melpatch.errors import DataError, NotFiniteError
 from melpatch.evaluation.decisions import Decisions, count_decisions
 from melpatch.evaluation.ranking import Positive, Scores, rank_classes, rankable
@@ -148,8 +149,8 @@ def check_finite(what: str, values: Float[np.ndarray, "clip value"]) -> None:
     bad = int((~np.isfinite(values)).any(axis=1).sum())
     if bad:
         raise NotFiniteError(
-            f"{what} of {bad} of {len(values)} clips hold nan or infinity: the model has diverged; "
-            "take an earlier checkpoint, or train with a lower learning rate"
+            f"{what} of {bad} of {counted(len(values), 'clip')} hold nan or infinity: the model has "
+            "diverged; take an earlier checkpoint, or train with a lower learning rate"
         )
 
 
@@ -169,8 +170,9 @@ def _check(
     wrong = int(((targets > 0.5).sum(axis=1) != 1).sum())
     if wrong and not multi_label:
         raise DataError(
-            f"{wrong} of {len(targets)} clips have no label or several, but the task is single-label; "
-            "correct the labels in the manifest, or evaluate as multi-label"
+            f"{wrong} of {counted(len(targets), 'clip')} {agreeing(wrong, 'has', 'have')} no label or "
+            "several, but the task is single-label; correct the labels in the manifest, or evaluate "
+            "as multi-label"
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from melpatch.counted import agreeing, counted
 from melpatch.data.corpus import Corpus
 from melpatch.data.split_roles import role_of
 from melpatch.data.splits import hold_out, split_corpus
@@ -66,8 +67,9 @@ class EvaluationSplit:
         labels = sorted({label for clip in clips for label in clip.labels} - known)
         listed = ", ".join([*labels[:5], *["..."] * (len(labels) > 5)])
         return (
-            f"split {self.name}: {len(clips)} test clips, such as {clips[0].path}, have labels that no training "
-            f"clip has ({listed}); they cannot be predicted"
+            f"split {self.name}: {counted(len(clips), 'test clip')}, such as {clips[0].path}, "
+            f"{agreeing(len(clips), 'has', 'have')} labels that no training clip has ({listed}), "
+            "which cannot be predicted"
         )
 
 
@@ -80,7 +82,8 @@ def labelled_clips(corpus: Corpus) -> Corpus:
     clips = tuple(clip for clip in corpus.clips if clip.labels)
     if not clips:
         raise DataError(
-            f"{corpus.shown_name}: none of the {len(corpus.clips)} clips has a label; give a corpus that has them"
+            f"{corpus.shown_name}: no label on any of {counted(len(corpus.clips), 'clip')}; "
+            "give a corpus that has them"
         )
     return replace(corpus, clips=clips)
 
@@ -170,9 +173,9 @@ def hold_out_validation(train: Corpus, share: float = HELD_OUT_SHARE) -> tuple[C
     parts = hold_out(train, share, seed=0)
     if "test" not in parts.splits:
         raise DataError(
-            f"{train.shown_name}: none of the {len(train.clips)} training clips can be held out "
-            "for validation, since no "
-            "two have the same labels, or all belong to one group; give some clips the split 'val'"
+            f"{train.shown_name}: none of {counted(len(train.clips), 'training clip')} can be held "
+            "out for validation, since no two have the same labels, or all belong to one group; "
+            "give some clips the split 'val'"
         )
     held_out = {clip.key for clip in parts.select(["test"]).clips}
     kept = tuple(clip for clip in train.clips if clip.key not in held_out)

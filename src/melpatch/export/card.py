@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from melpatch.config import owner, to_dict
+from melpatch.counted import counted
 from melpatch.data.sources import source_name
 from melpatch.evaluation.majority import metric_in_words
 from melpatch.evaluation.report import record_in
@@ -58,7 +59,7 @@ def model_card(source: Source, usage: str, notes: list[str]) -> str:
     objective = type(source.model.objective).__name__
     summary = f"A spectrogram transformer that melpatch has pretrained with {objective}."
     if source.classifier is not None:
-        summary = f"A classifier of {len(source.classifier.labels)} classes, trained with melpatch."
+        summary = f"A classifier of {counted(len(source.classifier.labels), 'class')}, trained with melpatch."
     return _TEMPLATE.format(
         task="feature-extraction" if source.classifier is None else "audio-classification",
         title=_plain(source.folder.resolve().name),
@@ -86,7 +87,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     yield "data", ", ".join(map(source_name, config.data)) or "unknown"
     length = f"{config.train.epochs:g} epochs"
     if config.train.steps is not None:
-        length = f"{config.train.steps} steps"
+        length = counted(config.train.steps, "step")
     yield (
         "training",
         f"{length}, batches of {config.loader.batch_size}, {config.train.optimizer}, learning rate "

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from melpatch.counted import counted
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Rejected
 from melpatch.distributed import all_gather_objects, require_same_on_all_ranks, shard_of_rank
@@ -263,9 +264,10 @@ def require_readable(
     first = f"; the first: {rejected[0].path} ({rejected[0].reason})" if rejected else ""
     if rejected and all(clip.reason == NOT_FINITE for clip in rejected):
         raise NotFiniteError(
-            f"none of {len(clips)} clips has finite outputs{first}; "
+            f"none of {counted(len(clips), 'clip')} has finite outputs{first}; "
             "the network's weights may be out of range"
         )
     raise DataError(
-        f"none of {len(clips)} clips can be read{first}; run melpatch prepare on the corpus"
+        f"none of {counted(len(clips), 'clip')} can be read{first}; "
+        "run melpatch prepare on the corpus"
     )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from melpatch.checkpoint import load_weights, save_weights
 from melpatch.config import check
+from melpatch.counted import counted
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.nn.pooling import Pooling
 
@@ -97,7 +98,8 @@ def fit(
         ConfigError: there are fewer independent vectors, or numbers in each, than components.
     """
     most = min(len(vectors) - 1, vectors.shape[1])
-    allowed = f"1 to {most}, with {len(vectors)} clips and vectors of {vectors.shape[1]} numbers"
+    given = f"{counted(len(vectors), 'clip')} and vectors of {counted(vectors.shape[1], 'number')}"
+    allowed = f"1 to {most}, with {given}"
     check(1 <= dim <= most, "dim", dim, allowed)
     # Imported here, since it takes longer than most of what loads a model.
     from sklearn.decomposition import PCA

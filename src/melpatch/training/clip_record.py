@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from melpatch.atomic import written_aside
+from melpatch.counted import counted
 from melpatch.data.corpus import Corpus
 from melpatch.data.fingerprints import as_array, content_identities
 from melpatch.data.sources import dataset_name
@@ -62,7 +63,7 @@ def note_clips(
     if before != now:
         raise CheckpointError(
             f"{folder}: was started on other clips, or other lengths or labels of them "
-            f"({before['clips']} clips then, {now['clips']} now); "
+            f"({counted(before['clips'], 'clip')} then, {now['clips']:,} now); "
             "restore the corpus, or start a new run with another --out"
         )
 

@@ -3,6 +3,7 @@
 from itertools import chain
 
 from melpatch import distributed
+from melpatch.counted import counted
 from melpatch.data.clip import Batch
 from melpatch.errors import MelpatchError
 from melpatch.objectives.base import Objective
@@ -27,7 +28,7 @@ def note_skipped(run: Run, progress: Progress, batches: list[Batch]) -> None:
     limit = run.config.train.nonfinite_limit
     if progress.skipped_in_a_row >= limit:
         raise MelpatchError(
-            f"{run.folder}: no finite loss or gradient in {limit} steps in a row; the clips' keys "
+            f"{run.folder}: no finite loss or gradient in {counted(limit, 'step')} in a row; the clips' keys "
             f"are in metrics.jsonl; lower --lr, which is {run.config.train.lr:g}, use --precision "
             "32-true, or look at those clips"
         )
@@ -43,7 +44,7 @@ def require_convergence(run: Run, objective: Objective, progress: Progress, tota
     if not weights_are_finite(objective):
         problem = f"at step {progress.step} the weights are no longer finite numbers"
     elif progress.step == total and progress.skipped_in_a_row >= max(1, total // 2):
-        problem = f"none of the last {progress.skipped_in_a_row} steps had a finite loss"
+        problem = f"none of the last {counted(progress.skipped_in_a_row, 'step')} had a finite loss"
     if problem:
         raise diverged(run, problem)
 

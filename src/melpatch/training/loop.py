@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from melpatch import distributed
+from melpatch.counted import counted
 from melpatch.data.clip import Batch
 from melpatch.data.corpus import Corpus, Rejected
 from melpatch.errors import (
@@ -194,7 +195,7 @@ def _check_rejected(run: Run, corpus: Corpus, newest: Rejected) -> None:
     unreadable = {clip.location for clip in corpus.clips} & run.rejected.keys()
     if len(unreadable) > limit:
         raise DataError(
-            f"{corpus.shown_name}: more than {limit} of {len(corpus.clips)} clips cannot be read, the "
+            f"{corpus.shown_name}: more than {limit} of {counted(len(corpus.clips), 'clip')} cannot be read, the "
             f"last being {newest.path} ({newest.reason}); see {run.folder / 'rejected.csv'}, repair "
             "or remove them, or raise --max-bad-share"
         )

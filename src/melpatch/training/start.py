@@ -14,6 +14,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_into, load_weights
 from melpatch.config import check, owner
+from melpatch.counted import counted
 from melpatch.data.loader import evaluation_batches, training_order
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
@@ -84,9 +85,9 @@ def statistics(config: RunConfig, corpus: Corpus, clips: int) -> Statistics:
     values = Statistics(round(mean, 5), round(std, 5), sum(counts))
     if values.std <= 0:
         raise DataError(
-            f"{corpus.shown_name}: all of {values.clips} measured clips are silent; "
-            "melpatch prepare tells "
-            "which are. Channels in opposite phase cancel each other: take one with --channel left"
+            f"{corpus.shown_name}: no sound in {counted(values.clips, 'measured clip')}; "
+            "melpatch prepare tells which are silent. Channels in opposite phase cancel each other: "
+            "take one with --channel left"
         )
     return values
 

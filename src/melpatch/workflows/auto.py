@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from melpatch.audio.files import probe
+from melpatch.counted import counted
 from melpatch.data.manifest import Corpus
 from melpatch.data.sound import with_source
 from melpatch.errors import AudioError, DataError
@@ -71,7 +72,7 @@ def corpus_facts(corpus: Corpus) -> CorpusFacts:
             continue
     if not rates:
         raise DataError(
-            f"{corpus.shown_name}: none of {len(probed)} clips can be read; "
+            f"{corpus.shown_name}: none of {counted(len(probed), 'clip')} can be read; "
             "run melpatch prepare on it to see why"
         )
     return CorpusFacts(
@@ -98,7 +99,8 @@ def choose(config: PretrainConfig, size: str | None = None) -> PretrainConfig:
         budget_seconds = parse_budget(config.budget)
     on_gpu = torch.cuda.is_available()
     chosen, reasons = choose_from(facts, budget_seconds, size=size, on_gpu=on_gpu)
-    notice(f"auto: {facts.clips} clips, {facts.hours:.2f} h, mostly {facts.sample_rate} Hz")
+    clips = counted(facts.clips, "clip")
+    notice(f"auto: {clips}, {facts.hours:.2f} h, mostly {facts.sample_rate} Hz")
     for reason in reasons:
         notice(f"auto: {reason}")
     # What the user named stays; everything else is as chosen.

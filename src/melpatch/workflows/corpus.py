@@ -1,6 +1,7 @@
 """Read the corpus of a run, leave splits out, limit its labels, and describe it to the user."""
 
 from melpatch import distributed
+from melpatch.counted import agreeing, counted
 from melpatch.data.glimpses import notices_about_sound
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.split_roles import not_trained_on
@@ -36,9 +37,10 @@ def read_corpus(config: RunConfig, run: Run | None = None) -> Corpus:
         datasets=dataset_names(run.folder, config.data) if run is not None else None,
     ).on_channel(config.channel)
     if corpus.rejected:
+        files = len(corpus.rejected)
         notice(
-            f"{len(corpus.rejected)} files of {corpus.shown_name} cannot be read and are left out; "
-            "melpatch prepare lists them"
+            f"{counted(files, 'file')} of {corpus.shown_name} cannot be read and "
+            f"{agreeing(files, 'is', 'are')} left out; see melpatch prepare"
         )
     return corpus
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from melpatch.config import check
+from melpatch.counted import counted
 from melpatch.data.corpus import Corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
@@ -237,7 +238,8 @@ def finetune(config: FinetuneConfig) -> Run:
         trust_code=config.trust_code,
     )
     notice(
-        f"{len(train.clips)} labelled clips of {len(training.labels)} classes, "
+        f"{counted(len(train.clips), 'labelled clip')} of "
+        f"{counted(len(training.labels), 'class')}, "
         f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
     if probe is not None:

@@ -8,6 +8,7 @@ import tyro
 
 from melpatch.audio.files import Channel
 from melpatch.config import check, check_batch_size, check_workers
+from melpatch.counted import counted
 from melpatch.data.corpus import Corpus
 from melpatch.errors import ConfigError
 from melpatch.evaluation.frozen_features import FrozenFeatures
@@ -86,8 +87,9 @@ def fit_embedding(config: FitEmbeddingConfig) -> FittedPooling:
         fitted = fit(np.asarray(vectors), pooling, config.dim, whiten=config.whiten)
         write_fitted(config.run, fitted)
     notice(
-        f"{path}: {pooling} with {vectors.shape[1]:,} numbers, fitted on {len(vectors):,} clips to "
-        f"{fitted.dim}; use it with --pooling {FITTED}, or --set pooling={FITTED} in melpatch evaluate"
+        f"{path}: {pooling} with {counted(vectors.shape[1], 'number')}, fitted on "
+        f"{counted(len(vectors), 'clip')} to {fitted.dim}; use it with "
+        f"--pooling {FITTED}, or --set pooling={FITTED} in melpatch evaluate"
     )
     return fitted
 

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from melpatch.config import check
+from melpatch.counted import counted
 from melpatch.data.corpus import Corpus
 from melpatch.distributed import on_rank_zero
 from melpatch.evaluation.frozen_features import FrozenFeatures
@@ -243,14 +244,15 @@ def _reason_against(
         return "there are no validation clips to compare on"
     unasked = "--head linear fits one"
     if len(train.clips) > _MOST_CLIPS or len(training.labels) > _MOST_CLASSES:
-        size = f"{len(train.clips)} clips of {len(training.labels)} classes"
+        classes = counted(len(training.labels), "class")
+        size = f"{counted(len(train.clips), 'clip')} of {classes}"
         return f"{size} take more than seconds ({unasked})"
     seconds = training.loader.seconds
     windows = sum(max(1, ceil(clip.duration / seconds)) for clip in train.clips + val.clips)
     # A training step costs about three times as much as the embedding of its clips.
     tenth = 0.3 * plan.steps * plan.batch_size
     if windows > max(_SECONDS_OF_WORK, tenth):
-        return f"embedding {windows} windows takes more than seconds ({unasked})"
+        return f"embedding {counted(windows, 'window')} takes more than seconds ({unasked})"
     return None
 
 

@@ -9,6 +9,7 @@ import torch
 
 from melpatch.atomic import written_aside
 from melpatch.checkpoint import load_into, load_weights
+from melpatch.counted import counted
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.distributed import barrier, on_rank_zero
 from melpatch.evaluation.majority import (
@@ -126,8 +127,8 @@ def describe_loss(record: Mapping[str, Any], probe: Mapping[str, Any] | None) ->
         return None
     return (
         f"the trained network ends below the linear probe on validation: {metric_in_words(metric)} "
-        f"{value:.3f} against {other:.3f} on {record['clips']} clips; melpatch finetune --head linear "
-        "keeps the probe"
+        f"{value:.3f} against {other:.3f} on {counted(record['clips'], 'clip')}; "
+        "melpatch finetune --head linear keeps the probe"
     )
 
 

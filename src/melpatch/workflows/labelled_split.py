@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from melpatch.counted import agreeing, counted
 from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, describe_untrained, split_corpus
@@ -45,9 +46,10 @@ def with_validation(split: Split, probe: KeptProbe) -> Split:
     if split.val is not None or probe.validation != "held out":
         return split
     train, val = hold_out_validation(split.train)
+    training = counted(len(split.train.clips), "training clip")
     notice(
-        f"no validation split: {len(val.clips)} of {len(split.train.clips)} training clips are held "
-        "out to choose the head's weights; name a split with --val-fold"
+        f"no validation split: {len(val.clips)} of {training} "
+        f"{agreeing(len(val.clips), 'is', 'are')} held out to choose the head's weights; name a split with --val-fold"
     )
     return replace(split, train=train, val=val)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from melpatch.config import check
+from melpatch.counted import counted
 from melpatch.data.manifest import Corpus
 from melpatch.default_dtype import float32_by_default
 from melpatch.interop.base import Axes, Channels, Reading
@@ -153,7 +154,8 @@ def pretrain(config: PretrainConfig) -> Run:
     objective.check_plan(intended)
     run = run or Run.create(config.out, training, config)
     run.reject(corpus.rejected)
-    notice(f"{len(corpus.clips)} clips, {describe_corpus(corpus)}; {describe_objective(objective)}")
+    clips = counted(len(corpus.clips), "clip")
+    notice(f"{clips}, {describe_corpus(corpus)}; {describe_objective(objective)}")
     coverage_warning = low_coverage(corpus, training.loader.seconds)
     if coverage_warning is not None:
         notice(coverage_warning)
