@@ -36,7 +36,7 @@ def one_process(monkeypatch):
 
 
 def test_a_log_gets_a_line_every_half_minute(clock, capsys):
-    with progress.bar(100, "pretrain", "steps") as bar:
+    with progress.bar(100, "pretrain", "step") as bar:
         for _ in range(100):
             clock.now += 1.0
             bar.advance(loss=0.61234, memory="3.1 GiB memory")
@@ -48,7 +48,7 @@ def test_a_log_gets_a_line_every_half_minute(clock, capsys):
 
 
 def test_steps_of_an_earlier_run_do_not_count_towards_the_rate(clock, capsys):
-    with progress.bar(910, "pretrain", "steps", done=900) as bar:
+    with progress.bar(910, "pretrain", "step", done=900) as bar:
         clock.now = 40.0
         bar.advance(2)
     assert (
@@ -58,7 +58,7 @@ def test_steps_of_an_earlier_run_do_not_count_towards_the_rate(clock, capsys):
 
 
 def test_a_loop_of_unknown_length_shows_no_time_left(clock, capsys):
-    with progress.bar(None, "read", "files") as bar:
+    with progress.bar(None, "read", "file") as bar:
         clock.now = 40.0
         bar.advance(80)
     assert capsys.readouterr().err == "read: 80 files, 2.0 files/s, 0:00:40 elapsed\n"
@@ -66,13 +66,13 @@ def test_a_loop_of_unknown_length_shows_no_time_left(clock, capsys):
 
 @pytest.mark.usefixtures("clock")
 def test_a_loop_that_ends_soon_shows_nothing(capsys):
-    assert list(progress.track("abc", 3, "read", "letters")) == ["a", "b", "c"]
+    assert list(progress.track("abc", 3, "read", "letter")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
 
 
 def test_a_notebook_gets_one_line_that_is_rewritten(monkeypatch, clock, capsys):
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    with progress.bar(4, "pretrain", "steps") as bar:
+    with progress.bar(4, "pretrain", "step") as bar:
         for _ in range(4):
             clock.now += 1.0
             bar.advance()
@@ -85,7 +85,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "120")
-    with progress.bar(4, "pretrain", "steps") as bar:
+    with progress.bar(4, "pretrain", "step") as bar:
         bar.advance(3, loss=0.5)
     shown = terminal.getvalue()
     assert "pretrain" in shown
@@ -98,9 +98,9 @@ def test_a_bar_within_another_stands_on_the_same_screen_and_goes_when_it_is_done
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "120")
     for _ in range(2):
-        with progress.bar(2, "outer", "rounds") as outer:
+        with progress.bar(2, "outer", "round") as outer:
             for _ in range(2):
-                with progress.bar(5, "inner", "steps") as inner:
+                with progress.bar(5, "inner", "step") as inner:
                     inner.advance(5)
                     assert inner.progress is outer.progress
                 outer.advance()
@@ -115,8 +115,8 @@ def test_a_bar_that_fails_leaves_the_screen_to_the_next(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with (
         pytest.raises(ValueError, match="no luck"),
-        progress.bar(2, "outer", "rounds"),
-        progress.bar(2, "inner", "steps"),
+        progress.bar(2, "outer", "round"),
+        progress.bar(2, "inner", "step"),
     ):
         raise ValueError("no luck")
     assert progress._live == []
@@ -125,7 +125,7 @@ def test_a_bar_that_fails_leaves_the_screen_to_the_next(monkeypatch):
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK"])
 def test_only_rank_zero_shows_anything(variable, monkeypatch, clock, capsys):
     monkeypatch.setenv(variable, "1")
-    with progress.bar(2, "pretrain", "steps") as bar:
+    with progress.bar(2, "pretrain", "step") as bar:
         clock.now = 100.0
         bar.advance()
     progress.notice("look")
@@ -135,14 +135,14 @@ def test_only_rank_zero_shows_anything(variable, monkeypatch, clock, capsys):
 def test_a_loop_without_steps_shows_nothing(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(progress.track("", 0, "probing", "files")) == []
+    assert list(progress.track("", 0, "probing", "file")) == []
     assert terminal.getvalue() == ""
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60, 80, 120, 200])
 @pytest.mark.parametrize("total", [9, 1_000_000])
 def test_a_line_fits_its_terminal_and_gives_up_names_before_numbers(columns, total, clock):
-    bar = progress.Bar(total, "fine-tuning", "steps", 0)
+    bar = progress.Bar(total, "fine-tuning", "step", 0)
     at_once = max(1, total // 1000)
     for _ in range((total - total // 3) // at_once):
         clock.now += 0.5 * at_once
@@ -165,7 +165,7 @@ def test_a_terminal_of_any_width_shows_the_count_on_one_line(columns, monkeypatc
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", str(columns))
-    with progress.bar(300, "training", "steps") as bar:
+    with progress.bar(300, "training", "step") as bar:
         bar.advance(120, loss=0.6, clips="229.3 clips/s", memory="3.1 GiB memory")
     lines = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", terminal.getvalue()).split("\r")
     assert "120/300 steps" in lines[-1]
@@ -175,7 +175,7 @@ def test_a_terminal_of_any_width_shows_the_count_on_one_line(columns, monkeypatc
 def test_a_process_without_stderr_shows_nothing_and_goes_on(monkeypatch, clock):
     monkeypatch.setattr(sys, "stderr", None)
     progress.notice("look")
-    with progress.bar(2, "pretrain", "steps") as bar:
+    with progress.bar(2, "pretrain", "step") as bar:
         clock.now = 100.0
         bar.advance()
     assert bar.done == 1

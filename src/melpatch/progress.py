@@ -21,6 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from melpatch.counted import agreeing, plural
 from melpatch.errors import one_line, visible
 from melpatch.time_left import RateEstimate, in_words
 
@@ -141,8 +142,8 @@ class Bar:
 
     def _count(self) -> str:
         if self.total is None:
-            return f"{self.done} {self.unit}"
-        return f"{self.done}/{self.total} {self.unit}"
+            return f"{self.done} {agreeing(self.done, self.unit, plural(self.unit))}"
+        return f"{self.done}/{self.total} {agreeing(self.total, self.unit, plural(self.unit))}"
 
     def _rates_and_times(self) -> tuple[str, str, str, str]:
         """Return the rate, the rate in short, the time that has passed and that which is left.
@@ -157,7 +158,7 @@ class Bar:
         if rate is None:
             return "", "", shown_elapsed, shown_left
         if rate >= 1:
-            return f"{rate:.1f} {self.unit}/s", f"{rate:.1f}/s", shown_elapsed, shown_left
+            return f"{rate:.1f} {plural(self.unit)}/s", f"{rate:.1f}/s", shown_elapsed, shown_left
         each = f"{1 / rate:.1f} s each"
         return each, each, shown_elapsed, shown_left
 
@@ -273,7 +274,7 @@ def bar(total: int | None, description: str, unit: str, done: int = 0) -> Iterat
     Args:
         total: number of steps; None if that is not known.
         description: a word or two in front of the bar.
-        unit: what is counted, in the plural, such as ``clips``.
+        unit: what is counted, in the singular, such as ``clip``.
         done: steps that an earlier run has done; they do not count towards the rate.
     """
     if total == 0 or not _is_rank_zero():

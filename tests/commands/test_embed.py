@@ -99,7 +99,7 @@ def test_nothing_readable_is_exit_code_2_and_no_file(run, tmp_path, capsys):
     assert (
         main(["embed", str(run), str(tmp_path / "bad.wav"), "--out", str(tmp_path / "f.npz")]) == 2
     )
-    assert "none of the 1 files can be read; the first: " in capsys.readouterr().err
+    assert "none of 1 file can be read; the first: " in capsys.readouterr().err
     assert not (tmp_path / "f.npz").exists()
 
 

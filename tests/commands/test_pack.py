@@ -67,8 +67,7 @@ def test_every_byte_can_be_checked(folder, tmp_path, capsys):
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith(f"{path}: has other bytes than were packed; 1 of ")
     assert (
-        told[-1]
-        == "melpatch pack: error: 1 shards are damaged or missing; copy them again, or pack again"
+        told[-1] == "melpatch pack: error: 1 shard is damaged or missing; copy again, or pack again"
     )
 
 
@@ -106,7 +105,7 @@ def test_rejects_and_cut_off_samples_are_told(tmp_path, capsys):
     (sounds / "text.wav").write_text("no sound")
     assert main(["pack", str(sounds), "--out", str(tmp_path / "shards"), *FLAGS]) == 0
     assert (
-        f"1 clips are left out, listed in {tmp_path / 'shards' / 'rejected.csv'}"
+        f"1 clip is left out, listed in {tmp_path / 'shards' / 'rejected.csv'}"
         in capsys.readouterr().err
     )
 

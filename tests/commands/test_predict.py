@@ -66,7 +66,7 @@ def test_one_line_per_recording_in_order(classifier, folder, tmp_path, capsys):
     [
         ([1], 10, "the most probable class is 'low' in all of 10 recordings"),
         ([1], 9, None),
-        ([0, 1], 30, "1 of 3 classes are never the most probable one: noise"),
+        ([0, 1], 30, "1 of 3 classes is never the most probable one: noise"),
         ([0, 1], 29, None),
         ([0, 1, 2], 30, None),
     ],
@@ -233,7 +233,7 @@ def test_nothing_readable_is_exit_code_2(classifier, tmp_path, capsys):
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"RIFF, but no more")
     assert main(["predict", str(classifier), str(bad), "--out", str(tmp_path / "found.csv")]) == 2
-    assert "none of the 1 files can be read; the first: " in capsys.readouterr().err
+    assert "none of 1 file can be read; the first: " in capsys.readouterr().err
 
 
 def test_a_pretrained_run_is_exit_code_2_with_advice(folder, tmp_path, capsys):

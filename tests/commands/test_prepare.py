@@ -59,7 +59,7 @@ def test_prepare_lists_bad_files_beside_the_corpus(birds, tmp_path, capsys):
     run(Config(sources=(str(birds),), out=out, workers=0))
     captured = capsys.readouterr()
     assert "rejected 1" in " ".join(captured.out.split())
-    assert "1 clips are left out" in captured.err
+    assert "1 clip is left out" in captured.err
     (row,) = csv.DictReader((tmp_path / "corpus.rejected.csv").open(encoding="utf-8"))
     assert row["path"] == str(birds / "wren" / "broken.wav")
     assert "libsndfile" in row["reason"]
@@ -100,7 +100,7 @@ def test_what_no_later_command_can_read_is_rejected_with_the_place(tmp_path, cap
         assert reason in listed[name]["reason"]
     told = " ".join(capsys.readouterr().out.split())
     assert "clips 2 hours 0.002" in told
-    assert "rejected 3 read whole files" in told
+    assert "rejected 3 clips read whole files" in told
     for clip in load_corpus([out]).clips:
         assert len(decode(clip, 8000)) == 4 * 8000
 
@@ -112,7 +112,7 @@ def test_headers_only_says_so(tmp_path, capsys):
     )
     run(config)
     captured = capsys.readouterr()
-    assert "rejected 0 read headers only" in " ".join(captured.out.split())
+    assert "rejected 0 clips read headers only" in " ".join(captured.out.split())
     assert "only headers were read: damage is not found" in captured.err
     with pytest.raises(ConfigError, match="salvage = True; allowed: without headers_only"):
         replace(config, salvage=True)
@@ -171,7 +171,7 @@ def test_odd_clips_are_told_and_listed(tmp_path, capsys):
     sound(tmp_path / "data" / "angry" / "copy.wav", seed=5)
     run(Config(sources=(str(tmp_path / "data"),), out=tmp_path / "out.csv", workers=0))
     told = capsys.readouterr().err
-    assert "1 files are silent, such as" in told
+    assert "1 file is silent, such as" in told
     assert "nearly identical" in told
     assert "labels 'Angry', 'angry' differ by case only" in told
     kinds = {name: row["kind"] for name, row in rows_of(tmp_path / "out.quality.csv").items()}
@@ -193,7 +193,7 @@ def test_prepare_warns_of_recordings_in_two_splits(tmp_path, capsys):
     )
     run(config)
     captured = capsys.readouterr()
-    assert "1 recordings are in more than one split" in captured.err
+    assert "1 recording is in more than one split" in captured.err
     assert "a.wav (1)" in captured.err
     assert "unlabelled 1" in " ".join(captured.out.split())
     assert load_corpus([tmp_path / "out.csv"]).splits == {"1": 1, "2": 2}
@@ -222,7 +222,7 @@ def test_prepare_warns_of_speakers_in_two_splits(tmp_path, capsys):
     )
     run(Config(sources=(str(listed),), out=tmp_path / "out.csv", workers=0))
     assert (
-        "1 groups (column group or speaker) are in more than one split, such as 'ann'"
+        "1 group (column group or speaker) is in more than one split, such as 'ann'"
         in capsys.readouterr().err
     )
     assert [clip.group for clip in load_corpus([tmp_path / "out.csv"]).clips] == [
@@ -271,11 +271,11 @@ def test_bad_and_missing_files_of_a_dataset_are_listed_apart(esc, tmp_path, caps
     (esc / "audio/1-2001-B-47.wav").write_bytes(b"RIFF")
     run(Config(sources=("esc50",), root=esc, out=tmp_path / "esc.csv", workers=0))
     captured = capsys.readouterr()
-    assert "1 clips are left out, listed in" in captured.err
-    assert "1 of 10 clips are missing, listed in" in captured.err
+    assert "1 clip is left out, listed in" in captured.err
+    assert "1 of 10 clips is missing, listed in" in captured.err
     told = " ".join(captured.out.split())
     assert "clips 8" in told
-    assert "rejected 1 read whole files missing 1 of 10 licence CC-BY-NC-3.0" in told
+    assert "rejected 1 clip read whole files missing 1 of 10 licence CC-BY-NC-3.0" in told
     for name, file in [
         ("esc.missing.csv", "1-1001-A-0.wav"),
         ("esc.rejected.csv", "1-2001-B-47.wav"),

@@ -103,7 +103,7 @@ def test_clips_that_cannot_be_read_are_not_counted(tmp_path, capsys):
     assert main(["stats", str(tmp_path), "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["clips"] == 4
-    assert "1 of 5 clips cannot be read and are not measured" in captured.err
+    assert "1 of 5 clips cannot be read and is not measured" in captured.err
 
 
 def test_a_corpus_whose_channels_cancel_says_so(tmp_path, capsys):

@@ -124,7 +124,7 @@ def test_a_clip_that_is_gone_is_counted_and_stops_nothing(name, tmp_path, capsys
     corpus = prepared(name, root, tmp_path / "out.csv")
     assert len(corpus.clips) == len(before) - 1
     assert (
-        f"1 of {len(before)} clips are missing, listed in {tmp_path / 'out.missing.csv'}"
+        f"1 of {len(before)} clips is missing, listed in {tmp_path / 'out.missing.csv'}"
         in capsys.readouterr().err
     )
     assert Path(gone.path).stem[:11] in (tmp_path / "out.missing.csv").read_text(encoding="utf-8")

@@ -137,10 +137,10 @@ def test_classes_that_folds_cannot_share_are_named():
     rows = [("a", name) for name in "uvwxyz"] + [("b", "u")] * 3 + [("c", "v"), ("c", "w")]
     dealt = with_folds(corpus(*rows, ("", "u")), 3, 0)
     assert describe_folds(dealt) == [
-        "1 classes are in one fold only, such as 'b' with 1 group: when that fold is scored, "
-        "nothing trains on them",
-        "1 classes are not in every fold, such as 'c' with 2 groups",
-        "1 clips without labels are in no fold",
+        "1 class is in one fold only, such as 'b' with 1 group: when that fold is scored, "
+        "nothing trains on what it alone has",
+        "1 class is not in every fold, such as 'c' with 2 groups",
+        "1 clip without labels is in no fold",
     ]
 
 
@@ -157,6 +157,6 @@ def test_groups_are_counted():
     many = corpus(("a", "x", "1"), ("b", "x", "2"), ("b", "x", "2"), ("a", "y", "1"), ("a", ""))
     assert (
         describe_groups(many)
-        == "2, of 1 to 3 clips, median 3; 1 clips without; 1 in more than one split"
+        == "2, of 1 to 3 clips, median 3; 1 clip without; 1 in more than one split"
     )
     assert describe_groups(corpus(("a", ""), ("b", ""))) == "none known"

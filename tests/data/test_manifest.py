@@ -236,7 +236,7 @@ REFUSED = {
     "column twice": ("path,label,label\na.wav,x,y\n", "column 'label' occurs twice"),
     "no path": ("path,label\n,dog\n", "line 2: no path"),
     "too many cells": ("path,label\na.wav,dog,1\n", "line 2: 3 cells, but the header has 2"),
-    "too few cells": ("path,label\n\na.wav\n", "line 3: 1 cells, but the header has 2"),
+    "too few cells": ("path,label\n\na.wav\n", "line 3: 1 cell, but the header has 2"),
     "open quote": ('path,label\n"a.wav,dog\n', "not a CSV file"),
     "start": ("path,start\na.wav,-1\n", "line 2: start = '-1'; allowed"),
     "start is a word": ("path,start\na.wav,soon\n", "line 2: start = 'soon'; allowed"),
@@ -359,7 +359,7 @@ def test_splits_can_be_selected_and_left_out(three):
     for choose in (three.select, three.without):
         with pytest.raises(
             DataError,
-            match=r"no split 'valid'; there are: \(none\) \(1 clips\), test \(1 clips\), train",
+            match=r"no split 'valid'; there are: \(none\) \(1 clip\), test \(1 clip\), train",
         ):
             choose(["train", "valid"])
 
@@ -522,8 +522,8 @@ def test_repeated_rows_are_taken_once_and_bad_ones_left_out_with_their_lines(tmp
         capsys, table(tmp_path / "x.csv", text.replace("a.wav,01.0", "c.wav,1.0"))
     )
     assert len(corpus.clips) == 2
-    assert "1 clips are listed twice, such as line 5, which is line 2 again" in told
-    assert "line 6: 1 cells, but the header has 3" in told
+    assert "1 clip is listed twice, such as line 5, which is line 2 again" in told
+    assert "line 6: 1 cell, but the header has 3" in told
     assert "labels are numbers and words, such as '1' in line 2 and 'dog' in line 3" in told
     assert "labels '1' (line 2) and '1.0' (line 7) are the same number" in told
 

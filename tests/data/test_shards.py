@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_shards import RATE, content, packed, shards, write_sounds
 
+from melpatch.counted import agreeing
 from melpatch.data.leaks import find_leaks
 from melpatch.data.loader import ClipDataset, ClipDraw, LoaderConfig, training_batches
 from melpatch.data.manifest import Corpus, Rejected, load_corpus, write_corpus
@@ -122,8 +123,9 @@ def test_any_flipped_bit_damages_at_most_one_clip_and_is_reported(
     assert all(one.reason.startswith("is damaged: the checksum of its ") for one in lost)
     (printed,) = damaged_shards(str(folder))
     held = sum(clip.path == path for clip in corpus.clips)
+    verb = agreeing(len(hit), "is", "are")
     assert (
-        f"{path}: has other bytes than were packed; {len(hit)} of {held} clips are damaged"
+        f"{path}: has other bytes than were packed; {len(hit)} of {held} clips {verb} damaged"
         in printed
     )
 
@@ -168,7 +170,7 @@ def test_truncated_and_missing_shards_are_reported_once_with_the_fix(folder, cap
         line.rpartition("; ")[2].split(", such")[0] for line in damaged_shards(str(folder))
     ] == [
         f"{sum(str(first) in one.path for one in corpus.rejected)} clips are lost",
-        f"{sum(str(second) in one.path for one in corpus.rejected)} of 3 clips are damaged",
+        "3 of 3 clips are damaged",
     ]
     for path in (second, third):
         path.unlink()

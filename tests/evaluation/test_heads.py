@@ -166,10 +166,10 @@ def test_clips_of_tokens_are_padded_to_the_longest_of_a_batch():
         (
             1,
             4,
-            "1 training clips and 4 validation clips can be read; a trained head needs at least 2 and 1",
+            "1 training clip and 4 validation clips can be read; a trained head needs at least 2 and 1",
         ),
         (4, 0, "4 training clips and 0 validation clips"),
-        (4, 1, "no label is on some, but not all of the 1 validation clips"),
+        (4, 1, "no label is on some, but not all of 1 validation clip"),
     ],
 )
 def test_too_few_clips_are_refused(train, val, message):

@@ -127,7 +127,7 @@ def test_clips_without_labels_are_negatives_of_a_multi_label_task():
 
 @pytest.mark.parametrize("row", [[0, 0], [1, 1]])
 def test_a_clip_with_no_or_several_labels_is_refused_in_a_single_label_task(row):
-    with pytest.raises(DataError, match="1 of 3 clips have no label or several"):
+    with pytest.raises(DataError, match="1 of 3 clips has no label or several"):
         compute_metrics(
             np.full((3, 2), 0.5), np.array([[1, 0], [0, 1], row]), ["a", "b"], multi_label=False
         )

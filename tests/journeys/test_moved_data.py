@@ -67,7 +67,7 @@ def test_a_classifier_is_scored_on_a_folder_without_splits(classifier, sounds, t
     words = ["evaluate", str(classifier), "--data", str(sounds / "Test"), "--out", str(tmp_path)]
     assert main(words) == 0
     read = capsys.readouterr()
-    assert "Test: has no splits; all 6 clips are scored" in read.err
+    assert "Test: has no splits; 6 clips scored, all of it" in read.err
     assert "on Test (all): 6 clips" in " ".join(read.out.split())
 
 

@@ -42,7 +42,7 @@ def prepared(tmp_path, capsys) -> Path:
     corpus = tmp_path / "sounds" / "prepared.csv"
     melpatch("prepare", listed, "--out", corpus, "--workers", "0")
     told = capsys.readouterr()
-    assert "1 clips are left out" in told.err
+    assert "1 clip is left out" in told.err
     assert "test: 12, train: 18, val: 6" in told.out
     lines = read_table(corpus)
     assert list(lines[0]) == ["path", "label", "split", "start", "duration", "key", "group"]

@@ -121,7 +121,7 @@ def run(config: Config) -> None:
     objective = describe_objective(bench.trainer.objective)
     notice(f"{counted(len(corpus.clips), 'clip')}, {describe_corpus(corpus)}; {objective}")
     rates = []
-    with bar(6, "measuring", "stages") as shown:
+    with bar(6, "measuring", "stage") as shown:
         for rate in bench.rates():
             rates.append(rate)
             shown.advance(stage=f"done: {rate.stage}")

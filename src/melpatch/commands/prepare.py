@@ -116,13 +116,13 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
     console().print(table)
     _check_output(config, out, corpus)
     write_corpus(corpus, out)
-    _list(corpus.rejected, _beside(config, out, "rejected"), "clips are left out")
+    rejected = counted(len(corpus.rejected), "clip")
+    verb = agreeing(len(corpus.rejected), "is", "are")
+    _list(corpus.rejected, _beside(config, out, "rejected"), f"{rejected} {verb} left out")
     lacking = [Rejected(str(row.path), _why_lacking(row.path)) for row in missing]
-    _list(
-        lacking,
-        _beside(config, out, "missing"),
-        f"of {_listed(corpus, missing):,} clips are missing",
-    )
+    among = f"{len(missing):,} of {counted(_listed(corpus, missing), 'clip')}"
+    verb = agreeing(len(missing), "is", "are")
+    _list(lacking, _beside(config, out, "missing"), f"{among} {verb} missing")
     if decoding is None:
         notice("only headers were read: damage is not found, and lengths are as stated")
     else:
@@ -132,7 +132,9 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
                 "fetched and decoded: lengths are as packed, and damage shows when they are used"
             )
         salvaged = _beside(config, out, "salvaged")
-        _list(decoding.salvaged, salvaged, "damaged files are kept in part")
+        damaged = counted(len(decoding.salvaged), "damaged file")
+        verb = agreeing(len(decoding.salvaged), "is", "are")
+        _list(decoding.salvaged, salvaged, f"{damaged} {verb} kept in part")
         quality = _beside(config, out, "quality", ",".join(Finding._fields))
         _report_quality(decoding, quality)
     for text in corpus_notices(corpus):
@@ -236,7 +238,7 @@ def _survey(
 def _list(files: Sequence[Rejected], path: Path, what: str) -> None:
     if files:
         write_rejected(files, path)
-        notice(f"{len(files):,} {what}, listed in {path}")
+        notice(f"{what}, listed in {path}")
     else:
         path.unlink(missing_ok=True)  # left by an earlier scan
 
@@ -304,9 +306,9 @@ def _findings(corpus: Corpus, rates: Counter[int]) -> Iterator[tuple[str, str]]:
     yield "labels", f"{len(labels)}{several}" if labels else "none"
     if labels:
         yield "clips of each", _counts(labels)
-        yield "unlabelled", str(sum(not clip.labels for clip in corpus.clips))
+        yield "unlabelled", counted(sum(not clip.labels for clip in corpus.clips), "clip")
     yield "groups", describe_groups(corpus)
-    yield "rejected", str(len(corpus.rejected))
+    yield "rejected", counted(len(corpus.rejected), "clip")
 
 
 def _counts(items: Sequence[tuple[str, int]]) -> str:

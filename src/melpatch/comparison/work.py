@@ -55,7 +55,7 @@ class Comparison:
         done = sum(self._result(key) is not None for key in keys)
         pool = ThreadPoolExecutor(jobs)
         try:
-            with bar(len(keys), "comparing", "cells", done=done) as shown:
+            with bar(len(keys), "comparing", "cell", done=done) as shown:
                 # One at a time: a step costs more while other commands run.
                 for run in priced.values():
                     self._measure_cost(run, shown)

@@ -196,7 +196,7 @@ def _jobs(corpus: Corpus, names: Sequence[str], out: Path, settings: Packing) ->
 def _write_shards(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[PackedShard]:
     """Write all shards under a progress bar; return their records in order."""
     try:
-        with bar(clips, "packing", "clips") as shown:
+        with bar(clips, "packing", "clip") as shown:
             if workers == 0:
                 return [write_shard(job, shown.advance) for job in jobs]
             return _in_processes(jobs, workers, shown)
@@ -206,7 +206,7 @@ def _write_shards(jobs: Sequence[ShardJob], clips: int, workers: int) -> list[Pa
             f"{jobs[0].folder}: a packing process was killed, perhaps for lack of memory; going on "
             "with one process"
         )
-    one_by_one = track(jobs, len(jobs), "packing", "shards")
+    one_by_one = track(jobs, len(jobs), "packing", "shard")
     return [_despite_kills(job) for job in one_by_one]
 
 
@@ -229,7 +229,7 @@ def _despite_kills(job: ShardJob) -> PackedShard:
     """Write a shard in a process of its own, without the clips that kill it; return its record."""
     while True:
         # Counts the clips of this shard alone, so it names the clip at which the process ended.
-        counted = Bar(len(job.clips), "", "clips", 0)
+        counted = Bar(len(job.clips), "", "clip", 0)
         try:
             (packed,) = _in_processes([job], 1, counted)
             return packed

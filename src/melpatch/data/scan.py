@@ -45,7 +45,7 @@ def scan(
         scanned: Iterator[Any] = map(read_file, paths)
     else:
         scanned = _in_processes(read_file, paths, workers, chunk)
-    for item in track(scanned, len(paths), "decoding" if whole else "probing", "files"):
+    for item in track(scanned, len(paths), "decoding" if whole else "probing", "file"):
         # Not the file's fault: a corpus without it would be another one.
         if isinstance(item, UnreachableError):
             raise item

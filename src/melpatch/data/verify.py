@@ -32,7 +32,7 @@ def damaged_shards(shards: str) -> Iterator[str]:
     clips = defaultdict(list)
     for clip in load_corpus([shards]).clips:
         clips[clip.path.name].append(clip)
-    for shard in track(about.shards, len(about.shards), "reading", "shards"):
+    for shard in track(about.shards, len(about.shards), "reading", "shard"):
         path = folder / shard.name
         lost = f"{counted(shard.clips, 'clip')} {agreeing(shard.clips, 'is', 'are')} lost"
         try:

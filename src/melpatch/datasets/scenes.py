@@ -312,7 +312,7 @@ def _holds(root: Path, settings: str) -> bool:
 
 def _write(root: Path, entries: list[Entry], seed: int, seconds: float) -> None:
     (root / "audio").mkdir(parents=True)
-    for number, entry in track(enumerate(entries), len(entries), "making", "scenes"):
+    for number, entry in track(enumerate(entries), len(entries), "making", "scene"):
         soundfile.write(
             root / entry.path, scene(seed, number, seconds), SAMPLE_RATE, subtype="PCM_16"
         )

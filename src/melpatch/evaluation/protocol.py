@@ -121,7 +121,7 @@ class Protocol(ABC):
         pairs = [(split, seed) for seed in job.seeds for split in splits]
         trials: list[TrialResult] = []
         protocol: Protocol = self
-        for split, seed in track(pairs, len(pairs), name_of(type(self)), "trials"):
+        for split, seed in track(pairs, len(pairs), name_of(type(self)), "trial"):
             if split is splits[0]:
                 # The first split of a seed may settle the protocol for the seed's other splits.
                 first = self._load_or_run(job, split, seed)

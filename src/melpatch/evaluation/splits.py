@@ -82,7 +82,7 @@ def labelled_clips(corpus: Corpus) -> Corpus:
     clips = tuple(clip for clip in corpus.clips if clip.labels)
     if not clips:
         raise DataError(
-            f"{corpus.shown_name}: no label on any of {counted(len(corpus.clips), 'clip')}; "
+            f"{corpus.shown_name}: none of {counted(len(corpus.clips), 'clip')} has a label; "
             "give a corpus that has them"
         )
     return replace(corpus, clips=clips)

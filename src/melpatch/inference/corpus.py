@@ -208,7 +208,7 @@ def rank_rows(
     with ExitStack() as stack:
         shown = None
         if how.description:
-            shown = stack.enter_context(bar(len(numbered), how.description, "clips"))
+            shown = stack.enter_context(bar(len(numbered), how.description, "clip"))
         items = infer_many(task, groups, batch_size=how.batch_size, workers=how.workers)
         for item in stack.enter_context(closing(items)):
             yield item

@@ -10,6 +10,7 @@ from typing import Any
 
 from melpatch import distributed
 from melpatch.atomic import clear_partial
+from melpatch.counted import counted
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import REJECTED_HEADER, write_rejected
@@ -60,9 +61,9 @@ class InferenceJob:
 
     @property
     def unit(self) -> str:
-        """What the recordings are: whole files, or clips of them."""
+        """What a recording is: a whole file, or a clip of one."""
         whole = all(clip.duration == inf and not clip.start for clip in self.recordings)
-        return "files" if whole else "clips"
+        return "file" if whole else "clip"
 
 
 def write_output(job: InferenceJob) -> None:
@@ -87,7 +88,8 @@ def _write_in_parts(job: InferenceJob) -> None:
     before = distributed.broadcast_from_rank_zero(folder.complete())
     if before:
         done = sum(part.recordings for part in before.values())
-        notice(f"resuming after {done} of {len(job.recordings)} {job.unit}: {folder.folder}")
+        recordings = counted(len(job.recordings), job.unit)
+        notice(f"resuming after {done} of {recordings}: {folder.folder}")
     missing = {
         number: groups[number]
         for number in distributed.shard_of_rank(range(len(groups)))
@@ -111,7 +113,8 @@ def _write_in_parts(job: InferenceJob) -> None:
     hours = sum(part.seconds for part in parts.values()) / 3600
     count = len(job.recordings) - sum(len(part.rejected) for part in parts.values())
     notice(
-        f"{count} {job.unit} done: {job.out} ({hours:.2f} h of sound, {speed:.0f} times real time)"
+        f"{counted(count, job.unit)} done: {job.out} "
+        f"({hours:.2f} h of sound, {speed:.0f} times real time)"
     )
 
 
@@ -175,15 +178,15 @@ def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> N
     """Make one output of all parts, and list beside it the recordings that could not be read."""
     unreadable = tuple(clip for part in parts.values() for clip in part.rejected)
     rejected = (*job.malformed, *unreadable)
-    count = len(job.recordings) + len(job.malformed)
+    count = counted(len(job.recordings) + len(job.malformed), job.unit)
     beside = list_beside(job.out, "rejected", REJECTED_HEADER, job.inputs)
     clear_partial(beside.parent, beside.name)
     beside.unlink(missing_ok=True)
     if rejected:
         write_rejected(rejected, beside)
-        notice(f"{len(rejected)} of {count} {job.unit} cannot be read; see {beside}")
+        notice(f"{len(rejected)} of {count} cannot be read; see {beside}")
     if not any(part.rows for part in parts.values()):
         folder.remove()
         first = f"{rejected[0].path} ({rejected[0].reason})"
-        raise DataError(f"none of the {count} {job.unit} can be read; the first: {first}")
+        raise DataError(f"none of {count} can be read; the first: {first}")
     folder.publish(lambda path: tables.write_table(path, job.ending, job.columns, folder.chunks))

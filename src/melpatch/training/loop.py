@@ -92,7 +92,7 @@ def fit(
             report_lost_workers(),
             run.checkpoints,
             closing(step_batches(trainer, corpus, progress.step)) as feed,
-            bar(total, "training", "steps", done=progress.step) as shown,
+            bar(total, "training", "step", done=progress.step) as shown,
         ):
             while progress.step < total and not stop_signal:
                 step = progress.step
