@@ -68,24 +68,39 @@ def test_an_interval_by_group_is_named_so():
     assert "0.350 to 0.457 (by group)" in console.file.getvalue()
 
 
+AGAINST = {
+    "run": "runs/a",
+    "value": 0.35,
+    "balanced_accuracy": 0.3,
+    "difference": 0.0532,
+    "difference_95": [-0.02, 0.12],
+    "by": "clip",
+    "p_value": 0.173,
+    "clips_needed": 1830,
+}
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_number_of_a_difference_is_cut(columns):
+    console = Console(width=columns, file=io.StringIO())
+    records = dict.fromkeys(PROTOCOLS, RECORD | {"run": "runs/b", "against": AGAINST})
+    for table in against_tables(records, console):
+        console.print(table)
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= columns
+    for text in (*PROTOCOLS, "+0.053", "-0.020 to +0.120", "1,830 clips", "0.410 / 0.300"):
+        assert shown.count(text) == (1 if text in PROTOCOLS else len(PROTOCOLS))
+
+
 def test_a_difference_stands_with_its_test_and_what_it_takes_to_see_it():
-    against = {
-        "run": "runs/a",
-        "value": 0.35,
-        "balanced_accuracy": 0.3,
-        "difference": 0.0532,
-        "difference_95": [-0.02, 0.12],
-        "by": "clip",
-        "p_value": 0.173,
-        "clips_needed": 1830,
-    }
-    (table,) = against_tables({"knn": RECORD | {"run": "runs/b", "against": against}})
+    wide = Console(width=160)
+    (table,) = against_tables({"knn": RECORD | {"run": "runs/b", "against": AGAINST}}, wide)
     cells = [next(iter(column.cells)) for column in table.columns]
     assert cells[:-1] == [
         "knn", "0.403", "0.350", "+0.053", "-0.020 to +0.120", "0.17", "1,830 clips"
     ]  # fmt: skip
     assert cells[-1] == "0.410 / 0.300"
-    assert against_tables({"knn": RECORD | {"against": None}}) == []
+    assert against_tables({"knn": RECORD | {"against": None}}, wide) == []
 
 
 def test_floors_have_their_balanced_accuracy_beside_their_accuracy():

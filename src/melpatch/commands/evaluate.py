@@ -103,7 +103,7 @@ def run(config: Config) -> None:
         return
     for table in score_tables(records, _title(records), console()):
         console().print(table)
-    for table in chain(floor_tables(records), against_tables(records)):
+    for table in chain(floor_tables(records), against_tables(records, console())):
         console().print(table)
     if any(record["settings_changed"] for record in records.values()):
         console().print("* with settings other than the protocol's")

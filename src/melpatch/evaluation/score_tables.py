@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from melpatch.counted import counted
+
 # Heads of the columns, and what stands for them in a narrow terminal.
 _SHORT_HEADS = {
     "protocol": "protocol",
@@ -20,6 +22,7 @@ _SHORT_HEADS = {
     "mAUC": "mAUC",
     "s (embedding)": "s (emb.)",
 }
+_AGAINST_HEADS = ("", "this", "other", "difference", "95 %", "p", "needed", "balanced")
 # Width at which a table is measured, so that nothing in it has to give way.
 _UNLIMITED = 10_000
 
@@ -42,7 +45,7 @@ def score_tables(
         table = _row_per_protocol(heads, rows, title)
         if _fits(table, console):
             return [table]
-    return _tables_of_columns(rows, title, console)
+    return _tables_of_columns([*_SHORT_HEADS.values()], rows, title, console)
 
 
 def floor_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
@@ -50,28 +53,33 @@ def floor_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     return [_floor_table(name, record) for name, record in records.items() if record["floors"]]
 
 
-def against_tables(records: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Return a table of the differences to another run; none without one."""
+def against_tables(records: Mapping[str, Mapping[str, Any]], console: Console) -> list[Table]:
+    """Return the differences to another run as :func:`score_tables` does; none without one."""
     compared = {name: record for name, record in records.items() if record["against"]}
     if not compared:
         return []
     first = next(iter(compared.values()))
-    table = Table("", "this", "other", "difference", "95 %", "p", "needed", "balanced")
-    table.title = f"{first['run']} against {first['against']['run']} on the same clips"
-    for name, record in compared.items():
-        other = record["against"]
-        needed = other[f"{other['by']}s_needed"]
-        table.add_row(
-            name,
-            _number(record["value"]),
-            _number(other["value"]),
-            f"{other['difference']:+.3f}",
-            _signed(other["difference_95"]),
-            f"{other['p_value']:.2g}",
-            "-" if needed is None else f"{needed:,} {other['by']}s",
-            _balanced(record["metrics"].get("balanced_accuracy"), other["balanced_accuracy"]),
-        )
-    return [table]
+    title = f"{first['run']} against {first['against']['run']} on the same clips"
+    rows = [_difference(name, record) for name, record in compared.items()]
+    table = _row_per_protocol(_AGAINST_HEADS, rows, title)
+    if _fits(table, console):
+        return [table]
+    return _tables_of_columns(_AGAINST_HEADS, rows, title, console)
+
+
+def _difference(name: str, record: Mapping[str, Any]) -> list[str]:
+    other = record["against"]
+    needed = other[f"{other['by']}s_needed"]
+    return [
+        name,
+        _number(record["value"]),
+        _number(other["value"]),
+        f"{other['difference']:+.3f}",
+        _signed(other["difference_95"]),
+        f"{other['p_value']:.2g}",
+        "-" if needed is None else counted(needed, other["by"]),
+        _balanced(record["metrics"].get("balanced_accuracy"), other["balanced_accuracy"]),
+    ]
 
 
 def _balanced(own: float | None, other: float | None) -> str:
@@ -106,13 +114,15 @@ def _row_per_protocol(heads: Iterable[str], rows: Sequence[Sequence[str]], title
     return table
 
 
-def _tables_of_columns(rows: Sequence[Sequence[str]], title: str, console: Console) -> list[Table]:
+def _tables_of_columns(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, console: Console
+) -> list[Table]:
     """Return tables with a row per number, each with as many protocols as fit."""
     tables: list[Table] = []
     remaining = list(rows)
     while remaining:
         for count in range(len(remaining), 0, -1):
-            table = _column_per_protocol(remaining[:count], "" if tables else title)
+            table = _column_per_protocol(heads, remaining[:count], "" if tables else title)
             if _fits(table, console):
                 break
         tables.append(table)
@@ -120,9 +130,8 @@ def _tables_of_columns(rows: Sequence[Sequence[str]], title: str, console: Conso
     return tables
 
 
-def _column_per_protocol(rows: Sequence[Sequence[str]], title: str) -> Table:
+def _column_per_protocol(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> Table:
     table = Table(title=title)
-    heads = list(_SHORT_HEADS.values())
     table.add_column(heads[0], no_wrap=True)
     for cells in rows:
         table.add_column(cells[0], overflow="fold")
