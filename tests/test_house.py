@@ -44,7 +44,7 @@ FLOORS = {
             "outputs",
             "default_dtype",
         },
-        {"registry", "only_writer"},
+        {"registry", "only_writer", "unchanged"},
         {"config", "flags"},
         {"help_page"},
         {"arguments"},

@@ -50,7 +50,7 @@ def test_prepare_tells_what_is_there_and_writes_it(birds, tmp_path, capsys):
     ):
         assert words in told
     assert load_corpus([out]).clips == load_corpus([birds]).clips
-    assert [path.name for path in out.parent.iterdir()] == ["corpus.csv"]
+    assert {path.name for path in out.parent.iterdir()} == {"corpus.csv", ".corpus.csv.digest"}
 
 
 def test_prepare_lists_bad_files_beside_the_corpus(birds, tmp_path, capsys):
@@ -363,6 +363,12 @@ def test_a_corpus_of_the_users_or_with_work_in_it_is_not_written_over(birds, tmp
     first = load_corpus([out]).clips[0].labels[0]
     out.write_text(out.read_text().replace(f",{first},", ",mine,"))
     assert main(words) == 2
+    # So would a row that was taken out.
+    assert main([*words, "--overwrite"]) == 0
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(lines[:-1]))
+    assert main(words) == 2
+    out.write_bytes(b"".join(lines).replace(f",{first},".encode(), b",mine,"))
     # An input is kept, whatever flag is given.
     assert main(["prepare", str(out), "--workers", "0", "--out", str(out), "--overwrite"]) == 2
     assert "is an input; give another file" in capsys.readouterr().err

@@ -1,10 +1,13 @@
 """An output that somebody changed is not taken for the command's own, and so is not written over."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from melpatch.inference.own_output import is_own_output
 from melpatch.inference.tables import SECONDS, Column, write_table
+from melpatch.unchanged import note_digest
 
 ENDINGS = (".csv", ".npz", ".parquet")
 ROWS = 5
@@ -20,6 +23,8 @@ def written(path, ending):
         Column("embeddings", lambda rows: values[rows], ".9g"),
     ]
     write_table(path, ending, columns, lambda: iter([np.arange(3), np.arange(3, ROWS)]))
+    if ending == ".csv":
+        note_digest(path, path)
     return path
 
 
@@ -32,19 +37,20 @@ def test_an_output_is_the_commands_own_until_it_is_changed(tmp_path, ending):
     assert path.read_bytes() == again.read_bytes()
 
 
-@pytest.mark.parametrize("change", ["value", "saved again", "column", "path", "cut"])
+@pytest.mark.parametrize("change", ["digit", "saved again", "path", "row left out"])
 def test_changes_of_a_csv_file_are_noticed(tmp_path, change):
     path = written(tmp_path / "a.csv", ".csv")
     text = path.read_bytes().decode()
-    first = text.splitlines()[1]
-    new = {
-        "value": text.replace(first, "0.wav,0.000,0.123,1,2"),
+    first = text.splitlines(keepends=True)[1]
+    last_digit = first.rstrip()[-1]
+    changed = {
+        "digit": text.replace(first, f"{first.rstrip()[:-1]}{(int(last_digit) + 1) % 10}\r\n"),
         "saved again": text.replace("\r\n", "\n"),
-        "column": text.replace("path,", "path,label,"),
-        "path": text.replace("path,", "file,"),
-        "cut": text[:-5],
+        "path": text.replace("0.wav", "9.wav"),
+        "row left out": text.replace(first, ""),
     }
-    path.write_bytes(new[change].encode())
+    assert changed[change] != text
+    path.write_bytes(changed[change].encode())
     assert not is_own_output(path, ".csv", "embed")
 
 
@@ -71,31 +77,16 @@ def test_a_parquet_file_that_was_saved_again_is_noticed(tmp_path, row):
     assert not is_own_output(path, ".parquet", "embed")
 
 
-PREDICTED = [
-    ("0.wav", "a", 0.7, 0.1, "", 0.4, 0.7),  # b has a threshold of more than 0.7
-    ("1.wav", "", 0.9, 0.99, "none of these", 0.9, 0.2),
-    ("2.wav", "a;b", 0.8, 0.2, "", 0.6, 0.8),
-    ("3.wav", "", 0.3, 0.2, "silent", 0.1, 0.3),
-]
+def test_a_csv_file_that_was_copied_without_its_digest_is_not_replaced(tmp_path):
+    written(tmp_path / "a.csv", ".csv")
+    copied = shutil.copy(tmp_path / "a.csv", tmp_path / "b.csv")
+    assert not is_own_output(copied, ".csv", "embed")
 
 
-def predicted(path, rows):
-    """Write a table of predictions by thresholds of each class, as ``predict`` does."""
-    columns = [
-        Column(name, lambda numbers, place=place: np.array([rows[n][place] for n in numbers]))
-        for place, name in enumerate(("path", "label", "probability", "novelty", "note"))
-    ]
-    columns.append(
-        Column("p", lambda numbers: np.array([rows[n][5:] for n in numbers]), names=("a", "b"))
-    )
-    write_table(path, ".csv", columns, lambda: iter([np.arange(len(rows))]))
-    return path
-
-
-def test_labels_by_thresholds_are_the_commands_own_until_one_is_changed(tmp_path):
-    path = predicted(tmp_path / "a.csv", PREDICTED)
-    assert is_own_output(path, ".csv", "predict")
-    for number, label in ((3, "b"), (2, "c")):
-        rows = [*PREDICTED]
-        rows[number] = (rows[number][0], label, *rows[number][2:])
-        assert not is_own_output(predicted(path, rows), ".csv", "predict")
+def test_a_crash_before_the_output_is_replaced_leaves_one_that_is_known(tmp_path):
+    path = written(tmp_path / "a.csv", ".csv")
+    (tmp_path / "new.csv").write_text("path,embeddings_0\r\nx.wav,1\r\n")
+    note_digest(path, tmp_path / "new.csv")
+    assert is_own_output(path, ".csv", "embed")
+    (tmp_path / "new.csv").replace(path)
+    assert is_own_output(path, ".csv", "embed")

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table as Grid
 
 from melpatch.counted import counted
-from melpatch.data.manifest import Corpus, is_unchanged, load_corpus, write_corpus
+from melpatch.data.manifest import Corpus, is_own_corpus, load_corpus, write_corpus
 from melpatch.data.segments import crop
 from melpatch.data.splits import hold_out
 from melpatch.datasets.scenes import generate
@@ -112,7 +112,7 @@ def _prepared(config: Config) -> Path:
     check_output(
         path,
         inputs=[config.data],
-        is_own=lambda file: is_unchanged(file, corpus),
+        is_own=lambda file: is_own_corpus(file, corpus),
         overwrite=False,
     )
     config.out.mkdir(parents=True, exist_ok=True)

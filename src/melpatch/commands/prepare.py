@@ -22,7 +22,7 @@ from melpatch.data.manifest import (
     Corpus,
     Rejected,
     corpus_from_rows,
-    is_unchanged,
+    is_own_corpus,
     load_with_rates,
     write_corpus,
     write_rejected,
@@ -115,7 +115,7 @@ def _prepare(config: Config, card: Card | None, out: Path) -> None:
         table.add_row("licence", card.licence)
     console().print(table)
     _check_output(config, out, corpus)
-    write_corpus(corpus, out)
+    write_corpus(corpus, out, noted=True)
     rejected = counted(len(corpus.rejected), "clip")
     verb = agreeing(len(corpus.rejected), "is", "are")
     _list(corpus.rejected, _beside(config, out, "rejected"), f"{rejected} {verb} left out")
@@ -179,13 +179,13 @@ def _check_output(config: Config, out: Path, corpus: Corpus | None) -> None:
     folders = [Path(source) for source in config.sources if not is_url(source)]
     tables = [path for folder in folders for path in (folder / INDEX, *manifests_of(folder))]
     # A table that melpatch wrote on top of a folder is not read with it.
-    inputs += [path for path in tables if path.is_file() and not is_unchanged(path, None)]
+    inputs += [path for path in tables if path.is_file() and not is_own_corpus(path, None)]
     if corpus is not None:
         inputs += [clip.path for clip in corpus.clips if clip.path.name == out.name]
     check_output(
         out,
         inputs=inputs,
-        is_own=lambda path: is_unchanged(path, corpus),
+        is_own=lambda path: is_own_corpus(path, corpus),
         overwrite=config.overwrite,
     )
 

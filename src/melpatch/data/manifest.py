@@ -28,6 +28,7 @@ from melpatch.errors import AudioError, DataError
 from melpatch.faults import remedy
 from melpatch.opening import open_text
 from melpatch.progress import notice
+from melpatch.unchanged import is_unchanged, note_digest
 
 __all__ = [
     "Corpus",
@@ -251,23 +252,25 @@ def _clip(key: int, row: Row, result: Probed | AudioError | None) -> Clip | Reje
     return clip
 
 
-def write_corpus(corpus: Corpus, path: Path) -> None:
+def write_corpus(corpus: Corpus, path: Path, *, noted: bool = False) -> None:
     """Write a corpus as a CSV file, with keys, so that reading it back opens no sound file.
 
-    Files below the CSV file's folder have relative paths, so that they can move together.
+    Files below the CSV file's folder have relative paths, so that they can move together. The digest of
+    the CSV file is noted beside it on request.
     """
     folder = path.absolute().parent
     columns: tuple[str, ...] = COLUMNS
     if any(clip.size for clip in corpus.clips):
         columns = (*COLUMNS, *PACKED_COLUMNS)
-    write_table(path, columns, (csv_cells(clip, folder)[: len(columns)] for clip in corpus.clips))
+    lines = (csv_cells(clip, folder)[: len(columns)] for clip in corpus.clips)
+    write_table(path, columns, lines, noted=noted)
 
 
-def is_unchanged(path: Path, corpus: Corpus | None) -> bool:
+def is_own_corpus(path: Path, corpus: Corpus | None) -> bool:
     """Return whether a CSV file is one of :func:`write_corpus` that holds no work of the user.
 
     Work is a label, split or group other than in the corpus, or a clip that the corpus lacks though
-    its file is there: the list of another corpus.
+    its file is there: the list of another corpus. So is any other change, if a digest was noted.
 
     Args:
         path: an existing file.
@@ -279,6 +282,8 @@ def is_unchanged(path: Path, corpus: Corpus | None) -> bool:
             return False
         if corpus is None:
             return True
+        if is_unchanged(path) is False:
+            return False
         rows = read_table(path, ColumnNames()).rows
     except DataError:
         return False
@@ -328,16 +333,27 @@ def read_rejected(path: Path) -> tuple[Rejected, ...]:
         return tuple(Rejected(row["path"], row["reason"]) for row in csv.DictReader(file))
 
 
-def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+def write_table(
+    path: Path, header: Sequence[str], lines: Iterable[Sequence[str]], *, noted: bool = False
+) -> None:
     """Write a CSV file atomically.
+
+    Args:
+        path: the file.
+        header: names of the columns.
+        lines: the cells of each line.
+        noted: whether its digest stands in a file beside it, which shows later changes.
 
     Raises:
         DataError: the file cannot be written.
     """
     try:
-        with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows(lines)
+        with written_aside(path) as aside:
+            with aside.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(header)
+                writer.writerows(lines)
+            if noted:
+                note_digest(path, aside)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); {remedy(error)}") from error

@@ -26,6 +26,7 @@ from melpatch.faults import let_pass, remedy
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips
 from melpatch.opening import LOG_BYTES, open_binary, read_json, read_text, reading, require_regular
+from melpatch.unchanged import note_digest
 
 _ABOUT = "about.json"
 _JOINED = "joined"
@@ -201,10 +202,17 @@ class PartFolder:
                 while len(chunk := np.fromfile(file, dtype, rows)):
                     yield chunk
 
-    def publish(self, write: Callable[[Path], None]) -> None:
-        """Write the output with a function, move it into place, and remove the parts."""
+    def publish(self, write: Callable[[Path], None], *, noted: bool = False) -> None:
+        """Write the output with a function, move it into place, and remove the parts.
+
+        Args:
+            write: writes it to the path that it gets.
+            noted: whether its digest stands in a file beside it.
+        """
         with written_aside(self.folder / _JOINED) as aside:
             write(aside)
+        if noted:
+            note_digest(self._out, self.folder / _JOINED)
         (self.folder / _JOINED).replace(self._out)
         sync(self._out.parent)
         self.remove()

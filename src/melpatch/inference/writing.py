@@ -189,4 +189,7 @@ def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> N
         folder.remove()
         first = f"{rejected[0].path} ({rejected[0].reason})"
         raise DataError(f"none of {count} can be read; the first: {first}")
-    folder.publish(lambda path: tables.write_table(path, job.ending, job.columns, folder.chunks))
+    folder.publish(
+        lambda path: tables.write_table(path, job.ending, job.columns, folder.chunks),
+        noted=job.ending == ".csv",
+    )
