@@ -77,8 +77,8 @@ def without_repeats(
         if lines[again]:
             where = f", such as line {lines[again]}, which is line {lines[first]} again"
         what = f"{source}: " if str(source) else ""
-        clips = f"{counted(len(repeats), 'clip')} {agreeing(len(repeats), 'is', 'are')}"
-        notice(f"{what}{clips} listed twice{where}, and taken once")
+        count = f"{counted(len(repeats), 'clip')} {agreeing(len(repeats), 'is', 'are')}"
+        notice(f"{what}{count} listed twice{where}, and taken once")
     return tuple(kept)
 
 
