@@ -55,14 +55,34 @@ class Weights(NamedTuple):
     each may be missing."""
 
 
+def is_on_hub(source: str) -> bool:
+    """Return whether this names a repository of the Hub."""
+    return source.startswith(HUB)
+
+
 def is_weights(source: str) -> bool:
     """Return whether this names weights of other code, rather than a run folder."""
-    if source.startswith(HUB):
+    if is_on_hub(source):
         return True
     path = Path(source)
     if path.is_dir():
         return not (path / "config.toml").exists() and _holds_weights(path)
     return path.is_file() or path.suffix in ENDINGS
+
+
+def require_run_folder(run: Path, kept: str, besides: str = "") -> None:
+    """Raise ConfigError if this names weights of other code, beside which nothing is written.
+
+    Args:
+        run: what the user gave as a run.
+        kept: what is written into a run folder.
+        besides: another remedy than to import the weights.
+    """
+    if is_weights(str(run)):
+        raise ConfigError(
+            f"{run}: is no run folder, where {kept} are kept; {besides}make it one with "
+            f"melpatch import {run} --out RUN"
+        )
 
 
 def _holds_weights(folder: Path) -> bool:
@@ -72,7 +92,7 @@ def _holds_weights(folder: Path) -> bool:
 
 def is_there(source: str) -> bool:
     """Return whether local weights exist; those of the Hub are taken to exist."""
-    return source.startswith(HUB) or Path(source).is_file() or _holds_weights(Path(source))
+    return is_on_hub(source) or Path(source).is_file() or _holds_weights(Path(source))
 
 
 def require_weights(source: str) -> None:
@@ -120,7 +140,7 @@ def read_weights(source: str) -> Weights:
 
 def _located(source: str) -> Path:
     """Return the weight file that a source names; that of the Hub is downloaded."""
-    if source.startswith(HUB):
+    if is_on_hub(source):
         return _download(source.removeprefix(HUB))
     path = Path(source)
     if not path.is_dir():
@@ -138,7 +158,7 @@ def _facts_beside(source: str, path: Path) -> dict[str, Any]:
     # Beside a file of another name they need not describe it.
     for name in FACT_FILES if path.name in HUB_FILES else ():
         beside: Path | None = path.with_name(name)
-        if source.startswith(HUB):
+        if is_on_hub(source):
             beside = _download_fact(source.removeprefix(HUB), name)
         if beside is None or not beside.is_file():
             continue

@@ -4,7 +4,17 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from journeys.three_sounds import LABELS, SHORT, SMALL, settings, write_corpus, write_run
+from journeys.three_sounds import (
+    LABELS,
+    SHORT,
+    SMALL,
+    melpatch,
+    settings,
+    write_corpus,
+    write_run,
+)
+from targets.runs import ast
+from targets.runs import write_run as write_random_run
 
 READ_ONLY = {"bench", "datasets", "list", "stats"}
 """Commands that print what they find, and write nothing."""
@@ -53,6 +63,8 @@ def write_inputs(folder: Path) -> Path:
     write_corpus(folder / "sounds")
     write_run(folder / "pretrained", settings())
     write_run(folder / "classifier", settings(LABELS))
+    write_random_run(folder / "ast", ast())
+    melpatch("export", folder / "ast", "--to", "timm", "--out", folder / "ast.safetensors")
     (folder / "one.toml").write_text(
         SPEC.format(shlex.join((*SHORT, *SMALL, "--stats-clips", "3"))),
         encoding="utf-8",
@@ -93,6 +105,9 @@ def commands(folder: Path) -> dict[str, Writing]:
             "--out",
             "cmp",
             "cmp/.lock",
+        ),
+        "import": Writing(
+            ("import", str(folder / "ast.safetensors")), "--out", "imported", "imported/lock"
         ),
         "demo": Writing(("demo", "--size", "nano"), "--out", "demo", "demo/.lock"),
         "export": Writing(("export", pretrained, "--to", "timm"), "--out", "w.safetensors"),

@@ -25,7 +25,7 @@ class Config:
     """What to score, how, and on what."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder of a classifier or of a pretrained encoder."""
+    """Run folder of a classifier or of a pretrained encoder, or a classifier of other code."""
     data: tuple[str, ...]
     """Labelled folders or CSV files."""
     protocol: tuple[str, ...] = ()
@@ -33,6 +33,9 @@ class Config:
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Changed settings of the protocols, such as k=20; each goes to the protocols that have it and is written beside
     the scores."""
+    labels: Path | None = None
+    """Class list of a model of other code that names no classes: one name a line, or AudioSet's
+    class_labels_indices.csv."""
     split: tuple[str, ...] = ()
     """Splits or folds to score, each by itself; by default test, or else every fold."""
     split_column: str = "split"
@@ -62,7 +65,7 @@ class Config:
     """Decoding processes."""
     out: Path | None = None
     """Folder for the results, with a sub-folder per protocol and set of changed settings; by default in
-    RUN/evaluation, named after what is scored."""
+    RUN/evaluation, named after what is scored; a model of other code has no such folder."""
     features_dir: Path | None = None
     """Folder that keeps frozen features for the next time; by default RUN/features. The tokens that attentive and
     prototype need are large: 2 bytes for each number of each token of each clip."""
@@ -81,6 +84,7 @@ def run(config: Config) -> None:
         config.data,
         config.protocol,
         settings=parse_settings(chain.from_iterable(config.set)),
+        labels=config.labels,
         split=config.split,
         split_column=config.split_column,
         label_column=config.label_column,

@@ -22,13 +22,16 @@ class Config:
     """Which run to export, to what, and where."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder of a classifier or of a pretrained encoder."""
+    """Run folder of a classifier or of a pretrained encoder, or a classifier of other code."""
     to: str
     """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers; onnx or torch, a
     file from waveform to probabilities and embedding; timm, weights with published names; hear, xares,
     mteb or evar, a module for that benchmark."""
     out: Path
     """Folder or file to write."""
+    labels: Path | None = None
+    """Class list of a model of other code that names no classes: one name a line, or AudioSet's
+    class_labels_indices.csv."""
     pooling: str | None = None
     """With onnx, torch and benchmarks: tokens to vector, as for melpatch embed; a classifier has its own."""
     quantize: Literal["int8"] | None = None
@@ -47,7 +50,7 @@ def run(config: Config) -> None:
     require_usable_name(config.out)
     _check_flags(config, target)
     _check_out(config, target)
-    model = load(config.run, device="cpu", trust_code=config.trust_code)
+    model = load(config.run, device="cpu", labels=config.labels, trust_code=config.trust_code)
     source = Source(config.run, model, config.pooling, config.quantize, config.sounds)
     if source.classifier is not None:
         fits = config.pooling in (None, model.default_pooling)

@@ -36,6 +36,9 @@ class Config(InferenceConfig):
     """CSV to write: path, start and end in seconds, label, probability, novelty (of a calibrated run),
     note (silent where there is no sound, none of these), then one column per class; clips of a CSV
     file or of shards have their key too. A name that ends in .parquet or .npz is written as such."""
+    labels: Path | None = None
+    """Class list of a model of other code that names no classes: one name a line, or AudioSet's
+    class_labels_indices.csv."""
     hop: float | None = None
     """Seconds between the starts of windows, each as long as the segments that the classifier was trained on
     (melpatch finetune --seconds); without, one line per recording."""
@@ -61,7 +64,12 @@ def run(config: Config) -> None:
     With ``--hop`` a damaged file has its windows up to the damage. Otherwise it has no row, or with
     ``--salvage`` that of the sound before the damage.
     """
-    model = load(config.run, precision=config.precision, trust_code=config.trust_code)
+    model = load(
+        config.run,
+        precision=config.precision,
+        labels=config.labels,
+        trust_code=config.trust_code,
+    )
     if not isinstance(model.objective, Classify):
         raise ConfigError(
             f"{config.run}: has no labels to predict; fine-tune it first with "

@@ -19,6 +19,9 @@ from melpatch.plots.base import is_own_picture
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice, show_json
 from melpatch.training.config import RunConfig, read_settings
+from melpatch.training.foreign import read_source
+from melpatch.training.start import load_run
+from melpatch.weight_files import is_weights
 from melpatch.workflows.kept_weights import read_validation
 from melpatch.workflows.pictures import PICTURES, draw_pictures, run_title
 
@@ -28,7 +31,7 @@ class Config:
     """Which run to show, and what of it to draw."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder."""
+    """Run folder, or a classifier of other code."""
     json: bool = False
     """Print JSON for scripts."""
     curve: Path | None = None
@@ -53,7 +56,10 @@ class Config:
 def run(config: Config) -> None:
     """Print a run's settings and latest metrics; draw its curves and a recording on request."""
     _check_outputs(config)
-    settings = read_settings(config.run, trust_code=config.trust_code)
+    if is_weights(str(config.run)):
+        settings, _ = load_run(config.run)
+    else:
+        settings = read_settings(config.run, trust_code=config.trust_code)
     summary = _summary(config.run, settings)
     if config.json:
         show_json(summary)
@@ -116,14 +122,18 @@ def _value_in_words(value: Any) -> str:
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl; a probe that was kept made no step and has none."""
+    """Return the lines of metrics.jsonl; a probe that was kept, or an import, made no step and has none."""
     metrics = folder / "metrics.jsonl"
     if not metrics.exists():
-        if (folder / "model.safetensors").exists():
+        if _has_weights(folder):
             return []
         raise CheckpointError(f"{folder}: has no metrics.jsonl; the run made no step yet")
     with reading(metrics, "take the damaged lines out, or restore it from a backup", LOG_BYTES):
         return read_json_lines(metrics)
+
+
+def _has_weights(folder: Path) -> bool:
+    return is_weights(str(folder)) or (folder / "model.safetensors").exists()
 
 
 def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
@@ -146,10 +156,13 @@ def _summary(folder: Path, settings: RunConfig) -> dict[str, Any]:
         "data": ", ".join(settings.data),
         "labels": ", ".join(settings.labels) or "none",
         "segment": f"{settings.loader.seconds:g} s",
-        "weights": "complete" if (folder / "model.safetensors").exists() else "none yet",
+        "weights": "complete" if _has_weights(folder) else "none yet",
         "warning": warning,
         "latest": latest,
     }
+    source = read_source(folder)
+    if source is not None:
+        about["imported from"] = f"{source.source}: {source.family}, licence {source.licence}"
     if validation is not None:
         about["kept weights on validation"] = validation["metrics"]
     return about

@@ -36,7 +36,13 @@ def request_against(
     check(not same, "against", str(against), "another run than the one that is scored")
     out = None if request.out is None else request.out / "against"
     return replace(
-        request, run=against, out=out, features_dir=features_dir, random_weights=False, suffix=""
+        request,
+        run=against,
+        out=out,
+        features_dir=features_dir,
+        labels=None,
+        random_weights=False,
+        suffix="",
     )
 
 

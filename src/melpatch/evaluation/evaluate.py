@@ -35,6 +35,7 @@ from melpatch.opening import require_inside
 from melpatch.outputs import check_output_folder
 from melpatch.progress import notice
 from melpatch.training.config import build
+from melpatch.weight_files import is_weights, require_run_folder
 
 
 @float32_by_default()
@@ -44,6 +45,7 @@ def evaluate(
     protocols: str | Sequence[str] = (),
     *,
     settings: Mapping[str, Any] | None = None,
+    labels: str | PathLike[str] | None = None,
     split: str | int | Sequence[str | int] | None = None,
     split_column: str = "split",
     label_column: str = "label",
@@ -64,12 +66,14 @@ def evaluate(
     """Score a run on labelled audio, write the scores, and return the record of each protocol by its name.
 
     Args:
-        run: run folder of a classifier or of a pretrained encoder.
+        run: run folder of a classifier or of a pretrained encoder, or a classifier of other code,
+            see :func:`melpatch.load`.
         data: labelled folders or CSV files.
         protocols: names, or ``package.module:Class``; by default knn and linear, or as_trained for
             a classifier.
         settings: changed settings of the protocols, by name; each goes to the protocols that have
             it.
+        labels: file of the classes of a model of other code that names none.
         split: splits or folds to score, each by itself; by default test, or else every fold.
         split_column: column of the CSV file that holds the split or fold.
         label_column: column of the CSV file that holds the labels.
@@ -105,13 +109,14 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         out=None if out is None else Path(out),
-        features_dir=Path(features_dir or Path(run, "features")),
+        features_dir=_features_dir(features_dir, run, out),
+        labels=None if labels is None else Path(labels),
         overwrite=overwrite,
         trust_code=trust_code,
     )
     other = None
     if against is not None:
-        other_features = Path(features_dir or Path(against, "features"))
+        other_features = _features_dir(features_dir, against, out)
         other = request_against(request, Path(against), other_features)
     return _evaluate(
         request, _listed(protocols), settings or {}, floors=floors, other=other, keep=keep
@@ -128,7 +133,7 @@ def _evaluate(
     keep: str | PathLike[str] | None,
 ) -> dict[str, dict[str, Any]]:
     check(len({*names}) == len(names), "protocol", names, "each once")
-    trained = load(request.run, trust_code=request.trust_code)
+    trained = load(request.run, labels=request.labels, trust_code=request.trust_code)
     protocols = select_protocols(names or default_protocols(trained), settings)
     request = _beside_others(request, protocols)
     jobs = _jobs(request, trained, protocols)
@@ -160,6 +165,20 @@ def _evaluate(
             (kept,) = protocols
             keep_from_job(kept, jobs[0], Path(keep))
     return records
+
+
+def _features_dir(
+    given: str | PathLike[str] | None, run: str | PathLike[str], out: str | PathLike[str] | None
+) -> Path:
+    """Return the folder that keeps features: that of a run, or in ``out`` for a model of other code.
+
+    Raises:
+        ConfigError: the model of other code is scored without ``out``.
+    """
+    if out is None:
+        require_run_folder(Path(run), "scores", "give --out, or ")
+    beside = out if out is not None and is_weights(str(run)) else run
+    return Path(given or Path(beside, "features"))
 
 
 def _beside_others(request: EvaluationRequest, protocols: Sequence[Protocol]) -> EvaluationRequest:

@@ -33,6 +33,7 @@ class EvaluationRequest:
     out: Path | None
     features_dir: Path
     group_column: str = "group"
+    labels: Path | None = None
     trust_code: bool = False
     overwrite: bool = False
     suffix: str = ""

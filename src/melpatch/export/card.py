@@ -10,6 +10,7 @@ from melpatch.data.sources import source_name
 from melpatch.evaluation.majority import metric_in_words
 from melpatch.evaluation.report import record_in
 from melpatch.export.source import Source
+from melpatch.training.foreign import read_source
 from melpatch.workflows.kept_weights import read_validation
 
 _MOST_LABELS = 50
@@ -84,6 +85,10 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     encoder = config.encoder
     yield f"encoder {owner(encoder).__name__}", _in_words(to_dict(encoder))
     yield f"objective {owner(config.objective).__name__}", _in_words(to_dict(config.objective))
+    imported = read_source(source.folder)
+    if imported is not None:
+        yield "imported from", f"{imported.source}: {imported.family}"
+        yield "licence of the published weights", imported.licence
     yield "data", ", ".join(map(source_name, config.data)) or "unknown"
     length = f"{config.train.epochs:g} epochs"
     if config.train.steps is not None:

@@ -12,7 +12,7 @@ import tyro
 
 import melpatch
 from melpatch import distributed
-from melpatch.config import check_batch_size, check_workers
+from melpatch.config import check_batch_size, check_workers, to_toml
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.row import PACKED_COLUMNS
@@ -26,6 +26,7 @@ from melpatch.inference.sources import fingerprint, list_recordings
 from melpatch.inference.tables import SECONDS, Column, table_format
 from melpatch.inference.writing import InferenceJob
 from melpatch.outputs import check_output
+from melpatch.weight_files import is_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class InferenceConfig:
     """Settings of the commands that use a trained model on recordings."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder."""
+    """Run folder, or a classifier of other code: a folder of Hugging Face, hf:owner/name, or a weight file."""
     recordings: tyro.conf.Positional[tuple[str, ...]]
     """Audio files, folders of them, CSV files with a column path, folders of shards, or URLs of these."""
     out: Path
@@ -102,7 +103,7 @@ def inference_job(
     depends_on = {
         "melpatch": melpatch.__version__,
         "recordings": fingerprint(recordings),
-        "model": _hash(config.run),
+        "model": _hash(config.run, model),
         "precision": model.precision,
     }
     return InferenceJob(
@@ -124,6 +125,7 @@ def inference_job(
 def _inputs(config: InferenceConfig, recordings: Sequence[Clip]) -> list[str | Path]:
     """Return the files that are read and might be named as the output."""
     inputs: list[str | Path] = [config.run / "config.toml", config.run / "model.safetensors"]
+    inputs.append(config.run)
     for source in config.recordings:
         inputs += [source, Path(source) / INDEX]
     return inputs + [clip.path for clip in recordings if clip.path.name == config.out.name]
@@ -157,9 +159,14 @@ def _packed_column(name: str, recordings: Sequence[Clip]) -> Column:
     return Column(name, lambda rows: values[rows["recording"]])
 
 
-def _hash(run: Path) -> str:
+def _hash(run: Path, model: Model) -> str:
     """Return a hash of a run's settings, weights and calibration."""
     digest = hashlib.blake2b(digest_size=8)
+    if is_weights(str(run)):
+        digest.update(to_toml(model.config).encode())
+        for value in model.objective.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
+        return digest.hexdigest()
     for name in ("config.toml", "model.safetensors", CALIBRATION):
         if name != CALIBRATION or (run / name).exists():
             digest.update((run / name).read_bytes())

@@ -51,6 +51,7 @@ from melpatch.machine import usable_cpus
 from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig
+from melpatch.training.foreign import Given
 from melpatch.training.run import Run
 from melpatch.training.start import load_run
 
@@ -63,22 +64,32 @@ def load(
     device: str | torch.device | None = None,
     precision: Precision = "32-true",
     *,
+    labels: FilePath | Sequence[str] | None = None,
+    multi_label: bool | None = None,
     trust_code: bool = False,
 ) -> "Model":
-    """Return the model of a run.
+    """Return the model of a run, or a classifier of other code.
 
     Args:
-        run: what ``melpatch.pretrain`` or ``melpatch.finetune`` returned, or the run's folder.
+        run: what ``melpatch.pretrain`` or ``melpatch.finetune`` returned, or the run's folder; or a
+            classifier of other code: a folder of Hugging Face, ``hf:owner/name``, or a weight file.
         device: where to compute; a GPU if there is one.
         precision: arithmetic of the network; float32 by default.
+        labels: the classes of a model of other code in the order of its outputs, or a file of them,
+            see :func:`melpatch.data.class_list.read_class_list`; None takes those that it names.
+        multi_label: whether each class of a model of other code has a sigmoid; None takes what it
+            says, or is for AudioSet's 527 classes.
         trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
-        ConfigError: the folder is no run, or its weights do not fit its settings.
+        ConfigError: the folder is no run, or its weights do not fit its settings or the classes.
         CheckpointError: the weights are missing, or they or the calibration damaged.
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
-    config, objective = load_run(folder, trust_code=trust_code)
+    given = None
+    if labels is not None or multi_label is not None:
+        given = Given.of(labels, multi_label)
+    config, objective = load_run(folder, trust_code=trust_code, given=given)
     calibration = None
     if isinstance(objective, Classify):
         calibration = load_calibration(folder, objective)

@@ -91,7 +91,7 @@ class TimmViT(WeightFormat):
             return width // _HEAD_CHANNELS
         raise ConfigError(
             f"width {width} is not a published one, and no tensor tells the attention heads; "
-            "give --encoder.num-heads"
+            "give --encoder.num-heads (to melpatch import, --num-heads)"
         )
 
     def geometry(self, weights: Weights, state: State, reading: Reading) -> Geometry | None:

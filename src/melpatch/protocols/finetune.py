@@ -24,6 +24,7 @@ from melpatch.training.checkpoints import Progress
 from melpatch.training.config import RunConfig
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import COMMAND, Run
+from melpatch.weight_files import is_on_hub
 from melpatch.workflows.finetune import classifier, starting_settings, train_classifier
 from melpatch.workflows.initialize import SCRATCH
 from melpatch.workflows.label_settings import resolved
@@ -75,7 +76,7 @@ class FineTune(Protocol):
         if job.random_weights:
             return SCRATCH
         # An absolute path, so that it is the same from any working directory.
-        return str(job.run.resolve())
+        return str(job.run) if is_on_hub(str(job.run)) else str(job.run.resolve())
 
     def base_settings(self, job: EvaluationJob) -> RunConfig:
         """Return the settings that the flags change: the recipe's, with front end and encoder of the run."""

@@ -5,22 +5,29 @@
 ('Speech', 'Male speech, man speaking')
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from melpatch.atomic import written_aside
 from melpatch.audio.logmel import LogMel
 from melpatch.checkpoint import load_into, require_finite
-from melpatch.config import owner
-from melpatch.data.class_list import require_names
+from melpatch.config import from_dict, owner
+from melpatch.data.class_list import read_class_list, require_names
 from melpatch.data.loader import LoaderConfig
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Foreign, Head, Reading
 from melpatch.objectives.classify import Classify
+from melpatch.opening import read_json, reading
 from melpatch.training.config import RunConfig, TrainConfig, build
 
+SOURCE = "source.json"
+"""The file of an imported run that says where its weights come from."""
 _AUDIOSET = 527
 """Classes of AudioSet, whose clips have several labels."""
 
@@ -40,6 +47,54 @@ class Given:
     reading: Reading = field(default_factory=Reading)
     """How the weights are read."""
 
+    @classmethod
+    def of(
+        cls, labels: str | PathLike[str] | Sequence[str] | None, multi_label: bool | None
+    ) -> "Given":
+        """Return what a user says who gives the names of the classes, or a file of them."""
+        if labels is None:
+            return cls(multi_label=multi_label)
+        if isinstance(labels, str | PathLike):
+            names = read_class_list(Path(labels))
+            return cls(labels=names, labels_from=str(labels), multi_label=multi_label)
+        return cls(labels=tuple(labels), labels_from="labels", multi_label=multi_label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the weights of a run come from that was imported: the file ``source.json`` in it."""
+
+    source: str
+    """File, folder, or repository of the Hub."""
+    family: str
+    """Whose model it is."""
+    licence: str
+    """The licence of the published weights of that family."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of it."""
+
+    def write(self, folder: Path) -> None:
+        """Write it into a run folder."""
+        with written_aside(folder / SOURCE) as aside:
+            aside.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        return "; ".join((f"{self.source}: {self.family}", *self.notes, f"licence: {self.licence}"))
+
+
+def read_source(folder: Path) -> Source | None:
+    """Return where the weights of a run come from; None if it was not imported.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = folder / SOURCE
+    if not path.exists():
+        return None
+    with reading(path, "restore it from a backup, or delete it"):
+        return from_dict(Source, read_json(path), SOURCE)
+
 
 class ForeignModel(NamedTuple):
     """A classifier of other code."""
@@ -48,16 +103,8 @@ class ForeignModel(NamedTuple):
     """The settings that a run of it would have, without training."""
     objective: Classify
     """The network with its weights."""
-    family: str
-    """Whose model it is."""
-    licence: str
-    """The licence of the published weights of that family."""
-    notes: tuple[str, ...]
-    """What the user should know of it."""
-
-    def describe(self, source: str) -> str:
-        """Return family, notes and licence in one line."""
-        return "; ".join((f"{source}: {self.family}", *self.notes, f"licence: {self.licence}"))
+    source: Source
+    """Where it comes from."""
 
 
 def open_foreign(source: str, given: Given | None = None) -> ForeignModel:
@@ -91,8 +138,13 @@ def open_foreign(source: str, given: Given | None = None) -> ForeignModel:
     assert isinstance(objective, Classify)
     notes += foreign.fill(objective.encoder, state)
     _fill_head(foreign, head, state, objective)
-    about = (named, answers, *head.notes, *notes)
-    return ForeignModel(config, objective, foreign.format.family, foreign.format.licence, about)
+    about = Source(
+        source=source,
+        family=foreign.format.family,
+        licence=foreign.format.licence,
+        notes=(named, answers, *head.notes, *notes),
+    )
+    return ForeignModel(config, objective, about)
 
 
 def filling(
@@ -160,7 +212,13 @@ def _head_state(foreign: Foreign, head: Head) -> dict[str, Tensor]:
                 f"{foreign.source}: no {name}, which the head of {foreign.format.family} has; give "
                 "the whole published file"
             )
-        state[name] = foreign.weights.state[name]
+        value = foreign.weights.state[name]
+        if not value.is_floating_point():
+            raise ConfigError(
+                f"{foreign.source}: {name} holds {value.dtype} numbers instead of floats; give the "
+                "published file, not one whose weights were rounded"
+            )
+        state[name] = value
     weight = state[f"{head.linear}.weight"]
     if weight.ndim != 2:
         raise ConfigError(

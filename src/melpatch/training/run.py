@@ -10,6 +10,7 @@
     metrics.jsonl       losses and scores; equal settings and data give equal files
     speed.jsonl         speed and seconds, summed over all starts of the run
     linear_probe.json   scores of the linear probe that a classifier's fine-tuning is held against
+    source.json         of an imported model, where it comes from and its licence
     validation.json     scores of a classifier's kept weights on validation clips, with warnings
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
@@ -67,7 +68,7 @@ _RESTORE = "restore it from a backup"
 _OF_A_RUN = (
     *("corpus.json", "clips.npy", "environment.json", "metrics.jsonl", "speed.jsonl"),
     *("linear_probe.json", "validation.json", "rejected.csv", "model.safetensors"),
-    *("calibration.safetensors", "resume"),
+    *("calibration.safetensors", "source.json", "resume"),
 )
 # Seconds to wait for another process to release the folder's lock. The decoding processes of a
 # killed run inherit its lock, and exit up to 5 s later.

@@ -19,6 +19,7 @@ from melpatch.inference.corpus import CorpusPass
 from melpatch.inference.model import load
 from melpatch.only_writer import only_writer
 from melpatch.progress import notice
+from melpatch.weight_files import require_run_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ def calibrate_run(config: CalibrateConfig) -> Calibration:
         ConfigError: the run has a calibration already, or is no classifier.
         DataError: there is no such split, or no clip of the run's classes in it.
     """
+    require_run_folder(config.run, "temperature and thresholds")
     path = config.run / CALIBRATION
     if path.exists() and not config.overwrite:
         raise ConfigError(f"{path}: exists; give --overwrite to replace it")

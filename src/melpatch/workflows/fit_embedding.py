@@ -18,6 +18,7 @@ from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.only_writer import only_writer
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
+from melpatch.weight_files import require_run_folder
 from melpatch.workflows.corpus import read_corpus, without_splits
 
 
@@ -68,6 +69,7 @@ def fit_embedding(config: FitEmbeddingConfig) -> FittedPooling:
         ConfigError: there is one already, the clips are too few, or the encoder has no such vectors.
         DataError: a source does not exist, or no clip can be read.
     """
+    require_run_folder(config.run, "short embeddings")
     model = load(config.run, trust_code=config.trust_code)
     path = config.run / FILE
     if path.exists() and not config.overwrite:
