@@ -66,8 +66,7 @@ def evaluate(
     """Score a run on labelled audio, write the scores, and return the record of each protocol by its name.
 
     Args:
-        run: run folder of a classifier or of a pretrained encoder, or a classifier of other code,
-            see :func:`melpatch.load`.
+        run: run folder, or a classifier of other code, see :func:`melpatch.load`.
         data: labelled folders or CSV files.
         protocols: names, or ``package.module:Class``; by default knn and linear, or as_trained for
             a classifier.
@@ -81,10 +80,8 @@ def evaluate(
         labels_per_class: train on this many clips per class, drawn by the seed; None for all.
         seeds: one repetition each; by default as many as the protocol has, from 0.
         random_weights: score the same network at random weights instead.
-        floors: score the same clips with the majority class, with statistics of spectrograms and
-            with random weights too, see :mod:`melpatch.evaluation.floors`.
-        against: another run, scored on the same clips: the records then hold the difference to it,
-            its interval and a paired test.
+        floors: score the same clips with floors too, see :mod:`melpatch.evaluation.floors`.
+        against: another run, scored on the same clips: the records then hold a paired comparison.
         keep: run folder to write, for the classifier that the linear probe of one split and seed is.
         batch_size: windows per batch.
         workers: decoding processes.
