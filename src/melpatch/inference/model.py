@@ -9,7 +9,7 @@
 """
 
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from os import PathLike
 from pathlib import Path
