@@ -252,7 +252,6 @@ ROWS = {
         "512,,9,1",
         "a part of a shard, but without its size or duration; take the row from",
     ),
-    "no duration": ("512,9,9,", "a part of a shard, but without its size or duration"),
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from melpatch.atomic import file_state
 from melpatch.audio.files import Channel
 from melpatch.data.file_names import path_text
+from melpatch.data.parquet import is_parquet
 from melpatch.rng import hash_text
 
 
@@ -28,8 +29,8 @@ class Clip:
         labels: the clip's classes; empty if it is unlabelled.
         split: ``train``, ``val``, ``test``, a fold number, or ``""`` for none.
         group: the recording, speaker or patient that the clip belongs to; ``""`` if unknown.
-        offset: first byte of the clip in a shard.
-        size: length in bytes in a shard; 0 for a file or a part of one.
+        offset: first byte of the clip in a shard; in a Parquet file, its row.
+        size: length in bytes in a shard or Parquet file; 0 for a file or a part of one.
         crc32: checksum of these bytes.
         url: where the shard is fetched from; ``""`` for a local one.
         channel: what is taken of several channels.
@@ -79,7 +80,8 @@ class Clip:
         file = self.url or path_text(self.path)
         if not self.size:
             return file
-        return f"{file}[{member_name(self.key)} at byte {self.offset}]"
+        unit = "row" if is_parquet(self.path) else "byte"
+        return f"{file}[{member_name(self.key)} at {unit} {self.offset}]"
 
 
 def member_name(key: int) -> str:

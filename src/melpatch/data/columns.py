@@ -12,6 +12,7 @@ from melpatch.data.row import (
     GROUP,
     KEY,
     LABEL,
+    MEMBER,
     OFFSET,
     PACKED_COLUMNS,
     PATH,
@@ -55,7 +56,7 @@ _OTHER_UNIT = re.compile(
     r"_(ms|msec|milliseconds|samples?|frames?|minutes?)"
 )
 # Columns of an index of shards that only people read.
-_FOR_PEOPLE = ("member", "name")
+_FOR_PEOPLE = (MEMBER, "name")
 _SHOWN = 8  # unused columns that are named
 
 
@@ -137,8 +138,7 @@ def recognise(where: object, header: Sequence[str], names: ColumnNames) -> Colum
         if role not in required:
             _take(where, columns, role, (role,))
     if packed:
-        for role in PACKED_COLUMNS:
-            columns.numbers[role] = _exact(where, header, role)
+        _take_packed(where, columns)
     for role, other_names in _OTHER_NAMES.items():
         if role not in columns.numbers:
             _take(where, columns, role, other_names)
@@ -151,6 +151,14 @@ def recognise(where: object, header: Sequence[str], names: ColumnNames) -> Colum
             "the first line names the columns, separated by commas"
         )
     return columns
+
+
+def _take_packed(where: object, columns: Columns) -> None:
+    """Take the columns of where in its file a sound is, and its name there."""
+    for role in PACKED_COLUMNS:
+        columns.numbers[role] = _exact(where, columns.header, role)
+    if MEMBER in columns.header:
+        columns.numbers[MEMBER] = columns.header.index(MEMBER)
 
 
 def _take_offset(where: object, columns: Columns) -> None:
@@ -195,6 +203,18 @@ def _plain(name: str) -> str:
     # fileName and FileName are file_name too.
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
     return re.sub(r"[^\w]+", "_", spaced).strip("_").casefold()
+
+
+def is_time(name: str) -> bool:
+    """Return whether a column has a usual name of a start, end or duration, in whatever unit."""
+    plain = _plain(name)
+    usual = {START, END, DURATION, OFFSET, *_OTHER_NAMES[START], *_OTHER_NAMES[END]}
+    return plain in usual or plain in _OTHER_NAMES[DURATION] or bool(_OTHER_UNIT.fullmatch(plain))
+
+
+def is_usual(role: str, name: str) -> bool:
+    """Return whether a column has a usual name for what it holds, such as ``category`` for labels."""
+    return _plain(name) in (role, *_OTHER_NAMES[role])
 
 
 RESERVED = frozenset(

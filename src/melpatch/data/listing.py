@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 from sys import intern
@@ -21,6 +22,7 @@ from melpatch.data.row import (
     GROUP,
     KEY,
     LABEL,
+    MEMBER,
     OFFSET,
     PATH,
     SIZE,
@@ -36,7 +38,7 @@ from melpatch.errors import shortened
 
 # Folders, beside a table or its folder, in which its files may lie if not in its own folder.
 _ELSEWHERE = ("audio", "wav", "wavs", "clips", "recordings", "../audio", "../wav", "../clips")
-_MEMBER = re.compile(r"\[[0-9a-f]{16} at byte \d+\]$")
+_MEMBER = re.compile(r"\[[0-9a-f]{16} at (byte|row) \d+\]$")
 # Two times of a clip that differ by less are the same, in seconds.
 _SAME_TIME = 0.01
 
@@ -56,10 +58,13 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
     """
     rows: list[Row] = []
     rejected: list[Rejected] = []
-    with opened(path) as (header, lines):
-        columns = recognise(path, header, names)
+    with opened(path, names) as table:
+        if table.label and names.label == LABEL:
+            names = replace(names, label=table.label)
+        columns = recognise(path, table.header, names)
         reader = None
-        for number, cells in lines:
+        where = table.where or path
+        for number, cells in table.lines:
             try:
                 if isinstance(cells, str):
                     raise ValueError(cells)
@@ -68,8 +73,9 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
                     reader = _RowReader(path, url, columns, cells)
                 rows.append(reader(number, cells))
             except ValueError as error:
-                rejected.append(Rejected(f"{path}, line {number}", str(error)))
-        remarks = [f"{path}: {text}" for text in _remarks(columns, reader)]
+                rejected.append(Rejected(f"{where}, line {number}", str(error)))
+        found = [*table.remarks, *_remarks(columns, reader)]
+        remarks = [f"{path}: {text}" for text in found]
     rows, sentence = with_usual_splits(rows)
     if sentence:
         remarks.append(f"{path}: {sentence}")
@@ -138,7 +144,7 @@ class _RowReader:
     def __init__(self, path: Path, url: str, columns: Columns, first: list[str]) -> None:
         self.url = url
         self.width = len(columns.header)
-        roles = (PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP, OFFSET, SIZE, CRC32, END)
+        roles = (PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP, OFFSET, SIZE, CRC32, END, MEMBER)
         # Missing columns refer to a blank cell that is appended to each line.
         positions = [columns.numbers.get(role, self.width) for role in roles]
         self.path_position = positions[0]
@@ -178,7 +184,7 @@ class _RowReader:
             problem = f"{counted(len(cells), 'cell')}, but the header has {self.width}"
             raise ValueError(f"{problem}; put cells with commas into double quotes")
         picked = self.pick([*cells, ""])
-        file, label, split, start, duration, key, group, offset, size, crc32, end = picked
+        file, label, split, start, duration, key, group, offset, size, crc32, end, member = picked
         if not file.strip():
             raise ValueError("no path; fill it in, or drop the row")
         if "\0" in file:
@@ -195,10 +201,16 @@ class _RowReader:
             _whole(size, SIZE) or 0,
             _whole(crc32, CRC32, 0, 1 << 32) or 0,
         )
-        if any(packed) and not (packed[1] and seconds):
+        # What another tool stored is probed; what is on a server would have to be fetched for it.
+        if any(packed) and not (packed[1] and (seconds or not url)):
             problem = "a part of a shard, but without its size or duration"
             raise ValueError(f"{problem}; take the row from the shard's index")
-        name = self._name(path, file) if known_key is None else file
+        name = file
+        if known_key is None:
+            name = self._name(path, file)
+            # Sounds of one file are distinguished by their names in it.
+            if packed[1] and member:
+                name = f"{name}/{member}"
         return Row(
             path,
             name,

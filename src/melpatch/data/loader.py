@@ -9,7 +9,6 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from melpatch.config import check, check_batch_size, check_workers
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.limits import require_batch, require_workers
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
+from melpatch.data.packed import read_together
 from melpatch.data.segments import crop
 from melpatch.data.sound import decode
 from melpatch.errors import AudioError, DataError, UnreachableError, report_lost_workers
@@ -74,7 +74,7 @@ class LoaderConfig:
     workers: int = 2
     """Worker processes that decode clips; 0: decode in the training process."""
     shards_at_once: int | None = None
-    """Shards (or files of several clips) mixed at a time; None: the whole corpus."""
+    """Shards (or row groups of Parquet, or files) mixed at a time; None: the whole corpus."""
     balanced_sampling: bool = False
     """Draw clips with replacement so that all labels occur equally often."""
     max_bad_share: float = 0.01
@@ -163,7 +163,7 @@ def training_order(
     if config.balanced_sampling:
         cumulative = _balance(corpus)[by_key].cumsum(0)
     elif config.shards_at_once:
-        shards = _shards([corpus.clips[index].path for index in by_key])
+        shards = _shards([corpus.clips[index] for index in by_key])
     for epoch in itertools.count(first // size):
         if cumulative is None:
             indices = permutation(seed, "order", epoch, size)
@@ -204,10 +204,10 @@ def _balanced_draws(cumulative: torch.Tensor, seed: int, epoch: int) -> torch.Te
     return indices.clamp(max=size - 1)
 
 
-def _shards(paths: Sequence[Path]) -> torch.Tensor:
-    """Return the number of each path, counting distinct paths in order of appearance."""
+def _shards(clips: Sequence[Clip]) -> torch.Tensor:
+    """Return the number of each clip's file or row group, counted in order of appearance."""
     numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(str(path), len(numbers)) for path in paths])
+    return torch.tensor([numbers.setdefault(read_together(clip), len(numbers)) for clip in clips])
 
 
 def step_draws(

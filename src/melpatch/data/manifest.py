@@ -19,6 +19,8 @@ from melpatch.data.decoding import Decoding
 from melpatch.data.file_names import is_text, path_text
 from melpatch.data.listing import read_table
 from melpatch.data.missing_shards import unavailable_rows
+from melpatch.data.packed import packed
+from melpatch.data.parquet import is_parquet
 from melpatch.data.repeats import distinct_keys, without_repeats
 from melpatch.data.row import COLUMNS, GROUP, LABEL, PACKED_COLUMNS, SPLIT, Row
 from melpatch.data.scan import Probed, scan
@@ -220,10 +222,13 @@ def _probe_rows(
     errors = unavailable_rows(listed)
     sources: dict[int, Source] = {}
     for number, row in enumerate(listed):
-        if row.duration is None or (whole and not row.size):
+        if row.size:
+            # Shards of melpatch state lengths; those on servers are not fetched to be checked.
+            wanted = row.duration is None or (whole and not row.url)
+            if wanted and number not in errors:
+                sources[number] = _packed(row)
+        elif row.duration is None or whole:
             sources[number] = row.path
-        elif whole and not row.url and number not in errors:
-            sources[number] = _packed(row)
     files = [*dict.fromkeys(sources.values())]
     probed = dict(zip(files, scan(files, workers, whole=whole), strict=True))
     return [
@@ -234,8 +239,9 @@ def _probe_rows(
 
 def _packed(row: Row) -> ByteRange:
     """Return the bytes of a clip in a local shard."""
-    name = f"{path_text(row.path)}[at byte {row.offset}]"
-    return ByteRange(row.path, row.offset, row.size, row.crc32, name)
+    unit = "row" if is_parquet(row.path) else "byte"
+    name = f"{path_text(row.path)}[at {unit} {row.offset}]"
+    return packed(row.path, row.offset, row.size, row.crc32, name)
 
 
 def _clip(key: int, row: Row, result: Probed | AudioError | None) -> Clip | Rejected:
@@ -243,8 +249,8 @@ def _clip(key: int, row: Row, result: Probed | AudioError | None) -> Clip | Reje
     duration = row.duration or 0.0
     if isinstance(result, Probed) and not duration:
         duration = result.duration - row.start
-    packed = row.offset, row.size, row.crc32, row.url
-    clip = Clip(row.path, key, row.start, duration, row.labels, row.split, row.group, *packed)
+    within = row.offset, row.size, row.crc32, row.url
+    clip = Clip(row.path, key, row.start, duration, row.labels, row.split, row.group, *within)
     if isinstance(result, AudioError):
         return Rejected(clip.location, result.reason)
     if duration <= 0:

@@ -6,6 +6,7 @@ from math import inf
 from typing import NamedTuple
 
 from melpatch.counted import agreeing, counted
+from melpatch.data.parquet import is_parquet
 from melpatch.data.remote import remote_sizes
 from melpatch.data.row import Row
 from melpatch.errors import AudioError
@@ -30,12 +31,17 @@ def unavailable_rows(listed: Sequence[Row]) -> dict[int, AudioError]:
             shown = row.url or str(row.path)
             if shown not in shards:
                 shards[shown] = _shard_size(row, shown, folders)
-            if row.offset + row.size > shards[shown].size:
+            if _end(row) > shards[shown].size:
                 errors[number] = shards[shown].error
     for error, clips in Counter(errors.values()).items():
         lost = f"{counted(clips, 'clip')} in it {agreeing(clips, 'is', 'are')} left out"
         notice(f"{error.path}: {error.reason}; {lost}; {error.fix}")
     return errors
+
+
+def _end(row: Row) -> int:
+    """Return the end of a clip in its shard, in bytes; 1 in a Parquet file, whose rows are not bytes."""
+    return 1 if is_parquet(row.path) else row.offset + row.size
 
 
 def _shard_size(row: Row, shown: str, folders: dict[str, dict[str, int] | None]) -> _ShardSize:

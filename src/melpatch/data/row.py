@@ -1,7 +1,7 @@
 """One clip as a source lists it, and the columns of the CSV files that melpatch writes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +14,28 @@ PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP = COLUMNS
 PACKED_COLUMNS = ("offset", "size", "crc32")
 OFFSET, SIZE, CRC32 = PACKED_COLUMNS
 END = "end"
-
+MEMBER = "member"
 
 Line = tuple[int, list[str] | str]
 """The number of a line of a table, as an editor counts them, and its cells, or why it has none."""
+
+
+class Table(NamedTuple):
+    """The columns and lines of a list of clips.
+
+    Attributes:
+        header: names of the columns, without blanks around them.
+        lines: the cells of each line.
+        label: column of the labels where the user names none; ``""``: one of a usual name.
+        remarks: sentences on what was recognised, and on what is not used.
+        where: what the numbers of lines refer to, where that is another file.
+    """
+
+    header: list[str]
+    lines: Iterator[Line]
+    label: str = ""
+    remarks: Sequence[str] = ()
+    where: Path | None = None
 
 
 class Row(NamedTuple):
@@ -32,8 +50,8 @@ class Row(NamedTuple):
         duration: in seconds; None if the file must be probed.
         key: key of the clip, if the source lists it.
         group: the recording, speaker or patient that the clip belongs to.
-        offset: first byte in a shard.
-        size: length in bytes in a shard; 0 for a file.
+        offset: first byte in a shard; in a Parquet file, its row.
+        size: length in bytes in a shard or Parquet file; 0 for a file.
         crc32: checksum of these bytes.
         url: URL of a remote shard; ``""`` for a local one.
         line: line of the CSV file that lists the clip; 0 for a file of a folder.

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.files import Source, read, stream
 from melpatch.data.clip import Clip
+from melpatch.data.packed import packed
 from melpatch.data.remote import fetch
 from melpatch.errors import AudioError
 
@@ -104,4 +105,4 @@ def byte_range(clip: Clip) -> ByteRange:
     """
     if clip.url:
         fetch(clip.url, clip.path)
-    return ByteRange(clip.path, clip.offset, clip.size, clip.crc32, clip.location)
+    return packed(clip.path, clip.offset, clip.size, clip.crc32, clip.location)

@@ -1,4 +1,4 @@
-"""Read the lines of a table as text: CSV, TSV, JSON lines, and what commands write as NPZ and Parquet."""
+"""Read the lines of a table as text: CSV, TSV, JSON, NPZ, and the formats of others."""
 
 import csv
 import zipfile
@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from melpatch.data.columns import ColumnNames
 from melpatch.data.json_tables import JSON_ENDINGS, json_table
-from melpatch.data.row import Line
+from melpatch.data.recognition import format_of
+from melpatch.data.row import Line, Table
 from melpatch.errors import DataError
 from melpatch.faults import let_pass
 from melpatch.opening import require_no_bomb, require_regular
@@ -22,13 +24,17 @@ ENDINGS = (".csv", ".tsv", *JSON_ENDINGS, ".npz", ".parquet")
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file's name has the ending of a table."""
-    return path.suffix.lower() in ENDINGS
+    """Return whether a file lists clips: by the ending of its name, or as a format of others."""
+    return path.suffix.lower() in ENDINGS or format_of(path) is not None
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
-    """Yield the names of a table's columns, without blanks around them, and its lines.
+def opened(path: Path, names: ColumnNames | None = None) -> Iterator[Table]:
+    """Yield a table, whose lines are read from the open file.
+
+    Args:
+        path: the table.
+        names: the columns that the user named.
 
     Raises:
         DataError: the file cannot be read, or is no such table; also while the lines are read.
@@ -41,15 +47,19 @@ def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
         raise DataError(f"{path}: {problem}; check who may read it") from error
     ending = path.suffix.lower()
     if ending == ".npz":
-        yield _npz(path)
-        return
-    if ending == ".parquet":
-        yield _parquet(path)
+        yield Table(*_npz(path))
         return
     try:
-        if ending in JSON_ENDINGS:
-            yield json_table(path)
+        form = format_of(path)
+        if form is not None:
+            table = form.table(path, names or ColumnNames())
+            yield table._replace(remarks=[f"read as {form.what}", *table.remarks])
             return
+        if ending in JSON_ENDINGS:
+            yield Table(*json_table(path))
+            return
+        if ending == ".parquet":
+            raise DataError(f"{path}: damaged, or no Parquet file; copy it or write it again")
         with path.open(encoding="utf-8-sig", newline="") as file:
             delimiter = _delimiter(file.readline(_LONGEST_LINE), ending)
             file.seek(0)
@@ -63,7 +73,7 @@ def opened(path: Path) -> Iterator[tuple[list[str], Iterator[Line]]]:
             )
             try:
                 header = [_bare(name) if bare else name.strip() for name in next(reader, [])]
-                yield header, _lines(reader, bare=bare)
+                yield Table(header, _lines(reader, bare=bare))
             except csv.Error as error:
                 fix = "save it with commas and double quotes"
                 raise DataError(
@@ -84,8 +94,8 @@ def header_of(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, or is no such table.
     """
-    with opened(path) as (header, _):
-        return header
+    with opened(path) as table:
+        return table.header
 
 
 def _delimiter(header: str, ending: str) -> str:
@@ -136,24 +146,6 @@ def _npz(path: Path) -> tuple[list[str], Iterator[Line]]:
         if array.ndim == 1 and len(array) == len(first) and name != "labels"
     }
     return [*columns], _numbered(zip(*columns.values(), strict=True))
-
-
-def _parquet(path: Path) -> tuple[list[str], Iterator[Line]]:
-    """Return the columns of a Parquet file that have a text or a number per row."""
-    try:
-        from pyarrow import parquet, types
-    except ImportError as error:
-        raise DataError(
-            f"{path}: Parquet needs pyarrow; install it with: pip install 'melpatch[parquet]'"
-        ) from error
-    try:
-        schema = parquet.read_schema(path)
-        names = [field.name for field in schema if not types.is_nested(field.type)]
-        table = parquet.read_table(path, columns=names)
-    except Exception as error:
-        # pyarrow has many kinds of errors, several of which are no OSError and no ValueError.
-        raise _damaged(path, error) from error
-    return names, _numbered(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def _numbered(rows: Iterator[tuple[Any, ...]]) -> Iterator[Line]:

@@ -1,0 +1,1 @@
+"""Lists of clips and stores of sound that others write, each in one file."""

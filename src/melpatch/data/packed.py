@@ -1,0 +1,35 @@
+"""Sound within files: ranges of bytes in tar archives, and rows of Parquet files."""
+
+from pathlib import Path
+
+from melpatch.audio.byte_range import ByteRange
+from melpatch.data.clip import Clip
+from melpatch.data.parquet import is_parquet, opened_parquet
+from melpatch.data.parquet_sound import ParquetRow
+
+
+def packed(path: Path, offset: int, size: int, crc32: int, name: str) -> ByteRange:
+    """Return a sound file within a file.
+
+    Args:
+        path: the outer file, whose name says whether it is Parquet.
+        offset: first byte; in a Parquet file the row.
+        size: in bytes.
+        crc32: checksum of the bytes.
+        name: its name in messages.
+    """
+    kind = ParquetRow if is_parquet(path) else ByteRange
+    return kind(path, offset, size, crc32, name)
+
+
+def read_together(clip: Clip) -> str:
+    """Return a name of what is read as a whole with a clip: its file, or its row group of Parquet.
+
+    Raises:
+        DataError: a Parquet file is damaged.
+        OSError: a Parquet file cannot be read.
+    """
+    if not (clip.size and is_parquet(clip.path)):
+        return str(clip.path)
+    file = opened_parquet(clip.path, clip.path.stat().st_mtime_ns)
+    return f"{clip.path}, row group {file.group_of(clip.offset)}"

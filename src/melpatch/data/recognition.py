@@ -1,0 +1,51 @@
+"""Find the format of a file or folder of others by what it holds, not by its name."""
+
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from melpatch import registry
+from melpatch.data.formats.base import Format, Part
+from melpatch.faults import let_pass
+from melpatch.opening import open_binary
+
+_HEAD = 1 << 16
+_GZIP = b"\x1f\x8b"
+_KIND = "data/formats"
+
+
+@lru_cache(1)
+def formats() -> tuple[Format, ...]:
+    """Return all formats, sorted by name."""
+    return tuple(registry.find(_KIND, name)() for name in registry.names(_KIND))
+
+
+def format_of(path: Path) -> Format | None:
+    """Return the format of a file; None if it is none of others, or cannot be read."""
+    try:
+        with open_binary(path) as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        let_pass(error)
+        return None
+    if head.startswith(_GZIP):
+        head = _decompressed(head)
+    return next((form for form in formats() if form.recognises(path, head)), None)
+
+
+def parts_of(folder: Path) -> tuple[Format, Sequence[Part]] | None:
+    """Return the format of the files in a folder without sound, and these; None without any."""
+    for form in formats():
+        parts = form.parts(folder)
+        if parts:
+            return form, parts
+    return None
+
+
+def _decompressed(head: bytes) -> bytes:
+    """Return the first bytes of a gzip file's content, however much it holds."""
+    try:
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, _HEAD)
+    except zlib.error:
+        return b""

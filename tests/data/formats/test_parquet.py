@@ -1,0 +1,109 @@
+"""Parquet of Hugging Face's datasets: sound in rows, names of classes, splits from names of files."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+from parquet_files import CLASSES, RATE, SOUND, wav, write_clips, write_dataset, write_parquet
+
+from melpatch.data.manifest import load_corpus, write_corpus
+from melpatch.data.sound import decode
+from melpatch.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data") / "set")
+
+
+def test_sounds_classes_splits_and_speakers_are_read(folder, capsys):
+    corpus = load_corpus([folder])
+    assert corpus.splits == {"test": 3, "train": 9}
+    # The files are sorted by name: test, then train.
+    numbers = [9, 10, 11, *range(9)]
+    for number, clip in zip(numbers, corpus.clips, strict=True):
+        assert clip.labels == (CLASSES[number % 3],)
+        assert clip.group == f"speaker {number % 2}"
+        assert (clip.start, clip.duration) == (0, 0.2)
+        expected, _ = soundfile.read(io.BytesIO(wav(number)), dtype="float32")
+        np.testing.assert_array_equal(decode(clip, RATE), expected)
+    notices = capsys.readouterr().err
+    assert f"{folder}: 3 files are read, each Parquet; splits: test (3), train (9)" in notices
+
+
+def test_the_list_that_prepare_writes_opens_no_sound_and_gives_the_same(folder, tmp_path, capsys):
+    corpus = load_corpus([folder])
+    write_corpus(corpus, folder / "list.csv")
+    capsys.readouterr()
+    again = load_corpus([folder / "list.csv"])
+    assert again.clips == corpus.clips
+    assert "reading" not in capsys.readouterr().err
+    (folder / "list.csv").unlink()
+
+
+def test_workers_probe_the_same_corpus(folder):
+    assert load_corpus([folder], workers=2) == load_corpus([folder])
+
+
+def test_files_by_any_name_are_recognised_by_what_they_hold(tmp_path):
+    paths = pa.array([{"bytes": None, "path": "a.wav"}], type=SOUND)
+    (tmp_path / "a.wav").write_bytes(wav(0))
+    file = write_parquet(tmp_path / "list.pq", {"audio": paths}, {"audio": {"_type": "Audio"}})
+    (clip,) = load_corpus([file]).clips
+    assert (clip.path, clip.size) == (tmp_path / "a.wav", 0)
+    named = write_clips(tmp_path / "sound.pq", [1])
+    with pytest.raises(DataError, match=r"holds sound as Parquet; rename it to end in .parquet"):
+        load_corpus([named])
+
+
+def test_rows_without_sound_or_of_no_class_are_named_and_the_others_are_taken(tmp_path, capsys):
+    sounds = [{"bytes": wav(0)}, {"bytes": None}, {"bytes": wav(1)}, {"bytes": wav(2)}]
+    columns = {"audio": pa.array(sounds, type=SOUND), "kind": pa.array([0, 0, 7, -1])}
+    features = {"kind": {"_type": "ClassLabel", "names": ["cat"]}}
+    file = write_parquet(tmp_path / "x.parquet", columns, features)
+    corpus = load_corpus([file])
+    assert [clip.labels for clip in corpus.clips] == [("cat",), ()]
+    assert [(bad.path, bad.reason) for bad in corpus.rejected] == [
+        (f"{file}, line 2", "holds neither the bytes nor the path of a sound file"),
+        (f"{file}, line 3", "class 7; allowed: 0 to 0, the classes that the file names"),
+    ]
+    assert "'kind' is read as label" in capsys.readouterr().err
+
+
+def test_lists_of_classes_and_another_column_of_labels(tmp_path, capsys):
+    columns = {
+        "audio": pa.array([wav(0), wav(1)]),
+        "tags": pa.array([[0, 1], [1]]),
+        "kind": pa.array([1, 0]),
+    }
+    classes = {"_type": "ClassLabel", "names": ["x", "y"]}
+    features = {"tags": {"_type": "List", "feature": classes}, "kind": classes}
+    file = write_parquet(tmp_path / "x.parquet", columns, features)
+    assert [clip.labels for clip in load_corpus([file]).clips] == [("x", "y"), ("y",)]
+    corpus = load_corpus([file], label_column="kind")
+    assert [clip.labels for clip in corpus.clips] == [("y",), ("x",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000-of-00002.parquet", "train"),
+        ("train.clean.100-00001-of-00014.parquet", "train.clean.100"),
+        ("validation-00000-of-00001-d7a6e1b2.parquet", "val"),
+        ("default/test/0000.parquet", "test"),
+        ("testing.parquet", "test"),
+        ("sounds.parquet", ""),
+    ],
+)
+def test_the_split_is_that_of_the_name_or_the_folder(tmp_path, name, split):
+    write_clips(tmp_path / name, [0])
+    assert [clip.split for clip in load_corpus([tmp_path]).clips] == [split]
+
+
+def test_samples_instead_of_sound_files_are_refused(tmp_path):
+    values = [{"array": [0.0, 0.1], "path": "a.wav", "sampling_rate": 8000}]
+    file = write_parquet(tmp_path / "x.parquet", {"audio": pa.array(values)}, {})
+    with pytest.raises(DataError, match="column 'audio' holds samples, not sound files; write"):
+        load_corpus([file])
