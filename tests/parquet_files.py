@@ -1,26 +1,15 @@
 """Tiny Parquet files as Hugging Face's datasets writes them: sound files in rows, classes as numbers."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import soundfile
 from pyarrow import parquet
+from tiny_wav import RATE, wav
 
-RATE = 8000
 CLASSES = ("cat", "dog", "owl")
 SOUND = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def wav(number: int, seconds: float = 0.2) -> bytes:
-    """Return a WAV file of noise, other for every number."""
-    wave = np.random.default_rng(number).normal(0, 0.1, round(seconds * RATE))
-    file = io.BytesIO()
-    soundfile.write(file, wave, RATE, format="WAV")
-    return file.getvalue()
 
 
 def write_parquet(path: Path, columns: dict, features: dict, **how) -> Path:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parquet_files import RATE, write_clips, write_dataset
+from parquet_files import write_clips, write_dataset
+from tiny_wav import RATE
 
 from melpatch.data import parquet_sound
 from melpatch.data.loader import LoaderConfig, training_order

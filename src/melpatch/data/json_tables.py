@@ -1,7 +1,7 @@
 """Read JSON lines, as manifests of NeMo and Hugging Face have them, and lists of JSON objects, as tables."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from melpatch.data.row import Line
 from melpatch.errors import DataError
 from melpatch.opening import LOG_BYTES, read_bytes
 
+Record = tuple[int, Any]
+"""The number of a line, and its value or a ValueError."""
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 
 
@@ -21,29 +23,44 @@ def json_table(path: Path) -> tuple[list[str], Iterator[Line]]:
 
     Raises:
         DataError: the file is one JSON value, but no list of objects.
+        OSError, UnicodeDecodeError: it cannot be read.
     """
     content = read_bytes(path, LOG_BYTES).decode("utf-8-sig")
     if content.lstrip().startswith("["):
-        records = [*zip(count(1), _whole_list(path, content), strict=False)]
-    else:
-        # Not splitlines(), which also splits at characters that texts may hold.
-        records = [(number, line) for number, line in enumerate(content.split("\n"), 1)]
-        records = [(number, _parsed(line)) for number, line in records if line.strip()]
+        values = whole_json(path, content, "write one object a line")
+        return as_table([*zip(count(1), values, strict=False)])
+    records = parsed_lines(content)
     if len(records) > 1 and not any(isinstance(record, dict) for _, record in records):
         raise DataError(
             f"{path}: not JSON lines (line {records[0][0]}: no object); write one object a line, "
             'such as {"path": "a.wav", "label": "dog"}'
         )
+    return as_table(records)
+
+
+def parsed_lines(content: str) -> list[Record]:
+    """Return the value of each line that is not blank, or a ValueError that says why it has none."""
+    # Not splitlines(), which also splits at characters that texts may hold.
+    numbered = enumerate(content.split("\n"), 1)
+    return [(number, _parsed(line)) for number, line in numbered if line.strip()]
+
+
+def as_table(records: Sequence[Record]) -> tuple[list[str], Iterator[Line]]:
+    """Return the names of the columns of all records, and their lines."""
     header = _columns(record for _, record in records)
     return header, _lines(records, header)
 
 
-def _whole_list(path: Path, content: str) -> list[Any]:
+def whole_json(path: Path, content: str, fix: str) -> Any:
+    """Return the value of a whole file.
+
+    Raises:
+        DataError: it is no JSON.
+    """
     try:
-        values = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); write one object a line") from error
-    return list(values)
+        raise DataError(f"{path}: not JSON ({error}); {fix}") from error
 
 
 def _parsed(line: str) -> Any:
@@ -60,21 +77,21 @@ def _columns(records: Iterable[Any]) -> list[str]:
     names: dict[str, None] = {}
     for record in records:
         if isinstance(record, dict):
-            names |= {name: None for name, value in record.items() if _cell(value) is not None}
+            names |= {name: None for name, value in record.items() if cell(value) is not None}
     return [*names]
 
 
 def _lines(records: Iterable[tuple[int, Any]], header: list[str]) -> Iterator[Line]:
     for number, record in records:
         if isinstance(record, dict):
-            yield number, [_cell(record.get(name)) or "" for name in header]
+            yield number, [cell(record.get(name)) or "" for name in header]
         elif isinstance(record, ValueError):
             yield number, f"not JSON ({record})"
         else:
             yield number, f"a {type(record).__name__}, not a JSON object"
 
 
-def _cell(value: Any) -> str | None:
+def cell(value: Any) -> str | None:
     """Return a value as a cell: labels of a list are separated by semicolons; None if it is none."""
     if value is None:
         return ""

@@ -58,7 +58,7 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
     """
     rows: list[Row] = []
     rejected: list[Rejected] = []
-    with opened(path, names) as table:
+    with opened(path) as table:
         if table.label and names.label == LABEL:
             names = replace(names, label=table.label)
         columns = recognise(path, table.header, names)
@@ -74,6 +74,8 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
                 rows.append(reader(number, cells))
             except ValueError as error:
                 rejected.append(Rejected(f"{where}, line {number}", str(error)))
+        if table.split:
+            rows = [row if row.split else row._replace(split=table.split) for row in rows]
         found = [*table.remarks, *_remarks(columns, reader)]
         remarks = [f"{path}: {text}" for text in found]
     rows, sentence = with_usual_splits(rows)

@@ -6,12 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from melpatch import registry
-from melpatch.data.formats.base import Format, Part
+from melpatch.data.formats.base import Format
+from melpatch.data.json_lines import GZIP
 from melpatch.faults import let_pass
 from melpatch.opening import open_binary
 
 _HEAD = 1 << 16
-_GZIP = b"\x1f\x8b"
 _KIND = "data/formats"
 
 
@@ -29,17 +29,24 @@ def format_of(path: Path) -> Format | None:
     except OSError as error:
         let_pass(error)
         return None
-    if head.startswith(_GZIP):
+    if head.startswith(GZIP):
         head = _decompressed(head)
     return next((form for form in formats() if form.recognises(path, head)), None)
 
 
-def parts_of(folder: Path) -> tuple[Format, Sequence[Part]] | None:
-    """Return the format of the files in a folder without sound, and these; None without any."""
+def files_of(folder: Path, *, has_sound: bool) -> tuple[Format, Sequence[Path]] | None:
+    """Return the format by which a folder is read, and its files; None if there is none.
+
+    Args:
+        folder: the folder.
+        has_sound: whether files in it are sound, by their names.
+    """
     for form in formats():
-        parts = form.parts(folder)
-        if parts:
-            return form, parts
+        files: Sequence[Path] = ()
+        if form.beside_sound or not has_sound:
+            files = form.files(folder)
+        if files:
+            return form, files
     return None
 
 

@@ -27,6 +27,7 @@ class Table(NamedTuple):
         header: names of the columns, without blanks around them.
         lines: the cells of each line.
         label: column of the labels where the user names none; ``""``: one of a usual name.
+        split: split of lines that name none.
         remarks: sentences on what was recognised, and on what is not used.
         where: what the numbers of lines refer to, where that is another file.
     """
@@ -34,6 +35,7 @@ class Table(NamedTuple):
     header: list[str]
     lines: Iterator[Line]
     label: str = ""
+    split: str = ""
     remarks: Sequence[str] = ()
     where: Path | None = None
 

@@ -14,7 +14,7 @@ from melpatch.data.corpus import Rejected
 from melpatch.data.file_names import path_of_url, readable
 from melpatch.data.layouts import is_split_folder, read_folder
 from melpatch.data.listing import read_table
-from melpatch.data.recognition import parts_of
+from melpatch.data.recognition import files_of
 from melpatch.data.remote import is_url, mirror
 from melpatch.data.row import COLUMNS, Listing, Row, with_usual_splits
 from melpatch.data.shards import is_shard_folder, verified_index
@@ -104,29 +104,26 @@ def _read_folder(folder: Path, names: ColumnNames, *, whole_folder: bool) -> Lis
             listing = _by_tables(folder, below, names, files, remarks)
             if listing is not None:
                 return listing._replace(remarks=[*remarks, *listing.remarks])
-    listing = _by_parts(folder, names) if not files else None
+    listing = _by_formats(folder, names, has_sound=bool(files))
     if listing is None:
         listing = read_folder(folder, files)
     return listing._replace(remarks=[*remarks, *listing.remarks])
 
 
-def _by_parts(folder: Path, names: ColumnNames) -> Listing | None:
-    """Return what the files of others in a folder without sound list; None if there are none."""
-    recognised = parts_of(folder)
+def _by_formats(folder: Path, names: ColumnNames, *, has_sound: bool) -> Listing | None:
+    """Return what the files of formats of others in a folder list; None if there are none."""
+    recognised = files_of(folder, has_sound=has_sound)
     if recognised is None:
         return None
-    form, parts = recognised
+    form, files = recognised
     rows: list[Row] = []
     rejected: list[Rejected] = []
     remarks: list[str] = []
-    for part in parts:
-        listing = read_table(part.path, names)
-        below = part.path.parent.relative_to(folder).as_posix()
+    for path in files:
+        listing = read_table(path, names)
+        below = path.parent.relative_to(folder).as_posix()
         prefix = "" if below == "." else f"{below}/"
-        rows.extend(
-            row._replace(name=prefix + row.name, split=row.split or part.split)
-            for row in listing.rows
-        )
+        rows.extend(row._replace(name=prefix + row.name) for row in listing.rows)
         rejected.extend(listing.rejected)
         # What all files have in common is said once.
         known = {text.partition(": ")[2] for text in remarks} | {f"read as {form.what}"}
@@ -135,7 +132,7 @@ def _by_parts(folder: Path, names: ColumnNames) -> Listing | None:
     counts = Counter(row.split or "none" for row in rows)
     splits = ", ".join(f"{name} ({count})" for name, count in counts.items())
     remarks.append(
-        f"{folder}: {len(parts)} files are read, each {form.what}; splits: {splits}"
+        f"{folder}: read as {form.what}, in {len(files)} files; splits: {splits}"
         + (f"; {sentence}" if sentence else "")
     )
     return Listing(rows, rejected, remarks)

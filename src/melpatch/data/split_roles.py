@@ -25,6 +25,16 @@ def usual_split(name: str) -> SplitRole | None:
     return _NAMES.get(_plain(name))
 
 
+def split_in_name(name: str) -> str:
+    """Return the split that a word in the name of a file or folder stands for; ``""`` for none or several.
+
+    >>> split_in_name("esc_eval_data_1")
+    'test'
+    """
+    roles = {role for word in re.split(r"[\W\d_]+", name) if (role := usual_split(word))}
+    return roles.pop() if len(roles) == 1 else ""
+
+
 def _plain(name: str) -> str:
     """Return a name in lower case without what adds nothing: ``TrainSet`` is train."""
     return _SET.sub("", name.strip().casefold())

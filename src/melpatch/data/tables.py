@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from melpatch.data.columns import ColumnNames
 from melpatch.data.json_tables import JSON_ENDINGS, json_table
 from melpatch.data.recognition import format_of
 from melpatch.data.row import Line, Table
@@ -29,12 +28,8 @@ def is_table(path: Path) -> bool:
 
 
 @contextmanager
-def opened(path: Path, names: ColumnNames | None = None) -> Iterator[Table]:
+def opened(path: Path) -> Iterator[Table]:
     """Yield a table, whose lines are read from the open file.
-
-    Args:
-        path: the table.
-        names: the columns that the user named.
 
     Raises:
         DataError: the file cannot be read, or is no such table; also while the lines are read.
@@ -52,7 +47,7 @@ def opened(path: Path, names: ColumnNames | None = None) -> Iterator[Table]:
     try:
         form = format_of(path)
         if form is not None:
-            table = form.table(path, names or ColumnNames())
+            table = form.table(path)
             yield table._replace(remarks=[f"read as {form.what}", *table.remarks])
             return
         if ending in JSON_ENDINGS:

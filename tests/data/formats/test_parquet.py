@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from parquet_files import CLASSES, RATE, SOUND, wav, write_clips, write_dataset, write_parquet
+from parquet_files import CLASSES, SOUND, write_clips, write_dataset, write_parquet
+from tiny_wav import RATE, wav
 
 from melpatch.data.manifest import load_corpus, write_corpus
 from melpatch.data.sound import decode
@@ -30,7 +31,7 @@ def test_sounds_classes_splits_and_speakers_are_read(folder, capsys):
         expected, _ = soundfile.read(io.BytesIO(wav(number)), dtype="float32")
         np.testing.assert_array_equal(decode(clip, RATE), expected)
     notices = capsys.readouterr().err
-    assert f"{folder}: 3 files are read, each Parquet; splits: test (3), train (9)" in notices
+    assert f"{folder}: read as Parquet, in 3 files; splits: test (3), train (9)" in notices
 
 
 def test_the_list_that_prepare_writes_opens_no_sound_and_gives_the_same(folder, tmp_path, capsys):

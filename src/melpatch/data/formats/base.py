@@ -2,17 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-from melpatch.data.columns import ColumnNames
 from melpatch.data.row import Table
-
-
-class Part(NamedTuple):
-    """A file of a folder in some format, and the split that its name stands for, or ``""``."""
-
-    path: Path
-    split: str = ""
+from melpatch.data.split_roles import split_in_name, usual_split
 
 
 class Format:
@@ -26,6 +19,8 @@ class Format:
 
     what: ClassVar[str]
     """The format in words, such as "a manifest of NeMo"."""
+    beside_sound: ClassVar[bool] = False
+    """Whether a folder is of this format even if sound lies in it."""
 
     def recognises(self, path: Path, head: bytes) -> bool:
         """Return whether a file is of this format, from its content.
@@ -37,19 +32,31 @@ class Format:
         """
         raise NotImplementedError
 
-    def parts(self, folder: Path) -> Sequence[Part]:
-        """Return the files of this format in a folder that holds no sound; none by default."""
+    def files(self, folder: Path) -> Sequence[Path]:
+        """Return the files of this format anywhere below a folder; by default a folder has none."""
         return ()
 
-    def table(self, path: Path, names: ColumnNames) -> Table:
+    def table(self, path: Path) -> Table:
         """Return the columns of a file, and its lines.
-
-        Args:
-            path: the file.
-            names: the columns that the user named.
 
         Raises:
             DataError: the file is damaged.
             OSError, UnicodeDecodeError: it cannot be read.
         """
         raise NotImplementedError
+
+
+def visible_files(folder: Path, ending: str) -> list[Path]:
+    """Return the files with an ending anywhere below a folder, sorted; hidden ones are left out."""
+    paths = sorted(folder.rglob(f"*{ending}"))
+    return [
+        path
+        for path in paths
+        if path.is_file()
+        and not any(name.startswith(".") for name in path.relative_to(folder).parts)
+    ]
+
+
+def split_of_file(path: Path) -> str:
+    """Return the split that a file's name or else its folder stands for; ``""`` for none."""
+    return split_in_name(path.name.partition(".")[0]) or usual_split(path.parent.name) or ""

@@ -14,10 +14,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from melpatch.data.columns import ColumnNames, is_time, is_usual
+from melpatch.data.columns import is_time, is_usual
 from melpatch.data.file_names import path_text
-from melpatch.data.formats.base import Format, Part
-from melpatch.data.layouts import is_split_folder
+from melpatch.data.formats.base import Format, split_of_file, visible_files
 from melpatch.data.parquet import ENDING, MAGIC, is_parquet
 from melpatch.data.parquet import Parquet as ParquetFile
 from melpatch.data.parquet_sound import SoundColumn, features_of, sound_column, sounds
@@ -44,17 +43,15 @@ class Parquet(Format):
         """Return whether a file begins like Parquet."""
         return head.startswith(MAGIC)
 
-    def parts(self, folder: Path) -> Sequence[Part]:
-        """Return the Parquet files with sound anywhere below a folder, and their splits."""
-        names = sorted(folder.rglob(f"*{ENDING}"))
-        files = [path for path in names if not _is_hidden(path.relative_to(folder))]
+    def files(self, folder: Path) -> Sequence[Path]:
+        """Return the Parquet files with sound anywhere below a folder."""
         return [
-            Part(path, _split_of(path))
-            for path in files
-            if path.is_file() and sound_column(path, ParquetFile(path).schema) is not None
+            path
+            for path in visible_files(folder, ENDING)
+            if sound_column(path, ParquetFile(path).schema) is not None
         ]
 
-    def table(self, path: Path, names: ColumnNames) -> Table:
+    def table(self, path: Path) -> Table:
         """Return the columns of texts, numbers and classes, and where in the file the sound is."""
         file = ParquetFile(path)
         repeated = [name for name, count in Counter(file.schema.names).items() if count > 1]
@@ -75,7 +72,8 @@ class Parquet(Format):
         if not any(is_usual(LABEL, name) for name in columns) and len(known) == 1:
             label = known[0]
         remarks = [*_remarks(sound, known, label, columns)]
-        return Table(header, _lines(file, sound, columns, classes), label, remarks)
+        lines = _lines(file, sound, columns, classes)
+        return Table(header, lines, label, _split_of(path), remarks)
 
 
 def _split_of(path: Path) -> str:
@@ -83,11 +81,7 @@ def _split_of(path: Path) -> str:
     part = _PART.fullmatch(path.stem)
     if part is not None:
         return part["split"]
-    return next((name for name in (path.stem, path.parent.name) if is_split_folder(name)), "")
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(name.startswith(".") for name in path.parts)
+    return split_of_file(path)
 
 
 def _is_about_sound(name: str, sound: SoundColumn) -> bool:
