@@ -76,8 +76,7 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
                 rejected.append(Rejected(f"{where}, line {number}", str(error)))
         if table.split:
             rows = [row if row.split else row._replace(split=table.split) for row in rows]
-        found = [*table.remarks, *_remarks(columns, reader)]
-        remarks = [f"{path}: {text}" for text in found]
+        remarks = [f"{path}: {text}" for text in (*table.remarks, *_remarks(columns, reader))]
     rows, sentence = with_usual_splits(rows)
     if sentence:
         remarks.append(f"{path}: {sentence}")
