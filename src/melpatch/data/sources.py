@@ -132,7 +132,7 @@ def _by_formats(folder: Path, names: ColumnNames, *, has_sound: bool) -> Listing
     counts = Counter(row.split or "none" for row in rows)
     splits = ", ".join(f"{name} ({count})" for name, count in counts.items())
     remarks.append(
-        f"{folder}: read as {form.what}, in {len(files)} files; splits: {splits}"
+        f"{folder}: read as {form.what}, in {counted(len(files), 'file')}; splits: {splits}"
         + (f"; {sentence}" if sentence else "")
     )
     return Listing(rows, rejected, remarks)
