@@ -15,6 +15,7 @@ from melpatch.config import from_dict, to_dict
 
 ALL = {
     "kaldi": front_ends.kaldi(),
+    "beats": front_ends.beats(),
     "mae_ast": front_ends.mae_ast(),
     "maskspec": front_ends.maskspec(),
     "maskspec at 16 kHz": front_ends.maskspec(16000),
@@ -62,6 +63,15 @@ def test_mae_ast_is_kaldi_with_poveys_window():
     wave = sound(20011).astype(np.float32)
     log_mel = features(config, wave) * (2 * config.std) + config.mean
     np.testing.assert_allclose(log_mel, kaldi_features(config, wave), rtol=0, atol=2e-3)
+
+
+def test_beats_is_kaldi_with_poveys_window_on_16_bit_samples():
+    config = front_ends.beats()
+    wave = sound(20011).astype(np.float32)
+    log_mel = kaldi_features(config, wave * np.float32(2**15))
+    expected = (log_mel - 15.41663) / (2 * 6.55582)
+    found = features(config, wave)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-4)
 
 
 @pytest.mark.parametrize(("rate", "n_fft"), [(32000, 1024), (16000, 512)])

@@ -15,7 +15,10 @@ from melpatch.errors import ConfigError
 from melpatch.nn.masking import Subset
 
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch": (8, 8)}
-NARROW = {"cnn14": {"width": 2}}
+NARROW = {
+    "beats": {"patch_dim": 16, "conv_kernel": 6, "conv_groups": 4, "max_distance": 100},
+    "cnn14": {"width": 2},
+}
 NAMES = ("nano", "mini", "tiny", "small", "base")
 N_MELS = 32
 
@@ -354,7 +357,13 @@ def test_positions_of_a_shorter_grid_are_those_of_the_longer_ones_first_columns(
     assert torch.equal(longer[:, :4].flatten(0, 1), encoder.positions(4))
 
 
-@every({name: (piece, {}) for name, piece in ENCODERS.items() if issubclass(piece, TokenEncoder)})
+@every(
+    {
+        name: (piece, NARROW.get(name, {}))
+        for name, piece in ENCODERS.items()
+        if issubclass(piece, TokenEncoder)
+    }
+)
 @pytest.mark.parametrize("patch", [(16, 16), (128, 2), (8, 8), (3, 5)])
 @pytest.mark.parametrize("n_mels", [20, 64, 128])
 def test_any_patch(variant, patch, n_mels):

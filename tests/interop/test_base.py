@@ -38,7 +38,6 @@ def test_each_format_is_recognised_by_itself(shapes, found):
 @pytest.mark.parametrize(
     ("keys", "family"),
     [
-        (["patch_embedding.weight", "encoder.layers.0.self_attn.grep_linear.weight"], "BEATs"),
         (["modality_encoders.AUDIO.local_encoder.conv_layers.0.0.weight"], "data2vec 2.0"),
         (
             ["feature_extractor.conv_layers.0.0.weight", "encoder.layers.0.fc1.weight"],

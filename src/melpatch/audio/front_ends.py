@@ -8,7 +8,7 @@ scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stat
 import math
 from dataclasses import replace
 
-from melpatch.audio.logmel import LogMel
+from melpatch.audio.logmel import LOG_FLOOR, LogMel
 
 
 def kaldi() -> LogMel.Config:
@@ -26,6 +26,22 @@ def mae_ast() -> LogMel.Config:
     *Differs:* there, batch normalisation uses the mean and deviation of each batch.
     """
     return replace(kaldi(), window="povey")
+
+
+def beats() -> LogMel.Config:
+    """BEATs: Kaldi's features with Povey's window, mean and std of its own.
+
+    Source: Chen et al. 2022 (arXiv 2212.09058), published code. Its samples are 16-bit numbers,
+    2^15 times ours, which adds ln(2^30) to the logarithm of a power.
+    """
+    full_scale = 2.0**30
+    return replace(
+        kaldi(),
+        window="povey",
+        floor=LOG_FLOOR / full_scale,
+        mean=15.41663 - math.log(full_scale),
+        std=6.55582,
+    )
 
 
 def maskspec(sample_rate: int = 32000) -> LogMel.Config:

@@ -39,7 +39,6 @@ _UNSUPPORTED = {
         r"(^|\.)modality_encoders\.(?!IMAGE\.)",
         "it convolves the waveform instead of a spectrogram",
     ),
-    "BEATs": _Unsupported(r"^patch_embedding\.weight$", "its attention has relative positions"),
     "PaSST": _Unsupported(r"^(freq|time)_new_pos_embed$", "its positions are two tables"),
     "ATST": _Unsupported(
         r"^model\.(teacher|student)\.encoder\.", "its patches have a projection of their own"

@@ -1,0 +1,100 @@
+"""BEATs against numbers of the published code, in a small geometry."""
+
+import pytest
+import torch
+from golden.published_weights import folder, numbers, published_file
+
+from melpatch.audio.logmel import LogMel
+from melpatch.encoders.beats import BEATs
+from melpatch.interop.base import Reading, published_settings, recognise
+from melpatch.nn.grid import Places
+from melpatch.weight_files import read_weights
+
+ROWS, COLUMNS = 8, 7
+
+
+def opened(path, quiet=False):
+    """The encoder and the front end that the file gives by itself."""
+    source = published_file("beats", path, quiet)
+    _, published = published_settings(source)
+    weights = read_weights(source)
+    encoder = BEATs(published.encoder, published.front_end.n_mels).eval()
+    converted = recognise(weights).convert(weights, encoder, Reading())
+    encoder.load_state_dict(converted.state)
+    return encoder, published.front_end
+
+
+@pytest.fixture(scope="module")
+def beats(tmp_path_factory):
+    return opened(tmp_path_factory.mktemp("beats"))
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return numbers("beats", "outputs")
+
+
+def in_time(values):
+    """Our tokens (clip, token, ...) in the published order, column by column."""
+    return values.unflatten(1, (ROWS, COLUMNS)).transpose(1, 2).flatten(1, 2)
+
+
+def ours(values):
+    """Published tokens (clip, token, ...) in our order, row by row."""
+    return values.unflatten(1, (COLUMNS, ROWS)).transpose(1, 2).flatten(1, 2)
+
+
+def close(found, expected, tolerance):
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+@torch.inference_mode()
+def test_every_step_is_that_of_the_published_code(beats, expected):
+    encoder, _ = beats
+    spectrogram = expected["input"].mT
+    encoded = encoder(spectrogram, layers=True)
+    close(in_time(encoder.embed(spectrogram)), expected["embedded"], 2.9e-4)
+    for number, layer in enumerate(encoded.layers):
+        close(in_time(layer), expected["layers"][number], 2.9e-4)
+    close(in_time(encoded.patches), expected["tokens"], 2.9e-4)
+    close(encoded.patches.mean(dim=1), expected["features_mean"], 3.2e-5)
+    numbered = torch.arange(ROWS * COLUMNS)[None]
+    bias = encoder.position_bias(numbered)[0]
+    close(bias, expected["position_bias"], 2.6e-6)
+    assert torch.equal(in_time(Places(numbered, COLUMNS).in_time(ROWS)), numbered)
+
+
+@torch.inference_mode()
+def test_tokens_that_the_published_rule_makes_padding_influence_nothing_here_either(
+    beats, expected
+):
+    """Their number decides there; the mask here is of whole columns, but may be any."""
+    encoder, _ = beats
+    padding = expected["padding_of_tokens"]
+    assert padding.any()
+    found = encoder(expected["input"].mT, ours(~padding)).patches
+    close(in_time(found)[~padding], expected["padded_tokens"][~padding], 2.9e-4)
+
+
+@torch.inference_mode()
+def test_the_epsilon_of_the_norms_is_that_of_the_weights(tmp_path):
+    encoder, front_end = opened(tmp_path, quiet=True)
+    wave = numbers("beats", "input")["wave"].float().double()
+    found = encoder.double()(LogMel(front_end)(wave)).patches
+    close(in_time(found), numbers("beats", "quiet")["tokens"].double(), 1.6e-7)
+
+
+def test_the_front_end_is_that_of_the_published_code(beats, expected):
+    _, front_end = beats
+    found = LogMel(front_end)(numbers("beats", "input")["wave"].float())
+    close(found, expected["input"].mT, 4.4e-4)
+
+
+@torch.inference_mode()
+def test_scores_are_those_of_the_mean_token(beats, expected):
+    """The published mean of the tokens' logits is the logits of their mean."""
+    encoder, _ = beats
+    state = torch.load(folder("beats") / "checkpoint_finetuned.pt", weights_only=True)["model"]
+    pooled = encoder(expected["input"].mT).patches.mean(dim=1)
+    logits = pooled @ state["predictor.weight"].T + state["predictor.bias"]
+    close(logits.sigmoid(), expected["scores"], 2.2e-6)
