@@ -95,3 +95,13 @@ def test_an_encoder_of_another_size_is_refused_with_the_flag():
     encoder = BEATs(BEATs.Config(embed_dim=32, num_heads=2), 128)
     with pytest.raises(ConfigError, match=r"weights have 16; use --encoder\.embed-dim 16"):
         BEATsWeights().convert(weights(), encoder, Reading())
+
+
+def test_the_classes_are_named_in_their_order():
+    given = weights()
+    assert BEATsWeights().head(given, Reading()) is None
+    given.state["predictor.weight"] = torch.zeros(2, 16)
+    given.facts["label_dict"] = {1: "/m/02", 0: "/m/01"}
+    head = BEATsWeights().head(given, Reading())
+    assert (head.linear, head.pooling, head.multi_label) == ("predictor", "mean", True)
+    assert head.labels == ["/m/01", "/m/02"]

@@ -234,5 +234,5 @@ def _tokens(
     steps = images.mean(dim=2).transpose(1, 2)
     overall = masked_max(steps, inside) + masked_mean(steps, inside)
     # Steps past the last whole column are in no column.
-    by_column = steps[:, : columns * width].unflatten(1, (columns, width))
+    by_column = steps[:, : columns * width].reshape(steps.shape[0], columns, width, -1)
     return torch.cat([overall[:, None], by_column.mean(dim=2)], dim=1)

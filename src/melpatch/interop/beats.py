@@ -10,7 +10,7 @@ from torch import Tensor
 from melpatch.audio import front_ends
 from melpatch.encoders.beats import BEATs
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Axes, Converted, Published, Reading, WeightFormat, left_out
+from melpatch.interop.base import Axes, Converted, Head, Published, Reading, WeightFormat, left_out
 from melpatch.weight_files import Weights
 
 __registered__ = "BEATsWeights"
@@ -29,6 +29,9 @@ _RENAMED = {
 _GAIN = ("encoder.pos_conv.0.weight_g", "encoder.pos_conv.0.parametrizations.weight.original0")
 _DIRECTION = ("encoder.pos_conv.0.weight_v", "encoder.pos_conv.0.parametrizations.weight.original1")
 _OWN = ("encoder.", "patch_embedding.", "post_extract_proj.", "layer_norm.")
+_HEAD = "predictor"
+_SECONDS = 10.0
+"""Length of AudioSet's clips, on which the published files are fine-tuned."""
 _MAX_DISTANCE = 800
 """Published max_distance, which no tensor tells."""
 _ARCHITECTURE = {
@@ -45,7 +48,7 @@ class BEATsWeights(WeightFormat):
     """Weights of BEATs: ``patch_embedding``, ``encoder.layers.0.self_attn.grep_linear`` and so on.
 
     Its spectrograms are (frame, mel), ours (mel, frame), so that the kernel is transposed. The file
-    holds one table of position biases, repeated for every layer. A classifier is left out.
+    holds one table of position biases, repeated for every layer.
 
     Source: Chen et al. 2022 (arXiv 2212.09058); names and layout are those of the published code.
     """
@@ -67,8 +70,8 @@ class BEATsWeights(WeightFormat):
         for name, value in _ARCHITECTURE.items():
             if settings.get(name, value) != value:
                 raise ConfigError(
-                    f"cfg.{name} = {settings[name]!r} in the file; the encoder beats is that of the "
-                    f"published models, with {value!r}"
+                    f"cfg.{name} = {settings[name]!r} in the file; the encoder beats is that of "
+                    f"the published models, with {value!r}"
                 )
         notes = []
         if "max_distance" not in settings:
@@ -98,6 +101,17 @@ class BEATsWeights(WeightFormat):
             converted |= _layer(state, number)
         unused = {key.split(".")[0] for key in state if not key.startswith(_OWN)}
         return Converted(converted, left_out(unused))
+
+    def head(self, weights: Weights, reading: Reading) -> Head | None:
+        """Return the head ``predictor`` of a fine-tuned file; see :meth:`WeightFormat.head`.
+
+        The published mean of the tokens' logits is the logits of their mean.
+        """
+        if f"{_HEAD}.weight" not in weights.state:
+            return None
+        names = weights.facts.get("label_dict", {})
+        labels = [str(names[number]) for number in sorted(names)]
+        return Head(linear=_HEAD, pooling="mean", labels=labels, multi_label=True, seconds=_SECONDS)
 
 
 def _shape(state: Mapping[str, Tensor]) -> dict[str, Any]:
