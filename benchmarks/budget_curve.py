@@ -29,7 +29,7 @@ from melpatch.evaluation.spectrogram_statistics import POOLING, SpectrogramStati
 from melpatch.inference.model import Model, load
 from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.training.config import build
-from melpatch.training.health import effective_rank
+from melpatch.training.rank import effective_rank
 
 DRAWS = 3
 """Of few clips per class, whose mean is printed."""

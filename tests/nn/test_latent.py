@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from melpatch.nn.latent import latent_loss, standardise_tokens
+from melpatch.nn.latent import latent_loss, latent_maps, standardise_tokens
+from melpatch.nn.masking import Subset
 
 
 def slow(kind, predicted, target):
@@ -41,3 +42,17 @@ def test_standardised_tokens_forget_level_and_scale():
     torch.testing.assert_close(target.mean(dim=2), torch.zeros(2, 3, dtype=torch.float64))
     torch.testing.assert_close(target.std(dim=2), torch.ones(2, 3).double(), atol=1e-5, rtol=0)
     torch.testing.assert_close(standardise_tokens(7 * tokens - 3), target, atol=1e-5, rtol=0)
+
+
+def test_maps_have_masks_targets_and_errors_at_their_places():
+    """Two views of a clip of 2 x 3 patches; the second view masks one patch only."""
+    masked = Subset(torch.tensor([[0, 4], [4, 1]]), torch.tensor([[True, True], [True, False]]))
+    targets = torch.tensor([[[0.0], [6.0]], [[6.0], [99.0]]])
+    losses = torch.tensor([[1.0, 2.0], [4.0, torch.nan]])
+    maps = latent_maps(masked, targets, losses, (2, 3))
+    assert maps.masked.int().tolist() == [[[1, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 1, 0]]]
+    nan = torch.nan
+    expected = torch.tensor([[1.0, nan, nan], [nan, 3.0, nan]])
+    torch.testing.assert_close(maps.error, expected, equal_nan=True)
+    expected = torch.tensor([[4.0, nan, nan], [nan, 2.0, nan]])  # from the mean, 4
+    torch.testing.assert_close(maps.target, expected, equal_nan=True)

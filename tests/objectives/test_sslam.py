@@ -62,7 +62,7 @@ def test_the_loss_is_over_clips_and_mixtures_and_sources():
                 split.visible.gather(tokens), split.visible.valid
             )
             seen = split.visible.scatter(encoded.patches, noise[view, kind])
-            decoded = objective.decoder(seen, objective._size(clips), clips.valid)
+            decoded = objective.decoder(seen, objective.grid_size(clips), clips.valid)
             for clip in range(len(data)):
                 places = split.masked.indices[clip, split.masked.valid[clip]]
                 for place in places.tolist():

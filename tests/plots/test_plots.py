@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +12,18 @@ from matplotlib.image import imread
 
 from melpatch.colours import class_colours
 from melpatch.errors import ConfigError, MelpatchError
+from melpatch.nn.latent import LatentMaps
 from melpatch.objectives.base import Picture
 from melpatch.plots import base
 from melpatch.plots import confusion as confusion_module
 from melpatch.plots import curve as curve_module
+from melpatch.plots import latent as latent_module
 from melpatch.plots import per_class as per_class_module
 from melpatch.plots import pseudo_labels as pseudo_labels_module
 from melpatch.plots import spectrogram as spectrogram_module
 from melpatch.plots.confusion import confusion
 from melpatch.plots.curve import curve
+from melpatch.plots.latent import prediction_maps, view_masks
 from melpatch.plots.per_class import per_class
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.reliability import reliability_diagram
@@ -35,6 +39,7 @@ def drawn(monkeypatch):
     for module in (
         confusion_module,
         curve_module,
+        latent_module,
         per_class_module,
         pseudo_labels_module,
         spectrogram_module,
@@ -405,3 +410,33 @@ def test_a_reliability_diagram_is_drawn(tmp_path):
     path = tmp_path / "reliability.png"
     reliability_diagram(path, {"calibrated (ECE 0.075)": bins, "uncalibrated": bins}, "a title")
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def latent_picture(views):
+    """A picture with maps of a grid of 4 x 6 patches, of which the first row has no target."""
+    values = torch.arange(24.0).view(4, 6)
+    values[0] = torch.nan
+    masks = torch.arange(views)[:, None, None] == torch.arange(24).view(4, 6) % views
+    return picture()._replace(latent=LatentMaps(masks, values, 10 * values))
+
+
+def test_targets_and_errors_are_drawn_over_the_spectrogram(drawn):
+    where = {"stride": (8, 8), "seconds_per_frame": 0.01}
+    prediction_maps(Path("maps.png"), latent_picture(1), **where)
+    clean, target, error = drawn[0].axes[:3]
+    assert clean.get_xlim() == target.get_xlim() == (0, 0.48)
+    shown = target.images[0].get_array()
+    assert shown.mask[0].all()
+    assert shown[1:].tolist() == latent_picture(1).latent.target[1:].tolist()
+    assert error.images[0].get_array()[2, 3] == 150
+    with pytest.raises(MelpatchError, match="a picture without targets in latent space"):
+        prediction_maps(Path("maps.png"), picture(), **where)
+
+
+@pytest.mark.parametrize("views", [1, 3, 6])
+def test_every_view_has_its_mask(views, drawn):
+    view_masks(Path("views.png"), latent_picture(views))
+    titles = [panel.get_title(loc="left") for panel in drawn[0].axes]
+    assert [title for title in titles if title] == [
+        f"view {number} ({1 / views:.0%})" for number in range(1, views + 1)
+    ]

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from melpatch.training.health import collapse_warning, effective_rank, health
+from melpatch.training.health import collapse_warning, health
+from melpatch.training.rank import effective_rank
 
 
 def cross(scales):

@@ -39,7 +39,8 @@ class Config:
     sound: Path | None = None
     """Recording whose first segment is drawn: as a pretraining run masks it, sees it and reconstructs it."""
     pictures: Path | None = None
-    """Folder for the pictures: reconstruction.png, and classes.png if a teacher assigns classes to patches."""
+    """Folder for the pictures: reconstruction.png; classes.png if a teacher assigns classes to patches;
+    prediction.png and views.png if a teacher's tokens are predicted, and from several views."""
     overwrite: bool = False
     """Replace a file that is no picture of melpatch; an input is never replaced."""
     trust_code: bool = False

@@ -18,7 +18,7 @@ tensor(8.)
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from melpatch.nn.masked import at_least_float32, masked_mean
+from melpatch.nn.masking import Subset
 
 LatentLoss = Literal["cosine", "l2", "smooth_l1"]
 Tokens = Float[Tensor, "clip token dim"]
@@ -87,3 +88,43 @@ def instance_norm(tokens: Tokens, valid: Valid | None) -> Tokens:
     centred = tokens - masked_mean(tokens, valid)[:, None]
     variance = masked_mean(centred.square(), valid)[:, None]
     return centred * (variance + TARGET_EPS).rsqrt()
+
+
+class LatentMaps(NamedTuple):
+    """A clip's masks, targets and errors over the grid of patches."""
+
+    masked: Bool[Tensor, "view row column"]
+    """The masked patches of each view."""
+    target: Float[Tensor, "row column"]
+    """Distance of a patch's target from the mean one of the clip; NaN where no view has a target."""
+    error: Float[Tensor, "row column"]
+    """Mean loss of a patch over the views that mask it; NaN where none does."""
+
+
+def latent_maps(
+    masked: Subset,
+    targets: Float[Tensor, "view masked dim"],
+    losses: Float[Tensor, "view masked"],
+    size: tuple[int, int],
+) -> LatentMaps:
+    """Return the maps of one clip.
+
+    Args:
+        masked: the masked patches of its views.
+        targets: their targets.
+        losses: the losses of their predictions.
+        size: rows and columns of the grid.
+    """
+    tokens = size[0] * size[1]
+    places = masked.indices[masked.valid]
+    chosen = targets[masked.valid]
+    distances = (chosen - chosen.mean(dim=0)).norm(dim=1)
+
+    def over_grid(values: Float[Tensor, " masked"]) -> Float[Tensor, "row column"]:
+        sums = values.new_zeros(tokens).index_add_(0, places, values)
+        counts = values.new_zeros(tokens).index_add_(0, places, torch.ones_like(values))
+        # 0 / 0 is NaN where no view masks a patch.
+        return (sums / counts).view(size)
+
+    errors = over_grid(losses[masked.valid])
+    return LatentMaps(masked.as_mask(tokens).view(-1, *size), over_grid(distances), errors)

@@ -17,6 +17,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import ConfigError
+from melpatch.nn.latent import LatentMaps
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking, PatchSplit, Subset
 from melpatch.nn.transformer import set_drop_path_noise
@@ -56,6 +57,8 @@ class Picture(NamedTuple):
     """Frame of the clip's spectrogram at which the picture starts."""
     pseudo_labels: Int[Tensor, "row column"] | None = None
     """The prototype that the teacher assigns to each patch; None without a teacher."""
+    latent: LatentMaps | None = None
+    """Masks, targets and errors of a prediction in latent space; None for other methods."""
 
     @property
     def masked_is_blank(self) -> bool:

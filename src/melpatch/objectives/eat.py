@@ -34,13 +34,19 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import TokenEncoder
 from melpatch.nn.conv_decoder import ConvDecoder
-from melpatch.nn.latent import TARGET_EPS, latent_loss, layer_target
+from melpatch.nn.latent import (
+    TARGET_EPS,
+    latent_loss,
+    latent_maps,
+    layer_target,
+    token_losses,
+)
 from melpatch.nn.masked import masked_mean
-from melpatch.nn.masking import Masking, PatchSplit, join_splits
+from melpatch.nn.masking import Masking, PatchSplit, Subset, join_splits
 from melpatch.nn.mixtures import Mixture, Mixtures, mix
 from melpatch.nn.transformer import MOST_VIEWS
 from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Spectrograms
-from melpatch.objectives.latent import LatentConfig, LatentObjective
+from melpatch.objectives.latent import LatentConfig, LatentObjective, first_clip
 from melpatch.rng import normal, stream
 
 Tokens = Float[Tensor, "clip token dim"]
@@ -203,7 +209,7 @@ class EAT(LatentObjective):
             valid = features.valid.repeat(views, 1)
         encoded = self.encoder.encode_subset(tokens, split.visible, attended)
         seen = split.visible.scatter(encoded.patches, empty.to(encoded.patches.dtype))
-        decoded = self.decoder(seen, self._size(features), valid)
+        decoded = self.decoder(seen, self.grid_size(features), valid)
         return split.masked.gather(decoded), encoded.cls
 
     def utterance_loss(
@@ -281,22 +287,35 @@ class EAT(LatentObjective):
         wanted = split.masked.gather(sources.repeat(views, 1, 1))
         return latent_loss(of_mixtures, wanted, split.masked.valid, "l2")
 
+    def masked_targets(self, batch: Batch, step: int) -> tuple[Subset, Tokens]:
+        """Return the masked patches of the first view of each clip and their targets."""
+        features = self.features(batch)
+        masked = self.mask_patches(batch, features, step, "mask 0").masked
+        return masked, masked.gather(self.targets(features).patches)
+
     def clip_spread(self, metrics: Mapping[str, float]) -> float:
         """Return the share of the targets' energy by which those of a clip differ."""
         # A target's energy is sqrt(D): its channels have variance 1.
         return metrics.get("clip_mean", math.inf) / math.sqrt(self.encoder.embed_dim)
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip with the masked patches of its first view blank."""
+        """Return the first clip, its first view blank where masked, and all views' masks and errors."""
+        batch = first_clip(batch)
         features = self.features(batch)
-        split = self.mask_patches(batch, features, step, "mask 0")
-        return self.masked_picture(features.spectrogram, split.masked)
+        views = self.mask_views(batch, features, step)
+        split = join_splits(views)
+        predictions, _ = self.predict(features, split, self.noise(batch, features, step))
+        patches = self.targets(features).patches.repeat(self.config.views, 1, 1)
+        targets = split.masked.gather(patches)
+        losses = token_losses(predictions, targets, "l2")
+        maps = latent_maps(split.masked, targets, losses, self.grid_size(features))
+        return self.masked_picture(features.spectrogram, views[0].masked)._replace(latent=maps)
 
     def noise(
         self, batch: Batch, features: Features, step: int, sets: int = 1
     ) -> Float[Tensor, "view token dim"]:
         """Return what stands at masked places: of each view of each set its own, whatever the padding."""
-        rows, columns = self._size(features)
+        rows, columns = self.grid_size(features)
         dim = self.encoder.embed_dim
         states = [
             stream(self.seed, f"decoder noise {view}", batch.keys, step)
@@ -305,11 +324,6 @@ class EAT(LatentObjective):
         # Column by column, so that a longer grid begins with the same numbers.
         drawn = normal(torch.cat(states), columns, rows, dim)
         return self.config.noise * drawn.transpose(1, 2).flatten(1, 2)
-
-    def _size(self, features: Features) -> tuple[int, int]:
-        """Return the rows and columns of the grid."""
-        grid = self.encoder.grid
-        return grid.rows, grid.columns(features.spectrogram.shape[-1])
 
 
 def _with_mixtures(clips: Features, mixture: Mixture) -> Features:

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
+from melpatch.data.clip import Batch
 from melpatch.encoders.base import TokenEncoder
 from melpatch.nn.ema import Momentum, ema_update, frozen_copy
-from melpatch.nn.masking import Masking
-from melpatch.objectives.base import MaskedObjective, Plan
+from melpatch.nn.masking import Masking, Subset
+from melpatch.objectives.base import Features, MaskedObjective, Plan
 
 _ALIKE = 0.01
 """Share of the targets' energy by which those of a clip differ, below which they say nothing."""
@@ -74,6 +78,12 @@ class LatentObjective(MaskedObjective):
         """Move the teacher towards the student."""
         ema_update(self.teacher, self.encoder, self.momentum(step))
 
+    def masked_targets(
+        self, batch: Batch, step: int
+    ) -> tuple[Subset, Float[Tensor, "clip masked dim"]]:
+        """Return the masked patches of each clip, of its first view if there are several, and their targets."""
+        raise NotImplementedError
+
     def clip_spread(self, metrics: Mapping[str, float]) -> float:
         """Return the share of the targets' energy by which those of a clip differ, from the metrics of a step."""
         raise NotImplementedError
@@ -88,3 +98,13 @@ class LatentObjective(MaskedObjective):
             "their energy), so there is nothing left to predict; raise --objective.momentum.start, lower "
             "--lr, or look at the corpus for silent clips"
         )
+
+    def grid_size(self, features: Features) -> tuple[int, int]:
+        """Return the rows and columns of the grid of patches."""
+        grid = self.encoder.grid
+        return grid.rows, grid.columns(features.spectrogram.shape[-1])
+
+
+def first_clip(batch: Batch) -> Batch:
+    """Return a batch of the first clip alone."""
+    return Batch(batch.wave[:1], batch.lengths[:1], batch.keys[:1])

@@ -36,13 +36,20 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.nn.distillation_settings import Classification
 from melpatch.nn.hypotheses import Hypotheses, best_hypothesis, hypothesis_weights
-from melpatch.nn.latent import LatentLoss, latent_loss, mean_over, standardise_tokens, token_losses
+from melpatch.nn.latent import (
+    LatentLoss,
+    latent_loss,
+    latent_maps,
+    mean_over,
+    standardise_tokens,
+    token_losses,
+)
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masked import at_least_float32, masked_mean
-from melpatch.nn.masking import Masking, PatchSplit
+from melpatch.nn.masking import Masking, PatchSplit, Subset
 from melpatch.nn.self_distillation import SelfDistillation
 from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan
-from melpatch.objectives.latent import LatentConfig, LatentObjective
+from melpatch.objectives.latent import LatentConfig, LatentObjective, first_clip
 from melpatch.rng import seeded
 
 Tokens = Float[Tensor, "clip masked dim"]
@@ -212,6 +219,13 @@ class M2D(LatentObjective):
             return standardise_tokens(target)
         return at_least_float32(target)
 
+    def masked_targets(self, batch: Batch, step: int) -> tuple[Subset, Tokens]:
+        """Return the masked patches of each clip and their targets."""
+        features = self.features(batch)
+        split = self.mask_patches(batch, features, step)
+        tokens = self.encoder.tokens(features.spectrogram)
+        return split.masked, self.targets(features, tokens, split)
+
     def after_step(self, step: int) -> None:
         """Move the teacher and its heads towards the student."""
         super().after_step(step)
@@ -232,10 +246,16 @@ class M2D(LatentObjective):
         return warning
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip with masked patches blank; what is predicted are no pixels."""
+        """Return the first clip with masked patches blank, and where its targets are and are missed."""
+        batch = first_clip(batch)
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
-        return self.masked_picture(features.spectrogram, split.masked)
+        tokens = self.encoder.tokens(features.spectrogram)
+        targets = self.targets(features, tokens, split)
+        predictions = self.predictions(features, split, tokens)
+        losses = token_losses(predictions, targets[:, :, None], self.config.loss).amin(dim=2)
+        maps = latent_maps(split.masked, targets, losses, self.grid_size(features))
+        return self.masked_picture(features.spectrogram, split.masked)._replace(latent=maps)
 
     @torch.no_grad()
     def _share_embedding(self) -> None:

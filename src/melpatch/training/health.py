@@ -1,6 +1,5 @@
 """Embedding health: whether clips' embeddings still differ, and in how many directions."""
 
-import math
 from itertools import chain
 
 import torch
@@ -15,31 +14,15 @@ from melpatch.encoders.base import Encoder
 from melpatch.errors import MelpatchError
 from melpatch.nn.pooling import pool
 from melpatch.objectives.base import Objective
+from melpatch.objectives.latent import LatentObjective
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig
+from melpatch.training.rank import effective_rank
 from melpatch.training.start import plan
+from melpatch.training.target_health import PlacedTargets, sample, target_health, target_warning
 
 # Clips that are embedded at every evaluation.
 _CLIPS = 256
-
-
-def effective_rank(embeddings: Float[Tensor, "clip dim"]) -> float:
-    """Return the effective rank of the centred embeddings; 0 if they do not vary.
-
-    NaN if an embedding is not finite.
-
-    Source: Roy and Vetterli 2007, "The effective rank"; used as a measure of collapse in Garrido et
-    al. 2023, "RankMe".
-    """
-    centred = embeddings.double() - embeddings.double().mean(dim=0)
-    if not centred.isfinite().all():
-        return math.nan
-    singular = torch.linalg.svdvals(centred)
-    if singular.sum() < 1e-12:
-        return 0.0
-    # exp(-sum of p_k log p_k), the exponential of the entropy of p_k = s_k / sum of s.
-    share = singular / singular.sum()
-    return float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
 
 
 def health(embeddings: Float[Tensor, "clip dim"]) -> dict[str, float]:
@@ -68,7 +51,7 @@ def collapse_warning(now: dict[str, float], start: dict[str, float]) -> str | No
 
 
 class EmbeddingHealth:
-    """Spread and rank of the embeddings of a fixed set of training clips.
+    """Spread and rank of the embeddings of a fixed set of training clips, and of a teacher's targets.
 
     An ``evaluate`` for :func:`melpatch.training.loop.fit`. Build it before ``fit``: the values at
     the start of the run are measured at once.
@@ -98,18 +81,24 @@ class EmbeddingHealth:
             )
 
     def __call__(self, objective: Objective, step: int) -> dict[str, float]:
-        """Return std and effective rank of the exported encoder; print a notice on collapse."""
+        """Return std and effective rank of the exported encoder, and what differs in the targets.
+
+        Prints a notice on collapse.
+        """
         now = self._measure(objective, objective.export_encoder())
         if now is None:
             return {}
-        if now and self.start:
-            warning = collapse_warning(now, self.start)
-            if warning:
-                notice(f"step {step}: {warning}")
+        if not now or not self.start:
+            return now
+        warnings = [collapse_warning(now, self.start)]
+        if "target_rank" in now.keys() & self.start.keys():
+            warnings.append(target_warning(now, self.start))
+        for warning in filter(None, warnings):
+            notice(f"step {step}: {warning}")
         return now
 
     def _measure(self, objective: Objective, encoder: Encoder) -> dict[str, float] | None:
-        """Return std and effective rank; nothing if fewer than two clips can be read.
+        """Return the numbers of all gauges; nothing if fewer than two clips can be read.
 
         None if all clips can be read but the embeddings are no finite numbers.
 
@@ -120,10 +109,14 @@ class EmbeddingHealth:
         own_clips = distributed.shard_of_rank(self.clips)
         sample_rate = objective.front_end.sample_rate
         own: list[Tensor] = []
+        own_targets: list[PlacedTargets] = []
         for loaded in evaluation_batches(own_clips, sample_rate, batch_size=self.batch_size):
             if loaded.batch is None:
                 continue
-            spectrogram, valid = objective.features(loaded.batch.to(device))
+            batch = loaded.batch.to(device)
+            if isinstance(objective, LatentObjective):
+                own_targets.append(sample(*objective.masked_targets(batch, 0)))
+            spectrogram, valid = objective.features(batch)
             encoded = encoder(spectrogram, valid)
             pooled = pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean")
             own.append(pooled.float().cpu())
@@ -134,4 +127,5 @@ class EmbeddingHealth:
         together = together[together.isfinite().all(dim=1)]
         if len(together) < 2:
             return None
-        return health(together)
+        targets = list(chain.from_iterable(distributed.all_gather_objects(own_targets)))
+        return health(together) | target_health(targets)

@@ -9,11 +9,12 @@ from melpatch.data.clip import Batch, Clip
 from melpatch.data.sound import decode
 from melpatch.data.sources import source_name
 from melpatch.inference.model import Model
+from melpatch.plots.latent import prediction_maps, view_masks
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
 from melpatch.training.config import RunConfig
 
-PICTURES = ("reconstruction.png", "classes.png")
+PICTURES = ("reconstruction.png", "classes.png", "prediction.png", "views.png")
 """The files of pictures of a clip."""
 
 
@@ -49,8 +50,14 @@ def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
     title = clip.location.rpartition("/")[2]
     files = [folder / PICTURES[0]]
     reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
+    stride = objective.encoder.grid.stride
     if picture.pseudo_labels is not None:
         files.append(folder / PICTURES[1])
-        stride = objective.encoder.grid.stride
-        pseudo_labels(files[1], picture, stride=stride, seconds_per_frame=hop, title=title)
+        pseudo_labels(files[-1], picture, stride=stride, seconds_per_frame=hop, title=title)
+    if picture.latent is not None:
+        files.append(folder / PICTURES[2])
+        prediction_maps(files[-1], picture, stride=stride, seconds_per_frame=hop, title=title)
+    if picture.latent is not None and len(picture.latent.masked) > 1:
+        files.append(folder / PICTURES[3])
+        view_masks(files[-1], picture, title=title)
     return files
