@@ -23,20 +23,21 @@ NAMES = ("nano", "mini", "tiny", "small", "base")
 N_MELS = 32
 
 
-def positions_of(piece):
-    """The kinds of positions to choose from; none if there is no such setting."""
-    return get_args(get_type_hints(piece.Config).get("positions"))
+def kinds_of(piece):
+    """The kinds of positions, or of networks, to choose from; a piece without such a setting is of one kind."""
+    hints = get_type_hints(piece.Config)
+    for setting in ("positions", "network"):
+        if setting in hints:
+            return [(f"-{kind}", {setting: kind}) for kind in get_args(hints[setting])]
+    return [("", {})]
 
 
 ENCODERS = {name: registry.find("encoders", name) for name in registry.names("encoders")}
 ENCODERS["toy"] = ToyHybrid
 VARIANTS = {
-    f"{name}-{positions}" if positions else name: (
-        piece,
-        NARROW.get(name, {}) | ({"positions": positions} if positions else {}),
-    )
+    f"{name}{kind}": (piece, NARROW.get(name, {}) | settings)
     for name, piece in ENCODERS.items()
-    for positions in positions_of(piece) or [None]
+    for kind, settings in kinds_of(piece)
 }
 OF_TOKENS = {
     name: variant for name, variant in VARIANTS.items() if issubclass(variant[0], TokenEncoder)

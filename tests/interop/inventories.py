@@ -117,21 +117,20 @@ def hugging_face(
     return {f"{prefix}{name}": shape for name, shape in inner.items()} | outer
 
 
-def cnn14(width=64, mels=64, classes=527) -> Shapes:
-    """CNN14 of PANNs, with its front end at 32 kHz."""
+def cnn14(width=64, mels=64, classes=527, *, blocks=6, convolutions=2, kernel=3) -> Shapes:
+    """CNN14 of PANNs, with its front end at 32 kHz; CNN10 has 4 blocks, CNN6 one convolution of 5 x 5 in each."""
     shapes: Shapes = {
         f"spectrogram_extractor.stft.conv_{part}.weight": (513, 1, 1024)
         for part in ("real", "imag")
     }
     shapes |= {"logmel_extractor.melW": (513, mels), **_norm("bn0", mels)}
-    channels = [1, *(width * 2**number for number in range(6))]
-    for number in range(1, 7):
-        block, ins, outs = f"conv_block{number}", channels[number - 1], channels[number]
-        shapes |= {
-            f"{block}.conv1.weight": (outs, ins, 3, 3),
-            f"{block}.conv2.weight": (outs, outs, 3, 3),
-        }
-        shapes |= _norm(f"{block}.bn1", outs) | _norm(f"{block}.bn2", outs)
+    channels = [1, *(width * 2**number for number in range(blocks))]
+    for number in range(1, blocks + 1):
+        outs = channels[number]
+        for layer in range(1, convolutions + 1):
+            ins = channels[number - 1] if layer == 1 else outs
+            shapes |= {f"conv_block{number}.conv{layer}.weight": (outs, ins, kernel, kernel)}
+            shapes |= _norm(f"conv_block{number}.bn{layer}", outs)
     top = channels[-1]
     shapes |= {"fc1.weight": (top, top), "fc1.bias": (top,)}
     return shapes | {"fc_audioset.weight": (classes, top), "fc_audioset.bias": (classes,)}

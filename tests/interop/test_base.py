@@ -113,7 +113,7 @@ def test_half_precision_becomes_single(tmp_path):
         (
             cnn14(2, 64),
             plain(),
-            "looks like CNN14 of PANNs .*, but the encoder is vit; use --encoder cnn14",
+            "looks like CNN14, CNN10 or CNN6 of PANNs .*, but the encoder is vit; use --encoder cnn14",
         ),
         (
             timm(16, 2),

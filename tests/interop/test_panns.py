@@ -14,8 +14,16 @@ def convert(state, encoder):
     return PANNs().convert(Weights(state, {}), encoder, Reading())
 
 
-def slow_cnn14(state, images):
+SMALLER = {
+    "cnn14": {},
+    "cnn10": {"blocks": 4},
+    "cnn6": {"blocks": 4, "convolutions": 1, "kernel": 5},
+}
+
+
+def slow_embedding(network, state, images):
     """The published embedding of images (clip, 1, frame, mel), in evaluation mode."""
+    blocks = 6 if network == "cnn14" else 4
 
     def norm(name, x):
         parts = (
@@ -24,10 +32,15 @@ def slow_cnn14(state, images):
         return F.batch_norm(x, *parts)
 
     x = norm("bn0", images.transpose(1, 3)).transpose(1, 3)
-    for number in range(1, 7):
-        for layer in (1, 2):
-            x = F.conv2d(x, state[f"conv_block{number}.conv{layer}.weight"], padding=1)
-            x = norm(f"conv_block{number}.bn{layer}", x).relu()
+    for number in range(1, blocks + 1):
+        if network == "cnn6":
+            x = F.conv2d(x, state[f"conv_block{number}.conv1.weight"], padding=2)
+            x = norm(f"conv_block{number}.bn1", x).relu()
+        else:
+            for layer in (1, 2):
+                x = F.conv2d(x, state[f"conv_block{number}.conv{layer}.weight"], padding=1)
+                x = norm(f"conv_block{number}.bn{layer}", x).relu()
+        # The last block of CNN14 alone does not halve its images.
         x = F.avg_pool2d(x, 2) if number < 6 else x
     x = x.mean(dim=3)
     x = x.max(dim=2).values + x.mean(dim=2)
@@ -46,21 +59,28 @@ def test_every_published_weight_has_its_place():
     assert found.notes == ["left out: fc_audioset, logmel_extractor, spectrogram_extractor"]
 
 
+@pytest.mark.parametrize("network", SMALLER)
 @pytest.mark.parametrize("frames", [32, 33, 96, 97, 113, 127, 160])
-def test_it_computes_what_the_foreign_model_computes_at_every_length(frames):
-    state = drawn(cnn14(width=2, mels=32))
-    encoder = CNN14(CNN14.Config(width=2, trim="pooling"), 32).double().eval()
+def test_it_computes_what_the_foreign_model_computes_at_every_length(frames, network):
+    state = drawn(cnn14(width=2, mels=32, **SMALLER[network]))
+    published = PANNs().published(Weights(state, {}), Reading())
+    assert published.encoder == CNN14.Config(network=network, width=2, trim="pooling")
+    encoder = CNN14(published.encoder, 32).double().eval()
     encoder.load_state_dict(convert(state, encoder).state)
     spectrogram = torch.randn(2, 32, frames, dtype=torch.float64)
     with torch.inference_mode():
         found = encoder(encoder.normalise(spectrogram, torch.tensor([frames] * 2))).cls[:, 0]
-    expected = slow_cnn14(state, spectrogram.transpose(1, 2)[:, None])
+    expected = slow_embedding(network, state, spectrogram.transpose(1, 2)[:, None])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
+        (
+            cnn14(width=2, blocks=4),
+            "these weights are of 'cnn10'; use --encoder.network cnn10",
+        ),
         (cnn14(width=64), "width 64, but the encoder has 2; use --size base"),
         (cnn14(width=3), "width 3, but the encoder has 2; use --encoder.width 3"),
         (
@@ -73,7 +93,7 @@ def test_it_computes_what_the_foreign_model_computes_at_every_length(frames):
                 for name, shape in cnn14(width=2).items()
                 if not name.startswith("conv_block5")
             },
-            "5 convolution blocks; CNN14 has 6",
+            "5 blocks and 10 convolutions of 3 x 3; allowed: those of CNN14",
         ),
     ],
 )

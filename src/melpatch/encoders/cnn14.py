@@ -1,9 +1,9 @@
-"""CNN14 of PANNs, the supervised convolutional baseline of ASiT and MaskSpec."""
+"""CNN14 of PANNs, the supervised convolutional baseline, and its smaller kin CNN10 and CNN6."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +14,37 @@ from melpatch.config import check
 from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, valid_frames
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.masked import masked_max, masked_mean
+from melpatch.nn.masked import halved, masked_max, masked_mean, silenced
 
-BLOCKS = 6
-FRAMES = 2 ** (BLOCKS - 1)
-"""Frames, and mels, that become one: every block but the last halves both."""
+Network = Literal["cnn14", "cnn10", "cnn6"]
+
+
+class Plan(NamedTuple):
+    """The blocks of a network."""
+
+    blocks: int
+    """How many there are."""
+    convolutions: int
+    """Convolutions in a block, 1 or 2."""
+    kernel: int
+    """Mels, and frames, that a convolution spans."""
+    poolings: int
+    """Blocks that halve mels and frames, from the first on."""
+
+
+PLANS: dict[Network, Plan] = {
+    "cnn14": Plan(blocks=6, convolutions=2, kernel=3, poolings=5),
+    "cnn10": Plan(blocks=4, convolutions=2, kernel=3, poolings=4),
+    "cnn6": Plan(blocks=4, convolutions=1, kernel=5, poolings=4),
+}
+"""Kong et al. 2020, table I, and the published code."""
 WIDTHS = {"nano": 5, "mini": 10, "tiny": 16, "small": 32, "base": 64}
-"""Width of each size: base is the published one; a ViT of the same name has about as many
+"""Width of each size: base is the published one; of CNN14, a ViT of the same name has about as many
 parameters."""
 
 
 class CNN14(Encoder):
-    """The CNN14 of PANNs, of any width; padding never influences valid frames.
+    """The CNN14, CNN10 or CNN6 of PANNs, of any width; padding never influences valid frames.
 
     >>> encoder = CNN14(size="tiny", n_mels=64)  # or CNN14(config, n_mels)
     >>> patches, cls, _ = encoder(torch.zeros(2, 64, 1000))  # (clip, mel, frame)
@@ -33,23 +52,23 @@ class CNN14(Encoder):
     (torch.Size([2, 31, 512]), torch.Size([2, 1, 512]))
 
     Six blocks of two convolutions, whose output is averaged over frequency, give a token per 32
-    frames. The one special token is the published embedding: maximum and mean of the tokens over
-    time, summed, through a linear layer and ReLU. A block has ``width`` channels if it is the
-    first, else twice as many as the block before it, and so does its output in ``Encoded.layers``;
-    there, the special token is the same maximum and mean over time, and tokens are averages over 32
-    frames.
+    frames; the four blocks of CNN10 and CNN6, see ``network``, one per 16. The one special token is
+    the published embedding: maximum and mean of the tokens over time, summed, through a linear
+    layer and ReLU. A block has ``width`` channels if it is the first, else twice as many as the
+    block before it, and so does its output in ``Encoded.layers``; there, the special token is the
+    same maximum and mean over time, and tokens are averages over the frames of a token.
 
     An objective that pools the tokens leaves the linear layer untrained; pooling "cls" after such
     training means nothing. Convolutions and the linear layer start Xavier-uniform, biases at 0.
     There is no gradient checkpointing, since what is computed twice would enter the running
     statistics twice.
 
-    If the frames are no multiple of 32, the rest at the end is cut before the first convolution, or
+    If the frames are no multiple of that, the rest at the end is cut before the first convolution, or
     as published in the poolings, each of which drops an odd last frame; see ``trim``. In both cases
     a clip is the same alone and beside a longer one.
 
     Source: Kong et al. 2020 (arXiv 1912.10211) and the published code. *Differs*: images and
-    kernels are (mel, frame), not (frame, mel); a clip shorter than 32 frames is completed with
+    kernels are (mel, frame), not (frame, mel); a clip shorter than a token is completed with
     zeros.
 
     Args:
@@ -60,22 +79,26 @@ class CNN14(Encoder):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(EncoderConfig):
-        """Settings of a CNN14."""
+        """Settings of a CNN14, CNN10 or CNN6."""
 
+        network: Network = "cnn14"
+        """Blocks: "cnn14" has six of two 3 x 3 convolutions, "cnn10" four of them, "cnn6" four of
+        one 5 x 5 convolution."""
         width: int = 64
-        """Channels of the first block; each of the other five has twice as many as the block before
-        it."""
+        """Channels of the first block; each other one has twice as many as the block before it."""
         dropout: float = 0.2
         """Probability that a value is dropped after a block in training."""
         neck_dropout: float = 0.5
         """Probability that a value is dropped before the last linear layer in training."""
 
         trim: Literal["before", "pooling"] = "before"
-        """Where frames past a multiple of 32 are dropped: "before" the first convolution, or
+        """Where frames past the last whole token are dropped: "before" the first convolution, or
         one by one in each "pooling" (published PANNs), so that the last ones still count a
         little."""
 
         def __post_init__(self) -> None:
+            allowed = ", ".join(get_args(Network))
+            check(self.network in PLANS, "network", self.network, allowed)
             check(self.trim in ("before", "pooling"), "trim", self.trim, "'before' or 'pooling'")
             check(self.width >= 1, "width", self.width, "1 or more")
             for name in ("dropout", "neck_dropout"):
@@ -94,18 +117,23 @@ class CNN14(Encoder):
         self, config: Config | None = None, n_mels: int = 128, *, size: str | None = None
     ) -> None:
         super().__init__()
-        allowed = f"{FRAMES} or more, since this encoder halves them five times"
-        check(n_mels >= FRAMES, "n_mels", n_mels, allowed)
         config = self.resolve(config, size)
-        patch = (n_mels, FRAMES)
+        plan = PLANS[config.network]
+        frames = 2**plan.poolings
+        allowed = f"{frames} or more, since this encoder halves them {plan.poolings} times"
+        check(n_mels >= frames, "n_mels", n_mels, allowed)
+        patch = (n_mels, frames)
         self.config = config
+        self.plan = plan
         self.grid = PatchGrid(n_mels=n_mels, patch=patch, stride=patch, partial="drop")
-        self.embed_dim = config.width * FRAMES
-        self.num_layers = BLOCKS
+        self.num_layers = plan.blocks
         self.num_cls_tokens = 1
-        channels = [1, *(config.width * 2**number for number in range(BLOCKS))]
+        channels = [1, *(config.width * 2**number for number in range(plan.blocks))]
+        self.embed_dim = channels[-1]
         self.bn0 = MaskedBatchNorm(n_mels)
-        self.blocks = nn.ModuleList(Block(*ends) for ends in pairwise(channels))
+        self.blocks = nn.ModuleList(
+            Block(*ends, plan.convolutions, plan.kernel) for ends in pairwise(channels)
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.neck = nn.Linear(self.embed_dim, self.embed_dim)
         self.neck_dropout = nn.Dropout(config.neck_dropout)
@@ -135,19 +163,18 @@ class CNN14(Encoder):
     ) -> Encoded:
         """Encode whole spectrograms; see :meth:`Encoder.forward`."""
         columns = self.grid.columns(spectrogram.shape[2])
-        images = self._images(spectrogram)
         inside = self._inside(spectrogram, valid)
-        width = FRAMES  # of a column, in frames of the images
+        images = silenced(self._images(spectrogram), inside)
+        width = self.grid.patch[1]  # of a column, in frames of the images
         outputs: list[Tensor] = []
         for number, block in enumerate(self.blocks):
-            last = number == BLOCKS - 1
-            images = block(_silenced(images, inside), inside)
-            if not last:
-                images = F.avg_pool2d(images, 2)
-                inside = _halved(inside)
+            images = block(images, inside)
+            if number < self.plan.poolings:
+                inside = halved(inside)
+                images = silenced(F.avg_pool2d(images, 2), inside)
                 width //= 2
             images = self.dropout(images)
-            if layers or last:
+            if layers or number == self.num_layers - 1:
                 outputs.append(_tokens(images, inside, columns, width))
         overall = outputs[-1][:, :1]
         patches = outputs[-1][:, 1:]
@@ -157,8 +184,8 @@ class CNN14(Encoder):
     def _images(
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip 1 mel keptframe"]:
-        """Return what the first block gets; at least 32 frames."""
-        if self.config.trim == "pooling" and spectrogram.shape[2] > FRAMES:
+        """Return what the first block gets; at least a column of frames."""
+        if self.config.trim == "pooling" and spectrogram.shape[2] > self.grid.patch[1]:
             return spectrogram[:, None]
         return self.grid.pad(spectrogram)[:, None]
 
@@ -174,30 +201,36 @@ class CNN14(Encoder):
         """
         if valid is None:
             return None
-        inside: Tensor = valid.repeat_interleave(FRAMES, dim=1)
+        width = self.grid.patch[1]
+        inside: Tensor = valid.repeat_interleave(width, dim=1)
         frames = spectrogram.shape[2]
-        if self.config.trim == "before" or frames <= FRAMES:
+        if self.config.trim == "before" or frames <= width:
             return inside
         # The frames that follow the last valid column of a clip, up to the next column.
-        rest = torch.arange(frames, device=valid.device) - FRAMES * valid.sum(dim=1)[:, None]
+        rest = torch.arange(frames, device=valid.device) - width * valid.sum(dim=1)[:, None]
         sounding = (spectrogram != 0).any(dim=1)
-        follows = sounding & (rest >= 0) & (rest < FRAMES)
+        follows = sounding & (rest >= 0) & (rest < width)
         whole = F.pad(inside, (0, frames - inside.shape[1]))
         joined: Tensor = whole | follows
         return joined
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions, each followed by a norm and ReLU."""
+    """One or two convolutions, each followed by a norm and ReLU."""
 
-    def __init__(self, channels_in: int, channels: int) -> None:
+    conv2: nn.Conv2d | None
+
+    def __init__(self, channels_in: int, channels: int, convolutions: int, kernel: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+        padding = kernel // 2
+        self.conv1 = nn.Conv2d(channels_in, channels, kernel, padding=padding, bias=False)
         self.bn1 = MaskedBatchNorm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = MaskedBatchNorm(channels)
         nn.init.xavier_uniform_(self.conv1.weight)
-        nn.init.xavier_uniform_(self.conv2.weight)
+        self.conv2 = None
+        if convolutions == 2:
+            self.conv2 = nn.Conv2d(channels, channels, kernel, padding=padding, bias=False)
+            self.bn2 = MaskedBatchNorm(channels)
+            nn.init.xavier_uniform_(self.conv2.weight)
 
     def forward(
         self,
@@ -206,22 +239,9 @@ class Block(nn.Module):
     ) -> Float[Tensor, "clip out mel frame"]:
         """Return images of the same size, with zeros at padding, as past the end of a clip."""
         images = F.relu(self.bn1(self.conv1(images), valid))
+        if self.conv2 is None:
+            return images
         return F.relu(self.bn2(self.conv2(images), valid))
-
-
-def _silenced(
-    images: Float[Tensor, "clip channel mel frame"], inside: Bool[Tensor, "clip frame"] | None
-) -> Float[Tensor, "clip channel mel frame"]:
-    """Return the images with zeros at padding, as past the end of a clip that is alone."""
-    return images if inside is None else images.masked_fill(~inside[:, None, None], 0.0)
-
-
-def _halved(inside: Bool[Tensor, "clip frame"] | None) -> Bool[Tensor, "clip half"] | None:
-    """Return which frames are valid after a pooling: those that were made of two valid ones."""
-    if inside is None:
-        return None
-    pairs = inside[:, : inside.shape[1] // 2 * 2]
-    return pairs[:, ::2] & pairs[:, 1::2]
 
 
 def _tokens(

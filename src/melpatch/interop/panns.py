@@ -1,4 +1,4 @@
-"""Weights of the published CNN14 of PANNs."""
+"""Weights of the published CNN14, CNN10 and CNN6 of PANNs."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from melpatch.audio import front_ends
-from melpatch.encoders.cnn14 import BLOCKS, CNN14, WIDTHS
+from melpatch.encoders.cnn14 import CNN14, PLANS, WIDTHS, Network
 from melpatch.errors import ConfigError
 from melpatch.interop.base import (
     Axes,
@@ -28,7 +28,7 @@ _USED = re.compile(r"bn0\.|conv_block\d+\.(conv|bn)[12]\.|fc1\.")
 
 
 class PANNs(WeightFormat):
-    """Published PANNs weights: ``bn0``, ``conv_block1`` to ``conv_block6``, ``fc1``, ``fc_audioset``.
+    """Published PANNs weights: ``bn0``, ``conv_block1`` and so on, ``fc1``, ``fc_audioset``.
 
     Its spectrograms are (frame, mel), ours (mel, frame), so that kernels are transposed. The front
     end in the file is not read.
@@ -36,9 +36,9 @@ class PANNs(WeightFormat):
     Source: Kong et al. 2020 (arXiv 1912.10211), the published code.
     """
 
-    family = "CNN14 of PANNs"
+    family = "CNN14, CNN10 or CNN6 of PANNs"
     encoder = "cnn14"
-    files = "Cnn14_mAP=0.431.pth and its kin at 16 and 8 kHz"
+    files = "Cnn14_mAP=0.431.pth, Cnn10_mAP=0.380.pth, Cnn6_mAP=0.343.pth; also at 16 and 8 kHz"
     needs = "a recipe with its pooling: finetune --recipe cnn14_own"
     licence = "CC BY 4.0"
 
@@ -63,7 +63,7 @@ class PANNs(WeightFormat):
             sample_rate = _RATES[points]
         else:
             notes.append("no spectrogram_extractor in the file, so the rate is taken to be 32 kHz")
-        encoder = CNN14.Config(width=width, trim="pooling")
+        encoder = CNN14.Config(network=_network(state), width=width, trim="pooling")
         return Published(encoder, front_ends.panns(sample_rate), notes)
 
     def convert(self, weights: Weights, encoder: CNN14, reading: Reading) -> Converted:
@@ -96,10 +96,11 @@ class PANNs(WeightFormat):
 
 def _check_size(state: Mapping[str, Tensor], encoder: CNN14) -> None:
     """Raise ConfigError unless the weights are a CNN14's of the encoder's width and mels."""
-    depth = sum(name.endswith(".conv2.weight") for name in state)
-    if depth != BLOCKS or "fc1.weight" not in state:
+    network = _network(state)
+    if network != encoder.config.network:
         raise ConfigError(
-            f"a PANNs network with {depth} convolution blocks; CNN14 has {BLOCKS}, and fc1"
+            f"encoder.network = {encoder.config.network!r}, but these weights are of {network!r}; "
+            f"use --encoder.network {network}"
         )
     width = len(state["conv_block1.conv1.weight"])
     if width != encoder.config.width:
@@ -114,6 +115,26 @@ def _check_size(state: Mapping[str, Tensor], encoder: CNN14) -> None:
             f"trained on {mels} mels, but the front end has {encoder.grid.n_mels}; use a recipe "
             f"with the front end of PANNs (melpatch list recipes), or --front-end.n-mels {mels}"
         )
+
+
+def _network(state: Mapping[str, Tensor]) -> Network:
+    """Return which network the weights are of.
+
+    Raises:
+        ConfigError: its blocks are those of none of them, or fc1 is missing.
+    """
+    kernels = [name for name in state if re.fullmatch(r"conv_block\d+\.conv[12]\.weight", name)]
+    blocks = len({name.split(".")[0] for name in kernels})
+    size = len(state["conv_block1.conv1.weight"][0, 0])
+    given = (blocks, len(kernels), size)
+    for network, plan in PLANS.items():
+        published = (plan.blocks, plan.blocks * plan.convolutions, plan.kernel)
+        if given == published and "fc1.weight" in state:
+            return network
+    raise ConfigError(
+        f"a PANNs network with {blocks} blocks and {len(kernels)} convolutions of {size} x {size}; "
+        "allowed: those of CNN14, CNN10 and CNN6, with fc1"
+    )
 
 
 def _own_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Mean and maximum over the tokens that are not padding."""
+"""Tokens and images without padding: their mean and maximum, zeros at padding, halved lengths."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,3 +31,18 @@ def masked_max(
 def at_least_float32(values: Tensor) -> Tensor:
     """Return the values in float32, or in float64 where they are."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+def silenced(
+    images: Float[Tensor, "clip channel mel frame"], inside: Bool[Tensor, "clip frame"] | None
+) -> Float[Tensor, "clip channel mel frame"]:
+    """Return the images with zeros at padding, as past the end of a clip that is alone."""
+    return images if inside is None else images.masked_fill(~inside[:, None, None], 0.0)
+
+
+def halved(inside: Bool[Tensor, "clip frame"] | None) -> Bool[Tensor, "clip half"] | None:
+    """Return which frames are valid after a pooling: those that were made of two valid ones."""
+    if inside is None:
+        return None
+    pairs = inside[:, : inside.shape[1] // 2 * 2]
+    return pairs[:, ::2] & pairs[:, 1::2]
