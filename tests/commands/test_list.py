@@ -61,6 +61,8 @@ def test_families_of_weights_say_what_they_need_and_their_licence(capsys):
     listed = json.loads(capsys.readouterr().out)["weights"]
     assert listed.keys() == set(registry.names("interop"))
     assert listed["maskspec"]["encoder"] == "vit"
+    assert listed["maskspec"]["classifier"] == "left out"
+    assert listed["panns"]["classifier"] == "read by melpatch import"
     for facts in listed.values():
         assert all(facts[name] for name in ("family", "files", "needs", "licence"))
 

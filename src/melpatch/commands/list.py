@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.table import Table
@@ -60,6 +60,7 @@ def _list_weights(*, as_json: bool) -> None:
     formats = {name: registry.find("interop", name) for name in registry.all_names("interop")}
     facts = {
         name: {fact: getattr(weight_format, fact) for fact in _FACTS}
+        | {"classifier": _classifier(weight_format)}
         for name, weight_format in formats.items()
     }
     if as_json:
@@ -69,9 +70,18 @@ def _list_weights(*, as_json: bool) -> None:
         table = Table(title=family["family"], title_justify="left", box=None, show_header=False)
         table.add_column(no_wrap=True)
         table.add_column()
-        for fact in _FACTS[1:]:
+        for fact in (*_FACTS[1:], "classifier"):
             table.add_row(fact, family[fact])
         console().print(table)
+
+
+def _classifier(weight_format: Any) -> str:
+    """Return whether a format states its head, so that its classifiers are used as they are."""
+    from melpatch.interop.base import WeightFormat  # not above: it imports torch
+
+    if weight_format.head is WeightFormat.head:
+        return "left out"
+    return "read by melpatch import"
 
 
 def _table(kind: str, pieces: Mapping[str, Piece]) -> Table:

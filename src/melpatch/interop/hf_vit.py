@@ -131,7 +131,17 @@ class HFViT(TimmViT):
         return LogMel.Config(**settings)
 
     def published(self, weights: Weights, reading: Reading) -> Published:
-        """Return the settings of the encoder and its front end; see :class:`WeightFormat`."""
+        """Return the settings of the encoder and its front end; see :class:`WeightFormat`.
+
+        Raises:
+            ConfigError: the blocks have another activation than a GELU.
+        """
+        activation = _config(weights).get("hidden_act", "gelu")
+        if activation != "gelu":
+            raise ConfigError(
+                f"hidden_act = {shortened(activation)} in config.json; allowed: 'gelu', which the "
+                "blocks of the encoder have"
+            )
         settings = super().published(weights, reading)
         if settings.front_end is None or "preprocessor_config" in weights.facts:
             return settings
@@ -152,6 +162,7 @@ class HFViT(TimmViT):
                 "a classifier without config.json beside it, which tells its labels and settings; "
                 "put both into one folder, with preprocessor_config.json"
             )
+        _require_one_size(weights)
         kind = config.get("problem_type")
         if kind not in _MULTI_LABEL:
             allowed = ", ".join(filter(None, _MULTI_LABEL))
@@ -170,6 +181,19 @@ class HFViT(TimmViT):
 def _config(weights: Weights) -> dict[str, Any]:
     config: dict[str, Any] = weights.facts.get("config", {})
     return config
+
+
+def _require_one_size(weights: Weights) -> None:
+    """Raise ConfigError if model and feature extractor have spectrograms of different sizes."""
+    config = _config(weights)
+    extractor = weights.facts.get("preprocessor_config", {})
+    for name in ("max_length", "num_mel_bins"):
+        wanted = config.get(name)
+        if wanted is not None and extractor.get(name, wanted) != wanted:
+            raise ConfigError(
+                f"{name} = {shortened(extractor[name])} in preprocessor_config.json, but "
+                f"{shortened(wanted)} in config.json; download both from one place"
+            )
 
 
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
