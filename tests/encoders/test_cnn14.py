@@ -255,3 +255,25 @@ def test_wrong_settings_are_named(settings, named):
 def test_another_number_of_mels_is_refused():
     with pytest.raises(ConfigError, match="n_mels = 64; allowed: 40"):
         build()(noise(1, 64, 64))
+
+
+class ClassToken(nn.Module):
+    """The embedding of an encoder, as a network of one input and one output."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, spectrogram):
+        return self.encoder(spectrogram).cls
+
+
+@pytest.mark.parametrize("trim", ["before", "pooling"])
+def test_one_graph_takes_any_number_of_clips_and_frames(trim):
+    network = ClassToken(build(trim=trim))
+    dynamic = torch.export.Dim.DYNAMIC
+    example = (noise(2, N_MELS, 100),)
+    shapes = ({0: dynamic, 2: dynamic},)
+    recorded = torch.export.export(network, example, dynamic_shapes=shapes, strict=False)
+    given = noise(3, N_MELS, 133)
+    torch.testing.assert_close(recorded.module(check_guards=False)(given), network(given))
