@@ -21,10 +21,11 @@ from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, onto, recipe_settings
 from melpatch.training.checkpoints import Progress
 from melpatch.training.config import RunConfig, build, read_settings
+from melpatch.training.foreign import open_foreign
 from melpatch.training.loop import Evaluate, fit
 from melpatch.training.run import Run
 from melpatch.training.size import require_training_fits
-from melpatch.training.start import load_run, plan
+from melpatch.training.start import plan
 from melpatch.training.trackers import Track, Tracker, make_tracker
 from melpatch.weight_files import is_weights
 from melpatch.workflows.corpus import (
@@ -325,7 +326,7 @@ def starting_settings(
     if source is None:
         return as_published(base, init, reading or Reading(), size=size, encoder=encoder)
     if is_weights(str(source)):
-        return onto(base, load_run(source)[0])
+        return onto(base, open_foreign(str(source)).config)
     return onto(base, read_settings(source, trust_code=trust_code))
 
 
