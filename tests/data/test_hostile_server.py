@@ -218,7 +218,7 @@ def test_a_transfer_that_goes_on_is_bounded_too(tmp_path, monkeypatch, ranged):
 
 def test_all_indices_together_are_limited(packed_shards, monkeypatch):
     monkeypatch.setattr(remote, "_INDICES_BYTES", 2 * len(contents(packed_shards)["index.csv"]))
-    monkeypatch.setattr(remote, "_limit", lambda: 0)
+    monkeypatch.setattr(remote, "cache_limit", lambda: 0)
     monkeypatch.setattr(remote, "_require_room", lambda *_: None)
     with server(contents(packed_shards)) as (host, _):
         for number in range(2):

@@ -10,7 +10,7 @@ import re
 
 from melpatch.errors import ConfigError, DataError, shortened
 
-PROTOCOLS = ("file", "http", "https", "s3", "s3a", "gs", "gcs")
+PROTOCOLS = ("file", "http", "https", "s3", "s3a", "gs", "gcs", "hf")
 """Protocols that are always allowed."""
 ALLOWED = "MELPATCH_PROTOCOLS"
 """Environment variable with further ones, separated by commas, such as ``abfs,hdfs``."""

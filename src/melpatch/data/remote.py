@@ -28,15 +28,21 @@ from melpatch.atomic import clear_partial, move_into_place
 from melpatch.data import transfers
 from melpatch.data.addresses import PROTOCOLS, is_shard_name, require_plain_url
 from melpatch.data.bounded import CHECK_URL, BoundedTransfer, too_large
+from melpatch.data.cache import CACHE_FOLDER, CACHE_LIMIT, cache_limit, cache_root
 from melpatch.data.shards import ABOUT, ABOUT_BYTES, INDEX, Shard, digest, read_shard_set
 from melpatch.errors import AudioError, ConfigError, DataError, MelpatchError, UnreachableError
 from melpatch.progress import notice
 
 T = TypeVar("T")
-_FOLDER = "MELPATCH_CACHE"
-_LIMIT = "MELPATCH_CACHE_GIB"
-_DEFAULT_GIB = "20"
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+_EXTRAS = {
+    "hf": "hub",
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "http": "http",
+    "https": "http",
+}
 # Seconds before each retry of a failed transfer.
 _RETRY_AFTER = (1.0, 4.0, 15.0)
 # Largest index that is fetched: about ten million clips.
@@ -60,7 +66,7 @@ def mirror(url: str) -> tuple[Path, str]:
     Raises:
         DataError: there are no shards at that URL, it cannot be reached, or a library is missing.
     """
-    return _mirror(url.rstrip("/"), _root())
+    return _mirror(url.rstrip("/"), cache_root())
 
 
 def locate(url: str) -> tuple[Path, str]:
@@ -84,8 +90,8 @@ def remote_sizes(url: str) -> dict[str, int] | None:
     # Over HTTP, each server lists its folders differently, if at all.
     if url.startswith(("http:", "https:")):
         return None
-    system, place = _filesystem(url)
-    listed = _with_retries(lambda: system.ls(place, detail=True), url)
+    system, place = filesystem(url)
+    listed = with_retries(lambda: system.ls(place, detail=True), url)
     by_name = {entry["name"].rpartition("/")[2]: entry["size"] for entry in listed}
     if None in by_name.values():
         return None
@@ -118,14 +124,14 @@ def fetch(url: str, path: Path) -> None:
 
 @lru_cache
 def _mirror(url: str, root: Path) -> tuple[Path, str]:
-    system, place = _filesystem(url)
+    system, place = filesystem(url)
     if isinstance(system, LocalFileSystem):
         return Path(place), ""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=root, prefix=".about-") as aside:
             about_file = Path(aside, ABOUT)
-            _get(system, f"{place}/{ABOUT}", about_file, f"{url}/{ABOUT}", ABOUT_BYTES)
+            get_file(system, f"{place}/{ABOUT}", about_file, f"{url}/{ABOUT}", ABOUT_BYTES)
             content = about_file.read_bytes()
             # Refused before anything is made of it.
             read_shard_set(Path(aside), url)
@@ -142,12 +148,12 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
     except AudioError as error:
         raise DataError(str(error)) from error
     about = read_shard_set(folder, url)
-    limit = _limit()
+    limit = cache_limit()
     for shard in about.shards:
         _require_room(shard, limit)
     if about.size > limit:
         gib = f"{about.size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}"
-        fix = f"give --shards-at-once where you train, or raise {_LIMIT}"
+        fix = f"give --shards-at-once where you train, or raise {CACHE_LIMIT}"
         notice(f"{url}: holds {gib}, so shards are fetched repeatedly; {fix}")
     return folder, url
 
@@ -161,12 +167,12 @@ def _fetch_index(system: Any, place: str, url: str, folder: Path) -> None:
         return
     # Indices are never deleted to make room, so together they have a limit of their own.
     indices = sum(file.stat().st_size for file in folder.parent.glob(f"*/{INDEX}"))
-    most = min(_INDEX_BYTES, max(_INDICES_BYTES, _limit() // 4) - indices)
+    most = min(_INDEX_BYTES, max(_INDICES_BYTES, cache_limit() // 4) - indices)
     if most <= 0:
         raise DataError(
             f"{folder.parent}: the lists of clips in it take {indices / 2**20:,.0f} MiB; "
             "delete the "
-            f"folders of shards that you no longer use, or raise {_LIMIT}"
+            f"folders of shards that you no longer use, or raise {CACHE_LIMIT}"
         )
 
     def check() -> None:
@@ -174,13 +180,13 @@ def _fetch_index(system: Any, place: str, url: str, folder: Path) -> None:
             raise transfers.WrongContentError(f"does not match the checksum in {ABOUT}")
 
     try:
-        _get(system, f"{place}/{INDEX}", aside, f"{url}/{INDEX}", most, check)
+        get_file(system, f"{place}/{INDEX}", aside, f"{url}/{INDEX}", most, check)
         move_into_place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str) -> tuple[Any, str]:
     """Return fsspec's file system of a URL, and its path there."""
     protocol = require_plain_url(url)
     try:
@@ -196,7 +202,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return system, str(place).rstrip("/")
 
 
-def _get(
+def get_file(
     system: Any,
     place: str,
     path: Path,
@@ -219,13 +225,13 @@ def _get(
         check()
 
     try:
-        _with_retries(copy, url)
+        with_retries(copy, url)
     except MelpatchError:
         path.unlink(missing_ok=True)
         raise
 
 
-def _with_retries(action: Callable[[], T], url: str) -> T:
+def with_retries(action: Callable[[], T], url: str) -> T:
     """Return the result of a transfer, which is retried when it breaks off."""
     transfers.require_present(url)
     for wait in (*_RETRY_AFTER, None):
@@ -257,7 +263,9 @@ def _with_retries(action: Callable[[], T], url: str) -> T:
 
 def _storage_error(url: str, folder: Path, error: OSError) -> UnreachableError:
     reason = f"cannot be stored in {folder} ({error.strerror})"
-    return UnreachableError(url, reason, f"make room there, or let {_FOLDER} name another folder")
+    return UnreachableError(
+        url, reason, f"make room there, or let {CACHE_FOLDER} name another folder"
+    )
 
 
 def _transfer(url: str, path: Path) -> None:
@@ -278,7 +286,7 @@ def _transfer(url: str, path: Path) -> None:
         raise AudioError(
             url, f"is not in {ABOUT}", "take the list of clips that was packed with the shards"
         )
-    system, place = _filesystem(url)
+    system, place = filesystem(url)
     part = _reserve(url, path, shard)
 
     def copy() -> None:
@@ -291,11 +299,11 @@ def _transfer(url: str, path: Path) -> None:
 
     try:
         with transfers.reported(url, part, shard.size):
-            _with_retries(copy, url)
+            with_retries(copy, url)
         # Fetched once more, in case the transfer damaged it.
         if digest(part) != shard.sha256:
             part.write_bytes(b"")
-            _with_retries(copy, url)
+            with_retries(copy, url)
         if digest(part) != shard.sha256:
             reason = f"is damaged: its checksum is not that in {ABOUT}"
             raise AudioError(url, reason, "copy it there again or pack again")
@@ -307,7 +315,7 @@ def _transfer(url: str, path: Path) -> None:
 def _require_room(shard: Shard, limit: int) -> None:
     if shard.size > limit:
         wanted = f"at least the {shard.size / 2**30:.3g} GiB of {shard.name}"
-        raise ConfigError(f"{_LIMIT} = {limit / 2**30:g}; allowed: {wanted}")
+        raise ConfigError(f"{CACHE_LIMIT} = {limit / 2**30:g}; allowed: {wanted}")
 
 
 def _reserve(url: str, path: Path, shard: Shard) -> Path:
@@ -316,7 +324,7 @@ def _reserve(url: str, path: Path, shard: Shard) -> Path:
     Raises:
         UnreachableError: the transfers of other processes take all room, and none of them advances.
     """
-    limit = _limit()
+    limit = cache_limit()
     root = path.parent.parent
     _require_room(shard, limit)
     # This process holds the lock, so other temporary files are from processes that were killed.
@@ -372,24 +380,3 @@ def _stale(part: Path) -> bool:
             return True
     except Timeout:
         return False
-
-
-def _root() -> Path:
-    """Return the folder of the cache."""
-    given = os.environ.get(_FOLDER)
-    if given:
-        return Path(given).absolute()
-    return Path.home() / ".cache" / "melpatch"
-
-
-def _limit() -> int:
-    """Return the size limit of the cache in bytes."""
-    given = os.environ.get(_LIMIT, _DEFAULT_GIB)
-    try:
-        gib = float(given)
-    except ValueError:
-        gib = 0.0
-    if not gib > 0:
-        raise ConfigError(f"{_LIMIT} = {given!r}; allowed: gibibytes above 0")
-    # Infinity becomes 2^50 bytes.
-    return int(min(gib, 1 << 20) * (1 << 30))

@@ -12,6 +12,7 @@ from melpatch.counted import counted
 from melpatch.data.columns import ColumnNames
 from melpatch.data.corpus import Rejected
 from melpatch.data.file_names import path_of_url, readable
+from melpatch.data.hub import fetched_dataset, is_hub
 from melpatch.data.layouts import is_split_folder, read_folder
 from melpatch.data.listing import read_table
 from melpatch.data.recognition import files_of
@@ -73,6 +74,9 @@ def read_source(
     source = _decoded(source)
     names = names or ColumnNames()
     if is_url(source):
+        dataset = fetched_dataset(str(source)) if is_hub(str(source)) else None
+        if dataset is not None:
+            return _read_folder(dataset, names, whole_folder=whole_folder)
         folder, url = mirror(str(source))
         return read_table(verified_index(folder, str(source)), names, url)
     source = Path(source)
