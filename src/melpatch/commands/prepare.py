@@ -50,7 +50,8 @@ class Config:
 
     sources: tyro.conf.Positional[tuple[str, ...]]
     """Folders (sub-folders are labels), CSV files (columns path, label, split, start, duration, group),
-    shards (melpatch pack) or their URLs; or the name of a public dataset (melpatch datasets)."""
+    shards (melpatch pack) or their URLs, Parquet and manifests of others (docs/data.md);
+    or the name of a public dataset (melpatch datasets)."""
     root: Path | None = None
     """Folder of the public dataset."""
     subset: str = ""

@@ -96,7 +96,7 @@ def _files(url: str, place: str, listed: dict[str, Any]) -> list[HubFile]:
     else:
         raise DataError(
             f"{url}: holds no Parquet and no tar file; name a folder that does, or the copy that the "
-            f"Hub makes of many data sets, {url}@~parquet"
+            f"Hub makes of many data sets, {url}@refs/convert/parquet"
         )
     if len(names) > _MOST_FILES:
         raise DataError(f"{url}: holds {len(names):,} files; name a folder of it")

@@ -36,7 +36,8 @@ class InferenceConfig:
     run: tyro.conf.Positional[Path]
     """Run folder, or a classifier of other code: a folder of Hugging Face, hf:owner/name, or a weight file."""
     recordings: tyro.conf.Positional[tuple[str, ...]]
-    """Audio files, folders of them, CSV files with a column path, folders of shards, or URLs of these."""
+    """Audio files, folders of them, CSV files with a column path, folders of shards, URLs of these, or
+    data of others (docs/data.md)."""
     out: Path
     """File to write."""
     batch_size: int | None = None
