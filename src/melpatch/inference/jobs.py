@@ -149,7 +149,7 @@ def _place_columns(recordings: Sequence[Clip], timed: bool) -> list[Column]:
     ]
     if any(clip.size for clip in recordings):
         times += [_packed_column(name, recordings) for name in PACKED_COLUMNS]
-    if any(clip.duration < inf or clip.start for clip in recordings):
+    if any(clip.size or clip.duration < inf or clip.start for clip in recordings):
         return [path, key, *times]
     return [path, *times] if timed else [path]
 
