@@ -92,7 +92,10 @@ def test_what_does_not_fit_is_not_fetched(system, dataset, monkeypatch):
 @pytest.mark.parametrize(
     ("listed", "message"),
     [
-        ({"README.md": {"size": 1}}, "holds no Parquet and no tar file; .*me/set@refs/convert/parquet"),
+        (
+            {"README.md": {"size": 1}},
+            "holds no Parquet and no tar file; .*me/set@refs/convert/parquet",
+        ),
         (
             {"../../x.parquet": {"size": 1}},
             r"lists a file '\.\./\.\./x\.parquet', which is no plain",
