@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 
 # Byte code is kept; otherwise both workers, and every process that a test starts, compile all modules.
 test: $(INSTALLED)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check $(SOURCES)
