@@ -4,6 +4,7 @@ jaxtyping checks arguments and result by two functions that it generates, and bi
 them in a message. Here beartype alone checks a function, in the same scope of named axes.
 """
 
+import dataclasses
 import functools
 import inspect
 import types
@@ -27,15 +28,24 @@ def _decorator(*, typechecker):
 
 
 def _checked(typechecker, function):
+    if dataclasses.is_dataclass(function):
+        # Unless it is that of a class it inherits from, which is checked.
+        if not hasattr(function.__init__, "__wrapped__"):
+            function.__init__ = _checked(typechecker, function.__init__)
+        return function
     if not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
         return _with_messages(function, typechecker=typechecker)
-    inner = _checks(_with_known_types(function))
+    inner = None
 
     @functools.wraps(function)
     def wrapped(*arguments, **named):
+        nonlocal inner
         # The sizes of a graph that is recorded are symbols, which are no whole numbers yet.
         if jaxtyping.config.jaxtyping_disable or torch.compiler.is_exporting():
             return function(*arguments, **named)
+        # Made at the first call, since most functions of the package are not called by most processes.
+        if inner is None:
+            inner = _checks(_with_known_types(function))
         with _with_messages("context"):
             return inner(*arguments, **named)
 
@@ -55,6 +65,10 @@ def _with_known_types(function):
     del copy.__wrapped__
     copy.__kwdefaults__ = function.__kwdefaults__
     copy.__annotations__ = _known_types(function)
+    # Of a dataclass: what stands for a default that is made anew each time.
+    for name, default in (function.__kwdefaults__ or {}).items():
+        if default is dataclasses._HAS_DEFAULT_FACTORY:
+            copy.__annotations__[name] = copy.__annotations__[name] | type(default)
     return copy
 
 

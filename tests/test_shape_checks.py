@@ -5,6 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from melpatch.nn.patch_losses import joint_loss, reconstruction_loss
+from melpatch.training.config import RunConfig, TrainConfig
 
 
 def test_axes_of_one_name_are_of_one_length():
@@ -21,3 +22,10 @@ def test_results_are_checked():
         joint_loss({"mse": torch.zeros(1)}, 1.0)
     with pytest.raises(TypeCheckError):
         joint_loss({"mse": torch.zeros(())}, "all")
+
+
+def test_settings_are_checked_those_with_a_default_that_is_made_too():
+    assert RunConfig(train=TrainConfig(steps=3)).train.steps == 3
+    for wrong in ({"seed": "0"}, {"train": 3}):
+        with pytest.raises(TypeCheckError):
+            RunConfig(**wrong)

@@ -61,7 +61,7 @@ def test_what_all_clips_share_decides_nothing_once_vectors_are_standardised(stan
 
 def test_embeddings_that_are_not_finite_are_refused():
     good, bad = np.ones((3, 2)), np.array([[1.0, np.nan]])
-    with pytest.raises(MelpatchError, match="test features of 1 of 1 clips"):
+    with pytest.raises(MelpatchError, match="test features of 1 of 1 clip"):
         neighbour_shares(good, np.eye(3), bad)
-    with pytest.raises(MelpatchError, match="training features of 1 of 1 clips"):
+    with pytest.raises(MelpatchError, match="training features of 1 of 1 clip"):
         neighbour_shares(bad, np.eye(1), good)
