@@ -96,7 +96,7 @@ def test_the_published_steps_take_the_operations_of_ours_and_ssast_of_two_passes
     speed = benchmark("speed")
     two_passes, one_pass, theirs, ours = (
         speed.Stepper(
-            speed.Setting("nano", "32-true", 1, 10.0, 1, task, "eager"), speed.Config(**TINY)
+            speed.Setting("tiny", "32-true", 1, 10.0, 1, task, "eager"), speed.Config(**TINY)
         ).count()
         for task in ("ssast_published", "ssast_patch", "asit_published", "asit_2023")
     )
