@@ -23,6 +23,8 @@ ALL = {
     "panns at 16 kHz": front_ends.panns(16000),
     "panns at 8 kHz": front_ends.panns(8000),
     "cola": front_ends.cola(),
+    "atst": front_ends.atst(),
+    "dasheng": front_ends.dasheng(),
 }
 
 
@@ -107,6 +109,25 @@ def test_cola():
     assert mel.shape == (64, 98)  # what COLA's encoder is given of a second
     np.testing.assert_allclose(
         features(front_ends.cola(), wave), np.log(np.maximum(mel, 1e-5)), rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "n_fft", "low", "high", "below", "lowest", "width"),
+    [
+        (front_ends.atst(), 1024, 60.0, 7800.0, 80.0, -79.6482, 130.3324),
+        (front_ends.dasheng(), 512, 0.0, 8000.0, 120.0, -1.0, 2.0),
+    ],
+    ids=["atst", "dasheng"],
+)
+def test_torchaudios_decibels(config, n_fft, low, high, below, lowest, width):
+    wave, window = sound(20011), scipy.signal.get_window("hann", n_fft)
+    wave[:4000] = 0.0
+    power = spectrum(np.pad(wave, n_fft // 2, mode="reflect"), window, 160, n_fft) ** 2
+    decibels = 10 * np.log10(np.maximum(filters("htk", 16000, n_fft, 64, low, high) @ power, 1e-10))
+    decibels = np.maximum(decibels, decibels.max() - below)
+    np.testing.assert_allclose(
+        features(config, wave), (decibels - lowest) / width * 2 - 1, rtol=0, atol=1e-8
     )
 
 

@@ -27,9 +27,10 @@ settings = st.builds(
     remove_offset=st.booleans(),
     window=st.sampled_from(["hann", "hann_periodic", "povey"]),
     spectrum=st.sampled_from(["power", "magnitude"]),
-    mel=st.sampled_from(["kaldi", "slaney"]),
+    mel=st.sampled_from(["kaldi", "htk", "slaney"]),
     floor=st.sampled_from([1e-10, 1e-5]),
     floor_added=st.booleans(),
+    range_db=st.sampled_from([None, 20.0, 80.0]),
 )
 lengths = st.one_of(st.integers(0, 20), st.integers(20, 1500))
 
@@ -89,7 +90,10 @@ def slow(config, wave):
         columns.append(
             np.log(mel + config.floor if config.floor_added else np.maximum(mel, config.floor))
         )
-    return (np.array(columns).T - config.mean) / (config.scale * config.std)
+    log_mel = np.array(columns).T
+    if config.range_db is not None:
+        log_mel = np.maximum(log_mel, log_mel.max() - config.range_db * math.log(10) / 10)
+    return (log_mel - config.mean) / (config.scale * config.std)
 
 
 @given(settings, lengths, st.sampled_from([1.0, 1e-6]))

@@ -17,6 +17,10 @@ def htk(hz):
     return 2595.0 * math.log10(1.0 + hz / 700.0)
 
 
+def htk_hz(mel):
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+
 def slaney(hz):
     return hz * 3 / 200 if hz < 1000 else 15 + math.log(hz / 1000) / (math.log(6.4) / 27)
 
@@ -41,6 +45,16 @@ def test_slaneys_filters_are_triangles_of_area_1_over_hertz(rate, n_fft, n_mels,
         "slaney", sample_rate=rate, n_fft=n_fft, n_mels=n_mels, low_hz=low, high_hz=high
     )
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "n_fft", "n_mels", "low", "high"), LAYOUTS)
+def test_htks_filters_are_triangles_of_height_1_over_hertz(rate, n_fft, n_mels, low, high):
+    bins = np.linspace(0, rate / 2, n_fft // 2 + 1)
+    expected = [weights for *_, weights in triangles(n_mels, low, high, htk, htk_hz, bins)]
+    ours = mel_filters(
+        "htk", sample_rate=rate, n_fft=n_fft, n_mels=n_mels, low_hz=low, high_hz=high
+    )
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("rate", "n_fft", "n_mels", "low", "high"), LAYOUTS)

@@ -5,10 +5,9 @@ Those of PANNs and COLA only set the unit, since the first norm of a CNN14 norma
 scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stats`` prints them).
 """
 
-import math
 from dataclasses import replace
 
-from melpatch.audio.logmel import LOG_FLOOR, LogMel
+from melpatch.audio.logmel import DECIBELS, LOG_FLOOR, LogMel
 
 
 def kaldi() -> LogMel.Config:
@@ -107,8 +106,7 @@ def panns(sample_rate: int = 32000) -> LogMel.Config:
         mel="slaney",
         floor=1e-10,
         mean=0.0,
-        # A decibel, in natural logarithms.
-        std=math.log(10.0) / 10.0,
+        std=1.0 / DECIBELS,
         scale=1.0,
     )
 
@@ -133,4 +131,46 @@ def cola() -> LogMel.Config:
         mean=0.0,
         std=1.0,
         scale=1.0,
+    )
+
+
+def atst() -> LogMel.Config:
+    """ATST-Clip and ATST-Frame: torchaudio's log-mel in decibels, from -1 to 1 in most clips.
+
+    Source: Li et al. 2022 (arXiv 2204.12076) and 2024 (arXiv 2306.04186), published code: from
+    -79.6482 to 50.6842 dB, no lower than 80 dB below the loudest value.
+    """
+    return LogMel.Config(
+        window_ms=64.0,
+        n_mels=64,
+        low_hz=60.0,
+        high_hz=7800.0,
+        preemphasis=0.0,
+        centred=True,
+        remove_offset=False,
+        window="hann_periodic",
+        mel="htk",
+        floor=1e-10,
+        range_db=80.0,
+        mean=-14.482 / DECIBELS,
+        std=65.1662 / DECIBELS,
+        scale=1.0,
+    )
+
+
+def dasheng() -> LogMel.Config:
+    """Dasheng: torchaudio's log-mel in decibels, no lower than 120 dB below the loudest value.
+
+    Source: Dinkel et al. 2024 (arXiv 2406.06992), published code.
+    *Differs:* there, the loudest value is that of the batch. The statistics of mel bins are weights
+    there; here mean and std set the unit, a decibel.
+    """
+    return replace(
+        atst(),
+        window_ms=32.0,
+        low_hz=0.0,
+        high_hz=8000.0,
+        range_db=120.0,
+        mean=0.0,
+        std=1.0 / DECIBELS,
     )

@@ -17,6 +17,8 @@ from melpatch.audio.front_end_limits import check_sizes
 from melpatch.audio.mel import MelScale, mel_filters
 from melpatch.config import check
 
+DECIBELS = 10.0 / math.log(10.0)
+"""Decibels in a unit of the natural logarithm."""
 LOG_FLOOR = 2.0**-23
 """Least energy of a mel bin, float32's epsilon as in Kaldi: silence is ln(2^-23) = -15.94."""
 
@@ -94,11 +96,15 @@ class LogMel(nn.Module):
         spectrum: Spectrum = "power"
         """Input of the mel filters: squared magnitudes ("power") or magnitudes."""
         mel: MelScale = "kaldi"
-        """Filters: "kaldi" (HTK's mels, height 1; as TensorFlow) or "slaney" (area 1; as librosa)."""
+        """Filters: "kaldi" (linear in HTK's mels, height 1; as TensorFlow), "htk" (the same corners,
+        linear in hertz; as torchaudio) or "slaney" (area 1; as librosa)."""
         floor: float = LOG_FLOOR
         """Least value of a mel bin before the logarithm."""
         floor_added: bool = False
         """Whether the floor is added to every mel bin, instead of replacing smaller values."""
+        range_db: float | None = None
+        """Most decibels that a value lies below the loudest of its clip, lower ones being raised;
+        None: no limit."""
         mean: float = -4.2677393
         """Mean of the log-mel values (natural log), AudioSet's; `melpatch stats` measures yours."""
         std: float = 4.5689974
@@ -118,6 +124,8 @@ class LogMel(nn.Module):
                 value = getattr(self, name)
                 fits = isinstance(value, int | float) and 0.0 < value < math.inf
                 check(fits, name, value, "a finite number above 0")
+            fits = self.range_db is None or 0.0 < self.range_db < math.inf
+            check(fits, "range_db", self.range_db, "a finite number above 0, or None")
             for name, choices in _CHOICES.items():
                 value = getattr(self, name)
                 allowed = get_args(choices)
@@ -339,7 +347,21 @@ class LogMel(nn.Module):
             mel = mel + config.floor
         else:
             mel = mel.clamp(min=config.floor)
-        return self._normalised(mel.log())
+        log_mel = mel.log()
+        if config.range_db is not None:
+            log_mel = self._within_range(log_mel, lengths)
+        return self._normalised(log_mel)
+
+    def _within_range(
+        self, log_mel: Float[Tensor, "*clip mel frame"], lengths: Int[Tensor, "*clip"]
+    ) -> Float[Tensor, "*clip mel frame"]:
+        """Return log-mel values of which none is ``range_db`` below the loudest of its clip."""
+        assert self.config.range_db is not None
+        # Frames past the end of a clip hold a share of its last samples.
+        frames = torch.arange(log_mel.shape[-1], device=log_mel.device)
+        inside = (frames < self.frames(lengths)[..., None])[..., None, :]
+        loudest = log_mel.masked_fill(~inside, -math.inf).amax(dim=(-2, -1), keepdim=True)
+        return log_mel.maximum(loudest - self.config.range_db / DECIBELS)
 
     def _prepared(
         self, wave: Float[Tensor, "*clip sample"], lengths: Int[Tensor, "*clip"]

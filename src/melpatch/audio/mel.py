@@ -1,11 +1,11 @@
-"""Mel filter banks: Kaldi's and Slaney's."""
+"""Mel filter banks: Kaldi's, HTK's and Slaney's."""
 
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-MelScale = Literal["kaldi", "slaney"]
+MelScale = Literal["kaldi", "htk", "slaney"]
 
 
 def mel_filters(
@@ -14,14 +14,15 @@ def mel_filters(
     """Return the weight of every FFT bin in every mel bin, in float64.
 
     "kaldi": triangles of height 1, linear in HTK's mels, as in TensorFlow's
-    ``linear_to_mel_weight_matrix``. "slaney": triangles of area 1 Hz, linear in hertz, with corners
+    ``linear_to_mel_weight_matrix``. "htk": the same corners, but linear in hertz, as in torchaudio by
+    default. "slaney": triangles of area 1 Hz, linear in hertz, with corners
     on the mel scale of Slaney's Auditory Toolbox (1998), as in librosa by default.
 
     Narrow triangles may fall between two FFT bins and stay empty, as in these libraries: the fourth
     of Kaldi's 128 at 16 kHz and 512 points does.
 
     Args:
-        scale: "kaldi" or "slaney".
+        scale: "kaldi", "htk" or "slaney".
         sample_rate: sampling rate in Hz.
         n_fft: points of the Fourier transform, even; there are ``n_fft // 2 + 1`` FFT bins.
         n_mels: number of mel bins.
@@ -33,6 +34,10 @@ def mel_filters(
     if scale == "kaldi":
         bins = _htk(hz)
         corners = np.linspace(_htk(low_hz), _htk(high_hz), n_mels + 2)[:, None]
+        height = 1.0
+    elif scale == "htk":
+        bins = hz
+        corners = _htk_hz(np.linspace(_htk(low_hz), _htk(high_hz), n_mels + 2))[:, None]
         height = 1.0
     else:
         bins = hz
@@ -52,6 +57,11 @@ def mel_filters(
 def _htk(hz: Any) -> Any:
     """Return HTK's mels, with the natural logarithm as in Kaldi."""
     return 1127.0 * np.log1p(hz / 700.0)
+
+
+def _htk_hz(mel: Any) -> Any:
+    """Return the hertz of HTK's mels."""
+    return 700.0 * np.expm1(mel / 1127.0)
 
 
 def _slaney(hz: Any) -> Any:

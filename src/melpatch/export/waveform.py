@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from melpatch.audio.framing import mirror, window_weights
-from melpatch.audio.logmel import LogMel
+from melpatch.audio.logmel import DECIBELS, LogMel
 from melpatch.audio.mel import mel_filters
 from melpatch.export.source import Source
 from melpatch.nn.pooling import Pooling, pool
@@ -75,7 +75,11 @@ class MatrixLogMel(nn.Module):
             mel = mel + config.floor
         else:
             mel = mel.clamp(min=config.floor)
-        return self._padded(self._normalised(mel.log()))
+        log_mel = mel.log()
+        if config.range_db is not None:
+            loudest = log_mel.amax(dim=(1, 2), keepdim=True)
+            log_mel = log_mel.maximum(loudest - config.range_db / DECIBELS)
+        return self._padded(self._normalised(log_mel))
 
     def _prepared(self, wave: Float[Tensor, "clip sample"]) -> Float[Tensor, "clip prepared"]:
         config = self.config

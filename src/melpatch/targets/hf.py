@@ -51,7 +51,7 @@ _FRONT_END = LogMel.Config(padding="legacy", target_frames=1024)
 _FIXED = (
     *("sample_rate", "window_ms", "hop_ms", "low_hz", "top_hz", "n_fft", "unit_norm"),
     *("preemphasis", "preemphasis_over", "centred", "remove_offset", "window", "spectrum", "mel"),
-    *("floor", "floor_added", "padding"),
+    *("floor", "floor_added", "range_db", "padding"),
 )
 
 
