@@ -50,9 +50,9 @@ class Weights(NamedTuple):
     state: dict[str, Tensor]
     """Tensors under their published names."""
     facts: dict[str, Any]
-    """Plain data that describes them: ``args``, ``cfg`` or ``label_dict`` of the training code, the
-    files ``config`` and ``preprocessor_config`` of Hugging Face, the header ``melpatch`` of an export;
-    each may be missing."""
+    """Plain data that describes them: ``args``, ``cfg``, ``config`` or ``label_dict`` of the training
+    code, the files ``config`` and ``preprocessor_config`` of Hugging Face, the header ``melpatch`` of
+    an export; each may be missing."""
 
 
 def is_on_hub(source: str) -> bool:
@@ -175,7 +175,7 @@ def _facts_beside(source: str, path: Path) -> dict[str, Any]:
 def _training_settings(loaded: Any) -> dict[str, Any]:
     """Return the settings of the training code that stand beside a state dict."""
     settings = {}
-    for name in ("args", "cfg", "label_dict"):
+    for name in ("args", "cfg", "config", "label_dict"):
         value = loaded.get(name) if isinstance(loaded, Mapping) else None
         if isinstance(value, argparse.Namespace):
             value = vars(value)

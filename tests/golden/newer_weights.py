@@ -4,6 +4,7 @@ The rules are in golden/weights/NEWER.md of the shared folder; each folder has a
 """
 
 import json
+import math
 
 import torch
 from golden.published_weights import folder, numbers, published_file
@@ -11,11 +12,12 @@ from golden.published_weights import folder, numbers, published_file
 from melpatch.audio.logmel import LogMel
 from melpatch.encoders.vit import ViT
 from melpatch.interop.base import Reading, published_settings, recognise
+from melpatch.interop.dasheng import Dasheng
 from melpatch.nn.pooling import Pooling, pool
-from melpatch.weight_files import read_weights
+from melpatch.weight_files import Weights, read_weights
 
 # Families whose files do not tell the attention heads.
-HEADS = {"m2d": 4}
+HEADS = {"m2d": 4, "atst_clip": 4, "atst_frame": 4}
 # Families whose input is (clip, 1, frame, mel), and whose tokens are numbered time-major.
 TIME_FIRST = ("eat", "eat_hf")
 
@@ -34,8 +36,29 @@ def opened(name, path, quiet=False):
 
 def model_input(name, array="input"):
     """Return the input of the model as (clip, mel, frame)."""
+    if name == "dasheng":
+        return dasheng_input(numbers(name, "outputs")[array])
     given = numbers(name, "input")[array].float()[:, 0]
     return given.transpose(1, 2) if name in TIME_FIRST else given
+
+
+def dasheng_input(normalised):
+    """Return our input for what Dasheng's transformer takes, whose mel bins have statistics of their own."""
+    tensors = torch.load(folder("dasheng") / "checkpoint.pt", weights_only=True)["model"]
+    parts = ("weight", "bias", "running_mean", "running_var")
+    gain, offset, mean, variance = (tensors[f"init_bn.1.{part}"][:, None] for part in parts)
+    decibels = (normalised[:, 0] - offset) / gain * (variance + 1e-5).sqrt() + mean
+    unit = 10 / math.log(10)
+    settings = Dasheng().front_end(Weights(tensors, {}), None)
+    return (decibels / unit - settings.mean) / settings.std
+
+
+def valid_tokens(name, encoder):
+    """Return which tokens of the input are no padding; None where there is none."""
+    lengths = numbers(name, "input").get("lengths")
+    if lengths is None:
+        return None
+    return encoder.grid.valid(lengths, encoder.grid.columns(model_input(name).shape[2]))
 
 
 def tolerance(name, array):

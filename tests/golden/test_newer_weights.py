@@ -4,18 +4,27 @@ import pytest
 import torch
 from golden.newer_weights import (
     all_tokens,
+    dasheng_input,
     model_input,
     opened,
     pooled,
     quiet_tolerance,
     tolerance,
+    valid_tokens,
 )
 from golden.published_weights import numbers, published_file
 
 from melpatch.objectives.base import Features
 from melpatch.training.foreign import Given, open_foreign
 
-OUTPUTS = {"m2d": "encoder", "eat": "encoder", "eat_hf": "outputs"}
+OUTPUTS = {
+    "m2d": "encoder",
+    "eat": "encoder",
+    "eat_hf": "outputs",
+    "atst_clip": "encoder",
+    "atst_frame": "encoder",
+    "dasheng": "outputs",
+}
 """Families, each with the file of its tokens and features."""
 FEATURES = {
     ("m2d", "features_clip"): "rows+mean",
@@ -23,6 +32,8 @@ FEATURES = {
     ("eat", "features_mean"): "mean",
     ("eat_hf", "features_class"): "cls",
     ("eat_hf", "features_mean"): "mean",
+    ("atst_clip", "features_class_last"): "cls",
+    ("dasheng", "features_mean"): "mean",
 }
 """Published features, each with the pooling that gives them."""
 
@@ -51,25 +62,28 @@ def close(found, expected, atol):
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_the_tokens_are_those_of_the_published_code(name, open_once):
     encoder, _ = open_once(name)
-    found = all_tokens(name, encoded(encoder, model_input(name)), encoder.grid.rows)
+    valid = valid_tokens(name, encoder)
+    found = all_tokens(name, encoded(encoder, model_input(name), valid), encoder.grid.rows)
     close(found, numbers(name, OUTPUTS[name])["tokens"], tolerance(name, "tokens"))
 
 
 @pytest.mark.parametrize(("name", "array"), FEATURES)
 def test_the_published_features_are_those_of_a_pooling(name, array, open_once):
     encoder, _ = open_once(name)
-    found = pooled(encoder, model_input(name), FEATURES[name, array])
+    valid = valid_tokens(name, encoder)
+    found = pooled(encoder, model_input(name), FEATURES[name, array], valid)
     close(found, numbers(name, OUTPUTS[name])[array], tolerance(name, array))
 
 
-@pytest.mark.parametrize("name", ["m2d", "eat"])
+@pytest.mark.parametrize("name", ["m2d", "eat", "atst_clip", "atst_frame", "dasheng"])
 def test_the_epsilon_of_the_norms_is_that_of_the_weights(name, tmp_path, monkeypatch):
     encoder, _ = opened(name, tmp_path, quiet=True)
     if encoder.position_table is None:
         # Sines that are fixed here are scaled in the published file.
         positions = 0.01 * encoder.positions(10)
         monkeypatch.setattr(encoder, "positions", lambda columns: positions)
-    found = all_tokens(name, encoded(encoder, model_input(name)), encoder.grid.rows)
+    valid = valid_tokens(name, encoder)
+    found = all_tokens(name, encoded(encoder, model_input(name), valid), encoder.grid.rows)
     close(found, numbers(name, "quiet")["tokens"], quiet_tolerance(name))
 
 
@@ -108,3 +122,36 @@ def test_the_classifier_of_eat_is_that_of_the_published_code(tmp_path):
         found = model.objective.eval().logits(features)
     close(found, numbers("eat_hf", "outputs")["logits"], tolerance("eat_hf", "logits"))
     assert model.objective.config.head_norm_eps == 1e-5
+
+
+@pytest.mark.parametrize("name", ["atst_clip", "atst_frame"])
+def test_atst_has_its_front_end(name, open_once):
+    _, front_end = open_once(name)
+    found = front_end(numbers(name, "input")["wave"])
+    close(found, numbers(name, "encoder")["front_end"], tolerance(name, "front_end"))
+
+
+def test_atst_takes_clips_without_padding(open_once):
+    encoder, _ = open_once("atst_clip")
+    found = all_tokens("atst_clip", encoded(encoder, model_input("atst_clip")), 1)
+    expected = numbers("atst_clip", "encoder")["tokens_no_lengths"]
+    close(found, expected, tolerance("atst_clip", "tokens_no_lengths"))
+
+
+def test_dasheng_is_the_published_one_from_the_wave_on(open_once):
+    encoder, front_end = open_once("dasheng")
+    expected = numbers("dasheng", "outputs")
+    spectrogram = front_end(numbers("dasheng", "input")["wave"])
+    close(spectrogram, model_input("dasheng"), tolerance("dasheng", "input"))
+    found = encoded(encoder, spectrogram).patches
+    close(found, expected["tokens"], 10 * tolerance("dasheng", "tokens"))
+
+
+def test_dasheng_takes_pieces_of_longer_clips(open_once):
+    """As published: the last piece is completed with zeros after the normalisation, which it attends to."""
+    encoder, _ = open_once("dasheng")
+    expected = numbers("dasheng", "outputs")
+    long = torch.nn.functional.pad(expected["long_input"], (0, 2 * 104 - 177))
+    pieces = dasheng_input(torch.cat(long.split(104, dim=3)))
+    tokens = encoded(encoder, pieces).patches.flatten(0, 1)[None, : 177 // 4]
+    close(tokens, expected["long_tokens"], tolerance("dasheng", "long_tokens"))

@@ -5,6 +5,7 @@ Those of PANNs and COLA only set the unit, since the first norm of a CNN14 norma
 scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stats`` prints them).
 """
 
+import math
 from dataclasses import replace
 
 from melpatch.audio.logmel import DECIBELS, LOG_FLOOR, LogMel

@@ -40,9 +40,6 @@ _UNSUPPORTED = {
         "it convolves the waveform instead of a spectrogram",
     ),
     "PaSST": _Unsupported(r"^(freq|time)_new_pos_embed$", "its positions are two tables"),
-    "ATST": _Unsupported(
-        r"^model\.(teacher|student)\.encoder\.", "its patches have a projection of their own"
-    ),
     "a Conformer": _Unsupported(r"(^|\.)conv_module\.", "its blocks convolve along time"),
     "HTS-AT": _Unsupported(
         r"(^|\.)tscam_conv\.", "it is a Swin transformer, with attention in windows"
