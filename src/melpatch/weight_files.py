@@ -5,7 +5,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,20 @@ class Weights(NamedTuple):
     """Plain data that describes them: ``args``, ``cfg``, ``config`` or ``label_dict`` of the training
     code, the files ``config`` and ``preprocessor_config`` of Hugging Face, the header ``melpatch`` of
     an export; each may be missing."""
+
+
+def without_prefix(
+    state: Mapping[str, Tensor], prefixes: Sequence[str], key: str
+) -> dict[str, Tensor]:
+    """Return the tensors behind the first prefix with which a key is there; none if it never is."""
+    for prefix in prefixes:
+        if f"{prefix}{key}" in state:
+            return {
+                name.removeprefix(prefix): value
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
+    return {}
 
 
 def is_on_hub(source: str) -> bool:

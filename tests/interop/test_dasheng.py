@@ -8,7 +8,8 @@ from interop.inventories import drawn, timm
 from interop.slow_vit import slow_timm
 
 from melpatch.audio import front_ends
-from melpatch.audio.logmel import DECIBELS, LogMel
+from melpatch.audio.framing import DECIBELS
+from melpatch.audio.logmel import LogMel
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Reading, recognise

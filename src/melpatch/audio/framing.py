@@ -1,4 +1,4 @@
-"""Steps before framing: the level, zeros past the end of a clip, mirrored ends, windows."""
+"""Steps around framing: level, zeros past the end of a clip, mirrored ends, windows, range of values."""
 
 import math
 from typing import Literal
@@ -6,12 +6,14 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melpatch.config import check
 
 Window = Literal["hann", "hann_periodic", "povey"]
+DECIBELS = 10.0 / math.log(10.0)
+"""Decibels in a unit of the natural logarithm."""
 LARGEST_FLOAT = 100.0
 """Floats overshoot 1 and may be normalised to a deviation of 1; larger ones are integers."""
 
@@ -69,3 +71,17 @@ def check_level(wave: Float[Tensor, "*clip sample"]) -> None:
     check(math.isfinite(peak), "wave", "samples of NaN or infinity", allowed)
     allowed = "floats in [-1, 1]; divide them by the full scale, such as 32768"
     check(peak <= LARGEST_FLOAT, "wave", f"samples that reach {peak:,.6g}", allowed)
+
+
+def within_range(
+    log_mel: Float[Tensor, "*clip mel frame"], inside: Bool[Tensor, "*clip frame"], range_db: float
+) -> Float[Tensor, "*clip mel frame"]:
+    """Return log-mel values raised to no further below the loudest of their clip than a range.
+
+    Args:
+        log_mel: natural logarithms of mel bins.
+        inside: False for frames past a clip's end, which hold a share of its last samples.
+        range_db: decibels.
+    """
+    own = log_mel.masked_fill(~inside[..., None, :], -math.inf)
+    return log_mel.maximum(own.amax(dim=(-2, -1), keepdim=True) - range_db / DECIBELS)

@@ -8,7 +8,8 @@ scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stat
 import math
 from dataclasses import replace
 
-from melpatch.audio.logmel import DECIBELS, LOG_FLOOR, LogMel
+from melpatch.audio.framing import DECIBELS
+from melpatch.audio.logmel import LOG_FLOOR, LogMel
 
 
 def kaldi() -> LogMel.Config:

@@ -12,13 +12,18 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
-from melpatch.audio.framing import Window, check_level, mirror, window_weights, zero_padding
-from melpatch.audio.front_end_limits import check_sizes
+from melpatch.audio.framing import (
+    Window,
+    check_level,
+    mirror,
+    window_weights,
+    within_range,
+    zero_padding,
+)
+from melpatch.audio.front_end_limits import check_bins, check_sizes
 from melpatch.audio.mel import MelScale, mel_filters
 from melpatch.config import check
 
-DECIBELS = 10.0 / math.log(10.0)
-"""Decibels in a unit of the natural logarithm."""
 LOG_FLOOR = 2.0**-23
 """Least energy of a mel bin, float32's epsilon as in Kaldi: silence is ln(2^-23) = -15.94."""
 
@@ -96,8 +101,8 @@ class LogMel(nn.Module):
         spectrum: Spectrum = "power"
         """Input of the mel filters: squared magnitudes ("power") or magnitudes."""
         mel: MelScale = "kaldi"
-        """Filters: "kaldi" (linear in HTK's mels, height 1; as TensorFlow), "htk" (the same corners,
-        linear in hertz; as torchaudio) or "slaney" (area 1; as librosa)."""
+        """Filters: "kaldi" (HTK's mels, height 1; as TensorFlow), "htk" (the same, but straight over
+        hertz; as torchaudio) or "slaney" (area 1; as librosa)."""
         floor: float = LOG_FLOOR
         """Least value of a mel bin before the logarithm."""
         floor_added: bool = False
@@ -124,8 +129,6 @@ class LogMel(nn.Module):
                 value = getattr(self, name)
                 fits = isinstance(value, int | float) and 0.0 < value < math.inf
                 check(fits, name, value, "a finite number above 0")
-            fits = self.range_db is None or 0.0 < self.range_db < math.inf
-            check(fits, "range_db", self.range_db, "a finite number above 0, or None")
             for name, choices in _CHOICES.items():
                 value = getattr(self, name)
                 allowed = get_args(choices)
@@ -137,7 +140,7 @@ class LogMel(nn.Module):
             check(2.0**-126 <= self.floor < math.inf, "floor", self.floor, floor_allowed)
             check_sizes(self)
             self._check_frames()
-            self._check_bins()
+            check_bins(self)
 
         def _check_frames(self) -> None:
             shortest = f"{3000 / self.sample_rate:g} (3 samples) or more"
@@ -148,21 +151,6 @@ class LogMel(nn.Module):
                 fits = self.target_frames >= 1 and self.padding == "legacy"
                 allowed = "1 or more, and only with padding = 'legacy'"
                 check(fits, "target_frames", self.target_frames, allowed)
-
-        def _check_bins(self) -> None:
-            if self.fft_length is not None:
-                fits = self.fft_length >= self.win_length and self.fft_length % 2 == 0
-                allowed = f"even numbers from {self.win_length} (window_ms), or None"
-                check(fits, "fft_length", self.fft_length, allowed)
-            bins = self.n_fft // 2
-            longer = "window_ms" if self.fft_length is None else "fft_length"
-            allowed = f"1 to {bins}, or more with a longer {longer}"
-            check(1 <= self.n_mels <= bins, "n_mels", self.n_mels, allowed)
-            nyquist = self.sample_rate / 2
-            allowed = f"at most {nyquist:g} Hz, half the sampling rate"
-            check(self.top_hz <= nyquist, "high_hz", self.high_hz, allowed)
-            allowed = f"0 to below {self.top_hz:g} Hz, the upper edge"
-            check(0.0 <= self.low_hz < self.top_hz, "low_hz", self.low_hz, allowed)
 
         @property
         def win_length(self) -> int:
@@ -349,19 +337,10 @@ class LogMel(nn.Module):
             mel = mel.clamp(min=config.floor)
         log_mel = mel.log()
         if config.range_db is not None:
-            log_mel = self._within_range(log_mel, lengths)
+            frame = torch.arange(log_mel.shape[-1], device=log_mel.device)
+            inside = frame < self.frames(lengths)[..., None]
+            log_mel = within_range(log_mel, inside, config.range_db)
         return self._normalised(log_mel)
-
-    def _within_range(
-        self, log_mel: Float[Tensor, "*clip mel frame"], lengths: Int[Tensor, "*clip"]
-    ) -> Float[Tensor, "*clip mel frame"]:
-        """Return log-mel values of which none is ``range_db`` below the loudest of its clip."""
-        assert self.config.range_db is not None
-        # Frames past the end of a clip hold a share of its last samples.
-        frames = torch.arange(log_mel.shape[-1], device=log_mel.device)
-        inside = (frames < self.frames(lengths)[..., None])[..., None, :]
-        loudest = log_mel.masked_fill(~inside, -math.inf).amax(dim=(-2, -1), keepdim=True)
-        return log_mel.maximum(loudest - self.config.range_db / DECIBELS)
 
     def _prepared(
         self, wave: Float[Tensor, "*clip sample"], lengths: Int[Tensor, "*clip"]

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from melpatch.audio.framing import mirror, window_weights
-from melpatch.audio.logmel import DECIBELS, LogMel
+from melpatch.audio.framing import mirror, window_weights, within_range
+from melpatch.audio.logmel import LogMel
 from melpatch.audio.mel import mel_filters
 from melpatch.export.source import Source
 from melpatch.nn.pooling import Pooling, pool
@@ -77,8 +77,8 @@ class MatrixLogMel(nn.Module):
             mel = mel.clamp(min=config.floor)
         log_mel = mel.log()
         if config.range_db is not None:
-            loudest = log_mel.amax(dim=(1, 2), keepdim=True)
-            log_mel = log_mel.maximum(loudest - config.range_db / DECIBELS)
+            inside = torch.ones_like(log_mel[:, 0], dtype=torch.bool)
+            log_mel = within_range(log_mel, inside, config.range_db)
         return self._padded(self._normalised(log_mel))
 
     def _prepared(self, wave: Float[Tensor, "clip sample"]) -> Float[Tensor, "clip prepared"]:

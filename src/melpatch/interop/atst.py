@@ -5,15 +5,9 @@ from torch import Tensor
 from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.interop.base import Axes, Published, Reading
-from melpatch.interop.timm_vit import (
-    State,
-    TimmViT,
-    patch_positions,
-    with_biases,
-    without_prefix,
-)
+from melpatch.interop.timm_vit import State, TimmViT, patch_positions
 from melpatch.nn.position_tables import Geometry
-from melpatch.weight_files import Weights
+from melpatch.weight_files import Weights, without_prefix
 
 N_MELS = 64
 _PREFIXES = ("model.teacher.encoder.", "model.student.encoder.", "encoder.", "")
@@ -54,7 +48,7 @@ class ATST(TimmViT):
         if "cls_token" not in tensors:
             tensors["pos_embed"] = tensors["pos_embed"][:, 1:]
         named = {key.replace("norm_frame.", "norm."): value for key, value in tensors.items()}
-        return with_biases(named)
+        return _with_biases(named)
 
     def one_colour_geometry(self, state: State, reading: Reading) -> Geometry | None:
         """Return how the patches lie: in one row, without overlap."""
@@ -76,3 +70,13 @@ class ATST(TimmViT):
         # One frame more than the tokens hold, as in the published 10 s of 1001 frames.
         width = state["patch_embed.proj.weight"].shape[3]
         return settings._replace(frames=geometry.columns * width + 1)
+
+
+def _with_biases(state: State) -> dict[str, Tensor]:
+    """Return the tensors with zeros for the biases of q, k and v that are missing."""
+    tensors = dict(state)
+    for name, weight in state.items():
+        if name.endswith(".attn.qkv.weight"):
+            bias = f"{name.removesuffix('weight')}bias"
+            tensors.setdefault(bias, weight.new_zeros(len(weight)))
+    return tensors

@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from melpatch.audio import front_ends
-from melpatch.audio.logmel import DECIBELS, LogMel
+from melpatch.audio.framing import DECIBELS
+from melpatch.audio.logmel import LogMel
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT, patch_positions, without_prefix
+from melpatch.interop.timm_vit import State, TimmViT, patch_positions
 from melpatch.nn.position_tables import Geometry
-from melpatch.weight_files import Weights
+from melpatch.weight_files import Weights, without_prefix
 
 _PREFIXES = ("encoder.", "")
 """What stands before the names: in files of Hugging Face, and in Dasheng's own."""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -173,28 +173,6 @@ class TimmViT(WeightFormat):
             notes += part.notes
         unused = {key.split(".")[0] for key in state if not _TAKEN.match(key)}
         return Converted(converted, notes + left_out(unused))
-
-
-def without_prefix(state: State, prefixes: Sequence[str], key: str) -> dict[str, Tensor]:
-    """Return the tensors behind the first prefix with which a key is there; none if it never is."""
-    for prefix in prefixes:
-        if f"{prefix}{key}" in state:
-            return {
-                name.removeprefix(prefix): value
-                for name, value in state.items()
-                if name.startswith(prefix)
-            }
-    return {}
-
-
-def with_biases(state: State) -> dict[str, Tensor]:
-    """Return the tensors with zeros for the biases of q, k and v that are missing."""
-    tensors = dict(state)
-    for name, weight in state.items():
-        if name.endswith(".attn.qkv.weight"):
-            bias = f"{name.removesuffix('weight')}bias"
-            tensors.setdefault(bias, weight.new_zeros(len(weight)))
-    return tensors
 
 
 def has_one_colour(weights: Weights) -> bool:
