@@ -1,5 +1,7 @@
 """EAT: its views, its targets against loops, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from encoders.toy_hybrid import ToyHybrid
@@ -8,14 +10,17 @@ from objectives.tiny_masked import MELS
 from torch import nn
 
 from melpatch.audio.logmel import LogMel
+from melpatch.data.clip import Batch
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.conv_decoder import ConvDecoder
 from melpatch.nn.ema import Momentum
-from melpatch.nn.masking import Masking, join_splits
+from melpatch.nn.masking import Masking, Subset, join_splits
+from melpatch.objectives import eat as module
 from melpatch.objectives.base import Plan
 from melpatch.objectives.eat import EAT
+from melpatch.recipes.base import recipe
 from melpatch.training.config import RunConfig, build
 
 PLAN = Plan(steps=100, batch_size=4, seconds=LONGEST, longest_segment=LONGEST)
@@ -141,6 +146,71 @@ def test_targets_that_are_all_alike_are_told():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         eat(**settings)
+
+
+def test_more_views_than_memory_holds_are_refused_with_their_cost(monkeypatch):
+    """A view of 4 clips of 24 patches keeps 3 x 2 x 24 channels of each in the decoder, in 2 bytes."""
+    objective = eat()
+    view = 2 * 4 * (3 * 2 * 24 * 24)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(module, "memory_bytes", lambda: 3 * view)
+    objective.check_plan(PLAN)
+    monkeypatch.setattr(module, "memory_bytes", lambda: 3 * view - 1)
+    with pytest.raises(
+        ConfigError, match=r"objective\.views = 3; allowed: 1 to 2, since a view of 4"
+    ):
+        objective.check_plan(PLAN)
+    monkeypatch.setattr(module, "memory_bytes", lambda: None)
+    objective.check_plan(PLAN)
+
+
+@torch.inference_mode()
+def test_published_views_show_exactly_102_patches_and_share_their_targets():
+    """On the grid of 10 s: 102 of 512 in every view, and a target is the same in every view that has it."""
+    config = recipe("eat")("nano")
+    encoder = ViT.Config.of_size("nano", norm="post", cls_tokens=1, partial="drop", depth=1)
+    objective = build(replace(config, encoder=encoder)).eval()
+    samples = round(config.loader.seconds * 16000)
+    noise = torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
+    data = Batch(0.1 * noise, torch.tensor([samples]), torch.tensor([5]))
+    objective.begin(Plan(steps=10, batch_size=1, seconds=10.255, longest_segment=10.255))
+    features = objective.features(data)
+    split = join_splits(objective.mask_views(data, features, 3))
+    assert split.visible.valid.sum(dim=1).tolist() == [102] * 16
+    assert split.masked.valid.sum(dim=1).tolist() == [410] * 16
+    targets = objective.targets(features).patches
+    of_views = split.masked.gather(targets.repeat(16, 1, 1))
+    whole = split.masked.scatter(of_views, torch.zeros_like(targets).repeat(16, 1, 1))
+    masks = split.masked.as_mask(512)
+    assert all(
+        torch.equal(view[mask], targets[0, mask]) for view, mask in zip(whole, masks, strict=True)
+    )
+
+
+@torch.inference_mode()
+def test_masked_pixels_cannot_reach_the_student():
+    objective, data = eat(), batch()
+    features = objective.features(data)
+    split = join_splits(objective.mask_views(data, features, 0))
+    empty = objective.noise(data, features, 0)
+    patches = objective.encoder.grid.split(features.spectrogram)
+    # Of the first view alone, so that the other views may change.
+    first = Subset(split.masked.indices[: len(data)], split.masked.valid[: len(data)])
+    changed = {}
+    for name, subset in (("masked", first), ("visible", _first_visible(split, data))):
+        louder = subset.scatter(subset.gather(patches) + 1.0, patches)
+        spectrogram = objective.encoder.grid.join(louder, features.spectrogram.shape[2])
+        changed[name] = objective.predict(features._replace(spectrogram=spectrogram), split, empty)
+    predictions, cls = objective.predict(features, split, empty)
+    count = len(data)
+    assert torch.equal(changed["masked"][0][:count], predictions[:count])
+    assert torch.equal(changed["masked"][1][:count], cls[:count])
+    assert not torch.equal(changed["masked"][0][count:], predictions[count:])
+    assert not torch.equal(changed["visible"][0][:count], predictions[:count])
+
+
+def _first_visible(split, data):
+    return Subset(split.visible.indices[: len(data)], split.visible.valid[: len(data)])
 
 
 def test_an_encoder_without_mlps_can_have_its_outputs_predicted():

@@ -139,6 +139,40 @@ def test_several_layers_are_averaged():
     assert one(data, 0).loss != both(data, 0).loss
 
 
+@torch.inference_mode()
+def test_an_instance_norm_leaves_a_clips_targets_nothing_in_common():
+    data = batch()
+
+    def raw(**settings):
+        objective = m2d(standardise=False, **settings)
+        features = objective.features(data)
+        split = objective.mask_patches(data, features, 0)
+        tokens = objective.encoder.tokens(features.spectrogram)
+        return objective.targets(features, tokens, split), split.masked.valid
+
+    for normed, plain, valid in zip(raw(instance_norm=True)[0], *raw(), strict=True):
+        own = plain[valid]
+        variance = own.var(dim=0, correction=0)
+        expected = (own - own.mean(dim=0)) / (variance + 1e-5).sqrt()
+        torch.testing.assert_close(normed[valid], expected)
+    metrics = m2d(instance_norm=True)(data, 0).metrics
+    assert metrics["clip_mean_cosine"] < m2d()(data, 0).metrics["clip_mean_cosine"]
+
+
+def test_segments_too_short_for_the_masks_are_refused():
+    short = PLAN._replace(seconds=0.03)
+    with pytest.raises(
+        ConfigError, match=r"objective\.mask\.ratio = 0\.7; allowed: 1 to .* longer segments"
+    ):
+        m2d(encoder={"patch": (MELS, PATCH)}).begin(short)
+
+
+@pytest.mark.parametrize("start", [-0.1, 1.1])
+def test_a_momentum_outside_0_to_1_is_refused(start):
+    with pytest.raises(ConfigError, match=f"start = {start}; allowed: from 0 to 1"):
+        Momentum(start=start)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -59,6 +59,11 @@ class ConvDecoder(nn.Module):
         )
         self.head = nn.Linear(dim, dim)
 
+    def least_values(self, tokens: int) -> int:
+        """Return how many numbers a clip with ``tokens`` patches keeps at least for the backward pass."""
+        # Of every convolution: its input, its output before the norm, and after it.
+        return 3 * len(self.convolutions) * tokens * self.head.in_features
+
     def forward(
         self,
         tokens: Float[Tensor, "clip token dim"],

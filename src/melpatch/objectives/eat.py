@@ -33,6 +33,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import TokenEncoder
+from melpatch.machine import memory_bytes
 from melpatch.nn.conv_decoder import ConvDecoder
 from melpatch.nn.latent import (
     TARGET_EPS,
@@ -45,7 +46,7 @@ from melpatch.nn.masked import masked_mean
 from melpatch.nn.masking import Masking, PatchSplit, Subset, join_splits
 from melpatch.nn.mixtures import Mixture, Mixtures, mix
 from melpatch.nn.transformer import MOST_VIEWS
-from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Spectrograms
+from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan, Spectrograms
 from melpatch.objectives.latent import LatentConfig, LatentObjective, first_clip
 from melpatch.rng import normal, stream
 
@@ -137,6 +138,28 @@ class EAT(LatentObjective):
     def needs_pairs(cls, config: Any) -> bool:
         """Return whether clips are mixed with partners."""
         return bool(config.mixtures.use)
+
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse masks that do not fit the segments, and views that cannot fit into memory.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        super().check_plan(plan)
+        memory = memory_bytes()
+        if torch.cuda.is_available():
+            memory = torch.cuda.mem_get_info()[1]
+        if memory is None:
+            return
+        # Two bytes for what the decoder keeps of a view: more is kept, and in more bytes, but never less.
+        tokens = self.encoder.grid.count(self._window_frames(plan))
+        sets = 2 if self.config.mixtures.use else 1
+        view = 2 * sets * plan.micro_batch_size * self.decoder.least_values(tokens)
+        allowed = (
+            f"1 to {memory // view}, since a view of {plan.micro_batch_size} clips takes {view / 2**30:.2g} "
+            f"GiB or more of {memory / 2**30:.2g}; or a smaller --batch-size, --seconds, or --accumulate"
+        )
+        check(self.config.views * view <= memory, "objective.views", self.config.views, allowed)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the loss over the masked patches of all views, and its parts.

@@ -38,6 +38,7 @@ from melpatch.nn.distillation_settings import Classification
 from melpatch.nn.hypotheses import Hypotheses, best_hypothesis, hypothesis_weights
 from melpatch.nn.latent import (
     LatentLoss,
+    instance_norm,
     latent_loss,
     latent_maps,
     mean_over,
@@ -80,8 +81,11 @@ class M2D(LatentObjective):
         """Whether the teacher takes the student's embedded patches and class tokens, or has a slow copy
         of what makes them."""
         target_layers: int = 0
-        """The target is the mean of the outputs of this many last layers, each standardised per token; 0
-        takes the output after the final norm."""
+        """The target is the mean of the outputs of this many last layers, each standardised per token
+        unless it has an instance norm; 0 takes the output after the final norm."""
+        instance_norm: bool = False
+        """Whether each channel of the target is first standardised over the patches that the teacher gets
+        of a clip, which takes away what they have in common (EAT, data2vec)."""
         standardise: bool = True
         """Whether each target token is standardised over its channels."""
         loss: LatentLoss = "cosine"
@@ -207,12 +211,15 @@ class M2D(LatentObjective):
                 # Of a clip too short to be masked all places are attended to: a softmax over none is NaN.
                 valid = masked.valid | ~masked.valid.any(dim=1, keepdim=True)
             encoded = self.teacher.encode_subset(tokens, masked, valid, takes_layers)
-        target = encoded.patches
+        layers = [encoded.patches]
         if config.target_layers:
             cls_tokens = encoded.cls.shape[1]
-            last = encoded.layers[-config.target_layers :]
-            layers = [standardise_tokens(layer[:, cls_tokens:]) for layer in last]
-            target = torch.stack(layers).mean(dim=0)
+            layers = [layer[:, cls_tokens:] for layer in encoded.layers[-config.target_layers :]]
+        if config.instance_norm:
+            layers = [instance_norm(layer, valid) for layer in layers]
+        elif config.target_layers:
+            layers = [standardise_tokens(layer) for layer in layers]
+        target = torch.stack(layers).mean(dim=0)
         if sees_all:
             target = masked.gather(target)
         if config.standardise:

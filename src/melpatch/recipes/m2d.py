@@ -1,4 +1,4 @@
-"""M2D, the audio JEPA with its settings, and MSM-MAE, which has M2D's front end and predicts pixels."""
+"""M2D, audio JEPAs and data2vec as its settings, and MSM-MAE, which has M2D's front end and predicts pixels."""
 
 from dataclasses import replace
 
@@ -69,6 +69,62 @@ def jepa(size: str) -> RunConfig:
         objective=replace(base.objective, loss="smooth_l1"),
         loader=replace(base.loader, seconds=2.07),
     )
+
+
+def audio_jepa(size: str) -> RunConfig:
+    """Audio-JEPA: a teacher of all 192 patches of 10 s, half of them masked, squared error, 100,000 steps.
+
+    Source: Tuncay et al. 2025 (arXiv 2507.02915) and the published settings: 32 kHz, 96 bands x 512
+    frames, a predictor of 6 blocks as wide as the encoder, standardised targets of the last layer,
+    decay 0.05, warm-up over 2,000 of 100,000 steps to 1e-3 and a cosine to 1e-5, batches of 32, momentum
+    from 0.996 to 1 on half a cosine. *Differs*: half of the patches is masked in each clip, there a share
+    drawn from 40 to 60 %; AdamW, in the last published settings AdEMAMix; the window is 25 ms.
+    """
+    shape = ViT.Config.of_size(size)
+    return RunConfig(
+        # A hop of 625 samples: 10 s are 511 frames, and with one of padding 32 columns of 6 patches.
+        front_end=LogMel.Config(sample_rate=32000, n_mels=96, hop_ms=625 / 32, scale=1.0),
+        encoder=ViT.Config.of_size(size, cls_tokens=0),
+        objective=M2D.Config(
+            mask=Masking.Config(ratio=0.5),
+            decoder=MAEDecoder.Config(depth=min(6, 2 * shape.depth), num_heads=shape.num_heads),
+            teacher_sees="all",
+            teacher_embeds="own",
+            loss="l2",
+            momentum=Momentum(start=0.996, end=1.0, curve="cosine"),
+        ),
+        loader=LoaderConfig(batch_size=32, seconds=10.0),
+        train=TrainConfig(
+            steps=100_000,
+            lr=1e-3,
+            weight_decay=0.05,
+            lr_warmup=2_000 / 100_000,
+            lr_floor=0.01,
+        ),
+    )
+
+
+def data2vec(size: str) -> RunConfig:
+    """M2D's objective with data2vec's targets: a teacher of all patches, the mean of its top 8 layers.
+
+    Source: Baevski et al. 2022 (arXiv 2202.03555) and the published settings for speech: layers with an
+    instance norm each, squared error over the root of the width, momentum from 0.999 to 0.9999 over 30,000
+    of 400,000 steps; front end, masks and training are those of :func:`m2d`. *Differs*: there masked
+    places are kept under a mask embedding and a linear layer predicts; here they are dropped and M2D's
+    predictor predicts; targets are the layers' outputs, there those of their MLPs.
+    """
+    base = m2d(size)
+    objective = replace(
+        base.objective,
+        teacher_sees="all",
+        teacher_start="copy",
+        target_layers=min(8, ViT.Config.of_size(size).depth),
+        instance_norm=True,
+        standardise=False,
+        loss="l2",
+        momentum=Momentum(start=0.999, end=0.9999, share=30_000 / 400_000),
+    )
+    return replace(base, objective=objective)
 
 
 def m2d_short(size: str) -> RunConfig:
