@@ -50,7 +50,7 @@ FLOORS = {
         {"arguments"},
     ],
     "audio and networks": [{"audio", "nn"}],
-    "data and encoders": [{"data", "checkpoint", "encoders"}, {"datasets", "weight_files"}],
+    "data and encoders": [{"data", "checkpoint", "encoders"}, {"datasets", "weight_files", "hub"}],
     "objectives and weights": [{"objectives"}, {"interop"}],
     "training": [{"training"}],
     "use of a run": [{"inference"}, {"recipes", "plots", "sklearn"}, {"evaluation"}],

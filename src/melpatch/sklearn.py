@@ -22,6 +22,7 @@ from melpatch.errors import CheckpointError, ConfigError
 from melpatch.inference.fitted import hash_of_weights
 from melpatch.inference.model import FilePath, Model, load
 from melpatch.inference.network import Precision
+from melpatch.training.config import require_run
 
 Recordings = Any
 """A list or array of file names; an array (recording, sample); or a list of recordings of any
@@ -153,6 +154,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         check(
             is_path, "run", self.run, "the folder of a run, so that copies and pickles stay small"
         )
+        require_run(Path(self.run))
         folder = Path(self.run).resolve()
         state = tuple(_state(folder / name) for name in ("config.toml", "model.safetensors"))
         return _open(folder, state, self.device, self.precision, self.trust_code)

@@ -16,8 +16,8 @@ from journeys.three_sounds import (
 from targets.runs import ast
 from targets.runs import write_run as write_random_run
 
-READ_ONLY = {"bench", "datasets", "list", "stats"}
-"""Commands that print what they find, and write nothing."""
+READ_ONLY = {"bench", "datasets", "list", "push", "stats"}
+"""Commands that write nothing on this machine: they print what they find, or push it."""
 INTO_A_RUN = {"calibrate", "fit-embedding"}
 """Commands that add a file to the run that they read."""
 

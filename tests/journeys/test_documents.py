@@ -75,6 +75,9 @@ def run_command(words):
         kept = [*without_flags(kept, "--budget"), "--budget", "20s"]
         melpatch(*kept)
         return
+    # tests/commands/test_push.py does, with a stand-in for the Hub.
+    if name == "push":
+        return
     if "onnx" in words and importlib.util.find_spec("onnxruntime") is None:
         return
     if "--quantize" in words:

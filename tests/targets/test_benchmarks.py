@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from journeys.three_sounds import LABELS, settings, write_run
+from places import shared
 
 from melpatch import cli
 from melpatch.inference.model import load
@@ -229,3 +230,11 @@ def test_a_module_that_cannot_be_imported_is_refused(folder, capsys):
     out = str(folder / "my-run.py")
     assert cli.main(["export", str(folder / "run"), "--to", "hear", "--out", out]) == 2
     assert "give a name of letters, digits and _" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["hear", "run"])
+def test_a_model_of_other_code_is_told_to_be_imported_first(target, tmp_path, capsys):
+    folder = shared("golden/weights/hf_ast")
+    out = str(tmp_path / ("out.py" if target == "hear" else "out"))
+    assert cli.main(["export", str(folder), "--to", target, "--out", out]) == 2
+    assert "melpatch import makes one" in capsys.readouterr().err

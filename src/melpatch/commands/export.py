@@ -24,9 +24,9 @@ class Config:
     run: tyro.conf.Positional[Path]
     """Run folder of a classifier or of a pretrained encoder, or a classifier of other code."""
     to: str
-    """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers; onnx or torch, a
-    file from waveform to probabilities and embedding; timm, weights with published names; hear, xares,
-    mteb or evar, a module for that benchmark."""
+    """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers; run, the run
+    itself to give away; onnx or torch, a file from waveform to probabilities and embedding; timm,
+    weights with published names; hear, xares, mteb or evar, a module for that benchmark."""
     out: Path
     """Folder or file to write."""
     labels: Path | None = None
@@ -38,6 +38,8 @@ class Config:
     """With onnx: round weights to 8 bits, and say how far the answers agree."""
     sounds: tuple[str, ...] = ()
     """With --quantize: recordings to compare on, folders or CSV files; by default made-up sound."""
+    licence: str | None = None
+    """With hf and run: the licence of the weights, for the model card (apache-2.0, cc-by-4.0, ...)."""
     overwrite: bool = False
     """Replace an export, or another file, in --out."""
     trust_code: bool = False
@@ -51,7 +53,9 @@ def run(config: Config) -> None:
     _check_flags(config, target)
     _check_out(config, target)
     model = load(config.run, device="cpu", labels=config.labels, trust_code=config.trust_code)
-    source = Source(config.run, model, config.pooling, config.quantize, config.sounds)
+    source = Source(
+        config.run, model, config.pooling, config.quantize, config.sounds, config.licence
+    )
     if source.classifier is not None:
         fits = config.pooling in (None, model.default_pooling)
         check(fits, "pooling", config.pooling, f"{model.default_pooling}, the classifier's own")
@@ -64,7 +68,7 @@ def run(config: Config) -> None:
 
 def _check_flags(config: Config, target: Target) -> None:
     """Raise ConfigError for a flag that the target does not heed."""
-    for name in ("pooling", "quantize", "sounds"):
+    for name in ("pooling", "quantize", "sounds", "licence"):
         value = getattr(config, name)
         if value and name not in target.takes:
             raise ConfigError(f"--{name} is not for --to {config.to}; leave it out")

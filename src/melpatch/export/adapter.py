@@ -8,6 +8,7 @@ import numpy as np
 
 from melpatch.export.source import Source
 from melpatch.inference.fitted import FittedPooling
+from melpatch.training.config import require_run
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ def facts_of(source: Source) -> Facts:
     """Return what benchmarks ask of a run.
 
     Raises:
-        ConfigError: the run has no such pooling.
+        ConfigError: the run has no such pooling, or it is a model of other code.
     """
+    require_run(source.folder)
     model = source.model
     pooling = model.network.resolve_pooling(source.pooling)
     per_frame = pooling.pooled if isinstance(pooling, FittedPooling) else pooling

@@ -13,10 +13,14 @@ from melpatch.export.source import Source
 from melpatch.training.foreign import read_source
 from melpatch.workflows.kept_weights import read_validation
 
+CARD = "README.md"
+"""Name of the file."""
+UNKNOWN = "unknown"
+"""The licence of weights whose owner has not named one."""
 _MOST_LABELS = 50
 _TEMPLATE = """---
-license: unknown  # fill in: the licence of these weights
-library_name: transformers
+license: {licence}
+library_name: {library}
 pipeline_tag: {task}
 tags:
 - audio
@@ -44,31 +48,43 @@ tags:
 
 ## Licence
 
-Fill in, here and in the first lines: the licence of these weights, which depends on the audio that
-they were trained on and on the weights that they started from.
+{terms}
 """
+_FILL_IN = "  # fill in: the licence of these weights"
+_NO_TERMS = (
+    "Fill in, here and in the first lines: the licence of these weights, which depends on the audio "
+    "that\nthey were trained on and on the weights that they started from."
+)
 
 
-def model_card(source: Source, usage: str, notes: list[str]) -> str:
+def model_card(
+    source: Source, usage: str, notes: list[str], *, library: str = "transformers"
+) -> str:
     """Return a model card in Markdown.
 
     Args:
         source: the run.
         usage: how it is used, in Python.
         notes: in which points the export does otherwise than the run.
+        library: what opens the files.
     """
     objective = type(source.model.objective).__name__
     summary = f"A spectrogram transformer that melpatch has pretrained with {objective}."
     if source.classifier is not None:
         summary = f"A classifier of {counted(len(source.classifier.labels), 'class')}, trained with melpatch."
+    licence = source.licence or UNKNOWN + _FILL_IN
+    terms = _NO_TERMS if source.licence is None else f"These weights are under {source.licence}."
     return _TEMPLATE.format(
+        licence=licence,
+        library=library,
+        terms=terms,
         task="feature-extraction" if source.classifier is None else "audio-classification",
         title=_plain(source.folder.resolve().name),
         summary=summary,
         usage=usage,
         facts="\n".join(f"| {name} | {_plain(value)} |" for name, value in _facts(source)),
         scores="\n".join(_scores(source)) or "None were measured.",
-        notes="\n".join(f"- {_plain(note)}" for note in notes),
+        notes="\n".join(f"- {_plain(note)}" for note in notes) or "None are known.",
     )
 
 

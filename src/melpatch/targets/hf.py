@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from melpatch.audio.logmel import LogMel
 from melpatch.checkpoint import copied, write_weights
 from melpatch.encoders.vit import ViT
-from melpatch.export.card import model_card
+from melpatch.export.card import CARD, model_card
 from melpatch.export.misfits import Misfit, refuse
 from melpatch.export.source import Source
 from melpatch.export.timm_names import head_misfits, head_state, timm_state, vit_misfits
@@ -25,7 +25,6 @@ from melpatch.targets.base import Target
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
 _EXTRACTOR = "preprocessor_config.json"
-_CARD = "README.md"
 _MODEL = "audio_spectrogram_transformer."
 _ADVICE = (
     "melpatch finetune --recipe ast_audioset (or another of AST) and melpatch pretrain ssast_patch "
@@ -61,7 +60,8 @@ class HF(Target):
     Key names are those of ``save_pretrained`` in versions 4 and 5.
     """
 
-    files = frozenset({_WEIGHTS, _CONFIG, _EXTRACTOR, _CARD})
+    files = frozenset({_WEIGHTS, _CONFIG, _EXTRACTOR, CARD})
+    takes = frozenset({"licence"})
 
     def write(self, source: Source, path: Path) -> list[str]:
         """Write the four files; see :meth:`Target.write`."""
@@ -73,7 +73,7 @@ class HF(Target):
         _write_json(path / _CONFIG, _config(source, encoder))
         _write_json(path / _EXTRACTOR, _extractor(source))
         notes = _notes(source, encoder)
-        (path / _CARD).write_text(model_card(source, _usage(source), notes), encoding="utf-8")
+        (path / CARD).write_text(model_card(source, _usage(source), notes), encoding="utf-8")
         return notes
 
 

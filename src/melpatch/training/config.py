@@ -185,6 +185,15 @@ class RunConfig:
             check(self.loader.seconds <= longest, "seconds", self.loader.seconds, allowed)
 
 
+def require_run(folder: Path) -> None:
+    """Raise ConfigError unless a folder is a run; a model of other code is none."""
+    if not (folder / "config.toml").is_file():
+        raise ConfigError(
+            f"{folder}: holds no config.toml; give a run folder (melpatch import makes one of a "
+            "model of other code)"
+        )
+
+
 def read_settings(folder: Path, *, trust_code: bool = False) -> RunConfig:
     """Return the settings of a run folder.
 
