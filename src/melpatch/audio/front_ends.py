@@ -29,6 +29,26 @@ def mae_ast() -> LogMel.Config:
     return replace(kaldi(), window="povey")
 
 
+def byol_a() -> LogMel.Config:
+    """BYOL-A: torchaudio's log-mel spectrogram, natural logarithm; mean and std are your data's.
+
+    Source: Niizumi et al. 2021 (arXiv 2103.06695) and 2023 (arXiv 2204.07402), published settings.
+    """
+    return LogMel.Config(
+        window_ms=64.0,
+        n_mels=64,
+        low_hz=60.0,
+        high_hz=7800.0,
+        preemphasis=0.0,
+        centred=True,
+        remove_offset=False,
+        window="hann_periodic",
+        mel="slaney",
+        floor_added=True,
+        scale=1.0,
+    )
+
+
 def beats() -> LogMel.Config:
     """BEATs: Kaldi's features with Povey's window, mean and std of its own.
 

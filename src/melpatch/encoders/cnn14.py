@@ -14,7 +14,7 @@ from melpatch.config import check
 from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, valid_frames
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.masked import halved, masked_max, masked_mean, silenced
+from melpatch.nn.masked import halved, masked_max, masked_mean, silenced, sounding_frames
 
 Network = Literal["cnn14", "cnn10", "cnn6"]
 
@@ -194,25 +194,14 @@ class CNN14(Encoder):
         spectrogram: Float[Tensor, "clip mel frame"],
         valid: Bool[Tensor, "clip column"] | None,
     ) -> Bool[Tensor, "clip keptframe"] | None:
-        """Return the valid frames of what the first block gets; None if there is no padding.
-
-        Valid columns do not tell the frames after the last whole one. Padding is 0 in all mels,
-        which a normalised frame is not.
-        """
+        """Return the valid frames of what the first block gets; None if there is no padding."""
         if valid is None:
             return None
         width = self.grid.patch[1]
-        inside: Tensor = valid.repeat_interleave(width, dim=1)
-        frames = spectrogram.shape[2]
-        if self.config.trim == "before" or frames <= width:
-            return inside
-        # The frames that follow the last valid column of a clip, up to the next column.
-        rest = torch.arange(frames, device=valid.device) - width * valid.sum(dim=1)[:, None]
-        sounding = (spectrogram != 0).any(dim=1)
-        follows = sounding & (rest >= 0) & (rest < width)
-        whole = F.pad(inside, (0, frames - inside.shape[1]))
-        joined: Tensor = whole | follows
-        return joined
+        if self.config.trim == "before":
+            whole: Tensor = valid.repeat_interleave(width, dim=1)
+            return whole
+        return sounding_frames(spectrogram, valid, width)
 
 
 class Block(nn.Module):

@@ -1,6 +1,7 @@
 """Tokens and images without padding: their mean and maximum, zeros at padding, halved lengths."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -31,6 +32,35 @@ def masked_max(
 def at_least_float32(values: Tensor) -> Tensor:
     """Return the values in float32, or in float64 where they are."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+def sounding_frames(
+    spectrogram: Float[Tensor, "clip mel frame"],
+    valid: Bool[Tensor, "clip column"] | None,
+    width: int,
+) -> Bool[Tensor, "clip keptframe"] | None:
+    """Return the valid frames, those after a clip's last whole column too; None without padding.
+
+    The columns do not tell these frames. Padding is 0 in all mels, which a normalised frame is not.
+
+    Args:
+        spectrogram: the spectrograms, with zeros at padding.
+        valid: columns that are not padding.
+        width: frames of a column; a shorter spectrogram is one column.
+    """
+    if valid is None:
+        return None
+    inside: Tensor = valid.repeat_interleave(width, dim=1)
+    frames = spectrogram.shape[2]
+    if frames <= width:
+        return inside
+    # The frames that follow the last valid column of a clip, up to the next column.
+    rest = torch.arange(frames, device=valid.device) - width * valid.sum(dim=1)[:, None]
+    sounding = (spectrogram != 0).any(dim=1)
+    follows = sounding & (rest >= 0) & (rest < width)
+    whole = F.pad(inside, (0, frames - inside.shape[1]))
+    joined: Tensor = whole | follows
+    return joined
 
 
 def silenced(
