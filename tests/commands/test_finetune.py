@@ -374,7 +374,7 @@ def test_a_run_is_gone_on_with_under_its_own_settings(corpus, pretrained, tmp_pa
         ),
         (
             ("--init", "scratch", "--encoder", "nope"),
-            "unknown encoder 'nope'; available: beats, cnn14, vit",
+            "unknown encoder 'nope'; available: beats, byol_a, cnn14, vit",
         ),
         (("--init", "scratch", "--stats-clips", "-1"), "--stats-clips -1; allowed: 0 or more"),
         (("--init", "scratch", "--encoder-from", "nowhere"), "config.toml: cannot be read"),
@@ -431,7 +431,7 @@ def test_help_tells_of_every_flag_unit_and_default(monkeypatch, capsys):
         "--init TEXT Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from, or",
         "--recipe TEXT A recipe that learns from labels: finetune, for your own data, or a paper's",
         "Recipes: ",
-        "--encoder TEXT Kind of encoder: vit, beats or cnn14",
+        "--encoder TEXT Kind of encoder: vit, beats, cnn14 or byol_a",
         "--encoder.patch INT INT Patch size",
         "--test-fold TEXT Split or fold held out for the test; all others, except val, are trained on.",
         "--seconds FLOAT Longest segment, in seconds;",

@@ -83,8 +83,8 @@ class FinetuneConfig:
     size: str = "tiny"
     """Size of the encoder: nano, mini, tiny, small or base; a run or weights have one already."""
     encoder: str | None = None
-    """Kind of encoder: vit, beats or cnn14 (melpatch list encoders); by default the recipe's. A run or
-    weights in --init keep their own."""
+    """Kind of encoder: vit, beats, cnn14 or byol_a (melpatch list encoders); by default the
+    recipe's. A run or weights in --init keep their own."""
     test_fold: str | None = None
     """Split or fold held out for the test; all others, except val, are trained on."""
     val_fold: str | None = None

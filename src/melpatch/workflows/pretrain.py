@@ -46,7 +46,8 @@ class PretrainConfig:
     size: str = "tiny"
     """Size of the encoder: nano, mini, tiny, small or base; weights in --init have one already."""
     encoder: str | None = None
-    """Kind of encoder: vit, beats or cnn14 (melpatch list encoders); by default the recipe's."""
+    """Kind of encoder: vit, beats, cnn14 or byol_a (melpatch list encoders); by default the
+    recipe's."""
     init: str | None = None
     """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from; by
     default random weights."""
