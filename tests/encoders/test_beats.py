@@ -49,7 +49,9 @@ def test_tokens_that_are_left_keep_their_distances():
 
 def test_whole_columns_are_asked_for_where_no_places_are_given():
     encoder = build()
-    with pytest.raises(ConfigError, match="tokens = 5; allowed: a multiple of 4 rows"):
+    with pytest.raises(
+        ConfigError, match="tokens = 5; allowed: a multiple of 4, the rows of the grid"
+    ):
         encoder.encode_tokens(noise(1, 5, 24))
 
 

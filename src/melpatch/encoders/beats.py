@@ -37,7 +37,7 @@ class BEATs(TokenEncoder):
     If patches are dropped, those that are left keep their numbers, and the convolution meets zeros
     where they were.
 
-    Source: Chen et al. 2022 (arXiv 2212.09058), section 3.2 and the published code; relative bias
+    Source: Chen et al. 2022 (arXiv 2212.09058) and the published code; relative bias
     of Raffel et al. 2020 (arXiv 1910.10683), gated as in Chi et al. 2022 (arXiv 2106.16138);
     DeepNorm and its initial weights of Wang et al. 2022 (arXiv 2203.00555). Other linear layers
     start as torch's, the bias normal with standard deviation 0.02.
@@ -183,13 +183,15 @@ class BEATs(TokenEncoder):
         length = tokens.shape[1]
         mask: KeyMask | None = None
         if places is None:
-            allowed = f"a multiple of {rows} rows, or with places"
+            allowed = f"a multiple of {rows}, the rows of the grid, where no places are given"
             check(length % rows == 0, "tokens", length, allowed)
+            # Token row * columns + column is number column * rows + row in time.
             by_column = torch.arange(length, device=tokens.device).view(-1, rows)
             in_time = by_column.mT.reshape(1, length)
         else:
             in_time = places.in_time(rows)
             length = rows * places.columns
+        # Padding is zero for the convolution, and no key of attention.
         if valid is not None:
             tokens = tokens.masked_fill(~valid[..., None], 0.0)
             mask = valid[:, None, None]
@@ -225,6 +227,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tokens, bias: Bias, mask: KeyMask | None) -> Tokens:
         """Return the tokens after attention and MLP."""
+        # LayerNorm(alpha * x + branch(x)), twice: DeepNorm.
         x = self.norm1(self.alpha * x + self._branch(self.attn(x, bias, mask), 0))
         normed: Tensor = self.norm2(self.alpha * x + self._branch(self.mlp(x), 1))
         return normed

@@ -40,9 +40,8 @@ class BYOLA(Encoder):
     If the frames are no multiple of a step, the rest at the end is cut before the first
     convolution, or as published in the poolings; see ``trim``. Weights start as torch's.
 
-    Source: Niizumi et al. 2021 (arXiv 2103.06695), section III, and 2023 (arXiv 2204.07402),
-    section III-C; sizes of the published weights. *Differs*: images are of any number of mels; a
-    clip shorter than a step is completed with zeros.
+    Source: Niizumi et al. 2021 (arXiv 2103.06695) and 2023 (arXiv 2204.07402). *Differs*: there may
+    be any number of mels; a clip shorter than a step is completed with zeros.
 
     Args:
         config: the settings; None for those of ``size``, or the defaults.

@@ -94,7 +94,7 @@ class GatedAttention(nn.Module):
     """Multi-head self-attention with a position bias that each query scales by a gate.
 
     Source: Chi et al. 2022 (XLM-E, arXiv 2106.16138), as in WavLM (Chen et al. 2022, arXiv
-    2110.13900, section III-B) and BEATs.
+    2110.13900) and BEATs.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
