@@ -16,6 +16,7 @@ from melpatch.config import from_dict, to_dict
 ALL = {
     "kaldi": front_ends.kaldi(),
     "beats": front_ends.beats(),
+    "byol_a": front_ends.byol_a(),
     "mae_ast": front_ends.mae_ast(),
     "maskspec": front_ends.maskspec(),
     "maskspec at 16 kHz": front_ends.maskspec(16000),
@@ -74,6 +75,16 @@ def test_beats_is_kaldi_with_poveys_window_on_16_bit_samples():
     expected = (log_mel - 15.41663) / (2 * 6.55582)
     found = features(config, wave)
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-4)
+
+
+def test_byol_a():
+    config = front_ends.byol_a()
+    wave = sound(20011)
+    window = scipy.signal.get_window("hann", 1024)
+    power = spectrum(np.pad(wave, 512, mode="reflect"), window, 160, 1024) ** 2
+    mel = filters("htk", 16000, 1024, 64, 60.0, 7800.0) @ power
+    expected = (np.log(mel + 2.0**-23) - config.mean) / config.std
+    np.testing.assert_allclose(features(config, wave), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("rate", "n_fft"), [(32000, 1024), (16000, 512)])

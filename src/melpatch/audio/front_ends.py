@@ -1,7 +1,7 @@
 """The front ends of published systems, by name: settings for :class:`melpatch.audio.logmel.LogMel`.
 
-``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as for MAE-AST, M2D and BYOL-A.
-Those of PANNs and COLA only set the unit, since the first norm of a CNN14 normalises level and
+``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as for MAE-AST, M2D
+and BYOL-A. Those of PANNs and COLA only set the unit, since the first norm of a CNN14 normalises level and
 scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stats`` prints them).
 """
 
@@ -43,7 +43,7 @@ def byol_a() -> LogMel.Config:
         centred=True,
         remove_offset=False,
         window="hann_periodic",
-        mel="slaney",
+        mel="htk",
         floor_added=True,
         scale=1.0,
     )

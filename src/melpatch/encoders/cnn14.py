@@ -63,9 +63,9 @@ class CNN14(Encoder):
     There is no gradient checkpointing, since what is computed twice would enter the running
     statistics twice.
 
-    If the frames are no multiple of that, the rest at the end is cut before the first convolution, or
-    as published in the poolings, each of which drops an odd last frame; see ``trim``. In both cases
-    a clip is the same alone and beside a longer one.
+    If the frames are no multiple of that, the rest at the end is cut before the first convolution,
+    or as published in the poolings, each of which drops an odd last frame; see ``trim``. In both
+    cases a clip is the same alone and beside a longer one.
 
     Source: Kong et al. 2020 (arXiv 1912.10211) and the published code. *Differs*: images and
     kernels are (mel, frame), not (frame, mel); a clip shorter than a token is completed with
