@@ -111,10 +111,17 @@ def is_there(source: str) -> bool:
 
 def require_weights(source: str) -> None:
     """Raise CheckpointError if this names weights that do not exist."""
-    if not is_there(source):
-        raise CheckpointError(
-            f"{source}: no such file; give a weight file ({', '.join(ENDINGS)}) or {HUB}owner/name"
-        )
+    if is_there(source):
+        return
+    problem = "no such file"
+    if Path(source).is_dir():
+        problem = f"holds no {' or '.join(HUB_FILES)}"
+    if Path(source, f"{HUB_FILES[0]}.index.json").exists():
+        problem = f"holds its weights in several files; save them as one, {HUB_FILES[0]}"
+    raise CheckpointError(
+        f"{source}: {problem}; give a weight file ({', '.join(ENDINGS)}), a folder of Hugging Face "
+        f"or {HUB}owner/name"
+    )
 
 
 def read_state(source: str) -> dict[str, Tensor]:

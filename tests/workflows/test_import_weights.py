@@ -141,6 +141,8 @@ def test_a_repository_of_the_hub_is_taken_like_its_folder(folder, monkeypatch, t
     ("words", "message"),
     [
         (("import", "hf", "--out", "imported"), "holds a run already, which is not replaced"),
+        (("import", "run", "--out", "new"), "run: is a run already, which every command takes"),
+        (("import", "sounds", "--out", "new"), "sounds: holds no model.safetensors or pytorch_mod"),
         (("import", "none.pth", "--out", "new"), "none.pth: no such file; give a weight file"),
         (("evaluate", "hf", "--data", "sounds/labels.csv"), "is no run folder, where scores are"),
         (("fit-embedding", "hf", "--data", "sounds"), "is no run folder, where short embeddings"),

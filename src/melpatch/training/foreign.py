@@ -259,15 +259,14 @@ def _labels(foreign: Foreign, head: Head, given: Given, number: int) -> tuple[tu
     Raises:
         ConfigError: there are more or fewer names than classes, or a name is given twice.
     """
-    labels: Sequence[str] = head.labels
+    labels = tuple(head.labels)
     where = foreign.source
     if given.labels is not None:
         labels = given.labels
         where = given.labels_from
-    if not labels:
+    elif not labels:
         note = f"{number} classes without names, so they are numbers (--labels FILE names them)"
         return tuple(map(str, range(number))), note
-    labels = tuple(labels)
     if len(labels) != number:
         raise ConfigError(
             f"{where}: {len(labels)} classes, but {head.linear}.weight of {foreign.source} has "

@@ -23,7 +23,7 @@ from melpatch.objectives.base import Objective, Plan
 from melpatch.progress import notice
 from melpatch.training.config import RunConfig, build, read_settings
 from melpatch.training.foreign import Given, open_foreign
-from melpatch.weight_files import HUB_FILES, is_weights
+from melpatch.weight_files import is_weights, require_weights
 
 OF_A_CORPUS = ("mean", "std", "scale", "padding", "target_frames")
 """Front-end settings that depend on the corpus; the others define what a spectrogram means."""
@@ -169,7 +169,8 @@ def load_run(
         return model.config, model.objective
     if given is not None:
         raise ConfigError(f"{folder}: a run has labels of its own; leave out --labels")
-    _require_weights_beside(folder)
+    if (folder / "config.json").exists() and not (folder / "config.toml").exists():
+        require_weights(str(folder))
     config = read_settings(folder, trust_code=trust_code)
     objective = build(config)
     state = load_weights(folder / "model.safetensors")
@@ -180,14 +181,3 @@ def load_run(
             f"{folder}: model.safetensors does not fit config.toml; {error}"
         ) from error
     return config, objective
-
-
-def _require_weights_beside(folder: Path) -> None:
-    """Raise ConfigError if a folder of Hugging Face lacks its weights, or has them in several files."""
-    if (folder / "config.toml").exists() or not (folder / "config.json").exists():
-        return
-    names = " or ".join(HUB_FILES)
-    problem = f"holds config.json, but no {names}; download it too"
-    if (folder / f"{HUB_FILES[0]}.index.json").exists():
-        problem = f"holds its weights in several files; save them as one, {HUB_FILES[0]}"
-    raise ConfigError(f"{folder}: {problem}")

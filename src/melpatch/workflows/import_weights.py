@@ -7,7 +7,7 @@ import tyro
 
 from melpatch.config import check
 from melpatch.default_dtype import float32_by_default
-from melpatch.errors import CheckpointError
+from melpatch.errors import CheckpointError, ConfigError
 from melpatch.interop.base import Axes, Reading
 from melpatch.progress import notice
 from melpatch.training.foreign import Given, open_foreign
@@ -53,6 +53,8 @@ def import_weights(config: ImportConfig) -> Run:
         raise CheckpointError(
             f"{config.out}: holds a run already, which is not replaced; give another --out"
         )
+    if Path(config.init, "config.toml").exists():
+        raise ConfigError(f"{config.init}: is a run already, which every command takes as it is")
     Run.require_writable(config.out)
     given = Given.of(config.labels, config.multi_label)
     reading = Reading(axes=config.init_axes, num_heads=config.num_heads)
