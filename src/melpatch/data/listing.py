@@ -73,7 +73,7 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
                     reader = _RowReader(path, url, columns, cells)
                 rows.append(reader(number, cells))
             except ValueError as error:
-                rejected.append(Rejected(f"{where}, line {number}", str(error)))
+                rejected.append(Rejected(f"{where}, {table.unit} {number}", str(error)))
         if table.split:
             rows = [row if row.split else row._replace(split=table.split) for row in rows]
         remarks = [f"{path}: {text}" for text in (*table.remarks, *_remarks(columns, reader))]

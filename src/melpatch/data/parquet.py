@@ -93,7 +93,9 @@ class Parquet:
             dictionaries = [leaf.path for leaf in leaves.values() if texts and _is_text(leaf)]
             largest = self._largest_page(group, leaves, dictionaries)
             rows = max(1, min(_MOST_ROWS_IN_BATCH, _MOST_IN_BATCH // max(1, largest)))
-            with _arrow().ParquetFile(self.path, read_dictionary=dictionaries) as file:
+            with _arrow().ParquetFile(
+                self.path, metadata=self._meta, read_dictionary=dictionaries
+            ) as file:
                 yield from file.iter_batches(
                     batch_size=rows, row_groups=[group], columns=[*columns], use_threads=False
                 )
@@ -168,7 +170,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: damaged, or not such a table ({reason}); copy it or write it again")
 
 
-@lru_cache(16)
+@lru_cache(128)
 def opened_parquet(path: Path, modified: int) -> Parquet:
     """Return an open Parquet file, which is kept for the next rows.
 

@@ -34,17 +34,19 @@ def format_of(path: Path) -> Format | None:
     return next((form for form in formats() if form.recognises(path, head)), None)
 
 
-def files_of(folder: Path, *, has_sound: bool) -> tuple[Format, Sequence[Path]] | None:
+def files_of(folder: Path, names: Sequence[str]) -> tuple[Format, Sequence[Path]] | None:
     """Return the format by which a folder is read, and its files; None if there is none.
 
     Args:
         folder: the folder.
-        has_sound: whether files in it are sound, by their names.
+        names: paths of the files below it that may be sound, by their names.
     """
+    # A licence or a list of Kaldi has no ending.
+    has_sound = any(Path(name).suffix for name in names)
     for form in formats():
         files: Sequence[Path] = ()
         if form.beside_sound or not has_sound:
-            files = form.files(folder)
+            files = form.files(folder, names)
         if files:
             return form, files
     return None

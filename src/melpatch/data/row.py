@@ -29,6 +29,7 @@ class Table(NamedTuple):
         label: column of the labels where the user names none; ``""``: one of a usual name.
         split: split of lines that name none.
         remarks: sentences on what was recognised, and on what is not used.
+        unit: what is numbered, such as ``line`` or ``row``.
         where: what the numbers of lines refer to, where that is another file.
     """
 
@@ -37,6 +38,7 @@ class Table(NamedTuple):
     label: str = ""
     split: str = ""
     remarks: Sequence[str] = ()
+    unit: str = "line"
     where: Path | None = None
 
 

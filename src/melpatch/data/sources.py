@@ -108,15 +108,15 @@ def _read_folder(folder: Path, names: ColumnNames, *, whole_folder: bool) -> Lis
             listing = _by_tables(folder, below, names, files, remarks)
             if listing is not None:
                 return listing._replace(remarks=[*remarks, *listing.remarks])
-    listing = _by_formats(folder, names, has_sound=bool(files))
+    listing = _by_formats(folder, names, files)
     if listing is None:
         listing = read_folder(folder, files)
     return listing._replace(remarks=[*remarks, *listing.remarks])
 
 
-def _by_formats(folder: Path, names: ColumnNames, *, has_sound: bool) -> Listing | None:
+def _by_formats(folder: Path, names: ColumnNames, others: Sequence[str]) -> Listing | None:
     """Return what the files of formats of others in a folder list; None if there are none."""
-    recognised = files_of(folder, has_sound=has_sound)
+    recognised = files_of(folder, others)
     if recognised is None:
         return None
     form, files = recognised

@@ -20,6 +20,7 @@ def folder(tmp_path_factory):
 
 
 def test_sounds_classes_splits_and_speakers_are_read(folder, capsys):
+    (folder / "LICENSE").write_text("Free.")
     corpus = load_corpus([folder])
     assert corpus.splits == {"test": 3, "train": 9}
     # The files are sorted by name: test, then train.
@@ -67,8 +68,8 @@ def test_rows_without_sound_or_of_no_class_are_named_and_the_others_are_taken(tm
     corpus = load_corpus([file])
     assert [clip.labels for clip in corpus.clips] == [("cat",), ()]
     assert [(bad.path, bad.reason) for bad in corpus.rejected] == [
-        (f"{file}, line 2", "holds neither the bytes nor the path of a sound file"),
-        (f"{file}, line 3", "class 7; allowed: 0 to 0, the classes that the file names"),
+        (f"{file}, row 2", "holds neither the bytes nor the path of a sound file"),
+        (f"{file}, row 3", "class 7; allowed: 0 to 0, the classes that the file names"),
     ]
     assert "'kind' is read as label" in capsys.readouterr().err
 

@@ -101,7 +101,7 @@ def test_bad_samples_are_named_and_the_others_are_taken(tmp_path):
 
     # The sound of the eighth sample, which only begins like one, is named by its place.
     lines = [place for place, _ in reasons[:-1]]
-    assert lines == [f"{path}, line {number}" for number in (2, 3, 4, 5, 6, 7, 9)]
+    assert lines == [f"{path}, sample {number}" for number in (2, 3, 4, 5, 6, 7, 9)]
     assert reasons[-1][0].startswith(f"{path}[")
     assert [reason[:40] for _, reason in reasons[:6]] == [
         "1.json is not JSON (Expecting property n"[:40],

@@ -43,7 +43,7 @@ class AstJson(Format):
         if not isinstance(entries, list):
             raise DataError(f"{path}: data is no list; {_FIX}")
         lines = _lines(entries, known, file)
-        return Table([PATH, LABEL], lines, "", split_of_file(path), [remark])
+        return Table([PATH, LABEL], lines, "", split_of_file(path), [remark], "entry")
 
 
 def _classes_file(path: Path) -> Path | None:

@@ -32,8 +32,13 @@ class Format:
         """
         raise NotImplementedError
 
-    def files(self, folder: Path) -> Sequence[Path]:
-        """Return the files of this format anywhere below a folder; by default a folder has none."""
+    def files(self, folder: Path, names: Sequence[str]) -> Sequence[Path]:
+        """Return the files of this format anywhere below a folder; by default a folder has none.
+
+        Args:
+            folder: the folder.
+            names: paths of the files below it that may be sound, by their names.
+        """
         return ()
 
     def table(self, path: Path) -> Table:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from melpatch.data.formats.base import Format, visible_files
+from melpatch.data.formats.base import Format
 from melpatch.data.row import END, PATH, START, Line, Table
 from melpatch.data.split_roles import usual_split
 from melpatch.errors import shortened
@@ -35,9 +35,9 @@ class Kaldi(Format):
         """Return whether this is the list of files of a data folder, by its name."""
         return path.name == _FILES
 
-    def files(self, folder: Path) -> Sequence[Path]:
+    def files(self, folder: Path, names: Sequence[str]) -> Sequence[Path]:
         """Return the lists of files of all data folders below a folder."""
-        return visible_files(folder, _FILES)
+        return [folder / name for name in names if name.rpartition("/")[2] == _FILES]
 
     def table(self, path: Path) -> Table:
         """Return the file, the times and what else is known of each utterance."""

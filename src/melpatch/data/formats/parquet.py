@@ -43,7 +43,7 @@ class Parquet(Format):
         """Return whether a file begins like Parquet."""
         return head.startswith(MAGIC)
 
-    def files(self, folder: Path) -> Sequence[Path]:
+    def files(self, folder: Path, names: Sequence[str]) -> Sequence[Path]:
         """Return the Parquet files with sound anywhere below a folder."""
         return [
             path
@@ -73,7 +73,7 @@ class Parquet(Format):
             label = known[0]
         remarks = [*_remarks(sound, known, label, columns)]
         lines = _lines(file, sound, columns, classes)
-        return Table(header, lines, label, _split_of(path), remarks)
+        return Table(header, lines, label, _split_of(path), remarks, "row")
 
 
 def _split_of(path: Path) -> str:

@@ -50,7 +50,7 @@ class WebDataset(Format):
             return False
         return True
 
-    def files(self, folder: Path) -> Sequence[Path]:
+    def files(self, folder: Path, names: Sequence[str]) -> Sequence[Path]:
         """Return the tar archives anywhere below a folder."""
         return visible_files(folder, ".tar")
 
@@ -70,7 +70,7 @@ class WebDataset(Format):
         if _CLASS in facts and not any(is_usual(LABEL, name) for name in facts):
             label = _CLASS
         lines = ((sample.number, _cells(path, sample, facts)) for sample in samples)
-        return Table([*_PLACE, *facts], lines, label, split_of_file(path))
+        return Table([*_PLACE, *facts], lines, label, split_of_file(path), unit="sample")
 
 
 class _Member(NamedTuple):
