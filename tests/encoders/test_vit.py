@@ -292,3 +292,18 @@ def test_sizes_equal_those_of_deit(name, millions):
 def test_an_unknown_size_lists_the_known_ones():
     with pytest.raises(ConfigError, match="size = 'huge'; allowed: " + ", ".join(SIZES)):
         ViT.Config.of_size("huge")
+
+
+@pytest.mark.parametrize(
+    ("norm", "outer_norm"), [("pre", None), ("post", "after"), ("pre", "before")]
+)
+def test_normed_layers_pass_the_final_norm_where_there_is_one(norm, outer_norm):
+    config = ViT.Config(embed_dim=16, depth=2, num_heads=2, norm=norm, outer_norm=outer_norm)
+    encoder = ViT(config, 16).eval()
+    spectrogram = torch.randn(1, 16, 32)
+    plain = encoder(spectrogram, layers=True).layers
+    normed = encoder(spectrogram, layers="normed").layers
+    last = encoder(spectrogram)
+    torch.testing.assert_close(normed[-1], torch.cat([last.cls, last.patches], dim=1))
+    changed = not torch.equal(normed[0], plain[0])
+    assert changed == (outer_norm != "before")

@@ -16,6 +16,7 @@ from melpatch.config import check
 from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid, Places
+from melpatch.nn.pooling import LayerOutputs
 from melpatch.nn.transformer import Block
 
 WIDTHS = {"nano": 24, "mini": 48, "tiny": 96, "small": 192, "base": 384}
@@ -111,7 +112,7 @@ class ToyHybrid(TokenEncoder):
         self,
         tokens: Tensor,
         valid: Tensor | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
         places: Places | None = None,
     ) -> Encoded:
         """Return the encoded tokens and registers; the registers come first in the sequence."""

@@ -17,9 +17,9 @@ from melpatch.nn.pooling import Pooling, pool
 from melpatch.weight_files import Weights, read_weights
 
 # Families whose files do not tell the attention heads.
-HEADS = {"m2d": 4, "atst_clip": 4, "atst_frame": 4}
+HEADS = {"m2d": 4, "atst_clip": 4, "atst_frame": 4, "audiomosaic": 4}
 # Families whose input is (clip, 1, frame, mel), and whose tokens are numbered time-major.
-TIME_FIRST = ("eat", "eat_hf")
+TIME_FIRST = ("eat", "eat_hf", "audiomosaic")
 
 
 def opened(name, path, quiet=False):
@@ -84,6 +84,6 @@ def pooled(encoder, spectrogram, how, valid=None):
     pooling = Pooling.parse(how)
     encoder.require_pooling(pooling)
     with torch.inference_mode():
-        encoded = encoder(spectrogram, valid, layers=bool(pooling.layers))
+        encoded = encoder(spectrogram, valid, layers=pooling.layer_outputs)
     patches, cls = encoded.pooled_tokens(pooling)
     return pool(patches, cls, valid, encoder.grid.rows, pooling)

@@ -24,6 +24,7 @@ OUTPUTS = {
     "atst_clip": "encoder",
     "atst_frame": "encoder",
     "dasheng": "outputs",
+    "audiomosaic": "encoder",
 }
 """Families, each with the file of its tokens and features."""
 FEATURES = {
@@ -33,6 +34,8 @@ FEATURES = {
     ("eat_hf", "features_class"): "cls",
     ("eat_hf", "features_mean"): "mean",
     ("atst_clip", "features_class_last"): "cls",
+    ("atst_clip", "features_class"): "cls+normed-layers=all",
+    ("atst_frame", "features_clip"): "mean+normed-layers=all",
     ("dasheng", "features_mean"): "mean",
 }
 """Published features, each with the pooling that gives them."""
@@ -75,7 +78,9 @@ def test_the_published_features_are_those_of_a_pooling(name, array, open_once):
     close(found, numbers(name, OUTPUTS[name])[array], tolerance(name, array))
 
 
-@pytest.mark.parametrize("name", ["m2d", "eat", "atst_clip", "atst_frame", "dasheng"])
+@pytest.mark.parametrize(
+    "name", ["m2d", "eat", "atst_clip", "atst_frame", "dasheng", "audiomosaic"]
+)
 def test_the_epsilon_of_the_norms_is_that_of_the_weights(name, tmp_path, monkeypatch):
     encoder, _ = opened(name, tmp_path, quiet=True)
     if encoder.position_table is None:
@@ -155,3 +160,24 @@ def test_dasheng_takes_pieces_of_longer_clips(open_once):
     pieces = dasheng_input(torch.cat(long.split(104, dim=3)))
     tokens = encoded(encoder, pieces).patches.flatten(0, 1)[None, : 177 // 4]
     close(tokens, expected["long_tokens"], tolerance("dasheng", "long_tokens"))
+
+
+def test_class_tokens_and_means_of_all_layers_of_atst_are_those_of_a_pooling(open_once):
+    """The published class tokens come first, ours last."""
+    encoder, _ = open_once("atst_clip")
+    valid = valid_tokens("atst_clip", encoder)
+    found = pooled(encoder, model_input("atst_clip"), "mean+cls+normed-layers=all", valid)
+    means, cls = found.chunk(2, dim=1)
+    expected = numbers("atst_clip", "encoder")["features_class_and_mean"]
+    tolerated = tolerance("atst_clip", "features_class_and_mean")
+    close(torch.cat([cls, means], dim=1), expected, tolerated)
+
+
+def test_the_mean_of_audiomosaic_counts_its_class_token_as_a_patch(open_once):
+    encoder, _ = open_once("audiomosaic")
+    spectrogram = model_input("audiomosaic")
+    mean, cls = pooled(encoder, spectrogram, "mean+cls").chunk(2, dim=1)
+    patches = encoder.grid.count(spectrogram.shape[2])
+    found = (patches * mean + cls) / (patches + 1)
+    expected = numbers("audiomosaic", "encoder")["features_mean_all"]
+    close(found, expected, tolerance("audiomosaic", "features_mean_all"))

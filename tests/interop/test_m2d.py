@@ -64,3 +64,15 @@ def test_init_alone_takes_statistics_and_the_published_length(tmp_path):
 def test_without_statistics_a_note_names_the_published_ones():
     notes = M2D().published(weights(), HEADS).notes
     assert "no norm_stats in it: mean and std are the published -7.1 and 4.2" in notes
+
+
+def test_models_that_grew_from_it_have_it_behind_a_prefix():
+    state = weights(columns=6).state
+    given = Weights({f"backbone.{key}": value for key, value in state.items()}, {})
+    assert type(recognise(given)) is M2D
+    settings = M2D().published(given, HEADS)
+    assert settings.frames == 96
+    encoder = ViT(settings.encoder, 80)
+    found = M2D().convert(given, encoder, HEADS).state
+    expected = M2D().convert(weights(columns=6), encoder, HEADS).state
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())

@@ -153,6 +153,7 @@ def test_padding_does_not_raise_a_negative_maximum():
         ("cls+rows", "rows+mean+cls"),
         ("layers=4,8,12", "mean+layers=4,8,12"),
         ("std+layer-mean=all", "std+layer-mean=all"),
+        ("normed-layers=all+cls", "cls+normed-layers=all"),
         ("segments=1", "mean"),
     ],
 )
@@ -164,7 +165,13 @@ def test_a_pooling_has_one_spelling(text, same):
 
 @pytest.mark.parametrize(
     ("text", "dim"),
-    [("mean", 5), ("layers=all", 15), ("rows+layers=1,3", 10), ("layer-mean=1,3", 5)],
+    [
+        ("mean", 5),
+        ("layers=all", 15),
+        ("normed-layers=all", 15),
+        ("rows+layers=1,3", 10),
+        ("layer-mean=1,3", 5),
+    ],
 )
 def test_tokens_of_several_layers_are_wider(text, dim):
     assert Pooling.parse(text).token_dim(5, num_layers=3) == dim
@@ -187,6 +194,7 @@ def test_tokens_of_several_layers_are_wider(text, dim):
         "layers=-1",
         "layers=1,1",
         "layers=1+layer-mean=2",
+        "layers=1+normed-layers=2",
         "rows=2",
         "segments",
         3,

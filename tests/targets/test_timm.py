@@ -92,6 +92,11 @@ def test_a_head_without_a_place_is_told(tmp_path, capsys):
     [
         (ast((), norm="post", stride=None), "encoder.norm = 'post' (fits: 'pre')"),
         (ast((), input_norm="batch", stride=None), "encoder.input_norm = 'batch' (fits: 'none')"),
+        (
+            ast((), outer_norm="before", stride=None),
+            "encoder.outer_norm = 'before' (fits: 'after')",
+        ),
+        (ast((), patch_norm=True, stride=None), "encoder.patch_norm = True (fits: False)"),
     ],
 )
 def test_another_encoder_is_refused_by_the_setting(config, message, tmp_path, capsys):

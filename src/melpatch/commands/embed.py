@@ -22,9 +22,10 @@ class Config(InferenceConfig):
     hop: float | None = None
     """Length of a frame in seconds; without, one vector per recording."""
     pooling: str | None = None
-    """Tokens to vector: mean, std, delta, max, cls, rows, segments=N, layers=A,B and layer-mean=A,B
-    joined by + as in rows+mean+std (with --hop mean or rows, with or without layers), or fitted after
-    melpatch fit-embedding; by default a classifier's own, or the one that probes have."""
+    """Tokens to vector: mean, std, delta, max, cls, rows, segments=N, layers=A,B, normed-layers=A,B
+    and layer-mean=A,B, joined by + as in rows+mean+std (with --hop mean or rows, with or without
+    layers), or fitted after melpatch fit-embedding; by default a classifier's own, or the one that
+    probes have."""
     layer: int | None = None
     """Layer whose output to take, from 0 or, from the end, from -1; without, the final norm's."""
 

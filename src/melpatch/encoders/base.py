@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid, Places
 from melpatch.nn.masking import Subset
-from melpatch.nn.pooling import ALL_LAYERS, Pooling
+from melpatch.nn.pooling import ALL_LAYERS, LayerOutputs, Pooling
 from melpatch.nn.positions import Resize
 from melpatch.registry import name_of
 
@@ -35,7 +35,8 @@ class Encoded(NamedTuple):
     cls: Float[Tensor, "clip cls dim"]
     """Special tokens after the final norm; there may be none."""
     layers: tuple[Float[Tensor, "clip clsandtoken _"], ...]
-    """Output of every layer before the final norm, special tokens first; empty unless asked for.
+    """Output of every layer before the final norm (after it, if so asked), special tokens first;
+    empty unless asked for.
     Only a :class:`TokenEncoder` promises ``dim`` channels in each."""
 
     def pooled_tokens(
@@ -200,7 +201,7 @@ class Encoder(nn.Module, ABC):
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
         valid: Bool[Tensor, "clip token"] | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
     ) -> Encoded:
         """Encode whole spectrograms.
 
@@ -208,7 +209,8 @@ class Encoder(nn.Module, ABC):
             spectrogram: what :meth:`normalise` returned, zeros past each clip's end.
             valid: False for padding, which influences nothing; None, which is faster, if there is
                 no padding.
-            layers: whether to return the output of every layer too.
+            layers: whether to return the output of every layer too; "normed" for what the final
+                norm makes of each, where it follows the last layer.
         """
 
     @classmethod
@@ -257,7 +259,7 @@ class TokenEncoder(Encoder):
         self,
         tokens: Float[Tensor, "clip token dim"],
         valid: Bool[Tensor, "clip token"] | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
         places: Places | None = None,
     ) -> Encoded:
         """Transform any subset of tokens, in any order.
@@ -276,7 +278,7 @@ class TokenEncoder(Encoder):
         tokens: Float[Tensor, "clip token dim"],
         subset: Subset,
         valid: Bool[Tensor, "clip place"] | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
     ) -> Encoded:
         """Transform some tokens of whole grids, which keep their places.
 
@@ -317,7 +319,7 @@ class TokenEncoder(Encoder):
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
         valid: Bool[Tensor, "clip token"] | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
     ) -> Encoded:
         """Encode whole spectrograms: :meth:`encode_tokens` of :meth:`tokens`."""
         return self.encode_tokens(self.tokens(spectrogram), valid, layers)

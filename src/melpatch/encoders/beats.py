@@ -13,6 +13,7 @@ from melpatch.config import check
 from melpatch.encoders.base import MOST_LAYERS, Encoded, EncoderConfig, TokenEncoder
 from melpatch.encoders.vit import SIZES
 from melpatch.nn.grid import PatchGrid, Places
+from melpatch.nn.pooling import LayerOutputs
 from melpatch.nn.relative_positions import Bias, GatedAttention, PositionBias, PositionConv
 from melpatch.nn.transformer import DropPath, KeyMask, Tokens
 
@@ -171,7 +172,7 @@ class BEATs(TokenEncoder):
         self,
         tokens: Float[Tensor, "clip token dim"],
         valid: Bool[Tensor, "clip token"] | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
         places: Places | None = None,
     ) -> Encoded:
         """Transform any subset of tokens, at their places; see :meth:`TokenEncoder.encode_tokens`.

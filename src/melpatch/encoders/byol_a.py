@@ -14,6 +14,7 @@ from melpatch.encoders.base import Encoded, Encoder, EncoderConfig
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.masked import halved, masked_max, masked_mean, silenced, sounding_frames
+from melpatch.nn.pooling import LayerOutputs
 
 Version = Literal["v1", "v2"]
 BLOCKS: dict[Version, int] = {"v1": 3, "v2": 2}
@@ -124,7 +125,7 @@ class BYOLA(Encoder):
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
         valid: Bool[Tensor, "clip token"] | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
     ) -> Encoded:
         """Encode whole spectrograms; see :meth:`Encoder.forward`."""
         width = self.grid.patch[1]

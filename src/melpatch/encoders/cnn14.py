@@ -15,6 +15,7 @@ from melpatch.encoders.base import Encoded, Encoder, EncoderConfig, valid_frames
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.masked import halved, masked_max, masked_mean, silenced, sounding_frames
+from melpatch.nn.pooling import LayerOutputs
 
 Network = Literal["cnn14", "cnn10", "cnn6"]
 
@@ -159,7 +160,7 @@ class CNN14(Encoder):
         self,
         spectrogram: Float[Tensor, "clip mel frame"],
         valid: Bool[Tensor, "clip token"] | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
     ) -> Encoded:
         """Encode whole spectrograms; see :meth:`Encoder.forward`."""
         columns = self.grid.columns(spectrogram.shape[2])

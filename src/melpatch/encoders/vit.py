@@ -21,8 +21,9 @@ from melpatch.encoders.base import (
 from melpatch.errors import ConfigError
 from melpatch.nn.batch_norm import MaskedBatchNorm
 from melpatch.nn.grid import PatchGrid, Places
+from melpatch.nn.pooling import LayerOutputs
 from melpatch.nn.positions import Resize, resize, sequence, sincos
-from melpatch.nn.transformer import NORM_EPS, Norm, Transformer, init_xavier
+from melpatch.nn.transformer import NORM_EPS, Norm, OuterNorm, Transformer, init_xavier
 
 
 class Size(TypedDict):
@@ -116,6 +117,11 @@ class ViT(TokenEncoder):
         norm: Norm = "pre"
         """Where the blocks normalise: "pre" as in ViT, or "post" as in BERT (and published
         MAE-AST)."""
+        outer_norm: OuterNorm | None = None
+        """Place of the LayerNorm beside the blocks: "before" (published AudioMosaic) or "after" them;
+        none: after pre-norm blocks, before post-norm ones."""
+        patch_norm: bool = False
+        """Whether a LayerNorm follows the patch projection (published AudioMosaic)."""
         norm_eps: float = NORM_EPS
         """Epsilon of every LayerNorm: 1e-6 as in timm, 1e-12 in Hugging Face's ViT and AST, 1e-5 in
         MAE-AST; weights in --init set their own."""
@@ -203,6 +209,9 @@ class ViT(TokenEncoder):
         self.num_layers = config.depth
         self.num_cls_tokens = config.cls_tokens
         self.projection = nn.Linear(self.grid.pixels, config.embed_dim)
+        self.patch_norm = None
+        if config.patch_norm:
+            self.patch_norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
         self.cls_token = _table(config.cls_tokens, config.embed_dim)
         self.cls_position = None
         self.position_table = None
@@ -219,6 +228,7 @@ class ViT(TokenEncoder):
             config.norm,
             config.dropout,
             config.norm_eps,
+            config.outer_norm,
         )
         if config.init == "mae":
             self.apply(init_xavier)
@@ -259,7 +269,7 @@ class ViT(TokenEncoder):
     ) -> Float[Tensor, "clip token dim"]:
         """Return the projected patches, without positions."""
         projected: Tensor = self.projection(self.grid.split(spectrogram))
-        return projected
+        return projected if self.patch_norm is None else self.patch_norm(projected)
 
     def positions(self, columns: int) -> Float[Tensor, "token dim"]:
         """Return the position embedding of a grid with this many columns.
@@ -297,12 +307,15 @@ class ViT(TokenEncoder):
         self,
         tokens: Float[Tensor, "clip token dim"],
         valid: Bool[Tensor, "clip token"] | None = None,
-        layers: bool = False,
+        layers: LayerOutputs = False,
         places: Places | None = None,
     ) -> Encoded:
         """Transform any subset of tokens, which hold their places, with the cls tokens in front."""
         count = self.num_cls_tokens
-        output, outputs = self.transformer(*self._with_cls(tokens, valid), layers)
+        transformer = self.transformer
+        output, outputs = transformer(*self._with_cls(tokens, valid), bool(layers))
+        if layers == "normed" and transformer.norm_last:
+            outputs = tuple(map(transformer.norm, outputs))
         return Encoded(output[:, count:], output[:, :count], outputs)
 
     def mlp_outputs(

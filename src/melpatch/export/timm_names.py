@@ -22,6 +22,10 @@ def vit_misfits(encoder: Any) -> list[Misfit]:
         misfits.append(Misfit("encoder.norm", config.norm, "'pre'"))
     if config.input_norm != "none":
         misfits.append(Misfit("encoder.input_norm", config.input_norm, "'none'"))
+    if config.outer_norm == "before":
+        misfits.append(Misfit("encoder.outer_norm", config.outer_norm, "'after'"))
+    if config.patch_norm:
+        misfits.append(Misfit("encoder.patch_norm", config.patch_norm, "False"))
     return misfits
 
 

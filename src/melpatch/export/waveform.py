@@ -158,7 +158,7 @@ class Waveform(nn.Module):
         spectrogram = self.encoder.normalise(self.front_end(wave), None)
         if self.classifier is not None:
             return self._classified(self.classifier, Features(spectrogram, None))
-        encoded = self.encoder(spectrogram, None, layers=bool(self.pooling.layers))
+        encoded = self.encoder(spectrogram, None, layers=self.pooling.layer_outputs)
         patches, cls = encoded.pooled_tokens(self.pooling)
         return (pool(patches, cls, None, self.encoder.grid.rows, self.pooling),)
 

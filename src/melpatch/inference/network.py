@@ -219,7 +219,7 @@ class Network:
         features = self.objective.features(batch.to(self.device))
         encoder = self.objective.export_encoder()
         with self._autocast():
-            encoded = encoder(features.spectrogram, features.valid, layers=bool(pooling.layers))
+            encoded = encoder(features.spectrogram, features.valid, layers=pooling.layer_outputs)
         return *encoded.pooled_tokens(pooling), features.valid
 
     def _autocast(self) -> torch.autocast:

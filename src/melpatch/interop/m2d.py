@@ -11,10 +11,12 @@ from melpatch.interop.audiomae import sines_of
 from melpatch.interop.base import Axes, Published, Reading
 from melpatch.interop.timm_vit import State, TimmViT, has_one_colour, patch_positions
 from melpatch.nn.position_tables import Geometry
-from melpatch.weight_files import Weights
+from melpatch.weight_files import Weights, without_prefix
 
 STATISTICS = "norm_stats"
 """The key of mean and standard deviation of the corpus, before the z-score."""
+_PREFIXES = ("backbone.", "module.ar.runtime.backbone.", "ar.runtime.backbone.", "")
+"""What may stand before the names, in files of models that grew from M2D."""
 _PUBLISHED_STATISTICS = torch.tensor([-7.1, 4.2])
 N_MELS = 80
 
@@ -40,6 +42,7 @@ class M2D(TimmViT):
 
     def recognises(self, weights: Weights, axes: Axes | None = None) -> bool:
         """Return whether statistics, a teacher or sines of 80 mel bins are M2D's."""
+        weights = _bare(weights)
         if not has_one_colour(weights) or axes == "frame_mel":
             return False
         grid = sines_of(weights)
@@ -50,8 +53,9 @@ class M2D(TimmViT):
         return bool(signs & weights.state.keys()) or grid.rows * height == N_MELS
 
     def renamed(self, weights: Weights) -> dict[str, Tensor]:
-        """Return the tensors without the statistics, which belong to the front end."""
-        return {key: value for key, value in weights.state.items() if key != STATISTICS}
+        """Return the tensors under timm's names, without the statistics of the front end."""
+        state = _bare(weights).state
+        return {key: value for key, value in state.items() if key != STATISTICS}
 
     def one_colour_geometry(self, state: State, reading: Reading) -> Geometry | None:
         """Return how the patches lie: frequency-major, without overlap."""
@@ -66,17 +70,23 @@ class M2D(TimmViT):
         """Return the published front end with the statistics of the file, or the published ones."""
         if geometry is None or geometry.n_mels is None:
             return None
-        mean, std = weights.state.get(STATISTICS, _PUBLISHED_STATISTICS).tolist()
+        mean, std = _bare(weights).state.get(STATISTICS, _PUBLISHED_STATISTICS).tolist()
         config = front_ends.m2d()
         return replace(config, n_mels=geometry.n_mels, mean=round(mean, 6), std=round(std, 6))
 
     def published(self, weights: Weights, reading: Reading) -> Published:
         """Return the settings of the encoder and its front end; see :class:`WeightFormat`."""
         settings = super().published(weights, reading)
+        bare = _bare(weights)
         notes = ["16 kHz is assumed, which no tensor tells"]
-        if STATISTICS not in weights.state:
+        if STATISTICS not in bare.state:
             notes.append("no norm_stats in it: mean and std are the published -7.1 and 4.2")
-        grid = sines_of(weights)
-        width = weights.state["patch_embed.proj.weight"].shape[3]
+        grid = sines_of(bare)
+        width = bare.state["patch_embed.proj.weight"].shape[3]
         frames = None if grid is None else grid.columns * width
         return settings._replace(notes=notes, frames=frames)
+
+
+def _bare(weights: Weights) -> Weights:
+    state = without_prefix(weights.state, _PREFIXES, "patch_embed.proj.weight")
+    return weights._replace(state=state)

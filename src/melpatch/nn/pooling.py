@@ -9,7 +9,8 @@ A pooling is spelled as parts joined by ``+``, in any order:
   it the rows of a column are averaged first (for ``max``, the largest is taken).
 - ``segments=2`` cuts a clip into segments of equal length and takes the statistics of each.
 - ``layers=4,8,12`` takes the outputs of these layers side by side, counted from 1, before the final
-  norm; ``layer-mean=4,8,12`` takes their average. ``all`` stands for all layers.
+  norm; ``normed-layers=4,8,12`` passes each through the final norm; ``layer-mean=4,8,12`` takes
+  their average. ``all`` stands for all layers.
 
 ``frequency`` is another name for ``rows+mean``.
 """
@@ -17,7 +18,7 @@ A pooling is spelled as parts joined by ``+``, in any order:
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,10 +35,15 @@ ALL_LAYERS = (0,)
 """The layers of a pooling that takes all of an encoder's, which are counted from 1."""
 
 _SPELLING = (
-    "mean, std, delta, max, cls, rows (or frequency), segments=N, layers=A,B and layer-mean=A,B, "
+    "mean, std, delta, max, cls, rows (or frequency), segments=N, layers=A,B, normed-layers=A,B and "
+    "layer-mean=A,B, "
     "joined by + as in 'rows+mean+std'"
 )
+_LAYERS = ("layers", "normed-layers", "layer-mean")
 _MOST_SEGMENTS = 64
+
+LayerOutputs = bool | Literal["normed"]
+"""Which outputs of layers an encoder returns: none, those before its final norm, or after it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Pooling:
     """Layers whose outputs are taken, counted from 1; empty for the tokens after the final norm."""
     average_layers: bool = False
     """Whether these layers are averaged instead of put side by side."""
+    normed: bool = False
+    """Whether these layers pass through the encoder's final norm, where it has one."""
 
     @classmethod
     def parse(cls, text: Any) -> "Pooling":
@@ -73,6 +81,11 @@ class Pooling:
         """
         check(isinstance(text, str), "pooling", text, _SPELLING)
         return _parse(text)
+
+    @property
+    def layer_outputs(self) -> LayerOutputs:
+        """What an encoder has to return besides its tokens."""
+        return "normed" if self.normed else bool(self.layers)
 
     def require(self, num_layers: int, cls_tokens: int) -> None:
         """Raise ConfigError unless an encoder has what is pooled.
@@ -112,6 +125,8 @@ class Pooling:
             parts.append(f"segments={self.segments}")
         if self.layers:
             name = "layer-mean" if self.average_layers else "layers"
+            if self.normed:
+                name = "normed-layers"
             numbers = "all" if self.layers == ALL_LAYERS else ",".join(map(str, self.layers))
             parts.append(f"{name}={numbers}")
         return "+".join(parts)
@@ -309,7 +324,7 @@ def _parse(text: str) -> Pooling:
         name, equals, value = part.partition("=")
         allowed = (*STATISTICS, "cls", "rows", "frequency")
         if equals:
-            allowed = ("segments", "layers", "layer-mean")
+            allowed = ("segments", *_LAYERS)
         check(name in allowed, "pooling", text, _SPELLING)
         once = name not in names and name not in settings
         check(once, "pooling", text, "each part once")
@@ -317,8 +332,8 @@ def _parse(text: str) -> Pooling:
             settings[name] = value
         else:
             names.append(name)
-    once = len(settings.keys() & {"layers", "layer-mean"}) < 2
-    check(once, "pooling", text, "layers or layer-mean, not both")
+    chosen = [settings[name] for name in _LAYERS if name in settings]
+    check(len(chosen) < 2, "pooling", text, f"one of {', '.join(_LAYERS)}")
     if "frequency" in names:
         names.extend(("rows", "mean"))
     rows = "rows" in names
@@ -331,8 +346,9 @@ def _parse(text: str) -> Pooling:
         takes_cls=takes_cls,
         rows=rows,
         segments=_segments(text, settings.get("segments", "1")),
-        layers=_layers(text, settings.get("layers", settings.get("layer-mean"))),
+        layers=_layers(text, chosen[0]) if chosen else (),
         average_layers="layer-mean" in settings,
+        normed="normed-layers" in settings,
     )
 
 
@@ -342,9 +358,7 @@ def _segments(text: str, value: str) -> int:
     return int(value)
 
 
-def _layers(text: str, value: str | None) -> tuple[int, ...]:
-    if value is None:
-        return ()
+def _layers(text: str, value: str) -> tuple[int, ...]:
     if value == "all":
         return ALL_LAYERS
     numbers = value.split(",")

@@ -15,6 +15,7 @@ Tokens = Float[Tensor, "clip token dim"]
 KeyMask = Bool[Tensor, "clip 1 1 token"]
 Heads = Float[Tensor, "clip head token channel"]
 Norm = Literal["pre", "post"]
+OuterNorm = Literal["before", "after"]
 
 NORM_EPS = 1e-6
 """Epsilon of LayerNorm in timm, AST, SSAST, MAE and ASiT; Hugging Face's ViTs have 1e-12."""
@@ -164,7 +165,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks with a LayerNorm: after the last pre-norm block, or before the first post-norm one.
+    """Blocks with a LayerNorm: after the last pre-norm block or before the first post-norm one, if not set.
 
     Linear weights start truncated-normal with standard deviation 0.02, biases at 0, as in timm.
 
@@ -180,6 +181,8 @@ class Transformer(nn.Module):
         norm: where the blocks normalise, see :class:`Block`.
         dropout: probability that a channel of a branch is dropped in training.
         norm_eps: epsilon of every LayerNorm, added to the variance.
+        outer_norm: whether the LayerNorm beside the blocks comes before or after them; None leaves
+            it to ``norm``.
     """
 
     def __init__(
@@ -193,10 +196,12 @@ class Transformer(nn.Module):
         norm: Norm = "pre",
         dropout: float = 0.0,
         norm_eps: float = NORM_EPS,
+        outer_norm: OuterNorm | None = None,
     ) -> None:
         super().__init__()
         self.checkpointing = checkpointing
         self.norm_first = norm == "pre"
+        self.norm_last = outer_norm == "after" if outer_norm else self.norm_first
         rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, mlp_ratio, rate, norm, dropout, norm_eps) for rate in rates
@@ -217,7 +222,7 @@ class Transformer(nn.Module):
         """
         mask = None if valid is None else valid[:, None, None]
         outputs: list[Tensor] = []
-        if not self.norm_first:
+        if not self.norm_last:
             x = self.norm(x)
         for block in self.blocks:
             if self.checkpointing and self.training:
@@ -226,7 +231,7 @@ class Transformer(nn.Module):
                 x = block(x, mask)
             if layers:
                 outputs.append(x)
-        if self.norm_first:
+        if self.norm_last:
             x = self.norm(x)
         return x, tuple(outputs)
 
@@ -236,7 +241,7 @@ class Transformer(nn.Module):
         """Return the output of every block's MLP, before it is added; see :meth:`forward`."""
         mask = None if valid is None else valid[:, None, None]
         outputs: list[Tensor] = []
-        if not self.norm_first:
+        if not self.norm_last:
             x = self.norm(x)
         for block in self.blocks:
             assert isinstance(block, Block)

@@ -16,7 +16,7 @@ from melpatch.encoders.base import Encoded, Encoder, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.heads import linear_head, standardised_head
 from melpatch.nn.masking import Masking
-from melpatch.nn.pooling import Pooling, pool, pooled_dim
+from melpatch.nn.pooling import LayerOutputs, Pooling, pool, pooled_dim
 from melpatch.nn.token_heads import AttentiveHead, PrototypeHead, TokenHead
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput
 
@@ -316,9 +316,9 @@ class Classify(Objective):
         return pool(encoded.patches, encoded.cls, valid, rows, self.pooling)
 
     @property
-    def _takes_layers(self) -> bool:
-        """Whether the outputs of layers are needed, and not only the tokens after the final norm."""
-        return self.mix is not None or bool(self.pooling.layers)
+    def _takes_layers(self) -> LayerOutputs:
+        """Which outputs of layers are needed besides the tokens after the final norm."""
+        return self.mix is not None or self.pooling.layer_outputs
 
     def probabilities(self, batch: Batch) -> Float[Tensor, "clip label"]:
         """Return the probability of each label: they sum to one unless the task is multi-label.
