@@ -63,9 +63,9 @@ class AudioMosaic(TimmViT):
         """Return AST's features, as long as the position table, with the statistics in config.json."""
         if geometry is None or geometry.stride is None:
             return None
-        said: dict[str, Any] = weights.facts.get("config", {}).get("audio_preprocessing", {})
+        stated: dict[str, Any] = weights.facts.get("config", {}).get("audio_preprocessing", {})
         names = {"norm_mean": "mean", "norm_std": "std", "sample_rate": "sample_rate"}
-        settings = {own: said[name] for name, own in names.items() if name in said}
+        settings = {own: stated[name] for name, own in names.items() if name in stated}
         frames = geometry.columns * geometry.stride[1]
         return replace(LogMel.Config(padding="legacy", target_frames=frames), **settings)
 
