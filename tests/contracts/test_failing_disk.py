@@ -5,15 +5,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from contracts.commands_that_write import commands, write_inputs
+from contracts.commands_that_write import Writing, commands, write_inputs
 from failing_disk import count_events, failing_from, watched
 
 from melpatch import cli, only_writer
+from melpatch.errors import MelpatchError
 from melpatch.training import run as run_module
 
 # The others train, score or write tables as one of these does.
-TRIED = ("prepare", "embed", "evaluate", "pack", "pretrain", "show")
-RESUMED = {"embed", "pretrain"}
+TRIED = ("prepare", "embed", "evaluate", "pack", "pretrain", "finetune", "show")
+RESUMED = {"embed", "pretrain", "finetune"}
 # Files that name the machine, the process or the time.
 VARYING = {
     *("environment.json", "speed.jsonl", "command.toml", "scores.json", "test-0.npz"),
@@ -24,6 +25,13 @@ FAULTS = {
     "full disk": (errno.ENOSPC, FULL, 0.5),
     "full disk at the end": (errno.EDQUOT, FULL, 0.7),
     "no more open files": (errno.EMFILE, frozenset({"write", "read"}), 0.4),
+}
+# Commands that carry out others, which end as those above: a fault in the first and in the last of these.
+OF_SEVERAL = {
+    "compare, full disk": ("compare", errno.ENOSPC, FULL, 0.3),
+    "compare, too large a file": ("compare", errno.EFBIG, FULL, 0.8),
+    "demo, full disk": ("demo", errno.ENOSPC, FULL, 0.5),
+    "demo, no more open files": ("demo", errno.EMFILE, frozenset({"write", "read"}), 0.8),
 }
 
 
@@ -69,3 +77,54 @@ def test_a_fault_is_one_line_and_the_command_can_be_run_again(
     assert "defect" not in last
     assert cli.main([*words, *(["--resume"] if name in RESUMED else [])]) == 0
     assert content(tmp_path) == whole
+
+
+class InThisProcess:
+    """The commands of a comparison, whose faults are those of their processes."""
+
+    def melpatch(self, words, log):
+        if cli.main([*words]):
+            raise MelpatchError("failed")
+
+    def stop(self):
+        """Nothing is running."""
+
+
+@pytest.fixture(scope="module")
+def of_several(undisturbed):
+    """The words of commands that carry out others, up to the flag and name of their output."""
+    inputs, _ = undisturbed
+    clips = (inputs / "sounds" / "corpus.csv").read_text(encoding="utf-8").splitlines()
+    paths = "\n".join(line.split(",")[0] for line in clips)
+    (inputs / "sounds" / "unlabelled.csv").write_text(f"{paths}\n", encoding="utf-8")
+    data = str(inputs / "sounds" / "unlabelled.csv")
+    demo = ("demo", "--data", data, "--size", "nano", "--pretrain-steps", "2")
+    return {"compare": commands(inputs)["compare"], "demo": Writing(demo, "--out", "demo")}
+
+
+@pytest.mark.parametrize(("name", "number", "kinds", "place"), OF_SEVERAL.values(), ids=OF_SEVERAL)
+def test_a_fault_in_one_of_several_commands_costs_that_one(
+    name, number, kinds, place, of_several, tmp_path, monkeypatch, capsys
+):
+    for module in (only_writer, run_module):
+        monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    monkeypatch.setattr("melpatch.comparison.work.Subprocesses", InThisProcess)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    count = count_events(whole, kinds, lambda: cli.main(of_several[name].at(whole)))
+    words = of_several[name].at(cut)
+    capsys.readouterr()
+    with watched(cut, failing_from(int(place * count), kinds, number)):
+        assert cli.main(words) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"melpatch {name}: error: ")
+    assert "defect" not in last
+    assert cli.main(words) == 0
+    assert weights(cut) == weights(whole) != {}
+    assert {*content(cut)} == {*content(whole)}
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """Return the weights that training has left."""
+    return {name: data for name, data in content(folder).items() if name.endswith(".safetensors")}
