@@ -1,6 +1,7 @@
 """Every command with an output, on a tiny corpus and tiny runs, for tests of what may go wrong around it."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from journeys.three_sounds import (
 )
 from targets.runs import ast
 from targets.runs import write_run as write_random_run
+
+from melpatch import cli
+from melpatch.errors import MelpatchError
 
 READ_ONLY = {"bench", "datasets", "list", "push", "stats"}
 """Commands that write nothing on this machine: they print what they find, or push it."""
@@ -56,6 +60,18 @@ class Writing(NamedTuple):
     def at(self, folder: Path) -> list[str]:
         """Return the command with its output in a folder."""
         return [*self.words, self.flag, str(folder / self.out)]
+
+
+class InThisProcess:
+    """The commands of a comparison in this process, with the faults and the system that a test simulates."""
+
+    def melpatch(self, words: Sequence[str], log: Path) -> None:
+        """Run a command."""
+        if cli.main([*words]):
+            raise MelpatchError("failed")
+
+    def stop(self) -> None:
+        """Nothing is running."""
 
 
 def write_inputs(folder: Path) -> Path:

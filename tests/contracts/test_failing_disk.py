@@ -5,11 +5,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from contracts.commands_that_write import Writing, commands, write_inputs
+from contracts.commands_that_write import InThisProcess, Writing, commands, write_inputs
 from failing_disk import count_events, failing_from, watched
 
 from melpatch import cli, only_writer
-from melpatch.errors import MelpatchError
 from melpatch.training import run as run_module
 
 # The others train, score or write tables as one of these does.
@@ -77,17 +76,6 @@ def test_a_fault_is_one_line_and_the_command_can_be_run_again(
     assert "defect" not in last
     assert cli.main([*words, *(["--resume"] if name in RESUMED else [])]) == 0
     assert content(tmp_path) == whole
-
-
-class InThisProcess:
-    """The commands of a comparison, whose faults are those of their processes."""
-
-    def melpatch(self, words, log):
-        if cli.main([*words]):
-            raise MelpatchError("failed")
-
-    def stop(self):
-        """Nothing is running."""
 
 
 @pytest.fixture(scope="module")
