@@ -6,6 +6,8 @@ from melpatch.audio.byte_range import ByteRange
 from melpatch.data.clip import Clip
 from melpatch.data.parquet import is_parquet, opened_parquet
 from melpatch.data.parquet_sound import ParquetRow
+from melpatch.errors import DataError
+from melpatch.faults import let_pass
 
 
 def packed(path: Path, offset: int, size: int, crc32: int, name: str) -> ByteRange:
@@ -25,11 +27,13 @@ def packed(path: Path, offset: int, size: int, crc32: int, name: str) -> ByteRan
 def read_together(clip: Clip) -> str:
     """Return a name of what is read as a whole with a clip: its file, or its row group of Parquet.
 
-    Raises:
-        DataError: a Parquet file is damaged.
-        OSError: a Parquet file cannot be read.
+    Of a Parquet file that cannot be read the whole file is named; its clips fail when they are read.
     """
     if not (clip.size and is_parquet(clip.path)):
         return str(clip.path)
-    file = opened_parquet(clip.path, clip.path.stat().st_mtime_ns)
+    try:
+        file = opened_parquet(clip.path, clip.path.stat().st_mtime_ns)
+    except (DataError, OSError) as error:
+        let_pass(error)
+        return str(clip.path)
     return f"{clip.path}, row group {file.group_of(clip.offset)}"

@@ -35,6 +35,8 @@ _MOST_IN_BATCH = 256 << 20
 _MOST_ROWS_IN_BATCH = 1 << 16
 # Columns compress by less, unless they are made to fill the memory.
 _COMPRESSION = 50
+# Texts and bytes; also the end of the name of those of a fixed length.
+_BYTES = "BYTE_ARRAY"
 # Numbers of fields in Parquet's description of itself.
 _SCHEMA, _CHILDREN = 2, 5
 _UNCOMPRESSED, _COMPRESSED, _DATA, _DATA_V2, _VALUES = 2, 3, 5, 8, 1
@@ -111,7 +113,7 @@ class Parquet:
         }
 
     def _largest_page(self, group: int, leaves: Iterable[int], dictionaries: Sequence[str]) -> int:
-        """Return the bytes of the largest page, over the columns that are no dictionaries.
+        """Return the bytes of the largest pages of texts that are no dictionaries, over all columns.
 
         No value is larger than its page.
 
@@ -134,7 +136,8 @@ class Parquet:
                     )
                 self._require_bits(sum(count for _, count in pages), f"values of column {name}")
                 total += uncompressed
-                if name not in dictionaries:
+                # Numbers are small, whatever their pages take.
+                if name not in dictionaries and column.physical_type.endswith(_BYTES):
                     largest += max((size for size, _ in pages), default=0)
         if total > _MOST_DECODED:
             raise DataError(
@@ -197,7 +200,7 @@ def _arrow() -> Any:
 
 
 def _is_text(leaf: Any) -> bool:
-    return bool(leaf.physical_type == "BYTE_ARRAY")
+    return bool(leaf.physical_type == _BYTES)
 
 
 def _require_plain_schema(path: Path, size: int) -> None:

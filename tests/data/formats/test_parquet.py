@@ -9,6 +9,7 @@ import soundfile
 from parquet_files import CLASSES, SOUND, write_clips, write_dataset, write_parquet
 from tiny_wav import RATE, wav
 
+from melpatch.data import parquet
 from melpatch.data.manifest import load_corpus, write_corpus
 from melpatch.data.sound import decode
 from melpatch.errors import DataError
@@ -109,3 +110,22 @@ def test_samples_instead_of_sound_files_are_refused(tmp_path):
     file = write_parquet(tmp_path / "x.parquet", {"audio": pa.array(values)}, {})
     with pytest.raises(DataError, match="column 'audio' holds samples, not sound files; write"):
         load_corpus([file])
+
+
+@pytest.mark.parametrize("rows", [3, 1000])
+def test_tables_without_sound_are_read_in_batches(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(parquet, "_MOST_ROWS_IN_BATCH", rows)
+    numbers = range(20)
+    columns = {
+        "path": [f"{n}.wav" for n in numbers],
+        "label": pa.array([[f"t{n % 3}"] * (n % 3) if n % 5 else None for n in numbers]),
+        "duration": [0.5 + n for n in numbers],
+        "speaker": [None if n % 2 else "ann" for n in numbers],
+        "embedding": pa.array([[0.5, 1.5] for n in numbers]),
+    }
+    file = write_parquet(tmp_path / "x.parquet", columns, {}, row_group_size=10)
+    clips = load_corpus([file]).clips
+    assert [(c.path.name, c.labels, c.duration, c.group) for c in clips] == [
+        (f"{n}.wav", (f"t{n % 3}",) if n % 3 and n % 5 else (), 0.5 + n, "" if n % 2 else "ann")
+        for n in numbers
+    ]
