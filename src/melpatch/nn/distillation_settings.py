@@ -1,4 +1,4 @@
-"""Settings of self-distillation over prototypes: heads, targets, temperatures and the teacher's momentum."""
+"""Settings of self-distillation over prototypes: heads, targets and schedules."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ from melpatch.nn.distillation import CentreOf
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
-    """Settings of the heads of student and teacher, of targets and schedules. Shares are shares of the run."""
+    """Settings of heads, targets and schedules. Shares are shares of the run."""
 
     hidden_dim: int = 2048
     """Width of the heads' trunk."""
@@ -25,12 +25,13 @@ class HeadSettings:
     student_temperature: float = 0.1
     """Temperature of the student's distributions."""
     teacher_temperature: tuple[float, float] = (0.04, 0.07)
-    """Temperature of the teacher's, at the start and after the warm-up; lower than the student's."""
+    """Temperature of the teacher's, at the start and after the warm-up; lower than the
+    student's."""
     temperature_warmup: float = 0.1
     """Share of the run over which it rises."""
     momentum: float | None = None
-    """EMA momentum of the teacher at the start; rises to 1 over the run. None: by batch size and run
-    length."""
+    """EMA momentum of the teacher at the start; rises to 1 over the run. None: by batch size and
+    run length."""
     momentum_curve: Literal["linear", "cosine"] = "cosine"
     """How it rises: on a line, or on half a cosine."""
 
@@ -58,14 +59,15 @@ class HeadSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(HeadSettings):
-    """Settings of a classification of patches by a teacher's prototypes, beside a prediction of its tokens.
+    """Settings of a classification of patches by a teacher's prototypes.
 
-    Source: the defaults are those of MATPAC (Quelennec et al. 2025, arXiv 2502.12031) and its published
-    settings, but for the centre.
+    Source: the defaults are those of MATPAC (Quelennec et al. 2025, arXiv 2502.12031) and its
+    published settings, but for the centre.
     """
 
     weight: float = 0.0
-    """Share of the classification loss in the whole loss, from 0 (no such heads) to 1 (it alone)."""
+    """Share of the classification loss in the whole loss, from 0 (no such heads) to 1 (it
+    alone)."""
     prototypes: int = 2048
     """Prototypes, which are the classes."""
     train_gain: bool = True

@@ -1,15 +1,15 @@
-"""Several predictions of one target, of which training follows the better ones: multiple choice learning.
+"""Several predictions of one target, of which the better ones are trained.
 
 With the losses l_1..l_K of K predictions of a token and a temperature tau that falls over the run::
 
     w_i = softmax(-l / tau)_i, without gradient
     l   = sum_i w_i l_i
 
-At a high temperature all predictions learn alike; as it falls, each token trains the one that fits it
-best, so that several answers can stand side by side where a mean of them would be none.
+At a high temperature all predictions learn alike; as it falls, each token trains the one that fits
+it best, so that several answers can stand side by side where a mean of them would be none.
 
-Source: annealed multiple choice learning (Perera et al. 2024, arXiv 2407.15580) in MATPAC++ (Quelennec
-et al. 2025, arXiv 2508.12709).
+Source: annealed multiple choice learning (Perera et al. 2024, arXiv 2407.15580) in MATPAC++
+(Quelennec et al. 2025, arXiv 2508.12709).
 
 >>> hypothesis_weights(torch.tensor([0.0, 0.1, 1.0]), temperature=0.1)
 tensor([0.7310, 0.2689, 0.0000])
@@ -49,7 +49,7 @@ class Hypotheses:
         check(0 <= self.share <= 1, "share", self.share, "0 to 1")
 
     def temperature_at(self, progress: float) -> float:
-        """Return the temperature at a share of the run; 0 once the best prediction alone is trained."""
+        """Return the temperature at a share of the run; 0 once the best alone is trained."""
         if progress >= self.share:
             return 0.0
         start, end = self.temperature
@@ -60,7 +60,7 @@ class Hypotheses:
 def hypothesis_weights(
     losses: Float[Tensor, "*token hypothesis"], temperature: float
 ) -> Float[Tensor, "*token hypothesis"]:
-    """Return the weight of each prediction, without gradient; at temperature 0 the best one has all."""
+    """Return the weight of each prediction; at temperature 0 the best one has all."""
     if temperature > 0:
         return (-losses / temperature).softmax(dim=-1)
     best = losses.argmin(dim=-1)

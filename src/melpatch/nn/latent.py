@@ -2,13 +2,13 @@
 
 For predictions p_i and targets t_i of D channels each, i = 1..N valid tokens::
 
-    cosine       1/N sum_i (2 - 2 cos(p_i, t_i))                  from 0 to 4; 2 for unrelated tokens
-    l2           1/N sum_i |p_i - t_i|^2 / sqrt(D)                sqrt(D) for targets of variance 1
-    smooth_l1    1/N sum_i mean_d h(p_id - t_id)                  h(x) = x^2 / 2 within 1, else |x| - 1/2
+    cosine       1/N sum_i (2 - 2 cos(p_i, t_i))          from 0 to 4; 2 for unrelated tokens
+    l2           1/N sum_i |p_i - t_i|^2 / sqrt(D)        sqrt(D) for targets of variance 1
+    smooth_l1    1/N sum_i mean_d h(p_id - t_id)          h(x) = x^2 / 2 within 1, else |x| - 1/2
 
-Padding counts in none. Sources: the cosine of BYOL (Grill et al. 2020, arXiv 2006.07733, equation 2)
-and M2D (Niizumi et al. 2022, arXiv 2210.14648); the square over sqrt(D) of data2vec (Baevski et al.
-2022, arXiv 2202.03555, published code); smooth L1 of Riou et al. 2024 (arXiv 2405.08679).
+Padding counts in none. Sources: the cosine of BYOL (Grill et al. 2020, arXiv 2006.07733, equation
+2) and M2D (Niizumi et al. 2022, arXiv 2210.14648); the square over sqrt(D) of data2vec (Baevski et
+al. 2022, arXiv 2202.03555, published code); smooth L1 of Riou et al. 2024 (arXiv 2405.08679).
 
 >>> predictions, targets = torch.zeros(2, 5, 64), torch.ones(2, 5, 64)  # clip, token, channel
 >>> valid = torch.ones(2, 5, dtype=torch.bool)
@@ -67,9 +67,9 @@ def mean_over(losses: Float[Tensor, "clip token"], valid: Valid) -> Float[Tensor
 
 
 def standardise_tokens(tokens: Tokens) -> Tokens:
-    """Return tokens with a mean of 0 and a deviation of 1 over their channels each, in float32 or float64.
+    """Return tokens with a mean of 0 and a deviation of 1 over the channels of each.
 
-    The variance is unbiased, and 1e-6 is added to it, as in M2D.
+    In float32 or float64. The variance is unbiased, and 1e-6 is added to it, as in M2D.
     """
     tokens = at_least_float32(tokens)
     centred = tokens - tokens.mean(dim=2, keepdim=True)
@@ -96,7 +96,8 @@ class LatentMaps(NamedTuple):
     masked: Bool[Tensor, "view row column"]
     """The masked patches of each view."""
     target: Float[Tensor, "row column"]
-    """Distance of a patch's target from the mean one of the clip; NaN where no view has a target."""
+    """Distance of a patch's target from the mean one of the clip; NaN where no view has a
+    target."""
     error: Float[Tensor, "row column"]
     """Mean loss of a patch over the views that mask it; NaN where none does."""
 

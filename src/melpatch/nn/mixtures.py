@@ -1,7 +1,7 @@
 """Mixtures of clips with their partners, of which both sources can be predicted.
 
-A mixture holds the larger value of both log-mel spectrograms, since the louder of two sounds covers the
-other, but for two stretches of time in which the clip is left alone.
+A mixture holds the larger value of both log-mel spectrograms, since the louder of two sounds covers
+the other, but for two stretches of time in which the clip is left alone.
 
 Source: SSLAM (Alex et al. 2025, arXiv 2506.12222), section 3, and the published code.
 

@@ -1,4 +1,4 @@
-"""EAT: many masked views of a clip predict what a slow teacher makes of the whole clip, in one pass.
+"""EAT: many masked views of a clip predict what a slow teacher makes of the whole clip.
 
 With the MLP outputs Y_l of the teacher's L layers for the whole clip, IN the instance norm over the
 clip's tokens and LN the LayerNorm over channels, both without gain::
@@ -8,11 +8,11 @@ clip's tokens and LN the LayerNorm over channels, both without gain::
     L_u = mean over views of |c - mean_patches T|^2 / sqrt(D)   c: the student's class token
     L   = L_p + utterance_weight * L_u
 
-Chen et al. 2024, "EAT: Self-supervised pre-training with efficient audio transformer" (arXiv 2401.03497),
-after data2vec 2.0 (Baevski et al. 2022, arXiv 2212.07525).
+Chen et al. 2024, "EAT: Self-supervised pre-training with efficient audio transformer" (arXiv
+2401.03497), after data2vec 2.0 (Baevski et al. 2022, arXiv 2212.07525).
 
-With ``mixtures`` it is SSLAM (Alex et al. 2025, arXiv 2506.12222): each clip is trained on mixed with its
-partner too, and what is predicted from the mixture shall keep both sources::
+With ``mixtures`` it is SSLAM (Alex et al. 2025, arXiv 2506.12222): each clip is trained on mixed
+with its partner too, and what is predicted from the mixture shall keep both sources::
 
     R   = mean of the clip's and the partner's targets, where both sound; else the clip's
     L_r = mean over masked patches of mixtures of |p - R|^2 / sqrt(D)
@@ -66,9 +66,9 @@ class Targets(NamedTuple):
 class EAT(LatentObjective):
     """Masked latent prediction from many views, with a loss per patch and one per clip (section 3).
 
-    *Differs:* the squares that stay visible do not thin out at the edges of the grid, as the published
-    drawing does; padding is in no norm, mean or loss; a clip's utterance loss counts as often as it has
-    masked patches, which is the same for clips of one length.
+    *Differs:* the squares that stay visible do not thin out at the edges of the grid, as the
+    published drawing does; padding is in no norm, mean or loss; a clip's utterance loss counts as
+    often as it has masked patches, which is the same for clips of one length.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -78,10 +78,11 @@ class EAT(LatentObjective):
         mask: Masking.Config = field(
             default_factory=lambda: Masking.Config(kind="inverse_block", ratio=0.8)
         )
-        """Which patches are masked in a view; the paper keeps squares of 5 x 5 visible, a fifth in all."""
+        """Which patches are masked in a view; the paper keeps squares of 5 x 5 visible, a fifth in
+        all."""
         views: int = 16
-        """Masked views of each clip. Each costs a pass of the student over its visible patches, and of the
-        decoder over the grid; the teacher passes once."""
+        """Masked views of each clip. Each costs a pass of the student over its visible patches, and
+        of the decoder over the grid; the teacher passes once."""
         decoder: ConvDecoder.Config = field(default_factory=ConvDecoder.Config)
         """The network that predicts the masked patches."""
         noise: float = 0.01
@@ -91,13 +92,14 @@ class EAT(LatentObjective):
         target_layers: int = 0
         """How many last layers are averaged; 0 for all."""
         utterance_weight: float = 192.0
-        """Weight of the utterance loss beside the patch loss. 192 is the published one: there the loss is a
-        sum over the 192 views of a process. data2vec 2.0 has 0.01 per view."""
+        """Weight of the utterance loss beside the patch loss. 192 is the published one: there the
+        loss is a sum over the 192 views of a process. data2vec 2.0 has 0.01 per view."""
         utterance_target: Literal["normed", "raw"] = "normed"
-        """The mean of the patches' targets; or the mean of the layers before the instance norm, which
-        takes most of it away."""
+        """The mean of the patches' targets; or the mean of the layers before the instance norm,
+        which takes most of it away."""
         utterance_layers: int = 0
-        """How many last layers the utterance target averages; 0 for those of the patches. 1 in SSLAM."""
+        """How many last layers the utterance target averages; 0 for those of the patches. 1 in
+        SSLAM."""
         mixtures: Mixtures = field(default_factory=Mixtures)
         """Mixtures with partners, of which both sources are predicted (SSLAM)."""
 
@@ -151,21 +153,23 @@ class EAT(LatentObjective):
             memory = torch.cuda.mem_get_info()[1]
         if memory is None:
             return
-        # Two bytes for what the decoder keeps of a view: more is kept, and in more bytes, but never less.
+        # Two bytes for what the decoder keeps of a view: more is kept, and in more bytes, but never
+        # less.
         tokens = self.encoder.grid.count(self._window_frames(plan))
         sets = 2 if self.config.mixtures.use else 1
         view = 2 * sets * plan.micro_batch_size * self.decoder.least_values(tokens)
         allowed = (
-            f"1 to {memory // view}, since a view of {plan.micro_batch_size} clips takes {view / 2**30:.2g} "
-            f"GiB or more of {memory / 2**30:.2g}; or a smaller --batch-size, --seconds, or --accumulate"
+            f"1 to {memory // view}, since a view of {plan.micro_batch_size} clips takes "
+            f"{view / 2**30:.2g} GiB or more of {memory / 2**30:.2g}; or a smaller --batch-size, "
+            "shorter --seconds, or --accumulate"
         )
         check(self.config.views * view <= memory, "objective.views", self.config.views, allowed)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the loss over the masked patches of all views, and its parts.
 
-        ``clip_mean`` is the patch loss of a prediction that is the mean target of the view, which one
-        has to stay below that tells the parts of a clip apart.
+        ``clip_mean`` is the patch loss of a prediction that is the mean target of the view, which
+        one has to stay below that tells the parts of a clip apart.
         """
         config = self.config
         spectrograms = self.spectrograms(batch)
@@ -216,7 +220,7 @@ class EAT(LatentObjective):
     def predict(
         self, features: Features, split: PatchSplit, empty: Float[Tensor, "view token dim"]
     ) -> tuple[Float[Tensor, "view masked dim"], Float[Tensor, "view cls dim"]]:
-        """Return the decoder's tokens of the masked patches of all views, and the student's class tokens.
+        """Return the decoder's tokens of the masked patches of all views, and the class tokens.
 
         Args:
             features: the input.
@@ -276,7 +280,7 @@ class EAT(LatentObjective):
     def source_targets(
         self, batch: Batch, clips: Features, mixture: Mixture, own: Tokens
     ) -> Tokens:
-        """Return the mean target of clip and partner where both sound in the mixture, else the clip's.
+        """Return the mean target of clip and partner where both sound, else the clip's.
 
         The teacher gets of the partner what sounds in the mixture alone, at its places.
 
@@ -322,7 +326,7 @@ class EAT(LatentObjective):
         return metrics.get("clip_mean", math.inf) / math.sqrt(self.encoder.embed_dim)
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip, its first view blank where masked, and all views' masks and errors."""
+        """Return the first view of the first clip, and maps of all views' masks and errors."""
         batch = first_clip(batch)
         features = self.features(batch)
         views = self.mask_views(batch, features, step)
@@ -337,7 +341,7 @@ class EAT(LatentObjective):
     def noise(
         self, batch: Batch, features: Features, step: int, sets: int = 1
     ) -> Float[Tensor, "view token dim"]:
-        """Return what stands at masked places: of each view of each set its own, whatever the padding."""
+        """Return what stands at masked places, drawn for each view, whatever the padding."""
         rows, columns = self.grid_size(features)
         dim = self.encoder.embed_dim
         states = [

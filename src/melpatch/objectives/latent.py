@@ -39,7 +39,8 @@ class LatentObjective(MaskedObjective):
     """A masked objective with a teacher, an encoder that follows the student's after every step.
 
     Attributes:
-        teacher: the moving average of the student's encoder; never trained, always in evaluation mode.
+        teacher: the moving average of the student's encoder; never trained, and always in
+            evaluation mode.
         momentum: its momentum after each step.
         steps: optimiser steps of the run.
     """
@@ -81,11 +82,15 @@ class LatentObjective(MaskedObjective):
     def masked_targets(
         self, batch: Batch, step: int
     ) -> tuple[Subset, Float[Tensor, "clip masked dim"]]:
-        """Return the masked patches of each clip, of its first view if there are several, and their targets."""
+        """Return the masked patches of each clip, of its first view, and their targets."""
         raise NotImplementedError
 
     def clip_spread(self, metrics: Mapping[str, float]) -> float:
-        """Return the share of the targets' energy by which those of a clip differ, from the metrics of a step."""
+        """Return the share of the targets' energy by which those of a clip differ.
+
+        Args:
+            metrics: of a step.
+        """
         raise NotImplementedError
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
@@ -94,9 +99,9 @@ class LatentObjective(MaskedObjective):
         if spread > _ALIKE:
             return None
         return (
-            f"the targets of all patches of a clip are alike (they differ by {max(spread, 0):.1%} of "
-            "their energy), so there is nothing left to predict; raise --objective.momentum.start, lower "
-            "--lr, or look at the corpus for silent clips"
+            f"the targets of all patches of a clip are alike (they differ by {max(spread, 0):.1%} "
+            "of their energy), so there is nothing left to predict; raise "
+            "--objective.momentum.start, lower --lr, or look at the corpus for silent clips"
         )
 
     def grid_size(self, features: Features) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """M2D: predict what a slow teacher makes of the masked patches, of which it sees nothing else.
 
-The student encodes the visible patches, and a predictor says, at the masked places, what the teacher
-makes of the masked patches alone. Neither sees what the other does, so that the target must be worked
-out from context::
+The student encodes the visible patches, and a predictor says, at the masked places, what the
+teacher makes of the masked patches alone. Neither sees what the other does, so that the target must
+be worked out from context::
 
     z  = student(x_V)                     visible patches
     p  = predictor(z, positions)_M        at the masked places
@@ -11,8 +11,8 @@ out from context::
     teacher <- m teacher + (1 - m) student
 
 Niizumi et al. 2023, "Masked Modeling Duo" (arXiv 2210.14648) and 2024 (arXiv 2404.06095). With
-``teacher_sees = "all"`` and other losses it is the audio JEPA of Riou et al. 2024 (arXiv 2405.08679), or
-like data2vec (Baevski et al. 2022, arXiv 2202.03555) with ``target_layers``.
+``teacher_sees = "all"`` and other losses it is the audio JEPA of Riou et al. 2024 (arXiv
+2405.08679), or like data2vec (Baevski et al. 2022, arXiv 2202.03555) with ``target_layers``.
 
 With ``classification`` it is MATPAC (Quelennec et al. 2025, arXiv 2502.12031): heads h and h' map
 prediction and target to classes, whose distributions shall agree too; with ``hypotheses`` MATPAC++
@@ -59,8 +59,8 @@ Tokens = Float[Tensor, "clip masked dim"]
 class M2D(LatentObjective):
     """Masked latent prediction with a momentum teacher (section 3 of the paper).
 
-    *Differs:* the teacher starts as a copy of the student unless ``teacher_start`` is random, as published;
-    its momentum follows the length of the run unless it is given.
+    *Differs:* the teacher starts as a copy of the student unless ``teacher_start`` is random, as
+    published; its momentum follows the length of the run unless it is given.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -78,19 +78,19 @@ class M2D(LatentObjective):
         teacher_start: Literal["copy", "random"] = "copy"
         """Whether the teacher starts as a copy of the student, or at random weights of its own."""
         teacher_embeds: Literal["student", "own"] = "student"
-        """Whether the teacher takes the student's embedded patches and class tokens, or has a slow copy
-        of what makes them."""
+        """Whether the teacher takes the student's embedded patches and class tokens, or has a slow
+        copy of what makes them."""
         target_layers: int = 0
-        """The target is the mean of the outputs of this many last layers, each standardised per token
-        unless it has an instance norm; 0 takes the output after the final norm."""
+        """The target is the mean of the outputs of this many last layers, each standardised per
+        token unless it has an instance norm; 0 takes the output after the final norm."""
         instance_norm: bool = False
-        """Whether each channel of the target is first standardised over the patches that the teacher gets
-        of a clip, which takes away what they have in common (EAT, data2vec)."""
+        """Whether each channel of the target is first standardised over the patches that the
+        teacher gets of a clip, which takes away what they have in common (EAT, data2vec)."""
         standardise: bool = True
         """Whether each target token is standardised over its channels."""
         loss: LatentLoss = "cosine"
-        """Between prediction and target: 2 - 2 cos (cosine), squared error over the root of the width
-        (l2), or smooth L1."""
+        """Between prediction and target: 2 - 2 cos (cosine), squared error over the root of the
+        width (l2), or smooth L1."""
         classification: Classification = field(default_factory=Classification)
         """Classes of the targets, which are predicted too (MATPAC)."""
         hypotheses: Hypotheses = field(default_factory=Hypotheses)
@@ -131,10 +131,11 @@ class M2D(LatentObjective):
             self.distillation.begin(plan.steps, plan.batch_size)
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
-        """Return the mean loss over the masked tokens of the batch, its parts, and two mean cosines.
+        """Return the mean loss over the masked tokens of the batch, its parts, and two cosines.
 
-        ``cosine`` is that of the predictions with the targets; ``clip_mean_cosine`` that of the mean
-        target of the clip, which a prediction has to beat that tells the parts of a clip apart.
+        ``cosine`` is that of the predictions with the targets; ``clip_mean_cosine`` that of the
+        mean target of the clip, which a prediction has to beat that tells the parts of a clip
+        apart.
         """
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
@@ -208,7 +209,8 @@ class M2D(LatentObjective):
             encoded = self.teacher.encode_tokens(tokens, valid, takes_layers)
         else:
             if valid is not None:
-                # Of a clip too short to be masked all places are attended to: a softmax over none is NaN.
+                # Of a clip too short to be masked all places are attended to: a softmax over none
+                # is NaN.
                 valid = masked.valid | ~masked.valid.any(dim=1, keepdim=True)
             encoded = self.teacher.encode_subset(tokens, masked, valid, takes_layers)
         layers = [encoded.patches]
@@ -253,7 +255,7 @@ class M2D(LatentObjective):
         return warning
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip with masked patches blank, and where its targets are and are missed."""
+        """Return the first clip with masked patches blank, and maps of its targets and errors."""
         batch = first_clip(batch)
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
@@ -282,7 +284,7 @@ class M2D(LatentObjective):
 
 @torch.no_grad()
 def _init_heads(head: nn.Linear, count: int) -> None:
-    """Start each of the ``count`` heads that a linear layer holds Xavier-uniform, with a bias of 0."""
+    """Start each of ``count`` heads in a linear layer Xavier-uniform, with a bias of 0."""
     for weight in head.weight.chunk(count):
         nn.init.xavier_uniform_(weight)
     nn.init.zeros_(head.bias)

@@ -1,4 +1,4 @@
-"""Figures of a prediction in latent space: masks of all views, targets and errors over the spectrogram."""
+"""Figures of a prediction in latent space: masks of all views, targets and errors."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,7 @@ def prediction_maps(
     seconds_per_frame: float,
     title: str = "",
 ) -> None:
-    """Draw a clip's log-mel spectrogram and, over it, how far targets differ and predictions miss them.
+    """Draw a clip, and over it how far its targets differ and predictions miss them.
 
     Args:
         path: PNG file to write.
@@ -100,6 +100,7 @@ def _mask(panel: "Axes", mask: Float[np.ndarray, "row column"], name: str) -> No
 def _maps_of(picture: Picture) -> LatentMaps:
     if picture.latent is None:
         raise MelpatchError(
-            "a picture without targets in latent space; give that of a method that predicts a teacher's tokens"
+            "a picture without targets in latent space; give that of a method that predicts a "
+            "teacher's tokens"
         )
     return picture.latent

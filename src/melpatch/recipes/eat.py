@@ -16,10 +16,10 @@ from melpatch.training.config import RunConfig, TrainConfig
 def eat(size: str) -> RunConfig:
     """EAT as published: 16 views of 10 s, 80 % masked, 400,000 steps of 48 clips (0.486 mAP).
 
-    Source: Chen et al. 2024 (arXiv 2401.03497) and the published settings: post-norm blocks, AdamW, 5e-4,
-    warm-up over 53,333 steps, a cosine to 0, norm of the gradient at most 4, momentum from 0.9998 to
-    0.99999 over 100,000 steps. *Differs*: the class token starts with a standard deviation of 0.02, there
-    of 1; the mask, see :class:`melpatch.objectives.eat.EAT`.
+    Source: Chen et al. 2024 (arXiv 2401.03497) and the published settings: post-norm blocks, AdamW,
+    5e-4, warm-up over 53,333 steps, a cosine to 0, norm of the gradient at most 4, momentum from
+    0.9998 to 0.99999 over 100,000 steps. *Differs*: the class token starts with a standard
+    deviation of 0.02, there of 1; the mask, see :class:`melpatch.objectives.eat.EAT`.
     """
     return RunConfig(
         # AudioSet's mean and std are the defaults of the front end.
@@ -46,9 +46,10 @@ def eat(size: str) -> RunConfig:
 def eat_large(size: str) -> RunConfig:
     """EAT with the settings of its large model: 75 % masked, five convolutions (0.495 mAP).
 
-    Source: the published settings of the large model: momentum over 150,000 steps, convolutions of 3 x 3.
-    *Differs*: as :func:`eat`; the encoder has the size that is asked for, the published one 24 blocks of
-    1024 channels.
+    Source: the published settings of the large model: momentum over 150,000 steps, convolutions of
+    3 x 3.
+    *Differs*: as :func:`eat`; the encoder has the size that is asked for, the published one 24
+    blocks of 1024 channels.
     """
     base = eat(size)
     objective = replace(
@@ -61,13 +62,14 @@ def eat_large(size: str) -> RunConfig:
 
 
 def sslam(size: str) -> RunConfig:
-    """SSLAM, the second stage on EAT: mixtures that keep both sources; give ``--init`` a run of eat.
+    """SSLAM, a second stage on a run of eat (``--init``): mixtures that keep both sources.
 
-    Source: Alex et al. 2025 (arXiv 2506.12222) and the published settings: 8 views of each clip and of its
-    mixture, an utterance target of the last layer, 5e-5, warm-up over 25,000 of 200,000 steps of 48
-    clips; otherwise :func:`eat` (AudioSet-20k fine-tuned: 0.409 mAP; 0.404 without mixtures).
-    *Differs*: as :func:`eat`; the partner is drawn by clip and step, there the clip before in the batch;
-    each clip has its own stretches without partner, there all of a batch the same.
+    Source: Alex et al. 2025 (arXiv 2506.12222) and the published settings: 8 views of each clip and
+    of its mixture, an utterance target of the last layer, 5e-5, warm-up over 25,000 of 200,000
+    steps of 48 clips; otherwise :func:`eat` (AudioSet-20k fine-tuned: 0.409 mAP; 0.404 without
+    mixtures).
+    *Differs*: as :func:`eat`; the partner is drawn by clip and step, there the clip before in the
+    batch; each clip has its own stretches without partner, there all of a batch the same.
     """
     base = eat(size)
     objective = replace(base.objective, views=8, utterance_layers=1, mixtures=Mixtures(use=True))
@@ -78,9 +80,10 @@ def sslam(size: str) -> RunConfig:
 def data2vec2(size: str) -> RunConfig:
     """EAT's objective with the settings of data2vec 2.0 for images, on EAT's spectrograms.
 
-    Source: Baevski et al. 2022 (arXiv 2212.07525) and the published settings for images: 16 views, squares
-    of 3 patches visible, ten layers averaged, utterance weight 0.01, batches of 256, 1e-3, warm-up over
-    50,040 of 375,300 steps. *Differs*: as :func:`eat`; the encoder has its usual depth, there ten blocks.
+    Source: Baevski et al. 2022 (arXiv 2212.07525) and the published settings for images: 16 views,
+    squares of 3 patches visible, ten layers averaged, utterance weight 0.01, batches of 256, 1e-3,
+    warm-up over 50,040 of 375,300 steps. *Differs*: as :func:`eat`; the encoder has its usual
+    depth, there ten blocks.
     """
     base = eat(size)
     objective = replace(
@@ -100,11 +103,12 @@ def data2vec2(size: str) -> RunConfig:
 
 
 def eat_short(size: str) -> RunConfig:
-    """EAT for your own short clips and few hours: any length, pre-norm, four views, a light decoder.
+    """EAT for your own short clips and few hours: any length, four views, a light decoder.
 
     Source: the objective of :func:`eat` with the front end, initialisation and clips of
-    :func:`melpatch.recipes.maskspec.maskspec`. A quarter of the clips per batch, since each is seen four
-    times; the utterance loss has the weight of the patch loss; momentum follows the length of the run.
+    :func:`melpatch.recipes.maskspec.maskspec`. A quarter of the clips per batch, since each is seen
+    four times; the utterance loss has the weight of the patch loss; momentum follows the length of
+    the run.
     """
     return RunConfig(
         front_end=LogMel.Config(scale=1.0),
@@ -123,8 +127,8 @@ def eat_short(size: str) -> RunConfig:
 def sslam_short(size: str) -> RunConfig:
     """SSLAM for your own short clips and few hours, in which several sounds overlap; from scratch.
 
-    Source: the objective of :func:`sslam` in :func:`eat_short`, with two views of each clip and of its
-    mixture.
+    Source: the objective of :func:`sslam` in :func:`eat_short`, with two views of each clip and of
+    its mixture.
     """
     base = eat_short(size)
     objective = replace(base.objective, views=2, utterance_layers=1, mixtures=Mixtures(use=True))

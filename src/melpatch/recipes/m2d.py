@@ -1,4 +1,4 @@
-"""M2D, audio JEPAs and data2vec as its settings, and MSM-MAE, which has M2D's front end and predicts pixels."""
+"""M2D, audio JEPAs and data2vec as its settings, and MSM-MAE with its front end."""
 
 from dataclasses import replace
 
@@ -17,9 +17,9 @@ from melpatch.training.config import RunConfig, TrainConfig
 def m2d(size: str) -> RunConfig:
     """M2D as published: 70 % of 190 patches masked, 300 epochs of batches of 2048 (EVAR: 80.2 %).
 
-    Source: Niizumi et al. 2022 (arXiv 2210.14648), section 4, and 2024 (arXiv 2404.06095): AdamW, 3e-4
-    per 256 clips, 20 epochs of warm-up, a cosine to 0, norm of the gradient at most 3, momentum from
-    0.99995 to 0.99999, a teacher with random weights of its own.
+    Source: Niizumi et al. 2022 (arXiv 2210.14648), section 4, and 2024 (arXiv 2404.06095): AdamW,
+    3e-4 per 256 clips, 20 epochs of warm-up, a cosine to 0, norm of the gradient at most 3,
+    momentum from 0.99995 to 0.99999, a teacher with random weights of its own.
     """
     return RunConfig(
         front_end=front_ends.m2d(),
@@ -72,17 +72,19 @@ def jepa(size: str) -> RunConfig:
 
 
 def audio_jepa(size: str) -> RunConfig:
-    """Audio-JEPA: a teacher of all 192 patches of 10 s, half of them masked, squared error, 100,000 steps.
+    """Audio-JEPA: a teacher of all 192 patches of 10 s, half of them masked, 100,000 steps.
 
     Source: Tuncay et al. 2025 (arXiv 2507.02915) and the published settings: 32 kHz, 96 bands x 512
     frames, a predictor of 6 blocks as wide as the encoder, standardised targets of the last layer,
-    decay 0.05, warm-up over 2,000 of 100,000 steps to 1e-3 and a cosine to 1e-5, batches of 32, momentum
-    from 0.996 to 1 on half a cosine. *Differs*: half of the patches is masked in each clip, there a share
-    drawn from 40 to 60 %; AdamW, in the last published settings AdEMAMix; the window is 25 ms.
+    decay 0.05, warm-up over 2,000 of 100,000 steps to 1e-3 and a cosine to 1e-5, batches of 32,
+    momentum from 0.996 to 1 on half a cosine. *Differs*: half of the patches is masked in each
+    clip, there a share drawn from 40 to 60 %; AdamW, in the last published settings AdEMAMix; the
+    window is 25 ms.
     """
     shape = ViT.Config.of_size(size)
     return RunConfig(
-        # A hop of 625 samples: 10 s are 511 frames, and with one of padding 32 columns of 6 patches.
+        # A hop of 625 samples: 10 s are 511 frames, and with one of padding 32 columns of 6
+        # patches.
         front_end=LogMel.Config(sample_rate=32000, n_mels=96, hop_ms=625 / 32, scale=1.0),
         encoder=ViT.Config.of_size(size, cls_tokens=0),
         objective=M2D.Config(
@@ -105,13 +107,14 @@ def audio_jepa(size: str) -> RunConfig:
 
 
 def data2vec(size: str) -> RunConfig:
-    """M2D's objective with data2vec's targets: a teacher of all patches, the mean of its top 8 layers.
+    """M2D's objective with data2vec's targets: the mean of 8 layers of a teacher of all.
 
-    Source: Baevski et al. 2022 (arXiv 2202.03555) and the published settings for speech: layers with an
-    instance norm each, squared error over the root of the width, momentum from 0.999 to 0.9999 over 30,000
-    of 400,000 steps; front end, masks and training are those of :func:`m2d`. *Differs*: there masked
-    places are kept under a mask embedding and a linear layer predicts; here they are dropped and M2D's
-    predictor predicts; targets are the layers' outputs, there those of their MLPs.
+    Source: Baevski et al. 2022 (arXiv 2202.03555) and the published settings for speech: layers
+    with an instance norm each, squared error over the root of the width, momentum from 0.999 to
+    0.9999 over 30,000 of 400,000 steps; front end, masks and training are those of :func:`m2d`.
+    *Differs*: there masked places are kept under a mask embedding and a linear layer predicts; here
+    they are dropped and M2D's predictor predicts; targets are the layers' outputs, there those of
+    their MLPs.
     """
     base = m2d(size)
     objective = replace(
@@ -149,8 +152,8 @@ def m2d_short(size: str) -> RunConfig:
 def msm_mae(size: str) -> RunConfig:
     """MSM-MAE: a masked autoencoder with M2D's front end and training (EVAR: 79.1 %).
 
-    Source: Niizumi et al. 2022 (arXiv 2204.12260) and its figures beside M2D: 75 % masked, four decoder
-    blocks of 384 channels, pixels normalised per patch.
+    Source: Niizumi et al. 2022 (arXiv 2204.12260) and its figures beside M2D: 75 % masked, four
+    decoder blocks of 384 channels, pixels normalised per patch.
     """
     decoder = MAEDecoder.Config(dim=384, depth=4, num_heads=6, positions="sincos_mae")
     return replace(m2d(size), objective=MaskSpec.Config(decoder=decoder))

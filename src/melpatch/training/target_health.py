@@ -1,4 +1,4 @@
-"""Health of a teacher's targets: whether they still differ, between clips and not only between places."""
+"""Health of a teacher's targets: whether they still differ between clips."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,6 +17,10 @@ _PER_CLIP = 32
 _LEAST_SPREAD = 0.05
 _LEAST_OF_CLIP = 0.05
 _FALL_OF_RANK = 0.1
+_REMEDY = (
+    "raise --objective.momentum.start, lower --lr, add --objective.instance-norm to M2D, or look "
+    "at the corpus for clips that are all alike"
+)
 
 
 class PlacedTargets(NamedTuple):
@@ -38,10 +42,11 @@ def sample(masked: Subset, targets: Float[Tensor, "clip place dim"]) -> PlacedTa
 def target_health(parts: Sequence[PlacedTargets]) -> dict[str, float]:
     """Return how the targets of many clips differ; nothing for fewer than two targets.
 
-    ``target_spread``: share of the energy of the targets, at length 1 each, that is not their common mean:
-    near 1 if they point everywhere, 0 if all are alike. ``target_of_place``: share of their energy that is
-    the same for all clips at a place, which a prediction can know without listening. ``target_rank``: their
-    effective rank, see :func:`melpatch.training.rank.effective_rank`.
+    ``target_spread``: share of the energy of the targets, at length 1 each, that is not their
+    common mean: near 1 if they point everywhere, 0 if all are alike. ``target_of_place``: share of
+    their energy that is the same for all clips at a place, which a prediction can know without
+    listening. ``target_rank``: their effective rank, see
+    :func:`melpatch.training.rank.effective_rank`.
     """
     if sum(len(part.places) for part in parts) < 2:
         return {}
@@ -58,7 +63,8 @@ def target_health(parts: Sequence[PlacedTargets]) -> dict[str, float]:
 def _share_of_place(places: Int[Tensor, " token"], targets: Float[Tensor, "token dim"]) -> float:
     """Return the share of the targets' energy that is the same for all clips at a place, 0 to 1.
 
-    The energy within places is divided by the degrees of freedom, so that few clips do not look alike.
+    The energy within places is divided by the degrees of freedom, so that few clips do not look
+    alike.
     """
     _, place, counts = torch.unique(places, return_inverse=True, return_counts=True)
     sums = targets.new_zeros(len(counts), targets.shape[1]).index_add_(0, place, targets)
@@ -73,22 +79,19 @@ def target_warning(now: Mapping[str, float], start: Mapping[str, float]) -> str 
     """Return a warning with a remedy if the targets say little of the clips any more, else None."""
     if now["target_spread"] < _LEAST_SPREAD:
         return (
-            f"the targets of all clips are alike (they differ by {now['target_spread']:.1%} of their "
-            f"energy); {_SLOWER}"
+            f"the targets of all clips are alike (they differ by {now['target_spread']:.1%} of "
+            f"their energy); {_REMEDY}"
         )
     # At random weights, or on clips of noise, the place may be most of it from the start.
     of_clip = 1 - now["target_of_place"]
     if of_clip < min(_LEAST_OF_CLIP, 0.5 * (1 - start["target_of_place"])):
         return (
-            f"{now['target_of_place']:.0%} of the targets is the same for all clips at a place, and can be "
-            f"predicted without listening; {_SLOWER}"
+            f"{now['target_of_place']:.0%} of the targets is the same for all clips at a place, "
+            f"and can be predicted without listening; {_REMEDY}"
         )
     if now["target_rank"] < _FALL_OF_RANK * start["target_rank"]:
         return (
             f"the targets collapse: their effective rank fell from {start['target_rank']:.1f} to "
-            f"{now['target_rank']:.1f}; {_SLOWER}"
+            f"{now['target_rank']:.1f}; {_REMEDY}"
         )
     return None
-
-
-_SLOWER = "raise --objective.momentum.start, lower --lr, or look at the corpus for clips that are all alike"
