@@ -135,7 +135,8 @@ def m2d_short(size: str) -> RunConfig:
 
     Source: the objective of :func:`m2d` with the front end, initialisation and batches of
     :func:`melpatch.recipes.maskspec.maskspec`. The teacher starts as a copy of the student, and its
-    momentum follows batch size and length of the run.
+    momentum follows batch size and length of the run; targets have an instance norm, without which
+    those of a clip grow alike in short runs (lab/latent-targets.md).
     """
     width = max(64, ViT.Config.of_size(size).embed_dim // 2)
     return RunConfig(
@@ -143,6 +144,7 @@ def m2d_short(size: str) -> RunConfig:
         encoder=ViT.Config.of_size(size, cls_tokens=0, init="mae"),
         objective=M2D.Config(
             decoder=MAEDecoder.Config(dim=width, depth=2, num_heads=width // 32),
+            instance_norm=True,
         ),
         loader=LoaderConfig(batch_size=48, seconds=2.0, short_clips="repeat", bucket_steps=1),
         train=TrainConfig(epochs=20.0, lr=1e-3),
