@@ -185,6 +185,10 @@ def test_damaged_weights_are_named_with_their_file_and_key(change, message, hf):
         ({"id2label": ["a", "b", "c"]}, "id2label = .*; wanted: a name for each"),
         ({"id2label": {"0": "a", "1": "b"}}, r"2 classes, but classifier\.dense\.weight .* has 3"),
         ({"id2label": {"0": "a", "1": "b", "2": "a"}}, "classes 0 and 2 are both called 'a'"),
+        (
+            {"num_hidden_layers": 3},
+            "2 blocks in the file, but num_hidden_layers = 3 in config.json",
+        ),
         ({"hidden_act": "relu"}, "hidden_act = 'relu' in config.json; allowed: 'gelu'"),
         ({"max_length": 100}, "max_length = 128 in preprocessor_config.json, but 100 in config"),
         ({"num_mel_bins": 64}, "num_mel_bins = 128 in preprocessor_config.json, but 64 in con"),
@@ -195,6 +199,13 @@ def test_damaged_weights_are_named_with_their_file_and_key(change, message, hf):
 def test_settings_that_cannot_be_used_are_named(values, message, hf):
     change_config(hf, **values)
     with pytest.raises(ConfigError, match=message):
+        open_foreign(str(hf))
+
+
+def test_a_front_end_of_another_type_is_refused(hf):
+    path = hf / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mean": True}))
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json\.mean: True is not of type"):
         open_foreign(str(hf))
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from melpatch.audio.logmel import LogMel
+from melpatch.config import from_dict
 from melpatch.errors import ConfigError, shortened
 from melpatch.interop.ast import published_frames, spectrogram_geometry
 from melpatch.interop.base import Axes, Head, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT
+from melpatch.interop.timm_vit import State, TimmViT, depth_of
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
@@ -128,13 +129,14 @@ class HFViT(TimmViT):
         settings |= {own: extractor[name] for name, own in names.items() if name in extractor}
         if extractor.get("do_normalize") is False:
             settings |= {"mean": 0.0, "std": 1.0, "scale": 1.0}
-        return LogMel.Config(**settings)
+        # The values of a file may be of any type.
+        return from_dict(LogMel.Config, settings, "preprocessor_config.json")
 
     def published(self, weights: Weights, reading: Reading) -> Published:
         """Return the settings of the encoder and its front end; see :class:`WeightFormat`.
 
         Raises:
-            ConfigError: the blocks have another activation than a GELU.
+            ConfigError: blocks are missing, or have another activation than a GELU.
         """
         activation = _config(weights).get("hidden_act", "gelu")
         if activation != "gelu":
@@ -143,6 +145,13 @@ class HFViT(TimmViT):
                 "blocks of the encoder have"
             )
         settings = super().published(weights, reading)
+        depth = depth_of(self.renamed(weights))
+        wanted = _config(weights).get("num_hidden_layers", depth)
+        if depth != wanted:
+            raise ConfigError(
+                f"{depth} blocks in the file, but num_hidden_layers = {shortened(wanted)} in "
+                "config.json; give the whole published file"
+            )
         if settings.front_end is None or "preprocessor_config" in weights.facts:
             return settings
         note = "no preprocessor_config.json beside the weights: mean and std are AudioSet's"
