@@ -24,6 +24,8 @@ _COPY_AGAIN = "copy the file again, or list its clips again with melpatch prepar
 # Usual names of a column of the bytes of sound files.
 _BYTES_NAMES = ("audio", "bytes", "audio_bytes", "wav", "flac", "mp3", "sound")
 _HUGGING_FACE = b"huggingface"
+# What is stored like sound, as bytes and path, but is none.
+_OTHER_MEDIA = ("Image", "Video", "Pdf", "Mesh", "Nifti")
 
 
 class SoundColumn(NamedTuple):
@@ -62,8 +64,10 @@ def sound_column(path: Path, schema: Any) -> SoundColumn | None:
     columns = []
     for field in schema:
         feature = features.get(field.name)
-        is_audio = isinstance(feature, dict) and feature.get("_type") == "Audio"
-        column = _sound(path, field, is_audio)
+        kind = feature.get("_type") if isinstance(feature, dict) else None
+        column = None
+        if kind not in _OTHER_MEDIA:
+            column = _sound(path, field, kind == "Audio")
         if column is not None:
             columns.append(column)
     # The column that is called audio is the sound of the row; others may be prompts or noises.

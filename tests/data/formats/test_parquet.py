@@ -11,7 +11,7 @@ from tiny_wav import RATE, wav
 
 from melpatch.data import parquet
 from melpatch.data.manifest import load_corpus, write_corpus
-from melpatch.data.sound import decode
+from melpatch.data.sound import byte_range, decode
 from melpatch.errors import DataError
 
 
@@ -110,6 +110,21 @@ def test_samples_instead_of_sound_files_are_refused(tmp_path):
     file = write_parquet(tmp_path / "x.parquet", {"audio": pa.array(values)}, {})
     with pytest.raises(DataError, match="column 'audio' holds samples, not sound files; write"):
         load_corpus([file])
+
+
+def test_pictures_are_no_sound(tmp_path, capsys):
+    stored = pa.array([{"bytes": wav(n), "path": None} for n in range(3)], type=SOUND)
+    columns = {"cover": stored.take(pa.array([2])), "prompt": stored[1:2], "clip": stored[:1]}
+    features = {
+        "cover": {"_type": "Image"},
+        "prompt": {"_type": "Audio"},
+        "clip": {"_type": "Audio"},
+    }
+    (clip,) = load_corpus([write_parquet(tmp_path / "x.parquet", columns, features)]).clips
+    assert byte_range(clip).content() == wav(1)
+    assert "the sound is column 'prompt'; not used: clip" in capsys.readouterr().err
+    with pytest.raises(DataError, match="no column 'path'"):
+        load_corpus([write_parquet(tmp_path / "y.parquet", {"cover": stored}, features)])
 
 
 @pytest.mark.parametrize("rows", [3, 1000])

@@ -20,8 +20,8 @@ _FILES = "wav.scp"
 _SEGMENTS = "segments"
 _TEXT = "text"
 _TO_THE_END = "-1"  # as the end of a segment
-# What segments and files say as well, or what is no fact about one utterance.
-_NOT_FACTS = ("utt2dur", "utt2num_frames")
+# Of utt2NAME: what other files say.
+_NOT_FACTS = (PATH, START, END, "dur", "num_frames")
 _IN_ARCHIVE = re.compile(r"\.ark:\d+$")
 
 
@@ -47,7 +47,7 @@ class Kaldi(Format):
         facts = {
             file.name.removeprefix("utt2"): _read(file)
             for file in files
-            if file.is_file() and file.name not in _NOT_FACTS
+            if file.is_file() and file.name.removeprefix("utt2") not in _NOT_FACTS
         }
         segments = folder / _SEGMENTS
         utterances = [
