@@ -159,6 +159,7 @@ class BEATs(TokenEncoder):
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip token dim"]:
         """Return the embedded patches."""
+        # Pixels -> patch_dim, normalised -> embed_dim.
         patches = self.patch_norm(self.patch_embedding(self.grid.split(spectrogram)))
         projected: Tensor = self.projection(patches)
         return projected
@@ -198,6 +199,7 @@ class BEATs(TokenEncoder):
             mask = valid[:, None, None]
         x = tokens + self.position_conv(tokens, in_time, length)
         x = self.dropout(self.norm(x))
+        # One bias for all layers, each of which gates it.
         bias = self.position_bias(in_time)
         outputs: list[Tensor] = []
         for layer in self.layers:

@@ -128,23 +128,22 @@ class BYOLA(Encoder):
         layers: LayerOutputs = False,
     ) -> Encoded:
         """Encode whole spectrograms; see :meth:`Encoder.forward`."""
-        width = self.grid.patch[1]
+        width = self.grid.patch[1]  # of a step, in frames of the images
         columns = self.grid.columns(spectrogram.shape[2])
         inside = self._inside(spectrogram, valid)
         if self.config.trim == "before" or spectrogram.shape[2] < width:
             spectrogram = self.grid.pad(spectrogram)
         images = silenced(spectrogram[:, None], inside)
         outputs: list[Tensor] = []
+        # A pooled pair that holds padding is padding: alone, a clip loses its odd last frame too.
         for block in self.blocks:
             images = block(images, inside)
             inside = halved(inside)
             images = silenced(F.max_pool2d(images, 2), inside)
             width //= 2
             if layers:
-                steps = images.mean(dim=2).mT[:, : columns * width]
-                steps = steps.reshape(steps.shape[0], columns, width, -1).mean(dim=2)
-                outputs.append(_with_overall(steps, valid))
-        # (clip, channel, mel, step) -> (clip, step, mel * channel)
+                outputs.append(_with_overall(_by_step(images, columns, width), valid))
+        # The channels of all mels side by side: (clip, step, mel * channel).
         features = images.permute(0, 3, 2, 1).flatten(2)
         tokens = self.mlp(features)
         if self.config.version == "v2":
@@ -180,6 +179,14 @@ class Block(nn.Module):
     ) -> Float[Tensor, "clip out mel frame"]:
         """Return images of the same size, with zeros at padding."""
         return F.relu(self.norm(self.conv(images), inside))
+
+
+def _by_step(
+    images: Float[Tensor, "clip channel mel frame"], columns: int, width: int
+) -> Float[Tensor, "clip token channel"]:
+    """Return averages over mels and the frames of each step, of which the last may be left over."""
+    frames = images.mean(dim=2).mT[:, : columns * width]
+    return frames.reshape(frames.shape[0], columns, width, -1).mean(dim=2)
 
 
 def _with_overall(

@@ -168,6 +168,7 @@ class CNN14(Encoder):
         images = silenced(self._images(spectrogram), inside)
         width = self.grid.patch[1]  # of a column, in frames of the images
         outputs: list[Tensor] = []
+        # A pooled pair that holds padding is padding: alone, a clip loses its odd last frame too.
         for number, block in enumerate(self.blocks):
             images = block(images, inside)
             if number < self.plan.poolings:

@@ -33,8 +33,8 @@ class BYOLAWeights(WeightFormat):
     family = "BYOL-A"
     encoder = "byol_a"
     files = "AudioNTT2020-BYOLA-64x96d2048.pth and others, AudioNTT2022"
-    needs = "nothing else"
-    licence = "NTT, for evaluation only"
+    needs = "nothing"
+    licence = "NTT's, for evaluation only"
 
     def recognises(self, weights: Weights, axes: Axes | None = None) -> bool:
         """Return whether the keys hold BYOL-A's convolutions and MLP behind one prefix."""

@@ -40,7 +40,9 @@ class PositionConv(nn.Module):
             in_time: their numbers in the order of time.
             length: tokens of the whole grid.
         """
+        # kernel[tap] = gain[tap] * direction[tap] / |direction[tap]|
         kernel = self.gain * self.direction / _norm_per_tap(self.direction)
+        # The whole grid in the order of time, with zeros where there is no token.
         index = in_time[..., None].expand_as(tokens)
         clips, _, dim = tokens.shape
         sequence = tokens.new_zeros(clips, length, dim).scatter(1, index, tokens)
@@ -70,6 +72,7 @@ class PositionBias(nn.Module):
 
     def forward(self, in_time: InTime) -> Bias:
         """Return the bias of each query and key, given the tokens' numbers in the order of time."""
+        # (clip, query, key), and a number per head in the last axis of what the table gives.
         distance = in_time[:, None, :] - in_time[:, :, None]
         biases = self.table[self.bucket(distance)]
         return biases.permute(0, 3, 1, 2)
