@@ -37,6 +37,8 @@ KINDS = (
 )
 """The kinds of pieces that there are; each is a folder, and the end of the name of a group of entry points."""
 NOT_PIECES = {"__init__", "base", "latent"}
+NOT_LISTED = {"encoder_only"}
+"""Pieces that the settings of a run name, but that nobody chooses."""
 _ROOT = Path(__file__).parent
 # Names of code that the user gave in this process. A file may name that code too.
 _GIVEN: set[str] = set()
@@ -73,12 +75,12 @@ class Piece(NamedTuple):
 
 
 def names(kind: str) -> list[str]:
-    """Return the names that melpatch itself offers: the modules of a folder, sorted, without ``base``.
+    """Return the names that melpatch itself offers: the modules of a folder, sorted, but for those above.
 
     Args:
         kind: path below the package, such as ``"objectives"``.
     """
-    return sorted(file.stem for file in (_ROOT / kind).glob("*.py") if file.stem not in NOT_PIECES)
+    return sorted(_modules(kind) - NOT_LISTED)
 
 
 def all_names(kind: str) -> list[str]:
@@ -123,7 +125,7 @@ def find(kind: str, name: str) -> Any:
         _GIVEN.add(name)
         return piece
     name = name.replace("-", "_").lower()
-    if name in names(kind):
+    if name in _modules(kind):
         notice_if_shadowed(kind, name)
         module = importlib.import_module(f"melpatch.{kind.replace('/', '.')}.{name}")
         return module if kind == "commands" else getattr(module, _registered(module, name))
@@ -209,6 +211,11 @@ def name_of(piece: type) -> str:
     if module.startswith("melpatch."):
         return module.rsplit(".", 1)[1]
     return f"{module}:{piece.__qualname__}"
+
+
+def _modules(kind: str) -> set[str]:
+    """Return the names of the modules of a folder that hold pieces."""
+    return {file.stem for file in (_ROOT / kind).glob("*.py")} - NOT_PIECES
 
 
 def _imported(kind: str, path: str) -> Any:

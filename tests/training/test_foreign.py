@@ -15,6 +15,7 @@ from melpatch import cli
 from melpatch.data.clip import Batch
 from melpatch.errors import CheckpointError, ConfigError, MelpatchError
 from melpatch.interop.base import Reading
+from melpatch.objectives.encoder_only import EncoderOnly
 from melpatch.training.foreign import Given, open_foreign
 from melpatch.training.start import load_run
 
@@ -164,7 +165,6 @@ def without_head(state):
         (narrow, r"classifier\.dense\.weight is 3 x 7, expected 3 x 24 .*; give"),
         (narrow_norm, r"classifier\.layernorm\.weight is 7, expected 24 .*; give"),
         (whole_numbers, r"classifier\.dense\.weight holds torch\.int64 numbers instead of floats"),
-        (without_head, "without a classifier that is read; train one with melpatch finetune"),
     ],
 )
 def test_damaged_weights_are_named_with_their_file_and_key(change, message, hf):
@@ -172,6 +172,22 @@ def test_damaged_weights_are_named_with_their_file_and_key(change, message, hf):
     with pytest.raises(MelpatchError, match=message) as caught:
         open_foreign(str(hf))
     assert str(caught.value).startswith(f"{hf}: ")
+
+
+def test_without_a_head_it_is_an_encoder_for_embeddings(hf):
+    whole = open_foreign(str(hf))
+    change_weights(hf, without_head)
+    model = open_foreign(str(hf))
+    assert isinstance(model.objective, EncoderOnly)
+    assert (model.config.labels, model.config.encoder) == ((), whole.config.encoder)
+    assert model.config.front_end == whole.config.front_end
+    state = whole.objective.encoder.state_dict()
+    for name, value in model.objective.encoder.state_dict().items():
+        assert torch.equal(value, state[name])
+    with pytest.raises(ConfigError, match="nothing to give labels or a pooling to; train a class"):
+        open_foreign(str(hf), Given(labels=("a", "b")))
+    with pytest.raises(ConfigError, match="has no loss; pretrain with --init"):
+        model.objective(Batch(WAVE, torch.tensor([16000]), torch.tensor([0])), 0)
 
 
 @pytest.mark.parametrize(

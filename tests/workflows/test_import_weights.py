@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from journeys.three_sounds import melpatch, write_corpus
 from safetensors.torch import load_file
-from targets.runs import LABELS, ast, sound, write_run
+from targets.runs import LABELS, ast, sound, ssast, write_run
 
 from melpatch import cli, load
 from melpatch.training.foreign import read_source
@@ -157,3 +157,26 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(
     assert cli.main([*words]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert sorted(folder.rglob("*")) == before
+
+
+def test_an_encoder_is_imported_for_embeddings_probes_and_training(folder, tmp_path, capsys):
+    write_run(tmp_path / "run", ssast())
+    melpatch("export", tmp_path / "run", "--to", "hf", "--out", tmp_path / "hf")
+    melpatch("import", tmp_path / "hf", "--out", tmp_path / "imported")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "an encoder for embeddings" in told
+    assert f"melpatch embed {tmp_path / 'imported'}" in told
+    wave = sound(3.0)
+    expected = load(tmp_path / "run").embed(wave, 16000)
+    for name in ("hf", "imported"):
+        np.testing.assert_array_equal(load(tmp_path / name).embed(wave, 16000), expected)
+    csv = str(folder / "sounds" / "labels.csv")
+    words = ["finetune", "--init", str(tmp_path / "imported"), "--data", csv, "--head", "linear"]
+    melpatch(*words, "--out", tmp_path / "kept")
+    assert load(tmp_path / "kept").labels == tuple(sorted(LABELS))
+    # Nothing predicts, and nothing trains, without an objective.
+    wav = str(folder / "sounds" / "0.wav")
+    assert cli.main(["predict", str(tmp_path / "hf"), wav, "--out", str(tmp_path / "p.csv")]) == 2
+    assert "has no labels to predict; fine-tune it first" in capsys.readouterr().err
+    assert cli.main(["pretrain", "encoder_only", "--data", csv, "--out", str(tmp_path / "x")]) == 2
+    assert "unknown recipe or objective 'encoder_only'" in capsys.readouterr().err

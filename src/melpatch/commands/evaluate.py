@@ -25,7 +25,7 @@ class Config:
     """What to score, how, and on what."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder of a classifier or of a pretrained encoder, or a classifier of other code."""
+    """Run folder of a classifier or of a pretrained encoder, or a model of other code."""
     data: tuple[str, ...]
     """Labelled folders or CSV files."""
     protocol: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ class Config:
     """Which run to export, to what, and where."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder of a classifier or of a pretrained encoder, or a classifier of other code."""
+    """Run folder of a classifier or of a pretrained encoder, or a model of other code."""
     to: str
     """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers; run, the run
     itself to give away; onnx or torch, a file from waveform to probabilities and embedding; timm,

@@ -1,5 +1,5 @@
 # ruff: noqa: N999 - the command is called so, and found by its name
-"""Make a run of a classifier of other code: AST, SSAST, PANNs, Audio-MAE, EAT, BEATs."""
+"""Make a run of a published classifier or encoder: AST, SSAST, PANNs, BEATs, M2D, EAT and others."""
 
 from melpatch.workflows.import_weights import ImportConfig as Config
 from melpatch.workflows.import_weights import import_weights

@@ -31,7 +31,7 @@ class Config:
     """Which run to show, and what of it to draw."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder, or a classifier of other code."""
+    """Run folder, or a model of other code."""
     json: bool = False
     """Print JSON for scripts."""
     curve: Path | None = None

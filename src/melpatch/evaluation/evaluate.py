@@ -66,7 +66,7 @@ def evaluate(
     """Score a run on labelled audio, write the scores, and return the record of each protocol by its name.
 
     Args:
-        run: run folder, or a classifier of other code, see :func:`melpatch.load`.
+        run: run folder, or a model of other code, see :func:`melpatch.load`.
         data: labelled folders or CSV files.
         protocols: names, or ``package.module:Class``; by default knn and linear, or as_trained for
             a classifier.

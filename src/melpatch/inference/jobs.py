@@ -34,7 +34,7 @@ class InferenceConfig:
     """Settings of the commands that use a trained model on recordings."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder, or a classifier of other code: a folder of Hugging Face, hf:owner/name, or a weight file."""
+    """Run folder, or a model of other code: a folder of Hugging Face, hf:owner/name, or a weight file."""
     recordings: tyro.conf.Positional[tuple[str, ...]]
     """Audio files, folders of them, CSV files with a column path, folders of shards, URLs of these, or
     data of others (docs/data.md)."""

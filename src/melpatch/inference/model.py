@@ -68,11 +68,11 @@ def load(
     multi_label: bool | None = None,
     trust_code: bool = False,
 ) -> "Model":
-    """Return the model of a run, or a classifier of other code.
+    """Return the model of a run, or a model of other code.
 
     Args:
         run: what ``melpatch.pretrain`` or ``melpatch.finetune`` returned, or the run's folder; or a
-            classifier of other code: a folder of Hugging Face, ``hf:owner/name``, or a weight file.
+            model of other code: a folder of Hugging Face, ``hf:owner/name``, or a weight file.
         device: where to compute; a GPU if there is one.
         precision: arithmetic of the network; float32 by default.
         labels: the classes of a model of other code in the order of its outputs, or a file of them,

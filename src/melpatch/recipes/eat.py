@@ -62,7 +62,7 @@ def eat_large(size: str) -> RunConfig:
 
 
 def sslam(size: str) -> RunConfig:
-    """SSLAM, a second stage on a run of eat (``--init``): mixtures that keep both sources.
+    """SSLAM, the second stage on EAT: mixtures that keep both sources; --init takes a run of eat.
 
     Source: Alex et al. 2025 (arXiv 2506.12222) and the published settings: 8 views of each clip and
     of its mixture, an utterance target of the last layer, 5e-5, warm-up over 25,000 of 200,000

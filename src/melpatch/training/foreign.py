@@ -1,4 +1,4 @@
-"""The classifier in a file of other code, as the settings and the network of a run.
+"""The classifier or the encoder in a file of other code, as the settings and the network of a run.
 
 >>> model = open_foreign("MIT-ast/", Given(multi_label=True))
 >>> model.config.labels[:2]
@@ -22,7 +22,9 @@ from melpatch.data.class_list import read_class_list, require_names
 from melpatch.data.loader import LoaderConfig
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Foreign, Head, Reading
+from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
+from melpatch.objectives.encoder_only import EncoderOnly
 from melpatch.opening import read_json, reading
 from melpatch.training.config import RunConfig, TrainConfig, build
 
@@ -97,18 +99,18 @@ def read_source(folder: Path) -> Source | None:
 
 
 class ForeignModel(NamedTuple):
-    """A classifier of other code."""
+    """A classifier or an encoder of other code."""
 
     config: RunConfig
     """The settings that a run of it would have, without training."""
-    objective: Classify
+    objective: Objective
     """The network with its weights."""
     source: Source
     """Where it comes from."""
 
 
 def open_foreign(source: str, given: Given | None = None) -> ForeignModel:
-    """Return the classifier in a file of other code; no code of it is run.
+    """Return the classifier in a file of other code, or else its encoder; no code of it is run.
 
     Args:
         source: see :func:`melpatch.weight_files.read_weights`.
@@ -116,35 +118,65 @@ def open_foreign(source: str, given: Given | None = None) -> ForeignModel:
 
     Raises:
         CheckpointError: the source cannot be read, or a weight is no finite number.
-        ConfigError: its format is unknown, it holds no classifier, or a part is missing or of
-            another shape.
+        ConfigError: its format is unknown, a part is missing or of another shape, or what is given
+            is of a classifier but the file holds none.
     """
     given = given or Given()
     foreign = Foreign(source, given.reading)
     head = foreign.head()
     if head is None:
+        return _encoder(foreign, given)
+    return _classifier(foreign, head, given)
+
+
+def _encoder(foreign: Foreign, given: Given) -> ForeignModel:
+    """Return an encoder without a head.
+
+    Raises:
+        ConfigError: labels are given for it.
+    """
+    if (given.labels, given.multi_label, given.pooling) != (None, None, None):
         raise ConfigError(
-            f"{source}: {foreign.format.family} without a classifier that is read; train one with "
-            f"melpatch finetune --init {source}"
+            f"{foreign.source}: {foreign.format.family} without a classifier that is read, so that "
+            "there is nothing to give labels or a pooling to; train a classifier with melpatch finetune "
+            f"--init {foreign.source}"
         )
+    config, notes = _settings(foreign, EncoderOnly.Config())
+    with foreign.named():
+        objective = build(config)
+    notes += foreign.fill(objective.encoder)
+    return ForeignModel(config, objective, _about(foreign, ("an encoder for embeddings", *notes)))
+
+
+def _classifier(foreign: Foreign, head: Head, given: Given) -> ForeignModel:
     if given.pooling is not None:
         head = replace(head, pooling=given.pooling, notes=())
     state = _head_state(foreign, head)
     labels, named = _labels(foreign, head, given, len(state[f"{head.linear}.weight"]))
     multi_label, answers = _answers(head, given, len(labels))
-    config, notes = _settings(foreign, head, labels, multi_label=multi_label)
+    settings = Classify.Config(
+        pooling=head.pooling,
+        head="linear" if head.norm is None else "normed",
+        head_norm_eps=head.norm_eps,
+        multi_label=multi_label,
+    )
+    config, notes = _settings(foreign, settings, labels, head.seconds)
     with foreign.named():
         objective = build(config)
     assert isinstance(objective, Classify)
     notes += foreign.fill(objective.encoder, state)
     _fill_head(foreign, head, state, objective)
-    about = Source(
-        source=source,
+    about = _about(foreign, (named, answers, *head.notes, *notes))
+    return ForeignModel(config, objective, about)
+
+
+def _about(foreign: Foreign, notes: tuple[str, ...]) -> Source:
+    return Source(
+        source=foreign.source,
         family=foreign.format.family,
         licence=foreign.format.licence,
-        notes=(named, answers, *head.notes, *notes),
+        notes=notes,
     )
-    return ForeignModel(config, objective, about)
 
 
 def filling(
@@ -165,9 +197,16 @@ def filling(
 
 
 def _settings(
-    foreign: Foreign, head: Head, labels: tuple[str, ...], *, multi_label: bool
+    foreign: Foreign, settings: Any, labels: tuple[str, ...] = (), seconds: float | None = None
 ) -> tuple[RunConfig, list[str]]:
-    """Return the settings of a run, and notes on them."""
+    """Return the settings of a run, and notes on them.
+
+    Args:
+        foreign: the model.
+        settings: those of its objective.
+        labels: its classes.
+        seconds: length of its input, if the head says it.
+    """
     published = foreign.published()
     if published.front_end is None:
         raise ConfigError(
@@ -175,21 +214,16 @@ def _settings(
             "does not describe, so that no front end is known; start from it with melpatch finetune"
         )
     loader = filling(LoaderConfig(), published.front_end, published.frames)
-    if head.seconds is not None:
-        loader = replace(loader, seconds=head.seconds)
+    if seconds is not None:
+        loader = replace(loader, seconds=seconds)
+    kind: type[Objective] = owner(settings)
     with foreign.named():
-        Classify.check_encoder(owner(published.encoder))
-        objective = Classify.Config(
-            pooling=head.pooling,
-            head="linear" if head.norm is None else "normed",
-            head_norm_eps=head.norm_eps,
-            multi_label=multi_label,
-        )
+        kind.check_encoder(owner(published.encoder))
         config = RunConfig(
             labels=labels,
             front_end=published.front_end,
             encoder=published.encoder,
-            objective=objective,
+            objective=settings,
             loader=loader,
             # As of any run whose weights were not trained here.
             train=TrainConfig(steps=0),

@@ -152,12 +152,12 @@ def _check_divisible(config: RunConfig, world_size: int) -> None:
 def load_run(
     folder: Path, *, trust_code: bool = False, given: Given | None = None
 ) -> tuple[RunConfig, Objective]:
-    """Return the settings and the trained objective of a run, or of a classifier of other code.
+    """Return the settings and the trained objective of a run, or of a model of other code.
 
     Args:
         folder: the run folder, or see :func:`melpatch.weight_files.read_weights`.
         trust_code: whether the run may name code outside melpatch, which is then run.
-        given: what the user says of a classifier of other code; not for a run.
+        given: what the user says of a model of other code; not for a run.
 
     Raises:
         CheckpointError: weights are missing or damaged.

@@ -1,4 +1,4 @@
-"""Make a run of a classifier of other code."""
+"""Make a run of a model of other code."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +16,11 @@ from melpatch.training.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """Which classifier to import, what its file does not say, and where to write the run."""
+    """Which model to import, what its file does not say, and where to write the run."""
 
     init: tyro.conf.Positional[str]
-    """Classifier of other code: a folder of Hugging Face, hf:owner/name (a Hub repository), or a weight file."""
+    """Classifier or encoder of other code: a folder of Hugging Face, hf:owner/name (a Hub repository),
+    or a weight file."""
     out: Path
     """Run folder to write."""
     labels: Path | None = None
@@ -43,11 +44,11 @@ class ImportConfig:
 
 @float32_by_default()
 def import_weights(config: ImportConfig) -> Run:
-    """Write the run of a classifier of other code, which predicts what the classifier predicts.
+    """Write the run of a model of other code: a classifier that predicts the same, or else an encoder.
 
     Raises:
         CheckpointError: the folder holds a run already or cannot be written, or the file cannot be read.
-        ConfigError: the file holds no classifier that is read.
+        ConfigError: the file is of no known family, or does not say all that a run needs.
     """
     if (config.out / "config.toml").exists():
         raise CheckpointError(
@@ -64,5 +65,6 @@ def import_weights(config: ImportConfig) -> Run:
         model.source.write(run.folder)
         run.publish(model.objective.state_dict())
     notice(str(model.source))
-    notice(f"done: {run.folder}; melpatch predict {run.folder} RECORDINGS --out FILE")
+    use = "predict" if model.config.labels else "embed"
+    notice(f"done: {run.folder}; melpatch {use} {run.folder} RECORDINGS --out FILE")
     return run
