@@ -46,6 +46,8 @@ class RateEstimate:
             self._warm_since = now
         if self._warm_since is None:
             return
+        # Steps that were prepared during the warm-up come in a burst; the rate is measured after
+        # it.
         burst = _BURST * (self._warm_since - self._start)
         if now - self._warm_since <= burst and self._warm_since > self._start:
             self._from = (now, done)

@@ -49,6 +49,7 @@ class Stretch(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read at most up to the end of the head or the link; return the number of bytes."""
+        # Below 0: still in the head, which is not in the file at this place.
         within = self._position - len(self._link.head)
         if within < 0:
             data = self._link.head[within:][: len(buffer)]

@@ -295,6 +295,7 @@ def _tag_size(head: bytes) -> int:
 
 def _is_confirmed(pieces: Pieces, position: int, frame: Frame) -> bool:
     """Return whether a frame ends where another one, a tag or the end of the file is."""
+    # A header by chance inside of other data is hardly ever followed by one of its kind.
     end = position + frame.size
     follower = pieces.at(end, 4)
     following = frame_header(follower)
@@ -310,6 +311,7 @@ def _stated_frames(pieces: Pieces, position: int, frame: Frame) -> tuple[int | N
     """
     if frame.layer != 3:
         return None, False
+    # Xing's and LAME's frame lies behind the side information, Fraunhofer's at a fixed place.
     tag = pieces.at(position + 4 + frame.side, 12)
     if tag[:4] in _XING:
         stated = int.from_bytes(tag[8:12], "big") if len(tag) == 12 and tag[7] & 1 else 0

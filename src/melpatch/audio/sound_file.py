@@ -167,6 +167,7 @@ class SoundFile:
                 NaN or Inf; the samples before that have been yielded by then.
         """
         self._go_to(first)
+        # An estimate is no end: without an exact length, decoding goes on until nothing comes.
         stated = self.info.samples
         stop = stated
         if count is not None and (stop is None or first + count < stop):
@@ -177,6 +178,7 @@ class SoundFile:
                 samples = min(samples, stop - self.position)
             start = self.position
             block, error = self._decode(samples)
+            # What is before the first NaN or Inf is sound, and is given.
             bad = first_bad(block)
             if bad is not None:
                 error = self._bad_sample(block[bad], start + bad)

@@ -205,6 +205,7 @@ class _Sums:
         """Keep every n-th spectrum, so that those of a file of any length are few and spread."""
         if self._seen % self._stride == 0:
             self._spectra.append(_spectrum(piece))
+            # Every other one is dropped and from now on left out, so they stay evenly spread.
             if len(self._spectra) == 2 * _TRANSFORMS:
                 self._spectra = self._spectra[::2]
                 self._stride *= 2
@@ -222,7 +223,9 @@ class _Sums:
         spectra = np.stack(self._spectra)
         total = spectra.sum(axis=0)
         energy = max(float(total.sum()), 1e-30)
+        # The mean sample: a direct current that no sound has.
         offset = self._sum / self.samples
+        # Near 0, the channels cancel each other when they are mixed; 1 for silence.
         mixed = 1.0
         if self._energy_of_channels > 0:
             mixed = self._energy_of_mix / self._energy_of_channels

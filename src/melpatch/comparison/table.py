@@ -263,5 +263,6 @@ def _points(cells: Sequence[Cell], on_gpu: bool) -> Iterator[Point]:
         seconds = cell.seconds if on_gpu else cell.cpu_seconds
         yield Point(row, cell.task, cell.method, seconds or 0.0, cell.value)
         if cell.metric == "accuracy" and cell.majority_rate is not None:
+            # Once for each panel, whatever number of methods has a score there.
             majorities[Point(row, cell.task, "majority class", 0.0, cell.majority_rate)] = None
     yield from majorities

@@ -242,6 +242,7 @@ def spent(folder: Path) -> dict[str, Any]:
     speed = Run.speed(folder)
     clips = json.loads(read_text(folder / "corpus.json"))["clips"]
     steps = speed.get("step", 0)
+    # Clips with repetition; divided by those of the corpus they are passes over it.
     trained_on = steps * config.loader.batch_size
     return {
         "cpu_seconds": speed.get("cpu_seconds", 0.0),

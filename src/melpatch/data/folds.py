@@ -75,11 +75,13 @@ def describe_groups(corpus: Corpus) -> str:
     without = counts.pop("", 0)
     if not counts:
         return "none known"
+    # Of an even number of groups the larger of the middle two.
     sizes = sorted(counts.values())
     middle = sizes[len(sizes) // 2]
     text = f"{len(sizes):,}, of {sizes[0]:,} to {counted(sizes[-1], 'clip')}, median {middle:,}"
     if without:
         text += f"; {counted(without, 'clip')} without"
+    # Without folds or splits no group can be in several.
     pairs = {(clip.group, clip.split) for clip in corpus.clips if clip.group}
     if len({split for _, split in pairs}) > 1:
         several = sum(count > 1 for count in Counter(group for group, _ in pairs).values())

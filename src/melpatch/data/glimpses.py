@@ -42,6 +42,7 @@ def notices_about_sound(clips: Sequence[Clip], front_end: LogMel.Config) -> list
 
 def _lost_energy(seen: Sequence[Survey], front_end: LogMel.Config) -> str:
     """Return what share of the energy lies outside the band of a front end, and how to keep it."""
+    # Files of the front end's rate lose nothing to it; neither does silence.
     wider = [look for look in seen if look.sample_rate / 2 > 1.01 * front_end.top_hz]
     wider = [look for look in wider if not look.silent]
     if not wider:

@@ -143,6 +143,7 @@ def _is_done(out: Path, plan: dict[str, Any], identity: str) -> bool:
         notice(f"{out / damaged}: missing, or not as it was packed; the folder is packed again")
         (out / ABOUT).unlink()
     noted = out / UNFINISHED / _PLAN
+    # A plan of an earlier call that was stopped; without one nothing contradicts this call.
     begun = plan
     if noted.exists():
         with reading(noted, f"delete {out} to pack again"):

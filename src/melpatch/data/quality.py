@@ -59,6 +59,7 @@ def _odd(seen: Survey) -> Iterator[tuple[str, str]]:
         yield "offset from 0", f"the mean of its samples is {seen.offset:.3f}"
     if seen.seconds < LogMel.Config().window_ms / 1000:
         yield "shorter than a frame", f"{1000 * seen.seconds:.1f} ms"
+    # The upper half of the band that the rate allows.
     empty = seen.sample_rate / 4
     if not seen.silent and seen.share_above(empty) < _EMPTY_BAND:
         yield (
@@ -78,6 +79,7 @@ def _rare_rates(surveys: Mapping[str, Survey]) -> Iterator[Finding]:
 
 def _nearly_identical(surveys: Mapping[str, Survey]) -> Iterator[Finding]:
     """Yield the files that sound like an earlier one of the same length, at any level."""
+    # Only files of the same tenth of a second are compared, pair by pair.
     by_length: dict[tuple[int, int], list[tuple[str, Survey]]] = defaultdict(list)
     for path, seen in surveys.items():
         if not seen.silent:
@@ -96,6 +98,7 @@ def _nearly_identical(surveys: Mapping[str, Survey]) -> Iterator[Finding]:
 
 def _close_pairs(signatures: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yield each row that is close to an earlier one, with the first such row."""
+    # Pairs grow with the square; of very many files only equal signatures are found.
     if len(signatures) > _MOST_COMPARED:
         first: dict[bytes, int] = {}
         for number, signature in enumerate(signatures):
@@ -104,9 +107,11 @@ def _close_pairs(signatures: np.ndarray) -> Iterator[tuple[int, int]]:
                 yield number, earlier
         return
     for number in range(1, len(signatures)):
+        # Bits of silence say nothing about whether two files are the same.
         heard = (signatures[:number] != NO_BIT) & (signatures[number] != NO_BIT)
         differ = ((signatures[:number] != signatures[number]) & heard).sum(axis=1)
         bits = heard.sum(axis=1)
+        # The share of unequal bits among those that both have; too few count as different.
         enough = bits >= _FEWEST_BITS * signatures.shape[1]
         distances = np.where(enough, differ / np.maximum(bits, 1), 1.0)
         nearest = int(distances.argmin())

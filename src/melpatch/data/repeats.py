@@ -23,6 +23,7 @@ def distinct_keys(dataset: str, rows: Sequence[Row]) -> list[int]:
         rows: the clips.
     """
     keys = [clip_key(dataset, row.name, row.start) if row.key is None else row.key for row in rows]
+    # Keys that occur once, as nearly all do, are not looked at again.
     sharing: dict[int, list[int]] = defaultdict(list)
     if len({*keys}) < len(keys):
         for number, key in enumerate(keys):
@@ -30,9 +31,11 @@ def distinct_keys(dataset: str, rows: Sequence[Row]) -> list[int]:
     for key, numbers in sharing.items():
         stretches = {(rows[number].start, rows[number].duration) for number in numbers}
         files = {(rows[number].path, rows[number].offset) for number in numbers}
+        # Another file of the same key is refused later, and a repeat is taken once.
         if len(stretches) > 1 and len(files) == 1:
             for number in numbers:
                 length = rows[number].duration
+                # To a microsecond, the resolution of a clip's start.
                 shown = "" if length is None else f"{length:.6f}"
                 keys[number] = hash_text(f"{key}\0{rows[number].start:.6f}\0{shown}")
     return keys

@@ -109,6 +109,7 @@ def take_per_class(corpus: Corpus, per_class: int, seed: int) -> Corpus:
     taken: dict[str, int] = defaultdict(int)
     kept = set()
     for index in shuffled(corpus, seed, "few labels"):
+        # A clip of several labels is taken for the rare one, and counts for the others too.
         wanted = [label for label in corpus.clips[index].labels if taken[label] < per_class]
         if wanted:
             kept.add(index)

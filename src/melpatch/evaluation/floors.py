@@ -131,6 +131,7 @@ def describe_highest(record: Mapping[str, Any]) -> str | None:
     known = [floor for floor in record["floors"] if floor["gain"] is not None]
     if not known:
         return None
+    # The smallest gain is that over the highest floor.
     highest = min(known, key=lambda floor: floor["gain"])
     if highest["gain"] >= 0:
         return None

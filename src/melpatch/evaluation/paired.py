@@ -106,6 +106,7 @@ def _pair(
     labels: Sequence[str],
     metric: str,
 ) -> _Pair | None:
+    # Trials are paired by split and seed; without a partner, or on other clips, there is no pair.
     by_name = {(trial.split, trial.seed): trial for trial in others}
     matched = [by_name.get((trial.split, trial.seed)) for trial in trials]
     partners = [trial for trial in matched if trial is not None]
@@ -128,12 +129,15 @@ def _interval(pair: _Pair) -> list[float]:
     variance, _ = pair.variance("clip")
     quantile = NORMAL_95
     if pair.ours.unit == "group":
+        # Clips of a group are not independent; the larger of the two variances is on the safe side.
         between_groups, number = pair.variance("group")
         variance = max(variance, between_groups)
         quantile = float(t.ppf(0.975, number - 1))
     count = pair.ours.count
+    # Agresti and Min 2005: half a clip is added to each of the four outcomes of a pair.
     centre = float(pair.shares.sum()) * count / (count + 2)
     half = quantile * variance**0.5
+    # The difference itself is always inside, and none is beyond -1 or 1.
     low = max(-1.0, min(centre - half, pair.difference))
     high = min(1.0, max(centre + half, pair.difference))
     return [low, high]
@@ -149,6 +153,7 @@ def _needed(pair: _Pair, unit: Unit, number: int | None) -> int | None:
 
 def _mcnemar(pair: _Pair) -> float:
     """Return the chance that clips on which one run alone is right split as unevenly (McNemar 1947)."""
+    # Clips on which both are right, or both wrong, say nothing.
     ours = int((pair.shares > 0).sum())
     theirs = int((pair.shares < 0).sum())
     if ours + theirs == 0:
@@ -165,11 +170,14 @@ def _flip_signs(pair: _Pair, unit: Unit) -> float:
     if not len(shares):
         return 1.0
     generator = np.random.default_rng(0)
+    # Sums in another order differ by rounding; as large is as large.
     limit = abs(shares.sum()) * (1 - 1e-9)
+    # Signs are drawn in blocks, so that memory does not grow with the clips.
     at_once = max(1, _VALUES_AT_ONCE // len(shares))
     as_large = 0
     for first in range(0, _FLIPS, at_once):
         size = (min(at_once, _FLIPS - first), len(shares))
         signs = 2.0 * generator.integers(0, 2, size, dtype=np.int8) - 1
         as_large += int((abs(signs @ shares) >= limit).sum())
+    # The observed signs are one of the draws, so that the chance is never 0.
     return (1 + as_large) / (1 + _FLIPS)

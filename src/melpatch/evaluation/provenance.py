@@ -45,6 +45,7 @@ def run_trained_on(run: Path, clips: Sequence[Clip]) -> TrainedOn:
     """Return which of some clips a run was trained on, by their keys, places and contents."""
     keys: dict[str, frozenset[int]] = {}
     unknown: list[str] = []
+    # A run may have read the same clips at another place, or under another name.
     contents = _contents(tuple(clips))
     for weights in _ancestry(run):
         identities = Run.trained_on(Path(weights))

@@ -98,6 +98,7 @@ def _per_class(tables: Sequence[list[dict[str, Any]]], num_seeds: int) -> list[d
             "positives": sum(entry["positives"] for entry in class_rows) // num_seeds,
             "predicted": sum(entry["predicted"] for entry in class_rows) / num_seeds,
         }
+        # Without a clip of the class a split says nothing of its precision, recall and F1.
         scored = [entry for entry in class_rows if entry["positives"]]
         for name in class_rows[0]:
             if name not in row:

@@ -112,6 +112,7 @@ def calibration_entry(
     bins = {"calibrated": after}
     temperature = trials[0].details.get("temperature")
     if temperature is not None:
+        # The temperature divides the logits; its inverse gives the network's own probabilities.
         raw = rescaled(probabilities, 1 / temperature, multi_label)
         bins["uncalibrated"] = reliability(raw, targets, multi_label)
     before = bins.get("uncalibrated")

@@ -85,9 +85,11 @@ class MatrixLogMel(nn.Module):
         config = self.config
         if config.unit_norm:
             wave = wave * wave.square().sum(-1, keepdim=True).clamp(min=1e-9).rsqrt()
+        # x[t] - a x[t - 1] over the whole wave; within frames it comes after they are cut.
         if config.preemphasis_over == "wave":
             wave = wave[:, 1:] - config.preemphasis * wave[:, :-1]
         if config.centred:
+            # The length as a tensor, so that the graph takes clips of any length.
             lengths = torch.ones_like(wave, dtype=torch.int64).sum(dim=1)
             return mirror(wave, lengths, config.win_length)
         return wave
@@ -116,6 +118,7 @@ def _matrices(
     columns for cosines and then sines.
     """
     bins = np.arange(config.n_fft // 2 + 1)
+    # exp(-2 pi i t k / n) as cosines and sines; their squares are added, so signs do not matter.
     angle = 2 * np.pi * np.outer(np.arange(config.win_length - 1), bins) / config.n_fft
     window = window_weights(config.window, config.win_length)[1:, None]
     transform = window * np.concatenate([np.cos(angle), np.sin(angle)], axis=1)

@@ -66,6 +66,7 @@ def group_clips(recordings: Sequence[Clip]) -> list[NumberedClips]:
     group_bytes = 0
     for number, clip in enumerate(recordings):
         size = _bytes_of(clip)
+        # A recording larger than a part is a part alone.
         full = not groups or len(groups[-1]) == _MOST_RECORDINGS
         if full or group_bytes + size > _MOST_BYTES:
             groups.append([])

@@ -64,12 +64,15 @@ class PooledRecording:
     def _keep(self, new: Tensor) -> None:
         stretches = new[:0] if self._stretches is None else self._stretches
         rest = new if self._rest is None else torch.cat([self._rest, new])
+        # As many whole spans as there is room for; what is left of them waits for more.
         while full := min(_MOST_STRETCHES - len(stretches), len(rest) // self._span):
             begun = rest[: full * self._span]
+            # A span is a power of 2: halved as often as that, it is one stretch.
             for _ in range(self._span.bit_length() - 1):
                 begun = join_pairs(begun, self._pooler.fields)
             stretches = torch.cat([stretches, begun])
             rest = rest[full * self._span :]
+            # No room: stretches become twice as long, so that memory is bounded.
             if len(stretches) == _MOST_STRETCHES:
                 stretches = join_pairs(stretches, self._pooler.fields)
                 self._span *= 2

@@ -80,6 +80,7 @@ def _write_csv(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
             for column in columns:
                 values = column.values(chunk)
                 header.extend(_header(column, values, columns))
+                # Column by column, since a column has one format; turned into lines at the end.
                 side_by_side = values.T if values.ndim == 2 else values[None]
                 for single in side_by_side:
                     cells.append([_cell(value, column.spec) for value in single.tolist()])

@@ -146,6 +146,7 @@ class Masking:
         check(grid.stride == grid.patch, "encoder.stride", grid.stride, allowed)
         window = grid.count(window_frames)
         most = window - 1
+        # Its squares never hold patch 0, and have to cover more patches than are masked.
         if config.kind == "cluster_legacy":
             most = window - 3
         allowed = (

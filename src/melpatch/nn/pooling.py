@@ -246,6 +246,7 @@ class Pooler:
             whole: summary of all its columns.
             segments: summaries of its segments; the whole where there is one.
         """
+        # Channels of a summary: the rows' or the token's, then the peaks', then the class tokens'.
         groups = self.rows if self.pooling.rows else 1
         groups *= bool(self.pooling.statistics)
         dim = whole.shape[-1] // (groups + self._with_peaks + self.pooling.takes_cls)

@@ -94,13 +94,16 @@ def join(
     a = dict(zip(fields, earlier.unbind(dim=-2), strict=True))
     b = dict(zip(fields, later.unbind(dim=-2), strict=True))
     weight = a["weight"] + b["weight"]
+    # Chan et al. 1979: the later mean moves the joint one by its share of the weight.
     share = b["weight"] / weight
     distance = b["mean"] - a["mean"]
     joined = {"weight": weight, "mean": a["mean"] + distance * share}
     if "squares" in fields:
+        # Squares about the joint mean: those about each mean, and those of the means.
         between = distance.square() * a["weight"] * share
         joined["squares"] = a["squares"] + b["squares"] + between
     if "change" in fields:
+        # One more change: from the last step of the earlier stretch to the first of the later one.
         joined["change"] = a["change"] + b["change"] + (b["first"] - a["last"]).abs()
         joined["pairs"] = a["pairs"] + b["pairs"] + 1
         joined["first"] = a["first"]

@@ -52,6 +52,7 @@ def budget(
     )
     colours = class_colours(torch.arange(len(methods))).tolist()
     figure = sheet(max(6.0, 0.6 + 3.2 * len(tasks)), 1.0 + 2.8 * len(rows), title)
+    # One axis of time for all, so that budgets can be compared across panels.
     grid = figure.subplots(len(rows), len(tasks), squeeze=False, sharex=True)
     for row, panels in zip(rows, grid, strict=True):
         for task, panel in zip(tasks, panels, strict=True):

@@ -85,6 +85,8 @@ class ESC50AST(FineTune):
             lengths = sorted({len(trial.details["curve"]) for trial in folds})
             allowed = "as many in each fold; train for more steps per epoch"
             check(len(lengths) == 1, "evaluations", lengths, allowed)
+            # As published: one epoch for all folds, the best of their mean, which the scored
+            # clips choose.
             curve = np.mean([trial.details["curve"] for trial in folds], axis=0).tolist()
             best = curve.index(max(curve))
             selected += [self._after_epoch(job, trial, best) for trial in folds]

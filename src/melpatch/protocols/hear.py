@@ -104,6 +104,7 @@ class Hear(VectorProbe):
         train_inputs = self._inputs("training features", train)
         val_inputs = self._inputs("validation features", val)
         test_inputs = self._inputs("test features", test)
+        # The schedule is stated in epochs; heads train by steps.
         steps_per_epoch = ceil(len(train.targets) / self.batch_size)
         training = HeadTraining(
             steps=self.epochs * steps_per_epoch,
@@ -114,6 +115,8 @@ class Hear(VectorProbe):
         (first,) = train_inputs.arguments(torch.tensor([0]))
         trained: list[tuple[GridPoint, BestWeights, nn.Module]] = []
         for point in self.grid():
+            # Every point of the grid starts from the same random state, so that settings alone
+            # differ.
             with seeded(seed, "hear"):
                 mlp = self.mlp(point, first.shape[1], train.targets.shape[1])
                 optimizer = torch.optim.Adam(mlp.parameters(), lr=point.lr)

@@ -35,6 +35,7 @@ def health(embeddings: Float[Tensor, "clip dim"]) -> dict[str, float]:
 
 def collapse_warning(now: dict[str, float], start: dict[str, float]) -> str | None:
     """Return a warning if the embeddings have collapsed since the start of the run, else None."""
+    # Either all clips come together in one point, or they come to lie on one line.
     if now["embedding_std"] < 0.01 * start["embedding_std"]:
         change = f"their std fell from {start['embedding_std']:.3g} to {now['embedding_std']:.3g}"
     elif now["effective_rank"] < min(1.5, 0.5 * start["effective_rank"]):
