@@ -44,7 +44,6 @@ def test_each_format_is_recognised_by_itself(shapes, found):
             "wav2vec 2.0, HuBERT or WavLM",
         ),
         (["hubert.feature_extractor.conv_layers.0.conv.weight"], "wav2vec 2.0, HuBERT or WavLM"),
-        ([*timm(), "freq_new_pos_embed", "time_new_pos_embed"], "PaSST"),
         (["encoder.layers.0.conv_module.pointwise_conv1.weight"], "a Conformer"),
         (["tscam_conv.weight", "layers.0.blocks.0.attn.relative_position_bias_table"], "HTS-AT"),
         (["layers.0.blocks.0.attn.relative_position_bias_table"], "a Swin transformer or BEiT"),

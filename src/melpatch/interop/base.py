@@ -39,7 +39,6 @@ _UNSUPPORTED = {
         r"(^|\.)modality_encoders\.(?!IMAGE\.)",
         "it convolves the waveform instead of a spectrogram",
     ),
-    "PaSST": _Unsupported(r"^(freq|time)_new_pos_embed$", "its positions are two tables"),
     "a Conformer": _Unsupported(r"(^|\.)conv_module\.", "its blocks convolve along time"),
     "HTS-AT": _Unsupported(
         r"(^|\.)tscam_conv\.", "it is a Swin transformer, with attention in windows"

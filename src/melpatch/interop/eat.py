@@ -47,7 +47,10 @@ class EAT(TimmViT):
     files = "checkpoints {cfg, model} of fairseq; folders of Hugging Face"
     needs = "config.json or cfg tells the heads; clips shorter than 10 s: --front-end.target-frames"
     licence = "MIT"
-    hub = "hf:worstchan/EAT-base_epoch30_pretrain and other EAT-* of worstchan"
+    hub = (
+        "hf:worstchan/EAT-base_epoch30_pretrain, hf:worstchan/EAT-base_epoch30_finetune_AS2M; "
+        "hf:ta012/SSLAM_pretrain has the same names, and was not compared"
+    )
     norm = "post"
 
     def recognises(self, weights: Weights, axes: Axes | None = None) -> bool:

@@ -60,7 +60,8 @@ class HFViT(TimmViT):
     """
 
     family = "a ViT of Hugging Face transformers"
-    files = (
+    files = "folders of save_pretrained; state dicts saved with torch"
+    hub = (
         "hf:MIT/ast-finetuned-audioset-10-10-0.4593, hf:google/vit-base-patch16-224, "
         "hf:facebook/deit-base-distilled-patch16-224, hf:facebook/vit-mae-base"
     )

@@ -93,7 +93,7 @@ class FinetuneConfig:
     """How learned positions are fitted to another grid: crop keeps the first ones (default for the
     same stride), bilinear (default for another stride) and bicubic (default for stretched
     positions) interpolate, legacy is the published rule of AST and SSAST (default for foreign
-    weights)."""
+    weights, but crop for those of ATST, Dasheng and PaSST)."""
     head: Head = "trained"
     """What learns: the whole network (trained), or a probe on the frozen features, in seconds and from
     few labels: linear, few_shot (linear, on 10 clips of each class unless --labels-per-class says
