@@ -240,6 +240,10 @@ def test_a_folder_without_its_settings_is_refused(hf):
         ConfigError, match=r"without config\.json beside it, which tells its labels"
     ):
         open_foreign(str(hf))
+    with pytest.raises(
+        ConfigError, match=r"hf: holds weights, but neither config\.toml, as a run "
+    ):
+        load_run(hf)
 
 
 def test_half_a_download_is_refused(hf):

@@ -14,7 +14,7 @@ ALLOWED = (
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
-    """Return the names in a file: one a line, or in the layout of AudioSet's class_labels_indices.csv.
+    """Return the names in a file: one a line, or as in AudioSet's class_labels_indices.csv.
 
     Raises:
         CheckpointError: the file cannot be read.

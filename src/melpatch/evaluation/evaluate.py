@@ -174,7 +174,9 @@ def _features_dir(
     """
     if out is None:
         require_run_folder(Path(run), "scores", "give --out, or ")
-    beside = out if out is not None and is_weights(str(run)) else run
+    beside = run
+    if out is not None and is_weights(str(run)):
+        beside = out
     return Path(given or Path(beside, "features"))
 
 

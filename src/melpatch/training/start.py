@@ -164,6 +164,11 @@ def load_run(
         ConfigError: the settings are missing or damaged.
     """
     if is_weights(str(folder)):
+        if folder.is_dir() and not (folder / "config.json").exists():
+            raise ConfigError(
+                f"{folder}: holds weights, but neither config.toml, as a run does, nor config.json, as "
+                "a model of Hugging Face does; restore or download it"
+            )
         model = open_foreign(str(folder), given)
         notice(str(model.source))
         return model.config, model.objective
