@@ -187,3 +187,17 @@ def test_places_in_time_do_not_depend_on_the_length_of_the_grid(columns):
     numbers = torch.arange(3 * columns).view(3, columns)
     in_time = Places(numbers[1][None], columns).in_time(3)
     assert in_time.tolist() == [[3 * column + 1 for column in range(columns)]]
+
+
+@pytest.mark.parametrize(("partial", "frames"), [("drop", 57), ("drop", 3), ("pad", 57)])
+def test_a_graph_of_one_length_has_no_negative_padding(partial, frames):
+    """Runtimes such as ExecuTorch do not have it."""
+    grid = PatchGrid(n_mels=13, patch=(6, 6), stride=(5, 5), partial=partial)
+
+    class Split(torch.nn.Module):
+        def forward(self, spectrogram):
+            return grid.split(spectrogram)
+
+    program = torch.export.export(Split(), (torch.zeros(1, 13, frames),))
+    pads = [node.args[1] for node in program.graph.nodes if "pad" in str(node.target)]
+    assert all(size >= 0 for sizes in pads for size in sizes)

@@ -1,7 +1,7 @@
 """Geometry of spectrogram patches: how many there are, cutting them out and joining them again."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -113,10 +113,15 @@ class PatchGrid:
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip paddedmel paddedframe"]:
         """Return the spectrogram padded with zeros, or cut ("drop"), to whole patches."""
-        _, n_mels, frames = spectrogram.shape
+        n_mels, frames = spectrogram.shape[1:]
         check(n_mels == self.n_mels, "n_mels", n_mels, f"{self.n_mels}, the mels of this grid")
         height, width = self._extent(self.columns(frames))
-        return F.pad(spectrogram, (0, width - frames, 0, height - n_mels))
+        if _is_symbol(frames):
+            # A graph for any length pads and cuts in one operation.
+            return F.pad(spectrogram, (0, width - frames, 0, height - n_mels))
+        # Otherwise no padding is negative, which runtimes such as ExecuTorch do not have.
+        cut = spectrogram[:, :height, :width]
+        return F.pad(cut, (0, max(0, width - frames), 0, max(0, height - n_mels)))
 
     def split(
         self, spectrogram: Float[Tensor, "clip mel frame"]
@@ -160,3 +165,8 @@ class PatchGrid:
             # which ONNX would round towards zero.
             return 1 + (rest + self.stride[axis] - 1) // self.stride[axis]
         return 1 + rest // self.stride[axis]
+
+
+def _is_symbol(size: Any) -> bool:
+    """Return whether a size is not known yet, in a graph that is recorded for any length."""
+    return isinstance(size, torch.SymInt)
