@@ -108,6 +108,18 @@ def test_the_best_hypothesis_alone_is_trained_in_the_end():
     assert trained.any()
 
 
+def test_a_hypothesis_that_is_always_the_best_is_told():
+    objective = matpac(count=3)
+    metrics = objective(batch(), 0).metrics
+    shares = [metrics[f"best_{number}"].item() for number in (1, 2, 3)]
+    assert sum(shares) == pytest.approx(1)
+    healthy = {"clip_mean_cosine": 0.5, "best_1": 0.9, "best_2": 0.1, "best_3": 0.0}
+    assert objective.warning(healthy, 50) is None
+    told = objective.warning(healthy | {"best_1": 0.995, "best_2": 0.005}, 50)
+    assert "one of 3 hypotheses is the best at 99.5% of the patches" in told
+    assert "--objective.hypotheses.temperature" in told
+
+
 def test_untrained_classes_are_a_guess():
     objective = masked(M2D, classification=Classification(weight=0.5, hidden_dim=16))
     torch.nn.init.normal_(objective.head.weight, std=0.02)

@@ -55,6 +55,9 @@ from melpatch.rng import seeded
 
 Tokens = Float[Tensor, "clip masked dim"]
 
+_ONE_HYPOTHESIS = 0.99
+"""Share of the patches at which one hypothesis is the best, from which on the others are dead."""
+
 
 class M2D(LatentObjective):
     """Masked latent prediction with a momentum teacher (section 3 of the paper).
@@ -152,6 +155,10 @@ class M2D(LatentObjective):
             "cosine": 1 - latent_loss(best.detach(), targets, valid, "cosine") / 2,
             "clip_mean_cosine": 1 - latent_loss(clip_mean, targets, valid, "cosine") / 2,
         }
+        if self.config.hypotheses.count > 1:
+            # How often each is the best one: a share of 0 is a head that is not trained any more.
+            for number, wins in enumerate(hypothesis_weights(losses, 0.0).unbind(dim=2), start=1):
+                metrics[f"best_{number}"] = mean_over(wins, valid)
         if self.distillation is not None:
             metrics["prediction"] = loss
             metrics |= self.classify(best, targets, features, split, step)
@@ -248,8 +255,15 @@ class M2D(LatentObjective):
         return 1 - metrics.get("clip_mean_cosine", 0.0) ** 2
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
-        """Return a warning with a remedy if the targets are all alike, or the classes collapse."""
+        """Return a warning with a remedy if targets are alike, or classes or hypotheses collapse."""
         warning = super().warning(metrics, step)
+        count = self.config.hypotheses.count
+        wins = max(metrics.get(f"best_{number}", 0.0) for number in range(1, count + 1))
+        if warning is None and wins > _ONE_HYPOTHESIS:
+            return (
+                f"one of {count} hypotheses is the best at {wins:.1%} of the patches, so that the "
+                "others are not trained; raise --objective.hypotheses.temperature or .share"
+            )
         if warning is None and self.distillation is not None:
             warning = self.distillation.warning(metrics, step)
         return warning
