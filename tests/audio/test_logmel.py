@@ -298,6 +298,8 @@ def test_the_gpu_agrees_with_the_cpu():
         ("mean", {"mean": math.nan}),
         ("std", {"std": 0.0}),
         ("scale", {"scale": math.inf}),
+        ("range_db", {"range_db": 0.0}),
+        ("range_db", {"range_db": math.inf}),
         ("target_frames", {"target_frames": 128}),
         ("target_frames", {"target_frames": 0, "padding": "legacy"}),
     ],

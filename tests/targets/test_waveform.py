@@ -26,7 +26,9 @@ def network(folder, pooling=None):
     return source, Waveform(source, source.model.network.resolve_pooling(pooling)).eval()
 
 
-@pytest.mark.parametrize("name", ["kaldi", "mae_ast", "maskspec", "panns", "cola"])
+@pytest.mark.parametrize(
+    "name", ["kaldi", "mae_ast", "maskspec", "panns", "cola", "atst", "dasheng"]
+)
 def test_the_matrix_is_the_fourier_transform(name):
     config = getattr(front_ends, name)()
     rate = config.sample_rate
