@@ -22,7 +22,11 @@ KINDS = get_args(get_type_hints(Masking.Config)["kind"])
 
 def passed(objective, data, features):
     """What flows through a forward pass: what the encoder is given and returns, and what each later part returns."""
-    flow, objective.features = {}, lambda _: features
+    flow = {}
+    # An objective that changes the wave by chance gets its features from the second one.
+    stand_ins = {"features": lambda _: features, "augmented": lambda *_: features}
+    for name, stand_in in stand_ins.items():
+        setattr(objective, name, stand_in)
     parts = {
         name: part
         for name, part in objective.named_children()
@@ -44,7 +48,8 @@ def passed(objective, data, features):
     flow["loss"] = objective(data, 0).loss
     for hook in hooks:
         hook.remove()
-    del objective.features
+    for name in stand_ins:
+        delattr(objective, name)
     return flow
 
 
