@@ -80,7 +80,7 @@ def test_the_table_says_what_is_what(runs, results):
     second = "0.500 [0.400, 0.700] (2 seeds) failed [1] | 0.600 [0.500, 0.800] (2 seeds) failed [1]"
     assert told[7] == f"| mine | 10 steps | 15 | 10 | 0.5 | {second} |"
     assert told[-1] == "- failed [1]: melpatch pretrain: error: a | b"
-    assert told[-3] == "- pretrained on: 1 of the 41 scored clips of words, by mine, tiny, 10 steps"
+    assert told[-3] == "- pretrained on: 1 of 41 scored clips of words, by mine, tiny, 10 steps"
     assert sum("pretrained on" in line for line in told) == 1
     assert "Student's t, from 3 seeds on" in told[9]
 

@@ -122,7 +122,7 @@ class Checkpoints:
         if self._disk_full is not None:
             raise CheckpointError(
                 f"{self._disk_full.filename or self.folder}: no room for the last weights "
-                f"({self._disk_full.strerror}); free some space, then continue with --resume"
+                f"({self._disk_full.strerror}); {remedy(self._disk_full)}"
             )
         # torchrun stops rank 0 when other ranks have exited, so they wait for its writes.
         distributed.barrier()
@@ -251,8 +251,7 @@ class Checkpoints:
         if not isinstance(error, OSError):
             return error
         return CheckpointError(
-            f"{error.filename or self.folder}: cannot be written ({error.strerror}); "
-            f"{remedy(error)}; continue with --resume"
+            f"{error.filename or self.folder}: cannot be written ({error.strerror}); {remedy(error)}"
         )
 
     def _remove_old(self, target: Path) -> None:
