@@ -6,7 +6,7 @@ from interop.inventories import drawn
 
 from melpatch.encoders.beats import BEATs
 from melpatch.errors import ConfigError
-from melpatch.interop.base import Reading, recognise
+from melpatch.interop.base import Foreign, Reading, recognise
 from melpatch.interop.beats import BEATsWeights
 from melpatch.weight_files import Weights
 
@@ -89,6 +89,16 @@ def test_a_kernel_under_the_names_of_todays_torch_is_the_same():
 def test_another_architecture_is_refused():
     with pytest.raises(ConfigError, match=r"cfg\.layer_norm_first = True in the file"):
         BEATsWeights().published(weights(CFG | {"layer_norm_first": True}), Reading())
+
+
+def test_other_heads_than_the_weights_have_are_refused(tmp_path):
+    given = weights()
+    torch.save({"cfg": CFG, "model": given.state}, tmp_path / "beats.pt")
+    assert Foreign(str(tmp_path / "beats.pt"), Reading(num_heads=2)).published()
+    with pytest.raises(
+        ConfigError, match=r"beats\.pt: num_heads = 4; allowed: 2, as the weights say"
+    ):
+        Foreign(str(tmp_path / "beats.pt"), Reading(num_heads=4)).published()
 
 
 def test_an_encoder_of_another_size_is_refused_with_the_flag():

@@ -12,6 +12,8 @@ from torch import nn
 from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
 from melpatch.data.loader import LoaderConfig
+from melpatch.encoders.base import EncoderConfig
+from melpatch.encoders.beats import BEATs
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.conv_decoder import ConvDecoder
@@ -34,7 +36,7 @@ def eat(encoder=None, **settings):
         "mask": Masking.Config(kind="inverse_block", sides=(2,), ratio=0.6),
         "decoder": ConvDecoder.Config(depth=2, groups=4),
     }
-    if not isinstance(encoder, ToyHybrid.Config):
+    if not isinstance(encoder, EncoderConfig):
         encoder = ViT.Config(**tiny | (encoder or {}))
     config = RunConfig(
         front_end=LogMel.Config(sample_rate=RATE, n_mels=MELS, scale=1.0),
@@ -146,6 +148,11 @@ def test_targets_that_are_all_alike_are_told():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         eat(**settings)
+
+
+def test_no_flag_is_suggested_that_the_encoder_lacks():
+    with pytest.raises(ConfigError, match=r"without class token$"):
+        eat(BEATs.Config(embed_dim=16, num_heads=2, patch=(PATCH, PATCH)))
 
 
 def test_more_views_than_memory_holds_are_refused_with_their_cost(monkeypatch):

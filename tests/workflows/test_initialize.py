@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_runs import settings
 
+from melpatch.encoders.beats import BEATs
 from melpatch.errors import ConfigError
 from melpatch.nn.positions import resize
 from melpatch.objectives.classify import Classify
@@ -102,9 +103,20 @@ def test_another_kind_of_spectrogram_is_refused(tmp_path, field, value):
     other = settings()
     target = build(replace(other, front_end=replace(other.front_end, **{field: value})))
     with pytest.raises(
-        ConfigError, match=f"front_end.{field} = {value!r} but .* was trained with .*; leave it out"
+        ConfigError,
+        match=f"front_end.{field} = {value!r} but .* was trained with .*; give --front-end",
     ):
         copy_encoder(target, tmp_path)
+
+
+def test_all_that_differs_in_a_spectrogram_is_named_with_its_flags(tmp_path):
+    saved(tmp_path, settings())
+    other = settings()
+    changed = replace(other.front_end, window="povey", n_mels=40)
+    with pytest.raises(
+        ConfigError, match=f"--front-end.n-mels {other.front_end.n_mels} .*--front-end.window hann"
+    ):
+        copy_encoder(build(replace(other, front_end=changed)), tmp_path)
 
 
 @pytest.mark.parametrize("field", ["mean", "std", "scale"])
@@ -137,6 +149,13 @@ def test_another_encoder_is_refused(tmp_path, changes):
     ) as error:
         copy_encoder(target, tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_another_kind_of_encoder_is_refused_with_the_flag(tmp_path):
+    saved(tmp_path, settings())
+    config = BEATs.Config(embed_dim=16, num_heads=2, patch=(4, 4), conv_groups=2)
+    with pytest.raises(ConfigError, match=r"encoder = beats but .* has vit; give --encoder vit"):
+        copy_encoder(build(replace(settings(), encoder=config)), tmp_path)
 
 
 def test_learned_positions_for_other_patches_are_refused(tmp_path):

@@ -90,6 +90,9 @@ class Parquet:
         Raises:
             DataError: the file is damaged or would fill the memory.
         """
+        # Files of no rows may hold a row group without pages.
+        if self.starts[group] == self.starts[group + 1]:
+            return
         with _checked(self.path):
             leaves = self._leaves(columns)
             dictionaries = [leaf.path for leaf in leaves.values() if texts and _is_text(leaf)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from melpatch import registry
 from melpatch.audio.logmel import LogMel
 from melpatch.checkpoint import load_into, require_finite
+from melpatch.config import check
 from melpatch.encoders.base import Encoder, EncoderConfig
 from melpatch.errors import ConfigError, shortened
 from melpatch.nn.positions import Resize
@@ -227,7 +228,11 @@ class Foreign:
             ConfigError: the weights do not say what is needed.
         """
         with self.named(), _of_its_shapes(self.format):
-            return self.format.published(self.weights, self._reading)
+            published = self.format.published(self.weights, self._reading)
+            # Some formats tell the heads themselves, and some networks have none.
+            asked, heads = self._reading.num_heads, getattr(published.encoder, "num_heads", "none")
+            check(asked in (None, heads), "num_heads", asked, f"{heads}, as the weights say")
+        return published
 
     def head(self) -> Head | None:
         """Return the classifier that the weights hold, if any; see :meth:`WeightFormat.head`."""

@@ -127,7 +127,9 @@ class EAT(LatentObjective):
         allowed = f"0 to {encoder.num_layers}, the layers of the encoder"
         fits = config.utterance_layers <= encoder.num_layers
         check(fits, "objective.utterance_layers", config.utterance_layers, allowed)
-        allowed = "0 for an encoder without class token; set --encoder.cls-tokens 1"
+        allowed = "0 for an encoder without class token"
+        if hasattr(encoder.config, "cls_tokens"):
+            allowed += "; set --encoder.cls-tokens 1"
         fits = config.utterance_weight == 0 or encoder.num_cls_tokens > 0
         check(fits, "objective.utterance_weight", config.utterance_weight, allowed)
         has_mlps = type(encoder).mlp_outputs is not TokenEncoder.mlp_outputs

@@ -217,17 +217,22 @@ def copy_encoder(
     ours = objective.front_end.config
     # A pretrained encoder needs the kind of spectrogram that it was trained on. Mean and std may
     # differ, since a new corpus has its own.
-    for field in fields(ours):
-        if field.name in OF_A_CORPUS:
-            continue
-        our_value = getattr(ours, field.name)
-        their_value = getattr(theirs, field.name)
-        if their_value != our_value:
-            raise ConfigError(
-                f"front_end.{field.name} = {our_value!r} but {run} was trained with "
-                f"{their_value!r}; leave it out, or start from other weights"
-            )
+    names = [field.name for field in fields(ours) if field.name not in OF_A_CORPUS]
+    other = [name for name in names if getattr(ours, name) != getattr(theirs, name)]
+    if other:
+        flags = [f"--front-end.{name.replace('_', '-')} {getattr(theirs, name)}" for name in other]
+        raise ConfigError(
+            f"front_end.{other[0]} = {getattr(ours, other[0])!r} but {run} was trained with "
+            f"{getattr(theirs, other[0])!r}; give {' '.join(flags)}, or start from other weights"
+        )
     encoder = source.export_encoder()
+    kind = registry.name_of(type(objective.encoder))
+    their_kind = registry.name_of(type(encoder))
+    if kind != their_kind:
+        raise ConfigError(
+            f"encoder = {kind} but {run} has {their_kind}; give --encoder {their_kind}, "
+            "or start from other weights"
+        )
     encoder.match_geometry(objective.encoder, resize)
     try:
         load_into(objective.encoder, encoder.state_dict())

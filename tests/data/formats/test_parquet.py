@@ -112,6 +112,12 @@ def test_samples_instead_of_sound_files_are_refused(tmp_path):
         load_corpus([file])
 
 
+def test_a_file_of_no_rows_beside_others_is_no_error(tmp_path):
+    write_clips(tmp_path / "train-00000-of-00002.parquet", range(3))
+    write_clips(tmp_path / "train-00001-of-00002.parquet", [])
+    assert load_corpus([tmp_path]).splits == {"train": 3}
+
+
 def test_pictures_are_no_sound(tmp_path, capsys):
     stored = pa.array([{"bytes": wav(n), "path": None} for n in range(3)], type=SOUND)
     columns = {"cover": stored.take(pa.array([2])), "prompt": stored[1:2], "clip": stored[:1]}
