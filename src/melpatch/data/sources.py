@@ -134,7 +134,7 @@ def _by_formats(folder: Path, names: ColumnNames, others: Sequence[str]) -> List
         remarks.extend(text for text in listing.remarks if text.partition(": ")[2] not in known)
     rows, sentence = with_usual_splits(rows)
     counts = Counter(row.split or "none" for row in rows)
-    splits = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    splits = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
     remarks.append(
         f"{folder}: read as {form.what}, in {counted(len(files), 'file')}; splits: {splits}"
         + (f"; {sentence}" if sentence else "")

@@ -118,6 +118,20 @@ def test_a_file_of_no_rows_beside_others_is_no_error(tmp_path):
     assert load_corpus([tmp_path]).splits == {"train": 3}
 
 
+def test_a_folder_of_no_rows_has_no_splits(tmp_path, capsys):
+    write_clips(tmp_path / "train.parquet", [])
+    with pytest.raises(DataError, match="lists no sound files"):
+        load_corpus([tmp_path])
+    assert "read as Parquet, in 1 file; splits: none" in capsys.readouterr().err
+
+
+def test_sound_within_lists_is_no_column_of_sound(tmp_path):
+    stored = pa.array([[{"bytes": wav(0), "path": None}]], type=pa.list_(SOUND))
+    file = write_parquet(tmp_path / "x.parquet", {"audio": stored}, {})
+    with pytest.raises(DataError, match=r"no column holds sound files .*; found: 'audio' \(list<"):
+        load_corpus([file])
+
+
 def test_pictures_are_no_sound(tmp_path, capsys):
     stored = pa.array([{"bytes": wav(n), "path": None} for n in range(3)], type=SOUND)
     columns = {"cover": stored.take(pa.array([2])), "prompt": stored[1:2], "clip": stored[:1]}
@@ -129,7 +143,7 @@ def test_pictures_are_no_sound(tmp_path, capsys):
     (clip,) = load_corpus([write_parquet(tmp_path / "x.parquet", columns, features)]).clips
     assert byte_range(clip).content() == wav(1)
     assert "the sound is column 'prompt'; not used: clip" in capsys.readouterr().err
-    with pytest.raises(DataError, match="no column 'path'"):
+    with pytest.raises(DataError, match="no column holds sound files"):
         load_corpus([write_parquet(tmp_path / "y.parquet", {"cover": stored}, features)])
 
 

@@ -21,7 +21,7 @@ from melpatch.data.parquet import ENDING, MAGIC, is_parquet
 from melpatch.data.parquet import Parquet as ParquetFile
 from melpatch.data.parquet_sound import SoundColumn, features_of, sound_column, sounds
 from melpatch.data.row import LABEL, MEMBER, PACKED_COLUMNS, PATH, Line, Table
-from melpatch.errors import DataError
+from melpatch.errors import DataError, shortened
 from melpatch.progress import track
 
 _PLACE_COLUMNS = (PATH, *PACKED_COLUMNS, MEMBER)
@@ -64,6 +64,12 @@ class Parquet(Format):
             if (known := _classes(feature))
         }
         columns = [field.name for field in file.schema if _is_cell(field, classes)]
+        if sound is None and not any(is_usual(PATH, name) for name in columns):
+            listed = ", ".join(f"{field.name!r} ({field.type})" for field in file.schema)
+            raise DataError(
+                f"{path}: no column holds sound files or their paths; found: {shortened(listed, typed=True)}; "
+                "write them as datasets does with its feature Audio"
+            )
         if sound is not None:
             columns = [name for name in columns if _is_about_sound(name, sound)]
         header = [*columns] if sound is None else [*_PLACE_COLUMNS, *columns]
