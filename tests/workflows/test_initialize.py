@@ -145,10 +145,19 @@ def test_another_encoder_is_refused(tmp_path, changes):
     other = settings()
     target = build(replace(other, encoder=replace(other.encoder, **changes)))
     with pytest.raises(
-        ConfigError, match=r"encoder settings do not fit the weights of .*; leave them out"
+        ConfigError,
+        match=r"encoder settings do not fit the weights of .*; (leave them out|give --encoder)",
     ) as error:
         copy_encoder(target, tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_other_sizes_are_refused_with_their_flags(tmp_path):
+    saved(tmp_path, settings())
+    config = settings().encoder
+    target = build(replace(settings(), encoder=replace(config, embed_dim=2 * config.embed_dim)))
+    with pytest.raises(ConfigError, match=rf"; give --encoder\.embed-dim {config.embed_dim}$"):
+        copy_encoder(target, tmp_path)
 
 
 def test_another_kind_of_encoder_is_refused_with_the_flag(tmp_path):

@@ -237,7 +237,18 @@ def copy_encoder(
     try:
         load_into(objective.encoder, encoder.state_dict())
     except ConfigError as error:
+        fix = "leave them out to take its own"
+        kept = encoder.config
+        sizes = [name for name in _SIZES if hasattr(kept, name)]
+        other = [
+            name for name in sizes if getattr(objective.encoder.config, name) != getattr(kept, name)
+        ]
+        # A recipe has sizes of its own, which nobody can leave out.
+        if other:
+            flags = [
+                f"--encoder.{name.replace('_', '-')} {getattr(theirs, name)}" for name in other
+            ]
+            fix = f"give {' '.join(flags)}"
         raise ConfigError(
-            f"encoder settings do not fit the weights of {run}: {error}; "
-            "leave them out to take its own"
+            f"encoder settings do not fit the weights of {run}: {error}; {fix}"
         ) from error
