@@ -245,9 +245,7 @@ def copy_encoder(
         ]
         # A recipe has sizes of its own, which nobody can leave out.
         if other:
-            flags = [
-                f"--encoder.{name.replace('_', '-')} {getattr(theirs, name)}" for name in other
-            ]
+            flags = [f"--encoder.{name.replace('_', '-')} {getattr(kept, name)}" for name in other]
             fix = f"give {' '.join(flags)}"
         raise ConfigError(
             f"encoder settings do not fit the weights of {run}: {error}; {fix}"
