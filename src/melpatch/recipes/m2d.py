@@ -135,17 +135,14 @@ def m2d_short(size: str) -> RunConfig:
 
     Source: the objective of :func:`m2d` with the front end, initialisation and batches of
     :func:`melpatch.recipes.maskspec.maskspec`. The teacher starts as a copy of the student, and its
-    momentum follows batch size and length of the run; targets have an instance norm, without which
-    those of a clip grow alike in short runs (lab/latent-targets.md).
+    momentum follows batch size and length of the run. Targets of a clip grow alike in short runs;
+    an instance norm prevents that, and makes worse embeddings (lab/latent-targets.md).
     """
     width = max(64, ViT.Config.of_size(size).embed_dim // 2)
     return RunConfig(
         front_end=LogMel.Config(scale=1.0),
         encoder=ViT.Config.of_size(size, cls_tokens=0, init="mae"),
-        objective=M2D.Config(
-            decoder=MAEDecoder.Config(dim=width, depth=2, num_heads=width // 32),
-            instance_norm=True,
-        ),
+        objective=M2D.Config(decoder=MAEDecoder.Config(dim=width, depth=2, num_heads=width // 32)),
         loader=LoaderConfig(batch_size=48, seconds=2.0, short_clips="repeat", bucket_steps=1),
         train=TrainConfig(epochs=20.0, lr=1e-3),
     )
