@@ -104,6 +104,15 @@ def test_clips_that_it_was_trained_on_are_told(corpus, tmp_path, capsys):
     assert f"was trained on {trained} of the {trained} clips" in told(capsys)
 
 
+@pytest.mark.parametrize("flag", ["--val-fold", "--train-fold"])
+def test_a_split_that_does_not_exist_names_the_flag(flag, corpus, classifier, capsys):
+    words = ["calibrate", str(classifier), "--data", str(corpus), flag, "dawn"]
+    assert main(words) == 2
+    error = told(capsys)
+    assert "no split 'dawn'; there are: test (24 clips), train (36 clips), val (12 clips)" in error
+    assert error.endswith(f"; name another with {flag}")
+
+
 def test_an_encoder_has_nothing_to_calibrate(corpus, tmp_path, capsys):
     encoder = write_run(tmp_path / "encoder", settings())
     assert main(["calibrate", str(encoder), "--data", str(corpus)]) == 2

@@ -109,7 +109,7 @@ def _validation(
         chosen = corpus.clips
         notice(f"{corpus.shown_name}: has no splits; all {len(chosen)} clips calibrate")
     else:
-        chosen = corpus.select([config.val_fold or "val"]).clips
+        chosen = _of_split(corpus, config.val_fold or "val", "--val-fold")
     known = of_known_classes(chosen, set(labels))
     others = sorted(labels_of(chosen) - set(labels))
     if not known:
@@ -129,8 +129,20 @@ def _validation(
 
 def _training(corpus: Corpus, config: CalibrateConfig) -> tuple[Clip, ...]:
     if config.train_fold is not None:
-        return corpus.select([config.train_fold]).clips
+        return _of_split(corpus, config.train_fold, "--train-fold")
     return tuple(clip for clip in corpus.clips if role_of(clip.split) == "train")
+
+
+def _of_split(corpus: Corpus, name: str, flag: str) -> tuple[Clip, ...]:
+    """Return the clips of a split.
+
+    Raises:
+        DataError: there is none.
+    """
+    try:
+        return corpus.select([name]).clips
+    except DataError as error:
+        raise DataError(f"{error}; name another with {flag}") from error
 
 
 def _warn_of_trained_clips(run: Path, val: tuple[Clip, ...]) -> None:
