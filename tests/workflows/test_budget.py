@@ -38,10 +38,11 @@ def test_steps_evaluations_and_saves_fill_the_budget():
     assert COSTS.steps_within(5.0, training) == 0
 
 
-def test_the_costs_of_a_run_are_measured(tmp_path):
+@pytest.mark.parametrize("steps", [6, 7, 9])
+def test_the_costs_of_a_run_are_measured(steps, tmp_path):
     corpus = noises(tmp_path)
     begun = time.monotonic()
-    costs = measure(settings(tmp_path), corpus, 6)
+    costs = measure(settings(tmp_path), corpus, steps)
     spent = time.monotonic() - begun
     assert 0 < costs.step < spent
     assert 0 < costs.evaluation < spent

@@ -140,8 +140,9 @@ def measure(training: RunConfig, corpus: Corpus, steps: int) -> Costs:
         distributed.on_rank_zero(lambda: shutil.rmtree(folder, ignore_errors=True))
     # What is neither a step, nor an evaluation, nor the save, is the start.
     total = time.monotonic() - begun
-    half = steps // 2
-    step = (run.seconds_after[steps] - run.seconds_after[half]) / (steps - half)
+    # Of an odd number of steps the first evaluation is not exactly in the middle.
+    first, *_, last = sorted(run.seconds_after)
+    step = (run.seconds_after[last] - run.seconds_after[first]) / (last - first)
     evaluation = max(evaluate.seconds)
     start = total - steps * step - len(evaluate.seconds) * evaluation - run.save_seconds
     return Costs(step, evaluation, run.save_seconds, max(0.0, start))
