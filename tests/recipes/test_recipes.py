@@ -20,7 +20,7 @@ from melpatch.objectives.base import Plan
 from melpatch.objectives.eat import EAT
 from melpatch.objectives.latent import LatentConfig
 from melpatch.objectives.ssast import SSAST
-from melpatch.recipes.base import recipe, recipes
+from melpatch.recipes.base import clips_to_measure, recipe, recipes
 from melpatch.training.config import RunConfig, build, objective_names
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
@@ -513,3 +513,47 @@ def test_audiomae_has_the_published_gain_and_never_rolls(name):
     augment = recipe(name)("base").objective.augment
     assert (augment.gain_beta, augment.roll, augment.gain_db) == (10, 0.0, 0.0)
     assert augment.mixup_rate == (0.5 if name == "audiomae_finetune" else 0.0)
+
+
+# Optimiser, rate, betas, decay, largest norm of the gradient; length of the warm-up and of the run,
+# in epochs or steps; clips per step; share of the patches that is masked, or their number. From the
+# papers and releases that each recipe names.
+PRETRAINING = {
+    "maskspec_32k": ("adamw", 2e-3, (0.9, 0.95), 0.05, None, 40, 400, 512, 0.75),
+    "audiomae": ("adamw", 4e-4, (0.9, 0.95), 1e-4, None, 3, 33, 512, 0.8),
+    "m2d": ("adamw", 2.4e-3, (0.9, 0.95), 0.05, 3.0, 20, 300, 2048, 0.7),
+    "m2d_06": ("adamw", 2.4e-3, (0.9, 0.95), 0.05, 3.0, 20, 300, 2048, 0.6),
+    "msm_mae": ("adamw", 2.4e-3, (0.9, 0.95), 0.05, 3.0, 20, 300, 2048, 0.75),
+    "matpac": ("adamw", 3e-4, (0.9, 0.95), 0.05, 3.0, 19_654, 294_816, 2048, 0.7),
+    "matpac_plusplus": ("adamw", 3e-4, (0.9, 0.95), 0.05, 3.0, 19_654, 294_816, 2048, 0.7),
+    "eat": ("adamw", 5e-4, (0.9, 0.95), 0.05, 4.0, 53_333, 400_000, 48, 410),
+    "eat_large": ("adamw", 4e-4, (0.9, 0.95), 0.05, 4.0, 53_333, 400_000, 48, 0.75),
+    "sslam": ("adamw", 5e-5, (0.9, 0.95), 0.05, 4.0, 25_000, 200_000, 48, 410),
+}
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_published_pretraining_has_the_published_numbers(name):
+    config = recipe(name)("base")
+    train = config.train
+    length = train.steps or train.epochs
+    mask = config.objective.mask
+    assert PRETRAINING[name] == (
+        train.optimizer,
+        pytest.approx(train.lr),
+        train.betas,
+        train.weight_decay,
+        train.grad_clip,
+        pytest.approx(train.lr_warmup * length),
+        length,
+        config.loader.batch_size,
+        mask.num_masked or mask.ratio,
+    )
+    assert (train.lr_schedule, train.lr_floor) == ("cosine", 0.0)
+
+
+@pytest.mark.parametrize("name", ["matpac", "matpac_plusplus"])
+def test_matpac_has_audiosets_mean_and_std(name):
+    config = recipe(name)("base")
+    assert (config.front_end.mean, config.front_end.std) == (-7.056, 4.193)
+    assert clips_to_measure(config) == 0

@@ -34,19 +34,7 @@ def byol_a() -> LogMel.Config:
 
     Source: Niizumi et al. 2021 (arXiv 2103.06695) and 2023 (arXiv 2204.07402), published settings.
     """
-    return LogMel.Config(
-        window_ms=64.0,
-        n_mels=64,
-        low_hz=60.0,
-        high_hz=7800.0,
-        preemphasis=0.0,
-        centred=True,
-        remove_offset=False,
-        window="hann_periodic",
-        mel="htk",
-        floor_added=True,
-        scale=1.0,
-    )
+    return replace(_torchaudio(), floor_added=True)
 
 
 def beats() -> LogMel.Config:
@@ -162,21 +150,12 @@ def atst() -> LogMel.Config:
     Source: Li et al. 2022 (arXiv 2204.12076) and 2024 (arXiv 2306.04186), published code: from
     -79.6482 to 50.6842 dB, no lower than 80 dB below the loudest value.
     """
-    return LogMel.Config(
-        window_ms=64.0,
-        n_mels=64,
-        low_hz=60.0,
-        high_hz=7800.0,
-        preemphasis=0.0,
-        centred=True,
-        remove_offset=False,
-        window="hann_periodic",
-        mel="htk",
+    return replace(
+        _torchaudio(),
         floor=1e-10,
         range_db=80.0,
         mean=-14.482 / DECIBELS,
         std=65.1662 / DECIBELS,
-        scale=1.0,
     )
 
 
@@ -195,4 +174,20 @@ def dasheng() -> LogMel.Config:
         range_db=120.0,
         mean=0.0,
         std=1.0 / DECIBELS,
+    )
+
+
+def _torchaudio() -> LogMel.Config:
+    """Return what BYOL-A and ATST share: torchaudio's mel spectrogram, 64 bands from 60 to 7800 Hz."""
+    return LogMel.Config(
+        window_ms=64.0,
+        n_mels=64,
+        low_hz=60.0,
+        high_hz=7800.0,
+        preemphasis=0.0,
+        centred=True,
+        remove_offset=False,
+        window="hann_periodic",
+        mel="htk",
+        scale=1.0,
     )

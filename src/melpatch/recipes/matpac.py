@@ -30,7 +30,8 @@ def matpac(size: str) -> RunConfig:
     )
     return replace(
         base,
-        front_end=replace(front_ends.m2d(), centred=False),
+        # AudioSet's mean and std under this front end.
+        front_end=replace(front_ends.m2d(), centred=False, mean=-7.056, std=4.193),
         objective=objective,
         # 608 frames
         loader=replace(base.loader, seconds=6.095),
