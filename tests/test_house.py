@@ -53,7 +53,8 @@ FLOORS = {
     "data and encoders": [{"data", "checkpoint", "encoders"}, {"datasets", "weight_files", "hub"}],
     "objectives and weights": [{"objectives"}, {"interop"}],
     "training": [{"training"}],
-    "use of a run": [{"inference"}, {"recipes", "plots", "sklearn"}, {"evaluation"}],
+    # A search is over what a run computes; the heads that people teach are kept as evaluation keeps probes.
+    "use of a run": [{"inference"}, {"recipes", "plots", "sklearn"}, {"evaluation"}, {"search"}],
     "workflows": [{"workflows"}],
     "protocols, comparison and export": [{"protocols", "comparison", "export"}, {"targets"}],
     "commands": [{"commands"}, {"cli"}, {"__main__"}],

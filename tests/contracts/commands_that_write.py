@@ -20,8 +20,8 @@ from targets.runs import write_run as write_random_run
 from melpatch import cli
 from melpatch.errors import MelpatchError
 
-READ_ONLY = {"bench", "datasets", "list", "push", "stats"}
-"""Commands that write nothing on this machine: they print what they find, or push it."""
+READ_ONLY = {"bench", "datasets", "list", "push", "search", "stats"}
+"""Commands that write nothing on this machine unless asked to: they print what they find, or push it."""
 INTO_A_RUN = {"calibrate", "fit-embedding"}
 """Commands that add a file to the run that they read."""
 
@@ -97,6 +97,7 @@ def commands(folder: Path) -> dict[str, Writing]:
     return {
         "prepare": Writing(("prepare", sounds, "--workers", "0"), "--out", "c.csv", ".c.csv.lock"),
         "embed": Writing(("embed", pretrained, sounds), "--out", "e.npz", ".e.npz.lock"),
+        "index": Writing(("index", pretrained, sounds), "--out", "i", "i/.000001.lock"),
         "predict": Writing(
             ("predict", str(folder / "classifier"), sounds), "--out", "p.csv", ".p.csv.lock"
         ),

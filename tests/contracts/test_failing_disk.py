@@ -12,8 +12,8 @@ from melpatch import cli, only_writer
 from melpatch.training import run as run_module
 
 # The others train, score or write tables as one of these does.
-TRIED = ("prepare", "embed", "evaluate", "pack", "pretrain", "finetune", "show")
-RESUMED = {"embed", "pretrain", "finetune"}
+TRIED = ("prepare", "embed", "index", "evaluate", "pack", "pretrain", "finetune", "show")
+RESUMED = {"embed", "index", "pretrain", "finetune"}
 # Files that name the machine, the process or the time.
 VARYING = {
     *("environment.json", "speed.jsonl", "command.toml", "scores.json", "test-0.npz"),

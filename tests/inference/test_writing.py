@@ -21,12 +21,12 @@ CUT = WindowSpec(1.0, 1.0, 8000)
 
 
 def job(folder, *, resume, names="abcd"):
+    columns = [tables.Column("start", lambda rows: rows["start"])]
     return InferenceJob(
         out=folder / "out.npz",
-        ending=".npz",
+        write=lambda path, chunks: tables.write_table(path, ".npz", columns, chunks),
         recordings=[clip_of_file(folder / name) for name in names],
         task=InferenceTask(CUT, lambda batch: [], lambda items: items),
-        columns=[tables.Column("start", lambda rows: rows["start"])],
         about={"command": "embed"},
         keep=False,
         batch_size=1,

@@ -23,15 +23,15 @@ from melpatch.inference.model import Model
 from melpatch.inference.network import Precision
 from melpatch.inference.own_output import is_own_output
 from melpatch.inference.sources import fingerprint, list_recordings
-from melpatch.inference.tables import SECONDS, Column, table_format
+from melpatch.inference.tables import SECONDS, Column, table_format, write_table
 from melpatch.inference.writing import InferenceJob
 from melpatch.outputs import check_output
 from melpatch.weight_files import is_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferenceConfig:
-    """Settings of the commands that use a trained model on recordings."""
+class RecordingsConfig:
+    """Settings of the commands that read recordings with a trained model."""
 
     run: tyro.conf.Positional[Path]
     """Run folder, or a model of other code: a folder of Hugging Face, hf:owner/name, or a weight file."""
@@ -39,7 +39,7 @@ class InferenceConfig:
     """Audio files, folders of them, CSV files with a column path, folders of shards, URLs of these, or
     data of others (docs/data.md)."""
     out: Path
-    """File to write."""
+    """What to write."""
     batch_size: int | None = None
     """Windows at a time, of many recordings together; by default 8, or 64 on a GPU."""
     workers: int | None = None
@@ -49,8 +49,6 @@ class InferenceConfig:
     """Arithmetic of the network; auto is bf16-mixed on a GPU with bf16 hardware, else 32-true."""
     salvage: bool = False
     """Use the sound before the damage of a recording; OUT.rejected.csv lists what is left out."""
-    overwrite: bool = False
-    """Replace a file in --out that this command did not make; an input is never replaced."""
     resume: bool = False
     """Continue a killed run from OUT.parts; finished recordings are not computed again."""
     trust_code: bool = False
@@ -60,6 +58,14 @@ class InferenceConfig:
         """Check the ranges."""
         check_batch_size(self.batch_size)
         check_workers(self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig(RecordingsConfig):
+    """Settings of the commands that write one table about recordings."""
+
+    overwrite: bool = False
+    """Replace a file in --out that this command did not make; an input is never replaced."""
 
 
 def inference_job(
@@ -104,17 +110,18 @@ def inference_job(
     depends_on = {
         "melpatch": melpatch.__version__,
         "recordings": fingerprint(recordings),
-        "model": _hash(config.run, model),
+        "model": hash_of_run(config.run, model, with_calibration=True),
         "precision": model.precision,
     }
+    all_columns = [*_place_columns(recordings, timed), *columns]
     return InferenceJob(
         out=config.out,
-        ending=ending,
+        write=lambda path, chunks: write_table(path, ending, all_columns, chunks),
+        noted=ending == ".csv",
         recordings=recordings,
         malformed=malformed,
         inputs=inputs,
         task=task,
-        columns=[*_place_columns(recordings, timed), *columns],
         about=depends_on | dict(about),
         keep=keep,
         batch_size=config.batch_size or model.default_batch_size,
@@ -160,15 +167,17 @@ def _packed_column(name: str, recordings: Sequence[Clip]) -> Column:
     return Column(name, lambda rows: values[rows["recording"]])
 
 
-def _hash(run: Path, model: Model) -> str:
-    """Return a hash of a run's settings, weights and calibration."""
+def hash_of_run(run: Path, model: Model, *, with_calibration: bool) -> str:
+    """Return a hash of a run's settings and weights, and of its calibration if it matters."""
     digest = hashlib.blake2b(digest_size=8)
     if is_weights(str(run)):
         digest.update(to_toml(model.config).encode())
         for value in model.objective.state_dict().values():
             digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
-    for name in ("config.toml", "model.safetensors", CALIBRATION):
-        if name != CALIBRATION or (run / name).exists():
-            digest.update((run / name).read_bytes())
+    names = ["config.toml", "model.safetensors"]
+    if with_calibration and (run / CALIBRATION).exists():
+        names.append(CALIBRATION)
+    for name in names:
+        digest.update((run / name).read_bytes())
     return digest.hexdigest()

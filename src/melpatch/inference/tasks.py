@@ -106,6 +106,42 @@ def _frames_task(
     return _task(network, seconds, seconds / 2, columns, to_rows, channel, salvage)
 
 
+def stretch_task(
+    network: Network,
+    longest: float,
+    *,
+    window: float,
+    hop: float,
+    pooling: str | None = None,
+    layer: int | None = None,
+    channel: Channel = "mean",
+    salvage: bool = False,
+) -> InferenceTask:
+    """Return the task of one vector per window of a recording, as a clip of its own would have it.
+
+    Args:
+        network: what computes.
+        longest: longest window that it takes, in seconds.
+        window: length of a window in seconds; the last one of a recording may be shorter.
+        hop: seconds between the starts of windows.
+        pooling: tokens to vector, see :func:`embedding_task`.
+        layer: layer whose output to take.
+        channel: what is taken of several channels.
+        salvage: whether a damaged recording has the windows before the damage.
+
+    Raises:
+        ConfigError: the network takes no such windows, or has no such pooling.
+    """
+    check(0 < window <= longest + 1e-9, "window", window, f"up to {longest:g} s, the run's input")
+    check(0 < hop <= window, "hop", hop, f"up to the window of {window:g} s")
+    how = network.resolve_pooling(pooling, layer)
+
+    def vectors(batch: Batch) -> list[np.ndarray]:
+        return arrays(network.vectors(batch, how))
+
+    return _task(network, window, hop, vectors, window_rows, channel, salvage)
+
+
 def prediction_task(
     network: Network,
     seconds: float,

@@ -32,13 +32,13 @@ class InferenceJob:
     """What to compute for which recordings, and where to write it.
 
     Attributes:
-        out: output file; its parts lie beside it until it is finished.
-        ending: its format, see :func:`melpatch.inference.tables.table_format`.
+        out: output file or folder; its parts lie beside it until it is finished.
+        write: writes all rows, given as chunks, to the file or folder that it is told.
         recordings: recordings in the order of the rows.
+        noted: whether the digest of the output stands in a file beside it.
         malformed: lines of CSV files that name none.
         inputs: files that are read.
         task: what to compute for each.
-        columns: from chunks of rows to columns.
         about: what the rows depend on, see :class:`melpatch.inference.parts.PartFolder`.
         keep: whether a recording that could not be read to its end keeps its rows.
         batch_size: windows at a time.
@@ -47,15 +47,15 @@ class InferenceJob:
     """
 
     out: Path
-    ending: str
+    write: Callable[[Path, tables.Chunks], None]
     recordings: Sequence[Clip]
     task: InferenceTask
-    columns: Sequence[tables.Column]
     about: Mapping[str, Any]
     keep: bool
     batch_size: int
     workers: int
     resume: bool
+    noted: bool = False
     malformed: Sequence[Rejected] = ()
     inputs: Sequence[str | Path] = ()
 
@@ -189,7 +189,4 @@ def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> N
         folder.remove()
         first = f"{rejected[0].path} ({rejected[0].reason})"
         raise DataError(f"none of {count} can be read; the first: {first}")
-    folder.publish(
-        lambda path: tables.write_table(path, job.ending, job.columns, folder.chunks),
-        noted=job.ending == ".csv",
-    )
+    folder.publish(lambda path: job.write(path, folder.chunks), noted=job.noted)

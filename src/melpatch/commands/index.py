@@ -1,0 +1,38 @@
+"""Index recordings of any length for melpatch search and melpatch page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from melpatch.inference.jobs import RecordingsConfig
+from melpatch.search.build import add_recordings
+
+TOGETHER = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RecordingsConfig):
+    """What to index, how, and where."""
+
+    out: Path
+    """Folder of the index. Recordings that it has already are not computed again; new and changed
+    ones are added."""
+    window: float | None = None
+    """Length of what is searched for, in seconds; by default the run's input, which is the longest."""
+    hop: float | None = None
+    """Seconds between the starts of windows; by default the window."""
+    pooling: str | None = None
+    """Tokens to vector, as in embed; by default fitted if the run has a fit-embedding, a classifier's
+    own, or mean+std."""
+    layer: int | None = None
+    """Layer whose output to take, from 0 or, from the end, from -1; without, the pooling's own."""
+
+
+def run(config: Config) -> None:
+    """Add the recordings to the index; those that cannot be read are listed in it."""
+    add_recordings(
+        config,
+        window=config.window,
+        hop=config.hop,
+        pooling=config.pooling,
+        layer=config.layer,
+    )

@@ -1,0 +1,89 @@
+"""Search an index for the stretches that sound like a file, a stretch of one, or a label."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.table import Table
+
+from melpatch.config import check
+from melpatch.data.manifest import write_table
+from melpatch.outputs import check_output
+from melpatch.progress import console, notice, show_json
+from melpatch.search.build import model_of
+from melpatch.search.index import Index
+from melpatch.search.nearest import Hit, best_rows
+from melpatch.search.query import Stretch, parse_query, query_vectors
+from melpatch.unchanged import is_unchanged
+
+_HEADER = ("path", "start", "end", "score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to search for, and where."""
+
+    index: tyro.conf.Positional[Path]
+    """Folder of melpatch index."""
+    query: tyro.conf.Positional[str]
+    """A sound file, a stretch of one as FILE@START-END in seconds, or a label of --labels."""
+    count: int = 20
+    """Stretches to find."""
+    per_recording: int | None = None
+    """Stretches of one recording at most; without, any number."""
+    out: Path | None = None
+    """CSV to write them to: path, start, end and score; any --data reads it."""
+    json: bool = False
+    """Print JSON for scripts."""
+    run: Path | None = None
+    """The run of the index, if it was moved since."""
+    overwrite: bool = False
+    """Replace a file in --out that this command did not make."""
+    trust_code: bool = False
+    """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self.count >= 1, "count", self.count, "1 or more")
+        fits = self.per_recording is None or self.per_recording >= 1
+        check(fits, "per_recording", self.per_recording, "1 or more")
+
+
+def run(config: Config) -> None:
+    """Print the nearest stretches, best first, and write them on request."""
+    index = Index(config.index)
+    if config.out is not None:
+        check_output(
+            config.out,
+            inputs=[config.index],
+            is_own=lambda path: is_unchanged(path) is True,
+            overwrite=config.overwrite,
+        )
+    query = parse_query(config.query)
+    assert isinstance(query, Stretch)
+    model = model_of(index, run=config.run, trust_code=config.trust_code)
+    scores = index.similarity(query_vectors(model, index.identity, [query]))
+    hits = best_rows(
+        index, scores, config.count, per_recording=config.per_recording, without=[query]
+    )
+    _show(config, hits)
+    if config.out is not None:
+        lines = [(hit.path, *_numbers(hit)) for hit in hits]
+        write_table(config.out, _HEADER, lines, noted=True)
+        notice(f"written to {config.out}")
+
+
+def _show(config: Config, hits: list[Hit]) -> None:
+    if config.json:
+        show_json([{name: getattr(hit, name) for name in _HEADER} for hit in hits])
+        return
+    table = Table(title=f"{config.query} in {config.index}")
+    for name in _HEADER:
+        table.add_column(name, justify="left" if name == "path" else "right")
+    for hit in hits:
+        table.add_row(hit.path, *_numbers(hit))
+    console().print(table)
+
+
+def _numbers(hit: Hit) -> tuple[str, str, str]:
+    return f"{hit.start:.3f}", f"{hit.end:.3f}", f"{hit.score:.4f}"

@@ -1,0 +1,1 @@
+"""Search in a collection of sound: an index of vectors, queries, and people's labels."""

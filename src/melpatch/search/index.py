@@ -1,0 +1,150 @@
+"""An index of a collection: all its segments as one table of vectors with places."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from melpatch.errors import CheckpointError, ConfigError
+from melpatch.search.segment import Identity, Recording, read_segment
+
+_BLOCK_BYTES = 1 << 26  # of vectors that are multiplied at a time
+_SHORTEST = np.float32(1e-6)  # a standardised vector below this length has no direction
+
+
+class Index:
+    """Vectors of windows of recordings, memory-mapped, with the places that they stand for.
+
+    Where a recording was indexed again, because its file had changed, only its latest rows count.
+
+    Args:
+        folder: the folder of the index.
+
+    Attributes:
+        folder: the folder of the index.
+        segments: what it consists of, in the order of their making.
+        recordings: the recordings of all segments.
+        rows: where each vector belongs, see :data:`melpatch.search.segment.PLACE`; recordings are
+            numbered through.
+
+    Raises:
+        ConfigError: there is no index.
+        CheckpointError: a segment is damaged, or of another identity than the first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.segments = [read_segment(path) for path in segment_folders(folder)]
+        if not self.segments:
+            raise ConfigError(
+                f"{folder}: no index; make one with: melpatch index RUN recordings/ --out {folder}"
+            )
+        for segment in self.segments[1:]:
+            if segment.identity != self.identity:
+                raise CheckpointError(
+                    f"{segment.folder}: its vectors are of another kind than those of "
+                    f"{self.segments[0].folder}; move it out of the index"
+                )
+        self.recordings: list[Recording] = []
+        rows = []
+        for segment in self.segments:
+            shifted = segment.rows.copy()
+            shifted["recording"] += len(self.recordings)
+            self.recordings.extend(segment.recordings)
+            rows.append(shifted)
+        self.rows: np.ndarray = np.concatenate(rows)
+        self._starts = np.cumsum([0, *map(len, rows)])
+
+    @property
+    def identity(self) -> Identity:
+        """What made the vectors."""
+        return self.segments[0].identity
+
+    @property
+    def scale(self) -> Float[np.ndarray, "mean_and_deviation dim"]:
+        """The mean and deviation of each number, over the rows of the first segment."""
+        return self.segments[0].scale
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return len(self.scale[0])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def latest(self) -> Bool[np.ndarray, " row"]:
+        """False for the rows of recordings that were indexed again."""
+        newest = {
+            self.recordings[number].stretch: number for number in np.unique(self.rows["recording"])
+        }
+        kept = np.zeros(len(self.recordings), bool)
+        kept[list(newest.values())] = True
+        latest: np.ndarray = kept[self.rows["recording"]]
+        return latest
+
+    def known(self) -> dict[tuple[str, float, float | None], Recording]:
+        """Return the recordings that have rows, by what is recorded."""
+        numbers = np.unique(self.rows["recording"]).tolist()
+        return {self.recordings[number].stretch: self.recordings[number] for number in numbers}
+
+    def vectors(self, rows: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen dim"]:
+        """Return the vectors of some rows."""
+        chosen = np.empty((len(rows), self.dim), np.float32)
+        number = np.searchsorted(self._starts, rows, side="right") - 1
+        for segment in np.unique(number):
+            own = number == segment
+            chosen[own] = self.segments[segment].vectors[rows[own] - self._starts[segment]]
+        return chosen
+
+    def products(self, weights: Float[np.ndarray, "dim column"]) -> Float[np.ndarray, "row column"]:
+        """Return the product of every vector with some weights, block by block."""
+        result = np.empty((len(self), weights.shape[1]), np.float32)
+        weights = np.ascontiguousarray(weights, np.float32)
+        block = max(1, _BLOCK_BYTES // (4 * self.dim))
+        for first, segment in zip(self._starts, self.segments, strict=False):
+            for begin in range(0, len(segment.vectors), block):
+                part = segment.vectors[begin : begin + block]
+                result[first + begin : first + begin + len(part)] = part @ weights
+        return result
+
+    def similarity(self, queries: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, " row"]:
+        """Return the cosine between every vector and the query that it is nearest to.
+
+        Vectors are standardised first: otherwise what all recordings share would outweigh what
+        distinguishes them. With x a vector, m and s mean and deviation, and q a standardised query
+        of length 1, the cosine is ((x - m) / s) q / |(x - m) / s|; the lengths are kept.
+        """
+        mean, deviation = self.scale
+        standardised = (queries - mean) / deviation
+        lengths = np.linalg.norm(standardised, axis=1, keepdims=True)
+        weights = (standardised / np.maximum(lengths, _SHORTEST) / deviation).T
+        products = self.products(weights) - mean @ weights
+        norms = np.concatenate([segment.norms for segment in self.segments])
+        cosines: np.ndarray = products.max(axis=1) / np.maximum(norms, _SHORTEST)
+        return cosines
+
+    def rows_within(self, path: str, start: float, end: float) -> Int[np.ndarray, " chosen"]:
+        """Return the rows of a recording that share at least half a window with a stretch.
+
+        Of a stretch shorter than that, the rows that hold most of it.
+        """
+        numbers = [n for n, recording in enumerate(self.recordings) if recording.path == path]
+        own = np.flatnonzero(np.isin(self.rows["recording"], numbers) & self.latest)
+        return own[overlap(self.rows[own], start, end) >= 0.5]
+
+
+def overlap(rows: np.ndarray, start: float, end: float) -> Float[np.ndarray, " row"]:
+    """Return what rows share with a stretch, as a share of the shorter of both."""
+    shared = np.minimum(rows["end"], end) - np.maximum(rows["start"], start)
+    shorter = np.minimum(rows["end"] - rows["start"], end - start)
+    share: np.ndarray = shared / np.maximum(shorter, 1e-9)
+    return share
+
+
+def segment_folders(folder: Path) -> Sequence[Path]:
+    """Return the folders of the complete segments of an index, in the order of their making."""
+    return sorted(path for path in folder.glob("[0-9]" * 6) if path.is_dir())

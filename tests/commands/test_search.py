@@ -1,0 +1,49 @@
+"""``melpatch search``: the nearest stretches, printed and exported."""
+
+import json
+
+import pytest
+from journeys.three_sounds import melpatch, read_table, settings, write_run, write_sound
+
+from melpatch.cli import main
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    run = write_run(folder / "run", settings())
+    for label in ("low", "high", "noise"):
+        for number in range(3):
+            write_sound(folder / "sounds" / label / f"{number}.wav", label, 2.0, seed=number)
+    melpatch("index", run, folder / "sounds", "--hop", 0.5, "--out", folder / "index")
+    return folder
+
+
+@pytest.mark.parametrize("label", ["low", "high", "noise"])
+def test_what_sounds_alike_comes_first(made, tmp_path, label, capsys):
+    query = write_sound(tmp_path / "query.wav", label, seed=9)
+    melpatch("search", made / "index", query, "--count", 3, "--per-recording", 1, "--json")
+    hits = json.loads(capsys.readouterr().out)
+    assert {hit["path"].split("/")[-2] for hit in hits} == {label}
+    assert hits == sorted(hits, key=lambda hit: -hit["score"])
+
+
+def test_a_stretch_of_the_collection_does_not_find_itself(made, tmp_path):
+    path = made / "sounds" / "low" / "0.wav"
+    out = tmp_path / "hits.csv"
+    melpatch("search", made / "index", f"{path}@0.5-1.5", "--count", 100, "--out", out)
+    hits = read_table(out)
+    own = [hit for hit in hits if hit["path"] == str(path)]
+    assert {hit["start"] for hit in own} <= {"0.000", "1.000"} | set()
+    assert float(hits[0]["score"]) <= 1
+    # It can be read as data, and written again.
+    melpatch("search", made / "index", f"{path}@0.5-1.5", "--out", out)
+    assert main(["embed", str(made / "run"), str(out), "--out", str(tmp_path / "e.npz")]) == 0
+
+
+def test_the_table_of_another_is_not_replaced(made, tmp_path, capsys):
+    (tmp_path / "mine.csv").write_text("path\n", encoding="utf-8")
+    path = made / "sounds" / "low" / "0.wav"
+    words = ["search", str(made / "index"), str(path), "--out", str(tmp_path / "mine.csv")]
+    assert main(words) == 2
+    assert "exists, and was not made by this command" in capsys.readouterr().err
