@@ -90,7 +90,14 @@ def test_there_is_no_warning_while_the_temperature_rises(change, words):
     assert module.warning(HEALTHY | change, 0) is None
     assert module.warning(HEALTHY | change, 49) is None
     assert words[0] in module.warning(HEALTHY | change, 50)
-    assert words[0] in of_size(temperature_warmup=0.0).warning(HEALTHY | change, 0)
+
+
+@COLLAPSES
+def test_there_is_no_warning_before_the_centres_are_known(change, words):
+    """Random heads without a centre are above ln K at the first step, and well below at the next."""
+    module = of_size(temperature_warmup=0.0)
+    assert [module.warning(HEALTHY | change, step) for step in range(10)] == [None] * 10
+    assert words[0] in module.warning(HEALTHY | change, 10)
 
 
 def test_an_unused_head_gives_no_warning():

@@ -227,9 +227,9 @@ def test_the_teachers_encoder_is_taken_away_unless_the_students_is_asked_for():
 
 def test_collapse_is_warned_of():
     objective = begun()
-    assert objective.warning({"global": 1.0, "global_entropy": 1.0}, 9) is None
-    assert "global loss sits at ln K" in objective.warning({"global": math.log(12)}, 9)
-    assert only(("pixel",)).warning({"pixel": 0.0}, 9) is None
+    assert objective.warning({"global": 1.0, "global_entropy": 1.0}, 12) is None
+    assert "global loss sits at ln K" in objective.warning({"global": math.log(12)}, 12)
+    assert only(("pixel",)).warning({"pixel": 0.0}, 12) is None
 
 
 # ------------------------------------------------------------------------------------------------- what is refused

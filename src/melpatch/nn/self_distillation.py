@@ -40,6 +40,8 @@ from melpatch.schedules import cosine, ramp
 _STUCK_LOSS = 0.99
 _ONE_PROTOTYPE = 0.9
 _LOW_ENTROPY = 0.02
+# Steps after which the gauges tell: until the centres are known, a loss exceeds ln K by chance.
+_FIRST_VERDICT = 10
 
 
 class SelfDistillation(nn.Module):
@@ -237,9 +239,14 @@ class SelfDistillation(nn.Module):
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a warning if a loss stays at ln K, or the teacher has collapsed; else None.
 
-        There is no warning while the temperature rises, when losses may harmlessly exceed ln K.
+        There is no warning in the first ten steps and while the temperature rises, when losses may
+        harmlessly exceed ln K.
+
+        Args:
+            metrics: of the last step.
+            step: steps done.
         """
-        if self._progress(step) < self.config.temperature_warmup:
+        if step < _FIRST_VERDICT or self._progress(step) < self.config.temperature_warmup:
             return None
         for name in self.targets:
             # ln K: the loss of a uniform guess, and the most that KL divergence and entropy can be.

@@ -74,11 +74,13 @@ def jepa(size: str) -> RunConfig:
 def audio_jepa(size: str) -> RunConfig:
     """Audio-JEPA: a teacher of all 192 patches of 10 s, half of them masked, 100,000 steps.
 
-    Source: Tuncay et al. 2025 (arXiv 2507.02915) and the published settings: 32 kHz, 96 bands x 512
-    frames, a predictor of 6 blocks as wide as the encoder, standardised targets of the last layer,
-    decay 0.05, warm-up over 2,000 of 100,000 steps to 1e-3 and a cosine to 1e-5, batches of 32,
-    momentum from 0.996 to 1 on half a cosine. *Differs*: half of the patches is masked in each
-    clip, there a share drawn from 40 to 60 %; AdamW, in the last published settings AdEMAMix; the
+    Source: Tuncay et al. 2025 (arXiv 2507.02915) and the published settings
+    (``configs/model/jepa.yaml``): 32 kHz, 96 bands x 512 frames, a predictor of 6 blocks as wide as
+    the encoder, standardised targets of the last layer, decay 0.05 of all weights, warm-up over
+    2,000 of 100,000 steps to 1e-3 and a cosine to 1e-5, batches of 32, momentum from 0.996 to 1 on
+    half a cosine. *Differs*: half of the patches is masked in each clip, there a share drawn from
+    40 to 60 %; the warm-up starts at 0, there at 1e-6; AdamW and norms of the gradient of at most
+    1, in the last published settings AdEMAMix and at most the 90 % quantile of the last 1,000; the
     window is 25 ms.
     """
     shape = ViT.Config.of_size(size)
@@ -100,6 +102,7 @@ def audio_jepa(size: str) -> RunConfig:
             steps=100_000,
             lr=1e-3,
             weight_decay=0.05,
+            decay_all=True,
             lr_warmup=2_000 / 100_000,
             lr_floor=0.01,
         ),
