@@ -146,7 +146,7 @@ def test_legacy_squares_equal_the_published_loop():
 
 def test_legacy_squares_are_refused_with_padding():
     with pytest.raises(
-        ConfigError, match=r"objective.mask.kind = 'cluster_legacy'; .*short repeat"
+        ConfigError, match=r"objective.mask.kind = 'cluster_legacy'; .*--short-clips repeat"
     ):
         hide(masking(8, kind="cluster_legacy"), torch.tensor([3, 7]), 7)
 
@@ -316,3 +316,28 @@ def test_scatter_writes_at_valid_places_only():
     mask = SUBSET.as_mask(4)
     assert torch.equal(SUBSET.gather(written)[SUBSET.valid], values[SUBSET.valid])
     assert torch.equal(written[~mask], into[~mask])
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "columns"),
+    [
+        (8, {"ratio": 0.75}, 1),
+        (1, {"ratio": 0.75}, 2),
+        (1, {"ratio": 0.3}, 4),
+        (2, {"num_masked": 3}, 4),
+        (1, {"num_masked": 9}, 2),
+    ],
+)
+def test_the_shortest_clip_of_which_a_patch_is_masked(rows, settings, columns):
+    method = masking(rows, **settings)
+    assert method.least_columns(10) == columns
+    method.begin(10)
+    own = torch.arange(1, 11)
+    masked = hide(method, own, 10).masked.valid.sum(dim=1)
+    assert own[masked > 0].min() == columns
+
+
+@pytest.mark.parametrize("kind", ["random", "cluster_legacy"])
+def test_a_window_without_a_patch_to_mask_is_refused_with_what_helps(kind):
+    with pytest.raises(ConfigError, match=r"since 1 frames give 1 x 1 = 1 .*longer segments"):
+        masking(1, kind=kind).begin(1)

@@ -263,3 +263,24 @@ def test_initial_weights():
         if isinstance(module, nn.Linear):
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
             assert module.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_what_is_kept_for_the_backward_pass_is_bounded_from_below(norm, checkpointing):
+    """Against the tensors that autograd really keeps, of which none is shared with a weight."""
+    transformer = Transformer(16, 3, 2, norm=norm, checkpointing=checkpointing).train()
+    weights = {weight.untyped_storage().data_ptr() for weight in transformer.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            # The storage is held too, so that none takes its address.
+            kept[storage.data_ptr()] = (storage.nbytes() // tensor.element_size(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        transformer(torch.randn(5, 7, 16, requires_grad=True))
+    values = sum(number for number, _ in kept.values()) / 5
+    assert 0.4 * values < transformer.least_values(7) <= values

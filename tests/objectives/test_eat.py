@@ -156,9 +156,12 @@ def test_no_flag_is_suggested_that_the_encoder_lacks():
 
 
 def test_more_views_than_memory_holds_are_refused_with_their_cost(monkeypatch):
-    """A view of 4 clips of 24 patches keeps 3 x 2 x 24 channels of each in the decoder, in 2 bytes."""
+    """A view of 4 clips of 24 patches keeps 3 x 2 x 24 channels of each in the decoder, in 2 bytes, and of each visible
+    token and the class token 9 x 24 in each of 2 blocks."""
     objective = eat()
-    view = 2 * 4 * (3 * 2 * 24 * 24)
+    visible = 24 - objective.masking.masked_of(24, 24)
+    assert 0 < visible < 12
+    view = 2 * 4 * (3 * 2 * 24 * 24 + (visible + 1) * 2 * 9 * 24)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(module, "memory_bytes", lambda: 3 * view)
     objective.check_plan(PLAN)

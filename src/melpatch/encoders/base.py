@@ -307,6 +307,14 @@ class TokenEncoder(Encoder):
         """
         raise ConfigError(f"the layers of {name_of(type(self))} have no MLP of their own")
 
+    def least_values(self, tokens: int) -> int:
+        """Return how many numbers a clip keeps at least for the backward pass, per clip.
+
+        Args:
+            tokens: patches of the clip that are encoded.
+        """
+        return tokens * self.embed_dim
+
     def tokens(
         self, spectrogram: Float[Tensor, "clip mel frame"]
     ) -> Float[Tensor, "clip token dim"]:

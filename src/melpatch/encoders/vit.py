@@ -327,6 +327,10 @@ class ViT(TokenEncoder):
         outputs = self.transformer.mlp_outputs(*self._with_cls(tokens, valid))
         return tuple(output[:, self.num_cls_tokens :] for output in outputs)
 
+    def least_values(self, tokens: int) -> int:
+        """Return how many numbers a clip keeps at least for the backward pass."""
+        return self.transformer.least_values(tokens + self.num_cls_tokens)
+
     def _with_cls(
         self, tokens: Float[Tensor, "clip token dim"], valid: Bool[Tensor, "clip token"] | None
     ) -> tuple[Tensor, Tensor | None]:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from melpatch.config import check
+from melpatch.errors import ConfigError
 from melpatch.nn import mask_samplers
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.mask_samplers import PADDING, Priority
@@ -145,19 +147,39 @@ class Masking:
         allowed = f"{grid.patch}; overlapping patches would show what is masked"
         check(grid.stride == grid.patch, "encoder.stride", grid.stride, allowed)
         window = grid.count(window_frames)
+        patches = f"{window_frames} frames give {grid.rows} x {window // grid.rows} = {window}"
         most = window - 1
         # Its squares never hold patch 0, and have to cover more patches than are masked.
         if config.kind == "cluster_legacy":
             most = window - 3
+        if most < 1:
+            raise ConfigError(
+                f"no patch of a segment can be masked while another stays visible, since {patches} "
+                f"(mask kind {config.kind}); take longer segments (--seconds, longer clips) or "
+                f"smaller patches than {grid.patch} (--encoder.patch)"
+            )
         allowed = (
-            f"1 to {most} masked patches, since {window_frames} frames give {grid.rows} x "
-            f"{window // grid.rows} = {window}; mask fewer, or take longer segments or smaller "
-            "patches"
+            f"1 to {most} masked patches, since {patches}; mask fewer, or take longer segments or "
+            "smaller patches"
         )
         if config.num_masked is None:
             check(1 <= window * config.ratio <= most, self.fields[0], config.ratio, allowed)
         else:
             check(1 <= config.num_masked <= most, self.fields[1], config.num_masked, allowed)
+
+    def least_columns(self, window_frames: int) -> int:
+        """Return how many columns of patches a clip has at least of which a patch is masked.
+
+        Args:
+            window_frames: frames of a clip that fills the window, which :meth:`check_window` allows.
+        """
+        rows = self.grid.rows
+        window = self.grid.count(window_frames)
+        return next(own for own in count(1) if self.masked_of(rows * own, window) > 0)
+
+    def masked_of(self, patches: int, window: int) -> int:
+        """Return how many of a clip's patches are masked, see :func:`num_masked`."""
+        return num_masked(patches, self.config.ratio, self.config.num_masked, window)
 
     def __call__(
         self,
@@ -187,7 +209,8 @@ class Masking:
         config = self.config
         rows = self.grid.rows
         allowed = (
-            "another kind for padded clips, since it knows no padding; --short repeat leaves none"
+            "another kind for padded clips, since it knows no padding; --short-clips repeat "
+            "leaves none"
         )
         knows_padding = config.kind != "cluster_legacy" or valid is None
         check(knows_padding, "objective.mask.kind", config.kind, allowed)
@@ -206,7 +229,7 @@ class Masking:
             window = rows * columns
         sizes = tuple(rows * own for own in range(columns + 1))
         table = _count_table(sizes, config.ratio, config.num_masked, window, keys.device)
-        most = num_masked(rows * columns, config.ratio, config.num_masked, window)
+        most = self.masked_of(rows * columns, window)
         states = stream(seed, purpose, keys, step)
         ties = stream(seed, f"{purpose} ties", keys, step)
         priority = self._rank(states, ties, own_columns, columns, most)

@@ -137,6 +137,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm_first = norm == "pre"
         hidden = int(dim * mlp_ratio)
+        self.dim = dim
+        self.hidden = hidden
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
@@ -234,6 +236,17 @@ class Transformer(nn.Module):
         if self.norm_last:
             x = self.norm(x)
         return x, tuple(outputs)
+
+    def least_values(self, tokens: int) -> int:
+        """Return how many numbers a clip with ``tokens`` tokens keeps at least for the backward
+        pass."""
+        # Of every block its input; unless they are recomputed, also queries, keys, values, what
+        # attention gives, and the hidden layer.
+        kept = 0
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            kept += block.dim if self.checkpointing else 5 * block.dim + block.hidden
+        return tokens * kept
 
     def mlp_outputs(
         self, x: Tokens, valid: Bool[Tensor, "clip token"] | None = None

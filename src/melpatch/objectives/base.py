@@ -18,8 +18,6 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.latent import LatentMaps
-from melpatch.nn.mae_decoder import MAEDecoder
-from melpatch.nn.masking import Masking, PatchSplit, Subset
 from melpatch.nn.transformer import set_drop_path_noise
 from melpatch.registry import name_of
 
@@ -206,6 +204,10 @@ class Objective(nn.Module):
         """Return whether clips are mixed with partners, so that pairs must stay in one batch."""
         return False
 
+    def least_seconds(self, plan: Plan) -> float:
+        """Return the length of the shortest clip that teaches something; 0 if all do."""
+        return 0.0
+
     @classmethod
     def input_seconds(cls, config: Any, seconds: float) -> float:
         """Return the length of the encoder's input, in seconds, for segments of ``seconds``."""
@@ -307,92 +309,3 @@ def _set_drop_path_noise(
     named = [keywords[name] for name in ("batch", "step") if name in keywords]
     batch, step = (*arguments, *named)
     set_drop_path_noise(objective, objective.seed, batch.keys, step)
-
-
-class MaskedObjective(Objective):
-    """An objective that masks patches and predicts them from the visible ones."""
-
-    needs_token_encoder = True
-    encoder: TokenEncoder
-    masking: Masking
-
-    def mask_patches(
-        self, batch: Batch, features: Features, step: int, purpose: str = "mask"
-    ) -> PatchSplit:
-        """Return the masked and the visible patches of each clip; padding is in neither."""
-        columns = self.encoder.grid.columns(features.spectrogram.shape[-1])
-        return self.masking(
-            batch.keys, columns, features.valid, seed=self.seed, step=step, purpose=purpose
-        )
-
-    def decode_masked(
-        self,
-        decoder: MAEDecoder,
-        features: Features,
-        split: PatchSplit,
-        tokens: Float[Tensor, "clip token dim"] | None = None,
-    ) -> Float[Tensor, "clip masked out"]:
-        """Encode the visible patches only, and return the decoder's outputs at the masked ones.
-
-        Args:
-            decoder: the decoder.
-            features: the input.
-            split: the masked and visible patches.
-            tokens: the embedded patches with their positions, if they are there already.
-        """
-        masked, visible = split
-        # Without padding all clips have as many visible patches, and attention needs no mask.
-        valid = None
-        if features.valid is not None:
-            valid = visible.valid
-        if tokens is None:
-            tokens = self.encoder.tokens(features.spectrogram)
-        encoded = self.encoder.encode_subset(tokens, visible, valid)
-        grid = self.encoder.grid
-        size = (grid.rows, grid.columns(features.spectrogram.shape[-1]))
-        decoded = decoder(encoded.patches, encoded.cls, visible, size, features.valid)
-        return masked.gather(decoded)
-
-    def check_plan(self, plan: Plan) -> None:
-        """Refuse overlapping patches, and segments without a visible or without a masked patch."""
-        self.masking.check_window(self._window_frames(plan))
-
-    def begin(self, plan: Plan) -> None:
-        """Note how many patches the longest segment has."""
-        super().begin(plan)
-        self.masking.begin(self._window_frames(plan))
-
-    def _window_frames(self, plan: Plan) -> int:
-        """Return the frames of the longest segment, padding of the front end included."""
-        frames = self.front_end.frames(round(plan.seconds * self.front_end.sample_rate))
-        return self.front_end.config.target_frames or frames
-
-    def masked_picture(
-        self, spectrogram: Float[Tensor, "clip mel frame"], masked: Subset
-    ) -> Picture:
-        """Return the first clip: clean, and with masked patches blank."""
-        patches = self.encoder.grid.split(spectrogram)
-        # NaN marks what the encoder does not get; the mask is read from it.
-        blank = torch.full_like(masked.gather(patches), torch.nan)
-        masked_input = self._log_mel(masked.scatter(blank, patches), spectrogram.shape[-1])
-        clean = self._log_mel(patches, spectrogram.shape[-1])
-        return Picture(clean, masked_input, masked_input.isnan(), None)
-
-    def reconstruction_picture(
-        self,
-        spectrogram: Float[Tensor, "clip mel frame"],
-        masked: Subset,
-        reconstruction: Float[Tensor, "clip masked pixel"],
-    ) -> Picture:
-        """Return the first clip: clean, with masked patches blank, and with them reconstructed."""
-        patches = self.encoder.grid.split(spectrogram)
-        whole = masked.scatter(reconstruction.to(patches.dtype), patches)
-        picture = self.masked_picture(spectrogram, masked)
-        return picture._replace(reconstruction=self._log_mel(whole, spectrogram.shape[-1]))
-
-    def _log_mel(
-        self, patches: Float[Tensor, "clip token pixel"], frames: int
-    ) -> Float[Tensor, "mel frame"]:
-        """Return the log-mel spectrogram of the first clip, given all its patches."""
-        spectrogram = self.encoder.grid.join(patches, frames)
-        return self.front_end.denormalise(spectrogram)[0].detach()

@@ -155,11 +155,13 @@ class EAT(LatentObjective):
             memory = torch.cuda.mem_get_info()[1]
         if memory is None:
             return
-        # Two bytes for what the decoder keeps of a view: more is kept, and in more bytes, but never
-        # less.
+        # Two bytes for what encoder and decoder keep of a view: more is kept, and in more bytes, but
+        # never less.
         tokens = self.encoder.grid.count(self._window_frames(plan))
+        visible = tokens - self.masking.masked_of(tokens, tokens)
+        values = self.encoder.least_values(visible) + self.decoder.least_values(tokens)
         sets = 2 if self.config.mixtures.use else 1
-        view = 2 * sets * plan.micro_batch_size * self.decoder.least_values(tokens)
+        view = 2 * sets * plan.micro_batch_size * values
         allowed = (
             f"1 to {memory // view}, since a view of {plan.micro_batch_size} clips takes "
             f"{view / 2**30:.2g} GiB or more of {memory / 2**30:.2g}; or a smaller --batch-size, "

@@ -13,7 +13,8 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.base import TokenEncoder
 from melpatch.nn.ema import Momentum, ema_update, frozen_copy
 from melpatch.nn.masking import Masking, Subset
-from melpatch.objectives.base import Features, MaskedObjective, Plan
+from melpatch.objectives.base import Features, Plan
+from melpatch.objectives.masked import MaskedObjective
 
 _ALIKE = 0.01
 """Share of the targets' energy by which those of a clip differ, below which they say nothing."""

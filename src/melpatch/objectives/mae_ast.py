@@ -18,7 +18,8 @@ from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking
 from melpatch.nn.patch_losses import joint_loss, patch_infonce, reconstruction_loss
 from melpatch.nn.transformer import init_xavier
-from melpatch.objectives.base import MaskedObjective, ObjectiveOutput, Picture
+from melpatch.objectives.base import ObjectiveOutput, Picture
+from melpatch.objectives.masked import MaskedObjective
 
 
 class MAEAST(MaskedObjective):

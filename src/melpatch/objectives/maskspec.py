@@ -21,7 +21,8 @@ from melpatch.nn.masked import masked_mean
 from melpatch.nn.masking import Masking
 from melpatch.nn.patch_losses import reconstruction_loss
 from melpatch.nn.transformer import init_xavier
-from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture
+from melpatch.objectives.base import Features, ObjectiveOutput, Picture
+from melpatch.objectives.masked import MaskedObjective
 
 Patches = Float[Tensor, "clip patch pixel"]
 

@@ -20,7 +20,8 @@ from melpatch.nn.heads import mlp_head
 from melpatch.nn.info_nce import Axis
 from melpatch.nn.masking import Masking, Subset
 from melpatch.nn.patch_losses import joint_loss, patch_infonce, reconstruction_loss
-from melpatch.objectives.base import Features, MaskedObjective, ObjectiveOutput, Picture
+from melpatch.objectives.base import Features, ObjectiveOutput, Picture
+from melpatch.objectives.masked import MaskedObjective
 
 
 class SSAST(MaskedObjective):

@@ -88,6 +88,23 @@ def describe_corpus(corpus: Corpus) -> str:
     return text
 
 
+def clips_without_a_mask(corpus: Corpus, least: float) -> str | None:
+    """Return a warning if some clips are too short for a masked patch, and so teach nothing.
+
+    Args:
+        corpus: the training clips.
+        least: length of the shortest clip that teaches something, in seconds.
+    """
+    short = sum(clip.duration < least for clip in corpus.clips)
+    if not short:
+        return None
+    return (
+        f"of {counted(len(corpus.clips), 'clip')} {short} are shorter than {least:.3g} s, too short "
+        "for a masked patch, and teach nothing; --short-clips repeat repeats them up to --seconds, "
+        "and smaller patches (--encoder.patch) leave some to mask"
+    )
+
+
 def low_coverage(corpus: Corpus, seconds: float) -> str | None:
     """Return a warning if an epoch of one segment per clip covers less than half of the corpus.
 

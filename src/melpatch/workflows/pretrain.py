@@ -24,6 +24,7 @@ from melpatch.training.start import fitted, measured, plan, shortened
 from melpatch.training.trackers import Track, make_tracker
 from melpatch.workflows.budget import parse_budget, within_budget
 from melpatch.workflows.corpus import (
+    clips_without_a_mask,
     describe_corpus,
     low_coverage,
     read_corpus,
@@ -157,9 +158,11 @@ def pretrain(config: PretrainConfig) -> Run:
     run.reject(corpus.rejected)
     clips = counted(len(corpus.clips), "clip")
     notice(f"{clips}, {describe_corpus(corpus)}; {describe_objective(objective)}")
-    coverage_warning = low_coverage(corpus, training.loader.seconds)
-    if coverage_warning is not None:
-        notice(coverage_warning)
+    warnings = [low_coverage(corpus, training.loader.seconds)]
+    if training.loader.short_clips == "pad":
+        warnings.append(clips_without_a_mask(corpus, objective.least_seconds(intended)))
+    for warning in filter(None, warnings):
+        notice(warning)
     health = EmbeddingHealth(corpus, training, objective)
     fit(objective, corpus, run, evaluate=health, tracker=make_tracker(config.track, config.out))
     notice(f"done: {config.out}")
