@@ -1,0 +1,48 @@
+"""NT-Xent: each view finds the other view of its clip among both views of all clips.
+
+For unit vectors u of N clips in two views, where j(i) is the other view of view i's clip::
+
+    l_i = -u_i . u_j(i) / temperature + ln sum_{k != i} exp(u_i . u_k / temperature)
+
+With random vectors of many dimensions it starts at ln(2 N - 1).
+
+Source: Chen et al. 2020, "SimCLR" (arXiv 2002.05709), equation 1.
+
+>>> views = torch.randn(64, 2, 128)  # clip, view, dim
+>>> losses, hits = nt_xent(views, torch.arange(64), temperature=0.1)  # (clip,) each
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from melpatch.nn.masked import at_least_float32
+
+
+def nt_xent(
+    views: Float[Tensor, "row 2 dim"], keys: Int[Tensor, " row"], temperature: float
+) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:
+    """Return the loss of each clip, the mean of its two views, and the share that was found.
+
+    Args:
+        views: projections of all clips of a step, of any length.
+        keys: the clips' keys; a second copy of a clip is no negative of it.
+        temperature: of the cosines.
+    """
+    rows = len(views)
+    with torch.autocast(views.device.type, enabled=False):
+        # The first views of all clips, then the second ones.
+        unit = F.normalize(at_least_float32(views), dim=2).transpose(0, 1).flatten(0, 1)
+        scores = unit @ unit.T / temperature
+        # Neither a view itself nor a second copy of its clip is a candidate.
+        same = (keys[:, None] == keys).repeat(2, 2)
+        itself = torch.eye(rows, dtype=torch.bool, device=keys.device)
+        other = torch.zeros_like(itself)
+        positive = torch.cat([torch.cat([other, itself], 1), torch.cat([itself, other], 1)])
+        scores = scores.masked_fill(same & ~positive, torch.finfo(scores.dtype).min)
+        losses = -scores.log_softmax(dim=1)[positive].view(2, rows)
+        hits = scores.masked_fill(same & ~positive, -torch.inf).argmax(dim=1) if rows else None
+    own = torch.arange(2 * rows, device=keys.device).roll(rows)
+    found = torch.zeros_like(losses) if hits is None else (hits == own).to(losses).view(2, rows)
+    return losses.mean(dim=0), found.mean(dim=0)
