@@ -19,9 +19,7 @@ def test_the_terms_are_those_of_the_equation():
     views = made(9, 4)
     correlation = cross_correlation(views)
     invariance = sum(float(1 - correlation[i, i]) ** 2 for i in range(4))
-    redundancy = sum(
-        float(correlation[i, j]) ** 2 for i in range(4) for j in range(4) if i != j
-    )
+    redundancy = sum(float(correlation[i, j]) ** 2 for i in range(4) for j in range(4) if i != j)
     terms = cross_correlation_loss(views)
     assert [float(term) for term in terms] == pytest.approx([invariance, redundancy])
 

@@ -43,7 +43,11 @@ def test_one_row_or_none_is_no_error(count):
 def test_layers_are_those_of_the_settings():
     projector = Projector(4, hidden=(5, 6), out=3, bias=True, last_bias=True)
     linears = [layer for layer in projector.layers if isinstance(layer, nn.Linear)]
-    assert [(layer.in_features, layer.out_features) for layer in linears] == [(4, 5), (5, 6), (6, 3)]
+    assert [(layer.in_features, layer.out_features) for layer in linears] == [
+        (4, 5),
+        (5, 6),
+        (6, 3),
+    ]
     assert all(layer.bias is not None for layer in linears)
     assert isinstance(projector.layers[-1], nn.Linear)
     last = Projector(4, hidden=(), out=3, last_norm="scale").layers[-1]

@@ -29,7 +29,9 @@ class RowNorm(nn.Module):
         eps: added to the variance.
     """
 
-    def __init__(self, dim: int, *, scale: bool = True, shift: bool = True, eps: float = 1e-5):
+    def __init__(
+        self, dim: int, *, scale: bool = True, shift: bool = True, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim)) if scale else None

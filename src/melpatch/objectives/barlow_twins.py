@@ -36,8 +36,13 @@ class BarlowTwins(ViewObjective):
     class Config(ViewConfig):
         """Settings of Audio Barlow Twins."""
 
-        augment: ViewAugment.Config = field(default_factory=ViewAugment.byol_a)
-        """Augmentations of a view: mixing with a partner, random resize crop and a linear fader."""
+        augment: ViewAugment.Config = field(
+            default_factory=lambda: ViewAugment.Config(
+                mix=0.2, crop_mels=(0.6, 1.5), crop_frames=(0.6, 1.5), fader=1.0
+            )
+        )
+        """Augmentations of a view, those of BYOL-A v2 by default: mixing with a partner, random
+        resize crop and a linear fader."""
         hidden_dim: int = 2048
         """Width of the projector's hidden layer; published: 8192."""
         projection: int = 256

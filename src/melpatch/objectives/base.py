@@ -259,6 +259,31 @@ class Objective(nn.Module):
         samples = front_end.overhead + (frames - 1) * front_end.hop_length
         return samples / front_end.sample_rate
 
+    def log_mel(
+        self, batch: Batch, wave: Float[Tensor, "clip sample"] | None = None
+    ) -> Spectrograms:
+        """Return the log-mel spectrograms of a batch, as the front end makes them.
+
+        Args:
+            batch: the clips.
+            wave: their augmented waveforms; None for those of the batch.
+        """
+        if wave is None:
+            wave = batch.wave
+        spectrogram, frames = self.front_end(wave, batch.lengths)
+        if self.front_end.config.padding == "legacy":  # silence counts as sound
+            shortest = spectrogram.shape[2]
+        else:
+            shortest = self.front_end.frames(batch.shortest)
+        return Spectrograms(spectrogram, frames, shortest)
+
+    def normalised(self, log_mel: Spectrograms) -> Spectrograms:
+        """Return log-mel spectrograms normalised as the encoder needs them."""
+        spectrogram, frames, shortest = log_mel
+        padded = shortest < spectrogram.shape[2]
+        spectrogram = self.encoder.normalise(spectrogram, frames if padded else None)
+        return log_mel._replace(spectrogram=spectrogram)
+
     def spectrograms(
         self, batch: Batch, wave: Float[Tensor, "clip sample"] | None = None
     ) -> Spectrograms:
@@ -268,17 +293,7 @@ class Objective(nn.Module):
             batch: the clips.
             wave: their augmented waveforms; None for those of the batch.
         """
-        if wave is None:
-            wave = batch.wave
-        spectrogram, frames = self.front_end(wave, batch.lengths)
-        width = spectrogram.shape[2]
-        if self.front_end.config.padding == "legacy":  # silence counts as sound
-            shortest = width
-        else:
-            shortest = self.front_end.frames(batch.shortest)
-        padded = shortest < width
-        spectrogram = self.encoder.normalise(spectrogram, frames if padded else None)
-        return Spectrograms(spectrogram, frames, shortest)
+        return self.normalised(self.log_mel(batch, wave))
 
     def with_valid(
         self,

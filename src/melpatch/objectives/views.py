@@ -67,8 +67,8 @@ class ViewConfig:
 class ViewObjective(Objective):
     """An objective that compares two views of each clip with those of all clips of a step.
 
-    A method of one's own needs :meth:`compare`, and :meth:`encode_view` where more than a pooled
-    vector of the encoder is compared.
+    A method of one's own needs :meth:`compare`, and :meth:`encode` where other vectors than pooled
+    ones of two views are compared.
 
     Attributes:
         augment: the augmentations of views.
@@ -93,7 +93,7 @@ class ViewObjective(Objective):
         padding = front_end.config.padding
         allowed = "'masked', so that no view is padding"
         check(padding == "masked", "front_end.padding", padding, allowed)
-        self.augment = ViewAugment(config.augment)
+        self.augment = ViewAugment(config.augment, front_end)
         self.step_rows = WholeStep()
         self.pooled_dim = pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling)
         self.plan = NO_PLAN
@@ -108,7 +108,7 @@ class ViewObjective(Objective):
     @classmethod
     def needs_pairs(cls, config: Any) -> bool:
         """Return whether views are mixed with a partner's."""
-        return bool(config.augment.mixing)
+        return bool(config.augment.mix > 0)
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse crops of unusable length, and steps of too few clips.
@@ -187,10 +187,10 @@ class ViewObjective(Objective):
             step: optimiser steps done before.
             number: of the view, from 0.
         """
-        draws = {"seed": self.seed, "step": step, "view": number}
-        wave = self.augment.wave(batch.wave, batch.lengths, batch.keys, **draws)
-        spectrograms = self.spectrograms(batch, wave)
-        spectrogram, frames, shortest = spectrograms
+        wave = self.augment.wave(
+            batch.wave, batch.lengths, batch.keys, seed=self.seed, step=step, view=number
+        )
+        spectrogram, frames, shortest = self.log_mel(batch, wave)
         if self.config.crop_seconds is not None:
             segment = self.segment_seconds(batch, self.plan)
             seconds = self.input_seconds(self.config, segment)
@@ -200,13 +200,13 @@ class ViewObjective(Objective):
             spectrogram, frames, _ = random_crop(state, spectrogram, frames, width, most)
             shortest = min(int(self._most_frames(torch.tensor(shortest))), shortest, width)
         spectrogram = self.augment.spectrogram(
-            spectrogram, frames, batch.keys, batch.partners, **draws
+            spectrogram, frames, batch.partners, batch.keys, seed=self.seed, step=step, view=number
         )
-        return Spectrograms(spectrogram, frames, shortest)
+        return self.normalised(Spectrograms(spectrogram, frames, shortest))
 
     def _most_frames(self, frames: Int[Tensor, "*clip"]) -> Int[Tensor, "*clip"]:
         """Return how many frames a crop of each clip may have."""
-        most = (frames * self.config.max_crop_ratio).ceil().long()
+        most: Tensor = (frames * self.config.max_crop_ratio).ceil().long()
         return most.clamp(min=self.encoder.grid.patch[1])
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:

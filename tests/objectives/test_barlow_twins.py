@@ -1,0 +1,115 @@
+import pytest
+import torch
+from objectives.tiny_asit import PATCH, RATE, batch, seconds
+
+from melpatch.audio.logmel import LogMel
+from melpatch.audio.view_augment import ViewAugment
+from melpatch.encoders.byol_a import BYOLA
+from melpatch.encoders.vit import ViT
+from melpatch.errors import ConfigError
+from melpatch.nn.pooling import pool
+from melpatch.objectives.barlow_twins import BarlowTwins
+from melpatch.objectives.base import Plan
+from melpatch.training.config import RunConfig, build
+
+FRAMES = (48, 20, 31, 36)
+LONGEST = seconds(max(FRAMES))
+PLAN = Plan(steps=20, batch_size=4, seconds=LONGEST, longest_segment=LONGEST)
+ENCODER = ViT.Config(embed_dim=16, depth=2, num_heads=2, patch=(PATCH, PATCH))
+
+
+def objective(encoder=ENCODER, **settings):
+    """In double precision, so that differences are not rounding."""
+    config = RunConfig(
+        front_end=LogMel.Config(sample_rate=RATE, n_mels=32, scale=1.0),
+        encoder=encoder,
+        objective=BarlowTwins.Config(**({"hidden_dim": 12, "projection": 6} | settings)),
+    )
+    made = build(config).double()
+    made.begin(PLAN)
+    return made
+
+
+def test_the_loss_is_the_equation():
+    plain = objective(augment=ViewAugment.Config(), redundancy=0.5)
+    output = plain(batch(FRAMES), 0)
+    features = plain.features(batch(FRAMES))
+    encoded = plain.encoder(features.spectrogram, features.valid)
+    rows = plain.encoder.grid.rows
+    pooled = pool(encoded.patches, encoded.cls, features.valid, rows, "mean")
+    outputs = plain.projector(pooled[:, None].repeat(1, 2, 1))[:, 0]
+    # Without augmentations both views are the clip itself, which correlates with itself.
+    correlation = torch.corrcoef(outputs.T)
+    off_diagonal = correlation.square().sum() - correlation.diagonal().square().sum()
+    torch.testing.assert_close(output.metrics["redundancy"], off_diagonal, rtol=1e-2, atol=0)
+    assert output.metrics["invariance"] < 1e-3
+    assert output.metrics["alignment"] < 1e-9
+    expected = output.metrics["invariance"] + 0.5 * output.metrics["redundancy"]
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_views_differ_from_each_other_and_over_steps():
+    made = objective()
+    data = batch(FRAMES)
+    first, second = (made.view(data, 0, number).spectrogram for number in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, made.view(data, 0, 0).spectrogram)
+    assert not torch.equal(first, made.view(data, 1, 0).spectrogram)
+
+
+@pytest.mark.parametrize("crop", [None, seconds(24)])
+def test_views_are_crops_where_asked_for(crop):
+    made = objective(crop_seconds=crop, max_crop_ratio=0.6)
+    view = made.view(batch(FRAMES), 0, 0)
+    frames = made.front_end.frames(batch(FRAMES).lengths)
+    if crop is not None:
+        frames = (frames * 0.6).ceil().long().clamp(max=24)
+    assert view.frames.tolist() == frames.tolist()
+    assert view.shortest == frames.min()
+    assert view.spectrogram.shape[2] == frames.max()
+
+
+def test_clips_are_paired_only_where_they_are_mixed():
+    assert BarlowTwins.needs_pairs(BarlowTwins.Config())
+    assert not BarlowTwins.needs_pairs(BarlowTwins.Config(augment=ViewAugment.Config(fader=1.0)))
+
+
+def test_a_convolutional_encoder_is_trained_too():
+    output = objective(BYOLA.Config.of_size("nano"))(batch(FRAMES), 0)
+    output.loss.backward()
+    assert output.loss.isfinite()
+
+
+@pytest.mark.parametrize("crop", [9.0, 0.001])
+def test_crops_longer_than_all_clips_or_shorter_than_a_patch_are_refused(crop):
+    with pytest.raises(ConfigError, match=f"objective.crop_seconds = {crop}"):
+        objective(crop_seconds=crop)
+
+
+def test_a_step_of_one_clip_is_refused():
+    with pytest.raises(ConfigError, match="batch_size = 1; allowed: 2 or more"):
+        objective().check_plan(PLAN._replace(batch_size=1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden_dim": 0},
+        {"projection": 0},
+        {"redundancy": -1.0},
+        {"crop_seconds": 0.0},
+        {"max_crop_ratio": 0.0},
+        {"pooling": "layers+mean"},
+    ],
+)
+def test_settings_out_of_range_are_refused(settings):
+    (name,) = settings
+    with pytest.raises(ConfigError, match=name):
+        BarlowTwins.Config(**settings)
+
+
+def test_a_collapse_is_reported_after_a_tenth_of_the_run():
+    made = objective()
+    assert made.warning({"output_std": 0.01}, 1) is None
+    assert "collapse" in made.warning({"output_std": 0.01}, 2)
+    assert made.warning({"output_std": 0.5}, 2) is None
