@@ -7,7 +7,7 @@ For outputs z of N clips in two views, each standardised over the clips::
 
 Source: Zbontar et al. 2021, "Barlow Twins" (arXiv 2103.03230), equations 1 and 2.
 
->>> views = torch.randn(128, 2, 256)  # clip, view, output
+>>> views = torch.ones(128, 2, 256)  # clip, view, output
 >>> invariance, redundancy = cross_correlation_loss(views)
 """
 

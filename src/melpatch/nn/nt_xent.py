@@ -8,7 +8,7 @@ With random vectors of many dimensions it starts at ln(2 N - 1).
 
 Source: Chen et al. 2020, "SimCLR" (arXiv 2002.05709), equation 1.
 
->>> views = torch.randn(64, 2, 128)  # clip, view, dim
+>>> views = torch.ones(64, 2, 128)  # clip, view, dim
 >>> losses, hits = nt_xent(views, torch.arange(64), temperature=0.1)  # (clip,) each
 """
 
@@ -42,7 +42,7 @@ def nt_xent(
         positive = torch.cat([torch.cat([other, itself], 1), torch.cat([itself, other], 1)])
         scores = scores.masked_fill(same & ~positive, torch.finfo(scores.dtype).min)
         losses = -scores.log_softmax(dim=1)[positive].view(2, rows)
-        hits = scores.masked_fill(same & ~positive, -torch.inf).argmax(dim=1) if rows else None
-    own = torch.arange(2 * rows, device=keys.device).roll(rows)
-    found = torch.zeros_like(losses) if hits is None else (hits == own).to(losses).view(2, rows)
-    return losses.mean(dim=0), found.mean(dim=0)
+    # Found is a positive that nothing else equals, so that a collapse finds none.
+    candidates = scores >= scores[positive][:, None]
+    hits = (candidates.sum(dim=1) == 1).to(losses.dtype).view(2, rows)
+    return losses.mean(dim=0), hits.mean(dim=0)

@@ -8,7 +8,7 @@ Source: gradient caching (Gao et al. 2021, arXiv 2101.06983).
 
 >>> step = WholeStep()
 >>> head = nn.Linear(8, 4)
->>> own = Rows(torch.randn(3, 2, 8), torch.arange(3))  # 3 clips, 2 views
+>>> own = Rows(torch.ones(3, 2, 8), torch.arange(3))  # 3 clips, 2 views
 >>> rows = step.join(own)  # own rows first, then those of other processes
 >>> outputs = run_shared(head, rows.features, share=len(own.keys) / len(rows.keys))
 >>> loss = own_part(outputs.square().mean(dim=(1, 2)), len(own.keys)) / len(own.keys)
