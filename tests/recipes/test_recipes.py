@@ -4,6 +4,7 @@ import inspect
 import json
 import tomllib
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ from melpatch.objectives.asit import ASiT
 from melpatch.objectives.base import Plan
 from melpatch.objectives.eat import EAT
 from melpatch.objectives.latent import LatentConfig
+from melpatch.objectives.m2d import M2D
 from melpatch.objectives.ssast import SSAST
-from melpatch.recipes.base import clips_to_measure, recipe, recipes
+from melpatch.recipes.base import clips_to_measure, recipe, recipe_names, recipes
 from melpatch.training.config import RunConfig, build, objective_names
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
@@ -426,9 +428,8 @@ def corpus(tmp_path_factory):
     return noises(tmp_path_factory.mktemp("noise"), (6.5, 6.1), labels=("a", "b"))
 
 
-@pytest.mark.parametrize("name", sorted(recipes()))
-def test_every_recipe_runs_for_five_steps(name, corpus, tmp_path):
-    """Schedules are shares of the run; widths are reduced, the patch grid is not."""
+def narrowed(name):
+    """Return five steps of a recipe: widths and views are reduced, patches, masks and losses are not."""
     config = settings(name, "nano")
     objective = config.objective
     if isinstance(objective, ASiT.Config):
@@ -449,26 +450,78 @@ def test_every_recipe_runs_for_five_steps(name, corpus, tmp_path):
         objective = replace(
             objective, decoder=replace(objective.decoder, dim=12, depth=1, num_heads=1)
         )
+    if isinstance(objective, M2D.Config):
+        heads = replace(objective.classification, hidden_dim=8, bottleneck_dim=4, prototypes=8)
+        objective = replace(objective, classification=heads)
     if isinstance(objective, LatentConfig):
         objective = replace(objective, target_layers=min(objective.target_layers, 1))
     narrow = {"embed_dim": 12, "depth": 1, "num_heads": 1}
     if isinstance(config.encoder, CNN14.Config):
         narrow = {"width": 1}
-    small = replace(
-        config,
-        objective=objective,
-        encoder=replace(config.encoder, **narrow),
-        loader=replace(config.loader, batch_size=2, workers=0),
-        train=replace(config.train, steps=5, accumulate=1, log_every=1, evaluations=1),
+    return fitted(
+        replace(
+            config,
+            objective=objective,
+            encoder=replace(config.encoder, **narrow),
+            loader=replace(config.loader, batch_size=2, workers=0),
+            train=replace(
+                config.train, steps=5, accumulate=1, log_every=1, evaluations=1, save_every=2
+            ),
+        )
     )
-    run = Run.create(tmp_path, fitted(small))
-    progress = fit(build(run.config), corpus, run)
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """Return what trains a recipe for five steps, once, and returns its progress and folder."""
+
+    @cache
+    def train(name):
+        folder = tmp_path_factory.mktemp("whole")
+        run = Run.create(folder, narrowed(name))
+        return fit(build(run.config), corpus, run), folder
+
+    return train
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_every_recipe_runs_for_five_steps(name, whole):
+    """Schedules are shares of the run."""
+    progress, folder = whole(name)
+    train = narrowed(name).train
     assert (progress.step, progress.skipped) == (5, 0)
-    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rates = [line["lr"] for line in logged if "loss" in line]
     assert len(rates) == 5
-    assert max(rates) <= config.train.lr * (1 + 1e-9)
-    assert (rates[-1] < max(rates)) == (config.train.lr_schedule != "constant")
+    assert max(rates) <= train.lr * (1 + 1e-9)
+    assert (rates[-1] < max(rates)) == (train.lr_schedule != "constant")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("name", sorted(recipes().keys() & set(recipe_names(with_labels=False))))
+def test_a_killed_pretraining_resumes_to_the_same_bytes(name, whole, corpus, tmp_path):
+    """Killed in the third step, after the teacher has moved; resumed from what step 2 has saved."""
+    run = Run.create(tmp_path / "run", narrowed(name))
+    objective = build(run.config)
+    after_step = objective.after_step
+
+    def kill(step):
+        after_step(step)
+        if step == 2:
+            raise Killed
+
+    objective.after_step = kill
+    with pytest.raises(Killed):
+        fit(objective, corpus, run)
+    run = Run.reopen(tmp_path / "run")
+    assert run.newest.name == "step-000000002"
+    assert fit(build(run.config), corpus, run).step == 5
+    _, folder = whole(name)
+    for file in ("metrics.jsonl", "model.safetensors"):
+        assert (tmp_path / "run" / file).read_bytes() == (folder / file).read_bytes(), file
 
 
 def test_an_objective_is_a_recipe_with_its_defaults():
