@@ -1,5 +1,7 @@
 """Floors beside scores: the same clips, splits and seeds, and the gain over each."""
 
+from dataclasses import replace
+
 import pytest
 from evaluation.made_trials import NAMES, trial
 from journeys.three_sounds import (
@@ -11,9 +13,11 @@ from journeys.three_sounds import (
     write_sound,
 )
 
+from melpatch.data.manifest import load_corpus
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import Floor, describe_floor, describe_highest
 from melpatch.evaluation.spectrogram_statistics import SpectrogramStatistics
+from melpatch.training.run import Run
 
 
 def test_a_floor_is_described_by_its_score_and_the_gain_over_it():
@@ -115,6 +119,29 @@ def test_a_classifier_stands_beside_floors_that_learn_from_the_other_splits(tmp_
         # One of six test clips is confused.
         "MFCC statistics": pytest.approx(5 / 6),
     }
+
+
+def test_floors_beside_a_classifier_learn_from_its_own_clips(tmp_path, capsys):
+    """Of a class that it was not given, they know as little as it does; the val clips teach neither."""
+    source = write_corpus(tmp_path / "sounds")
+    run = write_run(tmp_path / "run", settings(LABELS))
+    train = load_corpus([source]).select(["train"])
+    few = [clip for clip in train.clips if "noise" not in clip.labels]
+    Run.reopen(run).remember(replace(train, clips=tuple(few)))
+    record = evaluate(run, source)["as_trained"]
+    assert "run learn from the 6 clips of sounds/corpus that it was" in capsys.readouterr().err
+    floors = {floor["name"]: floor["value"] for floor in record["floors"]}
+    assert floors["log-mel statistics"] == pytest.approx(2 / 3)
+    # Another corpus, without a clip of the run's, teaches the floors all it can.
+    other = write_corpus(tmp_path / "others")
+    for path in (tmp_path / "others").rglob("*.wav"):
+        write_sound(path, path.parent.name, 0.7, 16000, seed=100 + int(path.stem))
+    for path in [*(tmp_path / "others").rglob("*.flac"), *(tmp_path / "others").rglob("*.ogg")]:
+        write_sound(path, path.parent.name, 0.8, 16000, seed=200 + int(path.stem))
+    floors = {
+        floor["name"]: floor["value"] for floor in evaluate(run, other)["as_trained"]["floors"]
+    }
+    assert floors["log-mel statistics"] == 1.0
 
 
 def test_without_clips_to_learn_from_there_are_no_floors(tmp_path):

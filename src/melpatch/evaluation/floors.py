@@ -11,18 +11,21 @@ from typing import Any, get_args
 
 import numpy as np
 
-from melpatch.data.corpus import label_matrix
+from melpatch.counted import counted
+from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.data.split_roles import role_of
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.paired import paired_interval
 from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
+from melpatch.evaluation.provenance import run_trained_on
 from melpatch.evaluation.spectrogram_statistics import POOLING, Kind, SpectrogramStatistics
 from melpatch.evaluation.summary import summarize
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.fitted import FittedPooling
 from melpatch.inference.model import Model
+from melpatch.progress import notice
 from melpatch.training.config import build
 
 MAJORITY = "majority class"
@@ -50,6 +53,9 @@ def measure_floors(
 
     All processes must call it and get the same result.
 
+    They learn from the clips that the protocol learns from; beside a classifier, from those of its
+    training clips that the corpus has, or, if it has none of them, from all that are not scored.
+
     Args:
         protocol: what is scored.
         job: on what.
@@ -64,8 +70,11 @@ def measure_floors(
         labels_per_class=protocol.labels_per_class(job),
     )
     own = protocol if isinstance(protocol, VectorProbe) else probe
-    if not _can_train(job, {trial.split for trial in trials}):
+    scored = {trial.split for trial in trials}
+    if not _can_train(job, scored):
         return
+    if not any(split.train.clips for split in protocol.splits(job)):
+        same_task = replace(same_task, corpus=_with_clips_of_run(same_task, scored))
     splits = {split.name: split for split in own.splits(same_task)}
     shares = {
         name: label_matrix(split.train.clips, labels).mean(axis=0) for name, split in splits.items()
@@ -78,7 +87,7 @@ def measure_floors(
     ]
     yield Floor(MAJORITY, majority)
     for kind, name in STATISTICS.items():
-        features = _statistics(kind, job)
+        features = _statistics(kind, same_task)
         yield _floor(name, replace(own, pooling=POOLING), replace(same_task, features=features))
     if isinstance(protocol, VectorProbe) and not job.random_weights:
         pooling = job.features.source.resolve_pooling(protocol.pooling)
@@ -148,6 +157,25 @@ def _can_train(job: EvaluationJob, scored: Set[str]) -> bool:
     splits = job.labelled_corpus.splits
     others = [name for name in splits if name not in scored and role_of(name) in ("train", None)]
     return scored <= splits.keys() and bool(others)
+
+
+def _with_clips_of_run(job: EvaluationJob, scored: Set[str]) -> Corpus:
+    """Return the corpus with the training clips of a classifier alone, beside those that are scored.
+
+    Other clips would teach the floors what the classifier was never given, as after
+    ``finetune --labels-per-class``.
+    """
+    corpus = job.corpus
+    others = [clip for clip in job.labelled_corpus.clips if clip.split not in scored]
+    trained = run_trained_on(job.run, others).keys.get(str(job.run))
+    if trained is None or len(trained) == len(others):
+        return corpus
+    notice(
+        f"floors beside {job.run} learn from the {counted(len(trained), 'clip')} of "
+        f"{corpus.shown_name} that it was trained on"
+    )
+    kept = (clip for clip in corpus.clips if clip.split in scored or clip.key in trained)
+    return replace(corpus, clips=tuple(kept))
 
 
 def _floor(name: str, protocol: Protocol, job: EvaluationJob) -> Floor:
