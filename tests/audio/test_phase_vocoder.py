@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from melpatch.audio.phase_vocoder import _nearest_peak, play
+from melpatch.audio.phase_vocoder import _is_peak, _nearest, play
 
 RATE = 16000
 
@@ -84,5 +84,28 @@ def test_silence_stays_silence():
 
 
 def test_each_bin_belongs_to_the_nearest_peak():
-    size = torch.tensor([0.0, 1, 5, 2, 1, 0, 0, 3, 9, 1])[None, :, None]
-    assert _nearest_peak(size)[0, :, 0].tolist() == [2, 2, 2, 2, 2, 2, 8, 8, 8, 8]
+    size = torch.tensor([0.0, 1, 5, 2, 1, 0, 0, 3, 9, 1])[None, None]
+    nearest, gap = _nearest(_is_peak(size))
+    assert nearest[0, 0].tolist() == [2, 2, 2, 2, 2, 2, 8, 8, 8, 8]
+    assert gap[0, 0, 2:9].tolist() == [0, 6, 6, 6, 6, 6, 0]
+
+
+@pytest.mark.parametrize("semitones", [-4.0, -1.7, 3.0, 4.0])
+def test_a_shifted_chord_is_a_chord(semitones):
+    # Three tones; what is not within 8 Hz of where they belong is 100 times weaker.
+    chord = tone(440.0) + tone(1000.0) + tone(3000.0)
+    middle = played(chord, 1.0, semitones)[4000:20384]
+    spectrum = torch.fft.rfft(middle * torch.hann_window(len(middle))).abs().square()
+    hertz = torch.arange(len(spectrum)) * RATE / len(middle)
+    wanted = torch.zeros(len(spectrum), dtype=torch.bool)
+    for each in (440.0, 1000.0, 3000.0):
+        near = (hertz - each * 2 ** (semitones / 12)).abs() < 8
+        assert spectrum[near].sum() > spectrum.sum() / 5
+        wanted |= near
+    assert spectrum[~wanted].sum() < spectrum.sum() / 100
+
+
+def test_what_would_rise_above_half_the_rate_is_gone():
+    middle = played(tone(7000.0) + tone(500.0), 1.0, 4.0)[4000:20384]
+    assert abs(pitch(middle) - 500 * 2 ** (4 / 12)) < 2
+    assert played(tone(7900.0), 1.0, 4.0)[4000:20000].square().mean() < 1e-3

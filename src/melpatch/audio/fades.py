@@ -81,7 +81,9 @@ def noise_burst(
     sample = torch.arange(wave.shape[1], device=wave.device)
     covered = (sample >= start[:, None]) & (sample < (start + extent)[:, None])
     # The first number of the stream is the start.
-    burst = deviation * normal(state, wave.shape[1] + 1)[:, 1:]
+    longest = int(wave.shape[1] * share) + 1
+    numbers = deviation * normal(state, longest + 1)[:, 1:]
+    burst = numbers.gather(1, (sample - start[:, None]).clamp(0, longest - 1))
     covered &= still_sounds(wave.masked_fill(covered, 0.0), wave, lengths)
     return torch.where(covered, burst.to(wave.dtype), wave)
 

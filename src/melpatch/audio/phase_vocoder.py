@@ -19,7 +19,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from melpatch.audio.framing import zero_padding
@@ -27,7 +27,8 @@ from melpatch.audio.framing import zero_padding
 _WINDOW_SECONDS = 0.064
 _OVERLAP = 4  # windows that cover a sample
 
-Spectra = Complex[Tensor, "clip bin window"]
+Spectra = Complex[Tensor, "clip window bin"]
+Phases = Float[Tensor, "clip window bin"]
 PerClip = Float[Tensor, " clip"]
 
 
@@ -61,66 +62,100 @@ def play(
     )
     # Phases are those at the middle of a window, where all bins of a tone have the same.
     signs = 1.0 - 2.0 * (torch.arange(spectra.shape[1], device=wave.device) % 2)
-    moved = _moved(spectra * signs[:, None], rate, pitch) * signs[:, None]
-    played = torch.istft(moved, size, hop, window=window, center=True, length=samples)
+    moved = _moved(spectra.mT * signs, rate, pitch) * signs
+    # torch.istft would wait for the device.
+    frames = torch.fft.irfft(moved, n=size) * window
+    weights = window.square().expand(1, frames.shape[1], -1)
+    own = slice(size // 2, size // 2 + samples)
+    played = _overlapped(frames)[:, own] / _overlapped(weights)[:, own]
     inside = torch.arange(samples, device=wave.device) < lengths[:, None]
     return torch.where(inside, played, wave)
 
 
+def _overlapped(frames: Float[Tensor, "clip window sample"]) -> Float[Tensor, "clip place"]:
+    """Return the sum of frames, each a quarter of a frame after the one before."""
+    hop = frames.shape[2] // _OVERLAP
+    quarters = frames.view(*frames.shape[:2], _OVERLAP, hop)
+    late = _OVERLAP - 1
+    total = sum(
+        F.pad(quarters[:, :, part].flatten(1), (part * hop, (late - part) * hop))
+        for part in range(_OVERLAP)
+    )
+    return torch.as_tensor(total)
+
+
 def _moved(spectra: Spectra, rate: PerClip, pitch: PerClip) -> Spectra:
     """Return the spectra of the output windows."""
-    bins, windows = spectra.shape[1:]
+    clips, windows, bins = spectra.shape
     device = spectra.device
     factor = pitch[:, None, None]
 
     # The input window of each output window; the last one is silent.
-    window = torch.arange(windows, device=device)
-    source = (window * rate[:, None]).round().long().clamp(max=windows - 1)
-    source = source[:, None].expand(-1, bins, -1)
-    phase = _phases(spectra, source, factor)
-    peak = _nearest_peak(spectra.abs()).gather(2, source)
-    spectra = spectra.gather(2, source)
-    turned = torch.polar(torch.ones_like(phase), 2.0 * math.pi * phase) * _unit(spectra).conj()
-
-    # Output bin j belongs to the peak around j / pitch, which moves by a whole number of bins.
-    place = torch.arange(bins, device=device)[:, None]
-    origin = (place / factor).round().long()
-    peak = peak.gather(1, origin.clamp(max=bins - 1).expand(-1, -1, windows))
-    shift = (peak * factor).round().long() - peak
-    origin_bin = place - shift
-    exists = (origin < bins) & (origin_bin >= 0) & (origin_bin < bins)
-    moved = spectra.gather(1, origin_bin.clamp(0, bins - 1)) * turned.gather(1, peak)
-    return torch.where(exists, moved, 0.0)
-
-
-def _phases(
-    spectra: Spectra, source: Int[Tensor, "clip bin window"], factor: Float[Tensor, "clip 1 1"]
-) -> Float[Tensor, "clip bin window"]:
-    """Return the output phase of each input bin, in turns, summed over the output windows."""
+    source = (torch.arange(windows, device=device) * rate[:, None]).round().long()
+    source = source.clamp(max=windows - 1) + windows * torch.arange(clips, device=device)[:, None]
     phase = spectra.angle() / (2.0 * math.pi)
-    # What a tone in the middle of bin k turns from window to window, and what this one differs.
-    expected = torch.arange(spectra.shape[1], device=spectra.device)[:, None] / _OVERLAP
-    differs = phase.diff(dim=2, prepend=phase[:, :, :1]) - expected
-    turns = expected + differs - differs.round()
+    # What each bin has turned, beyond its own phase, when it is played at another rate and pitch.
+    extra = _summed(_turns(phase), source, factor, phase[:, 0]) - phase.flatten(0, 1)[source]
+    spectra = spectra.flatten(0, 1)[source]
+
+    # Each peak moves by a whole number of bins. Of two that meet, the upper one is heard.
+    place = torch.arange(bins, device=device)
+    target = (place * factor).round().long()
+    candidates = place.where(_is_peak(spectra.abs()) & (target < bins), -1)
+    target = target.clamp(max=bins - 1).expand_as(candidates)
+    peak = torch.full_like(candidates, -1).scatter_reduce(2, target, candidates, "amax")
+    nearest, gap = _nearest(peak >= 0)
+    peak = peak.gather(2, nearest.clamp(0, bins - 1))
+
+    # The bins around a peak move with it, up to the middle between it and the next one.
+    distance = place - nearest
+    origin = peak + distance
+    exists = (2.0 * factor * distance.abs() <= gap + 1) & (origin >= 0) & (origin < bins)
+    # Without any peak none is left, and -1 stands in its place.
+    exists &= peak >= 0
+    turn = 2.0 * math.pi * extra.gather(2, peak.clamp(min=0))
+    moved = spectra.gather(2, origin.clamp(0, bins - 1))
+    return moved * torch.polar(exists.to(turn.dtype), turn)
+
+
+def _turns(phase: Phases) -> Phases:
+    """Return how far each bin turns from the window before, in turns, given phases in turns."""
+    # What a tone in the middle of bin k turns, and by what this one differs.
+    expected = torch.arange(phase.shape[2], device=phase.device) / _OVERLAP
+    differs = phase.diff(dim=1, prepend=phase[:, :1]) - expected
+    return expected + differs - differs.round()
+
+
+def _summed(
+    turns: Phases,
+    source: Int[Tensor, "clip window"],
+    factor: Float[Tensor, "clip 1 1"],
+    first: Float[Tensor, "clip bin"],
+) -> Phases:
+    """Return the output phases: the first window's, and on from there at the new frequencies."""
     # Whole turns are dropped before the sum, which keeps its precision.
-    steps = (turns.gather(2, source) * factor).frac()
-    steps[:, :, 0] = phase[:, :, 0]
-    return steps.cumsum(dim=2).frac()
+    steps = (turns.flatten(0, 1)[source] * factor).frac()
+    steps[:, 0] = first
+    return steps.cumsum(dim=1)
 
 
-def _nearest_peak(size: Float[Tensor, "clip bin window"]) -> Int[Tensor, "clip bin window"]:
-    """Return the nearest peak of each bin: a bin that none of its two neighbours exceeds."""
-    bins = size.shape[1]
-    place = torch.arange(bins, device=size.device)[:, None]
-    highest = F.max_pool2d(size, (5, 1), stride=1, padding=(2, 0))
-    is_peak = size >= highest
-    # Peaks at or below each bin, and at or above it; -1 and bins where there is none.
-    below = place.where(is_peak, -1).cummax(dim=1).values
-    above = place.where(is_peak, bins).flip(1).cummin(dim=1).values.flip(1)
-    nearer_below = (above == bins) | ((below >= 0) & (place - below <= above - place))
-    return torch.where(nearer_below, below, above)
+def _is_peak(size: Float[Tensor, "clip window bin"]) -> Bool[Tensor, "clip window bin"]:
+    """Return which bins none of the two neighbours at either side exceeds."""
+    bins = size.shape[2]
+    wide = F.pad(size, (2, 2))
+    is_peak = torch.ones_like(size, dtype=torch.bool)
+    for neighbour in (0, 1, 3, 4):
+        is_peak &= size >= wide[..., neighbour : neighbour + bins]
+    return is_peak
 
 
-def _unit(spectra: Spectra) -> Spectra:
-    """Return numbers of the same phase and size 1, or 0 for silence."""
-    return spectra / spectra.abs().clamp(min=1e-30)
+def _nearest(
+    is_peak: Bool[Tensor, "clip window bin"],
+) -> tuple[Int[Tensor, "clip window bin"], Int[Tensor, "clip window bin"]]:
+    """Return the nearest peak of each bin, and the distance of the two peaks around the bin."""
+    bins = is_peak.shape[2]
+    place = torch.arange(bins, device=is_peak.device)
+    # Peaks at or below each bin, and at or above it; far away where there is none.
+    below = place.where(is_peak, -2 * bins).cummax(dim=2).values
+    above = place.where(is_peak, 3 * bins).flip(2).cummin(dim=2).values.flip(2)
+    return torch.where(place - below <= above - place, below, above), above - below
