@@ -6,6 +6,8 @@ import pytest
 from journeys.three_sounds import melpatch, read_table, settings, write_run, write_sound
 
 from melpatch.cli import main
+from melpatch.data.answers import Answer, question
+from melpatch.search.label_file import open_labels
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +49,19 @@ def test_the_table_of_another_is_not_replaced(made, tmp_path, capsys):
     words = ["search", str(made / "index"), str(path), "--out", str(tmp_path / "mine.csv")]
     assert main(words) == 2
     assert "exists, and was not made by this command" in capsys.readouterr().err
+
+
+def test_a_label_finds_more_of_its_kind(made, tmp_path, capsys):
+    labels = tmp_path / "labels.csv"
+    path = made / "sounds" / "noise" / "0.wav"
+    with open_labels(labels) as file:
+        asked = question(str(path), 0.0, 1.0, "hiss")
+        file.add([Answer(asked, "train", "ann", "", "yes")])
+    words = ("search", made / "index", "hiss", "--labels", labels, "--per-recording", 1, "--json")
+    melpatch(*words)
+    first, second, *_ = json.loads(capsys.readouterr().out)
+    assert {first["path"], second["path"]} < {
+        str(path.with_name(f"{number}.wav")) for number in range(3)
+    }
+    assert main(["search", str(made / "index"), "hum", "--labels", str(labels)]) == 2
+    assert "nor a label; labels: hiss" in capsys.readouterr().err

@@ -98,6 +98,7 @@ def commands(folder: Path) -> dict[str, Writing]:
         "prepare": Writing(("prepare", sounds, "--workers", "0"), "--out", "c.csv", ".c.csv.lock"),
         "embed": Writing(("embed", pretrained, sounds), "--out", "e.npz", ".e.npz.lock"),
         "index": Writing(("index", pretrained, sounds), "--out", "i", "i/.000001.lock"),
+        "labels": Writing(("labels", csv), "--out", "l.csv", ".l.csv.lock"),
         "predict": Writing(
             ("predict", str(folder / "classifier"), sounds), "--out", "p.csv", ".p.csv.lock"
         ),

@@ -1,6 +1,7 @@
 """Search an index for the stretches that sound like a file, a stretch of one, or a label."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -8,12 +9,13 @@ from rich.table import Table
 
 from melpatch.config import check
 from melpatch.data.manifest import write_table
+from melpatch.inference.sources import list_recordings
 from melpatch.outputs import check_output
 from melpatch.progress import console, notice, show_json
 from melpatch.search.build import model_of
-from melpatch.search.index import Index
+from melpatch.search.index import LABELS, Index
 from melpatch.search.nearest import Hit, best_rows
-from melpatch.search.query import Stretch, parse_query, query_vectors
+from melpatch.search.query import Stretch, label_vectors, parse_query, query_vectors
 from melpatch.unchanged import is_unchanged
 
 _HEADER = ("path", "start", "end", "score")
@@ -27,6 +29,8 @@ class Config:
     """Folder of melpatch index."""
     query: tyro.conf.Positional[str]
     """A sound file, a stretch of one as FILE@START-END in seconds, or a label of --labels."""
+    labels: Path | None = None
+    """File of labels, for a query by label; by default the labels.csv in the index."""
     count: int = 20
     """Stretches to find."""
     per_recording: int | None = None
@@ -59,18 +63,36 @@ def run(config: Config) -> None:
             is_own=lambda path: is_unchanged(path) is True,
             overwrite=config.overwrite,
         )
-    query = parse_query(config.query)
-    assert isinstance(query, Stretch)
-    model = model_of(index, run=config.run, trust_code=config.trust_code)
-    scores = index.similarity(query_vectors(model, index.identity, [query]))
+    by_label = _stretches(config.labels or config.index / LABELS)
+    query = parse_query(config.query, sorted(by_label))
+    model = partial(model_of, index, run=config.run, trust_code=config.trust_code)
+    if isinstance(query, Stretch):
+        stretches = [query]
+        vectors = query_vectors(model(), index.identity, stretches)
+    else:
+        stretches = by_label[query]
+        vectors = label_vectors(index, model, stretches)
+    scores = index.similarity(vectors)
     hits = best_rows(
-        index, scores, config.count, per_recording=config.per_recording, without=[query]
+        index, scores, config.count, per_recording=config.per_recording, without=stretches
     )
     _show(config, hits)
     if config.out is not None:
         lines = [(hit.path, *_numbers(hit)) for hit in hits]
         write_table(config.out, _HEADER, lines, noted=True)
         notice(f"written to {config.out}")
+
+
+def _stretches(path: Path) -> dict[str, list[Stretch]]:
+    """Return the stretches of each label of a file of labels, if there is one."""
+    by_label: dict[str, list[Stretch]] = {}
+    if not path.exists():
+        return by_label
+    for clip in list_recordings([str(path)]):
+        for label in clip.labels:
+            stretch = Stretch(clip.path, clip.start, clip.start + clip.duration)
+            by_label.setdefault(label, []).append(stretch)
+    return by_label
 
 
 def _show(config: Config, hits: list[Hit]) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from melpatch.data.file_names import path_text
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.search.segment import Identity, Recording, read_segment
 
+LABELS = "labels.csv"
+"""The file of people's labels in the folder of an index, unless another one is named."""
 _BLOCK_BYTES = 1 << 26  # of vectors that are multiplied at a time
 _SHORTEST = np.float32(1e-6)  # a standardised vector below this length has no direction
 
@@ -127,14 +130,41 @@ class Index:
         cosines: np.ndarray = products.max(axis=1) / np.maximum(norms, _SHORTEST)
         return cosines
 
-    def rows_within(self, path: str, start: float, end: float) -> Int[np.ndarray, " chosen"]:
-        """Return the rows of a recording that share at least half a window with a stretch.
+    @cached_property
+    def numbers_of(self) -> dict[str, list[int]]:
+        """The numbers of the recordings of each file, by the file's name as tables have it."""
+        numbers: dict[str, list[int]] = {}
+        for number, recording in enumerate(self.recordings):
+            numbers.setdefault(path_text(Path(recording.path)), []).append(number)
+        return numbers
 
-        Of a stretch shorter than that, the rows that hold most of it.
-        """
-        numbers = [n for n, recording in enumerate(self.recordings) if recording.path == path]
-        own = np.flatnonzero(np.isin(self.rows["recording"], numbers) & self.latest)
-        return own[overlap(self.rows[own], start, end) >= 0.5]
+    def rows_of(self, path: str) -> Int[np.ndarray, " chosen"]:
+        """Return the rows of a file, by its name as tables have it; none if it has none."""
+        own = [np.zeros(0, np.int64)]
+        for number in self.numbers_of.get(path, []):
+            # The rows of a recording follow each other.
+            begin = np.searchsorted(self.rows["recording"], number)
+            end = np.searchsorted(self.rows["recording"], number, side="right")
+            own.append(np.arange(begin, end))
+        rows = np.concatenate(own)
+        chosen: np.ndarray = rows[self.latest[rows]]
+        return chosen
+
+    def rows_within(self, path: str, start: float, end: float) -> Int[np.ndarray, " chosen"]:
+        """Return the rows of a file that share half of their or its length with a stretch of it."""
+        own = self.rows_of(path)
+        chosen: np.ndarray = own[overlap(self.rows[own], start, end) >= 0.5]
+        return chosen
+
+    def nearest_row(self, path: str, start: float, end: float) -> int | None:
+        """Return the row that has most in common with a stretch of a file; None without any."""
+        own = self.rows_within(path, start, end)
+        if not len(own):
+            return None
+        places = self.rows[own]
+        shared = np.minimum(places["end"], end) - np.maximum(places["start"], start)
+        together = np.maximum(places["end"], end) - np.minimum(places["start"], start)
+        return int(own[np.argmax(shared / together)])
 
 
 def overlap(rows: np.ndarray, start: float, end: float) -> Float[np.ndarray, " row"]:

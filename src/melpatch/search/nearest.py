@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from melpatch.data.file_names import path_text
 from melpatch.search.index import Index, overlap
 from melpatch.search.query import Stretch
 
@@ -18,7 +20,7 @@ class Hit(NamedTuple):
 
     Attributes:
         row: its row in the index.
-        path: the file.
+        path: the file, as tables have it.
         start: in seconds.
         end: in seconds.
         score: what it was chosen by.
@@ -54,7 +56,7 @@ def best_rows(
     usable = np.where(index.latest, scores, -np.inf)
     for stretch in without:
         usable[
-            index.rows_within(str(stretch.path.absolute()), stretch.start, stretch.end)
+            index.rows_within(path_text(stretch.path.absolute()), stretch.start, stretch.end)
         ] = -np.inf
     hits: list[Hit] = []
     taken: Counter[int] = Counter()
@@ -78,7 +80,7 @@ def best_rows(
 def hit(index: Index, row: int, score: float) -> Hit:
     """Return a row of an index as a stretch of a recording."""
     place = index.rows[row]
-    path = index.recordings[int(place["recording"])].path
+    path = path_text(Path(index.recordings[int(place["recording"])].path))
     return Hit(row, path, float(place["start"]), float(place["end"]), score)
 
 

@@ -1,7 +1,7 @@
 """What is searched for: a file, a stretch of one, or a label."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from melpatch.data.clip import Clip
+from melpatch.data.file_names import path_text
 from melpatch.errors import ConfigError
 from melpatch.inference.engine import InferenceTask, infer_many
 from melpatch.inference.model import Model
 from melpatch.inference.rows import Row
 from melpatch.inference.tasks import stretch_task
+from melpatch.search.index import Index
 from melpatch.search.segment import Identity
 
 _STRETCH = re.compile(r"(?P<path>.+)@(?P<start>\d+(?:\.\d+)?)-(?P<end>\d+(?:\.\d+)?)")
@@ -100,3 +102,24 @@ def query_vectors(
         elif item.error is not None:
             raise item.error
     return np.stack(vectors)
+
+
+def label_vectors(
+    index: Index, model: Callable[[], Model], stretches: Sequence[Stretch]
+) -> Float[np.ndarray, "query dim"]:
+    """Return one vector for each labelled stretch: that of its row, or computed where it has none.
+
+    Args:
+        index: the index.
+        model: returns the model that made it.
+        stretches: parts of sound files, in the index or not.
+    """
+    rows = [
+        index.nearest_row(path_text(stretch.path.absolute()), stretch.start, stretch.end)
+        for stretch in stretches
+    ]
+    known = index.vectors(np.array([row for row in rows if row is not None], np.int64))
+    others = [stretch for stretch, row in zip(stretches, rows, strict=True) if row is None]
+    if not others:
+        return known
+    return np.concatenate([known, query_vectors(model(), index.identity, others)])

@@ -7,6 +7,9 @@ from typing import ClassVar
 from melpatch.data.row import Table
 from melpatch.data.split_roles import split_in_name, usual_split
 
+# Usual endings of sound files, the most usual first.
+_SOUND = ("wav", "flac", "mp3", "ogg", "opus", "m4a", "aif", "aiff", "wma", "aac", "au", "w64")
+
 
 class Format:
     """A list of clips, or a store of sound, that others write.
@@ -65,3 +68,12 @@ def visible_files(folder: Path, ending: str) -> list[Path]:
 def split_of_file(path: Path) -> str:
     """Return the split that a file's name or else its folder stands for; ``""`` for none."""
     return split_in_name(path.name.partition(".")[0]) or usual_split(path.parent.name) or ""
+
+
+def sound_beside(path: Path, stem: str) -> str:
+    """Return the name of the sound file of this stem beside a file; ``""`` if there is none."""
+    for ending in _SOUND:
+        for name in (f"{stem}.{ending}", f"{stem}.{ending.upper()}"):
+            if (path.parent / name).is_file():
+                return name
+    return ""
