@@ -220,3 +220,12 @@ def test_token_statistics_tell_place_from_time(monkeypatch):
     assert changing["time"] == pytest.approx(0.4, abs=0.1)
     still = statistics(of_place + draw(size=(50, 3, 1, 4)))
     assert still["time"] == pytest.approx(0, abs=0.02)
+
+
+def test_augmentations_of_views_are_timed_beside_the_front_end(benchmark, capsys):
+    views = benchmark("view_augment")
+    views.main(views.Config(clips=2, seconds=0.2, rounds=1))
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(found) == 1 + len(views.ON_WAVES) + len(views.ON_SPECTROGRAMS)
+    assert found[0] == found[0] | {"augmentation": "front end", "of_front_end": 1.0}
+    assert all(line["ms_per_clip"] > 0 for line in found)

@@ -1,12 +1,14 @@
 """``melpatch show``: what a run is and how it went."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from journeys.three_sounds import LABELS, melpatch, settings, write_run, write_sound
 
 from melpatch.cli import main
+from melpatch.objectives.barlow_twins import BarlowTwins
 from melpatch.objectives.base import Picture
 from melpatch.objectives.ssast import SSAST
 from melpatch.training.run import Run
@@ -127,6 +129,15 @@ def test_classes_are_drawn_where_there_are_some(tmp_path, monkeypatch, capsys):
         "classes.png",
     }
     assert "classes.png" in capsys.readouterr().err
+
+
+def test_views_are_drawn_where_they_are_compared(tmp_path, capsys):
+    config = replace(settings(), objective=BarlowTwins.Config(hidden_dim=8, projection=4))
+    run, sound = write_run(tmp_path / "run", config), write_sound(tmp_path / "low.wav")
+    melpatch("show", run, "--sound", sound, "--pictures", tmp_path / "pictures")
+    (file,) = (tmp_path / "pictures").iterdir()
+    assert file.name == "two_views.png"
+    assert "two_views.png" in capsys.readouterr().err
 
 
 def test_a_run_that_rebuilds_nothing_says_so(run, tmp_path, capsys):

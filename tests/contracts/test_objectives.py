@@ -184,6 +184,26 @@ def test_a_picture_is_of_the_clip_and_parts_from_it_only_where_something_is_hidd
 
 
 @torch.inference_mode()
+def test_pictures_of_views_are_of_the_clip_and_differ_from_it_and_each_other(piece):
+    objective, data = double(piece), batch(piece)
+    views = objective.view_pictures(data, 0)
+    if not views:
+        pytest.skip(f"{piece.__name__} compares no views")
+    clip, *others = views.values()
+    alone = batch(piece, (LENGTHS[0],))
+    spectrogram = objective.front_end(alone.wave, alone.lengths)[0]
+    torch.testing.assert_close(clip, objective.front_end.denormalise(spectrogram)[0])
+    assert len(others) >= 2
+    for number, view in enumerate(others):
+        assert view.shape[0] == clip.shape[0]
+        assert view.isfinite().any()
+        for other in (clip, *others[:number]):
+            assert not torch.equal(view, other)
+    again = objective.view_pictures(data, 0)
+    assert all(torch.equal(again[name], view) for name, view in views.items())
+
+
+@torch.inference_mode()
 def test_what_is_hidden_cannot_leak(piece):
     """Where an objective shows what it hid and rebuilt: what it rebuilt does not depend on what lay there."""
     objective, data = double(piece), batch(piece, (LONG,))

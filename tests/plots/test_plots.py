@@ -15,12 +15,14 @@ from melpatch.errors import ConfigError, MelpatchError
 from melpatch.nn.latent import LatentMaps
 from melpatch.objectives.base import Picture
 from melpatch.plots import base
+from melpatch.plots import clip_views as clip_views_module
 from melpatch.plots import confusion as confusion_module
 from melpatch.plots import curve as curve_module
 from melpatch.plots import latent as latent_module
 from melpatch.plots import per_class as per_class_module
 from melpatch.plots import pseudo_labels as pseudo_labels_module
 from melpatch.plots import spectrogram as spectrogram_module
+from melpatch.plots.clip_views import clip_views
 from melpatch.plots.confusion import confusion
 from melpatch.plots.curve import curve
 from melpatch.plots.latent import prediction_maps, view_masks
@@ -37,6 +39,7 @@ def drawn(monkeypatch):
     """The figures that were drawn, in order; they are not written."""
     figures = []
     for module in (
+        clip_views_module,
         confusion_module,
         curve_module,
         latent_module,
@@ -440,3 +443,22 @@ def test_every_view_has_its_mask(views, drawn):
     assert [title for title in titles if title] == [
         f"view {number} ({1 / views:.0%})" for number in range(1, views + 1)
     ]
+
+
+@pytest.mark.parametrize("frames", [30, 400])
+def test_a_clip_is_drawn_beside_its_views_or_above_them(frames, drawn):
+    clip = torch.rand(16, frames)
+    views = {"clip": clip, "view 1": clip + 5, "view 2": clip[:, :20]}
+    clip_views(Path("two_views.png"), views, seconds_per_frame=0.01, title="a title")
+    panels = drawn[0].axes[:3]
+    assert [panel.get_title(loc="left") for panel in panels] == list(views)
+    assert [panel.get_xlim()[1] for panel in panels] == pytest.approx(
+        [frames * 0.01, frames * 0.01, 0.2]
+    )
+    beside = len({panel.get_gridspec().ncols for panel in panels} | {1}) > 1
+    assert beside == (frames == 30)
+    for panel, values in zip(panels, views.values(), strict=True):
+        assert torch.equal(torch.tensor(panel.images[0].get_array().data), values)
+        assert panel.images[0].get_clim() == panels[0].images[0].get_clim()
+    with pytest.raises(MelpatchError, match="no views to draw"):
+        clip_views(Path("two_views.png"), {}, seconds_per_frame=0.01)

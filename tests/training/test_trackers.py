@@ -17,6 +17,7 @@ from melpatch.training.config import build
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
 from melpatch.training.trackers import Tracker, make_tracker
+from melpatch.training.trackers.images import image_of_views
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 image = pytest.importorskip("PIL.Image")
@@ -191,3 +192,13 @@ def test_a_missing_client_is_named_with_its_extra(kind, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, kind, None)
     with pytest.raises(MelpatchError, match=rf"pip install 'melpatch\[{kind}\]'"):
         make_tracker(kind, tmp_path)
+
+
+def test_views_of_a_clip_are_shown_one_above_the_other():
+    clip = torch.tensor([[0.0, 4.0], [2.0, 1.0]])
+    assert image_of_views({}) == {}
+    ((name, pixels),) = image_of_views({"clip": clip, "view 1": clip[:, :1]}).items()
+    assert name == "clip, view 1"
+    white = [[1.0, 1.0]] * 2
+    expected = [[0.5, 0.25], [0.0, 1.0], *white, [0.5, 0.5], [0.0, 0.5]]
+    assert pixels[..., 0].tolist() == expected

@@ -37,10 +37,12 @@ class Config:
     curve: Path | None = None
     """PNG to draw the curves of metrics.jsonl to."""
     sound: Path | None = None
-    """Recording whose first segment is drawn: as a pretraining run masks it, sees it and reconstructs it."""
+    """Recording whose first segment is drawn: as a pretraining run masks it, sees it and reconstructs it,
+    or its views."""
     pictures: Path | None = None
     """Folder for the pictures: reconstruction.png; classes.png if a teacher assigns classes to patches;
-    prediction.png and views.png if a teacher's tokens are predicted, and from several views."""
+    prediction.png and views.png if a teacher's tokens are predicted, and from several views;
+    two_views.png if views of a clip are compared."""
     overwrite: bool = False
     """Replace a file that is no picture of melpatch; an input is never replaced."""
     trust_code: bool = False
@@ -99,7 +101,7 @@ def _draw_sound(folder: Path, sound: Path, pictures: Path) -> None:
     if not drawn:
         raise ConfigError(
             f"{folder}: {type(model.objective).__name__} reconstructs nothing to draw; leave out "
-            "--sound, or give a pretraining run of a method that reconstructs masked patches"
+            "--sound, or give a pretraining run of a method that masks patches or compares views"
         )
     notice(f"drawn to {', '.join(map(str, drawn))}")
 

@@ -242,6 +242,13 @@ class Objective(nn.Module):
         """Return a picture of the batch's first clip, or None if the method has none."""
         return None
 
+    def view_pictures(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "mel _frame"]]:
+        """Return log-mel spectrograms of the batch's first clip and of its views, by name.
+
+        By default, there are none.
+        """
+        return {}
+
     def features(self, batch: Batch) -> Features:
         """Return the normalised log-mel spectrograms of a batch and their padding mask."""
         return self.with_valid(*self.spectrograms(batch))

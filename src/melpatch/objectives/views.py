@@ -204,6 +204,16 @@ class ViewObjective(Objective):
         )
         return self.normalised(Spectrograms(spectrogram, frames, shortest))
 
+    def view_pictures(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "mel _frame"]]:
+        """Return log-mel spectrograms of the batch's first clip and of its views, by name."""
+        pictures = {"clip": self.spectrograms(batch)}
+        for number in range(2):
+            pictures[f"view {number + 1}"] = self.view(batch, step, number)
+        return {
+            name: self.front_end.denormalise(spectrogram[0, :, : int(frames[0])])
+            for name, (spectrogram, frames, _) in pictures.items()
+        }
+
     def _most_frames(self, frames: Int[Tensor, "*clip"]) -> Int[Tensor, "*clip"]:
         """Return how many frames a crop of each clip may have."""
         most: Tensor = (frames * self.config.max_crop_ratio).ceil().long()

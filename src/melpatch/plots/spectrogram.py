@@ -101,7 +101,7 @@ def time_panels(
 
 
 def log_mel(
-    panel: "Axes", values: Float[np.ndarray, "mel frame"], clean: Float[np.ndarray, "mel frame"]
+    panel: "Axes", values: Float[np.ndarray, "mel frame"], clean: Float[np.ndarray, "mel _frame"]
 ) -> "AxesImage":
     """Fill a panel with a log-mel spectrogram in the colour scale of the clean one, and return the image.
 

@@ -1,4 +1,4 @@
-"""Draw what an objective masks, sees and reconstructs of a clip."""
+"""Draw what an objective masks, sees and reconstructs of a clip, and which views it compares."""
 
 from pathlib import Path
 
@@ -9,12 +9,14 @@ from melpatch.data.clip import Batch, Clip
 from melpatch.data.sound import decode
 from melpatch.data.sources import source_name
 from melpatch.inference.model import Model
+from melpatch.objectives.base import Objective, Picture
+from melpatch.plots.clip_views import clip_views
 from melpatch.plots.latent import prediction_maps, view_masks
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.spectrogram import reconstruction
 from melpatch.training.config import RunConfig
 
-PICTURES = ("reconstruction.png", "classes.png", "prediction.png", "views.png")
+PICTURES = ("reconstruction.png", "classes.png", "prediction.png", "views.png", "two_views.png")
 """The files of pictures of a clip."""
 
 
@@ -27,9 +29,10 @@ def run_title(folder: Path, settings: RunConfig) -> str:
 
 
 def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
-    """Draw what a model's objective masks, sees and reconstructs of a clip, and return the files.
+    """Draw what a model's objective masks, sees, reconstructs and compares of a clip.
 
-    The list is empty if the objective has nothing to show.
+    Returns the files, none if the objective has nothing to show. No other clip is there to be mixed
+    with a view.
 
     Args:
         folder: where the pictures are written.
@@ -42,12 +45,23 @@ def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
     objective = model.objective
     wave = decode(clip, model.sample_rate)
     batch = Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.tensor([clip.key]))
+    title = clip.location.rpartition("/")[2]
     with torch.inference_mode():
         picture = objective.picture(batch.to(model.device), 0)
-    if picture is None:
-        return []
+        views = objective.view_pictures(batch.to(model.device), 0)
+    files = []
+    if picture is not None:
+        files += _of_picture(folder, picture, objective, title)
+    if views:
+        files.append(folder / PICTURES[4])
+        hop = objective.front_end.hop_seconds
+        clip_views(files[-1], views, seconds_per_frame=hop, title=title)
+    return files
+
+
+def _of_picture(folder: Path, picture: Picture, objective: Objective, title: str) -> list[Path]:
+    """Draw what an objective masks, sees and predicts, and return the files."""
     hop = objective.front_end.hop_seconds
-    title = clip.location.rpartition("/")[2]
     files = [folder / PICTURES[0]]
     reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
     stride = objective.encoder.grid.stride

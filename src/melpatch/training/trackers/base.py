@@ -15,7 +15,7 @@ from melpatch.data.clip import Batch
 from melpatch.errors import MelpatchError
 from melpatch.objectives.base import Objective
 from melpatch.opening import read_json, reading
-from melpatch.training.trackers.images import images_of
+from melpatch.training.trackers.images import image_of_views, images_of
 
 Track = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
 PROJECT = "melpatch"
@@ -36,14 +36,15 @@ class Tracker:
         """Record a picture with values in [0, 1]."""
 
     def picture(self, objective: Objective, batch: Batch, step: int) -> None:
-        """Record the input and the prediction for the batch's first clip, if the objective can."""
+        """Record input and prediction, or views, of the batch's first clip, if the objective can."""
         if not self.draws:
             return
         with torch.no_grad():
             picture = objective.picture(batch, step)
-        if picture is None:
-            return
-        for name, pixels in images_of(picture).items():
+            images = image_of_views(objective.view_pictures(batch, step))
+        if picture is not None:
+            images |= images_of(picture)
+        for name, pixels in images.items():
             self.image(name, pixels, step)
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""Images for trackers: spectrogram, masked input, reconstruction and pseudo-labels of a clip."""
+"""Images for trackers: spectrogram, masked input, reconstruction, pseudo-labels and views of a clip."""
+
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,19 @@ def images_of(picture: Picture) -> dict[str, Float[Tensor, "height width 3"]]:
     return images
 
 
+def image_of_views(
+    views: Mapping[str, Float[Tensor, "mel _frame"]],
+) -> dict[str, Float[Tensor, "height width 3"]]:
+    """Return one image, by name, of a clip and its views above each other, or none."""
+    if not views:
+        return {}
+    clean, *_ = views.values()
+    widest = max(view.shape[1] for view in views.values())
+    # NaN is drawn grey.
+    rows = [F.pad(view, (0, widest - view.shape[1]), value=torch.nan) for view in views.values()]
+    return {", ".join(views): _stacked(clean, rows)}
+
+
 def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
     """Return the spectrograms by name, with the mask if the encoder's input does not show it."""
     stages = {"clean": picture.clean, "input": picture.input}
@@ -38,7 +53,7 @@ def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
 
 
 def _stacked(
-    clean: Float[Tensor, "mel frame"], stages: list[Float[Tensor, "mel frame"]]
+    clean: Float[Tensor, "mel _frame"], stages: list[Float[Tensor, "mel frame"]]
 ) -> Float[Tensor, "height frame 3"]:
     """Return the stacked spectrograms, on the scale of the clean one, with white lines between."""
     low = clean.min()
