@@ -1,10 +1,11 @@
 """Compare ways to tell that a clip is of no class, as in lab/novelty.md.
 
     python benchmarks/novelty.py RUN --data DATA/speech_commands_9/manifest.csv --train train \
-        --val val --others DATA/esc50/manifest.csv DATA/fsdd/manifest.csv
+        --val val --held-out test --others DATA/esc50/manifest.csv DATA/fsdd/manifest.csv
 
 Prints a line of JSON per way: the share of clips of each other kind of sound that it finds where 5 %
-of the validation clips are false alarms. The first second of each clip is taken.
+of the validation clips are false alarms, and under "held out" the false alarms on clips of the same
+kind that chose nothing. The first second of each clip is taken.
 """
 
 import argparse
@@ -96,8 +97,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--split-column", default="split")
     parser.add_argument("--train", nargs="+", required=True)
     parser.add_argument("--val", nargs="+", required=True)
+    parser.add_argument("--held-out", nargs="*", default=[])
     parser.add_argument("--others", nargs="*", default=[])
     parser.add_argument("--pooling", default="rows+mean+std+delta")
     parser.add_argument("--clips", type=int, default=600)
@@ -111,12 +114,15 @@ def main(arguments: list[str] | None = None) -> None:
         def vectors(corpus: Corpus) -> ClipVectors:
             return features.vectors(corpus, options.pooling)
 
-        corpus = load_corpus([options.data])
+        corpus = load_corpus([options.data], split_column=options.split_column)
         train = vectors(some(corpus, options.train, options.clips))
         val = vectors(some(corpus, options.val, options.clips // 3))
         others = {}
+        if options.held_out:
+            held_out = vectors(some(corpus, options.held_out, options.clips // 3))
+            others["held out"] = held_out.vectors
         for path in options.others:
-            other = load_corpus([path])
+            other = load_corpus([path], split_column=options.split_column)
             others[other.name] = vectors(some(other, [], options.clips // 4)).vectors
         write_odd_sounds(Path(scratch, "odd"), options.clips // 30)
         odd = vectors(load_corpus([Path(scratch, "odd")]))

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import socket
 from datetime import timedelta
 
 import torch
@@ -27,10 +28,18 @@ def in_both(function, folder, monkeypatch):
     for path in (ROOT, ROOT / "tests"):
         monkeypatch.syspath_prepend(path)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    # As torchrun does: a fixed port may be taken, by another session of tests for example.
+    monkeypatch.setenv("MASTER_PORT", str(_free_port()))
     torch.multiprocessing.start_processes(
         _be_one, (function, folder, dict(os.environ)), nprocs=2, start_method="forkserver"
     )
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def fabric_of(precision, **strategy):

@@ -157,6 +157,38 @@ def test_an_encoder_may_be_gone_on_with(corpus, tmp_path):
     assert not torch.allclose(before["mask_embed"], after["mask_embed"], atol=1e-3)
 
 
+def test_front_end_and_encoder_of_a_run_need_not_be_given_again(corpus, tmp_path, capsys):
+    config = settings(seconds=0.5, embed_dim=24, depth=3, num_heads=3, patch=(8, 8))
+    config = replace(config, front_end=replace(config.front_end, hop_ms=20.0, mean=-3.0))
+    first = write_run(tmp_path / "first", config)
+    out = tmp_path / "second"
+    pretrain(corpus, out, "--init", first, recipe="eat-short", small=("--encoder.drop-path", "0.1"))
+    assert f"front end and encoder are as in {first}, apart from" in capsys.readouterr().err
+    ours = config_of(out)
+    assert ours.encoder == replace(config.encoder, drop_path=0.1)
+    assert (ours.front_end.hop_ms, ours.front_end.n_mels) == (20.0, 32)
+    # Mean and std are those of the new corpus.
+    assert ours.front_end.mean != -3.0
+
+
+def test_a_recipe_fits_its_heads_to_the_size_of_the_run(tmp_path):
+    config = replace(settings(), encoder=ViT.Config.of_size("nano"))
+    first = write_run(tmp_path / "first", config)
+    parsed = parse(["data2vec", "--out", "x", "--init", str(first)])
+    assert (parsed.size, parsed.training.encoder.depth) == ("nano", 4)
+    assert parsed.training.objective.target_layers == 4
+    assert (
+        parse(["m2d-short", "--out", "x", "--init", str(first)]).training.objective
+        == parse(["m2d-short", "--out", "x", "--size", "nano"]).training.objective
+    )
+
+
+def test_help_reads_no_weights(capsys):
+    with pytest.raises(SystemExit):
+        parse(["ssast", "--init", "nowhere", "--help"])
+    assert "--init" in capsys.readouterr().out
+
+
 def test_other_peoples_weights_may_be_gone_on_with(corpus, tmp_path, capsys):
     foreign = {name: value.float() for name, value in drawn(timm(16, 1, patches=16)).items()}
     torch.save({"model": foreign}, tmp_path / "mae.pth")
@@ -362,6 +394,7 @@ def test_an_init_with_other_ears_or_another_encoder_is_refused(corpus, tmp_path,
     ]
     ears = settings(depth=1)
     ears = replace(ears, front_end=replace(ears.front_end, hop_ms=20.0))
+    words[-1:] = ["--front-end.hop-ms", "10", "--init"]
     for name, config, message in (
         ("ears", ears, "front_end.hop_ms = 10.0 but"),
         ("encoder", settings(depth=1, embed_dim=32), "encoder settings do not fit the weights of"),

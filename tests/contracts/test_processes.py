@@ -91,7 +91,6 @@ def process(rank, folder):
     os.environ |= {
         "TORCHELASTIC_RUN_ID": "test",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29500",
     }
     return {
         (name, split): trained(

@@ -53,6 +53,14 @@ def test_every_format_lists_the_same_clips(tmp_path, name):
     assert content(load_corpus([tmp_path / name])) == expected
 
 
+def test_a_list_of_labels_has_one_label_an_item(tmp_path):
+    sound(tmp_path / "a.wav")
+    line = json.dumps({"path": "a.wav", "label": ["bang; crash", "hiss"]})
+    (tmp_path / "x.jsonl").write_text(line, encoding="utf-8")
+    (clip,) = load_corpus([tmp_path / "x.jsonl"]).clips
+    assert clip.labels == ("bang, crash", "hiss")
+
+
 def test_bad_json_lines_are_named_and_the_others_are_taken(tmp_path, capsys):
     sound(tmp_path / "a.wav")
     lines = [

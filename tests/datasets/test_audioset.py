@@ -56,6 +56,13 @@ def test_lists_are_read_with_their_quotes_and_names(root):
     ]
 
 
+def test_a_class_with_a_semicolon_in_its_name_is_one_label(root):
+    classes = root / "class_labels_indices.csv"
+    classes.write_text(classes.read_text().replace("Male speech,", "Male speech;"))
+    labels = [entry.label for entry in audioset.clips(root, "20k")]
+    assert labels[1] == "Male speech, man speaking"
+
+
 def test_20k_trains_on_the_balanced_list_alone(root):
     (root / "unbalanced_train_segments.csv").unlink()
     present = [(entry.path, entry.split) for entry in audioset.clips(root, "20k")]

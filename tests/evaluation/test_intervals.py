@@ -166,22 +166,54 @@ def true_precision(rate, distance):
 
 
 @pytest.mark.parametrize("distance", [0.5, 1.5, 3.0])
-@pytest.mark.parametrize(("classes", "positives"), [(1, 5), (5, 5), (5, 20)])
+@pytest.mark.parametrize("positives", [5, 10, 20])
+@pytest.mark.parametrize(
+    ("classes", "rate", "repeats"), [(1, 0.1, 150), (10, 0.1, 100), (50, 0.02, 50)]
+)
 def test_intervals_of_mean_ap_and_auc_cover_the_truth_with_few_positives(
-    classes, positives, distance
+    classes, rate, repeats, positives, distance
 ):
+    """All 54 cases of lab/intervals.md, where 300 repeats of each were run."""
     generator = np.random.default_rng([classes, positives, int(10 * distance)])
-    clips = 10 * positives
-    truth = {"mAP": true_precision(0.1, distance), "mAUC": float(norm.cdf(distance / 2**0.5))}
+    clips = round(positives / rate)
+    truth = {"mAP": true_precision(rate, distance), "mAUC": float(norm.cdf(distance / 2**0.5))}
     held = dict.fromkeys(truth, 0)
-    for _ in range(100):
-        positive = generator.random((clips, classes)) < 0.1
+    for _ in range(repeats):
+        positive = generator.random((clips, classes)) < rate
         positive[0] |= ~positive.any(axis=0)
         scores = generator.standard_normal((clips, classes)) + distance * positive
         for metric, value in truth.items():
             low, high = interval(shares_of(scores, positive, metric), "clip")
             held[metric] += low <= value <= high
-    assert min(held.values()) >= 85
+    assert min(held.values()) >= 0.86 * repeats
+
+
+@pytest.mark.parametrize("right", [0.5, 0.9])
+@pytest.mark.parametrize(
+    ("classes", "shrink", "clips"),
+    [(3, 1.0, 60), (3, 0.6, 60), (10, 1.0, 60), (3, 0.6, 300), (10, 1.0, 300), (10, 0.8, 300)],
+)
+def test_intervals_of_balanced_accuracy_and_macro_f1_cover_the_truth(classes, shrink, clips, right):
+    """Each class is rarer than the one before and mistaken for the next; six clips or more of each are expected."""
+    prior = shrink ** np.arange(classes)
+    prior /= prior.sum()
+    assert prior.min() * clips >= 6 - 1e-9
+    recall = np.linspace(min(1.0, right + 0.2), right, classes)
+    joint = np.diag(prior * recall) + np.roll(np.diag(prior * (1 - recall)), 1, axis=1)
+    f1 = 2 * np.diag(joint) / (prior + joint.sum(axis=0))
+    truth = {"balanced_accuracy": recall.mean(), "macro_f1": f1.mean()}
+    generator = np.random.default_rng([classes, clips, int(10 * shrink), int(10 * right)])
+    one_hot = np.eye(classes)
+    held = dict.fromkeys(truth, 0)
+    for _ in range(200):
+        true = generator.choice(classes, clips, p=prior)
+        wrong = generator.random(clips) >= recall[true]
+        predicted = (true + wrong) % classes
+        for metric, value in truth.items():
+            shares = shares_of(one_hot[predicted], one_hot[true] > 0, metric)
+            low, high = interval(shares, "clip")
+            held[metric] += low <= value <= high
+    assert min(held.values()) >= 174
 
 
 def test_a_perfect_ranking_is_not_certainty():

@@ -53,7 +53,6 @@ def process(rank, folder):
     os.environ |= {
         "TORCHELASTIC_RUN_ID": "test",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29500",
     }
     return [
         trained(folder / name, folder / "noise", strategy=name, accumulate=2)

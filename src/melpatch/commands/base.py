@@ -144,8 +144,10 @@ def _pretrain_defaults(arguments: list[str]) -> PretrainConfig:
         arguments[0],
         size=flag_value(arguments, "--size"),
         encoder=flag_value(arguments, "--encoder"),
-        init=flag_value(arguments, "--init"),
+        # Help needs no weights, which may have to be downloaded.
+        init=None if {"-h", "--help"} & {*arguments} else flag_value(arguments, "--init"),
         reading=read_reading(arguments),
+        trust_code=TRUST_CODE in arguments,
     )
 
 

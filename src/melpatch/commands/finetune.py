@@ -27,8 +27,12 @@ def parse(arguments: list[str]) -> Config:
 def _defaults(arguments: list[str]) -> Config:
     encoder_from = flag_value(arguments, "--encoder-from")
     head = flag_value(arguments, "--head")
+    init = flag_value(arguments, "--init")
+    # Help needs no weights, which may have to be downloaded.
+    if init is None or {"-h", "--help"} & {*arguments}:
+        init = SCRATCH
     return finetune_defaults(
-        flag_value(arguments, "--init") or SCRATCH,
+        init,
         recipe=flag_value(arguments, "--recipe") or "finetune",
         size=flag_value(arguments, "--size"),
         encoder=flag_value(arguments, "--encoder"),

@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from melpatch.data.row import Line
+from melpatch.data.row import Line, one_label
 from melpatch.errors import DataError
 from melpatch.opening import LOG_BYTES, read_bytes
 
@@ -100,5 +100,5 @@ def cell(value: Any) -> str | None:
     if isinstance(value, bool | int | float):
         return str(value)
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
-        return ";".join(map(str, value))
+        return ";".join(one_label(str(item)) for item in value)
     return None

@@ -97,6 +97,11 @@ def split_labels(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label.strip() for label in cell.split(";") if label.strip()))
 
 
+def one_label(name: str) -> str:
+    """Return the name of a class as one label: ``;``, which separates labels, becomes ``,``."""
+    return name.replace(";", ",")
+
+
 def with_usual_splits(rows: Sequence[Row]) -> tuple[list[Row], str]:
     """Return rows with the usual names of their splits, and in words which names these replace."""
     counts = Counter(row.split for row in rows)

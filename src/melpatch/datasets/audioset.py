@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from melpatch.data.row import one_label
 from melpatch.data.sources import sound_files
 from melpatch.datasets.base import Card, Entry, write_lines, write_noises
 from melpatch.opening import LOG_BYTES, open_text, read_text
@@ -39,7 +40,7 @@ def clips(root: Path, subset: str) -> list[Entry]:
     Their labels are the display names of the classes.
     """
     with open_text(root / _CLASSES) as file:
-        names = {row["mid"]: row["display_name"] for row in csv.DictReader(file)}
+        names = {row["mid"]: one_label(row["display_name"]) for row in csv.DictReader(file)}
     train = [_BALANCED]
     if subset.startswith("2m"):
         train.append(_UNBALANCED)

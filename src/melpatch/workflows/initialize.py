@@ -8,6 +8,7 @@ from melpatch import registry
 from melpatch.audio.logmel import LogMel
 from melpatch.checkpoint import load_into
 from melpatch.config import check, owner
+from melpatch.encoders.vit import SIZES
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Published, Reading, published_settings, start_from_weights
 from melpatch.nn.positions import Resize
@@ -167,6 +168,36 @@ def sized_as_published(
     front_end = _padded_as(published.front_end, recipe.front_end)
     kept = published.encoder.with_recipe(recipe.encoder)
     return replace(recipe, front_end=front_end, encoder=_of_size(kept, size))
+
+
+def as_run(recipe: RunConfig, run: RunConfig, *, size: str | None = None) -> RunConfig:
+    """Return a pretraining recipe with the front end and the encoder of the run it starts from.
+
+    What depends on the corpus (mean, std, padding) and what belongs to training (drop path) stays
+    the recipe's. A recipe with another kind of encoder is returned as it is.
+
+    Args:
+        recipe: the settings of the recipe.
+        run: those of the run.
+        size: the size that the user gave, which must be that of the run.
+    """
+    if type(run.encoder) is not type(recipe.encoder):
+        return recipe
+    of_corpus = {name: getattr(recipe.front_end, name) for name in OF_A_CORPUS}
+    encoder = run.encoder.with_recipe(recipe.encoder)
+    return replace(
+        recipe,
+        front_end=replace(run.front_end, **of_corpus),
+        encoder=_of_size(encoder, size),
+    )
+
+
+def named_size(encoder: Any) -> str | None:
+    """Return the name of the size that an encoder has, such as nano; None if it has none."""
+    for size in SIZES:
+        if _of_size(encoder, size) == encoder:
+            return size
+    return None
 
 
 def _published_for(init: str | None, reading: Reading, encoder: str | None) -> Published | None:

@@ -76,6 +76,7 @@ def pretrain(
             encoder=kind,
             init=_path(settings.get("init")),
             reading=_reading(settings, of_encoder),
+            trust_code=trust_code,
         )
     if recipe in (None, AUTO):
         recipe = base.recipe

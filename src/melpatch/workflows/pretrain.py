@@ -15,7 +15,7 @@ from melpatch.interop.base import Axes, Channels, Reading
 from melpatch.nn.positions import Resize
 from melpatch.progress import notice
 from melpatch.recipes.base import clips_to_measure, recipe_settings
-from melpatch.training.config import RunConfig, build
+from melpatch.training.config import RunConfig, build, read_settings
 from melpatch.training.health import EmbeddingHealth
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
@@ -31,7 +31,13 @@ from melpatch.workflows.corpus import (
     tell_about_sound,
     without_splits,
 )
-from melpatch.workflows.initialize import initialize_encoder, is_run, sized_as_published
+from melpatch.workflows.initialize import (
+    as_run,
+    initialize_encoder,
+    is_run,
+    named_size,
+    sized_as_published,
+)
 from melpatch.workflows.runs import describe_objective, reopen
 
 
@@ -50,8 +56,8 @@ class PretrainConfig:
     """Kind of encoder: vit, beats, cnn14 or byol_a (melpatch list encoders); by default the
     recipe's."""
     init: str | None = None
-    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from; by
-    default random weights."""
+    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from; front
+    end and encoder are as there, unless flags say otherwise; by default random weights."""
     init_channels: Channels = "sum"
     """How the three input channels of an image model in --init become one."""
     init_axes: Axes | None = None
@@ -90,6 +96,7 @@ def pretrain_defaults(
     encoder: str | None = None,
     init: str | None = None,
     reading: Reading | None = None,
+    trust_code: bool = False,
 ) -> PretrainConfig:
     """Return the config of a recipe, without data and ``out``.
 
@@ -97,21 +104,30 @@ def pretrain_defaults(
         recipe: recipe, objective, or ``package.module:Class``.
         size: size of the encoder; None is tiny, or that of the weights.
         encoder: kind of encoder; None takes the recipe's.
-        init: run folder, weight file or Hub repository; a run is only checked here.
+        init: run folder, weight file or Hub repository, whose front end and encoder are taken.
         reading: how weights of other code are read.
+        trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
         CheckpointError: a weight file cannot be read.
         ConfigError: there is no such recipe, it needs labels, or ``init`` names no weights.
     """
-    training = recipe_settings(recipe, size or "tiny", encoder, with_labels=False)
     reading = reading or Reading()
-    if init is not None and not is_run(init):
+    run = None
+    chosen_size = size or "tiny"
+    if init is not None and is_run(init):
+        run = read_settings(Path(init), trust_code=trust_code)
+        # Some recipes fit their heads to the size of the encoder.
+        chosen_size = size or named_size(run.encoder) or "tiny"
+    training = recipe_settings(recipe, chosen_size, encoder, with_labels=False)
+    if run is not None:
+        training = as_run(training, run, size=size)
+    elif init is not None:
         training = sized_as_published(training, init, reading, size=size, encoder=encoder)
     return PretrainConfig(
         recipe=recipe,
         out=Path(),
-        size=size or "tiny",
+        size=chosen_size,
         encoder=encoder,
         init=init,
         init_axes=reading.axes,
@@ -143,6 +159,8 @@ def pretrain(config: PretrainConfig) -> Run:
             training = within_budget(training, corpus, config.budget, started)
     objective = build(training)
     if config.init is not None and not (run and run.newest):
+        if is_run(config.init):
+            notice(f"front end and encoder are as in {config.init}, apart from what flags say")
         initialize_encoder(
             objective,
             config.init,

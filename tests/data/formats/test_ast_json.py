@@ -41,6 +41,16 @@ def test_without_names_the_ids_are_the_labels(tmp_path, capsys):
     assert "the labels are ids, for want of the names" in capsys.readouterr().err
 
 
+def test_a_class_with_a_semicolon_in_its_name_is_one_label(tmp_path):
+    write_wavs(tmp_path, [0])
+    (tmp_path / "class_labels_indices.csv").write_text(
+        'index,mid,display_name\n0,/m/a,"Bang; crash"\n1,/m/b,"Bang, crash"\n2,/m/c,Hiss\n'
+    )
+    path = listed(tmp_path / "x.json", [{"wav": "0.wav", "labels": "/m/a,/m/c"}])
+    (clip,) = load_corpus([path]).clips
+    assert clip.labels == ("Bang, crash (/m/a)", "Hiss")
+
+
 def test_bad_entries_are_named_and_the_others_are_taken(tmp_path):
     write_wavs(tmp_path, [0])
     (tmp_path / "class_labels_indices.csv").write_text(CLASSES)

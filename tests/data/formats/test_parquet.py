@@ -89,6 +89,16 @@ def test_lists_of_classes_and_another_column_of_labels(tmp_path, capsys):
     assert [clip.labels for clip in corpus.clips] == [("y",), ("x",)]
 
 
+@pytest.mark.parametrize("tags", [[0, 1], [[0, 1], [1]]], ids=["numbers", "lists"])
+def test_a_class_with_a_semicolon_in_its_name_is_one_label(tmp_path, tags):
+    columns = {"audio": pa.array([wav(0), wav(1)]), "tags": pa.array(tags)}
+    feature = {"_type": "ClassLabel", "names": ["bang; crash", "y"]}
+    if isinstance(tags[0], list):
+        feature = {"_type": "List", "feature": feature}
+    file = write_parquet(tmp_path / "x.parquet", columns, {"tags": feature})
+    assert load_corpus([file], label_column="tags").labels == ("bang, crash", "y")
+
+
 @pytest.mark.parametrize(
     ("name", "split"),
     [

@@ -13,7 +13,7 @@ from typing import Any
 
 from melpatch.data.formats.base import Format, split_of_file
 from melpatch.data.json_tables import whole_json
-from melpatch.data.row import LABEL, PATH, Line, Table
+from melpatch.data.row import LABEL, PATH, Line, Table, one_label
 from melpatch.errors import DataError
 from melpatch.opening import LOG_BYTES, open_text, read_bytes
 
@@ -62,7 +62,7 @@ def _read_classes(path: Path) -> dict[str, str]:
     """Return the names of classes by their ids; a name of several classes has the id behind it."""
     try:
         with open_text(path) as file:
-            names = {row["mid"]: row["display_name"] for row in csv.DictReader(file)}
+            names = {row["mid"]: one_label(row["display_name"]) for row in csv.DictReader(file)}
     except (KeyError, csv.Error) as error:
         problem = f"not a list of classes ({error}); the columns are index, mid, display_name"
         raise DataError(f"{path}: {problem}") from error

@@ -20,7 +20,7 @@ from melpatch.data.formats.base import Format, split_of_file, visible_files
 from melpatch.data.parquet import ENDING, MAGIC, is_parquet
 from melpatch.data.parquet import Parquet as ParquetFile
 from melpatch.data.parquet_sound import SoundColumn, features_of, sound_column, sounds
-from melpatch.data.row import LABEL, MEMBER, PACKED_COLUMNS, PATH, Line, Table
+from melpatch.data.row import LABEL, MEMBER, PACKED_COLUMNS, PATH, Line, Table, one_label
 from melpatch.errors import DataError, shortened
 from melpatch.progress import track
 
@@ -109,7 +109,7 @@ def _classes(feature: Any) -> list[str]:
     known = feature.get("names")
     if feature.get("_type") != "ClassLabel" or not isinstance(known, list):
         return []
-    return [str(name) for name in known]
+    return [one_label(str(name)) for name in known]
 
 
 def _is_cell(field: Any, classes: dict[str, list[str]]) -> bool:
@@ -212,7 +212,7 @@ def _cell(value: Any, classes: Sequence[str]) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        cells = [_cell(item, classes) for item in value[:_LONGEST_CELL]]
+        cells = [one_label(_cell(item, classes)) for item in value[:_LONGEST_CELL]]
         length = sum(map(len, cells)) + len(cells)
     elif classes and isinstance(value, int):
         if not _UNKNOWN_CLASS <= value < len(classes):
