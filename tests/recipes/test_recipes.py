@@ -13,6 +13,7 @@ from tiny_runs import noises
 from melpatch import recipes as folder
 from melpatch.audio.logmel import LogMel
 from melpatch.config import from_dict, owner, to_toml
+from melpatch.encoders.byol_a import BYOLA, WIDTHS
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import SIZES, ViT
 from melpatch.errors import ConfigError
@@ -81,6 +82,8 @@ def test_every_recipe_builds_and_can_be_trained(name, size):
     objective.begin(plan_of(config))
     if isinstance(config.encoder, CNN14.Config):
         assert config.encoder.width == CNN14.Config.of_size(size).width
+    elif isinstance(config.encoder, BYOLA.Config):
+        assert config.encoder.output == WIDTHS[size]
     else:
         assert objective.encoder.embed_dim == SIZES[size]["embed_dim"]
         assert objective.encoder.num_layers == SIZES[size]["depth"]
@@ -458,6 +461,8 @@ def narrowed(name):
     narrow = {"embed_dim": 12, "depth": 1, "num_heads": 1}
     if isinstance(config.encoder, CNN14.Config):
         narrow = {"width": 1}
+    elif isinstance(config.encoder, BYOLA.Config):
+        narrow = {"channels": 2, "hidden": 4, "output": 4}
     return fitted(
         replace(
             config,
@@ -613,3 +618,55 @@ def test_matpac_has_audiosets_mean_and_std(name):
     config = recipe(name)("base")
     assert (config.front_end.mean, config.front_end.std) == (-7.056, 4.193)
     assert clips_to_measure(config) == 0
+
+
+BYOL_PRETRAINING = {
+    "byol_a": ("adam", 3e-4, (0.9, 0.999), 0.0, None, 0, 100, 256, 0.99, None),
+    "byol_a_v2": ("adam", 1e-4, (0.9, 0.999), 0.0, None, 0, 100, 256, 0.99, None),
+    "atst_clip": ("adamw", 1.2e-3, (0.9, 0.999), 0.04, 0.4, 15_860, 318_000, 1536, 0.9995, 1.0),
+    "atst_frame": ("adamw", 2.7e-4, (0.9, 0.999), 0.04, 0.4, 16_590, 398_160, 864, 0.9996, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", BYOL_PRETRAINING)
+def test_published_byol_has_the_published_numbers(name):
+    config = recipe(name)("base")
+    train = config.train
+    length = train.steps or train.epochs
+    momentum = config.objective.momentum
+    assert BYOL_PRETRAINING[name] == (
+        train.optimizer,
+        pytest.approx(train.lr),
+        train.betas,
+        train.weight_decay,
+        train.weight_decay_end,
+        pytest.approx(train.lr_warmup * length),
+        length,
+        config.loader.batch_size,
+        momentum.start,
+        momentum.end,
+    )
+    assert (config.objective.hidden_dim, config.objective.projection) == (4096, 256)
+    assert config.objective.directions == ("sum" if name.startswith("byol_a") else "mean")
+    floor = 1e-6 if name.startswith("atst") else 0.0
+    assert train.lr * train.lr_floor == pytest.approx(floor)
+    assert momentum.curve == ("cosine" if name.startswith("atst") else "linear")
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "columns"), [("atst_clip", 601, 150), ("atst_frame", 1001, 250)]
+)
+def test_atst_has_the_published_tokens(name, frames, columns):
+    config = recipe(name)("base")
+    objective = built(fitted(config))
+    seconds = objective.input_seconds(config.objective, config.loader.seconds)
+    assert objective.front_end.frames(round(seconds * 16000)) == frames
+    assert objective.encoder.grid.count(frames) == columns
+
+
+@pytest.mark.parametrize(("name", "width"), [("byol_a", 2048), ("byol_a_v2", 3072)])
+def test_byol_a_has_the_published_pieces_and_width(name, width):
+    config = recipe(name)("base")
+    objective = built(config)
+    assert objective.front_end.frames(round(config.loader.seconds * 16000)) == 96
+    assert objective.pooled_dim == width

@@ -164,19 +164,22 @@ class ViewObjective(Objective):
 
     def encode(self, batch: Batch, step: int) -> Rows:
         """Return a vector of each view of each clip; by default both views in one pass."""
+        first, second = self.pooled(self.both_views(batch, step), self.encoder).chunk(2)
+        return Rows(torch.stack([first, second], dim=1), batch.keys)
+
+    def both_views(self, batch: Batch, step: int) -> Features:
+        """Return the first views of all clips, then the second ones."""
         views = [self.view(batch, step, number) for number in range(2)]
-        both = self.with_valid(
+        return self.with_valid(
             torch.cat([view.spectrogram for view in views]),
             torch.cat([view.frames for view in views]),
             min(view.shortest for view in views),
         )
-        first, second = self.pooled(both).chunk(2)
-        return Rows(torch.stack([first, second], dim=1), batch.keys)
 
-    def pooled(self, features: Features) -> Float[Tensor, "clip dim"]:
-        """Return the pooled vector of each input, in float32 at least."""
-        encoded = self.encoder(features.spectrogram, features.valid)
-        rows = self.encoder.grid.rows
+    def pooled(self, features: Features, encoder: Encoder) -> Float[Tensor, "clip dim"]:
+        """Return the pooled vector that an encoder makes of each input, in float32 at least."""
+        encoded = encoder(features.spectrogram, features.valid)
+        rows = encoder.grid.rows
         return pool(encoded.patches, encoded.cls, features.valid, rows, self.config.pooling)
 
     def view(self, batch: Batch, step: int, number: int) -> Spectrograms:
