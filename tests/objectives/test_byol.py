@@ -9,7 +9,8 @@ from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.ema import Momentum
 from melpatch.objectives.base import Plan
-from melpatch.objectives.byol import BYOL, crossed_loss
+from melpatch.objectives.bootstrap import crossed_loss
+from melpatch.objectives.byol import BYOL
 from melpatch.training.config import RunConfig, build
 
 FRAMES = (48, 20, 31, 36)

@@ -25,11 +25,11 @@ from melpatch.nn.masked import at_least_float32
 from melpatch.nn.masking import Masking, Subset
 from melpatch.nn.whole_step import Rows
 from melpatch.objectives.base import Features, Picture, Plan, Spectrograms
-from melpatch.objectives.byol import BYOL
+from melpatch.objectives.bootstrap import BootstrapConfig, BootstrapObjective
 from melpatch.objectives.masked import MaskedObjective
 
 
-class ATSTFrame(MaskedObjective, BYOL):
+class ATSTFrame(MaskedObjective, BootstrapObjective):
     """Prediction of a momentum teacher's frames at hidden places (section III-B of the paper).
 
     A frame is a token: with patches as high as the spectrogram, all mel bins of some frames.
@@ -42,7 +42,7 @@ class ATSTFrame(MaskedObjective, BYOL):
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(BYOL.Config):
+    class Config(BootstrapConfig):
         """Settings of ATST-Frame."""
 
         augment: ViewAugment.Config = field(
@@ -90,7 +90,7 @@ class ATSTFrame(MaskedObjective, BYOL):
         Raises:
             ConfigError: they are.
         """
-        BYOL.check_plan(self, plan)
+        BootstrapObjective.check_plan(self, plan)
         MaskedObjective.check_plan(self, plan)
 
     def view(self, batch: Batch, step: int, number: int) -> Spectrograms:
