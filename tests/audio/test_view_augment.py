@@ -2,7 +2,9 @@ import math
 
 import pytest
 import torch
+from float64_on_device import Float64OnDevice
 
+from melpatch.audio import view_augment
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.view_augment import ViewAugment
 from melpatch.config import from_dict, to_dict
@@ -113,6 +115,44 @@ def test_waves_are_the_same_alone_and_padded(settings, garbage):
         )
 
 
+@of_waves
+@pytest.mark.parametrize("garbage", [0.0, math.nan])
+def test_a_batch_at_once_is_what_one_clip_after_the_other_is(settings, garbage, monkeypatch):
+    """Of which devices other than a CPU take the first."""
+    one_by_one = view_of_waves(settings, waves(garbage))
+    monkeypatch.setattr(view_augment, "_one_by_one", view_augment._batched)
+    at_once = view_of_waves(settings, waves(garbage))
+    torch.testing.assert_close(at_once, one_by_one, rtol=0, atol=2e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["polarity", "pitch", "high_pass", "fade", "burst"])
+def test_a_batch_at_once_changes_the_chosen_clips_only(name, monkeypatch):
+    wave = 0.1 * torch.randn(60, 700, generator=torch.Generator().manual_seed(0))
+    lengths = torch.full((60,), 700)
+    augment = ViewAugment(ViewAugment.Config(**{name: 0.5}), FRONT_END)
+    draw = {"seed": 0, "step": 0, "view": 0}
+    one_by_one = augment.wave(wave, lengths, torch.arange(60), **draw)
+    monkeypatch.setattr(view_augment, "_one_by_one", view_augment._batched)
+    at_once = augment.wave(wave, lengths, torch.arange(60), **draw)
+    unchanged = (at_once == wave).all(dim=1)
+    assert torch.equal(unchanged, (one_by_one == wave).all(dim=1))
+    assert 10 < unchanged.sum() < 50
+
+
+def test_devices_need_no_float64_and_are_not_waited_for():
+    # A tensor on the meta device has no value that could be asked for.
+    augment = ViewAugment(ViewAugment.Config(**ALL_WAVES, **ALL_SPECTROGRAMS), FRONT_END)
+    draw = {"seed": 0, "step": 0, "view": 0}
+    lengths, frames, partners, keys = (x.to("meta") for x in (LENGTHS, FRAMES, PARTNERS, KEYS))
+    with Float64OnDevice() as dtypes:
+        wave = augment.wave(waves().to("meta"), lengths, keys, **draw)
+        spectrogram = spectrograms().to("meta")
+        spectrogram = augment.spectrogram(spectrogram, frames, partners, keys, **draw)
+    assert wave.shape == (4, 8000)
+    assert spectrogram.shape == (4, 20, 60)
+    assert dtypes.operators == []
+
+
 @of_spectrograms
 @pytest.mark.parametrize("garbage", [7.0, math.nan])
 def test_spectrograms_do_not_depend_on_padding(settings, garbage):
@@ -150,6 +190,33 @@ def test_whether_and_how_much_are_independent():
     assert ratio.min() < 1
     assert ratio.max() > 19
     assert abs(float(ratio.mean()) - 10) < 1
+
+
+def test_rates_and_semitones_are_drawn_in_their_ranges(monkeypatch):
+    drawn = []
+
+    def noted(wave, lengths, rate, pitch, sample_rate):
+        drawn.append((float(rate), 12 * math.log2(float(pitch)), sample_rate))
+        return wave
+
+    monkeypatch.setattr(view_augment, "play", noted)
+    augment = ViewAugment(ViewAugment.Config(stretch=0.7, pitch=0.6), FRONT_END)
+    lengths = torch.full((1000,), 3)
+    augment.wave(torch.ones(1000, 3), lengths, torch.arange(1000), seed=0, step=0, view=0)
+    # Clips with neither are left out: 0.3 x 0.4.
+    assert 840 < len(drawn) < 920
+    rates = torch.tensor([rate for rate, _, _ in drawn if rate != 1])
+    semitones = torch.tensor([semitone for _, semitone, _ in drawn if semitone])
+    assert 650 < len(rates) < 750
+    assert 550 < len(semitones) < 650
+    assert 0.7 <= rates.min() < 0.72
+    assert 1.28 < rates.max() <= 1.3001
+    assert -4.001 < semitones.min() < -3.9
+    assert 3.9 < semitones.max() < 4.001
+    assert {rate for _, _, rate in drawn} == {16000}
+    # Whether and how much are independent of each other.
+    assert abs(float(semitones.mean())) < 0.35
+    assert abs(float(rates.mean()) - 1) < 0.03
 
 
 def test_polarity_is_the_sign():

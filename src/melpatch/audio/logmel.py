@@ -263,7 +263,7 @@ class LogMel(nn.Module):
         wave = wave.to(torch.promote_types(wave.dtype, torch.float32))
         # On a CPU a whole batch exceeds the cache: one clip at a time is several times as fast.
         compute = self._clip_by_clip if wave.device.type == "cpu" else self._batched
-        with _full_precision(wave.device.type):
+        with full_precision(wave.device.type):
             spectrogram = compute(wave, lengths)
         if self.config.padding == "masked":
             return spectrogram, self.frames(lengths)
@@ -362,7 +362,7 @@ class LogMel(nn.Module):
         return F.pad(wave, (0, max(0, config.win_length - wave.shape[-1])))
 
 
-def _full_precision(device_type: str) -> AbstractContextManager[object]:
+def full_precision(device_type: str) -> AbstractContextManager[object]:
     """Return a context without autocast, which the meta device does not have."""
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)

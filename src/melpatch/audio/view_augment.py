@@ -22,7 +22,7 @@ from melpatch.audio.augment import beta_gain, gain, noise, pixel_noise, roll
 from melpatch.audio.energy_mixing import mix_energies
 from melpatch.audio.fades import fade, linear_fader, noise_burst, still_sounds
 from melpatch.audio.filters import LOWEST_HZ, band_stop, high_pass
-from melpatch.audio.logmel import LogMel
+from melpatch.audio.logmel import LogMel, full_precision
 from melpatch.audio.phase_vocoder import play
 from melpatch.audio.random_resize_crop import random_resize_crop
 from melpatch.config import check
@@ -173,7 +173,7 @@ class ViewAugment:
         def state(name: str) -> PerClip:
             return stream(seed, f"view {view}/{name}", keys, step)
 
-        with torch.autocast(wave.device.type, enabled=False):
+        with full_precision(wave.device.type):
             if self.config.roll:
                 wave = roll(wave, lengths, state("roll"), self.config.roll)
             if self.config.gain_beta:
@@ -214,7 +214,7 @@ class ViewAugment:
         def state(name: str) -> PerClip:
             return stream(seed, f"view {view}/{name}", keys, step)
 
-        with torch.autocast(spectrogram.device.type, enabled=False):
+        with full_precision(spectrogram.device.type):
             if config.mix:
                 most = config.mix
                 spectrogram = mix_energies(
@@ -288,14 +288,27 @@ def _where(
 ) -> Wave:
     """Return the waves with a change made to the chosen clips, but where it leaves silence."""
     if wave.device.type == "cpu":
-        # There the others cost time, and one clip after the other fits into the cache.
-        out = wave.clone()
-        for row in chosen.nonzero()[:, 0].tolist():
-            own = (slice(row, row + 1), slice(int(lengths[row])))
-            clip = (wave[own], lengths[own[0]])
-            changed = change(*clip, state[own[0]])
-            out[own] = torch.where(still_sounds(changed, *clip), changed, wave[own])
-        return out
+        # There the clips that are not chosen cost time, and a clip fits into the cache.
+        return _one_by_one(chosen, change, wave, lengths, state)
+    return _batched(chosen, change, wave, lengths, state)
+
+
+def _one_by_one(
+    chosen: Bool[Tensor, " clip"], change: Change, wave: Wave, lengths: PerClip, state: PerClip
+) -> Wave:
+    out = wave.clone()
+    for row in chosen.nonzero()[:, 0].tolist():
+        rows = slice(row, row + 1)
+        samples = int(lengths[row])
+        own = wave[rows, :samples]
+        alone = torch.ones(1, dtype=torch.bool)
+        out[rows, :samples] = _batched(alone, change, own, lengths[rows], state[rows])
+    return out
+
+
+def _batched(
+    chosen: Bool[Tensor, " clip"], change: Change, wave: Wave, lengths: PerClip, state: PerClip
+) -> Wave:
     changed = change(wave, lengths, state)
     return torch.where(chosen[:, None] & still_sounds(changed, wave, lengths), changed, wave)
 
