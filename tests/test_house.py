@@ -43,6 +43,7 @@ FLOORS = {
             "placeholders",
             "outputs",
             "default_dtype",
+            "markup",
         },
         {"registry", "only_writer", "unchanged"},
         {"config", "flags"},
@@ -56,7 +57,10 @@ FLOORS = {
     # A search is over what a run computes; the heads that people teach are kept as evaluation keeps probes.
     "use of a run": [{"inference"}, {"recipes", "plots", "sklearn"}, {"evaluation"}, {"search"}],
     "workflows": [{"workflows"}],
-    "protocols, comparison and export": [{"protocols", "comparison", "export"}, {"targets"}],
+    "protocols, comparison and export": [
+        {"protocols", "comparison", "export"},
+        {"targets", "reports"},
+    ],
     "commands": [{"commands"}, {"cli"}, {"__main__"}],
 }
 LEVELS = [level for floor in FLOORS.values() for level in floor]

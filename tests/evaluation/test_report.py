@@ -59,7 +59,8 @@ def test_titles_have_the_majority_rate_and_the_balanced_accuracy(asked, monkeypa
     titles = []
     for kind in ("confusion", "per_class"):
         monkeypatch.setattr(
-            f"melpatch.evaluation.report.{kind}", lambda *given: titles.append(given[-1])
+            f"melpatch.evaluation.pictures.{kind}",
+            lambda path, **given: titles.append(given["title"]),
         )
     record = score(KNN(), asked)
     metrics = record["metrics"]

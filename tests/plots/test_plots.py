@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from melpatch.audio.logmel import LogMel
 from melpatch.colours import class_colours
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.nn.latent import LatentMaps
@@ -29,7 +30,7 @@ from melpatch.plots.latent import prediction_maps, view_masks
 from melpatch.plots.per_class import per_class
 from melpatch.plots.pseudo_labels import pseudo_labels
 from melpatch.plots.reliability import reliability_diagram
-from melpatch.plots.spectrogram import reconstruction
+from melpatch.plots.spectrogram import masked_errors, reconstruction, spectrogram
 
 pytestmark = pytest.mark.usefixtures("draws")
 
@@ -107,6 +108,39 @@ def test_a_picture_is_a_png_of_a_sensible_size(tmp_path, draw):
     assert 600 <= width <= 2000
 
 
+def with_errors(given):
+    return f"reconstruction: error 81.00, of the mean {masked_errors(given)[1]:.2f}"
+
+
+def test_the_error_stands_beside_that_of_the_mean_of_what_is_visible():
+    """Of the upper bin one pixel of three is masked, of the lower one all: it has the mean of all visible ones."""
+    clean = torch.tensor([[1.0, 2.0, 4.0], [10.0, 10.0, 10.0]])
+    masked = torch.tensor([[True, False, False], [True, True, True]])
+    given = Picture(clean, clean, masked, clean + 2)
+    error, of_mean = masked_errors(given)
+    assert error == pytest.approx(4)
+    assert of_mean == pytest.approx(((3 - 1) ** 2 + 3 * (3 - 10) ** 2) / 4)
+    assert masked_errors(given._replace(reconstruction=None)) is None
+    assert masked_errors(given._replace(masked=torch.zeros(2, 3, dtype=torch.bool))) is None
+    assert masked_errors(given._replace(masked=torch.ones(2, 3, dtype=torch.bool))) is None
+
+
+def test_an_axis_in_hz_marks_octaves_where_the_filters_have_them(tmp_path, drawn):
+    front_end = LogMel.Config(sample_rate=16000, n_mels=64)
+    values = np.random.default_rng(0).normal(size=(64, 30))
+    spectrogram(tmp_path / "x.png", values, front_end, start=2.0, title="a bird")
+    panel = drawn[0].axes[0]
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names == ["125", "500", "1k", "2k", "4k", "8k"]  # 250 has no room
+    assert panel.get_ylabel() == "frequency (Hz)"
+    assert panel.get_xlim() == pytest.approx((2, 2.3))
+    # A tone is loudest in the bin in which its frequency is marked.
+    log_mel = LogMel(front_end)
+    for hz, place in zip((500, 1000, 2000, 4000), panel.get_yticks()[1:5], strict=True):
+        tone = torch.sin(2 * torch.pi * hz * torch.arange(4000) / 16000)
+        assert abs(int(log_mel(tone).mean(dim=1).argmax()) + 0.5 - place) <= 1
+
+
 def titles(panels):
     return [panel.get_title(loc="left") for panel in panels]
 
@@ -124,7 +158,7 @@ def test_three_spectrograms_share_scale_and_axes(tmp_path, drawn, frames, grid):
         assert image.origin == "lower"
     assert len({image.get_clim() for image in images}) == 1
     assert images[0].get_clim() == pytest.approx(np.percentile(given.clean, (0.5, 99.9)))
-    assert titles(panels) == ["clean", "masked (50%)", "reconstruction"]
+    assert titles(panels) == ["clean", "masked (50%)", with_errors(given)]
     assert panels[2].get_xlabel() == "time (s)"
     assert panels[0].get_ylabel() == "mel bin"
     assert drawn[0].get_suptitle() == "a clip"
@@ -136,7 +170,7 @@ def test_a_mask_that_other_values_cover_has_a_panel_of_its_own(tmp_path, drawn, 
     reconstruction(tmp_path / "x.png", given, seconds_per_frame=0.02)
     *panels, _ = drawn[0].axes
     assert panels[0].get_gridspec().get_geometry() == grid
-    assert titles(panels) == ["clean", "corrupted", "mask (50%)", "reconstruction"]
+    assert titles(panels) == ["clean", "corrupted", "mask (50%)", with_errors(given)]
     clean, corrupted, mask, rebuilt = (panel.images[0] for panel in panels)
     for values, image in zip(
         (given.clean, given.input, given.reconstruction), (clean, corrupted, rebuilt), strict=True

@@ -54,6 +54,24 @@ def mel_filters(
     return np.pad(height * triangles, [(0, 0), (0, 1)])
 
 
+def mel_position(
+    scale: MelScale, hz: float, *, n_mels: int, low_hz: float, high_hz: float
+) -> float:
+    """Return where a frequency lies among the mel bins: i + 0.5 is the centre of bin i, from 0.
+
+    Args:
+        scale: as for :func:`mel_filters`, and so are the others.
+        hz: the frequency.
+        n_mels: number of mel bins.
+        low_hz: lower edge of the lowest mel bin.
+        high_hz: upper edge of the highest mel bin.
+    """
+    to_mel = _slaney if scale == "slaney" else _htk
+    # Corner i + 1 of n_mels + 2 equal steps is the centre of bin i.
+    step = (to_mel(high_hz) - to_mel(low_hz)) / (n_mels + 1)
+    return float((to_mel(hz) - to_mel(low_hz)) / step - 0.5)
+
+
 def _htk(hz: Any) -> Any:
     """Return HTK's mels, with the natural logarithm as in Kaldi."""
     return 1127.0 * np.log1p(hz / 700.0)

@@ -1,6 +1,7 @@
 """Decode clips from files, parts of files, and local or remote shards."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from math import inf
 from typing import TypeVar
@@ -66,6 +67,28 @@ def decode_windows(
         return chain(first, windows)
 
     return with_source(clip, open_windows)
+
+
+def loudest(clip: Clip, seconds: float, sample_rate: int) -> Clip:
+    """Return the loudest part of a clip that is no longer than ``seconds``, in steps of a half of it.
+
+    A clip that is no longer is returned as it is, unread.
+
+    Raises:
+        AudioError: as :func:`decode`.
+    """
+    if clip.duration <= seconds:
+        return clip
+    most = -1.0
+    start = clip.start
+    length = seconds
+    for offset, wave in decode_windows(clip, seconds, seconds / 2, sample_rate):
+        energy = float(np.square(wave, dtype=np.float64).sum())
+        if energy > most:
+            most = energy
+            start = clip.start + offset
+            length = min(seconds, len(wave) / sample_rate)
+    return replace(clip, start=start, duration=length)
 
 
 def with_source(clip: Clip, action: Callable[[Source], T]) -> T:

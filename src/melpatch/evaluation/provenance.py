@@ -72,7 +72,7 @@ def describe_initialisation(job: EvaluationJob) -> str:
     """Return in words what weights are scored."""
     if job.random_weights:
         return "random weights"
-    return f"trained from {_init_of(job.run) or 'random weights'}"
+    return f"trained from {init_of(job.run) or 'random weights'}"
 
 
 def _ancestry(run: Path) -> Iterable[str]:
@@ -81,11 +81,11 @@ def _ancestry(run: Path) -> Iterable[str]:
     weights: str | None = str(run)
     while weights is not None and weights not in seen:
         seen[weights] = None
-        weights = _init_of(Path(weights))
+        weights = init_of(Path(weights))
     return seen
 
 
-def _init_of(run: Path) -> str | None:
+def init_of(run: Path) -> str | None:
     """Return the run or weights that a run started from; None for random weights, or where it did not note it."""
     path = run / COMMAND
     if not path.exists():

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from melpatch.evaluation.against import describe_difference
 from melpatch.evaluation.floors import Floor, describe_floor, measure_floors
 from melpatch.evaluation.intervals import describe_intervals
 from melpatch.evaluation.job import EvaluationJob
-from melpatch.evaluation.majority import describe_collapse, score_in_words
+from melpatch.evaluation.majority import describe_collapse
 from melpatch.evaluation.metrics import BASELINES
+from melpatch.evaluation.pictures import NAMES, pictures_of
 from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.provenance import describe_initialisation, trained_on
@@ -27,15 +28,14 @@ from melpatch.evaluation.summary import summarize
 from melpatch.evaluation.temperature import calibration_entry
 from melpatch.evaluation.trials import TrialResult
 from melpatch.opening import read_json, reading
-from melpatch.plots.confusion import MOST_CLASSES, confusion
-from melpatch.plots.per_class import per_class
-from melpatch.plots.reliability import reliability_diagram
 from melpatch.progress import notice
 from melpatch.registry import name_of
 from melpatch.training.run import environment
 
-_SCORES = "scores.json"
-_PREDICTIONS = "predictions.csv"
+SCORES = "scores.json"
+"""The record of an evaluation, in its folder."""
+PREDICTIONS = "predictions.csv"
+"""A line per scored clip and trial: where it is, its labels, and the probability of each class."""
 _DIGESTS = "predictions_digests"
 _REPLACE = "give another --out, or --overwrite to replace it"
 
@@ -79,15 +79,14 @@ def refuse_to_overwrite(jobs: Sequence[EvaluationJob], *, own_folder: bool) -> N
     """
     for job in jobs:
         record = record_in(job.out)
-        names = (_PREDICTIONS, "confusion.png", "per_class.png", "reliability.png")
-        present = [name for name in names if (job.out / name).exists()]
+        present = [name for name in (PREDICTIONS, *NAMES) if (job.out / name).exists()]
         if record is None and present:
             raise ConfigError(
                 f"{job.out}: holds {present[0]}, which is of no evaluation here; {_REPLACE}"
             )
         if record is None:
             continue
-        path = job.out / _PREDICTIONS
+        path = job.out / PREDICTIONS
         if path.exists() and _digest(path) not in record.get(_DIGESTS, [_digest(path)]):
             raise ConfigError(f"{path}: was changed since it was written; {_REPLACE}")
         run = Path(record["run"])
@@ -111,7 +110,7 @@ def record_in(folder: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: the record is damaged.
     """
-    path = folder / _SCORES
+    path = folder / SCORES
     if not path.exists():
         return None
     with reading(path, "delete it, or give another --out"):
@@ -148,15 +147,15 @@ def _write(
         for floor in floors
     ]
     record = _conditions(protocol, job, trials) | scores | entries
-    predictions = job.out / _PREDICTIONS
+    predictions = job.out / PREDICTIONS
     with written_aside(predictions) as new:
         _write_predictions(new, trials, labels)
         # A kill may leave the new record beside the old predictions, so it knows both.
         digests = [_digest(path) for path in (new, predictions) if path.exists()]
         record[_DIGESTS] = [*dict.fromkeys(digests)]
-        with written_aside(job.out / _SCORES) as aside:
+        with written_aside(job.out / SCORES) as aside:
             aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    _draw(job.out, _title(record), scores, labels)
+    _draw(job.out, record)
     return record
 
 
@@ -214,46 +213,21 @@ def _rejected(job: EvaluationJob, trials: Sequence[TrialResult]) -> list[str]:
 def _write_predictions(path: Path, trials: Sequence[TrialResult], labels: Sequence[str]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        columns = ["path", "start", "label", "predicted", "split", "seed"]
+        columns = ["path", "start", "end", "label", "predicted", "split", "seed"]
         writer.writerow([*columns, *class_columns(labels, columns)])
         for trial in trials:
             for clip, probabilities in zip(trial.clips, trial.probabilities, strict=True):
                 predicted = labels[int(np.argmax(probabilities))]
-                row = [clip.location, f"{clip.start:g}", ";".join(clip.labels), predicted]
-                row += [trial.split, str(trial.seed)]
+                row = [clip.location, f"{clip.start:g}", f"{clip.start + clip.duration:g}"]
+                row += [";".join(clip.labels), predicted, trial.split, str(trial.seed)]
                 row += [f"{probability:.6g}" for probability in probabilities]
                 writer.writerow(row)
 
 
-def _title(record: dict[str, Any]) -> str:
-    """Return what a picture shows: score, run, corpus, splits and protocol."""
-    weights = " at random weights" if record["initialisation"] == "random weights" else ""
-    splits = ", ".join(entry["split"] for entry in record["splits"])
-    what = f"{record['run']}{weights} on {record['corpus']} ({splits}), {record['protocol']}"
-    if record["value"] is None:
-        return what
-    return f"{score_in_words(record['metric'], record['value'], record['metrics'])}: {what}"
-
-
-def _curves(calibration: dict[str, Any]) -> dict[str, Any]:
-    """Return the bins of a reliability diagram by a name, with the expected calibration error."""
-    errors = {"calibrated": calibration["ece"], "uncalibrated": calibration["ece_uncalibrated"]}
-    curves = {}
-    for kind, bins in calibration["bins"].items():
-        shown = "predictions" if calibration["temperature"] is None else kind
-        curves[f"{shown} (ECE {errors[kind]:.3f})"] = bins
-    return curves
-
-
-def _draw(out: Path, title: str, scores: dict[str, Any], labels: Sequence[str]) -> None:
-    matrix = scores.get("confusion_matrix")
+def _draw(out: Path, record: Mapping[str, Any]) -> None:
     try:
-        if matrix is not None and len(labels) <= MOST_CLASSES:
-            confusion(out / "confusion.png", np.rint(matrix).astype(int), labels, title)
-        column = "F1" if "F1" in scores["per_class"][0] else "AP"
-        if scores["calibration"] is not None:
-            reliability_diagram(out / "reliability.png", _curves(scores["calibration"]), title)
-        per_class(out / "per_class.png", scores["per_class"], column, title)
+        for name, draw in pictures_of(record).items():
+            draw(out / name)
     except MelpatchError as error:
         # matplotlib is an extra; scores must not be lost because it is missing.
         notice(str(error))

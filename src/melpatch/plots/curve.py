@@ -62,7 +62,7 @@ def curve(
         _draw(panel, records, key)
         lines = {str(line.get_label()): line for line in panel.lines} | lines
     figure.legend(
-        lines.values(), lines.keys(), loc="outside upper right", ncols=len(lines), frameon=False
+        lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False
     )
     save(figure, path)
 

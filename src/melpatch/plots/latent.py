@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from melpatch.audio.logmel import LogMel
 from melpatch.errors import MelpatchError
 from melpatch.nn.latent import LatentMaps
 from melpatch.objectives.base import Picture
@@ -25,6 +26,7 @@ def prediction_maps(
     *,
     stride: tuple[int, int],
     seconds_per_frame: float,
+    front_end: LogMel.Config | None = None,
     title: str = "",
 ) -> None:
     """Draw a clip, and over it how far its targets differ and predictions miss them.
@@ -34,6 +36,7 @@ def prediction_maps(
         picture: what the method has to show, with maps of its targets.
         stride: mels and frames from one patch to the next.
         seconds_per_frame: distance of neighbouring frames.
+        front_end: what made the spectrogram, for an axis in Hz; without, it counts mel bins.
         title: words above the picture.
 
     Raises:
@@ -41,7 +44,7 @@ def prediction_maps(
     """
     maps = _maps_of(picture)
     names = ("clean", "target: distance from the clip's mean", "error of the prediction")
-    figure, (clean, *panels) = time_panels(picture, names, seconds_per_frame, title)
+    figure, (clean, *panels) = time_panels(picture, names, seconds_per_frame, title, front_end)
     values = picture.clean.numpy(force=True)
     log_mel(clean, values, values)
     for panel, of_patches in zip(panels, (maps.target, maps.error), strict=True):

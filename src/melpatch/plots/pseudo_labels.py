@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from melpatch.audio.logmel import LogMel
 from melpatch.colours import class_colours
 from melpatch.errors import MelpatchError
 from melpatch.objectives.base import Picture
@@ -19,6 +20,7 @@ def pseudo_labels(
     *,
     stride: tuple[int, int],
     seconds_per_frame: float,
+    front_end: LogMel.Config | None = None,
     title: str = "",
 ) -> None:
     """Draw a clip's log-mel spectrogram, and over the same seconds and mels the class of every patch.
@@ -31,6 +33,7 @@ def pseudo_labels(
         picture: what the method has to show, with classes.
         stride: mels and frames from one patch to the next.
         seconds_per_frame: distance of neighbouring frames.
+        front_end: what made the spectrogram, for an axis in Hz; without, it counts mel bins.
         title: words above the picture.
 
     Raises:
@@ -43,7 +46,7 @@ def pseudo_labels(
     rows, columns = picture.pseudo_labels.shape
     numbers, counts = torch.unique(picture.pseudo_labels, return_counts=True)
     names = ("clean", f"the teacher's classes: {len(numbers)} in {rows * columns} patches")
-    figure, (clean, classes) = time_panels(picture, names, seconds_per_frame, title)
+    figure, (clean, classes) = time_panels(picture, names, seconds_per_frame, title, front_end)
     values = picture.clean.numpy(force=True)
     log_mel(clean, values, values)
     begin = picture.start * seconds_per_frame

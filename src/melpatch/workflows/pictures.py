@@ -1,6 +1,7 @@
 """Draw what an objective masks, sees and reconstructs of a clip, and which views it compares."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def run_title(folder: Path, settings: RunConfig) -> str:
     return title
 
 
-def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
+def draw_pictures(folder: Path, model: Model, clip: Clip, title: str = "") -> list[Path]:
     """Draw what a model's objective masks, sees, reconstructs and compares of a clip.
 
     Returns the files, none if the objective has nothing to show. No other clip is there to be mixed
@@ -38,6 +39,7 @@ def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
         folder: where the pictures are written.
         model: a trained model with its objective.
         clip: the clip to draw.
+        title: words above each picture; by default the name of the clip's file.
 
     Raises:
         AudioError: the clip cannot be read.
@@ -45,7 +47,7 @@ def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
     objective = model.objective
     wave = decode(clip, model.sample_rate)
     batch = Batch(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), torch.tensor([clip.key]))
-    title = clip.location.rpartition("/")[2]
+    title = title or clip.location.rpartition("/")[2]
     with torch.inference_mode():
         picture = objective.picture(batch.to(model.device), 0)
         views = objective.view_pictures(batch.to(model.device), 0)
@@ -61,16 +63,20 @@ def draw_pictures(folder: Path, model: Model, clip: Clip) -> list[Path]:
 
 def _of_picture(folder: Path, picture: Picture, objective: Objective, title: str) -> list[Path]:
     """Draw what an objective masks, sees and predicts, and return the files."""
-    hop = objective.front_end.hop_seconds
+    shown: dict[str, Any] = {
+        "seconds_per_frame": objective.front_end.hop_seconds,
+        "front_end": objective.front_end.config,
+        "title": title,
+    }
     files = [folder / PICTURES[0]]
-    reconstruction(files[0], picture, seconds_per_frame=hop, title=title)
+    reconstruction(files[0], picture, **shown)
     stride = objective.encoder.grid.stride
     if picture.pseudo_labels is not None:
         files.append(folder / PICTURES[1])
-        pseudo_labels(files[-1], picture, stride=stride, seconds_per_frame=hop, title=title)
+        pseudo_labels(files[-1], picture, stride=stride, **shown)
     if picture.latent is not None:
         files.append(folder / PICTURES[2])
-        prediction_maps(files[-1], picture, stride=stride, seconds_per_frame=hop, title=title)
+        prediction_maps(files[-1], picture, stride=stride, **shown)
     if picture.latent is not None and len(picture.latent.masked) > 1:
         files.append(folder / PICTURES[3])
         view_masks(files[-1], picture, title=title)

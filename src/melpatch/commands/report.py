@@ -1,0 +1,44 @@
+"""Write one HTML file that shows a run, an evaluation or a comparison to others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from melpatch.atomic import written_aside
+from melpatch.config import check
+from melpatch.outputs import check_output, require_usable_name
+from melpatch.progress import notice
+from melpatch.reports.report import is_own_report, report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to report on, and where to write it."""
+
+    what: tyro.conf.Positional[Path]
+    """Run folder, folder of an evaluation, or folder of a comparison."""
+    out: Path
+    """HTML file to write. It holds its pictures and sounds, and loads nothing from elsewhere."""
+    worst: int = 6
+    """Clips to show, with spectrogram and sound, of those that each evaluation answers worst; 0
+    shows none, so that no sound leaves your machine with the report."""
+    overwrite: bool = False
+    """Replace a file that is no report of melpatch; an input is never replaced."""
+    trust_code: bool = False
+    """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(0 <= self.worst <= 100, "worst", self.worst, "0 to 100")
+
+
+def run(config: Config) -> None:
+    """Write the report."""
+    require_usable_name(config.out)
+    inputs = [path for path in config.what.glob("*") if path.is_file()]
+    check_output(config.out, inputs=inputs, is_own=is_own_report, overwrite=config.overwrite)
+    text = report(config.what, worst=config.worst, trust_code=config.trust_code)
+    with written_aside(config.out) as aside:
+        aside.write_text(text, encoding="utf-8")
+    notice(f"written: {config.out}")

@@ -1,0 +1,1 @@
+"""Reports: one HTML file that holds what a run, an evaluation or a comparison was and came to."""
