@@ -50,7 +50,7 @@ def sounds(page):
 
 
 def test_a_run_is_told_whole(scored):
-    page = report(scored)
+    page = report(scored, clips=0)
     shown = Reader(page)
     assert sections(page) == [
         "What was trained, on what",
@@ -81,7 +81,7 @@ def test_commands_are_written_as_they_are_typed():
 
 
 def test_the_page_is_whole_and_loads_nothing_from_elsewhere(scored):
-    page = report(scored)
+    page = report(scored, clips=6)
     shown = Reader(page)
     names = {name for name, _ in shown.elements}
     assert not names & {"script", "link", "iframe", "object", "embed", "form", "base"}
@@ -97,7 +97,7 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(scored):
 
 
 def test_a_picture_names_run_corpus_split_and_protocol(scored):
-    shown = Reader(report(scored))
+    shown = Reader(report(scored, clips=6))
     described = [attributes["alt"] for name, attributes in shown.elements if name == "img"]
     confusion = next(text for text in described if text.startswith("Confusion"))
     assert f"{scored} on sounds <b>/corpus (test), as_trained" in confusion
@@ -105,7 +105,7 @@ def test_a_picture_names_run_corpus_split_and_protocol(scored):
 
 def test_the_worst_clips_can_be_heard(scored):
     lines = next(scored.rglob("predictions.csv")).read_text().splitlines()
-    page = report(scored, worst=2)
+    page = report(scored, worst=2, clips=0)
     heard = [*sounds(page)]
     wrong = sum(line.split(",")[3] != line.split(",")[4] for line in lines[1:])
     assert len(heard) == min(2, wrong)
@@ -114,7 +114,7 @@ def test_the_worst_clips_can_be_heard(scored):
         assert rate == 16000
         assert 0.5 < len(wave) / rate < 1.5
         assert np.abs(wave).max() > 0.01
-    assert "<audio" not in report(scored, worst=0)
+    assert "<audio" not in report(scored, worst=0, clips=0)
 
 
 def test_names_of_files_and_labels_never_run(tmp_path, scored):
@@ -128,19 +128,19 @@ def test_names_of_files_and_labels_never_run(tmp_path, scored):
     path.write_text(json.dumps(record))
     predictions = path.with_name("predictions.csv")
     predictions.write_text(predictions.read_text().replace("/high/", f"/{evil}/"))
-    shown = Reader(report(run))
+    shown = Reader(report(run, clips=0))
     assert not any(name == "script" for name, _ in shown.elements)
     assert evil in shown.text
 
 
 def test_what_is_missing_is_said(tmp_path, capsys):
     run = write_run(tmp_path / "run", settings(LABELS))
-    text = Reader(report(run)).text
+    text = Reader(report(run, clips=0)).text
     assert "No test scores" in text
     assert "Commands and versions were not recorded" in text
     assert "data that were not recorded" in text
     (run / "metrics.jsonl").unlink()
-    assert "No curves" in Reader(report(run)).text
+    assert "No curves" in Reader(report(run, clips=0)).text
 
 
 def test_recordings_that_are_gone_are_said_to_be(tmp_path, scored):
@@ -148,11 +148,11 @@ def test_recordings_that_are_gone_are_said_to_be(tmp_path, scored):
     shutil.copytree(scored, run)
     predictions = next(run.rglob("predictions.csv"))
     predictions.write_text(predictions.read_text().replace("sounds <b>", "moved"))
-    page = report(run)
+    page = report(run, clips=0)
     assert "no picture and no sound" in page
     assert not [*sounds(page)]
     predictions.unlink()
-    assert "The worst clips are not known" in report(run)
+    assert "The worst clips are not known" in report(run, clips=0)
 
 
 def test_an_evaluation_is_told_without_its_run(tmp_path, scored):

@@ -23,6 +23,9 @@ class Config:
     worst: int = 6
     """Clips to show, with spectrogram and sound, of those that each evaluation answers worst; 0
     shows none, so that no sound leaves your machine with the report."""
+    clips: int = 200
+    """Training clips of a run to embed for a map of its embeddings; 0 leaves out all pictures of
+    them, too, and needs neither the network nor the clips."""
     overwrite: bool = False
     """Replace a file that is no report of melpatch; an input is never replaced."""
     trust_code: bool = False
@@ -31,6 +34,7 @@ class Config:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(0 <= self.worst <= 100, "worst", self.worst, "0 to 100")
+        check(0 <= self.clips <= 10_000, "clips", self.clips, "0 to 10000")
 
 
 def run(config: Config) -> None:
@@ -38,7 +42,7 @@ def run(config: Config) -> None:
     require_usable_name(config.out)
     inputs = [path for path in config.what.glob("*") if path.is_file()]
     check_output(config.out, inputs=inputs, is_own=is_own_report, overwrite=config.overwrite)
-    text = report(config.what, worst=config.worst, trust_code=config.trust_code)
+    text = report(config.what, worst=config.worst, clips=config.clips, trust_code=config.trust_code)
     with written_aside(config.out) as aside:
         aside.write_text(text, encoding="utf-8")
     notice(f"written: {config.out}")

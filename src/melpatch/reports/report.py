@@ -4,9 +4,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from melpatch.audio.logmel import LogMel
+from melpatch.comparison.results import is_comparison
 from melpatch.config import owner
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.pictures import title_of
+from melpatch.reports.comparison import comparison_sections, comparison_title
 from melpatch.reports.page import GENERATOR, Section, page
 from melpatch.reports.repeat import repeat_section
 from melpatch.reports.run import evaluations_in, run_sections
@@ -19,12 +21,14 @@ _CONFIG = "config.toml"
 _HEAD = 1000  # bytes of a report, in which it says what wrote it
 
 
-def report(folder: Path, *, worst: int = 6, trust_code: bool = False) -> str:
+def report(folder: Path, *, worst: int = 6, clips: int = 200, trust_code: bool = False) -> str:
     """Return a report as one HTML document, which loads nothing from elsewhere.
 
     Args:
         folder: a run folder, a folder of an evaluation or of several, or one of a comparison.
         worst: how many clips to show of those that an evaluation answers worst.
+        clips: how many training clips of a run to embed for a map; 0 leaves out what its network
+            makes of them.
         trust_code: whether a run may name code outside melpatch, which is then run.
 
     Raises:
@@ -36,12 +40,15 @@ def report(folder: Path, *, worst: int = 6, trust_code: bool = False) -> str:
         title = run_title(folder, settings)
         kind = "classifier" if settings.labels else "pretraining run"
         lead = f"A {kind}: {owner(settings.encoder).__name__} trained with melpatch."
-        return _page(title, lead, run_sections(folder, settings, worst))
+        return _page(title, lead, run_sections(folder, settings, worst, clips))
+    if is_comparison(folder):
+        lead = "A comparison of pretraining methods under one budget."
+        return _page(comparison_title(folder), lead, comparison_sections(folder))
     records = evaluations_in(folder) if folder.is_dir() else {}
     if not records:
         raise ConfigError(
             f"{folder}: holds no run (config.toml), evaluation (scores.json) or comparison "
-            "(results.jsonl); give the folder of one"
+            "(table.md); give the folder of one"
         )
     sections: list[Section] = []
     for path, record in records.items():

@@ -12,6 +12,7 @@ from melpatch.evaluation.report import SCORES, record_in
 from melpatch.markup import Html, listing, paragraph, table
 from melpatch.opening import LOG_BYTES, read_json_lines, reading
 from melpatch.plots.curve import curve
+from melpatch.reports.hearing import hearing_sections
 from melpatch.reports.media import picture
 from melpatch.reports.methods import methods_section
 from melpatch.reports.page import Section, missing, note
@@ -29,22 +30,24 @@ METRICS = "metrics.jsonl"
 _RESTORE = "restore it from a backup"
 
 
-def run_sections(folder: Path, settings: RunConfig, clips: int) -> list[Section]:
-    """Return the sections on a run that its folder alone holds.
+def run_sections(folder: Path, settings: RunConfig, worst: int, clips: int) -> list[Section]:
+    """Return the sections on a run.
 
     Args:
         folder: the run folder.
         settings: its settings.
-        clips: how many of the worst clips of each evaluation to show.
+        worst: how many of the worst clips of each evaluation to show.
+        clips: how many training clips to embed; 0 leaves out what needs the network.
     """
     records = evaluations_in(folder)
     sections = [
         Section("What was trained, on what", [*_about(folder, settings)]),
         Section("Training", [*_training(folder, settings)]),
+        *hearing_sections(folder, settings, clips),
         Section("Scores", [*_scores(folder, records)]),
     ]
     for path, record in records.items():
-        sections += evaluation_sections(path, record, settings.front_end, clips)
+        sections += evaluation_sections(path, record, settings.front_end, worst)
     sections.append(settings_section(settings))
     sections.append(repeat_section(starts_of(folder)))
     sections.append(methods_section(folder, settings, [*records.values()]))
