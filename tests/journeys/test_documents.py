@@ -175,7 +175,8 @@ def test_a_page_runs_as_it_is_written(page, place, monkeypatch):
         (place / "corpus.csv").unlink()  # which the first command writes
     ran = run_page(page, place, monkeypatch)
     if page == README:
-        expected = ["prepare", "pretrain", "finetune", "evaluate", "predict", "embed", "show"]
+        expected = ["prepare", "pretrain", "finetune", "evaluate", "report"]
+        expected += ["predict", "embed", "show"]
         assert ran[: len(expected)] == expected
         for output in ("pictures/reconstruction.png", "predictions.csv", "embeddings.npz"):
             assert (place / output).exists()

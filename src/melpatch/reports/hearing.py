@@ -59,11 +59,19 @@ def hearing_sections(folder: Path, settings: RunConfig, clips: int) -> list[Sect
         corpus = read_corpus(settings, Run(folder, settings))
     except MelpatchError as error:
         return [Section(title, [missing(f"No pictures of training clips: {error}")])]
-    chosen = sorted(corpus.clips, key=lambda clip: clip.key)
+    chosen = sorted(_trained_on(folder, corpus), key=lambda clip: clip.key)
     return [
         Section(title, [*_stretches(folder, model, chosen)]),
         Section("Map of the embeddings", [*_map(folder, model, corpus, chosen[:clips])]),
     ]
+
+
+def _trained_on(folder: Path, corpus: Corpus) -> Sequence[Clip]:
+    """Return the clips that a run was trained on; all of them if that was not recorded."""
+    identities = Run.trained_on(folder)
+    if identities is None:
+        return corpus.clips
+    return [clip for clip in corpus.clips if not identities.isdisjoint(clip.identities)]
 
 
 def _stretches(folder: Path, model: Model, clips: Sequence[Clip]) -> Iterator[Html]:
