@@ -45,8 +45,8 @@ def sections(page):
 
 
 def sounds(page):
-    for found in re.findall(r'src="data:audio/flac;base64,(.*?)"', page):
-        yield soundfile.read(io.BytesIO(base64.b64decode(found)))
+    for encoded in re.findall(r'src="data:audio/flac;base64,(.*?)"', page):
+        yield soundfile.read(io.BytesIO(base64.b64decode(encoded)))
 
 
 def test_a_run_is_told_whole(scored):

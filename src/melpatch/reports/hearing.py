@@ -117,13 +117,13 @@ def _pictures(folder: Path, model: Model, clip: Clip) -> Iterator[Html]:
 
 
 def _gradients(folder: Path, model: Model, clip: Clip) -> Html:
-    found = gradient_map(model, torch.from_numpy(decode(clip, model.sample_rate)), clip.key)
+    gradient = gradient_map(model, torch.from_numpy(decode(clip, model.sample_rate)), clip.key)
     true = f"; true: {', '.join(clip.labels)}" if clip.labels else ""
-    answer = f"{_title(folder, model, clip)}: {found.label} ({found.probability:.2f}){true}"
+    answer = f"{_title(folder, model, clip)}: {gradient.label} ({gradient.probability:.2f}){true}"
     draw = partial(
         gradients,
-        clean=found.clean.numpy(force=True),
-        weight=found.weight.numpy(force=True),
+        clean=gradient.clean.numpy(force=True),
+        weight=gradient.weight.numpy(force=True),
         front_end=model.objective.front_end.config,
         stride=model.objective.encoder.grid.stride,
         title=answer,
@@ -137,7 +137,7 @@ def _map(folder: Path, model: Model, corpus: Corpus, clips: Sequence[Clip]) -> I
     vectors: list[np.ndarray] = []
     names: list[str] = []
     loaded = evaluation_batches(segments, model.sample_rate, batch_size=model.default_batch_size)
-    for batch in chain.from_iterable([one.batch] if one.batch else [] for one in loaded):
+    for batch in chain.from_iterable([entry.batch] if entry.batch else [] for entry in loaded):
         vectors.extend(model.embed_batch(batch).float().cpu().numpy())
         names.extend(labels[key] for key in batch.keys.tolist())
     if not vectors:
