@@ -184,7 +184,7 @@ def test_a_picture_is_of_the_clip_and_parts_from_it_only_where_something_is_hidd
 
 
 @torch.inference_mode()
-def test_pictures_of_views_are_of_the_clip_and_differ_from_it_and_each_other(piece):
+def test_pictures_of_views_are_of_the_clip_and_differ_from_each_other(piece):
     objective, data = double(piece), batch(piece)
     views = objective.view_pictures(data, 0)
     if not views:
@@ -197,7 +197,8 @@ def test_pictures_of_views_are_of_the_clip_and_differ_from_it_and_each_other(pie
     for number, view in enumerate(others):
         assert view.shape[0] == clip.shape[0]
         assert view.isfinite().any()
-        for other in (clip, *others[:number]):
+        # One of them may be the clip as it is (ATST-Frame's teacher).
+        for other in others[:number]:
             assert not torch.equal(view, other)
     again = objective.view_pictures(data, 0)
     assert all(torch.equal(again[name], view) for name, view in views.items())
