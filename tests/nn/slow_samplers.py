@@ -74,6 +74,12 @@ def slow_sampler(kind, state, ties, rows, columns, width, sides, length):
     elif kind == "frequency":
         order = sorted(range(rows), key=uniform(state, rows)[0].tolist().__getitem__)
         ranked = groups(([(row, column) for column in range(columns)] for row in order), chance)
+    elif kind in ("time_legacy", "frequency_legacy"):
+        in_time = [(row, column) for column in range(columns) for row in range(rows)]
+        runs = [in_time[start : start + columns] for start in range(0, rows * columns, columns)]
+        pieces = runs if kind == "time_legacy" else [*zip(*runs, strict=True)]
+        order = sorted(range(len(pieces)), key=uniform(state, len(pieces))[0].tolist().__getitem__)
+        ranked = groups((pieces[number] for number in order), chance)
     return [row * width + column for group in ranked for row, column in group]
 
 

@@ -7,7 +7,17 @@ from nn.slow_samplers import slow_legacy, slow_sampler
 from melpatch.nn import mask_samplers
 from melpatch.rng import stream
 
-KINDS = ["random", "cluster", "block", "inverse_block", "span", "time", "frequency"]
+KINDS = [
+    "random",
+    "cluster",
+    "block",
+    "inverse_block",
+    "span",
+    "time",
+    "frequency",
+    "time_legacy",
+    "frequency_legacy",
+]
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 512), (8, 64), (8, 5), (16, 128), (64, 1)]
 SIDES = [(3, 4, 5), (2,), (1,), (1, 6)]
 
@@ -169,7 +179,7 @@ def test_squares_and_rectangles_mask_all_parts_of_the_grid_equally(kind, rows, c
         assert ((line.mean(dim=0) - share).abs() < 0.01 + 3 * error).all()
 
 
-@pytest.mark.parametrize("kind", ["random", "time", "frequency"])
+@pytest.mark.parametrize("kind", ["random", "time", "frequency", "time_legacy", "frequency_legacy"])
 @pytest.mark.parametrize("count", [120, 93])
 def test_single_patches_rows_and_columns_are_masked_equally_often(kind, count):
     drawn = masks(kind, 3000, 8, 20, count)
@@ -183,6 +193,16 @@ def test_single_patches_rows_and_columns_are_masked_equally_often(kind, count):
 def test_all_rows_and_columns_but_one_are_masked_as_a_whole(kind, axis):
     within = masks(kind, 100, 8, 20, 93).mean(dim=axis)
     assert ((within > 0) & (within < 1)).sum(dim=1).eq(1).all()
+
+
+def test_legacy_columns_are_eight_neighbours_and_legacy_rows_repeat_every_eight_columns():
+    """On the published grid, with the published shares: 3 of 8 runs and 38 of 64 places stay visible."""
+    blocks = masks("time_legacy", 50, 8, 64, 320).unflatten(2, (8, 8)).mean(dim=(1, 3))
+    assert blocks.sum(dim=1).eq(5).all()
+    assert ((blocks == 0) | (blocks == 1)).all()
+    periods = masks("frequency_legacy", 50, 8, 64, 208).unflatten(2, (8, 8))
+    assert torch.equal(periods, periods[:, :, :1].expand_as(periods))
+    assert periods[:, :, 0].sum(dim=(1, 2)).eq(26).all()
 
 
 def test_spans_are_long_and_mask_all_parts_of_the_clip_equally():

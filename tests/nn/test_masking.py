@@ -12,7 +12,17 @@ from melpatch.nn.mask_samplers import PADDING
 from melpatch.nn.masking import Masking, Subset, first_patches, num_masked, split_patches
 from melpatch.rng import stream
 
-KINDS = ["random", "cluster", "block", "inverse_block", "span", "time", "frequency"]
+KINDS = [
+    "random",
+    "cluster",
+    "block",
+    "inverse_block",
+    "span",
+    "time",
+    "frequency",
+    "time_legacy",
+    "frequency_legacy",
+]
 GRIDS = [(1, 2), (2, 1), (2, 2), (1, 512), (8, 64), (8, 5), (64, 1)]
 
 

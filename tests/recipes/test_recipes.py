@@ -670,3 +670,49 @@ def test_byol_a_has_the_published_pieces_and_width(name, width):
     objective = built(config)
     assert objective.front_end.frames(round(config.loader.seconds * 16000)) == 96
     assert objective.pooled_dim == width
+
+
+@pytest.mark.parametrize("name", ["audiomosaic", "audiomosaic_released"])
+def test_published_audiomosaic_has_the_published_numbers(name):
+    """Also with the kept patches of 64 columns, where the published code pads to 1024 frames."""
+    config = recipe(name)("base")
+    train = config.train
+    assert (train.optimizer, train.lr, train.betas, train.weight_decay, train.grad_clip) == (
+        "adamw",
+        6e-4,
+        (0.9, 0.999),
+        0.05,
+        None,
+    )
+    assert (train.epochs, train.lr_warmup * train.epochs) == (400.0, pytest.approx(1))
+    assert (train.lr_schedule, train.lr_floor * train.lr) == ("cosine", pytest.approx(1e-6))
+    assert (config.loader.batch_size, config.loader.seconds) == (6144, 10.0)
+    encoder = config.encoder
+    assert (encoder.patch_norm, encoder.outer_norm, encoder.drop_path) == (True, "before", 0.1)
+    assert (encoder.positions, encoder.cls_tokens, encoder.norm_eps) == ("learned", 1, 1e-6)
+    objective_config = config.objective
+    assert (objective_config.temperature, objective_config.pooling) == (0.1, "mean")
+    assert (objective_config.hidden_dims, objective_config.projection) == ((512,), 128)
+    masks = built(config).masks
+    kept = [mask(1, 64).visible.indices.shape[1] for mask in masks]
+    assert kept == ([192, 304] if name == "audiomosaic_released" else [205, 308])
+
+
+def test_published_clar_has_the_published_numbers():
+    config = recipe("simclr")("base")
+    front = config.front_end
+    assert (front.sample_rate, front.win_length, front.hop_length, front.n_mels) == (
+        16000,
+        2048,
+        128,
+        128,
+    )
+    assert (front.low_hz, front.high_hz) == (40.0, 8000.0)
+    objective_config = config.objective
+    assert (objective_config.temperature, objective_config.pooling) == (0.5, "mean")
+    assert (objective_config.hidden_dims, objective_config.projection) == ((512, 512), 128)
+    assert (objective_config.augment.fade, objective_config.augment.burst) == (0.5, 0.25)
+    train = config.train
+    assert (train.optimizer, train.weight_decay, train.epochs) == ("adam", 1e-6, 1020.0)
+    assert train.lr_warmup * train.epochs == pytest.approx(10)
+    assert (config.loader.batch_size, config.loader.seconds) == (256, 1.0)

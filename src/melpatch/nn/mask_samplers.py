@@ -165,6 +165,51 @@ def frequency(
     return _ranked(rank.repeat_interleave(width, dim=1), ties, rows, columns, width)
 
 
+def time_legacy(
+    states: Int[Tensor, " clip"],
+    ties: Int[Tensor, " clip"],
+    rows: int,
+    columns: Int[Tensor, " clip"],
+    width: int,
+) -> Priority:
+    """Rank runs of neighbouring columns at random: what the published AudioMosaic takes for columns.
+
+    Its tokens are numbered in the order of time, all rows of a column, then the next column; its mask
+    takes them for ``rows`` columns of ``columns`` patches each. With 8 x 64 patches these are 8 runs
+    of 8 whole columns. Other grids cut a run within a column.
+
+    Source: the published AudioMosaic code (commit 67a86a8), ``models/audiomosaic.py``.
+    """
+    order = uniform_bits(states, rows).argsort(dim=1, stable=True).argsort(dim=1)
+    # Padding would be in runs that do not exist.
+    run = (_in_time(rows, width, ties.device) // columns[:, None]).clamp(max=rows - 1)
+    return _ranked(order.gather(1, run), ties, rows, columns, width)
+
+
+def frequency_legacy(
+    states: Int[Tensor, " clip"],
+    ties: Int[Tensor, " clip"],
+    rows: int,
+    columns: Int[Tensor, " clip"],
+    width: int,
+) -> Priority:
+    """Rank places in a run at random, the same in all runs: what :func:`time_legacy` makes of rows.
+
+    With 8 x 64 patches these are the 64 patches of 8 columns, so the mask repeats itself every 8
+    columns, and hides no row as a whole.
+    """
+    order = random(states, 1, columns, width).argsort(dim=1, stable=True).argsort(dim=1)
+    place = _in_time(rows, width, ties.device) % columns[:, None]
+    return _ranked(order.gather(1, place), ties, rows, columns, width)
+
+
+def _in_time(rows: int, width: int, device: torch.device) -> Int[Tensor, " token"]:
+    """Return the number of each token in the order of time."""
+    column = torch.arange(width, device=device)
+    row = torch.arange(rows, device=device)[:, None]
+    return (rows * column + row).flatten()
+
+
 def cluster_legacy(
     states: Int[Tensor, " clip"], rows: int, columns: int, number: int, sides: tuple[int, ...]
 ) -> Priority:

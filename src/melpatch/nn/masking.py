@@ -28,6 +28,13 @@ from melpatch.nn.grid import PatchGrid
 from melpatch.nn.mask_samplers import PADDING, Priority
 from melpatch.rng import stream
 
+_SAMPLERS_OF_LINES = {
+    "time": mask_samplers.time,
+    "frequency": mask_samplers.frequency,
+    "time_legacy": mask_samplers.time_legacy,
+    "frequency_legacy": mask_samplers.frequency_legacy,
+}
+
 
 class Subset(NamedTuple):
     """Some patches of each clip: their token numbers, and which entries are valid."""
@@ -92,10 +99,12 @@ class Masking:
             "span",
             "time",
             "frequency",
+            "time_legacy",
+            "frequency_legacy",
         ] = "random"
         """What is masked: single patches; squares, also as the published SSAST draws them (without
         padding only); rectangles; all but squares; spans in the order of time; whole columns or
-        whole rows of patches."""
+        whole rows of patches, also what the published AudioMosaic takes for them."""
         ratio: float = 0.75
         """Share of a clip's patches that is masked, in (0, 1)."""
         num_masked: int | None = None
@@ -213,7 +222,8 @@ class Masking:
             "leaves none"
         )
         knows_padding = config.kind != "cluster_legacy" or valid is None
-        check(knows_padding, "objective.mask.kind", config.kind, allowed)
+        flag = f"{self.fields[0].rpartition('.')[0]}.kind"
+        check(knows_padding, flag, config.kind, allowed)
         if isinstance(clips, int):
             keys = torch.arange(clips, device=None if valid is None else valid.device)
         else:
@@ -261,10 +271,8 @@ class Masking:
                 return mask_samplers.inverse_block(*clips, sides)
             case "span":
                 return mask_samplers.span(*clips, self.config.span)
-            case "time":
-                return mask_samplers.time(*clips)
-            case "frequency":
-                return mask_samplers.frequency(*clips)
+            case _:
+                return _SAMPLERS_OF_LINES[kind](*clips)
 
 
 def num_masked(patches: int, ratio: float, number: int | None, window: int) -> int:

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melpatch.audio.logmel import LogMel
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import TokenEncoder
+from melpatch.nn.grid import PatchGrid
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masking import Masking, PatchSplit, Subset
 from melpatch.objectives.base import Features, Objective, Picture, Plan
@@ -88,12 +90,7 @@ class MaskedObjective(Objective):
         self, spectrogram: Float[Tensor, "clip mel frame"], masked: Subset
     ) -> Picture:
         """Return the first clip: clean, and with masked patches blank."""
-        patches = self.encoder.grid.split(spectrogram)
-        # NaN marks what the encoder does not get; the mask is read from it.
-        blank = torch.full_like(masked.gather(patches), torch.nan)
-        masked_input = self._log_mel(masked.scatter(blank, patches), spectrogram.shape[-1])
-        clean = self._log_mel(patches, spectrogram.shape[-1])
-        return Picture(clean, masked_input, masked_input.isnan(), None)
+        return masked_picture(spectrogram, masked, self.encoder.grid, self.front_end)
 
     def reconstruction_picture(
         self,
@@ -102,14 +99,39 @@ class MaskedObjective(Objective):
         reconstruction: Float[Tensor, "clip masked pixel"],
     ) -> Picture:
         """Return the first clip: clean, with masked patches blank, and with them reconstructed."""
-        patches = self.encoder.grid.split(spectrogram)
+        grid = self.encoder.grid
+        patches = grid.split(spectrogram)
         whole = masked.scatter(reconstruction.to(patches.dtype), patches)
+        frames = spectrogram.shape[-1]
         picture = self.masked_picture(spectrogram, masked)
-        return picture._replace(reconstruction=self._log_mel(whole, spectrogram.shape[-1]))
+        return picture._replace(reconstruction=_log_mel(whole, frames, grid, self.front_end))
 
-    def _log_mel(
-        self, patches: Float[Tensor, "clip token pixel"], frames: int
-    ) -> Float[Tensor, "mel frame"]:
-        """Return the log-mel spectrogram of the first clip, given all its patches."""
-        spectrogram = self.encoder.grid.join(patches, frames)
-        return self.front_end.denormalise(spectrogram)[0].detach()
+
+def masked_picture(
+    spectrogram: Float[Tensor, "clip mel frame"],
+    masked: Subset,
+    grid: PatchGrid,
+    front_end: LogMel,
+) -> Picture:
+    """Return the first clip: clean, and with masked patches blank.
+
+    Args:
+        spectrogram: the normalised log-mel spectrograms.
+        masked: the masked patches of each.
+        grid: the geometry of the patches.
+        front_end: what made the spectrograms.
+    """
+    patches = grid.split(spectrogram)
+    frames = spectrogram.shape[-1]
+    # NaN marks what the encoder does not get; the mask is read from it.
+    blank = torch.full_like(masked.gather(patches), torch.nan)
+    masked_input = _log_mel(masked.scatter(blank, patches), frames, grid, front_end)
+    clean = _log_mel(patches, frames, grid, front_end)
+    return Picture(clean, masked_input, masked_input.isnan(), None)
+
+
+def _log_mel(
+    patches: Float[Tensor, "clip token pixel"], frames: int, grid: PatchGrid, front_end: LogMel
+) -> Float[Tensor, "mel frame"]:
+    """Return the log-mel spectrogram of the first clip, given all its patches."""
+    return front_end.denormalise(grid.join(patches, frames))[0].detach()

@@ -34,7 +34,7 @@ from melpatch.objectives.base import (
 )
 from melpatch.rng import stream
 
-_PATIENCE = 0.1
+PATIENCE = 0.1
 """Share of the run after which a collapse is reported."""
 _COLLAPSED_STD = 0.05
 """Standard deviation of the outputs, as a share of that of random directions, that is a collapse."""
@@ -224,7 +224,7 @@ class ViewObjective(Objective):
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a warning with a remedy if all clips have the same outputs."""
-        if step < _PATIENCE * self.plan.steps:
+        if step < PATIENCE * self.plan.steps:
             return None
         std = metrics.get("output_std", 1.0)
         if std >= _COLLAPSED_STD:
