@@ -85,12 +85,15 @@ def test_masks_depend_on_the_step_and_augmentations_on_the_view():
     assert not torch.equal(*views)
 
 
-def test_the_picture_shows_what_each_view_loses():
-    picture = objective().picture(batch((48,)), 0)
-    assert picture.masked.double().mean() == pytest.approx(0.6, abs=0.03)
-    second = picture.second_view
-    assert second.isnan().double().mean() == pytest.approx(0.4, abs=0.03)
-    assert torch.equal(second[~second.isnan()], picture.clean[~second.isnan()])
+def test_pictures_show_what_each_view_loses():
+    made = objective()
+    data = batch((48,))
+    assert made.picture(data, 0).masked.double().mean() == pytest.approx(0.6, abs=0.03)
+    clip, first, second = made.view_pictures(data, 0).values()
+    for view, ratio in ((first, 0.6), (second, 0.4)):
+        assert view.isnan().double().mean() == pytest.approx(ratio, abs=0.03)
+        # Nothing is augmented here.
+        torch.testing.assert_close(view[~view.isnan()], clip[~view.isnan()])
 
 
 def test_an_encoder_without_patch_tokens_is_refused():

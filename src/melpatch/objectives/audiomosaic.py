@@ -1,8 +1,8 @@
 """AudioMosaic: a clip without columns of time finds the same clip without rows of frequency.
 
-SimCLR (:mod:`melpatch.objectives.simclr`) whose strongest augmentation is dropping patches: each
-view loses patches under a mask of its own, only the rest is encoded, and NT-Xent compares what a
-projector makes of their mean.
+NT-Xent (:mod:`melpatch.objectives.contrastive`) between views whose strongest augmentation is
+dropping patches: each view loses patches under a mask of its own, only the rest is encoded, and
+compared is what a projector makes of their mean.
 
 "AudioMosaic" 2026 (arXiv 2605.14231), and the published code (commit 67a86a8).
 """
@@ -25,11 +25,11 @@ from melpatch.nn.projector import Projector
 from melpatch.nn.transformer import NORM_EPS
 from melpatch.nn.whole_step import Rows
 from melpatch.objectives.base import Features, Picture, Plan
+from melpatch.objectives.contrastive import ContrastiveConfig, ContrastiveObjective
 from melpatch.objectives.masked import masked_picture
-from melpatch.objectives.simclr import SimCLR
 
 
-class AudioMosaic(SimCLR):
+class AudioMosaic(ContrastiveObjective):
     """Contrastive learning between a time-masked and a frequency-masked view.
 
     *Differs:* shares of masked patches are exact, so that the last column or row of a mask may be
@@ -41,7 +41,7 @@ class AudioMosaic(SimCLR):
     encoder: TokenEncoder
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(SimCLR.Config):
+    class Config(ContrastiveConfig):
         """Settings of AudioMosaic."""
 
         augment: ViewAugment.Config = field(
@@ -98,7 +98,7 @@ class AudioMosaic(SimCLR):
             for name in ("first_mask", "second_mask")
         )
 
-    def build_projector(self, config: SimCLR.Config) -> nn.Module:
+    def build_projector(self, config: ContrastiveConfig) -> nn.Module:
         """Return a LayerNorm and a projector, whose last norm has a scale and no shift."""
         return nn.Sequential(
             nn.LayerNorm(self.pooled_dim, eps=NORM_EPS),
@@ -163,15 +163,21 @@ class AudioMosaic(SimCLR):
         return pool(every, encoded.cls, valid, 1, self.config.pooling)
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip without what each of its views loses, not augmented."""
-        features = self.features(batch)
-        first, second = (
-            masked_picture(
-                features.spectrogram,
-                self.mask_view(batch, features, step, number).masked,
-                self.encoder.grid,
-                self.front_end,
-            )
-            for number in range(2)
-        )
-        return first._replace(second_view=second.input)
+        """Return the first clip, not augmented, without what its first view loses."""
+        return self._masked_picture(self.features(batch), batch, step, 0)
+
+    def view_pictures(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "mel _frame"]]:
+        """Return the first clip and its views, augmented and without what they lose, by name."""
+        pictures = super().view_pictures(batch, step)
+        clip, *names = pictures
+        views = {clip: pictures[clip]}
+        for number, name in enumerate(names):
+            features = self.with_valid(*self.view(batch, step, number))
+            masked = self._masked_picture(features, batch, step, number).input
+            views[name] = masked[:, : pictures[name].shape[1]]
+        return views
+
+    def _masked_picture(self, features: Features, batch: Batch, step: int, number: int) -> Picture:
+        """Return a picture of the first clip under the mask of a view."""
+        masked = self.mask_view(batch, features, step, number).masked
+        return masked_picture(features.spectrogram, masked, self.encoder.grid, self.front_end)

@@ -57,8 +57,6 @@ class Picture(NamedTuple):
     """The prototype that the teacher assigns to each patch; None without a teacher."""
     latent: LatentMaps | None = None
     """Masks, targets and errors of a prediction in latent space; None for other methods."""
-    second_view: Float[Tensor, "mel frame"] | None = None
-    """What the encoder gets of the clip in its second view; None without one."""
 
     @property
     def masked_is_blank(self) -> bool:

@@ -62,9 +62,6 @@ def reconstruction(
         stages = {"clean": clean, f"masked {share}": seen}
     else:
         stages = {"clean": clean, "corrupted": seen, f"mask {share}": blank}
-    if picture.second_view is not None:
-        second = picture.second_view.numpy(force=True)
-        stages[f"second view, masked ({np.isnan(second).mean():.0%})"] = second
     if picture.reconstruction is not None:
         stages[_named(picture)] = picture.reconstruction.numpy(force=True)
     figure, panels = time_panels(picture, tuple(stages), seconds_per_frame, title, front_end)

@@ -47,8 +47,6 @@ def _stages(picture: Picture) -> dict[str, Float[Tensor, "mel frame"]]:
     if not picture.masked_is_blank:
         # NaN is drawn grey.
         stages["mask"] = torch.where(picture.masked, torch.nan, picture.clean.max())
-    if picture.second_view is not None:
-        stages["second view"] = picture.second_view
     if picture.reconstruction is not None:
         stages["reconstruction"] = picture.reconstruction
     return stages
