@@ -45,7 +45,7 @@ FLOORS = {
             "default_dtype",
             "markup",
         },
-        {"registry", "only_writer", "unchanged"},
+        {"registry", "only_writer", "unchanged", "data_frames"},
         {"config", "flags"},
         {"help_page"},
         {"arguments"},

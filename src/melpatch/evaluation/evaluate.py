@@ -28,6 +28,7 @@ from melpatch.evaluation.probe import Probe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.report import record_in, refuse_to_overwrite, score
 from melpatch.evaluation.request import EvaluationRequest, protocol_folder
+from melpatch.evaluation.scores import Scores
 from melpatch.evaluation.select import default_protocols, linear_probe, select_protocols
 from melpatch.inference.model import Model, load
 from melpatch.only_writer import only_writer
@@ -62,7 +63,7 @@ def evaluate(
     features_dir: str | PathLike[str] | None = None,
     overwrite: bool = False,
     trust_code: bool = False,
-) -> dict[str, dict[str, Any]]:
+) -> Scores:
     """Score a run on labelled audio, write the scores, and return the record of each protocol by its name.
 
     Args:
@@ -128,7 +129,7 @@ def _evaluate(
     floors: bool,
     other: EvaluationRequest | None,
     keep: str | PathLike[str] | None,
-) -> dict[str, dict[str, Any]]:
+) -> Scores:
     check(len({*names}) == len(names), "protocol", names, "each once")
     trained = load(request.run, labels=request.labels, trust_code=request.trust_code)
     protocols = select_protocols(names or default_protocols(trained), settings)
@@ -150,7 +151,7 @@ def _evaluate(
         others = _jobs(other, load(other.run, trust_code=other.trust_code), protocols)
     warn_about_scores([*protocols, *protocols][: len(jobs + others)], jobs + others)
     probe = linear_probe() if floors else None
-    records = {}
+    records = Scores()
     with ExitStack() as stack:
         for job in jobs + others:
             stack.enter_context(only_writer(job.out))

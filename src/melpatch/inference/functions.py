@@ -16,7 +16,7 @@ from melpatch.data.corpus import Rejected
 from melpatch.errors import ConfigError
 from melpatch.inference.model import FilePath, Model, load
 from melpatch.inference.network import Precision
-from melpatch.inference.results import Embedding, Prediction
+from melpatch.inference.results import Embedding, Predictions
 from melpatch.inference.samples import Audio
 from melpatch.inference.sources import list_recordings
 from melpatch.training.run import Run
@@ -90,7 +90,7 @@ def predict(
     workers: int | None = None,
     rejected: list[Rejected] | None = None,
     trust_code: bool = False,
-) -> list[Prediction] | Iterator[tuple[Path, list[Prediction]]]:
+) -> Predictions | Iterator[tuple[Path, Predictions]]:
     """Return the predictions for a recording, or an iterator over those of a folder or list.
 
     Args:

@@ -34,12 +34,14 @@ from melpatch.inference.arguments import (
     device_of,
 )
 from melpatch.inference.calibration import Calibration, load_calibration
+from melpatch.inference.description import Described
 from melpatch.inference.engine import InferenceTask, infer_each, infer_files, infer_one
 from melpatch.inference.network import Network, Precision
 from melpatch.inference.results import (
     Embedding,
     Frames,
     Prediction,
+    Predictions,
     embedding_of,
     prediction_of,
     predictions_of,
@@ -86,9 +88,7 @@ def load(
         CheckpointError: the weights are missing, or they or the calibration damaged.
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
-    given = None
-    if labels is not None or multi_label is not None:
-        given = Given.of(labels, multi_label)
+    given = None if labels is None and multi_label is None else Given.of(labels, multi_label)
     config, objective = load_run(folder, trust_code=trust_code, given=given)
     calibration = None
     if isinstance(objective, Classify):
@@ -96,7 +96,7 @@ def load(
     return Model(config, objective, device, precision, folder, calibration)
 
 
-class Model:
+class Model(Described):
     """A trained model with its front end. Audio is resampled to the model's rate; raw samples need `sample_rate`.
 
     Attributes:
@@ -216,7 +216,7 @@ class Model:
 
     def predict(
         self, audio: Audio, sample_rate: int | None = None, *, hop: float | None = None
-    ) -> list[Prediction]:
+    ) -> Predictions:
         """Return labels with probabilities for a recording or, with ``hop``, for each window.
 
         Args:
@@ -318,7 +318,7 @@ class Model:
         batch_size: int | None = None,
         workers: int | None = None,
         rejected: list[Rejected] | None = None,
-    ) -> Iterator[tuple[Path, list[Prediction]]]:
+    ) -> Iterator[tuple[Path, Predictions]]:
         """Return an iterator over files with what :meth:`predict` returns; see :meth:`embed_many`."""
         task = self.prediction_task(hop=hop)
         files = self._infer_files(task, paths, batch_size, workers, rejected)

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from melpatch.config import owner
 from melpatch.evaluation.majority import metric_in_words
 from melpatch.evaluation.report import SCORES, record_in
+from melpatch.inference.description import facts
 from melpatch.markup import Html, listing, paragraph, table
 from melpatch.opening import LOG_BYTES, read_json_lines, reading
 from melpatch.plots.curve import curve
@@ -79,23 +79,11 @@ def _about(folder: Path, settings: RunConfig) -> Iterator[Html]:
 
 
 def _facts(folder: Path, settings: RunConfig) -> Iterator[list[object]]:
-    front_end = settings.front_end
-    yield ["objective", owner(settings.objective).__name__]
-    yield ["encoder", owner(settings.encoder).__name__]
-    yield ["data", ", ".join(settings.data) or "unknown"]
+    yield from facts(settings)
     path = folder / ABOUT
     if path.exists():
         with reading(path, _RESTORE):
             yield ["training clips", int(json.loads(path.read_text(encoding="utf-8"))["clips"])]
-    if settings.labels:
-        yield ["classes", ", ".join(settings.labels)]
-    yield ["segments", f"{settings.loader.seconds:g} s"]
-    yield [
-        "front end",
-        f"log-mel, {front_end.n_mels} bins from {front_end.low_hz:g} to {front_end.top_hz:g} Hz, "
-        f"mono at {front_end.sample_rate} Hz, {front_end.window_ms:g} ms every "
-        f"{front_end.hop_ms:g} ms",
-    ]
     source = read_source(folder)
     if source is not None:
         yield ["imported from", f"{source.source}: {source.family}, licence {source.licence}"]

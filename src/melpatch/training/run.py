@@ -46,6 +46,7 @@ from melpatch.data.manifest import Corpus, Rejected, read_rejected, write_reject
 from melpatch.distributed import is_rank_zero, on_rank_zero, require_same_on_all_ranks
 from melpatch.errors import CheckpointError, DataError
 from melpatch.faults import remedy
+from melpatch.markup import Html, table
 from melpatch.only_writer import NO_LOCKS
 from melpatch.opening import (
     LOG_BYTES,
@@ -108,6 +109,17 @@ class Run:
         return (
             f"Run({str(self.folder)!r}, {objective} on {encoder}, {self.config.train.steps} steps)"
         )
+
+    def _repr_html_(self) -> Html:
+        steps = self.config.train.steps
+        length = f"{self.config.train.epochs:g} epochs" if steps is None else f"{steps:,} steps"
+        objective, encoder = (
+            type(part).__qualname__.removesuffix(".Config")
+            for part in (self.config.objective, self.config.encoder)
+        )
+        facts = {"objective": objective, "encoder": encoder, "length": length}
+        facts["data"] = ", ".join(self.config.data) or "unknown"
+        return table([], [*facts.items()], f"Run {self.folder}")
 
     def __fspath__(self) -> str:
         """Return the folder, so that a run can be given wherever a path can."""
