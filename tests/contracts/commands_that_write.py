@@ -129,5 +129,6 @@ def commands(folder: Path) -> dict[str, Writing]:
         ),
         "demo": Writing(("demo", "--size", "nano"), "--out", "demo", "demo/.lock"),
         "export": Writing(("export", pretrained, "--to", "timm"), "--out", "w.safetensors"),
+        "report": Writing(("report", pretrained, "--clips", "4"), "--out", "r.html"),
         "show": Writing(("show", pretrained), "--curve", "curve.png"),
     }

@@ -1,25 +1,31 @@
 """Label recordings of any length."""
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
+from rich.table import Table
 
 from melpatch.config import check
 from melpatch.counted import agreeing, counted
+from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
 from melpatch.evaluation.majority import listed
+from melpatch.inference.events import EventRule
 from melpatch.inference.jobs import InferenceConfig, inference_job
 from melpatch.inference.model import Model, load
 from melpatch.inference.novelty import NONE_OF_THESE
 from melpatch.inference.tables import Column
 from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
-from melpatch.progress import notice
+from melpatch.outputs import check_output, check_output_folder
+from melpatch.progress import console, notice
 from melpatch.training.clip_record import untrained_labels
 from melpatch.training.completion import describe_unfinished
+from melpatch.unchanged import is_unchanged
+from melpatch.workflows.events import Program, events_in, score_events, write_events
 from melpatch.workflows.kept_weights import read_validation
 
 TOGETHER = True
@@ -49,13 +55,53 @@ class Config(InferenceConfig):
     """Share of clips like the training ones that may be called none of these, without a label; 0
     never does. It is for a calibrated run, which has seen validation clips."""
 
+    events: Path | None = None
+    """CSV to write of events, stretches with a label: path, start, end, label and score (the largest
+    probability in it). Overlapping windows are averaged to frames of --hop. With --events-for raven
+    or audacity, a folder with a file for each recording."""
+    events_for: Program = "csv"
+    """What --events is written for: csv; raven, selection tables; audacity, label tracks."""
+    event_release: float = 0.8
+    """Share of its threshold that an event must keep to last (hysteresis)."""
+    event_shortest: float = 0.0
+    """Seconds that an event lasts at least."""
+    event_gap: float = 0.0
+    """Seconds between two events of a label up to which they become one."""
+    true_events: tuple[str, ...] = ()
+    """Labelled stretches (CSV with path, start, end and label, Raven or Audacity) to score --events
+    against: F1 of events whose start and end are within 0.2 s of the true ones, the end also within
+    a fifth of the length, as in DCASE's challenges."""
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
+        self.event_rule()
+        for name in ("events", "true_events"):
+            needed = "hop" if name == "events" else "events"
+            if getattr(self, name) and getattr(self, needed) is None:
+                flag = name.replace("_", "-")
+                raise ConfigError(f"--{flag} is given but --{needed} is not; give both")
+        if self.events is not None:
+            is_csv = self.out.suffix.lower() in ("", ".csv")
+            check(is_csv, "out", str(self.out), "a name that ends in .csv, beside --events")
         check(self.hop is None or self.hop > 0, "hop", self.hop, "seconds above 0")
         fits = self.threshold is None or 0 <= self.threshold <= 1
         check(fits, "threshold", self.threshold, "0 to 1")
         check(0 <= self.false_alarms < 1, "false_alarms", self.false_alarms, "0 to below 1")
+
+    def event_rule(self) -> EventRule:
+        """Return what makes an event.
+
+        Raises:
+            ConfigError: a setting is out of range.
+        """
+        check(0 < self.event_release <= 1, "event_release", self.event_release, "above 0, up to 1")
+        for name in ("event_shortest", "event_gap"):
+            value = getattr(self, name)
+            check(0 <= value < inf, name, value, "seconds, 0 or more")
+        return EventRule(
+            release=self.event_release, shortest=self.event_shortest, gap=self.event_gap
+        )
 
 
 def run(config: Config) -> None:
@@ -75,6 +121,7 @@ def run(config: Config) -> None:
             f"{config.run}: has no labels to predict; fine-tune it first with "
             f"melpatch finetune --init {config.run}"
         )
+    _check_events(config, model)
     _warn_of_run(config.run, model)
     _warn_of_few(config, model)
     assigned = np.zeros(len(model.labels), dtype=bool)
@@ -89,9 +136,51 @@ def run(config: Config) -> None:
         keep=config.hop is not None or config.salvage,
     )
     write_output(job)
+    if config.events is not None:
+        on_rank_zero(lambda: _write_events(config, model))
     warning = describe_assigned(assigned, model.labels, len(job.recordings))
     if warning is not None:
         notice(warning)
+
+
+def _check_events(config: Config, model: Model) -> None:
+    """Raise ConfigError if events cannot be found with these settings, or not be written."""
+    if config.events is None or config.hop is None:
+        return
+    allowed = f"at most {model.seconds:g} s, the length of a window, beside --events"
+    check(config.hop <= model.seconds, "hop", config.hop, allowed)
+    inputs = [*config.recordings, *config.true_events]
+    if config.events_for != "csv":
+        check_output_folder(config.events, inputs, flag="--events")
+        return
+    check_output(
+        config.events,
+        inputs=[*inputs, config.out],
+        is_own=lambda path: bool(is_unchanged(path)),
+        overwrite=config.overwrite,
+        flag="--events",
+    )
+
+
+def _write_events(config: Config, model: Model) -> None:
+    """Find the events in the table that was written, write them, and score them if the true ones are known."""
+    assert config.events is not None
+    assert config.hop is not None
+    thresholds = _thresholds(config, model)
+    if thresholds is None:
+        thresholds = np.full(len(model.labels), 0.5)
+    events = events_in(config.out, model.labels, thresholds, config.hop, config.event_rule())
+    count = write_events(events, config.events, config.events_for)
+    notice(f"{counted(count, 'event')} in {counted(len(events), 'recording')}: {config.events}")
+    if not config.true_events:
+        return
+    scores = score_events(events, config.true_events, model.labels)
+    grid = Table("", "true", "found", "right", "precision", "recall", "F1")
+    for row in (*scores["per_class"], {"label": "all events", **scores["micro"]}):
+        counts = [str(row[name]) for name in ("true", "guessed", "right")]
+        rates = ["-" if row[n] is None else f"{row[n]:.3f}" for n in ("precision", "recall", "F1")]
+        grid.add_row(row["label"], *counts, *rates)
+    console().print(grid)
 
 
 def _warn_of_run(folder: Path, model: Model) -> None:

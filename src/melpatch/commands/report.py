@@ -40,7 +40,7 @@ class Config:
 def run(config: Config) -> None:
     """Write the report."""
     require_usable_name(config.out)
-    inputs = [path for path in config.what.glob("*") if path.is_file()]
+    inputs = [path for path in config.what.rglob("*") if path.is_file()]
     check_output(config.out, inputs=inputs, is_own=is_own_report, overwrite=config.overwrite)
     text = report(config.what, worst=config.worst, clips=config.clips, trust_code=config.trust_code)
     with written_aside(config.out) as aside:

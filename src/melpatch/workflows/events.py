@@ -1,0 +1,120 @@
+"""Events of a table of predictions: found, written for CSV, Raven or Audacity, and scored."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from melpatch.atomic import written_aside
+from melpatch.data.answers import Labelled
+from melpatch.data.manifest import load_corpus
+from melpatch.evaluation.event_scores import event_scores
+from melpatch.inference.events import Event, EventRule, find_events, frame_scores
+from melpatch.opening import open_text, reading
+from melpatch.search.exchange import write_for
+from melpatch.unchanged import note_digest
+
+Program = Literal["csv", "raven", "audacity"]
+"""What events are written for."""
+HEADER = ("path", "start", "end", "label", "score")
+"""The columns of a CSV file of events."""
+
+
+def events_in(
+    table: Path,
+    labels: Sequence[str],
+    thresholds: Float[np.ndarray, " label"],
+    hop: float,
+    rule: EventRule,
+) -> dict[str, list[Event]]:
+    """Return the events of each recording of a table that ``melpatch predict --hop`` wrote.
+
+    Windows with a note, which are silent or like none of the classes, have no score.
+
+    Args:
+        table: the CSV file.
+        labels: the classes, whose probabilities are its last columns.
+        thresholds: what the score of an event reaches, for each label.
+        hop: the hop that it was written with.
+        rule: what makes an event.
+
+    Raises:
+        CheckpointError: the table is damaged.
+    """
+    events: dict[str, list[Event]] = {}
+    with reading(table, "write it again", None), open_text(table) as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        place, note = (header.index(name) for name in ("path", "note"))
+        for path, group in groupby(rows, key=lambda row: row[place]):
+            own = [*group]
+            times = np.array(
+                [[float(row[header.index(n)]) for n in ("start", "end")] for row in own]
+            )
+            scores = np.array([row[-len(labels) :] for row in own], dtype=float)
+            scores[[bool(row[note]) for row in own]] = 0.0
+            frames = frame_scores(times[:, 0], times[:, 1], scores, hop)
+            own_events = find_events(frames, labels, thresholds, rule)
+            events.setdefault(path, []).extend(own_events)
+    return events
+
+
+def write_events(events: dict[str, list[Event]], out: Path, program: Program) -> int:
+    """Write events into a CSV file, or into a folder with a file per recording; return how many.
+
+    Raises:
+        ConfigError: such a file is in the folder already.
+    """
+    if program == "csv":
+        with written_aside(out) as aside:
+            with aside.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(HEADER)
+                writer.writerows(_rows(events))
+            note_digest(out, aside)
+    else:
+        stretches = [
+            Labelled(path, event.start, event.end, (event.label,), "")
+            for path, own in events.items()
+            for event in own
+        ]
+        write_for(program, stretches, out)
+    return sum(map(len, events.values()))
+
+
+def _rows(events: dict[str, list[Event]]) -> Iterator[list[str]]:
+    for path, own in events.items():
+        for event in own:
+            times = [f"{event.start:.3f}", f"{event.end:.3f}"]
+            yield [path, *times, event.label, f"{event.score:.6g}"]
+
+
+def score_events(
+    events: dict[str, list[Event]], truth: Sequence[str], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return the event-based scores of what was found against labelled stretches.
+
+    Recordings of which nothing was predicted are not scored.
+
+    Args:
+        events: what was found in each recording, by its path.
+        truth: tables of labelled stretches, such as CSV files with path, start, end and label.
+        labels: the classes.
+
+    Raises:
+        DataError: a table cannot be read.
+    """
+    guessed = {os.path.realpath(path): own for path, own in events.items()}
+    true: dict[str, list[Event]] = {}
+    for clip in load_corpus(truth).clips:
+        path = os.path.realpath(clip.path)
+        if path in guessed:
+            end = clip.start + clip.duration
+            own = [Event(clip.start, end, label, 1.0) for label in clip.labels]
+            true.setdefault(path, []).extend(own)
+    return event_scores(true, guessed, labels)
