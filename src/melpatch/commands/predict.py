@@ -1,20 +1,26 @@
 """Label recordings of any length."""
 
+import csv
+import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil, inf
 from pathlib import Path
 
 import numpy as np
+import tyro
 from jaxtyping import Bool, Float
 from rich.table import Table
 
 from melpatch.config import check
 from melpatch.counted import agreeing, counted
+from melpatch.data.columns import class_columns
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
 from melpatch.evaluation.majority import listed
 from melpatch.inference.events import EventRule
 from melpatch.inference.jobs import InferenceConfig, inference_job
+from melpatch.inference.live import microphone_blocks, piped_blocks, predict_live
 from melpatch.inference.model import Model, load
 from melpatch.inference.novelty import NONE_OF_THESE
 from melpatch.inference.tables import Column
@@ -30,6 +36,7 @@ from melpatch.workflows.kept_weights import read_validation
 
 TOGETHER = True
 _ENOUGH = 10  # recordings, or recordings per class, from which on missing classes are told
+_PIPE = "-"
 _ROUNDING = 1e-6
 """By how much a share in float32 may be off."""
 
@@ -38,6 +45,10 @@ _ROUNDING = 1e-6
 class Config(InferenceConfig):
     """What to label, and where to write it."""
 
+    recordings: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Audio files, folders of them, CSV files with a column path, folders of shards, URLs of these, or
+    data of others (docs/data.md); or - for sound that comes through a pipe, of which each --hop
+    seconds are answered as they come."""
     out: Path
     """CSV to write: path, start and end in seconds, label, probability, novelty (of a calibrated run),
     note (silent where there is no sound, none of these), then one column per class; clips of a CSV
@@ -72,10 +83,21 @@ class Config(InferenceConfig):
     against: F1 of events whose start and end are within 0.2 s of the true ones, the end also within
     a fifth of the length, as in DCASE's challenges."""
 
+    live: bool = False
+    """Listen to the microphone, and answer every --hop seconds until Ctrl-C."""
+    raw_rate: int | None = None
+    """With -: rate in Hz of raw samples (16 bits, little-endian, mono); without, the pipe is a WAV."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether sound is answered as it comes."""
+        return self.live or self.recordings == (_PIPE,)
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
         self.event_rule()
+        self._check_live()
         for name in ("events", "true_events"):
             needed = "hop" if name == "events" else "events"
             if getattr(self, name) and getattr(self, needed) is None:
@@ -88,6 +110,23 @@ class Config(InferenceConfig):
         fits = self.threshold is None or 0 <= self.threshold <= 1
         check(fits, "threshold", self.threshold, "0 to 1")
         check(0 <= self.false_alarms < 1, "false_alarms", self.false_alarms, "0 to below 1")
+
+    def _check_live(self) -> None:
+        """Raise ConfigError if sound that is still coming and files are mixed up."""
+        if not self.live and not self.recordings:
+            raise ConfigError("no recordings are given; name files or folders, - or --live")
+        if self.live and self.recordings:
+            raise ConfigError(f"--live takes no recordings; leave out {self.recordings[0]}")
+        if not self.is_live:
+            check(self.raw_rate is None, "raw_rate", self.raw_rate, "none, without a pipe (-)")
+            return
+        if self.hop is None:
+            raise ConfigError("--hop is missing; give the seconds between two answers")
+        rate = self.raw_rate
+        check(rate is None or rate > 0, "raw_rate", rate, "Hz above 0")
+        for name in ("events", "resume", "salvage"):
+            if getattr(self, name):
+                raise ConfigError(f"--{name} is for files; leave it out with - or --live")
 
     def event_rule(self) -> EventRule:
         """Return what makes an event.
@@ -121,6 +160,9 @@ def run(config: Config) -> None:
             f"{config.run}: has no labels to predict; fine-tune it first with "
             f"melpatch finetune --init {config.run}"
         )
+    if config.is_live:
+        _listen(config, model)
+        return
     _check_events(config, model)
     _warn_of_run(config.run, model)
     _warn_of_few(config, model)
@@ -141,6 +183,38 @@ def run(config: Config) -> None:
     warning = describe_assigned(assigned, model.labels, len(job.recordings))
     if warning is not None:
         notice(warning)
+
+
+def _listen(config: Config, model: Model) -> None:
+    """Write a row for each hop of sound as it comes, to a file or to stdout (--out -)."""
+    assert config.hop is not None
+    if config.live:
+        rate, blocks = microphone_blocks(config.hop)
+    else:
+        rate, blocks = piped_blocks(sys.stdin.buffer, config.hop, config.raw_rate)
+    to_stdout = str(config.out) == _PIPE
+    if not to_stdout:
+        check_output(config.out, inputs=[], is_own=lambda path: False, overwrite=config.overwrite)
+    thresholds = _thresholds(config, model)
+    multi_label = model.network.classifier().config.multi_label
+    with ExitStack() as stack:
+        file = sys.stdout
+        if not to_stdout:
+            file = stack.enter_context(config.out.open("w", newline="", encoding="utf-8"))
+        writer = csv.writer(file)
+        fixed = ("start", "end", "label", "probability", "note")
+        writer.writerow([*fixed, *class_columns(model.labels, fixed)])
+        for answer in predict_live(model, blocks, rate):
+            p = np.array([[*answer.probabilities.values()]])
+            (label,) = assigned_labels(p, model.labels, thresholds, multi_label=multi_label)
+            alarm = 1 - config.false_alarms - _ROUNDING
+            unknown = answer.novelty is not None and answer.novelty >= alarm
+            is_unknown = bool(config.false_alarms and unknown)
+            notes = [*["silent"] * answer.silent, *[NONE_OF_THESE] * is_unknown]
+            row = [f"{answer.start:.3f}", f"{answer.end:.3f}", "" if is_unknown else label]
+            row += [f"{p.max():.6g}", "; ".join(notes), *(f"{value:.6g}" for value in p[0])]
+            writer.writerow(row)
+            file.flush()
 
 
 def _check_events(config: Config, model: Model) -> None:
