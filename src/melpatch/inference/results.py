@@ -42,7 +42,7 @@ class Frames(_Frames, Tabular):
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        return self.vectors.shape[1]
+        return int(self.vectors.shape[1])
 
     def _repr_html_(self) -> Html:
         norms = np.linalg.norm(self.vectors, axis=1)
@@ -91,10 +91,12 @@ class Predictions(list[Prediction], Tabular):
         labels = self[0].probabilities if self else {}
         fixed = ["start", "end", "label", "silent", "novelty"]
         named = class_columns([*labels], fixed)
-        return {name: [getattr(prediction, name) for prediction in self] for name in fixed} | {
-            column: [prediction.probabilities[label] for prediction in self]
-            for column, label in zip(named, labels, strict=True)
-        }
+        columns: dict[str, Column] = {}
+        for name in fixed:
+            columns[name] = [getattr(prediction, name) for prediction in self]
+        for name, label in zip(named, labels, strict=True):
+            columns[name] = [prediction.probabilities[label] for prediction in self]
+        return columns
 
     def _repr_html_(self) -> Html:
         rows = []
