@@ -59,7 +59,7 @@ def event_scores(
         ``precision``, ``recall`` and ``F1`` (None where undefined); and ``macro_f1``, the mean F1
         of the labels that have events.
     """
-    per_class = []
+    per_class: list[dict[str, Any]] = []
     for label in labels:
         counts = {"true": 0, "guessed": 0, "right": 0}
         for recording in {**true, **guessed}:
