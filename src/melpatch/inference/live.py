@@ -2,8 +2,9 @@
 
 import struct
 from collections.abc import Iterator
+from io import BufferedIOBase
 from queue import SimpleQueue
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
@@ -65,7 +66,7 @@ def predict_live(
 
 
 def piped_blocks(
-    stream: BinaryIO, hop: float, raw_rate: int | None
+    stream: BufferedIOBase, hop: float, raw_rate: int | None
 ) -> tuple[int, Iterator[Float[np.ndarray, " _"]]]:
     """Return the rate of the sound that comes through a pipe, and its blocks of ``hop`` seconds.
 
@@ -90,7 +91,7 @@ def piped_blocks(
     return encoding.sample_rate, _blocks(stream, hop, encoding, rest)
 
 
-def _wav_encoding(stream: BinaryIO) -> Encoding:
+def _wav_encoding(stream: BufferedIOBase) -> Encoding:
     """Return how the samples are written that follow in a WAV of which RIFF has been read."""
     fix = "pipe a WAV of 16 or 32 bits, or raw samples with --raw-rate"
     encoding = None
@@ -114,7 +115,7 @@ def _wav_encoding(stream: BinaryIO) -> Encoding:
 
 
 def _blocks(
-    stream: BinaryIO, hop: float, encoding: Encoding, rest: bytes
+    stream: BufferedIOBase, hop: float, encoding: Encoding, rest: bytes
 ) -> Iterator[Float[np.ndarray, " _"]]:
     kind = np.dtype(encoding.kind)
     frame = kind.itemsize * encoding.channels
