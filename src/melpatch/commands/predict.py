@@ -114,7 +114,9 @@ class Config(InferenceConfig):
     def _check_live(self) -> None:
         """Raise ConfigError if sound that is still coming and files are mixed up."""
         if not self.live and not self.recordings:
-            raise ConfigError("no recordings are given; name files or folders, - or --live")
+            raise ConfigError(
+                "no recordings are given; name files, or folders that hold some, or - or --live"
+            )
         if self.live and self.recordings:
             raise ConfigError(f"--live takes no recordings; leave out {self.recordings[0]}")
         if not self.is_live:

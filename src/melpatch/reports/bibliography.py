@@ -4,7 +4,6 @@ An objective names its papers in its docstring. A paper that is not listed here 
 number alone.
 """
 
-import inspect
 import re
 import sys
 from typing import NamedTuple
@@ -32,16 +31,17 @@ _PAPERS = {
         "Contrastive Learning of General-Purpose Audio Representations",
         "2021",
     ),
-    "2104.01778": Paper(
-        "gong2021ast",
-        "Gong, Yuan and Chung, Yu-An and Glass, James",
-        "{AST}: Audio Spectrogram Transformer",
+    "2103.03230": Paper(
+        "zbontar2021barlowtwins",
+        "Zbontar, Jure and Jing, Li and Misra, Ishan and LeCun, Yann and Deny, St{\\'e}phane",
+        "Barlow Twins: Self-Supervised Learning via Redundancy Reduction",
         "2021",
     ),
-    "2105.01051": Paper(
-        "yang2021superb",
-        "Yang, Shu-wen and Chi, Po-Han and others",
-        "{SUPERB}: Speech Processing Universal {PERformance} Benchmark",
+    "2103.06695": Paper(
+        "niizumi2021byola",
+        "Niizumi, Daisuke and Takeuchi, Daiki and Ohishi, Yasunori and Harada, Noboru and "
+        "Kashino, Kunio",
+        "{BYOL} for Audio: Self-Supervised Learning for General-Purpose Audio Representation",
         "2021",
     ),
     "2110.09784": Paper(
@@ -75,6 +75,12 @@ _PAPERS = {
         "baade2022maeast",
         "Baade, Alan and Peng, Puyuan and Harwath, David",
         "{MAE-AST}: Masked Autoencoding Audio Spectrogram Transformer",
+        "2022",
+    ),
+    "2204.12076": Paper(
+        "li2022atst",
+        "Li, Xian and Li, Xiaofei",
+        "{ATST}: Audio Representation Learning with Teacher-Student Transformer",
         "2022",
     ),
     "2204.12768": Paper(
@@ -182,14 +188,10 @@ _PAPERS = {
 def papers_of(objective: type) -> list[str]:
     """Return the numbers on arXiv of the papers that an objective is of, the method's own first.
 
-    They are those in the docstring of its module or, if there is none, of the class.
+    They are those in the docstring of its module; training with labels is of no paper.
     """
     module = sys.modules.get(objective.__module__)
-    for text in ((module and module.__doc__) or "", inspect.getdoc(objective) or ""):
-        numbers = [*dict.fromkeys(_NUMBER.findall(text))]
-        if numbers:
-            return numbers
-    return []
+    return [*dict.fromkeys(_NUMBER.findall((module and module.__doc__) or ""))]
 
 
 def cite_key(number: str) -> str:
