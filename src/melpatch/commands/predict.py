@@ -4,8 +4,10 @@ import csv
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BufferedIOBase
 from math import ceil, inf
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import tyro
@@ -193,7 +195,9 @@ def _listen(config: Config, model: Model) -> None:
     if config.live:
         rate, blocks = microphone_blocks(config.hop)
     else:
-        rate, blocks = piped_blocks(sys.stdin.buffer, config.hop, config.raw_rate)
+        rate, blocks = piped_blocks(
+            cast("BufferedIOBase", sys.stdin.buffer), config.hop, config.raw_rate
+        )
     to_stdout = str(config.out) == _PIPE
     if not to_stdout:
         check_output(config.out, inputs=[], is_own=lambda path: False, overwrite=config.overwrite)

@@ -55,7 +55,7 @@ def predict_live(
         new = block.astype(np.float32)
         if resampler is not None:
             new = resampler.resample_chunk(new)
-        # A resampler holds back a few milliseconds; a short first block may give nothing yet.
+        # A resampler holds back less than 0.1 s; a short first block may give nothing yet.
         if not len(new):
             continue
         done += len(new)
