@@ -20,6 +20,7 @@ from melpatch.interop.base import Reading
 from melpatch.nn.masking import Subset
 from melpatch.objectives.atst_frame import ATSTFrame
 from melpatch.objectives.base import Features
+from melpatch.objectives.bootstrap import crossed_loss
 from melpatch.objectives.byol import BYOL
 from melpatch.weight_files import Weights
 
@@ -146,3 +147,13 @@ def test_gradients_are_the_published_ones(case):
         assert parameter.grad.norm().item() == pytest.approx(norms[f"student.{key}"], rel=1e-4), key
     for part in (made.teacher, made.teacher_projector):
         assert all(parameter.grad is None for parameter in part.parameters())
+
+
+def test_the_sum_of_both_directions_is_that_of_byol_a():
+    """Of the package that BYOL-A patches, on fixed embeddings."""
+    saved = json.loads(shared("golden/weights/losses/losses.json").read_text())
+    two = saved["byol_two_directions"]
+    predictions = [saved["embeddings"][name] for name in ("first", "second")]
+    targets = [two[name] for name in ("third", "fourth")]
+    pairs = (torch.tensor(views).double().transpose(0, 1) for views in (predictions, targets))
+    assert crossed_loss(*pairs).mean().item() == pytest.approx(two["value"], abs=1e-6)
