@@ -11,7 +11,8 @@ from melpatch.audio.augment import noise
 from melpatch.data.clip import Batch
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.errors import ConfigError
-from melpatch.objectives.cola import COLA, Projections
+from melpatch.nn.whole_step import Rows
+from melpatch.objectives.cola import COLA
 from melpatch.rng import stream
 
 STEP = 2
@@ -31,9 +32,9 @@ def begun(**settings):
     return objective.eval()
 
 
-def nobody(own):
-    """No others to compare with."""
-    return Projections(*(part[:0] for part in own))
+def compared(objective, rows):
+    """Return losses and hits of clips that have no others to be compared with."""
+    return objective.compare(rows, len(rows.keys))
 
 
 # ---------------------------------------------------------------------------------------------------------- the crops
@@ -236,12 +237,12 @@ def test_a_clip_that_a_batch_holds_twice_is_not_told_from_itself():
     data = batch((24, 30, 28, 30))
     data.wave[3], data.keys[3] = data.wave[1], data.keys[1]
     objective = begun()
-    own = Projections(*objective.embed(objective.crops(data, STEP)), data.keys)
-    loss, hit = objective.compare(own, nobody(own))
+    own = objective.project(data, STEP)
+    loss, hit = compared(objective, own)
     for row in range(4):
         rows = [other for other in range(4) if other == row or data.keys[other] != data.keys[row]]
-        among = Projections(*(part[rows] for part in own))
-        expected, found = objective.compare(among, nobody(among))
+        among = Rows(*(part[rows] for part in own))
+        expected, found = compared(objective, among)
         torch.testing.assert_close(loss[row], expected[rows.index(row)], rtol=1e-9, atol=0)
         assert hit[row] == found[rows.index(row)]
 
@@ -284,11 +285,11 @@ def test_losses_are_float32_under_autocast():
     data.wave = data.wave.float()
     with torch.autocast("cpu", torch.bfloat16):
         crops = objective.crops(data, STEP)
-        vectors = Projections(*objective.embed(crops), data.keys)
+        vectors = Rows(objective.embed(crops), data.keys)
         assert objective.encoder(*crops).patches.dtype == torch.bfloat16
-        loss, _ = objective.compare(vectors, nobody(vectors))
-    assert {one.dtype for one in (vectors.anchors, vectors.positives, loss)} == {torch.float32}
-    torch.testing.assert_close(loss, objective.compare(vectors, nobody(vectors))[0], rtol=0, atol=0)
+        loss, _ = compared(objective, vectors)
+    assert {one.dtype for one in (vectors.features, loss)} == {torch.float32}
+    torch.testing.assert_close(loss, compared(objective, vectors)[0], rtol=0, atol=0)
 
 
 # -------------------------------------------------------------------------------------------------- refusals, warnings
@@ -390,8 +391,5 @@ def test_what_is_told_is_what_a_collapsed_encoder_gives():
 def test_a_clip_is_the_same_whatever_its_place_in_the_batch():
     objective, data = begun(), batch(MANY)
     back = Batch(data.wave.flip(0), data.lengths.flip(0), data.keys.flip(0))
-    found = (
-        Projections(*objective.embed(objective.crops(one, STEP)), one.keys) for one in (data, back)
-    )
-    losses = [objective.compare(own, nobody(own))[0] for own in found]
+    losses = [compared(objective, objective.project(one, STEP))[0] for one in (data, back)]
     torch.testing.assert_close(losses[0], losses[1].flip(0), rtol=0, atol=1e-12)

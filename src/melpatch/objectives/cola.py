@@ -6,17 +6,15 @@ encoder will do.
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from melpatch import distributed
 from melpatch.audio.augment import noise
 from melpatch.audio.logmel import LogMel
 from melpatch.config import check
@@ -27,6 +25,7 @@ from melpatch.nn.info_nce import info_nce
 from melpatch.nn.pooling import Pooling, pool, pooled_dim
 from melpatch.nn.transformer import set_drop_path_noise
 from melpatch.nn.views import random_crop
+from melpatch.nn.whole_step import Rows, WholeStep, own_part
 from melpatch.objectives.base import NO_PLAN, Features, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream
 
@@ -39,20 +38,6 @@ _PATIENCE = 0.1
 _STUCK_LOSS = 0.99
 _COLLAPSED_STD = 0.01
 _CHANCE_FACTOR = 2.0
-
-Embeddings = Float[Tensor, "clip dim"]
-
-
-class Projections(NamedTuple):
-    """Projected embeddings of both crops of some clips."""
-
-    anchors: Embeddings
-    """Of the first crops."""
-    positives: Embeddings
-    """Of the second crops."""
-    keys: Int[Tensor, " clip"]
-    """The clips' keys. A step may hold a clip twice, at the seam of two epochs; it is no negative
-    of itself."""
 
 
 class COLA(Objective):
@@ -122,8 +107,7 @@ class COLA(Objective):
         allowed = "'masked', so that no crop is padding"
         check(padding == "masked", "front_end.padding", padding, allowed)
         self.plan = NO_PLAN
-        # For each batch of the step that is still to come, the projections of all the others.
-        self.others: deque[Projections] = deque()
+        self.step_rows = WholeStep()
         pooled = pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling)
         self.projection = nn.Sequential(
             nn.Linear(pooled, config.projection), nn.LayerNorm(config.projection), nn.Tanh()
@@ -169,32 +153,21 @@ class COLA(Objective):
         and ``spread``, the standard deviation of the projections over the clips: near 0, the
         encoder has collapsed.
         """
-        own = self.project(batch, step)
-        if self.others:
-            others = self.others.popleft()
-        else:
-            others = _all_but(0, [own, *self._of_other_processes(own)])
-        losses, hits = self.compare(own, others)
-        count = max(1, len(batch))
-        own_loss = losses[: len(batch)].sum()
-        # The losses of other clips depend on these projections too. Their gradient belongs here,
-        # but their value is reported by the batch that owns them, and is subtracted.
-        total = losses.sum()
-        loss = total - (total - own_loss).detach()
-        anchors = torch.cat([own.anchors.detach(), others.anchors])
+        own = len(batch)
+        count = max(1, own)
+        rows = self.project(batch, step)
+        if self.config.negatives == "processes":
+            rows = self.step_rows.join(rows)
+        losses, hits = self.compare(rows, own)
         metrics = {
-            "accuracy": hits[: len(batch)].to(losses.dtype).sum() / count,
-            "spread": anchors.std(dim=0, correction=0).mean(),
+            "accuracy": hits[:own].to(losses.dtype).sum() / count,
+            "spread": rows.features[:, 0].detach().std(dim=0, correction=0).mean(),
         }
-        return ObjectiveOutput(loss / count, loss.new_full((), len(batch)), metrics)
+        loss = own_part(losses, own) / count
+        return ObjectiveOutput(loss, loss.new_full((), own), metrics)
 
     def prepare(self, batches: Sequence[Batch], step: int) -> None:
-        """Encode all batches of the step without gradient, as negatives of each other.
-
-        Gradients are exact: each batch brings those of the whole step's loss by its own clips.
-        Source: gradient caching (Gao et al. 2021, arXiv 2101.06983).
-        """
-        self.others.clear()
+        """Encode all batches of the step without gradient, as negatives of each other."""
         if self.config.negatives == "batch":
             return
         own = []
@@ -202,24 +175,11 @@ class COLA(Objective):
             for batch in batches:
                 set_drop_path_noise(self, self.seed, batch.keys, step)
                 own.append(self.project(batch, step))
-        # One exchange for the whole step: each batch is compared with all others of all processes.
-        other_processes = self._of_other_processes(_joined(own))
-        everything = [*own, *other_processes]
-        self.others.extend(_all_but(number, everything) for number in range(len(own)))
+        self.step_rows.prepare(own)
 
-    def _of_other_processes(self, own: Projections) -> list[Projections]:
-        """Return the projections of the other processes at the same time."""
-        if self.config.negatives == "batch":
-            return []
-        by_part = [distributed.all_gather_rows(part.detach()) for part in own]
-        by_rank = [Projections(*parts) for parts in zip(*by_part, strict=True)]
-        rank = distributed.rank()
-        return [projections for number, projections in enumerate(by_rank) if number != rank]
-
-    def project(self, batch: Batch, step: int) -> Projections:
+    def project(self, batch: Batch, step: int) -> Rows:
         """Return the projections of both crops of each clip."""
-        anchors, positives = self.embed(self.crops(batch, step))
-        return Projections(anchors, positives, batch.keys)
+        return Rows(self.embed(self.crops(batch, step)), batch.keys)
 
     def crops(self, batch: Batch, step: int) -> Features:
         """Return the first crops of all clips, then the second ones, each cut at a random place.
@@ -256,7 +216,7 @@ class COLA(Objective):
         most = (frames * self.config.max_crop_ratio).ceil().long()
         return most.clamp(min=self.encoder.grid.patch[1])
 
-    def embed(self, crops: Features) -> tuple[Embeddings, Embeddings]:
+    def embed(self, crops: Features) -> Float[Tensor, "clip crop dim"]:
         """Return the projections of first and second crops, from -1 to 1, in float32 at least."""
         encoded = self.encoder(crops.spectrogram, crops.valid)
         rows = self.encoder.grid.rows
@@ -264,20 +224,23 @@ class COLA(Objective):
         # Dot products of hundreds of numbers are too large for bfloat16.
         with torch.autocast(pooled.device.type, enabled=False):
             anchors, positives = self.projection(pooled).chunk(2)
-        return anchors, positives
+        return torch.stack([anchors, positives], dim=1)
 
-    def compare(
-        self, own: Projections, others: Projections
-    ) -> tuple[Float[Tensor, " any"], Bool[Tensor, " any"]]:
-        """Return the loss of each clip, own clips first, and whether its crops found each other."""
-        anchors, positives, keys = _joined([own, others])
+    def compare(self, rows: Rows, own: int) -> tuple[Float[Tensor, " any"], Bool[Tensor, " any"]]:
+        """Return the loss of each clip, and whether its crops found each other.
+
+        Args:
+            rows: projections of all clips that are compared, own ones first.
+            own: how many clips are own.
+        """
+        anchors, positives = rows.features.unbind(dim=1)
+        keys = rows.keys
         with torch.autocast(anchors.device.type, enabled=False):  # as in embed
             if self.config.similarity == "bilinear":
                 # The matrix gets its gradient through the batch's own crops; other batches
                 # contribute theirs.
-                queries = torch.cat(
-                    [own.anchors @ self.bilinear, others.anchors @ self.bilinear.detach()]
-                )
+                fixed = self.bilinear.detach()
+                queries = torch.cat([anchors[:own] @ self.bilinear, anchors[own:] @ fixed])
             else:
                 queries = F.normalize(anchors, dim=1) / self.config.temperature
                 positives = F.normalize(positives, dim=1)
@@ -319,16 +282,3 @@ class COLA(Objective):
         if self.config.negatives == "processes":
             return plan.batch_size
         return plan.micro_batch_size
-
-
-def _joined(parts: Sequence[Projections]) -> Projections:
-    """Return the projections of several batches as one."""
-    return Projections(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def _all_but(number: int, parts: Sequence[Projections]) -> Projections:
-    """Return the projections of all parts but one, without gradient; empty if there is no other."""
-    rest = [part for index, part in enumerate(parts) if index != number]
-    if not rest:
-        rest = [Projections(*(column[:0] for column in parts[number]))]
-    return Projections(*(column.detach() for column in _joined(rest)))
