@@ -86,7 +86,16 @@ def test_a_classifier_is_scored_by_its_predictions(corpus, classifier, tmp_path,
     record = evaluate(classifier, corpus, tmp_path / "out", capsys)["as_trained"]
     folder = tmp_path / "out" / "as_trained"
     lines = read_table(folder / "predictions.csv")
-    assert list(lines[0]) == ["path", "start", "label", "predicted", "split", "seed", *LABELS]
+    assert list(lines[0]) == [
+        "path",
+        "start",
+        "end",
+        "label",
+        "predicted",
+        "split",
+        "seed",
+        *LABELS,
+    ]
     expected = [
         str(corpus.parent / row["path"]) for row in read_table(corpus) if row["split"] == "test"
     ]
