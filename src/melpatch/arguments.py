@@ -68,7 +68,7 @@ def read_config(
             config = tyro.cli(
                 kind,
                 default=start,
-                args=arguments,
+                args=_with_nothing_spelled(arguments, flags),
                 prog=prog,
                 description=about,
                 registry=_registry(),
@@ -81,6 +81,22 @@ def read_config(
     # Warnings that came up on the way.
     sys.stderr.write(box.getvalue())
     return config
+
+
+def _with_nothing_spelled(arguments: Sequence[str], flags: Sequence[Flag]) -> list[str]:
+    """Return the words with ``none`` for numbers, as help and run folders write it, as tyro's ``None``."""
+    of_numbers = {
+        flag.spelled for flag in flags if set(re.split(r"[ |]", flag.kind)) <= {"INT", "FLOAT"}
+    }
+    words = list(arguments)
+    for place, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if equals and value == "none" and name.replace("_", "-") in of_numbers:
+            words[place] = f"{name}=None"
+        before = arguments[place - 1].replace("_", "-") if place else ""
+        if word == "none" and before in of_numbers:
+            words[place] = "None"
+    return words
 
 
 def _registry() -> ConstructorRegistry:
