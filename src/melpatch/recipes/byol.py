@@ -129,7 +129,7 @@ def byol_short(size: str) -> RunConfig:
 
 
 def byol_a_short(size: str) -> RunConfig:
-    """BYOL on BYOL-A's small CNN for your own clips of seconds, few hours and little time.
+    """BYOL on BYOL-A's CNN for your own clips of seconds and few hours: 64 bins, segments of 2 s.
 
     Source: :func:`byol_short` with the front end and the encoder of :func:`byol_a_v2`, whose
     vector for a clip is compared.
