@@ -3,11 +3,16 @@
 from dataclasses import fields, is_dataclass, replace
 
 from melpatch import registry
+from melpatch.audio.logmel import LogMel
+from melpatch.encoders.cnn14 import CNN14
 from melpatch.nn.distillation_settings import Classification
 from melpatch.nn.hypotheses import Hypotheses
 from melpatch.nn.mixtures import Mixtures
+from melpatch.objectives.classify import Classify
+from melpatch.objectives.distill import Distill
 from melpatch.objectives.eat import EAT
 from melpatch.objectives.m2d import M2D
+from melpatch.objectives.teacher import TeacherConfig
 
 LARGEST = {
     "dim": 64,
@@ -54,7 +59,28 @@ class Variant:
         return getattr(self.objective, name)
 
 
+CLASSIFIER = TeacherConfig(
+    front_end=LogMel.Config(sample_rate=11025, n_mels=32, hop_ms=6.0, scale=1.0),
+    encoder=CNN14.Config(network="cnn6", width=8),
+    objective=Classify.Config(pooling="cls"),
+    labels=("high", "low"),
+    longest=10.0,
+    vector_dim=64,
+    token_dim=64,
+    layer_dims=(8, 16, 32, 64),
+)
+"""A classifier of another kind than the students, at another rate and front end."""
+
 VARIANTS = {
+    "distill from a classifier": Variant(
+        Distill,
+        network=CLASSIFIER,
+        layers=(2, 4),
+        labels=1.0,
+        hidden=16,
+        loss="cosine",
+        patch_out=0.4,
+    ),
     "m2d as matpac++": Variant(
         M2D,
         standardise=False,
@@ -72,6 +98,10 @@ VARIANTS = {
 }
 NAMES = [*registry.names("objectives"), *VARIANTS]
 """Names of all objectives and variants."""
+
+
+WITHOUT_CHANCE = (Classify, Distill)
+"""Objectives that draw no random numbers unless their settings say so."""
 
 
 def find(name):

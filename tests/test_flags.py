@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 from melpatch.flags import Flag, flags_of, kind_of
+from melpatch.objectives.distill import Distill
 from melpatch.recipes.base import recipe
 
 
@@ -57,6 +58,12 @@ def test_defaults_are_those_of_the_instance_if_there_is_one():
     assert (flags["sources"], flags["inner.rate"], flags["rate"]) == (("a",), 0.7, 0.5)
 
 
+def test_a_setting_that_nobody_types_is_no_flag():
+    names = [flag.name for flag in flags_of(Distill.Config)]
+    assert "teacher" in names
+    assert not any(name.startswith("network") for name in names)
+
+
 @pytest.mark.parametrize(
     ("hint", "words"),
     [
@@ -75,7 +82,7 @@ def test_a_type_is_told_in_words(hint, words):
 
 
 @pytest.mark.parametrize(
-    "name", ["asit", "audiomae", "cnn14", "cola", "finetune", "mae_ast", "ssast"]
+    "name", ["asit", "audiomae", "cnn14", "cola", "distill", "finetune", "mae_ast", "ssast"]
 )
 def test_the_flags_of_a_recipe_are_those_that_tyro_reads(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")

@@ -60,6 +60,8 @@ def flags_of(kind: type, default: Any = None, prefix: str = "") -> Iterator[Flag
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint, marks = _without_marks(hints[field.name])
+        if tyro.conf.Suppress in marks:
+            continue
         value = _default(field) if default is None else getattr(default, field.name)
         name = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -36,7 +36,16 @@ KINDS = (
     "commands",
 )
 """The kinds of pieces that there are; each is a folder, and the end of the name of a group of entry points."""
-NOT_PIECES = {"__init__", "base", "bootstrap", "contrastive", "latent", "masked", "views"}
+NOT_PIECES = {
+    "__init__",
+    "base",
+    "bootstrap",
+    "contrastive",
+    "latent",
+    "masked",
+    "teacher",
+    "views",
+}
 NOT_LISTED = {"encoder_only"}
 """Pieces that the settings of a run name, but that nobody chooses."""
 _ROOT = Path(__file__).parent

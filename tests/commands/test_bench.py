@@ -7,7 +7,7 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
-from journeys.three_sounds import melpatch, write_corpus
+from journeys.three_sounds import melpatch, settings, write_corpus, write_run
 
 from melpatch.cli import main
 from melpatch.commands import bench
@@ -109,3 +109,13 @@ def test_a_training_with_labels_is_fed_labels(corpus, capsys):
 def test_what_cannot_be_measured_is_told(words, told, capsys):
     assert main(["bench", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_distillation_is_measured_with_its_teacher(corpus, tmp_path, capsys):
+    teacher = write_run(tmp_path / "teacher", settings(seconds=2.0))
+    flags = ("--recipe", "distill", "--seconds", "1", "--objective.teacher", teacher)
+    melpatch("bench", "data", "--data", corpus, *FAST, *flags, "--json")
+    assert len(json.loads(capsys.readouterr().out)["stages"]) == 6
+    words = ("bench", "data", "--data", str(corpus), *FAST, "--recipe", "distill")
+    assert main(list(words)) == 2
+    assert "--objective.teacher is missing" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from melpatch.audio.logmel import LogMel
-from melpatch.data.glimpses import notices_about_sound
+from melpatch.data.glimpses import notice_of_empty_bands, notices_about_sound
 from melpatch.data.manifest import load_corpus
 
 
@@ -68,3 +68,15 @@ def test_clips_that_cannot_be_read_are_left_to_others(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     (tmp_path / "b.wav").unlink()
     assert notices_about_sound(clips, LogMel.Config()) == []
+
+
+@pytest.mark.parametrize(("rate", "told"), [(8000, True), (22_050, True), (32_000, False)])
+def test_sound_that_ends_below_a_front_end_is_told(tmp_path, rate, told):
+    notices(tmp_path, tone(1000, rate), rate)
+    clips = load_corpus([tmp_path]).clips
+    text = notice_of_empty_bands(clips, LogMel.Config(sample_rate=32_000, high_hz=14_000.0))
+    assert bool(text) == told
+    assert (
+        not told
+        or f"2 of 2 clips that were looked at end below, most of them at {rate // 2:,} Hz" in text
+    )

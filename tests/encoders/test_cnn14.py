@@ -277,3 +277,10 @@ def test_one_graph_takes_any_number_of_clips_and_frames(trim):
     recorded = torch.export.export(network, example, dynamic_shapes=shapes, strict=False)
     given = noise(3, N_MELS, 133)
     torch.testing.assert_close(recorded.module(check_guards=False)(given), network(given))
+
+
+def test_a_batch_without_clips_has_tokens_of_none():
+    """That of a process that can read none of its own."""
+    encoded = build()(torch.zeros(0, N_MELS, 96, dtype=torch.float64), layers=True)
+    assert encoded.patches.shape == (0, 3, 64)
+    assert [layer.shape[2] for layer in encoded.layers] == [2, 4, 8, 16, 32, 64]

@@ -172,6 +172,9 @@ def test_a_plan_knows_the_longest_segment_there_is(corpus, seconds, longest):
     found = plan(with_loader(settings(), seconds=seconds), corpus)
     assert found.seconds == seconds
     assert found.longest_segment == pytest.approx(longest)
+    assert found.fixed_input == (seconds >= 0.9)
+    again = with_loader(settings(), seconds=seconds, short_clips="repeat")
+    assert not plan(again, corpus).fixed_input
 
 
 # ---------------------------------------------------------------------------------------------------------- load_run

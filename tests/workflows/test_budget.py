@@ -53,7 +53,7 @@ def test_the_costs_of_a_run_are_measured(steps, tmp_path):
 def test_a_longer_budget_is_measured_for_longer(tmp_path, monkeypatch):
     lengths = []
 
-    def record_length(training, corpus, steps):
+    def record_length(training, corpus, steps, ready):
         lengths.append(steps)
         return COSTS
 

@@ -140,13 +140,19 @@ def _read_pretrain_flags(
 
 
 def _pretrain_defaults(arguments: list[str]) -> PretrainConfig:
+    # Help needs no weights, which may have to be downloaded.
+    init = teacher = None
+    if not {"-h", "--help"} & {*arguments}:
+        init = flag_value(arguments, "--init")
+        teacher = flag_value(arguments, "--objective.teacher")
     return pretrain_defaults(
         arguments[0],
         size=flag_value(arguments, "--size"),
         encoder=flag_value(arguments, "--encoder"),
-        # Help needs no weights, which may have to be downloaded.
-        init=None if {"-h", "--help"} & {*arguments} else flag_value(arguments, "--init"),
+        init=init,
         reading=read_reading(arguments),
+        teacher=teacher,
+        own_rate=flag_value(arguments, "--front-end.sample-rate") is not None,
         trust_code=TRUST_CODE in arguments,
     )
 

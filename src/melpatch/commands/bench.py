@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.data.loader import ClipDataset, LoadedBatch, step_draws, training_batches
 from melpatch.errors import DataError
 from melpatch.machine import cpu_seconds
+from melpatch.objectives.teacher import Teacher
 from melpatch.progress import bar, console, notice, show_json
 from melpatch.recipes.base import recipe_names, recipe_settings
 from melpatch.training.config import RunConfig, build
@@ -32,6 +34,7 @@ from melpatch.training.trainer import set_up
 from melpatch.workflows.corpus import describe_corpus, read_corpus, without_splits
 from melpatch.workflows.label_settings import resolved
 from melpatch.workflows.runs import describe_objective
+from melpatch.workflows.teacher import hand_in, with_teacher
 
 _ENOUGH = 0.95  # of the rate without loading
 
@@ -116,8 +119,8 @@ def run(config: Config) -> None:
     settings = shortened(config.training, corpus)
     if _learns_from_labels(config.recipe):
         settings = resolved(settings, corpus, corpus, 0)
-    settings = fitted(settings)
-    bench = Bench(settings, corpus, config.batches, config.rounds)
+    settings, teacher = with_teacher(fitted(settings), None, Path(), trust_code=False)
+    bench = Bench(settings, corpus, config.batches, config.rounds, teacher)
     objective = describe_objective(bench.trainer.objective)
     notice(f"{counted(len(corpus.clips), 'clip')}, {describe_corpus(corpus)}; {objective}")
     rates = []
@@ -180,18 +183,28 @@ class Bench:
         corpus: the clips.
         batches: number of batches that go through each stage.
         rounds: number of times that training is measured.
+        teacher: who teaches, of a distillation.
 
     Raises:
         DataError: no clip of a batch can be read.
     """
 
-    def __init__(self, config: RunConfig, corpus: Corpus, batches: int, rounds: int) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        corpus: Corpus,
+        batches: int,
+        rounds: int,
+        teacher: Teacher | None = None,
+    ) -> None:
         self.config = config
         self.corpus = corpus
         self.batches = batches
         self.rounds = rounds
-        self.sample_rate = config.front_end.sample_rate
-        self.trainer = set_up(build(config), config, plan(config, corpus))
+        objective = build(config)
+        hand_in(objective, teacher)
+        self.trainer = set_up(objective, config, plan(config, corpus))
+        self.sample_rate = self.trainer.objective.wave_rate
         loaded_batches = islice(self.load(first_step=1), batches)
         self.held = [loaded.batch for loaded in loaded_batches if loaded.batch is not None]
         if len(self.held) < batches:

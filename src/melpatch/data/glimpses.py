@@ -27,6 +27,27 @@ def notices_about_sound(clips: Sequence[Clip], front_end: LogMel.Config) -> list
 
     Clips that cannot be read are left to those who read them.
     """
+    seen = _looked_at(clips)
+    notices = [_lost_energy([look for _, look in seen], front_end), _cancelled_channels(seen)]
+    return [text for text in notices if text]
+
+
+def notice_of_empty_bands(clips: Sequence[Clip], front_end: LogMel.Config) -> str:
+    """Return how many clips end below the band of a front end; nothing if less than half do."""
+    seen = _looked_at(clips)
+    narrow = [look.sample_rate for _, look in seen if look.sample_rate / 2 < 0.9 * front_end.top_hz]
+    if 2 * len(narrow) <= len(seen):
+        return ""
+    rate = Counter(narrow).most_common(1)[0][0]
+    return (
+        f"hears up to {front_end.top_hz:,.0f} Hz, but {len(narrow)} of {counted(len(seen), 'clip')} that "
+        f"{agreeing(len(seen), 'was', 'were')} looked at end below, most of them at {rate // 2:,} Hz: "
+        "its upper bands stay empty, which it may not know from its training"
+    )
+
+
+def _looked_at(clips: Sequence[Clip]) -> list[tuple[Clip, Survey]]:
+    """Return a few clips that can be read, and what a look at each tells."""
     chosen = clips[:: max(1, len(clips) // _CLIPS)][:_CLIPS]
     seen: list[tuple[Clip, Survey]] = []
     for clip in chosen:
@@ -36,8 +57,7 @@ def notices_about_sound(clips: Sequence[Clip], front_end: LogMel.Config) -> list
             seen.append((clip, with_source(clip, look)))
         except AudioError:
             continue
-    notices = [_lost_energy([look for _, look in seen], front_end), _cancelled_channels(seen)]
-    return [text for text in notices if text]
+    return seen
 
 
 def _lost_energy(seen: Sequence[Survey], front_end: LogMel.Config) -> str:

@@ -5,6 +5,7 @@ For predictions p_i and targets t_i of D channels each, i = 1..N valid tokens::
     cosine       1/N sum_i (2 - 2 cos(p_i, t_i))          from 0 to 4; 2 for unrelated tokens
     l2           1/N sum_i |p_i - t_i|^2 / sqrt(D)        sqrt(D) for targets of variance 1
     smooth_l1    1/N sum_i mean_d h(p_id - t_id)          h(x) = x^2 / 2 within 1, else |x| - 1/2
+    mse          1/N sum_i mean_d (p_id - t_id)^2         1 for a prediction of 0, of variance 1
 
 Padding counts in none. Sources: the cosine of BYOL (Grill et al. 2020, arXiv 2006.07733, equation
 2) and M2D (Niizumi et al. 2022, arXiv 2210.14648); the square over sqrt(D) of data2vec (Baevski et
@@ -28,7 +29,7 @@ from torch import Tensor
 from melpatch.nn.masked import at_least_float32, masked_mean
 from melpatch.nn.masking import Subset
 
-LatentLoss = Literal["cosine", "l2", "smooth_l1"]
+LatentLoss = Literal["cosine", "l2", "smooth_l1", "mse"]
 Tokens = Float[Tensor, "clip token dim"]
 Valid = Bool[Tensor, "clip token"]
 TARGET_EPS = 1e-5
@@ -59,6 +60,8 @@ def token_losses(
         case "smooth_l1":
             targets = targets.expand_as(predictions)
             return F.smooth_l1_loss(predictions, targets, reduction="none").mean(dim=-1)
+        case "mse":
+            return (predictions - targets).square().mean(dim=-1)
 
 
 def mean_over(losses: Float[Tensor, "clip token"], valid: Valid) -> Float[Tensor, ""]:

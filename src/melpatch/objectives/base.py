@@ -1,7 +1,6 @@
 """The base class of training methods: a module that turns a batch into a loss.
 
-An objective owns an encoder and whatever private heads, decoder or teacher it needs. To the
-training loop, pretraining, fine-tuning and distillation are the same thing.
+An objective owns an encoder and the heads, decoder or teacher it needs; the loop knows no more.
 """
 
 import math
@@ -79,6 +78,8 @@ class Plan(NamedTuple):
     """Batches per process and optimiser step (gradient accumulation)."""
     world_size: int = 1
     """Processes that train together."""
+    fixed_input: bool = False
+    """Whether each clip is the same in every epoch: neither cropped nor repeated from anywhere."""
 
     @property
     def micro_batch_size(self) -> int:
@@ -96,8 +97,7 @@ class ObjectiveOutput:
 
     Attributes:
         loss: mean over ``weight`` units, to be minimised.
-        weight: number of units (masked patches, clips, ...) in the mean. The loop needs it to
-            average exactly over accumulated batches and processes.
+        weight: number of units (masked patches, clips, ...) in the mean, for exact sums of batches.
         metrics: further means over the same units, by name.
     """
 
@@ -109,7 +109,7 @@ class ObjectiveOutput:
 class Objective(nn.Module):
     """A training method: a loss on top of a front end and an encoder.
 
-    A method of one's own needs a ``Config`` and a ``forward``; everything else has a default::
+    A method of one's own needs a ``Config`` and a ``forward``; all else has a default::
 
         class Denoise(Objective):
             \"\"\"Reconstruct the log-mel spectrogram from a noisy one.\"\"\"
@@ -133,8 +133,7 @@ class Objective(nn.Module):
                 loss = F.mse_loss(patches, self.encoder.grid.split(clean))
                 return ObjectiveOutput(loss, loss.new_full((), len(batch)), {"mse": loss})
 
-    Random numbers come from :mod:`melpatch.rng`, keyed by seed, purpose, clip and step, so that a
-    run is the same on one process or eight, and after a crash.
+    Random numbers come from :mod:`melpatch.rng`, keyed by seed, purpose, clip and step.
 
     Attributes:
         config: the settings, a ``Config`` nested in the class.
@@ -150,11 +149,9 @@ class Objective(nn.Module):
     needs_token_encoder: ClassVar[bool] = False
     """Whether it works on patch tokens, and so needs a :class:`TokenEncoder`."""
     depends_on_other_clips: ClassVar[bool] = False
-    """Whether a clip's loss depends on other clips of its step (negatives) or on its partner
-    (donors)."""
+    """Whether a clip's loss depends on other clips of its step, as negatives or as donors."""
     progress_metric: ClassVar[str] = "loss"
-    """The metric that falls as training succeeds; not the loss where a moving target keeps that
-    up."""
+    """The metric that falls as training succeeds; not the loss where a moving target raises it."""
 
     def __init__(
         self,
@@ -172,6 +169,11 @@ class Objective(nn.Module):
         self.labels = labels
         self.seed = seed
         self.register_forward_pre_hook(_set_drop_path_noise, with_kwargs=True)
+
+    @property
+    def wave_rate(self) -> int:
+        """Sampling rate of the batches that are trained on, in Hz; by default the front end's."""
+        return self.front_end.sample_rate
 
     @classmethod
     def check_encoder(cls, encoder: type) -> None:

@@ -254,8 +254,14 @@ class Classify(Objective):
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
         """Return float32 logits, before softmax or sigmoid."""
-        encoded = self.encoder(features.spectrogram, features.valid, layers=self._takes_layers)
-        return self._scores(self._to_pool(encoded), features.valid)
+        encoded = self.encoder(features.spectrogram, features.valid, layers=self.takes_layers)
+        return self.logits_of(encoded, features.valid)
+
+    def logits_of(
+        self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None
+    ) -> Float[Tensor, "clip label"]:
+        """Return the logits of encoded clips, with the layers that :attr:`takes_layers` asks for."""
+        return self._scores(self._to_pool(encoded), valid)
 
     def partial_logits(
         self, features: Features, keys: Int[Tensor, " clip"], step: int
@@ -276,7 +282,7 @@ class Classify(Objective):
         if valid is not None:
             attended = visible.valid
         tokens = self.encoder.tokens(spectrogram)
-        encoded = self.encoder.encode_subset(tokens, visible, attended, self._takes_layers)
+        encoded = self.encoder.encode_subset(tokens, visible, attended, self.takes_layers)
         encoded = self._to_pool(encoded)
         # Pooling by frequency needs the whole grid: tokens return to their places, the rest is 0
         # and not pooled.
@@ -316,7 +322,7 @@ class Classify(Objective):
         return pool(encoded.patches, encoded.cls, valid, rows, self.pooling)
 
     @property
-    def _takes_layers(self) -> LayerOutputs:
+    def takes_layers(self) -> LayerOutputs:
         """Which outputs of layers are needed besides the tokens after the final norm."""
         return self.mix is not None or self.pooling.layer_outputs
 
@@ -349,7 +355,7 @@ class Classify(Objective):
         self, features: Features
     ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip dim"]]:
         """Return logits, and the pooled vectors, from which a head that takes no tokens tells the labels."""
-        encoded = self.encoder(features.spectrogram, features.valid, layers=self._takes_layers)
+        encoded = self.encoder(features.spectrogram, features.valid, layers=self.takes_layers)
         tokens = self._to_pool(encoded)
         return self._scores(tokens, features.valid), self._pooled(tokens, features.valid)
 

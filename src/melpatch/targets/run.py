@@ -14,6 +14,7 @@ from melpatch.export.card import CARD, model_card
 from melpatch.export.source import Source
 from melpatch.inference.calibration import CALIBRATION
 from melpatch.inference.fitted import FILE
+from melpatch.objectives.distill import Distill
 from melpatch.targets.base import Target
 from melpatch.training.config import require_run
 
@@ -37,6 +38,10 @@ class Run(Target):
         require_run(source.folder)
         config = source.model.config
         config = replace(config, data=tuple(map(source_name, config.data)))
+        if isinstance(config.objective, Distill.Config):
+            # The teacher's settings stay; the student is used without its weights.
+            teacher = source_name(config.objective.teacher)
+            config = replace(config, objective=replace(config.objective, teacher=teacher))
         path.mkdir(parents=True)
         (path / _SETTINGS).write_text(to_toml(config), encoding="utf-8")
         for name in (_WEIGHTS, *_BESIDE):

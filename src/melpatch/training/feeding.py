@@ -37,7 +37,7 @@ def step_batches(
     loaded = training_batches(
         corpus,
         config.loader,
-        trainer.objective.front_end.sample_rate,
+        trainer.objective.wave_rate,
         seed=config.seed,
         first_step=first_step,
         accumulate=config.train.accumulate,
@@ -59,7 +59,7 @@ def step_batches(
 def _batch_without_clips(trainer: Trainer) -> Batch:
     """Return an empty batch, for a rank that can read none of its clips in a step."""
     objective = trainer.objective
-    samples = round(trainer.config.loader.seconds * objective.front_end.sample_rate)
+    samples = round(trainer.config.loader.seconds * objective.wave_rate)
     classes = None
     if objective.needs_labels:
         classes = len(trainer.config.labels)

@@ -14,6 +14,7 @@
     validation.json     scores of a classifier's kept weights on validation clips, with warnings
     rejected.csv        clips that could not be read
     model.safetensors   the weights to use
+    teacher.safetensors the weights of the teacher of a distillation, which never change
     calibration.safetensors  of a classifier, see :mod:`melpatch.inference.calibration`
     embedding.safetensors  short vectors, see :mod:`melpatch.inference.fitted`
     lock                held by the process that trains
@@ -69,7 +70,7 @@ _RESTORE = "restore it from a backup"
 _OF_A_RUN = (
     *("corpus.json", "clips.npy", "environment.json", "metrics.jsonl", "speed.jsonl"),
     *("linear_probe.json", "validation.json", "rejected.csv", "model.safetensors"),
-    *("calibration.safetensors", "source.json", "resume"),
+    *("calibration.safetensors", "teacher.safetensors", "source.json", "resume"),
 )
 # Seconds to wait for another process to release the folder's lock. The decoding processes of a
 # killed run inherit its lock, and exit up to 5 s later.

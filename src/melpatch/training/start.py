@@ -130,7 +130,19 @@ def plan(config: RunConfig, corpus: Corpus) -> Plan:
         steps = max(1, round(config.train.epochs * len(corpus.clips) / batch_size))
     longest = max((clip.duration for clip in corpus.clips), default=0.0)
     seconds = config.loader.seconds
-    return Plan(steps, batch_size, seconds, min(longest, seconds), accumulate, world_size)
+    # Short clips are repeated from a random place.
+    repeated = config.loader.short_clips == "repeat" and any(
+        clip.duration < seconds for clip in corpus.clips
+    )
+    return Plan(
+        steps=steps,
+        batch_size=batch_size,
+        seconds=seconds,
+        longest_segment=min(longest, seconds),
+        accumulate=accumulate,
+        world_size=world_size,
+        fixed_input=longest <= seconds and not repeated,
+    )
 
 
 def _check_divisible(config: RunConfig, world_size: int) -> None:

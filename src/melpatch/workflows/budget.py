@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,13 @@ _MEASURING_SHARE = 0.05
 _EVALUATION_SHARE = 0.1
 # Share of the budget held in reserve, since the speed varies with what else the machine does.
 _RESERVE = 0.03
+
+
+Ready = Callable[[Objective], None]
+
+
+def _as_it_is(objective: Objective) -> None:
+    """Leave an objective as its settings say."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,9 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def within_budget(training: RunConfig, corpus: Corpus, budget: str, started: float) -> RunConfig:
+def within_budget(
+    training: RunConfig, corpus: Corpus, budget: str, started: float, ready: Ready = _as_it_is
+) -> RunConfig:
     """Return the settings with the number of steps that fits into the budget.
 
     All ranks measure together, and rank 0 decides. The budget includes evaluations, saves, and the
@@ -88,18 +97,19 @@ def within_budget(training: RunConfig, corpus: Corpus, budget: str, started: flo
         corpus: the training clips.
         budget: see :func:`parse_budget`.
         started: the value of :func:`time.monotonic` when the command started.
+        ready: see :func:`measure`.
 
     Raises:
         ConfigError: not a single step fits into the budget.
     """
     seconds = parse_budget(budget)
-    costs = measure(training, corpus, _FEW_STEPS)
+    costs = measure(training, corpus, _FEW_STEPS, ready)
     # A longer measurement is more exact, so it is made if the budget has room for it. Its length
     # is broadcast, because all ranks must take the same branch.
     longer = min(_MANY_STEPS, int(_MEASURING_SHARE * seconds / costs.step))
     longer = distributed.broadcast_from_rank_zero(longer)
     if longer > 2 * _FEW_STEPS:
-        costs = measure(training, corpus, longer)
+        costs = measure(training, corpus, longer, ready)
     affordable = max(1, int(_EVALUATION_SHARE * seconds / costs.evaluation))
     evaluations = min(training.train.evaluations, distributed.broadcast_from_rank_zero(affordable))
     training = replace(training, train=replace(training.train, evaluations=evaluations))
@@ -118,13 +128,14 @@ def within_budget(training: RunConfig, corpus: Corpus, budget: str, started: flo
     return replace(training, train=replace(training.train, steps=steps))
 
 
-def measure(training: RunConfig, corpus: Corpus, steps: int) -> Costs:
+def measure(training: RunConfig, corpus: Corpus, steps: int, ready: Ready = _as_it_is) -> Costs:
     """Return what each part of a run costs, measured in a short run that is thrown away.
 
     Args:
         training: the run's settings.
         corpus: the training clips.
         steps: length of the short run; its second half is timed.
+        ready: gives an objective what its settings do not hold, such as a teacher.
     """
     # The two evaluations log the seconds that the steps took: after half of them, and after all.
     train = replace(training.train, steps=steps, evaluations=2, save_every=steps, keep_every=None)
@@ -133,6 +144,7 @@ def measure(training: RunConfig, corpus: Corpus, steps: int) -> Costs:
     begun = time.monotonic()
     try:
         objective = build(short)
+        ready(objective)
         run = cast(_TimedRun, _TimedRun.create(folder, short))
         evaluate = _TimedEvaluation(EmbeddingHealth(corpus, short, objective))
         fit(objective, corpus, run, evaluate=evaluate)

@@ -70,12 +70,15 @@ def pretrain(
         request = with_settings(pretrain_defaults("ssast"), known | {"data": data})
         base = choose(request, settings.get("size"))
     if base is None:
+        front_end = settings.get("front_end")
         base = pretrain_defaults(
             recipe or "ssast",
             size=settings.get("size"),
             encoder=kind,
             init=_path(settings.get("init")),
             reading=_reading(settings, of_encoder),
+            teacher=_path(of_objective.get("teacher")),
+            own_rate=isinstance(front_end, Mapping) and "sample_rate" in front_end,
             trust_code=trust_code,
         )
     if recipe in (None, AUTO):

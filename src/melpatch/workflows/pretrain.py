@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,14 @@ from melpatch.workflows.initialize import (
     sized_as_published,
 )
 from melpatch.workflows.runs import describe_objective, reopen
+from melpatch.workflows.teacher import (
+    hand_in,
+    heard_as,
+    keep_teacher,
+    measure_targets,
+    tell_of_empty_bands,
+    with_teacher,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +105,8 @@ def pretrain_defaults(
     encoder: str | None = None,
     init: str | None = None,
     reading: Reading | None = None,
+    teacher: str | None = None,
+    own_rate: bool = False,
     trust_code: bool = False,
 ) -> PretrainConfig:
     """Return the config of a recipe, without data and ``out``.
@@ -106,7 +117,10 @@ def pretrain_defaults(
         encoder: kind of encoder; None takes the recipe's.
         init: run folder, weight file or Hub repository, whose front end and encoder are taken.
         reading: how weights of other code are read.
-        trust_code: whether the run may name code outside melpatch, which is then run.
+        teacher: who teaches, of a distillation, whose front end is the default.
+        own_rate: whether the user gives a sampling rate, with which the recipe's front end goes.
+        trust_code: whether the run or the teacher may name code outside melpatch, which is then
+            run.
 
     Raises:
         CheckpointError: a weight file cannot be read.
@@ -120,6 +134,7 @@ def pretrain_defaults(
         # Some recipes fit their heads to the size of the encoder.
         chosen_size = size or named_size(run.encoder) or "tiny"
     training = recipe_settings(recipe, chosen_size, encoder, with_labels=False)
+    training = heard_as(training, teacher, own_rate=own_rate, trust_code=trust_code)
     if run is not None:
         training = as_run(training, run, size=size)
     elif init is not None:
@@ -151,13 +166,17 @@ def pretrain(config: PretrainConfig) -> Run:
         # The clips may have moved since.
         training = replace(run.config, data=training.data)
     corpus = without_splits(read_corpus(training, run), config.exclude_splits)
+    training, teacher = with_teacher(training, run, config.out, trust_code=config.trust_code)
     # A resumed run keeps what was measured when it was started, its number of steps included.
     if run is None:
         tell_about_sound(corpus, training)
+        tell_of_empty_bands(teacher, corpus)
         training = _resolved(training, corpus, config.stats_clips)
         if config.budget is not None:
-            training = within_budget(training, corpus, config.budget, started)
+            ready = partial(hand_in, teacher=teacher)
+            training = within_budget(training, corpus, config.budget, started, ready)
     objective = build(training)
+    hand_in(objective, teacher)
     if config.init is not None and not (run and run.newest):
         if is_run(config.init):
             notice(f"front end and encoder are as in {config.init}, apart from what flags say")
@@ -172,7 +191,10 @@ def pretrain(config: PretrainConfig) -> Run:
     intended = plan(training, corpus)
     require_training_fits(objective, intended)
     objective.check_plan(intended)
+    if not (run and run.newest):
+        measure_targets(objective, training, corpus)
     run = run or Run.create(config.out, training, config)
+    keep_teacher(run, teacher)
     run.reject(corpus.rejected)
     clips = counted(len(corpus.clips), "clip")
     notice(f"{clips}, {describe_corpus(corpus)}; {describe_objective(objective)}")
