@@ -108,8 +108,8 @@ def test_settings_out_of_range_are_refused(settings):
         BarlowTwins.Config(**settings)
 
 
-def test_a_collapse_is_reported_after_a_tenth_of_the_run():
+def test_a_collapse_is_reported_after_ten_steps_and_a_tenth_of_the_run():
     made = objective()
-    assert made.warning({"output_std": 0.01}, 1) is None
-    assert "collapse" in made.warning({"output_std": 0.01}, 2)
-    assert made.warning({"output_std": 0.5}, 2) is None
+    assert made.warning({"output_std": 0.01}, 9) is None
+    assert "collapse" in made.warning({"output_std": 0.01}, 10)
+    assert made.warning({"output_std": 0.5}, 10) is None

@@ -21,7 +21,7 @@ from melpatch.nn.nt_xent import nt_xent
 from melpatch.nn.projector import Projector
 from melpatch.nn.view_gauges import view_gauges
 from melpatch.nn.whole_step import Rows, run_shared
-from melpatch.objectives.views import PATIENCE, ViewConfig, ViewObjective
+from melpatch.objectives.views import ViewConfig, ViewObjective
 
 _STUCK_LOSS = 0.99
 """Share of the loss of guessing that is no learning."""
@@ -92,8 +92,8 @@ class ContrastiveObjective(ViewObjective):
         collapse = super().warning(metrics, step)
         candidates = 2 * self.plan.batch_size - 1
         guessing = math.log(candidates)
-        early = step < PATIENCE * self.plan.steps
-        if collapse or early or metrics.get("loss", 0.0) < _STUCK_LOSS * guessing:
+        learned = metrics.get("loss", 0.0) < _STUCK_LOSS * guessing
+        if collapse or learned or self.is_early(step):
             return collapse
         if metrics.get("accuracy", 0.0) > _CHANCE_FACTOR / candidates:
             return None

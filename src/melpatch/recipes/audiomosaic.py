@@ -63,8 +63,8 @@ def audiomosaic_short(size: str) -> RunConfig:
     """AudioMosaic for your own short clips and few hours: any length, 64 clips a batch.
 
     Source: the objective of :func:`audiomosaic` with the front end of
-    :func:`melpatch.recipes.m2d.m2d_short`, without the two augmentations that need a phase vocoder,
-    which would cost a small encoder more than its own pass. Batches mix all lengths: if lengths were
+    :func:`melpatch.recipes.m2d.m2d_short`, without time stretch and pitch shift, which cost
+    twelve times the front end (lab/view-augmentations.md). Batches mix all lengths: if lengths were
     alike, a clip would be compared with its own corpus only.
     """
     augment = ViewAugment.Config(
