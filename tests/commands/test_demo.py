@@ -23,7 +23,7 @@ def no_pictures_of_evaluations():
     """They take longer than all else, and are not the demo's own."""
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("confusion", "per_class"):
-            patch.setattr(f"melpatch.evaluation.report.{kind}", lambda *_: None)
+            patch.setattr(f"melpatch.evaluation.pictures.{kind}", lambda path, **_: None)
         yield
 
 

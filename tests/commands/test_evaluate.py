@@ -61,7 +61,7 @@ def drawn(monkeypatch, request):
     if "draws" not in request.fixturenames:
         for kind in ("confusion", "per_class"):
             monkeypatch.setattr(
-                f"melpatch.evaluation.report.{kind}", lambda path, *_: names.append(path.name)
+                f"melpatch.evaluation.pictures.{kind}", lambda path, **_: names.append(path.name)
             )
     return names
 

@@ -20,7 +20,7 @@ def corpus(tmp_path_factory):
 def no_pictures(monkeypatch):
     """Let no picture be drawn, which takes longer than all else."""
     for kind in ("confusion", "per_class"):
-        monkeypatch.setattr(f"melpatch.evaluation.report.{kind}", lambda *_: None)
+        monkeypatch.setattr(f"melpatch.evaluation.pictures.{kind}", lambda path, **_: None)
 
 
 def run_of(folder, labels, seed):
