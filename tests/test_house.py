@@ -55,7 +55,13 @@ FLOORS = {
     "objectives and weights": [{"objectives"}, {"interop"}],
     "training": [{"training"}],
     # A search is over what a run computes; the heads that people teach are kept as evaluation keeps probes.
-    "use of a run": [{"inference"}, {"recipes", "plots", "sklearn"}, {"evaluation"}, {"search"}],
+    "use of a run": [
+        {"inference"},
+        {"recipes", "plots", "sklearn"},
+        {"evaluation"},
+        {"search"},
+        {"page"},
+    ],
     "workflows": [{"workflows"}],
     "protocols, comparison and export": [
         {"protocols", "comparison", "export"},

@@ -24,6 +24,8 @@ READ_ONLY = {"bench", "datasets", "list", "push", "search", "stats"}
 """Commands that write nothing on this machine unless asked to: they print what they find, or push it."""
 INTO_A_RUN = {"calibrate", "fit-embedding"}
 """Commands that add a file to the run that they read."""
+SERVERS = {"page"}
+"""Commands that run until they are ended; tests/page is about what they write."""
 
 
 SPEC = """

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from contracts.commands_that_write import INTO_A_RUN, READ_ONLY, commands, write_inputs
+from contracts.commands_that_write import INTO_A_RUN, READ_ONLY, SERVERS, commands, write_inputs
 from filelock import FileLock
 
 from melpatch import cli, only_writer, registry
@@ -20,7 +20,7 @@ def inputs(tmp_path_factory):
 
 def test_no_command_is_left_out():
     known = {name.replace("_", "-") for name in registry.all_names("commands")}
-    assert {*COMMANDS} | READ_ONLY | INTO_A_RUN == known
+    assert {*COMMANDS} | READ_ONLY | INTO_A_RUN | SERVERS == known
 
 
 @pytest.mark.parametrize("name", LOCKING)

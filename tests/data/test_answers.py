@@ -30,6 +30,12 @@ def test_the_latest_answer_stands_and_an_undo_brings_the_one_before_back():
     assert stands((A, "undo"), (A, "yes")) == {A: "yes"}
 
 
+def test_an_undo_takes_back_what_the_same_person_said():
+    answers = [*given((A, "yes")), *given((A, "no"), who="bo"), *given((A, "undo"))]
+    (answer,) = settle(answers).values()
+    assert (answer.who, answer.answer) == ("bo", "no")
+
+
 @pytest.mark.parametrize(
     ("answers", "labels"),
     [

@@ -1,7 +1,7 @@
 """People's answers about stretches of sound: a CSV file to which rows are only ever added.
 
 An answer says whether a stretch has a label: yes, no or unsure. An undo takes back the latest answer
-to the same question. Nothing is changed or removed, so that who said what, and when, stays known.
+of that person to the same question. Nothing is changed or removed, so that who said what, and when, stays known.
 """
 
 import csv
@@ -109,15 +109,20 @@ def _answer(cells: list[str]) -> Answer | str:
 def settle(answers: Iterable[Answer]) -> dict[Question, Answer]:
     """Return the answer that stands to each question: the latest that was not taken back.
 
-    Questions are in the order in which they were first answered.
+    An undo takes back the latest answer of the same person. Questions are in the order in which
+    they were first answered.
     """
     given: dict[Question, list[Answer]] = {}
     for answer in answers:
         earlier = given.setdefault(answer.question, [])
         if answer.answer != UNDO:
             earlier.append(answer)
-        elif earlier:
-            earlier.pop()
+            continue
+        own = [
+            number for number, given_before in enumerate(earlier) if given_before.who == answer.who
+        ]
+        if own:
+            del earlier[own[-1]]
     return {asked: earlier[-1] for asked, earlier in given.items() if earlier}
 
 

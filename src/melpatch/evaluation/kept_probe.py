@@ -75,7 +75,7 @@ def fit_probe(
         linear = probe.fit(train, multi_label=multi_label)
         settings = {"head": "standardised", "pooling": probe.pooling}
         predict = partial(_predict_vectors, linear)
-        return FittedProbe(settings, _state_of(linear), multi_label, predict)
+        return FittedProbe(settings, head_state(linear), multi_label, predict)
     assert val is not None
     head, _ = probe.fit(train, val, multi_label=multi_label, seed=seed)
     state = {name: value.cpu() for name, value in head.state_dict().items()}
@@ -223,7 +223,7 @@ def _predict_vectors(head: LinearHead, clips: ProbeInputs) -> Float[np.ndarray, 
     return head.probabilities(clips.features.vectors)
 
 
-def _state_of(head: LinearHead) -> dict[str, Tensor]:
+def head_state(head: LinearHead) -> dict[str, Tensor]:
     """Return a linear probe as the weights of :func:`melpatch.nn.heads.standardised_head`."""
     fitted = {
         "0.mean": head.mean,

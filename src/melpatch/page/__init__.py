@@ -1,0 +1,1 @@
+"""A page in the browser to search, listen, label and teach."""
