@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--random-weights", action="store_true")
     parser.add_argument("--floors", action="store_true")
-    # Half the time where a processor multiplies bf16; means over the corpora differ by .005 at most.
+    # Half the time where a processor multiplies bf16; scores of both kinds are not to be mixed.
     parser.add_argument("--bf16", action="store_true")
     words = parser.parse_args(arguments)
     tasks = {task.folder: read_task(words.data, task) for task in TASKS}
