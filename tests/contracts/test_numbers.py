@@ -37,9 +37,11 @@ def instance_of(kind):
         for field in dataclasses.fields(kind)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
-    # One command needs it depending on another setting.
+    # Commands need them depending on another setting.
     if "out" in hints:
         required["out"] = Path("x")
+    if "recordings" in hints:
+        required["recordings"] = something(hints["recordings"])
     return kind(**required)
 
 
