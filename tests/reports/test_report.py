@@ -177,6 +177,19 @@ def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, scored, c
     assert "is an input" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("worst", "expected"), [(0, "without sound"), (2, "with 2 sounds to hear")]
+)
+def test_the_command_says_how_many_sounds_leave_with_a_page(
+    tmp_path, scored, capsys, worst, expected
+):
+    out = tmp_path / "page.html"
+    assert (
+        main(["report", str(scored), "--out", str(out), "--clips", "0", "--worst", str(worst)]) == 0
+    )
+    assert expected in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["gone"], ["."]])
 def test_a_folder_of_nothing_is_refused(tmp_path, monkeypatch, words, capsys):
     monkeypatch.chdir(tmp_path)

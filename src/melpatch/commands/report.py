@@ -7,6 +7,7 @@ import tyro
 
 from melpatch.atomic import written_aside
 from melpatch.config import check
+from melpatch.counted import counted
 from melpatch.outputs import check_output, require_usable_name
 from melpatch.progress import notice
 from melpatch.reports.report import is_own_report, report
@@ -45,4 +46,8 @@ def run(config: Config) -> None:
     text = report(config.what, worst=config.worst, clips=config.clips, trust_code=config.trust_code)
     with written_aside(config.out) as aside:
         aside.write_text(text, encoding="utf-8")
-    notice(f"written: {config.out}")
+    sounds = text.count("<audio ")
+    heard = "without sound"
+    if sounds:  # whoever passes a report on should know that it can be listened to
+        heard = f"with {counted(sounds, 'sound')} to hear, which --worst 0 leaves out"
+    notice(f"written: {config.out}, {heard}")
