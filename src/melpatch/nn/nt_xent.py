@@ -35,14 +35,13 @@ def nt_xent(
         # The first views of all clips, then the second ones.
         unit = F.normalize(at_least_float32(views), dim=2).transpose(0, 1).flatten(0, 1)
         scores = unit @ unit.T / temperature
-        # Neither a view itself nor a second copy of its clip is a candidate.
-        same = (keys[:, None] == keys).repeat(2, 2)
-        itself = torch.eye(rows, dtype=torch.bool, device=keys.device)
-        other = torch.zeros_like(itself)
-        positive = torch.cat([torch.cat([other, itself], 1), torch.cat([itself, other], 1)])
-        scores = scores.masked_fill(same & ~positive, torch.finfo(scores.dtype).min)
-        losses = -scores.log_softmax(dim=1)[positive].view(2, rows)
+        # Neither a view itself nor a second copy of its clip is a candidate, but its other view is.
+        # By index, since boolean masks would wait for the device.
+        positive = torch.arange(2 * rows, device=keys.device).roll(rows)[:, None]
+        candidate = (keys[:, None] != keys).repeat(2, 2).scatter(1, positive, value=True)
+        scores = scores.masked_fill(~candidate, torch.finfo(scores.dtype).min)
+        losses = -scores.log_softmax(dim=1).gather(1, positive).view(2, rows)
     # Found is a positive that nothing else equals, so that a collapse finds none.
-    candidates = scores >= scores[positive][:, None]
-    hits = (candidates.sum(dim=1) == 1).to(losses.dtype).view(2, rows)
+    rivals = (scores >= scores.gather(1, positive)).sum(dim=1)
+    hits = (rivals == 1).to(losses.dtype).view(2, rows)
     return losses.mean(dim=0), hits.mean(dim=0)
