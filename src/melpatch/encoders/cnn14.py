@@ -245,5 +245,7 @@ def _tokens(
     steps = images.mean(dim=2).transpose(1, 2)
     overall = masked_max(steps, inside) + masked_mean(steps, inside)
     # Steps past the last whole column are in no column.
-    by_column = steps[:, : columns * width].reshape(len(steps), columns, width, steps.shape[2])
+    # shape[0], not len, which an exported graph would keep as a constant.
+    inside_columns = steps[:, : columns * width]
+    by_column = inside_columns.reshape(steps.shape[0], columns, width, steps.shape[2])
     return torch.cat([overall[:, None], by_column.mean(dim=2)], dim=1)

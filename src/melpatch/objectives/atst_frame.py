@@ -111,8 +111,13 @@ class ATSTFrame(MaskedObjective, BootstrapObjective):
             encoded.append(self.teacher(both.spectrogram, both.valid).patches)
         frames = [hidden.gather(tokens) for passed in encoded for tokens in passed.chunk(2)]
         # (clip, place, student and teacher in both views, dim)
-        rows = at_least_float32(torch.stack(frames, dim=2))[hidden.valid]
-        return Rows(rows, batch.keys[:, None].expand_as(hidden.valid)[hidden.valid])
+        rows = at_least_float32(torch.stack(frames, dim=2)).flatten(0, 1)
+        keys = batch.keys[:, None].expand_as(hidden.valid).flatten()
+        if both.valid is not None:  # without padding all clips have as many hidden frames
+            chosen = hidden.valid.flatten().nonzero()[:, 0]  # waits for the device
+            rows = rows[chosen]
+            keys = keys[chosen]
+        return Rows(rows, keys)
 
     def hidden(self, batch: Batch, both: Features, step: int) -> Subset:
         """Return the hidden frames of each clip, the same in both views."""
