@@ -1,4 +1,4 @@
-"""No objective waits for its device: none asks for a number that lies there, but ASiT and ATST-Frame for where their losses look.
+"""No objective waits for its device, but ASiT and ATST-Frame ask it for where their losses look.
 
 Tensors on torch's "meta" device, which have shapes but no numbers, stand in for those on a GPU.
 """
