@@ -266,6 +266,17 @@ def test_eight_clips_are_overfitted(piece):
     assert sum(losses[-4:]) / 4 < 0.6 * losses[0]
 
 
+@torch.inference_mode()
+def test_nothing_is_called_a_failure_in_the_first_step_of_a_run_of_two(piece):
+    objective = build(run_config(piece))
+    objective.begin(Plan(steps=2, batch_size=8, seconds=1.0, longest_segment=1.0))
+    output = objective(batch(piece, dtype=torch.float32), 0)
+    metrics = {name: float(value) for name, value in output.metrics.items()}
+    # As if nothing had been learned, which is no wonder yet.
+    for loss in (float(output.loss), 1e3):
+        assert objective.warning(metrics | {"loss": loss}, 1) is None
+
+
 def test_config_survives_toml(piece, tmp_path):
     config = run_config(piece)
     (tmp_path / "config.toml").write_text(to_toml(config))

@@ -159,6 +159,23 @@ def atst() -> LogMel.Config:
     )
 
 
+def clar() -> LogMel.Config:
+    """CLAR: a mel spectrogram of 128 Slaney bands, one of its three inputs; mean and std are your data's.
+
+    Source: Al-Tahan and Mohsenzadeh 2020 (arXiv 2010.09542), published code: windows of 2,048 samples,
+    a hop of 128, 40 to 8000 Hz.
+    """
+    return replace(
+        _torchaudio(),
+        window_ms=128.0,
+        hop_ms=8.0,
+        n_mels=128,
+        low_hz=40.0,
+        high_hz=8000.0,
+        mel="slaney",
+    )
+
+
 def dasheng() -> LogMel.Config:
     """Dasheng: torchaudio's log-mel in decibels, no lower than 120 dB below the loudest value.
 

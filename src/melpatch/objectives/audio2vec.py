@@ -32,7 +32,6 @@ from melpatch.objectives.base import NO_PLAN, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream, uniform_bits
 
 _GAP_HIDDEN = 64  # width of the network that estimates the distance
-_PATIENCE = 0.1  # share of the run after which a failure is reported
 
 PerClip = Float[Tensor, " clip"]
 
@@ -238,8 +237,7 @@ class Audio2Vec(Objective):
 
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a warning with a remedy if a constant predicts as well after a tenth of the run."""
-        late = step >= _PATIENCE * self.plan.steps
-        if not late or metrics.get("loss", 0.0) < metrics.get("constant", math.inf):
+        if self.plan.is_early(step) or metrics.get("loss", 0.0) < metrics.get("constant", math.inf):
             return None
         return (
             "the predictions are no better than constants; raise --lr, or take shorter slices "

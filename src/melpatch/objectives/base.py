@@ -20,6 +20,9 @@ from melpatch.nn.latent import LatentMaps
 from melpatch.nn.transformer import set_drop_path_noise
 from melpatch.registry import name_of
 
+_FIRST_STEPS = 10
+"""Steps in which nothing is called a failure, however short the run is."""
+
 
 class Features(NamedTuple):
     """The encoder's input: a batch after the front end."""
@@ -85,6 +88,15 @@ class Plan(NamedTuple):
     def micro_batch_size(self) -> int:
         """Clips in one batch of one process."""
         return self.batch_size // (self.accumulate * self.world_size)
+
+    def is_early(self, step: int, share: float = 0.1) -> bool:
+        """Return whether a healthy run may still look as if it failed.
+
+        Args:
+            step: optimiser steps done before.
+            share: share of the run that counts as its beginning; ten steps do in any case.
+        """
+        return step < max(_FIRST_STEPS, share * self.steps)
 
 
 NO_PLAN = Plan(steps=1, batch_size=1, seconds=math.inf, longest_segment=math.inf)

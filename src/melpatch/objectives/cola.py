@@ -31,10 +31,9 @@ from melpatch.rng import stream
 
 _CROP_SECONDS = 1.0  # as published
 
-# When training counts as failing: after this share of the run, with this share of the loss of
-# guessing, embeddings of less than this standard deviation (they lie in -1 to 1), and less than
-# this many times the accuracy of guessing.
-_PATIENCE = 0.1
+# When training counts as failing: with this share of the loss of guessing, embeddings of less than
+# this standard deviation (they lie in -1 to 1), and less than this many times the accuracy of
+# guessing.
 _STUCK_LOSS = 0.99
 _COLLAPSED_STD = 0.01
 _CHANCE_FACTOR = 2.0
@@ -264,8 +263,7 @@ class COLA(Objective):
         compared = self._compared_clips(self.plan)
         guessing = math.log(max(compared, 1))
         remedy = "a lower --lr, a longer --lr-warmup or --objective.similarity cosine"
-        early = step < _PATIENCE * self.plan.steps
-        if early or metrics.get("loss", 0.0) < _STUCK_LOSS * guessing:
+        if self.plan.is_early(step) or metrics.get("loss", 0.0) < _STUCK_LOSS * guessing:
             return None
         # First, since among equal embeddings any is the most similar.
         if metrics.get("spread", 1.0) < _COLLAPSED_STD:

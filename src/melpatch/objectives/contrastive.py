@@ -93,7 +93,7 @@ class ContrastiveObjective(ViewObjective):
         candidates = 2 * self.plan.batch_size - 1
         guessing = math.log(candidates)
         learned = metrics.get("loss", 0.0) < _STUCK_LOSS * guessing
-        if collapse or learned or self.is_early(step):
+        if collapse or learned or self.plan.is_early(step):
             return collapse
         if metrics.get("accuracy", 0.0) > _CHANCE_FACTOR / candidates:
             return None

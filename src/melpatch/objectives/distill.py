@@ -356,7 +356,7 @@ class Distill(Objective):
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a warning if a quarter of the run has explained next to nothing of the teacher."""
         explained = metrics.get("explained", 1.0)
-        if step < _PATIENCE * self.plan.steps or explained > _LEAST_EXPLAINED:
+        if self.plan.is_early(step, _PATIENCE) or explained > _LEAST_EXPLAINED:
             return None
         return (
             f"the student explains {max(explained, 0.0):.1%} of the teacher's variance, no more than "

@@ -34,10 +34,6 @@ from melpatch.objectives.base import (
 )
 from melpatch.rng import stream
 
-_PATIENCE = 0.1
-"""Share of the run after which a collapse is reported."""
-_LEAST_STEPS = 10
-"""Steps that a run is given at least, so that a short trial raises no false alarm."""
 _COLLAPSED_STD = 0.05
 """Standard deviation of the outputs, as a share of that of random directions, that is a collapse."""
 
@@ -224,13 +220,9 @@ class ViewObjective(Objective):
         most: Tensor = (frames * self.config.max_crop_ratio).ceil().long()
         return most.clamp(min=self.encoder.grid.patch[1])
 
-    def is_early(self, step: int) -> bool:
-        """Return whether a run may still look as if it failed."""
-        return step < max(_LEAST_STEPS, _PATIENCE * self.plan.steps)
-
     def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
         """Return a warning with a remedy if all clips have the same outputs."""
-        if self.is_early(step):
+        if self.plan.is_early(step):
             return None
         std = metrics.get("output_std", 1.0)
         if std >= _COLLAPSED_STD:

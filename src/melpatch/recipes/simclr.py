@@ -1,5 +1,6 @@
 """SimCLR with CLAR's views: as published for words of a second, and for own data."""
 
+from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.cnn14 import CNN14
@@ -20,18 +21,7 @@ def simclr(size: str) -> RunConfig:
     """
     epochs = 1020.0
     return RunConfig(
-        front_end=LogMel.Config(
-            window_ms=128.0,
-            hop_ms=8.0,
-            low_hz=40.0,
-            high_hz=8000.0,
-            preemphasis=0.0,
-            centred=True,
-            remove_offset=False,
-            window="hann_periodic",
-            mel="slaney",
-            scale=1.0,
-        ),
+        front_end=front_ends.clar(),
         encoder=CNN14.Config.of_size(size),
         objective=SimCLR.Config(),
         loader=LoaderConfig(batch_size=256, seconds=1.0, bucket_steps=1),

@@ -134,8 +134,8 @@ function drags(card) {
     const [start, end] = [from, second(event)].sort((a, b) => a - b);
     from = null;
     if (end - start < 0.05) { play(card); return; }
-    const found = await ask("api/search", { row: card.row, start, end });
-    show(found.cards, `like ${start.toFixed(2)} to ${end.toFixed(2)} s of ${card.path.split("/").pop()}`);
+    const clips = await ask("api/search", { row: card.row, start, end });
+    show(clips.cards, `like ${start.toFixed(2)} to ${end.toFixed(2)} s of ${card.path.split("/").pop()}`);
   }));
 }
 
@@ -182,8 +182,8 @@ async function undo() {
 
 async function next() {
   if (!label()) { say("give a label first", true); at("label").focus(); return; }
-  const found = await ask("api/next", { label: label(), by: at("by").value, who: who() });
-  show(found.cards, CHOSEN[found.chosen]);
+  const clips = await ask("api/next", { label: label(), by: at("by").value, who: who() });
+  show(clips.cards, CHOSEN[clips.chosen]);
   await refreshFigures();
 }
 
