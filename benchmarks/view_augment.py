@@ -20,6 +20,8 @@ ON_WAVES = {
     "roll": {"roll": 0.5},
     "gain_beta": {"gain_beta": 10},
     "polarity": {"polarity": 1.0},
+    "stretch": {"stretch": 1.0},
+    "pitch": {"pitch": 1.0},
     "stretch and pitch": {"stretch": 1.0, "pitch": 1.0},
     "noise": {"noise": 1.0},
     "gain": {"gain": 1.0},

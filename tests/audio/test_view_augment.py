@@ -4,6 +4,7 @@ import pytest
 import torch
 from float64_on_device import Float64OnDevice
 
+from benchmarks.view_augment import ON_SPECTROGRAMS, ON_WAVES
 from melpatch.audio import view_augment
 from melpatch.audio.logmel import LogMel
 from melpatch.audio.view_augment import ViewAugment
@@ -15,26 +16,6 @@ LENGTHS = torch.tensor([4000, 8000, 1, 5001])
 FRAMES = torch.tensor([50, 60, 1, 33])
 KEYS = torch.tensor([11, -7, 3, 2**40])
 PARTNERS = torch.tensor([3, 2, 1, 0])
-ON_WAVES = {
-    "roll": {"roll": 0.5},
-    "gain_beta": {"gain_beta": 10},
-    "polarity": {"polarity": 1.0},
-    "stretch": {"stretch": 1.0},
-    "pitch": {"pitch": 1.0},
-    "noise": {"noise": 1.0},
-    "gain": {"gain": 1.0},
-    "high_pass": {"high_pass": 1.0},
-    "band_stop": {"band_stop": 1.0},
-    "fade": {"fade": 1.0},
-    "burst": {"burst": 1.0},
-}
-ON_SPECTROGRAMS = {
-    "mix": {"mix": 0.4},
-    "crop": {"crop_mels": (0.6, 1.5), "crop_frames": (0.6, 1.5)},
-    "crop_mels": {"crop_mels": (0.6, 1.5)},
-    "fader": {"fader": 1.0},
-    "pixel_noise": {"pixel_noise": 0.1},
-}
 ALL_WAVES = {name: value for settings in ON_WAVES.values() for name, value in settings.items()}
 ALL_SPECTROGRAMS = {
     name: value for settings in ON_SPECTROGRAMS.values() for name, value in settings.items()

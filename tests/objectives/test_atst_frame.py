@@ -1,34 +1,22 @@
 import pytest
 import torch
-from objectives.tiny_asit import RATE, batch, seconds
+from objectives.tiny_asit import batch, seconds
+from objectives.tiny_views import FRAMES, PLAN, begun
 
-from melpatch.audio.logmel import LogMel
 from melpatch.audio.view_augment import ViewAugment
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.objectives.atst_frame import ATSTFrame
-from melpatch.objectives.base import Plan
-from melpatch.training.config import RunConfig, build
 
-FRAMES = (48, 20, 31, 36)
 COLUMNS = [12, 5, 8, 9]
 HIDDEN = [int(0.65 * columns) for columns in COLUMNS]
-LONGEST = seconds(max(FRAMES))
-PLAN = Plan(steps=20, batch_size=4, seconds=LONGEST, longest_segment=LONGEST)
 ENCODER = ViT.Config(embed_dim=16, depth=2, num_heads=2, patch=(32, 4), cls_tokens=0)
 
 
 def objective(encoder=ENCODER, **settings):
-    """In double precision, so that differences are not rounding."""
-    config = RunConfig(
-        front_end=LogMel.Config(sample_rate=RATE, n_mels=32, scale=1.0),
-        encoder=encoder,
-        objective=ATSTFrame.Config(**({"hidden_dim": 12, "projection": 6} | settings)),
-    )
-    made = build(config).double()
-    made.begin(PLAN)
-    return made
+    small = {"hidden_dim": 12, "projection": 6}
+    return begun(ATSTFrame.Config(**(small | settings)), encoder)
 
 
 def test_a_row_is_a_hidden_frame():

@@ -3,35 +3,22 @@ import math
 import pytest
 import torch
 from objectives.tiny_asit import PATCH, RATE, batch, samples, seconds
+from objectives.tiny_views import ENCODER, begun, plan_of
 
-from melpatch.audio.logmel import LogMel
 from melpatch.encoders.byol_a import BYOLA
-from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.objectives.audio2vec import Audio2Vec, distances
-from melpatch.objectives.base import Plan
-from melpatch.training.config import RunConfig, build
 
 FRAMES = (60, 24, 40, 20)
 """Of the clips: with room to spare, for slices of a patch, for longer ones, and too few."""
 OWN = [16, 8, 12, 8]
 GAPS = [2, 0, 2, 0]
-LONGEST = seconds(max(FRAMES))
-PLAN = Plan(steps=20, batch_size=4, seconds=LONGEST, longest_segment=LONGEST)
-ENCODER = ViT.Config(embed_dim=16, depth=2, num_heads=2, patch=(PATCH, PATCH))
+PLAN = plan_of(FRAMES)
 
 
 def objective(encoder=ENCODER, **settings):
-    """In double precision, so that differences are not rounding."""
     small = {"hidden_dim": 12, "embedding": 6, "slice_seconds": seconds(16)}
-    config = RunConfig(
-        front_end=LogMel.Config(sample_rate=RATE, n_mels=32, scale=1.0),
-        encoder=encoder,
-        objective=Audio2Vec.Config(**(small | settings)),
-    )
-    made = build(config).double()
-    made.begin(PLAN)
-    return made
+    return begun(Audio2Vec.Config(**(small | settings)), encoder, PLAN)
 
 
 def test_slices_lie_side_by_side_with_gaps():

@@ -1,39 +1,25 @@
 import pytest
 import torch
-from objectives.tiny_asit import PATCH, RATE, batch, seconds
+from objectives.tiny_asit import PATCH, batch
+from objectives.tiny_views import FRAMES, PLAN, begun, config
 
-from melpatch.audio.logmel import LogMel
 from melpatch.audio.view_augment import ViewAugment
 from melpatch.encoders.cnn14 import CNN14
-from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.masking import Masking
 from melpatch.objectives.audiomosaic import AudioMosaic
-from melpatch.objectives.base import Plan
-from melpatch.training.config import RunConfig, build
+from melpatch.training.config import build
 
-FRAMES = (48, 20, 31, 36)
-LONGEST = seconds(max(FRAMES))
-PLAN = Plan(steps=20, batch_size=4, seconds=LONGEST, longest_segment=LONGEST)
-ENCODER = ViT.Config(embed_dim=16, depth=2, num_heads=2, patch=(PATCH, PATCH))
 PLAIN = ViewAugment.Config()
 
 
-def config(encoder=ENCODER, **settings):
-    return RunConfig(
-        front_end=LogMel.Config(sample_rate=RATE, n_mels=32, scale=1.0),
-        encoder=encoder,
-        objective=AudioMosaic.Config(
-            **({"hidden_dims": (12,), "projection": 6, "augment": PLAIN} | settings)
-        ),
-    )
+def settings_of(**settings):
+    small = {"hidden_dims": (12,), "projection": 6, "augment": PLAIN}
+    return AudioMosaic.Config(**(small | settings))
 
 
 def objective(**settings):
-    """In double precision, so that differences are not rounding."""
-    made = build(config(**settings)).double()
-    made.begin(PLAN)
-    return made
+    return begun(settings_of(**settings))
 
 
 def test_a_views_vector_is_the_mean_of_its_visible_tokens_and_the_class_token():
@@ -102,7 +88,7 @@ def test_an_encoder_without_patch_tokens_is_refused():
 
 
 def test_a_mask_that_leaves_nothing_is_refused_by_its_flag():
-    made = build(config(second_mask=Masking.Config(kind="frequency", num_masked=1000)))
+    made = build(config(settings_of(second_mask=Masking.Config(kind="frequency", num_masked=1000))))
     with pytest.raises(ConfigError, match=r"objective.second_mask.num_masked = 1000"):
         made.check_plan(PLAN)
 

@@ -1,33 +1,18 @@
 import pytest
 import torch
-from objectives.tiny_asit import PATCH, RATE, batch, seconds
+from objectives.tiny_asit import batch, seconds
+from objectives.tiny_views import ENCODER, FRAMES, PLAN, begun
 
-from melpatch.audio.logmel import LogMel
 from melpatch.audio.view_augment import ViewAugment
 from melpatch.encoders.byol_a import BYOLA
-from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.pooling import pool
 from melpatch.objectives.barlow_twins import BarlowTwins
-from melpatch.objectives.base import Plan
-from melpatch.training.config import RunConfig, build
-
-FRAMES = (48, 20, 31, 36)
-LONGEST = seconds(max(FRAMES))
-PLAN = Plan(steps=20, batch_size=4, seconds=LONGEST, longest_segment=LONGEST)
-ENCODER = ViT.Config(embed_dim=16, depth=2, num_heads=2, patch=(PATCH, PATCH))
 
 
 def objective(encoder=ENCODER, **settings):
-    """In double precision, so that differences are not rounding."""
-    config = RunConfig(
-        front_end=LogMel.Config(sample_rate=RATE, n_mels=32, scale=1.0),
-        encoder=encoder,
-        objective=BarlowTwins.Config(**({"hidden_dim": 12, "projection": 6} | settings)),
-    )
-    made = build(config).double()
-    made.begin(PLAN)
-    return made
+    small = {"hidden_dim": 12, "projection": 6}
+    return begun(BarlowTwins.Config(**(small | settings)), encoder)
 
 
 def test_the_loss_is_the_equation():

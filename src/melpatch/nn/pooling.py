@@ -274,6 +274,12 @@ def segment_bounds(steps: int, segments: int) -> list[tuple[int, int]]:
     ]
 
 
+def require_final_tokens(how: str | Pooling) -> None:
+    """Raise a ConfigError if a pooling takes outputs of layers, which training does not keep."""
+    fits = not as_pooling(how).layers
+    check(fits, "pooling", str(how), "no layers, which training does not keep")
+
+
 def as_pooling(how: str | Pooling) -> Pooling:
     """Return a pooling that may be given by its spelling."""
     return how if isinstance(how, Pooling) else Pooling.parse(how)

@@ -141,12 +141,10 @@ class ASiT(Objective):
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: ASiT.Config = config
         grid = encoder.grid
-        padding = front_end.config.padding
         cls_tokens = encoder.num_cls_tokens
         allowed = f"{grid.patch}; patches are reconstructed one by one"
         check(grid.stride == grid.patch, "encoder.stride", grid.stride, allowed)
-        allowed = "'masked', so that padding is in no loss"
-        check(padding == "masked", "front_end.padding", padding, allowed)
+        self.require_masked_padding("so that padding is in no loss")
         if config.global_weight:
             check(cls_tokens > 0, "encoder.cls_tokens", cls_tokens, "1 or 2 with a global loss")
         self.plan = NO_PLAN

@@ -27,7 +27,7 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
 from melpatch.nn.masked import at_least_float32
-from melpatch.nn.pooling import Pooling, pool, pooled_dim
+from melpatch.nn.pooling import pool, pooled_dim, require_final_tokens
 from melpatch.objectives.base import NO_PLAN, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream, uniform_bits
 
@@ -86,8 +86,7 @@ class Audio2Vec(Objective):
             for name in ("neighbours", "embedding", "hidden_dim"):
                 check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
             check(self.gap_frames >= 0, "gap_frames", self.gap_frames, "0 or more")
-            fits = not Pooling.parse(self.pooling).layers
-            check(fits, "pooling", self.pooling, "no layers, which training does not keep")
+            require_final_tokens(self.pooling)
 
         @property
         def slices(self) -> int:
@@ -104,9 +103,7 @@ class Audio2Vec(Objective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: Audio2Vec.Config = config
-        padding = front_end.config.padding
-        allowed = "'masked', so that no slice is padding"
-        check(padding == "masked", "front_end.padding", padding, allowed)
+        self.require_masked_padding("so that no slice is padding")
         self.plan = NO_PLAN
         self.width = front_end.frames(round(config.slice_seconds * front_end.sample_rate))
         self.least = encoder.grid.patch[1]

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from melpatch.audio.logmel import LogMel
+from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder, TokenEncoder
 from melpatch.errors import ConfigError
@@ -195,6 +196,15 @@ class Objective(nn.Module):
                 f"{cls.__name__} works on patch tokens, which {name_of(encoder)} does not have; "
                 "leave --encoder out for a vit, or pretrain it with cola, or train it with labels"
             )
+
+    def require_masked_padding(self, reason: str) -> None:
+        """Raise a ConfigError unless padding is known to the encoder.
+
+        Args:
+            reason: what that is good for, such as ``so that no crop is padding``.
+        """
+        padding = self.front_end.config.padding
+        check(padding == "masked", "front_end.padding", padding, f"'masked', {reason}")
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the loss of a batch; its random numbers are a function of (seed, clip key, step).

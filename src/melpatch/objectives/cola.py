@@ -22,7 +22,7 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
 from melpatch.nn.batch_norm import unnoted
 from melpatch.nn.info_nce import info_nce
-from melpatch.nn.pooling import Pooling, pool, pooled_dim
+from melpatch.nn.pooling import pool, pooled_dim, require_final_tokens
 from melpatch.nn.transformer import set_drop_path_noise
 from melpatch.nn.views import random_crop
 from melpatch.nn.whole_step import Rows, WholeStep, own_part
@@ -82,8 +82,7 @@ class COLA(Objective):
             crop = self.crop_seconds
             fits = crop is None or 0 < crop < math.inf
             check(fits, "crop_seconds", crop, "seconds above 0, or none")
-            fits = not Pooling.parse(self.pooling).layers
-            check(fits, "pooling", self.pooling, "no layers, which training does not keep")
+            require_final_tokens(self.pooling)
             ratio = self.max_crop_ratio
             check(0 < ratio <= 1, "max_crop_ratio", ratio, "above 0, at most 1")
             snr = self.noise_snr_db
@@ -102,9 +101,7 @@ class COLA(Objective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: COLA.Config = config
-        padding = front_end.config.padding
-        allowed = "'masked', so that no crop is padding"
-        check(padding == "masked", "front_end.padding", padding, allowed)
+        self.require_masked_padding("so that no crop is padding")
         self.plan = NO_PLAN
         self.step_rows = WholeStep()
         pooled = pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling)

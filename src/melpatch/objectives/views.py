@@ -20,7 +20,7 @@ from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoder
 from melpatch.nn.batch_norm import unnoted
-from melpatch.nn.pooling import Pooling, pool, pooled_dim
+from melpatch.nn.pooling import pool, pooled_dim, require_final_tokens
 from melpatch.nn.transformer import set_drop_path_noise
 from melpatch.nn.views import random_crop
 from melpatch.nn.whole_step import Rows, WholeStep, own_part
@@ -58,8 +58,7 @@ class ViewConfig:
         check(fits, "crop_seconds", crop, "seconds above 0, or none")
         ratio = self.max_crop_ratio
         check(0 < ratio <= 1, "max_crop_ratio", ratio, "above 0, at most 1")
-        fits = not Pooling.parse(self.pooling).layers
-        check(fits, "pooling", self.pooling, "no layers, which training does not keep")
+        require_final_tokens(self.pooling)
 
 
 class ViewObjective(Objective):
@@ -88,9 +87,7 @@ class ViewObjective(Objective):
         seed: int = 0,
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
-        padding = front_end.config.padding
-        allowed = "'masked', so that no view is padding"
-        check(padding == "masked", "front_end.padding", padding, allowed)
+        self.require_masked_padding("so that no view is padding")
         self.augment = ViewAugment(config.augment, front_end)
         self.step_rows = WholeStep()
         self.pooled_dim = pooled_dim(encoder.embed_dim, encoder.grid.rows, config.pooling)
