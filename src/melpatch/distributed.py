@@ -22,7 +22,8 @@ T = TypeVar("T")
 # The key-value store that all processes share while a process group is open; empty otherwise.
 _store: list[Store] = []
 _RENDEZVOUS_TIMEOUT = timedelta(minutes=30)
-# A rank may wait this long for another, which may be fitting a large probe. A failure ends the wait at once.
+# A rank may wait this long for another, which may be fitting a large probe. A failure ends the wait
+# at once.
 _COLLECTIVE_TIMEOUT = timedelta(hours=12)
 
 

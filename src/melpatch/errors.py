@@ -40,7 +40,8 @@ def one_line(text: str, longest: int = 2000) -> str:
     """Return a message as one line for a terminal, whatever a file may have put into it.
 
     Control characters, which could move the cursor or change what stands above, are written as in
-    Python. Of a very long message the beginning, with the place, and the end, with the remedy, stay.
+    Python. Of a very long message the beginning, with the place, and the end, with the remedy,
+    stay.
     """
     line = visible(" ".join(text.splitlines()))
     if len(line) <= longest:

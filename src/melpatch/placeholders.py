@@ -112,7 +112,8 @@ def _forget(names: set[str]) -> None:
         if name.partition(".")[0] not in {*HEAVY, "melpatch"}:
             continue
         module = sys.modules.pop(name)
-        # A package also holds its modules as attributes, where "from package import module" looks first.
+        # A package also holds its modules as attributes, where "from package import module" looks
+        # first.
         package, _, child = name.rpartition(".")
         holder = sys.modules.get(package)
         if getattr(holder, child, None) is module:

@@ -50,9 +50,9 @@ class Weights(NamedTuple):
     state: dict[str, Tensor]
     """Tensors under their published names."""
     facts: dict[str, Any]
-    """Plain data that describes them: ``args``, ``cfg``, ``config`` or ``label_dict`` of the training
-    code, the files ``config`` and ``preprocessor_config`` of Hugging Face, the header ``melpatch`` of
-    an export; each may be missing."""
+    """Plain data that describes them: ``args``, ``cfg``, ``config`` or ``label_dict`` of the
+    training code, the files ``config`` and ``preprocessor_config`` of Hugging Face, the header
+    ``melpatch`` of an export; each may be missing."""
 
 
 def without_prefix(

@@ -2,8 +2,8 @@
 
 Both are Butterworth filters that run forward and backward, so their gain is 1/2 (-6 dB) at the
 cutoffs and falls by 12 or 24 dB per octave. They are applied as a product with the spectrum of the
-whole clip. Their impulse responses die out within :data:`_GUARD_SECONDS`, and that many zeros follow
-every clip: samples past a clip's end, or the length of the batch, cannot be heard in it.
+whole clip. Their impulse responses die out within :data:`_GUARD_SECONDS`, and that many zeros
+follow every clip: samples past a clip's end, or the length of the batch, cannot be heard in it.
 
 Source: the ranges are the defaults of audiomentations, which AudioMosaic takes (arXiv 2605.14231).
 *Differs:* audiomentations filters forward only, with 12, 18 or 24 dB per octave.

@@ -1,8 +1,9 @@
 """The front ends of published systems, by name: settings for :class:`melpatch.audio.logmel.LogMel`.
 
 ``melpatch pretrain`` measures ``mean`` and ``std`` where they are the defaults, as for MAE-AST, M2D
-and BYOL-A. Those of PANNs and COLA only set the unit, since the first norm of a CNN14 normalises level and
-scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stats`` prints them).
+and BYOL-A. Those of PANNs and COLA only set the unit, since the first norm of a CNN14 normalises
+level and scale; for another encoder, measure them (``--stats-clips 512``; ``melpatch stats`` prints
+them).
 """
 
 import math
@@ -162,8 +163,8 @@ def atst() -> LogMel.Config:
 def clar() -> LogMel.Config:
     """CLAR: a mel spectrogram of 128 Slaney bands, one of its three inputs; mean and std are your data's.
 
-    Source: Al-Tahan and Mohsenzadeh 2020 (arXiv 2010.09542), published code: windows of 2,048 samples,
-    a hop of 128, 40 to 8000 Hz.
+    Source: Al-Tahan and Mohsenzadeh 2020 (arXiv 2010.09542), published code: windows of 2,048
+    samples, a hop of 128, 40 to 8000 Hz.
     """
     return replace(
         _torchaudio(),

@@ -101,8 +101,8 @@ class LogMel(nn.Module):
         spectrum: Spectrum = "power"
         """Input of the mel filters: squared magnitudes ("power") or magnitudes."""
         mel: MelScale = "kaldi"
-        """Filters: "kaldi" (HTK's mels, height 1; as TensorFlow), "htk" (the same, but straight over
-        hertz; as torchaudio) or "slaney" (area 1; as librosa)."""
+        """Filters: "kaldi" (HTK's mels, height 1; as TensorFlow), "htk" (the same, but straight
+        over hertz; as torchaudio) or "slaney" (area 1; as librosa)."""
         floor: float = LOG_FLOOR
         """Least value of a mel bin before the logarithm."""
         floor_added: bool = False

@@ -14,8 +14,8 @@ def mel_filters(
     """Return the weight of every FFT bin in every mel bin, in float64.
 
     "kaldi": triangles of height 1, linear in HTK's mels, as in TensorFlow's
-    ``linear_to_mel_weight_matrix``. "htk": the same corners, but linear in hertz, as in torchaudio by
-    default. "slaney": triangles of area 1 Hz, linear in hertz, with corners
+    ``linear_to_mel_weight_matrix``. "htk": the same corners, but linear in hertz, as in torchaudio
+    by default. "slaney": triangles of area 1 Hz, linear in hertz, with corners
     on the mel scale of Slaney's Auditory Toolbox (1998), as in librosa by default.
 
     Narrow triangles may fall between two FFT bins and stay empty, as in these libraries: the fourth

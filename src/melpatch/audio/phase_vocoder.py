@@ -5,9 +5,9 @@ m * rate. Each peak of its spectrum moves, with the bins around it, to ``pitch``
 frequency, and its phase goes on from window to window at its new frequency; the phases of the bins
 around it stay as they are to the peak's.
 
-Quality: steady tones keep their level within 1 dB, and get the right pitch; clicks are smeared over up to a
-window, as with any phase vocoder; tones less than about 60 Hz apart share a peak and move together,
-keeping their distance in Hz. Made for views of a clip, not for listening.
+Quality: steady tones keep their level within 1 dB, and get the right pitch; clicks are smeared over
+up to a window, as with any phase vocoder; tones less than about 60 Hz apart share a peak and move
+together, keeping their distance in Hz. Made for views of a clip, not for listening.
 
 Source: Laroche and Dolson 1999, "New phase-vocoder techniques for pitch-shifting, harmonizing and
 other exotic effects" (WASPAA), with the phase locking of their "Improved phase vocoder" (1999).

@@ -57,7 +57,8 @@ def write_sound(
     try:
         with soundfile.SoundFile(target, "w", sample_rate, 1, "PCM_16", format=container) as sound:
             for wave in pieces:
-                # Samples decoded from 16 bits are multiples of 2^-15, so scaling them back is exact.
+                # Samples decoded from 16 bits are multiples of 2^-15, so scaling them back is
+                # exact.
                 scaled = np.rint(wave * np.float32(_FULL))
                 samples += len(wave)
                 peak = max(peak, float(np.abs(wave).max(initial=0.0)))

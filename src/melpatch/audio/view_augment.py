@@ -49,11 +49,11 @@ _SHARES = (
 class ViewAugment:
     """The augmentations of the views of a run.
 
-    Each clip and view gets its own, from (seed, view, key, step), whatever its batch: the same alone
-    and with padding, in float32 or more under autocast. Padding is left as it is.
+    Each clip and view gets its own, from (seed, view, key, step), whatever its batch: the same
+    alone and with padding, in float32 or more under autocast. Padding is left as it is.
 
-    On a CPU stretch and pitch together take 12 times as long as the front end, noise, filters, fades
-    and random-resize-crop one to two and a half times each, the others less (lab notes).
+    On a CPU stretch and pitch together take 12 times as long as the front end, noise, filters,
+    fades and random-resize-crop one to two and a half times each, the others less (lab notes).
 
     A change that would leave a clip silent, such as a high-pass filter on a low tone, is not made
     to it. Silence stays silence, but for bursts of noise, faders and noise on pixels. A clip that
@@ -105,8 +105,8 @@ class ViewAugment:
         fade_length: float = 0.5
         """Longest fade, as a share of the clip, up to 0.5; CLAR's."""
         burst: float = 0.0
-        """Share of clips of which a stretch is replaced with noise (CLAR's time masking); CLAR: 0.25,
-        twice by half."""
+        """Share of clips of which a stretch is replaced with noise (CLAR's time masking); CLAR:
+        0.25, twice by half."""
         burst_length: float = 0.125
         """Length of the stretch, as a share of the clip, below 1; CLAR's."""
         burst_deviation: float = 0.01
@@ -114,16 +114,16 @@ class ViewAugment:
         mix: float = 0.0
         """Largest share of the partner's energy that is mixed in; BYOL-A: 0.4 (v1) and 0.2 (v2)."""
         crop_mels: tuple[float, float] | None = None
-        """Least and largest height of random-resize-crop, as a share of the mels, where over 1 is 1;
-        BYOL-A: 0.6 and 1.5; none: all mels."""
+        """Least and largest height of random-resize-crop, as a share of the mels, where over 1 is
+        1; BYOL-A: 0.6 and 1.5; none: all mels."""
         crop_frames: tuple[float, float] | None = None
-        """Least and largest width of random-resize-crop, as a share of the clip; BYOL-A: 0.6 and 1.5;
-        none: frames stay where they are (ATST-Frame)."""
+        """Least and largest width of random-resize-crop, as a share of the clip; BYOL-A: 0.6 and
+        1.5; none: frames stay where they are (ATST-Frame)."""
         crop_canvas: float = 1.5
         """Length of what is cropped, in clips, with the mean level around the clip; BYOL-A's."""
         fader: float = 0.0
-        """Largest height, in standard deviations of the log-mel values, of the ends of a straight line
-        that is added over time; BYOL-A v2: 1."""
+        """Largest height, in standard deviations of the log-mel values, of the ends of a straight
+        line that is added over time; BYOL-A v2: 1."""
         pixel_noise: float = 0.0
         """Largest noise added to normalised values, as for AST and SSAST; 0: none."""
 

@@ -53,8 +53,8 @@ class Config:
     exclude_splits: tuple[str, ...] | None = None
     """Splits or folds to leave out of pretraining; by default val and test, where they exist."""
     task: tuple[str, ...] = ()
-    """Tasks to score, each NAME=labels.csv:split_column:split,split; without splits, test or else every
-    fold is scored."""
+    """Tasks to score, each NAME=labels.csv:split_column:split,split; without splits, test or else
+    every fold is scored."""
     protocol: tuple[str, ...] = ()
     """Protocols of melpatch evaluate, each with its changed settings, such as 'knn k=20'."""
     size: tuple[str, ...] = ()
@@ -79,8 +79,8 @@ class Config:
     jobs: int = 1
     """Number of commands to run at a time, each on one thread unless OMP_NUM_THREADS is set."""
     floors: bool = True
-    """Score the same clips with the majority class, statistics of spectrograms and random weights, and
-    give the gains over them."""
+    """Score the same clips with the majority class, statistics of spectrograms and random weights,
+    and give the gains over them."""
     allow_leaks: bool = False
     """Compare even if scored files are also pretrained on."""
     trust_code: bool = False

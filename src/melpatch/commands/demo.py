@@ -36,8 +36,8 @@ class Config:
     out: Path = Path("demo")
     """Folder to write: corpus, runs and pictures. An earlier demo there is continued."""
     data: str | None = None
-    """Folder of audio (one sub-folder per class, if there are classes) or CSV file; by default synthetic
-    scenes are generated."""
+    """Folder of audio (one sub-folder per class, if there are classes) or CSV file; by default
+    synthetic scenes are generated."""
     split_column: str = "split"
     """Column of the CSV that holds the split."""
     labels_per_class: int = 10

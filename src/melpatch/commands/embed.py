@@ -16,9 +16,9 @@ class Config(InferenceConfig):
     """What to embed, how, and where to write it."""
 
     out: Path
-    """NPZ to write: embeddings (row, dim), path (row), and with --hop start and end (row) in seconds; clips of a CSV
-    file or of shards have key, start and end always. A name that ends in .csv or .parquet is
-    written as such."""
+    """NPZ to write: embeddings (row, dim), path (row), and with --hop start and end (row) in
+    seconds; clips of a CSV file or of shards have key, start and end always. A name that ends in
+    .csv or .parquet is written as such."""
     hop: float | None = None
     """Length of a frame in seconds; without, one vector per recording."""
     pooling: str | None = None

@@ -31,8 +31,8 @@ class Config:
     protocol: tuple[str, ...] = ()
     """Protocols (melpatch list protocols); by default knn and linear for an encoder, as_trained for a classifier."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
-    """Changed settings of the protocols, such as k=20; each goes to the protocols that have it and is written beside
-    the scores."""
+    """Changed settings of the protocols, such as k=20; each goes to the protocols that have it and
+    is written beside the scores."""
     labels: Path | None = None
     """Class list of a model of other code that names no classes: one name a line, or AudioSet's
     class_labels_indices.csv."""
@@ -51,24 +51,25 @@ class Config:
     random_weights: bool = False
     """Score the same network at random weights instead: shows what training is worth."""
     floors: bool = True
-    """Score the same clips with the majority class, with statistics of log-mel spectrograms and MFCCs, and with random
-    weights of the same network too."""
+    """Score the same clips with the majority class, with statistics of log-mel spectrograms and
+    MFCCs, and with random weights of the same network too."""
     against: Path | None = None
-    """Another run, scored on the same clips: shows the difference to it, a paired test, and how many clips it would
-    take to tell the two apart."""
+    """Another run, scored on the same clips: shows the difference to it, a paired test, and how
+    many clips it would take to tell the two apart."""
     keep: Path | None = None
-    """Run folder to write for the classifier that the linear probe is; with --protocol linear or few_shot, one split
-    and one seed. It predicts, embeds and is scored as any other."""
+    """Run folder to write for the classifier that the linear probe is; with --protocol linear or
+    few_shot, one split and one seed. It predicts, embeds and is scored as any other."""
     batch_size: int = 32
     """Windows per batch."""
     workers: int = 0
     """Decoding processes."""
     out: Path | None = None
-    """Folder for the results, with a sub-folder per protocol and set of changed settings; by default in
-    RUN/evaluation, named after what is scored; a model of other code has no such folder."""
+    """Folder for the results, with a sub-folder per protocol and set of changed settings; by
+    default in RUN/evaluation, named after what is scored; a model of other code has no such
+    folder."""
     features_dir: Path | None = None
-    """Folder that keeps frozen features for the next time; by default RUN/features. The tokens that attentive and
-    prototype need are large: 2 bytes for each number of each token of each clip."""
+    """Folder that keeps frozen features for the next time; by default RUN/features. The tokens that
+    attentive and prototype need are large: 2 bytes for each number of each token of each clip."""
     overwrite: bool = False
     """Replace scores of something else, and files of another origin, in --out."""
     json: bool = False

@@ -24,9 +24,9 @@ class Config:
     run: tyro.conf.Positional[Path]
     """Run folder of a classifier or of a pretrained encoder, or a model of other code."""
     to: str
-    """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers; run, the run
-    itself to give away; onnx or torch, a file from waveform to probabilities and embedding; timm,
-    weights with published names; hear, xares, mteb or evar, a module for that benchmark."""
+    """What it becomes (melpatch list targets): hf, a folder for Hugging Face transformers; run, the
+    run itself to give away; onnx or torch, a file from waveform to probabilities and embedding;
+    timm, weights with published names; hear, xares, mteb or evar, a module for that benchmark."""
     out: Path
     """Folder or file to write."""
     labels: Path | None = None

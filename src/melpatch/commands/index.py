@@ -21,8 +21,8 @@ class Config(RecordingsConfig):
     hop: float | None = None
     """Seconds between the starts of windows; by default the window."""
     pooling: str | None = None
-    """Tokens to vector, as in embed; by default fitted if the run has a fit-embedding, a classifier's
-    own, or mean+std."""
+    """Tokens to vector, as in embed; by default fitted if the run has a fit-embedding, a
+    classifier's own, or mean+std."""
     layer: int | None = None
     """Layer whose output to take, from 0 or, from the end, from -1; without, the pooling's own."""
 

@@ -25,8 +25,8 @@ class Config:
     """Which labels to take, and where to."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Tables with labels: labels.csv of melpatch page, selection tables of Raven, label tracks of Audacity,
-    or other data (docs/data.md)."""
+    """Tables with labels: labels.csv of melpatch page, selection tables of Raven, label tracks of
+    Audacity, or other data (docs/data.md)."""
     out: Path
     """labels.csv to add to, for melpatch page; or with --to the folder for the files of a program."""
     to: Literal["labels", "raven", "audacity"] = "labels"

@@ -31,8 +31,8 @@ class Config:
     """What to pack, and how. The same command resumes an interrupted packing."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Folders of audio, CSV files (path,label,split), or data of others (docs/data.md); with --check,
-    folders or URLs of shards."""
+    """Folders of audio, CSV files (path,label,split), or data of others (docs/data.md); with
+    --check, folders or URLs of shards."""
     out: Path | None = None
     """Folder for the shards."""
     check: bool = False

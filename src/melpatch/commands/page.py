@@ -29,8 +29,8 @@ class Config:
     labels: Path | None = None
     """File of labels to add to; by default labels.csv in the index."""
     host: str = "127.0.0.1"
-    """Address to listen on. The default is for this machine alone; any other needs the token that is
-    printed, and is not encrypted."""
+    """Address to listen on. The default is for this machine alone; any other needs the token that
+    is printed, and is not encrypted."""
     port: int = 8765
     """Port to listen on; 0 takes a free one."""
     run: Path | None = None

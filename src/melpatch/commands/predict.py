@@ -48,19 +48,20 @@ class Config(InferenceConfig):
     """What to label, and where to write it."""
 
     recordings: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Audio files, folders of them, CSV files with a column path, folders of shards, URLs of these, or
-    data of others (docs/data.md); or - for sound that comes through a pipe, of which each --hop
+    """Audio files, folders of them, CSV files with a column path, folders of shards, URLs of these,
+    or data of others (docs/data.md); or - for sound that comes through a pipe, of which each --hop
     seconds are answered as they come."""
     out: Path
-    """CSV to write: path, start and end in seconds, label, probability, novelty (of a calibrated run),
-    note (silent where there is no sound, none of these), then one column per class; clips of a CSV
-    file or of shards have their key too. A name that ends in .parquet or .npz is written as such."""
+    """CSV to write: path, start and end in seconds, label, probability, novelty (of a calibrated
+    run), note (silent where there is no sound, none of these), then one column per class; clips of
+    a CSV file or of shards have their key too. A name that ends in .parquet or .npz is written as
+    such."""
     labels: Path | None = None
     """Class list of a model of other code that names no classes: one name a line, or AudioSet's
     class_labels_indices.csv."""
     hop: float | None = None
-    """Seconds between the starts of windows, each as long as the segments that the classifier was trained on
-    (melpatch finetune --seconds); without, one line per recording."""
+    """Seconds between the starts of windows, each as long as the segments that the classifier was
+    trained on (melpatch finetune --seconds); without, one line per recording."""
     threshold: float | None = None
     """Lowest probability of a label that is given; by default that of each class which the run has
     learnt on validation clips, or else 0.5 of a multi-label model."""
@@ -69,9 +70,9 @@ class Config(InferenceConfig):
     never does. It is for a calibrated run, which has seen validation clips."""
 
     events: Path | None = None
-    """CSV to write of events, stretches with a label: path, start, end, label and score (the largest
-    probability in it). Overlapping windows are averaged to frames of --hop. With --events-for raven
-    or audacity, a folder with a file for each recording."""
+    """CSV to write of events, stretches with a label: path, start, end, label and score (the
+    largest probability in it). Overlapping windows are averaged to frames of --hop. With
+    --events-for raven or audacity, a folder with a file for each recording."""
     events_for: Program = "csv"
     """What --events is written for: csv; raven, selection tables; audacity, label tracks."""
     event_release: float = 0.8

@@ -49,16 +49,16 @@ class Config:
     """What to scan, and where to write the corpus."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Folders (sub-folders are labels), CSV files (columns path, label, split, start, duration, group),
-    shards (melpatch pack) or their URLs, Parquet and manifests of others (docs/data.md);
+    """Folders (sub-folders are labels), CSV files (columns path, label, split, start, duration,
+    group), shards (melpatch pack) or their URLs, Parquet and manifests of others (docs/data.md);
     or the name of a public dataset (melpatch datasets)."""
     root: Path | None = None
     """Folder of the public dataset."""
     subset: str = ""
     """Variant of the public dataset; by default its first."""
     out: Path | None = None
-    """CSV file to write; by default corpus.csv, or the name of the dataset. Files that cannot be used are
-    listed beside it in .rejected.csv, files that a dataset lacks in .missing.csv."""
+    """CSV file to write; by default corpus.csv, or the name of the dataset. Files that cannot be
+    used are listed beside it in .rejected.csv, files that a dataset lacks in .missing.csv."""
     split_column: str = "split"
     """Column of the CSV files that holds the split or fold."""
     label_column: str = "label"

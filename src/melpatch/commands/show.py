@@ -37,12 +37,12 @@ class Config:
     curve: Path | None = None
     """PNG to draw the curves of metrics.jsonl to."""
     sound: Path | None = None
-    """Recording whose first segment is drawn: as a pretraining run masks it, sees it and reconstructs it,
-    or its views."""
+    """Recording whose first segment is drawn: as a pretraining run masks it, sees it and
+    reconstructs it, or its views."""
     pictures: Path | None = None
-    """Folder for the pictures: reconstruction.png; classes.png if a teacher assigns classes to patches;
-    prediction.png and views.png if a teacher's tokens are predicted, and from several views;
-    two_views.png if views of a clip are compared."""
+    """Folder for the pictures: reconstruction.png; classes.png if a teacher assigns classes to
+    patches; prediction.png and views.png if a teacher's tokens are predicted, and from several
+    views; two_views.png if views of a clip are compared."""
     overwrite: bool = False
     """Replace a file that is no picture of melpatch; an input is never replaced."""
     trust_code: bool = False

@@ -20,8 +20,8 @@ class Config:
     """Which corpus to measure, with which front end."""
 
     data: tyro.conf.Positional[tuple[str, ...]]
-    """Folders of audio, CSV files with the header path,label,split, shards (melpatch pack) here or by
-    their URL, and data of others (docs/data.md)."""
+    """Folders of audio, CSV files with the header path,label,split, shards (melpatch pack) here or
+    by their URL, and data of others (docs/data.md)."""
     split_column: str = "split"
     """Column of the CSV that holds the split or fold."""
     channel: Channel = "mean"

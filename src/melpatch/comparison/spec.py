@@ -88,8 +88,8 @@ class Budget:
     epochs: tuple[float, ...] = ()
     """Passes over the audio, instead of steps."""
     cpu_seconds: tuple[float, ...] = ()
-    """CPU seconds of training on one thread, instead of steps; the cost of a step is measured first.
-    Without steps, epochs and CPU seconds, each recipe trains for its own length."""
+    """CPU seconds of training on one thread, instead of steps; the cost of a step is measured
+    first. Without steps, epochs and CPU seconds, each recipe trains for its own length."""
     protocols: tuple[str, ...] = ("knn", "linear")
     """Protocols of ``melpatch evaluate``, each with its changed settings, such as ``knn k=20``."""
     seeds: tuple[int, ...] = (0,)

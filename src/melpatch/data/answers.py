@@ -1,7 +1,8 @@
 """People's answers about stretches of sound: a CSV file to which rows are only ever added.
 
-An answer says whether a stretch has a label: yes, no or unsure. An undo takes back the latest answer
-of that person to the same question. Nothing is changed or removed, so that who said what, and when, stays known.
+An answer says whether a stretch has a label: yes, no or unsure. An undo takes back the latest
+answer of that person to the same question. Nothing is changed or removed, so that who said what,
+and when, stays known.
 """
 
 import csv

@@ -18,8 +18,8 @@ JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 def json_table(path: Path) -> tuple[list[str], Iterator[Line]]:
     """Return the names of the columns of all lines, in the order in which they appear, and the lines.
 
-    A line that is no JSON object has a reason instead of cells. Values that are objects, or lists of
-    anything but texts and numbers, are no cells.
+    A line that is no JSON object has a reason instead of cells. Values that are objects, or lists
+    of anything but texts and numbers, are no cells.
 
     Raises:
         DataError: the file is one JSON value, but no list of objects.

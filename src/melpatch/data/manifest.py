@@ -261,8 +261,8 @@ def _clip(key: int, row: Row, result: Probed | AudioError | None) -> Clip | Reje
 def write_corpus(corpus: Corpus, path: Path, *, noted: bool = False) -> None:
     """Write a corpus as a CSV file, with keys, so that reading it back opens no sound file.
 
-    Files below the CSV file's folder have relative paths, so that they can move together. The digest of
-    the CSV file is noted beside it on request.
+    Files below the CSV file's folder have relative paths, so that they can move together. The
+    digest of the CSV file is noted beside it on request.
     """
     folder = path.absolute().parent
     columns: tuple[str, ...] = COLUMNS

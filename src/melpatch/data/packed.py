@@ -27,7 +27,8 @@ def packed(path: Path, offset: int, size: int, crc32: int, name: str) -> ByteRan
 def read_together(clip: Clip) -> str:
     """Return a name of what is read as a whole with a clip: its file, or its row group of Parquet.
 
-    Of a Parquet file that cannot be read the whole file is named; its clips fail when they are read.
+    Of a Parquet file that cannot be read the whole file is named; its clips fail when they are
+    read.
     """
     if not (clip.size and is_parquet(clip.path)):
         return str(clip.path)

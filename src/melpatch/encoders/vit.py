@@ -118,8 +118,8 @@ class ViT(TokenEncoder):
         """Where the blocks normalise: "pre" as in ViT, or "post" as in BERT (and published
         MAE-AST)."""
         outer_norm: OuterNorm | None = None
-        """Place of the LayerNorm beside the blocks: "before" (published AudioMosaic) or "after" them;
-        none: after pre-norm blocks, before post-norm ones."""
+        """Place of the LayerNorm beside the blocks: "before" (published AudioMosaic) or "after"
+        them; none: after pre-norm blocks, before post-norm ones."""
         patch_norm: bool = False
         """Whether a LayerNorm follows the patch projection (published AudioMosaic)."""
         norm_eps: float = NORM_EPS

@@ -83,7 +83,8 @@ def evaluate(
         random_weights: score the same network at random weights instead.
         floors: score the same clips with floors too, see :mod:`melpatch.evaluation.floors`.
         against: another run, scored on the same clips: the records then hold a paired comparison.
-        keep: run folder to write, for the classifier that the linear probe of one split and seed is.
+        keep: run folder to write, for the classifier that the linear probe of one split and seed
+            is.
         batch_size: windows per batch.
         workers: decoding processes.
         out: folder for the results; by default in RUN/evaluation, named after what is scored.

@@ -1,8 +1,8 @@
 """Floors: what no training, or no network at all, scores on the same clips.
 
 Beside every score stand the majority class, logistic regression on statistics of the log-mel
-spectrogram and of its cepstrum, and the same probe on random weights of the same network. A run that
-does not clear them has learnt nothing that helps here.
+spectrogram and of its cepstrum, and the same probe on random weights of the same network. A run
+that does not clear them has learnt nothing that helps here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set

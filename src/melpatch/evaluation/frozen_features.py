@@ -1,10 +1,10 @@
 """Features of a frozen encoder over a corpus: computed once for each pooling, and kept on disk.
 
 A folder of features is named after a hash of everything that they depend on: the weights, the
-settings of front end and encoder, the pooling, and the clips (their keys, places, and the sizes and times of
-their files). If any of these changes, another folder is made; a folder that lacks clips of shards,
-which may only have been out of reach, is made again by the next run. Arrays are written as they
-come and stay on disk: values are read from there when they are used. With several ranks each
+settings of front end and encoder, the pooling, and the clips (their keys, places, and the sizes and
+times of their files). If any of these changes, another folder is made; a folder that lacks clips of
+shards, which may only have been out of reach, is made again by the next run. Arrays are written as
+they come and stay on disk: values are read from there when they are used. With several ranks each
 computes its share of the clips, and rank 0 joins the shares, in a folder that all ranks can see.
 """
 
@@ -342,8 +342,8 @@ def hash_values(values: Sequence[Any]) -> str:
 def fingerprint_of_network(config: RunConfig, state: Mapping[str, Tensor]) -> str:
     """Return a hash of a frozen network: its front end, the encoder's settings and its weights.
 
-    What it was trained for does not matter, so a classifier and the probe that it was kept from share
-    features.
+    What it was trained for does not matter, so a classifier and the probe that it was kept from
+    share features.
     """
     settings = to_dict(config)
     relevant = {name: settings.get(name) for name in ("front_end", "encoder")}

@@ -20,8 +20,8 @@ Measured = tuple[float, Influence]
 def clip_influence(probabilities: Scores, positive: Positive, metric: str) -> Measured | None:
     """Return a metric and the influence of each clip on it; None where it is undefined or has none.
 
-    The mean over the clips is the jackknife's correction of the bias, zero for most metrics: average
-    precision is too high where a class has few clips.
+    The mean over the clips is the jackknife's correction of the bias, zero for most metrics:
+    average precision is too high where a class has few clips.
 
     Args:
         probabilities: one score per clip and label.

@@ -102,8 +102,8 @@ def _minimize(
         probabilities = logits.sigmoid()
         curvature = C * probabilities * (1 - probabilities)
         direction = _newton_direction(rows_float32, curvature, squares, penalty, gradient)
-        # Halve the step until the loss falls by a small part of what the gradient promises (Armijo); the last term
-        # forgives rounding.
+        # Halve the step until the loss falls by a small part of what the gradient promises
+        # (Armijo); the last term forgives rounding.
         logit_change = rows @ direction
         descent = (direction * gradient).sum(dim=0)
         before = loss(logits, weights)

@@ -57,9 +57,9 @@ def compute_metrics(
 
     Returns:
         The metrics; None where one is undefined (mAP without a class to rank, d' of a perfect
-        mAUC). Of several labels ``prevalence`` is the mAP of a constant score. ``per_class`` holds a
-        row per label, with the number of clips that are ``predicted`` to have it: it is their most
-        probable one or, of several, has a probability of 0.5 or more.
+        mAUC). Of several labels ``prevalence`` is the mAP of a constant score. ``per_class`` holds
+        a row per label, with the number of clips that are ``predicted`` to have it: it is their
+        most probable one or, of several, has a probability of 0.5 or more.
 
     Raises:
         DataError: there is no clip, or a clip of a single-label task has no label or several.
@@ -135,7 +135,8 @@ def d_prime(mean_auc: float | None) -> float | None:
     """Return sqrt(2) times the normal quantile of a mean AUC; None where that is not finite."""
     if mean_auc is None or mean_auc in (0.0, 1.0):
         return None
-    # Two normal distributions of unit variance whose means are d' apart have AUC = Phi(d' / sqrt(2)).
+    # Two normal distributions of unit variance whose means are d' apart have AUC = Phi(d' /
+    # sqrt(2)).
     return 2**0.5 * NormalDist().inv_cdf(mean_auc)
 
 

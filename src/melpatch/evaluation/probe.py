@@ -113,8 +113,8 @@ class VectorProbe(Probe):
     """A probe that learns from one vector per clip."""
 
     pooling: str = DEFAULT_POOLING
-    """How tokens become one vector, such as rows+mean+std (see melpatch.nn.pooling), or fitted after
-    melpatch fit-embedding."""
+    """How tokens become one vector, such as rows+mean+std (see melpatch.nn.pooling), or fitted
+    after melpatch fit-embedding."""
 
     def __post_init__(self) -> None:
         """Check the spelling."""
@@ -152,8 +152,8 @@ class TokenProbe(Probe):
     weight_decay: float
     """Weight decay."""
     select_by: HeadMetric = "standard"
-    """What chooses the epoch on validation clips: accuracy, balanced_accuracy, macro_f1 or mAP; standard
-    is accuracy, or mAP where clips have several labels."""
+    """What chooses the epoch on validation clips: accuracy, balanced_accuracy, macro_f1 or mAP;
+    standard is accuracy, or mAP where clips have several labels."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

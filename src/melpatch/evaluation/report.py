@@ -50,7 +50,8 @@ def score(
 
     ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial
     (``predictions.csv``) and, if matplotlib is installed, the pictures ``confusion.png``,
-    ``per_class.png`` and ``reliability.png``. All processes must call it and get the same result; only rank 0 writes.
+    ``per_class.png`` and ``reliability.png``. All processes must call it and get the same result;
+    only rank 0 writes.
 
     Args:
         protocol: how to score.

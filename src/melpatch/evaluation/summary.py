@@ -35,8 +35,8 @@ def summarize(
     Returns:
         ``metric`` and its ``value``; ``interval_95`` and its like, see
         :func:`melpatch.evaluation.intervals.describe_intervals`: how far the value may be off
-        because the test clips are a sample, not because the training clips are; ``seed_std``, the standard
-        deviation between seeds (None for one seed);
+        because the test clips are a sample, not because the training clips are; ``seed_std``, the
+        standard deviation between seeds (None for one seed);
         ``n``, the number of scored clips; ``metrics``, ``per_class``, ``confusion_matrix``, and the
         classes that no split could rank.
     """

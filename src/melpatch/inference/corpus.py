@@ -88,8 +88,8 @@ def infer_clips(
 
     Every rank must call it: each computes its share, and all get the whole table.
 
-    *Differs:* unlike in ``Model.embed`` and ``Model.predict``, windows of unequal length may share a
-    batch even if the encoder is ``length_dependent`` (stretched positions); the rows of a shorter
+    *Differs:* unlike in ``Model.embed`` and ``Model.predict``, windows of unequal length may share
+    a batch even if the encoder is ``length_dependent`` (stretched positions); the rows of a shorter
     clip then depend on the longest clip of its batch.
 
     Args:

@@ -30,8 +30,8 @@ def gradient_map(model: Model, wave: Float[Tensor, " sample"], key: int = 0) -> 
     """Return where the most probable answer to a clip comes from.
 
     It is the gradient of the label's logit with respect to the network's input, absolute, as the
-    mean over each patch. It takes one pass back, and any encoder. It shows what a small change would
-    alter, not what the network would miss: a loud constant sound may matter and have a small
+    mean over each patch. It takes one pass back, and any encoder. It shows what a small change
+    would alter, not what the network would miss: a loud constant sound may matter and have a small
     gradient.
 
     Source: Simonyan, Vedaldi and Zisserman 2013, "Deep inside convolutional networks" (arXiv

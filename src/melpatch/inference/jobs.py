@@ -36,15 +36,15 @@ class RecordingsConfig:
     run: tyro.conf.Positional[Path]
     """Run folder, or a model of other code: a folder of Hugging Face, hf:owner/name, or a weight file."""
     recordings: tyro.conf.Positional[tuple[str, ...]]
-    """Audio files, folders of them, CSV files with a column path, folders of shards, URLs of these, or
-    data of others (docs/data.md)."""
+    """Audio files, folders of them, CSV files with a column path, folders of shards, URLs of these,
+    or data of others (docs/data.md)."""
     out: Path
     """What to write."""
     batch_size: int | None = None
     """Windows at a time, of many recordings together; by default 8, or 64 on a GPU."""
     workers: int | None = None
-    """Processes that decode beside the network; 0 decodes in a thread. By default 0, or on a GPU one
-    per processor, up to 8."""
+    """Processes that decode beside the network; 0 decodes in a thread. By default 0, or on a GPU
+    one per processor, up to 8."""
     precision: Precision = "auto"
     """Arithmetic of the network; auto is bf16-mixed on a GPU with bf16 hardware, else 32-true."""
     salvage: bool = False

@@ -35,7 +35,8 @@ def predict_live(
 ) -> Iterator[Prediction]:
     """Yield a prediction after each block of sound, for the window that ends with it.
 
-    The window is as long as the model's input, or as what there was so far. Memory is bounded by it.
+    The window is as long as the model's input, or as what there was so far. Memory is bounded by
+    it.
 
     Args:
         model: a classifier.

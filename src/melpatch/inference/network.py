@@ -20,8 +20,9 @@ from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
-"""Arithmetic of a trained network. "auto" is bf16-mixed on a GPU with bf16 hardware, as in training,
-and float32 elsewhere: on a CPU, results are the same to rounding, whatever the batches."""
+"""Arithmetic of a trained network. "auto" is bf16-mixed on a GPU with bf16 hardware, as in
+training, and float32 elsewhere: on a CPU, results are the same to rounding, whatever the
+batches."""
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:

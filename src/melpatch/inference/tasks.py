@@ -50,7 +50,8 @@ def embedding_task(
         seconds: longest window that it takes.
         pooling: tokens to vector, see :mod:`melpatch.nn.pooling`; None takes the network's own, of
             which frames have the mean only.
-        layer: layer whose output to take, see :meth:`melpatch.inference.network.Network.resolve_pooling`.
+        layer: layer whose output to take, see
+            :meth:`melpatch.inference.network.Network.resolve_pooling`.
         hop: length of a frame in seconds; None gives one vector.
         channel: what is taken of several channels.
         salvage: whether a damaged recording has the vector of the sound before the damage.

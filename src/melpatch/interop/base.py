@@ -58,8 +58,8 @@ class Reading:
     channels: Channels = "sum"
     """Whether the three colour channels of a kernel are summed, as AST does, or averaged."""
     how: Resize | None = None
-    """How positions are resized, see :func:`melpatch.nn.positions.resize`; None: as the family's code
-    does."""
+    """How positions are resized, see :func:`melpatch.nn.positions.resize`; None: as the family's
+    code does."""
     axes: Axes | None = None
     """Axes of the images that the kernel sees, the slower one first; None: those of the family."""
     num_heads: int | None = None

@@ -1,7 +1,7 @@
 """A decoder of convolutions over the grid of patches, for a predictor without attention.
 
-Source: data2vec 2.0 (Baevski et al. 2022, arXiv 2212.07525), section 3, and EAT (Chen et al. 2024, arXiv
-2401.03497), published code.
+Source: data2vec 2.0 (Baevski et al. 2022, arXiv 2212.07525), section 3, and EAT (Chen et al. 2024,
+arXiv 2401.03497), published code.
 
 >>> decoder = ConvDecoder(ConvDecoder.Config(depth=2, groups=4), dim=64)
 >>> decoder(torch.zeros(3, 40, 64), size=(8, 5)).shape  # (clip, token, dim)

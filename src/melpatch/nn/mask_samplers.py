@@ -174,9 +174,9 @@ def time_legacy(
 ) -> Priority:
     """Rank runs of neighbouring columns at random: what the published AudioMosaic takes for columns.
 
-    Its tokens are numbered in the order of time, all rows of a column, then the next column; its mask
-    takes them for ``rows`` columns of ``columns`` patches each. With 8 x 64 patches these are 8 runs
-    of 8 whole columns. Other grids cut a run within a column.
+    Its tokens are numbered in the order of time, all rows of a column, then the next column; its
+    mask takes them for ``rows`` columns of ``columns`` patches each. With 8 x 64 patches these are
+    8 runs of 8 whole columns. Other grids cut a run within a column.
 
     Source: the published AudioMosaic code (commit 67a86a8), ``models/audiomosaic.py``.
     """

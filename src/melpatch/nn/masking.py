@@ -180,7 +180,8 @@ class Masking:
         """Return how many columns of patches a clip has at least of which a patch is masked.
 
         Args:
-            window_frames: frames of a clip that fills the window, which :meth:`check_window` allows.
+            window_frames: frames of a clip that fills the window, which :meth:`check_window`
+                allows.
         """
         rows = self.grid.rows
         window = self.grid.count(window_frames)

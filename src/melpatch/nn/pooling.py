@@ -228,7 +228,8 @@ class Pooler:
         together = torch.cat(channels, dim=2)
         if inside is None:
             return together, None
-        # The mean over all tokens of a clip weights a column by the share of its rows that is valid.
+        # The mean over all tokens of a clip weights a column by the share of its rows that is
+        # valid.
         weight = inside.to(together.dtype).mean(dim=2, keepdim=True)
         if by_row is not None:
             rest = together.shape[2] - by_row.shape[2]

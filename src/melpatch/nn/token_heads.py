@@ -1,7 +1,7 @@
 """Heads that take all tokens of a clip and do their own pooling.
 
-What a head keeps of some tokens is a summary of fixed length, and summaries join: a recording of any
-length is classified window by window, as if all its tokens had been there at once.
+What a head keeps of some tokens is a summary of fixed length, and summaries join: a recording of
+any length is classified window by window, as if all its tokens had been there at once.
 
 >>> tokens = torch.linspace(-1, 1, 2 * 30 * 192).view(2, 30, 192)  # (clip, token, dim)
 >>> valid = torch.ones(2, 30, dtype=torch.bool)
@@ -82,7 +82,8 @@ class AttentiveHead(TokenHead):
         self, tokens: Float[Tensor, "clip token dim"], valid: Bool[Tensor, "clip token"] | None
     ) -> Float[Tensor, "clip summary"]:
         """Return for each head the mean token, then the logarithm of the weight that it stands for."""
-        # Softmax over the valid tokens of a clip, then per head the weighted mean of its tokens: (clip, head, dim).
+        # Softmax over the valid tokens of a clip, then per head the weighted mean of its tokens:
+        # (clip, head, dim).
         scores = tokens @ self.queries.T
         if valid is not None:
             scores = scores.masked_fill(~valid[..., None], -torch.inf)
@@ -101,7 +102,8 @@ class AttentiveHead(TokenHead):
         """See :meth:`TokenHead.logits`."""
         pooled, _ = self._parts(summary)
         heads, dim = self.queries.shape
-        # Each head has its own output channels of the value projection: the weight as (head, channel, dim).
+        # Each head has its own output channels of the value projection: the weight as (head,
+        # channel, dim).
         weight = self.values.weight.view(heads, -1, dim)
         attended = torch.einsum("bhd,hcd->bhc", pooled, weight).flatten(1) + self.values.bias
         logits: Tensor = self.classify(self.norm(attended))

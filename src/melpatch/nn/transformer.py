@@ -120,8 +120,8 @@ class Block(nn.Module):
 
     "pre" normalises the input of each of the two: Dosovitskiy et al. 2021 (arXiv 2010.11929),
     equations 2 and 3; details as in timm 0.4.5: LayerNorm epsilon 1e-6 by default, biases
-    everywhere, exact (erf) GELU. "post" normalises each sum: Vaswani et al. 2017 (arXiv 1706.03762), section 3.1, as
-    in BERT and the published MAE-AST.
+    everywhere, exact (erf) GELU. "post" normalises each sum: Vaswani et al. 2017 (arXiv
+    1706.03762), section 3.1, as in BERT and the published MAE-AST.
     """
 
     def __init__(

@@ -56,8 +56,8 @@ class Slices(NamedTuple):
 class Audio2Vec(Objective):
     """Reconstruction of spectrogram slices from their neighbours' vectors (section 3 of the paper).
 
-    *Differs:* the decoder is a network of one hidden layer, there a mirrored encoder of convolutions
-    (for ``skip_gram`` one per neighbour); the slices of a short clip are shortened.
+    *Differs:* the decoder is a network of one hidden layer, there a mirrored encoder of
+    convolutions (for ``skip_gram`` one per neighbour); the slices of a short clip are shortened.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -51,11 +51,11 @@ class Classify(Objective):
         """Width of a linear layer that each token goes through before the pooling; the head after
         it then has no LayerNorm. 0 has neither: LayerNorm and a linear layer after the pooling."""
         head: Literal["normed", "linear", "standardised", "attentive", "prototype"] = "normed"
-        """What a vector without projection goes through before the linear layer: LayerNorm (normed),
-        nothing (linear, as in PANNs), or the means and deviations of the training clips, as in a
-        linear probe (standardised). Or a head that takes all tokens instead of a vector: attention of
-        a learned query (attentive), or the nearest tokens to learned prototypes of each class
-        (prototype)."""
+        """What a vector without projection goes through before the linear layer: LayerNorm
+        (normed), nothing (linear, as in PANNs), or the means and deviations of the training clips,
+        as in a linear probe (standardised). Or a head that takes all tokens instead of a vector:
+        attention of a learned query (attentive), or the nearest tokens to learned prototypes of
+        each class (prototype)."""
         head_norm_eps: float = 1e-5
         """Epsilon of the LayerNorm of head = normed."""
         attentive_heads: int = 16
@@ -73,11 +73,12 @@ class Classify(Objective):
         label_smoothing: float = 0.0
         """Share of the target spread over all labels, in [0, 1); softmax only."""
         loss_weights: Literal["equal", "sqrt", "balanced"] = "equal"
-        """Weight of a class in the loss: equal, or by the number of its training clips n: 1 / sqrt(n)
-        (sqrt) or 1 / n (balanced), with a mean of 1 over the labels of the training clips."""
+        """Weight of a class in the loss: equal, or by the number of its training clips n: 1 /
+        sqrt(n) (sqrt) or 1 / n (balanced), with a mean of 1 over the labels of the training
+        clips."""
         class_weights: tuple[float, ...] = ()
-        """Weights of the classes in the order of labels, instead of loss_weights, which sets them from
-        the data. Softmax: of a clip's loss; sigmoid: of the clips that have the label."""
+        """Weights of the classes in the order of labels, instead of loss_weights, which sets them
+        from the data. Softmax: of a clip's loss; sigmoid: of the clips that have the label."""
         select_by: Selection = "standard"
         """What chooses the weights that are kept, on validation clips: accuracy, balanced_accuracy,
         macro_f1 or mAP. standard is accuracy, or mAP where clips have several labels; auto is the

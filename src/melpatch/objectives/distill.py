@@ -72,8 +72,8 @@ class Distill(Objective):
         """Settings of distillation."""
 
         teacher: str = ""
-        """Who teaches: a run folder, a weight file, a folder of Hugging Face or hf:owner/name, as for
-        --init; a fine-tuned classifier too."""
+        """Who teaches: a run folder, a weight file, a folder of Hugging Face or hf:owner/name, as
+        for --init; a fine-tuned classifier too."""
         network: Annotated[TeacherConfig | None, tyro.conf.Suppress] = None
         """What the teacher is, which is read from it."""
         pooled: float = 1.0
@@ -101,8 +101,9 @@ class Distill(Objective):
         encoder of patch tokens."""
 
         cache_mib: int = 0
-        """Memory for what the teacher makes of clips, in MiB, so that it hears a clip once and not in
-        each epoch; 0 for none. Needs --seconds as long as the longest clip, and --short-clips pad."""
+        """Memory for what the teacher makes of clips, in MiB, so that it hears a clip once and not
+        in each epoch; 0 for none. Needs --seconds as long as the longest clip, and --short-clips
+        pad."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""

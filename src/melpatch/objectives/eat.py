@@ -155,8 +155,8 @@ class EAT(LatentObjective):
             memory = torch.cuda.mem_get_info()[1]
         if memory is None:
             return
-        # Two bytes for what encoder and decoder keep of a view: more is kept, and in more bytes, but
-        # never less.
+        # Two bytes for what encoder and decoder keep of a view: more is kept, and in more bytes,
+        # but never less.
         tokens = self.encoder.grid.count(self._window_frames(plan))
         visible = tokens - self.masking.masked_of(tokens, tokens)
         values = self.encoder.least_values(visible) + self.decoder.least_values(tokens)

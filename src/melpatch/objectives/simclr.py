@@ -14,9 +14,9 @@ from melpatch.objectives.contrastive import ContrastiveConfig, ContrastiveObject
 class SimCLR(ContrastiveObjective):
     """NT-Xent between two augmented views (section 3 of CLAR).
 
-    *Differs:* the spectrogram is the only input. CLAR's other branch, a network on the wave, and its
-    two further channels, magnitude and phase of a transform with logarithmic frequencies, are left
-    out: an encoder here takes one log-mel spectrogram, and nothing else would use them after
+    *Differs:* the spectrogram is the only input. CLAR's other branch, a network on the wave, and
+    its two further channels, magnitude and phase of a transform with logarithmic frequencies, are
+    left out: an encoder here takes one log-mel spectrogram, and nothing else would use them after
     pretraining. Negatives and batch statistics are those of the whole step, over all processes.
     """
 

@@ -31,7 +31,8 @@ class Guard:
 
     Args:
         app: the server.
-        token: what requests must bring, in a cookie or once as ``?token=``; None on a loopback address.
+        token: what requests must bring, in a cookie or once as ``?token=``; None on a loopback
+            address.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:

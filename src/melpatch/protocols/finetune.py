@@ -61,8 +61,8 @@ class FineTune(Protocol):
         "averaged, where the recipe says so"
     )
     every_epoch: ClassVar[bool] = False
-    """Whether to evaluate after every epoch instead of as often as the recipe says, unless recipe or flags count
-    steps."""
+    """Whether to evaluate after every epoch instead of as often as the recipe says, unless recipe
+    or flags count steps."""
 
     recipe: str = "finetune"
     """A recipe that learns from labels (melpatch list recipes)."""

@@ -43,8 +43,8 @@ class Hear(VectorProbe):
         of which 8 points
     are tried; Adam; validation every third epoch; the fold after the scored one validates.
 
-    *Differs:* the 8 points are different ones, and batches are drawn in a new order in every epoch, in parts of equal
-    size (there: in the order of the files).
+    *Differs:* the 8 points are different ones, and batches are drawn in a new order in every epoch,
+    in parts of equal size (there: in the order of the files).
     """
 
     # Version 1 held out clips of groups that it also trained on, where no fold validates; versions

@@ -24,8 +24,8 @@ class KNN(VectorProbe):
     k: int = 10
     """How many neighbours vote."""
     standardise: bool = True
-    """Give each number of a vector mean 0 and deviation 1 over the training clips first. Otherwise what
-    all clips share decides how similar they are."""
+    """Give each number of a vector mean 0 and deviation 1 over the training clips first. Otherwise
+    what all clips share decides how similar they are."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -15,8 +15,8 @@ from melpatch.evaluation.probe import LinearProbe, ProbeInputs
 class Linear(LinearProbe):
     """Logistic regression with a fixed penalty; one per label where a clip may have several."""
 
-    # Version 1 stopped further from the optimum for several labels; versions before 3 had the mean of
-    # each frequency row only.
+    # Version 1 stopped further from the optimum for several labels; versions before 3 had the mean
+    # of each frequency row only.
     version: ClassVar[int] = 3
     selection_rule: ClassVar[str] = "nothing is selected"
 

@@ -19,10 +19,10 @@ class Prototype(TokenProbe):
     2024, arXiv 2404.10420), and the published code: 20 prototypes per class, AdamW on a cosine,
     gradients clipped at 2, 30 epochs of batches of 64.
 
-    *Differs:* connections learn at the rate of the prototypes (published: 4e-4, too slow for corpora of some thousand
-    clips); cross-entropy, or binary for several labels, where Bird-MAE has the asymmetric loss, and
-    no mixup; prototypes start from a normal distribution, hence in all directions; no orthogonality
-    loss and no margin.
+    *Differs:* connections learn at the rate of the prototypes (published: 4e-4, too slow for
+    corpora of some thousand clips); cross-entropy, or binary for several labels, where Bird-MAE has
+    the asymmetric loss, and no mixup; prototypes start from a normal distribution, hence in all
+    directions; no orthogonality loss and no margin.
     """
 
     # Version 1 held out clips of groups that it also trained on.

@@ -27,16 +27,16 @@ class SuperbFrozen(Probe):
         constant learning
     rate, gradients clipped at 1, weights with the best development score.
 
-    *Differs:* 20,000 steps for all tasks, where SUPERB has 200,000 (30,000 of larger batches for emotions): on 5,000
-    clips that is 128 passes, and half a minute to a minute of one CPU core. SUPERB searches the
-    learning rate in powers of ten; here it is a setting. The fifth that validates where there is no
-    split ``val``, as for emotions, is drawn per class and in whole speakers; SUPERB draws it clip
-    by clip. Keywords are not drawn balanced by class. The layers are the outputs of the blocks;
-    SUPERB adds the input of the first.
+    *Differs:* 20,000 steps for all tasks, where SUPERB has 200,000 (30,000 of larger batches for
+    emotions): on 5,000 clips that is 128 passes, and half a minute to a minute of one CPU core.
+    SUPERB searches the learning rate in powers of ten; here it is a setting. The fifth that
+    validates where there is no split ``val``, as for emotions, is drawn per class and in whole
+    speakers; SUPERB draws it clip by clip. Keywords are not drawn balanced by class. The layers are
+    the outputs of the blocks; SUPERB adds the input of the first.
     """
 
-    # Version 1 held out a tenth, without regard to groups; versions before 3 averaged the windows of
-    # a long clip by their seconds instead of their columns.
+    # Version 1 held out a tenth, without regard to groups; versions before 3 averaged the windows
+    # of a long clip by their seconds instead of their columns.
     version: ClassVar[int] = 3
     validation: ClassVar[ValidationSource] = "held out"
     # As for emotions, the one task of SUPERB without validation clips.

@@ -18,14 +18,14 @@ def asit(size: str) -> RunConfig:
     small, 6 for base; two projection heads, one for class tokens and one for patches; the local
     loss over the corrupted tokens (equation 6), here those with any corrupted pixel. Numbers that
     its text leaves out are those of the release of 2023 (classes, bottleneck, the learning rate's
-    warm-up as a share of its 100 epochs). As released, its "70 %" of zeros are 50 to 70 % of a clip,
-    which has either zeros or 30 % of another clip. *Differs*: views are cut at 6 s, where the text
-    has crops "resized" (the release only cuts), and from the spectrogram, so that the wave loses the
-    clip's mean and not the view's; the momentum follows the batch size and the length of the run;
-    the teacher's temperature rises over a tenth of the run, step by step; mean and std are measured
-    (``--stats-clips 0`` takes AudioSet's); clips shorter than a view are masked instead of padded
-    with silence; the prototypes are frozen at first, which the release intends but misses; the
-    class token's position is a parameter of its own, and its gradient is clipped as one.
+    warm-up as a share of its 100 epochs). As released, its "70 %" of zeros are 50 to 70 % of a
+    clip, which has either zeros or 30 % of another clip. *Differs*: views are cut at 6 s, where the
+    text has crops "resized" (the release only cuts), and from the spectrogram, so that the wave
+    loses the clip's mean and not the view's; the momentum follows the batch size and the length of
+    the run; the teacher's temperature rises over a tenth of the run, step by step; mean and std are
+    measured (``--stats-clips 0`` takes AudioSet's); clips shorter than a view are masked instead of
+    padded with silence; the prototypes are frozen at first, which the release intends but misses;
+    the class token's position is a parameter of its own, and its gradient is clipped as one.
     """
     objective = ASiT.Config(
         view_seconds=6.0,

@@ -46,9 +46,9 @@ def audiomosaic_released(size: str) -> RunConfig:
     """AudioMosaic as published, with the masks that the released code draws.
 
     Source: ``models/audiomosaic.py`` (commit 67a86a8), lines 119 and 262 to 308, which reads tokens
-    in the order of time as if rows came first: of 8 x 64 patches the first view keeps 3 of 8 runs of
-    8 neighbouring columns, the second one 38 of 64 places that repeat every 8 columns. The published
-    results come from these masks. The rest is as in :func:`audiomosaic`.
+    in the order of time as if rows came first: of 8 x 64 patches the first view keeps 3 of 8 runs
+    of 8 neighbouring columns, the second one 38 of 64 places that repeat every 8 columns. The
+    published results come from these masks. The rest is as in :func:`audiomosaic`.
     """
     base = audiomosaic(size)
     objective = replace(

@@ -11,10 +11,10 @@ from melpatch.training.config import RunConfig, TrainConfig
 def barlow_twins(size: str) -> RunConfig:
     """Audio Barlow Twins as published: pieces of 0.95 s, batches of 128, 100 epochs.
 
-    Source: Anton et al. 2022 (arXiv 2209.14345) and the published settings for transformers: BYOL-A's
-    front end and augmentations, patches of 16 mels x 8 frames, projections of 8192 and 1048, AdamW
-    at 1e-4 with a decay of 0.06. *Differs*: plain patches, where the paper's best transformer has a
-    convolutional stem.
+    Source: Anton et al. 2022 (arXiv 2209.14345) and the published settings for transformers:
+    BYOL-A's front end and augmentations, patches of 16 mels x 8 frames, projections of 8192 and
+    1048, AdamW at 1e-4 with a decay of 0.06. *Differs*: plain patches, where the paper's best
+    transformer has a convolutional stem.
     """
     return RunConfig(
         front_end=front_ends.byol_a(),

@@ -33,8 +33,8 @@ def mae_ast_patch(size: str) -> RunConfig:
     linear warm-up and decay over 550,000 steps of about 33 clips of up to 15.6 s. *Differs*:
     padding instead of cropping a batch to its shortest clip; clips skip a branch (drop path, rising
     to 0.05), whereas there whole batches skip a layer; dropout before the first LayerNorm, and none
-    inside the attention; the decoder starts as MAE's (there as BERT's), after a linear layer; Adam's
-    epsilon is torch's; bfloat16 for float16.
+    inside the attention; the decoder starts as MAE's (there as BERT's), after a linear layer;
+    Adam's epsilon is torch's; bfloat16 for float16.
     """
     return _published(size, patch=(16, 16), mask=Masking.Config(kind="cluster", sides=(3, 4, 5)))
 

@@ -75,8 +75,9 @@ def audiomae(size: str) -> RunConfig:
 
     Source: Huang et al. 2022 (arXiv 2207.06405), section 4, and the published code: AdamW, 2e-4 per
     256 clips, 64 GPUs of 8 clips, 33 epochs, a random gain of 1/2 + Beta(10, 10). (Its roll in time
-    draws the shift from an axis of length 1, and so never rolls.) *Differs*: no relative position bias in the decoder,
-    which does not see the class token; at most twice as many decoder blocks as the encoder has.
+    draws the shift from an axis of length 1, and so never rolls.) *Differs*: no relative position
+    bias in the decoder, which does not see the class token; at most twice as many decoder blocks as
+    the encoder has.
     """
     return RunConfig(
         # AudioSet's mean and std are the defaults of the front end.

@@ -3,7 +3,8 @@
 Copy ``ar_melpatch.py`` into EVAR's folder ``evar/`` and ``melpatch.yaml`` into ``config/``, and add
 ``import evar.ar_melpatch`` to its ``lineareval.py``.
 
-Source: nttcslab/eval-audio-repr, the benchmark of Niizumi et al. 2022 (arXiv 2204.07402) and of M2D.
+Source: nttcslab/eval-audio-repr, the benchmark of Niizumi et al. 2022 (arXiv 2204.07402) and of
+M2D.
 """
 
 from pathlib import Path

@@ -141,8 +141,9 @@ class RunConfig:
     """Settings of a whole run: data, front end, encoder, objective and training."""
 
     data: tuple[str, ...] = ()
-    """Folders of audio, CSV files with the header path,label,split, shards (melpatch pack), local or
-    by URL, and Parquet, WebDataset and manifests of Kaldi, Lhotse, NeMo and AST (docs/data.md)."""
+    """Folders of audio, CSV files with the header path,label,split, shards (melpatch pack), local
+    or by URL, and Parquet, WebDataset and manifests of Kaldi, Lhotse, NeMo and AST
+    (docs/data.md)."""
     split_column: str = "split"
     """Column of the CSV that holds the split or fold."""
     label_column: str = "label"

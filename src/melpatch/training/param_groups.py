@@ -1,8 +1,9 @@
 """Optimiser groups: weight decay and the factor of the learning rate per parameter.
 
 Biases and norms have no weight decay, except with ``decay_all``; tokens and position tables have it
-only with that or ``decay_tokens``. Layer-wise decay multiplies the learning rate of a layer by ``layer_decay`` once
-for every layer above it (Clark et al. 2020, "ELECTRA"; Bao et al. 2021, "BEiT", appendix).
+only with that or ``decay_tokens``. Layer-wise decay multiplies the learning rate of a layer by
+``layer_decay`` once for every layer above it (Clark et al. 2020, "ELECTRA"; Bao et al. 2021,
+"BEiT", appendix).
 """
 
 from typing import Any

@@ -40,9 +40,9 @@ class CalibrateConfig:
     label_column: str = "label"
     """Column of the CSV files that holds the labels."""
     thresholds: str = "auto"
-    """When predict gives a label: none (the most probable one, or those of 0.5 or more), f1 (the best
-    F1 of each class), precision=0.9 (the most labels of which 0.9 are right, for each class); auto is
-    f1 where clips may have several labels, else none."""
+    """When predict gives a label: none (the most probable one, or those of 0.5 or more), f1 (the
+    best F1 of each class), precision=0.9 (the most labels of which 0.9 are right, for each class);
+    auto is f1 where clips may have several labels, else none."""
     batch_size: int | None = None
     """Windows at a time; by default 8, or 64 on a GPU."""
     workers: int = 0

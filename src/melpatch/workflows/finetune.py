@@ -95,16 +95,16 @@ class FinetuneConfig:
     positions) interpolate, legacy is the published rule of AST and SSAST (default for foreign
     weights, but crop for those of ATST, Dasheng and PaSST)."""
     head: Head = "trained"
-    """What learns: the whole network (trained), or a probe on the frozen features, in seconds and from
-    few labels: linear, few_shot (linear, on 10 clips of each class unless --labels-per-class says
-    otherwise), attentive or prototype (melpatch list protocols). A probe hears windows as long as
-    those of the run in --init."""
+    """What learns: the whole network (trained), or a probe on the frozen features, in seconds and
+    from few labels: linear, few_shot (linear, on 10 clips of each class unless --labels-per-class
+    says otherwise), attentive or prototype (melpatch list protocols). A probe hears windows as long
+    as those of the run in --init."""
     head_start: Literal["random", "probe"] = "random"
     """What the head of a trained network starts from: random weights, or that linear probe, whose
     pooling it then has (LP-FT, Kumar et al. 2022)."""
     probe: bool = True
-    """Fit that linear probe before the whole network is trained, and say which of the two is better on
-    the validation clips."""
+    """Fit that linear probe before the whole network is trained, and say which of the two is better
+    on the validation clips."""
     thresholds: str = "auto"
     """When predict gives a label, chosen on the validation clips: none (the most probable one, or
     those of 0.5 or more), f1 (the best F1 of each class), precision=0.9 (the most labels of which

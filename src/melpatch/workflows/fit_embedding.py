@@ -66,7 +66,8 @@ def fit_embedding(config: FitEmbeddingConfig) -> FittedPooling:
     """Embed clips without their labels, fit, and write ``embedding.safetensors`` into the run.
 
     Raises:
-        ConfigError: there is one already, the clips are too few, or the encoder has no such vectors.
+        ConfigError: there is one already, the clips are too few, or the encoder has no such
+            vectors.
         DataError: a source does not exist, or no clip can be read.
     """
     require_run_folder(config.run, "short embeddings")

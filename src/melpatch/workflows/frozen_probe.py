@@ -36,8 +36,8 @@ from melpatch.workflows.label_settings import selection_metric
 
 FILE = "linear_probe.json"
 FEW_LABELS = 20
-"""Training clips per class (median) up to which a linear probe is usually as good as fine-tuning, see
-lab/head-start.md."""
+"""Training clips per class (median) up to which a linear probe is usually as good as fine-tuning,
+see lab/head-start.md."""
 # Windows that are embedded in any case; of more, embedding takes up to a tenth of the training.
 _SECONDS_OF_WORK = 5_000
 # Above these the regression takes too long or too much memory to be done unasked.

@@ -19,16 +19,16 @@ class ImportConfig:
     """Which model to import, what its file does not say, and where to write the run."""
 
     init: tyro.conf.Positional[str]
-    """Classifier or encoder of other code: a folder of Hugging Face, hf:owner/name (a Hub repository),
-    or a weight file."""
+    """Classifier or encoder of other code: a folder of Hugging Face, hf:owner/name (a Hub
+    repository), or a weight file."""
     out: Path
     """Run folder to write."""
     labels: Path | None = None
-    """Class list: one name a line, or AudioSet's class_labels_indices.csv; by default the names in the
-    file, or else numbers."""
+    """Class list: one name a line, or AudioSet's class_labels_indices.csv; by default the names in
+    the file, or else numbers."""
     multi_label: bool | None = None
-    """Whether a clip may have several labels, so that each has a sigmoid; by default as the file or the
-    family says, else if there are AudioSet's 527 classes."""
+    """Whether a clip may have several labels, so that each has a sigmoid; by default as the file or
+    the family says, else if there are AudioSet's 527 classes."""
     pooling: str | None = None
     """Tokens to the vector before the head, as for melpatch embed; by default the family's."""
     init_axes: Axes | None = None
@@ -47,7 +47,8 @@ def import_weights(config: ImportConfig) -> Run:
     """Write the run of a model of other code: a classifier that predicts the same, or else an encoder.
 
     Raises:
-        CheckpointError: the folder holds a run already or cannot be written, or the file cannot be read.
+        CheckpointError: the folder holds a run already or cannot be written, or the file cannot be
+            read.
         ConfigError: the file is of no known family, or does not say all that a run needs.
     """
     if (config.out / "config.toml").exists():

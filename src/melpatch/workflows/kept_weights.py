@@ -44,8 +44,9 @@ def validation_record(
         step: the step that was chosen, if one was.
 
     Returns:
-        ``selected_by``, the metric; ``step``; ``clips``, their number; ``metrics`` by name; ``warnings``,
-        a sentence if the predictions are no better than a constant answer or leave classes out.
+        ``selected_by``, the metric; ``step``; ``clips``, their number; ``metrics`` by name;
+        ``warnings``, a sentence if the predictions are no better than a constant answer or leave
+        classes out.
     """
     targets = label_matrix(table.clips, config.labels)
     scores = compute_metrics(table.rows, targets, config.labels, config.objective.multi_label)

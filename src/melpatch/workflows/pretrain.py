@@ -65,8 +65,8 @@ class PretrainConfig:
     """Kind of encoder: vit, beats, cnn14 or byol_a (melpatch list encoders); by default the
     recipe's."""
     init: str | None = None
-    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from; front
-    end and encoder are as there, unless flags say otherwise; by default random weights."""
+    """Run folder, weight file or hf:owner/name (a Hub repository) whose encoder to start from;
+    front end and encoder are as there, unless flags say otherwise; by default random weights."""
     init_channels: Channels = "sum"
     """How the three input channels of an image model in --init become one."""
     init_axes: Axes | None = None
@@ -78,9 +78,9 @@ class PretrainConfig:
     exclude_splits: tuple[str, ...] | None = None
     """Splits or folds that are left out of pretraining; by default val and test, if they exist."""
     budget: str | None = None
-    """Wall-clock time of the run, such as 45s, 30m or 2h, instead of --steps and --epochs; it starts
-    when the libraries are loaded. A few real steps are timed, and the number of steps is set so
-    that the run, including evaluations and saves, ends in that time. Evaluations take at most a
+    """Wall-clock time of the run, such as 45s, 30m or 2h, instead of --steps and --epochs; it
+    starts when the libraries are loaded. A few real steps are timed, and the number of steps is set
+    so that the run, including evaluations and saves, ends in that time. Evaluations take at most a
     tenth of it."""
     stats_clips: int = 512
     """Clips on which the spectrogram's mean and std are measured; 0 takes the given ones."""

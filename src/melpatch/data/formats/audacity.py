@@ -1,7 +1,7 @@
 """Label tracks of Audacity: start, end and label between tabs, without a header.
 
-The sound is named by the track's own name: ``dawn.txt`` is about ``dawn.wav`` or another sound file of that
-name beside it.
+The sound is named by the track's own name: ``dawn.txt`` is about ``dawn.wav`` or another sound file
+of that name beside it.
 """
 
 import re

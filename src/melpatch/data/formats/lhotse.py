@@ -1,7 +1,8 @@
 """Lhotse's cuts, and its recordings: JSON lines, mostly compressed by gzip.
 
-Facts of supervisions become columns: ``speaker``, ``text``, ``language``, ``gender`` and all that is
-``custom`` in them or in the cut. Those of several supervisions in a cut are separated by semicolons.
+Facts of supervisions become columns: ``speaker``, ``text``, ``language``, ``gender`` and all that
+is ``custom`` in them or in the cut. Those of several supervisions in a cut are separated by
+semicolons.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,9 @@
 """WebDataset's tar archives, made by any tool: ``KEY.wav`` with ``KEY.json``, ``KEY.cls`` or ``KEY.txt``.
 
-Members that share a key are one sample; a key goes up to the first dot of a name. Fields of the JSON
-become columns, and so do the other members: ``cls`` and ``txt``. The class is that of ``cls`` where
-no field has a usual name of one. Sound is read where it lies in the archive, without unpacking.
+Members that share a key are one sample; a key goes up to the first dot of a name. Fields of the
+JSON become columns, and so do the other members: ``cls`` and ``txt``. The class is that of ``cls``
+where no field has a usual name of one. Sound is read where it lies in the archive, without
+unpacking.
 """
 
 import json
