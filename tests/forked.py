@@ -55,10 +55,14 @@ class Forked:
         """Send SIGKILL."""
         self._process.kill()
 
+    def written(self):
+        """Return what it has written to standard error so far."""
+        return self._told.read_text(encoding="utf-8")
+
     def communicate(self):
         """Wait for its end; return nothing and what it wrote to standard error."""
         self.wait()
-        told = self._told.read_text(encoding="utf-8")
+        told = self.written()
         self._told.unlink()
         return None, told
 

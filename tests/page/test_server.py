@@ -16,11 +16,6 @@ from melpatch.page.server import make_app
 from melpatch.search.index import Index
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return write_collection(tmp_path_factory.mktemp("page"))
-
-
 @pytest.fixture
 def session(index, tmp_path):
     with opened(index, tmp_path / "labels.csv") as session:
