@@ -115,10 +115,30 @@ def test_a_run_that_was_moved_is_the_same(run, collection, made, tmp_path):
     assert len(Index(made).segments) == 1
 
 
-def test_a_window_longer_than_the_input_is_refused(run, collection, tmp_path, capsys):
-    words = ["index", str(run), str(collection), "--window", "1.5", "--out", str(tmp_path / "i")]
+@pytest.mark.parametrize("pooling", ["mean+std", "mean+delta", "mean+segments=2"])
+def test_a_window_longer_than_the_input_has_the_vector_of_its_stretch(
+    run, collection, tmp_path, pooling
+):
+    """The run takes 1 s; the last window, of 1.2 s, ends within a piece."""
+    out = tmp_path / "index"
+    words = ("--window", 2.5, "--hop", 2, "--pooling", pooling, "--batch-size", 3)
+    melpatch("index", run, collection, *words, "--out", out)
+    index = Index(out)
+    audio, rate = soundfile.read(collection / "long.wav", dtype="float32")
+    own = index.rows_of(str(collection / "long.wav"))
+    assert index.rows["end"][own].tolist() == [2.5, 3.2]
+    model = load(run)
+    for row in own:
+        start, end = (round(index.rows[name][row] * rate) for name in ("start", "end"))
+        alone = model.embed(audio[start:end], rate, pooling=pooling)
+        np.testing.assert_allclose(index.vectors(np.array([row]))[0], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", ["0", "inf"])
+def test_a_window_that_is_no_length_is_refused(run, collection, tmp_path, capsys, window):
+    words = ["index", str(run), str(collection), "--window", window, "--out", str(tmp_path / "i")]
     assert main(words) == 2
-    assert "--window 1.5; allowed: up to 1 s, the run's input" in capsys.readouterr().err
+    assert "--window" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_indexed(run, tmp_path):

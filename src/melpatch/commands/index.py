@@ -17,7 +17,8 @@ class Config(RecordingsConfig):
     """Folder of the index. Recordings that it has already are not computed again; new and changed
     ones are added."""
     window: float | None = None
-    """Length of what is searched for, in seconds; by default the run's input, which is the longest."""
+    """Length of what is searched for, in seconds; by default the run's input. A longer one is pooled
+    over pieces of that length."""
     hop: float | None = None
     """Seconds between the starts of windows; by default the window."""
     pooling: str | None = None

@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melpatch.data.clip import Batch
 from melpatch.inference.network import Network
 from melpatch.nn.pooling import Pooler, Pooling, segment_bounds
 from melpatch.nn.summaries import join, join_all, join_pairs
@@ -78,6 +79,34 @@ class PooledRecording:
                 self._span *= 2
         self._stretches = stretches
         self._rest = rest
+
+
+def pooled_windows(
+    network: Network, pooling: Pooling, seconds: float, batch: Batch
+) -> list[Float[np.ndarray, " dim"]]:
+    """Return the vector of each window of a batch, pooled over pieces that the network takes.
+
+    The pieces lie end to end, as those of a recording that is embedded by itself, and go through
+    the network one of each window at a time, so that long windows take no more of its memory.
+
+    Args:
+        network: what computes.
+        pooling: the pooling.
+        seconds: longest piece that the network takes.
+        batch: windows of any length.
+    """
+    rate = network.objective.front_end.sample_rate
+    size = round(seconds * rate)
+    totals = [PooledRecording(pooling, network.grid_rows) for _ in range(len(batch))]
+    number = 0
+    while (begin := round(number * seconds * rate)) < batch.wave.shape[1]:
+        rows = torch.nonzero(batch.lengths > begin)[:, 0]
+        lengths = (batch.lengths[rows] - begin).clamp(max=size)
+        piece = Batch(batch.wave[rows, begin : begin + size], lengths, batch.keys[rows])
+        for row, values in zip(rows.tolist(), network.summaries(piece, pooling), strict=True):
+            totals[row].add(values, seconds)
+        number += 1
+    return [total.result() for total in totals]
 
 
 class PooledPrediction(PooledRecording):

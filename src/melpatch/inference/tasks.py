@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from math import inf
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from melpatch.inference.pooled import (
     PooledPrediction,
     PooledRecording,
     TokenPrediction,
+    pooled_windows,
 )
 from melpatch.inference.rows import (
     MeanOfWindows,
@@ -122,7 +124,8 @@ def stretch_task(
 
     Args:
         network: what computes.
-        longest: longest window that it takes, in seconds.
+        longest: longest sound that it takes at once, in seconds; a longer window is pooled over
+            pieces of that length.
         window: length of a window in seconds; the last one of a recording may be shorter.
         hop: seconds between the starts of windows.
         pooling: tokens to vector, see :func:`embedding_task`.
@@ -133,11 +136,13 @@ def stretch_task(
     Raises:
         ConfigError: the network takes no such windows, or has no such pooling.
     """
-    check(0 < window <= longest + 1e-9, "window", window, f"up to {longest:g} s, the run's input")
+    check(0 < window < inf, "window", window, "seconds above 0")
     check(0 < hop <= window, "hop", hop, f"up to the window of {window:g} s")
     how = network.resolve_pooling(pooling, layer)
 
     def vectors(batch: Batch) -> list[np.ndarray]:
+        if window > longest + 1e-9:
+            return pooled_windows(network, how, longest, batch)
         return arrays(network.vectors(batch, how))
 
     return _task(network, window, hop, vectors, window_rows, channel, salvage)

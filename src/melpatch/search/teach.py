@@ -115,9 +115,9 @@ def keep_heads(
     calibration = Calibration(True, thresholds=chosen, threshold_rule="chosen on the page")
     clips = tuple(_clip(stretch, labels) for stretch in stretches if stretch.split != "test")
     corpus = Corpus(index.folder.name, clips, labels, True)
-    config = replace(
-        model.config, loader=replace(model.config.loader, seconds=index.identity.window)
-    )
+    # A longer window is pooled over pieces of what the model takes, and so is what it predicts.
+    seconds = min(index.identity.window, model.seconds)
+    config = replace(model.config, loader=replace(model.config.loader, seconds=seconds))
     encoder = model.objective.export_encoder()
     return keep_probe(config, encoder, fitted, corpus, out, calibration=calibration)
 
