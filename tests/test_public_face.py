@@ -22,6 +22,7 @@ PUBLIC = [
     "load",
     "predict",
     "pretrain",
+    "report",
 ]
 
 

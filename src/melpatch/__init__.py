@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from melpatch.nn.grid import PatchGrid as PatchGrid
     from melpatch.nn.masking import Masking as Masking
     from melpatch.objectives.base import Objective as Objective
+    from melpatch.reports.report import report as report
     from melpatch.workflows.keywords import finetune as finetune
     from melpatch.workflows.keywords import pretrain as pretrain
 
@@ -35,6 +36,7 @@ _MODULES = {
     "load": "inference.model",
     "predict": "inference.functions",
     "pretrain": "workflows.keywords",
+    "report": "reports.report",
 }
 """Public names and the modules that define them, imported on first use: ``import melpatch`` needs no torch."""
 

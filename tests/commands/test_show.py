@@ -4,10 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+import soundfile
 import torch
-from journeys.three_sounds import LABELS, melpatch, settings, write_run, write_sound
+from journeys.three_sounds import LABELS, melpatch, settings, wave, write_run, write_sound
 
 from melpatch.cli import main
+from melpatch.commands import show
 from melpatch.objectives.barlow_twins import BarlowTwins
 from melpatch.objectives.base import Picture
 from melpatch.objectives.ssast import SSAST
@@ -114,6 +116,26 @@ def test_a_recording_is_drawn_as_a_pretraining_run_sees_it(tmp_path, monkeypatch
     assert "reconstruction.png" in capsys.readouterr().err
     assert drawn[0].clean.shape == (32, 98)  # one segment of a second, at the run's own rate
     assert torch.equal(drawn[0].reconstruction, drawn[1].reconstruction)
+
+
+def test_the_loudest_segment_is_drawn_and_named(tmp_path, monkeypatch):
+    given = []
+
+    def keep(folder, model, clip, title=""):
+        given.append((clip, title))
+        return [folder / "reconstruction.png"]
+
+    monkeypatch.setattr(show, "draw_pictures", keep)
+    run = write_run(tmp_path / "run", settings())
+    samples = 0.01 * wave("low", 4.0)
+    samples[40_000:56_000] *= 50
+    soundfile.write(tmp_path / "call.wav", samples, 16000)
+    soundfile.write(tmp_path / "short.wav", samples[:8000], 16000)
+    for name in ("call.wav", "short.wav"):
+        melpatch("show", run, "--sound", tmp_path / name, "--pictures", tmp_path / "pictures")
+    call, short = given
+    assert (call[0].start, call[0].duration, call[1]) == (2.5, 1.0, "call.wav, 2.5 to 3.5 s")
+    assert (short[0].start, short[0].duration) == (0.0, 0.5)
 
 
 def test_classes_are_drawn_where_there_are_some(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,9 @@ import soundfile
 from journeys.three_sounds import LABELS, SHORT, SMALL, melpatch, settings, write_corpus, write_run
 from test_markup import Reader
 
+import melpatch as melpatch_package
 from melpatch.cli import main
+from melpatch.errors import ConfigError
 from melpatch.reports.repeat import command_of
 from melpatch.reports.report import is_own_report, report
 
@@ -162,6 +164,14 @@ def test_an_evaluation_is_told_without_its_run(tmp_path, scored):
         text = Reader(report(what)).text
         assert "majority class" in text
         assert "How to repeat it" in text
+
+
+def test_the_function_writes_what_it_returns(tmp_path, scored):
+    text = melpatch_package.report(str(scored), tmp_path / "report.html", clips=0, worst=0)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == text
+    assert is_own_report(tmp_path / "report.html")
+    with pytest.raises(ConfigError, match="worst = 101; allowed: 0 to 100"):
+        melpatch_package.report(scored, worst=101)
 
 
 def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, scored, capsys):

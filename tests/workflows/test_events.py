@@ -11,7 +11,7 @@ from melpatch.cli import main
 from melpatch.data.manifest import load_corpus
 from melpatch.inference.events import Event, EventRule
 from melpatch.inference.model import load
-from melpatch.workflows.events import events_in, score_events
+from melpatch.workflows.events import events_in, score_events, write_events
 
 HOP = 0.5
 
@@ -90,6 +90,23 @@ def test_the_command_writes_every_format_and_scores(classifier, tmp_path, capsys
             file = tmp_path / file.name
         clips = load_corpus([file]).clips
         assert {(c.start, c.duration, c.labels) for c in clips} == plain
+
+
+@pytest.mark.parametrize("program", ["csv", "raven", "audacity"])
+def test_events_of_several_labels_at_once_are_read_back_as_one_stretch(tmp_path, program):
+    sound = write_scene(tmp_path / "scene.wav")
+    events = [Event(1, 2, "high", 0.9), Event(1, 2, "low", 0.8), Event(1, 3, "low", 0.7)]
+    out = tmp_path / ("events.csv" if program == "csv" else "events")
+    write_events({str(sound): events}, out, program)
+    if program != "csv":
+        (out,) = out.iterdir()
+    if program == "audacity":
+        out = out.rename(tmp_path / out.name)
+    clips = load_corpus([out]).clips
+    assert [(c.start, c.duration, c.labels) for c in clips] == [
+        (1.0, 1.0, ("high", "low")),
+        (1.0, 2.0, ("low",)),
+    ]
 
 
 def test_what_was_found_is_scored_against_stretches(tmp_path):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from melpatch.config import owner, to_dict
 from melpatch.data.clip import Clip, clip_key
+from melpatch.data.file_names import path_text
+from melpatch.data.sound import loudest
 from melpatch.errors import CheckpointError, ConfigError
 from melpatch.inference.model import load
 from melpatch.opening import LOG_BYTES, read_json_lines, reading
@@ -37,7 +40,7 @@ class Config:
     curve: Path | None = None
     """PNG to draw the curves of metrics.jsonl to."""
     sound: Path | None = None
-    """Recording whose first segment is drawn: as a pretraining run masks it, sees it and
+    """Recording whose loudest segment is drawn: as a pretraining run masks it, sees it and
     reconstructs it, or its views."""
     pictures: Path | None = None
     """Folder for the pictures: reconstruction.png; classes.png if a teacher assigns classes to
@@ -94,10 +97,13 @@ def _check_outputs(config: Config) -> None:
 
 
 def _draw_sound(folder: Path, sound: Path, pictures: Path) -> None:
-    """Draw the first segment of a recording as the run sees it."""
+    """Draw the loudest segment of a recording as the run sees it."""
     model = load(folder)
-    segment = Clip(sound, clip_key("", sound.name, 0.0), 0.0, model.config.loader.seconds)
-    drawn = draw_pictures(pictures, model, segment)
+    whole = Clip(sound, clip_key("", sound.name, 0.0), 0.0, inf)
+    segment = loudest(whole, model.config.loader.seconds, model.sample_rate)
+    end = segment.start + segment.duration
+    title = f"{path_text(Path(sound.name))}, {segment.start:.1f} to {end:.1f} s"
+    drawn = draw_pictures(pictures, model, segment, title)
     if not drawn:
         raise ConfigError(
             f"{folder}: {type(model.objective).__name__} reconstructs nothing to draw; leave out "

@@ -15,6 +15,7 @@ from melpatch.data.columns import ColumnNames, Columns, recognise
 from melpatch.data.corpus import Rejected
 from melpatch.data.file_names import path_of_url
 from melpatch.data.remote import is_url, locate
+from melpatch.data.repeats import labels_together
 from melpatch.data.row import (
     CRC32,
     DURATION,
@@ -74,6 +75,8 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
                 rows.append(reader(number, cells))
             except ValueError as error:
                 rejected.append(Rejected(f"{where}, {table.unit} {number}", str(error)))
+        if table.label_a_line:
+            rows = labels_together(rows)
         if table.split:
             rows = [row if row.split else row._replace(split=table.split) for row in rows]
         remarks = [f"{path}: {text}" for text in (*table.remarks, *_remarks(columns, reader))]

@@ -41,6 +41,21 @@ def distinct_keys(dataset: str, rows: Sequence[Row]) -> list[int]:
     return keys
 
 
+def labels_together(rows: Sequence[Row]) -> list[Row]:
+    """Return rows of which those of one stretch of a file are one, with the labels of all.
+
+    Rows come in the order of the first of each stretch.
+    """
+    together: dict[tuple[Path, float, float | None], Row] = {}
+    for row in rows:
+        place = row.path, row.start, row.duration
+        first = together.setdefault(place, row)
+        new = tuple(label for label in row.labels if label not in first.labels)
+        if new:
+            together[place] = first._replace(labels=first.labels + new)
+    return [*together.values()]
+
+
 def without_repeats(
     clips: Sequence[Clip], source: str | Path = "", lines: Sequence[int] = ()
 ) -> tuple[Clip, ...]:

@@ -14,6 +14,8 @@ PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP = COLUMNS
 PACKED_COLUMNS = ("offset", "size", "crc32")
 OFFSET, SIZE, CRC32 = PACKED_COLUMNS
 END = "end"
+EVENT_COLUMNS = (PATH, START, END, LABEL, "score")
+"""The columns of a CSV file of events, as ``melpatch predict --events`` writes it."""
 MEMBER = "member"
 
 Line = tuple[int, list[str] | str]
@@ -31,6 +33,7 @@ class Table(NamedTuple):
         remarks: sentences on what was recognised, and on what is not used.
         unit: what is numbered, such as ``line`` or ``row``.
         where: what the numbers of lines refer to, where that is another file.
+        label_a_line: whether a stretch with several labels has a line for each.
     """
 
     header: list[str]
@@ -40,6 +43,7 @@ class Table(NamedTuple):
     remarks: Sequence[str] = ()
     unit: str = "line"
     where: Path | None = None
+    label_a_line: bool = False
 
 
 class Row(NamedTuple):

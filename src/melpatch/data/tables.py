@@ -12,7 +12,7 @@ import numpy as np
 
 from melpatch.data.json_tables import JSON_ENDINGS, json_table
 from melpatch.data.recognition import format_of
-from melpatch.data.row import Line, Table
+from melpatch.data.row import EVENT_COLUMNS, Line, Table
 from melpatch.errors import DataError
 from melpatch.faults import let_pass
 from melpatch.opening import require_no_bomb, require_regular
@@ -68,7 +68,8 @@ def opened(path: Path) -> Iterator[Table]:
             )
             try:
                 header = [_bare(name) if bare else name.strip() for name in next(reader, [])]
-                yield Table(header, _lines(reader, bare=bare))
+                is_events = tuple(header) == EVENT_COLUMNS
+                yield Table(header, _lines(reader, bare=bare), label_a_line=is_events)
             except csv.Error as error:
                 fix = "save it with commas and double quotes"
                 raise DataError(

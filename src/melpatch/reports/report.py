@@ -3,17 +3,21 @@
 from importlib.metadata import version
 from pathlib import Path
 
+from melpatch.atomic import written_aside
 from melpatch.audio.logmel import LogMel
 from melpatch.comparison.results import is_comparison
-from melpatch.config import owner
+from melpatch.config import check, owner
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.evaluation.pictures import title_of
+from melpatch.inference.model import FilePath
+from melpatch.outputs import check_output, require_usable_name
 from melpatch.reports.comparison import comparison_sections, comparison_title
 from melpatch.reports.page import GENERATOR, Section, page
 from melpatch.reports.repeat import repeat_section
 from melpatch.reports.run import evaluations_in, run_sections
 from melpatch.reports.scores import evaluation_sections
 from melpatch.training.config import read_settings
+from melpatch.training.run import Run
 from melpatch.workflows.pictures import run_title
 
 _FOOT = "Written by melpatch"
@@ -21,20 +25,50 @@ _CONFIG = "config.toml"
 _HEAD = 1000  # bytes of a report, in which it says what wrote it
 
 
-def report(folder: Path, *, worst: int = 6, clips: int = 200, trust_code: bool = False) -> str:
+def report(
+    what: FilePath | Run,
+    out: FilePath | None = None,
+    *,
+    worst: int = 6,
+    clips: int = 200,
+    overwrite: bool = False,
+    trust_code: bool = False,
+) -> str:
     """Return a report as one HTML document, which loads nothing from elsewhere.
 
+    >>> melpatch.report("runs/b", "report.html")
+
     Args:
-        folder: a run folder, a folder of an evaluation or of several, or one of a comparison.
-        worst: how many clips to show of those that an evaluation answers worst.
-        clips: how many training clips of a run to embed for a map; 0 leaves out what its network
-            makes of them.
+        what: a run or its folder, a folder of an evaluation or of several, or one of a comparison.
+        out: HTML file to write it to; None writes none.
+        worst: how many clips to show of those that an evaluation answers worst, up to 100.
+        clips: how many training clips of a run to embed for a map, up to 10,000; 0 leaves out what
+            its network makes of them.
+        overwrite: whether to replace a file that is no report of melpatch; an input is never
+            replaced.
         trust_code: whether a run may name code outside melpatch, which is then run.
 
     Raises:
-        ConfigError: the folder holds none of these.
+        ConfigError: the folder holds none of these, or the file may not be replaced.
         CheckpointError: what it holds is damaged.
     """
+    check(0 <= worst <= 100, "worst", worst, "0 to 100")
+    check(0 <= clips <= 10_000, "clips", clips, "0 to 10000")
+    folder = what.folder if isinstance(what, Run) else Path(what)
+    if out is None:
+        return _report(folder, worst=worst, clips=clips, trust_code=trust_code)
+    file = Path(out)
+    require_usable_name(file)
+    inputs = [path for path in folder.rglob("*") if path.is_file()]
+    check_output(file, inputs=inputs, is_own=is_own_report, overwrite=overwrite)
+    text = _report(folder, worst=worst, clips=clips, trust_code=trust_code)
+    with written_aside(file) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return text
+
+
+def _report(folder: Path, *, worst: int, clips: int, trust_code: bool) -> str:
+    """Return the report on what a folder holds."""
     if (folder / _CONFIG).is_file():
         settings = read_settings(folder, trust_code=trust_code)
         title = run_title(folder, settings)

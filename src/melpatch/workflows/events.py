@@ -13,6 +13,7 @@ from jaxtyping import Float
 from melpatch.atomic import written_aside
 from melpatch.data.answers import Labelled
 from melpatch.data.manifest import load_corpus
+from melpatch.data.row import EVENT_COLUMNS
 from melpatch.evaluation.event_scores import event_scores
 from melpatch.inference.events import Event, EventRule, find_events, frame_scores
 from melpatch.opening import open_text, reading
@@ -21,8 +22,6 @@ from melpatch.unchanged import note_digest
 
 Program = Literal["csv", "raven", "audacity"]
 """What events are written for."""
-HEADER = ("path", "start", "end", "label", "score")
-"""The columns of a CSV file of events."""
 
 
 def events_in(
@@ -74,7 +73,7 @@ def write_events(events: dict[str, list[Event]], out: Path, program: Program) ->
         with written_aside(out) as aside:
             with aside.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(HEADER)
+                writer.writerow(EVENT_COLUMNS)
                 writer.writerows(_rows(events))
             note_digest(out, aside)
     else:

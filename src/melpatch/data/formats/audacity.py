@@ -26,7 +26,8 @@ class Audacity(Format):
 
     def table(self, path: Path) -> Table:
         """Return times and label of each line; those of frequencies belong to the line before."""
-        return Table([PATH, START, END, LABEL], _lines(path), split=split_of_file(path))
+        columns = [PATH, START, END, LABEL]
+        return Table(columns, _lines(path), split=split_of_file(path), label_a_line=True)
 
 
 def _lines(path: Path) -> Iterator[Line]:

@@ -46,7 +46,13 @@ class Raven(Format):
         label = _label_column(header)
         remark = f"the label is the column {label!r}" if label else "no column of labels"
         lines = _lines(path, header, label)
-        return Table([PATH, START, END, LABEL], lines, split=split_of_file(path), remarks=[remark])
+        return Table(
+            [PATH, START, END, LABEL],
+            lines,
+            split=split_of_file(path),
+            remarks=[remark],
+            label_a_line=True,
+        )
 
 
 def _label_column(header: list[str]) -> str:
