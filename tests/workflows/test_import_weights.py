@@ -125,16 +125,54 @@ def test_labels_are_read_from_a_list(folder, tmp_path):
     assert (tmp_path / "p.csv").read_text().splitlines()[0].endswith("wind,tide,rain")
 
 
-def test_a_repository_of_the_hub_is_taken_like_its_folder(folder, monkeypatch, tmp_path):
+@pytest.fixture
+def downloads(folder, monkeypatch):
+    """The names of the files that are fetched from a Hub with one repository."""
+    fetched = []
+
+    def download(repo_id, filename):
+        fetched.append(filename)
+        return str(folder / "hf" / filename)
+
     errors, library = ModuleType("huggingface_hub.errors"), ModuleType("huggingface_hub")
     errors.EntryNotFoundError = type("EntryNotFoundError", (Exception,), {})
-    library.hf_hub_download = lambda repo_id, filename: str(folder / "hf" / filename)
+    library.hf_hub_download = download
     monkeypatch.setitem(sys.modules, "huggingface_hub", library)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+    return fetched
+
+
+@pytest.mark.usefixtures("downloads")
+def test_a_repository_of_the_hub_is_taken_like_its_folder(folder, tmp_path):
     wave = sound(1.0)
     assert load("hf:owner/ast").predict(wave, 16000) == load(folder / "run").predict(wave, 16000)
     melpatch("import", "hf:owner/ast", "--out", tmp_path / "run")
     assert read_source(tmp_path / "run").source == "hf:owner/ast"
+
+
+def test_settings_and_weights_of_a_repository_are_of_one_download(folder, downloads, tmp_path):
+    data = ("--data", folder / "sounds" / "labels.csv", "--no-probe")
+    flags = ("--steps", 1, "--evaluations", 1, "--workers", 0, "--batch-size", 4, "--seconds", 0.5)
+    melpatch("finetune", "--init", "hf:owner/ast", *data, *flags, "--out", tmp_path / "run")
+    assert len(downloads) == len(set(downloads)) > 0
+
+
+@pytest.mark.parametrize("command", [("finetune",), ("pretrain", "maskspec")])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--epoch", "2"), "--epoch"),
+        (("--lr", "fast"), "--lr fast; allowed: a number"),
+        (("--batch-size", "0"), "batch-size 0"),
+    ],
+)
+def test_a_mistake_in_the_flags_costs_no_download(
+    words, message, command, folder, downloads, tmp_path, capsys
+):
+    given = ("--init", "hf:owner/ast", "--data", folder / "sounds", "--out", tmp_path / "run")
+    assert cli.main([*command, *map(str, given), *words]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert downloads == []
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,21 @@
 """What commands share: reading flags whose defaults depend on other flags."""
 
+import io
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TypeVar, cast, get_args
 
 import tyro
 
 from melpatch import registry
-from melpatch.arguments import read_config
+from melpatch.arguments import read_config, wants_help
 from melpatch.config import check
 from melpatch.distributed import restarted
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Reading
 from melpatch.recipes.base import give_pieces, recipe_names
+from melpatch.weight_files import is_weights
 from melpatch.workflows.auto import AUTO, choose
 from melpatch.workflows.pretrain import PretrainConfig, pretrain_defaults
 from melpatch.workflows.runs import recorded
@@ -41,6 +44,7 @@ def read_flags(
     prog: str,
     about: str,
     required: Sequence[str],
+    draft: Callable[[list[str]], T] | None = None,
 ) -> T:
     """Return a command's config: the given flags, and the defaults of all others.
 
@@ -54,6 +58,8 @@ def read_flags(
         prog: the command, as help and errors name it.
         about: text on top of the help.
         required: fields without a default on the command line.
+        draft: returns a config without reading weights of other code, against which the flags are
+            read first, so that a mistake in them costs no download.
     """
     if restarted() and "--resume" not in arguments:
         arguments = [*arguments, "--resume"]
@@ -65,11 +71,35 @@ def read_flags(
             Path(flag_value(arguments, "--out") or ""),
             trust_code=TRUST_CODE in arguments,
         )
+
+    def read(config: T) -> T:
+        return read_config(kind, arguments, prog=prog, about=about, default=config)
+
     if settings is None:
-        settings = default(arguments)
-        for name in required:
-            object.__setattr__(settings, name, tyro.MISSING)
-    return read_config(kind, arguments, prog=prog, about=about, default=settings)
+        if draft is not None and _weights_decide_defaults(arguments):
+            # What is to be warned of is told by the second reading.
+            with redirect_stderr(io.StringIO()):
+                read(_requiring(draft(arguments), required))
+        settings = _requiring(default(arguments), required)
+    return read(settings)
+
+
+def _requiring(settings: T, required: Sequence[str]) -> T:
+    """Return the settings with these fields missing, so that the command line must give them."""
+    for name in required:
+        object.__setattr__(settings, name, tyro.MISSING)
+    return settings
+
+
+def _weights_decide_defaults(arguments: list[str]) -> bool:
+    """Return whether weights of other code are read for defaults, and all flags are known before.
+
+    Which flags an encoder or a front end has, and which values go together, only the weights say.
+    """
+    if any(word.startswith(("--encoder.", "--front-end.")) for word in arguments):
+        return False
+    sources = [flag_value(arguments, flag) for flag in ("--init", "--objective.teacher")]
+    return any(source is not None and is_weights(source) for source in sources)
 
 
 def _give_code(arguments: list[str]) -> None:
@@ -136,13 +166,18 @@ def _read_pretrain_flags(
         prog="melpatch pretrain",
         about=about,
         required=["recipe", "out"],
+        draft=_pretrain_draft,
     )
 
 
-def _pretrain_defaults(arguments: list[str]) -> PretrainConfig:
+def _pretrain_draft(arguments: list[str]) -> PretrainConfig:
+    return _pretrain_defaults(arguments, weights=False)
+
+
+def _pretrain_defaults(arguments: list[str], *, weights: bool = True) -> PretrainConfig:
     # Help needs no weights, which may have to be downloaded.
     init = teacher = None
-    if not {"-h", "--help"} & {*arguments}:
+    if weights and not wants_help(arguments):
         init = flag_value(arguments, "--init")
         teacher = flag_value(arguments, "--objective.teacher")
     return pretrain_defaults(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import cast, get_args
 
+from melpatch.arguments import wants_help
 from melpatch.commands.base import TRUST_CODE, flag_value, read_flags, read_reading
 from melpatch.recipes.base import recipe_names
 from melpatch.workflows.finetune import FinetuneConfig as Config
@@ -20,16 +21,20 @@ def parse(arguments: list[str]) -> Config:
     about = f"{__doc__}\n\nRecipes: {', '.join(recipe_names(with_labels=True))}."
     prog = "melpatch finetune"
     return read_flags(
-        Config, _defaults, arguments, prog=prog, about=about, required=["out", "init"]
+        Config, _defaults, arguments, prog=prog, about=about, required=["out", "init"], draft=_draft
     )
 
 
-def _defaults(arguments: list[str]) -> Config:
+def _draft(arguments: list[str]) -> Config:
+    return _defaults(arguments, weights=False)
+
+
+def _defaults(arguments: list[str], *, weights: bool = True) -> Config:
     encoder_from = flag_value(arguments, "--encoder-from")
     head = flag_value(arguments, "--head")
     init = flag_value(arguments, "--init")
     # Help needs no weights, which may have to be downloaded.
-    if init is None or {"-h", "--help"} & {*arguments}:
+    if init is None or not weights or wants_help(arguments):
         init = SCRATCH
     return finetune_defaults(
         init,

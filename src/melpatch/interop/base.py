@@ -15,6 +15,7 @@ from melpatch.checkpoint import load_into, require_finite
 from melpatch.config import check
 from melpatch.encoders.base import Encoder, EncoderConfig
 from melpatch.errors import ConfigError, shortened
+from melpatch.handed_over import hand_over, taken_over
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective
 from melpatch.weight_files import Weights, read_weights
@@ -184,9 +185,7 @@ class WeightFormat(ABC):
 
 def left_out(parts: Set[str]) -> list[str]:
     """Return a note on the parts of a file that are left out; no note if there are none."""
-    if not parts:
-        return []
-    return [f"left out: {', '.join(sorted(parts))}"]
+    return [f"left out: {', '.join(sorted(parts))}"] if parts else []
 
 
 class Foreign:
@@ -208,7 +207,7 @@ class Foreign:
 
     def __init__(self, source: str, reading: Reading | None = None) -> None:
         self.source = source
-        self.weights = read_weights(source)
+        self.weights = taken_over(source) or read_weights(source)
         self._reading = reading or Reading()
         with self.named():
             self.format = recognise(self.weights, reading)
@@ -264,9 +263,10 @@ class Foreign:
 def published_settings(source: str, reading: Reading | None = None) -> tuple[str, Published]:
     """Return the encoder's name and the settings that published weights were trained with.
 
-    See :class:`Foreign` for the arguments and errors.
+    The next :class:`Foreign` of the source, whose arguments and errors these are, reads nothing.
     """
     foreign = Foreign(source, reading)
+    hand_over(source, foreign.weights)
     return foreign.format.encoder, foreign.published()
 
 
