@@ -139,7 +139,8 @@ class BYOLA(Encoder):
         for block in self.blocks:
             images = block(images, inside)
             inside = halved(inside)
-            images = silenced(F.max_pool2d(images, 2), inside)
+            # ReLU commutes with the maximum, and has a quarter of the values after it.
+            images = silenced(F.relu(F.max_pool2d(images, 2)), inside)
             width //= 2
             if layers:
                 outputs.append(_with_overall(_by_step(images, columns, width), valid))
@@ -165,7 +166,7 @@ class BYOLA(Encoder):
 
 
 class Block(nn.Module):
-    """A 3 x 3 convolution, a norm and ReLU."""
+    """A 3 x 3 convolution and a norm."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -178,7 +179,8 @@ class Block(nn.Module):
         inside: Bool[Tensor, "clip frame"] | None,
     ) -> Float[Tensor, "clip out mel frame"]:
         """Return images of the same size, with zeros at padding."""
-        return F.relu(self.norm(self.conv(images), inside))
+        normed: Tensor = self.norm(self.conv(images), inside)
+        return normed
 
 
 def _by_step(
