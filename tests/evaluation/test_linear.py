@@ -64,15 +64,21 @@ def test_more_features_than_clips_give_what_scikit_learn_gives(labels):
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_the_loss_is_at_its_minimum(multi_label):
+@pytest.mark.parametrize(
+    ("multi_label", "weights"), [(False, None), (True, None), (False, (0.1, 1.0, 5.0))]
+)
+def test_the_loss_is_at_its_minimum(multi_label, weights):
     """At the minimum of C * log-loss + |w|^2 / 2 the gradient is 0, so w = C * X^T (targets - probabilities)."""
     train, targets = clouds()
     C = 0.1
-    found = linear_probabilities(train, targets, train, multi_label=multi_label, C=C)
+    of_clips = None if weights is None else targets @ weights
+    found = linear_probabilities(
+        train, targets, train, multi_label=multi_label, C=C, clip_weights=of_clips
+    )
     scale = np.where(train.std(0) > 0, train.std(0), 1)
     X = (train - train.mean(0)) / scale
-    logits = X @ (C * X.T @ (targets - found))
+    of_loss = (targets - found) if of_clips is None else of_clips[:, None] * (targets - found)
+    logits = X @ (C * X.T @ of_loss)
     if multi_label:
         ours = np.log(found / (1 - found))
     else:

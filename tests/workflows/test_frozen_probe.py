@@ -13,6 +13,7 @@ from melpatch.checkpoint import load_weights
 from melpatch.cli import main
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Corpus
+from melpatch.inference.model import load
 from melpatch.workflows import frozen_probe
 from melpatch.workflows.frozen_probe import describe_few_labels
 from melpatch.workflows.kept_weights import describe_loss
@@ -150,6 +151,34 @@ def test_a_head_that_starts_from_the_probe_predicts_what_the_probe_does(
     trained = load_weights(tmp_path / "trained" / "model.safetensors")
     for name in ("head.1.weight", "encoder.projection.weight"):
         assert not torch.equal(trained[name], state[name])
+
+
+def test_a_kept_probe_has_the_asked_weights_of_classes(corpus, pretrained, tmp_path):
+    words = ("--init", pretrained, "--head", "linear")
+    heads = []
+    for name, weights in (("equal", ()), ("given", ("--objective.class-weights", 1, 1, 50))):
+        finetune(corpus, tmp_path / name, *words, *weights)
+        heads.append(load(tmp_path / name).objective)
+    assert heads[1].config.class_weights == (1, 1, 50)
+    # What weighs more is predicted more.
+    grown = heads[1].head[1].bias - heads[0].head[1].bias
+    assert grown.argmax() == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--objective.loss-weights", "sqrt"), "--objective.loss-weights sqrt; allowed: left out"),
+        (("--objective.class-weights", "1", "2", "3"), "--objective.class-weights"),
+    ],
+)
+def test_a_probe_of_tokens_has_no_weights_of_classes(
+    words, told, corpus, pretrained, tmp_path, capsys
+):
+    given = ("--data", corpus, "--init", pretrained, "--out", tmp_path / "run", *SHORT)
+    assert main(["finetune", *map(str, given), "--head", "prototype", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_head_cannot_start_from_a_probe_of_random_weights(corpus, tmp_path, capsys):

@@ -59,7 +59,13 @@ class FittedProbe:
 
 
 def fit_probe(
-    probe: KeptProbe, train: ProbeInputs, val: ProbeInputs | None, *, multi_label: bool, seed: int
+    probe: KeptProbe,
+    train: ProbeInputs,
+    val: ProbeInputs | None,
+    *,
+    multi_label: bool,
+    seed: int,
+    class_weights: tuple[float, ...] = (),
 ) -> FittedProbe:
     """Return what a probe learns from training clips.
 
@@ -70,10 +76,15 @@ def fit_probe(
             :func:`melpatch.evaluation.splits.hold_out_validation`.
         multi_label: whether a clip may have several labels.
         seed: of a probe of tokens.
+        class_weights: of a linear probe, see :meth:`melpatch.evaluation.probe.LinearProbe.fit`.
     """
     if isinstance(probe, LinearProbe):
-        linear = probe.fit(train, multi_label=multi_label)
-        settings = {"head": "standardised", "pooling": probe.pooling}
+        linear = probe.fit(train, multi_label=multi_label, class_weights=class_weights)
+        settings = {
+            "head": "standardised",
+            "pooling": probe.pooling,
+            "class_weights": class_weights,
+        }
         predict = partial(_predict_vectors, linear)
         return FittedProbe(settings, head_state(linear), multi_label, predict)
     assert val is not None

@@ -54,6 +54,7 @@ def fit_linear(
     *,
     multi_label: bool,
     C: float = 0.1,  # noqa: N803 - scikit-learn's name
+    clip_weights: Float[np.ndarray, " clip"] | None = None,
 ) -> LinearHead:
     """Return the linear probe of training clips: a softmax over labels, or a sigmoid for each.
 
@@ -64,6 +65,7 @@ def fit_linear(
         targets: 1 where a training clip has the label, else 0.
         multi_label: whether a clip may have several labels or none.
         C: inverse strength of the L2 penalty, as in scikit-learn.
+        clip_weights: weight of each clip's loss, for a softmax only; None for equal ones.
 
     Raises:
         MelpatchError: a feature is not finite.
@@ -87,7 +89,7 @@ def fit_linear(
         if len(seen) > 1:
             # Of two classes, scikit-learn has the logit of the second alone.
             rows = seen if len(seen) > 2 else seen[1:]
-            weight[rows], bias[rows] = _fit_softmax(scaled, classes, C)
+            weight[rows], bias[rows] = _fit_softmax(scaled, classes, C, clip_weights)
     return LinearHead(scaler.mean_, scaler.scale_, weight, bias, multi_label)
 
 
@@ -95,14 +97,15 @@ def _fit_softmax(
     scaled: Float[np.ndarray, "clip feature"],
     classes: Shaped[np.ndarray, " clip"],
     C: float,  # noqa: N803
+    weights: Float[np.ndarray, " clip"] | None,
 ) -> tuple[Float[np.ndarray, "row feature"], Float[np.ndarray, " row"]]:
     """Return the weights and biases of scikit-learn's logistic regression."""
     regression = LogisticRegression(C=C, max_iter=2000)
     if scaled.shape[1] <= len(scaled):
-        regression.fit(scaled, classes)
+        regression.fit(scaled, classes, sample_weight=weights)
         return regression.coef_, regression.intercept_
     # The minimum lies in the span of the clips, whose principal axes are fewer than the features.
     axes, _ = principal_axes(torch.from_numpy(np.asarray(scaled, np.float64)))
     rotation = axes.numpy()
-    regression.fit(scaled @ rotation, classes)
+    regression.fit(scaled @ rotation, classes, sample_weight=weights)
     return regression.coef_ @ rotation.T, regression.intercept_

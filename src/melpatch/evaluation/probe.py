@@ -130,8 +130,17 @@ class LinearProbe(VectorProbe):
     """A probe of vectors that is a linear head, which can be kept as a classifier."""
 
     @abstractmethod
-    def fit(self, train: ProbeInputs, *, multi_label: bool) -> LinearHead:
-        """Return the head that training clips give."""
+    def fit(
+        self, train: ProbeInputs, *, multi_label: bool, class_weights: Sequence[float] = ()
+    ) -> LinearHead:
+        """Return the head that training clips give.
+
+        Args:
+            train: the training clips.
+            multi_label: whether a clip may have several labels.
+            class_weights: weight of the loss of each label's clips, where a clip has one label;
+                equal without any.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Fit logistic regression on standardised frozen vectors, the field's usual yardstick."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,9 +29,20 @@ class Linear(LinearProbe):
         super().__post_init__()
         check(self.C > 0, "C", self.C, "above 0")
 
-    def fit(self, train: ProbeInputs, *, multi_label: bool) -> LinearHead:
-        """Return the probe of training clips, which can be kept as a classifier."""
-        return fit_linear(train.features.vectors, train.targets, multi_label=multi_label, C=self.C)
+    def fit(
+        self, train: ProbeInputs, *, multi_label: bool, class_weights: Sequence[float] = ()
+    ) -> LinearHead:
+        """Return the probe of training clips; see :meth:`LinearProbe.fit`."""
+        clip_weights = None
+        if class_weights:
+            clip_weights = train.targets @ np.asarray(class_weights)
+        return fit_linear(
+            train.features.vectors,
+            train.targets,
+            multi_label=multi_label,
+            C=self.C,
+            clip_weights=clip_weights,
+        )
 
     def fit_predict(
         self,

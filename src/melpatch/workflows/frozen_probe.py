@@ -15,7 +15,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.distributed import on_rank_zero
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.kept_probe import FittedProbe, calibrate_probe, fit_probe, keep_probe
-from melpatch.evaluation.probe import KeptProbe, ProbeInputs, TokenProbe, probe_inputs
+from melpatch.evaluation.probe import KeptProbe, LinearProbe, ProbeInputs, TokenProbe, probe_inputs
 from melpatch.evaluation.select import linear_probe
 from melpatch.inference.corpus import ClipTable
 from melpatch.inference.model import Model
@@ -100,6 +100,11 @@ def probe_encoder(
     labels = training.labels
     multi_label = training.objective.multi_label
 
+    # Only the softmax of a linear probe has weights.
+    class_weights: tuple[float, ...] = ()
+    if isinstance(probe, LinearProbe) and not multi_label:
+        class_weights = training.objective.class_weights
+
     def inputs(part: Corpus) -> ProbeInputs:
         if isinstance(probe, TokenProbe):
             return probe_inputs(features.tokens(part), part, labels)
@@ -108,7 +113,14 @@ def probe_encoder(
     learnt = inputs(train)
     held_out = None if val is None else inputs(val)
     fitted = on_rank_zero(
-        lambda: fit_probe(probe, learnt, held_out, multi_label=multi_label, seed=training.seed)
+        lambda: fit_probe(
+            probe,
+            learnt,
+            held_out,
+            multi_label=multi_label,
+            seed=training.seed,
+            class_weights=class_weights,
+        )
     )
     record = None
     if val is not None and held_out is not None:
@@ -142,6 +154,12 @@ def fit_and_keep(
             :meth:`melpatch.evaluation.thresholds.ThresholdRule.parse`.
         command: the settings of the command that keeps it.
     """
+    objective_config = training.objective
+    fits = isinstance(probe, LinearProbe) and not objective_config.multi_label
+    name = "class_weights" if objective_config.loss_weights == "equal" else "loss_weights"
+    allowed = "left out, but for --head linear or few_shot where a clip has one label"
+    value = getattr(objective_config, name)
+    check(fits or not objective_config.class_weights, f"objective.{name}", value, allowed)
     frozen = probe_encoder(probe, training, objective, init, out, train, val)
     labels = training.labels
     calibration = None
