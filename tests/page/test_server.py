@@ -1,17 +1,21 @@
 """The page's server: search, sound, answers, undo, what comes next, figures, and what it refuses."""
 
 import io
+import sys
+import tempfile
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
-from journeys.three_sounds import read_table
+from journeys.three_sounds import read_table, write_sound
 from page.collection import kind_of, opened, write_collection
 from starlette.testclient import TestClient
 
 from melpatch.data.manifest import load_corpus
 from melpatch.inference.model import load
+from melpatch.page import query_file
 from melpatch.page.server import make_app
 from melpatch.search.index import Index
 
@@ -66,6 +70,54 @@ def test_sound_is_that_of_the_stretch(page, index):
     np.testing.assert_allclose(heard, expected, atol=2e-4)
     around, _ = soundfile.read(io.BytesIO(page.get("/api/sound/3?around=5").content))
     assert len(around) == len(whole)
+
+
+def like_file(page, name, content):
+    headers = {"content-type": "application/octet-stream"}
+    return page.post("/api/query", params={"name": name}, content=content, headers=headers)
+
+
+def test_a_file_that_is_sent_is_a_query_and_never_kept(page, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    sound = write_sound(tmp_path / "mine.wav", "high", 1.0, seed=99)
+    found = like_file(page, "mine.wav", sound.read_bytes()).json()
+    assert {kind_of(card) for card in found["cards"][:3]} == {"high"}
+    assert found["whole"]
+    assert found["seconds"] == pytest.approx(1.0)
+    assert [*temporary.iterdir()] == []
+
+
+def test_a_file_that_is_no_sound_or_too_large_is_refused(page, monkeypatch, tmp_path):
+    refused = like_file(page, "notes\n.txt", b"no sound at all")
+    assert refused.status_code == 404
+    assert refused.json()["error"].startswith("notes .txt: ")
+    assert like_file(page, "a.wav", b"").status_code == 413
+    monkeypatch.setattr(query_file, "MOST_BYTES", 1 << 20)
+    large = like_file(page, "a.wav", bytes((1 << 20) + 1))
+    assert large.status_code == 413
+    assert "larger than 1 MiB; give a part of it" in large.json()["error"]
+
+
+def test_of_a_long_file_only_the_beginning_is_looked_at(page, monkeypatch, tmp_path):
+    monkeypatch.setattr(query_file, "LONGEST", 2.0)
+    long = write_sound(tmp_path / "long.wav", "low", 5.0)
+    found = like_file(page, "long.wav", long.read_bytes()).json()
+    assert (found["seconds"], found["whole"]) == (2.0, False)
+
+
+def test_the_map_by_umap_keeps_its_clips_and_a_missing_library_is_named(page, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    missing = page.get("/api/map?by=umap")
+    assert missing.status_code == 400
+    assert "pip install 'melpatch[umap]'" in missing.json()["error"]
+    made = SimpleNamespace(UMAP=lambda **_: SimpleNamespace(fit_transform=lambda x: x[:, :2]))
+    monkeypatch.setitem(sys.modules, "umap", made)
+    found = page.get("/api/map?by=umap").json()
+    assert found["rows"] == page.get("/api/map").json()["rows"]
+    assert np.abs(found["places"]).max() <= 1
+    assert "by = 'tsne'" in page.get("/api/map?by=tsne").json()["error"]
 
 
 def test_a_spectrogram_is_that_of_the_front_end(page, index, session):

@@ -1,5 +1,6 @@
 """Open a page in the browser to search, listen, label and teach a classifier."""
 
+import gc
 import secrets
 import socket
 from contextlib import ExitStack
@@ -48,6 +49,7 @@ def run(config: Config) -> None:
     try:
         import uvicorn
 
+        from melpatch.page.finetuning import Finetuning
         from melpatch.page.guard import is_loopback
         from melpatch.page.server import make_app
         from melpatch.page.session import Session
@@ -60,7 +62,8 @@ def run(config: Config) -> None:
         labels = stack.enter_context(open_labels(config.labels or config.index / LABELS))
         model = model_of(index, run=config.run, trust_code=config.trust_code)
         token = None if is_loopback(config.host) else secrets.token_urlsafe(24)
-        app: Starlette = make_app(Session(index, labels, model), token)
+        training = Finetuning(index, labels.path, config.run, config.trust_code)
+        app: Starlette = make_app(Session(index, labels, model), token, training)
         server = uvicorn.Server(
             uvicorn.Config(app, config.host, config.port, log_level="warning", server_header=False)
         )
@@ -69,6 +72,9 @@ def run(config: Config) -> None:
         query = f"/?token={token}" if token else "/"
         name = f"[{config.host}]" if ":" in config.host else config.host
         notice(f"open http://{name}:{port}{query} (Ctrl-C ends it)")
+        # What is loaded stays: collecting it again would hold up an answer for 0.15 s now and then.
+        gc.collect()
+        gc.freeze()
         server.run(sockets=[listening])
 
 

@@ -26,8 +26,8 @@ class Guard:
     """Lets requests through that come from this machine's browser, or bring the token.
 
     Without a token, the name that a request is addressed to must be one of this machine: a page of
-    somebody else, whose name was made to point here, is refused. Changes must be sent as JSON,
-    which such a page cannot without being asked first.
+    somebody else, whose name was made to point here, is refused. Changes must be sent as JSON, and
+    files as bytes, which such a page cannot without being asked first.
 
     Args:
         app: the server.
@@ -64,8 +64,8 @@ class Guard:
     def _refusal(self, request: HTTPConnection, method: str) -> Response | None:
         if method == "POST":
             kind = request.headers.get("content-type", "").partition(";")[0].strip()
-            if kind != "application/json":
-                return _refused("changes are sent as JSON")
+            if kind not in ("application/json", "application/octet-stream"):
+                return _refused("changes are sent as JSON, and files as bytes")
         if self._token is None:
             if request.url.hostname in _NAMES:
                 return None

@@ -1,7 +1,9 @@
 """The page's server: JSON, sound and spectrograms for three files of plain browser code."""
 
 import shlex
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from melpatch.errors import AudioError, MelpatchError, one_line
+from melpatch.errors import AudioError, ConfigError, MelpatchError, one_line
 from melpatch.faults import machine_fault
 from melpatch.outputs import as_file_name
+from melpatch.page.finetuning import Finetuning
 from melpatch.page.guard import Guard
 from melpatch.page.map import map_of
+from melpatch.page.query_file import query_of, received
 from melpatch.page.session import Card, Session
 from melpatch.page.sound import STEP, spectrogram_of, stretch_of, wav_of
 from melpatch.page.values import Values
@@ -27,13 +31,17 @@ FILES = Path(__file__).parent / "files"
 _MOST_CARDS = 60
 
 
-def make_app(session: Session, token: str | None = None) -> Starlette:
+def make_app(
+    session: Session, token: str | None = None, finetuning: Finetuning | None = None
+) -> Starlette:
     """Return the server of a session.
 
     Args:
         session: what it shows.
         token: what requests must bring; None on a loopback address.
+        finetuning: what trains the encoder; None: from the run that made the index.
     """
+    training = finetuning or Finetuning(session.index, session.labels.path)
     pages = _Pages(session)
     changes = {
         "answer": pages.answer,
@@ -44,18 +52,28 @@ def make_app(session: Session, token: str | None = None) -> Starlette:
         "figures": pages.figures,
         "wrong": pages.wrong,
         "keep": pages.keep,
+        "train": lambda _: training.start(),
+        "stop": lambda _: training.stop(),
     }
     routes = [Route(f"/api/{name}", _json(act), methods=["POST"]) for name, act in changes.items()]
+    routes += [Route(f"/{path.name}", _file(path)) for path in FILES.iterdir()]
     routes += [
-        Route("/", _file("page.html")),
-        Route("/page.css", _file("page.css")),
-        Route("/page.js", _file("page.js")),
+        Route("/", _file(FILES / "page.html")),
         Route("/api/state", _read(lambda _: JSONResponse(pages.state()))),
-        Route("/api/map", _read(lambda _: JSONResponse(pages.map()))),
+        Route("/api/training", _read(lambda _: JSONResponse(training.state()))),
+        Route("/api/map", _read(pages.map)),
+        Route("/api/query", _bytes(pages.like_file), methods=["POST"]),
         Route("/api/sound/{row:int}", _read(pages.sound)),
         Route("/api/spectrogram/{row:int}", _read(pages.spectrogram)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)])
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(training.end)
+
+    guard = Middleware(Guard, token=token)
+    return Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
 
 
 class _Pages:
@@ -63,29 +81,40 @@ class _Pages:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._drawing = threading.Lock()
         # Drawn before the first request, which it would delay.
-        self._map = _drawn(session)
+        self._maps = {"pca": _drawn(session, "pca")}
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows around the cards."""
         session = self._session
         index = session.index
-        labels = str(session.labels.path)
-        out = shlex.quote(str(index.folder / "finetuned"))
-        words = f"--init {shlex.quote(index.identity.run)} --data {shlex.quote(labels)}"
         return {
             "index": str(index.folder),
             "windows": int(index.latest.sum()),
             "recordings": len(index.numbers_of),
             "window": index.identity.window,
-            "labels": labels,
+            "labels": str(session.labels.path),
             "counts": session.counts(),
-            "finetune": f"melpatch finetune {words} --out {out}",
         }
 
-    def map(self) -> dict[str, Any]:
+    def map(self, request: Request) -> Response:
         """Return the map of the collection."""
-        return self._map
+        by = request.query_params.get("by", "pca")
+        # UMAP takes seconds; whoever asks meanwhile waits instead of starting it again.
+        with self._drawing:
+            if by not in self._maps:
+                self._maps[by] = _drawn(self._session, by)
+            return JSONResponse(self._maps[by])
+
+    def like_file(self, request: Request, content: bytes) -> Response:
+        """Return what sounds like a file that was sent."""
+        name = one_line(request.query_params.get("name", "the file"), 200)
+        session = self._session
+        query = query_of(session.model, session.index.identity, name, content)
+        cards = session.search(query.vectors, _count(Values()), [])
+        facts = {"seconds": query.seconds, "whole": query.whole}
+        return JSONResponse(_cards(cards) | facts)
 
     def answer(self, values: Values) -> dict[str, Any]:
         """Write an answer down, and learn from it."""
@@ -173,8 +202,8 @@ class _Pages:
         return stretch_of(self._session.index, row, around)
 
 
-def _drawn(session: Session) -> dict[str, Any]:
-    rows, places = map_of(session.index)
+def _drawn(session: Session, by: str) -> dict[str, Any]:
+    rows, places = map_of(session.index, by)
     return {"rows": rows.tolist(), "places": places.round(4).tolist()}
 
 
@@ -189,9 +218,9 @@ def _cards(cards: list[Card]) -> dict[str, Any]:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def _file(name: str) -> Endpoint:
+def _file(path: Path) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        return FileResponse(FILES / name)
+        return FileResponse(path)
 
     return endpoint
 
@@ -212,6 +241,17 @@ def _json(act: Callable[[Values], dict[str, Any]]) -> Endpoint:
         if not isinstance(values, dict):
             return JSONResponse({"error": "the request is no JSON object"}, status_code=400)
         return await run_in_threadpool(_answered, lambda: JSONResponse(act(Values(values))))
+
+    return endpoint
+
+
+def _bytes(act: Callable[[Request, bytes], Response]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        try:
+            content = await received(request)
+        except ConfigError as error:
+            return JSONResponse({"error": str(error)}, status_code=413)
+        return await run_in_threadpool(_answered, lambda: act(request, content))
 
     return endpoint
 

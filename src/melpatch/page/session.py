@@ -250,7 +250,7 @@ class Session:
         with self._lock:
             taught = self._head(label)
             rows = taught.rows[taught.yes][-_MOST_QUERIES:]
-            check(bool(len(rows)), "label", label, "a label with a yes")
+            check(bool(len(rows)), "label", label, "a label with a yes outside the test set")
             own = [hit(self.index, row, 1.0) for row in rows.tolist()]
             without = [Stretch(Path(self._file(clip.row)), clip.start, clip.end) for clip in own]
             return self.search(self.index.vectors(rows), count, without)
