@@ -1,7 +1,6 @@
-"""Time searches and requests of the page on made-up vectors: one JSON line per figure.
+"""Time searches on made-up vectors: one JSON line per figure.
 
 python benchmarks/search.py --rows 1000000 --dims 192 768
-python benchmarks/search.py --page --rows 100000 --dims 384
 """
 
 import argparse
@@ -10,7 +9,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +29,11 @@ class Times(NamedTuple):
     cpu: float
 
 
-def write_index(folder: Path, rows: int, dim: int) -> Path:
-    """Write an index of random vectors."""
-    identity = Identity("none", "none", "mean", "mean", None, 1.0, 1.0, "32-true")
+def write_index(
+    folder: Path, rows: int, dim: int, pooling: str = "mean", sounds: Sequence[Path] = ()
+) -> Path:
+    """Write an index of random vectors; its first recordings may be sounds that exist."""
+    identity = Identity("none", "none", pooling, pooling, None, 1.0, 1.0, "32-true")
     kinds = np.dtype([*((n, PLACE[n]) for n in PLACE.names or ()), ("values", "<f4", (dim,))])
 
     def chunks() -> Iterator[np.ndarray]:
@@ -46,9 +47,9 @@ def write_index(folder: Path, rows: int, dim: int) -> Path:
             chunk["values"] = seeded.standard_normal((len(chunk), dim), np.float32)
             yield chunk
 
-    recordings = [
-        Recording(f"/sounds/{number}.wav", 0.0, None, None) for number in range(-(-rows // WINDOWS))
-    ]
+    missing = [Path(f"/sounds/{number}.wav") for number in range(-(-rows // WINDOWS))]
+    paths = [*sounds, *missing[len(sounds) :]]
+    recordings = [Recording(str(path), 0.0, None, None) for path in paths]
     scale = np.stack([np.zeros(dim), np.ones(dim)]).astype(np.float32)
     folder.mkdir(parents=True)
     write_segment(folder / "000001", chunks, identity=identity, recordings=recordings, scale=scale)
@@ -81,43 +82,6 @@ def time_search(folder: Path, rows: int, dim: int) -> None:
     tell("search", timed(lambda: best_rows(index, index.similarity(query), 20)), **facts)
 
 
-def time_page(folder: Path, rows: int, dim: int, answers: int) -> None:
-    """Time the requests of the page, but those that decode sound."""
-    from starlette.testclient import TestClient
-
-    from melpatch.page.server import make_app
-    from melpatch.page.session import Session
-    from melpatch.search.label_file import open_labels
-
-    with open_labels(folder / "labels.csv") as labels:
-        facts = {"rows": rows, "dim": dim, "answers": answers}
-        session = Session(Index(folder), labels, None)
-        page = TestClient(make_app(session), base_url="http://localhost")
-        taken: list[Times] = []
-        after: list[Times] = []
-        rows_answered = np.random.default_rng(1).permutation(rows)[:answers]
-        for number, row in enumerate(rows_answered.tolist()):
-            kind = "yes" if number % 5 == 0 else "no"
-            values = {"row": row, "label": "a", "answer": kind, "who": "ann"}
-            taken += timed_once(lambda v=values: page.post("/api/answer", json=v))
-            ask = {"label": "a", "by": "likely", "who": "ann"}
-            after += timed_once(lambda a=ask: page.post("/api/next", json=a))
-        tell("answer and learn", taken, **facts)
-        tell("next, likely, after each answer", after, **facts)
-        tell("answer and learn, the last ten", taken[-10:], **facts)
-        for by in ("unsure", "far", "random", "test"):
-            ask = {"label": "a", "by": by, "who": "ann"}
-            tell(f"next, {by}", timed(lambda a=ask: page.post("/api/next", json=a)), **facts)
-        tell("like a clip", timed(lambda: page.post("/api/search", json={"row": 5})), **facts)
-        ask = {"label": "a"}
-        tell("like a label", timed(lambda: page.post("/api/search", json=ask)), **facts)
-        tell("figures", timed(lambda: page.post("/api/figures", json=ask)), **facts)
-        tell("wrong", timed(lambda: page.post("/api/wrong", json=ask)), **facts)
-        tell("undo", timed(lambda: page.post("/api/undo", json={"who": "ann"})), **facts)
-        tell("state", timed(lambda: page.get("/api/state")), **facts)
-        tell("map", timed(lambda: page.get("/api/map")), **facts)
-
-
 def timed_once(act: Callable[[], object]) -> list[Times]:
     """Return the seconds of one call."""
     start = time.perf_counter(), time.process_time()
@@ -132,16 +96,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[192, 768])
-    parser.add_argument("--page", action="store_true")
-    parser.add_argument("--answers", type=int, default=200)
     given = parser.parse_args()
     for dim in given.dims:
         with tempfile.TemporaryDirectory() as folder:
             index = write_index(Path(folder) / "index", given.rows, dim)
-            if given.page:
-                time_page(index, given.rows, dim, given.answers)
-            else:
-                time_search(index, given.rows, dim)
+            time_search(index, given.rows, dim)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,21 @@ def test_memory_is_measured_and_drawn_against_files_and_hours(monkeypatch, capsy
     assert (tmp_path / "memory.png").stat().st_size > 1000
 
 
+def test_a_search_is_timed():
+    (found,) = lines("search.py", "--rows", "500", "--dims", "8")
+    assert (found["rows"], found["dim"]) == (500, 8)
+    assert 0 <= found["median_ms"] <= found["worst_ms"]
+
+
+def test_every_request_of_the_page_is_timed():
+    found = lines("page.py", "--rows", "600", "--dim", "24", "--answers", "12")
+    assert {"like a label", "like a stretch", "like a file of 10 s", "spectrogram/5", "keep"} <= {
+        one["figure"] for one in found
+    }
+    assert all(0 <= one["median_ms"] <= one["worst_ms"] for one in found)
+    assert all(one["peak_mib"] > 0 for one in found)
+
+
 def test_attention_is_timed_both_ways():
     found = lines("attention.py", "--clips", "2", "--tokens", "9", "--repetitions", "1")
     assert [(one["precision"], one["way"]) for one in found] == [

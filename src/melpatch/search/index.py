@@ -1,6 +1,6 @@
 """An index of a collection: all its segments as one table of vectors with places."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -103,15 +103,20 @@ class Index:
             chosen[own] = self.segments[segment].vectors[rows[own] - self._starts[segment]]
         return chosen
 
-    def products(self, weights: Float[np.ndarray, "dim column"]) -> Float[np.ndarray, "row column"]:
-        """Return the product of every vector with some weights, block by block."""
-        result = np.empty((len(self), weights.shape[1]), np.float32)
-        weights = np.ascontiguousarray(weights, np.float32)
+    def _blocks(self) -> Iterator[tuple[slice, Float[np.ndarray, "row dim"]]]:
+        """Yield rows and their vectors, as many as are multiplied at a time."""
         block = max(1, _BLOCK_BYTES // (4 * self.dim))
         for first, segment in zip(self._starts, self.segments, strict=False):
             for begin in range(0, len(segment.vectors), block):
                 part = segment.vectors[begin : begin + block]
-                result[first + begin : first + begin + len(part)] = part @ weights
+                yield slice(first + begin, first + begin + len(part)), part
+
+    def products(self, weights: Float[np.ndarray, "dim column"]) -> Float[np.ndarray, "row column"]:
+        """Return the product of every vector with some weights, block by block."""
+        result = np.empty((len(self), weights.shape[1]), np.float32)
+        weights = np.ascontiguousarray(weights, np.float32)
+        for rows, vectors in self._blocks():
+            result[rows] = vectors @ weights
         return result
 
     def similarity(self, queries: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, " row"]:
@@ -124,11 +129,28 @@ class Index:
         mean, deviation = self.scale
         standardised = (queries - mean) / deviation
         lengths = np.linalg.norm(standardised, axis=1, keepdims=True)
-        weights = (standardised / np.maximum(lengths, _SHORTEST) / deviation).T
-        products = self.products(weights) - mean @ weights
-        norms = np.concatenate([segment.norms for segment in self.segments])
-        cosines: np.ndarray = products.max(axis=1) / np.maximum(norms, _SHORTEST)
+        weights = standardised / np.maximum(lengths, _SHORTEST) / deviation
+        weights = np.ascontiguousarray(weights.T, np.float32)
+        offsets = mean @ weights
+        cosines = np.empty(len(self), np.float32)
+        # Only the nearest query of each row is kept: a file may be hundreds of queries.
+        for rows, vectors in self._blocks():
+            cosines[rows] = (vectors @ weights - offsets).max(axis=1)
+        cosines /= self._norms
         return cosines
+
+    @cached_property
+    def _norms(self) -> Float[np.ndarray, " row"]:
+        """The length of each standardised vector, never 0."""
+        norms = np.concatenate([segment.norms for segment in self.segments])
+        longer: np.ndarray = np.maximum(norms, _SHORTEST)
+        return longer
+
+    @cached_property
+    def _numbers(self) -> Int[np.ndarray, " row"]:
+        """The recording of each row, as a search takes it without a copy."""
+        numbers: np.ndarray = self.rows["recording"].astype(np.int64)
+        return numbers
 
     @cached_property
     def numbers_of(self) -> dict[str, list[int]]:
@@ -143,8 +165,8 @@ class Index:
         own = [np.zeros(0, np.int64)]
         for number in self.numbers_of.get(path, []):
             # The rows of a recording follow each other.
-            begin = np.searchsorted(self.rows["recording"], number)
-            end = np.searchsorted(self.rows["recording"], number, side="right")
+            begin = np.searchsorted(self._numbers, number)
+            end = np.searchsorted(self._numbers, number, side="right")
             own.append(np.arange(begin, end))
         rows = np.concatenate(own)
         chosen: np.ndarray = rows[self.latest[rows]]
