@@ -244,3 +244,50 @@ def test_augmentations_of_views_are_timed_beside_the_front_end(benchmark, capsys
     assert len(found) == 1 + len(views.ON_WAVES) + len(views.ON_SPECTROGRAMS)
     assert found[0] == found[0] | {"augmentation": "front end", "of_front_end": 1.0}
     assert all(line["ms_per_clip"] > 0 for line in found)
+
+
+def test_few_and_uneven_labels_are_trained_on_and_scored_by_the_step_that_validation_chose(
+    benchmark, tmp_path, capsys
+):
+    corpus = write_corpus(tmp_path / "sounds", per_class=12)
+    run = write_run(tmp_path / "run", settings(depth=1))
+    words = (run, "--data", corpus, "--split-column", "split", "--sizes", 4, 1, "--seeds", 3)
+    words += ("--probes", "--variants", "plain", "probe+balanced", "--epochs", 1)
+    # As long as the longest clip, so that training too hears it whole.
+    words += ("--seconds", 1.4)
+    out = tmp_path / "few.jsonl"
+    benchmark("few_labels").main([*map(str, words), "--evaluations", "1", "--out", str(out)])
+    records = {record["variant"]: record for record in map(json.loads, out.open())}
+    rules = ["linear equal", "linear sqrt", "linear balanced"]
+    assert list(records) == [*rules, "plain", "probe+balanced"]
+    for record in records.values():
+        assert sorted(record["train_sizes"]) == [1, 2, 4]
+        assert all(len(found) == 6 + 12 for found in record["evaluations"])
+    # The start and the end of a head that starts from the probe with the same weights.
+    first, _ = records["probe+balanced"]["evaluations"]
+    assert [first] == records["linear balanced"]["evaluations"]
+    capsys.readouterr()
+    benchmark("few_labels_table").main([str(out)])
+    scored = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["variant"] for line in scored] == [*records]
+    assert [line["variant"] for line in scored if "gain" in line] == [*rules[1:], "probe+balanced"]
+
+
+def test_a_step_is_chosen_by_balanced_accuracy_at_the_rates_of_training(benchmark):
+    table = benchmark("few_labels_table")
+    val, test = [0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1]
+    evaluations = [[0] * 8 + [0, 0, 0, 0], [0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1]]
+    run = table.chosen(
+        {"train_sizes": [8, 2], "val": val, "test": test, "evaluations": evaluations}
+    )
+    # One validation clip of class 1 remains, which the second step has right.
+    assert run.predicted.tolist() == [0, 1, 1, 1]
+    assert table.scores(run) == {
+        "balanced": 0.75,
+        "macro_f1": pytest.approx((2 / 3 + 4 / 5) / 2),
+        "at_training_rates": 0.8 * 0.5 + 0.2,
+        "rarest_third": 1.0,
+        "commonest_third": 0.5,
+    }
+    always = run._replace(predicted=np.array([0, 0, 0, 0]))
+    assert table.difference([run], [always])["gain"] == 0.25
