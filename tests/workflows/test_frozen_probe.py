@@ -7,7 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from journeys.three_sounds import SHORT, melpatch, settings, write_corpus, write_folder, write_run
+from journeys.three_sounds import (
+    SHORT,
+    melpatch,
+    read_table,
+    settings,
+    write_corpus,
+    write_folder,
+    write_run,
+    write_table,
+)
 
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
@@ -163,6 +172,25 @@ def test_a_kept_probe_has_the_asked_weights_of_classes(corpus, pretrained, tmp_p
     # What weighs more is predicted more.
     grown = heads[1].head[1].bias - heads[0].head[1].bias
     assert grown.argmax() == 2
+
+
+def test_a_kept_probe_hears_uneven_classes_alike(corpus, pretrained, tmp_path, capsys):
+    rows = [tuple(row.values()) for row in read_table(corpus)]
+    # Two of the three training clips of one class are left out.
+    kept = [row for number, row in enumerate(rows) if number not in (0, 1)]
+    uneven = write_table(corpus.with_name("uneven.csv"), ("path", "label", "split", "fold"), kept)
+    words = ("--init", pretrained, "--head", "linear", "--labels-per-class", 3)
+    heads = {}
+    for rule in ("auto", "balanced", "equal"):
+        finetune(uneven, tmp_path / rule, *words, "--objective.loss-weights", rule)
+        assert ("with weights of classes" in capsys.readouterr().err) == (rule != "equal")
+        heads[rule] = load(tmp_path / rule).objective
+    finetune(uneven, tmp_path / "default", *words)
+    assert load(tmp_path / "default").objective.config == heads["auto"].config
+    assert heads["auto"].config.class_weights == pytest.approx((7 / 3, 7 / 9, 7 / 9), abs=1e-5)
+    weights = {rule: head.head[1].weight for rule, head in heads.items()}
+    assert torch.equal(weights["auto"], weights["balanced"])
+    assert not torch.equal(weights["auto"], weights["equal"])
 
 
 @pytest.mark.parametrize(

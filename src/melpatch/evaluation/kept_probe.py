@@ -54,7 +54,8 @@ class FittedProbe:
     def describe(self) -> str:
         """Return what it is, in words."""
         if self.settings["head"] == "standardised":
-            return f"a linear probe on {self.pooling}"
+            weighted = ", with weights of classes" if self.settings["class_weights"] else ""
+            return f"a linear probe on {self.pooling}{weighted}"
         return f"the {self.settings['head']} probe on all tokens"
 
 

@@ -72,10 +72,10 @@ class Classify(Objective):
         takes softmax where a clip has one label, sigmoid where it has several."""
         label_smoothing: float = 0.0
         """Share of the target spread over all labels, in [0, 1); softmax only."""
-        loss_weights: Literal["equal", "sqrt", "balanced"] = "equal"
+        loss_weights: Literal["equal", "sqrt", "balanced", "auto"] = "equal"
         """Weight of a class in the loss: equal, or by the number of its training clips n: 1 /
-        sqrt(n) (sqrt) or 1 / n (balanced), with a mean of 1 over the labels of the training
-        clips."""
+        sqrt(n) (sqrt) or 1 / n (balanced), with a mean of 1 over the labels of the training clips;
+        auto is balanced for a linear probe where a clip has one label, equal for a whole network."""
         class_weights: tuple[float, ...] = ()
         """Weights of the classes in the order of labels, instead of loss_weights, which sets them
         from the data. Softmax: of a clip's loss; sigmoid: of the clips that have the label."""

@@ -32,7 +32,7 @@ from melpatch.workflows.kept_weights import (
     validation_record,
     write_record,
 )
-from melpatch.workflows.label_settings import selection_metric
+from melpatch.workflows.label_settings import class_weights_of_probe, selection_metric
 
 FILE = "linear_probe.json"
 FEW_LABELS = 20
@@ -100,11 +100,6 @@ def probe_encoder(
     labels = training.labels
     multi_label = training.objective.multi_label
 
-    # Only the softmax of a linear probe has weights.
-    class_weights: tuple[float, ...] = ()
-    if isinstance(probe, LinearProbe) and not multi_label:
-        class_weights = training.objective.class_weights
-
     def inputs(part: Corpus) -> ProbeInputs:
         if isinstance(probe, TokenProbe):
             return probe_inputs(features.tokens(part), part, labels)
@@ -112,6 +107,10 @@ def probe_encoder(
 
     learnt = inputs(train)
     held_out = None if val is None else inputs(val)
+    # Only the softmax of a linear probe has weights.
+    class_weights: tuple[float, ...] = ()
+    if isinstance(probe, LinearProbe) and not multi_label:
+        class_weights = class_weights_of_probe(training, learnt.features.clips)
     fitted = on_rank_zero(
         lambda: fit_probe(
             probe,
@@ -156,7 +155,8 @@ def fit_and_keep(
     """
     objective_config = training.objective
     fits = isinstance(probe, LinearProbe) and not objective_config.multi_label
-    name = "class_weights" if objective_config.loss_weights == "equal" else "loss_weights"
+    given = objective_config.loss_weights in ("sqrt", "balanced")
+    name = "loss_weights" if given else "class_weights"
     allowed = "left out, but for --head linear or few_shot where a clip has one label"
     value = getattr(objective_config, name)
     check(fits or not objective_config.class_weights, f"objective.{name}", value, allowed)

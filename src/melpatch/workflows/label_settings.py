@@ -103,8 +103,22 @@ def class_weights(kind: str, clips: Sequence[Clip], labels: Sequence[str]) -> tu
     return tuple(float(f"{weight:.6g}") for weight in weights)
 
 
+def class_weights_of_probe(training: RunConfig, clips: Sequence[Clip]) -> tuple[float, ...]:
+    """Return the weight of each class in the loss of a linear probe; none if they are equal.
+
+    Args:
+        training: settings of the classifier, resolved.
+        clips: the training clips.
+    """
+    objective = training.objective
+    weights: tuple[float, ...] = objective.class_weights
+    if objective.loss_weights == "auto" and not weights and not objective.multi_label:
+        weights = class_weights("balanced", clips, training.labels)
+    return weights if len(set(weights)) > 1 else ()
+
+
 def _with_class_weights(objective: Any, train: Corpus, labels: Sequence[str]) -> Any:
-    if objective.loss_weights == "equal":
+    if objective.loss_weights in ("equal", "auto"):
         return objective
     allowed = (
         f"nothing with loss_weights = {objective.loss_weights}, which sets them; leave one out"
