@@ -117,7 +117,7 @@ def lines_of(
 ) -> Iterator[dict[str, object]]:
     """Yield the scores of each corpus by a pooling and, of the default one, by its first third."""
     for name, (train, val) in tasks.items():
-        vectors = features.vectors(replace(train, clips=train.clips + val.clips), pooling)
+        vectors = features.vectors(replace(train, clips=(*train.clips, *val.clips)), pooling)
         width = vectors.values.shape[1]
         yield {
             "corpus": name,

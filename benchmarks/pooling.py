@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     model = load(words.run)
     if words.random_weights:
         model = Model(model.config, build(model.config))
-    both = replace(corpus, clips=train.clips + val.clips)
+    both = replace(corpus, clips=(*train.clips, *val.clips))
     with tempfile.TemporaryDirectory() as folder:
         features = FrozenFeatures.of_network(
             model.config,

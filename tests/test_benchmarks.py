@@ -291,3 +291,12 @@ def test_a_step_is_chosen_by_balanced_accuracy_at_the_rates_of_training(benchmar
     }
     always = run._replace(predicted=np.array([0, 0, 0, 0]))
     assert table.difference([run], [always])["gain"] == 0.25
+
+
+def test_start_up_is_measured_for_every_kind_of_list(benchmark, capsys):
+    corpus_size = benchmark("corpus_size")
+    kinds = ("csv", "parquet", "shards", "folder")
+    corpus_size.main(corpus_size.Config(clips=(9,), kinds=kinds, per_shard=4, labels=3))
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["kind"] for record in records] == [*kinds]
+    assert all(record["clips"] == 9 for record in records)

@@ -50,6 +50,15 @@ def hash_text(text: str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
+def hash_texts(texts: Sequence[str]) -> Int[np.ndarray, " text"]:
+    """Return the hashes of texts, as from :func:`hash_text`."""
+    digests = [
+        hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        for text in texts
+    ]
+    return np.frombuffer(b"".join(digests), "<i8").astype(np.int64)
+
+
 def stream(
     seed: int, purpose: str, keys: Int[Tensor, " clip"], step: int = 0
 ) -> Int[Tensor, " clip"]:

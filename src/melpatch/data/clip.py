@@ -1,11 +1,12 @@
 """Clips and batches: a :class:`Clip` locates audio, a :class:`Batch` holds it decoded."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,7 +15,7 @@ from melpatch.atomic import file_state
 from melpatch.audio.files import Channel
 from melpatch.data.file_names import path_text
 from melpatch.data.parquet import is_parquet
-from melpatch.rng import hash_text
+from melpatch.rng import hash_text, hash_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,17 @@ def clip_key(dataset: str, relative_path: str, start: float) -> int:
         start: start of the clip in the file, in seconds, with a resolution of a microsecond.
     """
     return hash_text(f"{dataset}\0{relative_path}\0{start:.6f}")
+
+
+def clip_keys(
+    dataset: str, relative_paths: Sequence[str], starts: Sequence[float]
+) -> Int[np.ndarray, " clip"]:
+    """Return the keys of clips, as from :func:`clip_key`."""
+    # Many clips begin at the same few times.
+    shown = {start: f"\0{start:.6f}" for start in {*starts}}
+    prefix = f"{dataset}\0"
+    pairs = zip(relative_paths, starts, strict=True)
+    return hash_texts([prefix + path + shown[start] for path, start in pairs])
 
 
 @dataclass

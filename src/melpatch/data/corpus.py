@@ -10,6 +10,7 @@ from jaxtyping import Float
 from melpatch.audio.files import Channel
 from melpatch.counted import counted
 from melpatch.data.clip import Clip
+from melpatch.data.clip_columns import ClipColumns
 from melpatch.data.split_roles import usual_split
 from melpatch.errors import DataError
 
@@ -28,7 +29,8 @@ class Corpus:
 
     Attributes:
         name: the names of the sources, joined by ``+``.
-        clips: in the order of the sources; folders are sorted.
+        clips: in the order of the sources; folders are sorted. Those of a source that was read are
+            columns, of which a clip is made when it is asked for.
         labels: all labels of all splits, sorted.
         multi_label: whether some clip has more than one label.
         rejected: files that were left out.
@@ -36,7 +38,7 @@ class Corpus:
     """
 
     name: str
-    clips: tuple[Clip, ...]
+    clips: Sequence[Clip]
     labels: tuple[str, ...]
     multi_label: bool
     rejected: tuple[Rejected, ...] = ()
@@ -50,12 +52,18 @@ class Corpus:
     @property
     def splits(self) -> dict[str, int]:
         """The number of clips of each split, sorted by name; ``""`` stands for no split."""
-        return dict(sorted(Counter(clip.split for clip in self.clips).items()))
+        if isinstance(self.clips, ClipColumns):
+            counts = self.clips.split_counts()
+        else:
+            counts = Counter(clip.split for clip in self.clips)
+        return dict(sorted(counts.items()))
 
     def on_channel(self, channel: Channel) -> "Corpus":
         """Return the corpus with what is taken of clips of several channels."""
         if channel == "mean":
             return self
+        if isinstance(self.clips, ClipColumns):
+            return replace(self, clips=replace(self.clips, channel=channel))
         return replace(self, clips=tuple(replace(clip, channel=channel) for clip in self.clips))
 
     def split_called(self, name: str) -> str:
@@ -71,6 +79,8 @@ class Corpus:
             DataError: one of the splits has no clip.
         """
         wanted = self._known(splits)
+        if isinstance(self.clips, ClipColumns):
+            return replace(self, clips=self.clips.take(self.clips.in_splits(wanted)))
         return replace(self, clips=tuple(clip for clip in self.clips if clip.split in wanted))
 
     def without(self, splits: Iterable[str]) -> "Corpus":
@@ -80,7 +90,7 @@ class Corpus:
             DataError: one of the splits has no clip, so nothing would be held out.
         """
         unwanted = self._known(splits)
-        return replace(self, clips=tuple(clip for clip in self.clips if clip.split not in unwanted))
+        return self.select(name for name in self.splits if name not in unwanted)
 
     def _known(self, splits: Iterable[str]) -> set[str]:
         """Return the names of existing splits as a set."""

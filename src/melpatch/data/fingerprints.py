@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from melpatch.data.clip import Clip
+from melpatch.data.clip_columns import chosen, keys_of
 from melpatch.opening import open_binary
 from melpatch.rng import hash_text
 
@@ -28,12 +29,13 @@ def content_identities(clips: Sequence[Clip]) -> dict[int, int]:
         clips: clips of files or shards.
     """
     # Keys are random numbers, so the first ones are a fair sample.
-    chosen = sorted(clips, key=lambda clip: clip.key)[:MOST_CLIPS]
+    first = keys_of(clips).argsort(kind="stable")[:MOST_CLIPS]
+    looked_at = [*chosen(clips, first)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        numbers = pool.map(_content_identity, chosen)
+        numbers = pool.map(_content_identity, looked_at)
         return {
             clip.key: number
-            for clip, number in zip(chosen, numbers, strict=True)
+            for clip, number in zip(looked_at, numbers, strict=True)
             if number is not None
         }
 

@@ -4,13 +4,18 @@
 them one level further down, as in ``audio/class/file``.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from sys import intern
+
+import numpy as np
 
 from melpatch.counted import counted
 from melpatch.data.file_names import readable
-from melpatch.data.row import Listing, Row, split_labels, with_usual_splits
+from melpatch.data.row import Listing, Row, split_labels
+from melpatch.data.row_columns import RowColumns, RowsBuilder, columns_with_usual_splits
 from melpatch.data.split_roles import role_of, usual_split
 
 _FOLD = re.compile(r"(fold|cv)[-_ ]?\d+", re.IGNORECASE)
@@ -24,26 +29,22 @@ def read_folder(folder: Path, names: Sequence[str]) -> Listing:
         names: paths of its files below it, with forward slashes.
     """
     remarks = []
-    split_names = [name.split("/") for name in names]
-    top = _shared_top(split_names)
+    folders = [intern(name.rpartition("/")[0]) for name in names]
+    # A layout is one of folders, of which there are fewer than files.
+    paths = {
+        parent: [*parent.split("/"), "*"] if parent else ["*"] for parent in dict.fromkeys(folders)
+    }
+    top = _shared_top([*paths.values()])
     if top:
         remarks.append(f"{folder}: the classes are the folders in {'/'.join(top)}/")
-    levels = [parts[len(top) :] for parts in split_names]
-    with_splits = _has_splits({parts[0] for parts in levels if len(parts) > 1})
-    rows = []
-    for name, parts in zip(names, levels, strict=True):
-        split = ""
-        if with_splits and len(parts) > 1:
-            split, *parts = parts
-        # Files that lie in no folder of a class have no label.
-        label = parts[0] if len(parts) > 1 else ""
-        rows.append(
-            Row(folder.absolute() / name, name, split_labels(readable(label)), readable(split))
-        )
+    levels = {parent: parts[len(top) :] for parent, parts in paths.items()}
+    with_splits = _has_splits({parts[0] for parts in levels.values() if len(parts) > 1})
+    about = {parent: _class_and_split(parts, with_splits) for parent, parts in levels.items()}
+    rows = _rows(folder, names, [about[parent] for parent in folders])
     if with_splits:
-        rows, sentence = with_usual_splits(rows)
-        listed = ", ".join(dict.fromkeys(row.split for row in rows if row.split))
-        classes = len({row.labels for row in rows if row.labels})
+        rows, sentence = columns_with_usual_splits(rows)
+        listed = ", ".join(name for name in dict.fromkeys(rows.clips.splits) if name)
+        classes = len({labels for labels, _ in about.values() if labels})
         what = "without classes"
         if classes:
             what = f"and the folders in them as {counted(classes, 'class')}"
@@ -52,6 +53,49 @@ def read_folder(folder: Path, names: Sequence[str]) -> Listing:
             + (f"; {sentence}" if sentence else "")
         ]
     return Listing(rows, (), remarks)
+
+
+def _class_and_split(parts: Sequence[str], with_splits: bool) -> tuple[tuple[str, ...], str]:
+    """Return the labels and the split of the files in a folder, by the folders on its path."""
+    split = ""
+    if with_splits and len(parts) > 1:
+        split, *parts = parts
+    # Files that lie in no folder of a class have no label.
+    label = parts[0] if len(parts) > 1 else ""
+    return split_labels(readable(label)), readable(split)
+
+
+def _rows(
+    folder: Path, names: Sequence[str], about: Sequence[tuple[tuple[str, ...], str]]
+) -> RowColumns:
+    """Return the files of a folder as rows, with the labels and the split of each."""
+    count = len(names)
+    rows = RowsBuilder()
+    # The path of a file, whose name is the rest; on Windows it has other separators.
+    head = str(folder.absolute() / "*")[:-1]
+    if os.sep != "/":
+        rows.add(
+            [
+                Row(folder.absolute() / name, name, *of)
+                for name, of in zip(names, about, strict=True)
+            ]
+        )
+        return rows.done()
+    rows.files.extend(head, names)
+    rows.add_block(
+        {
+            "file": np.arange(count),
+            "keys": np.zeros(count),
+            "keyed": np.zeros(count),
+            "starts": np.zeros(count),
+            "durations": np.full(count, np.nan),
+            "label_set": rows.label_sets.numbers(labels for labels, _ in about),
+            "split": rows.splits.numbers(split for _, split in about),
+            "group": rows.groups.numbers([""] * count),
+            "lines": np.zeros(count),
+        }
+    )
+    return rows.done()
 
 
 def _shared_top(paths: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -3,17 +3,21 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 from sys import intern
+
+import numpy as np
 
 from melpatch.counted import counted
 from melpatch.data.addresses import is_shard_name
 from melpatch.data.columns import ColumnNames, Columns, recognise
 from melpatch.data.corpus import Rejected
 from melpatch.data.file_names import path_of_url
+from melpatch.data.plain_lines import BLOCK, SAME_TIME, Places, PlainLines
 from melpatch.data.remote import is_url, locate
 from melpatch.data.repeats import labels_together
 from melpatch.data.row import (
@@ -31,17 +35,16 @@ from melpatch.data.row import (
     START,
     Listing,
     Row,
+    Table,
     split_labels,
-    with_usual_splits,
 )
+from melpatch.data.row_columns import RowColumns, RowsBuilder, columns_with_usual_splits
 from melpatch.data.tables import opened
 from melpatch.errors import shortened
 
 # Folders, beside a table or its folder, in which its files may lie if not in its own folder.
 _ELSEWHERE = ("audio", "wav", "wavs", "clips", "recordings", "../audio", "../wav", "../clips")
 _MEMBER = re.compile(r"\[[0-9a-f]{16} at (byte|row) \d+\]$")
-# Two times of a clip that differ by less are the same, in seconds.
-_SAME_TIME = 0.01
 
 
 def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
@@ -57,34 +60,51 @@ def read_table(path: Path, names: ColumnNames, url: str = "") -> Listing:
     Raises:
         DataError: the table cannot be read, or has no column of paths.
     """
-    rows: list[Row] = []
     rejected: list[Rejected] = []
     with opened(path) as table:
         if table.label and names.label == LABEL:
             names = replace(names, label=table.label)
         columns = recognise(path, table.header, names)
-        reader = None
-        where = table.where or path
-        for number, cells in table.lines:
-            try:
-                if isinstance(cells, str):
-                    raise ValueError(cells)
-                if reader is None:
-                    _check_key(columns, cells)
-                    reader = _RowReader(path, url, columns, cells)
-                rows.append(reader(number, cells))
-            except ValueError as error:
-                rejected.append(Rejected(f"{where}, {table.unit} {number}", str(error)))
+        reader, listed = _read_lines(path, url, table, columns, rejected)
         if table.label_a_line:
-            rows = labels_together(rows)
+            listed = RowColumns.of(labels_together(listed))
         if table.split:
-            rows = [row if row.split else row._replace(split=table.split) for row in rows]
+            listed = listed.with_splits(lambda name: name or table.split)
         remarks = [f"{path}: {text}" for text in (*table.remarks, *_remarks(columns, reader))]
-    rows, sentence = with_usual_splits(rows)
+    listed, sentence = columns_with_usual_splits(listed)
     if sentence:
         remarks.append(f"{path}: {sentence}")
-    remarks.extend(f"{path}: {text}" for text in _mixed_labels(rows))
-    return Listing(rows, rejected, remarks)
+    remarks.extend(f"{path}: {text}" for text in _mixed_labels(listed))
+    return Listing(listed, rejected, remarks)
+
+
+def _read_lines(
+    path: Path, url: str, table: Table, columns: Columns, rejected: list[Rejected]
+) -> "tuple[_RowReader | None, RowColumns]":
+    """Return the rows of a table, and what read them if there is any; malformed lines are rejected."""
+    rows = RowsBuilder()
+    reader: _RowReader | None = None
+    left = iter(table.lines)
+    while lines := [*islice(left, BLOCK)]:
+        if reader is None:
+            first = next((cells for _, cells in lines if not isinstance(cells, str)), None)
+            if first is not None:
+                _check_key(columns, first)
+                reader = _RowReader(path, url, columns, first)
+                plain = reader.plain_lines(rows)
+        if reader is not None and plain.add(lines):
+            continue
+        one_by_one: list[Row] = []
+        for number, cells in lines:
+            try:
+                if reader is None or isinstance(cells, str):
+                    raise ValueError(cells)
+                one_by_one.append(reader(number, cells))
+            except ValueError as error:
+                where = f"{table.where or path}, {table.unit} {number}"
+                rejected.append(Rejected(where, str(error)))
+        rows.add(one_by_one)
+    return reader, rows.done()
 
 
 def _check_key(columns: Columns, cells: list[str]) -> None:
@@ -112,12 +132,13 @@ def _remarks(columns: Columns, reader: "_RowReader | None") -> Iterator[str]:
         )
 
 
-def _mixed_labels(rows: Sequence[Row]) -> Iterator[str]:
+def _mixed_labels(rows: RowColumns) -> Iterator[str]:
     """Yield sentences on labels that look as if they were meant as one class, or as no class."""
     lines: dict[str, int] = {}
-    for row in rows:
-        for label in row.labels:
-            lines.setdefault(label, row.line)
+    _, firsts = np.unique(rows.clips.label_set, return_index=True)
+    for number in np.sort(firsts).tolist():
+        for label in rows.clips.label_sets[int(rows.clips.label_set[number])]:
+            lines.setdefault(label, int(rows.lines[number]))
     numbers = {label for label in lines if _is_number(label)}
     words = lines.keys() - numbers
     if numbers and words:
@@ -151,6 +172,7 @@ class _RowReader:
         roles = (PATH, LABEL, SPLIT, START, DURATION, KEY, GROUP, OFFSET, SIZE, CRC32, END, MEMBER)
         # Missing columns refer to a blank cell that is appended to each line.
         positions = [columns.numbers.get(role, self.width) for role in roles]
+        self.positions = dict(columns.numbers)
         self.path_position = positions[0]
         self.pick = itemgetter(*positions)
         self.own_folder = path.parent.absolute()
@@ -177,6 +199,11 @@ class _RowReader:
             if _is_file(folder / cell):
                 return folder
         return self.own_folder
+
+    def plain_lines(self, rows: RowsBuilder) -> PlainLines:
+        """Return what adds blocks of lines to rows where no line needs a second look."""
+        places = Places(self.folder, self._locate, self._name, self.elsewhere, bool(self.url))
+        return PlainLines(rows, self.positions, self.width, places)
 
     def __call__(self, number: int, cells: list[str]) -> Row:
         """Return the row of a line.
@@ -240,7 +267,7 @@ class _RowReader:
             return seconds
         if stop <= begin:
             raise ValueError(f"end = {end!r}; allowed: seconds after the start, {begin:g}")
-        if seconds is not None and abs(stop - begin - seconds) > _SAME_TIME:
+        if seconds is not None and abs(stop - begin - seconds) > SAME_TIME:
             self.contradictions.append(number)
         # Rounded, since 2.3 - 2.2 is 0.09999999999999964.
         return round(stop - begin, 9)

@@ -18,14 +18,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from melpatch.config import check, check_batch_size, check_workers
 from melpatch.data.clip import Batch, Clip
+from melpatch.data.clip_columns import durations_of, keys_of
 from melpatch.data.limits import require_batch, require_workers
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
-from melpatch.data.packed import read_together
+from melpatch.data.packed import shard_numbers
 from melpatch.data.segments import crop
 from melpatch.data.sound import decode
 from melpatch.errors import AudioError, DataError, UnreachableError, report_lost_workers
 from melpatch.machine import stop_signals
 from melpatch.rng import integers, permutation, stream, uniform
+
+# Entries of the training order that are made at a time.
+_NUMBERS = 1 << 14
 
 Segment = tuple[Clip, Float[np.ndarray, " _"]]
 """A clip and its samples."""
@@ -157,13 +161,13 @@ def training_order(
     """
     size = len(corpus.clips)
     # Sorted by key, so that the order does not depend on how the corpus is listed.
-    by_key = sorted(range(size), key=lambda index: corpus.clips[index].key)
+    by_key = keys_of(corpus.clips).argsort(kind="stable")
     cumulative = None
     shards = None
     if config.balanced_sampling:
-        cumulative = _balance(corpus)[by_key].cumsum(0)
+        cumulative = _balance(corpus)[torch.from_numpy(by_key)].cumsum(0)
     elif config.shards_at_once:
-        shards = _shards([corpus.clips[index] for index in by_key])
+        shards = torch.from_numpy(shard_numbers(corpus.clips, by_key))
     for epoch in itertools.count(first // size):
         if cumulative is None:
             indices = permutation(seed, "order", epoch, size)
@@ -173,12 +177,12 @@ def training_order(
             indices = _balanced_draws(cumulative, seed, epoch)
         # Only the first epoch is entered in the middle.
         skip = max(0, first - epoch * size)
-        for number, index in enumerate(indices[skip:].tolist(), start=epoch * size + skip):
-            if cumulative is None:
-                yield ClipDraw(by_key[index], epoch)
-            else:
-                # A clip may recur within an epoch; the number of the draw varies its crop.
-                yield ClipDraw(by_key[index], number)
+        # As Python's numbers a few at a time: an epoch of them would fill the memory.
+        for begin in range(skip, size, _NUMBERS):
+            some = by_key[indices[begin : begin + _NUMBERS].numpy()].tolist()
+            for number, index in enumerate(some, start=epoch * size + begin):
+                # A clip may recur within a balanced epoch; the number of the draw varies its crop.
+                yield ClipDraw(index, epoch if cumulative is None else number)
 
 
 def _by_shards(
@@ -204,12 +208,6 @@ def _balanced_draws(cumulative: torch.Tensor, seed: int, epoch: int) -> torch.Te
     return indices.clamp(max=size - 1)
 
 
-def _shards(clips: Sequence[Clip]) -> torch.Tensor:
-    """Return the number of each clip's file or row group, counted in order of appearance."""
-    numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(read_together(clip), len(numbers)) for clip in clips])
-
-
 def step_draws(
     corpus: Corpus, config: LoaderConfig, seed: int, per_step: int, first_step: int
 ) -> Iterator[list[ClipDraw]]:
@@ -222,10 +220,11 @@ def step_draws(
     # A group is at most an epoch long; otherwise it would contain the same clip twice.
     steps = max(1, min(config.bucket_steps, len(corpus.clips) // per_step))
     first_group = first_step // steps
+    durations = durations_of(corpus.clips)
     draws = training_order(corpus, config, seed, first_group * steps * per_step)
     for group in itertools.count(first_group):
         pool = [next(draws) for _ in range(steps * per_step)]
-        pool.sort(key=lambda draw: min(corpus.clips[draw.clip].duration, config.seconds))
+        pool.sort(key=lambda draw: min(durations[draw.clip], config.seconds))
         shuffled = permutation(seed, "steps", group, steps).tolist()
         # Only the first group is entered in the middle.
         skip = max(0, first_step - group * steps)

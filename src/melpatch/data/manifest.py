@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from melpatch.atomic import written_aside
-from melpatch.audio.byte_range import ByteRange
-from melpatch.audio.sound_file import Source
 from melpatch.counted import counted
 from melpatch.data.clip import Clip
+from melpatch.data.clip_columns import ClipColumns
 from melpatch.data.columns import ColumnNames
 from melpatch.data.corpus import Corpus, Rejected, label_matrix
 from melpatch.data.decoding import Decoding
 from melpatch.data.file_names import is_text, path_text
 from melpatch.data.listing import read_table
-from melpatch.data.missing_shards import unavailable_rows
-from melpatch.data.packed import packed
-from melpatch.data.parquet import is_parquet
+from melpatch.data.probing import Probes, probe_rows
 from melpatch.data.repeats import distinct_keys, without_repeats
 from melpatch.data.row import COLUMNS, GROUP, LABEL, PACKED_COLUMNS, SPLIT, Row
-from melpatch.data.scan import Probed, scan
+from melpatch.data.row_columns import RowColumns
 from melpatch.data.sources import dataset_name, read_source, source_name
 from melpatch.data.tables import header_of
 from melpatch.errors import AudioError, DataError
@@ -131,7 +131,7 @@ def load_with_rates(
             rates += part_rates
     if len(parts) == 1:
         return parts[0], rates
-    clips = tuple(clip for part in parts for clip in part.clips)
+    clips = _union([part.clips for part in parts])
     rejected = tuple(file for part in parts for file in part.rejected)
     corpus = _corpus("+".join(part.name for part in parts), without_repeats(clips), rejected)
     return replace(corpus, title="+".join(dict.fromkeys(part.title for part in parts))), rates
@@ -172,25 +172,16 @@ def corpus_from_rows(
         DataError: there is no row, all files are bad, or a clip is listed twice with different
             labels.
     """
-    results = _probe_rows(listed, workers, decoding)
-    keys = distinct_keys(name, listed)
-    good: list[Clip] = []
-    bad = [*malformed]
-    lines: list[int] = []
-    rates: Counter[int] = Counter()
-    for key, row, result in zip(keys, listed, results, strict=True):
-        entries: list[Clip | Rejected] = [_clip(key, row, result)]
-        if decoding is not None and isinstance(result, Probed):
-            entries = decoding.clips(entries[0], row, result, name)
-        for entry in entries:
-            if isinstance(entry, Rejected):
-                bad.append(entry)
-            else:
-                good.append(entry)
-                lines.append(row.line)
-                if isinstance(result, Probed):
-                    rates[result.sample_rate] += 1
-    if not good:
+    rows = RowColumns.of(listed)
+    probes = probe_rows(rows, workers, whole=decoding is not None)
+    keys = distinct_keys(name, rows)
+    good: Sequence[Clip]
+    if decoding is None:
+        good, lines, bad, rates = _sorted_out(rows, keys, probes)
+    else:
+        good, lines, bad, rates = _decoded(rows, keys, probes, decoding, name)
+    bad = [*malformed, *bad]
+    if not len(good):
         problem = "lists no sound files"
         if bad:
             example = f"the first, {bad[0].path}, {bad[0].reason}"
@@ -205,57 +196,79 @@ def corpus_from_rows(
     return _corpus(name, without_repeats(good, source, lines), tuple(bad)), rates
 
 
-def _corpus(name: str, clips: tuple[Clip, ...], rejected: tuple[Rejected, ...]) -> Corpus:
-    labels = tuple(sorted({label for clip in clips for label in clip.labels}))
-    return Corpus(name, clips, labels, any(len(clip.labels) > 1 for clip in clips), rejected)
+_Sorted = tuple[Sequence[Clip], Int[np.ndarray, " clip"], list[Rejected], Counter[int]]
+"""Clips, their lines in the table, rows that are left out, and probed clips per sampling rate."""
 
 
-def _probe_rows(
-    listed: Sequence[Row], workers: int, decoding: Decoding | None
-) -> list[Probed | AudioError | None]:
-    """Read the files of rows, each file once; find shards that are missing.
-
-    Headers are read of rows without duration only. With ``decoding``, all rows are decoded but
-    those of remote shards, which would have to be fetched.
-    """
-    whole = decoding is not None
-    errors = unavailable_rows(listed)
-    sources: dict[int, Source] = {}
-    for number, row in enumerate(listed):
-        if row.size:
-            # Shards of melpatch state lengths; those on servers are not fetched to be checked.
-            wanted = row.duration is None or (whole and not row.url)
-            if wanted and number not in errors:
-                sources[number] = _packed(row)
-        elif row.duration is None or whole:
-            sources[number] = row.path
-    files = [*dict.fromkeys(sources.values())]
-    probed = dict(zip(files, scan(files, workers, whole=whole), strict=True))
-    return [
-        probed[sources[number]] if number in sources else errors.get(number)
-        for number in range(len(listed))
-    ]
+def _sorted_out(rows: RowColumns, keys: Int[np.ndarray, " row"], probes: Probes) -> _Sorted:
+    """Return the clips of rows, and the rows that are left out."""
+    durations = np.nan_to_num(rows.clips.durations, nan=0.0)
+    probed = (probes.rates > 0) & (durations == 0)
+    durations = np.where(probed, probes.seconds - rows.clips.starts, durations)
+    clips = replace(rows.clips, keys=keys, durations=durations)
+    is_good = durations > 0
+    is_good[[*probes.errors]] = False
+    bad = [_reason(clips[n], probes.errors.get(n)) for n in np.flatnonzero(~is_good).tolist()]
+    rates = Counter(probes.rates[is_good & (probes.rates > 0)].tolist())
+    if not bad:
+        return clips, rows.lines, bad, rates
+    return clips.take(is_good), rows.lines[is_good], bad, rates
 
 
-def _packed(row: Row) -> ByteRange:
-    """Return the bytes of a clip in a local shard."""
-    unit = "row" if is_parquet(row.path) else "byte"
-    name = f"{path_text(row.path)}[at {unit} {row.offset}]"
-    return packed(row.path, row.offset, row.size, row.crc32, name)
+def _decoded(
+    rows: RowColumns, keys: Int[np.ndarray, " row"], probes: Probes, decoding: Decoding, name: str
+) -> _Sorted:
+    """Return the clips of rows whose files were decoded, and the rows that are left out."""
+    good: list[Clip] = []
+    bad: list[Rejected] = []
+    lines: list[int] = []
+    rates: Counter[int] = Counter()
+    for number, (key, row) in enumerate(zip(keys.tolist(), rows, strict=True)):
+        result = probes.decoded.get(number)
+        duration = row.duration or 0.0
+        if result is not None and not duration:
+            duration = result.duration - row.start
+        within = row.offset, row.size, row.crc32, row.url
+        clip = Clip(row.path, key, row.start, duration, row.labels, row.split, row.group, *within)
+        error = probes.errors.get(number)
+        entries: list[Clip | Rejected] = [clip]
+        if error is not None or duration <= 0:
+            entries = [_reason(clip, error)]
+        if result is not None:
+            entries = decoding.clips(entries[0], row, result, name)
+        for entry in entries:
+            if isinstance(entry, Rejected):
+                bad.append(entry)
+            else:
+                good.append(entry)
+                lines.append(row.line)
+                if result is not None:
+                    rates[result.sample_rate] += 1
+    return tuple(good), np.array(lines, np.int64), bad, rates
 
 
-def _clip(key: int, row: Row, result: Probed | AudioError | None) -> Clip | Rejected:
-    """Return the clip of a row, or the reason why it is left out."""
-    duration = row.duration or 0.0
-    if isinstance(result, Probed) and not duration:
-        duration = result.duration - row.start
-    within = row.offset, row.size, row.crc32, row.url
-    clip = Clip(row.path, key, row.start, duration, row.labels, row.split, row.group, *within)
-    if isinstance(result, AudioError):
-        return Rejected(clip.location, result.reason)
-    if duration <= 0:
-        return Rejected(clip.location, f"starts at {row.start} s, beyond its end")
-    return clip
+def _reason(clip: Clip, error: AudioError | None) -> Rejected:
+    """Return why a clip is left out: for an error of its file, or since it is beyond its end."""
+    if error is not None:
+        return Rejected(clip.location, error.reason)
+    return Rejected(clip.location, f"starts at {clip.start} s, beyond its end")
+
+
+def _union(parts: Sequence[Sequence[Clip]]) -> Sequence[Clip]:
+    """Return the clips of several sources, as columns if all are."""
+    columns = [part for part in parts if isinstance(part, ClipColumns)]
+    if len(columns) == len(parts):
+        return ClipColumns.joined(columns)
+    return tuple(clip for part in parts for clip in part)
+
+
+def _corpus(name: str, clips: Sequence[Clip], rejected: tuple[Rejected, ...]) -> Corpus:
+    sets: Iterable[tuple[str, ...]] = (clip.labels for clip in clips)
+    if isinstance(clips, ClipColumns):
+        sets = clips.used_label_sets()
+    sets = {*sets}
+    labels = tuple(sorted({label for labels in sets for label in labels}))
+    return Corpus(name, clips, labels, any(len(labels) > 1 for labels in sets), rejected)
 
 
 def write_corpus(corpus: Corpus, path: Path, *, noted: bool = False) -> None:

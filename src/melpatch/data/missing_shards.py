@@ -1,14 +1,16 @@
 """Find listed clips whose shard is missing or truncated, from the sizes of the shards alone."""
 
 from collections import Counter
-from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
+
+import numpy as np
 
 from melpatch.counted import agreeing, counted
 from melpatch.data.parquet import is_parquet
 from melpatch.data.remote import remote_sizes
 from melpatch.data.row import Row
+from melpatch.data.row_columns import RowColumns
 from melpatch.errors import AudioError
 from melpatch.progress import notice
 
@@ -20,28 +22,35 @@ class _ShardSize(NamedTuple):
     error: AudioError
 
 
-def unavailable_rows(listed: Sequence[Row]) -> dict[int, AudioError]:
+def unavailable_rows(rows: RowColumns) -> dict[int, AudioError]:
     """Return the errors of rows whose shard is missing or truncated, by number; warn per shard."""
+    clips = rows.clips
+    if clips.packed is None:
+        return {}
+    packed = np.flatnonzero(clips.packed[:, 1])
     # Many rows share a shard, and shards a folder: each is looked up once.
     folders: dict[str, dict[str, int] | None] = {}
     shards: dict[str, _ShardSize] = {}
-    errors: dict[int, AudioError] = {}
-    for number, row in enumerate(listed):
-        if row.size:
-            shown = row.url or str(row.path)
-            if shown not in shards:
-                shards[shown] = _shard_size(row, shown, folders)
-            if _end(row) > shards[shown].size:
-                errors[number] = shards[shown].error
-    for error, clips in Counter(errors.values()).items():
-        lost = f"{counted(clips, 'clip')} in it {agreeing(clips, 'is', 'are')} left out"
+    shown = [""] * len(clips.files)
+    sizes = np.zeros(len(clips.files))
+    units = np.zeros(len(clips.files), bool)
+    _, firsts = np.unique(clips.file[packed], return_index=True)
+    for number in packed[firsts].tolist():
+        row = rows[number]
+        file = clips.file[number]
+        shown[file] = row.url or str(row.path)
+        if shown[file] not in shards:
+            shards[shown[file]] = _shard_size(row, shown[file], folders)
+        sizes[file] = shards[shown[file]].size
+        units[file] = is_parquet(row.path)
+    # Rows of Parquet are no bytes: they need a file that is not empty.
+    ends = np.where(units[clips.file], 1, clips.packed[:, 0] + clips.packed[:, 1])
+    beyond = packed[ends[packed] > sizes[clips.file[packed]]]
+    errors = {number: shards[shown[clips.file[number]]].error for number in beyond.tolist()}
+    for error, count in Counter(errors.values()).items():
+        lost = f"{counted(count, 'clip')} in it {agreeing(count, 'is', 'are')} left out"
         notice(f"{error.path}: {error.reason}; {lost}; {error.fix}")
     return errors
-
-
-def _end(row: Row) -> int:
-    """Return the end of a clip in its shard, in bytes; 1 in a Parquet file, whose rows are not bytes."""
-    return 1 if is_parquet(row.path) else row.offset + row.size
 
 
 def _shard_size(row: Row, shown: str, folders: dict[str, dict[str, int] | None]) -> _ShardSize:

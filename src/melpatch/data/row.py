@@ -1,7 +1,6 @@
 """One clip as a source lists it, and the columns of the CSV files that melpatch writes."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -108,10 +107,17 @@ def one_label(name: str) -> str:
 
 def with_usual_splits(rows: Sequence[Row]) -> tuple[list[Row], str]:
     """Return rows with the usual names of their splits, and in words which names these replace."""
-    counts = Counter(row.split for row in rows)
-    renamed = usual_names(sorted(counts))
+    renamed, sentence = renamed_splits({row.split for row in rows})
+    if not sentence:
+        return list(rows), ""
+    return [row._replace(split=renamed[row.split]) for row in rows], sentence
+
+
+def renamed_splits(names: Iterable[str]) -> tuple[dict[str, str], str]:
+    """Return the usual names of splits, and in words which names these replace; ``""``: none."""
+    renamed = usual_names(sorted(names))
     changed = {name: new for name, new in renamed.items() if name != new}
     if not changed:
-        return list(rows), ""
+        return renamed, ""
     pairs = ", ".join(f"{name!r} is read as {new}" for name, new in changed.items())
-    return [row._replace(split=renamed[row.split]) for row in rows], f"split {pairs}"
+    return renamed, f"split {pairs}"

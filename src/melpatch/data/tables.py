@@ -1,6 +1,7 @@
 """Read the lines of a table as text: CSV, TSV, JSON, NPZ, and the formats of others."""
 
 import csv
+import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from melpatch.faults import let_pass
 from melpatch.opening import require_no_bomb, require_regular
 
 _LONGEST_LINE = 1 << 24  # characters
+_BLOCK = 1 << 18  # characters that are read at a time
 ENDINGS = (".csv", ".tsv", *JSON_ENDINGS, ".npz", ".parquet")
 """Endings of tables that list clips."""
 
@@ -111,10 +113,16 @@ def _bare(cell: str) -> str:
 
 def _bounded_lines(file: Any) -> Iterator[str]:
     """Yield the lines of a file; one without an end is an error, before it fills the memory."""
-    while line := file.readline(_LONGEST_LINE):
-        if len(line) == _LONGEST_LINE:
+    rest = ""
+    while block := file.read(_BLOCK):
+        block = rest + block
+        # A return at the very end may be the first half of a line break.
+        end = max(block.rfind("\n"), block.rfind("\r", 0, -1)) + 1
+        yield from io.StringIO(block[:end], newline="")
+        rest = block[end:]
+        if len(rest) >= _LONGEST_LINE:
             raise csv.Error(f"a line of more than {_LONGEST_LINE:,} characters")
-        yield line
+    yield from io.StringIO(rest, newline="")
 
 
 def _lines(reader: Any, *, bare: bool) -> Iterator[Line]:
@@ -122,7 +130,7 @@ def _lines(reader: Any, *, bare: bool) -> Iterator[Line]:
     for cells in reader:
         # A quoted cell may go over several lines; the first of them is named.
         first, before = before + 1, reader.line_num
-        if any(cells) and any(map(str.strip, cells)):
+        if cells and (cells[0].strip() or any(map(str.strip, cells))):
             yield first, [*map(_bare, cells)] if bare else cells
 
 

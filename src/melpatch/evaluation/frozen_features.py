@@ -187,7 +187,7 @@ class FrozenFeatures:
             # Mode "c", since torch takes no array that cannot be written to.
             rows = np.load(values, mmap_mode="c")
         readable = np.flatnonzero(about["read"])
-        clips = tuple(corpus.clips[number] for number in readable)
+        clips = tuple(corpus.clips[number] for number in readable.tolist())
         kept_rows = None if len(readable) == len(rows) else readable
         return ClipVectors(clips, rows, rejected_clips(about), kept_rows)
 

@@ -2,14 +2,17 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
+
+import numpy as np
 
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.remote import is_url
 from melpatch.data.repeats import distinct_keys
-from melpatch.data.row import Row
+from melpatch.data.row_columns import RowColumns
 from melpatch.data.sources import dataset_name, read_source
 from melpatch.data.tables import is_table
 from melpatch.errors import DataError
@@ -62,25 +65,12 @@ def _clips(source: str, malformed: list[Rejected]) -> list[Clip]:
     listing = read_source(source, whole_folder=True)
     for remark in listing.remarks:
         notice(remark)
-    keys = distinct_keys(dataset_name(source), listing.rows)
+    rows = RowColumns.of(listing.rows)
     malformed.extend(listing.rejected)
-    return [_clip(key, row) for key, row in zip(keys, listing.rows, strict=True)]
-
-
-def _clip(key: int, row: Row) -> Clip:
-    return Clip(
-        path=row.path,
-        key=key,
-        start=row.start,
-        duration=inf if row.duration is None else row.duration,
-        labels=row.labels,
-        split=row.split,
-        group=row.group,
-        offset=row.offset,
-        size=row.size,
-        crc32=row.crc32,
-        url=row.url,
-    )
+    # The length of a file is known once it is read.
+    durations = np.nan_to_num(rows.clips.durations, nan=inf)
+    keys = distinct_keys(dataset_name(source), rows)
+    return [*replace(rows.clips, keys=keys, durations=durations)]
 
 
 def fingerprint(recordings: Sequence[Clip]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from melpatch.atomic import written_aside
 from melpatch.counted import counted
+from melpatch.data.clip_columns import contents_of, used_labels
 from melpatch.data.corpus import Corpus
 from melpatch.data.fingerprints import as_array, content_identities
 from melpatch.data.sources import dataset_name
@@ -23,7 +24,7 @@ _RESTORE = "restore it from a backup"
 
 def summary(corpus: Corpus) -> dict[str, Any]:
     """Return the number of clips, and a hash of their keys, lengths and labels in any order."""
-    contents = sorted((clip.key, clip.start, clip.duration, clip.labels) for clip in corpus.clips)
+    contents = sorted(contents_of(corpus.clips))
     sha256 = hashlib.sha256(repr(contents).encode()).hexdigest()
     return {"clips": len(contents), "sha256": sha256}
 
@@ -50,7 +51,7 @@ def note_clips(
         known = np.concatenate([np.array(identities, dtype=np.int64), contents])
         with written_aside(folder / CLIPS) as aside, aside.open("wb") as file:
             np.save(file, np.unique(known))
-        learnt = {label for clip in corpus.clips for label in clip.labels}
+        learnt = used_labels(corpus.clips)
         more = {
             "datasets": [dataset_name(source) for source in data],
             "untrained_labels": [label for label in labels if label not in learnt],

@@ -15,6 +15,7 @@ from melpatch.audio.stats import measure
 from melpatch.checkpoint import load_into, load_weights
 from melpatch.config import check, owner
 from melpatch.counted import counted
+from melpatch.data.clip_columns import durations_of
 from melpatch.data.loader import evaluation_batches, training_order
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
@@ -98,7 +99,7 @@ def shortened(config: RunConfig, corpus: Corpus) -> RunConfig:
     Views, position tables and the windows of the trained model are then no longer than the audio.
     """
     seconds = config.loader.seconds
-    longest = max((clip.duration for clip in corpus.clips), default=seconds)
+    longest = float(durations_of(corpus.clips).max(initial=0.0)) or seconds
     longest = math.ceil(1000 * longest) / 1000
     loader = replace(config.loader, seconds=min(seconds, longest))
     return replace(config, loader=loader)
@@ -128,12 +129,11 @@ def plan(config: RunConfig, corpus: Corpus) -> Plan:
     steps = config.train.steps
     if steps is None:
         steps = max(1, round(config.train.epochs * len(corpus.clips) / batch_size))
-    longest = max((clip.duration for clip in corpus.clips), default=0.0)
+    durations = durations_of(corpus.clips)
+    longest = float(durations.max(initial=0.0))
     seconds = config.loader.seconds
     # Short clips are repeated from a random place.
-    repeated = config.loader.short_clips == "repeat" and any(
-        clip.duration < seconds for clip in corpus.clips
-    )
+    repeated = config.loader.short_clips == "repeat" and bool((durations < seconds).any())
     return Plan(
         steps=steps,
         batch_size=batch_size,

@@ -140,7 +140,7 @@ def _of_split(corpus: Corpus, name: str, flag: str) -> tuple[Clip, ...]:
         DataError: there is none.
     """
     try:
-        return corpus.select([name]).clips
+        return (*corpus.select([name]).clips,)
     except DataError as error:
         raise DataError(f"{error}; name another with {flag}") from error
 

@@ -2,6 +2,7 @@
 
 from melpatch import distributed
 from melpatch.counted import agreeing, counted
+from melpatch.data.clip_columns import durations_of
 from melpatch.data.glimpses import notices_about_sound
 from melpatch.data.manifest import Corpus, load_corpus
 from melpatch.data.split_roles import not_trained_on
@@ -81,7 +82,7 @@ def limit_labels(corpus: Corpus, per_class: int | None, seed: int) -> Corpus:
 
 def describe_corpus(corpus: Corpus) -> str:
     """Return duration and splits of a corpus in words, such as ``1.20 h, splits train, val``."""
-    hours = sum(clip.duration for clip in corpus.clips) / 3600
+    hours = float(durations_of(corpus.clips).sum()) / 3600
     text = f"{hours:.2f} h"
     if any(corpus.splits):
         text += f", splits {', '.join(split or '(none)' for split in corpus.splits)}"
@@ -95,7 +96,7 @@ def clips_without_a_mask(corpus: Corpus, least: float) -> str | None:
         corpus: the training clips.
         least: length of the shortest clip that teaches something, in seconds.
     """
-    short = sum(clip.duration < least for clip in corpus.clips)
+    short = int((durations_of(corpus.clips) < least).sum())
     if not short:
         return None
     return (
@@ -113,11 +114,12 @@ def low_coverage(corpus: Corpus, seconds: float) -> str | None:
         seconds: longest segment in seconds.
     """
     # An epoch takes one segment of each clip.
-    total = sum(clip.duration for clip in corpus.clips)
-    covered = sum(min(clip.duration, seconds) for clip in corpus.clips)
+    durations = durations_of(corpus.clips)
+    total = float(durations.sum())
+    covered = float(durations.clip(max=seconds).sum())
     if covered > 0.5 * total:
         return None
-    longest = max(clip.duration for clip in corpus.clips)
+    longest = float(durations.max())
     return (
         f"an epoch covers {covered / total:.0%} of this corpus: at most {seconds:g} s of each "
         f"clip, and the longest clip has {longest:.0f} s; give more --epochs, longer --seconds, "

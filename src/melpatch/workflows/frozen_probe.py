@@ -266,7 +266,8 @@ def _reason_against(
         size = f"{counted(len(train.clips), 'clip')} of {classes}"
         return f"{size} take more than seconds ({unasked})"
     seconds = training.loader.seconds
-    windows = sum(max(1, ceil(clip.duration / seconds)) for clip in train.clips + val.clips)
+    clips = (*train.clips, *val.clips)
+    windows = sum(max(1, ceil(clip.duration / seconds)) for clip in clips)
     # A training step costs about three times as much as the embedding of its clips.
     tenth = 0.3 * plan.steps * plan.batch_size
     if windows > max(_SECONDS_OF_WORK, tenth):
