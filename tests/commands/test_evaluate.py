@@ -16,6 +16,7 @@ from journeys.three_sounds import (
     write_corpus,
     write_folder,
     write_run,
+    write_sound,
     write_table,
 )
 
@@ -763,3 +764,32 @@ def test_a_folder_without_splits_is_scored_whole_if_asked_for(classifier, tmp_pa
         evaluate(classifier, folder, tmp_path / "out", capsys, "--split", "")["as_trained"]["n"]
         == 3
     )
+
+
+def test_events_are_scored_beside_the_clips(tmp_path, capsys):
+    """Of two classes one always has half of the probability; what is found is what predict finds."""
+    classifier = write_run(tmp_path / "run", settings(("high", "low")))
+    rows = []
+    for number in range(2):
+        sound = write_sound(tmp_path / f"{number}.wav", seconds=3.0, seed=number)
+        rows += [(sound, 0, 1, "low"), (sound, 1, 3, "high")]
+    truth = write_table(tmp_path / "truth.csv", ("path", "start", "end", "label"), rows)
+    words = ["evaluate", classifier, "--data", truth, "--protocol", "as_trained", "--no-floors"]
+    words += ["--true-events", truth, "--hop", "0.5", "--event-gap", "0.5", "--out", tmp_path / "o"]
+    capsys.readouterr()
+    melpatch(*words, "--json")
+    events = json.loads(capsys.readouterr().out)["events"]
+    assert json.loads((tmp_path / "o" / "events.json").read_text()) == events
+    assert (events["gap"], events["recordings"], events["micro"]["true"]) == (0.5, 2, 4)
+    found = ("predict", classifier, tmp_path / "0.wav", tmp_path / "1.wav", "--hop", "0.5")
+    found += ("--event-gap", "0.5", "--events", tmp_path / "e.csv", "--out", tmp_path / "p.csv")
+    melpatch(*found, "--threshold", "0.5")
+    assert events["micro"]["guessed"] == len(read_table(tmp_path / "e.csv")) > 0
+    melpatch(*words)
+    assert "all events" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--hop", "1"], ["--true-events", "t.csv"]])
+def test_events_need_a_hop_and_what_is_true(words, capsys):
+    assert main(["evaluate", "run", "--data", "x", *words]) == 2
+    assert "give both" in capsys.readouterr().err

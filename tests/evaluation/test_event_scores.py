@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from melpatch.evaluation.event_scores import count_matches, event_scores
+from melpatch.evaluation.event_scores import count_matches, event_scores, f1_interval
 from melpatch.inference.events import Event
 
 
@@ -87,3 +87,22 @@ def test_nothing_against_nothing_is_not_defined():
     scores = event_scores({}, {}, ["a"])
     assert scores["micro"]["F1"] is None
     assert scores["macro_f1"] is None
+
+
+def test_the_interval_of_f1_holds_the_truth_about_as_often_as_it_says():
+    """Recordings differ in how well they are done; 300 draws of 30 recordings."""
+    random = np.random.default_rng(0)
+    truth = 0.6
+    inside = 0
+    for _ in range(300):
+        events = random.integers(5, 20, 30)
+        right = random.binomial(events, random.beta(6, 4, 30))
+        low, high = f1_interval(right.astype(float), 2.0 * events)
+        inside += low <= truth <= high
+    assert 0.9 < inside / 300 < 0.99
+
+
+def test_the_interval_needs_two_recordings_with_events():
+    assert f1_interval(np.array([3.0, 0]), np.array([6.0, 0])) is None
+    low, high = f1_interval(np.array([3.0, 2]), np.array([6.0, 4]))
+    assert 0 < low < high == 1

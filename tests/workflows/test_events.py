@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from journeys.three_sounds import LABELS, melpatch, read_table, settings, write_run, write_table
+from pyarrow import parquet
 
 from melpatch.cli import main
 from melpatch.data.manifest import load_corpus
@@ -45,6 +46,7 @@ def test_a_window_with_a_note_has_no_event(table):
 
 
 def write_scene(path):
+    path.parent.mkdir(exist_ok=True)
     wave = 0.1 * np.random.default_rng(0).normal(size=6 * 16000)
     soundfile.write(path, wave, 16000)
     return path
@@ -92,6 +94,53 @@ def test_the_command_writes_every_format_and_scores(classifier, tmp_path, capsys
         assert {(c.start, c.duration, c.labels) for c in clips} == plain
 
 
+@pytest.mark.parametrize("ending", [".csv", ".npz", ".parquet"])
+def test_frames_and_events_are_the_same_from_tables_of_every_format(classifier, tmp_path, ending):
+    sounds = [write_scene(tmp_path / "sounds" / f"{name}.wav") for name in "ab"]
+    silent = 0.1 * np.sin(np.arange(16000)) * (np.arange(16000) < 0)
+    soundfile.write(tmp_path / "sounds" / "c.wav", silent, 16000)
+    words = ("predict", classifier, tmp_path / "sounds", "--hop", HOP, "--threshold", 0.34)
+    for name in (".csv", ending):
+        out = tmp_path / f"windows{name}"
+        files = ("--events", tmp_path / f"e{name}.csv", "--frames", tmp_path / f"frames{name}")
+        for _ in range(2):
+            melpatch(*words, "--out", out, *files)
+    assert read_table(tmp_path / f"e{ending}.csv") == read_table(tmp_path / "e.csv.csv")
+    expected = read_table(tmp_path / "frames.csv")
+    assert list(expected[0]) == ["path", "start", "end", *LABELS]
+    own = [row for row in expected if row["path"] == str(sounds[0])]
+    assert [float(row["start"]) for row in own] == [HOP * number for number in range(12)]
+    first = load(classifier).predict(sounds[0], hop=HOP)[0].probabilities
+    for label, value in first.items():  # only the first window covers the first frame
+        assert float(own[0][label]) == pytest.approx(value, abs=1e-4)
+    if ending == ".npz":
+        with np.load(tmp_path / "frames.npz") as frames:
+            assert frames["labels"].tolist() == list(LABELS)
+            scores = frames["probabilities"]
+            times = frames["start"].tolist()
+    else:
+        rows = expected
+        if ending == ".parquet":
+            rows = parquet.read_table(tmp_path / "frames.parquet").to_pylist()
+        scores = [[float(row[label]) for label in LABELS] for row in rows]
+        times = [float(row["start"]) for row in rows]
+    assert times == [float(row["start"]) for row in expected]
+    np.testing.assert_allclose(
+        scores, [[float(row[label]) for label in LABELS] for row in expected], atol=1e-5
+    )
+
+
+def test_frames_that_were_changed_are_kept(classifier, tmp_path, capsys):
+    sound = write_scene(tmp_path / "scene.wav")
+    words = ["predict", classifier, sound, "--hop", HOP, "--out", tmp_path / "p.csv"]
+    words += ["--frames", tmp_path / "f.csv"]
+    melpatch(*words)
+    with (tmp_path / "f.csv").open("a", newline="") as file:
+        csv.writer(file).writerow(["mine"])
+    assert main([*map(str, words)]) == 2
+    assert "--frames" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("program", ["csv", "raven", "audacity"])
 def test_events_of_several_labels_at_once_are_read_back_as_one_stretch(tmp_path, program):
     sound = write_scene(tmp_path / "scene.wav")
@@ -131,6 +180,7 @@ def test_what_was_found_is_scored_against_stretches(tmp_path):
     ("words", "message"),
     [
         (["--events", "e.csv"], "--events is given but --hop is not"),
+        (["--frames", "f.csv"], "--frames is given but --hop is not"),
         (["--true-events", "t.csv"], "--true-events is given but --events is not"),
         (["--events", "e.csv", "--hop", "0.5", "--event-release", "2"], "--event-release"),
         (["--events", "e.csv", "--hop", "0.5", "--event-gap", "-1"], "--event-gap"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from melpatch.counted import counted
+from melpatch.distributed import on_rank_zero
+from melpatch.errors import ConfigError
 from melpatch.evaluation.against import describe_verdicts
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import describe_highest
@@ -16,12 +19,15 @@ from melpatch.evaluation.majority import REMEDY
 from melpatch.evaluation.score_tables import against_tables, floor_tables, score_tables
 from melpatch.evaluation.select import parse_settings
 from melpatch.progress import console, notice, show_json
+from melpatch.workflows.event_evaluation import evaluate_events
+from melpatch.workflows.event_settings import EventRuleConfig
+from melpatch.workflows.events import event_table
 
 TOGETHER = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(EventRuleConfig):
     """What to score, how, and on what."""
 
     run: tyro.conf.Positional[Path]
@@ -72,10 +78,21 @@ class Config:
     attentive and prototype need are large: 2 bytes for each number of each token of each clip."""
     overwrite: bool = False
     """Replace scores of something else, and files of another origin, in --out."""
+    hop: float | None = None
+    """Seconds between the starts of windows, with --true-events; the scores of events are printed
+    and written to events.json in --out."""
     json: bool = False
     """Print JSON for scripts instead of a table."""
     trust_code: bool = False
     """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
+
+    def __post_init__(self) -> None:
+        """Check that --true-events and --hop come together."""
+        self.event_rule()
+        for name, other in (("true_events", "hop"), ("hop", "true_events")):
+            if getattr(self, name) and not getattr(self, other):
+                flag, needed = (text.replace("_", "-") for text in (name, other))
+                raise ConfigError(f"--{flag} is given but --{needed} is not; give both")
 
 
 def run(config: Config) -> None:
@@ -103,8 +120,10 @@ def run(config: Config) -> None:
         overwrite=config.overwrite,
         trust_code=config.trust_code,
     )
+    folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
+    events = _score_events(config, next(iter(folders)))
     if config.json:
-        show_json(records)
+        show_json(records if events is None else records | {"events": events})
         return
     for table in score_tables(records, _title(records), console()):
         console().print(table)
@@ -123,10 +142,30 @@ def run(config: Config) -> None:
         )
     ):
         notice(sentence)
-    folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
+    if events is not None:
+        console().print(event_table(events))
     notice(f"written to {', '.join(map(str, folders))}")
     if config.keep is not None:
         notice(f"kept as a classifier: melpatch predict {config.keep} RECORDINGS --out FILE")
+
+
+def _score_events(config: Config, out: Path) -> dict[str, Any] | None:
+    """Return the scores of events, if true ones are given; only rank 0 computes them."""
+    if config.hop is None:
+        return None
+    return on_rank_zero(
+        partial(
+            evaluate_events,
+            config.run,
+            config.true_events,
+            out,
+            hop=config.hop,
+            rule=config.event_rule(),
+            batch_size=config.batch_size,
+            workers=config.workers,
+            trust_code=config.trust_code,
+        )
+    )
 
 
 def _title(records: Mapping[str, Mapping[str, Any]]) -> str:

@@ -5,14 +5,13 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BufferedIOBase
-from math import ceil, inf
+from math import ceil
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import tyro
 from jaxtyping import Bool, Float
-from rich.table import Table
 
 from melpatch.config import check
 from melpatch.counted import agreeing, counted
@@ -20,7 +19,6 @@ from melpatch.data.columns import class_columns
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
 from melpatch.evaluation.majority import listed
-from melpatch.inference.events import EventRule
 from melpatch.inference.jobs import InferenceConfig, inference_job
 from melpatch.inference.live import microphone_blocks, piped_blocks, predict_live
 from melpatch.inference.model import Model, load
@@ -33,7 +31,9 @@ from melpatch.progress import console, notice
 from melpatch.training.clip_record import untrained_labels
 from melpatch.training.completion import describe_unfinished
 from melpatch.unchanged import is_unchanged
-from melpatch.workflows.events import Program, events_in, score_events, write_events
+from melpatch.workflows.event_settings import EventConfig
+from melpatch.workflows.events import event_table, events_in, score_events, write_events
+from melpatch.workflows.frames import check_frames, write_frames
 from melpatch.workflows.kept_weights import read_validation
 
 TOGETHER = True
@@ -44,7 +44,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(InferenceConfig):
+class Config(EventConfig, InferenceConfig):
     """What to label, and where to write it."""
 
     recordings: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -69,23 +69,6 @@ class Config(InferenceConfig):
     """Share of clips like the training ones that may be called none of these, without a label; 0
     never does. It is for a calibrated run, which has seen validation clips."""
 
-    events: Path | None = None
-    """CSV to write of events, stretches with a label: path, start, end, label and score (the
-    largest probability in it). Overlapping windows are averaged to frames of --hop. With
-    --events-for raven or audacity, a folder with a file for each recording."""
-    events_for: Program = "csv"
-    """What --events is written for: csv; raven, selection tables; audacity, label tracks."""
-    event_release: float = 0.8
-    """Share of its threshold that an event must keep to last (hysteresis)."""
-    event_shortest: float = 0.0
-    """Seconds that an event lasts at least."""
-    event_gap: float = 0.0
-    """Seconds between two events of a label up to which they become one."""
-    true_events: tuple[str, ...] = ()
-    """Labelled stretches (CSV with path, start, end and label, Raven or Audacity) to score --events
-    against: F1 of events whose start and end are within 0.2 s of the true ones, the end also within
-    a fifth of the length, as in DCASE's challenges."""
-
     live: bool = False
     """Listen to the microphone, and answer every --hop seconds until Ctrl-C."""
     raw_rate: int | None = None
@@ -99,16 +82,8 @@ class Config(InferenceConfig):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        self.event_rule()
         self._check_live()
-        for name in ("events", "true_events"):
-            needed = "hop" if name == "events" else "events"
-            if getattr(self, name) and getattr(self, needed) is None:
-                flag = name.replace("_", "-")
-                raise ConfigError(f"--{flag} is given but --{needed} is not; give both")
-        if self.events is not None:
-            is_csv = self.out.suffix.lower() in ("", ".csv")
-            check(is_csv, "out", str(self.out), "a name that ends in .csv, beside --events")
+        self.check_events(self.hop)
         check(self.hop is None or self.hop > 0, "hop", self.hop, "seconds above 0")
         fits = self.threshold is None or 0 <= self.threshold <= 1
         check(fits, "threshold", self.threshold, "0 to 1")
@@ -129,23 +104,9 @@ class Config(InferenceConfig):
             raise ConfigError("--hop is missing; give the seconds between two answers")
         rate = self.raw_rate
         check(rate is None or rate > 0, "raw_rate", rate, "Hz above 0")
-        for name in ("events", "resume", "salvage"):
+        for name in ("events", "frames", "resume", "salvage"):
             if getattr(self, name):
                 raise ConfigError(f"--{name} is for files; leave it out with - or --live")
-
-    def event_rule(self) -> EventRule:
-        """Return what makes an event.
-
-        Raises:
-            ConfigError: a setting is out of range.
-        """
-        check(0 < self.event_release <= 1, "event_release", self.event_release, "above 0, up to 1")
-        for name in ("event_shortest", "event_gap"):
-            value = getattr(self, name)
-            check(0 <= value < inf, name, value, "seconds, 0 or more")
-        return EventRule(
-            release=self.event_release, shortest=self.event_shortest, gap=self.event_gap
-        )
 
 
 def run(config: Config) -> None:
@@ -183,7 +144,7 @@ def run(config: Config) -> None:
         keep=config.hop is not None or config.salvage,
     )
     write_output(job)
-    if config.events is not None:
+    if config.events is not None or config.frames is not None:
         on_rank_zero(lambda: _write_events(config, model))
     warning = describe_assigned(assigned, model.labels, len(job.recordings))
     if warning is not None:
@@ -226,11 +187,15 @@ def _listen(config: Config, model: Model) -> None:
 
 def _check_events(config: Config, model: Model) -> None:
     """Raise ConfigError if events cannot be found with these settings, or not be written."""
-    if config.events is None or config.hop is None:
+    if config.hop is None or (config.events is None and config.frames is None):
         return
-    allowed = f"at most {model.seconds:g} s, the length of a window, beside --events"
+    allowed = f"at most {model.seconds:g} s, the length of a window, beside --events and --frames"
     check(config.hop <= model.seconds, "hop", config.hop, allowed)
     inputs = [*config.recordings, *config.true_events]
+    if config.frames is not None:
+        check_frames(config.frames, [*inputs, config.out], overwrite=config.overwrite)
+    if config.events is None:
+        return
     if config.events_for != "csv":
         check_output_folder(config.events, inputs, flag="--events")
         return
@@ -244,24 +209,22 @@ def _check_events(config: Config, model: Model) -> None:
 
 
 def _write_events(config: Config, model: Model) -> None:
-    """Find the events in the table that was written, write them, and score them if the true ones are known."""
-    assert config.events is not None
+    """Write frames and events of the table that was written, and score events against true ones."""
     assert config.hop is not None
+    if config.frames is not None:
+        write_frames(config.out, model.labels, config.hop, config.frames)
+        notice(f"scores along recordings: {config.frames}")
+    if config.events is None:
+        return
     thresholds = _thresholds(config, model)
     if thresholds is None:
         thresholds = np.full(len(model.labels), 0.5)
     events = events_in(config.out, model.labels, thresholds, config.hop, config.event_rule())
     count = write_events(events, config.events, config.events_for)
     notice(f"{counted(count, 'event')} in {counted(len(events), 'recording')}: {config.events}")
-    if not config.true_events:
-        return
-    scores = score_events(events, config.true_events, model.labels)
-    grid = Table("", "true", "found", "right", "precision", "recall", "F1")
-    for row in (*scores["per_class"], {"label": "all events", **scores["micro"]}):
-        counts = [str(row[name]) for name in ("true", "guessed", "right")]
-        rates = ["-" if row[n] is None else f"{row[n]:.3f}" for n in ("precision", "recall", "F1")]
-        grid.add_row(row["label"], *counts, *rates)
-    console().print(grid)
+    if config.true_events:
+        scores = score_events(events, config.true_events, model.labels)
+        console().print(event_table(scores))
 
 
 def _warn_of_run(folder: Path, model: Model) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from melpatch.evaluation.intervals import wilson
 from melpatch.inference.events import Event
 
 COLLAR = 0.2
@@ -56,20 +58,27 @@ def event_scores(
 
     Returns:
         ``micro`` and, for ``per_class``, each label: ``true``, ``guessed`` and ``right`` events,
-        ``precision``, ``recall`` and ``F1`` (None where undefined); and ``macro_f1``, the mean F1
-        of the labels that have events.
+        ``precision``, ``recall`` and ``F1`` (None where undefined); ``macro_f1``, the mean F1 of the
+        labels that have events; ``recordings``; and ``micro_f1_interval``, see
+        :func:`f1_interval`.
     """
     per_class: list[dict[str, Any]] = []
+    recordings = [*{**true, **guessed}]
+    right = np.zeros(len(recordings))
+    both = np.zeros(len(recordings))
     for label in labels:
         counts = {"true": 0, "guessed": 0, "right": 0}
-        for recording in {**true, **guessed}:
+        for number, recording in enumerate(recordings):
             own, other = (
                 [event for event in events.get(recording, ()) if event.label == label]
                 for events in (true, guessed)
             )
             counts["true"] += len(own)
             counts["guessed"] += len(other)
-            counts["right"] += count_matches(own, other, collar=collar, length_share=length_share)
+            matches = count_matches(own, other, collar=collar, length_share=length_share)
+            counts["right"] += matches
+            right[number] += matches
+            both[number] += len(own) + len(other)
         per_class.append({"label": label, **counts, **_rates(counts)})
     total = {name: sum(row[name] for row in per_class) for name in ("true", "guessed", "right")}
     defined = [row["F1"] for row in per_class if row["F1"] is not None]
@@ -77,9 +86,38 @@ def event_scores(
         "collar": collar,
         "length_share": length_share,
         "micro": {**total, **_rates(total)},
+        "micro_f1_interval": f1_interval(right, both),
+        "recordings": len(recordings),
         "macro_f1": float(np.mean(defined)) if defined else None,
         "per_class": per_class,
     }
+
+
+def f1_interval(
+    right: Float[np.ndarray, " recording"], both: Float[np.ndarray, " recording"]
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of F1 over recordings, which are the independent evidence.
+
+    F1 is the ratio of twice the right events to true and guessed ones. The interval is Wilson's, of
+    as many independent events as have the variance of that ratio between recordings (linearised).
+    None if fewer than two recordings have events.
+
+    Args:
+        right: events of each recording that are right.
+        both: its true and guessed events together.
+    """
+    number = int((both > 0).sum())
+    if number < 2:
+        return None
+    value = float(2 * right.sum() / both.sum())
+    independent = float(number)
+    if 0 < value < 1:
+        deviations = 2 * right - value * both
+        variance = number / (number - 1) * float((deviations**2).sum()) / float(both.sum()) ** 2
+        most = float(both.sum()) / 2
+        independent = min(most, value * (1 - value) / max(variance, 1e-12))
+    low, high = wilson(value, independent)
+    return low, high
 
 
 def _rates(counts: Mapping[str, int]) -> dict[str, float | None]:

@@ -13,9 +13,10 @@ from melpatch.faults import let_pass
 from melpatch.inference.digests import DIGEST, digest_before_footer, digest_of_members
 from melpatch.unchanged import is_unchanged
 
-Command = Literal["embed", "predict"]
+Command = Literal["embed", "predict", "frames"]
 _PLACE = ("path", "key", "start", "end", *PACKED_COLUMNS)
-_VALUES = {"embed": "embeddings", "predict": "probabilities"}
+_VALUES = {"embed": "embeddings", "predict": "probabilities", "frames": "probabilities"}
+_FRAME = ["path", "start", "end"]
 _DECISIONS = (["label", "probability", "note"], ["label", "probability", "novelty", "note"])
 
 
@@ -55,6 +56,8 @@ def _is_own_parquet(path: Path, command: Command) -> bool:
     rest = names[len([*takewhile(_PLACE.__contains__, names)]) :]
     if command == "embed":
         return names[:1] == ["path"] and rest == ["embeddings"]
+    if command == "frames":
+        return names[:3] == _FRAME and bool(rest) and not _decision(rest)
     return names[:1] == ["path"] and bool(_decision(rest))
 
 
@@ -64,6 +67,8 @@ def _is_own_csv(path: Path, command: Command) -> bool:
     rest = list(header[len(place) :])
     if command == "embed":
         made = bool(rest) and rest == [f"embeddings_{number}" for number in range(len(rest))]
+    elif command == "frames":
+        made = place == _FRAME and bool(rest) and not _decision(rest)
     else:
         made = bool(_decision(rest))
     return place[:1] == ["path"] and made and is_unchanged(path) is True

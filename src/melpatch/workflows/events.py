@@ -2,23 +2,23 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from rich.table import Table
 
 from melpatch.atomic import written_aside
 from melpatch.data.answers import Labelled
 from melpatch.data.manifest import load_corpus
 from melpatch.data.row import EVENT_COLUMNS
 from melpatch.evaluation.event_scores import event_scores
-from melpatch.inference.events import Event, EventRule, find_events, frame_scores
-from melpatch.opening import open_text, reading
+from melpatch.inference.events import Event, EventRule, find_events
 from melpatch.search.exchange import write_for
 from melpatch.unchanged import note_digest
+from melpatch.workflows.frames import frames_in
 
 Program = Literal["csv", "raven", "audacity"]
 """What events are written for."""
@@ -33,11 +33,9 @@ def events_in(
 ) -> dict[str, list[Event]]:
     """Return the events of each recording of a table that ``melpatch predict --hop`` wrote.
 
-    Windows with a note, which are silent or like none of the classes, have no score.
-
     Args:
-        table: the CSV file.
-        labels: the classes, whose probabilities are its last columns.
+        table: see :func:`melpatch.workflows.frames.frames_in`.
+        labels: the classes.
         thresholds: what the score of an event reaches, for each label.
         hop: the hop that it was written with.
         rule: what makes an event.
@@ -46,20 +44,8 @@ def events_in(
         CheckpointError: the table is damaged.
     """
     events: dict[str, list[Event]] = {}
-    with reading(table, "write it again", None), open_text(table) as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        place, note = (header.index(name) for name in ("path", "note"))
-        for path, group in groupby(rows, key=lambda row: row[place]):
-            own = [*group]
-            times = np.array(
-                [[float(row[header.index(n)]) for n in ("start", "end")] for row in own]
-            )
-            scores = np.array([row[-len(labels) :] for row in own], dtype=float)
-            scores[[bool(row[note]) for row in own]] = 0.0
-            frames = frame_scores(times[:, 0], times[:, 1], scores, hop)
-            own_events = find_events(frames, labels, thresholds, rule)
-            events.setdefault(path, []).extend(own_events)
+    for path, frames in frames_in(table, labels, hop):
+        events.setdefault(path, []).extend(find_events(frames, labels, thresholds, rule))
     return events
 
 
@@ -117,3 +103,17 @@ def score_events(
             own = [Event(clip.start, end, label, 1.0) for label in clip.labels]
             true.setdefault(path, []).extend(own)
     return event_scores(true, guessed, labels)
+
+
+def event_table(scores: Mapping[str, Any]) -> Table:
+    """Return event-based scores as a table, of each label and of all events."""
+    grid = Table("", "true", "found", "right", "precision", "recall", "F1")
+    for row in (*scores["per_class"], {"label": "all events", **scores["micro"]}):
+        counts = [str(row[name]) for name in ("true", "guessed", "right")]
+        rates = ["-" if row[n] is None else f"{row[n]:.3f}" for n in ("precision", "recall", "F1")]
+        grid.add_row(row["label"], *counts, *rates)
+    interval = scores["micro_f1_interval"]
+    if interval is not None:
+        low, high = interval
+        grid.caption = f"F1 of all events: 95 % interval by recording {low:.3f} to {high:.3f}"
+    return grid

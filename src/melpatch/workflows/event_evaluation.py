@@ -1,0 +1,78 @@
+"""Score the events that a classifier finds in long recordings, with the settings that made them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melpatch.atomic import written_aside
+from melpatch.config import check
+from melpatch.data.manifest import load_corpus
+from melpatch.errors import ConfigError
+from melpatch.inference.events import EventRule, find_events, frame_scores
+from melpatch.inference.model import load
+from melpatch.inference.results import Prediction
+from melpatch.objectives.classify import Classify
+from melpatch.workflows.events import score_events
+
+EVENTS = "events.json"
+"""The scores of events, beside the folders of protocols."""
+_UNKNOWN = 0.95 - 1e-6
+"""Novelty from which a window is like none of the classes, as ``melpatch predict`` has it by default."""
+
+
+def evaluate_events(
+    run: Path,
+    truth: Sequence[str],
+    out: Path,
+    *,
+    hop: float,
+    rule: EventRule,
+    batch_size: int,
+    workers: int,
+    trust_code: bool,
+) -> dict[str, Any]:
+    """Return the scores of the events found in the recordings that have true ones, and write them.
+
+    Thresholds are those that the run has learnt on validation clips, or 0.5. Windows that are silent
+    or like none of the classes have no score.
+
+    Args:
+        run: a classifier.
+        truth: tables of labelled stretches.
+        out: folder to write ``events.json`` into.
+        hop: seconds between the starts of windows.
+        rule: what makes an event.
+        batch_size: windows at a time.
+        workers: decoding processes.
+        trust_code: whether the run may name code outside melpatch.
+
+    Raises:
+        ConfigError: the run has no labels, or windows would leave gaps.
+        DataError: a table cannot be read.
+    """
+    model = load(run, precision="32-true", trust_code=trust_code)
+    if not isinstance(model.objective, Classify):
+        raise ConfigError(f"{run}: has no labels, so that it finds no events; fine-tune it first")
+    check(0 < hop <= model.seconds, "hop", hop, f"up to {model.seconds:g} s, the model's input")
+    learnt = None if model.calibration is None else model.calibration.thresholds
+    thresholds = np.full(len(model.labels), 0.5) if learnt is None else learnt
+    paths = dict.fromkeys(clip.path for clip in load_corpus(truth).clips)
+    events = {}
+    found = model.predict_many(paths, hop=hop, batch_size=batch_size, workers=workers)
+    for path, answers in found:
+        windows = [answers] if isinstance(answers, Prediction) else answers
+        times = np.array([[window.start, window.end] for window in windows])
+        values = np.array([[*window.probabilities.values()] for window in windows], dtype=float)
+        values[[window.silent or (window.novelty or 0) >= _UNKNOWN for window in windows]] = 0.0
+        frames = frame_scores(times[:, 0], times[:, 1], values, hop)
+        events[str(path)] = find_events(frames, model.labels, thresholds, rule)
+    scores = score_events(events, truth, model.labels)
+    settings = {"release": rule.release, "shortest": rule.shortest, "gap": rule.gap}
+    record = {"run": str(run), "true_events": [*truth], "hop": hop, **settings, **scores}
+    out.mkdir(parents=True, exist_ok=True)
+    with written_aside(out / EVENTS) as aside:
+        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return record
