@@ -1,4 +1,4 @@
-"""Train classifiers on few or uneven labels, as in lab/classifiers.md and lab/head-start.md.
+"""Train classifiers on few or uneven labels, as in lab/uneven-classes.md and lab/head-start.md.
 
     python benchmarks/few_labels.py RUN --data DATA/fsdd/manifest.csv --sizes 40 3 --probes \
         --variants plain sqrt balanced sampling --out fsdd.jsonl

@@ -4,8 +4,8 @@
 
 Validation clips have the rates of the training clips, at least one of each class; the step with the
 best balanced accuracy counts. Prints a line of JSON per corpus, sizes and variant: means over seeds,
-and the difference in balanced accuracy to the variant without any rule, with its 95 % interval by
-test clip (seeds fixed) and its value with each seed.
+and the difference in balanced accuracy to the variant without any rule (and of a trained network to
+the linear probe), with its 95 % interval by test clip (seeds fixed) and its value with each seed.
 """
 
 import argparse
@@ -88,12 +88,16 @@ def difference(runs: list[Chosen], others: list[Chosen]) -> dict[str, Any]:
     pairs = list(zip(runs, others, strict=True))
     gains = np.mean([run.right.astype(float) - other.right for run, other in pairs], axis=0)
     classes = [gains[runs[0].test == label] for label in np.unique(runs[0].test)]
-    variance = sum(part.var(ddof=1) / len(part) for part in classes) / len(classes) ** 2
     mean = float(np.mean([part.mean() for part in classes]))
-    half = NORMAL_95 * float(variance) ** 0.5
+    interval = None
+    # The clips of a class say how much they vary, if there are several.
+    if min(map(len, classes)) > 1:
+        variance = sum(part.var(ddof=1) / len(part) for part in classes) / len(classes) ** 2
+        half = NORMAL_95 * float(variance) ** 0.5
+        interval = [round(mean - half, 3), round(mean + half, 3)]
     return {
         "gain": round(mean, 3),
-        "gain_95": [round(mean - half, 3), round(mean + half, 3)],
+        "gain_95": interval,
         "gain_of_seeds": [
             round(scores(run)["balanced"] - scores(other)["balanced"], 3) for run, other in pairs
         ],
@@ -122,6 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
             base = variants.get("linear equal" if variant.startswith("linear") else "plain", {})
             if base and base is not by_seed:
                 line |= difference(runs, [base[seed] for seed in sorted(by_seed)])
+            probes = variants.get("linear equal")
+            if probes and not variant.startswith("linear"):
+                line["over_probe"] = difference(runs, [probes[seed] for seed in sorted(by_seed)])
             print(json.dumps(line))
 
 

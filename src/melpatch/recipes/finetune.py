@@ -23,7 +23,7 @@ def finetune(size: str) -> RunConfig:
         objective=Classify.Config(
             label_smoothing=0.1,
             select_by="auto",
-            loss_weights="auto",  # lab/classifiers.md
+            loss_weights="auto",  # lab/uneven-classes.md
             augment=Augment.Config(roll=0.2, freq_mask=24, time_mask=24, gain_db=6.0),
         ),
         loader=LoaderConfig(batch_size=32, seconds=5.0),

@@ -288,7 +288,7 @@ def _tell_choice(
     sentences = []
     if val is not None:
         sentences.append(describe_selection(training, val))
-    if config.init != SCRATCH:
+    if config.init != SCRATCH and config.head_start == "random":
         sentences.append(describe_few_labels(train))
     for sentence in filter(None, sentences):
         notice(sentence)

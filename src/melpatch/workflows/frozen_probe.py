@@ -247,8 +247,9 @@ def describe_few_labels(train: Corpus) -> str | None:
     if typical > FEW_LABELS:
         return None
     return (
-        f"{typical:g} training clips per class (median) are few for training a whole network; a "
-        "linear probe is usually as good or better, and takes seconds: --head linear"
+        f"{typical:g} training clips per class (median) are few for training a whole network from a "
+        "random head; a linear probe is better, and takes seconds: --head linear, or train on from "
+        "it with --head-start probe"
     )
 
 
