@@ -157,6 +157,20 @@ def test_a_file_of_ones_own_is_a_query(page, tmp_path):
     assert "notes.txt: " in page.inner_text("#notice")
 
 
+def test_a_training_is_seen_again_after_a_reload_and_stopped(page):
+    answer(page)
+    page.evaluate("document.getElementById('train').focus()")
+    page.keyboard.press("Enter")
+    wait(page, "document.getElementById('training').textContent.startsWith('training: ')")
+    page.reload()
+    wait(page, "document.getElementById('training').textContent !== ''")
+    page.evaluate("document.getElementById('stop').focus()")
+    page.keyboard.press("Enter")
+    ended = "/^(stopped|finished|failed): ./.test(document.getElementById('training').textContent)"
+    wait(page, ended)
+    assert page.evaluate("document.getElementById('stop').disabled")
+
+
 def test_kill_9_in_the_middle_of_answers_loses_none(index, browser, tmp_path):
     labels = tmp_path / "labels.csv"
     with serving(index, labels) as (process, address):

@@ -120,6 +120,24 @@ def test_the_map_by_umap_keeps_its_clips_and_a_missing_library_is_named(page, mo
     assert "by = 'tsne'" in page.get("/api/map?by=tsne").json()["error"]
 
 
+def test_a_map_that_is_drawn_holds_up_no_other(page, monkeypatch):
+    begun, let_go = threading.Event(), threading.Event()
+
+    def draw(points):
+        begun.set()
+        assert let_go.wait(60)
+        return points[:, :2]
+
+    slow = SimpleNamespace(UMAP=lambda **_: SimpleNamespace(fit_transform=draw))
+    monkeypatch.setitem(sys.modules, "umap", slow)
+    waiting = threading.Thread(target=lambda: page.get("/api/map?by=umap"))
+    waiting.start()
+    assert begun.wait(60)
+    assert page.get("/api/map").status_code == 200
+    let_go.set()
+    waiting.join()
+
+
 def test_a_spectrogram_is_that_of_the_front_end(page, index, session):
     answer = page.get("/api/spectrogram/0")
     mels = int(answer.headers["x-mels"])

@@ -58,7 +58,7 @@ def _by_umap(unit: Float[np.ndarray, "point dim"]) -> Float[np.ndarray, "point a
         ) from error
     check(len(unit) >= _FEWEST, "by", "umap", f"pca for fewer than {_FEWEST} clips")
     neighbours = min(15, len(unit) - 1)
-    umap = UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=0)
+    umap = UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=0, n_jobs=1)
     places: np.ndarray = np.asarray(umap.fit_transform(unit), np.float32)
     places -= (places.max(axis=0) + places.min(axis=0)) / 2
     return places

@@ -101,11 +101,12 @@ class _Pages:
     def map(self, request: Request) -> Response:
         """Return the map of the collection."""
         by = request.query_params.get("by", "pca")
-        # UMAP takes seconds; whoever asks meanwhile waits instead of starting it again.
-        with self._drawing:
-            if by not in self._maps:
-                self._maps[by] = _drawn(self._session, by)
-            return JSONResponse(self._maps[by])
+        if by not in self._maps:
+            # UMAP takes minutes; whoever asks for it meanwhile waits instead of starting it again.
+            with self._drawing:
+                if by not in self._maps:
+                    self._maps[by] = _drawn(self._session, by)
+        return JSONResponse(self._maps[by])
 
     def like_file(self, request: Request, content: bytes) -> Response:
         """Return what sounds like a file that was sent."""

@@ -45,10 +45,12 @@ async function showWithin(path) {
 
 async function loadMap() {
   at("map").setAttribute("aria-busy", "true");
+  if (at("map-by").value === "umap") say("drawing the map by UMAP; the first time takes minutes");
   try { state.map = await ask(`api/map?by=${at("map-by").value}`); }
   catch (error) { at("map-by").value = "pca"; throw error; }
   finally { at("map").removeAttribute("aria-busy"); }
   drawMap();
+  say("");
 }
 
 function mapMouse() {
