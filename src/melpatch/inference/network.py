@@ -14,6 +14,7 @@ from melpatch.data.clip import Batch
 from melpatch.default_dtype import float32_by_default
 from melpatch.errors import ConfigError
 from melpatch.inference.fitted import FITTED, read_fitted
+from melpatch.nn.packed import pack
 from melpatch.nn.pooling import DEFAULT_POOLING, Pooler, Pooling, pool
 from melpatch.nn.summaries import step_summaries, summarise
 from melpatch.objectives.base import Objective
@@ -54,6 +55,8 @@ class Network:
     ) -> None:
         self.objective = objective.eval().to(device)
         self.precision = resolve_precision(precision, device)
+        if self.precision == "bf16-mixed" and device.type == "cpu":
+            pack(objective.export_encoder())
         self.folder = folder
 
     @property

@@ -1,5 +1,6 @@
 """The transformer of ViT and DeiT, or of BERT, on any number of tokens; attention masks padding."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -37,13 +38,15 @@ class Attention(nn.Module):
     def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
         """Return the attention-weighted sum of values for each token, projected."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        plain = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= _PLAIN_TOKENS
-        if plain:
-            gathered = plain_attention(q, k, v, mask)
-        else:
-            gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        output: Tensor = self.proj(gathered.transpose(1, 2).flatten(2))
+        output: Tensor = self.proj(attend(q, k, v, mask).transpose(1, 2).flatten(2))
         return output
+
+
+def attend(q: Heads, k: Heads, v: Heads, mask: KeyMask | None = None) -> Heads:
+    """Return the attention-weighted sum of values, by torch's fused kernel or two plain products."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= _PLAIN_TOKENS:
+        return plain_attention(q, k, v, mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def plain_attention(q: Heads, k: Heads, v: Heads, mask: KeyMask | None = None) -> Heads:
@@ -122,6 +125,10 @@ class Block(nn.Module):
     equations 2 and 3; details as in timm 0.4.5: LayerNorm epsilon 1e-6 by default, biases
     everywhere, exact (erf) GELU. "post" normalises each sum: Vaswani et al. 2017 (arXiv
     1706.03762), section 3.1, as in BERT and the published MAE-AST.
+
+    Attributes:
+        packed: computes the block by packed weights, or returns None where these do not apply; see
+            :func:`melpatch.nn.packed.pack`. None without them.
     """
 
     def __init__(
@@ -145,9 +152,14 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.dropout = nn.Dropout(dropout)
         self.drop_path = DropPath(drop_path)
+        self.packed: Callable[[Tokens, KeyMask | None], Tokens | None] | None = None
 
     def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
         """Return the tokens after attention and MLP."""
+        if self.packed is not None:
+            output = self.packed(x, mask)
+            if output is not None:
+                return output
         return self.with_mlp(x, mask)[0]
 
     def with_mlp(self, x: Tokens, mask: KeyMask | None = None) -> tuple[Tokens, Tokens]:
