@@ -300,3 +300,13 @@ def test_start_up_is_measured_for_every_kind_of_list(benchmark, capsys):
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["kind"] for record in records] == [*kinds]
     assert all(record["clips"] == 9 for record in records)
+
+
+def test_vectors_are_those_of_transformers(benchmark, capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    inference = benchmark("inference")
+    inference.main(inference.Config(sizes=("nano",), clips=2, batch_size=2, rounds=1))
+    half, exact = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert exact["cosine"] > 0.99999
+    assert half["cosine"] > 0.999
+    assert half["ratio"][1] <= half["ratio"][0] <= half["ratio"][2]

@@ -516,6 +516,16 @@ def test_bf16_is_asked_for_and_near(sounds):
     assert Model(MODEL.config, MODEL.objective, "cpu", "auto").precision == "32-true"
 
 
+def test_the_fastest_precision_is_measured_and_its_agreement_stated(capsys):
+    model = Model(MODEL.config, MODEL.objective, "cpu", "fastest")
+    assert model.precision in ("32-true", "bf16-mixed")
+    stated = " ".join(capsys.readouterr().err.split())
+    assert f"precision {model.precision}: here bf16 is" in stated
+    same = Model(MODEL.config, MODEL.objective, "cpu", model.precision)
+    sound = samples(0.7)
+    np.testing.assert_array_equal(model.embed(sound, RATE), same.embed(sound, RATE))
+
+
 # --- run folders ---
 
 

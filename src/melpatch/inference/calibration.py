@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
-from scipy.special import expit
 
 from melpatch.checkpoint import load_weights, save_weights
 from melpatch.inference.novelty import Novelty
@@ -127,7 +126,7 @@ def rescaled(
         return probabilities
     scaled = logits_of(probabilities, multi_label) / temperature
     if multi_label:
-        answers = expit(scaled)
+        answers = np.exp(-np.logaddexp(0.0, -scaled))  # the sigmoid, which never overflows so
     else:
         odds = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         answers = odds / odds.sum(axis=-1, keepdims=True)

@@ -76,7 +76,7 @@ def load(
         run: what ``melpatch.pretrain`` or ``melpatch.finetune`` returned, or the run's folder; or a
             model of other code: a folder of Hugging Face, ``hf:owner/name``, or a weight file.
         device: where to compute; a GPU if there is one.
-        precision: arithmetic of the network; float32 by default.
+        precision: arithmetic of the network; float32 by default. "fastest" measures it.
         labels: the classes of a model of other code in the order of its outputs, or a file of them,
             see :func:`melpatch.data.class_list.read_class_list`; None takes those that it names.
         multi_label: whether each class of a model of other code has a sigmoid; None takes what it

@@ -12,18 +12,21 @@ from torch import Tensor
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.default_dtype import float32_by_default
+from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
+from melpatch.inference.fastest import Measured, measure
 from melpatch.inference.fitted import FITTED, read_fitted
 from melpatch.nn.packed import pack
 from melpatch.nn.pooling import DEFAULT_POOLING, Pooler, Pooling, pool
 from melpatch.nn.summaries import step_summaries, summarise
 from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
+from melpatch.progress import notice
 
-Precision = Literal["auto", "32-true", "bf16-mixed"]
+Precision = Literal["auto", "fastest", "32-true", "bf16-mixed"]
 """Arithmetic of a trained network. "auto" is bf16-mixed on a GPU with bf16 hardware, as in
 training, and float32 elsewhere: on a CPU, results are the same to rounding, whatever the
-batches."""
+batches. "fastest" is the one that a measurement on this machine finds faster."""
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
@@ -54,10 +57,15 @@ class Network:
         folder: Path | None = None,
     ) -> None:
         self.objective = objective.eval().to(device)
-        self.precision = resolve_precision(precision, device)
-        if self.precision == "bf16-mixed" and device.type == "cpu":
-            pack(objective.export_encoder())
         self.folder = folder
+        self.precision = resolve_precision(precision, device)
+        if self.precision in ("bf16-mixed", "fastest") and device.type == "cpu":
+            pack(objective.export_encoder())
+        if self.precision == "fastest":
+            # One measurement for all processes, whose outputs are of one table.
+            measured = on_rank_zero(self._measure)
+            notice(str(measured))
+            self.precision = "bf16-mixed" if measured.bf16_is_faster else "32-true"
 
     @property
     def device(self) -> torch.device:
@@ -211,6 +219,20 @@ class Network:
             return [*patches.numpy()]
         valid = features.valid.cpu()
         return [tokens[own].numpy() for tokens, own in zip(patches, valid, strict=True)]
+
+    def _measure(self) -> Measured:
+        """Return how long a second of noise takes in either arithmetic, and how far they agree."""
+        noise = torch.randn(1, self.sample_rate, generator=torch.Generator().manual_seed(0))
+        batch = Batch(
+            0.1 * noise, torch.tensor([self.sample_rate]), torch.zeros(1, dtype=torch.int64)
+        )
+        pooling = self.resolve_pooling(None)
+
+        def vectors(precision: Precision) -> Float[Tensor, "clip dim"]:
+            self.precision = precision
+            return self.vectors(batch, pooling)
+
+        return measure(lambda: vectors("32-true"), lambda: vectors("bf16-mixed"), self.device)
 
     def _tokens(
         self, batch: Batch, pooling: Pooling

@@ -14,7 +14,6 @@ from melpatch.atomic import written_aside
 from melpatch.data.answers import Labelled
 from melpatch.data.manifest import load_corpus
 from melpatch.data.row import EVENT_COLUMNS
-from melpatch.evaluation.event_scores import event_scores
 from melpatch.inference.events import Event, EventRule, find_events
 from melpatch.search.exchange import write_for
 from melpatch.unchanged import note_digest
@@ -94,6 +93,9 @@ def score_events(
     Raises:
         DataError: a table cannot be read.
     """
+    # Not above: scipy would be imported before every prediction.
+    from melpatch.evaluation.event_scores import event_scores
+
     guessed = {os.path.realpath(path): own for path, own in events.items()}
     true: dict[str, list[Event]] = {}
     for clip in load_corpus(truth).clips:
