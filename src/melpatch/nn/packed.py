@@ -26,7 +26,7 @@ def pack(module: nn.Module) -> None:
         hasattr(operators, "_linear_pointwise") and hasattr(operators, "_reorder_linear_weight")
     ):
         return
-    if torch.backends.mkldnn.is_available() and operators._is_mkldnn_bf16_supported():
+    if operators._is_mkldnn_bf16_supported():
         for block in module.modules():
             if isinstance(block, Block) and block.packed is None:
                 block.packed = PackedBlock(block)
@@ -98,7 +98,7 @@ class PackedBlock:
 
     def _attention(self, x: Tokens, mask: KeyMask | None) -> Tokens:
         heads = self.block.attn.num_heads
-        q, k, v = self.qkv(x).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
         return attend(q, k, v, mask).transpose(1, 2).flatten(2)
 
     def _refresh(self) -> None:
