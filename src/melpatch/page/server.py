@@ -102,7 +102,7 @@ class _Pages:
         """Return the map of the collection."""
         by = request.query_params.get("by", "pca")
         if by not in self._maps:
-            # UMAP takes minutes; whoever asks for it meanwhile waits instead of starting it again.
+            # UMAP takes a minute; whoever asks for it meanwhile waits instead of starting it again.
             with self._drawing:
                 if by not in self._maps:
                     self._maps[by] = _drawn(self._session, by)

@@ -45,7 +45,7 @@ async function showWithin(path) {
 
 async function loadMap() {
   at("map").setAttribute("aria-busy", "true");
-  if (at("map-by").value === "umap") say("drawing the map by UMAP; the first time takes minutes");
+  if (at("map-by").value === "umap") say("drawing the map by UMAP; it takes a minute, once");
   try { state.map = await ask(`api/map?by=${at("map-by").value}`); }
   catch (error) { at("map-by").value = "pca"; throw error; }
   finally { at("map").removeAttribute("aria-busy"); }
