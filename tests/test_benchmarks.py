@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import two_processes  # noqa: F401 - what its forkserver imports
 from forked import Forked
-from journeys.three_sounds import settings, write_corpus, write_run
+from journeys.three_sounds import settings, write_corpus, write_run, write_sound, write_table
 from places import ROOT
 
 
@@ -310,3 +310,47 @@ def test_vectors_are_those_of_transformers(benchmark, capsys):
     assert exact["cosine"] > 0.99999
     assert half["cosine"] > 0.999
     assert half["ratio"][1] <= half["ratio"][0] <= half["ratio"][2]
+
+
+def test_a_listener_finds_calls_in_every_order_and_they_are_drawn(
+    benchmark, monkeypatch, capsys, tmp_path, draws
+):
+    module = benchmark("simulated_listener")
+    monkeypatch.setattr(module, "RARE_SCENES", ("sweep_up",))
+    run = write_run(tmp_path / "run", settings())
+    given = {"calls": 6, "seeds": 1, "errors": 0.0, "most": 24, "minutes": 6}
+    module.main(module.Config(kind="scenes", sources=(run,), **given))
+    text = capsys.readouterr().out
+    trials = [json.loads(line) for line in text.splitlines()]
+    assert [trial["order"] for trial in trials] == ["random", "alike", "likely", "unsure", "far"]
+    assert len({trial["calls"] for trial in trials}) == 1
+    # A listener without errors who hears everything finds all calls but the known one.
+    assert len(trials[0]["found_after"]) == trials[0]["calls"] - 1
+    for trial in trials[1:]:
+        assert trial["found_after"] == sorted(trial["found_after"])
+        assert all(1 <= answers <= 24 for answers in trial["found_after"])
+    (tmp_path / "lines.jsonl").write_text(text)
+    sources = (tmp_path / "lines.jsonl",)
+    module.main(module.Config(kind="draw", sources=sources, out=tmp_path / "found.png"))
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["order"] for row in rows] == ["random", "alike", "far", "unsure", "likely"]
+    needed = trials[0]["found_after"][-(-(trials[0]["calls"] - 1) // 2) - 1]
+    assert rows[0]["answers_until_50%"] == [needed] * 3
+    assert (tmp_path / "found.png").stat().st_size > 1000
+
+
+def test_a_class_of_esc50_is_made_rare(benchmark, monkeypatch, capsys, tmp_path):
+    module = benchmark("simulated_listener")
+    run = write_run(tmp_path / "run", settings())
+    rows = []
+    for number in range(30):
+        label = ("low", "high", "noise")[number % 3]
+        write_sound(tmp_path / f"{number}.wav", label, 2.0, seed=number)
+        rows.append((f"{number}.wav", label))
+    manifest = write_table(tmp_path / "manifest.csv", ("path", "label"), rows)
+    config = module.Config(kind="esc50", sources=(run, manifest), calls=6, classes=1, seeds=2)
+    module.main(config)
+    trials = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(trials) == 10
+    assert {trial["rows"] for trial in trials} == {20 + 6}
+    assert all(trial["calls"] <= 6 for trial in trials)

@@ -1,6 +1,7 @@
 """The generated corpus: classes are what they claim, calls repeat, and a linear model does not solve it."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -267,3 +268,20 @@ def test_a_linear_model_on_log_mel_statistics_is_far_from_solving_it():
         features[:200], labels[:200]
     )
     assert 0.2 < model.score(features[200:], labels[200:]) < 0.5
+
+
+def test_a_long_scene_has_its_events_apart_and_louder_than_what_is_between():
+    labels = ["sweep_up", "noise_fade", "clicks_slower", "sweep_up"]
+    wave, stretches = scenes.long_scene(0, 3, 20.0, labels)
+    again, _ = scenes.long_scene(0, 3, 20.0, labels)
+    assert np.array_equal(wave, again)
+    assert (len(wave), np.abs(wave).max() <= 1) == (20 * RATE, True)
+    assert [stretch.label for stretch in stretches] == labels
+    assert all(a.end <= b.start for a, b in pairwise(stretches))
+    assert all(0.6 <= stretch.end - stretch.start <= 1.5 for stretch in stretches)
+    inside = np.zeros(len(wave), bool)
+    for stretch in stretches:
+        inside[round(stretch.start * RATE) : round(stretch.end * RATE)] = True
+    assert np.square(wave[inside]).mean() > 2 * np.square(wave[~inside]).mean()
+    with pytest.raises(ConfigError, match=r"seconds = 7\.0; allowed: 8 or more"):
+        scenes.long_scene(0, 3, 7.0, labels)

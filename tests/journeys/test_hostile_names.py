@@ -33,6 +33,8 @@ def hostile(tmp_path_factory):
         rows.append((name, label, "test"))
     write_table(folder / "corpus.csv", ("path", "label", "split"), rows)
     write_run(folder / "\x1b[31m[bold]run", settings(sorted(LABELS)))
+    run = str(folder / "\x1b[31m[bold]run")
+    assert main(["index", run, str(folder / "corpus.csv"), "--out", str(folder / "index")]) == 0
     (folder / "spec.toml").write_text(SPEC.format("[bold]\\u001b[31m"), encoding="utf-8")
     return folder
 
@@ -51,6 +53,8 @@ COMMANDS = {
         *("compare", "{0}/spec.toml", "--dry-run", "--data", "{0}/\x1b[31m"),
         *("--task", "[bold]\x1b[31m={0}/corpus.csv"),
     ),
+    "index": ("index", "{0}/\x1b[31m[bold]run", "{0}", "--out", "{1}/\x1b[31m[bold]index"),
+    "search": ("search", "{0}/index", "{0}/\x1b[31m[bold]0.wav"),
     "list": ("list", "objectives"),
 }
 
@@ -65,6 +69,8 @@ def test_nothing_that_is_printed_controls_the_terminal(name, hostile, tmp_path, 
         assert "\u202e" not in text, text
     if name == "show --json":
         assert set(json.loads(shown.out)["labels"].split(", ")) == set(LABELS)
+    elif name == "search":
+        assert r"\x1b[31m[bold]1.wav" in "".join(shown.out.split())
     elif name in {"prepare", "show"}:
         together = " ".join(shown.out.split())
         assert r"\x1b]0" in together

@@ -10,7 +10,7 @@ import pytest
 
 from melpatch import only_writer
 from melpatch.data.answers import Answer, question
-from melpatch.errors import ConfigError
+from melpatch.errors import ConfigError, DataError
 from melpatch.search.label_file import open_labels
 
 ASKED = question("/a.wav", 0.0, 1.0, "wren")
@@ -115,3 +115,20 @@ def test_another_file_is_not_written_to(tmp_path):
     ):
         pass
     assert (tmp_path / "l.csv").read_text(encoding="utf-8") == "path,label\na.wav,x\n"
+
+
+def test_labels_that_are_no_text_or_cannot_be_read_are_named_and_kept(tmp_path):
+    path = tmp_path / "l.csv"
+    with open_labels(path) as labels:
+        labels.add([answer()])
+    content = path.read_bytes() + "Käuzchen".encode("latin-1")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"l\.csv: not UTF-8 text"), open_labels(path):
+        pass
+    assert path.read_bytes() == content
+    (tmp_path / "folder.csv").mkdir()
+    with (
+        pytest.raises(DataError, match=r"folder\.csv: cannot be read or written"),
+        open_labels(tmp_path / "folder.csv"),
+    ):
+        pass

@@ -2,8 +2,7 @@
 
 There are five kinds of sound, each played forwards or backwards. Features that ignore time, such as
 a mean spectrum, cannot distinguish a class from its mirror image, and fixed positions carry little
-information: start, length, pitch, rate, timbre, level, tilt, room, background and distracting
-    bursts
+information: start, length, pitch, rate, timbre, level, tilt, room, background and distracting bursts
 have the same distribution for all classes.
 
 =============  =============  ============================================================  ========
@@ -20,8 +19,9 @@ tone_noise     noise_tone     1 steady harmonic tone, then 1 burst of band noise
 import csv
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -43,6 +43,14 @@ Wave = Float[np.ndarray, " sample"]
 Spectrum = Float[np.ndarray, " bin"]
 Gain = Callable[[Spectrum], Spectrum]
 Rng = np.random.Generator
+
+
+class Stretch(NamedTuple):
+    """An event in a long recording: seconds at which it starts and ends, and its class."""
+
+    start: float
+    end: float
+    label: str
 
 
 def _edges(samples: int) -> Wave:
@@ -186,16 +194,20 @@ _SPLITS = ("train", "test", "train", "val", "train", "test", "train", "train", "
 
 def _event(rng: Rng, number: int, samples: int) -> Wave:
     """Return silence with the event of the clip's class, for half to nine tenths of the clip."""
-    sounds, *_ = _PAIRS[number // 2 % len(_PAIRS)]
-    event = sounds(rng, int(samples * rng.uniform(0.5, 0.9)))
-    event /= event.std()
+    event = _sound(rng, number, int(samples * rng.uniform(0.5, 0.9)))
     start = rng.integers(0, samples - len(event))
-    # Odd classes are the mirror images.
-    if number % 2:
-        event = event[::-1]
     wave = np.zeros(samples)
     wave[start : start + len(event)] = event
     return wave
+
+
+def _sound(rng: Rng, number: int, samples: int) -> Wave:
+    """Return an event of a class, by its number, of unit deviation."""
+    sounds, *_ = _PAIRS[number // 2 % len(_PAIRS)]
+    event = sounds(rng, samples)
+    event /= event.std()
+    # Odd classes are the mirror images.
+    return event[::-1] if number % 2 else event
 
 
 def _distraction(rng: Rng, samples: int) -> Wave:
@@ -236,6 +248,43 @@ def scene(seed: int, number: int, seconds: float) -> Wave:
     samples = round(seconds * SAMPLE_RATE)
     wave = _event(rng, number, samples)
     wave += _distraction(rng, samples)
+    return _recorded(rng, wave)
+
+
+def long_scene(
+    seed: int, number: int, seconds: float, labels: Sequence[str]
+) -> tuple[Wave, list[Stretch]]:
+    """Return a recording with several events at 16 kHz in [-1, 1], and where they are.
+
+    Events last 0.6 to 1.5 s, are of levels up to 10 dB apart, and do not overlap: each lies anywhere
+    in its own share of the recording.
+
+    Args:
+        seed: seed of the sounds.
+        number: number of the recording.
+        seconds: its length, at least 2 s for each label.
+        labels: classes of the events, in their order, at least one.
+
+    Raises:
+        ConfigError: it is too short.
+    """
+    check(seconds >= 2 * len(labels), "seconds", seconds, f"{2 * len(labels)} or more")
+    rng = np.random.default_rng((seed, number, len(labels)))
+    wave = np.zeros(round(seconds * SAMPLE_RATE))
+    share = len(wave) // len(labels)
+    stretches = []
+    for place, label in enumerate(labels):
+        length = int(SAMPLE_RATE * rng.uniform(0.6, 1.5))
+        start = place * share + int(rng.integers(0, share - length))
+        level = 10 ** (rng.uniform(-10, 0) / 20)
+        wave[start : start + length] = level * _sound(rng, _LABELS.index(label), length)
+        stretches.append(Stretch(start / SAMPLE_RATE, (start + length) / SAMPLE_RATE, label))
+    return _recorded(rng, wave), stretches
+
+
+def _recorded(rng: Rng, wave: Wave) -> Wave:
+    """Return sounds in a room with a background, at some level."""
+    samples = len(wave)
     wave = _in_room(rng, wave)
     slope = rng.uniform(-6, 0)
     background = _noise(rng, samples, lambda octaves: 10 ** (slope * octaves / 20))
