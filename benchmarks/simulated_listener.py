@@ -271,7 +271,7 @@ def draw(sources: Sequence[Path], out: Path) -> None:
             axes.plot(answers, shares.mean(axis=0), color=colour, linestyle=style, label=name)
             axes.fill_between(answers, low, high, color=colour, alpha=0.15, linewidth=0)
             print(json.dumps(summary(panel, order, trials_of)))
-        axes.set(title=" by ".join(panel), xlabel="answers given", xlim=(0, longest), ylim=(0, 1))
+        axes.set(title=", ".join(panel), xlabel="answers given", xlim=(0, longest), ylim=(0, 1))
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel("share of the rare calls found")
     all_axes[0].legend(loc="upper left", fontsize=8)
