@@ -9,6 +9,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -147,7 +148,7 @@ def from_dict(
         raise ConfigError(
             f"{where}: unknown key {shortened(unknown[0])}; known: {', '.join(fields)}"
         )
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     values: dict[str, Any] = {}
     for key, value in data.items():
         folder = fields[key].metadata.get("registry")
@@ -164,6 +165,13 @@ def from_dict(
     # A check may compute with numbers that are out of all range.
     except (TypeError, ValueError, ArithmeticError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+# Cached, since a set of shards has a hundred thousand entries of one class.
+@lru_cache(256)
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields."""
+    return typing.get_type_hints(cls)
 
 
 def _piece_from_dict(folder: str, data: Any, where: str, *, trust_code: bool) -> Any:

@@ -272,6 +272,7 @@ def test_no_float64_reaches_the_device(config):
     assert torch.float64 not in dtypes.on_device
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_agrees_with_the_cpu():
     wave, lengths = torch.from_numpy(sound(32000)).repeat(3, 1), torch.tensor([32000, 300, 9000])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from math import inf
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy as np
 from melpatch.counted import agreeing, counted
 from melpatch.data.parquet import is_parquet
 from melpatch.data.remote import remote_sizes
-from melpatch.data.row import Row
 from melpatch.data.row_columns import RowColumns
 from melpatch.errors import AudioError
 from melpatch.progress import notice
@@ -35,14 +35,13 @@ def unavailable_rows(rows: RowColumns) -> dict[int, AudioError]:
     sizes = np.zeros(len(clips.files))
     units = np.zeros(len(clips.files), bool)
     _, firsts = np.unique(clips.file[packed], return_index=True)
-    for number in packed[firsts].tolist():
-        row = rows[number]
-        file = clips.file[number]
-        shown[file] = row.url or str(row.path)
+    for file in clips.file[packed[firsts]].tolist():
+        path, url = Path(clips.files[file]), clips.urls.get(file, "")
+        shown[file] = url or str(path)
         if shown[file] not in shards:
-            shards[shown[file]] = _shard_size(row, shown[file], folders)
+            shards[shown[file]] = _shard_size(path, url, folders)
         sizes[file] = shards[shown[file]].size
-        units[file] = is_parquet(row.path)
+        units[file] = is_parquet(path)
     # Rows of Parquet are no bytes: they need a file that is not empty.
     ends = np.where(units[clips.file], 1, clips.packed[:, 0] + clips.packed[:, 1])
     beyond = packed[ends[packed] > sizes[clips.file[packed]]]
@@ -53,11 +52,11 @@ def unavailable_rows(rows: RowColumns) -> dict[int, AudioError]:
     return errors
 
 
-def _shard_size(row: Row, shown: str, folders: dict[str, dict[str, int] | None]) -> _ShardSize:
-    """Return the size of a row's shard, from the listing of its folder if it is remote."""
+def _shard_size(path: Path, url: str, folders: dict[str, dict[str, int] | None]) -> _ShardSize:
+    """Return the size of a shard, from the listing of its folder if it is remote."""
     size: float = 0
-    if row.url:
-        folder, _, name = row.url.rpartition("/")
+    if url:
+        folder, _, name = url.rpartition("/")
         if folder not in folders:
             folders[folder] = remote_sizes(folder)
         listed = folders[folder]
@@ -65,9 +64,9 @@ def _shard_size(row: Row, shown: str, folders: dict[str, dict[str, int] | None])
         size = inf
         if listed is not None:
             size = listed.get(name, 0)
-    elif row.path.is_file():
-        size = row.path.stat().st_size
+    elif path.is_file():
+        size = path.stat().st_size
     reason = "does not exist, or is empty"
     if size:
         reason = f"is truncated: only {size:.0f} bytes are there"
-    return _ShardSize(size, AudioError(shown, reason, "copy it again, or pack it again"))
+    return _ShardSize(size, AudioError(url or str(path), reason, "copy it again, or pack it again"))
