@@ -148,7 +148,7 @@ def from_dict(
         raise ConfigError(
             f"{where}: unknown key {shortened(unknown[0])}; known: {', '.join(fields)}"
         )
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     values: dict[str, Any] = {}
     for key, value in data.items():
         folder = fields[key].metadata.get("registry")
@@ -169,7 +169,7 @@ def from_dict(
 
 # Cached, since a set of shards has a hundred thousand entries of one class.
 @lru_cache(256)
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     """Return the types of a dataclass's fields."""
     return typing.get_type_hints(cls)
 
