@@ -27,8 +27,8 @@ def summary(config):
         (WORDS, 120.0, False, ("ssast", "nano", 1.0, 48)),
         (WORDS, 1800.0, False, ("ssast", "tiny", 1.0, 48)),
         (DIGITS, 120.0, False, ("ssast", "nano", 0.42, 48)),
-        (BIRDS, 120.0, False, ("maskspec", "nano", 2.0, 48)),
-        (BIRDS, None, False, ("maskspec", "tiny", 2.0, 48)),
+        (BIRDS, 120.0, False, ("maskspec", "nano", 2.0, 16)),
+        (BIRDS, None, False, ("maskspec", "tiny", 2.0, 16)),
         (BIRDS, 7200.0, True, ("maskspec", "tiny", 10.0, 9)),
     ],
 )
