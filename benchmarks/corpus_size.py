@@ -127,7 +127,7 @@ def write_shards(folder: Path, clips: int, config: Config) -> Path:
             shard, place = divmod(number, config.per_shard)
             # Keys are sorted, as those of a packed corpus are.
             cells = shard_name(shard), labels_of(number, config.labels), "train", "0.0", "5.0"
-            more = str(number << 40), "", str(512 + size * place), str(size), "7"
+            more = str(number << 32), "", str(512 + size * place), str(size), "7"
             file.write(f"{','.join((*cells, *more))}\r\n")
     shards = []
     for number, first in enumerate(range(0, clips, config.per_shard)):
