@@ -59,7 +59,7 @@ def test_a_spec_is_a_file_or_a_shipped_one(tmp_path):
     assert read_spec("pretext") == shipped()["pretext"]
     with pytest.raises(
         ConfigError,
-        match="spec = 'nope'; allowed: a TOML file, or one of alignment, corruption-share",
+        match="spec = 'nope'; allowed: a TOML file, or one of alignment, augmentations",
     ):
         read_spec("nope")
     with pytest.raises(ConfigError, match=r"nope\.toml: cannot be read"):
