@@ -61,8 +61,8 @@ def evaluate_events(
     thresholds = np.full(len(model.labels), 0.5) if learnt is None else learnt
     paths = dict.fromkeys(clip.path for clip in load_corpus(truth).clips)
     events = {}
-    found = model.predict_many(paths, hop=hop, batch_size=batch_size, workers=workers)
-    for path, answers in found:
+    recordings = model.predict_many(paths, hop=hop, batch_size=batch_size, workers=workers)
+    for path, answers in recordings:
         windows = [answers] if isinstance(answers, Prediction) else answers
         times = np.array([[window.start, window.end] for window in windows])
         values = np.array([[*window.probabilities.values()] for window in windows], dtype=float)
