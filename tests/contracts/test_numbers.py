@@ -42,6 +42,8 @@ def instance_of(kind):
         required["out"] = Path("x")
     if "recordings" in hints:
         required["recordings"] = something(hints["recordings"])
+    if "true_events" in hints and "events" not in hints:
+        required |= {"true_events": ("x",), "hop": 0.5}
     return kind(**required)
 
 

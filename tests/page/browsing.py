@@ -65,6 +65,7 @@ def rows_of(page):
 
 def answer(page):
     """Answer the clip in focus by a key, as a listener who is right; return its row, confirmed."""
+    page.wait_for_selector(".card:focus")
     row, path = page.evaluate("[document.activeElement.dataset.row, document.activeElement.title]")
     is_low = "/low-" in path
     page.keyboard.press("y" if is_low else "n")

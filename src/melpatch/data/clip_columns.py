@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import overload
+from typing import SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -59,10 +59,10 @@ class ClipColumns(Sequence[Clip]):
         return len(self.keys)
 
     @overload
-    def __getitem__(self, number: int) -> Clip: ...
+    def __getitem__(self, number: SupportsIndex) -> Clip: ...
     @overload
     def __getitem__(self, number: slice) -> "ClipColumns": ...
-    def __getitem__(self, number: int | slice) -> "Clip | ClipColumns":
+    def __getitem__(self, number: SupportsIndex | slice) -> "Clip | ClipColumns":
         if isinstance(number, slice):
             return self.take(np.arange(len(self))[number])
         number = range(len(self))[number]
