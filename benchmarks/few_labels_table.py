@@ -42,7 +42,7 @@ def chosen(record: dict[str, Any]) -> Chosen:
     val = np.array(record["val"])
     kept = np.concatenate([of_class(val, label, sizes) for label in range(len(sizes))])
     evaluations = [np.array(predicted) for predicted in record["evaluations"]]
-    scores = [recalls(val[kept], found[kept]).mean() for found in evaluations]
+    scores = [recalls(val[kept], predicted[kept]).mean() for predicted in evaluations]
     best = evaluations[int(np.argmax(scores))]
     return Chosen(np.array(record["test"]), best[len(val) :], sizes)
 
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
             each = [scores(run) for run in runs]
             line = {"data": data, "sizes": sizes, "variant": variant, "seeds": sorted(by_seed)}
             line |= {
-                name: round(float(np.mean([one[name] for one in each])), 3) for name in each[0]
+                name: round(float(np.mean([trial[name] for trial in each])), 3) for name in each[0]
             }
             base = variants.get("linear equal" if variant.startswith("linear") else "plain", {})
             if base and base is not by_seed:

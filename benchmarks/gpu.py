@@ -171,7 +171,7 @@ def start(command: Sequence[str]) -> "subprocess.Popen[str]":
 def records_in(output: str) -> list[dict[str, Any]]:
     """Return the JSON objects that begin a line of an output."""
     decoder = json.JSONDecoder()
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     place = 0
     while place < len(output):
         if output[place] == "{":
@@ -180,12 +180,12 @@ def records_in(output: str) -> list[dict[str, Any]]:
             except ValueError:
                 end = place + 1
             else:
-                found.append(value)
+                results.append(value)
             place = end
         # On to the next line.
         following = output.find("\n", place)
         place = len(output) if following < 0 else following + 1
-    return found
+    return results
 
 
 def summarise(out: Path, names: Sequence[str]) -> None:

@@ -134,7 +134,7 @@ def in_turns(
                 vectors[name], cpu, peaks[name] = taken
                 if number:
                     seconds[name].append(cpu / len(files))
-    ratios = [one / other for one, other in zip(*seconds.values(), strict=True)]
+    ratios = [ours / theirs for ours, theirs in zip(*seconds.values(), strict=True)]
     record: dict[str, Any] = {
         "ratio": [round(value, 3) for value in (median(ratios), min(ratios), max(ratios))]
     }
@@ -164,9 +164,9 @@ def take(name: str, files: list[Path], batch_size: int) -> tuple[np.ndarray, flo
     return vectors, time.process_time() - began, round(peak_mib(resource.RUSAGE_SELF))
 
 
-def least_cosine(one: np.ndarray, other: np.ndarray) -> float:
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return float(((one * other).sum(axis=1) / lengths).min())
+def least_cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return float(((ours * theirs).sum(axis=1) / lengths).min())
 
 
 def write_sounds(folder: Path, clips: int) -> list[Path]:

@@ -187,9 +187,9 @@ def trials(
         with open_labels(labels) as file:
             index = Index(folder)
             listener = Listener(Session(index, file, model_of(index)), calls, config, random)
-            found = listener.listen(order)
+            answers_until = listener.listen(order)
         facts_of_order = {"order": order, "calls": len(listener.reachable), "rows": len(index)}
-        yield {**facts, **facts_of_order, "found_after": found}
+        yield {**facts, **facts_of_order, "found_after": answers_until}
 
 
 class Listener:
@@ -223,7 +223,7 @@ class Listener:
         """Return the number of answers at which each further call was found."""
         self._session.answer(self._known, RARE, "yes", WHO)
         missing = self.reachable[1:]
-        found = []
+        answers_until = []
         most = len(self._searched) if order == "random" else self._config.most
         for count, row in enumerate(self._rows(order), start=1):
             has = any(row in own for own in self.reachable)
@@ -233,10 +233,10 @@ class Listener:
             if has and says:
                 new = [own for own in missing if row in own]
                 missing = [own for own in missing if row not in own]
-                found += [count] * len(new)
+                answers_until += [count] * len(new)
             if count == most or not missing:
                 break
-        return found
+        return answers_until
 
     def _rows(self, order: str) -> Iterator[int]:
         """Yield the rows that are answered, in their order."""
@@ -280,8 +280,8 @@ def draw(sources: Sequence[Path], out: Path) -> None:
 
 def share(trial: dict[str, list[int] | int], answers: np.ndarray) -> np.ndarray:
     """Return the share of the further calls that were found after each number of answers."""
-    found = np.searchsorted(np.array(trial["found_after"]), answers, side="right")
-    shares: np.ndarray = found / (np.array(trial["calls"]) - 1)
+    calls = np.searchsorted(np.array(trial["found_after"]), answers, side="right")
+    shares: np.ndarray = calls / (np.array(trial["calls"]) - 1)
     return shares
 
 
@@ -299,9 +299,9 @@ def summary(panel: tuple[str, str], order: str, own: Sequence[dict]) -> dict[str
 
 def needed_for(trial: dict, part: float) -> float:
     """Return the answers until a part of the further calls is found; infinite if it is not."""
-    found = trial["found_after"]
+    answers_until = trial["found_after"]
     number = int(np.ceil(part * (trial["calls"] - 1)))
-    return float(found[number - 1]) if len(found) >= number else np.inf
+    return float(answers_until[number - 1]) if len(answers_until) >= number else np.inf
 
 
 def interval(

@@ -51,7 +51,11 @@ FLOORS = {
         {"arguments"},
     ],
     "audio and networks": [{"audio", "nn"}],
-    "data and encoders": [{"data", "checkpoint", "encoders"}, {"datasets", "weight_files", "hub"}],
+    "data and encoders": [
+        {"data", "checkpoint", "encoders"},
+        {"datasets", "weight_files", "hub"},
+        {"handed_over"},
+    ],
     "objectives and weights": [{"objectives"}, {"interop"}],
     "training": [{"training"}],
     # A search is over what a run computes; the heads that people teach are kept as evaluation keeps probes.

@@ -226,6 +226,12 @@ def test_two_people_are_given_different_clips(page):
     assert not ann & bo
 
 
+def test_somebody_who_asks_about_another_label_is_kept_from_no_clip(page):
+    ann = {card["row"] for card in next_cards(page, "random", 6, who="ann")}
+    bo = {card["row"] for card in next_cards(page, "random", 6, who="bo", label="high")}
+    assert ann == bo
+
+
 def test_figures_are_of_the_test_clips_alone(page, session):
     assert post(page, "figures", label="low")["figures"] is None
     taught(page)

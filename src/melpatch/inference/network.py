@@ -22,6 +22,7 @@ from melpatch.nn.summaries import step_summaries, summarise
 from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
 from melpatch.progress import notice
+from melpatch.rng import normal, stream
 
 Precision = Literal["auto", "fastest", "32-true", "bf16-mixed"]
 """Arithmetic of a trained network. "auto" is bf16-mixed on a GPU with bf16 hardware, as in
@@ -222,10 +223,9 @@ class Network:
 
     def _measure(self) -> Measured:
         """Return how long a second of noise takes in either arithmetic, and how far they agree."""
-        noise = torch.randn(1, self.sample_rate, generator=torch.Generator().manual_seed(0))
-        batch = Batch(
-            0.1 * noise, torch.tensor([self.sample_rate]), torch.zeros(1, dtype=torch.int64)
-        )
+        key = torch.zeros(1, dtype=torch.int64)
+        noise = normal(stream(0, "noise to measure", key, 0), self.sample_rate)
+        batch = Batch(0.1 * noise, torch.tensor([self.sample_rate]), key)
         pooling = self.resolve_pooling(None)
 
         def vectors(precision: Precision) -> Float[Tensor, "clip dim"]:

@@ -32,7 +32,7 @@ from melpatch.training.run import Run
 WAYS = ("likely", "unsure", "far", "random", "test")
 """How the next clips are chosen: most likely to have the label, least sure, farthest from all that
 was answered, at random, or at random among those kept to test."""
-_RESERVED_SECONDS = 60.0  # for which a clip that one person was given is not given to another
+_RESERVED_SECONDS = 60.0  # for which a clip that one person was asked about is asked nobody else
 _MOST_QUERIES = 16  # clips with a label, the latest, that others are compared with
 _AT_ONCE = 16  # answered clips that all others are compared with
 _THRESHOLDS = np.round(np.linspace(0.02, 0.98, 49), 2)
@@ -79,7 +79,8 @@ class Session:
         self._random = random_order(len(index), "random")
         self._rank = np.empty(len(index), np.float32)
         self._rank[self._random] = -np.arange(len(index), dtype=np.float32)
-        self._given: dict[int, tuple[str, float]] = {}
+        # By label and row: who was asked, and when.
+        self._given: dict[tuple[str, int], tuple[str, float]] = {}
         self._taught: dict[str, Taught] = {}
         self._scores: dict[str, tuple[int, np.ndarray]] = {}
         self._settled: dict[Question, Answer] = {}
@@ -194,7 +195,7 @@ class Session:
             usable[self._unavailable(label, who)] = -np.inf
             hits = self._first_per_recording(usable, count)
             for clip in hits:
-                self._given[clip.row] = (who, time.monotonic())
+                self._given[label, clip.row] = (who, time.monotonic())
             if shown is not None:
                 hits = [clip._replace(score=float(shown[clip.row])) for clip in hits]
             elif chosen in ("random", "test"):
@@ -202,14 +203,18 @@ class Session:
             return chosen, self.cards(hits)
 
     def _unavailable(self, label: str, who: str) -> list[int]:
-        """Return the rows that have an answer to a label, or that somebody else was just given."""
+        """Return the rows that have an answer to a label, or about which somebody else was just asked."""
         answered = [
             row
             for asked in self._settled
             if asked.label == label and (row := self._rows[asked]) is not None
         ]
         since = time.monotonic() - _RESERVED_SECONDS
-        others = [row for row, (to, at) in self._given.items() if to != who and at > since]
+        others = [
+            row
+            for (asked_label, row), (to, at) in self._given.items()
+            if asked_label == label and to != who and at > since
+        ]
         return answered + others
 
     def _first_per_recording(self, scores: np.ndarray, count: int) -> list[Hit]:

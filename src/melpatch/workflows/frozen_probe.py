@@ -97,18 +97,16 @@ def probe_encoder(
         batch_size=training.loader.batch_size,
         workers=training.loader.workers,
     )
-    labels = training.labels
     multi_label = training.objective.multi_label
 
     def inputs(part: Corpus) -> ProbeInputs:
         if isinstance(probe, TokenProbe):
-            return probe_inputs(features.tokens(part), part, labels)
-        return probe_inputs(features.vectors(part, probe.pooling), part, labels)
+            return probe_inputs(features.tokens(part), part, training.labels)
+        return probe_inputs(features.vectors(part, probe.pooling), part, training.labels)
 
     learnt = inputs(train)
     held_out = None if val is None else inputs(val)
-    # Only the softmax of a linear probe has weights.
-    class_weights: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()  # only the softmax of a linear probe has some
     if isinstance(probe, LinearProbe) and not multi_label:
         class_weights = class_weights_of_probe(training, learnt.features.clips)
     fitted = on_rank_zero(
