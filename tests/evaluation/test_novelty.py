@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from melpatch.evaluation.novelty import fit_novelty
+from melpatch.inference.novelty import clips_needed, is_novel
 
 
 def drawn(clips, dim=12, seed=0):
@@ -91,3 +92,18 @@ def test_it_is_the_same_after_it_was_kept():
 def test_few_clips_say_nothing():
     assert fit_novelty(drawn(20), drawn(7)) is None
     assert fit_novelty(drawn(7), drawn(20)) is None
+
+
+@pytest.mark.parametrize("false_alarms", [0.01, 0.05, 1 / 3, 0.5])
+def test_the_least_clips_with_which_any_is_novel_are_just_enough(false_alarms):
+    needed = clips_needed(false_alarms)
+    # The highest rank among n validation clips, as float32 keeps it.
+    highest = np.array([needed - 1, needed, needed + 1]) / np.array(
+        [needed, needed + 1, needed + 2]
+    )
+    assert is_novel(highest.astype(np.float32), false_alarms).tolist() == [False, True, True]
+
+
+def test_without_false_alarms_nothing_is_novel():
+    assert not is_novel(np.array([0.5, 1.0]), 0.0).any()
+    assert is_novel(np.array([0.949, 0.95])).tolist() == [False, True]

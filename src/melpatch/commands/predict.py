@@ -5,7 +5,6 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BufferedIOBase
-from math import ceil
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +21,7 @@ from melpatch.evaluation.majority import listed
 from melpatch.inference.jobs import InferenceConfig, inference_job
 from melpatch.inference.live import microphone_blocks, piped_blocks, predict_live
 from melpatch.inference.model import Model, load
-from melpatch.inference.novelty import NONE_OF_THESE
+from melpatch.inference.novelty import FALSE_ALARMS, NONE_OF_THESE, clips_needed, is_novel
 from melpatch.inference.tables import Column
 from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
@@ -39,8 +38,6 @@ from melpatch.workflows.kept_weights import read_validation
 TOGETHER = True
 _ENOUGH = 10  # recordings, or recordings per class, from which on missing classes are told
 _PIPE = "-"
-_ROUNDING = 1e-6
-"""By how much a share in float32 may be off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ class Config(EventConfig, InferenceConfig):
     threshold: float | None = None
     """Lowest probability of a label that is given; by default that of each class which the run has
     learnt on validation clips, or else 0.5 of a multi-label model."""
-    false_alarms: float = 0.05
+    false_alarms: float = FALSE_ALARMS
     """Share of clips like the training ones that may be called none of these, without a label; 0
     never does. It is for a calibrated run, which has seen validation clips."""
 
@@ -175,9 +172,8 @@ def _listen(config: Config, model: Model) -> None:
         for answer in predict_live(model, blocks, rate):
             p = np.array([[*answer.probabilities.values()]])
             (label,) = assigned_labels(p, model.labels, thresholds, multi_label=multi_label)
-            alarm = 1 - config.false_alarms - _ROUNDING
-            unknown = answer.novelty is not None and answer.novelty >= alarm
-            is_unknown = bool(config.false_alarms and unknown)
+            rank = answer.novelty
+            is_unknown = rank is not None and bool(is_novel(rank, config.false_alarms))
             notes = [*["silent"] * answer.silent, *[NONE_OF_THESE] * is_unknown]
             row = [f"{answer.start:.3f}", f"{answer.end:.3f}", "" if is_unknown else label]
             row += [f"{p.max():.6g}", "; ".join(notes), *(f"{value:.6g}" for value in p[0])]
@@ -248,9 +244,9 @@ def _columns(config: Config, model: Model, assigned: Bool[np.ndarray, " label"])
     novelty = None if model.calibration is None else model.calibration.novelty
 
     def unknown(rows: np.ndarray) -> np.ndarray:
-        if novelty is None or not config.false_alarms:
+        if novelty is None:
             return np.zeros(len(rows), dtype=bool)
-        return np.asarray(rows["values"][:, number] >= 1 - config.false_alarms - _ROUNDING)
+        return is_novel(rows["values"][:, number], config.false_alarms)
 
     def labels(rows: np.ndarray) -> np.ndarray:
         probabilities = rows["values"][:, :number]
@@ -313,7 +309,7 @@ def _warn_of_few(config: Config, model: Model) -> None:
     if novelty is None or not config.false_alarms:
         return
     clips = len(novelty.held_out)
-    needed = ceil(1 / config.false_alarms - _ROUNDING) - 1
+    needed = clips_needed(config.false_alarms)
     if clips < needed:
         notice(
             f"nothing is called {NONE_OF_THESE}: {config.run} was calibrated on "

@@ -2,17 +2,39 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 NONE_OF_THESE = "none of these"
 """What is said of a clip that is too unlike the training clips."""
+FALSE_ALARMS = 0.05
+"""Share of clips like the training ones that are called so, unless told otherwise."""
 _PREFIX = "novelty."
 _SHORTEST = 1e-9
 """The least squared length, in case that it is 0 or less by rounding."""
+_ROUNDING = 1e-6
+"""By how much a share in float32 may be off."""
+
+
+def is_novel(
+    ranks: Float[np.ndarray, "*clip"] | float, false_alarms: float = FALSE_ALARMS
+) -> Bool[np.ndarray, "*clip"]:
+    """Return whether clips are none of the classes.
+
+    Args:
+        ranks: how novel they are, see :meth:`Novelty.ranks`.
+        false_alarms: share of clips like the training ones that may be called so; 0: none is.
+    """
+    return np.asarray((false_alarms > 0) & (np.asarray(ranks) >= 1 - false_alarms - _ROUNDING))
+
+
+def clips_needed(false_alarms: float) -> int:
+    """Return the least number of validation clips with which any clip can be novel."""
+    return ceil(1 / false_alarms - _ROUNDING) - 1
 
 
 @dataclass(frozen=True)

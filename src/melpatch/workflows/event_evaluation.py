@@ -13,14 +13,13 @@ from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError
 from melpatch.inference.events import EventRule, find_events, frame_scores
 from melpatch.inference.model import load
+from melpatch.inference.novelty import is_novel
 from melpatch.inference.results import Prediction
 from melpatch.objectives.classify import Classify
 from melpatch.workflows.events import score_events
 
 EVENTS = "events.json"
 """The scores of events, beside the folders of protocols."""
-_UNKNOWN = 0.95 - 1e-6
-"""Novelty from which a window is like none of the classes, as ``melpatch predict`` has it by default."""
 
 
 def evaluate_events(
@@ -37,7 +36,7 @@ def evaluate_events(
     """Return the scores of the events found in the recordings that have true ones, and write them.
 
     Thresholds are those that the run has learnt on validation clips, or 0.5. Windows that are silent
-    or like none of the classes have no score.
+    or like none of the classes, at predict's default of false alarms, have no score.
 
     Args:
         run: a classifier.
@@ -66,7 +65,8 @@ def evaluate_events(
         windows = [answers] if isinstance(answers, Prediction) else answers
         times = np.array([[window.start, window.end] for window in windows])
         values = np.array([[*window.probabilities.values()] for window in windows], dtype=float)
-        values[[window.silent or (window.novelty or 0) >= _UNKNOWN for window in windows]] = 0.0
+        novel = is_novel(np.array([window.novelty or 0.0 for window in windows]))
+        values[novel | [window.silent for window in windows]] = 0.0
         frames = frame_scores(times[:, 0], times[:, 1], values, hop)
         events[str(path)] = find_events(frames, model.labels, thresholds, rule)
     scores = score_events(events, truth, model.labels)

@@ -38,9 +38,9 @@ async function likeFile(file) {
   const response = await fetch(`api/query?name=${encodeURIComponent(file.name)}`, {
     method: "POST", headers: { "content-type": "application/octet-stream" }, body: file,
   });
-  const found = await answerOf(response);
-  const part = found.whole ? "" : `the first ${found.seconds.toFixed(0)} s of `;
-  show(found.cards, `like ${part}${file.name}`);
+  const hits = await answerOf(response);
+  const part = hits.whole ? "" : `the first ${hits.seconds.toFixed(0)} s of `;
+  show(hits.cards, `like ${part}${file.name}`);
   say("");
 }
 
