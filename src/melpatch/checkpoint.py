@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
@@ -69,7 +69,7 @@ def copied(value: Any) -> Any:
 
 
 def load_weights(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file.
+    """Return the tensors of a safetensors file, each in memory of its own.
 
     Args:
         path: the file.
@@ -85,7 +85,7 @@ def load_weights(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
         )
     try:
         _require_small_header(path)
-        state: dict[str, Tensor] = load_file(path)
+        state = _read(path)
     except OSError as error:
         let_pass(error)
         raise CheckpointError(
@@ -107,6 +107,13 @@ def load_weights(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
     if finite:
         require_finite(state, path)
     return state
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    # A mapped file would stay in memory beside the copies, and change if somebody writes over it.
+    # The copies are aligned as all tensors of torch, on which the last bit of a product may depend.
+    with safe_open(path, framework="pt", backend="pread") as file:
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
 def _require_small_header(path: Path) -> None:
@@ -146,8 +153,12 @@ def require_finite(state: Mapping[str, Tensor], source: object) -> None:
 def load_into(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load weights into a module, which must have the same names, shapes and kinds of numbers.
 
+    A module that was built without weights (:mod:`melpatch.training.unfilled`) keeps tensors that
+    fit it as they are, so do not change them afterwards; another one gets copies.
+
     Raises:
-        ConfigError: they do not fit; the message names the first that does not.
+        ConfigError: they do not fit; the message names the first that does not. A module without
+            weights may then still lack some.
     """
     own = module.state_dict()
     for name, value in state.items():
@@ -155,9 +166,29 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             continue
         wanted = "floats" if own[name].is_floating_point() else "whole numbers"
         raise ConfigError(f"{name} holds {value.dtype} numbers instead of {wanted}")
+    unfilled = any(value.is_meta for value in own.values())
+    if unfilled:
+        state = _to_keep(state, own)
     try:
-        module.load_state_dict(dict(state))
+        module.load_state_dict(dict(state), assign=unfilled)
     except RuntimeError as error:
         # torch lists one mismatch per line; the last one is enough for an error of one line.
         last = str(error).splitlines()[-1].strip()
         raise ConfigError(shortened(last, 300, typed=True)) from error
+
+
+def _to_keep(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in the types of a module's own, no two of which share memory."""
+    kept = {}
+    memory = set()
+    for name, value in state.items():
+        storage = value.untyped_storage()
+        whole = value.is_contiguous() and storage.nbytes() == value.nbytes
+        dtype = own[name].dtype if name in own else value.dtype
+        if value.dtype == dtype and whole and storage.data_ptr() not in memory:
+            memory.add(storage.data_ptr())
+            kept[name] = value.detach()
+        else:
+            copy = value.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+            kept[name] = copy
+    return kept

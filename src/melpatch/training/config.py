@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from melpatch.objectives.base import Objective
 from melpatch.rng import seeded
 from melpatch.schedules import Schedule
 from melpatch.training.size import require_weights_fit
+from melpatch.training.unfilled import without_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,17 +222,35 @@ def build(config: RunConfig) -> Objective:
         ConfigError: it has more weights than the memory holds, or settings do not go together.
     """
 
-    def build_once() -> Objective:
-        with seeded(config.seed, "weights"):
-            front_end = LogMel(config.front_end)
-            encoder: Encoder = owner(config.encoder)(config.encoder, config.front_end.n_mels)
-            objective: Objective = owner(config.objective)(
-                config.objective, front_end, encoder, config.labels, config.seed
-            )
-        return objective
+    require_weights_fit(partial(_built, config))
+    return _built(config)
 
-    require_weights_fit(build_once)
-    return build_once()
+
+def build_unfilled(config: RunConfig) -> Objective:
+    """Build the objective of a config for weights that are then loaded; see :mod:`melpatch.training.unfilled`.
+
+    What is loaded must hold all of its weights. An encoder or objective outside melpatch is built
+    as by :func:`build`, since it may compute with the weights that it draws.
+
+    Raises:
+        ConfigError: see :func:`build`.
+    """
+    pieces = (owner(config.encoder), owner(config.objective))
+    if not all(piece.__module__.startswith("melpatch.") for piece in pieces):
+        return build(config)
+    require_weights_fit(partial(_built, config))
+    with without_weights():
+        return _built(config)
+
+
+def _built(config: RunConfig) -> Objective:
+    with seeded(config.seed, "weights"):
+        front_end = LogMel(config.front_end)
+        encoder: Encoder = owner(config.encoder)(config.encoder, config.front_end.n_mels)
+        objective: Objective = owner(config.objective)(
+            config.objective, front_end, encoder, config.labels, config.seed
+        )
+    return objective
 
 
 def objective_names(*, with_labels: bool) -> Sequence[str]:

@@ -7,16 +7,15 @@ embeddings of its patches. What else a network keeps for the backward pass depen
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from melpatch.config import check
 from melpatch.errors import ConfigError, MelpatchError
 from melpatch.machine import memory_bytes
 from melpatch.objectives.base import Objective, Plan
+from melpatch.training.unfilled import WithoutDrawing
 
 _BYTES = 4  # of a float32
 # A weight that is trained has a gradient and two moments beside it.
@@ -24,22 +23,6 @@ _TRAINED_BYTES = 4 * _BYTES
 _GIB = 1 << 30
 _OVERFLOW = re.compile(r"overflow|too large|too big|invalid (size|shape)|negative dimension", re.I)
 _SMALLER = "give a smaller --size, or smaller numbers in [encoder] and [objective]"
-
-
-class _WithoutDrawing(TorchFunctionMode):
-    """Leaves tensors as they are that would be filled with random numbers.
-
-    On the meta device there is nothing to fill, but torch imports its compiler to do so, for 2 s.
-    """
-
-    _drawing = (Tensor.normal_, Tensor.uniform_)
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func in self._drawing:
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 def require_weights_fit(build: Callable[[], nn.Module]) -> None:
@@ -55,7 +38,7 @@ def require_weights_fit(build: Callable[[], nn.Module]) -> None:
     if memory is None:
         return
     try:
-        with torch.device("meta"), _WithoutDrawing():
+        with torch.device("meta"), WithoutDrawing():
             weights = _count(build())
     except MelpatchError:
         raise

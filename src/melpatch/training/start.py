@@ -22,7 +22,7 @@ from melpatch.data.segments import crop
 from melpatch.errors import ConfigError, DataError
 from melpatch.objectives.base import Objective, Plan
 from melpatch.progress import notice
-from melpatch.training.config import RunConfig, build, read_settings
+from melpatch.training.config import RunConfig, build_unfilled, read_settings
 from melpatch.training.foreign import Given, open_foreign
 from melpatch.weight_files import is_weights, require_weights
 
@@ -189,7 +189,7 @@ def load_run(
     if (folder / "config.json").exists() and not (folder / "config.toml").exists():
         require_weights(str(folder))
     config = read_settings(folder, trust_code=trust_code)
-    objective = build(config)
+    objective = build_unfilled(config)
     state = load_weights(folder / "model.safetensors")
     try:
         load_into(objective, state)

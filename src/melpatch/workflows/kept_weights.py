@@ -24,7 +24,7 @@ from melpatch.inference.model import Model
 from melpatch.opening import read_json, reading
 from melpatch.progress import notice
 from melpatch.training.checkpoints import Progress
-from melpatch.training.config import RunConfig, build
+from melpatch.training.config import RunConfig, build_unfilled
 from melpatch.training.run import Run
 from melpatch.workflows.label_settings import selection_metric
 from melpatch.workflows.validation import Validation
@@ -154,7 +154,7 @@ def read_validation(folder: Path) -> dict[str, Any] | None:
 def _predictions(run: Run, val: Corpus, metric: str) -> ClipTable:
     # Wait for the weights, which rank 0 writes.
     barrier()
-    objective = build(run.config)
+    objective = build_unfilled(run.config)
     load_into(objective, load_weights(run.folder / "model.safetensors"))
     with torch.inference_mode():
         return Validation(val, run.config, metric).table(Model(run.config, objective).objective)
