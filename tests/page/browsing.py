@@ -82,3 +82,17 @@ def drag(page, box, places):
     for point in points[1:]:
         page.mouse.move(*point, steps=3)
     page.mouse.up()
+
+
+def drag_file(page, kind, path=None):
+    """Let something be dragged into the page, or dropped onto it: a file, or without one a word.
+
+    Args:
+        page: the page.
+        kind: dragEnter, dragOver or drop, as the browser's own protocol names them.
+        path: the file.
+    """
+    words = [{"mimeType": "text/plain", "data": "no file"}]
+    data = {"items": [] if path else words, "files": [str(path)] if path else []}
+    event = {"type": kind, "x": 300, "y": 300, "data": data | {"dragOperationsMask": 1}}
+    page.context.new_cdp_session(page).send("Input.dispatchDragEvent", event)

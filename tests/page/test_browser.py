@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from journeys.three_sounds import read_table, write_sound
-from page.browsing import answer, chosen, drag, open_page, rows_of, serving, wait
+from page.browsing import answer, chosen, drag, drag_file, open_page, rows_of, serving, wait
 
 from melpatch.search.index import Index
 
@@ -155,6 +155,32 @@ def test_a_file_of_ones_own_is_a_query(page, tmp_path):
     page.set_input_files("#file", tmp_path / "notes.txt")
     page.wait_for_selector("#notice.error")
     assert "notes.txt: " in page.inner_text("#notice")
+
+
+def test_a_file_is_dropped_onto_the_page(page, tmp_path):
+    mine = write_sound(tmp_path / "mine.wav", "high", 1.0, seed=99)
+    marked = "document.body.classList.contains('dropping')"
+    drag_file(page, "dragEnter", mine)
+    drag_file(page, "dragOver", mine)
+    wait(page, marked)
+    # Carried off, which the browser's protocol has no event for, and brought back.
+    page.evaluate("document.body.dispatchEvent(new DragEvent('dragleave', { bubbles: true }))")
+    assert not page.evaluate(marked)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        drag_file(page, kind, mine)
+    chosen(page, "like mine.wav")
+    assert not page.evaluate(marked)
+    assert "/high-" in page.evaluate("document.activeElement.title")
+    # Neither a word nor a folder is a query, and the page does not leave for them.
+    shown = rows_of(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        drag_file(page, kind)
+    assert not page.evaluate(marked)
+    assert rows_of(page) == shown
+    for kind in ("dragEnter", "dragOver", "drop"):
+        drag_file(page, kind, tmp_path)
+    page.wait_for_selector("#notice.error")
+    assert page.inner_text("#notice") == f"{tmp_path.name}: cannot be read; give one sound file"
 
 
 def test_a_training_is_seen_again_after_a_reload_and_stopped(page):

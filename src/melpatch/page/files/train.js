@@ -35,6 +35,10 @@ async function stop() { showTraining(await ask("api/stop", {})); }
 
 async function likeFile(file) {
   say(`looking for what sounds like ${file.name}`);
+  // Of a folder, or a file that is gone, sending would say only that it failed.
+  await file.slice(0, 1).arrayBuffer().catch(() => {
+    throw new Error(`${file.name}: cannot be read; give one sound file`);
+  });
   const response = await fetch(`api/query?name=${encodeURIComponent(file.name)}`, {
     method: "POST", headers: { "content-type": "application/octet-stream" }, body: file,
   });
