@@ -1,12 +1,14 @@
 """``melpatch search``: the nearest stretches, printed and exported."""
 
 import json
+from functools import partial
 
 import pytest
 from journeys.three_sounds import melpatch, read_table, settings, write_run, write_sound
 
 from melpatch.cli import main
 from melpatch.data.answers import Answer, question
+from melpatch.search.approximate import Approximate, build
 from melpatch.search.label_file import open_labels
 
 
@@ -65,3 +67,26 @@ def test_a_label_finds_more_of_its_kind(made, tmp_path, capsys):
     }
     assert main(["search", str(made / "index"), "hum", "--labels", str(labels)]) == 2
     assert "nor a label; labels: hiss" in capsys.readouterr().err
+
+
+def test_an_approximate_search_tells_its_recall(made, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("usearch", reason="usearch is not installed")
+    again = ("index", made / "run", made / "sounds", "--out", made / "index", "--approximate")
+    search = ("search", made / "index", made / "sounds" / "low" / "0.wav", "--count", 3, "--json")
+    melpatch(*again)
+    assert "needs no graph" in capsys.readouterr().err
+    melpatch(*search)
+    exact = json.loads(capsys.readouterr().out)
+    # Graphs of 8 windows.
+    monkeypatch.setattr("melpatch.commands.index.build", partial(build, block=8))
+    monkeypatch.setattr("melpatch.commands.search.Approximate", partial(Approximate, block=8))
+    assert main([*map(str, search), "--approximate"]) == 2
+    assert "vectors are in no graph; bring it up to date with:" in capsys.readouterr().err
+    melpatch(*again)
+    assert "graphs for melpatch search --approximate: 1.000 of the nearest 10" in (
+        capsys.readouterr().err
+    )
+    melpatch(*search, "--approximate")
+    shown = capsys.readouterr()
+    assert "approximate: 1.000 of the nearest 10 and" in shown.err
+    assert [hit["start"] for hit in json.loads(shown.out)] == [hit["start"] for hit in exact]

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from melpatch import distributed
+from melpatch.errors import ConfigError
 from melpatch.inference.jobs import RecordingsConfig
+from melpatch.search.approximate import build, require_library
 from melpatch.search.build import add_recordings
+from melpatch.search.index import Index
 
 TOGETHER = True
 
@@ -26,10 +30,15 @@ class Config(RecordingsConfig):
     classifier's own, or mean+std."""
     layer: int | None = None
     """Layer whose output to take, from 0 or, from the end, from -1; without, the pooling's own."""
+    approximate: bool = False
+    """Also make, or bring up to date, the graphs of search --approximate, for millions of
+    vectors."""
 
 
 def run(config: Config) -> None:
     """Add the recordings to the index; those that cannot be read are listed in it."""
+    if config.approximate:
+        _check_approximate()
     add_recordings(
         config,
         window=config.window,
@@ -37,3 +46,15 @@ def run(config: Config) -> None:
         pooling=config.pooling,
         layer=config.layer,
     )
+    if config.approximate:
+        build(Index(config.out))
+
+
+def _check_approximate() -> None:
+    """Raise ConfigError, before anything is computed, if graphs cannot be made."""
+    require_library()
+    if distributed.world_size() > 1:
+        raise ConfigError(
+            "--approximate is for one process; leave it out here, and run the same command with it "
+            "once more without torchrun"
+        )

@@ -12,6 +12,7 @@ from melpatch.data.manifest import write_table
 from melpatch.inference.sources import list_recordings
 from melpatch.outputs import check_output
 from melpatch.progress import console, notice, show_json
+from melpatch.search.approximate import Approximate
 from melpatch.search.build import model_of
 from melpatch.search.index import LABELS, Index
 from melpatch.search.nearest import Hit, best_rows
@@ -35,6 +36,9 @@ class Config:
     """Stretches to find."""
     per_recording: int | None = None
     """Stretches of one recording at most; without, any number."""
+    approximate: bool = False
+    """Compare only vectors that the graphs of melpatch index --approximate propose: for millions of
+    vectors, at the recall that is printed."""
     out: Path | None = None
     """CSV to write them to: path, start, end and score; any --data reads it."""
     json: bool = False
@@ -63,6 +67,7 @@ def run(config: Config) -> None:
             is_own=lambda path: is_unchanged(path) is True,
             overwrite=config.overwrite,
         )
+    approximate = _opened(index) if config.approximate else None
     by_label = _stretches(config.labels or config.index / LABELS)
     query = parse_query(config.query, sorted(by_label))
     model = partial(model_of, index, run=config.run, trust_code=config.trust_code)
@@ -72,15 +77,28 @@ def run(config: Config) -> None:
     else:
         stretches = by_label[query]
         vectors = label_vectors(index, model, stretches)
-    scores = index.similarity(vectors)
-    hits = best_rows(
-        index, scores, config.count, per_recording=config.per_recording, without=stretches
-    )
+    if approximate is not None:
+        hits = approximate.best(
+            vectors, config.count, per_recording=config.per_recording, without=stretches
+        )
+    else:
+        scores = index.similarity(vectors)
+        hits = best_rows(
+            index, scores, config.count, per_recording=config.per_recording, without=stretches
+        )
     _show(config, hits)
     if config.out is not None:
         lines = [(hit.path, *_numbers(hit)) for hit in hits]
         write_table(config.out, _HEADER, lines, noted=True)
         notice(f"written to {config.out}")
+
+
+def _opened(index: Index) -> Approximate:
+    """Return the graphs of an index, once their recall is told."""
+    approximate = Approximate(index)
+    recall = approximate.recall()
+    notice("so few vectors are all compared" if recall is None else f"approximate: {recall}")
+    return approximate
 
 
 def _stretches(path: Path) -> dict[str, list[Stretch]]:

@@ -103,13 +103,13 @@ class Index:
             chosen[own] = self.segments[segment].vectors[rows[own] - self._starts[segment]]
         return chosen
 
-    def _blocks(self) -> Iterator[tuple[slice, Float[np.ndarray, "row dim"]]]:
-        """Yield rows and their vectors, as many as are multiplied at a time."""
+    def _blocks(self, first: int = 0) -> Iterator[tuple[slice, Float[np.ndarray, "row dim"]]]:
+        """Yield rows from the first on and their vectors, as many as are multiplied at a time."""
         block = max(1, _BLOCK_BYTES // (4 * self.dim))
-        for first, segment in zip(self._starts, self.segments, strict=False):
-            for begin in range(0, len(segment.vectors), block):
+        for start, segment in zip(self._starts, self.segments, strict=False):
+            for begin in range(max(0, first - start), len(segment.vectors), block):
                 part = segment.vectors[begin : begin + block]
-                yield slice(first + begin, first + begin + len(part)), part
+                yield slice(start + begin, start + begin + len(part)), part
 
     def products(self, weights: Float[np.ndarray, "dim column"]) -> Float[np.ndarray, "row column"]:
         """Return the product of every vector with some weights, block by block."""
@@ -119,8 +119,10 @@ class Index:
             result[rows] = vectors @ weights
         return result
 
-    def similarity(self, queries: Float[np.ndarray, "query dim"]) -> Float[np.ndarray, " row"]:
-        """Return the cosine between every vector and the query that it is nearest to.
+    def _directions(
+        self, queries: Float[np.ndarray, "query dim"]
+    ) -> tuple[Float[np.ndarray, "dim query"], Float[np.ndarray, " query"]]:
+        """Return what vectors are multiplied with, and what is taken off, for cosines with queries.
 
         Vectors are standardised first: otherwise what all recordings share would outweigh what
         distinguishes them. With x a vector, m and s mean and deviation, and q a standardised query
@@ -131,16 +133,55 @@ class Index:
         lengths = np.linalg.norm(standardised, axis=1, keepdims=True)
         weights = standardised / np.maximum(lengths, _SHORTEST) / deviation
         weights = np.ascontiguousarray(weights.T, np.float32)
-        offsets = mean @ weights
-        cosines = np.empty(len(self), np.float32)
+        return weights, mean @ weights
+
+    def similarity(
+        self, queries: Float[np.ndarray, "query dim"], first: int = 0
+    ) -> Float[np.ndarray, " row"]:
+        """Return the cosine between every vector, or every one from a row on, and its nearest query.
+
+        Args:
+            queries: the vectors that are searched for.
+            first: the first row.
+        """
+        weights, offsets = self._directions(queries)
+        cosines = np.empty(len(self) - first, np.float32)
         # Only the nearest query of each row is kept: a file may be hundreds of queries.
-        for rows, vectors in self._blocks():
-            cosines[rows] = (vectors @ weights - offsets).max(axis=1)
-        cosines /= self._norms
+        for rows, vectors in self._blocks(first):
+            own = slice(rows.start - first, rows.stop - first)
+            cosines[own] = (vectors @ weights - offsets).max(axis=1)
+        cosines /= self.norms[first:]
         return cosines
 
+    def similarity_of(
+        self, queries: Float[np.ndarray, "query dim"], rows: Int[np.ndarray, " chosen"]
+    ) -> Float[np.ndarray, " chosen"]:
+        """Return the cosine between some vectors and the query that each is nearest to."""
+        weights, offsets = self._directions(queries)
+        products = self.vectors(rows) @ weights - offsets
+        cosines: np.ndarray = products.max(axis=1) / self.norms[rows]
+        return cosines
+
+    def nearest_to_each(
+        self, queries: Float[np.ndarray, "query dim"], count: int
+    ) -> Int[np.ndarray, "query count"]:
+        """Return the rows that are nearest to each query, best first; all rows are compared."""
+        weights, offsets = self._directions(queries)
+        nearest = np.zeros((len(queries), 0), np.int64)
+        scores = np.zeros((len(queries), 0), np.float32)
+        for rows, vectors in self._blocks():
+            cosines = ((vectors @ weights - offsets) / self.norms[rows, None]).T
+            own = np.broadcast_to(np.arange(rows.start, rows.stop), cosines.shape)
+            nearest = np.concatenate([nearest, own], axis=1)
+            scores = np.concatenate([scores, cosines], axis=1)
+            if scores.shape[1] > count:
+                kept = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+                nearest = np.take_along_axis(nearest, kept, axis=1)
+                scores = np.take_along_axis(scores, kept, axis=1)
+        return np.take_along_axis(nearest, np.argsort(-scores, axis=1, kind="stable"), axis=1)
+
     @cached_property
-    def _norms(self) -> Float[np.ndarray, " row"]:
+    def norms(self) -> Float[np.ndarray, " row"]:
         """The length of each standardised vector, never 0."""
         norms = np.concatenate([segment.norms for segment in self.segments])
         longer: np.ndarray = np.maximum(norms, _SHORTEST)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from melpatch.data.file_names import path_text
 from melpatch.search.index import Index, overlap
@@ -38,6 +38,7 @@ def best_rows(
     scores: Float[np.ndarray, " row"],
     count: int,
     *,
+    rows: Int[np.ndarray, " row"] | None = None,
     per_recording: int | None = None,
     without: Collection[Stretch] = (),
 ) -> list[Hit]:
@@ -50,20 +51,22 @@ def best_rows(
         index: the index.
         scores: one per row; rows of -inf are never returned.
         count: rows to return, at most.
+        rows: which rows the scores are of; None: all.
         per_recording: rows of one recording, at most.
         without: stretches whose rows are left out, such as the query itself.
     """
-    usable = np.where(index.latest, scores, -np.inf)
+    latest = index.latest if rows is None else index.latest[rows]
+    usable = np.where(latest, scores, -np.inf)
     for stretch in without:
-        usable[
-            index.rows_within(path_text(stretch.path.absolute()), stretch.start, stretch.end)
-        ] = -np.inf
+        own = index.rows_within(path_text(stretch.path.absolute()), stretch.start, stretch.end)
+        usable[own if rows is None else np.isin(rows, own)] = -np.inf
     hits: list[Hit] = []
     taken: Counter[int] = Counter()
     chosen: dict[int, list[int]] = {}
-    for row in _by_score(usable, count):
-        if usable[row] == -np.inf or len(hits) == count:
+    for position in _by_score(usable, count):
+        if usable[position] == -np.inf or len(hits) == count:
             break
+        row = position if rows is None else int(rows[position])
         place = index.rows[row]
         number = int(place["recording"])
         if per_recording is not None and taken[number] >= per_recording:
@@ -73,7 +76,7 @@ def best_rows(
             continue
         taken[number] += 1
         chosen.setdefault(number, []).append(row)
-        hits.append(hit(index, row, float(usable[row])))
+        hits.append(hit(index, row, float(usable[position])))
     return hits
 
 
@@ -85,7 +88,7 @@ def hit(index: Index, row: int, score: float) -> Hit:
 
 
 def _by_score(scores: Float[np.ndarray, " row"], count: int) -> Iterator[int]:
-    """Yield rows by falling score; the first come without sorting all."""
+    """Yield positions of scores by falling score; the first come without sorting all."""
     some = min(len(scores), _LOOKED_AT * count)
     top = np.argpartition(-scores, some - 1)[:some]
     yield from top[np.argsort(-scores[top], kind="stable")].tolist()
