@@ -117,7 +117,10 @@ def score(truth: Path, chosen_on: Path, scored_on: Path) -> None:
     """Print F1 by threshold and release, then the best settings with and without hysteresis."""
     labels = (BACKGROUND, *KINDS)
     true = read_truth(truth)
-    frames = {name: dict(frames_in(name, labels, HOP)) for name in (chosen_on, scored_on)}
+    frames = {
+        name: {os.path.realpath(p): f for p, f in frames_in(name, labels, HOP)}
+        for name in (chosen_on, scored_on)
+    }
     rules = [
         (threshold, EventRule(release=release, gap=gap, shortest=shortest))
         for threshold, release, gap, shortest in product(THRESHOLDS, RELEASES, GAPS, SHORTEST)

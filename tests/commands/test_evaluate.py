@@ -787,6 +787,26 @@ def test_events_are_scored_beside_the_clips(tmp_path, capsys):
     assert events["micro"]["guessed"] == len(read_table(tmp_path / "e.csv")) > 0
     melpatch(*words)
     assert "all events" in capsys.readouterr().out
+    # Alone, into a folder of the run; at a threshold that nothing reaches there are none.
+    alone = ("evaluate", classifier, "--true-events", truth, "--hop", "0.5")
+    melpatch(*alone, "--event-gap", "0.5", "--json")
+    own = json.loads(capsys.readouterr().out)["events"]
+    written = classifier / "evaluation" / "events-truth" / "events.json"
+    assert json.loads(written.read_text()) == own
+    assert own["micro"] == events["micro"]
+    melpatch(*alone, "--threshold", "1", "--false-alarms", "0")
+    assert "all events" in capsys.readouterr().out
+    none = json.loads(written.read_text())
+    assert none["micro"]["guessed"] == 0
+    assert none["thresholds"] == {"high": 1, "low": 1}
+    assert none["false_alarms"] == 0
+
+
+def test_something_to_score_is_needed(capsys):
+    assert main(["evaluate", "run"]) == 2
+    assert "--data), or true events of long recordings (--true-events with --hop)" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("words", [["--hop", "1"], ["--true-events", "t.csv"]])

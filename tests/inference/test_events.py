@@ -81,6 +81,12 @@ def test_each_label_has_its_threshold_and_events_come_by_start():
     assert [(e.label, e.start, e.end) for e in events] == [("b", 0.0, 1.0), ("a", 0.5, 1.0)]
 
 
+def test_background_is_no_event():
+    both = frames([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
+    events = find_events(both, ["background", "b"], np.array([0.5, 0.5]), EventRule())
+    assert [(e.label, e.start, e.end) for e in events] == [("b", 0.5, 1.0)]
+
+
 @pytest.mark.parametrize("last", [2.0, 1.3])
 def test_a_frame_has_the_mean_of_all_windows_that_cover_it(last):
     hop, seconds, total = 0.5, 2.0, 6.0 + last

@@ -86,8 +86,7 @@ def test_more_are_proposed_until_enough_remain(made):
     usable = np.arange(ROWS) % 400 == 399
     left = Approximate(index, BLOCK).best(query, 10, usable=usable)
     assert [hit.row for hit in left] == [
-        hit.row
-        for hit in best_rows(index, np.where(usable, index.similarity(query), -np.inf), 10)
+        hit.row for hit in best_rows(index, np.where(usable, index.similarity(query), -np.inf), 10)
     ]
     own = Stretch(Path("/sounds/0.wav"), 3.0, 4.0)
     assert 3 not in {hit.row for hit in Approximate(index, BLOCK).best(query, 10, without=[own])}
@@ -98,7 +97,9 @@ def test_a_grown_index_is_refused_and_brought_up_to_date(folder, tmp_path):
     before = graphs_in(folder)
     grown = write_index(tmp_path / "more", 1000, 16, kind="random")
     (grown / "000001").rename(folder / "000002")
-    with pytest.raises(ConfigError, match="1,000 of 3,300 vectors are in no graph; .*--approximate"):
+    with pytest.raises(
+        ConfigError, match=r"1,000 of 3,300 vectors are in no graph; .*--approximate"
+    ):
         Approximate(Index(folder), BLOCK)
     stamps = [(folder / FOLDER / name).stat().st_mtime_ns for name in before]
     build(Index(folder), BLOCK)

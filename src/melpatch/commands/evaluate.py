@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from melpatch.config import check
 from melpatch.counted import counted
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
@@ -17,8 +18,13 @@ from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import describe_highest
 from melpatch.evaluation.majority import REMEDY
 from melpatch.evaluation.score_tables import against_tables, floor_tables, score_tables
+from melpatch.evaluation.scores import Scores
 from melpatch.evaluation.select import parse_settings
+from melpatch.inference.novelty import FALSE_ALARMS
+from melpatch.opening import require_inside
+from melpatch.outputs import as_file_name
 from melpatch.progress import console, notice, show_json
+from melpatch.weight_files import require_run_folder
 from melpatch.workflows.event_evaluation import evaluate_events
 from melpatch.workflows.event_settings import EventRuleConfig
 from melpatch.workflows.events import event_table
@@ -32,8 +38,8 @@ class Config(EventRuleConfig):
 
     run: tyro.conf.Positional[Path]
     """Run folder of a classifier or of a pretrained encoder, or a model of other code."""
-    data: tuple[str, ...]
-    """Labelled folders or CSV files."""
+    data: tuple[str, ...] = ()
+    """Labelled folders or CSV files. Left out, with --true-events only events are scored."""
     protocol: tuple[str, ...] = ()
     """Protocols (melpatch list protocols); by default knn and linear for an encoder, as_trained for a classifier."""
     set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
@@ -81,23 +87,56 @@ class Config(EventRuleConfig):
     hop: float | None = None
     """Seconds between the starts of windows, with --true-events; the scores of events are printed
     and written to events.json in --out."""
+    threshold: float | None = None
+    """With --true-events, lowest probability of an event, as in predict; by default that of each
+    class which the run has learnt on validation clips, or else 0.5."""
+    false_alarms: float = FALSE_ALARMS
+    """With --true-events, share of windows like the training clips that may be called none of
+    these, without an event, as in predict; 0 calls none so."""
     json: bool = False
     """Print JSON for scripts instead of a table."""
     trust_code: bool = False
     """Allow the run to name code outside melpatch, such as your own encoder; that code is run."""
 
     def __post_init__(self) -> None:
-        """Check that --true-events and --hop come together."""
+        """Check what there is to score, and that --true-events and --hop come together."""
         self.event_rule()
         for name, other in (("true_events", "hop"), ("hop", "true_events")):
             if getattr(self, name) and not getattr(self, other):
                 flag, needed = (text.replace("_", "-") for text in (name, other))
                 raise ConfigError(f"--{flag} is given but --{needed} is not; give both")
+        if not self.data and not self.true_events:
+            raise ConfigError(
+                "nothing to score is given; give labelled clips (--data), or true events of long "
+                "recordings (--true-events with --hop), or both"
+            )
+        fits = self.threshold is None or 0 <= self.threshold <= 1
+        check(fits, "threshold", self.threshold, "0 to 1")
+        check(0 <= self.false_alarms < 1, "false_alarms", self.false_alarms, "0 to below 1")
 
 
 def run(config: Config) -> None:
     """Score; write scores.json, predictions.csv and pictures for each protocol; print the scores."""
-    records = evaluate(
+    records: Mapping[str, Mapping[str, Any]] = _score_clips(config) if config.data else {}
+    folders = [*dict.fromkeys(Path(record["folder"]).parent for record in records.values())]
+    if not config.data:
+        folders = [_events_folder(config)]
+    events = _score_events(config, folders[0])
+    if config.json:
+        show_json({**records} if events is None else {**records, "events": events})
+        return
+    if records:
+        _show(records)
+    if events is not None:
+        console().print(event_table(events))
+    notice(f"written to {', '.join(map(str, folders))}")
+    if config.keep is not None:
+        notice(f"kept as a classifier: melpatch predict {config.keep} RECORDINGS --out FILE")
+
+
+def _score_clips(config: Config) -> Scores:
+    """Return the record of each protocol on labelled clips."""
+    return evaluate(
         config.run,
         config.data,
         config.protocol,
@@ -120,11 +159,10 @@ def run(config: Config) -> None:
         overwrite=config.overwrite,
         trust_code=config.trust_code,
     )
-    folders = dict.fromkeys(Path(record["folder"]).parent for record in records.values())
-    events = _score_events(config, next(iter(folders)))
-    if config.json:
-        show_json(records if events is None else records | {"events": events})
-        return
+
+
+def _show(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the scores of labelled clips, and what is to be said of them."""
     for table in score_tables(records, _title(records), console()):
         console().print(table)
     for table in chain(floor_tables(records), against_tables(records, console())):
@@ -142,11 +180,22 @@ def run(config: Config) -> None:
         )
     ):
         notice(sentence)
-    if events is not None:
-        console().print(event_table(events))
-    notice(f"written to {', '.join(map(str, folders))}")
-    if config.keep is not None:
-        notice(f"kept as a classifier: melpatch predict {config.keep} RECORDINGS --out FILE")
+
+
+def _events_folder(config: Config) -> Path:
+    """Return the folder for the scores of events where no clips are scored.
+
+    Raises:
+        ConfigError: a model of other code has no folder of its own, and none is given.
+        CheckpointError: the folder lies outside the run, by a link.
+    """
+    if config.out is not None:
+        return config.out
+    require_run_folder(config.run, "scores", "give --out, or ")
+    names = "+".join(as_file_name(Path(source).stem) for source in config.true_events)
+    folder = config.run / "evaluation" / f"events-{names}"
+    require_inside(config.run, folder, "remove the link, or give --out")
+    return folder
 
 
 def _score_events(config: Config, out: Path) -> dict[str, Any] | None:
@@ -161,6 +210,9 @@ def _score_events(config: Config, out: Path) -> dict[str, Any] | None:
             out,
             hop=config.hop,
             rule=config.event_rule(),
+            threshold=config.threshold,
+            false_alarms=config.false_alarms,
+            labels=config.labels,
             batch_size=config.batch_size,
             workers=config.workers,
             trust_code=config.trust_code,

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from melpatch.config import check
+from melpatch.data.answers import BACKGROUND
 
 _ROUNDING = 1e-3
 """By how much of a frame the times of windows may be off, which are written to a microsecond."""
@@ -100,7 +101,7 @@ def find_events(
 
     An event is a run of frames that keep ``release`` times the threshold, of which one reaches it
     (hysteresis). Events of a label with a short gap between them are merged; then those that are
-    too short are dropped.
+    too short are dropped. Background, which is what has none of the labels, is no event.
 
     Args:
         frames: scores along the recording.
@@ -110,6 +111,8 @@ def find_events(
     """
     events = []
     for column, label in enumerate(labels):
+        if label == BACKGROUND:
+            continue
         scores = frames.scores[:, column]
         merged: list[tuple[int, int]] = []
         for first, last in _runs(scores >= rule.release * thresholds[column]):

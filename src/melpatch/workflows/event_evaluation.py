@@ -29,14 +29,16 @@ def evaluate_events(
     *,
     hop: float,
     rule: EventRule,
+    threshold: float | None,
+    false_alarms: float,
+    labels: Path | None,
     batch_size: int,
     workers: int,
     trust_code: bool,
 ) -> dict[str, Any]:
     """Return the scores of the events found in the recordings that have true ones, and write them.
 
-    Thresholds are those that the run has learnt on validation clips, or 0.5. Windows that are silent
-    or like none of the classes, at predict's default of false alarms, have no score.
+    Windows that are silent or like none of the classes have no score.
 
     Args:
         run: a classifier.
@@ -44,6 +46,11 @@ def evaluate_events(
         out: folder to write ``events.json`` into.
         hop: seconds between the starts of windows.
         rule: what makes an event.
+        threshold: what the score of an event reaches; None: for each class that which the run has
+            learnt on validation clips, or 0.5.
+        false_alarms: share of windows like the training clips that may be called none of the
+            classes.
+        labels: file of the classes of a model of other code that names none.
         batch_size: windows at a time.
         workers: decoding processes.
         trust_code: whether the run may name code outside melpatch.
@@ -52,12 +59,13 @@ def evaluate_events(
         ConfigError: the run has no labels, or windows would leave gaps.
         DataError: a table cannot be read.
     """
-    model = load(run, precision="32-true", trust_code=trust_code)
+    model = load(run, precision="32-true", labels=labels, trust_code=trust_code)
     if not isinstance(model.objective, Classify):
         raise ConfigError(f"{run}: has no labels, so that it finds no events; fine-tune it first")
     check(0 < hop <= model.seconds, "hop", hop, f"up to {model.seconds:g} s, the model's input")
-    learnt = None if model.calibration is None else model.calibration.thresholds
-    thresholds = np.full(len(model.labels), 0.5) if learnt is None else learnt
+    thresholds = None if model.calibration is None else model.calibration.thresholds
+    if threshold is not None or thresholds is None:
+        thresholds = np.full(len(model.labels), 0.5 if threshold is None else threshold)
     paths = dict.fromkeys(clip.path for clip in load_corpus(truth).clips)
     events = {}
     recordings = model.predict_many(paths, hop=hop, batch_size=batch_size, workers=workers)
@@ -65,12 +73,16 @@ def evaluate_events(
         windows = [answers] if isinstance(answers, Prediction) else answers
         times = np.array([[window.start, window.end] for window in windows])
         values = np.array([[*window.probabilities.values()] for window in windows], dtype=float)
-        novel = is_novel(np.array([window.novelty or 0.0 for window in windows]))
+        novel = is_novel(np.array([window.novelty or 0.0 for window in windows]), false_alarms)
         values[novel | [window.silent for window in windows]] = 0.0
         frames = frame_scores(times[:, 0], times[:, 1], values, hop)
         events[str(path)] = find_events(frames, model.labels, thresholds, rule)
     scores = score_events(events, truth, model.labels)
-    settings = {"release": rule.release, "shortest": rule.shortest, "gap": rule.gap}
+    settings: dict[str, Any] = {
+        "thresholds": dict(zip(model.labels, thresholds.tolist(), strict=True))
+    }
+    settings |= {"false_alarms": false_alarms, "release": rule.release}
+    settings |= {"shortest": rule.shortest, "gap": rule.gap}
     record = {"run": str(run), "true_events": [*truth], "hop": hop, **settings, **scores}
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(out / EVENTS) as aside:

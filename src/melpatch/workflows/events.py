@@ -11,7 +11,7 @@ from jaxtyping import Float
 from rich.table import Table
 
 from melpatch.atomic import written_aside
-from melpatch.data.answers import Labelled
+from melpatch.data.answers import BACKGROUND, Labelled
 from melpatch.data.manifest import load_corpus
 from melpatch.data.row import EVENT_COLUMNS
 from melpatch.inference.events import Event, EventRule, find_events
@@ -88,7 +88,7 @@ def score_events(
     Args:
         events: what was found in each recording, by its path.
         truth: tables of labelled stretches, such as CSV files with path, start, end and label.
-        labels: the classes.
+        labels: the classes; background is not scored.
 
     Raises:
         DataError: a table cannot be read.
@@ -104,7 +104,7 @@ def score_events(
             end = clip.start + clip.duration
             own = [Event(clip.start, end, label, 1.0) for label in clip.labels]
             true.setdefault(path, []).extend(own)
-    return event_scores(true, guessed, labels)
+    return event_scores(true, guessed, [label for label in labels if label != BACKGROUND])
 
 
 def event_table(scores: Mapping[str, Any]) -> Table:
