@@ -1,7 +1,8 @@
 """How many answers a made-up listener gives until the calls of a rare class are found.
 
     OMP_NUM_THREADS=1 python benchmarks/simulated_listener.py esc50 RUN DATA/esc50/manifest.csv
-    OMP_NUM_THREADS=1 python benchmarks/simulated_listener.py scenes RUN
+    OMP_NUM_THREADS=1 python benchmarks/simulated_listener.py scenes RUN [--no-mirrors]
+    OMP_NUM_THREADS=1 python benchmarks/simulated_listener.py readable RUN
     python benchmarks/simulated_listener.py draw LINES... --out found.png
 
 The clips that come next are chosen by the code of the page, twelve at a time as there; the listener
@@ -9,7 +10,10 @@ starts from one call that is known and gives a share of wrong answers. A call is
 with it is answered by yes. Prints a JSON line per trial: the answers given when each call was found.
 
 Of ESC-50, a class is made rare by leaving out all but a few of its clips. The made-up scenes are
-recordings of a minute with an event every four seconds, most of them of common classes.
+recordings of a minute with an event every four seconds, most of them of common classes. Of what is
+offered there, each line says how much has the rare class, its mirror image, another class, or none.
+"Readable" is what a head can tell at all: taught with all labels of half of the recordings, its area
+under the curve on the other half, for the rare class against everything and against its mirror image.
 """
 
 import csv
@@ -24,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import tyro
+from sklearn.metrics import roc_auc_score
 
 from melpatch.datasets.scenes import CARD, SAMPLE_RATE, long_scene
 from melpatch.inference.jobs import RecordingsConfig
@@ -34,12 +39,21 @@ from melpatch.search.build import add_recordings, model_of
 from melpatch.search.index import Index
 from melpatch.search.label_file import open_labels
 from melpatch.search.segment import PLACE, write_segment
+from melpatch.search.teach import teach
 
 AT_ONCE = 12  # clips that the page shows
 WHO = "listener"
 RARE = "rare"  # the label that is asked for
 LEARNING = ("likely", "unsure", "far")
-RARE_SCENES = ("sweep_up", "notes_down", "clicks_faster", "noise_swell", "tone_noise")
+CONTENTS = ("rare", "mirror", "other", "none")
+MIRRORS = {
+    "sweep_up": "sweep_down",
+    "notes_down": "notes_up",
+    "clicks_faster": "clicks_slower",
+    "noise_swell": "noise_fade",
+    "tone_noise": "noise_tone",
+}
+RARE_SCENES = tuple(MIRRORS)
 # Wong 2011 (Nature Methods 8, 441), and line styles for print in black and white.
 LOOKS = {
     "random": ("#000000", ":", "random"),
@@ -63,7 +77,7 @@ class Config:
     """What to simulate."""
 
     kind: tyro.conf.Positional[str]
-    """esc50, scenes or draw."""
+    """esc50, scenes, readable or draw."""
     sources: tyro.conf.Positional[tuple[Path, ...]]
     """A run and, of esc50, its manifest; files of lines to draw."""
     calls: int = 12
@@ -78,6 +92,8 @@ class Config:
     """Answers after which a learning order is given up."""
     minutes: int = 60
     """Length of the made-up scenes, with as many recordings."""
+    mirrors: bool = True
+    """Of made-up scenes, keep the windows with the mirror image of the rare class."""
     out: Path | None = None
     """Picture to draw."""
 
@@ -89,7 +105,7 @@ def main(config: Config) -> None:
         draw(config.sources, config.out)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        simulate = {"esc50": esc50, "scenes": scenes}[config.kind]
+        simulate = {"esc50": esc50, "scenes": scenes, "readable": readable}[config.kind]
         for trial in simulate(config, Path(scratch)):
             print(
                 json.dumps({"sound": config.kind, "run": config.sources[0].name, **trial}),
@@ -127,8 +143,45 @@ def scenes(config: Config, scratch: Path) -> Iterator[dict[str, object]]:
     index = index_of(config.sources[0], [scratch / "scenes"], scratch / "index", 2.0, 1.0)
     for label in RARE_SCENES:
         calls = [call for name, call in events if name == label]
+        contents = contents_of(index, events, label)
+        folder = index.folder
+        if not config.mirrors:
+            rows = np.flatnonzero(contents != "mirror")
+            folder = part_of(index, rows, scratch / label)
+            contents = contents[rows]
+        facts = {"label": label, "mirrors": config.mirrors}
         for seed in range(config.seeds):
-            yield from trials(index.folder, calls, config, {"label": label, "seed": seed})
+            yield from trials(folder, calls, config, facts | {"seed": seed}, contents)
+
+
+def readable(config: Config, scratch: Path) -> Iterator[dict[str, object]]:
+    """Yield what heads tell of the rare classes of made-up scenes."""
+    events = write_scenes(scratch / "scenes", config.minutes, config.calls)
+    index = index_of(config.sources[0], [scratch / "scenes"], scratch / "index", 2.0, 1.0)
+    half = index.rows["recording"] % 2 == 0
+    for label in RARE_SCENES:
+        contents = contents_of(index, events, label)
+        rare = contents == "rare"
+        areas = {}
+        for against, own in (("all", rare | True), ("mirror", rare | (contents == "mirror"))):
+            taught = np.flatnonzero(own & half)
+            scored = np.flatnonzero(own & ~half)
+            head = teach(index, taught, rare[taught])
+            assert head is not None
+            areas[against] = roc_auc_score(rare[scored], head.logits_of(index, scored))
+        shares = {kind: int((contents == kind).sum()) for kind in CONTENTS}
+        yield {"label": label, "rows": shares, "area_against": areas}
+
+
+def contents_of(index: Index, events: Sequence[tuple[str, Call]], label: str) -> np.ndarray:
+    """Return what each row has: the rare class, its mirror image, another class, or none."""
+    contents = np.full(len(index), "none", dtype="U6")
+    for kind in ("other", "mirror", "rare"):
+        for name, call in events:
+            own = {label: "rare", MIRRORS[label]: "mirror"}.get(name, "other")
+            if own == kind:
+                contents[index.rows_within(*call)] = kind
+    return contents
 
 
 def write_scenes(folder: Path, recordings: int, calls: int) -> list[tuple[str, Call]]:
@@ -178,7 +231,11 @@ def part_of(index: Index, rows: np.ndarray, folder: Path) -> Path:
 
 
 def trials(
-    folder: Path, calls: Sequence[Call], config: Config, facts: dict[str, object]
+    folder: Path,
+    calls: Sequence[Call],
+    config: Config,
+    facts: dict[str, object],
+    contents: np.ndarray | None = None,
 ) -> Iterator[dict[str, object]]:
     """Yield what each order finds of the calls, all from the same known one."""
     for order in ("random", "alike", *LEARNING):
@@ -188,7 +245,15 @@ def trials(
             index = Index(folder)
             listener = Listener(Session(index, file, model_of(index)), calls, config, random)
             answers_until = listener.listen(order)
-        facts_of_order = {"order": order, "calls": len(listener.reachable), "rows": len(index)}
+        facts_of_order: dict[str, object] = {
+            "order": order,
+            "calls": len(listener.reachable),
+            "rows": len(index),
+        }
+        if contents is not None:
+            offered = contents[listener.offered[: config.most]]
+            counts = {kind: int((offered == kind).sum()) for kind in CONTENTS}
+            facts_of_order["offered"] = counts
         yield {**facts, **facts_of_order, "found_after": answers_until}
 
 
@@ -218,6 +283,8 @@ class Listener:
         best = [index.nearest_row(*call) for call in calls]
         self._known = next(row for row in best if row in self.reachable[0])
         self._searched = np.flatnonzero(~test)
+        self.offered: list[int] = []
+        """The rows that were answered."""
 
     def listen(self, order: str) -> list[int]:
         """Return the number of answers at which each further call was found."""
@@ -226,6 +293,7 @@ class Listener:
         answers_until = []
         most = len(self._searched) if order == "random" else self._config.most
         for count, row in enumerate(self._rows(order), start=1):
+            self.offered.append(row)
             has = any(row in own for own in self.reachable)
             says = has != (self._random.random() < self._config.errors)
             if order in LEARNING:

@@ -8,7 +8,7 @@ from journeys.three_sounds import melpatch, read_table, settings, write_run, wri
 
 from melpatch.cli import main
 from melpatch.data.answers import Answer, question
-from melpatch.search.approximate import Approximate, build
+from melpatch.search.approximate import build, opened
 from melpatch.search.label_file import open_labels
 
 
@@ -79,7 +79,7 @@ def test_an_approximate_search_tells_its_recall(made, tmp_path, monkeypatch, cap
     exact = json.loads(capsys.readouterr().out)
     # Graphs of 8 windows.
     monkeypatch.setattr("melpatch.commands.index.build", partial(build, block=8))
-    monkeypatch.setattr("melpatch.commands.search.Approximate", partial(Approximate, block=8))
+    monkeypatch.setattr("melpatch.commands.search.opened", partial(opened, block=8))
     assert main([*map(str, search), "--approximate"]) == 2
     assert "vectors are in no graph; bring it up to date with:" in capsys.readouterr().err
     melpatch(*again)

@@ -1,6 +1,7 @@
 """The page's server: search, sound, answers, undo, what comes next, figures, and what it refuses."""
 
 import io
+import shutil
 import sys
 import tempfile
 import threading
@@ -17,6 +18,8 @@ from melpatch.data.manifest import load_corpus
 from melpatch.inference.model import load
 from melpatch.page import query_file
 from melpatch.page.server import make_app
+from melpatch.page.session import Session
+from melpatch.search.approximate import Approximate, build
 from melpatch.search.index import Index
 
 
@@ -105,6 +108,17 @@ def test_of_a_long_file_only_the_beginning_is_looked_at(page, monkeypatch, tmp_p
     long = write_sound(tmp_path / "long.wav", "low", 5.0)
     found = like_file(page, "long.wav", long.read_bytes()).json()
     assert (found["seconds"], found["whole"]) == (2.0, False)
+
+
+def test_searches_by_graphs_find_the_same_and_no_clip_that_is_kept_to_test(index, session):
+    pytest.importorskip("usearch", reason="usearch is not installed")
+    copy = shutil.copytree(index, session.labels.path.parent / "index")
+    own = Index(copy)
+    build(own, block=16)
+    by_graphs = Session(own, session.labels, session.model, Approximate(own, block=16))
+    exact, close = (one.like_row(0, 10) for one in (session, by_graphs))
+    assert [card.row for card in close] == [card.row for card in exact]
+    assert not any(card.test for card in close)
 
 
 def test_the_map_by_umap_keeps_its_clips_and_a_missing_library_is_named(page, monkeypatch):

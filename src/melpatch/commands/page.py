@@ -13,6 +13,7 @@ import tyro
 from melpatch.config import check
 from melpatch.errors import ConfigError
 from melpatch.progress import notice
+from melpatch.search.approximate import opened
 from melpatch.search.build import model_of
 from melpatch.search.index import LABELS, Index
 from melpatch.search.label_file import open_labels
@@ -34,6 +35,9 @@ class Config:
     is printed, and is not encrypted."""
     port: int = 8765
     """Port to listen on; 0 takes a free one."""
+    approximate: bool = False
+    """Search by the graphs of melpatch index --approximate, at the recall that is printed; what is
+    taught is still compared with all vectors."""
     run: Path | None = None
     """The run of the index, if it was moved since."""
     trust_code: bool = False
@@ -58,12 +62,13 @@ def run(config: Config) -> None:
             "the page needs Starlette and uvicorn; install them with: pip install 'melpatch[page]'"
         ) from error
     index = Index(config.index)
+    graphs = opened(index) if config.approximate else None
     with ExitStack() as stack:
         labels = stack.enter_context(open_labels(config.labels or config.index / LABELS))
         model = model_of(index, run=config.run, trust_code=config.trust_code)
         token = None if is_loopback(config.host) else secrets.token_urlsafe(24)
         training = Finetuning(index, labels.path, config.run, config.trust_code)
-        app: Starlette = make_app(Session(index, labels, model), token, training)
+        app: Starlette = make_app(Session(index, labels, model, graphs), token, training)
         server = uvicorn.Server(
             uvicorn.Config(app, config.host, config.port, log_level="warning", server_header=False)
         )

@@ -12,7 +12,7 @@ from melpatch.data.manifest import write_table
 from melpatch.inference.sources import list_recordings
 from melpatch.outputs import check_output
 from melpatch.progress import console, notice, show_json
-from melpatch.search.approximate import Approximate
+from melpatch.search.approximate import opened
 from melpatch.search.build import model_of
 from melpatch.search.index import LABELS, Index
 from melpatch.search.nearest import Hit, best_rows
@@ -67,7 +67,7 @@ def run(config: Config) -> None:
             is_own=lambda path: is_unchanged(path) is True,
             overwrite=config.overwrite,
         )
-    approximate = _opened(index) if config.approximate else None
+    approximate = opened(index) if config.approximate else None
     by_label = _stretches(config.labels or config.index / LABELS)
     query = parse_query(config.query, sorted(by_label))
     model = partial(model_of, index, run=config.run, trust_code=config.trust_code)
@@ -91,14 +91,6 @@ def run(config: Config) -> None:
         lines = [(hit.path, *_numbers(hit)) for hit in hits]
         write_table(config.out, _HEADER, lines, noted=True)
         notice(f"written to {config.out}")
-
-
-def _opened(index: Index) -> Approximate:
-    """Return the graphs of an index, once their recall is told."""
-    approximate = Approximate(index)
-    recall = approximate.recall()
-    notice("so few vectors are all compared" if recall is None else f"approximate: {recall}")
-    return approximate
 
 
 def _stretches(path: Path) -> dict[str, list[Stretch]]:

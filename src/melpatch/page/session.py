@@ -21,6 +21,7 @@ from melpatch.data.answers import NO, UNDO, YES, Answer, Question, labelled, que
 from melpatch.data.file_names import path_text
 from melpatch.inference.model import Model
 from melpatch.page.split import groups_of, kept_for_tests, random_order
+from melpatch.search.approximate import Approximate
 from melpatch.search.index import Index
 from melpatch.search.label_file import LabelFile, now, require_label
 from melpatch.search.nearest import Hit, best_rows, hit
@@ -67,10 +68,14 @@ class Session:
         index: the index.
         labels: the open file of answers.
         model: the model that made the index.
+        graphs: those of the index, to search with; None: all rows are compared.
     """
 
-    def __init__(self, index: Index, labels: LabelFile, model: Model) -> None:
+    def __init__(
+        self, index: Index, labels: LabelFile, model: Model, graphs: Approximate | None = None
+    ) -> None:
         self.index = index
+        self._graphs = graphs
         self.labels = labels
         self.model = model
         self._lock = threading.RLock()
@@ -231,6 +236,9 @@ class Session:
     ) -> list[Card]:
         """Return the clips nearest to some vectors; recordings kept to test are left out."""
         with self._lock:
+            if self._graphs is not None:
+                hits = self._graphs.best(vectors, count, without=without, usable=~self._test)
+                return self.cards(hits)
             scores = np.where(self._test, -np.inf, self.index.similarity(vectors))
             return self.cards(
                 best_rows(self.index, scores.astype(np.float32), count, without=without)

@@ -174,6 +174,14 @@ class Approximate:
         return best_rows(self._index, scores, count, per_recording=per_recording, without=without)
 
 
+def opened(index: Index, block: int = BLOCK) -> Approximate:
+    """Return the graphs of an index, once their recall is shown."""
+    graphs = Approximate(index, block)
+    recall = graphs.recall()
+    notice("so few vectors are all compared" if recall is None else f"approximate: {recall}")
+    return graphs
+
+
 def require_library() -> None:
     """Raise ConfigError if usearch is not installed."""
     _graph_class()

@@ -11,7 +11,7 @@ from melpatch.atomic import written_aside
 from melpatch.config import check
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError
-from melpatch.inference.events import EventRule, find_events, frame_scores
+from melpatch.inference.events import EventRule, FrameScores, find_events, frame_scores
 from melpatch.inference.model import load
 from melpatch.inference.novelty import is_novel
 from melpatch.inference.results import Prediction
@@ -67,15 +67,11 @@ def evaluate_events(
     if threshold is not None or thresholds is None:
         thresholds = np.full(len(model.labels), 0.5 if threshold is None else threshold)
     paths = dict.fromkeys(clip.path for clip in load_corpus(truth).clips)
-    events = {}
     recordings = model.predict_many(paths, hop=hop, batch_size=batch_size, workers=workers)
+    events = {}
     for path, answers in recordings:
         windows = [answers] if isinstance(answers, Prediction) else answers
-        times = np.array([[window.start, window.end] for window in windows])
-        values = np.array([[*window.probabilities.values()] for window in windows], dtype=float)
-        novel = is_novel(np.array([window.novelty or 0.0 for window in windows]), false_alarms)
-        values[novel | [window.silent for window in windows]] = 0.0
-        frames = frame_scores(times[:, 0], times[:, 1], values, hop)
+        frames = _frames(windows, hop, false_alarms)
         events[str(path)] = find_events(frames, model.labels, thresholds, rule)
     scores = score_events(events, truth, model.labels)
     settings: dict[str, Any] = {
@@ -88,3 +84,12 @@ def evaluate_events(
     with written_aside(out / EVENTS) as aside:
         aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
     return record
+
+
+def _frames(windows: Sequence[Prediction], hop: float, false_alarms: float) -> FrameScores:
+    """Return the scores along a recording; windows that are silent or none of the classes have none."""
+    times = np.array([[window.start, window.end] for window in windows])
+    values = np.array([[*window.probabilities.values()] for window in windows], dtype=float)
+    novel = is_novel(np.array([window.novelty or 0.0 for window in windows]), false_alarms)
+    values[novel | [window.silent for window in windows]] = 0.0
+    return frame_scores(times[:, 0], times[:, 1], values, hop)
