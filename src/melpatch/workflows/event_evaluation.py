@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from melpatch.atomic import written_aside
 from melpatch.config import check
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError
 from melpatch.inference.events import EventRule, FrameScores, find_events, frame_scores
-from melpatch.inference.model import load
+from melpatch.inference.model import Model, load
 from melpatch.inference.novelty import is_novel
 from melpatch.inference.results import Prediction
 from melpatch.objectives.classify import Classify
@@ -63,9 +64,7 @@ def evaluate_events(
     if not isinstance(model.objective, Classify):
         raise ConfigError(f"{run}: has no labels, so that it finds no events; fine-tune it first")
     check(0 < hop <= model.seconds, "hop", hop, f"up to {model.seconds:g} s, the model's input")
-    thresholds = None if model.calibration is None else model.calibration.thresholds
-    if threshold is not None or thresholds is None:
-        thresholds = np.full(len(model.labels), 0.5 if threshold is None else threshold)
+    thresholds = _thresholds(model, threshold)
     paths = dict.fromkeys(clip.path for clip in load_corpus(truth).clips)
     recordings = model.predict_many(paths, hop=hop, batch_size=batch_size, workers=workers)
     events = {}
@@ -84,6 +83,14 @@ def evaluate_events(
     with written_aside(out / EVENTS) as aside:
         aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
     return record
+
+
+def _thresholds(model: Model, threshold: float | None) -> Float[np.ndarray, " label"]:
+    """Return what the score of an event of each label reaches."""
+    learnt = None if model.calibration is None else model.calibration.thresholds
+    if threshold is None and learnt is not None:
+        return learnt
+    return np.full(len(model.labels), 0.5 if threshold is None else threshold)
 
 
 def _frames(windows: Sequence[Prediction], hop: float, false_alarms: float) -> FrameScores:
