@@ -10,8 +10,8 @@ starts from one call that is known and gives a share of wrong answers. A call is
 with it is answered by yes. Prints a JSON line per trial: the answers given when each call was found.
 
 Of ESC-50, a class is made rare by leaving out all but a few of its clips. The made-up scenes are
-recordings of a minute with an event every four seconds, most of them of common classes. Of what is
-offered there, each line says how much has the rare class, its mirror image, another class, or none.
+recordings of a minute with an event every four seconds, most of them of common classes. Of the
+first clips that are offered there, each line says how many have the rare class, its mirror image, another class, or none.
 "Readable" is what a head can tell at all: taught with all labels of half of the recordings, its area
 under the curve on the other half, for the rare class against everything and against its mirror image.
 """
@@ -42,6 +42,7 @@ from melpatch.search.segment import PLACE, write_segment
 from melpatch.search.teach import teach
 
 AT_ONCE = 12  # clips that the page shows
+EARLY = 48  # clips, of which it is said what they have
 WHO = "listener"
 RARE = "rare"  # the label that is asked for
 LEARNING = ("likely", "unsure", "far")
@@ -251,7 +252,7 @@ def trials(
             "rows": len(index),
         }
         if contents is not None:
-            offered = contents[listener.offered[: config.most]]
+            offered = contents[listener.offered[:EARLY]]
             counts = {kind: int((offered == kind).sum()) for kind in CONTENTS}
             facts_of_order["offered"] = counts
         yield {**facts, **facts_of_order, "found_after": answers_until}
