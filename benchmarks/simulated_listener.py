@@ -10,9 +10,9 @@ starts from one call that is known and gives a share of wrong answers. A call is
 with it is answered by yes. Prints a JSON line per trial: the answers given when each call was found.
 
 Of ESC-50, a class is made rare by leaving out all but a few of its clips. The made-up scenes are
-recordings of a minute with an event every four seconds, most of them of common classes. Of the
-first clips that are offered there, each line says how many have the rare class, its mirror image, another class, or none.
-"Readable" is what a head can tell at all: taught with all labels of half of the recordings, its area
+recordings of a minute with an event every four seconds, most of them of common classes. Each line
+says how many of the first clips that are offered have the rare class, its mirror image, another
+class, or none. "Readable" is what a head can tell at all: taught with all labels of half of the recordings, its area
 under the curve on the other half, for the rare class against everything and against its mirror image.
 """
 
