@@ -8,9 +8,9 @@
 
 The classes get as many training clips as ``--sizes`` says, from the largest to the smallest in
 geometric steps, in an order that the seed draws. A variant is ``plain``, or joined by + from the
-rules of loss weights (sqrt, balanced), balanced sampling (sampling) and a head that starts from the
-linear probe (probe). Appends a line of JSON per variant and seed: the predicted classes of the
-validation and test clips at every evaluation.
+rules of loss weights (sqrt, balanced), balanced sampling (sampling), a random head on the linear
+probe's pooling (pooling) and a head that starts from that probe (probe). Appends a line of JSON per
+variant and seed: the predicted classes of the validation and test clips at every evaluation.
 """
 
 import argparse
@@ -37,8 +37,9 @@ from melpatch.training.config import RunConfig
 from melpatch.training.loop import fit
 from melpatch.training.run import Run
 from melpatch.training.start import plan
-from melpatch.workflows.finetune import classifier, starting_settings
-from melpatch.workflows.frozen_probe import probe_first, with_head_of_probe
+from melpatch.workflows.classifier import classifier, starting_settings
+from melpatch.workflows.frozen_probe import probe_first
+from melpatch.workflows.head_start import with_head_of_probe
 from melpatch.workflows.label_settings import class_weights, resolved
 from melpatch.workflows.validation import Validation
 
@@ -122,8 +123,11 @@ def fine_tuned(
         training = replace(training, objective=replace(training.objective, loss_weights=rule))
     if "sampling" in rules:
         training = replace(training, loader=replace(training.loader, balanced_sampling=True))
+    if "pooling" in rules:
+        pooling = linear_probe().pooling
+        training = replace(training, objective=replace(training.objective, pooling=pooling))
     if "probe" in rules:
-        training = with_head_of_probe(training, options.init)
+        training = with_head_of_probe(training)
     training = resolved(training, corpus, train, 0, parts["val"])
     objective = classifier(training, options.init)
     both = replace(corpus, clips=parts["val"].clips + parts["test"].clips)

@@ -25,7 +25,7 @@ from melpatch.training.config import RunConfig
 from melpatch.training.loop import Evaluate
 from melpatch.training.run import COMMAND, Run
 from melpatch.weight_files import is_on_hub
-from melpatch.workflows.finetune import classifier, starting_settings, train_classifier
+from melpatch.workflows.classifier import classifier, starting_settings, train_classifier
 from melpatch.workflows.initialize import SCRATCH
 from melpatch.workflows.label_settings import resolved
 

@@ -57,6 +57,7 @@ def fit(
     evaluate: Evaluate | None = None,
     select: str | None = None,
     tracker: Tracker | None = None,
+    keep_start: bool = False,
 ) -> Progress:
     """Train an objective on a corpus, from the run's newest checkpoint to its last step.
 
@@ -70,6 +71,8 @@ def fit(
         select: name of the evaluated number whose best step's weights are kept (higher is better);
             None keeps the last weights.
         tracker: where curves and pictures go besides metrics.jsonl.
+        keep_start: whether to evaluate before the first step too, so that ``select`` may keep the
+            weights that the run starts from.
 
     Raises:
         ConfigError: the objective cannot be trained on this corpus with these settings.
@@ -94,6 +97,8 @@ def fit(
             closing(step_batches(trainer, corpus, progress.step)) as feed,
             bar(total, "training", "step", done=progress.step) as shown,
         ):
+            if keep_start and progress.step == 0:
+                _evaluate_and_keep(trainer, run, tracker, progress, average, evaluate, select)
             while progress.step < total and not stop_signal:
                 step = progress.step
                 with speed.measured():
@@ -133,12 +138,9 @@ def fit(
                 # Evaluate; keep the best weights, or average the last ones.
                 if evaluating:
                     _warn(objective, run, step, record)
+                    _evaluate_and_keep(trainer, run, tracker, progress, average, evaluate, select)
                     with unsharded(objective):
-                        scores = _evaluate(trainer, run, evaluate, step)
                         _draw(objective, tracker, step, clips.batches)
-                    if evaluate is not None:
-                        _log(run, tracker, step, scores)
-                    _keep(trainer, run, progress, average, scores, select)
 
                 # Save.
                 if saving:
@@ -259,15 +261,20 @@ def _draw(objective: Objective, tracker: Tracker, step: int, batches: list[Batch
         tracker.picture(objective, batch, step)
 
 
-def _keep(
+def _evaluate_and_keep(
     trainer: Trainer,
     run: Run,
+    tracker: Tracker,
     progress: Progress,
     average: dict[str, Tensor],
-    scores: dict[str, float],
+    evaluate: Evaluate | None,
     select: str | None,
 ) -> None:
-    """Publish the weights with the best score so far, or add them to the running average."""
+    """Evaluate, and publish the weights if they are the best so far, or add them to the average."""
+    with unsharded(trainer.objective):
+        scores = _evaluate(trainer, run, evaluate, progress.step)
+    if scores:
+        _log(run, tracker, progress.step, scores)
     share = run.config.train.average_last
     if share and progress.step > (1 - share) * trainer.total_steps:
         # Running mean over n evaluations: m_n = m_(n-1) + (w - m_(n-1)) / n.

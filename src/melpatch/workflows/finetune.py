@@ -18,44 +18,39 @@ from melpatch.interop.base import Axes, Channels, Reading
 from melpatch.nn.positions import Resize
 from melpatch.objectives.base import Objective, Plan
 from melpatch.progress import notice
-from melpatch.recipes.base import clips_to_measure, onto, recipe_settings
-from melpatch.training.checkpoints import Progress
-from melpatch.training.config import RunConfig, build, read_settings
-from melpatch.training.foreign import open_foreign
-from melpatch.training.loop import Evaluate, fit
+from melpatch.recipes.base import clips_to_measure
+from melpatch.training.config import RunConfig, read_settings
 from melpatch.training.run import Run
 from melpatch.training.size import require_training_fits
 from melpatch.training.start import plan
-from melpatch.training.trackers import Track, Tracker, make_tracker
-from melpatch.weight_files import is_weights
+from melpatch.training.trackers import Track, make_tracker
+from melpatch.workflows.classifier import classifier, starting_settings, train_classifier
 from melpatch.workflows.corpus import (
     describe_corpus,
     limit_labels,
     read_corpus,
     tell_about_sound,
 )
-from melpatch.workflows.frozen_probe import (
+from melpatch.workflows.frozen_probe import fit_and_keep, probe_first
+from melpatch.workflows.head_start import (
+    HeadStart,
     describe_few_labels,
-    fit_and_keep,
-    probe_first,
+    starts_from_probe,
     with_head_of_probe,
 )
 from melpatch.workflows.initialize import (
     SCRATCH,
-    as_published,
-    initialize_encoder,
     refuse_decided,
     source_run,
 )
 from melpatch.workflows.kept_weights import tell_kept_weights
-from melpatch.workflows.label_settings import describe_selection, resolved, selection_metric
+from melpatch.workflows.label_settings import describe_selection, resolved
 from melpatch.workflows.labelled_split import (
     labelled_split,
     warn_of_missing_validation,
     with_validation,
 )
 from melpatch.workflows.runs import describe_objective, reopen
-from melpatch.workflows.validation import Validation
 
 Head = Literal["trained", "linear", "few_shot", "attentive", "prototype"]
 
@@ -99,9 +94,10 @@ class FinetuneConfig:
     from few labels: linear, few_shot (linear, on 10 clips of each class unless --labels-per-class
     says otherwise), attentive or prototype (melpatch list protocols). A probe hears windows as long
     as those of the run in --init."""
-    head_start: Literal["random", "probe"] = "random"
+    head_start: HeadStart = "auto"
     """What the head of a trained network starts from: random weights, or that linear probe, whose
-    pooling it then has (LP-FT, Kumar et al. 2022)."""
+    pooling it then has (LP-FT, Kumar et al. 2022); auto takes the probe for own data, unless --init
+    is scratch, a setting of the head is given, or the probe takes more than seconds."""
     probe: bool = True
     """Fit that linear probe before the whole network is trained, and say which of the two is better
     on the validation clips."""
@@ -226,10 +222,13 @@ def finetune(config: FinetuneConfig) -> Run:
         split = with_validation(split, probe)
         few = few or probe.most_labels_per_class
     train = limit_labels(split.train, few, training.seed)
+    head_start = probe is None and starts_from_probe(
+        config.head_start, config.recipe, config.training, config.init, train, split.val
+    )
     if run is None:
         tell_about_sound(train, training)
-        if config.head_start == "probe":
-            training = with_head_of_probe(training, config.init)
+        if head_start:
+            training = with_head_of_probe(training)
         training = resolved(training, corpus, train, config.stats_clips, split.val)
     objective = classifier(
         training,
@@ -248,14 +247,14 @@ def finetune(config: FinetuneConfig) -> Run:
         given = probe, training, objective, config.init, config.out, train, split.val
         return run or fit_and_keep(*given, config.thresholds, config)
     warn_of_missing_validation(split, training)
-    _tell_choice(config, training, train, split.val)
+    _tell_choice(config, training, train, split.val, head_start=head_start)
     # Checked before the run folder is created, so that a wrong setting leaves no folder.
     intended = plan(training, train)
     require_training_fits(objective, intended)
     objective.check_plan(intended)
     run = run or Run.create(config.out, training, config)
     run.reject(corpus.rejected)
-    _train(config, run, objective, train, split.val, intended)
+    _train(config, run, objective, train, split.val, intended, head_start=head_start)
     return run
 
 
@@ -266,129 +265,35 @@ def _train(
     train: Corpus,
     val: Corpus | None,
     intended: Plan,
+    *,
+    head_start: bool,
 ) -> None:
     """Fit the linear probe, train the whole network, and tell what came of both on validation."""
     tracker = make_tracker(config.track, config.out)
     probe = None
-    head_start = config.head_start == "probe"
     if config.probe or head_start:
         probe = probe_first(
             run, objective, config.init, train, val, intended, head_start=head_start
         )
     discard_calibration(run.folder)
-    progress = train_classifier(objective, run, train, val, tracker=tracker)
+    progress = train_classifier(objective, run, train, val, tracker=tracker, keep_start=head_start)
     calibrate(run.folder, train, val, config.thresholds)
     tell_kept_weights(run, progress, val, probe)
 
 
 def _tell_choice(
-    config: FinetuneConfig, training: RunConfig, train: Corpus, val: Corpus | None
+    config: FinetuneConfig,
+    training: RunConfig,
+    train: Corpus,
+    val: Corpus | None,
+    *,
+    head_start: bool,
 ) -> None:
     """Tell what chooses the kept weights, and whether there are enough labels for fine-tuning."""
     sentences = []
     if val is not None:
         sentences.append(describe_selection(training, val))
-    if config.init != SCRATCH and config.head_start == "random":
+    if config.init != SCRATCH and not head_start:
         sentences.append(describe_few_labels(train))
     for sentence in filter(None, sentences):
         notice(sentence)
-
-
-def starting_settings(
-    recipe: str,
-    init: str,
-    *,
-    size: str | None = None,
-    encoder: str | None = None,
-    encoder_from: Path | None = None,
-    reading: Reading | None = None,
-    trust_code: bool = False,
-) -> RunConfig:
-    """Return a recipe's settings for a classifier that starts from a run or from other weights.
-
-    Args:
-        recipe: a recipe, or objective, that learns from labels.
-        init: run folder, weight file, Hub repository or ``scratch``.
-        size: size of the encoder, unless a run or weights decide it; None is tiny.
-        encoder: kind of encoder, unless a run or weights decide it.
-        encoder_from: if ``init`` is not a run, the run whose front end and encoder to take.
-        reading: how weights of other code are read.
-        trust_code: whether the run may name code outside melpatch, which is then run.
-
-    Raises:
-        MelpatchError: the recipe, the run's settings or the weights cannot be used.
-    """
-    base = recipe_settings(recipe, size or "tiny", encoder, with_labels=True)
-    if init == SCRATCH and recipe == "finetune":
-        # Layer-wise decay protects pretrained blocks; random ones all learn at the full rate.
-        base = replace(base, train=replace(base.train, layer_decay=1.0))
-    source = source_run(init, encoder_from)
-    if source is None:
-        return as_published(base, init, reading or Reading(), size=size, encoder=encoder)
-    if is_weights(str(source)):
-        return onto(base, open_foreign(str(source)).config)
-    return onto(base, read_settings(source, trust_code=trust_code))
-
-
-def classifier(
-    training: RunConfig,
-    init: str,
-    *,
-    resize: Resize | None = None,
-    reading: Reading | None = None,
-    run: Run | None = None,
-    trust_code: bool = False,
-) -> Objective:
-    """Return a classifier whose encoder is initialised from ``init``.
-
-    Args:
-        training: what :func:`resolved` returned.
-        init: run folder, weight file, Hub repository or ``scratch``.
-        resize: how learned positions are fitted to the encoder's grid, see
-            :func:`melpatch.workflows.initialize.initialize_encoder`.
-        reading: how weights of other code are read.
-        run: the run to resume, if any; if it has saved a state, ``init`` is not read.
-        trust_code: whether the run may name code outside melpatch, which is then run.
-
-    Raises:
-        MelpatchError: the weights cannot be read, or do not fit the settings.
-    """
-    objective = build(training)
-    # A resumed run loads its own weights later.
-    if init != SCRATCH and not (run and run.newest):
-        initialize_encoder(objective, init, resize, reading, trust_code=trust_code)
-    return objective
-
-
-def train_classifier(
-    objective: Objective,
-    run: Run,
-    train: Corpus,
-    val: Corpus | None = None,
-    *,
-    evaluate: Evaluate | None = None,
-    tracker: Tracker | None = None,
-) -> Progress:
-    """Train a classifier from the newest state of its run to the last step.
-
-    The run then holds the weights with the best score on ``val``; the last weights without ``val``;
-    or the mean of the last weights, if the settings ask for it.
-
-    Args:
-        objective: what :func:`classifier` returned.
-        run: an open run folder.
-        train: the training clips.
-        val: the clips on which the best weights are chosen.
-        evaluate: an evaluation without ``val``; it is logged, and chooses no weights.
-        tracker: see :func:`melpatch.training.loop.fit`.
-
-    Raises:
-        CheckpointError: the run was started on other clips.
-        MelpatchError: the classifier cannot be trained with these settings.
-    """
-    select = None
-    if val is not None:
-        metric = selection_metric(run.config.objective, val)
-        evaluate = Validation(val, run.config, metric)
-        select = f"val_{metric}"
-    return fit(objective, train, run, evaluate=evaluate, select=select, tracker=tracker)

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from melpatch.config import check
@@ -35,9 +34,6 @@ from melpatch.workflows.kept_weights import (
 from melpatch.workflows.label_settings import class_weights_of_probe, selection_metric
 
 FILE = "linear_probe.json"
-FEW_LABELS = 20
-"""Training clips per class (median) up to which a linear probe is usually as good as fine-tuning,
-see lab/head-start.md."""
 # Windows that are embedded in any case; of more, embedding takes up to a tenth of the training.
 _SECONDS_OF_WORK = 5_000
 # Above these the regression takes too long or too much memory to be done unasked.
@@ -207,48 +203,52 @@ def probe_first(
         return None
     start = time.monotonic()
     probe = probe_encoder(linear_probe(), run.config, objective, init, run.folder, train, val)
-    pooling = probe.fitted.pooling
+    purpose = "for comparison"
     if head_start:
         assert isinstance(objective, Classify)
         objective.head.load_state_dict(probe.fitted.state)
         # A class without a training clip has a logit that no training could raise again.
         objective.get_parameter("head.1.bias").data.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS)
-    if probe.record is None:
-        return None
-    scores = probe.record | {"pooling": pooling}
-    on_rank_zero(lambda: write_record(path, scores))
+        purpose = "from which the head starts"
+    scores = None
+    told = ""
+    if probe.record is not None:
+        scores = probe.record | {"pooling": probe.fitted.pooling}
+        written = scores
+        on_rank_zero(lambda: write_record(path, written))
+        told = f": {score_of(scores)}"
     notice(
-        f"linear probe on the frozen encoder ({pooling}), for comparison: {score_of(scores)}; "
+        f"linear probe on the frozen encoder ({probe.fitted.pooling}), {purpose}{told}; "
         f"{time.monotonic() - start:.0f} s"
     )
     return scores
 
 
-def with_head_of_probe(training: RunConfig, init: str) -> RunConfig:
-    """Return the settings of a classifier whose head can start from the linear probe.
+def too_much_for_a_probe(
+    training: RunConfig, train: Corpus, val: Corpus | None, plan: Plan
+) -> str | None:
+    """Return why a linear probe takes too long to be fitted unasked, or None.
 
-    Raises:
-        ConfigError: it starts from random weights, or its head is of another kind.
+    Args:
+        training: settings of the classifier.
+        train: the training clips.
+        val: the validation clips, if any.
+        plan: length of the training.
     """
-    check(init != SCRATCH, "head_start", "probe", "random, since the encoder starts from scratch")
-    objective = training.objective
-    fits = objective.layers == "last" and not objective.projection
-    check(fits, "head_start", "probe", "random where layers are mixed or tokens projected")
-    pooling = linear_probe().pooling
-    return replace(training, objective=replace(objective, head="standardised", pooling=pooling))
-
-
-def describe_few_labels(train: Corpus) -> str | None:
-    """Return a sentence if there are fewer labels than make sense for fine-tuning."""
+    unasked = "--head linear fits one"
     counts = Counter(label for clip in train.clips for label in clip.labels)
-    typical = median(counts.values())
-    if typical > FEW_LABELS:
-        return None
-    return (
-        f"{typical:g} training clips per class (median) are few for training a whole network from a "
-        "random head; a linear probe is better, and takes seconds: --head linear, or train on from "
-        "it with --head-start probe"
-    )
+    if len(train.clips) > _MOST_CLIPS or len(counts) > _MOST_CLASSES:
+        classes = counted(len(counts), "class")
+        size = f"{counted(len(train.clips), 'clip')} of {classes}"
+        return f"{size} take more than seconds ({unasked})"
+    seconds = training.loader.seconds
+    clips = train.clips if val is None else (*train.clips, *val.clips)
+    windows = sum(max(1, ceil(clip.duration / seconds)) for clip in clips)
+    # A training step costs about three times as much as the embedding of its clips.
+    tenth = 0.3 * plan.steps * plan.batch_size
+    if windows > max(_SECONDS_OF_WORK, tenth):
+        return f"embedding {counted(windows, 'window')} takes more than seconds ({unasked})"
+    return None
 
 
 def _reason_against(
@@ -259,19 +259,7 @@ def _reason_against(
         return "the encoder starts from random weights"
     if val is None:
         return "there are no validation clips to compare on"
-    unasked = "--head linear fits one"
-    if len(train.clips) > _MOST_CLIPS or len(training.labels) > _MOST_CLASSES:
-        classes = counted(len(training.labels), "class")
-        size = f"{counted(len(train.clips), 'clip')} of {classes}"
-        return f"{size} take more than seconds ({unasked})"
-    seconds = training.loader.seconds
-    clips = (*train.clips, *val.clips)
-    windows = sum(max(1, ceil(clip.duration / seconds)) for clip in clips)
-    # A training step costs about three times as much as the embedding of its clips.
-    tenth = 0.3 * plan.steps * plan.batch_size
-    if windows > max(_SECONDS_OF_WORK, tenth):
-        return f"embedding {counted(windows, 'window')} takes more than seconds ({unasked})"
-    return None
+    return too_much_for_a_probe(training, train, val, plan)
 
 
 def _features_folder(init: str, out: Path) -> Path:

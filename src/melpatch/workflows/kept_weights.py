@@ -79,7 +79,7 @@ def tell_kept_weights(
     """
     config = run.config
     kept = ""
-    step = progress.best_step or None
+    step = None if progress.best is None else progress.best_step
     if progress.averaged:
         kept = f"; the mean of the weights after the last {progress.averaged} evaluations"
         step = None
@@ -90,7 +90,8 @@ def tell_kept_weights(
     record = validation_record(_predictions(run, val, metric), config, metric, step)
     record["linear_probe"] = None if probe is None else probe["metrics"]
     below = describe_loss(record, probe)
-    record["warnings"] += filter(None, [below])
+    start = describe_start(step) if progress.step else None
+    record["warnings"] += filter(None, [below, start])
     tell_record(run, kept, record)
 
 
@@ -130,6 +131,21 @@ def describe_loss(record: Mapping[str, Any], probe: Mapping[str, Any] | None) ->
         f"the trained network ends below the linear probe on validation: {metric_in_words(metric)} "
         f"{value:.3f} against {other:.3f} on {counted(record['clips'], 'clip')}; "
         "melpatch finetune --head linear keeps the probe"
+    )
+
+
+def describe_start(step: int | None) -> str | None:
+    """Return a sentence if the weights that a run started from are its best.
+
+    Args:
+        step: the step that validation chose; 0 is one of those only where the head started from a
+            probe.
+    """
+    if step != 0:
+        return None
+    return (
+        "no later step is better on validation than the linear probe that the head started from: "
+        "the run keeps that probe; a lower --lr or more labels may help"
     )
 
 
