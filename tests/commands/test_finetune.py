@@ -305,7 +305,10 @@ def test_several_labels_make_it_a_multi_label_task(corpus, pretrained, tmp_path,
     assert validated(tmp_path / "run") == [{"val_mAP"}] * 2
 
 
-def test_validation_clips_that_rank_nothing_are_refused(corpus, pretrained, tmp_path, capsys):
+@pytest.mark.parametrize("probe", ["--probe", "--no-probe"])
+def test_validation_clips_that_rank_nothing_are_refused(
+    probe, corpus, pretrained, tmp_path, capsys
+):
     rows = [(row["path"], "a;b", row["split"]) for row in read_table(corpus)]
     same = write_table(corpus.with_name("same.csv"), ("path", "label", "split"), rows)
     words = [
@@ -317,6 +320,7 @@ def test_validation_clips_that_rank_nothing_are_refused(corpus, pretrained, tmp_
         "--out",
         str(tmp_path / "run"),
         *HERE,
+        probe,
     ]
     assert main(words) == 2
     assert (

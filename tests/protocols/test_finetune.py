@@ -17,7 +17,7 @@ from melpatch.evaluation import report
 from melpatch.inference.model import load
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig
-from melpatch.workflows import finetune
+from melpatch.workflows import classifier
 
 STEPS = "--steps 5 --evaluations 5"
 
@@ -49,6 +49,8 @@ def test_the_training_is_that_of_the_command(corpus, run, whole, tmp_path):
         run,
         "--out",
         tmp_path / "run",
+        "--head-start",
+        "random",
         *FLAGS,
         *STEPS.split(),
     )
@@ -127,7 +129,7 @@ def test_a_killed_trial_goes_on_and_a_finished_one_is_not_repeated(
     costs = (record["trials"][0]["cpu_seconds"], record["trials"][0]["seconds"], record["seconds"])
     assert costs == (None, None, None)  # of which there is no telling
     assert not {"resume", "model.safetensors"} & {path.name for path in folder.iterdir()}
-    monkeypatch.setattr(finetune, "fit", interrupt)
+    monkeypatch.setattr(classifier, "fit", interrupt)
     assert evaluate("finetune", run, corpus, stopped, STEPS)["value"] == record["value"]
 
 
@@ -167,13 +169,13 @@ def test_a_recipe_that_says_something_else_by_now_is_trained_anew(
     corpus, run, tmp_path, monkeypatch
 ):
     evaluate("finetune", run, corpus, tmp_path, "--steps 1")
-    settings_of = finetune.recipe_settings
+    settings_of = classifier.recipe_settings
 
     def other(*given, **named):
         config = settings_of(*given, **named)
         return replace(config, train=replace(config.train, weight_decay=0.5))
 
-    monkeypatch.setattr(finetune, "recipe_settings", other)
+    monkeypatch.setattr(classifier, "recipe_settings", other)
     evaluate("finetune", run, corpus, tmp_path, "--steps 1")
     trained = from_toml(RunConfig, results(tmp_path) / "runs" / "test-0" / "config.toml")
     assert trained.train.weight_decay == 0.5

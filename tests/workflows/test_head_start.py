@@ -101,7 +101,7 @@ def test_a_head_that_starts_from_the_probe_predicts_what_the_probe_does(
     state = load_weights(tmp_path / "run" / "model.safetensors")
     assert state["head.0.scale"].unique().numel() > 1
     # The start is among the best on three clips; the mean of the last weights is not the start.
-    finetune(corpus, tmp_path / "trained", *words, "--average-last", "1")
+    finetune(corpus, tmp_path / "trained", *words, "--average-last", "0.9")
     trained = load_weights(tmp_path / "trained" / "model.safetensors")
     for name in ("head.1.weight", "encoder.projection.weight"):
         assert not torch.equal(trained[name], state[name])
@@ -144,6 +144,11 @@ def test_without_validation_clips_the_head_starts_from_the_probe_too(pretrained,
     assert f"({PROBE_POOLING}), from which the head starts; " in capsys.readouterr().err
     config = load(tmp_path / "run").objective.config
     assert (config.head, config.pooling) == ("standardised", PROBE_POOLING)
+
+
+def test_no_probe_is_no_head_from_it(corpus, pretrained, tmp_path):
+    finetune(corpus, tmp_path / "run", "--init", pretrained, "--no-probe")
+    assert load(tmp_path / "run").objective.config.head == "normed"
 
 
 def test_random_weights_have_a_random_head_unless_asked(corpus, tmp_path, capsys):

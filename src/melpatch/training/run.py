@@ -322,7 +322,7 @@ class Run:
 
     def _rewind(self) -> Path | None:
         newest = self.checkpoints.choose()
-        step = 0
+        step = -1  # without a checkpoint the weights at the start are evaluated again, too
         if newest is not None:
             step = step_of(newest)
         for log in (self._metrics, self._speed):

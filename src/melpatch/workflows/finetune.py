@@ -97,7 +97,8 @@ class FinetuneConfig:
     head_start: HeadStart = "auto"
     """What the head of a trained network starts from: random weights, or that linear probe, whose
     pooling it then has (LP-FT, Kumar et al. 2022); auto takes the probe for own data, unless --init
-    is scratch, a setting of the head is given, or the probe takes more than seconds."""
+    is scratch, there is none (--no-probe), a setting of the head is given, or it takes more than
+    seconds."""
     probe: bool = True
     """Fit that linear probe before the whole network is trained, and say which of the two is better
     on the validation clips."""
@@ -222,8 +223,11 @@ def finetune(config: FinetuneConfig) -> Run:
         split = with_validation(split, probe)
         few = few or probe.most_labels_per_class
     train = limit_labels(split.train, few, training.seed)
+    asked = config.head_start
+    if asked == "auto" and not config.probe:
+        asked = "random"
     head_start = probe is None and starts_from_probe(
-        config.head_start, config.recipe, config.training, config.init, train, split.val
+        asked, config.recipe, config.training, config.init, train, split.val
     )
     if run is None:
         tell_about_sound(train, training)

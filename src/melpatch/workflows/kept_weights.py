@@ -51,7 +51,8 @@ def validation_record(
     targets = label_matrix(table.clips, config.labels)
     scores = compute_metrics(table.rows, targets, config.labels, config.objective.multi_label)
     metrics = {name: value for name, value in scores.items() if isinstance(value, float)}
-    collapse = describe_collapse({**scores, "metrics": {"mAP": None, **metrics}})
+    undefined = dict.fromkeys(("mAP", "prevalence"))
+    collapse = describe_collapse({**scores, "metrics": undefined | metrics})
     warnings = []
     if collapse is not None:
         warnings.append(f"on validation {collapse}; {REMEDY}")
