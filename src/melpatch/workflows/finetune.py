@@ -10,7 +10,6 @@ from melpatch.config import check
 from melpatch.counted import counted
 from melpatch.data.corpus import Corpus
 from melpatch.default_dtype import float32_by_default
-from melpatch.errors import ConfigError
 from melpatch.evaluation.calibrate import calibrate, discard_calibration
 from melpatch.evaluation.select import probe_to_keep
 from melpatch.evaluation.thresholds import ThresholdRule
@@ -210,11 +209,6 @@ def finetune(config: FinetuneConfig) -> Run:
         # The clips may have moved since.
         training = replace(run.config, data=training.data)
     corpus = read_corpus(training, run)
-    if not corpus.labels:
-        raise ConfigError(
-            f"{corpus.shown_name}: has no labels; give a folder with one sub-folder per class, "
-            "or a CSV with a label column"
-        )
     split = labelled_split(corpus, config.test_fold, config.val_fold)
     probe = None
     few = config.labels_per_class
@@ -223,12 +217,7 @@ def finetune(config: FinetuneConfig) -> Run:
         split = with_validation(split, probe)
         few = few or probe.most_labels_per_class
     train = limit_labels(split.train, few, training.seed)
-    asked = config.head_start
-    if asked == "auto" and not config.probe:
-        asked = "random"
-    head_start = probe is None and starts_from_probe(
-        asked, config.recipe, config.training, config.init, train, split.val
-    )
+    head_start = _starts_from_probe(config, train, split.val)
     if run is None:
         tell_about_sound(train, training)
         if head_start:
@@ -260,6 +249,16 @@ def finetune(config: FinetuneConfig) -> Run:
     run.reject(corpus.rejected)
     _train(config, run, objective, train, split.val, intended, head_start=head_start)
     return run
+
+
+def _starts_from_probe(config: FinetuneConfig, train: Corpus, val: Corpus | None) -> bool:
+    """Return whether the head of the whole network starts from the linear probe."""
+    has_probe = config.probe or config.head_start == "probe"
+    if config.head != "trained" or not has_probe:
+        return False
+    return starts_from_probe(
+        config.head_start, config.recipe, config.training, config.init, train, val
+    )
 
 
 def _train(

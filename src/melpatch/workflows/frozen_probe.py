@@ -211,14 +211,14 @@ def probe_first(
         objective.get_parameter("head.1.bias").data.clamp_(-_LARGEST_BIAS, _LARGEST_BIAS)
         purpose = "from which the head starts"
     scores = None
-    told = ""
+    score = ""
     if probe.record is not None:
         scores = probe.record | {"pooling": probe.fitted.pooling}
         written = scores
         on_rank_zero(lambda: write_record(path, written))
-        told = f": {score_of(scores)}"
+        score = f": {score_of(scores)}"
     notice(
-        f"linear probe on the frozen encoder ({probe.fitted.pooling}), {purpose}{told}; "
+        f"linear probe on the frozen encoder ({probe.fitted.pooling}), {purpose}{score}; "
         f"{time.monotonic() - start:.0f} s"
     )
     return scores

@@ -6,6 +6,7 @@ from melpatch.counted import agreeing, counted
 from melpatch.data.corpus import Corpus
 from melpatch.data.leaks import warn_of_shared_groups
 from melpatch.data.splits import Split, describe_untrained, split_corpus
+from melpatch.errors import ConfigError
 from melpatch.evaluation.probe import KeptProbe
 from melpatch.evaluation.splits import hold_out_validation
 from melpatch.progress import notice
@@ -16,13 +17,19 @@ def labelled_split(corpus: Corpus, test_fold: str | None, val_fold: str | None) 
     """Return a labelled corpus in parts, and tell what may be wrong with them.
 
     Args:
-        corpus: labelled clips.
+        corpus: the clips.
         test_fold: split or fold that is held out; None for ``test``, if it exists.
         val_fold: split or fold that chooses weights; None for ``val``, if it exists.
 
     Raises:
+        ConfigError: the clips have no labels.
         DataError: there is no such split, or nothing is left to train on.
     """
+    if not corpus.labels:
+        raise ConfigError(
+            f"{corpus.shown_name}: has no labels; give a folder with one sub-folder per class, "
+            "or a CSV with a label column"
+        )
     split = split_corpus(corpus, test_fold, val_fold)
     # Recordings of one group, such as a speaker, in two splits make the scores too good.
     warn_of_shared_groups(*filter(None, (split.train, split.val, split.test)))
