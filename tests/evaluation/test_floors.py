@@ -33,13 +33,17 @@ def test_a_score_below_its_highest_floor_is_told_with_what_helps():
         "protocol": "linear",
         "value": 0.61,
         "floors": [
-            {"name": "majority class", "value": 0.1, "gain": 0.51},
-            {"name": "log-mel statistics", "value": 0.79, "gain": -0.18},
+            {"name": "majority class", "value": 0.1, "gain": 0.51, "gain_95": (0.4, 0.6)},
+            {"name": "log-mel statistics", "value": 0.79, "gain": -0.18, "gain_95": (-0.3, -0.1)},
         ],
     }
     sentence = describe_highest(record)
     assert sentence.startswith("linear: 0.610 is below log-mel statistics with 0.790")
     assert "pretraining" in sentence
+    record["floors"][1]["gain_95"] = (-0.3, 0.01)
+    assert "0.610 is level with log-mel statistics with 0.790" in describe_highest(record)
+    record["floors"][1]["gain_95"] = None
+    assert "0.610 is below log-mel statistics" in describe_highest(record)
     assert describe_highest(record | {"value": 0.8, "floors": record["floors"][:1]}) is None
     assert describe_highest(record | {"floors": []}) is None
 

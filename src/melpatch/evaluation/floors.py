@@ -144,11 +144,14 @@ def describe_highest(record: Mapping[str, Any]) -> str | None:
     highest = min(known, key=lambda floor: floor["gain"])
     if highest["gain"] >= 0:
         return None
+    interval = highest["gain_95"]
+    level = interval is not None and interval[1] >= 0
+    verdict = "level with" if level else "below"
     return (
-        f"{record['protocol']}: {record['value']:.3f} is below {highest['name']} with "
+        f"{record['protocol']}: {record['value']:.3f} is {verdict} {highest['name']} with "
         f"{highest['value']:.3f}, so this run does not help here yet; what usually helps is longer "
-        "pretraining on sound of this kind, a linear head (melpatch finetune --head linear) where "
-        "labels are few, and another pooling (--set pooling=rows+mean+std+delta)"
+        "pretraining on sound of this kind (melpatch pretrain maskspec), more steps of fine-tuning, "
+        "or a linear head (melpatch finetune --head linear) where labels are few"
     )
 
 
