@@ -1,5 +1,6 @@
 # make demo [DATA=folder]   pretrain, fine-tune and evaluate in minutes, on made-up sound or on your own folder
 # make test                 all tests;   make check: style and types;   make format: put the style right
+# make bench-check          count the instructions of fixed workloads beside those expected (needs valgrind)
 # make docs                 the documentation site, into site/
 # Each sets up .venv on its first call. PYTHON=python3.12 chooses the interpreter.
 
@@ -8,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SOURCES := src tests $(wildcard examples benchmarks tools)
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test check bench-check docs format clean
 
 demo: $(INSTALLED)
 	$(BIN)/melpatch demo --out demo $(if $(DATA),--data "$(DATA)")
@@ -22,6 +23,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/python tools/style.py
+
+bench-check: $(INSTALLED)
+	$(BIN)/python benchmarks/instructions.py
 
 docs: $(INSTALLED)
 	$(BIN)/zensical build --strict --clean

@@ -14,8 +14,10 @@ def clock(monkeypatch):
     return now
 
 
-@pytest.mark.parametrize(("bf16_seconds", "chosen"), [(0.5, True), (0.95, False), (3.0, False)])
-def test_bf16_is_taken_where_it_saves_a_tenth(clock, bf16_seconds, chosen):
+@pytest.mark.parametrize(
+    ("bf16_seconds", "chosen", "timed"), [(0.5, True, 3), (0.95, False, 3), (3.0, False, 1)]
+)
+def test_bf16_is_taken_where_it_saves_a_tenth(clock, bf16_seconds, chosen, timed):
     passes = {"float32": 0, "bf16": 0}
 
     def way(name, seconds, vector):
@@ -30,6 +32,7 @@ def test_bf16_is_taken_where_it_saves_a_tenth(clock, bf16_seconds, chosen):
     measured = fastest.measure(
         way("float32", 1.0, [1.0, 0.0]), way("bf16", bf16_seconds, [0.6, 0.8]), torch.device("cpu")
     )
+    assert passes == {"float32": 1 + timed, "bf16": 1 + timed}
     assert measured.float32_seconds == pytest.approx(1.0)
     assert measured.bf16_seconds == pytest.approx(bf16_seconds)
     assert measured.bf16_is_faster == chosen

@@ -89,6 +89,21 @@ def test_int8_is_smaller_and_says_how_far_it_agrees(exported, tmp_path, capsys):
     assert not [*folder.glob("*.float32")]
 
 
+def test_sums_of_two_int8_products_fit_into_16_bits(exported):
+    """As processors without products of 8 bits add them: of unsigned 8 bits with signed 7."""
+    folder, _, _ = exported
+    onnx = pytest.importorskip("onnx")
+    assert main(folder, "onnx", "c.onnx", "--quantize", "int8", "--overwrite") == 0
+    weights = [
+        onnx.numpy_helper.to_array(value).astype(int)
+        for value in onnx.load(folder / "c.onnx").graph.initializer
+        if value.data_type == onnx.TensorProto.INT8
+    ]
+    largest = max(abs(weight).max() for weight in weights)
+    assert largest > 32
+    assert 2 * 255 * largest < 1 << 15
+
+
 def test_without_the_packages_it_says_which(tmp_path, monkeypatch, capsys):
     write_run(tmp_path / "run", CONFIG)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
