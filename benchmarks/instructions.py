@@ -3,10 +3,10 @@
     python benchmarks/instructions.py            # beside the expected counts; fails where they differ
     python benchmarks/instructions.py --write    # expect what is counted now
 
-Needs Valgrind (apt install valgrind), whose processor has AVX2 and is the same on every machine. The
-workloads run in one process of its callgrind, one thread, each after a pass to warm up; counting is
-on during a workload only. It takes a minute or two of CPU time. Expected are the counts in
-``instructions.json``, which hold for the versions of Python, torch and NumPy that stand there.
+Needs Valgrind (apt install valgrind) and a processor with AVX2, which is the most that Valgrind
+simulates. The workloads run in one process of its callgrind, one thread, each after a pass to warm
+up; counting is on during a workload only. It takes three minutes of CPU time. Expected are the counts
+in ``instructions.json``, which hold for the versions of Python, torch and NumPy that stand there.
 
 Prints one JSON line per workload: the instructions in millions, and their ratio to those expected.
 """
@@ -42,7 +42,7 @@ from melpatch.training.config import RunConfig, build
 
 TABLE = Path(__file__).with_name("instructions.json")
 TOLERANCE = 0.03
-"""Share by which a count may differ: repeated runs differ by less than a thousandth."""
+"""Share by which a count may differ: two runs on a busy machine differed by a ten-thousandth."""
 RATE = 16000
 NOTHING = "nothing"
 """The workload whose count is of the switching on and off, and is subtracted from the others."""
