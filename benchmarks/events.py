@@ -42,7 +42,7 @@ KINDS = {
 }
 KIND_OF = {label: kind for kind, labels in KINDS.items() for label in labels}
 THRESHOLDS = np.round(np.arange(0.2, 0.81, 0.05), 2).tolist()
-RELEASES = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35)
+RELEASES = (1.0, 0.9, 0.8, 0.65, 0.5)
 GAPS = (0.0, 0.2)
 SHORTEST = (0.0, 0.3, 0.5)
 
@@ -114,7 +114,7 @@ Frames = dict[str, FrameScores]
 
 
 def score(truth: Path, chosen_on: Path, scored_on: Path) -> None:
-    """Print F1 by threshold and release, then the best settings with and without hysteresis."""
+    """Print F1 by threshold and release, by all settings at a threshold of 0.5, and of the best settings."""
     labels = (BACKGROUND, *KINDS)
     true = read_truth(truth)
     frames = {
@@ -127,8 +127,10 @@ def score(truth: Path, chosen_on: Path, scored_on: Path) -> None:
     ]
     scored = [(f1(frames[chosen_on], true, *rule), rule) for rule in rules]
     for threshold, release in product(THRESHOLDS, RELEASES):
-        rule = EventRule(release=release)
-        tell("plain", threshold, rule, frames[scored_on], true)
+        tell("plain", threshold, EventRule(release=release), frames[scored_on], true)
+    for release, gap, shortest in product(RELEASES, GAPS, SHORTEST):
+        rule = EventRule(release=release, gap=gap, shortest=shortest)
+        tell("default threshold", 0.5, rule, frames[scored_on], true)
     for release in RELEASES:
         own = [(value, rule) for value, rule in scored if rule[1].release == release]
         plain = [(value, rule) for value, rule in own if rule[1].gap == rule[1].shortest == 0]

@@ -60,6 +60,21 @@ def test_similarity_is_the_cosine_of_standardised_vectors(made):
     np.testing.assert_allclose(index.similarity(index.vectors(queries)), expected, atol=1e-3)
 
 
+def test_a_part_of_the_rows_has_the_similarity_that_it_has_among_all(made, monkeypatch):
+    index = Index(made)
+    monkeypatch.setattr("melpatch.search.index._BLOCK_BYTES", 4 * index.dim * 2)
+    queries = index.vectors(np.array([0, 5]))
+    whole = index.similarity(queries)
+    rows = np.array([7, 1, 4])
+    np.testing.assert_allclose(index.similarity_of(queries, rows), whole[rows], atol=1e-5)
+    np.testing.assert_allclose(index.similarity(queries, 3), whole[3:], atol=1e-5)
+    assert index.similarity(queries, len(index)).shape == (0,)
+    nearest = index.nearest_to_each(queries, 4)
+    for query, own in zip(queries, nearest, strict=True):
+        alone = index.similarity(query[None])
+        np.testing.assert_allclose(alone[own], np.sort(alone)[:-5:-1], atol=1e-5)
+
+
 def test_products_are_the_same_in_any_blocks_and_segments(made, monkeypatch):
     index = Index(made)
     weights = np.random.default_rng(0).normal(size=(index.dim, 3)).astype(np.float32)

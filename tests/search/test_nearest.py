@@ -50,6 +50,14 @@ def test_rows_that_are_ruled_out_never_come():
     assert [hit.row for hit in best_rows(INDEX, scores, 6)] == [4]
 
 
+def test_of_some_rows_the_best_are_the_same_as_of_all_with_these():
+    some = np.array([5, 2, 0, 3])
+    hits = best_rows(INDEX, SCORES[some], 6, rows=some)
+    assert [(hit.row, hit.score) for hit in hits] == [(row, SCORES[row]) for row in (0, 2, 3, 5)]
+    left = best_rows(INDEX, SCORES[some], 6, rows=some, without=[Stretch(Path("/b.wav"), 2.0, 4.0)])
+    assert [hit.row for hit in left] == [0, 2, 3]
+
+
 @pytest.mark.parametrize("looked_at", [1, 100])
 def test_the_order_is_that_of_a_full_sort(looked_at, monkeypatch):
     monkeypatch.setattr(nearest, "_LOOKED_AT", looked_at)
