@@ -40,7 +40,7 @@ class FrameScores(NamedTuple):
 class EventRule:
     """What makes an event of scores."""
 
-    release: float = 0.8
+    release: float = 0.9
     """Share of a label's threshold that the score of an event must keep: it begins and ends where
     the score crosses that, and reaches the threshold in between."""
     shortest: float = 0.0

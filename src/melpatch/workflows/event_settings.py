@@ -14,7 +14,7 @@ from melpatch.workflows.events import Program
 class EventRuleConfig:
     """What makes an event of scores."""
 
-    event_release: float = 0.8
+    event_release: float = 0.9
     """Share of its threshold that an event must keep to last (hysteresis)."""
     event_shortest: float = 0.0
     """Seconds that an event lasts at least."""
