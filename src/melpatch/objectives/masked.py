@@ -99,12 +99,9 @@ class MaskedObjective(Objective):
         reconstruction: Float[Tensor, "clip masked pixel"],
     ) -> Picture:
         """Return the first clip: clean, with masked patches blank, and with them reconstructed."""
-        grid = self.encoder.grid
-        patches = grid.split(spectrogram)
-        whole = masked.scatter(reconstruction.to(patches.dtype), patches)
-        frames = spectrogram.shape[-1]
-        picture = self.masked_picture(spectrogram, masked)
-        return picture._replace(reconstruction=_log_mel(whole, frames, grid, self.front_end))
+        return masked_picture(
+            spectrogram, masked, self.encoder.grid, self.front_end, reconstruction
+        )
 
 
 def masked_picture(
@@ -112,14 +109,16 @@ def masked_picture(
     masked: Subset,
     grid: PatchGrid,
     front_end: LogMel,
+    reconstruction: Float[Tensor, "clip masked pixel"] | None = None,
 ) -> Picture:
-    """Return the first clip: clean, and with masked patches blank.
+    """Return the first clip: clean, with masked patches blank, and with them reconstructed if given.
 
     Args:
         spectrogram: the normalised log-mel spectrograms.
         masked: the masked patches of each.
         grid: the geometry of the patches.
         front_end: what made the spectrograms.
+        reconstruction: pixels for the masked patches, if there is a decoder.
     """
     patches = grid.split(spectrogram)
     frames = spectrogram.shape[-1]
@@ -127,7 +126,11 @@ def masked_picture(
     blank = torch.full_like(masked.gather(patches), torch.nan)
     masked_input = _log_mel(masked.scatter(blank, patches), frames, grid, front_end)
     clean = _log_mel(patches, frames, grid, front_end)
-    return Picture(clean, masked_input, masked_input.isnan(), None)
+    whole = None
+    if reconstruction is not None:
+        joined = masked.scatter(reconstruction.to(patches.dtype), patches)
+        whole = _log_mel(joined, frames, grid, front_end)
+    return Picture(clean, masked_input, masked_input.isnan(), whole)
 
 
 def _log_mel(

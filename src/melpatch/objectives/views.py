@@ -128,7 +128,15 @@ class ViewObjective(Objective):
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the mean loss of the batch's rows, and the gauges of the whole step."""
-        own = self.encode(batch, step)
+        return self.compared(self.encode(batch, step), step)
+
+    def compared(self, own: Rows, step: int) -> ObjectiveOutput:
+        """Return the mean loss of the batch's rows among those of the whole step.
+
+        Args:
+            own: what :meth:`encode` returned.
+            step: optimiser steps done before.
+        """
         rows = self.step_rows.join(own)
         count = len(own.keys)
         losses, metrics = self.compare(rows, count / max(1, len(rows.keys)), step)

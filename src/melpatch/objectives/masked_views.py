@@ -1,0 +1,181 @@
+"""Masked views: reconstruct what is masked in two views of a clip, and find one by the other.
+
+Of each view only the visible patches are encoded. A decoder reconstructs the masked ones, and a
+projector makes a vector of the visible ones that finds the other view of its clip among both views
+of all clips. For predictions p of masked patches x, and projections z::
+
+    L = mean (p - x)^2 + contrast * NT-Xent(z)
+
+The reconstruction keeps what tells one recording from another, voice and channel included; the
+comparison keeps what is common to two views, and so learns from few steps what few labels need.
+
+Source: Mishra et al. 2022, "CAN: A simple, efficient and scalable contrastive masked autoencoder"
+(arXiv 2210.16870), for images. *Differs*: views are spectrograms, compared by the pooling that
+probes take, over what is visible; there is no noise to predict; the two terms are means over clips.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from melpatch.audio.logmel import LogMel
+from melpatch.config import check
+from melpatch.data.clip import Batch
+from melpatch.encoders.base import Encoded, TokenEncoder
+from melpatch.nn.mae_decoder import MAEDecoder
+from melpatch.nn.masked import masked_mean
+from melpatch.nn.masking import Masking, PatchSplit, join_splits
+from melpatch.nn.pooling import DEFAULT_POOLING, pool
+from melpatch.nn.transformer import init_xavier
+from melpatch.nn.whole_step import Rows
+from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan
+from melpatch.objectives.contrastive import ContrastiveConfig, ContrastiveObjective
+from melpatch.objectives.masked import masked_picture
+
+
+class EncodedViews(NamedTuple):
+    """Both views of each clip, first views first: the input, what was masked, and its encoding."""
+
+    features: Features
+    split: PatchSplit
+    encoded: Encoded
+
+
+class MaskedViews(ContrastiveObjective):
+    """A masked autoencoder whose two views of a clip also have to find each other."""
+
+    needs_token_encoder = True
+    encoder: TokenEncoder
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(ContrastiveConfig):
+        """Settings of masked views."""
+
+        mask: Masking.Config = field(default_factory=Masking.Config)
+        """Patches that a view loses, drawn for each view; 75 % at random by default."""
+        decoder: MAEDecoder.Config = field(default_factory=MAEDecoder.Config)
+        """The network that reconstructs them."""
+        contrast: float = 0.1
+        """Weight of the comparison beside the reconstruction."""
+        pooling: str = DEFAULT_POOLING
+        """How visible tokens become the vector that is compared, without layers."""
+        temperature: float = 0.1
+        """Temperature of the cosines."""
+        hidden_dims: tuple[int, ...] = (512,)
+        """Widths of the projector's hidden layers."""
+
+        def __post_init__(self) -> None:
+            """Check the ranges."""
+            super().__post_init__()
+            check(self.contrast >= 0, "contrast", self.contrast, "0 or more")
+
+    def __init__(
+        self,
+        config: Config,
+        front_end: LogMel,
+        encoder: TokenEncoder,
+        labels: tuple[str, ...] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__(config, front_end, encoder, labels, seed)
+        self.config: MaskedViews.Config = config
+        self.masking = Masking(config.mask, encoder.grid)
+        self.decoder = MAEDecoder(config.decoder, encoder.embed_dim, encoder.num_layers)
+        self.head = nn.Linear(self.decoder.dim, encoder.grid.pixels)
+        init_xavier(self.head)
+
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse views of which the mask leaves nothing, or everything.
+
+        Raises:
+            ConfigError: it does, patches overlap, or views or batches do not fit.
+        """
+        super().check_plan(plan)
+        self.masking.check_window(self._view_frames(plan))
+
+    def begin(self, plan: Plan) -> None:
+        """Note the length of the run, and how many patches the longest view has."""
+        super().begin(plan)
+        self.masking.begin(self._view_frames(plan))
+
+    def _view_frames(self, plan: Plan) -> int:
+        """Return the frames of the longest view."""
+        seconds = self.input_seconds(self.config, plan.seconds)
+        return self.front_end.frames(round(seconds * self.front_end.sample_rate))
+
+    def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
+        """Return the sum of both terms, each a mean over the clips of the batch."""
+        views = self.masked_views(batch, step)
+        compared = self.compared(self.rows_of(views, batch), step)
+        mse = self.reconstruction(views).sum() / max(1, 2 * len(batch))
+        loss = mse + self.config.contrast * compared.loss
+        metrics = {"mse": mse, "nt_xent": compared.loss, **compared.metrics}
+        return ObjectiveOutput(loss, compared.weight, metrics)
+
+    def encode(self, batch: Batch, step: int) -> Rows:
+        """Return the vectors of what is visible of both views of each clip."""
+        return self.rows_of(self.masked_views(batch, step), batch)
+
+    def masked_views(self, batch: Batch, step: int) -> EncodedViews:
+        """Return both views of each clip, of which the visible patches are encoded."""
+        features = self.both_views(batch, step)
+        split = self.mask_views(batch, features, step)
+        # Without padding all views have as many visible patches, and attention needs no mask.
+        valid = None if features.valid is None else split.visible.valid
+        tokens = self.encoder.tokens(features.spectrogram)
+        return EncodedViews(
+            features, split, self.encoder.encode_subset(tokens, split.visible, valid)
+        )
+
+    def mask_views(self, batch: Batch, features: Features, step: int) -> PatchSplit:
+        """Return the masked and the visible patches of both views, each view with its own mask."""
+        columns = self.encoder.grid.columns(features.spectrogram.shape[2])
+        valid: tuple[Tensor | None, ...] = (None, None)
+        if features.valid is not None:
+            valid = features.valid.chunk(2)
+        splits = []
+        for number, inside in enumerate(valid):
+            purpose = f"view {number}/mask"
+            split = self.masking(
+                batch.keys, columns, inside, seed=self.seed, step=step, purpose=purpose
+            )
+            splits.append(split)
+        return join_splits(splits)
+
+    def rows_of(self, views: EncodedViews, batch: Batch) -> Rows:
+        """Return the pooled visible patches of both views of each clip."""
+        encoded, visible = views.encoded, views.split.visible
+        rows = self.encoder.grid.rows
+        places = rows * self.encoder.grid.columns(views.features.spectrogram.shape[2])
+        # Visible patches go back to their places in the grid; masked ones are pooled as padding is.
+        nothing = encoded.patches.new_zeros(len(encoded.patches), places, self.encoder.embed_dim)
+        patches = visible.scatter(encoded.patches, nothing)
+        mask = visible.as_mask(places)
+        pooled = pool(patches, encoded.cls, mask, rows, self.config.pooling)
+        return Rows(torch.stack(pooled.chunk(2), dim=1), batch.keys)
+
+    def reconstruction(self, views: EncodedViews) -> Float[Tensor, " view"]:
+        """Return the mean squared error over the masked patches of each view."""
+        predictions = self.reconstructed(views)
+        targets = views.split.masked.gather(self.encoder.grid.split(views.features.spectrogram))
+        errors = (predictions.to(targets.dtype) - targets).square().mean(dim=2, keepdim=True)
+        return masked_mean(errors, views.split.masked.valid)[:, 0]
+
+    def reconstructed(self, views: EncodedViews) -> Float[Tensor, "view masked pixel"]:
+        """Return the pixels that the decoder gives to masked patches."""
+        grid = self.encoder.grid
+        size = (grid.rows, grid.columns(views.features.spectrogram.shape[2]))
+        patches, cls = views.encoded.patches, views.encoded.cls
+        decoded = self.decoder(patches, cls, views.split.visible, size, views.features.valid)
+        pixels: Tensor = self.head(views.split.masked.gather(decoded))
+        return pixels
+
+    def picture(self, batch: Batch, step: int) -> Picture:
+        """Return the first view of the first clip: whole, with masked patches blank, and reconstructed."""
+        views = self.masked_views(batch, step)
+        spectrogram, masked = views.features.spectrogram, views.split.masked
+        grid, front_end = self.encoder.grid, self.front_end
+        return masked_picture(spectrogram, masked, grid, front_end, self.reconstructed(views))
