@@ -14,11 +14,12 @@ from melpatch.nn.masking import Masking
 from melpatch.objectives.masked_views import MaskedViews
 from melpatch.training.config import build
 
+PLAIN = ViewAugment.Config()
 DECODER = MAEDecoder.Config(dim=16, depth=1, num_heads=2)
 
 
 def settings_of(**settings):
-    small = {"hidden_dims": (12,), "projection": 6, "decoder": DECODER}
+    small = {"hidden_dims": (12,), "projection": 6, "decoder": DECODER, "augment": PLAIN}
     return MaskedViews.Config(**(small | settings))
 
 
@@ -115,13 +116,20 @@ def test_each_view_and_each_step_has_a_mask_of_its_own():
     assert not torch.equal(masks, later)
 
 
-def test_the_picture_is_the_first_view_masked_and_reconstructed():
-    made = objective(augment=ViewAugment.Config(fader=1.0))
-    picture = made.picture(batch((48,)), 0)
+def test_pictures_show_what_each_view_loses_and_how_it_is_reconstructed():
+    made = objective()
+    data = batch((48,))
+    picture = made.picture(data, 0)
     assert picture.masked_is_blank
     assert picture.masked.double().mean() == pytest.approx(0.75, abs=0.03)
     assert torch.equal(picture.reconstruction[~picture.masked], picture.clean[~picture.masked])
     assert not torch.equal(picture.reconstruction, picture.clean)
+    clip, *views = made.view_pictures(data, 0).values()
+    assert torch.equal(views[0].isnan(), picture.masked)
+    for view in views:
+        assert view.isnan().double().mean() == pytest.approx(0.75, abs=0.03)
+        # Nothing is augmented here.
+        torch.testing.assert_close(view[~view.isnan()], clip[~view.isnan()])
 
 
 @pytest.mark.parametrize("pooling", ["rows+mean+std+delta", "mean", "max", "cls", "segments=2"])

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from melpatch.audio.logmel import LogMel
+from melpatch.audio.view_augment import ViewAugment
 from melpatch.config import check
 from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoded, TokenEncoder
@@ -54,6 +55,13 @@ class MaskedViews(ContrastiveObjective):
     class Config(ContrastiveConfig):
         """Settings of masked views."""
 
+        augment: ViewAugment.Config = field(
+            default_factory=lambda: ViewAugment.Config(
+                mix=0.2, crop_mels=(0.6, 1.5), crop_frames=(0.6, 1.5), fader=1.0
+            )
+        )
+        """Augmentations of a view, before its mask: mixing with a partner, random resize crop and a
+        linear fader, as in BYOL-A v2."""
         mask: Masking.Config = field(default_factory=Masking.Config)
         """Patches that a view loses, drawn for each view; 75 % at random by default."""
         decoder: MAEDecoder.Config = field(default_factory=MAEDecoder.Config)
@@ -122,28 +130,43 @@ class MaskedViews(ContrastiveObjective):
     def masked_views(self, batch: Batch, step: int) -> EncodedViews:
         """Return both views of each clip, of which the visible patches are encoded."""
         features = self.both_views(batch, step)
-        split = self.mask_views(batch, features, step)
-        # Without padding all views have as many visible patches, and attention needs no mask.
-        valid = None if features.valid is None else split.visible.valid
+        return self.encode_visible(features, self.mask_views(batch, features, step))
+
+    def encode_visible(self, features: Features, split: PatchSplit) -> EncodedViews:
+        """Return spectrograms of which the visible patches are encoded."""
+        # Without padding all of them have as many visible patches, and attention needs no mask.
+        valid = None
+        if features.valid is not None:
+            valid = split.visible.valid
         tokens = self.encoder.tokens(features.spectrogram)
-        return EncodedViews(
-            features, split, self.encoder.encode_subset(tokens, split.visible, valid)
-        )
+        encoded = self.encoder.encode_subset(tokens, split.visible, valid)
+        return EncodedViews(features, split, encoded)
 
     def mask_views(self, batch: Batch, features: Features, step: int) -> PatchSplit:
-        """Return the masked and the visible patches of both views, each view with its own mask."""
-        columns = self.encoder.grid.columns(features.spectrogram.shape[2])
-        valid: tuple[Tensor | None, ...] = (None, None)
+        """Return the masked and the visible patches of both views, first views first."""
+        halves: tuple[Tensor | None, ...] = (None, None)
         if features.valid is not None:
-            valid = features.valid.chunk(2)
-        splits = []
-        for number, inside in enumerate(valid):
-            purpose = f"view {number}/mask"
-            split = self.masking(
-                batch.keys, columns, inside, seed=self.seed, step=step, purpose=purpose
-            )
-            splits.append(split)
-        return join_splits(splits)
+            halves = features.valid.chunk(2)
+        columns = self.encoder.grid.columns(features.spectrogram.shape[2])
+        return join_splits(
+            [
+                self.mask_view(batch, columns, valid, step, number)
+                for number, valid in enumerate(halves)
+            ]
+        )
+
+    def mask_view(
+        self,
+        batch: Batch,
+        columns: int,
+        valid: Bool[Tensor, "clip token"] | None,
+        step: int,
+        number: int,
+    ) -> PatchSplit:
+        """Return the masked and the visible patches of each clip in one view."""
+        return self.masking(
+            batch.keys, columns, valid, seed=self.seed, step=step, purpose=f"view {number}/mask"
+        )
 
     def rows_of(self, views: EncodedViews, batch: Batch) -> Rows:
         """Return the pooled visible patches of both views of each clip."""
@@ -174,8 +197,24 @@ class MaskedViews(ContrastiveObjective):
         return pixels
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first view of the first clip: whole, with masked patches blank, and reconstructed."""
-        views = self.masked_views(batch, step)
-        spectrogram, masked = views.features.spectrogram, views.split.masked
+        """Return the first clip, not augmented, under the mask of its first view, and reconstructed."""
+        features = self.features(batch)
+        columns = self.encoder.grid.columns(features.spectrogram.shape[2])
+        split = self.mask_view(batch, columns, features.valid, step, 0)
+        reconstruction = self.reconstructed(self.encode_visible(features, split))
         grid, front_end = self.encoder.grid, self.front_end
-        return masked_picture(spectrogram, masked, grid, front_end, self.reconstructed(views))
+        return masked_picture(features.spectrogram, split.masked, grid, front_end, reconstruction)
+
+    def view_pictures(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "mel _frame"]]:
+        """Return the first clip and its views, augmented and without what they lose, by name."""
+        pictures = super().view_pictures(batch, step)
+        clip, *names = pictures
+        views = {clip: pictures[clip]}
+        for number, name in enumerate(names):
+            features = self.with_valid(*self.view(batch, step, number))
+            columns = self.encoder.grid.columns(features.spectrogram.shape[2])
+            masked = self.mask_view(batch, columns, features.valid, step, number).masked
+            grid, front_end = self.encoder.grid, self.front_end
+            blank = masked_picture(features.spectrogram, masked, grid, front_end).input
+            views[name] = blank[:, : pictures[name].shape[1]]
+        return views
