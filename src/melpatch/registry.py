@@ -43,6 +43,7 @@ NOT_PIECES = {
     "contrastive",
     "latent",
     "masked",
+    "masked_contrastive",
     "teacher",
     "views",
 }

@@ -1,5 +1,7 @@
 """Masked views: both terms against slow obvious versions, what may not leak, and what is refused."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -139,6 +141,15 @@ def test_poolings_are_finite_where_a_row_has_nothing_visible(pooling):
     output.loss.backward()
     assert output.loss.isfinite()
     assert all(weight.grad.isfinite().all() for weight in made.encoder.parameters())
+
+
+def test_a_comparison_that_only_guesses_is_told_whatever_the_whole_loss_is():
+    made = objective()
+    late = PLAN.steps - 1
+    guessing = {"loss": 0.8, "nt_xent": math.log(2 * PLAN.batch_size - 1), "accuracy": 0.1}
+    assert "what guessing costs" in made.warning(guessing, late)
+    assert made.warning(guessing | {"nt_xent": 0.5}, late) is None
+    assert "collapse" in made.warning(guessing | {"output_std": 0.01}, late)
 
 
 def test_an_encoder_without_patch_tokens_is_refused():

@@ -24,21 +24,18 @@ from melpatch.nn.pooling import Pooling, pool
 from melpatch.nn.projector import Projector
 from melpatch.nn.transformer import NORM_EPS
 from melpatch.nn.whole_step import Rows
-from melpatch.objectives.base import Features, Picture, Plan
-from melpatch.objectives.contrastive import ContrastiveConfig, ContrastiveObjective
-from melpatch.objectives.masked import masked_picture
+from melpatch.objectives.base import Features
+from melpatch.objectives.contrastive import ContrastiveConfig
+from melpatch.objectives.masked_contrastive import MaskedContrastive
 
 
-class AudioMosaic(ContrastiveObjective):
+class AudioMosaic(MaskedContrastive):
     """Contrastive learning between a time-masked and a frequency-masked view.
 
     *Differs:* shares of masked patches are exact, so that the last column or row of a mask may be
     masked in part; both views of a clip skip the same branches under drop path; padding is in no
     mask and no mean.
     """
-
-    needs_token_encoder = True
-    encoder: TokenEncoder
 
     @dataclass(frozen=True, kw_only=True)
     class Config(ContrastiveConfig):
@@ -89,14 +86,12 @@ class AudioMosaic(ContrastiveObjective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: AudioMosaic.Config = config
-        self.masks = tuple(
-            Masking(
-                getattr(config, name),
-                encoder.grid,
-                (f"objective.{name}.ratio", f"objective.{name}.num_masked"),
-            )
-            for name in ("first_mask", "second_mask")
-        )
+        self.masks = (self.masking("first_mask"), self.masking("second_mask"))
+
+    def masking(self, name: str) -> Masking:
+        """Return the masking of one setting, whose flags its errors name."""
+        flags = (f"objective.{name}.ratio", f"objective.{name}.num_masked")
+        return Masking(getattr(self.config, name), self.encoder.grid, flags)
 
     def build_projector(self, config: ContrastiveConfig) -> nn.Module:
         """Return a LayerNorm and a projector, whose last norm has a scale and no shift."""
@@ -111,27 +106,6 @@ class AudioMosaic(ContrastiveObjective):
             ),
         )
 
-    def check_plan(self, plan: Plan) -> None:
-        """Refuse views of which a mask leaves nothing, or everything.
-
-        Raises:
-            ConfigError: it does, patches overlap, or views or batches do not fit.
-        """
-        super().check_plan(plan)
-        for mask in self.masks:
-            mask.check_window(self._view_frames(plan))
-
-    def begin(self, plan: Plan) -> None:
-        """Note the length of the run, and how many patches the longest view has."""
-        super().begin(plan)
-        for mask in self.masks:
-            mask.begin(self._view_frames(plan))
-
-    def _view_frames(self, plan: Plan) -> int:
-        """Return the frames of the longest view."""
-        seconds = self.input_seconds(self.config, plan.seconds)
-        return self.front_end.frames(round(seconds * self.front_end.sample_rate))
-
     def encode(self, batch: Batch, step: int) -> Rows:
         """Return the vector of what is left of each view; the views are encoded one by one."""
         views = []
@@ -141,43 +115,11 @@ class AudioMosaic(ContrastiveObjective):
             views.append(self.pooled_rest(features, split))
         return Rows(torch.stack(views, dim=1), batch.keys)
 
-    def mask_view(self, batch: Batch, features: Features, step: int, number: int) -> PatchSplit:
-        """Return the masked and the visible patches of each clip in a view."""
-        columns = self.encoder.grid.columns(features.spectrogram.shape[2])
-        purpose = f"view {number}/mask"
-        return self.masks[number](
-            batch.keys, columns, features.valid, seed=self.seed, step=step, purpose=purpose
-        )
-
     def pooled_rest(self, features: Features, split: PatchSplit) -> Float[Tensor, "clip dim"]:
         """Return the pooled visible patches, of which the class token counts as one."""
-        # Without padding all clips have as many visible patches, and attention needs no mask.
+        encoded = self.encode_visible(features, split)
         valid = None
         if features.valid is not None:
-            valid = split.visible.valid
-        tokens = self.encoder.tokens(features.spectrogram)
-        encoded = self.encoder.encode_subset(tokens, split.visible, valid)
-        if valid is not None:
-            valid = F.pad(valid, (encoded.cls.shape[1], 0), value=True)
+            valid = F.pad(split.visible.valid, (encoded.cls.shape[1], 0), value=True)
         every = torch.cat([encoded.cls, encoded.patches], dim=1)
         return pool(every, encoded.cls, valid, 1, self.config.pooling)
-
-    def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip, not augmented, without what its first view loses."""
-        return self._masked_picture(self.features(batch), batch, step, 0)
-
-    def view_pictures(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "mel _frame"]]:
-        """Return the first clip and its views, augmented and without what they lose, by name."""
-        pictures = super().view_pictures(batch, step)
-        clip, *names = pictures
-        views = {clip: pictures[clip]}
-        for number, name in enumerate(names):
-            features = self.with_valid(*self.view(batch, step, number))
-            masked = self._masked_picture(features, batch, step, number).input
-            views[name] = masked[:, : pictures[name].shape[1]]
-        return views
-
-    def _masked_picture(self, features: Features, batch: Batch, step: int, number: int) -> Picture:
-        """Return a picture of the first clip under the mask of a view."""
-        masked = self.mask_view(batch, features, step, number).masked
-        return masked_picture(features.spectrogram, masked, self.encoder.grid, self.front_end)

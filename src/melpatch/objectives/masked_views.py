@@ -14,11 +14,12 @@ Source: Mishra et al. 2022, "CAN: A simple, efficient and scalable contrastive m
 probes take, over what is visible; there is no noise to predict; the two terms are means over clips.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from melpatch.audio.logmel import LogMel
@@ -32,9 +33,10 @@ from melpatch.nn.masking import Masking, PatchSplit, join_splits
 from melpatch.nn.pooling import DEFAULT_POOLING, pool
 from melpatch.nn.transformer import init_xavier
 from melpatch.nn.whole_step import Rows
-from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan
-from melpatch.objectives.contrastive import ContrastiveConfig, ContrastiveObjective
+from melpatch.objectives.base import Features, ObjectiveOutput, Picture
+from melpatch.objectives.contrastive import ContrastiveConfig
 from melpatch.objectives.masked import masked_picture
+from melpatch.objectives.masked_contrastive import MaskedContrastive
 
 
 class EncodedViews(NamedTuple):
@@ -45,11 +47,8 @@ class EncodedViews(NamedTuple):
     encoded: Encoded
 
 
-class MaskedViews(ContrastiveObjective):
+class MaskedViews(MaskedContrastive):
     """A masked autoencoder whose two views of a clip also have to find each other."""
-
-    needs_token_encoder = True
-    encoder: TokenEncoder
 
     @dataclass(frozen=True, kw_only=True)
     class Config(ContrastiveConfig):
@@ -90,29 +89,11 @@ class MaskedViews(ContrastiveObjective):
     ) -> None:
         super().__init__(config, front_end, encoder, labels, seed)
         self.config: MaskedViews.Config = config
-        self.masking = Masking(config.mask, encoder.grid)
+        masking = Masking(config.mask, encoder.grid)
+        self.masks = (masking, masking)
         self.decoder = MAEDecoder(config.decoder, encoder.embed_dim, encoder.num_layers)
         self.head = nn.Linear(self.decoder.dim, encoder.grid.pixels)
         init_xavier(self.head)
-
-    def check_plan(self, plan: Plan) -> None:
-        """Refuse views of which the mask leaves nothing, or everything.
-
-        Raises:
-            ConfigError: it does, patches overlap, or views or batches do not fit.
-        """
-        super().check_plan(plan)
-        self.masking.check_window(self._view_frames(plan))
-
-    def begin(self, plan: Plan) -> None:
-        """Note the length of the run, and how many patches the longest view has."""
-        super().begin(plan)
-        self.masking.begin(self._view_frames(plan))
-
-    def _view_frames(self, plan: Plan) -> int:
-        """Return the frames of the longest view."""
-        seconds = self.input_seconds(self.config, plan.seconds)
-        return self.front_end.frames(round(seconds * self.front_end.sample_rate))
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the sum of both terms, each a mean over the clips of the batch."""
@@ -130,42 +111,17 @@ class MaskedViews(ContrastiveObjective):
     def masked_views(self, batch: Batch, step: int) -> EncodedViews:
         """Return both views of each clip, of which the visible patches are encoded."""
         features = self.both_views(batch, step)
-        return self.encode_visible(features, self.mask_views(batch, features, step))
-
-    def encode_visible(self, features: Features, split: PatchSplit) -> EncodedViews:
-        """Return spectrograms of which the visible patches are encoded."""
-        # Without padding all of them have as many visible patches, and attention needs no mask.
-        valid = None
-        if features.valid is not None:
-            valid = split.visible.valid
-        tokens = self.encoder.tokens(features.spectrogram)
-        encoded = self.encoder.encode_subset(tokens, split.visible, valid)
-        return EncodedViews(features, split, encoded)
+        split = self.mask_views(batch, features, step)
+        return EncodedViews(features, split, self.encode_visible(features, split))
 
     def mask_views(self, batch: Batch, features: Features, step: int) -> PatchSplit:
         """Return the masked and the visible patches of both views, first views first."""
-        halves: tuple[Tensor | None, ...] = (None, None)
+        valid: tuple[Tensor | None, ...] = (None, None)
         if features.valid is not None:
-            halves = features.valid.chunk(2)
-        columns = self.encoder.grid.columns(features.spectrogram.shape[2])
+            valid = features.valid.chunk(2)
+        views = map(Features, features.spectrogram.chunk(2), valid)
         return join_splits(
-            [
-                self.mask_view(batch, columns, valid, step, number)
-                for number, valid in enumerate(halves)
-            ]
-        )
-
-    def mask_view(
-        self,
-        batch: Batch,
-        columns: int,
-        valid: Bool[Tensor, "clip token"] | None,
-        step: int,
-        number: int,
-    ) -> PatchSplit:
-        """Return the masked and the visible patches of each clip in one view."""
-        return self.masking(
-            batch.keys, columns, valid, seed=self.seed, step=step, purpose=f"view {number}/mask"
+            [self.mask_view(batch, view, step, number) for number, view in enumerate(views)]
         )
 
     def rows_of(self, views: EncodedViews, batch: Batch) -> Rows:
@@ -196,25 +152,15 @@ class MaskedViews(ContrastiveObjective):
         pixels: Tensor = self.head(views.split.masked.gather(decoded))
         return pixels
 
+    def warning(self, metrics: Mapping[str, float], step: int) -> str | None:
+        """Return a warning if the outputs collapse, or the comparison is still that of guessing."""
+        return super().warning({**metrics, "loss": metrics.get("nt_xent", 0.0)}, step)
+
     def picture(self, batch: Batch, step: int) -> Picture:
         """Return the first clip, not augmented, under the mask of its first view, and reconstructed."""
         features = self.features(batch)
-        columns = self.encoder.grid.columns(features.spectrogram.shape[2])
-        split = self.mask_view(batch, columns, features.valid, step, 0)
-        reconstruction = self.reconstructed(self.encode_visible(features, split))
+        split = self.mask_view(batch, features, step, 0)
+        views = EncodedViews(features, split, self.encode_visible(features, split))
         grid, front_end = self.encoder.grid, self.front_end
+        reconstruction = self.reconstructed(views)
         return masked_picture(features.spectrogram, split.masked, grid, front_end, reconstruction)
-
-    def view_pictures(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "mel _frame"]]:
-        """Return the first clip and its views, augmented and without what they lose, by name."""
-        pictures = super().view_pictures(batch, step)
-        clip, *names = pictures
-        views = {clip: pictures[clip]}
-        for number, name in enumerate(names):
-            features = self.with_valid(*self.view(batch, step, number))
-            columns = self.encoder.grid.columns(features.spectrogram.shape[2])
-            masked = self.mask_view(batch, columns, features.valid, step, number).masked
-            grid, front_end = self.encoder.grid, self.front_end
-            blank = masked_picture(features.spectrogram, masked, grid, front_end).input
-            views[name] = blank[:, : pictures[name].shape[1]]
-        return views
