@@ -34,6 +34,7 @@ def classifier(corpus, pretrained, tmp_path_factory):
     out = tmp_path_factory.mktemp("toy") / "classifier"
     flags = ("--init", pretrained, "--layer-decay", "0.5", "--evaluations", "1")
     short = ("--seconds", "0.5", "--batch-size", "6", "--workers", "0", "--precision", "32-true")
+    flags = (*flags, "--head-start", "random")
     melpatch("finetune", "--data", corpus, "--out", out, *flags, *short, "--steps", "2")
     return out
 
