@@ -60,6 +60,7 @@ def test_it_walks_the_whole_way_and_leaves_pictures(shown):
     assert drawn == {
         "pretraining.png",
         "reconstruction.png",
+        "two_views.png",
         "confusion-random.png",
         "confusion-pretrained.png",
     }
@@ -78,5 +79,5 @@ def test_another_folder_without_classes_gets_a_run_of_its_own_that_is_drawn(plac
     demo(place, place / "sounds" / "noise")
     assert "no classes, so there is nothing to fine-tune" in capsys.readouterr().err
     drawn = {path.name for path in (place / "demo" / "noise" / "pictures").iterdir()}
-    assert drawn == {"pretraining.png", "reconstruction.png"}
+    assert drawn == {"pretraining.png", "reconstruction.png", "two_views.png"}
     assert {path.name for path in (place / "demo").iterdir()} == {"sounds", "noise"}

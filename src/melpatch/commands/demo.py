@@ -44,8 +44,8 @@ class Config:
     """Labels per class for fine-tuning."""
     size: str = "mini"
     """Encoder: nano, mini, tiny, small or base."""
-    pretrain_steps: int = 350
-    """Optimiser steps of pretraining; 350 take about two and a half minutes on two cores."""
+    pretrain_steps: int = 250
+    """Optimiser steps of pretraining; 250 take about three minutes of one core."""
     finetune_steps: int = 80
     """Optimiser steps of each fine-tuning."""
     seed: int = 0
@@ -121,7 +121,7 @@ def _prepared(config: Config) -> Path:
 
 
 def _pretrain(config: Config, corpus_file: Path, corpus: Corpus, out: Path) -> None:
-    defaults = pretrain_defaults("ssast", size=config.size)
+    defaults = pretrain_defaults("masked_views", size=config.size)
     base = defaults.training
     longest = max(clip.duration for clip in corpus.clips)
     training = replace(
@@ -200,7 +200,7 @@ def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, ou
         replace(
             defaults,
             out=out,
-            probe=False,
+            head_start="probe",
             labels_per_class=config.labels_per_class,
             resume=True,
             training=training,
