@@ -40,10 +40,11 @@ def test_a_score_below_its_highest_floor_is_told_with_what_helps():
     sentence = describe_highest(record)
     assert sentence.startswith("linear: 0.610 is below log-mel statistics with 0.790")
     assert "pretraining" in sentence
+    assert "chance" not in sentence
     record["floors"][1]["gain_95"] = (-0.3, 0.01)
-    assert "0.610 is level with log-mel statistics with 0.790" in describe_highest(record)
+    assert "0.610 is below log-mel statistics with 0.790, which may be" in describe_highest(record)
     record["floors"][1]["gain_95"] = None
-    assert "0.610 is below log-mel statistics" in describe_highest(record)
+    assert "chance" not in describe_highest(record)
     assert describe_highest(record | {"value": 0.8, "floors": record["floors"][:1]}) is None
     assert describe_highest(record | {"floors": []}) is None
 

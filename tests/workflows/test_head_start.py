@@ -116,7 +116,7 @@ def test_a_network_that_training_made_worse_is_the_probe_that_it_started_from(
     assert record["step"] == 0
     assert record["metrics"] == pytest.approx(record["linear_probe"], abs=1e-6)
     assert "from which the head starts: accuracy on validation" in told
-    assert "no later step is better on validation than the linear probe" in told
+    assert "no later step is better on validation than the start" in told
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     start = json.loads(lines[0])
     assert start["step"] == 0

@@ -145,13 +145,14 @@ def describe_highest(record: Mapping[str, Any]) -> str | None:
     if highest["gain"] >= 0:
         return None
     interval = highest["gain_95"]
-    level = interval is not None and interval[1] >= 0
-    verdict = "level with" if level else "below"
+    chance = ""
+    if interval is not None and interval[1] >= 0:
+        chance = ", which may be chance"
     return (
-        f"{record['protocol']}: {record['value']:.3f} is {verdict} {highest['name']} with "
-        f"{highest['value']:.3f}, so this run does not help here yet; what usually helps is longer "
-        "pretraining on sound of this kind (melpatch pretrain maskspec), more steps of fine-tuning, "
-        "or a linear head (melpatch finetune --head linear) where labels are few"
+        f"{record['protocol']}: {record['value']:.3f} is below {highest['name']} with "
+        f"{highest['value']:.3f}{chance}, so this run does not help here yet; what usually helps "
+        "is longer pretraining on sound of this kind, more steps of fine-tuning, or a linear head "
+        "(melpatch finetune --head linear) where labels are few"
     )
 
 

@@ -111,7 +111,7 @@ def masked_picture(
     front_end: LogMel,
     reconstruction: Float[Tensor, "clip masked pixel"] | None = None,
 ) -> Picture:
-    """Return the first clip: clean, with masked patches blank, and with them reconstructed if given.
+    """Return the first clip: clean, with masked patches blank, and reconstructed, if that is given.
 
     Args:
         spectrogram: the normalised log-mel spectrograms.

@@ -157,7 +157,7 @@ class MaskedViews(MaskedContrastive):
         return super().warning({**metrics, "loss": metrics.get("nt_xent", 0.0)}, step)
 
     def picture(self, batch: Batch, step: int) -> Picture:
-        """Return the first clip, not augmented, under the mask of its first view, and reconstructed."""
+        """Return the first clip as it is, under the mask of its first view, and reconstructed."""
         features = self.features(batch)
         split = self.mask_view(batch, features, step, 0)
         views = EncodedViews(features, split, self.encode_visible(features, split))

@@ -62,8 +62,8 @@ class Recall:
     def __str__(self) -> str:
         """Return it in words."""
         return (
-            f"{self.at_10:.3f} of the nearest 10 and {self.at_100:.3f} of the nearest 100 are found "
-            f"(mean over {self.sampled} of its own vectors)"
+            f"{self.at_10:.3f} of the nearest 10 and {self.at_100:.3f} of the nearest 100 are "
+            f"found (mean over {self.sampled} of its own vectors)"
         )
 
 
@@ -87,7 +87,8 @@ class Approximate:
         missing = block * sum(not path.exists() for path in paths)
         if missing:
             raise ConfigError(
-                f"{index.folder}: {missing:,} of {len(index):,} vectors are in no graph; {_fix(index)}"
+                f"{index.folder}: {missing:,} of {len(index):,} vectors are in no graph; "
+                f"{_fix(index)}"
             )
         graph_class = _graph_class()
         self._graphs = [_open_graph(graph_class, path, index, block) for path in paths]

@@ -138,7 +138,7 @@ class Index:
     def similarity(
         self, queries: Float[np.ndarray, "query dim"], first: int = 0
     ) -> Float[np.ndarray, " row"]:
-        """Return the cosine between every vector, or every one from a row on, and its nearest query.
+        """Return the cosine between every vector, from a row on, and the query nearest to it.
 
         Args:
             queries: the vectors that are searched for.

@@ -227,10 +227,11 @@ def build(config: RunConfig) -> Objective:
 
 
 def build_unfilled(config: RunConfig) -> Objective:
-    """Build the objective of a config for weights that are then loaded; see :mod:`melpatch.training.unfilled`.
+    """Build the objective of a config without weights, which are then loaded.
 
-    What is loaded must hold all of its weights. An encoder or objective outside melpatch is built
-    as by :func:`build`, since it may compute with the weights that it draws.
+    See :mod:`melpatch.training.unfilled`. What is loaded must hold all of its weights. An encoder or
+    objective outside melpatch is built as by :func:`build`, since it may compute with the weights
+    that it draws.
 
     Raises:
         ConfigError: see :func:`build`.

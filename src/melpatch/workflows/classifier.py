@@ -1,4 +1,4 @@
-"""A classifier on a pretrained encoder: its settings, its weights at the start, and its training."""
+"""A classifier on a pretrained encoder: its settings, its initial weights, and its training."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What the head of a trained network starts from: random weights, or the linear probe of its encoder.
+"""What the head of a network starts from: random weights, or the linear probe of its encoder.
 
-Source: LP-FT (Kumar et al. 2022, arXiv 2202.10054). *Differs*: the head keeps the probe's pooling and
-standardisation, and the weights at the start are one of those that validation chooses from.
+Source: LP-FT (Kumar et al. 2022, arXiv 2202.10054). *Differs*: the head keeps the probe's pooling
+and standardisation, and the weights at the start are one of those that validation chooses from.
 """
 
 from collections import Counter
@@ -73,13 +73,13 @@ def with_head_of_probe(training: RunConfig) -> RunConfig:
 
 
 def describe_few_labels(train: Corpus) -> str | None:
-    """Return a sentence if there are fewer labels than a head from random weights can learn from."""
+    """Return a sentence if there are fewer labels than a random head can learn from."""
     counts = Counter(label for clip in train.clips for label in clip.labels)
     typical = median(counts.values())
     if typical > FEW_LABELS:
         return None
     return (
-        f"{typical:g} training clips per class (median) are few for training a whole network from a "
-        "random head; a linear probe is better, and takes seconds: --head linear, or train on from "
+        f"{typical:g} training clips per class (median) are few for training a whole network from "
+        "a random head; a linear probe is better, and takes seconds: --head linear, or train on from "
         "it with --head-start probe"
     )

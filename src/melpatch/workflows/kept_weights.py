@@ -145,8 +145,8 @@ def describe_start(step: int | None) -> str | None:
     if step != 0:
         return None
     return (
-        "no later step is better on validation than the linear probe that the head started from: "
-        "the run keeps that probe; a lower --lr or more labels may help"
+        "no later step is better on validation than the start, so the run keeps the weights that "
+        "it started from, with the linear probe as head; a lower --lr or more labels may help"
     )
 
 
