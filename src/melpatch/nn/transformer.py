@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from melpatch.config import check
+from melpatch.nn.unpadding import Unpadding, unpadding_of
 from melpatch.rng import streams, uniform
 
 Tokens = Float[Tensor, "clip token dim"]
 KeyMask = Bool[Tensor, "clip 1 1 token"]
+Mask = KeyMask | Unpadding | None
+"""What keeps clips from padding: which tokens may be attended to, or where clips lie in one row."""
 Heads = Float[Tensor, "clip head token channel"]
 Norm = Literal["pre", "post"]
 OuterNorm = Literal["before", "after"]
@@ -27,7 +30,7 @@ _PLAIN_TOKENS = 1024
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the mask says which tokens may be attended to."""
+    """Multi-head self-attention; the mask keeps tokens from padding and from other clips."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -35,11 +38,21 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Mask = None) -> Tokens:
         """Return the attention-weighted sum of values for each token, projected."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        output: Tensor = self.proj(attend(q, k, v, mask).transpose(1, 2).flatten(2))
+        qkv: Tensor = self.qkv(x)
+        if isinstance(mask, Unpadding):
+            attended = mask.join([self._attend(part) for part in mask.split(qkv)])
+        else:
+            attended = self._attend(qkv, mask)
+        output: Tensor = self.proj(attended)
         return output
+
+    def _attend(
+        self, qkv: Float[Tensor, "clip token three_dim"], mask: KeyMask | None = None
+    ) -> Tokens:
+        q, k, v = qkv.view(*qkv.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return attend(q, k, v, mask).transpose(1, 2).flatten(2)
 
 
 def attend(q: Heads, k: Heads, v: Heads, mask: KeyMask | None = None) -> Heads:
@@ -80,19 +93,24 @@ class DropPath(nn.Module):
         self.rate = rate
         self.chance: Float[Tensor, "clip view branch"] | None = None
 
-    def forward(self, x: Tokens, branch: int = 0) -> Tokens:
+    def forward(self, x: Tokens, branch: int = 0, unpadding: Unpadding | None = None) -> Tokens:
         """Return a branch of a block, number 0 or 1, zeroed for the clips that skip it."""
-        if not self.training or self.rate == 0.0 or not len(x):
+        clips = len(x) if unpadding is None else unpadding.batch[0]
+        if not self.training or self.rate == 0.0 or not clips:
             return x
         keep = 1.0 - self.rate
         if self.chance is None:
-            kept = x.new_empty(len(x)).bernoulli_(keep)
+            kept = x.new_empty(clips).bernoulli_(keep)
         else:
             # A batch holds the first views of all clips, then the second views, and so on.
-            views = len(x) // len(self.chance)
+            views = clips // len(self.chance)
             check(views <= MOST_VIEWS, "views", views, f"{MOST_VIEWS} or fewer of a clip at a time")
             kept = (self.chance[:, :views, branch].T.flatten() < keep).to(x.dtype)
-        return x * (kept / keep)[:, None, None]
+        scale = (kept / keep)[:, None, None]
+        if unpadding is not None:
+            # One row holds the tokens of all clips.
+            scale = scale[unpadding.clips].squeeze(1)
+        return x * scale
 
 
 def set_drop_path_noise(
@@ -154,27 +172,28 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.packed: Callable[[Tokens, KeyMask | None], Tokens | None] | None = None
 
-    def forward(self, x: Tokens, mask: KeyMask | None = None) -> Tokens:
+    def forward(self, x: Tokens, mask: Mask = None) -> Tokens:
         """Return the tokens after attention and MLP."""
-        if self.packed is not None:
+        if self.packed is not None and not isinstance(mask, Unpadding):
             output = self.packed(x, mask)
             if output is not None:
                 return output
         return self.with_mlp(x, mask)[0]
 
-    def with_mlp(self, x: Tokens, mask: KeyMask | None = None) -> tuple[Tokens, Tokens]:
+    def with_mlp(self, x: Tokens, mask: Mask = None) -> tuple[Tokens, Tokens]:
         """Return the tokens after attention and MLP, and the output of the MLP by itself."""
+        unpadding = mask if isinstance(mask, Unpadding) else None
         if self.norm_first:
-            x = x + self.branch(self.attn(self.norm1(x), mask), 0)
+            x = x + self.branch(self.attn(self.norm1(x), mask), 0, unpadding)
             mlp: Tensor = self.mlp(self.norm2(x))
-            return x + self.branch(mlp, 1), mlp
-        x = self.norm1(x + self.branch(self.attn(x, mask), 0))
+            return x + self.branch(mlp, 1, unpadding), mlp
+        x = self.norm1(x + self.branch(self.attn(x, mask), 0, unpadding))
         mlp = self.mlp(x)
-        return self.norm2(x + self.branch(mlp, 1)), mlp
+        return self.norm2(x + self.branch(mlp, 1, unpadding)), mlp
 
-    def branch(self, x: Tokens, number: int = 0) -> Tokens:
+    def branch(self, x: Tokens, number: int = 0, unpadding: Unpadding | None = None) -> Tokens:
         """Return what is added to the input, after dropout and drop path in training."""
-        dropped: Tensor = self.drop_path(self.dropout(x), number)
+        dropped: Tensor = self.drop_path(self.dropout(x), number, unpadding)
         return dropped
 
 
@@ -234,7 +253,7 @@ class Transformer(nn.Module):
                 other tokens are void.
             layers: whether to return the blocks' outputs.
         """
-        mask = None if valid is None else valid[:, None, None]
+        x, mask = without_padding(x, valid)
         outputs: list[Tensor] = []
         if not self.norm_last:
             x = self.norm(x)
@@ -247,7 +266,7 @@ class Transformer(nn.Module):
                 outputs.append(x)
         if self.norm_last:
             x = self.norm(x)
-        return x, tuple(outputs)
+        return with_padding(x, mask), tuple(with_padding(output, mask) for output in outputs)
 
     def least_values(self, tokens: int) -> int:
         """Return how many numbers a clip with ``tokens`` tokens keeps at least for the backward
@@ -264,15 +283,34 @@ class Transformer(nn.Module):
         self, x: Tokens, valid: Bool[Tensor, "clip token"] | None = None
     ) -> tuple[Tensor, ...]:
         """Return the output of every block's MLP, before it is added; see :meth:`forward`."""
-        mask = None if valid is None else valid[:, None, None]
+        x, mask = without_padding(x, valid)
         outputs: list[Tensor] = []
         if not self.norm_last:
             x = self.norm(x)
         for block in self.blocks:
             assert isinstance(block, Block)
             x, mlp = block.with_mlp(x, mask)
-            outputs.append(mlp)
+            outputs.append(with_padding(mlp, mask))
         return tuple(outputs)
+
+
+def without_padding(
+    x: Tokens, valid: Bool[Tensor, "clip token"] | None
+) -> tuple[Float[Tensor, "row rowtoken dim"], Mask]:
+    """Return tokens as blocks take them, in rows of a clip or of all clips, and the mask for them."""
+    if valid is None:
+        return x, None
+    unpadding = unpadding_of(x, valid)
+    if unpadding is None:
+        return x, valid[:, None, None]
+    return unpadding.unpad(x), unpadding
+
+
+def with_padding(x: Float[Tensor, "row rowtoken dim"], mask: Mask) -> Tokens:
+    """Return tokens from blocks in the batch that :func:`without_padding` got; padding is void."""
+    if isinstance(mask, Unpadding):
+        return mask.pad(x)
+    return x
 
 
 def init_linear(module: nn.Module) -> None:
