@@ -13,9 +13,9 @@ from rich.table import Table
 from melpatch.atomic import written_aside
 from melpatch.commands.base import read_pretrain_flags
 from melpatch.comparison import table
-from melpatch.comparison.floors import FloorCell, collect_floors, write_floors
+from melpatch.comparison.floors import collect_floors, write_floors
 from melpatch.comparison.plan import Pretraining, plan, refuse_leaks
-from melpatch.comparison.results import is_comparison, locked
+from melpatch.comparison.results import Results, is_comparison, locked
 from melpatch.comparison.spec import (
     UNITS,
     Budget,
@@ -26,6 +26,7 @@ from melpatch.comparison.spec import (
     shipped,
     words_of,
 )
+from melpatch.comparison.summary import summarise, summary_table
 from melpatch.comparison.work import Comparison
 from melpatch.config import check
 from melpatch.counted import counted
@@ -123,8 +124,7 @@ def run(config: Config) -> None:
         comparison = Comparison(out, runs, floors=config.floors)
 
         def write() -> None:
-            cells = table.collect_cells(all_runs, comparison.results)
-            _write_tables(out, title, cells, collect_floors(all_runs, comparison.results))
+            _write_tables(out, title, all_runs, comparison.results)
 
         comparison.carry_out(config.jobs, after=write)
         try:
@@ -152,13 +152,14 @@ def _title(spec: Spec, budget: Budget) -> str:
     return "; ".join(parts)
 
 
-def _write_tables(
-    out: Path, title: str, cells: Sequence[table.Cell], floors: Sequence[FloorCell]
-) -> None:
+def _write_tables(out: Path, title: str, runs: Sequence[Pretraining], results: Results) -> None:
     """Write table.md, table.csv and floors.csv with the results so far."""
     command = shlex.join(["melpatch", *sys.argv[1:]])
+    cells = table.collect_cells(runs, results)
+    floors = collect_floors(runs, results)
+    summary = summary_table(summarise(runs, results), runs)
     with written_aside(out / "table.md") as aside:
-        aside.write_text(table.markdown(title, command, cells, floors), encoding="utf-8")
+        aside.write_text(table.markdown(title, command, cells, floors, summary), encoding="utf-8")
     table.write_csv(out / "table.csv", cells)
     if floors:
         write_floors(out / "floors.csv", floors)

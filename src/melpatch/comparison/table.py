@@ -5,10 +5,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from scipy.stats import t as student
-
 from melpatch.atomic import written_aside
 from melpatch.comparison.floors import FloorCell, floor_rows, gain_table
+from melpatch.comparison.over_seeds import FEWEST_SEEDS, half_interval
 from melpatch.comparison.plan import Pretraining
 from melpatch.comparison.results import Line, Results
 from melpatch.comparison.rows import markdown_row, write_rows
@@ -16,8 +15,6 @@ from melpatch.comparison.work import score_keys
 from melpatch.counted import counted
 from melpatch.plots.budget import Point, budget
 
-FEWEST_SEEDS = 3
-"""Seeds from which on an interval over seeds is given."""
 _FOOT = """\
 Scores: mean over seeds ± half the 95 % interval of that mean (Student's t, from {fewest} seeds \
 on); in brackets the 95 % interval over the scored clips or groups (ends averaged over seeds); \
@@ -104,7 +101,7 @@ def _cell(names: tuple[str, str, str, str, str], trained: list[Line], scored: li
         *names,
         metric=first.get("metric", ""),
         value=_mean(values),
-        seeds_95=_half_interval(values),
+        seeds_95=half_interval(values),
         seeds_std=_deviation(values),
         low=_mean([low for low, _ in bounds]),
         high=_mean([high for _, high in bounds]),
@@ -141,16 +138,6 @@ def _deviation(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def _half_interval(values: Sequence[float]) -> float | None:
-    """Return half the 95 % interval of the mean over seeds; None for fewer than FEWEST_SEEDS."""
-    if len(values) < FEWEST_SEEDS:
-        return None
-    # Student's t with n - 1 degrees of freedom: t * s / sqrt(n).
-    quantile = float(student.ppf(0.975, len(values) - 1))
-    half: float = quantile * stdev(values) / len(values) ** 0.5
-    return half
-
-
 def write_csv(path: Path, cells: Sequence[Cell]) -> None:
     """Write one line per cell."""
     with written_aside(path) as aside:
@@ -158,12 +145,16 @@ def write_csv(path: Path, cells: Sequence[Cell]) -> None:
 
 
 def markdown(
-    title: str, command: str, cells: Sequence[Cell], floors: Sequence[FloorCell] = ()
+    title: str,
+    command: str,
+    cells: Sequence[Cell],
+    floors: Sequence[FloorCell] = (),
+    summary: Sequence[str] = (),
 ) -> str:
     """Return a table with a row per method, size and budget, and a column per task and protocol.
 
-    Rows of the floors come last. Notes on the scores, the gains over the floors, leaks and errors
-    follow below the table.
+    The lines of a summary come before it. Rows of the floors come last. Notes on the scores, the
+    gains over the floors, leaks and errors follow below the table.
     """
     columns: dict[tuple[str, str], list[Cell]] = {}
     rows: dict[tuple[str, str, str], list[Cell]] = {}
@@ -176,7 +167,10 @@ def markdown(
 
     heads = ["method", *["size"] * several_sizes, "budget", "CPU-s", "steps", "passes"]
     heads += [_head(column, seeds[name]) for name, column in columns.items()]
-    lines = [f"**{title}**", "", f"`{command}`", "", markdown_row(heads), "|---" * len(heads) + "|"]
+    lines = [f"**{title}**", "", f"`{command}`", ""]
+    if summary:
+        lines += [*summary, ""]
+    lines += [markdown_row(heads), "|---" * len(heads) + "|"]
     for (method, size, length), row in rows.items():
         costs = [_cost(value) for value in (row[0].cpu_seconds, row[0].steps, row[0].passes)]
         scores = [_score(cell, errors, seeds[cell.task, cell.protocol]) for cell in row]
