@@ -9,7 +9,8 @@
 The classes get as many training clips as ``--sizes`` says, from the largest to the smallest in
 geometric steps, in an order that the seed draws. A variant is ``plain``, or joined by + from the
 rules of loss weights (sqrt, balanced), balanced sampling (sampling), a random head on the linear
-probe's pooling (pooling) and a head that starts from that probe (probe). Appends a line of JSON per
+probe's pooling (pooling), a head that starts from that probe (probe) and, trained with it, the last
+layers alone (last1, last2, ...). Appends a line of JSON per
 variant and seed: the predicted classes of the validation and test clips at every evaluation.
 """
 
@@ -128,6 +129,12 @@ def fine_tuned(
         training = replace(training, objective=replace(training.objective, pooling=pooling))
     if "probe" in rules:
         training = with_head_of_probe(training)
+    for rule in rules:
+        if rule.startswith("last"):
+            layers = int(rule.removeprefix("last"))
+            training = replace(
+                training, objective=replace(training.objective, trained_layers=layers)
+            )
     training = resolved(training, corpus, train, 0, parts["val"])
     objective = classifier(training, options.init)
     both = replace(corpus, clips=parts["val"].clips + parts["test"].clips)

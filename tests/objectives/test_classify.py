@@ -386,6 +386,51 @@ def test_a_frozen_encoder_has_no_gradient_and_the_head_has(frozen):
     assert all(p.grad.any() for p in objective.head.parameters())
 
 
+def test_only_the_last_layers_the_final_norm_and_the_head_are_trained():
+    objective = classifier(trained_layers=2)
+    objective(batch(), 0).loss.backward()
+    layers = objective.encoder.parameter_layers()
+    assert {*layers.values()} == {0, 1, 2, 3, 4, 5}
+    for name, parameter in objective.encoder.named_parameters():
+        assert (parameter.grad is not None) == (layers[name] >= 3), name
+    assert all(p.grad.any() for p in objective.head.parameters())
+
+
+def test_layers_that_are_not_trained_stay_in_evaluation_mode():
+    objective = classifier(trained_layers=1).train()
+    blocks = objective.encoder.ordered_layers()
+    assert [block.training for block in blocks] == [False, False, False, True]
+    assert objective.head.training
+    assert not objective.encoder.dropout.training
+    assert not any(module.training for module in objective.eval().modules())
+    assert all(module.training for module in classifier(trained_layers=None).train().modules())
+
+
+def test_batch_norms_of_layers_that_are_not_trained_keep_their_statistics():
+    encoder = CNN14.Config.of_size("nano")
+    config = Classify.Config(trained_layers=1, pooling="cls", head="linear")
+    objective = build(RunConfig(labels=LABELS, encoder=encoder, objective=config)).double().train()
+    before = {name: value.clone() for name, value in objective.encoder.named_buffers()}
+    objective(batch(), 0)
+    last = f"blocks.{objective.encoder.num_layers - 1}."
+    changed = {
+        name for name, value in objective.encoder.named_buffers() if not value.equal(before[name])
+    }
+    assert changed
+    assert all(name.startswith(last) for name in changed)
+
+
+@pytest.mark.parametrize("count", [0, 5, -1])
+def test_a_number_of_trained_layers_that_the_encoder_does_not_have_is_refused(count):
+    with pytest.raises(ConfigError, match=rf"trained_layers = {count}; allowed: 1 to 4"):
+        classifier(trained_layers=count)
+
+
+def test_a_frozen_encoder_has_no_trained_layers():
+    with pytest.raises(ConfigError, match="none where the encoder is frozen"):
+        classifier(trained_layers=1, frozen=True)
+
+
 @torch.inference_mode()
 def test_scores_are_float32_under_autocast():
     objective, data = classifier().float(), batch()
