@@ -23,7 +23,8 @@ import soundfile
 import tyro
 
 from melpatch.data.answers import BACKGROUND
-from melpatch.datasets.scenes import CARD, SAMPLE_RATE, Stretch, long_scene
+from melpatch.datasets.scenes import CARD, Stretch, long_scene
+from melpatch.datasets.synthesis import SAMPLE_RATE
 from melpatch.evaluation.event_scores import event_scores
 from melpatch.inference.events import Event, EventRule, FrameScores, find_events
 from melpatch.workflows.frames import frames_in

@@ -30,7 +30,8 @@ import soundfile
 import tyro
 from sklearn.metrics import roc_auc_score
 
-from melpatch.datasets.scenes import CARD, SAMPLE_RATE, long_scene
+from melpatch.datasets.scenes import CARD, long_scene
+from melpatch.datasets.synthesis import SAMPLE_RATE
 from melpatch.inference.jobs import RecordingsConfig
 from melpatch.page.session import Session
 from melpatch.page.split import groups_of, kept_for_tests

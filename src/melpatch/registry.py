@@ -42,8 +42,10 @@ NOT_PIECES = {
     "bootstrap",
     "contrastive",
     "latent",
+    "made_up",
     "masked",
     "masked_contrastive",
+    "synthesis",
     "teacher",
     "views",
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from melpatch import registry
 from melpatch.cli import main
 from melpatch.commands import pack
 from melpatch.commands.prepare import Config, run
@@ -14,7 +15,7 @@ from melpatch.data.manifest import load_corpus
 from melpatch.data.sound import decode
 from melpatch.datasets import esc50, fsd50k
 from melpatch.datasets.base import write_lines, write_noises
-from melpatch.errors import ConfigError
+from melpatch.errors import ConfigError, DataError
 
 
 def sound(path, seconds=1.0, rate=8000, seed=0):
@@ -251,6 +252,51 @@ def test_a_dataset_is_prepared_by_name_and_its_list_named_after_it(
     corpus = load_corpus([written])
     assert len(corpus.clips) == (5 if subset == "10" else 10)
     assert corpus.clips[0].key == clip_key("esc50", "audio/1-1001-A-0.wav", 0.0)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """The card of the made-up scenes, of which few are made."""
+    scenes = registry.find("datasets", "scenes")
+    few = replace(scenes, make=scenes.fake, size="42 clips")
+    monkeypatch.setattr("melpatch.datasets.scenes.CARD", few)
+    return few
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_made_up_dataset_is_made_where_its_folder_is_absent_or_empty(
+    card, tmp_path, capsys, exists
+):
+    root = tmp_path / "scenes"
+    if exists:
+        root.mkdir()
+    run(Config(sources=("scenes",), root=root, out=tmp_path / "out.csv", workers=0))
+    assert f"{root}: making scenes: 42 clips\n" in capsys.readouterr().err
+    assert len(load_corpus([tmp_path / "out.csv"]).clips) == 42
+    # Once it is there, it is read only.
+    run(Config(sources=("scenes",), root=root, out=tmp_path / "out.csv", workers=0))
+    assert "making" not in capsys.readouterr().err
+
+
+def test_nothing_is_made_into_a_folder_with_something_else(card, tmp_path):
+    (tmp_path / "mine.wav").touch()
+    with pytest.raises(
+        DataError, match=r"corpus\.csv: cannot be read .*; nothing to fetch: .*empty"
+    ):
+        run(Config(sources=("scenes",), root=tmp_path, out=tmp_path / "out.csv", workers=0))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.wav"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"subset": "50"}, "subset = '50'; allowed: none for scenes"), ({}, r"--out .*exists")],
+)
+def test_what_is_refused_is_refused_before_a_dataset_is_made(card, tmp_path, settings, message):
+    out = tmp_path / "mine.csv"
+    out.write_text("my notes")
+    with pytest.raises(ConfigError, match=message):
+        run(Config(sources=("scenes",), root=tmp_path / "scenes", out=out, workers=0, **settings))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
 
 
 def test_a_folder_of_a_datasets_name_is_a_folder_without_a_root(esc, tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ def test_a_folder_without_it_says_what_to_download(name, tmp_path):
         with pytest.raises(DataError) as caught:
             CARDS[name].look_up(tmp_path / folder)
         assert str(tmp_path) in str(caught.value)
-        assert CARDS[name].download in str(caught.value) or "scenes.generate" in str(caught.value)
+        assert CARDS[name].download in str(caught.value)
         assert "\n" not in str(caught.value)
 
 

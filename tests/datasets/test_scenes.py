@@ -13,10 +13,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from melpatch import registry
-from melpatch.datasets import scenes
+from melpatch.datasets import scenes, synthesis
 from melpatch.errors import ConfigError, DataError
 
-RATE = scenes.SAMPLE_RATE
+RATE = synthesis.SAMPLE_RATE
 PAIRS = [
     (scenes._sweeps, "sweep_up", "sweep_down"),
     (scenes._notes, "notes_up", "notes_down"),
@@ -171,48 +171,6 @@ def test_another_corpus_is_not_overwritten(corpus, changed):
     assert sorted(corpus.rglob("*")) == before
 
 
-@pytest.mark.parametrize("spoil", ["folder", "file", "lost clip"])
-def test_an_incomplete_corpus_is_rejected(tmp_path, spoil):
-    root = tmp_path / "scenes"
-    asked = {"clips": 2, "seconds": 0.5, "seed": 0, "unlabelled": 0}
-    if spoil == "file":
-        root.touch()
-    elif spoil == "folder":
-        root.mkdir()
-        (root / "mine.txt").touch()
-    else:
-        scenes.generate(root, **asked)
-        (root / "audio/000001.flac").unlink()
-    with pytest.raises(DataError, match="scenes: is not the whole corpus"):
-        scenes.generate(root, **asked)
-
-
-def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
-    def failing(seed, number, seconds):
-        if number == 3:
-            raise KeyboardInterrupt
-        return np.zeros(8)
-
-    monkeypatch.setattr(scenes, "scene", failing)
-    with pytest.raises(KeyboardInterrupt):
-        scenes.generate(tmp_path / "scenes", clips=10, seconds=0.5, seed=0, unlabelled=0)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_slower_of_two_processes_uses_the_corpus_of_the_faster(tmp_path, monkeypatch):
-    root, asked = tmp_path / "scenes", {"clips": 2, "seconds": 0.5, "seed": 0, "unlabelled": 0}
-    write = scenes._write
-
-    def overtaken(*arguments):
-        write(*arguments)
-        monkeypatch.setattr(scenes, "_write", write)
-        scenes.generate(root, **asked)
-
-    monkeypatch.setattr(scenes, "_write", overtaken)
-    assert scenes.generate(root, **asked).exists()
-    assert list(tmp_path.iterdir()) == [root]
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -231,11 +189,6 @@ def test_numbers_out_of_range_are_rejected(tmp_path, field, value):
             **{"clips": 2, "seconds": 0.5, "seed": 0, "unlabelled": 0} | {field: value},
         )
     assert not (tmp_path / "x").exists()
-
-
-def test_a_folder_without_corpus_says_how_to_make_it(tmp_path):
-    with pytest.raises(DataError, match=r"scenes\.generate"):
-        scenes.clips(tmp_path)
 
 
 def test_the_card_is_found_by_name(corpus):

@@ -44,9 +44,10 @@ def _names(config: Config) -> list[str]:
 
 
 def _plain(card: Card) -> dict[str, Any]:
-    """Return the fields of a card, without its functions."""
+    """Return the fields of a card, without its functions, and whether ``prepare`` can make it."""
     fields = {field.name: getattr(card, field.name) for field in dataclasses.fields(card)}
-    return {name: value for name, value in fields.items() if not callable(value)}
+    plain = {name: value for name, value in fields.items() if not callable(value)}
+    return plain | {"make": card.make is not None}
 
 
 def _overview(cards: dict[str, Card]) -> Table:

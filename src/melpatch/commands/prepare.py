@@ -37,6 +37,7 @@ from melpatch.data.split_roles import role_of
 from melpatch.data.splits import describe_untrained
 from melpatch.data.tables import ENDINGS
 from melpatch.datasets.base import Card
+from melpatch.datasets.made_up import is_free
 from melpatch.only_writer import only_writer
 from melpatch.outputs import check_output, list_beside
 from melpatch.progress import console, notice
@@ -53,7 +54,8 @@ class Config:
     group), shards (melpatch pack) or their URLs, Parquet and manifests of others (docs/data.md);
     or the name of a public dataset (melpatch datasets)."""
     root: Path | None = None
-    """Folder of the public dataset."""
+    """Folder of the public dataset. A made-up one, such as scenes, is written there if the folder
+    does not exist or is empty."""
     subset: str = ""
     """Variant of the public dataset; by default its first."""
     out: Path | None = None
@@ -94,9 +96,22 @@ def run(config: Config) -> None:
     """Scan the sources, print a summary, and write the corpus."""
     card = _card(config)
     out = config.out or _default_out(card, config.subset)
+    if card and config.root:
+        _make_if_absent(card, config.root, config, out)
     with only_writer(out):
         _prepare(config, card, out)
     console().print(f"written: {out}")
+
+
+def _make_if_absent(card: Card, root: Path, config: Config, out: Path) -> None:
+    """Write a made-up dataset where its folder does not exist or is empty."""
+    if card.make is None or not is_free(root):
+        return
+    # Making a dataset takes minutes, so what can be refused is refused before it.
+    card.require_subset(config.subset)
+    _check_output(config, out, None)
+    notice(f"{root}: making {card.name}: {card.size}")
+    card.make(root)
 
 
 def _prepare(config: Config, card: Card | None, out: Path) -> None:

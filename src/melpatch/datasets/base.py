@@ -68,6 +68,10 @@ class Card:
     Clips whose files are missing are included if the release lists them."""
     fake: Callable[[Path], None]
     """Writes a tiny tree with the layout of the release, for tests and trials."""
+    make: Callable[[Path], None] | None = None
+    """Writes the whole dataset, as large as ``size`` says, to a folder that is absent or empty.
+
+    None if the recordings are real, and have to be downloaded."""
 
     def look_up(self, root: Path, subset: str = "") -> tuple[list[Row], list[Row]]:
         """Return the clips of a subset whose files exist, and those whose files are missing.
@@ -80,8 +84,7 @@ class Card:
             ConfigError: there is no such subset.
             DataError: the lists of the release are missing or malformed, or no clip exists.
         """
-        allowed = ", ".join(self.subsets) or f"none for {self.name}"
-        check(not subset or subset in self.subsets, "subset", subset, allowed)
+        self.require_subset(subset)
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; {self.download}")
         listed = self._listed(root, subset or next(iter(self.subsets), ""))
@@ -96,6 +99,11 @@ class Card:
         present = [_row(entry, folder) for entry in listed if entry.path in existing]
         missing = [_row(entry, folder) for entry in listed if entry.path not in existing]
         return present, missing
+
+    def require_subset(self, subset: str) -> None:
+        """Raise SettingError unless there is this subset; empty stands for the default."""
+        allowed = ", ".join(self.subsets) or f"none for {self.name}"
+        check(not subset or subset in self.subsets, "subset", subset, allowed)
 
     def _listed(self, root: Path, subset: str) -> list[Entry]:
         try:

@@ -16,33 +16,38 @@ tone_noise     noise_tone     1 steady harmonic tone, then 1 burst of band noise
 =============  =============  ============================================================  ========
 """
 
-import csv
-import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
-from jaxtyping import Float
 
 from melpatch.config import check
 from melpatch.datasets.base import Card, Entry
-from melpatch.errors import DataError
-from melpatch.opening import open_text
-from melpatch.progress import track
+from melpatch.datasets.made_up import (
+    audio_paths,
+    check_counts,
+    how_to_make,
+    make_corpus,
+    read_entries,
+    split_of,
+)
+from melpatch.datasets.synthesis import (
+    SAMPLE_RATE,
+    Rng,
+    Wave,
+    background,
+    draw_band,
+    draw_pitch,
+    draw_room,
+    draw_timbre,
+    edges,
+    noise,
+    tone,
+)
 
-SAMPLE_RATE = 16_000
-"""Sampling rate of the clips, in Hz."""
 # Raise it with every change of the sounds, so that older corpora are not reused.
 _VERSION = 1
-_COLUMNS = ("path", "label", "split")
-
-Wave = Float[np.ndarray, " sample"]
-Spectrum = Float[np.ndarray, " bin"]
-Gain = Callable[[Spectrum], Spectrum]
-Rng = np.random.Generator
 
 
 class Stretch(NamedTuple):
@@ -51,67 +56,6 @@ class Stretch(NamedTuple):
     start: float
     end: float
     label: str
-
-
-def _edges(samples: int) -> Wave:
-    """Return a fade-in and fade-out of 10 ms, so that tones and bursts do not click."""
-    # The distance of each sample from the nearer end; its level is a squared sine.
-    from_end = np.minimum(np.arange(samples), np.arange(samples)[::-1]) + 0.5
-    level: Wave = np.sin(0.5 * np.pi * np.minimum(from_end / (0.010 * SAMPLE_RATE), 1.0)) ** 2
-    return level
-
-
-def _tone(rng: Rng, pitch: Wave, partials: int, rolloff: float) -> Wave:
-    """Return a harmonic tone of the given pitch in Hz; partial k has level ``k ** -rolloff``."""
-    # The phase is the integral of the frequency.
-    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
-    wave: Wave = np.zeros_like(phase)
-    # Partials near or above half the sampling rate would alias.
-    for k in range(1, partials + 1):
-        audible = k * pitch < 0.475 * SAMPLE_RATE
-        wave += audible * k**-rolloff * np.sin(k * phase + rng.uniform(0, 2 * np.pi))
-    wave *= _edges(len(wave)) / wave.std()
-    return wave
-
-
-def _octaves(samples: int) -> Spectrum:
-    """Return the octaves above 1 kHz of each bin of a spectrum, at least those of 60 Hz."""
-    hz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
-    octaves: Spectrum = np.log2(np.maximum(hz, 60.0) / 1000)
-    return octaves
-
-
-def _noise(rng: Rng, samples: int, gain: Gain) -> Wave:
-    """Return Gaussian noise of unit deviation with a spectrum shaped by ``gain``.
-
-    The argument of ``gain`` is the octaves above 1 kHz.
-    """
-    # Transforms of other sizes than powers of two can be many times slower.
-    size = 1 << (samples - 1).bit_length()
-    real, imaginary = rng.standard_normal((2, size // 2 + 1))
-    spectrum = (real + 1j * imaginary) * gain(_octaves(size))
-    # No constant offset.
-    spectrum[0] = 0
-    wave: Wave = np.fft.irfft(spectrum, size)[:samples]
-    wave /= wave.std()
-    return wave
-
-
-def _band(rng: Rng) -> Gain:
-    """Return a random band, 0.4 to 4.6 kHz at its centre and 0.5 to 2 octaves wide."""
-    centre = rng.uniform(-1.3, 2.2)
-    width = rng.uniform(0.5, 2.0)
-    return lambda octaves: np.exp(-0.5 * ((octaves - centre) / (0.5 * width)) ** 2)
-
-
-def _timbre(rng: Rng) -> tuple[int, float]:
-    """Return a random number of partials and their rolloff."""
-    return int(rng.integers(1, 7)), rng.uniform(0.3, 1.5)
-
-
-def _pitch(rng: Rng) -> float:
-    """Return a random pitch in Hz, three octaves from 180 Hz."""
-    return float(180 * 2 ** rng.uniform(0, 3))
 
 
 def _train(rng: Rng, samples: int, count: int, event: Callable[[int], Wave]) -> Wave:
@@ -125,57 +69,57 @@ def _train(rng: Rng, samples: int, count: int, event: Callable[[int], Wave]) -> 
 
 
 def _sweeps(rng: Rng, samples: int) -> Wave:
-    middle = _pitch(rng)
+    middle = draw_pitch(rng)
     rise = rng.uniform(0.5, 2.0)
-    timbre = _timbre(rng)
+    timbre = draw_timbre(rng)
     count = int(rng.integers(1, 5))
     return _train(
         rng,
         samples,
         count,
-        lambda n: _tone(rng, middle * 2 ** (rise * np.linspace(-0.5, 0.5, n)), *timbre),
+        lambda n: tone(rng, middle * 2 ** (rise * np.linspace(-0.5, 0.5, n)), *timbre),
     )
 
 
 def _notes(rng: Rng, samples: int) -> Wave:
-    low = _pitch(rng)
+    low = draw_pitch(rng)
     semitones = rng.integers(3, 13)
-    timbre = _timbre(rng)
+    timbre = draw_timbre(rng)
     change = int(samples * rng.uniform(0.35, 0.65))
-    first = _tone(rng, np.full(change, low), *timbre)
-    second = _tone(rng, np.full(samples - change, low * 2 ** (semitones / 12)), *timbre)
+    first = tone(rng, np.full(change, low), *timbre)
+    second = tone(rng, np.full(samples - change, low * 2 ** (semitones / 12)), *timbre)
     return np.concatenate([first, second])
 
 
 def _clicks(rng: Rng, samples: int) -> Wave:
-    band = _band(rng)
+    band = draw_band(rng)
     length = int(SAMPLE_RATE * rng.uniform(0.004, 0.016))
     intervals = rng.uniform(3, 6) ** -np.linspace(0, 1, rng.integers(7, 14))
     # The intervals fill the event; the last click ends with it.
     places = np.cumsum([0, *intervals / intervals.sum()]) * (samples - length)
     wave = np.zeros(samples)
     for place in places.astype(int):
-        wave[place : place + length] += _noise(rng, length, band) * np.hanning(length)
+        wave[place : place + length] += noise(rng, length, band) * np.hanning(length)
     return wave
 
 
 def _swells(rng: Rng, samples: int) -> Wave:
-    band = _band(rng)
+    band = draw_band(rng)
     rise = rng.uniform(1.0, 1.6)
     count = int(rng.integers(2, 6))
     return _train(
         rng,
         samples,
         count,
-        lambda n: _noise(rng, n, band) * 10 ** np.linspace(-rise, 0, n) * _edges(n),
+        lambda n: noise(rng, n, band) * 10 ** np.linspace(-rise, 0, n) * edges(n),
     )
 
 
 def _tone_then_noise(rng: Rng, samples: int) -> Wave:
     change = int(samples * rng.uniform(0.35, 0.65))
-    tone = _tone(rng, np.full(change, _pitch(rng)), *_timbre(rng))
-    noise = _noise(rng, samples - change, _band(rng)) * _edges(samples - change)
-    return np.concatenate([tone, noise * rng.uniform(1, 3)])
+    first = tone(rng, np.full(change, draw_pitch(rng)), *draw_timbre(rng))
+    second = noise(rng, samples - change, draw_band(rng)) * edges(samples - change)
+    return np.concatenate([first, second * rng.uniform(1, 3)])
 
 
 # (kind of sound, its class when played forwards, its class when played backwards)
@@ -186,24 +130,23 @@ _PAIRS = (
     (_swells, "noise_swell", "noise_fade"),
     (_tone_then_noise, "tone_noise", "noise_tone"),
 )
-_LABELS = tuple(label for _, *pair in _PAIRS for label in pair)
-# Splits of successive tens of clips, each with every class once: of 100 clips, 60 are for training,
-# 10 for validation and 30 for the test.
-_SPLITS = ("train", "test", "train", "val", "train", "test", "train", "train", "test", "train")
+LABELS = tuple(label for _, *pair in _PAIRS for label in pair)
+"""The classes; at odd places are the mirror images."""
 
 
 def _event(rng: Rng, number: int, samples: int) -> Wave:
     """Return silence with the event of the clip's class, for half to nine tenths of the clip."""
-    event = _sound(rng, number, int(samples * rng.uniform(0.5, 0.9)))
+    event = sound(rng, LABELS[number % 10], int(samples * rng.uniform(0.5, 0.9)))
     start = rng.integers(0, samples - len(event))
     wave = np.zeros(samples)
     wave[start : start + len(event)] = event
     return wave
 
 
-def _sound(rng: Rng, number: int, samples: int) -> Wave:
-    """Return an event of a class, by its number, of unit deviation."""
-    sounds, *_ = _PAIRS[number // 2 % len(_PAIRS)]
+def sound(rng: Rng, label: str, samples: int) -> Wave:
+    """Return an event of a class, of unit deviation."""
+    number = LABELS.index(label)
+    sounds, *_ = _PAIRS[number // 2]
     event = sounds(rng, samples)
     event /= event.std()
     # Odd classes are the mirror images.
@@ -216,27 +159,12 @@ def _distraction(rng: Rng, samples: int) -> Wave:
     for _ in range(rng.integers(0, 5)):
         length = int(SAMPLE_RATE * rng.uniform(0.03, 0.15))
         if rng.random() < 0.5:
-            burst = _tone(rng, np.full(length, _pitch(rng)), *_timbre(rng))
+            burst = tone(rng, np.full(length, draw_pitch(rng)), *draw_timbre(rng))
         else:
-            burst = _noise(rng, length, _band(rng))
+            burst = noise(rng, length, draw_band(rng))
         start = rng.integers(0, samples - length)
-        wave[start : start + length] += burst * _edges(length) * 10 ** (rng.uniform(-12, 0) / 20)
+        wave[start : start + length] += burst * edges(length) * 10 ** (rng.uniform(-12, 0) / 20)
     return wave
-
-
-def _in_room(rng: Rng, wave: Wave) -> Wave:
-    """Return the sound with reverberation (exponentially decaying noise) and spectral tilt."""
-    # The echo decays by 60 dB within 0.1 to 0.4 s.
-    time = np.arange(0, 0.4, 1 / SAMPLE_RATE)
-    echo = rng.standard_normal(len(time)) * 10 ** (-3 * time / rng.uniform(0.1, 0.4))
-    echo *= 10 ** (rng.uniform(-20, -4) / 20) / np.linalg.norm(echo)
-    # The direct sound.
-    echo[0] = 1.0
-    # Convolution as a product of spectra, long enough not to wrap around.
-    size = len(wave) + len(echo)
-    spectrum = np.fft.rfft(wave, size) * np.fft.rfft(echo, size)
-    tilt = rng.uniform(-4, 4) * _octaves(size)
-    return np.fft.irfft(spectrum * 10 ** (tilt / 20), size)[: len(wave)]
 
 
 def scene(seed: int, number: int, seconds: float) -> Wave:
@@ -277,7 +205,7 @@ def long_scene(
         length = int(SAMPLE_RATE * rng.uniform(0.6, 1.5))
         start = place * share + int(rng.integers(0, share - length))
         level = 10 ** (rng.uniform(-10, 0) / 20)
-        wave[start : start + length] = level * _sound(rng, _LABELS.index(label), length)
+        wave[start : start + length] = level * sound(rng, label, length)
         stretches.append(Stretch(start / SAMPLE_RATE, (start + length) / SAMPLE_RATE, label))
     return _recorded(rng, wave), stretches
 
@@ -285,11 +213,10 @@ def long_scene(
 def _recorded(rng: Rng, wave: Wave) -> Wave:
     """Return sounds in a room with a background, at some level."""
     samples = len(wave)
-    wave = _in_room(rng, wave)
-    slope = rng.uniform(-6, 0)
-    background = _noise(rng, samples, lambda octaves: 10 ** (slope * octaves / 20))
+    wave = draw_room(rng)(wave)
+    behind = background(rng, samples)
     wave /= wave.std()
-    wave += background * 10 ** (rng.uniform(-25, -5) / 20)
+    wave += behind * 10 ** (rng.uniform(-25, -5) / 20)
     wave *= 10 ** (rng.uniform(-20, -1) / 20) / np.abs(wave).max()
     return wave
 
@@ -311,72 +238,31 @@ def generate(root: Path, *, clips: int, seconds: float, seed: int, unlabelled: i
         ConfigError: a number is out of range.
         DataError: the folder contains something else.
     """
-    some = clips >= 0 and unlabelled >= 0 and clips + unlabelled > 0
-    check(some, "(clips, unlabelled)", (clips, unlabelled), "0 or more each, and not both 0")
+    check_counts(clips, unlabelled, seed)
     check(0.5 <= seconds <= 60, "seconds", seconds, "0.5 to 60")
-    check(seed >= 0, "seed", seed, "0 or more")
-    settings = json.dumps([_VERSION, clips, float(seconds), seed, unlabelled])
-    root = root.resolve()
-    if not _holds(root, settings):
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as aside:
-            folder = Path(aside) / root.name
-            _write(folder, _entries(clips, unlabelled), seed, seconds)
-            (folder / "settings.json").write_text(settings, encoding="utf-8")
-            # Another process may have been faster.
-            if not _holds(root, settings):
-                folder.rename(root)
-    return root / "corpus.csv"
+    settings = [_VERSION, clips, float(seconds), seed, unlabelled]
+    entries = _entries(clips, unlabelled)
+    return make_corpus(root, settings, entries, lambda number: scene(seed, number, seconds))
 
 
 def clips(root: Path, subset: str = "") -> list[Entry]:
-    """Return the clips that :func:`generate` wrote, labelled clips first.
-
-    Raises:
-        DataError: there is no corpus.
-    """
-    manifest = root / "corpus.csv"
-    if not manifest.exists():
-        fix = "make the corpus with melpatch.datasets.scenes.generate"
-        raise DataError(f"{manifest}: no such file; {fix}")
-    with open_text(manifest) as file:
-        return [Entry(row["path"], row["label"], row["split"]) for row in csv.DictReader(file)]
-
-
-def _holds(root: Path, settings: str) -> bool:
-    """Return whether the folder contains the corpus of these settings; False if it is empty.
-
-    Raises:
-        DataError: the folder contains anything else.
-    """
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    about = root / "settings.json"
-    same = about.is_file() and about.read_text(encoding="utf-8") == settings
-    if same and all((root / entry.path).is_file() for entry in clips(root)):
-        return True
-    problem = "is not the whole corpus of these settings"
-    raise DataError(f"{root}: {problem}; remove it or name another folder")
-
-
-def _write(root: Path, entries: list[Entry], seed: int, seconds: float) -> None:
-    (root / "audio").mkdir(parents=True)
-    for number, entry in track(enumerate(entries), len(entries), "making", "scene"):
-        soundfile.write(
-            root / entry.path, scene(seed, number, seconds), SAMPLE_RATE, subtype="PCM_16"
-        )
-    with (root / "corpus.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([_COLUMNS, *(entry[: len(_COLUMNS)] for entry in entries)])
+    """Return the clips that :func:`generate` wrote, labelled clips first."""
+    return read_entries(root)
 
 
 def _entries(labelled: int, unlabelled: int) -> list[Entry]:
     """Return the rows of the manifest; the index of a row is the number of its scene."""
-    paths = [f"audio/{number:06d}.flac" for number in range(labelled + unlabelled)]
+    paths = audio_paths(labelled + unlabelled)
     known = [
-        Entry(path, _LABELS[number % 10], _SPLITS[number // 10 % 10])
+        Entry(path, LABELS[number % 10], split_of(number // 10))
         for number, path in enumerate(paths[:labelled])
     ]
     return known + [Entry(path, "", "pretrain") for path in paths[labelled:]]
+
+
+def make(root: Path) -> None:
+    """Write 800 labelled clips of 2 s and 1,200 without label."""
+    generate(root, clips=800, seconds=2.0, seed=0, unlabelled=1200)
 
 
 def fake(root: Path) -> None:
@@ -388,13 +274,13 @@ CARD = Card(
     name="scenes",
     summary="Synthetic sounds of ten classes in five pairs that are mirrored in time.",
     licence="CC0-1.0",
-    size="any number of clips of any length; 1000 clips of 2 s take 40 MB",
+    size="2000 clips of 2 s, of which 800 have a label, 80 MB; from Python any number and length",
     metric="accuracy",
     splits=("pretrain", "train", "val", "test"),
-    labels=tuple(sorted(_LABELS)),
-    download="nothing to fetch: make it with melpatch.datasets.scenes.generate, as melpatch demo "
-    "does, and give the folder that contains its corpus.csv",
+    labels=tuple(sorted(LABELS)),
+    download=how_to_make("scenes"),
     clips=clips,
     fake=fake,
+    make=make,
 )
 __registered__ = "CARD"
