@@ -8,6 +8,7 @@ from melpatch.encoders.cnn14 import CNN14
 from melpatch.nn.distillation_settings import Classification
 from melpatch.nn.hypotheses import Hypotheses
 from melpatch.nn.mixtures import Mixtures
+from melpatch.objectives.audio2vec import Audio2Vec
 from melpatch.objectives.classify import Classify
 from melpatch.objectives.distill import Distill
 from melpatch.objectives.eat import EAT
@@ -72,6 +73,8 @@ CLASSIFIER = TeacherConfig(
 """A classifier of another kind than the students, at another rate and front end."""
 
 VARIANTS = {
+    "audio2vec by skip_gram": Variant(Audio2Vec, pretext="skip_gram"),
+    "audio2vec by temporal_gap": Variant(Audio2Vec, pretext="temporal_gap"),
     "distill from a classifier": Variant(
         Distill,
         network=CLASSIFIER,

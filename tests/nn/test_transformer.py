@@ -37,6 +37,11 @@ def test_attention_equals_a_loop_over_pairs():
     torch.testing.assert_close(attention(x)[0], attention.proj(gathered))
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 12), (2, 0, 12)])
+def test_attention_over_nothing_is_nothing(shape):
+    assert Attention(12, 3)(torch.zeros(shape)).shape == shape
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_bfloat16_attention_on_a_cpu_is_as_exact_as_fused_attention(padded, monkeypatch):
     torch.manual_seed(0)

@@ -51,7 +51,8 @@ class Attention(nn.Module):
     def _attend(
         self, qkv: Float[Tensor, "clip token three_dim"], mask: KeyMask | None = None
     ) -> Tokens:
-        q, k, v = qkv.view(*qkv.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        channels = qkv.shape[2] // (3 * self.num_heads)
+        q, k, v = qkv.view(*qkv.shape[:2], 3, self.num_heads, channels).permute(2, 0, 3, 1, 4)
         return attend(q, k, v, mask).transpose(1, 2).flatten(2)
 
 

@@ -24,7 +24,7 @@ from melpatch.nn.batch_norm import unnoted
 from melpatch.nn.info_nce import info_nce
 from melpatch.nn.pooling import pool, pooled_dim, require_final_tokens
 from melpatch.nn.transformer import set_drop_path_noise
-from melpatch.nn.views import random_crop
+from melpatch.nn.views import Crops, random_crop
 from melpatch.nn.whole_step import Rows, WholeStep, own_part
 from melpatch.objectives.base import NO_PLAN, Features, Objective, ObjectiveOutput, Plan
 from melpatch.rng import stream
@@ -178,7 +178,16 @@ class COLA(Objective):
         return Rows(self.embed(self.crops(batch, step)), batch.keys)
 
     def crops(self, batch: Batch, step: int) -> Features:
-        """Return the first crops of all clips, then the second ones, each cut at a random place.
+        """Return the first crops of all clips, then the second ones; see :meth:`crop_pairs`."""
+        anchor, positive, shortest = self.crop_pairs(batch, step)
+        return self.with_valid(
+            torch.cat([anchor.spectrogram, positive.spectrogram]),
+            torch.cat([anchor.frames, positive.frames]),
+            shortest,
+        )
+
+    def crop_pairs(self, batch: Batch, step: int) -> tuple[Crops, Crops, int]:
+        """Return two crops of each clip, each cut at a random place, and the fewest frames of one.
 
         The crop of a short clip is ``max_crop_ratio`` of it, but at least a patch. Crops are cut
         from spectrograms, which are computed once per clip unless there is noise. *Differs:* the
@@ -201,11 +210,21 @@ class COLA(Objective):
         positive_state = stream(self.seed, "positive", batch.keys, step)
         anchor = random_crop(anchor_state, clean, frames, width, most)
         positive = random_crop(positive_state, noisy, frames, width, most)
-        return self.with_valid(
-            torch.cat([anchor.spectrogram, positive.spectrogram]),
-            torch.cat([anchor.frames, positive.frames]),
-            min(shortest, int(self._most_frames(torch.tensor([shortest])))),
-        )
+        return anchor, positive, min(shortest, int(self._most_frames(torch.tensor([shortest]))))
+
+    def view_pictures(self, batch: Batch, step: int) -> dict[str, Float[Tensor, "mel _frame"]]:
+        """Return log-mel spectrograms of the batch's first clip and of its two crops, by name."""
+        anchor, positive, _ = self.crop_pairs(batch, step)
+        clip = self.spectrograms(batch)
+        pictures = {
+            "clip": (clip.spectrogram, clip.frames),
+            "crop 1": (anchor.spectrogram, anchor.frames),
+            "crop 2": (positive.spectrogram, positive.frames),
+        }
+        return {
+            name: self.front_end.denormalise(spectrogram[0, :, : int(frames[0])])
+            for name, (spectrogram, frames) in pictures.items()
+        }
 
     def _most_frames(self, frames: Int[Tensor, " clip"]) -> Int[Tensor, " clip"]:
         """Return how many frames a crop of each clip may have."""
