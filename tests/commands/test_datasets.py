@@ -44,6 +44,8 @@ def test_json_holds_the_cards(capsys):
     assert every["speech_commands"] == json.loads(shown(capsys, "speech_commands", "--json"))
     assert every["speech_commands"]["splits"] == ["train", "val", "test"]
     assert every["speech_commands"].keys().isdisjoint({"clips", "fake"})
+    made = {name for name, card in every.items() if card["make"]}
+    assert made == {"machine_faults", "rare_events", "scenes"}
 
 
 def test_an_unknown_dataset_is_refused_with_the_known_ones(capsys):
