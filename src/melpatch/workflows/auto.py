@@ -132,10 +132,10 @@ def choose_from(
         on_gpu: whether the run has a GPU.
         size: size of the encoder; None chooses it too.
     """
-    recipe, why_recipe = _recipe(facts)
     why_size = "as given"
     if size is None:
         size, why_size = _size(budget_seconds, on_gpu)
+    recipe, why_recipe = _recipe(facts, size)
     seconds, why_seconds = _segment(facts, on_gpu)
     base = pretrain_defaults(recipe, size=size)
     batch_size, why_batch = _batch(facts, seconds, base.training.loader.batch_size)
@@ -167,12 +167,14 @@ def choose_from(
     return replace(base, training=training), reasons
 
 
-def _recipe(facts: CorpusFacts) -> tuple[str, str]:
+def _recipe(facts: CorpusFacts, size: str) -> tuple[str, str]:
     if facts.median_seconds <= _SHORT_CLIP_SECONDS:
         # lab/small-mae.md: 0.813 against 0.720 (linear) after 600 steps.
         return "ssast", "it scores best on clips of about a second or less, which are repeated"
-    # lab/equal-budget.md: first by all scores but two, at a third of SSAST's
-    # cost per step.
+    if size == "nano":
+        # lab/masked-views.md: .730 after 200 CPU-seconds, MaskSpec .693 after 370 (linear).
+        return "masked_views", "small encoders learn most from it in minutes"
+    # lab/budget-curve.md: after half an hour at tiny .747 against .700 of random weights.
     return "maskspec", "on clips longer than a second it scores best per minute of computing"
 
 
