@@ -156,6 +156,9 @@ def compare(features: FrozenFeatures, data: Path, task: Task, name: str) -> None
     truth = label_matrix(vectors.select(val.clips).clips, train.labels).argmax(axis=1)
     for few in LABELS_PER_CLASS:
         draws = [given_of(vectors, train, val, few, seed) for seed in range(DRAWS)]
+        if not all(len(given.unlabelled) for given in draws):
+            # All training clips have a label then, and the draws are the same.
+            continue
         scores = {
             way: np.array([np.mean(answer(given) == truth) for given in draws])
             for way, answer in WAYS.items()
