@@ -168,12 +168,13 @@ def choose_from(
 
 
 def _recipe(facts: CorpusFacts, size: str) -> tuple[str, str]:
+    if size == "nano":
+        # lab/masked-views.md: .730 after 200 CPU-seconds, MaskSpec .693 after 370 (linear); ahead of
+        # SSAST on clips of a second or less, too.
+        return "masked_views", "small encoders learn most from it in minutes"
     if facts.median_seconds <= _SHORT_CLIP_SECONDS:
         # lab/small-mae.md: 0.813 against 0.720 (linear) after 600 steps.
         return "ssast", "it scores best on clips of about a second or less, which are repeated"
-    if size == "nano":
-        # lab/masked-views.md: .730 after 200 CPU-seconds, MaskSpec .693 after 370 (linear).
-        return "masked_views", "small encoders learn most from it in minutes"
     # lab/budget-curve.md: after half an hour at tiny .747 against .700 of random weights.
     return "maskspec", "on clips longer than a second it scores best per minute of computing"
 
