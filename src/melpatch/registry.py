@@ -47,6 +47,7 @@ NOT_PIECES = {
     "masked_contrastive",
     "synthesis",
     "teacher",
+    "trained_part",
     "views",
 }
 NOT_LISTED = {"encoder_only"}

@@ -52,7 +52,8 @@ class Attention(nn.Module):
         self, qkv: Float[Tensor, "clip token three_dim"], mask: KeyMask | None = None
     ) -> Tokens:
         channels = qkv.shape[2] // (3 * self.num_heads)
-        q, k, v = qkv.view(*qkv.shape[:2], 3, self.num_heads, channels).permute(2, 0, 3, 1, 4)
+        heads = torch.unflatten(qkv, -1, (3, self.num_heads, channels))
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
         return attend(q, k, v, mask).transpose(1, 2).flatten(2)
 
 
@@ -96,9 +97,9 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tokens, branch: int = 0, unpadding: Unpadding | None = None) -> Tokens:
         """Return a branch of a block, number 0 or 1, zeroed for the clips that skip it."""
-        clips = len(x) if unpadding is None else unpadding.batch[0]
-        if not self.training or self.rate == 0.0 or not clips:
+        if not self.training or self.rate == 0.0 or not len(x):
             return x
+        clips = len(x) if unpadding is None else unpadding.batch[0]
         keep = 1.0 - self.rate
         if self.chance is None:
             kept = x.new_empty(clips).bernoulli_(keep)

@@ -1,6 +1,5 @@
 """Classification: supervised training of a pooled encoder and a linear head on labelled clips."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from melpatch.nn.masking import Masking
 from melpatch.nn.pooling import LayerOutputs, Pooling, pool, pooled_dim
 from melpatch.nn.token_heads import AttentiveHead, PrototypeHead, TokenHead
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput
+from melpatch.objectives.trained_part import TrainedPart
 
 Selection = Literal["auto", "standard", "accuracy", "balanced_accuracy", "macro_f1", "mAP"]
 
@@ -174,32 +174,12 @@ class Classify(Objective):
             self.head = nn.Linear(pooled, len(labels))
         else:
             self.head = self._new_head(encoder.embed_dim)
-        self._freeze()
+        self.trained_part = TrainedPart(encoder, config.frozen, config.trained_layers)
         self._set_class_weights()
         self.augment = Augment(config.augment)
         self.patch_out = None
         if config.patch_out:
             self.patch_out = Masking(Masking.Config(ratio=config.patch_out), encoder.grid)
-
-    def _freeze(self) -> None:
-        """Take the gradients from the parts of the encoder that the settings do not train."""
-        count = self.config.trained_layers
-        layers = self.encoder.num_layers
-        fits = count is None or 1 <= count <= layers
-        check(fits, "objective.trained_layers", count, f"1 to {layers} in this encoder, or none")
-        fits = count is None or not self.config.frozen
-        check(fits, "objective.trained_layers", count, "none where the encoder is frozen")
-        if self.config.frozen or count is not None:
-            self.encoder.requires_grad_(False)
-        for part in self._trained_parts():
-            part.requires_grad_(True)
-
-    def _trained_parts(self) -> Sequence[nn.Module]:
-        """Return the parts of the encoder that are trained, if not all or none of it."""
-        count = self.config.trained_layers
-        if count is None:
-            return ()
-        return [*self.encoder.ordered_layers()[-count:], *self.encoder.final_layers()]
 
     def _new_head(self, embed_dim: int) -> nn.Module:
         """Return the head, if no projection comes before the pooling."""
@@ -236,11 +216,7 @@ class Classify(Objective):
     def train(self, mode: bool = True) -> "Classify":
         """Set training mode; what is frozen of the encoder stays in evaluation mode."""
         super().train(mode)
-        if self.config.frozen or self.config.trained_layers is not None:
-            # Dropout, stochastic depth and the running statistics of norms are of what is trained.
-            self.encoder.train(False)
-        for part in self._trained_parts():
-            part.train(mode)
+        self.trained_part.train(mode)
         return self
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
