@@ -169,8 +169,8 @@ def choose_from(
 
 def _recipe(facts: CorpusFacts, size: str) -> tuple[str, str]:
     if size == "nano":
-        # lab/masked-views.md: .730 after 200 CPU-seconds, MaskSpec .693 after 370 (linear); ahead of
-        # SSAST on clips of a second or less, too.
+        # lab/masked-views.md: .730 after 200 CPU-seconds, MaskSpec .693 after 370 (linear); on
+        # clips of a second or less ahead of SSAST on words and level with it on digits.
         return "masked_views", "small encoders learn most from it in minutes"
     if facts.median_seconds <= _SHORT_CLIP_SECONDS:
         # lab/small-mae.md: 0.813 against 0.720 (linear) after 600 steps.
