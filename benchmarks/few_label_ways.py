@@ -1,4 +1,4 @@
-"""Which way for how many labels? Probes of frozen vectors with 1 to 20 clips per class (lab/few-labels.md).
+"""Score probes of frozen vectors with 1 to 20 clips per class, as in lab/few-labels.md.
 
     python benchmarks/few_label_ways.py RUN --data FOLDER [--random-weights]
 
@@ -57,7 +57,7 @@ class Given:
         return replace(self, vectors=vectors, unlabelled=unlabelled, asked=asked)
 
     def standardised(self) -> "Given":
-        """Standardise by the mean and deviation of all training clips, not of the labelled alone."""
+        """Standardise by the mean and deviation of all training clips, labelled or not."""
         every = np.concatenate([self.vectors, self.unlabelled])
         mean = every.mean(axis=0)
         scale = every.std(axis=0) + 1e-9

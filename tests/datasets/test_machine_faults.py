@@ -1,4 +1,4 @@
-"""Machine faults: a fault is what it claims, levels do not give it away, and machines of the test are unseen."""
+"""A fault is what it claims, levels do not give it away, and machines of the test are unseen."""
 
 from collections import Counter, defaultdict
 

@@ -1,4 +1,4 @@
-"""The folder of a made-up corpus: whole or absent, never overwritten, and the same for the same settings."""
+"""Folders of made-up corpora: whole or absent, never overwritten, the same for the same settings."""
 
 import numpy as np
 import pytest

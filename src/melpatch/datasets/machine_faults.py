@@ -99,14 +99,14 @@ def machine(seed: int, number: int) -> Machine:
 
 
 class Turning(NamedTuple):
-    """A machine that turns: how it is built, and how many turns its shaft has made at each sample."""
+    """A machine that turns, and how many turns its shaft has made at each sample."""
 
     machine: Machine
     turns: Wave
 
 
 def turning(rng: Rng, built: Machine, samples: int) -> Turning:
-    """Return a machine at a random speed, up to a fifth from its usual one, that drifts by up to 6 %."""
+    """Return a machine at up to a fifth from its usual speed, which drifts by up to 6 %."""
     time = np.arange(samples) / SAMPLE_RATE
     drift = rng.uniform(0, 0.06) * np.sin(
         2 * np.pi * (rng.uniform(0.05, 0.4) * time + rng.random())
@@ -296,7 +296,7 @@ def generate(
 
 
 def clips(root: Path, subset: str = "") -> list[Entry]:
-    """Return the clips that :func:`generate` wrote, labelled clips first; the group is the machine."""
+    """Return the clips that :func:`generate` wrote, labelled ones first, grouped by machine."""
     return read_entries(root)
 
 

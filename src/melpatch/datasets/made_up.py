@@ -1,4 +1,4 @@
-"""What the made-up corpora share: their files, splits and checks, and a folder that is whole or absent."""
+"""What made-up corpora share: files, splits, checks, and a folder that is whole or absent."""
 
 import csv
 import json
@@ -37,6 +37,21 @@ def split_of(block: int) -> str:
 def audio_paths(clips: int) -> list[str]:
     """Return the paths of the sounds below the folder of a corpus."""
     return [f"audio/{number:06d}.flac" for number in range(clips)]
+
+
+def list_in_tens(labels: Sequence[str], unlabelled: int) -> list[Entry]:
+    """Return the rows of a manifest whose splits hold ten successive labelled clips at a time.
+
+    Args:
+        labels: label of each labelled clip, in order.
+        unlabelled: number of further clips, without label, in the split ``pretrain``.
+    """
+    paths = audio_paths(len(labels) + unlabelled)
+    known = [
+        Entry(path, label, split_of(number // 10))
+        for number, (path, label) in enumerate(zip(paths, labels, strict=False))
+    ]
+    return known + [Entry(path, "", "pretrain") for path in paths[len(labels) :]]
 
 
 def how_to_make(name: str) -> str:

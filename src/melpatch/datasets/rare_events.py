@@ -31,12 +31,11 @@ from melpatch.data.answers import BACKGROUND
 from melpatch.datasets import scenes
 from melpatch.datasets.base import Card, Entry
 from melpatch.datasets.made_up import (
-    audio_paths,
     check_counts,
     how_to_make,
+    list_in_tens,
     make_corpus,
     read_entries,
-    split_of,
 )
 from melpatch.datasets.synthesis import (
     SAMPLE_RATE,
@@ -234,23 +233,14 @@ def generate(
     check_counts(clips, unlabelled, seed)
     check(4 <= seconds <= 120, "seconds", seconds, "4 to 120")
     settings = ["rare_events", _VERSION, clips, float(seconds), seed, unlabelled]
-    entries = _entries(clips, unlabelled)
+    labels = [";".join(labels_of(number)) or BACKGROUND for number in range(clips)]
+    entries = list_in_tens(labels, unlabelled)
     return make_corpus(root, settings, entries, lambda number: scene(seed, number, seconds))
 
 
 def clips(root: Path, subset: str = "") -> list[Entry]:
     """Return the clips that :func:`generate` wrote, labelled clips first."""
     return read_entries(root)
-
-
-def _entries(labelled: int, unlabelled: int) -> list[Entry]:
-    """Return the rows of the manifest; the index of a row is the number of its scene."""
-    paths = audio_paths(labelled + unlabelled)
-    known = [
-        Entry(path, ";".join(labels_of(number)) or BACKGROUND, split_of(number // 10))
-        for number, path in enumerate(paths[:labelled])
-    ]
-    return known + [Entry(path, "", "pretrain") for path in paths[labelled:]]
 
 
 def make(root: Path) -> None:

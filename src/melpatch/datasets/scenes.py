@@ -25,12 +25,11 @@ import numpy as np
 from melpatch.config import check
 from melpatch.datasets.base import Card, Entry
 from melpatch.datasets.made_up import (
-    audio_paths,
     check_counts,
     how_to_make,
+    list_in_tens,
     make_corpus,
     read_entries,
-    split_of,
 )
 from melpatch.datasets.synthesis import (
     SAMPLE_RATE,
@@ -241,23 +240,13 @@ def generate(root: Path, *, clips: int, seconds: float, seed: int, unlabelled: i
     check_counts(clips, unlabelled, seed)
     check(0.5 <= seconds <= 60, "seconds", seconds, "0.5 to 60")
     settings = [_VERSION, clips, float(seconds), seed, unlabelled]
-    entries = _entries(clips, unlabelled)
+    entries = list_in_tens([LABELS[number % 10] for number in range(clips)], unlabelled)
     return make_corpus(root, settings, entries, lambda number: scene(seed, number, seconds))
 
 
 def clips(root: Path, subset: str = "") -> list[Entry]:
     """Return the clips that :func:`generate` wrote, labelled clips first."""
     return read_entries(root)
-
-
-def _entries(labelled: int, unlabelled: int) -> list[Entry]:
-    """Return the rows of the manifest; the index of a row is the number of its scene."""
-    paths = audio_paths(labelled + unlabelled)
-    known = [
-        Entry(path, LABELS[number % 10], split_of(number // 10))
-        for number, path in enumerate(paths[:labelled])
-    ]
-    return known + [Entry(path, "", "pretrain") for path in paths[labelled:]]
 
 
 def make(root: Path) -> None:

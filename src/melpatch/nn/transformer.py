@@ -299,7 +299,7 @@ class Transformer(nn.Module):
 def without_padding(
     x: Tokens, valid: Bool[Tensor, "clip token"] | None
 ) -> tuple[Float[Tensor, "row rowtoken dim"], Mask]:
-    """Return tokens as blocks take them, in rows of a clip or of all clips, and the mask for them."""
+    """Return tokens as blocks take them, a clip or all clips in a row, and the mask for them."""
     if valid is None:
         return x, None
     unpadding = unpadding_of(x, valid)

@@ -1,12 +1,13 @@
 """Batches of clips of unequal length without their padding, on a processor.
 
-A padded batch spends as much on padding as on sound. Here the valid tokens of all clips lie one after
-another, in one row, through which linear layers, norms and activations pass as through any tokens;
-attention takes clips of equal length together. So nothing is computed for padding, and no mask is
-needed. Source: unpadding as in Zeng et al. 2022 (arXiv 2208.08124) and ModernBERT (arXiv 2412.13663).
+A padded batch spends as much on padding as on sound. Here the valid tokens of all clips lie one
+after another, in one row, through which linear layers, norms and activations pass as through any
+tokens; attention takes clips of equal length together. So nothing is computed for padding, and no
+mask is needed. Source: unpadding as in Zeng et al. 2022 (arXiv 2208.08124) and ModernBERT (arXiv
+2412.13663).
 
-*Differs*: those need kernels of a GPU; here attention is one call per length, which costs little on a
-processor and too much on a GPU, so that padded batches stay padded there.
+*Differs*: those need kernels of a GPU; here attention is one call per length, which costs little on
+a processor and too much on a GPU, so that padded batches stay padded there.
 """
 
 from collections import Counter
@@ -23,7 +24,7 @@ _TOKENS_PER_CALL = 12
 
 
 class Unpadding(NamedTuple):
-    """Where the valid tokens of a padded batch are; packed, shorter clips come first."""
+    """Where the valid tokens of a padded batch are; without padding, shorter clips come first."""
 
     places: Int[Tensor, " alltokens"]
     """Their indices in the batch, counted through all clips."""

@@ -37,7 +37,7 @@ class TrainedPart:
             module.requires_grad_(True)
 
     def train(self, mode: bool) -> None:
-        """Set training mode; the rest, with its dropout and running statistics, is in evaluation."""
+        """Set training mode; the rest, dropout and running statistics too, is in evaluation."""
         self.encoder.train(False)
         for module in self.modules:
             module.train(mode)
