@@ -1,16 +1,31 @@
-"""Run melpatch commands as subprocesses; output and error messages go to a log file."""
+"""Run melpatch commands in processes of their own; output and error messages go to a log file.
 
+On Linux each process is forked from a server that has done nothing but import the package, since
+the imports alone take longer than scoring some thousand clips whose features are kept.
+"""
+
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection, forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Lock
 
+from melpatch.cli import main
 from melpatch.errors import MelpatchError
 
 _INTERRUPTED = (130, -signal.SIGINT)
+_IMPORTED_ONCE = [
+    "melpatch.commands.pretrain",
+    "melpatch.commands.evaluate",
+    "melpatch.evaluation.pictures",
+    "matplotlib.backends.backend_agg",
+    "sklearn.linear_model",
+]
 
 
 class RunStopped(Exception):  # noqa: N818 - nothing went wrong
@@ -21,7 +36,15 @@ class Subprocesses:
     """The running commands; they are terminated when the comparison stops."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
+        # A fork of a process that uses frameworks of macOS may crash; Windows has none.
+        if sys.platform == "linux":
+            self._processes = multiprocessing.get_context("forkserver")
+            self._processes.set_forkserver_preload(_IMPORTED_ONCE)
+            with _one_thread():
+                forkserver.ensure_running()
+        else:
+            self._processes = multiprocessing.get_context("spawn")
+        self._running: set[BaseProcess] = set()
         self._lock = Lock()
         self._stopped = False
 
@@ -33,21 +56,21 @@ class Subprocesses:
             RunStopped: the comparison was interrupted.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            # Checked under the lock, so that stop() sees every process that is started.
-            with self._lock:
-                if self._stopped:
-                    raise RunStopped
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "melpatch", *words],
-                    env={"OMP_NUM_THREADS": "1", **os.environ},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                )
-                self._running.add(process)
-            code = process.wait()
+        log.touch()
+        # Checked under the lock, so that stop() sees every process that is started.
+        with self._lock, _one_thread():
+            if self._stopped:
+                raise RunStopped
+            process = self._processes.Process(
+                target=_run, args=([*words], log, Path.cwd(), [*sys.path])
+            )
+            process.start()
+            self._running.add(process)
+        connection.wait([process.sentinel])
         with self._lock:
+            # Under the lock too: start() asks after all processes, and an exit code is told once.
+            process.join()
+            code = process.exitcode
             self._running.discard(process)
             # Ctrl-C in a terminal reaches the command before this process.
             if self._stopped or code in _INTERRUPTED:
@@ -61,6 +84,33 @@ class Subprocesses:
             self._stopped = True
             for process in self._running:
                 process.terminate()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have processes that are started in the body take one thread, unless the user says otherwise.
+
+    Numerical libraries read the variable when they are loaded, before a command begins.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+def _run(words: list[str], log: Path, folder: Path, modules: list[str]) -> None:
+    """Be the process of a command that is typed in a folder."""
+    with log.open("ab") as output:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(output.fileno(), stream.fileno())
+    os.chdir(folder)
+    sys.path[:] = modules
+    sys.argv = ["melpatch", *words]
+    sys.exit(main(words))
 
 
 def _reason(log: Path, code: int) -> str:
