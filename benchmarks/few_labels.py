@@ -10,7 +10,7 @@ The classes get as many training clips as ``--sizes`` says, from the largest to 
 geometric steps, in an order that the seed draws. A variant is ``plain``, or joined by + from the
 rules of loss weights (sqrt, balanced), balanced sampling (sampling), a random head on the linear
 probe's pooling (pooling), a head that starts from that probe (probe) and, trained with it, the last
-layers alone (last1, last2, ...). Appends a line of JSON per
+layers alone (last1, last2, ...) or low-rank adapters of all layers (rank1, rank2, ...). Appends a line of JSON per
 variant and seed: the predicted classes of the validation and test clips at every evaluation.
 """
 
@@ -24,10 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.data.manifest import load_corpus
 from melpatch.data.splits import split_corpus
+from melpatch.encoders.base import Encoder
 from melpatch.evaluation.features import ClipVectors
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.linear import fit_linear
@@ -137,6 +141,9 @@ def fine_tuned(
             )
     training = resolved(training, corpus, train, 0, parts["val"])
     objective = classifier(training, options.init)
+    for rule in rules:
+        if rule.startswith("rank"):
+            adapt(objective.encoder, int(rule.removeprefix("rank")), seed)
     both = replace(corpus, clips=parts["val"].clips + parts["test"].clips)
     predictions = Predictions(both, training)
     with tempfile.TemporaryDirectory() as scratch:
@@ -148,6 +155,34 @@ def fine_tuned(
             objective.train()
         fit(objective, train, run, evaluate=predictions)
     write(options, corpus, parts, seed, variant, predictions.evaluations, start)
+
+
+class LowRank(nn.Module):
+    """A weight of a linear layer that changes by a matrix of low rank, which starts at zero.
+
+    Source: LoRA (Hu et al. 2021, arXiv 2106.09685), section 4.1, with alpha = rank.
+    """
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        outputs, inputs = weight.shape
+        self.down = nn.Parameter(torch.randn(rank, inputs) / inputs**0.5)
+        self.up = nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the changed weight, [output, input]."""
+        return weight + self.up @ self.down
+
+
+def adapt(encoder: Encoder, rank: int, seed: int) -> None:
+    """Freeze an encoder, but for low-rank changes of the linear layers of its blocks."""
+    torch.manual_seed(seed)
+    encoder.requires_grad_(False)
+    for layer in encoder.ordered_layers():
+        for module in [*layer.modules()]:
+            if isinstance(module, nn.Linear):
+                adapter = LowRank(module.weight, rank)
+                parametrize.register_parametrization(module, "weight", adapter)
 
 
 class Predictions:

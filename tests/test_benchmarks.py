@@ -17,6 +17,8 @@ from forked import Forked
 from journeys.three_sounds import settings, write_corpus, write_run, write_sound, write_table
 from places import ROOT
 
+from melpatch.comparison.summary import Mean, Row, Summary
+
 
 def lines(script, *words):
     command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, words)]
@@ -354,3 +356,69 @@ def test_a_class_of_esc50_is_made_rare(benchmark, monkeypatch, capsys, tmp_path)
     assert len(trials) == 10
     assert {trial["rows"] for trial in trials} == {20 + 6}
     assert all(trial["calls"] <= 6 for trial in trials)
+
+
+def test_recipes_are_searched_with_equal_effort(tmp_path, monkeypatch, capsys):
+    """Here a run's score is its learning rate, so that the highest ones must come furthest."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    search = importlib.import_module("recipe_search")
+    corpus = write_corpus(tmp_path / "sounds", per_class=2)
+    (tmp_path / "spec.toml").write_text(
+        f"""
+        title = "two recipes"
+        sound = {{data = ["{corpus}"]}}
+        methods = [
+            {{name = "A", recipe = "ssast"}},
+            {{name = "B", recipe = "maskspec"}},
+            {{name = "C", recipe = "cola"}},
+        ]
+        tasks = [{{name = "three", data = "{corpus}", split = ["val"]}}]
+        budgets = [{{name = "nano", sizes = ["nano"], protocols = ["knn"]}}]
+        """
+    )
+    trained = []
+
+    class Scored:
+        def __init__(self, folder, runs, floors):
+            self.runs = self.results = runs
+            assert floors is False
+
+        def carry_out(self, jobs, after):
+            trained.append([(run.method.name, run.amount) for run in self.runs])
+
+    def summarise(runs, results):
+        for run in runs:
+            flags = run.method.flags.split()
+            rate = float(flags[flags.index("--lr") + 1]) if flags else 0.001
+            # One of them has failed.
+            if run.method.name != "B 2":
+                row = Row(run.method.name, run.size, run.budget)
+                yield Summary(row, "knn", Mean(rate + 0.0001 * run.amount, None, 1), None)
+
+    monkeypatch.setattr(search, "Comparison", Scored)
+    monkeypatch.setattr(search, "summarise", summarise)
+    words = [
+        "--candidates",
+        "6",
+        "--cpu-seconds",
+        "1",
+        "2",
+        "4",
+        "--only",
+        "A",
+        "B",
+        "--out",
+        "out",
+    ]
+    monkeypatch.chdir(tmp_path)
+    search.main(["spec.toml", *words])
+    assert [len(rung) for rung in trained] == [6, 3, 1, 6, 3, 1]
+    assert trained[0] == [("A", 1.0), *((f"A {number}", 1.0) for number in range(1, 6))]
+    shown = (tmp_path / "out" / "search.md").read_text()
+    assert shown.strip() == capsys.readouterr().out.strip()
+    rows = [line.strip("| ").split(" | ") for line in shown.splitlines() if "--lr" in line]
+    assert len(rows) == 10
+    assert rows[0][1:4] == ["0.003", "0.003", "0.003"]  # of A, the recipe has a third of this rate
+    assert [row[1] for row in rows[:5]] == sorted((row[1] for row in rows[:5]), reverse=True)
+    (failed,) = (row for row in rows if "failed" in row)
+    assert failed[:2] == ["2", "failed"]
