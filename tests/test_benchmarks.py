@@ -16,8 +16,10 @@ import two_processes  # noqa: F401 - what its forkserver imports
 from forked import Forked
 from journeys.three_sounds import settings, write_corpus, write_run, write_sound, write_table
 from places import ROOT
+from tiny_shards import empty_cache
 
 from melpatch.comparison.summary import Mean, Row, Summary
+from melpatch.data import ranges
 
 
 def lines(script, *words):
@@ -222,6 +224,20 @@ def test_ways_to_find_what_is_of_no_class_are_compared(tmp_path):
     for line in found:
         assert {"way", "sounds", "silence", "hiss", "hum", "pink noise", "white noise"} == {*line}
         assert all(0 <= line[kind] <= 1 for kind in line if kind != "way")
+
+
+def test_a_part_of_remote_shards_is_counted_in_both_ways(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    empty_cache(tmp_path, monkeypatch)
+    monkeypatch.setattr(ranges, "_REQUEST", 0)
+    remote_clips = importlib.import_module("remote_clips")
+    monkeypatch.setattr(ranges, "_WHOLE_SHARE", ranges._WHOLE_SHARE)
+    words = "--shares 0.05 1 --clips 40 --seconds 0.3 --shards 2 --workers 0 --latency-ms 0"
+    remote_clips.main(remote_clips.parser().parse_args(words.split()))
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["way"] for line in found] == ["whole shards", "clips where few"] * 2
+    assert [line["of_all_bytes"] for line in found] == [1, pytest.approx(0.05, abs=0.02), 1, 1]
+    assert [line["requests"] for line in found] == [2, 2, 2, 2]
 
 
 def test_token_statistics_tell_place_from_time(monkeypatch):

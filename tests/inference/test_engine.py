@@ -72,7 +72,7 @@ def test_worker_processes_change_nothing_and_end_well(groups, monkeypatch):
 
 def test_a_decoding_process_that_is_killed_is_told_in_one_line(groups, monkeypatch):
     monkeypatch.setattr(
-        windows_module, "decode_windows", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        windows_module, "decode_windows", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
     )
     with pytest.raises(MelpatchError, match="a decoding process was killed"):
         list(infer_many(TASK, groups, batch_size=2, workers=1))

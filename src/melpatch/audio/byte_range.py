@@ -65,6 +65,31 @@ class ByteRange(NamedTuple):
         return _Window(self)
 
 
+class HeldRange(ByteRange):
+    """A byte range whose bytes are in memory, fetched and checked; its file may be elsewhere.
+
+    Attributes:
+        held: the bytes.
+    """
+
+    held: bytes
+
+    @classmethod
+    def of(cls, byte_range: ByteRange, held: bytes) -> "HeldRange":
+        """Return a byte range with its bytes."""
+        made = cls(*byte_range)
+        made.held = held
+        return made
+
+    def content(self) -> bytes:
+        """Return its bytes."""
+        return self.held
+
+    def open(self) -> io.BytesIO:
+        """Open the bytes as a separate file."""
+        return io.BytesIO(self.held)
+
+
 class _Window(io.FileIO):
     """A byte range as a file whose positions count from its beginning."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from melpatch.audio.byte_range import ByteRange
+from melpatch.audio.byte_range import ByteRange, HeldRange
 from melpatch.audio.decoders import DECODER_ERRORS, Bytes, Decoder, ForwardSound, open_decoder
 from melpatch.audio.flac import is_chained, sound_behind
 from melpatch.audio.links import Stretch, find_links, find_links_of_file
@@ -360,7 +360,7 @@ def open_sound(path: Source) -> Iterator[SoundFile]:
     Raises:
         AudioError: the file does not exist, is damaged or not audio, or states an impossible value.
     """
-    if not isinstance(path, OpenFile):
+    if not isinstance(path, OpenFile | HeldRange):
         require_file(path)
     try:
         file = Bytes(_raw(path))

@@ -22,6 +22,8 @@ from melpatch.data.clip_columns import durations_of, keys_of
 from melpatch.data.limits import require_batch, require_workers
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
 from melpatch.data.packed import shard_numbers
+from melpatch.data.ranges import shards_to_fetch_whole
+from melpatch.data.remote import fetch
 from melpatch.data.segments import crop
 from melpatch.data.sound import decode
 from melpatch.errors import AudioError, DataError, UnreachableError, report_lost_workers
@@ -114,6 +116,7 @@ class ClipDataset(Dataset[Item]):
         self.seconds = seconds
         self.seed = seed
         self.repeat = repeat
+        self.whole = shards_to_fetch_whole(clips)
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -122,6 +125,8 @@ class ClipDataset(Dataset[Item]):
     def __getitem__(self, draw: ClipDraw) -> Item:
         clip = crop(self.clips[draw.clip], self.seconds, self.seed, draw.epoch)
         try:
+            if clip.url in self.whole:
+                fetch(clip.url, clip.path)
             wave = decode(clip, self.sample_rate)
         except UnreachableError as error:
             # Returned, because torch cannot raise an error of three arguments again.

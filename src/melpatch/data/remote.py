@@ -1,4 +1,6 @@
-"""Remote shards: each is fetched on first use into a bounded cache that processes share.
+"""Remote shards: those that are read whole are fetched into a bounded cache that processes share.
+
+Where little of a shard is wanted, :mod:`melpatch.data.ranges` fetches single clips.
 
 The cache has one folder per set of shards, named after its URL and a hash of its ``shards.json``,
 so a set that was packed again is fetched again. The least recently used shards are deleted to make
@@ -21,14 +23,21 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import fsspec
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 
 from melpatch.atomic import clear_partial, move_into_place
 from melpatch.data import transfers
 from melpatch.data.addresses import PROTOCOLS, is_shard_name, require_plain_url
 from melpatch.data.bounded import CHECK_URL, BoundedTransfer, too_large
-from melpatch.data.cache import CACHE_FOLDER, CACHE_LIMIT, cache_limit, cache_root
+from melpatch.data.cache import (
+    CACHE_FOLDER,
+    CACHE_LIMIT,
+    cache_limit,
+    cache_root,
+    make_room,
+    ranges_file,
+)
 from melpatch.data.shards import ABOUT, ABOUT_BYTES, INDEX, Shard, digest, read_shard_set
 from melpatch.errors import AudioError, ConfigError, DataError, MelpatchError, UnreachableError
 from melpatch.progress import notice
@@ -119,7 +128,7 @@ def fetch(url: str, path: Path) -> None:
                 if not path.exists():
                     _transfer(url, path)
     except OSError as error:
-        raise _storage_error(url, path.parent, error) from error
+        raise storage_error(url, path.parent, error) from error
 
 
 @lru_cache
@@ -144,7 +153,7 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
                 move_into_place(about_file, folder / ABOUT)
                 _fetch_index(system, place, url, folder)
     except OSError as error:
-        raise DataError(str(_storage_error(url, root, error))) from error
+        raise DataError(str(storage_error(url, root, error))) from error
     except AudioError as error:
         raise DataError(str(error)) from error
     about = read_shard_set(folder, url)
@@ -154,7 +163,7 @@ def _mirror(url: str, root: Path) -> tuple[Path, str]:
     if about.size > limit:
         gib = f"{about.size / 2**30:.1f} GiB, but the cache {root} keeps {limit / 2**30:.1f}"
         fix = f"give --shards-at-once where you train, or raise {CACHE_LIMIT}"
-        notice(f"{url}: holds {gib}, so shards are fetched repeatedly; {fix}")
+        notice(f"{url}: holds {gib}, so shards that are read whole are fetched repeatedly; {fix}")
     return folder, url
 
 
@@ -261,7 +270,8 @@ def with_retries(action: Callable[[], T], url: str) -> T:
     raise AssertionError("the last try returns or raises")
 
 
-def _storage_error(url: str, folder: Path, error: OSError) -> UnreachableError:
+def storage_error(url: str, folder: Path, error: OSError) -> UnreachableError:
+    """Return the error for something fetched that the folder of the cache cannot take."""
     reason = f"cannot be stored in {folder} ({error.strerror})"
     return UnreachableError(
         url, reason, f"make room there, or let {CACHE_FOLDER} name another folder"
@@ -308,6 +318,8 @@ def _transfer(url: str, path: Path) -> None:
             reason = f"is damaged: its checksum is not that in {ABOUT}"
             raise AudioError(url, reason, "copy it there again or pack again")
         move_into_place(part, path)
+        # The clips in it lie in the shard now.
+        ranges_file(path).unlink(missing_ok=True)
     finally:
         part.unlink(missing_ok=True)
 
@@ -334,7 +346,7 @@ def _reserve(url: str, path: Path, shard: Shard) -> Path:
     wait = transfers.RoomWait(url, root, limit)
     while True:
         with FileLock(root / ".lock"):
-            if _make_room(root, limit - shard.size):
+            if make_room(root, limit - shard.size):
                 part.touch()
                 return part
         received = sum(_size(other) for other in root.glob("*/shard-*.part"))
@@ -348,35 +360,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _make_room(root: Path, limit: int) -> bool:
-    """Delete the least recently used shards until the cache takes at most ``limit`` bytes.
-
-    Return whether that was possible; if not, transfers of other processes must end first.
-    """
-    # Transfers in progress reserve their full size, which is in the name of the temporary file.
-    parts = [part for part in root.glob("*/shard-*.part") if not _stale(part)]
-    reserved = sum(int(part.suffixes[-2][1:]) for part in parts)
-    shards = sorted(
-        (file.stat().st_mtime_ns, file.stat().st_size, file) for file in root.glob("*/*.tar")
-    )
-    taken = reserved + sum(size for _, size, _ in shards)
-    for _, size, file in shards:
-        if taken <= limit:
-            break
-        file.unlink(missing_ok=True)
-        taken -= size
-    return taken <= limit
-
-
-def _stale(part: Path) -> bool:
-    """Delete the temporary file of a transfer whose process has died; return whether it had."""
-    # A process holds the lock of its shard for the whole transfer.
-    shard = part.name.rsplit(".", 2)[0]
-    try:
-        with FileLock(part.with_name(f"{shard}.lock"), timeout=0):
-            part.unlink(missing_ok=True)
-            return True
-    except Timeout:
-        return False

@@ -9,10 +9,11 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from melpatch.audio.byte_range import ByteRange
+from melpatch.audio.byte_range import ByteRange, HeldRange
 from melpatch.audio.files import Source, read, stream
 from melpatch.data.clip import Clip
 from melpatch.data.packed import packed
+from melpatch.data.ranges import fetched_alone
 from melpatch.data.remote import fetch
 from melpatch.errors import AudioError
 
@@ -104,13 +105,13 @@ def with_source(clip: Clip, action: Callable[[Source], T]) -> T:
         try:
             return action(source)
         except AudioError:
-            if not clip.url or clip.path.exists():
+            if not clip.url or isinstance(source, HeldRange) or clip.path.exists():
                 raise
             # Between fetching and opening, another process deleted the shard to make room.
 
 
 def clip_source(clip: Clip) -> Source:
-    """Return the file of a clip, or its byte range in a shard; a remote shard is fetched.
+    """Return the file of a clip, or its byte range in a shard, as from :func:`byte_range`.
 
     Raises:
         AudioError: the shard cannot be fetched.
@@ -121,11 +122,17 @@ def clip_source(clip: Clip) -> Source:
 
 
 def byte_range(clip: Clip) -> ByteRange:
-    """Return the byte range of a packed clip in its shard; a remote shard is fetched.
+    """Return the byte range of a packed clip in its shard.
+
+    Of a remote shard the clip is fetched or, where more of it is wanted, the shard.
 
     Raises:
-        AudioError: the shard cannot be fetched.
+        AudioError: the shard or clip cannot be fetched.
     """
+    place = packed(clip.path, clip.offset, clip.size, clip.crc32, clip.location)
     if clip.url:
+        content = fetched_alone(clip)
+        if content is not None:
+            return HeldRange.of(place, content)
         fetch(clip.url, clip.path)
-    return packed(clip.path, clip.offset, clip.size, clip.crc32, clip.location)
+    return place

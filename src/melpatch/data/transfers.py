@@ -35,6 +35,7 @@ _PIECE = 1 << 20
 # of a whole transfer is not limited, because it depends on the size.
 _CONNECT_SECONDS = 30.0
 _READ_SECONDS = 60.0
+_BEYOND_END = 416  # the status in answer to a range that begins behind the end of a file
 
 # Stores that are away, and files that are damaged there: until when they are not asked for again,
 # and why.
@@ -81,6 +82,11 @@ def client_settings(url: str) -> dict[str, Any]:
         total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS
     )
     return {"client_kwargs": {"timeout": patience}}
+
+
+def is_beyond_end(error: Exception) -> bool:
+    """Return whether a web server answered that a file ends before a range of it."""
+    return getattr(error, "status", None) == _BEYOND_END
 
 
 def fetch_in_parts(
@@ -164,6 +170,10 @@ def _continue_download(
             return
     except TooLargeError:
         pass
+    # Each store raises errors of its own.
+    except Exception as error:
+        if not is_beyond_end(error):
+            raise
     # A server that does not know ranges sends the file from its beginning.
     whole()
 

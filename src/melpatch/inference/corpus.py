@@ -19,6 +19,7 @@ from torch import Tensor
 from melpatch.counted import counted
 from melpatch.data.clip import Batch, Clip
 from melpatch.data.manifest import Rejected
+from melpatch.data.ranges import shards_to_fetch_whole
 from melpatch.distributed import all_gather_objects, require_same_on_all_ranks, shard_of_rank
 from melpatch.errors import DataError, NotFiniteError, UnreachableError
 from melpatch.inference.batches import NOT_FINITE, BatchFunction
@@ -203,7 +204,8 @@ def rank_rows(
     # keep their order, so that the parts of a long file are read one after the other.
     numbered.sort(key=lambda item: min(item[1].duration, how.seconds))
     groups = [numbered] if numbered else []
-    windows = WindowSpec(how.seconds, how.seconds, how.sample_rate)
+    whole = shards_to_fetch_whole(clips)
+    windows = WindowSpec(how.seconds, how.seconds, how.sample_rate, whole=whole)
     task = InferenceTask(windows, function, to_rows, pin_memory=torch.cuda.is_available())
     with ExitStack() as stack:
         shown = None

@@ -16,6 +16,7 @@ from melpatch.audio.files import Channel
 from melpatch.audio.survey import SILENT_PEAK
 from melpatch.data.clip import Clip
 from melpatch.data.loader import ignore_signals, start_workers
+from melpatch.data.remote import fetch
 from melpatch.data.sound import Samples, decode_windows
 from melpatch.errors import AudioError
 from melpatch.rng import hash_text
@@ -36,6 +37,8 @@ class WindowSpec(NamedTuple):
     """What is taken of recordings of several channels, unless their clips say it."""
     salvage: bool = False
     """Whether the rest before damage is a window too."""
+    whole: frozenset[str] = frozenset()
+    """URLs of shards that are fetched whole, of which the recordings take much."""
 
 
 class Span(NamedTuple):
@@ -139,10 +142,16 @@ def _decode(clips: NumberedClips, spec: WindowSpec) -> Iterator[Window | Recordi
         clip = listed
         if listed.channel == "mean" != spec.channel:
             clip = replace(listed, channel=spec.channel)
-        pieces = partial(decode_windows, clip, spec.seconds, spec.hop, spec.sample_rate)
-        if spec.salvage:
-            pieces = partial(pieces, salvage=True)
-        yield from recording_windows(number, clip.location, pieces, spec.sample_rate)
+        yield from recording_windows(
+            number, clip.location, partial(_open, clip, spec), spec.sample_rate
+        )
+
+
+def _open(clip: Clip, spec: WindowSpec) -> Iterator[tuple[float, Samples]]:
+    """Open a clip and return start and samples of each window."""
+    if clip.url in spec.whole:
+        fetch(clip.url, clip.path)
+    return decode_windows(clip, spec.seconds, spec.hop, spec.sample_rate, salvage=spec.salvage)
 
 
 def recording_windows(

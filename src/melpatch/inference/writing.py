@@ -14,6 +14,7 @@ from melpatch.counted import counted
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
 from melpatch.data.manifest import REJECTED_HEADER, write_rejected
+from melpatch.data.ranges import shards_to_fetch_whole
 from melpatch.errors import DataError, UnreachableError
 from melpatch.inference import tables
 from melpatch.inference.engine import InferenceTask, infer_many
@@ -126,8 +127,10 @@ def _compute_parts(
         shown = stack.enter_context(
             bar(sum(map(len, missing.values())), job.about["command"], job.unit)
         )
+        # Of the recordings of all ranks, which share a cache.
+        whole = shards_to_fetch_whole(job.recordings)
         items = infer_many(
-            job.task,
+            job.task._replace(windows=job.task.windows._replace(whole=whole)),
             [*missing.values()],
             batch_size=job.batch_size,
             workers=job.workers,
