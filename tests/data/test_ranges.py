@@ -16,6 +16,7 @@ import pytest
 import torch
 from tiny_shards import RATE, empty_cache, packed, write_sounds
 
+from melpatch.data import cache as cache_module
 from melpatch.data import ranges, remote, transfers
 from melpatch.data.cache import bytes_on_disk
 from melpatch.data.loader import LoaderConfig, training_batches
@@ -282,20 +283,48 @@ def test_the_cache_stays_within_its_limit_and_keeps_the_last_used(local_set, cac
     assert max(taken) > limit / 4
 
 
+def test_the_cache_is_counted_once_for_many_clips(local, local_set, cache, monkeypatch):
+    counts = []
+
+    def counted(root, needed, spare=0):
+        counts.append(needed)
+        return make_room(root, needed, spare)
+
+    make_room = cache_module.make_room
+    monkeypatch.setattr(cache_module, "make_room", counted)
+    with counting_server(local) as (url, _):
+        clips = load_corpus([url]).clips
+        waves(clips[:12])
+        assert len(counts) == 1
+        (cache / ".taken").write_text("")  # torn by a crash
+        waves(clips[12:14])
+        assert len(counts) == 2
+        taken = int((cache / ".taken").read_text())
+        assert taken >= sum(bytes_on_disk(file) for file in cache.glob("*/*.ranges"))
+    # What other transfers were given is counted, too.
+    size = max(file.stat().st_size for file in local_set.glob("*.tar"))
+    monkeypatch.setenv("MELPATCH_CACHE_GIB", repr((taken + size) / 2**30))
+    with counting_server(local_set) as (url, _):
+        first = load_corpus([url]).clips[0]
+        remote.fetch(first.url, first.path)
+        assert int((cache / ".taken").read_text()) > size
+        assert len(files(cache)) == 2
+
+
 def test_a_clip_is_read_but_not_kept_where_transfers_take_all_room(local, cache, monkeypatch):
-    monkeypatch.setattr(ranges, "make_room", lambda root, limit: False)
+    monkeypatch.setattr(ranges, "find_room", lambda root, needed: False)
     with counting_server(local) as (url, _):
         assert waves(load_corpus([url]).clips[:2]) == waves(load_corpus([local]).clips[:2])
     assert files(cache) == []
 
 
 def test_a_cache_that_cannot_be_written_is_reported(local, cache, monkeypatch):
-    def full(root, limit):
+    def full(root, needed):
         raise OSError(28, "No space left on device")
 
     with counting_server(local) as (url, _):
         clip = load_corpus([url]).clips[0]
-        monkeypatch.setattr(ranges, "make_room", full)
+        monkeypatch.setattr(ranges, "find_room", full)
         with pytest.raises(UnreachableError, match=r"cannot be stored in .*No space left on dev"):
             decode(clip, RATE)
 

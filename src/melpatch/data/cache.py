@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from melpatch.errors import ConfigError
+from melpatch.opening import read_text
 
 CACHE_FOLDER = "MELPATCH_CACHE"
 """Environment variable with the folder of the cache."""
@@ -14,6 +15,9 @@ CACHE_LIMIT = "MELPATCH_CACHE_GIB"
 """Environment variable with its size in GiB."""
 _DEFAULT_GIB = "20"
 _RANGES = ".ranges"
+# File with the bytes that the cache takes at most.
+_TAKEN = ".taken"
+_TAKEN_BYTES = 100
 # Bytes of a unit of st_blocks, whatever the blocks of the file system.
 _UNIT = 512
 
@@ -55,12 +59,35 @@ def bytes_on_disk(file: Path) -> int:
     return int(status.st_blocks * _UNIT)
 
 
-def make_room(root: Path, limit: int) -> bool:
-    """Delete the least recently used shards until the cache takes at most ``limit`` bytes.
+def find_room(root: Path, needed: int) -> bool:
+    """Return whether there is room for more bytes, as :func:`make_room`, mostly without counting.
+
+    Files are counted only where the last count, and what was added since, leave too little.
+    """
+    limit = cache_limit()
+    try:
+        taken = int(read_text(root / _TAKEN, _TAKEN_BYTES))
+    except (OSError, ValueError):
+        taken = limit
+    if taken + needed > limit:
+        # More than is needed, so that the next clips find room without a count.
+        return make_room(root, needed, spare=limit // 100)
+    _note_taken(root, taken + needed)
+    return True
+
+
+def make_room(root: Path, needed: int, spare: int = 0) -> bool:
+    """Delete the least recently used shards until there is room for more bytes in the cache.
 
     Return whether that was possible; if not, transfers of other processes must end first. The
     caller holds the lock of the cache.
+
+    Args:
+        root: folder of the cache.
+        needed: bytes that will be added.
+        spare: further bytes that are to be free, if that is possible.
     """
+    limit = cache_limit() - needed
     # Transfers in progress reserve their full size, which is in the name of the temporary file.
     parts = [part for part in root.glob("*/shard-*.part") if not _stale(part)]
     reserved = sum(int(part.suffixes[-2][1:]) for part in parts)
@@ -73,11 +100,19 @@ def make_room(root: Path, limit: int) -> bool:
     shards.sort()
     taken = reserved + sum(size for _, size, _ in shards)
     for _, size, file in shards:
-        if taken <= limit:
+        if taken <= limit - spare:
             break
         file.unlink(missing_ok=True)
         taken -= size
-    return taken <= limit
+    if taken > limit:
+        return False
+    _note_taken(root, taken + needed)
+    return True
+
+
+def _note_taken(root: Path, taken: int) -> None:
+    """Write down what the cache takes; whoever adds to it holds its lock."""
+    (root / _TAKEN).write_text(str(taken), encoding="utf-8")
 
 
 def _stale(part: Path) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock
 
 from melpatch.data.bounded import BoundedTransfer, TooLargeError
-from melpatch.data.cache import bytes_on_disk, cache_limit, make_room, ranges_file
+from melpatch.data.cache import bytes_on_disk, find_room, ranges_file
 from melpatch.data.clip import Clip
 from melpatch.data.clip_columns import ClipColumns
 from melpatch.data.remote import filesystem, storage_error, with_retries
@@ -139,7 +139,7 @@ def _keep(clip: Clip, content: bytes, shard_bytes: int) -> None:
     needed = len(content) + 2 * _PAGE
     try:
         with FileLock(root / ".lock"):
-            if clip.path.exists() or not make_room(root, cache_limit() - needed):
+            if clip.path.exists() or not find_room(root, needed):
                 return
             file = ranges_file(clip.path)
             file.touch()

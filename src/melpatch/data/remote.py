@@ -346,7 +346,7 @@ def _reserve(url: str, path: Path, shard: Shard) -> Path:
     wait = transfers.RoomWait(url, root, limit)
     while True:
         with FileLock(root / ".lock"):
-            if make_room(root, limit - shard.size):
+            if make_room(root, shard.size):
                 part.touch()
                 return part
         received = sum(_size(other) for other in root.glob("*/shard-*.part"))
