@@ -6,6 +6,7 @@ the imports alone take longer than scoring some thousand clips whose features ar
 
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Lock
 
-from melpatch.cli import main
 from melpatch.errors import MelpatchError
 
 _INTERRUPTED = (130, -signal.SIGINT)
@@ -110,7 +110,7 @@ def _run(words: list[str], log: Path, folder: Path, modules: list[str]) -> None:
     os.chdir(folder)
     sys.path[:] = modules
     sys.argv = ["melpatch", *words]
-    sys.exit(main(words))
+    runpy.run_module("melpatch", run_name="__main__")
 
 
 def _reason(log: Path, code: int) -> str:
