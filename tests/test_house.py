@@ -43,6 +43,7 @@ FLOORS = {
             "placeholders",
             "outputs",
             "default_dtype",
+            "interruption",
             "markup",
         },
         {"registry", "only_writer", "unchanged", "data_frames"},

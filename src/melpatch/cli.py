@@ -7,14 +7,12 @@ import difflib
 import importlib
 import inspect
 import os
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, TextIO
 
 import melpatch
@@ -28,7 +26,7 @@ from melpatch.errors import (
     report_lost_workers,
 )
 from melpatch.faults import machine_fault
-from melpatch.machine import stop_signals
+from melpatch.interruption import signals_raised
 
 _SUCCESS = 0
 _DEFECT = 1
@@ -52,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     _open_missing_streams()
     try:
-        with report_lost_workers(), _signals_raised(words):
+        # Under torchrun, signals are between it and its processes.
+        heeded = nullcontext() if _is_distributed() else signals_raised()
+        with report_lost_workers(), heeded:
             _run(words)
         sys.stdout.flush()
         return _SUCCESS
@@ -85,36 +85,6 @@ def _open_missing_streams() -> None:
         # Names from files may hold letters that the terminal's encoding lacks.
         elif mode == "w" and hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="backslashreplace")
-
-
-@contextmanager
-def _signals_raised(words: Sequence[str]) -> Iterator[None]:
-    """Raise Interrupted in the body on SIGTERM or SIGHUP, so that it can tidy up.
-
-    A second signal ends the process at once. Training replaces these handlers by its own. Under
-    torchrun, and outside the main thread, nothing changes.
-    """
-    if _is_distributed() or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heeded = [number for number in stop_signals() if number.name in ("SIGTERM", "SIGHUP")]
-    before = {number: signal.getsignal(number) for number in heeded}
-    # What nohup ignores stays ignored; what a caller of main() handles is the caller's.
-    replaced = [number for number in heeded if before[number] == signal.SIG_DFL]
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in replaced:
-            signal.signal(each, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        raise Interrupted(f"stopped by {name}; what is finished is kept", number)
-
-    for number in replaced:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in replaced:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def parse(command: str, arguments: list[str]) -> tuple[ModuleType, Any]:
