@@ -144,6 +144,21 @@ def test_an_encoder_is_scored_by_probes(corpus, encoder, tmp_path, capsys, drawn
     assert drawn == ["confusion.png", "per_class.png"] * 2
 
 
+def test_pictures_are_left_out_on_request_and_no_earlier_ones_stay(
+    corpus, encoder, tmp_path, capsys, drawn
+):
+    words = ("--protocol", "knn", "--set", "k=3")
+    record = evaluate(encoder, corpus, tmp_path, capsys, *words)["knn"]
+    assert drawn == ["confusion.png", "per_class.png"]
+    (path,) = tmp_path.glob("knn*/scores.json")
+    picture = path.with_name("confusion.png")
+    picture.touch()
+    again = evaluate(encoder, corpus, tmp_path, capsys, *words, "--no-pictures")["knn"]
+    assert again["value"] == record["value"]
+    assert drawn == ["confusion.png", "per_class.png"]
+    assert not picture.exists()
+
+
 def test_every_fold_is_scored_in_a_round_of_its_own(corpus, encoder, tmp_path, capsys):
     words = ("--split-column", "fold", "--protocol", "linear", "few_shot", "--set", "k=2")
     records = evaluate(encoder, corpus, tmp_path / "out", capsys, *words)

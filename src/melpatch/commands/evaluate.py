@@ -93,6 +93,8 @@ class Config(EventRuleConfig):
     false_alarms: float = FALSE_ALARMS
     """With --true-events, share of windows like the training clips that may be called none of
     these, without an event, as in predict; 0 calls none so."""
+    pictures: bool = True
+    """Draw confusion, scores per class and reliability beside the scores."""
     json: bool = False
     """Print JSON for scripts instead of a table."""
     trust_code: bool = False
@@ -157,6 +159,7 @@ def _score_clips(config: Config) -> Scores:
         out=config.out,
         features_dir=config.features_dir,
         overwrite=config.overwrite,
+        pictures=config.pictures,
         trust_code=config.trust_code,
     )
 

@@ -204,6 +204,8 @@ class Comparison:
             *scoring.words,
             "--out",
             str(folder),
+            # The table is looked at; pictures of each of its cells take as long as their scores.
+            "--no-pictures",
         ]
         if self.floors:
             # In one folder the features that all runs share, of spectrograms, are computed once.

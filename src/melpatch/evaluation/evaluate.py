@@ -62,6 +62,7 @@ def evaluate(
     out: str | PathLike[str] | None = None,
     features_dir: str | PathLike[str] | None = None,
     overwrite: bool = False,
+    pictures: bool = True,
     trust_code: bool = False,
 ) -> Scores:
     """Score a run on labelled audio, write the scores, and return the record of each protocol by its name.
@@ -69,10 +70,8 @@ def evaluate(
     Args:
         run: run folder, or a model of other code, see :func:`melpatch.load`.
         data: labelled folders or CSV files.
-        protocols: names, or ``package.module:Class``; by default knn and linear, or as_trained for
-            a classifier.
-        settings: changed settings of the protocols, by name; each goes to the protocols that have
-            it.
+        protocols: names or code; by default knn and linear, or as_trained for a classifier.
+        settings: changed settings by name; each goes to the protocols that have it.
         labels: file of the classes of a model of other code that names none.
         split: splits or folds to score, each by itself; by default test, or else every fold.
         split_column: column of the CSV file that holds the split or fold.
@@ -83,13 +82,13 @@ def evaluate(
         random_weights: score the same network at random weights instead.
         floors: score the same clips with floors too, see :mod:`melpatch.evaluation.floors`.
         against: another run, scored on the same clips: the records then hold a paired comparison.
-        keep: run folder to write, for the classifier that the linear probe of one split and seed
-            is.
+        keep: run folder to write for the linear probe of one split and seed, a classifier.
         batch_size: windows per batch.
         workers: decoding processes.
         out: folder for the results; by default in RUN/evaluation, named after what is scored.
         features_dir: folder that keeps frozen features for the next time; by default RUN/features.
         overwrite: replace scores of something else, and files of another origin, in ``out``.
+        pictures: draw confusion, scores per class and reliability beside the scores.
         trust_code: whether the run may name code outside melpatch, which is then run.
 
     Raises:
@@ -111,6 +110,7 @@ def evaluate(
         features_dir=_features_dir(features_dir, run, out),
         labels=None if labels is None else Path(labels),
         overwrite=overwrite,
+        pictures=pictures,
         trust_code=trust_code,
     )
     other = None
@@ -243,6 +243,7 @@ def _jobs(
             random_weights=request.random_weights,
             batch_size=request.batch_size,
             workers=request.workers,
+            pictures=request.pictures,
         )
         for protocol in protocols
     ]

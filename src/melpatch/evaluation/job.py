@@ -28,6 +28,7 @@ class EvaluationJob:
         random_weights: whether the network has random weights.
         batch_size: windows per batch.
         workers: decoding processes.
+        pictures: whether pictures are drawn beside the scores.
     """
 
     run: Path
@@ -43,6 +44,7 @@ class EvaluationJob:
     random_weights: bool = False
     batch_size: int = 32
     workers: int = 0
+    pictures: bool = True
 
     @cached_property
     def labelled_corpus(self) -> Corpus:

@@ -49,8 +49,8 @@ def score(
     """Run a protocol and return its record, as plain values that JSON can hold.
 
     ``job.out`` then holds the record (``scores.json``), a line per scored clip and trial
-    (``predictions.csv``) and, if matplotlib is installed, the pictures ``confusion.png``,
-    ``per_class.png`` and ``reliability.png``. All processes must call it and get the same result;
+    (``predictions.csv``) and, if the job wants them and matplotlib is installed, the pictures
+    ``confusion.png``, ``per_class.png`` and ``reliability.png``. All processes must call it and get the same result;
     only rank 0 writes.
 
     Args:
@@ -156,7 +156,7 @@ def _write(
         record[_DIGESTS] = [*dict.fromkeys(digests)]
         with written_aside(job.out / SCORES) as aside:
             aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    _draw(job.out, record)
+    _draw(job, record)
     return record
 
 
@@ -225,10 +225,15 @@ def _write_predictions(path: Path, trials: Sequence[TrialResult], labels: Sequen
                 writer.writerow(row)
 
 
-def _draw(out: Path, record: Mapping[str, Any]) -> None:
+def _draw(job: EvaluationJob, record: Mapping[str, Any]) -> None:
+    if not job.pictures:
+        # Those of earlier scores would stand beside these.
+        for name in NAMES:
+            (job.out / name).unlink(missing_ok=True)
+        return
     try:
         for name, draw in pictures_of(record).items():
-            draw(out / name)
+            draw(job.out / name)
     except MelpatchError as error:
         # matplotlib is an extra; scores must not be lost because it is missing.
         notice(str(error))

@@ -36,6 +36,7 @@ class EvaluationRequest:
     labels: Path | None = None
     trust_code: bool = False
     overwrite: bool = False
+    pictures: bool = True
     suffix: str = ""
     """End of the name of the default folder, if another corpus of the same name was scored there."""
 
