@@ -44,6 +44,6 @@ def test_no_file_is_rejected_because_too_many_are_open(tmp_path, monkeypatch, nu
 
     monkeypatch.setattr("melpatch.audio.sound_file._raw", refuse)
     with pytest.raises(
-        UnreachableError, match=rf"a\.wav: cannot be opened now \({os.strerror(number)}"
+        UnreachableError, match=rf"a\.wav: cannot be read now \({os.strerror(number)}"
     ):
         [*scan.scan([path], whole=whole)]

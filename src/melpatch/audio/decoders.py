@@ -1,11 +1,15 @@
 """What decodes an open file: libsndfile, or FFmpeg for formats that libsndfile does not know."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import soundfile
 
 from melpatch.audio.ffmpeg_sound import FFmpegError, FFmpegSound, container_of, pyav
+from melpatch.audio.unreadable import raise_passing
+from melpatch.errors import AudioError
 
 DECODER_ERRORS = (soundfile.LibsndfileError, FFmpegError)
 """What decoders raise."""
@@ -16,9 +20,13 @@ class Bytes(io.BufferedReader):
 
     A WAV file whose writer died states no data and a wrong RIFF size. libsndfile reads such a file
     to its end only if that size is 8, so wrong sizes are presented as 8.
+
+    Attributes:
+        failure: what a read has raised, see :func:`failures_raised`.
     """
 
     name = ""
+    failure: BaseException | None = None
 
     def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
         super().__init__(raw)
@@ -30,8 +38,12 @@ class Bytes(io.BufferedReader):
     # The buffer is one of cffi's, which have no public type.
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer; return the number of bytes."""
-        start = self.tell()
-        count = super().readinto(buffer)
+        try:
+            start = self.tell()
+            count = super().readinto(buffer)
+        except BaseException as error:  # noqa: BLE001 - kept, Ctrl-C too
+            self.failure = error
+            return 0
         # Bytes 4 to 7 of the file hold the RIFF size.
         low = max(start, 4)
         high = min(start + count, 8)
@@ -45,6 +57,32 @@ class Bytes(io.BufferedReader):
             return super().seek(offset, whence)
         except (OSError, ValueError):
             return self.tell()
+
+
+@contextmanager
+def failures_raised(path: object, file: Bytes) -> Iterator[None]:
+    """Raise what reading a file has raised while the body decodes it.
+
+    libsndfile would print and lose it, so it is told that the file ends.
+
+    Raises:
+        UnreachableError: the file cannot be read now.
+        AudioError: it cannot be read.
+    """
+    try:
+        yield
+    except DECODER_ERRORS:
+        if file.failure is None:
+            raise
+    except OSError as error:
+        file.failure = error
+    failure, file.failure = file.failure, None
+    if isinstance(failure, OSError):
+        raise_passing(path, failure)
+        reason = f"cannot be read ({failure.strerror or failure})"
+        raise AudioError(path, reason, "look at the disk and its connection") from failure
+    if failure is not None:
+        raise failure
 
 
 class ForwardSound(soundfile.SoundFile):  # type: ignore[misc]

@@ -16,7 +16,14 @@ import soundfile
 from jaxtyping import Float
 
 from melpatch.audio.byte_range import ByteRange, HeldRange
-from melpatch.audio.decoders import DECODER_ERRORS, Bytes, Decoder, ForwardSound, open_decoder
+from melpatch.audio.decoders import (
+    DECODER_ERRORS,
+    Bytes,
+    Decoder,
+    ForwardSound,
+    failures_raised,
+    open_decoder,
+)
 from melpatch.audio.flac import is_chained, sound_behind
 from melpatch.audio.links import Stretch, find_links, find_links_of_file
 from melpatch.audio.mpeg import Link
@@ -26,8 +33,10 @@ from melpatch.audio.unreadable import (
     COPY_AGAIN,
     REWRITE,
     error_text,
+    first_bad,
     raise_passing,
     require_file,
+    what_is_bad,
     why_unreadable,
 )
 from melpatch.errors import AudioError
@@ -42,8 +51,6 @@ SLACK = 0.1
 """Seconds by which a file may be shorter than stated: MP3 counts padding, some count headers."""
 # Values decoded at a time, over all channels: 1 MB.
 _BLOCK = 1 << 18
-# Float files at integer scale reach 2^31; larger values are damage.
-_LOUDEST = 1e10
 # libsndfile reports 2^63 - 1 samples if a stream states no length.
 _NO_LENGTH = 1 << 62
 # Sizes that sox, arecord and ffmpeg write when they cannot seek back to the header.
@@ -99,6 +106,8 @@ class SoundFile:
         self.position = 0
         self.end_of_sound = 0
         self._file: Bytes = file
+        # What is decoded: the file, or the part of it that is the open link.
+        self._decoded = file
         self._links = links
         # Why a later link cannot be opened.
         self._lost = ""
@@ -227,7 +236,8 @@ class SoundFile:
             self._reopen(number)
             start = self._starts[number]
             try:
-                self.position = start + self._sound.seek(first - start)
+                with failures_raised(self.path, self._decoded):
+                    self.position = start + self._sound.seek(first - start)
             except DECODER_ERRORS as error:
                 seconds = first / self.info.sample_rate
                 reason = f"cannot be read from {seconds:.2f} s on: {error_text(error)}"
@@ -251,7 +261,8 @@ class SoundFile:
                 # What libsndfile has written before an error is told by what is NaN no more.
                 out.fill(np.nan)
             try:
-                block: np.ndarray = self._sound.read(out=out)
+                with failures_raised(self.path, self._decoded):
+                    block: np.ndarray = self._sound.read(out=out)
             except DECODER_ERRORS as error:
                 bad = first_bad(out)
                 block = out[: bad or 0]
@@ -279,13 +290,7 @@ class SoundFile:
 
     def _bad_sample(self, values: Float[np.ndarray, " channel"], sample: int) -> AudioError:
         """Return the error for a sample that is no sound."""
-        if np.isnan(values).any():
-            what = "NaN"
-        elif np.isinf(values).any():
-            what = "an infinite sample"
-        else:
-            what = f"an absurd sample ({values[np.abs(values).argmax()]:.1g})"
-        reason = f"holds {what} at {sample / self.info.sample_rate:.2f} s"
+        reason = f"holds {what_is_bad(values)} at {sample / self.info.sample_rate:.2f} s"
         return AudioError(self.path, reason, COPY_AGAIN)
 
     def _check_length(self, stated: int, actual: int) -> None:
@@ -305,8 +310,11 @@ class SoundFile:
             raise AudioError(self.path, link.undecodable, CONVERT)
         file = self._file
         if link.head or link.size != file.size:
-            file = Bytes(Stretch(self._file, link))
-        sound = open_decoder(file)
+            with failures_raised(self.path, file):
+                file = Bytes(Stretch(file, link))
+        self._decoded = file
+        with failures_raised(self.path, file):
+            sound = open_decoder(file)
         if number:
             self._sound.close()
         self._sound = sound
@@ -343,14 +351,6 @@ class SoundFile:
             return "holds no samples", COPY_AGAIN
         reason = f"states that it holds no samples, but {self._file.size:,} bytes are there"
         return f"{reason}: its header was never completed", CONVERT
-
-
-def first_bad(block: Float[np.ndarray, "sample channel"]) -> int | None:
-    """Return the index of the first sample that is NaN, infinite or absurdly large."""
-    # Written so that NaN fails too.
-    if not block.size or np.abs(block).max() <= _LOUDEST:
-        return None
-    return int((~(np.abs(block) <= _LOUDEST)).any(axis=1).argmax())
 
 
 @contextmanager

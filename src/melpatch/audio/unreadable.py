@@ -6,6 +6,9 @@ import unicodedata
 from io import BufferedReader
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+
 from melpatch.audio.byte_range import ByteRange
 from melpatch.audio.ffmpeg_sound import FFmpegError, container_of
 from melpatch.errors import AudioError, UnreachableError
@@ -16,6 +19,8 @@ COPY_AGAIN = "copy or download it again, or leave it out"
 
 REWRITE = "split it, or rewrite it, for example with: ffmpeg -i IN OUT.wav"
 
+# Float files at integer scale reach 2^31; larger values are damage.
+_LOUDEST = 1e10
 _LFS_POINTER = "is a Git LFS pointer, not the sound itself"
 # Files that are no sound: bytes that they begin with, reason and remedy.
 _NO_SOUND = (
@@ -53,7 +58,7 @@ def require_file(path: str | Path | ByteRange) -> None:
 def raise_passing(path: object, error: Exception) -> None:
     """Raise UnreachableError if an error passes and is not the file's, such as too many open files."""
     if isinstance(error, OSError) and is_passing(error):
-        reason = f"cannot be opened now ({error.strerror})"
+        reason = f"cannot be read now ({error.strerror})"
         raise UnreachableError(path, reason, remedy(error)) from error
 
 
@@ -115,3 +120,20 @@ def error_text(error: Exception) -> str:
     if text.startswith("File does not exist"):
         return "its frames cannot be decoded"
     return text.strip().removeprefix("Error : ").rstrip(".")
+
+
+def first_bad(block: Float[np.ndarray, "sample channel"]) -> int | None:
+    """Return the index of the first sample that is NaN, infinite or absurdly large."""
+    # Written so that NaN fails too.
+    if not block.size or np.abs(block).max() <= _LOUDEST:
+        return None
+    return int((~(np.abs(block) <= _LOUDEST)).any(axis=1).argmax())
+
+
+def what_is_bad(values: Float[np.ndarray, " channel"]) -> str:
+    """Return what a sample is, of which some channels are no sound."""
+    if np.isnan(values).any():
+        return "NaN"
+    if np.isinf(values).any():
+        return "an infinite sample"
+    return f"an absurd sample ({values[np.abs(values).argmax()]:.1g})"
