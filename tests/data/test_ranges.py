@@ -369,6 +369,17 @@ def test_a_file_that_is_no_sound_is_reported_and_not_fetched_for_ever(local):
 # ------------------------------------------------------------------------------- lists of clips
 
 
+@pytest.mark.parametrize(
+    "stated", [{"size": 0}, {"size": -4}, {"size": 1 << 40}, {"offset": -1}, {"offset": 1 << 40}]
+)
+def test_a_place_that_an_index_states_wrongly_is_not_asked_for(local, stated):
+    with counting_server(local) as (url, requests):
+        clip = load_corpus([url]).clips[0]
+        asked = len(requests)
+        assert ranges.fetched_alone(replace(clip, **stated)) is None
+        assert len(requests) == asked
+
+
 def test_of_a_list_only_shards_of_which_it_takes_a_quarter_are_fetched_whole(local_set):
     assert shards_to_fetch_whole(load_corpus([local_set]).clips) == frozenset()
     with counting_server(local_set) as (url, _):

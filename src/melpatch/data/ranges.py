@@ -55,12 +55,14 @@ def fetched_alone(clip: Clip) -> bytes | None:
     """
     if clip.path.exists():
         return None
+    shard_bytes = _shard_sizes(clip.path.parent).get(clip.path.name, 0)
+    within = 0 <= clip.offset <= shard_bytes - clip.size
+    if not (0 < clip.size <= _LONGEST and within):
+        # What an index states of a clip that is too long or not there is told of the whole shard.
+        return None
     content = _kept(clip)
     if content is not None:
         return content
-    shard_bytes = _shard_sizes(clip.path.parent).get(clip.path.name, 0)
-    if clip.size > _LONGEST or clip.offset + clip.size > shard_bytes:
-        return None
     # Clips of a shard are about as long as each other, so those before cost their size likewise.
     fetched = bytes_on_disk(ranges_file(clip.path)) + clip.size
     if fetched * (1 + _REQUEST / clip.size) > _WHOLE_SHARE * shard_bytes:
