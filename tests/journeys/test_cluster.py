@@ -27,7 +27,8 @@ status=0
 while wait -n; code=$?; [ $code -ne 127 ]; do [ $code -eq 0 ] || { status=$code; kill $(jobs -p); }; done
 exit $status
 """
-SCONTROL = "#!/bin/sh\necho localhost\necho another-node\n"
+# Slow, so that whoever wants the first line alone has gone by the second.
+SCONTROL = "#!/bin/sh\necho localhost\nsleep 0.3\necho another-node\n"
 TORCHRUN = f'#!/bin/sh\nexec "{sys.executable}" -m torch.distributed.run "$@"\n'
 PYTHON = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
 SMALL = (
