@@ -1,7 +1,6 @@
 """Search for the settings of recipes by successive halving, with equal effort for every objective.
 
-    cd DATA
-    python LAB/../benchmarks/recipe_search.py lab/recipe-search.toml --out search --only SSAST M2D
+    python benchmarks/recipe_search.py lab/recipe-search.toml --out search --only SSAST M2D
 
 The spec is that of a comparison whose tasks are validation clips. Candidate 0 of a method is its
 recipe; the others draw each setting below, and the same draw for every method, so that the settings

@@ -270,14 +270,14 @@ def test_few_and_uneven_labels_are_trained_on_and_scored_by_the_step_that_valida
     corpus = write_corpus(tmp_path / "sounds", per_class=12)
     run = write_run(tmp_path / "run", settings(depth=1))
     words = (run, "--data", corpus, "--split-column", "split", "--sizes", 4, 1, "--seeds", 3)
-    words += ("--probes", "--variants", "plain", "probe+balanced", "--epochs", 1)
+    words += ("--probes", "--variants", "plain", "probe+balanced", "probe+rank2", "--epochs", 1)
     # As long as the longest clip, so that training too hears it whole.
     words += ("--seconds", 1.4)
     out = tmp_path / "few.jsonl"
     benchmark("few_labels").main([*map(str, words), "--evaluations", "1", "--out", str(out)])
     records = {record["variant"]: record for record in map(json.loads, out.open())}
     rules = ["linear equal", "linear sqrt", "linear balanced"]
-    assert list(records) == [*rules, "plain", "probe+balanced"]
+    assert list(records) == [*rules, "plain", "probe+balanced", "probe+rank2"]
     for record in records.values():
         assert sorted(record["train_sizes"]) == [1, 2, 4]
         assert all(len(found) == 6 + 12 for found in record["evaluations"])
@@ -288,7 +288,11 @@ def test_few_and_uneven_labels_are_trained_on_and_scored_by_the_step_that_valida
     benchmark("few_labels_table").main([str(out)])
     scored = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["variant"] for line in scored] == [*records]
-    assert [line["variant"] for line in scored if "gain" in line] == [*rules[1:], "probe+balanced"]
+    assert [line["variant"] for line in scored if "gain" in line] == [
+        *rules[1:],
+        "probe+balanced",
+        "probe+rank2",
+    ]
 
 
 def test_a_step_is_chosen_by_balanced_accuracy_at_the_rates_of_training(benchmark):

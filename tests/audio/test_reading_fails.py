@@ -23,13 +23,26 @@ FORMATS = {
 }
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=[*FORMATS, "aac"])
 def path(request, tmp_path_factory):
     file = tmp_path_factory.mktemp("sounds") / f"a.{request.param}"
-    container, codec = FORMATS[request.param]
     noise = np.random.default_rng(0).normal(scale=0.1, size=320_000)
+    if request.param not in FORMATS:
+        write_by_ffmpeg(file, noise)
+        return file
+    container, codec = FORMATS[request.param]
     soundfile.write(file, noise, 16_000, format=container, subtype=codec)
     return file
+
+
+def write_by_ffmpeg(file, wave):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(str(file), "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), "fltp", "mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 class Failing(io.FileIO):

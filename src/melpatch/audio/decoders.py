@@ -51,6 +51,11 @@ class Bytes(io.BufferedReader):
             buffer[low - start : high - start] = b"RIFF\x08\0\0\0"[low:high]
         return count
 
+    def read_kept(self, size: int) -> bytes:
+        """Read bytes as :meth:`readinto` does, for decoders that have no buffer."""
+        buffer = bytearray(size)
+        return bytes(buffer[: self.readinto(buffer)])
+
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Seek; before the start of the file, return the old position, which libsndfile detects."""
         try:
@@ -85,6 +90,15 @@ def failures_raised(path: object, file: Bytes) -> Iterator[None]:
         raise failure
 
 
+class _ForFFmpeg:
+    """A file as PyAV reads it; it would print what is raised meanwhile, and drop it."""
+
+    def __init__(self, file: Bytes) -> None:
+        self.read = file.read_kept
+        self.seek = file.seek
+        self.tell = file.tell
+
+
 class ForwardSound(soundfile.SoundFile):  # type: ignore[misc]
     """A sound file without soundfile's seek after each read, which restarts lossy decoders."""
 
@@ -111,4 +125,4 @@ def open_decoder(file: Bytes) -> Decoder:
         if container is None or pyav() is None:
             raise
         file.seek(0)
-        return FFmpegSound(file, container)
+        return FFmpegSound(_ForFFmpeg(file), container)

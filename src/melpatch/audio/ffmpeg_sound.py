@@ -4,7 +4,6 @@ FFmpeg is given the bytes and the format, never a name, so that no file makes it
 """
 
 from collections.abc import Iterator
-from io import BufferedReader
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,7 +84,7 @@ class FFmpegSound:
     frames = UNKNOWN_LENGTH
     extra_info = ""
 
-    def __init__(self, file: BufferedReader, container: Container) -> None:
+    def __init__(self, file: Any, container: Container) -> None:
         self._av = pyav()
         self.format = container.name
         try:

@@ -22,8 +22,6 @@ _INTERRUPTED = (130, -signal.SIGINT)
 _IMPORTED_ONCE = [
     "melpatch.commands.pretrain",
     "melpatch.commands.evaluate",
-    "melpatch.evaluation.pictures",
-    "matplotlib.backends.backend_agg",
     "sklearn.linear_model",
 ]
 
