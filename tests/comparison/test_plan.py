@@ -1,5 +1,7 @@
 """From a spec to commands: every run and score once, all that it hangs on in its key, and no leak."""
 
+import os
+
 import pytest
 from comparison.specs import spec
 
@@ -109,11 +111,29 @@ def test_other_clips_in_a_list_are_other_cells(lists, name, old, new, runs, scor
     assert planned(lists)[1].key == before.key
 
 
-def test_another_sound_file_is_another_run(lists):
+@pytest.mark.parametrize("there", [None, b"noise"])
+def test_another_sound_file_is_another_run(lists, there):
+    if there is not None:
+        (lists / "a.wav").write_bytes(there)
     before = planned(lists)[1]
     (lists / "a.wav").write_bytes(b"sound")
+    os.utime(lists / "a.wav", (1, 1))
     assert planned(lists)[1].key != before.key
     assert cost_key(planned(lists)[1]) != cost_key(before)
+
+
+def test_the_same_files_of_another_time_are_the_same_run(lists):
+    (lists / "a.wav").write_bytes(b"sound")
+    (lists / "weights.pth").write_bytes(b"weights")
+    changes = (
+        ('recipe = "maskspec"', "init = true"),
+        ("steps = [10", 'init = "weights.pth"\nsteps = [10'),
+    )
+    before = planned(lists, *changes)[1]
+    for name in ("a.wav", "weights.pth"):
+        os.utime(lists / name, (1, 1))
+    assert planned(lists, *changes)[1].key == before.key
+    assert [*score_keys(planned(lists, *changes)[1])] == [*score_keys(before)]
 
 
 @pytest.mark.parametrize("file", ["weights.pth", "run/model.safetensors"])
