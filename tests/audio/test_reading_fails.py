@@ -119,4 +119,4 @@ def test_a_file_is_read_once_the_disk_is_back(path, monkeypatch):
             read(path)
     assert read(path) == whole
     assert probe(path).samples in (None, whole)
-    assert decoders.Bytes(io.BytesIO(b"12345678")).failure is None
+    assert decoders.Bytes(io.BytesIO(b"12345678")).take_failure() is None

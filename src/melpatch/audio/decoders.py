@@ -15,32 +15,88 @@ DECODER_ERRORS = (soundfile.LibsndfileError, FFmpegError)
 """What decoders raise."""
 
 
+# libsndfile asks for hundreds of bytes to a few thousand at a time.
+_BUFFER = 1 << 16
+
+
 class Bytes(io.BufferedReader):
     """A file without a name, because soundfile would read a ``.raw`` file as headerless sound.
+
+    libsndfile calls back for each of its many small reads, so the work that these need in Python is
+    done below, once for each time that the buffer is filled.
+    """
+
+    name = ""
+
+    def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
+        self._below = _Below(raw)
+        super().__init__(self._below, _BUFFER)
+
+    @property
+    def size(self) -> int:
+        """Length of the file in bytes."""
+        return self._below.size
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Seek; before the start of the file, return the old position, which libsndfile detects."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return self.tell()
+
+    def take_failure(self) -> BaseException | None:
+        """Return what a read has raised since the last call."""
+        failure, self._below.failure = self._below.failure, None
+        return failure
+
+
+class _Below(io.RawIOBase):
+    """A file that seems to end where a read fails, and keeps why.
 
     A WAV file whose writer died states no data and a wrong RIFF size. libsndfile reads such a file
     to its end only if that size is 8, so wrong sizes are presented as 8.
 
     Attributes:
-        failure: what a read has raised, see :func:`failures_raised`.
+        size: length of the file in bytes.
+        failure: what a read has raised.
     """
 
-    name = ""
     failure: BaseException | None = None
 
     def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
-        super().__init__(raw)
-        head = self.read(8)
-        self.size = self.seek(0, io.SEEK_END)
-        self.seek(0)
+        self._raw = raw
+        head = raw.read(8) or b""
+        self.size = raw.seek(0, io.SEEK_END)
+        raw.seek(0)
         self._unclosed = head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") + 8 != self.size
 
-    # The buffer is one of cffi's, which have no public type.
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Seek."""
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._raw.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._raw.close()
+        super().close()
+
+    # The buffer has no public type.
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer; return the number of bytes."""
         try:
-            start = self.tell()
-            count = super().readinto(buffer)
+            start = self._raw.tell()
+            count = self._raw.readinto(buffer) or 0
         except BaseException as error:  # noqa: BLE001 - kept, Ctrl-C too
             self.failure = error
             return 0
@@ -50,18 +106,6 @@ class Bytes(io.BufferedReader):
         if self._unclosed and low < high:
             buffer[low - start : high - start] = b"RIFF\x08\0\0\0"[low:high]
         return count
-
-    def read_kept(self, size: int) -> bytes:
-        """Read bytes as :meth:`readinto` does, for decoders that have no buffer."""
-        buffer = bytearray(size)
-        return bytes(buffer[: self.readinto(buffer)])
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seek; before the start of the file, return the old position, which libsndfile detects."""
-        try:
-            return super().seek(offset, whence)
-        except (OSError, ValueError):
-            return self.tell()
 
 
 @contextmanager
@@ -74,29 +118,22 @@ def failures_raised(path: object, file: Bytes) -> Iterator[None]:
         UnreachableError: the file cannot be read now.
         AudioError: it cannot be read.
     """
+    failure: BaseException | None = None
     try:
         yield
     except DECODER_ERRORS:
-        if file.failure is None:
+        failure = file.take_failure()
+        if failure is None:
             raise
     except OSError as error:
-        file.failure = error
-    failure, file.failure = file.failure, None
+        failure = error
+    failure = failure or file.take_failure()
     if isinstance(failure, OSError):
         raise_passing(path, failure)
         reason = f"cannot be read ({failure.strerror or failure})"
         raise AudioError(path, reason, "look at the disk and its connection") from failure
     if failure is not None:
         raise failure
-
-
-class _ForFFmpeg:
-    """A file as PyAV reads it; it would print what is raised meanwhile, and drop it."""
-
-    def __init__(self, file: Bytes) -> None:
-        self.read = file.read_kept
-        self.seek = file.seek
-        self.tell = file.tell
 
 
 class ForwardSound(soundfile.SoundFile):  # type: ignore[misc]
@@ -125,4 +162,4 @@ def open_decoder(file: Bytes) -> Decoder:
         if container is None or pyav() is None:
             raise
         file.seek(0)
-        return FFmpegSound(_ForFFmpeg(file), container)
+        return FFmpegSound(file, container)
