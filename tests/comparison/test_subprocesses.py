@@ -89,7 +89,7 @@ def test_an_interrupted_command_has_not_failed(tmp_path, written, handler):
         Subprocesses().melpatch([written(INTERRUPTED.format(handler))], tmp_path / "a.log")
 
 
-def test_stopping_ends_what_runs_and_starts_nothing_more(tmp_path, written):
+def test_stopping_ends_what_runs_and_starts_nothing_more(tmp_path, written, capfd):
     command = written("print('started', flush=True)\ntime.sleep(60)")
     processes, log = Subprocesses(), tmp_path / "a.log"
     with ThreadPoolExecutor(1) as pool:
@@ -100,6 +100,7 @@ def test_stopping_ends_what_runs_and_starts_nothing_more(tmp_path, written):
         processes.stop()
         with pytest.raises(RunStopped):
             running.result()
+    assert capfd.readouterr().err == "stopping 1 command; training is saved first\n"
     assert "started\n" in log.read_text()
     assert "stopped by SIGTERM" in log.read_text()
     with pytest.raises(RunStopped):

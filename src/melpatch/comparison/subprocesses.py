@@ -16,7 +16,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Lock
 
+from melpatch.counted import counted
 from melpatch.errors import MelpatchError
+from melpatch.progress import notice
 
 _INTERRUPTED = (130, -signal.SIGINT)
 _IMPORTED_ONCE = [
@@ -80,6 +82,8 @@ class Subprocesses:
         """Terminate the running commands, and refuse to start others."""
         with self._lock:
             self._stopped = True
+            if self._running:
+                notice(f"stopping {counted(len(self._running), 'command')}; training is saved first")
             for process in self._running:
                 process.terminate()
 
