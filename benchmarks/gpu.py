@@ -11,34 +11,19 @@ a GPU it says so and ends with exit code 2.
 """
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
+from parts import HERE, ROOT, Part, carry_out_missing, results_of, shown, statuses, write
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "benchmarks"
 LIMIT = 530.0
 """Seconds for all parts together."""
 SHOWN = ("task", "size", "precision", "way", "stage", "clips_per_second", "tflops", "share")
-_TAIL = 2000  # characters of the output that are kept of a part that failed
-
-
-@dataclass(frozen=True)
-class Part:
-    """Commands that run one after the other, or all at once, and the seconds that they may take."""
-
-    seconds: float
-    commands: tuple[tuple[str, ...], ...]
-    at_once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,100 +87,14 @@ def main(config: Config) -> None:
                 f"benchmarks/gpu.sh: no part {name!r}; there are: {', '.join(known)}\n"
             )
             raise SystemExit(2)
-    config.out.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    for name, part in known.items():
-        wanted = not config.parts or name in config.parts
-        if not wanted or (name not in config.again and is_done(config.out, name)):
-            continue
-        left = LIMIT - (time.monotonic() - began)
-        if left < part.seconds / 2:
-            print(
-                f"{name}: left for the next call, {left:.0f} s are left of {LIMIT:.0f}", flush=True
-            )
-            continue
-        result = carry_out(part, min(part.seconds, left))
-        write(config.out / f"{name}.json", json.dumps(result, indent=1))
-        print(f"{name}: {result['status']} in {result['seconds']:.0f} s", flush=True)
-    summarise(config.out, list(known))
+    chosen = config.parts or tuple(known)
+    wanted = {name: part for name, part in known.items() if name in (*chosen, *config.again)}
+    carry_out_missing(config.out, wanted, LIMIT, config.again)
+    summarise(config.out, results_of(config.out, list(known)))
 
 
-def is_done(out: Path, name: str) -> bool:
-    path = out / f"{name}.json"
-    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["status"] == "done"
-
-
-def carry_out(part: Part, seconds: float) -> dict[str, Any]:
-    """Return what the commands of a part printed; they are ended after this many seconds."""
-    began = time.monotonic()
-    groups = [part.commands] if part.at_once else [(command,) for command in part.commands]
-    outputs: list[str] = []
-    status = "done"
-    for group in groups:
-        processes = [start(command) for command in group]
-        for process in processes:
-            try:
-                output, _ = process.communicate(
-                    timeout=max(0.1, seconds - time.monotonic() + began)
-                )
-                if process.returncode:
-                    status = f"failed (exit code {process.returncode})"
-            except subprocess.TimeoutExpired:
-                # With the processes that it started.
-                os.killpg(process.pid, signal.SIGKILL)
-                output, _ = process.communicate()
-                status = "timed out"
-            outputs.append(output)
-        if status != "done":
-            break
-    return {
-        "status": status,
-        "seconds": round(time.monotonic() - began, 1),
-        "records": [record for output in outputs for record in records_in(output)],
-        "tail": outputs[-1][-_TAIL:],
-    }
-
-
-def start(command: Sequence[str]) -> "subprocess.Popen[str]":
-    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)},
-    )
-
-
-def records_in(output: str) -> list[dict[str, Any]]:
-    """Return the JSON objects that begin a line of an output."""
-    decoder = json.JSONDecoder()
-    results: list[dict[str, Any]] = []
-    place = 0
-    while place < len(output):
-        if output[place] == "{":
-            try:
-                value, end = decoder.raw_decode(output, place)
-            except ValueError:
-                end = place + 1
-            else:
-                results.append(value)
-            place = end
-        # On to the next line.
-        following = output.find("\n", place)
-        place = len(output) if following < 0 else following + 1
-    return results
-
-
-def summarise(out: Path, names: Sequence[str]) -> None:
+def summarise(out: Path, results: Mapping[str, Any]) -> None:
     """Write one JSON file and one table of all parts so far."""
-    results = {}
-    for name in names:
-        path = out / f"{name}.json"
-        results[name] = {"status": "not run", "seconds": 0.0, "records": [], "tail": ""}
-        if path.exists():
-            results[name] = json.loads(path.read_text(encoding="utf-8"))
     about = {"device": torch.cuda.get_device_name(0), "torch": torch.__version__}
     write(out / "gpu.json", json.dumps(about | {"parts": results}, indent=1))
     write(out / "gpu.md", "\n".join(table(about, results)) + "\n")
@@ -205,10 +104,7 @@ def summarise(out: Path, names: Sequence[str]) -> None:
 def table(about: Mapping[str, str], results: Mapping[str, Any]) -> list[str]:
     """Return all figures as lines of Markdown."""
     lines = [f"# {about['device']}, torch {about['torch']}", ""]
-    lines += ["| part | status | s |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {part['status']} | {part['seconds']:.0f} |" for name, part in results.items()
-    ]
+    lines += statuses(results)
     lines += ["", f"| part | {' | '.join(SHOWN)} |", "|---" * (len(SHOWN) + 1) + "|"]
     for name, part in results.items():
         for record in part["records"]:
@@ -217,20 +113,6 @@ def table(about: Mapping[str, str], results: Mapping[str, Any]) -> list[str]:
                 cells = (shown(row.get(column)) for column in SHOWN)
                 lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
-
-
-def shown(value: Any) -> str:
-    """Return a figure as text; what is unknown is blank."""
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file aside first, so that a call that is cut off leaves no half of one."""
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
     python benchmarks/speed.py lengths --plot lengths.png          # cost of a step against the length of clips
     python benchmarks/speed.py aim-ssast                           # beside the published step, on a processor
     python benchmarks/speed.py aim-asit
+    python benchmarks/speed.py blocks                              # beside torch's own blocks, on a processor
     python benchmarks/speed.py gpu                                 # what a GPU is to reach
 
 Prints one JSON line per setting. A task is a recipe or an objective, whose step is the one of training: losses,
@@ -40,6 +41,7 @@ from published import MELS, SSAST, ASiT
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torch_blocks import give_torch_blocks
 
 from melpatch import distributed
 from melpatch.config import check
@@ -55,7 +57,7 @@ from melpatch.training.stepping import training_step
 from melpatch.training.trainer import set_up
 
 Precision = Literal["32-true", "bf16-mixed"]
-Way = Literal["eager", "compiled"]
+Way = Literal["eager", "compiled", "torch"]
 PUBLISHED = {"ssast_published": SSAST, "asit_published": ASiT}
 
 
@@ -70,7 +72,7 @@ class Config:
     precisions: tuple[Precision, ...] = ("32-true", "bf16-mixed")
     """Arithmetic."""
     compile: tuple[Way, ...] = ("eager",)
-    """Ways to run the encoder."""
+    """Ways to run the encoder; torch: eagerly, with torch.nn.TransformerEncoderLayer for its blocks."""
     processes: tuple[int, ...] = (1,)
     """Processes that train together, with a GPU each where there are GPUs."""
     seconds: tuple[float, ...] = (10.0,)
@@ -102,6 +104,10 @@ PRESETS = {
     "aim-asit": (
         "ASiT small beside the published step: a third of its cost in float32, on a processor",
         Config(tasks=("asit_published", "asit_2023", "asit"), sizes=("small",), batch_size=(4,)),
+    ),
+    "blocks": (
+        "SSAST tiny and vectors, with our blocks and those of torch",
+        Config(tasks=("ssast", "embed"), compile=("eager", "torch")),
     ),
     "lengths": (
         "SSAST tiny on clips of 1 to 60 s",
@@ -243,6 +249,7 @@ def together(first: dict[str, Any], others: list[dict[str, Any]], clips: int) ->
         "clips_per_second": round(clips / min(wall), 6),
         "cpu_seconds_per_clip": round(min(cpu) / clips, 9),
         "median_cpu_seconds_per_clip": round(median(cpu) / clips, 9),
+        "cpu_seconds_of_rounds": [round(seconds, 9) for seconds in cpu],
         "tflops": round(tflops, 9),
         "ceiling_tflops": round(ceiling, 9),
         "share": round(tflops / ceiling, 6),
@@ -269,8 +276,11 @@ class Stepper:
         """Return the operations of one clip: a step of two, without compilation and without fused kernels, which the
         counter does not see into."""
         counter = FlopCounterMode(display=False)
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
         with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH), counter:
             self.task.step(self.task.made_up(2))
+        torch.backends.mha.set_fastpath_enabled(fused)
         return counter.get_total_flops() / 2 / 1e9
 
     def take(self) -> None:
@@ -321,6 +331,8 @@ class Training:
     def __init__(self, setting: Setting) -> None:
         config = settings(setting)
         objective, seconds = build(config), setting.clip_seconds
+        if setting.way == "torch":
+            give_torch_blocks(objective)
         plan = Plan(1000, setting.batch_size, seconds, seconds, world_size=setting.processes)
         self.trainer = set_up(objective, config, plan)
         self.done = 0
