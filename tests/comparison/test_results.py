@@ -2,13 +2,14 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from melpatch.comparison.results import Results, locked
+from melpatch.comparison.results import Results, is_comparison, locked
 from melpatch.errors import MelpatchError
 
 HOLD = """
@@ -69,3 +70,21 @@ def test_a_folder_that_a_dead_process_held_is_free(tmp_path):
         process.send_signal(signal.SIGKILL)
     with locked(tmp_path):
         assert (tmp_path / ".holder").read_text() == f"{os.getpid()}"
+
+
+@pytest.mark.parametrize("name", [".holder", "results.jsonl"])
+def test_what_was_copied_of_a_comparison_is_one(tmp_path, name):
+    with locked(tmp_path / "before"):
+        Results(tmp_path / "before" / "results.jsonl").add("a", {"value": 1.0})
+    (tmp_path / "copy").mkdir()
+    shutil.copy(tmp_path / "before" / name, tmp_path / "copy")
+    assert is_comparison(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff\n", b"[1]\n", b'{"loss": 1}\n', 100_000 * b"["]
+)
+def test_results_of_another_kind_are_no_comparison(tmp_path, content):
+    if content is not None:
+        (tmp_path / "results.jsonl").write_bytes(content)
+    assert not is_comparison(tmp_path)

@@ -11,17 +11,38 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from melpatch.errors import MelpatchError
-from melpatch.opening import LOG_BYTES, open_to_append, read_text, reading
+from melpatch.faults import let_pass
+from melpatch.opening import (
+    LOG_BYTES,
+    SETTINGS_BYTES,
+    open_binary,
+    open_to_append,
+    read_text,
+    reading,
+)
 from melpatch.outputs import require_usable_name
 
 Line = dict[str, Any]
+RESULTS = "results.jsonl"
+"""The file of results in the folder of a comparison."""
 # Holds the process that compares, or was the last to do so.
 _HOLDER = ".holder"
 
 
 def is_comparison(folder: Path) -> bool:
-    """Return whether a comparison was begun in a folder."""
-    return (folder / _HOLDER).exists()
+    """Return whether a comparison was begun in a folder, or results of one were copied there."""
+    return (folder / _HOLDER).exists() or _has_cells(folder / RESULTS)
+
+
+def _has_cells(path: Path) -> bool:
+    """Return whether a file begins with the result of a cell."""
+    try:
+        with open_binary(path) as file:
+            first = json.loads(file.readline(SETTINGS_BYTES))
+    except (OSError, RecursionError, ValueError) as error:
+        let_pass(error)
+        return False
+    return isinstance(first, dict) and "key" in first
 
 
 @contextmanager

@@ -83,7 +83,9 @@ class Subprocesses:
         with self._lock:
             self._stopped = True
             if self._running:
-                notice(f"stopping {counted(len(self._running), 'command')}; training is saved first")
+                notice(
+                    f"stopping {counted(len(self._running), 'command')}; training is saved first"
+                )
             for process in self._running:
                 process.terminate()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from melpatch import registry
 from melpatch.comparison.plan import Pretraining, Scoring, slug
-from melpatch.comparison.results import Line, Results
+from melpatch.comparison.results import RESULTS, Line, Results
 from melpatch.comparison.subprocesses import RunStopped, Subprocesses
 from melpatch.errors import MelpatchError
 from melpatch.opening import LOG_BYTES, read_text
@@ -40,7 +40,7 @@ class Comparison:
         self.folder = folder
         self.runs = runs
         self.floors = floors
-        self.results = Results(folder / "results.jsonl")
+        self.results = Results(folder / RESULTS)
         self._processes = Subprocesses()
 
     def carry_out(self, jobs: int, after: Callable[[], None]) -> None:
