@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from melpatch.nn import transformer as transformer_module
-from melpatch.nn.transformer import Attention, Block, DropPath, Transformer, set_drop_path_noise
+from melpatch.nn.transformer import (
+    Attention,
+    Block,
+    DropPath,
+    Transformer,
+    set_drop_path_noise,
+    without_padding,
+)
 
 
 def noise(*shape):
@@ -289,3 +296,24 @@ def test_what_is_kept_for_the_backward_pass_is_bounded_from_below(norm, checkpoi
         transformer(torch.randn(5, 7, 16, requires_grad=True))
     values = sum(number for number, _ in kept.values()) / 5
     assert 0.4 * values < transformer.least_values(7) <= values
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_clips_that_go_through_in_groups_come_out_as_all_at_once(transformer, padded, monkeypatch):
+    x = noise(5, 7, 12)
+    valid = torch.arange(7) < torch.tensor([7, 3, 1, 7, 6])[:, None] if padded else None
+    with torch.no_grad():
+        expected, expected_layers = transformer(x, valid, layers=True)
+    monkeypatch.setattr(transformer_module, "_GROUP_TOKENS", 14)
+    sizes = []
+    monkeypatch.setattr(
+        transformer_module,
+        "without_padding",
+        lambda group, own: sizes.append(len(group)) or without_padding(group, own),
+    )
+    with torch.inference_mode():
+        output, layers = transformer(x, valid, layers=True)
+    assert sizes == [2, 2, 1]
+    chosen = slice(None) if valid is None else valid
+    for given, wanted in zip((output, *layers), (expected, *expected_layers), strict=True):
+        torch.testing.assert_close(given[chosen], wanted[chosen])

@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 from melpatch.nn.transformer import Block, KeyMask, Tokens, attend
 
-_GROUP_TOKENS = 2048
-"""Tokens that go through a block at a time: enough to fill the products, few enough for the cache."""
-
 
 def pack(module: nn.Module) -> None:
     """Let every block in a module compute without gradients by packed weights, where that applies.
@@ -77,17 +74,7 @@ class PackedBlock:
         if not torch.is_inference_mode_enabled():
             return None
         self._refresh()
-        clips = max(1, _GROUP_TOKENS // x.shape[1])
-        if clips >= len(x):
-            return self._forward(x.contiguous(), mask)
-        output = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for first in range(0, len(x), clips):
-            group = slice(first, first + clips)
-            own_mask = mask if mask is None else mask[group]
-            output[group] = self._forward(x[group].contiguous(), own_mask)
-        return output
-
-    def _forward(self, x: Tokens, mask: KeyMask | None) -> Tokens:
+        x = x.contiguous()
         block = self.block
         if block.norm_first:
             x = self.proj.added_to(x, self._attention(block.norm1(x), mask))

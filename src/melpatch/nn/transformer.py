@@ -25,6 +25,9 @@ NORM_EPS = 1e-6
 """Epsilon of LayerNorm in timm, AST, SSAST, MAE and ASiT; Hugging Face's ViTs have 1e-12."""
 MOST_VIEWS = 32
 """Most views of a clip in one batch of a transformer with stochastic depth."""
+# Tokens that go through all blocks at a time without gradients on a processor: enough to fill the
+# products, few enough for the cache.
+_GROUP_TOKENS = 2048
 # With more tokens, a matrix of all pairs takes more memory than its speed is worth.
 _PLAIN_TOKENS = 1024
 
@@ -255,6 +258,25 @@ class Transformer(nn.Module):
                 other tokens are void.
             layers: whether to return the blocks' outputs.
         """
+        if not self.training and torch.is_inference_mode_enabled() and x.device.type == "cpu":
+            clips = max(1, _GROUP_TOKENS // max(1, x.shape[1]))
+            if clips < len(x):
+                return self._in_groups(x, valid, layers, clips)
+        return self._encode(x, valid, layers)
+
+    def _in_groups(
+        self, x: Tokens, valid: Bool[Tensor, "clip token"] | None, layers: bool, clips: int
+    ) -> tuple[Tokens, tuple[Tensor, ...]]:
+        """Return what :meth:`forward` does, from some clips at a time through all blocks."""
+        groups = x.split(clips)
+        masks = [None] * len(groups) if valid is None else valid.split(clips)
+        parts = [self._encode(*group, layers) for group in zip(groups, masks, strict=True)]
+        outputs, of_layers = zip(*parts, strict=True)
+        return torch.cat(outputs), tuple(map(torch.cat, zip(*of_layers, strict=True)))
+
+    def _encode(
+        self, x: Tokens, valid: Bool[Tensor, "clip token"] | None, layers: bool
+    ) -> tuple[Tokens, tuple[Tensor, ...]]:
         x, mask = without_padding(x, valid)
         outputs: list[Tensor] = []
         if not self.norm_last:
