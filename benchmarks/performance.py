@@ -145,41 +145,45 @@ def page(
 def ratios(name: str, records: list[dict[str, Any]]) -> Iterator[Ratio]:
     """Yield what the records of a part compare."""
     if name == "vectors":
-        for one in records:
-            ours, other = (one[f"{side}_cpu_seconds_per_clip"] for side in ("ours", "transformers"))
-            what = f"{one['size']}, {one['precision']}"
-            yield Ratio(what, tuple(one["ratio"]), ours, other, "CPU-s per clip")
+        for record in records:
+            ours, other = (
+                record[f"{side}_cpu_seconds_per_clip"] for side in ("ours", "transformers")
+            )
+            what = f"{record['size']}, {record['precision']}"
+            yield Ratio(what, tuple(record["ratio"]), ours, other, "CPU-s per clip")
     elif name == "decoding":
-        for one in records:
-            spread = one["ratio"], one["least"], one["largest"]
-            ours, other = one["melpatch_cpu_ms"], one["soundfile_cpu_ms"]
-            yield Ratio(f"{one['format']}, {one['part']}", spread, ours, other, "CPU-ms per clip")
+        for record in records:
+            spread = record["ratio"], record["least"], record["largest"]
+            ours, other = record["melpatch_cpu_ms"], record["soundfile_cpu_ms"]
+            yield Ratio(
+                f"{record['format']}, {record['part']}", spread, ours, other, "CPU-ms per clip"
+            )
     else:
-        for one in records:
-            other = beside(one, records)
+        for record in records:
+            other = beside(record, records)
             if other is not None:
-                what = f"{one['task']}, {one['size']}, {one['precision']}"
-                yield pairwise(what, one, other)
+                what = f"{record['task']}, {record['size']}, {record['precision']}"
+                yield pairwise(what, record, other)
 
 
-def beside(one: Mapping[str, Any], records: list[dict[str, Any]]) -> Mapping[str, Any] | None:
+def beside(record: Mapping[str, Any], records: list[dict[str, Any]]) -> Mapping[str, Any] | None:
     """Return the record that stands beside one of ours; None for those of the other side."""
-    if one["way"] != "eager" or one["task"] in OTHERS.values():
+    if record["way"] != "eager" or record["task"] in OTHERS.values():
         return None
     for other in records:
-        alike = all(one[key] == other[key] for key in ("size", "precision", "batch_size"))
-        blocks = other["task"] == one["task"] and other["way"] == "torch"
-        if alike and (blocks or other["task"] == OTHERS.get(one["task"])):
+        alike = all(record[key] == other[key] for key in ("size", "precision", "batch_size"))
+        blocks = other["task"] == record["task"] and other["way"] == "torch"
+        if alike and (blocks or other["task"] == OTHERS.get(record["task"])):
             return other
     return None
 
 
-def pairwise(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Ratio:
+def pairwise(what: str, record: Mapping[str, Any], other: Mapping[str, Any]) -> Ratio:
     """Return the ratio of two records of speed.py, round by round."""
-    pairs = zip(one["cpu_seconds_of_rounds"], other["cpu_seconds_of_rounds"], strict=True)
+    pairs = zip(record["cpu_seconds_of_rounds"], other["cpu_seconds_of_rounds"], strict=True)
     each = [ours / theirs for ours, theirs in pairs]
     spread = median(each), min(each), max(each)
-    costs = (record["median_cpu_seconds_per_clip"] for record in (one, other))
+    costs = (side["median_cpu_seconds_per_clip"] for side in (record, other))
     return Ratio(what, spread, *costs, "CPU-s per clip")
 
 

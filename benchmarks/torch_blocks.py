@@ -34,7 +34,7 @@ class TorchBlock(nn.Module):
 
 
 def give_torch_blocks(module: nn.Module) -> None:
-    """Put blocks of torch in the place of ours."""
+    """Replace our blocks by those of torch."""
     for part in module.modules():
         if isinstance(part, Transformer):
             part.blocks = nn.ModuleList(map(TorchBlock, part.blocks))

@@ -268,8 +268,8 @@ class Transformer(nn.Module):
         self, x: Tokens, valid: Bool[Tensor, "clip token"] | None, layers: bool, clips: int
     ) -> tuple[Tokens, tuple[Tensor, ...]]:
         """Return what :meth:`forward` does, from some clips at a time through all blocks."""
-        groups = x.split(clips)
-        masks = [None] * len(groups) if valid is None else valid.split(clips)
+        groups = torch.split(x, clips)
+        masks = [None] * len(groups) if valid is None else torch.split(valid, clips)
         parts = [self._encode(*group, layers) for group in zip(groups, masks, strict=True)]
         outputs, of_layers = zip(*parts, strict=True)
         return torch.cat(outputs), tuple(map(torch.cat, zip(*of_layers, strict=True)))
