@@ -258,9 +258,9 @@ class Transformer(nn.Module):
                 other tokens are void.
             layers: whether to return the blocks' outputs.
         """
-        # What is compiled takes a batch as a whole; a compiler cannot ask for the mode either.
-        free = not self.training and not torch.compiler.is_compiling()
-        if free and torch.is_inference_mode_enabled() and x.device.type == "cpu":
+        # A compiled encoder takes its batch whole, and torch.compile cannot trace the mode.
+        eager = not self.training and not torch.compiler.is_compiling()
+        if eager and torch.is_inference_mode_enabled() and x.device.type == "cpu":
             clips = max(1, _GROUP_TOKENS // max(1, x.shape[1]))
             if clips < len(x):
                 return self._in_groups(x, valid, layers, clips)
