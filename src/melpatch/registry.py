@@ -47,6 +47,7 @@ NOT_PIECES = {
     "masked_contrastive",
     "synthesis",
     "teacher",
+    "timm_positions",
     "trained_part",
     "views",
 }

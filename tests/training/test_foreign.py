@@ -18,6 +18,7 @@ from melpatch.interop.base import Reading
 from melpatch.objectives.encoder_only import EncoderOnly
 from melpatch.training.foreign import Given, open_foreign
 from melpatch.training.start import load_run
+from melpatch.weight_files import read_weights
 
 WAVE = torch.linspace(-1, 1, 16000).sin()[None]
 
@@ -74,6 +75,37 @@ def test_an_export_comes_back_bit_for_bit(name, exported):
     assert model.config.encoder == config.encoder
     assert model.config.objective == replace(config.objective, multi_label=False)
     assert torch.equal(logits(model.objective), logits(run))
+
+
+def test_weights_are_kept_as_they_were_read(hf, monkeypatch):
+    """Neither drawn first nor copied: only q, k and v, which become one tensor, take memory twice."""
+    read = []
+
+    def noted(source):
+        read.append(read_weights(source))
+        return read[-1]
+
+    monkeypatch.setattr("melpatch.interop.base.read_weights", noted)
+    objective = open_foreign(str(hf)).objective
+    (weights,) = read
+    memory = {value.data_ptr() for value in weights.state.values()}
+    new = [name for name, value in objective.named_parameters() if value.data_ptr() not in memory]
+    blocks = [name for name in new if ".blocks." in name]
+    assert blocks
+    assert all(".attn.qkv." in name for name in blocks)
+
+
+def test_an_encoder_keeps_its_own_final_norm_where_a_file_has_none(hf):
+    def without_final_norm(state):
+        for kind in ("weight", "bias"):
+            del state[f"audio_spectrogram_transformer.layernorm.{kind}"]
+
+    change_weights(hf, without_final_norm)
+    model = open_foreign(str(hf))
+    norm = model.objective.encoder.transformer.norm
+    assert "keeps its own" in str(model.source)
+    assert torch.equal(norm.weight, torch.ones(len(norm.weight)))
+    assert torch.equal(norm.bias, torch.zeros(len(norm.bias)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from torch import Tensor
 from melpatch.audio.logmel import LogMel
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT, patch_positions
+from melpatch.interop.timm_positions import State, patch_positions
+from melpatch.interop.timm_vit import TimmViT
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
 

@@ -6,7 +6,8 @@ from typing import Any
 from melpatch.audio.logmel import LogMel
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Head, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT, depth_of, has_one_colour, patch_positions
+from melpatch.interop.timm_positions import State, patch_positions
+from melpatch.interop.timm_vit import TimmViT, depth_of, has_one_colour
 from melpatch.nn.position_tables import Geometry, Sines, sines
 from melpatch.weight_files import Weights
 

@@ -9,7 +9,8 @@ from melpatch.audio.logmel import LogMel
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Converted, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT, has_one_colour, patch_positions
+from melpatch.interop.timm_positions import State, patch_positions
+from melpatch.interop.timm_vit import TimmViT, has_one_colour
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
 

@@ -9,7 +9,8 @@ from melpatch.config import from_dict
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Head, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT, patch_positions
+from melpatch.interop.timm_positions import State, patch_positions
+from melpatch.interop.timm_vit import TimmViT
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
 

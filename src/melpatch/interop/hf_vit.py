@@ -12,7 +12,8 @@ from melpatch.config import from_dict
 from melpatch.errors import ConfigError, shortened
 from melpatch.interop.ast import published_frames, spectrogram_geometry
 from melpatch.interop.base import Axes, Head, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT, depth_of
+from melpatch.interop.timm_positions import State
+from melpatch.interop.timm_vit import TimmViT, depth_of
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
@@ -27,6 +28,7 @@ _MULTI_LABEL = {
 }
 """Whether clips have several labels, by the problem_type of config.json."""
 _MODEL = re.compile(r"^(vit|deit|audio_spectrogram_transformer)\.")
+_QKV = re.compile(r"\.attn\.[qkv]\.")
 # Longer patterns come before those that match their end, as in "attention.output.dense".
 _TO_TIMM = (
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -145,6 +147,7 @@ class HFViT(TimmViT):
                 f"hidden_act = {shortened(activation)} in config.json; allowed: 'gelu', which the "
                 "blocks of the encoder have"
             )
+        weights = _without_qkv(weights)
         settings = super().published(weights, reading)
         depth = depth_of(self.renamed(weights))
         wanted = _config(weights).get("num_hidden_layers", depth)
@@ -188,6 +191,12 @@ class HFViT(TimmViT):
         )
 
 
+def _without_qkv(weights: Weights) -> Weights:
+    """Return weights without q, k and v, of which no setting is read: joined, they take memory."""
+    state = {key: value for key, value in weights.state.items() if not _QKV.search(_timm_key(key))}
+    return weights._replace(state=state)
+
+
 def _config(weights: Weights) -> dict[str, Any]:
     config: dict[str, Any] = weights.facts.get("config", {})
     return config
@@ -229,7 +238,7 @@ def _add_missing_biases(tensors: dict[str, Tensor]) -> None:
     Raises:
         ConfigError: some blocks have them and others do not.
     """
-    layers = [key for key in tensors if re.search(r"\.attn\.[qkv]\.weight$", key)]
+    layers = [key for key in tensors if _QKV.search(key) and key.endswith(".weight")]
     biases = {key.replace(".weight", ".bias"): key for key in layers}
     missing = sorted(biases.keys() - tensors.keys())
     if not missing:

@@ -4,7 +4,8 @@ from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.interop.audiomae import signs_of_audiomae, sines_of
 from melpatch.interop.base import Axes, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT, has_one_colour, patch_positions
+from melpatch.interop.timm_positions import State, patch_positions
+from melpatch.interop.timm_vit import TimmViT, has_one_colour
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
 

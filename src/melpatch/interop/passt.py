@@ -7,7 +7,8 @@ from melpatch.audio import front_ends
 from melpatch.audio.logmel import LogMel
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Published, Reading
-from melpatch.interop.timm_vit import State, TimmViT
+from melpatch.interop.timm_positions import State
+from melpatch.interop.timm_vit import TimmViT
 from melpatch.nn.position_tables import Geometry
 from melpatch.weight_files import Weights
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,9 +11,18 @@ from melpatch.audio.logmel import LogMel
 from melpatch.encoders.vit import SIZES, Positions, ViT
 from melpatch.errors import ConfigError
 from melpatch.interop.base import Axes, Converted, Published, Reading, WeightFormat, left_out
-from melpatch.nn.position_tables import Geometry, Half, fixed_half, frequency_major
-from melpatch.nn.positions import Resize, resize
+from melpatch.interop.timm_positions import (
+    State,
+    class_token_names,
+    convert_positions,
+    geometry_of,
+    patch_positions,
+    table_of,
+)
+from melpatch.nn.position_tables import Geometry, Half, fixed_half
+from melpatch.nn.positions import Resize
 from melpatch.nn.transformer import NORM_EPS, Norm
+from melpatch.rng import seeded
 from melpatch.weight_files import Weights
 
 _PLAIN = re.compile(r"(blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])|norm)\.(weight|bias)$")
@@ -29,7 +37,6 @@ _POSITIONS: dict[Half | None, Positions] = {
     "row": "sincos",
     None: "learned",
 }
-State = Mapping[str, Tensor]
 
 
 class TimmViT(WeightFormat):
@@ -133,7 +140,7 @@ class TimmViT(WeightFormat):
             "num_heads": self.num_heads(weights, width, reading),
             "mlp_ratio": len(state["blocks.0.mlp.fc1.bias"]) / width,
             "patch": _patch(state, geometry),
-            "cls_tokens": len(_class_token_names(state)),
+            "cls_tokens": len(class_token_names(state)),
             "norm": self.norm,
             "norm_eps": self.norm_eps(weights),
         }
@@ -142,7 +149,7 @@ class TimmViT(WeightFormat):
         if geometry is not None and geometry.stride is not None:
             settings |= {"stride": geometry.stride, "partial": self.partial}
             settings["columns"] = geometry.columns
-        table = _table(state, geometry)
+        table = table_of(state, geometry)
         if geometry is not None and table is not None:
             # Fixed positions fit any length; the class token's, if it has one, is added to it.
             first = fixed_half(table, geometry, settings["patch"])
@@ -156,13 +163,13 @@ class TimmViT(WeightFormat):
         _check_blocks(state, encoder, self.norm)
         geometry = self.geometry(weights, state, reading)
         if geometry is None and "pos_embed" in state:
-            geometry = _geometry_of(encoder, state, reading)
-        table = _table(state, geometry)
+            geometry = geometry_of(encoder, state, reading)
+        table = table_of(state, geometry)
         parts = (
             _convert_blocks(state),
             _convert_projection(state, encoder, reading, geometry),
             _convert_class_tokens(state, encoder),
-            _convert_positions(geometry, table, encoder, reading.how or self.resizing),
+            convert_positions(geometry, table, encoder, reading.how or self.resizing),
             _kept_parts(state, encoder),
             _compared_epsilon(self.norm_eps(weights), encoder),
         )
@@ -180,13 +187,6 @@ def has_one_colour(weights: Weights) -> bool:
     kernel = weights.state.get("patch_embed.proj.weight")
     named = "blocks.0.attn.qkv.weight" in weights.state
     return named and kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 1
-
-
-def patch_positions(state: State) -> Tensor | None:
-    """Return the positions of the patches (token, dim), without those of the class tokens."""
-    if "pos_embed" not in state:
-        return None
-    return state["pos_embed"][0, len(_class_token_names(state)) :]
 
 
 def depth_of(state: State) -> int:
@@ -244,34 +244,6 @@ def _convert_blocks(state: State) -> Converted:
     return Converted(blocks, [])
 
 
-def _geometry_of(encoder: ViT, state: State, reading: Reading) -> Geometry | None:
-    """Return the encoder's own geometry, if the table has exactly as many positions.
-
-    Raises:
-        ConfigError: the encoder has learned positions, but not of this number.
-    """
-    grid = encoder.grid
-    patches = patch_positions(state)
-    count = 0 if patches is None else len(patches)
-    columns = count // grid.rows
-    if encoder.position_table is None:
-        fits = count % grid.rows == 0
-    else:
-        columns = encoder.config.columns
-        fits = count == grid.rows * columns
-    if fits:
-        axes = reading.axes == "frame_mel"
-        return Geometry(grid.rows, columns, grid.stride, grid.n_mels, axes)
-    if encoder.position_table is None:
-        return None
-    raise ConfigError(
-        f"pos_embed has {count} positions of unknown geometry, but the encoder has {grid.rows} x "
-        f"{columns}; give the geometry that the weights were trained with (--front-end.n-mels, "
-        "--encoder.stride, --front-end.target-frames), or --encoder.positions sincos to leave them "
-        "out"
-    )
-
-
 def _convert_projection(
     state: State, encoder: ViT, reading: Reading, geometry: Geometry | None
 ) -> Converted:
@@ -304,14 +276,10 @@ def _convert_projection(
     return Converted(projection, notes)
 
 
-def _class_token_names(state: State) -> list[str]:
-    return [name for name in ("cls_token", "dist_token") if name in state]
-
-
 def _convert_class_tokens(state: State, encoder: ViT) -> Converted:
     """Return the class tokens and their positions, for as many tokens as the encoder has."""
     count = encoder.config.cls_tokens
-    names = _class_token_names(state)
+    names = class_token_names(state)
     if not count:
         return Converted({}, [])
     if not names:
@@ -331,40 +299,6 @@ def _convert_class_tokens(state: State, encoder: ViT) -> Converted:
     return Converted({"cls_token": tokens, "cls_position": positions}, notes)
 
 
-def _table(state: State, geometry: Geometry | None) -> Tensor | None:
-    """Return the positions of the patches, frequency-major; None if none can be used."""
-    values = patch_positions(state)
-    if values is None or geometry is None:
-        return None
-    return frequency_major(values, geometry)
-
-
-def _convert_positions(
-    geometry: Geometry | None, table: Tensor | None, encoder: ViT, how: Resize
-) -> Converted:
-    """Return the position table resized to the encoder's grid; nothing if its own is fixed.
-
-    Raises:
-        ConfigError: the encoder needs positions, and there are none.
-    """
-    if encoder.position_table is None:
-        if geometry is not None and table is not None and _is_own(table, geometry, encoder):
-            return Converted({}, [])
-        note = (
-            "its positions are left out for the fixed ones of the encoder "
-            "(--encoder.positions learned takes them)"
-        )
-        return Converted({}, [note])
-    if geometry is None or table is None:
-        raise ConfigError("holds no positions; use --encoder.positions sincos")
-    old = (geometry.rows, geometry.columns)
-    new = (encoder.grid.rows, encoder.config.columns)
-    notes = []
-    if old != new:
-        notes.append(f"positions {old[0]} x {old[1]} fitted to {new[0]} x {new[1]} ({how})")
-    return Converted({"position_table": resize(table, old, new, how)}, notes)
-
-
 def _compared_epsilon(published: float, encoder: ViT) -> Converted:
     """Return a note if the encoder's LayerNorms have another epsilon than the weights'."""
     own = encoder.config.norm_eps
@@ -373,13 +307,6 @@ def _compared_epsilon(published: float, encoder: ViT) -> Converted:
     flag = f"--encoder.norm-eps {published:g}"
     note = f"LayerNorm epsilon {own:g} instead of the weights' {published:g} ({flag} takes it)"
     return Converted({}, [note])
-
-
-def _is_own(table: Tensor, geometry: Geometry, encoder: ViT) -> bool:
-    """Return whether a table holds the encoder's fixed positions, up to rounding."""
-    if geometry.rows != encoder.grid.rows:
-        return False
-    return torch.allclose(table.float(), encoder.positions(geometry.columns), atol=1e-4)
 
 
 def _kept_parts(state: State, encoder: ViT) -> Converted:
@@ -394,6 +321,13 @@ def _kept_parts(state: State, encoder: ViT) -> Converted:
 
 
 def _own_state(encoder: ViT, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the encoder's own tensors whose names start with one of the prefixes."""
+    """Return the encoder's own tensors whose names start with one of the prefixes.
+
+    Of an encoder that was built without weights they are those of another one of its settings.
+    """
     state: dict[str, Tensor] = encoder.state_dict()
-    return {name: value for name, value in state.items() if name.startswith(prefixes)}
+    own = {name: value for name, value in state.items() if name.startswith(prefixes)}
+    if not any(value.is_meta for value in own.values()):
+        return own
+    with seeded(0, "weights"):
+        return _own_state(ViT(encoder.config, encoder.grid.n_mels), prefixes)

@@ -26,7 +26,7 @@ from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
 from melpatch.objectives.encoder_only import EncoderOnly
 from melpatch.opening import read_json, reading
-from melpatch.training.config import RunConfig, TrainConfig, build
+from melpatch.training.config import RunConfig, TrainConfig, build_unfilled
 
 SOURCE = "source.json"
 """The file of an imported run that says where its weights come from."""
@@ -143,7 +143,7 @@ def _encoder(foreign: Foreign, given: Given) -> ForeignModel:
         )
     config, notes = _settings(foreign, EncoderOnly.Config())
     with foreign.named():
-        objective = build(config)
+        objective = build_unfilled(config)
     notes += foreign.fill(objective.encoder)
     return ForeignModel(config, objective, _about(foreign, ("an encoder for embeddings", *notes)))
 
@@ -162,7 +162,7 @@ def _classifier(foreign: Foreign, head: Head, given: Given) -> ForeignModel:
     )
     config, notes = _settings(foreign, settings, labels, head.seconds)
     with foreign.named():
-        objective = build(config)
+        objective = build_unfilled(config)
     assert isinstance(objective, Classify)
     notes += foreign.fill(objective.encoder, state)
     _fill_head(foreign, head, state, objective)
