@@ -13,6 +13,7 @@ from melpatch.config import from_toml, to_toml
 from melpatch.encoders.base import Encoder, EncoderConfig, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.masking import Subset
+from melpatch.nn.pooling import Pooling, pool, pooled_dim
 
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch": (8, 8)}
 NARROW = {
@@ -133,6 +134,25 @@ def test_a_clip_alone_is_the_clip_beside_a_longer_one(variant):
                 layer[clip, count:][valid[clip]], own_layer[0, count:], atol=1e-5, rtol=0
             )
             torch.testing.assert_close(layer[clip, :count], own_layer[0, :count], atol=1e-5, rtol=0)
+
+
+@every(VARIANTS)
+@torch.inference_mode()
+def test_statistics_of_the_input_stand_beside_its_tokens(variant):
+    encoder = build(variant)
+    spectrogram, frames = unequal_clips()
+    valid = encoder.grid.valid(frames, encoder.grid.columns(spectrogram.shape[2]))
+    pooling = Pooling.parse("rows+mean+std+input")
+    encoded = encoder.encode(spectrogram, valid, with_input=True)
+    patches, cls = encoded.pooled_tokens(pooling)
+    assert patches.shape[2] == encoder.pooled_channels(pooling)
+    assert torch.equal(patches[..., : encoder.embed_dim], encoded.patches)
+    assert torch.equal(patches[..., encoder.embed_dim :], encoder.grid.statistics(spectrogram))
+    vectors = pool(patches, cls, valid, encoder.grid.rows, pooling)
+    assert vectors.shape[1] == pooled_dim(patches.shape[2], encoder.grid.rows, pooling)
+    for clip, own in enumerate(frames.tolist()):
+        alone = encoder.grid.statistics(spectrogram[clip : clip + 1, :, :own])[0]
+        torch.testing.assert_close(patches[clip, valid[clip], encoder.embed_dim :], alone)
 
 
 @every(VARIANTS)

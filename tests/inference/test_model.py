@@ -224,6 +224,22 @@ def test_a_long_recording_is_pooled_as_if_its_columns_had_been_there_at_once(poo
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+def test_a_vector_may_hold_the_statistics_of_the_spectrogram():
+    sound = samples(2.5)
+    found = MODEL.embed(sound, RATE, pooling="rows+mean+std+input").reshape(2, 2, -1)
+    tokens = MODEL.embed(sound, RATE, pooling="rows+mean+std").reshape(2, 2, -1)
+    dim = tokens.shape[2]
+    np.testing.assert_allclose(found[..., :dim], tokens, atol=1e-6)
+    grid = MODEL.objective.encoder.grid
+    parts = [
+        grid.statistics(MODEL.objective.features(batch_of(one)).spectrogram)[0]
+        for _, one in windows(sound, 1.0, 1.0)
+    ]
+    columns = torch.cat([part.unflatten(0, (2, -1)) for part in parts], dim=1)
+    expected = torch.stack([columns.mean(dim=1), columns.std(dim=1, correction=0)])
+    np.testing.assert_allclose(found[..., dim:], expected, atol=2e-6)
+
+
 def test_pooling_and_layer_choose_what_is_averaged():
     sound = samples(1.0)
     encoder = MODEL.objective.encoder

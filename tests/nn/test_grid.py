@@ -68,6 +68,22 @@ def noise(*shape):
 
 @settings(max_examples=60, deadline=None)
 @given(grids())
+def test_statistics_are_those_of_each_mel_bin_of_a_patch(drawn):
+    grid, frames = drawn
+    spectrogram = torch.randn(2, grid.n_mels, frames, dtype=torch.float64)
+    found = grid.statistics(spectrogram)
+    height, width = grid.patch
+    expected = torch.zeros_like(found)
+    for token, pixels in enumerate(slow_split(grid, spectrogram).unbind(dim=1)):
+        for mel in range(height):
+            own = pixels[:, mel * width : (mel + 1) * width]
+            expected[:, token, mel] = own.mean(dim=1)
+            expected[:, token, height + mel] = own.std(dim=1, correction=0)
+    assert found.shape == (2, grid.count(frames), 2 * height)
+    torch.testing.assert_close(found, expected)
+
+
+@given(grids())
 def test_counts_equal_a_walk_along_the_axes(case):
     grid, frames = case
     assert grid.rows == len(slow_starts(grid.n_mels, grid.patch[0], grid.stride[0], grid.partial))

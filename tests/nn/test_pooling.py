@@ -6,7 +6,14 @@ from poolings import slow_pool
 
 from melpatch.errors import ConfigError
 from melpatch.nn.grid import PatchGrid
-from melpatch.nn.pooling import Pooler, Pooling, pool, pooled_dim, segment_bounds
+from melpatch.nn.pooling import (
+    Pooler,
+    Pooling,
+    pool,
+    pooled_dim,
+    require_final_tokens,
+    segment_bounds,
+)
 from melpatch.nn.summaries import join_all, summarise
 
 SPELLINGS = (
@@ -155,6 +162,8 @@ def test_padding_does_not_raise_a_negative_maximum():
         ("std+layer-mean=all", "std+layer-mean=all"),
         ("normed-layers=all+cls", "cls+normed-layers=all"),
         ("segments=1", "mean"),
+        ("input", "mean+input"),
+        ("layers=all+input+rows", "rows+mean+input+layers=all"),
     ],
 )
 def test_a_pooling_has_one_spelling(text, same):
@@ -195,6 +204,8 @@ def test_tokens_of_several_layers_are_wider(text, dim):
         "layers=1,1",
         "layers=1+layer-mean=2",
         "layers=1+normed-layers=2",
+        "cls+input",
+        "input=2",
         "rows=2",
         "segments",
         3,
@@ -213,3 +224,10 @@ def test_a_pooling_of_what_an_encoder_lacks_is_refused():
     with pytest.raises(ConfigError, match="layers from 1 to 4"):
         Pooling.parse("layers=5").require(4, 0)
     Pooling.parse("layers=4").require(4, 0)
+
+
+@pytest.mark.parametrize("how", ["layers=1", "mean+input"])
+def test_training_keeps_final_tokens_alone(how):
+    with pytest.raises(ConfigError, match="allowed: no layers and no input"):
+        require_final_tokens(how)
+    require_final_tokens("rows+mean+cls")

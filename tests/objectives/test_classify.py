@@ -331,6 +331,29 @@ def test_patches_may_be_left_out_of_a_mixture():
     assert float(objective(data, 0).loss) == pytest.approx(float(plain(data, 0).loss), abs=1e-12)
 
 
+def test_a_head_may_hear_the_statistics_of_the_input():
+    """Patches that are left out take their statistics with them; what is left trains the encoder."""
+    pooling = "rows+mean+std+input"
+    objective, data = classifier(pooling=pooling, patch_out=0.4).train(), batch()
+    whole = classifier(pooling=pooling).eval()
+    whole.load_state_dict(objective.state_dict())
+    loss = objective(data, 0).loss
+    loss.backward()
+    assert objective.encoder.projection.weight.grad.any()
+    channels = objective.encoder.pooled_channels(objective.pooling)
+    assert channels == objective.encoder.embed_dim + 2 * objective.encoder.grid.patch[0]
+    assert objective.vector_dim == 2 * objective.encoder.grid.rows * channels
+    assert objective.eval()(data, 0).loss == whole(data, 0).loss != loss
+
+
+@pytest.mark.parametrize(
+    "settings", [{"layers": "mix"}, {"head": "attentive", "attentive_heads": 1}]
+)
+def test_the_input_is_refused_where_no_pooled_tokens_are_heard(settings):
+    with pytest.raises(ConfigError, match=r"pooling = 'mean\+input'; allowed: no .*input, since"):
+        Classify.Config(pooling="mean+input", **settings)
+
+
 def test_blocks_of_different_widths_are_not_mixed():
     config = RunConfig(
         labels=LABELS, encoder=CNN14.Config(width=1), objective=Classify.Config(layers="mix")

@@ -70,7 +70,9 @@ def test_a_classifier_gives_its_probabilities_and_vectors(config, tmp_path):
         )
 
 
-@pytest.mark.parametrize("pooling", [None, "mean+max", "segments=2", "layers=1,2"])
+@pytest.mark.parametrize(
+    "pooling", [None, "mean+max", "segments=2", "layers=1,2", "rows+std+input"]
+)
 def test_an_encoder_gives_its_vectors(pooling, tmp_path):
     write_run(tmp_path, settings())
     source, waveform = network(tmp_path, pooling)

@@ -38,15 +38,30 @@ class Encoded(NamedTuple):
     """Output of every layer before the final norm (after it, if so asked), special tokens first;
     empty unless asked for.
     Only a :class:`TokenEncoder` promises ``dim`` channels in each."""
+    input: Float[Tensor, "clip token _"] | None = None
+    """Statistics of each patch, see :meth:`melpatch.nn.grid.PatchGrid.statistics`; None unless asked
+    for."""
 
     def pooled_tokens(
         self, pooling: Pooling
     ) -> tuple[Float[Tensor, "clip token _"], Float[Tensor, "clip cls _"]]:
-        """Return the patch and class tokens that a pooling takes, of the final norm or of layers.
+        """Return the patch and class tokens that a pooling takes.
+
+        They are those of the final norm or of layers; patches may have their statistics beside them.
 
         Raises:
             ConfigError: layers of different width were to be averaged.
         """
+        patches, cls = self._tokens_of_layers(pooling)
+        if pooling.takes_input:
+            assert self.input is not None
+            patches = torch.cat([patches, self.input], dim=2)
+            cls = patches[:, :0]  # such a pooling takes no class tokens, which have no patch
+        return patches, cls
+
+    def _tokens_of_layers(
+        self, pooling: Pooling
+    ) -> tuple[Float[Tensor, "clip token _"], Float[Tensor, "clip cls _"]]:
         if not pooling.layers:
             return self.patches, self.cls
         chosen = self.layers
@@ -146,6 +161,11 @@ class Encoder(nn.Module, ABC):
         """Raise ConfigError unless this encoder has the layers and tokens of a pooling."""
         pooling.require(self.num_layers, self.num_cls_tokens)
 
+    def pooled_channels(self, pooling: Pooling) -> int:
+        """Return the channels of the patch tokens that a pooling takes."""
+        beside = 2 * self.grid.patch[0] if pooling.takes_input else 0
+        return pooling.token_dim(self.embed_dim, self.num_layers) + beside
+
     def final_layers(self) -> Sequence[nn.Module]:
         """Return what follows the last layer, such as a norm; nothing by default."""
         return ()
@@ -212,6 +232,20 @@ class Encoder(nn.Module, ABC):
             layers: whether to return the output of every layer too; "normed" for what the final
                 norm makes of each, where it follows the last layer.
         """
+
+    def encode(
+        self,
+        spectrogram: Float[Tensor, "clip mel frame"],
+        valid: Bool[Tensor, "clip token"] | None = None,
+        layers: LayerOutputs = False,
+        *,
+        with_input: bool = False,
+    ) -> Encoded:
+        """Encode whole spectrograms, see :meth:`forward`, with the statistics of each patch if asked."""
+        encoded: Encoded = self(spectrogram, valid, layers=layers)
+        if not with_input:
+            return encoded
+        return encoded._replace(input=self.grid.statistics(spectrogram))
 
     @classmethod
     def resolve(cls, config: Any, size: str | None) -> Any:

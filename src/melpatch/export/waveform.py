@@ -161,9 +161,11 @@ class Waveform(nn.Module):
         spectrogram = self.encoder.normalise(self.front_end(wave), None)
         if self.classifier is not None:
             return self._classified(self.classifier, Features(spectrogram, None))
-        encoded = self.encoder(spectrogram, None, layers=self.pooling.layer_outputs)
-        patches, cls = encoded.pooled_tokens(self.pooling)
-        return (pool(patches, cls, None, self.encoder.grid.rows, self.pooling),)
+        how = self.pooling
+        encoded = self.encoder.encode(
+            spectrogram, None, how.layer_outputs, with_input=how.takes_input
+        )
+        return (pool(*encoded.pooled_tokens(how), None, self.encoder.grid.rows, how),)
 
     def _classified(self, classifier: Classify, features: Features) -> tuple[Tensor, Tensor]:
         logits, vectors = classifier.logits_and_vectors(features)

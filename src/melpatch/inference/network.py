@@ -245,7 +245,9 @@ class Network:
         features = self.objective.features(batch.to(self.device))
         encoder = self.objective.export_encoder()
         with self._autocast():
-            encoded = encoder(features.spectrogram, features.valid, layers=pooling.layer_outputs)
+            encoded = encoder.encode(
+                *features, pooling.layer_outputs, with_input=pooling.takes_input
+            )
         return *encoded.pooled_tokens(pooling), features.valid
 
     def _autocast(self) -> torch.autocast:

@@ -132,6 +132,19 @@ class PatchGrid:
         patches = rows.unfold(2, self.patch[1], self.stride[1])
         return patches.flatten(3).flatten(1, 2)
 
+    def statistics(
+        self, spectrogram: Float[Tensor, "clip mel frame"]
+    ) -> Float[Tensor, "clip token _"]:
+        """Return mean and deviation over time of each mel bin of a patch, the means first.
+
+        Completed patches count with the zeros that complete them, as an encoder sees them.
+        """
+        patches = self.split(spectrogram)
+        pixels = patches.view(*patches.shape[:2], *self.patch)
+        mean = pixels.mean(dim=3)
+        deviation = (pixels - mean[..., None]).square().mean(dim=3).sqrt()
+        return torch.cat([mean, deviation], dim=2)
+
     def join(
         self, patches: Float[Tensor, "clip token pixel"], frames: int
     ) -> Float[Tensor, "clip mel frame"]:

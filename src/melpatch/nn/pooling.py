@@ -11,6 +11,8 @@ A pooling is spelled as parts joined by ``+``, in any order:
 - ``layers=4,8,12`` takes the outputs of these layers side by side, counted from 1, before the final
   norm; ``normed-layers=4,8,12`` passes each through the final norm; ``layer-mean=4,8,12`` takes
   their average. ``all`` stands for all layers.
+- ``input`` puts beside each token what it was made of: mean and deviation over time of every mel bin
+  of its patch, so that a vector never holds less than statistics of the spectrogram.
 
 ``frequency`` is another name for ``rows+mean``.
 """
@@ -35,7 +37,7 @@ ALL_LAYERS = (0,)
 """The layers of a pooling that takes all of an encoder's, which are counted from 1."""
 
 _SPELLING = (
-    "mean, std, delta, max, cls, rows (or frequency), segments=N, layers=A,B, normed-layers=A,B and "
+    "mean, std, delta, max, cls, rows (or frequency), input, segments=N, layers=A,B, normed-layers=A,B and "
     "layer-mean=A,B, "
     "joined by + as in 'rows+mean+std'"
 )
@@ -71,6 +73,9 @@ class Pooling:
     """Whether these layers are averaged instead of put side by side."""
     normed: bool = False
     """Whether these layers pass through the encoder's final norm, where it has one."""
+    takes_input: bool = False
+    """Whether the statistics of its patch stand beside each token, see
+    :meth:`melpatch.nn.grid.PatchGrid.statistics`."""
 
     @classmethod
     def parse(cls, text: Any) -> "Pooling":
@@ -101,7 +106,7 @@ class Pooling:
         check(fits, "pooling", str(self), allowed)
 
     def token_dim(self, embed_dim: int, num_layers: int) -> int:
-        """Return the channels of the tokens that are pooled.
+        """Return the channels of the tokens that are pooled, without those of the input.
 
         Args:
             embed_dim: channels of a token, the same in all layers.
@@ -121,6 +126,8 @@ class Pooling:
         parts.extend(self.statistics)
         if self.takes_cls:
             parts.append("cls")
+        if self.takes_input:
+            parts.append("input")
         if self.segments > 1:
             parts.append(f"segments={self.segments}")
         if self.layers:
@@ -276,9 +283,10 @@ def segment_bounds(steps: int, segments: int) -> list[tuple[int, int]]:
 
 
 def require_final_tokens(how: str | Pooling) -> None:
-    """Raise a ConfigError if a pooling takes outputs of layers, which training does not keep."""
-    fits = not as_pooling(how).layers
-    check(fits, "pooling", str(how), "no layers, which training does not keep")
+    """Raise a ConfigError if a pooling takes more than final tokens, which training does not keep."""
+    pooling = as_pooling(how)
+    fits = not pooling.layers and not pooling.takes_input
+    check(fits, "pooling", str(how), "no layers and no input, which training does not keep")
 
 
 def as_pooling(how: str | Pooling) -> Pooling:
@@ -330,7 +338,7 @@ def _parse(text: str) -> Pooling:
     settings: dict[str, str] = {}
     for part in text.split("+"):
         name, equals, value = part.partition("=")
-        allowed = (*STATISTICS, "cls", "rows", "frequency")
+        allowed = (*STATISTICS, "cls", "rows", "frequency", "input")
         if equals:
             allowed = ("segments", *_LAYERS)
         check(name in allowed, "pooling", text, _SPELLING)
@@ -347,6 +355,10 @@ def _parse(text: str) -> Pooling:
     rows = "rows" in names
     statistics = tuple(name for name in STATISTICS if name in names)
     takes_cls = "cls" in names
+    takes_input = "input" in names
+    check(
+        not (takes_cls and takes_input), "pooling", text, "cls or input: a class token has no patch"
+    )
     if not statistics and (rows or "segments" in settings or not takes_cls):
         statistics = ("mean",)
     return Pooling(
@@ -357,6 +369,7 @@ def _parse(text: str) -> Pooling:
         layers=_layers(text, chosen[0]) if chosen else (),
         average_layers="layer-mean" in settings,
         normed="normed-layers" in settings,
+        takes_input=takes_input,
     )
 
 

@@ -98,8 +98,9 @@ class Classify(Objective):
         def __post_init__(self) -> None:
             """Check the ranges."""
             pooling = Pooling.parse(self.pooling)
-            fits = self.layers == "last" or not pooling.layers
-            check(fits, "pooling", self.pooling, "no layers, since layers = 'mix' takes them all")
+            fits = self.layers == "last" or not (pooling.layers or pooling.takes_input)
+            allowed = "no layers and no input, since layers = 'mix' takes all layers"
+            check(fits, "pooling", self.pooling, allowed)
             check(self.projection >= 0, "projection", self.projection, "0 for none, or a width")
             check(
                 0 <= self.label_smoothing < 1,
@@ -111,10 +112,10 @@ class Classify(Objective):
             for name in ("attentive_heads", "prototypes"):
                 check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
             check(self.head_norm_eps > 0, "head_norm_eps", self.head_norm_eps, "above 0")
-            fits = self.head not in ("attentive", "prototype") or not self.projection
-            check(
-                fits, "projection", self.projection, f"0, since head = {self.head} takes all tokens"
-            )
+            if self.head in ("attentive", "prototype"):
+                why = f"since head = {self.head} takes all tokens"
+                check(not self.projection, "projection", self.projection, f"0, {why}")
+                check(not pooling.takes_input, "pooling", self.pooling, f"no input, {why}")
             fits = self.recordings == "windows" or (self.layers == "last" and not self.projection)
             allowed = "windows where layers are mixed or tokens projected"
             check(fits, "recordings", self.recordings, allowed)
@@ -164,7 +165,7 @@ class Classify(Objective):
         fits = not self.pooling.layers or isinstance(encoder, TokenEncoder)
         allowed = "no layers, since the layers of this encoder differ in width"
         check(fits, "objective.pooling", config.pooling, allowed)
-        token_dim = self.pooling.token_dim(encoder.embed_dim, encoder.num_layers)
+        token_dim = encoder.pooled_channels(self.pooling)
         pooled = pooled_dim(config.projection or token_dim, encoder.grid.rows, self.pooling)
         self.vector_dim = pooled
         self.projection = None
@@ -258,8 +259,7 @@ class Classify(Objective):
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
         """Return float32 logits, before softmax or sigmoid."""
-        encoded = self.encoder(features.spectrogram, features.valid, layers=self.takes_layers)
-        return self.logits_of(encoded, features.valid)
+        return self.logits_of(self._encoded(features), features.valid)
 
     def logits_of(
         self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None
@@ -282,17 +282,22 @@ class Classify(Objective):
         columns = self.encoder.grid.columns(spectrogram.shape[2])
         split = self.patch_out(keys, columns, valid, seed=self.seed, step=step, purpose="patch-out")
         visible = split.visible
-        attended = None
-        if valid is not None:
-            attended = visible.valid
+        attended = None if valid is None else visible.valid
         tokens = self.encoder.tokens(spectrogram)
         encoded = self.encoder.encode_subset(tokens, visible, attended, self.takes_layers)
+        if self.pooling.takes_input:
+            beside = visible.gather(self.encoder.grid.statistics(spectrogram))
+            encoded = encoded._replace(input=beside)
         encoded = self._to_pool(encoded)
-        # Pooling by frequency needs the whole grid: tokens return to their places, the rest is 0
-        # and not pooled.
+        # Pooling by frequency needs the whole grid: the rest of it is 0, and not pooled.
         empty = encoded.patches.new_zeros(*tokens.shape[:2], encoded.patches.shape[2])
         whole = encoded._replace(patches=visible.scatter(encoded.patches, empty))
         return self._scores(whole, visible.as_mask(tokens.shape[1]))
+
+    def _encoded(self, features: Features) -> Encoded:
+        """Return clips encoded with all that is pooled."""
+        with_input = self.pooling.takes_input
+        return self.encoder.encode(*features, self.takes_layers, with_input=with_input)
 
     def _to_pool(self, encoded: Encoded) -> Encoded:
         """Return the tokens that are pooled: mixed and projected, as the settings say."""
@@ -359,8 +364,7 @@ class Classify(Objective):
         self, features: Features
     ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip dim"]]:
         """Return logits, and the pooled vectors, from which a head that takes no tokens tells the labels."""
-        encoded = self.encoder(features.spectrogram, features.valid, layers=self.takes_layers)
-        tokens = self._to_pool(encoded)
+        tokens = self._to_pool(self._encoded(features))
         return self._scores(tokens, features.valid), self._pooled(tokens, features.valid)
 
     def token_summaries(self, batch: Batch) -> Float[Tensor, "clip summary"]:

@@ -123,6 +123,8 @@ class Distill(Objective):
                 spelled = getattr(self, name)
                 fits = spelled is None or not Pooling.parse(spelled).layers
                 check(fits, name, spelled, "no layers; see --objective.layers")
+            fits = not Pooling.parse(self.pooling).takes_input
+            check(fits, "pooling", self.pooling, "no input, which no student has to learn")
 
     def __init__(
         self,
@@ -368,12 +370,13 @@ class Distill(Objective):
 
 def _like(front_end: LogMel, encoder: Encoder, pooling: str | None) -> TeacherConfig:
     """Return the settings of a teacher like the student, which is at random weights."""
+    how = Pooling.parse(pooling or "mean")
     return TeacherConfig(
         front_end=front_end.config,
         encoder=encoder.config,
         objective=registry.find("objectives", "encoder_only").Config(),
         longest=float("inf"),
-        vector_dim=pooled_dim(encoder.embed_dim, encoder.grid.rows, pooling or "mean"),
+        vector_dim=pooled_dim(encoder.pooled_channels(how), encoder.grid.rows, how),
         token_dim=encoder.embed_dim,
         layer_dims=(encoder.embed_dim,) * encoder.num_layers,
     )

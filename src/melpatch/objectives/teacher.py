@@ -137,7 +137,10 @@ class Teacher:
         outputs = bool(layers) or wanted.layer_outputs
         if classifier is not None and classifier.takes_layers:
             outputs = classifier.takes_layers
-        encoded = self.encoder(spectrogram, valid, layers=outputs)
+        with_input = wanted.takes_input or (
+            classifier is not None and classifier.pooling.takes_input
+        )
+        encoded = self.encoder.encode(spectrogram, valid, outputs, with_input=with_input)
         logits = None
         if classifier is not None:
             logits = classifier.logits_of(encoded, valid)
