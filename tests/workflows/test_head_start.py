@@ -21,7 +21,7 @@ from melpatch.workflows.finetune import FinetuneConfig, finetune_defaults
 from melpatch.workflows.head_start import describe_few_labels, starts_from_probe
 from melpatch.workflows.initialize import SCRATCH
 
-PROBE_POOLING = "rows+mean+std+delta"
+PROBE_POOLING = "rows+mean+std+delta+input"
 
 
 @pytest.fixture(scope="module")

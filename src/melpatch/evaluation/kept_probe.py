@@ -24,7 +24,7 @@ from melpatch.evaluation.probe import KeptProbe, LinearProbe, ProbeInputs, probe
 from melpatch.evaluation.protocol import Protocol
 from melpatch.inference.calibration import Calibration
 from melpatch.inference.fitted import FITTED
-from melpatch.nn.pooling import DEFAULT_POOLING
+from melpatch.nn.pooling import TOKEN_POOLING
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import RunConfig, build
 from melpatch.training.run import Run
@@ -91,7 +91,7 @@ def fit_probe(
     assert val is not None
     head, _ = probe.fit(train, val, multi_label=multi_label, seed=seed)
     state = {name: value.cpu() for name, value in head.state_dict().items()}
-    settings = {**probe.classifier_settings(), "pooling": DEFAULT_POOLING}
+    settings = {**probe.classifier_settings(), "pooling": TOKEN_POOLING}
     # A partial, since rank 0 sends what it has fitted to the others.
     predict = partial(probe.probabilities, head, multi_label=multi_label)
     return FittedProbe(settings, state, multi_label, predict)

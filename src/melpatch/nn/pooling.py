@@ -30,7 +30,9 @@ from melpatch.config import check
 from melpatch.nn.masked import at_least_float32
 from melpatch.nn.summaries import STATISTICS, Statistic, fields_of, statistic, summarise
 
-DEFAULT_POOLING = "rows+mean+std+delta"
+TOKEN_POOLING = "rows+mean+std+delta"
+"""The pooling of what is trained, unless another is asked for."""
+DEFAULT_POOLING = f"{TOKEN_POOLING}+input"
 """The pooling of embeddings and probes, unless another is asked for."""
 
 ALL_LAYERS = (0,)

@@ -10,8 +10,9 @@ The reconstruction keeps what tells one recording from another, voice and channe
 comparison keeps what is common to two views, and so learns from few steps what few labels need.
 
 Source: Mishra et al. 2022, "CAN: A simple, efficient and scalable contrastive masked autoencoder"
-(arXiv 2210.16870), for images. *Differs*: views are spectrograms, compared by the pooling that
-probes take, over what is visible; there is no noise to predict; the two terms are means over clips.
+(arXiv 2210.16870), for images. *Differs*: views are spectrograms, compared by mean, deviation
+and differences over time of what is visible; there is no noise to predict; the two terms are means
+over clips.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ from melpatch.encoders.base import Encoded, TokenEncoder
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masked import masked_mean
 from melpatch.nn.masking import Masking, PatchSplit, join_splits
-from melpatch.nn.pooling import DEFAULT_POOLING, pool
+from melpatch.nn.pooling import TOKEN_POOLING, pool
 from melpatch.nn.transformer import init_xavier
 from melpatch.nn.whole_step import Rows
 from melpatch.objectives.base import Features, ObjectiveOutput, Picture
@@ -67,7 +68,7 @@ class MaskedViews(MaskedContrastive):
         """The network that reconstructs them."""
         contrast: float = 0.1
         """Weight of the comparison beside the reconstruction."""
-        pooling: str = DEFAULT_POOLING
+        pooling: str = TOKEN_POOLING
         """How visible tokens become the vector that is compared, without layers."""
         temperature: float = 0.1
         """Temperature of the cosines."""

@@ -17,8 +17,9 @@ from melpatch.evaluation.probe import ProbeInputs, VectorProbe
 class KNN(VectorProbe):
     """The vote of the most similar training clips."""
 
-    # Version 1 had the mean of each frequency row only, and took vectors as they are.
-    version: ClassVar[int] = 2
+    # Version 1 had the mean of each frequency row only, and took vectors as they are;
+    # version 2 had nothing of the input.
+    version: ClassVar[int] = 3
     selection_rule: ClassVar[str] = "nothing is selected"
 
     k: int = 10

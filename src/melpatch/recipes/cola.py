@@ -5,7 +5,7 @@ from melpatch.audio.logmel import LogMel
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
-from melpatch.nn.pooling import DEFAULT_POOLING
+from melpatch.nn.pooling import TOKEN_POOLING
 from melpatch.objectives.classify import Classify
 from melpatch.objectives.cola import COLA
 from melpatch.training.config import RunConfig, TrainConfig
@@ -22,7 +22,7 @@ def cola(size: str) -> RunConfig:
     return RunConfig(
         front_end=LogMel.Config(scale=1.0),
         encoder=ViT.Config.of_size(size, cls_tokens=0, init="mae"),
-        objective=COLA.Config(pooling=DEFAULT_POOLING),
+        objective=COLA.Config(pooling=TOKEN_POOLING),
         loader=LoaderConfig(batch_size=48, seconds=2.0, bucket_steps=1),
         train=TrainConfig(epochs=20.0, lr=1e-3 if size in ("nano", "mini") else 3e-4),
     )

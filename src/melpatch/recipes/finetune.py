@@ -5,7 +5,7 @@ from dataclasses import replace
 from melpatch.audio.augment import Augment
 from melpatch.data.loader import LoaderConfig
 from melpatch.encoders.vit import ViT
-from melpatch.nn.pooling import DEFAULT_POOLING
+from melpatch.nn.pooling import TOKEN_POOLING
 from melpatch.objectives.classify import Classify
 from melpatch.recipes.maskspec import audiomae, maskspec_32k
 from melpatch.training.config import RunConfig, TrainConfig
@@ -22,7 +22,7 @@ def finetune(size: str) -> RunConfig:
     return RunConfig(
         encoder=ViT.Config.of_size(size),
         objective=Classify.Config(
-            pooling=DEFAULT_POOLING,  # lab/head-start.md
+            pooling=TOKEN_POOLING,  # lab/head-start.md
             label_smoothing=0.1,
             select_by="auto",
             loss_weights="auto",  # lab/uneven-classes.md
