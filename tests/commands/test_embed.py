@@ -27,6 +27,10 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("runs") / "pretrained", settings())
 
 
+COLUMN = 2 * (16 + 2 * 16)
+"""Numbers of a column: two rows of tokens of 16 channels, with mean and deviation of 16 mel bins."""
+
+
 @pytest.fixture
 def folder(tmp_path):
     return write_folder(tmp_path / "sounds", per_class=2)
@@ -37,7 +41,7 @@ def test_one_vector_per_recording_in_order(run, folder, tmp_path):
     with np.load(tmp_path / "out" / "found.npz") as found:
         assert sorted(found) == ["embeddings", "path"]
         assert found["path"].tolist() == sorted(str(path) for path in folder.rglob("*.*"))
-        assert found["embeddings"].shape == (6, 3 * 32)
+        assert found["embeddings"].shape == (6, 3 * COLUMN)
         assert found["embeddings"].dtype == np.float32
         model = load(run)
         for path, vector in zip(found["path"], found["embeddings"], strict=True):
@@ -59,7 +63,7 @@ def test_frames_have_their_times(run, folder, tmp_path):
         assert sorted(found) == ["embeddings", "end", "path", "start"]
         rows = len(found["path"])
         assert (found["embeddings"].shape, found["start"].shape, found["end"].shape) == (
-            (rows, 32),
+            (rows, COLUMN),
             (rows,),
             (rows,),
         )
@@ -141,7 +145,7 @@ def test_csv_and_parquet_say_the_same(run, folder, tmp_path):
             np.array(table["embeddings"], np.float32), found["embeddings"]
         )
         cells = np.array(
-            [[line[f"embeddings_{n}"] for n in range(32)] for line in lines], np.float32
+            [[line[f"embeddings_{n}"] for n in range(COLUMN)] for line in lines], np.float32
         )
         np.testing.assert_array_equal(cells, found["embeddings"])
 

@@ -81,7 +81,8 @@ def test_a_run_teaches_a_smaller_one(sounds, tmp_path):
     kept = load_weights(tmp_path / "student" / FILE)
     assert all(torch.equal(value, theirs[name]) for name, value in kept.items())
     model = package.load(tmp_path / "student")
-    assert model.embed(sounds / "sounds" / "high" / "0.wav").shape == (16 * 2 * 3,)
+    # Two rows of tokens of 16 channels, beside mean and deviation of 16 mel bins each.
+    assert model.embed(sounds / "sounds" / "high" / "0.wav").shape == ((16 + 2 * 16) * 2 * 3,)
 
 
 def test_a_resumed_run_needs_its_folder_only_and_is_the_same(sounds, tmp_path, monkeypatch):
