@@ -3,8 +3,9 @@
     python benchmarks/budget_curve.py RUN ... --data FOLDER [--random-weights] [--floors] [--bf16]
 
 FOLDER holds the corpora of the lab (lab/README.md). Prints a line of JSON per run and corpus: accuracy
-on validation clips of the linear probe and of 1, 5 and 10 clips per class, for the default pooling and
-for means of rows alone; and one line of token statistics per run. Test clips are never read.
+on validation clips of the linear probe and of 1, 5 and 10 clips per class, for rows+mean+std+delta, the
+default until 2026-12-01, and for means of rows alone; and one line of token statistics per run. Test
+clips are never read.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from melpatch.evaluation.linear import fit_linear
 from melpatch.evaluation.spectrogram_statistics import POOLING, SpectrogramStatistics
 from melpatch.inference.model import Model, load
 from melpatch.inference.network import Network
-from melpatch.nn.pooling import DEFAULT_POOLING
+from melpatch.nn.pooling import TOKEN_POOLING
 from melpatch.training.config import build
 from melpatch.training.rank import effective_rank
 
@@ -124,7 +125,7 @@ def lines_of(
             "pooling": pooling,
             **probe_scores(vectors, train, val, slice(width)),
         }
-        if pooling == DEFAULT_POOLING:
+        if pooling == TOKEN_POOLING:
             # Its mean comes first, then deviation and difference.
             means = probe_scores(vectors, train, val, slice(width // 3))
             yield {"corpus": name, "pooling": "rows+mean", **means}
@@ -154,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
             if words.bf16:
                 device = next(model.objective.parameters()).device
                 features.source = Network(model.objective, device, "bf16-mixed")
-            pooling = DEFAULT_POOLING
+            pooling = TOKEN_POOLING
             if words.floors:
                 statistics = SpectrogramStatistics(
                     "log-mel", model.config.front_end, torch.device("cpu")

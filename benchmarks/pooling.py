@@ -34,6 +34,7 @@ POOLINGS = (
     "rows+max",
     "rows+mean+std",
     "rows+mean+std+delta",
+    "rows+mean+std+delta+input",
     "rows+mean+segments=2",
     "rows+mean+std+segments=2",
 )
