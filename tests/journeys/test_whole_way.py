@@ -134,11 +134,12 @@ def predicted_long_recording(run, tmp_path):
 def embedded(run, folder, tmp_path):
     melpatch("embed", run, folder / "low", "--out", tmp_path / "vectors.npz")
     with np.load(tmp_path / "vectors.npz") as found:
-        assert found["embeddings"].shape == (12, 3 * 4 * 96)
+        # Mean, deviation and differences of four rows: a token, and two numbers per mel bin of it.
+        assert found["embeddings"].shape == (12, 3 * 4 * (96 + 2 * 16))
         assert {Path(path).parent.name for path in found["path"]} == {"low"}
     melpatch("embed", run, tmp_path / "long.flac", "--hop", "0.5", "--out", tmp_path / "frames.npz")
     with np.load(tmp_path / "frames.npz") as found:
-        assert found["embeddings"].shape == (18, 4 * 96)
+        assert found["embeddings"].shape == (18, 4 * (96 + 2 * 16))
         assert found["start"].tolist() == [0.5 * number for number in range(18)]
         assert found["end"].tolist() == [0.5 * number + 0.5 for number in range(18)]
 

@@ -38,24 +38,22 @@ class Encoded(NamedTuple):
     """Output of every layer before the final norm (after it, if so asked), special tokens first;
     empty unless asked for.
     Only a :class:`TokenEncoder` promises ``dim`` channels in each."""
-    input: Float[Tensor, "clip token _"] | None = None
-    """Statistics of each patch, see :meth:`melpatch.nn.grid.PatchGrid.statistics`; None unless asked
-    for."""
 
     def pooled_tokens(
-        self, pooling: Pooling
+        self, pooling: Pooling, statistics: Float[Tensor, "clip token _"] | None = None
     ) -> tuple[Float[Tensor, "clip token _"], Float[Tensor, "clip cls _"]]:
         """Return the patch and class tokens that a pooling takes.
 
-        They are those of the final norm or of layers; patches may have their statistics beside them.
+        Args:
+            pooling: how they will be pooled: those of the final norm, or of layers.
+            statistics: what :meth:`Encoder.input_statistics` returned, which stands beside patches.
 
         Raises:
             ConfigError: layers of different width were to be averaged.
         """
         patches, cls = self._tokens_of_layers(pooling)
-        if pooling.takes_input:
-            assert self.input is not None
-            patches = torch.cat([patches, self.input], dim=2)
+        if statistics is not None:
+            patches = torch.cat([patches, statistics], dim=2)
             cls = patches[:, :0]  # such a pooling takes no class tokens, which have no patch
         return patches, cls
 
@@ -233,19 +231,16 @@ class Encoder(nn.Module, ABC):
                 norm makes of each, where it follows the last layer.
         """
 
-    def encode(
-        self,
-        spectrogram: Float[Tensor, "clip mel frame"],
-        valid: Bool[Tensor, "clip token"] | None = None,
-        layers: LayerOutputs = False,
-        *,
-        with_input: bool = False,
-    ) -> Encoded:
-        """Encode whole spectrograms, see :meth:`forward`, with the statistics of each patch if asked."""
-        encoded: Encoded = self(spectrogram, valid, layers=layers)
-        if not with_input:
-            return encoded
-        return encoded._replace(input=self.grid.statistics(spectrogram))
+    def input_statistics(
+        self, spectrogram: Float[Tensor, "clip mel frame"], pooling: Pooling
+    ) -> Float[Tensor, "clip token _"] | None:
+        """Return the statistics of each patch if a pooling takes them, else None.
+
+        Args:
+            spectrogram: see :meth:`forward`.
+            pooling: how the tokens will be pooled.
+        """
+        return self.grid.statistics(spectrogram) if pooling.takes_input else None
 
     @classmethod
     def resolve(cls, config: Any, size: str | None) -> Any:

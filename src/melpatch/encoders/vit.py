@@ -279,7 +279,7 @@ class ViT(TokenEncoder):
         """
         table = self.position_table
         if table is None:
-            return self._fixed_positions(columns)
+            return self.fixed_positions(columns, self.projection.weight.device)
         rows, length = self.grid.rows, self.config.columns
         if self.length_dependent and columns != length:
             return resize(table, (rows, length), (rows, columns), "bicubic")
@@ -290,9 +290,9 @@ class ViT(TokenEncoder):
             )
         return table.view(rows, -1, self.embed_dim)[:, :columns].flatten(0, 1)
 
-    def _fixed_positions(self, columns: int) -> Float[Tensor, "token dim"]:
+    def fixed_positions(self, columns: int, device: torch.device) -> Float[Tensor, "token dim"]:
+        """Return the positions of an encoder that learns none, which hang on no weights."""
         grid = self.grid
-        device = self.projection.weight.device
         # In units of a patch, so that a place keeps its vector when fine-tuning takes another
         # stride.
         step = (grid.stride[0] / grid.patch[0], grid.stride[1] / grid.patch[1])

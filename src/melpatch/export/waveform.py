@@ -162,10 +162,10 @@ class Waveform(nn.Module):
         if self.classifier is not None:
             return self._classified(self.classifier, Features(spectrogram, None))
         how = self.pooling
-        encoded = self.encoder.encode(
-            spectrogram, None, how.layer_outputs, with_input=how.takes_input
-        )
-        return (pool(*encoded.pooled_tokens(how), None, self.encoder.grid.rows, how),)
+        encoded = self.encoder(spectrogram, None, layers=how.layer_outputs)
+        statistics = self.encoder.input_statistics(spectrogram, how)
+        patches, cls = encoded.pooled_tokens(how, statistics)
+        return (pool(patches, cls, None, self.encoder.grid.rows, how),)
 
     def _classified(self, classifier: Classify, features: Features) -> tuple[Tensor, Tensor]:
         logits, vectors = classifier.logits_and_vectors(features)

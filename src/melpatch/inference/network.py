@@ -245,10 +245,9 @@ class Network:
         features = self.objective.features(batch.to(self.device))
         encoder = self.objective.export_encoder()
         with self._autocast():
-            encoded = encoder.encode(
-                *features, pooling.layer_outputs, with_input=pooling.takes_input
-            )
-        return *encoded.pooled_tokens(pooling), features.valid
+            encoded = encoder(*features, layers=pooling.layer_outputs)
+        statistics = encoder.input_statistics(features.spectrogram, pooling)
+        return *encoded.pooled_tokens(pooling, statistics), features.valid
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision == "bf16-mixed"

@@ -93,4 +93,6 @@ def _is_own(table: Tensor, geometry: Geometry, encoder: ViT) -> bool:
     """Return whether a table holds the encoder's fixed positions, up to rounding."""
     if geometry.rows != encoder.grid.rows:
         return False
-    return torch.allclose(table.float(), encoder.positions(geometry.columns), atol=1e-4)
+    # On the table's device: an encoder may have been built without weights.
+    own = encoder.fixed_positions(geometry.columns, table.device)
+    return torch.allclose(table.float(), own, atol=1e-4)

@@ -15,7 +15,7 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.base import Encoded, Encoder, TokenEncoder
 from melpatch.errors import ConfigError
 from melpatch.nn.heads import linear_head, standardised_head
-from melpatch.nn.masking import Masking
+from melpatch.nn.masking import Masking, Subset
 from melpatch.nn.pooling import LayerOutputs, Pooling, pool, pooled_dim
 from melpatch.nn.token_heads import AttentiveHead, PrototypeHead, TokenHead
 from melpatch.objectives.base import Features, Objective, ObjectiveOutput
@@ -259,13 +259,12 @@ class Classify(Objective):
 
     def logits(self, features: Features) -> Float[Tensor, "clip label"]:
         """Return float32 logits, before softmax or sigmoid."""
-        return self.logits_of(self._encoded(features), features.valid)
+        encoded = self.encoder(*features, layers=self.takes_layers)
+        return self.logits_of(encoded, features)
 
-    def logits_of(
-        self, encoded: Encoded, valid: Bool[Tensor, "clip token"] | None
-    ) -> Float[Tensor, "clip label"]:
+    def logits_of(self, encoded: Encoded, features: Features) -> Float[Tensor, "clip label"]:
         """Return the logits of encoded clips, with the layers that :attr:`takes_layers` asks for."""
-        return self._scores(self._to_pool(encoded), valid)
+        return self._scores(self._to_pool(encoded, features), features.valid)
 
     def partial_logits(
         self, features: Features, keys: Int[Tensor, " clip"], step: int
@@ -285,23 +284,20 @@ class Classify(Objective):
         attended = None if valid is None else visible.valid
         tokens = self.encoder.tokens(spectrogram)
         encoded = self.encoder.encode_subset(tokens, visible, attended, self.takes_layers)
-        if self.pooling.takes_input:
-            beside = visible.gather(self.encoder.grid.statistics(spectrogram))
-            encoded = encoded._replace(input=beside)
-        encoded = self._to_pool(encoded)
+        encoded = self._to_pool(encoded, features, visible)
         # Pooling by frequency needs the whole grid: the rest of it is 0, and not pooled.
         empty = encoded.patches.new_zeros(*tokens.shape[:2], encoded.patches.shape[2])
         whole = encoded._replace(patches=visible.scatter(encoded.patches, empty))
         return self._scores(whole, visible.as_mask(tokens.shape[1]))
 
-    def _encoded(self, features: Features) -> Encoded:
-        """Return clips encoded with all that is pooled."""
-        with_input = self.pooling.takes_input
-        return self.encoder.encode(*features, self.takes_layers, with_input=with_input)
-
-    def _to_pool(self, encoded: Encoded) -> Encoded:
-        """Return the tokens that are pooled: mixed and projected, as the settings say."""
-        patches, cls = encoded.pooled_tokens(self.pooling)
+    def _to_pool(
+        self, encoded: Encoded, features: Features, visible: Subset | None = None
+    ) -> Encoded:
+        """Return the tokens that are pooled, of visible patches or of all: mixed and projected."""
+        statistics = self.encoder.input_statistics(features.spectrogram, self.pooling)
+        if statistics is not None and visible is not None:
+            statistics = visible.gather(statistics)
+        patches, cls = encoded.pooled_tokens(self.pooling, statistics)
         if self.mix is not None:
             # sum_l softmax(mix)_l * layer_l; class tokens come first in a layer.
             weights = self.mix.softmax(0)
@@ -364,7 +360,8 @@ class Classify(Objective):
         self, features: Features
     ) -> tuple[Float[Tensor, "clip label"], Float[Tensor, "clip dim"]]:
         """Return logits, and the pooled vectors, from which a head that takes no tokens tells the labels."""
-        tokens = self._to_pool(self._encoded(features))
+        encoded = self.encoder(*features, layers=self.takes_layers)
+        tokens = self._to_pool(encoded, features)
         return self._scores(tokens, features.valid), self._pooled(tokens, features.valid)
 
     def token_summaries(self, batch: Batch) -> Float[Tensor, "clip summary"]:

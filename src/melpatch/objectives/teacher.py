@@ -16,7 +16,7 @@ from melpatch.encoders.base import Encoded, Encoder
 from melpatch.nn.columns import Columns, Timing, columns_of, joined_columns
 from melpatch.nn.grid import PatchGrid
 from melpatch.nn.pooling import Pooling, pool
-from melpatch.objectives.base import Objective
+from melpatch.objectives.base import Features, Objective
 from melpatch.rng import seeded
 
 MEAN = "mean"
@@ -137,14 +137,12 @@ class Teacher:
         outputs = bool(layers) or wanted.layer_outputs
         if classifier is not None and classifier.takes_layers:
             outputs = classifier.takes_layers
-        with_input = wanted.takes_input or (
-            classifier is not None and classifier.pooling.takes_input
-        )
-        encoded = self.encoder.encode(spectrogram, valid, outputs, with_input=with_input)
+        encoded = self.encoder(spectrogram, valid, layers=outputs)
         logits = None
         if classifier is not None:
-            logits = classifier.logits_of(encoded, valid)
-        patches, cls = encoded.pooled_tokens(wanted)
+            logits = classifier.logits_of(encoded, Features(spectrogram, valid))
+        statistics = self.encoder.input_statistics(spectrogram, wanted)
+        patches, cls = encoded.pooled_tokens(wanted, statistics)
         vector = pool(patches, cls, valid, self.encoder.grid.rows, wanted)
         return Heard(
             vector,
