@@ -291,7 +291,7 @@ class ViT(TokenEncoder):
         return table.view(rows, -1, self.embed_dim)[:, :columns].flatten(0, 1)
 
     def fixed_positions(self, columns: int, device: torch.device) -> Float[Tensor, "token dim"]:
-        """Return the positions of an encoder that learns none, which hang on no weights."""
+        """Return the positions of an encoder that learns none, which depend on no weights."""
         grid = self.grid
         # In units of a patch, so that a place keeps its vector when fine-tuning takes another
         # stride.
