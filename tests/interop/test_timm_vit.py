@@ -8,6 +8,7 @@ from melpatch.errors import ConfigError
 from melpatch.interop.base import Reading
 from melpatch.interop.timm_vit import TimmViT
 from melpatch.nn.positions import resize
+from melpatch.training.unfilled import without_weights
 from melpatch.weight_files import Weights
 
 SMALL = {"width": 16, "depth": 2, "patches": 16}
@@ -124,6 +125,18 @@ def test_a_square_of_positions_is_fitted_to_the_grid(how):
         encoder.position_table, resize(state["pos_embed"][0, 1:], (4, 4), (2, 9), how)
     )
     assert f"positions 4 x 4 fitted to 2 x 9 ({how})" in convert(state, encoder, how=how).notes
+
+
+@pytest.mark.parametrize("kind", ["sincos", "sincos_mae"])
+def test_fixed_positions_are_recognised_by_an_encoder_without_weights(kind):
+    state = drawn(timm(**SMALL))
+    encoder = small(positions=kind)
+    state["pos_embed"][0, 1:] = encoder.positions(4)
+    with without_weights():
+        unfilled = small(positions=kind)
+    assert unfilled.projection.weight.is_meta
+    assert convert(state, unfilled).notes == convert(state, encoder).notes
+    assert not any("positions" in note for note in convert(state, unfilled).notes)
 
 
 def test_fixed_positions_stay_and_the_class_token_keeps_its_own():

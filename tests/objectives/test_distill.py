@@ -13,7 +13,9 @@ from melpatch.data.clip import Batch
 from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
+from melpatch.nn.pooling import Pooling, pooled_dim
 from melpatch.objectives.base import Plan
+from melpatch.objectives.classify import Classify
 from melpatch.objectives.distill import Distill
 from melpatch.objectives.encoder_only import EncoderOnly
 from melpatch.objectives.teacher import Memory, Teacher, TeacherConfig, timing
@@ -167,6 +169,32 @@ def test_soft_labels_pull_the_student_to_the_labels_of_the_teacher():
     assert last.loss < 0.5 * first.loss
     assert last.metrics["agreement"] == 1.0
     assert list(last.metrics) == ["agreement"]
+
+
+@pytest.mark.parametrize("pooling", [None, "mean", "rows+mean+std+input"])
+@pytest.mark.parametrize("of_classifier", ["mean", "rows+mean+std+input"])
+@torch.inference_mode()
+def test_a_classifier_teaches_by_its_own_pooling_whatever_the_student_asks_for(
+    of_classifier, pooling
+):
+    objective = Classify.Config(pooling=of_classifier)
+    teacher = Teacher(vit_teacher(objective=objective, labels=("high", "low")))
+    data = batch()
+    rate = teacher.config.front_end.sample_rate
+    heard = teacher.hear(data, rate, pooling, ())
+    features = teacher.objective.features(data)
+    torch.testing.assert_close(heard.logits, teacher.objective.logits(features))
+    wanted = Pooling.parse(pooling or of_classifier)
+    channels = teacher.encoder.pooled_channels(wanted)
+    assert heard.vector.shape == (3, pooled_dim(channels, teacher.encoder.grid.rows, wanted))
+    if str(wanted) == of_classifier:
+        _, own = teacher.objective.logits_and_vectors(features)
+        torch.testing.assert_close(heard.vector, own)
+
+
+def test_a_student_does_not_learn_the_statistics_of_its_own_input():
+    with pytest.raises(ConfigError, match=r"pooling = 'mean\+input'; allowed: no input"):
+        Distill.Config(network=vit_teacher(), pooling="mean+input")
 
 
 def test_masked_students_predict_the_teacher_of_the_whole_clip():
