@@ -1,6 +1,7 @@
 """Means over tasks and seeds that a slow look at the lines bears out, and gains seed by seed."""
 
 import statistics
+from dataclasses import replace
 
 import pytest
 from comparison.specs import spec
@@ -67,6 +68,28 @@ def test_only_seeds_with_all_tasks_count(runs, tmp_path):
     # Seed 1 has no score of the untrained method.
     assert (mine.score.seeds, mine.gain.seeds) == (2, 1)
     assert mine.gain.value == pytest.approx(0.1)
+
+
+def test_gains_are_over_the_first_untrained_method_even_where_it_is_not_finished(lists, tmp_path):
+    found = spec(
+        lists,
+        ("seeds = [0, 1]", "seeds = [0, 1, 2]"),
+        ("[10, 1000000]", "[10]"),
+        ('protocols = ["linear C=1.0"]\n', ""),
+    )
+    first = next(method for method in found.methods if not method.trained)
+    both = replace(
+        found, methods=(*found.methods, replace(first, name="other start", recipe="maskspec"))
+    )
+    runs = plan(both, both.budget("small"))
+    others = {("other start", seed): 0.7 for seed in range(3)}
+    # Of the first one, seed 0 failed.
+    scores = scores_of((None, 0.5, 0.5), (0.8, 0.8, 0.8)) | others
+    by_name = {own.row.method: own for own in summarise(runs, results_of(tmp_path, runs, scores))}
+    assert by_name["random"].gain is None
+    assert by_name["mine"].gain.value == pytest.approx(0.3)
+    assert by_name["mine"].gain.seeds == 2
+    assert by_name["other start"].gain.value == pytest.approx(0.2)
 
 
 def test_the_best_row_is_on_top_and_says_what_it_gains(runs, tmp_path):

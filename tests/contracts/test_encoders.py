@@ -157,6 +157,23 @@ def test_statistics_of_the_input_stand_beside_its_tokens(variant):
 
 
 @every(VARIANTS)
+def test_statistics_of_the_input_leave_gradients_finite(variant):
+    """Where a mel bin does not change, as in padding and silence, a deviation has no slope."""
+    encoder = build(variant).train()
+    spectrogram, frames = unequal_clips()
+    spectrogram[:, 3] = -1.0
+    normalised = encoder.normalise(spectrogram, frames)
+    valid = encoder.grid.valid(frames, encoder.grid.columns(spectrogram.shape[2]))
+    pooling = Pooling.parse("rows+mean+std+delta+input")
+    encoded = encoder(normalised, valid)
+    tokens = encoded.pooled_tokens(pooling, encoder.input_statistics(normalised, pooling))
+    pool(*tokens, valid, encoder.grid.rows, pooling).square().sum().backward()
+    gradients = [own.grad for own in encoder.parameters() if own.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@every(VARIANTS)
 @pytest.mark.parametrize("mode", [True, False])
 def test_what_stands_at_padding_means_nothing(variant, mode):
     """Not even in training, where some encoders mix the clips of a batch."""

@@ -354,6 +354,14 @@ def test_the_input_is_refused_where_no_pooled_tokens_are_heard(settings):
         Classify.Config(pooling="mean+input", **settings)
 
 
+@pytest.mark.parametrize("head", ["attentive", "prototype"])
+@pytest.mark.parametrize("pooling", ["layers=1,2", "layer-mean=1", "rows+mean+layers=all"])
+def test_heads_of_all_tokens_take_no_other_layers(head, pooling):
+    """They hear the last layer, in training and in whole recordings."""
+    with pytest.raises(ConfigError, match=r"pooling = .*; allowed: no layers and no input, since"):
+        Classify.Config(head=head, attentive_heads=1, pooling=pooling)
+
+
 def test_blocks_of_different_widths_are_not_mixed():
     config = RunConfig(
         labels=LABELS, encoder=CNN14.Config(width=1), objective=Classify.Config(layers="mix")

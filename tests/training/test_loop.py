@@ -425,7 +425,7 @@ def keys_of(corpus, config, step):
     ],
     ids=["loss", "loss alone", "gradient alone"],
 )
-def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus, tmp_path, bad):
+def test_a_step_that_is_not_finite_is_skipped_counted_and_told(corpus, tmp_path, capsys, bad):
     states = []
     prepare = losing(lambda output, step: bad(output.loss) if step in (3, 7) else output.loss)
 
@@ -441,6 +441,9 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus, tmp_path, bad)
     assert (progress.step, progress.skipped, progress.skipped_in_a_row) == (12, 2, 0)
     still = [step for step in range(11) if equal(states[step], states[step + 1])]
     assert still == [3, 7]
+    assert (
+        "2 steps of 12 changed nothing, since loss or gradient was not" in capsys.readouterr().err
+    )
     skipped = [line for line in lines(tmp_path / "run") if "skipped" in line]
     assert skipped == [
         {"step": step + 1, "skipped": True, "clip_keys": keys_of(corpus, config, step)}

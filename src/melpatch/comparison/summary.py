@@ -50,23 +50,24 @@ class Summary(NamedTuple):
 def summarise(runs: Sequence[Pretraining], results: Results) -> list[Summary]:
     """Return the means of every row and protocol for which a seed has all tasks."""
     scores: dict[tuple[Row, str], dict[int, float]] = {}
-    untrained: dict[tuple[str, str], BySeed] = {}
     for run in runs:
-        row = Row(run.method.name, run.size, run.budget)
         for protocol, score in _means_over_tasks(run, results):
-            by_seed = scores.setdefault((row, protocol), {})
-            by_seed[run.seed] = score
-            if _is_untrained(run):
-                untrained.setdefault((run.size, protocol), by_seed)
+            scores.setdefault((_row(run), protocol), {})[run.seed] = score
+    # By the plan, whatever is finished: the first to finish may be another in every table.
+    references = {run.size: _row(run) for run in reversed(runs) if _is_untrained(run)}
     summaries = []
     for (row, protocol), by_seed in scores.items():
-        reference = untrained.get((row.size, protocol), {})
+        reference: BySeed = scores.get((references.get(row.size, row), protocol), {})
         gains = [score - reference[seed] for seed, score in by_seed.items() if seed in reference]
         gain = None
         if gains and reference is not by_seed:
             gain = _mean(gains)
         summaries.append(Summary(row, protocol, _mean([*by_seed.values()]), gain))
     return summaries
+
+
+def _row(run: Pretraining) -> Row:
+    return Row(run.method.name, run.size, run.budget)
 
 
 def _is_untrained(run: Pretraining) -> bool:

@@ -236,11 +236,14 @@ class Encoder(nn.Module, ABC):
     ) -> Float[Tensor, "clip token _"] | None:
         """Return the statistics of each patch if a pooling takes them, else None.
 
+        They are data: no gradient passes through them, which would have no bound where a mel bin
+        does not change.
+
         Args:
             spectrogram: see :meth:`forward`.
             pooling: how the tokens will be pooled.
         """
-        return self.grid.statistics(spectrogram) if pooling.takes_input else None
+        return self.grid.statistics(spectrogram.detach()) if pooling.takes_input else None
 
     @classmethod
     def resolve(cls, config: Any, size: str | None) -> Any:

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Shaped
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from melpatch.evaluation.logistic import fit_logistic, principal_axes
 from melpatch.evaluation.metrics import check_finite
+from melpatch.evaluation.standardise import Standardiser
 
 _CERTAIN = 1e4
 """Logit whose probability is exactly 1, and that of whose negative is exactly 0."""
@@ -71,8 +71,8 @@ def fit_linear(
         MelpatchError: a feature is not finite.
     """
     check_finite("training features", features)
-    scaler = StandardScaler().fit(features)
-    scaled = scaler.transform(features)
+    standardiser = Standardiser.of(features)
+    scaled = standardiser(features)
     positive = targets > 0.5
     weight = np.zeros((targets.shape[1], features.shape[1]))
     bias = np.where(positive.all(axis=0), _CERTAIN, -_CERTAIN)
@@ -90,7 +90,9 @@ def fit_linear(
             # Of two classes, scikit-learn has the logit of the second alone.
             rows = seen if len(seen) > 2 else seen[1:]
             weight[rows], bias[rows] = _fit_softmax(scaled, classes, C, clip_weights)
-    return LinearHead(scaler.mean_, scaler.scale_, weight, bias, multi_label)
+    # What does not vary has the weight 0, whatever it is in other clips.
+    weight[:, ~standardiser.varies] = 0.0
+    return LinearHead(standardiser.mean, standardiser.scale, weight, bias, multi_label)
 
 
 def _fit_softmax(

@@ -21,6 +21,7 @@ from melpatch.checkpoint import load_weights, save_weights
 from melpatch.config import check
 from melpatch.counted import counted
 from melpatch.errors import CheckpointError, ConfigError
+from melpatch.inference.varying import varies
 from melpatch.nn.pooling import Pooling
 
 FITTED = "fitted"
@@ -107,16 +108,14 @@ def fit(
     mean = vectors.mean(axis=0, dtype=np.float64)
     deviation = vectors.std(axis=0, dtype=np.float64)
     # A number that never varies says nothing, and must not be divided by nothing.
-    scale = np.where(deviation > 1e-6 * np.abs(mean) + 1e-12, deviation, np.inf)
+    scale = np.where(varies(mean, deviation), deviation, np.inf)
     pca = PCA(dim, svd_solver="auto", random_state=0)
     pca.fit(((vectors - mean) / scale).astype(np.float32))
     axes = pca.components_.T / scale[:, None]
     if whiten:
         variance = pca.explained_variance_
-        varies = variance > 1e-9 * variance[0]
-        check(
-            bool(varies.all()), "dim", dim, f"1 to {int(varies.sum())}: the clips vary no further"
-        )
+        most = int((variance > 1e-9 * variance[0]).sum())
+        check(dim <= most, "dim", dim, f"1 to {most}: the clips vary no further")
         axes = axes / np.sqrt(variance)
     return fitted_pooling(
         pooling,

@@ -93,7 +93,12 @@ def _frames_task(
     check(hop >= column_hop - 1e-9, "hop", hop, shortest)
     fits = how.statistics == ("mean",) and how.segments == 1 and not how.takes_cls
     fits = fits and not isinstance(how, FittedPooling)
-    check(fits, "pooling", str(how), "mean or rows, with or without layers, where there is a hop")
+    check(
+        fits,
+        "pooling",
+        str(how),
+        "mean or rows, with or without input and layers, where there is a hop",
+    )
     to_rows = partial(
         frame_rows,
         hop=hop,

@@ -113,9 +113,10 @@ class Classify(Objective):
                 check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
             check(self.head_norm_eps > 0, "head_norm_eps", self.head_norm_eps, "above 0")
             if self.head in ("attentive", "prototype"):
-                why = f"since head = {self.head} takes all tokens"
+                why = f"since head = {self.head} takes all tokens of the last layer"
                 check(not self.projection, "projection", self.projection, f"0, {why}")
-                check(not pooling.takes_input, "pooling", self.pooling, f"no input, {why}")
+                fits = not (pooling.layers or pooling.takes_input)
+                check(fits, "pooling", self.pooling, f"no layers and no input, {why}")
             fits = self.recordings == "windows" or (self.layers == "last" and not self.projection)
             allowed = "windows where layers are mixed or tokens projected"
             check(fits, "recordings", self.recordings, allowed)

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Shaped
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
 
 from melpatch.config import check
 from melpatch.evaluation.metrics import check_finite
 from melpatch.evaluation.probe import ProbeInputs, VectorProbe
+from melpatch.evaluation.standardise import Standardiser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class KNN(VectorProbe):
     """The vote of the most similar training clips."""
 
     # Version 1 had the mean of each frequency row only, and took vectors as they are;
-    # version 2 had nothing of the input.
-    version: ClassVar[int] = 3
+    # version 2 had nothing of the input; version 3 divided by deviations that are rounding.
+    version: ClassVar[int] = 4
     selection_rule: ClassVar[str] = "nothing is selected"
 
     k: int = 10
@@ -48,9 +48,8 @@ class KNN(VectorProbe):
         if self.standardise:
             check_finite("training features", learnt)
             check_finite("test features", scored)
-            scaler = StandardScaler().fit(learnt)
-            learnt = scaler.transform(learnt)
-            scored = scaler.transform(scored)
+            standardised = Standardiser.of(learnt)
+            learnt, scored = standardised(learnt), standardised(scored)
         return neighbour_shares(learnt, train.targets, scored, k=self.k), {}
 
 

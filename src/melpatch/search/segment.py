@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from melpatch.config import from_dict
 from melpatch.inference.tables import Chunks
+from melpatch.inference.varying import varies
 from melpatch.opening import LOG_BYTES, read_json, reading
 
 PLACE = np.dtype([("recording", "<i4"), ("start", "<f8"), ("end", "<f8"), ("silent", "?")])
@@ -188,5 +189,5 @@ def _learn_scale(chunks: Chunks) -> Float[np.ndarray, "mean_and_deviation dim"]:
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     # A number that never varies says nothing: it is left as it is, not divided by nothing.
-    deviation[deviation <= 1e-6 * np.abs(mean) + 1e-12] = 1.0
+    deviation[~varies(mean, deviation)] = 1.0
     return np.stack([mean, deviation]).astype(np.float32)

@@ -24,6 +24,7 @@ from melpatch.data.loader import evaluation_batches, training_order
 from melpatch.data.manifest import Corpus
 from melpatch.data.segments import crop
 from melpatch.errors import ConfigError
+from melpatch.inference.varying import varies
 from melpatch.interop.base import published_settings
 from melpatch.objectives.base import Objective
 from melpatch.objectives.classify import Classify
@@ -40,8 +41,6 @@ FILE = "teacher.safetensors"
 _FLAG = "objective.teacher"
 # Clips on which mean and deviation of the targets are measured.
 _CLIPS = 256
-# A channel whose deviation is this share of its size does not vary.
-_CONSTANT = 1e-5
 
 
 def with_teacher(
@@ -274,8 +273,9 @@ def _statistics(
     for name, moments in sums.items():
         mean, square = moments / max(1, clips)
         std = (square - mean.square()).clamp(min=0).sqrt()
-        std = std.where(std > _CONSTANT * square.sqrt(), 0.0)
-        statistics[name] = (mean.float().cpu(), std.float().cpu())
+        mean, std = mean.cpu(), std.cpu()
+        varying = torch.from_numpy(varies(mean.numpy(), std.numpy()))
+        statistics[name] = (mean.float(), std.where(varying, 0.0).float())
     return statistics
 
 
