@@ -87,11 +87,16 @@ def test_find_and_name_of_are_inverse():
         ),
         (
             "no_such_module:X",
-            "shelf 'no_such_module:X' cannot be imported: .*; write package.module:name",
+            "shelf 'no_such_module:X' cannot be imported: there is no module 'no_such_module' in the folder that the "
+            "command started in, nor among the installed ones; start in .* PYTHONPATH",
         ),
         (
             "json:NoSuchClass",
-            "shelf 'json:NoSuchClass' cannot be imported: .*; write package.module:name",
+            "shelf 'json:NoSuchClass' cannot be imported: json has no 'NoSuchClass'; write package.module:name",
+        ),
+        (
+            "json:JSONDecodr",
+            r"shelf 'json:JSONDecodr' cannot be imported: json has no 'JSONDecodr'; did you mean JSONDecoder.*\?",
         ),
     ],
 )
@@ -160,6 +165,40 @@ def test_what_is_no_piece_is_refused_in_one_line(kind, name, message):
     with pytest.raises(ConfigError, match=message) as caught:
         registry.find(kind, name)
     assert "\n" not in str(caught.value)
+
+
+INHERITING = """
+from dataclasses import dataclass
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.objectives.cola import COLA
+
+class Louder(COLA):
+    def forward(self, batch, step):
+        raise RuntimeError
+
+class Wider(CNN14):
+    pass
+
+class Own(COLA):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(COLA.Config):
+        pass
+"""
+
+
+def test_a_class_that_inherits_its_settings_is_not_taken_for_its_parent(tmp_path, monkeypatch):
+    """By its Config a class is found again, so that COLA would be trained under the name of Louder."""
+    (tmp_path / "inheriting.py").write_text(INHERITING)
+    monkeypatch.syspath_prepend(tmp_path)
+    for kind, name, parent in [
+        ("objectives", "inheriting:Louder", "COLA"),
+        ("recipes", "inheriting:Louder", "COLA"),
+        ("encoders", "inheriting:Wider", "CNN14"),
+    ]:
+        message = f"{name}' has no Config of its own, so {parent} would be built in its stead; add"
+        with pytest.raises(ConfigError, match=message):
+            registry.find(kind, name)
+    assert type(recipe("inheriting:Own")("nano").objective).__module__ == "inheriting"
 
 
 @pytest.mark.usefixtures("birds")

@@ -249,11 +249,26 @@ def _imported(kind: str, path: str) -> Any:
             piece = getattr(piece, part)
     # Whatever the module does at its import, even ending the process.
     except (Exception, SystemExit) as error:
-        reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
         raise ConfigError(
-            f"{kind} {path!r} cannot be imported: {reason}; write package.module:name"
+            f"{kind} {path!r} cannot be imported: {_why_not_imported(module, attribute, error)}"
         ) from error
     return piece
+
+
+def _why_not_imported(module: str, attribute: str, error: BaseException) -> str:
+    """Return why ``module:attribute`` could not be imported, and what to do."""
+    if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+        return (
+            f"there is no module {error.name!r} in the folder that the command started in, nor "
+            "among the installed ones; start in the folder of the file, or name that folder in PYTHONPATH"
+        )
+    found = sys.modules.get(module)
+    if found is not None and "." not in attribute and not hasattr(found, attribute):
+        close = difflib.get_close_matches(attribute, vars(found))
+        advice = f"; did you mean {' or '.join(close)}?" if close else "; write package.module:name"
+        return f"{module} has no {attribute!r}{advice}"
+    reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
+    return f"{reason}; write package.module:name"
 
 
 def _checked(kind: str, name: str, piece: Any) -> Any:
@@ -265,7 +280,19 @@ def _checked(kind: str, name: str, piece: Any) -> Any:
     wanted, fits = _EXPECTED.get(kind, ("", lambda piece: True))
     if not fits(piece):
         raise ConfigError(f"{kind} {name!r} is a {type(piece).__name__}; wanted: {wanted}")
+    if isinstance(piece, type) and isinstance(getattr(piece, "Config", None), type):
+        _require_own_config(kind, name, piece)
     return piece
+
+
+def _require_own_config(kind: str, name: str, piece: Any) -> None:
+    """Raise ConfigError if a class inherits its Config, by which the parent would be built."""
+    of = piece.Config.__qualname__.rpartition(".")[0]
+    if (piece.Config.__module__, of) != (piece.__module__, piece.__qualname__):
+        raise ConfigError(
+            f"{kind} {name!r} has no Config of its own, so {of} would be built in its stead; add to the class a frozen "
+            f"dataclass of the settings, class Config({of}.Config), which may be empty"
+        )
 
 
 def _is_class(piece: Any, *attributes: str) -> bool:

@@ -766,6 +766,17 @@ def test_a_split_without_labels_is_refused(classifier, encoder, tmp_path, capsys
         assert "'test'; there are: train (5); name one with --split" in capsys.readouterr().err
 
 
+def test_a_folder_without_splits_is_told_to_have_folds_drawn(classifier, tmp_path, capsys):
+    folder = write_folder(tmp_path / "sounds", per_class=2)
+    assert main(["evaluate", str(classifier), "--data", str(folder), "--split", "test"]) == 2
+    assert "draw folds with melpatch prepare DATA --folds 5" in capsys.readouterr().err
+
+
+def test_a_run_is_not_taken_for_sound(classifier, encoder, capsys):
+    assert main(["evaluate", str(classifier), "--data", str(encoder)]) == 2
+    assert f"{encoder} is a run; give a folder that holds sound" in capsys.readouterr().err
+
+
 def test_a_corpus_without_labels_is_refused(classifier, encoder, tmp_path, capsys):
     folder = write_folder(tmp_path / "sounds", per_class=1)
     for run in (classifier, encoder):

@@ -227,6 +227,14 @@ def test_without_validation_the_last_weights_are_kept_and_it_is_said(tmp_path, p
     assert validated(tmp_path / "run") == []
 
 
+def test_windows_far_longer_than_the_clips_are_told(corpus, pretrained, tmp_path, capsys):
+    finetune(corpus, tmp_path / "long", "--init", pretrained, "--seconds", "5")
+    told = capsys.readouterr().err
+    assert "and windows last 5 s: to find such sounds in longer recordings (predict --hop)" in told
+    finetune(corpus, tmp_path / "short", "--init", pretrained, "--seconds", "1")
+    assert "windows last" not in capsys.readouterr().err
+
+
 def test_folds_divide_the_clips(corpus, pretrained, tmp_path, capsys):
     fold = ("--init", pretrained, "--split-column", "fold", "--test-fold", "0")
     finetune(corpus, tmp_path / "a", *fold)
@@ -409,7 +417,7 @@ def test_sound_without_labels_is_refused(corpus, tmp_path, capsys):
         [(row["path"], "a") for row in read_table(corpus)],
     )
     for listed, message in (
-        (bare, "a CSV with a label column"),
+        (bare, "name another column with --label-column"),
         (one, "a classifier needs two or more"),
     ):
         words = [

@@ -1,6 +1,7 @@
 """``melpatch predict``: one line per recording or window, with times, and the files that could not be read."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from journeys.three_sounds import (
 
 from melpatch.audio import sound_file
 from melpatch.cli import main
-from melpatch.commands.predict import assigned_labels, describe_assigned
+from melpatch.commands.predict import assigned_labels, describe_assigned, describe_unlike
 from melpatch.data.clip import Batch
 from melpatch.data.manifest import load_corpus
 from melpatch.evaluation.novelty import fit_novelty
@@ -78,6 +79,17 @@ def test_one_class_for_many_recordings_is_told(called, recordings, told):
         assert sentence is None
     else:
         assert told in sentence
+
+
+@pytest.mark.parametrize(
+    ("rows", "unlike", "told"), [(36, 36, True), (36, 19, True), (36, 18, False), (9, 9, False)]
+)
+def test_rows_like_no_training_clip_are_told(rows, unlike, told):
+    sentence = describe_unlike(Counter(rows=rows, unlike=unlike), 5.0)
+    assert (sentence is not None) == told
+    if sentence is not None:
+        assert f"{unlike} of {rows} rows are like no training clip and have no label" in sentence
+        assert "windows last 5 s, and where the labelled clips are shorter" in sentence
 
 
 def test_what_a_classifier_never_did_on_validation_is_told(folder, tmp_path, capsys):

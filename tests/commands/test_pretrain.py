@@ -397,10 +397,16 @@ def test_an_init_with_other_ears_or_another_encoder_is_refused(corpus, tmp_path,
     words[-1:] = ["--front-end.hop-ms", "10", "--init"]
     for name, config, message in (
         ("ears", ears, "front_end.hop_ms = 10.0 but"),
-        ("encoder", settings(depth=1, embed_dim=32), "encoder settings do not fit the weights of"),
+        (
+            "encoder",
+            settings(depth=1, embed_dim=32),
+            "which are of another size; give --encoder.embed-dim 32, or the --size of that run",
+        ),
     ):
         assert main([*words, str(write_run(tmp_path / name, config))]) == 2
         assert message in capsys.readouterr().err
+    assert main([*words, str(corpus)]) == 2
+    assert f"{corpus}: holds no weights; give a run folder or" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "nowhere")]) == 2
     assert (
         "nowhere; allowed: a run folder, a folder of Hugging Face, a weight file"

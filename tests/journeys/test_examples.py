@@ -131,4 +131,4 @@ def test_an_objective_that_is_not_on_the_path_is_exit_code_2(tmp_path, capsys):
         )
         == 2
     )
-    assert "cannot be imported: No module named 'somebodys_objective'" in capsys.readouterr().err
+    assert "cannot be imported: there is no module 'somebodys_objective'" in capsys.readouterr().err

@@ -548,8 +548,11 @@ def test_a_custom_class_is_a_recipe_too():
             "nope",
             "unknown recipe or objective 'nope'; available: .*, ssast, .*ssast_frame, .*ssast_patch",
         ),
-        ("nowhere.at_all:X", "cannot be imported.*write package.module:name"),
-        ("melpatch.objectives.ssast:Nope", "cannot be imported.*write package.module:name"),
+        ("nowhere.at_all:X", "cannot be imported: there is no module 'nowhere'.*PYTHONPATH"),
+        (
+            "melpatch.objectives.ssast:Nope",
+            "cannot be imported: melpatch.objectives.ssast has no 'Nope'",
+        ),
         (
             "builtins:len",
             "is a builtin_function_or_method; wanted: a function of the encoder's size",

@@ -110,6 +110,13 @@ def test_it_grows_by_new_and_changed_recordings_only(run, collection, made, tmp_
     }
 
 
+def test_the_same_recordings_by_another_way_are_the_same(run, collection, made, capfd):
+    around = collection / ".." / collection.name
+    melpatch("index", run, around, "--out", made)
+    assert "in the index already" in capfd.readouterr().err
+    assert len(Index(made).segments) == 1
+
+
 def test_vectors_of_another_encoder_are_refused_by_name(collection, made, tmp_path, capsys):
     other = write_run(tmp_path / "other", settings(embed_dim=32))
     words = ["index", str(other), str(collection), "--out", str(made)]

@@ -2,6 +2,8 @@
 
 import csv
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -130,11 +132,12 @@ def run(config: Config) -> None:
     _warn_of_run(config.run, model)
     _warn_of_few(config, model)
     assigned = np.zeros(len(model.labels), dtype=bool)
+    given = Counter[str]()
     job = inference_job(
         config,
         model,
         model.prediction_task(hop=config.hop, salvage=config.salvage),
-        _columns(config, model, assigned),
+        _columns(config, model, assigned, given),
         default_ending=".csv",
         about={"command": "predict", "hop": config.hop, "salvage": config.salvage},
         timed=True,
@@ -143,8 +146,11 @@ def run(config: Config) -> None:
     write_output(job)
     if config.events is not None or config.frames is not None:
         on_rank_zero(lambda: _write_events(config, model))
-    warning = describe_assigned(assigned, model.labels, len(job.recordings))
-    if warning is not None:
+    warnings = (
+        describe_assigned(assigned, model.labels, len(job.recordings)),
+        describe_unlike(given, model.seconds),
+    )
+    for warning in filter(None, warnings):
         notice(warning)
 
 
@@ -236,8 +242,14 @@ def _warn_of_run(folder: Path, model: Model) -> None:
         notice(f"{folder}: {'; '.join(validation['warnings'])}")
 
 
-def _columns(config: Config, model: Model, assigned: Bool[np.ndarray, " label"]) -> list[Column]:
-    """Return the columns of the answers; they note in ``assigned`` which classes are the most probable one."""
+def _columns(
+    config: Config, model: Model, assigned: Bool[np.ndarray, " label"], given: Counter[str]
+) -> list[Column]:
+    """Return the columns of the answers.
+
+    They note in ``assigned`` which classes are the most probable one, and in ``given`` how many rows there are (rows),
+    and are like no training clip (unlike).
+    """
     number = len(model.labels)
     multi_label = model.network.classifier().config.multi_label
     thresholds = _thresholds(config, model)
@@ -257,7 +269,9 @@ def _columns(config: Config, model: Model, assigned: Bool[np.ndarray, " label"])
     def notes(rows: np.ndarray) -> np.ndarray:
         silent = np.where(rows["silent"], "silent", "")
         both = np.where(rows["silent"], f"silent; {NONE_OF_THESE}", NONE_OF_THESE)
-        return np.where(unknown(rows), both, silent)
+        unlike = unknown(rows)
+        given.update(rows=len(rows), unlike=int(unlike.sum()))
+        return np.where(unlike, both, silent)
 
     columns = [
         Column("label", labels),
@@ -292,6 +306,22 @@ def describe_assigned(
         classes = counted(len(labels), "class")
         return f"{len(missing)} of {classes} {verb} never the most probable one: {listed(missing)}"
     return None
+
+
+def describe_unlike(given: Mapping[str, int], seconds: float) -> str | None:
+    """Return a sentence if most rows are like no training clip.
+
+    Args:
+        given: how many rows there are (rows), and are like no training clip (unlike).
+        seconds: length of a window.
+    """
+    if 2 * given["unlike"] <= given["rows"] or given["rows"] < _ENOUGH:
+        return None
+    return (
+        f"{given['unlike']} of {given['rows']} rows are like no training clip and have no label; windows last "
+        f"{seconds:g} s, and where the labelled clips are shorter, training with --seconds as long as these helps; "
+        "--false-alarms 0 labels all rows"
+    )
 
 
 def _thresholds(config: Config, model: Model) -> Float[np.ndarray, " label"] | None:

@@ -19,6 +19,14 @@ def is_text(name: str) -> bool:
     return True
 
 
+def absolute(path: Path) -> Path:
+    """Return the absolute path of a file without ``.`` and ``..``, one for every way of writing it.
+
+    Links are not followed, so that a file keeps the name that the user knows it by.
+    """
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps what is ".."
+
+
 def path_text(path: Path) -> str:
     """Return a path as text: itself, or a file URL if its name is not UTF-8.
 

@@ -189,6 +189,8 @@ def corpus_from_rows(
         if malformed:
             problem = f"none of its lines can be used; {bad[0].path}: {bad[0].reason}"
         fix = "give a folder that holds sound, or a CSV of it"
+        if Path(source, "model.safetensors").exists():
+            fix = f"{source} is a run; {fix}"
         raise DataError(f"{source}: {problem}; {fix}")
     if malformed:
         example = f"{malformed[0].path}: {malformed[0].reason}"

@@ -98,7 +98,7 @@ def select_split(corpus: Corpus, name: str) -> Corpus:
     if name not in corpus.splits:
         raise DataError(
             f"{corpus.shown_name}: no labelled clip is in split {name!r}; there are: {_counts(corpus)}; "
-            f"{_NAME_ONE}"
+            f"{_advice(corpus)}"
         )
     return corpus.select([name])
 
@@ -135,7 +135,7 @@ def _default_splits(corpus: Corpus) -> list[str]:
     splits = [split for split, role in roles.items() if split and role != "val"]
     if "train" in roles.values() or len(splits) < 2:
         raise DataError(
-            f"{corpus.shown_name}: no split is called 'test'; there are: {_counts(corpus)}; {_NAME_ONE}"
+            f"{corpus.shown_name}: no split is called 'test'; there are: {_counts(corpus)}; {_advice(corpus)}"
         )
     return splits
 
@@ -181,6 +181,15 @@ def hold_out_validation(train: Corpus, share: float = HELD_OUT_SHARE) -> tuple[C
     kept = tuple(clip for clip in train.clips if clip.key not in held_out)
     val = tuple(clip for clip in train.clips if clip.key in held_out)
     return replace(train, clips=kept), replace(train, clips=val)
+
+
+def _advice(corpus: Corpus) -> str:
+    """Return what to do where a split is missing: there may be none to name."""
+    if corpus.splits.keys() == {""}:
+        return (
+            "draw folds with melpatch prepare DATA --folds 5 --out corpus.csv, and give that table"
+        )
+    return _NAME_ONE
 
 
 def _counts(corpus: Corpus) -> str:

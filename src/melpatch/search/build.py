@@ -15,6 +15,7 @@ from melpatch.config import check
 from melpatch.counted import counted
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
+from melpatch.data.file_names import absolute
 from melpatch.errors import ConfigError, DataError
 from melpatch.inference.fitted import FILE, FITTED
 from melpatch.inference.jobs import RecordingsConfig, hash_of_run
@@ -67,7 +68,7 @@ def add_recordings(
     hop = window if hop is None else hop
     pooling = pooling or default_pooling(config.run, model)
     identity = Identity(
-        run=absolute(config.run),
+        run=run_text(config.run),
         model=hash_of_run(config.run, model, with_calibration=False),
         pooling=str(model.network.resolve_pooling(pooling, layer)),
         spelling=pooling,
@@ -130,7 +131,7 @@ def default_pooling(run: Path, model: Model) -> str:
     return UNFITTED
 
 
-def absolute(run: Path) -> str:
+def run_text(run: Path) -> str:
     """Return the absolute path of a run, or the name of one that is on a hub."""
     return str(run) if str(run).startswith("hf:") else str(run.absolute())
 
@@ -176,7 +177,7 @@ def _new_clips(
 
 def _recording(clip: Clip) -> Recording:
     duration = None if clip.duration == inf else clip.duration
-    return Recording(str(clip.path.absolute()), clip.start, duration, clip.state)
+    return Recording(str(absolute(clip.path)), clip.start, duration, clip.state)
 
 
 def _is_begun(folder: Path) -> bool:

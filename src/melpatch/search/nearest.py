@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from melpatch.data.file_names import path_text
+from melpatch.data.file_names import absolute, path_text
 from melpatch.search.index import Index, overlap
 from melpatch.search.query import Stretch
 
@@ -58,7 +58,7 @@ def best_rows(
     latest = index.latest if rows is None else index.latest[rows]
     usable = np.where(latest, scores, -np.inf)
     for stretch in without:
-        own = index.rows_within(path_text(stretch.path.absolute()), stretch.start, stretch.end)
+        own = index.rows_within(path_text(absolute(stretch.path)), stretch.start, stretch.end)
         usable[own if rows is None else np.isin(rows, own)] = -np.inf
     hits: list[Hit] = []
     taken: Counter[int] = Counter()

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from melpatch.data.clip import Clip
-from melpatch.data.file_names import path_text
+from melpatch.data.file_names import absolute, path_text
 from melpatch.errors import ConfigError
 from melpatch.inference.engine import InferenceTask, infer_many
 from melpatch.inference.model import Model
@@ -115,7 +115,7 @@ def label_vectors(
         stretches: parts of sound files, in the index or not.
     """
     rows = [
-        index.nearest_row(path_text(stretch.path.absolute()), stretch.start, stretch.end)
+        index.nearest_row(path_text(absolute(stretch.path)), stretch.start, stretch.end)
         for stretch in stretches
     ]
     known = index.vectors(np.array([row for row in rows if row is not None], np.int64))

@@ -46,6 +46,7 @@ from melpatch.workflows.kept_weights import tell_kept_weights
 from melpatch.workflows.label_settings import describe_selection, resolved
 from melpatch.workflows.labelled_split import (
     labelled_split,
+    warn_of_long_windows,
     warn_of_missing_validation,
     with_validation,
 )
@@ -236,6 +237,7 @@ def finetune(config: FinetuneConfig) -> Run:
         f"{counted(len(training.labels), 'class')}, "
         f"{describe_corpus(train)}; {describe_objective(objective)}"
     )
+    warn_of_long_windows(train, training)
     if probe is not None:
         given = probe, training, objective, config.init, config.out, train, split.val
         return run or fit_and_keep(*given, config.thresholds, config)

@@ -277,7 +277,10 @@ def copy_encoder(
         # A recipe has sizes of its own, which nobody can leave out.
         if other:
             flags = [f"--encoder.{name.replace('_', '-')} {getattr(kept, name)}" for name in other]
-            fix = f"give {' '.join(flags)}"
+            raise ConfigError(
+                f"encoder settings do not fit the weights of {run}, which are of another size; give "
+                f"{' '.join(flags)}, or the --size of that run"
+            ) from error
         raise ConfigError(
             f"encoder settings do not fit the weights of {run}: {error}; {fix}"
         ) from error

@@ -28,7 +28,7 @@ def labelled_split(corpus: Corpus, test_fold: str | None, val_fold: str | None) 
     if not corpus.labels:
         raise ConfigError(
             f"{corpus.shown_name}: has no labels; give a folder with one sub-folder per class, "
-            "or a CSV with a label column"
+            "or a CSV with a column label, or name another column with --label-column"
         )
     split = split_corpus(corpus, test_fold, val_fold)
     # Recordings of one group, such as a speaker, in two splits make the scores too good.
@@ -66,4 +66,14 @@ def warn_of_missing_validation(split: Split, training: RunConfig) -> None:
     if split.val is None and training.train.average_last == 0:
         notice(
             "no validation split: the last weights are kept, not the best; name one with --val-fold"
+        )
+
+
+def warn_of_long_windows(train: Corpus, training: RunConfig) -> None:
+    """Tell that windows of long recordings will be far longer than the clips that were learnt from, if so."""
+    longest, seconds = max(clip.duration for clip in train.clips), training.loader.seconds
+    if 2 * longest <= seconds:
+        notice(
+            f"no labelled clip is longer than {longest:.3g} s, and windows last {seconds:g} s: to find such sounds in "
+            f"longer recordings (predict --hop), train with --seconds {max(0.1, longest):.2g}"
         )
