@@ -262,9 +262,9 @@ def _why_not_imported(module: str, attribute: str, error: BaseException) -> str:
             f"there is no module {error.name!r} in the folder that the command started in, nor "
             "among the installed ones; start in the folder of the file, or name that folder in PYTHONPATH"
         )
-    found = sys.modules.get(module)
-    if found is not None and "." not in attribute and not hasattr(found, attribute):
-        close = difflib.get_close_matches(attribute, vars(found))
+    imported = sys.modules.get(module)
+    if imported is not None and "." not in attribute and not hasattr(imported, attribute):
+        close = difflib.get_close_matches(attribute, vars(imported))
         advice = f"; did you mean {' or '.join(close)}?" if close else "; write package.module:name"
         return f"{module} has no {attribute!r}{advice}"
     reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
