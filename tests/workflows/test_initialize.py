@@ -156,7 +156,10 @@ def test_other_sizes_are_refused_with_their_flags(tmp_path):
     saved(tmp_path, settings())
     config = settings().encoder
     target = build(replace(settings(), encoder=replace(config, embed_dim=2 * config.embed_dim)))
-    with pytest.raises(ConfigError, match=rf"; give --encoder\.embed-dim {config.embed_dim}, or the --size of that run$"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"; give --encoder\.embed-dim {config.embed_dim}, or the --size of that run$",
+    ):
         copy_encoder(target, tmp_path)
 
 

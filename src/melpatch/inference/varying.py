@@ -21,7 +21,6 @@ def varies(
         mean: of each number over clips.
         deviation: its standard deviation.
     """
-    least: Bool[np.ndarray, " number"] = deviation > _ROUNDING * np.maximum(
-        np.abs(mean), deviation.mean()
-    )
-    return least
+    least = _ROUNDING * np.maximum(np.abs(mean), deviation.mean())
+    varying: Bool[np.ndarray, " number"] = deviation > least
+    return varying
