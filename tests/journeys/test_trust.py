@@ -18,6 +18,7 @@ from melpatch.training.run import COMMAND, Run
 from melpatch.workflows.finetune import finetune_defaults
 
 EVIL = """
+from dataclasses import dataclass
 from pathlib import Path
 from melpatch.encoders.vit import ViT
 
@@ -25,7 +26,9 @@ Path(__file__).with_name("ran").touch()
 
 
 class Evil(ViT):
-    pass
+    @dataclass(frozen=True, kw_only=True)
+    class Config(ViT.Config):
+        pass
 """
 PIECES = ("encoder", "objective")
 
