@@ -366,7 +366,7 @@ def test_published_padding_leaves_no_frame_behind_the_sound():
     ("hop", "pooling", "message"),
     [
         (0.15, None, "hop = 0.15; allowed: 0.16 s or more"),
-        (1.0, "cls", "pooling = 'cls'; allowed: mean or rows, with or without layers"),
+        (1.0, "cls", "pooling = 'cls'; allowed: mean or rows, with or without input and layers"),
         (1.0, "mean+segments=2", "pooling"),
         (1.0, "max", "pooling = 'max'; allowed: mean or rows"),
     ],
