@@ -87,16 +87,19 @@ def test_find_and_name_of_are_inverse():
         ),
         (
             "no_such_module:X",
-            "shelf 'no_such_module:X' cannot be imported: there is no module 'no_such_module' in the folder that the "
-            "command started in, nor among the installed ones; start in .* PYTHONPATH",
+            "shelf 'no_such_module:X' cannot be imported: there is no module 'no_such_module' in "
+            "the folder that the command started in, nor among the installed ones; "
+            "start in .* PYTHONPATH",
         ),
         (
             "json:NoSuchClass",
-            "shelf 'json:NoSuchClass' cannot be imported: json has no 'NoSuchClass'; write package.module:name",
+            "shelf 'json:NoSuchClass' cannot be imported: json has no 'NoSuchClass'; "
+            "write package.module:name",
         ),
         (
             "json:JSONDecodr",
-            r"shelf 'json:JSONDecodr' cannot be imported: json has no 'JSONDecodr'; did you mean JSONDecoder.*\?",
+            "shelf 'json:JSONDecodr' cannot be imported: json has no 'JSONDecodr'; "
+            r"did you mean JSONDecoder.*\?",
         ),
     ],
 )
@@ -187,7 +190,7 @@ class Own(COLA):
 
 
 def test_a_class_that_inherits_its_settings_is_not_taken_for_its_parent(tmp_path, monkeypatch):
-    """By its Config a class is found again, so that COLA would be trained under the name of Louder."""
+    """By its Config a class is found again: COLA would be trained under the name of Louder."""
     (tmp_path / "inheriting.py").write_text(INHERITING)
     monkeypatch.syspath_prepend(tmp_path)
     for kind, name, parent in [

@@ -260,7 +260,8 @@ def _why_not_imported(module: str, attribute: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
         return (
             f"there is no module {error.name!r} in the folder that the command started in, nor "
-            "among the installed ones; start in the folder of the file, or name that folder in PYTHONPATH"
+            "among the installed ones; start in the folder of the file, or name that folder in "
+            "PYTHONPATH"
         )
     imported = sys.modules.get(module)
     if imported is not None and "." not in attribute and not hasattr(imported, attribute):
@@ -290,8 +291,8 @@ def _require_own_config(kind: str, name: str, piece: Any) -> None:
     of = piece.Config.__qualname__.rpartition(".")[0]
     if (piece.Config.__module__, of) != (piece.__module__, piece.__qualname__):
         raise ConfigError(
-            f"{kind} {name!r} has no Config of its own, so {of} would be built in its stead; add to the class a frozen "
-            f"dataclass of the settings, class Config({of}.Config), which may be empty"
+            f"{kind} {name!r} has no Config of its own, so {of} would be built in its stead; add "
+            f"to the class a frozen dataclass, class Config({of}.Config), which may be empty"
         )
 
 

@@ -284,8 +284,8 @@ def _unpickle(path: Path) -> Any:
             ) from error
         if path.suffix.lower() not in ENDINGS and not zipfile.is_zipfile(path):
             raise CheckpointError(
-                f"{path}: holds no weights; give a run folder or a weight file ({', '.join(ENDINGS)}), and tables of "
-                "clips with --data"
+                f"{path}: holds no weights; give a run folder or a weight file "
+                f"({', '.join(ENDINGS)}), and tables of clips with --data"
             ) from error
         # The first part of torch's message is left out: it advises to load the file unsafely.
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]

@@ -198,12 +198,14 @@ def test_what_is_told_in_the_end_has_hours_and_rate(run, folder, tmp_path, capsy
         (("--hop", "0.1"), "--hop 0.1; allowed: 0.16 s or more"),
         (
             ("--hop", "1", "--pooling", "cls"),
-            "--pooling cls; allowed: mean or rows, with or without input and layers, where there is a hop",
+            "--pooling cls; allowed: mean or rows, with or without input and layers, where there "
+            "is a hop",
         ),
         (("--layer", "2"), "--layer 2; allowed: -2 to 1"),
         (
             ("--hop", "1", "--pooling", "max"),
-            "--pooling max; allowed: mean or rows, with or without input and layers, where there is a hop",
+            "--pooling max; allowed: mean or rows, with or without input and layers, where there "
+            "is a hop",
         ),
         (("--pooling", "median"), "--pooling"),
         (("--batch-size", "0"), "--batch-size 0; allowed: 1 to 1048576"),

@@ -54,3 +54,14 @@ def test_what_is_there_is_not_added_twice(labels, tmp_path, capsys):
     melpatch("labels", labels, "--out", tmp_path / "all.csv")
     assert "0 labels added" in capsys.readouterr().err.splitlines()[-1]
     assert len(stretches(tmp_path / "all.csv")) == 3
+
+
+def test_a_recording_by_another_way_is_the_same(labels, tmp_path, capsys):
+    around = tmp_path / "around.csv"
+    around.write_text(
+        labels.read_text().replace("/a.wav", "/../x/a.wav").replace("/y/../x/", "/y/")
+    )
+    assert "/x/../x/a.wav" in around.read_text()
+    melpatch("labels", labels, "--out", tmp_path / "all.csv")
+    melpatch("labels", around, "--out", tmp_path / "all.csv")
+    assert "0 labels added" in capsys.readouterr().err.splitlines()[-1]

@@ -1,7 +1,6 @@
 """``melpatch predict``: one line per recording or window, with times, and the files that could not be read."""
 
 import json
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -85,7 +84,7 @@ def test_one_class_for_many_recordings_is_told(called, recordings, told):
     ("rows", "unlike", "told"), [(36, 36, True), (36, 19, True), (36, 18, False), (9, 9, False)]
 )
 def test_rows_like_no_training_clip_are_told(rows, unlike, told):
-    sentence = describe_unlike(Counter(rows=rows, unlike=unlike), 5.0)
+    sentence = describe_unlike(unlike, rows, 5.0)
     assert (sentence is not None) == told
     if sentence is not None:
         assert f"{unlike} of {rows} rows are like no training clip and have no label" in sentence
@@ -367,7 +366,9 @@ def calibrated(run, *, thresholds=None, seeds=range(20)):
     return load(run)
 
 
-def test_a_calibrated_run_predicts_with_its_temperature_and_tells_what_is_none_of_these(tmp_path):
+def test_a_calibrated_run_predicts_with_its_temperature_and_tells_what_is_none_of_these(
+    tmp_path, capsys
+):
     run = write_run(tmp_path / "run", settings(LABELS))
     before = load(run)
     model = calibrated(run)
@@ -397,6 +398,11 @@ def test_a_calibrated_run_predicts_with_its_temperature_and_tells_what_is_none_o
     melpatch("predict", run, odd, "--hop", "0.5", "--out", tmp_path / "found.csv")
     for line in read_table(tmp_path / "found.csv")[:1]:
         assert line["note"] == "silent; none of these"
+    assert "like no training clip" not in capsys.readouterr().err
+    soundfile.write(odd, np.zeros(16000 * 8), 16000)
+    melpatch("predict", run, odd, "--hop", "0.5", "--out", tmp_path / "long.csv")
+    rows = len(read_table(tmp_path / "long.csv"))
+    assert f"{rows} of {rows} rows are like no training clip" in capsys.readouterr().err
 
 
 def test_too_few_validation_clips_for_the_false_alarms_are_told(tmp_path, capsys):

@@ -11,7 +11,7 @@ from melpatch.audio.files import probe
 from melpatch.counted import counted
 from melpatch.data.answers import YES, Answer, Labelled, question
 from melpatch.data.clip import Clip
-from melpatch.data.file_names import path_text
+from melpatch.data.file_names import absolute, path_text
 from melpatch.errors import ConfigError
 from melpatch.inference.sources import list_recordings
 from melpatch.outputs import is_among
@@ -69,7 +69,7 @@ def run(config: Config) -> None:
 def _labelled(clip: Clip) -> Labelled:
     if clip.size:
         raise ConfigError(f"{clip.location}: is packed in another file; give sound files")
-    path = clip.path.absolute()
+    path = absolute(clip.path)
     end = clip.start + clip.duration
     if end == inf:
         info = probe(path)

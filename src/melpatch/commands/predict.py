@@ -2,8 +2,6 @@
 
 import csv
 import sys
-from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -131,13 +129,12 @@ def run(config: Config) -> None:
     _check_events(config, model)
     _warn_of_run(config.run, model)
     _warn_of_few(config, model)
-    assigned = np.zeros(len(model.labels), dtype=bool)
-    given = Counter[str]()
+    tally = _Tally(np.zeros(len(model.labels), dtype=bool))
     job = inference_job(
         config,
         model,
         model.prediction_task(hop=config.hop, salvage=config.salvage),
-        _columns(config, model, assigned, given),
+        _columns(config, model, tally),
         default_ending=".csv",
         about={"command": "predict", "hop": config.hop, "salvage": config.salvage},
         timed=True,
@@ -147,8 +144,8 @@ def run(config: Config) -> None:
     if config.events is not None or config.frames is not None:
         on_rank_zero(lambda: _write_events(config, model))
     warnings = (
-        describe_assigned(assigned, model.labels, len(job.recordings)),
-        describe_unlike(given, model.seconds),
+        describe_assigned(tally.assigned, model.labels, len(job.recordings)),
+        describe_unlike(tally.unlike, tally.rows, model.seconds),
     )
     for warning in filter(None, warnings):
         notice(warning)
@@ -242,14 +239,19 @@ def _warn_of_run(folder: Path, model: Model) -> None:
         notice(f"{folder}: {'; '.join(validation['warnings'])}")
 
 
-def _columns(
-    config: Config, model: Model, assigned: Bool[np.ndarray, " label"], given: Counter[str]
-) -> list[Column]:
-    """Return the columns of the answers.
+@dataclass
+class _Tally:
+    """What the answers written so far have in common."""
 
-    They note in ``assigned`` which classes are the most probable one, and in ``given`` how many rows there are (rows),
-    and are like no training clip (unlike).
-    """
+    assigned: Bool[np.ndarray, " label"]
+    """Which classes are the most probable one of any row."""
+    rows: int = 0
+    unlike: int = 0
+    """Rows that are like no training clip."""
+
+
+def _columns(config: Config, model: Model, tally: _Tally) -> list[Column]:
+    """Return the columns of the answers, which are counted in a tally as they are written."""
     number = len(model.labels)
     multi_label = model.network.classifier().config.multi_label
     thresholds = _thresholds(config, model)
@@ -262,7 +264,7 @@ def _columns(
 
     def labels(rows: np.ndarray) -> np.ndarray:
         probabilities = rows["values"][:, :number]
-        assigned[probabilities.argmax(axis=1)] = True
+        tally.assigned[probabilities.argmax(axis=1)] = True
         given = assigned_labels(probabilities, model.labels, thresholds, multi_label=multi_label)
         return np.where(unknown(rows), "", given)
 
@@ -270,7 +272,8 @@ def _columns(
         silent = np.where(rows["silent"], "silent", "")
         both = np.where(rows["silent"], f"silent; {NONE_OF_THESE}", NONE_OF_THESE)
         unlike = unknown(rows)
-        given.update(rows=len(rows), unlike=int(unlike.sum()))
+        tally.rows += len(rows)
+        tally.unlike += int(unlike.sum())
         return np.where(unlike, both, silent)
 
     columns = [
@@ -308,19 +311,20 @@ def describe_assigned(
     return None
 
 
-def describe_unlike(given: Mapping[str, int], seconds: float) -> str | None:
+def describe_unlike(unlike: int, rows: int, seconds: float) -> str | None:
     """Return a sentence if most rows are like no training clip.
 
     Args:
-        given: how many rows there are (rows), and are like no training clip (unlike).
+        unlike: how many of the rows are.
+        rows: how many rows there are.
         seconds: length of a window.
     """
-    if 2 * given["unlike"] <= given["rows"] or given["rows"] < _ENOUGH:
+    if 2 * unlike <= rows or rows < _ENOUGH:
         return None
     return (
-        f"{given['unlike']} of {given['rows']} rows are like no training clip and have no label; windows last "
-        f"{seconds:g} s, and where the labelled clips are shorter, training with --seconds as long as these helps; "
-        "--false-alarms 0 labels all rows"
+        f"{unlike} of {rows} rows are like no training clip and have no label; windows last "
+        f"{seconds:g} s, and where the labelled clips are shorter, training with --seconds as long "
+        "as these helps; --false-alarms 0 labels all rows"
     )
 
 

@@ -57,6 +57,7 @@ def summarise(runs: Sequence[Pretraining], results: Results) -> list[Summary]:
     references = {run.size: _row(run) for run in reversed(runs) if _is_untrained(run)}
     summaries = []
     for (row, protocol), by_seed in scores.items():
+        # Where nothing is untrained, a row is its own reference, which has no gain.
         reference: BySeed = scores.get((references.get(row.size, row), protocol), {})
         gains = [score - reference[seed] for seed, score in by_seed.items() if seed in reference]
         gain = None

@@ -189,7 +189,7 @@ def corpus_from_rows(
         if malformed:
             problem = f"none of its lines can be used; {bad[0].path}: {bad[0].reason}"
         fix = "give a folder that holds sound, or a CSV of it"
-        if Path(source, "model.safetensors").exists():
+        if Path(source, "config.toml").is_file():
             fix = f"{source} is a run; {fix}"
         raise DataError(f"{source}: {problem}; {fix}")
     if malformed:

@@ -148,14 +148,12 @@ def describe_highest(record: Mapping[str, Any]) -> str | None:
     chance = ""
     if interval is not None and interval[1] >= 0:
         chance = ", which may be chance"
-    advice = "more steps of fine-tuning, or a linear head (melpatch finetune --head linear) where labels are few"
-    # Random weights stand beside frozen ones alone.
-    if any(floor["name"] == RANDOM_WEIGHTS for floor in known):
-        advice = "longer pretraining on sound of this kind, or fine-tuning (melpatch finetune)"
     return (
         f"{record['protocol']}: {record['value']:.3f} is below {highest['name']} with "
         f"{highest['value']:.3f}{chance}, so this run does not help here yet; what usually helps "
-        f"is {advice}"
+        "is longer pretraining on sound of this kind; for a frozen encoder fine-tuning, and for a "
+        "classifier more steps, or a linear head (melpatch finetune --head linear) where labels "
+        "are few"
     )
 
 

@@ -135,7 +135,8 @@ def _default_splits(corpus: Corpus) -> list[str]:
     splits = [split for split, role in roles.items() if split and role != "val"]
     if "train" in roles.values() or len(splits) < 2:
         raise DataError(
-            f"{corpus.shown_name}: no split is called 'test'; there are: {_counts(corpus)}; {_advice(corpus)}"
+            f"{corpus.shown_name}: no split is called 'test'; there are: {_counts(corpus)}; "
+            f"{_advice(corpus)}"
         )
     return splits
 

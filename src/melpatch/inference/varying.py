@@ -1,4 +1,4 @@
-"""Which numbers of vectors vary over clips: the others say nothing, and must not be divided by next to nothing."""
+"""Which numbers of vectors vary over clips: the others must not be divided by next to nothing."""
 
 import numpy as np
 from jaxtyping import Bool, Float

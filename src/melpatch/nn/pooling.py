@@ -31,7 +31,7 @@ from melpatch.nn.masked import at_least_float32
 from melpatch.nn.summaries import STATISTICS, Statistic, fields_of, statistic, summarise
 
 TOKEN_POOLING = "rows+mean+std+delta"
-"""The pooling of heads that start at random and of comparisons in training, which learn from tokens alone."""
+"""The pooling of heads that start at random and of comparisons in training: of tokens alone."""
 DEFAULT_POOLING = f"{TOKEN_POOLING}+input"
 """The pooling of embeddings and probes, unless another is asked for."""
 

@@ -17,8 +17,8 @@ class Linear(LinearProbe):
     """Logistic regression with a fixed penalty; one per label where a clip may have several."""
 
     # Version 1 stopped further from the optimum for several labels; versions before 3 had the mean
-    # of each frequency row only, version 3 nothing of the input, version 4 divided by deviations that
-    # are rounding.
+    # of each frequency row only, version 3 nothing of the input, version 4 divided by deviations
+    # that are rounding.
     version: ClassVar[int] = 5
     selection_rule: ClassVar[str] = "nothing is selected"
 

@@ -354,8 +354,9 @@ def _finish(run: Run, tracker: Tracker, progress: Progress, total: int) -> Progr
         notice(f"clips left out because they could not be read: {count}; see {rejected_csv}")
     if progress.skipped:
         notice(
-            f"{counted(progress.skipped, 'step')} of {total} changed nothing, since loss or gradient was not finite; "
-            f"the keys of their clips are in {run.folder / 'metrics.jsonl'}"
+            f"{counted(progress.skipped, 'step')} of {total} changed nothing, since loss or "
+            "gradient was not finite; the keys of their clips are in "
+            f"{run.folder / 'metrics.jsonl'}"
         )
     stop_signal = max(distributed.all_gather_objects(stopping.requested()))
     if not stop_signal:

@@ -278,8 +278,8 @@ def copy_encoder(
         if other:
             flags = [f"--encoder.{name.replace('_', '-')} {getattr(kept, name)}" for name in other]
             raise ConfigError(
-                f"encoder settings do not fit the weights of {run}, which are of another size; give "
-                f"{' '.join(flags)}, or the --size of that run"
+                f"encoder settings do not fit the weights of {run}, which are of another size; "
+                f"give {' '.join(flags)}, or the --size of that run"
             ) from error
         raise ConfigError(
             f"encoder settings do not fit the weights of {run}: {error}; {fix}"

@@ -1,6 +1,7 @@
 """Which clips a classifier learns from, which choose its weights, and what is said about them."""
 
 from dataclasses import replace
+from math import ceil
 
 from melpatch.counted import agreeing, counted
 from melpatch.data.corpus import Corpus
@@ -70,10 +71,11 @@ def warn_of_missing_validation(split: Split, training: RunConfig) -> None:
 
 
 def warn_of_long_windows(train: Corpus, training: RunConfig) -> None:
-    """Tell that windows of long recordings will be far longer than the clips that were learnt from, if so."""
+    """Tell that windows of long recordings will be far longer than the labelled clips, if so."""
     longest, seconds = max(clip.duration for clip in train.clips), training.loader.seconds
     if 2 * longest <= seconds:
         notice(
-            f"no labelled clip is longer than {longest:.3g} s, and windows last {seconds:g} s: to find such sounds in "
-            f"longer recordings (predict --hop), train with --seconds {max(0.1, longest):.2g}"
+            f"no labelled clip is longer than {longest:.3g} s, and windows last {seconds:g} s: to "
+            "find such sounds in longer recordings (predict --hop), train with --seconds "
+            f"{ceil(10 * longest) / 10:g}"
         )
