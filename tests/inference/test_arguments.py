@@ -53,6 +53,11 @@ def test_settings_of_embeddings(name, value):
         arguments.check_embedding(**given)
 
 
+def test_a_misspelt_pooling_is_told_the_name_of_a_fitted_one():
+    with pytest.raises(ConfigError, match=r"pooling = 'fited'; allowed: mean, .*; or fitted, after"):
+        arguments.check_embedding("fited", None, None)
+
+
 @pytest.mark.parametrize("hop", [0.0, -1.0, float("nan"), float("inf")])
 def test_hops_are_checked_by_both_methods(model, hop):
     for method in (model.embed, model.predict):

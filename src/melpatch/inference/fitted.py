@@ -20,7 +20,7 @@ from torch import Tensor
 from melpatch.checkpoint import load_weights, save_weights
 from melpatch.config import check
 from melpatch.counted import counted
-from melpatch.errors import CheckpointError, ConfigError
+from melpatch.errors import CheckpointError, ConfigError, SettingError
 from melpatch.inference.varying import varies
 from melpatch.nn.pooling import Pooling
 
@@ -157,8 +157,13 @@ def read_fitted(folder: Path) -> FittedPooling:
 
 def require_spelling(pooling: object) -> None:
     """Raise ConfigError unless a text is the name of a fitted pooling, or spells another one."""
-    if pooling != FITTED:
+    if pooling == FITTED:
+        return
+    try:
         Pooling.parse(pooling)
+    except SettingError as error:
+        allowed = f"{error.allowed}; or {FITTED}, after melpatch fit-embedding"
+        raise SettingError(error.field, pooling, allowed) from error
 
 
 def hash_of_weights(folder: Path) -> str:
