@@ -352,14 +352,18 @@ def test_a_step_has_the_same_clips_for_any_number_of_ranks_and_batches(
         assert Counter(key for batch in batches for key in batch) == expected
 
 
-@pytest.mark.parametrize(("batch_size", "shares"), [(8, 1), (8, 2), (8, 4), (6, 1)])
-def test_neighbours_stay_together_and_are_partners(corpus, batch_size, shares):
+@pytest.mark.parametrize(
+    ("batch_size", "shares", "view"), [(8, 1, 0), (8, 2, 0), (8, 4, 0), (6, 1, 0), (8, 2, 1)]
+)
+def test_neighbours_stay_together_and_are_partners(corpus, batch_size, shares, view):
     def pairs(count, shares):
         batches = [
             loaded.batch
             for loaded in taken(corpus, count, config(batch_size=batch_size), accumulate=shares)
         ]
-        keys = [(batch.keys.tolist(), batch.keys[batch.partners].tolist()) for batch in batches]
+        keys = [
+            (batch.keys.tolist(), batch.keys[batch.partners_of(view)].tolist()) for batch in batches
+        ]
         return Counter(pair for both in keys for pair in zip(*both, strict=True))
 
     assert pairs(3 * shares, shares) == pairs(3, 1)
@@ -368,9 +372,16 @@ def test_neighbours_stay_together_and_are_partners(corpus, batch_size, shares):
 
 @pytest.mark.parametrize(
     ("clips", "shares", "first"),
-    [(6, 2, [0, 2, 4]), (5, 1, [0, 1, 2, 3, 4]), (8, 2, [0, 1, 4, 5]), (4, 4, [0])],
+    [
+        (6, 2, [0, 2, 4]),
+        (5, 1, [0, 1, 2, 3, 4]),
+        (8, 2, [0, 1, 2, 3]),
+        (8, 4, [0, 1]),
+        (12, 2, [0, 1, 4, 5, 8, 9]),
+        (4, 4, [0]),
+    ],
 )
-def test_a_step_is_split_in_pairs_if_every_share_has_whole_pairs(clips, shares, first):
+def test_a_step_is_split_in_fours_or_pairs_if_every_share_has_whole_ones(clips, shares, first):
     draws = [ClipDraw(number, 0) for number in range(clips)]
     dealt_out = [step_share(draws, number, shares) for number in range(shares)]
     assert [draw.clip for draw in dealt_out[0]] == first
@@ -380,10 +391,29 @@ def test_a_step_is_split_in_pairs_if_every_share_has_whole_pairs(clips, shares, 
 def test_a_clip_whose_partner_is_unreadable_is_its_own_partner(tmp_path):
     whole = taken(noises(tmp_path, seconds=(0.3,) * 8), 1, config(batch_size=8))[0].batch
     left = taken(damaged(tmp_path, bad=[3]), 1, config(batch_size=8))[0].batch
-    partner = dict(zip(whole.keys.tolist(), whole.keys[whole.partners].tolist(), strict=True))
     (bad,) = set(whole.keys.tolist()) - set(left.keys.tolist())
-    expected = [key if partner[key] == bad else partner[key] for key in left.keys.tolist()]
-    assert left.keys[left.partners].tolist() == expected
+    for view in range(2):
+        others = whole.keys[whole.partners_of(view)].tolist()
+        partner = dict(zip(whole.keys.tolist(), others, strict=True))
+        expected = [key if partner[key] == bad else partner[key] for key in left.keys.tolist()]
+        assert left.keys[left.partners_of(view)].tolist() == expected
+
+
+def test_partners_by_rows_are_those_of_the_loader(corpus):
+    loaded = taken(corpus, 1, config(batch_size=6))[0].batch
+    by_rows = replace(loaded, partner=None)
+    for view in range(2):
+        assert by_rows.partners_of(view).tolist() == loaded.partners_of(view).tolist()
+
+
+def test_clips_of_one_length_are_not_partners_because_of_it(tmp_path):
+    """Those of one corpus often are of one length, and would be mixed with each other alone."""
+    corpus = noises(tmp_path, seconds=(0.3, 0.5) * 8)
+    mixed = 0
+    for loaded in taken(corpus, 4, config(batch_size=16, bucket_steps=1)):
+        lengths = loaded.batch.lengths
+        mixed += int((lengths != lengths[loaded.batch.partners]).sum())
+    assert mixed >= 16
 
 
 def test_batches_contain_crops_of_their_clips(corpus):

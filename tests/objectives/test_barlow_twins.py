@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from objectives.tiny_asit import batch, seconds
@@ -54,9 +56,25 @@ def test_views_are_crops_where_asked_for(crop):
     assert view.spectrogram.shape[2] == frames.max()
 
 
-def test_clips_are_paired_only_where_they_are_mixed():
-    assert BarlowTwins.needs_pairs(BarlowTwins.Config())
-    assert not BarlowTwins.needs_pairs(BarlowTwins.Config(augment=ViewAugment.Config(fader=1.0)))
+def test_clips_stay_together_only_where_they_are_mixed():
+    assert BarlowTwins.clips_together(BarlowTwins.Config()) == 4
+    assert BarlowTwins.clips_together(BarlowTwins.Config(augment=ViewAugment.Config(fader=1.0))) == 1
+
+
+def test_the_two_views_of_a_clip_are_mixed_with_different_clips():
+    """A clip that was mixed into both would be a thing that they have in common."""
+    made = objective(augment=ViewAugment.Config(mix=0.4))
+    data = batch(FRAMES)
+    assert len(data) == 4
+    changed = data.wave.clone()
+    changed[3] = data.wave[3].flip(0)  # the other of clip 2's pair, in the place of clip 1 in the next
+    other = replace(data, wave=changed)
+    reached = [
+        [not torch.equal(a, b) for a, b in zip(*views, strict=True)]
+        for number in range(2)
+        for views in [[made.view(d, 0, number).spectrogram for d in (data, other)]]
+    ]
+    assert reached == [[False, False, True, True], [False, True, False, True]]
 
 
 def test_a_convolutional_encoder_is_trained_too():

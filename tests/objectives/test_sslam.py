@@ -93,7 +93,7 @@ def test_the_utterance_target_of_the_last_layer_is_its_own():
 @torch.inference_mode()
 def test_a_clip_without_partner_is_its_own_mixture():
     objective = eat(mixtures=USED, noise=0.0)
-    data = replace(batch(), partner=torch.arange(4))
+    data = replace(batch(), partner=torch.arange(4)[:, None].expand(4, 2))
     clips, mixture, own, sources = parts(objective, data)
     assert torch.equal(mixture.spectrogram, clips.spectrogram)
     assert torch.equal(sources, own)
@@ -111,8 +111,8 @@ def test_retention_trains_the_encoding_of_visible_patches():
 
 def test_partners_stay_in_one_batch():
     objective = eat(mixtures=USED)
-    assert objective.needs_pairs(objective.config)
-    assert not eat().needs_pairs(eat().config)
+    assert objective.clips_together(objective.config) == 2
+    assert eat().clips_together(eat().config) == 1
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,10 @@ def clip_keys(
     return hash_texts([prefix + path + shown[start] for path, start in pairs])
 
 
+PARTNERS = (1, 2)
+"""What the number of a clip in its step differs in, bit by bit, from those of its two partners."""
+
+
 @dataclass
 class Batch:
     """Decoded clips of one sampling rate, zero-padded at the end to the longest.
@@ -122,24 +126,35 @@ class Batch:
         lengths: samples of each clip without padding.
         keys: keys of the clips.
         targets: 1 where a clip has a label, else 0; None without labels.
-        partner: row of each clip's mixup partner, its own row where it has none; None: neighbours
-            are partners, 0 with 1, 2 with 3, and so on.
+        partner: rows of the two clips that each may be mixed with, its own row where there is none:
+            the other one of its pair, and the one in its place in the next pair; None: by rows, 0
+            with 1 and 2, 1 with 0 and 3, 2 with 3 and 0, and so on.
     """
 
     wave: Float[Tensor, "clip sample"]
     lengths: Int[Tensor, " clip"]
     keys: Int[Tensor, " clip"]
     targets: Float[Tensor, "clip label"] | None = None
-    partner: Int[Tensor, " clip"] | None = None
+    partner: Int[Tensor, "clip 2"] | None = None
 
     @property
     def partners(self) -> Int[Tensor, " clip"]:
-        """Row of each clip's mixup partner."""
+        """Row of each clip's partner, the other one of its pair."""
+        return self.partners_of(0)
+
+    def partners_of(self, view: int) -> Int[Tensor, " clip"]:
+        """Return the row of the clip that each is mixed with in one of two views.
+
+        Views that were mixed with the same clip would have that clip in common, too.
+
+        Args:
+            view: 0 or 1.
+        """
         if self.partner is not None:
-            return self.partner
-        # row ^ 1 is the other row of a pair; the last of an odd number has none.
+            return self.partner[:, view]
         own = torch.arange(len(self), device=self.keys.device)
-        return torch.where((own ^ 1) < len(self), own ^ 1, own)
+        other = own ^ PARTNERS[view]
+        return torch.where(other < len(self), other, own)
 
     @cached_property
     def shortest(self) -> int:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch.utils.data import DataLoader, Dataset
 
 from melpatch.config import check, check_batch_size, check_workers
-from melpatch.data.clip import Batch, Clip
+from melpatch.data.clip import PARTNERS, Batch, Clip
 from melpatch.data.clip_columns import durations_of, keys_of
 from melpatch.data.limits import require_batch, require_workers
 from melpatch.data.manifest import Corpus, Rejected, label_matrix
@@ -220,7 +220,8 @@ def step_draws(
 
     The order is cut into groups of ``bucket_steps`` steps. Within a group, clips of similar length
     share a step, and the steps are shuffled. This reduces padding, and every clip still occurs once
-    per epoch.
+    per epoch. The clips of a step are in the order in which they were drawn: neighbours are partners
+    in mixtures, and clips of one length are often of one corpus.
     """
     # A group is at most an epoch long; otherwise it would contain the same clip twice.
     steps = max(1, min(config.bucket_steps, len(corpus.clips) // per_step))
@@ -229,22 +230,23 @@ def step_draws(
     draws = training_order(corpus, config, seed, first_group * steps * per_step)
     for group in itertools.count(first_group):
         pool = [next(draws) for _ in range(steps * per_step)]
-        pool.sort(key=lambda draw: min(durations[draw.clip], config.seconds))
+        lengths = [min(durations[draw.clip], config.seconds) for draw in pool]
+        by_length = sorted(range(len(pool)), key=lengths.__getitem__)
         shuffled = permutation(seed, "steps", group, steps).tolist()
         # Only the first group is entered in the middle.
         skip = max(0, first_step - group * steps)
         for step in shuffled[skip:]:
-            yield pool[step * per_step : (step + 1) * per_step]
+            of_step = by_length[step * per_step : (step + 1) * per_step]
+            yield [pool[number] for number in sorted(of_step)]
 
 
 def step_share(draws: Sequence[ClipDraw], number: int, shares: int) -> list[ClipDraw]:
     """Return share ``number`` of a step's draws, for one accumulated batch of one rank.
 
-    The draws are sorted by length and split round-robin, so each share has clips of all lengths.
-    Neighbours are partners in mixup and stay together if the shares are of even size.
+    Clips that may be mixed with each other stay together where every share has whole groups of them:
+    of the four of two neighbouring pairs, or else of the two of a pair.
     """
-    # Pairs are dealt out whole if every share gets the same number of them.
-    size = 2 if len(draws) % (2 * shares) == 0 else 1
+    size = next(size for size in (4, 2, 1) if len(draws) % (size * shares) == 0 or size == 1)
     starts = range(number * size, len(draws), shares * size)
     return [draw for start in starts for draw in draws[start : start + size]]
 
@@ -288,11 +290,12 @@ def _collate(items: Sequence[Segment | Rejected], labels: tuple[str, ...]) -> Lo
 
 
 def _partners(items: Sequence[Segment | Rejected]) -> torch.Tensor:
-    """Return the row of each readable item's partner, or its own row if that is unreadable."""
+    """Return the rows of each readable item's partners, or its own row if these are unreadable."""
     readable = [index for index, item in enumerate(items) if not isinstance(item, Rejected)]
     rows = {index: row for row, index in enumerate(readable)}
-    # index ^ 1 is the other item of the pair: 0 with 1, 2 with 3, and so on.
-    return torch.tensor([rows.get(index ^ 1, row) for index, row in rows.items()])
+    return torch.tensor(
+        [[rows.get(index ^ bit, row) for bit in PARTNERS] for index, row in rows.items()]
+    )
 
 
 class Collator:

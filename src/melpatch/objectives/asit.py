@@ -167,9 +167,9 @@ class ASiT(Objective):
             self.teacher = frozen_copy(encoder)
 
     @classmethod
-    def needs_pairs(cls, config: Any) -> bool:
-        """Return whether blocks of a clip may come from its partner."""
-        return bool(config.corrupt and config.corruption.alien_probability)
+    def clips_together(cls, config: Any) -> int:
+        """Return how many clips have blocks of each other: pairs, if any."""
+        return 2 if config.corrupt and config.corruption.alien_probability else 1
 
     @classmethod
     def input_seconds(cls, config: Any, seconds: float) -> float:

@@ -224,9 +224,14 @@ class Objective(nn.Module):
         """Act after an optimiser step, such as updating a teacher; does nothing by default."""
 
     @classmethod
-    def needs_pairs(cls, config: Any) -> bool:
-        """Return whether clips are mixed with partners, so that pairs must stay in one batch."""
-        return False
+    def clips_together(cls, config: Any) -> int:
+        """Return how many clips must stay in one batch, since they may be mixed with each other.
+
+        Returns:
+            1; 2 if each is mixed with the other one of its pair; 4 if with one of the next pair,
+            too, see :meth:`melpatch.data.clip.Batch.partners_of`.
+        """
+        return 1
 
     def least_seconds(self, plan: Plan) -> float:
         """Return the length of the shortest clip that teaches something; 0 if all do."""

@@ -211,9 +211,9 @@ class Classify(Objective):
         self.register_buffer("class_weights", weights, persistent=False)
 
     @classmethod
-    def needs_pairs(cls, config: Any) -> bool:
-        """Return whether there is mixup."""
-        return bool(config.augment.mixup_rate)
+    def clips_together(cls, config: Any) -> int:
+        """Return how many clips are mixed: pairs if there is mixup."""
+        return 2 if config.augment.mixup_rate else 1
 
     def train(self, mode: bool = True) -> "Classify":
         """Set training mode; what is frozen of the encoder stays in evaluation mode."""

@@ -139,9 +139,9 @@ class EAT(LatentObjective):
         self.decoder = ConvDecoder(config.decoder, encoder.embed_dim)
 
     @classmethod
-    def needs_pairs(cls, config: Any) -> bool:
-        """Return whether clips are mixed with partners."""
-        return bool(config.mixtures.use)
+    def clips_together(cls, config: Any) -> int:
+        """Return how many clips are mixed: pairs, if any."""
+        return 2 if config.mixtures.use else 1
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse masks that do not fit the segments, and views that cannot fit into memory.

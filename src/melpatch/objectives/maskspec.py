@@ -79,9 +79,9 @@ class MaskSpec(MaskedObjective):
         init_xavier(self.head)
 
     @classmethod
-    def needs_pairs(cls, config: Any) -> bool:
-        """Return whether there is mixup."""
-        return bool(config.augment.mixup_rate)
+    def clips_together(cls, config: Any) -> int:
+        """Return how many clips are mixed: pairs if there is mixup."""
+        return 2 if config.augment.mixup_rate else 1
 
     def forward(self, batch: Batch, step: int) -> ObjectiveOutput:
         """Return the mean squared error of the masked patches of the batch (equation 1)."""

@@ -101,9 +101,9 @@ class ViewObjective(Objective):
         return float(min(config.crop_seconds, config.max_crop_ratio * seconds))
 
     @classmethod
-    def needs_pairs(cls, config: Any) -> bool:
-        """Return whether views are mixed with a partner's."""
-        return bool(config.augment.mix > 0)
+    def clips_together(cls, config: Any) -> int:
+        """Return how many clips are mixed: fours, if any, since each view has another partner."""
+        return 4 if config.augment.mix > 0 else 1
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse crops of unusable length, and steps of too few clips.
@@ -206,7 +206,13 @@ class ViewObjective(Objective):
             spectrogram, frames, _ = random_crop(state, spectrogram, frames, width, most)
             shortest = min(int(self._most_frames(torch.tensor(shortest))), shortest, width)
         spectrogram = self.augment.spectrogram(
-            spectrogram, frames, batch.partners, batch.keys, seed=self.seed, step=step, view=number
+            spectrogram,
+            frames,
+            batch.partners_of(number),
+            batch.keys,
+            seed=self.seed,
+            step=step,
+            view=number,
         )
         return self.normalised(Spectrograms(spectrogram, frames, shortest))
 

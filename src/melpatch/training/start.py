@@ -146,16 +146,16 @@ def plan(config: RunConfig, corpus: Corpus) -> Plan:
 
 
 def _check_divisible(config: RunConfig, world_size: int) -> None:
-    """Raise ConfigError unless the batch divides into equal micro-batches, of whole pairs if
-    mixed."""
+    """Raise ConfigError unless the batch divides into equal micro-batches of clips that are mixed."""
     accumulate = config.train.accumulate
     divisor = world_size * accumulate
     factors = f"{world_size} processes x accumulate = {accumulate}"
-    # A single micro-batch may leave one clip without a partner.
+    # A single micro-batch may leave some clips without a partner.
     objective_class: Any = owner(config.objective)
-    if divisor > 1 and objective_class.needs_pairs(config.objective):
-        divisor *= 2
-        factors += " x 2, since clips are mixed in pairs"
+    together = objective_class.clips_together(config.objective)
+    if divisor > 1 and together > 1:
+        divisor *= together
+        factors += f" x {together}, since so many clips are mixed with each other"
     batch_size = config.loader.batch_size
     allowed = f"a multiple of {divisor}, which is {factors}"
     check(batch_size % divisor == 0, "batch_size", batch_size, allowed)
