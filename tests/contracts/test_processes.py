@@ -22,10 +22,10 @@ from melpatch.training.config import build
 from melpatch.training.run import Run
 
 LABELS = ("a", "b", "c")
-SECONDS = (0.4, 0.15, 0.33, 0.4, 0.22, 0.9, 0.4, 0.18, 0.29, 0.6, 0.4, 0.25)
+SECONDS = (0.4, 0.15, 0.33, 0.4, 0.22, 0.9, 0.4, 0.18, 0.29, 0.6, 0.4, 0.25) + (0.3, 0.4, 0.2) * 2
 BAD = 3  # a clip that turns out to be unreadable
 SPLITS = {"2 x 4": 1, "2 x 2 x 2": 2}
-"""Batches that each of two processes makes a step of 8 clips of."""
+"""Batches that each of two processes makes a step of 8 clips of, or of 16 where fours are mixed."""
 
 
 def config(name, **train):
@@ -34,12 +34,13 @@ def config(name, **train):
     mixup = Augment.Config(mixup_rate=0.7)
     objective = Classify.Config(augment=mixup) if piece is Classify else piece.Config()
     base = settings(steps=2, **train)
+    clips = 16 if piece.clips_together(objective) == 4 else 8
     return replace(
         base,
         encoder=ViT.Config(embed_dim=16, depth=4, num_heads=2, patch=(8, 8), drop_path=0.3),
         objective=small(objective),
         labels=LABELS if piece.needs_labels else (),
-        loader=replace(base.loader, batch_size=8, max_bad_share=0.5),
+        loader=replace(base.loader, batch_size=clips, max_bad_share=0.5),
     )
 
 
