@@ -9,6 +9,7 @@ from tiny_runs import noises, settings
 
 from melpatch.data.manifest import load_corpus
 from melpatch.nn.masking import Subset
+from melpatch.objectives.latent import MaskedTargets
 from melpatch.objectives.m2d import M2D
 from melpatch.training import health as gauges
 from melpatch.training.config import build
@@ -24,8 +25,8 @@ def noise(*shape, seed=0):
 
 def health_of(targets):
     """Of targets (clip, place, dim), each clip a part of its own."""
-    places = torch.arange(targets.shape[1])
-    return target_health([PlacedTargets(places, clip) for clip in targets])
+    places = torch.stack([torch.zeros(targets.shape[1]), torch.arange(targets.shape[1])], dim=1)
+    return target_health([PlacedTargets(places.long(), clip) for clip in targets])
 
 
 def test_targets_of_their_own_differ_in_everything():
@@ -49,7 +50,7 @@ def test_targets_that_are_all_alike_have_no_spread_and_no_rank():
     assert values["target_spread"] == pytest.approx(0, abs=1e-5)
     assert values["target_of_place"] == pytest.approx(1)
     assert values["target_rank"] == 0
-    assert target_health([PlacedTargets(torch.zeros(1).long(), torch.ones(1, DIM))]) == {}
+    assert target_health([PlacedTargets(torch.zeros(1, 2).long(), torch.ones(1, DIM))]) == {}
 
 
 def test_a_sample_is_of_valid_patches_at_their_places():
@@ -58,12 +59,25 @@ def test_a_sample_is_of_valid_patches_at_their_places():
         torch.arange(50) < torch.tensor([[50], [3]]),
     )
     targets = masked.indices[..., None].double().expand(-1, -1, DIM)
-    places, values = sample(masked, targets)
-    assert torch.equal(values[:, 0].long(), places)
+    places, values = sample(MaskedTargets(masked, targets, columns=5))
+    assert torch.equal(values[:, 0].long(), 5 * places[:, 0] + places[:, 1])
+    assert places[:, 1].max() == 4
     assert (
         len(places) == 32 + 2
     )  # of 50 places 0, 1 and 3, ... are taken, of which 0 and 1 are valid
     assert values.dtype == torch.float32
+
+
+def test_places_are_the_same_in_batches_of_all_widths():
+    """Targets that are a function of the place alone, of clips of unequal length."""
+    of_place = noise(2, 12, DIM)
+    parts = []
+    for columns in (6, 8, 12):
+        numbers = torch.arange(2 * columns).expand(3, -1)
+        targets = of_place[:, :columns].flatten(0, 1).expand(3, -1, -1)
+        masked = Subset(numbers, torch.ones_like(numbers, dtype=torch.bool))
+        parts.append(sample(MaskedTargets(masked, targets, columns)))
+    assert target_health(parts)["target_of_place"] == pytest.approx(1)
 
 
 START = {"target_spread": 0.7, "target_of_place": 0.4, "target_rank": 50.0}
@@ -99,13 +113,14 @@ def test_a_run_with_a_teacher_logs_them_and_warns(tmp_path, monkeypatch):
         assert health.start.keys() == health(objective, 1).keys() > START.keys()
     assert notices == []
     masked_targets = objective.masked_targets
+
+    def replaced(found):
+        return found._replace(targets=1 + 0 * found.targets)
+
     monkeypatch.setattr(
         objective,
         "masked_targets",
-        lambda batch, step: (
-            masked_targets(batch, step)[0],
-            1 + 0 * masked_targets(batch, step)[1],
-        ),
+        lambda batch, step: replaced(masked_targets(batch, step)),
     )
     with torch.no_grad():
         health(objective, 2)

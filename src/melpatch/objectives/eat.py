@@ -47,7 +47,12 @@ from melpatch.nn.masking import Masking, PatchSplit, Subset, join_splits
 from melpatch.nn.mixtures import Mixture, Mixtures, mix
 from melpatch.nn.transformer import MOST_VIEWS
 from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan, Spectrograms
-from melpatch.objectives.latent import LatentConfig, LatentObjective, first_clip
+from melpatch.objectives.latent import (
+    LatentConfig,
+    LatentObjective,
+    MaskedTargets,
+    first_clip,
+)
 from melpatch.rng import normal, stream
 
 Tokens = Float[Tensor, "clip token dim"]
@@ -318,11 +323,12 @@ class EAT(LatentObjective):
         wanted = split.masked.gather(sources.repeat(views, 1, 1))
         return latent_loss(of_mixtures, wanted, split.masked.valid, "l2")
 
-    def masked_targets(self, batch: Batch, step: int) -> tuple[Subset, Tokens]:
+    def masked_targets(self, batch: Batch, step: int) -> MaskedTargets:
         """Return the masked patches of the first view of each clip and their targets."""
         features = self.features(batch)
         masked = self.mask_patches(batch, features, step, "mask 0").masked
-        return masked, masked.gather(self.targets(features).patches)
+        targets = masked.gather(self.targets(features).patches)
+        return MaskedTargets(masked, targets, self.grid_size(features)[1])
 
     def clip_spread(self, metrics: Mapping[str, float]) -> float:
         """Return the share of the targets' energy by which those of a clip differ."""

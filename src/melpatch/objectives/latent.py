@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -34,6 +34,20 @@ class LatentConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self.target_layers >= 0, "target_layers", self.target_layers, "0 or more")
+
+
+class MaskedTargets(NamedTuple):
+    """What is to be predicted at the masked patches of each clip.
+
+    Attributes:
+        masked: the patches.
+        targets: what the teacher makes of them.
+        columns: columns of the batch's grid, by which its patches are numbered row by row.
+    """
+
+    masked: Subset
+    targets: Float[Tensor, "clip masked dim"]
+    columns: int
 
 
 class LatentObjective(MaskedObjective):
@@ -80,9 +94,7 @@ class LatentObjective(MaskedObjective):
         """Move the teacher towards the student."""
         ema_update(self.teacher, self.encoder, self.momentum(step))
 
-    def masked_targets(
-        self, batch: Batch, step: int
-    ) -> tuple[Subset, Float[Tensor, "clip masked dim"]]:
+    def masked_targets(self, batch: Batch, step: int) -> MaskedTargets:
         """Return the masked patches of each clip, of its first view, and their targets."""
         raise NotImplementedError
 

@@ -50,7 +50,12 @@ from melpatch.nn.masked import at_least_float32, masked_mean
 from melpatch.nn.masking import Masking, PatchSplit, Subset
 from melpatch.nn.self_distillation import SelfDistillation
 from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan
-from melpatch.objectives.latent import LatentConfig, LatentObjective, first_clip
+from melpatch.objectives.latent import (
+    LatentConfig,
+    LatentObjective,
+    MaskedTargets,
+    first_clip,
+)
 from melpatch.rng import seeded
 
 Tokens = Float[Tensor, "clip masked dim"]
@@ -235,12 +240,13 @@ class M2D(LatentObjective):
             return standardise_tokens(target)
         return at_least_float32(target)
 
-    def masked_targets(self, batch: Batch, step: int) -> tuple[Subset, Tokens]:
+    def masked_targets(self, batch: Batch, step: int) -> MaskedTargets:
         """Return the masked patches of each clip and their targets."""
         features = self.features(batch)
         split = self.mask_patches(batch, features, step)
         tokens = self.encoder.tokens(features.spectrogram)
-        return split.masked, self.targets(features, tokens, split)
+        targets = self.targets(features, tokens, split)
+        return MaskedTargets(split.masked, targets, self.grid_size(features)[1])
 
     def after_step(self, step: int) -> None:
         """Move the teacher and its heads towards the student."""

@@ -116,7 +116,7 @@ class EmbeddingHealth:
                 continue
             batch = loaded.batch.to(device)
             if isinstance(objective, LatentObjective):
-                own_targets.append(sample(*objective.masked_targets(batch, 0)))
+                own_targets.append(sample(objective.masked_targets(batch, 0)))
             spectrogram, valid = objective.features(batch)
             encoded = encoder(spectrogram, valid)
             pooled = pool(encoded.patches, encoded.cls, valid, encoder.grid.rows, "mean")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from melpatch.nn.masking import Subset
+from melpatch.objectives.latent import MaskedTargets
 from melpatch.training.rank import effective_rank
 
 # Targets of a clip that are measured, evenly spread over its masked patches.
@@ -18,24 +18,26 @@ _LEAST_SPREAD = 0.05
 _LEAST_OF_CLIP = 0.05
 _FALL_OF_RANK = 0.1
 _REMEDY = (
-    "raise --objective.momentum.start, lower --lr, add --objective.instance-norm to M2D, or look "
-    "at the corpus for clips that are all alike"
+    "raise --objective.momentum.start, lower --lr, or look at the corpus for clips that are all alike"
 )
 
 
 class PlacedTargets(NamedTuple):
-    """Targets of patches, and the places of the patches in the grid of their batch."""
+    """Targets of patches, and the places of the patches: the row and column of each."""
 
-    places: Int[Tensor, " token"]
+    places: Int[Tensor, "token 2"]
     targets: Float[Tensor, "token dim"]
 
 
-def sample(masked: Subset, targets: Float[Tensor, "clip place dim"]) -> PlacedTargets:
+def sample(found: MaskedTargets) -> PlacedTargets:
     """Return some targets of each clip, in float32 on the CPU."""
+    masked, targets, columns = found
     count = min(_PER_CLIP, targets.shape[1])
     chosen = torch.linspace(0, targets.shape[1] - 1, count, device=targets.device).long()
     valid = masked.valid[:, chosen]
-    places = masked.indices[:, chosen][valid]
+    # Token numbers are those of a batch: the same place has another one where clips are longer.
+    numbers = masked.indices[:, chosen][valid]
+    places = torch.stack([numbers // columns, numbers % columns], dim=1)
     return PlacedTargets(places.cpu(), targets[:, chosen][valid].float().cpu())
 
 
@@ -60,13 +62,15 @@ def target_health(parts: Sequence[PlacedTargets]) -> dict[str, float]:
     }
 
 
-def _share_of_place(places: Int[Tensor, " token"], targets: Float[Tensor, "token dim"]) -> float:
+def _share_of_place(
+    places: Int[Tensor, "token 2"], targets: Float[Tensor, "token dim"]
+) -> float:
     """Return the share of the targets' energy that is the same for all clips at a place, 0 to 1.
 
     The energy within places is divided by the degrees of freedom, so that few clips do not look
     alike.
     """
-    _, place, counts = torch.unique(places, return_inverse=True, return_counts=True)
+    _, place, counts = torch.unique(places, return_inverse=True, return_counts=True, dim=0)
     sums = targets.new_zeros(len(counts), targets.shape[1]).index_add_(0, place, targets)
     means = sums / counts[:, None]
     # W / E: mean energy about the place's mean, of all energy
