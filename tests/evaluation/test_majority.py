@@ -47,7 +47,7 @@ def test_several_labels_are_held_against_a_constant_score():
     assert metrics["mAP"] == metrics["prevalence"] == pytest.approx((3 / 4 + 1 / 2) / 2)
     sentence = describe_collapse(metrics | {"metrics": metrics})
     assert sentence == (
-        "2 of 2 classes are never predicted: cat, dog; "
+        "2 of 2 classes never reach a probability of 0.5: cat, dog; "
         "mAP 0.625 is not above 0.625, which one score for every clip has"
     )
     better = compute_metrics(targets * 0.8, targets, ("cat", "dog"), multi_label=True)

@@ -80,6 +80,36 @@ def test_groups_are_exchanged_whole():
     assert found["groups_needed"] > 4
 
 
+def test_five_groups_cannot_tell_and_are_not_said_to_be_enough():
+    """All five in favour of one run have a chance of 2 / 2^5 under exchange."""
+    groups = np.repeat(range(5), 20)
+    a = trial([True] * 100, groups=groups)
+    b = trial([False] * 100, groups=groups)
+    found = compare([a], [b], NAMES, "accuracy")
+    assert found["p_value"] > 0.05
+    assert found["groups_needed"] == 6
+    # One more group might have been on either side.
+    assert found["difference_95"][0] < 0.6
+    few = compare([trial([True] * 5)], [trial([False] * 5)], NAMES, "accuracy")
+    assert few["p_value"] > 0.05
+    assert few["clips_needed"] == 6
+
+
+def test_folds_of_unequal_size_are_tested_as_they_are_weighted():
+    """6 clips of a small fold outweigh 25 of a large one, the other way round."""
+    ours = [trial([True] * 6 + [False] * 4), trial([False] * 25 + [True] * 75)]
+    theirs = [trial([False] * 10), trial([True] * 100)]
+    folds = [
+        [replace(one, split=split) for one, split in zip(run, "12", strict=True)]
+        for run in (ours, theirs)
+    ]
+    found = compare(*folds, NAMES, "accuracy")
+    assert found["difference"] == pytest.approx((0.6 - 0.25) / 2)
+    assert found["test"] == "sign flips of clips"
+    assert found["difference_95"][0] < 0 < found["difference_95"][1]
+    assert found["p_value"] > 0.05
+
+
 def test_intervals_and_tests_of_differences_keep_their_level():
     """Two runs of the same accuracy, right on other clips by chance."""
     generator = np.random.default_rng(0)

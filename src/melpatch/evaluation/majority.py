@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from melpatch.counted import agreeing, counted
+from melpatch.evaluation.metrics import THRESHOLD
 
 NAMED = 5
 """Classes that a sentence names; of further ones it gives the number."""
@@ -60,12 +61,14 @@ def beside_in_words(metric: str, metrics: Mapping[str, float | None]) -> str:
     return f" ({', '.join(known)})"
 
 
-def describe_collapse(scores: Mapping[str, Any]) -> str | None:
+def describe_collapse(scores: Mapping[str, Any], *, own_thresholds: bool = False) -> str | None:
     """Return a sentence if predictions are no better than a constant answer, or leave classes out.
 
     Args:
         scores: what :func:`melpatch.evaluation.summary.summarize` returns, or
             :func:`melpatch.evaluation.metrics.compute_metrics` with its ``metrics`` by name.
+        own_thresholds: whether a clip of several labels is ``predicted`` to have one by a threshold
+            of the label's own; otherwise 0.5 says little of those that are rare.
     """
     table = scores["per_class"]
     labels = [row["label"] for row in table]
@@ -79,7 +82,8 @@ def describe_collapse(scores: Mapping[str, Any]) -> str | None:
         no_better = _no_better("mAP", metrics, "prevalence")
         classes = None
     if classes is None:
-        classes = _never_predicted(labels, positives, predicted)
+        sure = "accuracy" in metrics or own_thresholds
+        classes = _never_predicted(labels, positives, predicted, sure=sure)
     return "; ".join(filter(None, (classes, no_better))) or None
 
 
@@ -113,10 +117,14 @@ def _never_predicted(
     labels: Sequence[str],
     positives: Int[np.ndarray, " label"],
     predicted: Shaped[np.ndarray, " label"],
+    *,
+    sure: bool,
 ) -> str | None:
     (missing,) = np.nonzero((positives > 0) & (predicted == 0))
     if not len(missing):
         return None
     names = listed([labels[number] for number in missing.tolist()])
-    verb = agreeing(len(missing), "is", "are")
-    return f"{len(missing)} of {counted(len(labels), 'class')} {verb} never predicted: {names}"
+    verb = f"{agreeing(len(missing), 'is', 'are')} never predicted"
+    if not sure:
+        verb = f"never {agreeing(len(missing), 'reaches', 'reach')} a probability of {THRESHOLD:g}"
+    return f"{len(missing)} of {counted(len(labels), 'class')} {verb}: {names}"

@@ -16,6 +16,8 @@ from melpatch.evaluation.trials import TrialResult
 _FLIPS = 9999
 _VALUES_AT_ONCE = 1 << 22
 _ROUNDING = 1e-12
+# All of five in favour of one run have a chance of 2 / 2^5 = 0.06, of six 0.03.
+_LEAST_DIFFERING = 6
 # Distance of the null from a difference that a test at 5 % sees with a power of 80 %.
 _DETECTABLE = NORMAL_95 + NormalDist().inv_cdf(0.8)
 
@@ -39,15 +41,23 @@ class _Pair:
         # What rounding leaves is no difference.
         return np.where(abs(difference) < _ROUNDING, 0.0, difference)
 
-    def variance(self, unit: Unit) -> tuple[float, int]:
-        """Return the variance of the difference, and the number of units."""
+    def of_units(self, unit: Unit) -> Float[np.ndarray, " unit"]:
+        """What each clip or group adds to the difference."""
+        shares = self.shares
+        return np.bincount(self.ours.group_of_clip, shares) if unit == "group" else shares
+
+    def centre_and_variance(self, unit: Unit) -> tuple[float, float]:
+        """Return the centre and the variance of an interval of the difference.
+
+        Bonett and Price (2012) and Agresti and Min (2005): one more clip or group in favour of each
+        run. Without any on which they differ the variance would be 0.
+        """
         centred = self.shares - self.difference * self.ours.weights
         variance, number = variance_of_sum(self.ours, centred, unit)
         variance += (centred.sum() / 2) ** 2
-        # Bonett and Price (2012): one more clip in favour of each run. Without clips on which they
-        # differ the variance would be 0.
-        count = self.ours.count
-        return (variance * count**2 + 2) / (count + 2) ** 2, number
+        count = number if unit == "group" else self.ours.count
+        centre = float(self.shares.sum()) * count / (count + 2)
+        return centre, (variance * count**2 + 2) / (count + 2) ** 2
 
 
 def compare(
@@ -75,7 +85,9 @@ def compare(
         return None
     unit = pair.ours.unit
     one_seed = len({trial.seed for trial in trials}) == 1
-    exact = metric == "accuracy" and unit == "clip" and one_seed
+    # Folds of unequal size weigh their clips differently, which McNemar's test does not.
+    even = np.ptp(pair.ours.weights) < _ROUNDING
+    exact = metric == "accuracy" and unit == "clip" and one_seed and even
     return {
         "difference": pair.difference,
         "difference_95": _interval(pair),
@@ -126,16 +138,13 @@ def _pair(
 def _interval(pair: _Pair) -> list[float]:
     if pair.same_predictions:
         return [0.0, 0.0]
-    variance, _ = pair.variance("clip")
+    centre, variance = pair.centre_and_variance("clip")
     quantile = NORMAL_95
-    if pair.ours.unit == "group":
+    if pair.ours.groups is not None:
         # Clips of a group are not independent; the larger of the two variances is on the safe side.
-        between_groups, number = pair.variance("group")
+        centre, between_groups = pair.centre_and_variance("group")
         variance = max(variance, between_groups)
-        quantile = float(t.ppf(0.975, number - 1))
-    count = pair.ours.count
-    # Agresti and Min 2005: half a clip is added to each of the four outcomes of a pair.
-    centre = float(pair.shares.sum()) * count / (count + 2)
+        quantile = float(t.ppf(0.975, pair.ours.groups - 1))
     half = quantile * variance**0.5
     # The difference itself is always inside, and none is beyond -1 or 1.
     low = max(-1.0, min(centre - half, pair.difference))
@@ -147,8 +156,11 @@ def _needed(pair: _Pair, unit: Unit, number: int | None) -> int | None:
     """Return how many clips or groups it takes instead of this many to see the difference."""
     if number is None or abs(pair.difference) < _ROUNDING:
         return None
-    variance, _ = pair.variance(unit)
-    return max(2, math.ceil(number * variance * (_DETECTABLE / pair.difference) ** 2))
+    _, variance = pair.centre_and_variance(unit)
+    needed = number * variance * (_DETECTABLE / pair.difference) ** 2
+    # A test that only asks for whom each of them is cannot tell on fewer.
+    differing = max(1, np.count_nonzero(pair.of_units(unit)))
+    return math.ceil(max(needed, _LEAST_DIFFERING * number / differing))
 
 
 def _mcnemar(pair: _Pair) -> float:
@@ -163,9 +175,7 @@ def _mcnemar(pair: _Pair) -> float:
 
 def _flip_signs(pair: _Pair, unit: Unit) -> float:
     """Return the chance of so large a difference if the runs were exchanged at random on each unit."""
-    shares = pair.shares
-    if unit == "group":
-        shares = np.bincount(pair.ours.group_of_clip, shares)
+    shares = pair.of_units(unit)
     shares = shares[shares != 0]
     if not len(shares):
         return 1.0

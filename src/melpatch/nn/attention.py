@@ -73,7 +73,9 @@ def blockwise_attention(q: Heads, k: Heads, v: Heads, mask: KeyMask | None = Non
     The backward pass makes the weights of these rows again (Rabe and Staats 2021, arXiv
     2112.05682), since keeping them would take a matrix of all pairs.
     """
-    gathered: Tensor = _Blockwise.apply(q * q.shape[-1] ** -0.5, k, v, mask)
+    gathered: Tensor = _Blockwise.apply(  # type: ignore[no-untyped-call]
+        q * q.shape[-1] ** -0.5, k, v, mask
+    )
     return gathered
 
 

@@ -16,6 +16,7 @@ from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.kept_probe import FittedProbe, calibrate_probe, fit_probe, keep_probe
 from melpatch.evaluation.probe import KeptProbe, LinearProbe, ProbeInputs, TokenProbe, probe_inputs
 from melpatch.evaluation.select import linear_probe
+from melpatch.inference.calibration import Calibration
 from melpatch.inference.corpus import ClipTable
 from melpatch.inference.model import Model
 from melpatch.objectives.base import Objective, Plan
@@ -50,14 +51,27 @@ class FrozenProbe:
         fitted: what it has learnt.
         train: the training clips that could be read.
         val: the validation clips that could be read, if there are any.
-        record: its scores on validation clips, see
-            :func:`melpatch.workflows.kept_weights.validation_record`; None without any.
     """
 
     fitted: FittedProbe
     train: ProbeInputs
     val: ProbeInputs | None
-    record: dict[str, Any] | None
+
+    def record(
+        self, training: RunConfig, val: Corpus | None, calibration: Calibration | None = None
+    ) -> dict[str, Any] | None:
+        """Return the scores on validation clips; None without any.
+
+        Args:
+            training: settings of the classifier.
+            val: the validation clips, also those that could not be read.
+            calibration: what was learnt from them, if anything.
+        """
+        if val is None or self.val is None:
+            return None
+        table = ClipTable(self.val.features.clips, self.fitted.probabilities(self.val), ())
+        metric = selection_metric(training.objective, val)
+        return validation_record(table, training, metric, calibration=calibration)
 
 
 def probe_encoder(
@@ -115,11 +129,7 @@ def probe_encoder(
             class_weights=class_weights,
         )
     )
-    record = None
-    if val is not None and held_out is not None:
-        table = ClipTable(held_out.features.clips, fitted.probabilities(held_out), ())
-        record = validation_record(table, training, selection_metric(training.objective, val))
-    return FrozenProbe(fitted, learnt, held_out, record)
+    return FrozenProbe(fitted, learnt, held_out)
 
 
 def fit_and_keep(
@@ -164,7 +174,7 @@ def fit_and_keep(
     encoder = objective.export_encoder()
     run = keep_probe(training, encoder, frozen.fitted, learnt, out, command, calibration)
     run.reject(features.rejected)
-    tell_record(run, f", {frozen.fitted.describe()}", frozen.record)
+    tell_record(run, f", {frozen.fitted.describe()}", frozen.record(training, val, calibration))
     return run
 
 
@@ -212,8 +222,9 @@ def probe_first(
         purpose = "from which the head starts"
     scores = None
     score = ""
-    if probe.record is not None:
-        scores = probe.record | {"pooling": probe.fitted.pooling}
+    validated = probe.record(run.config, val)
+    if validated is not None:
+        scores = validated | {"pooling": probe.fitted.pooling}
         written = scores
         on_rank_zero(lambda: write_record(path, written))
         score = f": {score_of(scores)}"

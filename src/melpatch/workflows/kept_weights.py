@@ -19,8 +19,10 @@ from melpatch.evaluation.majority import (
     metric_in_words,
 )
 from melpatch.evaluation.metrics import compute_metrics
+from melpatch.inference.calibration import Calibration, load_calibration
 from melpatch.inference.corpus import ClipTable
 from melpatch.inference.model import Model
+from melpatch.objectives.classify import Classify
 from melpatch.opening import read_json, reading
 from melpatch.progress import notice
 from melpatch.training.checkpoints import Progress
@@ -33,7 +35,11 @@ FILE = "validation.json"
 
 
 def validation_record(
-    table: ClipTable, config: RunConfig, metric: str, step: int | None = None
+    table: ClipTable,
+    config: RunConfig,
+    metric: str,
+    step: int | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Return the scores of predictions on validation clips, as plain values that JSON can hold.
 
@@ -42,6 +48,7 @@ def validation_record(
         config: settings of the classifier.
         metric: what its weights are chosen by.
         step: the step that was chosen, if one was.
+        calibration: what was learnt from these clips, if anything.
 
     Returns:
         ``selected_by``, the metric; ``step``; ``clips``, their number; ``metrics`` by name;
@@ -52,7 +59,14 @@ def validation_record(
     scores = compute_metrics(table.rows, targets, config.labels, config.objective.multi_label)
     metrics = {name: value for name, value in scores.items() if isinstance(value, float)}
     undefined = dict.fromkeys(("mAP", "prevalence"))
-    collapse = describe_collapse({**scores, "metrics": undefined | metrics})
+    thresholds = None if calibration is None else calibration.thresholds
+    if calibration is not None and thresholds is not None and config.objective.multi_label:
+        given = (calibration.probabilities(table.rows) >= thresholds).sum(axis=0)
+        for row, count in zip(scores["per_class"], given.tolist(), strict=True):
+            row["predicted"] = count
+    collapse = describe_collapse(
+        {**scores, "metrics": undefined | metrics}, own_thresholds=thresholds is not None
+    )
     warnings = []
     if collapse is not None:
         warnings.append(f"on validation {collapse}; {REMEDY}")
@@ -88,7 +102,14 @@ def tell_kept_weights(
         tell_record(run, kept, None)
         return
     metric = selection_metric(config.objective, val)
-    record = validation_record(_predictions(run, val, metric), config, metric, step)
+    # Wait for weights and calibration, which rank 0 writes.
+    barrier()
+    objective = build_unfilled(config)
+    assert isinstance(objective, Classify)
+    load_into(objective, load_weights(run.folder / "model.safetensors"))
+    calibration = load_calibration(run.folder, objective)
+    table = _predictions(objective, config, val, metric)
+    record = validation_record(table, config, metric, step, calibration)
     record["linear_probe"] = None if probe is None else probe["metrics"]
     below = describe_loss(record, probe)
     start = describe_start(step) if progress.step else None
@@ -168,13 +189,9 @@ def read_validation(folder: Path) -> dict[str, Any] | None:
         return {**record}
 
 
-def _predictions(run: Run, val: Corpus, metric: str) -> ClipTable:
-    # Wait for the weights, which rank 0 writes.
-    barrier()
-    objective = build_unfilled(run.config)
-    load_into(objective, load_weights(run.folder / "model.safetensors"))
+def _predictions(objective: Classify, config: RunConfig, val: Corpus, metric: str) -> ClipTable:
     with torch.inference_mode():
-        return Validation(val, run.config, metric).table(Model(run.config, objective).objective)
+        return Validation(val, config, metric).table(Model(config, objective).objective)
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
