@@ -1,8 +1,8 @@
-"""Fused attention beside two plain matrix products, forward and backward.
+"""Fused attention beside plain matrix products, whole and by blocks of rows, forward and backward.
 
     OMP_NUM_THREADS=1 python benchmarks/attention.py [--clips 96 --heads 3 --tokens 105]
 
-Prints one JSON line per precision and way: the least CPU milliseconds of some repetitions, the two ways in turn.
+Prints one JSON line per precision and way: the least CPU milliseconds of some repetitions, the ways in turn.
 """
 
 import json
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from melpatch.nn.transformer import plain_attention
+from melpatch.nn.attention import blockwise_attention, plain_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    ways = {"fused": F.scaled_dot_product_attention, "plain": plain_attention}
+    ways = {"fused": F.scaled_dot_product_attention, "plain": plain_attention, "blocks": blockwise_attention}
     for kind in (torch.float32, torch.bfloat16):
         best = {name: [float("inf"), float("inf")] for name in ways}
         for _ in range(config.repetitions):

@@ -15,7 +15,8 @@ from melpatch.encoders.vit import SIZES
 from melpatch.nn.grid import PatchGrid, Places
 from melpatch.nn.pooling import LayerOutputs
 from melpatch.nn.relative_positions import Bias, GatedAttention, PositionBias, PositionConv
-from melpatch.nn.transformer import DropPath, KeyMask, Tokens
+from melpatch.nn.attention import KeyMask
+from melpatch.nn.transformer import DropPath, Tokens
 
 NORM_EPS = 1e-5
 """Epsilon of every LayerNorm."""

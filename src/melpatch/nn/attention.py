@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Heads = Float[Tensor, "clip head token channel"]
 KeyMask = Bool[Tensor, "clip 1 1 token"]
@@ -90,25 +91,25 @@ class _Blockwise(torch.autograd.Function):
             for rows in _blocks(q.shape[2]):
                 weights = _weights(q[clip, head, rows], k[clip, head], padded)
                 torch.mm(weights, v[clip, head], out=output[clip, head, rows])
-        ctx.save_for_backward(q, k, v, output, mask)
+        ctx.save_for_backward(q, k, v, mask)
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Heads, Heads, Heads, None]:
-        q, k, v, output, mask = ctx.saved_tensors
+        q, k, v, mask = ctx.saved_tensors
         (grad,) = grads
         grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
         # Sums over the blocks, which bfloat16 would round each time.
         grad_k, grad_v = (torch.zeros_like(part, dtype=torch.promote_types(part.dtype, torch.float32)) for part in (k, v))
-        # With w = softmax(s) and o = w v: ds = w (do v^T - o do^T).
-        own = (grad * output).sum(dim=-1, keepdim=True)
         for clip, head in product(range(q.shape[0]), range(q.shape[1])):
             padded = None if mask is None else ~mask[clip, 0]
             for rows in _blocks(q.shape[2]):
                 at = clip, head, rows
                 weights = _weights(q[at], k[clip, head], padded)
                 grad_v[clip, head] += weights.T @ grad[at]
-                of_scores = (grad[at] @ v[clip, head].T).sub_(own[at]).mul_(weights)
+                of_weights = grad[at] @ v[clip, head].T
+                of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, q.dtype)
                 torch.mm(of_scores, k[clip, head], out=grad_q[at])
                 grad_k[clip, head] += of_scores.T @ q[at]
         return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), None

@@ -9,7 +9,8 @@ The arithmetic is that of autocast, but for fewer roundings in between (lab/infe
 import torch
 from torch import Tensor, nn
 
-from melpatch.nn.transformer import Block, KeyMask, Tokens, attend
+from melpatch.nn.attention import KeyMask, attend
+from melpatch.nn.transformer import Block, Tokens
 
 
 def pack(module: nn.Module) -> None:

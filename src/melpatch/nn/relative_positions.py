@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from melpatch.nn.transformer import Heads, KeyMask, Tokens
+from melpatch.nn.attention import Heads, KeyMask
+from melpatch.nn.transformer import Tokens
 
 InTime = Int[Tensor, "#clip token"]
 Bias = Float[Tensor, "#clip head query key"]

@@ -4,20 +4,18 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from melpatch.config import check
+from melpatch.nn.attention import KeyMask, attend
 from melpatch.nn.unpadding import Unpadding, unpadding_of
 from melpatch.rng import streams, uniform
 
 Tokens = Float[Tensor, "clip token dim"]
-KeyMask = Bool[Tensor, "clip 1 1 token"]
 Mask = KeyMask | Unpadding | None
 """What keeps clips from padding: which tokens may be attended to, or where clips lie in one row."""
-Heads = Float[Tensor, "clip head token channel"]
 Norm = Literal["pre", "post"]
 OuterNorm = Literal["before", "after"]
 
@@ -28,8 +26,6 @@ MOST_VIEWS = 32
 # Tokens that go through all blocks at a time without gradients on a processor: enough to fill the
 # products, few enough for the cache.
 _GROUP_TOKENS = 2048
-# With more tokens, a matrix of all pairs takes more memory than its speed is worth.
-_PLAIN_TOKENS = 1024
 
 
 class Attention(nn.Module):
@@ -58,27 +54,6 @@ class Attention(nn.Module):
         heads = torch.unflatten(qkv, -1, (3, self.num_heads, channels))
         q, k, v = heads.permute(2, 0, 3, 1, 4)
         return attend(q, k, v, mask).transpose(1, 2).flatten(2)
-
-
-def attend(q: Heads, k: Heads, v: Heads, mask: KeyMask | None = None) -> Heads:
-    """Return the attention-weighted sum of values, by torch's fused kernel or two plain products."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= _PLAIN_TOKENS:
-        return plain_attention(q, k, v, mask)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-
-def plain_attention(q: Heads, k: Heads, v: Heads, mask: KeyMask | None = None) -> Heads:
-    """Return attention as two matrix products with a softmax in between.
-
-    In bfloat16 on a CPU, its backward pass was 2 to 7 times as fast as that of torch's fused
-    attention (2.13), at the price of a matrix of all pairs (lab/step-cost-asit.md).
-    """
-    # softmax(q k^T / sqrt(channels)) v, with padded keys at -inf.
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    gathered: Tensor = scores.softmax(dim=-1).to(v.dtype) @ v
-    return gathered
 
 
 class DropPath(nn.Module):

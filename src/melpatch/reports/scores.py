@@ -68,7 +68,7 @@ def _scores(record: Mapping[str, Any]) -> Iterator[Html]:
         [metric_in_words(name), value, _between(intervals.get(name))]
         for name, value in record["metrics"].items()
     ]
-    how = f"resampled by {record['interval_by']}" if record["interval_by"] else "no interval"
+    how = f"intervals by {record['interval_by']}" if record["interval_by"] else "no interval"
     yield table(
         ["metric", "value", "95 % interval"],
         rows,
