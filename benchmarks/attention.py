@@ -31,7 +31,11 @@ class Config:
 
 
 def main(config: Config) -> None:
-    ways = {"fused": F.scaled_dot_product_attention, "plain": plain_attention, "blocks": blockwise_attention}
+    ways = {
+        "fused": F.scaled_dot_product_attention,
+        "plain": plain_attention,
+        "blocks": blockwise_attention,
+    }
     for kind in (torch.float32, torch.bfloat16):
         best = {name: [float("inf"), float("inf")] for name in ways}
         for _ in range(config.repetitions):

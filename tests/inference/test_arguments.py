@@ -54,7 +54,9 @@ def test_settings_of_embeddings(name, value):
 
 
 def test_a_misspelt_pooling_is_told_the_name_of_a_fitted_one():
-    with pytest.raises(ConfigError, match=r"pooling = 'fited'; allowed: mean, .*; or fitted, after"):
+    with pytest.raises(
+        ConfigError, match=r"pooling = 'fited'; allowed: mean, .*; or fitted, after"
+    ):
         arguments.check_embedding("fited", None, None)
 
 

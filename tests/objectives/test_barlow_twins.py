@@ -58,7 +58,9 @@ def test_views_are_crops_where_asked_for(crop):
 
 def test_clips_stay_together_only_where_they_are_mixed():
     assert BarlowTwins.clips_together(BarlowTwins.Config()) == 4
-    assert BarlowTwins.clips_together(BarlowTwins.Config(augment=ViewAugment.Config(fader=1.0))) == 1
+    assert (
+        BarlowTwins.clips_together(BarlowTwins.Config(augment=ViewAugment.Config(fader=1.0))) == 1
+    )
 
 
 def test_the_two_views_of_a_clip_are_mixed_with_different_clips():
@@ -67,7 +69,9 @@ def test_the_two_views_of_a_clip_are_mixed_with_different_clips():
     data = batch(FRAMES)
     assert len(data) == 4
     changed = data.wave.clone()
-    changed[3] = data.wave[3].flip(0)  # the other of clip 2's pair, in the place of clip 1 in the next
+    changed[3] = data.wave[3].flip(
+        0
+    )  # the other of clip 2's pair, in the place of clip 1 in the next
     other = replace(data, wave=changed)
     reached = [
         [not torch.equal(a, b) for a, b in zip(*views, strict=True)]

@@ -150,7 +150,7 @@ def test_a_run_is_so_many_passes_long_on_any_number_of_processes(
             mixing,
             2,
             2,
-            "a multiple of 8, which is 2 processes x accumulate = 2 x 2, since so many clips are mixed with each other",
+            "a multiple of 8, which is 2 processes x accumulate = 2 x 2, the clips that may be mixed with each other",
         ),
     ],
 )

@@ -243,8 +243,7 @@ def step_draws(
 def step_share(draws: Sequence[ClipDraw], number: int, shares: int) -> list[ClipDraw]:
     """Return share ``number`` of a step's draws, for one accumulated batch of one rank.
 
-    Clips that may be mixed with each other stay together where every share has whole groups of them:
-    of the four of two neighbouring pairs, or else of the two of a pair.
+    Clips that may be mixed with each other stay together, if every share has whole fours or pairs.
     """
     size = next(size for size in (4, 2, 1) if len(draws) % (size * shares) == 0 or size == 1)
     starts = range(number * size, len(draws), shares * size)

@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 from melpatch.config import check
 from melpatch.encoders.base import MOST_LAYERS, Encoded, EncoderConfig, TokenEncoder
 from melpatch.encoders.vit import SIZES
+from melpatch.nn.attention import KeyMask
 from melpatch.nn.grid import PatchGrid, Places
 from melpatch.nn.pooling import LayerOutputs
 from melpatch.nn.relative_positions import Bias, GatedAttention, PositionBias, PositionConv
-from melpatch.nn.attention import KeyMask
 from melpatch.nn.transformer import DropPath, Tokens
 
 NORM_EPS = 1e-5

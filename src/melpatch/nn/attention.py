@@ -101,7 +101,8 @@ class _Blockwise(torch.autograd.Function):
         (grad,) = grads
         grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
         # Sums over the blocks, which bfloat16 would round each time.
-        grad_k, grad_v = (torch.zeros_like(part, dtype=torch.promote_types(part.dtype, torch.float32)) for part in (k, v))
+        exact = torch.promote_types(k.dtype, torch.float32)
+        grad_k, grad_v = torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
         for clip, head in product(range(q.shape[0]), range(q.shape[1])):
             padded = None if mask is None else ~mask[clip, 0]
             for rows in _blocks(q.shape[2]):

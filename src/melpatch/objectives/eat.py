@@ -43,7 +43,7 @@ from melpatch.nn.latent import (
     token_losses,
 )
 from melpatch.nn.masked import masked_mean
-from melpatch.nn.masking import Masking, PatchSplit, Subset, join_splits
+from melpatch.nn.masking import Masking, PatchSplit, join_splits
 from melpatch.nn.mixtures import Mixture, Mixtures, mix
 from melpatch.nn.transformer import MOST_VIEWS
 from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan, Spectrograms

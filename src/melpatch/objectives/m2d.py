@@ -47,7 +47,7 @@ from melpatch.nn.latent import (
 )
 from melpatch.nn.mae_decoder import MAEDecoder
 from melpatch.nn.masked import at_least_float32, masked_mean
-from melpatch.nn.masking import Masking, PatchSplit, Subset
+from melpatch.nn.masking import Masking, PatchSplit
 from melpatch.nn.self_distillation import SelfDistillation
 from melpatch.objectives.base import Features, ObjectiveOutput, Picture, Plan
 from melpatch.objectives.latent import (

@@ -155,7 +155,7 @@ def _check_divisible(config: RunConfig, world_size: int) -> None:
     together = objective_class.clips_together(config.objective)
     if divisor > 1 and together > 1:
         divisor *= together
-        factors += f" x {together}, since so many clips are mixed with each other"
+        factors += f" x {together}, the clips that may be mixed with each other"
     batch_size = config.loader.batch_size
     allowed = f"a multiple of {divisor}, which is {factors}"
     check(batch_size % divisor == 0, "batch_size", batch_size, allowed)

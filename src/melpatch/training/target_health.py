@@ -17,9 +17,7 @@ _PER_CLIP = 32
 _LEAST_SPREAD = 0.05
 _LEAST_OF_CLIP = 0.05
 _FALL_OF_RANK = 0.1
-_REMEDY = (
-    "raise --objective.momentum.start, lower --lr, or look at the corpus for clips that are all alike"
-)
+_REMEDY = "raise --objective.momentum.start, lower --lr, or look at the corpus for clips that are all alike"
 
 
 class PlacedTargets(NamedTuple):
@@ -29,9 +27,9 @@ class PlacedTargets(NamedTuple):
     targets: Float[Tensor, "token dim"]
 
 
-def sample(found: MaskedTargets) -> PlacedTargets:
+def sample(wanted: MaskedTargets) -> PlacedTargets:
     """Return some targets of each clip, in float32 on the CPU."""
-    masked, targets, columns = found
+    masked, targets, columns = wanted
     count = min(_PER_CLIP, targets.shape[1])
     chosen = torch.linspace(0, targets.shape[1] - 1, count, device=targets.device).long()
     valid = masked.valid[:, chosen]
@@ -62,9 +60,7 @@ def target_health(parts: Sequence[PlacedTargets]) -> dict[str, float]:
     }
 
 
-def _share_of_place(
-    places: Int[Tensor, "token 2"], targets: Float[Tensor, "token dim"]
-) -> float:
+def _share_of_place(places: Int[Tensor, "token 2"], targets: Float[Tensor, "token dim"]) -> float:
     """Return the share of the targets' energy that is the same for all clips at a place, 0 to 1.
 
     The energy within places is divided by the degrees of freedom, so that few clips do not look
