@@ -23,11 +23,11 @@ def note_digest(out: Path, content: Path) -> None:
         out: the output.
         content: the file that is to take its place.
     """
-    noted = [_digest(content)]
+    noted = [digest_of(content)]
     if is_unchanged(out):
-        noted.append(_digest(out))
+        noted.append(digest_of(out))
     lines = [f"{digest}\n" for digest in dict.fromkeys(noted)]
-    with written_aside(_place(out)) as aside:
+    with written_aside(digest_file(out)) as aside:
         aside.write_text("".join(lines), encoding="utf-8")
 
 
@@ -37,21 +37,23 @@ def is_unchanged(out: Path) -> bool | None:
     Raises:
         OSError: it cannot be read.
     """
-    place = _place(out)
+    place = digest_file(out)
     if not place.is_file():
         return None
     try:
         noted = read_text(place, _MOST_BYTES).split()
     except UnicodeDecodeError:
         return False
-    return out.is_file() and _digest(out) in noted
+    return out.is_file() and digest_of(out) in noted
 
 
-def _place(out: Path) -> Path:
+def digest_file(out: Path) -> Path:
+    """Return the hidden file with the digest of an output."""
     return out.with_name(f".{out.name}.digest")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return a digest of the content of a file."""
     hashed = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while data := file.read(_CHUNK_BYTES):

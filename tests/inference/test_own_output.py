@@ -13,7 +13,7 @@ ENDINGS = (".csv", ".npz", ".parquet")
 ROWS = 5
 
 
-def written(path, ending):
+def written(path, ending, about=None):
     if ending == ".parquet":
         pytest.importorskip("pyarrow")
     values = np.random.default_rng(0).standard_normal((ROWS, 3)).astype(np.float32)
@@ -22,7 +22,7 @@ def written(path, ending):
         Column("start", lambda rows: rows * 0.5, SECONDS),
         Column("embeddings", lambda rows: values[rows], ".9g"),
     ]
-    write_table(path, ending, columns, lambda: iter([np.arange(3), np.arange(3, ROWS)]))
+    write_table(path, ending, columns, lambda: iter([np.arange(3), np.arange(3, ROWS)]), about)
     if ending == ".csv":
         note_digest(path, path)
     return path
@@ -74,6 +74,20 @@ def test_a_parquet_file_that_was_saved_again_is_noticed(tmp_path, row):
     names = table["path"].to_pylist()
     names[row] = "other.wav"
     parquet.write_table(table.set_column(0, "path", pa.array(names)), path)
+    assert not is_own_output(path, ".parquet", "embed")
+
+
+@pytest.mark.parametrize("ending", [".npz", ".parquet"])
+def test_a_table_is_the_commands_own_with_and_without_facts(tmp_path, ending):
+    facts = {"melpatch": "0.1.0", "run": "runs/a"}
+    assert is_own_output(written(tmp_path / "with", ending, facts), ending, "embed")
+    assert is_own_output(written(tmp_path / "without", ending), ending, "embed")
+
+
+def test_facts_of_a_parquet_file_that_were_changed_are_noticed(tmp_path):
+    path = written(tmp_path / "a.parquet", ".parquet", {"melpatch": "0.1.0", "run": "runs/a"})
+    # The text stands twice: in the metadata of the file, and in the schema that Arrow keeps there.
+    path.write_bytes(path.read_bytes().replace(b"runs/a", b"runs/b"))
     assert not is_own_output(path, ".parquet", "embed")
 
 

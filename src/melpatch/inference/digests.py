@@ -37,6 +37,10 @@ class DigestedFile:
     def close(self) -> None:
         """Leave the file open: it is closed by whoever opened it."""
 
+    def include(self, data: bytes) -> None:
+        """Make the digest depend on bytes that are written elsewhere."""
+        self._hash.update(data)
+
     def digest(self) -> str:
         """Return the digest of what was written."""
         return self._hash.hexdigest()
@@ -50,8 +54,12 @@ def digest_of_members(archive: zipfile.ZipFile) -> bytes:
     return f"{DIGEST} {hashed.hexdigest()}".encode()
 
 
-def digest_before_footer(path: Path) -> str:
+def digest_before_footer(path: Path, included: bytes = b"") -> str:
     """Return the digest of a Parquet file's bytes before its footer.
+
+    Args:
+        path: the file.
+        included: bytes of the footer that it depends on, see :meth:`DigestedFile.include`.
 
     Raises:
         OSError: the file cannot be read.
@@ -71,6 +79,7 @@ def digest_before_footer(path: Path) -> str:
         while left > 0 and (data := file.read(min(left, _CHUNK_BYTES))):
             hashed.update(data)
             left -= len(data)
+    hashed.update(included)
     return hashed.hexdigest()
 
 

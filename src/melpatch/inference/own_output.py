@@ -1,7 +1,7 @@
 """Whether a file is an unchanged output of ``embed`` or ``predict``, which it may replace."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,8 @@ from melpatch.data.tables import header_of
 from melpatch.errors import DataError
 from melpatch.faults import let_pass
 from melpatch.inference.digests import DIGEST, digest_before_footer, digest_of_members
+from melpatch.inference.table_about import METADATA, check_beside
+from melpatch.outputs import check_output
 from melpatch.unchanged import is_unchanged
 
 Command = Literal["embed", "predict", "frames"]
@@ -18,6 +20,37 @@ _PLACE = ("path", "key", "start", "end", *PACKED_COLUMNS)
 _VALUES = {"embed": "embeddings", "predict": "probabilities", "frames": "probabilities"}
 _FRAME = ["path", "start", "end"]
 _DECISIONS = (["label", "probability", "note"], ["label", "probability", "novelty", "note"])
+
+
+def check_table(
+    out: Path,
+    ending: str,
+    command: Command,
+    *,
+    inputs: Iterable[str | Path],
+    overwrite: bool,
+    flag: str = "--out",
+) -> None:
+    """Raise ConfigError if a command may not write a table, or the facts beside it.
+
+    Args:
+        out: the file.
+        ending: its format.
+        command: the command.
+        inputs: files that are read.
+        overwrite: whether files of another origin may be replaced.
+        flag: the flag that names the file.
+    """
+    files = list(inputs)
+    check_output(
+        out,
+        inputs=files,
+        is_own=lambda path: is_own_output(path, ending, command),
+        overwrite=overwrite,
+        flag=flag,
+    )
+    if ending == ".csv":
+        check_beside(out, files, overwrite=overwrite, flag=flag)
 
 
 def is_own_output(path: Path, ending: str, command: Command) -> bool:
@@ -48,9 +81,10 @@ def is_own_output(path: Path, ending: str, command: Command) -> bool:
 def _is_own_parquet(path: Path, command: Command) -> bool:
     from pyarrow import parquet
 
-    metadata = parquet.read_metadata(path)
-    digest = (metadata.metadata or {}).get(DIGEST.encode())
-    if digest is None or digest.decode() != digest_before_footer(path):
+    metadata = parquet.read_metadata(path).metadata or {}
+    digest = metadata.get(DIGEST.encode())
+    about = metadata.get(METADATA, b"")
+    if digest is None or digest.decode() != digest_before_footer(path, about):
         return False
     names = list(parquet.read_schema(path).names)
     rest = names[len([*takewhile(_PLACE.__contains__, names)]) :]

@@ -2,7 +2,7 @@
 
 import csv
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 from melpatch.config import check
 from melpatch.data.columns import class_columns
 from melpatch.errors import ConfigError
+from melpatch.inference.arrow import arrow
 from melpatch.inference.digests import DIGEST, DigestedFile, digest_of_members
+from melpatch.inference.table_about import MEMBER, METADATA, about_text
 
 SECONDS = "seconds"
 """Format of times in CSV: to a millisecond, or to a microsecond where that differs."""
@@ -55,11 +57,17 @@ def table_format(out: Path, default: str) -> str:
         raise ConfigError(f"out = {str(out)!r}; allowed: a name that ends in {', '.join(_WRITERS)}")
     check(not out.is_dir(), "out", str(out), "the name of a file; there is a folder of this name")
     if ending == ".parquet":
-        _arrow()
+        arrow()
     return ending
 
 
-def write_table(path: Path, ending: str, columns: Sequence[Column], chunks: Chunks) -> None:
+def write_table(
+    path: Path,
+    ending: str,
+    columns: Sequence[Column],
+    chunks: Chunks,
+    about: Mapping[str, Any] | None = None,
+) -> None:
     """Write a table.
 
     Args:
@@ -67,11 +75,14 @@ def write_table(path: Path, ending: str, columns: Sequence[Column], chunks: Chun
         ending: its format, see :func:`table_format`.
         columns: the columns in order.
         chunks: the rows.
+        about: facts about the table; a CSV file has no place for them, see
+            :func:`melpatch.inference.table_about.note_beside`.
     """
-    _WRITERS[ending](path, columns, chunks)
+    text = None if about is None else about_text(about)
+    _WRITERS[ending](path, columns, chunks, text)
 
 
-def _write_csv(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
+def _write_csv(path: Path, columns: Sequence[Column], chunks: Chunks, _about: str | None) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         for number, chunk in enumerate(chunks()):
@@ -104,7 +115,7 @@ def _header(column: Column, values: np.ndarray, columns: Sequence[Column]) -> Se
     return [f"{column.name}_{number}" for number in range(values.shape[1])]
 
 
-def _write_npz(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
+def _write_npz(path: Path, columns: Sequence[Column], chunks: Chunks, about: str | None) -> None:
     """Write what ``np.savez`` would for whole columns, with the same bytes at any time of day."""
     with zipfile.ZipFile(path, "w") as archive:
         for column in columns:
@@ -121,6 +132,9 @@ def _write_npz(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
             if column.names:
                 names = np.array(column.names)
                 _write_member(archive, "labels", names.dtype, names.shape, iter([names]))
+        if about is not None:
+            text = np.array(about)
+            _write_member(archive, MEMBER, text.dtype, text.shape, iter([text]))
         archive.comment = digest_of_members(archive)
 
 
@@ -143,18 +157,31 @@ def _write_member(
             file.write(np.ascontiguousarray(array, dtype).tobytes())
 
 
-def _write_parquet(path: Path, columns: Sequence[Column], chunks: Chunks) -> None:
+def _write_parquet(
+    path: Path, columns: Sequence[Column], chunks: Chunks, about: str | None
+) -> None:
     """Write one row group per chunk; unnamed values of a row become a list of fixed length."""
-    pa, parquet = _arrow()
+    _, parquet = arrow()
+    writer = None
     with path.open("wb") as file:
         digested = DigestedFile(file)
-        _write_row_groups(pa, parquet, digested, columns, chunks)
+        for table in _row_groups(columns, chunks):
+            if writer is None:
+                schema = table.schema
+                if about is not None:
+                    schema = schema.with_metadata({METADATA: about})
+                writer = parquet.ParquetWriter(digested, schema)
+            writer.write_table(table)
+        if writer is not None:
+            # All but the footer is on its way. The facts are written there, as this is.
+            digested.include((about or "").encode())
+            writer.add_key_value_metadata({DIGEST: digested.digest()})
+            writer.close()
 
 
-def _write_row_groups(
-    pa: Any, parquet: Any, file: DigestedFile, columns: Sequence[Column], chunks: Chunks
-) -> None:
-    writer = None
+def _row_groups(columns: Sequence[Column], chunks: Chunks) -> Iterator[Any]:
+    """Yield each chunk as an Arrow table."""
+    pa, _ = arrow()
     for chunk in chunks():
         fields: dict[str, Any] = {}
         for column in columns:
@@ -167,29 +194,13 @@ def _write_row_groups(
             else:
                 flat = pa.array(np.ascontiguousarray(values).reshape(-1))
                 fields[column.name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-        table = pa.table(fields)
-        if writer is None:
-            writer = parquet.ParquetWriter(file, table.schema)
-        writer.write_table(table)
-    if writer is not None:
-        # All but the footer, in which this is written, is on its way.
-        writer.add_key_value_metadata({DIGEST: file.digest()})
-        writer.close()
+        yield pa.table(fields)
 
 
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError(
-            "Parquet needs pyarrow; install it with: pip install 'melpatch[parquet]'"
-        ) from error
-    return pyarrow, parquet
-
-
-_WRITERS: dict[str, Callable[[Path, Sequence[Column], Chunks], None]] = {
+_WRITERS: dict[str, Callable[[Path, Sequence[Column], Chunks, str | None], None]] = {
     ".csv": _write_csv,
     ".npz": _write_npz,
     ".parquet": _write_parquet,
 }
+TABLE_ENDINGS = tuple(_WRITERS)
+"""Endings of tables, which name their formats."""
