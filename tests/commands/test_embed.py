@@ -1,5 +1,6 @@
 """``melpatch embed``: vectors with the paths, and with a hop the times, that they stand for."""
 
+import json
 import re
 
 import numpy as np
@@ -16,10 +17,14 @@ from journeys.three_sounds import (
     write_table,
 )
 
+import melpatch as package
 from melpatch.audio import sound_file
 from melpatch.cli import main
 from melpatch.data.manifest import load_corpus
+from melpatch.inference.calibration import Calibration
+from melpatch.inference.jobs import hash_of_run
 from melpatch.inference.model import load
+from melpatch.inference.table_about import read_about
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def folder(tmp_path):
 def test_one_vector_per_recording_in_order(run, folder, tmp_path):
     melpatch("embed", run, folder, "--out", tmp_path / "out" / "found.npz")
     with np.load(tmp_path / "out" / "found.npz") as found:
-        assert sorted(found) == ["embeddings", "path"]
+        assert sorted(found) == ["about", "embeddings", "path"]
         assert found["path"].tolist() == sorted(str(path) for path in folder.rglob("*.*"))
         assert found["embeddings"].shape == (6, 3 * COLUMN)
         assert found["embeddings"].dtype == np.float32
@@ -60,7 +65,7 @@ def test_frames_have_their_times(run, folder, tmp_path):
         tmp_path / "f",
     )
     with np.load(tmp_path / "f") as found:
-        assert sorted(found) == ["embeddings", "end", "path", "start"]
+        assert sorted(found) == ["about", "embeddings", "end", "path", "start"]
         rows = len(found["path"])
         assert (found["embeddings"].shape, found["start"].shape, found["end"].shape) == (
             (rows, COLUMN),
@@ -86,6 +91,68 @@ def test_a_classifier_embeds_with_its_own_pooling(folder, tmp_path):
     melpatch("embed", run, folder, "--out", tmp_path / "f.npz")
     with np.load(tmp_path / "f.npz") as found:
         assert found["embeddings"].shape == (6, 16)
+
+
+def test_a_table_tells_what_its_vectors_are(run, folder, tmp_path):
+    melpatch("embed", run, folder, "--layer", "-1", "--out", tmp_path / "f.npz")
+    pooling = "rows+mean+std+delta+input+layers=2"
+    with np.load(tmp_path / "f.npz") as table:
+        assert json.loads(str(table["about"])) == {
+            "run": str(run),
+            "melpatch": package.__version__,
+            "command": "embed",
+            "model": hash_of_run(run, load(run), with_calibration=False),
+            "hop": None,
+            "pooling": pooling,
+            "layer": -1,
+            "salvage": False,
+            "precision": "32-true",
+            "sample_rate": 16000,
+            "channel": "mean",
+            "window": 1.0,
+            "spelling": pooling,
+            "dim": 3 * COLUMN,
+        }
+        assert table["embeddings"].shape == (6, 3 * COLUMN)
+
+
+@pytest.mark.parametrize(
+    ("flags", "pooling"),
+    [
+        ([], "rows+mean+input"),
+        (["--pooling", "mean"], "mean"),
+        (["--precision", "bf16-mixed"], "rows+mean+input"),
+    ],
+)
+def test_a_table_of_frames_tells_their_pooling_and_length(run, folder, flags, pooling, tmp_path):
+    melpatch("embed", run, folder, "--hop", "0.5", *flags, "--out", tmp_path / "f.npz")
+    facts = read_about(tmp_path / "f.npz")
+    assert (facts["pooling"], facts["hop"], facts["window"]) == (pooling, 0.5, 1.0)
+    assert facts["precision"] == ("bf16-mixed" if "bf16-mixed" in flags else "32-true")
+
+
+def test_calibration_is_no_part_of_what_a_vector_is(folder, tmp_path):
+    run = write_run(tmp_path / "run", settings(LABELS))
+    for name in ("before.npz", "after.npz"):
+        melpatch("embed", run, folder, "--out", tmp_path / name)
+        Calibration(False, 2.0, 40).save(run)
+    assert (tmp_path / "before.npz").read_bytes() == (tmp_path / "after.npz").read_bytes()
+
+
+def test_a_file_of_others_is_not_written_over_by_what_lies_beside_a_csv_file(
+    run, folder, tmp_path, capsys
+):
+    beside = tmp_path / "f.csv.about.json"
+    beside.write_text("mine", encoding="utf-8")
+    words = ["embed", str(run), str(folder), "--out", str(tmp_path / "f.csv")]
+    assert main(words) == 2
+    assert f"beside --out {beside}: exists, and was not made by" in capsys.readouterr().err
+    assert beside.read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "f.csv").exists()
+    assert main([*words, "--overwrite"]) == 0
+    first = beside.read_bytes()
+    assert main(words) == 0
+    assert beside.read_bytes() == first
 
 
 def test_files_that_cannot_be_read_are_named_beside(run, folder, tmp_path):
@@ -139,6 +206,9 @@ def test_csv_and_parquet_say_the_same(run, folder, tmp_path):
         parquet.read_table(tmp_path / "f.parquet").to_pydict(),
     )
     with np.load(tmp_path / "f.npz") as found:
+        facts = [read_about(tmp_path / f"f.{ending}") for ending in ("csv", "parquet", "npz")]
+        assert facts[0] == facts[1] == facts[2]
+        assert facts[0]["dim"] == COLUMN
         assert [line["path"] for line in lines] == table["path"] == found["path"].tolist()
         assert table["start"] == found["start"].tolist()
         np.testing.assert_array_equal(

@@ -27,6 +27,7 @@ from melpatch.data.manifest import load_corpus
 from melpatch.evaluation.novelty import fit_novelty
 from melpatch.inference.calibration import Calibration
 from melpatch.inference.model import load
+from melpatch.inference.table_about import read_about
 from melpatch.inference.tasks import recording_predictions
 
 
@@ -306,6 +307,31 @@ def test_outputs_of_others_and_inputs_are_kept(classifier, folder, tmp_path, cap
     out.write_text(out.read_text().replace(f",{line['label']},", f",{other},", 1))
     assert main([*words, str(out)]) == 2
     assert main([*words, str(out), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz", "parquet"])
+def test_a_table_tells_its_classes_and_how_labels_were_given(folder, ending, tmp_path):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    run = write_run(tmp_path / "run", settings(LABELS))
+    table = tmp_path / f"p.{ending}"
+    melpatch("predict", run, folder, "--hop", "0.5", "--out", table)
+    facts = read_about(table)
+    assert (facts["run"], facts["command"], facts["hop"]) == (str(run), "predict", 0.5)
+    assert facts["labels"] == [*LABELS]
+    assert facts["calibration"] is None
+    assert facts["threshold_rule"] == "the most probable class"
+    bare = facts["model"]
+    calibrated(run)
+    melpatch("predict", run, folder, "--threshold", "0.25", "--out", table)
+    facts = read_about(table)
+    assert facts["calibration"]["temperature"] == 2.0
+    assert (facts["threshold_rule"], facts["thresholds"]) == (
+        "the same for all classes",
+        [0.25] * 3,
+    )
+    assert facts["false_alarms"] == 0.05
+    assert facts["model"] != bare
 
 
 def test_lists_beside_two_outputs_of_one_stem_are_both_kept(classifier, folder, tmp_path):

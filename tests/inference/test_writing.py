@@ -14,17 +14,24 @@ from melpatch.errors import AudioError, UnreachableError
 from melpatch.inference import parts, tables, writing
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.rows import Row
+from melpatch.inference.table_about import note_beside, read_about
 from melpatch.inference.windows import RecordingEnd, WindowSpec, clip_of_file
 from melpatch.inference.writing import InferenceJob, write_output
 
 CUT = WindowSpec(1.0, 1.0, 8000)
 
 
-def job(folder, *, resume, names="abcd"):
-    columns = [tables.Column("start", lambda rows: rows["start"])]
+ABOUT = {"melpatch": "0.1.0"}
+
+
+def job(folder, *, resume, names="abcd", ending=".npz"):
+    columns = [tables.Column("start", lambda rows: rows["start"], tables.SECONDS)]
+    out = folder / f"out{ending}"
+    note = partial(note_beside, out) if ending == ".csv" else None
     return InferenceJob(
-        out=folder / "out.npz",
-        write=lambda path, chunks: tables.write_table(path, ".npz", columns, chunks),
+        out=out,
+        write=lambda path, chunks: tables.write_table(path, ending, columns, chunks, ABOUT),
+        note=None if note is None else lambda path, chunks: note(path, ABOUT),
         recordings=[clip_of_file(folder / name) for name in names],
         task=InferenceTask(CUT, lambda batch: [], lambda items: items),
         about={"command": "embed"},
@@ -68,22 +75,32 @@ def test_what_is_out_of_reach_ends_it_and_is_gone_on_with(tmp_path, monkeypatch,
     assert [one.reason for one in read_rejected(tmp_path / "out.rejected.csv")] == ["is damaged"]
 
 
-def test_a_kill_at_any_change_of_a_file_costs_nothing_but_work(tmp_path, computed, monkeypatch):
+@pytest.mark.parametrize(
+    ("ending", "beside"),
+    [
+        (".npz", []),
+        (".csv", ["out.csv.about.json", ".out.csv.digest", ".out.csv.about.json.digest"]),
+    ],
+)
+def test_a_kill_at_any_change_of_a_file_costs_nothing_but_work(
+    ending, beside, tmp_path, computed, monkeypatch
+):
     # A kill, unlike a power cut, loses nothing that was written.
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    whole = written(tmp_path, resume=False)
-    assert sorted(whole) == ["out.npz", "out.rejected.csv"]
+    whole = written(tmp_path, ending, resume=False)
+    assert sorted(whole) == sorted([*beside, f"out{ending}", "out.rejected.csv"])
     for number in count():
-        action = partial(write_output, job(tmp_path, resume=False, names="ab"))
+        action = partial(write_output, job(tmp_path, resume=False, names="ab", ending=ending))
         if not killed_at(tmp_path, number, action):
             break
-        assert written(tmp_path, resume=True) == whole, f"killed before change {number}"
+        assert written(tmp_path, ending, resume=True) == whole, f"killed before change {number}"
     assert number > 30
 
 
-def written(folder, *, resume):
+def written(folder, ending, *, resume):
     """Write the output; return all files that are there then, and remove them."""
-    write_output(job(folder, resume=resume, names="ab"))
+    write_output(job(folder, resume=resume, names="ab", ending=ending))
+    assert read_about(folder / f"out{ending}") == ABOUT
     there = {path.name: path.read_bytes() for path in folder.iterdir()}
     for name in there:
         (folder / name).unlink()

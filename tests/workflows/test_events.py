@@ -12,6 +12,7 @@ from melpatch.cli import main
 from melpatch.data.manifest import load_corpus
 from melpatch.inference.events import Event, EventRule
 from melpatch.inference.model import load
+from melpatch.inference.table_about import read_about
 from melpatch.workflows.events import events_in, score_events, write_events
 
 HOP = 0.5
@@ -106,6 +107,9 @@ def test_frames_and_events_are_the_same_from_tables_of_every_format(classifier, 
         for _ in range(2):
             melpatch(*words, "--out", out, *files)
     assert read_table(tmp_path / f"e{ending}.csv") == read_table(tmp_path / "e.csv.csv")
+    facts = read_about(tmp_path / f"frames{ending}")
+    assert facts == read_about(tmp_path / f"windows{ending}") | {"command": "predict --frames"}
+    assert (facts["hop"], facts["labels"]) == (HOP, [*LABELS])
     expected = read_table(tmp_path / "frames.csv")
     assert list(expected[0]) == ["path", "start", "end", *LABELS]
     own = [row for row in expected if row["path"] == str(sounds[0])]

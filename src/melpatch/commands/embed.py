@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from melpatch.inference.jobs import InferenceConfig, inference_job
+from melpatch.inference.fitted import FITTED, FittedPooling
+from melpatch.inference.jobs import InferenceConfig, hash_of_run, inference_job
 from melpatch.inference.model import load
 from melpatch.inference.tables import Column
+from melpatch.inference.tasks import embedding_pooling
 from melpatch.inference.writing import write_output
 
 TOGETHER = True
@@ -39,6 +41,8 @@ def run(config: Config) -> None:
     task = model.embedding_task(
         pooling=config.pooling, layer=config.layer, hop=config.hop, salvage=config.salvage
     )
+    pooling = embedding_pooling(model.network, config.pooling, config.layer, config.hop)
+    spelling = FITTED if isinstance(pooling, FittedPooling) else str(pooling)
     job = inference_job(
         config,
         model,
@@ -47,11 +51,14 @@ def run(config: Config) -> None:
         default_ending=".npz",
         about={
             "command": "embed",
+            # Calibration changes no vector.
+            "model": hash_of_run(config.run, model, with_calibration=False),
             "hop": config.hop,
-            "pooling": str(model.network.resolve_pooling(config.pooling, config.layer)),
+            "pooling": str(pooling),
             "layer": config.layer,
             "salvage": config.salvage,
         },
+        more_about=lambda numbers: {"spelling": spelling, "dim": numbers},
         timed=config.hop is not None,
         keep=config.salvage,
     )

@@ -18,10 +18,11 @@ from melpatch.data.columns import class_columns
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
 from melpatch.evaluation.majority import listed
-from melpatch.inference.jobs import InferenceConfig, inference_job
+from melpatch.inference.jobs import InferenceConfig, hash_of_run, inference_job
 from melpatch.inference.live import microphone_blocks, piped_blocks, predict_live
 from melpatch.inference.model import Model, load
 from melpatch.inference.novelty import FALSE_ALARMS, NONE_OF_THESE, clips_needed, is_novel
+from melpatch.inference.table_about import facts_of_answers
 from melpatch.inference.tables import Column
 from melpatch.inference.writing import write_output
 from melpatch.objectives.classify import Classify
@@ -136,7 +137,20 @@ def run(config: Config) -> None:
         model.prediction_task(hop=config.hop, salvage=config.salvage),
         _columns(config, model, tally),
         default_ending=".csv",
-        about={"command": "predict", "hop": config.hop, "salvage": config.salvage},
+        about={
+            "command": "predict",
+            "model": hash_of_run(config.run, model, with_calibration=True),
+            "hop": config.hop,
+            "salvage": config.salvage,
+        },
+        more_about=lambda _: facts_of_answers(
+            model.labels,
+            model.calibration,
+            multi_label=model.network.classifier().config.multi_label,
+            thresholds=_thresholds(config, model),
+            threshold=config.threshold,
+            false_alarms=config.false_alarms,
+        ),
         timed=True,
         keep=config.hop is not None or config.salvage,
     )

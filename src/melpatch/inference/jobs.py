@@ -1,7 +1,7 @@
 """From the settings of ``melpatch embed`` and ``melpatch predict`` to a job that writes a file."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -15,17 +15,18 @@ from melpatch import distributed
 from melpatch.config import check_batch_size, check_workers, to_toml
 from melpatch.data.clip import Clip
 from melpatch.data.corpus import Rejected
+from melpatch.data.file_names import path_text
 from melpatch.data.row import PACKED_COLUMNS
 from melpatch.data.shards import INDEX
 from melpatch.inference.calibration import CALIBRATION
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.model import Model
 from melpatch.inference.network import Precision
-from melpatch.inference.own_output import is_own_output
+from melpatch.inference.own_output import check_table
 from melpatch.inference.sources import fingerprint, list_recordings
-from melpatch.inference.tables import SECONDS, Column, table_format, write_table
+from melpatch.inference.table_about import note_beside
+from melpatch.inference.tables import SECONDS, Chunks, Column, table_format, write_table
 from melpatch.inference.writing import InferenceJob
-from melpatch.outputs import check_output
 from melpatch.weight_files import is_weights
 
 
@@ -77,6 +78,7 @@ def inference_job(
     *,
     default_ending: str,
     about: Mapping[str, Any],
+    more_about: Callable[[int], Mapping[str, Any]],
     timed: bool,
     keep: bool,
 ) -> InferenceJob:
@@ -88,7 +90,8 @@ def inference_job(
         task: what to compute for each recording.
         columns: columns of the rows' values; those that name the recording come before them.
         default_ending: format of an output whose name has no ending.
-        about: settings that the rows depend on, besides recordings and model.
+        about: the command, the hash of the model, and the settings that the rows depend on.
+        more_about: from the numbers of a row to further facts, which the table holds too.
         timed: whether rows of whole files have columns of times; those of clips always have them,
             and the clip's key.
         keep: whether a recording that could not be read to its end keeps its rows.
@@ -101,34 +104,63 @@ def inference_job(
     malformed: list[Rejected] = []
     recordings = list_recordings(config.recordings, malformed)
     inputs = _inputs(config, recordings)
-    command = about["command"]
-    check_output(
-        config.out,
-        inputs=inputs,
-        is_own=lambda path: is_own_output(path, ending, command),
-        overwrite=config.overwrite,
+    check_table(config.out, ending, about["command"], inputs=inputs, overwrite=config.overwrite)
+    facts = {"melpatch": melpatch.__version__, **about, "precision": model.precision}
+    table = _Table(
+        out=config.out,
+        ending=ending,
+        columns=[*_place_columns(recordings, timed), *columns],
+        about={"run": path_text(config.run), **facts, **_facts_of_sound(task)},
+        more_about=more_about,
     )
-    depends_on = {
-        "melpatch": melpatch.__version__,
-        "recordings": fingerprint(recordings),
-        "model": hash_of_run(config.run, model, with_calibration=True),
-        "precision": model.precision,
-    }
-    all_columns = [*_place_columns(recordings, timed), *columns]
     return InferenceJob(
         out=config.out,
-        write=lambda path, chunks: write_table(path, ending, all_columns, chunks),
-        noted=ending == ".csv",
+        write=table.write,
+        note=table.note,
         recordings=recordings,
         malformed=malformed,
         inputs=inputs,
         task=task,
-        about=depends_on | dict(about),
+        about={**facts, "recordings": fingerprint(recordings)},
         keep=keep,
         batch_size=config.batch_size or model.default_batch_size,
         workers=model.default_workers if config.workers is None else config.workers,
         resume=config.resume or distributed.restarted(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """The table of a job, with the facts about it."""
+
+    out: Path
+    ending: str
+    columns: Sequence[Column]
+    about: Mapping[str, Any]
+    more_about: Callable[[int], Mapping[str, Any]]
+
+    def write(self, path: Path, chunks: Chunks) -> None:
+        """Write the table with the facts about it, where it has a place for them."""
+        write_table(path, self.ending, self.columns, chunks, self._all_about(chunks))
+
+    def note(self, path: Path, chunks: Chunks) -> None:
+        """Write the facts beside a CSV file that is about to take its place."""
+        if self.ending == ".csv":
+            note_beside(self.out, path, self._all_about(chunks))
+
+    def _all_about(self, chunks: Chunks) -> dict[str, Any]:
+        numbers = next(chunks())["values"].shape[1]
+        return {**self.about, **self.more_about(numbers)}
+
+
+def _facts_of_sound(task: InferenceTask) -> dict[str, Any]:
+    """Return what the network gets of a recording: rate in Hz, channel, seconds at a time."""
+    windows = task.windows
+    return {
+        "sample_rate": windows.sample_rate,
+        "channel": windows.channel,
+        "window": windows.seconds,
+    }
 
 
 def _inputs(config: InferenceConfig, recordings: Sequence[Clip]) -> list[str | Path]:

@@ -26,7 +26,6 @@ from melpatch.faults import let_pass, remedy
 from melpatch.inference.rows import Row
 from melpatch.inference.windows import NumberedClips
 from melpatch.opening import LOG_BYTES, open_binary, read_json, read_text, reading, require_regular
-from melpatch.unchanged import note_digest
 
 _ABOUT = "about.json"
 _JOINED = "joined"
@@ -203,17 +202,19 @@ class PartFolder:
                 while len(chunk := np.fromfile(file, dtype, rows)):
                     yield chunk
 
-    def publish(self, write: Callable[[Path], None], *, noted: bool = False) -> None:
+    def publish(
+        self, write: Callable[[Path], None], note: Callable[[Path], None] | None = None
+    ) -> None:
         """Write the output with a function, move it into place, and remove the parts.
 
         Args:
             write: writes it to the path that it gets.
-            noted: whether its digest stands in a file beside it.
+            note: notes beside the output what it is to hold, from the file that it gets.
         """
         with written_aside(self.folder / _JOINED) as aside:
             write(aside)
-        if noted:
-            note_digest(self._out, self.folder / _JOINED)
+        if note is not None:
+            note(self.folder / _JOINED)
         (self.folder / _JOINED).replace(self._out)
         sync(self._out.parent)
         self.remove()

@@ -63,14 +63,27 @@ def embedding_task(
     """
     if hop is not None:
         return _frames_task(network, seconds, pooling, layer, hop, channel, salvage=salvage)
-    how = network.resolve_pooling(pooling, layer)
-
+    how = embedding_pooling(network, pooling, layer, hop)
     rows = network.objective.encoder.grid.rows
     to_rows = partial(
         recording_rows, new_total=partial(PooledRecording, how, rows), keep_partial=salvage
     )
     function = partial(_window_summaries, network, how)
     return _task(network, seconds, seconds, function, to_rows, channel, salvage)
+
+
+def embedding_pooling(
+    network: Network, pooling: str | None, layer: int | None, hop: float | None
+) -> Pooling:
+    """Return the pooling of embeddings; see :func:`embedding_task`.
+
+    Raises:
+        ConfigError: there is no such pooling, or the encoder lacks what it needs.
+    """
+    how = network.resolve_pooling(pooling, layer)
+    if hop is not None and pooling is None:
+        return replace(how, statistics=("mean",), takes_cls=False, segments=1)
+    return how
 
 
 def _frames_task(
@@ -83,9 +96,7 @@ def _frames_task(
     *,
     salvage: bool,
 ) -> InferenceTask:
-    how = network.resolve_pooling(pooling, layer)
-    if pooling is None:
-        how = replace(how, statistics=("mean",), takes_cls=False, segments=1)
+    how = embedding_pooling(network, pooling, layer, hop)
     grid = network.objective.encoder.grid
     hop_seconds = network.objective.front_end.hop_seconds
     column_hop = grid.stride[1] * hop_seconds

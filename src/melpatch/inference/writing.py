@@ -36,7 +36,8 @@ class InferenceJob:
         out: output file or folder; its parts lie beside it until it is finished.
         write: writes all rows, given as chunks, to the file or folder that it is told.
         recordings: recordings in the order of the rows.
-        noted: whether the digest of the output stands in a file beside it.
+        note: notes beside the output what it is to hold, from the file that takes its place and
+            all rows; None notes nothing.
         malformed: lines of CSV files that name none.
         inputs: files that are read.
         task: what to compute for each.
@@ -56,7 +57,7 @@ class InferenceJob:
     batch_size: int
     workers: int
     resume: bool
-    noted: bool = False
+    note: Callable[[Path, tables.Chunks], None] | None = None
     malformed: Sequence[Rejected] = ()
     inputs: Sequence[str | Path] = ()
 
@@ -192,4 +193,9 @@ def _join(folder: PartFolder, parts: Mapping[int, Part], job: InferenceJob) -> N
         folder.remove()
         first = f"{rejected[0].path} ({rejected[0].reason})"
         raise DataError(f"none of {count} can be read; the first: {first}")
-    folder.publish(lambda path: job.write(path, folder.chunks), noted=job.noted)
+
+    def note(path: Path) -> None:
+        if job.note is not None:
+            job.note(path, folder.chunks)
+
+    folder.publish(lambda path: job.write(path, folder.chunks), note)

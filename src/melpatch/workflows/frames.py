@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+import melpatch
 from melpatch.atomic import written_aside
 from melpatch.inference.events import FrameScores, frame_scores
-from melpatch.inference.own_output import is_own_output
+from melpatch.inference.own_output import check_table
+from melpatch.inference.table_about import note_beside, read_about
 from melpatch.inference.tables import SECONDS, Column, table_format, write_table
 from melpatch.opening import open_text, reading
-from melpatch.outputs import check_output
-from melpatch.unchanged import note_digest
 
 _DEFAULT = ".csv"
 
@@ -75,13 +75,7 @@ def _parquet_rows(table: Path, labels: int) -> Iterator[tuple[Any, ...]]:
 def check_frames(out: Path, inputs: Sequence[str | Path], *, overwrite: bool) -> None:
     """Raise ConfigError if a table of frames cannot be written, or would replace something else."""
     ending = table_format(out, _DEFAULT)
-    check_output(
-        out,
-        inputs=inputs,
-        is_own=lambda path: is_own_output(path, ending, "frames"),
-        overwrite=overwrite,
-        flag="--frames",
-    )
+    check_table(out, ending, "frames", inputs=inputs, overwrite=overwrite, flag="--frames")
 
 
 def write_frames(table: Path, labels: Sequence[str], hop: float, out: Path) -> None:
@@ -116,7 +110,9 @@ def write_frames(table: Path, labels: Sequence[str], hop: float, out: Path) -> N
         Column("probabilities", scores, ".6g", names=tuple(labels)),
     ]
     ending = table_format(out, _DEFAULT)
+    about = {"melpatch": melpatch.__version__, **(read_about(table) or {})}
+    about |= {"command": "predict --frames", "hop": hop}
     with written_aside(out) as aside:
-        write_table(aside, ending, columns, chunks)
+        write_table(aside, ending, columns, chunks, about)
         if ending == ".csv":
-            note_digest(out, aside)
+            note_beside(out, aside, about)
