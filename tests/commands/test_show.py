@@ -89,6 +89,31 @@ def test_a_run_without_weights_says_so(run, capsys):
     assert json.loads(capsys.readouterr().out)["weights"] == "none yet"
 
 
+def test_a_table_is_shown_by_what_it_is_of(run, tmp_path, capsys):
+    write_sound(tmp_path / "sounds" / "a.wav")
+    for name in ("v.npz", "v.csv", "bare"):
+        melpatch("embed", run, tmp_path / "sounds", "--pooling", "mean", "--out", tmp_path / name)
+        capsys.readouterr()
+        melpatch("show", tmp_path / name, "--json")
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["run"], facts["pooling"], facts["dim"]) == (str(run), "mean", 16)
+    melpatch("predict", run, tmp_path / "sounds", "--out", tmp_path / "p.csv")
+    melpatch("show", tmp_path / "p.csv")
+    out = capsys.readouterr().out
+    assert "high, low, noise" in out
+    assert "the most probable class" in out
+
+
+def test_a_table_of_others_and_pictures_of_a_table_are_refused(run, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("path,embeddings_0\na.wav,1\n", encoding="utf-8")
+    assert main(["show", str(tmp_path / "a.csv")]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "does not tell what it holds; only tables of embed and predict do" in told
+    assert "a.csv.about.json" in told
+    assert main(["show", str(tmp_path / "a.csv"), "--curve", str(tmp_path / "c.png")]) == 2
+    assert "--curve is for a run" in capsys.readouterr().err
+
+
 def test_curves_are_drawn_if_asked(run, tmp_path, capsys):
     melpatch("show", run, "--curve", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

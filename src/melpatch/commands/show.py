@@ -1,4 +1,4 @@
-"""Show a run's settings and metrics, or what its method makes of a recording."""
+"""Show a run's settings and metrics, what its method makes of a recording, or what a table holds."""
 
 import json
 from collections.abc import Mapping
@@ -14,8 +14,10 @@ from melpatch.config import owner, to_dict
 from melpatch.data.clip import Clip, clip_key
 from melpatch.data.file_names import path_text
 from melpatch.data.sound import loudest
-from melpatch.errors import CheckpointError, ConfigError
+from melpatch.errors import CheckpointError, ConfigError, DataError
 from melpatch.inference.model import load
+from melpatch.inference.table_about import about_beside, read_about
+from melpatch.inference.tables import TABLE_ENDINGS
 from melpatch.opening import LOG_BYTES, read_json_lines, reading
 from melpatch.outputs import check_output
 from melpatch.plots.base import is_own_picture
@@ -24,7 +26,7 @@ from melpatch.progress import console, notice, show_json
 from melpatch.training.config import RunConfig, read_settings
 from melpatch.training.foreign import read_source
 from melpatch.training.start import load_run
-from melpatch.weight_files import is_weights
+from melpatch.weight_files import ENDINGS, is_weights
 from melpatch.workflows.kept_weights import read_validation
 from melpatch.workflows.pictures import PICTURES, draw_pictures, run_title
 
@@ -34,7 +36,7 @@ class Config:
     """Which run to show, and what of it to draw."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder, or a model of other code."""
+    """Run folder, a model of other code, or a table that embed or predict wrote."""
     json: bool = False
     """Print JSON for scripts."""
     curve: Path | None = None
@@ -60,26 +62,68 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Print a run's settings and latest metrics; draw its curves and a recording on request."""
+    """Print a run's settings and latest metrics; draw its curves and a recording on request.
+
+    Of a table of vectors or probabilities, print what it is of.
+    """
+    about = _facts_of_table(config)
+    if about is not None:
+        _print(config, about)
+        return
     _check_outputs(config)
     if is_weights(str(config.run)):
         settings, _ = load_run(config.run)
     else:
         settings = read_settings(config.run, trust_code=config.trust_code)
-    summary = _summary(config.run, settings)
-    if config.json:
-        show_json(summary)
-    else:
-        table = Table(title=str(config.run), show_header=False)
-        for name, value in summary.items():
-            table.add_row(name, value if isinstance(value, str) else _in_words(value))
-        console().print(table)
+    _print(config, _summary(config.run, settings))
     if config.curve is not None:
         title = run_title(config.run, settings)
         curve(config.curve, config.run / "metrics.jsonl", title=title)
         notice(f"drawn to {config.curve}")
     if config.sound is not None and config.pictures is not None:
         _draw_sound(config.run, config.sound, config.pictures)
+
+
+def _facts_of_table(config: Config) -> dict[str, Any] | None:
+    """Return the facts about a table; None if it is a run, or weights.
+
+    Raises:
+        ConfigError: a table is to be drawn.
+        DataError: nothing is known about it.
+    """
+    path = config.run
+    if not path.is_file() or path.suffix.lower() in ENDINGS:
+        return None
+    about = read_about(path)
+    if about is None and path.suffix.lower() not in TABLE_ENDINGS:
+        return None
+    for name in ("curve", "sound"):
+        if getattr(config, name) is not None:
+            raise ConfigError(f"--{name} is for a run, and {path} is a table; leave it out")
+    if about is None:
+        raise DataError(
+            f"{path}: does not tell what it holds; only tables of embed and predict do, with "
+            f"{about_beside(path).name} beside a CSV file"
+        )
+    return about
+
+
+def _print(config: Config, facts: Mapping[str, Any]) -> None:
+    """Print facts as JSON or as a table."""
+    if config.json:
+        show_json(facts)
+        return
+    table = Table(title=path_text(config.run), show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, _in_words(value) if isinstance(value, dict) else _cell(value))
+    console().print(table)
+
+
+def _cell(value: Any) -> str:
+    """Return a fact that is no group of facts as text."""
+    if isinstance(value, list):
+        return ", ".join(map(_value_in_words, value))
+    return _value_in_words(value)
 
 
 def _check_outputs(config: Config) -> None:
