@@ -159,7 +159,7 @@ def _needed(pair: _Pair, unit: Unit, number: int | None) -> int | None:
     _, variance = pair.centre_and_variance(unit)
     needed = number * variance * (_DETECTABLE / pair.difference) ** 2
     # A test that only asks for whom each of them is cannot tell on fewer.
-    differing = max(1, np.count_nonzero(pair.of_units(unit)))
+    differing = max(1, int(np.count_nonzero(pair.of_units(unit))))
     return math.ceil(max(needed, _LEAST_DIFFERING * number / differing))
 
 
