@@ -21,7 +21,7 @@ from journeys.three_sounds import (
 
 from melpatch.audio import sound_file
 from melpatch.cli import main
-from melpatch.commands.predict import assigned_labels, describe_assigned, describe_unlike
+from melpatch.commands.predict import describe_assigned, describe_unlike
 from melpatch.data.clip import Batch
 from melpatch.data.manifest import load_corpus
 from melpatch.evaluation.novelty import fit_novelty
@@ -463,16 +463,3 @@ def test_thresholds_of_the_run_are_used_unless_one_is_given(tmp_path, multi_labe
     calibrated(run, thresholds=np.array(missed, np.float32))
     assert label() == ""
     assert best in label("--threshold", "0").split(";")
-
-
-def test_labels_of_many_rows_are_those_of_a_slow_version():
-    random = np.random.default_rng(0)
-    probabilities = random.uniform(size=(50, 3))
-    thresholds = np.array([0.3, 0.5, 0.9])
-    names = ("a", "b", "c")
-    single = assigned_labels(probabilities, names, thresholds, multi_label=False)
-    several = assigned_labels(probabilities, names, thresholds, multi_label=True)
-    for row, one, many in zip(probabilities, single, several, strict=True):
-        best = max(range(3), key=lambda number: row[number])
-        assert one == (names[best] if row[best] >= thresholds[best] else "")
-        assert many == ";".join(n for n, p, t in zip(names, row, thresholds, strict=True) if p >= t)

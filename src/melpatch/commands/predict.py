@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 import tyro
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from melpatch.config import check
 from melpatch.counted import agreeing, counted
@@ -19,9 +19,15 @@ from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
 from melpatch.evaluation.majority import listed
 from melpatch.inference.jobs import InferenceConfig, hash_of_run, inference_job
+from melpatch.inference.label_rule import (
+    check_label_rule,
+    describe_too_few,
+    label_rule,
+    names_of,
+)
 from melpatch.inference.live import microphone_blocks, piped_blocks, predict_live
 from melpatch.inference.model import Model, load
-from melpatch.inference.novelty import FALSE_ALARMS, NONE_OF_THESE, clips_needed, is_novel
+from melpatch.inference.novelty import FALSE_ALARMS, NONE_OF_THESE
 from melpatch.inference.table_about import facts_of_answers
 from melpatch.inference.tables import Column
 from melpatch.inference.writing import write_output
@@ -83,9 +89,7 @@ class Config(EventConfig, InferenceConfig):
         self._check_live()
         self.check_events(self.hop)
         check(self.hop is None or self.hop > 0, "hop", self.hop, "seconds above 0")
-        fits = self.threshold is None or 0 <= self.threshold <= 1
-        check(fits, "threshold", self.threshold, "0 to 1")
-        check(0 <= self.false_alarms < 1, "false_alarms", self.false_alarms, "0 to below 1")
+        check_label_rule(self.threshold, self.false_alarms)
 
     def _check_live(self) -> None:
         """Raise ConfigError if sound that is still coming and files are mixed up."""
@@ -147,7 +151,7 @@ def run(config: Config) -> None:
             model.labels,
             model.calibration,
             multi_label=model.network.classifier().config.multi_label,
-            thresholds=_thresholds(config, model),
+            thresholds=label_rule(model, config.threshold, config.false_alarms).thresholds,
             threshold=config.threshold,
             false_alarms=config.false_alarms,
         ),
@@ -177,8 +181,7 @@ def _listen(config: Config, model: Model) -> None:
     to_stdout = str(config.out) == _PIPE
     if not to_stdout:
         check_output(config.out, inputs=[], is_own=lambda path: False, overwrite=config.overwrite)
-    thresholds = _thresholds(config, model)
-    multi_label = model.network.classifier().config.multi_label
+    rule = label_rule(model, config.threshold, config.false_alarms)
     with ExitStack() as stack:
         file = sys.stdout
         if not to_stdout:
@@ -188,11 +191,11 @@ def _listen(config: Config, model: Model) -> None:
         writer.writerow([*fixed, *class_columns(model.labels, fixed)])
         for answer in predict_live(model, blocks, rate):
             p = np.array([[*answer.probabilities.values()]])
-            (label,) = assigned_labels(p, model.labels, thresholds, multi_label=multi_label)
-            rank = answer.novelty
-            is_unknown = rank is not None and bool(is_novel(rank, config.false_alarms))
-            notes = [*["silent"] * answer.silent, *[NONE_OF_THESE] * is_unknown]
-            row = [f"{answer.start:.3f}", f"{answer.end:.3f}", "" if is_unknown else label]
+            novelty = None if answer.novelty is None else np.array([answer.novelty])
+            (label,) = names_of(rule.given(p, novelty), model.labels)
+            (is_unlike,) = rule.unlike(novelty, 1)
+            notes = [*["silent"] * answer.silent, *[NONE_OF_THESE] * bool(is_unlike)]
+            row = [f"{answer.start:.3f}", f"{answer.end:.3f}", label]
             row += [f"{p.max():.6g}", "; ".join(notes), *(f"{value:.6g}" for value in p[0])]
             writer.writerow(row)
             file.flush()
@@ -229,9 +232,8 @@ def _write_events(config: Config, model: Model) -> None:
         notice(f"scores along recordings: {config.frames}")
     if config.events is None:
         return
-    thresholds = _thresholds(config, model)
-    if thresholds is None:
-        thresholds = np.full(len(model.labels), 0.5)
+    rule = label_rule(model, config.threshold, config.false_alarms)
+    thresholds = rule.event_thresholds(len(model.labels))
     events = events_in(config.out, model.labels, thresholds, config.hop, config.event_rule())
     count = write_events(events, config.events, config.events_for)
     notice(f"{counted(count, 'event')} in {counted(len(events), 'recording')}: {config.events}")
@@ -267,25 +269,20 @@ class _Tally:
 def _columns(config: Config, model: Model, tally: _Tally) -> list[Column]:
     """Return the columns of the answers, which are counted in a tally as they are written."""
     number = len(model.labels)
-    multi_label = model.network.classifier().config.multi_label
-    thresholds = _thresholds(config, model)
-    novelty = None if model.calibration is None else model.calibration.novelty
+    rule = label_rule(model, config.threshold, config.false_alarms)
 
-    def unknown(rows: np.ndarray) -> np.ndarray:
-        if novelty is None:
-            return np.zeros(len(rows), dtype=bool)
-        return is_novel(rows["values"][:, number], config.false_alarms)
+    def novelty(rows: np.ndarray) -> np.ndarray | None:
+        return None if rule.novelty_clips is None else rows["values"][:, number]
 
     def labels(rows: np.ndarray) -> np.ndarray:
         probabilities = rows["values"][:, :number]
         tally.assigned[probabilities.argmax(axis=1)] = True
-        given = assigned_labels(probabilities, model.labels, thresholds, multi_label=multi_label)
-        return np.where(unknown(rows), "", given)
+        return names_of(rule.given(probabilities, novelty(rows)), model.labels)
 
     def notes(rows: np.ndarray) -> np.ndarray:
         silent = np.where(rows["silent"], "silent", "")
         both = np.where(rows["silent"], f"silent; {NONE_OF_THESE}", NONE_OF_THESE)
-        unlike = unknown(rows)
+        unlike = rule.unlike(novelty(rows), len(rows))
         tally.rows += len(rows)
         tally.unlike += int(unlike.sum())
         return np.where(unlike, both, silent)
@@ -296,7 +293,7 @@ def _columns(config: Config, model: Model, tally: _Tally) -> list[Column]:
         Column("note", notes),
         Column("probabilities", lambda rows: rows["values"][:, :number], ".6g", names=model.labels),
     ]
-    if novelty is not None:
+    if rule.novelty_clips is not None:
         columns.insert(2, Column("novelty", lambda rows: rows["values"][:, number], ".4g"))
     return columns
 
@@ -342,50 +339,9 @@ def describe_unlike(unlike: int, rows: int, seconds: float) -> str | None:
     )
 
 
-def _thresholds(config: Config, model: Model) -> Float[np.ndarray, " label"] | None:
-    """Return the lowest probability at which each label is given; None: the most probable one is."""
-    multi_label = model.network.classifier().config.multi_label
-    learnt = None if model.calibration is None else model.calibration.thresholds
-    if config.threshold is None and (learnt is not None or not multi_label):
-        return learnt
-    return np.full(len(model.labels), 0.5 if config.threshold is None else config.threshold)
-
-
 def _warn_of_few(config: Config, model: Model) -> None:
     """Say so if there are too few validation clips to tell what is unlike the training clips."""
-    novelty = None if model.calibration is None else model.calibration.novelty
-    if novelty is None or not config.false_alarms:
-        return
-    clips = len(novelty.held_out)
-    needed = clips_needed(config.false_alarms)
-    if clips < needed:
-        notice(
-            f"nothing is called {NONE_OF_THESE}: {config.run} was calibrated on "
-            f"{counted(clips, 'clip')}, and --false-alarms {config.false_alarms:g} needs {needed}"
-        )
-
-
-def assigned_labels(
-    probabilities: Float[np.ndarray, "row label"],
-    labels: tuple[str, ...],
-    thresholds: Float[np.ndarray, " label"] | None,
-    *,
-    multi_label: bool,
-) -> np.ndarray:
-    """Return the label of each row, if it has one; several are separated by semicolons.
-
-    Args:
-        probabilities: of each label.
-        labels: their names.
-        thresholds: the lowest probability at which each label is given; None: 0.
-        multi_label: whether every label that reaches its threshold is given, or only the most
-            probable one if it does.
-    """
-    names = np.array(labels)
-    if multi_label:
-        assert thresholds is not None
-        return np.array([";".join(names[row >= thresholds]) for row in probabilities])
-    best = probabilities.argmax(axis=1)
-    if thresholds is None:
-        return np.asarray(names[best])
-    return np.where(probabilities.max(axis=1) >= thresholds[best], names[best], "")
+    rule = label_rule(model, config.threshold, config.false_alarms)
+    if rule.has_too_few_clips:
+        assert rule.novelty_clips is not None
+        notice(describe_too_few(str(config.run), rule.novelty_clips, rule.false_alarms))

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from melpatch.atomic import written_aside
 from melpatch.config import check
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError
 from melpatch.inference.events import EventRule, FrameScores, find_events, frame_scores
-from melpatch.inference.model import Model, load
-from melpatch.inference.novelty import is_novel
+from melpatch.inference.label_rule import LabelRule, label_rule
+from melpatch.inference.model import load
 from melpatch.inference.results import Prediction
 from melpatch.objectives.classify import Classify
 from melpatch.workflows.events import score_events
@@ -64,18 +63,18 @@ def evaluate_events(
     if not isinstance(model.objective, Classify):
         raise ConfigError(f"{run}: has no labels, so that it finds no events; fine-tune it first")
     check(0 < hop <= model.seconds, "hop", hop, f"up to {model.seconds:g} s, the model's input")
-    thresholds = _thresholds(model, threshold)
+    labelling = label_rule(model, threshold, false_alarms)
+    thresholds = labelling.event_thresholds(len(model.labels))
     paths = dict.fromkeys(clip.path for clip in load_corpus(truth).clips)
     recordings = model.predict_many(paths, hop=hop, batch_size=batch_size, workers=workers)
     events = {}
     for path, answers in recordings:
         windows = [answers] if isinstance(answers, Prediction) else answers
-        frames = _frames(windows, hop, false_alarms)
+        frames = _frames(windows, hop, labelling)
         events[str(path)] = find_events(frames, model.labels, thresholds, rule)
     scores = score_events(events, truth, model.labels)
-    settings: dict[str, Any] = {
-        "thresholds": dict(zip(model.labels, thresholds.tolist(), strict=True))
-    }
+    by_label = dict(zip(model.labels, thresholds.tolist(), strict=True))
+    settings: dict[str, Any] = {"thresholds": by_label}
     settings |= {"false_alarms": false_alarms, "release": rule.release}
     settings |= {"shortest": rule.shortest, "gap": rule.gap}
     record = {"run": str(run), "true_events": [*truth], "hop": hop, **settings, **scores}
@@ -85,18 +84,10 @@ def evaluate_events(
     return record
 
 
-def _thresholds(model: Model, threshold: float | None) -> Float[np.ndarray, " label"]:
-    """Return what the score of an event of each label reaches."""
-    learnt = None if model.calibration is None else model.calibration.thresholds
-    if threshold is None and learnt is not None:
-        return learnt
-    return np.full(len(model.labels), 0.5 if threshold is None else threshold)
-
-
-def _frames(windows: Sequence[Prediction], hop: float, false_alarms: float) -> FrameScores:
+def _frames(windows: Sequence[Prediction], hop: float, labelling: LabelRule) -> FrameScores:
     """Return the scores along a recording; windows that are silent or none of the classes have none."""
     times = np.array([[window.start, window.end] for window in windows])
     values = np.array([[*window.probabilities.values()] for window in windows], dtype=float)
-    novel = is_novel(np.array([window.novelty or 0.0 for window in windows]), false_alarms)
-    values[novel | [window.silent for window in windows]] = 0.0
+    unlike = labelling.unlike(np.array([window.novelty or 0.0 for window in windows]), len(windows))
+    values[unlike | [window.silent for window in windows]] = 0.0
     return frame_scores(times[:, 0], times[:, 1], values, hop)
