@@ -7,7 +7,13 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from melpatch.evaluation.influence import clip_influence, informative_clips
-from melpatch.evaluation.intervals import ClipShares, describe_intervals, interval, wilson
+from melpatch.evaluation.intervals import (
+    ClipShares,
+    describe_intervals,
+    interval,
+    share_interval,
+    wilson,
+)
 from melpatch.evaluation.trials import TrialResult
 
 
@@ -237,3 +243,21 @@ def test_what_is_undefined_has_no_interval():
     found = describe_intervals([trial([True, False])], NAMES, "mAP")
     assert found["interval_95"] is None
     assert found["intervals_95"] == {"clip": None, "group": None}
+
+
+@pytest.mark.parametrize("groups", [None, [number // 5 for number in range(40)], [1] * 40])
+@pytest.mark.parametrize("number", [0, 7, 40])
+def test_a_share_of_clips_has_the_interval_of_an_accuracy(groups, number):
+    correct = np.arange(40) < number
+    made = trial(correct, groups=groups)
+    expected = describe_intervals([made], NAMES, "accuracy")
+    share = share_interval(made.clips, correct)
+    assert (share["clips"], share["share"]) == (number, number / 40)
+    assert share["interval_by"] == expected["interval_by"]
+    assert share["interval_95"] == pytest.approx(expected["interval_95"])
+
+
+def test_one_clip_has_a_share():
+    assert share_interval([clip_of(0, "a")], np.array([True]))["interval_95"] == pytest.approx(
+        [*wilson(1.0, 1.0)]
+    )

@@ -15,7 +15,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import t
 
 from melpatch.data.clip import Clip
@@ -139,6 +139,32 @@ def wilson(share: float, count: float, quantile: float = NORMAL_95) -> tuple[flo
     low = 0.0 if share == 0 else max(0.0, centre - half)
     high = 1.0 if share == 1 else min(1.0, centre + half)
     return low, high
+
+
+def share_interval(clips: Sequence[Clip], counts: Bool[np.ndarray, " clip"]) -> dict[str, Any]:
+    """Return the share of clips that count, as plain values that JSON can hold.
+
+    Args:
+        clips: different clips, at least one.
+        counts: which of them count.
+
+    Returns:
+        ``clips``, how many count; ``share``; ``interval_95``, by groups where groups are known, else
+        by clips; ``interval_by``.
+    """
+    number = len(clips)
+    value = float(counts.mean())
+    weights = np.full(number, 1 / number)
+    # A share is an accuracy, of which each clip adds all or nothing.
+    shares = ClipShares(
+        "accuracy", value, counts * weights, weights, _number_groups(clips), float(number)
+    )
+    return {
+        "clips": int(counts.sum()),
+        "share": value,
+        "interval_95": interval(shares, shares.unit),
+        "interval_by": shares.unit,
+    }
 
 
 def describe_intervals(
