@@ -89,6 +89,22 @@ def test_it_is_the_same_after_it_was_kept():
     assert type(novelty).from_state({}, 12) is None
 
 
+def test_a_vector_behind_other_values_becomes_its_rank():
+    novelty = fit_novelty(drawn(60), drawn(30, seed=1))
+    vectors = drawn(4, seed=2)
+    for vector, rank in zip(vectors, novelty.ranks(vectors), strict=True):
+        values = novelty.rank_vector(np.concatenate([np.float32([0.25, 0.75]), vector]))
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, np.float32([0.25, 0.75, rank]))
+
+
+def test_another_novelty_has_another_digest():
+    novelty = fit_novelty(drawn(60), drawn(30, seed=1))
+    again = type(novelty).from_state(novelty.state(), 12)
+    assert again.digest() == novelty.digest()
+    assert fit_novelty(drawn(60), drawn(30, seed=2)).digest() != novelty.digest()
+
+
 def test_few_clips_say_nothing():
     assert fit_novelty(drawn(20), drawn(7)) is None
     assert fit_novelty(drawn(7), drawn(20)) is None

@@ -27,6 +27,8 @@ class TrialResult:
         clips: the scored clips.
         probabilities: one score per clip and label.
         details: what was selected on the way, and what it cost, as plain values.
+        novelty: how unlike the training clips each clip is, see
+            :meth:`melpatch.inference.novelty.Novelty.ranks`; None where that is not known.
     """
 
     split: str
@@ -34,17 +36,21 @@ class TrialResult:
     clips: tuple[Clip, ...]
     probabilities: Float[np.ndarray, "clip label"]
     details: dict[str, Any] = field(default_factory=dict)
+    novelty: Float[np.ndarray, " clip"] | None = None
 
 
 def save_trial(trial: TrialResult, path: Path, fingerprint: str) -> None:
     """Write a finished trial, with the fingerprint of everything its predictions depend on."""
+    arrays: dict[str, Any] = {"probabilities": trial.probabilities}
+    if trial.novelty is not None:
+        arrays["novelty"] = trial.novelty
     with written_aside(path) as aside, aside.open("wb") as file:
         np.savez_compressed(
             file,
             fingerprint=fingerprint,
             keys=np.array([clip.key for clip in trial.clips]),
-            probabilities=trial.probabilities,
             details=json.dumps(trial.details),
+            **arrays,
         )
 
 
@@ -73,6 +79,7 @@ def load_trial(
                 tuple(clip_of_key[key] for key in saved["keys"].tolist()),
                 saved["probabilities"],
                 json.loads(str(saved["details"])),
+                saved.get("novelty"),
             )
     except (
         OSError,

@@ -61,10 +61,8 @@ class Calibration:
         """
         if self.novelty is None:
             return self.probabilities(values)
-        dim = len(self.novelty.mean)
-        novelty = self.novelty.ranks(values[None, -dim:])
-        probabilities = self.probabilities(values[:-dim])
-        return np.concatenate([probabilities, novelty.astype(values.dtype)])
+        ranked = self.novelty.rank_vector(values)
+        return np.concatenate([self.probabilities(ranked[:-1]), ranked[-1:]])
 
     def save(self, folder: Path) -> None:
         """Write the calibration of the run in a folder."""

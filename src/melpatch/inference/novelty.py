@@ -1,5 +1,6 @@
 """How unlike the training clips a clip is, from the vector that a classifier's head takes."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -93,6 +94,21 @@ class Novelty:
         nearer = np.searchsorted(self.held_out, self.distances(vectors), side="left")
         ranks: np.ndarray = nearer / (len(self.held_out) + 1)
         return ranks
+
+    def rank_vector(
+        self, values: Float[np.ndarray, " value_and_dim"]
+    ) -> Float[np.ndarray, " value_and_novelty"]:
+        """Return values of a recording whose last ones are its vector, with its rank instead of it."""
+        dim = len(self.mean)
+        rank = self.ranks(values[None, -dim:])
+        return np.concatenate([values[:-dim], rank.astype(values.dtype)])
+
+    def digest(self) -> str:
+        """Return a hash of everything, by which another novelty is noticed."""
+        hashed = hashlib.blake2b(digest_size=8)
+        for value in self.state().values():
+            hashed.update(value.numpy().tobytes())
+        return hashed.hexdigest()
 
     def state(self) -> dict[str, Tensor]:
         """Return everything as tensors by name."""

@@ -6,6 +6,7 @@ from functools import partial
 from math import inf
 
 import numpy as np
+from jaxtyping import Float
 
 from melpatch.audio.files import Channel
 from melpatch.config import check
@@ -15,6 +16,7 @@ from melpatch.inference.calibration import Calibration
 from melpatch.inference.engine import InferenceTask
 from melpatch.inference.fitted import FittedPooling
 from melpatch.inference.network import Network, arrays
+from melpatch.inference.novelty import Novelty
 from melpatch.inference.pooled import (
     PooledAnswer,
     PooledPrediction,
@@ -223,6 +225,40 @@ def recording_predictions(
     if with_vectors:
         return network.answers, MeanOfWindows
     return partial(_window_probabilities, network), MeanOfWindows
+
+
+def ranked_predictions(
+    network: Network, novelty: Novelty
+) -> tuple[BatchFunction, Callable[[], Total]]:
+    """Return what :func:`recording_predictions` does, where a recording's novelty follows.
+
+    Args:
+        network: what computes; its head takes no tokens.
+        novelty: how unlike the training clips a recording is.
+    """
+    function, new_total = recording_predictions(network, with_vectors=True)
+    return function, partial(_RankedTotal, new_total, novelty)
+
+
+class _RankedTotal:
+    """The probabilities of a recording, and its novelty instead of the vector behind them.
+
+    Args:
+        new_total: makes what its windows come to.
+        novelty: how unlike the training clips it is.
+    """
+
+    def __init__(self, new_total: Callable[[], Total], novelty: Novelty) -> None:
+        self._total = new_total()
+        self._novelty = novelty
+
+    def add(self, values: Float[np.ndarray, "*_"], seconds: float) -> None:
+        """See :class:`melpatch.inference.rows.Total`."""
+        self._total.add(values, seconds)
+
+    def result(self) -> Float[np.ndarray, " label_and_novelty"]:
+        """See :class:`melpatch.inference.rows.Total`."""
+        return self._novelty.rank_vector(self._total.result())
 
 
 def _calibrated_rows(
