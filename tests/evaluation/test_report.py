@@ -10,7 +10,7 @@ from protocols.made_up import corpus, job
 
 from melpatch.evaluation.caveats import warn_about_scores
 from melpatch.evaluation.provenance import trained_on
-from melpatch.evaluation.report import score
+from melpatch.evaluation.report import score, warning_of
 from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.protocols.knn import KNN
 from melpatch.training.run import Run
@@ -75,6 +75,28 @@ def test_a_class_for_everything_is_a_warning_in_the_record(asked):
     record = score(KNN(k=len(asked.corpus.clips)), asked)
     assert record["warning"].startswith("every clip is called ")
     assert "majority_rate" not in record["metrics_95"]
+
+
+def several_labels(how):
+    """Return scores of a class that never reaches 0.5, and is given by a threshold of its own."""
+    table = [{"label": name, "positives": 4, "predicted": 0, "AP": 0.9} for name in ("a", "b")]
+    rows = [{"label": "a", "given": 3}, {"label": "b", "given": 0}]
+    metrics = {"mAP": 0.9, "prevalence": 0.4}
+    decisions = {"threshold_rule": how, "per_class": rows}
+    return {"per_class": table, "metrics": metrics, "decisions": decisions}
+
+
+def test_labels_count_as_given_by_the_thresholds_of_the_run():
+    assert warning_of(several_labels("f1"), multi_label=True) == (
+        "1 of 2 classes is never predicted: b"
+    )
+    expected = "2 of 2 classes never reach a probability of 0.5: a, b"
+    assert warning_of(several_labels("none"), multi_label=True) == expected
+    assert warning_of(several_labels("f1") | {"decisions": None}, multi_label=True) == expected
+
+
+def test_a_protocol_that_learns_has_no_decisions_of_the_run(asked):
+    assert score(KNN(), asked)["decisions"] is None
 
 
 def test_where_a_run_started_from_is_told(asked):

@@ -10,6 +10,9 @@ from protocols.made_up import job
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError, DataError
 from melpatch.evaluation.frozen_features import FrozenFeatures
+from melpatch.evaluation.novelty import fit_novelty
+from melpatch.inference.calibration import Calibration
+from melpatch.inference.corpus import clip_table
 from melpatch.inference.model import Model
 from melpatch.protocols.as_trained import AsTrained
 from melpatch.training.config import build
@@ -88,3 +91,68 @@ def test_a_clip_that_went_bad_is_told(sounds, tmp_path):
         len(trial.clips) == len([row for row in read_table(sounds) if row["split"] == "test"]) - 1
     )
     assert set(trial.details["rejected"]) == {str(bad)}
+
+
+def calibrated(one, **changes):
+    """Return the job with a calibration whose novelty was learnt from noise."""
+    random = np.random.default_rng(0)
+    dim = one.model.objective.vector_dim
+    novelty = fit_novelty(random.normal(size=(40, dim)), random.normal(size=(20, dim)))
+    calibration = replace(Calibration(False, 2.0, 20, None, "none", novelty), **changes)
+    model = Model(one.model.config, one.model.objective, calibration=calibration)
+    return replace(one, model=model)
+
+
+@pytest.mark.parametrize("recordings", ["windows", "whole"])
+def test_novelty_is_that_of_the_model(sounds, tmp_path, recordings):
+    config = settings(LABELS, seconds=0.5)  # clips have several windows
+    config = replace(config, objective=replace(config.objective, recordings=recordings))
+    one = calibrated(asked(sounds, tmp_path, config))
+    (trial,), _ = AsTrained().run_trials(one)
+    for clip, row, novelty in zip(trial.clips, trial.probabilities, trial.novelty, strict=True):
+        (expected,) = one.model.predict(clip.path)
+        assert row == pytest.approx([*expected.probabilities.values()], abs=2e-3)
+        assert novelty == pytest.approx(expected.novelty, abs=0.06)  # a clip of twenty
+
+
+def test_probabilities_do_not_depend_on_novelty(sounds, tmp_path):
+    """Scores from before it was known stay what they were, to the last bit."""
+    known = calibrated(asked(sounds, tmp_path / "known"))
+    unknown = calibrated(asked(sounds, tmp_path / "unknown"), novelty=None)
+    (one,), _ = AsTrained().run_trials(known)
+    (other,), _ = AsTrained().run_trials(unknown)
+    np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    assert one.details["temperature"] == other.details["temperature"] == 2.0
+    assert other.novelty is None
+
+
+def test_novelty_is_kept_with_a_trial_and_a_new_one_is_computed(sounds, tmp_path, monkeypatch):
+    one = calibrated(asked(sounds, tmp_path))
+    (first,), _ = AsTrained().run_trials(one)
+    passes = []
+    monkeypatch.setattr(
+        "melpatch.protocols.as_trained.clip_table",
+        lambda *given: passes.append(1) or clip_table(*given),
+    )
+    (again,), _ = AsTrained().run_trials(one)
+    np.testing.assert_array_equal(again.novelty, first.novelty)
+    assert not passes
+    novelty = one.model.calibration.novelty
+    other = replace(novelty, held_out=novelty.held_out * 0)
+    (changed,), _ = AsTrained().run_trials(calibrated(one, novelty=other))
+    assert len(passes) == 1
+    assert (changed.novelty >= first.novelty).all()
+    # A trial with novelty is not taken for one without.
+    AsTrained().run_trials(calibrated(one, novelty=None))
+    assert len(passes) == 2
+
+
+def test_a_run_decides_by_its_calibration_or_by_a_threshold_that_is_given(sounds, tmp_path):
+    bare = asked(sounds, tmp_path)
+    assert AsTrained().label_rule(bare) is None
+    assert AsTrained().label_rule(replace(bare, threshold=0.3)).how == "threshold=0.3"
+    learnt = np.array([0.2, 0.3, 0.4], np.float32)
+    known = calibrated(bare, thresholds=learnt, threshold_rule="f1")
+    rule = AsTrained().label_rule(replace(known, false_alarms=0.1))
+    assert (rule.how, rule.false_alarms, rule.novelty_clips) == ("f1", 0.1, 20)
+    np.testing.assert_array_equal(rule.thresholds, learnt)

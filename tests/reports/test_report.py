@@ -119,13 +119,34 @@ def test_the_worst_clips_can_be_heard(scored):
     assert "<audio" not in report(scored, worst=0, clips=0)
 
 
+def test_labels_as_predict_gives_them_are_shown_by_class(tmp_path, scored):
+    run = tmp_path / "run"
+    shutil.copytree(scored, run)
+    path = next(run.rglob("scores.json"))
+    record = json.loads(path.read_text())
+    alarms = {"clips": 1, "share": 0.125, "interval_95": [0.021, 0.471], "interval_by": "clip"}
+    record["decisions"]["none_of_these"] = alarms
+    record["decisions"]["per_class"][0]["none_of_these"] = alarms
+    path.write_text(json.dumps(record))
+    text = Reader(report(run, clips=0, worst=0)).text
+    assert "As predict gives labels (thresholds: none): precision" in text
+    assert "1 of 6 clips of the known classes is called none of these: 0.125" in text
+    assert "called none of these" in text
+    assert "0.021 to 0.471" in text
+    # Scores from before decisions were recorded, and of runs without any.
+    for missing in (lambda: record.update(decisions=None), lambda: record.pop("decisions")):
+        missing()
+        path.write_text(json.dumps(record))
+        assert "As predict gives labels" not in Reader(report(run, clips=0, worst=0)).text
+
+
 def test_names_of_files_and_labels_never_run(tmp_path, scored):
     run = tmp_path / "run"
     shutil.copytree(scored, run)
     path = next(run.rglob("scores.json"))
     evil = "<script>alert(1)</script>"
     record = json.loads(path.read_text())
-    record["per_class"][0]["label"] = evil
+    record["per_class"][0]["label"] = record["decisions"]["per_class"][0]["label"] = evil
     record["corpus"] = record["warning"] = evil
     path.write_text(json.dumps(record))
     predictions = path.with_name("predictions.csv")

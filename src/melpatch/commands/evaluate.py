@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from melpatch.config import check
 from melpatch.counted import counted
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
@@ -17,9 +16,11 @@ from melpatch.evaluation.against import describe_verdicts
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import describe_highest
 from melpatch.evaluation.majority import REMEDY
+from melpatch.evaluation.own_decisions import describe_decisions
 from melpatch.evaluation.score_tables import against_tables, floor_tables, score_tables
 from melpatch.evaluation.scores import Scores
 from melpatch.evaluation.select import parse_settings
+from melpatch.inference.label_rule import check_label_rule
 from melpatch.inference.novelty import FALSE_ALARMS
 from melpatch.opening import require_inside
 from melpatch.outputs import as_file_name
@@ -88,11 +89,12 @@ class Config(EventRuleConfig):
     """Seconds between the starts of windows, with --true-events; the scores of events are printed
     and written to events.json in --out."""
     threshold: float | None = None
-    """With --true-events, lowest probability of an event, as in predict; by default that of each
-    class which the run has learnt on validation clips, or else 0.5."""
+    """Lowest probability of a label that a classifier gives to a clip, or of an event, as in
+    predict; by default that of each class which the run has learnt on validation clips, or else
+    0.5 of an event or a multi-label model."""
     false_alarms: float = FALSE_ALARMS
-    """With --true-events, share of windows like the training clips that may be called none of
-    these, without an event, as in predict; 0 calls none so."""
+    """Share of clips like the training ones that a classifier may call none of these, and with
+    --true-events of windows, as in predict; 0 calls none so."""
     pictures: bool = True
     """Draw confusion, scores per class and reliability beside the scores."""
     json: bool = False
@@ -112,9 +114,7 @@ class Config(EventRuleConfig):
                 "nothing to score is given; give labelled clips (--data), or true events of long "
                 "recordings (--true-events with --hop), or both"
             )
-        fits = self.threshold is None or 0 <= self.threshold <= 1
-        check(fits, "threshold", self.threshold, "0 to 1")
-        check(0 <= self.false_alarms < 1, "false_alarms", self.false_alarms, "0 to below 1")
+        check_label_rule(self.threshold, self.false_alarms)
 
 
 def run(config: Config) -> None:
@@ -154,6 +154,8 @@ def _score_clips(config: Config) -> Scores:
         floors=config.floors,
         against=config.against,
         keep=config.keep,
+        threshold=config.threshold,
+        false_alarms=config.false_alarms,
         batch_size=config.batch_size,
         workers=config.workers,
         out=config.out,
@@ -179,6 +181,7 @@ def _show(records: Mapping[str, Mapping[str, Any]]) -> None:
             _collapses(records),
             describe_verdicts(records),
             _calibrations(records),
+            _decisions(records),
             _unranked_classes(records),
         )
     ):
@@ -249,6 +252,14 @@ def _calibrations(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 f"{name}: expected calibration error {calibration['ece']:.3f}; {before:.3f} without "
                 f"the temperature of {calibration['temperature']:.3g}"
             )
+
+
+def _decisions(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield sentences on the labels that each classifier gives, as predict would."""
+    for name, record in records.items():
+        if record["decisions"] is not None:
+            for sentence in describe_decisions(record["run"], record["decisions"]):
+                yield f"{name}: {sentence}"
 
 
 def _unranked_classes(records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

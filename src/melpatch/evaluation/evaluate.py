@@ -31,6 +31,7 @@ from melpatch.evaluation.request import EvaluationRequest, protocol_folder
 from melpatch.evaluation.scores import Scores
 from melpatch.evaluation.select import default_protocols, linear_probe, select_protocols
 from melpatch.inference.model import Model, load
+from melpatch.inference.novelty import FALSE_ALARMS
 from melpatch.only_writer import only_writer
 from melpatch.opening import require_inside
 from melpatch.outputs import check_output_folder
@@ -57,6 +58,8 @@ def evaluate(
     floors: bool = True,
     against: str | PathLike[str] | None = None,
     keep: str | PathLike[str] | None = None,
+    threshold: float | None = None,
+    false_alarms: float = FALSE_ALARMS,
     batch_size: int = 32,
     workers: int = 0,
     out: str | PathLike[str] | None = None,
@@ -83,6 +86,8 @@ def evaluate(
         floors: score the same clips with floors too, see :mod:`melpatch.evaluation.floors`.
         against: another run, scored on the same clips: the records then hold a paired comparison.
         keep: run folder to write for the linear probe of one split and seed, a classifier.
+        threshold: lowest probability of a label of a classifier, as in predict; None for its own.
+        false_alarms: share of clips that a classifier may call none of its classes, as in predict.
         batch_size: windows per batch.
         workers: decoding processes.
         out: folder for the results; by default in RUN/evaluation, named after what is scored.
@@ -104,6 +109,8 @@ def evaluate(
         labels_per_class=labels_per_class,
         seeds=tuple(seeds),
         random_weights=random_weights,
+        threshold=threshold,
+        false_alarms=false_alarms,
         batch_size=batch_size,
         workers=workers,
         out=None if out is None else Path(out),
@@ -115,8 +122,7 @@ def evaluate(
     )
     other = None
     if against is not None:
-        other_features = _features_dir(features_dir, against, out)
-        other = request_against(request, Path(against), other_features)
+        other = request_against(request, Path(against), _features_dir(features_dir, against, out))
     return _evaluate(
         request, _listed(protocols), settings or {}, floors=floors, other=other, keep=keep
     )
@@ -244,6 +250,8 @@ def _jobs(
             batch_size=request.batch_size,
             workers=request.workers,
             pictures=request.pictures,
+            threshold=request.threshold,
+            false_alarms=request.false_alarms,
         )
         for protocol in protocols
     ]

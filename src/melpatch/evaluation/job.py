@@ -8,6 +8,7 @@ from melpatch.data.corpus import Corpus
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.splits import labelled_clips
 from melpatch.inference.model import Model
+from melpatch.inference.novelty import FALSE_ALARMS
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class EvaluationJob:
         batch_size: windows per batch.
         workers: decoding processes.
         pictures: whether pictures are drawn beside the scores.
+        threshold: lowest probability of a label of a classifier; None for its own.
+        false_alarms: share of clips like the training ones that may be called none of the classes.
     """
 
     run: Path
@@ -45,6 +48,8 @@ class EvaluationJob:
     batch_size: int = 32
     workers: int = 0
     pictures: bool = True
+    threshold: float | None = None
+    false_alarms: float = FALSE_ALARMS
 
     @cached_property
     def labelled_corpus(self) -> Corpus:

@@ -29,6 +29,7 @@ from melpatch.evaluation.splits import (
     evaluation_splits,
 )
 from melpatch.evaluation.trials import TrialResult, load_trial, save_trial
+from melpatch.inference.label_rule import LabelRule
 from melpatch.outputs import as_file_name
 from melpatch.progress import track
 from melpatch.registry import name_of
@@ -68,6 +69,10 @@ class Protocol(ABC):
     def multi_label(self, job: EvaluationJob) -> bool:
         """Return whether a clip may have several labels."""
         return job.corpus.multi_label
+
+    def label_rule(self, job: EvaluationJob) -> LabelRule | None:
+        """Return when a scored clip is given a label; None where the run gives none by itself."""
+        return None
 
     @property
     def most_labels_per_class(self) -> int | None:

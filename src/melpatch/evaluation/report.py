@@ -20,6 +20,7 @@ from melpatch.evaluation.intervals import describe_intervals
 from melpatch.evaluation.job import EvaluationJob
 from melpatch.evaluation.majority import describe_collapse
 from melpatch.evaluation.metrics import BASELINES
+from melpatch.evaluation.own_decisions import decisions_entry, given_labels
 from melpatch.evaluation.pictures import NAMES, pictures_of
 from melpatch.evaluation.probe import VectorProbe
 from melpatch.evaluation.protocol import Protocol
@@ -27,6 +28,7 @@ from melpatch.evaluation.provenance import describe_initialisation, trained_on
 from melpatch.evaluation.summary import summarize
 from melpatch.evaluation.temperature import calibration_entry
 from melpatch.evaluation.trials import TrialResult
+from melpatch.inference.label_rule import LabelRule, names_of
 from melpatch.opening import read_json, reading
 from melpatch.progress import notice
 from melpatch.registry import name_of
@@ -141,7 +143,9 @@ def _write(
         for name in scores["metrics"]
         if name not in BASELINES
     }
-    scores["warning"] = describe_collapse(scores)
+    rule = protocol.label_rule(job)
+    scores["decisions"] = None if rule is None else decisions_entry(trials, labels, rule)
+    scores["warning"] = warning_of(scores, multi_label=multi_label)
     scores["calibration"] = calibration_entry(trials, labels, multi_label)
     scores["floors"] = [
         describe_floor(floor, trials, scores["value"], labels, multi_label, metric)
@@ -150,7 +154,7 @@ def _write(
     record = _conditions(protocol, job, trials) | scores | entries
     predictions = job.out / PREDICTIONS
     with written_aside(predictions) as new:
-        _write_predictions(new, trials, labels)
+        _write_predictions(new, trials, labels, rule)
         # A kill may leave the new record beside the old predictions, so it knows both.
         digests = [_digest(path) for path in (new, predictions) if path.exists()]
         record[_DIGESTS] = [*dict.fromkeys(digests)]
@@ -158,6 +162,23 @@ def _write(
             aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
     _draw(job, record)
     return record
+
+
+def warning_of(scores: Mapping[str, Any], *, multi_label: bool) -> str | None:
+    """Return a sentence if predictions collapsed, see :mod:`melpatch.evaluation.majority`.
+
+    Where a clip may have several labels, those count that the run gives by thresholds of its own.
+
+    Args:
+        scores: ``metrics``, ``per_class`` and ``decisions`` of a record.
+        multi_label: whether a clip may have several labels.
+    """
+    decisions = scores["decisions"]
+    if not multi_label or decisions is None or decisions["threshold_rule"] == "none":
+        return describe_collapse(scores)
+    rows = zip(scores["per_class"], decisions["per_class"], strict=True)
+    given = [{**row, "predicted": own["given"]} for row, own in rows]
+    return describe_collapse({**scores, "per_class": given}, own_thresholds=True)
 
 
 def _conditions(
@@ -211,18 +232,36 @@ def _rejected(job: EvaluationJob, trials: Sequence[TrialResult]) -> list[str]:
     return sorted(paths)
 
 
-def _write_predictions(path: Path, trials: Sequence[TrialResult], labels: Sequence[str]) -> None:
+def _write_predictions(
+    path: Path, trials: Sequence[TrialResult], labels: Sequence[str], rule: LabelRule | None
+) -> None:
+    """Write a line per clip and trial; with a rule, also the labels that it gives, and the novelty."""
+    columns = ["path", "start", "end", "label", "predicted", "split", "seed"]
+    if rule is not None:
+        columns[5:5] = ["given", "novelty"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        columns = ["path", "start", "end", "label", "predicted", "split", "seed"]
         writer.writerow([*columns, *class_columns(labels, columns)])
         for trial in trials:
-            for clip, probabilities in zip(trial.clips, trial.probabilities, strict=True):
+            decided: Sequence[list[str]] = [[]] * len(trial.clips)
+            if rule is not None:
+                decided = _decided(trial, labels, rule)
+            lines = zip(trial.clips, trial.probabilities, decided, strict=True)
+            for clip, probabilities, more in lines:
                 predicted = labels[int(np.argmax(probabilities))]
                 row = [clip.location, f"{clip.start:g}", f"{clip.start + clip.duration:g}"]
-                row += [";".join(clip.labels), predicted, trial.split, str(trial.seed)]
+                row += [";".join(clip.labels), predicted, *more, trial.split, str(trial.seed)]
                 row += [f"{probability:.6g}" for probability in probabilities]
                 writer.writerow(row)
+
+
+def _decided(trial: TrialResult, labels: Sequence[str], rule: LabelRule) -> list[list[str]]:
+    """Return for each clip the labels that it is given, and its novelty; empty if that is not known."""
+    names = names_of(given_labels(trial, rule), labels).tolist()
+    novelty = [""] * len(names)
+    if trial.novelty is not None:
+        novelty = [f"{value:.4g}" for value in trial.novelty.tolist()]
+    return [[*pair] for pair in zip(names, novelty, strict=True)]
 
 
 def _draw(job: EvaluationJob, record: Mapping[str, Any]) -> None:

@@ -12,6 +12,8 @@ from melpatch.data.remote import is_url
 from melpatch.data.sources import dataset_name
 from melpatch.errors import ConfigError
 from melpatch.evaluation.protocol import Protocol
+from melpatch.inference.label_rule import check_label_rule
+from melpatch.inference.novelty import FALSE_ALARMS
 from melpatch.opening import require_inside
 from melpatch.outputs import as_file_name
 
@@ -37,6 +39,8 @@ class EvaluationRequest:
     trust_code: bool = False
     overwrite: bool = False
     pictures: bool = True
+    threshold: float | None = None
+    false_alarms: float = FALSE_ALARMS
     suffix: str = ""
     """End of the name of the default folder, if another corpus of the same name was scored there."""
 
@@ -49,6 +53,7 @@ class EvaluationRequest:
             check(len({*values}) == len(values), name, values, "each once")
         check_batch_size(self.batch_size)
         check_workers(self.workers)
+        check_label_rule(self.threshold, self.false_alarms)
 
     @property
     def folder(self) -> Path:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from melpatch.data.split_roles import role_of
 from melpatch.errors import ConfigError
 from melpatch.evaluation.frozen_features import fingerprint_of_network
@@ -11,7 +13,8 @@ from melpatch.evaluation.protocol import Protocol
 from melpatch.evaluation.splits import EVERYTHING, EvaluationSplit, select_split
 from melpatch.evaluation.trials import TrialResult
 from melpatch.inference.corpus import CorpusPass, clip_table
-from melpatch.inference.tasks import recording_predictions
+from melpatch.inference.label_rule import LabelRule, label_rule
+from melpatch.inference.tasks import ranked_predictions, recording_predictions
 from melpatch.objectives.classify import Classify
 from melpatch.registry import name_of
 
@@ -65,24 +68,44 @@ class AsTrained(Protocol):
         model = job.model
         network = fingerprint_of_network(model.config, model.objective.state_dict())
         fingerprint = f"{super().fingerprint(job, split)} {network}"
-        if model.calibration is not None:
-            fingerprint += f" temperature {model.calibration.temperature!r}"
+        calibration = model.calibration
+        if calibration is not None:
+            fingerprint += f" temperature {calibration.temperature!r}"
+            if calibration.novelty is not None:
+                fingerprint += f" novelty {calibration.novelty.digest()}"
         return fingerprint
+
+    def label_rule(self, job: EvaluationJob) -> LabelRule | None:
+        """Return when ``predict`` gives a label; None where that says no more than the most probable ones.
+
+        So it is for a run that was not calibrated, without a threshold of the job.
+        """
+        if job.model.calibration is None and job.threshold is None:
+            return None
+        return label_rule(job.model, job.threshold, job.false_alarms)
 
     def run_trial(self, job: EvaluationJob, split: EvaluationSplit, seed: int) -> TrialResult:
         """See :meth:`melpatch.evaluation.protocol.Protocol.run_trial`."""
-        function, new_total = recording_predictions(job.model.network)
+        model = job.model
+        calibration = model.calibration
+        if calibration is None or calibration.novelty is None:
+            function, new_total = recording_predictions(model.network)
+        else:
+            function, new_total = ranked_predictions(model.network, calibration.novelty)
         how = CorpusPass(
-            job.model.sample_rate, job.model.seconds, job.batch_size, job.workers, "predicting"
+            model.sample_rate, model.seconds, job.batch_size, job.workers, "predicting"
         )
         predictions = clip_table(function, split.test.clips, how, new_total)
         details: dict[str, Any] = {"rejected": [clip.path for clip in predictions.rejected]}
-        probabilities = predictions.rows
-        calibration = job.model.calibration
+        labels = len(model.labels)
+        probabilities = np.ascontiguousarray(predictions.rows[:, :labels])
+        novelty = None
         if calibration is not None:
             probabilities = calibration.probabilities(probabilities)
             details["temperature"] = calibration.temperature
-        return TrialResult(split.name, seed, predictions.clips, probabilities, details)
+            if calibration.novelty is not None:
+                novelty = predictions.rows[:, labels]
+        return TrialResult(split.name, seed, predictions.clips, probabilities, details, novelty)
 
 
 def _classifier(job: EvaluationJob) -> Classify:

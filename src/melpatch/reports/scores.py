@@ -9,8 +9,10 @@ from melpatch.counted import counted
 from melpatch.errors import AudioError, CheckpointError
 from melpatch.evaluation.floors import describe_highest
 from melpatch.evaluation.majority import metric_in_words
+from melpatch.evaluation.own_decisions import describe_decisions
 from melpatch.evaluation.pictures import CONFUSION, PER_CLASS, RELIABILITY, pictures_of, title_of
 from melpatch.evaluation.worst import Answer, worst_answers
+from melpatch.inference.novelty import NONE_OF_THESE
 from melpatch.markup import Html, element, paragraph, table
 from melpatch.reports.media import picture
 from melpatch.reports.page import Section, missing, note
@@ -74,6 +76,10 @@ def _scores(record: Mapping[str, Any]) -> Iterator[Html]:
         rows,
         f"{counted(record['n'], 'scored clip')}; {how}.",
     )
+    decisions = record.get("decisions")
+    if decisions is not None:
+        for sentence in describe_decisions(record["run"], decisions):
+            yield paragraph(sentence[0].upper(), sentence[1:], ".")
     if record["floors"]:
         yield table(
             ["floor", metric_in_words(record["metric"]), "gain over it", "95 % of the gain"],
@@ -114,6 +120,21 @@ def _classes(record: Mapping[str, Any]) -> Iterator[Html]:
         table(heads, [[_count(row[head]) for head in heads] for row in record["per_class"]]),
         open=True,
     )
+    decisions = record.get("decisions")
+    if decisions is not None:
+        summary = "Labels as predict gives them, and clips that it calls none of these"
+        yield element("details", element("summary", summary), _decisions(decisions), open=True)
+
+
+def _decisions(decisions: Mapping[str, Any]) -> Html:
+    """Return a table of the labels that are given, by class."""
+    rows = []
+    for row in decisions["per_class"]:
+        alarms = row["none_of_these"] or {"share": None, "interval_95": None}
+        values = [value for name, value in row.items() if name != "none_of_these"]
+        rows.append([*values, alarms["share"], _between(alarms["interval_95"])])
+    heads = [*decisions["per_class"][0]]
+    return table([*heads[:-1], f"called {NONE_OF_THESE}", "95 % of that"], rows)
 
 
 def _count(value: Any) -> Any:
