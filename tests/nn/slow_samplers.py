@@ -55,7 +55,18 @@ def spans(state, rows, columns, length):
         yield [(patch % rows, patch // rows) for patch in range(start, start + length)]
 
 
-def slow_sampler(kind, state, ties, rows, columns, width, sides, length):
+def centred_squares(state, rows, columns, sides, cover):
+    """Return the patches of squares around random places, as many as would cover so much."""
+    side = sides[int(integers(state, 0, len(sides), 1))]
+    covered = set()
+    for place in uniform(state, max(1, cover // side**2) + 1, 2)[0, 1:]:
+        top = int(place[0] * rows) - side // 2
+        left = int(place[1] * columns) - side // 2
+        covered |= {(top + i, left + j) for i in range(side) for j in range(side)}
+    return covered
+
+
+def slow_sampler(kind, state, ties, rows, columns, width, sides, length, cover):
     """Return the token numbers of a clip's valid patches in the order of masking."""
     chance = chances(state if kind == "random" else ties, rows, columns, width)
     if kind == "random":
@@ -64,6 +75,8 @@ def slow_sampler(kind, state, ties, rows, columns, width, sides, length):
         ranked = groups(squares(state, rows, columns, sides), chance)
     elif kind == "inverse_block":
         ranked = groups(squares(state, rows, columns, sides), chance)[::-1]
+    elif kind == "inverse_block_legacy":
+        ranked = groups([centred_squares(state, rows, columns, sides, cover)], chance)[::-1]
     elif kind == "block":
         ranked = groups(rectangles(state, rows, columns, sides), chance)
     elif kind == "span":

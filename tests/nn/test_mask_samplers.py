@@ -12,6 +12,7 @@ KINDS = [
     "cluster",
     "block",
     "inverse_block",
+    "inverse_block_legacy",
     "span",
     "time",
     "frequency",
@@ -35,14 +36,23 @@ def states(clips, step=0):
     return stream(0, "mask", clips, step), stream(0, "ties", clips, step)
 
 
+def covered(patches):
+    """Return how many patches the squares of the published EAT would hold side by side."""
+    return patches * 27 // 100
+
+
 def rank(kind, clips, rows, columns, width, step=0, sides=(3, 4, 5), length=10):
     """Return the priorities of a sampler that handles padding."""
     state, ties = states(clips, step)
     if kind == "random":
         return mask_samplers.random(state, rows, columns, width)
-    more = {"cluster": [sides], "block": [sides], "inverse_block": [sides], "span": [length]}.get(
-        kind, []
-    )
+    more = {
+        "cluster": [sides],
+        "block": [sides],
+        "inverse_block": [sides],
+        "inverse_block_legacy": [sides, covered(rows * columns)],
+        "span": [length],
+    }.get(kind, [])
     return getattr(mask_samplers, kind)(state, ties, rows, columns, width, *more)
 
 
@@ -68,9 +78,8 @@ def test_rankings_equal_the_slow_loop(kind, case, sides, length, first):
         dim=1, stable=True
     )
     for number, own in enumerate(columns.tolist()):
-        slow = slow_sampler(
-            kind, *states(clips[number : number + 1]), rows, own, width, sides, length
-        )
+        streams = states(clips[number : number + 1])
+        slow = slow_sampler(kind, *streams, rows, own, width, sides, length, covered(rows * own))
         assert order[number, : rows * own].tolist() == slow
 
 
@@ -141,10 +150,10 @@ def test_key_and_step_each_change_the_mask(kind):
     assert len(seen) == 400
 
 
-def masks(kind, draws, rows, columns, count):
+def masks(kind, draws, rows, columns, count, **settings):
     """Return whether each patch is masked, (draw, row, column)."""
     drawn = [
-        hidden(rank(kind, clips, rows, whole(clips, columns), columns), count)
+        hidden(rank(kind, clips, rows, whole(clips, columns), columns, **settings), count)
         for clips in keys(draws).split(100)
     ]
     return torch.cat(drawn).view(draws, rows, columns).double()
@@ -240,3 +249,42 @@ def test_inverse_blocks_show_neighbours_together():
     assert pairs(1 - masks("inverse_block", 200, 8, 64, 412)) > 2.5 * pairs(
         1 - masks("random", 200, 8, 64, 412)
     )
+
+
+def statistics(kind):
+    """Return figures of 2000 masks of 10 s of which 102 of 512 patches stay visible, by name."""
+    visible = 1 - masks(kind, 2000, 8, 64, 410, sides=(5,))
+    around = torch.zeros_like(visible)
+    for axis in (1, 2):
+        size = visible.shape[axis]
+        around.narrow(axis, 0, size - 1).add_(visible.narrow(axis, 1, size - 1))
+        around.narrow(axis, 1, size - 1).add_(visible.narrow(axis, 0, size - 1))
+    rows = visible.mean(dim=(0, 2))
+    columns = visible.mean(dim=(0, 1))
+    return {
+        "visible": visible.sum(dim=(1, 2)).unique().tolist(),
+        "outer rows": rows[[0, -1]].tolist(),
+        "middle rows": rows[2:6].tolist(),
+        "edge columns": columns[[0, -1]].tolist(),
+        "lone": (visible * (around == 0)).sum(dim=(1, 2)).mean().item(),
+        "neighbours": (visible * around).sum().item() / visible.sum().item(),
+    }
+
+
+def test_legacy_inverse_blocks_have_the_statistics_of_the_published_masks():
+    """Of 4,000 published masks; those of our own drawing are out of every one of these bounds."""
+    published = {
+        "outer rows": (pytest.approx(0.15, abs=0.01), 2),
+        "middle rows": (pytest.approx(0.23, abs=0.01), 4),
+        "edge columns": (pytest.approx(0.13, abs=0.02), 2),
+    }
+    legacy = statistics("inverse_block_legacy")
+    even = statistics("inverse_block")
+    for name, (share, lines) in published.items():
+        assert legacy[name] == [share] * lines
+        assert not any(value == share for value in even[name])
+    assert legacy["visible"] == even["visible"] == [102]
+    assert legacy["lone"] == pytest.approx(6.3, abs=0.6)
+    assert even["lone"] == pytest.approx(0.9, abs=0.3)
+    assert legacy["neighbours"] == pytest.approx(2.90, abs=0.03)
+    assert even["neighbours"] == pytest.approx(2.96, abs=0.03)

@@ -17,6 +17,7 @@ KINDS = [
     "cluster",
     "block",
     "inverse_block",
+    "inverse_block_legacy",
     "span",
     "time",
     "frequency",
@@ -70,10 +71,11 @@ def test_masked_and_visible_patches_equal_the_slow_loop(kind, case, sides, first
     for number, own in enumerate(columns.tolist()):
         key = keys(1, first + number)
         streams = stream(0, "mask", key), stream(0, "mask ties", key)
-        default = (5,) if kind == "inverse_block" else (3, 4, 5)
-        order = slow_sampler(kind, *streams, rows, own, width, sides or default, 10)
         share = settings.get("ratio", settings.get("num_masked", 0) / (rows * width))
         count = min(rows * own - 1, int(rows * own * share + 1e-9))
+        cover = rows * own - count + int(0.07 * rows * own + 1e-9)
+        default = (5,) if kind.startswith("inverse_block") else (3, 4, 5)
+        order = slow_sampler(kind, *streams, rows, own, width, sides or default, 10, cover)
         assert sets(masked.masked)[number] == set(order[:count])
         assert sets(masked.visible)[number] == set(order[count:])
 
@@ -171,6 +173,17 @@ def test_a_longer_span_masks_longer_runs():
     assert runs[1] < 0.3 * runs[0]
 
 
+def test_a_larger_surplus_leaves_fewer_patches_visible_outside_of_squares():
+    """Of the published large EAT, which has 7 squares where 0.07 gives 6."""
+    lone = []
+    for surplus in (0.0, 0.07, 0.1):
+        method = masking(8, kind="inverse_block_legacy", ratio=0.75, surplus=surplus)
+        visible = method(keys(300), 64).visible.as_mask(512).view(-1, 8, 64)
+        assert (visible.sum(dim=(1, 2)) == 128).all()
+        lone.append((visible.diff(dim=2) != 0).sum().item())
+    assert lone[0] > 1.1 * lone[1] > 1.2 * lone[2]
+
+
 def test_begin_sets_the_window_that_the_number_refers_to():
     method = masking(8, num_masked=40)
     assert method.window is None
@@ -238,6 +251,8 @@ def test_errors_name_the_settings_as_the_user_typed_them():
         ({"sides": ()}, "sides"),
         ({"sides": (3, 0)}, "sides"),
         ({"span": 0}, "span = 0"),
+        ({"surplus": -0.1}, r"surplus = -0\.1"),
+        ({"surplus": 1.0}, r"surplus = 1\.0"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

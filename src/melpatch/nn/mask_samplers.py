@@ -88,10 +88,51 @@ def inverse_block(
     Baevski et al. 2022 (data2vec 2.0, arXiv 2212.07525), "inverse block masking"; Chen et al. 2024
     (EAT, arXiv 2401.03497), squares of 5 x 5. *Differs:* squares are placed one after the other
     until they hold as many patches as stay visible, instead of a number of them that does so on
-    average, with random patches for the rest.
+    average, with random patches for the rest (see :func:`inverse_block_legacy`).
     """
     first = _squares(states, rows, columns, width, sides)
     return _ranked(-first, ties, rows, columns, width)
+
+
+def inverse_block_legacy(
+    states: Int[Tensor, " clip"],
+    ties: Int[Tensor, " clip"],
+    rows: int,
+    columns: Int[Tensor, " clip"],
+    width: int,
+    sides: tuple[int, ...],
+    cover: Int[Tensor, " clip"],
+) -> Priority:
+    """Rank patches outside of a fixed number of squares first, as the published EAT does.
+
+    The centres of the squares are drawn uniformly from the grid, which cuts the squares off, so
+    that patches at its edges are visible less often. If the squares hold too many patches, random
+    ones of them are masked; if too few, random ones elsewhere stay visible, most of them alone.
+
+    Source: a description of the published EAT code (commit 06c1c34), ``utils/data_utils.py``.
+    *Differs:* a clip has at least one square, of however few patches it is; the centre of an even
+    side is the later of its two middle patches.
+
+    Args:
+        states: see the module.
+        ties: see the module.
+        rows: see the module.
+        columns: see the module.
+        width: see the module.
+        sides: of the squares; one is drawn per clip.
+        cover: patches that a clip's squares would hold if they neither overlapped nor were cut off,
+            rounded down to whole squares; less than twice the clip's patches.
+    """
+    side = _sides(states, sides)
+    most = max(2 * rows * width // min(sides) ** 2, 1)
+    place = uniform(states, most + 1, 2)[:, 1:]  # number 0 chose the side
+    ends = torch.stack([torch.full_like(columns, rows), columns], dim=1)[:, None]
+    size = side[:, None, None].expand_as(place)
+    corner = (place * ends).long() - size // 2
+    number = (cover // side**2).clamp(min=1)
+    frame = (max(sides), max(sides))
+    first = _first_of_blocks(corner, size, number, ends, (rows, width), frame)
+    return _ranked((first < most).long(), ties, rows, columns, width)
 
 
 def block(
@@ -296,19 +337,42 @@ def _first_block(
     """
     ends = torch.stack([torch.full_like(columns, rows), columns], dim=1)[:, None]
     corner = (place * (ends + size - 1)).long() - (size - 1)
+    # A clip has its own number of blocks, whatever the width of its batch.
+    number = _enough(rows, columns, heights, widths)
+    frame = (max(heights), max(widths))
+    return _first_of_blocks(corner, size, number, ends, (rows, width), frame)
+
+
+def _first_of_blocks(
+    corner: Int[Tensor, "clip block 2"],
+    size: Int[Tensor, "clip block 2"],
+    number: Int[Tensor, " clip"],
+    ends: Int[Tensor, "clip 1 2"],
+    grid: tuple[int, int],
+    frame: tuple[int, int],
+) -> Int[Tensor, "clip token"]:
+    """Return the number of the first block that covers each patch; if none, the number of blocks.
+
+    Args:
+        corner: lowest row and earliest column of each block, which may lie outside of the grid.
+        size: height and width of each block.
+        number: how many of the blocks each clip has.
+        ends: rows and columns of each clip's grid.
+        grid: rows and columns of the padded grid.
+        frame: the largest height and the largest width.
+    """
     # The lines of a block along each axis, in a frame of the largest size, and which of them count.
     lines = []
     inside = []
-    for axis, sides in enumerate((heights, widths)):
-        offset = torch.arange(max(sides), device=place.device)
+    for axis in (0, 1):
+        offset = torch.arange(frame[axis], device=corner.device)
         line = corner[..., axis, None] + offset
         in_grid = (line >= 0) & (line < ends[..., axis, None])
         lines.append(line)
         inside.append((offset < size[..., axis, None]) & in_grid)
-    # A clip has its own number of blocks, whatever the width of its batch.
-    number = torch.arange(place.shape[1], device=place.device)
-    used = number < _enough(rows, columns, heights, widths)[:, None]
+    used = torch.arange(corner.shape[1], device=corner.device) < number[:, None]
     covers = inside[0][..., :, None] & inside[1][..., None, :] & used[..., None, None]
+    rows, width = grid
     cells = lines[0][..., :, None] * width + lines[1][..., None, :]
     cells = cells.masked_fill(~covers, rows * width)
     return _first_cover(cells.flatten(2), rows * width)

@@ -96,6 +96,7 @@ class Masking:
             "cluster_legacy",
             "block",
             "inverse_block",
+            "inverse_block_legacy",
             "span",
             "time",
             "frequency",
@@ -103,8 +104,9 @@ class Masking:
             "frequency_legacy",
         ] = "random"
         """What is masked: single patches; squares, also as the published SSAST draws them (without
-        padding only); rectangles; all but squares; spans in the order of time; whole columns or
-        whole rows of patches, also what the published AudioMosaic takes for them."""
+        padding only); rectangles; all but squares, also as the published EAT draws them; spans in
+        the order of time; whole columns or whole rows of patches, also what the published
+        AudioMosaic takes for them."""
         ratio: float = 0.75
         """Share of a clip's patches that is masked, in (0, 1)."""
         num_masked: int | None = None
@@ -112,7 +114,10 @@ class Masking:
         Overrides ratio."""
         sides: tuple[int, ...] | None = None
         """Sides of squares and rectangles, in patches; each is equally likely. None is 3, 4 and 5,
-        and 5 alone for inverse_block."""
+        and 5 alone for inverse_block and inverse_block_legacy."""
+        surplus: float = 0.07
+        """Share of a clip's patches that the squares of inverse_block_legacy hold beyond the visible
+        ones, before they overlap and are cut off; 0.1 in the published large EAT."""
         span: int = 10
         """Length of a span, in patches."""
 
@@ -123,6 +128,8 @@ class Masking:
             check(positive, "num_masked", self.num_masked, "1 or more")
             positive = self.sides is None or min(self.sides, default=0) > 0
             check(positive, "sides", self.sides, "one or more sides of 1 or more")
+            in_range = 0 <= self.surplus < 1
+            check(in_range, "surplus", self.surplus, "from 0 up to, not including, 1")
             check(self.span > 0, "span", self.span, "1 or more")
 
     def __init__(
@@ -243,8 +250,9 @@ class Masking:
         most = self.masked_of(rows * columns, window)
         states = stream(seed, purpose, keys, step)
         ties = stream(seed, f"{purpose} ties", keys, step)
-        priority = self._rank(states, ties, own_columns, columns, most)
-        return split_patches(priority, table[own_columns], most)
+        masked = table[own_columns]
+        priority = self._rank(states, ties, own_columns, columns, masked, most)
+        return split_patches(priority, masked, most)
 
     def _rank(
         self,
@@ -252,12 +260,15 @@ class Masking:
         ties: Int[Tensor, " clip"],
         columns: Int[Tensor, " clip"],
         width: int,
+        masked: Int[Tensor, " clip"],
         most: int,
     ) -> Priority:
-        """Return the ranking of each clip's patches."""
+        """Return the ranking of each clip's patches, of which ``masked`` are to be masked."""
         rows = self.grid.rows
         kind = self.config.kind
-        sides = self.config.sides or ((5,) if kind == "inverse_block" else (3, 4, 5))
+        sides = self.config.sides
+        if sides is None:
+            sides = (5,) if kind.startswith("inverse_block") else (3, 4, 5)
         clips = (states, ties, rows, columns, width)
         match kind:
             case "random":
@@ -270,6 +281,11 @@ class Masking:
                 return mask_samplers.block(*clips, sides)
             case "inverse_block":
                 return mask_samplers.inverse_block(*clips, sides)
+            case "inverse_block_legacy":
+                sizes = tuple(rows * own for own in range(width + 1))
+                surplus = _count_table(sizes, self.config.surplus, None, 1, columns.device)
+                cover = rows * columns - masked + surplus[columns]
+                return mask_samplers.inverse_block_legacy(*clips, sides, cover)
             case "span":
                 return mask_samplers.span(*clips, self.config.span)
             case _:

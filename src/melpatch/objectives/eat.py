@@ -71,8 +71,8 @@ class Targets(NamedTuple):
 class EAT(LatentObjective):
     """Masked latent prediction from many views, with a loss per patch and one per clip (section 3).
 
-    *Differs:* the squares that stay visible do not thin out at the edges of the grid, as the
-    published drawing does; padding is in no norm, mean or loss; a clip's utterance loss counts as
+    *Differs:* the squares that stay visible do not thin out at the edges of the grid, as those of
+    the published drawing do (``inverse_block_legacy``); padding is in no norm, mean or loss; a clip's utterance loss counts as
     often as it has masked patches, which is the same for clips of one length.
     """
 

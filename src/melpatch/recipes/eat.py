@@ -19,7 +19,8 @@ def eat(size: str) -> RunConfig:
     Source: Chen et al. 2024 (arXiv 2401.03497) and the published settings: post-norm blocks, AdamW,
     5e-4, warm-up over 53,333 steps, a cosine to 0, norm of the gradient at most 4, momentum from
     0.9998 to 0.99999 over 100,000 steps. *Differs*: the class token starts with a standard
-    deviation of 0.02, there of 1; the mask, see :class:`melpatch.objectives.eat.EAT`.
+    deviation of 0.02, there of 1; the mask, which ``--objective.mask.kind inverse_block_legacy``
+    draws as published.
     """
     return RunConfig(
         # AudioSet's mean and std are the defaults of the front end.
