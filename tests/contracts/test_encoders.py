@@ -21,7 +21,7 @@ NARROW = {
     "byol_a": {"channels": 3, "hidden": 12, "output": 10},
     "cnn14": {"width": 2},
 }
-NAMES = ("nano", "mini", "tiny", "small", "base")
+NAMES = ("nano", "mini", "tiny", "small", "base", "large")
 N_MELS = 32
 
 

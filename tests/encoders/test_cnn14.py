@@ -11,7 +11,7 @@ from melpatch.encoders.cnn14 import CNN14
 from melpatch.encoders.vit import ViT
 from melpatch.errors import ConfigError
 
-SIZES = ["nano", "mini", "tiny", "small", "base"]
+SIZES = ["nano", "mini", "tiny", "small", "base", "large"]
 N_MELS = 40  # halved five times, twice with a remainder: 20, 10, 5, 2, 1
 
 

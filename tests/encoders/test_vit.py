@@ -276,9 +276,11 @@ def test_a_wrong_choice_is_named_where_no_type_checker_runs():
         config.__post_init__()
 
 
-@pytest.mark.parametrize(("name", "millions"), [("tiny", 5.7), ("small", 22.1), ("base", 86.6)])
-def test_sizes_equal_those_of_deit(name, millions):
-    """DeiT's published counts include a head for 1000 classes and three colours in every patch."""
+@pytest.mark.parametrize(
+    ("name", "millions"), [("tiny", 5.7), ("small", 22.1), ("base", 86.6), ("large", 304.3)]
+)
+def test_sizes_equal_those_of_deit_and_vit(name, millions):
+    """The published counts include a head for 1000 classes and three colours in every patch."""
     config = ViT.Config.of_size(name, positions="learned", columns=14)
     with torch.device("meta"):
         vit = ViT(config, n_mels=14 * 16)

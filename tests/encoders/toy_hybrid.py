@@ -19,7 +19,7 @@ from melpatch.nn.grid import PatchGrid, Places
 from melpatch.nn.pooling import LayerOutputs
 from melpatch.nn.transformer import Block
 
-WIDTHS = {"nano": 24, "mini": 48, "tiny": 96, "small": 192, "base": 384}
+WIDTHS = {"nano": 24, "mini": 48, "tiny": 96, "small": 192, "base": 384, "large": 768}
 
 
 class ToyHybrid(TokenEncoder):

@@ -79,8 +79,9 @@ def test_the_recipes_are_the_public_functions_of_the_files():
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_every_recipe_builds_and_can_be_trained(name, size):
     config = fitted(settings(name, size))
-    objective = built(config)
-    objective.begin(plan_of(config))
+    with torch.device("meta"):  # some begin with a teacher of its own random weights
+        objective = build(config)
+        objective.begin(plan_of(config))
     if isinstance(config.encoder, CNN14.Config):
         assert config.encoder.width == CNN14.Config.of_size(size).width
     elif isinstance(config.encoder, BYOLA.Config):
@@ -134,7 +135,9 @@ def test_patches_are_masked_in_clusters_and_frames_at_random():
     assert built(recipe("ssast_frame")("nano")).masking.config.kind == "random"
 
 
-@pytest.mark.parametrize(("size", "batch_size", "lr"), [("tiny", 120, 5e-4), ("base", 24, 1e-4)])
+@pytest.mark.parametrize(
+    ("size", "batch_size", "lr"), [("tiny", 120, 5e-4), ("base", 24, 1e-4), ("large", 24, 1e-4)]
+)
 def test_published_batch_size_and_learning_rate_depend_on_the_encoder_size(size, batch_size, lr):
     config = recipe("ssast_patch")(size)
     assert (config.loader.batch_size, config.train.lr) == (batch_size, lr)
@@ -566,7 +569,9 @@ def test_an_unknown_recipe_is_refused(name, message):
 
 
 def test_an_unknown_size_is_refused():
-    with pytest.raises(ConfigError, match="size = 'huge'; allowed: nano, mini, tiny, small, base"):
+    with pytest.raises(
+        ConfigError, match="size = 'huge'; allowed: nano, mini, tiny, small, base, large"
+    ):
         recipe("ssast")("huge")
 
 
@@ -655,6 +660,23 @@ def test_published_byol_has_the_published_numbers(name):
     floor = 1e-6 if name.startswith("atst") else 0.0
     assert train.lr * train.lr_floor == pytest.approx(floor)
     assert momentum.curve == ("cosine" if name.startswith("atst") else "linear")
+
+
+@pytest.mark.parametrize(
+    ("size", "steps"), [("tiny", 39_100), ("small", 39_100), ("base", 318_000), ("large", 318_000)]
+)
+def test_atst_clip_is_trained_longer_from_base_on(size, steps):
+    assert recipe("atst_clip")(size).train.steps == steps
+
+
+def test_the_large_eat_has_the_published_shape():
+    config = recipe("eat_large")("large")
+    objective = built(config)
+    encoder = objective.encoder
+    heads = encoder.config.num_heads
+    assert (encoder.embed_dim, encoder.num_layers, heads) == (1024, 24, 16)
+    assert objective.masking.masked_of(512, 512) == 384
+    assert config.objective.decoder.depth == 5
 
 
 @pytest.mark.parametrize(

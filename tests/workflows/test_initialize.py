@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from encoders.toy_hybrid import WIDTHS, ToyHybrid
 from tiny_runs import settings
 
 from melpatch.encoders.beats import BEATs
+from melpatch.encoders.cnn14 import CNN14
+from melpatch.encoders.vit import SIZES, ViT
 from melpatch.errors import ConfigError
 from melpatch.nn.positions import resize
 from melpatch.objectives.classify import Classify
 from melpatch.training.config import build
 from melpatch.training.run import Run
-from melpatch.workflows.initialize import copy_encoder, is_run
+from melpatch.workflows.initialize import copy_encoder, is_run, named_size
 
 
 def saved(folder, config):
@@ -189,3 +192,14 @@ def test_a_missing_start_is_told_from_a_folder_that_is_no_run(tmp_path, exists):
     problem = "holds no config.toml" if exists else "does not exist"
     with pytest.raises(ConfigError, match=f"allowed: a run folder.*{start}, which {problem}"):
         is_run(str(start))
+
+
+@pytest.mark.parametrize("piece", [ViT, CNN14, ToyHybrid])
+def test_an_encoder_has_the_name_of_its_size(piece):
+    assert [named_size(piece.Config.of_size(size)) for size in SIZES] == [*SIZES]
+
+
+def test_an_encoder_of_other_widths_has_no_size_whatever_sizes_it_knows(monkeypatch):
+    monkeypatch.delitem(WIDTHS, "large")
+    assert named_size(ToyHybrid.Config(width=27)) is None
+    assert named_size(ToyHybrid.Config.of_size("base")) == "base"

@@ -48,7 +48,7 @@ class Config:
     recipe: str = "ssast"
     """Recipe or objective of the training."""
     size: str = "tiny"
-    """Encoder: nano, mini, tiny, small or base."""
+    """Encoder: nano, mini, tiny, small, base or large."""
     exclude_splits: tuple[str, ...] | None = None
     """Splits or folds to leave out; by default val and test, where they exist."""
     batches: int = 30

@@ -59,7 +59,7 @@ class Config:
     protocol: tuple[str, ...] = ()
     """Protocols of melpatch evaluate, each with its changed settings, such as 'knn k=20'."""
     size: tuple[str, ...] = ()
-    """Encoder sizes: nano, mini, tiny, small or base."""
+    """Encoder sizes: nano, mini, tiny, small, base or large."""
     recipe: str | None = None
     """Recipe of the methods that do not name a recipe."""
     steps: tuple[int, ...] = ()

@@ -43,7 +43,7 @@ class Config:
     labels_per_class: int = 10
     """Labels per class for fine-tuning."""
     size: str = "mini"
-    """Encoder: nano, mini, tiny, small or base."""
+    """Encoder: nano, mini, tiny, small, base or large."""
     pretrain_steps: int = 250
     """Optimiser steps of pretraining; 250 take about three minutes of one core."""
     finetune_steps: int = 80

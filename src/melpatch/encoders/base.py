@@ -94,7 +94,7 @@ class EncoderConfig(ABC):
     @classmethod
     @abstractmethod
     def of_size(cls, size: str, **settings: Any) -> "EncoderConfig":
-        """Return the settings of a size (nano, mini, tiny, small, base), changed as given.
+        """Return the settings of a size (nano, mini, tiny, small, base, large), changed as given.
 
         Raises:
             ConfigError: there is no such size, or a setting is out of range.

@@ -50,7 +50,7 @@ class BEATs(TokenEncoder):
     Args:
         config: the settings; None for those of ``size``, or the defaults.
         n_mels: mel bins of the spectrograms.
-        size: nano, mini, tiny, small or base, instead of a config.
+        size: nano, mini, tiny, small, base or large, instead of a config.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from melpatch.nn.pooling import LayerOutputs
 Version = Literal["v1", "v2"]
 BLOCKS: dict[Version, int] = {"v1": 3, "v2": 2}
 """Blocks of each version; each halves mels and frames."""
-WIDTHS = {"nano": 128, "mini": 256, "tiny": 512, "small": 1024, "base": 2048}
+WIDTHS = {"nano": 128, "mini": 256, "tiny": 512, "small": 1024, "base": 2048, "large": 4096}
 """Width of the MLP of each size; published are tiny, small and base in version 1, base in 2."""
 
 
@@ -47,7 +47,7 @@ class BYOLA(Encoder):
     Args:
         config: the settings; None for those of ``size``, or the defaults.
         n_mels: mel bins of the spectrograms.
-        size: nano, mini, tiny, small or base, instead of a config.
+        size: nano, mini, tiny, small, base or large, instead of a config.
     """
 
     @dataclass(frozen=True, kw_only=True)

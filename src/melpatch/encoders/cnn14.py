@@ -39,7 +39,7 @@ PLANS: dict[Network, Plan] = {
     "cnn6": Plan(blocks=4, convolutions=1, kernel=5, poolings=4),
 }
 """Kong et al. 2020, table I, and the published code."""
-WIDTHS = {"nano": 5, "mini": 10, "tiny": 16, "small": 32, "base": 64}
+WIDTHS = {"nano": 5, "mini": 10, "tiny": 16, "small": 32, "base": 64, "large": 124}
 """Width of each size: base is the published one; of CNN14, a ViT of the same name has about as many
 parameters."""
 
@@ -75,7 +75,7 @@ class CNN14(Encoder):
     Args:
         config: the settings; None for those of ``size``, or the defaults.
         n_mels: mel bins of the spectrograms.
-        size: nano, mini, tiny, small or base, instead of a config.
+        size: nano, mini, tiny, small, base or large, instead of a config.
     """
 
     @dataclass(frozen=True, kw_only=True)

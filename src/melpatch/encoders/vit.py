@@ -42,9 +42,10 @@ SIZES: dict[str, Size] = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
 }
-"""Tiny, small and base as in DeiT (Touvron et al. 2021, arXiv 2012.12877, table 1); nano and mini
-are ours."""
+"""Tiny, small and base as in DeiT (Touvron et al. 2021, arXiv 2012.12877, table 1), large as in ViT
+(Dosovitskiy et al. 2021, arXiv 2010.11929, table 1); nano and mini are ours."""
 
 
 class ViT(TokenEncoder):
@@ -71,7 +72,7 @@ class ViT(TokenEncoder):
     Args:
         config: the settings; None for those of ``size``, or the defaults.
         n_mels: mel bins of the spectrograms.
-        size: nano, mini, tiny, small or base, instead of a config.
+        size: nano, mini, tiny, small, base or large, instead of a config.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -71,13 +71,13 @@ def atst_clip(size: str) -> RunConfig:
     """ATST-Clip as published: two crops of 6 s, columns of 40 ms, batches of 1536 (AS-2M: 0.452).
 
     Source: Li et al. 2022 (arXiv 2204.12076) and 2024 (arXiv 2306.04186) and the published settings
-    of its base model, 318,000 steps, 2e-4 per 256 clips, momentum from 0.9995; all other sizes have
-    those of its small one, 39,100 steps on 200,000 clips, 5e-4, from 0.99. Decay rises from 0.04
+    of its base model, 318,000 steps, 2e-4 per 256 clips, momentum from 0.9995, also for large; all
+    smaller sizes have those of its small one, 39,100 steps on 200,000 clips, 5e-4, from 0.99. Decay rises from 0.04
     to 0.4. *Differs*: as :class:`melpatch.objectives.byol.BYOL`; q, k and v have biases; the small
     model's script compares crops of 9 s and of 6 s.
     """
     steps, warmup, rate, momentum = 39_100, 1_300, 5e-4, 0.99
-    if size == "base":
+    if size in ("base", "large"):
         steps, warmup, rate, momentum = 318_000, 15_860, 2e-4, 0.9995
     return RunConfig(
         front_end=front_ends.atst(),

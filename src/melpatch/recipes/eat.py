@@ -45,12 +45,13 @@ def eat(size: str) -> RunConfig:
 
 
 def eat_large(size: str) -> RunConfig:
-    """EAT with the settings of its large model: 75 % masked, five convolutions (0.495 mAP).
+    """EAT's large model, with --size large: 75 % masked, five convolutions (0.495 mAP).
 
     Source: the published settings of the large model: momentum over 150,000 steps, convolutions of
     3 x 3.
-    *Differs*: as :func:`eat`; the encoder has the size that is asked for, the published one 24
-    blocks of 1024 channels.
+    *Differs*: as :func:`eat`; the encoder has the size that is asked for, the published one that of
+    ``--size large``, 24 blocks of 1024 channels; its mask also has more squares, which
+    ``--objective.mask.kind inverse_block_legacy --objective.mask.surplus 0.1`` draws.
     """
     base = eat(size)
     objective = replace(

@@ -29,7 +29,7 @@ def ssast_patch(size: str) -> RunConfig:
 
     Source: Gong et al. 2022 (arXiv 2110.09784), section 3.1, and the published pretraining scripts:
     Adam, betas 0.95 and 0.999, decay 5e-7 in the gradient, float32, no clipping; batch and learning
-    rate by size. *Differs*: one pass with one mask instead of two; linear warm-up and cosine
+    rate by size, of large those of base. *Differs*: one pass with one mask instead of two; linear warm-up and cosine
     instead of halving on a plateau of the validation accuracy.
     """
     return _published(size, patch=(16, 16), mask="cluster")
@@ -45,7 +45,7 @@ def ssast_frame(size: str) -> RunConfig:
 
 
 def _published(size: str, patch: tuple[int, int], mask: Literal["cluster", "random"]) -> RunConfig:
-    base = size == "base"
+    base = size in ("base", "large")
     return RunConfig(
         # AudioSet's mean and std are the defaults of the front end.
         front_end=LogMel.Config(padding="legacy", target_frames=1024),

@@ -76,7 +76,7 @@ class FinetuneConfig:
     A run or weights in --init keep their front end and encoder, except for the stride and the
     statistics that a paper's recipe sets."""
     size: str = "tiny"
-    """Size of the encoder: nano, mini, tiny, small or base; a run or weights have one already."""
+    """Size of the encoder: nano, mini, tiny, small, base or large; a run or weights have one already."""
     encoder: str | None = None
     """Kind of encoder: vit, beats, cnn14 or byol_a (melpatch list encoders); by default the
     recipe's. A run or weights in --init keep their own."""

@@ -195,7 +195,11 @@ def as_run(recipe: RunConfig, run: RunConfig, *, size: str | None = None) -> Run
 def named_size(encoder: Any) -> str | None:
     """Return the name of the size that an encoder has, such as nano; None if it has none."""
     for size in SIZES:
-        if _of_size(encoder, size) == encoder:
+        try:
+            sized = _of_size(encoder, size)
+        except ConfigError:  # an encoder of the user's own need not have every size
+            continue
+        if sized == encoder:
             return size
     return None
 

@@ -60,7 +60,8 @@ class PretrainConfig:
     out: Path
     """Run folder to write."""
     size: str = "tiny"
-    """Size of the encoder: nano, mini, tiny, small or base; weights in --init have one already."""
+    """Size of the encoder: nano, mini, tiny, small, base or large; weights in --init have one
+    already."""
     encoder: str | None = None
     """Kind of encoder: vit, beats, cnn14 or byol_a (melpatch list encoders); by default the
     recipe's."""
