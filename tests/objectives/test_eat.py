@@ -117,6 +117,17 @@ def test_the_instance_norm_takes_the_utterance_away_that_raw_keeps():
     assert raw.square().mean() > 2 * normed_target.square().mean()
 
 
+@pytest.mark.parametrize("weight", [0.0, 3.0])
+@torch.inference_mode()
+def test_targets_of_whole_clips_are_measured_where_they_are_trained(weight):
+    objective, data = eat(utterance_weight=weight), batch()
+    measured = objective.masked_targets(data, 0).utterance
+    if weight:
+        assert torch.equal(measured, objective.targets(objective.features(data)).utterance)
+    else:
+        assert measured is None
+
+
 @torch.no_grad()
 def test_the_teacher_follows_with_everything():
     objective = eat(momentum=Momentum(start=0.5, end=1.0, share=0.5))

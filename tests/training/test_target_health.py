@@ -59,7 +59,7 @@ def test_a_sample_is_of_valid_patches_at_their_places():
         torch.arange(50) < torch.tensor([[50], [3]]),
     )
     targets = masked.indices[..., None].double().expand(-1, -1, DIM)
-    places, values = sample(MaskedTargets(masked, targets, columns=5))
+    places, values, _ = sample(MaskedTargets(masked, targets, columns=5))
     assert torch.equal(values[:, 0].long(), 5 * places[:, 0] + places[:, 1])
     assert places[:, 1].max() == 4
     assert (
@@ -78,6 +78,24 @@ def test_places_are_the_same_in_batches_of_all_widths():
         masked = Subset(numbers, torch.ones_like(numbers, dtype=torch.bool))
         parts.append(sample(MaskedTargets(masked, targets, columns)))
     assert target_health(parts)["target_of_place"] == pytest.approx(1)
+
+
+def test_targets_of_clips_are_compared_with_those_of_patches_and_with_each_other():
+    """A tenth of the deviation is 1 % of the energy; 3 of 4 parts of it are the same for all."""
+    places = torch.stack([torch.zeros(PLACES), torch.arange(PLACES)], dim=1).long()
+    of_all = 3**0.5 * noise(1, 4096)
+    utterances = 0.1 * (of_all + noise(CLIPS, 4096, seed=1)) / 2
+    targets = noise(CLIPS, PLACES, 4096, seed=2)
+    parts = [
+        PlacedTargets(places, clip, utterance[None])
+        for clip, utterance in zip(targets, utterances, strict=True)
+    ]
+    values = target_health(parts)
+    assert values["utterance_energy"] == pytest.approx(0.01, rel=0.05)
+    assert values["utterance_of_all"] == pytest.approx(0.75, abs=0.02)
+    without = target_health([part._replace(utterances=None) for part in parts])
+    assert values.keys() - without.keys() == {"utterance_energy", "utterance_of_all"}
+    assert target_health(parts[:1]).keys() == without.keys()
 
 
 START = {"target_spread": 0.7, "target_of_place": 0.4, "target_rank": 50.0}

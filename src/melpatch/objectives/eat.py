@@ -72,8 +72,9 @@ class EAT(LatentObjective):
     """Masked latent prediction from many views, with a loss per patch and one per clip (section 3).
 
     *Differs:* the squares that stay visible do not thin out at the edges of the grid, as those of
-    the published drawing do (``inverse_block_legacy``); padding is in no norm, mean or loss; a clip's utterance loss counts as
-    often as it has masked patches, which is the same for clips of one length.
+    the published drawing do (``inverse_block_legacy``); padding is in no norm, mean or loss; a
+    clip's utterance loss counts as often as it has masked patches, which is the same for clips of
+    one length.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -327,8 +328,12 @@ class EAT(LatentObjective):
         """Return the masked patches of the first view of each clip and their targets."""
         features = self.features(batch)
         masked = self.mask_patches(batch, features, step, "mask 0").masked
-        targets = masked.gather(self.targets(features).patches)
-        return MaskedTargets(masked, targets, self.grid_size(features)[1])
+        targets = self.targets(features)
+        utterance = None
+        if self.config.utterance_weight:
+            utterance = targets.utterance
+        columns = self.grid_size(features)[1]
+        return MaskedTargets(masked, masked.gather(targets.patches), columns, utterance)
 
     def clip_spread(self, metrics: Mapping[str, float]) -> float:
         """Return the share of the targets' energy by which those of a clip differ."""

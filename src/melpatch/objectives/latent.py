@@ -43,11 +43,13 @@ class MaskedTargets(NamedTuple):
         masked: the patches.
         targets: what the teacher makes of them.
         columns: columns of the batch's grid, by which its patches are numbered row by row.
+        utterance: what is to be predicted of each clip as a whole; None if nothing is.
     """
 
     masked: Subset
     targets: Float[Tensor, "clip masked dim"]
     columns: int
+    utterance: Float[Tensor, "clip dim"] | None = None
 
 
 class LatentObjective(MaskedObjective):

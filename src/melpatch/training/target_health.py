@@ -21,22 +21,25 @@ _REMEDY = "raise --objective.momentum.start, lower --lr, or look at the corpus f
 
 
 class PlacedTargets(NamedTuple):
-    """Targets of patches, and the places of the patches: the row and column of each."""
+    """Targets of patches, the row and column of each, and targets of whole clips, if any."""
 
     places: Int[Tensor, "token 2"]
     targets: Float[Tensor, "token dim"]
+    utterances: Float[Tensor, "clip dim"] | None = None
 
 
 def sample(wanted: MaskedTargets) -> PlacedTargets:
     """Return some targets of each clip, in float32 on the CPU."""
-    masked, targets, columns = wanted
+    masked, targets, columns, utterances = wanted
     count = min(_PER_CLIP, targets.shape[1])
     chosen = torch.linspace(0, targets.shape[1] - 1, count, device=targets.device).long()
     valid = masked.valid[:, chosen]
     # Token numbers are those of a batch: the same place has another one where clips are longer.
     numbers = masked.indices[:, chosen][valid]
     places = torch.stack([numbers // columns, numbers % columns], dim=1)
-    return PlacedTargets(places.cpu(), targets[:, chosen][valid].float().cpu())
+    if utterances is not None:
+        utterances = utterances.float().cpu()
+    return PlacedTargets(places.cpu(), targets[:, chosen][valid].float().cpu(), utterances)
 
 
 def target_health(parts: Sequence[PlacedTargets]) -> dict[str, float]:
@@ -46,14 +49,26 @@ def target_health(parts: Sequence[PlacedTargets]) -> dict[str, float]:
     common mean: near 1 if they point everywhere, 0 if all are alike. ``target_of_place``: share of
     their energy that is the same for all clips at a place, which a prediction can know without
     listening. ``target_rank``: their effective rank, see
-    :func:`melpatch.training.rank.effective_rank`.
+    :func:`melpatch.training.rank.effective_rank`. With targets of whole clips also
+    ``utterance_energy``: their energy as a share of that of a patch's target; ``utterance_of_all``:
+    share of it that is the same for all clips.
     """
     if sum(len(part.places) for part in parts) < 2:
         return {}
     places = torch.cat([part.places for part in parts])
     targets = torch.cat([part.targets for part in parts])
     unit = F.normalize(targets, dim=1)
-    return {
+    of_clips = {}
+    whole = [part.utterances for part in parts if part.utterances is not None]
+    if sum(map(len, whole)) > 1:
+        utterances = torch.cat(whole)
+        energy = utterances.square().mean() / targets.square().mean().clamp(min=1e-12)
+        same_place = places.new_zeros(len(utterances), 2)
+        of_clips = {
+            "utterance_energy": float(energy),
+            "utterance_of_all": _share_of_place(same_place, utterances),
+        }
+    return of_clips | {
         "target_spread": 1 - float(unit.mean(dim=0).square().sum()),
         "target_of_place": _share_of_place(places, targets),
         "target_rank": effective_rank(targets),
