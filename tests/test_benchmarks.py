@@ -187,7 +187,9 @@ def test_every_request_of_the_page_is_timed():
 def test_attention_is_timed_both_ways():
     found = lines("attention.py", "--clips", "2", "--tokens", "9", "--repetitions", "1")
     assert [(one["precision"], one["way"]) for one in found] == [
-        (precision, way) for precision in ("float32", "bfloat16") for way in ("fused", "plain")
+        (precision, way)
+        for precision in ("float32", "bfloat16")
+        for way in ("fused", "plain", "blocks")
     ]
     assert all(one["forward_ms"] >= 0 and one["backward_ms"] >= 0 for one in found)
 
