@@ -25,11 +25,11 @@ def summary(config):
     ("facts", "budget", "on_gpu", "chosen"),
     [
         (WORDS, 120.0, False, ("masked_views", "nano", 1.0, 32)),
-        (WORDS, 1800.0, False, ("ssast", "tiny", 1.0, 48)),
+        (WORDS, 1800.0, False, ("masked_views", "tiny", 1.0, 32)),
         (DIGITS, 120.0, False, ("masked_views", "nano", 0.42, 32)),
         (BIRDS, 120.0, False, ("masked_views", "nano", 2.0, 32)),
-        (BIRDS, None, False, ("maskspec", "tiny", 2.0, 16)),
-        (BIRDS, 7200.0, True, ("maskspec", "tiny", 10.0, 9)),
+        (BIRDS, None, False, ("masked_views", "tiny", 2.0, 32)),
+        (BIRDS, 7200.0, True, ("masked_views", "tiny", 10.0, 9)),
     ],
 )
 def test_the_rules_choose_recipe_size_segment_and_batch(facts, budget, on_gpu, chosen):

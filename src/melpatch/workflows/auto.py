@@ -24,8 +24,9 @@ AUTO = "auto"
 """The recipe name that asks for a choice by these rules."""
 # Reading this many headers takes well under a second, even from a network disk.
 _PROBED_CLIPS = 64
-# lab/small-mae.md compares objectives on digits of about half a second.
-_SHORT_CLIP_SECONDS = 1.0
+# lab/masked-views.md: nano has .730 after 200 CPU-seconds, MaskSpec .693 after 370; lab/tiny-hour.md: tiny
+# has .823 after a quarter of an hour and .853 after an hour, MaskSpec @MS@ after a quarter.
+_RECIPE = "masked_views"
 # lab/ssast.md: segments of up to 2 s, in batches of at most this much audio.
 _CPU_SEGMENT_SECONDS = 2.0
 _BATCH_SECONDS = 48 * 2.0
@@ -135,9 +136,8 @@ def choose_from(
     why_size = "as given"
     if size is None:
         size, why_size = _size(budget_seconds, on_gpu)
-    recipe, why_recipe = _recipe(facts, size)
     seconds, why_seconds = _segment(facts, on_gpu)
-    base = pretrain_defaults(recipe, size=size)
+    base = pretrain_defaults(_RECIPE, size=size)
     batch_size, why_batch = _batch(facts, seconds, base.training.loader.batch_size)
     rate = min(16000, facts.sample_rate)
     training = replace(
@@ -147,13 +147,13 @@ def choose_from(
             base.training.loader,
             seconds=seconds,
             batch_size=batch_size,
-            # Short clips are repeated (see _recipe), so clips need not be batched by length.
+            # Short clips are repeated, so clips need not be batched by length.
             short_clips="repeat",
             bucket_steps=1,
         ),
     )
     reasons = [
-        f"recipe {recipe}: {why_recipe}",
+        f"recipe {_RECIPE}: of the objectives compared it scores best per minute of computing",
         f"size {size}: {why_size}",
         f"--seconds {seconds:g}: {why_seconds}",
         f"--batch-size {batch_size}: {why_batch}",
@@ -165,18 +165,6 @@ def choose_from(
         training = replace(training, train=replace(training.train, steps=_ENOUGH_STEPS))
         reasons.append(f"--steps {_ENOUGH_STEPS}: fewer steps were no better than random weights")
     return replace(base, training=training), reasons
-
-
-def _recipe(facts: CorpusFacts, size: str) -> tuple[str, str]:
-    if size == "nano":
-        # lab/masked-views.md: .730 after 200 CPU-seconds, MaskSpec .693 after 370 (linear); on
-        # clips of a second or less ahead of SSAST on words and level with it on digits.
-        return "masked_views", "small encoders learn most from it in minutes"
-    if facts.median_seconds <= _SHORT_CLIP_SECONDS:
-        # lab/small-mae.md: 0.813 against 0.720 (linear) after 600 steps.
-        return "ssast", "it scores best on clips of about a second or less, which are repeated"
-    # lab/budget-curve.md: after half an hour at tiny .747 against .700 of random weights.
-    return "maskspec", "on clips longer than a second it scores best per minute of computing"
 
 
 def _size(budget_seconds: float | None, on_gpu: bool) -> tuple[str, str]:
