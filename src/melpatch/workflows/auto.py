@@ -25,7 +25,7 @@ AUTO = "auto"
 # Reading this many headers takes well under a second, even from a network disk.
 _PROBED_CLIPS = 64
 # lab/masked-views.md: nano has .730 after 200 CPU-seconds, MaskSpec .693 after 370; lab/tiny-hour.md:
-# tiny is ahead of MaskSpec after a quarter of an hour, and of random weights by .05 after an hour.
+# tiny is level with MaskSpec after a quarter of an hour, and ahead by neighbours and with few labels.
 _RECIPE = "masked_views"
 # lab/ssast.md: segments of up to 2 s, in batches of at most this much audio.
 _CPU_SEGMENT_SECONDS = 2.0
@@ -153,7 +153,7 @@ def choose_from(
         ),
     )
     reasons = [
-        f"recipe {_RECIPE}: of the objectives compared it scores best per minute of computing",
+        f"recipe {_RECIPE}: it learns most per minute of computing for few labels and for searches",
         f"size {size}: {why_size}",
         f"--seconds {seconds:g}: {why_seconds}",
         f"--batch-size {batch_size}: {why_batch}",
