@@ -88,11 +88,21 @@ def test_five_groups_cannot_tell_and_are_not_said_to_be_enough():
     found = compare([a], [b], NAMES, "accuracy")
     assert found["p_value"] > 0.05
     assert found["groups_needed"] == 6
-    # One more group might have been on either side.
-    assert found["difference_95"][0] < 0.6
     few = compare([trial([True] * 5)], [trial([False] * 5)], NAMES, "accuracy")
     assert few["p_value"] > 0.05
     assert few["clips_needed"] == 6
+
+
+def test_groups_that_hardly_differ_have_a_narrow_interval():
+    """What differs between groups counts, and not that there are few of them."""
+    groups = np.repeat(range(6), 50)
+    right = np.ones(300, bool)
+    right[::50] = False
+    found = compare(
+        [trial(right, groups=groups)], [trial([True] * 300, groups=groups)], NAMES, "accuracy"
+    )
+    assert found["difference"] == pytest.approx(-0.02)
+    assert -0.08 < found["difference_95"][0] < -0.02 < found["difference_95"][1] < 0.06
 
 
 def test_folds_of_unequal_size_are_tested_as_they_are_weighted():

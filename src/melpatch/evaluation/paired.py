@@ -46,18 +46,16 @@ class _Pair:
         shares = self.shares
         return np.bincount(self.ours.group_of_clip, shares) if unit == "group" else shares
 
-    def centre_and_variance(self, unit: Unit) -> tuple[float, float]:
-        """Return the centre and the variance of an interval of the difference.
-
-        Bonett and Price (2012) and Agresti and Min (2005): one more clip or group in favour of each
-        run. Without any on which they differ the variance would be 0.
-        """
+    def variance(self, unit: Unit) -> float:
+        """Return the variance of the difference between independent clips or groups."""
         centred = self.shares - self.difference * self.ours.weights
-        variance, number = variance_of_sum(self.ours, centred, unit)
+        variance, _ = variance_of_sum(self.ours, centred, unit)
         variance += (centred.sum() / 2) ** 2
-        count = number if unit == "group" else self.ours.count
-        centre = float(self.shares.sum()) * count / (count + 2)
-        return centre, (variance * count**2 + 2) / (count + 2) ** 2
+        # Bonett and Price (2012): one more clip in favour of each run. Without clips on which they
+        # differ the variance would be 0.
+        count = self.ours.count
+        shrunk: float = (variance * count**2 + 2) / (count + 2) ** 2
+        return shrunk
 
 
 def compare(
@@ -138,13 +136,15 @@ def _pair(
 def _interval(pair: _Pair) -> list[float]:
     if pair.same_predictions:
         return [0.0, 0.0]
-    centre, variance = pair.centre_and_variance("clip")
+    variance = pair.variance("clip")
     quantile = NORMAL_95
     if pair.ours.groups is not None:
         # Clips of a group are not independent; the larger of the two variances is on the safe side.
-        centre, between_groups = pair.centre_and_variance("group")
-        variance = max(variance, between_groups)
+        variance = max(variance, pair.variance("group"))
         quantile = float(t.ppf(0.975, pair.ours.groups - 1))
+    count = pair.ours.count
+    # Agresti and Min 2005: half a clip is added to each of the four outcomes of a pair.
+    centre = float(pair.shares.sum()) * count / (count + 2)
     half = quantile * variance**0.5
     # The difference itself is always inside, and none is beyond -1 or 1.
     low = max(-1.0, min(centre - half, pair.difference))
@@ -156,8 +156,7 @@ def _needed(pair: _Pair, unit: Unit, number: int | None) -> int | None:
     """Return how many clips or groups it takes instead of this many to see the difference."""
     if number is None or abs(pair.difference) < _ROUNDING:
         return None
-    _, variance = pair.centre_and_variance(unit)
-    needed = number * variance * (_DETECTABLE / pair.difference) ** 2
+    needed = number * pair.variance(unit) * (_DETECTABLE / pair.difference) ** 2
     # A test that only asks for whom each of them is cannot tell on fewer.
     differing = max(1, int(np.count_nonzero(pair.of_units(unit))))
     return math.ceil(max(needed, _LEAST_DIFFERING * number / differing))
