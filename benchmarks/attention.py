@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/attention.py [--clips 96 --heads 3 --tokens 105]
 
-Prints one JSON line per precision and way: the least CPU milliseconds of some repetitions, the ways in turn.
+Prints one JSON line per precision and way: the least CPU milliseconds of some repetitions, the
+ways in turn.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Show a run's settings and metrics, what its method makes of a recording, or what a table holds."""
+"""Show a run's settings and metrics, what it makes of a recording, or what a table holds."""
 
 import json
 from collections.abc import Mapping

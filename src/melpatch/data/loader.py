@@ -220,8 +220,8 @@ def step_draws(
 
     The order is cut into groups of ``bucket_steps`` steps. Within a group, clips of similar length
     share a step, and the steps are shuffled. This reduces padding, and every clip still occurs once
-    per epoch. The clips of a step are in the order in which they were drawn: neighbours are partners
-    in mixtures, and clips of one length are often of one corpus.
+    per epoch. The clips of a step are in the order of their draws: neighbours are partners in
+    mixtures, and clips of one length are often of one corpus.
     """
     # A group is at most an epoch long; otherwise it would contain the same clip twice.
     steps = max(1, min(config.bucket_steps, len(corpus.clips) // per_step))

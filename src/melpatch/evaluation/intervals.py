@@ -149,7 +149,7 @@ def share_interval(clips: Sequence[Clip], counts: Bool[np.ndarray, " clip"]) -> 
         counts: which of them count.
 
     Returns:
-        ``clips``, how many count; ``share``; ``interval_95``, by groups where groups are known, else
+        ``clips``, how many count; ``share``; ``interval_95``, by groups where these are known, else
         by clips; ``interval_by``.
     """
     number = len(clips)

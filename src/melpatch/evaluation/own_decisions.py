@@ -1,4 +1,4 @@
-"""What ``predict`` decides about scored clips: how right its labels are, and how often it says none of these.
+"""What ``predict`` decides about scored clips: its labels, and how often it says none of these.
 
 The clips are of the classifier's classes, so that each "none of these" is a false alarm.
 """
@@ -40,9 +40,9 @@ def decisions_entry(
         rule: when a label is given.
 
     Returns:
-        ``threshold_rule`` and ``false_alarms``, the settings; ``clips``; ``without_label``, how many
-        are given none; ``macro``, the mean precision, recall and F1 of the classes that have clips,
-        where they are defined; ``novelty_clips``, the number of validation clips behind the novelty;
+        ``threshold_rule`` and ``false_alarms``, the settings; ``clips``; ``without_label``, how
+        many are given none; ``macro``, the mean precision, recall and F1 of the classes that have clips,
+        where they are defined; ``novelty_clips``, the validation clips behind the novelty;
         ``none_of_these``, see :func:`melpatch.evaluation.intervals.share_interval`, None where
         nothing can be called so; and ``per_class``, a row per class with its ``threshold``, its
         ``positives``, how often it is ``given``, its scores (None for the precision of a class that
@@ -121,7 +121,7 @@ def _alarms(
     chosen: Bool[np.ndarray, " clip"],
     unlike: Bool[np.ndarray, " clip"] | None,
 ) -> dict[str, Any] | None:
-    """Return how many of the chosen clips are called none of the classes; None if that is not known."""
+    """Return how many of the chosen clips are none of the classes; None if that is not known."""
     if unlike is None or not chosen.any():
         return None
     return share_interval([*compress(clips, chosen)], unlike[chosen])

@@ -235,7 +235,7 @@ def _rejected(job: EvaluationJob, trials: Sequence[TrialResult]) -> list[str]:
 def _write_predictions(
     path: Path, trials: Sequence[TrialResult], labels: Sequence[str], rule: LabelRule | None
 ) -> None:
-    """Write a line per clip and trial; with a rule, also the labels that it gives, and the novelty."""
+    """Write a line per clip and trial; with a rule, also its labels and the novelty."""
     columns = ["path", "start", "end", "label", "predicted", "split", "seed"]
     if rule is not None:
         columns[5:5] = ["given", "novelty"]
@@ -256,7 +256,7 @@ def _write_predictions(
 
 
 def _decided(trial: TrialResult, labels: Sequence[str], rule: LabelRule) -> list[list[str]]:
-    """Return for each clip the labels that it is given, and its novelty; empty if that is not known."""
+    """Return for each clip its given labels and its novelty; empty if that is not known."""
     names = names_of(given_labels(trial, rule), labels).tolist()
     novelty = [""] * len(names)
     if trial.novelty is not None:

@@ -1,4 +1,4 @@
-"""Which labels a classifier gives, and what it calls none of these: one rule for answers and scores."""
+"""Which labels a classifier gives, and what is none of these: one rule for answers and scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def names_of(
 
 
 def describe_too_few(run: str, clips: int, false_alarms: float) -> str:
-    """Return a sentence on a run that was calibrated on too few clips to call any none of the classes."""
+    """Return a sentence on a run calibrated on too few clips to call any none of the classes."""
     return (
         f"nothing is called {NONE_OF_THESE}: {run} was calibrated on {counted(clips, 'clip')}, and "
         f"--false-alarms {false_alarms:g} needs {clips_needed(false_alarms)}"

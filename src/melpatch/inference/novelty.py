@@ -98,7 +98,7 @@ class Novelty:
     def rank_vector(
         self, values: Float[np.ndarray, " value_and_dim"]
     ) -> Float[np.ndarray, " value_and_novelty"]:
-        """Return values of a recording whose last ones are its vector, with its rank instead of it."""
+        """Return values of a recording whose last ones are its vector, with its rank instead."""
         dim = len(self.mean)
         rank = self.ranks(values[None, -dim:])
         return np.concatenate([values[:-dim], rank.astype(values.dtype)])

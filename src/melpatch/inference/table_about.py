@@ -123,7 +123,7 @@ def _from_parquet(table: Path) -> dict[str, Any] | None:
 
 
 def _facts(text: str | bytes) -> dict[str, Any] | None:
-    """Return the facts in a text; None if others have written something else under the same name."""
+    """Return the facts in a text; None if others wrote something else under the same name."""
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError):

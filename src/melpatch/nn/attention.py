@@ -47,7 +47,7 @@ def attend(q: Heads, k: Heads, v: Heads, mask: KeyMask | None = None) -> Heads:
 
 @cache
 def _blocks_are_fast() -> bool:
-    """Return whether the processor has products in bfloat16, but not AMX, which the fused kernel uses."""
+    """Return whether there are products in bfloat16 but no AMX, which the fused kernel uses."""
     if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.10
         return False
     has = torch.cpu.get_capabilities()

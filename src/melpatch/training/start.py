@@ -146,7 +146,7 @@ def plan(config: RunConfig, corpus: Corpus) -> Plan:
 
 
 def _check_divisible(config: RunConfig, world_size: int) -> None:
-    """Raise ConfigError unless the batch divides into equal micro-batches of clips that are mixed."""
+    """Raise ConfigError unless the batch divides into equal micro-batches of whole mixtures."""
     accumulate = config.train.accumulate
     divisor = world_size * accumulate
     factors = f"{world_size} processes x accumulate = {accumulate}"

@@ -17,7 +17,10 @@ _PER_CLIP = 32
 _LEAST_SPREAD = 0.05
 _LEAST_OF_CLIP = 0.05
 _FALL_OF_RANK = 0.1
-_REMEDY = "raise --objective.momentum.start, lower --lr, or look at the corpus for clips that are all alike"
+_REMEDY = (
+    "raise --objective.momentum.start, lower --lr, or look at the corpus for clips that are all "
+    "alike"
+)
 
 
 class PlacedTargets(NamedTuple):

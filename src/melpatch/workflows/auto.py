@@ -24,8 +24,9 @@ AUTO = "auto"
 """The recipe name that asks for a choice by these rules."""
 # Reading this many headers takes well under a second, even from a network disk.
 _PROBED_CLIPS = 64
-# lab/masked-views.md: nano has .730 after 200 CPU-seconds, MaskSpec .693 after 370; lab/tiny-hour.md:
-# tiny is level with MaskSpec after a quarter of an hour, and ahead by neighbours and with few labels.
+# lab/masked-views.md: nano has .730 after 200 CPU-seconds, MaskSpec .693 after 370.
+# lab/tiny-hour.md: tiny is level with MaskSpec after a quarter of an hour, and ahead by neighbours
+# and with few labels.
 _RECIPE = "masked_views"
 # lab/ssast.md: segments of up to 2 s, in batches of at most this much audio.
 _CPU_SEGMENT_SECONDS = 2.0

@@ -21,6 +21,7 @@ from melpatch.evaluation.majority import (
 from melpatch.evaluation.metrics import compute_metrics
 from melpatch.inference.calibration import Calibration, load_calibration
 from melpatch.inference.corpus import ClipTable
+from melpatch.inference.label_rule import LabelRule
 from melpatch.inference.model import Model
 from melpatch.objectives.classify import Classify
 from melpatch.opening import read_json, reading
@@ -61,7 +62,8 @@ def validation_record(
     undefined = dict.fromkeys(("mAP", "prevalence"))
     thresholds = None if calibration is None else calibration.thresholds
     if calibration is not None and thresholds is not None and config.objective.multi_label:
-        given = (calibration.probabilities(table.rows) >= thresholds).sum(axis=0)
+        rule = LabelRule(multi_label=True, thresholds=thresholds)
+        given = rule.given(calibration.probabilities(table.rows)).sum(axis=0)
         for row, count in zip(scores["per_class"], given.tolist(), strict=True):
             row["predicted"] = count
     collapse = describe_collapse(
