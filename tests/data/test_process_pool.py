@@ -38,6 +38,47 @@ def test_a_process_that_the_pool_did_not_end_is_not_waited_for():
     assert late.exitcode == -signal.SIGKILL
 
 
+def test_no_process_starts_while_another_can_be_killed_by_its_work(monkeypatch):
+    # Python 3.11 closes the pipes of a broken pool while it starts the next process with them.
+    context = multiprocessing.get_context("forkserver")
+    start = context.Process.start
+
+    def start_late(process):
+        time.sleep(0.3)
+        start(process)
+
+    monkeypatch.setattr(context.Process, "start", start_late)
+
+    def hand_out():
+        with process_pool(3, context) as pool:
+            futures = [pool.submit(deadly_reader.end) for _ in range(3)]
+            assert len(pool._processes) == 3
+            futures[0].result()
+
+    with pytest.raises(BrokenProcessPool):
+        hand_out()
+
+
+def test_pipes_that_a_broken_pool_closed_are_no_error_of_their_own():
+    def meet_closed_pipes():
+        with process_pool(1, multiprocessing.get_context("forkserver")) as pool:
+            with pytest.raises(BrokenProcessPool):
+                pool.submit(deadly_reader.end).result()
+            raise OSError("handle is closed")
+
+    with pytest.raises(BrokenProcessPool, match="handle is closed"):
+        meet_closed_pipes()
+
+
+def test_a_failing_system_call_of_the_body_stays_what_it_is():
+    def meet_a_full_disk():
+        with process_pool(1, multiprocessing.get_context("forkserver")):
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        meet_a_full_disk()
+
+
 def test_an_error_of_the_body_starts_nothing_more():
     futures = []
 

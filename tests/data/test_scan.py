@@ -10,6 +10,7 @@ from tiny_runs import write_noise
 from two_processes import fork_workers
 
 from melpatch.data import scan
+from melpatch.data.process_pool import process_pool
 from melpatch.errors import AudioError, MelpatchError, UnreachableError
 
 
@@ -29,9 +30,25 @@ def test_a_file_that_kills_its_process_is_named_and_the_others_are_read(monkeypa
 
 def test_processes_that_never_start_are_not_the_fault_of_any_file(monkeypatch):
     fork_workers(scan, monkeypatch)
-    monkeypatch.setattr(scan, "_nothing", os.abort)
+    monkeypatch.setattr("melpatch.data.process_pool._nothing", os.abort)
     with pytest.raises(MelpatchError, match=r"no worker process can be started.*--workers 0"):
         [*scan._in_processes(deadly_reader.read, [Path("killer")], workers=1, chunk=1)]
+
+
+def test_no_more_processes_start_than_have_files(monkeypatch):
+    started = []
+
+    def counted(workers, context):
+        started.append(workers)
+        return process_pool(workers, context)
+
+    fork_workers(scan, monkeypatch)
+    monkeypatch.setattr(scan, "process_pool", counted)
+    paths = [Path(f"file{number}") for number in range(5)]
+    assert [*scan._in_processes(deadly_reader.read, paths, workers=8, chunk=2)] == [
+        path.name for path in paths
+    ]
+    assert started == [3]
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE])

@@ -220,7 +220,7 @@ def _in_processes(jobs: Sequence[ShardJob], workers: int, shown: Bar) -> list[Pa
     # Spawned, because a fork of a process with torch's threads may hang.
     context = get_context("spawn")
     count = context.Value("q", 0)
-    with process_pool(workers, context, _start_worker, (count,)) as pool:
+    with process_pool(min(workers, len(jobs)), context, _start_worker, (count,)) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
         _watch(futures, count, shown)
         return [future.result() for future in futures]

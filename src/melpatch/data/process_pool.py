@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 
@@ -15,19 +16,41 @@ def process_pool(
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
 ) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes; the body hands out the work and waits for it.
+    """Yield a pool whose processes have all started; the body hands out the work and waits for it.
 
     Raises:
         BrokenProcessPool: a process was killed.
     """
-    pool = ProcessPoolExecutor(workers, context, initializer, initargs)
+    everyone = context.Barrier(workers)
+    pool = ProcessPoolExecutor(workers, context, _meet, (everyone, initializer, initargs))
     try:
+        # Python starts a process when it is handed work and none is idle. Were the first ones to
+        # work already, one could be killed meanwhile, and the pool close the pipes under the next.
+        for started in [pool.submit(_nothing) for _ in range(workers)]:
+            started.result()
         yield pool
-    except BrokenProcessPool:
+    except (BrokenProcessPool, OSError) as error:
+        if not pool._broken:
+            raise
         # The pool has told its processes to end, but not one that was started meanwhile (Python
         # 3.11), for which it would wait without end. None of them has work any more.
         for process in [*(pool._processes or {}).values()]:
             process.kill()
-        raise
+        if isinstance(error, BrokenProcessPool):
+            raise
+        # A process that ended at once closed the pipes under one that was starting.
+        raise BrokenProcessPool(str(error)) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _meet(
+    everyone: Barrier, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> None:
+    """Prepare a process, and wait for all others to be there."""
+    if initializer is not None:
+        initializer(*initargs)
+    everyone.wait()
+
+
+def _nothing() -> None: ...

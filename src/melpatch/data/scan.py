@@ -1,5 +1,6 @@
 """Read rate and length of many sound files, from headers or by decoding, in several processes."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -60,7 +61,8 @@ def _in_processes(
     while done < len(paths):
         try:
             # Spawned, because a fork of a process with torch's threads may hang.
-            with process_pool(workers, get_context("spawn")) as pool:
+            needed = min(workers, math.ceil((len(paths) - done) / chunk))
+            with process_pool(needed, get_context("spawn")) as pool:
                 for scanned in pool.map(read_file, paths[done:], chunksize=chunk):
                     yield scanned
                     done += 1
@@ -89,16 +91,13 @@ def _one_by_one(read_file: ReadFile, paths: Sequence[Source]) -> Iterator[Any]:
 def require_processes() -> None:
     """Raise MelpatchError if worker processes end before they have done anything."""
     try:
-        with process_pool(1, get_context("spawn")) as pool:
-            pool.submit(_nothing).result()
+        with process_pool(1, get_context("spawn")):
+            pass
     except BrokenProcessPool as error:
         raise MelpatchError(
             "no worker process can be started; give --workers 0 or, in a script of your own, start "
             "the work under if __name__ == '__main__'"
         ) from error
-
-
-def _nothing() -> None: ...
 
 
 def killed_its_reader(path: object) -> AudioError:
