@@ -28,7 +28,7 @@ from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.linear import fit_linear
 from melpatch.evaluation.spectrogram_statistics import POOLING, SpectrogramStatistics
 from melpatch.inference.model import Model, load
-from melpatch.inference.network import Network
+from melpatch.inference.network import Precision
 from melpatch.nn.pooling import TOKEN_POOLING
 from melpatch.training.config import build
 from melpatch.training.rank import effective_rank
@@ -143,18 +143,14 @@ def main(arguments: list[str] | None = None) -> None:
     words = parser.parse_args(arguments)
     tasks = {task.folder: read_task(words.data, task) for task in TASKS}
     for run in words.runs:
-        model = load(run)
+        precision: Precision = "bf16-mixed" if words.bf16 else "32-true"
+        model = load(run, precision=precision)
         name = str(run)
         if words.random_weights:
-            model = Model(model.config, build(model.config))
+            model = Model(model.config, build(model.config), precision=precision)
             name += ", random weights"
         with tempfile.TemporaryDirectory() as folder:
-            features = FrozenFeatures.of_network(
-                model.config, model.objective, Path(folder), seconds=model.seconds
-            )
-            if words.bf16:
-                device = next(model.objective.parameters()).device
-                features.source = Network(model.objective, device, "bf16-mixed")
+            features = FrozenFeatures.of_model(model, Path(folder))
             pooling = TOKEN_POOLING
             if words.floors:
                 statistics = SpectrogramStatistics(

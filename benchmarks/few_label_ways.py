@@ -185,9 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
         model = Model(model.config, build(model.config))
         name += ", random weights"
     with tempfile.TemporaryDirectory() as folder:
-        features = FrozenFeatures.of_network(
-            model.config, model.objective, Path(folder), seconds=model.seconds
-        )
+        features = FrozenFeatures.of_model(model, Path(folder))
         for task in TASKS:
             compare(features, options.data, task, name)
 

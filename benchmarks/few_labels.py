@@ -205,9 +205,8 @@ def probes(
     """Fit linear probes of the frozen encoder with every rule of loss weights."""
     model = load(options.init)
     pooling = linear_probe().pooling
-    features = FrozenFeatures.of_network(
-        model.config, model.objective, Path(options.init, "features"), seconds=options.seconds
-    )
+    folder = Path(options.init, "features")
+    features = FrozenFeatures.of_model(model, folder, seconds=options.seconds)
 
     def vectors(part: Corpus) -> ClipVectors:
         return features.vectors(part, pooling)

@@ -107,9 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = load(options.run)
     with tempfile.TemporaryDirectory() as scratch:
-        features = FrozenFeatures.of_network(
-            model.config, model.objective, Path(scratch, "features"), seconds=1.0
-        )
+        features = FrozenFeatures.of_model(model, Path(scratch, "features"), seconds=1.0)
 
         def vectors(corpus: Corpus) -> ClipVectors:
             return features.vectors(corpus, options.pooling)

@@ -76,13 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
         model = Model(model.config, build(model.config))
     both = replace(corpus, clips=(*train.clips, *val.clips))
     with tempfile.TemporaryDirectory() as folder:
-        features = FrozenFeatures.of_network(
-            model.config,
-            model.objective,
-            Path(folder),
-            seconds=model.seconds,
-            run=None if words.random_weights else words.run,
-        )
+        features = FrozenFeatures.of_model(model, Path(folder))
         for pooling in words.poolings:
             vectors = features.vectors(both, pooling)
             about = {"pooling": pooling, "dim": vectors.vectors.shape[1]}

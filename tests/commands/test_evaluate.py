@@ -251,6 +251,27 @@ def test_random_weights_are_scored_apart(corpus, encoder, tmp_path, capsys):
     assert random["metrics"] == as_drawn["metrics"]
 
 
+def test_the_arithmetic_is_written_beside_the_scores(corpus, classifier, encoder, tmp_path, capsys):
+    bf16 = ("--precision", "bf16-mixed")
+    records = evaluate(
+        classifier, corpus, tmp_path / "bf16", capsys, *bf16, "--protocol", "linear", "as_trained"
+    )
+    assert {record["precision"] for record in records.values()} == {"bf16-mixed"}
+    usual = evaluate(classifier, corpus, tmp_path / "float32", capsys, "--protocol", "as_trained")
+    assert usual["as_trained"]["precision"] == "32-true"
+    tables = [
+        read_table(tmp_path / name / "as_trained" / "predictions.csv")
+        for name in ("bf16", "float32")
+    ]
+    assert tables[0] != tables[1]
+    words = ("--protocol", "linear", "--against", encoder)
+    evaluate(classifier, corpus, tmp_path / "both", capsys, *bf16, *words)
+    # The other run is in the same arithmetic: its features are those of an evaluation by itself.
+    kept = {*(encoder / "features").iterdir()}
+    evaluate(encoder, corpus, tmp_path / "other", capsys, *bf16, "--protocol", "linear")
+    assert {*(encoder / "features").iterdir()} == kept
+
+
 def test_several_labels_are_scored_by_their_ranking(corpus, encoder, tmp_path, capsys):
     rows = [
         (
@@ -332,6 +353,7 @@ def test_the_table_is_for_people(corpus, classifier, encoder, tmp_path, capsys):
             {"random_weights": True, "split": ("a/b",)},
             "evaluation/sounds-corpus-a-b-random-weights",
         ),
+        ({"precision": "bf16-mixed"}, "evaluation/sounds-corpus-bf16-mixed"),
         ({"out": "elsewhere"}, "elsewhere"),
     ],
 )

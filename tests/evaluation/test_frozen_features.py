@@ -39,10 +39,11 @@ def corpus(tmp_path) -> Corpus:
     return load_corpus([tmp_path / "sounds"])
 
 
-def frozen(folder, config=CONFIG, objective=None):
+def frozen(folder, config=CONFIG, objective=None, precision="32-true"):
     """A network that counts how often its encoder is asked, and keeps its features in a folder."""
     objective = objective or build(config)
-    made = FrozenFeatures.of_network(config, objective, folder, seconds=1.0, batch_size=3)
+    model = Model(config, objective, precision=precision)
+    made = FrozenFeatures.of_model(model, folder, seconds=1.0, batch_size=3)
     made.objective = objective
     made.encoder = objective.export_encoder()
     made.asked = 0
@@ -175,6 +176,15 @@ def test_another_network_has_features_of_its_own(corpus, tmp_path, changed):
     assert first.fingerprint != other.fingerprint
     assert not np.array_equal(first.vectors(corpus).vectors, other.vectors(corpus).vectors)
     assert other.asked > 0
+
+
+def test_another_arithmetic_has_features_of_its_own_near_to_the_first(corpus, tmp_path):
+    first = frozen(tmp_path / "features")
+    bf16 = frozen(tmp_path / "features", precision="bf16-mixed")
+    vectors, others = (each.vectors(corpus).vectors for each in (first, bf16))
+    assert bf16.asked > 0
+    assert not np.array_equal(vectors, others)
+    assert np.allclose(vectors, others, atol=0.05 * np.abs(vectors).max())
 
 
 def test_a_file_of_another_network_is_refused(corpus, tmp_path):

@@ -31,9 +31,7 @@ def evaluated(rank, folder):
         seconds=0.5,
         batch_size=3,
     )
-    tokens = FrozenFeatures.of_network(
-        model.config, model.objective, folder / "features", seconds=0.5
-    ).tokens(corpus)
+    tokens = FrozenFeatures.of_model(model, folder / "features", seconds=0.5).tokens(corpus)
     data, out = folder / "corpus.csv", folder / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "_draw", lambda *_: None)  # pictures take longer than all else

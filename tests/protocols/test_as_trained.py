@@ -26,7 +26,7 @@ def sounds(tmp_path_factory):
 def asked(sounds, out, config=None, **changes):
     config = config or settings(LABELS)
     model = Model(config, build(config))
-    frozen = FrozenFeatures.of_network(config, model.objective, out, seconds=model.seconds)
+    frozen = FrozenFeatures.of_model(model, out)
     return replace(job(out, load_corpus([sounds])), model=model, features=frozen, **changes)
 
 
@@ -46,7 +46,7 @@ def test_another_head_is_another_network(sounds, tmp_path):
     one = asked(sounds, tmp_path)
     (before,), _ = AsTrained().run_trials(one)
     one.model.objective.head[-1].weight.data *= -3
-    frozen = FrozenFeatures.of_network(one.model.config, one.model.objective, tmp_path, seconds=1.0)
+    frozen = FrozenFeatures.of_model(one.model, tmp_path)
     (after,), _ = AsTrained().run_trials(replace(one, features=frozen))
     assert not np.allclose(before.probabilities, after.probabilities)
 

@@ -21,6 +21,7 @@ from melpatch.evaluation.score_tables import against_tables, floor_tables, score
 from melpatch.evaluation.scores import Scores
 from melpatch.evaluation.select import parse_settings
 from melpatch.inference.label_rule import check_label_rule
+from melpatch.inference.network import Precision
 from melpatch.inference.novelty import FALSE_ALARMS
 from melpatch.opening import require_inside
 from melpatch.outputs import as_file_name
@@ -72,6 +73,9 @@ class Config(EventRuleConfig):
     keep: Path | None = None
     """Run folder to write for the classifier that the linear probe is; with --protocol linear or
     few_shot, one split and one seed. It predicts, embeds and is scored as any other."""
+    precision: Precision = "32-true"
+    """Arithmetic of the frozen network, written beside the scores: float32; bf16-mixed; auto, which
+    is bf16-mixed on a GPU with bf16 hardware; or fastest, which measures which is faster here."""
     batch_size: int = 32
     """Windows per batch."""
     workers: int = 0
@@ -156,6 +160,7 @@ def _score_clips(config: Config) -> Scores:
         keep=config.keep,
         threshold=config.threshold,
         false_alarms=config.false_alarms,
+        precision=config.precision,
         batch_size=config.batch_size,
         workers=config.workers,
         out=config.out,
@@ -218,6 +223,7 @@ def _score_events(config: Config, out: Path) -> dict[str, Any] | None:
             rule=config.event_rule(),
             threshold=config.threshold,
             false_alarms=config.false_alarms,
+            precision=config.precision,
             labels=config.labels,
             batch_size=config.batch_size,
             workers=config.workers,

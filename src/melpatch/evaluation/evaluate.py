@@ -31,6 +31,7 @@ from melpatch.evaluation.request import EvaluationRequest, protocol_folder
 from melpatch.evaluation.scores import Scores
 from melpatch.evaluation.select import default_protocols, linear_probe, select_protocols
 from melpatch.inference.model import Model, load
+from melpatch.inference.network import Precision
 from melpatch.inference.novelty import FALSE_ALARMS
 from melpatch.only_writer import only_writer
 from melpatch.opening import require_inside
@@ -60,6 +61,7 @@ def evaluate(
     keep: str | PathLike[str] | None = None,
     threshold: float | None = None,
     false_alarms: float = FALSE_ALARMS,
+    precision: Precision = "32-true",
     batch_size: int = 32,
     workers: int = 0,
     out: str | PathLike[str] | None = None,
@@ -88,6 +90,7 @@ def evaluate(
         keep: run folder to write for the linear probe of one split and seed, a classifier.
         threshold: lowest probability of a label of a classifier, as in predict; None for its own.
         false_alarms: share of clips that a classifier may call none of its classes, as in predict.
+        precision: arithmetic of the frozen network, see :func:`melpatch.load`.
         batch_size: windows per batch.
         workers: decoding processes.
         out: folder for the results; by default in RUN/evaluation, named after what is scored.
@@ -111,6 +114,7 @@ def evaluate(
         random_weights=random_weights,
         threshold=threshold,
         false_alarms=false_alarms,
+        precision=precision,
         batch_size=batch_size,
         workers=workers,
         out=None if out is None else Path(out),
@@ -138,7 +142,12 @@ def _evaluate(
     keep: str | PathLike[str] | None,
 ) -> Scores:
     check(len({*names}) == len(names), "protocol", names, "each once")
-    trained = load(request.run, labels=request.labels, trust_code=request.trust_code)
+    trained = load(
+        request.run,
+        precision=request.precision,
+        labels=request.labels,
+        trust_code=request.trust_code,
+    )
     protocols = select_protocols(names or default_protocols(trained), settings)
     request = _beside_others(request, protocols)
     jobs = _jobs(request, trained, protocols)
@@ -155,7 +164,8 @@ def _evaluate(
         check_kept(protocols, jobs, Path(keep))
     others: list[EvaluationJob] = []
     if other is not None:
-        others = _jobs(other, load(other.run, trust_code=other.trust_code), protocols)
+        opposed = load(other.run, precision=trained.precision, trust_code=other.trust_code)
+        others = _jobs(other, opposed, protocols)
     warn_about_scores([*protocols, *protocols][: len(jobs + others)], jobs + others)
     probe = linear_probe() if floors else None
     records = Scores()
@@ -224,15 +234,9 @@ def _jobs(
         )
     model = trained
     if request.random_weights:
-        model = Model(trained.config, build(trained.config))
-    features = FrozenFeatures.of_network(
-        model.config,
-        model.objective,
-        request.features_dir,
-        seconds=model.seconds,
-        batch_size=request.batch_size,
-        workers=request.workers,
-        run=None if request.random_weights else request.run,
+        model = Model(trained.config, build(trained.config), precision=trained.precision)
+    features = FrozenFeatures.of_model(
+        model, request.features_dir, batch_size=request.batch_size, workers=request.workers
     )
     return [
         EvaluationJob(

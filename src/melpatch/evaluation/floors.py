@@ -202,13 +202,9 @@ def _statistics(kind: Kind, job: EvaluationJob) -> FrozenFeatures:
 
 
 def _at_random_weights(job: EvaluationJob) -> EvaluationJob:
-    model = Model(job.model.config, build(job.model.config), job.model.device)
-    features = FrozenFeatures.of_network(
-        model.config,
-        model.objective,
-        job.features.folder,
-        seconds=model.seconds,
-        batch_size=job.batch_size,
-        workers=job.workers,
+    own = job.model
+    model = Model(own.config, build(own.config), own.device, own.precision)
+    features = FrozenFeatures.of_model(
+        model, job.features.folder, batch_size=job.batch_size, workers=job.workers
     )
     return replace(job, model=model, features=features, random_weights=True)

@@ -57,12 +57,11 @@ from melpatch.inference.corpus import (
     rejection,
     require_readable,
 )
-from melpatch.inference.network import Network
+from melpatch.inference.model import Model
 from melpatch.inference.pooled import PooledRecording
 from melpatch.inference.rows import window_rows
 from melpatch.inference.windows import RecordingEnd
 from melpatch.nn.pooling import DEFAULT_POOLING, Pooling
-from melpatch.objectives.base import Objective
 from melpatch.only_writer import next_writer
 from melpatch.training.config import RunConfig
 
@@ -135,34 +134,33 @@ class FrozenFeatures:
         self._written: set[Path] = set()  # folders that this object has written
 
     @classmethod
-    def of_network(
+    def of_model(
         cls,
-        config: RunConfig,
-        objective: Objective,
+        model: Model,
         folder: Path,
         *,
-        seconds: float,
+        seconds: float | None = None,
         batch_size: int = 32,
         workers: int = 0,
-        run: Path | None = None,
     ) -> "FrozenFeatures":
-        """Return the features of a network, on the device where it is.
+        """Return the features of a model, on its device and in its arithmetic.
 
         Args:
-            config: its settings.
-            objective: the network.
+            model: the model.
             folder: see the class, as the rest.
-            seconds: longest window that it takes.
+            seconds: longest window that it takes; None for the model's.
             batch_size: windows per batch.
             workers: decoding processes.
-            run: the run whose weights it has, if any, which may hold a fitted pooling.
         """
-        device = next(objective.encoder.parameters()).device
+        state = model.objective.export_encoder().state_dict()
+        fingerprint = fingerprint_of_network(model.config, state)
+        if model.precision != "32-true":
+            fingerprint += f" {model.precision}"
         return cls(
-            Network(objective, device, "32-true", run),
+            model.network,
             folder,
-            fingerprint=fingerprint_of_network(config, objective.export_encoder().state_dict()),
-            seconds=seconds,
+            fingerprint=fingerprint,
+            seconds=model.seconds if seconds is None else seconds,
             batch_size=batch_size,
             workers=workers,
         )

@@ -190,6 +190,7 @@ def _conditions(
         "run": str(job.run),
         "folder": str(job.out),
         "objective": name_of(type(job.model.objective)),
+        "precision": job.model.precision,
         "initialisation": describe_initialisation(job),
         "corpus": job.corpus.shown_name,
         "name": job.name,

@@ -13,6 +13,7 @@ from melpatch.data.sources import dataset_name
 from melpatch.errors import ConfigError
 from melpatch.evaluation.protocol import Protocol
 from melpatch.inference.label_rule import check_label_rule
+from melpatch.inference.network import Precision
 from melpatch.inference.novelty import FALSE_ALARMS
 from melpatch.opening import require_inside
 from melpatch.outputs import as_file_name
@@ -41,6 +42,7 @@ class EvaluationRequest:
     pictures: bool = True
     threshold: float | None = None
     false_alarms: float = FALSE_ALARMS
+    precision: Precision = "32-true"
     suffix: str = ""
     """End of the name of the default folder, if another corpus of the same name was scored there."""
 
@@ -78,6 +80,8 @@ class EvaluationRequest:
             parts.append(f"{self.labels_per_class}-per-class")
         if self.random_weights:
             parts.append("random-weights")
+        if self.precision != "32-true":
+            parts.append(self.precision)
         return "-".join(parts).replace("/", "-")
 
     def check_writable(self, *, with_features: bool) -> None:

@@ -14,6 +14,7 @@ from melpatch.errors import ConfigError
 from melpatch.inference.events import EventRule, FrameScores, find_events, frame_scores
 from melpatch.inference.label_rule import LabelRule, label_rule
 from melpatch.inference.model import load
+from melpatch.inference.network import Precision
 from melpatch.inference.results import Prediction
 from melpatch.objectives.classify import Classify
 from melpatch.workflows.events import score_events
@@ -31,6 +32,7 @@ def evaluate_events(
     rule: EventRule,
     threshold: float | None,
     false_alarms: float,
+    precision: Precision,
     labels: Path | None,
     batch_size: int,
     workers: int,
@@ -50,6 +52,7 @@ def evaluate_events(
             learnt on validation clips, or 0.5.
         false_alarms: share of windows like the training clips that may be called none of the
             classes.
+        precision: arithmetic of the network, see :func:`melpatch.load`.
         labels: file of the classes of a model of other code that names none.
         batch_size: windows at a time.
         workers: decoding processes.
@@ -59,7 +62,7 @@ def evaluate_events(
         ConfigError: the run has no labels, or windows would leave gaps.
         DataError: a table cannot be read.
     """
-    model = load(run, precision="32-true", labels=labels, trust_code=trust_code)
+    model = load(run, precision=precision, labels=labels, trust_code=trust_code)
     if not isinstance(model.objective, Classify):
         raise ConfigError(f"{run}: has no labels, so that it finds no events; fine-tune it first")
     check(0 < hop <= model.seconds, "hop", hop, f"up to {model.seconds:g} s, the model's input")
@@ -77,6 +80,7 @@ def evaluate_events(
     settings: dict[str, Any] = {"thresholds": by_label}
     settings |= {"false_alarms": false_alarms, "release": rule.release}
     settings |= {"shortest": rule.shortest, "gap": rule.gap}
+    settings |= {"precision": model.precision}
     record = {"run": str(run), "true_events": [*truth], "hop": hop, **settings, **scores}
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(out / EVENTS) as aside:

@@ -76,13 +76,8 @@ def fit_embedding(config: FitEmbeddingConfig) -> FittedPooling:
     if path.exists() and not config.overwrite:
         raise ConfigError(f"{path}: exists; give --overwrite to replace it")
     corpus = _clips(config, model.config.channel)
-    features = FrozenFeatures.of_network(
-        model.config,
-        model.objective,
-        config.run / "features",
-        seconds=model.seconds,
-        batch_size=config.batch_size,
-        workers=config.workers,
+    features = FrozenFeatures.of_model(
+        model, config.run / "features", batch_size=config.batch_size, workers=config.workers
     )
     with only_writer(path):
         pooling = features.source.resolve_pooling(config.pooling)

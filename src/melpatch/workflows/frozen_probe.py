@@ -99,11 +99,9 @@ def probe_encoder(
     Raises:
         MelpatchError: no clip can be read, or a feature is not finite.
     """
-    features = FrozenFeatures.of_network(
-        training,
-        Model(training, objective).objective,
+    features = FrozenFeatures.of_model(
+        Model(training, objective),
         on_rank_zero(lambda: _features_folder(init, out)),
-        seconds=objective.input_seconds(training.objective, training.loader.seconds),
         batch_size=training.loader.batch_size,
         workers=training.loader.workers,
     )
