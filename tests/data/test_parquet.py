@@ -8,8 +8,7 @@ from parquet_files import SOUND, write_clips, write_parquet
 from pyarrow import parquet
 
 from melpatch.data import parquet as reader
-from melpatch.data import parquet_sound
-from melpatch.data.formats import parquet as form
+from melpatch.data import parquet_cells, parquet_sound
 from melpatch.data.manifest import load_corpus
 from melpatch.errors import DataError
 
@@ -51,7 +50,7 @@ def test_a_value_that_a_dictionary_repeats_is_not_repeated(tmp_path, monkeypatch
 
 
 def test_a_text_that_a_dictionary_repeats_takes_room_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(form, "_MOST_TEXT", 64 << 20)
+    monkeypatch.setattr(parquet_cells, "_MOST_TEXT", 64 << 20)
     text = pa.array(["x" * (1 << 19)])
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000), text)
     names = [f"{number}.wav" for number in range(10_000)]

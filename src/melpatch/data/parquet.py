@@ -32,7 +32,7 @@ _DEEPEST = 32
 # What is decoded at once: the chosen columns of a row group, uncompressed; and the rows of a batch.
 _MOST_DECODED = 2 << 30
 _MOST_IN_BATCH = 256 << 20
-_MOST_ROWS_IN_BATCH = 1 << 16
+_MOST_ROWS_IN_BATCH = 1 << 15
 # Columns compress by less, unless they are made to fill the memory.
 _COMPRESSION = 50
 # Texts and bytes; also the end of the name of those of a fixed length.

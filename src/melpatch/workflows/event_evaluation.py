@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,8 @@ def evaluate_events(
         events[str(path)] = find_events(frames, model.labels, thresholds, rule)
     scores = score_events(events, truth, model.labels)
     by_label = dict(zip(model.labels, thresholds.tolist(), strict=True))
-    settings: dict[str, Any] = {"thresholds": by_label}
-    settings |= {"false_alarms": false_alarms, "release": rule.release}
-    settings |= {"shortest": rule.shortest, "gap": rule.gap}
-    settings |= {"precision": model.precision}
+    settings: dict[str, Any] = {"thresholds": by_label, "precision": model.precision}
+    settings |= {"false_alarms": false_alarms, **asdict(rule)}
     record = {"run": str(run), "true_events": [*truth], "hop": hop, **settings, **scores}
     out.mkdir(parents=True, exist_ok=True)
     with written_aside(out / EVENTS) as aside:

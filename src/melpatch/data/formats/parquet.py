@@ -9,8 +9,8 @@ any other, such as those of ``melpatch embed``.
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from melpatch.data.file_names import path_text
 from melpatch.data.formats.base import Format, split_of_file, visible_files
 from melpatch.data.parquet import ENDING, MAGIC, is_parquet
 from melpatch.data.parquet import Parquet as ParquetFile
+from melpatch.data.parquet_cells import Cells, values_of
 from melpatch.data.parquet_sound import SoundColumn, features_of, sound_column, sounds
 from melpatch.data.row import LABEL, MEMBER, PACKED_COLUMNS, PATH, Line, Table, one_label
 from melpatch.errors import DataError, shortened
@@ -26,12 +27,9 @@ from melpatch.progress import track
 
 _PLACE_COLUMNS = (PATH, *PACKED_COLUMNS, MEMBER)
 _PART = re.compile(r"(?P<split>[\w.-]+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")
-_LONGEST_CELL = 1 << 20  # characters
-_MOST_TEXT = 1 << 30  # characters of all cells
 # Sound may take as many bytes, or as many times the size of the file; silence compresses well.
 _SMALL_SOUND = 256 << 20
 _COMPRESSION = 50
-_UNKNOWN_CLASS = -1  # as datasets writes labels that are not known
 
 
 class Parquet(Format):
@@ -78,7 +76,7 @@ class Parquet(Format):
         if not any(is_usual(LABEL, name) for name in columns) and len(known) == 1:
             label = known[0]
         remarks = [*_remarks(sound, known, label, columns)]
-        lines = _lines(file, sound, columns, classes)
+        lines = _lines(file, sound, Cells(path, columns, classes))
         return Table(header, lines, label, _split_of(path), remarks, "row")
 
 
@@ -134,55 +132,69 @@ def _remarks(
         yield f"several columns hold classes ({listed}); --label-column names one of them"
 
 
-def _lines(
-    file: ParquetFile,
-    sound: SoundColumn | None,
-    columns: Sequence[str],
-    classes: dict[str, list[str]],
-) -> Iterator[Line]:
+def _lines(file: ParquetFile, sound: SoundColumn | None, cells: Cells) -> Iterator[Line]:
     """Yield the rows as texts, numbered from 1."""
-    known = [classes.get(name, []) for name in columns]
-    characters = 0
-    for row, (values, path, content) in enumerate(_rows(file, sound, columns)):
+    if sound is None:
+        batches = chain.from_iterable(
+            file.batches(group, cells.columns, texts=True) for group in file.groups
+        )
+        yield from enumerate(chain.from_iterable(map(cells.rows, batches)), 1)
+        return
+    for row, (own, name, content) in enumerate(_rows(file, sound, cells)):
+        if isinstance(own, str):
+            yield row + 1, own
+            continue
         try:
-            cells = [_cell(value, names) for value, names in zip(values, known, strict=True)]
-            characters += sum(map(len, cells))
-            if sound is not None:
-                cells = [*_place(file.path, row, path, content), *cells]
+            place = _place(file.path, row, name, content)
         except ValueError as error:
             yield row + 1, str(error)
         else:
-            yield row + 1, cells
-        if characters > _MOST_TEXT:
-            raise DataError(f"{file.path}: holds more text than any list of clips; split it")
+            yield row + 1, [*place, *own]
 
 
 def _rows(
-    file: ParquetFile, sound: SoundColumn | None, columns: Sequence[str]
-) -> Iterator[tuple[tuple[Any, ...], Any, bytes | None]]:
-    """Yield the values of each row, and the path and the bytes of its sound.
+    file: ParquetFile, sound: SoundColumn, cells: Cells
+) -> Iterator[tuple[list[str] | str, Any, bytes | None]]:
+    """Yield the cells of each row, or what is wrong with them, and the path and bytes of its sound.
 
     Raises:
         DataError: the sound is more than a file of this size can hold.
     """
-    if sound is None or not sound.bytes:
+    if not sound.bytes:
         for group in file.groups:
-            for values, path in _values(file, group, columns, sound):
-                yield values, path, None
+            for own, name in _cells_and_paths(file, group, cells, sound):
+                yield own, name, None
         return
     total = 0
     for group in track(file.groups, len(file.groups), f"reading {file.path.name}", "row groups"):
         contents = sounds(file, group, sound.bytes)
-        for (values, path), content in zip(
-            _values(file, group, columns, sound), contents, strict=False
+        for (own, name), content in zip(
+            _cells_and_paths(file, group, cells, sound), contents, strict=False
         ):
-            yield values, path, content
+            yield own, name, content
             total += len(content or b"")
             if total > max(_SMALL_SOUND, _COMPRESSION * file.size):
                 raise DataError(
                     f"{file.path}: {file.size:,} bytes become more than {total:,} of sound, "
                     "as no recordings do; do not use the file"
                 )
+
+
+def _cells_and_paths(
+    file: ParquetFile, group: int, cells: Cells, sound: SoundColumn
+) -> Iterator[tuple[list[str] | str, Any]]:
+    """Yield the cells of each row of a row group, and the path of its sound; None without one."""
+    wanted = [*cells.columns, sound.path] if sound.path else [*cells.columns]
+    if not wanted:
+        yield from repeat(([], None), file.starts[group + 1] - file.starts[group])
+        return
+    for batch in file.batches(group, wanted, texts=True):
+        names: Iterable[Any] = repeat(None, len(batch))
+        if sound.path:
+            # The path may be a field of a structure.
+            column = batch.column(sound.path.partition(".")[0])
+            names = values_of(column.flatten()[0] if "." in sound.path else column)
+        yield from zip(cells.rows(batch), names, strict=True)
 
 
 def _place(path: Path, row: int, name: Any, content: bytes | None) -> list[str]:
@@ -201,72 +213,3 @@ def _place(path: Path, row: int, name: Any, content: bytes | None) -> list[str]:
     if not isinstance(name, str) or not name:
         raise ValueError("holds neither the bytes nor the path of a sound file")
     return [name, "", "", "", ""]
-
-
-def _cell(value: Any, classes: Sequence[str]) -> str:
-    """Return a value as a cell; a list has semicolons.
-
-    Raises:
-        ValueError: it is too long, or the number of no class.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        cells = [one_label(_cell(item, classes)) for item in value[:_LONGEST_CELL]]
-        length = sum(map(len, cells)) + len(cells)
-    elif classes and isinstance(value, int):
-        if not _UNKNOWN_CLASS <= value < len(classes):
-            known = f"0 to {len(classes) - 1}, the classes that the file names"
-            raise ValueError(f"class {value}; allowed: {known}")
-        return classes[value] if value != _UNKNOWN_CLASS else ""
-    else:
-        cells = [str(value)]
-        length = len(cells[0])
-    # Joined last: a dictionary may repeat a long text a million times.
-    if length > _LONGEST_CELL:
-        raise ValueError(f"a cell of more than {_LONGEST_CELL:,} characters")
-    return ";".join(cells)
-
-
-def _values(
-    file: ParquetFile, group: int, columns: Sequence[str], sound: SoundColumn | None
-) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield the values of each row of a row group, and the path of its sound; None without one.
-
-    Equal texts are one object.
-    """
-    path = "" if sound is None else sound.path
-    wanted = [*columns, path] if path else [*columns]
-    if not wanted:
-        yield from repeat(((), None), file.starts[group + 1] - file.starts[group])
-        return
-    for batch in file.batches(group, wanted, texts=True):
-        rows = zip(*(_objects(batch.column(name)) for name in columns), strict=True)
-        values = rows if columns else repeat((), len(batch))
-        if not path:
-            yield from ((row, None) for row in values)
-            continue
-        # The path may be a field of a structure.
-        names = batch.column(path.partition(".")[0])
-        if "." in path:
-            names = names.flatten()[0]
-        yield from zip(values, _objects(names), strict=True)
-
-
-def _objects(array: Any) -> list[Any]:
-    """Return the values of an array; those of dictionaries share their texts."""
-    from pyarrow import types
-
-    if types.is_dictionary(array.type):
-        texts = array.dictionary.to_pylist()
-        return [None if index is None else texts[index] for index in array.indices.to_pylist()]
-    if types.is_list(array.type) or types.is_large_list(array.type):
-        items = _objects(array.values)
-        ends = array.offsets.to_pylist()
-        present = array.is_valid().to_pylist()
-        return [
-            items[start:end] if valid else None
-            for start, end, valid in zip(ends, ends[1:], present, strict=False)
-        ]
-    values: list[Any] = array.to_pylist()
-    return values
