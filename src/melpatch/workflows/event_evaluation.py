@@ -71,24 +71,30 @@ def evaluate_events(
     thresholds = labelling.event_thresholds(len(model.labels))
     paths = dict.fromkeys(clip.path for clip in load_corpus(truth).clips)
     recordings = model.predict_many(paths, hop=hop, batch_size=batch_size, workers=workers)
-    events = {}
-    for path, answers in recordings:
-        windows = [answers] if isinstance(answers, Prediction) else answers
-        frames = _frames(windows, hop, labelling)
-        events[str(path)] = find_events(frames, model.labels, thresholds, rule)
+    events = {
+        str(path): find_events(_frames(answers, hop, labelling), model.labels, thresholds, rule)
+        for path, answers in recordings
+    }
     scores = score_events(events, truth, model.labels)
     by_label = dict(zip(model.labels, thresholds.tolist(), strict=True))
-    settings: dict[str, Any] = {"thresholds": by_label, "precision": model.precision}
-    settings |= {"false_alarms": false_alarms, **asdict(rule)}
-    record = {"run": str(run), "true_events": [*truth], "hop": hop, **settings, **scores}
-    out.mkdir(parents=True, exist_ok=True)
-    with written_aside(out / EVENTS) as aside:
-        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    settings = {"false_alarms": false_alarms, "precision": model.precision, **asdict(rule)}
+    asked = {"run": str(run), "true_events": [*truth], "hop": hop, "thresholds": by_label}
+    record = asked | settings | scores
+    _write(record, out)
     return record
 
 
-def _frames(windows: Sequence[Prediction], hop: float, labelling: LabelRule) -> FrameScores:
+def _write(record: dict[str, Any], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with written_aside(out / EVENTS) as aside:
+        aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _frames(
+    answers: Prediction | Sequence[Prediction], hop: float, labelling: LabelRule
+) -> FrameScores:
     """Return the scores along a recording; windows that are silent or none of the classes have none."""
+    windows = [answers] if isinstance(answers, Prediction) else answers
     times = np.array([[window.start, window.end] for window in windows])
     values = np.array([[*window.probabilities.values()] for window in windows], dtype=float)
     unlike = labelling.unlike(np.array([window.novelty or 0.0 for window in windows]), len(windows))
