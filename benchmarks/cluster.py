@@ -1,37 +1,48 @@
-"""Training on a cluster by simulation: a global order without a list, lost nodes, lost shards.
+"""Training on a cluster by simulation: a global order without a list, an index that streams, lost nodes, lost shards.
 
-    OMP_NUM_THREADS=1 python benchmarks/cluster.py                       # all three, at 10**8 clips and 1,000 GPUs
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py                       # all four, at 10**8 clips and 1,000 GPUs
     OMP_NUM_THREADS=1 python benchmarks/cluster.py --what order --clips 10000000 --shards 100000
 
 Prints one JSON line per case. Nothing is trained and no sound is read.
 
 ``order``: shards are permuted by the seed, and the clips of some shards at a time among each other, so that only the
-numbers of clips per shard are held. ``interruptions``: a run of some weeks is cut off at random times; what has not
-been saved is repeated. ``shards``: shards are lost at random, and a run stops where too many of its clips are.
+numbers of clips per shard are held. ``index``: an index like that of ``melpatch pack`` is written and drawn from in
+that order; one pass notes where the lines of each shard begin, and lines are read when their shards are.
+``interruptions``: a run of some weeks is cut off at random times; what has not been saved is repeated. ``shards``:
+shards are lost at random, and a run stops where too many of its clips are.
 """
 
+import csv
 import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
 
+from melpatch.data.row import COLUMNS, PACKED_COLUMNS
+from melpatch.data.shards import INDEX, shard_name
 from melpatch.rng import permutation
 from melpatch.training.launching import memory_gib
+
+_PER_SHARD = 100  # lines of the index
+_BLOCK = 1 << 23
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What to simulate."""
 
-    what: tuple[Literal["order", "interruptions", "shards"], ...] = (
+    what: tuple[Literal["order", "index", "interruptions", "shards"], ...] = (
         "order",
+        "index",
         "interruptions",
         "shards",
     )
@@ -42,6 +53,8 @@ class Config:
     """Shards that hold them."""
     shards_at_once: int = 16
     """Shards whose clips are mixed."""
+    lines: int = 10_000_000
+    """Lines of the index, a hundred per shard."""
     seed: int = 0
     """Seed of everything."""
     gpus: tuple[int, ...] = (8, 64, 1_000)
@@ -112,6 +125,78 @@ def order(config: Config) -> Iterator[dict[str, Any]]:
         }
 
 
+def index(config: Config) -> Iterator[dict[str, Any]]:
+    """Measure what an index costs of which only the places of shards are held."""
+    counts = np.full(config.lines // _PER_SHARD, _PER_SHARD)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, INDEX)
+        write_index(path, config.lines)
+        before = memory_gib()
+        start = time.process_time()
+        places = shard_places(path, counts)
+        noted = time.process_time() - start
+        for first in (0, config.lines // 2):
+            start = time.process_time()
+            draws = streamed(path, places, counts, config, first)
+            next(draws)
+            begun = time.process_time()
+            drawn = sum(1 for _ in islice(draws, 100_000))
+            yield {
+                "lines": config.lines,
+                "bytes": path.stat().st_size,
+                "first_draw": first,
+                "places_cpu_seconds": round(noted, 3),
+                "start_cpu_seconds": round(begun - start, 4),
+                "draws_per_cpu_second": round(drawn / max(1e-9, time.process_time() - begun)),
+                "memory_mib": round(1024 * (memory_gib() - before)),
+            }
+
+
+def write_index(path: Path, lines: int) -> None:
+    """Write an index of made-up clips, shard by shard."""
+    with path.open("w", encoding="ascii", newline="\n") as file:
+        file.write(",".join((*COLUMNS, *PACKED_COLUMNS)) + "\n")
+        for number in range(lines):
+            shard, place = divmod(number, _PER_SHARD)
+            file.write(
+                f"{shard_name(shard)},a{number % 527};b{number % 521},train,0.0,{1 + number % 9}.5,{number},"
+                f"g{number % 999},{place * 65536},64000,{number}\n"
+            )
+
+
+def shard_places(path: Path, counts: np.ndarray) -> np.ndarray:
+    """Return the byte at which the lines of each shard begin, and the end of the last one's."""
+    # The header is a line, too.
+    wanted = 1 + np.append(0, counts.cumsum())
+    places = np.zeros(len(wanted), np.int64)
+    lines = begin = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+            low, high = np.searchsorted(wanted, [lines, lines + len(ends)], side="right")
+            places[low:high] = begin + ends[wanted[low:high] - lines - 1] + 1
+            lines += len(ends)
+            begin += len(block)
+    return places
+
+
+def streamed(
+    path: Path, places: np.ndarray, counts: np.ndarray, config: Config, first: int = 0
+) -> Iterator[list[str]]:
+    """Yield the cells of the clips of an epoch, as :func:`shard_order`; lines of few shards are held."""
+    held: dict[int, list[list[str]]] = {}
+    with path.open("rb") as file:
+        for shard, place in shard_order(counts, config.shards_at_once, config.seed, 0, first):
+            if shard not in held:
+                # A group has been drawn to its end before the next one begins.
+                if len(held) == config.shards_at_once:
+                    held.clear()
+                file.seek(places[shard])
+                text = file.read(places[shard + 1] - places[shard]).decode("ascii")
+                held[shard] = [*csv.reader(text.splitlines())]
+            yield held[shard][place]
+
+
 def interruptions(config: Config) -> Iterator[dict[str, Any]]:
     """Simulate runs that are cut off, for each number of GPUs and each interval of saves."""
     state = np.random.default_rng(config.seed)
@@ -167,7 +252,7 @@ def shards(config: Config) -> Iterator[dict[str, Any]]:
         }
 
 
-SIMULATIONS = {"order": order, "interruptions": interruptions, "shards": shards}
+SIMULATIONS = {"order": order, "index": index, "interruptions": interruptions, "shards": shards}
 
 
 if __name__ == "__main__":

@@ -326,6 +326,23 @@ def test_start_up_is_measured_for_every_kind_of_list(benchmark, capsys):
     assert all(record["clips"] == 9 for record in records)
 
 
+def test_an_index_that_streams_yields_each_clip_once_and_from_any_draw(
+    benchmark, monkeypatch, tmp_path
+):
+    cluster = benchmark("cluster")
+    monkeypatch.setattr(cluster, "_BLOCK", 1000)  # shorter than the lines of a shard
+    index, counts = tmp_path / "index.csv", np.full(30, 100)
+    cluster.write_index(index, 3000)
+    places = cluster.shard_places(index, counts)
+    config = cluster.Config(shards_at_once=7)
+    keys = [int(cells[5]) for cells in cluster.streamed(index, places, counts, config)]
+    draws = cluster.shard_order(counts, 7, config.seed, 0)
+    assert keys == [100 * shard + place for shard, place in draws]
+    assert sorted(keys) == [*range(3000)]
+    late = cluster.streamed(index, places, counts, config, first=1234)
+    assert [int(cells[5]) for cells in late] == keys[1234:]
+
+
 def test_vectors_are_those_of_transformers(benchmark, capsys):
     pytest.importorskip("transformers", reason="transformers is not installed")
     inference = benchmark("inference")
