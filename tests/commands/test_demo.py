@@ -1,6 +1,7 @@
 """The demo on a user's own folder, with and without classes; on made-up scenes it is what ``make demo`` runs."""
 
 import io
+import re
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
@@ -42,8 +43,8 @@ def shown(place):
     """What a demo on sounds of three classes prints, and where it leaves its files."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        # As wide as in the tests themselves, which need not come first.
-        patch.delenv("COLUMNS", raising=False)
+        # As wide in each test, and wide enough for the table.
+        patch.setenv("COLUMNS", "160")
         demo(place, write_folder(place / "sounds"))
     return place / "demo" / "sounds", out.getvalue(), err.getvalue()
 
@@ -53,6 +54,8 @@ def test_it_walks_the_whole_way_and_leaves_pictures(shown):
     floors = ("majority class", "log-mel statistics", "MFCC statistics")
     for row in ("fine-tuned", "frozen, kNN", "frozen, linear", *floors):
         assert row in out
+    # A paired gain with its interval for each row: three over random weights, three over floors.
+    assert len(re.findall(r"[+-]\d\.\d{3} \[[+-]\d\.\d{3}, [+-]\d\.\d{3}\]", out)) == 6
     assert "a quarter of each class is held out" in err
     pictures = folder / "pictures"
     assert str(pictures) in out.replace("\n", "")

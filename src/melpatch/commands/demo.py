@@ -1,5 +1,6 @@
 """Pretrain, fine-tune with few labels and compare with random weights, within minutes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,18 +77,31 @@ def _show(config: Config) -> None:
         )
         return
     metric = primary_metric(corpus.multi_label)
+    if metric == "accuracy":
+        metric += " / balanced accuracy"
     grid = Grid(
         title=f"{corpus.shown_name}: {metric} with {counted(config.labels_per_class, 'label')} per "
-        "class, test split"
+        "class, test split",
+        caption="gain: on the same clips, with its 95 % interval; beside the rows without a network "
+        "that of the pretrained linear probe",
     )
-    for column in ("", "no network", "random weights", "pretrained"):
-        grid.add_column(column)
-    scores, linear = _compare(config, corpus_file, corpus, first, pictures)
-    for name, values in scores.items():
-        grid.add_row(name, "", *values)
+    for column in ("", "no network", "random weights", "pretrained", "gain"):
+        grid.add_column(column, no_wrap=column == "gain")
+    grid.add_row("fine-tuned", "", *_fine_tuned(config, corpus_file, corpus, first, pictures))
+    frozen = evaluate(
+        first,
+        corpus_file,
+        ["knn", "linear"],
+        labels_per_class=config.labels_per_class,
+        seeds=[config.seed],
+    )
+    grid.add_row("frozen, kNN", "", *_beside_random(frozen["knn"]))
+    grid.add_row("frozen, linear", "", *_beside_random(frozen["linear"]))
+    linear = frozen["linear"]
     for floor in linear["floors"]:
         if floor["name"] != RANDOM_WEIGHTS:
-            grid.add_row(floor["name"], _shown(floor)[0])
+            gain = _signed(floor["gain"], floor["gain_95"])
+            grid.add_row(floor["name"], _shown(floor), "", "", gain)
     console().print(grid)
     sentence = describe_highest(linear)
     if sentence:
@@ -135,54 +149,57 @@ def _pretrain(config: Config, corpus_file: Path, corpus: Corpus, out: Path) -> N
     pretrain(replace(defaults, out=out, resume=True, training=training))
 
 
-def _compare(
+def _fine_tuned(
     config: Config, corpus_file: Path, corpus: Corpus, first: Path, pictures: Path
-) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """Return each score at random weights and pretrained, with the same few labels.
-
-    The record of the linear probe of the pretrained encoder follows, with its floors.
-    """
-    table: dict[str, list[str]] = {"fine-tuned": [], "frozen, kNN": [], "frozen, linear": []}
+) -> list[str]:
+    """Return the scores of fine-tuning from random weights and from pretrained ones, and the gain."""
+    tuned: dict[str, dict[str, Any]] = {}
     for name, init in (("random", "scratch"), ("pretrained", str(first))):
         out = config.out / f"finetuned-{name}"
         _finetune(config, corpus_file, init, first, out)
-        tuned = evaluate(out, corpus_file, seeds=[config.seed], floors=False)["as_trained"]
-        table["fine-tuned"].append(" ".join(_shown(tuned)))
-        if tuned.get("confusion_matrix") and len(corpus.labels) <= MOST_CLASSES:
-            score = score_in_words(tuned["metric"], tuned["value"], tuned["metrics"])
+        against = None
+        # Where all clips are of one class there is nothing to compare.
+        if tuned and tuned["random"]["interval_95"] is not None:
+            against = config.out / "finetuned-random"
+        records = evaluate(out, corpus_file, seeds=[config.seed], floors=False, against=against)
+        tuned[name] = record = records["as_trained"]
+        if record.get("confusion_matrix") and len(corpus.labels) <= MOST_CLASSES:
+            score = score_in_words(record["metric"], record["value"], record["metrics"])
             title = f"{name} weights, fine-tuned: {score}"
-            confusion(
-                pictures / f"confusion-{name}.png",
-                np.array(tuned["confusion_matrix"], int),
-                corpus.labels,
-                title,
-            )
-        frozen = evaluate(
-            first,
-            corpus_file,
-            ["knn", "linear"],
-            labels_per_class=config.labels_per_class,
-            seeds=[config.seed],
-            random_weights=name == "random",
-            floors=name == "pretrained",
-        )
-        table["frozen, kNN"].append(_shown(frozen["knn"])[0])
-        table["frozen, linear"].append(_shown(frozen["linear"])[0])
-    return table, frozen["linear"]
+            counts = np.array(record["confusion_matrix"], int)
+            confusion(pictures / f"confusion-{name}.png", counts, corpus.labels, title)
+    pair = tuned["pretrained"]["against"] or {"difference": None, "difference_95": None}
+    gain = _signed(pair["difference"], pair["difference_95"])
+    return [*map(_shown, tuned.values()), gain]
 
 
-def _shown(record: dict[str, Any]) -> tuple[str, str]:
-    """Return a score and its interval as text; both are missing if all clips are of one class.
+def _beside_random(record: dict[str, Any]) -> list[str]:
+    """Return the score of a probe at random weights and at pretrained ones, and the gain."""
+    random = [floor for floor in record["floors"] if floor["name"] == RANDOM_WEIGHTS]
+    if not random:
+        return ["-", _shown(record), "-"]
+    (floor,) = random
+    return [_shown(floor), _shown(record), _signed(floor["gain"], floor["gain_95"])]
+
+
+def _signed(gain: float | None, interval: Sequence[float] | None) -> str:
+    """Return a paired difference on the same clips and its interval as text."""
+    if gain is None or interval is None:
+        return "-"
+    return f"{gain:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+
+
+def _shown(record: dict[str, Any]) -> str:
+    """Return a score as text; it is missing if all clips are of one class.
 
     Where clips have one label, the balanced accuracy stands beside the accuracy.
     """
     if record["value"] is None or record["interval_95"] is None:
-        return "-", ""
-    text = f"{record['value']:.3f}"
+        return "-"
     balanced = record.get("metrics", record).get("balanced_accuracy")
-    if balanced is not None:
-        text += f", balanced {balanced:.3f}"
-    return text, "({:.3f} to {:.3f})".format(*record["interval_95"])
+    if balanced is None:
+        return f"{record['value']:.3f}"
+    return f"{record['value']:.3f} / {balanced:.3f}"
 
 
 def _finetune(config: Config, corpus_file: Path, init: str, pretrained: Path, out: Path) -> None:
