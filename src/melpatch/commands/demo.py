@@ -17,7 +17,6 @@ from melpatch.errors import AudioError
 from melpatch.evaluation.evaluate import evaluate
 from melpatch.evaluation.floors import RANDOM_WEIGHTS, describe_highest
 from melpatch.evaluation.majority import score_in_words
-from melpatch.evaluation.metrics import primary_metric
 from melpatch.inference.model import load
 from melpatch.only_writer import only_writer
 from melpatch.outputs import check_output
@@ -76,9 +75,7 @@ def _show(config: Config) -> None:
             f"{corpus.shown_name} has no classes, so there is nothing to fine-tune; pictures are in {pictures}"
         )
         return
-    metric = primary_metric(corpus.multi_label)
-    if metric == "accuracy":
-        metric += " / balanced accuracy"
+    metric = "mAP" if corpus.multi_label else "accuracy / balanced accuracy"
     grid = Grid(
         title=f"{corpus.shown_name}: {metric} with {counted(config.labels_per_class, 'label')} per "
         "class, test split",
