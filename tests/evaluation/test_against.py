@@ -1,6 +1,7 @@
 """Two runs on the same clips: what the record, the table and the sentences say."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,16 @@ def test_two_classifiers_are_compared_clip_by_clip(corpus, runs, capsys):
     shown = capsys.readouterr()
     assert "against" in shown.out
     assert "tell the two runs apart" in shown.err
+
+
+def test_the_other_runs_scores_of_other_data_of_the_same_name_stay(corpus, runs, tmp_path):
+    """They are beside those of these data, as when it is scored by itself."""
+    ours, theirs = (shutil.copytree(run, tmp_path / run.name) for run in runs)
+    same_name = write_corpus(tmp_path / "elsewhere" / corpus.parent.name)
+    evaluate(theirs, corpus, floors=False)
+    before = {path: path.read_bytes() for path in theirs.rglob("*.*") if path.is_file()}
+    evaluate(ours, same_name, floors=False, against=theirs)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_run_is_not_compared_with_itself(corpus, runs):

@@ -1,5 +1,7 @@
 """Intervals: their formula, what seeds, folds and groups add, and how often they hold the truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evaluation.made_trials import NAMES, clip_of, trial
@@ -255,6 +257,13 @@ def test_a_share_of_clips_has_the_interval_of_an_accuracy(groups, number):
     assert (share["clips"], share["share"]) == (number, number / 40)
     assert share["interval_by"] == expected["interval_by"]
     assert share["interval_95"] == pytest.approx(expected["interval_95"])
+
+
+def test_one_clip_that_seeds_disagree_on_has_an_interval():
+    seeds = [replace(trial([correct]), seed=seed) for seed, correct in enumerate([True, False])]
+    for metric in ("accuracy", "balanced_accuracy"):
+        low, high = describe_intervals(seeds, NAMES, metric)["interval_95"]
+        assert 0 <= low < 0.5 < high <= 1
 
 
 def test_one_clip_has_a_share():

@@ -22,6 +22,13 @@ def test_the_same_predictions_differ_by_nothing(correct):
     assert found["clips_needed"] is None
 
 
+def test_one_clip_tells_nothing_and_not_how_many_would():
+    found = compare([trial([True])], [trial([False])], NAMES, "accuracy")
+    assert found["difference"] == 1.0
+    assert found["p_value"] == 1.0
+    assert found["clips_needed"] is None
+
+
 def test_runs_right_on_the_same_clips_may_still_differ():
     one = trial([True] * 9)
     sure = replace(one, probabilities=one.probabilities**2)

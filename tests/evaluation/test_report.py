@@ -1,11 +1,12 @@
 """What a record of scores tells beside the scores."""
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytest
-from journeys.three_sounds import settings
+from journeys.three_sounds import read_table, settings
 from protocols.made_up import corpus, job
 
 from melpatch.evaluation.caveats import warn_about_scores
@@ -53,6 +54,14 @@ def test_the_record_says_how_it_came_about_and_is_what_is_written(asked):
     assert record["environment"]["packages"].keys() >= {"melpatch", "scikit-learn"}
     for name in ("seconds", "embedding_seconds"):
         assert record[name] == pytest.approx(sum(one[name] for one in record["trials"]), abs=0.01)
+
+
+def test_places_in_long_recordings_are_told_apart(asked):
+    places = itertools.count(1_000_000.25)
+    clips = tuple(replace(clip, start=next(places)) for clip in asked.corpus.clips)
+    score(KNN(k=3), replace(asked, corpus=replace(asked.corpus, clips=clips)))
+    starts = {float(row["start"]) for row in read_table(asked.out / "predictions.csv")}
+    assert starts <= {clip.start for clip in clips}
 
 
 def test_titles_have_the_majority_rate_and_the_balanced_accuracy(asked, monkeypatch):

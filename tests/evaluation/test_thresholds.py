@@ -72,6 +72,23 @@ def test_a_threshold_lies_between_clips():
         assert choose_thresholds(probabilities, targets, rule, True) == pytest.approx([0.6])
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_rounding_leaves_the_clip_below_out(steps):
+    """Between neighbours of float32, as of a classifier that is very sure, there is nothing."""
+    right = np.float32(1)
+    wrong = right
+    for _ in range(steps):
+        wrong = np.nextafter(wrong, np.float32(0))
+    for least, below in ((right, wrong), (np.nextafter(right, np.float32(0)), wrong)):
+        if below == least:
+            continue
+        probabilities = np.array([[least], [below], [0.5]], np.float32)
+        targets = np.array([[1], [0], [0]], np.float32)
+        for rule in (ThresholdRule("f1"), ThresholdRule("precision", 1.0)):
+            thresholds = choose_thresholds(probabilities, targets, rule, True)
+            assert (probabilities[:, 0] >= thresholds).tolist() == [True, False, False]
+
+
 def test_classes_in_parts_are_classes_at_once(monkeypatch):
     probabilities, targets = drawn(0, labels=9)
     whole = choose_thresholds(probabilities, targets, ThresholdRule("f1"), True)

@@ -82,6 +82,20 @@ def test_a_wav_is_read_as_it_is(subtype, channels):
     np.testing.assert_allclose(np.concatenate(given), samples.mean(axis=1), atol=2**-15)
 
 
+@pytest.mark.parametrize("stated", [None, 0, 0x7FFF_FFFF, 0xFFFF_FFFF])
+def test_what_follows_the_samples_is_no_sound(stated):
+    samples = np.random.default_rng(0).uniform(-1, 1, size=1001)
+    content = wav(samples)
+    if stated is None:
+        content += b"LIST" + (4000).to_bytes(4, "little") + b"\xff\x7f" * 2000
+    else:
+        # Whoever writes into a pipe does not know the length yet.
+        place = content.index(b"data") + 4
+        content = content[:place] + stated.to_bytes(4, "little") + content[place + 4 :]
+    _, blocks = piped_blocks(io.BytesIO(content), 0.01, None)
+    np.testing.assert_allclose(np.concatenate([*blocks]), samples, atol=2**-15)
+
+
 def test_raw_samples_are_read_from_the_first_one_on():
     samples = np.arange(-5, 6, dtype="<i2") * 1000
     rate, blocks = piped_blocks(io.BytesIO(samples.tobytes()), 4 / 8000, 8000)

@@ -16,6 +16,7 @@ from melpatch.config import from_toml
 from melpatch.evaluation import report
 from melpatch.inference.model import load
 from melpatch.objectives.classify import Classify
+from melpatch.protocols.as_trained import AsTrained
 from melpatch.training.config import RunConfig
 from melpatch.workflows import classifier
 
@@ -61,6 +62,22 @@ def test_the_training_is_that_of_the_command(corpus, run, whole, tmp_path):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     configs = [from_toml(RunConfig, folder / "config.toml") for folder in (ours, theirs)]
     assert configs[0] == replace(configs[1], data=())
+
+
+def test_the_tuned_network_is_scored_in_the_arithmetic_that_is_told(
+    corpus, run, tmp_path, monkeypatch
+):
+    seen = []
+    run_trial = AsTrained.run_trial
+
+    def noted(protocol, job, *where):
+        seen.append(job.model.precision)
+        return run_trial(protocol, job, *where)
+
+    monkeypatch.setattr(AsTrained, "run_trial", noted)
+    bf16 = ("--precision", "bf16-mixed", "--no-floors")
+    record = evaluate("finetune", run, corpus, tmp_path, "--steps 1", *bf16)
+    assert seen == [record["precision"]] == ["bf16-mixed"]
 
 
 def test_the_test_clips_are_scored_with_the_weights_that_validation_chose(corpus, whole):

@@ -156,6 +156,20 @@ def test_a_window_longer_than_the_input_has_the_vector_of_its_stretch(
         np.testing.assert_allclose(index.vectors(np.array([row]))[0], alone, atol=1e-4)
 
 
+def test_an_index_goes_on_by_a_run_that_was_moved(run, tmp_path):
+    sounds, out, first = tmp_path / "sounds", tmp_path / "index", tmp_path / "first"
+    shutil.copytree(run, first)
+    write_sound(sounds / "a.wav", "low")
+    melpatch("index", first, sounds, "--out", out)
+    first.rename(tmp_path / "moved")
+    write_sound(sounds / "b.wav", "high")
+    melpatch("index", tmp_path / "moved", sounds, "--out", out)
+    index = Index(out)
+    assert len(index.segments) == 2
+    # The run is looked for where it was last.
+    melpatch("search", out, sounds / "b.wav", "--out", tmp_path / "found.csv")
+
+
 @pytest.mark.parametrize("window", ["0", "inf"])
 def test_a_window_that_is_no_length_is_refused(run, collection, tmp_path, capsys, window):
     words = ["index", str(run), str(collection), "--window", window, "--out", str(tmp_path / "i")]

@@ -49,7 +49,7 @@ class Answer(NamedTuple):
     def cells(self) -> list[str]:
         """Return the cells of the row."""
         path, start, end, label = self.question
-        times = [_seconds(start), _seconds(end)]
+        times = [seconds_text(start), seconds_text(end)]
         return [path, *times, label, self.split, self.who, self.when, self.answer]
 
 
@@ -58,7 +58,8 @@ def question(path: str, start: float, end: float, label: str) -> Question:
     return Question(path, round(start, 6), round(end, 6), label)
 
 
-def _seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
+    """Return seconds as they are written: to a microsecond, without zeros at the end."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 

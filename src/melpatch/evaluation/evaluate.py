@@ -165,7 +165,7 @@ def _evaluate(
     others: list[EvaluationJob] = []
     if other is not None:
         opposed = load(other.run, precision=trained.precision, trust_code=other.trust_code)
-        others = _jobs(other, opposed, protocols)
+        others = _jobs(_beside_others(other, protocols), opposed, protocols)
     warn_about_scores([*protocols, *protocols][: len(jobs + others)], jobs + others)
     probe = linear_probe() if floors else None
     records = Scores()

@@ -216,8 +216,8 @@ def _independent_clips(shares: ClipShares, unit: Unit) -> tuple[float, int]:
     bias = float(centred.sum())
     variance += (_UNCERTAIN_SHARE * bias) ** 2
     spread = _unbiased(shares) * (1 - _unbiased(shares))
-    if variance == 0 or spread == 0:
-        # Nothing differs: each unit counts once.
+    if number < 2 or variance == 0 or spread == 0:
+        # Nothing differs, or nothing shows how much it does: each unit counts once.
         return float(min(shares.count, number)), number
     return spread / variance, number
 

@@ -154,7 +154,7 @@ def _interval(pair: _Pair) -> list[float]:
 
 def _needed(pair: _Pair, unit: Unit, number: int | None) -> int | None:
     """Return how many clips or groups it takes instead of this many to see the difference."""
-    if number is None or abs(pair.difference) < _ROUNDING:
+    if number is None or number < 2 or abs(pair.difference) < _ROUNDING:
         return None
     needed = number * pair.variance(unit) * (_DETECTABLE / pair.difference) ** 2
     # A test that only asks for whom each of them is cannot tell on fewer.

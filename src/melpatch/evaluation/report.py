@@ -11,6 +11,7 @@ import numpy as np
 
 from melpatch.atomic import written_aside
 from melpatch.config import to_dict
+from melpatch.data.answers import seconds_text
 from melpatch.data.columns import class_columns
 from melpatch.distributed import on_rank_zero, world_size
 from melpatch.errors import ConfigError, MelpatchError
@@ -250,7 +251,8 @@ def _write_predictions(
             lines = zip(trial.clips, trial.probabilities, decided, strict=True)
             for clip, probabilities, more in lines:
                 predicted = labels[int(np.argmax(probabilities))]
-                row = [clip.location, f"{clip.start:g}", f"{clip.start + clip.duration:g}"]
+                times = map(seconds_text, (clip.start, clip.start + clip.duration))
+                row = [clip.location, *times]
                 row += [";".join(clip.labels), predicted, *more, trial.split, str(trial.seed)]
                 row += [f"{probability:.6g}" for probability in probabilities]
                 writer.writerow(row)

@@ -77,7 +77,8 @@ def choose_thresholds(
     if rule.kind == "none":
         return None
     classes = probabilities.shape[1]
-    given = probabilities.astype(np.float64)
+    # In float32, as answers are compared with thresholds; exact in float64.
+    given = probabilities.astype(np.float32).astype(np.float64)
     if not multi_label:
         # Below every threshold, since only the most probable label is given.
         best = probabilities.argmax(axis=1)
@@ -87,7 +88,7 @@ def choose_thresholds(
         _thresholds(given[:, first : first + step], targets[:, first : first + step] > 0.5, rule)
         for first in range(0, classes, step)
     ]
-    return np.concatenate(parts).astype(np.float32)
+    return np.concatenate(parts)
 
 
 def _thresholds(
@@ -114,5 +115,8 @@ def _thresholds(
         found_none = ~(positive & (given > 0)).any(axis=0)
         otherwise = _UNKNOWN
     rows = np.arange(given.shape[1])
-    middle = (ranked[cut, rows] + np.maximum(below[cut, rows], 0)) / 2
-    return np.where(found_none, otherwise, middle)
+    least, next_below = ranked[cut, rows], np.maximum(below[cut, rows], 0)
+    middle = ((least + next_below) / 2).astype(np.float32)
+    # Between two neighbours of float32 there is nothing: rounding must not reach the lower one.
+    middle = np.where(middle <= next_below, least.astype(np.float32), middle)
+    return np.where(found_none, otherwise, middle).astype(np.float32)

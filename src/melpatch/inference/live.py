@@ -1,5 +1,6 @@
 """Predictions for sound that is still coming: from a pipe or a microphone, one answer per hop."""
 
+import math
 import struct
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -17,6 +18,8 @@ from melpatch.inference.results import Prediction
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _LONGEST_CHUNK = 1 << 20  # bytes of what may stand before the samples of a WAV
+# Lengths of samples that are written where the end is not known yet: 0, or about the largest.
+_ENDLESS = 0x7F00_0000
 _SAMPLES = {(_PCM, 16): "<i2", (_PCM, 32): "<i4", (_FLOAT, 32): "<f4", (_FLOAT, 64): "<f8"}
 
 
@@ -28,6 +31,8 @@ class Encoding(NamedTuple):
     channels: int = 1
     kind: str = "<i2"
     """Their type, as NumPy has it."""
+    size: int | None = None
+    """Bytes of all samples, after which something else may follow; None: up to the end."""
 
 
 def predict_live(
@@ -100,7 +105,8 @@ def _wav_encoding(stream: BufferedIOBase) -> Encoding:
     while len(head := stream.read(8)) == 8:
         name, size = struct.unpack("<4sI", head)
         if name == b"data" and encoding is not None:
-            return encoding
+            is_known = 0 < size < _ENDLESS
+            return encoding._replace(size=size if is_known else None)
         if name == b"data" or size > _LONGEST_CHUNK:
             break
         content = stream.read(size + size % 2)
@@ -123,8 +129,10 @@ def _blocks(
     size = max(1, round(hop * encoding.sample_rate)) * frame
     # The full scale of whole numbers is 1.
     scale = 1.0 if kind.kind == "f" else float(np.iinfo(kind).max) + 1
+    left = math.inf if encoding.size is None else encoding.size
     while True:
-        content = rest + stream.read(size - len(rest))
+        content = rest + stream.read(int(min(size, left)) - len(rest))
+        left -= len(content)
         rest = b""
         frames = len(content) // frame
         if not frames:

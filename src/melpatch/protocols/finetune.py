@@ -164,7 +164,8 @@ class FineTune(Protocol):
         cpu_seconds = round(sum(all_gather_objects(time.process_time() - start)), 6)
         # Wait for the weights, which rank 0 writes.
         barrier()
-        trial = AsTrained().run_trial(replace(job, model=load(folder)), split, seed)
+        tuned = load(folder, precision=job.model.precision)
+        trial = AsTrained().run_trial(replace(job, model=tuned), split, seed)
         details = trial.details | _selected_weights(progress)
         details["cpu_seconds"] = cpu_seconds if is_whole else None
         if not is_whole:

@@ -45,7 +45,7 @@ class Index:
                 f"{folder}: no index; make one with: melpatch index RUN recordings/ --out {folder}"
             )
         for segment in self.segments[1:]:
-            if segment.identity != self.identity:
+            if not segment.identity.is_of_space(self.segments[0].identity):
                 raise CheckpointError(
                     f"{segment.folder}: its vectors are of another kind than those of "
                     f"{self.segments[0].folder}; move it out of the index"
@@ -62,8 +62,8 @@ class Index:
 
     @property
     def identity(self) -> Identity:
-        """What made the vectors."""
-        return self.segments[0].identity
+        """What made the vectors; the run is where it was when recordings were added last."""
+        return self.segments[-1].identity
 
     @property
     def scale(self) -> Float[np.ndarray, "mean_and_deviation dim"]:

@@ -5,7 +5,7 @@ A segment is a folder that is complete or absent, and never changes. An index gr
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +47,10 @@ class Identity:
     window: float
     hop: float
     precision: str
+
+    def is_of_space(self, other: "Identity") -> bool:
+        """Return whether vectors of both can be compared; a run that was moved is the same."""
+        return replace(self, run=other.run, spelling=other.spelling) == other
 
 
 class Recording(NamedTuple):
