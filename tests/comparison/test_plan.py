@@ -1,12 +1,17 @@
 """From a spec to commands: every run and score once, all that it hangs on in its key, and no leak."""
 
+import itertools
 import os
+from dataclasses import replace
 
 import pytest
 from comparison.specs import spec
+from tiny_shards import packed, write_sounds
 
 from melpatch.comparison.plan import plan, refuse_leaks
+from melpatch.comparison.spec import Sound, Task
 from melpatch.comparison.work import cost_key, score_keys
+from melpatch.data.manifest import load_corpus
 from melpatch.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("lists")
@@ -187,6 +192,28 @@ def test_a_scored_file_that_is_pretrained_on_is_refused_by_name(tmp_path):
         DataError, match=r"a\.wav: is scored by birds"
     ):  # without splits, every fold is scored
         refuse_leaks(spec(tmp_path, ('split = ["1", "2"]', "")))
+
+
+def test_a_split_of_a_name_that_is_there_keeps_no_other_out(tmp_path):
+    """``dev`` is val where there is no dev; here there are both, and val is pretrained on."""
+    (tmp_path / "all.csv").write_text("path,split,label\na.wav,train,x\nb.wav,dev,x\nc.wav,val,x\n")
+    sound = Sound(data=(str(tmp_path / "all.csv"),), exclude_splits=("dev",))
+    task = Task(name="birds", data=str(tmp_path / "all.csv"), split=("val",))
+    with pytest.raises(DataError, match=r"c\.wav: is scored by birds"):
+        refuse_leaks(replace(spec(tmp_path), sound=sound, tasks=(task,)))
+
+
+def test_packed_clips_are_told_apart_in_one_shard(tmp_path):
+    corpus = load_corpus([write_sounds(tmp_path / "noise")])
+    splits = itertools.cycle(["train", "test"])
+    clips = tuple(replace(clip, split=next(splits)) for clip in corpus.clips)
+    folder = packed(replace(corpus, clips=clips), tmp_path / "shards")
+    sound = Sound(data=(str(folder),))
+    task = Task(name="birds", data=str(folder), split=("test",))
+    both = replace(spec(tmp_path), sound=sound, tasks=(task,))
+    refuse_leaks(both)
+    with pytest.raises(DataError, match=r"is scored by birds but pretrained on"):
+        refuse_leaks(replace(both, sound=replace(sound, exclude_splits=("train",))))
 
 
 def test_without_a_word_test_is_scored_and_stays_out(tmp_path):

@@ -74,6 +74,11 @@ def test_a_task_is_spelled_in_a_word():
     assert parse_task("a=y.csv:fold:1,2") == Task(
         name="a", data="y.csv", split_column="fold", split=("1", "2")
     )
+    for place in ("s3://bucket/shards", "http://host:8000/shards", "C:\\data\\y.csv"):
+        assert parse_task(f"a={place}") == Task(name="a", data=place)
+        assert parse_task(f"a={place}:fold:1") == Task(
+            name="a", data=place, split_column="fold", split=("1",)
+        )
     for text in ("y.csv", "a=", "=y.csv", "a=y.csv:fold:1:2"):
         with pytest.raises(
             ConfigError, match=r"task = .*NAME=labels\.csv:split_column:split,split"

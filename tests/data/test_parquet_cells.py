@@ -47,11 +47,16 @@ def test_texts_are_the_same_from_dictionaries_longer_and_shorter_than_the_batch(
         ([True, None, False], ["True", "", "False"]),
         ([datetime.date(2026, 1, 2), None, None], ["2026-01-02", "", ""]),
         ([["a;b", "c"], [], None], ["a,b;c", "", ""]),
+        ([float("nan"), 1.5], ["", "1.5"]),
     ],
-    ids=["floats", "integers", "truths", "dates", "lists"],
+    ids=["floats", "integers", "truths", "dates", "lists", "missing"],
 )
 def test_values_are_written_as_python_writes_them(values, cells):
     assert rows(a=pa.array(values)) == [[cell] for cell in cells]
+
+
+def test_a_time_that_is_no_number_is_left_to_be_refused():
+    assert rows(duration=pa.array([float("nan"), None])) == [["nan"], [""]]
 
 
 def test_what_is_no_cell_is_told_of_its_row_and_the_first_column():

@@ -121,6 +121,18 @@ def test_the_cache_stays_within_its_limit_and_keeps_the_last_used(
         waves(corpus)
 
 
+def test_what_the_cache_did_not_fetch_is_not_deleted(local, memory, cache, monkeypatch):
+    """The user may name a folder for it that holds other things."""
+    (cache / "backup").mkdir(parents=True)
+    (cache / "backup" / "photos.tar").write_bytes(bytes(1 << 20))
+    (cache / "backup" / "shard-x.part").write_bytes(b"mine")
+    shutil.copytree(local, cache / "my-shards")
+    own = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    limit(monkeypatch, max(path.stat().st_size for path in local.glob("*.tar")))
+    assert waves(load_corpus([memory])) == waves(load_corpus([local]))
+    assert {path: path.read_bytes() for path in own} == own
+
+
 def test_a_corpus_larger_than_the_cache_is_reported(memory, cache, monkeypatch, capsys):
     limit(monkeypatch, 50_000)
     load_corpus([memory])
@@ -396,6 +408,36 @@ def test_packing_stops_if_a_shard_is_unreachable(memory, cache, monkeypatch, tmp
     transfers.forget_stores()
     packed(corpus, tmp_path / "again")
     assert read_shard_set(tmp_path / "again").rejected == 0
+
+
+def test_a_transfer_that_breaks_begins_anew_where_the_server_knows_no_ranges(
+    local, cache, monkeypatch
+):
+    monkeypatch.setattr(remote, "_RETRY_AFTER", (0.0, 0.0))
+    asked = []
+
+    class Breaking(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            """Say nothing."""
+
+        def do_GET(self):
+            content = (local / self.path.strip("/")).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.path.endswith(".tar"):
+                asked.append(self.path)
+                if len(asked) == 1:
+                    content = content[: int(0.7 * len(content))]
+            self.wfile.write(content)
+            self.close_connection = True
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        clip = load_corpus([f"http://127.0.0.1:{server.server_port}"]).clips[0]
+        assert len(decode(clip, RATE))
+        server.shutdown()
+    assert len(asked) > 1
 
 
 def test_failed_transfers_are_retried(memory, cache, monkeypatch):

@@ -14,7 +14,7 @@ from melpatch.audio.augment import Augment
 from melpatch.checkpoint import load_weights
 from melpatch.cli import main
 from melpatch.data.loader import training_batches
-from melpatch.data.manifest import Rejected, read_rejected
+from melpatch.data.manifest import Rejected, load_corpus, read_rejected
 from melpatch.errors import CheckpointError, DataError, MelpatchError
 from melpatch.objectives.base import ObjectiveOutput, Plan
 from melpatch.objectives.classify import Classify
@@ -492,6 +492,17 @@ def test_too_many_unreadable_clips_stop_the_run(tmp_path):
     ):
         train(corpus, tmp_path / "run", settings())
     assert {one.path for one in read_rejected(tmp_path / "run" / "rejected.csv")} == paths
+
+
+def test_segments_of_one_file_are_as_many_unreadable_clips(tmp_path):
+    """A run whose few long recordings are gone must not end as if it had trained."""
+    write_noise(tmp_path / "long.wav", 30 * 0.4, 1)
+    rows = [f"long.wav,{number * 0.4:.1f},0.4" for number in range(30)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,start,duration", *rows]))
+    corpus = load_corpus([tmp_path / "list.csv"])
+    (tmp_path / "long.wav").unlink()
+    with pytest.raises(DataError, match=r"more than 1 of 30 clips cannot be read"):
+        train(corpus, tmp_path / "run", settings())
 
 
 def test_how_many_may_be_unreadable_is_a_setting(tmp_path):

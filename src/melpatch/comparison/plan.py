@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from melpatch.comparison import files
 from melpatch.comparison.spec import Budget, Method, Sound, Spec, Task, Unit, words_of
@@ -205,12 +206,11 @@ def refuse_leaks(spec: Spec) -> None:
     if spec.sound.exclude_splits is None:
         excluded = {*not_trained_on({row.split for row in listed})}
     else:
-        given = spec.sound.exclude_splits
-        excluded = {*given} | {usual_split(name) or name for name in given}
-    trained_on = {row.path.resolve() for row in listed if row.split not in excluded}
+        excluded = _splits_called(spec.sound.exclude_splits, listed)
+    trained_on = {_sound(row) for row in listed if row.split not in excluded}
     for task in spec.tasks:
         for row in _scored(task):
-            if row.path.resolve() in trained_on:
+            if _sound(row) in trained_on:
                 raise DataError(
                     f"{row.path}: is scored by {task.name} but pretrained on; keep its split "
                     f"({row.split or 'none'}) out with --exclude-splits, or take the file out of "
@@ -218,11 +218,22 @@ def refuse_leaks(spec: Spec) -> None:
                 )
 
 
+def _sound(row: Row) -> tuple[Path, int | None]:
+    """Return what a row is of: a file, or a place in one that is packed."""
+    return row.path.resolve(), row.offset if row.size else None
+
+
+def _splits_called(names: Sequence[str], listed: Sequence[Row]) -> set[str]:
+    """Return the splits of these names, as :meth:`melpatch.data.corpus.Corpus.split_called` does."""
+    present = {row.split for row in listed}
+    return {name if name in present else usual_split(name) or name for name in names}
+
+
 def _scored(task: Task) -> list[Row]:
     """Return the clips that a task scores: of its splits, else of test, else all but val."""
     listed = [*_listed(task.data, task.split_column)]
     present = {row.split for row in listed}
-    splits = {name if name in present else usual_split(name) or name for name in task.split}
+    splits = _splits_called(task.split, listed)
     if not splits:
         splits = {name for name in present if role_of(name) == "test"}
     if not splits:

@@ -1,5 +1,6 @@
 """Specs of comparisons: TOML files of methods, tasks and budgets; ``specs/`` holds some."""
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -194,7 +195,8 @@ def parse_task(text: str) -> Task:
         ConfigError: the text has another form.
     """
     name, _, place = text.partition("=")
-    data, *rest = place.split(":")
+    # The colons of URLs, of ports and of Windows' drives belong to the place.
+    data, *rest = re.split(r":(?!//|\d+/)(?<!^[A-Za-z]:)", place)
     check(
         bool(name and data) and len(rest) < 3,
         "task",

@@ -1,6 +1,7 @@
 """Where fetched data is kept, and how much of it: the user says so in environment variables."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ CACHE_LIMIT = "MELPATCH_CACHE_GIB"
 """Environment variable with its size in GiB."""
 _DEFAULT_GIB = "20"
 _RANGES = ".ranges"
+# The folders of sets of shards, as remote.py names them. The user's own may lie beside them.
+_SETS = "*-" + "[0-9a-f]" * 16
 # File with the bytes that the cache takes at most.
 _TAKEN = ".taken"
 _TAKEN_BYTES = 100
@@ -89,11 +92,11 @@ def make_room(root: Path, needed: int, spare: int = 0) -> bool:
     """
     limit = cache_limit() - needed
     # Transfers in progress reserve their full size, which is in the name of the temporary file.
-    parts = [part for part in root.glob("*/shard-*.part") if not _stale(part)]
+    parts = [part for part in parts_in(root) if not _stale(part)]
     reserved = sum(int(part.suffixes[-2][1:]) for part in parts)
     shards = []
-    for pattern in ("*/*.tar", f"*/*.tar{_RANGES}"):
-        for file in root.glob(pattern):
+    for pattern in ("shard-*.tar", f"shard-*.tar{_RANGES}"):
+        for file in root.glob(f"{_SETS}/{pattern}"):
             # Clips are deleted without this lock once their whole shard is there.
             with suppress(FileNotFoundError):
                 shards.append((file.stat().st_mtime_ns, bytes_on_disk(file), file))
@@ -108,6 +111,11 @@ def make_room(root: Path, needed: int, spare: int = 0) -> bool:
         return False
     _note_taken(root, taken + needed)
     return True
+
+
+def parts_in(root: Path) -> Iterator[Path]:
+    """Yield the temporary files of transfers; the name of each has the size of its shard."""
+    return root.glob(f"{_SETS}/shard-*.*.part")
 
 
 def _note_taken(root: Path, taken: int) -> None:

@@ -21,6 +21,8 @@ class Rejected:
 
     path: str
     reason: str
+    key: int | None = field(default=None, compare=False)
+    """Of the clip, where it is one of several of its file."""
 
 
 @dataclass(frozen=True)

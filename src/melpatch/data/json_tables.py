@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from melpatch.data.columns import is_time
 from melpatch.data.row import Line, one_label
 from melpatch.errors import DataError
 from melpatch.opening import LOG_BYTES, read_bytes
@@ -84,21 +85,29 @@ def _columns(records: Iterable[Any]) -> list[str]:
 def _lines(records: Iterable[tuple[int, Any]], header: list[str]) -> Iterator[Line]:
     for number, record in records:
         if isinstance(record, dict):
-            yield number, [cell(record.get(name)) or "" for name in header]
+            yield number, [_cell_called(name, record.get(name)) for name in header]
         elif isinstance(record, ValueError):
             yield number, f"not JSON ({record})"
         else:
             yield number, f"a {type(record).__name__}, not a JSON object"
 
 
+def _cell_called(name: str, value: Any) -> str:
+    """Return the value of a column as a cell; a time that is no number is refused later on."""
+    if is_time(name) and isinstance(value, float):
+        return str(value)
+    return cell(value) or ""
+
+
 def cell(value: Any) -> str | None:
     """Return a value as a cell: labels of a list are separated by semicolons; None if it is none."""
-    if value is None:
+    # NaN, which Python writes into JSON for what is missing, is unlike itself.
+    if value is None or value != value:
         return ""
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
         return str(value)
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
-        return ";".join(one_label(str(item)) for item in value)
+        return ";".join(one_label(str(item)) for item in value if item == item)
     return None

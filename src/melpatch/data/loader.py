@@ -132,7 +132,7 @@ class ClipDataset(Dataset[Item]):
             # Returned, because torch cannot raise an error of three arguments again.
             return error
         except AudioError as error:
-            return Rejected(clip.location, error.reason)
+            return Rejected(clip.location, error.reason, clip.key)
         if self.repeat and clip.duration < self.seconds:
             state = stream(self.seed, "repeat", torch.tensor([clip.key]), draw.epoch)
             samples = round(self.seconds * self.sample_rate)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from melpatch.data.columns import is_time
 from melpatch.data.row import one_label
 from melpatch.errors import DataError
 
@@ -38,23 +39,25 @@ class Cells:
         if not self.columns:
             return ([] for _ in range(len(batch)))
         wrong: dict[int, str] = {}
-        columns = [
-            self._column(batch.column(name), self._classes.get(name, ()), wrong)
-            for name in self.columns
-        ]
+        columns = [self._column(name, batch.column(name), wrong) for name in self.columns]
         rows = map(list, zip(*columns, strict=True))
         if not wrong:
             return rows
         return (wrong.get(number, row) for number, row in enumerate(rows))
 
-    def _column(self, array: Any, classes: Sequence[str], wrong: dict[int, str]) -> list[str]:
+    def _column(self, name: str, array: Any, wrong: dict[int, str]) -> list[str]:
         """Return the cells of a column; ``wrong`` gets by their places what is no cell."""
         from pyarrow import types
 
+        classes = self._classes.get(name, ())
         if types.is_list(array.type) or types.is_large_list(array.type):
             return self._lists(values_of(array), classes, wrong)
         if not types.is_dictionary(array.type):
-            cells = _texts(array.to_pylist(), classes, wrong)
+            values = array.to_pylist()
+            # NaN is what some write for a missing value; a time that is no number is refused later.
+            if types.is_floating(array.type) and not is_time(name):
+                values = [None if value != value else value for value in values]
+            cells = _texts(values, classes, wrong)
         else:
             # A dictionary is of a whole row group, and may be far longer than the batch.
             used = array.indices.unique().drop_null()
@@ -136,7 +139,7 @@ def _text(value: Any, classes: Sequence[str]) -> str:
     Raises:
         ValueError: it is too long, or the number of no class.
     """
-    if value is None:
+    if value is None or value != value:
         return ""
     if classes and isinstance(value, int):
         if not _UNKNOWN_CLASS <= value < len(classes):

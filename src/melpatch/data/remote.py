@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ from melpatch.data.cache import (
     cache_limit,
     cache_root,
     make_room,
+    parts_in,
     ranges_file,
 )
 from melpatch.data.shards import ABOUT, ABOUT_BYTES, INDEX, Shard, digest, read_shard_set
@@ -299,9 +300,11 @@ def _transfer(url: str, path: Path) -> None:
     system, place = filesystem(url)
     part = _reserve(url, path, shard)
 
+    def whole() -> None:
+        # Counted from 0 each time, since a server that cannot go on begins again.
+        system.get_file(place, str(part), callback=BoundedTransfer(url, shard.size))
+
     def copy() -> None:
-        bounded = BoundedTransfer(url, shard.size)
-        whole = partial(system.get_file, place, str(part), callback=bounded)
         transfers.fetch_in_parts(system, place, part, shard.size, whole)
         size = part.stat().st_size
         if size != shard.size:
@@ -349,7 +352,7 @@ def _reserve(url: str, path: Path, shard: Shard) -> Path:
             if make_room(root, shard.size):
                 part.touch()
                 return part
-        received = sum(_size(other) for other in root.glob("*/shard-*.part"))
+        received = sum(_size(other) for other in parts_in(root))
         wait.note(received)
         time.sleep(_POLL)
 

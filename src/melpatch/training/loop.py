@@ -194,8 +194,9 @@ def _exchange_news(run: Run, corpus: Corpus, rejected: list[Rejected]) -> int:
 def _check_rejected(run: Run, corpus: Corpus, newest: Rejected) -> None:
     """Raise DataError if more clips of the corpus are unreadable than ``max_bad_share`` allows."""
     limit = max(1, int(run.config.loader.max_bad_share * len(corpus.clips)))
-    unreadable = {clip.location for clip in corpus.clips} & run.rejected.keys()
-    if len(unreadable) > limit:
+    # Of earlier processes of a run only the locations are known.
+    known = {clip.location for clip in corpus.clips} & run.rejected.keys()
+    if max(len(known), len(run.unreadable)) > limit:
         raise DataError(
             f"{corpus.shown_name}: more than {limit} of {counted(len(corpus.clips), 'clip')} cannot be read, the "
             f"last being {newest.path} ({newest.reason}); see {run.folder / 'rejected.csv'}, repair "

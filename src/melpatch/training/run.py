@@ -87,6 +87,8 @@ class Run:
 
     Attributes:
         rejected: the clips that could not be read, by their location.
+        unreadable: keys of those among them that this process was told of; clips of one file share
+            a location.
         checkpoints: writes checkpoints and weights in the background.
     """
 
@@ -94,6 +96,7 @@ class Run:
         self.folder = folder
         self.config = config
         self.rejected: dict[str, Rejected] = {}
+        self.unreadable: set[int] = set()
         # Number of clips in rejected.csv, which may be fewer while the disk is full.
         self._listed = 0
         self._metrics = JsonLines(folder / "metrics.jsonl")
@@ -282,7 +285,10 @@ class Run:
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
         """List unreadable files in rejected.csv, each once; only in memory if the disk is full."""
-        self.rejected |= {clip.path: clip for clip in rejected if clip.path not in self.rejected}
+        for clip in rejected:
+            self.rejected.setdefault(clip.path, clip)
+            if clip.key is not None:
+                self.unreadable.add(clip.key)
         if len(self.rejected) == self._listed or not is_rank_zero():
             return
         try:

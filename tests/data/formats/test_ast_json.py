@@ -65,6 +65,21 @@ def test_bad_entries_are_named_and_the_others_are_taken(tmp_path):
     ]
 
 
+def test_what_is_missing_or_a_list_is_no_text_of_python(tmp_path):
+    write_wavs(tmp_path, [0, 1])
+    entries = [
+        {"wav": "0.wav", "labels": ["/m/a", "/m/b"]},
+        {"wav": "1.wav", "labels": None},
+        {"wav": None, "labels": "/m/a"},
+    ]
+    corpus = load_corpus([listed(tmp_path / "x.json", entries)])
+    assert [clip.labels for clip in corpus.clips] == [("/m/a", "/m/b"), ()]
+    assert corpus.rejected[0].reason.startswith("no path")
+    # A class without a name has its id.
+    (tmp_path / "class_labels_indices.csv").write_text("index,mid,display_name\n0,/m/a\n1,/m/b,B\n")
+    assert load_corpus([tmp_path / "x.json"]).labels == ("/m/a", "B")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

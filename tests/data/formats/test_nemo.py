@@ -57,6 +57,18 @@ def test_bad_lines_are_named_and_the_others_are_taken(tmp_path):
     assert reasons[f"{path}, line 5"] == "no path; fill it in, or drop the row"
 
 
+def test_a_label_or_speaker_that_is_no_number_is_missing(tmp_path):
+    """NaN is what pandas writes for what it does not know."""
+    write_wavs(tmp_path, [0, 1])
+    nan = float("nan")
+    lines = [
+        {"audio_filepath": "0.wav", "label": nan, "speaker": nan},
+        {"audio_filepath": "1.wav", "label": "a", "speaker": nan},
+    ]
+    clips = load_corpus([manifest(tmp_path / "x.json", lines)]).clips
+    assert [(clip.labels, clip.group) for clip in clips] == [((), ""), (("a",), "")]
+
+
 def test_the_split_is_that_of_the_name(tmp_path):
     write_wavs(tmp_path, [0, 1])
     train = manifest(tmp_path / "train_manifest.json", [{"audio_filepath": "0.wav"}])

@@ -100,6 +100,22 @@ def test_a_class_with_a_semicolon_in_its_name_is_one_label(tmp_path, tags):
 
 
 @pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+def test_lists_of_texts_of_any_kind_are_labels(tmp_path, kind):
+    labels = pa.array([["x"], ["y", "x"]]).cast(pa.list_(kind))
+    columns = {"audio": pa.array([wav(0), wav(1)]), "label": labels}
+    clips = load_corpus([write_parquet(tmp_path / "x.parquet", columns, {})]).clips
+    assert [clip.labels for clip in clips] == [("x",), ("y", "x")]
+
+
+def test_labels_that_are_not_read_are_told(tmp_path, capsys):
+    columns = {"audio": pa.array([wav(0)]), "label": pa.array([[3]])}
+    assert not load_corpus([write_parquet(tmp_path / "x.parquet", columns, {})]).labels
+    assert "'label' is not read: it holds list<" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("name", "split"),
     [
         ("train-00000-of-00002.parquet", "train"),

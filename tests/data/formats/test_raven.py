@@ -32,6 +32,19 @@ def test_the_sound_is_beside_the_table_and_views_count_once(tmp_path, label):
     assert "Begin Time (s) = 'x'" in corpus.rejected[0].reason
 
 
+def test_joined_tables_number_their_selections_anew(tmp_path):
+    write_wavs(tmp_path, [0, 1])
+    path = table(
+        tmp_path / "all.txt",
+        ("Selection", *TIMES, "Begin File", "Label"),
+        ("1", "0.01", "0.05", "0.wav", "a"),
+        ("2", "0.06", "0.1", "0.wav", "a"),
+        ("1", "0.01", "0.05", "1.wav", "b"),
+        ("2", "0.02", "0.06", "1.wav", "b"),
+    )
+    assert [clip.labels for clip in load_corpus([path]).clips] == [("a",), ("a",), ("b",), ("b",)]
+
+
 def test_times_through_a_list_of_files_are_those_in_the_file_named(tmp_path):
     write_wavs(tmp_path, [0, 1])
     path = table(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from melpatch.data.formats.base import Format, split_of_file
-from melpatch.data.json_tables import whole_json
+from melpatch.data.json_tables import cell, whole_json
 from melpatch.data.row import LABEL, PATH, Line, Table, one_label
 from melpatch.errors import DataError
 from melpatch.opening import LOG_BYTES, open_text, read_bytes
@@ -62,7 +62,8 @@ def _read_classes(path: Path) -> dict[str, str]:
     """Return the names of classes by their ids; a name of several classes has the id behind it."""
     try:
         with open_text(path) as file:
-            names = {row["mid"]: one_label(row["display_name"]) for row in csv.DictReader(file)}
+            rows = csv.DictReader(file)
+            names = {row["mid"]: one_label(row["display_name"] or row["mid"]) for row in rows}
     except (KeyError, csv.Error) as error:
         problem = f"not a list of classes ({error}); the columns are index, mid, display_name"
         raise DataError(f"{path}: {problem}") from error
@@ -76,10 +77,13 @@ def _lines(entries: list[Any], known: dict[str, str], file: Path | None) -> Iter
         if not isinstance(entry, dict):
             yield number, f"a {type(entry).__name__}, not a JSON object"
             continue
-        ids = [mid.strip() for mid in str(entry.get("labels", "")).split(",") if mid.strip()]
+        place, labels = cell(entry.get("wav")), entry.get("labels")
+        if isinstance(labels, list):
+            labels = ",".join(map(str, labels))
+        texts = (cell(labels) or "").split(",")
+        ids = [mid.strip() for mid in texts if mid.strip()]
         unknown = [mid for mid in ids if file is not None and mid not in known]
         if unknown:
             yield number, f"label {unknown[0]!r} is not in {file}; add its name there"
         else:
-            labels = ";".join(known.get(mid, mid) for mid in ids)
-            yield number, [str(entry.get("wav", "")), labels]
+            yield number, [place or "", ";".join(known.get(mid, mid) for mid in ids)]

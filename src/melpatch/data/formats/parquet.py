@@ -75,7 +75,7 @@ class Parquet(Format):
         known = [name for name in columns if name in classes]
         if not any(is_usual(LABEL, name) for name in columns) and len(known) == 1:
             label = known[0]
-        remarks = [*_remarks(sound, known, label, columns)]
+        remarks = [*_remarks(sound, known, label, columns), *_labels_not_read(file.schema, columns)]
         lines = _lines(file, sound, Cells(path, columns, classes))
         return Table(header, lines, label, _split_of(path), remarks, "row")
 
@@ -116,8 +116,16 @@ def _is_cell(field: Any, classes: dict[str, list[str]]) -> bool:
 
     kind = field.type
     if types.is_list(kind) or types.is_large_list(kind):
-        return types.is_string(kind.value_type) or field.name in classes
+        return _is_text(kind.value_type) or field.name in classes
     return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _remarks(
@@ -130,6 +138,12 @@ def _remarks(
     elif len(classes) > 1 and not any(is_usual(LABEL, name) for name in columns):
         listed = ", ".join(classes)
         yield f"several columns hold classes ({listed}); --label-column names one of them"
+
+
+def _labels_not_read(schema: Any, columns: Sequence[str]) -> Iterator[str]:
+    for field in schema:
+        if is_usual(LABEL, field.name) and field.name not in columns:
+            yield f"{field.name!r} is not read: it holds {field.type}, not texts or lists of texts"
 
 
 def _lines(file: ParquetFile, sound: SoundColumn | None, cells: Cells) -> Iterator[Line]:

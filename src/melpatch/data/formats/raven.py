@@ -14,6 +14,8 @@ from melpatch.opening import open_text
 
 BEGIN, STOP = "Begin Time (s)", "End Time (s)"
 _OFFSET = "File Offset (s)"
+# What all views of a selection share, beside its number.
+_PLACE = ("Begin Path", "Begin File", BEGIN, STOP)
 # What people write into, the most telling first; without any, the last column of their own.
 _LABELS = ("Label", "Species", "Annotation", "Common Name", "Class", "Call Type", "Tags")
 _OF_RAVEN = (
@@ -73,11 +75,13 @@ def _lines(path: Path, header: list[str], label: str) -> Iterator[Line]:
         next(reader)
         for cells in reader:
             row = dict(zip(header, cells, strict=False))
-            # A selection has a line for each view of it, waveform and spectrogram.
+            # A selection has a line for each view of it, waveform and spectrogram. In tables of
+            # several recordings that were joined each recording has numbers of its own.
             number = row.get("Selection") or str(reader.line_num)
-            if not cells or number in seen:
+            selection = (number, *map(row.get, _PLACE))
+            if not cells or selection in seen:
                 continue
-            seen.add(number)
+            seen.add(selection)
             yield reader.line_num, _cells(row, label, beside, path)
 
 
