@@ -79,8 +79,8 @@ def _show(config: Config) -> None:
     grid = Grid(
         title=f"{corpus.shown_name}: {metric} with {counted(config.labels_per_class, 'label')} per "
         "class, test split",
-        caption="gain: on the same clips, with its 95 % interval; beside the rows without a network "
-        "that of the pretrained linear probe",
+        caption="gain: on the same clips, with its 95 % interval; beside the rows without a "
+        "network that of the pretrained linear probe",
     )
     for column in ("", "no network", "random weights", "pretrained", "gain"):
         grid.add_column(column, no_wrap=column == "gain")
@@ -149,7 +149,7 @@ def _pretrain(config: Config, corpus_file: Path, corpus: Corpus, out: Path) -> N
 def _fine_tuned(
     config: Config, corpus_file: Path, corpus: Corpus, first: Path, pictures: Path
 ) -> list[str]:
-    """Return the scores of fine-tuning from random weights and from pretrained ones, and the gain."""
+    """Return the scores of fine-tuning from random and from pretrained weights, and the gain."""
     tuned: dict[str, dict[str, Any]] = {}
     for name, init in (("random", "scratch"), ("pretrained", str(first))):
         out = config.out / f"finetuned-{name}"

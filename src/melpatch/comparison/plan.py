@@ -224,7 +224,7 @@ def _sound(row: Row) -> tuple[Path, int | None]:
 
 
 def _splits_called(names: Sequence[str], listed: Sequence[Row]) -> set[str]:
-    """Return the splits of these names, as :meth:`melpatch.data.corpus.Corpus.split_called` does."""
+    """Return the splits of these names, see :meth:`melpatch.data.corpus.Corpus.split_called`."""
     present = {row.split for row in listed}
     return {name if name in present else usual_split(name) or name for name in names}
 
