@@ -123,8 +123,10 @@ def test_two_processes_and_accumulated_batches_train_as_one_process_does(both, n
             for one, other in zip(alone, lines, strict=True):
                 assert other == pytest.approx(one, rel=1e-6)  # Fabric makes them float32
             for key, value in weights.items():
+                # A bias before a batch norm has no gradient but rounding, some 1e-15, which Adam
+                # divides by its epsilon of 1e-8; a wrong gradient moves a weight by about 1e-3.
                 torch.testing.assert_close(
-                    theirs[key], value, rtol=0, atol=1e-10, msg=f"{split}: {key}"
+                    theirs[key], value, rtol=0, atol=1e-9, msg=f"{split}: {key}"
                 )
 
 
