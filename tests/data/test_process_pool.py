@@ -59,6 +59,25 @@ def test_no_process_starts_while_another_can_be_killed_by_its_work(monkeypatch):
         hand_out()
 
 
+def test_a_start_that_is_interrupted_ends(monkeypatch):
+    """The processes that have started wait for one that does not come."""
+    context = multiprocessing.get_context("forkserver")
+    start, started = context.Process.start, []
+
+    def start_two(process):
+        started.append(process)
+        if len(started) == 3:
+            raise KeyboardInterrupt
+        start(process)
+
+    monkeypatch.setattr(context.Process, "start", start_two)
+    with pytest.raises(KeyboardInterrupt), process_pool(3, context):
+        pass
+    for process in started[:2]:
+        process.join(SECONDS)
+        assert process.exitcode == -signal.SIGKILL
+
+
 def test_pipes_that_a_broken_pool_closed_are_no_error_of_their_own():
     def meet_closed_pipes():
         with process_pool(1, multiprocessing.get_context("forkserver")) as pool:
