@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 from journeys.three_sounds import settings, write_run
 
-MODULES = 385
+MODULES = 380
 """Beyond those of torch, of all libraries and melpatch together."""
 CODE = """
 import sys, torch

@@ -5,7 +5,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
-from multiprocessing.synchronize import Barrier
 from typing import Any
 
 
@@ -61,9 +60,9 @@ def _kill(pool: ProcessPoolExecutor) -> None:
 
 
 def _meet(
-    everyone: Barrier, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    everyone: Any, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
-    """Prepare a process, and wait for all others to be there."""
+    """Prepare a process, and wait at a barrier for all others to be there."""
     if initializer is not None:
         initializer(*initargs)
     everyone.wait()

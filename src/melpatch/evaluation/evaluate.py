@@ -124,18 +124,26 @@ def evaluate(
         pictures=pictures,
         trust_code=trust_code,
     )
-    other = None
-    if against is not None:
-        other = request_against(request, Path(against), _features_dir(features_dir, against, out))
-    return _evaluate(
-        request, _listed(protocols), settings or {}, floors=floors, other=other, keep=keep
-    )
+    other = _other_request(request, against, features_dir)
+    return _evaluate(request, _listed(protocols), settings, floors=floors, other=other, keep=keep)
+
+
+def _other_request(
+    request: EvaluationRequest,
+    against: str | PathLike[str] | None,
+    features_dir: str | PathLike[str] | None,
+) -> EvaluationRequest | None:
+    """Return what is asked of the other run, if there is one."""
+    if against is None:
+        return None
+    kept = _features_dir(features_dir, against, request.out)
+    return request_against(request, Path(against), kept)
 
 
 def _evaluate(
     request: EvaluationRequest,
     names: tuple[str, ...],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
     *,
     floors: bool,
     other: EvaluationRequest | None,
@@ -148,7 +156,7 @@ def _evaluate(
         labels=request.labels,
         trust_code=request.trust_code,
     )
-    protocols = select_protocols(names or default_protocols(trained), settings)
+    protocols = select_protocols(names or default_protocols(trained), settings or {})
     request = _beside_others(request, protocols)
     jobs = _jobs(request, trained, protocols)
     check_output_folder(request.folder, request.absolute_data)
