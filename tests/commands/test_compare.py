@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import time
 
 import pytest
@@ -327,6 +328,22 @@ def test_an_interruption_is_no_failure_and_the_rest_is_done_later(
     monkeypatch.setattr(Here, "melpatch", real)
     melpatch(*asked, "--out", tmp_path, *few)
     assert [words[0] for words in commands[1].ran] == ["evaluate", "evaluate"]
+
+
+def test_a_run_that_is_gone_is_trained_again_for_the_scores_it_lacks(
+    asked, tmp_path, commands, capsys
+):
+    few = ("--out", tmp_path, "--seeds", "0", "--protocol")
+    melpatch(*asked, *few, "knn")
+    shutil.rmtree(tmp_path / "runs")
+    melpatch(*asked, *few, "knn")
+    assert not commands[1].ran, "nothing is missing"
+    capsys.readouterr()
+    melpatch(*asked, *few, "linear", "--only", "masked")
+    assert [words[0] for words in commands[2].ran] == ["pretrain", "evaluate", "evaluate"]
+    assert f"{tmp_path / 'runs'}: 1 run with missing scores not there; trained again" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch, capsys):

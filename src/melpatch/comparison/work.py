@@ -13,9 +13,10 @@ from melpatch import registry
 from melpatch.comparison.plan import Pretraining, Scoring, slug
 from melpatch.comparison.results import RESULTS, Line, Results
 from melpatch.comparison.subprocesses import RunStopped, Subprocesses
+from melpatch.counted import counted
 from melpatch.errors import MelpatchError
 from melpatch.opening import LOG_BYTES, read_text
-from melpatch.progress import Bar, bar
+from melpatch.progress import Bar, bar, notice
 from melpatch.training.config import read_settings
 from melpatch.training.run import Run
 
@@ -52,6 +53,7 @@ class Comparison:
         """
         priced = {cost_key(run): run for run in self.runs if run.unit == "cpu_seconds"}
         keys = [*priced, *(key for run in self.runs for key in (run.key, *score_keys(run)))]
+        self._forget_lost_runs()
         done = sum(self._result(key) is not None for key in keys)
         pool = ThreadPoolExecutor(jobs)
         try:
@@ -96,6 +98,26 @@ class Comparison:
     def path(self, kind: str, name: str) -> Path:
         """Return the folder or log of a cell."""
         return self.folder / kind / name
+
+    def _forget_lost_runs(self) -> None:
+        """Forget that a run was trained if scores of it are missing and its folder is gone.
+
+        So results go on where only their file was copied to, and after a run was removed.
+        """
+        lost = [run for run in self.runs if self._is_lost(run)]
+        for run in lost:
+            self.results.forget(run.key)
+        if lost:
+            notice(
+                f"{self.folder / 'runs'}: {counted(len(lost), 'run')} with missing scores not "
+                "there; trained again"
+            )
+
+    def _is_lost(self, run: Pretraining) -> bool:
+        trained = self._result(run.key)
+        if trained is None or self.path("runs", trained["run"]).exists():
+            return False
+        return any(self._result(key) is None for key in score_keys(run))
 
     def _measure_cost(self, run: Pretraining, shown: Bar) -> None:
         """Measure the cost of a step, unless it is known."""
