@@ -133,9 +133,11 @@ def test_an_encoder_is_scored_by_probes(corpus, encoder, tmp_path, capsys, drawn
         assert len(lines) == 6
     assert records["linear"]["value"] > 0.9  # low, high and noise are told apart by any weights
     assert records["knn"]["settings"] == {
+        "components": 128,
         "k": 3,
         "pooling": DEFAULT_POOLING,
-        "standardise": True,
+        "ridge": 1.0,
+        "scaling": "whitened",
     }
     assert (records["knn"]["settings_changed"], records["linear"]["settings_changed"]) == (
         ["k"],
@@ -332,7 +334,7 @@ def test_the_table_is_for_people(corpus, classifier, encoder, tmp_path, capsys):
     told = capsys.readouterr().out
     assert f"{encoder} at random weights" in told
     assert "linear 5 *" in told
-    assert "knn 4 *" not in told
+    assert "knn 5 *" not in told
     assert "* with settings other than the protocol's" in told
     for floor in ("majority class", "log-mel statistics", "MFCC statistics"):
         assert told.count(floor) == 2
@@ -489,7 +491,9 @@ def test_labels_that_are_not_learnt_are_told(corpus, encoder, tmp_path, capsys):
 def test_settings_may_be_given_together_or_one_by_one(corpus, encoder, tmp_path, capsys):
     words = ("--protocol", "knn", "linear", "--set", "k=2", "C=0.5", "--set", "pooling=mean")
     records = evaluate(encoder, corpus, tmp_path / "out", capsys, *words)
-    assert records["knn"]["settings"] == {"k": 2, "pooling": "mean", "standardise": True}
+    own = records["knn"]["settings"]
+    assert (own["k"], own["pooling"]) == (2, "mean")
+    assert records["knn"]["settings_changed"] == ["k", "pooling"]
     assert records["linear"]["settings"] == {"C": 0.5, "pooling": "mean"}
 
 

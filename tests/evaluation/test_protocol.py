@@ -63,7 +63,7 @@ WHOLE = corpus(36)
 
 
 def test_there_is_a_trial_for_every_round_and_seed(tmp_path):
-    own = Counted(k=3, standardise=False)
+    own = Counted(k=3, scaling="none")
     trials, told = own.run_trials(job(tmp_path, FOLDS, seeds=(0, 4)))
     assert [(one.split, one.seed) for one in trials] == [
         (fold, seed) for seed in (0, 4) for fold in "123"

@@ -34,9 +34,11 @@ def test_settings_that_differ_are_named_even_from_none(asked):
     record = score(Choosy(weights="near", k=3), asked)
     assert record["settings_changed"] == ["k", "weights"]
     assert record["settings"] == {
+        "components": 128,
         "k": 3,
         "pooling": DEFAULT_POOLING,
-        "standardise": True,
+        "ridge": 1.0,
+        "scaling": "whitened",
         "weights": "near",
     }
 

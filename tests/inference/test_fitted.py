@@ -34,7 +34,7 @@ def finished(pooling, vectors):
 @pytest.mark.parametrize("whiten", [False, True])
 def test_vectors_are_the_principal_components_of_standardised_ones(whiten):
     vectors = made_up()
-    short = finished(fit(vectors, ROWS, 5, whiten=whiten), vectors)
+    short = finished(fit(vectors, ROWS, 5, whiten=whiten, ridge=0.0), vectors)
     standardised = (vectors - vectors.mean(axis=0)) / vectors.std(axis=0)
     variance, axes = np.linalg.eigh(np.cov(standardised.T))
     expected = standardised @ axes[:, ::-1][:, :5]
@@ -47,8 +47,22 @@ def test_vectors_are_the_principal_components_of_standardised_ones(whiten):
 
 def test_whitened_numbers_have_variance_one_and_no_correlation():
     vectors = made_up()
-    short = finished(fit(vectors, ROWS, 12, whiten=True), vectors)
+    short = finished(fit(vectors, ROWS, 12, whiten=True, ridge=0.0), vectors)
     np.testing.assert_allclose(np.cov(short.T), np.eye(12), atol=5e-3)
+
+
+def test_a_ridge_keeps_small_components_small():
+    vectors = made_up()
+    variances = [
+        finished(fit(vectors, ROWS, 12, whiten=True, ridge=ridge), vectors).var(axis=0)
+        for ridge in (0.0, 1.0, 10.0)
+    ]
+    # Of 12 components of 12 numbers the mean variance is 1: v / (v + ridge) is left of each.
+    standardised = (vectors - vectors.mean(axis=0)) / vectors.std(axis=0)
+    own = np.linalg.eigvalsh(np.cov(standardised.T))[::-1] * 59 / 60
+    for ridge, found in zip((1, 10), variances[1:], strict=True):
+        np.testing.assert_allclose(found, own / (own * 60 / 59 + ridge * 60 / 59), rtol=0.02)
+    assert (np.diff(variances[1]) < 0).all()
 
 
 def test_a_number_that_never_varies_says_nothing():

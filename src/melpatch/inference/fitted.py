@@ -3,7 +3,7 @@
 A pooling that keeps deviation and differences of every row is long, and its numbers are correlated
 and on different scales. ``melpatch fit-embedding`` learns from unlabelled clips the mean and
 deviation of each number and the principal axes of what remains, and keeps them in the run folder;
-the pooling ``fitted`` then gives vectors of few numbers, with variance 1 each where they are
+the pooling ``fitted`` then gives vectors of few numbers, of nearly equal variance where they are
 whitened.
 """
 
@@ -21,7 +21,7 @@ from melpatch.checkpoint import load_weights, save_weights
 from melpatch.config import check
 from melpatch.counted import counted
 from melpatch.errors import CheckpointError, ConfigError, SettingError
-from melpatch.inference.varying import varies
+from melpatch.inference.components import RIDGE, Components
 from melpatch.nn.pooling import Pooling
 
 FITTED = "fitted"
@@ -85,7 +85,12 @@ def fitted_pooling(
 
 
 def fit(
-    vectors: Float[np.ndarray, "clip number"], pooling: Pooling, dim: int, *, whiten: bool
+    vectors: Float[np.ndarray, "clip number"],
+    pooling: Pooling,
+    dim: int,
+    *,
+    whiten: bool,
+    ridge: float = RIDGE,
 ) -> FittedPooling:
     """Return the pooling whose vectors are the principal components of standardised ones.
 
@@ -94,6 +99,7 @@ def fit(
         pooling: how they were pooled.
         dim: components to keep.
         whiten: whether each component is divided by its deviation.
+        ridge: see :meth:`melpatch.inference.components.Components.whitened`.
 
     Raises:
         ConfigError: there are fewer independent vectors, or numbers in each, than components.
@@ -102,24 +108,15 @@ def fit(
     given = f"{counted(len(vectors), 'clip')} and vectors of {counted(vectors.shape[1], 'number')}"
     allowed = f"1 to {most}, with {given}"
     check(1 <= dim <= most, "dim", dim, allowed)
-    # Imported here, since it takes longer than most of what loads a model.
-    from sklearn.decomposition import PCA
-
-    mean = vectors.mean(axis=0, dtype=np.float64)
-    deviation = vectors.std(axis=0, dtype=np.float64)
-    # A number that never varies says nothing, and must not be divided by nothing.
-    scale = np.where(varies(mean, deviation), deviation, np.inf)
-    pca = PCA(dim, svd_solver="auto", random_state=0)
-    pca.fit(((vectors - mean) / scale).astype(np.float32))
-    axes = pca.components_.T / scale[:, None]
+    components = Components.of(vectors, dim)
+    axes = components.axes
     if whiten:
-        variance = pca.explained_variance_
-        most = int((variance > 1e-9 * variance[0]).sum())
-        check(dim <= most, "dim", dim, f"1 to {most}: the clips vary no further")
-        axes = axes / np.sqrt(variance)
+        rank = components.rank
+        check(dim <= rank, "dim", dim, f"1 to {rank}: the clips vary no further")
+        axes = components.whitened(ridge)
     return fitted_pooling(
         pooling,
-        torch.from_numpy(mean).float(),
+        torch.from_numpy(components.mean).float(),
         torch.from_numpy(np.ascontiguousarray(axes)).float(),
     )
 

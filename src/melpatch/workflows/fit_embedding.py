@@ -1,6 +1,7 @@
 """Fit short vectors to unlabelled clips, and keep them with a run as the pooling ``fitted``."""
 
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from melpatch.counted import counted
 from melpatch.data.corpus import Corpus
 from melpatch.errors import ConfigError
 from melpatch.evaluation.frozen_features import FrozenFeatures
+from melpatch.inference.components import RIDGE
 from melpatch.inference.fitted import FILE, FITTED, FittedPooling, fit, write_fitted
 from melpatch.inference.model import load
 from melpatch.nn.pooling import DEFAULT_POOLING
@@ -40,6 +42,9 @@ class FitEmbeddingConfig:
     """Length of the short vectors; fewer than there are clips."""
     whiten: bool = True
     """Give each number of a short vector the same variance."""
+    ridge: float = RIDGE
+    """What whitening adds to the variance of each principal component, in mean variances of one, so
+    that components that are mostly chance stay small; 0 for variances of exactly 1."""
     clips: int | None = 20_000
     """Most clips to learn from, drawn at random."""
     seed: int = 0
@@ -57,6 +62,7 @@ class FitEmbeddingConfig:
         """Check the ranges."""
         check(self.dim >= 1, "dim", self.dim, "1 or more")
         check(self.clips is None or self.clips >= 2, "clips", self.clips, "2 or more")
+        check(0 <= self.ridge < inf, "ridge", self.ridge, "0 or more")
         check(self.pooling != FITTED, "pooling", self.pooling, "a pooling to start from")
         check_batch_size(self.batch_size)
         check_workers(self.workers)
@@ -82,7 +88,9 @@ def fit_embedding(config: FitEmbeddingConfig) -> FittedPooling:
     with only_writer(path):
         pooling = features.source.resolve_pooling(config.pooling)
         vectors = features.vectors(corpus, str(pooling)).vectors
-        fitted = fit(np.asarray(vectors), pooling, config.dim, whiten=config.whiten)
+        fitted = fit(
+            np.asarray(vectors), pooling, config.dim, whiten=config.whiten, ridge=config.ridge
+        )
         write_fitted(config.run, fitted)
     notice(
         f"{path}: {pooling} with {counted(vectors.shape[1], 'number')}, fitted on "
